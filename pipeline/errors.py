@@ -1,0 +1,146 @@
+"""Every error a user can meet.
+
+Each error names the rule that was broken with the value that broke it (`what`) and what to do next (`remedy`); commands
+print the two as one line and exit with the class's `exit_code`::
+
+    SoftLabelsError
+    ├── UserError                 exit 2: something the user gave does not fit
+    │   ├── ConfigError             unknown key, wrong type, impossible value in a recipe or on the command line
+    │   ├── MissingExtra            an optional package is not installed
+    │   ├── TransferSetError        the transfer set cannot be read as the recipe says
+    │   ├── LabelError              a hard label outside the label space
+    │   ├── LogitsError             NaN, +inf, a row of -inf only, or a range that float16 cannot hold
+    │   ├── TeacherError            the teacher's outputs depend on how its batches are cut
+    │   ├── MeanUnavailable         the store was reduced and cannot give this mean of its members
+    │   ├── WeightsError            a weights file that does not fit, or is no safetensors file
+    │   ├── ClassMismatch           store, student and transfer set disagree on the label space
+    │   ├── UnlabelledRows          rows of the transfer set that the store holds no labels for
+    │   ├── SpecMismatch            a store or run folder that was begun with another specification
+    │   ├── StorePathError          the path holds no store, or something else
+    │   ├── UnsealedStore           the store is unfinished
+    │   ├── RepeatedRow             the same row was written twice
+    │   └── RunExists               the output folder already holds another run
+    ├── DamagedStore              exit 3: what the store holds is not what was written
+    │   ├── DamagedManifest         plan, commit record or manifest
+    │   ├── MissingShard            a shard's file is gone
+    │   └── DamagedShard            a shard's bytes differ from its commit record
+    ├── StorageError              exit 74: the system refused to read or write
+    └── Resumable                 exit 75: stopped, nothing lost, the same command goes on
+        ├── DiskFull                no room for what is left to write
+        └── Interrupted             SIGTERM or SIGINT
+"""
+
+from __future__ import annotations
+
+
+class SoftLabelsError(Exception):
+    """Base of all errors that this software raises on purpose. `str(error)` is one line: what, then remedy."""
+
+    exit_code = 2
+
+    def __init__(self, what: str, *, remedy: str) -> None:
+        super().__init__(f"{what}; {remedy}")
+        self.what = what
+        self.remedy = remedy
+
+
+class UserError(SoftLabelsError):
+    """Something the user gave does not fit."""
+
+
+class ConfigError(UserError):
+    """An unknown key, a wrong type or an impossible value in a recipe or on the command line."""
+
+
+class MissingExtra(UserError):
+    """An optional package is not installed."""
+
+
+class TransferSetError(UserError):
+    """The transfer set cannot be read as the recipe says."""
+
+
+class LabelError(UserError):
+    """A hard label outside the label space."""
+
+
+class LogitsError(UserError):
+    """Logits that are NaN, +inf, -inf in every class, or too far apart for float16."""
+
+
+class TeacherError(UserError):
+    """The teacher's outputs for a row depend on the batch that the row stands in."""
+
+
+class MeanUnavailable(UserError):
+    """The store keeps a reduced ensemble and cannot give this mean of its members."""
+
+
+class WeightsError(UserError):
+    """A weights file that does not fit the model, or that is no safetensors file."""
+
+
+class ClassMismatch(UserError):
+    """Store, student and transfer set disagree on the label space."""
+
+
+class UnlabelledRows(UserError):
+    """Rows of the transfer set that the store holds no labels for."""
+
+
+class SpecMismatch(UserError):
+    """A store or run folder that was begun with another specification."""
+
+
+class StorePathError(UserError):
+    """The path holds no store, or something else."""
+
+
+class UnsealedStore(UserError):
+    """The store is unfinished: its manifest is not written yet."""
+
+
+class RepeatedRow(UserError):
+    """The same row was written twice."""
+
+
+class RunExists(UserError):
+    """The output folder already holds another run."""
+
+
+class DamagedStore(SoftLabelsError):
+    """What the store holds is not what was written."""
+
+    exit_code = 3
+
+
+class DamagedManifest(DamagedStore):
+    """Plan, commit record or manifest do not agree with themselves or with each other."""
+
+
+class MissingShard(DamagedStore):
+    """A file of a committed shard is gone."""
+
+
+class DamagedShard(DamagedStore):
+    """A shard's bytes differ from its commit record."""
+
+
+class StorageError(SoftLabelsError):
+    """The system refused to read or write."""
+
+    exit_code = 74
+
+
+class Resumable(SoftLabelsError):
+    """The command stopped before its end; nothing is lost and the same command goes on from here."""
+
+    exit_code = 75
+
+
+class DiskFull(Resumable):
+    """There is no room for what is left to write."""
+
+
+class Interrupted(Resumable):
+    """SIGTERM or SIGINT arrived."""
