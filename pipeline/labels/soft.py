@@ -1,0 +1,76 @@
+"""`SoftLabels`: a batch of stored teacher outputs in torch, from which any temperature's distribution is computed on the
+device. The numpy reference is `ensemble`; the losses that consume it are in `pipeline.student`.
+
+B batch, M members, C classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.labels.ensemble import check_mean, check_temperature
+
+
+@dataclass(frozen=True)
+class SoftLabels:
+    """Teacher outputs for a batch, as stored.
+
+    Attributes:
+        logits: (B, M, C) z - max(z), float16 as stored, or wider; -inf for a class of probability 0.
+        shift: (B, M) float32, max(z), so that z = logits + shift.
+        weights: (M,) float32, the members' weights, summing to 1.
+        reduce: "none", or "geometric" where the one stored member is the members' mean logits.
+    """
+
+    logits: Tensor
+    shift: Tensor
+    weights: Tensor
+    reduce: str = "none"
+
+    def __len__(self) -> int:
+        return self.logits.shape[0]
+
+    def __getitem__(self, index: slice | Tensor) -> SoftLabels:
+        """The rows that `index` selects along B."""
+        return SoftLabels(self.logits[index], self.shift[index], self.weights, self.reduce)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> SoftLabels:
+        """The same labels on `device`."""
+        logits, shift, weights = (
+            tensor.to(device, non_blocking=non_blocking) for tensor in (self.logits, self.shift, self.weights)
+        )
+        return SoftLabels(logits, shift, weights, self.reduce)
+
+    def log_probs(self, temperature: float, mean: str = "arithmetic") -> Tensor:
+        """Log-probabilities (B, C) float32 of the ensemble at `temperature`; -inf for classes of probability 0.
+
+        `mean` is "arithmetic", "geometric" or "tempered", defined in `pipeline.labels.ensemble`. The geometric mean of
+        members that have no possible class in common does not exist: NaN.
+
+        Raises:
+            ConfigError: temperature <= 0 or not finite, or no such mean.
+            MeanUnavailable: a mean that reduced labels cannot give.
+        """
+        check_temperature(temperature)
+        check_mean(mean, self.reduce)
+        logits = self.logits.float()
+        if logits.shape[1] == 1:
+            return torch.log_softmax(logits[:, 0] / temperature, dim=-1)
+        if mean == "geometric":
+            return torch.log_softmax(self._weighted(logits) / temperature, dim=-1)
+        inner = 1.0 if mean == "tempered" else temperature
+        members = torch.log_softmax(logits / inner, dim=-1)  # (B, M, C)
+        averaged = torch.logsumexp(members + self.weights.log()[:, None], dim=1)
+        return torch.log_softmax(averaged / temperature, dim=-1) if mean == "tempered" else averaged
+
+    def mean_logits(self) -> Tensor:
+        """The members' weighted mean of z, (B, C) float32; -inf where a member of weight > 0 says -inf."""
+        return self._weighted(self.logits.float() + self.shift[:, :, None])
+
+    def _weighted(self, logits: Tensor) -> Tensor:
+        """sum_m w_m logits_m: (B, M, C) -> (B, C); a member of weight 0 does not count, not even its -inf."""
+        weights = self.weights[:, None]
+        return torch.where(weights > 0, weights * logits, 0.0).sum(dim=1)
