@@ -1,0 +1,1 @@
+"""The commands, thin: each parses its arguments, wires rooms of `pipeline` together, and prints."""

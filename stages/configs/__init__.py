@@ -1,0 +1,1 @@
+"""Recipes, one runnable YAML file each; `--config NAME` finds them by name."""

@@ -1,0 +1,97 @@
+"""What every command does around its work: errors become one line and an exit code, signals become a flag.
+
+`command` wraps a stage's `main`. It knows nothing of what a stage does; the tree of errors is `pipeline.errors`.
+Exit codes: 0 done, 2 the user's error, 3 a damaged store, 74 an I/O error, 75 stopped but resumable, 130 Ctrl-C in a
+command that has nothing to resume. A bug keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from pipeline.errors import DiskFull, Interrupted, SoftLabelsError, StorageError
+
+Main = Callable[[Sequence[str] | None], int]
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_stop = threading.Event()
+
+
+def should_stop() -> bool:
+    """Whether SIGTERM or SIGINT arrived: a long loop asks after each step, saves what it has and raises Interrupted."""
+    return _stop.is_set()
+
+
+def command(*, resumable: bool = False) -> Callable[[Main], Main]:
+    """Turn a stage's `main(argv) -> exit code` into a command.
+
+    A `resumable` command hears the first SIGTERM or SIGINT as `should_stop()` and ends by itself; a second one ends it
+    at once with 75, which is safe because whatever it had committed or saved stays as it is.
+    """
+
+    def wrap(main: Main) -> Main:
+        @functools.wraps(main)
+        def run(argv: Sequence[str] | None = None) -> int:
+            try:
+                with _signals_as_flag() if resumable else _no_signals():
+                    return main(argv)
+            except SoftLabelsError as error:
+                return _report(error)
+            except OSError as error:
+                return _report(_storage_error(error))
+            except KeyboardInterrupt:
+                if resumable:
+                    return _report(Interrupted("stopped by Ctrl-C", remedy="run the same command again to go on"))
+                print("stopped by Ctrl-C", file=sys.stderr)
+                return 130
+
+        return run
+
+    return wrap
+
+
+def _report(error: SoftLabelsError) -> int:
+    print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    return error.exit_code
+
+
+def _storage_error(error: OSError) -> SoftLabelsError:
+    if error.errno in _NO_ROOM:
+        return DiskFull(f"no room to write: {error}", remedy="free some space and run the same command again to go on")
+    return StorageError(f"{type(error).__name__}: {error}", remedy="check that the path exists and may be used")
+
+
+@contextmanager
+def _no_signals() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _signals_as_flag() -> Iterator[None]:
+    _stop.clear()
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield
+        return
+    before = {number: signal.signal(number, _on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    # os.write and os._exit: print and exit handlers may be in the middle of the same thing in the interrupted frame.
+    name = signal.Signals(number).name
+    if _stop.is_set():
+        os.write(2, f"\nInterrupted: second {name}; run the same command again to go on\n".encode())
+        os._exit(Interrupted.exit_code)
+    _stop.set()
+    os.write(2, f"\n{name}: stopping cleanly; a second one stops at once\n".encode())
