@@ -35,7 +35,7 @@ def help_text(
 def field_help(cls: type) -> dict[str, str]:
     """What a dataclass says about its fields, by field name."""
     found: dict[str, str] = {}
-    for name, text in re.findall(r"^[ ]+(\w+): (\S.*(?:\n[ ]{8,}\S.*)*)", cls.__doc__ or "", re.MULTILINE):
+    for name, text in re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", inspect.cleandoc(cls.__doc__ or ""), re.MULTILINE):
         found[name] = " ".join(text.split())
     for name, text in re.findall(r"^    (\w+): .*?  # (.+)$", inspect.getsource(cls), re.MULTILINE):
         found.setdefault(name, text.strip())

@@ -1,0 +1,68 @@
+# softlabels: every command that a person or CI needs. `make help` lists them.
+#
+#   make train-student ARGS="--temperature=8 --alpha=0.9"
+#   make teacher-logits CONFIG=my.yaml STORE=stores/mine
+
+PYTHON ?= python3
+CONFIG ?= digits
+STORE  ?= stores/$(basename $(notdir $(CONFIG)))
+ARGS   ?=
+
+BIN := .venv/bin
+SOFTLABELS := $(BIN)/softlabels
+# At the root of a finished store stands one of these; an unfinished one is finished by teacher-logits.
+STORE_IS_THERE := $(wildcard $(STORE)/manifest.json $(STORE)/zarr.json $(STORE)/dataset_dict.json)
+
+.PHONY: help train-student teacher-logits train-teacher install dev lint format types test docs check clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@echo "make TARGET [CONFIG=digits] [STORE=stores/digits] [ARGS='--key=value ...'] [PYTHON=python3]"
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+
+train-student: install $(if $(STORE_IS_THERE),,teacher-logits) ## train students from STORE, and make STORE first where it is not there
+	$(SOFTLABELS) train-student --config=$(CONFIG) --store=$(STORE) $(ARGS)
+
+teacher-logits: train-teacher ## run the teacher of CONFIG over its transfer set and write STORE
+	$(SOFTLABELS) teacher-logits --config=$(CONFIG) --store=$(STORE) $(if $(filter teacher-logits,$(MAKECMDGOALS)),$(ARGS))
+
+train-teacher: install ## train those teachers of CONFIG whose weights are not there yet
+	$(SOFTLABELS) train-teacher --config=$(CONFIG) $(if $(filter train-teacher,$(MAKECMDGOALS)),$(ARGS))
+
+install: .venv/installed ## set up .venv with what running takes
+
+dev: .venv/dev ## set up .venv with what tests and checks take as well
+
+.venv/installed: pyproject.toml constraints.txt
+	@echo "setting up .venv: the first time this fetches some packages and takes a few minutes"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+.venv/dev: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+lint: dev ## ruff: mistakes, import order, layout
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: dev ## let ruff lay out the code and mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: dev ## mypy --strict over pipeline and stages
+	$(BIN)/mypy
+
+test: dev ## every test but those of the documentation; ARGS go to pytest
+	$(BIN)/python -m pytest --ignore=tests/docs $(ARGS)
+
+docs: dev ## the code blocks of README and docs, run
+	$(BIN)/python -m pytest tests/docs
+
+check: lint types test docs ## all of the above: what CI runs
+
+clean: ## remove caches, stores/ and runs/ (not .venv)
+	rm -rf stores runs build .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find pipeline stages tests -name __pycache__ -type d -prune -exec rm -rf {} +
