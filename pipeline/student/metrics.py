@@ -1,0 +1,160 @@
+"""How good predictions are: against hard labels (errors, accuracy, NLL, ECE, Brier) and against the teacher (agreement, KL).
+
+`Metrics` adds up batches in float64; `evaluate_student` and `evaluate_teacher` run it over a loader. The loss that is
+trained is `losses`' business; a store's own coding loss is `pipeline.labels.fidelity`'s.
+
+B batch, M members, C classes, T temperatures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol, TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import ConfigError
+from pipeline.labels.soft import SoftLabels
+
+if TYPE_CHECKING:
+    from pipeline.stream.loader import Batch
+
+BINS = 15
+LogProbsAt = Callable[[float], Tensor]
+
+
+class Batches(Protocol):
+    """What training and evaluation need of a loader; `pipeline.stream.Loader` is one."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in an epoch."""
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches `start` .. steps_per_epoch - 1 of one epoch: the same ones whenever it is called."""
+
+
+class Scores(TypedDict, total=False):
+    """What was measured. The names of the second group are there when a row had a label, of the third with a teacher."""
+
+    rows: int  # rows seen
+    labelled: int  # of them with a hard label, over which the next five are taken
+
+    errors: int  # labelled rows whose most probable class is another one
+    accuracy: float  # 1 - errors / labelled
+    nll: float  # mean -log p(label), nats
+    ece: float  # sum over 15 equal bins of confidence of |accuracy - confidence| * share of the rows (Guo et al. 2017)
+    brier: float  # mean sum_i (p_i - [i = label])^2
+
+    agreement: float  # share of the rows whose most probable class is the teacher's
+    kl: dict[str, float]  # by temperature ("1", "4", "2.5"): mean KL(teacher_T || prediction_T), nats, without T^2
+
+
+class Metrics:
+    """Adds up predictions, a batch at a time.
+
+    Args:
+        temperatures: T of the KLs; 1 is always among them.
+        mean: how the teacher's members are averaged, see `pipeline.labels.ensemble`.
+    """
+
+    def __init__(self, temperatures: Sequence[float] = (1.0,), mean: str = "arithmetic") -> None:
+        self._temperatures = sorted({1.0, *temperatures})
+        self._mean = mean
+        self._rows = self._compared = 0
+        self._hard = torch.zeros(3, dtype=torch.float64)  # errors, nll, brier
+        self._soft = torch.zeros(1 + len(self._temperatures), dtype=torch.float64)  # agreement, kl at each T
+        self._bins = torch.zeros(BINS, 3, dtype=torch.float64)  # rows, confidence, correct
+
+    def update(self, logits: Tensor, labels: Tensor, soft: SoftLabels | None) -> None:
+        """Add a model's raw logits (B, C), any float dtype; labels (B,) int64 with -1 for none; the teacher, if any."""
+        wide = logits.double()
+        self._add(lambda temperature: torch.log_softmax(wide / temperature, dim=-1), labels, soft)
+
+    def update_teacher(self, labels: Tensor, soft: SoftLabels) -> None:
+        """Add the stored teacher itself (the mean of its members at each T), whose KL is 0 by definition."""
+        self._add(lambda temperature: soft.log_probs(temperature, self._mean).double(), labels, soft)
+
+    def result(self) -> Scores:
+        """The scores of everything added so far."""
+        labelled = int(self._bins[:, 0].sum())
+        scores: Scores = {"rows": self._rows, "labelled": labelled}
+        if labelled:
+            errors, nll, brier = self._hard.tolist()
+            gaps = (self._bins[:, 2] - self._bins[:, 1]).abs()  # a bin's |accuracy - confidence| times its rows
+            scores["errors"], scores["accuracy"] = int(errors), 1 - errors / labelled
+            scores["nll"], scores["brier"], scores["ece"] = nll / labelled, brier / labelled, gaps.sum().item() / labelled
+        if self._compared:
+            agreed, *kls = (self._soft / self._compared).tolist()
+            scores["agreement"] = agreed
+            scores["kl"] = {f"{t:g}": kl for t, kl in zip(self._temperatures, kls, strict=True)}
+        return scores
+
+    def _add(self, log_probs_at: LogProbsAt, labels: Tensor, soft: SoftLabels | None) -> None:
+        log_p = log_probs_at(1.0)
+        self._rows += len(log_p)
+        has_label = labels >= 0
+        if bool(has_label.any()):
+            self._add_hard(log_p[has_label], labels[has_label])
+        if soft is not None:
+            self._compared += len(log_p)
+            teacher = soft.log_probs(1.0, self._mean)
+            columns = [log_p.argmax(dim=-1) == teacher.argmax(dim=-1)]
+            columns += [
+                _kl(soft.log_probs(t, self._mean).double(), log_probs_at(t)) for t in self._temperatures
+            ]
+            self._soft += torch.stack([column.double() for column in columns]).sum(dim=1).cpu()
+
+    def _add_hard(self, log_p: Tensor, labels: Tensor) -> None:
+        p = log_p.exp()
+        confidence, predicted = p.max(dim=-1)
+        of_label = labels[:, None]
+        nll = -log_p.gather(1, of_label)[:, 0]
+        brier = p.square().sum(dim=-1) + 1 - 2 * p.gather(1, of_label)[:, 0]
+        correct = predicted == labels
+        rows = torch.stack([(~correct).double(), nll, brier, torch.ones_like(nll), confidence, correct.double()], dim=1)
+        rows = rows.cpu()  # where adding into bins is deterministic
+        bins = (rows[:, 4] * BINS).ceil().long().clamp(1, BINS) - 1  # (lower, upper]
+        self._hard += rows[:, :3].sum(dim=0)
+        self._bins.index_add_(0, bins, rows[:, 3:])
+
+
+def evaluate_student(
+    model: nn.Module, batches: Batches, *, temperatures: Sequence[float], mean: str, device: torch.device
+) -> Scores:
+    """Scores of a model, put into evaluation mode, over every batch."""
+    metrics = Metrics(temperatures, mean)
+    model.eval()
+    with torch.inference_mode():
+        for batch in batches.epoch(0):
+            batch = batch.to(device)
+            metrics.update(model(batch.inputs), batch.labels, batch.soft)
+    return metrics.result()
+
+
+def evaluate_teacher(
+    batches: Batches, *, temperatures: Sequence[float], mean: str, device: torch.device
+) -> tuple[Scores, list[Scores]]:
+    """Scores of the stored teacher, and of each of its members against it, from the store alone.
+
+    Raises:
+        ConfigError: a batch without soft labels.
+    """
+    ensemble = Metrics(temperatures, mean)
+    members: list[Metrics] = []
+    for batch in batches.epoch(0):
+        batch = batch.to(device)
+        if batch.soft is None:
+            raise ConfigError("these batches carry no soft labels", remedy="give the loader a store")
+        ensemble.update_teacher(batch.labels, batch.soft)
+        members = members or [Metrics(temperatures, mean) for _ in range(batch.soft.logits.shape[1])]
+        for number, member in enumerate(members):
+            member.update(batch.soft.logits[:, number], batch.labels, batch.soft)
+    return ensemble.result(), [member.result() for member in members]
+
+
+def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p || q) of each row of (B, C) log-probabilities; 0 * log 0 = 0."""
+    p = log_p.exp()
+    return torch.where(p == 0, 0.0, p * (log_p - log_q)).sum(dim=-1)
