@@ -1,0 +1,115 @@
+"""Errors become one line and an exit code; signals become a flag."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from pipeline import errors
+from stages.__main__ import STAGES, main
+from stages.run import command
+
+ROOT = Path(__file__).parent.parent.parent
+LOOP = """
+    import sys, time
+    from pipeline.errors import Interrupted
+    from stages.run import command, should_stop
+
+    @command(resumable=True)
+    def main(argv=None):
+        print("started", flush=True)
+        for step in range(600):
+            if should_stop() and "deaf" not in sys.argv:
+                print("saved at a step", flush=True)
+                raise Interrupted("stopped by a signal", remedy="run it again")
+            time.sleep(0.05)
+        return 0
+
+    sys.exit(main())
+"""
+
+
+def raising(error: BaseException) -> int:
+    @command()
+    def stage(argv: Sequence[str] | None = None) -> int:
+        raise error
+
+    return stage([])
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (errors.ConfigError("T is 0", remedy="give more"), 2, "ConfigError: T is 0; give more"),
+        (errors.DamagedShard("shard 3\n is cut", remedy="verify"), 3, "DamagedShard: shard 3 is cut; verify"),
+        (errors.Interrupted("stopped", remedy="go on"), 75, "Interrupted: stopped; go on"),
+        (OSError(errno.ENOSPC, "No space left on device"), 75, "DiskFull: no room to write: "),
+        (OSError(errno.EDQUOT, "Quota exceeded"), 75, "DiskFull: "),
+        (OSError(errno.EFBIG, "File too large"), 75, "DiskFull: "),
+        (PermissionError(errno.EACCES, "Permission denied", "a/b"), 74, "StorageError: PermissionError: "),
+        (KeyboardInterrupt(), 130, "stopped by Ctrl-C"),
+    ],
+)
+def test_an_error_is_one_line_and_a_code(
+    error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert raising(error) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(line)
+    assert err.count("\n") == 1
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        raising(ZeroDivisionError())
+
+
+def start(*words: str) -> subprocess.Popen[str]:
+    code = [sys.executable, "-c", textwrap.dedent(LOOP), *words]
+    loop = subprocess.Popen(code, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert loop.stdout is not None
+    assert loop.stdout.readline() == "started\n"
+    return loop
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_lets_the_loop_finish(number: signal.Signals) -> None:
+    loop = start()
+    loop.send_signal(number)
+    out, err = loop.communicate(timeout=60)
+    assert (loop.returncode, out) == (75, "saved at a step\n")
+    assert f"{number.name}: stopping cleanly" in err
+    assert err.endswith("Interrupted: stopped by a signal; run it again\n")
+
+
+def test_the_second_signal_stops_at_once() -> None:
+    loop = start("deaf")
+    loop.send_signal(signal.SIGTERM)
+    assert loop.stderr is not None
+    while "stopping cleanly" not in loop.stderr.readline():
+        pass
+    loop.send_signal(signal.SIGTERM)
+    out, err = loop.communicate(timeout=60)
+    assert (loop.returncode, out) == (75, "")
+    assert "run the same command again" in err
+
+
+def test_help_lists_every_stage_and_each_is_a_module(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for stage, line in STAGES.items():
+        assert f"{stage:<15} {line}" in text
+        assert (ROOT / "stages" / f"{stage.replace('-', '_')}.py").is_file()
+
+
+def test_an_unknown_stage_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train-studnet"]) == 2
+    assert capsys.readouterr().err == "ConfigError: unknown stage 'train-studnet'; did you mean train-student?\n"

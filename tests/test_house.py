@@ -1,0 +1,123 @@
+"""The house: which room may import which, what stays light, and that README's file tree and the files agree."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOMS = (
+    "errors", "objects", "labels", "store", "transfer", "stream", "models", "teacher", "student", "report",
+)  # fmt: skip
+FORBIDDEN = {("stream", "teacher"), ("student", "teacher"), ("report", "teacher"), ("report", "student")}
+FILES = sorted(path.relative_to(ROOT) for room in ("pipeline", "stages") for path in (ROOT / room).rglob("*.py"))
+
+
+def imported(tree: ast.Module, package: str) -> Iterator[str]:
+    """Full names of the modules that a module imports, at its top or anywhere inside."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = ".".join([*package.split(".")[: len(package.split(".")) - node.level + 1], base]).rstrip(".")
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def offence(room: str, name: str) -> str | None:
+    """What is wrong with room `room` importing the module `name`, if anything."""
+    top, _, rest = name.partition(".")
+    other = rest.partition(".")[0]
+    if top == "stages":
+        return "the library imports a stage"
+    if top == "pipeline" and other in ROOMS:
+        if (room, other) in FORBIDDEN:
+            return f"{room} must not import {other}"
+        if ROOMS.index(other) > ROOMS.index(room):
+            return f"{room} stands above {other}"
+    return None
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.parts[0] == "pipeline" and len(path.parts) > 1], ids=str
+)
+def test_imports_point_one_way(path: Path) -> None:
+    room = path.parts[1].removesuffix(".py")
+    if room == "__init__":
+        return  # the package hands names of every room on, lazily; the fresh interpreters below watch it
+    package = ".".join(path.parts[:-1])
+    names = imported(ast.parse((ROOT / path).read_text()), package)
+    assert [f"{name}: {why}" for name in names if (why := offence(room, name))] == []
+
+
+def test_the_direction_test_can_fail() -> None:
+    source = "from ..teacher import runner\ndef f():\n    import pipeline.report.table\nfrom pipeline import store\n"
+    names = list(imported(ast.parse(source), "pipeline.student"))
+    assert [name for name in names if offence("student", name)] == [
+        "pipeline.teacher", "pipeline.teacher.runner", "pipeline.report.table",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        ("pipeline", "torch"),
+        ("pipeline.labels", "torch"),
+        ("pipeline.store", "torch"),
+        ("stages.__main__, stages.info", "torch"),
+        ("stages.__main__, stages.verify", "pipeline.teacher"),
+        ("pipeline.student, pipeline.student.trainer", "pipeline.teacher"),
+        ("pipeline.stream, pipeline.stream.loader", "pipeline.teacher"),
+        ("stages.train_student, stages.evaluate", "pipeline.teacher"),
+    ],
+)
+def test_what_a_module_leaves_alone(modules: str, absent: str) -> None:
+    code = f"import sys, {modules}\nassert {absent!r} not in sys.modules, '{absent} was imported'"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_a_file_is_one_room(path: Path) -> None:
+    text = (ROOT / path).read_text()
+    tree = ast.parse(text)
+    assert text.count("\n") <= 400
+    assert ast.get_docstring(tree), "a module says what it is"
+    functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    assert [node.name for node in functions if (node.end_lineno or 0) - node.lineno >= 60] == []
+
+
+def tree_of(readme: str) -> set[str]:
+    """Paths of the Python files that README's file tree promises: lines `  name  promise` under lines `folder/`."""
+    block = next(
+        (b for b in re.findall(r"```[a-z]*\n(.*?)```", readme, re.DOTALL) if re.search(r"^pipeline/", b, re.M)), ""
+    )
+    found, folders = set(), []
+    for line in block.splitlines():
+        match = re.match(r"( *)([\w.]+/?)(?:\s|$)", line)
+        if match is None:
+            continue
+        depth = len(match[1])
+        folders = [(indent, name) for indent, name in folders if indent < depth]
+        path = "".join(name for _, name in folders) + match[2]
+        if match[2].endswith("/"):
+            folders.append((depth, match[2]))
+        elif match[2].endswith(".py"):
+            found.add(path)
+    return found
+
+
+def test_the_readme_promises_what_is_there() -> None:
+    readme = ROOT / "README.md"
+    if not readme.exists():
+        pytest.skip("no README yet")
+    files = {str(path) for path in FILES if path.name != "__init__.py"}
+    assert tree_of(readme.read_text()) == files
