@@ -1,0 +1,1 @@
+"""What a person looks at, made from plain numbers: tables and comparisons. It imports neither teachers nor students."""

@@ -1,0 +1,69 @@
+"""Results as a table: one line a model, one column a measure, mean ± spread where there are several seeds.
+
+Scores come as plain mappings with the names of `metrics.jsonl` (`errors`, `nll`, `kl`: {"1": ..}, ..); a measure that
+was not taken stays empty. The same table is laid out for a terminal (`as_text`) and as Markdown (`as_markdown`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.report.spread import spread
+
+Scores = Mapping[str, Any]
+_MEASURES = {"errors": 1, "accuracy": 4, "nll": 4, "ece": 4, "brier": 4, "agreement": 4}  # digits after the point
+_KL_DIGITS = 4
+_TITLES = {"nll": "NLL", "ece": "ECE", "brier": "Brier"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Titles of the columns, and one list of cells a line; the first column is the name of what was measured."""
+
+    titles: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+
+def results_table(lines: Sequence[tuple[str, Sequence[Scores]]], *, temperatures: Sequence[float]) -> Table:
+    """Names with the scores of each of their runs (one a seed); a column of KL for each temperature."""
+    ordered = sorted({1.0, *temperatures})
+    titles = ("", *(_TITLES.get(name, name) for name in _MEASURES), *(f"KL at T={t:g}" for t in ordered))
+    return Table(titles, tuple((name, *_cells(runs, ordered)) for name, runs in lines))
+
+
+def as_text(table: Table) -> str:
+    """Aligned columns for a terminal: names to the left, numbers to the right."""
+    rows = [table.titles, *table.lines]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(table.titles))]
+
+    def lay_out(row: Sequence[str]) -> str:
+        first, *rest = (
+            cell.ljust(w) if n == 0 else cell.rjust(w) for n, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        return "  ".join([first, *rest]).rstrip()
+
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    return "\n".join([lay_out(table.titles), rule, *(lay_out(row) for row in table.lines)])
+
+
+def as_markdown(table: Table) -> str:
+    """A Markdown table."""
+    rows = [table.titles, ("---", *["---:"] * (len(table.titles) - 1)), *table.lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+
+
+def _cells(runs: Sequence[Scores], temperatures: Sequence[float]) -> list[str]:
+    cells = [_cell([run.get(name) for run in runs], digits) for name, digits in _MEASURES.items()]
+    return cells + [_cell([run.get("kl", {}).get(f"{t:g}") for run in runs], _KL_DIGITS) for t in temperatures]
+
+
+def _cell(values: Sequence[float | None], digits: int) -> str:
+    numbers = [value for value in values if value is not None]
+    if len(numbers) < len(values) or not numbers:
+        return ""
+    found = spread(numbers)
+    if found.deviation is None:
+        return str(numbers[0]) if isinstance(numbers[0], int) else f"{found.mean:.{digits}f}"
+    return f"{found.mean:.{digits}f} ± {found.deviation:.{digits}f}"
