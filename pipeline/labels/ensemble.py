@@ -28,7 +28,9 @@ MEANS = ("arithmetic", "geometric", "tempered")
 def check_temperature(temperature: float) -> None:
     """Raise `ConfigError` unless `temperature` is a finite number above 0."""
     if not (temperature > 0 and math.isfinite(temperature)):
-        raise ConfigError(f"temperature must be a finite number above 0, not {temperature}", remedy="give such a number")
+        raise ConfigError(
+            f"temperature must be a finite number above 0, not {temperature}", remedy="give such a number"
+        )
 
 
 def check_mean(mean: str, reduce: str = "none") -> None:
@@ -44,7 +46,8 @@ def check_mean(mean: str, reduce: str = "none") -> None:
 
 def normalised_weights(weights: ArrayLike | None, members: int) -> NDArray[np.float64]:
     """Member weights (M,) that sum to 1; all alike when `weights` is None. Raises `ConfigError` on negative, non-finite,
-    all-zero or miscounted weights."""
+    all-zero or miscounted weights.
+    """
     if weights is None:
         return np.full(members, 1.0 / members)
     array = np.asarray(weights, np.float64)
@@ -53,13 +56,13 @@ def normalised_weights(weights: ArrayLike | None, members: int) -> NDArray[np.fl
             f"{members} members need {members} finite weights >= 0 that are not all 0, not {np.asarray(weights).tolist()}",
             remedy="give one weight a member",
         )
-    return array / array.sum()
+    return np.asarray(array / array.sum())
 
 
 def log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """log softmax over the last axis; -inf stays -inf."""
     centred = logits - logits.max(axis=-1, keepdims=True)
-    return centred - np.log(np.exp(centred).sum(axis=-1, keepdims=True))
+    return np.asarray(centred - np.log(np.exp(centred).sum(axis=-1, keepdims=True)))
 
 
 def log_probs(

@@ -29,7 +29,8 @@ class FidelitySums(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 class Fidelity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One line of the table: `kl_mean` and `kl_max` of KL(exact || stored) in nats, the largest absolute error of the mass
-    outside the stored classes (0 for dense labels, which store every class), and the share of equal argmaxes."""
+    outside the stored classes (0 for dense labels, which store every class), and the share of equal argmaxes.
+    """
 
     kl_mean: float
     kl_max: float
@@ -58,7 +59,12 @@ def measure_dense(exact: NDArray[np.floating], stored: NDArray[np.float16]) -> t
             kl_max[temperature] = max(kl_max[temperature], float(kl.max()))
     return tuple(
         FidelitySums(
-            temperature=t, samples=len(exact), kl_sum=kl_sum[t], kl_max=kl_max[t], tail_mass_error=0.0, top1_agreed=agreed
+            temperature=t,
+            samples=len(exact),
+            kl_sum=kl_sum[t],
+            kl_max=kl_max[t],
+            tail_mass_error=0.0,
+            top1_agreed=agreed,
         )
         for t in TEMPERATURES
     )
@@ -66,12 +72,13 @@ def measure_dense(exact: NDArray[np.floating], stored: NDArray[np.float16]) -> t
 
 def _kl(z: NDArray[np.float64], delta: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
     """KL(softmax(z/T) || softmax((z + delta)/T)) = log E_p[exp(d)] with d = delta/T - E_p[delta/T], per row; written so,
-    it keeps its digits when the two are nearly equal."""
+    it keeps its digits when the two are nearly equal.
+    """
     p = np.exp(z / temperature)
     p /= p.sum(axis=-1, keepdims=True)
     d = delta / temperature
     d = d - (p * d).sum(axis=-1, keepdims=True)
-    return np.maximum(np.log1p((p * np.expm1(d)).sum(axis=-1)), 0.0)
+    return np.asarray(np.maximum(np.log1p((p * np.expm1(d)).sum(axis=-1)), 0.0))
 
 
 def table(shards: Iterable[tuple[FidelitySums, ...]]) -> dict[str, Fidelity]:

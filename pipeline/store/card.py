@@ -1,0 +1,121 @@
+"""The store's card: README.md with the front matter of a Hugging Face dataset card, so that a team that receives the folder
+knows what it holds, how faithful it is and how to load it, with our software or without.
+"""
+
+from __future__ import annotations
+
+import json
+
+from pipeline.labels.fidelity import Fidelity
+from pipeline.store.spec import Manifest
+
+
+def store_card(manifest: Manifest) -> str:
+    """The card of one split's store."""
+    spec = manifest.spec
+    files = {spec.transfer_set.split: "*.arrow"} if spec.layout == "arrow" else {}
+    return "\n\n".join(
+        [
+            _front_matter(manifest, files),
+            f"# Soft labels: {spec.teacher.name} on {spec.transfer_set.name} ({spec.transfer_set.split})",
+            _what(manifest),
+            "## Fidelity\n\nWhat storing lost, against the exact logits when they were written: KL(exact || stored) in\n"
+            "nats over all stored distributions, and how often the top class is the same.\n\n"
+            + fidelity_table(manifest.fidelity),
+            "## How to load\n\n" + _loading(manifest, "PATH"),
+            f"`digest` `{manifest.digest}`\n\n`content_digest` `{manifest.content_digest}`",
+        ]
+    ) + "\n"  # fmt: skip
+
+
+def root_card(manifests: dict[str, Manifest]) -> str:
+    """The card of a folder that holds one store a split."""
+    first = next(iter(manifests.values()))
+    files = {split: f"{split}/*.arrow" for split in manifests} if first.spec.layout == "arrow" else {}
+    rows = [
+        f"| [{split}]({split}/README.md) | {m.spec.rows:,} | `{m.digest[:16]}` | `{m.content_digest[:16]}` |"
+        for split, m in manifests.items()
+    ]
+    return "\n\n".join(
+        [
+            _front_matter(first, files),
+            f"# Soft labels: {first.spec.teacher.name} on {first.spec.transfer_set.name}",
+            "| split | rows | digest | content digest |\n| --- | --- | --- | --- |\n" + "\n".join(rows),
+            _what(first, rows=False),
+            "## How to load\n\n" + _loading(first, f"PATH/{next(iter(manifests))}"),
+        ]
+    ) + "\n"  # fmt: skip
+
+
+def fidelity_table(fidelity: dict[str, Fidelity]) -> str:
+    """The fidelity table in Markdown."""
+    lines = ["| T | mean KL | largest KL | tail mass error | top-1 agreement |", "| --- | --- | --- | --- | --- |"]
+    lines += [
+        f"| {t} | {f.kl_mean:.2e} | {f.kl_max:.2e} | {f.tail_mass_error:.2e} | {f.top1_agreement:.6f} |"
+        for t, f in fidelity.items()
+    ]
+    return "\n".join(lines)
+
+
+def _front_matter(manifest: Manifest, files: dict[str, str]) -> str:
+    """YAML, with every string in JSON's quotes, which YAML reads alike."""
+    spec = manifest.spec
+    lines = ["---", "tags: [soft-labels, knowledge-distillation]"]
+    lines.append(f"pretty_name: {json.dumps(f'{spec.teacher.name} on {spec.transfer_set.name}')}")
+    if manifest.about.transfer_licence or manifest.about.teacher_licence:
+        lines += ["license: other", f"license_name: {json.dumps(_licences(manifest))}"]
+    if files:
+        lines += ["configs:", "- config_name: default", "  data_files:"]
+        for split, pattern in files.items():
+            lines += [f"  - split: {json.dumps(split)}", f"    path: {json.dumps(pattern)}"]
+    return "\n".join([*lines, "---"])
+
+
+def _licences(manifest: Manifest) -> str:
+    about = manifest.about
+    return f"teacher: {about.teacher_licence or 'not stated'}; data: {about.transfer_licence or 'not stated'}"
+
+
+def _what(manifest: Manifest, *, rows: bool = True) -> str:
+    spec = manifest.spec
+    names = ", ".join(spec.label_space.names[:20]) if spec.label_space.names else "no names"
+    more = ", ..." if spec.label_space.names and len(spec.label_space.names) > 20 else ""
+    members = "\n".join(
+        f"  - {m.model}, weight {m.weight:g}" + (f", weights digest `{m.weights[:16]}`" if m.weights else "")
+        for m in spec.teacher.members
+    )
+    lines = [
+        f"- Teacher: **{spec.teacher.name}** in {spec.teacher.precision}, {len(spec.teacher.members)} "
+        f"member{'s' * (len(spec.teacher.members) > 1)}:\n{members}",
+        f"- Transfer set: **{spec.transfer_set.name}**"
+        + (f", revision `{spec.transfer_set.revision}`" if spec.transfer_set.revision else "")
+        + (f", split {spec.transfer_set.split}, {spec.rows:,} rows" if rows else ""),
+        f"- Licences: {_licences(manifest)}",
+        f"- Label space: {spec.label_space.classes} classes ({names}{more})",
+        f"- Inputs: {'embedded, as prepared' if spec.encoding.inputs == 'embed' else 'not here: rows are found by content key'}"
+        f" (prepared by `{spec.preprocessing.function}`)",
+        f"- Encoding: dense, logits minus their maximum as float16 and the maximum as float32, reduce: {spec.encoding.reduce}, "
+        f"{manifest.bytes_per_position:.0f} bytes a position; layout {spec.layout}",
+    ]
+    return "\n".join(lines)
+
+
+def _loading(manifest: Manifest, path: str) -> str:
+    spec = manifest.spec
+    if spec.layout == "zarr":
+        plain = f'import zarr\n\nlogits = zarr.open_group("{path}", mode="r")["logits"][:]  # (rows, members, classes)'
+        label = "With plain zarr"
+    else:
+        plain = (
+            f'import datasets\n\nlogits = datasets.load_from_disk("{path}").with_format("arrow")["logits"]  '
+            "# float16; the numpy and torch formats give float32"
+        )
+        label = "With `datasets`"
+    ours = (
+        f'from pipeline import open_store\n\nstore = open_store("{path}")\n'
+        "log_p = store.log_probs(range(8), temperature=4.0)  # (8, classes), the ensemble's distribution"
+    )
+    return (
+        f"{label}; `softmax(logits / T)` over the last axis is a member's distribution at temperature T:\n\n"
+        f"```python\n{plain}\n```\n\nWith `softlabels`, every chunk checked, members averaged:\n\n```python\n{ours}\n```"
+    )

@@ -1,0 +1,64 @@
+"""The columns of a store: name, dtype and shape of one row, and what stands in a chunk beyond the last row."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+DTYPES = (
+    "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64",
+)  # fmt: skip
+NO_LABEL = -1
+KEY_BYTES = 16
+
+
+class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One array of the store; its axis 0 is the row, `shape` the rest, `axes` the names of the rest."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    axes: tuple[str, ...]
+
+    @property
+    def numpy_dtype(self) -> np.dtype[np.generic]:
+        """Little-endian, as stored."""
+        return np.dtype(self.dtype).newbyteorder("<")
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row, not compressed."""
+        return self.numpy_dtype.itemsize * math.prod(self.shape)
+
+    @property
+    def fill(self) -> float | int:
+        """The value of rows that were never written: NaN, no label, or 0."""
+        if self.dtype.startswith("float"):
+            return math.nan
+        return NO_LABEL if self.name == "label" else 0
+
+    def encode(self, values: NDArray[np.generic]) -> NDArray[np.generic]:
+        """`values` as this column stores them; the dtype must be the column's already, nothing is cast."""
+        if values.dtype != np.dtype(self.dtype) or values.shape[1:] != self.shape:
+            raise ValueError(f"{self.name}: {values.dtype} {values.shape[1:]} is not {self.dtype} {self.shape}")
+        return np.ascontiguousarray(values, dtype=self.numpy_dtype)
+
+
+def dense_columns(*, members: int, classes: int, inputs: Column | None = None) -> tuple[Column, ...]:
+    """The columns of a dense store, in the order in which they are hashed."""
+    columns = (
+        Column(name="content_key", dtype="uint8", shape=(KEY_BYTES,), axes=("byte",)),
+        Column(name="label", dtype="int64", shape=(), axes=()),
+        Column(name="logits", dtype="float16", shape=(members, classes), axes=("member", "class")),
+        Column(name="shift", dtype="float32", shape=(members,), axes=("member",)),
+    )
+    return columns if inputs is None else (*columns, inputs)
+
+
+def input_column(inputs: NDArray[np.generic]) -> Column:
+    """The column of embedded inputs (R, ...)."""
+    axes = tuple(f"input_{axis}" for axis in range(inputs.ndim - 1))
+    return Column(name="input", dtype=inputs.dtype.name, shape=tuple(inputs.shape[1:]), axes=axes)

@@ -1,0 +1,145 @@
+"""The commit protocol of one shard: staged, recorded, placed.
+
+1. Its files are written and flushed in `staging/<write id>/`, under numbers.
+2. A commit record that names write id, sizes and digests gets the name `commits/<shard>.json`, which only one writer can
+   give. From then on the shard is decided.
+3. The recorded write's files are renamed to their final names, and the folders flushed. Only now the shard counts as done.
+
+A death before 2 leaves rubbish in staging; a death between 2 and 3 leaves files that `finish_placement` puts in place.
+Staging is swept only by a process that is alone: every writer holds a shared lock on `staging/lock`, the sweeper needs an
+exclusive one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import uuid
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from pipeline.errors import MissingShard
+from pipeline.store.durable import create_only, make_folder, replace_file, sync_folder, system_errors, write_file
+from pipeline.store.spec import Commit, pretty_json, read_json
+
+COMMITS = "commits"
+STAGING = "staging"
+
+
+class WriterLock:
+    """The mark of a live writer: a shared lock on the staging folder, gone with the process however it ends."""
+
+    def __init__(self, store: Path) -> None:
+        make_folder(store / STAGING)
+        path = store / STAGING / "lock"
+        with system_errors("lock", path):
+            self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+
+    def alone(self) -> bool:
+        """Try to become the only writer; others then cannot start until `share`."""
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def share(self) -> None:
+        """Wait until nobody is sweeping, then be one live writer among others."""
+        fcntl.flock(self._handle, fcntl.LOCK_SH)
+
+    def close(self) -> None:
+        """Stop being a live writer."""
+        os.close(self._handle)
+
+
+def record_path(store: Path, shard: int) -> Path:
+    """Where the commit record of a shard stands."""
+    return store / COMMITS / f"{shard:05}.json"
+
+
+def stage(store: Path, files: dict[str, bytes]) -> str:
+    """Write a shard's files under a new write id, flushed, and return the id."""
+    write_id = uuid.uuid4().hex
+    folder = store / STAGING / write_id
+    try:
+        make_folder(folder)
+        for number, path in enumerate(sorted(files)):
+            write_file(folder / str(number), files[path])
+        sync_folder(folder)
+    except BaseException:
+        discard(store, write_id)
+        raise
+    return write_id
+
+
+def commit(store: Path, record: Commit) -> bool:
+    """Record a staged write as the shard's content, unless another write already is; then put the recorded one in place.
+    True when this write won.
+    """
+    shard, write_id = record.payload.shard, record.write_id
+    staged = store / STAGING / write_id / "record"
+    try:
+        write_file(staged, pretty_json(record))
+    except BaseException:
+        discard(store, write_id)
+        raise
+    # An error from here on leaves the staged files: whether the record got its name is for the next run to see.
+    won = create_only(staged, record_path(store, shard))
+    if not won:
+        discard(store, write_id)
+        record = read_json(record_path(store, shard), Commit)
+    place(store, record)
+    return won
+
+
+def place(store: Path, record: Commit) -> None:
+    """Give a recorded write's files their final names, where that has not been done; then drop its staging folder.
+
+    Raises:
+        MissingShard: a file is neither in staging nor in place.
+    """
+    folder = store / STAGING / record.write_id
+    moved = set()
+    for number, path in enumerate(sorted(record.payload.files)):
+        final = store / path
+        staged = folder / str(number)
+        if staged.exists():
+            make_folder(final.parent)
+            with system_errors("place", final), suppress(FileNotFoundError):  # another process was quicker
+                staged.rename(final)
+            moved.add(final.parent)
+        if not final.exists():
+            raise MissingShard(
+                f"shard {record.payload.shard} is recorded, but its file {final} is gone",
+                remedy=f"delete {record_path(store, record.payload.shard)} and run teacher-logits again",
+            )
+    for parent in moved:
+        sync_folder(parent)
+    if folder.exists():
+        discard(store, record.write_id)
+
+
+def discard(store: Path, write_id: str) -> None:
+    """Remove a write's staging folder; nothing depends on it any more."""
+    shutil.rmtree(store / STAGING / write_id, ignore_errors=True)
+
+
+def sweep(store: Path, recorded: Iterable[str]) -> None:
+    """Remove staged writes that nobody will commit. Only for a writer that is `alone`, after placement is finished."""
+    keep = {*recorded, "lock"}
+    for entry in (store / STAGING).iterdir():
+        if entry.name not in keep:
+            shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+
+
+def replace_by_way_of_staging(store: Path, name: str, data: bytes) -> None:
+    """Write a file of the store atomically and durably, replacing what stood there."""
+    staged = store / STAGING / f"{uuid.uuid4().hex}.file"
+    try:
+        write_file(staged, data)
+        make_folder((store / name).parent)
+        replace_file(staged, store / name)
+    finally:
+        staged.unlink(missing_ok=True)

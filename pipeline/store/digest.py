@@ -1,0 +1,62 @@
+"""The store's digests, and the hashes that they are roots over. All are blake3 in lower-case hex.
+
+`digest` is the identity: plan and payloads, layout included. `content_digest` is what the labels say: keys, hard labels and
+logits in row order, whatever the layout and the sizes of shards and chunks; embedded inputs stand outside it (their keys
+do not), so a store with inputs holds the same content as one without.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from pipeline.store.columns import Column
+from pipeline.store.spec import BLOCK_ROWS, Manifest, Payload, Plan, Spec, encode_json
+
+CONTENT = ("content_key", "label", "logits", "shift")
+
+
+def blake3_hex(data: bytes | memoryview | NDArray[np.generic]) -> str:
+    """blake3 of some bytes (a contiguous array counts as its bytes)."""
+    return blake3(np.ascontiguousarray(data).data if isinstance(data, np.ndarray) else data).hexdigest()
+
+
+def keys_digest(keys: NDArray[np.uint8]) -> str:
+    """The digest of content keys (R, 16) in row order."""
+    return blake3_hex(keys)
+
+
+def block_hashes(columns: tuple[Column, ...], arrays: dict[str, NDArray[np.generic]]) -> tuple[str, ...]:
+    """A hash for each run of `BLOCK_ROWS` rows, counted from the first: over the content columns' bytes in column order."""
+    parts = [column.encode(arrays[column.name]) for column in columns if column.name in CONTENT]
+    hashes = []
+    for start in range(0, len(parts[0]), BLOCK_ROWS):
+        hasher = blake3()
+        for part in parts:
+            hasher.update(part[start : start + BLOCK_ROWS].tobytes())
+        hashes.append(hasher.hexdigest())
+    return tuple(hashes)
+
+
+def content_digest(spec: Spec, blocks: list[str]) -> str:
+    """The digest over all blocks of a store in row order."""
+    columns = [[c.name, c.dtype, list(c.shape)] for c in spec.columns if c.name in CONTENT]
+    hasher = blake3(encode_json({"columns": columns, "rows": spec.rows}))
+    for block in blocks:
+        hasher.update(bytes.fromhex(block))
+    return hasher.hexdigest()
+
+
+def store_digest(plan: Plan, payloads: list[Payload]) -> str:
+    """The digest of a store: format and specification, then each shard's payload in order."""
+    hasher = blake3(encode_json({"format": plan.format, "spec": plan.spec}))
+    for payload in payloads:
+        hasher.update(blake3(encode_json(payload)).digest())
+    return hasher.hexdigest()
+
+
+def manifest_seal(manifest: Manifest) -> str:
+    """The blake3 over a manifest's fields, its `seal` left empty."""
+    return blake3_hex(encode_json(msgspec.structs.replace(manifest, seal="")))

@@ -1,0 +1,80 @@
+"""Writing files so that they survive kills and power cuts: contents are flushed before a name appears, and the folder that
+holds the name after it. A flush that failed is never tried again on the same file; the error goes up.
+
+System errors become errors of ours at this border: no room is `DiskFull`, everything else `StorageError`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.errors import DiskFull, StorageError
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def system_errors(action: str, path: Path) -> Iterator[None]:
+    """Turn an `OSError` inside the block into `DiskFull` or `StorageError` naming `action` and `path`."""
+    try:
+        yield
+    except OSError as error:
+        what = f"cannot {action} {path}: {error.strerror or error}"
+        if error.errno in NO_ROOM:
+            raise DiskFull(what, remedy="make room and run the same command again; finished shards are kept") from error
+        raise StorageError(
+            what, remedy="check the disk and the permissions, then run the same command again"
+        ) from error
+
+
+def write_file(path: Path, data: bytes | memoryview) -> None:
+    """Write a new file and flush it. The name may exist only inside a staging folder: it is not atomic."""
+    with system_errors("write", path), path.open("wb", buffering=0) as file:
+        view = memoryview(data)
+        while len(view):
+            view = view[file.write(view) :]
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Flush a folder's list of names."""
+    with system_errors("flush", path):
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its parents, each made durable in its own parent."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    with system_errors("create", path):
+        path.mkdir(exist_ok=True)
+    sync_folder(path.parent)
+
+
+def create_only(staged: Path, final: Path) -> bool:
+    """Give the flushed file `staged` the name `final` unless that name is taken; True when it was free. Atomic: the name
+    appears with its whole content, and of several processes one wins.
+    """
+    with system_errors("create", final):
+        try:
+            os.link(staged, final)
+        except FileExistsError:
+            return False
+    sync_folder(final.parent)
+    return True
+
+
+def replace_file(staged: Path, final: Path) -> None:
+    """Give the flushed file `staged` the name `final`, replacing what stood there; atomic and durable."""
+    with system_errors("create", final):
+        staged.replace(final)
+    sync_folder(final.parent)

@@ -1,0 +1,209 @@
+"""`open_store`: a sealed store of one split, as arrays and as distributions. numpy only.
+
+Opening reads the manifest and the plan (kilobytes) and checks them against each other; commit records are read when a shard
+is first touched, chunks when they are asked for. R rows, M members, C classes.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pipeline.errors import DamagedManifest, StorePathError, UnsealedStore, UserError
+from pipeline.labels.ensemble import check_mean, log_probs, normalised_weights
+from pipeline.store.chunks import ChunkReader
+from pipeline.store.columns import Column
+from pipeline.store.commit import COMMITS, record_path
+from pipeline.store.digest import blake3_hex, manifest_seal
+from pipeline.store.key_index import KeyIndex
+from pipeline.store.seal import check_record
+from pipeline.store.spec import Commit, Manifest, Payload, Plan, check_spec, decode_json, read_json, read_small_file
+
+Check = Literal["first", "always", "never"]
+MANIFEST = "manifest.json"
+_AGAIN = "get this file again from whoever made the store"
+
+
+def open_store(path: str | Path, *, split: str | None = None, check: Check = "first") -> Store:
+    """Open a sealed store.
+
+    Args:
+        path: the folder of one split, or a root of several with `split`.
+        check: check each chunk's digest the first time it is read, always, or never.
+
+    Raises:
+        StorePathError: no store there, or a root of several splits and none chosen.
+        UnsealedStore: it is not finished. DamagedManifest: it does not agree with itself.
+    """
+    root = Path(path)
+    splits = store_splits(root)
+    if split is None and len(splits) > 1:
+        raise StorePathError(
+            f"{root} holds the splits {', '.join(splits)}", remedy=f"choose one, such as {root / 'train'}"
+        )
+    if split is not None and split not in splits:
+        raise StorePathError(f"{root} has no split {split!r}", remedy=f"choose one of {', '.join(splits)}")
+    return Store(splits[split] if split else next(iter(splits.values())), check=check)
+
+
+def store_splits(path: str | Path) -> dict[str, Path]:
+    """The splits below a root by name, or the one split that `path` itself is. Raises `StorePathError` where there is none."""
+    root = Path(path)
+    if root.exists() and not root.is_dir():
+        raise StorePathError(f"{root} is a file; a store is a folder", remedy="give the path of a store")
+    if (root / "plan.json").exists() or (root / MANIFEST).exists():
+        plan = read_json(root / ("plan.json" if (root / "plan.json").exists() else MANIFEST), dict)
+        return {_split_name(plan): root}
+    found = {entry.parent.name: entry.parent for entry in sorted(root.glob("*/plan.json"))}
+    if not found:
+        raise StorePathError(
+            f"{root} holds no store" if root.exists() else f"{root} does not exist",
+            remedy="give the path of a store, or make one with `softlabels teacher-logits` or `softlabels import`",
+        )
+    return found
+
+
+def _split_name(plan: dict[str, object]) -> str:
+    """The split that a plan or manifest names, before it is checked."""
+    try:
+        return str(plan["spec"]["transfer_set"]["split"])  # type: ignore[index]  # any shape may stand there
+    except (KeyError, TypeError):
+        return "train"
+
+
+class Store:
+    """A sealed store of one split; made by `open_store`.
+
+    Attributes:
+        path: its folder. spec, manifest: what it says of itself.
+        rows, classes, members, class_names: R, C, M and the names of the classes, or None.
+        member_weights: (M,) float64, summing to 1. reduce: "none", or "geometric" where M is 1 and holds mean logits.
+        digest, content_digest: its identity, and what its labels say whatever the layout.
+        rows_per_chunk, chunks: chunk c holds rows c * rows_per_chunk and on.
+        columns: `content_key` uint8 (16,), `label` int64 (-1 none), `logits` float16 (M, C), `shift` float32 (M,), and
+            `input` where inputs are embedded.
+    """
+
+    def __init__(self, path: Path, *, check: Check = "first") -> None:
+        if check not in ("first", "always", "never"):
+            raise UserError(f"check={check!r}", remedy="choose first, always or never")
+        self.path = path
+        self.check = check
+        self.manifest = _read_manifest(path)
+        self.spec = spec = self.manifest.spec
+        self.rows, self.classes, self.members = spec.rows, spec.label_space.classes, spec.stored_members
+        self.class_names, self.reduce, self.layout = spec.label_space.names, spec.encoding.reduce, spec.layout
+        self.member_weights = normalised_weights(spec.member_weights, self.members)
+        self.digest, self.content_digest = self.manifest.digest, self.manifest.content_digest
+        self.rows_per_chunk = spec.cut.rows_per_chunk
+        self.chunks = -(-self.rows // self.rows_per_chunk)
+        self.columns: dict[str, Column] = {column.name: column for column in self.spec.columns}
+        self._records: dict[int, Commit] = {}
+        self._reader = ChunkReader(path, self.spec)
+        self._checked = {name: np.zeros(self.chunks, bool) for name in self.columns}
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.path)!r}, rows={self.rows}, members={self.members}, classes={self.classes})"
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def payload(self, shard: int) -> Payload:
+        """What the commit record says of a shard, checked against the manifest."""
+        return self.record(shard).payload
+
+    def record(self, shard: int) -> Commit:
+        """The commit record of a shard, checked against the manifest."""
+        if shard not in self._records:
+            path = record_path(self.path, shard)
+            try:
+                data = read_small_file(path)
+            except FileNotFoundError:
+                raise DamagedManifest(f"the commit record of shard {shard} is gone: {path}", remedy=_AGAIN) from None
+            if blake3_hex(data) != self.manifest.commits[shard]:
+                raise DamagedManifest(f"{path} (shard {shard}) is not the record that was sealed", remedy=_AGAIN)
+            record = decode_json(data, Commit, str(path))
+            check_record(self.spec, shard, record, str(path))
+            self._records[shard] = record
+        return self._records[shard]
+
+    def read_chunk(self, column: str, chunk: int) -> NDArray[np.generic]:
+        """One chunk of a column: (rows of the chunk, ...).
+
+        Raises:
+            MissingShard, DamagedShard: naming shard, file and remedy; never fill values.
+        """
+        shard, number = divmod(chunk, self.spec.cut.rows_per_shard // self.rows_per_chunk)
+        unseen = not self._checked[column][chunk]
+        check = self.check == "always" or (self.check == "first" and unseen)
+        values = self._reader.read(self.payload(shard), self.columns[column], number, check=check)
+        self._checked[column][chunk] = True
+        return values
+
+    def column(self, name: str) -> NDArray[np.generic]:
+        """A whole column, (R, ...)."""
+        return np.concatenate([self.read_chunk(name, chunk) for chunk in range(self.chunks)])
+
+    def gather(self, name: str, rows: ArrayLike) -> NDArray[np.generic]:
+        """The given rows of a column, in the order given: (len(rows), ...); each chunk is read once."""
+        wanted = np.asarray(rows, np.int64)
+        if wanted.size and (wanted.min() < 0 or wanted.max() >= self.rows):
+            raise UserError(
+                f"rows {wanted.min()} to {wanted.max()} of a store of {self.rows}", remedy="ask for its rows"
+            )
+        column = self.columns[name]
+        out = np.empty((len(wanted), *column.shape), column.numpy_dtype)
+        chunk_of = wanted // self.rows_per_chunk
+        for chunk in np.unique(chunk_of):
+            here = chunk_of == chunk
+            out[here] = self.read_chunk(name, int(chunk))[wanted[here] - chunk * self.rows_per_chunk]
+        return out
+
+    def find(self, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """The row of each content key (Q, 16) -> (Q,), the first where several rows share a key, -1 where there is none."""
+        return self._index.find(keys)
+
+    @cached_property
+    def _index(self) -> KeyIndex:
+        return KeyIndex(self.column("content_key"))  # type: ignore[arg-type]  # the column's dtype is uint8
+
+    def log_probs(
+        self, rows: ArrayLike, *, temperature: float, mean: str = "arithmetic", weights: ArrayLike | None = None
+    ) -> NDArray[np.float64]:
+        """The ensemble's log-probabilities of some rows at a temperature: (len(rows), C) float64.
+
+        `mean` and `weights` (default: the store's) as in `pipeline.labels.ensemble`.
+        """
+        check_mean(mean, self.reduce)
+        share = self.spec.member_weights if weights is None else weights
+        return log_probs(self.gather("logits", rows), temperature, mean, share)
+
+
+def _read_manifest(path: Path) -> Manifest:
+    """Manifest and plan of a sealed store, checked against themselves and each other."""
+    try:
+        plan = read_json(path / "plan.json", Plan)
+    except FileNotFoundError:
+        raise StorePathError(f"{path} holds no plan.json and is no store", remedy="give the path of a store") from None
+    try:
+        manifest = read_json(path / MANIFEST, Manifest)
+    except FileNotFoundError:
+        done = len(list((path / COMMITS).glob("*.json")))
+        raise UnsealedStore(
+            f"{path} is unfinished: {done} of {plan.spec.shards} shards are committed and it has no {MANIFEST}",
+            remedy="run the command that began it again (softlabels teacher-logits or import); it goes on from there",
+        ) from None
+    if manifest_seal(manifest) != manifest.seal:
+        raise DamagedManifest(f"{path / MANIFEST} was changed after it was sealed", remedy=_AGAIN)
+    if manifest.spec != plan.spec or manifest.format != plan.format:
+        raise DamagedManifest(f"{path / MANIFEST} and plan.json do not agree", remedy=_AGAIN)
+    check_spec(manifest.spec)
+    if len(manifest.commits) != manifest.spec.shards:
+        raise DamagedManifest(
+            f"{path / MANIFEST} lists {len(manifest.commits)} shards, not {manifest.spec.shards}", remedy=_AGAIN
+        )
+    return manifest

@@ -1,0 +1,63 @@
+"""From commit records to the manifest: what a store is, once all its shards are there."""
+
+from __future__ import annotations
+
+import msgspec
+
+from pipeline.errors import DamagedManifest
+from pipeline.labels.fidelity import table
+from pipeline.store.digest import blake3_hex, content_digest, manifest_seal, store_digest
+from pipeline.store.layouts import layout_of
+from pipeline.store.spec import BLOCK_ROWS, Commit, Manifest, Payload, Plan, Spec
+
+
+def make_manifest(plan: Plan, records: list[Commit], raw: list[bytes]) -> Manifest:
+    """The manifest that follows from a plan and all commit records in order (`raw`: the records' files)."""
+    payloads = [record.payload for record in records]
+    manifest = Manifest(
+        spec=plan.spec,
+        about=plan.about,
+        bytes=sum(file.size for payload in payloads for file in payload.files.values()),
+        bytes_per_position=_label_bytes(plan.spec, payloads),
+        fidelity=table(record.fidelity for record in records),
+        digest=store_digest(plan, payloads),
+        content_digest=content_digest(plan.spec, [block for payload in payloads for block in payload.blocks]),
+        commits=tuple(blake3_hex(data) for data in raw),
+    )
+    return msgspec.structs.replace(manifest, seal=manifest_seal(manifest))
+
+
+def _label_bytes(spec: Spec, payloads: list[Payload]) -> float:
+    """Stored bytes a row of what a distribution needs (logits and shift; not keys, hard labels or inputs). Rows that only
+    fill up the last chunk count where compression leaves no other figure.
+    """
+    columns = [column for column in spec.columns if column.name in ("logits", "shift")]
+    if spec.compression == "none":
+        return float(sum(column.row_bytes for column in columns))
+    return sum(c.size for payload in payloads for column in columns for c in payload.chunks[column.name]) / spec.rows
+
+
+def check_record(spec: Spec, shard: int, record: Commit, where: str) -> None:
+    """Raise `DamagedManifest` unless a commit record describes exactly the files and chunks that the plan cuts."""
+    layout, payload = layout_of(spec), record.payload
+    paths = {column.name: layout.path(column, shard) for column in spec.columns}
+    blocks = -(-len(spec.shard_rows(shard)) // BLOCK_ROWS)
+    inside = all(
+        chunk.offset + chunk.size <= payload.files[paths[name]].size
+        for name, chunks in payload.chunks.items()
+        if name in paths and paths[name] in payload.files
+        for chunk in chunks
+    )
+    if (
+        payload.shard != shard
+        or payload.rows != len(spec.shard_rows(shard))
+        or set(payload.files) != set(paths.values())
+        or set(payload.chunks) != set(paths)
+        or any(len(chunks) != spec.shard_chunks(shard) for chunks in payload.chunks.values())
+        or len(payload.blocks) != blocks
+        or not inside
+    ):
+        raise DamagedManifest(
+            f"{where} does not describe shard {shard} as the plan cuts it",
+            remedy="get this file again from whoever made the store, or delete it and run teacher-logits again",
+        )

@@ -1,0 +1,328 @@
+"""`StoreWriter`: fills a store shard by shard, in any order and from several processes, and seals it.
+
+Opening a writer begins a store or resumes one: the plan is written once and compared ever after, recorded shards are put in
+place, leftovers of dead writers are swept. `pending` are the shards still to do. R rows of a shard, M members, C classes.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import (
+    DiskFull,
+    LabelError,
+    LogitsError,
+    RepeatedRow,
+    SpecMismatch,
+    StorePathError,
+    UnsealedStore,
+    UserError,
+)
+from pipeline.labels.dense import encode_dense, reduce_geometric
+from pipeline.labels.fidelity import FidelitySums, measure_dense
+from pipeline.store.card import store_card
+from pipeline.store.chunks import ChunkReader, read_shard_column
+from pipeline.store.columns import NO_LABEL, Column
+from pipeline.store.commit import (
+    COMMITS,
+    STAGING,
+    WriterLock,
+    commit,
+    discard,
+    place,
+    record_path,
+    replace_by_way_of_staging,
+    stage,
+    sweep,
+)
+from pipeline.store.digest import blake3_hex, block_hashes, keys_digest
+from pipeline.store.durable import create_only, make_folder, system_errors
+from pipeline.store.layouts import layout_of
+from pipeline.store.seal import check_record, make_manifest
+from pipeline.store.spec import (
+    About,
+    Chunk,
+    Commit,
+    FileRecord,
+    Manifest,
+    Payload,
+    Plan,
+    Spec,
+    check_spec,
+    decode_json,
+    pretty_json,
+    read_json,
+    read_small_file,
+    require_same_plan,
+)
+
+
+class StoreWriter:
+    """Write one store (one split).
+
+    ::
+
+        with StoreWriter(path, spec) as writer:
+            for shard in writer.pending:
+                rows = slice(*writer.rows_of(shard))
+                writer.write_logits(shard, keys=keys[rows], labels=labels[rows], logits=logits[rows])
+            writer.seal()
+
+    Raises:
+        StorePathError: `path` is a file, or a folder that holds something else.
+        SpecMismatch: the store was begun with another specification; each differing field is named.
+    """
+
+    def __init__(
+        self, path: str | Path, spec: Spec, *, about: About | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
+        check_spec(spec, error=UserError)
+        self.path = Path(path)
+        self.spec = spec
+        self.layout = layout_of(spec)
+        self.plan = Plan(spec=spec, about=about or About())
+        self.environment = {**_environment(), **(environment or {})}
+        _require_store_path(self.path)
+        self.sealed = (self.path / "manifest.json").exists()
+        if self.sealed:
+            require_same_plan(self.plan, read_json(self.path / "plan.json", Plan), str(self.path))
+            self._lock = None
+            return
+        self._lock = WriterLock(self.path)
+        try:
+            self._begin(self._lock)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, lock: WriterLock) -> None:
+        """Write the plan or compare it, finish what dead writers left, and let other writers in."""
+        make_folder(self.path / COMMITS)
+        alone = lock.alone()
+        self.plan = self._agree_on_plan()
+        records = [self.record(shard) for shard in sorted(self._recorded())]
+        for record in records:
+            place(self.path, record)
+        if alone:
+            sweep(self.path, (record.write_id for record in records))
+        lock.share()
+
+    def _agree_on_plan(self) -> Plan:
+        """The plan that stands in the store: ours if none stood there."""
+        final = self.path / "plan.json"
+        if not final.exists():
+            write_id = stage(self.path, {"plan.json": pretty_json(self.plan)})
+            create_only(self.path / STAGING / write_id / "0", final)
+            discard(self.path, write_id)
+        standing = read_json(final, Plan)
+        require_same_plan(self.plan, standing, str(self.path))
+        return standing
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop counting as a live writer. Shards written so far stay."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    @property
+    def pending(self) -> list[int]:
+        """The shards without a commit record, in order."""
+        return [] if self.sealed else sorted(set(range(self.spec.shards)) - self._recorded())
+
+    def _recorded(self) -> set[int]:
+        with system_errors("list", self.path / COMMITS):
+            return {int(path.stem) for path in (self.path / COMMITS).glob("*.json") if path.stem.isdigit()}
+
+    def record(self, shard: int) -> Commit:
+        """The commit record of a shard."""
+        return read_json(record_path(self.path, shard), Commit)
+
+    def rows_of(self, shard: int) -> tuple[int, int]:
+        """First and one past the last row of a shard."""
+        rows = self.spec.shard_rows(shard)
+        return rows.start, rows.stop
+
+    def require_room(self) -> None:
+        """Raise `DiskFull` when the disk cannot hold what is still to be written."""
+        need = sum(len(self.spec.shard_rows(shard)) for shard in self.pending) * self.spec.row_bytes
+        free = shutil.disk_usage(self.path).free
+        if need > free:
+            raise DiskFull(
+                f"{self.path} still needs {need:,} bytes and the disk has {free:,} free",
+                remedy="make room, or give a store path on another disk, then run the same command again",
+            )
+
+    def write_logits(
+        self,
+        shard: int,
+        *,
+        keys: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        logits: NDArray[np.floating],
+        inputs: NDArray[np.generic] | None = None,
+    ) -> None:
+        """Encode and commit a shard.
+
+        Args:
+            keys: (R, 16) content keys. labels: (R,) hard labels, -1 for none.
+            logits: (R, M, C) raw outputs of every member, float16 to float64; reduced here where the spec says so.
+            inputs: (R, ...) prepared inputs, where the spec embeds them.
+
+        Raises:
+            LogitsError, LabelError: naming row and member.
+            RepeatedRow: the shard is already in the store.
+            DiskFull, StorageError: nothing of this shard is visible; earlier shards are kept.
+        """
+        first, last = self.rows_of(shard)
+        members, classes = len(self.spec.teacher.members), self.spec.label_space.classes
+        if logits.shape != (last - first, members, classes):
+            raise LogitsError(
+                f"logits of shape {logits.shape} do not hold {last - first} rows x {members} members x {classes} classes",
+                remedy="give the logits of this shard's rows, one a member and class",
+            )
+        if self.spec.encoding.reduce == "geometric":
+            logits = reduce_geometric(logits, np.array([member.weight for member in self.spec.teacher.members]))
+        encoded = encode_dense(logits, first_row=first)
+        arrays: dict[str, NDArray[np.generic]] = {
+            "content_key": keys, "label": labels, "logits": encoded.logits, "shift": encoded.shift,
+        }  # fmt: skip
+        if inputs is not None:
+            arrays["input"] = inputs
+        self.write_arrays(shard, arrays, fidelity=measure_dense(logits, encoded.logits))
+
+    def write_arrays(
+        self, shard: int, arrays: dict[str, NDArray[np.generic]], *, fidelity: tuple[FidelitySums, ...]
+    ) -> None:
+        """Commit a shard whose columns are encoded already (each (R, ...)), with what their encoding lost."""
+        if shard in self._recorded() or self.sealed:
+            first, last = self.rows_of(shard)
+            raise RepeatedRow(f"rows {first} to {last - 1} are in {self.path} already", remedy="write each shard once")
+        self._check_arrays(shard, arrays)
+        encoded = self.layout.encode(self.spec, shard, arrays)
+        payload = Payload(
+            shard=shard,
+            rows=len(self.spec.shard_rows(shard)),
+            content_keys=keys_digest(arrays["content_key"]),  # type: ignore[arg-type]  # checked right above
+            files={path: FileRecord(size=len(data), blake3=blake3_hex(data)) for path, data in encoded.files.items()},
+            chunks={
+                column.name: self._chunks(column, shard, encoded.files, encoded.places) for column in self.spec.columns
+            },
+            blocks=block_hashes(self.spec.columns, arrays),
+        )
+        write_id = stage(self.path, encoded.files)
+        commit(self.path, Commit(write_id=write_id, payload=payload, fidelity=fidelity, environment=self.environment))
+
+    def _chunks(
+        self, column: Column, shard: int, files: dict[str, bytes], places: Mapping[str, tuple[tuple[int, int], ...]]
+    ) -> tuple[Chunk, ...]:
+        view = memoryview(files[self.layout.path(column, shard)])
+        return tuple(
+            Chunk(offset, size, blake3_hex(view[offset : offset + size])) for offset, size in places[column.name]
+        )
+
+    def _check_arrays(self, shard: int, arrays: dict[str, NDArray[np.generic]]) -> None:
+        first, last = self.rows_of(shard)
+        for column in self.spec.columns:
+            given = arrays.get(column.name)
+            expected = (last - first, *column.shape)
+            if given is None or given.dtype != np.dtype(column.dtype) or given.shape != expected:
+                found = "nothing" if given is None else f"{given.dtype} {given.shape}"
+                raise UserError(
+                    f"column {column.name} of shard {shard} is {found}, not {column.dtype} {expected}",
+                    remedy="give what the specification's columns say; nothing is cast",
+                )
+        check_labels(arrays["label"].astype(np.int64, copy=False), self.spec.label_space.classes, first_row=first)
+
+    def seal(self) -> Manifest:
+        """Check that every shard is there and write card, metadata for other readers, and last the manifest.
+
+        Raises:
+            UnsealedStore: shards are missing.
+            SpecMismatch: the content keys are not those that the specification was made for.
+        """
+        if self.sealed:
+            return read_json(self.path / "manifest.json", Manifest)
+        if self.pending:
+            raise UnsealedStore(f"{self.path} still lacks shards {_some(self.pending)}", remedy="write them, then seal")
+        raw = [read_small_file(record_path(self.path, shard)) for shard in range(self.spec.shards)]
+        records = [decode_json(data, Commit, f"{self.path}/{COMMITS}/{i:05}.json") for i, data in enumerate(raw)]
+        for shard, record in enumerate(records):
+            check_record(self.spec, shard, record, str(record_path(self.path, shard)))
+            place(self.path, record)
+        self._check_keys(records)
+        manifest = make_manifest(self.plan, records, raw)
+        for name, data in self.layout.metadata(self.spec, manifest.digest).items():
+            replace_by_way_of_staging(self.path, name, data)
+        replace_by_way_of_staging(self.path, "README.md", store_card(manifest).encode())
+        replace_by_way_of_staging(self.path, "manifest.json", pretty_json(manifest))
+        self.sealed = True
+        self._leave_staging()
+        return manifest
+
+    def _leave_staging(self) -> None:
+        """Remove the staging folder, unless another writer is still alive in it."""
+        if self._lock is not None and self._lock.alone():
+            shutil.rmtree(self.path / STAGING, ignore_errors=True)
+        self.close()
+
+    def _check_keys(self, records: list[Commit]) -> None:
+        reader, column = ChunkReader(self.path, self.spec), self.spec.columns[0]
+        keys = [read_shard_column(reader, record.payload, column) for record in records]
+        reader.close()
+        if keys_digest(np.concatenate(keys)) != self.spec.transfer_set.content_keys:
+            raise SpecMismatch(
+                f"the content keys written to {self.path} are not those of the transfer set in its specification",
+                remedy="write the keys of the rows that the specification was made from",
+            )
+
+
+def check_labels(labels: NDArray[np.int64], classes: int, *, first_row: int = 0) -> None:
+    """Raise `LabelError` naming the first row whose hard label is neither -1 (none) nor a class."""
+    bad = np.flatnonzero((labels < NO_LABEL) | (labels >= classes))
+    if bad.size:
+        raise LabelError(
+            f"row {first_row + bad[0]} has the hard label {labels[bad[0]]}, outside the label space of {classes} classes",
+            remedy=f"use 0 to {classes - 1}, or {NO_LABEL} for a row without a label",
+        )
+
+
+def _require_store_path(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise StorePathError(f"{path} is a file; a store is a folder", remedy="give another path")
+    if path.is_dir() and not (path / "plan.json").exists():
+        strangers = sorted(entry.name for entry in path.iterdir() if entry.name not in (STAGING, COMMITS))
+        if strangers:
+            raise StorePathError(
+                f"{path} holds other files ({_some(strangers)}) and no plan.json",
+                remedy="give the path of a store or of a new folder",
+            )
+
+
+def _some(items: list[object] | list[int] | list[str]) -> str:
+    shown = ", ".join(str(item) for item in items[:5])
+    return shown if len(items) <= 5 else f"{shown} and {len(items) - 5} more"
+
+
+def _environment() -> dict[str, str]:
+    """What may change a store's bytes though the specification is the same."""
+    return {
+        "softlabels": version("softlabels"), "numpy": np.__version__, "pyarrow": version("pyarrow"),
+        "python": platform.python_version(), "machine": platform.machine(), "system": platform.system(),
+    }  # fmt: skip
