@@ -52,7 +52,7 @@ def fidelity_table(fidelity: dict[str, Fidelity]) -> str:
     lines = ["| T | mean KL | largest KL | tail mass error | top-1 agreement |", "| --- | --- | --- | --- | --- |"]
     lines += [
         f"| {t} | {f.kl_mean:.2e} | {f.kl_max:.2e} | {f.tail_mass_error:.2e} | {f.top1_agreement:.6f} |"
-        for t, f in fidelity.items()
+        for t, f in sorted(fidelity.items(), key=lambda line: float(line[0]))
     ]
     return "\n".join(lines)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,3 +79,13 @@ def replace_file(staged: Path, final: Path) -> None:
     with system_errors("create", final):
         staged.replace(final)
     sync_folder(final.parent)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file by way of a temporary name beside it, replacing what stood there."""
+    staged = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        write_file(staged, data)
+        replace_file(staged, path)
+    finally:
+        staged.unlink(missing_ok=True)

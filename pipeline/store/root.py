@@ -1,0 +1,30 @@
+"""The folder above the stores of a transfer set's splits: a card, and the file that makes the whole a Zarr group of groups
+or a Hugging Face `DatasetDict`. Written anew whenever a split was sealed; holds nothing that the splits do not say.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.store.card import root_card
+from pipeline.store.durable import write_atomically
+from pipeline.store.layouts import layout_of
+from pipeline.store.reader import MANIFEST, store_splits
+from pipeline.store.spec import Manifest, read_json
+
+
+def write_root(root: Path) -> None:
+    """Describe the sealed splits below `root`. Splits of different layouts are legal; each is listed in the file of its own."""
+    manifests = {
+        split: read_json(path / MANIFEST, Manifest)
+        for split, path in store_splits(root).items()
+        if path != root and (path / MANIFEST).exists()
+    }
+    by_layout: dict[str, list[str]] = {}
+    for split, manifest in manifests.items():
+        by_layout.setdefault(manifest.spec.layout, []).append(split)
+    for splits in by_layout.values():
+        for name, data in layout_of(manifests[splits[0]].spec).root_metadata(tuple(splits)).items():
+            write_atomically(root / name, data)
+    if manifests:
+        write_atomically(root / "README.md", root_card(manifests).encode())
