@@ -1,0 +1,243 @@
+"""A student's examples: its own inputs and hard labels, joined to the teacher's soft labels, read by number.
+
+`Examples.take` is the one place where inputs and labels are read. Chunks are read whole, each once a call, and their
+rows put straight to where they are wanted: in memory stand the answer and one chunk. `loader.py` asks for a window at a
+time, `dataset.py` for a few rows through a cache.
+
+Shape letters: R rows of the transfer set, N selected items, B rows asked for, M members, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.errors import ConfigError, LabelError
+from pipeline.labels.ensemble import normalised_weights
+from pipeline.stream.join import Ints, Missing, label_rows
+
+if TYPE_CHECKING:
+    from pipeline.store import Store
+    from pipeline.transfer import TransferRows
+
+Array = NDArray[Any]
+Block = dict[str, Array]  # "row", "input", "label" and, with a store, "logits", "shift": arrays of one length
+
+
+class ChunkReader(Protocol):
+    """What is read of a store: whole chunks of a column."""
+
+    @property
+    def rows_per_chunk(self) -> int:
+        """Chunk c holds rows c * rows_per_chunk and on."""
+        ...
+
+    def read_chunk(self, column: str, chunk: int) -> Array:
+        """All rows of one chunk, checked."""
+        ...
+
+
+class EmbeddedRows:
+    """The rows that a store holds itself (`inputs: embed`), in the place of a transfer set.
+
+    Attributes:
+        keys: (R, 16) uint8 content keys.
+        labels: (R,) int64, -1 = none.
+        class_names: ordered, or None.
+    """
+
+    def __init__(self, store: Store) -> None:
+        if "input" not in store.columns:
+            raise ConfigError(
+                f"the store {store.path} holds no inputs",
+                remedy="name the transfer set that it labels",
+            )
+        self.store = store
+        self.name = str(store.path)
+        self.keys = np.asarray(store.column("content_key"), np.uint8)
+        self.labels: Ints = np.asarray(store.column("label"), np.int64)
+        self.class_names = store.class_names
+
+
+@dataclass(frozen=True)
+class Examples:
+    """N examples, as `join_examples` makes them.
+
+    Attributes:
+        items: (N,) int64, the row of each in the transfer rows.
+        labels: (N,) int64 hard labels, -1 = none.
+        inputs: (R, ...) prepared inputs, or the store that holds them.
+        soft: the store with the soft labels, or None.
+        label_rows: (N,) int64, the row of `soft` that labels each.
+        weights: (M,) float32 member weights; (0,) without a store.
+        reduce: "geometric" where the store keeps the members' mean logits only, else "none".
+    """
+
+    items: Ints
+    labels: Ints
+    inputs: Array | ChunkReader
+    soft: ChunkReader | None
+    label_rows: Ints
+    weights: Tensor
+    reduce: str
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def take(self, numbers: Ints, *, lead: Block | None = None) -> Block:
+        """The examples `numbers` (B,), in that order, behind those of `lead`."""
+        items = self.items[numbers]
+        block = {
+            "row": _behind(lead, "row", items),
+            "label": _behind(lead, "label", self.labels[numbers]),
+        }
+        if isinstance(self.inputs, np.ndarray):
+            block["input"] = _take_array(self.inputs, items, None if lead is None else lead["input"])
+        else:
+            block |= gather(self.inputs, ("input",), items, lead=lead)
+        if self.soft is not None:
+            block |= gather(self.soft, ("logits", "shift"), self.label_rows[numbers], lead=lead)
+        return block
+
+
+def join_examples(
+    rows: TransferRows | EmbeddedRows,
+    store: Store | None,
+    *,
+    selection: Ints | None = None,
+    missing: Missing = "error",
+    weights: Sequence[float] | None = None,
+    labelled: NDArray[np.bool_] | None = None,
+) -> Examples:
+    """Join the selected rows to the labels that `store` holds for them.
+
+    Args:
+        rows: R rows of the student's data.
+        store: soft labels; None for training on hard labels only.
+        selection: distinct row numbers, in the order in which the examples are numbered; all rows by default.
+        missing: "error", or "skip" to leave out rows that the store does not label.
+        weights: (M,) member weights; by default those of the store.
+        labelled: (R,) rows whose hard label may be used; that of the others becomes -1.
+
+    Raises:
+        UnlabelledRows: see `join.label_rows`.
+        LabelError: a hard label outside the store's classes.
+        ConfigError: a selection, mask or weights that do not fit.
+    """
+    total = len(rows.keys)
+    items = np.arange(total) if selection is None else _checked_selection(selection, total)
+    found, share, reduce = items, np.empty(0), "none"
+    if store is not None:
+        items, found = label_rows(
+            rows.keys,
+            store,
+            items=items,
+            missing=missing,
+            names=(rows.name, str(store.path)),
+        )
+        reduce = store.reduce
+        share = normalised_weights(
+            store.member_weights if weights is None else weights,
+            store.columns["logits"].shape[0],
+        )
+    labels = rows.labels[items].astype(np.int64, copy=False)
+    _check_labels(labels, items, classes=None if store is None else store.classes, name=rows.name)
+    if labelled is not None:
+        if labelled.shape != (total,) or labelled.dtype != np.bool_:
+            raise ConfigError(
+                f"labelled is a {labelled.dtype} array of shape {labelled.shape}, not bool of shape ({total},)",
+                remedy="give one bool a row",
+            )
+        labels = np.where(labelled[items], labels, -1)
+    inputs = rows.store if isinstance(rows, EmbeddedRows) else rows.inputs
+    return Examples(
+        items,
+        labels,
+        inputs,
+        store,
+        found,
+        torch.from_numpy(share.astype(np.float32)),
+        reduce,
+    )
+
+
+def gather(
+    reader: ChunkReader,
+    columns: tuple[str, ...],
+    rows: Ints,
+    *,
+    lead: Block | None = None,
+) -> Block:
+    """`rows` (B,) of some columns, in that order, behind the rows of `lead`; each chunk is read once."""
+    first = 0 if lead is None else len(lead[columns[0]])
+    block: Block = {}
+    for chunk, places in _by_chunk(rows, reader.rows_per_chunk):
+        inside = rows[places] - chunk * reader.rows_per_chunk
+        for name in columns:
+            values = reader.read_chunk(name, chunk)
+            if name not in block:
+                block[name] = np.empty((first + len(rows), *values.shape[1:]), values.dtype)
+            whole = len(inside) == len(values) and bool((np.diff(inside) == 1).all())
+            block[name][first + places] = values if whole else values[inside]
+    if lead is not None:
+        for name in columns:
+            block[name][:first] = lead[name]
+    return block
+
+
+def _by_chunk(rows: Ints, rows_per_chunk: int) -> Iterator[tuple[int, Ints]]:
+    """Each chunk that holds some of `rows`, and the places of those rows, in ascending order of the row."""
+    order = np.argsort(rows)
+    chunks = rows[order] // rows_per_chunk
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(chunks)) + 1, [len(rows)]])
+    for start, end in pairwise(starts):
+        yield int(chunks[start]), order[start:end]
+
+
+def _take_array(source: Array, rows: Ints, lead: Array | None) -> Array:
+    first = 0 if lead is None else len(lead)
+    taken = np.empty((first + len(rows), *source.shape[1:]), source.dtype)
+    np.take(source, rows, axis=0, out=taken[first:], mode="clip")  # mode="raise" would go through a second copy
+    if lead is not None:
+        taken[:first] = lead
+    return taken
+
+
+def _behind(lead: Block | None, name: str, values: Array) -> Array:
+    return values if lead is None else np.concatenate([lead[name], values])
+
+
+def _checked_selection(selection: Ints, total: int) -> Ints:
+    selection = np.asarray(selection)
+    if selection.ndim != 1 or not np.issubdtype(selection.dtype, np.integer):
+        raise ConfigError(
+            f"a selection is a list of row numbers, not {selection.dtype} of shape {selection.shape}",
+            remedy="of a mask, give np.flatnonzero(mask)",
+        )
+    if len(selection) == 0 or selection.min() < 0 or selection.max() >= total:
+        raise ConfigError(
+            f"the selection is empty or leaves the rows 0 to {total - 1}",
+            remedy="select rows in that range",
+        )
+    if len(np.unique(selection)) != len(selection):
+        raise ConfigError("the selection names a row twice", remedy="give each row once")
+    return selection.astype(np.int64, copy=False)
+
+
+def _check_labels(labels: Ints, items: Ints, *, classes: int | None, name: str) -> None:
+    """Raise `LabelError` on the first hard label that is neither -1 nor one of the store's classes."""
+    wrong = labels < -1 if classes is None else (labels < -1) | (labels >= classes)
+    if wrong.any():
+        first = int(np.argmax(wrong))
+        raise LabelError(
+            f"row {items[first]} of {name} has the hard label {labels[first]} ({wrong.sum()} rows are like it), "
+            f"but labels run from 0{'' if classes is None else f' to {classes - 1}'}, -1 being none",
+            remedy="check `label` and `classes` of the transfer set, or use a store of this label space",
+        )

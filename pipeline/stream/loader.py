@@ -1,0 +1,180 @@
+"""Batches for a student: inputs, hard labels and soft labels, in an order that seed and epoch decide.
+
+`order.py` says which example stands where, `examples.py` reads them; the loader reads a window of chunks in a
+background thread while the batches of the window before are in use. Its place is two integers, epoch and batch:
+`epoch(e, start=k)` goes on where another run stopped. For other training loops there is `dataset.py`.
+
+Shape letters: B batch, R rows of the transfer set, M members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.errors import ConfigError
+from pipeline.labels.soft import SoftLabels
+from pipeline.stream.examples import Block, EmbeddedRows, Examples, join_examples
+from pipeline.stream.join import Ints, Missing
+from pipeline.stream.order import Epoch, Order, as_they_stand, order_digest
+from pipeline.stream.prefetch import prefetch
+
+if TYPE_CHECKING:
+    from pipeline.store import Store
+    from pipeline.transfer import TransferRows
+
+CHUNK_WITHOUT_STORE = 512  # rows that stay together in the shuffle where no store says how labels are cut
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B examples.
+
+    Attributes:
+        inputs: (B, ...) of the prepared inputs' dtype.
+        labels: (B,) int64 hard labels, -1 = none.
+        soft: the teacher's outputs, or None without a store.
+        rows: (B,) int64, the row of each example in the transfer rows.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    soft: SoftLabels | None
+    rows: Ints
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch with its tensors on `device`."""
+        soft = None if self.soft is None else self.soft.to(device)
+        return Batch(self.inputs.to(device), self.labels.to(device), soft, self.rows)
+
+
+class Loader:
+    """Batches of the rows of `rows`, with soft labels out of `store` (None: hard labels only).
+
+    Args:
+        batch_size: rows in a batch; the last batch of an epoch may be shorter, no row is dropped or repeated.
+        seed: with the epoch's number decides the order, and nothing else does: not time, workers or restarts.
+        selection: distinct row numbers to use; all by default.
+        shuffle: False gives the rows in the order of `selection`, each epoch alike. Where the store keeps them in
+            another order, memory stays bounded all the same but chunks are read more than once.
+        window: chunks whose rows are mixed with each other. Up to three windows are in memory.
+        missing: "error", or "skip" to leave out rows that the store does not label (`left_out` counts them).
+        weights: (M,) member weights; by default those of the store.
+        labelled: (R,) bool, the rows whose hard label may be used; that of the others becomes -1.
+
+    Attributes:
+        steps_per_epoch: batches in an epoch.
+        rows: (N,) int64, the rows of the transfer set that are used, in the order of `selection`.
+        left_out: how many selected rows have no soft labels.
+        order_digest: equal for two loaders that give the same rows in the same order at every epoch.
+
+    Raises:
+        UnlabelledRows, LabelError, ConfigError: as `examples.join_examples` says.
+    """
+
+    def __init__(
+        self,
+        rows: TransferRows | EmbeddedRows,
+        store: Store | None,
+        *,
+        batch_size: int,
+        seed: int,
+        selection: Ints | None = None,
+        shuffle: bool = True,
+        window: int = 16,
+        missing: Missing = "error",
+        weights: Sequence[float] | None = None,
+        labelled: NDArray[np.bool_] | None = None,
+    ) -> None:
+        for name, value in (("batch_size", batch_size), ("window", window)):
+            if value < 1:
+                raise ConfigError(
+                    f"{name} must be at least 1, not {value}",
+                    remedy=f"give a larger {name}",
+                )
+        self._examples = examples = join_examples(
+            rows,
+            store,
+            selection=selection,
+            missing=missing,
+            weights=weights,
+            labelled=labelled,
+        )
+        chunked = store or (rows.store if isinstance(rows, EmbeddedRows) else None)
+        rows_per_chunk = CHUNK_WITHOUT_STORE if chunked is None else chunked.rows_per_chunk
+        self.rows = examples.items
+        self.left_out = (len(rows.keys) if selection is None else len(selection)) - len(examples)
+        self.batch_size = batch_size
+        self.steps_per_epoch = -(-len(examples) // batch_size)
+        facts = {
+            "rows_per_chunk": rows_per_chunk,
+            "window": window,
+            "batch_size": batch_size,
+            "seed": seed,
+        }
+        self.order_digest = order_digest(
+            content="" if store is None else store.content_digest,
+            keys=rows.keys[self.rows],
+            facts=facts | {"shuffle": shuffle},
+        )
+        self._order: Order | None = None
+        self._in_order = as_they_stand(len(examples), window_items=window * rows_per_chunk, batch_size=batch_size)
+        if shuffle:
+            chunks = examples.label_rows // rows_per_chunk
+            self._order = Order(chunks, digest=self.order_digest, window=window, batch_size=batch_size)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Batches from `start` to the end of an epoch: the same on every call. Close it, or drop it, to stop early.
+
+        Raises `MissingShard` or `DamagedShard` before a row of that shard is handed out.
+        """
+        if not 0 <= start <= self.steps_per_epoch:
+            raise ConfigError(
+                f"an epoch has batches 0 to {self.steps_per_epoch - 1}, there is no batch {start} to start at",
+                remedy="check that the run that is resumed had the same data and batch size",
+            )
+        return self._batches(self._in_order if self._order is None else self._order.epoch(epoch), start)
+
+    def _batches(self, epoch: Epoch, start: int) -> Iterator[Batch]:
+        with closing(prefetch(_blocks(self._examples, epoch, start))) as blocks:
+            for block in blocks:
+                for first in range(0, len(block["row"]), self.batch_size):
+                    yield self._batch({name: values[first : first + self.batch_size] for name, values in block.items()})
+
+    def _batch(self, block: Block) -> Batch:
+        soft = None
+        if "logits" in block:
+            logits, shift = (
+                torch.from_numpy(block["logits"]),
+                torch.from_numpy(block["shift"]),
+            )
+            soft = SoftLabels(logits, shift, self._examples.weights, self._examples.reduce)
+        return Batch(
+            torch.from_numpy(block["input"]),
+            torch.from_numpy(block["label"]),
+            soft,
+            block["row"],
+        )
+
+
+def _blocks(examples: Examples, epoch: Epoch, start: int) -> Iterator[Block]:
+    """The examples from batch `start` on, a window at a time; all blocks but the last hold whole batches."""
+    position, rest = start * epoch.batch_size, None
+    for number in range(epoch.window_at(position), epoch.windows):
+        numbers = epoch.window(number)[max(0, position - int(epoch.bounds[number])) :]
+        block = examples.take(numbers, lead=rest)
+        count = len(block["row"])
+        whole = count if number == epoch.windows - 1 else count - count % epoch.batch_size
+        rest = {name: values[whole:] for name, values in block.items()}
+        if whole:
+            yield {name: values[:whole] for name, values in block.items()}
