@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @command()
-def _run(argv: Sequence[str] | None) -> int:
+def _run(argv: Sequence[str] | None = None) -> int:
     stage, *rest = argv or ()
     if stage not in STAGES:
         near = difflib.get_close_matches(stage, STAGES, n=1)

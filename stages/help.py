@@ -33,12 +33,14 @@ def help_text(
 
 
 def field_help(cls: type) -> dict[str, str]:
-    """What a dataclass says about its fields, by field name."""
+    """What a dataclass and those that it extends say about their fields, by field name."""
     found: dict[str, str] = {}
+    for base in cls.__mro__[1:-1]:
+        found |= field_help(base)
     for name, text in re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", inspect.cleandoc(cls.__doc__ or ""), re.MULTILINE):
         found[name] = " ".join(text.split())
     for name, text in re.findall(r"^    (\w+): .*?  # (.+)$", inspect.getsource(cls), re.MULTILINE):
-        found.setdefault(name, text.strip())
+        found[name] = text.strip()
     return found
 
 

@@ -39,7 +39,7 @@ from stages.help import help_text
 from stages.schema import Key
 
 T = TypeVar("T")
-SECTIONS = ("name", "transfer_set", "teacher", "labels", "student", "training")
+SECTIONS = ("name", "transfer_set", "teacher", "teacher_training", "labels", "student", "training")
 DEFAULT = "digits"
 
 

@@ -16,12 +16,19 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import Protocol
 
 from pipeline.errors import DiskFull, Interrupted, SoftLabelsError, StorageError
 
-Main = Callable[[Sequence[str] | None], int]
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _stop = threading.Event()
+
+
+class Main(Protocol):
+    """A stage: arguments (default: this process's) in, exit code out."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int:
+        """Run the stage."""
 
 
 def should_stop() -> bool:

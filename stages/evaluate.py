@@ -1,0 +1,97 @@
+"""Judge a student, or the stored teacher, on one split of a store.
+
+softlabels evaluate                                    the stored teacher and its members
+softlabels evaluate runs/digits-xxxxxxxx/distilled-seed0    a student of a run; its recipe is the run's config.yaml
+softlabels evaluate weights.safetensors --config=mine.yaml  weights of the recipe's student
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.errors import ConfigError
+from pipeline.models import ModelConfig, build_model
+from pipeline.report.table import as_text, results_table
+from pipeline.stream import Loader
+from pipeline.student.metrics import Scores, evaluate_student, evaluate_teacher
+from pipeline.student.optimizer import resolve_device
+from pipeline.student.trainer import WEIGHTS
+from pipeline.transfer import TransferSetConfig
+from stages.recipe import parse
+from stages.run import command
+from stages.run_folder import RECIPE
+from stages.splits import all_batches, open_splits
+from stages.train_student import StudentTraining, check_classes, member_names
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Arguments of evaluate."""
+
+    student: ModelConfig | None = None
+    training: StudentTraining = field(default_factory=StudentTraining)
+    transfer_set: TransferSetConfig | None = None
+    model: str | None = None  # a student's folder in a run, or a safetensors file; without it, the stored teacher
+    store: str = "stores/digits"  # the store: a folder of splits, or one of them
+    split: str = "test"  # which split to judge on
+    temperature: float | None = None  # of the second KL (the first is at 1); by default that of training
+    json: bool = False  # print one JSON object instead of a table
+
+
+@command()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Judge and print."""
+    words = _with_recipe_of_run(list(sys.argv[1:] if argv is None else argv))
+    args = parse(words, Evaluate, stage="evaluate", doc=__doc__, positional=("model",))
+    splits = open_splits(args.store, args.transfer_set, only=args.split)
+    split = splits[args.split]
+    temperature = args.temperature or args.training.temperature
+    batches = all_batches(split, args.training.batch_size)
+    if args.model is None:
+        lines = _teacher(
+            args, batches, temperature, member_names(split.store.spec.teacher.members, split.store.members)
+        )
+    else:
+        student = _student(args, args.model)
+        check_classes(student, splits)
+        device = resolve_device(args.training.device)
+        model = build_model(student).to(device)
+        mean = args.training.mean
+        lines = [(args.model, evaluate_student(model, batches, temperatures=[temperature], mean=mean, device=device))]
+    if args.json:
+        print(json.dumps({"model": args.model or "teacher", "split": args.split, **lines[-1][1]}, indent=1))
+    else:
+        print(as_text(results_table([(name, [scores]) for name, scores in lines], temperatures=[temperature])))
+    return 0
+
+
+def _teacher(args: Evaluate, batches: Loader, temperature: float, names: Sequence[str]) -> list[tuple[str, Scores]]:
+    """The members, then the ensemble."""
+    device = resolve_device(args.training.device)
+    ensemble, members = evaluate_teacher(batches, temperatures=[temperature], mean=args.training.mean, device=device)
+    lines = list(zip(names, members, strict=True)) if len(members) > 1 else []
+    return [*((f"teacher {name}", scores) for name, scores in lines), ("ensemble" if lines else "teacher", ensemble)]
+
+
+def _student(args: Evaluate, model: str) -> ModelConfig:
+    weights = Path(model) / WEIGHTS if Path(model).is_dir() else Path(model)
+    if args.student is None:
+        raise ConfigError("the recipe has no section student", remedy="give --config=RECIPE with the student's class")
+    return dataclasses.replace(args.student, weights=str(weights))
+
+
+def _with_recipe_of_run(words: list[str]) -> list[str]:
+    """A student of a run brings the run's recipe, unless another one is named."""
+    if any(word == "--config" or word.startswith("--config=") for word in words):
+        return words
+    recipes = [Path(word).parent / RECIPE for word in words if not word.startswith("--") and Path(word).is_dir()]
+    return [f"--config={recipe}" for recipe in recipes[:1] if recipe.is_file()] + words
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""The splits of a store with the rows that they label, and the batches that students are trained and judged on.
+
+Rows come from the transfer set that the recipe names, or, where the store embeds its inputs, from the store itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.errors import ClassMismatch, ConfigError
+from pipeline.store import Store, open_store, store_splits
+from pipeline.stream import EmbeddedRows, Loader
+from pipeline.student.config import TrainingConfig
+from pipeline.student.split import labelled_rows, validation_rows
+from pipeline.transfer import TransferRows, TransferSetConfig, load_transfer_set
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a store, and the rows that it labels."""
+
+    store: Store
+    rows: TransferRows | EmbeddedRows
+
+
+def open_splits(
+    path: str | Path, transfer_set: TransferSetConfig | None, *, only: str | None = None
+) -> dict[str, Split]:
+    """The sealed splits at `path` (a root, or the folder of one split) by name; `only` opens that one alone.
+
+    Raises ConfigError without a transfer set where one is needed, ClassMismatch where its class names are not the
+    store's, and what `open_store` and `load_transfer_set` raise.
+    """
+    names = [only] if only else list(store_splits(path))
+    stores = {name: open_store(path, split=name) for name in names}
+    return {name: Split(store, _rows(store, transfer_set, name)) for name, store in stores.items()}
+
+
+def _rows(store: Store, transfer_set: TransferSetConfig | None, split: str) -> TransferRows | EmbeddedRows:
+    if "input" in store.columns:
+        return EmbeddedRows(store)
+    if transfer_set is None:
+        raise ConfigError(
+            f"{store.path} holds labels only (inputs: reference), and the recipe has no section transfer_set",
+            remedy=f"name the transfer set {store.spec.transfer_set.name!r} in the recipe, or get a store with inputs: embed",
+        )
+    rows = load_transfer_set(transfer_set, split)
+    if store.class_names and rows.class_names and store.class_names != rows.class_names:
+        raise ClassMismatch(
+            f"the classes of {rows.name} are {_short(rows.class_names)}, those of {store.path} {_short(store.class_names)}",
+            remedy="use the transfer set that the store was made for, or a store of these classes",
+        )
+    return rows
+
+
+def training_batches(splits: Mapping[str, Split], config: TrainingConfig) -> tuple[Loader, Loader | None]:
+    """What to train on, and what to choose the best epoch on: the validation split, or rows cut from the training rows."""
+    train = _require(splits, "train")
+    is_held_out = _cut(splits, config)
+    train_batches = Loader(
+        train.rows,
+        train.store,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        selection=np.flatnonzero(~is_held_out),
+        labelled=labelled_rows(train.rows.keys, config.hard_label_fraction, config.seed),
+    )
+    if "validation" in splits:
+        return train_batches, all_batches(splits["validation"], config.batch_size)
+    if not is_held_out.any():
+        return train_batches, None
+    held_out = np.flatnonzero(is_held_out)
+    return train_batches, all_batches(train, config.batch_size, selection=held_out)
+
+
+def held_out_batches(splits: Mapping[str, Split], config: TrainingConfig) -> tuple[str, Loader]:
+    """What to judge on, and its name: the test split; without one the validation rows. Raises ConfigError without any."""
+    if "test" in splits:
+        return "test", all_batches(splits["test"], config.batch_size)
+    validation = training_batches(splits, config)[1]
+    if validation is None:
+        raise ConfigError(
+            "there is no split to judge students on: the store has no test split and validation is 0",
+            remedy="give a store with a test split, or --validation=0.1",
+        )
+    return "validation", validation
+
+
+def all_batches(split: Split, batch_size: int, selection: np.ndarray | None = None) -> Loader:
+    """The rows of a split as they stand, with every hard label that they have."""
+    return Loader(split.rows, split.store, batch_size=batch_size, seed=0, selection=selection, shuffle=False)
+
+
+def _cut(splits: Mapping[str, Split], config: TrainingConfig) -> np.ndarray:
+    """(R,) bool, the training rows held out for validation; none where a validation split is stored."""
+    keys = splits["train"].rows.keys
+    return validation_rows(keys, 0.0 if "validation" in splits else config.validation, config.seed)
+
+
+def _require(splits: Mapping[str, Split], name: str) -> Split:
+    if name not in splits:
+        raise ConfigError(
+            f"the store has no split {name!r}, only {', '.join(splits)}", remedy="give a store that has one"
+        )
+    return splits[name]
+
+
+def _short(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") + f" ({len(names)})"

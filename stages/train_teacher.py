@@ -1,0 +1,97 @@
+"""Train the recipe's teachers from hard labels, where their weights are not there yet.
+
+Each member of `teacher.members` is trained as `teacher_training` says, with its number added to the seed, on the training
+split of the transfer set; the weights go to the member's `weights`. A member whose file exists is left as it is.
+Who has a trained teacher needs this stage only once, or never.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.errors import ConfigError
+from pipeline.models import build_model, save_weights
+from pipeline.store.durable import make_folder
+from pipeline.stream import Loader
+from pipeline.student.config import TrainingConfig
+from pipeline.student.seeding import seed_everything
+from pipeline.student.split import validation_rows
+from pipeline.student.trainer import Trainer
+from pipeline.teacher.config import MemberConfig, TeacherConfig
+from pipeline.transfer import TransferRows, TransferSetConfig, load_transfer_set
+from stages.recipe import parse, plain
+from stages.run import command, should_stop
+
+
+@dataclass(frozen=True)
+class TrainTeacher:
+    """Arguments of train-teacher."""
+
+    teacher: TeacherConfig
+    transfer_set: TransferSetConfig
+    teacher_training: TrainingConfig | None = None
+
+
+@command(resumable=True)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train the members that have no weights."""
+    args = parse(argv, TrainTeacher, stage="train-teacher", doc=__doc__)
+    missing = [
+        n for n, member in enumerate(args.teacher.members) if not (member.weights and Path(member.weights).exists())
+    ]
+    for number, member in enumerate(args.teacher.members):
+        if number not in missing:
+            print(f"teacher {number}: {member.weights} is there, left as it is")
+    if not missing:
+        return 0
+    rows, training = load_transfer_set(args.transfer_set, "train"), _training(args, missing)
+    for number in missing:
+        print(f"teacher {number}: training {args.teacher.members[number].class_path}", flush=True)
+        _train(args.teacher.members[number], rows, dataclasses.replace(training, seed=training.seed + number))
+    return 0
+
+
+def _training(args: TrainTeacher, missing: Sequence[int]) -> TrainingConfig:
+    """How to train from hard labels. Raises ConfigError where the recipe does not say so, or not where to."""
+    for number in missing:
+        if args.teacher.members[number].weights is None:
+            raise ConfigError(
+                f"teacher.members[{number}] names no weights", remedy="give a path ending in .safetensors"
+            )
+    if args.teacher_training is None:
+        files = ", ".join(str(args.teacher.members[number].weights) for number in missing)
+        raise ConfigError(
+            f"weights of the teacher are missing ({files}), and the recipe has no section teacher_training",
+            remedy="put the files there, or add that section to train them",
+        )
+    return dataclasses.replace(args.teacher_training, alpha=None, hard_weight=1.0, soft_weight=0.0)
+
+
+def _train(member: MemberConfig, rows: TransferRows, config: TrainingConfig) -> None:
+    weights = Path(str(member.weights))
+    is_held_out = validation_rows(rows.keys, config.validation, config.seed)
+
+    def batches(selected: np.ndarray, *, shuffle: bool) -> Loader:
+        items = np.flatnonzero(selected)
+        return Loader(rows, None, batch_size=config.batch_size, seed=config.seed, selection=items, shuffle=shuffle)
+
+    seed_everything(config.seed)
+    model = build_model(dataclasses.replace(member.model, weights=None))
+    validation = batches(is_held_out, shuffle=False) if is_held_out.any() else None
+    folder = weights.with_suffix(".run")
+    identity = {"model": plain(member.model)}
+    result = Trainer(model, config, batches(~is_held_out, shuffle=True), validation, folder, identity).run(should_stop)
+    make_folder(weights.parent)
+    save_weights(model, weights)
+    accuracy = f", {result.scores['accuracy']:.1%} of the validation rows right" if result.scores else ""
+    print(f"teacher {member.class_path}: {weights}{accuracy}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
