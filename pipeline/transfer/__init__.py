@@ -1,0 +1,11 @@
+"""The transfer set: the rows that the teacher labels, their content keys and their prepared inputs.
+
+config -> `source` opens a split -> `decode` and `images` give values -> `keys` hash them, `prepare` shapes them,
+`hard_labels` reads the labels -> `cache` keeps all three -> `rows` hands them out. No torch, no soft labels.
+"""
+
+from pipeline.transfer.config import TransferSetConfig
+from pipeline.transfer.keys import array_keys, keys_digest
+from pipeline.transfer.rows import TransferRows, load_transfer_set
+
+__all__ = ["TransferRows", "TransferSetConfig", "array_keys", "keys_digest", "load_transfer_set"]

@@ -1,0 +1,46 @@
+"""A model from its class path. Its weights file is `weights`'s business; training it is not done here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from pipeline.errors import ConfigError
+from pipeline.models.weights import load_weights
+from pipeline.objects import ObjectSpec, call_with
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A model: dotted path of its class (or of a function that returns it), keyword arguments, safetensors file of weights."""
+
+    class_path: str
+    init_args: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+
+
+def build_model(config: ModelConfig) -> nn.Module:
+    """Build the model, on the CPU, and load its weights when the config names them.
+
+    Raises:
+        ConfigError: the class cannot be found, refuses its arguments, or is no `torch.nn.Module`.
+        WeightsError: the weights do not fit.
+    """
+    make = call_with(ObjectSpec(config.class_path, config.init_args))
+    try:
+        model = make()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"{config.class_path} refused {config.init_args}: {type(error).__name__}: {error}",
+            remedy="correct init_args",
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            f"{config.class_path} made a {type(model).__name__}, no torch.nn.Module", remedy="name a model class"
+        )
+    if config.weights is not None:
+        load_weights(model, Path(config.weights))
+    return model
