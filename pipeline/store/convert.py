@@ -20,7 +20,7 @@ def convert(
     *,
     layout: str,
     compression: str = "none",
-    progress: Callable[[int], None] = lambda shards: None,
+    progress: Callable[[int], object] = lambda shards: None,
 ) -> Manifest:
     """Write the sealed store at `source` to `target` in another layout; resumes where an earlier try stopped.
 

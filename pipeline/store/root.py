@@ -6,11 +6,32 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.errors import StorePathError
 from pipeline.store.card import root_card
 from pipeline.store.durable import write_atomically
 from pipeline.store.layouts import layout_of
 from pipeline.store.reader import MANIFEST, store_splits
 from pipeline.store.spec import Manifest, read_json
+
+_OWN = {"README.md", "zarr.json", "dataset_dict.json"}
+
+
+def require_root(root: Path, splits: tuple[str, ...]) -> None:
+    """Raise `StorePathError` unless the stores of `splits` may be put below `root`: a new or empty folder, or one that holds
+    such stores already. A folder that holds anything else is left alone.
+    """
+    if root.exists() and not root.is_dir():
+        raise StorePathError(f"{root} is a file; a store is a folder", remedy="give another path")
+    if not root.is_dir():
+        return
+    entries = {entry.name for entry in root.iterdir()}
+    stores = {name for name in entries if name in splits or (root / name / "plan.json").exists()}
+    strangers = entries - stores - (_OWN if stores else set())
+    if strangers:
+        raise StorePathError(
+            f"{root} holds other files ({', '.join(sorted(strangers)[:5])})",
+            remedy="give the path of a store or of a new folder",
+        )
 
 
 def write_root(root: Path) -> None:

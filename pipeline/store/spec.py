@@ -227,7 +227,7 @@ def decode_json(data: bytes, kind: type[T], where: str) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DamagedManifest(f"{where} is not what a store holds there: {error}", remedy=_RESTORE) from error
+        raise DamagedManifest(f"{where} does not fit the format: {error}", remedy=_RESTORE) from error
 
 
 _RESTORE = "get this file again from whoever made the store, or label the transfer set again"
@@ -235,6 +235,10 @@ _RESTORE = "get this file again from whoever made the store, or label the transf
 
 def check_spec(spec: Spec, *, error: type[UserError] | type[DamagedManifest] = DamagedManifest) -> None:
     """Raise `error` where fields that are well-formed one by one contradict each other or exceed the limits."""
+    try:  # classes built in Python are not checked by msgspec until they are decoded
+        decode_json(encode_json(spec), Spec, "the specification")
+    except DamagedManifest as fault:
+        raise error(fault.what, remedy=_remedy(error)) from fault
     cut, space = spec.cut, spec.label_space
     names = [column.name for column in spec.columns]
     expected = ["content_key", "label", "logits", "shift"] + ["input"] * (spec.encoding.inputs == "embed")
@@ -255,7 +259,13 @@ def check_spec(spec: Spec, *, error: type[UserError] | type[DamagedManifest] = D
     ]  # fmt: skip
     for wrong, what in faults:
         if wrong:
-            raise error(what, remedy=_RESTORE if error is DamagedManifest else "change the recipe's `labels` section")
+            raise error(what, remedy=_remedy(error))
+
+
+def _remedy(error: type[UserError] | type[DamagedManifest]) -> str:
+    return (
+        _RESTORE if error is DamagedManifest else "change the recipe's `labels` section, or what the store is made from"
+    )
 
 
 def differing_fields(ours: Any, theirs: Any, where: str = "") -> list[str]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pipeline.errors import DamagedManifest, DamagedStore, SoftLabelsError
 from pipeline.store.chunks import ChunkReader, open_plain
 from pipeline.store.columns import Column
-from pipeline.store.commit import COMMITS, STAGING, record_path
+from pipeline.store.commit import STAGING, record_path
 from pipeline.store.digest import blake3_hex, block_hashes, keys_digest
 from pipeline.store.layouts import layout_of
 from pipeline.store.reader import MANIFEST, Store, open_store
@@ -44,7 +44,7 @@ class Problem:
         return f"{where}: {self.file}: {self.what}; {self.remedy}"
 
 
-def verify(path: str | Path, *, progress: Callable[[int], None] = lambda shards: None) -> list[Problem]:
+def verify(path: str | Path, *, progress: Callable[[int], object] = lambda shards: None) -> list[Problem]:
     """Check one sealed store; an empty list means that every byte is as it was sealed.
 
     Args:
@@ -73,7 +73,7 @@ def verify(path: str | Path, *, progress: Callable[[int], None] = lambda shards:
     return problems
 
 
-def require_sound(path: str | Path, *, progress: Callable[[int], None] = lambda shards: None) -> None:
+def require_sound(path: str | Path, *, progress: Callable[[int], object] = lambda shards: None) -> None:
     """Raise `DamagedStore` listing every problem that `verify` finds."""
     problems = verify(path, progress=progress)
     if problems:
@@ -87,12 +87,7 @@ def _strangers(store: Store) -> Iterator[Problem]:
     metadata = layout.metadata(store.spec, store.digest)
     shards = range(store.spec.shards)
     known = {layout.path(column, shard) for column in store.spec.columns for shard in shards}
-    known |= {f"{COMMITS}/{record_path(Path(), shard).name}" for shard in shards} | {
-        *metadata,
-        MANIFEST,
-        "plan.json",
-        "README.md",
-    }
+    known |= {str(record_path(Path(), shard)) for shard in shards} | {*metadata, MANIFEST, "plan.json", "README.md"}
     for found in _files(store.path):
         if found not in known and not found.startswith(f"{STAGING}/"):
             yield Problem(found, "does not belong to the store", "delete it, or find out who put it there")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -93,6 +93,7 @@ class StoreWriter:
         self.environment = {**_environment(), **(environment or {})}
         _require_store_path(self.path)
         self.sealed = (self.path / "manifest.json").exists()
+        self._taken = set(range(spec.shards)) if self.sealed else set()
         if self.sealed:
             require_same_plan(self.plan, read_json(self.path / "plan.json", Plan), str(self.path))
             self._lock = None
@@ -112,6 +113,7 @@ class StoreWriter:
         records = [self.record(shard) for shard in sorted(self._recorded())]
         for record in records:
             place(self.path, record)
+            self._taken.add(record.payload.shard)
         if alone:
             sweep(self.path, (record.write_id for record in records))
         lock.share()
@@ -159,15 +161,10 @@ class StoreWriter:
         rows = self.spec.shard_rows(shard)
         return rows.start, rows.stop
 
-    def require_room(self) -> None:
-        """Raise `DiskFull` when the disk cannot hold what is still to be written."""
-        need = sum(len(self.spec.shard_rows(shard)) for shard in self.pending) * self.spec.row_bytes
-        free = shutil.disk_usage(self.path).free
-        if need > free:
-            raise DiskFull(
-                f"{self.path} still needs {need:,} bytes and the disk has {free:,} free",
-                remedy="make room, or give a store path on another disk, then run the same command again",
-            )
+    @property
+    def bytes_left(self) -> int:
+        """Bytes still to be written, before compression and without the few that records and metadata take."""
+        return sum(len(self.spec.shard_rows(shard)) for shard in self.pending) * self.spec.row_bytes
 
     def write_logits(
         self,
@@ -187,7 +184,8 @@ class StoreWriter:
 
         Raises:
             LogitsError, LabelError: naming row and member.
-            RepeatedRow: the shard is already in the store.
+            RepeatedRow: the shard was in the store when it was opened, or this writer wrote it. (Where another process
+                commits the same shard at the same time, the first one wins and the other's write is dropped.)
             DiskFull, StorageError: nothing of this shard is visible; earlier shards are kept.
         """
         first, last = self.rows_of(shard)
@@ -211,7 +209,7 @@ class StoreWriter:
         self, shard: int, arrays: dict[str, NDArray[np.generic]], *, fidelity: tuple[FidelitySums, ...]
     ) -> None:
         """Commit a shard whose columns are encoded already (each (R, ...)), with what their encoding lost."""
-        if shard in self._recorded() or self.sealed:
+        if shard in self._taken:
             first, last = self.rows_of(shard)
             raise RepeatedRow(f"rows {first} to {last - 1} are in {self.path} already", remedy="write each shard once")
         self._check_arrays(shard, arrays)
@@ -228,6 +226,7 @@ class StoreWriter:
         )
         write_id = stage(self.path, encoded.files)
         commit(self.path, Commit(write_id=write_id, payload=payload, fidelity=fidelity, environment=self.environment))
+        self._taken.add(shard)
 
     def _chunks(
         self, column: Column, shard: int, files: dict[str, bytes], places: Mapping[str, tuple[tuple[int, int], ...]]
@@ -291,6 +290,19 @@ class StoreWriter:
                 f"the content keys written to {self.path} are not those of the transfer set in its specification",
                 remedy="write the keys of the rows that the specification was made from",
             )
+
+
+def require_room(writers: Iterable[StoreWriter]) -> int:
+    """Raise `DiskFull` unless the disk can hold what these writers still have to write; returns the free bytes."""
+    writers = list(writers)
+    need = sum(writer.bytes_left for writer in writers)
+    free = shutil.disk_usage(writers[0].path).free
+    if need > free:
+        raise DiskFull(
+            f"{writers[0].path} still needs {need:,} bytes and the disk has {free:,} free",
+            remedy="make room, or give a store path on another disk, then run the same command again",
+        )
+    return free
 
 
 def check_labels(labels: NDArray[np.int64], classes: int, *, first_row: int = 0) -> None:

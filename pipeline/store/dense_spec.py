@@ -1,0 +1,116 @@
+"""`dense_spec`: the specification of a dense store from what its maker knows; sizes are chosen where none are given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import UserError
+from pipeline.store.columns import DTYPES, Column, dense_columns, input_column
+from pipeline.store.digest import blake3_hex, keys_digest
+from pipeline.store.spec import (
+    BLOCK_ROWS,
+    Cut,
+    Encoding,
+    LabelSpace,
+    MemberSpec,
+    Preprocessing,
+    Spec,
+    TeacherSpec,
+    TransferSpec,
+    check_spec,
+)
+
+CHUNK_BYTES = 1 << 20
+MAX_CHUNK_ROWS = 1024
+CHUNKS_PER_SHARD = 16
+SAMPLE_ROWS = 64
+
+
+def dense_spec(
+    *,
+    teacher: TeacherSpec | str,
+    name: str,
+    keys: NDArray[np.uint8],
+    classes: int | Sequence[str],
+    members: int = 1,
+    split: str = "train",
+    revision: str | None = None,
+    key: str = "content",
+    preprocessing: Preprocessing | None = None,
+    layout: str = "zarr",
+    compression: str = "none",
+    reduce: str = "none",
+    embed: NDArray[np.generic] | None = None,
+    rows_per_shard: int | None = None,
+    rows_per_chunk: int | None = None,
+    teacher_batch: int = 0,
+) -> Spec:
+    """The specification of a store of dense labels.
+
+    Args:
+        teacher: who produced the logits; a plain name stands for `members` unnamed models of equal weight.
+        name: of the transfer set. split, revision: which part and version of it.
+        keys: (R, 16) content keys of its rows, in order. key: how they are made: "content" or a column's name.
+        classes: their number, or their names in order.
+        layout: "zarr" or "arrow". compression: "none" or "zstd" (zarr). reduce: "none" or "geometric".
+        embed: (R, ...) prepared inputs, to be kept in the store.
+        rows_per_shard, rows_per_chunk: unit of work, unit of reading (a multiple of 16).
+        teacher_batch: rows a teacher batch; 0 where outputs come from elsewhere.
+
+    Raises:
+        UserError: values that do not go together.
+    """
+    if isinstance(teacher, str):
+        teacher = TeacherSpec(name=teacher, precision="", members=(MemberSpec(model=teacher),) * members)
+    names = None if isinstance(classes, int) else tuple(classes)
+    count = classes if isinstance(classes, int) else len(classes)
+    columns = dense_columns(
+        members=1 if reduce == "geometric" else len(teacher.members),
+        classes=count,
+        inputs=None if embed is None else _input_column(embed),
+    )
+    chunk = rows_per_chunk or _chunk_rows(columns, rows_per_shard)
+    spec = Spec(
+        teacher=teacher,
+        transfer_set=TransferSpec(
+            name=name, split=split, rows=len(keys), content_keys=keys_digest(keys), revision=revision, key=key
+        ),
+        label_space=LabelSpace(classes=count, names=names),
+        preprocessing=preprocessing or Preprocessing(function=""),
+        encoding=Encoding(reduce=reduce, inputs="reference" if embed is None else "embed"),  # type: ignore[arg-type]
+        layout=layout,  # type: ignore[arg-type]  # these words are checked below, by decoding the specification
+        compression=compression,  # type: ignore[arg-type]
+        cut=Cut(
+            rows_per_shard=rows_per_shard or chunk * CHUNKS_PER_SHARD, rows_per_chunk=chunk, teacher_batch=teacher_batch
+        ),
+        columns=columns,
+    )
+    check_spec(spec, error=UserError)
+    return spec
+
+
+def prepared_by(function: str, arguments: dict[str, object], inputs: NDArray[np.generic]) -> Preprocessing:
+    """How inputs (R, ...) were prepared, with the digest of their first rows."""
+    return Preprocessing(
+        function=function, arguments=arguments, sample=blake3_hex(np.ascontiguousarray(inputs[:SAMPLE_ROWS]).tobytes())
+    )
+
+
+def _chunk_rows(columns: tuple[Column, ...], rows_per_shard: int | None) -> int:
+    """About `CHUNK_BYTES`, a power of two from 16 to 1,024 rows that divides the shard."""
+    rows = MAX_CHUNK_ROWS
+    row_bytes = sum(column.row_bytes for column in columns if column.name != "input")
+    while rows > BLOCK_ROWS and (rows * row_bytes > CHUNK_BYTES or (rows_per_shard or rows) % rows):
+        rows //= 2
+    return rows
+
+
+def _input_column(inputs: NDArray[np.generic]) -> Column:
+    if inputs.dtype.name not in DTYPES:
+        raise UserError(
+            f"inputs of {inputs.dtype} cannot be embedded", remedy=f"prepare them as one of {', '.join(DTYPES)}"
+        )
+    return input_column(inputs)

@@ -1,0 +1,123 @@
+"""A teacher: its members as models in evaluation mode, and a batch of prepared inputs to their logits.
+
+B batch, M members, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline.errors import ClassMismatch, LogitsError, TeacherError, WeightsError
+from pipeline.models.build import build_model
+from pipeline.models.device import resolve_device
+from pipeline.models.weights import weights_digest
+from pipeline.store.spec import MemberSpec, TeacherSpec
+from pipeline.teacher.config import TeacherConfig
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SENTINEL_ROWS = 64
+_OTHER_CUT = 24  # divides neither the sentinels nor the usual batch sizes
+# How far two cuts of the same rows may differ, relative to 1 + the largest logit: the rounding of each arithmetic.
+TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-1}
+
+
+class Ensemble:
+    """The teacher's models on their device, in evaluation mode.
+
+    Attributes:
+        spec: what the store says of it: name, precision, each member's class, weights digest and weight.
+    """
+
+    def __init__(self, models: Sequence[nn.Module], spec: TeacherSpec, device: torch.device) -> None:
+        self.spec = spec
+        self.device = device
+        self.models = [model.to(device).eval().requires_grad_(False) for model in models]
+
+    @torch.inference_mode()
+    def logits(self, inputs: NDArray[np.generic]) -> Tensor:
+        """Every member's logits for a batch: prepared inputs (B, ...) -> (B, M, C) float32 on the CPU.
+
+        Raises:
+            LogitsError: a member gives something else than (B, C) floats. ClassMismatch: members differ in C.
+        """
+        batch = torch.from_numpy(np.array(inputs)).to(self.device)
+        outputs = [self._member(number, batch) for number in range(len(self.models))]
+        classes = {output.shape[1] for output in outputs}
+        if len(classes) > 1:
+            raise ClassMismatch(
+                f"the teacher's members have {' and '.join(map(str, sorted(classes)))} classes",
+                remedy="members of an ensemble share one label space",
+            )
+        return torch.stack(outputs, dim=1).float().cpu()
+
+    def _member(self, number: int, batch: Tensor) -> Tensor:
+        dtype = DTYPES[self.spec.precision]
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
+            output = self.models[number](batch)
+        if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(batch):
+            found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise LogitsError(
+                f"member {number} ({self.spec.members[number].model}) gives {found} for a batch of {len(batch)} rows",
+                remedy="a teacher's forward returns logits of shape (batch, classes)",
+            )
+        return output
+
+    def check_sentinels(self, inputs: NDArray[np.generic]) -> int:
+        """Run the first rows twice, cut into other batches the second time, and return the number of classes.
+
+        Raises:
+            TeacherError: a row's logits depend on the batch it stands in, as under dropout or batch statistics.
+        """
+        rows = inputs[:SENTINEL_ROWS]
+        whole = self.logits(rows)
+        parts = torch.cat([self.logits(rows[i : i + _OTHER_CUT]) for i in range(0, len(rows), _OTHER_CUT)])
+        finite = torch.isfinite(whole) & torch.isfinite(parts)
+        apart = torch.where(finite, (whole - parts).abs(), 0.0).amax(dim=(0, 2))  # (M,)
+        scale = 1 + torch.where(finite, whole.abs(), 0.0).amax(dim=(0, 2))
+        for number in torch.nonzero(apart > TOLERANCE[self.spec.precision] * scale).flatten().tolist():
+            raise TeacherError(
+                f"member {number} ({self.spec.members[number].model}) gives the same row logits that differ by "
+                f"{apart[number]:.3g} in two batches",
+                remedy="its forward must not drop out, sample or use batch statistics in evaluation mode",
+            )
+        return whole.shape[2]
+
+    def environment(self) -> dict[str, str]:
+        """What, beside the specification, decides the last bits of the logits."""
+        on_gpu = self.device.type == "cuda"
+        return {
+            "torch": torch.__version__,
+            "device": torch.cuda.get_device_name(self.device) if on_gpu else "cpu",
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "threads": str(torch.get_num_threads()),
+            "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        }
+
+
+def load_ensemble(config: TeacherConfig) -> Ensemble:
+    """Build a recipe's teacher and load every member's weights.
+
+    Raises:
+        WeightsError: a member without weights, or weights that do not fit. ConfigError: a class that cannot be built.
+    """
+    for number, member in enumerate(config.members):
+        if member.weights is None:
+            raise WeightsError(
+                f"teacher.members[{number}] ({member.class_path}) has no weights: its logits would be noise",
+                remedy="give a safetensors file, or train it with `softlabels train-teacher`",
+            )
+    models = [build_model(member.model) for member in config.members]
+    spec = TeacherSpec(
+        name=config.name,
+        precision=config.precision,
+        members=tuple(
+            MemberSpec(model=member.class_path, weights=weights_digest(model), weight=member.weight)
+            for member, model in zip(config.members, models, strict=True)
+        ),
+    )
+    return Ensemble(models, spec, resolve_device(config.device))

@@ -1,0 +1,60 @@
+"""Copy a store into the other layout. Labels, keys and content digest stay; the same command resumes where it was stopped."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tqdm import tqdm
+
+from pipeline.errors import ConfigError
+from pipeline.store import open_store, store_splits
+from pipeline.store.convert import convert
+from pipeline.store.root import require_root, write_root
+from stages.recipe import parse
+from stages.run import command
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Arguments of convert."""
+
+    store: str = ""  # the store to copy, or a folder of stores
+    to: str = ""  # where the copy goes
+    layout: Literal["zarr", "arrow"] | None = None  # by default the layout that the store does not have
+    compression: Literal["none", "zstd"] = "none"  # zstd: zarr only
+
+
+@command()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Convert every split."""
+    args = parse(argv, Convert, stage="convert", doc=__doc__, positional=("store", "to"))
+    if not args.store or not args.to:
+        raise ConfigError("a store and a target are needed", remedy="write softlabels convert STORE TO")
+    splits, target = store_splits(args.store), Path(args.to)
+    single = list(splits.values()) == [Path(args.store)]
+    if not single:
+        require_root(target, tuple(splits))
+    for split, path in splits.items():
+        store = open_store(path)
+        layout = args.layout or ("arrow" if store.layout == "zarr" else "zarr")
+        with tqdm(total=store.spec.shards, desc=f"convert {split}", unit="shard", disable=None) as bar:
+            manifest = convert(
+                path,
+                target if single else target / split,
+                layout=layout,
+                compression=args.compression,
+                progress=bar.update,
+            )
+        print(f"{split}: {layout}, {manifest.bytes:,} bytes, content digest {manifest.content_digest} (unchanged)")
+    if not single:
+        write_root(target)
+    print(f"converted: {target} (look: softlabels info {target})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
