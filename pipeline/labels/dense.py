@@ -34,21 +34,23 @@ def encode_dense(logits: NDArray[np.floating], *, first_row: int = 0) -> DenseLa
         first_row: the number of the first row, for messages.
 
     Raises:
-        LogitsError: NaN, +inf, -inf in every class, or a finite logit more than 65,504 below its row's maximum (it
-            would become -inf in float16); the message names row and member.
+        LogitsError: NaN, +inf, -inf in every class, a finite logit more than 65,504 below its row's maximum (it would
+            become -inf in float16), or a maximum beyond float32; the message names row and member.
     """
     check_logits(logits, first_row=first_row)
     wide = logits if logits.dtype == np.float64 else logits.astype(np.float32, copy=False)
     peak = wide.max(axis=-1, keepdims=True)
     with np.errstate(over="ignore"):  # an overflow is found, and named, right below
         stored = (wide - peak).astype(np.float16)
+        shift = peak[..., 0].astype(np.float32)
     _refuse(
         np.isneginf(stored) & np.isfinite(wide),
         first_row,
         "a finite logit lies more than 65504 below the largest of its row, which float16 cannot hold",
         "mark impossible classes with -inf instead of a large negative number",
     )
-    return DenseLabels(stored, peak[..., 0].astype(np.float32))
+    _refuse(np.isinf(shift), first_row, "the largest logit lies beyond float32", "scale the teacher's outputs down")
+    return DenseLabels(stored, shift)
 
 
 def check_logits(logits: NDArray[np.floating], *, first_row: int = 0) -> None:

@@ -51,12 +51,14 @@ def normalised_weights(weights: ArrayLike | None, members: int) -> NDArray[np.fl
     if weights is None:
         return np.full(members, 1.0 / members)
     array = np.asarray(weights, np.float64)
-    if array.shape != (members,) or not np.isfinite(array).all() or (array < 0).any() or array.sum() <= 0:
+    with np.errstate(over="ignore"):  # a sum that overflows is refused
+        total = array.sum()
+    if array.shape != (members,) or not np.isfinite(total) or (array < 0).any() or total <= 0:
         raise ConfigError(
             f"{members} members need {members} finite weights >= 0 that are not all 0, not {np.asarray(weights).tolist()}",
             remedy="give one weight a member",
         )
-    return np.asarray(array / array.sum())
+    return np.asarray(array / total)
 
 
 def log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
