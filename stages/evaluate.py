@@ -16,10 +16,10 @@ from pathlib import Path
 
 from pipeline.errors import ConfigError
 from pipeline.models import ModelConfig, build_model
+from pipeline.models.device import resolve_device
 from pipeline.report.table import as_text, results_table
 from pipeline.stream import Loader
 from pipeline.student.metrics import Scores, evaluate_student, evaluate_teacher
-from pipeline.student.optimizer import resolve_device
 from pipeline.student.trainer import WEIGHTS
 from pipeline.transfer import TransferSetConfig
 from stages.recipe import parse

@@ -18,11 +18,11 @@ from torch import nn
 
 from pipeline.errors import ClassMismatch, ConfigError
 from pipeline.models import ModelConfig, build_model
+from pipeline.models.device import resolve_device
 from pipeline.report.comparison import comparison_text
 from pipeline.stream import Loader
 from pipeline.student.config import TrainingConfig
 from pipeline.student.metrics import Scores, evaluate_student, evaluate_teacher
-from pipeline.student.optimizer import resolve_device
 from pipeline.student.seeding import seed_everything
 from pipeline.student.trainer import Trainer
 from pipeline.transfer import TransferSetConfig
@@ -80,10 +80,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train, judge, print."""
     args = parse(argv, TrainStudent, stage="train-student", doc=__doc__, flat=("training",), positional=("store",))
     splits = open_splits(args.store, args.transfer_set)
+    check_classes(args.student, splits)
     folder = RunFolder.open(args.out, name=args.name, identity=_identity(args, splits))
     folder.keep_recipe(_recipe(args))
     if folder.results is None:
-        check_classes(args.student, splits)
         kinds = ("hard", "distilled") if args.training.baseline else ("distilled",)
         plan = [(kind, seed) for seed in args.training.seeds for kind in kinds]
         students: dict[str, list[nn.Module]] = {kind: [] for kind in kinds}

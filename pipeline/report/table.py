@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.report.spread import spread
 
 Scores = Mapping[str, Any]
-_MEASURES = {"errors": 1, "accuracy": 4, "nll": 4, "ece": 4, "brier": 4, "agreement": 4}  # digits after the point
+_MEASURES = {"errors": 1, "nll": 3, "ece": 3, "brier": 3, "agreement": 3}  # digits after the point
 _KL_DIGITS = 4
 _TITLES = {"nll": "NLL", "ece": "ECE", "brier": "Brier"}
 

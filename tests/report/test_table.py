@@ -27,16 +27,16 @@ def test_one_value_has_no_spread() -> None:
 
 def test_a_table_holds_each_measure_in_its_column(rng: np.random.Generator) -> None:
     runs = [
-        {"errors": int(e), "accuracy": a, "nll": n, "ece": c, "brier": b, "agreement": g, "kl": {"1": k, "2.5": q}}
-        for e, a, n, c, b, g, k, q in zip(rng.integers(5, 90, 3), *rng.random((7, 3)).tolist(), strict=True)
+        {"errors": int(e), "nll": n, "ece": c, "brier": b, "agreement": g, "kl": {"1": k, "2.5": q}}
+        for e, n, c, b, g, k, q in zip(rng.integers(5, 90, 3), *rng.random((6, 3)).tolist(), strict=True)
     ]
     table = results_table([("hard", runs), ("one", runs[:1]), ("unmeasured", [{}])], temperatures=[2.5, 1])
-    assert table.titles == ("", "errors", "accuracy", "NLL", "ECE", "Brier", "agreement", "KL at T=1", "KL at T=2.5")
+    assert table.titles == ("", "errors", "NLL", "ECE", "Brier", "agreement", "KL at T=1", "KL at T=2.5")
     hard, one, unmeasured = table.lines
     kls = [run["kl"]["2.5"] for run in runs]
     assert hard[-1] == f"{np.mean(kls):.4f} ± {np.std(kls, ddof=1):.4f}"
     assert hard[1] == f"{np.mean([r['errors'] for r in runs]):.1f} ± {np.std([r['errors'] for r in runs], ddof=1):.1f}"
-    assert one[1:3] == (str(runs[0]["errors"]), f"{runs[0]['accuracy']:.4f}")
+    assert one[1:3] == (str(runs[0]["errors"]), f"{runs[0]['nll']:.3f}")
     assert set(unmeasured[1:]) == {""}
 
     text = as_text(table).splitlines()

@@ -1,0 +1,242 @@
+"""train-student from the outside: what it trains, what it prints and keeps, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from pipeline.store import open_store
+from stages import evaluate, train_student
+from stages.recipe import load
+from tests.stages import toy
+
+HARD_AND_DISTILLED = ["distilled-seed0", "distilled-seed1", "hard-seed0", "hard-seed1"]
+
+
+def run(*words: str, **recipe: Any) -> int:
+    toy.write_recipe(Path("recipe.yaml"), **recipe)
+    return train_student.main(["--config=recipe.yaml", "--store=store", *words])
+
+
+def students(out: str) -> list[str]:
+    return sorted(path.parent.name for path in Path(out).glob("*/weights.safetensors"))
+
+
+def results(out: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((Path(out) / "results.json").read_text())
+    return found
+
+
+def test_a_run_from_end_to_end(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--out=out") == 0
+    out = capsys.readouterr().out
+    assert students("out") == HARD_AND_DISTILLED
+    for line in ("teacher 0: Member0", "ensemble", "student, hard", "student, distilled", "hard - distilled: "):
+        assert f"\n{line}" in out
+    assert out.splitlines()[-1].startswith("store store, run out; try next: softlabels train-student --store=store")
+
+    found, held_out = results("out"), open_store(store, split="test")
+    assert (found["split"], found["rows"], found["seeds"]) == ("test", toy.ROWS["test"], [0, 1])
+    log_p = held_out.log_probs(range(held_out.rows), temperature=1)
+    labels = held_out.column("label")
+    ensemble = found["teacher"]["ensemble"][0]
+    assert ensemble["errors"] == (log_p.argmax(1) != labels).sum()
+    assert ensemble["nll"] == pytest.approx(-log_p[np.arange(len(labels)), labels].mean(), abs=1e-5)
+    assert ensemble["agreement"] == 1
+    assert [len(found["students"][kind]) for kind in ("hard", "distilled")] == [2, 2]
+    assert set(found["students"]["hard"][0]["kl"]) == {"1", "4"}
+
+    page = (Path("out") / "results.md").read_text()
+    assert "| student, distilled |" in page
+    assert yaml.safe_load((Path("out") / "config.yaml").read_text()) == load("out/config.yaml")
+
+
+def test_both_kinds_see_the_same_rows_in_the_same_order(store: Path) -> None:
+    assert run("--out=out") == 0
+    identities = {}
+    for name in HARD_AND_DISTILLED:
+        checkpoint = torch.load(Path("out") / name / "checkpoint.pt", weights_only=True)
+        identities[name] = json.loads(checkpoint["identity"])
+    assert identities["hard-seed0"]["order"] == identities["distilled-seed0"]["order"]
+    assert identities["hard-seed0"]["order"] != identities["hard-seed1"]["order"]
+    assert identities["hard-seed0"]["training"]["soft_weight"] == 0
+
+
+def test_a_finished_run_is_shown_again_and_nothing_is_trained(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == 0
+    first = capsys.readouterr().out
+    written = {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*") if path.is_file()}
+    assert run() == 0
+    again = capsys.readouterr().out
+    assert again.strip() == first[first.index("Held-out") :].strip()
+    assert {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*") if path.is_file()} == written
+
+
+def test_a_missing_student_is_trained_again_and_alone(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--out=out") == 0
+    before = {name: (Path("out") / name / "weights.safetensors").read_bytes() for name in HARD_AND_DISTILLED}
+    times = {name: (Path("out") / name / "checkpoint.pt").stat().st_mtime_ns for name in HARD_AND_DISTILLED}
+    (Path("out") / "results.json").unlink()
+    for path in sorted((Path("out") / "hard-seed1").rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    assert run("--out=out") == 0
+    assert {name: (Path("out") / name / "weights.safetensors").read_bytes() for name in before} == before
+    after = {name: (Path("out") / name / "checkpoint.pt").stat().st_mtime_ns for name in times}
+    assert [name for name in times if times[name] != after[name]] == ["hard-seed1"]
+
+
+def test_other_settings_go_to_another_folder(store: Path) -> None:
+    assert run("--epochs=1") == 0
+    assert run("--epochs=1", "--temperature=8", "--alpha=0.5", "--seeds=3", "--baseline=false") == 0
+    folders = sorted(Path("runs").iterdir())
+    assert len(folders) == 2
+    assert all(folder.name.startswith("toy-") for folder in folders)
+    assert sorted(students(str(folder)) for folder in folders) == [HARD_AND_DISTILLED, ["distilled-seed3"]]
+
+
+def test_config_yaml_repeats_the_run(store: Path) -> None:
+    assert run("--out=out", "--temperature=2", "--student.init_args.hidden=[4]") == 0
+    assert train_student.main(["--config=out/config.yaml", "--store=store", "--out=again"]) == 0
+    assert results("again")["students"] == results("out")["students"]
+
+
+@pytest.mark.parametrize(
+    ("words", "recipe", "message"),
+    [
+        (["--out=out"], {"name": "other name is the same run"}, ""),
+        (
+            ["--out=out", "--temperature=2"],
+            {},
+            "RunExists: out holds another run: training.temperature: 4.0 here, 2.0 in",
+        ),
+        (["--out=full"], {}, "RunExists: full holds something that is no run; give another --out"),
+        (["--out=recipe.yaml"], {}, "RunExists: recipe.yaml is a file, not a run folder"),
+        (["--student.init_args.classes=4"], {}, "gives outputs of shape [2, 4] for 2 rows, and store/te"),
+        (
+            ["--transfer_set.classes=a,b,c,d,e"],
+            {},
+            "ClassMismatch: the classes of points are a, b, c, d, e (5), those of",
+        ),
+        (["--store=nowhere"], {}, "StorePathError: nowhere does not exist"),
+        (["--seed=3"], {}, "ConfigError: training.seed is 3; students have seeds; give --seeds=3"),
+        (["--seeds=1,1"], {}, "ConfigError: seeds are [1, 1]; give distinct whole numbers >= 0, as --seeds=0,1,2"),
+        (
+            [],
+            {"transfer_set": None},
+            "holds labels only (inputs: reference), and the recipe has no section transfer_set",
+        ),
+        (
+            ["--store=store/test"],
+            {},
+            "ConfigError: the store has no split 'train', only test; give a store that has one",
+        ),
+    ],
+)
+def test_what_it_refuses(
+    store: Path, capsys: pytest.CaptureFixture[str], words: list[str], recipe: dict[str, Any], message: str
+) -> None:
+    Path("full").mkdir()
+    Path("full/thesis.txt").write_text("mine")
+    assert run("--out=out", "--epochs=1", "--seeds=0") == 0
+    capsys.readouterr()
+    assert run("--epochs=1", "--seeds=0", *words, **recipe) == (2 if message else 0)
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") <= 1
+    assert Path("full/thesis.txt").read_text() == "mine"
+    assert students("out") == ["distilled-seed0", "hard-seed0"]
+
+
+def test_without_a_test_split_students_are_judged_on_the_validation_rows(store: Path) -> None:
+    assert run("--store=store/train", "--out=out", "--epochs=1") == 0
+    found = results("out")
+    assert (found["split"], found["rows"], len(found["teacher"]["ensemble"])) == ("validation", 16, 2)
+    assert run("--store=store/train", "--out=none", "--epochs=1", "--validation=0") == 2
+
+
+def test_a_stored_validation_split_is_used_whole(work: Path) -> None:
+    toy.write_store(work / "store", splits=("train", "validation", "test"))
+    assert run("--out=out", "--epochs=1", "--seeds=0") == 0
+    first = json.loads((Path("out") / "hard-seed0" / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["rows"] == toy.ROWS["validation"]
+
+
+def test_students_need_neither_teacher_nor_transfer_set(work: Path) -> None:
+    toy.write_store(work / "store", embed=True)
+    teacher = {"members": [{"class_path": "deleted.Teacher", "weights": "deleted.safetensors"}]}
+    toy.write_recipe(work / "recipe.yaml", transfer_set=None, teacher=teacher)
+    code = """
+        import sys
+        from stages.train_student import main
+        assert main(["--config=recipe.yaml", "--store=store", "--out=out", "--epochs=1"]) == 0
+        bad = [name for name in sys.modules if name.startswith("pipeline.teacher") or name == "tests.stages.toy"]
+        assert bad == [], bad
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, cwd=work, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert students(str(work / "out")) == HARD_AND_DISTILLED
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(store: Path, work: Path) -> None:
+    settings = ["--config=recipe.yaml", "--store=store", "--epochs=60", "--seeds=0"]
+    toy.write_recipe(work / "recipe.yaml")
+    command = [sys.executable, "-m", "stages.train_student", *settings, "--out=stopped"]
+    process = subprocess.Popen(command, cwd=work, env=os.environ, stderr=subprocess.PIPE, text=True)
+    metrics = work / "stopped" / "distilled-seed0" / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") > 5):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 75, error
+    assert error.splitlines()[-1].startswith("Interrupted: stopped in epoch ")
+    assert students("stopped") == ["hard-seed0"]
+
+    assert train_student.main([*settings, "--out=stopped"]) == 0
+    assert train_student.main([*settings, "--out=whole"]) == 0
+    for name in ("hard-seed0", "distilled-seed0"):
+        weights = [(Path(out) / name / "weights.safetensors").read_bytes() for out in ("stopped", "whole")]
+        assert weights[0] == weights[1]
+    assert results("stopped")["students"] == results("whole")["students"]
+
+
+def test_evaluate_agrees_with_the_run(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--out=out", "--epochs=2") == 0
+    found = results("out")
+    capsys.readouterr()
+    for number in (0, 1):
+        assert evaluate.main([f"out/distilled-seed{number}", "--store=store", "--json"]) == 0
+        scores = json.loads(capsys.readouterr().out)
+        assert {"errors", "accuracy", "nll", "ece", "brier", "agreement", "kl"} <= set(scores)
+        assert {name: scores[name] for name in found["students"]["distilled"][number]} == found["students"][
+            "distilled"
+        ][number]
+    assert evaluate.main(["--config=out/config.yaml", "--store=store", "--json"]) == 0
+    teacher = json.loads(capsys.readouterr().out)
+    assert {name: teacher[name] for name in found["teacher"]["ensemble"][0]} == found["teacher"]["ensemble"][0]
+    weights = "out/hard-seed0/weights.safetensors"
+    assert evaluate.main([weights, "--config=out/config.yaml", "--store=store", "--temperature=2.5"]) == 0
+    assert "KL at T=2.5" in capsys.readouterr().out
+
+
+def test_evaluate_refuses_a_pickle_and_a_wrong_class(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--out=out", "--epochs=1", "--seeds=0") == 0
+    torch.save({"w": torch.zeros(3)}, "weights.pt")
+    capsys.readouterr()
+    for words in (["weights.pt"], ["out/hard-seed0", "--student.init_args.hidden=[3]"], ["nowhere.safetensors"]):
+        assert evaluate.main([*words, "--config=out/config.yaml", "--store=store"]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("WeightsError: ")
+        assert error.count("\n") == 1

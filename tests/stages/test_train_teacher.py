@@ -1,0 +1,56 @@
+"""train-teacher trains what is missing and leaves alone what is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages import train_teacher
+from tests.stages import toy
+
+FILES = ["teachers/a.safetensors", "teachers/b.safetensors"]
+TRAINING = {"epochs": 2, "batch_size": 32, "threads": 1, "device": "cpu"}
+
+
+def run(*words: str, **changes: Any) -> int:
+    shape = {"inputs": toy.FEATURES, "hidden": [8], "classes": toy.CLASSES}
+    members = [{"class_path": "pipeline.models.mlp.MLP", "init_args": shape, "weights": file} for file in FILES]
+    sections = {"teacher": {"members": members}, "teacher_training": TRAINING} | changes
+    toy.write_recipe(Path("recipe.yaml"), **sections)
+    return train_teacher.main(["--config=recipe.yaml", *words])
+
+
+def test_missing_members_are_trained_each_with_its_own_seed() -> None:
+    assert run() == 0
+    first, second = (Path(file).read_bytes() for file in FILES)
+    assert first != second
+
+
+def test_members_that_exist_are_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == 0
+    before = [Path(file).read_bytes() for file in FILES]
+    Path(FILES[0]).write_bytes(b"someone's own")
+    Path(FILES[1]).unlink()
+    capsys.readouterr()
+    assert run() == 0
+    out = capsys.readouterr().out
+    assert f"teacher 0: {FILES[0]} is there, left as it is" in out
+    assert Path(FILES[0]).read_bytes() == b"someone's own"
+    assert Path(FILES[1]).read_bytes() == before[1]  # the same seed gives the same weights
+
+
+def test_missing_weights_without_training_are_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(teacher_training=None) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(
+        f"ConfigError: weights of the teacher are missing ({', '.join(FILES)}), and the recipe has no"
+    )
+    assert not Path("teachers").exists()
+
+
+def test_a_member_without_a_place_for_its_weights_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    shape = {"inputs": toy.FEATURES, "hidden": [], "classes": toy.CLASSES}
+    assert run(teacher={"members": [{"class_path": "pipeline.models.mlp.MLP", "init_args": shape}]}) == 2
+    assert "teacher.members[0] names no weights" in capsys.readouterr().err

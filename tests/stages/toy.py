@@ -1,0 +1,106 @@
+"""A small transfer set of noisy points in five classes, and a store of what an imaginary teacher says of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from pipeline.store import StoreWriter
+from pipeline.store.columns import dense_columns, input_column
+from pipeline.store.digest import keys_digest
+from pipeline.store.spec import Cut, Encoding, LabelSpace, MemberSpec, Preprocessing, Spec, TeacherSpec, TransferSpec
+from pipeline.transfer import TransferSetConfig, load_transfer_set
+from stages.schema import typed
+
+CLASSES, MEMBERS, FEATURES = 5, 2, 6
+ROWS = {"train": 160, "validation": 40, "test": 80}
+NAMES = [f"kind {number}" for number in range(CLASSES)]
+
+
+def points(split: str, noise: float = 1.0) -> dict[str, np.ndarray]:
+    """The factory of the transfer set."""
+    rng = np.random.default_rng([len(split), ROWS[split]])
+    labels = rng.integers(0, CLASSES, ROWS[split])
+    centres = np.random.default_rng(5).normal(0, 1.5, (CLASSES, FEATURES))
+    return {
+        "x": (centres[labels] + noise * rng.normal(size=(len(labels), FEATURES))).astype(np.float32),
+        "label": labels,
+    }
+
+
+def teacher_logits(inputs: np.ndarray) -> np.ndarray:
+    """(R, M, C): two imaginary members that know the centres, in different units."""
+    centres = np.random.default_rng(5).normal(0, 1.5, (CLASSES, FEATURES))
+    distances = ((inputs[:, None] - centres) ** 2).sum(-1)
+    return np.stack([-distances / 2, 3 - distances / 4], axis=1).astype(np.float32)
+
+
+def recipe(**changes: Any) -> dict[str, Any]:
+    """A recipe whose runs take a second."""
+    training = {
+        "epochs": 4,
+        "batch_size": 32,
+        "seeds": [0, 1],
+        "hard_label_fraction": 0.3,
+        "threads": 1,
+        "device": "cpu",
+    }
+    training["optimizer"] = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.03}}
+    return {
+        "name": "toy",
+        "transfer_set": {
+            "name": "points",
+            "factory": {"class_path": "tests.stages.toy.points"},
+            "inputs": ["x"],
+            "prepare": {"class_path": "pipeline.transfer.prepare.vector"},
+            "splits": {split: split for split in ROWS},
+            "classes": NAMES,
+        },
+        "student": {
+            "class_path": "pipeline.models.mlp.MLP",
+            "init_args": {"inputs": FEATURES, "hidden": [8], "classes": CLASSES},
+        },
+        "training": training,
+    } | changes
+
+
+def write_recipe(path: Path, **changes: Any) -> Path:
+    """The recipe as a file."""
+    path.write_text(yaml.safe_dump(recipe(**changes)))
+    return path
+
+
+def write_store(root: Path, *, embed: bool = False, splits: tuple[str, ...] = ("train", "test")) -> Path:
+    """A store of the imaginary teacher, one folder a split."""
+    config = typed(TransferSetConfig, recipe()["transfer_set"], where="toy")
+    for split in splits:
+        rows = load_transfer_set(config, split, cache=root.parent / "cache")
+        inputs = np.array(rows.inputs)
+        members = tuple(MemberSpec(model=f"imaginary.Member{number}") for number in range(MEMBERS))
+        spec = Spec(
+            teacher=TeacherSpec(name="imaginary", precision="float32", members=members),
+            transfer_set=TransferSpec(
+                name=rows.name, split=split, rows=len(inputs), content_keys=keys_digest(rows.keys)
+            ),
+            label_space=LabelSpace(classes=CLASSES, names=tuple(NAMES)),
+            preprocessing=Preprocessing(function="pipeline.transfer.prepare.vector"),
+            encoding=Encoding(inputs="embed" if embed else "reference"),
+            layout="zarr",
+            cut=Cut(rows_per_shard=64, rows_per_chunk=32),
+            columns=dense_columns(members=MEMBERS, classes=CLASSES, inputs=input_column(inputs) if embed else None),
+        )
+        with StoreWriter(root / split, spec) as writer:
+            for shard in writer.pending:
+                part = slice(*writer.rows_of(shard))
+                writer.write_logits(
+                    shard,
+                    keys=rows.keys[part],
+                    labels=rows.labels[part],
+                    logits=teacher_logits(inputs[part]),
+                    inputs=inputs[part] if embed else None,
+                )
+            writer.seal()
+    return root
