@@ -29,7 +29,7 @@ _HOMES = {
     "load_transfer_set": "pipeline.transfer",
     "open_store": "pipeline.store",
 }
-__all__ = sorted(_HOMES)  # noqa: PLE0605  # a plain list of the names above
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> object:

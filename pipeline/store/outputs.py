@@ -51,12 +51,14 @@ def read_outputs(path: str | Path, *, column: str | None = None, probabilities: 
         )
     values = arrays[name]
     if values.dtype.kind != "f" or values.ndim not in (2, 3) or not len(values):
-        raise UserError(f"{name} in {path} is {values.dtype} of shape {values.shape}", remedy=f"give {_SHAPES}, of floats")
+        raise UserError(
+            f"{name} in {path} is {values.dtype} of shape {values.shape}", remedy=f"give {_SHAPES}, of floats"
+        )
     if values.ndim == 2:
         values = values[:, None, :]
     rows = len(values)
     return Outputs(
-        logits=_log(values) if probabilities or name == "probabilities" else values,
+        logits=_log(values) if probabilities or name == "probabilities" else values,  # type: ignore[arg-type]  # floats
         labels=_labels(arrays.get("labels", arrays.get("label")), rows, path),
         inputs=_of_length(arrays.get("inputs"), rows, path, "inputs"),
         keys=_keys(arrays.get("keys"), rows, path),
@@ -76,17 +78,23 @@ def _read(path: Path) -> dict[str, NDArray[np.generic]]:
                 return {name: archive[name] for name in archive.files}
         if path.suffix == ".parquet":
             table = pq.read_table(path)
-            return {name: _column(table.column(name), name) for name in table.column_names if name in KNOWN or _is_output(table, name)}
+            return {
+                name: _column(table.column(name), name)
+                for name in table.column_names
+                if name in KNOWN or _may_be_outputs(table, name)
+            }
     except FileNotFoundError:
         raise UserError(f"{path} does not exist", remedy="give a npy, npz or Parquet file") from None
     except (ValueError, pa.ArrowInvalid, EOFError) as error:
-        raise UserError(f"{path} cannot be read: {error}", remedy="save plain arrays of numbers, without objects") from error
+        raise UserError(
+            f"{path} cannot be read: {error}", remedy="save plain arrays of numbers, without objects"
+        ) from error
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error}", remedy="check the path and permissions") from error
     raise UserError(f"{path} is no npy, npz or Parquet file", remedy="save the outputs as one of these")
 
 
-def _is_output(table: pa.Table, name: str) -> bool:
+def _may_be_outputs(table: pa.Table, name: str) -> bool:
     kind = table.schema.field(name).type
     return name == "label" or pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)
 
@@ -128,7 +136,9 @@ def _labels(labels: NDArray[np.generic] | None, rows: int, path: Path) -> NDArra
     if found is None:
         return None
     if found.dtype.kind not in "iu" or found.ndim != 1:
-        raise UserError(f"labels in {path} are {found.dtype} {found.shape}", remedy="give one whole number a row, -1 for none")
+        raise UserError(
+            f"labels in {path} are {found.dtype} {found.shape}", remedy="give one whole number a row, -1 for none"
+        )
     return found.astype(np.int64)
 
 

@@ -1,0 +1,153 @@
+"""Make a store from logits or probabilities that something else produced: a gradient-free ensemble, a served model, a file
+from another team.
+
+The rows are those whose `inputs` (or content `keys`) the file holds beside its outputs; without them, those of the
+recipe's transfer set (--config), in the same order::
+
+    numpy.savez("forest.npz", probabilities=forest.predict_proba(X), inputs=X, labels=y)
+    softlabels import forest.npz --store=stores/forest/train --teacher=forest
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from pipeline.errors import ClassMismatch, ConfigError, Interrupted, TransferSetError
+from pipeline.labels.ensemble import normalised_weights
+from pipeline.store.columns import NO_LABEL
+from pipeline.store.dense_spec import dense_spec, prepared_by
+from pipeline.store.outputs import Outputs, read_outputs
+from pipeline.store.spec import About, MemberSpec, Preprocessing, TeacherSpec
+from pipeline.store.writer import StoreWriter, require_room
+from pipeline.transfer import TransferSetConfig, array_keys, load_transfer_set
+from stages.recipe import parse
+from stages.run import command, should_stop
+
+
+@dataclass(frozen=True)
+class Import:
+    """Arguments of import."""
+
+    transfer_set: TransferSetConfig | None = None
+    outputs: str = ""  # npy, npz or Parquet file: logits or probabilities, (rows, classes) or (rows, members, classes)
+    store: str = ""  # where the store goes: the folder of one split
+    split: str = "train"  # the split that these rows are
+    teacher: str = "imported"  # how the teacher is named in the store
+    weights: tuple[float, ...] | None = None  # the members' shares in the mean; all alike by default
+    column: str | None = None  # the array or column of outputs, when it is not called logits or probabilities
+    probabilities: bool = False  # the outputs are probabilities
+    transfer_name: str | None = None  # how the transfer set is named; by default as in the recipe, or as the file
+    classes: tuple[str, ...] | None = None  # names of the classes in order
+    layout: Literal["zarr", "arrow"] = "zarr"  # zarr or arrow
+    inputs: Literal["reference", "embed"] = "reference"  # embed keeps the inputs in the store
+    teacher_licence: str = ""  # for the card
+    licence: str = ""  # of the transfer set, for the card
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows that outputs belong to."""
+
+    name: str
+    source: str
+    keys: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    inputs: NDArray[np.generic] | None
+    class_names: tuple[str, ...] | None
+    preprocessing: Preprocessing
+
+
+@command(resumable=True)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read, check, write, seal."""
+    args = parse(argv, Import, stage="import", doc=__doc__, positional=("outputs", "store"))
+    if not args.outputs or not args.store:
+        raise ConfigError("a file of outputs and a store are needed", remedy="write softlabels import FILE STORE")
+    outputs = read_outputs(args.outputs, column=args.column, probabilities=args.probabilities)
+    rows = _rows_of(args, outputs)
+    members = outputs.logits.shape[1]
+    weights = args.weights or (1.0,) * members
+    normalised_weights(weights, members)
+    if args.inputs == "embed" and rows.inputs is None:
+        raise ConfigError(
+            f"{args.outputs} holds keys and no inputs", remedy="leave out --inputs=embed, or add the inputs"
+        )
+    spec = dense_spec(
+        teacher=TeacherSpec(
+            name=args.teacher,
+            precision=outputs.logits.dtype.name,
+            members=tuple(MemberSpec(model=args.teacher, weight=weight) for weight in weights),
+        ),
+        name=args.transfer_name or rows.name,
+        split=args.split,
+        keys=rows.keys,
+        classes=_classes(args.classes or rows.class_names, outputs.logits.shape[2]),
+        layout=args.layout,
+        preprocessing=rows.preprocessing,
+        embed=rows.inputs if args.inputs == "embed" else None,
+    )
+    about = About(source=rows.source, teacher_licence=args.teacher_licence, transfer_licence=args.licence)
+    with StoreWriter(args.store, spec, about=about) as writer:
+        require_room([writer])
+        for shard in tqdm(writer.pending, desc="import", unit="shard", disable=None):
+            if should_stop():
+                raise Interrupted(f"{len(writer.pending)} shards left", remedy="run the same command again to go on")
+            span = slice(*writer.rows_of(shard))
+            writer.write_logits(
+                shard,
+                keys=rows.keys[span],
+                labels=rows.labels[span],
+                logits=outputs.logits[span],
+                inputs=np.array(rows.inputs[span]) if args.inputs == "embed" and rows.inputs is not None else None,
+            )
+        manifest = writer.seal()
+    print(f"sealed: {args.store}, {manifest.spec.rows:,} rows (look: softlabels info {args.store})")
+    return 0
+
+
+def _rows_of(args: Import, outputs: Outputs) -> _Rows:
+    """The rows in the file, by their inputs or keys; else those of the recipe's transfer set."""
+    count = len(outputs.logits)
+    keys = outputs.keys
+    if keys is None and outputs.inputs is not None:
+        keys = array_keys(outputs.inputs)
+    if keys is not None:
+        labels = np.full(count, NO_LABEL, np.int64) if outputs.labels is None else outputs.labels
+        how = Preprocessing(function="") if outputs.inputs is None else prepared_by("", {}, outputs.inputs)
+        file = Path(args.outputs)
+        return _Rows(file.stem, str(file), keys, labels, outputs.inputs, None, how)
+    if args.transfer_set is None:
+        raise ConfigError(
+            f"{args.outputs} has neither inputs nor keys, and the recipe no transfer_set",
+            remedy="add an array inputs (or keys) to the file, or name a recipe with --config",
+        )
+    rows = load_transfer_set(args.transfer_set, args.split)
+    if len(rows.keys) != count:
+        raise TransferSetError(
+            f"{args.outputs} has {count} rows of outputs and the {args.split} split of {rows.name} {len(rows.keys)}",
+            remedy="add an array inputs (or keys) to the file, or name the recipe that was labelled with --config",
+        )
+    labels = rows.labels if outputs.labels is None else outputs.labels
+    how = prepared_by(rows.prepare.class_path, rows.prepare.init_args, rows.inputs)
+    return _Rows(rows.name, rows.source, rows.keys, labels, rows.inputs, rows.class_names, how)
+
+
+def _classes(names: Sequence[str] | None, count: int) -> int | Sequence[str]:
+    if names is not None and len(names) != count:
+        raise ClassMismatch(
+            f"the outputs have {count} classes and there are {len(names)} class names",
+            remedy="name every class in order with --classes=a,b,...",
+        )
+    return count if names is None else names
+
+
+if __name__ == "__main__":
+    sys.exit(main())
