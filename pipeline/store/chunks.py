@@ -54,10 +54,10 @@ class ChunkReader:
 
     def _pread(self, name: str, payload: Payload, offset: int, size: int) -> NDArray[np.uint8]:
         """`size` bytes at `offset` of a shard file."""
-        data = np.empty(size, np.uint8)
         with self._lock:  # only for the handle: a handle evicted by another thread must not be closed while it is read
             handle = os.dup(self._open(name, payload))
         try:
+            data = np.empty(size, np.uint8)  # no more than the file holds: its size is that of the record
             done = 0
             while done < size:
                 got = os.preadv(handle, [data.data[done:]], offset + done)
@@ -117,7 +117,7 @@ def open_plain(store: Path, name: str, shard: int) -> int:
     try:
         if path.parent != store and path.parent.is_symlink():
             raise OSError(errno.ELOOP, "its folder is a link")
-        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not hold us up
     except FileNotFoundError as error:
         raise MissingShard(
             f"shard {shard} is missing: {path} is gone",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated, Literal, get_args
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
-DTYPES = (
-    "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64",
-)  # fmt: skip
+DType = Literal[
+    "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64"
+]
+DTYPES: tuple[str, ...] = get_args(DType)
 NO_LABEL = -1
 KEY_BYTES = 16
 
@@ -18,10 +21,10 @@ KEY_BYTES = 16
 class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One array of the store; its axis 0 is the row, `shape` the rest, `axes` the names of the rest."""
 
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    axes: tuple[str, ...]
+    name: Annotated[str, Meta(max_length=64)]
+    dtype: DType
+    shape: Annotated[tuple[Annotated[int, Meta(ge=1, le=1 << 31)], ...], Meta(max_length=16)]
+    axes: Annotated[tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=16)]
 
     @property
     def numpy_dtype(self) -> np.dtype[np.generic]:
@@ -61,4 +64,5 @@ def dense_columns(*, members: int, classes: int, inputs: Column | None = None) -
 def input_column(inputs: NDArray[np.generic]) -> Column:
     """The column of embedded inputs (R, ...)."""
     axes = tuple(f"input_{axis}" for axis in range(inputs.ndim - 1))
-    return Column(name="input", dtype=inputs.dtype.name, shape=tuple(inputs.shape[1:]), axes=axes)
+    dtype: DType = inputs.dtype.name  # type: ignore[assignment]  # checked with the specification
+    return Column(name="input", dtype=dtype, shape=tuple(inputs.shape[1:]), axes=axes)

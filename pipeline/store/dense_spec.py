@@ -88,8 +88,7 @@ def dense_spec(
         ),
         columns=columns,
     )
-    check_spec(spec, error=UserError)
-    return spec
+    return check_spec(spec, error=UserError)
 
 
 def prepared_by(function: str, arguments: dict[str, object], inputs: NDArray[np.generic]) -> Preprocessing:

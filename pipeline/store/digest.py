@@ -7,6 +7,8 @@ do not), so a store with inputs holds the same content as one without.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 import numpy as np
 from blake3 import blake3
@@ -49,11 +51,16 @@ def content_digest(spec: Spec, blocks: list[str]) -> str:
     return hasher.hexdigest()
 
 
-def store_digest(plan: Plan, payloads: list[Payload]) -> str:
-    """The digest of a store: format and specification, then each shard's payload in order."""
+def payload_digest(payload: Payload) -> str:
+    """The digest of what a commit record says of its shard's content."""
+    return blake3_hex(encode_json(payload))
+
+
+def store_digest(plan: Plan | Manifest, payloads: Iterable[str]) -> str:
+    """The digest of a store: format and specification, then the digest of each shard's payload in order."""
     hasher = blake3(encode_json({"format": plan.format, "spec": plan.spec}))
     for payload in payloads:
-        hasher.update(blake3(encode_json(payload)).digest())
+        hasher.update(bytes.fromhex(payload))
     return hasher.hexdigest()
 
 

@@ -18,7 +18,7 @@ from pipeline.labels.ensemble import check_mean, log_probs, normalised_weights
 from pipeline.store.chunks import ChunkReader
 from pipeline.store.columns import Column
 from pipeline.store.commit import COMMITS, record_path
-from pipeline.store.digest import blake3_hex, manifest_seal
+from pipeline.store.digest import blake3_hex, manifest_seal, payload_digest, store_digest
 from pipeline.store.key_index import KeyIndex
 from pipeline.store.seal import check_record
 from pipeline.store.spec import Commit, Manifest, Payload, Plan, check_spec, decode_json, read_json, read_small_file
@@ -56,8 +56,12 @@ def store_splits(path: str | Path) -> dict[str, Path]:
     if root.exists() and not root.is_dir():
         raise StorePathError(f"{root} is a file; a store is a folder", remedy="give the path of a store")
     if (root / "plan.json").exists() or (root / MANIFEST).exists():
-        plan = read_json(root / ("plan.json" if (root / "plan.json").exists() else MANIFEST), dict)
-        return {_split_name(plan): root}
+        named: Plan | Manifest = (
+            read_json(root / "plan.json", Plan)
+            if (root / "plan.json").exists()
+            else read_json(root / MANIFEST, Manifest)
+        )
+        return {named.spec.transfer_set.split: root}
     found = {entry.parent.name: entry.parent for entry in sorted(root.glob("*/plan.json"))}
     if not found:
         raise StorePathError(
@@ -65,14 +69,6 @@ def store_splits(path: str | Path) -> dict[str, Path]:
             remedy="give the path of a store, or make one with `softlabels teacher-logits` or `softlabels import`",
         )
     return found
-
-
-def _split_name(plan: dict[str, object]) -> str:
-    """The split that a plan or manifest names, before it is checked."""
-    try:
-        return str(plan["spec"]["transfer_set"]["split"])  # type: ignore[index]  # any shape may stand there
-    except (KeyError, TypeError):
-        return "train"
 
 
 class Store:
@@ -104,7 +100,7 @@ class Store:
         self.columns: dict[str, Column] = {column.name: column for column in self.spec.columns}
         self._records: dict[int, Commit] = {}
         self._reader = ChunkReader(path, self.spec)
-        self._checked = {name: np.zeros(self.chunks, bool) for name in self.columns}
+        self._checked: set[tuple[str, int]] = set()
 
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r}, rows={self.rows}, members={self.members}, classes={self.classes})"
@@ -127,6 +123,10 @@ class Store:
             if blake3_hex(data) != self.manifest.commits[shard]:
                 raise DamagedManifest(f"{path} (shard {shard}) is not the record that was sealed", remedy=_AGAIN)
             record = decode_json(data, Commit, str(path))
+            if payload_digest(record.payload) != self.manifest.payloads[shard]:
+                raise DamagedManifest(
+                    f"{path} (shard {shard}) is not what the store's digest was taken of", remedy=_AGAIN
+                )
             check_record(self.spec, shard, record, str(path))
             self._records[shard] = record
         return self._records[shard]
@@ -138,10 +138,9 @@ class Store:
             MissingShard, DamagedShard: naming shard, file and remedy; never fill values.
         """
         shard, number = divmod(chunk, self.spec.cut.rows_per_shard // self.rows_per_chunk)
-        unseen = not self._checked[column][chunk]
-        check = self.check == "always" or (self.check == "first" and unseen)
+        check = self.check == "always" or (self.check == "first" and (column, chunk) not in self._checked)
         values = self._reader.read(self.payload(shard), self.columns[column], number, check=check)
-        self._checked[column][chunk] = True
+        self._checked.add((column, chunk))
         return values
 
     def column(self, name: str) -> NDArray[np.generic]:
@@ -188,6 +187,8 @@ def _read_manifest(path: Path) -> Manifest:
     try:
         plan = read_json(path / "plan.json", Plan)
     except FileNotFoundError:
+        if (path / MANIFEST).exists():
+            raise DamagedManifest(f"{path / 'plan.json'} is gone", remedy=_AGAIN) from None
         raise StorePathError(f"{path} holds no plan.json and is no store", remedy="give the path of a store") from None
     try:
         manifest = read_json(path / MANIFEST, Manifest)
@@ -202,8 +203,13 @@ def _read_manifest(path: Path) -> Manifest:
     if manifest.spec != plan.spec or manifest.format != plan.format:
         raise DamagedManifest(f"{path / MANIFEST} and plan.json do not agree", remedy=_AGAIN)
     check_spec(manifest.spec)
-    if len(manifest.commits) != manifest.spec.shards:
-        raise DamagedManifest(
-            f"{path / MANIFEST} lists {len(manifest.commits)} shards, not {manifest.spec.shards}", remedy=_AGAIN
-        )
+    for listed in (manifest.commits, manifest.payloads):
+        if len(listed) != manifest.spec.shards:
+            raise DamagedManifest(
+                f"{path / MANIFEST} lists {len(listed)} shards, not {manifest.spec.shards}", remedy=_AGAIN
+            )
+    if store_digest(manifest, manifest.payloads) != manifest.digest:
+        raise DamagedManifest(f"{path / MANIFEST} holds a digest that is not that of its shards", remedy=_AGAIN)
+    if (path / COMMITS).is_symlink():
+        raise DamagedManifest(f"{path / COMMITS} is a link; a store never refers outside itself", remedy=_AGAIN)
     return manifest

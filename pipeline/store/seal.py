@@ -6,7 +6,7 @@ import msgspec
 
 from pipeline.errors import DamagedManifest
 from pipeline.labels.fidelity import table
-from pipeline.store.digest import blake3_hex, content_digest, manifest_seal, store_digest
+from pipeline.store.digest import blake3_hex, content_digest, manifest_seal, payload_digest, store_digest
 from pipeline.store.layouts import layout_of
 from pipeline.store.spec import BLOCK_ROWS, Commit, Manifest, Payload, Plan, Spec
 
@@ -14,14 +14,16 @@ from pipeline.store.spec import BLOCK_ROWS, Commit, Manifest, Payload, Plan, Spe
 def make_manifest(plan: Plan, records: list[Commit], raw: list[bytes]) -> Manifest:
     """The manifest that follows from a plan and all commit records in order (`raw`: the records' files)."""
     payloads = [record.payload for record in records]
+    digests = tuple(payload_digest(payload) for payload in payloads)
     manifest = Manifest(
         spec=plan.spec,
         about=plan.about,
         bytes=sum(file.size for payload in payloads for file in payload.files.values()),
         bytes_per_position=_label_bytes(plan.spec, payloads),
         fidelity=table(record.fidelity for record in records),
-        digest=store_digest(plan, payloads),
+        digest=store_digest(plan, digests),
         content_digest=content_digest(plan.spec, [block for payload in payloads for block in payload.blocks]),
+        payloads=digests,
         commits=tuple(blake3_hex(data) for data in raw),
     )
     return msgspec.structs.replace(manifest, seal=manifest_seal(manifest))

@@ -10,18 +10,27 @@ written again elsewhere keeps its digest.
 
 from __future__ import annotations
 
+import math
+import stat
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from pipeline.errors import DamagedManifest, SpecMismatch, StorageError, UserError
+from pipeline.errors import DamagedManifest, SpecMismatch, StorageError, StorePathError, UserError
 from pipeline.labels.fidelity import Fidelity, FidelitySums
-from pipeline.store.columns import Column
+from pipeline.store.columns import Column, dense_columns
 
+FORMAT = 1
 BLOCK_ROWS = 16  # rows that share one hash of the content digest; chunks hold whole blocks
 MAX_CHUNK_BYTES = 1 << 31
-MAX_JSON_BYTES = 1 << 28
+MAX_SHARDS = 1 << 17
+MAX_SHARD_ROWS = 1 << 23
+MAX_SHARD_CHUNKS = 1 << 16
+MAX_SPEC_BYTES = 1 << 23
+MAX_JSON_BYTES = 1 << 25  # plan and manifest; a specification and 138 bytes a shard
+MAX_RECORD_BYTES = 1 << 27  # a commit record; about 71 bytes a block and 120 a chunk of a column
 
 Count = Annotated[int, Meta(ge=1, le=1 << 40)]
 Natural = Annotated[int, Meta(ge=0, le=1 << 62)]
@@ -196,8 +205,8 @@ class Commit(_Record, kw_only=True, frozen=True):
 
 
 class Manifest(_Record, kw_only=True, frozen=True):
-    """manifest.json: written last. `commits` holds the blake3 of each commit record, `seal` that of this manifest's other
-    fields.
+    """manifest.json: written last. `payloads` holds the digest of each shard's payload, from which `digest` follows,
+    `commits` the blake3 of each commit record, `seal` that of this manifest's other fields.
     """
 
     format: Literal[1] = 1
@@ -208,6 +217,7 @@ class Manifest(_Record, kw_only=True, frozen=True):
     fidelity: dict[str, Fidelity]
     digest: Hex
     content_digest: Hex
+    payloads: tuple[Hex, ...]
     commits: tuple[Hex, ...]
     seal: str = ""
 
@@ -223,43 +233,73 @@ def pretty_json(record: msgspec.Struct | dict[str, Any]) -> bytes:
 
 
 def decode_json(data: bytes, kind: type[T], where: str) -> T:
-    """Strict JSON into `kind`; `DamagedManifest` naming file and field otherwise."""
+    """Strict JSON into `kind`; `DamagedManifest` naming file and field otherwise, `StorePathError` for a later format."""
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        _refuse_later_format(data, where)
         raise DamagedManifest(f"{where} does not fit the format: {error}", remedy=_RESTORE) from error
+
+
+class _Version(msgspec.Struct):
+    format: int
+
+
+def _refuse_later_format(data: bytes, where: str) -> None:
+    try:
+        version = msgspec.json.decode(data, type=_Version).format
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return
+    if version > FORMAT:
+        raise StorePathError(
+            f"{where} is of store format {version}, and this version of softlabels reads up to {FORMAT}",
+            remedy="install a newer softlabels",
+        )
 
 
 _RESTORE = "get this file again from whoever made the store, or label the transfer set again"
 
 
-def check_spec(spec: Spec, *, error: type[UserError] | type[DamagedManifest] = DamagedManifest) -> None:
-    """Raise `error` where fields that are well-formed one by one contradict each other or exceed the limits."""
+def check_spec(spec: Spec, *, error: type[UserError] | type[DamagedManifest] = DamagedManifest) -> Spec:
+    """`spec` as it is read back from JSON. Raises `error` where a field has the wrong type or exceeds its limits, or where
+    fields that are well-formed one by one contradict each other.
+    """
     try:  # classes built in Python are not checked by msgspec until they are decoded
-        decode_json(encode_json(spec), Spec, "the specification")
-    except DamagedManifest as fault:
-        raise error(fault.what, remedy=_remedy(error)) from fault
+        data = encode_json(spec)
+        spec = decode_json(data, Spec, "the specification")
+    except (DamagedManifest, TypeError) as fault:
+        raise error(getattr(fault, "what", str(fault)), remedy=_remedy(error)) from fault
+    for wrong, what in _contradictions(spec, len(data)):
+        if wrong:
+            raise error(what, remedy=_remedy(error))
+    return spec
+
+
+def _contradictions(spec: Spec, size: int) -> list[tuple[object, str]]:
+    """Each rule between fields: whether it is broken, and how."""
     cut, space = spec.cut, spec.label_space
-    names = [column.name for column in spec.columns]
-    expected = ["content_key", "label", "logits", "shift"] + ["input"] * (spec.encoding.inputs == "embed")
-    logits = next((column for column in spec.columns if column.name == "logits"), None)
-    chunk = max((column.row_bytes for column in spec.columns), default=0) * cut.rows_per_chunk
-    faults = [
+    inputs = spec.columns[4] if len(spec.columns) > 4 else None
+    embeds = inputs is not None and inputs.name == "input" and len(inputs.axes) == len(inputs.shape)
+    columns = dense_columns(members=spec.stored_members, classes=space.classes, inputs=inputs)
+    chunk = max(column.row_bytes for column in spec.columns) * cut.rows_per_chunk
+    weight = sum(member.weight for member in spec.teacher.members)
+    return [
         (cut.rows_per_shard % cut.rows_per_chunk, f"rows_per_shard={cut.rows_per_shard} is no multiple of "
          f"rows_per_chunk={cut.rows_per_chunk}"),
         (space.names is not None and len(space.names) != space.classes, f"{space.classes} classes have "
          f"{len(space.names or ())} names"),
-        (names != expected, f"the columns are {names}, not {expected}"),
-        (logits is not None and logits.shape != (spec.stored_members, space.classes), f"logits of shape "
-         f"{logits and logits.shape} do not hold {spec.stored_members} members x {space.classes} classes"),
+        (spec.columns != columns or embeds != (spec.encoding.inputs == "embed"), f"the columns are not those of dense "
+         f"labels of {spec.stored_members} members x {space.classes} classes, inputs: {spec.encoding.inputs}"),
+        (not 0 < weight < math.inf, f"the members' weights add up to {weight}"),
         (chunk > MAX_CHUNK_BYTES, f"a chunk of {chunk} bytes exceeds {MAX_CHUNK_BYTES}"),
         (spec.compression != "none" and spec.layout == "arrow", "compression: zstd needs layout: zarr (Arrow shards are "
          "read in place)"),
-        (spec.shards > 1 << 20, f"{spec.shards} shards exceed {1 << 20}"),
+        (spec.shards > MAX_SHARDS, f"{spec.shards} shards exceed {MAX_SHARDS}"),
+        (len(spec.shard_rows(0)) > MAX_SHARD_ROWS, f"a shard of {len(spec.shard_rows(0))} rows exceeds {MAX_SHARD_ROWS}"),
+        (cut.rows_per_shard > cut.rows_per_chunk * MAX_SHARD_CHUNKS, f"a shard of "
+         f"{cut.rows_per_shard // cut.rows_per_chunk} chunks exceeds {MAX_SHARD_CHUNKS}"),
+        (size > MAX_SPEC_BYTES, f"a specification of {size} bytes exceeds {MAX_SPEC_BYTES}"),
     ]  # fmt: skip
-    for wrong, what in faults:
-        if wrong:
-            raise error(what, remedy=_remedy(error))
 
 
 def _remedy(error: type[UserError] | type[DamagedManifest]) -> str:
@@ -292,7 +332,7 @@ def _short(value: Any) -> str:
 
 def require_same_plan(ours: Plan, theirs: Plan, where: str) -> None:
     """Raise `SpecMismatch` naming each field in which this run's specification differs from the store's."""
-    lines = differing_fields(msgspec.to_builtins(ours.spec), msgspec.to_builtins(theirs.spec))
+    lines = differing_fields(msgspec.json.decode(encode_json(ours.spec)), msgspec.json.decode(encode_json(theirs.spec)))
     if lines:
         raise SpecMismatch(
             f"{where} was begun with another specification ({'; '.join(lines)})",
@@ -300,19 +340,20 @@ def require_same_plan(ours: Plan, theirs: Plan, where: str) -> None:
         )
 
 
-def read_json(path: Any, kind: type[T]) -> T:
-    """Read and decode one of the store's JSON files; it must be a plain file of at most 256 MiB."""
-    return decode_json(read_small_file(path), kind, str(path))
+def read_json(path: Path, kind: type[T]) -> T:
+    """Read and decode one of the store's JSON files, as `read_small_file` does."""
+    return decode_json(read_small_file(path, MAX_RECORD_BYTES if kind is Commit else MAX_JSON_BYTES), kind, str(path))
 
 
-def read_small_file(path: Any) -> bytes:
-    """The bytes of a plain file (no link) of at most `MAX_JSON_BYTES`; `FileNotFoundError` where there is none."""
-    if path.is_symlink():
-        raise DamagedManifest(f"{path} is a link; a store never refers outside itself", remedy=_RESTORE)
+def read_small_file(path: Path, limit: int = MAX_RECORD_BYTES) -> bytes:
+    """The bytes of a plain file (no link) of at most `limit`; `FileNotFoundError` where there is none."""
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise DamagedManifest(f"{path} is larger than {MAX_JSON_BYTES} bytes", remedy=_RESTORE)
-        return bytes(path.read_bytes())
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DamagedManifest(f"{path} is a link or no file; a store never refers outside itself", remedy=_RESTORE)
+        if status.st_size > limit:
+            raise DamagedManifest(f"{path} is larger than {limit} bytes", remedy=_RESTORE)
+        return path.read_bytes()
     except FileNotFoundError:
         raise
     except OSError as error:
