@@ -120,8 +120,7 @@ def forward_kl(student: Tensor, soft: SoftLabels, temperature: float, mean: str)
 
 
 def soft_ce(student: Tensor, soft: SoftLabels, temperature: float, mean: str) -> Tensor:
-    """T^2 * cross-entropy of the student under the teacher, (B,): `forward_kl` plus T^2 times the teacher's entropy, with
-    the same gradient."""
+    """T^2 * cross-entropy of the student under the teacher, (B,): `forward_kl` plus T^2 times the teacher's entropy."""
     teacher = soft.log_probs(temperature, mean)
     return temperature**2 * _expect(teacher, -torch.log_softmax(student / temperature, dim=-1))
 

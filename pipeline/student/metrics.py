@@ -31,6 +31,10 @@ class Batches(Protocol):
     def steps_per_epoch(self) -> int:
         """Batches in an epoch."""
 
+    @property
+    def order_digest(self) -> str:
+        """Equal for two loaders that give the same rows in the same order."""
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches `start` .. steps_per_epoch - 1 of one epoch: the same ones whenever it is called."""
 
@@ -84,7 +88,8 @@ class Metrics:
             errors, nll, brier = self._hard.tolist()
             gaps = (self._bins[:, 2] - self._bins[:, 1]).abs()  # a bin's |accuracy - confidence| times its rows
             scores["errors"], scores["accuracy"] = int(errors), 1 - errors / labelled
-            scores["nll"], scores["brier"], scores["ece"] = nll / labelled, brier / labelled, gaps.sum().item() / labelled
+            scores["nll"], scores["ece"] = nll / labelled, gaps.sum().item() / labelled
+            scores["brier"] = brier / labelled
         if self._compared:
             agreed, *kls = (self._soft / self._compared).tolist()
             scores["agreement"] = agreed
@@ -101,9 +106,7 @@ class Metrics:
             self._compared += len(log_p)
             teacher = soft.log_probs(1.0, self._mean)
             columns = [log_p.argmax(dim=-1) == teacher.argmax(dim=-1)]
-            columns += [
-                _kl(soft.log_probs(t, self._mean).double(), log_probs_at(t)) for t in self._temperatures
-            ]
+            columns += [_kl(soft.log_probs(t, self._mean).double(), log_probs_at(t)) for t in self._temperatures]
             self._soft += torch.stack([column.double() for column in columns]).sum(dim=1).cpu()
 
     def _add_hard(self, log_p: Tensor, labels: Tensor) -> None:

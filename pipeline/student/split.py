@@ -33,7 +33,9 @@ def validation_rows(keys: NDArray[np.uint8], fraction: float, seed: int) -> NDAr
         ConfigError: `fraction` outside its range, or one that holds out nothing, or everything, though it is not 0.
     """
     if not 0 <= fraction < 1:
-        raise ConfigError(f"validation must be >= 0 and < 1, not {fraction}", remedy="give the share of rows to hold out")
+        raise ConfigError(
+            f"validation must be >= 0 and < 1, not {fraction}", remedy="give the share of rows to hold out"
+        )
     held_out = _smallest(keys, fraction, seed, _VALIDATION)
     if fraction > 0 and (not held_out.any() or held_out.all()):
         raise ConfigError(

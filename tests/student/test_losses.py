@@ -4,6 +4,7 @@ faults that other tools shipped: each of them would fail here."""
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -18,7 +19,9 @@ from pipeline.student.losses import LOSSES, distillation_loss
 TEMPERATURES = (0.5, 1.0, 2.0, 4.0, 20.0)
 
 
-def soft_labels(logits: np.ndarray, weights: np.ndarray | None = None, dtype: torch.dtype = torch.float32) -> SoftLabels:
+def soft_labels(
+    logits: np.ndarray, weights: np.ndarray | None = None, dtype: torch.dtype = torch.float32
+) -> SoftLabels:
     """(B, M, C) raw logits as `SoftLabels`."""
     shift = logits.max(axis=-1)
     members = logits.shape[1]
@@ -59,13 +62,6 @@ def reference(z: np.ndarray, v: np.ndarray, *, temperature: float, loss: str, me
 def hard_reference(z: np.ndarray, labels: np.ndarray) -> float:
     rows = [-math.log(softmax(row)[y]) for row, y in zip(z, labels, strict=True) if y >= 0]
     return sum(rows) / len(rows) if rows else 0.0
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    seed = int(np.random.SeedSequence().entropy % 2**32)  # fresh input every run, named where it fails
-    print(f"seed {seed}")
-    return np.random.default_rng(seed)
 
 
 def draw(rng: np.random.Generator, rows: int = 12, members: int = 3, classes: int = 7) -> tuple[np.ndarray, np.ndarray]:
@@ -193,14 +189,19 @@ def test_the_gradient_does_not_depend_on_how_the_batch_is_cut(
     cut = torch.tensor(z, dtype=torch.float32, requires_grad=True)
     edges, total = [0, *cuts, len(z)], 0.0
     counts = {"positions": len(z), "labelled": int((labels >= 0).sum())}
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         part = distillation_loss(
-            cut[start:stop], soft[start:stop], labels[start:stop], **options, **counts  # type: ignore[arg-type]
+            cut[start:stop],
+            soft[start:stop],
+            labels[start:stop],
+            **options,
+            **counts,  # type: ignore[arg-type]
         )
         part.backward()
         total += part.item()
     assert total == pytest.approx(loss_whole.item(), rel=1e-5)
-    assert whole.grad is not None and cut.grad is not None
+    assert whole.grad is not None
+    assert cut.grad is not None
     np.testing.assert_allclose(cut.grad.numpy(), whole.grad.numpy(), rtol=1e-5, atol=1e-8)
 
 
@@ -218,7 +219,8 @@ def test_classes_that_are_impossible_on_both_sides_do_not_count(rng: np.random.G
     a.backward()
     b.backward()
     assert b.item() == pytest.approx(a.item(), rel=1e-5)
-    assert plain.grad is not None and padded.grad is not None
+    assert plain.grad is not None
+    assert padded.grad is not None
     np.testing.assert_allclose(padded.grad[:, :7].numpy(), plain.grad.numpy(), rtol=1e-4, atol=1e-7)
     assert (padded.grad[:, 7:] == 0).all()
 
@@ -355,7 +357,9 @@ def test_what_does_not_fit_is_refused_by_name(rng: np.random.Generator) -> None:
     with pytest.raises(ClassMismatch, match="one float logit"):
         soft_only(student[:, :, None], soft, temperature=1.0)
     with pytest.raises(MeanUnavailable, match="arithmetic"):
-        soft_only(student, SoftLabels(soft.logits[:, :1], soft.shift[:, :1], torch.ones(1), "geometric"), temperature=1.0)
+        soft_only(
+            student, SoftLabels(soft.logits[:, :1], soft.shift[:, :1], torch.ones(1), "geometric"), temperature=1.0
+        )
     for label in (7, -2):
         with pytest.raises(LabelError, match=f"hard label {label} lies outside the student's 7 classes"):
             hard_only(student, torch.tensor([*labels[:-1].tolist(), label]))

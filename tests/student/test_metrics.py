@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -42,8 +43,7 @@ class Rows:
 
 
 @pytest.fixture
-def rows() -> Rows:
-    rng = np.random.default_rng()
+def rows(rng: np.random.Generator) -> Rows:
     labels = rng.integers(0, CLASSES, 500)
     logits = rng.normal(0, 1.5, (500, CLASSES))
     logits[np.arange(500), labels] += 1.5
@@ -53,7 +53,7 @@ def rows() -> Rows:
 def scores(rows: Rows, cuts: tuple[int, ...] = (), **options: object) -> dict[str, object]:
     metrics = Metrics(**options)  # type: ignore[arg-type]
     edges = (0, *cuts, len(rows.labels))
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         metrics.update(rows.logits[start:stop], rows.labels[start:stop], rows.soft[start:stop])
     return dict(metrics.result())
 
@@ -139,7 +139,7 @@ class Fixed:
     def __init__(self, rows: Rows, with_soft: bool = True) -> None:
         self.rows, self.with_soft, self.steps_per_epoch = rows, with_soft, math.ceil(len(rows.labels) / 128)
 
-    def epoch(self, epoch: int, start: int = 0):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    def epoch(self, epoch: int, start: int = 0):  # type: ignore[no-untyped-def]
         for at in range(start * 128, len(self.rows.labels), 128):
             part = slice(at, at + 128)
             batch = Rows(self.rows.logits[part], self.rows.labels[part], self.rows.teacher[part])

@@ -1,0 +1,52 @@
+"""From the specs in a `TrainingConfig` to objects: optimizer and learning rate schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from pipeline.errors import ConfigError
+from pipeline.objects import ObjectSpec, build
+
+TOTAL_STEPS = "total_steps"
+T = TypeVar("T")
+
+
+def build_optimizer(spec: ObjectSpec, parameters: Iterable[Tensor]) -> Optimizer:
+    """The optimizer that `spec` names, over `parameters`. Raises ConfigError where it cannot be had."""
+    return _build(Optimizer, spec, parameters)
+
+
+def build_scheduler(spec: ObjectSpec | None, optimizer: Optimizer, total_steps: int) -> LRScheduler | None:
+    """The schedule that `spec` names, to be stepped once a step; an argument "total_steps" becomes that number.
+
+    Raises:
+        ConfigError: it cannot be had, or needs more than to be stepped.
+    """
+    if spec is None:
+        return None
+    counted = {key: total_steps if value == TOTAL_STEPS else value for key, value in spec.init_args.items()}
+    scheduler = _build(LRScheduler, ObjectSpec(spec.class_path, counted), optimizer)
+    if isinstance(scheduler, ReduceLROnPlateau):
+        raise ConfigError(
+            "ReduceLROnPlateau follows a measured value, and schedules here are stepped once a step without one",
+            remedy="choose another scheduler, such as torch.optim.lr_scheduler.CosineAnnealingLR",
+        )
+    return scheduler
+
+
+def _build(kind: type[T], spec: ObjectSpec, *args: object) -> T:
+    """Build `spec`, which must give a `kind`; what its constructor refuses becomes a ConfigError."""
+    try:
+        built = build(spec, *args)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{spec.class_path} refuses {spec.init_args}: {error}", remedy="correct init_args") from error
+    if not isinstance(built, kind):
+        raise ConfigError(
+            f"{spec.class_path} is no {kind.__name__}", remedy=f"name a {kind.__name__} of torch or your own"
+        )
+    return built

@@ -1,0 +1,86 @@
+"""Making a run repeatable: one seed for every generator, their state as plain values, and deterministic arithmetic.
+
+What a checkpoint does with the state is `checkpoint`'s business.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, numpy and torch on every device. Call it before the model is built, whose weights depend on it."""
+    # cuBLAS reads it once, at its start; without it, its sums are not repeatable
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    warm_up()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # a user's model or prepare function may draw from the global one
+    torch.manual_seed(seed)
+
+
+def warm_up() -> None:
+    """Call the vectorised math functions once, in one thread.
+
+    Their first call sets them up, and under several threads that is a race after which about one process in a hundred
+    computes other last bits (seen with torch 2.13).
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        x = torch.linspace(0.1, 0.9, 4096, dtype=dtype)
+        for function in (torch.exp, torch.expm1, torch.log, torch.log1p, torch.sqrt, torch.rsqrt, torch.sin, torch.cos):
+            function(x)
+        for function in (torch.tanh, torch.sigmoid, torch.erf, torch.erfinv, torch.lgamma):
+            function(x)
+        torch.pow(x, x)
+        torch.log_softmax(x.view(64, 64), dim=-1)
+        torch.softmax(x.view(64, 64), dim=-1)
+        torch.nn.functional.gelu(x)
+    torch.set_num_threads(threads)
+
+
+@contextmanager
+def deterministic(device: torch.device, threads: int | None) -> Iterator[None]:
+    """Deterministic algorithms and `threads` CPU threads inside the block, what was set before after it.
+
+    On the CPU an operation without a deterministic form is an error; on CUDA, where common ones have none, it is a
+    warning.
+    """
+    before = (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled())
+    threads_before = torch.get_num_threads()
+    torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.set_num_threads(threads_before)
+
+
+def rng_state() -> dict[str, Any]:
+    """The state of every generator, as tensors and plain values that `torch.load(weights_only=True)` accepts."""
+    name, words, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": (name, np.asarray(words).tolist(), int(position), int(has_gauss), float(cached)),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Put every generator back to where `rng_state` saw it; CUDA's only where there are as many devices as then."""
+    random.setstate(state["python"])
+    name, words, *rest = state["numpy"]
+    np.random.set_state((name, np.array(words, np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])

@@ -1,0 +1,141 @@
+"""Small training runs for the tests of the trainer: in this process, or in children that may be killed at any moment.
+
+Run as a module it forks a child for each request on its standard input, so that killing a run does not cost an import of
+torch each time. A request is a JSON object: `folder`, `die_at` (kill itself before its n-th fsync or rename; null: never).
+The answer is the child's pid; after one more line of input, its exit status.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline.labels.soft import SoftLabels
+from pipeline.objects import ObjectSpec
+from pipeline.stream.loader import Batch
+from pipeline.student.config import TrainingConfig
+from pipeline.student.seeding import seed_everything
+from pipeline.student.trainer import Trainer, TrainingResult
+
+ROWS, INPUTS, CLASSES, MEMBERS = 150, 12, 5, 2
+COSINE = ObjectSpec("torch.optim.lr_scheduler.CosineAnnealingLR", {"T_max": "total_steps"})
+
+
+class MemoryBatches:
+    """Rows in memory, shuffled by seed and epoch: what the trainer needs of a loader."""
+
+    def __init__(self, batch: Batch, batch_size: int, *, seed: int | None = 0) -> None:
+        self.batch, self.batch_size, self.seed = batch, batch_size, seed
+        self.steps_per_epoch = -(-len(batch) // batch_size)
+        self.order_digest = f"{len(batch)} rows, {batch_size} a batch, seed {seed}"
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        order = np.arange(len(self.batch))
+        if self.seed is not None:
+            order = np.random.default_rng([self.seed, epoch]).permutation(order)
+        for at in range(start * self.batch_size, len(order), self.batch_size):
+            yield take(self.batch, order[at : at + self.batch_size])
+
+
+def take(batch: Batch, rows: np.ndarray) -> Batch:
+    index = torch.from_numpy(rows)
+    soft = None if batch.soft is None else batch.soft[index]
+    return Batch(batch.inputs[index], batch.labels[index], soft, batch.rows[rows])
+
+
+def examples(seed: int = 0, rows: int = ROWS, unlabelled: int = 4) -> Batch:
+    """Noisy rows of five classes, every `unlabelled`-th without a label, and a teacher that is right about most."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, CLASSES, rows)
+    centres = np.random.default_rng(99).normal(0, 1, (CLASSES, INPUTS))
+    inputs = (centres[labels] + rng.normal(0, 1.5, (rows, INPUTS))).astype(np.float32)
+    z = rng.normal(0, 1, (rows, MEMBERS, CLASSES))
+    z[np.arange(rows), :, labels] += 3
+    labels[::unlabelled] = -1
+    shift = z.max(axis=-1)
+    soft = SoftLabels(
+        torch.tensor(z - shift[..., None]).half(), torch.tensor(shift).float(), torch.full((MEMBERS,), 1 / MEMBERS)
+    )
+    return Batch(torch.tensor(inputs), torch.tensor(labels), soft, np.arange(rows))
+
+
+def net() -> nn.Module:
+    """A student with everything that carries state: buffers and random numbers."""
+    return nn.Sequential(nn.Linear(INPUTS, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, CLASSES))
+
+
+def trainer(folder: Path, *, model: nn.Module | None = None, **changes: Any) -> Trainer:
+    """A trainer on the examples; `changes` are fields of the config, or `train`, `validation`, `identity`."""
+    loaders = {name: changes.pop(name) for name in ("train", "validation", "identity") if name in changes}
+    settings: dict[str, Any] = {"epochs": 4, "batch_size": 32, "threads": 1, "scheduler": COSINE, "device": "cpu"}
+    config = TrainingConfig(**settings | changes)
+    seed_everything(config.seed)
+    return Trainer(
+        net() if model is None else model,
+        config,
+        loaders.get("train", MemoryBatches(examples(), config.batch_size)),
+        loaders.get("validation", MemoryBatches(examples(seed=1, rows=60), 25, seed=None)),
+        folder,
+        loaders.get("identity", {"store": "abc"}),
+    )
+
+
+def run(folder: Path, should_stop: Callable[[], bool] = lambda: False, **changes: Any) -> TrainingResult:
+    return trainer(folder, **changes).run(should_stop)
+
+
+def die_at(count: int) -> None:
+    """Make this process kill itself before its `count`-th call of fsync or replace."""
+    left = count
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*args, **kwargs)
+
+        return wrapper
+
+    os.fsync, os.replace = counted(os.fsync), counted(os.replace)  # type: ignore[assignment]
+
+
+def child(request: dict[str, Any]) -> int:
+    try:
+        if request["die_at"] is not None:
+            die_at(request["die_at"])
+        run(Path(request["folder"]))
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def serve() -> None:
+    import_module(
+        "torch._dynamo"
+    )  # torch.optim does so at its first step: a second, once here instead of in each child
+
+    while line := sys.stdin.readline():
+        pid = os.fork()
+        if pid == 0:
+            os._exit(child(json.loads(line)))
+        print(pid, flush=True)
+        sys.stdin.readline()  # until asked, the child stays a zombie, so that its pid names nothing else
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+
+
+if __name__ == "__main__":
+    serve()
