@@ -91,7 +91,7 @@ class Ensemble:
         """What, beside the specification, decides the last bits of the logits."""
         on_gpu = self.device.type == "cuda"
         return {
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),
             "device": torch.cuda.get_device_name(self.device) if on_gpu else "cpu",
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "threads": str(torch.get_num_threads()),
