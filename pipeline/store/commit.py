@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from pipeline.errors import MissingShard
+from pipeline.errors import MissingShard, StorageError
 from pipeline.store.durable import create_only, make_folder, replace_file, sync_folder, system_errors, write_file
 from pipeline.store.spec import Commit, pretty_json, read_json
 
@@ -32,22 +32,41 @@ class WriterLock:
     """The mark of a live writer: a shared lock on the staging folder, gone with the process however it ends."""
 
     def __init__(self, store: Path) -> None:
-        make_folder(store / STAGING)
-        path = store / STAGING / "lock"
-        with system_errors("lock", path):
-            self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        self._path = store / STAGING / "lock"
+        self._handle = self._open()
+
+    def _open(self) -> int:
+        while True:
+            make_folder(self._path.parent)
+            with system_errors("lock", self._path), suppress(FileNotFoundError):  # a sealer has just removed the folder
+                return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    def _lock(self, how: int) -> None:
+        """Lock the file that stands under the name, not one that a sealer has removed while we waited for it."""
+        while True:
+            with system_errors("lock", self._path):
+                fcntl.flock(self._handle, how)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(self._handle), self._path.stat()):
+                    return
+            os.close(self._handle)
+            self._handle = self._open()
 
     def alone(self) -> bool:
-        """Try to become the only writer; others then cannot start until `share`."""
+        """Try to become the only writer; others then cannot start until `share`. Where others are alive, a lock held
+        before is given up.
+        """
         try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
+            self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except StorageError as error:
+            if isinstance(error.__cause__, BlockingIOError):
+                return False
+            raise
         return True
 
     def share(self) -> None:
         """Wait until nobody is sweeping, then be one live writer among others."""
-        fcntl.flock(self._handle, fcntl.LOCK_SH)
+        self._lock(fcntl.LOCK_SH)
 
     def close(self) -> None:
         """Stop being a live writer."""
@@ -119,6 +138,12 @@ def place(store: Path, record: Commit) -> None:
         sync_folder(parent)
     if folder.exists():
         discard(store, record.write_id)
+
+
+def flush_placed(store: Path, records: Iterable[Commit]) -> None:
+    """Make records and placed files durable, whoever recorded and placed them: it may have died before it flushed them."""
+    for folder in {store / COMMITS, *((store / path).parent for record in records for path in record.payload.files)}:
+        sync_folder(folder)
 
 
 def discard(store: Path, write_id: str) -> None:

@@ -27,7 +27,7 @@ from pipeline.errors import (
     UnsealedStore,
     UserError,
 )
-from pipeline.labels.dense import encode_dense, reduce_geometric
+from pipeline.labels.dense import check_logits, encode_dense, reduce_geometric
 from pipeline.labels.fidelity import FidelitySums, measure_dense
 from pipeline.store.card import store_card
 from pipeline.store.chunks import ChunkReader, read_shard_column
@@ -38,6 +38,7 @@ from pipeline.store.commit import (
     WriterLock,
     commit,
     discard,
+    flush_placed,
     place,
     record_path,
     replace_by_way_of_staging,
@@ -85,9 +86,8 @@ class StoreWriter:
     def __init__(
         self, path: str | Path, spec: Spec, *, about: About | None = None, environment: Mapping[str, str] | None = None
     ) -> None:
-        check_spec(spec, error=UserError)
+        self.spec = spec = check_spec(spec, error=UserError)
         self.path = Path(path)
-        self.spec = spec
         self.layout = layout_of(spec)
         self.plan = Plan(spec=spec, about=about or About())
         self.environment = {**_environment(), **(environment or {})}
@@ -109,14 +109,20 @@ class StoreWriter:
         """Write the plan or compare it, finish what dead writers left, and let other writers in."""
         make_folder(self.path / COMMITS)
         alone = lock.alone()
+        if not alone:
+            lock.share()  # before anything is staged, so that it cannot be swept
         self.plan = self._agree_on_plan()
         records = [self.record(shard) for shard in sorted(self._recorded())]
         for record in records:
             place(self.path, record)
             self._taken.add(record.payload.shard)
+        flush_placed(self.path, records)
         if alone:
             sweep(self.path, (record.write_id for record in records))
-        lock.share()
+            lock.share()
+        if (self.path / "manifest.json").exists():  # sealed by another writer, meanwhile
+            self.sealed = True
+            self._leave_staging()
 
     def _agree_on_plan(self) -> Plan:
         """The plan that stands in the store: ours if none stood there."""
@@ -153,11 +159,19 @@ class StoreWriter:
             return {int(path.stem) for path in (self.path / COMMITS).glob("*.json") if path.stem.isdigit()}
 
     def record(self, shard: int) -> Commit:
-        """The commit record of a shard."""
-        return read_json(record_path(self.path, shard), Commit)
+        """The commit record of a shard, checked against the plan (its paths are used for placing files)."""
+        path = record_path(self.path, shard)
+        record = read_json(path, Commit)
+        check_record(self.spec, shard, record, str(path))
+        return record
 
     def rows_of(self, shard: int) -> tuple[int, int]:
         """First and one past the last row of a shard."""
+        if not 0 <= shard < self.spec.shards:
+            raise UserError(
+                f"shard {shard} of a store of {self.spec.shards} shards",
+                remedy=f"write shards 0 to {self.spec.shards - 1}",
+            )
         rows = self.spec.shard_rows(shard)
         return rows.start, rows.stop
 
@@ -195,6 +209,7 @@ class StoreWriter:
                 f"logits of shape {logits.shape} do not hold {last - first} rows x {members} members x {classes} classes",
                 remedy="give the logits of this shard's rows, one a member and class",
             )
+        check_logits(logits, first_row=first)
         if self.spec.encoding.reduce == "geometric":
             logits = reduce_geometric(logits, np.array([member.weight for member in self.spec.teacher.members]))
         encoded = encode_dense(logits, first_row=first)
@@ -238,6 +253,12 @@ class StoreWriter:
 
     def _check_arrays(self, shard: int, arrays: dict[str, NDArray[np.generic]]) -> None:
         first, last = self.rows_of(shard)
+        strangers = sorted(arrays.keys() - {column.name for column in self.spec.columns})
+        if strangers:
+            raise UserError(
+                f"the store of this specification has no column {', '.join(strangers)}",
+                remedy="make the specification with embedded inputs, or leave them out",
+            )
         for column in self.spec.columns:
             given = arrays.get(column.name)
             expected = (last - first, *column.shape)
@@ -265,6 +286,7 @@ class StoreWriter:
         for shard, record in enumerate(records):
             check_record(self.spec, shard, record, str(record_path(self.path, shard)))
             place(self.path, record)
+        flush_placed(self.path, records)
         self._check_keys(records)
         manifest = make_manifest(self.plan, records, raw)
         for name, data in self.layout.metadata(self.spec, manifest.digest).items():
