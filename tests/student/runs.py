@@ -1,7 +1,8 @@
 """Small training runs for the tests of the trainer: in this process, or in children that may be killed at any moment.
 
 Run as a module it forks a child for each request on its standard input, so that killing a run does not cost an import of
-torch each time. A request is a JSON object: `folder`, `die_at` (kill itself before its n-th fsync or rename; null: never).
+torch each time. A request is a JSON object: `folder`, `epochs`, `die_at` (kill itself before its n-th fsync or rename;
+null: never).
 The answer is the child's pid; after one more line of input, its exit status.
 """
 
@@ -116,7 +117,7 @@ def child(request: dict[str, Any]) -> int:
     try:
         if request["die_at"] is not None:
             die_at(request["die_at"])
-        run(Path(request["folder"]))
+        run(Path(request["folder"]), epochs=request["epochs"])
     except BaseException:
         traceback.print_exc()
         return 1
@@ -124,10 +125,7 @@ def child(request: dict[str, Any]) -> int:
 
 
 def serve() -> None:
-    import_module(
-        "torch._dynamo"
-    )  # torch.optim does so at its first step: a second, once here instead of in each child
-
+    import_module("torch._dynamo")  # a second that torch.optim would take at the first step of each child
     while line := sys.stdin.readline():
         pid = os.fork()
         if pid == 0:

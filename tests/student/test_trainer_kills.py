@@ -33,14 +33,14 @@ class Server:
             env=os.environ | threads | {"PYTHONPATH": str(REPOSITORY)},
         )
 
-    def start(self, folder: Path, die_at: int | None = None) -> int:
-        return self._ask(json.dumps({"folder": str(folder), "die_at": die_at}))
+    def start(self, folder: Path, *, epochs: int = 4, die_at: int | None = None) -> int:
+        return self._ask(json.dumps({"folder": str(folder), "epochs": epochs, "die_at": die_at}))
 
     def wait(self) -> int:
         return self._ask("")
 
-    def run(self, folder: Path, die_at: int | None = None) -> int:
-        self.start(folder, die_at)
+    def run(self, folder: Path, *, epochs: int = 4, die_at: int | None = None) -> int:
+        self.start(folder, epochs=epochs, die_at=die_at)
         return self.wait()
 
     def _ask(self, line: str) -> int:
@@ -108,13 +108,15 @@ def test_killed_at_random_moments(tmp_path: Path, server: Server, unbroken: Path
         assert_same_run(folder, unbroken)
 
 
-def test_killed_before_every_flush_and_rename(tmp_path: Path, server: Server, unbroken: Path) -> None:
+def test_killed_before_every_flush_and_rename(tmp_path: Path, server: Server) -> None:
+    unbroken = tmp_path / "unbroken"
+    assert server.run(unbroken, epochs=2) == 0
     for call in range(1, 1000):
         folder = tmp_path / f"run{call}"
-        status = server.run(folder, die_at=call)
+        status = server.run(folder, epochs=2, die_at=call)
         if status == 0:
             break
         assert status == -signal.SIGKILL
-        assert server.run(folder) == 0
+        assert server.run(folder, epochs=2) == 0
         assert_same_run(folder, unbroken)
     assert call > 15  # every checkpoint alone makes three such calls
