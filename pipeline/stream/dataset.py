@@ -22,7 +22,8 @@ from torch.utils.data import Dataset
 
 from pipeline.errors import ConfigError
 from pipeline.labels.soft import SoftLabels
-from pipeline.stream.examples import Array, ChunkReader, EmbeddedRows, Examples, join_examples
+from pipeline.stream.examples import EmbeddedRows, Examples, join_examples
+from pipeline.stream.gather import Array, ChunkReader
 from pipeline.stream.join import Ints, Missing
 
 if TYPE_CHECKING:
@@ -56,14 +57,7 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
         labelled: NDArray[np.bool_] | None = None,
         cache_bytes: int = 1 << 28,
     ) -> None:
-        examples = join_examples(
-            rows,
-            store,
-            selection=selection,
-            missing=missing,
-            weights=weights,
-            labelled=labelled,
-        )
+        examples = join_examples(rows, store, selection=selection, missing=missing, weights=weights, labelled=labelled)
         inputs, soft = examples.inputs, examples.soft
         self._examples: Examples = replace(
             examples,
@@ -101,10 +95,7 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
     def soft_labels(self, batch: Mapping[str, Tensor]) -> SoftLabels:
         """The soft labels of a collated batch, with the member weights of this dataset."""
         if self._examples.soft is None:
-            raise ConfigError(
-                "this dataset has no store, so it holds no soft labels",
-                remedy="give it a store",
-            )
+            raise ConfigError("this dataset has no store, so it holds no soft labels", remedy="give it a store")
         weights = self._examples.weights.to(batch["logits"].device)
         return SoftLabels(batch["logits"], batch["shift"], weights, self._examples.reduce)
 
@@ -117,7 +108,7 @@ class ChunkCache:
         self._limit = limit
         self._bytes = 0
         self._chunks: OrderedDict[tuple[str, int], Array] = OrderedDict()
-        self.rows_per_chunk = reader.rows_per_chunk
+        self.rows_per_chunk, self.columns = reader.rows_per_chunk, reader.columns
 
     def read_chunk(self, column: str, chunk: int) -> Array:
         """The chunk as the store reads it."""

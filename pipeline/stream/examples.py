@@ -1,18 +1,17 @@
 """A student's examples: its own inputs and hard labels, joined to the teacher's soft labels, read by number.
 
-`Examples.take` is the one place where inputs and labels are read. Chunks are read whole, each once a call, and their
-rows put straight to where they are wanted: in memory stand the answer and one chunk. `loader.py` asks for a window at a
-time, `dataset.py` for a few rows through a cache.
+`Examples.take` is the one place where inputs and labels are read: `loader.py` asks for a window at a time, `dataset.py`
+for a few rows through a cache, `gather.py` reads the store's chunks.
 
 Shape letters: R rows of the transfer set, N selected items, B rows asked for, M members, C classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,27 +20,12 @@ from torch import Tensor
 
 from pipeline.errors import ConfigError, LabelError
 from pipeline.labels.ensemble import normalised_weights
+from pipeline.stream.gather import Array, Block, ChunkReader, gather
 from pipeline.stream.join import Ints, Missing, label_rows
 
 if TYPE_CHECKING:
     from pipeline.store import Store
     from pipeline.transfer import TransferRows
-
-Array = NDArray[Any]
-Block = dict[str, Array]  # "row", "input", "label" and, with a store, "logits", "shift": arrays of one length
-
-
-class ChunkReader(Protocol):
-    """What is read of a store: whole chunks of a column."""
-
-    @property
-    def rows_per_chunk(self) -> int:
-        """Chunk c holds rows c * rows_per_chunk and on."""
-        ...
-
-    def read_chunk(self, column: str, chunk: int) -> Array:
-        """All rows of one chunk, checked."""
-        ...
 
 
 class EmbeddedRows:
@@ -55,10 +39,7 @@ class EmbeddedRows:
 
     def __init__(self, store: Store) -> None:
         if "input" not in store.columns:
-            raise ConfigError(
-                f"the store {store.path} holds no inputs",
-                remedy="name the transfer set that it labels",
-            )
+            raise ConfigError(f"the store {store.path} holds no inputs", remedy="name the transfer set that it labels")
         self.store = store
         self.name = str(store.path)
         self.keys = np.asarray(store.column("content_key"), np.uint8)
@@ -91,19 +72,19 @@ class Examples:
     def __len__(self) -> int:
         return len(self.items)
 
-    def take(self, numbers: Ints, *, lead: Block | None = None) -> Block:
-        """The examples `numbers` (B,), in that order, behind those of `lead`."""
+    def take(self, numbers: Ints, *, lead: Block | None = None, pool: Executor | None = None) -> Block:
+        """The examples `numbers` (B,), in that order, behind those of `lead`; `pool` reads chunks side by side.
+
+        Returns arrays of one length by name: "row", "input", "label" and, with a store, "logits" and "shift".
+        """
         items = self.items[numbers]
-        block = {
-            "row": _behind(lead, "row", items),
-            "label": _behind(lead, "label", self.labels[numbers]),
-        }
+        block = {"row": _behind(lead, "row", items), "label": _behind(lead, "label", self.labels[numbers])}
         if isinstance(self.inputs, np.ndarray):
             block["input"] = _take_array(self.inputs, items, None if lead is None else lead["input"])
         else:
-            block |= gather(self.inputs, ("input",), items, lead=lead)
+            block |= gather(self.inputs, ("input",), items, lead=lead, pool=pool)
         if self.soft is not None:
-            block |= gather(self.soft, ("logits", "shift"), self.label_rows[numbers], lead=lead)
+            block |= gather(self.soft, ("logits", "shift"), self.label_rows[numbers], lead=lead, pool=pool)
         return block
 
 
@@ -135,17 +116,10 @@ def join_examples(
     items = np.arange(total) if selection is None else _checked_selection(selection, total)
     found, share, reduce = items, np.empty(0), "none"
     if store is not None:
-        items, found = label_rows(
-            rows.keys,
-            store,
-            items=items,
-            missing=missing,
-            names=(rows.name, str(store.path)),
-        )
+        items, found = label_rows(rows.keys, store, items=items, missing=missing, names=(rows.name, str(store.path)))
         reduce = store.reduce
         share = normalised_weights(
-            store.member_weights if weights is None else weights,
-            store.columns["logits"].shape[0],
+            store.member_weights if weights is None else weights, store.columns["logits"].shape[0]
         )
     labels = rows.labels[items].astype(np.int64, copy=False)
     _check_labels(labels, items, classes=None if store is None else store.classes, name=rows.name)
@@ -157,48 +131,7 @@ def join_examples(
             )
         labels = np.where(labelled[items], labels, -1)
     inputs = rows.store if isinstance(rows, EmbeddedRows) else rows.inputs
-    return Examples(
-        items,
-        labels,
-        inputs,
-        store,
-        found,
-        torch.from_numpy(share.astype(np.float32)),
-        reduce,
-    )
-
-
-def gather(
-    reader: ChunkReader,
-    columns: tuple[str, ...],
-    rows: Ints,
-    *,
-    lead: Block | None = None,
-) -> Block:
-    """`rows` (B,) of some columns, in that order, behind the rows of `lead`; each chunk is read once."""
-    first = 0 if lead is None else len(lead[columns[0]])
-    block: Block = {}
-    for chunk, places in _by_chunk(rows, reader.rows_per_chunk):
-        inside = rows[places] - chunk * reader.rows_per_chunk
-        for name in columns:
-            values = reader.read_chunk(name, chunk)
-            if name not in block:
-                block[name] = np.empty((first + len(rows), *values.shape[1:]), values.dtype)
-            whole = len(inside) == len(values) and bool((np.diff(inside) == 1).all())
-            block[name][first + places] = values if whole else values[inside]
-    if lead is not None:
-        for name in columns:
-            block[name][:first] = lead[name]
-    return block
-
-
-def _by_chunk(rows: Ints, rows_per_chunk: int) -> Iterator[tuple[int, Ints]]:
-    """Each chunk that holds some of `rows`, and the places of those rows, in ascending order of the row."""
-    order = np.argsort(rows)
-    chunks = rows[order] // rows_per_chunk
-    starts = np.concatenate([[0], np.flatnonzero(np.diff(chunks)) + 1, [len(rows)]])
-    for start, end in pairwise(starts):
-        yield int(chunks[start]), order[start:end]
+    return Examples(items, labels, inputs, store, found, torch.from_numpy(share.astype(np.float32)), reduce)
 
 
 def _take_array(source: Array, rows: Ints, lead: Array | None) -> Array:
@@ -223,8 +156,7 @@ def _checked_selection(selection: Ints, total: int) -> Ints:
         )
     if len(selection) == 0 or selection.min() < 0 or selection.max() >= total:
         raise ConfigError(
-            f"the selection is empty or leaves the rows 0 to {total - 1}",
-            remedy="select rows in that range",
+            f"the selection is empty or leaves the rows 0 to {total - 1}", remedy="select rows in that range"
         )
     if len(np.unique(selection)) != len(selection):
         raise ConfigError("the selection names a row twice", remedy="give each row once")

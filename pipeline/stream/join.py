@@ -25,12 +25,7 @@ Missing = Literal["error", "skip"]
 
 
 def label_rows(
-    keys: NDArray[np.uint8],
-    store: Store,
-    *,
-    items: Ints,
-    missing: Missing,
-    names: tuple[str, str],
+    keys: NDArray[np.uint8], store: Store, *, items: Ints, missing: Missing, names: tuple[str, str]
 ) -> tuple[Ints, Ints]:
     """The items that have labels, and the store row of each.
 
@@ -48,10 +43,7 @@ def label_rows(
         UnlabelledRows: rows without labels; always where not a single row has one.
     """
     if missing not in ("error", "skip"):
-        raise ConfigError(
-            f"missing must be error or skip, not {missing!r}",
-            remedy="choose one of the two",
-        )
+        raise ConfigError(f"missing must be error or skip, not {missing!r}", remedy="choose one of the two")
     wanted = keys[items]
     found = items if _same_order(wanted, items, store) else store.find(wanted)
     known = found >= 0

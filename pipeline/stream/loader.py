@@ -10,6 +10,7 @@ Shape letters: B batch, R rows of the transfer set, M members.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,7 +22,8 @@ from torch import Tensor
 
 from pipeline.errors import ConfigError
 from pipeline.labels.soft import SoftLabels
-from pipeline.stream.examples import Block, EmbeddedRows, Examples, join_examples
+from pipeline.stream.examples import EmbeddedRows, Examples, join_examples
+from pipeline.stream.gather import Block
 from pipeline.stream.join import Ints, Missing
 from pipeline.stream.order import Epoch, Order, as_they_stand, order_digest
 from pipeline.stream.prefetch import prefetch
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from pipeline.transfer import TransferRows
 
 CHUNK_WITHOUT_STORE = 512  # rows that stay together in the shuffle where no store says how labels are cut
+READERS = 2  # threads that read and check chunks; two give twice the rows of one, more give no more
 
 
 @dataclass(frozen=True)
@@ -98,17 +101,9 @@ class Loader:
     ) -> None:
         for name, value in (("batch_size", batch_size), ("window", window)):
             if value < 1:
-                raise ConfigError(
-                    f"{name} must be at least 1, not {value}",
-                    remedy=f"give a larger {name}",
-                )
+                raise ConfigError(f"{name} must be at least 1, not {value}", remedy=f"give a larger {name}")
         self._examples = examples = join_examples(
-            rows,
-            store,
-            selection=selection,
-            missing=missing,
-            weights=weights,
-            labelled=labelled,
+            rows, store, selection=selection, missing=missing, weights=weights, labelled=labelled
         )
         chunked = store or (rows.store if isinstance(rows, EmbeddedRows) else None)
         rows_per_chunk = CHUNK_WITHOUT_STORE if chunked is None else chunked.rows_per_chunk
@@ -116,12 +111,7 @@ class Loader:
         self.left_out = (len(rows.keys) if selection is None else len(selection)) - len(examples)
         self.batch_size = batch_size
         self.steps_per_epoch = -(-len(examples) // batch_size)
-        facts = {
-            "rows_per_chunk": rows_per_chunk,
-            "window": window,
-            "batch_size": batch_size,
-            "seed": seed,
-        }
+        facts = {"rows_per_chunk": rows_per_chunk, "window": window, "batch_size": batch_size, "seed": seed}
         self.order_digest = order_digest(
             content="" if store is None else store.content_digest,
             keys=rows.keys[self.rows],
@@ -154,27 +144,20 @@ class Loader:
     def _batch(self, block: Block) -> Batch:
         soft = None
         if "logits" in block:
-            logits, shift = (
-                torch.from_numpy(block["logits"]),
-                torch.from_numpy(block["shift"]),
-            )
+            logits, shift = torch.from_numpy(block["logits"]), torch.from_numpy(block["shift"])
             soft = SoftLabels(logits, shift, self._examples.weights, self._examples.reduce)
-        return Batch(
-            torch.from_numpy(block["input"]),
-            torch.from_numpy(block["label"]),
-            soft,
-            block["row"],
-        )
+        return Batch(torch.from_numpy(block["input"]), torch.from_numpy(block["label"]), soft, block["row"])
 
 
 def _blocks(examples: Examples, epoch: Epoch, start: int) -> Iterator[Block]:
     """The examples from batch `start` on, a window at a time; all blocks but the last hold whole batches."""
     position, rest = start * epoch.batch_size, None
-    for number in range(epoch.window_at(position), epoch.windows):
-        numbers = epoch.window(number)[max(0, position - int(epoch.bounds[number])) :]
-        block = examples.take(numbers, lead=rest)
-        count = len(block["row"])
-        whole = count if number == epoch.windows - 1 else count - count % epoch.batch_size
-        rest = {name: values[whole:] for name, values in block.items()}
-        if whole:
-            yield {name: values[:whole] for name, values in block.items()}
+    with ThreadPoolExecutor(READERS, thread_name_prefix="softlabels-read") as pool:
+        for number in range(epoch.window_at(position), epoch.windows):
+            numbers = epoch.window(number)[max(0, position - int(epoch.bounds[number])) :]
+            block = examples.take(numbers, lead=rest, pool=pool)
+            count = len(block["row"])
+            whole = count if number == epoch.windows - 1 else count - count % epoch.batch_size
+            rest = {name: values[whole:] for name, values in block.items()}
+            if whole:
+                yield {name: values[:whole] for name, values in block.items()}

@@ -100,10 +100,7 @@ class Order:
     def epoch(self, epoch: int) -> Epoch:
         """The shuffled order of one epoch."""
         material = blake3(f"{self._digest} epoch {epoch}".encode()).digest(16)
-        chunk_key, item_key = (
-            int.from_bytes(material[:8], "little"),
-            int.from_bytes(material[8:], "little"),
-        )
+        chunk_key, item_key = (int.from_bytes(material[:8], "little"), int.from_bytes(material[8:], "little"))
         chunks = permute(np.arange(len(self._first)), chunk_key)
         windows = -(-len(chunks) // self._window)
         # Windows of nearly equal size: a last window of a single chunk would hardly be shuffled.

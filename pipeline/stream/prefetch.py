@@ -7,6 +7,7 @@ exist: the one in use, one waiting, one in the making.
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -25,12 +26,15 @@ def prefetch(source: Iterator[T]) -> Generator[T]:
     """The values of `source`, in its order."""
     queue: Queue[T | _End] = Queue(maxsize=1)
     stop = threading.Event()
-    thread = threading.Thread(
-        target=_produce,
-        args=(source, queue, stop),
-        name="softlabels-prefetch",
-        daemon=True,
-    )
+    thread = threading.Thread(target=_produce, args=(source, queue, stop), name="softlabels-prefetch", daemon=True)
+
+    def end() -> None:
+        stop.set()
+        _drain(queue)  # a producer that waits for room finds it, then sees `stop`
+        if thread is not threading.current_thread():  # the garbage collector may run this anywhere
+            thread.join()
+
+    atexit.register(end)  # a generator that lives to the end of the program is closed when no module works any more
     thread.start()
     try:
         while not isinstance(value := queue.get(), _End):
@@ -39,10 +43,9 @@ def prefetch(source: Iterator[T]) -> Generator[T]:
         if value.error is not None:
             raise value.error
     finally:
-        stop.set()
-        _drain(queue)  # a producer that waits for room finds it, then sees `stop`
-        if thread is not threading.current_thread():  # the garbage collector may run this anywhere
-            thread.join()
+        if not stop.is_set():
+            end()
+            atexit.unregister(end)
 
 
 def _produce(source: Iterator[T], queue: Queue[T | _End], stop: threading.Event) -> None:

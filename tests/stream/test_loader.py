@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -237,7 +239,7 @@ def test_the_order_digest_tells_loaders_apart(make_store) -> None:
 
 
 def alive() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "softlabels-prefetch"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("softlabels")]
 
 
 @pytest.mark.parametrize("how", ["close", "drop", "never started", "to the end"])
@@ -282,3 +284,15 @@ def test_the_two_layouts_give_the_same_batches(make_store) -> None:
     ]
     pairs = zip(*(loader.epoch(1) for loader in loaders), strict=True)
     assert all(same(one, two) for one, two in pairs)
+
+
+def test_a_program_may_end_in_the_middle_of_an_epoch(make_store) -> None:
+    store = make_store(np.arange(500))
+    script = (
+        "import sys; import numpy as np; from pipeline.store import open_store; from pipeline.stream import Loader\n"
+        "from tests.stream.samples import rows_of\n"
+        "batches = Loader(rows_of(np.arange(500)), open_store(sys.argv[1]), batch_size=8, seed=0, window=1).epoch(0)\n"
+        "print(len(next(batches)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, store.path], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "8\n", "")

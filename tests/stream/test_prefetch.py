@@ -12,7 +12,7 @@ from pipeline.stream.prefetch import prefetch
 
 
 def alive() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "softlabels-prefetch"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("softlabels")]
 
 
 def test_values_come_in_order_and_the_thread_ends() -> None:
