@@ -15,6 +15,7 @@ import pytest
 from pipeline import errors
 from stages.__main__ import STAGES, main
 from stages.run import command
+from tests.stages import toy
 
 ROOT = Path(__file__).parent.parent.parent
 LOOP = """
@@ -113,3 +114,17 @@ def test_help_lists_every_stage_and_each_is_a_module(capsys: pytest.CaptureFixtu
 def test_an_unknown_stage_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train-studnet"]) == 2
     assert capsys.readouterr().err == "ConfigError: unknown stage 'train-studnet'; did you mean train-student?\n"
+
+
+@pytest.mark.parametrize(
+    "command", [["-m", "stages"], ["-c", "from stages.__main__ import main; raise SystemExit(main())"]]
+)
+def test_a_recipe_may_name_classes_of_the_current_folder(work: Path, command: list[str]) -> None:
+    (work / "mine.py").write_text("print('imported')")
+    toy.write_recipe(work / "recipe.yaml", student={"class_path": "mine.Net"})
+    toy.write_store(work / "store")
+    words = ["train-student", "--config=recipe.yaml", "--store=store"]
+    script = [sys.executable, "-P", *command] if command[0] == "-c" else [sys.executable, *command]
+    done = subprocess.run([*script, *words], cwd=work, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "imported\n")
+    assert "mine.Net not found: mine has no 'Net'" in done.stderr
