@@ -72,7 +72,7 @@ def dense_spec(
         classes=count,
         inputs=None if embed is None else _input_column(embed),
     )
-    chunk = rows_per_chunk or _chunk_rows(columns, rows_per_shard)
+    chunk = rows_per_chunk or _chunk_rows(columns, len(keys), rows_per_shard)
     spec = Spec(
         teacher=teacher,
         transfer_set=TransferSpec(
@@ -98,11 +98,13 @@ def prepared_by(function: str, arguments: dict[str, object], inputs: NDArray[np.
     )
 
 
-def _chunk_rows(columns: tuple[Column, ...], rows_per_shard: int | None) -> int:
-    """About `CHUNK_BYTES`, a power of two from 16 to 1,024 rows that divides the shard."""
+def _chunk_rows(columns: tuple[Column, ...], count: int, rows_per_shard: int | None) -> int:
+    """About `CHUNK_BYTES`, a power of two from 16 to 1,024 rows that divides the shard and is not twice the store."""
     rows = MAX_CHUNK_ROWS
     row_bytes = sum(column.row_bytes for column in columns if column.name != "input")
-    while rows > BLOCK_ROWS and (rows * row_bytes > CHUNK_BYTES or (rows_per_shard or rows) % rows):
+    while rows > BLOCK_ROWS and (
+        rows * row_bytes > CHUNK_BYTES or rows >= 2 * count or (rows_per_shard or rows) % rows != 0
+    ):
         rows //= 2
     return rows
 

@@ -1,0 +1,63 @@
+"""Models that tests use as teachers, good ones and ones with the faults that the teacher stage must notice."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Linear(nn.Module):
+    """z = W x."""
+
+    def __init__(self, features: int = 6, classes: int = 5) -> None:
+        super().__init__()
+        self.layer = nn.Linear(features, classes)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.layer(inputs)
+
+
+class Dropping(Linear):
+    """Drops out in evaluation mode too."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.layer(nn.functional.dropout(inputs, 0.3, training=True))
+
+
+class BatchStatistics(Linear):
+    """Normalises by the batch in evaluation mode too: the same batch twice gives the same, another batch does not."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.layer((inputs - inputs.mean(0)) / (inputs.std(0) + 1e-3))
+
+
+class NanAt(Linear):
+    """NaN for inputs whose first feature exceeds a bound."""
+
+    def __init__(self, features: int = 6, classes: int = 5, bound: float = 1e30) -> None:
+        super().__init__(features, classes)
+        self.bound = bound
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.where(inputs[:, :1] > self.bound, torch.nan, self.layer(inputs))
+
+
+class Slow(Linear):
+    """Takes its time, so that a test can stop it in the middle."""
+
+    def __init__(self, features: int = 6, classes: int = 5, seconds: float = 0.02) -> None:
+        super().__init__(features, classes)
+        self.seconds = seconds
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        import time
+
+        time.sleep(self.seconds)
+        return self.layer(inputs)
+
+
+class Pair(Linear):
+    """Gives a tuple, which is no logits."""
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return self.layer(inputs), inputs

@@ -1,0 +1,88 @@
+"""Batches to logits: evaluation mode, precision, fingerprints, and teachers that cannot be trusted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import ClassMismatch, LogitsError, TeacherError, WeightsError
+from pipeline.models import build_model
+from pipeline.teacher.config import TeacherConfig
+from pipeline.teacher.ensemble import load_ensemble
+from pipeline.transfer import TransferRows
+from tests.teacher.conftest import CLASSES, FEATURES, Teachers
+
+
+def test_logits_are_the_members_outputs_in_order(rows: TransferRows, teacher: Teachers) -> None:
+    config = teacher("Linear", "Linear")
+    ensemble = load_ensemble(config)
+    logits = ensemble.logits(rows.inputs[:9])
+    assert logits.shape == (9, 2, CLASSES)
+    for number, member in enumerate(config.members):
+        weight = {name: t.double() for name, t in build_model(member.model).state_dict().items()}
+        expected = torch.from_numpy(rows.inputs[:9]).double() @ weight["layer.weight"].T + weight["layer.bias"]
+        torch.testing.assert_close(logits[:, number].double(), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_models_run_in_evaluation_and_inference_mode(rows: TransferRows, teacher: Teachers) -> None:
+    ensemble = load_ensemble(teacher("Linear"))
+    seen = []
+    ensemble.models[0].register_forward_hook(
+        lambda module, _, output: seen.append((module.training, torch.is_inference_mode_enabled(), output.requires_grad))
+    )
+    ensemble.logits(rows.inputs[:4])
+    assert seen == [(False, True, False)]
+
+
+def test_lower_precision_is_really_used_and_recorded(rows: TransferRows, teacher: Teachers) -> None:
+    exact, rounded = (load_ensemble(replace(teacher("Linear"), precision=p)) for p in ("float32", "bfloat16"))
+    rounded.models = exact.models
+    apart = (exact.logits(rows.inputs) - rounded.logits(rows.inputs)).abs().max()
+    assert 1e-4 < apart < 0.1
+    assert rounded.spec.precision == "bfloat16"
+
+
+def test_the_weights_digest_follows_the_weights_not_the_file(teacher: Teachers) -> None:
+    one, other = teacher("Linear", "Linear").members
+    first, second = (load_ensemble(TeacherConfig(members=(m,), device="cpu")).spec.members[0].weights for m in (one, other))
+    again = load_ensemble(TeacherConfig(members=(one,), device="cpu")).spec.members[0].weights
+    assert first == again != second
+
+
+@pytest.mark.parametrize("fault", ["Dropping", "BatchStatistics"])
+def test_a_teacher_whose_rows_depend_on_their_batch_is_refused(fault: str, rows: TransferRows, teacher: Teachers) -> None:
+    ensemble = load_ensemble(teacher("Linear", fault))
+    with pytest.raises(TeacherError, match=rf"member 1 \(tests\.teacher\.models\.{fault}\) .* differ by"):
+        ensemble.check_sentinels(rows.inputs)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_sound_teacher_passes_the_sentinels(precision: str, rows: TransferRows, teacher: Teachers) -> None:
+    assert load_ensemble(teacher("Linear", "Linear", precision=precision)).check_sentinels(rows.inputs) == CLASSES
+
+
+def test_members_with_different_classes_are_refused(rows: TransferRows, teacher: Teachers) -> None:
+    members = (*teacher("Linear").members, *teacher("Linear", classes=7).members)
+    with pytest.raises(ClassMismatch, match="5 and 7 classes"):
+        load_ensemble(TeacherConfig(members=members, device="cpu")).logits(rows.inputs[:2])
+
+
+def test_outputs_that_are_no_logits_are_refused(rows: TransferRows, teacher: Teachers) -> None:
+    with pytest.raises(LogitsError, match="gives tuple for a batch of 2 rows"):
+        load_ensemble(teacher("Pair")).logits(rows.inputs[:2])
+
+
+def test_a_member_without_weights_is_refused(teacher: Teachers) -> None:
+    config = teacher("Linear")
+    bare = replace(config, members=(replace(config.members[0], weights=None),))
+    with pytest.raises(WeightsError, match=r"teacher.members\[0\] .* has no weights"):
+        load_ensemble(bare)
+
+
+def test_inputs_are_not_changed(rows: TransferRows, teacher: Teachers) -> None:
+    before = np.array(rows.inputs)
+    load_ensemble(teacher("Linear")).logits(rows.inputs[:FEATURES])
+    assert (rows.inputs == before).all()

@@ -1,0 +1,88 @@
+"""The shard loop: right values for the right rows, the same digest however it was interrupted, and its refusals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import Interrupted, LogitsError, UnsealedStore
+from pipeline.labels.ensemble import log_probs
+from pipeline.store import open_store
+from pipeline.teacher.ensemble import load_ensemble
+from pipeline.teacher.label import label_rows, shard_batches
+from pipeline.transfer import TransferRows
+from tests.teacher.conftest import ROWS, Teachers, writer_for
+
+
+@pytest.mark.parametrize("layout", ["zarr", "arrow"])
+@pytest.mark.parametrize("reduce", ["none", "geometric"])
+def test_every_row_gets_its_teachers_logits(
+    layout: str, reduce: str, tmp_path: Path, rows: TransferRows, teacher: Teachers
+) -> None:
+    ensemble = load_ensemble(teacher("Linear", "Linear", weights=(1.0, 3.0)))
+    with writer_for(tmp_path / "store", rows, ensemble, layout=layout, reduce=reduce, embed=rows.inputs) as writer:
+        label_rows(rows, ensemble, writer)
+    store = open_store(tmp_path / "store")
+    exact = ensemble.logits(rows.inputs).numpy()
+    expected = log_probs(exact, 2.0, "geometric", [1.0, 3.0])
+    assert np.abs(store.log_probs(range(ROWS), temperature=2.0, mean="geometric") - expected).max() < 2e-3
+    assert (store.column("content_key") == rows.keys).all()
+    assert (store.column("label") == rows.labels).all()
+    assert (store.column("input") == rows.inputs).all()
+    if reduce == "none":
+        assert np.abs(store.column("logits").astype(float) + store.column("shift")[..., None] - exact).max() < 5e-3
+
+
+def test_a_stopped_run_keeps_its_shards_and_ends_with_the_same_digest(
+    tmp_path: Path, rows: TransferRows, teacher: Teachers
+) -> None:
+    ensemble = load_ensemble(teacher("Linear", "Linear"))
+    with writer_for(tmp_path / "unbroken", rows, ensemble) as writer:
+        whole = label_rows(rows, ensemble, writer)
+    done = []
+    for allowed in (4, 5, 1, 100):  # batches until the stop; a shard takes 3
+        batches: list[int] = []
+        with writer_for(tmp_path / "store", rows, ensemble) as writer:
+            before = set(range(4)) - set(writer.pending)
+            stop = lambda seen=batches, allowed=allowed: len(seen) >= allowed  # noqa: E731
+            if allowed < 100:
+                with pytest.raises(Interrupted, match=r"of 4 shards left in .*store; run the same command again"):
+                    label_rows(rows, ensemble, writer, should_stop=stop, progress=batches.append)
+                assert before <= set(range(4)) - set(writer.pending)
+                done.append(4 - len(writer.pending))
+            else:
+                again = label_rows(rows, ensemble, writer, should_stop=stop, progress=batches.append)
+    assert done == [1, 2, 2]
+    assert (again.digest, again.content_digest) == (whole.digest, whole.content_digest)
+
+
+def test_nan_names_row_and_member_and_leaves_the_store_resumable(
+    tmp_path: Path, rows: TransferRows, teacher: Teachers
+) -> None:
+    bad = 100
+    inputs = np.array(rows.inputs)
+    inputs[bad, 0] = 50.0
+    poisoned = replace(rows, inputs=inputs)
+    ensemble = load_ensemble(teacher("NanAt", "NanAt", bound=1e30))
+    ensemble.models[1].bound = 10.0  # type: ignore[assignment]
+    with writer_for(tmp_path / "store", rows, ensemble) as writer:
+        with pytest.raises(LogitsError, match=rf"NaN \(row {bad}, member 1\)"):
+            label_rows(poisoned, ensemble, writer)
+        assert writer.pending == [2, 3]
+    with pytest.raises(UnsealedStore, match="2 of 4 shards"):
+        open_store(tmp_path / "store")
+    ensemble.models[1].bound = 1e30  # type: ignore[assignment]
+    with writer_for(tmp_path / "store", rows, ensemble) as writer:
+        label_rows(poisoned, ensemble, writer)
+    assert open_store(tmp_path / "store").rows == ROWS
+
+
+def test_batches_never_cross_shards(tmp_path: Path, rows: TransferRows, teacher: Teachers) -> None:
+    ensemble = load_ensemble(teacher("Linear"))
+    with writer_for(tmp_path / "store", rows, ensemble) as writer:
+        cut = [shard_batches(writer.spec, shard) for shard in range(4)]
+    assert cut[0] == [(0, 16), (16, 32), (32, 48)]
+    assert cut[3] == [(144, 150)]

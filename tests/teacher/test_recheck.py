@@ -1,0 +1,60 @@
+"""A store against the live teacher: sound stores pass, changed ones do not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import SpecMismatch, UnlabelledRows
+from pipeline.store import Store, open_store
+from pipeline.teacher.ensemble import Ensemble, load_ensemble
+from pipeline.teacher.label import label_rows
+from pipeline.teacher.recheck import compare_with_teacher
+from pipeline.transfer import TransferRows, array_keys
+from tests.teacher.conftest import ROWS, Teachers, writer_for
+
+
+@pytest.fixture(params=["none", "geometric"])
+def labelled(
+    request: pytest.FixtureRequest, tmp_path: Path, rows: TransferRows, teacher: Teachers
+) -> tuple[Store, Ensemble]:
+    ensemble = load_ensemble(teacher("Linear", "Linear"))
+    with writer_for(tmp_path / "store", rows, ensemble, reduce=request.param) as writer:
+        label_rows(rows, ensemble, writer)
+    return open_store(tmp_path / "store"), ensemble
+
+
+def test_a_sound_store_passes_wherever_its_rows_stand(
+    labelled: tuple[Store, Ensemble], rows: TransferRows, rng: np.random.Generator
+) -> None:
+    store, ensemble = labelled
+    order = rng.permutation(ROWS)
+    shuffled = replace(rows, inputs=rows.inputs[order], keys=rows.keys[order], labels=rows.labels[order])
+    found = compare_with_teacher(store, shuffled, ensemble, sample=ROWS)
+    assert found.sound
+    assert (found.rows, found.top1_agreement) == (ROWS, 1.0)
+    assert 0 < found.largest_logit < 0.01
+    assert found.kl_max < 1e-5
+
+
+def test_other_preprocessing_shows_as_a_deviation(labelled: tuple[Store, Ensemble], rows: TransferRows) -> None:
+    store, ensemble = labelled
+    found = compare_with_teacher(store, replace(rows, inputs=rows.inputs * 1.1), ensemble, sample=40)
+    assert not found.sound
+    assert found.largest_logit > found.allowed
+
+
+def test_other_weights_are_refused_by_their_digest(
+    labelled: tuple[Store, Ensemble], rows: TransferRows, teacher: Teachers
+) -> None:
+    with pytest.raises(SpecMismatch, match="are not those that made the store"):
+        compare_with_teacher(labelled[0], rows, load_ensemble(teacher("Linear", "Linear")))
+
+
+def test_another_transfer_set_is_refused(labelled: tuple[Store, Ensemble], rows: TransferRows) -> None:
+    other = np.array(rows.inputs) + 1
+    with pytest.raises(UnlabelledRows, match="sampled rows of the store are not in the transfer set"):
+        compare_with_teacher(labelled[0], replace(rows, inputs=other, keys=array_keys(other)), labelled[1])
