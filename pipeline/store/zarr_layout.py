@@ -69,8 +69,13 @@ class ZarrLayout:
 
     def metadata(self, spec: Spec, digest: str) -> dict[str, bytes]:
         attributes: dict[str, object] = {"softlabels": {"format": 1, "digest": digest, "read": READ_HINT}}
-        files = {f"{column.name}/zarr.json": pretty_json(_array(spec, column)) for column in spec.columns}
-        return {**files, "zarr.json": pretty_json(_group(attributes))}
+        arrays = {column.name: _array(spec, column) for column in spec.columns}
+        # Consolidated, so that a reader lists the arrays without looking at the files beside them (zarr warns of each).
+        consolidated = {"kind": "inline", "must_understand": False, "metadata": arrays}
+        group = {**_group(attributes), "consolidated_metadata": consolidated}
+        return {f"{name}/zarr.json": pretty_json(array) for name, array in arrays.items()} | {
+            "zarr.json": pretty_json(group)
+        }
 
     def root_metadata(self, splits: tuple[str, ...]) -> dict[str, bytes]:
         return {"zarr.json": pretty_json(_group({"softlabels": {"format": 1, "splits": list(splits)}}))}
