@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -68,7 +70,7 @@ def test_shards_add_up_to_one_pass(rng: np.random.Generator, monkeypatch: pytest
     stored = encode_dense(z).logits
     whole = table([measure_dense(z, stored)])
     cuts = [0, 1, 40, 90]
-    shards = [measure_dense(z[a:b], stored[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+    shards = [measure_dense(z[a:b], stored[a:b]) for a, b in itertools.pairwise(cuts)]
     merged = table(shards)
     monkeypatch.setattr(fidelity, "_BLOCK_BYTES", 8 * C * 7)  # blocks of seven distributions
     blocks = table([measure_dense(z, stored)])
