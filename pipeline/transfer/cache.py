@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -119,7 +119,7 @@ class NpyFile:
         self._kind: tuple[np.dtype[np.generic], tuple[int, ...]] | None = None
         self._hasher, self._size = blake3(), 0
         with system_errors("create", path):
-            self._file: BinaryIO = path.open("wb")
+            self._file = path.open("wb", buffering=0)
 
     def __enter__(self) -> Self:
         return self
@@ -151,14 +151,15 @@ class NpyFile:
         self._written += len(block)
 
     def _write(self, data: bytes | memoryview) -> None:
+        left = memoryview(data)
         with system_errors("write", self.path):
-            self._file.write(data)
+            while len(left):
+                left = left[self._file.write(left) :]
         self._hasher.update(data)
         self._size += len(data)
 
     def finish(self) -> FileRecord:
         """Flush to the disk; name, size and digest of the file."""
         with system_errors("flush", self.path):
-            self._file.flush()
             os.fsync(self._file.fileno())
         return {"name": self.path.name, "bytes": self._size, "blake3": self._hasher.hexdigest()}

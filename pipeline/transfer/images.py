@@ -14,7 +14,9 @@ import PIL.Image
 import PIL.ImageOps
 
 # Pillow is told which formats to try: some of its others start programs, or are parsers that hardly anybody exercises.
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "PPM", "TIFF", "AVIF", "JPEG2000")
+_WANTED = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM", "TIFF", "AVIF", "JPEG2000")
+PIL.Image.init()
+FORMATS = tuple(name for name in _WANTED if name in PIL.Image.OPEN)  # a build of Pillow may lack some
 LOSSLESS = ("PNG", "BMP", "GIF", "PPM")
 LOSSLESS_TIFF = ("raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate")
 _ORIENTATION = 0x0112  # EXIF tag
