@@ -5,7 +5,7 @@ The rows are those whose `inputs` (or content `keys`) the file holds beside its 
 recipe's transfer set (--config), in the same order::
 
     numpy.savez("forest.npz", probabilities=forest.predict_proba(X), inputs=X, labels=y)
-    softlabels import forest.npz --store=stores/forest/train --teacher=forest
+    softlabels import forest.npz --store=stores/forest/train --teacher_name=forest
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Import:
     outputs: str = ""  # npy, npz or Parquet file: logits or probabilities, (rows, classes) or (rows, members, classes)
     store: str = ""  # where the store goes: the folder of one split
     split: str = "train"  # the split that these rows are
-    teacher: str = "imported"  # how the teacher is named in the store
+    teacher_name: str = "imported"  # how the teacher is named in the store
     weights: tuple[float, ...] | None = None  # the members' shares in the mean; all alike by default
     column: str | None = None  # the array or column of outputs, when it is not called logits or probabilities
     probabilities: bool = False  # the outputs are probabilities
@@ -82,9 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     spec = dense_spec(
         teacher=TeacherSpec(
-            name=args.teacher,
+            name=args.teacher_name,
             precision=outputs.logits.dtype.name,
-            members=tuple(MemberSpec(model=args.teacher, weight=weight) for weight in weights),
+            members=tuple(MemberSpec(model=args.teacher_name, weight=weight) for weight in weights),
         ),
         name=args.transfer_name or rows.name,
         split=args.split,

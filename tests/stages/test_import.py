@@ -1,0 +1,110 @@
+"""import from the outside: outputs of a gradient-free ensemble and of other programs become stores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.store import open_store
+from pipeline.transfer import array_keys
+from tests.stages import toy
+
+main: Callable[[list[str]], int] = import_module("stages.import").main
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    exp = np.exp(logits - logits.max(-1, keepdims=True))
+    return exp / exp.sum(-1, keepdims=True)
+
+
+def test_a_forest_on_the_digits(work: Path) -> None:
+    ensemble = pytest.importorskip("sklearn.ensemble")
+    datasets = pytest.importorskip("sklearn.datasets")
+    digits = datasets.load_digits()
+    inputs, labels = digits.data.astype(np.float32), digits.target
+    forest = ensemble.RandomForestClassifier(30, random_state=0).fit(inputs[:900], labels[:900])
+    probabilities = forest.predict_proba(inputs[900:])
+    np.savez("forest.npz", probabilities=probabilities, inputs=inputs[900:], labels=labels[900:])
+    assert main(["forest.npz", "forest", "--teacher_name=forest", "--inputs=embed", "--classes=0,1,2,3,4,5,6,7,8,9"]) == 0
+    store = open_store("forest")
+    assert store.class_names == tuple("0123456789")
+    assert (probabilities == 0).any()  # classes without a vote stay impossible
+    stored = np.exp(store.log_probs(range(store.rows), temperature=1.0))
+    assert np.abs(stored - probabilities).max() < 5e-4
+    assert ((stored == 0) == (probabilities == 0)).all()
+    assert (store.column("label") == labels[900:]).all()
+    assert (store.column("input") == inputs[900:]).all()
+    assert (store.find(array_keys(inputs[900:905])) == np.arange(5)).all()
+
+
+@pytest.mark.parametrize("layout", ["zarr", "arrow"])
+@pytest.mark.parametrize("kind", ["npz", "npy", "parquet", "list"])
+def test_every_kind_of_file_gives_the_same_labels(
+    kind: str, layout: str, work: Path, rng: np.random.Generator
+) -> None:
+    """Rows are those of a recipe's transfer set, in order, where the file does not say."""
+    logits = rng.normal(size=(160, 3, 5)).astype(np.float32) * 4
+    path = f"outputs.{'parquet' if kind == 'list' else kind}"
+    if kind == "npz":
+        np.savez(path, logits=logits)
+    elif kind == "npy":
+        np.save(path, logits)
+    else:
+        flat = pa.array(logits.reshape(-1))
+        fixed = pa.FixedSizeListArray.from_arrays(pa.FixedSizeListArray.from_arrays(flat, 5), 3)
+        column = fixed if kind == "parquet" else pa.array(logits.tolist(), pa.list_(pa.list_(pa.float32())))
+        pq.write_table(pa.table({"logits": column}), path)
+    toy.write_recipe(Path("recipe.yaml"))
+    words = [path, "store", "--config=recipe.yaml", "--weights=1,2,3", f"--layout={layout}"]
+    assert main(words) == 0
+    store = open_store("store")
+    assert np.abs(store.column("logits").astype(float) + store.column("shift")[..., None] - logits).max() < 0.02
+    assert (store.column("label") == toy.points("train")["label"]).all()
+    assert store.member_weights.tolist() == [1 / 6, 2 / 6, 3 / 6]
+    assert store.class_names == tuple(toy.NAMES)
+    assert store.spec.transfer_set.name == "points"
+    assert main(words) == 0  # again: it is sealed, nothing happens
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words", "message"),
+    [
+        ({"probabilities": np.full((4, 5), 0.3)}, [], "row 0, member 0 is no distribution: its values lie between 0.3 and"),
+        ({"probabilities": np.array([[0.5, 0.5], [1.5, -0.5]])}, [], "row 1, member 0 is no distribution"),
+        ({"logits": np.full((4, 5), np.nan)}, [], "logits are NaN (row 0, member 0)"),
+        ({"logits": np.ones((4, 5), int)}, [], "logits in outputs.npz is int64 of shape (4, 5); give an array of shape"),
+        ({"logits": np.ones((4, 5)), "labels": np.array([0, 1, 2, 9])}, [], "row 3 has the hard label 9, outside"),
+        ({"logits": np.ones((4, 5)), "labels": np.zeros(3, int)}, [], "labels in outputs.npz has (3,) for 4 rows"),
+        ({"logits": np.ones((4, 5))}, ["--classes=a,b"], "the outputs have 5 classes and there are 2 class names"),
+        ({"logits": np.ones((4, 5))}, ["--weights=1,2"], "1 members need 1 finite weights"),
+        ({"other": np.ones((4, 5)), "more": np.ones(4)}, [], "outputs.npz has other, more, inputs, no logits or"),
+    ],
+)
+def test_outputs_that_are_none(
+    arrays: dict[str, np.ndarray], words: list[str], message: str, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez("outputs.npz", **arrays, inputs=np.arange(8.0).reshape(4, 2))
+    assert main(["outputs.npz", "store", *words]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+    assert not Path("store/manifest.json").exists()
+
+
+def test_a_pickle_is_not_opened(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save("outputs.npy", np.array([{"a": 1}], dtype=object))
+    assert main(["outputs.npy", "store"]) == 2
+    assert "cannot be read: Object arrays cannot be loaded" in capsys.readouterr().err
+
+
+def test_rows_that_do_not_count_up_to_the_transfer_set(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toy.write_recipe(Path("recipe.yaml"))
+    np.save("outputs.npy", np.ones((7, 5)))
+    assert main(["outputs.npy", "store", "--config=recipe.yaml"]) == 2
+    assert "has 7 rows of outputs and the train split of points 160" in capsys.readouterr().err
