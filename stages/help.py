@@ -46,7 +46,7 @@ def field_help(cls: type) -> dict[str, str]:
 
 def _entry(flag: str, key: Key) -> list[str]:
     entry = f"  --{flag}" if key.hint is bool and not key.default else f"  --{flag}=<{type_name(key.hint)}>"
-    text = field_help(key.owner).get(key.name.rpartition(".")[2], "")
+    text = _text(key)
     if is_mapping(key.hint):
         text += f" (one entry: --{flag}.KEY=VALUE)"
     if key.default is MISSING:
@@ -55,3 +55,10 @@ def _entry(flag: str, key: Key) -> list[str]:
         text += f" (default: {shown(key.default)})"
     indent = " " * 6
     return [entry, *textwrap.wrap(text.strip(), WIDTH, initial_indent=indent, subsequent_indent=indent)]
+
+
+def _text(key: Key) -> str:
+    """What is said of the key's own field, or for a `class_path` of the object that it belongs to."""
+    own, *above = reversed(list(zip(key.name.split("."), key.owners, strict=True)))
+    places = [own, *(above[:1] if own[0] == "class_path" else [])]
+    return next((text for name, owner in places if (text := field_help(owner).get(name, ""))), "")

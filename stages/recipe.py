@@ -61,7 +61,7 @@ def parse(
     known = schema.keys(cls)
     takes_recipe = any(field.name in SECTIONS for field in fields(cls))  # type: ignore[arg-type]  # T is a dataclass
     if takes_recipe:
-        known["config"] = Key("config", str, DEFAULT, _Config)
+        known["config"] = Key("config", str, DEFAULT, (_Config,))
     if "-h" in words or "--help" in words:
         names = {_flag(name, flat): key for name, key in known.items()}
         print(help_text(names, stage=stage, doc=doc or "", sections=SECTIONS, positional=positional))

@@ -30,12 +30,14 @@ _FAILED = re.compile(r'Parser key "([^"]+)"')
 
 @dataclass(frozen=True)
 class Key:
-    """One leaf: its dotted name, its type, its default (MISSING: must be given), the dataclass that it stands in."""
+    """One leaf: its dotted name, its type, its default (MISSING: must be given), the dataclasses that it stands in, the
+    outermost first.
+    """
 
     name: str
     hint: object
     default: object
-    owner: type
+    owners: tuple[type, ...]
 
 
 def typed(cls: type[T], mapping: object, *, where: str) -> T:
@@ -43,17 +45,21 @@ def typed(cls: type[T], mapping: object, *, where: str) -> T:
     return build(cls, check(keys(cls), flatten(cls, mapping, where=where), where=where), where=where)
 
 
-def keys(cls: type, prefix: str = "", base: object = None) -> dict[str, Key]:
+def keys(cls: type, prefix: str = "", base: object = None, owners: tuple[type, ...] = ()) -> dict[str, Key]:
     """The leaves of the dataclass `cls` by dotted name; `base` is an instance whose values are the defaults."""
     hints, found = typing.get_type_hints(cls), {}
+    owners = (*owners, cls)
     for field in fields(cls):
         name, hint = prefix + field.name, hints[field.name]
         default = _default(field, base)
         inner = _nested(hint)
         if inner is None:
-            found[name] = Key(name, hint, default, cls)
-        else:
-            found |= keys(inner, f"{name}.", default if is_dataclass(default) else None)
+            found[name] = Key(name, hint, default, owners)
+            continue
+        below = keys(inner, f"{name}.", default if is_dataclass(default) else None, owners)
+        if default is None:  # nothing has to be given of a section that may be left out
+            below = {key: replace(leaf, default=_or_none(leaf.default)) for key, leaf in below.items()}
+        found |= below
     return found
 
 
@@ -201,6 +207,10 @@ def _default(field: Field[object], base: object) -> object:
     if field.default_factory is not MISSING:
         return field.default_factory()
     return field.default
+
+
+def _or_none(default: object) -> object:
+    return None if default is MISSING else default
 
 
 def _names(cls: type) -> str:

@@ -38,6 +38,7 @@ class StudentTraining(TrainingConfig):
 
     Attributes:
         seeds: one student of each kind for every seed.
+        seed: not used here: see seeds.
         baseline: train the same student with hard labels only as well, on the same rows in the same order.
     """
 
@@ -64,7 +65,7 @@ class StudentTraining(TrainingConfig):
 class TrainStudent:
     """Arguments of train-student."""
 
-    student: ModelConfig
+    student: ModelConfig  # class of the student, a torch.nn.Module that gives one logit a class
     training: StudentTraining = field(default_factory=StudentTraining)
     name: str = "student"
     transfer_set: TransferSetConfig | None = None

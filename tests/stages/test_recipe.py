@@ -217,6 +217,9 @@ def test_help_is_enough_to_use_the_command(tmp_path: Path, capsys: pytest.Captur
         "  --store=<text>\n      the folder that is read (default: somewhere)",
         "  --json\n      print JSON (default: false)",
         "  --seeds=<list of whole numbers>\n      (default: 0,1)",
+        "  --optimizer.class_path=<text>\n      what steps. (default: torch.optim.AdamW)",
+        "  --student.class_path=<text>\n      (required)",
+        "  --transfer_set.factory.class_path=<text>\n  --",
         "  --config=<text>\n      the recipe: a YAML file, or the name of a built-in one (default: digits)",
     ):
         assert line in text
