@@ -5,6 +5,7 @@ Names are loaded when they are first used, so that reading a store imports no to
     open_store         a sealed store: columns, rows by content key, distributions at any temperature
     StoreWriter        fill a store from any outputs; dense_spec says what it will hold, array_keys gives its rows' keys
     load_transfer_set  the transfer set's rows, hashed and prepared
+    EmbeddedRows       the rows of a store that holds its inputs itself
     Loader             batches of inputs, hard labels and SoftLabels; SoftLabelDataset is the same for torch's DataLoader
     SoftLabels         stored outputs in torch: log-probabilities at a temperature, by three means
     distillation_loss  the loss on them
@@ -18,6 +19,7 @@ from __future__ import annotations
 import importlib
 
 _HOMES = {
+    "EmbeddedRows": "pipeline.stream",
     "Loader": "pipeline.stream",
     "SoftLabelDataset": "pipeline.stream",
     "SoftLabels": "pipeline.labels.soft",

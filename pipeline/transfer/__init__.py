@@ -5,7 +5,7 @@ config -> `source` opens a split -> `decode` and `images` give values -> `keys` 
 """
 
 from pipeline.transfer.config import TransferSetConfig
-from pipeline.transfer.keys import array_keys, keys_digest
+from pipeline.transfer.keys import array_keys
 from pipeline.transfer.rows import TransferRows, load_transfer_set
 
-__all__ = ["TransferRows", "TransferSetConfig", "array_keys", "keys_digest", "load_transfer_set"]
+__all__ = ["TransferRows", "TransferSetConfig", "array_keys", "load_transfer_set"]

@@ -27,7 +27,6 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from blake3 import blake3
 from xxhash import xxh3_128_digest
 
 from pipeline.errors import TransferSetError
@@ -67,11 +66,6 @@ def id_keys(column: pa.ChunkedArray, *, name: str, start: int) -> Bytes:
     if not is_text(array.type) and not pa.types.is_integer(array.type):
         raise TransferSetError(f"id column {name!r} has type {array.type}", remedy="ids are text or integers")
     return _digests([str(value).encode() for value in array.to_pylist()])
-
-
-def keys_digest(keys: Bytes) -> str:
-    """blake3 (hex) over keys (R, 16) uint8 in row order: which rows, in which order."""
-    return blake3(np.ascontiguousarray(keys).data).hexdigest()
 
 
 def _digests(messages: Bytes | Sequence[bytes | memoryview]) -> Bytes:

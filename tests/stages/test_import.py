@@ -31,7 +31,9 @@ def test_a_forest_on_the_digits(work: Path) -> None:
     forest = ensemble.RandomForestClassifier(30, random_state=0).fit(inputs[:900], labels[:900])
     probabilities = forest.predict_proba(inputs[900:])
     np.savez("forest.npz", probabilities=probabilities, inputs=inputs[900:], labels=labels[900:])
-    assert main(["forest.npz", "forest", "--teacher_name=forest", "--inputs=embed", "--classes=0,1,2,3,4,5,6,7,8,9"]) == 0
+    assert (
+        main(["forest.npz", "forest", "--teacher_name=forest", "--inputs=embed", "--classes=0,1,2,3,4,5,6,7,8,9"]) == 0
+    )
     store = open_store("forest")
     assert store.class_names == tuple("0123456789")
     assert (probabilities == 0).any()  # classes without a vote stay impossible
@@ -45,9 +47,7 @@ def test_a_forest_on_the_digits(work: Path) -> None:
 
 @pytest.mark.parametrize("layout", ["zarr", "arrow"])
 @pytest.mark.parametrize("kind", ["npz", "npy", "parquet", "list"])
-def test_every_kind_of_file_gives_the_same_labels(
-    kind: str, layout: str, work: Path, rng: np.random.Generator
-) -> None:
+def test_every_kind_of_file_gives_the_same_labels(kind: str, layout: str, work: Path, rng: np.random.Generator) -> None:
     """Rows are those of a recipe's transfer set, in order, where the file does not say."""
     logits = rng.normal(size=(160, 3, 5)).astype(np.float32) * 4
     path = f"outputs.{'parquet' if kind == 'list' else kind}"
@@ -75,10 +75,18 @@ def test_every_kind_of_file_gives_the_same_labels(
 @pytest.mark.parametrize(
     ("arrays", "words", "message"),
     [
-        ({"probabilities": np.full((4, 5), 0.3)}, [], "row 0, member 0 is no distribution: its values lie between 0.3 and"),
+        (
+            {"probabilities": np.full((4, 5), 0.3)},
+            [],
+            "row 0, member 0 is no distribution: its values lie between 0.3 and",
+        ),
         ({"probabilities": np.array([[0.5, 0.5], [1.5, -0.5]])}, [], "row 1, member 0 is no distribution"),
         ({"logits": np.full((4, 5), np.nan)}, [], "logits are NaN (row 0, member 0)"),
-        ({"logits": np.ones((4, 5), int)}, [], "logits in outputs.npz is int64 of shape (4, 5); give an array of shape"),
+        (
+            {"logits": np.ones((4, 5), int)},
+            [],
+            "logits in outputs.npz is int64 of shape (4, 5); give an array of shape",
+        ),
         ({"logits": np.ones((4, 5)), "labels": np.array([0, 1, 2, 9])}, [], "row 3 has the hard label 9, outside"),
         ({"logits": np.ones((4, 5)), "labels": np.zeros(3, int)}, [], "labels in outputs.npz has (3,) for 4 rows"),
         ({"logits": np.ones((4, 5))}, ["--classes=a,b"], "the outputs have 5 classes and there are 2 class names"),

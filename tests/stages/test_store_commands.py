@@ -80,7 +80,9 @@ def test_verify_against_the_live_teacher(work: Path, capsys: pytest.CaptureFixtu
     assert verify.main(["store", "--against_teacher=recipe.yaml"]) == 0
     assert "against the live teacher: largest deviation of a logit " in capsys.readouterr().out
     text = Path("recipe.yaml").read_text()
-    Path("recipe.yaml").write_text(text.replace("tests.stages.toy.points", "tests.stages.toy.points\n    init_args: {noise: 2}"))
+    Path("recipe.yaml").write_text(
+        text.replace("tests.stages.toy.points", "tests.stages.toy.points\n    init_args: {noise: 2}")
+    )
     assert verify.main(["store", "--against_teacher=recipe.yaml"]) == 2
     assert "UnlabelledRows: " in one_line(capsys)
 

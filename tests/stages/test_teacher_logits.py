@@ -1,4 +1,4 @@
-"""teacher-logits from the outside: what it stores and says, how it survives being stopped, killed and starved, what it refuses."""
+"""teacher-logits from the outside: what it stores and says, how it survives stops, kills and a full disk, what it refuses."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def test_every_split_is_stored_and_described(layout: str, work: Path, capsys: py
     assert "pair: 2 members in float32, 5 classes; points: test 80, train 160, validation 40 rows" in out
     assert "to write: 10 of 10 shards, " in out
     assert "test: first shard at " in out
-    assert out.splitlines()[-1].startswith("sealed: store (look: softlabels info store; train: softlabels train-student")
+    assert out.splitlines()[-1].startswith(
+        "sealed: store (look: softlabels info store; train: softlabels train-student"
+    )
 
     assert info.main(["store", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
@@ -120,7 +122,7 @@ def test_other_weights_are_another_specification(work: Path, capsys: pytest.Capt
 
 def _child(words: list[str]) -> None:
     torch.set_num_threads(1)
-    with open(os.devnull, "w") as nowhere:
+    with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
     os._exit(teacher_logits.main(words))
@@ -181,7 +183,9 @@ def test_a_full_disk_keeps_the_store_resumable(layout: str, work: Path, softlabe
     """A file size limit stands for the disk; the file that exceeds it is a shard's."""
     recipe = {"labels": {"layout": layout, "inputs": "embed", "rows_per_shard": 96, "rows_per_chunk": 96}}
     assert label("unbroken", **recipe) == 0
-    whole = max(path.stat().st_size for path in Path("unbroken").rglob("*") if path.is_file() and path.suffix != ".json")
+    whole = max(
+        path.stat().st_size for path in Path("unbroken").rglob("*") if path.is_file() and path.suffix != ".json"
+    )
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (whole - 1, before[1]))
     try:
@@ -204,7 +208,9 @@ def test_it_does_not_begin_where_the_disk_cannot_hold_the_store(
     usage = shutil.disk_usage(work)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     assert label("store") == 75
-    assert "bytes and the disk has 1,000 free; make room, or give a store path on another disk" in capsys.readouterr().err
+    assert (
+        "bytes and the disk has 1,000 free; make room, or give a store path on another disk" in capsys.readouterr().err
+    )
     assert not list(Path("store").glob("*/commits/*"))
 
 
@@ -212,7 +218,12 @@ def test_it_does_not_begin_where_the_disk_cannot_hold_the_store(
     ("words", "recipe", "code", "message"),
     [
         (["--store=recipe.yaml"], {}, 2, "StorePathError: recipe.yaml is a file; a store is a folder"),
-        (["--store=full"], {}, 2, "StorePathError: full holds other files (thesis.tex); give the path of a store or of"),
+        (
+            ["--store=full"],
+            {},
+            2,
+            "StorePathError: full holds other files (thesis.tex); give the path of a store or of",
+        ),
         ([], {"model": "NanAt", "words": ["--teacher.members=[]"]}, 2, "ConfigError: "),
         ([], {"model": "BatchStatistics"}, 2, "TeacherError: member 0 (tests.teacher.models.BatchStatistics)"),
         ([], {"labels": {"rows_per_chunk": 24}}, 2, "multiple of 16"),

@@ -35,7 +35,9 @@ def rows(rng: np.random.Generator) -> TransferRows:
 def teacher(tmp_path: Path, rng: np.random.Generator) -> Teachers:
     """Makes a teacher of the named model classes, each with fresh random weights."""
 
-    def make(*names: str, precision: str = "float32", weights: tuple[float, ...] = (), **init_args: object) -> TeacherConfig:
+    def make(
+        *names: str, precision: str = "float32", weights: tuple[float, ...] = (), **init_args: object
+    ) -> TeacherConfig:
         members = []
         for number, name in enumerate(names):
             torch.manual_seed(int(rng.integers(1 << 31)))

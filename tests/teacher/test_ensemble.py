@@ -31,7 +31,9 @@ def test_models_run_in_evaluation_and_inference_mode(rows: TransferRows, teacher
     ensemble = load_ensemble(teacher("Linear"))
     seen = []
     ensemble.models[0].register_forward_hook(
-        lambda module, _, output: seen.append((module.training, torch.is_inference_mode_enabled(), output.requires_grad))
+        lambda module, _, output: seen.append(
+            (module.training, torch.is_inference_mode_enabled(), output.requires_grad)
+        )
     )
     ensemble.logits(rows.inputs[:4])
     assert seen == [(False, True, False)]
@@ -47,13 +49,17 @@ def test_lower_precision_is_really_used_and_recorded(rows: TransferRows, teacher
 
 def test_the_weights_digest_follows_the_weights_not_the_file(teacher: Teachers) -> None:
     one, other = teacher("Linear", "Linear").members
-    first, second = (load_ensemble(TeacherConfig(members=(m,), device="cpu")).spec.members[0].weights for m in (one, other))
+    first, second = (
+        load_ensemble(TeacherConfig(members=(m,), device="cpu")).spec.members[0].weights for m in (one, other)
+    )
     again = load_ensemble(TeacherConfig(members=(one,), device="cpu")).spec.members[0].weights
     assert first == again != second
 
 
 @pytest.mark.parametrize("fault", ["Dropping", "BatchStatistics"])
-def test_a_teacher_whose_rows_depend_on_their_batch_is_refused(fault: str, rows: TransferRows, teacher: Teachers) -> None:
+def test_a_teacher_whose_rows_depend_on_their_batch_is_refused(
+    fault: str, rows: TransferRows, teacher: Teachers
+) -> None:
     ensemble = load_ensemble(teacher("Linear", fault))
     with pytest.raises(TeacherError, match=rf"member 1 \(tests\.teacher\.models\.{fault}\) .* differ by"):
         ensemble.check_sentinels(rows.inputs)

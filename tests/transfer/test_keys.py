@@ -8,11 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import xxhash
-from blake3 import blake3
 
 from pipeline.errors import TransferSetError
 from pipeline.transfer.decode import Decoded, decode
-from pipeline.transfer.keys import content_keys, id_keys, keys_digest
+from pipeline.transfer.keys import content_keys, id_keys
 
 
 def hashed(*messages: bytes) -> np.ndarray:
@@ -114,9 +113,3 @@ def test_ids_count_as_text() -> None:
 def test_ids_that_are_none_are_refused(array: pa.Array, words: str) -> None:
     with pytest.raises(TransferSetError, match=words):
         id_keys(pa.chunked_array([array]), name="id", start=10)
-
-
-def test_the_digest_of_keys_depends_on_rows_and_order(rng: np.random.Generator) -> None:
-    keys = rng.integers(0, 256, (5, 16)).astype(np.uint8)
-    assert keys_digest(keys) == blake3(keys.tobytes()).hexdigest()
-    assert keys_digest(keys[::-1]) == blake3(keys[::-1].tobytes()).hexdigest() != keys_digest(keys)
