@@ -1,0 +1,184 @@
+"""What an opened store answers, and how it refuses."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import ConfigError, MeanUnavailable, StorePathError, UnsealedStore, UserError
+from pipeline.labels.dense import encode_dense
+from pipeline.store import StoreWriter, open_store, store_splits
+from pipeline.store.chunks import ChunkReader
+from tests.store.samples import KINDS, Sample, fill, make_spec, sample, write_store
+
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+
+def softmax(z: np.ndarray) -> np.ndarray:
+    parts = np.exp(z - z.max(axis=-1, keepdims=True))
+    return np.asarray(parts / parts.sum(axis=-1, keepdims=True))
+
+
+@kinds
+def test_rows_in_any_order(tmp_path: Path, rng: np.random.Generator, kind: str) -> None:
+    data = sample(rng, 100)
+    store = write_store(tmp_path / "store", data, make_spec(data, kind))
+    expected = data.stored()
+    for rows in (rng.integers(0, 100, 300), np.array([99]), np.array([], np.int64), rng.permutation(100)):
+        for name in store.columns:
+            found = store.gather(name, rows)
+            assert found.dtype == expected[name].dtype
+            assert found.tobytes() == expected[name][rows].tobytes()
+    for wrong in ([100], [-1], [3, 1000]):
+        with pytest.raises(UserError, match="of a store of 100; ask for its rows"):
+            store.gather("label", wrong)
+
+
+@kinds
+def test_keys_lead_to_their_first_row(tmp_path: Path, rng: np.random.Generator, kind: str) -> None:
+    data = sample(rng, 120)
+    data.keys[60:] = data.keys[rng.integers(0, 60, 60)]
+    data.keys[10] = data.keys[110]
+    data.keys[20, 8:] = data.keys[30, 8:]  # keys that share one half are other keys
+    data.keys[21, :8] = data.keys[31, :8]
+    data.keys[22, :8] = data.keys[31, :8]
+    store = write_store(tmp_path / "store", data, make_spec(data, kind, embed=False))
+    first: dict[bytes, int] = {}
+    for row, key in enumerate(data.keys):
+        first.setdefault(key.tobytes(), row)
+    strangers = rng.integers(0, 256, (20, 16), np.uint8)
+    strangers[:5, :8] = data.keys[31, :8]
+    asked = np.concatenate([data.keys, strangers])[rng.permutation(140)]
+    found = store.find(asked)
+    assert found.dtype == np.int64
+    assert found.tolist() == [first.get(key.tobytes(), -1) for key in asked]
+    assert store.find(np.zeros((0, 16), np.uint8)).tolist() == []
+    edges = np.array([[0] * 16, [255] * 16], np.uint8)
+    assert store.find(edges).tolist() == [first.get(key.tobytes(), -1) for key in edges]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 4.0, 20.0])
+@kinds
+def test_distributions_of_rows(tmp_path: Path, rng: np.random.Generator, kind: str, temperature: float) -> None:
+    data = sample(rng, 60, members=3)
+    data.logits[~np.isfinite(data.logits)] = -30
+    store = write_store(tmp_path / "store", data, make_spec(data, kind, weights=[1, 0, 3]))
+    assert store.member_weights.tolist() == [0.25, 0, 0.75]
+    rows = rng.integers(0, 60, 25)
+    z = encode_dense(data.logits).logits[rows].astype(np.float64)
+    arithmetic = 0.25 * softmax(z[:, 0] / temperature) + 0.75 * softmax(z[:, 2] / temperature)
+    geometric = softmax((0.25 * z[:, 0] + 0.75 * z[:, 2]) / temperature)
+    tempered = softmax(np.log(0.25 * softmax(z[:, 0]) + 0.75 * softmax(z[:, 2])) / temperature)
+    for mean, expected in [("arithmetic", arithmetic), ("geometric", geometric), ("tempered", tempered)]:
+        log_p = store.log_probs(rows, temperature=temperature, mean=mean)
+        assert log_p.shape == (25, 7)
+        assert np.allclose(np.exp(log_p), expected, rtol=1e-12)
+    other = store.log_probs(rows, temperature=temperature, weights=[0, 2, 0])
+    assert np.allclose(np.exp(other), softmax(z[:, 1] / temperature), rtol=1e-12)
+    with pytest.raises(ConfigError, match="3 members need 3 finite weights"):
+        store.log_probs(rows, temperature=temperature, weights=[1, 1])
+
+
+def test_reduced_stores_refuse_what_they_cannot_give(tmp_path: Path, rng: np.random.Generator) -> None:
+    data = sample(rng, 20)
+    store = write_store(tmp_path / "store", data, make_spec(data, reduce="geometric"))
+    assert store.log_probs([0], temperature=2.0, mean="geometric").shape == (1, 7)
+    for mean in ("arithmetic", "tempered"):
+        with pytest.raises(MeanUnavailable, match=f"cannot give the {mean} mean"):
+            store.log_probs([0], temperature=2.0, mean=mean)
+
+
+@kinds
+def test_threads_share_a_store(
+    tmp_path: Path, rng: np.random.Generator, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More shards than files may be open, read by several threads at once."""
+    monkeypatch.setattr("pipeline.store.chunks.MAX_OPEN_FILES", 2)
+    data = sample(rng, 160)
+    store = write_store(tmp_path / "store", data, make_spec(data, kind, rows_per_shard=16))
+    expected, wrong = data.stored()["logits"], []
+
+    def read(seed: int) -> None:
+        own = np.random.default_rng(seed)
+        for _ in range(15):
+            rows = own.integers(0, 160, 20)
+            try:
+                if store.gather("logits", rows).tobytes() != expected[rows].tobytes():
+                    wrong.append(seed)
+            except Exception as error:
+                wrong.append(error)
+
+    threads = [threading.Thread(target=read, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_reader_can_be_sent_to_another_process(tmp_path: Path, rng: np.random.Generator) -> None:
+    data = sample(rng, 40)
+    store = write_store(tmp_path / "store", data, make_spec(data))
+    store.column("label")
+    again = pickle.loads(pickle.dumps(store))  # by multiprocessing; stores themselves hold no pickle
+    assert again.column("logits").tobytes() == data.stored()["logits"].tobytes()
+
+
+@pytest.mark.parametrize(("check", "hashes"), [("first", 1), ("always", 3), ("never", 0)])
+def test_how_often_a_chunk_is_checked(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, check: str, hashes: int
+) -> None:
+    data = sample(rng, 40)
+    path = write_store(tmp_path / "store", data, make_spec(data)).path
+    store = open_store(path, check=check)  # type: ignore[arg-type]
+    store.read_chunk("label", 1)  # the shard's record is read
+    checks: list[bool] = []
+    read = ChunkReader.read
+
+    def counting(self: ChunkReader, *args: object, check: bool = True) -> object:
+        checks.append(check)
+        return read(self, *args, check=check)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ChunkReader, "read", counting)
+    for _ in range(3):
+        store.read_chunk("logits", 2)
+    assert sum(checks) == hashes
+    with pytest.raises(UserError, match="choose first, always or never"):
+        open_store(path, check="sometimes")  # type: ignore[arg-type]
+
+
+def unfinished(path: Path, data: Sample) -> None:
+    with StoreWriter(path, make_spec(data)) as writer:
+        fill(writer, data, [0])
+
+
+def test_paths_that_hold_no_sealed_store(tmp_path: Path, rng: np.random.Generator) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StorePathError, match="file is a file; a store is a folder"):
+        open_store(tmp_path / "file")
+    with pytest.raises(StorePathError, match="folder holds no store"):
+        open_store(tmp_path / "folder")
+    with pytest.raises(StorePathError, match="nowhere does not exist"):
+        open_store(tmp_path / "nowhere")
+    unfinished(tmp_path / "begun", sample(rng, 100))
+    with pytest.raises(
+        UnsealedStore, match=r"1 of 3 shards are committed and it has no manifest.json; run the command"
+    ):
+        open_store(tmp_path / "begun")
+
+
+def test_a_root_of_splits_asks_which(tmp_path: Path, rng: np.random.Generator) -> None:
+    for split in ("train", "test"):
+        data = sample(rng, 20)
+        write_store(tmp_path / split, data, make_spec(data, split=split))
+    with pytest.raises(StorePathError, match="holds the splits test, train; choose one"):
+        open_store(tmp_path)
+    with pytest.raises(StorePathError, match="has no split 'val'; choose one of test, train"):
+        open_store(tmp_path, split="val")
+    assert open_store(tmp_path, split="test").spec.transfer_set.split == "test"
+    assert list(store_splits(tmp_path / "test")) == ["test"]
