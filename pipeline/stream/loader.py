@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pipeline.transfer import TransferRows
 
 CHUNK_WITHOUT_STORE = 512  # rows that stay together in the shuffle where no store says how labels are cut
-READERS = 2  # threads that read and check chunks; two give twice the rows of one, more give no more
+READERS = 2  # threads that read and check chunks; on two cores a third brought nothing
 
 
 @dataclass(frozen=True)

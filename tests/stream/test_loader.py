@@ -83,6 +83,11 @@ def test_epochs_and_seeds_differ_and_a_second_loader_agrees(make_store) -> None:
     assert order(1, 5) == order(1, 5)
 
 
+def test_the_order_of_one_fixed_run_never_changes() -> None:
+    (batch,) = Loader(rows_of(np.arange(24)), None, batch_size=24, seed=3).epoch(2)
+    assert batch.rows.tolist() == [9, 1, 21, 12, 0, 14, 17, 10, 18, 7, 20, 11, 22, 6, 19, 23, 2, 3, 4, 13, 8, 15, 5, 16]
+
+
 def test_dtypes_and_shapes(make_store) -> None:
     batch = next(Loader(rows_of(np.arange(50)), make_store(np.arange(50)), batch_size=8, seed=0).epoch(0))
     assert batch.inputs.shape == (8, 2, 3)
