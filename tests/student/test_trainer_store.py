@@ -1,0 +1,67 @@
+"""The trainer on a real store through the real loader: stopped in the middle of an epoch and gone on, it ends alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pipeline.errors import Interrupted, SpecMismatch
+from pipeline.models.mlp import MLP
+from pipeline.store import Store
+from pipeline.stream import Loader
+from pipeline.student.config import TrainingConfig
+from pipeline.student.metrics import evaluate_student, evaluate_teacher
+from pipeline.student.seeding import seed_everything
+from pipeline.student.split import labelled_rows, validation_rows
+from pipeline.student.trainer import Trainer
+from tests.stream.samples import CLASSES, MEMBERS, rows_of, write_store
+
+CONFIG = TrainingConfig(epochs=3, batch_size=24, threads=1, device="cpu", hard_label_fraction=0.3)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return write_store(tmp_path_factory.mktemp("store") / "train", np.arange(200))
+
+
+def make(store: Store, folder: Path, order: np.ndarray) -> tuple[nn.Module, Loader, Trainer]:
+    """A trainer over the rows of the store, which stand in another order in the transfer set."""
+    rows = rows_of(order)
+    held_out = validation_rows(rows.keys, CONFIG.validation, CONFIG.seed)
+    labelled = labelled_rows(rows.keys, CONFIG.hard_label_fraction, CONFIG.seed)
+    train = Loader(rows, store, batch_size=24, seed=0, selection=np.flatnonzero(~held_out), labelled=labelled, window=2)
+    validation = Loader(rows, store, batch_size=24, seed=0, selection=np.flatnonzero(held_out), shuffle=False)
+    seed_everything(CONFIG.seed)
+    model = MLP(inputs=6, hidden=[8], classes=CLASSES, dropout=0.2)
+    return model, validation, Trainer(model, CONFIG, train, validation, folder, {"store": store.digest})
+
+
+def test_a_student_from_a_store_goes_on_exactly(tmp_path: Path, store: Store, rng: np.random.Generator) -> None:
+    order = rng.permutation(200)
+    model, validation, trainer = make(store, tmp_path / "whole", order)
+    whole = trainer.run()
+    assert whole.steps == 3 * 8
+    for stop in (3, 8, 13):
+        asked = iter(range(stop + 1))
+        with pytest.raises(Interrupted):
+            make(store, tmp_path / f"stopped{stop}", order)[2].run(lambda asked=asked, at=stop: next(asked) == at)  # type: ignore[misc]
+        assert (
+            make(store, tmp_path / f"stopped{stop}", order)[2].run().weights.read_bytes() == whole.weights.read_bytes()
+        )
+
+    options = {"temperatures": (4.0,), "mean": "arithmetic", "device": torch.device("cpu")}
+    assert evaluate_student(model, validation, **options) == whole.scores  # type: ignore[arg-type]
+    teacher, members = evaluate_teacher(validation, **options)  # type: ignore[arg-type]
+    assert teacher["kl"] == {"1": 0.0, "4": 0.0}
+    assert len(members) == MEMBERS
+
+
+def test_other_rows_are_another_run(tmp_path: Path, store: Store) -> None:
+    with pytest.raises(Interrupted):
+        make(store, tmp_path, np.arange(200))[2].run(lambda: True)
+    with pytest.raises(SpecMismatch, match=r"order\.train="):
+        make(store, tmp_path, np.arange(150))[2].run()
