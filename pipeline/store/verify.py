@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,7 +23,7 @@ from pipeline.store.digest import blake3_hex, block_hashes, keys_digest
 from pipeline.store.layouts import layout_of
 from pipeline.store.reader import MANIFEST, Store, open_store
 from pipeline.store.seal import make_manifest
-from pipeline.store.spec import Commit, Payload, Plan, read_json, read_small_file
+from pipeline.store.spec import Commit, Payload, Plan, pretty_json, read_json, read_small_file
 
 RESTORE = "get this file again from whoever made the store"
 RELABEL = f"{RESTORE}, or delete the shard's commit record and manifest.json and run teacher-logits again"
@@ -91,13 +90,17 @@ def _strangers(store: Store) -> Iterator[Problem]:
     for found in _files(store.path):
         if found not in known and not found.startswith(f"{STAGING}/"):
             yield Problem(found, "does not belong to the store", "delete it, or find out who put it there")
-    for name, data in metadata.items():
+    written = {
+        "plan.json": pretty_json(read_json(store.path / "plan.json", Plan)),
+        MANIFEST: pretty_json(store.manifest),
+    }
+    for name, data in (written | metadata).items():
         try:
-            same = read_json(store.path / name, dict) == msgspec.json.decode(data)
+            same = read_small_file(store.path / name) == data
         except (OSError, SoftLabelsError):
             same = False
         if not same:
-            yield Problem(name, "is not what the manifest says other readers should see", RESTORE)
+            yield Problem(name, "is not byte for byte what was sealed", RESTORE)
 
 
 def _files(root: Path) -> Iterator[str]:
