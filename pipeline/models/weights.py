@@ -7,8 +7,6 @@ Neighbour: a run's own checkpoint, with optimizer and position, is `student`'s.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 
 import torch
@@ -18,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from pipeline.errors import WeightsError
-from pipeline.store.durable import make_folder, replace_file, system_errors, write_file
+from pipeline.store.durable import make_folder, system_errors, write_atomically
 
 _SHOWN = 5
 _CONVERT = (
@@ -71,15 +69,7 @@ def save_weights(model: nn.Module, path: Path | str) -> None:
         if first[name] == name
     }
     make_folder(path.parent)
-    with system_errors("create a file in", path.parent):
-        handle, staged_name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-    staged = Path(staged_name)
-    try:
-        write_file(staged, save(own))
-        replace_file(staged, path)
-    finally:
-        staged.unlink(missing_ok=True)
+    write_atomically(path, save(own))
 
 
 def weights_digest(model: nn.Module) -> str:
