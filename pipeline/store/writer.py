@@ -340,9 +340,9 @@ def check_labels(labels: NDArray[np.int64], classes: int, *, first_row: int = 0)
 def _require_store_path(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise StorePathError(f"{path} is a file; a store is a folder", remedy="give another path")
-    if path.is_dir() and not (path / "plan.json").exists():
+    if path.is_dir():
         strangers = sorted(entry.name for entry in path.iterdir() if entry.name not in (STAGING, COMMITS))
-        if strangers:
+        if strangers and not (path / "plan.json").exists():  # asked last: another writer may have begun meanwhile
             raise StorePathError(
                 f"{path} holds other files ({_some(strangers)}) and no plan.json",
                 remedy="give the path of a store or of a new folder",
