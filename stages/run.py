@@ -10,11 +10,13 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import shutil
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
@@ -34,6 +36,12 @@ class Main(Protocol):
 def should_stop() -> bool:
     """Whether SIGTERM or SIGINT arrived: a long loop asks after each step, saves what it has and raises Interrupted."""
     return _stop.is_set()
+
+
+def program() -> str:
+    """How this user calls `softlabels`: by its name, or by its path where it stands in an environment that is not active."""
+    beside = Path(sys.executable).with_name("softlabels")
+    return "softlabels" if shutil.which("softlabels") or not beside.exists() else os.path.relpath(beside)
 
 
 def command(*, resumable: bool = False) -> Callable[[Main], Main]:

@@ -27,8 +27,8 @@ from pipeline.student.seeding import seed_everything
 from pipeline.student.trainer import Trainer
 from pipeline.transfer import TransferSetConfig
 from stages.recipe import parse, plain
-from stages.run import command, should_stop
-from stages.run_folder import RunFolder
+from stages.run import command, program, should_stop
+from stages.run_folder import RECIPE, RunFolder
 from stages.splits import Split, held_out_batches, open_splits, training_batches
 
 
@@ -93,23 +93,30 @@ def main(argv: Sequence[str] | None = None) -> int:
             students[kind].append(_train(args, splits, args.training.of(kind, seed), folder, kind))
         folder.finish(_judge(args.training, splits, students), store=args.store)
     print(f"\n{comparison_text(folder.results or {})}\n")
-    print(
-        f"store {args.store}, run {folder.path}; try next: softlabels train-student --store={args.store} --temperature=8"
-    )
+    again = f"{program()} train-student --config={folder.path / RECIPE} --store={args.store}"
+    print(f"store {args.store}, run {folder.path}; try next: {again} --temperature={2 * args.training.temperature:g}")
     return 0
 
 
 def check_classes(student: ModelConfig, splits: Mapping[str, Split]) -> None:
-    """Raise ClassMismatch unless the student gives as many classes as the stores have, for a real batch."""
+    """Raise ClassMismatch unless the student gives one logit for each of the stores' classes, for a real batch, and
+    ConfigError where it cannot take that batch at all.
+    """
     model = build_model(student).eval()
     for split in splits.values():
         batch = next(iter(Loader(split.rows, split.store, batch_size=2, seed=0, shuffle=False).epoch(0)))
-        with torch.inference_mode():
-            shape = tuple(model(batch.inputs).shape)
-        if shape != (len(batch), split.store.classes):
+        given = f"inputs of {batch.inputs.dtype} and shape {list(batch.inputs.shape)}"
+        try:
+            with torch.inference_mode():
+                outputs = model(batch.inputs)
+        except RuntimeError as error:  # what torch raises where shapes or dtypes do not fit
+            what = f"{student.class_path} cannot take {given}: {error}"
+            raise ConfigError(what, remedy="change student.init_args, or transfer_set.prepare") from error
+        shape = list(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+        if shape != [len(batch), split.store.classes]:
             raise ClassMismatch(
-                f"{student.class_path} gives outputs of shape {list(shape)} for {len(batch)} rows, and {split.store.path} "
-                f"has {split.store.classes} classes",
+                f"{student.class_path} gives outputs of shape {shape} for {len(batch)} rows, and {split.store.path} has "
+                f"{split.store.classes} classes",
                 remedy="change student.init_args so that it gives one logit a class, or use another store",
             )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -45,7 +46,8 @@ def test_a_run_from_end_to_end(store: Path, capsys: pytest.CaptureFixture[str]) 
     assert students("out") == HARD_AND_DISTILLED
     for line in ("teacher 0: Member0", "ensemble", "student, hard", "student, distilled", "hard - distilled: "):
         assert f"\n{line}" in out
-    assert out.splitlines()[-1].startswith("store store, run out; try next: softlabels train-student --store=store")
+    last = r"store store, run out; try next: \S*softlabels train-student --config=out/config.yaml --store=store --temperature=8"
+    assert re.fullmatch(last, out.splitlines()[-1])
 
     found, held_out = results("out"), open_store(store, split="test")
     assert (found["split"], found["rows"], found["seeds"]) == ("test", toy.ROWS["test"], [0, 1])
@@ -124,6 +126,16 @@ def test_config_yaml_repeats_the_run(store: Path) -> None:
         (["--out=full"], {}, "RunExists: full holds something that is no run; give another --out"),
         (["--out=recipe.yaml"], {}, "RunExists: recipe.yaml is a file, not a run folder"),
         (["--student.init_args.classes=4"], {}, "gives outputs of shape [2, 4] for 2 rows, and store/te"),
+        (
+            ["--student.class_path=torch.nn.Linear", "--student.init_args={in_features: 2, out_features: 5}"],
+            {},
+            "ConfigError: torch.nn.Linear cannot take inputs of torch.float32 and shape [2, 6]: mat1 and mat2 shapes",
+        ),
+        (
+            ["--student.class_path=torch.nn.LSTM", "--student.init_args={input_size: 6, hidden_size: 5}"],
+            {},
+            "ClassMismatch: torch.nn.LSTM gives outputs of shape tuple for 2 rows",
+        ),
         (
             ["--transfer_set.classes=a,b,c,d,e"],
             {},
