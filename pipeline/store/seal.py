@@ -6,6 +6,7 @@ import msgspec
 
 from pipeline.errors import DamagedManifest
 from pipeline.labels.fidelity import table
+from pipeline.store.columns import Column
 from pipeline.store.digest import blake3_hex, content_digest, manifest_seal, payload_digest, store_digest
 from pipeline.store.layouts import layout_of
 from pipeline.store.spec import BLOCK_ROWS, Commit, Manifest, Payload, Plan, Spec
@@ -39,13 +40,20 @@ def _label_bytes(spec: Spec, payloads: list[Payload]) -> float:
     return sum(c.size for payload in payloads for column in columns for c in payload.chunks[column.name]) / spec.rows
 
 
+def _largest_chunk(spec: Spec, column: Column) -> int:
+    """No encoding of a chunk is longer: zstd adds at most a 256th and a little, the checksum 4 bytes."""
+    size = column.row_bytes * spec.cut.rows_per_chunk
+    return size + size // 256 + 128
+
+
 def check_record(spec: Spec, shard: int, record: Commit, where: str) -> None:
     """Raise `DamagedManifest` unless a commit record describes exactly the files and chunks that the plan cuts."""
     layout, payload = layout_of(spec), record.payload
     paths = {column.name: layout.path(column, shard) for column in spec.columns}
     blocks = -(-len(spec.shard_rows(shard)) // BLOCK_ROWS)
+    largest = {column.name: _largest_chunk(spec, column) for column in spec.columns}
     inside = all(
-        chunk.offset + chunk.size <= payload.files[paths[name]].size
+        chunk.offset + chunk.size <= payload.files[paths[name]].size and chunk.size <= largest[name]
         for name, chunks in payload.chunks.items()
         if name in paths and paths[name] in payload.files
         for chunk in chunks
