@@ -22,6 +22,10 @@ from pipeline.store.layouts import chunk_rows, layout_of
 from pipeline.store.spec import Payload, Spec
 
 MAX_OPEN_FILES = 128
+RELABEL = (
+    "get this file again from whoever made the store, or delete manifest.json and the shard's commit record and run "
+    "teacher-logits again"
+)
 
 
 class ChunkReader:
@@ -91,8 +95,7 @@ class ChunkReader:
         """The error for damage in one file."""
         return DamagedShard(
             f"shard {shard} is damaged: {self.path / name} {what}",
-            remedy="get this file again from whoever made the store, or delete the shard's commit record "
-            "and run teacher-logits again; `softlabels verify` names all damage",
+            remedy=RELABEL,
         )
 
     def close(self) -> None:
@@ -121,8 +124,7 @@ def open_plain(store: Path, name: str, shard: int) -> int:
     except FileNotFoundError as error:
         raise MissingShard(
             f"shard {shard} is missing: {path} is gone",
-            remedy="get this file again from whoever made the store, or delete the shard's commit record "
-            "and run teacher-logits again",
+            remedy=RELABEL,
         ) from error
     except OSError as error:
         if error.errno == errno.ELOOP:

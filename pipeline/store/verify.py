@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import DamagedManifest, DamagedStore, SoftLabelsError
-from pipeline.store.chunks import ChunkReader, open_plain
+from pipeline.store.chunks import RELABEL, ChunkReader, open_plain
 from pipeline.store.columns import Column
 from pipeline.store.commit import STAGING, record_path
 from pipeline.store.digest import blake3_hex, block_hashes, keys_digest
@@ -26,7 +26,6 @@ from pipeline.store.seal import make_manifest
 from pipeline.store.spec import Commit, Payload, Plan, pretty_json, read_json, read_small_file
 
 RESTORE = "get this file again from whoever made the store"
-RELABEL = f"{RESTORE}, or delete the shard's commit record and manifest.json and run teacher-logits again"
 
 
 @dataclass(frozen=True)
