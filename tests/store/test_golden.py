@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import get_args
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from pipeline.store import open_store
 from pipeline.store.convert import convert
+from pipeline.store.spec import Commit, Manifest, Plan
 from pipeline.store.verify import verify
 from tests.store import golden_rows
 from tests.store.golden_rows import GOLDEN
@@ -85,3 +89,20 @@ def test_it_converts_to_the_other_layout(tmp_path: Path, layout: str) -> None:
 @layouts
 def test_golden_stores_are_small(layout: str) -> None:
     assert sum(file.stat().st_size for file in (GOLDEN / f"v1-{layout}").rglob("*")) < 100_000
+
+
+def test_the_specification_names_every_field() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
+    words = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`\n]+)`", page))))
+    seen: list[type] = [Plan, Commit, Manifest]
+    for kind in seen:
+        for field in msgspec.structs.fields(kind):
+            assert field.encode_name in words, f"{kind.__name__}.{field.name} is not in docs/format.md"
+            seen += [t for t in records_in(field.type) if t not in seen]
+    assert len(seen) > 12
+
+
+def records_in(kind: object) -> list[type]:
+    """The record classes that a field's type is made of."""
+    inner = [found for part in get_args(kind) for found in records_in(part)]
+    return [kind, *inner] if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else inner

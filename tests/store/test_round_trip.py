@@ -11,6 +11,7 @@ import pytest
 import zarr
 
 from pipeline.store import Store, StoreWriter, open_store, store_splits
+from pipeline.store.columns import DTYPES
 from pipeline.store.root import write_root
 from tests.store.samples import KINDS, Sample, assert_holds, fill, make_spec, sample, write_store
 
@@ -146,3 +147,17 @@ def test_a_copy_in_another_place_is_the_same_store(tmp_path: Path, rng: np.rando
     moved: Store = open_store(tmp_path / "there")
     assert moved.digest == store.digest
     assert_holds(moved, data)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@kinds
+def test_inputs_of_every_dtype(tmp_path: Path, rng: np.random.Generator, kind: str, dtype: str) -> None:
+    shape = tuple(rng.integers(1, 4, rng.integers(0, 4)).tolist())
+    data = sample(rng, 20)
+    inputs = rng.integers(0, 256, (20, *shape, np.dtype(dtype).itemsize), np.uint8).view(dtype)[..., 0]
+    inputs = np.ascontiguousarray(inputs)  # any bits, NaN among the floats
+    data = Sample(data.keys, data.labels, data.logits, inputs)
+    store = write_store(tmp_path / "store", data, make_spec(data, kind))
+    assert store.columns["input"].shape == shape
+    assert_holds(store, data)
+    assert plain(store.path, data)["input"].tobytes() == inputs.tobytes()
