@@ -59,10 +59,10 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
     ) -> None:
         examples = join_examples(rows, store, selection=selection, missing=missing, weights=weights, labelled=labelled)
         inputs, soft = examples.inputs, examples.soft
+        stores = {id(each): each for each in (inputs, soft) if not (each is None or isinstance(each, np.ndarray))}
+        caches = {key: ChunkCache(each, limit=cache_bytes // len(stores)) for key, each in stores.items()}
         self._examples: Examples = replace(
-            examples,
-            inputs=inputs if isinstance(inputs, np.ndarray) else ChunkCache(inputs, limit=cache_bytes),
-            soft=None if soft is None else ChunkCache(soft, limit=cache_bytes),
+            examples, inputs=caches.get(id(inputs), inputs), soft=caches.get(id(soft), soft)
         )
 
     def __len__(self) -> int:
@@ -76,8 +76,9 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
         numbers = np.asarray(indices, np.int64)
         if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(self):
             raise IndexError(f"examples are numbered 0 to {len(self) - 1}")
-        block = {name: torch.from_numpy(values) for name, values in self._examples.take(numbers).items()}
-        return [{name: values[i] for name, values in block.items()} for i in range(len(numbers))]
+        block = self._examples.with_inputs(self._examples.take(numbers))
+        tensors = {name: torch.from_numpy(values) for name, values in block.items()}
+        return [{name: values[i] for name, values in tensors.items()} for i in range(len(numbers))]
 
     def __getstate__(self) -> dict[str, Any]:
         """What travels to a spawned worker: of inputs that are mapped from a file, the file's name and not its content."""

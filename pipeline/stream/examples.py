@@ -1,7 +1,7 @@
 """A student's examples: its own inputs and hard labels, joined to the teacher's soft labels, read by number.
 
-`Examples.take` is the one place where inputs and labels are read: `loader.py` asks for a window at a time, `dataset.py`
-for a few rows through a cache, `gather.py` reads the store's chunks.
+`Examples` is the one place where inputs and labels are read: `loader.py` asks for a window of labels and for a bounded
+part of its inputs at a time, `dataset.py` for a few rows through a cache, `gather.py` reads the store's chunks.
 
 Shape letters: R rows of the transfer set, N selected items, B rows asked for, M members, C classes.
 """
@@ -72,20 +72,33 @@ class Examples:
     def __len__(self) -> int:
         return len(self.items)
 
-    def take(self, numbers: Ints, *, lead: Block | None = None, pool: Executor | None = None) -> Block:
-        """The examples `numbers` (B,), in that order, behind those of `lead`; `pool` reads chunks side by side.
+    @property
+    def mapped_bytes(self) -> int:
+        """Bytes of one row's input that `with_inputs` copies from an array; 0 where a store holds the inputs."""
+        return self.inputs.nbytes // len(self.inputs) if isinstance(self.inputs, np.ndarray) else 0
 
-        Returns arrays of one length by name: "row", "input", "label" and, with a store, "logits" and "shift".
+    def take(self, numbers: Ints, *, lead: Block | None = None, pool: Executor | None = None) -> Block:
+        """What is kept in memory or in stores of the examples `numbers` (B,), in that order, behind those of `lead`; `pool`
+        reads chunks side by side.
+
+        Returns arrays of one length by name: "row", "label", with a store "logits" and "shift", and "input" where a store
+        holds the inputs; `with_inputs` adds them where an array does.
         """
         items = self.items[numbers]
         block = {"row": _behind(lead, "row", items), "label": _behind(lead, "label", self.labels[numbers])}
-        if isinstance(self.inputs, np.ndarray):
-            block["input"] = _take_array(self.inputs, items, None if lead is None else lead["input"])
-        else:
+        if not isinstance(self.inputs, np.ndarray):
             block |= gather(self.inputs, ("input",), items, lead=lead, pool=pool)
         if self.soft is not None:
             block |= gather(self.soft, ("logits", "shift"), self.label_rows[numbers], lead=lead, pool=pool)
         return block
+
+    def with_inputs(self, block: Block) -> Block:
+        """A block of `take`, or a part of one, with "input"."""
+        if not isinstance(self.inputs, np.ndarray):
+            return block
+        inputs = np.empty((len(block["row"]), *self.inputs.shape[1:]), self.inputs.dtype)
+        np.take(self.inputs, block["row"], axis=0, out=inputs, mode="clip")  # "raise" would go through a second copy
+        return block | {"input": inputs}
 
 
 def join_examples(
@@ -132,15 +145,6 @@ def join_examples(
         labels = np.where(labelled[items], labels, -1)
     inputs = rows.store if isinstance(rows, EmbeddedRows) else rows.inputs
     return Examples(items, labels, inputs, store, found, torch.from_numpy(share.astype(np.float32)), reduce)
-
-
-def _take_array(source: Array, rows: Ints, lead: Array | None) -> Array:
-    first = 0 if lead is None else len(lead)
-    taken = np.empty((first + len(rows), *source.shape[1:]), source.dtype)
-    np.take(source, rows, axis=0, out=taken[first:], mode="clip")  # mode="raise" would go through a second copy
-    if lead is not None:
-        taken[:first] = lead
-    return taken
 
 
 def _behind(lead: Block | None, name: str, values: Array) -> Array:

@@ -58,7 +58,7 @@ def label_rows(
         raise UnlabelledRows(
             f"the store {names[1]} holds no labels for {len(lost)} of {len(items)} rows of {names[0]}, "
             f"first rows {', '.join(map(str, lost[:5]))}",
-            remedy="label them with `softlabels teacher-logits`, or leave them out with `missing: skip`",
+            remedy="label them with `softlabels teacher-logits`, or leave them out with missing=skip (--missing=skip)",
         )
     return items[known], found[known]
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pipeline.transfer import TransferRows
 
 CHUNK_WITHOUT_STORE = 512  # rows that stay together in the shuffle where no store says how labels are cut
+INPUT_BYTES = 1 << 26  # inputs copied from a mapped file at a time; a window of images would take gigabytes
 READERS = 2  # threads that read and check chunks; on two cores a third brought nothing
 
 
@@ -70,7 +71,8 @@ class Loader:
         selection: distinct row numbers to use; all by default.
         shuffle: False gives the rows in the order of `selection`, each epoch alike. Where the store keeps them in
             another order, memory stays bounded all the same but chunks are read more than once.
-        window: chunks whose rows are mixed with each other. Up to three windows are in memory.
+        window: chunks whose rows are mixed with each other. Up to three windows of what stores hold are in memory, and of
+            inputs that are mapped from a file up to three times `INPUT_BYTES`, or three batches where those are larger.
         missing: "error", or "skip" to leave out rows that the store does not label (`left_out` counts them).
         weights: (M,) member weights; by default those of the store.
         labelled: (R,) bool, the rows whose hard label may be used; that of the others becomes -1.
@@ -150,8 +152,9 @@ class Loader:
 
 
 def _blocks(examples: Examples, epoch: Epoch, start: int) -> Iterator[Block]:
-    """The examples from batch `start` on, a window at a time; all blocks but the last hold whole batches."""
+    """The examples from batch `start` on, a window or a part of one at a time; all but the last hold whole batches."""
     position, rest = start * epoch.batch_size, None
+    part = max(1, INPUT_BYTES // (max(1, examples.mapped_bytes) * epoch.batch_size)) * epoch.batch_size
     with ThreadPoolExecutor(READERS, thread_name_prefix="softlabels-read") as pool:
         for number in range(epoch.window_at(position), epoch.windows):
             numbers = epoch.window(number)[max(0, position - int(epoch.bounds[number])) :]
@@ -159,5 +162,6 @@ def _blocks(examples: Examples, epoch: Epoch, start: int) -> Iterator[Block]:
             count = len(block["row"])
             whole = count if number == epoch.windows - 1 else count - count % epoch.batch_size
             rest = {name: values[whole:] for name, values in block.items()}
-            if whole:
-                yield {name: values[:whole] for name, values in block.items()}
+            for first in range(0, whole, part):
+                last = min(first + part, whole)
+                yield examples.with_inputs({name: values[first:last] for name, values in block.items()})

@@ -79,11 +79,14 @@ def test_cached_chunks_are_not_read_again(make_store, monkeypatch) -> None:
     assert sorted(reads) == [(column, chunk) for column in ("logits", "shift") for chunk in range(5)]
 
 
-def test_the_cache_keeps_to_its_limit_and_to_the_latest_chunks(make_store, monkeypatch) -> None:
+@pytest.mark.parametrize("embed", [False, True])
+def test_the_cache_keeps_to_its_limit_and_to_the_latest_chunks(make_store, monkeypatch, embed: bool) -> None:
     numbers = np.arange(5 * CHUNK)
-    store = make_store(numbers)
-    two_chunks = 2 * sum(store.columns[name].row_bytes for name in ("logits", "shift")) * CHUNK
-    dataset = SoftLabelDataset(rows_of(numbers), store, cache_bytes=two_chunks)
+    store = make_store(numbers, embed=embed)
+    kept = ("logits", "shift", "input") if embed else ("logits", "shift")
+    two_chunks = 2 * sum(store.columns[name].row_bytes for name in kept) * CHUNK
+    rows = EmbeddedRows(store) if embed else rows_of(numbers)
+    dataset = SoftLabelDataset(rows, store, cache_bytes=two_chunks)
     reads = reads_of(store, monkeypatch)
     for chunk in (0, 1, 0, 2, 0, 1):
         dataset[chunk * CHUNK]

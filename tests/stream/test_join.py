@@ -50,7 +50,7 @@ def test_rows_without_labels_are_counted_and_named(make_store) -> None:
         UnlabelledRows, match="no labels for 13 of 50 rows of digits, first rows 2, 3, 5, 40, 41;"
     ) as info:
         join(numbers, store)
-    assert "`missing: skip`" in info.value.remedy
+    assert "--missing=skip" in info.value.remedy
     with pytest.raises(UnlabelledRows, match="1 of 3 rows of digits, first rows 45"):
         join(numbers, store, items=[0, 45, 4])
 

@@ -166,6 +166,19 @@ def test_without_a_store_there_are_hard_labels_only() -> None:
     assert np.concatenate([batch.inputs[:, 0, 0].numpy() for batch in batches]).tolist() == visited.tolist()
 
 
+@pytest.mark.parametrize("limit", [0, 700, 5000])
+def test_inputs_are_read_a_bounded_part_at_a_time(make_store, monkeypatch, limit: int) -> None:
+    numbers = np.arange(300)
+    store = make_store(numbers)
+    monkeypatch.setattr("pipeline.stream.loader.INPUT_BYTES", limit)
+    visited = []
+    for batch in Loader(rows_of(numbers), store, batch_size=20, seed=0).epoch(0):
+        check_values(batch, numbers, numbers)
+        assert batch.inputs.untyped_storage().nbytes() <= max(limit, 20 * 24)
+        visited += batch.rows.tolist()
+    assert sorted(visited) == numbers.tolist()
+
+
 def test_member_weights_can_be_given(make_store) -> None:
     rows, store = rows_of(np.arange(20)), make_store(np.arange(20))
     batch = next(Loader(rows, store, batch_size=4, seed=0, weights=[1, 3]).epoch(0))
