@@ -19,6 +19,7 @@ from pipeline.models import ModelConfig, build_model
 from pipeline.models.device import resolve_device
 from pipeline.report.table import as_text, results_table
 from pipeline.stream import Loader
+from pipeline.stream.join import Missing
 from pipeline.student.metrics import Scores, evaluate_student, evaluate_teacher
 from pipeline.student.trainer import WEIGHTS
 from pipeline.transfer import TransferSetConfig
@@ -38,6 +39,7 @@ class Evaluate:
     transfer_set: TransferSetConfig | None = None
     model: str | None = None  # a student's folder in a run, or a safetensors file; without it, the stored teacher
     store: str = "stores/digits"  # the store: a folder of splits, or one of them
+    missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
     split: str = "test"  # which split to judge on
     temperature: float | None = None  # of the second KL (the first is at 1); by default that of training
     json: bool = False  # print one JSON object instead of a table
@@ -48,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Judge and print."""
     words = _with_recipe_of_run(list(sys.argv[1:] if argv is None else argv))
     args = parse(words, Evaluate, stage="evaluate", doc=__doc__, positional=("model",))
-    splits = open_splits(args.store, args.transfer_set, only=args.split)
+    splits = open_splits(args.store, args.transfer_set, only=args.split, missing=args.missing)
     split = splits[args.split]
     temperature = args.temperature or args.training.temperature
     batches = all_batches(split, args.training.batch_size)

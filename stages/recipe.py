@@ -23,6 +23,7 @@ YAML is loaded safely, a key that stands twice is refused. What a dataclass says
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -174,14 +175,20 @@ def _merge(given: Mapping[str, object], flags: Mapping[str, str], known: Mapping
             found[arguments] = {}  # another class: see stages.schema
     for name, text in flags.items():
         if name in known:
-            is_bare_list = schema.is_list(known[name].hint) and not text.lstrip().startswith(("[", "null"))
-            found[name] = f"[{text}]" if is_bare_list else text
+            found[name] = _list(text, known[name].hint) if schema.is_list(known[name].hint) else text
             continue
         parent = next(up for up in schema.parents(name) if up in known)
         default = None if known[parent].default is MISSING else known[parent].default
         mapping = dict(cast(Mapping[str, object], found.get(parent, given.get(parent, default)) or {}))
         found[parent] = _with_entry(mapping, name.removeprefix(f"{parent}.").split("."), text)
     return found
+
+
+def _list(text: str, hint: object) -> str:
+    """A list as YAML, whether it was written so or as `1,2,4`."""
+    if text.lstrip().startswith(("[", "null")):
+        return text
+    return json.dumps([item.strip() for item in text.split(",")]) if schema.holds_texts(hint) else f"[{text}]"
 
 
 def _with_entry(mapping: Mapping[str, object], path: Sequence[str], text: str) -> dict[str, object]:

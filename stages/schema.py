@@ -179,6 +179,11 @@ def is_list(hint: object) -> bool:
     return any(typing.get_origin(part) in (list, tuple) for part in (hint, *typing.get_args(hint)))
 
 
+def holds_texts(hint: object) -> bool:
+    """Whether a value of this type is a list of texts, in which `0,1` means "0" and "1"."""
+    return any(is_list(part) and typing.get_args(part)[0] is str for part in (hint, *typing.get_args(hint)))
+
+
 def item_class(hint: object) -> type | None:
     """The dataclass whose instances a list of this type holds, if it is such a list."""
     for part in (hint, *typing.get_args(hint)):

@@ -5,6 +5,7 @@ Rows come from the transfer set that the recipe names, or, where the store embed
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from pipeline.errors import ClassMismatch, ConfigError
 from pipeline.store import Store, open_store, store_splits
 from pipeline.stream import EmbeddedRows, Loader
+from pipeline.stream.join import Missing
 from pipeline.student.config import TrainingConfig
 from pipeline.student.split import labelled_rows, validation_rows
 from pipeline.transfer import TransferRows, TransferSetConfig, load_transfer_set
@@ -25,19 +27,29 @@ class Split:
 
     store: Store
     rows: TransferRows | EmbeddedRows
+    missing: Missing = "error"
 
 
 def open_splits(
-    path: str | Path, transfer_set: TransferSetConfig | None, *, only: str | None = None
+    path: str | Path, transfer_set: TransferSetConfig | None, *, only: str | None = None, missing: Missing = "error"
 ) -> dict[str, Split]:
     """The sealed splits at `path` (a root, or the folder of one split) by name; `only` opens that one alone.
+
+    With `missing` = "skip" rows that a store does not label are left out, and a line says how many.
 
     Raises ConfigError without a transfer set where one is needed, ClassMismatch where its class names are not the
     store's, and what `open_store` and `load_transfer_set` raise.
     """
     names = [only] if only else list(store_splits(path))
     stores = {name: open_store(path, split=name) for name in names}
-    return {name: Split(store, _rows(store, transfer_set, name)) for name, store in stores.items()}
+    splits = {name: Split(store, _rows(store, transfer_set, name), missing) for name, store in stores.items()}
+    for name, split in splits.items() if missing == "skip" else ():
+        left_out = all_batches(split, 1).left_out
+        print(
+            f"{name}: {left_out:,} of {len(split.rows.keys):,} rows have no soft labels and are left out",
+            file=sys.stderr,
+        )
+    return splits
 
 
 def _rows(store: Store, transfer_set: TransferSetConfig | None, split: str) -> TransferRows | EmbeddedRows:
@@ -68,6 +80,7 @@ def training_batches(splits: Mapping[str, Split], config: TrainingConfig) -> tup
         seed=config.seed,
         selection=np.flatnonzero(~is_held_out),
         labelled=labelled_rows(train.rows.keys, config.hard_label_fraction, config.seed),
+        missing=train.missing,
     )
     if "validation" in splits:
         return train_batches, all_batches(splits["validation"], config.batch_size)
@@ -92,7 +105,15 @@ def held_out_batches(splits: Mapping[str, Split], config: TrainingConfig) -> tup
 
 def all_batches(split: Split, batch_size: int, selection: np.ndarray | None = None) -> Loader:
     """The rows of a split as they stand, with every hard label that they have."""
-    return Loader(split.rows, split.store, batch_size=batch_size, seed=0, selection=selection, shuffle=False)
+    return Loader(
+        split.rows,
+        split.store,
+        batch_size=batch_size,
+        seed=0,
+        selection=selection,
+        shuffle=False,
+        missing=split.missing,
+    )
 
 
 def _cut(splits: Mapping[str, Split], config: TrainingConfig) -> np.ndarray:

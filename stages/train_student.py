@@ -21,6 +21,7 @@ from pipeline.models import ModelConfig, build_model
 from pipeline.models.device import resolve_device
 from pipeline.report.comparison import comparison_text
 from pipeline.stream import Loader
+from pipeline.stream.join import Missing
 from pipeline.student.config import TrainingConfig
 from pipeline.student.metrics import Scores, evaluate_student, evaluate_teacher
 from pipeline.student.seeding import seed_everything
@@ -29,7 +30,7 @@ from pipeline.transfer import TransferSetConfig
 from stages.recipe import parse, plain
 from stages.run import command, program, should_stop
 from stages.run_folder import RECIPE, RunFolder
-from stages.splits import Split, held_out_batches, open_splits, training_batches
+from stages.splits import Split, all_batches, held_out_batches, open_splits, training_batches
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class TrainStudent:
     teacher_training: dict[str, Any] | None = None  # as teacher
     labels: dict[str, Any] | None = None  # as teacher
     store: str = "stores/digits"  # the store: a folder of splits (train, validation, test), or one of them
+    missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
     out: str | None = None  # the run folder; by default runs/NAME-xxxxxxxx, another one for other settings
 
 
@@ -80,7 +82,7 @@ class TrainStudent:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, judge, print."""
     args = parse(argv, TrainStudent, stage="train-student", doc=__doc__, flat=("training",), positional=("store",))
-    splits = open_splits(args.store, args.transfer_set)
+    splits = open_splits(args.store, args.transfer_set, missing=args.missing)
     check_classes(args.student, splits)
     folder = RunFolder.open(args.out, name=args.name, identity=_identity(args, splits))
     folder.keep_recipe(_recipe(args))
@@ -104,7 +106,7 @@ def check_classes(student: ModelConfig, splits: Mapping[str, Split]) -> None:
     """
     model = build_model(student).eval()
     for split in splits.values():
-        batch = next(iter(Loader(split.rows, split.store, batch_size=2, seed=0, shuffle=False).epoch(0)))
+        batch = next(iter(all_batches(split, 2).epoch(0)))
         given = f"inputs of {batch.inputs.dtype} and shape {list(batch.inputs.shape)}"
         try:
             with torch.inference_mode():
@@ -182,12 +184,16 @@ def _digests(splits: Mapping[str, Split]) -> dict[str, str]:
 def _identity(args: TrainStudent, splits: Mapping[str, Split]) -> dict[str, Any]:
     """What makes this run another one than those with other settings or labels."""
     sections = {"student": args.student, "training": args.training, "transfer_set": args.transfer_set}
-    return {**{name: plain(section) for name, section in sections.items()}, "stores": _digests(splits)}
+    return {
+        **{name: plain(section) for name, section in sections.items()},
+        "stores": _digests(splits),
+        "missing": args.missing,
+    }
 
 
 def _recipe(args: TrainStudent) -> dict[str, Any]:
     """The sections of the recipe as this run used them."""
-    options = ("store", "out")
+    options = ("store", "out", "missing")
     values = {item.name: plain(getattr(args, item.name)) for item in dataclasses.fields(args)}
     return {name: value for name, value in values.items() if name not in options and value is not None}
 

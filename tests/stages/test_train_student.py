@@ -252,3 +252,32 @@ def test_evaluate_refuses_a_pickle_and_a_wrong_class(store: Path, capsys: pytest
         error = capsys.readouterr().err
         assert error.startswith("WeightsError: ")
         assert error.count("\n") == 1
+
+
+def test_rows_without_soft_labels_are_an_error_or_left_out_with_a_count(
+    store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = {"train": 170, "test": 80}
+    monkeypatch.setattr(toy, "ROWS", more)
+    monkeypatch.setattr(toy, "points", _with_more_rows)
+    assert run("--out=out") == 2
+    err = capsys.readouterr().err
+    assert err.startswith("UnlabelledRows: the store store/train holds no labels for 10 of 170 rows of points, first rows 160")
+    assert "--missing=skip" in err
+    assert run("--out=out", "--missing=skip", "--seeds=0") == 0
+    said = capsys.readouterr()
+    assert "train: 10 of 170 rows have no soft labels and are left out" in said.err
+    assert "test: 0 of 80 rows" in said.err
+    assert results("out")["rows"] == 80
+
+
+def _with_more_rows(split: str) -> dict[str, np.ndarray]:
+    """The points of a split, and in `train` ten more that nobody labelled."""
+    rng = np.random.default_rng([len(split), {"train": 160, "test": 80}[split]])
+    labels = rng.integers(0, toy.CLASSES, {"train": 160, "test": 80}[split])
+    centres = np.random.default_rng(5).normal(0, 1.5, (toy.CLASSES, toy.FEATURES))
+    x = (centres[labels] + rng.normal(size=(len(labels), toy.FEATURES))).astype(np.float32)
+    if split == "train":
+        x = np.concatenate([x, np.full((10, toy.FEATURES), 9.0, np.float32) + np.arange(10, dtype=np.float32)[:, None]])
+        labels = np.concatenate([labels, np.zeros(10, labels.dtype)])
+    return {"x": x, "label": labels}
