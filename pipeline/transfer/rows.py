@@ -79,7 +79,7 @@ def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | No
     source = open_split(config, split)
     arrays = cached(
         cache if cache is not None else default_cache(),
-        _identity(config, source),
+        _identity(config, split, source),
         lambda folder: _write_rows(config, source, folder, title=f"prepare {split}"),
     )
     return TransferRows(
@@ -95,7 +95,7 @@ def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | No
     )
 
 
-def _identity(config: TransferSetConfig, source: Source) -> dict[str, object]:
+def _identity(config: TransferSetConfig, split: str, source: Source) -> dict[str, object]:
     """Everything that the prepared arrays depend on."""
     call_with(config.prepare, [])  # refuse a misspelt function or argument before any work
     try:
@@ -109,6 +109,7 @@ def _identity(config: TransferSetConfig, source: Source) -> dict[str, object]:
         "cache_version": CACHE_VERSION,
         "key_rule": KEY_RULE,
         "source": source.identity,
+        "split": config.splits[split],  # a user may have given two splits one fingerprint
         "rows": source.rows,
         "inputs": list(config.inputs),
         "label": config.label,
@@ -172,6 +173,11 @@ def _prepare(spec: ObjectSpec, columns: list[Decoded], *, start: int) -> Array:
         found = f"an array of {prepared.dtype}" if isinstance(prepared, np.ndarray) else f"a {type(prepared).__name__}"
         raise TransferSetError(
             f"{spec.class_path} returned {found}", remedy="return one numpy array of numbers (B, ...)"
+        )
+    if not prepared.dtype.isnative or prepared.dtype.itemsize > 8:
+        raise TransferSetError(
+            f"{spec.class_path} returned an array of {prepared.dtype.str}, which torch cannot hold",
+            remedy="return numbers of at most 64 bits in this machine's byte order, as with .astype(np.float32)",
         )
     if prepared.ndim == 0 or len(prepared) != len(rows):
         raise TransferSetError(

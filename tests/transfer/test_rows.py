@@ -139,6 +139,18 @@ def test_a_source_that_changed_is_prepared_again(case: Case) -> None:
     assert case.times() == 2
 
 
+def test_splits_of_one_fingerprint_are_two_caches(tmp_path: Path) -> None:
+    splits = {
+        name: datasets.Dataset.from_dict({"x": values}).map(lambda row: {"x": -row["x"]}, new_fingerprint="negated-v1")
+        for name, values in {"train": [1.0, 2.0, 3.0], "test": [7.0, 8.0, 9.0]}.items()
+    }
+    datasets.DatasetDict(splits).save_to_disk(tmp_path / "saved")
+    config = TransferSetConfig(source=str(tmp_path / "saved"), inputs=("x",), label=None)
+    train, test = (load_transfer_set(config, split, cache=tmp_path / "cache") for split in ("train", "test"))
+    assert train.inputs.tolist() == [-1.0, -2.0, -3.0]
+    assert test.inputs.tolist() == [-7.0, -8.0, -9.0]
+
+
 def damage(path: Path, how: str, rng: np.random.Generator) -> None:
     if how == "delete":
         path.unlink()
@@ -266,6 +278,8 @@ def test_a_label_outside_the_classes_names_row_and_value(case: Case) -> None:
     [
         ("return rows", "returned a list"),
         ("return np.stack(rows).astype(object)", "an array of object"),
+        ("return np.stack(rows).astype('>f4')", "an array of >f4, which torch cannot hold"),
+        ("return np.stack(rows).astype(np.longdouble)", "which torch cannot hold"),
         ("return np.stack(rows)[:-1]", "for 16 rows from row 0"),
         ("return np.float64(len(rows))", "returned a float64"),
         ("return np.zeros((len(rows), len(rows)))", "different shapes: float64.16. up to row 16, then float64.84."),
