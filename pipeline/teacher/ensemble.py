@@ -5,14 +5,16 @@ B batch, M members, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.errors import ClassMismatch, LogitsError, TeacherError, WeightsError
+from pipeline.errors import ClassMismatch, ConfigError, LogitsError, TeacherError, WeightsError
 from pipeline.models.build import build_model
 from pipeline.models.device import resolve_device
 from pipeline.models.weights import weights_digest
@@ -21,7 +23,6 @@ from pipeline.teacher.config import TeacherConfig
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SENTINEL_ROWS = 64
-_OTHER_CUT = 24  # divides neither the sentinels nor the usual batch sizes
 # How far two cuts of the same rows may differ, relative to 1 + the largest logit: the rounding of each arithmetic.
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-1}
 
@@ -31,10 +32,14 @@ class Ensemble:
 
     Attributes:
         spec: what the store says of it: name, precision, each member's class, weights digest and weight.
+        batch_size: rows that the recipe lets it see at once.
     """
 
-    def __init__(self, models: Sequence[nn.Module], spec: TeacherSpec, device: torch.device) -> None:
+    def __init__(
+        self, models: Sequence[nn.Module], spec: TeacherSpec, device: torch.device, *, batch_size: int = SENTINEL_ROWS
+    ) -> None:
         self.spec = spec
+        self.batch_size = batch_size
         self.device = device
         self.models = [model.to(device).eval().requires_grad_(False) for model in models]
 
@@ -57,28 +62,38 @@ class Ensemble:
 
     def _member(self, number: int, batch: Tensor) -> Tensor:
         dtype = DTYPES[self.spec.precision]
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
-            output = self.models[number](batch)
-        if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(batch):
-            found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise LogitsError(
-                f"member {number} ({self.spec.members[number].model}) gives {found} for a batch of {len(batch)} rows",
-                remedy="a teacher's forward returns logits of shape (batch, classes)",
-            )
-        return output
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32), _no_tf32():
+            output: object = self.models[number](batch)
+        if isinstance(output, Tensor):
+            if output.is_floating_point() and output.ndim == 2 and len(output) == len(batch):
+                return output
+            found = f"{output.dtype} {tuple(output.shape)}"
+        else:
+            found = type(output).__name__
+        raise LogitsError(
+            f"member {number} ({self.spec.members[number].model}) gives {found} for a batch of {len(batch)} rows",
+            remedy="a teacher's forward returns float logits of shape (batch, classes)",
+        )
 
     def check_sentinels(self, inputs: NDArray[np.generic]) -> int:
         """Run the first rows twice, cut into other batches the second time, and return the number of classes.
 
         Raises:
             TeacherError: a row's logits depend on the batch it stands in, as under dropout or batch statistics.
+            ConfigError: the models cannot take these inputs.
         """
         rows = inputs[:SENTINEL_ROWS]
-        whole = self.logits(rows)
-        parts = torch.cat([self.logits(rows[i : i + _OTHER_CUT]) for i in range(0, len(rows), _OTHER_CUT)])
-        finite = torch.isfinite(whole) & torch.isfinite(parts)
-        apart = torch.where(finite, (whole - parts).abs(), 0.0).amax(dim=(0, 2))  # (M,)
-        scale = 1 + torch.where(finite, whole.abs(), 0.0).amax(dim=(0, 2))
+        size = min(self.batch_size, len(rows))
+        try:
+            whole, parts = self._in_batches(rows, size), self._in_batches(rows, max(1, size * 3 // 8))
+        except RuntimeError as error:  # what torch raises where shapes or dtypes do not fit
+            raise ConfigError(
+                f"the teacher cannot take inputs of {rows.dtype} and shape {[size, *rows.shape[1:]]}: {error}",
+                remedy="change init_args of teacher.members, or transfer_set.prepare",
+            ) from error
+        same = (whole == parts) | (whole.isnan() & parts.isnan())
+        apart = torch.where(same, 0.0, (whole - parts).abs().nan_to_num(nan=torch.inf)).amax(dim=(0, 2))  # (M,)
+        scale = 1 + torch.where(torch.isfinite(whole), whole.abs(), 0.0).amax(dim=(0, 2))
         for number in torch.nonzero(apart > TOLERANCE[self.spec.precision] * scale).flatten().tolist():
             raise TeacherError(
                 f"member {number} ({self.spec.members[number].model}) gives the same row logits that differ by "
@@ -86,6 +101,9 @@ class Ensemble:
                 remedy="its forward must not drop out, sample or use batch statistics in evaluation mode",
             )
         return whole.shape[2]
+
+    def _in_batches(self, rows: NDArray[np.generic], size: int) -> Tensor:
+        return torch.cat([self.logits(rows[start : start + size]) for start in range(0, len(rows), size)])
 
     def environment(self) -> dict[str, str]:
         """What, beside the specification, decides the last bits of the logits."""
@@ -120,4 +138,19 @@ def load_ensemble(config: TeacherConfig) -> Ensemble:
             for member, model in zip(config.members, models, strict=True)
         ),
     )
-    return Ensemble(models, spec, resolve_device(config.device))
+    return Ensemble(models, spec, resolve_device(config.device), batch_size=config.batch_size)
+
+
+@contextmanager
+def _no_tf32() -> Iterator[None]:
+    """Convolutions and recurrent layers in the float32 that is recorded: on CUDA torch rounds them to 10 bits by default."""
+    cudnn: Any = torch.backends.cudnn  # its parts are made at run time
+    kinds = (cudnn.conv, cudnn.rnn)
+    before = [kind.fp32_precision for kind in kinds]
+    try:
+        for kind in kinds:
+            kind.fp32_precision = "ieee"
+        yield
+    finally:
+        for kind, value in zip(kinds, before, strict=True):
+            kind.fp32_precision = value

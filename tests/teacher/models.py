@@ -28,7 +28,7 @@ class BatchStatistics(Linear):
     """Normalises by the batch in evaluation mode too: the same batch twice gives the same, another batch does not."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.layer((inputs - inputs.mean(0)) / (inputs.std(0) + 1e-3))
+        return self.layer((inputs - inputs.mean(0)) / (inputs.std(0, correction=0) + 1e-3))
 
 
 class NanAt(Linear):
@@ -54,6 +54,22 @@ class Slow(Linear):
 
         time.sleep(self.seconds)
         return self.layer(inputs)
+
+
+class BatchMask(Linear):
+    """Class 1 is impossible for the second half of a batch."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits = self.layer(inputs)
+        logits[len(inputs) // 2 :, 1] = -torch.inf
+        return logits
+
+
+class Votes(Linear):
+    """Gives the top class as whole numbers, which are no logits."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return nn.functional.one_hot(self.layer(inputs).argmax(1), self.layer.out_features)
 
 
 class Pair(Linear):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import ClassMismatch, LogitsError, TeacherError, WeightsError
+from pipeline.errors import ClassMismatch, ConfigError, LogitsError, TeacherError, WeightsError
 from pipeline.models import build_model
 from pipeline.teacher.config import TeacherConfig
 from pipeline.teacher.ensemble import load_ensemble
@@ -56,18 +56,51 @@ def test_the_weights_digest_follows_the_weights_not_the_file(teacher: Teachers) 
     assert first == again != second
 
 
-@pytest.mark.parametrize("fault", ["Dropping", "BatchStatistics"])
+@pytest.mark.parametrize("fault", ["Dropping", "BatchStatistics", "BatchMask"])
+@pytest.mark.parametrize(("count", "batch_size"), [(150, 256), (150, 16), (24, 256), (3, 2)])
 def test_a_teacher_whose_rows_depend_on_their_batch_is_refused(
-    fault: str, rows: TransferRows, teacher: Teachers
+    fault: str, count: int, batch_size: int, rows: TransferRows, teacher: Teachers
 ) -> None:
-    ensemble = load_ensemble(teacher("Linear", fault))
+    ensemble = load_ensemble(replace(teacher("Linear", fault), batch_size=batch_size))
     with pytest.raises(TeacherError, match=rf"member 1 \(tests\.teacher\.models\.{fault}\) .* differ by"):
-        ensemble.check_sentinels(rows.inputs)
+        ensemble.check_sentinels(rows.inputs[:count])
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_sound_teacher_passes_the_sentinels(precision: str, rows: TransferRows, teacher: Teachers) -> None:
     assert load_ensemble(teacher("Linear", "Linear", precision=precision)).check_sentinels(rows.inputs) == CLASSES
+
+
+def test_sentinels_keep_to_the_batch_size(rows: TransferRows, teacher: Teachers) -> None:
+    ensemble = load_ensemble(replace(teacher("Linear"), batch_size=5))
+    seen: list[int] = []
+    ensemble.models[0].register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    ensemble.check_sentinels(rows.inputs)
+    assert max(seen) == 5
+    assert sum(seen) == 2 * 64
+
+
+def test_sentinels_leave_nan_to_the_writer_which_names_the_row(rows: TransferRows, teacher: Teachers) -> None:
+    assert load_ensemble(teacher("NanAt", bound=-100.0)).check_sentinels(rows.inputs) == CLASSES
+
+
+def test_inputs_that_the_models_cannot_take(rows: TransferRows, teacher: Teachers) -> None:
+    ensemble = load_ensemble(teacher("Linear", features=7))
+    with pytest.raises(ConfigError, match=r"cannot take inputs of float32 and shape \[16, 6\]: mat1"):
+        ensemble.check_sentinels(rows.inputs)
+
+
+def test_float32_is_not_rounded_to_tf32(rows: TransferRows, teacher: Teachers) -> None:
+    cudnn = torch.backends.cudnn
+    before = (cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision)
+    ensemble = load_ensemble(teacher("Linear"))
+    seen = []
+    ensemble.models[0].register_forward_hook(
+        lambda *_: seen.append((cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision))
+    )
+    ensemble.logits(rows.inputs[:2])
+    assert seen == [("ieee", "ieee")]
+    assert (cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision) == before
 
 
 def test_members_with_different_classes_are_refused(rows: TransferRows, teacher: Teachers) -> None:
@@ -79,6 +112,8 @@ def test_members_with_different_classes_are_refused(rows: TransferRows, teacher:
 def test_outputs_that_are_no_logits_are_refused(rows: TransferRows, teacher: Teachers) -> None:
     with pytest.raises(LogitsError, match="gives tuple for a batch of 2 rows"):
         load_ensemble(teacher("Pair")).logits(rows.inputs[:2])
+    with pytest.raises(LogitsError, match=r"gives torch.int64 \(2, 5\) for a batch of 2 rows"):
+        load_ensemble(teacher("Votes")).logits(rows.inputs[:2])
 
 
 def test_a_member_without_weights_is_refused(teacher: Teachers) -> None:
