@@ -12,7 +12,7 @@ class KeyIndex:
     def __init__(self, keys: NDArray[np.uint8]) -> None:
         """`keys`: (R, 16)."""
         high, low = _words(keys)
-        self._rows = np.lexsort((low, high))  # stable: equal keys stay in row order
+        self._rows = np.argsort(high, kind="stable")  # equal keys stay in row order
         self._high, self._low = high[self._rows], low[self._rows]
 
     def find(self, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
