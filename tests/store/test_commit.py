@@ -42,7 +42,7 @@ def trial(*arguments: object) -> dict[str, object]:
     return report | {"errors": done.stderr}
 
 
-@pytest.mark.parametrize("wanted", [20, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("wanted", [20, pytest.param(100, marks=pytest.mark.slow)])
 @kinds
 def test_killed_writers_lose_nothing(rng: np.random.Generator, kind: str, wanted: int) -> None:
     report = trial("kills", kind, wanted, rng.integers(1 << 30))
@@ -57,7 +57,7 @@ def test_without_the_protocol_kills_do_damage(rng: np.random.Generator, kind: st
     assert trial("kills", kind, 100, rng.integers(1 << 30), "--naive")["problems"]
 
 
-@pytest.mark.parametrize("trials", [4, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("trials", [4, pytest.param(20, marks=pytest.mark.slow)])
 @kinds
 def test_of_several_writers_one_wins_each_shard(rng: np.random.Generator, kind: str, trials: int) -> None:
     report = trial("races", kind, trials, rng.integers(1 << 30))
@@ -138,7 +138,7 @@ def test_a_file_size_limit_is_a_full_disk(tmp_path: Path, rng: np.random.Generat
     assert refused > 3
 
 
-@pytest.mark.parametrize("sizes", [4, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("sizes", [4, pytest.param(15, marks=pytest.mark.slow)])
 @kinds
 def test_a_small_disk(tmp_path: Path, rng: np.random.Generator, kind: str, sizes: int) -> None:
     data = sample(rng, 16 * 60)
@@ -334,23 +334,10 @@ def sweep(tmp_path: Path, rng: np.random.Generator, kind: str, call: str, moment
 
 
 @pytest.mark.skipif(STRACE is None, reason="strace is not on this machine")
+@pytest.mark.parametrize("moments", [2, pytest.param(6, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("call", ["write", "fsync", "link", "rename"])
 @pytest.mark.parametrize("kind", ["zarr", "arrow"])
-def test_killed_at_a_system_call(tmp_path: Path, rng: np.random.Generator, kind: str, call: str) -> None:
+def test_killed_at_a_system_call(tmp_path: Path, rng: np.random.Generator, kind: str, call: str, moments: int) -> None:
     last = {"link": 5, "rename": 8 if kind == "arrow" else 24}.get(call, 40)
-    moments = [1, int(rng.integers(2, last + 1))]
-    assert sweep(tmp_path, rng, kind, call, moments) > 0
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-@pytest.mark.skipif(STRACE is None, reason="strace is not on this machine")
-@pytest.mark.parametrize("call", ["write", "fsync", "link", "rename"])
-@pytest.mark.parametrize("kind", ["zarr", "arrow"])
-def test_killed_at_every_system_call(tmp_path: Path, rng: np.random.Generator, kind: str, call: str) -> None:
-    hit = 1
-    for nth in range(1, 200):
-        hit = sweep(tmp_path / str(nth), rng, kind, call, [nth])
-        if not hit:
-            break
-    assert not hit, "the writer makes more calls than the sweep"
+    chosen = {1, *rng.choice(np.arange(2, last + 1), min(moments, last) - 1, replace=False).tolist()}
+    assert sweep(tmp_path, rng, kind, call, sorted(chosen)) > 0
