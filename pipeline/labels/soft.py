@@ -37,12 +37,9 @@ class SoftLabels:
         """The rows that `index` selects along B."""
         return SoftLabels(self.logits[index], self.shift[index], self.weights, self.reduce)
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> SoftLabels:
+    def to(self, device: torch.device | str) -> SoftLabels:
         """The same labels on `device`."""
-        logits, shift, weights = (
-            tensor.to(device, non_blocking=non_blocking) for tensor in (self.logits, self.shift, self.weights)
-        )
-        return SoftLabels(logits, shift, weights, self.reduce)
+        return SoftLabels(self.logits.to(device), self.shift.to(device), self.weights.to(device), self.reduce)
 
     def log_probs(self, temperature: float, mean: str = "arithmetic") -> Tensor:
         """Log-probabilities (B, C) float32 of the ensemble at `temperature`; -inf for classes of probability 0.

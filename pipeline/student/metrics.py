@@ -105,9 +105,11 @@ class Metrics:
         if soft is not None:
             self._compared += len(log_p)
             teacher = soft.log_probs(1.0, self._mean)
-            columns = [log_p.argmax(dim=-1) == teacher.argmax(dim=-1)]
-            columns += [_kl(soft.log_probs(t, self._mean).double(), log_probs_at(t)) for t in self._temperatures]
-            self._soft += torch.stack([column.double() for column in columns]).sum(dim=1).cpu()
+            columns = [(log_p.argmax(dim=-1) == teacher.argmax(dim=-1)).double()]
+            for t in self._temperatures:
+                pair = (teacher, log_p) if t == 1 else (soft.log_probs(t, self._mean), log_probs_at(t))
+                columns.append(_kl(pair[0].double(), pair[1]))
+            self._soft += torch.stack(columns).sum(dim=1).cpu()
 
     def _add_hard(self, log_p: Tensor, labels: Tensor) -> None:
         p = log_p.exp()

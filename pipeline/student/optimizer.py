@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -17,8 +18,19 @@ T = TypeVar("T")
 
 
 def build_optimizer(spec: ObjectSpec, parameters: Iterable[Tensor]) -> Optimizer:
-    """The optimizer that `spec` names, over `parameters`. Raises ConfigError where it cannot be had."""
-    return _build(Optimizer, spec, parameters)
+    """The optimizer that `spec` names, over `parameters`.
+
+    Raises:
+        ConfigError: it cannot be had, or its step needs the loss as a function (LBFGS).
+    """
+    optimizer = _build(Optimizer, spec, parameters)
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ConfigError(
+            f"{spec.class_path} evaluates the loss several times a step, and the trainer computes it once",
+            remedy="choose another optimizer, such as torch.optim.AdamW",
+        )
+    return optimizer
 
 
 def build_scheduler(spec: ObjectSpec | None, optimizer: Optimizer, total_steps: int) -> LRScheduler | None:

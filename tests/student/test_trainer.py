@@ -115,7 +115,7 @@ def test_hard_labels_alone_need_no_store_and_look_at_no_soft_labels(tmp_path: Pa
         def __getitem__(self, index: object) -> SoftLabels:
             raise AssertionError("soft labels were cut")
 
-        def to(self, device: object, *, non_blocking: bool = False) -> SoftLabels:
+        def to(self, device: object) -> SoftLabels:
             return self
 
     data = examples()
@@ -380,6 +380,7 @@ def test_nothing_to_learn_from_is_an_error(tmp_path: Path) -> None:
         ({"optimizer": ObjectSpec("torch.optim.Adamm")}, "Adamm"),
         ({"optimizer": ObjectSpec("builtins.list")}, "is no Optimizer"),
         ({"scheduler": ObjectSpec("torch.optim.lr_scheduler.ReduceLROnPlateau")}, "CosineAnnealingLR"),
+        ({"optimizer": ObjectSpec("torch.optim.LBFGS")}, "torch.optim.LBFGS evaluates the loss several times"),
         ({"scheduler": ObjectSpec("builtins.id")}, "is no LRScheduler"),
         ({"device": "cuda:99"}, "device is cuda:99"),
     ],
