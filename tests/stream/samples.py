@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -54,7 +55,13 @@ def rows_of(numbers: np.ndarray, *, labels: np.ndarray | None = None) -> Transfe
 
 
 def write_store(
-    path: Path, numbers: np.ndarray, *, embed: bool = False, layout: str = "zarr", chunks_a_shard: int = 4
+    path: Path,
+    numbers: np.ndarray,
+    *,
+    embed: bool = False,
+    layout: str = "zarr",
+    chunks_a_shard: int = 4,
+    reduce: Literal["none", "geometric"] = "none",
 ) -> Store:
     """A store over rows with the given identities, in chunks of `CHUNK` rows."""
     keys, inputs = keys_of(numbers), inputs_of(numbers)
@@ -64,10 +71,12 @@ def write_store(
         transfer_set=TransferSpec(name="digits", split="train", rows=len(keys), content_keys=keys_digest(keys)),
         label_space=LabelSpace(classes=CLASSES),
         preprocessing=Preprocessing(function="none"),
-        encoding=Encoding(inputs="embed" if embed else "reference"),
+        encoding=Encoding(inputs="embed" if embed else "reference", reduce=reduce),
         layout=layout,
         cut=Cut(rows_per_shard=CHUNK * chunks_a_shard, rows_per_chunk=CHUNK),
-        columns=dense_columns(members=MEMBERS, classes=CLASSES, inputs=input_column(inputs) if embed else None),
+        columns=dense_columns(
+            members=MEMBERS if reduce == "none" else 1, classes=CLASSES, inputs=input_column(inputs) if embed else None
+        ),
     )
     with StoreWriter(path, spec) as writer:
         for shard in writer.pending:

@@ -10,9 +10,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
-from pipeline.errors import ConfigError, DamagedShard, LabelError, MissingShard, UnlabelledRows
-from pipeline.stream import Batch, EmbeddedRows, Loader
+from pipeline.errors import ConfigError, DamagedShard, LabelError, MeanUnavailable, MissingShard, UnlabelledRows
+from pipeline.stream import Batch, EmbeddedRows, Loader, SoftLabelDataset
 from tests.stream.samples import CHUNK, CLASSES, MEMBERS, inputs_of, labels_of, rows_of
 
 
@@ -186,6 +187,18 @@ def test_member_weights_can_be_given(make_store) -> None:
     assert batch.soft.weights.tolist() == [0.25, 0.75]
     with pytest.raises(ConfigError, match="2 members need 2 finite weights"):
         Loader(rows, store, batch_size=4, seed=0, weights=[1, 2, 3])
+
+
+def test_reduced_labels_say_so_and_refuse_other_means(make_store) -> None:
+    rows, store = rows_of(np.arange(20)), make_store(np.arange(20), reduce="geometric")
+    batch = next(Loader(rows, store, batch_size=20, seed=0, shuffle=False).epoch(0))
+    dataset = SoftLabelDataset(rows, store)
+    collated = dataset.soft_labels(next(iter(DataLoader(dataset, batch_size=20))))
+    for soft in (batch.soft, collated):
+        expected = store.log_probs(np.arange(20), temperature=3.0, mean="geometric")
+        np.testing.assert_allclose(soft.log_probs(3.0, "geometric").numpy(), expected, rtol=1e-5)
+        with pytest.raises(MeanUnavailable, match="cannot give the arithmetic mean"):
+            soft.log_probs(3.0)
 
 
 def test_embedded_rows_need_no_transfer_set(make_store) -> None:

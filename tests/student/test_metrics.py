@@ -162,17 +162,19 @@ def test_evaluate_student_runs_the_model_in_evaluation_mode(rows: Rows) -> None:
     assert got == pytest.approx(want)
 
 
-def test_evaluate_teacher_scores_the_ensemble_and_each_member(rows: Rows) -> None:
+@pytest.mark.parametrize("mean", ["arithmetic", "geometric", "tempered"])
+def test_evaluate_teacher_scores_the_ensemble_and_each_member(rows: Rows, mean: str) -> None:
     cpu = torch.device("cpu")
-    ensemble, members = evaluate_teacher(Fixed(rows), temperatures=(4.0,), mean="arithmetic", device=cpu)
+    ensemble, members = evaluate_teacher(Fixed(rows), temperatures=(4.0,), mean=mean, device=cpu)
     assert ensemble["kl"] == {"1": 0.0, "4": 0.0}
     assert ensemble["agreement"] == 1.0
-    probs = np.exp(log_probs(rows.soft.logits.double().numpy(), 1.0, weights=rows.soft.weights.numpy()))
+    probs = np.exp(log_probs(rows.soft.logits.double().numpy(), 1.0, mean, weights=rows.soft.weights.numpy()))
     assert ensemble["errors"] == int((probs.argmax(axis=-1) != rows.labels.numpy()).sum())
     assert ensemble["nll"] == pytest.approx(-np.log(probs[np.arange(500), rows.labels.numpy()]).mean(), rel=1e-5)
     assert len(members) == 3
     for number, member in enumerate(members):
-        want = scores(Rows(torch.tensor(rows.teacher[:, number]), rows.labels, rows.teacher), temperatures=(4.0,))
+        alone = Rows(torch.tensor(rows.teacher[:, number]), rows.labels, rows.teacher)
+        want = scores(alone, temperatures=(4.0,), mean=mean)
         assert member["errors"] == want["errors"]
         assert member["nll"] == pytest.approx(want["nll"], rel=1e-3)
         assert member["kl"] == pytest.approx(want["kl"], rel=1e-2)

@@ -30,6 +30,8 @@ from pipeline.labels.ensemble import log_probs
 from pipeline.labels.soft import SoftLabels
 from pipeline.objects import ObjectSpec
 from pipeline.stream.loader import Batch
+from pipeline.student.losses import distillation_loss
+from pipeline.student.metrics import Metrics
 from tests.student.runs import CLASSES, COSINE, INPUTS, MemoryBatches, examples, net, run, take, trainer
 
 ADAM = ObjectSpec("torch.optim.AdamW", {"lr": 0.01})
@@ -187,6 +189,21 @@ def test_without_validation_the_last_epoch_is_kept(tmp_path: Path) -> None:
     for name, tensor in load_file(result.weights).items():
         assert torch.equal(tensor, final[name]), name
     assert "validation_loss" not in lines(tmp_path)[0]
+
+
+@pytest.mark.parametrize("mean", ["geometric", "tempered"])
+@pytest.mark.parametrize("loss", ["forward_kl", "soft_ce"])
+def test_validation_takes_the_mean_and_the_loss_that_are_trained(tmp_path: Path, mean: str, loss: str) -> None:
+    model, data = net(), examples(seed=1, rows=60)
+    result = run(tmp_path, model=model, mean=mean, loss=loss, alpha=0.7, temperature=2.0, epochs=1)
+    with torch.no_grad():
+        logits = model.eval()(data.inputs)
+    options = {"temperature": 2.0, "hard_weight": 0.3, "soft_weight": 0.7, "loss": loss, "mean": mean}
+    expected = distillation_loss(logits, data.soft, data.labels, **options)
+    assert result.best_validation == pytest.approx(expected.item(), rel=1e-5)
+    metrics = Metrics((2.0,), mean)
+    metrics.update(logits, data.labels, data.soft)
+    assert result.scores["kl"] == pytest.approx(metrics.result()["kl"], rel=1e-5)
 
 
 def test_the_validation_loss_is_that_of_the_whole_split_at_once(tmp_path: Path) -> None:

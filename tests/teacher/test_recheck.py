@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline.errors import SpecMismatch, UnlabelledRows
 from pipeline.store import Store, open_store
@@ -21,7 +22,7 @@ from tests.teacher.conftest import ROWS, Teachers, writer_for
 def labelled(
     request: pytest.FixtureRequest, tmp_path: Path, rows: TransferRows, teacher: Teachers
 ) -> tuple[Store, Ensemble]:
-    ensemble = load_ensemble(teacher("Linear", "Linear"))
+    ensemble = load_ensemble(teacher("Linear", "Linear", weights=(3.0, 1.0)))
     with writer_for(tmp_path / "store", rows, ensemble, reduce=request.param) as writer:
         label_rows(rows, ensemble, writer)
     return open_store(tmp_path / "store"), ensemble
@@ -45,6 +46,15 @@ def test_other_preprocessing_shows_as_a_deviation(labelled: tuple[Store, Ensembl
     found = compare_with_teacher(store, replace(rows, inputs=rows.inputs * 1.1), ensemble, sample=40)
     assert not found.sound
     assert found.largest_logit > found.allowed
+
+
+def test_a_class_that_became_impossible_is_a_deviation(labelled: tuple[Store, Ensemble], rows: TransferRows) -> None:
+    store, ensemble = labelled
+    mask = torch.tensor([0.0, -torch.inf, 0.0, 0.0, 0.0])
+    ensemble.models[1].register_forward_hook(lambda module, inputs, output: output + mask)
+    found = compare_with_teacher(store, rows, ensemble, sample=40)
+    assert not found.sound
+    assert found.largest_logit == np.inf
 
 
 def test_other_weights_are_refused_by_their_digest(

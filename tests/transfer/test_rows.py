@@ -139,6 +139,17 @@ def test_a_source_that_changed_is_prepared_again(case: Case) -> None:
     assert case.times() == 2
 
 
+def test_a_saved_dataset_that_was_edited_in_place_is_prepared_again(tmp_path: Path) -> None:
+    datasets.Dataset.from_dict({"x": [1.0, 2.0, 3.0]}).save_to_disk(tmp_path / "saved")
+    config = TransferSetConfig(source=str(tmp_path / "saved"), inputs=("x",), label=None)
+    load_transfer_set(config, "train", cache=tmp_path / "cache")
+    (file,) = (tmp_path / "saved").glob("*.arrow")
+    time.sleep(0.01)
+    data = file.read_bytes()
+    file.write_bytes(data.replace(np.float64(2.0).tobytes(), np.float64(5.0).tobytes()))
+    assert load_transfer_set(config, "train", cache=tmp_path / "cache").inputs.tolist() == [1.0, 5.0, 3.0]
+
+
 def test_splits_of_one_fingerprint_are_two_caches(tmp_path: Path) -> None:
     splits = {
         name: datasets.Dataset.from_dict({"x": values}).map(lambda row: {"x": -row["x"]}, new_fingerprint="negated-v1")
