@@ -13,7 +13,7 @@ SOFTLABELS := $(BIN)/softlabels
 # At the root of a finished store stands one of these; an unfinished one is finished by teacher-logits.
 STORE_IS_THERE := $(wildcard $(STORE)/manifest.json $(STORE)/zarr.json $(STORE)/dataset_dict.json)
 
-.PHONY: help train-student teacher-logits train-teacher install dev lint format types test docs check clean
+.PHONY: help train-student teacher-logits train-teacher install dev lint format types test slow docs check clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -55,13 +55,16 @@ format: dev ## let ruff lay out the code and mend what it can
 types: dev ## mypy --strict over pipeline and stages
 	$(BIN)/mypy
 
-test: dev ## every test but those of the documentation; ARGS go to pytest
-	$(BIN)/python -m pytest --ignore=tests/docs $(ARGS)
+test: dev ## the tests, but for slow ones and those of the documentation; ARGS go to pytest
+	$(BIN)/python -m pytest -n 2 -m "not slow" --ignore=tests/docs $(ARGS)
+
+slow: dev ## the tests marked slow: the same trials, many more times
+	$(BIN)/python -m pytest -n 2 -m slow $(ARGS)
 
 docs: dev ## the code blocks of README and docs, run
 	$(BIN)/python -m pytest tests/docs
 
-check: lint types test docs ## all of the above: what CI runs
+check: lint types test docs ## lint, types, test and docs: what CI runs
 
 clean: ## remove caches, stores/ and runs/ (not .venv)
 	rm -rf stores runs build .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
