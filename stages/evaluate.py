@@ -21,11 +21,12 @@ from pipeline.report.table import as_text, results_table
 from pipeline.stream import Loader
 from pipeline.stream.join import Missing
 from pipeline.student.metrics import Scores, evaluate_student, evaluate_teacher
+from pipeline.student.runlog import finite
 from pipeline.student.trainer import WEIGHTS
 from pipeline.transfer import TransferSetConfig
 from stages.recipe import parse
 from stages.run import command
-from stages.run_folder import RECIPE
+from stages.run_folder import RECIPE, RESULTS
 from stages.splits import all_batches, open_splits
 from stages.train_student import StudentTraining, check_classes, member_names
 
@@ -38,7 +39,9 @@ class Evaluate:
     training: StudentTraining = field(default_factory=StudentTraining)
     transfer_set: TransferSetConfig | None = None
     model: str | None = None  # a student's folder in a run, or a safetensors file; without it, the stored teacher
-    store: str = "stores/digits"  # the store: a folder of splits, or one of them
+    store: str = (
+        "stores/digits"  # the store: a folder of splits, or one of them; a finished run's student brings its own
+    )
     missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
     split: str = "test"  # which split to judge on
     temperature: float | None = None  # of the second KL (the first is at 1); by default that of training
@@ -48,11 +51,11 @@ class Evaluate:
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
     """Judge and print."""
-    words = _with_recipe_of_run(list(sys.argv[1:] if argv is None else argv))
+    words = _with_facts_of_run(list(sys.argv[1:] if argv is None else argv))
     args = parse(words, Evaluate, stage="evaluate", doc=__doc__, positional=("model",))
     splits = open_splits(args.store, args.transfer_set, only=args.split, missing=args.missing)
     split = splits[args.split]
-    temperature = args.temperature or args.training.temperature
+    temperature = args.training.temperature if args.temperature is None else args.temperature
     batches = all_batches(split, args.training.batch_size)
     if args.model is None:
         lines = _teacher(
@@ -66,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         mean = args.training.mean
         lines = [(args.model, evaluate_student(model, batches, temperatures=[temperature], mean=mean, device=device))]
     if args.json:
-        print(json.dumps({"model": args.model or "teacher", "split": args.split, **lines[-1][1]}, indent=1))
+        said = {"model": args.model or "teacher", "split": args.split, **lines[-1][1]}
+        print(json.dumps(finite(said), indent=1, allow_nan=False))
     else:
         print(as_text(results_table([(name, [scores]) for name, scores in lines], temperatures=[temperature])))
     return 0
@@ -87,12 +91,16 @@ def _student(args: Evaluate, model: str) -> ModelConfig:
     return dataclasses.replace(args.student, weights=str(weights))
 
 
-def _with_recipe_of_run(words: list[str]) -> list[str]:
-    """A student of a run brings the run's recipe, unless another one is named."""
-    if any(word == "--config" or word.startswith("--config=") for word in words):
+def _with_facts_of_run(words: list[str]) -> list[str]:
+    """A student of a run brings the run's recipe and, once it is finished, its store, unless others are named."""
+    runs = [Path(word).parent for word in words if not word.startswith("--") and (Path(word).parent / RECIPE).is_file()]
+    if not runs:
         return words
-    recipes = [Path(word).parent / RECIPE for word in words if not word.startswith("--") and Path(word).is_dir()]
-    return [f"--config={recipe}" for recipe in recipes[:1] if recipe.is_file()] + words
+    facts = {"config": str(runs[0] / RECIPE)}
+    if (runs[0] / RESULTS).is_file():
+        facts["store"] = str(json.loads((runs[0] / RESULTS).read_text())["store"])
+    named = {word[2:].partition("=")[0] for word in words if word.startswith("--")}
+    return [f"--{name}={value}" for name, value in facts.items() if name not in named] + words
 
 
 if __name__ == "__main__":

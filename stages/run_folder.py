@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from blake3 import blake3
@@ -18,6 +18,7 @@ from pipeline.errors import RunExists
 from pipeline.report.comparison import comparison_markdown
 from pipeline.store.durable import make_folder, write_atomically
 from pipeline.store.spec import differing_fields
+from pipeline.student.runlog import finite
 
 RUN, RECIPE, RESULTS, PAGE = "run.json", "config.yaml", "results.json", "results.md"
 
@@ -70,6 +71,6 @@ class RunFolder:
 
     def finish(self, results: Mapping[str, Any], *, store: str) -> None:
         """Write results.md, then results.json, whose presence says that the run is finished."""
-        self.results = {"store": store, **results}
+        self.results = {"store": store, **cast(dict[str, Any], finite(results))}
         write_atomically(self.path / PAGE, comparison_markdown(self.results, title=self.path.name).encode())
-        write_atomically(self.path / RESULTS, json.dumps(self.results, indent=1).encode())
+        write_atomically(self.path / RESULTS, json.dumps(self.results, indent=1, allow_nan=False).encode())

@@ -13,13 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from pipeline.errors import ClassMismatch, ConfigError
+from pipeline.labels.ensemble import check_mean
 from pipeline.models import ModelConfig, build_model
 from pipeline.models.device import resolve_device
 from pipeline.report.comparison import comparison_text
+from pipeline.store.digest import blake3_hex
 from pipeline.stream import Loader
 from pipeline.stream.join import Missing
 from pipeline.student.config import TrainingConfig
@@ -84,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv, TrainStudent, stage="train-student", doc=__doc__, flat=("training",), positional=("store",))
     splits = open_splits(args.store, args.transfer_set, missing=args.missing)
     check_classes(args.student, splits)
+    for split in splits.values():
+        check_mean(args.training.mean, split.store.reduce)
     folder = RunFolder.open(args.out, name=args.name, identity=_identity(args, splits))
     folder.keep_recipe(_recipe(args))
     if folder.results is None:
@@ -130,7 +135,7 @@ def _train(
     seed_everything(config.seed)
     model = build_model(args.student)
     train, validation = training_batches(splits, config)
-    identity = {"student": plain(args.student), "stores": _digests(splits)}
+    identity = {"student": plain(args.student), "stores": _digests(splits), "labels": _label_digests(splits)}
     trainer = Trainer(model, config, train, validation, folder.path / f"{kind}-seed{config.seed}", identity)
     result = trainer.run(should_stop)
     found = "" if result.best_validation is None else f", validation loss {result.best_validation:.4f}"
@@ -181,12 +186,18 @@ def _digests(splits: Mapping[str, Split]) -> dict[str, str]:
     return {name: split.store.digest for name, split in splits.items()}
 
 
+def _label_digests(splits: Mapping[str, Split]) -> dict[str, str]:
+    """The hard labels are the rows' own: a content key says nothing of them."""
+    return {name: blake3_hex(np.asarray(split.rows.labels)) for name, split in splits.items()}
+
+
 def _identity(args: TrainStudent, splits: Mapping[str, Split]) -> dict[str, Any]:
     """What makes this run another one than those with other settings or labels."""
     sections = {"student": args.student, "training": args.training, "transfer_set": args.transfer_set}
     return {
         **{name: plain(section) for name, section in sections.items()},
         "stores": _digests(splits),
+        "labels": _label_digests(splits),
         "missing": args.missing,
     }
 

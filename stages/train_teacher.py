@@ -17,6 +17,8 @@ import numpy as np
 
 from pipeline.errors import ConfigError
 from pipeline.models import build_model, save_weights
+from pipeline.store.dense_spec import prepared_by
+from pipeline.store.digest import blake3_hex
 from pipeline.store.durable import make_folder
 from pipeline.stream import Loader
 from pipeline.student.config import TrainingConfig
@@ -85,7 +87,11 @@ def _train(member: MemberConfig, rows: TransferRows, config: TrainingConfig) -> 
     model = build_model(dataclasses.replace(member.model, weights=None))
     validation = batches(is_held_out, shuffle=False) if is_held_out.any() else None
     folder = weights.with_suffix(".run")
-    identity = {"model": plain(member.model)}
+    identity = {
+        "model": plain(member.model),
+        "inputs": prepared_by(rows.prepare.class_path, rows.prepare.init_args, rows.inputs).sample,
+        "labels": blake3_hex(np.asarray(rows.labels)),
+    }
     result = Trainer(model, config, batches(~is_held_out, shuffle=True), validation, folder, identity).run(should_stop)
     make_folder(weights.parent)
     save_weights(model, weights)

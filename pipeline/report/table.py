@@ -1,11 +1,13 @@
 """Results as a table: one line a model, one column a measure, mean ± spread where there are several seeds.
 
 Scores come as plain mappings with the names of `metrics.jsonl` (`errors`, `nll`, `kl`: {"1": ..}, ..); a measure that
-was not taken stays empty. The same table is laid out for a terminal (`as_text`) and as Markdown (`as_markdown`).
+was not taken stays empty, one that is infinite (null in JSON, which has no infinity) says so.
+The same table is laid out for a terminal (`as_text`) and as Markdown (`as_markdown`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,14 +57,17 @@ def as_markdown(table: Table) -> str:
 
 
 def _cells(runs: Sequence[Scores], temperatures: Sequence[float]) -> list[str]:
-    cells = [_cell([run.get(name) for run in runs], digits) for name, digits in _MEASURES.items()]
-    return cells + [_cell([run.get("kl", {}).get(f"{t:g}") for run in runs], _KL_DIGITS) for t in temperatures]
+    cells = [_cell([run[name] for run in runs if name in run], digits) for name, digits in _MEASURES.items()]
+    kl = [run.get("kl", {}) for run in runs]
+    return cells + [_cell([run[f"{t:g}"] for run in kl if f"{t:g}" in run], _KL_DIGITS) for t in temperatures]
 
 
 def _cell(values: Sequence[float | None], digits: int) -> str:
-    numbers = [value for value in values if value is not None]
-    if len(numbers) < len(values) or not numbers:
+    if not values:
         return ""
+    numbers = [value for value in values if value is not None and math.isfinite(value)]
+    if len(numbers) < len(values):
+        return "inf"
     found = spread(numbers)
     if found.deviation is None:
         return str(numbers[0]) if isinstance(numbers[0], int) else f"{found.mean:.{digits}f}"

@@ -101,7 +101,7 @@ def prepared_by(function: str, arguments: dict[str, object], inputs: NDArray[np.
 def _chunk_rows(columns: tuple[Column, ...], count: int, rows_per_shard: int | None) -> int:
     """About `CHUNK_BYTES`, a power of two from 16 to 1,024 rows that divides the shard and is not twice the store."""
     rows = MAX_CHUNK_ROWS
-    row_bytes = sum(column.row_bytes for column in columns if column.name != "input")
+    row_bytes = sum(column.row_bytes for column in columns)
     while rows > BLOCK_ROWS and (
         rows * row_bytes > CHUNK_BYTES or rows >= 2 * count or (rows_per_shard or rows) % rows != 0
     ):

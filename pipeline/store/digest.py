@@ -22,7 +22,9 @@ CONTENT = ("content_key", "label", "logits", "shift")
 
 def blake3_hex(data: bytes | memoryview | NDArray[np.generic]) -> str:
     """blake3 of some bytes (a contiguous array counts as its bytes)."""
-    return blake3(np.ascontiguousarray(data).data if isinstance(data, np.ndarray) else data).hexdigest()
+    return blake3(
+        np.ascontiguousarray(data).reshape(-1).view(np.uint8).data if isinstance(data, np.ndarray) else data
+    ).hexdigest()
 
 
 def keys_digest(keys: NDArray[np.uint8]) -> str:

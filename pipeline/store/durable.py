@@ -7,13 +7,14 @@ System errors become errors of ours at this border: no room is `DiskFull`, every
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import DiskFull, StorageError
+from pipeline.errors import DiskFull, RunExists, StorageError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -79,6 +80,24 @@ def replace_file(staged: Path, final: Path) -> None:
     with system_errors("create", final):
         staged.replace(final)
     sync_folder(final.parent)
+
+
+@contextmanager
+def only_process(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder while the block runs. Raises `RunExists` where one is in it."""
+    path = folder / ".lock"
+    with system_errors("lock", path):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunExists(
+                f"another process is at work in {folder}", remedy="wait until it has ended, or give another folder"
+            ) from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

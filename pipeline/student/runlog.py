@@ -37,7 +37,7 @@ class RunLog:
 
     def add(self, entry: Mapping[str, object], step: int | None = None) -> None:
         """Append one line and, given a step, its numbers to TensorBoard. JSON has no infinity: that becomes null."""
-        line = json.dumps(_finite(entry), allow_nan=False)
+        line = json.dumps(finite(entry), allow_nan=False)
         self._lines.append(line)
         with system_errors("write", self._path), self._path.open("a") as file:
             file.write(line + "\n")
@@ -64,9 +64,12 @@ def is_ended(folder: Path) -> bool:
         return False
 
 
-def _finite(value: object) -> object:
+def finite(value: object) -> object:
+    """A value as JSON can hold it: numbers that are not finite become null, inside mappings and lists too."""
     if isinstance(value, Mapping):
-        return {key: _finite(inner) for key, inner in value.items()}
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from pipeline.errors import ConfigError, Interrupted, LogitsError, RunExists
 from pipeline.models import save_weights
 from pipeline.models.device import resolve_device
-from pipeline.store.durable import make_folder
+from pipeline.store.durable import make_folder, only_process
 from pipeline.student import checkpoint, runlog
 from pipeline.student.checkpoint import Parts, Progress, load_checkpoint, save_checkpoint
 from pipeline.student.config import TrainingConfig
@@ -110,10 +110,11 @@ class Trainer:
         Raises:
             Interrupted: `should_stop` was true; the same call goes on from there.
             LogitsError: the loss is NaN or infinite; names epoch and step.
-            SpecMismatch, RunExists: the folder holds another run, or files that no run wrote.
+            SpecMismatch, RunExists: the folder holds another run, or files that no run wrote, or is in use.
             DiskFull, StorageError: nothing that was saved is lost.
         """
-        with deterministic(self._device, self._config.threads):
+        make_folder(self._folder)
+        with only_process(self._folder), deterministic(self._device, self._config.threads):
             warm_up()
             self._begin()
             weights = self._folder / WEIGHTS
@@ -129,7 +130,6 @@ class Trainer:
 
     def _begin(self) -> None:
         """Load the checkpoint; where there is none, save the first one, so that the folder belongs to this run."""
-        make_folder(self._folder)
         progress = load_checkpoint(self._folder, self._parts, self._identity)
         if progress is not None:
             self._progress = progress

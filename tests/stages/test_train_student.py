@@ -19,6 +19,7 @@ import torch
 import yaml
 
 from pipeline.store import open_store
+from pipeline.store.durable import only_process
 from stages import evaluate, train_student
 from stages.recipe import load
 from tests.stages import toy
@@ -262,7 +263,9 @@ def test_rows_without_soft_labels_are_an_error_or_left_out_with_a_count(
     monkeypatch.setattr(toy, "points", _with_more_rows)
     assert run("--out=out") == 2
     err = capsys.readouterr().err
-    assert err.startswith("UnlabelledRows: the store store/train holds no labels for 10 of 170 rows of points, first rows 160")
+    assert err.startswith(
+        "UnlabelledRows: the store store/train holds no labels for 10 of 170 rows of points, first rows 160"
+    )
     assert "--missing=skip" in err
     assert run("--out=out", "--missing=skip", "--seeds=0") == 0
     said = capsys.readouterr()
@@ -281,3 +284,66 @@ def _with_more_rows(split: str) -> dict[str, np.ndarray]:
         x = np.concatenate([x, np.full((10, toy.FEATURES), 9.0, np.float32) + np.arange(10, dtype=np.float32)[:, None]])
         labels = np.concatenate([labels, np.zeros(10, labels.dtype)])
     return {"x": x, "label": labels}
+
+
+def test_a_mean_that_the_store_cannot_give_is_refused_before_training(
+    work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy.write_store(work / "store", reduce="geometric")
+    assert run("--out=out") == 2
+    assert capsys.readouterr().err.startswith("MeanUnavailable: the store keeps only the members' mean logits")
+    assert students("out") == []
+    assert run("--out=out2", "--mean=geometric", "--seeds=0") == 0
+
+
+def test_the_mean_that_is_asked_for_reaches_the_table(store: Path) -> None:
+    assert run("--out=a", "--seeds=0", "--epochs=1") == 0
+    assert run("--out=g", "--seeds=0", "--epochs=1", "--mean=geometric") == 0
+    a, g = (results(out)["students"]["hard"][0] for out in ("a", "g"))
+    assert a["errors"] == g["errors"]  # the hard student does not know the mean
+    assert a["kl"]["4"] != g["kl"]["4"]
+
+
+def test_infinite_scores_are_null_in_json_and_said_in_the_table(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toy.write_store(work / "store", impossible=True)
+    assert run("--out=out", "--seeds=0", "--epochs=1") == 0
+    text = (Path("out") / "results.json").read_text()
+    assert "Infinity" not in text
+    assert "NaN" not in text
+    assert results("out")["teacher"]["members"]["0: Member0"][0]["nll"] is None
+    said = capsys.readouterr().out
+    line = next(line for line in said.splitlines() if line.startswith("teacher 0"))
+    assert " inf " in line
+    assert run("--out=out", "--seeds=0", "--epochs=1") == 0
+    assert line in capsys.readouterr().out
+    assert evaluate.main(["--config=recipe.yaml", "--store=store", "--json"]) == 0
+    json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+
+
+def test_changed_hard_labels_are_another_run(
+    store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("--out=out", "--seeds=0", "--epochs=1") == 0
+    real = toy.points
+    monkeypatch.setattr(toy, "points", lambda split: {**real(split), "label": np.roll(real(split)["label"], 1)})
+    assert run("--out=out", "--seeds=0", "--epochs=1") == 2
+    assert "RunExists: out holds another run: labels.test: " in capsys.readouterr().err
+
+
+def test_two_processes_do_not_train_in_one_folder(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--out=out", "--seeds=0", "--epochs=1") == 0
+    (Path("out") / "results.json").unlink()
+    with only_process(Path("out") / "hard-seed0"):
+        assert run("--out=out", "--seeds=0", "--epochs=1") == 2
+    assert "RunExists: another process is at work in out/hard-seed0; wait until" in capsys.readouterr().err
+    assert run("--out=out", "--seeds=0", "--epochs=1") == 0
+
+
+def test_evaluate_finds_recipe_and_store_of_a_run(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--out=out", "--seeds=0", "--epochs=1") == 0
+    capsys.readouterr()
+    assert evaluate.main(["out/distilled-seed0", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    expected = results("out")["students"]["distilled"][0]
+    assert said["kl"] == pytest.approx(expected.pop("kl"), rel=1e-5)
+    assert {name: said[name] for name in expected} == pytest.approx(expected, rel=1e-5)

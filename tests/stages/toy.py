@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import yaml
@@ -73,8 +73,15 @@ def write_recipe(path: Path, **changes: Any) -> Path:
     return path
 
 
-def write_store(root: Path, *, embed: bool = False, splits: tuple[str, ...] = ("train", "test")) -> Path:
-    """A store of the imaginary teacher, one folder a split."""
+def write_store(
+    root: Path,
+    *,
+    embed: bool = False,
+    splits: tuple[str, ...] = ("train", "test"),
+    reduce: Literal["none", "geometric"] = "none",
+    impossible: bool = False,
+) -> Path:
+    """A store of the imaginary teacher, one folder a split; `impossible`: to its first member, every row's last class."""
     config = typed(TransferSetConfig, recipe()["transfer_set"], where="toy")
     for split in splits:
         rows = load_transfer_set(config, split, cache=root.parent / "cache")
@@ -87,19 +94,25 @@ def write_store(root: Path, *, embed: bool = False, splits: tuple[str, ...] = ("
             ),
             label_space=LabelSpace(classes=CLASSES, names=tuple(NAMES)),
             preprocessing=Preprocessing(function="pipeline.transfer.prepare.vector"),
-            encoding=Encoding(inputs="embed" if embed else "reference"),
+            encoding=Encoding(reduce=reduce, inputs="embed" if embed else "reference"),
             layout="zarr",
             cut=Cut(rows_per_shard=64, rows_per_chunk=32),
-            columns=dense_columns(members=MEMBERS, classes=CLASSES, inputs=input_column(inputs) if embed else None),
+            columns=dense_columns(
+                members=1 if reduce == "geometric" else MEMBERS,
+                classes=CLASSES,
+                inputs=input_column(inputs) if embed else None,
+            ),
         )
         with StoreWriter(root / split, spec) as writer:
             for shard in writer.pending:
                 part = slice(*writer.rows_of(shard))
+                logits = teacher_logits(inputs[part])
+                logits[:, 0, -1] = -np.inf if impossible else logits[:, 0, -1]
                 writer.write_logits(
                     shard,
                     keys=rows.keys[part],
                     labels=rows.labels[part],
-                    logits=teacher_logits(inputs[part]),
+                    logits=logits,
                     inputs=inputs[part] if embed else None,
                 )
             writer.seal()
