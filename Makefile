@@ -66,6 +66,6 @@ docs: dev ## the code blocks of README and docs, run
 
 check: lint types test docs ## lint, types, test and docs: what CI runs
 
-clean: ## remove caches, stores/ and runs/ (not .venv)
-	rm -rf stores runs build .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+clean: ## remove caches (never stores/ or runs/: they hold work)
+	rm -rf build .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find pipeline stages tests -name __pycache__ -type d -prune -exec rm -rf {} +
