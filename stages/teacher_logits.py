@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -36,7 +35,6 @@ class TeacherLogits:
     teacher: TeacherConfig
     transfer_set: TransferSetConfig
     labels: LabelsConfig = field(default_factory=LabelsConfig)
-    teacher_training: dict[str, Any] | None = None  # not used here
     store: str = "stores/digits"  # where the stores go, a folder a split
 
 
