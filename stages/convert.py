@@ -15,7 +15,7 @@ from pipeline.store import open_store, store_splits
 from pipeline.store.convert import convert
 from pipeline.store.root import require_root, write_root
 from stages.recipe import parse
-from stages.run import command
+from stages.run import command, should_stop
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Convert:
     compression: Literal["none", "zstd"] = "none"  # zstd: zarr only
 
 
-@command()
+@command(resumable=True)
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert every split."""
     args = parse(argv, Convert, stage="convert", doc=__doc__, positional=("store", "to"))
@@ -37,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     splits, target = store_splits(args.store), Path(args.to)
     single = list(splits.values()) == [Path(args.store)]
     if not single:
+        if target.resolve().is_relative_to(Path(args.store).resolve()):
+            raise ConfigError(f"{target} lies in {args.store}", remedy="give a target beside the source")
         require_root(target, tuple(splits))
     for split, path in splits.items():
         store = open_store(path)
@@ -48,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 layout=layout,
                 compression=args.compression,
                 progress=bar.update,
+                should_stop=should_stop,
             )
         print(f"{split}: {layout}, {manifest.bytes:,} bytes, content digest {manifest.content_digest} (unchanged)")
     if not single:

@@ -27,7 +27,7 @@ from pipeline.transfer import TransferSetConfig
 from stages.recipe import parse
 from stages.run import command
 from stages.run_folder import RECIPE, RESULTS
-from stages.splits import all_batches, open_splits
+from stages.splits import all_batches, open_splits, stored_labels
 from stages.train_student import StudentTraining, check_classes, member_names
 
 
@@ -53,15 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Judge and print."""
     words = _with_facts_of_run(list(sys.argv[1:] if argv is None else argv))
     args = parse(words, Evaluate, stage="evaluate", doc=__doc__, positional=("model",))
-    splits = open_splits(args.store, args.transfer_set, only=args.split, missing=args.missing)
-    split = splits[args.split]
     temperature = args.training.temperature if args.temperature is None else args.temperature
-    batches = all_batches(split, args.training.batch_size)
     if args.model is None:
-        lines = _teacher(
-            args, batches, temperature, member_names(split.store.spec.teacher.members, split.store.members)
-        )
+        store, batches = stored_labels(args.store, args.split, args.training.batch_size)
+        lines = _teacher(args, batches, temperature, member_names(store.spec.teacher.members, store.members))
     else:
+        splits = open_splits(args.store, args.transfer_set, only=args.split, missing=args.missing)
+        batches = all_batches(splits[args.split], args.training.batch_size)
         student = _student(args, args.model)
         check_classes(student, splits)
         device = resolve_device(args.training.device)

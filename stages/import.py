@@ -24,12 +24,13 @@ from pipeline.errors import ClassMismatch, ConfigError, Interrupted, TransferSet
 from pipeline.labels.ensemble import normalised_weights
 from pipeline.store.columns import NO_LABEL
 from pipeline.store.dense_spec import dense_spec, prepared_by
-from pipeline.store.outputs import Outputs, read_outputs
+from pipeline.store.outputs import Kind, Outputs, read_outputs
+from pipeline.store.root import is_split_folder, write_root
 from pipeline.store.spec import About, MemberSpec, Preprocessing, TeacherSpec
 from pipeline.store.writer import StoreWriter, require_room
 from pipeline.transfer import TransferSetConfig, array_keys, load_transfer_set
 from stages.recipe import parse
-from stages.run import command, should_stop
+from stages.run import command, program, should_stop
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Import:
     teacher_name: str = "imported"  # how the teacher is named in the store
     weights: tuple[float, ...] | None = None  # the members' shares in the mean; all alike by default
     column: str | None = None  # the array or column of outputs, when it is not called logits or probabilities
-    probabilities: bool = False  # the outputs are probabilities
+    kind: Kind = "auto"  # logits or probabilities; auto goes by the array's name, and refuses logits that sum to 1
     transfer_name: str | None = None  # how the transfer set is named; by default as in the recipe, or as the file
     classes: tuple[str, ...] | None = None  # names of the classes in order
     layout: Literal["zarr", "arrow"] = "zarr"  # zarr or arrow
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv, Import, stage="import", doc=__doc__, positional=("outputs", "store"))
     if not args.outputs or not args.store:
         raise ConfigError("a file of outputs and a store are needed", remedy="write softlabels import FILE STORE")
-    outputs = read_outputs(args.outputs, column=args.column, probabilities=args.probabilities)
+    outputs = read_outputs(args.outputs, column=args.column, kind=args.kind)
     rows = _rows_of(args, outputs)
     members = outputs.logits.shape[1]
     weights = args.weights or (1.0,) * members
@@ -109,7 +110,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 inputs=np.array(rows.inputs[span]) if args.inputs == "embed" and rows.inputs is not None else None,
             )
         manifest = writer.seal()
-    print(f"sealed: {args.store}, {manifest.spec.rows:,} rows (look: softlabels info {args.store})")
+    if is_split_folder(Path(args.store), args.split):
+        write_root(Path(args.store).parent)
+    print(f"sealed: {args.store}, {manifest.spec.rows:,} rows (look: {program()} info {args.store})")
     return 0
 
 

@@ -71,6 +71,9 @@ def parse(
     given: dict[str, object] = {}
     where = stage
     if takes_recipe:
+        models = any(field.name in ("student", "teacher") for field in fields(cls))  # type: ignore[arg-type]  # as above
+        if models and "config" not in flags and not Path("stages", "configs").is_dir():
+            print(f"no --config: the built-in recipe {DEFAULT} fills in what is not given", file=sys.stderr)
         where = flags.pop("config", DEFAULT)
         given = _from_recipe(cls, load(where), known, where=where)
     given |= schema.check(known, _merge(given, flags, known), where="command line")
@@ -151,7 +154,8 @@ def _flags(
 
 def _resolve(flag: str, known: Mapping[str, Key], flat: Sequence[str]) -> tuple[str, Key]:
     """The full name that a flag means and its key, which is the mapping above it for an entry of a mapping."""
-    for name in (flag, *(f"{section}.{flag}" for section in flat)):
+    written = flag.replace("-", "_")  # --against-teacher means --against_teacher
+    for name in (flag, written, *(f"{section}.{written}" for section in flat)):
         if name in known:
             return name, known[name]
         for above in schema.parents(name):

@@ -9,11 +9,14 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from pipeline.errors import ClassMismatch, ConfigError
+from pipeline.errors import ClassMismatch, ConfigError, SpecMismatch
+from pipeline.objects import ObjectSpec
 from pipeline.store import Store, open_store, store_splits
+from pipeline.store.spec import differing_fields, plain_json
 from pipeline.stream import EmbeddedRows, Loader
 from pipeline.stream.join import Missing
 from pipeline.student.config import TrainingConfig
@@ -42,6 +45,7 @@ def open_splits(
     """
     names = [only] if only else list(store_splits(path))
     stores = {name: open_store(path, split=name) for name in names}
+    _require_one_teacher(stores)
     splits = {name: Split(store, _rows(store, transfer_set, name), missing) for name, store in stores.items()}
     for name, split in splits.items() if missing == "skip" else ():
         left_out = all_batches(split, 1).left_out
@@ -54,6 +58,11 @@ def open_splits(
 
 def _rows(store: Store, transfer_set: TransferSetConfig | None, split: str) -> TransferRows | EmbeddedRows:
     if "input" in store.columns:
+        if transfer_set is not None:
+            print(
+                f"{split}: rows and inputs are those in {store.path}; the recipe's transfer_set is not read",
+                file=sys.stderr,
+            )
         return EmbeddedRows(store)
     if transfer_set is None:
         raise ConfigError(
@@ -67,6 +76,32 @@ def _rows(store: Store, transfer_set: TransferSetConfig | None, split: str) -> T
             remedy="use the transfer set that the store was made for, or a store of these classes",
         )
     return rows
+
+
+def _require_one_teacher(stores: Mapping[str, Store]) -> None:
+    """Raise SpecMismatch where splits were not labelled by the same teacher over the same classes, naming the fields."""
+    facts = {name: _facts(store) for name, store in stores.items()}
+    first, *others = facts
+    for other in others:
+        different = differing_fields(facts[other], facts[first])
+        if different:
+            raise SpecMismatch(
+                f"the splits {first} and {other} are not of one teacher ({'; '.join(different).replace('in this run', other)})",
+                remedy="give a store whose splits one recipe made, or the path of one split",
+            )
+
+
+def _facts(store: Store) -> dict[str, Any]:
+    spec = plain_json(store.spec)
+    return {name: spec[name] for name in ("teacher", "label_space")} | {"reduce": spec["encoding"]["reduce"]}
+
+
+def stored_labels(path: str | Path, split: str, batch_size: int) -> tuple[Store, Loader]:
+    """A split's own labels in batches, for judging the stored teacher: no transfer set is needed (inputs are the keys)."""
+    store = open_store(path, split=split)
+    keys, labels = np.asarray(store.column("content_key"), np.uint8), np.asarray(store.column("label"), np.int64)
+    rows = TransferRows(str(path), split, None, str(path), keys, keys, labels, store.class_names, ObjectSpec(""))
+    return store, all_batches(Split(store, rows), batch_size)
 
 
 def training_batches(splits: Mapping[str, Split], config: TrainingConfig) -> tuple[Loader, Loader | None]:

@@ -25,7 +25,7 @@ from pipeline.teacher.ensemble import Ensemble, load_ensemble
 from pipeline.teacher.label import label_rows
 from pipeline.transfer import TransferRows, TransferSetConfig, load_transfer_set
 from stages.recipe import parse
-from stages.run import command, should_stop
+from stages.run import command, program, should_stop
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not writer.sealed:
                 _label(rows, ensemble, writer)
     write_root(root)
-    print(f"sealed: {root} (look: softlabels info {root}; train: softlabels train-student --store={root})")
+    recipe = "".join(f" {word}" for word in argv or sys.argv[1:] if word.startswith("--config="))
+    print(f"sealed: {root} (look: {program()} info {root}; train: {program()} train-student{recipe} --store={root})")
     return 0
 
 

@@ -11,6 +11,7 @@ import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,10 +90,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_classes(args.student, splits)
     for split in splits.values():
         check_mean(args.training.mean, split.store.reduce)
+    kinds = _kinds(args.training, splits)
+    for kind in kinds:  # what is wrong with the settings shows before a folder is theirs
+        _trainer(args, splits, args.training.of(kind, args.training.seeds[0]), Path(), kind)
     folder = RunFolder.open(args.out, name=args.name, identity=_identity(args, splits))
     folder.keep_recipe(_recipe(args))
     if folder.results is None:
-        kinds = ("hard", "distilled") if args.training.baseline else ("distilled",)
         plan = [(kind, seed) for seed in args.training.seeds for kind in kinds]
         students: dict[str, list[nn.Module]] = {kind: [] for kind in kinds}
         for number, (kind, seed) in enumerate(plan, 1):
@@ -128,15 +131,30 @@ def check_classes(student: ModelConfig, splits: Mapping[str, Split]) -> None:
             )
 
 
-def _train(
-    args: TrainStudent, splits: Mapping[str, Split], config: TrainingConfig, folder: RunFolder, kind: str
-) -> nn.Module:
-    """One student, trained to the end or taken as it was trained before."""
+def _kinds(training: StudentTraining, splits: Mapping[str, Split]) -> tuple[str, ...]:
+    """Which students to train; without a hard label there is no baseline, and a line says so."""
+    labelled = "train" not in splits or bool((np.asarray(splits["train"].rows.labels) >= 0).any())
+    if training.baseline and not (labelled and training.hard_label_fraction > 0):
+        print("no training row has a hard label: no baseline is trained", flush=True)
+        return ("distilled",)
+    return ("hard", "distilled") if training.baseline else ("distilled",)
+
+
+def _trainer(
+    args: TrainStudent, splits: Mapping[str, Split], config: TrainingConfig, path: Path, kind: str
+) -> tuple[nn.Module, Trainer]:
     seed_everything(config.seed)
     model = build_model(args.student)
     train, validation = training_batches(splits, config)
     identity = {"student": plain(args.student), "stores": _digests(splits), "labels": _label_digests(splits)}
-    trainer = Trainer(model, config, train, validation, folder.path / f"{kind}-seed{config.seed}", identity)
+    return model, Trainer(model, config, train, validation, path / f"{kind}-seed{config.seed}", identity)
+
+
+def _train(
+    args: TrainStudent, splits: Mapping[str, Split], config: TrainingConfig, folder: RunFolder, kind: str
+) -> nn.Module:
+    """One student, trained to the end or taken as it was trained before."""
+    model, trainer = _trainer(args, splits, config, folder.path, kind)
     result = trainer.run(should_stop)
     found = "" if result.best_validation is None else f", validation loss {result.best_validation:.4f}"
     print(f"      {result.steps} steps, best epoch {result.best_epoch} of {config.epochs}{found}", flush=True)

@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv, Verify, stage="verify", doc=__doc__, positional=("store",))
     if not args.store:
         raise ConfigError("no store is named", remedy="write softlabels verify STORE")
+    if args.sample < 1:
+        raise ConfigError(f"--sample={args.sample}", remedy="give 1 row or more")
     faults = 0
     for split, path in store_splits(args.store).items():
         faults += _verify(split, path)

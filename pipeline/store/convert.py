@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from pipeline.errors import DamagedStore
+from pipeline.errors import DamagedStore, Interrupted, StorePathError
 from pipeline.store.reader import open_store
 from pipeline.store.spec import Manifest, Spec
-from pipeline.store.writer import StoreWriter
+from pipeline.store.writer import StoreWriter, require_room
 
 
 def convert(
@@ -21,22 +21,32 @@ def convert(
     layout: str,
     compression: str = "none",
     progress: Callable[[int], object] = lambda shards: None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Manifest:
     """Write the sealed store at `source` to `target` in another layout; resumes where an earlier try stopped.
 
     Args:
         layout: "zarr" or "arrow". compression: "none" or "zstd" (zarr only).
-        progress: called with 1 after each shard.
+        progress: called with 1 after each shard. should_stop: asked before each.
 
     Raises:
         DamagedStore: a chunk of the source is damaged; nothing of its shard is written.
-        SpecMismatch, StorePathError: `target` holds something else.
+        SpecMismatch, StorePathError: `target` holds something else, or lies inside the source, or around it.
+        Interrupted: `should_stop` said so; calling again goes on. DiskFull: before the first shard, where possible.
     """
+    here, there = Path(source).resolve(), Path(target).resolve()
+    if here.is_relative_to(there) or there.is_relative_to(here):
+        raise StorePathError(f"{target} and {source} lie in each other", remedy="give a target beside the source")
     store = open_store(source)
     spec: Spec = msgspec.structs.replace(store.spec, layout=layout, compression=compression)
     per_shard = spec.cut.rows_per_shard // spec.cut.rows_per_chunk
     with StoreWriter(target, spec, about=store.manifest.about) as writer:
+        require_room([writer])
         for shard in writer.pending:
+            if should_stop():
+                raise Interrupted(
+                    f"{len(writer.pending)} shards are left", remedy="run the same command again to go on"
+                )
             chunks = range(shard * per_shard, shard * per_shard + spec.shard_chunks(shard))
             arrays = {name: np.concatenate([store.read_chunk(name, c) for c in chunks]) for name in store.columns}
             writer.write_arrays(shard, arrays, fidelity=store.record(shard).fidelity)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import LogitsError, StorageError, UserError
 
+Kind = Literal["auto", "logits", "probabilities"]
 SUM_TOLERANCE = 1e-3
 KNOWN = ("logits", "probabilities", "inputs", "labels", "keys")
 _SHAPES = "an array of shape (rows, classes) or (rows, members, classes)"
@@ -29,17 +31,19 @@ class Outputs:
     keys: NDArray[np.uint8] | None
 
 
-def read_outputs(path: str | Path, *, column: str | None = None, probabilities: bool = False) -> Outputs:
+def read_outputs(path: str | Path, *, column: str | None = None, kind: Kind = "auto") -> Outputs:
     """Read a file of teacher outputs.
 
     Args:
         path: `.npy` holding one array; `.npz` with arrays `logits` or `probabilities`, and optionally `inputs`, `labels`,
             `keys`; or `.parquet` with columns of these names (lists of numbers).
         column: the array or column that holds the outputs, under another name.
-        probabilities: the outputs are probabilities; always so for an array of that name.
+        kind: "logits", "probabilities", or "auto": probabilities where the array is called so, else logits, unless every
+            row is a distribution, which is refused as a likely mistake.
 
     Raises:
-        UserError: another kind of file, names or shapes. LogitsError: probabilities that are none.
+        UserError: another kind of file, names or shapes. LogitsError: probabilities that are none, or logits that seem to
+            be probabilities.
     """
     path = Path(path)
     arrays = _read(path)
@@ -58,7 +62,7 @@ def read_outputs(path: str | Path, *, column: str | None = None, probabilities: 
         values = values[:, None, :]
     rows = len(values)
     return Outputs(
-        logits=_log(values) if probabilities or name == "probabilities" else values,  # type: ignore[arg-type]  # floats
+        logits=_logits(values, kind, name, path),
         labels=_labels(arrays.get("labels", arrays.get("label")), rows, path),
         inputs=_of_length(arrays.get("inputs"), rows, path, "inputs"),
         keys=_keys(arrays.get("keys"), rows, path),
@@ -116,10 +120,26 @@ def _column(column: pa.ChunkedArray, name: str) -> NDArray[np.generic]:
     return np.asarray(leaf.to_numpy(zero_copy_only=False)).reshape(shape)
 
 
+def _logits(values: NDArray[Any], kind: Kind, name: str, path: Path) -> NDArray[np.floating]:
+    if kind == "probabilities" or (kind == "auto" and name == "probabilities"):
+        return _log(values)
+    if kind == "auto" and not _no_distribution(values.astype(np.float64)).any():
+        raise LogitsError(
+            f"{name} in {path}: every row is >= 0 and sums to 1, as probabilities do and logits hardly ever",
+            remedy="say which they are: --kind=probabilities or --kind=logits",
+        )
+    return values
+
+
+def _no_distribution(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(R, M) where a row of (R, M, C) is not >= 0 with sum 1."""
+    return np.asarray(~((values >= 0).all(axis=-1) & (np.abs(values.sum(axis=-1) - 1) <= SUM_TOLERANCE)))
+
+
 def _log(probabilities: NDArray[np.generic]) -> NDArray[np.float64]:
     """Log-probabilities, which are logits; 0 becomes -inf, a class that this member holds for impossible."""
     values = probabilities.astype(np.float64)
-    bad = ~((values >= 0).all(axis=-1) & (np.abs(values.sum(axis=-1) - 1) <= SUM_TOLERANCE))
+    bad = _no_distribution(values)
     if bad.any():
         row, member = np.argwhere(bad)[0]
         raise LogitsError(

@@ -34,6 +34,15 @@ def require_root(root: Path, splits: tuple[str, ...]) -> None:
         )
 
 
+def is_split_folder(store: Path, split: str) -> bool:
+    """Whether a store lies where a folder of splits would keep it, with nothing but such stores beside it."""
+    try:
+        require_root(store.parent, ())
+    except StorePathError:
+        return False
+    return store.name == split
+
+
 def write_root(root: Path) -> None:
     """Describe the sealed splits below `root`. Splits of different layouts are legal; each is listed in the file of its own."""
     manifests = {
@@ -46,6 +55,12 @@ def write_root(root: Path) -> None:
         by_layout.setdefault(manifest.spec.layout, []).append(split)
     for splits in by_layout.values():
         for name, data in layout_of(manifests[splits[0]].spec).root_metadata(tuple(splits)).items():
-            write_atomically(root / name, data)
+            _write(root / name, data)
     if manifests:
-        write_atomically(root / "README.md", root_card(manifests).encode())
+        _write(root / "README.md", root_card(manifests).encode())
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write what is not there already: a sealed folder on a read-only disk is left alone."""
+    if not path.is_file() or path.read_bytes() != data:
+        write_atomically(path, data)

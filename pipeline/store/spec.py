@@ -330,9 +330,15 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def plain_json(record: msgspec.Struct) -> dict[str, Any]:
+    """A record as JSON's own values."""
+    values: dict[str, Any] = msgspec.json.decode(encode_json(record))
+    return values
+
+
 def require_same_plan(ours: Plan, theirs: Plan, where: str) -> None:
     """Raise `SpecMismatch` naming each field in which this run's specification differs from the store's."""
-    lines = differing_fields(msgspec.json.decode(encode_json(ours.spec)), msgspec.json.decode(encode_json(theirs.spec)))
+    lines = differing_fields(plain_json(ours.spec), plain_json(theirs.spec))
     if lines:
         raise SpecMismatch(
             f"{where} was begun with another specification ({'; '.join(lines)})",

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import DamagedManifest, DamagedStore, SoftLabelsError
+from pipeline.errors import DamagedManifest, DamagedShard, DamagedStore, SoftLabelsError
 from pipeline.store.chunks import RELABEL, ChunkReader, open_plain
 from pipeline.store.columns import Column
 from pipeline.store.commit import STAGING, record_path
@@ -77,6 +77,25 @@ def require_sound(path: str | Path, *, progress: Callable[[int], object] = lambd
     if problems:
         listing = "\n".join(f"  {problem}" for problem in problems)
         raise DamagedStore(f"{path} is damaged in {len(problems)} places:\n{listing}", remedy="see each line's remedy")
+
+
+def require_files(store: Store) -> None:
+    """Raise `DamagedStore` unless every commit record and every shard file is there with its recorded size: what can be
+    seen without reading the labels again.
+    """
+    layout = layout_of(store.spec)
+    for shard in range(store.spec.shards):
+        payload = store.payload(shard)
+        for name in sorted({layout.path(column, shard) for column in store.spec.columns}):
+            handle = open_plain(store.path, name, shard)
+            size = os.fstat(handle).st_size
+            os.close(handle)
+            if size != payload.files[name].size:
+                raise DamagedShard(
+                    f"shard {shard} is damaged: {store.path / name} has {size} bytes, not the recorded "
+                    f"{payload.files[name].size}",
+                    remedy=RELABEL,
+                )
 
 
 def _strangers(store: Store) -> Iterator[Problem]:

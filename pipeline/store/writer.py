@@ -48,8 +48,10 @@ from pipeline.store.commit import (
 from pipeline.store.digest import blake3_hex, block_hashes, keys_digest
 from pipeline.store.durable import create_only, make_folder, system_errors
 from pipeline.store.layouts import layout_of
+from pipeline.store.reader import open_store
 from pipeline.store.seal import check_record, make_manifest
 from pipeline.store.spec import (
+    BLOCK_ROWS,
     About,
     Chunk,
     Commit,
@@ -65,6 +67,10 @@ from pipeline.store.spec import (
     read_small_file,
     require_same_plan,
 )
+from pipeline.store.verify import require_files
+
+RECORD_BYTES = 110  # of JSON for a chunk or a block in a commit record
+METADATA_BYTES = 1 << 16  # plan, card, manifest and the files for other readers
 
 
 class StoreWriter:
@@ -80,7 +86,8 @@ class StoreWriter:
 
     Raises:
         StorePathError: `path` is a file, or a folder that holds something else.
-        SpecMismatch: the store was begun with another specification; each differing field is named.
+        SpecMismatch: the store was begun with another specification and holds shards; each differing field is named.
+        DamagedStore: it is sealed, and a record or file of it is gone or of another size.
     """
 
     def __init__(
@@ -96,6 +103,7 @@ class StoreWriter:
         self._taken = set(range(spec.shards)) if self.sealed else set()
         if self.sealed:
             require_same_plan(self.plan, read_json(self.path / "plan.json", Plan), str(self.path))
+            require_files(open_store(self.path))
             self._lock = None
             return
         self._lock = WriterLock(self.path)
@@ -111,6 +119,8 @@ class StoreWriter:
         alone = lock.alone()
         if not alone:
             lock.share()  # before anything is staged, so that it cannot be swept
+        if alone and not self._recorded():  # a start that committed nothing binds nobody
+            (self.path / "plan.json").unlink(missing_ok=True)
         self.plan = self._agree_on_plan()
         records = [self.record(shard) for shard in sorted(self._recorded())]
         for record in records:
@@ -177,8 +187,11 @@ class StoreWriter:
 
     @property
     def bytes_left(self) -> int:
-        """Bytes still to be written, before compression and without the few that records and metadata take."""
-        return sum(len(self.spec.shard_rows(shard)) for shard in self.pending) * self.spec.row_bytes
+        """About how many bytes are still to be written, before compression: whole chunks, and what records take."""
+        chunks = sum(self.spec.shard_chunks(shard) for shard in self.pending)
+        rows, columns = chunks * self.spec.cut.rows_per_chunk, len(self.spec.columns)
+        records = chunks * columns * RECORD_BYTES + rows // BLOCK_ROWS * RECORD_BYTES
+        return rows * self.spec.row_bytes + records + (METADATA_BYTES if self.pending else 0)
 
     def write_logits(
         self,

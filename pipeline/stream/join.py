@@ -50,8 +50,8 @@ def label_rows(
     if not known.any():
         raise UnlabelledRows(
             f"{names[0]} ({len(items)} rows) and the store {names[1]} ({store.rows} rows) share no content keys",
-            remedy="check that it is the same data and split with the same input columns; where inputs were re-encoded "
-            "with loss (JPEG), join by an id column (`key`)",
+            remedy="check that it is the same data and split with the same input columns of the same dtypes; where inputs "
+            "were re-encoded with loss (JPEG), join by an id column (`key`)",
         )
     if missing == "error" and not known.all():
         lost = items[~known]

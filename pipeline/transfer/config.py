@@ -16,7 +16,7 @@ class TransferSetConfig:
     """The data that the teacher labels, and how its rows become arrays.
 
     Attributes:
-        name: how the set is named in the store; empty: its source.
+        name: how the set is named in the store; empty: the last part of a local source, or the hub id.
         source: Hugging Face hub id, local folder (Parquet, Arrow, image folder, `save_to_disk`) or file.
         factory: instead of a source, a function `factory(split=..., **init_args)` that returns a `datasets.Dataset` or a
             dict of numpy arrays, first axis = rows.

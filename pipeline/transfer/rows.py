@@ -83,7 +83,7 @@ def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | No
         lambda folder: _write_rows(config, source, folder, title=f"prepare {split}"),
     )
     return TransferRows(
-        name=config.name or config.origin,
+        name=config.name or _name(config),
         split=split,
         revision=config.revision,
         source=config.origin,
@@ -93,6 +93,12 @@ def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | No
         class_names=source.class_names,
         prepare=config.prepare,
     )
+
+
+def _name(config: TransferSetConfig) -> str:
+    """A name that does not say where the data lies: that of the local folder or file, else the hub id or the factory."""
+    local = None if config.source is None else Path(config.source).expanduser()
+    return local.resolve().name if local is not None and local.exists() else config.origin
 
 
 def _identity(config: TransferSetConfig, split: str, source: Source) -> dict[str, object]:

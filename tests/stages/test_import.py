@@ -116,3 +116,36 @@ def test_rows_that_do_not_count_up_to_the_transfer_set(work: Path, capsys: pytes
     np.save("outputs.npy", np.ones((7, 5)))
     assert main(["outputs.npy", "store", "--config=recipe.yaml"]) == 2
     assert "has 7 rows of outputs and the train split of points 160" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz"])
+def test_probabilities_are_not_taken_for_logits(
+    kind: str, work: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logits = rng.normal(size=(160, 5))
+    toy.write_recipe(Path("recipe.yaml"))
+    if kind == "npy":
+        np.save("outputs.npy", softmax(logits))
+    else:
+        np.savez("outputs.npz", votes=softmax(logits))
+    words = [f"outputs.{kind}", "store", "--config=recipe.yaml"]
+    assert main(words) == 2
+    assert "every row is >= 0 and sums to 1, as probabilities do" in capsys.readouterr().err
+    assert main([*words, "--kind=probabilities"]) == 0
+    stored = np.exp(open_store("store").log_probs(range(160), temperature=1.0))
+    assert np.abs(stored - softmax(logits)).max() < 1e-3
+    assert main([words[0], "other", *words[2:], "--kind=logits"]) == 0
+    stored = np.exp(open_store("other").log_probs(range(160), temperature=1.0))
+    assert np.abs(stored - softmax(softmax(logits))).max() < 1e-3
+
+
+def test_splits_that_are_imported_side_by_side_are_one_store(work: Path, rng: np.random.Generator) -> None:
+    toy.write_recipe(Path("recipe.yaml"))
+    for split in ("train", "test"):
+        np.save("outputs.npy", rng.normal(size=(toy.ROWS[split], 5)))
+        assert main(["outputs.npy", f"store/{split}", "--config=recipe.yaml", f"--split={split}"]) == 0
+    assert Path("store/zarr.json").exists()
+    assert "| [train](train/README.md) | 160 |" in Path("store/README.md").read_text()
+    np.save("outputs.npy", rng.normal(size=(toy.ROWS["test"], 5)))
+    assert main(["outputs.npy", "lone", "--config=recipe.yaml", "--split=test"]) == 0
+    assert not Path("zarr.json").exists()

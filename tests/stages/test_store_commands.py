@@ -110,3 +110,29 @@ def test_convert_refuses_a_damaged_source_and_a_taken_target(store: Path, capsys
     assert convert.main([str(store), "copy"]) == 3
     assert "DamagedShard: shard 0 is damaged: " in one_line(capsys)
     assert not Path("copy/train/manifest.json").exists()
+
+
+def test_convert_does_not_write_into_its_source(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for target in (store / "sub", store / "train" / "sub"):
+        assert convert.main([str(store), str(target)]) == 2
+        assert "give a target beside the source" in one_line(capsys)
+    assert convert.main([str(store / "train"), str(store / "train" / "sub")]) == 2
+    assert "StorePathError: " in one_line(capsys)
+    assert verify.main([str(store)]) == 0
+
+
+def test_a_stopped_convert_says_how_to_go_on(
+    store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([False, True])
+    monkeypatch.setattr(convert, "should_stop", lambda: next(answers))
+    assert convert.main([str(store / "train"), "copy"]) == 75
+    assert "Interrupted: 2 shards are left; run the same command again to go on" in capsys.readouterr().err
+    monkeypatch.setattr(convert, "should_stop", lambda: False)
+    assert convert.main([str(store / "train"), "copy"]) == 0
+    assert open_store("copy").content_digest == open_store(store / "train").content_digest
+
+
+def test_a_sample_of_no_rows_is_refused(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify.main([str(store), "--against-teacher=recipe.yaml", "--sample=0"]) == 2
+    assert "ConfigError: --sample=0; give 1 row or more" in one_line(capsys)

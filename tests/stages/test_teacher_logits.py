@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import signal
@@ -16,8 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 
 from pipeline.models import build_model, save_weights
 from pipeline.store import open_store, store_splits
@@ -63,9 +67,8 @@ def test_every_split_is_stored_and_described(layout: str, work: Path, capsys: py
     assert "pair: 2 members in float32, 5 classes; points: test 80, train 160, validation 40 rows" in out
     assert "to write: 10 of 10 shards, " in out
     assert "test: first shard at " in out
-    assert out.splitlines()[-1].startswith(
-        "sealed: store (look: softlabels info store; train: softlabels train-student"
-    )
+    last = r"sealed: store \(look: \S*softlabels info store; train: \S*softlabels train-student --config=recipe.yaml --store=store\)"
+    assert re.fullmatch(last, out.splitlines()[-1])
 
     assert info.main(["store", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
@@ -280,3 +283,54 @@ def test_nan_logits_name_row_and_member(work: Path, capsys: pytest.CaptureFixtur
     Path("recipe.yaml").write_text(text)
     assert teacher_logits.main(words) == 2
     assert f"LogitsError: logits are NaN (row {row}, member 0)" in capsys.readouterr().err
+
+
+def test_a_sealed_store_that_lost_files_is_not_called_sealed(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert label("store") == 0
+    (Path("store") / "train" / "commits" / "00000.json").rename("record")
+    assert label("store") == 3
+    assert "DamagedManifest: the commit record of shard 0 is gone" in capsys.readouterr().err
+    Path("record").rename(Path("store") / "train" / "commits" / "00000.json")
+    (Path("store") / "test" / "logits" / "c.1.0.0").unlink()
+    assert label("store") == 3
+    said = capsys.readouterr().err
+    assert "MissingShard: shard 1 is missing: store/test/logits/c.1.0.0 is gone" in said
+    # what the remedy says, done: the store is whole again, with the same digest
+    before = json.loads(Path("store/test/manifest.json").read_text())["digest"]
+    Path("store/test/manifest.json").unlink()
+    Path("store/test/commits/00001.json").unlink()
+    assert label("store") == 0
+    assert open_store("store", split="test").digest == before
+    assert not verify(Path("store/test"))
+
+
+def test_a_start_that_committed_nothing_binds_nobody(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(work)
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+        assert label("store") == 75
+    assert label("store", labels={"layout": "arrow"}) == 0
+    assert open_store("store", split="test").layout == "arrow"
+
+
+def test_asking_again_for_a_sealed_store_writes_nothing(work: Path) -> None:
+    assert label("store") == 0
+    before = {path: path.stat().st_mtime_ns for path in Path("store").rglob("*")}
+    assert label("store") == 0
+    assert {path: path.stat().st_mtime_ns for path in Path("store").rglob("*")} == before
+
+
+def test_the_digest_does_not_say_where_the_data_lies(work: Path) -> None:
+    for folder in ("here", "elsewhere/deep"):
+        target = Path(folder, "points")
+        target.mkdir(parents=True)
+        for split in ("train", "test"):
+            table = pa.table({"x": toy.points(split)["x"].tolist(), "label": toy.points(split)["label"]})
+            pq.write_table(table, target / f"{split}.parquet")
+        recipe = write_recipe(Path(f"{target.parent.name}.yaml"))
+        text = yaml.safe_load(recipe.read_text())
+        text["transfer_set"] = {"source": f"./{target}", "inputs": ["x"], "prepare": text["transfer_set"]["prepare"]}
+        recipe.write_text(yaml.safe_dump(text))
+        assert teacher_logits.main([f"--config={recipe}", f"--store=store-{target.parent.name}"]) == 0
+    assert digests("store-here") == digests("store-deep")
+    assert open_store("store-here", split="train").spec.transfer_set.name == "points"

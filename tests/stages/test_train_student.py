@@ -347,3 +347,52 @@ def test_evaluate_finds_recipe_and_store_of_a_run(store: Path, capsys: pytest.Ca
     expected = results("out")["students"]["distilled"][0]
     assert said["kl"] == pytest.approx(expected.pop("kl"), rel=1e-5)
     assert {name: said[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [
+        ("--optimizer.class_path=torch.optim.Adamm", "torch.optim.Adamm"),
+        ("--scheduler.class_path=torch.optim.lr_scheduler.StepLR", "StepLR"),
+        ("--device=cuda:99", "cuda:99"),
+    ],
+)
+def test_a_mistake_in_the_settings_claims_no_folder(
+    mistake: str, words: str, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--out=out", "--seeds=0", "--epochs=1", mistake) == 2
+    assert words in capsys.readouterr().err
+    assert not Path("out").exists()
+    assert run("--out=out", "--seeds=0", "--epochs=1") == 0
+
+
+def test_without_hard_labels_there_is_no_baseline(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--out=out", "--seeds=0", "--epochs=1", "--transfer_set.label=null") == 0
+    said = capsys.readouterr().out
+    assert "no training row has a hard label: no baseline is trained" in said
+    assert "student, hard" not in said
+    assert students("out") == ["distilled-seed0"]
+
+
+def test_splits_of_two_teachers_are_refused(
+    work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy.write_store(work / "store", splits=("train",))
+    monkeypatch.setattr(toy, "TEACHER", "somebody else")
+    toy.write_store(work / "store", splits=("test",))
+    assert run("--out=out") == 2
+    err = capsys.readouterr().err
+    assert "SpecMismatch: the splits test and train are not of one teacher (teacher.name: " in err
+    assert not Path("out").exists()
+
+
+def test_the_stored_teacher_is_judged_without_its_transfer_set(
+    store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("--out=out", "--seeds=0", "--epochs=1") == 0
+    monkeypatch.setattr(toy, "points", None)
+    capsys.readouterr()
+    assert evaluate.main(["--config=recipe.yaml", "--store=store", "--json"]) == 0
+    said, expected = json.loads(capsys.readouterr().out), results("out")["teacher"]["ensemble"][0]
+    assert said["errors"] == expected["errors"]
+    assert said["nll"] == pytest.approx(expected["nll"], rel=1e-6)

@@ -16,6 +16,7 @@ from pipeline.transfer import TransferSetConfig, load_transfer_set
 from stages.schema import typed
 
 CLASSES, MEMBERS, FEATURES = 5, 2, 6
+TEACHER = "imaginary"
 ROWS = {"train": 160, "validation": 40, "test": 80}
 NAMES = [f"kind {number}" for number in range(CLASSES)]
 
@@ -88,7 +89,7 @@ def write_store(
         inputs = np.array(rows.inputs)
         members = tuple(MemberSpec(model=f"imaginary.Member{number}") for number in range(MEMBERS))
         spec = Spec(
-            teacher=TeacherSpec(name="imaginary", precision="float32", members=members),
+            teacher=TeacherSpec(name=TEACHER, precision="float32", members=members),
             transfer_set=TransferSpec(
                 name=rows.name, split=split, rows=len(inputs), content_keys=keys_digest(rows.keys)
             ),
