@@ -6,7 +6,6 @@ print the two as one line and exit with the class's `exit_code`::
     SoftLabelsError
     ├── UserError                 exit 2: something the user gave does not fit
     │   ├── ConfigError             unknown key, wrong type, impossible value in a recipe or on the command line
-    │   ├── MissingExtra            an optional package is not installed
     │   ├── TransferSetError        the transfer set cannot be read as the recipe says
     │   ├── LabelError              a hard label outside the label space
     │   ├── LogitsError             NaN, +inf, a row of -inf only, or a range that float16 cannot hold
@@ -32,6 +31,10 @@ print the two as one line and exit with the class's `exit_code`::
 
 from __future__ import annotations
 
+import errno
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the system's reasons for `DiskFull`
+
 
 class SoftLabelsError(Exception):
     """Base of all errors that this software raises on purpose. `str(error)` is one line: what, then remedy."""
@@ -50,10 +53,6 @@ class UserError(SoftLabelsError):
 
 class ConfigError(UserError):
     """An unknown key, a wrong type or an impossible value in a recipe or on the command line."""
-
-
-class MissingExtra(UserError):
-    """An optional package is not installed."""
 
 
 class TransferSetError(UserError):

@@ -7,7 +7,6 @@ command that has nothing to resume. A bug keeps its traceback.
 
 from __future__ import annotations
 
-import errno
 import functools
 import os
 import shutil
@@ -20,9 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from pipeline.errors import DiskFull, Interrupted, SoftLabelsError, StorageError
+from pipeline.errors import NO_ROOM, DiskFull, Interrupted, SoftLabelsError, StorageError
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _stop = threading.Event()
 
 
@@ -78,7 +76,7 @@ def _report(error: SoftLabelsError) -> int:
 
 
 def _storage_error(error: OSError) -> SoftLabelsError:
-    if error.errno in _NO_ROOM:
+    if error.errno in NO_ROOM:
         return DiskFull(f"no room to write: {error}", remedy="free some space and run the same command again to go on")
     return StorageError(f"{type(error).__name__}: {error}", remedy="check that the path exists and may be used")
 

@@ -6,7 +6,6 @@ System errors become errors of ours at this border: no room is `DiskFull`, every
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import uuid
@@ -14,9 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import DiskFull, RunExists, StorageError
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from pipeline.errors import NO_ROOM, DiskFull, RunExists, StorageError
 
 
 @contextmanager

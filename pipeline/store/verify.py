@@ -71,14 +71,6 @@ def verify(path: str | Path, *, progress: Callable[[int], object] = lambda shard
     return problems
 
 
-def require_sound(path: str | Path, *, progress: Callable[[int], object] = lambda shards: None) -> None:
-    """Raise `DamagedStore` listing every problem that `verify` finds."""
-    problems = verify(path, progress=progress)
-    if problems:
-        listing = "\n".join(f"  {problem}" for problem in problems)
-        raise DamagedStore(f"{path} is damaged in {len(problems)} places:\n{listing}", remedy="see each line's remedy")
-
-
 def require_files(store: Store) -> None:
     """Raise `DamagedStore` unless every commit record and every shard file is there with its recorded size: what can be
     seen without reading the labels again.

@@ -72,14 +72,6 @@ class Epoch:
         """The window that holds `position` of the sequence."""
         return int(np.searchsorted(self.bounds, position, side="right")) - 1
 
-    def batch(self, number: int) -> Ints:
-        """The items of one batch; the cost does not depend on `number`."""
-        start = number * self.batch_size
-        end = min(start + self.batch_size, int(self.bounds[-1]))
-        first, last = self.window_at(start), self.window_at(end - 1)
-        offset = start - int(self.bounds[first])
-        return np.concatenate([self.window(w) for w in range(first, last + 1)])[offset : offset + end - start]
-
 
 class Order:
     """How N items are visited, epoch after epoch.

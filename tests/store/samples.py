@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.errors import DamagedStore
 from pipeline.labels.dense import encode_dense
 from pipeline.store import Store, StoreWriter, open_store
 from pipeline.store.dense_spec import dense_spec
 from pipeline.store.spec import MemberSpec, Spec, TeacherSpec
+from pipeline.store.verify import verify
 
 KINDS = ("zarr", "zstd", "arrow")
 
@@ -111,3 +113,10 @@ def assert_holds(store: Store, data: Sample) -> None:
         assert found.dtype == expected[name].dtype, name
         assert found.shape == expected[name].shape, name
         assert found.tobytes() == expected[name].tobytes(), name
+
+
+def require_sound(path: Path) -> None:
+    """Raise `DamagedStore` listing every problem that `verify` finds."""
+    if problems := verify(path):
+        listing = "\n".join(map(str, problems))
+        raise DamagedStore(f"{path} is damaged in {len(problems)} places:\n{listing}", remedy="see each line's remedy")

@@ -20,8 +20,8 @@ from pipeline.store import Store, open_store
 from pipeline.store.digest import blake3_hex, manifest_seal
 from pipeline.store.layouts import layout_of
 from pipeline.store.spec import Manifest, pretty_json
-from pipeline.store.verify import require_sound, verify
-from tests.store.samples import KINDS, Sample, make_spec, sample, write_store
+from pipeline.store.verify import verify
+from tests.store.samples import KINDS, Sample, make_spec, require_sound, sample, write_store
 
 TRIALS = 50
 SHARDS = 3

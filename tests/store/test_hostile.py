@@ -34,8 +34,8 @@ from pipeline.store.spec import (
     encode_json,
     pretty_json,
 )
-from pipeline.store.verify import require_sound, verify
-from tests.store.samples import KINDS, make_spec, sample, write_store
+from pipeline.store.verify import verify
+from tests.store.samples import KINDS, make_spec, require_sound, sample, write_store
 
 ROOT = Path(__file__).parents[2]
 Edit = Callable[[dict[str, Any]], None]
