@@ -37,7 +37,7 @@ dev: .venv/dev ## set up .venv with what tests and checks take as well
 .venv/installed: pyproject.toml constraints.txt
 	@echo "setting up .venv: the first time this fetches some packages and takes a few minutes"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[report]'
 	@touch $@
 
 .venv/dev: .venv/installed

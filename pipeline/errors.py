@@ -18,7 +18,8 @@ print the two as one line and exit with the class's `exit_code`::
     │   ├── StorePathError          the path holds no store, or something else
     │   ├── UnsealedStore           the store is unfinished
     │   ├── RepeatedRow             the same row was written twice
-    │   └── RunExists               the output folder already holds another run
+    │   ├── RunExists               the output folder already holds another run
+    │   └── MissingExtra            an optional package that is not installed
     ├── DamagedStore              exit 3: what the store holds is not what was written
     │   ├── DamagedManifest         plan, commit record or manifest
     │   ├── MissingShard            a shard's file is gone
@@ -105,6 +106,10 @@ class RepeatedRow(UserError):
 
 class RunExists(UserError):
     """The output folder already holds another run."""
+
+
+class MissingExtra(UserError):
+    """A package is needed that only an extra of this software installs."""
 
 
 class DamagedStore(SoftLabelsError):

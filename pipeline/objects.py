@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, MissingExtra
 
 
 @dataclass(frozen=True)
@@ -100,3 +100,19 @@ def build(spec: ObjectSpec, *args: Any, **extra: Any) -> Any:
         ConfigError: as `call_with`.
     """
     return call_with(spec, *args, **extra)()
+
+
+def require_extra(package: str, *, extra: str) -> Any:
+    """The module `package`, which `pip install 'softlabels[extra]'` installs.
+
+    Raises:
+        MissingExtra: it is not installed; names the extra.
+    """
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package.partition(".")[0]:
+            raise
+        raise MissingExtra(
+            f"this needs the package {package}, which is not installed", remedy=f"pip install 'softlabels[{extra}]'"
+        ) from None

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import ConfigError
-from pipeline.objects import ObjectSpec, build, import_object
+from pipeline.errors import ConfigError, MissingExtra
+from pipeline.objects import ObjectSpec, build, import_object, require_extra
 
 MODULE = """
 class Outer:
@@ -75,3 +75,9 @@ def test_arguments_that_do_not_fit_are_refused(
 def test_an_error_of_the_object_itself_passes_through(module: str) -> None:
     with pytest.raises(TypeError, match="its own mistake"):
         build(ObjectSpec(f"{module}.parts.fails"), 1)
+
+
+def test_a_missing_extra_names_what_to_install() -> None:
+    with pytest.raises(MissingExtra, match=r"pip install 'softlabels\[hf\]'"):
+        require_extra("no_such_package_here", extra="hf")
+    assert require_extra("json", extra="hf") is json
