@@ -8,15 +8,19 @@ Who has a trained teacher needs this stage only once, or never.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from pipeline.errors import ConfigError
 from pipeline.models import build_model, save_weights
+from pipeline.objects import ObjectSpec, build, import_object
 from pipeline.store.dense_spec import prepared_by
 from pipeline.store.digest import blake3_hex
 from pipeline.store.durable import make_folder
@@ -32,12 +36,23 @@ from stages.run import command, should_stop
 
 
 @dataclass(frozen=True)
+class TeacherTraining(TrainingConfig):
+    """How teachers are trained.
+
+    Attributes:
+        augment: function that changes a batch of inputs at random before each step, such as pipeline.student.augment.jitter.
+    """
+
+    augment: ObjectSpec | None = None
+
+
+@dataclass(frozen=True)
 class TrainTeacher:
     """Arguments of train-teacher."""
 
     teacher: TeacherConfig
     transfer_set: TransferSetConfig
-    teacher_training: TrainingConfig | None = None
+    teacher_training: TeacherTraining | None = None
 
 
 @command(resumable=True)
@@ -59,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _training(args: TrainTeacher, missing: Sequence[int]) -> TrainingConfig:
+def _training(args: TrainTeacher, missing: Sequence[int]) -> TeacherTraining:
     """How to train from hard labels. Raises ConfigError where the recipe does not say so, or not where to."""
     for number in missing:
         if args.teacher.members[number].weights is None:
@@ -75,7 +90,7 @@ def _training(args: TrainTeacher, missing: Sequence[int]) -> TrainingConfig:
     return dataclasses.replace(args.teacher_training, alpha=None, hard_weight=1.0, soft_weight=0.0)
 
 
-def _train(member: MemberConfig, rows: TransferRows, config: TrainingConfig) -> None:
+def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) -> None:
     weights = Path(str(member.weights))
     is_held_out = validation_rows(rows.keys, config.validation, config.seed)
 
@@ -91,12 +106,23 @@ def _train(member: MemberConfig, rows: TransferRows, config: TrainingConfig) -> 
         "model": plain(member.model),
         "inputs": prepared_by(rows.prepare.class_path, rows.prepare.init_args, rows.inputs).sample,
         "labels": blake3_hex(np.asarray(rows.labels)),
+        "augment": plain(config.augment),
     }
-    result = Trainer(model, config, batches(~is_held_out, shuffle=True), validation, folder, identity).run(should_stop)
+    train, augment = batches(~is_held_out, shuffle=True), _augment(config, rows)
+    result = Trainer(model, config, train, validation, folder, identity, augment).run(should_stop)
     make_folder(weights.parent)
     save_weights(model, weights)
     accuracy = f", {result.scores['accuracy']:.1%} of the validation rows right" if result.scores else ""
     print(f"teacher {member.class_path}: {weights}{accuracy}", flush=True)
+
+
+def _augment(config: TeacherTraining, rows: TransferRows) -> Callable[[Tensor], Tensor] | None:
+    """The recipe's augmentation, bound to its arguments and tried on two rows. Raises ConfigError."""
+    spec = config.augment
+    if spec is None:
+        return None
+    build(spec, torch.from_numpy(np.array(rows.inputs[:2])))
+    return functools.partial(import_object(spec.class_path), **spec.init_args)
 
 
 if __name__ == "__main__":

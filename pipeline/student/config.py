@@ -33,6 +33,7 @@ class TrainingConfig:
         micro_batch: rows a forward pass, where a batch does not fit into memory; the loss does not depend on it.
         optimizer: class and arguments, called with the model's parameters.
         scheduler: learning rate schedule, stepped once a step; an argument "total_steps" becomes the run's number of steps.
+        max_norm: largest norm of the incoming weights of a unit, kept after every step.
         seed: of initialisation, dropout, order of rows and splits.
         validation: share of the training rows held out to choose the best epoch; 0 keeps the last epoch.
         hard_label_fraction: share of the training rows whose hard label is used.
@@ -52,6 +53,7 @@ class TrainingConfig:
     micro_batch: int | None = None
     optimizer: ObjectSpec = field(default_factory=lambda: ObjectSpec("torch.optim.AdamW", {"lr": 1e-3}))
     scheduler: ObjectSpec | None = None
+    max_norm: float | None = None
     seed: int = 0
     validation: float = 0.1
     hard_label_fraction: float = 1.0
@@ -69,6 +71,8 @@ class TrainingConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, not {value}", remedy=f"give {name} >= 1")
+        if self.max_norm is not None and not 0 < self.max_norm < math.inf:
+            raise ConfigError(f"max_norm must be above 0, not {self.max_norm}", remedy="give such a number, or null")
         if not 0 <= self.validation < 1:
             raise ConfigError(
                 f"validation must be >= 0 and < 1, not {self.validation}", remedy="give a share of the rows"

@@ -1,4 +1,4 @@
-"""From the specs in a `TrainingConfig` to objects: optimizer and learning rate schedule."""
+"""What changes weights: optimizer and learning rate schedule from the specs in a `TrainingConfig`, and the norm limit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Iterable
 from typing import TypeVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
@@ -49,6 +50,16 @@ def build_scheduler(spec: ObjectSpec | None, optimizer: Optimizer, total_steps: 
             remedy="choose another scheduler, such as torch.optim.lr_scheduler.CosineAnnealingLR",
         )
     return scheduler
+
+
+@torch.no_grad()
+def limit_norms(model: nn.Module, limit: float) -> None:
+    """Scale down the incoming weights of every unit whose Euclidean norm is above `limit` (Hinton et al. 2012, arXiv
+    1207.0580): the rows of weight matrices and the filters of convolutions; biases are left alone.
+    """
+    for weight in model.parameters():
+        if weight.ndim >= 2:
+            torch.renorm(weight, 2, 0, limit, out=weight)
 
 
 def _build(kind: type[T], spec: ObjectSpec, *args: object) -> T:

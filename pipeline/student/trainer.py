@@ -9,6 +9,7 @@ without validation), `metrics.jsonl`, `tensorboard/`, `checkpoint.pt`.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -29,7 +30,7 @@ from pipeline.student.checkpoint import Parts, Progress, load_checkpoint, save_c
 from pipeline.student.config import TrainingConfig
 from pipeline.student.losses import distillation_loss, hard_sum, soft_sum
 from pipeline.student.metrics import Batches, Metrics, Scores
-from pipeline.student.optimizer import build_optimizer, build_scheduler
+from pipeline.student.optimizer import build_optimizer, build_scheduler, limit_norms
 from pipeline.student.runlog import RunLog
 from pipeline.student.seeding import deterministic, warm_up
 
@@ -73,6 +74,7 @@ class Trainer:
         folder: the run folder; created where it is missing.
         identity: JSON values that say what else is trained on which data (model, store digests); a folder that was begun
             with another identity or config is refused.
+        augment: changes a batch's inputs before each training step; draws from torch's generators.
 
     Raises:
         ConfigError: an optimizer, schedule or device that cannot be had.
@@ -86,7 +88,9 @@ class Trainer:
         validation: Batches | None,
         folder: Path,
         identity: Mapping[str, object],
+        augment: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
+        self._augment = augment
         self._config, self._train, self._validation, self._folder = config, train, validation, folder
         self._device = resolve_device(config.device)
         self._model = model.to(self._device)
@@ -175,6 +179,8 @@ class Trainer:
         self._progress.labelled += labelled
         rows = len(batch.labels)
         batch = batch.to(self._device)
+        if self._augment is not None:
+            batch = dataclasses.replace(batch, inputs=self._augment(batch.inputs))
         self._parts.optimizer.zero_grad()
         total = torch.zeros((), device=self._device)
         size = self._config.micro_batch or rows
@@ -185,6 +191,8 @@ class Trainer:
         value = total.item()
         self._check_finite("training", value)
         self._parts.optimizer.step()
+        if self._config.max_norm is not None:
+            limit_norms(self._model, self._config.max_norm)
         if self._parts.scheduler is not None:
             self._parts.scheduler.step()
         return value
