@@ -185,12 +185,23 @@ def _judge(
         "rows": len(batches[0].rows),
         "temperatures": temperatures,
         "seeds": list(training.seeds),
+        "swept": [],
         "teacher": {
             "ensemble": [ensemble for ensemble, _ in teacher],
             "members": {name: [members[m] for _, members in teacher] for m, name in enumerate(names)},
         },
-        "students": scores,
+        "students": [
+            {"label": kind, "kind": kind, "settings": _settings(training, kind), "scores": scores[kind]}
+            for kind in scores
+        ],
     }
+
+
+def _settings(training: StudentTraining, kind: str) -> dict[str, Any]:
+    """What tells one distilled student from another."""
+    if kind == "hard":
+        return {}
+    return {"temperature": training.temperature, "alpha": training.weights[1], "loss": training.loss}
 
 
 def member_names(members: Sequence[Any], stored: int) -> list[str]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.report.markdown import escaped, one_line
 from pipeline.report.spread import spread
 
 Scores = Mapping[str, Any]
@@ -27,6 +28,15 @@ class Table:
     titles: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
 
+    def with_column(self, title: str, cells: Sequence[str], *, after: str) -> Table:
+        """The table with one more column, to the right of the one titled `after`."""
+        place = self.titles.index(after) + 1
+        lines = zip(self.lines, cells, strict=True)
+        return Table(
+            (*self.titles[:place], title, *self.titles[place:]),
+            tuple((*line[:place], cell, *line[place:]) for line, cell in lines),
+        )
+
 
 def results_table(lines: Sequence[tuple[str, Sequence[Scores]]], *, temperatures: Sequence[float]) -> Table:
     """Names with the scores of each of their runs (one a seed); a column of KL for each temperature."""
@@ -35,9 +45,16 @@ def results_table(lines: Sequence[tuple[str, Sequence[Scores]]], *, temperatures
     return Table(titles, tuple((name, *_cells(runs, ordered)) for name, runs in lines))
 
 
+def kl_cell(runs: Sequence[Scores], temperature: float) -> str:
+    """Mean and spread of KL(teacher_T || model_T) at one temperature; empty where it was not measured."""
+    measured = [run.get("kl", {}) for run in runs]
+    key = f"{temperature:g}"
+    return _cell([kl[key] for kl in measured if key in kl], _KL_DIGITS)
+
+
 def as_text(table: Table) -> str:
     """Aligned columns for a terminal: names to the left, numbers to the right."""
-    rows = [table.titles, *table.lines]
+    rows = [table.titles, *(tuple(one_line(cell) for cell in line) for line in table.lines)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(table.titles))]
 
     def lay_out(row: Sequence[str]) -> str:
@@ -47,19 +64,19 @@ def as_text(table: Table) -> str:
         return "  ".join([first, *rest]).rstrip()
 
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    return "\n".join([lay_out(table.titles), rule, *(lay_out(row) for row in table.lines)])
+    return "\n".join([lay_out(rows[0]), rule, *(lay_out(row) for row in rows[1:])])
 
 
 def as_markdown(table: Table) -> str:
-    """A Markdown table."""
-    rows = [table.titles, ("---", *["---:"] * (len(table.titles) - 1)), *table.lines]
+    """A Markdown table; names are escaped, so that one from a stranger's store stays in its cell."""
+    rows = [table.titles, ("---", *["---:"] * (len(table.titles) - 1))]
+    rows += [(escaped(name), *numbers) for name, *numbers in table.lines]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
 
 
 def _cells(runs: Sequence[Scores], temperatures: Sequence[float]) -> list[str]:
     cells = [_cell([run[name] for run in runs if name in run], digits) for name, digits in _MEASURES.items()]
-    kl = [run.get("kl", {}) for run in runs]
-    return cells + [_cell([run[f"{t:g}"] for run in kl if f"{t:g}" in run], _KL_DIGITS) for t in temperatures]
+    return cells + [kl_cell(runs, temperature) for temperature in temperatures]
 
 
 def _cell(values: Sequence[float | None], digits: int) -> str:

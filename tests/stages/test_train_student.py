@@ -41,6 +41,11 @@ def results(out: str) -> dict[str, Any]:
     return found
 
 
+def scores_of(found: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    """The scores of the students of one kind, one a seed."""
+    return next(student["scores"] for student in found["students"] if student["kind"] == kind)
+
+
 def test_a_run_from_end_to_end(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--out=out") == 0
     out = capsys.readouterr().out
@@ -58,8 +63,11 @@ def test_a_run_from_end_to_end(store: Path, capsys: pytest.CaptureFixture[str]) 
     assert ensemble["errors"] == (log_p.argmax(1) != labels).sum()
     assert ensemble["nll"] == pytest.approx(-log_p[np.arange(len(labels)), labels].mean(), abs=1e-5)
     assert ensemble["agreement"] == 1
-    assert [len(found["students"][kind]) for kind in ("hard", "distilled")] == [2, 2]
-    assert set(found["students"]["hard"][0]["kl"]) == {"1", "4"}
+    assert [(student["kind"], len(student["scores"])) for student in found["students"]] == [
+        ("hard", 2),
+        ("distilled", 2),
+    ]
+    assert set(scores_of(found, "hard")[0]["kl"]) == {"1", "4"}
 
     page = (Path("out") / "results.md").read_text()
     assert "| student, distilled |" in page
@@ -233,9 +241,9 @@ def test_evaluate_agrees_with_the_run(store: Path, capsys: pytest.CaptureFixture
         assert evaluate.main([f"out/distilled-seed{number}", "--store=store", "--json"]) == 0
         scores = json.loads(capsys.readouterr().out)
         assert {"errors", "accuracy", "nll", "ece", "brier", "agreement", "kl"} <= set(scores)
-        assert {name: scores[name] for name in found["students"]["distilled"][number]} == found["students"][
-            "distilled"
-        ][number]
+        assert {name: scores[name] for name in scores_of(found, "distilled")[number]} == scores_of(found, "distilled")[
+            number
+        ]
     assert evaluate.main(["--config=out/config.yaml", "--store=store", "--json"]) == 0
     teacher = json.loads(capsys.readouterr().out)
     assert {name: teacher[name] for name in found["teacher"]["ensemble"][0]} == found["teacher"]["ensemble"][0]
@@ -299,7 +307,7 @@ def test_a_mean_that_the_store_cannot_give_is_refused_before_training(
 def test_the_mean_that_is_asked_for_reaches_the_table(store: Path) -> None:
     assert run("--out=a", "--seeds=0", "--epochs=1") == 0
     assert run("--out=g", "--seeds=0", "--epochs=1", "--mean=geometric") == 0
-    a, g = (results(out)["students"]["hard"][0] for out in ("a", "g"))
+    a, g = (scores_of(results(out), "hard")[0] for out in ("a", "g"))
     assert a["errors"] == g["errors"]  # the hard student does not know the mean
     assert a["kl"]["4"] != g["kl"]["4"]
 
@@ -344,7 +352,7 @@ def test_evaluate_finds_recipe_and_store_of_a_run(store: Path, capsys: pytest.Ca
     capsys.readouterr()
     assert evaluate.main(["out/distilled-seed0", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    expected = results("out")["students"]["distilled"][0]
+    expected = scores_of(results("out"), "distilled")[0]
     assert said["kl"] == pytest.approx(expected.pop("kl"), rel=1e-5)
     assert {name: said[name] for name in expected} == pytest.approx(expected, rel=1e-5)
 

@@ -1,0 +1,43 @@
+"""Text of unknown origin inside a page or on a terminal: names of teachers, classes and files may come from a stranger's store.
+
+What is escaped here stays inside its line, table cell or quoted string: no line break, no heading, no HTML, no terminal
+control sequence gets through.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+
+_SPECIAL = re.compile(r"([\\`*_\[\]<>|~$#!&])")
+LONGEST = 200  # characters of one name
+
+
+def one_line(text: object) -> str:
+    """The text on one line of at most LONGEST characters: each run of blanks, line breaks, control and invisible format
+    characters (terminal sequences, reversed writing) is one space.
+    """
+    seen = (" " if character.isspace() or unicodedata.category(character) in _UNSEEN else character for character in
+            str(text)[: 4 * LONGEST])  # fmt: skip
+    line = " ".join("".join(seen).split())
+    return line if len(line) <= LONGEST else line[: LONGEST - 3] + "..."
+
+
+def escaped(text: object) -> str:
+    """The text as it reads, on one line of Markdown: what Markdown or HTML would take for markup is escaped."""
+    return _SPECIAL.sub(r"\\\1", one_line(text))
+
+
+def code(text: object) -> str:
+    """The text as inline code, fit for a table cell too; backticks and bars, which could end either, become quotes and ¦."""
+    line = one_line(text).replace("`", "'").replace("|", "¦")
+    return f"`{line or ' '}`"
+
+
+def quoted(text: object) -> str:
+    """The text as a string of YAML's front matter, in JSON's quotes and ASCII, which YAML reads alike."""
+    return json.dumps(one_line(text))
+
+
+_UNSEEN = {"Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp"}
