@@ -11,7 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipeline.errors import MeanUnavailable
 from pipeline.labels.ensemble import check_mean, check_temperature
+from pipeline.labels.standardise import standardise
+
+LOWEST = torch.finfo(torch.float32).min
 
 
 @dataclass(frozen=True)
@@ -53,15 +57,32 @@ class SoftLabels:
         """
         check_temperature(temperature)
         check_mean(mean, self.reduce)
-        logits = self.logits.float()
-        if logits.shape[1] == 1:
-            return torch.log_softmax(logits[:, 0] / temperature, dim=-1)
-        if mean == "geometric":
-            return torch.log_softmax(self._weighted(logits) / temperature, dim=-1)
-        inner = 1.0 if mean == "tempered" else temperature
-        members = torch.log_softmax(logits / inner, dim=-1)  # (B, M, C)
-        averaged = torch.logsumexp(members + self.weights.log()[:, None], dim=1)
+        one = self.logits.shape[1] == 1
+        if mean == "geometric" and not one:
+            return torch.log_softmax(self._weighted(self.logits.float()) / temperature, dim=-1)
+        members = _log_softmax(self.logits, 1.0 if mean == "tempered" and not one else temperature)  # (B, M, C)
+        if one:
+            return members[:, 0]
+        members += self.weights.log()[:, None]
+        peak = members.amax(dim=1).clamp_min_(LOWEST)  # a class that no member allows: log 0 = -inf is meant
+        averaged = (members - peak[:, None]).exp_().sum(dim=1).log_() + peak
         return torch.log_softmax(averaged / temperature, dim=-1) if mean == "tempered" else averaged
+
+    def standardised(self) -> SoftLabels:
+        """The same labels with each member's logits standardised, see `pipeline.labels.standardise`.
+
+        Raises:
+            MeanUnavailable: only the members' mean logits are stored, from which no member can be standardised.
+        """
+        if self.reduce != "none":
+            raise MeanUnavailable(
+                "logit_standardization scales each member's logits, and the labels keep only the members' mean "
+                f"(reduce: {self.reduce})",
+                remedy="train without it, or label the transfer set again with reduce: none",
+            )
+        scaled = standardise(self.logits)
+        shift = scaled.amax(dim=-1)
+        return SoftLabels(scaled - shift[:, :, None], shift, self.weights, self.reduce)
 
     def mean_logits(self) -> Tensor:
         """The members' weighted mean of z, (B, C) float32; -inf where a member of weight > 0 says -inf."""
@@ -71,3 +92,11 @@ class SoftLabels:
         """sum_m w_m logits_m: (B, M, C) -> (B, C); a member of weight 0 does not count, not even its -inf."""
         weights = self.weights[:, None]
         return torch.where(weights > 0, weights * logits, 0.0).sum(dim=1)
+
+
+def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
+    """log softmax(logits / T) over the last axis in float32; for few classes several times faster than torch's own."""
+    scaled = logits.float() / temperature
+    scaled -= scaled.amax(dim=-1, keepdim=True)
+    scaled -= scaled.exp().sum(dim=-1, keepdim=True).log_()
+    return scaled

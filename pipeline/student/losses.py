@@ -1,27 +1,59 @@
-"""The distillation loss: hard_weight * CE(student, label) + soft_weight * soft term, with the soft terms by name.
+"""The distillation loss: hard_weight * CE(student, label) + soft_weight * soft term, and which soft terms there are.
 
-Every soft term is a sum over classes, averaged over positions, computed in float32 whatever the student's dtype. The
-KL-type terms carry the factor T^2, so that their gradients keep their size at any T (Hinton, Vinyals, Dean 2015, section 2).
+Every soft term is a sum over classes, averaged over positions, computed in float32 whatever the student's dtype. Terms whose
+gradient would shrink with the temperature carry the factor T^2, so that it keeps its size at any T (Hinton, Vinyals, Dean
+2015, section 2). The formulas stand in `divergences`, `decoupled` and `relational`; the teacher's distributions come from
+`pipeline.labels.soft`; which rows carry a hard label is `split`'s business.
 
-Two rules for classes whose logit is -inf (probability 0): 0 * log 0 = 0, and a class that is -inf on both sides does not
-count. The teacher's distributions come from `pipeline.labels.soft`; which rows carry a hard label is `split`'s business.
-
-B batch (positions), C classes; z the student's logits, v the teacher's.
+B batch (positions), C classes; z the student's logits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.errors import ClassMismatch, ConfigError, LabelError, LogitsError
+from pipeline.errors import ClassMismatch, ConfigError, LabelError, MeanUnavailable
 from pipeline.labels.ensemble import check_temperature
 from pipeline.labels.soft import SoftLabels
+from pipeline.labels.standardise import standardise
+from pipeline.student.decoupled import dkd, nkd
+from pipeline.student.divergences import forward_kl, js, logit_mse, reverse_kl, soft_ce
+from pipeline.student.relational import dist
 
-SoftTerm = Callable[[Tensor, SoftLabels, float, str], Tensor]
+
+@dataclass(frozen=True)
+class Loss:
+    """A soft term and what it needs.
+
+    Attributes:
+        term: called with (student, soft, labels, temperature, mean, **args); the sum over the rows, a float32 scalar.
+        args: its own arguments, all numbers, with their defaults; the names of `loss_args`.
+        needs_label: every row must have a hard label.
+        whole_batch: the value of a batch is not the sum of its micro-batches' values.
+    """
+
+    term: Callable[..., Tensor]
+    args: Mapping[str, float] = field(default_factory=dict)
+    needs_label: bool = False
+    whole_batch: bool = False
+
+
+LOSSES: dict[str, Loss] = {
+    "forward_kl": Loss(forward_kl),
+    "reverse_kl": Loss(reverse_kl),
+    "js": Loss(js, {"beta": 0.5}),
+    "soft_ce": Loss(soft_ce),
+    "logit_mse": Loss(logit_mse),
+    "dkd": Loss(dkd, {"alpha": 1.0, "beta": 8.0}, needs_label=True),
+    "nkd": Loss(nkd, {"gamma": 1.5}, needs_label=True),
+    "dist": Loss(dist, {"beta": 1.0, "gamma": 1.0}, whole_batch=True),
+}
 
 
 def distillation_loss(
@@ -33,6 +65,8 @@ def distillation_loss(
     hard_weight: float,
     soft_weight: float,
     loss: str = "forward_kl",
+    loss_args: Mapping[str, float] | None = None,
+    logit_standardization: bool = False,
     mean: str = "arithmetic",
     positions: int | None = None,
     labelled: int | None = None,
@@ -46,61 +80,84 @@ def distillation_loss(
         temperature: T > 0 of the soft term; the hard term is taken at T = 1.
         hard_weight, soft_weight: finite, >= 0; a term of weight 0 is not computed.
         loss: a name of `LOSSES`.
+        loss_args: arguments of that loss where they are not the defaults.
+        logit_standardization: the soft term sees standardised logits of student and members, the hard term does not.
         mean: how members are averaged, see `pipeline.labels.ensemble`; `logit_mse` always takes the mean logits.
         positions, labelled: how many positions, and how many with a label, the whole batch has; those of this call by
-            default. With them the losses of micro-batches add up to the loss of the batch.
+            default. With them the losses of micro-batches add up to the loss of the batch (but not for `dist`).
 
     Returns:
         Scalar float32: hard_weight * (sum of CE) / labelled + soft_weight * (sum of the soft term) / positions. Without any
         labelled row the hard term is 0.
 
     Raises:
-        ConfigError: an impossible temperature or weight, an unknown name, or no soft labels where they are needed.
+        ConfigError: an impossible temperature, weight or argument, an unknown name, or no soft labels where they are needed.
         ClassMismatch: student and soft labels differ in rows or classes.
-        LabelError: a label outside -1 .. C - 1.
+        LabelError: a label outside -1 .. C - 1, or a row without one where the loss needs it.
         LogitsError: a loss that is undefined because one side alone is -inf; see the term.
+        MeanUnavailable: reduced labels that cannot give the mean, or no standardised members.
     """
-    if not (0 <= hard_weight < float("inf") and 0 <= soft_weight < float("inf")):
+    if not (0 <= hard_weight < math.inf and 0 <= soft_weight < math.inf):
         raise ConfigError(
             f"weights must be finite numbers >= 0, not hard_weight={hard_weight}, soft_weight={soft_weight}",
             remedy="give such numbers",
         )
-    total = student.new_zeros((), dtype=torch.float32)
+    terms = []
     if hard_weight > 0:
         count = int((labels >= 0).sum()) if labelled is None else labelled
-        total = total + hard_weight * hard_sum(student, labels) / max(count, 1)
+        terms.append(hard_sum(student, labels) * (hard_weight / max(count, 1)))
     if soft_weight > 0:
         count = len(student) if positions is None else positions
-        summed = soft_sum(student, soft, temperature=temperature, loss=loss, mean=mean)
-        total = total + soft_weight * summed / max(count, 1)
-    return total
+        summed = soft_sum(
+            student,
+            soft,
+            labels,
+            temperature=temperature,
+            loss=loss,
+            loss_args=loss_args,
+            logit_standardization=logit_standardization,
+            mean=mean,
+        )
+        terms.append(summed * (soft_weight / max(count, 1)))
+    if not terms:
+        return student.new_zeros((), dtype=torch.float32)
+    return terms[0] if len(terms) == 1 else terms[0] + terms[1]
 
 
 def hard_sum(student: Tensor, labels: Tensor) -> Tensor:
     """Sum of CE(student, label) in nats over the rows of (B, C) that have a label in (B,): scalar float32."""
     _check_student(student)
-    classes = student.shape[1]
     if labels.shape != student.shape[:1]:
         raise ClassMismatch(
             f"the model gives logits for {len(student)} rows, the batch has labels of shape {tuple(labels.shape)}",
             remedy="use a model that gives one row of logits for each input",
         )
-    if bool(((labels < -1) | (labels >= classes)).any()):
-        wrong = labels[(labels < -1) | (labels >= classes)][0].item()
-        raise LabelError(
-            f"hard label {wrong} lies outside the student's {classes} classes (-1 means none)",
-            remedy="mend the transfer set's labels, or give the student the right number of classes",
-        )
-    return functional.cross_entropy(student.float(), labels, ignore_index=-1, reduction="sum")
+    if labels.device.type != "cpu":  # torch would stop the whole process there
+        _check_labels(labels, student.shape[1])
+    try:
+        return functional.cross_entropy(student.float(), labels, ignore_index=-1, reduction="sum")
+    except IndexError:
+        _check_labels(labels, student.shape[1])
+        raise
 
 
 def soft_sum(
-    student: Tensor, soft: SoftLabels | None, *, temperature: float, loss: str = "forward_kl", mean: str = "arithmetic"
+    student: Tensor,
+    soft: SoftLabels | None,
+    labels: Tensor | None = None,
+    *,
+    temperature: float,
+    loss: str = "forward_kl",
+    loss_args: Mapping[str, float] | None = None,
+    logit_standardization: bool = False,
+    mean: str = "arithmetic",
 ) -> Tensor:
-    """Sum over the rows of the soft term called `loss`, T^2 included: scalar float32. Arguments and errors as above."""
+    """Sum over the rows of the soft term called `loss`, T^2 included: scalar float32. Arguments and errors as above.
+
+    A whole-batch loss gives its value times the rows, so that sums over batches, divided by all rows, average by rows.
+    """
     check_temperature(temperature)
-    if loss not in LOSSES:
-        raise ConfigError(f"no loss is called {loss!r}", remedy=f"choose one of {', '.join(LOSSES)}")
+    args = _checked_args(loss, loss_args)
     if soft is None:
         raise ConfigError(f"the loss {loss} needs soft labels and there are none", remedy="give a store, or alpha=0")
     _check_student(student)
@@ -110,71 +167,98 @@ def soft_sum(
             f"the student gives (rows, classes) = {tuple(student.shape)}, the soft labels have {stored}",
             remedy="give the student as many classes as the store has",
         )
-    return LOSSES[loss](student.float(), soft, temperature, mean).sum()
+    if LOSSES[loss].needs_label:
+        _check_labelled(loss, labels, student)
+    student = student.float()
+    if logit_standardization:
+        _check_standardizable(student.shape[1], soft.reduce)
+        student, soft = standardise(student), soft.standardised()
+    return LOSSES[loss].term(student, soft, labels, temperature, mean, **args)
 
 
-def forward_kl(student: Tensor, soft: SoftLabels, temperature: float, mean: str) -> Tensor:
-    """T^2 * KL(teacher_T || student_T), (B,). It is +inf where the student's logit is -inf and the teacher has mass."""
-    teacher = soft.log_probs(temperature, mean)
-    return temperature**2 * _expect(teacher, teacher - torch.log_softmax(student / temperature, dim=-1))
+def require_loss(
+    name: str,
+    args: Mapping[str, float] | None = None,
+    *,
+    logit_standardization: bool,
+    label_free_rows: int,
+    micro_batch: int | None,
+    reduce: str,
+    classes: int,
+    encoding: str = "dense",
+) -> None:
+    """Raise, before anything is trained, where a loss cannot be had from these labels and settings.
 
+    Args:
+        name, args: the loss and its `loss_args`.
+        logit_standardization: whether logits are standardised.
+        label_free_rows: how many rows that will be trained or validated on have no hard label.
+        micro_batch: rows a forward pass, None for whole batches.
+        reduce: how the store's members were reduced, "none" or "geometric".
+        classes: C of the store.
+        encoding: of the store.
 
-def soft_ce(student: Tensor, soft: SoftLabels, temperature: float, mean: str) -> Tensor:
-    """T^2 * cross-entropy of the student under the teacher, (B,): `forward_kl` plus T^2 times the teacher's entropy."""
-    teacher = soft.log_probs(temperature, mean)
-    return temperature**2 * _expect(teacher, -torch.log_softmax(student / temperature, dim=-1))
-
-
-def reverse_kl(student: Tensor, soft: SoftLabels, temperature: float, mean: str) -> Tensor:
-    """T^2 * KL(student_T || teacher_T), (B,).
-
-    Infinite with no gradient that would mend it where the teacher's probability is 0 and the student's is not, which is
-    therefore refused (LogitsError): a student must have -inf there too.
+    Raises:
+        ConfigError: with the reason and what to do instead.
+        MeanUnavailable: standardization of members that are not stored.
     """
-    teacher = soft.log_probs(temperature, mean)
-    impossible = torch.isneginf(student)
-    if bool((torch.isneginf(teacher) & ~impossible).any()):
-        raise LogitsError(
-            "reverse_kl is infinite: a class that is impossible to the teacher (-inf) is possible to the student",
-            remedy="use loss=forward_kl, or give the student -inf for such classes",
+    _checked_args(name, args)
+    loss = LOSSES[name]
+    if encoding != "dense":
+        raise ConfigError(
+            f"the loss {name} needs every class's logit, and the store's encoding is {encoding}",
+            remedy="label the transfer set with encoding dense",
         )
-    log_q = torch.log_softmax(student / temperature, dim=-1).masked_fill(impossible, 0.0)
-    gap = log_q - teacher.masked_fill(impossible, 0.0)
-    return temperature**2 * (log_q.exp() * gap).masked_fill(impossible, 0.0).sum(dim=-1)
-
-
-def logit_mse(student: Tensor, soft: SoftLabels, temperature: float, mean: str) -> Tensor:
-    """sum_i ((z_i - mean z) - (v_i - mean v))^2 / (2N), (B,), with v the members' mean logits; T and `mean` play no part.
-
-    The limit of `forward_kl` for T -> infinity, in value and in gradient: T^2 * dKL/dz_i -> (z_i - v_i) / N for centred
-    logits (Hinton et al. 2015, eq. 4). N counts the classes that are finite on both sides, over which the means are
-    taken too. A class that is -inf on one side alone has no squared distance and is refused (LogitsError).
-    """
-    target = soft.mean_logits()
-    impossible = torch.isneginf(target)
-    if not torch.equal(impossible, torch.isneginf(student)):
-        raise LogitsError(
-            "logit_mse is undefined: a class is impossible (-inf) to the teacher or to the student alone",
-            remedy="use loss=forward_kl, or give the student -inf for exactly the teacher's impossible classes",
+    if loss.needs_label and label_free_rows > 0:
+        raise ConfigError(
+            f"the loss {name} treats each row's own class apart, and {label_free_rows} rows have no hard label",
+            remedy="use loss=forward_kl, js or dist, or hard_label_fraction=1 and rows with labels only",
         )
-    finite = (~impossible).sum(dim=-1, keepdim=True)
-    gap = student.masked_fill(impossible, 0.0) - target.masked_fill(impossible, 0.0)
-    centred = (gap - gap.sum(dim=-1, keepdim=True) / finite).masked_fill(impossible, 0.0)
-    return centred.square().sum(dim=-1) / (2 * finite.squeeze(-1))
+    if loss.whole_batch and micro_batch is not None:
+        raise ConfigError(
+            f"the loss {name} correlates over the whole batch, which micro_batch={micro_batch} would cut",
+            remedy="drop micro_batch, or use a loss that is a sum over rows, such as forward_kl",
+        )
+    if logit_standardization:
+        _check_standardizable(classes, reduce)
 
 
-LOSSES: dict[str, SoftTerm] = {
-    "forward_kl": forward_kl,
-    "reverse_kl": reverse_kl,
-    "soft_ce": soft_ce,
-    "logit_mse": logit_mse,
-}
+def _checked_args(name: str, given: Mapping[str, float] | None) -> dict[str, float]:
+    """The arguments of the loss `name`, defaults included."""
+    if name not in LOSSES:
+        raise ConfigError(f"no loss is called {name!r}", remedy=f"choose one of {', '.join(LOSSES)}")
+    known = LOSSES[name].args
+    args = {**known, **(given or {})}
+    unknown = [key for key in args if key not in known]
+    if unknown:
+        names = ", ".join(known) or "none: drop loss_args"
+        raise ConfigError(f"the loss {name} has no argument {', '.join(unknown)}", remedy=f"its arguments are {names}")
+    for key, value in args.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise ConfigError(
+                f"loss_args.{key} must be a finite number >= 0, not {value!r}", remedy="give such a number"
+            )
+    if name == "js" and not 0 < args["beta"] < 1:
+        raise ConfigError(
+            f"js needs 0 < beta < 1, not {args['beta']}: at the ends it is 0 for every student",
+            remedy="use loss=forward_kl for the limit beta -> 0, reverse_kl for beta -> 1",
+        )
+    if args and not any(args.values()) and name != "nkd":
+        raise ConfigError(f"all weights of {name} are 0: {args}", remedy="raise one of them")
+    return args
 
 
-def _expect(log_p: Tensor, values: Tensor) -> Tensor:
-    """sum_i p_i values_i over the classes with p_i not 0: (B, C), (B, C) -> (B,)."""
-    p = log_p.exp()
-    return torch.where(p == 0, 0.0, p * values).sum(dim=-1)
+def _check_standardizable(classes: int, reduce: str) -> None:
+    if classes <= 2:
+        raise ConfigError(
+            f"logit_standardization turns every row of {classes} classes into the same numbers: nothing is left to learn",
+            remedy="set logit_standardization=false",
+        )
+    if reduce != "none":
+        raise MeanUnavailable(
+            f"logit_standardization scales each member's logits, and the store keeps only their mean (reduce: {reduce})",
+            remedy="set logit_standardization=false, or label the transfer set again with reduce: none",
+        )
 
 
 def _check_student(student: Tensor) -> None:
@@ -182,4 +266,30 @@ def _check_student(student: Tensor) -> None:
         raise ClassMismatch(
             f"the model's output is {student.dtype} of shape {tuple(student.shape)}, not float logits (rows, classes)",
             remedy="use a model that gives one float logit for each class",
+        )
+
+
+def _check_labels(labels: Tensor, classes: int) -> None:
+    wrong = labels[(labels < -1) | (labels >= classes)]
+    if len(wrong):
+        raise LabelError(
+            f"hard label {wrong[0].item()} lies outside the student's {classes} classes (-1 means none)",
+            remedy="mend the transfer set's labels, or give the student the right number of classes",
+        )
+
+
+def _check_labelled(loss: str, labels: Tensor | None, student: Tensor) -> None:
+    """Raise unless each of the student's rows has a label in its classes."""
+    if labels is None or labels.shape != student.shape[:1]:
+        raise ClassMismatch(
+            f"the loss {loss} needs a hard label for each of {len(student)} rows, and got "
+            f"{'none' if labels is None else f'labels of shape {tuple(labels.shape)}'}",
+            remedy="hand over the batch's labels",
+        )
+    _check_labels(labels, student.shape[1])
+    missing = int((labels < 0).sum())
+    if missing:
+        raise LabelError(
+            f"the loss {loss} treats each row's own class apart, and {missing} of {len(labels)} rows have no hard label",
+            remedy="use loss=forward_kl, js or dist, or rows with labels only",
         )
