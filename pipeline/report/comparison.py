@@ -26,8 +26,12 @@ Student = Mapping[str, Any]
 
 
 def comparison_text(results: Results) -> str:
-    """For a terminal: what was judged on, the table, what the difference is."""
-    return "\n".join([_title(results), "", as_text(comparison_table(results)), "", *statements(results)])
+    """For a terminal: what was judged on, the table, what the difference is. A sweep's table has more columns than a
+    terminal has room for: ECE and Brier are on the page only.
+    """
+    table = comparison_table(results)
+    table = table.without("ECE", "Brier") if len(distilled_students(results)) > 1 else table
+    return "\n".join([_title(results), "", as_text(table), "", *statements(results)])
 
 
 def comparison_markdown(results: Results, *, title: str) -> str:
@@ -126,7 +130,8 @@ def _lines(results: Results) -> list[tuple[str, Sequence[Scores]]]:
     if len(teacher["members"]) > 1:
         lines += [(f"teacher {name}", runs) for name, runs in teacher["members"].items()]
     lines.append(("ensemble" if len(teacher["members"]) > 1 else "teacher", teacher["ensemble"]))
-    return lines + [(f"student, {student['label']}", student["scores"]) for student in results["students"]]
+    kind = "" if len(distilled_students(results)) > 1 else "student, "  # the labels of a sweep are long enough
+    return lines + [(f"{kind}{student['label']}", student["scores"]) for student in results["students"]]
 
 
 def _own_kl(student: Student) -> str:

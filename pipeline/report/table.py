@@ -37,6 +37,14 @@ class Table:
             tuple((*line[:place], cell, *line[place:]) for line, cell in lines),
         )
 
+    def without(self, *titles: str) -> Table:
+        """The table without these columns."""
+        kept = [place for place, title in enumerate(self.titles) if title not in titles]
+        return Table(
+            tuple(self.titles[place] for place in kept),
+            tuple(tuple(line[place] for place in kept) for line in self.lines),
+        )
+
 
 def results_table(lines: Sequence[tuple[str, Sequence[Scores]]], *, temperatures: Sequence[float]) -> Table:
     """Names with the scores of each of their runs (one a seed); a column of KL for each temperature."""
