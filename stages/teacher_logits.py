@@ -76,6 +76,7 @@ def store_spec(args: TeacherLogits, rows: TransferRows, ensemble: Ensemble) -> S
             f"the teacher has {classes} classes and the transfer set {rows.name} {len(rows.class_names)}",
             remedy="give the teacher of this label space, or name its classes in transfer_set.classes",
         )
+    ensemble.check_class_names(rows.class_names, whose=f"the transfer set {rows.name}")
     labels, transfer_set = args.labels, args.transfer_set
     return dense_spec(
         teacher=ensemble.spec,

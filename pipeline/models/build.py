@@ -12,6 +12,9 @@ from pipeline.errors import ConfigError
 from pipeline.models.weights import load_weights
 from pipeline.objects import ObjectSpec, call_with
 
+# Attributes by which a model whose class loads weights of its own, such as those of `hf`, says what it has loaded.
+OWN_FACTS = ("untrained", "class_names")
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -43,4 +46,16 @@ def build_model(config: ModelConfig) -> nn.Module:
         )
     if config.weights is not None:
         load_weights(model, Path(config.weights))
+        for name in OWN_FACTS:  # they were those of what the class itself had loaded
+            if hasattr(model, name):
+                setattr(model, name, None)
     return model
+
+
+def untrained(model: nn.Module) -> tuple[str, ...] | None:
+    """Names of the tensors to which the model's class gave no trained values; None where it does not say that it gave any.
+
+    A class that loads weights of its own says so in an attribute `untrained`, empty where it lacks nothing.
+    """
+    names = getattr(model, "untrained", None)
+    return tuple(map(str, names)) if isinstance(names, tuple | list) else None

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.errors import ClassMismatch, ConfigError, LogitsError, TeacherError, WeightsError
-from pipeline.models.build import build_model
+from pipeline.models.build import build_model, untrained
+from pipeline.models.classes import require_class_names
 from pipeline.models.device import resolve_device
 from pipeline.models.weights import weights_digest
 from pipeline.store.spec import MemberSpec, TeacherSpec
@@ -102,6 +103,12 @@ class Ensemble:
             )
         return whole.shape[2]
 
+    def check_class_names(self, names: Sequence[str] | None, *, whose: str) -> None:
+        """Raise ClassMismatch where a member names its classes and they are not `names`, in this order."""
+        for number, model in enumerate(self.models):
+            who = f"member {number} ({self.spec.members[number].model})"
+            require_class_names(model, names, who=who, whose=whose)
+
     def _in_batches(self, rows: NDArray[np.generic], size: int) -> Tensor:
         return torch.cat([self.logits(rows[start : start + size]) for start in range(0, len(rows), size)])
 
@@ -121,15 +128,18 @@ def load_ensemble(config: TeacherConfig) -> Ensemble:
     """Build a recipe's teacher and load every member's weights.
 
     Raises:
-        WeightsError: a member without weights, or weights that do not fit. ConfigError: a class that cannot be built.
+        WeightsError: a member without weights, neither of a file nor of its own, or weights that do not fit.
+        ConfigError: a class that cannot be built.
     """
-    for number, member in enumerate(config.members):
-        if member.weights is None:
+    models = [build_model(member.model) for member in config.members]
+    for number, (member, model) in enumerate(zip(config.members, models, strict=True)):
+        lacking = () if member.weights is not None else untrained(model)
+        if lacking != ():
+            lacks = "no weights" if lacking is None else f"no weights for {', '.join(lacking[:3])} and the like"
             raise WeightsError(
-                f"teacher.members[{number}] ({member.class_path}) has no weights: its logits would be noise",
+                f"teacher.members[{number}] ({member.class_path}) has {lacks}: its logits would be noise",
                 remedy="give a safetensors file, or train it with `softlabels train-teacher`",
             )
-    models = [build_model(member.model) for member in config.members]
     spec = TeacherSpec(
         name=config.name,
         precision=config.precision,

@@ -25,6 +25,7 @@ from pipeline.objects import ObjectSpec, build, call_with, import_object
 from pipeline.transfer.cache import FileRecord, NpyFile, cached, default_cache
 from pipeline.transfer.config import TransferSetConfig
 from pipeline.transfer.decode import Array, Decoded, decode
+from pipeline.transfer.file_arguments import package_versions, recorded
 from pipeline.transfer.hard_labels import NONE, hard_labels
 from pipeline.transfer.keys import KEY_RULE, content_keys, id_keys
 from pipeline.transfer.source import Source, open_split
@@ -48,7 +49,7 @@ class TransferRows:
         keys: (R, 16) uint8 content keys, memory-mapped, read-only.
         labels: (R,) int64, -1 = none, memory-mapped, read-only.
         class_names: ordered, None where nobody names them.
-        prepare: the prepare function and its arguments.
+        prepare: the prepare function and its arguments, with digests in place of files (see `file_arguments`).
     """
 
     name: str
@@ -77,9 +78,11 @@ def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | No
         DiskFull, StorageError: the cache cannot be written.
     """
     source = open_split(config, split)
+    call_with(config.prepare, [])  # refuse a misspelt function or argument before any work
+    prepare = recorded(config.prepare)
     arrays = cached(
         cache if cache is not None else default_cache(),
-        _identity(config, split, source),
+        _identity(config, split, source, prepare),
         lambda folder: _write_rows(config, source, folder, title=f"prepare {split}"),
     )
     return TransferRows(
@@ -91,7 +94,7 @@ def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | No
         keys=cast("Keys", arrays["keys"]),
         labels=cast("npt.NDArray[np.int64]", arrays["labels"]),
         class_names=source.class_names,
-        prepare=config.prepare,
+        prepare=prepare,
     )
 
 
@@ -101,14 +104,13 @@ def _name(config: TransferSetConfig) -> str:
     return local.resolve().name if local is not None and local.exists() else config.origin
 
 
-def _identity(config: TransferSetConfig, split: str, source: Source) -> dict[str, object]:
+def _identity(config: TransferSetConfig, split: str, source: Source, prepare: ObjectSpec) -> dict[str, object]:
     """Everything that the prepared arrays depend on."""
-    call_with(config.prepare, [])  # refuse a misspelt function or argument before any work
     try:
-        init_args = json.dumps(config.prepare.init_args, sort_keys=True)
+        init_args = json.dumps(prepare.init_args, sort_keys=True)
     except TypeError as error:
         raise ConfigError(
-            f"init_args of {config.prepare.class_path} are no plain values: {error}",
+            f"init_args of {prepare.class_path} are no plain values: {error}",
             remedy="give numbers, text, lists and mappings only",
         ) from error
     return {
@@ -121,10 +123,11 @@ def _identity(config: TransferSetConfig, split: str, source: Source) -> dict[str
         "label": config.label,
         "key": config.key,
         "class_names": None if source.class_names is None else list(source.class_names),
-        "prepare": config.prepare.class_path,
+        "prepare": prepare.class_path,
         "init_args": init_args,
-        "prepare_file": _file_digest(config.prepare),
-        "versions": {name: importlib.metadata.version(name) for name in ("numpy", "pillow", "pyarrow")},
+        "prepare_file": _file_digest(prepare),
+        "versions": {name: importlib.metadata.version(name) for name in ("numpy", "pillow", "pyarrow")}
+        | package_versions(prepare),
     }
 
 

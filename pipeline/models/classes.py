@@ -1,0 +1,41 @@
+"""Whether a model's own names of its classes are those of the data, in the same order. Only some models name them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from pipeline.errors import ClassMismatch
+
+_SHOWN = 10
+
+
+def class_names_of(model: nn.Module) -> tuple[str, ...] | None:
+    """The names that the model's checkpoint gives its classes, in the order of the logits; None where it gives none."""
+    names = getattr(model, "class_names", None)
+    return tuple(map(str, names)) if isinstance(names, tuple | list) else None
+
+
+def require_class_names(model: nn.Module, names: Sequence[str] | None, *, who: str, whose: str) -> None:
+    """Raise ClassMismatch where the model (`who`) and the data (`whose`) name other classes, or in another order.
+
+    Capitals, spaces and punctuation do not count. Nothing is compared where one of them names none.
+    """
+    own = class_names_of(model)
+    if own is None or names is None or [_plain(name) for name in own] == [_plain(name) for name in names]:
+        return
+    same = sorted(map(_plain, own)) == sorted(map(_plain, names))
+    raise ClassMismatch(
+        f"{who} has {'the classes in another order' if same else 'other classes'}: {_short(own)}; {whose}: {_short(names)}",
+        remedy="order the names and the labels of the data as the model does (transfer_set.classes, in its label column too), "
+        "or correct id2label in the model's config.json",
+    )
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.casefold() if letter.isalnum()) or name
+
+
+def _short(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f", ... ({len(names)})" if len(names) > _SHOWN else "")

@@ -1,0 +1,64 @@
+"""A trained Hugging Face classifier as a folder that transformers itself opens again. Extra `[hf]`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from pipeline.errors import ConfigError
+from pipeline.models.hf import HuggingFaceClassifier
+from pipeline.objects import ObjectSpec, import_object
+from pipeline.transfer.pretrained import quiet, whole_folder
+from pipeline.transfer.text import load_tokenizer, tokenize
+from pipeline.transfer.vision import load_processor, process
+
+
+def save_hf(
+    model: nn.Module, folder: Path | str, *, class_names: Sequence[str] | None = None, prepare: ObjectSpec | None = None
+) -> None:
+    """Write the model, and the tokenizer or image processor of its inputs, for `from_pretrained(folder)`; all or nothing.
+
+    Args:
+        model: a `SequenceClassifier` or `ImageClassifier`.
+        folder: replaced where it exists.
+        class_names: ordered; written as id2label.
+        prepare: the prepare function of its inputs; a tokenizer's max_length is written with it.
+
+    Raises:
+        ConfigError: a model of another kind, or another number of names than of classes. DiskFull, StorageError.
+    """
+    if not isinstance(model, HuggingFaceClassifier):
+        raise ConfigError(
+            f"{type(model).__name__} is no Hugging Face model", remedy="use a class of pipeline.models.hf as student"
+        )
+    config = model.network.config
+    if class_names is not None:
+        if len(class_names) != config.num_labels:
+            raise ConfigError(
+                f"{len(class_names)} class names for {config.num_labels} classes", remedy="name every class"
+            )
+        config.id2label = dict(enumerate(class_names))
+        config.label2id = {name: number for number, name in enumerate(class_names)}
+    with quiet(), whole_folder(Path(folder)) as part:
+        model.network.save_pretrained(part)
+        _save_preparation(part, prepare)
+
+
+def _save_preparation(folder: Path, prepare: ObjectSpec | None) -> None:
+    function = None if prepare is None else import_object(prepare.class_path)
+    if prepare is None or function not in (tokenize, process):
+        return
+    arguments = dict(prepare.init_args)
+    length, revision = arguments.get("max_length"), arguments.get("revision")
+    if function is process:
+        load_processor(arguments["processor"], revision).save_pretrained(folder)
+        return
+    tokenizer = load_tokenizer(arguments["tokenizer"], revision)
+    before = tokenizer.model_max_length
+    try:
+        tokenizer.model_max_length = before if length is None else length
+        tokenizer.save_pretrained(folder)
+    finally:
+        tokenizer.model_max_length = before  # the object is kept for the next rows
