@@ -19,7 +19,8 @@ print the two as one line and exit with the class's `exit_code`::
     │   ├── UnsealedStore           the store is unfinished
     │   ├── RepeatedRow             the same row was written twice
     │   ├── RunExists               the output folder already holds another run
-    │   └── MissingExtra            an optional package that is not installed
+    │   ├── MissingExtra            an optional package that is not installed
+    │   └── ExportError             a student that cannot be exported, or whose export answers differently
     ├── DamagedStore              exit 3: what the store holds is not what was written
     │   ├── DamagedManifest         plan, commit record or manifest
     │   ├── MissingShard            a shard's file is gone
@@ -110,6 +111,10 @@ class RunExists(UserError):
 
 class MissingExtra(UserError):
     """A package is needed that only an extra of this software installs."""
+
+
+class ExportError(UserError):
+    """A student that cannot be exported, or whose export gives other logits than the student."""
 
 
 class DamagedStore(SoftLabelsError):
