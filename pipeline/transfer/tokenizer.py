@@ -7,7 +7,8 @@ texts give the same bytes. Neighbour: `text` uses it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from pipeline.transfer.source import open_split
 
 PAD, UNKNOWN, START, END, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # ids 0 to 4
 _BLOCK_ROWS = 1000
+_MOST_LETTERS = 1000
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def ensure_tokenizer(config: TokenizerConfig | None, transfer_set: TransferSetCo
     if config is None or not isinstance(name, str) or Path(name).expanduser().is_dir():
         return False
     folder = Path(name).expanduser()
-    trained = _train(config, texts(transfer_set, split))
+    trained = _train(config, lambda: texts(transfer_set, split))
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": config.max_length,
@@ -89,19 +91,43 @@ def texts(transfer_set: TransferSetConfig, split: str) -> Iterator[str]:
                 yield text
 
 
-def _train(config: TokenizerConfig, corpus: Iterator[str]) -> Any:
+def _train(config: TokenizerConfig, corpus: Callable[[], Iterator[str]]) -> Any:
+    """The trained tokenizer, an object of the package tokenizers; the corpus is read twice.
+
+    The package numbers letters inside words (##a) in the order of a hash table that differs from process to process, and
+    breaks ties by number. So they are numbered here, as special tokens, and the vocabulary goes into a tokenizer without
+    them.
+    """
     tokenizers = require_extra("tokenizers", extra="hf")
-    made = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token=UNKNOWN))
-    made.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=config.lowercase)
-    made.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
-    made.decoder = tokenizers.decoders.WordPiece()
-    trainer = tokenizers.trainers.WordPieceTrainer(
-        vocab_size=config.vocab_size, special_tokens=list(SPECIAL), show_progress=False
+    normalizer = tokenizers.normalizers.BertNormalizer(lowercase=config.lowercase)
+    counts = Counter(letter for text in corpus() for letter in normalizer.normalize_str(text) if not letter.isspace())
+    most = max(1, (config.vocab_size - len(SPECIAL)) // 4)  # each stands there twice, as a word's first and as ##
+    letters = sorted(sorted(counts, key=lambda letter: (-counts[letter], letter))[: min(most, _MOST_LETTERS)])
+    numbered = [*SPECIAL, *letters, *(f"##{letter}" for letter in letters)]
+    learner = _tokenizer(tokenizers, normalizer, {})
+    learner.train_from_iterator(
+        corpus(),
+        tokenizers.trainers.WordPieceTrainer(
+            vocab_size=config.vocab_size,
+            special_tokens=numbered,
+            initial_alphabet=letters,
+            limit_alphabet=len(letters),
+            show_progress=False,
+        ),
     )
-    made.train_from_iterator(corpus, trainer)
+    made = _tokenizer(tokenizers, normalizer, learner.get_vocab(with_added_tokens=True))
+    made.add_special_tokens(list(SPECIAL))
     made.post_processor = tokenizers.processors.TemplateProcessing(
         single=f"{START} $A {END}",
         pair=f"{START} $A {END} $B:1 {END}:1",
         special_tokens=[(token, made.token_to_id(token)) for token in (START, END)],
     )
+    return made
+
+
+def _tokenizer(tokenizers: Any, normalizer: Any, vocabulary: dict[str, int]) -> Any:
+    made = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocab=vocabulary, unk_token=UNKNOWN))
+    made.normalizer = normalizer
+    made.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    made.decoder = tokenizers.decoders.WordPiece()
     return made
