@@ -15,49 +15,9 @@ from pipeline.errors import ClassMismatch, ConfigError, LabelError, LogitsError,
 from pipeline.labels.ensemble import log_probs
 from pipeline.labels.soft import SoftLabels
 from pipeline.student.losses import distillation_loss
+from tests.student.loss_reference import ALL, PER_ROW, draw, soft_gradient, soft_labels, soft_only, soft_term, softmax
 
 TEMPERATURES = (0.5, 1.0, 2.0, 4.0, 20.0)
-OLD = ["forward_kl", "reverse_kl", "soft_ce", "logit_mse"]
-
-
-def soft_labels(
-    logits: np.ndarray, weights: np.ndarray | None = None, dtype: torch.dtype = torch.float32
-) -> SoftLabels:
-    """(B, M, C) raw logits as `SoftLabels`."""
-    shift = logits.max(axis=-1)
-    members = logits.shape[1]
-    share = np.full(members, 1 / members) if weights is None else weights / weights.sum()
-    return SoftLabels(
-        torch.tensor(logits - shift[..., None]).to(dtype),
-        torch.tensor(shift, dtype=torch.float32),
-        torch.tensor(share, dtype=torch.float32),
-    )
-
-
-def softmax(z: np.ndarray) -> np.ndarray:
-    e = np.exp(z - z.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
-
-
-def reference(z: np.ndarray, v: np.ndarray, *, temperature: float, loss: str, mean: str = "arithmetic") -> float:
-    """The soft term in float64, a row and a class at a time, from its definition."""
-    total = 0.0
-    for student, members in zip(z, v, strict=True):
-        teacher = np.exp(log_probs(members, temperature, mean))
-        q = softmax(student / temperature)
-        if loss == "logit_mse":
-            target = members.mean(axis=0)
-            gap = (student - student.mean()) - (target - target.mean())
-            total += sum(g * g for g in gap) / (2 * len(gap))
-            continue
-        for p_i, q_i in zip(teacher, q, strict=True):
-            term = {
-                "forward_kl": p_i * math.log(p_i / q_i),
-                "reverse_kl": q_i * math.log(q_i / p_i),
-                "soft_ce": -p_i * math.log(q_i),
-            }[loss]
-            total += temperature**2 * term
-    return total / len(z)
 
 
 def hard_reference(z: np.ndarray, labels: np.ndarray) -> float:
@@ -65,16 +25,12 @@ def hard_reference(z: np.ndarray, labels: np.ndarray) -> float:
     return sum(rows) / len(rows) if rows else 0.0
 
 
-def draw(rng: np.random.Generator, rows: int = 12, members: int = 3, classes: int = 7) -> tuple[np.ndarray, np.ndarray]:
-    return rng.normal(0, 3, (rows, classes)), rng.normal(1, 4, (rows, members, classes))
-
-
 @pytest.mark.parametrize("mean", ["arithmetic", "geometric", "tempered"])
 @pytest.mark.parametrize("temperature", TEMPERATURES)
-@pytest.mark.parametrize("loss", OLD)
+@pytest.mark.parametrize("loss", ALL)
 def test_matches_the_definition(rng: np.random.Generator, loss: str, temperature: float, mean: str) -> None:
     z, v = draw(rng)
-    labels = rng.integers(-1, 7, len(z))
+    labels = rng.integers(0 if loss in ("dkd", "nkd") else -1, 7, len(z))
     got = distillation_loss(
         torch.tensor(z),
         soft_labels(v),
@@ -85,10 +41,37 @@ def test_matches_the_definition(rng: np.random.Generator, loss: str, temperature
         loss=loss,
         mean=mean,
     )
-    want = 0.3 * hard_reference(z, labels) + 1.7 * reference(z, v, temperature=temperature, loss=loss, mean=mean)
+    want = 0.3 * hard_reference(z, labels) + 1.7 * soft_term(loss, z, v, labels, temperature=temperature, mean=mean)
     assert got.dtype == torch.float32
     assert got.shape == ()
     assert got.item() == pytest.approx(want, rel=2e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize(("classes", "standardise"), [(2, False), (3, False), (10, False), (3, True), (10, True)])
+@pytest.mark.parametrize("scale", [3.0, 20.0])
+@pytest.mark.parametrize("loss", ALL)
+def test_values_and_gradients_of_soft_and_peaked_rows_match_the_definition(
+    rng: np.random.Generator, loss: str, scale: float, classes: int, standardise: bool
+) -> None:
+    """Gradients, along random directions, against central differences of the float64 definition."""
+    z, v = draw(rng, rows=6, classes=classes, scale=scale)
+    labels, weights = rng.integers(0, classes, len(z)), rng.uniform(0.2, 1, 3)
+    options = {"temperature": float(rng.choice([1.0, 3.0, 8.0]))}
+
+    def reference(student: np.ndarray) -> float:
+        return soft_term(loss, student, v, labels, weights=weights, standardise=standardise, **options)
+
+    soft = soft_labels(v, weights)
+    options |= {"loss": loss, "logit_standardization": standardise}  # type: ignore[dict-item]
+    got = soft_only(torch.tensor(z), soft, labels, **options)
+    options = {"temperature": options["temperature"]}
+    want = reference(z)
+    assert got.item() == pytest.approx(want, rel=1e-3, abs=1e-3)
+    gradient = soft_gradient(z, soft, labels, loss=loss, logit_standardization=standardise, **options)
+    directions = rng.normal(size=(6, *z.shape))
+    slopes = [(reference(z + 1e-5 * step) - reference(z - 1e-5 * step)) / 2e-5 for step in directions]
+    size = np.abs(gradient[None] * directions).sum(axis=(1, 2)).max()
+    np.testing.assert_allclose((gradient * directions).sum(axis=(1, 2)), slopes, rtol=2e-3, atol=5e-4 * size + 1e-5)
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
@@ -106,27 +89,33 @@ def test_matches_torchs_own_forms(rng: np.random.Generator, temperature: float) 
         assert got.item() == pytest.approx(temperature**2 * form.item(), rel=1e-4, abs=1e-4), loss
 
 
-def soft_only(student: torch.Tensor, soft: SoftLabels, **options: object) -> torch.Tensor:
-    none = torch.full((len(student),), -1)
-    return distillation_loss(student, soft, none, hard_weight=0, soft_weight=1, **options)  # type: ignore[arg-type]
-
-
-def soft_gradient(z: np.ndarray, soft: SoftLabels, **options: object) -> np.ndarray:
-    student = torch.tensor(z, dtype=torch.float32, requires_grad=True)
-    soft_only(student, soft, **options).backward()
-    assert student.grad is not None
-    return student.grad.numpy().astype(np.float64)
-
-
-@pytest.mark.parametrize("loss", OLD)
-def test_a_kl_is_zero_when_the_student_is_the_teacher_and_soft_ce_its_entropy(
-    rng: np.random.Generator, loss: str
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("loss", ALL)
+def test_a_student_that_is_the_teacher_is_at_the_documented_minimum(
+    rng: np.random.Generator, loss: str, members: int
 ) -> None:
-    _, v = draw(rng, members=1)
-    got = soft_only(torch.tensor(v[:, 0]), soft_labels(v), temperature=3.0, loss=loss).item()
-    p = softmax(v[:, 0] / 3)
-    entropy = 9 * -(p * np.log(p)).sum(axis=-1).mean()
-    assert got == pytest.approx(entropy if loss == "soft_ce" else 0.0, rel=1e-4, abs=1e-4)
+    """0 for divergences, with a gradient of 0; soft_ce is the entropy there, nkd goes on to pull towards the label."""
+    _, v = draw(rng, members=members)
+    labels, temperature = rng.integers(0, 7, len(v)), 3.0
+    student = v.mean(axis=1) if loss == "logit_mse" else temperature * log_probs(v, temperature)
+    options = {"temperature": temperature, "loss": loss}
+    got = soft_only(torch.tensor(student), soft_labels(v), labels, **options).item()
+    gradient = soft_gradient(student, soft_labels(v), labels, **options)
+    p, p_one = (np.exp(log_probs(v, t)) for t in (temperature, 1.0))
+    rows, pull = np.arange(len(v)), np.zeros_like(p)
+    want = 0.0
+    if loss == "soft_ce":
+        want = 9 * -(p * np.log(p)).sum(axis=-1).mean()
+    if loss == "nkd":
+        others = p.copy()
+        others[rows, labels] = 0
+        others /= others.sum(axis=-1, keepdims=True)
+        log_q = np.log(softmax(student))[rows, labels]
+        entropy = -(others * np.log(np.where(others > 0, others, 1))).sum(axis=-1)
+        want = (-p_one[rows, labels] * log_q + 1.5 * 9 * entropy).mean()
+        pull = p_one[rows, labels][:, None] * (softmax(student) - np.eye(7)[labels]) / len(v)
+    assert got == pytest.approx(want, rel=1e-4, abs=1e-4)
+    np.testing.assert_allclose(gradient, pull, atol=2e-6)
 
 
 def test_at_high_temperature_the_gradient_is_that_of_the_centred_logit_mse(rng: np.random.Generator) -> None:
@@ -172,7 +161,7 @@ def test_mean_of_the_members_kls_differs_from_the_kl_to_their_arithmetic_mean_by
     assert difference(z) > 0
 
 
-@pytest.mark.parametrize("loss", OLD)
+@pytest.mark.parametrize("loss", PER_ROW)
 @pytest.mark.parametrize("cuts", [[5], [1, 6, 7], [2, 4, 6, 8, 10]])
 def test_the_gradient_does_not_depend_on_how_the_batch_is_cut(
     rng: np.random.Generator, loss: str, cuts: list[int]
@@ -181,6 +170,8 @@ def test_the_gradient_does_not_depend_on_how_the_batch_is_cut(
     labels = torch.tensor(rng.integers(-1, 7, len(z)))
     labels[:3] = -1  # whole micro-batches without a label
     labels[3] = 2
+    if loss in ("dkd", "nkd"):
+        labels.clamp_(0)
     soft = soft_labels(v)
     options = {"temperature": 3.0, "hard_weight": 0.4, "soft_weight": 0.6, "loss": loss}
     whole = torch.tensor(z, dtype=torch.float32, requires_grad=True)
@@ -206,7 +197,7 @@ def test_the_gradient_does_not_depend_on_how_the_batch_is_cut(
     np.testing.assert_allclose(cut.grad.numpy(), whole.grad.numpy(), rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize("loss", OLD)
+@pytest.mark.parametrize("loss", ALL)
 def test_classes_that_are_impossible_on_both_sides_do_not_count(rng: np.random.Generator, loss: str) -> None:
     z, v = draw(rng)
     labels = rng.integers(0, 7, len(z))
@@ -289,20 +280,26 @@ def hard_only(student: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return distillation_loss(student, None, labels, temperature=1.0, hard_weight=1.0, soft_weight=0.0)
 
 
-def test_a_half_precision_student_is_computed_in_float32(rng: np.random.Generator) -> None:
-    z, v = draw(rng, rows=64, classes=100)
-    student = torch.tensor(z).to(torch.bfloat16)
-    labels = torch.tensor(rng.integers(0, 100, len(z)))
-    options = {"temperature": 4.0, "hard_weight": 0.5, "soft_weight": 0.5}
-    got = distillation_loss(student, soft_labels(v), labels, **options)  # type: ignore[arg-type]
-    same = distillation_loss(student.float(), soft_labels(v), labels, **options)  # type: ignore[arg-type]
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("loss", ALL)
+def test_a_half_precision_student_is_computed_in_float32(
+    rng: np.random.Generator, loss: str, dtype: torch.dtype
+) -> None:
+    z, v = draw(rng, rows=16, classes=100)
+    student = torch.tensor(z).to(dtype).requires_grad_()
+    labels = rng.integers(0, 100, len(z))
+    options = {"temperature": 4.0, "hard_weight": 0.5, "soft_weight": 0.5, "loss": loss}
+    got = distillation_loss(student, soft_labels(v), torch.tensor(labels), **options)  # type: ignore[arg-type]
+    same = distillation_loss(student.float(), soft_labels(v), torch.tensor(labels), **options)  # type: ignore[arg-type]
+    got.backward()
     assert got.dtype == torch.float32
     assert got.item() == same.item()
-    rounded = student.double().numpy()
-    want = 0.5 * hard_reference(rounded, labels.numpy()) + 0.5 * reference(
-        rounded, v, temperature=4.0, loss="forward_kl"
-    )
+    rounded = student.detach().double().numpy()
+    want = 0.5 * hard_reference(rounded, labels) + 0.5 * soft_term(loss, rounded, v, labels, temperature=4.0)
     assert got.item() == pytest.approx(want, rel=1e-4)
+    assert student.grad is not None
+    assert student.grad.dtype == dtype
+    assert student.grad.isfinite().all()
 
 
 def test_classic_faults(rng: np.random.Generator) -> None:
@@ -343,7 +340,7 @@ def test_what_does_not_fit_is_refused_by_name(rng: np.random.Generator) -> None:
     for temperature in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(ConfigError, match="temperature"):
             soft_only(student, soft, temperature=temperature)
-    with pytest.raises(ConfigError, match="'kl'.*forward_kl, reverse_kl, js, soft_ce"):
+    with pytest.raises(ConfigError, match=r"'kl'.*forward_kl, reverse_kl, js, soft_ce"):
         soft_only(student, soft, temperature=1.0, loss="kl")
     with pytest.raises(ConfigError, match=r"'harmonic'.*arithmetic, geometric, tempered"):
         soft_only(student, soft, temperature=1.0, mean="harmonic")
