@@ -28,7 +28,8 @@ from stages.recipe import parse
 from stages.run import command
 from stages.run_folder import RECIPE, RESULTS
 from stages.splits import all_batches, open_splits, stored_labels
-from stages.train_student import StudentTraining, check_classes, member_names
+from stages.sweep import StudentTraining
+from stages.train_student import check_classes, member_names
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Judge and print."""
     words = _with_facts_of_run(list(sys.argv[1:] if argv is None else argv))
     args = parse(words, Evaluate, stage="evaluate", doc=__doc__, positional=("model",))
-    temperature = args.training.temperature if args.temperature is None else args.temperature
+    trained = args.training.of(args.training.variants[0], 0).temperature_at(1.0)
+    temperature = trained if args.temperature is None else args.temperature
     if args.model is None:
         store, batches = stored_labels(args.store, args.split, args.training.batch_size)
         lines = _teacher(args, batches, temperature, member_names(store.spec.teacher.members, store.members))

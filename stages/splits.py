@@ -19,9 +19,9 @@ from pipeline.store import Store, open_store, store_splits
 from pipeline.store.spec import differing_fields, plain_json
 from pipeline.stream import EmbeddedRows, Loader
 from pipeline.stream.join import Missing
-from pipeline.student.config import TrainingConfig
-from pipeline.student.split import labelled_rows, validation_rows
+from pipeline.student.split import chosen_rows, validation_rows
 from pipeline.transfer import TransferRows, TransferSetConfig, load_transfer_set
+from stages.sweep import StudentTraining
 
 
 @dataclass(frozen=True)
@@ -104,32 +104,32 @@ def stored_labels(path: str | Path, split: str, batch_size: int) -> tuple[Store,
     return store, all_batches(Split(store, rows), batch_size)
 
 
-def training_batches(splits: Mapping[str, Split], config: TrainingConfig) -> tuple[Loader, Loader | None]:
-    """What to train on, and what to choose the best epoch on: the validation split, or rows cut from the training rows."""
+def training_batches(splits: Mapping[str, Split], training: StudentTraining) -> tuple[Loader, Loader | None]:
+    """What to train on, and what to judge epochs on: the validation split, or rows cut from the training rows."""
     train = _require(splits, "train")
-    is_held_out = _cut(splits, config)
+    chosen = _chosen(train, training)
+    share = 0.0 if "validation" in splits else training.validation
+    is_held_out = validation_rows(train.rows.keys[chosen], share, training.seed)
     train_batches = Loader(
         train.rows,
         train.store,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        selection=np.flatnonzero(~is_held_out),
-        labelled=labelled_rows(train.rows.keys, config.hard_label_fraction, config.seed),
+        batch_size=training.batch_size,
+        seed=training.seed,
+        selection=chosen[~is_held_out],
         missing=train.missing,
     )
     if "validation" in splits:
-        return train_batches, all_batches(splits["validation"], config.batch_size)
+        return train_batches, all_batches(splits["validation"], training.batch_size)
     if not is_held_out.any():
         return train_batches, None
-    held_out = np.flatnonzero(is_held_out)
-    return train_batches, all_batches(train, config.batch_size, selection=held_out)
+    return train_batches, all_batches(train, training.batch_size, selection=chosen[is_held_out])
 
 
-def held_out_batches(splits: Mapping[str, Split], config: TrainingConfig) -> tuple[str, Loader]:
+def held_out_batches(splits: Mapping[str, Split], training: StudentTraining) -> tuple[str, Loader]:
     """What to judge on, and its name: the test split; without one the validation rows. Raises ConfigError without any."""
     if "test" in splits:
-        return "test", all_batches(splits["test"], config.batch_size)
-    validation = training_batches(splits, config)[1]
+        return "test", all_batches(splits["test"], training.batch_size)
+    validation = training_batches(splits, training)[1]
     if validation is None:
         raise ConfigError(
             "there is no split to judge students on: the store has no test split and validation is 0",
@@ -151,10 +151,17 @@ def all_batches(split: Split, batch_size: int, selection: np.ndarray | None = No
     )
 
 
-def _cut(splits: Mapping[str, Split], config: TrainingConfig) -> np.ndarray:
-    """(R,) bool, the training rows held out for validation; none where a validation split is stored."""
-    keys = splits["train"].rows.keys
-    return validation_rows(keys, 0.0 if "validation" in splits else config.validation, config.seed)
+def _chosen(train: Split, training: StudentTraining) -> np.ndarray:
+    """Numbers of the training rows that a run uses. Raises ConfigError when there are none."""
+    is_chosen = chosen_rows(train.rows.keys, training.row_fraction, training.seed)
+    if training.only_classes is not None:
+        is_chosen &= np.isin(train.rows.labels, training.only_classes)
+    if not is_chosen.any():
+        raise ConfigError(
+            f"only_classes={training.only_classes}, row_fraction={training.row_fraction} leave no training row",
+            remedy="name classes that the rows have, by number, or raise row_fraction",
+        )
+    return np.flatnonzero(is_chosen)
 
 
 def _require(splits: Mapping[str, Split], name: str) -> Split:

@@ -1,8 +1,9 @@
 """Train students from stored labels, no teacher in sight: distilled, and the same student with hard labels as well.
 
-One student of each kind is trained for every seed; the best epoch is chosen on validation rows, and when all are
-trained the test split is looked at once. The run folder holds a folder a student, config.yaml (a recipe that repeats the
-run), results.json and results.md. The same command goes on where it was stopped, and shows a finished run again.
+One student of each kind is trained for every seed, and for every value where temperature, alpha or loss are lists; all of
+them side by side over one pass of the rows. The best epoch is chosen on validation rows, and when all are trained the test
+split is looked at once. The run folder holds a folder a student, config.yaml (a recipe that repeats the run), results.json
+and results.md. The same command goes on where it was stopped, and shows a finished run again.
 """
 
 from __future__ import annotations
@@ -10,13 +11,12 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from pipeline.errors import ClassMismatch, ConfigError
 from pipeline.labels.ensemble import check_mean
@@ -26,44 +26,18 @@ from pipeline.report.comparison import comparison_text
 from pipeline.store.digest import blake3_hex
 from pipeline.stream import Loader
 from pipeline.stream.join import Missing
-from pipeline.student.config import TrainingConfig
-from pipeline.student.metrics import Scores, evaluate_student, evaluate_teacher
-from pipeline.student.seeding import seed_everything
+from pipeline.student.learner import Student
+from pipeline.student.losses import require_loss
+from pipeline.student.metrics import evaluate_student, evaluate_teacher
+from pipeline.student.split import labelled_rows
 from pipeline.student.trainer import Trainer
 from pipeline.transfer import TransferSetConfig
+from stages.progress import TimeLeft
 from stages.recipe import parse, plain
 from stages.run import command, program, should_stop
 from stages.run_folder import RECIPE, RunFolder
 from stages.splits import Split, all_batches, held_out_batches, open_splits, training_batches
-
-
-@dataclass(frozen=True)
-class StudentTraining(TrainingConfig):
-    """How students are trained, and how many.
-
-    Attributes:
-        seeds: one student of each kind for every seed.
-        seed: not used here: see seeds.
-        baseline: train the same student with hard labels only as well, on the same rows in the same order.
-    """
-
-    seeds: tuple[int, ...] = (0,)
-    baseline: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.seed:
-            raise ConfigError(f"training.seed is {self.seed}; students have seeds", remedy=f"give --seeds={self.seed}")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise ConfigError(
-                f"seeds are {list(self.seeds)}", remedy="give distinct whole numbers >= 0, as --seeds=0,1,2"
-            )
-
-    def of(self, kind: str, seed: int) -> TrainingConfig:
-        """How the student of one kind (distilled, hard) and seed is trained."""
-        values = {item.name: getattr(self, item.name) for item in fields(TrainingConfig)}
-        hard = {"alpha": None, "hard_weight": 1.0, "soft_weight": 0.0} if kind == "hard" else {}
-        return TrainingConfig(**values | hard | {"seed": seed})
+from stages.sweep import HARD, StudentTraining, Variant
 
 
 @dataclass(frozen=True)
@@ -90,21 +64,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_classes(args.student, splits)
     for split in splits.values():
         check_mean(args.training.mean, split.store.reduce)
-    kinds = _kinds(args.training, splits)
-    for kind in kinds:  # what is wrong with the settings shows before a folder is theirs
-        _trainer(args, splits, args.training.of(kind, args.training.seeds[0]), Path(), kind)
+    variants = _variants(args.training, splits)
+    trainer, students = _trainer(args, splits, variants, Path())  # what is wrong shows before a folder is theirs
     folder = RunFolder.open(args.out, name=args.name, identity=_identity(args, splits))
     folder.keep_recipe(_recipe(args))
     if folder.results is None:
-        plan = [(kind, seed) for seed in args.training.seeds for kind in kinds]
-        students: dict[str, list[nn.Module]] = {kind: [] for kind in kinds}
-        for number, (kind, seed) in enumerate(plan, 1):
-            print(f"[{number}/{len(plan)}] student, {kind}, seed {seed}", flush=True)
-            students[kind].append(_train(args, splits, args.training.of(kind, seed), folder, kind))
-        folder.finish(_judge(args.training, splits, students), store=args.store)
+        trainer, students = _trainer(args, splits, variants, folder.path)
+        _train(trainer, students, args.training.epochs)
+        folder.finish(_judge(args.training, splits, variants, students), store=args.store)
     print(f"\n{comparison_text(folder.results or {})}\n")
     again = f"{program()} train-student --config={folder.path / RECIPE} --store={args.store}"
-    print(f"store {args.store}, run {folder.path}; try next: {again} --temperature={2 * args.training.temperature:g}")
+    print(f"store {args.store}, run {folder.path}; try next: {again} --temperature=1,2,4,8,20")
     return 0
 
 
@@ -131,77 +101,98 @@ def check_classes(student: ModelConfig, splits: Mapping[str, Split]) -> None:
             )
 
 
-def _kinds(training: StudentTraining, splits: Mapping[str, Split]) -> tuple[str, ...]:
+def _variants(training: StudentTraining, splits: Mapping[str, Split]) -> tuple[Variant, ...]:
     """Which students to train; without a hard label there is no baseline, and a line says so."""
     labelled = "train" not in splits or bool((np.asarray(splits["train"].rows.labels) >= 0).any())
     if training.baseline and not (labelled and training.hard_label_fraction > 0):
         print("no training row has a hard label: no baseline is trained", flush=True)
-        return ("distilled",)
-    return ("hard", "distilled") if training.baseline else ("distilled",)
+        return training.variants
+    return (HARD, *training.variants) if training.baseline else training.variants
 
 
 def _trainer(
-    args: TrainStudent, splits: Mapping[str, Split], config: TrainingConfig, path: Path, kind: str
-) -> tuple[nn.Module, Trainer]:
-    seed_everything(config.seed)
-    model = build_model(args.student)
-    train, validation = training_batches(splits, config)
+    args: TrainStudent, splits: Mapping[str, Split], variants: Sequence[Variant], path: Path
+) -> tuple[Trainer, list[Student]]:
+    """Every student of the run, and what trains them; the seeds of a variant stand together."""
+    train, validation = training_batches(splits, args.training)
+    keys, fraction = splits["train"].rows.keys, args.training.hard_label_fraction
+    labelled = {seed: None if fraction == 1 else labelled_rows(keys, fraction, seed) for seed in args.training.seeds}
+    students = [
+        Student.begin(
+            variant.folder(seed),
+            args.training.of(variant, seed),
+            lambda: build_model(args.student),
+            labelled=labelled[seed],
+        )
+        for variant in variants
+        for seed in args.training.seeds
+    ]
+    for student in students:
+        _require_loss(student, splits, train, validation)
     identity = {"student": plain(args.student), "stores": _digests(splits), "labels": _label_digests(splits)}
-    return model, Trainer(model, config, train, validation, path / f"{kind}-seed{config.seed}", identity)
+    return Trainer(students, train, validation, path, identity), students
 
 
-def _train(
-    args: TrainStudent, splits: Mapping[str, Split], config: TrainingConfig, folder: RunFolder, kind: str
-) -> nn.Module:
-    """One student, trained to the end or taken as it was trained before."""
-    model, trainer = _trainer(args, splits, config, folder.path, kind)
-    result = trainer.run(should_stop)
-    found = "" if result.best_validation is None else f", validation loss {result.best_validation:.4f}"
-    print(f"      {result.steps} steps, best epoch {result.best_epoch} of {config.epochs}{found}", flush=True)
-    return model
+def _require_loss(student: Student, splits: Mapping[str, Split], train: Loader, validation: Loader | None) -> None:
+    """Refuse a loss that these rows, or this store, cannot serve."""
+    config, rows = student.config, splits["train"].rows
+    if not config.is_soft:
+        return
+    without_label = np.asarray(rows.labels) < 0
+    if student.labelled is not None:
+        without_label |= ~student.labelled
+    require_loss(
+        config.loss,
+        config.loss_args,
+        logit_standardization=config.logit_standardization,
+        label_free_rows=int(without_label[train.rows].sum()),
+        micro_batch=config.micro_batch,
+        reduce=splits["train"].store.reduce,
+        classes=splits["train"].store.classes,
+    )
+
+
+def _train(trainer: Trainer, students: Sequence[Student], epochs: int) -> None:
+    """Train all students to the end, saying how long it will take, and print what was kept of each."""
+    print(f"{len(students)} students side by side: {', '.join(student.name for student in students)}", flush=True)
+    for student, result in zip(students, trainer.run(should_stop, TimeLeft(epochs)), strict=True):
+        found = "" if result.best_validation is None else f", validation loss {result.best_validation:.4f}"
+        print(f"  {student.name}: {result.steps} steps, epoch {result.best_epoch} of {epochs} kept{found}", flush=True)
 
 
 def _judge(
-    training: StudentTraining, splits: Mapping[str, Split], students: Mapping[str, Sequence[nn.Module]]
+    training: StudentTraining, splits: Mapping[str, Split], variants: Sequence[Variant], students: Sequence[Student]
 ) -> dict[str, Any]:
     """Scores of everyone on the held-out split: the one time that it is looked at."""
-    temperatures, device = sorted({1.0, training.temperature}), resolve_device(training.device)
-    batches: list[Loader] = []
-    teacher: list[tuple[Scores, list[Scores]]] = []
-    scores: dict[str, list[Scores]] = {kind: [] for kind in students}
-    for number, seed in enumerate(training.seeds):
-        split, loader = held_out_batches(splits, training.of("distilled", seed))
-        if not batches or loader.order_digest != batches[0].order_digest:  # a cut validation split differs by seed
-            batches.append(loader)
-            teacher.append(evaluate_teacher(loader, temperatures=temperatures, mean=training.mean, device=device))
-        for kind, models in students.items():
-            scores[kind].append(
-                evaluate_student(models[number], loader, temperatures=temperatures, mean=training.mean, device=device)
-            )
+    device, mean = resolve_device(training.device), training.mean
+    temperatures = sorted({1.0, *(student.config.temperature_at(1.0) for student in students)})
+    split, batches = held_out_batches(splits, training)
+    ensemble, members = evaluate_teacher(batches, temperatures=temperatures, mean=mean, device=device)
+    scores = [
+        evaluate_student(student.model, batches, temperatures=temperatures, mean=mean, device=device)
+        for student in students
+    ]
+    seeds = len(training.seeds)
     store = splits["train"].store
     names = member_names(store.spec.teacher.members, store.members)
     return {
         "split": split,
-        "rows": len(batches[0].rows),
+        "rows": len(batches.rows),
         "temperatures": temperatures,
         "seeds": list(training.seeds),
-        "swept": [],
-        "teacher": {
-            "ensemble": [ensemble for ensemble, _ in teacher],
-            "members": {name: [members[m] for _, members in teacher] for m, name in enumerate(names)},
-        },
+        "swept": list(training.swept),
+        "teacher": {"ensemble": [ensemble], "members": {name: [members[m]] for m, name in enumerate(names)}},
         "students": [
-            {"label": kind, "kind": kind, "settings": _settings(training, kind), "scores": scores[kind]}
-            for kind in scores
+            {
+                "label": variant.label,
+                "kind": variant.kind,
+                "settings": training.settings(variant),
+                "scores": scores[number * seeds : (number + 1) * seeds],
+            }
+            for number, variant in enumerate(variants)
         ],
+        "digests": _digests(splits),
     }
-
-
-def _settings(training: StudentTraining, kind: str) -> dict[str, Any]:
-    """What tells one distilled student from another."""
-    if kind == "hard":
-        return {}
-    return {"temperature": training.temperature, "alpha": training.weights[1], "loss": training.loss}
 
 
 def member_names(members: Sequence[Any], stored: int) -> list[str]:

@@ -26,11 +26,12 @@ from pipeline.store.digest import blake3_hex
 from pipeline.store.durable import make_folder
 from pipeline.stream import Loader
 from pipeline.student.config import TrainingConfig
-from pipeline.student.seeding import seed_everything
+from pipeline.student.learner import Student
 from pipeline.student.split import validation_rows
 from pipeline.student.trainer import Trainer
 from pipeline.teacher.config import MemberConfig, TeacherConfig
 from pipeline.transfer import TransferRows, TransferSetConfig, load_transfer_set
+from stages.progress import TimeLeft
 from stages.recipe import parse, plain
 from stages.run import command, should_stop
 
@@ -98,8 +99,7 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
         items = np.flatnonzero(selected)
         return Loader(rows, None, batch_size=config.batch_size, seed=config.seed, selection=items, shuffle=shuffle)
 
-    seed_everything(config.seed)
-    model = build_model(dataclasses.replace(member.model, weights=None))
+    student = Student.begin("", config, lambda: build_model(dataclasses.replace(member.model, weights=None)))
     validation = batches(is_held_out, shuffle=False) if is_held_out.any() else None
     folder = weights.with_suffix(".run")
     identity = {
@@ -109,9 +109,10 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
         "augment": plain(config.augment),
     }
     train, augment = batches(~is_held_out, shuffle=True), _augment(config, rows)
-    result = Trainer(model, config, train, validation, folder, identity, augment).run(should_stop)
+    trainer = Trainer([student], train, validation, folder, identity, augment)
+    [result] = trainer.run(should_stop, TimeLeft(config.epochs))
     make_folder(weights.parent)
-    save_weights(model, weights)
+    save_weights(student.model, weights)
     accuracy = f", {result.scores['accuracy']:.1%} of the validation rows right" if result.scores else ""
     print(f"teacher {member.class_path}: {weights}{accuracy}", flush=True)
 

@@ -1,7 +1,7 @@
 """The one file from which a training run goes on, bit for bit: `checkpoint.pt`.
 
-It holds model, optimizer, schedule, random generators, the place in the run, the best weights so far, the lines logged so
-far and the run's identity, all written together: a kill at any moment leaves the whole old file or the whole new one.
+It holds every learner (model, optimizer, schedules, moving average, random numbers, best weights, lines of the log), the place
+in the run, and the run's identity, all written together: a kill at any moment leaves the whole old file or the whole new one.
 Only a run reads its own checkpoint; weights that leave the run are safetensors (`pipeline.models`).
 """
 
@@ -13,94 +13,52 @@ import os
 import pickle
 import platform
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from pipeline.errors import DamagedStore, SpecMismatch
 from pipeline.store.durable import replace_file, system_errors
 from pipeline.student.seeding import rng_state, set_rng_state
 
 NAME = "checkpoint.pt"
-FORMAT = 1
+FORMAT = 2
 _log = logging.getLogger(__name__)
 
 
-@dataclass
-class Progress:
-    """Where a run stands.
-
-    Attributes:
-        epoch: epochs finished.
-        batch: batches done of the epoch after those.
-        step: optimizer steps done.
-        loss_sum: sum over the rows of the unfinished epoch of their batch's loss.
-        rows: rows of the unfinished epoch seen.
-        labelled: rows with a hard label seen since the run began.
-        best_epoch: the epoch (from 1) with the lowest validation loss; 0 before the first, and without validation.
-        best_validation: that loss.
-        best_scores: the validation scores of that epoch.
-        best_weights: the model's state after it, on the CPU.
-        lines: the lines of `metrics.jsonl`.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    loss_sum: float = 0.0
-    rows: int = 0
-    labelled: int = 0
-    best_epoch: int = 0
-    best_validation: float | None = None
-    best_scores: dict[str, Any] = field(default_factory=dict)
-    best_weights: dict[str, Tensor] | None = None
-    lines: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a training run changes, besides its progress."""
-
-    model: nn.Module
-    optimizer: Optimizer
-    scheduler: LRScheduler | None
-
-
-def save_checkpoint(folder: Path, parts: Parts, progress: Progress, identity: Mapping[str, object]) -> None:
+def save_checkpoint(folder: Path, state: Mapping[str, Any], identity: Mapping[str, object]) -> None:
     """Replace the checkpoint of the run in `folder`, atomically and durably.
+
+    Args:
+        folder: the run folder.
+        state: plain values and tensors.
+        identity: JSON values that tell this run from others.
 
     Raises:
         DiskFull, StorageError: the old checkpoint is still there.
     """
-    state = {
+    whole = {
         "format": FORMAT,
         "identity": json.dumps(identity),
         "environment": _environment(),
-        "progress": {name: getattr(progress, name) for name in progress.__dataclass_fields__},
-        "model": parts.model.state_dict(),
-        "optimizer": parts.optimizer.state_dict(),
-        "scheduler": None if parts.scheduler is None else parts.scheduler.state_dict(),
+        "state": dict(state),
         "rng": rng_state(),
     }
     path = folder / NAME
     staged = path.with_name(NAME + ".partial")
     with system_errors("write", path), staged.open("wb") as file:
-        torch.save(state, file)
+        torch.save(whole, file)
         file.flush()
         os.fsync(file.fileno())
     replace_file(staged, path)
 
 
-def load_checkpoint(folder: Path, parts: Parts, identity: Mapping[str, object]) -> Progress | None:
-    """Put `parts` and the random generators back to where the run in `folder` was saved; None where nothing was.
+def load_checkpoint(folder: Path, identity: Mapping[str, object]) -> dict[str, Any] | None:
+    """The state that the run in `folder` was saved with, after putting the random generators back; None where nothing was.
 
     Raises:
-        SpecMismatch: the run was begun with another identity; names each field that differs.
+        SpecMismatch: the run was begun with another identity, naming each field that differs, or by another version.
         DamagedStore: the file cannot be read.
     """
     path = folder / NAME
@@ -110,27 +68,29 @@ def load_checkpoint(folder: Path, parts: Parts, identity: Mapping[str, object]) 
         file = path.open("rb")
     try:
         with file:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-        begun = json.loads(state["identity"])
+            whole = torch.load(file, map_location="cpu", weights_only=True)
+        version, begun = whole["format"], json.loads(whole["identity"])
     except (RuntimeError, OSError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
         raise DamagedStore(
             f"{path} is no checkpoint that can be read ({type(error).__name__})",
             remedy=f"delete {folder} and train again",
         ) from error
+    if version != FORMAT:
+        raise SpecMismatch(
+            f"{path} has format {version}, this version of softlabels reads {FORMAT}",
+            remedy="finish the run with the version that began it, or begin a new run folder",
+        )
     differences = list(_differences(begun, json.loads(json.dumps(identity))))
     if differences:
         raise SpecMismatch(
             f"the run in {folder} was begun with other settings: {', '.join(differences)}",
             remedy="give the same settings to go on, or another run folder to begin anew",
         )
-    if state["environment"] != _environment():
-        _log.warning("going on under %s what ran under %s: last bits may differ", _environment(), state["environment"])
-    parts.model.load_state_dict(state["model"])
-    if parts.scheduler is not None:
-        parts.scheduler.load_state_dict(state["scheduler"])
-    parts.optimizer.load_state_dict(state["optimizer"])
-    set_rng_state(state["rng"])
-    return Progress(**state["progress"])
+    if whole["environment"] != _environment():
+        _log.warning("going on under %s what ran under %s: last bits may differ", _environment(), whole["environment"])
+    set_rng_state(whole["rng"])
+    state: dict[str, Any] = whole["state"]
+    return state
 
 
 def _differences(begun: object, now: object, name: str = "") -> Iterator[str]:

@@ -8,71 +8,74 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from typing import Literal
 
 from pipeline.errors import ConfigError
 from pipeline.labels.ensemble import MEANS, check_temperature
 from pipeline.objects import ObjectSpec
 from pipeline.student.losses import LOSSES
+from pipeline.student.schedule import Setting, ends, value_at
 
 DEFAULT_ALPHA = 0.9
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """Loss, optimizer and schedule of one training run.
+class LoopConfig:
+    """What students that are trained side by side share: everything but the loss and the seed of each.
 
     Attributes:
-        temperature: T > 0 of the soft term.
-        alpha: short for soft_weight = alpha and hard_weight = 1 - alpha; 0.9 where nothing is given, 0 for hard labels only.
-        hard_weight: weight of the cross-entropy with the hard labels; given together with soft_weight, without alpha.
-        soft_weight: weight of the soft term.
-        loss: the soft term: forward_kl, reverse_kl, soft_ce or logit_mse.
         mean: how an ensemble's members are averaged: arithmetic, geometric or tempered.
+        logit_standardization: bring the logits of teacher and student to mean 0 and deviation 1 in the soft term.
+        loss_args: arguments of the soft term, by name, where it has any; docs/losses.md lists them.
         epochs: passes over the training rows.
         batch_size: rows a step.
-        micro_batch: rows a forward pass, where a batch does not fit into memory; the loss does not depend on it.
+        micro_batch: rows a forward pass, where a batch does not fit into memory (gradients are accumulated); the loss does
+            not depend on it.
         optimizer: class and arguments, called with the model's parameters.
         scheduler: learning rate schedule, stepped once a step; an argument "total_steps" becomes the run's number of steps.
+        precision: arithmetic of the forward pass; weights, loss and optimizer stay float32.
+        clip_norm: largest norm of a step's gradient, all parameters together.
         max_norm: largest norm of the incoming weights of a unit, kept after every step.
-        seed: of initialisation, dropout, order of rows and splits.
-        validation: share of the training rows held out to choose the best epoch; 0 keeps the last epoch.
+        ema: decay of an exponential moving average of the weights, which is then what is judged and kept, such as 0.999.
+        validation: share of the training rows held out to judge epochs; 0 for none.
+        keep: best keeps the epoch with the lowest validation loss (the last one without validation), last the last epoch.
         hard_label_fraction: share of the training rows whose hard label is used.
         checkpoint_every: epochs between checkpoints.
         device: auto (cuda where there is one, else cpu), cpu, cuda or cuda:N.
         threads: CPU threads; torch's own choice when not given.
     """
 
-    temperature: float = 4.0
-    alpha: float | None = None
-    hard_weight: float | None = None
-    soft_weight: float | None = None
-    loss: str = "forward_kl"
     mean: str = "arithmetic"
+    logit_standardization: bool = False
+    loss_args: dict[str, float] = field(default_factory=dict)
     epochs: int = 10
     batch_size: int = 128
     micro_batch: int | None = None
     optimizer: ObjectSpec = field(default_factory=lambda: ObjectSpec("torch.optim.AdamW", {"lr": 1e-3}))
     scheduler: ObjectSpec | None = None
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    clip_norm: float | None = None
     max_norm: float | None = None
-    seed: int = 0
+    ema: float | None = None
     validation: float = 0.1
+    keep: Literal["best", "last"] = "best"
     hard_label_fraction: float = 1.0
     checkpoint_every: int = 1
     device: str = "auto"
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        check_temperature(self.temperature)
-        self._check_weights()
-        for name, known in (("loss", tuple(LOSSES)), ("mean", MEANS)):
-            if getattr(self, name) not in known:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}", remedy=f"choose one of {', '.join(known)}")
+        _one_of("mean", self.mean, MEANS)
         for name in ("epochs", "batch_size", "checkpoint_every", "micro_batch", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, not {value}", remedy=f"give {name} >= 1")
-        if self.max_norm is not None and not 0 < self.max_norm < math.inf:
-            raise ConfigError(f"max_norm must be above 0, not {self.max_norm}", remedy="give such a number, or null")
+        for name in ("clip_norm", "max_norm"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigError(f"{name} must be above 0, not {value}", remedy="give such a number, or null")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ConfigError(f"ema must lie between 0 and 1, not {self.ema}", remedy="give such a number, or null")
         if not 0 <= self.validation < 1:
             raise ConfigError(
                 f"validation must be >= 0 and < 1, not {self.validation}", remedy="give a share of the rows"
@@ -82,18 +85,61 @@ class TrainingConfig:
                 f"hard_label_fraction must lie in [0, 1], not {self.hard_label_fraction}",
                 remedy="give a share of the rows",
             )
-        if self.seed < 0:
-            raise ConfigError(f"seed must be >= 0, not {self.seed}", remedy="give a whole number >= 0")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ConfigError(f"device is {self.device!r}", remedy="choose auto, cpu, cuda or cuda:N")
 
-    @property
-    def weights(self) -> tuple[float, float]:
-        """(hard_weight, soft_weight), with alpha spelled out."""
+
+@dataclass(frozen=True)
+class TrainingConfig(LoopConfig):
+    """Loss, optimizer and schedule of one training run.
+
+    Attributes:
+        temperature: T > 0 of the soft term: a number, or a schedule over the steps such as linear:20:4 or cosine:20:4.
+        alpha: short for soft_weight = alpha and hard_weight = 1 - alpha, a number or a schedule; 0.9 where nothing is given,
+            0 for hard labels only.
+        hard_weight: weight of the cross-entropy with the hard labels, a number or a schedule; given together with
+            soft_weight, without alpha.
+        soft_weight: weight of the soft term.
+        loss: the soft term: forward_kl, reverse_kl, js, soft_ce, logit_mse, dkd, nkd or dist.
+        seed: of initialisation, dropout, and which rows keep their hard label.
+    """
+
+    temperature: Setting = 4.0
+    alpha: Setting | None = None
+    hard_weight: Setting | None = None
+    soft_weight: Setting | None = None
+    loss: str = "forward_kl"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for temperature in ends(self.temperature, name="temperature"):
+            check_temperature(temperature)
+        self._check_weights()
+        _one_of("loss", self.loss, tuple(LOSSES))
+        if self.seed < 0:
+            raise ConfigError(f"seed must be >= 0, not {self.seed}", remedy="give a whole number >= 0")
+
+    def temperature_at(self, share: float) -> float:
+        """T after `share` of the run's steps, 0 to 1."""
+        return value_at(self.temperature, share)
+
+    def weights_at(self, share: float) -> tuple[float, float]:
+        """(hard_weight, soft_weight) after `share` of the run's steps, with alpha spelled out."""
         if self.hard_weight is not None and self.soft_weight is not None:
-            return self.hard_weight, self.soft_weight
-        alpha = DEFAULT_ALPHA if self.alpha is None else self.alpha
+            return value_at(self.hard_weight, share), value_at(self.soft_weight, share)
+        alpha = value_at(DEFAULT_ALPHA if self.alpha is None else self.alpha, share)
         return 1 - alpha, alpha
+
+    @property
+    def is_soft(self) -> bool:
+        """Whether the soft term has a weight at any step."""
+        return self.weights_at(0.0)[1] > 0 or self.weights_at(1.0)[1] > 0
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether temperature or weights change over the steps."""
+        return any(isinstance(s, str) for s in (self.temperature, self.alpha, self.hard_weight, self.soft_weight))
 
     def _check_weights(self) -> None:
         given = (self.hard_weight, self.soft_weight)
@@ -107,12 +153,19 @@ class TrainingConfig:
                 f"hard_weight={self.hard_weight} and soft_weight={self.soft_weight}: one of the two is missing",
                 remedy="give both weights, or alpha alone",
             )
-        if self.alpha is not None and not 0 <= self.alpha <= 1:
+        if self.alpha is not None and not all(0 <= alpha <= 1 for alpha in ends(self.alpha, name="alpha")):
             raise ConfigError(
                 f"alpha must lie in [0, 1], not {self.alpha}", remedy="give both weights for anything else"
             )
-        if not all(weight >= 0 and math.isfinite(weight) for weight in self.weights) or self.weights == (0, 0):
+        hard, soft = (ends(value, name="a weight") if value is not None else (0.0, 0.0) for value in given)
+        finite = all(weight >= 0 and math.isfinite(weight) for weight in (*hard, *soft))
+        if given != (None, None) and not (finite and all(pair != (0, 0) for pair in zip(hard, soft, strict=True))):
             raise ConfigError(
                 f"hard_weight={self.hard_weight}, soft_weight={self.soft_weight}: both must be finite, >= 0, and not both 0",
                 remedy="give such weights",
             )
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"{name} is {value!r}", remedy=f"choose one of {', '.join(known)}")

@@ -1,8 +1,8 @@
-"""Which training rows are held out for validation, and which keep their hard label: pure functions of the rows' content
-keys and a seed.
+"""Which training rows are used, held out for validation, and keep their hard label: pure functions of the rows' content keys
+and a seed.
 
 Rows are ranked by a hash of key and seed and the smallest are taken, so that the choice depends neither on the order of
-the rows nor on the machine, and identical inputs always stay on one side. The two choices use independent hashes.
+the rows nor on the machine, and identical inputs always stay on one side. The choices use independent hashes.
 
 R rows.
 """
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
 
-_VALIDATION, _LABELLED = 1, 2  # what sets the two hashes apart
+_VALIDATION, _LABELLED, _CHOSEN = 1, 2, 3  # what sets the hashes apart
 
 
 def validation_rows(keys: NDArray[np.uint8], fraction: float, seed: int) -> NDArray[np.bool_]:
@@ -60,6 +60,20 @@ def labelled_rows(keys: NDArray[np.uint8], fraction: float, seed: int) -> NDArra
             remedy="choose a larger fraction, or 0 to use no hard labels",
         )
     return kept
+
+
+def chosen_rows(keys: NDArray[np.uint8], fraction: float, seed: int) -> NDArray[np.bool_]:
+    """Which rows are used at all: (R,) bool, True for round(fraction * R) rows, as in `validation_rows`.
+
+    Raises:
+        ConfigError: `fraction` outside (0, 1], or one that leaves no row.
+    """
+    if not 0 < fraction <= 1:
+        raise ConfigError(f"row_fraction must lie in (0, 1], not {fraction}", remedy="give a share of the rows")
+    chosen = _smallest(keys, fraction, seed, _CHOSEN)
+    if len(keys) and not chosen.any():
+        raise ConfigError(f"row_fraction={fraction} of {len(keys)} rows leaves none", remedy="choose a larger fraction")
+    return chosen
 
 
 def _smallest(keys: NDArray[np.uint8], fraction: float, seed: int, purpose: int) -> NDArray[np.bool_]:

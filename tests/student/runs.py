@@ -26,7 +26,7 @@ from pipeline.labels.soft import SoftLabels
 from pipeline.objects import ObjectSpec
 from pipeline.stream.loader import Batch
 from pipeline.student.config import TrainingConfig
-from pipeline.student.seeding import seed_everything
+from pipeline.student.learner import Student
 from pipeline.student.trainer import Trainer, TrainingResult
 
 ROWS, INPUTS, CLASSES, MEMBERS = 150, 12, 5, 2
@@ -81,10 +81,8 @@ def trainer(folder: Path, *, model: nn.Module | None = None, **changes: Any) -> 
     loaders = {name: changes.pop(name) for name in ("train", "validation", "identity") if name in changes}
     settings: dict[str, Any] = {"epochs": 4, "batch_size": 32, "threads": 1, "scheduler": COSINE, "device": "cpu"}
     config = TrainingConfig(**settings | changes)
-    seed_everything(config.seed)
     return Trainer(
-        net() if model is None else model,
-        config,
+        [Student.begin("", config, net if model is None else lambda: model)],
         loaders.get("train", MemoryBatches(examples(), config.batch_size)),
         loaders.get("validation", MemoryBatches(examples(seed=1, rows=60), 25, seed=None)),
         folder,
@@ -93,7 +91,8 @@ def trainer(folder: Path, *, model: nn.Module | None = None, **changes: Any) -> 
 
 
 def run(folder: Path, should_stop: Callable[[], bool] = lambda: False, **changes: Any) -> TrainingResult:
-    return trainer(folder, **changes).run(should_stop)
+    [result] = trainer(folder, **changes).run(should_stop)
+    return result
 
 
 def die_at(count: int) -> None:

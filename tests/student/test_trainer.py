@@ -185,7 +185,7 @@ def test_without_validation_the_last_epoch_is_kept(tmp_path: Path) -> None:
     model = net()
     result = run(tmp_path, model=model, validation=None)
     assert (result.best_epoch, result.best_validation, result.scores) == (4, None, {})
-    final = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["model"]
+    final = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["state"]["learners"][0]["model"]
     for name, tensor in load_file(result.weights).items():
         assert torch.equal(tensor, final[name]), name
     assert "validation_loss" not in lines(tmp_path)[0]

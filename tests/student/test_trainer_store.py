@@ -14,8 +14,8 @@ from pipeline.models.mlp import MLP
 from pipeline.store import Store
 from pipeline.stream import Loader
 from pipeline.student.config import TrainingConfig
+from pipeline.student.learner import Student
 from pipeline.student.metrics import evaluate_student, evaluate_teacher
-from pipeline.student.seeding import seed_everything
 from pipeline.student.split import labelled_rows, validation_rows
 from pipeline.student.trainer import Trainer
 from tests.stream.samples import CLASSES, MEMBERS, rows_of, write_store
@@ -33,25 +33,25 @@ def make(store: Store, folder: Path, order: np.ndarray) -> tuple[nn.Module, Load
     rows = rows_of(order)
     held_out = validation_rows(rows.keys, CONFIG.validation, CONFIG.seed)
     labelled = labelled_rows(rows.keys, CONFIG.hard_label_fraction, CONFIG.seed)
-    train = Loader(rows, store, batch_size=24, seed=0, selection=np.flatnonzero(~held_out), labelled=labelled, window=2)
+    train = Loader(rows, store, batch_size=24, seed=0, selection=np.flatnonzero(~held_out), window=2)
     validation = Loader(rows, store, batch_size=24, seed=0, selection=np.flatnonzero(held_out), shuffle=False)
-    seed_everything(CONFIG.seed)
-    model = MLP(inputs=6, hidden=[8], classes=CLASSES, dropout=0.2)
-    return model, validation, Trainer(model, CONFIG, train, validation, folder, {"store": store.digest})
+    student = Student.begin(
+        "", CONFIG, lambda: MLP(inputs=6, hidden=[8], classes=CLASSES, dropout=0.2), labelled=labelled
+    )
+    return student.model, validation, Trainer([student], train, validation, folder, {"store": store.digest})
 
 
 def test_a_student_from_a_store_goes_on_exactly(tmp_path: Path, store: Store, rng: np.random.Generator) -> None:
     order = rng.permutation(200)
     model, validation, trainer = make(store, tmp_path / "whole", order)
-    whole = trainer.run()
+    [whole] = trainer.run()
     assert whole.steps == 3 * 8
     for stop in (3, 8, 13):
         asked = iter(range(stop + 1))
         with pytest.raises(Interrupted):
             make(store, tmp_path / f"stopped{stop}", order)[2].run(lambda asked=asked, at=stop: next(asked) == at)  # type: ignore[misc]
-        assert (
-            make(store, tmp_path / f"stopped{stop}", order)[2].run().weights.read_bytes() == whole.weights.read_bytes()
-        )
+        [again] = make(store, tmp_path / f"stopped{stop}", order)[2].run()
+        assert again.weights.read_bytes() == whole.weights.read_bytes()
 
     options = {"temperatures": (4.0,), "mean": "arithmetic", "device": torch.device("cpu")}
     assert evaluate_student(model, validation, **options) == whole.scores  # type: ignore[arg-type]

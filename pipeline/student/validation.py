@@ -1,0 +1,74 @@
+"""The loss that is trained, and the scores, on held-out rows, for every learner in one pass over them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from pipeline.student.learner import Learner
+from pipeline.student.losses import hard_sum, soft_sum
+from pipeline.student.metrics import Batches, Metrics, Scores
+
+if TYPE_CHECKING:
+    from pipeline.stream.loader import Batch
+
+
+def validate(
+    learners: Sequence[Learner], batches: Batches, device: torch.device, *, step: int
+) -> list[tuple[float, Scores]]:
+    """The validation loss and the scores of each learner.
+
+    The loss is that of the whole split at once, with the temperature and the weights that the run ends with, so that epochs
+    can be compared where these move. A loss over batches (dist) is averaged over the batches, by their rows.
+
+    Raises:
+        LogitsError: a loss that is NaN or infinite after `step` steps. ConfigError: nothing to judge on.
+    """
+    tallies = [_Tally(learner) for learner in learners]
+    with torch.no_grad():  # not inference_mode: a model that caches tensors could not train with them afterwards
+        for batch in batches.epoch(0):
+            moved = batch.to(device)
+            for learner, tally in zip(learners, tallies, strict=True):
+                model = learner.judged.eval()
+                tally.add(learner.predict(model, moved.inputs), moved)
+    return [tally.result(step) for tally in tallies]
+
+
+class _Tally:
+    """One learner's sums."""
+
+    def __init__(self, learner: Learner) -> None:
+        self._learner, self._config = learner, learner.config
+        self._temperature = self._config.temperature_at(1.0)
+        self._hard_weight, self._soft_weight = self._config.weights_at(1.0)
+        self._metrics = Metrics((self._temperature,), self._config.mean)
+        self._hard = self._soft = 0.0
+
+    def add(self, logits: torch.Tensor, batch: Batch) -> None:
+        config = self._config
+        self._metrics.update(logits, batch.labels, batch.soft)
+        if self._hard_weight > 0:
+            self._hard += hard_sum(logits, batch.labels).item()
+        if self._soft_weight > 0:
+            self._soft += soft_sum(
+                logits,
+                batch.soft,
+                batch.labels,
+                temperature=self._temperature,
+                loss=config.loss,
+                loss_args=config.loss_args,
+                logit_standardization=config.logit_standardization,
+                mean=config.mean,
+            ).item()
+
+    def result(self, step: int) -> tuple[float, Scores]:
+        scores = self._metrics.result()
+        self._learner.check_labelled("validation", scores["labelled"])
+        loss = (
+            self._hard_weight * self._hard / max(scores["labelled"], 1)
+            + self._soft_weight * self._soft / scores["rows"]
+        )
+        self._learner.check_finite("validation", loss, step)
+        return loss, scores
