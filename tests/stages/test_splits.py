@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.errors import ConfigError
 from pipeline.store import Store
 from pipeline.stream import EmbeddedRows, Loader
-from pipeline.errors import ConfigError
 from stages.splits import Split, held_out_batches, training_batches
 from stages.sweep import StudentTraining
 from tests.stream.samples import write_store

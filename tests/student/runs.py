@@ -1,8 +1,8 @@
 """Small training runs for the tests of the trainer: in this process, or in children that may be killed at any moment.
 
 Run as a module it forks a child for each request on its standard input, so that killing a run does not cost an import of
-torch each time. A request is a JSON object: `folder`, `epochs`, `die_at` (kill itself before its n-th fsync or rename;
-null: never).
+torch each time. A request is a JSON object: `folder`, `epochs`, `sweep` (several students with everything on), `die_at`
+(kill itself before its n-th fsync or rename; null: never).
 The answer is the child's pid; after one more line of input, its exit status.
 """
 
@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,27 @@ def trainer(folder: Path, *, model: nn.Module | None = None, **changes: Any) -> 
     )
 
 
+SWEEP = (
+    {"temperature": 1.0},
+    {"temperature": "cosine:8:2", "alpha": "linear:1:0.5", "seed": 1},
+    {"loss": "js", "seed": 1},
+    {"hard_weight": 1.0, "soft_weight": 0.0},
+)
+EVERYTHING = {"ema": 0.9, "precision": "bfloat16", "micro_batch": 12, "clip_norm": 1.0, "max_norm": 2.0}
+
+
+def sweep(folder: Path, *, chosen: Sequence[int] = range(len(SWEEP)), **changes: Any) -> Trainer:
+    """The students of SWEEP that are chosen, side by side, each with everything on; `changes` are fields of every config."""
+    settings: dict[str, Any] = {"epochs": 4, "batch_size": 32, "threads": 1, "scheduler": COSINE, "device": "cpu"}
+    labelled = np.arange(ROWS) % 3 > 0
+    students = [
+        Student.begin(f"s{n}", TrainingConfig(**settings | EVERYTHING | changes | SWEEP[n]), net, labelled=labelled)
+        for n in chosen
+    ]
+    train, held_out = MemoryBatches(examples(), 32), MemoryBatches(examples(seed=1, rows=60), 25, seed=None)
+    return Trainer(students, train, held_out, folder, {"store": "abc"})
+
+
 def run(folder: Path, should_stop: Callable[[], bool] = lambda: False, **changes: Any) -> TrainingResult:
     [result] = trainer(folder, **changes).run(should_stop)
     return result
@@ -116,7 +137,8 @@ def child(request: dict[str, Any]) -> int:
     try:
         if request["die_at"] is not None:
             die_at(request["die_at"])
-        run(Path(request["folder"]), epochs=request["epochs"])
+        make = sweep if request["sweep"] else trainer
+        make(Path(request["folder"]), epochs=request["epochs"]).run()
     except BaseException:
         traceback.print_exc()
         return 1

@@ -33,14 +33,14 @@ class Server:
             env=os.environ | threads | {"PYTHONPATH": str(REPOSITORY)},
         )
 
-    def start(self, folder: Path, *, epochs: int = 4, die_at: int | None = None) -> int:
-        return self._ask(json.dumps({"folder": str(folder), "epochs": epochs, "die_at": die_at}))
+    def start(self, folder: Path, *, epochs: int = 4, sweep: bool = False, die_at: int | None = None) -> int:
+        return self._ask(json.dumps({"folder": str(folder), "epochs": epochs, "sweep": sweep, "die_at": die_at}))
 
     def wait(self) -> int:
         return self._ask("")
 
-    def run(self, folder: Path, *, epochs: int = 4, die_at: int | None = None) -> int:
-        self.start(folder, epochs=epochs, die_at=die_at)
+    def run(self, folder: Path, *, epochs: int = 4, sweep: bool = False, die_at: int | None = None) -> int:
+        self.start(folder, epochs=epochs, sweep=sweep, die_at=die_at)
         return self.wait()
 
     def _ask(self, line: str) -> int:
@@ -120,3 +120,27 @@ def test_killed_before_every_flush_and_rename(tmp_path: Path, server: Server) ->
         assert server.run(folder, epochs=2) == 0
         assert_same_run(folder, unbroken)
     assert call > 15  # every checkpoint alone makes three such calls
+
+
+def test_a_sweep_with_everything_on_killed_at_random_moments(tmp_path: Path, server: Server) -> None:
+    """Four students side by side with moving averages, bfloat16, accumulation, clipping and schedules."""
+    unbroken, names = tmp_path / "unbroken", [f"s{n}" for n in range(len(runs.SWEEP))]
+    begun = time.monotonic()
+    assert server.run(unbroken, sweep=True) == 0
+    took = time.monotonic() - begun
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    draw, total = random.Random(seed), 0
+    for trial in range(4):
+        folder = tmp_path / f"run{trial}"
+        for _ in range(4):
+            pid = server.start(folder, sweep=True)
+            time.sleep(draw.uniform(0.1, 0.7) * took)
+            os.kill(pid, signal.SIGKILL)
+            total += server.wait() == -signal.SIGKILL
+        assert server.run(folder, sweep=True) == 0
+        for name in names:
+            assert_same_run(folder / name, unbroken / name)
+    assert total > 0
+    weights = [(unbroken / name / "weights.safetensors").read_bytes() for name in names]
+    assert len(set(weights)) == len(weights)
