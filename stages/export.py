@@ -1,0 +1,129 @@
+"""Write a trained student for people who have nothing of ours: ONNX and torch.export, checked on real rows before they appear.
+
+softlabels export runs/digits-xxxxxxxx/distilled-seed0       student.onnx and student.pt2 into that folder
+softlabels export runs/digits-xxxxxxxx --formats=onnx           the run's only distilled student
+softlabels export weights.safetensors --config=mine.yaml --store=stores/mine --out=shipped
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pipeline.errors import ConfigError
+from pipeline.models import ModelConfig, build_model
+from pipeline.models.weights import weights_digest
+from pipeline.store import store_splits
+from pipeline.stream.join import Missing
+from pipeline.student.export import FILES, SIZES, Exported, export_student
+from pipeline.transfer import TransferSetConfig
+from stages.recipe import parse
+from stages.run import command
+from stages.splits import Split, all_batches, open_splits
+from stages.student_folder import only_student, with_facts_of_run, with_weights
+from stages.train_student import check_classes
+
+
+@dataclass(frozen=True)
+class Export:
+    """Arguments of export."""
+
+    student: ModelConfig | None = None
+    transfer_set: TransferSetConfig | None = None
+    model: str = ""  # a student's folder in a run, a run with one distilled student, or a safetensors file
+    store: str = "stores/digits"  # where the rows to check with come from; a finished run's student brings its own
+    split: str | None = None  # which split of it; by default test, else validation, else the first
+    missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
+    formats: tuple[str, ...] = tuple(FILES)  # which files to write
+    rows: int = 512  # how many of its rows to check with
+    out: str | None = None  # the folder for the files; by default the student's own
+
+    def __post_init__(self) -> None:
+        if not self.formats or not set(self.formats) <= set(FILES) or len(set(self.formats)) < len(self.formats):
+            raise ConfigError(f"formats are {', '.join(self.formats)}", remedy="give onnx, torch or onnx,torch")
+        if self.rows < 1:
+            raise ConfigError(f"rows is {self.rows}", remedy="give a whole number >= 1")
+
+
+@command()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Trace, check, write."""
+    words = [_student_word(word) for word in (sys.argv[1:] if argv is None else argv)]
+    args = parse(with_facts_of_run(words), Export, stage="export", doc=__doc__, positional=("model",))
+    if not args.model:
+        raise ConfigError("no student is named", remedy="write softlabels export RUN/STUDENT")
+    student = with_weights(args.student, args.model)
+    splits = _split(args)
+    ((name, split),) = splits.items()
+    check_classes(student, splits)
+    model = build_model(student).float()
+    rows = next(iter(all_batches(split, args.rows).epoch(0))).inputs
+    folder = Path(args.out) if args.out else Path(str(student.weights)).parent
+    facts = _facts(student, split, rows) | {"softlabels.weights": weights_digest(model)}
+    exported = export_student(model, rows, folder, formats=args.formats, facts=facts)
+    for found in exported:
+        print(_line(found, name))
+    print(f"exported: {folder}; try next: {_try_next(exported[0], rows)}")
+    return 0
+
+
+def _student_word(word: str) -> str:
+    return word if word.startswith("-") else only_student(word)
+
+
+def _split(args: Export) -> dict[str, Split]:
+    """The split whose rows the export is checked with, by its name."""
+    there = list(store_splits(args.store))
+    name = args.split or next((name for name in ("test", "validation") if name in there), there[0])
+    return open_splits(args.store, args.transfer_set, only=name, missing=args.missing)
+
+
+def _facts(student: ModelConfig, split: Split, rows: Tensor) -> dict[str, Any]:
+    """What whoever loads the file needs to know: what goes in, what comes out, where it is from."""
+    spec = split.store.spec
+    return {
+        "softlabels.inputs": {"dtype": str(rows.dtype).removeprefix("torch."), "shape": ["batch", *rows.shape[1:]]},
+        "softlabels.preprocessing": {
+            "function": spec.preprocessing.function,
+            "arguments": spec.preprocessing.arguments,
+        },
+        "softlabels.class_names": spec.label_space.names,
+        "softlabels.student": {"class_path": student.class_path, "init_args": student.init_args},
+        "softlabels.teacher": spec.teacher.name,
+        "softlabels.transfer_set": spec.transfer_set.name,
+        "softlabels.store": {"split": spec.transfer_set.split, "digest": split.store.digest},
+    }
+
+
+def _line(found: Exported, split: str) -> str:
+    opset = "" if found.opset is None else f", opset {found.opset}"
+    sizes = ", ".join(str(size) for size in SIZES[:-1])
+    return (
+        f"{found.path}: {found.bytes:,} bytes{opset}; against the student on {found.rows:,} rows of {split}, in batches of "
+        f"{sizes} and {SIZES[-1]}: largest difference {found.difference:.1e} of the largest logit, same class on "
+        f"{found.agreement:.2%}"
+    )
+
+
+def _try_next(found: Exported, rows: Tensor) -> str:
+    """One line of Python that runs the file on a row of zeros."""
+    shape, dtype, path = [1, *rows.shape[1:]], str(rows.dtype).removeprefix("torch."), json.dumps(str(found.path))
+    if found.form == "onnx":
+        code = (
+            f"import numpy, onnxruntime; session = onnxruntime.InferenceSession({path}); "
+            f'print(session.run(["logits"], {{"inputs": numpy.zeros({shape}, "{dtype}")}})[0])'
+        )
+    else:
+        code = f"import torch; print(torch.export.load({path}).module()(torch.zeros({shape}, dtype=torch.{dtype})))"
+    return f"python -c {shlex.quote(code)}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

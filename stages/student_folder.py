@@ -1,0 +1,56 @@
+"""A trained student by the path that a user gives: its folder in a run, or a safetensors file; and what its run knows of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.errors import ConfigError
+from pipeline.models import ModelConfig
+from pipeline.student.trainer import WEIGHTS
+from stages.run_folder import RECIPE, RESULTS
+
+
+def with_facts_of_run(words: Sequence[str]) -> list[str]:
+    """The command line with the recipe, and of a finished run the store, of the run that a student named in it lies in,
+    unless others are named.
+    """
+    runs = [Path(word).parent for word in words if not word.startswith("--") and (Path(word).parent / RECIPE).is_file()]
+    if not runs:
+        return list(words)
+    facts = {"config": str(runs[0] / RECIPE)}
+    if (runs[0] / RESULTS).is_file():
+        facts["store"] = str(json.loads((runs[0] / RESULTS).read_text())["store"])
+    named = {word[2:].partition("=")[0] for word in words if word.startswith("--")}
+    return [f"--{name}={value}" for name, value in facts.items() if name not in named] + list(words)
+
+
+def with_weights(student: ModelConfig | None, path: str) -> ModelConfig:
+    """The recipe's student with the weights at `path`. Raises ConfigError where the recipe has none."""
+    weights = Path(path) / WEIGHTS if Path(path).is_dir() else Path(path)
+    if student is None:
+        raise ConfigError("the recipe has no section student", remedy="give --config=RECIPE with the student's class")
+    return dataclasses.replace(student, weights=str(weights))
+
+
+def only_student(path: str) -> str:
+    """`path`, or the one student below it where it is a run: the only one, or the only distilled one.
+
+    Raises ConfigError for a run of several or of none.
+    """
+    run = Path(path)
+    if not (run / RECIPE).is_file():
+        return path
+    students = sorted(weights.parent for weights in run.glob(f"*/{WEIGHTS}"))
+    distilled = [student for student in students if student.name.startswith("distilled")]
+    for found in (students, distilled):
+        if len(found) == 1:
+            return str(found[0])
+    if not students:
+        raise ConfigError(f"{path} holds no trained student", remedy="let train-student finish there first")
+    raise ConfigError(
+        f"{path} holds {len(students)} students: {', '.join(student.name for student in students)}",
+        remedy=f"name one, as {distilled[0] if distilled else students[0]}",
+    )

@@ -1,0 +1,98 @@
+"""export from the outside: where it finds student, recipe and rows, what it writes, prints and refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from pipeline.models import ModelConfig, build_model, save_weights
+from pipeline.store import open_store
+from stages import export
+from tests.stages import toy
+
+
+@pytest.fixture
+def run(work: Path, store: Path) -> Path:
+    """A finished run of two students that were never trained."""
+    folder = work / "run"
+    folder.mkdir()
+    toy.write_recipe(folder / "config.yaml")
+    (folder / "results.json").write_text(json.dumps({"store": "store"}))
+    for kind in ("hard", "distilled"):
+        save_weights(
+            build_model(ModelConfig(**toy.recipe()["student"])), folder / f"{kind}-seed0" / "weights.safetensors"
+        )
+    return folder
+
+
+def test_a_student_of_a_run_is_exported_and_the_last_line_runs(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert export.main(["run"]) == 0  # its one distilled student
+    *lines, last = capsys.readouterr().out.splitlines()
+    expected = (
+        r"run/distilled-seed0/student\.(onnx|pt2): [\d,]+ bytes(, opset \d+)?; against the student on 80 rows of test, "
+    )
+    assert all(re.match(expected, line) for line in lines)
+    assert len(lines) == 2
+    written = {path.relative_to(run).as_posix() for path in run.glob("*/student.*")}
+    assert written == {"distilled-seed0/student.onnx", "distilled-seed0/student.pt2"}
+
+    command = shlex.split(last.partition("try next: ")[2])
+    done = subprocess.run([sys.executable, *command[1:]], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("[") == 2
+
+    session = onnxruntime.InferenceSession("run/distilled-seed0/student.onnx")
+    said = session.get_modelmeta().custom_metadata_map
+    held_out = open_store("store", split="test")
+    assert json.loads(said["softlabels.class_names"]) == toy.NAMES
+    assert json.loads(said["softlabels.store"]) == {"split": "test", "digest": held_out.digest}
+    assert json.loads(said["softlabels.preprocessing"])["function"] == "pipeline.transfer.prepare.vector"
+    assert json.loads(said["softlabels.inputs"]) == {"dtype": "float32", "shape": ["batch", toy.FEATURES]}
+    assert json.loads(said["softlabels.student"]) == toy.recipe()["student"]
+    weights = ModelConfig(**toy.recipe()["student"], weights="run/distilled-seed0/weights.safetensors")
+    rows = toy.points("test")["x"]
+    with torch.no_grad():
+        expected_logits = build_model(weights).eval()(torch.from_numpy(rows))
+    np.testing.assert_allclose(session.run(None, {"inputs": rows})[0], expected_logits, rtol=1e-4, atol=1e-5)
+
+
+def test_plain_weights_go_where_they_are_told(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["run/hard-seed0/weights.safetensors", "--config=run/config.yaml", "--store=store/test"]
+    assert export.main([*words, "--formats=torch", "--out=shipped", "--rows=9"]) == 0
+    assert "on 9 rows of test" in capsys.readouterr().out
+    assert [path.name for path in Path("shipped").iterdir()] == ["student.pt2"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "no student is named; write softlabels export RUN/STUDENT"),
+        (["run", "--formats=onnx,tflite"], "formats are onnx, tflite; give onnx, torch or onnx,torch"),
+        (["run", "--rows=0"], "rows is 0; "),
+        (["run/none-seed0", "--config=run/config.yaml"], "WeightsError: weights file run/none-seed0: there is nothing"),
+        (["run/hard-seed0", "--store=elsewhere"], "elsewhere"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    run: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert export.main(words) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert message in error
+
+
+def test_of_several_students_one_must_be_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "distilled-seed1").mkdir()
+    (run / "distilled-seed1" / "weights.safetensors").touch()
+    assert export.main(["run"]) == 2
+    listed = "run holds 3 students: distilled-seed0, distilled-seed1, hard-seed0; name one, as run/distilled-seed0"
+    assert listed in capsys.readouterr().err
