@@ -25,16 +25,17 @@ def dist(
     beta: float = 1.0,
     gamma: float = 1.0,
 ) -> Tensor:
-    """B * (beta inter + gamma intra) (Huang et al. 2022, arXiv 2205.10536, equations 8 to 10).
+    """B * (beta inter + gamma intra) (Huang et al. 2022, arXiv 2205.10536, equations 8 and 9).
 
     inter = 1 - Pearson(p_b, q_b) over the classes, averaged over the rows b; intra = 1 - Pearson(p_c, q_c) over the rows,
     averaged over the classes c; p and q are the distributions at T. Both lie in [0, 2], and are 0 where q is a p + b with
     a > 0. The factor B makes "sum over rows, divided by rows" the batch's value; over a split, batches are averaged by their
     rows.
 
-    No T^2: a correlation does not change with the scale, so gradients keep their size at any T without it. The authors'
-    classification code does multiply by T^2, their segmentation code and the paper's equations do not; beta = gamma = T^2
-    gives theirs. Where one side does not vary (a single row, a uniform student) there is no correlation: it counts as 0 and
+    No T^2: a correlation has no scale, so gradients keep their size at any T without it. The paper's equations have none
+    either; the authors' ImageNet code multiplies by T^2, which beta = gamma = T^2 gives. Theirs adds 1e-8 to the product of the
+    norms, which mutes rare classes; here every class counts alike. Where one side does not vary (a single row, a uniform
+    student) there is no correlation: it counts as 0 and
     passes no gradient. An entry that is impossible on both sides does not count.
     """
     log_p = soft.log_probs(temperature, mean)
