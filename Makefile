@@ -2,33 +2,42 @@
 #
 #   make train-student ARGS="--temperature=8 --alpha=0.9"
 #   make teacher-logits CONFIG=my.yaml STORE=stores/mine
+#   make mnist SOURCE=./mnist          from a local folder instead of the hub
 
 PYTHON ?= python3
 CONFIG ?= digits
 STORE  ?= stores/$(basename $(notdir $(CONFIG)))
 ARGS   ?=
+SOURCE ?=
 
 BIN := .venv/bin
 SOFTLABELS := $(BIN)/softlabels
+FROM := $(if $(SOURCE),--transfer_set.source=$(SOURCE))
 # At the root of a finished store stands one of these; an unfinished one is finished by teacher-logits.
 STORE_IS_THERE := $(wildcard $(STORE)/manifest.json $(STORE)/zarr.json $(STORE)/dataset_dict.json)
 
-.PHONY: help train-student teacher-logits train-teacher install dev lint format types test slow docs check clean
+.PHONY: help mnist ag-news train-student teacher-logits train-teacher install dev lint format types test slow docs check clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@echo "make TARGET [CONFIG=digits] [STORE=stores/digits] [ARGS='--key=value ...'] [PYTHON=python3]"
+	@echo "make TARGET [CONFIG=digits] [STORE=stores/digits] [SOURCE=./data] [ARGS='--key=value ...'] [PYTHON=python3]"
 	@echo
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 
 train-student: install $(if $(STORE_IS_THERE),,teacher-logits) ## train students from STORE, and make STORE first where it is not there
-	$(SOFTLABELS) train-student --config=$(CONFIG) --store=$(STORE) $(ARGS)
+	$(SOFTLABELS) train-student --config=$(CONFIG) --store=$(STORE) $(FROM) $(ARGS)
 
 teacher-logits: train-teacher ## run the teacher of CONFIG over its transfer set and write STORE
-	$(SOFTLABELS) teacher-logits --config=$(CONFIG) --store=$(STORE) $(if $(filter teacher-logits,$(MAKECMDGOALS)),$(ARGS))
+	$(SOFTLABELS) teacher-logits --config=$(CONFIG) --store=$(STORE) $(FROM) $(if $(filter teacher-logits,$(MAKECMDGOALS)),$(ARGS))
 
 train-teacher: install ## train those teachers of CONFIG whose weights are not there yet
-	$(SOFTLABELS) train-teacher --config=$(CONFIG) $(if $(filter train-teacher,$(MAKECMDGOALS)),$(ARGS))
+	$(SOFTLABELS) train-teacher --config=$(CONFIG) $(FROM) $(if $(filter train-teacher,$(MAKECMDGOALS)),$(ARGS))
+
+mnist: install ## MNIST as in Hinton et al. 2015, from the hub or SOURCE: about three hours on two cores
+	$(MAKE) train-student CONFIG=mnist
+
+ag-news: .venv/hf ## news topics with transformers, from the hub or SOURCE: about half an hour on two cores
+	$(MAKE) train-student CONFIG=ag_news
 
 install: .venv/installed ## set up .venv with what running takes
 
@@ -40,9 +49,13 @@ dev: .venv/dev ## set up .venv with what tests and checks take as well
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[report]'
 	@touch $@
 
+.venv/hf: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[report,hf]'
+	@touch $@
+
 .venv/dev: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@
+	@touch $@ .venv/hf
 
 lint: dev ## ruff: mistakes, import order, layout
 	$(BIN)/ruff check .
