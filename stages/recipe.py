@@ -40,7 +40,7 @@ from stages.help import help_text
 from stages.schema import Key
 
 T = TypeVar("T")
-SECTIONS = ("name", "transfer_set", "teacher", "teacher_training", "labels", "student", "training")
+SECTIONS = ("name", "transfer_set", "tokenizer", "teacher", "teacher_training", "labels", "student", "training")
 DEFAULT = "digits"
 
 

@@ -51,6 +51,7 @@ class TrainStudent:
     teacher: dict[str, Any] | None = None  # not used, nothing is imported for it; kept in config.yaml
     teacher_training: dict[str, Any] | None = None  # as teacher
     labels: dict[str, Any] | None = None  # as teacher
+    tokenizer: dict[str, Any] | None = None  # as teacher
     store: str = "stores/digits"  # the store: a folder of splits (train, validation, test), or one of them
     missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
     out: str | None = None  # the run folder; by default runs/NAME-xxxxxxxx, another one for other settings

@@ -1,8 +1,9 @@
 """Train the recipe's teachers from hard labels, where their weights are not there yet.
 
 Each member of `teacher.members` is trained as `teacher_training` says, with its number added to the seed, on the training
-split of the transfer set; the weights go to the member's `weights`. A member whose file exists is left as it is.
-Who has a trained teacher needs this stage only once, or never.
+split of the transfer set; the weights go to the member's `weights`. A member whose file exists, or whose class loads a whole
+checkpoint of its own, is left as it is. Before them the tokenizer that transfer_set.prepare names is trained, as the section
+`tokenizer` says, where it is not there. Who has a trained teacher needs this stage only once, or never.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from pipeline.errors import ConfigError
 from pipeline.models import build_model, save_weights
+from pipeline.models.build import untrained
 from pipeline.objects import ObjectSpec, build, import_object
 from pipeline.store.dense_spec import prepared_by
 from pipeline.store.digest import blake3_hex
@@ -31,6 +33,7 @@ from pipeline.student.split import validation_rows
 from pipeline.student.trainer import Trainer
 from pipeline.teacher.config import MemberConfig, TeacherConfig
 from pipeline.transfer import TransferRows, TransferSetConfig, load_transfer_set
+from pipeline.transfer.tokenizer import TokenizerConfig, ensure_tokenizer
 from stages.progress import TimeLeft
 from stages.recipe import parse, plain
 from stages.run import command, should_stop
@@ -54,18 +57,19 @@ class TrainTeacher:
     teacher: TeacherConfig
     transfer_set: TransferSetConfig
     teacher_training: TeacherTraining | None = None
+    tokenizer: TokenizerConfig | None = None
 
 
 @command(resumable=True)
 def main(argv: Sequence[str] | None = None) -> int:
     """Train the members that have no weights."""
     args = parse(argv, TrainTeacher, stage="train-teacher", doc=__doc__)
-    missing = [
-        n for n, member in enumerate(args.teacher.members) if not (member.weights and Path(member.weights).exists())
-    ]
+    if ensure_tokenizer(args.tokenizer, args.transfer_set):
+        print(f"tokenizer: trained on the training rows, {args.transfer_set.prepare.init_args['tokenizer']}", flush=True)
+    missing = [number for number, member in enumerate(args.teacher.members) if not _is_trained(member)]
     for number, member in enumerate(args.teacher.members):
         if number not in missing:
-            print(f"teacher {number}: {member.weights} is there, left as it is")
+            print(f"teacher {number}: {member.weights or member.class_path} is there, left as it is")
     if not missing:
         return 0
     rows, training = load_transfer_set(args.transfer_set, "train"), _training(args, missing)
@@ -73,6 +77,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"teacher {number}: training {args.teacher.members[number].class_path}", flush=True)
         _train(args.teacher.members[number], rows, dataclasses.replace(training, seed=training.seed + number))
     return 0
+
+
+def _is_trained(member: MemberConfig) -> bool:
+    """Whether the member's weights are there: in their file, or, where it names none, in a checkpoint that its class loads."""
+    if member.weights is not None:
+        return Path(member.weights).exists()
+    return untrained(build_model(member.model)) == ()
 
 
 def _training(args: TrainTeacher, missing: Sequence[int]) -> TeacherTraining:
