@@ -1,0 +1,30 @@
+"""A model with a constant added to each class's logit: a student that is corrected for other shares of the classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.models.build import ModelConfig, build_model
+
+
+class Biased(nn.Module):
+    """`model(inputs) + bias`.
+
+    Args:
+        model: how the model is built, {class_path, init_args}.
+        bias: one number a class; kept with the weights.
+    """
+
+    def __init__(self, model: Mapping[str, Any], bias: Sequence[float]) -> None:
+        super().__init__()
+        self.model = build_model(ModelConfig(**model))
+        self.register_buffer("bias", torch.tensor(bias, dtype=torch.float32))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits (B, C) of a batch."""
+        logits: Tensor = self.model(inputs)
+        return logits + self.bias

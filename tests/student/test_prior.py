@@ -1,0 +1,68 @@
+"""Correction for other shares of the classes: against Bayes' rule on a world whose distributions are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pipeline.errors import ConfigError
+from pipeline.models import build_model
+from pipeline.models.biased import Biased
+from pipeline.models.build import ModelConfig
+from pipeline.student.prior import class_shares, prior_bias
+from tests.student.runs import MemoryBatches, examples
+
+
+def test_bayes_rule_in_a_world_of_discrete_inputs(rng: np.random.Generator) -> None:
+    """p(x | class) is the same in both worlds; the corrected posterior is that of the world with the other shares."""
+    likelihood = rng.dirichlet(np.ones(40), size=6)  # (classes, inputs)
+    here, there = rng.dirichlet(np.ones(6)), rng.dirichlet(np.ones(6))
+
+    def posterior(shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        joint = likelihood * shares[:, None]
+        return (joint / joint.sum(0)).T, joint.sum(0)  # (inputs, classes), (inputs,)
+
+    p_here, inputs_here = posterior(here)
+    shares = torch.tensor(p_here.T @ inputs_here)  # mean posterior over the inputs
+    np.testing.assert_allclose(shares, here, atol=1e-12)
+    corrected = torch.softmax(torch.tensor(np.log(p_here)) + prior_bias(list(there), shares), dim=-1)
+    np.testing.assert_allclose(corrected, posterior(there)[0], atol=1e-9)
+
+
+def test_shares_are_the_mean_of_the_teachers_probabilities(rng: np.random.Generator) -> None:
+    data = examples(seed=int(rng.integers(1000)))
+    assert data.soft is not None
+    z = data.soft.logits.double().numpy()
+    p = np.exp(z) / np.exp(z).sum(-1, keepdims=True)
+    for size in (7, 150):
+        found = class_shares(MemoryBatches(data, size, seed=None), mean="arithmetic")
+        np.testing.assert_allclose(found, p.mean((0, 1)), atol=1e-6)
+    assert torch.allclose(prior_bias("uniform", found).exp() * found, torch.full((5,), 0.2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("target", "shares", "words"),
+    [
+        ([0.5, 0.5], [0.2, 0.3, 0.5], "2 numbers.*for 3 classes"),
+        ([0.5, 0.5, 0.0], [0.2, 0.3, 0.5], "above 0"),
+        ([0.5, 0.5, float("nan")], [0.2, 0.3, 0.5], "above 0"),
+        ("even", [0.5, 0.5], "class_prior is 'even'; give uniform"),
+        ("uniform", [1.0, 0.0], "class 1 no probability"),
+    ],
+)
+def test_what_cannot_be_corrected_is_refused(target: list[float] | str, shares: list[float], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        prior_bias(target, torch.tensor(shares, dtype=torch.float64))
+
+
+def test_a_biased_model_adds_its_bias_and_keeps_it_with_its_weights() -> None:
+    inner = {"class_path": "torch.nn.Linear", "init_args": {"in_features": 3, "out_features": 2}}
+    config = ModelConfig("pipeline.models.biased.Biased", {"model": inner, "bias": [1.0, -2.0]})
+    model = build_model(config)
+    assert isinstance(model, Biased)
+    x = torch.randn(4, 3)
+    assert isinstance(model.model, nn.Linear)
+    torch.testing.assert_close(model(x), model.model(x) + torch.tensor([1.0, -2.0]))
+    assert set(model.state_dict()) == {"bias", "model.weight", "model.bias"}
