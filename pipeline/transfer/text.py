@@ -105,12 +105,13 @@ def _load(folder: str, digest: str) -> Any:  # the digest is an argument so that
 
 
 def _folder(name: str, revision: str | None) -> Path:
-    folder = pretrained_folder(name, revision=revision, patterns=(*FILES, "config.json"))
+    train = "a recipe with a section tokenizer trains one in train-teacher"
+    try:
+        folder = pretrained_folder(name, revision=revision, patterns=(*FILES, "config.json"))
+    except ConfigError as error:
+        raise ConfigError(error.what, remedy=f"{error.remedy}; {train}") from error
     if not matching(folder, FILES):
-        raise ConfigError(
-            f"there is no tokenizer in {name}",
-            remedy="name a folder with tokenizer.json; a recipe with a section tokenizer trains one in train-teacher",
-        )
+        raise ConfigError(f"there is no tokenizer in {name}", remedy=f"name a folder with tokenizer.json; {train}")
     return folder
 
 

@@ -1,0 +1,135 @@
+"""A text recipe from end to end: its own tokenizer, Hugging Face models as teacher and student, through the stages."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import transformers
+import yaml
+
+from pipeline.store import open_store
+from stages import teacher_logits, train_student, train_teacher
+from stages.run import should_stop
+from tests.models.hf_samples import BERT, CLASSES, DISTILBERT, NAMES, checkpoint, sentences
+
+TEXT = "pipeline.models.hf.SequenceClassifier"
+OPTIMIZER = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 3e-3}}
+
+
+@pytest.fixture(autouse=True)
+def recipe(work: Path) -> dict[str, Any]:
+    """A recipe in recipe.yaml, and its texts beside it; the test split has words that the training split lacks."""
+    transformers.utils.logging.disable_progress_bar()
+    rng = np.random.default_rng(3)
+    (work / "things").mkdir()
+    for split, rows in (("train", 160), ("test", 60)):
+        columns = sentences(rng, rows)
+        columns["text"] = [f"{text} {'zzzz' * (split == 'test')}" for text in columns["text"]]
+        datasets.Dataset.from_dict(columns).to_parquet(work / "things" / f"{split}.parquet")
+    sections: dict[str, Any] = {
+        "name": "things",
+        "transfer_set": {
+            "source": "./things",
+            "inputs": ["text"],
+            "classes": list(NAMES),
+            "prepare": {
+                "class_path": "pipeline.transfer.text.tokenize",
+                "init_args": {"tokenizer": "own/tokenizer", "max_length": 30},
+            },
+        },
+        "tokenizer": {"vocab_size": 90},
+        "teacher": {
+            "members": [
+                {"class_path": TEXT, "init_args": {"config": BERT, "classes": CLASSES}, "weights": "own/0.safetensors"}
+            ],
+            "batch_size": 32,
+        },
+        "teacher_training": {"epochs": 4, "batch_size": 16, "threads": 1, "device": "cpu", "optimizer": OPTIMIZER},
+        "student": {"class_path": TEXT, "init_args": {"config": DISTILBERT, "classes": CLASSES}},
+        "training": {
+            "epochs": 2, "batch_size": 16, "threads": 1, "device": "cpu", "optimizer": OPTIMIZER, "seeds": [0],
+        },
+    }  # fmt: skip
+    return write(sections)
+
+
+def write(sections: dict[str, Any]) -> dict[str, Any]:
+    Path("recipe.yaml").write_text(yaml.safe_dump(sections))
+    return sections
+
+
+def test_from_texts_to_students(
+    recipe: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert train_teacher.main(["--config=recipe.yaml"]) == 0
+    out = capsys.readouterr().out
+    assert "tokenizer: trained on the training rows, own/tokenizer" in out
+    assert "zzzz" not in json.loads(Path("own/tokenizer/tokenizer.json").read_text())["model"]["vocab"]
+    assert train_teacher.main(["--config=recipe.yaml"]) == 0
+    assert "tokenizer" not in capsys.readouterr().out
+    assert teacher_logits.main(["--config=recipe.yaml", "store"]) == 0
+    Path("own").rename("moved")  # the same tokenizer and weights elsewhere make the same store
+    recipe["transfer_set"]["prepare"]["init_args"]["tokenizer"] = "moved/tokenizer"
+    recipe["teacher"]["members"][0]["weights"] = "moved/0.safetensors"
+    write(recipe)
+    assert teacher_logits.main(["--config=recipe.yaml", "again"]) == 0
+    for split in ("train", "test"):
+        assert open_store("store", split=split).digest == open_store("again", split=split).digest
+    assert train_student.main(["--config=recipe.yaml", "store", "--out=whole"]) == 0
+    results = json.loads(Path("whole/results.json").read_text())
+    assert results["teacher"]["ensemble"][0]["accuracy"] > 0.6  # the words say most
+
+    asked = 0
+
+    def after_eleven() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 11
+
+    monkeypatch.setattr(train_student, "should_stop", after_eleven)
+    assert train_student.main(["--config=recipe.yaml", "store", "--out=stopped"]) == 75
+    monkeypatch.setattr(train_student, "should_stop", should_stop)
+    assert train_student.main(["--config=recipe.yaml", "store", "--out=stopped"]) == 0
+    for kind in ("hard", "distilled"):
+        weights = f"{kind}-seed0/weights.safetensors"
+        assert Path("stopped", weights).read_bytes() == Path("whole", weights).read_bytes()
+
+
+def test_a_whole_checkpoint_is_a_teacher_as_it_is(recipe: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    names = dict(enumerate(NAMES))
+    folder = checkpoint(Path("given"), BERT, auto="AutoModelForSequenceClassification", id2label=names)
+    recipe["teacher"] = {"members": [{"class_path": TEXT, "init_args": {"model": str(folder)}}]}
+    del recipe["teacher_training"]
+    write(recipe)
+    assert train_teacher.main(["--config=recipe.yaml"]) == 0
+    assert f"teacher 0: {TEXT} is there, left as it is" in capsys.readouterr().out
+    assert teacher_logits.main(["--config=recipe.yaml", "store"]) == 0
+    turned = dict(zip(range(CLASSES), reversed(NAMES), strict=True))
+    checkpoint(Path("turned"), BERT, auto="AutoModelForSequenceClassification", id2label=turned)
+    recipe["teacher"]["members"][0]["init_args"]["model"] = "turned"
+    write(recipe)
+    capsys.readouterr()
+    assert teacher_logits.main(["--config=recipe.yaml", "other"]) == 2
+    assert "ClassMismatch: member 0" in capsys.readouterr().err
+    assert not Path("other/train/plan.json").exists()
+
+
+def test_a_checkpoint_without_a_head_is_fine_tuned_first(
+    recipe: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint(Path("base"), BERT, auto="AutoModel")
+    member = {"class_path": TEXT, "init_args": {"model": "base", "classes": CLASSES}}
+    recipe["teacher"]["members"] = [member]
+    write(recipe)
+    assert train_teacher.main(["--config=recipe.yaml"]) == 2
+    assert "names no weights" in capsys.readouterr().err
+    recipe["teacher"]["members"] = [member | {"weights": "tuned.safetensors"}]
+    recipe["teacher_training"]["epochs"] = 1
+    write(recipe)
+    assert train_teacher.main(["--config=recipe.yaml"]) == 0
+    assert teacher_logits.main(["--config=recipe.yaml", "store"]) == 0
