@@ -2,10 +2,12 @@
 
 A student is never shown inputs that its teacher did not label: stored labels belong to the rows as they stand.
 
-B batch, H height, W width.
+B batch, H height, W width; K arrays of a tokenizer, L tokens.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -38,3 +40,29 @@ def jitter(images: Tensor, *, pixels: int) -> Tensor:
     places = (rows[:, :, None] * planes.shape[-1] + columns[:, None]).reshape(len(images), 1, -1)  # (B, 1, H W)
     moved = planes.flatten(2).gather(2, places.expand(-1, planes.shape[1], -1))
     return moved.reshape(images.shape)
+
+
+def mask_tokens(tokens: Tensor, *, share: float, mask: int, special: Sequence[int] = ()) -> Tensor:
+    """Rows of tokens in which each token became `mask` with probability `share`, padding and special tokens aside.
+
+    Args:
+        tokens: (B, K, L) integers as `pipeline.transfer.text.tokenize` gives them: input ids first, attention mask last.
+            Draws come from torch's generator of their device.
+        share: in [0, 1).
+        mask: the id that takes their place, the tokenizer's mask or unknown token.
+        special: ids that stay, such as those of [CLS] and [SEP].
+
+    Raises:
+        ConfigError: inputs that are no tokens, or an impossible share.
+    """
+    if tokens.ndim != 3 or tokens.is_floating_point() or not 0 <= share < 1:
+        raise ConfigError(
+            f"mask_tokens with share={share} cannot take {tokens.dtype} inputs of shape {list(tokens.shape)}",
+            remedy="give tokens (batch, 2 or 3, length) and a share in [0, 1)",
+        )
+    ids_BL, is_token_BL = tokens[:, 0], tokens[:, -1] > 0
+    kept = torch.isin(ids_BL, torch.tensor(list(special), dtype=ids_BL.dtype, device=ids_BL.device))
+    drawn = torch.rand(ids_BL.shape, device=tokens.device) < share
+    masked = tokens.clone()
+    masked[:, 0] = torch.where(drawn & is_token_BL & ~kept, mask, ids_BL)
+    return masked
