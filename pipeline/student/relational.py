@@ -35,8 +35,8 @@ def dist(
     No T^2: a correlation has no scale, so gradients keep their size at any T without it. The paper's equations have none
     either; the authors' ImageNet code multiplies by T^2, which beta = gamma = T^2 gives. Theirs adds 1e-8 to the product of the
     norms, which mutes rare classes; here every class counts alike. Where one side does not vary (a single row, a uniform
-    student) there is no correlation: it counts as 0 and
-    passes no gradient. An entry that is impossible on both sides does not count.
+    student) there is no correlation: it counts as 0 and passes no gradient. An entry that is impossible on both sides does
+    not count.
     """
     log_p = soft.log_probs(temperature, mean)
     p, q = log_p.exp(), torch.softmax(student / temperature, dim=-1)
