@@ -75,9 +75,9 @@ def hard_student(results: Results) -> Student | None:
 
 
 def own_temperature(student: Student) -> float | None:
-    """The temperature that a student was trained at; None where it followed a schedule."""
+    """The temperature that a student was trained at, the last one of a schedule; None with hard labels."""
     temperature = student["settings"].get("temperature")
-    return None if temperature is None or isinstance(temperature, str) else float(temperature)
+    return None if temperature is None else float(str(temperature).rpartition(":")[2])
 
 
 def statements(results: Results) -> list[str]:

@@ -33,7 +33,7 @@ def results(
     """The results of a run: a hard student, and one distilled student for each combination of the swept values."""
     swept = swept or {}
     combinations = [DEFAULTS | dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
-    own = {settings["temperature"] for settings in combinations if not isinstance(settings["temperature"], str)}
+    own = {float(str(settings["temperature"]).rpartition(":")[2]) for settings in combinations}
     temperatures = sorted({1.0, *own})
 
     def runs(count: int) -> list[dict[str, Any]]:

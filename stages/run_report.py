@@ -1,0 +1,61 @@
+"""What a finished run shows to people: curves.png, for a sweep sweep.png, and README.md, its model card.
+
+All of it is made from the run's files, the results and the stores' manifests. Pictures need the extra `[report]`; without
+it a line says so, and the run is as good.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import MissingExtra
+from pipeline.report.curves import curves_png, log_lines
+from pipeline.report.model_card import model_card
+from pipeline.report.plots import sweep_png
+from pipeline.store.durable import write_atomically
+from pipeline.store.spec import Manifest
+from pipeline.student.runlog import NAME as LOG
+from pipeline.student.trainer import WEIGHTS
+
+CARD, CURVES, SWEEP = "README.md", "curves.png", "sweep.png"
+
+
+def write_report(
+    folder: Path,
+    results: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    *,
+    stores: Mapping[str, Manifest],
+    parameters: int,
+) -> None:
+    """Write pictures and card into the run `folder`; written again, they replace what stood there.
+
+    Args:
+        folder: the run folder, in which every student is trained.
+        results: what results.json holds, or will hold, with "store".
+        recipe: what config.yaml holds.
+        stores: the manifest of each split's store.
+        parameters: of one student.
+    """
+    students = sorted(weights.parent for weights in folder.glob(f"*/{WEIGHTS}"))
+    pictures = []
+    try:
+        curves_png({student.name: log_lines((student / LOG).read_text()) for student in students}, folder / CURVES)
+        pictures.append(CURVES)
+        if results["swept"]:
+            sweep_png(results, folder / SWEEP)
+            pictures.insert(0, SWEEP)
+    except MissingExtra as error:
+        print(f"no pictures: {error}", file=sys.stderr)
+    card = model_card(
+        results,
+        recipe,
+        stores=stores,
+        parameters=parameters,
+        folders=[student.name for student in students],
+        pictures=pictures,
+    )
+    write_atomically(folder / CARD, card.encode())

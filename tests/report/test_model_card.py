@@ -1,0 +1,142 @@
+"""The card says what the run's files say, its code runs, and no name of a stranger's breaks out of its place."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from pipeline.models import ModelConfig, build_model, save_weights
+from pipeline.report.markdown import LONGEST, code, escaped, one_line, quoted
+from pipeline.report.model_card import model_card
+from pipeline.store.reader import open_store
+from pipeline.store.spec import Manifest
+from tests.report import made_up
+
+GOLDEN = Path(__file__).parent.parent / "store" / "golden" / "v1-zarr"
+STUDENT = {"class_path": "pipeline.models.mlp.MLP", "init_args": {"inputs": 4, "hidden": [8], "classes": 3}}
+RECIPE: dict[str, Any] = {
+    "name": "toy",
+    "transfer_set": {"source": "ylecun/mnist"},
+    "student": STUDENT,
+    "training": {
+        "epochs": 7, "precision": "bfloat16", "validation": 0.1, "hard_label_fraction": 0.25,
+        "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}},
+    },
+}  # fmt: skip
+HOSTILE = [
+    "a\n# Trusted\n", "a\r\n---\nlicense: mit", "</p><script>x</script>", "```\nrm -rf\n```", "| x | y |", "[a](javascript:b)",
+    "![x](http://y/z.png)", '"]\nlicense: mit', "a\u2028# b", "\u202eevil", "\x1b[2J", "`code`", "*b*" * 3000,
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def manifest() -> Manifest:
+    return open_store(GOLDEN).manifest
+
+
+def card(rng: np.random.Generator, manifest: Manifest, **changes: Any) -> str:
+    results = made_up.results(rng, **changes)
+    for student in results["students"]:
+        for scores in student["scores"]:
+            scores["accuracy"] = 1 - scores["errors"] / 500 if "errors" in scores else 0.5
+    folders = ["distilled-seed0", "hard-seed0"]
+    stores = {"train": manifest, "test": manifest}
+    return model_card(
+        results, RECIPE, stores=stores, parameters=12345, folders=folders, pictures=["sweep.png", "curves.png"]
+    )
+
+
+def front_matter(text: str) -> tuple[dict[str, Any], str]:
+    """The front matter as the hub reads it, and the page below."""
+    match = re.match(r"---\n(.*?\n)---\n", text, re.DOTALL)
+    assert match is not None
+    return yaml.safe_load(match[1]), text[match.end() :]
+
+
+def test_the_card_says_what_was_done(rng: np.random.Generator, manifest: Manifest) -> None:
+    head, page = front_matter(card(rng, manifest))
+    assert head["datasets"] == ["ylecun/mnist"]
+    assert {entry["name"] for entry in head["model-index"]} == {"hard", "distilled"}
+    value = head["model-index"][1]["results"][0]["metrics"][0]["value"]
+    assert 0.8 < value < 1
+    for said in (
+        "12,345 parameters", "`pipeline.models.mlp.MLP`", manifest.digest, escaped(manifest.spec.teacher.name),
+        "hard weight 0.1, soft weight 0.9, loss `forward_kl` at T = 4", "Seeds: 0, 1, 2", "`torch.optim.SGD`",
+        "precision of the forward pass bfloat16", "epochs 7", "hard label was used 0.25", "| student, distilled |",
+        "hard - distilled", "![sweep.png](sweep.png)", "`curves.png`", "torch.export.load", "weights.safetensors",
+    ):  # fmt: skip
+        assert said in page, said
+    assert page.count("\n# ") + page.startswith("# ") == 1
+
+
+def test_the_code_on_the_card_loads_the_student(
+    rng: np.random.Generator, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build_model(ModelConfig(**STUDENT))
+    save_weights(model, tmp_path / "distilled-seed0" / "weights.safetensors")
+    monkeypatch.chdir(tmp_path)
+    block = re.findall(r"```python\n(.*?)```", card(rng, manifest), re.DOTALL)[0]
+    names: dict[str, Any] = {}
+    exec(block, names)
+    inputs = torch.from_numpy(rng.normal(size=(5, 4)).astype(np.float32))
+    assert torch.equal(names["student"](inputs), model(inputs))
+
+
+@pytest.mark.parametrize(
+    "change", [{"hard": False}, {"labels": False}, {"seeds": 1}, {"swept": {"alpha": [0.5, "linear:1:0"]}}]
+)
+def test_a_card_of_any_run(rng: np.random.Generator, manifest: Manifest, change: dict[str, Any]) -> None:
+    head, page = front_matter(card(rng, manifest, **change))
+    assert ("One seed" in page) == ("seeds" in change)
+    assert ("what distilling added is not known" in page) == (change.get("hard") is False)
+    assert ("alpha linear:1:0: soft weight alpha" in page) == ("swept" in change)
+    assert len(head["model-index"]) == {"hard": 1, "swept": 3}.get(next(iter(change)), 2)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_strangers_names_stay_in_their_places(rng: np.random.Generator, manifest: Manifest, name: str) -> None:
+    plain = card(np.random.default_rng(1), manifest)
+    spec = manifest.spec
+    member = msgspec.structs.replace(spec.teacher.members[0], model=name)
+    hostile = msgspec.structs.replace(
+        manifest,
+        about=msgspec.structs.replace(manifest.about, teacher_licence=name, transfer_licence=name),
+        spec=msgspec.structs.replace(
+            spec,
+            teacher=msgspec.structs.replace(
+                spec.teacher, name=name, precision=name, members=(member, *spec.teacher.members[1:])
+            ),
+            transfer_set=msgspec.structs.replace(spec.transfer_set, name=name, revision=name),
+            label_space=msgspec.structs.replace(spec.label_space, names=(name,) * spec.label_space.classes),
+            preprocessing=msgspec.structs.replace(spec.preprocessing, function=name, arguments={name: name}),
+        ),
+    )
+    text = card(np.random.default_rng(1), hostile)
+    head, page = front_matter(text)
+    assert set(head) - {"license", "license_name"} == set(front_matter(plain)[0]) - {"license", "license_name"}
+    assert head["license"] == "other"
+    plain_page = front_matter(plain)[1]
+    for mark in ("\n#", "\n```", "\n---", "\n- ", "\n|"):
+        assert page.count(mark) == plain_page.count(mark), mark
+    outside_code = re.sub(r"`[^`\n]*`", "", re.sub(r"```.*?```", "", page, flags=re.DOTALL))
+    outside_code = outside_code.replace("![sweep.png](sweep.png)", "").replace("![curves.png](curves.png)", "")
+    assert not re.search(r"(?<!\\)[<\[`]", outside_code)
+    assert not re.search("[\x00-\x09\x0b-\x1f\u2028\u202e]", text)
+
+
+def test_escapes(rng: np.random.Generator) -> None:
+    text = "".join(chr(int(number)) for number in rng.integers(1, 0x3000, 400))
+    for kept in (one_line(text), escaped(text), code(text), quoted(text)):
+        assert len(kept.splitlines()) <= 1
+        assert kept.isprintable()
+    assert len(one_line(text * 9)) == LONGEST
+    assert yaml.safe_load(quoted(text)) == one_line(text)
+    assert code("a|`b`") == "`a¦'b'`"
+    assert escaped("pipeline_x [y]") == r"pipeline\_x \[y\]"

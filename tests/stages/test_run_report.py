@@ -1,0 +1,53 @@
+"""Pictures and card of a finished run, from its files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from pipeline.store import open_store
+from stages.run_report import write_report
+from tests.report import made_up
+from tests.stages import toy
+
+
+def report(folder: Path, rng: np.random.Generator, **changes: Any) -> str:
+    """The card of a run that was never trained."""
+    for name in ("hard-seed0", "distilled-seed0"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name / "weights.safetensors").touch()
+        lines = [json.dumps(line) for line in made_up.log(rng, epochs=3)]
+        (folder / name / "metrics.jsonl").write_text("\n".join(lines))
+    stores = {split: open_store("store", split=split).manifest for split in ("train", "test")}
+    write_report(folder, made_up.results(rng, **changes), toy.recipe(), stores=stores, parameters=77)
+    return (folder / "README.md").read_text()
+
+
+def test_a_run_gets_its_pictures_and_its_card(store: Path, rng: np.random.Generator) -> None:
+    card = report(Path("run"), rng)
+    assert sorted(path.name for path in Path("run").iterdir() if path.is_file()) == ["README.md", "curves.png"]
+    assert "![curves.png](curves.png)" in card
+    assert "sweep.png" not in card
+    for split in ("train", "test"):
+        assert open_store(store, split=split).digest in card
+    assert yaml.safe_load(card.split("---")[1])["tags"] == ["knowledge-distillation", "soft-labels"]
+
+    card = report(Path("run"), rng, swept={"temperature": [1.0, 4.0]})  # again, now a sweep
+    assert card.index("![sweep.png](sweep.png)") < card.index("![curves.png](curves.png)")
+    for name in ("sweep.png", "curves.png"):
+        Image.open(Path("run") / name).verify()
+
+
+def test_without_matplotlib_there_is_a_card_without_pictures(
+    store: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert ".png" not in report(Path("run"), rng)
+    assert "no pictures: this needs the package matplotlib" in capsys.readouterr().err
