@@ -210,10 +210,10 @@ def _files(pictures: Sequence[str], folders: Sequence[str]) -> str:
         "- `config.yaml`: the recipe that repeats the run; `run.json`: settings and store digests that tell it from others",
         "- `results.json`, `results.md`: every score of every student",
         *([f"- {', '.join(f'`{picture}`' for picture in pictures)}: the same as pictures"] if pictures else []),
+        "- `checkpoint.pt`: only to go on with training; leave it out when you hand the run on",
         f"- a folder a student ({shown}):",
         "  - `weights.safetensors`: its weights, data without code",
         "  - `metrics.jsonl`, `tensorboard/`: its curves",
-        "  - `checkpoint.pt`: only to go on with training; leave it out when you hand the run on",
         "  - `student.onnx`, `student.pt2`, where it was exported. A `.pt2` file is unpickled by `torch.export.load`, which "
         "can run code: load one only from people you trust. The other files are data",
     ]
