@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,14 @@ import pytest
 import transformers
 import yaml
 
+from pipeline.models import ModelConfig, build_model
 from pipeline.store import open_store
+from pipeline.teacher.config import TeacherConfig
 from stages import teacher_logits, train_student, train_teacher
+from stages.recipe import load
 from stages.run import should_stop
+from stages.schema import typed
+from stages.sweep import StudentTraining
 from tests.models.hf_samples import BERT, CLASSES, DISTILBERT, NAMES, checkpoint, sentences
 
 TEXT = "pipeline.models.hf.SequenceClassifier"
@@ -133,3 +139,19 @@ def test_a_checkpoint_without_a_head_is_fine_tuned_first(
     write(recipe)
     assert train_teacher.main(["--config=recipe.yaml"]) == 0
     assert teacher_logits.main(["--config=recipe.yaml", "store"]) == 0
+
+
+def test_the_news_recipe_has_a_student_of_at_most_a_fifth() -> None:
+    recipe = load("ag_news")
+    student = typed(ModelConfig, recipe["student"], where="student")
+    teacher = typed(TeacherConfig, recipe["teacher"], where="teacher")
+    training = typed(StudentTraining, recipe["training"], where="training")
+    size = parameters(student)
+    assert all(5 * size <= parameters(dataclasses.replace(each.model, weights=None)) for each in teacher.members)
+    assert recipe["transfer_set"]["splits"] == {"train": "train", "test": "test"}
+    assert training.validation > 0  # no choice is made on the test split
+    assert len(training.seeds) == 3
+
+
+def parameters(model: ModelConfig) -> int:
+    return sum(tensor.numel() for tensor in build_model(model).parameters())
