@@ -97,11 +97,7 @@ def distillation_loss(
         LogitsError: a loss that is undefined because one side alone is -inf; see the term.
         MeanUnavailable: reduced labels that cannot give the mean, or no standardised members.
     """
-    if not (0 <= hard_weight < math.inf and 0 <= soft_weight < math.inf):
-        raise ConfigError(
-            f"weights must be finite numbers >= 0, not hard_weight={hard_weight}, soft_weight={soft_weight}",
-            remedy="give such numbers",
-        )
+    _check_weights(hard_weight, soft_weight)
     terms = []
     if hard_weight > 0:
         count = int((labels >= 0).sum()) if labelled is None else labelled
@@ -246,6 +242,14 @@ def _checked_args(name: str, given: Mapping[str, float] | None) -> dict[str, flo
     if args and not any(args.values()) and name != "nkd":
         raise ConfigError(f"all weights of {name} are 0: {args}", remedy="raise one of them")
     return args
+
+
+def _check_weights(hard_weight: float, soft_weight: float) -> None:
+    if not (0 <= hard_weight < math.inf and 0 <= soft_weight < math.inf):
+        raise ConfigError(
+            f"weights must be finite numbers >= 0, not hard_weight={hard_weight}, soft_weight={soft_weight}",
+            remedy="give such numbers",
+        )
 
 
 def _check_standardizable(classes: int, reduce: str) -> None:
