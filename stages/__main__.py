@@ -20,6 +20,7 @@ STAGES = {
     "teacher-logits": "run the teacher over the transfer set and store its logits",
     "train-student": "train students from the store, distilled and with hard labels, and compare them",
     "evaluate": "judge a student, or the stored teacher, on one split of a store",
+    "correct": "correct a run's students for other shares of the classes",
     "export": "write a student as ONNX and torch.export, checked on real rows",
     "info": "say what a store is",
     "verify": "re-read a whole store and report every damaged or missing chunk",

@@ -7,14 +7,11 @@ softlabels evaluate weights.safetensors --config=mine.yaml  weights of the recip
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from pipeline.errors import ConfigError
 from pipeline.models import ModelConfig, build_model
 from pipeline.models.device import resolve_device
 from pipeline.report.table import as_text, results_table
@@ -22,14 +19,14 @@ from pipeline.stream import Loader
 from pipeline.stream.join import Missing
 from pipeline.student.metrics import Scores, evaluate_student, evaluate_teacher
 from pipeline.student.runlog import finite
-from pipeline.student.trainer import WEIGHTS
 from pipeline.transfer import TransferSetConfig
+from stages.judge import member_names
 from stages.recipe import parse
 from stages.run import command
-from stages.run_folder import RECIPE, RESULTS
 from stages.splits import all_batches, open_splits, stored_labels
+from stages.student_folder import with_facts_of_run, with_weights
 from stages.sweep import StudentTraining
-from stages.train_student import check_classes, member_names
+from stages.train_student import check_classes
 
 
 @dataclass(frozen=True)
@@ -52,8 +49,8 @@ class Evaluate:
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
     """Judge and print."""
-    words = _with_facts_of_run(list(sys.argv[1:] if argv is None else argv))
-    args = parse(words, Evaluate, stage="evaluate", doc=__doc__, positional=("model",))
+    words = sys.argv[1:] if argv is None else argv
+    args = parse(with_facts_of_run(words), Evaluate, stage="evaluate", doc=__doc__, positional=("model",))
     trained = args.training.of(args.training.variants[0], 0).temperature_at(1.0)
     temperature = trained if args.temperature is None else args.temperature
     if args.model is None:
@@ -62,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         splits = open_splits(args.store, args.transfer_set, only=args.split, missing=args.missing)
         batches = all_batches(splits[args.split], args.training.batch_size)
-        student = _student(args, args.model)
+        student = with_weights(args.student, args.model)
         check_classes(student, splits)
         device = resolve_device(args.training.device)
         model = build_model(student).to(device)
@@ -82,25 +79,6 @@ def _teacher(args: Evaluate, batches: Loader, temperature: float, names: Sequenc
     ensemble, members = evaluate_teacher(batches, temperatures=[temperature], mean=args.training.mean, device=device)
     lines = list(zip(names, members, strict=True)) if len(members) > 1 else []
     return [*((f"teacher {name}", scores) for name, scores in lines), ("ensemble" if lines else "teacher", ensemble)]
-
-
-def _student(args: Evaluate, model: str) -> ModelConfig:
-    weights = Path(model) / WEIGHTS if Path(model).is_dir() else Path(model)
-    if args.student is None:
-        raise ConfigError("the recipe has no section student", remedy="give --config=RECIPE with the student's class")
-    return dataclasses.replace(args.student, weights=str(weights))
-
-
-def _with_facts_of_run(words: list[str]) -> list[str]:
-    """A student of a run brings the run's recipe and, once it is finished, its store, unless others are named."""
-    runs = [Path(word).parent for word in words if not word.startswith("--") and (Path(word).parent / RECIPE).is_file()]
-    if not runs:
-        return words
-    facts = {"config": str(runs[0] / RECIPE)}
-    if (runs[0] / RESULTS).is_file():
-        facts["store"] = str(json.loads((runs[0] / RESULTS).read_text())["store"])
-    named = {word[2:].partition("=")[0] for word in words if word.startswith("--")}
-    return [f"--{name}={value}" for name, value in facts.items() if name not in named] + words
 
 
 if __name__ == "__main__":

@@ -18,13 +18,19 @@ def with_facts_of_run(words: Sequence[str]) -> list[str]:
     unless others are named.
     """
     runs = [Path(word).parent for word in words if not word.startswith("--") and (Path(word).parent / RECIPE).is_file()]
-    if not runs:
-        return list(words)
-    facts = {"config": str(runs[0] / RECIPE)}
-    if (runs[0] / RESULTS).is_file():
-        facts["store"] = str(json.loads((runs[0] / RESULTS).read_text())["store"])
     named = {word[2:].partition("=")[0] for word in words if word.startswith("--")}
-    return [f"--{name}={value}" for name, value in facts.items() if name not in named] + list(words)
+    facts = facts_of(runs[0]) if runs else []
+    return [word for word in facts if word[2:].partition("=")[0] not in named] + list(words)
+
+
+def facts_of(run: Path) -> list[str]:
+    """The recipe, and of a finished run the store, of a run folder, as words of a command line; none of what is no run."""
+    if not (run / RECIPE).is_file():
+        return []
+    words = [f"--config={run / RECIPE}"]
+    if (run / RESULTS).is_file():
+        words.append(f"--store={json.loads((run / RESULTS).read_text())['store']}")
+    return words
 
 
 def with_weights(student: ModelConfig | None, path: str) -> ModelConfig:

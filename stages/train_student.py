@@ -21,22 +21,22 @@ import torch
 from pipeline.errors import ClassMismatch, ConfigError
 from pipeline.labels.ensemble import check_mean
 from pipeline.models import ModelConfig, build_model
-from pipeline.models.device import resolve_device
 from pipeline.report.comparison import comparison_text
 from pipeline.store.digest import blake3_hex
 from pipeline.stream import Loader
 from pipeline.stream.join import Missing
 from pipeline.student.learner import Student
 from pipeline.student.losses import require_loss
-from pipeline.student.metrics import evaluate_student, evaluate_teacher
 from pipeline.student.split import labelled_rows
 from pipeline.student.trainer import Trainer
 from pipeline.transfer import TransferSetConfig
+from stages.judge import Judged, digests, judge
 from stages.progress import TimeLeft
 from stages.recipe import parse, plain
 from stages.run import command, program, should_stop
 from stages.run_folder import RECIPE, RunFolder
-from stages.splits import Split, all_batches, held_out_batches, open_splits, training_batches
+from stages.run_report import write_report
+from stages.splits import Split, all_batches, open_splits, training_batches
 from stages.sweep import HARD, StudentTraining, Variant
 
 
@@ -72,7 +72,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if folder.results is None:
         trainer, students = _trainer(args, splits, variants, folder.path)
         _train(trainer, students, args.training.epochs)
-        folder.finish(_judge(args.training, splits, variants, students), store=args.store)
+        results = judge(args.training, splits, _judged(args.training, variants, students))
+        write_report(
+            folder.path,
+            results | {"store": args.store},
+            _recipe(args),
+            stores={name: split.store.manifest for name, split in splits.items()},
+            parameters=sum(parameter.numel() for parameter in students[0].model.parameters()),
+        )
+        folder.finish(results, store=args.store)
     print(f"\n{comparison_text(folder.results or {})}\n")
     again = f"{program()} train-student --config={folder.path / RECIPE} --store={args.store}"
     print(f"store {args.store}, run {folder.path}; try next: {again} --temperature=1,2,4,8,20")
@@ -130,7 +138,7 @@ def _trainer(
     ]
     for student in students:
         _require_loss(student, splits, train, validation)
-    identity = {"student": plain(args.student), "stores": _digests(splits), "labels": _label_digests(splits)}
+    identity = {"student": plain(args.student), "stores": digests(splits), "labels": _label_digests(splits)}
     return Trainer(students, train, validation, path, identity), students
 
 
@@ -161,50 +169,19 @@ def _train(trainer: Trainer, students: Sequence[Student], epochs: int) -> None:
         print(f"  {student.name}: {result.steps} steps, epoch {result.best_epoch} of {epochs} kept{found}", flush=True)
 
 
-def _judge(
-    training: StudentTraining, splits: Mapping[str, Split], variants: Sequence[Variant], students: Sequence[Student]
-) -> dict[str, Any]:
-    """Scores of everyone on the held-out split: the one time that it is looked at."""
-    device, mean = resolve_device(training.device), training.mean
-    temperatures = sorted({1.0, *(student.config.temperature_at(1.0) for student in students)})
-    split, batches = held_out_batches(splits, training)
-    ensemble, members = evaluate_teacher(batches, temperatures=temperatures, mean=mean, device=device)
-    scores = [
-        evaluate_student(student.model, batches, temperatures=temperatures, mean=mean, device=device)
-        for student in students
-    ]
+def _judged(training: StudentTraining, variants: Sequence[Variant], students: Sequence[Student]) -> list[Judged]:
+    """The trained students, those of a variant together."""
     seeds = len(training.seeds)
-    store = splits["train"].store
-    names = member_names(store.spec.teacher.members, store.members)
-    return {
-        "split": split,
-        "rows": len(batches.rows),
-        "temperatures": temperatures,
-        "seeds": list(training.seeds),
-        "swept": list(training.swept),
-        "teacher": {"ensemble": [ensemble], "members": {name: [members[m]] for m, name in enumerate(names)}},
-        "students": [
-            {
-                "label": variant.label,
-                "kind": variant.kind,
-                "settings": training.settings(variant),
-                "scores": scores[number * seeds : (number + 1) * seeds],
-            }
-            for number, variant in enumerate(variants)
-        ],
-        "digests": _digests(splits),
-    }
-
-
-def member_names(members: Sequence[Any], stored: int) -> list[str]:
-    """A short name for each stored member: its number and its class, or its mean where the store keeps only that."""
-    if stored != len(members):
-        return ["mean of members"]
-    return [f"{number}: {member.model.rpartition('.')[2]}" for number, member in enumerate(members)]
-
-
-def _digests(splits: Mapping[str, Split]) -> dict[str, str]:
-    return {name: split.store.digest for name, split in splits.items()}
+    return [
+        Judged(
+            variant.label,
+            variant.kind,
+            training.settings(variant),
+            training.of(variant, 0).temperature_at(1.0),
+            [student.model for student in students[number * seeds : (number + 1) * seeds]],
+        )
+        for number, variant in enumerate(variants)
+    ]
 
 
 def _label_digests(splits: Mapping[str, Split]) -> dict[str, str]:
@@ -217,7 +194,7 @@ def _identity(args: TrainStudent, splits: Mapping[str, Split]) -> dict[str, Any]
     sections = {"student": args.student, "training": args.training, "transfer_set": args.transfer_set}
     return {
         **{name: plain(section) for name, section in sections.items()},
-        "stores": _digests(splits),
+        "stores": digests(splits),
         "labels": _label_digests(splits),
         "missing": args.missing,
     }

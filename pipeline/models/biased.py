@@ -15,13 +15,15 @@ class Biased(nn.Module):
     """`model(inputs) + bias`.
 
     Args:
-        model: how the model is built, {class_path, init_args}.
+        model: the model's class, by its dotted path.
+        model_args: what the class is built with.
         bias: one number a class; kept with the weights.
     """
 
-    def __init__(self, model: Mapping[str, Any], bias: Sequence[float]) -> None:
+    def __init__(self, model: str, model_args: Mapping[str, Any], bias: Sequence[float]) -> None:
         super().__init__()
-        self.model = build_model(ModelConfig(**model))
+        self.model = build_model(ModelConfig(model, dict(model_args)))
+        self.bias: Tensor
         self.register_buffer("bias", torch.tensor(bias, dtype=torch.float32))
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -58,8 +58,8 @@ def test_what_cannot_be_corrected_is_refused(target: list[float] | str, shares: 
 
 
 def test_a_biased_model_adds_its_bias_and_keeps_it_with_its_weights() -> None:
-    inner = {"class_path": "torch.nn.Linear", "init_args": {"in_features": 3, "out_features": 2}}
-    config = ModelConfig("pipeline.models.biased.Biased", {"model": inner, "bias": [1.0, -2.0]})
+    given = {"model": "torch.nn.Linear", "model_args": {"in_features": 3, "out_features": 2}, "bias": [1.0, -2.0]}
+    config = ModelConfig("pipeline.models.biased.Biased", given)
     model = build_model(config)
     assert isinstance(model, Biased)
     x = torch.randn(4, 3)

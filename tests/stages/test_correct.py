@@ -1,0 +1,84 @@
+"""correct: students of a partial transfer set, for all classes again."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from pipeline.store import open_store
+from stages import correct, evaluate, train_student
+from tests.stages import toy
+
+
+def run(*words: str) -> int:
+    toy.write_recipe(Path("recipe.yaml"))
+    return train_student.main(["--config=recipe.yaml", "--store=store", "--out=out", *words])
+
+
+def results(folder: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((Path(folder) / "results.json").read_text())
+    return found
+
+
+def test_a_class_that_was_left_out_is_found_again(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--only_classes=0,1,2,3", "--seeds=0,1", "--epochs=20") == 0
+    assert correct.main(["out"]) == 0
+    said = capsys.readouterr().out
+    assert "share in transfer set" in said
+
+    found = results("out/corrected")
+    scores = {student["label"]: student["scores"] for student in found["students"]}
+    assert list(scores) == ["hard", "hard, corrected", "distilled", "distilled, corrected"]
+    assert {key: scores["distilled"][0][key] for key in ("errors", "nll")} == {
+        key: results("out")["students"][1]["scores"][0][key] for key in ("errors", "nll")
+    }
+    before, after = scores["distilled"], scores["distilled, corrected"]
+    assert sum(found["errors"] for found in after) < sum(found["errors"] for found in before)
+
+    held = open_store("store", split="train")
+    labels = np.asarray(held.column("label"))
+    bias = load_file("out/corrected/distilled-seed0/weights.safetensors")["bias"].numpy()
+    assert bias[4] == bias.max()
+    chosen = np.flatnonzero(labels != 4)
+    shares = np.exp(held.log_probs(chosen, temperature=1)).mean(0)
+    np.testing.assert_allclose(
+        bias, math.log(1 / 5) - np.log(shares), atol=0.05
+    )  # validation rows are not among the rows
+
+
+def test_the_corrected_students_are_evaluated_and_found_again(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--only_classes=0,1,2,3", "--seeds=0", "--epochs=2", "--baseline=false") == 0
+    assert correct.main(["out", "--class_prior=1,1,1,1,2"]) == 0
+    first = (Path("out") / "corrected" / "results.json").read_bytes()
+    assert correct.main(["out", "--class_prior=1,1,1,1,2"]) == 0
+    assert (Path("out") / "corrected" / "results.json").read_bytes() == first
+    capsys.readouterr()
+    assert evaluate.main(["out/corrected/distilled-seed0", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    expected = results("out/corrected")["students"][1]["scores"][0]
+    assert said["errors"] == expected["errors"]
+    assert said["nll"] == pytest.approx(expected["nll"], rel=1e-5)
+    assert correct.main(["out", "--class_prior=1,1,1,1,3"]) == 2
+    assert "RunExists: out/corrected holds another run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nowhere"], "ConfigError: nowhere is no run"),
+        (["out", "--class_prior=much"], "ConfigError: class_prior is 'much'; give uniform"),
+        (["out", "--class_prior=0.5,0.5"], "ConfigError: class_prior has 2 numbers"),
+    ],
+)
+def test_what_it_refuses(store: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+    assert run("--seeds=0", "--epochs=1") == 0
+    capsys.readouterr()
+    assert correct.main(words) == 2
+    assert message in capsys.readouterr().err
+    assert not (Path("out") / "corrected").exists()
