@@ -6,6 +6,7 @@ it a line says so, and the run is as good.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,7 +41,7 @@ def write_report(
         stores: the manifest of each split's store.
         parameters: of one student.
     """
-    students = sorted(weights.parent for weights in folder.glob(f"*/{WEIGHTS}"))
+    students = sorted((weights.parent for weights in folder.glob(f"*/{WEIGHTS}")), key=_in_order)
     pictures = []
     try:
         curves_png({student.name: log_lines((student / LOG).read_text()) for student in students}, folder / CURVES)
@@ -59,3 +60,9 @@ def write_report(
         pictures=pictures,
     )
     write_atomically(folder / CARD, card.encode())
+
+
+def _in_order(student: Path) -> list[float | str]:
+    """Names in the order of the numbers in them: T=2 before T=10. Text and numbers alternate, so that they never compare."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", student.name)
+    return [float(part) if place % 2 else part for place, part in enumerate(parts)]

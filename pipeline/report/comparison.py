@@ -112,8 +112,8 @@ def _statements_of_sweep(results: Results) -> list[str]:
         (least, nearest), (most, farthest) = min(behind), max(behind)
         lines.append(f"distilled - its teacher: from {least:+.1f} errors ({nearest}) to {most:+.1f} ({farthest})")
     lines.append(
-        f"the best of {len(distilled)} settings on this split is chosen with the rows that judge it: choose by validation "
-        "loss, or judge the choice on other rows"
+        f"the best of {len(distilled)} settings on this split is chosen with the rows that judge it: choose by errors or KL on "
+        "the validation rows (metrics.jsonl; losses of different settings do not compare)"
     )
     return lines
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.report.figure import far_apart, figure_in, legend_below, legend_lines, line_style, log_y, plain_text
+from pipeline.report.figure import HARD, far_apart, figure_in, legend_below, legend_lines, line_style, log_y, plain_text
 
 Line = Mapping[str, Any]
 Curve = dict[int, float]  # epoch -> value
@@ -22,7 +22,7 @@ _PANELS = {
     "errors": "errors on validation rows",
     "lr": "learning rate",
 }
-_SEED = re.compile(r"-seed\d+$")
+_SEED, _HARD = re.compile(r"-seed\d+$"), "hard"
 _WIDTH, _HEIGHT = 9.0, 2.7  # of a row of panels
 _LOSSES = ("train_loss", "validation_loss")
 
@@ -52,9 +52,10 @@ def curves_png(lines_by_name: Mapping[str, Sequence[Line]], path: Path) -> None:
         MissingExtra: matplotlib is not installed.
         DiskFull, StorageError: the file cannot be written.
     """
-    groups: dict[str, list[Sequence[Line]]] = {}
-    for name, lines in lines_by_name.items():
-        groups.setdefault(_SEED.sub("", name), []).append(lines)
+    groups: dict[str, list[Sequence[Line]]] = {}  # the hard student, which has a style of its own, last
+    for name, lines in sorted(lines_by_name.items(), key=lambda item: _kind(item[0]) == _HARD):
+        groups.setdefault(_kind(name), []).append(lines)
+    styles = [HARD if name == _HARD else line_style(number, len(groups)) for number, name in enumerate(groups)]
     logs = list(lines_by_name.values())
     measured = [key for key in _PANELS if any(_curve(lines, key) for lines in logs)] or ["train_loss"]
     rows = -(-len(measured) // 2)
@@ -66,10 +67,10 @@ def curves_png(lines_by_name: Mapping[str, Sequence[Line]], path: Path) -> None:
         handles: list[Any] = []
         for axes, key in zip(panels, measured, strict=False):
             curves = [[_curve(lines, key) for lines in group] for group in groups.values()]
-            drawn = [_draw_group(axes, group, number, len(groups)) for number, group in enumerate(curves)]
+            drawn = [_draw_group(axes, group, style, len(groups)) for group, style in zip(curves, styles, strict=True)]
             handles = handles or drawn
             if key == "validation_loss":
-                _mark_kept(axes, list(groups.values()), curves, len(groups))
+                _mark_kept(axes, list(groups.values()), curves, styles)
             _label(axes, key, wide)
         for axes in panels[len(measured) :]:
             axes.remove()
@@ -78,38 +79,47 @@ def curves_png(lines_by_name: Mapping[str, Sequence[Line]], path: Path) -> None:
         legend_below(figure, handles, labels, _WIDTH)
 
 
+def _kind(name: str) -> str:
+    """What students that differ by their seed alone share of their names."""
+    return _SEED.sub("", name)
+
+
 def _curve(lines: Sequence[Line], key: str) -> Curve:
     """Values by epoch; what was not measured, or is infinite, is left out."""
     found = {line["epoch"]: line.get(key) for line in lines if "epoch" in line}
     return {epoch: float(value) for epoch, value in found.items() if value is not None and math.isfinite(value)}
 
 
-def _draw_group(axes: Any, curves: Sequence[Curve], number: int, count: int) -> Any:
+def _draw_group(axes: Any, curves: Sequence[Curve], style: Mapping[str, Any], count: int) -> Any:
     """Thin lines for several seeds and the mean of them, where all have a value, in bold; the mean's handle."""
-    style = line_style(number, count)
-    marker = style.pop("marker")
+    line = {"color": style["color"], "linestyle": style["linestyle"]}
     shared = sorted(set.intersection(*(set(curve) for curve in curves)))
     if len(curves) > 1:
         for curve in curves:
             axes.plot(list(curve), list(curve.values()), color=style["color"], linewidth=0.5, alpha=0.45, zorder=2)
     means = [math.fsum(curve[epoch] for curve in curves) / len(curves) for epoch in shared]
-    marked = {"marker": marker, "markersize": 5} if len(shared) == 1 else {}  # one point makes no line
-    (handle,) = axes.plot(shared, means, linewidth=1.8 if count <= 12 else 1.2, zorder=3, **style, **marked)
+    marked = (
+        {"marker": style.get("marker", "o"), "markersize": 5} if len(shared) == 1 else {}
+    )  # one point makes no line
+    (handle,) = axes.plot(shared, means, linewidth=1.8 if count <= 12 else 1.2, zorder=3, **line, **marked)
     return handle
 
 
 def _mark_kept(
-    axes: Any, groups: Sequence[Sequence[Sequence[Line]]], curves: Sequence[Sequence[Curve]], count: int
+    axes: Any,
+    groups: Sequence[Sequence[Sequence[Line]]],
+    curves: Sequence[Sequence[Curve]],
+    styles: Sequence[Mapping[str, Any]],
 ) -> None:
     """A dot where each student's kept epoch is."""
-    for number, (logs, found) in enumerate(zip(groups, curves, strict=True)):
+    for logs, found, style in zip(groups, curves, styles, strict=True):
         kept = [(lines[-1].get("best_epoch"), curve) for lines, curve in zip(logs, found, strict=True) if lines]
         points = [(epoch, curve[epoch]) for epoch, curve in kept if epoch in curve]
         axes.scatter(
             [epoch for epoch, _ in points],
             [value for _, value in points],
             s=16,
-            color=[line_style(number, count)["color"]],
+            color=[style["color"]],
             edgecolor="white",
             linewidth=0.6,
             zorder=4,

@@ -16,8 +16,10 @@ from pipeline.objects import require_extra
 from pipeline.store.durable import write_atomically
 
 DPI = 150
-# Okabe and Ito's colours, which colour-blind readers can tell apart; yellow is left out: it vanishes on white paper.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Okabe and Ito's colours, which colour-blind readers can tell apart; without yellow, which vanishes on white paper, and
+# black, which is the hard student's.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+HARD = {"color": "#000000", "linestyle": (0, (7, 3))}
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _LEGEND_LINE = 0.21  # inches of height that one line of the legend takes
@@ -54,7 +56,7 @@ def figure_in(path: Path, *, width: float, height: float, legend_lines: int = 0)
 
 
 def line_style(number: int, count: int) -> dict[str, Any]:
-    """Colour, dashes and marker of line `number` of `count`: up to seven have a colour each; more run from dark to light
+    """Colour, dashes and marker of line `number` of `count`: up to six have a colour each; more run from dark to light
     in their order, with dashes and markers in turn.
     """
     dashes, marker = _DASHES[number % len(_DASHES)], _MARKERS[number % len(_MARKERS)]

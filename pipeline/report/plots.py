@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.report.comparison import Results, Student, distilled_students, hard_student
-from pipeline.report.figure import far_apart, figure_in, legend_below, legend_lines, line_style, log_y, plain_text
+from pipeline.report.figure import HARD, far_apart, figure_in, legend_below, legend_lines, line_style, log_y, plain_text
 from pipeline.report.spread import Spread, spread
 from pipeline.report.table import Scores
 
@@ -145,7 +145,7 @@ def _draw_references(axes: Any, results: Results, measure: Measure, handles: dic
     if measure is _errors:
         references.append(("teacher", results["teacher"]["ensemble"], {"color": "#555555", "linestyle": (0, (1, 1))}))
     if hard is not None:
-        references.append(("hard labels", hard["scores"], {"color": "#000000", "linestyle": (0, (7, 3))}))
+        references.append(("hard labels", hard["scores"], HARD))
     for name, runs, style in references:
         found = _measured(runs, measure)
         if found is None:

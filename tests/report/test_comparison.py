@@ -57,7 +57,7 @@ def test_a_sweep_is_one_table_with_a_difference_for_each_setting(rng: np.random.
 
     text = comparison_text(found)
     assert "hard - distilled, for each of 6 settings of temperature, alpha" in text
-    assert "choose by validation loss" in text
+    assert "choose by errors or KL on the validation rows" in text
     behind = {label: errors(found, label).mean() - found["teacher"]["ensemble"][0]["errors"] for label in labels[1:]}
     assert f"from {min(behind.values()):+.1f} errors" in text
     assert f"to {max(behind.values()):+.1f} (" in text

@@ -20,7 +20,7 @@ from tests.stages import toy
 
 def report(folder: Path, rng: np.random.Generator, **changes: Any) -> str:
     """The card of a run that was never trained."""
-    for name in ("hard-seed0", "distilled-seed0"):
+    for name in ("hard-seed0", "distilled-T=10-seed0", "distilled-T=2.5-seed0"):
         (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / name / "weights.safetensors").touch()
         lines = [json.dumps(line) for line in made_up.log(rng, epochs=3)]
@@ -35,6 +35,7 @@ def test_a_run_gets_its_pictures_and_its_card(store: Path, rng: np.random.Genera
     assert sorted(path.name for path in Path("run").iterdir() if path.is_file()) == ["README.md", "curves.png"]
     assert "![curves.png](curves.png)" in card
     assert "sweep.png" not in card
+    assert "`distilled-T=2.5-seed0`, `distilled-T=10-seed0`, `hard-seed0`" in card
     for split in ("train", "test"):
         assert open_store(store, split=split).digest in card
     assert yaml.safe_load(card.split("---")[1])["tags"] == ["knowledge-distillation", "soft-labels"]
