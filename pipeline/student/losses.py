@@ -79,8 +79,7 @@ def distillation_loss(
         labels: (B,) int64 hard labels, -1 for none.
         temperature: T > 0 of the soft term; the hard term is taken at T = 1.
         hard_weight, soft_weight: finite, >= 0; a term of weight 0 is not computed.
-        loss: a name of `LOSSES`.
-        loss_args: arguments of that loss where they are not the defaults.
+        loss, loss_args: a name of `LOSSES`, and its arguments where they are not the defaults.
         logit_standardization: the soft term sees standardised logits of student and members, the hard term does not.
         mean: how members are averaged, see `pipeline.labels.ensemble`; `logit_mse` always takes the mean logits.
         positions, labelled: how many positions, and how many with a label, the whole batch has; those of this call by
@@ -94,8 +93,8 @@ def distillation_loss(
         ConfigError: an impossible temperature, weight or argument, an unknown name, or no soft labels where they are needed.
         ClassMismatch: student and soft labels differ in rows or classes.
         LabelError: a label outside -1 .. C - 1, or a row without one where the loss needs it.
-        LogitsError: a loss that is undefined because one side alone is -inf; see the term.
-        MeanUnavailable: reduced labels that cannot give the mean, or no standardised members.
+        LogitsError: a loss that is undefined because one side alone is -inf, see the term.
+        MeanUnavailable: reduced labels cannot give the mean, or standardised members.
     """
     _check_weights(hard_weight, soft_weight)
     terms = []
@@ -115,9 +114,9 @@ def distillation_loss(
             mean=mean,
         )
         terms.append(summed * (soft_weight / max(count, 1)))
-    if not terms:
-        return student.new_zeros((), dtype=torch.float32)
-    return terms[0] if len(terms) == 1 else terms[0] + terms[1]
+    if len(terms) == 2:
+        return terms[0] + terms[1]
+    return terms[0] if terms else student.new_zeros((), dtype=torch.float32)
 
 
 def hard_sum(student: Tensor, labels: Tensor) -> Tensor:
