@@ -99,22 +99,24 @@ def statements(results: Results) -> list[str]:
 
 def _statements_of_sweep(results: Results) -> list[str]:
     distilled, hard = distilled_students(results), hard_student(results)
-    swept = ", ".join(results.get("swept", ())) or "settings"
+    swept = ", ".join(results.get("swept", ()))
+    each = f"each of {len(distilled)} settings of {swept}" if swept else f"each of {len(distilled)} distilled students"
     lines = []
     if hard and any(_have_errors(hard, student) for student in distilled):
         seeds = len(results["seeds"])
         paired = (
             f"mean and standard error (SE) over {seeds} seeds, paired" if seeds > 1 else "one seed: no standard error"
         )
-        lines.append(f"hard - distilled, for each of {len(distilled)} settings of {swept}: {paired}")
+        lines.append(f"hard - distilled, for {each}: {paired}")
     behind = [(found.mean, student["label"]) for student in distilled if (found := _behind(results, student))]
     if behind:
         (least, nearest), (most, farthest) = min(behind), max(behind)
         lines.append(f"distilled - its teacher: from {least:+.1f} errors ({nearest}) to {most:+.1f} ({farthest})")
-    lines.append(
-        f"the best of {len(distilled)} settings on this split is chosen with the rows that judge it: choose by errors or KL on "
-        "the validation rows (metrics.jsonl; losses of different settings do not compare)"
-    )
+    if swept:
+        lines.append(
+            f"the best of {len(distilled)} settings on this split is chosen with the rows that judge it: choose by errors or "
+            "KL on the validation rows (metrics.jsonl; losses of different settings do not compare)"
+        )
     return lines
 
 
@@ -142,7 +144,7 @@ def _own_kl(student: Student) -> str:
 def _ahead(results: Results, student: Student) -> str:
     """How many errors fewer than the hard student's, and the standard error: "+12.3 (1.9)"."""
     hard = hard_student(results)
-    if hard is None or student is hard or not _have_errors(hard, student):
+    if hard is None or student["kind"] != "distilled" or not _have_errors(hard, student):
         return ""
     found = paired_difference(_errors(hard), _errors(student))
     error = "" if found.standard_error is None else f" ({found.standard_error:.1f})"

@@ -65,6 +65,18 @@ def test_a_sweep_is_one_table_with_a_difference_for_each_setting(rng: np.random.
     assert "ECE" in comparison_markdown(found, title="a sweep")
 
 
+def test_students_that_were_changed_afterwards_are_compared_with_the_hard_one(rng: np.random.Generator) -> None:
+    found = made_up.results(rng)
+    changed = [student | {"label": f"{student['label']}, corrected"} for student in made_up.results(rng)["students"]]
+    found["students"] += changed
+    lines, text = cells(found), comparison_text(found)
+    difference = errors(found, "hard") - errors(found, "distilled, corrected")
+    assert lines["distilled, corrected"]["hard - distilled (SE)"].startswith(f"{difference.mean():+.1f} (")
+    assert lines["hard, corrected"]["hard - distilled (SE)"] == ""
+    assert "for each of 2 distilled students" in text
+    assert "the best of" not in text
+
+
 @pytest.mark.parametrize("change", [{"hard": False}, {"labels": False}, {"seeds": 1}, {"members": 1}])
 @pytest.mark.parametrize("swept", [{}, {"temperature": [1.0, 8.0]}], ids=["one", "sweep"])
 def test_what_was_not_measured_is_left_out(rng: np.random.Generator, change: Any, swept: Any) -> None:
