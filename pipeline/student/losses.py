@@ -102,7 +102,6 @@ def distillation_loss(
         count = int((labels >= 0).sum()) if labelled is None else labelled
         terms.append(hard_sum(student, labels) * (hard_weight / max(count, 1)))
     if soft_weight > 0:
-        count = len(student) if positions is None else positions
         summed = soft_sum(
             student,
             soft,
@@ -113,7 +112,7 @@ def distillation_loss(
             logit_standardization=logit_standardization,
             mean=mean,
         )
-        terms.append(summed * (soft_weight / max(count, 1)))
+        terms.append(summed * (soft_weight / max(len(student) if positions is None else positions, 1)))
     if len(terms) == 2:
         return terms[0] + terms[1]
     return terms[0] if terms else student.new_zeros((), dtype=torch.float32)
