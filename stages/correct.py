@@ -1,11 +1,13 @@
-"""Correct the students of a run for other shares of the classes than those of their transfer set. Nothing is trained.
+"""Correct the students of a run for other shares of the classes than those of their transfer set. Nothing is trained, and no
+label is looked at.
 
-A student whose transfer set had no threes holds threes for rare. To each class's logit is added the log of its share where
-the student will be used over its share in the transfer set, which is the teacher's mean probability over the training rows:
-no label is looked at, and no row of the place of use is needed. The corrected students stand in RUN/corrected, which can be
+A student whose transfer set had no threes holds threes for rare. A constant is added to its logits: with --rows=SPLIT, one
+number for all classes that are rare in the transfer set, such that they get their share of the (unlabelled) rows of that
+split; without, for every class the log of its share where the student will be used over its share in the transfer set, which
+is the teacher's mean probability over the training rows. The corrected students stand in RUN/corrected, which can be
 evaluated and exported like the run.
 
-softlabels correct runs/mnist-xxxxxxxx                            all classes alike
+softlabels correct runs/mnist-xxxxxxxx --rows=train            all classes alike, matched on all rows of the train split
 softlabels correct runs/mnist-xxxxxxxx --class_prior=0.5,0.3,0.2
 """
 
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,16 +25,17 @@ from torch import Tensor, nn
 from pipeline.errors import ConfigError
 from pipeline.models import ModelConfig, build_model, save_weights, weights_digest
 from pipeline.models.biased import Biased
+from pipeline.models.device import resolve_device
 from pipeline.report.comparison import comparison_text
 from pipeline.stream.join import Missing
-from pipeline.student.prior import class_shares, prior_bias
+from pipeline.student.prior import class_shares, matched_bias, predictions, ratio_bias, target_shares
 from pipeline.student.trainer import WEIGHTS
 from pipeline.transfer import TransferSetConfig
 from stages.judge import Judged, digests, judge
 from stages.recipe import parse, plain
 from stages.run import command, program
 from stages.run_folder import RunFolder
-from stages.splits import open_splits, training_batches
+from stages.splits import Split, all_batches, open_splits, training_batches
 from stages.student_folder import facts_of
 from stages.sweep import HARD, StudentTraining, Variant
 
@@ -52,6 +55,7 @@ class Correct:
     run: str = ""  # a finished run
     store: str = "stores/digits"  # the store that the run was trained on; a finished run knows it
     missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
+    rows: str | None = None  # a split of the store whose rows are as those where the students will be used
     class_prior: str = "uniform"  # shares of the classes where the students will be used: uniform, or as 0.5,0.3,0.2
 
 
@@ -65,16 +69,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse([*facts_of(Path(run)), *words], Correct, stage="correct", doc=__doc__, positional=("run",))
     splits = open_splits(args.store, args.transfer_set, missing=args.missing)
     shares = class_shares(training_batches(splits, args.training)[0], mean=args.training.mean)
-    bias = prior_bias(_prior(args.class_prior), shares)
-    print(_table(shares, bias, splits["train"].store.class_names))
+    find = _bias(args, splits, shares)
     folder = Path(args.run) / FOLDER
     variants = _variants(args)
-    judged = [pair for variant in variants for pair in _correct(args, variant, bias)]
+    judged = [pair for variant in variants for pair in _correct(args, variant, find)]
+    print(_table(shares, judged[-1].models[0], splits["train"].store.class_names))
     digest = {
         f"{group.label} {seed}": weights_digest(model) for group in judged for seed, model in _by_seed(args, group)
     }
     opened = RunFolder.open(str(folder), name=args.name, identity={"weights": digest, "stores": digests(splits)})
-    opened.keep_recipe(_recipe(args, bias))
+    opened.keep_recipe(_recipe(args, len(shares)))
     for variant, corrected in zip(variants, judged[1::2], strict=True):
         for seed, model in _by_seed(args, corrected):
             save_weights(model, folder / variant.folder(seed) / WEIGHTS)
@@ -99,13 +103,28 @@ def _weights(args: Correct, variant: Variant, seed: int) -> Path:
     return Path(args.run) / variant.folder(seed) / WEIGHTS
 
 
-def _correct(args: Correct, variant: Variant, bias: Tensor) -> list[Judged]:
+def _bias(args: Correct, splits: Mapping[str, Split], shares: Tensor) -> Callable[[nn.Module], Tensor]:
+    """What gives the bias (C,) of a student."""
+    target = target_shares(_prior(args.class_prior), len(shares))
+    if args.rows is None:
+        bias = ratio_bias(target, shares)
+        return lambda model: bias
+    if args.rows not in splits:
+        raise ConfigError(f"the store has no split {args.rows!r}", remedy=f"its splits are {', '.join(splits)}")
+    batches = all_batches(splits[args.rows], args.training.batch_size)
+    device = resolve_device(args.training.device)
+    return lambda model: matched_bias(target, shares, predictions(model, batches, device))
+
+
+def _correct(args: Correct, variant: Variant, find: Callable[[nn.Module], Tensor]) -> list[Judged]:
     """The students of a variant as they were, and corrected."""
     plain_models, corrected = [], []
     for seed in args.training.seeds:
         model = build_model(dataclasses.replace(args.student, weights=str(_weights(args, variant, seed))))
-        biased = build_model(_biased(args.student, bias))
+        bias = find(model)
+        biased = build_model(_biased(args.student, len(bias)))
         assert isinstance(biased, Biased)
+        biased.bias.copy_(bias)
         biased.model.load_state_dict(model.state_dict())
         plain_models.append(model)
         corrected.append(biased)
@@ -121,17 +140,16 @@ def _by_seed(args: Correct, group: Judged) -> list[tuple[int, nn.Module]]:
     return list(zip(args.training.seeds, group.models, strict=True))
 
 
-def _biased(student: ModelConfig, bias: Tensor) -> ModelConfig:
+def _biased(student: ModelConfig, classes: int) -> ModelConfig:
     path = f"{Biased.__module__}.{Biased.__qualname__}"
-    numbers = [round(value, 6) for value in bias.tolist()]
-    return ModelConfig(path, {"model": student.class_path, "model_args": student.init_args, "bias": numbers})
+    return ModelConfig(path, {"model": student.class_path, "model_args": student.init_args, "classes": classes})
 
 
-def _recipe(args: Correct, bias: Tensor) -> dict[str, Any]:
+def _recipe(args: Correct, classes: int) -> dict[str, Any]:
     """The run's recipe with the corrected student."""
     names = ("name", "transfer_set", "teacher", "labels", "training")
     sections = {name: plain(getattr(args, name)) for name in names}
-    found = sections | {"student": plain(_biased(args.student, bias))}
+    found = sections | {"student": plain(_biased(args.student, classes))}
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -145,8 +163,9 @@ def _prior(given: str) -> str | list[float]:
         raise ConfigError(f"class_prior is {given!r}", remedy="give uniform, or numbers such as 0.5,0.3,0.2") from None
 
 
-def _table(shares: Tensor, bias: Tensor, names: Sequence[str] | None) -> str:
-    """Each class with its share in the transfer set and what its logit gets."""
+def _table(shares: Tensor, model: nn.Module, names: Sequence[str] | None) -> str:
+    """Each class with its share in the transfer set and what its logit got in one corrected student."""
+    bias = model.get_buffer("bias")
     lines = [f"{'class':<20}{'share in transfer set':>24}{'added to its logit':>22}"]
     for number, (share, added) in enumerate(zip(shares.tolist(), bias.tolist(), strict=True)):
         name = " ".join(names[number].split())[:18] if names else str(number)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,14 +17,14 @@ class Biased(nn.Module):
     Args:
         model: the model's class, by its dotted path.
         model_args: what the class is built with.
-        bias: one number a class; kept with the weights.
+        classes: C. The bias, one number a class, is kept with the weights, and 0 before they are loaded.
     """
 
-    def __init__(self, model: str, model_args: Mapping[str, Any], bias: Sequence[float]) -> None:
+    def __init__(self, model: str, model_args: Mapping[str, Any], classes: int) -> None:
         super().__init__()
         self.model = build_model(ModelConfig(model, dict(model_args)))
         self.bias: Tensor
-        self.register_buffer("bias", torch.tensor(bias, dtype=torch.float32))
+        self.register_buffer("bias", torch.zeros(classes))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (B, C) of a batch."""

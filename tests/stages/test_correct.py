@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from pipeline.store import open_store
@@ -27,7 +28,7 @@ def results(folder: str) -> dict[str, Any]:
 
 
 def test_a_class_that_was_left_out_is_found_again(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("--only_classes=0,1,2,3", "--seeds=0,1", "--epochs=20") == 0
+    assert run("--only_classes=0,1,2,3", "--seeds=0,1", "--epochs=20", "--validation=0") == 0
     assert correct.main(["out"]) == 0
     said = capsys.readouterr().out
     assert "share in transfer set" in said
@@ -52,6 +53,15 @@ def test_a_class_that_was_left_out_is_found_again(store: Path, capsys: pytest.Ca
     )  # validation rows are not among the rows
 
 
+def test_matched_on_unlabelled_rows(store: Path) -> None:
+    assert run("--only_classes=0,1,2,3", "--alpha=0.1", "--seeds=0", "--epochs=20", "--baseline=false") == 0
+    found = Path("out") / "corrected"
+    assert correct.main(["out", "--rows=train", "--class_prior=1,1,1,1,4"]) == 0
+    bias = load_file(found / "distilled-seed0" / "weights.safetensors")["bias"]
+    assert torch.count_nonzero(bias[:4]) == 0
+    assert bias[4] > 0
+
+
 def test_the_corrected_students_are_evaluated_and_found_again(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--only_classes=0,1,2,3", "--seeds=0", "--epochs=2", "--baseline=false") == 0
     assert correct.main(["out", "--class_prior=1,1,1,1,2"]) == 0
@@ -73,6 +83,8 @@ def test_the_corrected_students_are_evaluated_and_found_again(store: Path, capsy
     [
         (["nowhere"], "ConfigError: nowhere is no run"),
         (["out", "--class_prior=much"], "ConfigError: class_prior is 'much'; give uniform"),
+        (["out", "--rows=elsewhere"], "ConfigError: the store has no split 'elsewhere'; its splits are test, train"),
+        (["out", "--rows=test"], "0 of 5 classes have less than 0.1 of their share in the transfer set"),
         (["out", "--class_prior=0.5,0.5"], "ConfigError: class_prior has 2 numbers"),
     ],
 )

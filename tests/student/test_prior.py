@@ -11,7 +11,7 @@ from pipeline.errors import ConfigError
 from pipeline.models import build_model
 from pipeline.models.biased import Biased
 from pipeline.models.build import ModelConfig
-from pipeline.student.prior import class_shares, prior_bias
+from pipeline.student.prior import class_shares, matched_bias, ratio_bias, target_shares
 from tests.student.runs import MemoryBatches, examples
 
 
@@ -27,7 +27,7 @@ def test_bayes_rule_in_a_world_of_discrete_inputs(rng: np.random.Generator) -> N
     p_here, inputs_here = posterior(here)
     shares = torch.tensor(p_here.T @ inputs_here)  # mean posterior over the inputs
     np.testing.assert_allclose(shares, here, atol=1e-12)
-    corrected = torch.softmax(torch.tensor(np.log(p_here)) + prior_bias(list(there), shares), dim=-1)
+    corrected = torch.softmax(torch.tensor(np.log(p_here)) + ratio_bias(target_shares(list(there), 6), shares), dim=-1)
     np.testing.assert_allclose(corrected, posterior(there)[0], atol=1e-9)
 
 
@@ -39,7 +39,9 @@ def test_shares_are_the_mean_of_the_teachers_probabilities(rng: np.random.Genera
     for size in (7, 150):
         found = class_shares(MemoryBatches(data, size, seed=None), mean="arithmetic")
         np.testing.assert_allclose(found, p.mean((0, 1)), atol=1e-6)
-    assert torch.allclose(prior_bias("uniform", found).exp() * found, torch.full((5,), 0.2, dtype=torch.float64))
+    assert torch.allclose(
+        ratio_bias(target_shares("uniform", 5), found).exp() * found, torch.full((5,), 0.2, dtype=torch.float64)
+    )
 
 
 @pytest.mark.parametrize(
@@ -54,15 +56,34 @@ def test_shares_are_the_mean_of_the_teachers_probabilities(rng: np.random.Genera
 )
 def test_what_cannot_be_corrected_is_refused(target: list[float] | str, shares: list[float], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        prior_bias(target, torch.tensor(shares, dtype=torch.float64))
+        ratio_bias(target_shares(target, len(shares)), torch.tensor(shares, dtype=torch.float64))
 
 
 def test_a_biased_model_adds_its_bias_and_keeps_it_with_its_weights() -> None:
-    given = {"model": "torch.nn.Linear", "model_args": {"in_features": 3, "out_features": 2}, "bias": [1.0, -2.0]}
+    given = {"model": "torch.nn.Linear", "model_args": {"in_features": 3, "out_features": 2}, "classes": 2}
     config = ModelConfig("pipeline.models.biased.Biased", given)
     model = build_model(config)
     assert isinstance(model, Biased)
     x = torch.randn(4, 3)
+    torch.testing.assert_close(model(x), model.model(x))
+    model.bias.copy_(torch.tensor([1.0, -2.0]))
     assert isinstance(model.model, nn.Linear)
     torch.testing.assert_close(model(x), model.model(x) + torch.tensor([1.0, -2.0]))
     assert set(model.state_dict()) == {"bias", "model.weight", "model.bias"}
+
+
+def test_a_matched_bias_gives_the_rare_classes_their_share(rng: np.random.Generator) -> None:
+    logits = torch.tensor(rng.normal(0, 6, size=(500, 5)))
+    target = target_shares([1, 1, 2, 3, 3], 5)
+    shares = torch.tensor([0.001, 0.3, 0.002, 0.3, 0.397], dtype=torch.float64)
+    bias = matched_bias(target, shares, logits)
+    assert bias[1] == bias[3] == bias[4] == 0
+    assert bias[0] == bias[2] != 0
+    p = torch.softmax(logits + bias, dim=-1).mean(0)
+    assert p[[0, 2]].sum().item() == pytest.approx(0.3, abs=1e-9)
+
+
+@pytest.mark.parametrize("shares", [[0.2, 0.8], [0.5, 0.5], [0.01, 0.01]])
+def test_without_a_rare_class_there_is_nothing_to_match(shares: list[float]) -> None:
+    with pytest.raises(ConfigError, match="leave --rows out"):
+        matched_bias(target_shares("uniform", 2), torch.tensor(shares, dtype=torch.float64), torch.zeros(3, 2))
