@@ -18,8 +18,8 @@ EPSILON = 1e-7  # added to the standard deviation, as in the authors' code
 def standardise(logits: Tensor) -> Tensor:
     """(z - mean z) / (std z + 1e-7) over the last axis of (..., C) logits, in float32.
 
-    The standard deviation divides by the number of classes, as in the paper (section 3.4, algorithm 2). The authors' code
-    divides by one less; that is the same as our T times sqrt(C / (C - 1)).
+    The standard deviation divides by the number of classes, so that a row's own deviation becomes 1. The authors' code
+    divides by one less: to have their distributions at T, use T * sqrt(C / (C - 1)) here.
 
     Classes that are -inf stay -inf and count neither in the mean nor in the deviation. A row whose logits are all alike has
     no shape: it gives 0 and passes no gradient, where the formula's gradient would be 1e7.

@@ -27,7 +27,7 @@ def dkd(
     alpha: float = 1.0,
     beta: float = 8.0,
 ) -> Tensor:
-    """T^2 * (alpha TCKD + beta NCKD) (Zhao et al. 2022, arXiv 2203.08679, equation 7).
+    """T^2 * (alpha TCKD + beta NCKD) (Zhao et al. 2022, arXiv 2203.08679).
 
     0 when student and teacher agree. `forward_kl` is alpha = 1 and, in place of beta, 1 - p_t of each row. The authors' code
     computes p^ by subtracting 1000 from z_t / T and 1 - p_t by summing probabilities, which is the same until they round to 0;

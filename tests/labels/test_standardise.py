@@ -19,7 +19,7 @@ def test_rows_have_mean_0_and_deviation_1_and_keep_their_order(rng: np.random.Ge
     got = standardise(torch.tensor(z)).double().numpy()
     np.testing.assert_allclose(got, (z - z.mean(-1, keepdims=True)) / z.std(-1, keepdims=True), atol=1e-5)
     assert (got.argsort(-1) == z.argsort(-1)).all()
-    assert np.abs(got).max() <= np.sqrt(8) + 1e-5  # the bound that the paper proves
+    assert np.abs(got).max() <= np.sqrt(8) + 1e-5  # sqrt(C - 1), one class against all others
 
 
 def test_it_is_torchs_layer_norm_in_value_and_gradient(rng: np.random.Generator) -> None:
