@@ -2,6 +2,7 @@
 
 softlabels export runs/digits-xxxxxxxx/distilled-seed0       student.onnx and student.pt2 into that folder
 softlabels export runs/digits-xxxxxxxx --formats=onnx           the run's only distilled student
+softlabels export runs/ag_news-xxxxxxxx/distilled-seed0 --formats=hf    a folder for from_pretrained
 softlabels export weights.safetensors --config=mine.yaml --store=stores/mine --out=shipped
 """
 
@@ -15,20 +16,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
 from pipeline.models import ModelConfig, build_model
 from pipeline.models.weights import weights_digest
+from pipeline.objects import ObjectSpec
 from pipeline.store import store_splits
 from pipeline.stream.join import Missing
-from pipeline.student.export import FILES, SIZES, Exported, export_student
+from pipeline.student.export import FILES, SIZES, Exported, compared, export_student
 from pipeline.transfer import TransferSetConfig
 from stages.recipe import parse
 from stages.run import command
 from stages.splits import Split, all_batches, open_splits
 from stages.student_folder import only_student, with_facts_of_run, with_weights
 from stages.train_student import check_classes
+
+HF = "hf"  # a folder rather than a file
 
 
 @dataclass(frozen=True)
@@ -41,13 +45,13 @@ class Export:
     store: str = "stores/digits"  # where the rows to check with come from; a finished run's student brings its own
     split: str | None = None  # which split of it; by default test, else validation, else the first
     missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
-    formats: tuple[str, ...] = tuple(FILES)  # which files to write
+    formats: tuple[str, ...] = tuple(FILES)  # what to write: onnx, torch, hf (of Hugging Face models)
     rows: int = 512  # how many of its rows to check with
     out: str | None = None  # the folder for the files; by default the student's own
 
     def __post_init__(self) -> None:
-        if not self.formats or not set(self.formats) <= set(FILES) or len(set(self.formats)) < len(self.formats):
-            raise ConfigError(f"formats are {', '.join(self.formats)}", remedy="give onnx, torch or onnx,torch")
+        if not self.formats or not set(self.formats) <= {*FILES, HF} or len(set(self.formats)) < len(self.formats):
+            raise ConfigError(f"formats are {', '.join(self.formats)}", remedy="give onnx, torch, hf, or some of them")
         if self.rows < 1:
             raise ConfigError(f"rows is {self.rows}", remedy="give a whole number >= 1")
 
@@ -67,11 +71,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = next(iter(all_batches(split, args.rows).epoch(0))).inputs
     folder = Path(args.out) if args.out else Path(str(student.weights)).parent
     facts = _facts(student, split, rows) | {"softlabels.weights": weights_digest(model)}
-    exported = export_student(model, rows, folder, formats=args.formats, facts=facts)
+    files = [form for form in args.formats if form != HF]
+    exported = export_student(model, rows, folder, formats=files, facts=facts) if files else []
     for found in exported:
         print(_line(found, name))
-    print(f"exported: {folder}; try next: {_try_next(exported[0], rows)}")
+    if HF in args.formats:
+        prepare = None if args.transfer_set is None else args.transfer_set.prepare
+        print(_line(_hugging_face(model, rows, folder / HF, split.store.class_names, prepare), name))
+    again = (
+        _try_next(exported[0], rows) if exported else f"transformers' from_pretrained({json.dumps(str(folder / HF))})"
+    )
+    print(f"exported: {folder}; try next: {again}")
     return 0
+
+
+def _hugging_face(
+    model: nn.Module, rows: Tensor, folder: Path, names: Sequence[str] | None, prepare: ObjectSpec | None
+) -> Exported:
+    """The folder that transformers opens, written and compared as `from_pretrained` gives it back."""
+    from pipeline.models.hf_folder import save_hf  # the extra [hf]
+
+    model.eval().requires_grad_(False)
+    save_hf(model, folder, class_names=names, prepare=prepare)
+    again = build_model(ModelConfig(f"{type(model).__module__}.{type(model).__qualname__}", {"model": str(folder)}))
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    return compared(HF, folder, size, again.eval(), model, rows)
 
 
 def _student_word(word: str) -> str:

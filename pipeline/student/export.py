@@ -42,8 +42,8 @@ class Exported:
     """One file that was written.
 
     Attributes:
-        form: onnx or torch.
-        path: the file.
+        form: onnx, torch or hf.
+        path: the file, or folder.
         bytes: its size.
         opset: of ONNX; None for torch.
         rows: rows of inputs that it was checked on.
@@ -98,6 +98,17 @@ def export_student(
         write_atomically(path, data)
         found.append(Exported(form, path, len(data), opset, len(rows), difference, agreement))
     return found
+
+
+def compared(form: str, path: Path, size: int, again: nn.Module, model: nn.Module, rows: Tensor) -> Exported:
+    """What was written elsewhere than here, after comparing the model that it gives back with the student.
+
+    Raises:
+        ExportError: they answer differently.
+    """
+    with torch.no_grad():
+        difference, agreement = _compare(form, _in_batches(again, rows), _in_batches(model, rows))
+    return Exported(form, path, size, None, len(rows), difference, agreement)
 
 
 def _trace(model: nn.Module, rows: Tensor) -> Any:

@@ -10,18 +10,21 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
+import torch
 import transformers
 import yaml
 
 from pipeline.models import ModelConfig, build_model
 from pipeline.store import open_store
 from pipeline.teacher.config import TeacherConfig
-from stages import teacher_logits, train_student, train_teacher
+from pipeline.transfer import TransferSetConfig, load_transfer_set
+from stages import export, teacher_logits, train_student, train_teacher
 from stages.recipe import load
 from stages.run import should_stop
 from stages.schema import typed
 from stages.sweep import StudentTraining
 from tests.models.hf_samples import BERT, CLASSES, DISTILBERT, NAMES, checkpoint, sentences
+from tests.stages import toy
 
 TEXT = "pipeline.models.hf.SequenceClassifier"
 OPTIMIZER = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 3e-3}}
@@ -155,3 +158,36 @@ def test_the_news_recipe_has_a_student_of_at_most_a_fifth() -> None:
 
 def parameters(model: ModelConfig) -> int:
     return sum(tensor.numel() for tensor in build_model(model).parameters())
+
+
+def test_a_student_is_handed_on_as_a_folder_of_transformers(
+    recipe: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train_teacher.main(["--config=recipe.yaml"]) == 0
+    assert teacher_logits.main(["--config=recipe.yaml", "store"]) == 0
+    words = ["--config=recipe.yaml", "store", "--out=run", "--baseline=false", "--epochs=1"]
+    assert train_student.main(words) == 0
+    capsys.readouterr()
+    assert export.main(["run", "--formats=hf"]) == 0
+    folder = Path("run/distilled-seed0/hf")
+    assert f"{folder}: " in capsys.readouterr().out
+
+    texts = [row["text"] for row in datasets.Dataset.from_parquet("things/test.parquet").select(range(9))]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    plain = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    assert list(plain.config.id2label.values()) == list(NAMES)
+    tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
+    student = build_model(
+        typed(ModelConfig, recipe["student"] | {"weights": str(folder.parent / "weights.safetensors")}, where="")
+    )
+    rows = load_transfer_set(typed(TransferSetConfig, recipe["transfer_set"], where=""), "test")
+    with torch.no_grad():
+        expected = student.eval()(torch.from_numpy(np.array(rows.inputs[:9])))
+        torch.testing.assert_close(plain(**tokens).logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_no_model_of_transformers_is_refused_as_such(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toy.write_recipe(Path("toy.yaml"))
+    assert train_student.main(["--config=toy.yaml", "--store=store", "--out=run", "--epochs=1", "--seeds=0"]) == 0
+    assert export.main(["run", "--formats=hf"]) == 2
+    assert "is no Hugging Face model" in capsys.readouterr().err
