@@ -6,12 +6,13 @@ import copy
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class WeightAverage:
     """average <- d * average + (1 - d) * weights after every step, with d = min(decay, (1 + n) / (10 + n)) after n steps,
-    so that the first weights are soon forgotten. Floating buffers (batch statistics) are averaged too, others are copied.
+    so that the first weights are soon forgotten. Floating buffers (batch statistics) are averaged too, others, and those that
+    hold an infinity, are copied. Tied tensors move once.
 
     Args:
         model: the average begins as a copy of it.
@@ -21,18 +22,21 @@ class WeightAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model = copy.deepcopy(model).requires_grad_(False)
         self._decay, self._steps = decay, 0
+        distinct = {id(tensor): name for name, tensor in self.model.state_dict(keep_vars=True).items()}
+        self._names = tuple(distinct.values())
+        self._averaged = frozenset(name for name, tensor in self.model.state_dict().items() if _is_averaged(tensor))
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take in the weights after a step."""
         decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
         self._steps += 1
-        pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
-        floating = [(mine, new) for mine, new in pairs if mine.is_floating_point()]
-        torch._foreach_lerp_([mine for mine, _ in floating], [new for _, new in floating], 1 - decay)
-        for mine, new in pairs:
-            if not mine.is_floating_point():
-                mine.copy_(new)
+        mine, new = self.model.state_dict(), model.state_dict()
+        averaged = [name for name in self._names if name in self._averaged]
+        torch._foreach_lerp_([mine[name] for name in averaged], [new[name] for name in averaged], 1 - decay)
+        for name in self._names:
+            if name not in self._averaged:
+                mine[name].copy_(new[name])
 
     def state(self) -> dict[str, Any]:
         """As plain values and tensors."""
@@ -42,3 +46,8 @@ class WeightAverage:
         """Go back to where `state` was taken."""
         self.model.load_state_dict(state["model"])
         self._steps = state["steps"]
+
+
+def _is_averaged(tensor: Tensor) -> bool:
+    """Whether a tensor is averaged and not copied; inf - inf would make NaN of a mask that says -inf."""
+    return tensor.is_floating_point() and not bool(torch.isinf(tensor).any())

@@ -150,6 +150,30 @@ def test_the_moving_average_is_the_one_of_its_formula(rng: np.random.Generator) 
     assert average.model[1].num_batches_tracked == 30  # type: ignore[union-attr]
 
 
+class Tied(nn.Module):
+    """Two layers with one weight, and a mask that makes a class impossible."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.second.weight = self.first.weight
+        self.mask: torch.Tensor
+        self.register_buffer("mask", torch.tensor([0.0, 0.0, -torch.inf]))
+
+
+def test_the_moving_average_moves_tied_weights_once_and_leaves_masks_alone() -> None:
+    model = Tied()
+    before = model.first.weight.detach().clone()
+    average = WeightAverage(model, decay=0.9)
+    with torch.no_grad():
+        model.first.weight += 1
+    average.update(model)
+    assert isinstance(average.model, Tied)
+    assert average.model.second.weight is average.model.first.weight
+    torch.testing.assert_close(average.model.first.weight, before + 0.9)  # the first step's decay is 1 / 10
+    assert torch.equal(average.model.mask, model.mask)
+
+
 def test_the_moving_average_is_what_is_judged_and_kept(tmp_path: Path) -> None:
     plain, averaged = net(), net()
     run(tmp_path / "plain", model=plain, validation=None)
