@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from pipeline.models.device import resolve_device
-from pipeline.student.metrics import evaluate_student, evaluate_teacher
+from pipeline.student.metrics import Scores, evaluate_student, evaluate_teacher
 from stages.splits import Split, held_out_batches
 from stages.sweep import StudentTraining
 
@@ -24,6 +24,7 @@ class Judged:
         settings: what the results say of them.
         temperature: T that they were trained at, at the end.
         models: one a seed.
+        validation: the scores of each on the validation rows, where there were any.
     """
 
     label: str
@@ -31,6 +32,7 @@ class Judged:
     settings: dict[str, Any]
     temperature: float
     models: Sequence[nn.Module]
+    validation: Sequence[Scores] = ()
 
 
 def judge(training: StudentTraining, splits: Mapping[str, Split], students: Sequence[Judged]) -> dict[str, Any]:
@@ -53,6 +55,7 @@ def judge(training: StudentTraining, splits: Mapping[str, Split], students: Sequ
                 "label": student.label,
                 "kind": student.kind,
                 "settings": student.settings,
+                "validation": [scores for scores in student.validation if scores],
                 "scores": [
                     evaluate_student(model.to(device), batches, temperatures=temperatures, mean=mean, device=device)
                     for model in student.models

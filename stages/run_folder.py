@@ -36,6 +36,11 @@ class RunFolder:
         file = path / RESULTS
         self.results: dict[str, Any] | None = json.loads(file.read_text()) if file.exists() else None
 
+    @staticmethod
+    def place(out: str | None, *, name: str, identity: Mapping[str, Any]) -> Path:
+        """Where `open` begins or finds the run; nothing is touched."""
+        return Path(out or f"runs/{name}-{blake3(_text(identity).encode()).hexdigest(length=4)}")
+
     @classmethod
     def open(cls, out: str | None, *, name: str, identity: Mapping[str, Any]) -> RunFolder:
         """Begin a run in `out`, or go on with it.
@@ -47,8 +52,7 @@ class RunFolder:
         Raises:
             RunExists: `out` holds another run, naming the fields that differ, or something else.
         """
-        text = json.dumps(identity, indent=1, sort_keys=True)
-        path = Path(out or f"runs/{name}-{blake3(text.encode()).hexdigest(length=4)}")
+        text, path = _text(identity), cls.place(out, name=name, identity=identity)
         remedy = "give another --out, or leave it out: other settings then go to a folder of their own"
         if path.exists() and not path.is_dir():
             raise RunExists(f"{path} is a file, not a run folder", remedy=remedy)
@@ -74,3 +78,7 @@ class RunFolder:
         self.results = {"store": store, **cast(dict[str, Any], finite(results))}
         write_atomically(self.path / PAGE, comparison_markdown(self.results, title=self.path.name).encode())
         write_atomically(self.path / RESULTS, json.dumps(self.results, indent=1, allow_nan=False).encode())
+
+
+def _text(identity: Mapping[str, Any]) -> str:
+    return json.dumps(identity, indent=1, sort_keys=True)

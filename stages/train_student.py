@@ -27,6 +27,7 @@ from pipeline.stream import Loader
 from pipeline.stream.join import Missing
 from pipeline.student.learner import Student
 from pipeline.student.losses import require_loss
+from pipeline.student.metrics import Scores
 from pipeline.student.split import labelled_rows
 from pipeline.student.trainer import Trainer
 from pipeline.transfer import TransferSetConfig
@@ -66,13 +67,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for split in splits.values():
         check_mean(args.training.mean, split.store.reduce)
     variants = _variants(args.training, splits)
-    trainer, students = _trainer(args, splits, variants, Path())  # what is wrong shows before a folder is theirs
-    folder = RunFolder.open(args.out, name=args.name, identity=_identity(args, splits))
+    identity = _identity(args, splits)
+    path = RunFolder.place(args.out, name=args.name, identity=identity)
+    trainer, students = _trainer(args, splits, variants, path)
+    folder = RunFolder.open(args.out, name=args.name, identity=identity)  # after what may be wrong with the settings
     folder.keep_recipe(_recipe(args))
     if folder.results is None:
-        trainer, students = _trainer(args, splits, variants, folder.path)
-        _train(trainer, students, args.training.epochs)
-        results = judge(args.training, splits, _judged(args.training, variants, students))
+        validation = _train(trainer, students, args.training.epochs)
+        results = judge(args.training, splits, _judged(args.training, variants, students, validation))
         write_report(
             folder.path,
             results | {"store": args.store},
@@ -150,26 +152,32 @@ def _require_loss(student: Student, splits: Mapping[str, Split], train: Loader, 
     without_label = np.asarray(rows.labels) < 0
     if student.labelled is not None:
         without_label |= ~student.labelled
+    judged = splits.get("validation", splits["train"]).rows  # where the validation rows stand, with every label they have
+    unjudged = 0 if validation is None else int((np.asarray(judged.labels)[validation.rows] < 0).sum())
     require_loss(
         config.loss,
         config.loss_args,
         logit_standardization=config.logit_standardization,
-        label_free_rows=int(without_label[train.rows].sum()),
+        label_free_rows=int(without_label[train.rows].sum()) + unjudged,
         micro_batch=config.micro_batch,
         reduce=splits["train"].store.reduce,
         classes=splits["train"].store.classes,
     )
 
 
-def _train(trainer: Trainer, students: Sequence[Student], epochs: int) -> None:
-    """Train all students to the end, saying how long it will take, and print what was kept of each."""
+def _train(trainer: Trainer, students: Sequence[Student], epochs: int) -> list[Scores]:
+    """Train all students to the end, saying how long it will take, and print what was kept of each: validation scores."""
     print(f"{len(students)} students side by side: {', '.join(student.name for student in students)}", flush=True)
-    for student, result in zip(students, trainer.run(should_stop, TimeLeft(epochs)), strict=True):
+    results = trainer.run(should_stop, TimeLeft(epochs))
+    for student, result in zip(students, results, strict=True):
         found = "" if result.best_validation is None else f", validation loss {result.best_validation:.4f}"
         print(f"  {student.name}: {result.steps} steps, epoch {result.best_epoch} of {epochs} kept{found}", flush=True)
+    return [result.scores for result in results]
 
 
-def _judged(training: StudentTraining, variants: Sequence[Variant], students: Sequence[Student]) -> list[Judged]:
+def _judged(
+    training: StudentTraining, variants: Sequence[Variant], students: Sequence[Student], validation: Sequence[Scores]
+) -> list[Judged]:
     """The trained students, those of a variant together."""
     seeds = len(training.seeds)
     return [
@@ -179,6 +187,7 @@ def _judged(training: StudentTraining, variants: Sequence[Variant], students: Se
             training.settings(variant),
             training.of(variant, 0).temperature_at(1.0),
             [student.model for student in students[number * seeds : (number + 1) * seeds]],
+            validation[number * seeds : (number + 1) * seeds],
         )
         for number, variant in enumerate(variants)
     ]

@@ -8,8 +8,9 @@ Made from the mapping that `results.json` holds, and from nothing else, so that 
                   {"label": "distilled, T=4", "kind": "distilled",
                    "settings": {"temperature": 4.0, "alpha": 0.9, "loss": "forward_kl"}, "scores": [scores, ..]}, ..]}
 
-Scores stand one a seed (one in all for a teacher judged once), with the names of `metrics.jsonl`. A sweep has several
-distilled students; `swept` names what differs between them. A temperature or alpha that follows a schedule is its text.
+Scores stand one a seed (one in all for a teacher judged once), with the names of `metrics.jsonl`; where there were validation
+rows, a student has `validation`, its scores on them. A sweep has several distilled students; `swept` names what differs
+between them. A temperature or alpha that follows a schedule is its text.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 from pipeline.report.markdown import escaped, one_line
 from pipeline.report.spread import Spread, paired_difference, spread
-from pipeline.report.table import Scores, Table, as_markdown, as_text, kl_cell, results_table
+from pipeline.report.table import Scores, Table, as_markdown, as_text, errors_cell, kl_cell, results_table
 
 Results = Mapping[str, Any]
 Student = Mapping[str, Any]
@@ -60,6 +61,9 @@ def comparison_table(results: Results) -> Table:
     before = [""] * (len(lines) - len(students))
     own = [_own_kl(student) for student in students]
     table = table.with_column("KL at own T", before + own, after="KL at T=1") if any(own) else table
+    held_out = [_validation_errors(student) for student in students]
+    if any(held_out):
+        table = table.with_column("validation errors", before + held_out, after="errors")
     ahead = [_ahead(results, student) for student in students]
     return table.with_column("hard - distilled (SE)", before + ahead, after="errors") if any(ahead) else table
 
@@ -114,8 +118,8 @@ def _statements_of_sweep(results: Results) -> list[str]:
         lines.append(f"distilled - its teacher: from {least:+.1f} errors ({nearest}) to {most:+.1f} ({farthest})")
     if swept:
         lines.append(
-            f"the best of {len(distilled)} settings on this split is chosen with the rows that judge it: choose by errors or "
-            "KL on the validation rows (metrics.jsonl; losses of different settings do not compare)"
+            f"the best of {len(distilled)} settings on this split is chosen with the rows that judge it: choose by the "
+            "validation errors, or judge the choice on other rows"
         )
     return lines
 
@@ -149,6 +153,12 @@ def _ahead(results: Results, student: Student) -> str:
     found = paired_difference(_errors(hard), _errors(student))
     error = "" if found.standard_error is None else f" ({found.standard_error:.1f})"
     return f"{found.mean:+.1f}{error}"
+
+
+def _validation_errors(student: Student) -> str:
+    """Errors on the validation rows, by which a setting may be chosen; empty where there were none."""
+    runs = student.get("validation", [])
+    return errors_cell(runs) if runs and all("errors" in scores for scores in runs) else ""
 
 
 def _behind(results: Results, student: Student) -> Spread | None:

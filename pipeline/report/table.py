@@ -53,6 +53,11 @@ def results_table(lines: Sequence[tuple[str, Sequence[Scores]]], *, temperatures
     return Table(titles, tuple((name, *_cells(runs, ordered)) for name, runs in lines))
 
 
+def errors_cell(runs: Sequence[Scores]) -> str:
+    """Mean and spread of the errors."""
+    return _cell([run["errors"] for run in runs], _MEASURES["errors"])
+
+
 def kl_cell(runs: Sequence[Scores], temperature: float) -> str:
     """Mean and spread of KL(teacher_T || model_T) at one temperature; empty where it was not measured."""
     measured = [run.get("kl", {}) for run in runs]

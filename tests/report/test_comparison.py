@@ -57,7 +57,7 @@ def test_a_sweep_is_one_table_with_a_difference_for_each_setting(rng: np.random.
 
     text = comparison_text(found)
     assert "hard - distilled, for each of 6 settings of temperature, alpha" in text
-    assert "choose by errors or KL on the validation rows" in text
+    assert "choose by the validation errors" in text
     behind = {label: errors(found, label).mean() - found["teacher"]["ensemble"][0]["errors"] for label in labels[1:]}
     assert f"from {min(behind.values()):+.1f} errors" in text
     assert f"to {max(behind.values()):+.1f} (" in text
@@ -104,3 +104,16 @@ def test_a_strangers_name_stays_in_its_cell(rng: np.random.Generator, name: str)
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in page.splitlines() if line.startswith("|")}) == 1
     assert not re.search(r"(?<!\\)[<`\[]", page)
     assert not re.search("[\x00-\x09\x0b-\x1f\u202e]", page + text)
+
+
+def test_the_errors_on_validation_rows_stand_beside_those_on_the_test(rng: np.random.Generator) -> None:
+    """By them a setting may be chosen; without such rows there is no column."""
+    found = made_up.results(rng, swept={"temperature": [1.0, 4.0]})
+    assert "validation errors" not in comparison_table(found).titles
+    for number, student in enumerate(found["students"]):
+        student["validation"] = [{"errors": 7 + number, "rows": 50} for _ in student["scores"]]
+    table = comparison_table(found)
+    place = table.titles.index("validation errors")
+    assert [line[place] for line in table.lines if line[place]] == [
+        f"{7 + n:.1f} ± 0.0" for n in range(len(found["students"]))
+    ]
