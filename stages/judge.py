@@ -38,7 +38,7 @@ class Judged:
 def judge(training: StudentTraining, splits: Mapping[str, Split], students: Sequence[Judged]) -> dict[str, Any]:
     """The results of a run; `pipeline.report.comparison` says what they hold."""
     device, mean = resolve_device(training.device), training.mean
-    temperatures = sorted({1.0, *(student.temperature for student in students)})
+    temperatures = sorted({1.0, *(student.temperature for student in students if student.kind == "distilled")})
     split, batches = held_out_batches(splits, training)
     ensemble, members = evaluate_teacher(batches, temperatures=temperatures, mean=mean, device=device)
     store = splits["train"].store

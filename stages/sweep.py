@@ -84,8 +84,9 @@ class StudentTraining(LoopConfig):
     def of(self, variant: Variant, seed: int) -> TrainingConfig:
         """How one student is trained."""
         values: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(LoopConfig)}
-        if variant.kind == "hard":
-            return TrainingConfig(**values, hard_weight=1.0, soft_weight=0.0, seed=seed)
+        if variant.kind == "hard":  # its temperature is that of the KL it is measured with
+            first = self.variants[0].values["temperature"]
+            return TrainingConfig(**values, temperature=first, hard_weight=1.0, soft_weight=0.0, seed=seed)
         values |= variant.values | {"hard_weight": self.hard_weight, "soft_weight": self.soft_weight}
         return TrainingConfig(**values, seed=seed)
 

@@ -68,6 +68,10 @@ def test_a_run_from_end_to_end(store: Path, capsys: pytest.CaptureFixture[str]) 
         ("distilled", 2),
     ]
     assert set(scores_of(found, "hard")[0]["kl"]) == {"1", "4"}
+    assert run("--out=warm", "--epochs=1", "--temperature=7", "--seeds=0") == 0
+    assert set(scores_of(results("warm"), "hard")[0]["kl"]) == {"1", "7"}
+    first = json.loads((Path("warm") / "hard-seed0" / "metrics.jsonl").read_text().splitlines()[0])
+    assert set(first["kl"]) == {"1", "7"}
 
     page = (Path("out") / "results.md").read_text()
     assert "| student, distilled |" in page
@@ -391,6 +395,22 @@ def test_without_hard_labels_there_is_no_baseline(store: Path, capsys: pytest.Ca
     assert "no training row has a hard label: no baseline is trained" in said
     assert "student, hard" not in said
     assert students("out") == ["distilled-seed0"]
+
+
+def test_a_loss_that_validation_rows_cannot_serve_is_refused_before_training(
+    work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy.write_store(work / "store", splits=("train", "validation", "test"))
+    real = toy.points
+    monkeypatch.setattr(
+        toy, "points", lambda split: real(split) if split != "validation" else {**real(split), "label": np.full(40, -1)}
+    )
+    words = ["--out=out", "--seeds=0", "--epochs=2", "--hard_label_fraction=1"]
+    assert run(*words, "--loss=dkd", "--baseline=false") == 2
+    assert "dkd treats each row's own class apart, and 40 rows have no hard label" in capsys.readouterr().err
+    assert not Path("out").exists()
+    assert run(*words, "--alpha=linear:1:0", "--baseline=false") == 2  # nothing would tell one epoch from another
+    assert "ConfigError: no validation row has a hard label and soft_weight is 0 at the end" in capsys.readouterr().err
 
 
 def test_splits_of_two_teachers_are_refused(
