@@ -178,11 +178,12 @@ class Learner:
                 remedy="lower the learning rate (optimizer.init_args.lr) and begin a new run folder",
             )
 
-    def check_labelled(self, which: str, labelled: int) -> None:
-        """Raise ConfigError where there is nothing to learn from."""
-        if labelled == 0 and not self.config.is_soft:
+    def check_labelled(self, which: str, labelled: int, *, is_soft: bool) -> None:
+        """Raise ConfigError where there is nothing to learn from, or nothing to judge by."""
+        if labelled == 0 and not is_soft:
+            at_end = " at the end" if self.config.is_soft else ""
             raise ConfigError(
-                f"no {which} row has a hard label and soft_weight is 0: there is nothing to learn from",
+                f"no {which} row has a hard label and soft_weight is 0{at_end}: there is nothing to learn from",
                 remedy="raise alpha (or soft_weight) and give a store, or use rows with labels",
             )
 

@@ -216,7 +216,7 @@ class Trainer:
         progress = self._progress
         train_losses = [learner.standing.loss_sum / progress.rows for learner in self._learners]
         for learner in self._learners:
-            learner.check_labelled("training", learner.standing.labelled)
+            learner.check_labelled("training", learner.standing.labelled, is_soft=learner.config.is_soft)
         progress.epoch += 1
         progress.batch, progress.rows = 0, 0
         held_out = [None] * len(self._learners)
@@ -261,7 +261,11 @@ class Trainer:
 
 def _shared_config(students: Sequence[Student]) -> TrainingConfig:
     """The config of all students, as far as they share one pass. Raises ConfigError where they cannot."""
-    first = students[0].config
+    first, names = students[0].config, [student.name for student in students]
+    if len(set(names)) < len(names):
+        raise ConfigError(
+            f"two students would share a folder: {max(names, key=names.count)}", remedy="give values that differ more"
+        )
     for student in students[1:]:
         for name in SHARED:
             if getattr(student.config, name) != getattr(first, name):

@@ -24,7 +24,8 @@ def validate(
     can be compared where these move. A loss over batches (dist) is averaged over the batches, by their rows.
 
     Raises:
-        LogitsError: a loss that is NaN or infinite after `step` steps. ConfigError: nothing to judge on.
+        LogitsError: a loss that is NaN or infinite after `step` steps.
+        ConfigError: no row has a label, and at the end of the run the hard term alone has a weight.
     """
     tallies = [_Tally(learner) for learner in learners]
     with torch.no_grad():  # not inference_mode: a model that caches tensors could not train with them afterwards
@@ -65,7 +66,7 @@ class _Tally:
 
     def result(self, step: int) -> tuple[float, Scores]:
         scores = self._metrics.result()
-        self._learner.check_labelled("validation", scores["labelled"])
+        self._learner.check_labelled("validation", scores["labelled"], is_soft=self._soft_weight > 0)
         loss = (
             self._hard_weight * self._hard / max(scores["labelled"], 1)
             + self._soft_weight * self._soft / scores["rows"]

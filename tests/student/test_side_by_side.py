@@ -61,6 +61,12 @@ def test_students_that_cannot_share_a_pass_are_refused(tmp_path: Path) -> None:
         Trainer(students, batches, None, tmp_path, {})
 
 
+def test_students_that_would_share_a_folder_are_refused(tmp_path: Path) -> None:
+    students = [Student.begin("T=1", TrainingConfig(temperature=T), net) for T in (1.0000001, 1.0000002)]
+    with pytest.raises(ConfigError, match="two students would share a folder: T=1"):
+        Trainer(students, MemoryBatches(examples(), 32), None, tmp_path, {})
+
+
 def test_another_sweep_is_refused_by_the_student_that_differs(tmp_path: Path) -> None:
     sweep(tmp_path, epochs=1).run()
     with pytest.raises(SpecMismatch, match=r"training\.s0\.clip_norm=1.0 there, 2.0 here"):
