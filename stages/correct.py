@@ -4,8 +4,8 @@ label is looked at.
 A student whose transfer set had no threes holds threes for rare. A constant is added to its logits: with --rows=SPLIT, one
 number for all classes that are rare in the transfer set, such that they get their share of the (unlabelled) rows of that
 split; without, for every class the log of its share where the student will be used over its share in the transfer set, which
-is the teacher's mean probability over the training rows. The corrected students stand in RUN/corrected, which can be
-evaluated and exported like the run.
+is the teacher's mean probability over the training rows. The corrected students stand in RUN/corrected, or in --out, which
+can be evaluated and exported like the run.
 
 softlabels correct runs/mnist-xxxxxxxx --rows=train            all classes alike, matched on all rows of the train split
 softlabels correct runs/mnist-xxxxxxxx --class_prior=0.5,0.3,0.2
@@ -40,6 +40,7 @@ from stages.student_folder import facts_of
 from stages.sweep import HARD, StudentTraining, Variant
 
 FOLDER = "corrected"
+_BIASED = f"{Biased.__module__}.{Biased.__qualname__}"
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Correct:
     missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
     rows: str | None = None  # a split of the store whose rows are as those where the students will be used
     class_prior: str = "uniform"  # shares of the classes where the students will be used: uniform, or as 0.5,0.3,0.2
+    out: str | None = None  # the folder for the corrected students; by default the run's own, corrected
 
 
 @command()
@@ -67,17 +69,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not facts_of(Path(run)):
         raise ConfigError(f"{run or 'nothing'} is no run", remedy="name the folder of a finished train-student run")
     args = parse([*facts_of(Path(run)), *words], Correct, stage="correct", doc=__doc__, positional=("run",))
+    if args.student.class_path == _BIASED:
+        raise ConfigError(
+            f"the students in {run} were corrected already, and a second correction would be added to the first",
+            remedy="name the run that they were corrected from",
+        )
     splits = open_splits(args.store, args.transfer_set, missing=args.missing)
     shares = class_shares(training_batches(splits, args.training)[0], mean=args.training.mean)
     find = _bias(args, splits, shares)
-    folder = Path(args.run) / FOLDER
+    folder = Path(args.out) if args.out else Path(args.run) / FOLDER
     variants = _variants(args)
     judged = [pair for variant in variants for pair in _correct(args, variant, find)]
     print(_table(shares, judged[-1].models[0], splits["train"].store.class_names))
     digest = {
         f"{group.label} {seed}": weights_digest(model) for group in judged for seed, model in _by_seed(args, group)
     }
-    opened = RunFolder.open(str(folder), name=args.name, identity={"weights": digest, "stores": digests(splits)})
+    settings = {"rows": args.rows, "class_prior": args.class_prior}
+    identity = {**settings, "weights": digest, "stores": digests(splits)}
+    opened = RunFolder.open(str(folder), name=args.name, identity=identity)
     opened.keep_recipe(_recipe(args, len(shares)))
     for variant, corrected in zip(variants, judged[1::2], strict=True):
         for seed, model in _by_seed(args, corrected):
@@ -141,8 +150,7 @@ def _by_seed(args: Correct, group: Judged) -> list[tuple[int, nn.Module]]:
 
 
 def _biased(student: ModelConfig, classes: int) -> ModelConfig:
-    path = f"{Biased.__module__}.{Biased.__qualname__}"
-    return ModelConfig(path, {"model": student.class_path, "model_args": student.init_args, "classes": classes})
+    return ModelConfig(_BIASED, {"model": student.class_path, "model_args": student.init_args, "classes": classes})
 
 
 def _recipe(args: Correct, classes: int) -> dict[str, Any]:

@@ -75,7 +75,16 @@ def test_the_corrected_students_are_evaluated_and_found_again(store: Path, capsy
     assert said["errors"] == expected["errors"]
     assert said["nll"] == pytest.approx(expected["nll"], rel=1e-5)
     assert correct.main(["out", "--class_prior=1,1,1,1,3"]) == 2
-    assert "RunExists: out/corrected holds another run" in capsys.readouterr().err
+    assert 'RunExists: out/corrected holds another run: class_prior: "1,1,1,1,2" here' in capsys.readouterr().err
+    assert correct.main(["out", "--class_prior=1,1,1,1,3", "--out=other"]) == 0
+    assert results("other") != results("out/corrected")
+
+
+def test_no_student_is_corrected_twice(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--only_classes=0,1,2,3", "--seeds=0", "--epochs=1", "--baseline=false") == 0
+    assert correct.main(["out"]) == 0
+    assert correct.main(["out/corrected"]) == 2
+    assert "ConfigError: the students in out/corrected were corrected already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
