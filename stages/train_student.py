@@ -23,7 +23,7 @@ from pipeline.labels.ensemble import check_mean
 from pipeline.models import ModelConfig, build_model
 from pipeline.report.comparison import comparison_text
 from pipeline.store.digest import blake3_hex
-from pipeline.stream import Loader
+from pipeline.stream import EmbeddedRows, Loader
 from pipeline.stream.join import Missing
 from pipeline.student.learner import Student
 from pipeline.student.losses import require_loss
@@ -81,12 +81,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             _recipe(args),
             stores={name: split.store.manifest for name, split in splits.items()},
             parameters=sum(parameter.numel() for parameter in students[0].model.parameters()),
+            prepare=splits["train"].prepare,
         )
         folder.finish(results, store=args.store)
     print(f"\n{comparison_text(folder.results or {})}\n")
-    again = f"{program()} train-student --config={folder.path / RECIPE} --store={args.store}"
-    print(f"store {args.store}, run {folder.path}; try next: {again} --temperature=1,2,4,8,20")
+    print(f"store {args.store}, run {folder.path}; try next: {_next(args, folder.path)}")
     return 0
+
+
+def _next(args: TrainStudent, run: Path) -> str:
+    """A command for whoever has just trained: a sweep; after a sweep, a student for others."""
+    if args.training.swept:
+        return f"{program()} export {run / args.training.variants[0].folder(args.training.seeds[0])}"
+    return f"{program()} train-student --config={run / RECIPE} --store={args.store} --temperature=1,2,4,8,20"
 
 
 def check_classes(student: ModelConfig, splits: Mapping[str, Split]) -> None:
@@ -206,7 +213,15 @@ def _identity(args: TrainStudent, splits: Mapping[str, Split]) -> dict[str, Any]
         "stores": digests(splits),
         "labels": _label_digests(splits),
         "missing": args.missing,
+        **_prepared(args, splits),
     }
+
+
+def _prepared(args: TrainStudent, splits: Mapping[str, Split]) -> dict[str, Any]:
+    """Digests of the files that the prepare function reads, if any: the recipe has their paths, which stay when they change."""
+    split = next(iter(splits.values()))
+    named = None if isinstance(split.rows, EmbeddedRows) or args.transfer_set is None else args.transfer_set.prepare
+    return {} if named in (None, split.prepare) else {"prepare": plain(split.prepare)}
 
 
 def _recipe(args: TrainStudent) -> dict[str, Any]:
