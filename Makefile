@@ -33,10 +33,10 @@ teacher-logits: train-teacher ## run the teacher of CONFIG over its transfer set
 train-teacher: install ## train those teachers of CONFIG whose weights are not there yet
 	$(SOFTLABELS) train-teacher --config=$(CONFIG) $(FROM) $(if $(filter train-teacher,$(MAKECMDGOALS)),$(ARGS))
 
-mnist: install ## MNIST as in Hinton et al. 2015, from the hub or SOURCE: about three hours on two cores
+mnist: install ## MNIST as in Hinton et al. 2015, from the hub or SOURCE: about 75 minutes of one core
 	$(MAKE) train-student CONFIG=mnist
 
-ag-news: .venv/hf ## news topics with transformers, from the hub or SOURCE: about half an hour on two cores
+ag-news: .venv/hf ## news topics with transformers, from the hub or SOURCE: about five minutes of one core
 	$(MAKE) train-student CONFIG=ag_news
 
 install: .venv/installed ## set up .venv with what running takes
