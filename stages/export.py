@@ -115,8 +115,8 @@ def _facts(student: ModelConfig, split: Split, rows: Tensor) -> dict[str, Any]:
     return {
         "softlabels.inputs": {"dtype": str(rows.dtype).removeprefix("torch."), "shape": ["batch", *rows.shape[1:]]},
         "softlabels.preprocessing": {
-            "function": spec.preprocessing.function,
-            "arguments": spec.preprocessing.arguments,
+            "function": split.prepare.class_path,
+            "arguments": split.prepare.init_args,
         },
         "softlabels.class_names": spec.label_space.names,
         "softlabels.student": {"class_path": student.class_path, "init_args": student.init_args},

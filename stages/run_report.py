@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import MissingExtra
+from pipeline.objects import ObjectSpec
 from pipeline.report.curves import curves_png, log_lines
 from pipeline.report.model_card import model_card
 from pipeline.report.plots import sweep_png
@@ -31,6 +32,7 @@ def write_report(
     *,
     stores: Mapping[str, Manifest],
     parameters: int,
+    prepare: ObjectSpec,
 ) -> None:
     """Write pictures and card into the run `folder`; written again, they replace what stood there.
 
@@ -40,6 +42,7 @@ def write_report(
         recipe: what config.yaml holds.
         stores: the manifest of each split's store.
         parameters: of one student.
+        prepare: what made the students' inputs, with digests in place of files.
     """
     students = sorted((weights.parent for weights in folder.glob(f"*/{WEIGHTS}")), key=_in_order)
     pictures = []
@@ -56,6 +59,7 @@ def write_report(
         recipe,
         stores=stores,
         parameters=parameters,
+        prepare=prepare,
         folders=[student.name for student in students],
         pictures=pictures,
     )

@@ -32,6 +32,14 @@ class Split:
     rows: TransferRows | EmbeddedRows
     missing: Missing = "error"
 
+    @property
+    def prepare(self) -> ObjectSpec:
+        """What made the inputs of the rows, which need not be what made the teacher's; digests stand in place of files."""
+        if isinstance(self.rows, TransferRows):
+            return self.rows.prepare
+        embedded = self.store.spec.preprocessing
+        return ObjectSpec(embedded.function, dict(embedded.arguments))
+
 
 def open_splits(
     path: str | Path, transfer_set: TransferSetConfig | None, *, only: str | None = None, missing: Missing = "error"

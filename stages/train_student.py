@@ -159,7 +159,9 @@ def _require_loss(student: Student, splits: Mapping[str, Split], train: Loader, 
     without_label = np.asarray(rows.labels) < 0
     if student.labelled is not None:
         without_label |= ~student.labelled
-    judged = splits.get("validation", splits["train"]).rows  # where the validation rows stand, with every label they have
+    judged = splits.get(
+        "validation", splits["train"]
+    ).rows  # where the validation rows stand, with every label they have
     unjudged = 0 if validation is None else int((np.asarray(judged.labels)[validation.rows] < 0).sum())
     require_loss(
         config.loss,

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.objects import ObjectSpec
 from pipeline.report.comparison import (
     Results,
     Student,
@@ -43,6 +44,7 @@ def model_card(
     *,
     stores: Mapping[str, Manifest],
     parameters: int,
+    prepare: ObjectSpec,
     folders: Sequence[str],
     pictures: Sequence[str] = (),
 ) -> str:
@@ -53,6 +55,7 @@ def model_card(
         recipe: what config.yaml holds.
         stores: the manifest of each split's store.
         parameters: of one student.
+        prepare: what made the students' inputs, with digests in place of files.
         folders: names of the students' folders in the run.
         pictures: names of PNG files in the run, shown below the results.
     """
@@ -61,7 +64,7 @@ def model_card(
     parts = [
         _front_matter(results, recipe, first),
         f"# {escaped(name)}: students of {escaped(first.spec.teacher.name)}",
-        _what(results, recipe, first, parameters),
+        _what(recipe, first, parameters, prepare),
         "## Training\n\n" + _training(results, recipe, stores),
         "## Results\n\n" + comparison_body(results).rstrip() + "\n\n" + _judged(results, recipe, stores),
         *(f"![{escaped(picture)}]({picture})" for picture in pictures),
@@ -106,7 +109,7 @@ def _licences(first: Manifest) -> str:
     return f"teacher: {about.teacher_licence or 'not stated'}; data: {about.transfer_licence or 'not stated'}"
 
 
-def _what(results: Results, recipe: Recipe, first: Manifest, parameters: int) -> str:
+def _what(recipe: Recipe, first: Manifest, parameters: int, prepare: ObjectSpec) -> str:
     spec, student = first.spec, recipe["student"]
     names = [escaped(name) for name in (spec.label_space.names or ())[:_SHOWN]]
     classes = f" ({', '.join(names)}{', ...' if len(spec.label_space.names or ()) > _SHOWN else ''})" if names else ""
@@ -116,7 +119,7 @@ def _what(results: Results, recipe: Recipe, first: Manifest, parameters: int) ->
         for member in spec.teacher.members[:_SHOWN]
     ]
     more = len(spec.teacher.members) - _SHOWN
-    inputs = f"prepared by {code(spec.preprocessing.function)} with {code(spec.preprocessing.arguments)}"
+    inputs = f"prepared by {code(prepare.class_path)} with {code(prepare.init_args)}"
     count = len(spec.teacher.members)
     return "\n".join(
         [

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from pipeline.models import ModelConfig, build_model, save_weights
+from pipeline.objects import ObjectSpec
 from pipeline.report.markdown import LONGEST, code, escaped, one_line, quoted
 from pipeline.report.model_card import model_card
 from pipeline.store.reader import open_store
@@ -49,8 +50,9 @@ def card(rng: np.random.Generator, manifest: Manifest, **changes: Any) -> str:
     folders = ["distilled-seed0", "hard-seed0"]
     stores = {"train": manifest, "test": manifest}
     return model_card(
-        results, RECIPE, stores=stores, parameters=12345, folders=folders, pictures=["sweep.png", "curves.png"]
-    )
+        results, RECIPE, stores=stores, parameters=12345, prepare=ObjectSpec("my.own.prepare", {"divisor": 255}),
+        folders=folders, pictures=["sweep.png", "curves.png"],
+    )  # fmt: skip
 
 
 def front_matter(text: str) -> tuple[dict[str, Any], str]:
@@ -67,6 +69,7 @@ def test_the_card_says_what_was_done(rng: np.random.Generator, manifest: Manifes
     value = head["model-index"][1]["results"][0]["metrics"][0]["value"]
     assert 0.8 < value < 1
     for said in (
+        "Takes inputs prepared by `my.own.prepare` with `{'divisor': 255}`",
         "12,345 parameters", "`pipeline.models.mlp.MLP`", manifest.digest, escaped(manifest.spec.teacher.name),
         "hard weight 0.1, soft weight 0.9, loss `forward_kl` at T = 4", "Seeds: 0, 1, 2", "`torch.optim.SGD`",
         "precision of the forward pass bfloat16", "epochs 7", "hard label was used 0.25", "| student, distilled |",

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from pipeline.objects import ObjectSpec
 from pipeline.store import open_store
 from stages.run_report import write_report
 from tests.report import made_up
@@ -26,7 +27,8 @@ def report(folder: Path, rng: np.random.Generator, **changes: Any) -> str:
         lines = [json.dumps(line) for line in made_up.log(rng, epochs=3)]
         (folder / name / "metrics.jsonl").write_text("\n".join(lines))
     stores = {split: open_store("store", split=split).manifest for split in ("train", "test")}
-    write_report(folder, made_up.results(rng, **changes), toy.recipe(), stores=stores, parameters=77)
+    prepare = ObjectSpec("pipeline.transfer.prepare.vector")
+    write_report(folder, made_up.results(rng, **changes), toy.recipe(), stores=stores, parameters=77, prepare=prepare)
     return (folder / "README.md").read_text()
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ import yaml
 
 from pipeline.store import open_store
 from pipeline.store.durable import only_process
+from pipeline.transfer.file_arguments import file_digest, reads_files
+from pipeline.transfer.prepare import Row, vector
 from stages import evaluate, train_student
 from stages.recipe import load
 from tests.stages import toy
@@ -350,6 +353,29 @@ def test_changed_hard_labels_are_another_run(
     monkeypatch.setattr(toy, "points", lambda split: {**real(split), "label": np.roll(real(split)["label"], 1)})
     assert run("--out=out", "--seeds=0", "--epochs=1") == 2
     assert "RunExists: out holds another run: labels.test: " in capsys.readouterr().err
+
+
+def _digests(*, file: str) -> dict[str, str | None]:
+    return {"file": file_digest(file)}
+
+
+@reads_files(_digests)
+def moved(rows: Sequence[Row], *, file: str) -> np.ndarray:
+    """Rows with the number in a file added."""
+    return vector(rows) + np.float32(Path(file).read_text())
+
+
+def test_a_changed_file_of_the_prepare_function_is_another_run(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--out=out", "--seeds=0", "--epochs=1", f"--transfer_set.prepare.class_path={__name__}.moved"]
+    words.append("--transfer_set.prepare.init_args.file=number")
+    Path("number").write_text("0")
+    assert run(*words) == 0
+    assert f"prepared by `{__name__}.moved`" in (Path("out") / "README.md").read_text()  # not what the teacher saw
+    assert run(*words) == 0
+    capsys.readouterr()
+    Path("number").write_text("1")
+    assert run(*words) == 2
+    assert "RunExists: out holds another run: prepare.init_args.file: " in capsys.readouterr().err
 
 
 def test_two_processes_do_not_train_in_one_folder(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
