@@ -14,11 +14,11 @@ import pickle
 import platform
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
-from pipeline.errors import DamagedStore, SpecMismatch
+from pipeline.errors import DamagedStore, DiskFull, SpecMismatch, StorageError
 from pipeline.store.durable import replace_file, system_errors
 from pipeline.student.seeding import rng_state, set_rng_state
 
@@ -47,11 +47,39 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any], identity: Mapping[st
     }
     path = folder / NAME
     staged = path.with_name(NAME + ".partial")
-    with system_errors("write", path), staged.open("wb") as file:
-        torch.save(whole, file)
-        file.flush()
-        os.fsync(file.fileno())
-    replace_file(staged, path)
+    try:
+        with system_errors("write", path), staged.open("wb") as file:
+            watched = _Watched(file)
+            try:
+                torch.save(whole, watched)  # type: ignore[arg-type]  # all that it asks of a file is write and flush
+            except RuntimeError as error:
+                raise watched.error or error from error
+            file.flush()
+            os.fsync(file.fileno())
+        replace_file(staged, path)
+    except (DiskFull, StorageError):
+        staged.unlink(missing_ok=True)  # where the disk is full, it is part of the reason
+        raise
+
+
+class _Watched:
+    """A file that remembers the system's error, of which `torch.save` makes a RuntimeError without reason."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        """As the file's."""
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        """As the file's."""
+        self._file.flush()
 
 
 def load_checkpoint(folder: Path, identity: Mapping[str, object]) -> dict[str, Any] | None:

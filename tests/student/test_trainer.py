@@ -30,6 +30,7 @@ from pipeline.labels.ensemble import log_probs
 from pipeline.labels.soft import SoftLabels
 from pipeline.objects import ObjectSpec
 from pipeline.stream.loader import Batch
+from pipeline.student.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.student.losses import distillation_loss
 from pipeline.student.metrics import Metrics
 from tests.student.runs import CLASSES, COSINE, INPUTS, MemoryBatches, examples, net, run, take, trainer
@@ -423,6 +424,22 @@ def test_a_full_disk_leaves_the_run_resumable(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert run(tmp_path / "run").weights.read_bytes() == whole.weights.read_bytes()
+
+
+@pytest.mark.parametrize("limit", [100, 20_000, 300_000, 3_000_000])
+def test_a_full_disk_is_named_wherever_in_a_large_checkpoint_it_is_met(tmp_path: Path, limit: int) -> None:
+    save_checkpoint(tmp_path, {"weights": torch.zeros(3)}, {})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(DiskFull, match=r"cannot write .*checkpoint\.pt"):
+            save_checkpoint(tmp_path, {"weights": [torch.rand(50_000) for _ in range(20)]}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    state = load_checkpoint(tmp_path, {})
+    assert state is not None
+    assert torch.equal(state["weights"], torch.zeros(3))
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]  # what was half written takes no room
 
 
 def test_what_was_set_in_torch_is_set_again_after_a_run(tmp_path: Path) -> None:
