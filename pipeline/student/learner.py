@@ -201,8 +201,18 @@ class Learner:
             standing.best_weights = {name: t.detach().cpu().clone() for name, t in self.judged.state_dict().items()}
 
     def load_kept(self) -> None:
-        """Put the weights that are kept into the model."""
+        """Put the weights that are kept into the model.
+
+        Raises:
+            LogitsError: they are not finite: after the last step no loss would show it.
+        """
         self.model.load_state_dict(self.standing.best_weights or self.judged.state_dict())
+        for name, weight in self.model.named_parameters():
+            if weight.requires_grad and not bool(torch.isfinite(weight).all()):
+                raise LogitsError(
+                    f"{name}{f' of {self.name}' if self.name else ''} is not finite after the last step",
+                    remedy="lower the learning rate (optimizer.init_args.lr) and begin a new run folder",
+                )
 
     def state(self) -> dict[str, Any]:
         """All of it, as plain values and tensors that `load` takes."""

@@ -379,6 +379,26 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path: Pa
         run(tmp_path, optimizer=wild, scheduler=None, model=nn.Sequential(linear(), nn.Linear(CLASSES, CLASSES)))
 
 
+class BreaksAtTheEnd(nn.Module):
+    """A finite loss with a gradient of NaN, at the last of 20 steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(INPUTS, CLASSES)
+        self.calls = 0
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.layer(inputs)
+        self.calls += 1
+        return logits + (0 * logits).sqrt() if self.calls == 20 else logits
+
+
+def test_weights_that_the_last_step_broke_are_not_kept(tmp_path: Path) -> None:
+    with pytest.raises(LogitsError, match=r"layer\.weight is not finite after the last step"):
+        run(tmp_path, model=BreaksAtTheEnd(), validation=None)
+    assert not (tmp_path / "weights.safetensors").exists()
+
+
 def test_nothing_to_learn_from_is_an_error(tmp_path: Path) -> None:
     bare = MemoryBatches(examples(unlabelled=1), 32)
     with pytest.raises(ConfigError, match="no training row has a hard label"):
