@@ -22,16 +22,22 @@ def save_hf(
 
     Args:
         model: a `SequenceClassifier` or `ImageClassifier`.
-        folder: replaced where it exists.
+        folder: replaced where it holds such a model already.
         class_names: ordered; written as id2label.
         prepare: the prepare function of its inputs; a tokenizer's max_length is written with it.
 
     Raises:
-        ConfigError: a model of another kind, or another number of names than of classes. DiskFull, StorageError.
+        ConfigError: a model of another kind, another number of names than of classes, or a folder that holds something else.
+        DiskFull, StorageError.
     """
     if not isinstance(model, HuggingFaceClassifier):
         raise ConfigError(
             f"{type(model).__name__} is no Hugging Face model", remedy="use a class of pipeline.models.hf as student"
+        )
+    folder = Path(folder)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
+        raise ConfigError(
+            f"{folder} holds something that is no Hugging Face model, and would be lost", remedy="name another folder"
         )
     config = model.network.config
     if class_names is not None:
@@ -41,7 +47,7 @@ def save_hf(
             )
         config.id2label = dict(enumerate(class_names))
         config.label2id = {name: number for number, name in enumerate(class_names)}
-    with quiet(), whole_folder(Path(folder)) as part:
+    with quiet(), whole_folder(folder) as part:
         model.network.save_pretrained(part)
         _save_preparation(part, prepare)
 

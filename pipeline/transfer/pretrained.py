@@ -66,7 +66,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         had not had it before.
     """
     make_folder(folder.parent)
-    part = folder.parent / f".{folder.name}.part-{uuid.uuid4().hex}"
+    part, old = (folder.parent / f".{folder.name}.{kind}-{uuid.uuid4().hex}" for kind in ("part", "old"))
     make_folder(part)
     try:
         with system_errors("write", folder):
@@ -77,11 +77,14 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         sync_folder(part)
         with system_errors("rename", part):
             if folder.is_dir():
-                shutil.rmtree(folder)
+                folder.rename(old)  # a kill leaves it, under one name or the other
             part.rename(folder)
         sync_folder(folder.parent)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        if old.is_dir() and not folder.exists():
+            old.rename(folder)
+        for rest in (part, old):
+            shutil.rmtree(rest, ignore_errors=True)
 
 
 def one_line(error: Exception) -> str:

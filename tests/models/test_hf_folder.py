@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StorageError
 from pipeline.models.hf import ImageClassifier, SequenceClassifier
 from pipeline.models.hf_folder import save_hf
 from pipeline.models.mlp import MLP
@@ -77,6 +77,32 @@ def test_what_cannot_be_handed_on_is_refused_and_leaves_nothing(tmp_path: Path) 
     with pytest.raises(ConfigError, match="no folder"):
         save_hf(student, tmp_path / "student", prepare=missing)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_something_else_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "hf").mkdir()
+    (tmp_path / "hf" / "thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigError, match="holds something that is no Hugging Face model, and would be lost"):
+        save_hf(SequenceClassifier(config=DISTILBERT, classes=CLASSES), tmp_path / "hf")
+    assert (tmp_path / "hf" / "thesis.tex").read_text() == "years of work"
+
+
+def test_what_stood_there_stays_where_the_new_folder_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student, real = SequenceClassifier(config=DISTILBERT, classes=CLASSES), Path.rename
+    save_hf(student, tmp_path / "hf")
+
+    def rename(self: Path, target: Path) -> Path:
+        if ".part-" in self.name:
+            raise OSError(5, "no")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(StorageError):
+        save_hf(student, tmp_path / "hf")
+    assert [path.name for path in tmp_path.iterdir()] == ["hf"]
+    assert (tmp_path / "hf" / "model.safetensors").is_file()
 
 
 def test_an_exported_graph_takes_other_batches(rng: np.random.Generator) -> None:
