@@ -20,7 +20,8 @@ import torch
 
 from pipeline.errors import ClassMismatch, ConfigError
 from pipeline.labels.ensemble import check_mean
-from pipeline.models import ModelConfig, build_model
+from pipeline.models import ModelConfig, build_model, weights_digest
+from pipeline.models.build import untrained
 from pipeline.report.comparison import comparison_text
 from pipeline.store.digest import blake3_hex
 from pipeline.stream import EmbeddedRows, Loader
@@ -28,6 +29,7 @@ from pipeline.stream.join import Missing
 from pipeline.student.learner import Student
 from pipeline.student.losses import require_loss
 from pipeline.student.metrics import Scores
+from pipeline.student.seeding import seed_everything
 from pipeline.student.split import labelled_rows
 from pipeline.student.trainer import Trainer
 from pipeline.transfer import TransferSetConfig
@@ -216,7 +218,17 @@ def _identity(args: TrainStudent, splits: Mapping[str, Split]) -> dict[str, Any]
         "labels": _label_digests(splits),
         "missing": args.missing,
         **_prepared(args, splits),
+        **_begun_from(args.student),
     }
+
+
+def _begun_from(student: ModelConfig) -> dict[str, str]:
+    """The digest of the weights that students begin with, where a file or a checkpoint gives them: its path says nothing."""
+    seed_everything(0)  # a new head on a checkpoint is drawn at random
+    model = build_model(student)
+    lacking = untrained(model)
+    is_given = student.weights is not None or (lacking is not None and not {*lacking} >= {*model.state_dict()})
+    return {"begun_from": weights_digest(model)} if is_given else {}
 
 
 def _prepared(args: TrainStudent, splits: Mapping[str, Split]) -> dict[str, Any]:

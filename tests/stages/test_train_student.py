@@ -19,6 +19,8 @@ import pytest
 import torch
 import yaml
 
+from pipeline.models import save_weights
+from pipeline.models.mlp import MLP
 from pipeline.store import open_store
 from pipeline.store.durable import only_process
 from pipeline.transfer.file_arguments import file_digest, reads_files
@@ -376,6 +378,16 @@ def test_a_changed_file_of_the_prepare_function_is_another_run(store: Path, caps
     Path("number").write_text("1")
     assert run(*words) == 2
     assert "RunExists: out holds another run: prepare.init_args.file: " in capsys.readouterr().err
+
+
+def test_other_weights_to_begin_with_are_another_run(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--seeds=0", "--epochs=1", "--student.weights=begin.safetensors"]
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model = MLP(**toy.recipe()["student"]["init_args"])
+        save_weights(model, "begin.safetensors")
+        assert run(*words, "--out=out") == 2 * seed
+    assert "RunExists: out holds another run: begun_from: " in capsys.readouterr().err
 
 
 def test_two_processes_do_not_train_in_one_folder(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
