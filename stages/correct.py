@@ -65,8 +65,8 @@ class Correct:
 def main(argv: Sequence[str] | None = None) -> int:
     """Find the bias, write the corrected students, judge them beside the others."""
     words = list(sys.argv[1:] if argv is None else argv)
-    run = next((word for word in words if not word.startswith("--")), "")
-    if not facts_of(Path(run)):
+    run = next((path for word in words if not (path := word.removeprefix("--run=")).startswith("-")), "")
+    if not facts_of(Path(run)) and not {"-h", "--help"} & set(words):
         raise ConfigError(f"{run or 'nothing'} is no run", remedy="name the folder of a finished train-student run")
     args = parse([*facts_of(Path(run)), *words], Correct, stage="correct", doc=__doc__, positional=("run",))
     if args.student.class_path == _BIASED:

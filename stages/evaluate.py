@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pipeline.models import ModelConfig, build_model
 from pipeline.models.device import resolve_device
@@ -24,7 +25,7 @@ from stages.judge import member_names
 from stages.recipe import parse
 from stages.run import command
 from stages.splits import all_batches, open_splits, stored_labels
-from stages.student_folder import with_facts_of_run, with_weights
+from stages.student_folder import student_word, with_facts_of_run, with_weights
 from stages.sweep import StudentTraining
 from stages.train_student import check_classes
 
@@ -49,10 +50,9 @@ class Evaluate:
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
     """Judge and print."""
-    words = sys.argv[1:] if argv is None else argv
+    words = [student_word(word) for word in (sys.argv[1:] if argv is None else argv)]
     args = parse(with_facts_of_run(words), Evaluate, stage="evaluate", doc=__doc__, positional=("model",))
-    trained = args.training.of(args.training.variants[0], 0).temperature_at(1.0)
-    temperature = trained if args.temperature is None else args.temperature
+    temperature = _own_temperature(args) if args.temperature is None else args.temperature
     if args.model is None:
         store, batches = stored_labels(args.store, args.split, args.training.batch_size)
         lines = _teacher(args, batches, temperature, member_names(store.spec.teacher.members, store.members))
@@ -71,6 +71,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         print(as_text(results_table([(name, [scores]) for name, scores in lines], temperatures=[temperature])))
     return 0
+
+
+def _own_temperature(args: Evaluate) -> float:
+    """The last T of the setting that the student's folder is named after; else of the recipe's first."""
+    training, folder = args.training, Path(args.model or "").name
+    own = [variant for variant in training.variants if folder in {variant.folder(seed) for seed in training.seeds}]
+    return training.of((own or training.variants)[0], 0).temperature_at(1.0)
 
 
 def _teacher(args: Evaluate, batches: Loader, temperature: float, names: Sequence[str]) -> list[tuple[str, Scores]]:

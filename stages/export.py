@@ -29,7 +29,7 @@ from pipeline.transfer import TransferSetConfig
 from stages.recipe import parse
 from stages.run import command
 from stages.splits import Split, all_batches, open_splits
-from stages.student_folder import only_student, with_facts_of_run, with_weights
+from stages.student_folder import student_word, with_facts_of_run, with_weights
 from stages.train_student import check_classes
 
 HF = "hf"  # a folder rather than a file
@@ -59,7 +59,7 @@ class Export:
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
     """Trace, check, write."""
-    words = [_student_word(word) for word in (sys.argv[1:] if argv is None else argv)]
+    words = [student_word(word) for word in (sys.argv[1:] if argv is None else argv)]
     args = parse(with_facts_of_run(words), Export, stage="export", doc=__doc__, positional=("model",))
     if not args.model:
         raise ConfigError("no student is named", remedy="write softlabels export RUN/STUDENT")
@@ -96,10 +96,6 @@ def _hugging_face(
     again = build_model(ModelConfig(f"{type(model).__module__}.{type(model).__qualname__}", {"model": str(folder)}))
     size = sum(file.stat().st_size for file in folder.iterdir())
     return compared(HF, folder, size, again.eval(), model, rows)
-
-
-def _student_word(word: str) -> str:
-    return word if word.startswith("-") else only_student(word)
 
 
 def _split(args: Export) -> dict[str, Split]:

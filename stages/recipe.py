@@ -65,7 +65,7 @@ def parse(
         known["config"] = Key("config", str, DEFAULT, (_Config,))
     if "-h" in words or "--help" in words:
         names = {_flag(name, flat): key for name, key in known.items()}
-        print(help_text(names, stage=stage, doc=doc or "", sections=SECTIONS, positional=positional))
+        print(help_text(names, stage=stage, doc=doc or "", sections=SECTIONS, positional=positional), flush=True)
         raise SystemExit(0)
     flags = dict(_flags(words, known, flat, positional))
     given: dict[str, object] = {}

@@ -2,7 +2,7 @@
 
 `command` wraps a stage's `main`. It knows nothing of what a stage does; the tree of errors is `pipeline.errors`.
 Exit codes: 0 done, 2 the user's error, 3 a damaged store, 74 an I/O error, 75 stopped but resumable, 130 Ctrl-C in a
-command that has nothing to resume. A bug keeps its traceback.
+command that has nothing to resume, 141 nobody reads its output any more, as in `| head`. A bug keeps its traceback.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from types import FrameType
 from typing import Protocol
 
 from pipeline.errors import NO_ROOM, DiskFull, Interrupted, SoftLabelsError, StorageError
+
+BROKEN_PIPE = 128 + signal.SIGPIPE
 
 _stop = threading.Event()
 
@@ -57,6 +59,9 @@ def command(*, resumable: bool = False) -> Callable[[Main], Main]:
                     return main(argv)
             except SoftLabelsError as error:
                 return _report(error)
+            except BrokenPipeError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still in the buffer has nowhere to go
+                return BROKEN_PIPE
             except OSError as error:
                 return _report(_storage_error(error))
             except KeyboardInterrupt:

@@ -163,6 +163,12 @@ def _chosen(train: Split, training: StudentTraining) -> np.ndarray:
     """Numbers of the training rows that a run uses. Raises ConfigError when there are none."""
     is_chosen = chosen_rows(train.rows.keys, training.row_fraction, training.seed)
     if training.only_classes is not None:
+        strangers = [number for number in training.only_classes if not 0 <= number < train.store.classes]
+        if strangers:
+            raise ConfigError(
+                f"only_classes names {', '.join(map(str, strangers))}, and the store has {train.store.classes} classes",
+                remedy=f"give numbers from 0 to {train.store.classes - 1}",
+            )
         is_chosen &= np.isin(train.rows.labels, training.only_classes)
     if not is_chosen.any():
         raise ConfigError(

@@ -17,7 +17,8 @@ def with_facts_of_run(words: Sequence[str]) -> list[str]:
     """The command line with the recipe, and of a finished run the store, of the run that a student named in it lies in,
     unless others are named.
     """
-    runs = [Path(word).parent for word in words if not word.startswith("--") and (Path(word).parent / RECIPE).is_file()]
+    models = [Path(word.removeprefix("--model=")) for word in words]
+    runs = [model.parent for model in models if (model.parent / RECIPE).is_file()]
     named = {word[2:].partition("=")[0] for word in words if word.startswith("--")}
     facts = facts_of(runs[0]) if runs else []
     return [word for word in facts if word[2:].partition("=")[0] not in named] + list(words)
@@ -39,6 +40,12 @@ def with_weights(student: ModelConfig | None, path: str) -> ModelConfig:
     if student is None:
         raise ConfigError("the recipe has no section student", remedy="give --config=RECIPE with the student's class")
     return dataclasses.replace(student, weights=str(weights))
+
+
+def student_word(word: str) -> str:
+    """A word of a command line, with the one student of a run in the place of the run. Raises ConfigError."""
+    flag = "--model=" if word.startswith("--model=") else ""
+    return word if word.startswith("-") and not flag else flag + only_student(word.removeprefix(flag))
 
 
 def only_student(path: str) -> str:

@@ -225,8 +225,8 @@ def _checked_args(name: str, given: Mapping[str, float] | None) -> dict[str, flo
     args = {**known, **(given or {})}
     unknown = [key for key in args if key not in known]
     if unknown:
-        names = ", ".join(known) or "none: drop loss_args"
-        raise ConfigError(f"the loss {name} has no argument {', '.join(unknown)}", remedy=f"its arguments are {names}")
+        remedy = f"its arguments are {', '.join(known)}" if known else "it takes none: drop loss_args"
+        raise ConfigError(f"the loss {name} has no argument {', '.join(unknown)}", remedy=remedy)
     for key, value in args.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
             raise ConfigError(

@@ -54,10 +54,11 @@ def target_shares(given: Sequence[float] | str, classes: int) -> Tensor:
     """
     if isinstance(given, str) and given != "uniform":
         raise ConfigError(f"class_prior is {given!r}", remedy="give uniform, or one number a class")
-    wanted = torch.ones(classes).double() if isinstance(given, str) else torch.tensor(given).double()
+    wanted = torch.ones(classes).double() if isinstance(given, str) else torch.tensor(given, dtype=torch.float64)
     if wanted.shape != (classes,) or not bool((torch.isfinite(wanted) & (wanted > 0)).all()):
         raise ConfigError(
-            f"class_prior has {wanted.numel()} numbers, {wanted.tolist()[:5]} ..., for {classes} classes",
+            f"class_prior has {wanted.numel()} numbers for {classes} classes: {', '.join(map(str, wanted.tolist()[:5]))}"
+            + (", ..." if wanted.numel() > 5 else ""),
             remedy="give one number above 0 a class, or uniform",
         )
     return wanted / wanted.sum()

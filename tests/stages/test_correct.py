@@ -87,14 +87,21 @@ def test_no_student_is_corrected_twice(store: Path, capsys: pytest.CaptureFixtur
     assert "ConfigError: the students in out/corrected were corrected already" in capsys.readouterr().err
 
 
+def test_help_needs_no_run(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        correct.main(["--help"])
+    assert "usage: softlabels correct [RUN]" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--run=nowhere"], "ConfigError: nowhere is no run"),
         (["nowhere"], "ConfigError: nowhere is no run"),
         (["out", "--class_prior=much"], "ConfigError: class_prior is 'much'; give uniform"),
         (["out", "--rows=elsewhere"], "ConfigError: the store has no split 'elsewhere'; its splits are test, train"),
         (["out", "--rows=test"], "0 of 5 classes have less than 0.1 of their share in the transfer set"),
-        (["out", "--class_prior=0.5,0.5"], "ConfigError: class_prior has 2 numbers"),
+        (["out", "--class_prior=0.5,0.5"], "ConfigError: class_prior has 2 numbers for 5 classes: 0.5, 0.5; give one"),
     ],
 )
 def test_what_it_refuses(store: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:

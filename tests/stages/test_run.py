@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 from pipeline import errors
 from stages.__main__ import STAGES, main
-from stages.run import command
+from stages.run import BROKEN_PIPE, command
 from tests.stages import toy
 
 ROOT = Path(__file__).parent.parent.parent
@@ -66,6 +67,15 @@ def test_an_error_is_one_line_and_a_code(
     assert out == ""
     assert err.startswith(line)
     assert err.count("\n") == 1
+
+
+def test_output_that_nobody_reads_any_more_ends_it_silently() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    asked = [sys.executable, "-m", "stages", "evaluate", "--help"]
+    done = subprocess.run(asked, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (BROKEN_PIPE, "")
 
 
 def test_a_bug_keeps_its_traceback() -> None:

@@ -73,8 +73,12 @@ def test_classes_and_a_share_of_the_rows_can_be_chosen(stores: dict[str, Store])
     assert (len(visited(few)), len(visited(rest))) == (15, 5)
     other, _ = training_batches(splits(stores, "train"), StudentTraining(row_fraction=0.1, validation=0, seed=1))
     assert visited(other).keys() != visited(few).keys() | visited(rest).keys()
-    with pytest.raises(ConfigError, match=r"only_classes=\(9,\), row_fraction=1.0 leave no training row"):
-        training_batches(splits(stores, "train"), StudentTraining(only_classes=(9,)))
+    with pytest.raises(ConfigError, match=r"only_classes=\(\), row_fraction=1.0 leave no training row"):
+        training_batches(splits(stores, "train"), StudentTraining(only_classes=()))
+    with pytest.raises(
+        ConfigError, match=r"only_classes names 9, and the store has \d classes; give numbers from 0 to"
+    ):
+        training_batches(splits(stores, "train"), StudentTraining(only_classes=(1, 9)))
 
 
 def test_the_test_split_is_judged_on_where_there_is_one(stores: dict[str, Store]) -> None:

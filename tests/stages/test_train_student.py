@@ -57,7 +57,10 @@ def test_a_run_from_end_to_end(store: Path, capsys: pytest.CaptureFixture[str]) 
     assert students("out") == HARD_AND_DISTILLED
     for line in ("teacher 0: Member0", "ensemble", "student, hard", "student, distilled", "hard - distilled: "):
         assert f"\n{line}" in out
-    last = r"store store, run out; try next: \S*softlabels train-student --config=out/config.yaml --store=store --temperature=1,2,4,8,20"
+    last = (
+        r"store store, run out; try next: \S*softlabels train-student --config=out/config.yaml --store=store "
+        r"--temperature=1,2,4,8,20"
+    )
     assert re.fullmatch(last, out.splitlines()[-1])
 
     found, held_out = results("out"), open_store(store, split="test")
@@ -408,6 +411,20 @@ def test_evaluate_finds_recipe_and_store_of_a_run(store: Path, capsys: pytest.Ca
     expected = scores_of(results("out"), "distilled")[0]
     assert said["kl"] == pytest.approx(expected.pop("kl"), rel=1e-5)
     assert {name: said[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+    for words in (["--model=out/distilled-seed0"], ["out", "--config=out/config.yaml"]):  # the run's only distilled one
+        assert evaluate.main([*words, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["nll"] == said["nll"]
+
+
+def test_evaluate_measures_a_student_of_a_sweep_at_its_own_temperature(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--out=out", "--seeds=0", "--epochs=1", "--temperature=1,linear:9:3", "--loss=forward_kl,js") == 0
+    capsys.readouterr()
+    assert evaluate.main(["out/distilled-T=linear_9_3-js-seed0", "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["kl"]) == ["1", "3"]
+    assert evaluate.main(["out"]) == 2
+    assert "ConfigError: out holds 5 students: distilled-T=1-forward_kl-seed0, " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
