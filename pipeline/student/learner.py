@@ -164,10 +164,22 @@ class Learner:
         return value
 
     def predict(self, model: nn.Module, inputs: Tensor) -> Tensor:
-        """Logits (B, C) in the precision of the training; the loss makes float32 of them."""
+        """Logits (B, C) in the precision of the training; the loss makes float32 of them.
+
+        Raises:
+            ConfigError: a single row, as the last batch of an epoch may be, in a model that needs several.
+        """
         dtype = DTYPES[self.config.precision]
         with torch.autocast(self._device.type, dtype=dtype, enabled=dtype != torch.float32):
-            logits: Tensor = model(inputs)
+            try:
+                logits: Tensor = model(inputs)
+            except ValueError as error:
+                if len(inputs) > 1 or "more than 1 value per channel" not in str(error):
+                    raise
+                raise ConfigError(
+                    "the last rows of a batch are a single one, of which batch norm cannot take a variance",
+                    remedy="choose a batch_size (or micro_batch) that leaves more, in a new run folder",
+                ) from error
         return logits
 
     def check_finite(self, which: str, loss: float, step: int) -> None:

@@ -493,3 +493,10 @@ def test_the_stand_in_loader_starts_where_it_is_told() -> None:
     assert (whole != np.concatenate([batch.rows for batch in loader.epoch(4)])).any()
     assert take(examples(), np.array([2])).rows.tolist() == [2]
     assert COSINE.init_args == {"T_max": "total_steps"}
+
+
+def test_batch_norm_over_a_single_row_is_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="batch norm cannot take a variance; choose a batch_size"):
+        run(tmp_path / "batch", train=MemoryBatches(examples(rows=33), 32))
+    with pytest.raises(ConfigError, match="micro_batch"):
+        run(tmp_path / "micro", micro_batch=31)
