@@ -74,7 +74,8 @@ class HuggingFaceClassifier(nn.Module):
     def _say(self, model: str) -> None:
         if self.untrained and (model, self.untrained) not in _said:
             _said.add((model, self.untrained))
-            _log.warning("%s gives no values for %s: they start untrained", model, ", ".join(self.untrained))
+            say = "%s gives no values for %s: they start untrained, unless a weights file gives them"
+            _log.warning(say, model, ", ".join(self.untrained))
 
     @contextmanager
     def _plain_errors(self, inputs: Tensor) -> Iterator[None]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -131,6 +132,12 @@ def load_ensemble(config: TeacherConfig) -> Ensemble:
         WeightsError: a member without weights, neither of a file nor of its own, or weights that do not fit.
         ConfigError: a class that cannot be built.
     """
+    for number, member in enumerate(config.members):
+        if member.weights is not None and not Path(member.weights).exists():
+            raise WeightsError(
+                f"teacher.members[{number}] ({member.class_path}) has no weights: there is no file {member.weights}",
+                remedy="train it with `softlabels train-teacher`, or name the safetensors file that holds them",
+            )
     models = [build_model(member.model) for member in config.members]
     for number, (member, model) in enumerate(zip(config.members, models, strict=True)):
         lacking = () if member.weights is not None else untrained(model)

@@ -119,6 +119,11 @@ def test_outputs_that_are_no_logits_are_refused(rows: TransferRows, teacher: Tea
 def test_a_member_without_weights_is_refused(teacher: Teachers) -> None:
     config = teacher("Linear")
     bare = replace(config, members=(replace(config.members[0], weights=None),))
+    missing = replace(config, members=(replace(config.members[0], weights="no/file"),))
+    with pytest.raises(
+        WeightsError, match=r"there is no file no/file; train it with `softlabels train-teacher`, or name"
+    ):
+        load_ensemble(missing)
     with pytest.raises(WeightsError, match=r"teacher.members\[0\] .* has no weights"):
         load_ensemble(bare)
 
