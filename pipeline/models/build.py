@@ -21,8 +21,8 @@ class ModelConfig:
     """A model: dotted path of its class (or of a function that returns it), keyword arguments, safetensors file of weights."""
 
     class_path: str
-    init_args: dict[str, Any] = field(default_factory=dict)
-    weights: str | None = None
+    init_args: dict[str, Any] = field(default_factory=dict)  # its keyword arguments
+    weights: str | None = None  # a safetensors file of weights to start from
 
 
 def build_model(config: ModelConfig) -> nn.Module:

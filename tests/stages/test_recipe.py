@@ -12,8 +12,10 @@ import yaml
 
 from pipeline.errors import ConfigError
 from pipeline.objects import ObjectSpec
+from stages.help import field_help
 from stages.recipe import built_in, load, parse, plain
 from stages.schema import typed
+from stages.verify import Verify
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ def test_a_default_keeps_its_arguments_until_the_class_changes(tmp_path: Path) -
         (["--temperature"], "--temperature has no value; write --temperature=<number>"),
         (["one", "two"], "unexpected argument 'two'; options are written --key=value; see --help"),
         (["--student.init_args=3"], "command line: student.init_args is '3', expected mapping; the default is {}"),
-        (["--config=digitz"], "--config=digitz: no such recipe; give a YAML file or a built-in recipe: digits"),
+        (["--config=digitz"], "--config=digitz: no such recipe; give a YAML file or a built-in recipe: ag_news, digits, mnist"),
     ],
 )
 def test_a_wrong_flag_is_one_line(tmp_path: Path, words: list[str], message: str) -> None:
@@ -227,4 +229,8 @@ def test_help_is_enough_to_use_the_command(tmp_path: Path, capsys: pytest.Captur
 
 @pytest.mark.parametrize("name", built_in())
 def test_built_in_recipes_have_known_sections_only(name: str) -> None:
-    assert load(name)["name"] == name
+    assert load(name)["name"] == name.replace("_", "-")
+
+
+def test_a_default_too_long_for_its_line_keeps_its_help() -> None:
+    assert field_help(Verify)["against_teacher"].startswith("a recipe (file or built-in name) whose teacher")
