@@ -158,7 +158,10 @@ def test_a_default_keeps_its_arguments_until_the_class_changes(tmp_path: Path) -
         (["--temperature"], "--temperature has no value; write --temperature=<number>"),
         (["one", "two"], "unexpected argument 'two'; options are written --key=value; see --help"),
         (["--student.init_args=3"], "command line: student.init_args is '3', expected mapping; the default is {}"),
-        (["--config=digitz"], "--config=digitz: no such recipe; give a YAML file or a built-in recipe: ag_news, digits, mnist"),
+        (
+            ["--config=digitz"],
+            "--config=digitz: no such recipe; give a YAML file or a built-in recipe: ag_news, digits, mnist",
+        ),
     ],
 )
 def test_a_wrong_flag_is_one_line(tmp_path: Path, words: list[str], message: str) -> None:
