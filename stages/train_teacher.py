@@ -65,7 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train the members that have no weights."""
     args = parse(argv, TrainTeacher, stage="train-teacher", doc=__doc__)
     if ensure_tokenizer(args.tokenizer, args.transfer_set):
-        print(f"tokenizer: trained on the training rows, {args.transfer_set.prepare.init_args['tokenizer']}", flush=True)
+        print(
+            f"tokenizer: trained on the training rows, {args.transfer_set.prepare.init_args['tokenizer']}", flush=True
+        )
     missing = [number for number, member in enumerate(args.teacher.members) if not _is_trained(member)]
     for number, member in enumerate(args.teacher.members):
         if number not in missing:
