@@ -189,6 +189,12 @@ def _judged(results: Results, recipe: Recipe, stores: Mapping[str, Manifest]) ->
     )
 
 
+AUTO = {
+    "pipeline.models.hf.SequenceClassifier": "AutoModelForSequenceClassification",
+    "pipeline.models.hf.ImageClassifier": "AutoModelForImageClassification",
+}
+
+
 def _loading(recipe: Recipe, first: Manifest, folders: Sequence[str]) -> str:
     student = recipe["student"]
     folder = next((name for name in folders if name.startswith("distilled")), folders[0])
@@ -200,6 +206,12 @@ def _loading(recipe: Recipe, first: Manifest, folders: Sequence[str]) -> str:
         f"import onnxruntime\n\nsession = onnxruntime.InferenceSession({f'{folder}/student.onnx'!r})\n"
         '(logits,) = session.run(["logits"], {"inputs": inputs})  # numpy, any number of rows'
     )
+    auto = AUTO.get(student["class_path"])
+    if auto and "model" in (student.get("init_args") or {}):  # whoever receives the run may not have that checkpoint
+        return (
+            f"`softlabels export {folder} --formats=hf` writes a folder that stands for itself:\n\n```python\n"
+            f"import transformers\n\nmodel = transformers.{auto}.from_pretrained({f'{folder}/hf'!r})\n```"
+        )
     return (
         f"With `softlabels` installed, in this folder (PyTorch; `student(inputs)` gives logits):\n\n```python\n{ours}\n```\n\n"
         f"With nothing of ours, once `softlabels export {folder}` has written the file and checked it against the student:\n\n"

@@ -143,3 +143,14 @@ def test_escapes(rng: np.random.Generator) -> None:
     assert yaml.safe_load(quoted(text)) == one_line(text)
     assert code("a|`b`") == "`a¦'b'`"
     assert escaped("pipeline_x [y]") == r"pipeline\_x \[y\]"
+
+
+def test_a_student_that_began_as_a_checkpoint_is_handed_on_without_it(
+    rng: np.random.Generator, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init_args = {"model": "/home/me/base", "classes": 4}
+    student = {"class_path": "pipeline.models.hf.SequenceClassifier", "init_args": init_args}
+    monkeypatch.setitem(RECIPE, "student", student)
+    text = card(rng, manifest)
+    assert "AutoModelForSequenceClassification.from_pretrained('distilled-seed0/hf')" in text
+    assert "build_model" not in text
