@@ -106,6 +106,7 @@ class Learner:
         self._device, self._total_steps, self._augment = device, total_steps, augment
         config = student.config
         self._optimizer = build_optimizer(config.optimizer, self.model.parameters())
+        self._optimizer.zero_grad()
         self._scheduler = build_scheduler(config.scheduler, self._optimizer, total_steps)
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
         self._average = None if config.ema is None else WeightAverage(self.model, config.ema)
@@ -149,7 +150,6 @@ class Learner:
         if self._augment is not None:
             moved = dataclasses.replace(moved, inputs=self._augment(moved.inputs))
         self.model.train()
-        self._optimizer.zero_grad()
         total = torch.zeros((), device=self._device)
         rows, share = len(batch), self.share(step)
         size = self.config.micro_batch or rows
@@ -283,6 +283,7 @@ class Learner:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
+        self._optimizer.zero_grad()  # now, so that the next learner's gradients take this memory, still in the cache
         if self._scheduler is not None:
             self._scheduler.step()
         if self.config.max_norm is not None:
