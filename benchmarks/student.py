@@ -264,7 +264,7 @@ def epoch_part(folder: Path, rows: TransferRows, hidden: tuple[int, int], rounds
 
 def sweep_part(folder: Path, rows: TransferRows, hidden: tuple[int, int], rounds: int) -> Part:
     """A student for each temperature: side by side over one pass, and one run after the other."""
-    part = first(rows, max(BATCH, len(rows.keys) // 4)) if hidden == STUDENT else rows
+    part = first(rows, max(BATCH, len(rows.keys) // 2)) if hidden == STUDENT else rows
     store = label(folder / f"sweep-{hidden[0]}", part, teacher(MEMBERS))
     settings: list[dict[str, Any]] = [{"temperature": temperature} for temperature in SWEEP]
     return Part(
