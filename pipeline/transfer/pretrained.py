@@ -7,6 +7,7 @@ prepares inputs, `pipeline.models.hf` reads weights.
 from __future__ import annotations
 
 import fnmatch
+import functools
 import os
 import shutil
 import uuid
@@ -55,6 +56,22 @@ def matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
     return sorted(
         path for path in folder.iterdir() if path.is_file() and any(fnmatch.fnmatch(path.name, p) for p in patterns)
     )
+
+
+@functools.lru_cache(maxsize=8)
+def load_from(folder: str, auto: str, what: str, digest: str) -> Any:
+    """What transformers' class `auto` makes of a folder; errors call it `what`, a tokenizer or the like.
+
+    `digest` is that of the files, so that an edited folder is read again. Raises `ConfigError`, `MissingExtra`.
+    """
+    with quiet() as transformers:
+        try:
+            return getattr(transformers, auto).from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except Exception as error:  # transformers promises no class of errors
+            raise ConfigError(
+                f"{folder} holds no {what} that can be opened: {one_line(error)}",
+                remedy=f"give a folder that {what.split()[-1]}.save_pretrained wrote; code that stands in it is not run",
+            ) from error
 
 
 @contextmanager

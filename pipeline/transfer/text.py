@@ -6,7 +6,6 @@ Neighbours: `tokenizer` trains one, `pipeline.models.hf` takes what stands here.
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy.typing as npt
 from pipeline.errors import ConfigError, TransferSetError
 from pipeline.transfer.file_arguments import file_digest, reads_files
 from pipeline.transfer.prepare import Row
-from pipeline.transfer.pretrained import matching, one_line, pretrained_folder, quiet
+from pipeline.transfer.pretrained import load_from, matching, one_line, pretrained_folder
 
 FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -89,19 +88,7 @@ def tokenize(
 def load_tokenizer(name: str, revision: str | None = None) -> Any:
     """The tokenizer of a folder or hub id, a transformers object. Raises `ConfigError`, `MissingExtra`."""
     folder = _folder(name, revision)
-    return _load(str(folder), _tokenizer_digest(folder))
-
-
-@functools.lru_cache(maxsize=4)
-def _load(folder: str, digest: str) -> Any:  # the digest is an argument so that an edited tokenizer is read again
-    with quiet() as transformers:
-        try:
-            return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except Exception as error:  # transformers promises no class of errors
-            raise ConfigError(
-                f"{folder} holds no tokenizer that can be opened: {one_line(error)}",
-                remedy="give a folder that tokenizer.save_pretrained wrote; code that stands in it is not run",
-            ) from error
+    return load_from(str(folder), "AutoTokenizer", "tokenizer", _tokenizer_digest(folder))
 
 
 def _folder(name: str, revision: str | None) -> Path:

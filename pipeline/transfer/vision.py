@@ -5,7 +5,6 @@ B batch, K channels, H height, W width. Neighbours: `images` decodes files, `pip
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from PIL import Image
 from pipeline.errors import ConfigError, TransferSetError
 from pipeline.transfer.file_arguments import file_digest, reads_files
 from pipeline.transfer.prepare import Row
-from pipeline.transfer.pretrained import matching, one_line, pretrained_folder, quiet
+from pipeline.transfer.pretrained import load_from, matching, pretrained_folder
 
 FILES = ("preprocessor_config.json", "processor_config.json")
 
@@ -54,21 +53,7 @@ def process(rows: Sequence[Row], *, processor: str, revision: str | None = None)
 def load_processor(name: str, revision: str | None = None) -> Any:
     """The image processor of a folder or hub id, a transformers object. Raises `ConfigError`, `MissingExtra`."""
     folder = _folder(name, revision)
-    return _load(str(folder), file_digest(*matching(folder, FILES)))
-
-
-@functools.lru_cache(maxsize=4)
-def _load(folder: str, digest: str) -> Any:  # the digest is an argument so that an edited processor is read again
-    with quiet() as transformers:
-        try:
-            return transformers.AutoImageProcessor.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
-            )
-        except Exception as error:  # transformers promises no class of errors
-            raise ConfigError(
-                f"{folder} holds no image processor that can be opened: {one_line(error)}",
-                remedy="give a folder that processor.save_pretrained wrote; code that stands in it is not run",
-            ) from error
+    return load_from(str(folder), "AutoImageProcessor", "image processor", file_digest(*matching(folder, FILES)))
 
 
 def _folder(name: str, revision: str | None) -> Path:
