@@ -1,7 +1,8 @@
 """The transfer set: the rows that the teacher labels, their content keys and their prepared inputs.
 
 config -> `source` opens a split -> `decode` and `images` give values -> `keys` hash them, `prepare` shapes them,
-`hard_labels` reads the labels -> `cache` keeps all three -> `rows` hands them out. No torch, no soft labels.
+`hard_labels` reads the labels (or `sequences` makes rows of tokens of texts) -> `cache` keeps all three -> `rows` hands them
+out. No torch, no soft labels.
 """
 
 from pipeline.transfer.config import TransferSetConfig

@@ -66,8 +66,13 @@ def recorded(spec: ObjectSpec) -> ObjectSpec:
 def package_versions(spec: ObjectSpec) -> dict[str, str]:
     """Versions of the packages that the function names; a package that is not installed has none."""
     mark = getattr(import_object(spec.class_path), _MARK, None)
+    return {} if mark is None else versions_of(mark.packages)
+
+
+def versions_of(packages: tuple[str, ...]) -> dict[str, str]:
+    """Versions of those packages that are installed."""
     found = {}
-    for name in mark.packages if mark is not None else ():
+    for name in packages:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -25,9 +25,10 @@ from pipeline.objects import ObjectSpec, build, call_with, import_object
 from pipeline.transfer.cache import FileRecord, NpyFile, cached, default_cache
 from pipeline.transfer.config import TransferSetConfig
 from pipeline.transfer.decode import Array, Decoded, decode
-from pipeline.transfer.file_arguments import package_versions, recorded
+from pipeline.transfer.file_arguments import package_versions, recorded, versions_of
 from pipeline.transfer.hard_labels import NONE, hard_labels
 from pipeline.transfer.keys import KEY_RULE, content_keys, id_keys
+from pipeline.transfer.sequences import PACKAGES, SequenceInfo, open_tokenization, write_sequences
 from pipeline.transfer.source import Source, open_split
 
 Keys = npt.NDArray[np.uint8]
@@ -50,6 +51,7 @@ class TransferRows:
         labels: (R,) int64, -1 = none, memory-mapped, read-only.
         class_names: ordered, None where nobody names them.
         prepare: the prepare function and its arguments, with digests in place of files (see `file_arguments`).
+        sequence: of rows of tokens: their length and vocabulary; None for everything else.
     """
 
     name: str
@@ -61,6 +63,7 @@ class TransferRows:
     labels: npt.NDArray[np.int64]
     class_names: tuple[str, ...] | None
     prepare: ObjectSpec
+    sequence: SequenceInfo | None = None
 
 
 def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | None = None) -> TransferRows:
@@ -78,13 +81,19 @@ def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | No
         DiskFull, StorageError: the cache cannot be written.
     """
     source = open_split(config, split)
-    call_with(config.prepare, [])  # refuse a misspelt function or argument before any work
-    prepare = recorded(config.prepare)
-    arrays = cached(
-        cache if cache is not None else default_cache(),
-        _identity(config, split, source, prepare),
-        lambda folder: _write_rows(config, source, folder, title=f"prepare {split}"),
-    )
+    tokens = None if config.sequences is None else open_tokenization(config.sequences)
+    if tokens is None:
+        call_with(config.prepare, [])  # refuse a misspelt function or argument before any work
+    prepare = recorded(config.prepare) if tokens is None else tokens.recorded
+
+    def write(folder: Path) -> list[FileRecord]:
+        if tokens is None:
+            return _write_rows(config, source, folder, title=f"prepare {split}")
+        texts = (columns[0] for _, _, columns in _blocks(config, source))
+        return write_sequences(tokens, texts, folder, texts=source.rows, title=f"tokenize {split}")
+
+    identity = _identity(config, split, source, prepare)
+    arrays = cached(cache if cache is not None else default_cache(), identity, write)
     return TransferRows(
         name=config.name or _name(config),
         split=split,
@@ -95,6 +104,7 @@ def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | No
         labels=cast("npt.NDArray[np.int64]", arrays["labels"]),
         class_names=source.class_names,
         prepare=prepare,
+        sequence=None if tokens is None else tokens.info,
     )
 
 
@@ -120,14 +130,14 @@ def _identity(config: TransferSetConfig, split: str, source: Source, prepare: Ob
         "split": config.splits[split],  # a user may have given two splits one fingerprint
         "rows": source.rows,
         "inputs": list(config.inputs),
-        "label": config.label,
+        "label": config.label_column,
         "key": config.key,
         "class_names": None if source.class_names is None else list(source.class_names),
         "prepare": prepare.class_path,
         "init_args": init_args,
         "prepare_file": _file_digest(prepare),
         "versions": {name: importlib.metadata.version(name) for name in ("numpy", "pillow", "pyarrow")}
-        | package_versions(prepare),
+        | (package_versions(prepare) if config.sequences is None else versions_of(PACKAGES)),
     }
 
 
@@ -198,9 +208,11 @@ def _prepare(spec: ObjectSpec, columns: list[Decoded], *, start: int) -> Array:
 
 def _labels(config: TransferSetConfig, source: Source, table: pa.Table, *, start: int) -> npt.NDArray[np.int64]:
     """Hard labels (B,) of one block."""
-    if config.label is None:
+    if config.label_column is None:
         return np.full(len(table), NONE, np.int64)
-    return hard_labels(table.column(config.label), name=config.label, class_names=source.class_names, start=start)
+    return hard_labels(
+        table.column(config.label_column), name=config.label_column, class_names=source.class_names, start=start
+    )
 
 
 def _check_ids(name: str, ids: Keys, content: Keys) -> None:

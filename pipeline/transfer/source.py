@@ -78,8 +78,12 @@ def open_split(config: TransferSetConfig, split: str) -> Source:
             f"split {config.splits[split]!r} of {config.origin} has no rows", remedy="name another split"
         )
     class_names = config.classes
-    if class_names is None and config.label is not None and isinstance(data.features[config.label], ClassLabel):
-        class_names = tuple(data.features[config.label].names)
+    if (
+        class_names is None
+        and config.label_column is not None
+        and isinstance(data.features[config.label_column], ClassLabel)
+    ):
+        class_names = tuple(data.features[config.label_column].names)
     data = data.select_columns(wanted).with_format("arrow")
     identity = _content_identity(data) if config.factory is not None else _file_identity(config, data)
     return Source(data=data, class_names=class_names, identity=identity)
@@ -87,7 +91,7 @@ def open_split(config: TransferSetConfig, split: str) -> Source:
 
 def _wanted_columns(config: TransferSetConfig) -> list[str]:
     """The columns that the recipe names, each once."""
-    label = [] if config.label is None else [config.label]
+    label = [] if config.label_column is None else [config.label_column]
     key = [] if config.key == "content" else [config.key]
     return list(dict.fromkeys([*config.inputs, *label, *key]))
 

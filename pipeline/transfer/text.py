@@ -29,7 +29,7 @@ _NO_LIMIT = 1_000_000  # tokenizers that know no limit say 10^30
 def _digests(
     *, tokenizer: str, max_length: int | None = None, revision: str | None = None
 ) -> dict[str, str | None]:  # the arguments of `tokenize`
-    return {"tokenizer": _tokenizer_digest(_folder(tokenizer, revision)), "revision": None}
+    return {"tokenizer": tokenizer_digest(tokenizer, revision), "revision": None}
 
 
 @reads_files(_digests, packages=("tokenizers", "transformers"))
@@ -88,7 +88,12 @@ def tokenize(
 def load_tokenizer(name: str, revision: str | None = None) -> Any:
     """The tokenizer of a folder or hub id, a transformers object. Raises `ConfigError`, `MissingExtra`."""
     folder = _folder(name, revision)
-    return load_from(str(folder), "AutoTokenizer", "tokenizer", _tokenizer_digest(folder))
+    return load_from(str(folder), "AutoTokenizer", "tokenizer", _digest(folder))
+
+
+def tokenizer_digest(name: str, revision: str | None = None) -> str:
+    """Digest of the files of a tokenizer (folder or hub id) that decide the ids. Raises `ConfigError`, `MissingExtra`."""
+    return _digest(_folder(name, revision))
 
 
 def _folder(name: str, revision: str | None) -> Path:
@@ -102,7 +107,7 @@ def _folder(name: str, revision: str | None) -> Path:
     return folder
 
 
-def _tokenizer_digest(folder: Path) -> str:
+def _digest(folder: Path) -> str:
     """Digest of the files that decide the ids. Of config.json, which models share with weights, what names the class."""
     digest = file_digest(*matching(folder, FILES))
     try:

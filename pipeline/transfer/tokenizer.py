@@ -1,7 +1,8 @@
 """A tokenizer trained on a transfer set's own texts, for where none can be downloaded. Extra `[hf]`.
 
-Lower-cased WordPiece with BERT's rules for words, in the two files that `AutoTokenizer.from_pretrained` opens. The same
-texts give the same bytes. Neighbour: `text` uses it.
+Two kinds, both in the two files that `AutoTokenizer.from_pretrained` opens: lower-cased WordPiece with BERT's rules for words,
+for classifiers, and byte-level BPE with GPT-2's, for language models: every text is tokens and can be had back from them. The
+same texts give the same bytes. Neighbours: `text` and `sequences` use it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.errors import ConfigError, TransferSetError
 from pipeline.objects import require_extra
@@ -20,51 +21,66 @@ from pipeline.transfer.decode import decode
 from pipeline.transfer.pretrained import whole_folder
 from pipeline.transfer.source import open_split
 
-PAD, UNKNOWN, START, END, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # ids 0 to 4
+PAD, UNKNOWN, START, END, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # WordPiece's ids 0 to 4
+END_OF_TEXT = "<|endoftext|>"  # id 0 of byte-level BPE: begins and ends texts, and pads
+_BYTES = 256
 _BLOCK_ROWS = 1000
 _MOST_LETTERS = 1000
+Corpus = Callable[[], Iterator[str]]
 
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """A tokenizer to train where the folder that transfer_set.prepare names is not there.
+    """A tokenizer to train where the folder that transfer_set.prepare or transfer_set.sequences names is not there.
 
     Attributes:
-        vocab_size: tokens, the five special ones among them; fewer where the texts have no more.
-        lowercase: whether capitals are made small and accents dropped.
+        kind: wordpiece (BERT's, for classifiers), or bpe (GPT-2's byte-level BPE, for language models).
+        vocab_size: tokens, the special ones among them; fewer where the texts have no more.
+        lowercase: whether capitals are made small and accents dropped; bpe keeps texts as they are.
         max_length: the longest row that models with this tokenizer are meant for.
     """
 
+    kind: Literal["wordpiece", "bpe"] = "wordpiece"
     vocab_size: int = 8192
     lowercase: bool = True
     max_length: int = 512
 
     def __post_init__(self) -> None:
-        for name, least in (("vocab_size", len(SPECIAL) + 1), ("max_length", 3)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"tokenizer.{name} is {getattr(self, name)}", remedy=f"give {least} or more")
+        least = len(SPECIAL) + 1 if self.kind == "wordpiece" else _BYTES + 1
+        for name, smallest in (("vocab_size", least), ("max_length", 3)):
+            if getattr(self, name) < smallest:
+                raise ConfigError(f"tokenizer.{name} is {getattr(self, name)}", remedy=f"give {smallest} or more")
+
+
+def named_tokenizer(transfer_set: TransferSetConfig) -> str | None:
+    """The tokenizer that a transfer set names, in its sequences or among the arguments of prepare; None where it names none."""
+    if transfer_set.sequences is not None:
+        return transfer_set.sequences.tokenizer
+    name = transfer_set.prepare.init_args.get("tokenizer")
+    return name if isinstance(name, str) else None
 
 
 def ensure_tokenizer(config: TokenizerConfig | None, transfer_set: TransferSetConfig, *, split: str = "train") -> bool:
-    """Train the tokenizer that the transfer set's prepare function names, on the texts of `split`, unless it is there.
+    """Train the tokenizer that the transfer set names, on the texts of `split`, unless it is there.
 
     Returns:
-        Whether it was trained now. Nothing is done where `config` is None or prepare names no tokenizer.
+        Whether it was trained now. Nothing is done where `config` is None or the transfer set names no tokenizer.
 
     Raises:
         MissingExtra: the package tokenizers is not installed. TransferSetError: input columns that are no text.
         DiskFull, StorageError: nothing half written is left under its name.
     """
-    name = transfer_set.prepare.init_args.get("tokenizer")
-    if config is None or not isinstance(name, str) or Path(name).expanduser().is_dir():
+    name = named_tokenizer(transfer_set)
+    if config is None or name is None or Path(name).expanduser().is_dir():
         return False
     folder = Path(name).expanduser()
-    trained = _train(config, lambda: texts(transfer_set, split))
+    train = _train_wordpiece if config.kind == "wordpiece" else _train_bpe
+    trained, tokens = train(config, lambda: texts(transfer_set, split))
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": config.max_length,
         "model_input_names": ["input_ids", "attention_mask"],
-        **dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True)),
+        **tokens,
         "padding_side": "right",
         "clean_up_tokenization_spaces": False,
     }
@@ -91,8 +107,29 @@ def texts(transfer_set: TransferSetConfig, split: str) -> Iterator[str]:
                 yield text
 
 
-def _train(config: TokenizerConfig, corpus: Callable[[], Iterator[str]]) -> Any:
-    """The trained tokenizer, an object of the package tokenizers; the corpus is read twice.
+def _train_bpe(config: TokenizerConfig, corpus: Corpus) -> tuple[Any, dict[str, str]]:
+    """The trained tokenizer, an object of the package tokenizers, and its special tokens by what they are for.
+
+    Its letters are the 256 bytes, numbered in one order, and equal counts are told apart by number: the same in every process.
+    """
+    tokenizers = require_extra("tokenizers", extra="hf")
+    made = tokenizers.Tokenizer(tokenizers.models.BPE())
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    made.train_from_iterator(
+        corpus(),
+        tokenizers.trainers.BpeTrainer(
+            vocab_size=config.vocab_size,
+            special_tokens=[END_OF_TEXT],
+            initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        ),
+    )
+    return made, dict.fromkeys(("bos_token", "eos_token", "pad_token"), END_OF_TEXT)
+
+
+def _train_wordpiece(config: TokenizerConfig, corpus: Corpus) -> tuple[Any, dict[str, str]]:
+    """As `_train_bpe`; the corpus is read twice.
 
     The package numbers letters inside words (##a) in the order of a hash table that differs from process to process, and
     breaks ties by number. So they are numbered here, as special tokens, and the vocabulary goes into a tokenizer without
@@ -122,7 +159,8 @@ def _train(config: TokenizerConfig, corpus: Callable[[], Iterator[str]]) -> Any:
         pair=f"{START} $A {END} $B:1 {END}:1",
         special_tokens=[(token, made.token_to_id(token)) for token in (START, END)],
     )
-    return made
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    return made, dict(zip(names, SPECIAL, strict=True))
 
 
 def _tokenizer(tokenizers: Any, normalizer: Any, vocabulary: dict[str, int]) -> Any:
