@@ -26,12 +26,13 @@ import torch
 import zarr
 from torch.utils.data import DataLoader
 
+from pipeline.labels.encoding import DenseEncoding
 from pipeline.objects import ObjectSpec
 from pipeline.store import StoreWriter, open_store
 from pipeline.store.columns import dense_columns
 from pipeline.store.digest import keys_digest
 from pipeline.store.reader import Check
-from pipeline.store.spec import Cut, Encoding, LabelSpace, MemberSpec, Preprocessing, Spec, TeacherSpec, TransferSpec
+from pipeline.store.spec import Cut, LabelSpace, MemberSpec, Preprocessing, Spec, TeacherSpec, TransferSpec
 from pipeline.stream import Loader, SoftLabelDataset
 from pipeline.transfer import TransferRows
 
@@ -81,7 +82,7 @@ def write(folder: Path, rows: int, classes: int) -> TransferRows:
             transfer_set=TransferSpec(name="noise", split="train", rows=rows, content_keys=keys_digest(keys)),
             label_space=LabelSpace(classes=classes),
             preprocessing=Preprocessing(function="none"),
-            encoding=Encoding(),
+            encoding=DenseEncoding(),
             layout=layout,
             cut=Cut(rows_per_shard=SHARD, rows_per_chunk=CHUNK),
             columns=dense_columns(members=1, classes=classes),

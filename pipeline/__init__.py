@@ -3,7 +3,7 @@
 Names are loaded when they are first used, so that reading a store imports no torch::
 
     open_store         a sealed store: columns, rows by content key, distributions at any temperature
-    StoreWriter        fill a store from any outputs; dense_spec says what it will hold, array_keys gives its rows' keys
+    StoreWriter        fill a store from any outputs; dense_spec or store_spec says what it will hold, array_keys gives its rows' keys
     load_transfer_set  the transfer set's rows, hashed and prepared
     EmbeddedRows       the rows of a store that holds its inputs itself
     Loader             batches of inputs, hard labels and SoftLabels; SoftLabelDataset is the same for torch's DataLoader
@@ -30,6 +30,7 @@ _HOMES = {
     "distillation_loss": "pipeline.student.losses",
     "load_transfer_set": "pipeline.transfer",
     "open_store": "pipeline.store",
+    "store_spec": "pipeline.store.dense_spec",
 }
 __all__ = sorted(_HOMES)
 

@@ -23,6 +23,7 @@ print the two as one line and exit with the class's `exit_code`::
     │   └── ExportError             a student that cannot be exported, or whose export answers differently
     ├── DamagedStore              exit 3: what the store holds is not what was written
     │   ├── DamagedManifest         plan, commit record or manifest
+    │   ├── DamagedBasis            the prior and basis of the stored tails
     │   ├── MissingShard            a shard's file is gone
     │   └── DamagedShard            a shard's bytes differ from its commit record
     ├── StorageError              exit 74: the system refused to read or write
@@ -125,6 +126,10 @@ class DamagedStore(SoftLabelsError):
 
 class DamagedManifest(DamagedStore):
     """Plan, commit record or manifest do not agree with themselves or with each other."""
+
+
+class DamagedBasis(DamagedStore):
+    """The prior and basis of the stored tails are gone, or not those that the plan names."""
 
 
 class MissingShard(DamagedStore):

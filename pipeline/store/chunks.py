@@ -19,6 +19,7 @@ from pipeline.errors import DamagedShard, MissingShard, StorageError
 from pipeline.store.columns import Column
 from pipeline.store.digest import blake3_hex
 from pipeline.store.layouts import chunk_rows, layout_of
+from pipeline.store.positions import check_counts
 from pipeline.store.spec import Payload, Spec
 
 MAX_OPEN_FILES = 128
@@ -35,6 +36,7 @@ class ChunkReader:
         self.path = path
         self.spec = spec
         self.layout = layout_of(spec)
+        self._positions = next((column for column in spec.columns if column.name == "positions"), spec.columns[0])
         self._handles: OrderedDict[str, int] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -45,6 +47,8 @@ class ChunkReader:
             MissingShard: the shard's file is gone.
             DamagedShard: its bytes are not those that were committed.
         """
+        ragged = self.spec.ragged and column.by_position
+        positions = self.read(payload, self._positions, chunk, check=check) if ragged else None
         place = payload.chunks[column.name][chunk]
         name = self.layout.path(column, payload.shard)
         data = self._pread(name, payload, place.offset, place.size)
@@ -52,7 +56,10 @@ class ChunkReader:
             raise self.damaged(payload.shard, name, f"chunk {chunk} of column {column.name} differs from its digest")
         try:
             rows = len(chunk_rows(self.spec, payload.shard, chunk))
-            return self.layout.decode(self.spec, column, data.data, rows)
+            values = self.layout.decode(self.spec, column, data.data, rows, positions)  # type: ignore[arg-type]  # int32
+            if column.name == "positions":
+                check_counts(values, self.spec.positions or 1)  # type: ignore[arg-type]  # int32 by the column
+            return values
         except ValueError as error:
             raise self.damaged(payload.shard, name, f"chunk {chunk} of column {column.name} {error}") from error
 

@@ -10,12 +10,16 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
+from pipeline.labels.encoding import DenseEncoding, Encoding, TopkEncoding
+from pipeline.labels.topk import topk_columns
+
 DType = Literal[
     "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64"
 ]
 DTYPES: tuple[str, ...] = get_args(DType)
 NO_LABEL = -1
 KEY_BYTES = 16
+POSITION = "position"
 
 
 class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -37,6 +41,16 @@ class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return self.numpy_dtype.itemsize * math.prod(self.shape)
 
     @property
+    def by_position(self) -> bool:
+        """Whether the first axis of a row is that of a sequence's positions."""
+        return self.axes[:1] == (POSITION,)
+
+    @property
+    def position_bytes(self) -> int:
+        """Bytes of one position of a row, not compressed."""
+        return self.numpy_dtype.itemsize * math.prod(self.shape[1:])
+
+    @property
     def fill(self) -> float | int:
         """The value of rows that were never written: NaN, no label, or 0."""
         if self.dtype.startswith("float"):
@@ -50,15 +64,47 @@ class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return np.ascontiguousarray(values, dtype=self.numpy_dtype)
 
 
-def dense_columns(*, members: int, classes: int, inputs: Column | None = None) -> tuple[Column, ...]:
-    """The columns of a dense store, in the order in which they are hashed."""
-    columns = (
+def is_soft(name: str) -> bool:
+    """Whether the column of this name holds part of the distributions."""
+    return name not in ("content_key", "label", "positions", "position_mask", "document", "input")
+
+
+def store_columns(
+    encoding: Encoding,
+    *,
+    classes: int,
+    members: int,
+    positions: int | None = None,
+    ragged: bool = False,
+    inputs: Column | None = None,
+) -> tuple[Column, ...]:
+    """The columns of a store, in the order in which they are hashed; `positions` P of a sequence, else None."""
+    columns = [
         Column(name="content_key", dtype="uint8", shape=(KEY_BYTES,), axes=("byte",)),
         Column(name="label", dtype="int64", shape=(), axes=()),
-        Column(name="logits", dtype="float16", shape=(members, classes), axes=("member", "class")),
-        Column(name="shift", dtype="float32", shape=(members,), axes=("member",)),
-    )
-    return columns if inputs is None else (*columns, inputs)
+    ]
+    if ragged:
+        columns.append(Column(name="positions", dtype="int32", shape=(), axes=()))
+    if positions is not None:
+        columns.append(Column(name="position_mask", dtype="uint8", shape=(positions,), axes=(POSITION,)))
+        columns.append(Column(name="document", dtype="uint16", shape=(positions,), axes=(POSITION,)))
+    if isinstance(encoding, TopkEncoding):
+        columns += [
+            Column(name=name, dtype=dtype, shape=shape, axes=axes)  # type: ignore[arg-type]  # names of numpy's dtypes
+            for name, dtype, shape, axes in topk_columns(encoding, classes, members, positions)
+        ]
+    else:
+        lead, axis = ((), ()) if positions is None else ((positions,), (POSITION,))
+        columns += [
+            Column(name="logits", dtype="float16", shape=(*lead, members, classes), axes=(*axis, "member", "class")),
+            Column(name="shift", dtype="float32", shape=(*lead, members), axes=(*axis, "member")),
+        ]
+    return tuple(columns if inputs is None else [*columns, inputs])
+
+
+def dense_columns(*, members: int, classes: int, inputs: Column | None = None) -> tuple[Column, ...]:
+    """The columns of a dense store of rows without positions."""
+    return store_columns(DenseEncoding(), classes=classes, members=members, inputs=inputs)
 
 
 def input_column(inputs: NDArray[np.generic]) -> Column:

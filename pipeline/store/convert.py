@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from pipeline.errors import DamagedStore, Interrupted, StorePathError
+from pipeline.errors import DamagedStore, Interrupted, StorePathError, UserError
 from pipeline.store.reader import open_store
 from pipeline.store.spec import Manifest, Spec
 from pipeline.store.writer import StoreWriter, require_room
@@ -31,6 +31,7 @@ def convert(
 
     Raises:
         DamagedStore: a chunk of the source is damaged; nothing of its shard is written.
+        UserError: ragged rows, which only layout arrow holds.
         SpecMismatch, StorePathError: `target` holds something else, or lies inside the source, or around it.
         Interrupted: `should_stop` said so; calling again goes on. DiskFull: before the first shard, where possible.
     """
@@ -38,9 +39,14 @@ def convert(
     if here.is_relative_to(there) or there.is_relative_to(here):
         raise StorePathError(f"{target} and {source} lie in each other", remedy="give a target beside the source")
     store = open_store(source)
+    if store.spec.ragged and layout != "arrow":
+        raise UserError(
+            f"the rows of {source} are ragged (each has its own number of positions), and Zarr holds regular arrays",
+            remedy="keep the layout arrow",
+        )
     spec: Spec = msgspec.structs.replace(store.spec, layout=layout, compression=compression)
     per_shard = spec.cut.rows_per_shard // spec.cut.rows_per_chunk
-    with StoreWriter(target, spec, about=store.manifest.about) as writer:
+    with StoreWriter(target, spec, basis=store.basis, about=store.manifest.about) as writer:
         require_room([writer])
         for shard in writer.pending:
             if should_stop():

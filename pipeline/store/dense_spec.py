@@ -1,26 +1,34 @@
-"""`dense_spec`: the specification of a dense store from what its maker knows; sizes are chosen where none are given."""
+"""`store_spec`, and `dense_spec` for dense labels: the specification of a store from what its maker knows; sizes are chosen
+where none are given.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import msgspec
 import numpy as np
+from msgspec import UNSET
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
-from pipeline.store.columns import DTYPES, Column, dense_columns, input_column
+from pipeline.labels.encoding import DenseEncoding, Encoding, TopkEncoding
+from pipeline.labels.topk import check_encoding
+from pipeline.store.basis import Basis, basis_digest
+from pipeline.store.columns import DTYPES, Column, input_column, store_columns
 from pipeline.store.digest import blake3_hex, keys_digest
+from pipeline.store.rules import check_spec
 from pipeline.store.spec import (
     BLOCK_ROWS,
     Cut,
-    Encoding,
     LabelSpace,
     MemberSpec,
     Preprocessing,
+    SequenceSpec,
     Spec,
     TeacherSpec,
     TransferSpec,
-    check_spec,
 )
 
 CHUNK_BYTES = 1 << 20
@@ -29,7 +37,13 @@ CHUNKS_PER_SHARD = 16
 SAMPLE_ROWS = 64
 
 
-def dense_spec(
+def dense_spec(*, reduce: str = "none", **facts: Any) -> Spec:
+    """The specification of a store of dense labels: `reduce` is "none" or "geometric", everything else as `store_spec` says."""
+    return store_spec(DenseEncoding(reduce=reduce), **facts)  # type: ignore[arg-type]  # the word is checked there
+
+
+def store_spec(
+    encoding: Encoding,
     *,
     teacher: TeacherSpec | str,
     name: str,
@@ -42,20 +56,26 @@ def dense_spec(
     preprocessing: Preprocessing | None = None,
     layout: str = "zarr",
     compression: str = "none",
-    reduce: str = "none",
+    basis: Basis | None = None,
+    positions: int | None = None,
+    vocabulary: str | None = None,
+    ragged: bool = False,
     embed: NDArray[np.generic] | None = None,
     rows_per_shard: int | None = None,
     rows_per_chunk: int | None = None,
     teacher_batch: int = 0,
 ) -> Spec:
-    """The specification of a store of dense labels.
+    """The specification of a store.
 
     Args:
+        encoding: dense or topk; its `inputs` and `basis` are filled in here.
         teacher: who produced the logits; a plain name stands for `members` unnamed models of equal weight.
         name: of the transfer set. split, revision: which part and version of it.
         keys: (R, 16) content keys of its rows, in order. key: how they are made: "content" or a column's name.
         classes: their number, or their names in order.
-        layout: "zarr" or "arrow". compression: "none" or "zstd" (zarr). reduce: "none" or "geometric".
+        layout: "zarr" or "arrow". compression: "none" or "zstd" (zarr).
+        basis: (1 + r, C) float16, the prior and basis of lowrank and prior tails.
+        positions: P of sequence rows, with `ragged` the most of a row; `vocabulary`: digest of their tokenizer's vocabulary.
         embed: (R, ...) prepared inputs, to be kept in the store.
         rows_per_shard, rows_per_chunk: unit of work, unit of reading (a multiple of 16).
         teacher_batch: rows a teacher batch; 0 where outputs come from elsewhere.
@@ -67,9 +87,18 @@ def dense_spec(
         teacher = TeacherSpec(name=teacher, precision="", members=(MemberSpec(model=teacher),) * members)
     names = None if isinstance(classes, int) else tuple(classes)
     count = classes if isinstance(classes, int) else len(classes)
-    columns = dense_columns(
-        members=1 if reduce == "geometric" else len(teacher.members),
+    inputs = "reference" if embed is None else "embed"
+    encoding = msgspec.structs.replace(encoding, inputs=inputs)
+    members = 1 if encoding.reduce == "geometric" else len(teacher.members)
+    if isinstance(encoding, TopkEncoding):
+        check_encoding(encoding, members)
+        encoding = msgspec.structs.replace(encoding, basis="" if basis is None else basis_digest(basis))
+    columns = store_columns(
+        encoding,
         classes=count,
+        members=members,
+        positions=positions,
+        ragged=ragged,
         inputs=None if embed is None else _input_column(embed),
     )
     chunk = rows_per_chunk or _chunk_rows(columns, len(keys), rows_per_shard)
@@ -78,9 +107,10 @@ def dense_spec(
         transfer_set=TransferSpec(
             name=name, split=split, rows=len(keys), content_keys=keys_digest(keys), revision=revision, key=key
         ),
-        label_space=LabelSpace(classes=count, names=names),
+        label_space=LabelSpace(classes=count, names=names, vocabulary=vocabulary or UNSET),
         preprocessing=preprocessing or Preprocessing(function=""),
-        encoding=Encoding(reduce=reduce, inputs="reference" if embed is None else "embed"),  # type: ignore[arg-type]
+        encoding=encoding,
+        sequence=UNSET if positions is None else SequenceSpec(positions=positions, ragged=ragged),
         layout=layout,  # type: ignore[arg-type]  # these words are checked below, by decoding the specification
         compression=compression,  # type: ignore[arg-type]
         cut=Cut(

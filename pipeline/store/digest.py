@@ -1,23 +1,24 @@
 """The store's digests, and the hashes that they are roots over. All are blake3 in lower-case hex.
 
 `digest` is the identity: plan and payloads, layout included. `content_digest` is what the labels say: keys, hard labels and
-logits in row order, whatever the layout and the sizes of shards and chunks; embedded inputs stand outside it (their keys
-do not), so a store with inputs holds the same content as one without.
+distributions in row order, whatever the layout and the sizes of shards and chunks; embedded inputs stand outside it (their
+keys do not), so a store with inputs holds the same content as one without.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import msgspec
 import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from pipeline.labels.encoding import TopkEncoding
 from pipeline.store.columns import Column
-from pipeline.store.spec import BLOCK_ROWS, Manifest, Payload, Plan, Spec, encode_json
-
-CONTENT = ("content_key", "label", "logits", "shift")
+from pipeline.store.positions import kept
+from pipeline.store.spec import BLOCK_ROWS, Manifest, Payload, Plan, Spec, encode_json, plain_json
 
 
 def blake3_hex(data: bytes | memoryview | NDArray[np.generic]) -> str:
@@ -32,22 +33,37 @@ def keys_digest(keys: NDArray[np.uint8]) -> str:
     return blake3_hex(keys)
 
 
-def block_hashes(columns: tuple[Column, ...], arrays: dict[str, NDArray[np.generic]]) -> tuple[str, ...]:
-    """A hash for each run of `BLOCK_ROWS` rows, counted from the first: over the content columns' bytes in column order."""
-    parts = [column.encode(arrays[column.name]) for column in columns if column.name in CONTENT]
+def content_columns(spec: Spec) -> tuple[Column, ...]:
+    """The columns that say what the labels are: all but embedded inputs."""
+    return tuple(column for column in spec.columns if column.name != "input")
+
+
+def block_hashes(spec: Spec, arrays: Mapping[str, NDArray[np.generic]]) -> tuple[str, ...]:
+    """A hash for each run of `BLOCK_ROWS` rows, counted from the first: over the content columns' bytes in column order; of
+    ragged rows over those of the positions that are kept.
+    """
+    columns = content_columns(spec)
+    parts = [column.encode(arrays[column.name]) for column in columns]
     hashes = []
     for start in range(0, len(parts[0]), BLOCK_ROWS):
-        hasher = blake3()
-        for part in parts:
-            hasher.update(part[start : start + BLOCK_ROWS].tobytes())
+        hasher, rows = blake3(), slice(start, start + BLOCK_ROWS)
+        for column, part in zip(columns, parts, strict=True):
+            ragged = spec.ragged and column.by_position
+            here = kept(part[rows], arrays["positions"][rows]) if ragged else part[rows]  # type: ignore[arg-type]
+            hasher.update(here.tobytes())
         hashes.append(hasher.hexdigest())
     return tuple(hashes)
 
 
 def content_digest(spec: Spec, blocks: list[str]) -> str:
-    """The digest over all blocks of a store in row order."""
-    columns = [[c.name, c.dtype, list(c.shape)] for c in spec.columns if c.name in CONTENT]
-    hasher = blake3(encode_json({"columns": columns, "rows": spec.rows}))
+    """The digest over all blocks of a store in row order, and over what it takes to decode them."""
+    head: dict[str, Any] = {
+        "columns": [[c.name, c.dtype, list(c.shape)] for c in content_columns(spec)], "rows": spec.rows,
+    }  # fmt: skip
+    if isinstance(spec.encoding, TopkEncoding):
+        encoding = plain_json(spec.encoding)
+        head["encoding"] = {name: value for name, value in encoding.items() if name != "inputs"}
+    hasher = blake3(encode_json(head))
     for block in blocks:
         hasher.update(bytes.fromhex(block))
     return hasher.hexdigest()

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.store.columns import Column
-from pipeline.store.spec import Spec
+from pipeline.store.spec import Spec, Version
 
 Places = tuple[tuple[int, int], ...]  # offset and size of each chunk, in order
 
@@ -36,16 +36,25 @@ class Layout(Protocol):
     def encode(self, spec: Spec, shard: int, arrays: dict[str, NDArray[np.generic]]) -> EncodedShard:
         """All columns of a shard, each (rows of the shard, ...), as files."""
 
-    def decode(self, spec: Spec, column: Column, data: bytes | memoryview, rows: int) -> NDArray[np.generic]:
-        """A chunk's encoded bytes back to (rows, ...); `ValueError` unless they decode to exactly the declared size."""
+    def decode(
+        self,
+        spec: Spec,
+        column: Column,
+        data: bytes | memoryview,
+        rows: int,
+        positions: NDArray[np.int32] | None = None,
+    ) -> NDArray[np.generic]:
+        """A chunk's encoded bytes back to (rows, ...); `ValueError` unless they decode to exactly the declared size.
+        `positions` (rows,): how many each row has, for a ragged column.
+        """
 
     def locate(self, spec: Spec, shard: int, column: Column, data: memoryview) -> Places:
         """Where a plain reader of this file would find the column's chunks; `ValueError` where it could not."""
 
-    def metadata(self, spec: Spec, digest: str) -> dict[str, bytes]:
-        """The files that make a sealed store readable for others, by relative path."""
+    def metadata(self, spec: Spec, digest: str, version: Version) -> dict[str, bytes]:
+        """The files that make a sealed store of this version of the format readable for others, by relative path."""
 
-    def root_metadata(self, splits: tuple[str, ...]) -> dict[str, bytes]:
+    def root_metadata(self, splits: tuple[str, ...], version: Version) -> dict[str, bytes]:
         """The same for a folder of stores, one a split."""
 
 

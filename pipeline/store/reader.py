@@ -1,11 +1,13 @@
 """`open_store`: a sealed store of one split, as arrays and as distributions. numpy only.
 
 Opening reads the manifest and the plan (kilobytes) and checks them against each other; commit records are read when a shard
-is first touched, chunks when they are asked for. R rows, M members, C classes.
+is first touched, chunks and the basis of the tails when they are asked for. R rows, P positions of a sequence row, M members,
+C classes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -13,15 +15,19 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.errors import DamagedManifest, StorePathError, UnsealedStore, UserError
-from pipeline.labels.ensemble import check_mean, log_probs, normalised_weights
-from pipeline.store.chunks import ChunkReader
+from pipeline.errors import DamagedManifest, DamagedShard, StorePathError, UnsealedStore, UserError
+from pipeline.labels.encoding import TopkEncoding
+from pipeline.labels.ensemble import check_mean, check_temperature, log_probs, normalised_weights
+from pipeline.labels.topk import check_columns, topk_log_probs
+from pipeline.store.basis import Basis, read_basis
+from pipeline.store.chunks import RELABEL, ChunkReader
 from pipeline.store.columns import Column
 from pipeline.store.commit import COMMITS, record_path
 from pipeline.store.digest import blake3_hex, manifest_seal, payload_digest, store_digest
 from pipeline.store.key_index import KeyIndex
+from pipeline.store.rules import check_spec
 from pipeline.store.seal import check_record
-from pipeline.store.spec import Commit, Manifest, Payload, Plan, check_spec, decode_json, read_json, read_small_file
+from pipeline.store.spec import Commit, Manifest, Payload, Plan, decode_json, read_json, read_small_file
 
 Check = Literal["first", "always", "never"]
 MANIFEST = "manifest.json"
@@ -77,11 +83,14 @@ class Store:
     Attributes:
         path: its folder. spec, manifest: what it says of itself.
         rows, classes, members, class_names: R, C, M and the names of the classes, or None.
+        encoding: dense, or topk with what its columns mean. soft_columns: the names of its columns.
+        positions: P, the (most) positions of a sequence row; None where a row is one distribution and has no such axis.
         member_weights: (M,) float64, summing to 1. reduce: "none", or "geometric" where M is 1 and holds mean logits.
         digest, content_digest: its identity, and what its labels say whatever the layout.
         rows_per_chunk, chunks: chunk c holds rows c * rows_per_chunk and on.
-        columns: `content_key` uint8 (16,), `label` int64 (-1 none), `logits` float16 (M, C), `shift` float32 (M,), and
-            `input` where inputs are embedded.
+        columns: `content_key` uint8 (16,), `label` int64 (-1 none); `position_mask` and `document` (P,) of sequences; dense
+            `logits` float16 ([P,] M, C) and `shift` float32 ([P,] M), or what `pipeline.labels.topk` says; and `input` where
+            inputs are embedded. What ragged rows do not hold is filled up, with mask and document 0.
     """
 
     def __init__(self, path: Path, *, check: Check = "first") -> None:
@@ -93,6 +102,7 @@ class Store:
         self.spec = spec = self.manifest.spec
         self.rows, self.classes, self.members = spec.rows, spec.label_space.classes, spec.stored_members
         self.class_names, self.reduce, self.layout = spec.label_space.names, spec.encoding.reduce, spec.layout
+        self.encoding, self.positions, self.soft_columns = spec.encoding, spec.positions, spec.soft_columns
         self.member_weights = normalised_weights(spec.member_weights, self.members)
         self.digest, self.content_digest = self.manifest.digest, self.manifest.content_digest
         self.rows_per_chunk = spec.cut.rows_per_chunk
@@ -173,13 +183,37 @@ class Store:
     def log_probs(
         self, rows: ArrayLike, *, temperature: float, mean: str = "arithmetic", weights: ArrayLike | None = None
     ) -> NDArray[np.float64]:
-        """The ensemble's log-probabilities of some rows at a temperature: (len(rows), C) float64.
+        """The ensemble's log-probabilities of some rows at a temperature: (len(rows), [P,] C) float64.
 
-        `mean` and `weights` (default: the store's) as in `pipeline.labels.ensemble`.
+        `mean` and `weights` (default: the store's) as in `pipeline.labels.ensemble`. Raises `ConfigError` at temperatures that
+        the store's encoding does not know.
         """
         check_mean(mean, self.reduce)
+        check_temperature(temperature)
         share = self.spec.member_weights if weights is None else weights
-        return log_probs(self.gather("logits", rows), temperature, mean, share)
+        if not isinstance(self.encoding, TopkEncoding):
+            return log_probs(self.gather("logits", rows), temperature, mean, share)
+        columns = {name: self.gather(name, rows) for name in self.soft_columns}
+        self.require_sound(columns)
+        tempered = mean == "tempered" and self.members > 1  # of one member all means are its own distribution
+        inner, outer = (1.0, temperature) if tempered else (temperature, 1.0)
+        members = topk_log_probs(columns, self.encoding, self.classes, self.basis, inner)  # (len(rows), [P,] M, C)
+        return log_probs(members, outer, mean, share)
+
+    @cached_property
+    def basis(self) -> Basis | None:
+        """The prior and the basis of the tails, (1 + r, C) float16; None where they have none. Raises `DamagedBasis`."""
+        return read_basis(self.path, self.spec)
+
+    def require_sound(self, columns: Mapping[str, NDArray[np.generic]]) -> None:
+        """Raise `DamagedShard` where topk columns (N, ...) that were read hold what no encoder writes, such as a class that
+        does not exist: nothing is to be decoded then.
+        """
+        if isinstance(self.encoding, TopkEncoding):
+            try:
+                check_columns(columns, self.encoding, self.classes)
+            except ValueError as error:
+                raise DamagedShard(f"{self.path} holds labels that cannot be: {error}", remedy=RELABEL) from error
 
 
 def _read_manifest(path: Path) -> Manifest:
@@ -202,7 +236,7 @@ def _read_manifest(path: Path) -> Manifest:
         raise DamagedManifest(f"{path / MANIFEST} was changed after it was sealed", remedy=_AGAIN)
     if manifest.spec != plan.spec or manifest.format != plan.format:
         raise DamagedManifest(f"{path / MANIFEST} and plan.json do not agree", remedy=_AGAIN)
-    check_spec(manifest.spec)
+    check_spec(manifest.spec, version=manifest.format)
     for listed in (manifest.commits, manifest.payloads):
         if len(listed) != manifest.spec.shards:
             raise DamagedManifest(

@@ -11,7 +11,7 @@ from pipeline.store.card import root_card
 from pipeline.store.durable import write_atomically
 from pipeline.store.layouts import layout_of
 from pipeline.store.reader import MANIFEST, store_splits
-from pipeline.store.spec import Manifest, read_json
+from pipeline.store.spec import FORMAT, Manifest, read_json
 
 _OWN = {"README.md", "zarr.json", "dataset_dict.json"}
 
@@ -51,10 +51,11 @@ def write_root(root: Path) -> None:
         if path != root and (path / MANIFEST).exists()
     }
     by_layout: dict[str, list[str]] = {}
+    version = max((manifest.format for manifest in manifests.values()), default=FORMAT)
     for split, manifest in manifests.items():
         by_layout.setdefault(manifest.spec.layout, []).append(split)
     for splits in by_layout.values():
-        for name, data in layout_of(manifests[splits[0]].spec).root_metadata(tuple(splits)).items():
+        for name, data in layout_of(manifests[splits[0]].spec).root_metadata(tuple(splits), version).items():
             _write(root / name, data)
     if manifests:
         _write(root / "README.md", root_card(manifests).encode())

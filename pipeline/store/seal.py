@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from pipeline.errors import DamagedManifest
@@ -17,9 +19,11 @@ def make_manifest(plan: Plan, records: list[Commit], raw: list[bytes]) -> Manife
     payloads = [record.payload for record in records]
     digests = tuple(payload_digest(payload) for payload in payloads)
     manifest = Manifest(
+        format=plan.format,
         spec=plan.spec,
         about=plan.about,
-        bytes=sum(file.size for payload in payloads for file in payload.files.values()),
+        bytes=sum(file.size for payload in payloads for file in payload.files.values())
+        + 2 * math.prod(plan.spec.basis_shape or (0,)),
         bytes_per_position=_label_bytes(plan.spec, payloads),
         fidelity=table(record.fidelity for record in records),
         digest=store_digest(plan, digests),
@@ -31,13 +35,19 @@ def make_manifest(plan: Plan, records: list[Commit], raw: list[bytes]) -> Manife
 
 
 def _label_bytes(spec: Spec, payloads: list[Payload]) -> float:
-    """Stored bytes a row of what a distribution needs (logits and shift; not keys, hard labels or inputs). Rows that only
-    fill up the last chunk count where compression leaves no other figure.
+    """Stored bytes a position of what a distribution needs: the encoding's columns, of sequences also mask and document; not
+    keys, hard labels, inputs or the basis that all share. Rows that only fill up the last chunk count where compression
+    leaves no other figure.
     """
-    columns = [column for column in spec.columns if column.name in ("logits", "shift")]
-    if spec.compression == "none":
-        return float(sum(column.row_bytes for column in columns))
-    return sum(c.size for payload in payloads for column in columns for c in payload.chunks[column.name]) / spec.rows
+    columns = [column for column in spec.columns if column.name in spec.soft_columns or column.by_position]
+    if spec.compression == "none" and not spec.ragged:
+        return sum(column.row_bytes for column in columns) / (spec.positions or 1)
+    sizes = {
+        column.name: sum(chunk.size for payload in payloads for chunk in payload.chunks[column.name])
+        for column in columns
+    }
+    positions = sizes["position_mask"] if spec.ragged else spec.rows * (spec.positions or 1)
+    return sum(sizes.values()) / positions
 
 
 def _largest_chunk(spec: Spec, column: Column) -> int:

@@ -10,21 +10,25 @@ written again elsewhere keeps its digest.
 
 from __future__ import annotations
 
-import math
 import stat
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
-from pipeline.errors import DamagedManifest, SpecMismatch, StorageError, StorePathError, UserError
+from pipeline.errors import DamagedManifest, SpecMismatch, StorageError, StorePathError
+from pipeline.labels.encoding import DenseEncoding, TopkEncoding
 from pipeline.labels.fidelity import Fidelity, FidelitySums
-from pipeline.store.columns import Column, dense_columns
+from pipeline.store.columns import Column, is_soft
 
-FORMAT = 1
+Version = Literal[1, 2]
+FORMAT: Version = 2  # what is written; 1 is read too, and finished where it was begun
 BLOCK_ROWS = 16  # rows that share one hash of the content digest; chunks hold whole blocks
+BASIS_FOLDER = "tail_basis"
 MAX_CHUNK_BYTES = 1 << 31
+MAX_BASIS_BYTES = 1 << 31
+MAX_POSITIONS = 1 << 20
 MAX_SHARDS = 1 << 17
 MAX_SHARD_ROWS = 1 << 23
 MAX_SHARD_CHUNKS = 1 << 16
@@ -71,10 +75,18 @@ class TransferSpec(_Record, kw_only=True, frozen=True):
 
 
 class LabelSpace(_Record, kw_only=True, frozen=True):
-    """The classes in order; their names where they have any."""
+    """The classes in order; their names where they have any; of tokens the digest of the tokenizer's vocabulary."""
 
     classes: Annotated[int, Meta(ge=2, le=1 << 24)]
     names: tuple[Text, ...] | None = None
+    vocabulary: Hex | UnsetType = UNSET
+
+
+class SequenceSpec(_Record, kw_only=True, frozen=True):
+    """Rows of several positions: `positions` is how many (P), with `ragged` the most that a row may have."""
+
+    positions: Annotated[int, Meta(ge=1, le=MAX_POSITIONS)]
+    ragged: bool = False
 
 
 class Preprocessing(_Record, kw_only=True, frozen=True):
@@ -85,14 +97,6 @@ class Preprocessing(_Record, kw_only=True, frozen=True):
     function: Text
     arguments: dict[str, Any] = msgspec.field(default_factory=dict)
     sample: Text = ""
-
-
-class Encoding(_Record, kw_only=True, frozen=True):
-    """How a distribution is kept. `reduce`: "none" keeps every member, "geometric" the members' mean logits."""
-
-    kind: Literal["dense"] = "dense"
-    reduce: Literal["none", "geometric"] = "none"
-    inputs: Literal["reference", "embed"] = "reference"
 
 
 class Cut(_Record, kw_only=True, frozen=True):
@@ -112,7 +116,8 @@ class Spec(_Record, kw_only=True, frozen=True):
     transfer_set: TransferSpec
     label_space: LabelSpace
     preprocessing: Preprocessing
-    encoding: Encoding
+    encoding: DenseEncoding | TopkEncoding
+    sequence: SequenceSpec | UnsetType = UNSET
     layout: Literal["zarr", "arrow"]
     compression: Literal["none", "zstd"] = "none"
     cut: Cut
@@ -125,8 +130,30 @@ class Spec(_Record, kw_only=True, frozen=True):
 
     @property
     def stored_members(self) -> int:
-        """Axis M of `logits`: 1 where the members were reduced."""
+        """Axis M of the labels: 1 where the members were reduced."""
         return 1 if self.encoding.reduce == "geometric" else len(self.teacher.members)
+
+    @property
+    def positions(self) -> int | None:
+        """P, the (most) positions of a row; None where a row is one distribution and has no such axis."""
+        return None if self.sequence is UNSET else self.sequence.positions
+
+    @property
+    def ragged(self) -> bool:
+        """Whether each row stores its own number of positions."""
+        return self.sequence is not UNSET and self.sequence.ragged
+
+    @property
+    def soft_columns(self) -> tuple[str, ...]:
+        """Names of the columns that hold the distributions."""
+        return tuple(column.name for column in self.columns if is_soft(column.name))
+
+    @property
+    def basis_shape(self) -> tuple[int, int] | None:
+        """(1 + r, C) of the prior and the basis of the tails, None where there is none."""
+        if not isinstance(self.encoding, TopkEncoding) or not self.encoding.basis:
+            return None
+        return 1 + self.encoding.rank, self.label_space.classes
 
     @property
     def member_weights(self) -> tuple[float, ...]:
@@ -164,7 +191,7 @@ class About(_Record, kw_only=True, frozen=True):
 class Plan(_Record, kw_only=True, frozen=True):
     """plan.json: written first, once, and never changed."""
 
-    format: Literal[1] = 1
+    format: Version = FORMAT
     spec: Spec
     about: About = About()
 
@@ -209,7 +236,7 @@ class Manifest(_Record, kw_only=True, frozen=True):
     `commits` the blake3 of each commit record, `seal` that of this manifest's other fields.
     """
 
-    format: Literal[1] = 1
+    format: Version = FORMAT
     spec: Spec
     about: About
     bytes: Natural
@@ -238,7 +265,7 @@ def decode_json(data: bytes, kind: type[T], where: str) -> T:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         _refuse_later_format(data, where)
-        raise DamagedManifest(f"{where} does not fit the format: {error}", remedy=_RESTORE) from error
+        raise DamagedManifest(f"{where} does not fit the format: {error}", remedy=RESTORE) from error
 
 
 class _Version(msgspec.Struct):
@@ -257,55 +284,7 @@ def _refuse_later_format(data: bytes, where: str) -> None:
         )
 
 
-_RESTORE = "get this file again from whoever made the store, or label the transfer set again"
-
-
-def check_spec(spec: Spec, *, error: type[UserError] | type[DamagedManifest] = DamagedManifest) -> Spec:
-    """`spec` as it is read back from JSON. Raises `error` where a field has the wrong type or exceeds its limits, or where
-    fields that are well-formed one by one contradict each other.
-    """
-    try:  # classes built in Python are not checked by msgspec until they are decoded
-        data = encode_json(spec)
-        spec = decode_json(data, Spec, "the specification")
-    except (DamagedManifest, TypeError) as fault:
-        raise error(getattr(fault, "what", str(fault)), remedy=_remedy(error)) from fault
-    for wrong, what in _contradictions(spec, len(data)):
-        if wrong:
-            raise error(what, remedy=_remedy(error))
-    return spec
-
-
-def _contradictions(spec: Spec, size: int) -> list[tuple[object, str]]:
-    """Each rule between fields: whether it is broken, and how."""
-    cut, space = spec.cut, spec.label_space
-    inputs = spec.columns[4] if len(spec.columns) > 4 else None
-    embeds = inputs is not None and inputs.name == "input" and len(inputs.axes) == len(inputs.shape)
-    columns = dense_columns(members=spec.stored_members, classes=space.classes, inputs=inputs)
-    chunk = max(column.row_bytes for column in spec.columns) * cut.rows_per_chunk
-    weight = sum(member.weight for member in spec.teacher.members)
-    return [
-        (cut.rows_per_shard % cut.rows_per_chunk, f"rows_per_shard={cut.rows_per_shard} is no multiple of "
-         f"rows_per_chunk={cut.rows_per_chunk}"),
-        (space.names is not None and len(space.names) != space.classes, f"{space.classes} classes have "
-         f"{len(space.names or ())} names"),
-        (spec.columns != columns or embeds != (spec.encoding.inputs == "embed"), f"the columns are not those of dense "
-         f"labels of {spec.stored_members} members x {space.classes} classes, inputs: {spec.encoding.inputs}"),
-        (not 0 < weight < math.inf, f"the members' weights add up to {weight}"),
-        (chunk > MAX_CHUNK_BYTES, f"a chunk of {chunk} bytes exceeds {MAX_CHUNK_BYTES}"),
-        (spec.compression != "none" and spec.layout == "arrow", "compression: zstd needs layout: zarr (Arrow shards are "
-         "read in place)"),
-        (spec.shards > MAX_SHARDS, f"{spec.shards} shards exceed {MAX_SHARDS}"),
-        (len(spec.shard_rows(0)) > MAX_SHARD_ROWS, f"a shard of {len(spec.shard_rows(0))} rows exceeds {MAX_SHARD_ROWS}"),
-        (cut.rows_per_shard > cut.rows_per_chunk * MAX_SHARD_CHUNKS, f"a shard of "
-         f"{cut.rows_per_shard // cut.rows_per_chunk} chunks exceeds {MAX_SHARD_CHUNKS}"),
-        (size > MAX_SPEC_BYTES, f"a specification of {size} bytes exceeds {MAX_SPEC_BYTES}"),
-    ]  # fmt: skip
-
-
-def _remedy(error: type[UserError] | type[DamagedManifest]) -> str:
-    return (
-        _RESTORE if error is DamagedManifest else "change the recipe's `labels` section, or what the store is made from"
-    )
+RESTORE = "get this file again from whoever made the store, or label the transfer set again"
 
 
 def differing_fields(ours: Any, theirs: Any, where: str = "") -> list[str]:
@@ -356,9 +335,9 @@ def read_small_file(path: Path, limit: int = MAX_RECORD_BYTES) -> bytes:
     try:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode):
-            raise DamagedManifest(f"{path} is a link or no file; a store never refers outside itself", remedy=_RESTORE)
+            raise DamagedManifest(f"{path} is a link or no file; a store never refers outside itself", remedy=RESTORE)
         if status.st_size > limit:
-            raise DamagedManifest(f"{path} is larger than {limit} bytes", remedy=_RESTORE)
+            raise DamagedManifest(f"{path} is larger than {limit} bytes", remedy=RESTORE)
         return path.read_bytes()
     except FileNotFoundError:
         raise

@@ -15,11 +15,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import DamagedManifest, DamagedShard, DamagedStore, SoftLabelsError
+from pipeline.errors import DamagedBasis, DamagedManifest, DamagedShard, DamagedStore, SoftLabelsError
+from pipeline.store.arrays import check_values
+from pipeline.store.basis import BASIS_FILE, read_basis
 from pipeline.store.chunks import RELABEL, ChunkReader, open_plain
 from pipeline.store.columns import Column
 from pipeline.store.commit import STAGING, record_path
-from pipeline.store.digest import blake3_hex, block_hashes, keys_digest
+from pipeline.store.digest import blake3_hex, block_hashes, content_columns, keys_digest
 from pipeline.store.layouts import layout_of
 from pipeline.store.reader import MANIFEST, Store, open_store
 from pipeline.store.seal import make_manifest
@@ -54,7 +56,7 @@ def verify(path: str | Path, *, progress: Callable[[int], object] = lambda shard
         DamagedManifest: what says what the store should hold is itself damaged.
     """
     store = open_store(path, check="never")
-    problems = list(_strangers(store))
+    problems = [*_strangers(store), *_basis(store)]
     records: list[Commit | None] = []
     for shard in range(store.spec.shards):
         try:
@@ -71,10 +73,18 @@ def verify(path: str | Path, *, progress: Callable[[int], object] = lambda shard
     return problems
 
 
+def _basis(store: Store) -> Iterator[Problem]:
+    try:
+        read_basis(store.path, store.spec)
+    except DamagedBasis as error:
+        yield Problem(BASIS_FILE, error.what, RESTORE)
+
+
 def require_files(store: Store) -> None:
     """Raise `DamagedStore` unless every commit record and every shard file is there with its recorded size: what can be
-    seen without reading the labels again.
+    seen without reading the labels again. The basis is read.
     """
+    read_basis(store.path, store.spec)
     layout = layout_of(store.spec)
     for shard in range(store.spec.shards):
         payload = store.payload(shard)
@@ -93,10 +103,11 @@ def require_files(store: Store) -> None:
 def _strangers(store: Store) -> Iterator[Problem]:
     """Files that a sealed store of this plan does not have, and those for other readers that are not as they should be."""
     layout = layout_of(store.spec)
-    metadata = layout.metadata(store.spec, store.digest)
+    metadata = layout.metadata(store.spec, store.digest, store.manifest.format)
     shards = range(store.spec.shards)
     known = {layout.path(column, shard) for column in store.spec.columns for shard in shards}
     known |= {str(record_path(Path(), shard)) for shard in shards} | {*metadata, MANIFEST, "plan.json", "README.md"}
+    known |= set() if store.spec.basis_shape is None else {BASIS_FILE}
     for found in _files(store.path):
         if found not in known and not found.startswith(f"{STAGING}/"):
             yield Problem(found, "does not belong to the store", "delete it, or find out who put it there")
@@ -173,13 +184,11 @@ def _bytes(store: Store, payload: Payload, data: memoryview, digest: str, column
 
 
 def _content(store: Store, payload: Payload) -> Iterator[Problem]:
-    """Whether the decoded values are those that the content digest was taken of."""
+    """Whether the decoded values are those that the content digest was taken of, and can be true."""
     reader = ChunkReader(store.path, store.spec)
     where = str(record_path(Path(), payload.shard))
     try:
-        arrays = {
-            column.name: _column(reader, payload, column) for column in store.spec.columns if column.name != "input"
-        }
+        arrays = {column.name: _column(reader, payload, column) for column in content_columns(store.spec)}
     except DamagedStore as error:
         yield Problem(where, error.what, RELABEL, payload.shard)
         return
@@ -187,8 +196,12 @@ def _content(store: Store, payload: Payload) -> Iterator[Problem]:
         reader.close()
     if keys_digest(arrays["content_key"]) != payload.content_keys:  # type: ignore[arg-type]  # uint8 by the column
         yield Problem(where, "the content keys are not those recorded", RELABEL, payload.shard)
-    if block_hashes(store.spec.columns, arrays) != payload.blocks:
+    if block_hashes(store.spec, arrays) != payload.blocks:
         yield Problem(where, "the values are not those that the content digest was taken of", RELABEL, payload.shard)
+    try:
+        check_values(store.spec, arrays, first_row=store.spec.shard_rows(payload.shard).start)
+    except ValueError as error:
+        yield Problem(where, f"the shard holds labels that cannot be: {error}", RELABEL, payload.shard)
 
 
 def _column(reader: ChunkReader, payload: Payload, column: Column) -> NDArray[np.generic]:

@@ -1,7 +1,8 @@
 """`StoreWriter`: fills a store shard by shard, in any order and from several processes, and seals it.
 
-Opening a writer begins a store or resumes one: the plan is written once and compared ever after, recorded shards are put in
-place, leftovers of dead writers are swept. `pending` are the shards still to do. R rows of a shard, M members, C classes.
+Opening a writer begins a store or resumes one: basis and plan are written once and compared ever after, recorded shards are
+put in place, leftovers of dead writers are swept. `pending` are the shards still to do. R rows of a shard, P positions of a
+sequence row, M members, C classes.
 """
 
 from __future__ import annotations
@@ -17,21 +18,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import (
-    DiskFull,
-    LabelError,
-    LogitsError,
-    RepeatedRow,
-    SpecMismatch,
-    StorePathError,
-    UnsealedStore,
-    UserError,
-)
-from pipeline.labels.dense import check_logits, encode_dense, reduce_geometric
-from pipeline.labels.fidelity import FidelitySums, measure_dense
+from pipeline.errors import DiskFull, RepeatedRow, SpecMismatch, StorePathError, UnsealedStore, UserError
+from pipeline.labels.fidelity import FidelitySums
+from pipeline.store.arrays import Arrays, check_arrays, encode_logits, row_arrays
+from pipeline.store.basis import BASIS_FILE, Basis, drop_basis, put_basis, read_basis, require_basis
 from pipeline.store.card import store_card
 from pipeline.store.chunks import ChunkReader, read_shard_column
-from pipeline.store.columns import NO_LABEL, Column
+from pipeline.store.columns import Column
 from pipeline.store.commit import (
     COMMITS,
     STAGING,
@@ -49,8 +42,10 @@ from pipeline.store.digest import blake3_hex, block_hashes, keys_digest
 from pipeline.store.durable import create_only, make_folder, system_errors
 from pipeline.store.layouts import layout_of
 from pipeline.store.reader import open_store
+from pipeline.store.rules import check_spec
 from pipeline.store.seal import check_record, make_manifest
 from pipeline.store.spec import (
+    BASIS_FOLDER,
     BLOCK_ROWS,
     About,
     Chunk,
@@ -60,7 +55,6 @@ from pipeline.store.spec import (
     Payload,
     Plan,
     Spec,
-    check_spec,
     decode_json,
     pretty_json,
     read_json,
@@ -74,7 +68,8 @@ METADATA_BYTES = 1 << 16  # plan, card, manifest and the files for other readers
 
 
 class StoreWriter:
-    """Write one store (one split).
+    """Write one store (one split). `basis` (1 + r, C) float16 is the prior and basis that the encoding's tails need; a store
+    that holds shards has it already.
 
     ::
 
@@ -87,13 +82,22 @@ class StoreWriter:
     Raises:
         StorePathError: `path` is a file, or a folder that holds something else.
         SpecMismatch: the store was begun with another specification and holds shards; each differing field is named.
+        UserError: the basis is not the one that the specification names, or none is given or stored.
         DamagedStore: it is sealed, and a record or file of it is gone or of another size.
     """
 
     def __init__(
-        self, path: str | Path, spec: Spec, *, about: About | None = None, environment: Mapping[str, str] | None = None
+        self,
+        path: str | Path,
+        spec: Spec,
+        *,
+        basis: Basis | None = None,
+        about: About | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.spec = spec = check_spec(spec, error=UserError)
+        if basis is not None:
+            require_basis(spec, basis)
         self.path = Path(path)
         self.layout = layout_of(spec)
         self.plan = Plan(spec=spec, about=about or About())
@@ -108,12 +112,12 @@ class StoreWriter:
             return
         self._lock = WriterLock(self.path)
         try:
-            self._begin(self._lock)
+            self._begin(self._lock, basis)
         except BaseException:
             self.close()
             raise
 
-    def _begin(self, lock: WriterLock) -> None:
+    def _begin(self, lock: WriterLock, basis: Basis | None) -> None:
         """Write the plan or compare it, finish what dead writers left, and let other writers in."""
         make_folder(self.path / COMMITS)
         alone = lock.alone()
@@ -121,7 +125,9 @@ class StoreWriter:
             lock.share()  # before anything is staged, so that it cannot be swept
         if alone and not self._recorded():  # a start that committed nothing binds nobody
             (self.path / "plan.json").unlink(missing_ok=True)
-        self.plan = self._agree_on_plan()
+            if basis is not None or self.spec.basis_shape is None:
+                drop_basis(self.path)
+        self.plan = self._agree_on_plan(basis)
         records = [self.record(shard) for shard in sorted(self._recorded())]
         for record in records:
             place(self.path, record)
@@ -134,15 +140,23 @@ class StoreWriter:
             self.sealed = True
             self._leave_staging()
 
-    def _agree_on_plan(self) -> Plan:
-        """The plan that stands in the store: ours if none stood there."""
+    def _agree_on_plan(self, basis: Basis | None) -> Plan:
+        """The plan that stands in the store: ours if none stood there. The basis that it names stands before it does."""
         final = self.path / "plan.json"
         if not final.exists():
+            if basis is not None:
+                put_basis(self.path, basis)
+            elif self.spec.basis_shape is not None and not (self.path / BASIS_FILE).exists():
+                raise UserError(
+                    f"the tails of {self.path} need a basis", remedy="give the one that the specification was made with"
+                )
             write_id = stage(self.path, {"plan.json": pretty_json(self.plan)})
             create_only(self.path / STAGING / write_id / "0", final)
             discard(self.path, write_id)
         standing = read_json(final, Plan)
         require_same_plan(self.plan, standing, str(self.path))
+        check_spec(standing.spec, version=standing.format)
+        read_basis(self.path, standing.spec)
         return standing
 
     def __enter__(self) -> Self:
@@ -200,13 +214,16 @@ class StoreWriter:
         keys: NDArray[np.uint8],
         labels: NDArray[np.int64],
         logits: NDArray[np.floating],
+        mask: NDArray[np.uint8] | None = None,
+        document: NDArray[np.uint16] | None = None,
         inputs: NDArray[np.generic] | None = None,
     ) -> None:
-        """Encode and commit a shard.
+        """Encode densely and commit a shard.
 
         Args:
-            keys: (R, 16) content keys. labels: (R,) hard labels, -1 for none.
-            logits: (R, M, C) raw outputs of every member, float16 to float64; reduced here where the spec says so.
+            keys: (R, 16) content keys. labels: (R,) hard labels, -1 for none (sequences: always).
+            logits: (R, [P,] M, C) raw outputs of every member, float16 to float64; reduced here where the spec says so.
+            mask, document: (R, P) of sequences, see `pipeline.store.positions`; where the mask is 0, logits do not matter.
             inputs: (R, ...) prepared inputs, where the spec embeds them.
 
         Raises:
@@ -215,32 +232,52 @@ class StoreWriter:
                 commits the same shard at the same time, the first one wins and the other's write is dropped.)
             DiskFull, StorageError: nothing of this shard is visible; earlier shards are kept.
         """
-        first, last = self.rows_of(shard)
-        members, classes = len(self.spec.teacher.members), self.spec.label_space.classes
-        if logits.shape != (last - first, members, classes):
-            raise LogitsError(
-                f"logits of shape {logits.shape} do not hold {last - first} rows x {members} members x {classes} classes",
-                remedy="give the logits of this shard's rows, one a member and class",
-            )
-        check_logits(logits, first_row=first)
-        if self.spec.encoding.reduce == "geometric":
-            logits = reduce_geometric(logits, np.array([member.weight for member in self.spec.teacher.members]))
-        encoded = encode_dense(logits, first_row=first)
-        arrays: dict[str, NDArray[np.generic]] = {
-            "content_key": keys, "label": labels, "logits": encoded.logits, "shift": encoded.shift,
-        }  # fmt: skip
-        if inputs is not None:
-            arrays["input"] = inputs
-        self.write_arrays(shard, arrays, fidelity=measure_dense(logits, encoded.logits))
+        self.rows_of(shard)
+        soft, fidelity = encode_logits(self.spec, shard, logits, mask)
+        self.write_columns(
+            shard,
+            keys=keys,
+            labels=labels,
+            columns=soft,
+            mask=mask,
+            document=document,
+            inputs=inputs,
+            fidelity=fidelity,
+        )
 
-    def write_arrays(
-        self, shard: int, arrays: dict[str, NDArray[np.generic]], *, fidelity: tuple[FidelitySums, ...]
+    def write_columns(
+        self,
+        shard: int,
+        *,
+        keys: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        columns: Mapping[str, NDArray[np.generic]],
+        mask: NDArray[np.uint8] | None = None,
+        document: NDArray[np.uint16] | None = None,
+        inputs: NDArray[np.generic] | None = None,
+        fidelity: tuple[FidelitySums, ...],
     ) -> None:
+        """Commit a shard whose distributions are encoded already.
+
+        Args:
+            columns: the encoding's columns, each (R, [P,] M, ...), or (R * P, M, ...) as `encode_topk` gives them.
+            fidelity: what encoding them lost. The others: as `write_logits` says.
+
+        Raises:
+            UserError: columns that are not the specification's, or that cannot be true; others as `write_logits` says.
+        """
+        self.rows_of(shard)
+        arrays = row_arrays(
+            self.spec, shard, keys=keys, labels=labels, soft=columns, mask=mask, document=document, inputs=inputs
+        )
+        self.write_arrays(shard, arrays, fidelity=fidelity)
+
+    def write_arrays(self, shard: int, arrays: Arrays, *, fidelity: tuple[FidelitySums, ...]) -> None:
         """Commit a shard whose columns are encoded already (each (R, ...)), with what their encoding lost."""
         if shard in self._taken:
             first, last = self.rows_of(shard)
             raise RepeatedRow(f"rows {first} to {last - 1} are in {self.path} already", remedy="write each shard once")
-        self._check_arrays(shard, arrays)
+        check_arrays(self.spec, shard, arrays)
         encoded = self.layout.encode(self.spec, shard, arrays)
         payload = Payload(
             shard=shard,
@@ -250,7 +287,7 @@ class StoreWriter:
             chunks={
                 column.name: self._chunks(column, shard, encoded.files, encoded.places) for column in self.spec.columns
             },
-            blocks=block_hashes(self.spec.columns, arrays),
+            blocks=block_hashes(self.spec, arrays),
         )
         write_id = stage(self.path, encoded.files)
         commit(self.path, Commit(write_id=write_id, payload=payload, fidelity=fidelity, environment=self.environment))
@@ -263,25 +300,6 @@ class StoreWriter:
         return tuple(
             Chunk(offset, size, blake3_hex(view[offset : offset + size])) for offset, size in places[column.name]
         )
-
-    def _check_arrays(self, shard: int, arrays: dict[str, NDArray[np.generic]]) -> None:
-        first, last = self.rows_of(shard)
-        strangers = sorted(arrays.keys() - {column.name for column in self.spec.columns})
-        if strangers:
-            raise UserError(
-                f"the store of this specification has no column {', '.join(strangers)}",
-                remedy="make the specification with embedded inputs, or leave them out",
-            )
-        for column in self.spec.columns:
-            given = arrays.get(column.name)
-            expected = (last - first, *column.shape)
-            if given is None or given.dtype != np.dtype(column.dtype) or given.shape != expected:
-                found = "nothing" if given is None else f"{given.dtype} {given.shape}"
-                raise UserError(
-                    f"column {column.name} of shard {shard} is {found}, not {column.dtype} {expected}",
-                    remedy="give what the specification's columns say; nothing is cast",
-                )
-        check_labels(arrays["label"].astype(np.int64, copy=False), self.spec.label_space.classes, first_row=first)
 
     def seal(self) -> Manifest:
         """Check that every shard is there and write card, metadata for other readers, and last the manifest.
@@ -301,8 +319,9 @@ class StoreWriter:
             place(self.path, record)
         flush_placed(self.path, records)
         self._check_keys(records)
+        read_basis(self.path, self.spec)
         manifest = make_manifest(self.plan, records, raw)
-        for name, data in self.layout.metadata(self.spec, manifest.digest).items():
+        for name, data in self.layout.metadata(self.spec, manifest.digest, manifest.format).items():
             replace_by_way_of_staging(self.path, name, data)
         replace_by_way_of_staging(self.path, "README.md", store_card(manifest).encode())
         replace_by_way_of_staging(self.path, "manifest.json", pretty_json(manifest))
@@ -340,21 +359,11 @@ def require_room(writers: Iterable[StoreWriter]) -> int:
     return free
 
 
-def check_labels(labels: NDArray[np.int64], classes: int, *, first_row: int = 0) -> None:
-    """Raise `LabelError` naming the first row whose hard label is neither -1 (none) nor a class."""
-    bad = np.flatnonzero((labels < NO_LABEL) | (labels >= classes))
-    if bad.size:
-        raise LabelError(
-            f"row {first_row + bad[0]} has the hard label {labels[bad[0]]}, outside the label space of {classes} classes",
-            remedy=f"use 0 to {classes - 1}, or {NO_LABEL} for a row without a label",
-        )
-
-
 def _require_store_path(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise StorePathError(f"{path} is a file; a store is a folder", remedy="give another path")
     if path.is_dir():
-        strangers = sorted(entry.name for entry in path.iterdir() if entry.name not in (STAGING, COMMITS))
+        strangers = sorted(entry.name for entry in path.iterdir() if entry.name not in (STAGING, COMMITS, BASIS_FOLDER))
         if strangers and not (path / "plan.json").exists():  # asked last: another writer may have begun meanwhile
             raise StorePathError(
                 f"{path} holds other files ({_some(strangers)}) and no plan.json",

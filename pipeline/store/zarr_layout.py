@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.labels.encoding import DenseEncoding
 from pipeline.store.columns import Column
 from pipeline.store.layouts import EncodedShard, Places, chunk_rows
-from pipeline.store.spec import Spec, pretty_json
+from pipeline.store.spec import BASIS_FOLDER, Spec, Version, pretty_json
 
 ZSTD_LEVEL = 3
 _CRC_BYTES = 4
@@ -45,7 +46,14 @@ class ZarrLayout:
             places[column.name] = tuple(found)
         return EncodedShard(files, places)
 
-    def decode(self, spec: Spec, column: Column, data: bytes | memoryview, rows: int) -> NDArray[np.generic]:
+    def decode(
+        self,
+        spec: Spec,
+        column: Column,
+        data: bytes | memoryview,
+        rows: int,
+        positions: NDArray[np.int32] | None = None,
+    ) -> NDArray[np.generic]:
         size = column.row_bytes * spec.cut.rows_per_chunk
         body = memoryview(data)[:-_CRC_BYTES]
         if spec.compression == "zstd":
@@ -67,9 +75,12 @@ class ZarrLayout:
             raise ValueError("the shard's index does not list the chunks that the plan cuts")
         return tuple((int(offset), int(length)) for offset, length in index[:filled])
 
-    def metadata(self, spec: Spec, digest: str) -> dict[str, bytes]:
-        attributes: dict[str, object] = {"softlabels": {"format": 1, "digest": digest, "read": READ_HINT}}
+    def metadata(self, spec: Spec, digest: str, version: Version) -> dict[str, bytes]:
+        hint = READ_HINT if isinstance(spec.encoding, DenseEncoding) else TOPK_HINT
+        attributes: dict[str, object] = {"softlabels": {"format": version, "digest": digest, "read": hint}}
         arrays = {column.name: _array(spec, column) for column in spec.columns}
+        if spec.basis_shape is not None:
+            arrays[BASIS_FOLDER] = _basis_array(spec.basis_shape)
         # Consolidated, so that a reader lists the arrays without looking at the files beside them (zarr warns of each).
         consolidated = {"kind": "inline", "must_understand": False, "metadata": arrays}
         group = {**_group(attributes), "consolidated_metadata": consolidated}
@@ -77,11 +88,14 @@ class ZarrLayout:
             "zarr.json": pretty_json(group)
         }
 
-    def root_metadata(self, splits: tuple[str, ...]) -> dict[str, bytes]:
-        return {"zarr.json": pretty_json(_group({"softlabels": {"format": 1, "splits": list(splits)}}))}
+    def root_metadata(self, splits: tuple[str, ...], version: Version) -> dict[str, bytes]:
+        return {"zarr.json": pretty_json(_group({"softlabels": {"format": version, "splits": list(splits)}}))}
 
 
 READ_HINT = "softmax((logits)/T) over the last axis is a member's distribution; logits + shift are its raw outputs"
+TOPK_HINT = (
+    "the largest logits of each distribution and its tail; README.md and docs/format.md say how they are decoded"
+)
 
 
 def _encode_chunk(spec: Spec, column: Column, values: NDArray[np.generic]) -> bytes:
@@ -137,4 +151,20 @@ def _array(spec: Spec, column: Column) -> dict[str, object]:
         "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
         "attributes": {},
         "dimension_names": ["row", *column.axes],
+    }
+
+
+def _basis_array(shape: tuple[int, int]) -> dict[str, object]:
+    """The zarr.json of the tails' prior and basis: one chunk of plain bytes."""
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(shape),
+        "data_type": "float16",
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(shape)}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+        "fill_value": "NaN",
+        "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
+        "attributes": {},
+        "dimension_names": ["vector", "class"],
     }

@@ -8,10 +8,11 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
+from pipeline.labels.encoding import DenseEncoding
 from pipeline.store import StoreWriter
 from pipeline.store.columns import dense_columns, input_column
 from pipeline.store.digest import keys_digest
-from pipeline.store.spec import Cut, Encoding, LabelSpace, MemberSpec, Preprocessing, Spec, TeacherSpec, TransferSpec
+from pipeline.store.spec import Cut, LabelSpace, MemberSpec, Preprocessing, Spec, TeacherSpec, TransferSpec
 from pipeline.transfer import TransferSetConfig, load_transfer_set
 from stages.schema import typed
 
@@ -95,7 +96,7 @@ def write_store(
             ),
             label_space=LabelSpace(classes=CLASSES, names=tuple(NAMES)),
             preprocessing=Preprocessing(function="pipeline.transfer.prepare.vector"),
-            encoding=Encoding(reduce=reduce, inputs="embed" if embed else "reference"),
+            encoding=DenseEncoding(reduce=reduce, inputs="embed" if embed else "reference"),
             layout="zarr",
             cut=Cut(rows_per_shard=64, rows_per_chunk=32),
             columns=dense_columns(

@@ -138,7 +138,7 @@ def test_digests_from_the_specification_alone(tmp_path: Path, rng: np.random.Gen
     raw = [(path / "commits" / f"{shard:05}.json").read_bytes() for shard in range(3)]
     payloads = [json.loads(record)["payload"] for record in raw]
 
-    root = blake3(canonical({"format": 1, "spec": plan["spec"]}))
+    root = blake3(canonical({"format": 2, "spec": plan["spec"]}))
     for payload in payloads:
         root.update(blake3(canonical(payload)).digest())
     assert root.hexdigest() == manifest["digest"]

@@ -59,7 +59,7 @@ def seal_again(path: Path, *, spec: Edit | None = None, payload: Edit | None = N
     raw = json.dumps(record).encode()
     manifest["commits"][0] = blake3_hex(raw)
     manifest["payloads"][0] = blake3(canonical(record["payload"], Payload)).hexdigest()
-    root = blake3(canonical({"format": 1, "spec": plan["spec"]}, None))
+    root = blake3(canonical({"format": 2, "spec": plan["spec"]}, None))
     for digest in manifest["payloads"]:
         root.update(bytes.fromhex(digest))
     manifest["digest"], manifest["seal"] = root.hexdigest(), ""
@@ -251,9 +251,9 @@ def test_a_repeated_key_does_not_hide_an_edit(store: Store, file: str) -> None:
 @pytest.mark.parametrize("file", ["plan.json", "manifest.json"])
 def test_a_later_format_is_named(store: Store, file: str) -> None:
     path = store.path / file
-    path.write_bytes(path.read_bytes().replace(b'"format": 1', b'"format": 2, "views": []', 1))
+    path.write_bytes(path.read_bytes().replace(b'"format": 2', b'"format": 3, "views": []', 1))
     with pytest.raises(
-        StorePathError, match=rf"{file} is of store format 2, .* reads up to 1; install a newer softlabels"
+        StorePathError, match=rf"{file} is of store format 3, .* reads up to 2; install a newer softlabels"
     ):
         open_store(store.path)
 

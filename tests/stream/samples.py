@@ -7,11 +7,12 @@ from typing import Literal
 
 import numpy as np
 
+from pipeline.labels.encoding import DenseEncoding
 from pipeline.objects import ObjectSpec
 from pipeline.store import Store, StoreWriter, open_store
 from pipeline.store.columns import dense_columns, input_column
 from pipeline.store.digest import keys_digest
-from pipeline.store.spec import Cut, Encoding, LabelSpace, MemberSpec, Preprocessing, Spec, TeacherSpec, TransferSpec
+from pipeline.store.spec import Cut, LabelSpace, MemberSpec, Preprocessing, Spec, TeacherSpec, TransferSpec
 from pipeline.transfer import TransferRows
 
 CLASSES, MEMBERS = 5, 2
@@ -71,7 +72,7 @@ def write_store(
         transfer_set=TransferSpec(name="digits", split="train", rows=len(keys), content_keys=keys_digest(keys)),
         label_space=LabelSpace(classes=CLASSES),
         preprocessing=Preprocessing(function="none"),
-        encoding=Encoding(inputs="embed" if embed else "reference", reduce=reduce),
+        encoding=DenseEncoding(inputs="embed" if embed else "reference", reduce=reduce),
         layout=layout,
         cut=Cut(rows_per_shard=CHUNK * chunks_a_shard, rows_per_chunk=CHUNK),
         columns=dense_columns(

@@ -1,0 +1,137 @@
+"""The prior and the basis of the tails, (1 + r, C) float16, which all positions of a store share: row 0 the prior's logits,
+below it the basis vectors. The file `tail_basis/c.0.0` holds the values, little-endian, in either layout, and nothing else.
+
+Its digest stands in the specification, so it is written before the plan and never again: whoever goes on with a store reads
+it (`resumable_basis`) and computes none.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import DamagedBasis, DamagedManifest, SpecMismatch, UserError
+from pipeline.labels.encoding import TopkEncoding
+from pipeline.labels.topk import check_basis
+from pipeline.store.commit import COMMITS, STAGING, discard, stage
+from pipeline.store.digest import blake3_hex
+from pipeline.store.durable import create_only, make_folder, sync_folder, system_errors
+from pipeline.store.rules import check_spec
+from pipeline.store.spec import BASIS_FOLDER, Plan, Spec, read_json, read_small_file
+
+Basis = NDArray[np.float16]
+BASIS_FILE = f"{BASIS_FOLDER}/c.0.0"
+_REMEDY = "get this file again from whoever made the store, or label the transfer set again"
+
+
+def basis_digest(basis: Basis) -> str:
+    """What the specification says of a basis: blake3 of its values."""
+    return blake3_hex(np.ascontiguousarray(basis, "<f2"))
+
+
+def require_basis(spec: Spec, basis: Basis) -> None:
+    """Raise `UserError` unless a basis (1 + r, C) is the one that the specification speaks of."""
+    if spec.basis_shape is None:
+        raise UserError("the specification has no basis", remedy="leave it out, or choose tail: lowrank or prior")
+    try:
+        _check(spec, basis)
+    except ValueError as error:
+        raise UserError(
+            f"this is not the specification's basis: {error}",
+            remedy="give the basis that the specification was made with",
+        ) from error
+
+
+def _check(spec: Spec, basis: Basis) -> None:
+    assert isinstance(spec.encoding, TopkEncoding)
+    check_basis(basis, spec.encoding, spec.label_space.classes)
+    if basis_digest(basis) != spec.encoding.basis:
+        raise ValueError("its digest is not the one that the specification names")
+
+
+def read_basis(store: Path, spec: Spec) -> Basis | None:
+    """The basis of a store, checked; None where its encoding has none. Raises `DamagedBasis`."""
+    if spec.basis_shape is None:
+        return None
+    path, size = store / BASIS_FILE, 2 * math.prod(spec.basis_shape)
+    try:
+        _refuse_link(store)
+        data = read_small_file(path, size)
+        if len(data) != size:
+            raise ValueError(f"it has {len(data)} bytes, not {size}")
+        basis = np.frombuffer(data, "<f2").reshape(spec.basis_shape)
+        _check(spec, basis)
+    except FileNotFoundError:
+        raise DamagedBasis(f"the basis of the stored tails is gone: {path}", remedy=_REMEDY) from None
+    except (ValueError, DamagedManifest) as error:
+        what = error.what if isinstance(error, DamagedManifest) else f"{path} is damaged: {error}"
+        raise DamagedBasis(what, remedy=_REMEDY) from error
+    return basis
+
+
+def _refuse_link(store: Path) -> None:
+    if (store / BASIS_FOLDER).is_symlink():
+        raise DamagedBasis(
+            f"{store / BASIS_FOLDER} is a link; a store never refers outside itself",
+            remedy="put the folder itself there",
+        )
+
+
+def put_basis(store: Path, basis: Basis) -> None:
+    """Write the basis, flushed, where there is none. Raises `SpecMismatch` where another one stands."""
+    data = np.ascontiguousarray(basis, "<f2").tobytes()
+    _refuse_link(store)
+    make_folder(store / BASIS_FOLDER)
+    write_id = stage(store, {BASIS_FILE: data})
+    created = create_only(store / STAGING / write_id / "0", store / BASIS_FILE)
+    discard(store, write_id)
+    if not created and read_small_file(store / BASIS_FILE) != data:
+        raise SpecMismatch(
+            f"another basis of the tails stands in {store}, of a writer that began at the same time",
+            remedy="run the same command again",
+        )
+
+
+def drop_basis(store: Path) -> None:
+    """Remove the basis of a start that committed nothing."""
+    _refuse_link(store)
+    with system_errors("remove", store / BASIS_FILE):
+        (store / BASIS_FILE).unlink(missing_ok=True)
+    if (store / BASIS_FOLDER).is_dir():
+        sync_folder(store / BASIS_FOLDER)
+
+
+def resumable_basis(path: str | Path) -> Basis | None:
+    """The basis that a store at `path` is bound to: it is sealed, or holds committed shards, or another writer is at work in
+    it. None where there is no such store, its tails have no basis, or its start binds nobody: a new one may be computed.
+
+    Raises:
+        DamagedBasis: the store has one, and it is not what its plan says.
+    """
+    store = Path(path)
+    try:
+        plan = read_json(store / "plan.json", Plan)
+    except FileNotFoundError:
+        return None
+    spec = check_spec(plan.spec, version=plan.format)
+    bound = (store / "manifest.json").exists() or any((store / COMMITS).glob("*.json")) or _written_to(store)
+    return read_basis(store, spec) if bound else None
+
+
+def _written_to(store: Path) -> bool:
+    """Whether a live writer holds its lock."""
+    with system_errors("lock", store / STAGING / "lock"), suppress(FileNotFoundError):
+        handle = os.open(store / STAGING / "lock", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(handle)
+    return False
