@@ -1,0 +1,205 @@
+"""The top-k encoding in numpy: its columns, what they mean, and whether they can be true. The reference for `topk_soft`,
+and what reads a sparse store without torch; `topk_encode` makes the columns.
+
+Of a distribution are kept the K largest logits, the tail's mass at any temperature (`tail_mass`) and, with the store's
+prior and basis, the tail's shape: a class of the tail has probability
+
+    p_i(T) = tail mass(T) * softmax over the tail of (z_i / T),    z = prior + coefficients @ basis
+
+where the tail is every class that is not stored. With the tails "uniform" and "bucket" z is 0 (all alike; losses may treat
+a bucket as one outcome), with "prior" there are no coefficients. "renormalised" has no tail: the K probabilities sum to 1.
+
+N positions (any number of leading axes), M members, C classes, K stored classes, n tail nodes, r rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ConfigError
+from pipeline.labels.class_ids import id_dtype, page_dtype, pages, widen
+from pipeline.labels.encoding import TopkEncoding
+from pipeline.labels.tail_mass import check_beta, inner_weights
+
+Columns = Mapping[str, NDArray[np.generic]]
+COEFFICIENT_LIMIT = 127  # int8; -128 is not used
+
+
+def stored_classes(encoding: TopkEncoding, classes: int) -> int:
+    """K: a distribution of few classes is stored whole."""
+    return min(encoding.k, classes)
+
+
+def check_encoding(encoding: TopkEncoding, members: int) -> None:
+    """Raise `ConfigError` unless the encoding's numbers fit its tail and the number of stored members."""
+    tail, fix = encoding.tail, "change the encoding"
+    if (encoding.nodes == 0) != (tail == "renormalised") or encoding.nodes == 1:
+        raise ConfigError(
+            f"a tail {tail!r} cannot have {encoding.nodes} nodes: 0 for renormalised, else 2 or more", remedy=fix
+        )
+    if (encoding.rank == 0) == (tail == "lowrank"):
+        raise ConfigError(
+            f"a tail {tail!r} cannot have rank {encoding.rank}: 1 or more for lowrank, else 0", remedy=fix
+        )
+    if tail == "bucket" and members != 1:
+        raise ConfigError(
+            f"a bucket is one outcome of one model, and there are {members} members",
+            remedy="choose another tail, or reduce the members to one",
+        )
+
+
+def topk_columns(
+    encoding: TopkEncoding, classes: int, members: int, positions: int | None = None
+) -> tuple[tuple[str, str, tuple[int, ...], tuple[str, ...]], ...]:
+    """Name, dtype, shape of one row and names of its axes, of each column in the store's order.
+
+    Args:
+        encoding: what is kept.
+        classes: C.
+        members: M, the stored ones.
+        positions: P of a sequence row; None for rows of one position.
+    """
+    kept = stored_classes(encoding, classes)
+    shape, axes = ((members,), ("member",)) if positions is None else ((positions, members), ("position", "member"))
+    columns = [("top_class", id_dtype(classes), (*shape, kept), (*axes, "stored"))]
+    if pages(classes):
+        columns.append(("top_page", page_dtype(kept), (*shape, pages(classes)), (*axes, "page")))
+    columns.append(("top_logit", "float16", (*shape, kept), (*axes, "stored")))
+    if encoding.tail != "renormalised":
+        columns.append(("tail", "float16", (*shape, encoding.nodes), (*axes, "node")))
+    if encoding.tail == "lowrank":
+        columns.append(("tail_coefficients", "int8", (*shape, encoding.rank), (*axes, "component")))
+        columns.append(("tail_scale", "float16", shape, axes))
+    return (*columns, ("label_logit", "float16", shape, axes))
+
+
+def class_ids(columns: Columns, classes: int) -> NDArray[np.int64]:
+    """Ids (N, M, K) of the stored classes, ascending."""
+    return widen(columns, classes)
+
+
+def stored_log_probs(
+    columns: Columns, encoding: TopkEncoding, classes: int, temperature: float
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Ids (N, M, K) and log-probabilities (N, M, K) of the stored classes, and the log mass (N, M) of the tail.
+
+    Raises:
+        ConfigError: the temperature is not above 0, or below 1 / beta_max, where the tail is not known.
+    """
+    beta = check_beta(encoding, temperature)
+    logits = columns["top_logit"].astype(np.float64)
+    stored = _log_sum_exp(beta * logits)
+    tail = np.full_like(stored, -np.inf)
+    if encoding.tail != "renormalised":
+        tail = _tail_log_sum(columns["tail"].astype(np.float64), logits, encoding, beta)
+    total = np.logaddexp(stored, tail)
+    return class_ids(columns, classes), beta * logits - total[..., None], tail - total
+
+
+def topk_log_probs(
+    columns: Columns, encoding: TopkEncoding, classes: int, basis: NDArray[np.float16] | None, temperature: float
+) -> NDArray[np.float64]:
+    """Log-probabilities (N, M, C) of each member; -inf for probability 0.
+
+    Args:
+        columns: of the store, leading axes as they are.
+        encoding: of the store.
+        classes: C.
+        basis: (1 + r, C), the prior and the basis; None where the tail has none.
+        temperature: T >= 1 / beta_max.
+
+    Raises:
+        ConfigError: see `stored_log_probs`.
+    """
+    ids, log_p, log_tail = stored_log_probs(columns, encoding, classes, temperature)
+    z = _tail_logits(columns, encoding, classes, basis) / temperature
+    np.put_along_axis(z, ids, -np.inf, axis=-1)
+    if ids.shape[-1] < classes:
+        z = z - _log_sum_exp(z)[..., None] + log_tail[..., None]
+    np.put_along_axis(z, ids, log_p, axis=-1)
+    return z
+
+
+def _tail_log_sum(
+    tail: NDArray[np.float64], logits: NDArray[np.float64], encoding: TopkEncoding, beta: float
+) -> NDArray[np.float64]:
+    """g(beta) (N, M) from the stored `tail` (N, M, n) and logits (N, M, K); -inf where there is no tail."""
+    empty = np.isneginf(tail[..., 0])
+    tail = np.where(empty[..., None], 0.0, tail)
+    first = tail[..., 0] + np.log(np.isfinite(logits).sum(axis=-1))
+    last = tail[..., 1] + _log_sum_exp(encoding.beta_max * logits)
+    along = beta / encoding.beta_max
+    curve = tail[..., 2:] @ np.array(inner_weights(beta, encoding.nodes, encoding.beta_max), np.float64)
+    return np.where(empty, -np.inf, (1 - along) * first + along * last + curve)
+
+
+def _tail_logits(
+    columns: Columns, encoding: TopkEncoding, classes: int, basis: NDArray[np.float16] | None
+) -> NDArray[np.float64]:
+    """z (N, M, C) that says the tail's shape, each position up to a constant."""
+    shape = (*columns["top_logit"].shape[:-1], classes)
+    if encoding.tail not in ("lowrank", "prior"):
+        return np.zeros(shape)
+    assert basis is not None
+    wide = basis.astype(np.float64)
+    z = np.broadcast_to(wide[0], shape).copy()
+    if encoding.tail == "lowrank":
+        z += coefficients(columns) @ wide[1:]
+    return z
+
+
+def coefficients(columns: Columns) -> NDArray[np.float64]:
+    """Coefficients (N, M, r) of the basis vectors."""
+    scale = columns["tail_scale"].astype(np.float64)[..., None] / COEFFICIENT_LIMIT
+    return columns["tail_coefficients"].astype(np.float64) * scale
+
+
+def _log_sum_exp(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Over the last axis; -inf where all are -inf."""
+    peak = z.max(axis=-1, initial=-np.inf)
+    anchor = np.where(np.isfinite(peak), peak, 0.0)
+    with np.errstate(divide="ignore"):  # log 0 = -inf is meant
+        return np.asarray(anchor + np.log(np.exp(z - anchor[..., None]).sum(axis=-1)))
+
+
+def check_columns(columns: Columns, encoding: TopkEncoding, classes: int) -> None:
+    """Raise `ValueError` where no encoder can have written these columns: a store is somebody else's data.
+
+    Checked are the ids (in range, ascending), the logits (at most 0, the largest 0), the tail (finite, or -inf at every
+    node), the scale (finite, at least 0) and the label's logit (at most 0, or NaN for none).
+    """
+    ids = class_ids(columns, classes)
+    if "top_page" in columns:
+        counts = columns["top_page"].astype(np.int64)
+        _require((counts <= ids.shape[-1]).all() and (np.diff(counts, axis=-1) >= 0).all(), "page counts do not fit")
+    _require((ids < classes).all(), f"a class id is not below the number of classes, {classes}")
+    _require((np.diff(ids, axis=-1) > 0).all(), "class ids do not ascend")
+    logits = columns["top_logit"].astype(np.float32)
+    _require((logits.max(axis=-1) == 0).all(), "the largest of a position's logits is not 0")  # NaN is not 0 either
+    if encoding.tail != "renormalised":
+        tail = columns["tail"].astype(np.float32)
+        whole = np.isfinite(tail).all(axis=-1) | np.isneginf(tail).all(axis=-1)
+        _require(whole.all(), "the tail's mass is NaN or infinite")
+    if encoding.tail == "lowrank":
+        scale = columns["tail_scale"].astype(np.float32)
+        _require(
+            (np.isfinite(scale) & (scale >= 0)).all(), "a scale of coefficients is not a finite number of at least 0"
+        )
+    _require(not (columns["label_logit"].astype(np.float32) > 0).any(), "a label's logit is above 0")
+
+
+def _require(holds: bool | np.bool_, what: str) -> None:
+    if not holds:
+        raise ValueError(what)
+
+
+def check_basis(basis: NDArray[np.float16], encoding: TopkEncoding, classes: int) -> None:
+    """Raise `ValueError` unless `basis` can be a prior and a basis: (1 + r, C) float16, all finite."""
+    shape = (1 + encoding.rank, classes)
+    _require(
+        basis.dtype == np.float16 and basis.shape == shape, f"the basis is {basis.dtype} {basis.shape}, not {shape}"
+    )
+    _require(np.isfinite(basis).all(), "the basis is NaN or infinite")
