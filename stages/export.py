@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from pipeline.errors import ConfigError
 from pipeline.models import ModelConfig, build_model
 from pipeline.models.weights import weights_digest
-from pipeline.objects import ObjectSpec
 from pipeline.store import store_splits
 from pipeline.stream.join import Missing
 from pipeline.student.export import FILES, SIZES, Exported, compared, export_student
@@ -76,8 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for found in exported:
         print(_line(found, name))
     if HF in args.formats:
-        prepare = None if args.transfer_set is None else args.transfer_set.prepare
-        print(_line(_hugging_face(model, rows, folder / HF, split.store.class_names, prepare), name))
+        print(_line(_hugging_face(model, rows, folder / HF, split.store.class_names, args.transfer_set), name))
     again = (
         _try_next(exported[0], rows) if exported else f"transformers' from_pretrained({json.dumps(str(folder / HF))})"
     )
@@ -86,13 +84,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _hugging_face(
-    model: nn.Module, rows: Tensor, folder: Path, names: Sequence[str] | None, prepare: ObjectSpec | None
+    model: nn.Module, rows: Tensor, folder: Path, names: Sequence[str] | None, made: TransferSetConfig | None
 ) -> Exported:
     """The folder that transformers opens, written and compared as `from_pretrained` gives it back."""
     from pipeline.models.hf_folder import save_hf  # the extra [hf]
 
     model.eval().requires_grad_(False)
-    save_hf(model, folder, class_names=names, prepare=prepare)
+    prepare, sequences = (None, None) if made is None else (made.prepare, made.sequences)
+    save_hf(model, folder, class_names=names, prepare=prepare, sequences=sequences)
     again = build_model(ModelConfig(f"{type(model).__module__}.{type(model).__qualname__}", {"model": str(folder)}))
     size = sum(file.stat().st_size for file in folder.iterdir())
     return compared(HF, folder, size, again.eval(), model, rows)

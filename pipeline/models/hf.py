@@ -1,8 +1,8 @@
-"""Hugging Face classifiers as teachers and students: from a folder or hub id, or from scratch by a config. Extra `[hf]`.
+"""Hugging Face models as teachers and students: from a folder or hub id, or from scratch by a config. Extra `[hf]`.
 
-Any architecture that `AutoModelForSequenceClassification` or `AutoModelForImageClassification` knows. Weights come from
-safetensors files only, and no code is run that stands in a checkpoint. Neighbours: `pipeline.transfer.text` and `vision`
-prepare the inputs, `hf_folder` writes a trained model as such a folder again.
+Any classifier that `AutoModelForSequenceClassification` or `AutoModelForImageClassification` knows; language models are
+`causal_lm`'s. Weights come from safetensors files only, and no code is run that stands in a checkpoint. Neighbours:
+`pipeline.transfer.text` and `vision` prepare the inputs, `hf_folder` writes a trained model as such a folder again.
 
 B batch, K arrays of a tokenizer or channels of an image, L tokens, H height, W width, C classes.
 """
@@ -28,20 +28,19 @@ _log = logging.getLogger(__name__)
 _said: set[tuple[object, ...]] = set()  # a student is built many times in a run, and says so once
 
 
-class HuggingFaceClassifier(nn.Module):
-    """What text and image models share; not for use by itself.
+class HuggingFaceModel(nn.Module):
+    """What all of them share; not for use by itself.
 
     Args:
         model: folder or hub id of a checkpoint; None builds the architecture from `config`, untrained.
         config: keys of the model's config.json: all that matter with `model_type` where `model` is None, else those to change,
             such as a dropout.
-        classes: C. Without it the checkpoint's own; where it differs from those, the model gets a new, untrained head.
+        classes: C, of a model that has a head of classes.
         revision: branch, tag or commit on the hub.
 
     Attributes:
         network: the transformers model.
         untrained: names of the tensors that no checkpoint gave: all where there is none, the head where it is new.
-        class_names: ordered, where the checkpoint's head is used and it names its classes; else None.
 
     Raises:
         MissingExtra: transformers is not installed.
@@ -51,6 +50,7 @@ class HuggingFaceClassifier(nn.Module):
 
     network: Any  # transformers is an extra: none of its types are known here
     _auto = ""  # the class of transformers that knows the architectures
+    _labelled = True  # whether they have a head of classes
 
     def __init__(
         self,
@@ -62,13 +62,12 @@ class HuggingFaceClassifier(nn.Module):
     ) -> None:
         super().__init__()
         if model is None:
-            self.network = new_network(self._auto, dict(config or {}), classes)
+            self.network = new_network(self._auto, dict(config or {}), classes, labelled=self._labelled)
             self.untrained = tuple(self.state_dict())
         else:
             self.network, missing = pretrained_network(self._auto, model, dict(config or {}), classes, revision)
             self.untrained = tuple(f"network.{name}" for name in sorted(missing))
             self._say(model)
-        self.class_names = None if self.untrained else _class_names(self.network.config.id2label)
         self._takes = frozenset(inspect.signature(self.network.forward).parameters)
 
     def _say(self, model: str) -> None:
@@ -88,6 +87,26 @@ class HuggingFaceClassifier(nn.Module):
                 f"{one_line(error)}",
                 remedy="change the model's config, or transfer_set.prepare",
             ) from error
+
+
+class HuggingFaceClassifier(HuggingFaceModel):
+    """A model with a head of `classes`: without that argument the checkpoint's own; where it differs from those, the model gets
+    a new, untrained head.
+
+    Attributes:
+        class_names: ordered, where the checkpoint's head is used and it names its classes; else None.
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        config: Mapping[str, Any] | None = None,
+        classes: int | None = None,
+        revision: str | None = None,
+    ) -> None:
+        super().__init__(model, config=config, classes=classes, revision=revision)
+        self.class_names = None if self.untrained else _class_names(self.network.config.id2label)
 
 
 class SequenceClassifier(HuggingFaceClassifier):

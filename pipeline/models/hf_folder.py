@@ -1,4 +1,4 @@
-"""A trained Hugging Face classifier as a folder that transformers itself opens again. Extra `[hf]`."""
+"""A trained Hugging Face model as a folder that transformers itself opens again. Extra `[hf]`."""
 
 from __future__ import annotations
 
@@ -8,31 +8,39 @@ from pathlib import Path
 from torch import nn
 
 from pipeline.errors import ConfigError
-from pipeline.models.hf import HuggingFaceClassifier
+from pipeline.models.hf import HuggingFaceModel
 from pipeline.objects import ObjectSpec, import_object
+from pipeline.transfer.config import SequencesConfig
 from pipeline.transfer.pretrained import quiet, whole_folder
 from pipeline.transfer.text import load_tokenizer, tokenize
 from pipeline.transfer.vision import load_processor, process
 
 
 def save_hf(
-    model: nn.Module, folder: Path | str, *, class_names: Sequence[str] | None = None, prepare: ObjectSpec | None = None
+    model: nn.Module,
+    folder: Path | str,
+    *,
+    class_names: Sequence[str] | None = None,
+    prepare: ObjectSpec | None = None,
+    sequences: SequencesConfig | None = None,
 ) -> None:
     """Write the model, and the tokenizer or image processor of its inputs, for `from_pretrained(folder)`; all or nothing.
 
     Args:
-        model: a `SequenceClassifier` or `ImageClassifier`.
+        model: a `SequenceClassifier`, `ImageClassifier` or `CausalLM`.
         folder: replaced where it holds such a model already.
         class_names: ordered; written as id2label.
         prepare: the prepare function of its inputs; a tokenizer's max_length is written with it.
+        sequences: of a language model, how its rows were made: its tokenizer is written as it is.
 
     Raises:
         ConfigError: a model of another kind, another number of names than of classes, or a folder that holds something else.
         DiskFull, StorageError.
     """
-    if not isinstance(model, HuggingFaceClassifier):
+    if not isinstance(model, HuggingFaceModel):
         raise ConfigError(
-            f"{type(model).__name__} is no Hugging Face model", remedy="use a class of pipeline.models.hf as student"
+            f"{type(model).__name__} is no Hugging Face model",
+            remedy="use a class of pipeline.models.hf or causal_lm as student",
         )
     folder = Path(folder)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
@@ -49,7 +57,10 @@ def save_hf(
         config.label2id = {name: number for number, name in enumerate(class_names)}
     with quiet(), whole_folder(folder) as part:
         model.network.save_pretrained(part)
-        _save_preparation(part, prepare)
+        if sequences is not None:
+            load_tokenizer(sequences.tokenizer, sequences.revision).save_pretrained(part)
+        else:
+            _save_preparation(part, prepare)
 
 
 def _save_preparation(folder: Path, prepare: ObjectSpec | None) -> None:

@@ -22,18 +22,23 @@ _SHOWN = 5
 Options = dict[str, Any]
 
 
-def new_network(auto: str, options: Options, classes: int | None) -> nn.Module:
-    """An untrained model of the architecture `options["model_type"]`. Raises `ConfigError`."""
+def new_network(auto: str, options: Options, classes: int | None, *, labelled: bool = True) -> nn.Module:
+    """An untrained model of the architecture `options["model_type"]`; `labelled`: it has a head of `classes`.
+
+    Raises `ConfigError`.
+    """
     kind = options.pop("model_type", None)
-    if not isinstance(kind, str) or classes is None:
+    if not isinstance(kind, str) or (labelled and classes is None):
+        example, classes_too = ("distilbert", ", and classes") if labelled else ("gpt2", "")
         raise ConfigError(
             f"no model is named, and {'classes' if isinstance(kind, str) else 'config.model_type'} is missing",
-            remedy="give model (a folder or hub id), or config with a model_type such as distilbert, and classes",
+            remedy=f"give model (a folder or hub id), or config with a model_type such as {example}{classes_too}",
         )
+    head = {"num_labels": classes} if labelled else {}
     with quiet() as transformers:
         try:
             _require_known(options, transformers.AutoConfig.for_model(kind), kind)
-            config = transformers.AutoConfig.for_model(kind, **options, num_labels=classes)
+            config = transformers.AutoConfig.for_model(kind, **options, **head)
             network: nn.Module = getattr(transformers, auto).from_config(config, trust_remote_code=False)
         except SoftLabelsError:
             raise
