@@ -81,20 +81,25 @@ def _kl(z: NDArray[np.float64], delta: NDArray[np.float64], temperature: float) 
     return np.asarray(np.maximum(np.log1p((p * np.expm1(d)).sum(axis=-1)), 0.0))
 
 
+def add_up(parts: Iterable[tuple[FidelitySums, ...]]) -> tuple[FidelitySums, ...]:
+    """The sums over several parts, one a temperature, ascending."""
+    merged: dict[float, FidelitySums] = {}
+    for part in parts:
+        for sums in part:
+            merged[sums.temperature] = _add(merged[sums.temperature], sums) if sums.temperature in merged else sums
+    return tuple(merged[temperature] for temperature in sorted(merged))
+
+
 def table(shards: Iterable[tuple[FidelitySums, ...]]) -> dict[str, Fidelity]:
     """Add up shards: {"1": Fidelity, "2": ..., ...}, keyed by temperature."""
-    merged: dict[float, FidelitySums] = {}
-    for shard in shards:
-        for sums in shard:
-            merged[sums.temperature] = _add(merged[sums.temperature], sums) if sums.temperature in merged else sums
     return {
-        f"{t:g}": Fidelity(
+        f"{s.temperature:g}": Fidelity(
             kl_mean=s.kl_sum / s.samples,
             kl_max=s.kl_max,
             tail_mass_error=s.tail_mass_error,
             top1_agreement=s.top1_agreed / s.samples,
         )
-        for t, s in sorted(merged.items())
+        for s in add_up(shards)
         if s.samples
     }
 
