@@ -98,7 +98,7 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
         if self._examples.soft is None:
             raise ConfigError("this dataset has no store, so it holds no soft labels", remedy="give it a store")
         weights = self._examples.weights.to(batch["logits"].device)
-        return SoftLabels(batch["logits"], batch["shift"], weights, self._examples.reduce)
+        return SoftLabels.dense(batch["logits"], batch["shift"], weights, self._examples.reduce)
 
 
 class ChunkCache:

@@ -149,7 +149,7 @@ class Loader:
         soft = None
         if "logits" in block:
             logits, shift = torch.from_numpy(block["logits"]), torch.from_numpy(block["shift"])
-            soft = SoftLabels(logits, shift, self._examples.weights, self._examples.reduce)
+            soft = SoftLabels.dense(logits, shift, self._examples.weights, self._examples.reduce)
         return Batch(torch.from_numpy(block["input"]), torch.from_numpy(block["label"]), soft, block["row"])
 
 

@@ -22,9 +22,11 @@ from pipeline.errors import ClassMismatch, ConfigError, LabelError, MeanUnavaila
 from pipeline.labels.ensemble import check_temperature
 from pipeline.labels.soft import SoftLabels
 from pipeline.labels.standardise import standardise
+from pipeline.labels.topk_soft import TopkMembers
 from pipeline.student.decoupled import dkd, nkd
 from pipeline.student.divergences import forward_kl, js, logit_mse, reverse_kl, soft_ce
 from pipeline.student.relational import dist
+from pipeline.student.sparse import COARSE, OUTCOMES, outcomes, require_sparse
 
 
 @dataclass(frozen=True)
@@ -127,11 +129,11 @@ def hard_sum(student: Tensor, labels: Tensor) -> Tensor:
             remedy="use a model that gives one row of logits for each input",
         )
     if labels.device.type != "cpu":  # torch would stop the whole process there
-        _check_labels(labels, student.shape[1])
+        check_labels(labels, student.shape[1])
     try:
         return functional.cross_entropy(student.float(), labels, ignore_index=-1, reduction="sum")
     except IndexError:
-        _check_labels(labels, student.shape[1])
+        check_labels(labels, student.shape[1])
         raise
 
 
@@ -151,11 +153,11 @@ def soft_sum(
     A whole-batch loss gives its value times the rows, so that sums over batches, divided by all rows, average by rows.
     """
     check_temperature(temperature)
-    args = _checked_args(loss, loss_args)
+    args = checked_args(loss, loss_args)
     if soft is None:
         raise ConfigError(f"the loss {loss} needs soft labels and there are none", remedy="give a store, or alpha=0")
     _check_student(student)
-    stored = (soft.logits.shape[0], soft.logits.shape[2])
+    stored = (len(soft), soft.classes)
     if stored != tuple(student.shape):
         raise ClassMismatch(
             f"the student gives (rows, classes) = {tuple(student.shape)}, the soft labels have {stored}",
@@ -163,7 +165,11 @@ def soft_sum(
         )
     if LOSSES[loss].needs_label:
         _check_labelled(loss, labels, student)
+    if isinstance(soft.members, TopkMembers):
+        require_sparse(loss, soft.members.encoding.tail, logit_standardization=logit_standardization)
     student = student.float()
+    if soft.tail in OUTCOMES and loss in COARSE:
+        student, soft = outcomes(student, soft, temperature)
     if logit_standardization:
         _check_standardizable(student.shape[1], soft.reduce)
         student, soft = standardise(student), soft.standardised()
@@ -179,7 +185,7 @@ def require_loss(
     micro_batch: int | None,
     reduce: str,
     classes: int,
-    encoding: str = "dense",
+    tail: str | None = None,
 ) -> None:
     """Raise, before anything is trained, where a loss cannot be had from these labels and settings.
 
@@ -190,19 +196,16 @@ def require_loss(
         micro_batch: rows a forward pass, None for whole batches.
         reduce: how the store's members were reduced, "none" or "geometric".
         classes: C of the store.
-        encoding: of the store.
+        tail: of the store's encoding, None where that is dense.
 
     Raises:
         ConfigError: with the reason and what to do instead.
         MeanUnavailable: standardization of members that are not stored.
     """
-    _checked_args(name, args)
+    checked_args(name, args)
     loss = LOSSES[name]
-    if encoding != "dense":
-        raise ConfigError(
-            f"the loss {name} needs every class's logit, and the store's encoding is {encoding}",
-            remedy="label the transfer set with encoding dense",
-        )
+    if tail is not None:
+        require_sparse(name, tail, logit_standardization=logit_standardization)
     if loss.needs_label and label_free_rows > 0:
         raise ConfigError(
             f"the loss {name} treats each row's own class apart, and {label_free_rows} rows have no hard label",
@@ -217,7 +220,7 @@ def require_loss(
         _check_standardizable(classes, reduce)
 
 
-def _checked_args(name: str, given: Mapping[str, float] | None) -> dict[str, float]:
+def checked_args(name: str, given: Mapping[str, float] | None) -> dict[str, float]:
     """The arguments of the loss `name`, defaults included."""
     if name not in LOSSES:
         raise ConfigError(f"no loss is called {name!r}", remedy=f"choose one of {', '.join(LOSSES)}")
@@ -271,7 +274,7 @@ def _check_student(student: Tensor) -> None:
         )
 
 
-def _check_labels(labels: Tensor, classes: int) -> None:
+def check_labels(labels: Tensor, classes: int) -> None:
     wrong = labels[(labels < -1) | (labels >= classes)]
     if len(wrong):
         raise LabelError(
@@ -288,7 +291,7 @@ def _check_labelled(loss: str, labels: Tensor | None, student: Tensor) -> None:
             f"{'none' if labels is None else f'labels of shape {tuple(labels.shape)}'}",
             remedy="hand over the batch's labels",
         )
-    _check_labels(labels, student.shape[1])
+    check_labels(labels, student.shape[1])
     missing = int((labels < 0).sum())
     if missing:
         raise LabelError(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
-from pipeline.labels.soft import SoftLabels
+from pipeline.labels.soft import DenseMembers, SoftLabels
 
 if TYPE_CHECKING:
     from pipeline.stream.loader import Batch
@@ -153,9 +153,10 @@ def evaluate_teacher(
         if batch.soft is None:
             raise ConfigError("these batches carry no soft labels", remedy="give the loader a store")
         ensemble.update_teacher(batch.labels, batch.soft)
-        members = members or [Metrics(temperatures, mean) for _ in range(batch.soft.logits.shape[1])]
+        members = members or [Metrics(temperatures, mean) for _ in range(batch.soft.stored_members)]
+        assert isinstance(batch.soft.members, DenseMembers)
         for number, member in enumerate(members):
-            member.update(batch.soft.logits[:, number], batch.labels, batch.soft)
+            member.update(batch.soft.members.logits[:, number], batch.labels, batch.soft)
     return ensemble.result(), [member.result() for member in members]
 
 

@@ -51,7 +51,7 @@ def soft_labels(z: np.ndarray, weights: list[float]) -> SoftLabels:
     shift = z.max(axis=-1)
     share = torch.tensor(weights, dtype=torch.float64) / math.fsum(weights)
     centred = torch.from_numpy(z - shift[..., None])
-    return SoftLabels(centred.float(), torch.from_numpy(shift).float(), share.float())
+    return SoftLabels.dense(centred.float(), torch.from_numpy(shift).float(), share.float())
 
 
 @pytest.mark.parametrize("impossible", [False, True])
@@ -129,7 +129,9 @@ def test_logits_come_back_from_what_is_stored(rng: np.random.Generator) -> None:
     encoded = encode_dense(z)
     weights = rng.random(M).astype(np.float32)
     weights /= weights.sum()
-    soft = SoftLabels(torch.from_numpy(encoded.logits), torch.from_numpy(encoded.shift), torch.from_numpy(weights))
+    soft = SoftLabels.dense(
+        torch.from_numpy(encoded.logits), torch.from_numpy(encoded.shift), torch.from_numpy(weights)
+    )
     assert np.allclose(soft.mean_logits().numpy(), (z * weights[:, None]).sum(axis=1), atol=0.02)
 
 
@@ -143,7 +145,7 @@ def test_soft_labels_are_cut_along_the_batch(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("mean", ["arithmetic", "tempered"])
 def test_reduced_labels_refuse_what_they_cannot_give(mean: str) -> None:
-    soft = SoftLabels(torch.zeros(2, 1, 3), torch.zeros(2, 1), torch.ones(1), reduce="geometric")
+    soft = SoftLabels.dense(torch.zeros(2, 1, 3), torch.zeros(2, 1), torch.ones(1), reduce="geometric")
     with pytest.raises(MeanUnavailable, match=f"cannot give the {mean} mean; ask for mean=geometric"):
         soft.log_probs(1.0, mean)
     assert soft[:1].log_probs(1.0, "geometric").shape == (1, 3)

@@ -61,10 +61,10 @@ def test_members_are_standardised_before_the_mean_is_taken(rng: np.random.Genera
     _, v = draw(rng)
     soft = soft_labels(v, rng.uniform(0.2, 1, 3)).standardised()
     z = (v - v.mean(-1, keepdims=True)) / v.std(-1, keepdims=True)
-    np.testing.assert_allclose((soft.logits + soft.shift[:, :, None]).numpy(), z, atol=1e-5)
-    assert (soft.logits.amax(dim=-1) == 0).all()  # as `SoftLabels` promises
+    np.testing.assert_allclose((soft.members.logits + soft.members.shift[:, :, None]).numpy(), z, atol=1e-5)
+    assert (soft.members.logits.amax(dim=-1) == 0).all()  # as `SoftLabels` promises
     np.testing.assert_allclose(soft.mean_logits(), np.einsum("m,bmc->bc", soft.weights.numpy(), z), atol=1e-5)
-    reduced = SoftLabels(soft.logits[:, :1], soft.shift[:, :1], torch.ones(1), "geometric")
+    reduced = SoftLabels.dense(soft.members.logits[:, :1], soft.members.shift[:, :1], torch.ones(1), "geometric")
     with pytest.raises(MeanUnavailable, match=r"only the members' mean.*reduce: none"):
         reduced.standardised()
 

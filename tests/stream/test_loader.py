@@ -25,8 +25,8 @@ def check_values(batch: Batch, numbers: np.ndarray, stored: np.ndarray) -> None:
     first = {int(number): row for row, number in reversed(list(enumerate(stored)))}
     logits, shift = labels_of(np.array([first[int(one)] for one in identity]))
     assert batch.soft is not None
-    assert np.array_equal(batch.soft.logits.numpy(), logits)
-    assert np.array_equal(batch.soft.shift.numpy(), shift)
+    assert np.array_equal(batch.soft.members.logits.numpy(), logits)
+    assert np.array_equal(batch.soft.members.shift.numpy(), shift)
 
 
 def same(one: Batch, two: Batch) -> bool:
@@ -37,7 +37,10 @@ def same(one: Batch, two: Batch) -> bool:
     ]
     if one.soft is not None:
         assert two.soft is not None
-        tensors += [(one.soft.logits, two.soft.logits), (one.soft.shift, two.soft.shift)]
+        tensors += [
+            (one.soft.members.logits, two.soft.members.logits),
+            (one.soft.members.shift, two.soft.members.shift),
+        ]
     return all(torch.equal(a, b) for a, b in tensors)
 
 
@@ -96,9 +99,9 @@ def test_dtypes_and_shapes(make_store) -> None:
     assert batch.labels.dtype == torch.int64
     assert batch.rows.dtype == np.int64
     assert batch.soft is not None
-    assert batch.soft.logits.shape == (8, MEMBERS, CLASSES)
-    assert batch.soft.logits.dtype == torch.float16
-    assert batch.soft.shift.dtype == torch.float32
+    assert batch.soft.members.logits.shape == (8, MEMBERS, CLASSES)
+    assert batch.soft.members.logits.dtype == torch.float16
+    assert batch.soft.members.shift.dtype == torch.float32
     assert batch.soft.weights.tolist() == [0.75, 0.25]
     assert torch.equal(batch.to("cpu").soft.log_probs(2.0), batch.soft.log_probs(2.0))
 
@@ -145,7 +148,7 @@ def test_hard_labels_come_from_the_students_own_row(make_store) -> None:
     (batch,) = loader.epoch(0)
     assert batch.labels.tolist() == [3, 2, 1, -1]
     assert batch.soft is not None
-    assert batch.soft.shift[:, 0].tolist() == [0.0, 0.0, 4.0, 0.0]  # of store rows 0, 0, 2, 0
+    assert batch.soft.members.shift[:, 0].tolist() == [0.0, 0.0, 4.0, 0.0]  # of store rows 0, 0, 2, 0
 
 
 def test_only_labelled_rows_keep_their_hard_label(make_store) -> None:

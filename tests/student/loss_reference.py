@@ -32,7 +32,7 @@ def soft_labels(logits: Array, weights: Array | None = None, dtype: torch.dtype 
     shift = logits.max(axis=-1)
     members = logits.shape[1]
     share = np.full(members, 1 / members) if weights is None else weights / weights.sum()
-    return SoftLabels(
+    return SoftLabels.dense(
         torch.tensor(logits - shift[..., None]).to(dtype),
         torch.tensor(shift, dtype=torch.float32),
         torch.tensor(share, dtype=torch.float32),

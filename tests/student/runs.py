@@ -65,7 +65,7 @@ def examples(seed: int = 0, rows: int = ROWS, unlabelled: int = 4) -> Batch:
     z[np.arange(rows), :, labels] += 3
     labels[::unlabelled] = -1
     shift = z.max(axis=-1)
-    soft = SoftLabels(
+    soft = SoftLabels.dense(
         torch.tensor(z - shift[..., None]).half(), torch.tensor(shift).float(), torch.full((MEMBERS,), 1 / MEMBERS)
     )
     return Batch(torch.tensor(inputs), torch.tensor(labels), soft, np.arange(rows))

@@ -356,7 +356,9 @@ def test_what_does_not_fit_is_refused_by_name(rng: np.random.Generator) -> None:
         soft_only(student[:, :, None], soft, temperature=1.0)
     with pytest.raises(MeanUnavailable, match="arithmetic"):
         soft_only(
-            student, SoftLabels(soft.logits[:, :1], soft.shift[:, :1], torch.ones(1), "geometric"), temperature=1.0
+            student,
+            SoftLabels.dense(soft.members.logits[:, :1], soft.members.shift[:, :1], torch.ones(1), "geometric"),
+            temperature=1.0,
         )
     for label in (7, -2):
         with pytest.raises(LabelError, match=f"hard label {label} lies outside the student's 7 classes"):

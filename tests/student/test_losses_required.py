@@ -99,7 +99,7 @@ def test_standardization_that_leaves_nothing_or_has_no_members(rng: np.random.Ge
     z, v = draw(rng, members=1)
     full = soft_labels(v)
     with pytest.raises(MeanUnavailable, match="reduce: geometric"):
-        soft_only(torch.tensor(z), SoftLabels(full.logits, full.shift, full.weights, "geometric"), labels, **options)
+        soft_only(torch.tensor(z), SoftLabels(full.members, full.weights, "geometric"), labels, **options)
 
 
 def test_an_encoding_that_keeps_too_little() -> None:

@@ -32,7 +32,9 @@ class Rows:
     def soft(self) -> SoftLabels:
         shift = self.teacher.max(axis=-1)
         weights = torch.tensor([0.5, 0.3, 0.2])
-        return SoftLabels(torch.tensor(self.teacher - shift[..., None]).half(), torch.tensor(shift).float(), weights)
+        return SoftLabels.dense(
+            torch.tensor(self.teacher - shift[..., None]).half(), torch.tensor(shift).float(), weights
+        )
 
     def to(self, device: torch.device) -> Rows:
         return self
@@ -76,7 +78,7 @@ def test_hard_scores_equal_torchmetrics_and_the_definitions(rows: Rows) -> None:
 @pytest.mark.parametrize("mean", ["arithmetic", "geometric", "tempered"])
 def test_teacher_scores_equal_the_definitions(rows: Rows, mean: str) -> None:
     got = scores(rows, temperatures=(4.0, 2.5), mean=mean)
-    stored = rows.soft.logits.double().numpy()
+    stored = rows.soft.members.logits.double().numpy()
     for temperature in (1.0, 2.5, 4.0):
         log_p = log_probs(stored, temperature, mean, rows.soft.weights.double().numpy())
         log_q = torch.log_softmax(rows.logits.double() / temperature, dim=-1).numpy()
@@ -122,7 +124,7 @@ def test_certain_predictions_and_impossible_classes(rows: Rows) -> None:
     logits = torch.full((4, 3), -math.inf)
     logits[:, 1] = 0.0
     metrics = Metrics((2.0,))
-    soft = SoftLabels(logits[:, None].half(), torch.zeros(4, 1), torch.ones(1))
+    soft = SoftLabels.dense(logits[:, None].half(), torch.zeros(4, 1), torch.ones(1))
     metrics.update(logits, torch.tensor([1, 1, 1, -1]), soft)
     got = metrics.result()
     assert (got["errors"], got["nll"], got["ece"], got["brier"]) == (0, 0.0, 0.0, 0.0)
@@ -168,7 +170,7 @@ def test_evaluate_teacher_scores_the_ensemble_and_each_member(rows: Rows, mean: 
     ensemble, members = evaluate_teacher(Fixed(rows), temperatures=(4.0,), mean=mean, device=cpu)
     assert ensemble["kl"] == {"1": 0.0, "4": 0.0}
     assert ensemble["agreement"] == 1.0
-    probs = np.exp(log_probs(rows.soft.logits.double().numpy(), 1.0, mean, weights=rows.soft.weights.numpy()))
+    probs = np.exp(log_probs(rows.soft.members.logits.double().numpy(), 1.0, mean, weights=rows.soft.weights.numpy()))
     assert ensemble["errors"] == int((probs.argmax(axis=-1) != rows.labels.numpy()).sum())
     assert ensemble["nll"] == pytest.approx(-np.log(probs[np.arange(500), rows.labels.numpy()]).mean(), rel=1e-5)
     assert len(members) == 3

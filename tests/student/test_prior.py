@@ -34,7 +34,7 @@ def test_bayes_rule_in_a_world_of_discrete_inputs(rng: np.random.Generator) -> N
 def test_shares_are_the_mean_of_the_teachers_probabilities(rng: np.random.Generator) -> None:
     data = examples(seed=int(rng.integers(1000)))
     assert data.soft is not None
-    z = data.soft.logits.double().numpy()
+    z = data.soft.members.logits.double().numpy()
     p = np.exp(z) / np.exp(z).sum(-1, keepdims=True)
     for size in (7, 150):
         found = class_shares(MemoryBatches(data, size, seed=None), mean="arithmetic")

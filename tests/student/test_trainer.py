@@ -87,7 +87,7 @@ def test_every_setting_of_the_loss_reaches_it(tmp_path: Path, changes: dict[str,
     soft_weight = changes.get("soft_weight", changes.get("alpha", 0.9))
     hard_weight = changes.get("hard_weight", 1 - soft_weight)
     assert data.soft is not None
-    teacher = log_probs(data.soft.logits.double().numpy(), temperature, changes.get("mean", "arithmetic"))
+    teacher = log_probs(data.soft.members.logits.double().numpy(), temperature, changes.get("mean", "arithmetic"))
     log_p = torch.tensor(teacher).float()
     z = by_hand(data.inputs)
     log_q = torch.log_softmax(z / temperature, dim=-1)

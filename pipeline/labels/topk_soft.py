@@ -1,0 +1,159 @@
+"""The top-k encoding in torch: `TopkMembers`, the sparse half of `SoftLabels`. The numpy reference is `topk`.
+
+A tail class's log-probability is the log of the tail's mass + z_i / T - the log-sum-exp of z / T over the tail. The stored
+classes are taken out of that sum by putting -inf in their places, never by subtracting what they add to it: where they hold
+nearly all of it, the difference would be noise.
+
+N positions, M members, C classes, K stored classes, n tail nodes, r rank.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from pipeline.labels.class_ids import PAGE, pages
+from pipeline.labels.encoding import TopkEncoding
+from pipeline.labels.tail_mass import check_beta, inner_weights
+from pipeline.labels.topk import COEFFICIENT_LIMIT
+
+_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32}  # torch cannot index the former
+
+
+@dataclass(frozen=True)
+class TopkMembers:
+    """The sparse outputs of M members, as stored.
+
+    Attributes:
+        columns: the encoding's columns by name, each (N, M, ...), see `topk`; unsigned ones seen as signed.
+        encoding: what is kept.
+        classes: C.
+        basis: (1 + r, C) float16, the prior and the basis; None where the tail has none.
+    """
+
+    columns: Mapping[str, Tensor]
+    encoding: TopkEncoding
+    classes: int
+    basis: Tensor | None
+
+    @staticmethod
+    def of(
+        columns: Mapping[str, Tensor], *, encoding: TopkEncoding, classes: int, basis: Tensor | None = None
+    ) -> TopkMembers:
+        """Members of columns as a store gives them."""
+        signed = {name: values.view(_SIGNED.get(values.dtype, values.dtype)) for name, values in columns.items()}
+        return TopkMembers(signed, encoding, classes, basis)
+
+    def __len__(self) -> int:
+        return self.columns["top_logit"].shape[0]
+
+    @property
+    def count(self) -> int:
+        """M."""
+        return self.columns["top_logit"].shape[1]
+
+    def __getitem__(self, index: slice | Tensor) -> TopkMembers:
+        return replace(self, columns={name: values[index] for name, values in self.columns.items()})
+
+    def member(self, number: int) -> TopkMembers:
+        """One member's outputs, M = 1."""
+        return replace(self, columns={name: values[:, number : number + 1] for name, values in self.columns.items()})
+
+    def to(self, device: torch.device | str) -> TopkMembers:
+        """The same on `device`."""
+        basis = None if self.basis is None else self.basis.to(device)
+        return replace(self, columns={name: values.to(device) for name, values in self.columns.items()}, basis=basis)
+
+    def ids(self) -> Tensor:
+        """Ids (N, M, K) int64 of the stored classes, ascending."""
+        stored = self.columns["top_class"]
+        ids = stored.long() & (PAGE - 1 if stored.dtype == torch.int16 else (1 << 32) - 1)
+        if pages(self.classes):
+            counts = self.columns["top_page"]
+            below = counts.long() & ((1 << 8 * counts.element_size()) - 1)
+            slot = torch.arange(ids.shape[-1], device=ids.device)
+            ids += PAGE * (slot[:, None] >= below[:, :, None]).sum(dim=-1)
+        return ids
+
+    def stored(self, temperature: float) -> tuple[Tensor, Tensor]:
+        """Log-probabilities (N, M, K) of the stored classes and log mass (N, M) of the tail, float32.
+
+        Raises:
+            ConfigError: the temperature is not above 0, or below 1 / beta_max, where the tail is not known.
+        """
+        beta = check_beta(self.encoding, temperature)
+        logits = self.columns["top_logit"].float()
+        stored = torch.logsumexp(beta * logits, dim=-1)
+        tail = self._tail_log_sum(logits, beta)
+        total = torch.logaddexp(stored, tail)
+        return beta * logits - total[..., None], tail - total
+
+    def _tail_log_sum(self, logits: Tensor, beta: float) -> Tensor:
+        """g(beta) (N, M), see `tail_mass`; -inf where there is no tail."""
+        nodes, beta_max = self.encoding.nodes, self.encoding.beta_max
+        if not nodes:
+            return torch.full_like(logits[..., 0], -torch.inf)
+        tail = self.columns["tail"].float()
+        empty = torch.isneginf(tail[..., 0])
+        tail = tail.masked_fill(empty[..., None], 0.0)
+        first = tail[..., 0] + torch.isfinite(logits).sum(dim=-1).log()
+        last = tail[..., 1] + torch.logsumexp(beta_max * logits, dim=-1)
+        along = beta / beta_max
+        weights = torch.tensor(inner_weights(beta, nodes, beta_max), dtype=torch.float32, device=tail.device)
+        curve = (tail[..., 2:] * weights).sum(dim=-1)
+        return ((1 - along) * first + along * last + curve).masked_fill(empty, -torch.inf)
+
+    def log_probs(self, number: int, temperature: float, labels: Tensor | None = None) -> Tensor:
+        """Log-probabilities (N, C) float32 of member `number`; with `labels` (N,) those of the labels are the exact ones.
+
+        A label's own probability follows from its stored logit whatever the tail's shape says of it; the other classes
+        are scaled to the rest. Labels of -1, labels among the stored classes (which are exact as they are) and positions
+        without a stored label, or with one that cannot be a tail class's, stay as they are.
+        """
+        one = self.member(number)
+        ids, (log_p, log_tail) = one.ids()[:, 0], one.stored(temperature)
+        log_probs = one._tail_log_probs(ids, log_tail[:, 0], temperature).scatter_(1, ids, log_p[:, 0])
+        if labels is None or self.encoding.tail == "renormalised":
+            return log_probs
+        return one._with_label(log_probs, ids, log_p[:, 0], labels, temperature)
+
+    def _tail_log_probs(self, ids: Tensor, log_tail: Tensor, temperature: float) -> Tensor:
+        """Log-probabilities (N, C) where a class is in the tail of the one member; anything where it is stored."""
+        shape, rest = (len(ids), self.classes), self.classes - ids.shape[1]
+        if self.encoding.tail not in ("lowrank", "prior") or rest == 0:
+            alike = log_tail - math.log(max(rest, 1))
+            return alike[:, None].expand(shape).clone()
+        z = self._tail_logits().div_(temperature).expand(shape)
+        z = z.clone() if z.stride(0) == 0 else z
+        z.scatter_(1, ids, -torch.inf)
+        return z.add_((log_tail - torch.logsumexp(z, dim=-1))[:, None])
+
+    def _tail_logits(self) -> Tensor:
+        """z (N, C) float32 of the one member's tail, or (1, C) where all positions share it; a tensor of its own."""
+        assert self.basis is not None
+        wide = self.basis.float()
+        if self.encoding.tail == "prior":
+            return wide[:1].clone()
+        with torch.autocast(wide.device.type, enabled=False):  # half precision would blur the logits
+            return torch.addmm(wide[0], self.coefficients()[:, 0], wide[1:])
+
+    def coefficients(self) -> Tensor:
+        """Coefficients (N, M, r) float32 of the basis vectors."""
+        scale = self.columns["tail_scale"].float()[..., None] / COEFFICIENT_LIMIT
+        return self.columns["tail_coefficients"].float() * scale
+
+    def _with_label(self, log_probs: Tensor, ids: Tensor, log_p: Tensor, labels: Tensor, temperature: float) -> Tensor:
+        """(N, C) with the label's exact probability, see `log_probs`; in place."""
+        logit, top = self.columns["label_logit"][:, 0].float(), self.columns["top_logit"][:, 0].float()
+        at = labels.clamp_min(0)[:, None]
+        # false for NaN, which stands for no label
+        known = (labels >= 0) & (logit <= top.amin(dim=-1)) & (ids != at).all(dim=-1)
+        own = logit / temperature + log_p.amax(dim=-1)  # the largest stored logit is 0: its log p is -log Z
+        given = log_probs.gather(1, at)[:, 0]
+        scale = torch.log1p(-own.exp()) - torch.log1p(-given.exp())
+        log_probs += torch.where(known, scale, 0.0)[:, None]
+        return log_probs.scatter_(1, at, torch.where(known, own, log_probs.gather(1, at)[:, 0])[:, None])
