@@ -4,6 +4,8 @@ With t the row's class, p the teacher's distribution at T and q = softmax(z / T)
 distributions among the other classes, p^_i = p_i / (1 - p_t). Then KL(p || q) = TCKD + (1 - p_t) NCKD, where TCKD compares the
 pairs (p_t, 1 - p_t) and (q_t, 1 - q_t), and NCKD = KL(p^ || q^).
 
+Of sparse labels p_t follows from the label's own stored logit, whatever the tail's shape says of it.
+
 Signature, sums and the rules for -inf are those of `divergences`. Where the teacher allows no class but t there is no p^, and
 the terms of the other classes are 0.
 
@@ -33,7 +35,7 @@ def dkd(
     computes p^ by subtracting 1000 from z_t / T and 1 - p_t by summing probabilities, which is the same until they round to 0;
     it also scales the term by min(epoch / 20, 1), which is a schedule of soft_weight here.
     """
-    p_pair, p_others = _apart(soft.log_probs(temperature, mean), labels)
+    p_pair, p_others = _apart(soft.log_probs_of_label(temperature, mean, labels), labels)
     q_pair, q_others = _apart(torch.log_softmax(student / temperature, dim=-1), labels)
     tckd, nckd = _kl(p_pair, q_pair), _kl(p_others, q_others)
     return temperature**2 * (alpha * tckd + beta * nckd)
@@ -47,10 +49,10 @@ def nkd(student: Tensor, soft: SoftLabels, labels: Tensor, temperature: float, m
     gamma T^2 H(p^), so it pulls a student that agrees with its teacher on towards the label, by p_t(1).
     """
     own = labels[:, None]
-    p_own = soft.log_probs(1.0, mean).gather(1, own).exp()
+    p_own = soft.log_probs_of_label(1.0, mean, labels).gather(1, own).exp()
     log_q_own = torch.log_softmax(student, dim=-1).gather(1, own)
     of_own = -(p_own * log_q_own.masked_fill(p_own == 0, 0.0)).sum()
-    p_others = _apart(soft.log_probs(temperature, mean), labels)[1].exp()
+    p_others = _apart(soft.log_probs_of_label(temperature, mean, labels), labels)[1].exp()
     log_q_others = _apart(torch.log_softmax(student / temperature, dim=-1), labels)[1]
     of_others = -(p_others * log_q_others.masked_fill(p_others == 0, 0.0)).sum()
     return of_own + gamma * temperature**2 * of_others

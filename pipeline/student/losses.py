@@ -168,7 +168,7 @@ def soft_sum(
     if isinstance(soft.members, TopkMembers):
         require_sparse(loss, soft.members.encoding.tail, logit_standardization=logit_standardization)
     student = student.float()
-    if soft.tail in OUTCOMES and loss in COARSE:
+    if soft.tail in OUTCOMES and soft.stored_members == 1 and loss in COARSE:
         student, soft = outcomes(student, soft, temperature)
     if logit_standardization:
         _check_standardizable(student.shape[1], soft.reduce)
@@ -275,6 +275,7 @@ def _check_student(student: Tensor) -> None:
 
 
 def check_labels(labels: Tensor, classes: int) -> None:
+    """Raise `LabelError` unless every hard label is -1 or one of the classes."""
     wrong = labels[(labels < -1) | (labels >= classes)]
     if len(wrong):
         raise LabelError(

@@ -100,9 +100,3 @@ def test_standardization_that_leaves_nothing_or_has_no_members(rng: np.random.Ge
     full = soft_labels(v)
     with pytest.raises(MeanUnavailable, match="reduce: geometric"):
         soft_only(torch.tensor(z), SoftLabels(full.members, full.weights, "geometric"), labels, **options)
-
-
-def test_an_encoding_that_keeps_too_little() -> None:
-    for loss in LOSSES:
-        with pytest.raises(ConfigError, match=f"{loss} needs every class's logit, and the store's encoding is topk"):
-            require(loss, encoding="topk")
