@@ -3,7 +3,8 @@
 Names are loaded when they are first used, so that reading a store imports no torch::
 
     open_store         a sealed store: columns, rows by content key, distributions at any temperature
-    StoreWriter        fill a store from any outputs; dense_spec or store_spec says what it will hold, array_keys gives its rows' keys
+    StoreWriter        fill a store from any outputs; dense_spec (store_spec for all encodings) says what it will hold,
+                       array_keys gives its rows' keys
     load_transfer_set  the transfer set's rows, hashed and prepared
     EmbeddedRows       the rows of a store that holds its inputs itself
     Loader             batches of inputs, hard labels and SoftLabels; SoftLabelDataset is the same for torch's DataLoader

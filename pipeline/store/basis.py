@@ -23,7 +23,7 @@ from pipeline.store.commit import COMMITS, STAGING, discard, stage
 from pipeline.store.digest import blake3_hex
 from pipeline.store.durable import create_only, make_folder, sync_folder, system_errors
 from pipeline.store.rules import check_spec
-from pipeline.store.spec import BASIS_FOLDER, Plan, Spec, read_json, read_small_file
+from pipeline.store.spec import BASIS_FOLDER, MAX_BASIS_BYTES, Plan, Spec, read_json, read_small_file
 
 Basis = NDArray[np.float16]
 BASIS_FILE = f"{BASIS_FOLDER}/c.0.0"
@@ -85,21 +85,33 @@ def _refuse_link(store: Path) -> None:
 
 def put_basis(store: Path, basis: Basis) -> None:
     """Write the basis, flushed, where there is none. Raises `SpecMismatch` where another one stands."""
+    if _stands(store, basis):
+        return
     data = np.ascontiguousarray(basis, "<f2").tobytes()
-    _refuse_link(store)
     make_folder(store / BASIS_FOLDER)
     write_id = stage(store, {BASIS_FILE: data})
     created = create_only(store / STAGING / write_id / "0", store / BASIS_FILE)
     discard(store, write_id)
-    if not created and read_small_file(store / BASIS_FILE) != data:
+    if not created and not _stands(store, basis):
         raise SpecMismatch(
             f"another basis of the tails stands in {store}, of a writer that began at the same time",
             remedy="run the same command again",
         )
 
 
-def drop_basis(store: Path) -> None:
-    """Remove the basis of a start that committed nothing."""
+def _stands(store: Path, basis: Basis) -> bool:
+    """Whether the store has this basis."""
+    _refuse_link(store)
+    try:
+        return read_small_file(store / BASIS_FILE, MAX_BASIS_BYTES) == np.ascontiguousarray(basis, "<f2").tobytes()
+    except FileNotFoundError:
+        return False
+
+
+def drop_basis(store: Path, *, keep: Basis | None) -> None:
+    """Remove the basis of a start that committed nothing, unless it is the one to `keep`."""
+    if keep is not None and _stands(store, keep):
+        return
     _refuse_link(store)
     with system_errors("remove", store / BASIS_FILE):
         (store / BASIS_FILE).unlink(missing_ok=True)

@@ -126,7 +126,7 @@ class StoreWriter:
         if alone and not self._recorded():  # a start that committed nothing binds nobody
             (self.path / "plan.json").unlink(missing_ok=True)
             if basis is not None or self.spec.basis_shape is None:
-                drop_basis(self.path)
+                drop_basis(self.path, keep=basis)
         self.plan = self._agree_on_plan(basis)
         records = [self.record(shard) for shard in sorted(self._recorded())]
         for record in records:

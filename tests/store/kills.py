@@ -24,25 +24,26 @@ import msgspec
 import numpy as np
 
 from pipeline.store import StoreWriter, open_store, writer
+from pipeline.store.basis import BASIS_FILE, read_basis
 from pipeline.store.commit import create_only, record_path
 from pipeline.store.digest import blake3_hex
 from pipeline.store.durable import make_folder, write_file
-from pipeline.store.spec import Commit, pretty_json
+from pipeline.store.spec import Commit, Plan, pretty_json, read_json
 from pipeline.store.verify import verify
 from tests.store.samples import Sample, fill, make_spec, sample, write_store
 
 ROWS, SHARDS, WRITERS = 16 * 7 + 3, 4, 4
 
 
-def rows_of(seed: int) -> Sample:
-    return sample(np.random.default_rng(seed), ROWS)
+def rows_of(seed: int, kind: str) -> Sample:
+    return sample(np.random.default_rng(seed), ROWS, kind)
 
 
 def write(
     path: Path, data: Sample, kind: str, acknowledge: Callable[[int], object], order: list[int] | None = None
 ) -> None:
     """Write what is pending, saying so after each shard (-1: sealed)."""
-    with StoreWriter(path, make_spec(data, kind, rows_per_shard=32)) as store:
+    with StoreWriter(path, make_spec(data, kind, rows_per_shard=32), basis=data.basis) as store:
         for shard in order or store.pending:
             if shard in store.pending:
                 fill(store, data, [shard])
@@ -81,7 +82,7 @@ def without_protocol() -> None:
             return encoded
 
         layout.encode = keeping  # type: ignore[method-assign]
-    writer.stage = lambda path, files_: os.urandom(16).hex() if "plan.json" not in files_ else STAGE(path, files_)  # type: ignore[attr-defined]
+    writer.stage = lambda path, files_: STAGE(path, files_) if "plan.json" in files_ else os.urandom(16).hex()  # type: ignore[attr-defined]
     writer.commit = lambda path, record: naive(path, files, record)  # type: ignore[attr-defined]
 
 
@@ -134,6 +135,10 @@ def faults(path: Path, acknowledged: set[int], before: dict[str, tuple[int, int]
     for name in now:
         if name.startswith(("commits/", "plan.json", "manifest.json", "README.md")) or name.endswith(".json"):
             continue
+        if name == BASIS_FILE:  # there before the plan is, and whole
+            spec = read_json(path / "plan.json", Plan).spec if "plan.json" in now else None
+            found += [f"{name} is not what the plan names"] if spec and read_basis(path, spec) is None else []
+            continue
         if name not in expected:
             found.append(f"{name} is visible but not recorded")
         elif blake3_hex((path / name).read_bytes()) != expected[name]:
@@ -150,7 +155,7 @@ def kills(kind: str, wanted: int, seed: int) -> dict[str, object]:
     until `wanted` writers were killed or something is wrong.
     """
     rng = np.random.default_rng(seed)
-    data = rows_of(seed)
+    data = rows_of(seed, kind)
     problems: list[str] = []
     killed, moments = 0, set()
     with tempfile.TemporaryDirectory() as folder:
@@ -212,10 +217,8 @@ def _killed_after(delay: float, path: Path, data: Sample, kind: str) -> tuple[in
 
 def races(kind: str, trials: int, seed: int) -> dict[str, object]:
     """Writers with the same keys and different logits, on every shard at once, in different orders."""
-    data = rows_of(seed)
-    versions = [
-        Sample(data.keys, data.labels, data.logits * np.float32(1 + n / 7), data.inputs) for n in range(WRITERS)
-    ]
+    data = rows_of(seed, kind)
+    versions = [data.changed(1 + n / 7) for n in range(WRITERS)]
     problems: list[str] = []
     winners: set[int] = set()
     with tempfile.TemporaryDirectory() as folder:
@@ -257,14 +260,13 @@ def _race(path: Path, versions: list[Sample], orders: list[list[int]], kind: str
 def _owners(path: Path, versions: list[Sample]) -> dict[int, list[int]]:
     """Whose logits stand in each shard."""
     store = open_store(path)
-    logits, shift = store.column("logits"), store.column("shift")
+    columns = {name: store.column(name) for name in store.soft_columns}
     found = {}
     for shard in range(SHARDS):
         rows = np.array(store.spec.shard_rows(shard))
         found[shard] = [
             n for n, version in enumerate(versions)
-            if np.array_equal(version[rows].stored()["logits"], logits[rows])
-            and np.array_equal(version[rows].stored()["shift"], shift[rows])
+            if all(version[rows].stored()[name].tobytes() == values[rows].tobytes() for name, values in columns.items())
         ]  # fmt: skip
     return found
 
@@ -272,7 +274,7 @@ def _owners(path: Path, versions: list[Sample]) -> dict[int, list[int]]:
 def main(arguments: list[str]) -> None:
     task, kind, what, seed = arguments[:4]
     if task == "fill":
-        write(Path(what), rows_of(int(seed)), kind, lambda shard: print(shard, flush=True))
+        write(Path(what), rows_of(int(seed), kind), kind, lambda shard: print(shard, flush=True))
         return
     if "--naive" in arguments:
         without_protocol()

@@ -21,7 +21,7 @@ from pipeline.store.digest import blake3_hex, manifest_seal
 from pipeline.store.layouts import layout_of
 from pipeline.store.spec import Manifest, pretty_json
 from pipeline.store.verify import verify
-from tests.store.samples import KINDS, Sample, make_spec, require_sound, sample, write_store
+from tests.store.samples import KINDS, SPARSE, Sample, make_spec, require_sound, sample, write_store
 
 TRIALS = 50
 SHARDS = 3
@@ -54,15 +54,13 @@ class Case:
         ]
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=KINDS + SPARSE)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     """Four classes and two members, so that chunks of different columns have the same size."""
     rng = np.random.default_rng()
     root = tmp_path_factory.mktemp(request.param)
-    data = sample(rng, SHARDS * 48, classes=4)
-    older = Sample(
-        data.keys, data.labels, data.logits + rng.normal(size=data.logits.shape).astype(np.float32), data.inputs
-    )
+    data = sample(rng, SHARDS * 48, request.param, classes=4 if request.param in KINDS else 7)
+    older = data.changed(1.25)
     spec = make_spec(data, request.param)
     write_store(root / "older", older, spec)
     return Case(write_store(root / "store", data, spec), data, root / "older")
