@@ -16,7 +16,7 @@ FROM := $(if $(SOURCE),--transfer_set.source=$(SOURCE))
 # At the root of a finished store stands one of these; an unfinished one is finished by teacher-logits.
 STORE_IS_THERE := $(wildcard $(STORE)/manifest.json $(STORE)/zarr.json $(STORE)/dataset_dict.json)
 
-.PHONY: help mnist ag-news train-student teacher-logits train-teacher install dev lint format types test slow docs check clean
+.PHONY: help mnist ag-news lm train-student teacher-logits train-teacher install dev lint format types test slow docs check clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -38,6 +38,9 @@ mnist: install ## MNIST as in Hinton et al. 2015, from the hub or SOURCE: about 
 
 ag-news: .venv/hf ## news topics with transformers, from the hub or SOURCE: about five minutes of one core
 	$(MAKE) train-student CONFIG=ag_news
+
+lm: .venv/hf ## language models on WikiText-2, from the hub or SOURCE: hours of one core, mostly the teacher's
+	$(MAKE) train-student CONFIG=lm
 
 install: .venv/installed ## set up .venv with what running takes
 

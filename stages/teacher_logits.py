@@ -1,7 +1,8 @@
 """Run the teacher once over every split of the transfer set and store its logits, one store a split: STORE/train, ...
 
 The same command goes on where it was stopped, however it was stopped; a store that was begun with another recipe is
-refused. When it is done, neither the teacher nor its weights are needed again.
+refused. When it is done, neither the teacher nor its weights are needed again. With labels.encoding=topk the k largest
+logits and the tail are kept, which serve any temperature from labels.min_temperature up.
 """
 
 from __future__ import annotations
@@ -16,16 +17,23 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pipeline.errors import ClassMismatch
-from pipeline.store.dense_spec import dense_spec, prepared_by
+from pipeline.labels.encoding import Encoding, TopkEncoding
+from pipeline.report.table import Table, as_text
+from pipeline.store.basis import Basis, resumable_basis
+from pipeline.store.dense_spec import prepared_by
+from pipeline.store.dense_spec import store_spec as spec_of
 from pipeline.store.root import require_root, write_root
-from pipeline.store.spec import About, Spec
+from pipeline.store.spec import About, Manifest, Spec
 from pipeline.store.writer import StoreWriter, require_room
 from pipeline.teacher.config import LabelsConfig, TeacherConfig
 from pipeline.teacher.ensemble import Ensemble, load_ensemble
 from pipeline.teacher.label import label_rows
+from pipeline.teacher.pilot import needs_basis, pilot_basis, pilot_rows
 from pipeline.transfer import TransferRows, TransferSetConfig, load_transfer_set
 from stages.recipe import parse
 from stages.run import command, program, should_stop
+
+SHOWN = ("1", "2", "4")  # temperatures of the table that is printed; the store's card has them all
 
 
 @dataclass(frozen=True)
@@ -45,18 +53,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     root = Path(args.store)
     require_root(root, tuple(args.transfer_set.splits))
     ensemble = load_ensemble(args.teacher)
+    encoding = args.labels.encoding_of(len(args.teacher.members))
     splits = [load_transfer_set(args.transfer_set, split) for split in args.transfer_set.splits]
+    ensemble.expect(splits[0].sequence)
+    classes = [checked_classes(rows, ensemble) for rows in splits]
+    basis = shared_basis(root, splits, ensemble, encoding)
+    specs = [
+        store_spec(args, rows, ensemble, encoding, count, basis) for rows, count in zip(splits, classes, strict=True)
+    ]
     with ExitStack() as stack:
         about = About(
             source=splits[0].source, teacher_licence=args.teacher.licence, transfer_licence=args.labels.licence
         )
+        environment = ensemble.environment()
         writers = [
             stack.enter_context(
-                StoreWriter(
-                    root / rows.split, store_spec(args, rows, ensemble), about=about, environment=ensemble.environment()
-                )
+                StoreWriter(root / spec.transfer_set.split, spec, basis=basis, about=about, environment=environment)
             )
-            for rows in splits
+            for spec in specs
         ]
         announce(args.teacher.name, splits, writers)
         for rows, writer in zip(splits, writers, strict=True):
@@ -68,8 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def store_spec(args: TeacherLogits, rows: TransferRows, ensemble: Ensemble) -> Spec:
-    """What decides the bytes of one split's store. Raises `TeacherError`, `ClassMismatch`."""
+def checked_classes(rows: TransferRows, ensemble: Ensemble) -> int:
+    """C, of a teacher whose logits do not depend on its batches. Raises `TeacherError`, `ClassMismatch`."""
     classes = ensemble.check_sentinels(rows.inputs)
     if rows.class_names is not None and len(rows.class_names) != classes:
         raise ClassMismatch(
@@ -77,24 +91,55 @@ def store_spec(args: TeacherLogits, rows: TransferRows, ensemble: Ensemble) -> S
             remedy="give the teacher of this label space, or name its classes in transfer_set.classes",
         )
     ensemble.check_class_names(rows.class_names, whose=f"the transfer set {rows.name}")
-    labels, transfer_set = args.labels, args.transfer_set
-    return dense_spec(
+    return classes
+
+
+def shared_basis(root: Path, splits: Sequence[TransferRows], ensemble: Ensemble, encoding: Encoding) -> Basis | None:
+    """The prior and basis of the tails, one for all splits: that of a store that is begun, else found now from the first split.
+
+    None where the tails have none.
+    """
+    if not isinstance(encoding, TopkEncoding) or not needs_basis(encoding):
+        return None
+    for rows in splits:
+        found = resumable_basis(root / rows.split)
+        if found is not None:
+            return found
+    print(f"pilot: {len(pilot_rows(splits[0])):,} rows of {splits[0].split}, for the shape of the tails", flush=True)
+    return pilot_basis(splits[0], ensemble, encoding)
+
+
+def store_spec(
+    args: TeacherLogits, rows: TransferRows, ensemble: Ensemble, encoding: Encoding, classes: int, basis: Basis | None
+) -> Spec:
+    """What decides the bytes of one split's store."""
+    labels, sequence = args.labels, rows.sequence
+    return spec_of(
+        encoding,
         teacher=ensemble.spec,
         name=rows.name,
         split=rows.split,
         revision=rows.revision,
-        key=transfer_set.key,
+        key=args.transfer_set.key,
         keys=rows.keys,
         classes=classes if rows.class_names is None else rows.class_names,
         preprocessing=prepared_by(rows.prepare.class_path, rows.prepare.init_args, rows.inputs),
         layout=labels.layout,
         compression=labels.compression,
-        reduce=labels.reduce,
+        basis=basis,
+        positions=None if sequence is None else sequence.positions,
+        vocabulary=None if sequence is None else sequence.vocabulary,
+        ragged=is_ragged(args.transfer_set, labels),
         embed=rows.inputs if labels.inputs == "embed" else None,
         rows_per_shard=labels.rows_per_shard,
         rows_per_chunk=labels.rows_per_chunk,
         teacher_batch=args.teacher.batch_size,
     )
+
+
+def is_ragged(transfer_set: TransferSetConfig, labels: LabelsConfig) -> bool:
+    """Whether rows keep only the positions that they have: rows of tokens that are not packed, in layout arrow."""
+    return transfer_set.sequences is not None and not transfer_set.sequences.pack and labels.layout == "arrow"
 
 
 def announce(teacher: str, splits: Sequence[TransferRows], writers: Sequence[StoreWriter]) -> None:
@@ -130,6 +175,20 @@ def _label(rows: TransferRows, ensemble: Ensemble, writer: StoreWriter) -> None:
 
         manifest = label_rows(rows, ensemble, writer, should_stop=should_stop, progress=progress)
     print(f"{rows.split}: {manifest.spec.rows:,} rows, {manifest.bytes:,} bytes, digest {manifest.digest[:16]}")
+    if isinstance(manifest.spec.encoding, TopkEncoding):
+        print(fidelity_lines(manifest))
+
+
+def fidelity_lines(manifest: Manifest) -> str:
+    """Bytes a position and what the encoding lost, a line a temperature."""
+    titles = ("T", "mean KL", "largest KL", "tail mass error", "same top class")
+    lines = (
+        (t, f"{f.kl_mean:.2e}", f"{f.kl_max:.2e}", f"{f.tail_mass_error:.1e}", f"{f.top1_agreement:.2%}")
+        for t, f in manifest.fidelity.items()
+        if t in SHOWN
+    )
+    table = as_text(Table(titles, tuple(lines)))
+    return f"{manifest.bytes_per_position:.1f} bytes a position; KL(exact || stored) in nats:\n{table}"
 
 
 if __name__ == "__main__":

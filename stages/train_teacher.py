@@ -2,14 +2,16 @@
 
 Each member of `teacher.members` is trained as `teacher_training` says, with its number added to the seed, on the training
 split of the transfer set; the weights go to the member's `weights`. A member whose file exists, or whose class loads a whole
-checkpoint of its own, is left as it is. Before them the tokenizer that transfer_set.prepare names is trained, as the section
-`tokenizer` says, where it is not there. Who has a trained teacher needs this stage only once, or never.
+checkpoint of its own, is left as it is. Language models learn the next tokens of their rows. Before them the tokenizer that
+the transfer set names is trained, as the section `tokenizer` says, where it is not there. Who has a trained teacher needs this
+stage only once, or never.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from torch import Tensor
 from pipeline.errors import ConfigError
 from pipeline.models import build_model, save_weights
 from pipeline.models.build import untrained
+from pipeline.models.classes import require_vocabulary
 from pipeline.objects import ObjectSpec, build, import_object
 from pipeline.store.dense_spec import prepared_by
 from pipeline.store.digest import blake3_hex
@@ -29,11 +32,12 @@ from pipeline.store.durable import make_folder
 from pipeline.stream import Loader
 from pipeline.student.config import TrainingConfig
 from pipeline.student.learner import Student
+from pipeline.student.metrics import Scores
 from pipeline.student.split import validation_rows
 from pipeline.student.trainer import Trainer
 from pipeline.teacher.config import MemberConfig, TeacherConfig
 from pipeline.transfer import TransferRows, TransferSetConfig, load_transfer_set
-from pipeline.transfer.tokenizer import TokenizerConfig, ensure_tokenizer
+from pipeline.transfer.tokenizer import TokenizerConfig, ensure_tokenizer, named_tokenizer
 from stages.progress import TimeLeft
 from stages.recipe import parse, plain
 from stages.run import command, should_stop
@@ -65,9 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train the members that have no weights."""
     args = parse(argv, TrainTeacher, stage="train-teacher", doc=__doc__)
     if ensure_tokenizer(args.tokenizer, args.transfer_set):
-        print(
-            f"tokenizer: trained on the training rows, {args.transfer_set.prepare.init_args['tokenizer']}", flush=True
-        )
+        print(f"tokenizer: trained on the training rows, {named_tokenizer(args.transfer_set)}", flush=True)
     missing = [number for number, member in enumerate(args.teacher.members) if not _is_trained(member)]
     for number, member in enumerate(args.teacher.members):
         if number not in missing:
@@ -113,6 +115,8 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
         return Loader(rows, None, batch_size=config.batch_size, seed=config.seed, selection=items, shuffle=shuffle)
 
     student = Student.begin("", config, lambda: build_model(dataclasses.replace(member.model, weights=None)))
+    if rows.sequence is not None:
+        require_vocabulary(student.model, rows.sequence.vocabulary, who=member.class_path)
     validation = batches(is_held_out, shuffle=False) if is_held_out.any() else None
     folder = weights.with_suffix(".run")
     identity = {
@@ -126,8 +130,16 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
     [result] = trainer.run(should_stop, TimeLeft(config.epochs))
     make_folder(weights.parent)
     save_weights(student.model, weights)
-    accuracy = f", {result.scores['accuracy']:.1%} of the validation rows right" if result.scores else ""
-    print(f"teacher {member.class_path}: {weights}{accuracy}", flush=True)
+    print(f"teacher {member.class_path}: {weights}{_said(result.scores, rows)}", flush=True)
+
+
+def _said(scores: Scores, rows: TransferRows) -> str:
+    """How good the model is on the validation rows."""
+    if not scores:
+        return ""
+    if rows.sequence is None:
+        return f", {scores['accuracy']:.1%} of the validation rows right"
+    return f", {scores['nll']:.3f} nats a token on the validation rows (perplexity {math.exp(scores['nll']):.1f})"
 
 
 def _augment(config: TeacherTraining, rows: TransferRows) -> Callable[[Tensor], Tensor] | None:

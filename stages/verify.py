@@ -67,9 +67,13 @@ def _recheck(split: str, path: Path, config: str, sample: int) -> int:
     recipe = parse([f"--config={config}"], TeacherLogits, stage="teacher-logits", doc=None)
     rows = load_transfer_set(recipe.transfer_set, split)
     found = compare_with_teacher(open_store(path), rows, load_ensemble(recipe.teacher), sample=sample)
+    mass, kl = found.largest_mass, found.kl_max
     print(
         f"{split}: {found.rows} rows against the live teacher: largest deviation of a logit {found.largest_logit:.3g} "
-        f"(rounding explains {found.allowed:.3g}), largest KL {found.kl_max:.3g}, same top class {found.top1_agreement:.2%}"
+        f"(rounding explains {found.allowed:.3g}), "
+        + ("" if mass is None else f"of the tail's mass {mass:.3g} ({found.allowed_mass:.3g}), ")
+        + ("" if kl is None else f"largest KL {kl:.3g}, ")
+        + f"same top class {found.top1_agreement:.2%}"
     )
     if found.sound:
         return 0

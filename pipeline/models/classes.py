@@ -1,4 +1,6 @@
-"""Whether a model's own names of its classes are those of the data, in the same order. Only some models name them."""
+"""Whether a model's own names of its classes are those of the data, in the same order, and of a language model whether its
+vocabulary is. Only some models say.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +33,19 @@ def require_class_names(model: nn.Module, names: Sequence[str] | None, *, who: s
         remedy="order the names and the labels of the data as the model does (transfer_set.classes, in its label column too), "
         "or correct id2label in the model's config.json",
     )
+
+
+def require_vocabulary(model: nn.Module, vocabulary: str | None, *, who: str) -> None:
+    """Raise ClassMismatch where the model (`who`) says by which vocabulary its tokens are numbered, in an attribute
+    `vocabulary`, and it is not the one of the rows (their digest; None: they are no tokens).
+    """
+    own = getattr(model, "vocabulary", None)
+    if vocabulary is not None and isinstance(own, str) and own != vocabulary:
+        raise ClassMismatch(
+            f"{who} has a tokenizer of another vocabulary ({own[:12]}...) than the rows ({vocabulary[:12]}...): its token ids "
+            "mean other tokens",
+            remedy="name the model's own tokenizer in transfer_set.sequences.tokenizer",
+        )
 
 
 def _plain(name: str) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipeline.errors import ConfigError
+from pipeline.labels.encoding import DenseEncoding, Encoding, Tail, TopkEncoding
+from pipeline.labels.topk import check_encoding
 from pipeline.models.build import ModelConfig
 
 
@@ -38,7 +41,7 @@ class TeacherConfig:
     Attributes:
         name: how the teacher is named in the store.
         members: its models, a list of {class_path, init_args, weights, weight}; each takes a batch of prepared inputs
-            (B, ...) and gives logits (B, C).
+            (B, ...) and gives logits (B, C), of rows of L tokens (B, L - 1, vocabulary).
         licence: of the weights, for the store's card.
         precision: the arithmetic of the forward pass.
         batch_size: rows the teacher sees at once; part of the specification, since it decides the last bits.
@@ -61,9 +64,15 @@ class TeacherConfig:
 
 @dataclass(frozen=True)
 class LabelsConfig:
-    """How the store is written.
+    """How the store is written. docs/any-temperature.md explains encodings; `softlabels encode` tries them on a dense store.
 
     Attributes:
+        encoding: dense keeps every class's logit; topk the k largest and the tail, for large label spaces.
+        k: of topk: how many classes are stored one by one.
+        tail: of topk: the shape of the rest: lowrank, prior, uniform, bucket; or renormalised (no tail at all).
+        rank: of lowrank tails: coefficients a distribution.
+        nodes: of topk: values of the tail's mass over the temperatures, 2 or more.
+        min_temperature: of topk: the lowest temperature at which the labels can be used.
         layout: zarr (any Zarr v3 reader opens it) or arrow (`datasets.load_from_disk` opens it).
         reduce: none keeps every member; geometric keeps only the members' mean logits.
         inputs: reference names the transfer set; embed puts the prepared inputs into the store.
@@ -73,6 +82,12 @@ class LabelsConfig:
         licence: of the transfer set, for the store's card.
     """
 
+    encoding: Literal["dense", "topk"] = "dense"
+    k: int = 16
+    tail: Tail = "lowrank"
+    rank: int = 32
+    nodes: int = 6
+    min_temperature: float = 1.0
     layout: Literal["zarr", "arrow"] = "zarr"
     reduce: Literal["none", "geometric"] = "none"
     inputs: Literal["reference", "embed"] = "reference"
@@ -80,3 +95,32 @@ class LabelsConfig:
     rows_per_shard: int | None = None
     rows_per_chunk: int | None = None
     licence: str = ""
+
+    def __post_init__(self) -> None:
+        for name, least in (("k", 1), ("rank", 1), ("nodes", 2)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"labels.{name} is {getattr(self, name)}", remedy=f"give {least} or more")
+        if not 0 < self.min_temperature < math.inf:
+            raise ConfigError(
+                f"labels.min_temperature is {self.min_temperature}", remedy="give a number above 0, such as 1"
+            )
+
+    def encoding_of(self, members: int) -> Encoding:
+        """What the recipe asks for, of a teacher of so many members; its basis is not found yet.
+
+        Raises:
+            ConfigError: settings that do not go together.
+        """
+        if self.encoding == "dense":
+            return DenseEncoding(reduce=self.reduce, inputs=self.inputs)
+        encoding = TopkEncoding(
+            k=self.k,
+            tail=self.tail,
+            nodes=0 if self.tail == "renormalised" else self.nodes,
+            rank=self.rank if self.tail == "lowrank" else 0,
+            beta_max=1 / self.min_temperature,
+            reduce=self.reduce,
+            inputs=self.inputs,
+        )
+        check_encoding(encoding, 1 if self.reduce == "geometric" else members)
+        return encoding

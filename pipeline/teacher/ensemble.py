@@ -1,12 +1,13 @@
-"""A teacher: its members as models in evaluation mode, and a batch of prepared inputs to their logits.
+"""A teacher: its members as models in evaluation mode, and a batch of prepared inputs to their outputs.
 
-B batch, M members, C classes.
+B batch, P positions of a row of tokens, M members, C classes, V outputs of a language model (at least C).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,17 @@ from torch import Tensor, nn
 
 from pipeline.errors import ClassMismatch, ConfigError, LogitsError, TeacherError, WeightsError
 from pipeline.models.build import build_model, untrained
-from pipeline.models.classes import require_class_names
+from pipeline.models.classes import require_class_names, require_vocabulary
 from pipeline.models.device import resolve_device
 from pipeline.models.weights import weights_digest
 from pipeline.store.spec import MemberSpec, TeacherSpec
 from pipeline.teacher.config import TeacherConfig
+from pipeline.teacher.outputs import Outputs, Product
+from pipeline.transfer.alignment import alignment
+from pipeline.transfer.sequences import SequenceInfo
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-SENTINEL_ROWS = 64
+SENTINEL_ROWS, SENTINEL_SEQUENCES = 64, 8
 # How far two cuts of the same rows may differ, relative to 1 + the largest logit: the rounding of each arithmetic.
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-1}
 
@@ -35,6 +39,7 @@ class Ensemble:
     Attributes:
         spec: what the store says of it: name, precision, each member's class, weights digest and weight.
         batch_size: rows that the recipe lets it see at once.
+        sequence: of rows of tokens, what they are; see `expect`.
     """
 
     def __init__(
@@ -44,37 +49,88 @@ class Ensemble:
         self.batch_size = batch_size
         self.device = device
         self.models = [model.to(device).eval().requires_grad_(False) for model in models]
+        self.sequence: SequenceInfo | None = None
 
-    @torch.inference_mode()
-    def logits(self, inputs: NDArray[np.generic]) -> Tensor:
-        """Every member's logits for a batch: prepared inputs (B, ...) -> (B, M, C) float32 on the CPU.
+    def expect(self, sequence: SequenceInfo | None) -> None:
+        """Rows of tokens will come, and members give (B, P, V); or, with None, other rows, and members give (B, C).
 
         Raises:
-            LogitsError: a member gives something else than (B, C) floats. ClassMismatch: members differ in C.
+            ClassMismatch: a member's checkpoint has a tokenizer of another vocabulary.
+        """
+        vocabulary = None if sequence is None else sequence.vocabulary
+        for number, model in enumerate(self.models):
+            require_vocabulary(model, vocabulary, who=self._who(number))
+        self.sequence = sequence
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """(M,) the members' weights as given."""
+        return np.array([member.weight for member in self.spec.members])
+
+    def logits(self, inputs: NDArray[np.generic]) -> Tensor:
+        """Every member's logits for a batch of prepared inputs (B, ...): (B, [P,] M, C) float32 on the CPU.
+
+        Raises as `outputs`.
+        """
+        found = self.outputs(inputs).logits().float().cpu()
+        return found if self.sequence is None else found.reshape(len(inputs), self.sequence.positions, *found.shape[1:])
+
+    @torch.inference_mode()
+    def outputs(self, inputs: NDArray[np.generic]) -> Outputs:
+        """Every member's outputs for a batch of prepared inputs (B, ...), on the device; of rows of tokens B x P distributions.
+
+        A member that offers `hidden` and `output_matrix` (see `pipeline.models.causal_lm`) makes no logits yet.
+
+        Raises:
+            LogitsError: a member gives something else than (B, C) floats, or (B, P, V) of rows of tokens.
+            ClassMismatch: members differ in C, or have fewer outputs than the tokenizer has tokens.
         """
         batch = torch.from_numpy(np.array(inputs)).to(self.device)
-        outputs = [self._member(number, batch) for number in range(len(self.models))]
-        classes = {output.shape[1] for output in outputs}
-        if len(classes) > 1:
+        members = tuple(self._member(number, batch) for number in range(len(self.models)))
+        widths = [len(part.weight) if isinstance(part, Product) else part.shape[1] for part in members]
+        if self.sequence is None and len(set(widths)) > 1:
             raise ClassMismatch(
-                f"the teacher's members have {' and '.join(map(str, sorted(classes)))} classes",
+                f"the teacher's members have {' and '.join(map(str, sorted(set(widths))))} classes",
                 remedy="members of an ensemble share one label space",
             )
-        return torch.stack(outputs, dim=1).float().cpu()
+        classes = widths[0] if self.sequence is None else self.sequence.classes
+        for number, width in enumerate(widths):
+            if width < classes:
+                raise ClassMismatch(
+                    f"{self._who(number)} has {width} outputs and the tokenizer {classes} tokens",
+                    remedy="give the tokenizer that belongs to the model; more outputs than tokens are padding, fewer are not",
+                )
+        return Outputs(members, classes, self._arithmetic)
 
-    def _member(self, number: int, batch: Tensor) -> Tensor:
+    def _who(self, number: int) -> str:
+        return f"member {number} ({self.spec.members[number].model})"
+
+    @contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        """The precision that the store records."""
         dtype = DTYPES[self.spec.precision]
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32), _no_tf32():
-            output: object = self.models[number](batch)
-        if isinstance(output, Tensor):
-            if output.is_floating_point() and output.ndim == 2 and len(output) == len(batch):
-                return output
-            found = f"{output.dtype} {tuple(output.shape)}"
-        else:
+            yield
+
+    def _member(self, number: int, batch: Tensor) -> Tensor | Product:
+        """A member's logits (N, V), or what they are a product of."""
+        model: Any = self.models[number]
+        lead = (len(batch),) if self.sequence is None else (len(batch), self.sequence.positions)
+        with self._arithmetic():
+            matrix = model.output_matrix() if self.sequence is not None and hasattr(model, "output_matrix") else None
+            output: object = model(batch) if matrix is None else model.hidden(batch)
+        if not isinstance(output, Tensor):
             found = type(output).__name__
+        elif output.is_floating_point() and output.shape[:-1] == lead:
+            flat = output.flatten(0, -2)
+            return flat if matrix is None else Product(flat, *matrix)
+        else:
+            found = f"{output.dtype} {tuple(output.shape)}"
+        of = "" if self.sequence is None else f" of {self.sequence.positions} positions"
+        axes = "(batch, classes)" if self.sequence is None else "(batch, positions, vocabulary), positions = tokens - 1"
         raise LogitsError(
-            f"member {number} ({self.spec.members[number].model}) gives {found} for a batch of {len(batch)} rows",
-            remedy="a teacher's forward returns float logits of shape (batch, classes)",
+            f"{self._who(number)} gives {found} for a batch of {len(batch)} rows{of}",
+            remedy=f"a teacher's forward returns float logits of shape {axes}",
         )
 
     def check_sentinels(self, inputs: NDArray[np.generic]) -> int:
@@ -84,7 +140,7 @@ class Ensemble:
             TeacherError: a row's logits depend on the batch it stands in, as under dropout or batch statistics.
             ConfigError: the models cannot take these inputs.
         """
-        rows = inputs[:SENTINEL_ROWS]
+        rows = inputs[: SENTINEL_ROWS if self.sequence is None else SENTINEL_SEQUENCES]
         size = min(self.batch_size, len(rows))
         try:
             whole, parts = self._in_batches(rows, size), self._in_batches(rows, max(1, size * 3 // 8))
@@ -93,25 +149,40 @@ class Ensemble:
                 f"the teacher cannot take inputs of {rows.dtype} and shape {[size, *rows.shape[1:]]}: {error}",
                 remedy="change init_args of teacher.members, or transfer_set.prepare",
             ) from error
-        same = (whole == parts) | (whole.isnan() & parts.isnan())
-        apart = torch.where(same, 0.0, (whole - parts).abs().nan_to_num(nan=torch.inf)).amax(dim=(0, 2))  # (M,)
-        scale = 1 + torch.where(torch.isfinite(whole), whole.abs(), 0.0).amax(dim=(0, 2))
+        counts = None if self.sequence is None else alignment(rows).mask.reshape(-1).astype(np.bool_)
+        apart, scale = torch.zeros(len(self.models)), torch.ones(len(self.models))
+        for at, first in whole.blocks():
+            second = parts.logits(at)
+            if counts is not None:
+                real = torch.from_numpy(counts[at]).to(self.device)
+                first, second = first[real], second[real]
+            if len(first):
+                apart = torch.maximum(apart, _difference(first, second))
+                scale = torch.maximum(scale, 1 + _largest(first))
         for number in torch.nonzero(apart > TOLERANCE[self.spec.precision] * scale).flatten().tolist():
             raise TeacherError(
-                f"member {number} ({self.spec.members[number].model}) gives the same row logits that differ by "
-                f"{apart[number]:.3g} in two batches",
+                f"{self._who(number)} gives the same row logits that differ by {apart[number]:.3g} in two batches",
                 remedy="its forward must not drop out, sample or use batch statistics in evaluation mode",
             )
-        return whole.shape[2]
+        return whole.classes
 
     def check_class_names(self, names: Sequence[str] | None, *, whose: str) -> None:
         """Raise ClassMismatch where a member names its classes and they are not `names`, in this order."""
         for number, model in enumerate(self.models):
-            who = f"member {number} ({self.spec.members[number].model})"
-            require_class_names(model, names, who=who, whose=whose)
+            require_class_names(model, names, who=self._who(number), whose=whose)
 
-    def _in_batches(self, rows: NDArray[np.generic], size: int) -> Tensor:
-        return torch.cat([self.logits(rows[start : start + size]) for start in range(0, len(rows), size)])
+    @torch.inference_mode()
+    def _in_batches(self, rows: NDArray[np.generic], size: int) -> Outputs:
+        """The outputs for `rows`, `size` at a time."""
+        found = [self.outputs(rows[start : start + size]) for start in range(0, len(rows), size)]
+        members: list[Tensor | Product] = []
+        for parts in zip(*(each.members for each in found), strict=True):
+            first = parts[0]
+            if isinstance(first, Product):
+                members.append(replace(first, hidden=torch.cat([part.hidden for part in parts])))
+            else:
+                members.append(torch.cat(parts))
+        return Outputs(tuple(members), found[0].classes, self._arithmetic)
 
     def environment(self) -> dict[str, str]:
         """What, beside the specification, decides the last bits of the logits."""
@@ -156,6 +227,17 @@ def load_ensemble(config: TeacherConfig) -> Ensemble:
         ),
     )
     return Ensemble(models, spec, resolve_device(config.device), batch_size=config.batch_size)
+
+
+def _difference(one: Tensor, other: Tensor) -> Tensor:
+    """The largest |one - other| of each member, (n, M, C) -> (M,) float32 on the CPU; infinite where only one is NaN."""
+    same = (one == other) | (one.isnan() & other.isnan())
+    return torch.where(same, 0.0, (one - other).abs().float().nan_to_num(nan=torch.inf)).amax(dim=(0, 2)).cpu()
+
+
+def _largest(logits: Tensor) -> Tensor:
+    """The largest finite |logit| of each member, (n, M, C) -> (M,) float32 on the CPU."""
+    return torch.where(torch.isfinite(logits), logits.abs(), 0.0).float().amax(dim=(0, 2)).cpu()
 
 
 @contextmanager

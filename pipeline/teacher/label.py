@@ -1,23 +1,31 @@
 """The shard loop: prepared rows through the teacher into a store, writing one shard while the next is computed.
 
 A shard is the unit of work. Its batches are cut from its first row on and never cross into the next, so its bytes depend
-on the plan alone and a resumed run gives the digest of an unbroken one. R rows of a shard, M members, C classes.
+on the plan alone and a resumed run gives the digest of an unbroken one. Dense labels of classifiers are encoded as they are
+written; all others batch by batch, on the device. R rows of a shard, P positions of a row of tokens, M members, C classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import Interrupted
+from pipeline.labels.encoding import TopkEncoding
+from pipeline.store.basis import read_basis
 from pipeline.store.spec import Manifest, Spec
 from pipeline.store.writer import StoreWriter
+from pipeline.teacher.encode import Encoded, Encoder, joined
 from pipeline.teacher.ensemble import Ensemble
+from pipeline.transfer.alignment import alignment
 from pipeline.transfer.rows import TransferRows
+
+Logits = NDArray[np.float32]
 
 
 def label_rows(
@@ -39,40 +47,32 @@ def label_rows(
         Interrupted: `should_stop` said so. LogitsError: NaN and the like, naming row and member. DiskFull, StorageError.
         In each case committed shards are kept, and calling again goes on after them.
     """
+    work = _Work(rows, ensemble, encoder_of(writer, ensemble), should_stop, progress)
     with ThreadPoolExecutor(1, thread_name_prefix="shard-writer") as pool:
         writing: Future[None] | None = None
         for shard in writer.pending:
-            logits = _shard_logits(rows, ensemble, writer.spec, shard, should_stop, progress)
+            found = work.shard(writer.spec, shard)
             if writing is not None:
                 writing.result()
-            if logits is None:
+            if found is None:
                 raise Interrupted(
                     f"stopped with {len(writer.pending)} of {writer.spec.shards} shards left in {writer.path}",
                     remedy="run the same command again to go on",
                 )
-            writing = pool.submit(_write, rows, writer, shard, logits)
+            writing = pool.submit(_write, rows, writer, shard, found)
         if writing is not None:
             writing.result()
     return writer.seal()
 
 
-def _shard_logits(
-    rows: TransferRows,
-    ensemble: Ensemble,
-    spec: Spec,
-    shard: int,
-    should_stop: Callable[[], bool],
-    progress: Callable[[int], object],
-) -> NDArray[np.float32] | None:
-    """The logits (R, M, C) of a shard; None when told to stop."""
-    parts = []
-    for start, stop in shard_batches(spec, shard):
-        if should_stop():
-            return None
-        parts.append(ensemble.logits(rows.inputs[start:stop]))
-        progress(stop - start)
-    logits: NDArray[np.float32] = torch.cat(parts).numpy()
-    return logits
+def encoder_of(writer: StoreWriter, ensemble: Ensemble) -> Encoder | None:
+    """What encodes a batch; None where whole shards of logits are handed to the writer: dense labels, one a row."""
+    encoding = writer.spec.encoding
+    if not isinstance(encoding, TopkEncoding) and ensemble.sequence is None:
+        return None
+    basis = read_basis(writer.path, writer.spec)
+    shared = None if basis is None else torch.from_numpy(np.array(basis, np.float16)).to(ensemble.device)
+    return Encoder(encoding, ensemble.weights, shared)
 
 
 def shard_batches(spec: Spec, shard: int) -> list[tuple[int, int]]:
@@ -81,13 +81,62 @@ def shard_batches(spec: Spec, shard: int) -> list[tuple[int, int]]:
     return [(start, min(start + size, span.stop)) for start in range(span.start, span.stop, size)]
 
 
-def _write(rows: TransferRows, writer: StoreWriter, shard: int, logits: NDArray[np.float32]) -> None:
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """Rows to what is written of them."""
+
+    rows: TransferRows
+    ensemble: Ensemble
+    encoder: Encoder | None
+    should_stop: Callable[[], bool]
+    progress: Callable[[int], object]
+
+    def shard(self, spec: Spec, shard: int) -> Logits | Encoded | None:
+        """The logits (R, M, C) of a shard, or its columns (R * P, M, ...); None when told to stop."""
+        logits, parts = [], []
+        for start, stop in shard_batches(spec, shard):
+            if self.should_stop():
+                return None
+            if self.encoder is None:
+                logits.append(self.ensemble.logits(self.rows.inputs[start:stop]))
+            else:
+                parts.append(self._encoded(self.encoder, start, stop))
+            self.progress(stop - start)
+        return torch.cat(logits).numpy() if self.encoder is None else joined(parts)
+
+    def _encoded(self, encoder: Encoder, start: int, stop: int) -> Encoded:
+        """The columns of rows [start, stop)."""
+        inputs = np.array(self.rows.inputs[start:stop])
+        outputs = self.ensemble.outputs(inputs)
+        if self.ensemble.sequence is None:
+            labels = np.asarray(self.rows.labels[start:stop])
+            return encoder.encode(outputs, labels=labels, place=lambda n: f"row {start + n}")
+        found, positions = alignment(inputs), self.ensemble.sequence.positions
+        return encoder.encode(
+            outputs,
+            labels=found.next_token.reshape(-1),
+            mask=found.mask.reshape(-1).astype(np.bool_),
+            place=lambda n: f"row {start + n // positions}, position {n % positions}",
+        )
+
+
+def _write(rows: TransferRows, writer: StoreWriter, shard: int, found: Logits | Encoded) -> None:
     start, stop = writer.rows_of(shard)
+    keys, labels = rows.keys[start:stop], rows.labels[start:stop]
     embeds = writer.spec.encoding.inputs == "embed"
-    writer.write_logits(
-        shard,
-        keys=rows.keys[start:stop],
-        labels=rows.labels[start:stop],
-        logits=logits,
-        inputs=np.array(rows.inputs[start:stop]) if embeds else None,
-    )
+    inputs = np.array(rows.inputs[start:stop]) if embeds or rows.sequence is not None else None
+    places = None if rows.sequence is None or inputs is None else alignment(inputs)
+    embedded = inputs if embeds else None
+    if isinstance(found, Encoded):
+        writer.write_columns(
+            shard,
+            keys=keys,
+            labels=labels,
+            columns=found.columns,
+            mask=None if places is None else places.mask,
+            document=None if places is None else places.document,
+            inputs=embedded,
+            fidelity=found.fidelity,
+        )
+    else:
+        writer.write_logits(shard, keys=keys, labels=labels, logits=found, inputs=embedded)

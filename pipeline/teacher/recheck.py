@@ -1,4 +1,7 @@
-"""Whether a store still says what the live teacher says: a sample of its batches run again and compared."""
+"""Whether a store still says what the live teacher says: a sample of its batches run again and compared.
+
+N distributions of a batch, M stored members, C classes, K stored classes of a top-k encoding.
+"""
 
 from __future__ import annotations
 
@@ -6,34 +9,69 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline.errors import SpecMismatch, UnlabelledRows
-from pipeline.labels.dense import reduce_geometric
+from pipeline.labels.encoding import TopkEncoding
 from pipeline.labels.fidelity import measure_dense
+from pipeline.labels.topk import class_ids, stored_log_probs
 from pipeline.store.key_index import KeyIndex
 from pipeline.store.reader import Store
+from pipeline.teacher.encode import Columns, reduced
 from pipeline.teacher.ensemble import TOLERANCE, Ensemble
 from pipeline.teacher.label import shard_batches
+from pipeline.transfer.alignment import alignment
 from pipeline.transfer.rows import TransferRows
 
+_MASS = 2e-3  # what the encoding of a tail's mass loses, with room
 
-@dataclass(frozen=True)
+
+@dataclass
 class Deviation:
-    """What the sample shows: `largest_logit` is the largest |z - stored z| over finite logits, `allowed` what rounding
-    explains, `kl_max` the largest KL(live || stored) at T = 1 in nats, `top1_agreement` the share of equal top classes.
+    """What the sample shows.
+
+    Attributes:
+        rows: how many were compared.
+        largest_logit: the largest |z - stored z| over finite logits; of top-k labels over the stored classes and the row's
+            label, with z - max(z) on both sides.
+        scale: the largest |z| that was seen.
+        largest_mass: of top-k labels, the largest error of the tail's mass at the lowest temperature and twice and four times
+            that; None without a tail.
+        kl_max: of dense labels, the largest KL(live || stored) at T = 1 in nats; else None.
+        top1_agreement: the share of equal top classes.
+        precision: of the teacher.
     """
 
-    rows: int
-    largest_logit: float
-    allowed: float
-    kl_max: float
-    top1_agreement: float
+    precision: str
+    rows: int = 0
+    largest_logit: float = 0.0
+    scale: float = 0.0
+    largest_mass: float | None = None
+    kl_max: float | None = None
+    agreed: int = 0
+    samples: int = 0
+
+    @property
+    def top1_agreement(self) -> float:
+        """As above."""
+        return self.agreed / max(self.samples, 1)
+
+    @property
+    def allowed(self) -> float:
+        """The deviation of a logit that rounding explains: in the teacher's arithmetic, and of float16."""
+        return TOLERANCE[self.precision] * (1 + self.scale) + self.scale * 2.0**-11
+
+    @property
+    def allowed_mass(self) -> float:
+        """The same of the tail's mass, which moves at most as much as the logits do."""
+        return _MASS + self.allowed
 
     @property
     def sound(self) -> bool:
         """Whether the deviation is no larger than rounding explains."""
-        return self.largest_logit <= self.allowed
+        return self.largest_logit <= self.allowed and (self.largest_mass or 0.0) <= self.allowed_mass
 
 
 def compare_with_teacher(
@@ -42,41 +80,32 @@ def compare_with_teacher(
     """Run at least `sample` rows of the store (whole teacher batches, drawn by `seed`) through the live teacher.
 
     Raises:
-        SpecMismatch: the weights are not those that the store names. UnlabelledRows: the transfer set lacks its rows.
+        SpecMismatch: the weights are not those that the store names, or its rows have other positions than the transfer set's.
+        UnlabelledRows: the transfer set lacks its rows.
     """
-    stored_members, live_members = store.spec.teacher.members, ensemble.spec.members
-    if [member.weights for member in stored_members] != [member.weights for member in live_members]:
-        raise SpecMismatch(
-            f"the teacher's weights ({', '.join(m.weights[:12] for m in live_members)}) are not those that made the store "
-            f"({', '.join(m.weights[:12] for m in stored_members)})",
-            remedy="give the recipe whose teacher made it",
-        )
+    _require_weights(store, ensemble)
+    ensemble.expect(rows.sequence)
     batches = [batch for shard in range(store.spec.shards) for batch in shard_batches(store.spec, shard)]
-    order = np.random.default_rng(seed).permutation(len(batches))
     index = KeyIndex(np.asarray(rows.keys))
-    largest, scale, kl_max, agreed, samples, seen = 0.0, 0.0, 0.0, 0, 0, 0
-    for number in order:
-        if seen >= sample:
+    found = Deviation(store.spec.teacher.precision)
+    for number in np.random.default_rng(seed).permutation(len(batches)):
+        if found.rows >= sample:
             break
         at = np.arange(*batches[number])
-        live = ensemble.logits(rows.inputs[_find(index, rows.name, store.gather("content_key", at))]).numpy()
-        if store.reduce == "geometric":
-            live = reduce_geometric(live, np.array([member.weight for member in stored_members])).astype(np.float32)
-        encoded = np.asarray(store.gather("logits", at), np.float16)
-        stored = encoded.astype(np.float32) + np.asarray(store.gather("shift", at), np.float32)[..., None]
-        finite = np.isfinite(live)
-        if (finite != np.isfinite(stored)).any():
-            largest = math.inf
-        finite &= np.isfinite(stored)
-        largest = max(largest, float(np.abs(live - stored)[finite].max(initial=0.0)))
-        scale = max(
-            scale, float(np.abs(live)[finite].max(initial=0.0)), float(np.abs(encoded[finite]).max(initial=0.0))
+        inputs = np.array(rows.inputs[_find(index, rows.name, store.gather("content_key", at))])
+        _compare(store, ensemble, at, inputs, np.asarray(_labels(store, at, inputs)), found)
+        found.rows += len(at)
+    return found
+
+
+def _require_weights(store: Store, ensemble: Ensemble) -> None:
+    stored, live = store.spec.teacher.members, ensemble.spec.members
+    if [member.weights for member in stored] != [member.weights for member in live]:
+        raise SpecMismatch(
+            f"the teacher's weights ({', '.join(m.weights[:12] for m in live)}) are not those that made the store "
+            f"({', '.join(m.weights[:12] for m in stored)})",
+            remedy="give the recipe whose teacher made it",
         )
-        sums = measure_dense(live, encoded)[0]
-        kl_max, agreed, samples = max(kl_max, sums.kl_max), agreed + sums.top1_agreed, samples + sums.samples
-        seen += len(at)
-    allowed = TOLERANCE[store.spec.teacher.precision] * (1 + scale) + scale * 2.0**-11
-    return Deviation(seen, largest, allowed, kl_max, agreed / samples)
 
 
 def _find(index: KeyIndex, name: str, keys: NDArray[np.generic]) -> NDArray[np.int64]:
@@ -89,3 +118,97 @@ def _find(index: KeyIndex, name: str, keys: NDArray[np.generic]) -> NDArray[np.i
             remedy="give the recipe of the transfer set that was labelled",
         )
     return found
+
+
+def _labels(store: Store, at: NDArray[np.int64], inputs: NDArray[np.generic]) -> NDArray[np.int64]:
+    """The class (N,) of each distribution, -1 for none. Raises SpecMismatch where sequences have other positions."""
+    if store.positions is None:
+        return np.asarray(store.gather("label", at), np.int64)
+    found = alignment(inputs)
+    for name, own in (("position_mask", found.mask), ("document", found.document)):
+        stored = np.asarray(store.gather(name, at))
+        if own.shape != stored.shape or (own != stored).any():
+            raise SpecMismatch(
+                f"{name} of the store is not that of the transfer set's rows",
+                remedy="give the recipe whose transfer_set.sequences made the store",
+            )
+    return found.next_token.reshape(-1)
+
+
+def _compare(
+    store: Store,
+    ensemble: Ensemble,
+    at: NDArray[np.int64],
+    inputs: NDArray[np.generic],
+    labels: NDArray[np.int64],
+    found: Deviation,
+) -> None:
+    """Add what a batch shows; positions that do not count are left out."""
+    soft = {name: np.asarray(store.gather(name, at)) for name in store.soft_columns}
+    if store.positions is not None:
+        soft = {name: values.reshape(-1, *values.shape[2:]) for name, values in soft.items()}
+    counts = np.ones(len(labels), np.bool_)
+    if store.positions is not None:
+        counts = np.asarray(store.gather("position_mask", at)).reshape(-1).astype(np.bool_)
+    compare = _topk if isinstance(store.encoding, TopkEncoding) else _dense
+    for where, block in ensemble.outputs(inputs).blocks():
+        real = counts[where]
+        if real.any():
+            live = block[torch.from_numpy(real).to(block.device)]
+            if store.reduce == "geometric":
+                live = reduced(live, np.array(ensemble.weights))
+            columns = {name: values[where][real] for name, values in soft.items()}
+            compare(store, live, columns, labels[where][real], found)
+
+
+def _dense(store: Store, logits: Tensor, columns: Columns, labels: NDArray[np.int64], found: Deviation) -> None:
+    """Every class's logit."""
+    live, encoded = logits.float().cpu().numpy(), columns["logits"].astype(np.float16)
+    stored = encoded.astype(np.float32) + columns["shift"].astype(np.float32)[..., None]
+    _logits(live, stored, found)
+    found.scale = max(found.scale, float(np.abs(encoded[np.isfinite(encoded)]).max(initial=0.0)))
+    sums = measure_dense(live, encoded)[0]
+    found.kl_max = max(found.kl_max or 0.0, sums.kl_max)
+    found.agreed, found.samples = found.agreed + sums.top1_agreed, found.samples + sums.samples
+
+
+def _topk(store: Store, logits: Tensor, columns: Columns, labels: NDArray[np.int64], found: Deviation) -> None:
+    """The stored classes' logits, that no other class is above them, the label's logit, and the tail's mass."""
+    assert isinstance(store.encoding, TopkEncoding)
+    z = logits.double()
+    found.scale = max(found.scale, float(torch.where(torch.isfinite(z), z.abs(), 0.0).max()))
+    z = z - z.amax(dim=-1, keepdim=True)
+    ids = torch.from_numpy(class_ids(columns, store.classes)).to(z.device)
+    stored = columns["top_logit"].astype(np.float32)
+    _logits(z.gather(-1, ids).float().cpu().numpy(), stored, found)
+    largest = z.topk(ids.shape[-1], dim=-1).values.float().cpu().numpy()
+    _logits(largest, -np.sort(-stored, axis=-1), found)
+    given = labels >= 0
+    if given.any():
+        own = torch.from_numpy(labels[given]).to(z.device)[:, None, None].expand(-1, z.shape[1], 1)
+        live = z[torch.from_numpy(given).to(z.device)].gather(-1, own)[..., 0].float().cpu().numpy()
+        _logits(live, columns["label_logit"][given].astype(np.float32), found)
+    top = ids.gather(-1, torch.from_numpy(stored.argmax(axis=-1)[..., None]).to(z.device))[..., 0]
+    found.agreed += int((z.argmax(dim=-1) == top).sum())
+    found.samples += top.numel()
+    if store.encoding.nodes:
+        _masses(store.encoding, store.classes, z, ids, columns, found)
+
+
+def _masses(encoding: TopkEncoding, classes: int, z: Tensor, ids: Tensor, columns: Columns, found: Deviation) -> None:
+    tail = z.scatter(-1, ids, -math.inf)
+    for factor in (1.0, 2.0, 4.0):
+        temperature = factor / encoding.beta_max
+        live = (tail / temperature).logsumexp(-1).sub((z / temperature).logsumexp(-1)).exp().cpu().numpy()
+        stored = np.exp(stored_log_probs(columns, encoding, classes, temperature)[2])
+        found.largest_mass = max(found.largest_mass or 0.0, float(np.abs(live - stored).max()))
+
+
+def _logits(live: NDArray[np.float32], stored: NDArray[np.float32], found: Deviation) -> None:
+    """The largest difference; infinite where a class is impossible on one side only."""
+    finite = np.isfinite(live)
+    if (finite != np.isfinite(stored)).any():
+        found.largest_logit = math.inf
+    finite &= np.isfinite(stored)
+    found.largest_logit = max(found.largest_logit, float(np.abs(live - stored)[finite].max(initial=0.0)))
+    found.scale = max(found.scale, float(np.abs(live)[finite].max(initial=0.0)))

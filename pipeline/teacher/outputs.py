@@ -1,0 +1,83 @@
+"""What the teacher's members say of one batch: logits, or hidden states from which logits are made a block at a time.
+
+Logits of all positions of a language model are large (256 rows x 127 positions x 150,000 classes in float32: 20 GB), so they
+are made where they are used, block by block, on the device.
+
+N distributions of a batch (its rows, or rows x positions, row behind row), M members, C classes, V outputs of a member, d
+hidden width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+BLOCK_BYTES = 1 << 28  # of float32 logits of all members
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """Logits that are still to be made: hidden (N, d) @ weight (V, d).T + bias (V,)."""
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor | None
+
+    def rows(self, at: slice | Tensor, classes: int) -> Tensor:
+        """Logits (n, C) of some of the N distributions; outputs beyond C are padding and not computed."""
+        bias = None if self.bias is None else self.bias[:classes]
+        return torch.nn.functional.linear(self.hidden[at], self.weight[:classes], bias)
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """The members' outputs for a batch, on the device.
+
+    Attributes:
+        members: logits (N, V), or what they are a product of; one a member.
+        classes: C, at most V: outputs beyond are padding.
+        arithmetic: what products run in: the teacher's precision.
+    """
+
+    members: tuple[Tensor | Product, ...]
+    classes: int
+    arithmetic: Callable[[], AbstractContextManager[object]]
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self._first.device
+
+    @property
+    def _first(self) -> Tensor:
+        first = self.members[0]
+        return first.hidden if isinstance(first, Product) else first
+
+    @torch.inference_mode()
+    def logits(self, at: slice | Tensor = slice(None)) -> Tensor:
+        """Logits (n, M, C) of the distributions that `at` selects, in the members' dtype (float32 where they differ)."""
+        with self.arithmetic():
+            parts = [
+                part.rows(at, self.classes) if isinstance(part, Product) else part[at, : self.classes]
+                for part in self.members
+            ]
+        if len({part.dtype for part in parts}) > 1:
+            parts = [part.float() for part in parts]
+        return torch.stack(parts, dim=1)
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Every distribution in order, as many at a time as `BLOCK_BYTES` hold: where they stand, and logits (n, M, C).
+
+        How many depends on M and C alone, so the same batch is always cut alike.
+        """
+        step = max(1, BLOCK_BYTES // (4 * len(self.members) * self.classes))
+        for start in range(0, len(self), step):
+            at = slice(start, min(start + step, len(self)))
+            yield at, self.logits(at)
