@@ -60,6 +60,9 @@ def describe(path: Path) -> dict[str, Any]:
         "members": spec.stored_members,
         "layout": spec.layout,
         "encoding": msgspec.to_builtins(spec.encoding),
+        "positions": spec.positions,
+        "ragged": spec.ragged,
+        "vocabulary": None if spec.label_space.vocabulary is msgspec.UNSET else spec.label_space.vocabulary,
         "compression": spec.compression,
         "sealed": sealed,
         "shards": spec.shards,
@@ -76,6 +79,21 @@ def describe(path: Path) -> dict[str, Any]:
     }
 
 
+def _positions(facts: dict[str, Any]) -> str:
+    if facts["positions"] is None:
+        return ""
+    return f" of {'up to ' if facts['ragged'] else ''}{facts['positions']:,} positions"
+
+
+def _encoding(encoding: dict[str, Any]) -> str:
+    kept = ""
+    if encoding["kind"] == "topk":
+        kept = f", k {encoding['k']}, tail {encoding['tail']}"
+        kept += f" of rank {encoding['rank']}" if encoding["rank"] else ""
+        kept += f", {encoding['nodes']} nodes, T >= {1 / encoding['beta_max']:g}" if encoding["nodes"] else ""
+    return f"{encoding['kind']}{kept}, reduce {encoding['reduce']}, inputs {encoding['inputs']}"
+
+
 def _text(path: str, facts: dict[str, Any]) -> str:
     teacher, transfer_set, encoding = facts["teacher"], facts["transfer_set"], facts["encoding"]
     names = facts["class_names"]
@@ -83,9 +101,9 @@ def _text(path: str, facts: dict[str, Any]) -> str:
     lines = [
         ("store", f"{path} ({state})"),
         ("teacher", f"{teacher['name']}, {len(teacher['members'])} members, {teacher['precision'] or 'precision not stated'}"),
-        ("transfer set", f"{transfer_set['name']}, split {transfer_set['split']}, {facts['rows']:,} rows"),
+        ("transfer set", f"{transfer_set['name']}, split {transfer_set['split']}, {facts['rows']:,} rows{_positions(facts)}"),
         ("classes", f"{facts['classes']}" + (f": {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else "")),
-        ("encoding", f"{encoding['kind']}, reduce {encoding['reduce']}, inputs {encoding['inputs']}"),
+        ("encoding", _encoding(encoding)),
         ("layout", f"{facts['layout']}, compression {facts['compression']}, {facts['shards']} shards"),
     ]  # fmt: skip
     if facts["sealed"]:

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import json
 
-from pipeline.labels.fidelity import Fidelity
-from pipeline.store.spec import Manifest
+from pipeline.labels.fidelity import Fidelity, nats
+from pipeline.store.card_loading import encoding_line, loading
+from pipeline.store.spec import Manifest, Spec
 
 
 def store_card(manifest: Manifest) -> str:
@@ -22,7 +23,7 @@ def store_card(manifest: Manifest) -> str:
             "## Fidelity\n\nWhat storing lost, against the exact logits when they were written: KL(exact || stored) in\n"
             "nats over all stored distributions, and how often the top class is the same.\n\n"
             + fidelity_table(manifest.fidelity),
-            "## How to load\n\n" + _loading(manifest, "PATH"),
+            "## How to load\n\n" + loading(manifest, "PATH"),
             f"`digest` `{manifest.digest}`\n\n`content_digest` `{manifest.content_digest}`",
         ]
     ) + "\n"  # fmt: skip
@@ -42,7 +43,7 @@ def root_card(manifests: dict[str, Manifest]) -> str:
             f"# Soft labels: {first.spec.teacher.name} on {first.spec.transfer_set.name}",
             "| split | rows | digest | content digest |\n| --- | --- | --- | --- |\n" + "\n".join(rows),
             _what(first, rows=False),
-            "## How to load\n\n" + _loading(first, f"PATH/{next(iter(manifests))}"),
+            "## How to load\n\n" + loading(first, f"PATH/{next(iter(manifests))}"),
         ]
     ) + "\n"  # fmt: skip
 
@@ -51,7 +52,7 @@ def fidelity_table(fidelity: dict[str, Fidelity]) -> str:
     """The fidelity table in Markdown."""
     lines = ["| T | mean KL | largest KL | tail mass error | top-1 agreement |", "| --- | --- | --- | --- | --- |"]
     lines += [
-        f"| {t} | {f.kl_mean:.2e} | {f.kl_max:.2e} | {f.tail_mass_error:.2e} | {f.top1_agreement:.6f} |"
+        f"| {t} | {nats(f.kl_mean)} | {nats(f.kl_max)} | {f.tail_mass_error:.2e} | {f.top1_agreement:.6f} |"
         for t, f in sorted(fidelity.items(), key=lambda line: float(line[0]))
     ]
     return "\n".join(lines)
@@ -94,28 +95,18 @@ def _what(manifest: Manifest, *, rows: bool = True) -> str:
         f"- Label space: {spec.label_space.classes} classes ({names}{more})",
         f"- Inputs: {'embedded, as prepared' if spec.encoding.inputs == 'embed' else 'not here: rows are found by content key'}"
         f" (prepared by `{spec.preprocessing.function}`)",
-        f"- Encoding: dense, logits minus their maximum as float16 and the maximum as float32, reduce: {spec.encoding.reduce}, "
-        f"{manifest.bytes_per_position:.0f} bytes a position; layout {spec.layout}",
+        *_rows_and_positions(spec),
+        encoding_line(manifest),
     ]
     return "\n".join(lines)
 
 
-def _loading(manifest: Manifest, path: str) -> str:
-    spec = manifest.spec
-    if spec.layout == "zarr":
-        plain = f'import zarr\n\nlogits = zarr.open_group("{path}", mode="r")["logits"][:]  # (rows, members, classes)'
-        label = "With plain zarr"
-    else:
-        plain = (
-            f'import datasets\n\nlogits = datasets.load_from_disk("{path}").with_format("arrow")["logits"]  '
-            "# float16; the numpy and torch formats give float32"
-        )
-        label = "With `datasets`"
-    ours = (
-        f'from pipeline import open_store\n\nstore = open_store("{path}")\n'
-        "log_p = store.log_probs(range(8), temperature=4.0)  # (8, classes), the ensemble's distribution"
-    )
-    return (
-        f"{label}; `softmax(logits / T)` over the last axis is a member's distribution at temperature T:\n\n"
-        f"```python\n{plain}\n```\n\nWith `softlabels`, every chunk checked, members averaged:\n\n```python\n{ours}\n```"
-    )
+def _rows_and_positions(spec: Spec) -> list[str]:
+    """Of sequences: how long they are, and whose tokens they are made of."""
+    if spec.positions is None:
+        return []
+    upto = "up to " if spec.ragged else ""
+    return [
+        f"- Sequences: {upto}{spec.positions} positions a row, each a distribution of the next token; padding and the ends of "
+        f"documents are masked; vocabulary `{str(spec.label_space.vocabulary)[:16]}`"
+    ]

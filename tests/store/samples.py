@@ -150,9 +150,11 @@ def topk(
 ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
     """Columns (R, [P,] M, ...) that an encoder might have written, and the basis, where the tail has one."""
     shape, kept = (*lead, members), encoding.k
-    ids = np.argsort(rng.random((*shape, classes)), axis=-1)[..., :kept] if classes < 100 else np.cumsum(
-        rng.integers(1, classes // kept + 1, (*shape, kept)), axis=-1
-    ) - 1  # fmt: skip
+    if classes < 100:
+        ids = np.argsort(rng.random((*shape, classes)), axis=-1)[..., :kept]
+    else:  # distinct by their steps, and the last is the last class there is
+        ids = classes - np.cumsum(rng.integers(1, classes // kept + 1, (*shape, kept)), axis=-1)
+        ids += classes - 1 - ids.max()
     logit = -np.abs(rng.normal(size=(*shape, kept)) * 5)
     np.put_along_axis(logit, rng.integers(0, kept, (*shape, 1)), 0.0, axis=-1)
     tail = np.where(rng.random((*shape, 1)) < 0.1, -np.inf, rng.normal(size=(*shape, encoding.nodes)))

@@ -1,0 +1,104 @@
+"""The card: what it says of an encoding, and that the lines which it shows do load the store."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from pipeline.labels.encoding import TopkEncoding
+from pipeline.labels.topk import stored_log_probs
+from pipeline.store import Store, open_store
+from tests.store.samples import ALL, LOWRANK, Sample, make_spec, sample, topk, write_store
+
+
+def run(store: Store, block: int) -> dict[str, np.ndarray]:
+    """What a block of Python on the card leaves behind."""
+    card = (store.path / "README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    found: dict[str, np.ndarray] = {}
+    exec(blocks[block].replace("PATH", str(store.path)), found)
+    return found
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_the_card_of_each_kind_loads_it(tmp_path: Path, rng: np.random.Generator, kind: str) -> None:
+    data = sample(rng, 20, kind)
+    store = write_store(tmp_path / "store", data, make_spec(data, kind))
+    ours, plain = run(store, 1)["log_p"], run(store, 0)
+    assert ours.shape == (8, 7) if store.positions is None else (8, 5, 7)
+    if data.soft is None:
+        assert len(plain["logits"]) == 20
+    else:
+        assert_decodes(store, plain)
+
+
+def assert_decodes(store: Store, plain: dict[str, np.ndarray]) -> None:
+    """The first row by the card's lines against the reference."""
+    columns = {name: store.gather(name, [0])[0] for name in store.soft_columns}
+    if store.spec.ragged:
+        columns = {name: values[: store.gather("positions", [0])[0]] for name, values in columns.items()}
+    assert isinstance(store.encoding, TopkEncoding)
+    ids, log_p, log_tail = stored_log_probs(columns, store.encoding, store.classes, 4.0)
+    assert np.array_equal(plain["ids"], ids)
+    assert np.allclose(plain["p"], np.exp(log_p), rtol=1e-9)
+    assert np.allclose(plain["tail_mass"], np.exp(log_tail), rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["topk-zarr", "topk-arrow"])
+@pytest.mark.parametrize(
+    ("classes", "k", "tail", "nodes"),
+    [
+        (65_536, 300, "uniform", 2),
+        (140_000, 64, "uniform", 6),
+        (1 << 20, 300, "bucket", 3),
+        ((1 << 20) + 1, 9, "renormalised", 0),
+    ],
+)
+def test_class_ids_of_every_width(
+    tmp_path: Path, rng: np.random.Generator, kind: str, classes: int, k: int, tail: str, nodes: int
+) -> None:
+    encoding = TopkEncoding(k=k, tail=tail, nodes=nodes, beta_max=2.0 if nodes else 1.0)  # type: ignore[arg-type]
+    store = write_store(tmp_path / "store", *sparse(rng, kind, encoding, classes))
+    columns = {name: store.column(name) for name in store.soft_columns}
+    ids = stored_log_probs(columns, encoding, classes, 1.0)[0]
+    assert ids.max() == classes - 1
+    assert_decodes(store, run(store, 0))
+
+
+def sparse(rng: np.random.Generator, kind: str, encoding: TopkEncoding, classes: int) -> tuple[Sample, object]:
+    """Rows of one member with labels of this encoding, and their specification."""
+    soft, _ = topk(rng, (20,), encoding, members=1, classes=classes)
+    part = sample(rng, 20, members=1)
+    data = Sample(part.keys, part.labels, part.logits, part.inputs, soft, encoding=encoding, classes=classes)
+    return data, make_spec(data, kind)
+
+
+def test_what_the_card_says_of_sizes(tmp_path: Path, rng: np.random.Generator) -> None:
+    data = sample(rng, 20, "topk-zarr")
+    store = write_store(tmp_path / "store", data, make_spec(data, "topk-zarr"))
+    card = (store.path / "README.md").read_text()
+    each = 2 * (3 * 2 + 3 * 2 + 4 * 2 + 2 + 2 + 2)  # members x (ids, logits, nodes, coefficients, scale, label)
+    assert store.manifest.bytes_per_position == each
+    assert f"{each} bytes a position; layout zarr" in card
+    assert "topk, the k = 3 largest logits" in card
+    assert "tail: lowrank, shared among its classes by a prior and 2 basis vectors" in card
+    assert "(42 bytes in `tail_basis/c.0.0`)" in card
+    assert store.manifest.bytes == 42 + sum(
+        file.size for shard in range(store.spec.shards) for file in store.payload(shard).files.values()
+    )
+
+
+@pytest.mark.parametrize("kind", ["sequence-zarr", "sequence-zstd", "sequence-arrow", "ragged-arrow"])
+def test_bytes_of_a_position_of_sequences(tmp_path: Path, rng: np.random.Generator, kind: str) -> None:
+    """Mask (1) and document (2) count, ragged rows by the positions that they have."""
+    data = sample(rng, 80, kind)
+    store = write_store(tmp_path / "store", data, make_spec(data, kind))
+    each = 2 * (3 * 2 + 3 * 2 + 4 * 2 + 2 + 2 + 2) + 3
+    assert (store.manifest.bytes_per_position == each) == (kind != "sequence-zstd")
+    assert "5 positions a row" in (store.path / "README.md").read_text()
+    again = open_store(store.path)
+    assert again.encoding == msgspec.structs.replace(LOWRANK, inputs="embed", basis=again.encoding.basis)  # type: ignore[union-attr]
