@@ -13,6 +13,7 @@ print the two as one line and exit with the class's `exit_code`::
     │   ├── MeanUnavailable         the store was reduced and cannot give this mean of its members
     │   ├── WeightsError            a weights file that does not fit, or is no safetensors file
     │   ├── ClassMismatch           store, student and transfer set disagree on the label space
+    │   ├── AlignmentError          the positions that a store counts are not those of the rows' tokens
     │   ├── UnlabelledRows          rows of the transfer set that the store holds no labels for
     │   ├── SpecMismatch            a store or run folder that was begun with another specification
     │   ├── StorePathError          the path holds no store, or something else
@@ -84,6 +85,10 @@ class WeightsError(UserError):
 
 class ClassMismatch(UserError):
     """Store, student and transfer set disagree on the label space."""
+
+
+class AlignmentError(UserError):
+    """The positions that a store counts, or their documents, are not those of the rows' tokens."""
 
 
 class UnlabelledRows(UserError):

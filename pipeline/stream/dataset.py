@@ -3,7 +3,7 @@
 Random rows cost a whole chunk each unless the chunk is in the cache: where the labels are larger than `cache_bytes`,
 the windows of `loader.py` are the fast way.
 
-Shape letters: R rows of the transfer set, M members, C classes.
+Shape letters: R rows of the transfer set, P positions, M members, C classes.
 """
 
 from __future__ import annotations
@@ -32,18 +32,20 @@ if TYPE_CHECKING:
 
 
 class SoftLabelDataset(Dataset[dict[str, Tensor]]):
-    """Examples by number: `{"input", "label", "row"}` and, with a store, `{"logits", "shift"}`, as tensors.
+    """Examples by number: `{"input", "label", "row"}` and, with a store, its columns of soft labels, as tensors.
 
     `input` has the shape and dtype of a prepared input, `label` is int64 (-1 = none), `row` the int64 number of the row
-    in the transfer rows, `logits` (M, C) float16, `shift` (M,) float32. The default collate function of `DataLoader`
-    stacks them, and `soft_labels` makes `SoftLabels` of the result. Works in worker processes, forked or spawned.
+    in the transfer rows. Of rows of tokens `label` is (P,), each position's next token, and beside it stands `mask` (P,) bool,
+    the positions that count. Dense labels are `logits` ([P,] M, C) float16 and `shift` ([P,] M) float32; sparse ones what
+    `pipeline.labels.topk` says, unsigned integers seen as signed ones. The default collate function of `DataLoader` stacks
+    them, and `soft_labels` makes `SoftLabels` of the result. Works in worker processes, forked or spawned.
 
     Args:
         cache_bytes: decoded chunks kept in memory, by each worker process for itself.
         rows, store, selection, missing, weights, labelled: as in `loader.Loader`.
 
     Raises:
-        UnlabelledRows, LabelError, ConfigError: as `examples.join_examples` says.
+        UnlabelledRows, LabelError, ClassMismatch, AlignmentError, ConfigError: as `examples.join_examples` says.
     """
 
     def __init__(
@@ -58,11 +60,11 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
         cache_bytes: int = 1 << 28,
     ) -> None:
         examples = join_examples(rows, store, selection=selection, missing=missing, weights=weights, labelled=labelled)
-        inputs, soft = examples.inputs, examples.soft
-        stores = {id(each): each for each in (inputs, soft) if not (each is None or isinstance(each, np.ndarray))}
+        inputs, reader = examples.inputs, examples.reader
+        stores = {id(each): each for each in (inputs, reader) if not (each is None or isinstance(each, np.ndarray))}
         caches = {key: ChunkCache(each, limit=cache_bytes // len(stores)) for key, each in stores.items()}
         self._examples: Examples = replace(
-            examples, inputs=caches.get(id(inputs), inputs), soft=caches.get(id(soft), soft)
+            examples, inputs=caches.get(id(inputs), inputs), reader=caches.get(id(reader), reader)
         )
 
     def __len__(self) -> int:
@@ -77,6 +79,7 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
         if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(self):
             raise IndexError(f"examples are numbered 0 to {len(self) - 1}")
         block = self._examples.with_inputs(self._examples.take(numbers))
+        block = block if self._examples.soft is None else self._examples.soft.stackable(block)
         tensors = {name: torch.from_numpy(values) for name, values in block.items()}
         return [{name: values[i] for name, values in tensors.items()} for i in range(len(numbers))]
 
@@ -94,11 +97,12 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
             self._examples = replace(self._examples, inputs=np.memmap(**state["_mapped"], mode="r"))
 
     def soft_labels(self, batch: Mapping[str, Tensor]) -> SoftLabels:
-        """The soft labels of a collated batch, with the member weights of this dataset."""
+        """The soft labels of a collated batch, with the member weights of this dataset; of token rows one a position, row after
+        row.
+        """
         if self._examples.soft is None:
             raise ConfigError("this dataset has no store, so it holds no soft labels", remedy="give it a store")
-        weights = self._examples.weights.to(batch["logits"].device)
-        return SoftLabels.dense(batch["logits"], batch["shift"], weights, self._examples.reduce)
+        return self._examples.soft.soft_labels(batch)
 
 
 class ChunkCache:

@@ -1,9 +1,10 @@
 """A student's examples: its own inputs and hard labels, joined to the teacher's soft labels, read by number.
 
 `Examples` is the one place where inputs and labels are read: `loader.py` asks for a window of labels and for a bounded
-part of its inputs at a time, `dataset.py` for a few rows through a cache, `gather.py` reads the store's chunks.
+part of its inputs at a time, `dataset.py` for a few rows through a cache, `gather.py` reads the store's chunks. The hard labels
+of token rows are their own next tokens (`positions`).
 
-Shape letters: R rows of the transfer set, N selected items, B rows asked for, M members, C classes.
+Shape letters: R rows of the transfer set, N selected items, B rows asked for, P positions, M members, C classes.
 """
 
 from __future__ import annotations
@@ -14,14 +15,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pipeline.errors import ConfigError, LabelError
-from pipeline.labels.ensemble import normalised_weights
+from pipeline.stream.columns import SoftColumns
 from pipeline.stream.gather import Array, Block, ChunkReader, gather
 from pipeline.stream.join import Ints, Missing, label_rows
+from pipeline.stream.positions import Positions, check_sequences, stored_sequence
 
 if TYPE_CHECKING:
     from pipeline.store import Store
@@ -35,14 +35,30 @@ class EmbeddedRows:
         keys: (R, 16) uint8 content keys.
         labels: (R,) int64, -1 = none.
         class_names: ordered, or None.
+        sequence: what rows of tokens are; None for other rows.
     """
 
     def __init__(self, store: Store) -> None:
         if "input" not in store.columns:
             raise ConfigError(f"the store {store.path} holds no inputs", remedy="name the transfer set that it labels")
         self.store = store
+        self.sequence = stored_sequence(store)
         self.name = str(store.path)
         self.keys = np.asarray(store.column("content_key"), np.uint8)
+        self.labels: Ints = np.asarray(store.column("label"), np.int64)
+        self.class_names = store.class_names
+
+
+class StoredRows:
+    """The rows of a store whose inputs are not at hand, for judging the stored teacher: their inputs are their keys.
+
+    Attributes:
+        keys, labels, class_names: as in `EmbeddedRows`; of token rows nobody knows the tokens, and so no label.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.name = str(store.path)
+        self.inputs = self.keys = np.asarray(store.column("content_key"), np.uint8)
         self.labels: Ints = np.asarray(store.column("label"), np.int64)
         self.class_names = store.class_names
 
@@ -55,19 +71,19 @@ class Examples:
         items: (N,) int64, the row of each in the transfer rows.
         labels: (N,) int64 hard labels, -1 = none.
         inputs: (R, ...) prepared inputs, or the store that holds them.
-        soft: the store with the soft labels, or None.
-        label_rows: (N,) int64, the row of `soft` that labels each.
-        weights: (M,) float32 member weights; (0,) without a store.
-        reduce: "geometric" where the store keeps the members' mean logits only, else "none".
+        reader: what reads the columns of the store with the soft labels, or None.
+        soft: what its columns are, or None.
+        positions: what labels and mask of token rows are; None where a row is one example.
+        label_rows: (N,) int64, the row of the store that labels each.
     """
 
     items: Ints
     labels: Ints
     inputs: Array | ChunkReader
-    soft: ChunkReader | None
+    reader: ChunkReader | None
+    soft: SoftColumns | None
+    positions: Positions | None
     label_rows: Ints
-    weights: Tensor
-    reduce: str
 
     def __len__(self) -> int:
         return len(self.items)
@@ -81,28 +97,37 @@ class Examples:
         """What is kept in memory or in stores of the examples `numbers` (B,), in that order, behind those of `lead`; `pool`
         reads chunks side by side.
 
-        Returns arrays of one length by name: "row", "label", with a store "logits" and "shift", and "input" where a store
-        holds the inputs; `with_inputs` adds them where an array does.
+        Returns arrays of one length by name: "row", "label", with a store its columns of soft labels (and of positions), and
+        "input" where a store holds the inputs; `with_inputs` adds what is missing.
+
+        Raises:
+            DamagedShard: columns that no encoder writes.
         """
         items = self.items[numbers]
         block = {"row": _behind(lead, "row", items), "label": _behind(lead, "label", self.labels[numbers])}
         if not isinstance(self.inputs, np.ndarray):
             block |= gather(self.inputs, ("input",), items, lead=lead, pool=pool)
-        if self.soft is not None:
-            block |= gather(self.soft, ("logits", "shift"), self.label_rows[numbers], lead=lead, pool=pool)
+        if self.reader is not None and self.soft is not None:
+            found = gather(self.reader, self.soft.names, self.label_rows[numbers], lead=lead, pool=pool)
+            self.soft.check({name: values[-len(numbers) :] for name, values in found.items()})
+            block |= found
         return block
 
     def with_inputs(self, block: Block) -> Block:
-        """A block of `take`, or a part of one, with "input"."""
-        if not isinstance(self.inputs, np.ndarray):
-            return block
-        inputs = np.empty((len(block["row"]), *self.inputs.shape[1:]), self.inputs.dtype)
-        np.take(self.inputs, block["row"], axis=0, out=inputs, mode="clip")  # "raise" would go through a second copy
-        return block | {"input": inputs}
+        """A block of `take`, or a part of one, with "input", and of token rows with "label" and "mask" (B, P).
+
+        Raises:
+            AlignmentError: the store counts other positions than the rows' tokens have.
+        """
+        if isinstance(self.inputs, np.ndarray):
+            inputs = np.empty((len(block["row"]), *self.inputs.shape[1:]), self.inputs.dtype)
+            np.take(self.inputs, block["row"], axis=0, out=inputs, mode="clip")  # "raise" would copy twice
+            block = block | {"input": inputs}
+        return block if self.positions is None else self.positions.of(block)
 
 
 def join_examples(
-    rows: TransferRows | EmbeddedRows,
+    rows: TransferRows | EmbeddedRows | StoredRows,
     store: Store | None,
     *,
     selection: Ints | None = None,
@@ -123,28 +148,30 @@ def join_examples(
     Raises:
         UnlabelledRows: see `join.label_rows`.
         LabelError: a hard label outside the store's classes.
+        ClassMismatch, AlignmentError: rows of tokens and a store of another tokenizer, or of other positions.
         ConfigError: a selection, mask or weights that do not fit.
     """
     total = len(rows.keys)
     items = np.arange(total) if selection is None else _checked_selection(selection, total)
-    found, share, reduce = items, np.empty(0), "none"
-    if store is not None:
-        items, found = label_rows(rows.keys, store, items=items, missing=missing, names=(rows.name, str(store.path)))
-        reduce = store.reduce
-        share = normalised_weights(
-            store.member_weights if weights is None else weights, store.columns["logits"].shape[0]
+    if labelled is not None and (labelled.shape != (total,) or labelled.dtype != np.bool_):
+        raise ConfigError(
+            f"labelled is a {labelled.dtype} array of shape {labelled.shape}, not bool of shape ({total},)",
+            remedy="give one bool a row",
         )
+    has_tokens = not isinstance(rows, StoredRows)
+    sequence = rows.sequence if not isinstance(rows, StoredRows) else None if store is None else stored_sequence(store)
+    soft, found = None, items
+    if store is not None:
+        check_sequences(rows.name, sequence, store)
+        items, found = label_rows(rows.keys, store, items=items, missing=missing, names=(rows.name, str(store.path)))
+        soft = SoftColumns.of(store, weights)
     labels = rows.labels[items].astype(np.int64, copy=False)
     _check_labels(labels, items, classes=None if store is None else store.classes, name=rows.name)
     if labelled is not None:
-        if labelled.shape != (total,) or labelled.dtype != np.bool_:
-            raise ConfigError(
-                f"labelled is a {labelled.dtype} array of shape {labelled.shape}, not bool of shape ({total},)",
-                remedy="give one bool a row",
-            )
         labels = np.where(labelled[items], labels, -1)
+    positions = None if sequence is None else Positions(rows.name, sequence.classes, labelled, has_tokens)
     inputs = rows.store if isinstance(rows, EmbeddedRows) else rows.inputs
-    return Examples(items, labels, inputs, store, found, torch.from_numpy(share.astype(np.float32)), reduce)
+    return Examples(items, labels, inputs, store, soft, positions, found)
 
 
 def _behind(lead: Block | None, name: str, values: Array) -> Array:

@@ -4,7 +4,8 @@
 background thread while the batches of the window before are in use. Its place is two integers, epoch and batch:
 `epoch(e, start=k)` goes on where another run stopped. For other training loops there is `dataset.py`.
 
-Shape letters: B batch, R rows of the transfer set, M members.
+Shape letters: B batch, P positions of a row of tokens, R rows of the transfer set, M members, C classes; N = B * P positions of
+a batch, row after row (B where rows have no positions).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from pipeline.errors import ConfigError
 from pipeline.labels.soft import SoftLabels
-from pipeline.stream.examples import EmbeddedRows, Examples, join_examples
+from pipeline.stream.examples import EmbeddedRows, Examples, StoredRows, join_examples
 from pipeline.stream.gather import Block
 from pipeline.stream.join import Ints, Missing
 from pipeline.stream.order import Epoch, Order, as_they_stand, order_digest
@@ -45,23 +46,46 @@ class Batch:
 
     Attributes:
         inputs: (B, ...) of the prepared inputs' dtype.
-        labels: (B,) int64 hard labels, -1 = none.
-        soft: the teacher's outputs, or None without a store.
+        labels: int64 hard labels, -1 = none: (B,), of token rows (B, P), each position's next token.
+        soft: the teacher's outputs of N positions, or None without a store.
         rows: (B,) int64, the row of each example in the transfer rows.
+        mask: (B, P) bool, the positions that count; None where rows have none.
+        classes: C where it is known: of token rows always, so that outputs that pad a vocabulary can be told.
     """
 
     inputs: Tensor
     labels: Tensor
     soft: SoftLabels | None
     rows: Ints
+    mask: Tensor | None = None
+    classes: int | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __getitem__(self, part: slice) -> Batch:
+        """Some of the rows, one behind the other."""
+        start, stop, _ = part.indices(len(self))
+        each = 1 if self.mask is None else self.mask.shape[1]
+        return Batch(
+            self.inputs[start:stop],
+            self.labels[start:stop],
+            None if self.soft is None else self.soft[start * each : stop * each],
+            self.rows[start:stop],
+            None if self.mask is None else self.mask[start:stop],
+            self.classes,
+        )
+
+    @property
+    def positions(self) -> int:
+        """How many positions count; without a mask, rows."""
+        return len(self) if self.mask is None else int(self.mask.sum())
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on `device`."""
         soft = None if self.soft is None else self.soft.to(device)
-        return Batch(self.inputs.to(device), self.labels.to(device), soft, self.rows)
+        mask = None if self.mask is None else self.mask.to(device)
+        return Batch(self.inputs.to(device), self.labels.to(device), soft, self.rows, mask, self.classes)
 
 
 class Loader:
@@ -86,12 +110,12 @@ class Loader:
         order_digest: equal for two loaders that give the same rows in the same order at every epoch.
 
     Raises:
-        UnlabelledRows, LabelError, ConfigError: as `examples.join_examples` says.
+        UnlabelledRows, LabelError, ClassMismatch, AlignmentError, ConfigError: as `examples.join_examples` says.
     """
 
     def __init__(
         self,
-        rows: TransferRows | EmbeddedRows,
+        rows: TransferRows | EmbeddedRows | StoredRows,
         store: Store | None,
         *,
         batch_size: int,
@@ -130,7 +154,8 @@ class Loader:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Batches from `start` to the end of an epoch: the same on every call. Close it, or drop it, to stop early.
 
-        Raises `MissingShard` or `DamagedShard` before a row of that shard is handed out.
+        Raises `MissingShard` or `DamagedShard` before a row of that shard is handed out, and `AlignmentError` before a row
+        whose tokens are not those that the store counts.
         """
         if not 0 <= start <= self.steps_per_epoch:
             raise ConfigError(
@@ -146,11 +171,10 @@ class Loader:
                     yield self._batch({name: values[first : first + self.batch_size] for name, values in block.items()})
 
     def _batch(self, block: Block) -> Batch:
-        soft = None
-        if "logits" in block:
-            logits, shift = torch.from_numpy(block["logits"]), torch.from_numpy(block["shift"])
-            soft = SoftLabels.dense(logits, shift, self._examples.weights, self._examples.reduce)
-        return Batch(torch.from_numpy(block["input"]), torch.from_numpy(block["label"]), soft, block["row"])
+        examples, tensors = self._examples, {name: torch.from_numpy(block[name]) for name in block if name != "row"}
+        soft = None if examples.soft is None else examples.soft.soft_labels(tensors)
+        classes = None if examples.positions is None else examples.positions.classes
+        return Batch(tensors["input"], tensors["label"], soft, block["row"], tensors.get("mask"), classes)
 
 
 def _blocks(examples: Examples, epoch: Epoch, start: int) -> Iterator[Block]:

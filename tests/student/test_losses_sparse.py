@@ -163,7 +163,7 @@ def test_what_is_stored_cannot_serve_every_loss(rng: np.random.Generator, tail: 
     with pytest.raises(ConfigError, match="logit_standardization needs the mean and deviation of all logits"):
         soft_sum(z, soft, temperature=2.0, logit_standardization=True)
     if tail != "renormalised":
-        with pytest.raises(ConfigError, match="temperatures from 1 up, not at 0[.]9"):
+        with pytest.raises(ConfigError, match=r"temperatures from 1 up, not at 0\.9"):
             soft_sum(z, soft, temperature=0.9)
 
 
