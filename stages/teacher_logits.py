@@ -183,12 +183,16 @@ def fidelity_lines(manifest: Manifest) -> str:
     """Bytes a position and what the encoding lost, a line a temperature."""
     titles = ("T", "mean KL", "largest KL", "tail mass error", "same top class")
     lines = (
-        (t, f"{f.kl_mean:.2e}", f"{f.kl_max:.2e}", f"{f.tail_mass_error:.1e}", f"{f.top1_agreement:.2%}")
+        (t, _nats(f.kl_mean), _nats(f.kl_max), f"{f.tail_mass_error:.1e}", f"{f.top1_agreement:.2%}")
         for t, f in manifest.fidelity.items()
         if t in SHOWN
     )
     table = as_text(Table(titles, tuple(lines)))
     return f"{manifest.bytes_per_position:.1f} bytes a position; KL(exact || stored) in nats:\n{table}"
+
+
+def _nats(kl: float | None) -> str:
+    return "infinite" if kl is None else f"{kl:.2e}"
 
 
 if __name__ == "__main__":

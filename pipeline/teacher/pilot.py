@@ -30,7 +30,7 @@ def needs_basis(encoding: object) -> bool:
 
 def pilot_basis(rows: TransferRows, ensemble: Ensemble, encoding: TopkEncoding) -> NDArray[np.float16]:
     """The prior and basis (1 + r, C) of the tails. Raises `LogitsError` where the teacher gives no distribution."""
-    from pipeline.labels.topk_encode import find_basis
+    from pipeline.labels.tail_basis import find_basis
 
     basis: NDArray[np.float16] = find_basis(Pilot(rows, ensemble, reduce=encoding.reduce), encoding.rank)
     return basis

@@ -77,3 +77,62 @@ class Pair(Linear):
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         return self.layer(inputs), inputs
+
+
+class TinyLM(nn.Module):
+    """A causal language model: the mean of the tokens so far, and the last one, through tanh, times a matrix."""
+
+    def __init__(self, vocabulary: int = 40, width: int = 6) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.middle = nn.Linear(width, width)
+        self.out = nn.Linear(width, vocabulary)
+        with torch.no_grad():
+            self.out.weight *= 4
+
+    def hidden(self, inputs: Tensor) -> Tensor:
+        tokens = self.embedding(inputs[:, 0, :-1].long())
+        count = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)[:, None]
+        return torch.tanh(self.middle(tokens.cumsum(1) / count) + tokens)
+
+    def output_matrix(self) -> tuple[Tensor, Tensor] | None:
+        return self.out.weight, self.out.bias
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.out(self.hidden(inputs))
+
+
+class OnlyForward(TinyLM):
+    """The same without a matrix, as of an architecture that does more to its logits."""
+
+    def output_matrix(self) -> None:
+        return None
+
+
+class DroppingLM(TinyLM):
+    """Drops out in evaluation mode too."""
+
+    def hidden(self, inputs: Tensor) -> Tensor:
+        return nn.functional.dropout(super().hidden(inputs), 0.3, training=True)
+
+
+class LoosePadding(OnlyForward):
+    """Its logits in padding depend on the batch; those that count do not."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        padding = inputs[:, 1, :-1] == 0
+        return super().forward(inputs) + padding[..., None] * len(inputs)
+
+
+class WholeRow(OnlyForward):
+    """Gives logits of all L tokens, one position too many."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(nn.functional.pad(inputs, (0, 1)))
+
+
+class NanAtToken(OnlyForward):
+    """NaN where the token is 13."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.where(inputs[:, 0, :-1, None] == 13, torch.nan, super().forward(inputs))

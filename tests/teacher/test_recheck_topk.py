@@ -1,0 +1,125 @@
+"""Stores of top-k labels and of token rows against the live teacher: rounding passes, everything else is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import SpecMismatch
+from pipeline.labels.encoding import DenseEncoding, Encoding
+from pipeline.store import Store, open_store
+from pipeline.teacher.ensemble import Ensemble, load_ensemble
+from pipeline.teacher.label import label_rows
+from pipeline.teacher.recheck import compare_with_teacher
+from pipeline.transfer import TransferRows
+from tests.teacher.conftest import Teachers
+from tests.teacher.sequences import DENSE, TOKENS, other_length, sequence_writer, token_rows, topk
+
+Labelled = Callable[[Encoding], tuple[Store, Ensemble]]
+ENCODINGS = [DENSE, DenseEncoding(reduce="geometric"), topk(), topk(reduce="geometric"), topk(tail="bucket", rank=0)]
+NAMES = ["dense", "dense-geometric", "lowrank", "lowrank-geometric", "bucket"]
+
+
+@pytest.fixture
+def rows(rng: np.random.Generator) -> TransferRows:
+    return token_rows(rng)
+
+
+@pytest.fixture
+def labelled(tmp_path: Path, rows: TransferRows, teacher: Teachers) -> Labelled:
+    def make(encoding: Encoding) -> tuple[Store, Ensemble]:
+        kinds = ("TinyLM",) if getattr(encoding, "tail", "") == "bucket" else ("TinyLM", "OnlyForward")
+        ensemble = load_ensemble(teacher(*kinds, weights=(1.0, 2.0)))
+        with sequence_writer(tmp_path / "store", rows, ensemble, encoding) as writer:
+            label_rows(rows, ensemble, writer)
+        return open_store(tmp_path / "store"), ensemble
+
+    return make
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=NAMES)
+def test_a_sound_store_passes_wherever_its_rows_stand(
+    encoding: Encoding, labelled: Labelled, rows: TransferRows, rng: np.random.Generator
+) -> None:
+    store, ensemble = labelled(encoding)
+    order = rng.permutation(len(rows.keys))
+    shuffled = replace(rows, inputs=rows.inputs[order], keys=rows.keys[order])
+    found = compare_with_teacher(store, shuffled, ensemble, sample=len(order))
+    assert found.sound
+    assert (found.rows, found.top1_agreement) == (len(order), 1.0)
+    assert 0 < found.largest_logit < 0.01
+    if isinstance(encoding, DenseEncoding):
+        assert found.largest_mass is None
+        assert found.kl_max is not None
+        assert found.kl_max < 1e-4
+    else:
+        assert found.kl_max is None
+        assert found.largest_mass is not None
+        assert 0 < found.largest_mass < 1e-3
+
+
+def adding(ensemble: Ensemble, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Change what the members say, without a word to the digest of their weights."""
+    for model in ensemble.models:
+        model.output_matrix = lambda: None  # type: ignore[assignment]
+        model.register_forward_hook(lambda module, inputs, output: change(output))
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=NAMES)
+def test_other_logits_show(encoding: Encoding, labelled: Labelled, rows: TransferRows) -> None:
+    store, ensemble = labelled(encoding)
+    adding(ensemble, lambda logits: logits * 1.05)
+    found = compare_with_teacher(store, rows, ensemble, sample=40)
+    assert not found.sound
+    assert found.largest_logit > found.allowed
+
+
+def test_another_tail_shows_in_its_mass(labelled: Labelled, rows: TransferRows) -> None:
+    store, ensemble = labelled(topk())
+
+    def weaker(logits: torch.Tensor) -> torch.Tensor:
+        kept = logits >= logits[..., :TOKENS].topk(5, dim=-1).values[..., -1:]
+        return torch.where(kept, logits, logits - 0.5)
+
+    adding(ensemble, weaker)
+    found = compare_with_teacher(store, rows, ensemble, sample=40)
+    assert found.largest_mass is not None
+    assert found.largest_mass > found.allowed_mass
+    assert not found.sound
+
+
+def test_a_class_above_the_stored_ones_shows(labelled: Labelled, rows: TransferRows) -> None:
+    """It would be in the tail, whose mass it does not change, by as much as it rose."""
+    store, ensemble = labelled(topk())
+
+    def risen(logits: torch.Tensor) -> torch.Tensor:
+        last = logits[..., :TOKENS].topk(6, dim=-1)
+        raised = last.values[..., 4:5] * 0.5 + last.values[..., 0:1] * 0.5
+        return logits.scatter(-1, last.indices[..., 5:6], raised)
+
+    adding(ensemble, risen)
+    found = compare_with_teacher(store, rows, ensemble, sample=40)
+    assert not found.sound
+    assert found.largest_logit > found.allowed
+
+
+def test_a_class_that_became_impossible_shows(labelled: Labelled, rows: TransferRows) -> None:
+    store, ensemble = labelled(topk())
+    adding(ensemble, lambda logits: logits.index_fill(-1, torch.tensor([1]), -torch.inf))
+    assert compare_with_teacher(store, rows, ensemble, sample=60).largest_logit == np.inf
+
+
+@pytest.mark.parametrize("encoding", [DENSE, topk()], ids=["dense", "topk"])
+def test_rows_cut_otherwise_are_refused(encoding: Encoding, labelled: Labelled, rows: TransferRows) -> None:
+    store, ensemble = labelled(encoding)
+    with pytest.raises(SpecMismatch, match="position_mask of the store is not that of the transfer set"):
+        compare_with_teacher(store, other_length(rows), ensemble, sample=40)
+    inputs = np.array(rows.inputs)
+    inputs[:, 1] = np.minimum(inputs[:, 1], 1)  # one document instead of several
+    with pytest.raises(SpecMismatch, match=r"position_mask of the store|document of the store"):
+        compare_with_teacher(store, replace(rows, inputs=inputs), ensemble, sample=60)
