@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from pipeline.errors import ConfigError
+from pipeline.labels.fidelity import nats
 from pipeline.store import store_splits
 from pipeline.store.reader import MANIFEST
 from pipeline.store.spec import Manifest, Plan, read_json
@@ -110,7 +111,7 @@ def _text(path: str, facts: dict[str, Any]) -> str:
         fidelity = sorted(facts["fidelity"].items(), key=lambda line: float(line[0]))
         lines += [
             ("size", f"{facts['bytes']:,} bytes, {facts['bytes_per_position']:.1f} a position"),
-            ("fidelity", "mean KL " + ", ".join(f"{f['kl_mean']:.1e} at T={t}" for t, f in fidelity)),
+            ("fidelity", "mean KL " + ", ".join(f"{nats(f['kl_mean'], 1)} at T={t}" for t, f in fidelity)),
             ("digest", facts["digest"]),
             ("content", facts["content_digest"]),
         ]

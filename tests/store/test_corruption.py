@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from pipeline.errors import DamagedManifest, DamagedStore, SoftLabelsError, StorePathError
-from pipeline.store import Store, open_store
+from pipeline.errors import DamagedBasis, DamagedManifest, DamagedStore, SoftLabelsError, StorePathError
+from pipeline.store import Store, StoreWriter, open_store
+from pipeline.store.basis import BASIS_FILE
 from pipeline.store.digest import blake3_hex, manifest_seal
 from pipeline.store.layouts import layout_of
 from pipeline.store.spec import Manifest, pretty_json
@@ -104,6 +105,14 @@ def refusals(case: Case) -> list[DamagedStore]:
                 rows = slice(chunk * store.rows_per_chunk, (chunk + 1) * store.rows_per_chunk)
                 assert values.tobytes() == truth[name][rows].tobytes(), "a wrong value was handed out"
     return found
+
+
+def read_all(path: Path) -> None:
+    """Everything that a store holds."""
+    store = open_store(path)
+    assert store.basis is None or store.spec.basis_shape is not None
+    for name in store.columns:
+        store.column(name)
 
 
 def complaints(path: Path) -> str:
@@ -219,7 +228,7 @@ def extend(case: Case, rng: np.random.Generator) -> str:
 
 def replay(case: Case, rng: np.random.Generator) -> str:
     """An older file of the same shard, of the same size where nothing is compressed."""
-    names = [name for name in case.files() if name.startswith(("logits", "shift", "data"))]
+    names = [name for name in case.files() if name.startswith(("logits", "shift", "top_logit", "data"))]
     name = str(rng.choice(names))
     shutil.copyfile(case.older / name, case.path / name)
     return name
@@ -304,7 +313,8 @@ def test_without_the_check_a_flip_does_come_through(case: Case, rng: np.random.G
         with restored(case.path):
             flip(case, rng)
             store = open_store(case.path, check="never")
-            wrong += any(store.column(name).tobytes() != truth[name].tobytes() for name in store.columns)
+            with suppress(DamagedStore):  # numbers of positions that cannot be
+                wrong += any(store.column(name).tobytes() != truth[name].tobytes() for name in store.columns)
     assert wrong > TRIALS / 2
 
 
@@ -415,22 +425,25 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     (path / "manifest.json").write_bytes(pretty_json(sealed))
 
 
-@pytest.mark.parametrize("name", ["plan.json", "manifest.json", "commits", "commits/00001.json", "logits"])
+@pytest.mark.parametrize(
+    "name",
+    ["plan.json", "manifest.json", "commits", "commits/00001.json", "logits", "top_class", "tail_basis", BASIS_FILE],
+)
 def test_links_and_missing_parts(case: Case, name: str, tmp_path: Path) -> None:
     if not (case.path / name).exists():
-        pytest.skip("no folders of columns in this layout")
+        pytest.skip("this store has no such file")
     with restored(case.path):
         target = tmp_path / "elsewhere"
         (case.path / name).rename(target)
         if name != "manifest.json":  # without it the store is an unfinished one
             with pytest.raises(SoftLabelsError) as caught:
-                open_store(case.path).column("logits")
+                read_all(case.path)
             assert isinstance(caught.value, DamagedStore)
             assert Path(name).name in str(caught.value)
         (case.path / name).symlink_to(target)
-        found = refusals(case)
-        assert found
-        assert all("is a link" in str(error) for error in found)
+        with pytest.raises(DamagedStore, match="is a link"):
+            read_all(case.path)
+        assert all("is a link" in str(error) for error in refusals(case))
         assert "is a link" in complaints(case.path)
 
 
@@ -447,3 +460,25 @@ def test_files_that_do_not_belong(case: Case) -> None:
             with pytest.raises(DamagedStore, match="is damaged in 1 places"):
                 require_sound(case.path)
             (case.path / name).unlink()
+
+
+def test_a_damaged_basis_is_refused(case: Case, rng: np.random.Generator) -> None:
+    """Flipped, cut, extended, gone or another store's: no reader gets it, and `verify` names it."""
+    whole = (case.path / BASIS_FILE).read_bytes() if (case.path / BASIS_FILE).exists() else b""
+    if not whole:
+        pytest.skip("dense labels have no basis")
+    at = int(rng.integers(len(whole)))
+    flipped = whole[:at] + bytes([whole[at] ^ int(rng.integers(1, 256))]) + whole[at + 1 :]
+    for data in (flipped, whole[:-1], whole[:-2], whole + b"00", bytes(len(whole)), whole[2:] + whole[:2], b"", None):
+        with restored(case.path):
+            (case.path / BASIS_FILE).unlink()
+            if data is not None:
+                (case.path / BASIS_FILE).write_bytes(data)
+            with pytest.raises(DamagedBasis, match=BASIS_FILE):
+                _ = open_store(case.path).basis
+            with pytest.raises(DamagedBasis, match=BASIS_FILE):
+                open_store(case.path).log_probs([0], temperature=2.0)
+            (problem,) = verify(case.path)
+            assert (problem.file, problem.shard) == (BASIS_FILE, None)
+            with pytest.raises(DamagedBasis):
+                StoreWriter(case.path, case.store.spec)
