@@ -17,12 +17,12 @@ _BLOCK_BYTES = 1 << 25  # float64 working memory a block of rows
 
 
 class FidelitySums(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Sums over `samples` distributions at one temperature; KL in nats."""
+    """Sums over `samples` distributions at one temperature; KL in nats, None where it is infinite (JSON has no such number)."""
 
     temperature: float
     samples: int
-    kl_sum: float
-    kl_max: float
+    kl_sum: float | None
+    kl_max: float | None
     tail_mass_error: float
     top1_agreed: int
 
@@ -30,10 +30,11 @@ class FidelitySums(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 class Fidelity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One line of the table: `kl_mean` and `kl_max` of KL(exact || stored) in nats, the largest absolute error of the mass
     outside the stored classes (0 for dense labels, which store every class), and the share of equal argmaxes.
+    None: the KL is infinite, as labels give probability 0 to a class that has some (top-k labels without a tail do).
     """
 
-    kl_mean: float
-    kl_max: float
+    kl_mean: float | None
+    kl_max: float | None
     tail_mass_error: float
     top1_agreement: float
 
@@ -94,7 +95,7 @@ def table(shards: Iterable[tuple[FidelitySums, ...]]) -> dict[str, Fidelity]:
     """Add up shards: {"1": Fidelity, "2": ..., ...}, keyed by temperature."""
     return {
         f"{s.temperature:g}": Fidelity(
-            kl_mean=s.kl_sum / s.samples,
+            kl_mean=None if s.kl_sum is None else s.kl_sum / s.samples,
             kl_max=s.kl_max,
             tail_mass_error=s.tail_mass_error,
             top1_agreement=s.top1_agreed / s.samples,
@@ -104,12 +105,25 @@ def table(shards: Iterable[tuple[FidelitySums, ...]]) -> dict[str, Fidelity]:
     }
 
 
+def nats(kl: float | None, digits: int = 2) -> str:
+    """A KL as tables print it."""
+    return "infinite" if kl is None else f"{kl:.{digits}e}"
+
+
 def _add(a: FidelitySums, b: FidelitySums) -> FidelitySums:
     return FidelitySums(
         temperature=a.temperature,
         samples=a.samples + b.samples,
-        kl_sum=a.kl_sum + b.kl_sum,
-        kl_max=max(a.kl_max, b.kl_max),
+        kl_sum=_sum(a.kl_sum, b.kl_sum),
+        kl_max=_max(a.kl_max, b.kl_max),
         tail_mass_error=max(a.tail_mass_error, b.tail_mass_error),
         top1_agreed=a.top1_agreed + b.top1_agreed,
     )
+
+
+def _sum(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a + b
+
+
+def _max(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else max(a, b)

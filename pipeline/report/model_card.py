@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.labels.fidelity import nats
 from pipeline.objects import ObjectSpec
 from pipeline.report.comparison import (
     Results,
@@ -257,6 +258,6 @@ def _limits(results: Results, first: Manifest) -> str:
     fidelity = first.fidelity.get("1")
     if fidelity is not None:
         lines.append(
-            f"- Stored labels differ from the teacher's exact ones by a KL of at most {fidelity.kl_max:.1e} nats at T = 1"
+            f"- Stored labels differ from the teacher's exact ones by a KL of at most {nats(fidelity.kl_max, 1)} nats at T = 1"
         )
     return "\n".join(lines)

@@ -168,7 +168,7 @@ def _dense(store: Store, logits: Tensor, columns: Columns, labels: NDArray[np.in
     _logits(live, stored, found)
     found.scale = max(found.scale, float(np.abs(encoded[np.isfinite(encoded)]).max(initial=0.0)))
     sums = measure_dense(live, encoded)[0]
-    found.kl_max = max(found.kl_max or 0.0, sums.kl_max)
+    found.kl_max = max(found.kl_max or 0.0, sums.kl_max or 0.0)  # of dense labels it is finite
     found.agreed, found.samples = found.agreed + sums.top1_agreed, found.samples + sums.samples
 
 

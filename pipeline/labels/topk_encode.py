@@ -1,0 +1,195 @@
+"""Logits to the columns of the top-k encoding, where the logits are: only the columns leave the device.
+
+Blocks of positions pass one after the other through a bounded piece of memory. What the columns mean is in `topk`; how a
+tail's shape becomes a few numbers, in `tail_basis`; what was lost is measured on the way (`topk_fidelity`).
+
+N positions, M members, C classes, K stored classes, n tail nodes, r rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.errors import LabelError, LogitsError
+from pipeline.labels.class_ids import narrow
+from pipeline.labels.encoding import TopkEncoding
+from pipeline.labels.fidelity import FidelitySums
+from pipeline.labels.tail_basis import TailFit, round_coefficients
+from pipeline.labels.tail_mass import nodes
+from pipeline.labels.topk import check_encoding, stored_classes, topk_columns
+from pipeline.labels.topk_fidelity import TopkFidelity
+from pipeline.labels.topk_soft import TopkMembers
+
+BLOCK_BYTES = 1 << 28
+_BEYOND = 65520.0  # what float16 rounds to infinity
+_ARRAYS = 12  # float32 arrays (block, C) that stand in memory at once, at most
+
+Columns = dict[str, NDArray[np.generic]]
+
+
+def encode_topk(
+    logits: Tensor,
+    encoding: TopkEncoding,
+    *,
+    basis: Tensor | None = None,
+    labels: Tensor | None = None,
+    mask: Tensor | None = None,
+    block_bytes: int = BLOCK_BYTES,
+) -> tuple[Columns, tuple[FidelitySums, ...]]:
+    """Encode raw logits.
+
+    Args:
+        logits: (N, M, C) float16, bfloat16, float32 or float64 on any device; -inf marks a class of probability 0.
+        encoding: what to keep.
+        basis: (1 + r, C) float16 on the same device, the prior and basis of the store; None where its tail has none.
+        labels: (N,) int64, of which class to keep the logit; -1 for none. None: of no class.
+        mask: (N,) bool, which positions count; the others are encoded as if all logits were 0. None: all.
+        block_bytes: working memory, roughly.
+
+    Returns:
+        The columns, each (N, M, ...) as `topk_columns` says, and what was lost at the positions that count.
+
+    Raises:
+        LogitsError: NaN, +inf or only -inf, or a finite logit more than 65,504 below the largest of its position; the
+            message names position and member.
+        LabelError: a label that is no class.
+        ConfigError: an encoding that makes no sense, see `check_encoding`.
+    """
+    if logits.ndim != 3 or not logits.is_floating_point():
+        raise LogitsError(
+            f"logits must be floats of shape (positions, members, classes), not {logits.dtype} of shape {tuple(logits.shape)}",
+            remedy="give one float logit a class",
+        )
+    count, members, classes = logits.shape
+    check_encoding(encoding, members)
+    labels = logits.new_full((count,), -1, dtype=torch.int64) if labels is None else labels
+    _check_labels(labels, classes)
+    fit = TailFit(basis) if basis is not None and encoding.tail == "lowrank" else None
+    fidelity = TopkFidelity(encoding)
+    parts = [_nothing(encoding, classes, members)]
+    step = max(1, block_bytes // (4 * _ARRAYS * members * classes))
+    for start in range(0, count, step):
+        at = slice(start, start + step)
+        real = torch.ones_like(labels[at], dtype=torch.bool) if mask is None else mask[at]
+        below = _below_peak(logits[at], real, start)
+        own = labels[at].masked_fill(~real, -1).repeat_interleave(members)
+        block, place = below.flatten(0, 1), _Place(start, members)
+        columns, tail = _encode(block, own, encoding, fit, place)
+        counted = real.repeat_interleave(members)
+        kept = {name: torch.from_numpy(values[:, None]).to(block.device) for name, values in columns.items()}
+        stored = TopkMembers.of(kept, encoding=encoding, classes=classes, basis=basis)
+        fidelity.add(*((block, tail, stored) if mask is None else (block[counted], tail[counted], stored[counted])))
+        parts.append({name: values.reshape(-1, members, *values.shape[1:]) for name, values in columns.items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, fidelity.result()
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a block's distributions stand: the number of its first position, and M."""
+
+    start: int
+    members: int
+
+    def refuse(self, bad: Tensor, what: str, remedy: str) -> None:
+        """Raise `LogitsError` that names the first distribution of (n * M,) that is `bad`."""
+        if bad.any():
+            at = int(bad.nonzero()[0])
+            place = f"(position {self.start + at // self.members}, member {at % self.members})"
+            raise LogitsError(f"{what} {place}", remedy=remedy)
+
+
+def _below_peak(logits: Tensor, real: Tensor, start: int) -> Tensor:
+    """z - max z (n, M, C), float32 or float64; all 0 at positions that do not count."""
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    wide = wide.masked_fill(~real[:, None, None], 0.0)
+    peak = wide.amax(dim=-1, keepdim=True)  # NaN where any is NaN, -inf where all are
+    place, fix = _Place(start, logits.shape[1]), "mend the teacher's outputs there"
+    if not torch.isfinite(peak).all():
+        flat = peak.flatten()
+        place.refuse(flat.isnan(), "logits are NaN", f"{fix}: an overflow in half precision is the usual cause")
+        place.refuse(flat.isposinf(), "a logit is +inf", f"{fix}: an overflow in half precision is the usual cause")
+        place.refuse(flat.isneginf(), "the logits of all classes are -inf", f"{fix}: no class is possible")
+    below = wide - peak
+    place.refuse(
+        ((below <= -_BEYOND) & ~wide.isneginf()).any(dim=-1).flatten(),
+        "a finite logit lies more than 65504 below the largest of its position, which float16 cannot hold",
+        "mark impossible classes with -inf instead of a large negative number",
+    )
+    return below
+
+
+def _check_labels(labels: Tensor, classes: int) -> None:
+    wrong = labels[(labels < -1) | (labels >= classes)]
+    if len(wrong):
+        raise LabelError(
+            f"a label is {int(wrong[0])}, and there are {classes} classes", remedy="check the transfer set's labels"
+        )
+
+
+def _encode(
+    below: Tensor, labels: Tensor, encoding: TopkEncoding, fit: TailFit | None, place: _Place
+) -> tuple[Columns, Tensor]:
+    """Columns (n, ...) of z - max z (n, C) with labels (n,), and z - max z with -inf where a class is stored."""
+    classes = below.shape[1]
+    ids = top_classes(below, stored_classes(encoding, classes))
+    tail = below.scatter(1, ids, -torch.inf)
+    found = {"top_logit": below.gather(1, ids).half()}
+    if encoding.tail != "renormalised":
+        found["tail"] = tail_numbers(tail, found["top_logit"], encoding, place.refuse)
+    if fit is not None:
+        found["tail_coefficients"], found["tail_scale"] = round_coefficients(fit.coefficients(tail, ids), place.refuse)
+    own = below.gather(1, labels.clamp_min(0)[:, None])[:, 0].half()
+    found["label_logit"] = own.masked_fill(labels < 0, torch.nan)
+    return narrow(ids.cpu().numpy(), classes) | {name: values.cpu().numpy() for name, values in found.items()}, tail
+
+
+def top_classes(below: Tensor, count: int) -> Tensor:
+    """Ids (n, `count`), ascending, of the largest of (n, C); of equal ones the lowest ids, whatever torch.topk takes."""
+    values, ids = below.topk(count, dim=1, sorted=True)
+    least = values[:, -1:]
+    tied = (below == least).sum(dim=1) > (values == least).sum(dim=1)
+    if tied.any():
+        rows, least = below[tied], least[tied]
+        above, equal = rows > least, rows == least
+        rest = count - above.sum(dim=1, keepdim=True)
+        ids[tied] = (above | (equal & (equal.cumsum(dim=1) <= rest))).nonzero()[:, 1].view(-1, count)
+    return ids.sort(dim=1).values
+
+
+def tail_numbers(
+    tail: Tensor, top_logit: Tensor, encoding: TopkEncoding, refuse: Callable[[Tensor, str, str], None]
+) -> Tensor:
+    """The column `tail` (n, nodes) float16 of the tail's logits (n, C) and the stored ones (n, K), see `tail_mass`."""
+    places, stored = nodes(encoding.nodes, encoding.beta_max), top_logit.double()
+    g = torch.stack([_log_sum(tail, beta).double() for beta in places], dim=1)
+    h = torch.stack([_log_sum(stored, beta) for beta in (places[0], places[-1])], dim=1)
+    empty = g[:, 0].isneginf()
+    odds = (g[:, [0, -1]] - h).half()
+    ends = odds.double() + h
+    along = torch.tensor(places[1:-1], dtype=torch.float64, device=tail.device) / encoding.beta_max
+    residuals = g[:, 1:-1] - (1 - along) * ends[:, :1] - along * ends[:, 1:]
+    numbers = torch.cat([odds, residuals.half()], dim=1)
+    refuse(
+        ~empty & ~torch.isfinite(numbers).all(dim=1),
+        "the mass of the tail is too small for float16",
+        "mark impossible classes with -inf, or keep labels for higher temperatures only",
+    )
+    return numbers.masked_fill(empty[:, None], -torch.inf)
+
+
+def _log_sum(logits: Tensor, beta: float) -> Tensor:
+    """log sum of exp(beta z) over the possible classes of (n, C)."""
+    if beta == 0:
+        return torch.isfinite(logits).sum(dim=1).double().log()
+    return torch.logsumexp(beta * logits, dim=1)
+
+
+def _nothing(encoding: TopkEncoding, classes: int, members: int) -> Columns:
+    """Columns of no position."""
+    return {name: np.zeros((0, *shape), dtype) for name, dtype, shape, _ in topk_columns(encoding, classes, members)}
