@@ -47,7 +47,7 @@ class TransferSetConfig:
         source: Hugging Face hub id, local folder (Parquet, Arrow, image folder, `save_to_disk`) or file.
         factory: instead of a source, a function `factory(split=..., **init_args)` that returns a `datasets.Dataset` or a
             dict of numpy arrays, first axis = rows.
-        subset: configuration name on the hub.
+        subset: configuration name on the hub; of a local source only where it has configurations of such names.
         revision: branch, tag or commit on the hub.
         inputs: input columns; their order counts, their names do not.
         label: column of hard labels; None: there are none (rows of tokens predict their own next tokens: it is not read).

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from blake3 import blake3
-from datasets import ClassLabel, Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets import ClassLabel, Dataset, DatasetDict, get_dataset_config_names, load_dataset, load_from_disk
 
 from pipeline.errors import TransferSetError
 from pipeline.objects import ObjectSpec, build
@@ -122,7 +122,10 @@ def _load(config: TransferSetConfig, split: str, path: str, **options: Any) -> D
     if not Path(path).is_absolute():
         remedy = "there is no local path of that name; for the hub check id, subset, revision and the network"
     try:
-        data = load_dataset(path, name=config.subset, revision=config.revision, **options)
+        subset = config.subset
+        if subset is not None and Path(path).is_absolute() and subset not in get_dataset_config_names(path):
+            subset = None  # a local copy of the subset alone
+        data = load_dataset(path, name=subset, revision=config.revision, **options)
     except Exception as error:  # `datasets` and the parsers under it promise no class of errors
         raise TransferSetError(f"cannot open {config.source}: {_one_line(error)}", remedy=remedy) from error
     return _pick(data, split, str(config.source))
