@@ -243,10 +243,11 @@ def test_cutting_and_moving(rng: np.random.Generator) -> None:
     columns = columns_of(rng, reference.some_logits(rng, "zipf", N, M, C), encoding)
     soft = soft_of(columns, encoding, C, basis_of(rng, encoding, C))
     whole = soft.log_probs(2.0)
-    assert torch.equal(soft[1:3].log_probs(2.0), whole[1:3])
-    assert torch.equal(soft[torch.tensor([4, 0])].to("cpu").log_probs(2.0), whole[[4, 0]])
+    torch.testing.assert_close(soft[1:3].log_probs(2.0), whole[1:3])
+    cut = soft[torch.tensor([4, 0])].to("cpu").log_probs(2.0)
+    torch.testing.assert_close(cut, whole[[4, 0]])  # a product of other size may round its last bits differently
     mask = torch.tensor([True, False, True, False, True])
-    assert torch.equal(soft[mask].log_probs(2.0), whole[mask])
+    torch.testing.assert_close(soft[mask].log_probs(2.0), whole[mask])
     assert soft[:0].log_probs(2.0).shape == (0, C)
 
 
