@@ -1,0 +1,149 @@
+"""Prior, basis and coefficients against the singular value decomposition and least squares of numpy in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import ConfigError
+from pipeline.labels import tail_basis
+from pipeline.labels.tail_basis import IMPOSSIBLE, TailFit, find_basis, round_coefficients
+from pipeline.labels.topk import check_basis, coefficients
+from pipeline.labels.topk_encode import encode_topk
+from tests.labels.test_topk import encoding_of
+
+C, RANK, K = 200, 5, 8
+
+
+def low_rank_logits(rng: np.random.Generator, count: int, noise: float = 0.0) -> np.ndarray:
+    """(n, 1, C): a product of hidden states and an output matrix of rank `RANK`, and noise."""
+    output = np.random.default_rng(7).normal(size=(RANK, C)) * (3.0 / np.arange(1, RANK + 1))[:, None]
+    prior = np.random.default_rng(8).normal(size=C)
+    z = prior + rng.normal(size=(count, RANK)) @ output + noise * rng.normal(size=(count, C))
+    return (z + 10 * rng.normal(size=(count, 1)))[:, None]
+
+
+def test_prior_and_basis_are_those_of_a_singular_value_decomposition(rng: np.random.Generator) -> None:
+    z = low_rank_logits(rng, 300, noise=0.3)
+    found = find_basis(torch.from_numpy(z).split(70), RANK).astype(np.float64)
+    below = z[:, 0] - z[:, 0].max(axis=-1, keepdims=True)
+    prior = below.mean(axis=0)
+    np.testing.assert_allclose(found[0], prior, rtol=2e-3, atol=2e-3)
+    rest = below - prior
+    rest -= rest.mean(axis=1, keepdims=True)
+    _, values, vectors = np.linalg.svd(rest, full_matrices=False)
+    expected = values[:RANK, None] * vectors[:RANK] / np.sqrt(300)
+    expected *= np.sign(np.take_along_axis(expected, np.abs(expected).argmax(1)[:, None], 1))
+    np.testing.assert_allclose(found[1:], expected, rtol=0.02, atol=0.02)
+    check_basis(find_basis(torch.from_numpy(z).split(70), RANK), encoding_of("lowrank", K, rank=RANK), C)
+
+
+def test_the_same_sample_gives_the_same_basis_whatever_the_blocks(rng: np.random.Generator) -> None:
+    z = torch.from_numpy(low_rank_logits(rng, 120, noise=0.5))
+    one = find_basis([z], 3)
+    assert np.array_equal(one, find_basis(z.split(7), 3))
+    members = z.reshape(60, 2, C)
+    assert np.array_equal(one, find_basis(iter([members[:10], members[10:]]), 3))
+    torch.manual_seed(99)  # the global generator has no say
+    assert np.array_equal(one, find_basis([z], 3))
+
+
+def test_chunks_of_classes_do_not_matter(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    z = torch.from_numpy(low_rank_logits(rng, 100))
+    z[:, :, 11] = -torch.inf
+    whole = find_basis([z], 3)
+    monkeypatch.setattr(tail_basis, "_CHUNK_BYTES", 4 * 100 * 17)
+    np.testing.assert_allclose(find_basis([z], 3).astype(float), whole.astype(float), rtol=2e-3, atol=2e-3)
+
+
+def test_impossible_classes(rng: np.random.Generator) -> None:
+    z = low_rank_logits(rng, 100)
+    z[:, :, 3] = -np.inf
+    z[:50, :, 4] = -np.inf
+    found = find_basis([torch.from_numpy(z)], 3)
+    check_basis(found, encoding_of("lowrank", K, rank=3), C)
+    assert found[0, 3] == IMPOSSIBLE
+    assert (found[1:, 3] == 0).all()
+    below = z[:, 0] - z[:, 0].max(axis=-1, keepdims=True)
+    assert found[0, 4] == pytest.approx(below[50:, 4].mean(), abs=4e-3)
+
+
+def test_rank_zero_is_the_prior_alone(rng: np.random.Generator) -> None:
+    z = torch.from_numpy(low_rank_logits(rng, 20))
+    assert find_basis([z], 0).shape == (1, C)
+    assert np.array_equal(find_basis([z], 0)[0], find_basis([z], 4)[0])
+
+
+@pytest.mark.parametrize(("count", "rank"), [(4, 5), (0, 1), (500, 201)])
+def test_samples_too_small_for_the_rank(rng: np.random.Generator, count: int, rank: int) -> None:
+    blocks = [torch.from_numpy(low_rank_logits(rng, count))] if count else []
+    with pytest.raises(ConfigError, match=f"a sample of {count} distributions.*rank {rank}; take a lower rank"):
+        find_basis(blocks, rank)
+
+
+def test_coefficients_are_those_of_least_squares_over_the_tail(rng: np.random.Generator) -> None:
+    basis = find_basis([torch.from_numpy(low_rank_logits(rng, 300, noise=0.3))], RANK)
+    z = low_rank_logits(rng, 20, noise=0.3)[:, 0]
+    z -= z.max(axis=-1, keepdims=True)
+    ids = np.sort(np.argsort(-z, axis=-1)[:, :K], axis=-1)
+    tail = z.copy()
+    np.put_along_axis(tail, ids, -np.inf, axis=-1)
+    found = TailFit(torch.from_numpy(basis)).coefficients(torch.from_numpy(tail), torch.from_numpy(ids)).numpy()
+    wide = basis.astype(np.float64)
+    for n in range(20):
+        rest = np.setdiff1d(np.arange(C), ids[n])
+        terms = np.vstack([np.ones(len(rest)), wide[1:, rest]]).T
+        ridged = np.vstack([terms, np.sqrt(tail_basis._RIDGE) * np.eye(1 + RANK)[1:]])
+        target = np.append(z[n, rest] - wide[0, rest], np.zeros(RANK))
+        expected = np.linalg.lstsq(ridged, target, rcond=None)[0][1:]
+        np.testing.assert_allclose(found[n], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_tails_of_few_classes_have_coefficients(rng: np.random.Generator, left: int) -> None:
+    encoding = encoding_of("lowrank", C - left, rank=RANK)
+    basis = find_basis([torch.from_numpy(low_rank_logits(rng, 300))], RANK)
+    z = torch.from_numpy(low_rank_logits(rng, 4))
+    z[0, 0, 1:] = -torch.inf
+    columns, lost = encode_topk(z, encoding, basis=torch.from_numpy(basis))
+    assert np.isfinite(coefficients(columns)).all()
+    assert all(line.kl_max is not None and line.kl_max < 1e-3 for line in lost)
+
+
+def test_tails_of_low_rank_come_back(rng: np.random.Generator) -> None:
+    """What the basis can say is kept but for int8's rounding; a prior alone says far less, uniform less still."""
+    sample = torch.from_numpy(low_rank_logits(rng, 300))
+    basis = torch.from_numpy(find_basis([sample], RANK))
+    z = torch.from_numpy(low_rank_logits(rng, 200))
+
+    def kl(tail: str) -> float:
+        encoding = encoding_of(tail, K, count=8, rank=RANK)  # type: ignore[arg-type]
+        given = {"lowrank": basis, "prior": basis[:1]}.get(tail)
+        sums = encode_topk(z, encoding, basis=given)[1][1]
+        assert sums.kl_sum is not None
+        return sums.kl_sum / sums.samples
+
+    assert kl("lowrank") < 2e-3 < 0.1 * kl("prior")
+    assert kl("prior") < kl("uniform")
+
+
+def test_rounding_to_a_position_s_largest() -> None:
+    def never(bad: torch.Tensor, what: str, remedy: str) -> None:
+        assert not bad.any()
+
+    rng = np.random.default_rng()
+    exact = torch.from_numpy(rng.normal(size=(500, 9)) * 10 ** rng.uniform(-3, 3, (500, 1)))
+    steps, scale = round_coefficients(exact, never)
+    assert steps.dtype == torch.int8
+    assert scale.dtype == torch.float16
+    assert steps.abs().amax(dim=1).tolist() == [127] * 500
+    back = coefficients({"tail_coefficients": steps.numpy(), "tail_scale": scale.numpy()})
+    half_a_step = 0.502 * scale.double().numpy()[:, None] / 127 + exact.abs().numpy() * 2**-11
+    assert (np.abs(back - exact.numpy()) <= half_a_step).all()
+    steps, scale = round_coefficients(torch.tensor([[0.0, 0.0], [3e-7, -2e-8]], dtype=torch.float64), never)
+    assert scale.tolist() == [0, 0]
+    assert steps.tolist() == [[0, 0], [0, 0]]
+    told = []
+    round_coefficients(torch.tensor([[1.0], [70_000.0]]), lambda bad, what, remedy: told.append((bad.tolist(), what)))
+    assert told[0][0] == [False, True]
