@@ -48,22 +48,17 @@ def linear_distillation_loss(
     labelled: int | None = None,
     block_bytes: int | None = None,
 ) -> Tensor:
-    """`losses.distillation_loss` of the logits hidden @ weight[:C].T + bias[:C].
+    """`losses.distillation_loss`, with its other arguments and errors, of the logits hidden @ weight[:C].T + bias[:C].
 
     Products are taken in the dtype of `hidden`, to which `weight` is cast once where it has another; all else, and the sums
     of gradients over blocks, in float32 (float64 for float64). Gradients of outputs beyond C are 0.
 
     Args:
-        hidden: (N, d), any float dtype.
-        weight: (V, d) output matrix.
-        bias: (V,), or None.
-        soft: the teacher's labels of the N positions; None where `soft_weight` is 0.
-        labels: (N,) int64 hard labels, -1 for none.
+        hidden, weight, bias: (N, d), (V, d) and (V,) or None, any float dtype.
+        soft, labels: of the N positions; no `soft` where `soft_weight` is 0.
         classes: C.
-        temperature, hard_weight, soft_weight, loss, loss_args, logit_standardization, mean: as in `distillation_loss`.
         valid: (N,) bool, the positions that count; None for all.
-        positions, labelled: of the whole batch, where this is a micro-batch: positions that count, and those of them with a
-            label; those of this call by default.
+        positions, labelled: of the whole batch, where this is a micro-batch, how many count, and how many have a label.
         block_bytes: float32 logits of a block of positions; by default what suits the device, 4 MiB or 64 positions on a CPU,
             256 MiB elsewhere. Memory beyond the arguments and their gradients is some 4 to 6 times as much.
 
@@ -72,8 +67,7 @@ def linear_distillation_loss(
 
     Raises:
         ConfigError: also for a loss that is no sum over positions (dist).
-        ClassMismatch: shapes that do not fit, or fewer outputs than classes.
-        LabelError, LogitsError, MeanUnavailable: as `distillation_loss`.
+        ClassMismatch: also for fewer outputs than classes.
     """
     _check_shapes(hidden, weight, bias, soft if soft_weight > 0 else None, labels, classes)
     check_labels(labels, classes)

@@ -4,7 +4,7 @@ A `Trainer` takes one or several through the same batches. Each learner has rand
 with the weights that it would have alone; only a model that draws from Python's or numpy's generators shares those. Reading
 batches, checkpoints and folders are the trainer's business.
 
-B batch, R rows of the transfer set.
+B batch, P positions of a row of tokens, R rows of the transfer set. Where a row is one example, it is one position.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from pipeline.errors import ConfigError, LogitsError
 from pipeline.student.average import WeightAverage
 from pipeline.student.config import TrainingConfig
-from pipeline.student.losses import distillation_loss
 from pipeline.student.metrics import Scores
 from pipeline.student.optimizer import build_optimizer, build_scheduler, limit_norms
+from pipeline.student.outputs import Outputs, batch_loss, outputs_of
 from pipeline.student.seeding import seed_everything, set_torch_rng, torch_rng
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Student:
 
     Attributes:
         name: its folder inside the run's; "" for the run's folder itself.
-        model: gives (B, C) float logits for a batch's inputs.
+        model: gives (B, C) float logits for a batch's inputs, or those of positions; see `outputs`.
         config: how it is trained.
         labelled: (R,) bool, the rows whose hard label it may use; None for all that have one.
         rng: the state of torch's generators that it goes on with.
@@ -73,8 +73,8 @@ class Standing:
     """What a learner has come to.
 
     Attributes:
-        loss_sum: sum over the rows of the unfinished epoch of their batch's loss.
-        labelled: rows with a hard label seen since the run began.
+        loss_sum: sum over the positions of the unfinished epoch of their batch's loss.
+        labelled: positions with a hard label seen since the run began.
         best_epoch: the epoch (from 1) with the lowest validation loss; 0 before the first, and without validation.
         best_validation: that loss.
         scores: the validation scores of the epoch that is kept.
@@ -151,20 +151,22 @@ class Learner:
             moved = dataclasses.replace(moved, inputs=self._augment(moved.inputs))
         self.model.train()
         total = torch.zeros((), device=self._device)
-        rows, share = len(batch), self.share(step)
+        rows, positions, share = len(batch), batch.positions, self.share(step)
+        if self.config.weights_at(share)[1] == 0:
+            moved = dataclasses.replace(moved, soft=None)
         size = self.config.micro_batch or rows
-        for part in (slice(start, start + size) for start in range(0, rows, size)):
-            loss = self._loss(moved, part, share, labelled=labelled[1])
+        for start in range(0, rows, size):
+            loss = self._loss(moved[start : start + size], share, positions=positions, labelled=labelled[1])
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         value = total.item()
         self.check_finite("training", value, step)
         self._update()
-        self.standing.loss_sum += value * rows
+        self.standing.loss_sum += value * positions
         return value
 
-    def predict(self, model: nn.Module, inputs: Tensor) -> Tensor:
-        """Logits (B, C) in the precision of the training; the loss makes float32 of them.
+    def predict(self, model: nn.Module, batch: Batch) -> Outputs:
+        """What a model says of a batch in the precision of the training; the loss makes float32 of it.
 
         Raises:
             ConfigError: a single row, as the last batch of an epoch may be, in a model that needs several.
@@ -172,15 +174,14 @@ class Learner:
         dtype = DTYPES[self.config.precision]
         with torch.autocast(self._device.type, dtype=dtype, enabled=dtype != torch.float32):
             try:
-                logits: Tensor = model(inputs)
+                return outputs_of(model, batch, dtype)
             except ValueError as error:
-                if len(inputs) > 1 or "more than 1 value per channel" not in str(error):
+                if len(batch) > 1 or "more than 1 value per channel" not in str(error):
                     raise
                 raise ConfigError(
                     "the last rows of a batch are a single one, of which batch norm cannot take a variance",
                     remedy="choose a batch_size (or micro_batch) that leaves more, in a new run folder",
                 ) from error
-        return logits
 
     def check_finite(self, which: str, loss: float, step: int) -> None:
         """Raise LogitsError unless the loss is a finite number."""
@@ -251,20 +252,20 @@ class Learner:
         self.standing = Standing(**state["standing"])
 
     def _own_labels(self, batch: Batch, moved: Batch) -> tuple[Tensor, int]:
-        """The hard labels (B,) that this learner may use, on the device, and how many they are."""
+        """The hard labels (B, [P]) that this learner may use, on the device, and how many they are."""
         if self._labelled is None:
             return moved.labels, int((batch.labels >= 0).sum())
-        labels = torch.where(torch.from_numpy(self._labelled[batch.rows]), batch.labels, -1)
+        own = torch.from_numpy(self._labelled[batch.rows])
+        labels = torch.where(own if batch.labels.dim() == 1 else own[:, None], batch.labels, -1)
         return labels.to(self._device), int((labels >= 0).sum())
 
-    def _loss(self, batch: Batch, part: slice, share: float, *, labelled: int) -> Tensor:
-        """The share of the rows `part` in the loss of a batch, `labelled` of whose rows have a label."""
+    def _loss(self, part: Batch, share: float, *, positions: int, labelled: int) -> Tensor:
+        """The share of some rows in the loss of a batch in which `positions` count and `labelled` of them have a label."""
         config = self.config
         hard_weight, soft_weight = config.weights_at(share)
-        return distillation_loss(
-            self.predict(self.model, batch.inputs[part]),
-            batch.soft[part] if batch.soft is not None and soft_weight > 0 else None,
-            batch.labels[part],
+        return batch_loss(
+            self.predict(self.model, part),
+            part,
             temperature=config.temperature_at(share),
             hard_weight=hard_weight,
             soft_weight=soft_weight,
@@ -272,7 +273,7 @@ class Learner:
             loss_args=config.loss_args,
             logit_standardization=config.logit_standardization,
             mean=config.mean,
-            positions=len(batch),
+            positions=positions,
             labelled=labelled,
         )
 

@@ -3,7 +3,9 @@
 `Metrics` adds up batches in float64; `evaluate_student` and `evaluate_teacher` run it over a loader. The loss that is
 trained is `losses`' business; a store's own coding loss is `pipeline.labels.fidelity`'s.
 
-B batch, M members, C classes, T temperatures.
+Of rows of tokens every position that counts is a row of these scores: `rows` are positions, and `nll` is the log of perplexity.
+
+B batch (or a block of positions), M members, C classes, T temperatures.
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
 from pipeline.labels.soft import DenseMembers, SoftLabels
+from pipeline.student.outputs import blocks, counted_blocks, outputs_of
 
 if TYPE_CHECKING:
     from pipeline.stream.loader import Batch
 
 BINS = 15
+FEW = 1024  # classes up to which a distribution is computed in float64; beyond in float32, which costs half
 LogProbsAt = Callable[[float], Tensor]
 
 
@@ -42,7 +46,7 @@ class Batches(Protocol):
 class Scores(TypedDict, total=False):
     """What was measured. The names of the second group are there when a row had a label, of the third with a teacher."""
 
-    rows: int  # rows seen
+    rows: int  # rows seen, or positions
     labelled: int  # of them with a hard label, over which the next five are taken
 
     errors: int  # labelled rows whose most probable class is another one
@@ -73,12 +77,20 @@ class Metrics:
 
     def update(self, logits: Tensor, labels: Tensor, soft: SoftLabels | None) -> None:
         """Add a model's raw logits (B, C), any float dtype; labels (B,) int64 with -1 for none; the teacher, if any."""
-        wide = logits.double()
-        self._add(lambda temperature: torch.log_softmax(wide / temperature, dim=-1), labels, soft)
+        wide = _wide(logits)
+        self._add(lambda t: torch.log_softmax(wide if t == 1 else wide / t, dim=-1), labels, soft)
 
     def update_teacher(self, labels: Tensor, soft: SoftLabels) -> None:
         """Add the stored teacher itself (the mean of its members at each T), whose KL is 0 by definition."""
-        self._add(lambda temperature: soft.log_probs(temperature, self._mean).double(), labels, soft)
+        self._add(lambda t: _wide(soft.log_probs(t, self._mean)), labels, soft)
+
+    def update_member(self, number: int, labels: Tensor, soft: SoftLabels) -> None:
+        """Add one member of the stored teacher, whose KL to the mean of all is measured."""
+        if isinstance(soft.members, DenseMembers):
+            self.update(soft.members.logits[:, number], labels, soft)
+        else:
+            one = soft.member(number)
+            self._add(lambda t: _wide(one.log_probs(t, "geometric")), labels, soft)  # all means of one are alike
 
     def result(self) -> Scores:
         """The scores of everything added so far."""
@@ -108,7 +120,7 @@ class Metrics:
             columns = [(log_p.argmax(dim=-1) == teacher.argmax(dim=-1)).double()]
             for t in self._temperatures:
                 pair = (teacher, log_p) if t == 1 else (soft.log_probs(t, self._mean), log_probs_at(t))
-                columns.append(_kl(pair[0].double(), pair[1]))
+                columns.append(_kl(pair[0].to(log_p.dtype), pair[1]).double())
             self._soft += torch.stack(columns).sum(dim=1).cpu()
 
     def _add_hard(self, log_p: Tensor, labels: Tensor) -> None:
@@ -119,7 +131,7 @@ class Metrics:
         brier = p.square().sum(dim=-1) + 1 - 2 * p.gather(1, of_label)[:, 0]
         correct = predicted == labels
         rows = torch.stack([(~correct).double(), nll, brier, torch.ones_like(nll), confidence, correct.double()], dim=1)
-        rows = rows.cpu()  # where adding into bins is deterministic
+        rows = rows.double().cpu()  # where adding into bins is deterministic
         bins = (rows[:, 4] * BINS).ceil().long().clamp(1, BINS) - 1  # (lower, upper]
         self._hard += rows[:, :3].sum(dim=0)
         self._bins.index_add_(0, bins, rows[:, 3:])
@@ -134,7 +146,8 @@ def evaluate_student(
     with torch.inference_mode():
         for batch in batches.epoch(0):
             batch = batch.to(device)
-            metrics.update(model(batch.inputs), batch.labels, batch.soft)
+            for logits, labels, soft in blocks(outputs_of(model, batch), batch):
+                metrics.update(logits, labels, soft)
     return metrics.result()
 
 
@@ -152,12 +165,17 @@ def evaluate_teacher(
         batch = batch.to(device)
         if batch.soft is None:
             raise ConfigError("these batches carry no soft labels", remedy="give the loader a store")
-        ensemble.update_teacher(batch.labels, batch.soft)
         members = members or [Metrics(temperatures, mean) for _ in range(batch.soft.stored_members)]
-        assert isinstance(batch.soft.members, DenseMembers)
-        for number, member in enumerate(members):
-            member.update(batch.soft.members.logits[:, number], batch.labels, batch.soft)
+        for _, labels, soft in counted_blocks(batch, batch.soft.classes, whole=batch.mask is None):
+            assert soft is not None
+            ensemble.update_teacher(labels, soft)
+            for number, member in enumerate(members):
+                member.update_member(number, labels, soft)
     return ensemble.result(), [member.result() for member in members]
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.double() if values.shape[-1] <= FEW else values.float()
 
 
 def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:

@@ -60,12 +60,15 @@ class TrainingResult:
 
 @dataclass
 class Progress:
-    """Where a run stands: epochs finished, batches done of the next, steps done, rows of the unfinished epoch seen."""
+    """Where a run stands: epochs finished, batches done of the next, steps done, rows of the unfinished epoch seen and
+    positions that counted in them.
+    """
 
     epoch: int = 0
     batch: int = 0
     step: int = 0
     rows: int = 0
+    positions: int = 0
 
 
 class Trainer:
@@ -159,7 +162,10 @@ class Trainer:
         """Load the checkpoint; where there is none, save the first one, so that the folder belongs to this run."""
         state = load_checkpoint(self._folder, self._identity)
         if state is not None:
-            self._progress = Progress(**state["progress"])
+            saved = state["progress"]
+            self._progress = Progress(
+                **{"positions": saved["rows"]} | saved
+            )  # runs of rows once did not save positions
             for learner, saved in zip(self._learners, state["learners"], strict=True):
                 learner.load(saved)
         else:
@@ -198,6 +204,7 @@ class Trainer:
                 )
             losses = self._step(batch)
             progress.rows += len(batch)
+            progress.positions += batch.positions
             progress.batch += 1
             progress.step += 1
             bar.set_postfix(epoch=progress.epoch + 1, loss=f"{losses[0]:.4g}", refresh=False)
@@ -214,11 +221,11 @@ class Trainer:
 
     def _finish_epoch(self, logs: Sequence[RunLog], times: Mapping[str, float]) -> None:
         progress = self._progress
-        train_losses = [learner.standing.loss_sum / progress.rows for learner in self._learners]
+        train_losses = [learner.standing.loss_sum / max(progress.positions, 1) for learner in self._learners]
         for learner in self._learners:
             learner.check_labelled("training", learner.standing.labelled, is_soft=learner.config.is_soft)
         progress.epoch += 1
-        progress.batch, progress.rows = 0, 0
+        progress.batch, progress.rows, progress.positions = 0, 0, 0
         held_out = [None] * len(self._learners)
         if self._validation is not None:
             held_out = validate(self._learners, self._validation, self._device, step=progress.step)  # type: ignore[assignment]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from pipeline.student.learner import Learner
-from pipeline.student.losses import hard_sum, soft_sum
+from pipeline.student.losses import LOSSES, hard_sum, soft_sum
 from pipeline.student.metrics import Batches, Metrics, Scores
+from pipeline.student.outputs import Outputs, blocks
 
 if TYPE_CHECKING:
     from pipeline.stream.loader import Batch
@@ -33,7 +34,7 @@ def validate(
             moved = batch.to(device)
             for learner, tally in zip(learners, tallies, strict=True):
                 model = learner.judged.eval()
-                tally.add(learner.predict(model, moved.inputs), moved)
+                tally.add(learner.predict(model, moved), moved)
     return [tally.result(step) for tally in tallies]
 
 
@@ -47,22 +48,23 @@ class _Tally:
         self._metrics = Metrics((self._temperature,), self._config.mean)
         self._hard = self._soft = 0.0
 
-    def add(self, logits: torch.Tensor, batch: Batch) -> None:
+    def add(self, outputs: Outputs, batch: Batch) -> None:
         config = self._config
-        self._metrics.update(logits, batch.labels, batch.soft)
-        if self._hard_weight > 0:
-            self._hard += hard_sum(logits, batch.labels).item()
-        if self._soft_weight > 0:
-            self._soft += soft_sum(
-                logits,
-                batch.soft,
-                batch.labels,
-                temperature=self._temperature,
-                loss=config.loss,
-                loss_args=config.loss_args,
-                logit_standardization=config.logit_standardization,
-                mean=config.mean,
-            ).item()
+        for logits, labels, soft in blocks(outputs, batch, whole=LOSSES[config.loss].whole_batch):
+            self._metrics.update(logits, labels, soft)
+            if self._hard_weight > 0:
+                self._hard += hard_sum(logits, labels).item()
+            if self._soft_weight > 0:
+                self._soft += soft_sum(
+                    logits,
+                    soft,
+                    labels,
+                    temperature=self._temperature,
+                    loss=config.loss,
+                    loss_args=config.loss_args,
+                    logit_standardization=config.logit_standardization,
+                    mean=config.mean,
+                ).item()
 
     def result(self, step: int) -> tuple[float, Scores]:
         scores = self._metrics.result()

@@ -16,11 +16,14 @@ TAILS = ("lowrank", "prior", "uniform", "bucket", "renormalised")
 
 
 class Sparse:
-    """N positions of random sparse labels over C classes: `soft` is what the library takes, the methods are the reference."""
+    """N positions of random sparse labels over C classes: `soft` is what the library takes, the methods are the reference.
+
+    Some positions have no tail, but with `always`.
+    """
 
     def __init__(
         self, rng: np.random.Generator, tail: str, *, positions: int = 9, classes: int = 13, k: int = 4, members: int = 1,
-        beta_max: float = 1.0,
+        beta_max: float = 1.0, always: bool = False,
     ) -> None:  # fmt: skip
         self.encoding = TopkEncoding(
             k=k, tail=tail, nodes=0 if tail == "renormalised" else 4, rank=2 if tail == "lowrank" else 0,
@@ -29,11 +32,9 @@ class Sparse:
         self.classes, self.members = classes, members
         self.columns, self.basis = topk(rng, (positions,), self.encoding, members=members, classes=classes)
         if tail != "renormalised":  # a tail that weighs about as much as the stored classes
-            self.columns["tail"] = np.where(
-                np.isneginf(self.columns["tail"]),
-                self.columns["tail"],
-                0.5 * rng.normal(size=self.columns["tail"].shape),
-            ).astype(np.float16)
+            given = self.columns["tail"]
+            empty = np.isneginf(given) & (not always)
+            self.columns["tail"] = np.where(empty, -np.inf, 0.5 * rng.normal(size=given.shape)).astype(np.float16)
         share = rng.uniform(0.3, 1, members)
         self.share = share / share.sum()
         self.soft = self.as_soft()

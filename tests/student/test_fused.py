@@ -160,7 +160,7 @@ def test_nothing_is_left_to_learn_where_the_student_is_the_decoded_teacher(rng: 
 
 def test_ensembles_of_sparse_labels(rng: np.random.Generator) -> None:
     for mean in ("arithmetic", "geometric", "tempered"):
-        sparse, student, labels = Sparse(rng, "lowrank", members=3), Student(rng, torch.float32), hard(rng)
+        sparse, student, labels = Sparse(rng, "lowrank", members=3, always=True), Student(rng, torch.float32), hard(rng)
         want = distillation_loss(
             student.logits(), sparse.soft, labels, temperature=2.0, hard_weight=0.3, soft_weight=1.7, mean=mean
         )

@@ -25,16 +25,6 @@ def require(loss: str, tail: str, **changes: object) -> None:
     require_loss(loss, tail=tail, **given | changes)  # type: ignore[arg-type]
 
 
-def with_tails(sparse: Sparse) -> Sparse:
-    """Every position has a tail, as reverse_kl asks for."""
-    if "tail" in sparse.columns:
-        sparse.columns["tail"] = np.where(np.isneginf(sparse.columns["tail"]), 0.3, sparse.columns["tail"]).astype(
-            np.float16
-        )
-        sparse.soft = sparse.as_soft()
-    return sparse
-
-
 def reference(sparse: Sparse, loss: str, z: np.ndarray, labels: np.ndarray, temperature: float) -> float:
     """Mean over the positions of the term's definition, in float64."""
     p, p_one, total = sparse.probabilities(temperature), sparse.probabilities(1.0), 0.0
@@ -76,7 +66,7 @@ def exact_at_label(sparse: Sparse, p: np.ndarray, temperature: float, labels: np
 @pytest.mark.parametrize(("tail", "loss"), SERVED)
 def test_matches_the_definition(rng: np.random.Generator, tail: str, loss: str, temperature: float) -> None:
     require(loss, tail)
-    sparse = with_tails(Sparse(rng, tail))
+    sparse = Sparse(rng, tail, always=True)
     z, labels = rng.normal(0, 3, (9, 13)), rng.integers(0, 13, 9)
     got = soft_only(torch.tensor(z), sparse.soft, labels, temperature=temperature, loss=loss)
     assert got.item() == pytest.approx(reference(sparse, loss, z, labels, temperature), rel=1e-4, abs=1e-4)
@@ -84,7 +74,7 @@ def test_matches_the_definition(rng: np.random.Generator, tail: str, loss: str, 
 
 @pytest.mark.parametrize(("tail", "loss"), SERVED)
 def test_gradients_are_the_slopes_of_the_definition(rng: np.random.Generator, tail: str, loss: str) -> None:
-    sparse = with_tails(Sparse(rng, tail))
+    sparse = Sparse(rng, tail, always=True)
     z, labels = rng.normal(0, 2, (9, 13)), rng.integers(0, 13, 9)
     gradient = soft_gradient(z, sparse.soft, labels, temperature=2.0, loss=loss)
     for step in rng.normal(size=(4, *z.shape)):
@@ -99,7 +89,7 @@ def test_a_divergence_is_nothing_where_the_student_is_the_decoded_teacher(
 ) -> None:
     if loss in REFUSED[tail]:
         return
-    sparse = with_tails(Sparse(rng, tail))
+    sparse = Sparse(rng, tail, always=True)
     sparse.soft = sparse.as_soft(label_logit=np.full((9, 1), np.nan, np.float16))
     with np.errstate(divide="ignore"):
         z = np.maximum(np.log(sparse.probabilities(3.0)) * 3, -1e5)
@@ -138,7 +128,7 @@ def test_all_classes_stored_are_the_dense_labels(rng: np.random.Generator) -> No
 
 def test_a_student_whose_tail_is_all_but_nothing_still_has_a_gradient(rng: np.random.Generator) -> None:
     """1 - sum of the stored would round to 0 there."""
-    sparse = with_tails(Sparse(rng, "bucket", positions=1))
+    sparse = Sparse(rng, "bucket", positions=1, always=True)
     ids, _, mass = sparse.outcomes(1.0)
     z = np.full((1, 13), -60.0)
     z[0, ids[0]] = rng.normal(size=ids.shape[1])

@@ -27,6 +27,7 @@ class Rows:
     logits: torch.Tensor
     labels: torch.Tensor
     teacher: np.ndarray
+    mask, classes = None, None
 
     @property
     def soft(self) -> SoftLabels:
