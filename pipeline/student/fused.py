@@ -54,8 +54,7 @@ def linear_distillation_loss(
     of gradients over blocks, in float32 (float64 for float64). Gradients of outputs beyond C are 0.
 
     Args:
-        hidden, weight, bias: (N, d), (V, d) and (V,) or None, any float dtype.
-        soft, labels: of the N positions; no `soft` where `soft_weight` is 0.
+        hidden, weight, bias: (N, d), (V, d) and (V,) or None, any float dtype. soft, labels: of the N positions.
         classes: C.
         valid: (N,) bool, the positions that count; None for all.
         positions, labelled: of the whole batch, where this is a micro-batch, how many count, and how many have a label.
@@ -69,34 +68,24 @@ def linear_distillation_loss(
         ConfigError: also for a loss that is no sum over positions (dist).
         ClassMismatch: also for fewer outputs than classes.
     """
-    _check_shapes(hidden, weight, bias, soft if soft_weight > 0 else None, labels, classes)
+    soft = soft if soft_weight > 0 else None
+    _check_shapes(hidden, weight, bias, soft, labels, classes)
     check_labels(labels, classes)
     counted = None if valid is None or bool(valid.all()) else valid.nonzero()[:, 0]
     own = labels if counted is None else labels[counted]
-    labelled = int((own >= 0).sum()) if labelled is None else labelled
     term = block_term(
         loss,
         loss_args,
         temperature=temperature,
-        hard_weight=hard_weight / max(labelled, 1),
+        hard_weight=hard_weight / max(int((own >= 0).sum()) if labelled is None else labelled, 1),
         soft_weight=soft_weight / max(len(own) if positions is None else positions, 1),
         logit_standardization=logit_standardization,
         mean=mean,
-        soft=soft,
+        has_soft=soft is not None,
         impossible=bias is not None and bool(torch.isneginf(bias[:classes]).any()),
     )
-    work = _Work(
-        term,
-        soft if soft_weight > 0 else None,
-        labels,
-        counted,
-        classes,
-        block_positions(classes, hidden.device, block_bytes),
-    )
-    tensors = (hidden, weight, bias)
-    wants = tuple(torch.is_grad_enabled() and each is not None and each.requires_grad for each in tensors)
-    total: Tensor = _LinearLoss.apply(*tensors, work, wants)  # type: ignore[no-untyped-call]
-    return total
+    step = block_positions(classes, hidden.device, block_bytes)
+    return _Work(term, soft, labels, counted, classes, step).loss(hidden, weight, bias)
 
 
 def block_positions(classes: int, device: torch.device, block_bytes: int | None = None) -> int:
@@ -116,6 +105,12 @@ class _Work:
     counted: Tensor | None
     classes: int
     step: int
+
+    def loss(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The loss, with gradients for those that want one."""
+        wants = tuple(torch.is_grad_enabled() and t is not None and t.requires_grad for t in (hidden, weight, bias))
+        total: Tensor = _LinearLoss.apply(hidden, weight, bias, self, wants)  # type: ignore[no-untyped-call]
+        return total
 
     def parts(self) -> Iterator[tuple[slice | Tensor, Part]]:
         """Where each block's positions stand, and what is known of them."""

@@ -46,7 +46,7 @@ def block_term(
     soft_weight: float,
     logit_standardization: bool,
     mean: str,
-    soft: SoftLabels | None,
+    has_soft: bool,
     impossible: bool,
 ) -> BlockTerm:
     """What gives a block's share in the loss.
@@ -54,7 +54,7 @@ def block_term(
     Args:
         loss, loss_args, temperature, logit_standardization, mean: as in `losses.distillation_loss`.
         hard_weight, soft_weight: of one position: the loss's, divided by how many positions count.
-        soft: the teacher's labels, looked at here only for whether there are any.
+        has_soft: whether there are soft labels.
         impossible: some class is -inf to the student at every position.
 
     Raises:
@@ -67,7 +67,7 @@ def block_term(
             f"the loss {loss} looks at a batch as a whole, and the fused loss takes it in blocks of positions",
             remedy="use a loss that is a sum over positions, such as forward_kl",
         )
-    if soft_weight > 0 and soft is None:
+    if soft_weight > 0 and not has_soft:
         raise ConfigError(f"the loss {loss} needs soft labels and there are none", remedy="give a store, or alpha=0")
     if soft_weight == 0:
         return _Hard(hard_weight)
