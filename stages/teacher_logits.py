@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     splits = [load_transfer_set(args.transfer_set, split) for split in args.transfer_set.splits]
     ensemble.expect(splits[0].sequence)
     classes = [checked_classes(rows, ensemble) for rows in splits]
-    basis = shared_basis(root, splits, ensemble, encoding)
+    basis = shared_basis(root, splits, ensemble, encoding, classes[0])
     specs = [
         store_spec(args, rows, ensemble, encoding, count, basis) for rows, count in zip(splits, classes, strict=True)
     ]
@@ -94,16 +94,18 @@ def checked_classes(rows: TransferRows, ensemble: Ensemble) -> int:
     return classes
 
 
-def shared_basis(root: Path, splits: Sequence[TransferRows], ensemble: Ensemble, encoding: Encoding) -> Basis | None:
+def shared_basis(
+    root: Path, splits: Sequence[TransferRows], ensemble: Ensemble, encoding: Encoding, classes: int
+) -> Basis | None:
     """The prior and basis of the tails, one for all splits: that of a store that is begun, else found now from the first split.
 
-    None where the tails have none.
+    None where the tails have none. That of a store begun with another rank is left to the comparison of specifications.
     """
     if not isinstance(encoding, TopkEncoding) or not needs_basis(encoding):
         return None
     for rows in splits:
         found = resumable_basis(root / rows.split)
-        if found is not None:
+        if found is not None and found.shape == (1 + encoding.rank, classes):
             return found
     print(f"pilot: {len(pilot_rows(splits[0])):,} rows of {splits[0].split}, for the shape of the tails", flush=True)
     return pilot_basis(splits[0], ensemble, encoding)

@@ -66,8 +66,8 @@ class Encoder:
             LogitsError: NaN and the like, naming row, position and member.
         """
         device = outputs.device
-        given = torch.from_numpy(np.ascontiguousarray(labels))
-        counts = None if mask is None else torch.from_numpy(np.ascontiguousarray(mask))
+        given = torch.from_numpy(np.array(labels))
+        counts = None if mask is None else torch.from_numpy(np.array(mask))
         parts = []
         for at, block in outputs.blocks():
             logits = reduced(block, self.weights) if self.encoding.reduce == "geometric" else block

@@ -31,6 +31,7 @@ from stages import info, teacher_logits
 from tests.stages import toy
 
 LAYOUTS = ("zarr", "arrow")
+TOPK = {"encoding": "topk", "k": 2, "tail": "lowrank", "rank": 2}
 Softlabels = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -131,12 +132,13 @@ def _child(words: list[str]) -> None:
     os._exit(teacher_logits.main(words))
 
 
+@pytest.mark.parametrize("encoding", [{}, TOPK], ids=["dense", "topk"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_kills_lose_nothing(layout: str, work: Path) -> None:
-    """Fifteen SIGKILLs a layout at random moments; committed shards are never written twice, and the digest is the same."""
+def test_kills_lose_nothing(layout: str, encoding: dict[str, Any], work: Path) -> None:
+    """Fifteen SIGKILLs each at random moments; committed shards are never written twice, and the digest is the same."""
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["tests.stages.test_teacher_logits"])
-    recipe = {"labels": {"layout": layout}, "seconds": 0.01}
+    recipe = {"labels": {"layout": layout, **encoding}, "seconds": 0.01}
     assert label("unbroken", **recipe) == 0
     words = ["--config=recipe.yaml", "--store=store"]
     random = np.random.default_rng()

@@ -151,6 +151,20 @@ def write_factory(file: Path, body: str) -> ObjectSpec:
     return ObjectSpec(f"{file.stem}.make")
 
 
+def test_a_local_copy_needs_no_subset_and_may_have_some(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": [[1, 2]], "label": [0]}), tmp_path / "train.parquet")
+    assert load(tmp_path, subset="large").inputs.tolist() == [[1, 2]]  # the recipe names the hub's subset
+    (tmp_path / "large").mkdir()
+    pq.write_table(pa.table({"image": [[3, 4]], "label": [0]}), tmp_path / "large" / "train.parquet")
+    configs = "".join(
+        f"- config_name: {name}\n  data_files: {folder}train.parquet\n"
+        for name, folder in (("small", ""), ("large", "large/"))
+    )
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    assert load(tmp_path, subset="large").inputs.tolist() == [[3, 4]]
+    assert load(tmp_path, subset="small").inputs.tolist() == [[1, 2]]
+
+
 def test_a_factory_may_return_arrays_or_a_dataset(functions: Path, rng: np.random.Generator, tmp_path: Path) -> None:
     np.savez(tmp_path / "made.npz", x=rng.standard_normal((7, 3, 2)).astype(np.float16), y=rng.integers(0, 3, 7))
     spec = write_factory(functions, (
