@@ -17,15 +17,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from msgspec import UNSET
 
 from pipeline.errors import ClassMismatch, ConfigError
 from pipeline.labels.ensemble import check_mean
 from pipeline.models import ModelConfig, build_model, weights_digest
 from pipeline.models.build import untrained
+from pipeline.models.classes import require_vocabulary
 from pipeline.report.comparison import comparison_text
 from pipeline.store.digest import blake3_hex
 from pipeline.stream import EmbeddedRows, Loader
 from pipeline.stream.join import Missing
+from pipeline.student.config import require_temperatures
 from pipeline.student.learner import Student
 from pipeline.student.losses import require_loss
 from pipeline.student.metrics import Scores
@@ -99,11 +102,13 @@ def _next(args: TrainStudent, run: Path) -> str:
 
 
 def check_classes(student: ModelConfig, splits: Mapping[str, Split]) -> None:
-    """Raise ClassMismatch unless the student gives one logit for each of the stores' classes, for a real batch, and
-    ConfigError where it cannot take that batch at all.
+    """Raise ClassMismatch unless the student gives one logit for each of the stores' classes (at least one a token, of rows of
+    tokens, and by the same vocabulary), for a real batch, and ConfigError where it cannot take that batch at all.
     """
     model = build_model(student).eval()
     for split in splits.values():
+        vocabulary = split.store.spec.label_space.vocabulary
+        require_vocabulary(model, None if vocabulary is UNSET else vocabulary, who=student.class_path)
         batch = next(iter(all_batches(split, 2).epoch(0)))
         given = f"inputs of {batch.inputs.dtype} and shape {list(batch.inputs.shape)}"
         try:
@@ -113,17 +118,25 @@ def check_classes(student: ModelConfig, splits: Mapping[str, Split]) -> None:
             what = f"{student.class_path} cannot take {given}: {error}"
             raise ConfigError(what, remedy="change student.init_args, or transfer_set.prepare") from error
         shape = list(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
-        if shape != [len(batch), split.store.classes]:
+        classes, given_shape = split.store.classes, [len(batch), split.store.classes]
+        if batch.mask is not None:  # outputs beyond the vocabulary are padding
+            given_shape = [*batch.mask.shape, max(classes, shape[-1] if isinstance(shape, list) else 0)]
+        if shape != given_shape:
             raise ClassMismatch(
-                f"{student.class_path} gives outputs of shape {shape} for {len(batch)} rows, and {split.store.path} has "
-                f"{split.store.classes} classes",
+                f"{student.class_path} gives outputs of shape {shape} for {len(batch)} rows"
+                f"{'' if batch.mask is None else f' of {batch.mask.shape[1]} positions'}, and {split.store.path} has "
+                f"{classes} classes",
                 remedy="change student.init_args so that it gives one logit a class, or use another store",
             )
 
 
 def _variants(training: StudentTraining, splits: Mapping[str, Split]) -> tuple[Variant, ...]:
     """Which students to train; without a hard label there is no baseline, and a line says so."""
-    labelled = "train" not in splits or bool((np.asarray(splits["train"].rows.labels) >= 0).any())
+    labelled = (
+        "train" not in splits
+        or splits["train"].store.positions is not None
+        or bool((np.asarray(splits["train"].rows.labels) >= 0).any())
+    )
     if training.baseline and not (labelled and training.hard_label_fraction > 0):
         print("no training row has a hard label: no baseline is trained", flush=True)
         return training.variants
@@ -156,15 +169,20 @@ def _trainer(
 def _require_loss(student: Student, splits: Mapping[str, Split], train: Loader, validation: Loader | None) -> None:
     """Refuse a loss that these rows, or this store, cannot serve."""
     config, rows = student.config, splits["train"].rows
+    for split in splits.values():
+        require_temperatures(split.store.encoding, config)
     if not config.is_soft:
         return
-    without_label = np.asarray(rows.labels) < 0
+    has_tokens = splits["train"].store.positions is not None  # whose labels are their own next tokens
+    without_label = np.zeros(len(rows.keys), bool) if has_tokens else np.asarray(rows.labels) < 0
     if student.labelled is not None:
         without_label |= ~student.labelled
     judged = splits.get(
         "validation", splits["train"]
     ).rows  # where the validation rows stand, with every label they have
-    unjudged = 0 if validation is None else int((np.asarray(judged.labels)[validation.rows] < 0).sum())
+    unjudged = 0
+    if validation is not None and not has_tokens:
+        unjudged = int((np.asarray(judged.labels)[validation.rows] < 0).sum())
     require_loss(
         config.loss,
         config.loss_args,
@@ -173,6 +191,7 @@ def _require_loss(student: Student, splits: Mapping[str, Split], train: Loader, 
         micro_batch=config.micro_batch,
         reduce=splits["train"].store.reduce,
         classes=splits["train"].store.classes,
+        tail=getattr(splits["train"].store.encoding, "tail", None),
     )
 
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pipeline.errors import ConfigError
+from pipeline.labels.encoding import Encoding, TopkEncoding
 from pipeline.labels.ensemble import MEANS, check_temperature
+from pipeline.labels.tail_mass import check_beta
 from pipeline.objects import ObjectSpec
 from pipeline.student.losses import LOSSES
 from pipeline.student.schedule import Setting, ends, value_at
@@ -164,6 +166,15 @@ class TrainingConfig(LoopConfig):
                 f"hard_weight={self.hard_weight}, soft_weight={self.soft_weight}: both must be finite, >= 0, and not both 0",
                 remedy="give such weights",
             )
+
+
+def require_temperatures(encoding: Encoding, config: TrainingConfig) -> None:
+    """Raise `ConfigError` where labels of this encoding do not know a temperature that a student is trained or judged at:
+    T = 1, and both ends of its own setting.
+    """
+    if isinstance(encoding, TopkEncoding):
+        for temperature in (1.0, *ends(config.temperature, name="temperature")):
+            check_beta(encoding, temperature)
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
