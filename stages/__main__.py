@@ -25,6 +25,7 @@ STAGES = {
     "info": "say what a store is",
     "verify": "re-read a whole store and report every damaged or missing chunk",
     "convert": "copy a store into the other layout",
+    "encode": "encode a dense store's labels as topk, without a teacher",
     "import": "make a store from logits or probabilities that something else produced",
 }
 

@@ -20,7 +20,7 @@ def help_text(
     keys: Mapping[str, Key], *, stage: str, doc: str, sections: Sequence[str], positional: Sequence[str]
 ) -> str:
     """The help of one command: `keys` by flag name, those of a recipe's sections grouped under the section."""
-    words = "".join(f"[{name.upper()}] " for name in positional)
+    words = "".join(f"[{name.rstrip('_').upper()}] " for name in positional)
     lines = [f"usage: softlabels {stage} {words}[--KEY=VALUE ...]", "", inspect.cleandoc(doc)]
     groups: dict[str, list[str]] = {"options": []}
     for flag, key in keys.items():

@@ -155,7 +155,7 @@ def _flags(
 def _resolve(flag: str, known: Mapping[str, Key], flat: Sequence[str]) -> tuple[str, Key]:
     """The full name that a flag means and its key, which is the mapping above it for an entry of a mapping."""
     written = flag.replace("-", "_")  # --against-teacher means --against_teacher
-    for name in (flag, written, *(f"{section}.{written}" for section in flat)):
+    for name in (flag, written, f"{written}_", *(f"{section}.{written}" for section in flat)):
         if name in known:
             return name, known[name]
         for above in schema.parents(name):
@@ -167,7 +167,7 @@ def _resolve(flag: str, known: Mapping[str, Key], flat: Sequence[str]) -> tuple[
 
 def _flag(name: str, flat: Sequence[str]) -> str:
     section, _, rest = name.partition(".")
-    return rest if section in flat else name
+    return (rest if section in flat else name).removesuffix("_")  # `from_` is --from: a field cannot have that name
 
 
 def _merge(given: Mapping[str, object], flags: Mapping[str, str], known: Mapping[str, Key]) -> dict[str, object]:

@@ -119,12 +119,13 @@ def drop_basis(store: Path, *, keep: Basis | None) -> None:
         sync_folder(store / BASIS_FOLDER)
 
 
-def resumable_basis(path: str | Path) -> Basis | None:
+def resumable_basis(path: str | Path, *, rank: int | None = None) -> Basis | None:
     """The basis that a store at `path` is bound to: it is sealed, or holds committed shards, or another writer is at work in
     it. None where there is no such store, its tails have no basis, or its start binds nobody: a new one may be computed.
 
     Raises:
         DamagedBasis: the store has one, and it is not what its plan says.
+        SpecMismatch: it is not of this `rank`, where one is given.
     """
     store = Path(path)
     try:
@@ -133,7 +134,13 @@ def resumable_basis(path: str | Path) -> Basis | None:
         return None
     spec = check_spec(plan.spec, version=plan.format)
     bound = (store / "manifest.json").exists() or any((store / COMMITS).glob("*.json")) or _written_to(store)
-    return read_basis(store, spec) if bound else None
+    basis = read_basis(store, spec) if bound else None
+    if basis is not None and rank is not None and len(basis) != 1 + rank:
+        raise SpecMismatch(
+            f"{store} was begun with another specification (its tails have the rank {len(basis) - 1}, not {rank})",
+            remedy="give another store path, or go on with the rank that began it",
+        )
+    return basis
 
 
 def _written_to(store: Path) -> bool:

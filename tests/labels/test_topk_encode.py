@@ -46,11 +46,20 @@ def test_columns_are_the_definition(rng: np.random.Generator, shape: str, dtype:
         wide = (z - z.max(axis=-1, keepdims=True)).astype(np.float64)
     made = reference.columns_of(wide, k, 7, beta_max)
     assert np.array_equal(class_ids(columns, C), made["ids"])
-    assert np.array_equal(columns["top_logit"], made["top_logit"])
+    if dtype == "float64":  # torch rounds to float32 on the way to float16
+        some = np.isfinite(made["top_logit"])
+        assert np.array_equal(np.isfinite(columns["top_logit"]), some)
+        np.testing.assert_allclose(columns["top_logit"][some], made["top_logit"][some], rtol=2**-10, atol=1e-6)
+    else:
+        assert np.array_equal(columns["top_logit"], made["top_logit"])
     found, expected = columns["tail"].astype(np.float64), made["tail"].astype(np.float64)
     assert np.array_equal(np.isneginf(found), np.isneginf(expected))
-    some = np.isfinite(expected)
-    np.testing.assert_allclose(found[some], expected[some], rtol=2e-3, atol=2e-5)  # one step of float16
+    some = np.isfinite(expected[..., 0])
+    found, expected = found[some], expected[some]
+    step = (
+        np.abs(expected).max(axis=-1, keepdims=True) * 2**-10 + 2e-5
+    )  # of float16, of all: residuals follow their ends
+    assert (np.abs(found - expected) <= 1.5 * step).all()
     assert np.isnan(columns["label_logit"]).all()
 
 
@@ -76,6 +85,8 @@ def test_blocks_of_any_size_give_the_same(rng: np.random.Generator, tail: Tail) 
         for name, values in whole.items():
             if name == "tail_coefficients":  # a product of matrices may round otherwise
                 assert np.abs(parts[name].astype(int) - values).max() <= 1
+            elif name == "tail_scale":
+                np.testing.assert_allclose(parts[name].astype(float), values.astype(float), rtol=2**-10)
             else:
                 assert np.array_equal(parts[name], values, equal_nan=values.dtype.kind == "f"), name
         for one, other in zip(lost, again, strict=True):

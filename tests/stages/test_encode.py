@@ -1,0 +1,181 @@
+"""encode: a dense store's labels as topk, from the outside and against the definition."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.labels.encoding import TopkEncoding
+from pipeline.store import Store, StoreWriter, open_store
+from pipeline.store.verify import verify
+from stages import encode
+from tests.store.samples import Sample, make_spec, sample, write_store
+
+
+def encoded(*words: str, source: str = "store", target: str = "sparse") -> int:
+    return encode.main([f"--from={source}", f"--store={target}", *words])
+
+
+def test_every_split_of_a_root(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert encoded("--encoding=topk", "--k=2", "--rank=1", "--nodes=9") == 0
+    said = capsys.readouterr().out
+    before, after = (open_store(path, split="train") for path in (store, "sparse"))
+    each = 2 * (2 * 2 + 2 * 2 + 9 * 2 + 1 + 2 + 2)
+    assert f"{before.manifest.bytes_per_position:.1f} -> {each}.0 bytes a position" in said
+    assert after.encoding == TopkEncoding(k=2, rank=1, nodes=9, basis=after.spec.encoding.basis)  # type: ignore[union-attr]
+    assert open_store("sparse", split="test").spec.encoding == after.encoding  # one basis for all splits
+    for split in ("train", "test"):
+        one, two = (open_store(path, split=split) for path in (store, "sparse"))
+        assert verify(two.path) == []
+        for name in ("content_key", "label"):
+            assert two.column(name).tobytes() == one.column(name).tobytes()
+        assert_faithful(one, two)
+    assert Path("sparse/zarr.json").exists()
+    assert "encoded from the dense store" in after.manifest.about.source
+
+
+def assert_faithful(dense: Store, sparse: Store) -> None:
+    """Each member's largest class keeps its probability at any temperature, and the table says what was lost."""
+    rows = np.arange(dense.rows)
+    real = np.ones(dense.rows, bool) if dense.positions is None else dense.column("position_mask") == 1
+    for weights in np.eye(dense.members):
+        for temperature in (1.0, 2.0, 8.0):
+            exact, stored = (
+                np.exp(one.log_probs(rows, temperature=temperature, weights=weights))[real] for one in (dense, sparse)
+            )
+            top = exact.argmax(axis=-1)[:, None]
+            assert np.abs(np.take_along_axis(exact - stored, top, axis=-1)).max() < 0.02
+            assert np.abs(stored.sum(axis=-1) - 1).max() < 1e-9
+    fidelity = sparse.manifest.fidelity
+    assert 0 < fidelity["1"].kl_mean < 0.1  # type: ignore[operator]
+    assert fidelity["1"].tail_mass_error < 0.01
+
+
+@pytest.mark.parametrize("tail", ["lowrank", "prior", "uniform", "renormalised"])
+def test_every_tail(store: Path, tail: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert encoded(f"--tail={tail}", "--k=3", "--rank=2", "--layout=arrow", source="store/test") == 0
+    made = open_store("sparse")
+    assert (made.layout, made.soft_columns[-1], verify(made.path)) == ("arrow", "label_logit", [])
+    assert (made.basis is None) == (tail in ("uniform", "renormalised"))
+    assert ("infinite" in capsys.readouterr().out) == (tail == "renormalised")
+
+
+def test_label_logits_are_those_of_the_labels(store: Path) -> None:
+    assert encoded("--tail=uniform", "--k=1") == 0
+    dense, made = open_store(store, split="train"), open_store("sparse", split="train")
+    label, logits, found = dense.column("label"), dense.column("logits"), made.column("label_logit")
+    assert (label >= 0).any()
+    assert np.isnan(found[label < 0]).all()
+    rows = np.flatnonzero(label >= 0)
+    assert np.array_equal(found[rows], logits[rows, :, label[rows]])
+
+
+def tokens(rng: np.random.Generator, rows: int, kind: str) -> Sample:
+    """Dense sequences whose inputs are their tokens."""
+    data = sample(rng, rows, kind)
+    assert data.document is not None
+    assert data.mask is not None
+    last = np.where(data.mask[:, -1:] == 1, data.document[:, -1:], 0)
+    inputs = np.stack([rng.integers(0, 7, (rows, 6)), np.concatenate([data.document, last], axis=1)], axis=1)
+    return replace(data, inputs=inputs.astype(np.int32))
+
+
+@pytest.mark.parametrize("kind", ["tokens-zarr", "ragtokens-arrow"])
+def test_sequences(work: Path, rng: np.random.Generator, kind: str) -> None:
+    data = tokens(rng, 70, kind)
+    dense = write_store(work / "store", data, make_spec(data, kind))
+    assert encoded("--k=2", "--rank=3", "--nodes=9") == 0
+    made = open_store("sparse")
+    assert verify(made.path) == []
+    assert (made.positions, made.spec.ragged, made.spec.label_space) == (5, data.ragged, dense.spec.label_space)
+    assert_faithful(dense, made)
+    mask = data.mask == 1  # type: ignore[comparison-overlap]
+    rows, places = np.nonzero(mask)
+    own = dense.column("logits")[rows, places, :, data.inputs[rows, 0, places + 1]]
+    assert np.array_equal(made.column("label_logit")[mask], own)
+    assert np.isnan(made.column("label_logit")[~mask]).all()
+    assert made.manifest.fidelity["1"].kl_max is not None
+
+
+def test_sequences_without_tokens(work: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]) -> None:
+    data = sample(rng, 70, "tokens-zarr")
+    write_store(work / "store", data, make_spec(data, "tokens-zarr", embed=False))
+    assert encoded("--k=2", "--rank=3") == 0
+    assert "the next token's exact logit is not kept" in capsys.readouterr().out
+    assert np.isnan(open_store("sparse").column("label_logit")).all()
+
+
+def test_going_on_keeps_basis_and_digest(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--k=2", "--rank=1")
+    assert encoded(*words, target="whole") == 0
+    monkeypatch.setattr("pipeline.store.dense_spec.CHUNKS_PER_SHARD", 1)
+    monkeypatch.setattr("pipeline.store.dense_spec.MAX_CHUNK_ROWS", 16)
+    write = StoreWriter.write_arrays
+
+    def stopping(self: StoreWriter, shard: int, *args: object, **options: object) -> None:
+        write(self, shard, *args, **options)  # type: ignore[arg-type]
+        signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StoreWriter, "write_arrays", stopping)
+        assert encoded(*words) == 75
+    assert "shards of test are left; run the same command again" in capsys.readouterr().err
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the basis was computed anew")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(encode, "find_basis", refuse)
+        assert encoded("--k=2", "--rank=2") == 2
+        assert "SpecMismatch: sparse/test was begun with another specification (its tails have the rank 1" in (
+            capsys.readouterr().err
+        )
+        assert encoded("--k=3", "--rank=1") == 2
+        assert "encoding.k: 2 here, 3 in this run" in capsys.readouterr().err
+        assert encoded(*words) == 0
+        assert encoded(*words) == 0
+    for split in ("train", "test"):
+        one, two = (open_store(path, split=split) for path in ("whole", "sparse"))
+        assert two.spec.shards > one.spec.shards
+        assert (two.content_digest, two.encoding) == (one.content_digest, one.encoding)
+
+
+REFUSED: list[tuple[tuple[str, ...], str]] = [
+    (("--k=6",), "--k=6 exceeds the 5 classes of store/t"),
+    (("--k=2", "--tail=bucket"), "a bucket is one outcome of one model, and there are 2 members"),
+    (("--k=2", "--rank=9"), "cannot give a basis of rank 9"),
+    (("--k=2", "--rank=1", "--nodes=1"), "1 nodes"),
+    (("--k=2", "--min_temperature=0"), "--min_temperature=0"),
+    (("--k=2", "--tail=prior", "--layout=arrow", "--compression=zstd"), "zstd needs layout: zarr"),
+    (("--k=2", "--tail=prior", "--store=store/inside"), "lie in each other"),
+    (("--k=2", "--encoding=dense"), "encoding"),
+]
+
+
+@pytest.mark.parametrize(("words", "what"), REFUSED, ids=lambda value: str(value)[:50])
+def test_refusals(store: Path, words: tuple[str, ...], what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert encoded(*words) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert what in line
+    assert not Path("sparse").exists()
+
+
+def test_a_topk_store_is_not_encoded_again(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert encoded("--k=2", "--rank=1") == 0
+    assert encoded("--k=1", "--rank=1", source="sparse", target="again") == 2
+    assert "holds topk labels already" in capsys.readouterr().err
+    assert encode.main([]) == 2
+
+
+def test_as_a_user_types_it(store: Path, softlabels: Callable[..., object]) -> None:
+    done = softlabels("encode", "--from", "store/train", "--store", "sparse", "--k", "2", "--rank", "1")
+    assert done.returncode == 0, done.stderr  # type: ignore[attr-defined]
+    assert done.stdout.splitlines()[-1].startswith("sealed: sparse (look: ")  # type: ignore[attr-defined]
+    assert softlabels("info", "sparse").returncode == 0  # type: ignore[attr-defined]
