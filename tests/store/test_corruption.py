@@ -4,6 +4,7 @@ damage that changes content, naming shard and file, before one wrong value is ha
 
 from __future__ import annotations
 
+import filecmp
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -205,8 +206,9 @@ def swap_between_columns(case: Case, rng: np.random.Generator) -> str:
 
 
 def swap_files(case: Case, rng: np.random.Generator) -> str:
-    one, two = (str(name) for name in rng.choice(case.files(), 2, replace=False))
-    keep = (case.path / one).read_bytes()
+    one = str(rng.choice(case.files()))
+    keep = (case.path / one).read_bytes()  # parts of a column that says the same of all rows have the same bytes
+    two = str(rng.choice([name for name in case.files() if (case.path / name).read_bytes() != keep]))
     (case.path / one).write_bytes((case.path / two).read_bytes())
     (case.path / two).write_bytes(keep)
     return one
@@ -229,7 +231,7 @@ def extend(case: Case, rng: np.random.Generator) -> str:
 def replay(case: Case, rng: np.random.Generator) -> str:
     """An older file of the same shard, of the same size where nothing is compressed."""
     names = [name for name in case.files() if name.startswith(("logits", "shift", "top_logit", "data"))]
-    name = str(rng.choice(names))
+    name = str(rng.choice([name for name in names if not filecmp.cmp(case.older / name, case.path / name, shallow=False)]))
     shutil.copyfile(case.older / name, case.path / name)
     return name
 
