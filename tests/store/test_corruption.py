@@ -231,7 +231,9 @@ def extend(case: Case, rng: np.random.Generator) -> str:
 def replay(case: Case, rng: np.random.Generator) -> str:
     """An older file of the same shard, of the same size where nothing is compressed."""
     names = [name for name in case.files() if name.startswith(("logits", "shift", "top_logit", "data"))]
-    name = str(rng.choice([name for name in names if not filecmp.cmp(case.older / name, case.path / name, shallow=False)]))
+    name = str(
+        rng.choice([name for name in names if not filecmp.cmp(case.older / name, case.path / name, shallow=False)])
+    )
     shutil.copyfile(case.older / name, case.path / name)
     return name
 
