@@ -26,6 +26,7 @@ from pipeline.transfer.alignment import alignment
 from pipeline.transfer.rows import TransferRows
 
 _MASS = 2e-3  # what the encoding of a tail's mass loses, with room
+_MOST_MASS = 0.1  # in coarse arithmetic the bound on single logits would allow any mass
 
 
 @dataclass
@@ -42,9 +43,11 @@ class Deviation:
         kl_max: of dense labels, the largest KL(live || stored) at T = 1 in nats; else None.
         top1_agreement: the share of equal top classes.
         precision: of the teacher.
+        beta: the largest inverse temperature at which the tail's mass is compared.
     """
 
     precision: str
+    beta: float = 1.0
     rows: int = 0
     largest_logit: float = 0.0
     scale: float = 0.0
@@ -65,8 +68,8 @@ class Deviation:
 
     @property
     def allowed_mass(self) -> float:
-        """The same of the tail's mass, which moves at most as much as the logits do."""
-        return _MASS + self.allowed
+        """The same of the tail's mass: logits that are off by d move it by at most beta d / 2, and rounding by far less."""
+        return _MASS + min(self.beta * self.allowed / 2, _MOST_MASS)
 
     @property
     def sound(self) -> bool:
@@ -87,7 +90,8 @@ def compare_with_teacher(
     ensemble.expect(rows.sequence)
     batches = [batch for shard in range(store.spec.shards) for batch in shard_batches(store.spec, shard)]
     index = KeyIndex(np.asarray(rows.keys))
-    found = Deviation(store.spec.teacher.precision)
+    beta = store.encoding.beta_max if isinstance(store.encoding, TopkEncoding) else 1.0
+    found = Deviation(store.spec.teacher.precision, beta)
     for number in np.random.default_rng(seed).permutation(len(batches)):
         if found.rows >= sample:
             break

@@ -15,7 +15,7 @@ from pipeline.labels.encoding import DenseEncoding, Encoding
 from pipeline.store import Store, open_store
 from pipeline.teacher.ensemble import Ensemble, load_ensemble
 from pipeline.teacher.label import label_rows
-from pipeline.teacher.recheck import compare_with_teacher
+from pipeline.teacher.recheck import Deviation, compare_with_teacher
 from pipeline.transfer import TransferRows
 from tests.teacher.conftest import Teachers
 from tests.teacher.sequences import DENSE, TOKENS, other_length, sequence_writer, token_rows, topk
@@ -91,6 +91,13 @@ def test_another_tail_shows_in_its_mass(labelled: Labelled, rows: TransferRows) 
     assert found.largest_mass is not None
     assert found.largest_mass > found.allowed_mass
     assert not found.sound
+
+
+def test_what_a_mass_may_be_off_by_follows_from_the_logits_but_in_coarse_arithmetic() -> None:
+    assert Deviation("float32", scale=10).allowed_mass == pytest.approx(2e-3 + (11e-4 + 10 / 2048) / 2)
+    assert Deviation("float32", beta=2.0, scale=10).allowed_mass == pytest.approx(2e-3 + 11e-4 + 10 / 2048)
+    assert Deviation("bfloat16", scale=30).allowed_mass == pytest.approx(0.102)
+    assert not Deviation("bfloat16", scale=30, largest_mass=0.2).sound
 
 
 def test_a_class_above_the_stored_ones_shows(labelled: Labelled, rows: TransferRows) -> None:
