@@ -51,18 +51,23 @@ def warm_up() -> None:
 def deterministic(device: torch.device, threads: int | None) -> Iterator[None]:
     """Deterministic algorithms and `threads` CPU threads inside the block, what was set before after it.
 
+    Torch would also fill each new tensor with NaN, which costs some percent of a step and changes no result of ours.
+
     On the CPU an operation without a deterministic form is an error; on CUDA, where common ones have none, it is a
     warning.
     """
     before = (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled())
-    threads_before = torch.get_num_threads()
+    filling: Any = torch.utils.deterministic  # its switch is known to the module's class only
+    filled_before, threads_before = filling.fill_uninitialized_memory, torch.get_num_threads()
     torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
+    filling.fill_uninitialized_memory = False
     if threads is not None:
         torch.set_num_threads(threads)
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        filling.fill_uninitialized_memory = filled_before
         torch.set_num_threads(threads_before)
 
 

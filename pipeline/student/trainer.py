@@ -27,6 +27,7 @@ from pipeline.student import checkpoint, runlog
 from pipeline.student.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.student.config import TrainingConfig
 from pipeline.student.learner import Augment, Learner, Student
+from pipeline.student.memory import keep_freed_memory
 from pipeline.student.metrics import Batches, Scores
 from pipeline.student.runlog import RunLog
 from pipeline.student.seeding import deterministic, warm_up
@@ -135,6 +136,7 @@ class Trainer:
         make_folder(self._folder)
         with only_process(self._folder), deterministic(self._device, self._config.threads):
             warm_up()
+            keep_freed_memory()
             self._begin()
             if all(self._is_ended(learner) for learner in self._learners):
                 for learner in self._learners:

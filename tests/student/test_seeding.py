@@ -47,7 +47,9 @@ def test_deterministic_ends_with_its_block() -> None:
         assert torch.are_deterministic_algorithms_enabled()
         assert not torch.is_deterministic_algorithms_warn_only_enabled()
         assert torch.get_num_threads() == 2
+        assert not torch.utils.deterministic.fill_uninitialized_memory
     assert torch.get_num_threads() == threads
+    assert torch.utils.deterministic.fill_uninitialized_memory
     with pytest.raises(KeyError), deterministic(torch.device("cpu"), 2):
         raise KeyError
     assert not torch.are_deterministic_algorithms_enabled()
