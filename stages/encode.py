@@ -23,7 +23,7 @@ from pipeline.errors import ConfigError, Interrupted, StorePathError
 from pipeline.labels.encoding import Tail, TopkEncoding
 from pipeline.labels.fidelity import nats
 from pipeline.labels.tail_basis import find_basis
-from pipeline.labels.topk import check_encoding
+from pipeline.labels.topk import topk_encoding
 from pipeline.models.device import resolve_device
 from pipeline.report.table import Table, as_text
 from pipeline.store import Store, StoreWriter, open_store, store_splits
@@ -46,8 +46,9 @@ class Encode:
     encoding: Literal["topk"] = "topk"  # the only one that a dense store can be brought into
     k: int = 16  # how many classes are stored one by one
     tail: Tail = "lowrank"  # the shape of the rest: lowrank, prior, uniform, bucket; renormalised: none
-    rank: int = 32  # of lowrank tails: coefficients a distribution
-    nodes: int = 6  # values of the tail's mass over the temperatures, 2 or more
+    rank: int = 80  # of lowrank tails: coefficients a distribution
+    fine: int = 16  # of these, the leading ones with 8 bits; the others have 4
+    nodes: int = 8  # values of the tail's mass over the temperatures, 2 or more
     min_temperature: float = 1.0  # the lowest temperature at which the labels can be used
     layout: Literal["zarr", "arrow"] | None = None  # by default that of the dense store
     compression: Literal["none", "zstd"] = "none"  # zstd: zarr only
@@ -104,24 +105,22 @@ def _dense(path: Path) -> Store:
 
 def _encoding(args: Encode, store: Store) -> TopkEncoding:
     """What is asked for, its basis not found yet. Raises `ConfigError`."""
-    if not args.min_temperature > 0:
-        raise ConfigError(f"--min_temperature={args.min_temperature}", remedy="give a number above 0, such as 1")
     if args.k > store.classes:
         raise ConfigError(
             f"--k={args.k} exceeds the {store.classes} classes of {store.path}",
             remedy=f"give at most {store.classes}; so few classes are as well kept dense",
         )
-    encoding = TopkEncoding(
+    return topk_encoding(
         k=args.k,
         tail=args.tail,
-        nodes=0 if args.tail == "renormalised" else args.nodes,
-        rank=args.rank if args.tail == "lowrank" else 0,
-        beta_max=1 / args.min_temperature,
+        rank=args.rank,
+        fine=args.fine,
+        nodes=args.nodes,
+        min_temperature=args.min_temperature,
+        members=store.members,
         reduce=store.encoding.reduce,
         inputs=store.encoding.inputs,
     )
-    check_encoding(encoding, store.members)
-    return encoding
 
 
 def _shared_basis(

@@ -99,7 +99,8 @@ def shared_basis(
 ) -> Basis | None:
     """The prior and basis of the tails, one for all splits: that of a store that is begun, else found now from the first split.
 
-    None where the tails have none. That of a store begun with another rank is left to the comparison of specifications.
+    None where the tails have none. A basis of another size, of a store begun otherwise, is left to the comparison of
+    specifications.
     """
     if not isinstance(encoding, TopkEncoding) or not needs_basis(encoding):
         return None

@@ -31,21 +31,28 @@ class TopkEncoding(_Encoding, frozen=True, kw_only=True, tag="topk"):
 
     Attributes:
         k: stored classes, at most C.
-        tail: "lowrank" (prior and `rank` basis vectors a store, coefficients a position), "prior" (one vector a store),
-            "uniform", "bucket" (one outcome, whatever is in it); or "renormalised": no tail at all, the stored classes'
-            probabilities are scaled to sum to 1.
+        tail: "lowrank" (a prior and `rank` basis vectors a store, as many coefficients a position), "prior" (one vector
+            a store), "uniform", "bucket" (one outcome, whatever is in it); or "renormalised": no tail at all, the stored
+            classes' probabilities are scaled to sum to 1.
         nodes: stored values of the tail's log mass, 0 where `tail` is "renormalised".
         beta_max: the largest beta = 1 / T at which the tail is known: labels are refused at T below 1 / beta_max.
-        rank: basis vectors; 0 but for "lowrank".
-        basis: blake3 of the prior and the basis (1 + rank, C) float16; "" where the tail has none.
+        rank: r, basis vectors; 0 but for "lowrank".
+        fine: coefficients of 8 bits, the leading ones, at most r; the others have 4.
+        basis: blake3 of the prior and the basis (1 + r, C) float16; "" where the tail has none.
     """
 
     k: Annotated[int, Meta(ge=1, le=1 << 16)]
     tail: Tail = "lowrank"
-    nodes: Annotated[int, Meta(ge=0, le=32)] = 6
+    nodes: Annotated[int, Meta(ge=0, le=32)] = 8
     beta_max: Annotated[float, Meta(gt=0, le=1024)] = 1.0
     rank: Annotated[int, Meta(ge=0, le=4096)] = 0
+    fine: Annotated[int, Meta(ge=0, le=4096)] = 0
     basis: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
+
+    @property
+    def coarse(self) -> int:
+        """Coefficients of 4 bits."""
+        return self.rank - self.fine
 
 
 Encoding = DenseEncoding | TopkEncoding

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import ConfigError
-from pipeline.labels.topk import COEFFICIENT_LIMIT
+from pipeline.labels.encoding import TopkEncoding
+from pipeline.labels.topk import COARSE, FINE
 
 IMPOSSIBLE = -65504.0  # the prior of a class that no position of the sample allows: float16's lowest finite number
 SMALLEST = 2.0**-14  # below it float16 is coarser than int8's coefficients
@@ -147,9 +148,28 @@ class TailFit:
         return solved
 
 
-def round_coefficients(coefficients: Tensor, refuse: Callable[[Tensor, str, str], None]) -> tuple[Tensor, Tensor]:
-    """(n, r) as int8 (n, r) and scale (n,) float16: coefficient = int8 * scale / 127. Nothing is clipped, as the scale is the
-    largest of a position's coefficients. `refuse` is told of positions (n,) whose coefficients lie beyond float16.
+def coefficient_columns(
+    coefficients: Tensor, encoding: TopkEncoding, refuse: Callable[[Tensor, str, str], None]
+) -> dict[str, Tensor]:
+    """Coefficients (n, r) as the columns (n, ...) that keep them: the leading ones with 8 bits, the others with 4, two a byte.
+
+    `refuse` is told of positions (n,) whose coefficients lie beyond float16.
+    """
+    columns, scales = {}, []
+    if encoding.fine:
+        columns["tail_fine"], scale = _rounded(coefficients[:, : encoding.fine], FINE, refuse)
+        scales.append(scale)
+    if encoding.coarse:
+        steps, scale = _rounded(coefficients[:, encoding.fine :], COARSE, refuse)
+        nibbles = torch.nn.functional.pad(steps, (0, encoding.coarse % 2)).to(torch.uint8) & 15
+        columns["tail_coarse"] = nibbles[:, 0::2] | nibbles[:, 1::2] << 4
+        scales.append(scale)
+    return columns | {"tail_scale": torch.stack(scales, dim=1)}
+
+
+def _rounded(coefficients: Tensor, limit: int, refuse: Callable[[Tensor, str, str], None]) -> tuple[Tensor, Tensor]:
+    """(n, r) as int8 (n, r) from -limit to limit and scale (n,) float16: coefficient = int8 * scale / limit. Nothing is
+    clipped, as the scale is the largest of a position's coefficients.
     """
     scale = coefficients.abs().amax(dim=1).half()
     refuse(
@@ -158,5 +178,5 @@ def round_coefficients(coefficients: Tensor, refuse: Callable[[Tensor, str, str]
         "check the teacher's outputs there, or keep another tail than lowrank",
     )
     scale = scale.masked_fill(scale < SMALLEST, 0.0)
-    steps = coefficients / torch.where(scale == 0, torch.inf, scale.double())[:, None] * COEFFICIENT_LIMIT
+    steps = coefficients / torch.where(scale == 0, torch.inf, scale.double())[:, None] * limit
     return steps.round().to(torch.int8), scale

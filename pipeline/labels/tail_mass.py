@@ -8,7 +8,8 @@ With z the logits, K stored classes and all others the tail, two functions of be
 h follows from the stored logits; g is smooth and convex, so a polynomial through its values at Chebyshev-Lobatto nodes on
 [0, beta_max] gives it everywhere between. Kept are n numbers: the log odds d = g - h at beta = 0 and at beta_max, so that
 float16 is finest where tail and stored classes weigh the same, and at the n - 2 nodes between what g differs there from the
-straight line through its ends. The interpolation is the barycentric one (Berrut and Trefethen 2004, SIAM Review 46).
+straight line through its ends, in steps of 1 / `CURVE_STEPS`. By convexity that is at most 0, and at least -log of the tail's
+classes, so that 16 bits hold it. The interpolation is the barycentric one (Berrut and Trefethen 2004, SIAM Review 46).
 
 This file knows nodes and weights; what is done with them in numpy is in `topk`, in torch in `topk_soft`.
 """
@@ -20,6 +21,8 @@ import math
 from pipeline.errors import ConfigError
 from pipeline.labels.encoding import TopkEncoding
 from pipeline.labels.ensemble import check_temperature
+
+CURVE_STEPS = 2048  # a nat
 
 
 def nodes(count: int, beta_max: float) -> tuple[float, ...]:

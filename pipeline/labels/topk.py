@@ -9,11 +9,12 @@ prior and basis, the tail's shape: a class of the tail has probability
 where the tail is every class that is not stored. With the tails "uniform" and "bucket" z is 0 (all alike; losses may treat
 a bucket as one outcome), with "prior" there are no coefficients. "renormalised" has no tail: the K probabilities sum to 1.
 
-N positions (any number of leading axes), M members, C classes, K stored classes, n tail nodes, r rank.
+N positions (any number of leading axes), M members, C classes, K stored classes, n tail nodes, r basis vectors.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -21,16 +22,54 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
 from pipeline.labels.class_ids import id_dtype, page_dtype, pages, widen
-from pipeline.labels.encoding import TopkEncoding
-from pipeline.labels.tail_mass import check_beta, inner_weights
+from pipeline.labels.encoding import Inputs, Reduce, Tail, TopkEncoding
+from pipeline.labels.tail_mass import CURVE_STEPS, check_beta, inner_weights
 
 Columns = Mapping[str, NDArray[np.generic]]
-COEFFICIENT_LIMIT = 127  # int8; -128 is not used
+FINE = 127  # steps of a scale with 8 bits
+COARSE = 7  # with 4 bits in two's complement, two a byte
 
 
 def stored_classes(encoding: TopkEncoding, classes: int) -> int:
     """K: a distribution of few classes is stored whole."""
     return min(encoding.k, classes)
+
+
+def topk_encoding(
+    *,
+    k: int,
+    tail: Tail,
+    rank: int,
+    fine: int,
+    nodes: int,
+    min_temperature: float,
+    members: int,
+    reduce: Reduce = "none",
+    inputs: Inputs = "reference",
+) -> TopkEncoding:
+    """The encoding that settings ask for, its basis not found yet; those that its tail has no use for are left out.
+
+    Raises:
+        ConfigError: a setting out of range, or settings that do not go together, see `check_encoding`.
+    """
+    for name, value, least in (("k", k, 1), ("rank", rank, 0), ("fine", fine, 0), ("nodes", nodes, 2)):
+        if value < least:
+            raise ConfigError(f"{name} is {value}", remedy=f"give {least} or more")
+    if not 0 < min_temperature < math.inf:
+        raise ConfigError(f"min_temperature is {min_temperature}", remedy="give a number above 0, such as 1")
+    rank = rank if tail == "lowrank" else 0
+    encoding = TopkEncoding(
+        k=k,
+        tail=tail,
+        nodes=0 if tail == "renormalised" else nodes,
+        beta_max=1 / min_temperature,
+        rank=rank,
+        fine=min(fine, rank),
+        reduce=reduce,
+        inputs=inputs,
+    )
+    check_encoding(encoding, 1 if reduce == "geometric" else members)
+    return encoding
 
 
 def check_encoding(encoding: TopkEncoding, members: int) -> None:
@@ -44,6 +83,8 @@ def check_encoding(encoding: TopkEncoding, members: int) -> None:
         raise ConfigError(
             f"a tail {tail!r} cannot have rank {encoding.rank}: 1 or more for lowrank, else 0", remedy=fix
         )
+    if encoding.fine > encoding.rank:
+        raise ConfigError(f"of {encoding.rank} coefficients, {encoding.fine} cannot have 8 bits", remedy=fix)
     if tail == "bucket" and members != 1:
         raise ConfigError(
             f"a bucket is one outcome of one model, and there are {members} members",
@@ -69,11 +110,21 @@ def topk_columns(
         columns.append(("top_page", page_dtype(kept), (*shape, pages(classes)), (*axes, "page")))
     columns.append(("top_logit", "float16", (*shape, kept), (*axes, "stored")))
     if encoding.tail != "renormalised":
-        columns.append(("tail", "float16", (*shape, encoding.nodes), (*axes, "node")))
-    if encoding.tail == "lowrank":
-        columns.append(("tail_coefficients", "int8", (*shape, encoding.rank), (*axes, "component")))
-        columns.append(("tail_scale", "float16", shape, axes))
+        columns.append(("tail_odds", "float16", (*shape, 2), (*axes, "end")))
+    if encoding.nodes > 2:
+        columns.append(("tail_curve", "int16", (*shape, encoding.nodes - 2), (*axes, "node")))
+    if encoding.fine:
+        columns.append(("tail_fine", "int8", (*shape, encoding.fine), (*axes, "component")))
+    if encoding.coarse:
+        columns.append(("tail_coarse", "uint8", (*shape, -(-encoding.coarse // 2)), (*axes, "pair")))
+    if encoding.rank:
+        columns.append(("tail_scale", "float16", (*shape, scales(encoding)), (*axes, "precision")))
     return (*columns, ("label_logit", "float16", shape, axes))
+
+
+def scales(encoding: TopkEncoding) -> int:
+    """How many scales a distribution has: one for its coefficients of 8 bits, one for those of 4, as far as there are any."""
+    return (encoding.fine > 0) + (encoding.coarse > 0)
 
 
 def class_ids(columns: Columns, classes: int) -> NDArray[np.int64]:
@@ -94,7 +145,7 @@ def stored_log_probs(
     stored = _log_sum_exp(beta * logits)
     tail = np.full_like(stored, -np.inf)
     if encoding.tail != "renormalised":
-        tail = _tail_log_sum(columns["tail"].astype(np.float64), logits, encoding, beta)
+        tail = _tail_log_sum(columns, logits, encoding, beta)
     total = np.logaddexp(stored, tail)
     return class_ids(columns, classes), beta * logits - total[..., None], tail - total
 
@@ -124,16 +175,20 @@ def topk_log_probs(
 
 
 def _tail_log_sum(
-    tail: NDArray[np.float64], logits: NDArray[np.float64], encoding: TopkEncoding, beta: float
+    columns: Columns, logits: NDArray[np.float64], encoding: TopkEncoding, beta: float
 ) -> NDArray[np.float64]:
-    """g(beta) (N, M) from the stored `tail` (N, M, n) and logits (N, M, K); -inf where there is no tail."""
-    empty = np.isneginf(tail[..., 0])
-    tail = np.where(empty[..., None], 0.0, tail)
-    first = tail[..., 0] + np.log(np.isfinite(logits).sum(axis=-1))
-    last = tail[..., 1] + _log_sum_exp(encoding.beta_max * logits)
+    """g(beta) (N, M) from the columns and the logits (N, M, K) among them; -inf where there is no tail."""
+    odds = columns["tail_odds"].astype(np.float64)
+    empty = np.isneginf(odds[..., 0])
+    odds = np.where(empty[..., None], 0.0, odds)
+    first = odds[..., 0] + np.log(np.isfinite(logits).sum(axis=-1))
+    last = odds[..., 1] + _log_sum_exp(encoding.beta_max * logits)
     along = beta / encoding.beta_max
-    curve = tail[..., 2:] @ np.array(inner_weights(beta, encoding.nodes, encoding.beta_max), np.float64)
-    return np.where(empty, -np.inf, (1 - along) * first + along * last + curve)
+    g = (1 - along) * first + along * last
+    if encoding.nodes > 2:
+        weights = np.array(inner_weights(beta, encoding.nodes, encoding.beta_max), np.float64)
+        g += columns["tail_curve"].astype(np.float64) / CURVE_STEPS @ weights
+    return np.where(empty, -np.inf, g)
 
 
 def _tail_logits(
@@ -147,14 +202,25 @@ def _tail_logits(
     wide = basis.astype(np.float64)
     z = np.broadcast_to(wide[0], shape).copy()
     if encoding.tail == "lowrank":
-        z += coefficients(columns) @ wide[1:]
+        z += coefficients(columns, encoding) @ wide[1:]
     return z
 
 
-def coefficients(columns: Columns) -> NDArray[np.float64]:
+def coefficients(columns: Columns, encoding: TopkEncoding) -> NDArray[np.float64]:
     """Coefficients (N, M, r) of the basis vectors."""
-    scale = columns["tail_scale"].astype(np.float64)[..., None] / COEFFICIENT_LIMIT
-    return columns["tail_coefficients"].astype(np.float64) * scale
+    scale, parts = columns["tail_scale"].astype(np.float64), []
+    if encoding.fine:
+        parts.append(columns["tail_fine"].astype(np.float64) * scale[..., :1] / FINE)
+    if encoding.coarse:
+        parts.append(_unpacked(columns["tail_coarse"])[..., : encoding.coarse] * scale[..., -1:] / COARSE)
+    return np.concatenate(parts, axis=-1)
+
+
+def _unpacked(pairs: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Coefficients (..., 2 n) in steps, -7 to 7, of pairs (..., n): the first of a pair in its low 4 bits."""
+    high, low = np.divmod(pairs.astype(np.float64), 16)
+    steps = np.stack([low, high], axis=-1).reshape(*pairs.shape[:-1], -1)
+    return np.where(steps > COARSE, steps - 16, steps)
 
 
 def _log_sum_exp(z: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -168,8 +234,8 @@ def _log_sum_exp(z: NDArray[np.float64]) -> NDArray[np.float64]:
 def check_columns(columns: Columns, encoding: TopkEncoding, classes: int) -> None:
     """Raise `ValueError` where no encoder can have written these columns: a store is somebody else's data.
 
-    Checked are the ids (in range, ascending), the logits (at most 0, the largest 0), the tail (finite, or -inf at every
-    node), the scale (finite, at least 0) and the label's logit (at most 0, or NaN for none).
+    Checked are the ids (in range, ascending), the logits (at most 0, the largest 0), the tail's odds (finite, or both -inf),
+    the coefficients and their scales (finite, at least 0) and the label's logit (at most 0, or NaN for none).
     """
     ids = class_ids(columns, classes)
     if "top_page" in columns:
@@ -180,10 +246,16 @@ def check_columns(columns: Columns, encoding: TopkEncoding, classes: int) -> Non
     logits = columns["top_logit"].astype(np.float32)
     _require((logits.max(axis=-1) == 0).all(), "the largest of a position's logits is not 0")  # NaN is not 0 either
     if encoding.tail != "renormalised":
-        tail = columns["tail"].astype(np.float32)
-        whole = np.isfinite(tail).all(axis=-1) | np.isneginf(tail).all(axis=-1)
+        odds = columns["tail_odds"].astype(np.float32)
+        whole = np.isfinite(odds).all(axis=-1) | np.isneginf(odds).all(axis=-1)
         _require(whole.all(), "the tail's mass is NaN or infinite")
-    if encoding.tail == "lowrank":
+    if encoding.fine:
+        _require((columns["tail_fine"] != -FINE - 1).all(), f"a coefficient of 8 bits is {-FINE - 1}")
+    if encoding.coarse:
+        steps = _unpacked(columns["tail_coarse"])
+        _require((steps != -COARSE - 1).all(), f"a coefficient of 4 bits is {-COARSE - 1}")
+        _require((steps[..., encoding.coarse :] == 0).all(), "4 bits that no coefficient uses are not those of 0")
+    if encoding.rank:
         scale = columns["tail_scale"].astype(np.float32)
         _require(
             (np.isfinite(scale) & (scale >= 0)).all(), "a scale of coefficients is not a finite number of at least 0"

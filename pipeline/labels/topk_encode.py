@@ -3,7 +3,7 @@
 Blocks of positions pass one after the other through a bounded piece of memory. What the columns mean is in `topk`; how a
 tail's shape becomes a few numbers, in `tail_basis`; what was lost is measured on the way (`topk_fidelity`).
 
-N positions, M members, C classes, K stored classes, n tail nodes, r rank.
+N positions, M members, C classes, K stored classes, n tail nodes, r basis vectors.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pipeline.errors import LabelError, LogitsError
 from pipeline.labels.class_ids import narrow
 from pipeline.labels.encoding import TopkEncoding
 from pipeline.labels.fidelity import FidelitySums
-from pipeline.labels.tail_basis import TailFit, round_coefficients
-from pipeline.labels.tail_mass import nodes
+from pipeline.labels.tail_basis import TailFit, coefficient_columns
+from pipeline.labels.tail_mass import CURVE_STEPS, nodes
 from pipeline.labels.topk import check_encoding, stored_classes, topk_columns
 from pipeline.labels.topk_fidelity import TopkFidelity
 from pipeline.labels.topk_soft import TopkMembers
@@ -141,9 +141,9 @@ def _encode(
     tail = below.scatter(1, ids, -torch.inf)
     found = {"top_logit": below.gather(1, ids).half()}
     if encoding.tail != "renormalised":
-        found["tail"] = tail_numbers(tail, found["top_logit"], encoding, place.refuse)
+        found |= mass_columns(tail, found["top_logit"], encoding, place.refuse)
     if fit is not None:
-        found["tail_coefficients"], found["tail_scale"] = round_coefficients(fit.coefficients(tail, ids), place.refuse)
+        found |= coefficient_columns(fit.coefficients(tail, ids), encoding, place.refuse)
     own = below.gather(1, labels.clamp_min(0)[:, None])[:, 0].half()
     found["label_logit"] = own.masked_fill(labels < 0, torch.nan)
     return narrow(ids.cpu().numpy(), classes) | {name: values.cpu().numpy() for name, values in found.items()}, tail
@@ -162,10 +162,10 @@ def top_classes(below: Tensor, count: int) -> Tensor:
     return ids.sort(dim=1).values
 
 
-def tail_numbers(
+def mass_columns(
     tail: Tensor, top_logit: Tensor, encoding: TopkEncoding, refuse: Callable[[Tensor, str, str], None]
-) -> Tensor:
-    """The column `tail` (n, nodes) float16 of the tail's logits (n, C) and the stored ones (n, K), see `tail_mass`."""
+) -> dict[str, Tensor]:
+    """The columns `tail_odds` and `tail_curve` of the tail's logits (n, C) and the stored ones (n, K), see `tail_mass`."""
     places, stored = nodes(encoding.nodes, encoding.beta_max), top_logit.double()
     g = torch.stack([_log_sum(tail, beta).double() for beta in places], dim=1)
     h = torch.stack([_log_sum(stored, beta) for beta in (places[0], places[-1])], dim=1)
@@ -173,14 +173,20 @@ def tail_numbers(
     odds = (g[:, [0, -1]] - h).half()
     ends = odds.double() + h
     along = torch.tensor(places[1:-1], dtype=torch.float64, device=tail.device) / encoding.beta_max
-    residuals = g[:, 1:-1] - (1 - along) * ends[:, :1] - along * ends[:, 1:]
-    numbers = torch.cat([odds, residuals.half()], dim=1)
     refuse(
-        ~empty & ~torch.isfinite(numbers).all(dim=1),
+        ~empty & ~torch.isfinite(odds).all(dim=1),
         "the mass of the tail is too small for float16",
         "mark impossible classes with -inf, or keep labels for higher temperatures only",
     )
-    return numbers.masked_fill(empty[:, None], -torch.inf)
+    columns = {"tail_odds": odds.masked_fill(empty[:, None], -torch.inf)}
+    if encoding.nodes > 2:
+        curve = (g[:, 1:-1] - (1 - along) * ends[:, :1] - along * ends[:, 1:]) * CURVE_STEPS
+        curve = curve.masked_fill(empty[:, None], 0.0).round()
+        limit = torch.iinfo(
+            torch.int16
+        ).max  # beyond it only by odds that float16 rounds by whole nats: of a tail of no mass
+        columns["tail_curve"] = curve.clamp(-limit, limit).to(torch.int16)
+    return columns
 
 
 def _log_sum(logits: Tensor, beta: float) -> Tensor:

@@ -4,7 +4,7 @@ A tail class's log-probability is the log of the tail's mass + z_i / T - the log
 classes are taken out of that sum by putting -inf in their places, never by subtracting what they add to it: where they hold
 nearly all of it, the difference would be noise.
 
-N positions, M members, C classes, K stored classes, n tail nodes, r rank.
+N positions, M members, C classes, K stored classes, n tail nodes, r basis vectors.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch import Tensor
 
 from pipeline.labels.class_ids import PAGE, pages
 from pipeline.labels.encoding import TopkEncoding
-from pipeline.labels.tail_mass import check_beta, inner_weights
-from pipeline.labels.topk import COEFFICIENT_LIMIT
+from pipeline.labels.tail_mass import CURVE_STEPS, check_beta, inner_weights
+from pipeline.labels.topk import COARSE, FINE
 
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32}  # torch cannot index the former
 
@@ -97,15 +97,17 @@ class TopkMembers:
         nodes, beta_max = self.encoding.nodes, self.encoding.beta_max
         if not nodes:
             return torch.full_like(logits[..., 0], -torch.inf)
-        tail = self.columns["tail"].float()
-        empty = torch.isneginf(tail[..., 0])
-        tail = tail.masked_fill(empty[..., None], 0.0)
-        first = tail[..., 0] + torch.isfinite(logits).sum(dim=-1).log()
-        last = tail[..., 1] + torch.logsumexp(beta_max * logits, dim=-1)
+        odds = self.columns["tail_odds"].float()
+        empty = torch.isneginf(odds[..., 0])
+        odds = odds.masked_fill(empty[..., None], 0.0)
+        first = odds[..., 0] + torch.isfinite(logits).sum(dim=-1).log()
+        last = odds[..., 1] + torch.logsumexp(beta_max * logits, dim=-1)
         along = beta / beta_max
-        weights = torch.tensor(inner_weights(beta, nodes, beta_max), dtype=torch.float32, device=tail.device)
-        curve = (tail[..., 2:] * weights).sum(dim=-1)
-        return ((1 - along) * first + along * last + curve).masked_fill(empty, -torch.inf)
+        g = (1 - along) * first + along * last
+        if nodes > 2:
+            weights = torch.tensor(inner_weights(beta, nodes, beta_max), dtype=torch.float32, device=odds.device)
+            g = g + (self.columns["tail_curve"].float() / CURVE_STEPS * weights).sum(dim=-1)
+        return g.masked_fill(empty, -torch.inf)
 
     def log_probs(self, number: int, temperature: float, labels: Tensor | None = None) -> Tensor:
         """Log-probabilities (N, C) float32 of member `number`; with `labels` (N,) those of the labels are the exact ones.
@@ -143,8 +145,14 @@ class TopkMembers:
 
     def coefficients(self) -> Tensor:
         """Coefficients (N, M, r) float32 of the basis vectors."""
-        scale = self.columns["tail_scale"].float()[..., None] / COEFFICIENT_LIMIT
-        return self.columns["tail_coefficients"].float() * scale
+        scale, parts = self.columns["tail_scale"].float(), []
+        if self.encoding.fine:
+            parts.append(self.columns["tail_fine"].float() * (scale[..., :1] / FINE))
+        if self.encoding.coarse:
+            pairs = self.columns["tail_coarse"]
+            steps = torch.stack([pairs & 15, pairs >> 4], dim=-1).flatten(-2)[..., : self.encoding.coarse]
+            parts.append(((steps ^ 8).float() - 8) * (scale[..., -1:] / COARSE))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
     def _with_label(self, log_probs: Tensor, ids: Tensor, log_p: Tensor, labels: Tensor, temperature: float) -> Tensor:
         """(N, C) with the label's exact probability, see `log_probs`; in place."""

@@ -98,13 +98,18 @@ def _plain_topk(spec: Spec, encoding: TopkEncoding, path: str) -> list[str]:
     return [
         *lines,
         f"n, beta_max = {encoding.nodes}, {encoding.beta_max}",
-        'tail = row["tail"].astype(float)',
-        "tail = np.where(np.isinf(tail[..., :1]), [-1e9, -1e9] + [0.0] * (n - 2), tail)  # no tail at all",
-        "nodes = beta_max * np.sin(np.pi * np.arange(n) / (2 * (n - 1))) ** 2",
-        "inner = [np.prod([(beta - nodes[j]) / (nodes[i] - nodes[j]) for j in range(n) if j != i]) for i in range(1, n - 1)]",
-        "first = tail[..., 0] + np.log(np.isfinite(z).sum(-1))",
-        "last = tail[..., 1] + np.log(np.exp(beta_max * z).sum(-1))",
-        "g = first + (last - first) * beta / beta_max + tail[..., 2:] @ np.array(inner)",
+        'odds = np.maximum(row["tail_odds"].astype(float), -1e9)  # -inf: no tail at all',
+        "first = odds[..., 0] + np.log(np.isfinite(z).sum(-1))",
+        "last = odds[..., 1] + np.log(np.exp(beta_max * z).sum(-1))",
+        "g = first + (last - first) * beta / beta_max",
+        *(_CURVE if encoding.nodes > 2 else []),
         "total = np.logaddexp(g, h)",
         "p, tail_mass = np.exp(beta * z - total[..., None]), np.exp(g - total)",
     ]
+
+
+_CURVE = [
+    "nodes = beta_max * np.sin(np.pi * np.arange(n) / (2 * (n - 1))) ** 2",
+    "inner = [np.prod([(beta - nodes[j]) / (nodes[i] - nodes[j]) for j in range(n) if j != i]) for i in range(1, n - 1)]",
+    'g += row["tail_curve"] / 2048 @ np.array(inner)',
+]

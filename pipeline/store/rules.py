@@ -20,6 +20,7 @@ from pipeline.store.spec import (
     MAX_SHARD_ROWS,
     MAX_SHARDS,
     MAX_SPEC_BYTES,
+    MAX_TOPK_CLASSES,
     RESTORE,
     Spec,
     Version,
@@ -74,6 +75,7 @@ def _rules(spec: Spec, size: int, version: Version) -> Iterator[Rule]:
 def _topk_rules(spec: Spec, encoding: TopkEncoding) -> Iterator[Rule]:
     classes, tail = spec.label_space.classes, encoding.tail
     yield encoding.k > classes, f"k={encoding.k} exceeds the {classes} classes"
+    yield classes > MAX_TOPK_CLASSES, f"{classes} classes are more than the {MAX_TOPK_CLASSES} of topk labels"
     yield (
         (encoding.nodes == 0) != (tail == "renormalised") or encoding.nodes == 1,
         f"nodes={encoding.nodes} with tail={tail}: a tail has 2 nodes or more, renormalised labels have no tail and 0",
@@ -82,6 +84,7 @@ def _topk_rules(spec: Spec, encoding: TopkEncoding) -> Iterator[Rule]:
         (encoding.rank > 0) != (tail == "lowrank"),
         f"rank={encoding.rank} with tail={tail}: 1 or more for lowrank, 0 for all others",
     )
+    yield encoding.fine > encoding.rank, f"fine={encoding.fine} exceeds rank={encoding.rank}"
     yield (
         bool(encoding.basis) != (tail in ("lowrank", "prior")),
         f"tail={tail} {'with' if encoding.basis else 'without'} a basis: lowrank and prior have one, no other",

@@ -162,7 +162,7 @@ def _pass(
         if slope is None:
             continue
         if of_bias is not None:
-            of_bias[: work.classes] += slope.sum(dim=0).mul_(factor)
+            of_bias[: work.classes] += slope.t() @ factor[:, 0]
         slope = slope.to(narrow)
         if of_hidden is not None:
             of_hidden[where] = (slope @ matrix.to(narrow)).to(wide).mul_(factor)

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ConfigError
-from pipeline.labels.ensemble import check_temperature
-from pipeline.labels.soft import SoftLabels
+from pipeline.labels.ensemble import check_mean, check_temperature
+from pipeline.labels.soft import DenseMembers, SoftLabels
 from pipeline.labels.topk_soft import TopkMembers
-from pipeline.student.fused_topk import compare_topk, dot, scaled, softmax_and_log
+from pipeline.student.fused_topk import NOWHERE, compare_topk, dot_into, softmax_and_sum
 from pipeline.student.losses import LOSSES, checked_args, distillation_loss
 
 
@@ -31,7 +31,9 @@ class Part:
     labels: Tensor
 
 
-Slope = tuple[Tensor, Tensor | None, float]  # value, slope (n, C) or None, factor: the gradient at z is slope * factor
+Slope = tuple[
+    Tensor, Tensor | None, Tensor
+]  # value, slope (n, C) or None, factor (n, 1): the gradient at z is slope * factor
 BlockTerm = Callable[
     [Tensor, Part, bool], Slope
 ]  # of z (n, C), which may be overwritten; the slope only where asked for
@@ -84,12 +86,11 @@ class _Hard:
     hard_weight: float
 
     def __call__(self, z: Tensor, part: Part, wants: bool) -> Slope:
-        q, log_q = softmax_and_log(z)
-        value, own = nll(log_q, part.labels)
-        if not wants:
-            return value * self.hard_weight, None, 0.0
-        take_at(q.mul_(own), part.labels, own)
-        return value * self.hard_weight, q, self.hard_weight
+        q, log_sum = softmax_and_sum(z)
+        own = is_own(part.labels, z)
+        value = nll(z, log_sum, part.labels, own) * self.hard_weight
+        take_at(q, part.labels, own)
+        return value, q if wants else None, own * self.hard_weight
 
 
 @dataclass(frozen=True)
@@ -105,36 +106,45 @@ class _CrossEntropy:
     def __call__(self, z: Tensor, part: Part, wants: bool) -> Slope:
         assert part.soft is not None
         t, factor = self.temperature, self.soft_weight * self.temperature
-        q, log_q = softmax_and_log(z if t == 1 else z.div_(t))
-        total, own = torch.zeros((), dtype=torch.float64, device=z.device), None
-        hard_q, gain, ratio = None, None, self.hard_weight / factor
+        total, own = torch.zeros((), dtype=torch.float64, device=z.device), is_own(part.labels, z)
+        hard, amount = None, own * (self.hard_weight / factor)
         if self.hard_weight > 0:
-            hard_q, hard_log_q = (None, log_q) if t == 1 else softmax_and_log(log_q * t)
-            value, own = nll(hard_log_q, part.labels)
-            total += value * self.hard_weight
-            own, gain = own * ratio, 1 + own * ratio if t == 1 else None
-            del hard_log_q
-        total += self._compare(part.soft, q, log_q, gain) * (self.soft_weight * t * t)
-        if own is not None and wants:
-            q = q if hard_q is None else q.addcmul_(hard_q, own)
-            take_at(q, part.labels, own)
-        return total, q if wants else None, factor
+            hard = softmax_and_sum(z)
+            total += nll(z, hard[1], part.labels, own) * self.hard_weight
+        q, log_sum = hard if hard is not None and t == 1 else softmax_and_sum(z if t == 1 else z.div_(t))
+        # where both terms have the same q, its factor is taken out of a position's slope: K numbers are scaled, and not C
+        gain = 1 + amount if t == 1 else torch.ones_like(amount)
+        total += self._compare(part.soft, z, q, log_sum, gain) * (self.soft_weight * t * t)
+        if hard is not None and wants:
+            q = q if t == 1 else q.addcmul_(hard[0], amount)
+            take_at(q, part.labels, amount / gain)
+        return total, q if wants else None, gain * factor
 
-    def _compare(self, soft: SoftLabels, q: Tensor, log_q: Tensor, gain: Tensor | None) -> Tensor:
+    def _compare(self, soft: SoftLabels, z: Tensor, q: Tensor, log_sum: Tensor, gain: Tensor) -> Tensor:
         """The sum over the positions of sum_i p_i (log p_i - log q_i), or of -sum_i p_i log q_i, float64.
 
-        Turns `q` into q * gain - p (`gain` is (n, 1)), and overwrites `log_q`.
+        Args:
+            soft: the teacher's labels.
+            z: (n, C), the student's logits / T, overwritten. q: its softmax, becomes q - p / gain.
+            log_sum: (n, 1), the log-sum-exp of z.
+            gain: (n, 1).
         """
         if isinstance(soft.members, TopkMembers) and soft.stored_members == 1 and soft.tail != "uniform":
-            return compare_topk(soft, self.temperature, q, log_q, gain, subtracts_entropy=self.subtracts_entropy)
-        log_p = soft.log_probs(self.temperature, self.mean)
-        has_zeros = bool(torch.isneginf(log_p.amin()))
-        gap = torch.sub(log_p, log_q, out=log_q) if self.subtracts_entropy else log_q.neg_()
-        p = log_p.exp_().to(gap.dtype)
-        if has_zeros:
-            gap.masked_fill_(p == 0, 0.0)
-        scaled(q, gain).sub_(p)
-        return dot(p, gap).sum(dtype=torch.float64)
+            return compare_topk(soft, self.temperature, z, q, log_sum, gain, subtracts_entropy=self.subtracts_entropy)
+        u = _teacher_logits(soft, self.temperature, self.mean).to(z.dtype).clamp_min_(NOWHERE)
+        p, log_sum_u = softmax_and_sum(u)
+        q.addcdiv_(p, gain, value=-1)
+        inner = log_sum[:, 0] - dot_into(z if not self.subtracts_entropy else z.sub_(u), p)
+        return (inner - log_sum_u[:, 0] if self.subtracts_entropy else inner).sum(dtype=torch.float64)
+
+
+def _teacher_logits(soft: SoftLabels, temperature: float, mean: str) -> Tensor:
+    """(n, C), whose softmax is the teacher's distribution at T; a tensor of its own."""
+    if isinstance(soft.members, DenseMembers) and soft.stored_members == 1:
+        check_mean(mean, soft.reduce)
+        logits = soft.members.logits[:, 0].to(torch.float32, copy=True)
+        return logits if temperature == 1 else logits.div_(temperature)
+    return soft.log_probs(temperature, mean)
 
 
 @dataclass(frozen=True)
@@ -160,14 +170,19 @@ class _ByAutograd:
                 labelled=1,
                 **self.options,  # type: ignore[arg-type]
             )
-            return value.detach().double(), torch.autograd.grad(value, z)[0] if wants else None, 1.0
+            slope = torch.autograd.grad(value, z)[0] if wants else None
+            return value.detach().double(), slope, torch.ones_like(z[:, :1])
 
 
-def nll(log_q: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of -log q(label) over the positions that have one, float64; and 1 where they do, else 0, (n, 1)."""
-    own = (labels >= 0)[:, None]
-    of_label = log_q.gather(1, labels.clamp_min(0)[:, None]).masked_fill_(~own, 0.0)
-    return -of_label.sum(dtype=torch.float64), own.to(log_q.dtype)
+def is_own(labels: Tensor, z: Tensor) -> Tensor:
+    """1 at the positions that have a label, else 0: (n, 1) of the dtype of `z`."""
+    return (labels >= 0)[:, None].to(z.dtype)
+
+
+def nll(z: Tensor, log_sum: Tensor, labels: Tensor, own: Tensor) -> Tensor:
+    """Sum of -log softmax(z)(label) over the positions that have one, float64; of (n, C), (n, 1), (n,), (n, 1)."""
+    of_label = log_sum - z.gather(1, labels.clamp_min(0)[:, None])
+    return of_label.masked_fill(own == 0, 0.0).sum(dtype=torch.float64)
 
 
 def take_at(q: Tensor, labels: Tensor, amount: Tensor) -> None:

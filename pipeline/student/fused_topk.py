@@ -23,53 +23,55 @@ NOWHERE = -1e30  # log of nothing, as a number: 0 * NOWHERE is 0
 
 
 def compare_topk(
-    soft: SoftLabels, temperature: float, q: Tensor, log_q: Tensor, gain: Tensor | None, *, subtracts_entropy: bool
+    soft: SoftLabels,
+    temperature: float,
+    z: Tensor,
+    q: Tensor,
+    log_sum: Tensor,
+    gain: Tensor,
+    *,
+    subtracts_entropy: bool,
 ) -> Tensor:
     """Sum over the positions of KL(p || q), or of the cross-entropy, float64.
 
     Args:
         soft: n positions of one member, of any tail but "uniform".
-        temperature: of `q`.
-        q: (n, C), becomes q * gain - p, the KL's gradient at the logits / T (with a bucket's own p).
-        log_q: (n, C), overwritten.
-        gain: (n, 1), or None for 1.
+        temperature: T.
+        z: (n, C), the student's logits / T, overwritten.
+        q: (n, C), its softmax; becomes q - p / gain, with a bucket's own p: for gain 1 the KL's gradient at z.
+        log_sum: (n, 1), the log-sum-exp of z.
+        gain: (n, 1).
         subtracts_entropy: the KL, else -sum_i p_i log q_i.
     """
     ids, log_p, log_tail = soft.stored(temperature)
     p = log_p.exp()
-    gap = -log_q.gather(1, ids)
+    gap = log_sum - z.gather(1, ids)
     gap = gap + log_p if subtracts_entropy else gap
     total = (p * gap.masked_fill(p == 0, 0.0)).sum(dtype=torch.float64)
-    scaled(q, gain)
     if soft.tail != "renormalised":
-        total += _add_tail(soft, temperature, ids, log_tail, q, log_q, subtracts_entropy)
-    q.scatter_(1, ids, q.gather(1, ids) - p.to(q.dtype))
+        mass = log_tail.exp()
+        shape, inner = _tail(soft, temperature, ids, z, log_sum[:, 0], subtracts_entropy)
+        inner = inner + log_tail if subtracts_entropy else inner
+        total += (mass * inner.masked_fill(mass == 0, 0.0)).sum(dtype=torch.float64)
+        q.addcmul_(shape, mass[:, None] / gain, value=-1)
+    q.scatter_(1, ids, q.gather(1, ids) - p / gain)
     return total
 
 
-def _add_tail(
-    soft: SoftLabels,
-    temperature: float,
-    ids: Tensor,
-    log_tail: Tensor,
-    q: Tensor,
-    log_q: Tensor,
-    subtracts_entropy: bool,
-) -> Tensor:
-    """The tail's part of the sum; takes its probabilities off `q`, right at the classes that are not stored."""
+def _tail(
+    soft: SoftLabels, temperature: float, ids: Tensor, z: Tensor, log_sum: Tensor, subtracts_entropy: bool
+) -> tuple[Tensor, Tensor]:
+    """The tail's shape s (n, C), 0 at the stored classes, and sum over the tail of s_i (log s_i - log q_i), or of
+    -s_i log q_i, (n,); overwrites `z`.
+    """
     if soft.tail == "bucket":
-        shape, log_sum = softmax_and_sum(log_q.scatter_(1, ids, NOWHERE))
-        inner = -log_sum[:, 0]
-    else:
-        shape, log_shape = softmax_and_log(_tail_logits(soft.members, temperature).scatter_(1, ids, NOWHERE))
-        gap = torch.sub(log_shape, log_q, out=log_q) if subtracts_entropy else log_q.neg_()
-        shape = shape.to(gap.dtype)
-        inner = dot(shape, gap)
-    if subtracts_entropy:
-        inner = inner + log_tail
-    mass = log_tail.exp()
-    q.addcmul_(shape, mass.to(q.dtype)[:, None], value=-1)
-    return (mass * inner.masked_fill(mass == 0, 0.0)).sum(dtype=torch.float64)
+        shape, of_tail = softmax_and_sum(z.scatter_(1, ids, NOWHERE))
+        return shape, log_sum - of_tail[:, 0]
+    u = _tail_logits(soft.members, temperature).to(z.dtype).scatter_(1, ids, NOWHERE)
+    shape, of_tail = softmax_and_sum(u)
+    if not subtracts_entropy:
+        return shape, log_sum - dot_into(z, shape)
+    return shape, log_sum - of_tail[:, 0] + dot_into(u.sub_(z), shape)
 
 
 def _tail_logits(members: DenseMembers | TopkMembers, temperature: float) -> Tensor:
@@ -77,10 +79,10 @@ def _tail_logits(members: DenseMembers | TopkMembers, temperature: float) -> Ten
     assert isinstance(members, TopkMembers)
     assert members.basis is not None
     basis = members.basis.float()
-    prior = basis[0] / temperature
     if members.encoding.tail == "prior":
-        return prior.repeat(len(members), 1)
-    return torch.addmm(prior, members.coefficients()[:, 0] / temperature, basis[1:])
+        return (basis[0] / temperature).repeat(len(members), 1)
+    coefficients = members.coefficients()[:, 0]
+    return torch.cat([torch.ones_like(coefficients[:, :1]), coefficients], dim=1).div_(temperature) @ basis
 
 
 def softmax_and_sum(z: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,17 +94,6 @@ def softmax_and_sum(z: Tensor) -> tuple[Tensor, Tensor]:
     return q, z.amax(dim=-1, keepdim=True) - q.amax(dim=-1, keepdim=True).log_()
 
 
-def softmax_and_log(z: Tensor) -> tuple[Tensor, Tensor]:
-    """softmax over the last axis of (n, C), and its logarithm in the memory of `z`."""
-    q, log_sum = softmax_and_sum(z)
-    return q, z.sub_(log_sum)
-
-
-def scaled(q: Tensor, gain: Tensor | None) -> Tensor:
-    """`q` (n, C) times `gain` (n, 1), in place; None is 1."""
-    return q if gain is None else q.mul_(gain)
-
-
-def dot(x: Tensor, y: Tensor) -> Tensor:
-    """sum_i x_i y_i over the last axis of two (n, C): (n,), without an array of products."""
-    return torch.bmm(x[:, None], y[:, :, None])[:, 0, 0]
+def dot_into(x: Tensor, y: Tensor) -> Tensor:
+    """sum_i x_i y_i over the last axis of two (n, C): (n,); overwrites `x`. A batched product takes ten times as long."""
+    return x.mul_(y).sum(dim=-1)

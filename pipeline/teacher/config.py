@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipeline.errors import ConfigError
-from pipeline.labels.encoding import DenseEncoding, Encoding, Tail, TopkEncoding
-from pipeline.labels.topk import check_encoding
+from pipeline.labels.encoding import DenseEncoding, Encoding, Tail
+from pipeline.labels.topk import topk_encoding
 from pipeline.models.build import ModelConfig
 
 
@@ -71,6 +70,7 @@ class LabelsConfig:
         k: of topk: how many classes are stored one by one.
         tail: of topk: the shape of the rest: lowrank, prior, uniform, bucket; or renormalised (no tail at all).
         rank: of lowrank tails: coefficients a distribution.
+        fine: of lowrank tails: how many of them, the leading ones, have 8 bits; the others have 4.
         nodes: of topk: values of the tail's mass over the temperatures, 2 or more.
         min_temperature: of topk: the lowest temperature at which the labels can be used.
         layout: zarr (any Zarr v3 reader opens it) or arrow (`datasets.load_from_disk` opens it).
@@ -85,8 +85,9 @@ class LabelsConfig:
     encoding: Literal["dense", "topk"] = "dense"
     k: int = 16
     tail: Tail = "lowrank"
-    rank: int = 32
-    nodes: int = 6
+    rank: int = 80
+    fine: int = 16
+    nodes: int = 8
     min_temperature: float = 1.0
     layout: Literal["zarr", "arrow"] = "zarr"
     reduce: Literal["none", "geometric"] = "none"
@@ -97,13 +98,7 @@ class LabelsConfig:
     licence: str = ""
 
     def __post_init__(self) -> None:
-        for name, least in (("k", 1), ("rank", 1), ("nodes", 2)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"labels.{name} is {getattr(self, name)}", remedy=f"give {least} or more")
-        if not 0 < self.min_temperature < math.inf:
-            raise ConfigError(
-                f"labels.min_temperature is {self.min_temperature}", remedy="give a number above 0, such as 1"
-            )
+        self.encoding_of(1)
 
     def encoding_of(self, members: int) -> Encoding:
         """What the recipe asks for, of a teacher of so many members; its basis is not found yet.
@@ -113,14 +108,14 @@ class LabelsConfig:
         """
         if self.encoding == "dense":
             return DenseEncoding(reduce=self.reduce, inputs=self.inputs)
-        encoding = TopkEncoding(
+        return topk_encoding(
             k=self.k,
             tail=self.tail,
-            nodes=0 if self.tail == "renormalised" else self.nodes,
-            rank=self.rank if self.tail == "lowrank" else 0,
-            beta_max=1 / self.min_temperature,
+            rank=self.rank,
+            fine=self.fine,
+            nodes=self.nodes,
+            min_temperature=self.min_temperature,
+            members=members,
             reduce=self.reduce,
             inputs=self.inputs,
         )
-        check_encoding(encoding, 1 if self.reduce == "geometric" else members)
-        return encoding

@@ -8,8 +8,8 @@ import torch
 
 from pipeline.errors import ConfigError
 from pipeline.labels import tail_basis
-from pipeline.labels.tail_basis import IMPOSSIBLE, TailFit, find_basis, round_coefficients
-from pipeline.labels.topk import check_basis, coefficients
+from pipeline.labels.tail_basis import IMPOSSIBLE, TailFit, coefficient_columns, find_basis
+from pipeline.labels.topk import check_basis, coefficients, topk_columns
 from pipeline.labels.topk_encode import encode_topk
 from tests.labels.test_topk import encoding_of
 
@@ -107,7 +107,7 @@ def test_tails_of_few_classes_have_coefficients(rng: np.random.Generator, left: 
     z = torch.from_numpy(low_rank_logits(rng, 4))
     z[0, 0, 1:] = -torch.inf
     columns, lost = encode_topk(z, encoding, basis=torch.from_numpy(basis))
-    assert np.isfinite(coefficients(columns)).all()
+    assert np.isfinite(coefficients(columns, encoding)).all()
     assert all(line.kl_max is not None and line.kl_max < 1e-3 for line in lost)
 
 
@@ -118,7 +118,7 @@ def test_tails_of_low_rank_come_back(rng: np.random.Generator) -> None:
     z = torch.from_numpy(low_rank_logits(rng, 200))
 
     def kl(tail: str) -> float:
-        encoding = encoding_of(tail, K, count=8, rank=RANK)  # type: ignore[arg-type]
+        encoding = encoding_of(tail, K, count=8, rank=RANK, fine=RANK)  # type: ignore[arg-type]
         given = {"lowrank": basis, "prior": basis[:1]}.get(tail)
         sums = encode_topk(z, encoding, basis=given)[1][1]
         assert sums.kl_sum is not None
@@ -128,22 +128,40 @@ def test_tails_of_low_rank_come_back(rng: np.random.Generator) -> None:
     assert kl("prior") < kl("uniform")
 
 
-def test_rounding_to_a_position_s_largest() -> None:
+@pytest.mark.parametrize(("rank", "fine"), [(9, 9), (9, 0), (9, 4), (8, 4), (1, 0)])
+def test_rounding_to_a_position_s_largest(rng: np.random.Generator, rank: int, fine: int) -> None:
     def never(bad: torch.Tensor, what: str, remedy: str) -> None:
         assert not bad.any()
 
-    rng = np.random.default_rng()
-    exact = torch.from_numpy(rng.normal(size=(500, 9)) * 10 ** rng.uniform(-3, 3, (500, 1)))
-    steps, scale = round_coefficients(exact, never)
-    assert steps.dtype == torch.int8
-    assert scale.dtype == torch.float16
-    assert steps.abs().amax(dim=1).tolist() == [127] * 500
-    back = coefficients({"tail_coefficients": steps.numpy(), "tail_scale": scale.numpy()})
-    half_a_step = 0.502 * scale.double().numpy()[:, None] / 127 + exact.abs().numpy() * 2**-11
-    assert (np.abs(back - exact.numpy()) <= half_a_step).all()
-    steps, scale = round_coefficients(torch.tensor([[0.0, 0.0], [3e-7, -2e-8]], dtype=torch.float64), never)
-    assert scale.tolist() == [0, 0]
-    assert steps.tolist() == [[0, 0], [0, 0]]
-    told = []
-    round_coefficients(torch.tensor([[1.0], [70_000.0]]), lambda bad, what, remedy: told.append((bad.tolist(), what)))
-    assert told[0][0] == [False, True]
+    encoding = encoding_of("lowrank", K, rank=rank, fine=fine)
+    exact = torch.from_numpy(rng.normal(size=(500, rank)) * 10 ** rng.uniform(-3, 3, (500, 1)))
+    columns = {name: values.numpy() for name, values in coefficient_columns(exact, encoding, never).items()}
+    declared = {name: (dtype, shape) for name, dtype, shape, _ in topk_columns(encoding, C, 1)}
+    for name, values in columns.items():
+        assert (values.dtype.name, (1, *values.shape[1:])) == declared[name]
+    back = coefficients(columns, encoding)
+    assert back.shape == exact.shape
+    for which, steps in ((slice(fine), 127), (slice(fine, None), 7)):
+        one, other = exact.numpy()[:, which], back[:, which]
+        if one.size:
+            scale = np.abs(one).max(axis=1, keepdims=True)
+            assert (np.abs(other - one) <= np.maximum(scale * (0.502 / steps + 2**-11), tail_basis.SMALLEST)).all()
+            np.testing.assert_allclose(
+                np.abs(other).max(axis=1, keepdims=True), scale, rtol=2**-10, atol=tail_basis.SMALLEST
+            )
+
+
+def test_coefficients_of_nothing_and_beyond_float16() -> None:
+    encoding, told = encoding_of("lowrank", K, rank=2, fine=1), []
+
+    def refuse(bad: torch.Tensor, what: str, remedy: str) -> None:
+        told.append(bad.tolist())
+
+    tiny = torch.tensor([[0.0, 0.0], [3e-7, -2e-8]], dtype=torch.float64)
+    columns = coefficient_columns(tiny, encoding, refuse)
+    assert columns["tail_scale"].tolist() == [[0, 0], [0, 0]]
+    assert columns["tail_fine"].tolist() == [[0], [0]]
+    assert columns["tail_coarse"].tolist() == [[0], [0]]
+    assert told == [[False, False]] * 2
+    coefficient_columns(torch.tensor([[1.0, 1.0], [1.0, 70_000.0]]), encoding, refuse)
+    assert told[2:] == [[False, False], [False, True]]

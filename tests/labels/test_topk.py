@@ -29,13 +29,17 @@ TEMPERATURES = (1.0, 1.3, 2.0, 4.0, 8.0, 20.0, 1000.0)
 N, M = 3, 2
 
 
-def encoding_of(tail: Tail, k: int, *, count: int = 6, beta_max: float = 1.0, rank: int = 3) -> TopkEncoding:
+def encoding_of(
+    tail: Tail, k: int, *, count: int = 6, beta_max: float = 1.0, rank: int = 4, fine: int = 1
+) -> TopkEncoding:
+    """With three coefficients of 4 bits, so that half a byte is left over."""
     return TopkEncoding(
         k=k,
         tail=tail,
         nodes=0 if tail == "renormalised" else count,
         beta_max=beta_max,
         rank=rank if tail == "lowrank" else 0,
+        fine=fine if tail == "lowrank" else 0,
     )
 
 
@@ -44,11 +48,29 @@ def columns_of(rng: np.random.Generator, z: np.ndarray, encoding: TopkEncoding) 
     made = reference.columns_of(z, encoding.k, encoding.nodes, encoding.beta_max)
     columns: dict[str, np.ndarray] = {**narrow(made["ids"], z.shape[-1]), "top_logit": made["top_logit"]}
     if encoding.nodes:
-        columns["tail"] = made["tail"]
+        columns["tail_odds"] = made["tail_odds"]
+    if encoding.nodes > 2:
+        columns["tail_curve"] = made["tail_curve"]
     if encoding.rank:
-        columns["tail_coefficients"] = rng.integers(-127, 128, (*z.shape[:-1], encoding.rank)).astype(np.int8)
-        columns["tail_scale"] = rng.random(z.shape[:-1]).astype(np.float16)
+        columns |= some_coefficients(rng, z.shape[:-1], encoding)
     columns["label_logit"] = np.full(z.shape[:-1], np.nan, np.float16)
+    return columns
+
+
+def some_coefficients(
+    rng: np.random.Generator, shape: tuple[int, ...], encoding: TopkEncoding
+) -> dict[str, np.ndarray]:
+    """Random columns of a basis' coefficients, (*shape, ...)."""
+    columns, precisions = {}, 0
+    if encoding.fine:
+        columns["tail_fine"] = rng.integers(-127, 128, (*shape, encoding.fine)).astype(np.int8)
+        precisions += 1
+    if coarse := encoding.rank - encoding.fine:
+        steps = rng.integers(-7, 8, (*shape, coarse + coarse % 2)) % 16
+        steps[..., coarse:] = 0
+        columns["tail_coarse"] = (steps[..., 0::2] + 16 * steps[..., 1::2]).astype(np.uint8)
+        precisions += 1
+    columns["tail_scale"] = rng.random((*shape, precisions)).astype(np.float16)
     return columns
 
 
@@ -64,10 +86,13 @@ def tail_shape(
     """z (C,) of one position's tail."""
     if basis is None:
         return np.zeros(classes)
+    found = [int(step) * float(columns["tail_scale"][at][0]) / 127 for step in columns.get("tail_fine", {at: ()})[at]]
+    for pair in columns.get("tail_coarse", {at: ()})[at]:
+        steps = [int(step) - 16 * (step >= 8) for step in (pair % 16, pair // 16)]
+        found += [step * float(columns["tail_scale"][at][-1]) / 7 for step in steps]
     z = basis[0].astype(np.float64)
-    if "tail_scale" in columns:
-        for j, value in enumerate(columns["tail_coefficients"][at]):
-            z = z + int(value) * float(columns["tail_scale"][at]) / 127 * basis[1 + j].astype(np.float64)
+    for row, coefficient in zip(basis[1:], found, strict=False):  # the last of an odd number has half a byte beside it
+        z = z + coefficient * row.astype(np.float64)
     return z
 
 
@@ -91,7 +116,7 @@ def test_decoding_is_the_definition(
         assert np.allclose(np.exp(log_p).sum(axis=-1), 1, rtol=1e-12)
         for at in np.ndindex(N, M):
             shape = tail_shape(columns, basis, at, classes)
-            stored_tail = columns["tail"][at] if encoding.nodes else None
+            stored_tail = (columns["tail_odds"][at], columns["tail_curve"][at]) if encoding.nodes else None
             expected = reference.decode_one(ids[at], columns["top_logit"][at], stored_tail, shape, 1.0, temperature)
             np.testing.assert_allclose(log_p[at], expected, rtol=1e-9, atol=1e-9)
             np.testing.assert_allclose(log_stored[at], expected[ids[at]], rtol=1e-9, atol=1e-9)
@@ -207,14 +232,16 @@ def test_ids_are_checked_before_they_are_narrowed(ids: list[list[int]]) -> None:
 
 
 def test_columns_of_a_row() -> None:
-    lowrank = encoding_of("lowrank", 32, rank=16)
+    lowrank = encoding_of("lowrank", 32, rank=17, fine=4)
     assert topk_columns(lowrank, 151_936, 2, 255) == (
         ("top_class", "uint16", (255, 2, 32), ("position", "member", "stored")),
         ("top_page", "uint8", (255, 2, 2), ("position", "member", "page")),
         ("top_logit", "float16", (255, 2, 32), ("position", "member", "stored")),
-        ("tail", "float16", (255, 2, 6), ("position", "member", "node")),
-        ("tail_coefficients", "int8", (255, 2, 16), ("position", "member", "component")),
-        ("tail_scale", "float16", (255, 2), ("position", "member")),
+        ("tail_odds", "float16", (255, 2, 2), ("position", "member", "end")),
+        ("tail_curve", "int16", (255, 2, 4), ("position", "member", "node")),
+        ("tail_fine", "int8", (255, 2, 4), ("position", "member", "component")),
+        ("tail_coarse", "uint8", (255, 2, 7), ("position", "member", "pair")),
+        ("tail_scale", "float16", (255, 2, 2), ("position", "member", "precision")),
         ("label_logit", "float16", (255, 2), ("position", "member")),
     )
     assert topk_columns(encoding_of("renormalised", 300), 2_000_000, 1) == (
@@ -224,6 +251,11 @@ def test_columns_of_a_row() -> None:
     )
     names = {name: (dtype, shape) for name, dtype, shape, _ in topk_columns(encoding_of("uniform", 300), 70_000, 1)}
     assert names["top_page"] == ("uint16", (1, 1))
+    assert "tail_curve" not in [name for name, *_ in topk_columns(encoding_of("uniform", 3, count=2), 10, 1)]
+    for fine, absent in ((0, "tail_fine"), (4, "tail_coarse")):
+        found = {name: shape for name, _, shape, _ in topk_columns(encoding_of("lowrank", 3, fine=fine), 10, 2)}
+        assert found["tail_scale"] == (2, 1)
+        assert absent not in found
     few = {name: shape for name, _, shape, _ in topk_columns(encoding_of("prior", 300), 10, 1)}
     assert few["top_class"] == few["top_logit"] == (1, 10)
 
@@ -247,6 +279,7 @@ def test_columns_made_by_the_reference_are_the_columns_declared(rng: np.random.G
         (TopkEncoding(k=4, tail="uniform", nodes=1), 1, "'uniform' cannot have 1 nodes"),
         (TopkEncoding(k=4, tail="lowrank", rank=0), 1, "'lowrank' cannot have rank 0"),
         (TopkEncoding(k=4, tail="prior", rank=2), 1, "'prior' cannot have rank 2"),
+        (TopkEncoding(k=4, tail="lowrank", rank=2, fine=3), 1, "of 2 coefficients, 3 cannot have 8 bits"),
         (TopkEncoding(k=4, tail="bucket"), 2, "there are 2 members"),
     ],
 )
@@ -271,11 +304,15 @@ def test_encodings_that_make_sense() -> None:
         ("top_logit", (0, 1, 2), np.nan, "largest of a position's logits"),
         ("top_logit", (0, 1), -1.0, "largest of a position's logits"),
         ("top_logit", (0, 1), -np.inf, "largest of a position's logits"),
-        ("tail", (2, 0, 0), np.nan, "tail's mass"),
-        ("tail", (2, 0, 4), np.inf, "tail's mass"),
-        ("tail", (2, 0, 1), -np.inf, "tail's mass"),
-        ("tail_scale", (1, 1), -0.5, "scale of coefficients"),
-        ("tail_scale", (1, 1), np.nan, "scale of coefficients"),
+        ("tail_odds", (2, 0, 0), np.nan, "tail's mass"),
+        ("tail_odds", (2, 0, 1), np.inf, "tail's mass"),
+        ("tail_odds", (2, 0, 1), -np.inf, "tail's mass"),
+        ("tail_fine", (0, 1, 0), -128, "of 8 bits is -128"),
+        ("tail_coarse", (0, 1, 0), 0x81, "of 4 bits is -8"),
+        ("tail_coarse", (0, 1, 1), 0x18, "of 4 bits is -8"),
+        ("tail_coarse", (2, 0, 1), 0x13, "no coefficient uses"),
+        ("tail_scale", (1, 1, 0), -0.5, "scale of coefficients"),
+        ("tail_scale", (1, 1, 1), np.nan, "scale of coefficients"),
         ("label_logit", (2, 1), 0.25, "label's logit"),
     ],
 )
@@ -286,7 +323,7 @@ def test_columns_that_no_encoder_wrote(
     encoding = encoding_of("lowrank", 4)
     columns = columns_of(rng, rng.normal(size=(N, M, 10)), encoding)
     columns |= narrow(np.broadcast_to([5, 9, 65_536, 69_000], (N, M, 4)).astype(np.int64), classes)
-    columns["tail"][0, 0] = -np.inf  # no tail: legal
+    columns["tail_odds"][0, 0] = -np.inf  # no tail: legal
     columns["label_logit"][0] = [-np.inf, 0.0]  # an impossible label, and the most probable one: legal
     check_columns(columns, encoding, classes)
     columns[name][at] = value
@@ -309,13 +346,17 @@ def test_a_basis_is_checked(rng: np.random.Generator) -> None:
 
 
 def test_coefficients_use_the_whole_scale() -> None:
-    columns = {"tail_coefficients": np.array([[[127, -127, 0]]], np.int8), "tail_scale": np.array([[2.5]], np.float16)}
-    np.testing.assert_allclose(coefficients(columns), [[[2.5, -2.5, 0.0]]], rtol=1e-15)
+    fine, coarse = np.array([[[127, -127, 0]]], np.int8), np.array([[[0x97, 0x01]]], np.uint8)
+    columns = {"tail_fine": fine, "tail_coarse": coarse, "tail_scale": np.array([[[2.5, 3.5]]], np.float16)}
+    expected = [2.5, -2.5, 0.0, 3.5, -3.5, 0.5]
+    for rank in (6, 7):  # the last nibble, 0, is a coefficient of 0 or none
+        found = coefficients(columns, encoding_of("lowrank", 4, rank=rank, fine=3))
+        np.testing.assert_allclose(found, [[[*expected, 0.0][:rank]]], rtol=1e-15)
 
 
 def test_leading_axes_are_free(rng: np.random.Generator) -> None:
     encoding = encoding_of("lowrank", 4)
-    columns, basis = columns_of(rng, rng.normal(size=(6, M, 20)), encoding), rng.normal(size=(4, 20)).astype(np.float16)
+    columns, basis = columns_of(rng, rng.normal(size=(6, M, 20)), encoding), rng.normal(size=(5, 20)).astype(np.float16)
     folded = {name: values.reshape(2, 3, *values.shape[1:]) for name, values in columns.items()}
     check_columns(folded, encoding, 20)
     flat = topk_log_probs(columns, encoding, 20, basis, 2.0)

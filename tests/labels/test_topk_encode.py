@@ -52,14 +52,15 @@ def test_columns_are_the_definition(rng: np.random.Generator, shape: str, dtype:
         np.testing.assert_allclose(columns["top_logit"][some], made["top_logit"][some], rtol=2**-10, atol=1e-6)
     else:
         assert np.array_equal(columns["top_logit"], made["top_logit"])
-    found, expected = columns["tail"].astype(np.float64), made["tail"].astype(np.float64)
+    found, expected = columns["tail_odds"].astype(np.float64), made["tail_odds"].astype(np.float64)
     assert np.array_equal(np.isneginf(found), np.isneginf(expected))
     some = np.isfinite(expected[..., 0])
     found, expected = found[some], expected[some]
-    step = (
-        np.abs(expected).max(axis=-1, keepdims=True) * 2**-10 + 2e-5
-    )  # of float16, of all: residuals follow their ends
+    step = np.abs(expected).max(axis=-1, keepdims=True) * 2**-10 + 2e-5  # of float16
     assert (np.abs(found - expected) <= 1.5 * step).all()
+    curve, definition = columns["tail_curve"].astype(int), made["tail_curve"].astype(int)
+    assert (curve[~some] == 0).all()
+    assert (np.abs(curve - definition)[some] <= 1 + 1.5 * 2048 * step).all()  # they follow their ends
     assert np.isnan(columns["label_logit"]).all()
 
 
@@ -83,8 +84,12 @@ def test_blocks_of_any_size_give_the_same(rng: np.random.Generator, tail: Tail) 
     for size in (1, 4 * 12 * M * C * 5, 4 * 12 * M * C * 22):
         parts, again = encode_topk(logits, encoding, basis=given, labels=labels, mask=mask, block_bytes=size)
         for name, values in whole.items():
-            if name == "tail_coefficients":  # a product of matrices may round otherwise
+            if name == "tail_fine":  # a product of matrices may round otherwise
                 assert np.abs(parts[name].astype(int) - values).max() <= 1
+            elif name == "tail_coarse":
+                for shift in (0, 4):
+                    one, other = (pairs.astype(int) >> shift & 15 for pairs in (parts[name], values))
+                    assert np.abs(one - other).max() <= 1
             elif name == "tail_scale":
                 np.testing.assert_allclose(parts[name].astype(float), values.astype(float), rtol=2**-10)
             else:
@@ -171,7 +176,7 @@ def test_labels_without_a_tail_lose_infinitely_much(rng: np.random.Generator) ->
     z = torch.from_numpy(rng.normal(size=(N, 1, C)))
     z[0] *= 200  # far classes have probability 0 in float32, on both sides
     columns, lost = encode_topk(z, encoding_of("renormalised", K))
-    assert "tail" not in columns
+    assert not [name for name in columns if name.startswith("tail")]
     for line in table([lost]).values():
         assert (line.kl_mean, line.kl_max) == (None, None)
         assert line.tail_mass_error > 0.1
@@ -216,7 +221,7 @@ def test_other_refusals(rng: np.random.Generator) -> None:
 
 def test_no_positions_give_empty_columns() -> None:
     encoding = encoding_of("lowrank", K)
-    columns, lost = encode_topk(torch.zeros(0, M, C), encoding, basis=torch.zeros(4, C).half())
+    columns, lost = encode_topk(torch.zeros(0, M, C), encoding, basis=torch.zeros(5, C).half())
     assert [(name, values.dtype.name, values.shape) for name, values in columns.items()] == [
         (name, dtype, (0, *shape)) for name, dtype, shape, _ in topk_columns(encoding, C, M)
     ]

@@ -41,7 +41,9 @@ def log_softmax(z: np.ndarray) -> np.ndarray:
 
 
 def encode_one(z: np.ndarray, k: int, nodes: int, beta_max: float) -> dict[str, np.ndarray]:
-    """ids (K,), logit (K,) float16 and tail (n,) float16 of one position's logits (C,); the lowest ids where logits tie."""
+    """ids (K,), logit (K,) float16, odds (2,) float16 and curve (n - 2,) int16 of one position's logits (C,); the lowest ids
+    where logits tie.
+    """
     z = np.array(z, np.float64)
     z -= z.max()
     order = sorted(range(len(z)), key=lambda i: (-z[i], i))
@@ -49,46 +51,51 @@ def encode_one(z: np.ndarray, k: int, nodes: int, beta_max: float) -> dict[str, 
     rest = [float(z[i]) for i in order[k:] if z[i] > -math.inf]
     logit = z[ids].astype(np.float16)
     if not rest or nodes == 0:
-        return {"ids": ids, "logit": logit, "tail": np.full(nodes, -np.inf, np.float16)}
+        odds, curve = np.full(2, -np.inf, np.float16), np.zeros(max(nodes - 2, 0), np.int16)
+        return {"ids": ids, "logit": logit, "odds": odds, "curve": curve}
     kept = [float(value) for value in logit if value > -math.inf]
     places = [beta_max / 2 * (1 - math.cos(math.pi * j / (nodes - 1))) for j in range(nodes)]
     g = [lse([b * value for value in rest]) for b in places]
     ends = {j: np.float16(g[j] - lse([places[j] * value for value in kept])) for j in (0, nodes - 1)}
     g_ends = [float(ends[j]) + lse([places[j] * value for value in kept]) for j in (0, nodes - 1)]
     line = [g_ends[0] + (g_ends[1] - g_ends[0]) * b / beta_max for b in places]
-    tail = [ends[0], ends[nodes - 1], *(np.float16(g[j] - line[j]) for j in range(1, nodes - 1))]
-    return {"ids": ids, "logit": logit, "tail": np.array(tail, np.float16)}
+    curve = [round(2048 * (g[j] - line[j])) for j in range(1, nodes - 1)]
+    odds = np.array([ends[0], ends[nodes - 1]], np.float16)
+    return {"ids": ids, "logit": logit, "odds": odds, "curve": np.array(curve, np.int16)}
 
 
 def columns_of(z: np.ndarray, k: int, nodes: int, beta_max: float) -> dict[str, np.ndarray]:
-    """`ids` (N, M, K) int64, `top_logit` and `tail` of logits (N, M, C)."""
+    """`ids` (N, M, K) int64, `top_logit`, `tail_odds` and `tail_curve` of logits (N, M, C)."""
     each = [[encode_one(row, k, nodes, beta_max) for row in position] for position in z]
-    names = {"ids": "ids", "logit": "top_logit", "tail": "tail"}
+    names = {"ids": "ids", "logit": "top_logit", "odds": "tail_odds", "curve": "tail_curve"}
     return {names[key]: np.array([[one[key] for one in position] for position in each]) for key in names}
 
 
 def decode_one(
     ids: np.ndarray,
     logit: np.ndarray,
-    tail: np.ndarray | None,
+    tail: tuple[np.ndarray, np.ndarray] | None,
     shape: np.ndarray,
     beta_max: float,
     temperature: float,
 ) -> np.ndarray:
-    """Log-probabilities (C,) of one position at T; `tail` None where there is none, `shape` (C,) the tail's logits."""
+    """Log-probabilities (C,) of one position at T; `tail` its odds (2,) and curve (n - 2,), None where there is none;
+    `shape` (C,) the tail's logits.
+    """
     beta, classes = 1 / temperature, len(shape)
     log_p = np.full(classes, -np.inf)
     logit = logit.astype(np.float64)
     h = lse(beta * logit)
     g = -math.inf
-    if tail is not None and tail[0] > -math.inf:
-        n = len(tail)
+    if tail is not None and tail[0][0] > -math.inf:
+        odds, curve = tail
+        n = 2 + len(curve)
         places = [beta_max / 2 * (1 - math.cos(math.pi * j / (n - 1))) for j in range(n)]
         finite = logit[np.isfinite(logit)]
-        first, last = float(tail[0]) + math.log(len(finite)), float(tail[1]) + lse(beta_max * finite)
+        first, last = float(odds[0]) + math.log(len(finite)), float(odds[1]) + lse(beta_max * finite)
         values = [first + (last - first) * b / beta_max for b in places]
         for j in range(1, n - 1):
-            values[j] += float(tail[1 + j])
+            values[j] += int(curve[j - 1]) / 2048
         g = lagrange(places, values, beta)
     total = lse([h, g])
     log_p[ids] = beta * logit - total

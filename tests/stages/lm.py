@@ -50,7 +50,7 @@ def recipe(**changes: Any) -> dict[str, Any]:
             "batch_size": 8,
         },
         "teacher_training": {"epochs": 3, **training},
-        "labels": {"encoding": "topk", "k": 8, "rank": 12, "rows_per_shard": 64, "rows_per_chunk": 16},
+        "labels": {"encoding": "topk", "k": 8, "rank": 12, "fine": 4, "rows_per_shard": 64, "rows_per_chunk": 16},
         "student": {"class_path": CLASS, "init_args": {"config": NET | {"n_embd": 8, "vocab_size": 310}}},
         "training": {"epochs": 2, "seeds": [0], "temperature": 2, **training},
     } | changes  # fmt: skip

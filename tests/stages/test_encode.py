@@ -27,7 +27,7 @@ def test_every_split_of_a_root(store: Path, capsys: pytest.CaptureFixture[str]) 
     before, after = (open_store(path, split="train") for path in (store, "sparse"))
     each = 2 * (2 * 2 + 2 * 2 + 9 * 2 + 1 + 2 + 2)
     assert f"{before.manifest.bytes_per_position:.1f} -> {each}.0 bytes a position" in said
-    assert after.encoding == TopkEncoding(k=2, rank=1, nodes=9, basis=after.spec.encoding.basis)  # type: ignore[union-attr]
+    assert after.encoding == TopkEncoding(k=2, rank=1, fine=1, nodes=9, basis=after.spec.encoding.basis)  # type: ignore[union-attr]
     assert open_store("sparse", split="test").spec.encoding == after.encoding  # one basis for all splits
     for split in ("train", "test"):
         one, two = (open_store(path, split=split) for path in (store, "sparse"))
@@ -151,8 +151,10 @@ REFUSED: list[tuple[tuple[str, ...], str]] = [
     (("--k=6",), "--k=6 exceeds the 5 classes of store/t"),
     (("--k=2", "--tail=bucket"), "a bucket is one outcome of one model, and there are 2 members"),
     (("--k=2", "--rank=9"), "cannot give a basis of rank 9"),
-    (("--k=2", "--rank=1", "--nodes=1"), "1 nodes"),
-    (("--k=2", "--min_temperature=0"), "--min_temperature=0"),
+    (("--k=2", "--rank=0"), "'lowrank' cannot have rank 0"),
+    (("--k=2", "--rank=1", "--fine=-1"), "fine is -1"),
+    (("--k=2", "--rank=1", "--nodes=1"), "nodes is 1"),
+    (("--k=2", "--min_temperature=0"), "min_temperature is 0"),
     (("--k=2", "--tail=prior", "--layout=arrow", "--compression=zstd"), "zstd needs layout: zarr"),
     (("--k=2", "--tail=prior", "--store=store/inside"), "lie in each other"),
     (("--k=2", "--encoding=dense"), "encoding"),

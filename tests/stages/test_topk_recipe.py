@@ -139,6 +139,7 @@ def test_going_on_never_finds_a_basis_anew(work: Path, monkeypatch: pytest.Monke
     ("change", "message"),
     [
         ({"rank": 5}, "encoding.rank: 12 here, 5 in this run"),
+        ({"fine": 5}, "encoding.fine: 4 here, 5 in this run"),
         ({"k": 9}, "encoding.k: 8 here, 9 in this run"),
         ({"tail": "uniform"}, 'encoding.tail: "lowrank" here, "uniform" in this run'),
         ({"min_temperature": 0.5}, "encoding.beta_max: 1.0 here, 2.0 in this run"),
@@ -296,10 +297,11 @@ def test_the_language_model_recipe_is_what_it_says() -> None:
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        ({"k": 0}, "labels.k is 0"),
-        ({"rank": 0}, "labels.rank is 0"),
-        ({"nodes": 1}, "labels.nodes is 1"),
-        ({"min_temperature": 0}, "labels.min_temperature is 0"),
+        ({"k": 0}, "k is 0"),
+        ({"rank": 0}, "'lowrank' cannot have rank 0"),
+        ({"rank": -1}, "rank is -1"),
+        ({"nodes": 1}, "nodes is 1"),
+        ({"min_temperature": 0}, "min_temperature is 0"),
         ({"tail": "bukket"}, "labels.tail is 'bukket'"),
         ({"k": 70_000}, "encoding.k"),
         ({"rank": 400}, "cannot give a basis of rank 400"),

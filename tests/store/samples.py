@@ -21,6 +21,7 @@ from pipeline.store import Store, StoreWriter, open_store
 from pipeline.store.dense_spec import store_spec
 from pipeline.store.spec import MemberSpec, Spec, TeacherSpec
 from pipeline.store.verify import verify
+from tests.labels.test_topk import some_coefficients
 
 KINDS = ("zarr", "zstd", "arrow")
 SPARSE = ("topk-zarr", "sequence-zstd", "ragged-arrow")
@@ -29,7 +30,7 @@ ALL = (
     "tokens-arrow", "ragtokens-arrow",
 )  # fmt: skip
 POSITIONS = 5
-LOWRANK = TopkEncoding(k=3, tail="lowrank", nodes=4, rank=2)
+LOWRANK = TopkEncoding(k=3, tail="lowrank", nodes=4, rank=2, fine=1)
 FIDELITY = (FidelitySums(temperature=1.0, samples=9, kl_sum=0.5, kl_max=0.25, tail_mass_error=0.125, top1_agreed=9),)
 
 
@@ -157,14 +158,15 @@ def topk(
         ids += classes - 1 - ids.max()
     logit = -np.abs(rng.normal(size=(*shape, kept)) * 5)
     np.put_along_axis(logit, rng.integers(0, kept, (*shape, 1)), 0.0, axis=-1)
-    tail = np.where(rng.random((*shape, 1)) < 0.1, -np.inf, rng.normal(size=(*shape, encoding.nodes)))
+    odds = np.where(rng.random((*shape, 1)) < 0.1, -np.inf, rng.normal(size=(*shape, 2)))
     found: dict[str, np.ndarray] = dict(narrow(np.sort(ids, axis=-1), classes))
     found["top_logit"] = logit.astype(np.float16)
     if encoding.tail != "renormalised":
-        found["tail"] = tail.astype(np.float16)
+        found["tail_odds"] = odds.astype(np.float16)
+    if encoding.nodes > 2:
+        found["tail_curve"] = rng.integers(-1000, 1, (*shape, encoding.nodes - 2)).astype(np.int16)
     if encoding.tail == "lowrank":
-        found["tail_coefficients"] = rng.integers(-127, 128, (*shape, encoding.rank)).astype(np.int8)
-        found["tail_scale"] = np.abs(rng.normal(size=shape)).astype(np.float16)
+        found |= some_coefficients(rng, shape, encoding)
     found["label_logit"] = np.where(rng.random(shape) < 0.2, np.nan, -np.abs(rng.normal(size=shape))).astype(np.float16)
     if encoding.tail not in ("lowrank", "prior"):
         return found, None

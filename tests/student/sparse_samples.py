@@ -27,14 +27,14 @@ class Sparse:
     ) -> None:  # fmt: skip
         self.encoding = TopkEncoding(
             k=k, tail=tail, nodes=0 if tail == "renormalised" else 4, rank=2 if tail == "lowrank" else 0,
-            beta_max=beta_max,
+            fine=1 if tail == "lowrank" else 0, beta_max=beta_max,
         )  # type: ignore[arg-type]  # fmt: skip
         self.classes, self.members = classes, members
         self.columns, self.basis = topk(rng, (positions,), self.encoding, members=members, classes=classes)
         if tail != "renormalised":  # a tail that weighs about as much as the stored classes
-            given = self.columns["tail"]
+            given = self.columns["tail_odds"]
             empty = np.isneginf(given) & (not always)
-            self.columns["tail"] = np.where(empty, -np.inf, 0.5 * rng.normal(size=given.shape)).astype(np.float16)
+            self.columns["tail_odds"] = np.where(empty, -np.inf, 0.5 * rng.normal(size=given.shape)).astype(np.float16)
         share = rng.uniform(0.3, 1, members)
         self.share = share / share.sum()
         self.soft = self.as_soft()

@@ -92,7 +92,7 @@ def test_sparse_labels_give_the_loss_and_gradients_of_the_dense_way(
     for k in (4, CLASSES):
         sparse, student, labels = Sparse(rng, tail, k=k), Student(rng, torch.float32), hard(rng, loss)
         if tail != "renormalised":  # none is left where all classes are stored; else reverse_kl needs some
-            sparse.columns["tail"][:] = -np.inf if k == CLASSES else 0.3
+            sparse.columns["tail_odds"][:] = -np.inf if k == CLASSES else 0.3
         options = {"temperature": temperature, "hard_weight": 0.4, "soft_weight": 0.6, "loss": loss}
         want = distillation_loss(student.logits(), sparse.soft, labels, **options)
         got = student.fused(sparse.soft, labels, **options)

@@ -114,8 +114,8 @@ def test_all_classes_stored_are_the_dense_labels(rng: np.random.Generator) -> No
         z = rng.normal(0, 3, (9, classes))
         for tail in TAILS:
             sparse = Sparse(rng, tail, classes=classes, k=classes)
-            if "tail" in sparse.columns:
-                sparse.columns["tail"][:] = -np.inf
+            if "tail_odds" in sparse.columns:
+                sparse.columns["tail_odds"][:] = -np.inf
                 sparse.soft = sparse.as_soft()
             p = sparse.probabilities(2.0)
             for loss in ("forward_kl", "soft_ce", "js"):
@@ -160,6 +160,6 @@ def test_what_is_stored_cannot_serve_every_loss(rng: np.random.Generator, tail: 
 def test_reverse_kl_where_nothing_is_left_for_the_tail(rng: np.random.Generator) -> None:
     for tail in ("lowrank", "bucket"):
         sparse = Sparse(rng, tail)
-        sparse.soft = sparse.as_soft(tail=np.full_like(sparse.columns["tail"], -np.inf))
+        sparse.soft = sparse.as_soft(tail_odds=np.full_like(sparse.columns["tail_odds"], -np.inf))
         with pytest.raises(LogitsError, match="reverse_kl is infinite"):
             soft_only(torch.tensor(rng.normal(size=(9, 13))), sparse.soft, temperature=2.0, loss="reverse_kl")

@@ -25,7 +25,8 @@ DENSE = DenseEncoding()
 
 def topk(**settings: Any) -> TopkEncoding:
     """A small top-k encoding."""
-    return TopkEncoding(**({"k": 5, "tail": "lowrank", "rank": 14, "nodes": 6} | settings))
+    chosen = {"k": 5, "tail": "lowrank", "rank": 14, "nodes": 6} | settings
+    return TopkEncoding(fine=chosen["rank"], **chosen)
 
 
 def token_rows(rng: np.random.Generator, count: int = 60, *, info: SequenceInfo = INFO) -> TransferRows:
