@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pipeline.stream.loader import Batch
 
 BINS = 15
+CHUNK = 64  # classes among which the most probable one is looked for at a time
 FEW = 1024  # classes up to which a distribution is computed in float64; beyond in float32, which costs half
 LogProbsAt = Callable[[float], Tensor]
 
@@ -110,25 +111,27 @@ class Metrics:
 
     def _add(self, log_probs_at: LogProbsAt, labels: Tensor, soft: SoftLabels | None) -> None:
         log_p = log_probs_at(1.0)
+        predicted = top_class(log_p)
         self._rows += len(log_p)
         has_label = labels >= 0
-        if bool(has_label.any()):
-            self._add_hard(log_p[has_label], labels[has_label])
+        if bool(has_label.all()):
+            self._add_hard(log_p, predicted, labels)
+        elif bool(has_label.any()):
+            self._add_hard(log_p[has_label], predicted[has_label], labels[has_label])
         if soft is not None:
             self._compared += len(log_p)
             teacher = soft.log_probs(1.0, self._mean)
-            columns = [(log_p.argmax(dim=-1) == teacher.argmax(dim=-1)).double()]
+            columns = [(predicted == top_class(teacher)).double()]
             for t in self._temperatures:
                 pair = (teacher, log_p) if t == 1 else (soft.log_probs(t, self._mean), log_probs_at(t))
                 columns.append(_kl(pair[0].to(log_p.dtype), pair[1]).double())
             self._soft += torch.stack(columns).sum(dim=1).cpu()
 
-    def _add_hard(self, log_p: Tensor, labels: Tensor) -> None:
-        p = log_p.exp()
-        confidence, predicted = p.max(dim=-1)
-        of_label = labels[:, None]
+    def _add_hard(self, log_p: Tensor, predicted: Tensor, labels: Tensor) -> None:
+        p, of_label = log_p.exp(), labels[:, None]
+        confidence = p.gather(1, predicted[:, None])[:, 0]
         nll = -log_p.gather(1, of_label)[:, 0]
-        brier = p.square().sum(dim=-1) + 1 - 2 * p.gather(1, of_label)[:, 0]
+        brier = 1 - 2 * p.gather(1, of_label)[:, 0] + p.square_().sum(dim=-1)
         correct = predicted == labels
         rows = torch.stack([(~correct).double(), nll, brier, torch.ones_like(nll), confidence, correct.double()], dim=1)
         rows = rows.double().cpu()  # where adding into bins is deterministic
@@ -178,7 +181,23 @@ def _wide(values: Tensor) -> Tensor:
     return values.double() if values.shape[-1] <= FEW else values.float()
 
 
+def top_class(log_p: Tensor) -> Tensor:
+    """The first of the most probable classes, (B,) of (B, C): `argmax` on a CPU, in a seventh of the time for many classes."""
+    chunks = log_p.shape[1] // CHUNK
+    if log_p.device.type != "cpu" or chunks < 2:
+        return log_p.argmax(dim=-1)
+    parts = log_p[:, : chunks * CHUNK].view(len(log_p), chunks, CHUNK)
+    highest = parts.amax(dim=-1)
+    chunk = highest.argmax(dim=-1)
+    rows = torch.arange(len(log_p))
+    found = chunk * CHUNK + parts[rows, chunk].argmax(dim=-1)
+    if chunks * CHUNK == log_p.shape[1]:
+        return found
+    last, place = log_p[:, chunks * CHUNK :].max(dim=-1)
+    return torch.where(last > highest.amax(dim=-1), chunks * CHUNK + place, found)
+
+
 def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     """KL(p || q) of each row of (B, C) log-probabilities; 0 * log 0 = 0."""
     p = log_p.exp()
-    return torch.where(p == 0, 0.0, p * (log_p - log_q)).sum(dim=-1)
+    return (log_p - log_q).mul_(p).masked_fill_(p == 0, 0.0).sum(dim=-1)

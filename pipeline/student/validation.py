@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
+from pipeline.labels.soft import SoftLabels
+from pipeline.student.fused_terms import Part, block_term
 from pipeline.student.learner import Learner
-from pipeline.student.losses import LOSSES, hard_sum, soft_sum
+from pipeline.student.losses import LOSSES, soft_sum
 from pipeline.student.metrics import Batches, Metrics, Scores
 from pipeline.student.outputs import Outputs, blocks
 
@@ -46,32 +49,32 @@ class _Tally:
         self._temperature = self._config.temperature_at(1.0)
         self._hard_weight, self._soft_weight = self._config.weights_at(1.0)
         self._metrics = Metrics((self._temperature,), self._config.mean)
-        self._hard = self._soft = 0.0
+        self._soft = 0.0
 
     def add(self, outputs: Outputs, batch: Batch) -> None:
-        config = self._config
-        for logits, labels, soft in blocks(outputs, batch, whole=LOSSES[config.loss].whole_batch):
+        for logits, labels, soft in blocks(outputs, batch, whole=LOSSES[self._config.loss].whole_batch):
             self._metrics.update(logits, labels, soft)
-            if self._hard_weight > 0:
-                self._hard += hard_sum(logits, labels).item()
             if self._soft_weight > 0:
-                self._soft += soft_sum(
-                    logits,
-                    soft,
-                    labels,
-                    temperature=self._temperature,
-                    loss=config.loss,
-                    loss_args=config.loss_args,
-                    logit_standardization=config.logit_standardization,
-                    mean=config.mean,
-                ).item()
+                self._soft += self._soft_sum(logits.float(), labels, soft)
 
     def result(self, step: int) -> tuple[float, Scores]:
         scores = self._metrics.result()
         self._learner.check_labelled("validation", scores["labelled"], is_soft=self._soft_weight > 0)
-        loss = (
-            self._hard_weight * self._hard / max(scores["labelled"], 1)
-            + self._soft_weight * self._soft / scores["rows"]
-        )
+        loss = self._hard_weight * scores.get("nll", 0.0) + self._soft_weight * self._soft / scores["rows"]
         self._learner.check_finite("validation", loss, step)
         return loss, scores
+
+    def _soft_sum(self, logits: Tensor, labels: Tensor, soft: SoftLabels | None) -> float:
+        """The soft term's sum over positions, at the end of which `logits` are overwritten."""
+        config = self._config
+        options: dict[str, Any] = {
+            "temperature": self._temperature,
+            "logit_standardization": config.logit_standardization,
+            "mean": config.mean,
+        }
+        if LOSSES[config.loss].whole_batch:
+            return soft_sum(logits, soft, labels, loss=config.loss, loss_args=config.loss_args, **options).item()
+        impossible = bool(torch.isneginf(logits.amin()))
+        options |= {"hard_weight": 0.0, "soft_weight": 1.0, "has_soft": soft is not None, "impossible": impossible}
+        term = block_term(config.loss, config.loss_args, **options)
+        return term(logits, Part(soft, labels), False)[0].item()

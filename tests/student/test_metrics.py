@@ -15,7 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibratio
 from pipeline.errors import ConfigError
 from pipeline.labels.ensemble import log_probs
 from pipeline.labels.soft import SoftLabels
-from pipeline.student.metrics import Metrics, evaluate_student, evaluate_teacher
+from pipeline.student.metrics import Metrics, evaluate_student, evaluate_teacher, top_class
 
 CLASSES = 6
 
@@ -184,3 +184,12 @@ def test_evaluate_teacher_scores_the_ensemble_and_each_member(rows: Rows, mean: 
         assert member["kl"]["1"] > 0.01
     with pytest.raises(ConfigError, match=r"no soft labels.*store"):
         evaluate_teacher(Fixed(rows, with_soft=False), temperatures=(), mean="arithmetic", device=cpu)
+
+
+@pytest.mark.parametrize("classes", [5, 64, 130, 128, 1000])
+def test_the_first_of_the_most_probable_classes(rng: np.random.Generator, classes: int) -> None:
+    values = torch.tensor(rng.integers(0, 4, (200, classes)) / 4)  # many alike
+    rare = torch.tensor(rng.normal(size=(200, classes)))
+    rare[:, 0] = -torch.inf
+    for log_p in (values, rare, torch.zeros(3, classes)):
+        assert torch.equal(top_class(log_p), log_p.argmax(dim=-1))
