@@ -81,6 +81,16 @@ class Sample:
         logit = (self.soft["top_logit"].astype(np.float32) * np.float32(by)).astype(np.float16)
         return replace(self, soft=self.soft | {"top_logit": np.where(self.real(logit), logit, np.float16(0))})
 
+    def with_columns(self, soft: dict[str, np.ndarray]) -> Sample:
+        """The same rows with these columns (R, [P,] M, ...); positions that a ragged store does not keep are blank."""
+        assert self.encoding is not None
+        blanks = {"top_class": np.arange(self.encoding.k, dtype=np.uint16), "label_logit": np.float16(np.nan)}
+        blank = {
+            name: np.where(self.real(values), values, blanks.get(name, values.dtype.type(0))).astype(values.dtype)
+            for name, values in soft.items()
+        }
+        return replace(self, soft=blank)
+
     def real(self, like: np.ndarray) -> np.ndarray:
         """Whether a value (R, [P,] ...) is of a position that a ragged store keeps; True elsewhere."""
         if not self.ragged or self.document is None:
@@ -123,13 +133,7 @@ def sample(rng: np.random.Generator, rows: int, kind: str = "zarr", *, members: 
         data = replace(data, mask=mask, document=document, ragged=what.startswith("rag"), labels=np.full(rows, -1))
     if what in ("topk", "sequence", "ragged"):
         soft, basis = topk(rng, lead, LOWRANK, members=members, classes=classes)
-        data = replace(data, soft=soft, encoding=LOWRANK, basis=basis)
-        blanks = {"top_class": np.arange(LOWRANK.k, dtype=np.uint16), "label_logit": np.float16(np.nan)}
-        blank = {
-            name: np.where(data.real(values), values, blanks.get(name, values.dtype.type(0))).astype(values.dtype)
-            for name, values in soft.items()
-        }
-        return replace(data, soft=blank)
+        return replace(data, encoding=LOWRANK, basis=basis).with_columns(soft)
     logits = (rng.normal(size=(*lead, members, classes)) * 5).astype(np.float32)
     logits[rng.random(logits.shape) < 0.1] = -np.inf
     logits[..., 0] = rng.normal(size=(*lead, members))
