@@ -44,9 +44,9 @@ class Encode:
     from_: str = ""  # the dense store, or a folder of dense stores
     store: str = ""  # where the encoded store goes
     encoding: Literal["topk"] = "topk"  # the only one that a dense store can be brought into
-    k: int = 16  # how many classes are stored one by one
+    k: int = 8  # how many classes are stored one by one
     tail: Tail = "lowrank"  # the shape of the rest: lowrank, prior, uniform, bucket; renormalised: none
-    rank: int = 80  # of lowrank tails: coefficients a distribution
+    rank: int = 122  # of lowrank tails: coefficients a distribution
     fine: int = 16  # of these, the leading ones with 8 bits; the others have 4
     nodes: int = 8  # values of the tail's mass over the temperatures, 2 or more
     min_temperature: float = 1.0  # the lowest temperature at which the labels can be used

@@ -83,9 +83,9 @@ class LabelsConfig:
     """
 
     encoding: Literal["dense", "topk"] = "dense"
-    k: int = 16
+    k: int = 8
     tail: Tail = "lowrank"
-    rank: int = 80
+    rank: int = 122
     fine: int = 16
     nodes: int = 8
     min_temperature: float = 1.0
