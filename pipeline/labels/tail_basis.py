@@ -126,13 +126,15 @@ class TailFit:
         wide = basis.double()
         self.prior = basis[0].float()
         self.terms = torch.cat([torch.ones_like(wide[:1]), wide[1:]])  # (1 + r, C): a constant a position is free
-        self.normal = self.terms @ self.terms.T
-        self.ridge = torch.full_like(self.normal[0], _RIDGE).index_fill_(0, torch.tensor(0, device=basis.device), 0.0)
+        ridge = torch.full_like(wide[:, 0], _RIDGE)
+        ridge[0] = 0.0
+        self.inverse = torch.cholesky_inverse(torch.linalg.cholesky(self.terms @ self.terms.T + torch.diag(ridge)))
 
     def coefficients(self, tail: Tensor, ids: Tensor) -> Tensor:
         """(n, r) float64 for logits `tail` (n, C), -inf where a class is stored, as `ids` (n, K) say, or impossible.
 
-        An impossible class counts as one that is where the prior has it: its true logit has no finite place.
+        An impossible class counts as one that is where the prior has it: its true logit has no finite place. The normal
+        equations of all classes are solved once; a position takes its K stored ones out of them (Woodbury's identity).
         """
         if ids.shape[1] == tail.shape[1]:
             return self.terms.new_zeros(len(tail), len(self.terms) - 1)
@@ -141,10 +143,12 @@ class TailFit:
         left.masked_fill_(~possible, 0.0)
         left -= left.sum(dim=1, keepdim=True) / possible.sum(dim=1, keepdim=True).clamp_min(1)
         left.masked_fill_(~possible, 0.0)
-        target = (left @ self.terms.T.float()).double()  # (n, 1 + r)
+        whole = (left @ self.terms.T.float()).double() @ self.inverse  # (n, 1 + r)
         stored = self.terms.T[ids]  # (n, K, 1 + r)
-        normal = self.normal - stored.transpose(1, 2) @ stored + torch.diag(self.ridge)
-        solved: Tensor = torch.linalg.solve(normal, target[..., None])[:, 1:, 0]
+        moved = stored @ self.inverse
+        within = torch.eye(ids.shape[1], dtype=whole.dtype, device=whole.device) - moved @ stored.transpose(1, 2)
+        back = torch.linalg.solve(within, stored @ whole[..., None])  # (n, K, 1)
+        solved: Tensor = (whole + (moved.transpose(1, 2) @ back)[..., 0])[:, 1:]
         return solved
 
 
