@@ -43,8 +43,9 @@ Edit = Callable[[dict[str, Any]], None]
 
 @pytest.fixture
 def store(tmp_path: Path, rng: np.random.Generator, request: pytest.FixtureRequest) -> Store:
-    data = sample(rng, 70)
-    return write_store(tmp_path / "store", data, make_spec(data, getattr(request, "param", "zarr")))
+    kind = getattr(request, "param", "zarr")
+    data = sample(rng, 70, kind)
+    return write_store(tmp_path / "store", data, make_spec(data, kind))
 
 
 def seal_again(path: Path, *, spec: Edit | None = None, payload: Edit | None = None) -> None:
@@ -83,6 +84,7 @@ def read_all(path: Path) -> None:
     found = open_store(path)
     for name in found.columns:
         found.column(name)
+    _ = found.basis
 
 
 def put(*where: object) -> Callable[[object], Edit]:
