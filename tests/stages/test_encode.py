@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline.labels.encoding import TopkEncoding
-from pipeline.store import Store, StoreWriter, open_store
+from pipeline.store import Store, StoreWriter, dense_spec, open_store
 from pipeline.store.verify import verify
 from stages import encode
 from tests.store.samples import Sample, make_spec, sample, write_store
@@ -145,6 +149,52 @@ def test_going_on_keeps_basis_and_digest(
         one, two = (open_store(path, split=split) for path in ("whole", "sparse"))
         assert two.spec.shards > one.spec.shards
         assert (two.content_digest, two.encoding) == (one.content_digest, one.encoding)
+
+
+def _child(words: list[str]) -> None:
+    torch.set_num_threads(1)
+    dense_spec.CHUNKS_PER_SHARD, dense_spec.MAX_CHUNK_ROWS = 1, 16
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    os._exit(encode.main(words))
+
+
+@pytest.mark.parametrize("kind", ["tokens-zarr", "ragtokens-arrow"])
+def test_kills_lose_nothing(work: Path, rng: np.random.Generator, kind: str) -> None:
+    """SIGKILLs at random moments: what is committed stays, and the digest is that of an unbroken run."""
+    data = tokens(rng, 300, kind)
+    write_store(work / "store", data, make_spec(data, kind, rows_per_shard=64))
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["tests.stages.test_encode"])
+    words = ["--from=store", "--store=sparse", "--k=2", "--rank=3", "--fine=1", "--device=cpu"]
+
+    def run(seconds: float | None) -> int | None:
+        child = processes.Process(target=_child, args=(words,))
+        child.start()
+        child.join(seconds)
+        child.kill()
+        child.join()
+        return child.exitcode
+
+    assert run(None) == 0
+    whole = open_store("sparse")
+    shutil.rmtree("sparse")
+    kills, committed = 0, {}
+    while kills < 8:
+        if run(rng.uniform(0.05, 0.8)) == 0:  # it was quicker than the kill: begin anew
+            assert open_store("sparse").digest == whole.digest
+            shutil.rmtree("sparse")
+            committed = {}
+            continue
+        kills += 1
+        for file, inode in committed.items():
+            assert file.stat().st_ino == inode, f"{file} was written again"
+        committed = {file: file.stat().st_ino for file in Path("sparse").glob("commits/*.json")}
+    assert run(None) == 0
+    assert {file: file.stat().st_ino for file in committed} == committed
+    assert open_store("sparse").digest == whole.digest
+    assert verify("sparse") == []
 
 
 REFUSED: list[tuple[tuple[str, ...], str]] = [
