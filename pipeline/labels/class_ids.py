@@ -52,8 +52,7 @@ def narrow(ids: NDArray[np.int64], classes: int) -> dict[str, NDArray[np.generic
 def widen(columns: Mapping[str, NDArray[np.generic]], classes: int) -> NDArray[np.int64]:
     """Class ids (..., K) int64 of the columns that `narrow` gave. Nothing is checked."""
     ids = columns["top_class"].astype(np.int64)
-    if pages(classes):
-        slot = np.arange(ids.shape[-1])
-        page = (slot[:, None] >= columns["top_page"].astype(np.int64)[..., None, :]).sum(axis=-1)
-        ids += PAGE * page
+    slot = np.arange(ids.shape[-1])
+    for page in range(pages(classes)):  # one after the other: an axis of pages would be walked a few numbers at a time
+        np.add(ids, PAGE, out=ids, where=slot >= columns["top_page"][..., page : page + 1])
     return ids

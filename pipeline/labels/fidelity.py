@@ -39,6 +39,11 @@ class Fidelity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     top1_agreement: float
 
 
+def one_of(classes: int) -> int:
+    """Of top-k labels one position of so many is measured, so that the table costs little beside the encoding."""
+    return max(1, min(classes // 1024, 32))
+
+
 def measure_dense(exact: NDArray[np.floating], stored: NDArray[np.float16]) -> tuple[FidelitySums, ...]:
     """Compare raw logits (R, M, C) with their dense encoding (R, M, C), a temperature at a time."""
     classes = exact.shape[-1]

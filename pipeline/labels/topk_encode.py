@@ -19,7 +19,7 @@ from torch import Tensor
 from pipeline.errors import LabelError, LogitsError
 from pipeline.labels.class_ids import narrow
 from pipeline.labels.encoding import TopkEncoding
-from pipeline.labels.fidelity import FidelitySums
+from pipeline.labels.fidelity import FidelitySums, one_of
 from pipeline.labels.tail_basis import TailFit, coefficient_columns
 from pipeline.labels.tail_mass import CURVE_STEPS, nodes
 from pipeline.labels.topk import check_encoding, stored_classes, topk_columns
@@ -53,7 +53,8 @@ def encode_topk(
         block_bytes: working memory, roughly.
 
     Returns:
-        The columns, each (N, M, ...) as `topk_columns` says, and what was lost at the positions that count.
+        The columns, each (N, M, ...) as `topk_columns` says, and what was lost at those positions that count whose number
+        is a multiple of `one_of` the classes.
 
     Raises:
         LogitsError: NaN, +inf or only -inf, or a finite logit more than 65,504 below the largest of its position; the
@@ -81,10 +82,11 @@ def encode_topk(
         own = labels[at].masked_fill(~real, -1).repeat_interleave(members)
         block, place = below.flatten(0, 1), _Place(start, members)
         columns, tail = _encode(block, own, encoding, fit, place)
-        counted = real.repeat_interleave(members)
+        measured = real & (torch.arange(start, start + len(real), device=real.device) % one_of(classes) == 0)
+        measured = measured.repeat_interleave(members)
         kept = {name: torch.from_numpy(values[:, None]).to(block.device) for name, values in columns.items()}
         stored = TopkMembers.of(kept, encoding=encoding, classes=classes, basis=basis)
-        fidelity.add(*((block, tail, stored) if mask is None else (block[counted], tail[counted], stored[counted])))
+        fidelity.add(block[measured], tail[measured], stored[measured])
         parts.append({name: values.reshape(-1, members, *values.shape[1:]) for name, values in columns.items()})
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, fidelity.result()
 

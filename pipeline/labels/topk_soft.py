@@ -76,7 +76,8 @@ class TopkMembers:
             counts = self.columns["top_page"]
             below = counts.long() & ((1 << 8 * counts.element_size()) - 1)
             slot = torch.arange(ids.shape[-1], device=ids.device)
-            ids += PAGE * (slot[:, None] >= below[:, :, None]).sum(dim=-1)
+            for page in range(below.shape[-1]):
+                ids += PAGE * (slot >= below[..., page : page + 1])
         return ids
 
     def stored(self, temperature: float) -> tuple[Tensor, Tensor]:

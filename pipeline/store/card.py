@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import json
 
-from pipeline.labels.fidelity import Fidelity, nats
+from pipeline.labels.encoding import TopkEncoding
+from pipeline.labels.fidelity import Fidelity, nats, one_of
 from pipeline.store.card_loading import encoding_line, loading
 from pipeline.store.spec import Manifest, Spec
 
@@ -21,7 +22,7 @@ def store_card(manifest: Manifest) -> str:
             f"# Soft labels: {spec.teacher.name} on {spec.transfer_set.name} ({spec.transfer_set.split})",
             _what(manifest),
             "## Fidelity\n\nWhat storing lost, against the exact logits when they were written: KL(exact || stored) in\n"
-            "nats over all stored distributions, and how often the top class is the same.\n\n"
+            f"nats over {_measured(spec)}, and how often the top class is the same.\n\n"
             + fidelity_table(manifest.fidelity),
             "## How to load\n\n" + loading(manifest, "PATH"),
             f"`digest` `{manifest.digest}`\n\n`content_digest` `{manifest.content_digest}`",
@@ -46,6 +47,11 @@ def root_card(manifests: dict[str, Manifest]) -> str:
             "## How to load\n\n" + loading(first, f"PATH/{next(iter(manifests))}"),
         ]
     ) + "\n"  # fmt: skip
+
+
+def _measured(spec: Spec) -> str:
+    step = one_of(spec.label_space.classes) if isinstance(spec.encoding, TopkEncoding) else 1
+    return "all stored distributions" if step == 1 else f"one of {step} stored distributions, evenly spread"
 
 
 def fidelity_table(fidelity: dict[str, Fidelity]) -> str:

@@ -226,3 +226,17 @@ def test_no_positions_give_empty_columns() -> None:
         (name, dtype, (0, *shape)) for name, dtype, shape, _ in topk_columns(encoding, C, M)
     ]
     assert table([lost]) == {}
+
+
+def test_of_many_classes_one_position_of_several_is_measured(rng: np.random.Generator) -> None:
+    encoding, classes = encoding_of("uniform", K), 3 * 1024
+    z, mask = rng.normal(size=(20, M, classes)), rng.random(20) < 0.7
+    chosen = (np.arange(20) % 3 == 0) & mask
+    for size in (1, 4 * 12 * M * classes * 7, 1 << 28):
+        lost = encode_topk(torch.from_numpy(z), encoding, mask=torch.from_numpy(mask), block_bytes=size)[1]
+        exact, stored = z[chosen], encode(z[chosen], encoding)
+        for line in lost:
+            log_q = topk_log_probs(stored, encoding, classes, None, line.temperature)
+            log_p = [[reference.log_softmax(row / line.temperature) for row in position] for position in exact]
+            assert line.samples == chosen.sum() * M
+            assert line.kl_sum == pytest.approx((np.exp(log_p) * (log_p - log_q)).sum(), rel=1e-3)
