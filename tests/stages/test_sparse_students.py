@@ -1,6 +1,6 @@
 """From live teacher to judged student through sparse stores: the KL that train-student reports is that of the live models.
 
-Commands alone cross everything on the way (teacher-logits, or that and encode; train-student with learning rate 0): a label off
+Commands alone cross everything on the way (teacher-logits, encode, convert; train-student with learning rate 0): a label off
 by a row, a position or a class anywhere, or a mass at the wrong temperature, is another KL. The expected numbers are computed
 here, from the models' own outputs.
 """
@@ -22,7 +22,7 @@ import transformers
 from pipeline.models import ModelConfig, build_model, save_weights
 from pipeline.transfer import TransferSetConfig, load_transfer_set
 from pipeline.transfer.tokenizer import TokenizerConfig, ensure_tokenizer
-from stages import encode, teacher_logits, train_student
+from stages import convert, encode, teacher_logits, train_student, verify
 from stages.schema import typed
 from tests.stages import lm, toy
 
@@ -56,9 +56,9 @@ def sharpened(config: ModelConfig, path: str, seed: int, by: float) -> None:
     save_weights(model, Path(path))
 
 
-def reported() -> dict[str, Any]:
+def reported(store: str = "store") -> dict[str, Any]:
     """The student's scores on the held-out split."""
-    assert train_student.main(["--config=recipe.yaml", "store", "--out=out"]) == 0
+    assert train_student.main(["--config=recipe.yaml", store, "--out=out"]) == 0
     found = json.loads(Path("out/results.json").read_text())
     scores: dict[str, Any] = found["students"][0]["scores"][0]
     return scores | {"teacher": found["teacher"]["ensemble"][0]}
@@ -144,11 +144,13 @@ def test_language_models(work: Path, labels: dict[str, Any], pack: bool) -> None
 
 
 @pytest.mark.parametrize("layout", ["zarr", "arrow"])
-def test_language_models_by_way_of_a_dense_store(work: Path, layout: str) -> None:
+def test_language_models_by_way_of_a_dense_store_and_the_other_layout(work: Path, layout: str) -> None:
     recipe = language_models(labels={"rows_per_shard": 64, "rows_per_chunk": 16, "layout": layout})
     assert teacher_logits.main(["--config=recipe.yaml", "dense"]) == 0
     assert encode.main(["--from=dense", "--store=store", "--k=8", "--rank=16"]) == 0
-    assert_is(reported(), *live(recipe), off=5e-3)
+    assert convert.main(["store", "converted"]) == 0
+    assert verify.main(["converted"]) == 0
+    assert_is(reported("converted"), *live(recipe), off=5e-3)
 
 
 def other_tokenizer(recipe: dict[str, Any]) -> None:
