@@ -54,5 +54,6 @@ def widen(columns: Mapping[str, NDArray[np.generic]], classes: int) -> NDArray[n
     ids = columns["top_class"].astype(np.int64)
     slot = np.arange(ids.shape[-1])
     for page in range(pages(classes)):  # one after the other: an axis of pages would be walked a few numbers at a time
-        np.add(ids, PAGE, out=ids, where=slot >= columns["top_page"][..., page : page + 1])
+        below = columns["top_page"][..., page : page + 1].astype(np.int64)
+        np.add(ids, PAGE, out=ids, where=slot >= below)
     return ids

@@ -139,10 +139,10 @@ class TailFit:
         if ids.shape[1] == tail.shape[1]:
             return self.terms.new_zeros(len(tail), len(self.terms) - 1)
         left = tail.float() - self.prior
-        possible = torch.isfinite(left)
-        left.masked_fill_(~possible, 0.0)
-        left -= left.sum(dim=1, keepdim=True) / possible.sum(dim=1, keepdim=True).clamp_min(1)
-        left.masked_fill_(~possible, 0.0)
+        nowhere = left == -torch.inf
+        left.masked_fill_(nowhere, 0.0)
+        left -= left.sum(dim=1, keepdim=True) / (~nowhere).sum(dim=1, keepdim=True, dtype=torch.int32).clamp_min(1)
+        left.masked_fill_(nowhere, 0.0)
         whole = (left @ self.terms.T.float()).double() @ self.inverse  # (n, 1 + r)
         stored = self.terms.T[ids]  # (n, K, 1 + r)
         moved = stored @ self.inverse

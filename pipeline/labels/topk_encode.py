@@ -8,7 +8,7 @@ N positions, M members, C classes, K stored classes, n tail nodes, r basis vecto
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -155,7 +155,7 @@ def top_classes(below: Tensor, count: int) -> Tensor:
     """Ids (n, `count`), ascending, of the largest of (n, C); of equal ones the lowest ids, whatever torch.topk takes."""
     values, ids = below.topk(count, dim=1, sorted=True)
     least = values[:, -1:]
-    tied = (below == least).sum(dim=1) > (values == least).sum(dim=1)
+    tied = _count(below == least) > _count(values == least)
     if tied.any():
         rows, least = below[tied], least[tied]
         above, equal = rows > least, rows == least
@@ -168,9 +168,8 @@ def mass_columns(
     tail: Tensor, top_logit: Tensor, encoding: TopkEncoding, refuse: Callable[[Tensor, str, str], None]
 ) -> dict[str, Tensor]:
     """The columns `tail_odds` and `tail_curve` of the tail's logits (n, C) and the stored ones (n, K), see `tail_mass`."""
-    places, stored = nodes(encoding.nodes, encoding.beta_max), top_logit.double()
-    g = torch.stack([_log_sum(tail, beta).double() for beta in places], dim=1)
-    h = torch.stack([_log_sum(stored, beta) for beta in (places[0], places[-1])], dim=1)
+    places = nodes(encoding.nodes, encoding.beta_max)
+    g, h = _log_sums(tail, places), _log_sums(top_logit.double(), (places[0], places[-1]))
     empty = g[:, 0].isneginf()
     odds = (g[:, [0, -1]] - h).half()
     ends = odds.double() + h
@@ -191,11 +190,22 @@ def mass_columns(
     return columns
 
 
-def _log_sum(logits: Tensor, beta: float) -> Tensor:
-    """log sum of exp(beta z) over the possible classes of (n, C)."""
-    if beta == 0:
-        return torch.isfinite(logits).sum(dim=1).double().log()
-    return torch.logsumexp(beta * logits, dim=1)
+def _log_sums(logits: Tensor, betas: Sequence[float]) -> Tensor:
+    """log sum of exp(beta z) over the possible classes of (n, C), -inf without any, for each beta: (n, betas) float64."""
+    peak = logits.amax(dim=1, keepdim=True)
+    below, scratch, sums = logits - peak.masked_fill(peak.isneginf(), 0.0), torch.empty_like(logits), []
+    for beta in betas:
+        if beta == 0:
+            sums.append(_count(below > -torch.inf).double().log())
+        else:
+            total = torch.mul(below, beta, out=scratch).exp_().sum(dim=1)
+            sums.append(total.double().log() + beta * peak[:, 0].double())
+    return torch.stack(sums, dim=1)
+
+
+def _count(holds: Tensor) -> Tensor:
+    """How many of (n, C) hold, (n,)."""
+    return holds.sum(dim=1, dtype=torch.int32)  # into int64 it takes ten times as long
 
 
 def _nothing(encoding: TopkEncoding, classes: int, members: int) -> Columns:
