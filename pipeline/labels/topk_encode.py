@@ -53,8 +53,8 @@ def encode_topk(
         block_bytes: working memory, roughly.
 
     Returns:
-        The columns, each (N, M, ...) as `topk_columns` says, and what was lost at those positions that count whose number
-        is a multiple of `one_of` the classes.
+        The columns, each (N, M, ...) as `topk_columns` says, and what was lost at the first of the positions that count and
+        at each that is `one_of` the classes further.
 
     Raises:
         LogitsError: NaN, +inf or only -inf, or a finite logit more than 65,504 below the largest of its position; the
@@ -75,6 +75,7 @@ def encode_topk(
     fidelity = TopkFidelity(encoding)
     parts = [_nothing(encoding, classes, members)]
     step = max(1, block_bytes // (4 * _ARRAYS * members * classes))
+    counted = 0
     for start in range(0, count, step):
         at = slice(start, start + step)
         real = torch.ones_like(labels[at], dtype=torch.bool) if mask is None else mask[at]
@@ -82,7 +83,8 @@ def encode_topk(
         own = labels[at].masked_fill(~real, -1).repeat_interleave(members)
         block, place = below.flatten(0, 1), _Place(start, members)
         columns, tail = _encode(block, own, encoding, fit, place)
-        measured = real & (torch.arange(start, start + len(real), device=real.device) % one_of(classes) == 0)
+        measured = real & ((counted + real.cumsum(0) - 1) % one_of(classes) == 0)
+        counted += int(real.sum())
         measured = measured.repeat_interleave(members)
         kept = {name: torch.from_numpy(values[:, None]).to(block.device) for name, values in columns.items()}
         stored = TopkMembers.of(kept, encoding=encoding, classes=classes, basis=basis)
