@@ -153,6 +153,23 @@ def test_language_models_by_way_of_a_dense_store_and_the_other_layout(work: Path
     assert_is(reported("converted"), *live(recipe), off=5e-3)
 
 
+@pytest.mark.parametrize(("layout", "loss"), [("zarr", "forward_kl"), ("arrow", "js")])
+def test_a_teacher_has_nothing_to_learn_from_its_own_labels(work: Path, layout: str, loss: str) -> None:
+    """The loss that is trained, by way of the fused product, is 0 of the teacher itself and not of another model."""
+    recipe = language_models(labels=LABELS | {"layout": layout})
+    recipe["transfer_set"]["sequences"]["pack"] = layout == "zarr"
+    recipe["training"] = TRAINING | {"alpha": 1.0, "loss": loss}
+    lm.write_recipe(Path("recipe.yaml"), **recipe)
+    assert teacher_logits.main(["--config=recipe.yaml", "store"]) == 0
+    found = {}
+    for name, student in (("other", recipe["student"]), ("own", recipe["teacher"]["members"][0])):
+        lm.write_recipe(Path("recipe.yaml"), **recipe | {"student": student})
+        assert train_student.main(["--config=recipe.yaml", "store", f"--out=run-{name}"]) == 0
+        first = json.loads(Path(f"run-{name}", "distilled-seed0/metrics.jsonl").read_text().splitlines()[0])
+        found[name] = first["train_loss"], first["validation_loss"]
+    assert max(found["own"]) < 1e-2 < 1 < min(found["other"])
+
+
 def other_tokenizer(recipe: dict[str, Any]) -> None:
     other = {**recipe["transfer_set"], "sequences": {"tokenizer": "other/tokenizer", "length": 16}}
     ensure_tokenizer(TokenizerConfig(kind="bpe", vocab_size=290), typed(TransferSetConfig, other, where=""))
