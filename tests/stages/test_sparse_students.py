@@ -192,6 +192,14 @@ def another_length(recipe: dict[str, Any]) -> None:
     recipe["transfer_set"]["sequences"]["length"] = 12
 
 
+def low_temperature(recipe: dict[str, Any]) -> None:
+    recipe["training"] = TRAINING | {"temperature": "linear:4:0.5"}
+
+
+def loss_of_all_logits(recipe: dict[str, Any]) -> None:
+    recipe["training"] = TRAINING | {"loss": "logit_mse"}
+
+
 def too_few_outputs(recipe: dict[str, Any]) -> None:
     recipe["student"]["init_args"]["config"]["vocab_size"] = 280
     del recipe["student"]["weights"]
@@ -203,6 +211,8 @@ def too_few_outputs(recipe: dict[str, Any]) -> None:
         (other_tokenizer, "ClassMismatch: the tokenizer of texts has .* tokens with the vocabulary digest"),
         (shifted_vocabulary, "ClassMismatch: the tokenizer of texts has .* tokens with the vocabulary digest"),
         (another_length, "AlignmentError: rows of texts have 11 positions, those of store/test 15"),
+        (low_temperature, r"ConfigError: .* at temperatures from 1 up, not .*0\.5"),
+        (loss_of_all_logits, "ConfigError: the loss logit_mse cannot be had from labels with encoding topk"),
         (too_few_outputs, r"token ids from \d+ to \d+ and GPT2LMHeadModel embeddings for 280"),
     ],
 )
