@@ -46,9 +46,9 @@ class Encode:
     encoding: Literal["topk"] = "topk"  # the only one that a dense store can be brought into
     k: int = 8  # how many classes are stored one by one
     tail: Tail = "lowrank"  # the shape of the rest: lowrank, prior, uniform, bucket; renormalised: none
-    rank: int = 122  # of lowrank tails: coefficients a distribution
+    rank: int = 114  # of lowrank tails: coefficients a distribution
     fine: int = 16  # of these, the leading ones with 8 bits; the others have 4
-    nodes: int = 8  # values of the tail's mass over the temperatures, 2 or more
+    nodes: int = 10  # values of the tail's mass over the temperatures, 2 or more
     min_temperature: float = 1.0  # the lowest temperature at which the labels can be used
     layout: Literal["zarr", "arrow"] | None = None  # by default that of the dense store
     compression: Literal["none", "zstd"] = "none"  # zstd: zarr only

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pipeline.errors import ClassMismatch
+from pipeline.errors import ClassMismatch, ConfigError
 from pipeline.labels.encoding import Encoding, TopkEncoding
 from pipeline.report.table import Table, as_text
 from pipeline.store.basis import Basis, resumable_basis
@@ -57,6 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     splits = [load_transfer_set(args.transfer_set, split) for split in args.transfer_set.splits]
     ensemble.expect(splits[0].sequence)
     classes = [checked_classes(rows, ensemble) for rows in splits]
+    if isinstance(encoding, TopkEncoding) and encoding.k > min(classes):
+        raise ConfigError(
+            f"labels.k={encoding.k} exceeds the {min(classes)} classes",
+            remedy=f"give at most {min(classes)}; so few classes are as well kept dense",
+        )
     basis = shared_basis(root, splits, ensemble, encoding, classes[0])
     specs = [
         store_spec(args, rows, ensemble, encoding, count, basis) for rows, count in zip(splits, classes, strict=True)

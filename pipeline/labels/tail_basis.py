@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, LogitsError
 from pipeline.labels.encoding import TopkEncoding
 from pipeline.labels.topk import COARSE, FINE
 
@@ -38,6 +38,7 @@ def find_basis(logits: Iterable[Tensor], rank: int) -> NDArray[np.float16]:
         rank: r basis vectors; 0 for the prior alone.
 
     Raises:
+        LogitsError: a position with NaN, +inf, or nothing but -inf.
         ConfigError: the sample has fewer distributions or classes than `rank`, or none.
     """
     blocks = [_centred(block.flatten(0, 1)) for block in logits]
@@ -53,9 +54,15 @@ def find_basis(logits: Iterable[Tensor], rank: int) -> NDArray[np.float16]:
 
 
 def _centred(logits: Tensor) -> Tensor:
-    """z - max z (n, C) float16."""
+    """z - max z (n, C) float16. Raises `LogitsError`."""
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return (wide - wide.amax(dim=-1, keepdim=True)).half()
+    peak = wide.amax(dim=-1, keepdim=True)  # NaN where any is NaN
+    if not torch.isfinite(peak).all():
+        raise LogitsError(
+            "the logits of a sampled position are NaN, +inf, or -inf for all classes",
+            remedy="mend the teacher's outputs: an overflow in half precision is the usual cause",
+        )
+    return (wide - peak).half()
 
 
 def _chunks(sample: Tensor) -> Iterable[slice]:
@@ -125,6 +132,7 @@ class TailFit:
     def __init__(self, basis: Tensor) -> None:
         wide = basis.double()
         self.prior = basis[0].float()
+        self.unknown = self.prior == IMPOSSIBLE
         self.terms = torch.cat([torch.ones_like(wide[:1]), wide[1:]])  # (1 + r, C): a constant a position is free
         ridge = torch.full_like(wide[:, 0], _RIDGE)
         ridge[0] = 0.0
@@ -133,13 +141,13 @@ class TailFit:
     def coefficients(self, tail: Tensor, ids: Tensor) -> Tensor:
         """(n, r) float64 for logits `tail` (n, C), -inf where a class is stored, as `ids` (n, K) say, or impossible.
 
-        An impossible class counts as one that is where the prior has it: its true logit has no finite place. The normal
+        A class that is impossible here, or was throughout the sample, counts as one that is where the prior has it. The normal
         equations of all classes are solved once; a position takes its K stored ones out of them (Woodbury's identity).
         """
         if ids.shape[1] == tail.shape[1]:
             return self.terms.new_zeros(len(tail), len(self.terms) - 1)
         left = tail.float() - self.prior
-        nowhere = left == -torch.inf
+        nowhere = (left == -torch.inf) | self.unknown
         left.masked_fill_(nowhere, 0.0)
         left -= left.sum(dim=1, keepdim=True) / (~nowhere).sum(dim=1, keepdim=True, dtype=torch.int32).clamp_min(1)
         left.masked_fill_(nowhere, 0.0)

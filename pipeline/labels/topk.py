@@ -14,7 +14,6 @@ N positions (any number of leading axes), M members, C classes, K stored classes
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -52,11 +51,15 @@ def topk_encoding(
     Raises:
         ConfigError: a setting out of range, or settings that do not go together, see `check_encoding`.
     """
-    for name, value, least in (("k", k, 1), ("rank", rank, 0), ("fine", fine, 0), ("nodes", nodes, 2)):
-        if value < least:
-            raise ConfigError(f"{name} is {value}", remedy=f"give {least} or more")
-    if not 0 < min_temperature < math.inf:
-        raise ConfigError(f"min_temperature is {min_temperature}", remedy="give a number above 0, such as 1")
+    for name, value, least, most in (
+        ("k", k, 1, 1 << 16),
+        ("rank", rank, 0, 4096),
+        ("fine", fine, 0, 4096),
+        ("nodes", nodes, 2, 32),
+        ("min_temperature", min_temperature, 2.0**-10, 1),  # students are judged at T = 1, whatever they are trained at
+    ):
+        if not least <= value <= most:
+            raise ConfigError(f"{name} is {value}", remedy=f"give a number from {least:g} to {most:g}")
     rank = rank if tail == "lowrank" else 0
     encoding = TopkEncoding(
         k=k,

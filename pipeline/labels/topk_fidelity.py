@@ -77,12 +77,12 @@ class TopkFidelity:
 
 
 def kl_rows(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p || q) (N,) float64 of log-probabilities (N, C): sum of p (exp(d) - 1 - d) with d = log q - log p, and what q
-    puts where p is 0. So written, no term is negative and nearly equal ones keep their digits. Infinite where q alone is 0.
+    """KL(p || q) (N,) float64 of log-probabilities (N, C): sum of p (exp(d) - 1 - d) with d = log q - log p. So written, no
+    term is negative and nearly equal ones keep their digits; where d is large, or p is 0, as q - p (1 + d), which cannot
+    overflow. Infinite where q alone is 0.
     """
-    possible = torch.isfinite(log_p)
-    outside = log_q.exp().masked_fill_(possible, 0.0).sum(dim=-1, dtype=torch.float64)
-    d = (log_q - log_p).masked_fill_(~possible, 0.0)
-    p = log_p.exp()
-    terms = torch.expm1(d).sub_(d).mul_(p).masked_fill_(p == 0, 0.0)
-    return terms.sum(dim=-1, dtype=torch.float64) + outside
+    p, q, d = log_p.exp(), log_q.exp(), log_q - log_p
+    terms = torch.where(d < 1, torch.expm1(d) - d, 0.0).mul_(p)
+    far = q - p * (1 + d)
+    terms = torch.where(d < 1, terms, far)
+    return torch.where(p == 0, q, terms).sum(dim=-1, dtype=torch.float64)

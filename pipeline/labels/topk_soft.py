@@ -151,7 +151,7 @@ class TopkMembers:
             parts.append(self.columns["tail_fine"].float() * (scale[..., :1] / FINE))
         if self.encoding.coarse:
             pairs = self.columns["tail_coarse"]
-            steps = torch.stack([pairs & 15, pairs >> 4], dim=-1).flatten(-2)[..., : self.encoding.coarse]
+            steps = torch.stack([pairs & 15, pairs >> 4 & 15], dim=-1).flatten(-2)[..., : self.encoding.coarse]
             parts.append(((steps ^ 8).float() - 8) * (scale[..., -1:] / COARSE))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 

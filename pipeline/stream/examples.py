@@ -75,6 +75,7 @@ class Examples:
         soft: what its columns are, or None.
         positions: what labels and mask of token rows are; None where a row is one example.
         label_rows: (N,) int64, the row of the store that labels each.
+        relabelled: (N,) bool, whose hard label is not the one whose logit sparse labels keep; None where that cannot be.
     """
 
     items: Ints
@@ -84,6 +85,7 @@ class Examples:
     soft: SoftColumns | None
     positions: Positions | None
     label_rows: Ints
+    relabelled: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -109,7 +111,10 @@ class Examples:
             block |= gather(self.inputs, ("input",), items, lead=lead, pool=pool)
         if self.reader is not None and self.soft is not None:
             found = gather(self.reader, self.soft.names, self.label_rows[numbers], lead=lead, pool=pool)
-            self.soft.check({name: values[-len(numbers) :] for name, values in found.items()})
+            own = {name: values[-len(numbers) :] for name, values in found.items()}
+            self.soft.check(own)
+            if self.relabelled is not None and len(numbers):
+                own["label_logit"][self.relabelled[numbers]] = np.nan
             block |= found
         return block
 
@@ -171,7 +176,10 @@ def join_examples(
         labels = np.where(labelled[items], labels, -1)
     positions = None if sequence is None else Positions(rows.name, sequence.classes, labelled, has_tokens)
     inputs = rows.store if isinstance(rows, EmbeddedRows) else rows.inputs
-    return Examples(items, labels, inputs, store, soft, positions, found)
+    relabelled = None
+    if store is not None and positions is None and "label_logit" in store.columns:
+        relabelled = (labels >= 0) & (np.asarray(store.column("label"), np.int64)[found] != labels)
+    return Examples(items, labels, inputs, store, soft, positions, found, relabelled)
 
 
 def _behind(lead: Block | None, name: str, values: Array) -> Array:

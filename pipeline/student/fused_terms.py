@@ -129,6 +129,8 @@ class _CrossEntropy:
             log_sum: (n, 1), the log-sum-exp of z.
             gain: (n, 1).
         """
+        if soft.stored_members == 1:
+            check_mean(self.mean, soft.reduce)
         if isinstance(soft.members, TopkMembers) and soft.stored_members == 1 and soft.tail != "uniform":
             return compare_topk(soft, self.temperature, z, q, log_sum, gain, subtracts_entropy=self.subtracts_entropy)
         u = _teacher_logits(soft, self.temperature, self.mean).to(z.dtype).clamp_min_(NOWHERE)
@@ -141,7 +143,6 @@ class _CrossEntropy:
 def _teacher_logits(soft: SoftLabels, temperature: float, mean: str) -> Tensor:
     """(n, C), whose softmax is the teacher's distribution at T; a tensor of its own."""
     if isinstance(soft.members, DenseMembers) and soft.stored_members == 1:
-        check_mean(mean, soft.reduce)
         logits = soft.members.logits[:, 0].to(torch.float32, copy=True)
         return logits if temperature == 1 else logits.div_(temperature)
     return soft.log_probs(temperature, mean)

@@ -44,10 +44,12 @@ class Deviation:
         top1_agreement: the share of equal top classes.
         precision: of the teacher.
         beta: the largest inverse temperature at which the tail's mass is compared.
+        encoded_mass: the error of the mass that the store itself states.
     """
 
     precision: str
     beta: float = 1.0
+    encoded_mass: float = 0.0
     rows: int = 0
     largest_logit: float = 0.0
     scale: float = 0.0
@@ -69,7 +71,7 @@ class Deviation:
     @property
     def allowed_mass(self) -> float:
         """The same of the tail's mass: logits that are off by d move it by at most beta d / 2, and rounding by far less."""
-        return _MASS + min(self.beta * self.allowed / 2, _MOST_MASS)
+        return _MASS + 2 * self.encoded_mass + min(self.beta * self.allowed / 2, _MOST_MASS)
 
     @property
     def sound(self) -> bool:
@@ -91,7 +93,8 @@ def compare_with_teacher(
     batches = [batch for shard in range(store.spec.shards) for batch in shard_batches(store.spec, shard)]
     index = KeyIndex(np.asarray(rows.keys))
     beta = store.encoding.beta_max if isinstance(store.encoding, TopkEncoding) else 1.0
-    found = Deviation(store.spec.teacher.precision, beta)
+    stated = max((line.tail_mass_error for line in store.manifest.fidelity.values()), default=0.0)
+    found = Deviation(store.spec.teacher.precision, beta, stated)
     for number in np.random.default_rng(seed).permutation(len(batches)):
         if found.rows >= sample:
             break

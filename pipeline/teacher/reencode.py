@@ -29,14 +29,17 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class DensePilot:
-    """Logits (n, M, C) of a sample of a dense store, spread evenly over it, chunk by chunk, for `find_basis`."""
+    """Logits (n, M, C) of at least `PILOT` distributions of a dense store that count, or all, spread evenly over it, chunk by
+    chunk, for `find_basis`.
+    """
 
     store: Store
     device: torch.device
 
     def __iter__(self) -> Iterator[Tensor]:
         store, per_chunk = self.store, self.store.rows_per_chunk
-        rows = np.arange(store.rows)[:: max(1, store.rows * (store.positions or 1) // PILOT)]
+        total = store.rows if store.positions is None else int(np.sum(store.column("position_mask"), dtype=np.int64))
+        rows = np.arange(store.rows)[:: max(1, total // PILOT)]
         for chunk in np.unique(rows // per_chunk).tolist():
             inside = rows[rows // per_chunk == chunk] - chunk * per_chunk
             logits = store.read_chunk("logits", chunk)[inside]

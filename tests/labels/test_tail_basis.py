@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, LogitsError
 from pipeline.labels import tail_basis
 from pipeline.labels.tail_basis import IMPOSSIBLE, TailFit, coefficient_columns, find_basis
-from pipeline.labels.topk import check_basis, coefficients, topk_columns
+from pipeline.labels.topk import check_basis, coefficients, topk_columns, topk_log_probs
 from pipeline.labels.topk_encode import encode_topk
 from tests.labels.test_topk import encoding_of
 
@@ -67,6 +67,27 @@ def test_impossible_classes(rng: np.random.Generator) -> None:
     assert (found[1:, 3] == 0).all()
     below = z[:, 0] - z[:, 0].max(axis=-1, keepdims=True)
     assert found[0, 4] == pytest.approx(below[50:, 4].mean(), abs=4e-3)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("rank", [0, 3])
+def test_positions_without_a_distribution_are_refused(rng: np.random.Generator, value: float, rank: int) -> None:
+    z = low_rank_logits(rng, 30)
+    z[7, 0, slice(None) if value == -np.inf else 4] = value
+    with pytest.raises(LogitsError, match="a sampled position"):
+        find_basis([torch.from_numpy(z)], rank)
+
+
+def test_a_class_that_the_sample_never_allows_does_not_spoil_the_others(rng: np.random.Generator) -> None:
+    sample, z = low_rank_logits(rng, 300), torch.from_numpy(low_rank_logits(rng, 50))
+    sample[:, :, 3] = -np.inf
+    basis = torch.from_numpy(find_basis([torch.from_numpy(sample)], RANK))
+    encoding = encoding_of("lowrank", K, count=8, rank=RANK, fine=RANK)
+    columns, _ = encode_topk(z, encoding, basis=basis)
+    log_q = topk_log_probs(columns, encoding, C, basis.numpy(), 2.0)[:, 0]
+    rest = np.delete(np.arange(C), 3)
+    found, exact = (torch.log_softmax(torch.as_tensor(one[:, rest]), -1) for one in (log_q, z[:, 0].numpy() / 2))
+    assert (exact.exp() * (exact - found)).sum(dim=1).max() < 0.05
 
 
 def test_rank_zero_is_the_prior_alone(rng: np.random.Generator) -> None:

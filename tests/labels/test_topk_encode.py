@@ -172,6 +172,17 @@ def test_what_was_lost_is_the_definition(rng: np.random.Generator, tail: Tail, b
         assert line.top1_agreed == agreed
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("far", [-50.0, -95.0, -100.0, -200.0, -1e4])
+def test_a_class_of_next_to_no_probability_does_not_spoil_what_was_lost(dtype: torch.dtype, far: float) -> None:
+    """About half the mass in one tail class, spread over three: KL = p log 3, p the mass, whatever float32 makes of exp."""
+    z = torch.tensor([[[0.0, -0.125, far, far]]], dtype=dtype)
+    lost = encode_topk(z, encoding_of("uniform", 1, count=8))[1][0]
+    tail = math.exp(-0.125) / (1 + math.exp(-0.125))
+    assert lost.temperature == 1
+    assert lost.kl_sum == pytest.approx(tail * math.log(3), rel=2e-3)
+
+
 def test_labels_without_a_tail_lose_infinitely_much(rng: np.random.Generator) -> None:
     z = torch.from_numpy(rng.normal(size=(N, 1, C)))
     z[0] *= 200  # far classes have probability 0 in float32, on both sides

@@ -302,8 +302,11 @@ def test_the_language_model_recipe_is_what_it_says() -> None:
         ({"rank": -1}, "rank is -1"),
         ({"nodes": 1}, "nodes is 1"),
         ({"min_temperature": 0}, "min_temperature is 0"),
+        ({"min_temperature": 2}, "min_temperature is 2"),
+        ({"nodes": 33}, "nodes is 33"),
         ({"tail": "bukket"}, "labels.tail is 'bukket'"),
-        ({"k": 70_000}, "encoding.k"),
+        ({"k": 70_000}, "k is 70000"),
+        ({"k": 6_000}, "labels.k=6000 exceeds the 300 classes"),
         ({"rank": 400}, "cannot give a basis of rank 400"),
     ],
 )

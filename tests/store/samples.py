@@ -30,7 +30,7 @@ ALL = (
     "tokens-arrow", "ragtokens-arrow",
 )  # fmt: skip
 POSITIONS = 5
-LOWRANK = TopkEncoding(k=3, tail="lowrank", nodes=4, rank=2, fine=1)
+LOWRANK = TopkEncoding(k=3, tail="lowrank", nodes=4, rank=4, fine=1)
 FIDELITY = (FidelitySums(temperature=1.0, samples=9, kl_sum=0.5, kl_max=0.25, tail_mass_error=0.125, top1_agreed=9),)
 
 

@@ -81,13 +81,13 @@ def test_what_the_card_says_of_sizes(tmp_path: Path, rng: np.random.Generator) -
     data = sample(rng, 20, "topk-zarr")
     store = write_store(tmp_path / "store", data, make_spec(data, "topk-zarr"))
     card = (store.path / "README.md").read_text()
-    each = 2 * (3 * 2 + 3 * 2 + 4 * 2 + 1 + 1 + 2 * 2 + 2)  # members x (ids, logits, mass, coefficients, scales, label)
+    each = 2 * (3 * 2 + 3 * 2 + 4 * 2 + 1 + 2 + 2 * 2 + 2)  # members x (ids, logits, mass, coefficients, scales, label)
     assert store.manifest.bytes_per_position == each
     assert f"{each} bytes a position; layout zarr" in card
     assert "topk, the k = 3 largest logits" in card
-    assert "tail: lowrank, shared among its classes by a prior and 2 basis vectors" in card
-    assert "(42 bytes in `tail_basis/c.0.0`)" in card
-    assert store.manifest.bytes == 42 + sum(
+    assert "tail: lowrank, shared among its classes by a prior and 4 basis vectors" in card
+    assert "(70 bytes in `tail_basis/c.0.0`)" in card
+    assert store.manifest.bytes == 70 + sum(
         file.size for shard in range(store.spec.shards) for file in store.payload(shard).files.values()
     )
 
@@ -97,7 +97,7 @@ def test_bytes_of_a_position_of_sequences(tmp_path: Path, rng: np.random.Generat
     """Mask (1) and document (2) count, ragged rows by the positions that they have."""
     data = sample(rng, 80, kind)
     store = write_store(tmp_path / "store", data, make_spec(data, kind))
-    each = 2 * (3 * 2 + 3 * 2 + 4 * 2 + 1 + 1 + 2 * 2 + 2) + 3
+    each = 2 * (3 * 2 + 3 * 2 + 4 * 2 + 1 + 2 + 2 * 2 + 2) + 3
     assert (store.manifest.bytes_per_position == each) == (kind != "sequence-zstd")
     assert "5 positions a row" in (store.path / "README.md").read_text()
     again = open_store(store.path)

@@ -11,6 +11,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from pipeline.errors import AlignmentError, ClassMismatch, DamagedShard, LabelError
+from pipeline.labels.topk_soft import TopkMembers
 from pipeline.store import Store
 from pipeline.stream import EmbeddedRows, Loader, SoftLabelDataset
 from pipeline.stream.examples import StoredRows
@@ -61,7 +62,7 @@ def test_every_position_meets_its_next_token_and_its_distribution(
     assert sorted(seen) == list(range(ROWS))
 
 
-@pytest.mark.parametrize("kind", ["tokens-zarr", "sequence-arrow", "ragged-arrow"])
+@pytest.mark.parametrize("kind", ["tokens-zarr", "sequence-zarr", "sequence-arrow", "ragged-arrow"])
 def test_the_dataset_gives_the_same_through_worker_processes(
     tmp_path: Path, rng: np.random.Generator, kind: str
 ) -> None:
@@ -88,6 +89,27 @@ def test_sparse_labels_of_single_distributions(tmp_path: Path, rng: np.random.Ge
         np.testing.assert_array_equal(batch.labels.numpy(), data.labels[batch.rows])
         want = np.exp(store.log_probs(batch.rows, temperature=3.0))
         np.testing.assert_allclose(batch.soft.log_probs(3.0).exp().numpy(), want, atol=2e-6)
+
+
+def test_a_label_that_is_not_the_stores_has_no_stored_logit(tmp_path: Path, rng: np.random.Generator) -> None:
+    """The logit that the store keeps is that of its own label; of another class only the tail's shape speaks."""
+    data = sample(rng, ROWS, "topk-zarr", classes=CLASSES)
+    store = token_store(tmp_path / "store", data, "topk-zarr", embed=True)
+    rows = EmbeddedRows(store)
+    changed = rng.random(ROWS) < 0.5
+    rows.labels = np.where(changed, rng.integers(0, CLASSES, ROWS), rows.labels)
+    kept = rows.labels == np.asarray(store.column("label"))
+    dataset = SoftLabelDataset(rows, store)
+    for batch in Loader(rows, store, batch_size=20, seed=0).epoch(0):
+        assert isinstance(batch.soft.members, TopkMembers)  # type: ignore[union-attr]
+        found = batch.soft.members.columns["label_logit"].numpy()  # type: ignore[union-attr]
+        stored = store.gather("label_logit", batch.rows)
+        use = (kept | (rows.labels < 0))[batch.rows]
+        assert np.array_equal(found[use], stored[use], equal_nan=True)
+        assert np.isnan(found[~use]).all()
+        again = dataset.__getitems__(batch.rows.tolist())
+        assert np.array_equal(np.stack([row["label_logit"] for row in again]), found, equal_nan=True)
+    assert (~kept & (rows.labels >= 0)).any()
 
 
 def test_rows_whose_tokens_may_not_be_used_and_no_store(tmp_path: Path, rng: np.random.Generator) -> None:

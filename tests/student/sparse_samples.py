@@ -26,7 +26,7 @@ class Sparse:
         beta_max: float = 1.0, always: bool = False,
     ) -> None:  # fmt: skip
         self.encoding = TopkEncoding(
-            k=k, tail=tail, nodes=0 if tail == "renormalised" else 4, rank=2 if tail == "lowrank" else 0,
+            k=k, tail=tail, nodes=0 if tail == "renormalised" else 4, rank=4 if tail == "lowrank" else 0,
             fine=1 if tail == "lowrank" else 0, beta_max=beta_max,
         )  # type: ignore[arg-type]  # fmt: skip
         self.classes, self.members = classes, members
