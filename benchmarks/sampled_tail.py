@@ -195,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--store", type=Path, help="a dense store, or a folder of splits; without one a made-up teacher"
     )
     parser.add_argument("--positions", type=int, default=2048, help="to train on; half as many are held out")
-    parser.add_argument("--steps", type=int, default=150, help=f"of training, {BATCH} positions each")
+    parser.add_argument("--steps", type=int, default=150, help=f"of training, {BATCH} positions each; 0: none")
     parser.add_argument("--output", type=Path, help="also write the page here")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
@@ -239,8 +239,10 @@ def page(problem: Problem, options: argparse.Namespace) -> str:
         for name, target in targets.items():
             errors = gradient_errors(problem, target, temperature)
             cells = [f"{at_logits:.3f} / {at_matrix:.3f}" for at_logits, at_matrix in errors.values()]
-            loss = trained(problem, target, temperature, options.steps)
-            lines.append(f"| {name} | {' | '.join(cells)} | {loss:.4f} |")
+            cells.append(
+                f"{trained(problem, target, temperature, options.steps):.4f}" if options.steps else "not trained"
+            )
+            lines.append(f"| {name} | {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines[:-1]) + "\n"
 

@@ -29,12 +29,12 @@ from benchmarks.any_temperature.frontier import (
     divergences,
     frontier,
 )
-from benchmarks.any_temperature.logits import Teacher, entropy, made_up, stored, variance_left
+from benchmarks.any_temperature.logits import VOCABULARIES, Teacher, entropy, made_up, stored, variance_left
 from pipeline.labels.encoding import TopkEncoding
 from pipeline.labels.tail_basis import find_basis
 
 BUDGETS = (32, 48, 64, 96, 128, 192)
-MADE_UP = (50_257, 2_048)  # classes, width of the hidden states
+WIDTH = 2_048  # of made-up hidden states
 RANKS = (8, 16, 32, 64, 96, 128)
 DEFAULT = Setting("lowrank", TopkEncoding(k=16, rank=80, fine=16))
 
@@ -50,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--positions", type=int, default=400, help="of each split, and of each made-up teacher a quarter"
     )
+    parser.add_argument("--shapes", type=int, default=8, help="positions of each made-up shape")
+    parser.add_argument("--made-up", type=int, default=50_257, help="classes of the made-up teachers; 0: none of them")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
     parser.add_argument("--output", type=Path, help="also write the page here, and a plot beside it")
     parser.add_argument("--plot", type=Path, help="write the plot over temperatures here")
@@ -66,23 +68,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def page(options: argparse.Namespace) -> str:
     """The whole of it."""
-    rank = 24 if options.quick else 192
+    rank = 24 if options.quick else 160
     real = stored(options.store, options.positions) if options.store else []
     known: Known = []
     if real:
         basis = find_basis(real[0].pilot, min(rank, real[0].positions.shape[1] - 1))
         known = [(teacher, basis) for teacher in real]
-    lines = [
-        *head(real, quick=options.quick),
-        "",
-        "## Tail mass and stored classes",
-        "",
-        MASS_WORDS,
-        "",
-        *mass.table(real, quick=options.quick),
-    ]
+    shapes = (4, (2_000,)) if options.quick else (options.shapes, VOCABULARIES)
+    lines = [*head(real, options), "", "## Tail mass and stored classes", "", mass_words(options), ""]
+    lines += mass.table(real, *shapes)
     lines += ["", "## Speed", "", *speed_lines(options)]
-    for power in (1.5, 1.0):
+    for power in (1.5, 1.0) if options.made_up else ():
         known.append(_made_up(power, options, rank))
     lines += ["", "## Spectra", "", *spectra(known), "", "## Settings", "", *settings(known)]
     first, basis = known[0]
@@ -97,12 +93,6 @@ def page(options: argparse.Namespace) -> str:
     return "\n".join(lines) + "\n"
 
 
-MASS_WORDS = (
-    "Largest absolute errors against float64 from the logits, over all positions: of the tail's mass at each temperature, "
-    "and of log p of stored classes over all temperatures, by how far below the largest logit they stand. The first block "
-    "is the default, the others the recommended settings below. Made-up shapes: the worst of several strengths and of "
-    "32,000, 50,257, 131,072 and 151,936 classes, 16 positions each."
-)
 FRONTIER_WORDS = (
     f"Mean KL(exact || stored) in nats; bytes as a store of {CLASSES:,} classes takes them, with the label's logit, mask and "
     "document; in a budget the setting with the lowest KL at T = 1 and 2 together. Renormalised labels give most classes "
@@ -110,9 +100,19 @@ FRONTIER_WORDS = (
 )
 
 
+def mass_words(options: argparse.Namespace) -> str:
+    """What the first table says."""
+    return (
+        "Largest absolute errors against float64 from the logits, over all positions: of the tail's mass at each temperature, "
+        "and of log p of stored classes over all temperatures, by how far below the largest logit they stand. The first block "
+        "is of k = 16 and 8 nodes, the others of the recommended settings below. Made-up shapes: the worst "
+        f"of several strengths and of 32,000, 50,257, 131,072 and 151,936 classes, {options.shapes} positions each."
+    )
+
+
 def _made_up(power: float, options: argparse.Namespace, rank: int) -> tuple[Teacher, NDArray[np.float16]]:
-    sizes = (1000, 48) if options.quick else MADE_UP
-    teacher = made_up(*sizes, power, pilot=200 if options.quick else 4096, count=max(8, options.positions // 4))
+    classes, width, pilot = (1000, 48, 200) if options.quick else (options.made_up, WIDTH, 4096)
+    teacher = made_up(classes, width, power, pilot=pilot, count=max(8, options.positions // 4))
     return Teacher(teacher.name, (), teacher.positions), find_basis(teacher.pilot, rank)
 
 
@@ -123,7 +123,7 @@ def _fitting(setting: Setting, vectors: int) -> Setting:
     return Setting(setting.shape, TopkEncoding(k=e.k, nodes=e.nodes, rank=rank, fine=min(e.fine, rank)))
 
 
-def head(real: Sequence[Teacher], *, quick: bool) -> list[str]:
+def head(real: Sequence[Teacher], options: argparse.Namespace) -> list[str]:
     """What was done, and on what."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
@@ -133,10 +133,8 @@ def head(real: Sequence[Teacher], *, quick: bool) -> list[str]:
         + ", ".join(f"{len(each.positions):,} positions of {each.name.removeprefix('real, ')}" for each in real)
         + "; a basis is found in other positions of the first."
     )  # fmt: skip
-    if not quick:
-        what += " Made-up teachers: hidden states of {1:,} numbers times an output matrix of {0:,} classes.".format(
-            *MADE_UP
-        )
+    if options.made_up and not options.quick:
+        what += f" Made-up teachers: hidden states of {WIDTH:,} numbers times an output matrix of {options.made_up:,} classes."
     return [
         "# Top-k labels at any temperature",
         "",

@@ -104,10 +104,12 @@ def stored(path: Path, count: int) -> list[Teacher]:
 def spread(store: Store, count: int) -> Tensor:
     """`count` positions (n, C) float32 that count, evenly spread over rows that are not the pilot's."""
     places = store.positions or 1
-    step = max(1, store.rows * places // PILOT)  # the pilot's rows
-    rows = np.arange(step // 2, store.rows, step)
-    rows = rows[:: max(1, len(rows) * min(places, 8) // count)]  # about 8 positions a row
-    found = [positions(store, int(row)) for row in rows]
+    step = max(1, store.rows * places // PILOT)  # every so many rows, one is the pilot's
+    rows = [row for row in range(store.rows) if step == 1 or row % step]
+    chosen = np.linspace(0, len(rows) - 1, min(len(rows), -(-count // min(places, 8)))).astype(
+        int
+    )  # about 8 positions a row
+    found = [positions(store, rows[at]) for at in chosen]
     thinned = torch.cat([row[:: max(1, len(row) // 8)] for row in found])
     return thinned[np.linspace(0, len(thinned) - 1, min(count, len(thinned))).astype(int)].float()
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.any_temperature.frontier import LARGE, SMALL
-from benchmarks.any_temperature.logits import TEMPERATURES, VOCABULARIES, Teacher, shapes
+from benchmarks.any_temperature.logits import TEMPERATURES, Teacher, shapes
 from pipeline.labels.encoding import TopkEncoding
 from pipeline.labels.topk_encode import encode_topk
 from pipeline.labels.topk_soft import TopkMembers
 
-# Mass and stored classes do not depend on the tail's shape. The default, and the two that are recommended.
+# Mass and stored classes do not depend on the tail's shape. Beside the two that are recommended, more classes.
 ENCODINGS = (
     TopkEncoding(k=16, tail="uniform"),
     TopkEncoding(k=LARGE.encoding.k, nodes=LARGE.encoding.nodes, tail="uniform"),
@@ -68,8 +68,8 @@ def _compared(exact: Tensor, members: TopkMembers) -> Errors:
     return found
 
 
-def table(teachers: Sequence[Teacher], *, quick: bool) -> list[str]:
-    """Lines of Markdown: for each shape the worst over vocabularies, positions and strengths."""
+def table(teachers: Sequence[Teacher], count: int, vocabularies: Sequence[int]) -> list[str]:
+    """Lines of Markdown: for each shape the worst over vocabularies, `count` positions each, and strengths."""
     lines = [
         f"| k | nodes | logits | worst at | {' | '.join(f'T = {t:g}' for t in TEMPERATURES)} | "
         + " | ".join(f"log p {band}" for band in BANDS)
@@ -77,7 +77,7 @@ def table(teachers: Sequence[Teacher], *, quick: bool) -> list[str]:
         f"| ---: | ---: | --- | --- |{' ---: |' * (len(TEMPERATURES) + len(BANDS))}",
     ]
     for encoding in ENCODINGS:
-        for name, (place, found) in _worst(encoding, teachers, quick=quick).items():
+        for name, (place, found) in _worst(encoding, teachers, count, vocabularies).items():
             cells = [
                 "none" if error == NONE else f"{error:.1e}" for error in (*found.mass.values(), *found.log_p.values())
             ]
@@ -85,12 +85,14 @@ def table(teachers: Sequence[Teacher], *, quick: bool) -> list[str]:
     return lines
 
 
-def _worst(encoding: TopkEncoding, teachers: Sequence[Teacher], *, quick: bool) -> dict[str, tuple[str, Errors]]:
+def _worst(
+    encoding: TopkEncoding, teachers: Sequence[Teacher], count: int, vocabularies: Sequence[int]
+) -> dict[str, tuple[str, Errors]]:
     """Shape or teacher to where the mass is worst, and its errors."""
     places: dict[str, tuple[float, str]] = {}
     joined: dict[str, Errors] = {}
-    for classes in (2_000,) if quick else VOCABULARIES:
-        for shape, strength, z in shapes(classes, 4 if quick else 16):
+    for classes in vocabularies:
+        for shape, strength, z in shapes(classes, count):
             found = errors(z, encoding)
             joined.setdefault(shape, Errors()).join(found)
             here = (max(found.mass.values()), f"{strength}, C = {classes:,}")

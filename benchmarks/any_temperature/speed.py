@@ -16,8 +16,8 @@ from benchmarks.any_temperature.frontier import Setting
 from pipeline.labels.topk_encode import encode_topk
 from pipeline.labels.topk_soft import TopkMembers
 
-ENCODED, DECODED = 64, 4096  # positions a call
-_ROUNDS = 5
+ENCODED, DECODED = 32, 4096  # positions a call
+_ROUNDS = 3
 
 
 def table(settings: Iterable[Setting], vocabularies: Iterable[int], *, quick: bool) -> list[str]:
