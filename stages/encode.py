@@ -173,12 +173,12 @@ def _before_and_after(split: str, before: Manifest, after: Manifest) -> str:
     lines = tuple(
         (t, nats(before.fidelity[t].kl_mean) if t in before.fidelity else "", nats(f.kl_mean), nats(f.kl_max),
          f"{f.tail_mass_error:.1e}", f"{f.top1_agreement:.2%}")
-        for t, f in after.fidelity.items()
+        for t, f in sorted(after.fidelity.items(), key=lambda line: float(line[0]))
     )  # fmt: skip
     return (
         f"{split}: {after.spec.rows:,} rows, {before.bytes_per_position:,.1f} -> {after.bytes_per_position:,.1f} bytes a "
         f"position, {before.bytes:,} -> {after.bytes:,} bytes\n"
-        "KL in nats, dense: of the teacher's logits to the dense labels; topk: of those to the topk labels\n"
+        "KL in nats, dense: of the teacher's logits to the dense labels; topk: of the dense labels to the topk labels\n"
         + as_text(Table(titles, lines))
     )
 

@@ -18,6 +18,7 @@ from pipeline.objects import ObjectSpec
 from pipeline.store import Store, open_store, store_splits
 from pipeline.store.spec import differing_fields, plain_json
 from pipeline.stream import EmbeddedRows, Loader
+from pipeline.stream.examples import StoredRows
 from pipeline.stream.join import Missing
 from pipeline.student.split import chosen_rows, validation_rows
 from pipeline.transfer import TransferRows, TransferSetConfig, load_transfer_set
@@ -29,7 +30,7 @@ class Split:
     """One split of a store, and the rows that it labels."""
 
     store: Store
-    rows: TransferRows | EmbeddedRows
+    rows: TransferRows | EmbeddedRows | StoredRows
     missing: Missing = "error"
 
     @property
@@ -105,11 +106,13 @@ def _facts(store: Store) -> dict[str, Any]:
 
 
 def stored_labels(path: str | Path, split: str, batch_size: int) -> tuple[Store, Loader]:
-    """A split's own labels in batches, for judging the stored teacher: no transfer set is needed (inputs are the keys)."""
+    """A split's own labels in batches, for judging the stored teacher: no transfer set is needed (inputs are the keys).
+
+    The next tokens of token rows are known only where the store holds its inputs.
+    """
     store = open_store(path, split=split)
-    keys, labels = np.asarray(store.column("content_key"), np.uint8), np.asarray(store.column("label"), np.int64)
-    rows = TransferRows(str(path), split, None, str(path), keys, keys, labels, store.class_names, ObjectSpec(""))
-    return store, all_batches(Split(store, rows), batch_size)
+    tokens = store.positions is not None and "input" in store.columns
+    return store, all_batches(Split(store, EmbeddedRows(store) if tokens else StoredRows(store)), batch_size)
 
 
 def training_batches(splits: Mapping[str, Split], training: StudentTraining) -> tuple[Loader, Loader | None]:

@@ -192,7 +192,7 @@ def fidelity_lines(manifest: Manifest) -> str:
     titles = ("T", "mean KL", "largest KL", "tail mass error", "same top class")
     lines = (
         (t, _nats(f.kl_mean), _nats(f.kl_max), f"{f.tail_mass_error:.1e}", f"{f.top1_agreement:.2%}")
-        for t, f in manifest.fidelity.items()
+        for t, f in sorted(manifest.fidelity.items(), key=lambda line: float(line[0]))
         if t in SHOWN
     )
     table = as_text(Table(titles, tuple(lines)))

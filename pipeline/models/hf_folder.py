@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -56,11 +57,26 @@ def save_hf(
         config.id2label = dict(enumerate(class_names))
         config.label2id = {name: number for number, name in enumerate(class_names)}
     with quiet(), whole_folder(folder) as part:
-        model.network.save_pretrained(part)
         if sequences is not None:
-            load_tokenizer(sequences.tokenizer, sequences.revision).save_pretrained(part)
-        else:
+            tokenizer = load_tokenizer(sequences.tokenizer, sequences.revision)
+            _name_special_tokens(model.network, tokenizer, sequences.separator)
+            tokenizer.save_pretrained(part)
+        model.network.save_pretrained(part)
+        if sequences is None:
             _save_preparation(part, prepare)
+
+
+def _name_special_tokens(network: Any, tokenizer: Any, separator: str | None) -> None:
+    """Let generation begin and end with the token that ends a text in the rows, where the model's own ids are no tokens.
+
+    A model that is built from a config has its architecture's ids, such as gpt2's 50256, whatever its vocabulary is.
+    """
+    end = tokenizer.eos_token_id if separator is None else tokenizer.convert_tokens_to_ids(separator)
+    for config in (network.config, network.generation_config):
+        for name in ("bos_token_id", "eos_token_id"):
+            own = getattr(config, name, None)
+            if not isinstance(own, int) or own >= len(tokenizer):
+                setattr(config, name, end)
 
 
 def _save_preparation(folder: Path, prepare: ObjectSpec | None) -> None:

@@ -72,7 +72,7 @@ def store_splits(path: str | Path) -> dict[str, Path]:
     if not found:
         raise StorePathError(
             f"{root} holds no store" if root.exists() else f"{root} does not exist",
-            remedy="give the path of a store, or make one with `softlabels teacher-logits` or `softlabels import`",
+            remedy="give the path of a store, or make one with `softlabels teacher-logits`, `import`, `encode` or `convert`",
         )
     return found
 
@@ -230,7 +230,7 @@ def _read_manifest(path: Path) -> Manifest:
         done = len(list((path / COMMITS).glob("*.json")))
         raise UnsealedStore(
             f"{path} is unfinished: {done} of {plan.spec.shards} shards are committed and it has no {MANIFEST}",
-            remedy="run the command that began it again (softlabels teacher-logits or import); it goes on from there",
+            remedy="run the command that began it again (teacher-logits, import, encode or convert); it goes on from there",
         ) from None
     if manifest_seal(manifest) != manifest.seal:
         raise DamagedManifest(f"{path / MANIFEST} was changed after it was sealed", remedy=_AGAIN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,18 @@ def test_a_folder_of_ours_is_one_of_transformers(tmp_path: Path, rng: np.random.
     assert not list((tmp_path / "out").glob("*.bin"))
     with pytest.raises(ConfigError, match="is no Hugging Face model"):
         save_hf(torch.nn.Linear(2, 2), tmp_path / "other")
+
+
+def test_a_model_from_a_config_ends_where_its_tokenizers_texts_end(tmp_path: Path, rng: np.random.Generator) -> None:
+    """An architecture's own ids, such as gpt2's 50256, are no tokens of a small vocabulary; ids that are stay."""
+    tokenizer = train_tokenizer(tmp_path / "tokenizer", rng)
+    end = load_tokenizer(str(tokenizer)).convert_tokens_to_ids("[SEP]")
+    settings = {name: value for name, value in GPT2_LM.items() if name not in ("bos_token_id", "eos_token_id")}
+    for config, expected in ((settings, end), (settings | {"bos_token_id": 0, "eos_token_id": 1}, 1)):
+        folder = tmp_path / str(expected)
+        save_hf(CausalLM(config=config), folder, sequences=SequencesConfig(str(tokenizer), 12, separator="[SEP]"))
+        for name in ("config.json", "generation_config.json"):
+            assert json.loads((folder / name).read_text())["eos_token_id"] == expected
 
 
 def test_a_checkpoint_knows_the_vocabulary_of_its_tokenizer(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -23,7 +23,7 @@ from pipeline.teacher.config import LabelsConfig
 from pipeline.transfer import TransferSetConfig, load_transfer_set
 from pipeline.transfer.alignment import alignment
 from pipeline.transfer.tokenizer import TokenizerConfig, ensure_tokenizer
-from stages import teacher_logits, train_teacher
+from stages import evaluate, teacher_logits, train_teacher
 from stages import verify as verify_stage
 from stages.recipe import load
 from stages.schema import typed
@@ -316,3 +316,17 @@ def test_settings_that_make_no_sense(
     ready(labels={"encoding": "topk", "rank": 4, **labels})
     assert teacher_logits.main(WORDS) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("inputs", ["reference", "embed"])
+def test_the_stored_teacher_is_judged_without_the_transfer_set(
+    inputs: str, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the store holds the tokens, by them as well."""
+    ready(labels={"encoding": "topk", "k": 4, "rank": 4, "inputs": inputs})
+    assert teacher_logits.main(WORDS) == 0
+    capsys.readouterr()
+    assert evaluate.main(["--store=store", "--config=recipe.yaml", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["agreement"] == 1
+    assert ("nll" in said) == (inputs == "embed")
