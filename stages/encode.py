@@ -154,16 +154,23 @@ def _writer(path: Path, store: Store, spec: Spec, basis: Basis | None) -> StoreW
 def _encode(split: str, store: Store, writer: StoreWriter, basis: Basis | None, device: torch.device) -> Manifest:
     """One split, a chunk of the dense store at a time."""
     shared = None if basis is None else torch.from_numpy(np.array(basis)).to(device)
-    if store.positions is not None and "input" not in store.columns:
-        print(f"{split}: the store holds no tokens (inputs: reference), so the next token's exact logit is not kept")
-    with tqdm(total=len(writer.pending), desc=f"encode {split}", unit="shard", disable=None) as bar:
-        for shard in writer.pending:
+    if store.positions is not None and "input" not in store.columns and writer.pending:
+        print(
+            f"{split}: the store holds no tokens (inputs: reference), so the next token's exact logit is not kept, and the "
+            "losses dkd and nkd take it from the tail's shape; a dense store with labels.inputs=embed keeps it"
+        )
+    left = sum(last - first for first, last in map(writer.rows_of, writer.pending))
+    with tqdm(total=left, desc=f"encode {split}", unit="row", disable=None) as bar:
+
+        def advance(rows: int) -> None:
+            bar.update(rows)
             if should_stop():
                 raise Interrupted(
                     f"{len(writer.pending)} shards of {split} are left", remedy="run the same command again to go on"
                 )
-            reencode(store, writer, shard, basis=shared, device=device)
-            bar.update(1)
+
+        for shard in writer.pending:
+            reencode(store, writer, shard, basis=shared, device=device, on_rows=advance)
         return writer.seal()
 
 

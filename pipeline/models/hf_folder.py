@@ -60,6 +60,7 @@ def save_hf(
         if sequences is not None:
             tokenizer = load_tokenizer(sequences.tokenizer, sequences.revision)
             _name_special_tokens(model.network, tokenizer, sequences.separator)
+            _suppress_padding(model.network, tokenizer)
             tokenizer.save_pretrained(part)
         model.network.save_pretrained(part)
         if sequences is None:
@@ -77,6 +78,13 @@ def _name_special_tokens(network: Any, tokenizer: Any, separator: str | None) ->
             own = getattr(config, name, None)
             if not isinstance(own, int) or own >= len(tokenizer):
                 setattr(config, name, end)
+
+
+def _suppress_padding(network: Any, tokenizer: Any) -> None:
+    """Let generation never draw an output beyond the tokenizer's tokens: nothing was ever learned there."""
+    tokens, outputs = max(tokenizer.get_vocab().values()) + 1, network.get_output_embeddings().out_features
+    if outputs > tokens:
+        network.generation_config.suppress_tokens = list(range(tokens, outputs))
 
 
 def _save_preparation(folder: Path, prepare: ObjectSpec | None) -> None:

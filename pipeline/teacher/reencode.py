@@ -6,7 +6,7 @@ n rows of a chunk, P positions of a sequence row, M stored members, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,11 +49,20 @@ class DensePilot:
                 yield torch.tensor(logits, device=self.device)
 
 
-def reencode(store: Store, writer: StoreWriter, shard: int, *, basis: Tensor | None, device: torch.device) -> None:
+def reencode(
+    store: Store,
+    writer: StoreWriter,
+    shard: int,
+    *,
+    basis: Tensor | None,
+    device: torch.device,
+    on_rows: Callable[[int], None] = lambda _: None,
+) -> None:
     """Write one shard of a topk store from a dense one of the same rows.
 
     Args:
         basis: (1 + r, C) float16 on `device`, where the tails have one.
+        on_rows: told of each chunk's rows, once they are encoded; what it raises ends the shard unwritten.
 
     Raises:
         MissingShard, DamagedShard: of the dense store; nothing of the shard is written.
@@ -67,6 +76,7 @@ def reencode(store: Store, writer: StoreWriter, shard: int, *, basis: Tensor | N
         columns, lost = _encoded(arrays, writer.spec, basis, device)
         parts.append({name: values for name, values in arrays.items() if name != "logits"} | columns)
         sums.append(lost)
+        on_rows(len(arrays["content_key"]))
     whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     writer.write_arrays(shard, whole, fidelity=add_up(sums))
 

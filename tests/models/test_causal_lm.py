@@ -234,6 +234,12 @@ def test_a_model_from_a_config_ends_where_its_tokenizers_texts_end(tmp_path: Pat
         save_hf(CausalLM(config=config), folder, sequences=SequencesConfig(str(tokenizer), 12, separator="[SEP]"))
         for name in ("config.json", "generation_config.json"):
             assert json.loads((folder / name).read_text())["eos_token_id"] == expected
+    assert "suppress_tokens" not in json.loads((tmp_path / "1" / "generation_config.json").read_text())
+    tokens = max(load_tokenizer(str(tokenizer)).get_vocab().values()) + 1
+    padded = CausalLM(config=settings | {"vocab_size": tokens + 3})
+    save_hf(padded, tmp_path / "padded", sequences=SequencesConfig(str(tokenizer), 12, separator="[SEP]"))
+    said = json.loads((tmp_path / "padded" / "generation_config.json").read_text())
+    assert said["suppress_tokens"] == [tokens, tokens + 1, tokens + 2]
 
 
 def test_a_checkpoint_knows_the_vocabulary_of_its_tokenizer(tmp_path: Path, rng: np.random.Generator) -> None:
