@@ -97,7 +97,7 @@ def statements(results: Results) -> list[str]:
         if behind is not None:
             lines.append(f"distilled - its teacher: {_difference(behind)}")
         agreement = spread([scores["agreement"] for scores in student["scores"]]).mean
-        lines.append(f"the distilled student gives its teacher's answer on {agreement:.1%} of the rows")
+        lines.append(f"the distilled student gives its teacher's answer on {agreement:.1%} of the {judged(results)[1]}")
     return lines
 
 
@@ -127,7 +127,15 @@ def _statements_of_sweep(results: Results) -> list[str]:
 def _title(results: Results) -> str:
     seeds = results["seeds"]
     spread_over = f"mean ± standard deviation over {len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
-    return one_line(f"Held-out split {results['split']!r}, {results['rows']} rows; students: {spread_over}.")
+    count, what = judged(results)
+    rows = f"{results['rows']} rows" + ("" if what == "rows" else f" with {count:,} {what}")
+    return one_line(f"Held-out split {results['split']!r}, {rows}; students: {spread_over}.")
+
+
+def judged(results: Results) -> tuple[int, str]:
+    """How many samples the scores are over, and what they are: rows, or of rows of tokens each token that counts."""
+    count = next((scores["rows"] for student in results["students"] for scores in student["scores"]), results["rows"])
+    return count, "rows" if count == results["rows"] else "tokens"
 
 
 def _lines(results: Results) -> list[tuple[str, Sequence[Scores]]]:

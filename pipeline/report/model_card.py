@@ -19,6 +19,7 @@ from pipeline.report.comparison import (
     comparison_body,
     distilled_students,
     hard_student,
+    judged,
 )
 from pipeline.report.markdown import code, escaped, one_line, quoted
 from pipeline.report.spread import spread
@@ -242,7 +243,7 @@ def _limits(results: Results, first: Manifest) -> str:
     lines = [
         "- A student learns its teacher's mistakes too. It gives its teacher's answer on "
         + (f"{agreements[0]:.1%}" if len(agreements) == 1 else f"{min(agreements):.1%} to {max(agreements):.1%}")
-        + f" of these {results['rows']:,} rows; nothing was measured on other data",
+        + " of these {:,} {}; nothing was measured on other data".format(*judged(results)),
         "- Its confidence is as good as ECE and NLL above say, on rows like these and nowhere else",
     ]
     if count > 1:

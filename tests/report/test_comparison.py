@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.report.comparison import comparison_markdown, comparison_table, comparison_text
+from pipeline.report.comparison import comparison_markdown, comparison_table, comparison_text, judged
 from tests.report import made_up
 
 
@@ -117,3 +117,15 @@ def test_the_errors_on_validation_rows_stand_beside_those_on_the_test(rng: np.ra
     assert [line[place] for line in table.lines if line[place]] == [
         f"{7 + n:.1f} ± 0.0" for n in range(len(found["students"]))
     ]
+
+
+def test_rows_of_tokens_are_judged_by_the_token(rng: np.random.Generator) -> None:
+    results = made_up.results(rng)
+    assert judged(results) == (500, "rows")
+    for student in results["students"]:
+        for scores in student["scores"]:
+            scores["rows"] = 12_345
+    assert judged(results) == (12_345, "tokens")
+    said = comparison_text(results)
+    assert "500 rows with 12,345 tokens;" in said
+    assert "% of the tokens" in said
