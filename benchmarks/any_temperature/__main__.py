@@ -105,7 +105,7 @@ def mass_words(options: argparse.Namespace) -> str:
     return (
         "Largest absolute errors against float64 from the logits, over all positions: of the tail's mass at each temperature, "
         "and of log p of stored classes over all temperatures, by how far below the largest logit they stand. The first block "
-        "is of k = 16 and 8 nodes, the others of the recommended settings below. Made-up shapes: the worst "
+        "is of k = 16 and 10 nodes, the others of the recommended settings below. Made-up shapes: the worst "
         f"of several strengths and of 32,000, 50,257, 131,072 and 151,936 classes, {options.shapes} positions each."
     )
 
