@@ -39,7 +39,7 @@ mnist: install ## MNIST as in Hinton et al. 2015, from the hub or SOURCE: about 
 ag-news: .venv/hf ## news topics with transformers, from the hub or SOURCE: about five minutes of one core
 	$(MAKE) train-student CONFIG=ag_news
 
-lm: .venv/hf ## language models on WikiText-2, from the hub or SOURCE: about an hour of one core, half of it the teacher's
+lm: .venv/hf ## language models on WikiText-2, from the hub or SOURCE: half an hour of one core for the teacher alone
 	$(MAKE) train-student CONFIG=lm
 
 install: .venv/installed ## set up .venv with what running takes

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from pipeline.errors import ConfigError, Interrupted, StorePathError
 from pipeline.labels.encoding import Tail, TopkEncoding
-from pipeline.labels.fidelity import nats
+from pipeline.labels.fidelity import by_temperature, nats
 from pipeline.labels.tail_basis import find_basis
 from pipeline.labels.topk import topk_encoding
 from pipeline.models.device import resolve_device
@@ -32,6 +32,8 @@ from pipeline.store.dense_spec import encoded_as
 from pipeline.store.root import require_root, write_root
 from pipeline.store.spec import Manifest, Spec
 from pipeline.store.writer import require_room
+from pipeline.teacher.config import LabelsConfig
+from pipeline.teacher.pilot import needs_basis
 from pipeline.teacher.reencode import DensePilot, reencode
 from stages.recipe import parse
 from stages.run import command, program, should_stop
@@ -44,11 +46,11 @@ class Encode:
     from_: str = ""  # the dense store, or a folder of dense stores
     store: str = ""  # where the encoded store goes
     encoding: Literal["topk"] = "topk"  # the only one that a dense store can be brought into
-    k: int = 8  # how many classes are stored one by one
+    k: int = LabelsConfig.k  # how many classes are stored one by one
     tail: Tail = "lowrank"  # the shape of the rest: lowrank, prior, uniform, bucket; renormalised: none
-    rank: int = 114  # of lowrank tails: coefficients a distribution
-    fine: int = 16  # of these, the leading ones with 8 bits; the others have 4
-    nodes: int = 10  # values of the tail's mass over the temperatures, 2 or more
+    rank: int = LabelsConfig.rank  # of lowrank tails: coefficients a distribution
+    fine: int = LabelsConfig.fine  # of these, the leading ones with 8 bits; the others have 4
+    nodes: int = LabelsConfig.nodes  # values of the tail's mass over the temperatures, 2 or more
     min_temperature: float = 1.0  # the lowest temperature at which the labels can be used
     layout: Literal["zarr", "arrow"] | None = None  # by default that of the dense store
     compression: Literal["none", "zstd"] = "none"  # zstd: zarr only
@@ -129,7 +131,7 @@ def _shared_basis(
     """The prior and basis of the tails: that of a target that is begun, else found now. None where the tails have none."""
     split = "train" if "train" in stores else next(iter(stores))
     encoding = encodings[split]
-    if encoding.tail not in ("lowrank", "prior"):
+    if not needs_basis(encoding):
         return None
     for path in paths.values():
         found = resumable_basis(path, rank=encoding.rank)
@@ -180,7 +182,7 @@ def _before_and_after(split: str, before: Manifest, after: Manifest) -> str:
     lines = tuple(
         (t, nats(before.fidelity[t].kl_mean) if t in before.fidelity else "", nats(f.kl_mean), nats(f.kl_max),
          f"{f.tail_mass_error:.1e}", f"{f.top1_agreement:.2%}")
-        for t, f in sorted(after.fidelity.items(), key=lambda line: float(line[0]))
+        for t, f in by_temperature(after.fidelity)
     )  # fmt: skip
     return (
         f"{split}: {after.spec.rows:,} rows, {before.bytes_per_position:,.1f} -> {after.bytes_per_position:,.1f} bytes a "

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from pipeline.errors import ConfigError
-from pipeline.labels.fidelity import nats
+from pipeline.labels.fidelity import by_temperature, nats
 from pipeline.store import store_splits
 from pipeline.store.reader import MANIFEST
 from pipeline.store.spec import Manifest, Plan, read_json
@@ -108,7 +108,7 @@ def _text(path: str, facts: dict[str, Any]) -> str:
         ("layout", f"{facts['layout']}, compression {facts['compression']}, {facts['shards']} shards"),
     ]  # fmt: skip
     if facts["sealed"]:
-        fidelity = sorted(facts["fidelity"].items(), key=lambda line: float(line[0]))
+        fidelity = by_temperature(facts["fidelity"])
         lines += [
             ("size", f"{facts['bytes']:,} bytes, {facts['bytes_per_position']:.1f} a position"),
             ("fidelity", "mean KL " + ", ".join(f"{nats(f['kl_mean'], 1)} at T={t}" for t, f in fidelity)),

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from pipeline.errors import ClassMismatch, ConfigError
 from pipeline.labels.encoding import Encoding, TopkEncoding
+from pipeline.labels.fidelity import by_temperature, nats
 from pipeline.report.table import Table, as_text
 from pipeline.store.basis import Basis, resumable_basis
 from pipeline.store.dense_spec import prepared_by
@@ -191,16 +192,12 @@ def fidelity_lines(manifest: Manifest) -> str:
     """Bytes a position and what the encoding lost, a line a temperature."""
     titles = ("T", "mean KL", "largest KL", "tail mass error", "same top class")
     lines = (
-        (t, _nats(f.kl_mean), _nats(f.kl_max), f"{f.tail_mass_error:.1e}", f"{f.top1_agreement:.2%}")
-        for t, f in sorted(manifest.fidelity.items(), key=lambda line: float(line[0]))
+        (t, nats(f.kl_mean), nats(f.kl_max), f"{f.tail_mass_error:.1e}", f"{f.top1_agreement:.2%}")
+        for t, f in by_temperature(manifest.fidelity)
         if t in SHOWN
     )
     table = as_text(Table(titles, tuple(lines)))
     return f"{manifest.bytes_per_position:.1f} bytes a position; KL(exact || stored) in nats:\n{table}"
-
-
-def _nats(kl: float | None) -> str:
-    return "infinite" if kl is None else f"{kl:.2e}"
 
 
 if __name__ == "__main__":

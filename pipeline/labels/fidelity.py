@@ -6,7 +6,8 @@ Sums are kept, not means, so that shards add up to the store's table in any orde
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 20.0)
 _BLOCK_BYTES = 1 << 25  # float64 working memory a block of rows
+
+Line = TypeVar("Line")
 
 
 class FidelitySums(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -108,6 +111,11 @@ def table(shards: Iterable[tuple[FidelitySums, ...]]) -> dict[str, Fidelity]:
         for s in add_up(shards)
         if s.samples
     }
+
+
+def by_temperature(found: Mapping[str, Line]) -> list[tuple[str, Line]]:
+    """A table's lines in order of T: JSON's is that of the text."""
+    return sorted(found.items(), key=lambda line: float(line[0]))
 
 
 def nats(kl: float | None, digits: int = 2) -> str:

@@ -185,9 +185,7 @@ def mass_columns(
     if encoding.nodes > 2:
         curve = (g[:, 1:-1] - (1 - along) * ends[:, :1] - along * ends[:, 1:]) * CURVE_STEPS
         curve = curve.masked_fill(empty[:, None], 0.0).round()
-        limit = torch.iinfo(
-            torch.int16
-        ).max  # beyond it only by odds that float16 rounds by whole nats: of a tail of no mass
+        limit = torch.iinfo(torch.int16).max  # passed only where float16 rounds odds by whole nats: a tail of no mass
         columns["tail_curve"] = curve.clamp(-limit, limit).to(torch.int16)
     return columns
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 
 from pipeline.labels.encoding import TopkEncoding
-from pipeline.labels.fidelity import Fidelity, nats, one_of
+from pipeline.labels.fidelity import Fidelity, by_temperature, nats, one_of
 from pipeline.store.card_loading import encoding_line, loading
 from pipeline.store.spec import Manifest, Spec
 
@@ -59,7 +59,7 @@ def fidelity_table(fidelity: dict[str, Fidelity]) -> str:
     lines = ["| T | mean KL | largest KL | tail mass error | top-1 agreement |", "| --- | --- | --- | --- | --- |"]
     lines += [
         f"| {t} | {nats(f.kl_mean)} | {nats(f.kl_max)} | {f.tail_mass_error:.2e} | {f.top1_agreement:.6f} |"
-        for t, f in sorted(fidelity.items(), key=lambda line: float(line[0]))
+        for t, f in by_temperature(fidelity)
     ]
     return "\n".join(lines)
 

@@ -31,9 +31,8 @@ class Part:
     labels: Tensor
 
 
-Slope = tuple[
-    Tensor, Tensor | None, Tensor
-]  # value, slope (n, C) or None, factor (n, 1): the gradient at z is slope * factor
+# value, slope (n, C) or None, factor (n, 1): the gradient at z is slope * factor
+Slope = tuple[Tensor, Tensor | None, Tensor]
 BlockTerm = Callable[
     [Tensor, Part, bool], Slope
 ]  # of z (n, C), which may be overwritten; the slope only where asked for

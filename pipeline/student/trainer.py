@@ -165,9 +165,8 @@ class Trainer:
         state = load_checkpoint(self._folder, self._identity)
         if state is not None:
             saved = state["progress"]
-            self._progress = Progress(
-                **{"positions": saved["rows"]} | saved
-            )  # runs of rows once did not save positions
+            # runs of rows once did not save positions
+            self._progress = Progress(**{"positions": saved["rows"]} | saved)
             for learner, saved in zip(self._learners, state["learners"], strict=True):
                 learner.load(saved)
         else:

@@ -20,17 +20,16 @@ from pipeline.labels.fidelity import FidelitySums, add_up
 from pipeline.labels.topk_encode import encode_topk
 from pipeline.store import Store, StoreWriter
 from pipeline.store.spec import Spec
+from pipeline.teacher.pilot import POSITIONS
 from pipeline.transfer.alignment import NO_TOKEN, alignment
-
-PILOT = 4096  # distributions of the sample from which a basis is found
 
 Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class DensePilot:
-    """Logits (n, M, C) of at least `PILOT` distributions of a dense store that count, or all, spread evenly over it, chunk by
-    chunk, for `find_basis`.
+    """Logits (n, M, C) of at least `POSITIONS` distributions of a dense store that count, or all, spread evenly over it, chunk
+    by chunk, for `find_basis`.
     """
 
     store: Store
@@ -39,7 +38,7 @@ class DensePilot:
     def __iter__(self) -> Iterator[Tensor]:
         store, per_chunk = self.store, self.store.rows_per_chunk
         total = store.rows if store.positions is None else int(np.sum(store.column("position_mask"), dtype=np.int64))
-        rows = np.arange(store.rows)[:: max(1, total // PILOT)]
+        rows = np.arange(store.rows)[:: max(1, total // POSITIONS)]
         for chunk in np.unique(rows // per_chunk).tolist():
             inside = rows[rows // per_chunk == chunk] - chunk * per_chunk
             logits = store.read_chunk("logits", chunk)[inside]
