@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             table(part, interleaved(part))
             for chosen, make in parts.items()
             if chosen in (options.only or parts)
-            for part in make()
+            for part in make()  # type: ignore[no-untyped-call]  # lambdas
         ]
         text = "\n\n".join([head(options, clock() - began), *tables]) + "\n"
     print(text, end="")
@@ -314,7 +314,7 @@ def plain(rows: TransferRows, ensemble: Ensemble | None, hidden: tuple[int, int]
         if ensemble is not None:
             loss = HARD * loss + SOFT * by_hand(logits, inputs, ensemble.models)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         loss.item()
     return clock() - began

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline.store import Store, open_store, store_splits
-from pipeline.teacher.reencode import PILOT, DensePilot
+from pipeline.teacher.reencode import DensePilot
 
 VOCABULARIES = (32_000, 50_257, 131_072, 151_936)
 TEMPERATURES = (1.0, 1.3, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0)
@@ -102,14 +102,14 @@ def stored(path: Path, count: int) -> list[Teacher]:
 
 
 def spread(store: Store, count: int) -> Tensor:
-    """`count` positions (n, C) float32 that count, evenly spread over rows that are not the pilot's."""
-    places = store.positions or 1
-    step = max(1, store.rows * places // PILOT)  # every so many rows, one is the pilot's
-    rows = [row for row in range(store.rows) if step == 1 or row % step]
-    chosen = np.linspace(0, len(rows) - 1, min(len(rows), -(-count // min(places, 8)))).astype(
-        int
-    )  # about 8 positions a row
-    found = [positions(store, rows[at]) for at in chosen]
+    """`count` positions (n, C) float32 that count, about 8 a row, evenly spread over rows that are not a pilot's (if any)."""
+    every, used = np.arange(store.rows), DensePilot(store, torch.device("cpu")).rows
+    rows = every if len(used) == len(every) else np.setdiff1d(every, used)
+    wanted = -(-count // min(store.positions or 1, 8))
+    found = [
+        positions(store, row)
+        for row in rows[np.linspace(0, len(rows) - 1, min(len(rows), wanted)).astype(int)].tolist()
+    ]
     thinned = torch.cat([row[:: max(1, len(row) // 8)] for row in found])
     return thinned[np.linspace(0, len(thinned) - 1, min(count, len(thinned))).astype(int)].float()
 

@@ -35,10 +35,15 @@ class DensePilot:
     store: Store
     device: torch.device
 
-    def __iter__(self) -> Iterator[Tensor]:
-        store, per_chunk = self.store, self.store.rows_per_chunk
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Numbers of the rows that are read, ascending."""
+        store = self.store
         total = store.rows if store.positions is None else int(np.sum(store.column("position_mask"), dtype=np.int64))
-        rows = np.arange(store.rows)[:: max(1, total // POSITIONS)]
+        return np.arange(store.rows, dtype=np.int64)[:: max(1, total // POSITIONS)]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        store, per_chunk, rows = self.store, self.store.rows_per_chunk, self.rows
         for chunk in np.unique(rows // per_chunk).tolist():
             inside = rows[rows // per_chunk == chunk] - chunk * per_chunk
             logits = store.read_chunk("logits", chunk)[inside]
