@@ -16,7 +16,7 @@ FROM := $(if $(SOURCE),--transfer_set.source=$(SOURCE))
 # At the root of a finished store stands one of these; an unfinished one is finished by teacher-logits.
 STORE_IS_THERE := $(wildcard $(STORE)/manifest.json $(STORE)/zarr.json $(STORE)/dataset_dict.json)
 
-.PHONY: help mnist ag-news lm train-student teacher-logits train-teacher install dev lint format types test slow docs check clean
+.PHONY: help mnist ag-news lm train-student teacher-logits train-teacher install dev lint format types test slow faults docs check clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -76,6 +76,9 @@ test: dev ## the tests, but for slow ones and those of the documentation; ARGS g
 
 slow: dev ## the tests marked slow: the same trials, many more times
 	$(BIN)/python -m pytest -n 2 -m slow $(ARGS)
+
+faults: dev ## the fault campaign in full, as root on Linux; writes the table of docs/reliability.md
+	$(BIN)/python -m tests.faults --output docs/reliability.md $(ARGS)
 
 docs: dev ## the code blocks of README and docs, run
 	$(BIN)/python -m pytest tests/docs
