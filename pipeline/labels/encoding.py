@@ -43,7 +43,7 @@ class TopkEncoding(_Encoding, frozen=True, kw_only=True, tag="topk"):
 
     k: Annotated[int, Meta(ge=1, le=1 << 16)]
     tail: Tail = "lowrank"
-    nodes: Annotated[int, Meta(ge=0, le=32)] = 10
+    nodes: Annotated[int, Meta(ge=0, le=32)] = 12
     beta_max: Annotated[float, Meta(gt=0, le=1024)] = 1.0
     rank: Annotated[int, Meta(ge=0, le=4096)] = 0
     fine: Annotated[int, Meta(ge=0, le=4096)] = 0

@@ -7,9 +7,10 @@ With z the logits, K stored classes and all others the tail, two functions of be
 
 h follows from the stored logits; g is smooth and convex, so a polynomial through its values at Chebyshev-Lobatto nodes on
 [0, beta_max] gives it everywhere between. Kept are n numbers: the log odds d = g - h at beta = 0 and at beta_max, so that
-float16 is finest where tail and stored classes weigh the same, and at the n - 2 nodes between what g differs there from the
-straight line through its ends, in steps of 1 / `CURVE_STEPS`. By convexity that is at most 0, and at least -log of the tail's
-classes, so that 16 bits hold it. The interpolation is the barycentric one (Berrut and Trefethen 2004, SIAM Review 46).
+float16 is finest where tail and stored classes weigh the same, and at every node but the first what g differs there from the
+straight line through these ends, in steps of 1 / `CURVE_STEPS`. Between the ends that is at most 0 by convexity, and at least
+-log of the tail's classes, so that 16 bits hold it; at beta_max it is what float16 rounded off the odds. The interpolation is
+the barycentric one (Berrut and Trefethen 2004, SIAM Review 46).
 
 This file knows nodes and weights; what is done with them in numpy is in `topk`, in torch in `topk_soft`.
 """
@@ -32,15 +33,15 @@ def nodes(count: int, beta_max: float) -> tuple[float, ...]:
     return (0.0, *inner, beta_max)
 
 
-def inner_weights(beta: float, count: int, beta_max: float) -> tuple[float, ...]:
-    """What each inner node's residual counts for at `beta` in [0, beta_max]: `count` - 2 Lagrange polynomials there."""
+def curve_weights(beta: float, count: int, beta_max: float) -> tuple[float, ...]:
+    """What each entry of `tail_curve` counts for at `beta` in [0, beta_max]: the nodes' Lagrange polynomials but the first."""
     places = nodes(count, beta_max)
     if beta in places:
-        return tuple(float(place == beta) for place in places[1:-1])
+        return tuple(float(place == beta) for place in places[1:])
     signs = ((-1) ** j * (0.5 if j in (0, count - 1) else 1.0) for j in range(count))
     parts = [sign / (beta - place) for sign, place in zip(signs, places, strict=True)]
     total = math.fsum(parts)
-    return tuple(part / total for part in parts[1:-1])
+    return tuple(part / total for part in parts[1:])
 
 
 def check_beta(encoding: TopkEncoding, temperature: float) -> float:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pipeline.errors import ConfigError
 from pipeline.labels.class_ids import id_dtype, page_dtype, pages, widen
 from pipeline.labels.encoding import Inputs, Reduce, Tail, TopkEncoding
-from pipeline.labels.tail_mass import CURVE_STEPS, check_beta, inner_weights
+from pipeline.labels.tail_mass import CURVE_STEPS, check_beta, curve_weights
 
 Columns = Mapping[str, NDArray[np.generic]]
 FINE = 127  # steps of a scale with 8 bits
@@ -114,8 +114,7 @@ def topk_columns(
     columns.append(("top_logit", "float16", (*shape, kept), (*axes, "stored")))
     if encoding.tail != "renormalised":
         columns.append(("tail_odds", "float16", (*shape, 2), (*axes, "end")))
-    if encoding.nodes > 2:
-        columns.append(("tail_curve", "int16", (*shape, encoding.nodes - 2), (*axes, "node")))
+        columns.append(("tail_curve", "int16", (*shape, encoding.nodes - 1), (*axes, "node")))
     if encoding.fine:
         columns.append(("tail_fine", "int8", (*shape, encoding.fine), (*axes, "component")))
     if encoding.coarse:
@@ -187,10 +186,8 @@ def _tail_log_sum(
     first = odds[..., 0] + np.log(np.isfinite(logits).sum(axis=-1))
     last = odds[..., 1] + _log_sum_exp(encoding.beta_max * logits)
     along = beta / encoding.beta_max
-    g = (1 - along) * first + along * last
-    if encoding.nodes > 2:
-        weights = np.array(inner_weights(beta, encoding.nodes, encoding.beta_max), np.float64)
-        g += columns["tail_curve"].astype(np.float64) / CURVE_STEPS @ weights
+    weights = np.array(curve_weights(beta, encoding.nodes, encoding.beta_max), np.float64)
+    g = (1 - along) * first + along * last + columns["tail_curve"].astype(np.float64) / CURVE_STEPS @ weights
     return np.where(empty, -np.inf, g)
 
 

@@ -175,19 +175,19 @@ def mass_columns(
     empty = g[:, 0].isneginf()
     odds = (g[:, [0, -1]] - h).half()
     ends = odds.double() + h
-    along = torch.tensor(places[1:-1], dtype=torch.float64, device=tail.device) / encoding.beta_max
+    along = torch.tensor(places[1:], dtype=torch.float64, device=tail.device) / encoding.beta_max
     refuse(
         ~empty & ~torch.isfinite(odds).all(dim=1),
         "the mass of the tail is too small for float16",
         "mark impossible classes with -inf, or keep labels for higher temperatures only",
     )
-    columns = {"tail_odds": odds.masked_fill(empty[:, None], -torch.inf)}
-    if encoding.nodes > 2:
-        curve = (g[:, 1:-1] - (1 - along) * ends[:, :1] - along * ends[:, 1:]) * CURVE_STEPS
-        curve = curve.masked_fill(empty[:, None], 0.0).round()
-        limit = torch.iinfo(torch.int16).max  # passed only where float16 rounds odds by whole nats: a tail of no mass
-        columns["tail_curve"] = curve.clamp(-limit, limit).to(torch.int16)
-    return columns
+    curve = (g[:, 1:] - (1 - along) * ends[:, :1] - along * ends[:, 1:]) * CURVE_STEPS
+    curve = curve.masked_fill(empty[:, None], 0.0).round()
+    limit = torch.iinfo(torch.int16).max  # passed only where float16 rounds odds by whole nats: a tail of no mass
+    return {
+        "tail_odds": odds.masked_fill(empty[:, None], -torch.inf),
+        "tail_curve": curve.clamp(-limit, limit).to(torch.int16),
+    }
 
 
 def _log_sums(logits: Tensor, betas: Sequence[float]) -> Tensor:

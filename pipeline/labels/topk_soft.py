@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pipeline.labels.class_ids import PAGE, pages
 from pipeline.labels.encoding import TopkEncoding
-from pipeline.labels.tail_mass import CURVE_STEPS, check_beta, inner_weights
+from pipeline.labels.tail_mass import CURVE_STEPS, check_beta, curve_weights
 from pipeline.labels.topk import COARSE, FINE
 
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32}  # torch cannot index the former
@@ -104,10 +104,9 @@ class TopkMembers:
         first = odds[..., 0] + torch.isfinite(logits).sum(dim=-1).log()
         last = odds[..., 1] + torch.logsumexp(beta_max * logits, dim=-1)
         along = beta / beta_max
-        g = (1 - along) * first + along * last
-        if nodes > 2:
-            weights = torch.tensor(inner_weights(beta, nodes, beta_max), dtype=torch.float32, device=odds.device)
-            g = g + (self.columns["tail_curve"].float() / CURVE_STEPS * weights).sum(dim=-1)
+        weights = torch.tensor(curve_weights(beta, nodes, beta_max), dtype=torch.float32, device=odds.device)
+        curve = (self.columns["tail_curve"].float() / CURVE_STEPS * weights).sum(dim=-1)
+        g = (1 - along) * first + along * last + curve
         return g.masked_fill(empty, -torch.inf)
 
     def log_probs(self, number: int, temperature: float, labels: Tensor | None = None) -> Tensor:

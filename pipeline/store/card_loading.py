@@ -102,7 +102,7 @@ def _plain_topk(spec: Spec, encoding: TopkEncoding, path: str) -> list[str]:
         "first = odds[..., 0] + np.log(np.isfinite(z).sum(-1))",
         "last = odds[..., 1] + np.log(np.exp(beta_max * z).sum(-1))",
         "g = first + (last - first) * beta / beta_max",
-        *(_CURVE if encoding.nodes > 2 else []),
+        *_CURVE,
         "total = np.logaddexp(g, h)",
         "p, tail_mass = np.exp(beta * z - total[..., None]), np.exp(g - total)",
     ]
@@ -110,6 +110,6 @@ def _plain_topk(spec: Spec, encoding: TopkEncoding, path: str) -> list[str]:
 
 _CURVE = [
     "nodes = beta_max * np.sin(np.pi * np.arange(n) / (2 * (n - 1))) ** 2",
-    "inner = [np.prod([(beta - nodes[j]) / (nodes[i] - nodes[j]) for j in range(n) if j != i]) for i in range(1, n - 1)]",
-    'g += row["tail_curve"] / 2048 @ np.array(inner)',
+    "weights = [np.prod([(beta - nodes[j]) / (nodes[i] - nodes[j]) for j in range(n) if j != i]) for i in range(1, n)]",
+    'g += row["tail_curve"] / 2048 @ np.array(weights)',
 ]

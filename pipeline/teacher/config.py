@@ -85,9 +85,9 @@ class LabelsConfig:
     encoding: Literal["dense", "topk"] = "dense"
     k: int = 8
     tail: Tail = "lowrank"
-    rank: int = 114
+    rank: int = 102
     fine: int = 16
-    nodes: int = 10
+    nodes: int = 12
     min_temperature: float = 1.0
     layout: Literal["zarr", "arrow"] = "zarr"
     reduce: Literal["none", "geometric"] = "none"

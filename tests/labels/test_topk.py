@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.errors import ConfigError
 from pipeline.labels.class_ids import narrow
 from pipeline.labels.encoding import Tail, TopkEncoding
-from pipeline.labels.tail_mass import check_beta, inner_weights, nodes
+from pipeline.labels.tail_mass import check_beta, curve_weights, nodes
 from pipeline.labels.topk import (
     check_basis,
     check_columns,
@@ -49,7 +49,7 @@ def columns_of(rng: np.random.Generator, z: np.ndarray, encoding: TopkEncoding) 
     columns: dict[str, np.ndarray] = {**narrow(made["ids"], z.shape[-1]), "top_logit": made["top_logit"]}
     if encoding.nodes:
         columns["tail_odds"] = made["tail_odds"]
-    if encoding.nodes > 2:
+    if encoding.nodes:
         columns["tail_curve"] = made["tail_curve"]
     if encoding.rank:
         columns |= some_coefficients(rng, z.shape[:-1], encoding)
@@ -185,9 +185,9 @@ def test_interpolation_is_lagranges(count: int, beta_max: float, along: float) -
     expected = [beta_max / 2 * (1 - math.cos(math.pi * j / (count - 1))) for j in range(count)]
     assert np.allclose(places, expected, atol=1e-14 * beta_max)
     for beta in (along * beta_max, *places):
-        weights = inner_weights(beta, count, beta_max)
+        weights = curve_weights(beta, count, beta_max)
         direct = [
-            reference.lagrange(list(places), [float(i == j) for i in range(count)], beta) for j in range(1, count - 1)
+            reference.lagrange(list(places), [float(i == j) for i in range(count)], beta) for j in range(1, count)
         ]
         assert np.allclose(weights, direct, atol=1e-9)
 
@@ -238,7 +238,7 @@ def test_columns_of_a_row() -> None:
         ("top_page", "uint8", (255, 2, 2), ("position", "member", "page")),
         ("top_logit", "float16", (255, 2, 32), ("position", "member", "stored")),
         ("tail_odds", "float16", (255, 2, 2), ("position", "member", "end")),
-        ("tail_curve", "int16", (255, 2, 4), ("position", "member", "node")),
+        ("tail_curve", "int16", (255, 2, 5), ("position", "member", "node")),
         ("tail_fine", "int8", (255, 2, 4), ("position", "member", "component")),
         ("tail_coarse", "uint8", (255, 2, 7), ("position", "member", "pair")),
         ("tail_scale", "float16", (255, 2, 2), ("position", "member", "precision")),
@@ -251,7 +251,9 @@ def test_columns_of_a_row() -> None:
     )
     names = {name: (dtype, shape) for name, dtype, shape, _ in topk_columns(encoding_of("uniform", 300), 70_000, 1)}
     assert names["top_page"] == ("uint16", (1, 1))
-    assert "tail_curve" not in [name for name, *_ in topk_columns(encoding_of("uniform", 3, count=2), 10, 1)]
+    assert ("tail_curve", "int16", (1, 1), ("member", "node")) in topk_columns(
+        encoding_of("uniform", 3, count=2), 10, 1
+    )
     for fine, absent in ((0, "tail_fine"), (4, "tail_coarse")):
         found = {name: shape for name, _, shape, _ in topk_columns(encoding_of("lowrank", 3, fine=fine), 10, 2)}
         assert found["tail_scale"] == (2, 1)

@@ -41,7 +41,7 @@ def log_softmax(z: np.ndarray) -> np.ndarray:
 
 
 def encode_one(z: np.ndarray, k: int, nodes: int, beta_max: float) -> dict[str, np.ndarray]:
-    """ids (K,), logit (K,) float16, odds (2,) float16 and curve (n - 2,) int16 of one position's logits (C,); the lowest ids
+    """ids (K,), logit (K,) float16, odds (2,) float16 and curve (n - 1,) int16 of one position's logits (C,); the lowest ids
     where logits tie.
     """
     z = np.array(z, np.float64)
@@ -51,7 +51,7 @@ def encode_one(z: np.ndarray, k: int, nodes: int, beta_max: float) -> dict[str, 
     rest = [float(z[i]) for i in order[k:] if z[i] > -math.inf]
     logit = z[ids].astype(np.float16)
     if not rest or nodes == 0:
-        odds, curve = np.full(2, -np.inf, np.float16), np.zeros(max(nodes - 2, 0), np.int16)
+        odds, curve = np.full(2, -np.inf, np.float16), np.zeros(max(nodes - 1, 0), np.int16)
         return {"ids": ids, "logit": logit, "odds": odds, "curve": curve}
     kept = [float(value) for value in logit if value > -math.inf]
     places = [beta_max / 2 * (1 - math.cos(math.pi * j / (nodes - 1))) for j in range(nodes)]
@@ -59,7 +59,7 @@ def encode_one(z: np.ndarray, k: int, nodes: int, beta_max: float) -> dict[str, 
     ends = {j: np.float16(g[j] - lse([places[j] * value for value in kept])) for j in (0, nodes - 1)}
     g_ends = [float(ends[j]) + lse([places[j] * value for value in kept]) for j in (0, nodes - 1)]
     line = [g_ends[0] + (g_ends[1] - g_ends[0]) * b / beta_max for b in places]
-    curve = [round(2048 * (g[j] - line[j])) for j in range(1, nodes - 1)]
+    curve = [round(2048 * (g[j] - line[j])) for j in range(1, nodes)]
     odds = np.array([ends[0], ends[nodes - 1]], np.float16)
     return {"ids": ids, "logit": logit, "odds": odds, "curve": np.array(curve, np.int16)}
 
@@ -79,7 +79,7 @@ def decode_one(
     beta_max: float,
     temperature: float,
 ) -> np.ndarray:
-    """Log-probabilities (C,) of one position at T; `tail` its odds (2,) and curve (n - 2,), None where there is none;
+    """Log-probabilities (C,) of one position at T; `tail` its odds (2,) and curve (n - 1,), None where there is none;
     `shape` (C,) the tail's logits.
     """
     beta, classes = 1 / temperature, len(shape)
@@ -89,12 +89,12 @@ def decode_one(
     g = -math.inf
     if tail is not None and tail[0][0] > -math.inf:
         odds, curve = tail
-        n = 2 + len(curve)
+        n = 1 + len(curve)
         places = [beta_max / 2 * (1 - math.cos(math.pi * j / (n - 1))) for j in range(n)]
         finite = logit[np.isfinite(logit)]
         first, last = float(odds[0]) + math.log(len(finite)), float(odds[1]) + lse(beta_max * finite)
         values = [first + (last - first) * b / beta_max for b in places]
-        for j in range(1, n - 1):
+        for j in range(1, n):
             values[j] += int(curve[j - 1]) / 2048
         g = lagrange(places, values, beta)
     total = lse([h, g])

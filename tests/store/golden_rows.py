@@ -77,9 +77,8 @@ def _columns(at: np.ndarray, encoding: TopkEncoding, classes: int) -> dict[str, 
         found["top_page"] = (ids < 65_536).sum(axis=-1, keepdims=True).astype(np.uint8)
     found["top_logit"] = logit.astype(np.float16)
     found["tail_odds"] = np.where(no_tail, -np.inf, odds).astype(np.float16)
-    if encoding.nodes > 2:
-        curve = -((wide * 37 + np.arange(encoding.nodes - 2) * 11) % 500)
-        found["tail_curve"] = np.where(no_tail, 0, curve).astype(np.int16)
+    curve = -((wide * 37 + np.arange(encoding.nodes - 1) * 11) % 500)
+    found["tail_curve"] = np.where(no_tail, 0, curve).astype(np.int16)
     if encoding.tail == "lowrank":  # one coefficient of 8 bits, three of 4
         steps = (wide * 5 + np.arange(3) * 4) % 15 - 7
         pairs = [steps[..., 0] % 16 + steps[..., 1] % 16 * 16, steps[..., 2] % 16]

@@ -167,8 +167,7 @@ def topk(
     found["top_logit"] = logit.astype(np.float16)
     if encoding.tail != "renormalised":
         found["tail_odds"] = odds.astype(np.float16)
-    if encoding.nodes > 2:
-        found["tail_curve"] = rng.integers(-1000, 1, (*shape, encoding.nodes - 2)).astype(np.int16)
+        found["tail_curve"] = rng.integers(-1000, 1, (*shape, encoding.nodes - 1)).astype(np.int16)
     if encoding.tail == "lowrank":
         found |= some_coefficients(rng, shape, encoding)
     found["label_logit"] = np.where(rng.random(shape) < 0.2, np.nan, -np.abs(rng.normal(size=shape))).astype(np.float16)

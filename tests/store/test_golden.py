@@ -31,9 +31,9 @@ DIGESTS = {
     "v1-arrow": "f692d3a1ca225262a532e83de359268004bfcd2c88943326309c134a9a30d961",
     "v2-zarr": "7471bf931fb8f5cb1613abb843d91edd2f81548589441ed00017a5e3f4d611c0",
     "v2-arrow": "30580be1b904567137aa7bf235975547f52cfed1a5e97b3fcafd0c34572a736b",
-    "v2-topk-zarr": "f94224e98afcb81a0be0ff2da1030294fabdb48c45bc63756eb13356f1e28ee9",
-    "v2-pages-arrow": "4ed46539fbc1c4f9cc92bdb42cbc28a9f7506767a752e7efc34d4ab945eb8585",
-    "v2-ragged-arrow": "c09d67ecd6d82a0571603a709d54b36b77a41ccfa5225254bff8621153df7df3",
+    "v2-topk-zarr": "562a6e293cdb537f5c42d7eac43ed980392fcb4751517c29aec27768e41a563d",
+    "v2-pages-arrow": "9ec0ad75afc05fdfd80c1886faf01e008ca61edb73caa614dfcffa3f77d0d3ed",
+    "v2-ragged-arrow": "c6db0db0c78457ebed12ccd805cd2a92674e4ef8274706870289eed7ceee7513",
 }
 stores = pytest.mark.parametrize("name", DIGESTS)
 dense = pytest.mark.parametrize("name", [name for name in DIGESTS if name.count("-") == 1])
@@ -75,9 +75,9 @@ def test_dense_labels_read_as_ever(name: str) -> None:
 # Sparse labels, decoded here from what plain readers see, with nothing of the library and as docs/format.md says.
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "topk": {"classes": 40, "beta_max": 2.0, "bytes": 2 * (6 + 6 + 4 + 6 + 1 + 2 + 4 + 2)},
-    "pages": {"classes": 70_000, "beta_max": 1.0, "bytes": 2 * (4 + 1 + 4 + 4 + 2 + 2)},
-    "ragged": {"classes": 40, "beta_max": 1.0, "bytes": 1 + 2 + 2 * (4 + 4 + 4 + 2)},
+    "topk": {"classes": 40, "beta_max": 2.0, "bytes": 2 * (6 + 6 + 4 + 8 + 1 + 2 + 4 + 2)},
+    "pages": {"classes": 70_000, "beta_max": 1.0, "bytes": 2 * (4 + 1 + 4 + 4 + 4 + 2)},
+    "ragged": {"classes": 40, "beta_max": 1.0, "bytes": 1 + 2 + 2 * (4 + 4 + 4 + 2 + 2)},
 }
 
 
@@ -89,7 +89,7 @@ def tail_log_mass(one: dict[str, np.ndarray], logits: np.ndarray, beta: float, b
     """g, by Lagrange's polynomials."""
     first, last = float(one["tail_odds"][0]) + math.log(len(logits)), float(one["tail_odds"][1])
     last += log_sum_exp(beta_max * logits)
-    curve = [0.0, *(int(step) / 2048 for step in one.get("tail_curve", ())), 0.0]
+    curve = [0.0, *(int(step) / 2048 for step in one["tail_curve"])]
     at = [beta_max * math.sin(math.pi * j / (2 * (len(curve) - 1))) ** 2 for j in range(len(curve))]
     total = 0.0
     for j, here in enumerate(at):
@@ -144,16 +144,17 @@ def test_sparse_labels_read_as_ever(name: str, temperature: float) -> None:
 
 
 def test_topk_labels_read_as_ever() -> None:
-    """Row 2's second member at T = 1/2, where the tail's log odds stand as they are, in numbers that no code made."""
+    """Row 2's second member at T = 1/2, at the end of what the tail knows, in numbers that no code made."""
     store = open_store(GOLDEN / "v2-topk-zarr")
     expected = {
         "top_class": [19, 22, 25], "top_logit": [-1.625, 0.0, -0.875],
-        "tail_odds": [-0.25, 0.75], "tail_curve": [-481, -492, -3],
+        "tail_odds": [-0.25, 0.75], "tail_curve": [-481, -492, -3, -14],
         "tail_fine": [-36], "tail_coarse": [0x2E, 0x06], "tail_scale": [0.75, 1.0], "label_logit": -0.625,
     }  # fmt: skip
     assert {name: store.column(name)[2, 1].tolist() for name in store.soft_columns} == expected
     p = np.exp(store.log_probs([2], temperature=0.5, weights=[0, 1])[0])
-    mass = math.exp(0.75) / (1 + math.exp(0.75))
+    odds = math.exp(0.75 - 14 / 2048)
+    mass = odds / (1 + odds)
     rest = math.exp(-3.25) + 1 + math.exp(-1.75)
     assert p[[19, 22, 25]] == pytest.approx(np.array([math.exp(-3.25), 1, math.exp(-1.75)]) / rest * (1 - mass))
     assert p.sum() - p[[19, 22, 25]].sum() == pytest.approx(mass)
