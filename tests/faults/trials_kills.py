@@ -1,0 +1,127 @@
+"""Promise 1: a writer that is killed loses nothing that it acknowledged, and the next one makes the same store. By SIGKILL at
+random moments, through the command line too, and at every system call that changes something.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.store import arrow_layout, writer, zarr_layout
+from pipeline.store.commit import create_only, record_path
+from pipeline.store.durable import make_folder, write_file
+from pipeline.store.spec import Commit, pretty_json
+from tests.faults.apart import apart, scratch
+from tests.faults.campaign import Outcome, Trial, repeated
+from tests.faults.sweep import sweep
+from tests.faults.writers import Acknowledge, Case, Child, Ended, visible
+
+NAIVE = "record first, then the files under their final names"
+
+
+def killed_writers(count: int, seed: int) -> Outcome:
+    return repeated(count, seed, partial(_killed, lambda: None))
+
+
+def killed_naive_writers(seed: int) -> Outcome:
+    return repeated(20, seed, partial(_killed, without_protocol))
+
+
+def _killed(prepare: Callable[[], None], rng: np.random.Generator) -> None:
+    """One store, whose writers are killed one to four times at random moments."""
+    with scratch() as folder:
+        case = Case.make(rng, Path(folder))
+        path, acknowledged, kills, wanted = Path(folder) / "store", set[int](), 0, int(rng.integers(1, 5))
+
+        def work(acknowledge: Acknowledge) -> None:
+            prepare()
+            case.write(path, acknowledge)
+
+        for attempt in range(40):
+            before = visible(path)
+            child = Child(work).go()
+            alive = child.lasts(float(rng.uniform(0, case.seconds * 1.1)))
+            ended = child.kill() if alive else child.end()
+            acknowledged |= ended.acknowledged
+            assert ended.code in (0, -9), ended.error
+            case.require_kept(path, acknowledged, before)
+            kills += ended.code != 0
+            if kills >= wanted or (ended.code == 0 and kills):
+                break
+            if ended.code == 0:  # it was quicker than the kill: begin anew
+                path, acknowledged = path.with_name(f"store{attempt}"), set()
+        assert kills, "the writer was never killed"
+        case.finish(path)
+
+
+def naive(path: Path, files: dict[int, dict[str, bytes]], record: Commit) -> None:
+    """What a writer without the protocol would do: the record, then the files under their final names."""
+    shard = record.payload.shard
+    staged = path / "staging" / record.write_id
+    make_folder(staged.parent)
+    write_file(staged, pretty_json(record))
+    create_only(staged, record_path(path, shard))
+    for name, data in files[shard].items():
+        make_folder((path / name).parent)
+        for part in range(0, len(data), 512):  # a slow disk
+            time.sleep(0.0005)
+            with (path / name).open("ab") as file:
+                file.write(data[part : part + 512])
+
+
+def without_protocol() -> None:
+    """Take the defence away, in this process."""
+    files: dict[int, dict[str, bytes]] = {}
+    stage = writer.stage  # type: ignore[attr-defined]
+
+    def keeping(encode):  # type: ignore[no-untyped-def]
+        def wrapper(self, spec, shard, arrays):  # type: ignore[no-untyped-def]
+            encoded = encode(self, spec, shard, arrays)
+            files[shard] = encoded.files
+            return encoded
+
+        return wrapper
+
+    for layout in (arrow_layout.ArrowLayout, zarr_layout.ZarrLayout):
+        layout.encode = keeping(layout.encode)  # type: ignore[method-assign]
+    writer.stage = lambda path, new: stage(path, new) if "plan.json" in new else np.random.bytes(16).hex()  # type: ignore[attr-defined]
+    writer.commit = lambda path, record: naive(path, files, record)  # type: ignore[attr-defined]
+
+
+def killed_at_each_call(count: int, seed: int) -> Outcome:
+    return sweep(count, seed, calls=".*", fault="signal=SIGKILL", judge=_dead)
+
+
+def naive_killed_at_each_call(seed: int) -> Outcome:
+    return sweep(12, seed, calls="write|openat", fault="signal=SIGKILL", judge=_dead, prepare=without_protocol)
+
+
+def _dead(case: Case, path: Path, ended: Ended) -> None:
+    assert ended.code == -9, f"exit code {ended.code}: {ended.error}"
+    case.require_kept(path, ended.acknowledged)
+
+
+TRIALS = (
+    Trial(
+        promise=1,
+        what="SIGKILL at random moments, one to four times a store",
+        count=300,
+        quick=8,
+        run=partial(apart, killed_writers),
+        control=partial(apart, killed_naive_writers),
+        control_what=NAIVE,
+    ),
+    Trial(
+        promise=1,
+        what="SIGKILL at every system call that writes, flushes, names, removes, locks or opens a file",
+        count=1000,  # all of them
+        quick=16,
+        run=partial(apart, killed_at_each_call),
+        control=partial(apart, naive_killed_at_each_call),
+        control_what=NAIVE,
+    ),
+)
