@@ -24,7 +24,7 @@ from stages import encode, train_student
 WAYS: dict[str, tuple[str, ...] | None] = {  # name, the words of `softlabels encode`
     "dense": None,
     "128 bytes": (),
-    "48 bytes": ("--k=2", "--nodes=4", "--rank=46", "--fine=0"),
+    "48 bytes": ("--k=2", "--nodes=4", "--rank=42", "--fine=0"),
     "top 30 scaled to 1, 127 bytes": ("--tail=renormalised", "--k=30"),
     "top 10 scaled to 1, 47 bytes": ("--tail=renormalised", "--k=10"),
 }

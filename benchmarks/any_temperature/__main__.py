@@ -36,7 +36,7 @@ from pipeline.labels.tail_basis import find_basis
 BUDGETS = (32, 48, 64, 96, 128, 192)
 WIDTH = 2_048  # of made-up hidden states
 RANKS = (8, 16, 32, 64, 96, 128)
-DEFAULT = Setting("lowrank", TopkEncoding(k=16, rank=80, fine=16))
+DEFAULT = Setting("lowrank", TopkEncoding(k=16, rank=70, fine=16))
 
 Known = list[tuple[Teacher, NDArray[np.float16]]]
 
@@ -103,10 +103,10 @@ FRONTIER_WORDS = (
 def mass_words(options: argparse.Namespace) -> str:
     """What the first table says."""
     return (
-        "Largest absolute errors against float64 from the logits, over all positions: of the tail's mass at each temperature, "
-        "and of log p of stored classes over all temperatures, by how far below the largest logit they stand. The first block "
-        "is of k = 16 and 10 nodes, the others of the recommended settings below. Made-up shapes: the worst "
-        f"of several strengths and of 32,000, 50,257, 131,072 and 151,936 classes, {options.shapes} positions each."
+        "Largest absolute errors against float64 from the logits, over all positions: of the tail's mass at each temperature "
+        f"and at {len(mass.GRID)} from 1 to 20, and of log p of stored classes over all temperatures, by how far below the "
+        "largest logit they stand. The first block is of k = 16, the others of the recommended settings below. Made-up shapes: "
+        f"the worst of several strengths and of 32,000, 50,257, 131,072 and 151,936 classes, {options.shapes} positions each."
     )
 
 

@@ -57,16 +57,16 @@ class Setting:
 
 
 # What the product recommends, and the second half of docs/any-temperature.md.
-LARGE = Setting("lowrank", TopkEncoding(k=8, nodes=10, rank=114, fine=16))
-SMALL = Setting("lowrank", TopkEncoding(k=2, nodes=4, rank=46))
+LARGE = Setting("lowrank", TopkEncoding(k=8, nodes=12, rank=102, fine=16))
+SMALL = Setting("lowrank", TopkEncoding(k=2, nodes=4, rank=42))
 
 
 def candidates(shape: str, budget: int, ranks: int) -> Iterator[Setting]:
     """Settings of a shape that take at most `budget` bytes; for lowrank, of each k and fine that with the highest rank.
 
-    From 64 bytes on the tail has 10 nodes, which make its mass right with any k; below, 4.
+    From 64 bytes on the tail has 12 nodes, which make its mass right with any k; below, 4.
     """
-    nodes = 10 if budget >= 64 else 4
+    nodes = 12 if budget >= 64 else 4
     if shape != "lowrank":
         tail = {"renormalised": "renormalised", "prior": "prior"}.get(shape, "uniform")
         own = nodes if shape in ("uniform", "prior") else 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,20 +25,23 @@ ENCODINGS = (
     TopkEncoding(k=SMALL.encoding.k, nodes=SMALL.encoding.nodes, tail="uniform"),
 )
 NONE = -1.0  # no stored class is there
+GRID = tuple(1 / beta for beta in np.linspace(1, 0.05, 39).tolist())  # between the nodes too
 BANDS = ("within 8", "8 to 16", "beyond 16")  # below the largest logit
 
 
 @dataclass
 class Errors:
-    """The largest absolute errors: of the tail's mass by temperature, of stored log-probabilities by band."""
+    """The largest absolute errors: of the tail's mass by temperature and on `GRID`, of stored log-probabilities by band."""
 
     mass: dict[float, float] = field(default_factory=dict)
+    grid: float = 0.0
     log_p: dict[str, float] = field(default_factory=lambda: dict.fromkeys(BANDS, NONE))
 
     def join(self, other: Errors) -> None:
         """The larger of each."""
         for temperature, error in other.mass.items():
             self.mass[temperature] = max(self.mass.get(temperature, 0.0), error)
+        self.grid = max(self.grid, other.grid)
         for band, error in other.log_p.items():
             self.log_p[band] = max(self.log_p[band], error)
 
@@ -57,12 +61,15 @@ def _compared(exact: Tensor, members: TopkMembers) -> Errors:
     ids, found = members.ids()[:, 0], Errors()
     depth = -exact.gather(1, ids)
     bands = dict(zip(BANDS, (depth <= 8, (depth > 8) & (depth <= 16), depth > 16), strict=True))
-    for temperature in TEMPERATURES:
+    for temperature in (*TEMPERATURES, *GRID):
         p = torch.softmax(exact / temperature, dim=-1)
         log_p, log_tail = members.stored(temperature)
         gap = (log_p[:, 0].double() - p.gather(1, ids).log()).abs()
         mass = p.scatter(1, ids, 0.0).sum(dim=-1)
-        found.mass[temperature] = (log_tail[:, 0].double().exp() - mass).abs().max().item()
+        error = (log_tail[:, 0].double().exp() - mass).abs().max().item()
+        if temperature in TEMPERATURES:
+            found.mass[temperature] = error
+        found.grid = max(found.grid, error)
         for band, chosen in bands.items():
             found.log_p[band] = max(found.log_p[band], gap[chosen].max().item() if chosen.any() else NONE)
     return found
@@ -71,15 +78,16 @@ def _compared(exact: Tensor, members: TopkMembers) -> Errors:
 def table(teachers: Sequence[Teacher], count: int, vocabularies: Sequence[int]) -> list[str]:
     """Lines of Markdown: for each shape the worst over vocabularies, `count` positions each, and strengths."""
     lines = [
-        f"| k | nodes | logits | worst at | {' | '.join(f'T = {t:g}' for t in TEMPERATURES)} | "
+        f"| k | nodes | logits | worst at | {' | '.join(f'T = {t:g}' for t in TEMPERATURES)} | any T | "
         + " | ".join(f"log p {band}" for band in BANDS)
         + " |",
-        f"| ---: | ---: | --- | --- |{' ---: |' * (len(TEMPERATURES) + len(BANDS))}",
+        f"| ---: | ---: | --- | --- |{' ---: |' * (len(TEMPERATURES) + 1 + len(BANDS))}",
     ]
     for encoding in ENCODINGS:
         for name, (place, found) in _worst(encoding, teachers, count, vocabularies).items():
             cells = [
-                "none" if error == NONE else f"{error:.1e}" for error in (*found.mass.values(), *found.log_p.values())
+                "none" if error == NONE else f"{error:.1e}"
+                for error in (*found.mass.values(), found.grid, *found.log_p.values())
             ]
             lines.append(f"| {encoding.k} | {encoding.nodes} | {name} | {place} | {' | '.join(cells)} |")
     return lines
@@ -95,7 +103,7 @@ def _worst(
         for shape, strength, z in shapes(classes, count):
             found = errors(z, encoding)
             joined.setdefault(shape, Errors()).join(found)
-            here = (max(found.mass.values()), f"{strength}, C = {classes:,}")
+            here = (found.grid, f"{strength}, C = {classes:,}")
             places[shape] = max(places.get(shape, (-1.0, "")), here)
     for teacher in teachers:
         joined[teacher.name] = errors(teacher.positions, encoding)
