@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import re
 import resource
 import shutil
@@ -29,6 +27,7 @@ from pipeline.store.verify import verify
 from pipeline.teacher.config import MemberConfig
 from stages import info, teacher_logits
 from tests.stages import toy
+from tests.stages.kills import digests, survives_kills
 
 LAYOUTS = ("zarr", "arrow")
 TOPK = {"encoding": "topk", "k": 2, "tail": "lowrank", "rank": 2}
@@ -50,10 +49,6 @@ def write_recipe(path: Path, *, model: str = "Slow", seconds: float = 0.0, label
     teacher = {"name": "pair", "members": members, "batch_size": 16, "device": "cpu"}
     cut = {"rows_per_shard": 32, "rows_per_chunk": 16}
     return toy.write_recipe(path, teacher=teacher, labels={**cut, **(labels or {})}, **changes)
-
-
-def digests(root: Path | str) -> dict[str, str]:
-    return {split: open_store(path).digest for split, path in store_splits(root).items()}
 
 
 def label(store: str, *words: str, **recipe: Any) -> int:
@@ -124,45 +119,14 @@ def test_other_weights_are_another_specification(work: Path, capsys: pytest.Capt
     assert "teacher.members[1].weights: " in capsys.readouterr().err
 
 
-def _child(words: list[str]) -> None:
-    torch.set_num_threads(1)
-    with Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-        os.dup2(nowhere.fileno(), 2)
-    os._exit(teacher_logits.main(words))
-
-
 @pytest.mark.parametrize("encoding", [{}, TOPK], ids=["dense", "topk"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_kills_lose_nothing(layout: str, encoding: dict[str, Any], work: Path) -> None:
     """Fifteen SIGKILLs each at random moments; committed shards are never written twice, and the digest is the same."""
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["tests.stages.test_teacher_logits"])
     recipe = {"labels": {"layout": layout, **encoding}, "seconds": 0.01}
     assert label("unbroken", **recipe) == 0
     words = ["--config=recipe.yaml", "--store=store"]
-    random = np.random.default_rng()
-    kills, committed = 0, {}
-    while kills < 15:
-        child = processes.Process(target=_child, args=(words,))
-        child.start()
-        child.join(random.uniform(0.05, 0.6))
-        if child.exitcode == 0:  # it was quicker than the kill: begin anew
-            assert digests("store") == digests("unbroken")
-            shutil.rmtree("store")
-            committed = {}
-            continue
-        child.kill()
-        child.join()
-        assert child.exitcode == -signal.SIGKILL
-        kills += 1
-        for record, inode in committed.items():
-            assert record.stat().st_ino == inode, f"{record} was committed and written again"
-        committed = {path: path.stat().st_ino for path in Path("store").glob("*/commits/*.json")}
-    assert label("store", **recipe) == 0
-    assert {path: path.stat().st_ino for path in committed} == committed
-    assert digests("store") == digests("unbroken")
-    assert all(not verify(path) for path in store_splits("store").values())
+    survives_kills(words, "unbroken", kills=15, finish=lambda: label("store", **recipe))
 
 
 def test_sigterm_finishes_the_shard_and_says_how_to_go_on(work: Path) -> None:

@@ -28,6 +28,7 @@ from stages import verify as verify_stage
 from stages.recipe import load
 from stages.schema import typed
 from tests.stages import lm, toy
+from tests.stages.kills import digests, survives_kills
 
 WORDS = ["--config=recipe.yaml", "store"]
 
@@ -55,10 +56,6 @@ def rows_of(recipe: dict[str, Any]) -> TransferSetConfig:
 
 def write(recipe: dict[str, Any]) -> None:
     Path("recipe.yaml").write_text(yaml.safe_dump(recipe))
-
-
-def digests(root: str) -> dict[str, str]:
-    return {split: open_store(path).digest for split, path in store_splits(root).items()}
 
 
 def live(recipe: dict[str, Any], split: str) -> tuple[Any, np.ndarray]:
@@ -103,6 +100,15 @@ def test_a_language_model_is_labelled_at_every_position(
         given = store.log_probs(range(store.rows), temperature=2.0)
         assert np.abs(np.exp(given) - np.exp(z / 2 - exact))[counts].max() < 2e-3
     assert store.spec.label_space.vocabulary == load_transfer_set(rows_of(recipe), "train").sequence.vocabulary  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("layout", ["zarr", "arrow"])
+def test_kills_of_a_language_model_lose_nothing(layout: str, work: Path) -> None:
+    """At random moments, the pilot's among them."""
+    made = ready()
+    write(made | {"labels": made["labels"] | {"layout": layout}})
+    assert teacher_logits.main([*WORDS[:1], "unbroken"]) == 0
+    survives_kills(WORDS, "unbroken", kills=8, finish=lambda: teacher_logits.main(WORDS))
 
 
 def test_going_on_never_finds_a_basis_anew(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
