@@ -58,7 +58,7 @@ def _killed(prepare: Callable[[], None], rng: np.random.Generator) -> None:
         case.finish(path)
 
 
-def naive(path: Path, files: dict[int, dict[str, bytes]], record: Commit) -> None:
+def naive(path: Path, files: dict[int, dict[str, bytes]], pause: float, record: Commit) -> None:
     """What a writer without the protocol would do: the record, then the files under their final names."""
     shard = record.payload.shard
     staged = path / "staging" / record.write_id
@@ -68,13 +68,13 @@ def naive(path: Path, files: dict[int, dict[str, bytes]], record: Commit) -> Non
     for name, data in files[shard].items():
         make_folder((path / name).parent)
         for part in range(0, len(data), 512):  # a slow disk
-            time.sleep(0.0005)
+            time.sleep(pause)
             with (path / name).open("ab") as file:
                 file.write(data[part : part + 512])
 
 
-def without_protocol() -> None:
-    """Take the defence away, in this process."""
+def without_protocol(pause: float = 0.0005) -> None:
+    """Take the defence away, in this process; writing 512 bytes takes `pause` seconds."""
     files: dict[int, dict[str, bytes]] = {}
     stage = writer.stage  # type: ignore[attr-defined]
 
@@ -89,7 +89,7 @@ def without_protocol() -> None:
     for layout in (arrow_layout.ArrowLayout, zarr_layout.ZarrLayout):
         layout.encode = keeping(layout.encode)  # type: ignore[method-assign]
     writer.stage = lambda path, new: stage(path, new) if "plan.json" in new else np.random.bytes(16).hex()  # type: ignore[attr-defined]
-    writer.commit = lambda path, record: naive(path, files, record)  # type: ignore[attr-defined]
+    writer.commit = lambda path, record: naive(path, files, pause, record)  # type: ignore[attr-defined]
 
 
 def killed_at_each_call(count: int, seed: int) -> Outcome:

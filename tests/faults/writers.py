@@ -148,11 +148,11 @@ class Ended:
 
 
 class Child:
-    """A forked process that does `work(acknowledge)` once it is told to go. An error of ours is its exit code and last
-    words; any other error is exit code 1.
+    """A forked process that does `work(acknowledge)` once it is told to go, and ends with the exit code that `work` returns,
+    if any. An error of ours is its exit code and last words; any other error is exit code 1.
     """
 
-    def __init__(self, work: Callable[[Acknowledge], object]) -> None:
+    def __init__(self, work: Callable[[Acknowledge], int | None]) -> None:
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.acknowledged: set[int] = set()
         self.error = ""
@@ -204,11 +204,11 @@ class Child:
         return Ended(os.waitstatus_to_exitcode(status), self.acknowledged, self.error)
 
 
-def _work(work: Callable[[Acknowledge], object], channel: socket.socket) -> NoReturn:
+def _work(work: Callable[[Acknowledge], int | None], channel: socket.socket) -> NoReturn:
     code = 0
     try:
         if channel.recv(8):
-            work(lambda shard: channel.send(json.dumps(shard).encode()))
+            code = work(lambda shard: channel.send(json.dumps(shard).encode())) or 0
     except SoftLabelsError as error:
         channel.send(json.dumps(str(error)[:2000]).encode())
         code = error.exit_code
