@@ -205,7 +205,7 @@ class Child:
 
 
 def _work(work: Callable[[Acknowledge], int | None], channel: socket.socket) -> NoReturn:
-    code = 0
+    code = 1
     try:
         if channel.recv(8):
             code = work(lambda shard: channel.send(json.dumps(shard).encode())) or 0
@@ -214,5 +214,5 @@ def _work(work: Callable[[Acknowledge], int | None], channel: socket.socket) -> 
         code = error.exit_code
     except BaseException:
         channel.send(json.dumps(traceback.format_exc()[-2000:]).encode())
-        code = 1
-    os._exit(code)
+    finally:  # whatever happens, it must not go on as its parent
+        os._exit(code)
