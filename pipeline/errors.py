@@ -8,14 +8,27 @@ print the two as one line and exit with the class's `exit_code`::
     │   ├── ConfigError             unknown key, wrong type, impossible value in a recipe or on the command line
     │   ├── TransferSetError        the transfer set cannot be read as the recipe says
     │   ├── LabelError              a hard label outside the label space
-    │   ├── LogitsError             NaN, +inf, a row of -inf only, or a range that float16 cannot hold
+    │   ├── LogitsError             outputs that are no logits, or logits that cannot be stored
+    │   │   ├── NanLogits             NaN
+    │   │   ├── InfiniteLogits        +inf, or a largest logit beyond float32
+    │   │   ├── NoPossibleClass       -inf in every class
+    │   │   └── LogitsOverflow        a range that float16 cannot hold
+    │   ├── ClassIdOverflow         a class id of sparse labels that is no class
     │   ├── TeacherError            the teacher's outputs depend on how its batches are cut
     │   ├── MeanUnavailable         the store was reduced and cannot give this mean of its members
     │   ├── WeightsError            a weights file that does not fit, or is no safetensors file
     │   ├── ClassMismatch           store, student and transfer set disagree on the label space
+    │   │   ├── OtherLabels           its classes in another order, or other hard labels than the store's
+    │   │   └── OtherTokenizer        token ids that mean other tokens
     │   ├── AlignmentError          the positions that a store counts are not those of the rows' tokens
     │   ├── UnlabelledRows          rows of the transfer set that the store holds no labels for
     │   ├── SpecMismatch            a store or run folder that was begun with another specification
+    │   │   ├── OtherRows             rows of the transfer set that are gone, new or changed
+    │   │   ├── OtherOrder            the same rows in another order
+    │   │   ├── OtherPreprocessing    inputs that are prepared in another way
+    │   │   ├── OtherWeights          a teacher with other weights
+    │   │   ├── OtherMemberOrder      the same members in another order
+    │   │   └── OtherLogits           the same specification, and a teacher that now says something else
     │   ├── StorePathError          the path holds no store, or something else
     │   ├── UnsealedStore           the store is unfinished
     │   ├── RepeatedRow             the same row was written twice
@@ -30,6 +43,7 @@ print the two as one line and exit with the class's `exit_code`::
     ├── StorageError              exit 74: the system refused to read or write
     └── Resumable                 exit 75: stopped, nothing lost, the same command goes on
         ├── DiskFull                no room for what is left to write
+        ├── Stalled                 a process, thread or disk that is waited for gives no sign of life
         └── Interrupted             SIGTERM or SIGINT
 """
 
@@ -68,7 +82,27 @@ class LabelError(UserError):
 
 
 class LogitsError(UserError):
-    """Logits that are NaN, +inf, -inf in every class, or too far apart for float16."""
+    """Outputs of a teacher that are no logits, or logits that cannot be stored; a loss that is not finite."""
+
+
+class NanLogits(LogitsError):
+    """Logits that are NaN."""
+
+
+class InfiniteLogits(LogitsError):
+    """A logit that is +inf, or a largest logit beyond float32."""
+
+
+class NoPossibleClass(LogitsError):
+    """Logits that are -inf in every class."""
+
+
+class LogitsOverflow(LogitsError):
+    """Logits too far apart for float16."""
+
+
+class ClassIdOverflow(UserError):
+    """A class id of sparse labels that is no class, as of ids that were cast to a type too narrow for them."""
 
 
 class TeacherError(UserError):
@@ -87,6 +121,14 @@ class ClassMismatch(UserError):
     """Store, student and transfer set disagree on the label space."""
 
 
+class OtherLabels(ClassMismatch):
+    """The classes stand in another order than in the store, or the rows have other hard labels than it holds."""
+
+
+class OtherTokenizer(ClassMismatch):
+    """The rows' token ids mean other tokens than those of the store or the model."""
+
+
 class AlignmentError(UserError):
     """The positions that a store counts, or their documents, are not those of the rows' tokens."""
 
@@ -97,6 +139,30 @@ class UnlabelledRows(UserError):
 
 class SpecMismatch(UserError):
     """A store or run folder that was begun with another specification."""
+
+
+class OtherRows(SpecMismatch):
+    """Rows of the transfer set that was labelled are gone, new or changed."""
+
+
+class OtherOrder(SpecMismatch):
+    """The rows are those that were labelled, in another order."""
+
+
+class OtherPreprocessing(SpecMismatch):
+    """The inputs are prepared in another way than those that the teacher saw."""
+
+
+class OtherWeights(SpecMismatch):
+    """The teacher has other weights than the one that made the store."""
+
+
+class OtherMemberOrder(SpecMismatch):
+    """The members are those that made the store, in another order."""
+
+
+class OtherLogits(SpecMismatch):
+    """The teacher, its weights being the same, does not give the logits that the store holds."""
 
 
 class StorePathError(UserError):
@@ -159,6 +225,10 @@ class Resumable(SoftLabelsError):
 
 class DiskFull(Resumable):
     """There is no room for what is left to write."""
+
+
+class Stalled(Resumable):
+    """A process, a thread or a disk that is waited for gives no sign of life."""
 
 
 class Interrupted(Resumable):

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from pipeline.errors import NO_ROOM, DiskFull, Interrupted, SoftLabelsError, StorageError
+from pipeline.errors import NO_ROOM, DiskFull, Interrupted, SoftLabelsError, Stalled, StorageError
 
 BROKEN_PIPE = 128 + signal.SIGPIPE
 
@@ -57,6 +57,10 @@ def command(*, resumable: bool = False) -> Callable[[Main], Main]:
             try:
                 with _signals_as_flag() if resumable else _no_signals():
                     return main(argv)
+            except Stalled as error:
+                code = _report(error)
+                sys.stdout.flush()
+                os._exit(code)  # the end of the interpreter would wait for the thread that hangs
             except SoftLabelsError as error:
                 return _report(error)
             except BrokenPipeError:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import ClassMismatch, ConfigError, SpecMismatch
+from pipeline.errors import ClassMismatch, ConfigError, OtherLabels, SpecMismatch
 from pipeline.objects import ObjectSpec
 from pipeline.store import Store, open_store, store_splits
 from pipeline.store.spec import differing_fields, plain_json
@@ -79,12 +79,17 @@ def _rows(store: Store, transfer_set: TransferSetConfig | None, split: str) -> T
             remedy=f"name the transfer set {store.spec.transfer_set.name!r} in the recipe, or get a store with inputs: embed",
         )
     rows = load_transfer_set(transfer_set, split)
+    _require_same_classes(store, rows)
+    return rows
+
+
+def _require_same_classes(store: Store, rows: TransferRows) -> None:
     if store.class_names and rows.class_names and store.class_names != rows.class_names:
-        raise ClassMismatch(
+        same = sorted(store.class_names) == sorted(rows.class_names)
+        raise (OtherLabels if same else ClassMismatch)(
             f"the classes of {rows.name} are {_short(rows.class_names)}, those of {store.path} {_short(store.class_names)}",
             remedy="use the transfer set that the store was made for, or a store of these classes",
         )
-    return rows
 
 
 def _require_one_teacher(stores: Mapping[str, Store]) -> None:

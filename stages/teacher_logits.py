@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pipeline.errors import ClassMismatch, ConfigError
+from pipeline.errors import ClassMismatch, ConfigError, OtherRows
 from pipeline.labels.encoding import Encoding, TopkEncoding
 from pipeline.labels.fidelity import by_temperature, nats
 from pipeline.report.table import Table, as_text
@@ -30,6 +30,7 @@ from pipeline.teacher.config import LabelsConfig, TeacherConfig
 from pipeline.teacher.ensemble import Ensemble, load_ensemble
 from pipeline.teacher.label import label_rows
 from pipeline.teacher.pilot import needs_basis, pilot_basis, pilot_rows
+from pipeline.teacher.resume import check_committed, explained
 from pipeline.transfer import TransferRows, TransferSetConfig, load_transfer_set
 from stages.recipe import parse
 from stages.run import command, program, should_stop
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     encoding = args.labels.encoding_of(len(args.teacher.members))
     splits = [load_transfer_set(args.transfer_set, split) for split in args.transfer_set.splits]
     ensemble.expect(splits[0].sequence)
-    classes = [checked_classes(rows, ensemble) for rows in splits]
+    classes = [checked_classes(rows, ensemble, encoding) for rows in splits]
     if isinstance(encoding, TopkEncoding) and encoding.k > min(classes):
         raise ConfigError(
             f"labels.k={encoding.k} exceeds the {min(classes)} classes",
@@ -72,12 +73,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             source=splits[0].source, teacher_licence=args.teacher.licence, transfer_licence=args.labels.licence
         )
         environment = ensemble.environment()
-        writers = [
-            stack.enter_context(
-                StoreWriter(root / spec.transfer_set.split, spec, basis=basis, about=about, environment=environment)
-            )
-            for spec in specs
-        ]
+        writers = []
+        for rows, spec in zip(splits, specs, strict=True):
+            path = root / rows.split
+            try:
+                writer = StoreWriter(path, spec, basis=basis, about=about, environment=environment)
+            except OtherRows as error:
+                raise explained(error, path, rows.keys) from error
+            writers.append(stack.enter_context(writer))
+            check_committed(writer, rows, ensemble)
         announce(args.teacher.name, splits, writers)
         for rows, writer in zip(splits, writers, strict=True):
             if not writer.sealed:
@@ -88,9 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def checked_classes(rows: TransferRows, ensemble: Ensemble) -> int:
-    """C, of a teacher whose logits do not depend on its batches. Raises `TeacherError`, `ClassMismatch`."""
-    classes = ensemble.check_sentinels(rows.inputs)
+def checked_classes(rows: TransferRows, ensemble: Ensemble, encoding: Encoding) -> int:
+    """C, of a teacher whose logits do not depend on its batches. Raises `TeacherError`, `LogitsError`, `ClassMismatch`."""
+    classes = ensemble.check_sentinels(rows.inputs, reduce=encoding.reduce)
     if rows.class_names is not None and len(rows.class_names) != classes:
         raise ClassMismatch(
             f"the teacher has {classes} classes and the transfer set {rows.name} {len(rows.class_names)}",

@@ -19,6 +19,10 @@ PAGE = 1 << 16
 PAGED = 1 << 20  # the most classes whose ids are kept by pages
 
 
+class NoSuchClass(ValueError):
+    """Stored class ids that are not below the number of classes, as ids are that were cast to a type too narrow."""
+
+
 def id_dtype(classes: int) -> str:
     """The dtype of `top_class`."""
     return "uint16" if classes <= PAGED else "uint32"

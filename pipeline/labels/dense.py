@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import LogitsError
+from pipeline.errors import InfiniteLogits, LogitsError, LogitsOverflow, NanLogits, NoPossibleClass
 from pipeline.labels.ensemble import normalised_weights
 
 
@@ -34,8 +34,10 @@ def encode_dense(logits: NDArray[np.floating], *, first_row: int = 0) -> DenseLa
         first_row: the number of the first row, for messages.
 
     Raises:
-        LogitsError: NaN, +inf, -inf in every class, a finite logit more than 65,504 below its row's maximum (it would
-            become -inf in float16), or a maximum beyond float32; the message names row and member.
+        NanLogits, NoPossibleClass: NaN, or -inf in every class.
+        InfiniteLogits: +inf, or a maximum beyond float32.
+        LogitsOverflow: a finite logit more than 65,504 below its row's maximum (it would become -inf in float16).
+        Each names row and member. LogitsError: no floats of three axes.
     """
     check_logits(logits, first_row=first_row)
     wide = logits if logits.dtype == np.float64 else logits.astype(np.float32, copy=False)
@@ -44,12 +46,19 @@ def encode_dense(logits: NDArray[np.floating], *, first_row: int = 0) -> DenseLa
         stored = (wide - peak).astype(np.float16)
         shift = peak[..., 0].astype(np.float32)
     _refuse(
+        LogitsOverflow,
         np.isneginf(stored) & np.isfinite(wide),
         first_row,
         "a finite logit lies more than 65504 below the largest of its row, which float16 cannot hold",
         "mark impossible classes with -inf instead of a large negative number",
     )
-    _refuse(np.isinf(shift), first_row, "the largest logit lies beyond float32", "scale the teacher's outputs down")
+    _refuse(
+        InfiniteLogits,
+        np.isinf(shift),
+        first_row,
+        "the largest logit lies beyond float32",
+        "scale the teacher's outputs down",
+    )
     return DenseLabels(stored, shift)
 
 
@@ -64,15 +73,17 @@ def check_logits(logits: NDArray[np.floating], *, first_row: int = 0) -> None:
     if np.isfinite(peak).all():
         return
     fix = "mend the teacher's outputs for this row"
-    _refuse(np.isnan(peak), first_row, "logits are NaN", f"{fix}: an overflow in half precision is the usual cause")
-    _refuse(np.isposinf(peak), first_row, "a logit is +inf", f"{fix}: an overflow in half precision is the usual cause")
-    _refuse(np.isneginf(peak), first_row, "the logits of all classes are -inf", f"{fix}: no class is possible")
+    overflow = f"{fix}: an overflow in half precision is the usual cause"
+    _refuse(NanLogits, np.isnan(peak), first_row, "logits are NaN", overflow)
+    _refuse(InfiniteLogits, np.isposinf(peak), first_row, "a logit is +inf", overflow)
+    impossible = "the logits of all classes are -inf"
+    _refuse(NoPossibleClass, np.isneginf(peak), first_row, impossible, f"{fix}: no class is possible")
 
 
-def _refuse(bad: NDArray[np.bool_], first_row: int, what: str, remedy: str) -> None:
+def _refuse(kind: type[LogitsError], bad: NDArray[np.bool_], first_row: int, what: str, remedy: str) -> None:
     if bad.any():
         index = np.argwhere(bad)[0]
-        raise LogitsError(f"{what} (row {first_row + index[0]}, member {index[1]})", remedy=remedy)
+        raise kind(f"{what} (row {first_row + index[0]}, member {index[1]})", remedy=remedy)
 
 
 def reduce_geometric(logits: NDArray[np.floating], weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
-from pipeline.labels.class_ids import id_dtype, page_dtype, pages, widen
+from pipeline.labels.class_ids import NoSuchClass, id_dtype, page_dtype, pages, widen
 from pipeline.labels.encoding import Inputs, Reduce, Tail, TopkEncoding
 from pipeline.labels.tail_mass import CURVE_STEPS, check_beta, curve_weights
 
@@ -241,7 +241,8 @@ def check_columns(columns: Columns, encoding: TopkEncoding, classes: int) -> Non
     if "top_page" in columns:
         counts = columns["top_page"].astype(np.int64)
         _require((counts <= ids.shape[-1]).all() and (np.diff(counts, axis=-1) >= 0).all(), "page counts do not fit")
-    _require((ids < classes).all(), f"a class id is not below the number of classes, {classes}")
+    if not (ids < classes).all():
+        raise NoSuchClass(f"a class id is not below the number of classes, {classes}")
     _require((np.diff(ids, axis=-1) > 0).all(), "class ids do not ascend")
     logits = columns["top_logit"].astype(np.float32)
     _require((logits.max(axis=-1) == 0).all(), "the largest of a position's logits is not 0")  # NaN is not 0 either

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.errors import LabelError, LogitsError
+from pipeline.errors import InfiniteLogits, LabelError, LogitsError, LogitsOverflow, NanLogits, NoPossibleClass
 from pipeline.labels.class_ids import narrow
 from pipeline.labels.encoding import TopkEncoding
 from pipeline.labels.fidelity import FidelitySums, one_of
@@ -57,8 +57,9 @@ def encode_topk(
         at each that is `one_of` the classes further.
 
     Raises:
-        LogitsError: NaN, +inf or only -inf, or a finite logit more than 65,504 below the largest of its position; the
-            message names position and member.
+        NanLogits, InfiniteLogits, NoPossibleClass: NaN, +inf or only -inf. LogitsOverflow: a finite logit more than 65,504
+            below the largest of its position. LogitsError: a tail of which float16 keeps no mass. Each names position and
+            member.
         LabelError: a label that is no class.
         ConfigError: an encoding that makes no sense, see `check_encoding`.
     """
@@ -100,12 +101,12 @@ class _Place:
     start: int
     members: int
 
-    def refuse(self, bad: Tensor, what: str, remedy: str) -> None:
-        """Raise `LogitsError` that names the first distribution of (n * M,) that is `bad`."""
+    def refuse(self, bad: Tensor, what: str, remedy: str, kind: type[LogitsError] = LogitsError) -> None:
+        """Raise an error of this kind that names the first distribution of (n * M,) that is `bad`."""
         if bad.any():
             at = int(bad.nonzero()[0])
             place = f"(position {self.start + at // self.members}, member {at % self.members})"
-            raise LogitsError(f"{what} {place}", remedy=remedy)
+            raise kind(f"{what} {place}", remedy=remedy)
 
 
 def _below_peak(logits: Tensor, real: Tensor, start: int) -> Tensor:
@@ -116,14 +117,17 @@ def _below_peak(logits: Tensor, real: Tensor, start: int) -> Tensor:
     place, fix = _Place(start, logits.shape[1]), "mend the teacher's outputs there"
     if not torch.isfinite(peak).all():
         flat = peak.flatten()
-        place.refuse(flat.isnan(), "logits are NaN", f"{fix}: an overflow in half precision is the usual cause")
-        place.refuse(flat.isposinf(), "a logit is +inf", f"{fix}: an overflow in half precision is the usual cause")
-        place.refuse(flat.isneginf(), "the logits of all classes are -inf", f"{fix}: no class is possible")
+        overflow = f"{fix}: an overflow in half precision is the usual cause"
+        place.refuse(flat.isnan(), "logits are NaN", overflow, NanLogits)
+        place.refuse(flat.isposinf(), "a logit is +inf", overflow, InfiniteLogits)
+        impossible = "the logits of all classes are -inf"
+        place.refuse(flat.isneginf(), impossible, f"{fix}: no class is possible", NoPossibleClass)
     below = wide - peak
     place.refuse(
         ((below <= -_BEYOND) & ~wide.isneginf()).any(dim=-1).flatten(),
         "a finite logit lies more than 65504 below the largest of its position, which float16 cannot hold",
         "mark impossible classes with -inf instead of a large negative number",
+        LogitsOverflow,
     )
     return below
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from pipeline.errors import ClassMismatch
+from pipeline.errors import ClassMismatch, OtherLabels, OtherTokenizer
 
 _SHOWN = 10
 
@@ -20,7 +20,8 @@ def class_names_of(model: nn.Module) -> tuple[str, ...] | None:
 
 
 def require_class_names(model: nn.Module, names: Sequence[str] | None, *, who: str, whose: str) -> None:
-    """Raise ClassMismatch where the model (`who`) and the data (`whose`) name other classes, or in another order.
+    """Raise ClassMismatch where the model (`who`) and the data (`whose`) name other classes, OtherLabels where they name the
+    same in another order.
 
     Capitals, spaces and punctuation do not count. Nothing is compared where one of them names none.
     """
@@ -28,7 +29,7 @@ def require_class_names(model: nn.Module, names: Sequence[str] | None, *, who: s
     if own is None or names is None or [_plain(name) for name in own] == [_plain(name) for name in names]:
         return
     same = sorted(map(_plain, own)) == sorted(map(_plain, names))
-    raise ClassMismatch(
+    raise (OtherLabels if same else ClassMismatch)(
         f"{who} has {'the classes in another order' if same else 'other classes'}: {_short(own)}; {whose}: {_short(names)}",
         remedy="order the names and the labels of the data as the model does (transfer_set.classes, in its label column too), "
         "or correct id2label in the model's config.json",
@@ -36,12 +37,12 @@ def require_class_names(model: nn.Module, names: Sequence[str] | None, *, who: s
 
 
 def require_vocabulary(model: nn.Module, vocabulary: str | None, *, who: str) -> None:
-    """Raise ClassMismatch where the model (`who`) says by which vocabulary its tokens are numbered, in an attribute
+    """Raise OtherTokenizer where the model (`who`) says by which vocabulary its tokens are numbered, in an attribute
     `vocabulary`, and it is not the one of the rows (their digest; None: they are no tokens).
     """
     own = getattr(model, "vocabulary", None)
     if vocabulary is not None and isinstance(own, str) and own != vocabulary:
-        raise ClassMismatch(
+        raise OtherTokenizer(
             f"{who} has a tokenizer of another vocabulary ({own[:12]}...) than the rows ({vocabulary[:12]}...): its token ids "
             "mean other tokens",
             remedy="name the model's own tokenizer in transfer_set.sequences.tokenizer",

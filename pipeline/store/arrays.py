@@ -11,7 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import LabelError, LogitsError, UserError
+from pipeline.errors import ClassIdOverflow, LabelError, LogitsError, UserError
+from pipeline.labels.class_ids import NoSuchClass
 from pipeline.labels.dense import check_logits, encode_dense, reduce_geometric
 from pipeline.labels.encoding import DenseEncoding, TopkEncoding
 from pipeline.labels.fidelity import FidelitySums, measure_dense
@@ -42,7 +43,7 @@ def encode_logits(
             stored, shift, exact = _encode(spec, np.where(real[:, None, None], values, values.dtype.type(0)), 0)
         except LogitsError as error:
             what = error.what.replace("(row ", f"(row {first + row}, position ")
-            raise LogitsError(what, remedy=error.remedy) from error
+            raise type(error)(what, remedy=error.remedy) from error
         parts.append((stored, shift))
         sums.append((exact[real], stored[real]))
     exact, stored = (np.concatenate(column) for column in zip(*sums, strict=True))
@@ -111,7 +112,9 @@ def row_arrays(
 
 
 def check_arrays(spec: Spec, shard: int, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-    """Raise `UserError` unless these are the columns of a shard: names, dtypes, shapes, and values that can be true."""
+    """Raise `UserError` unless these are the columns of a shard: names, dtypes, shapes, and values that can be true; for a
+    class id that is none, `ClassIdOverflow`.
+    """
     rows = spec.shard_rows(shard)
     strangers = sorted(arrays.keys() - {column.name for column in spec.columns})
     if strangers:
@@ -131,6 +134,9 @@ def check_arrays(spec: Spec, shard: int, arrays: Mapping[str, NDArray[np.generic
     check_labels(arrays["label"].astype(np.int64, copy=False), spec.label_space.classes, first_row=rows.start)
     try:
         check_values(spec, arrays, first_row=rows.start)
+    except NoSuchClass as error:
+        remedy = "keep ids in integers that hold all of them: int16 and float16 do not hold those of a large vocabulary"
+        raise ClassIdOverflow(f"shard {shard}: {error}", remedy=remedy) from error
     except ValueError as error:
         raise UserError(f"shard {shard}: {error}", remedy="give columns as the format says") from error
 

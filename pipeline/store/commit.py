@@ -22,10 +22,12 @@ from pathlib import Path
 
 from pipeline.errors import MissingShard, StorageError
 from pipeline.store.durable import create_only, make_folder, replace_file, sync_folder, system_errors, write_file
+from pipeline.store.patience import wait_for_lock
 from pipeline.store.spec import Commit, pretty_json, read_json
 
 COMMITS = "commits"
 STAGING = "staging"
+SET_ASIDE = "set_aside"
 
 
 class WriterLock:
@@ -45,7 +47,7 @@ class WriterLock:
         """Lock the file that stands under the name, not one that a sealer has removed while we waited for it."""
         while True:
             with system_errors("lock", self._path):
-                fcntl.flock(self._handle, how)
+                wait_for_lock(self._handle, how, self._path) if how == fcntl.LOCK_SH else fcntl.flock(self._handle, how)
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(self._handle), self._path.stat()):
                     return
@@ -65,7 +67,7 @@ class WriterLock:
         return True
 
     def share(self) -> None:
-        """Wait until nobody is sweeping, then be one live writer among others."""
+        """Wait until nobody is sweeping, then be one live writer among others. Raises `Stalled` where a sweeper hangs."""
         self._lock(fcntl.LOCK_SH)
 
     def close(self) -> None:
@@ -76,6 +78,11 @@ class WriterLock:
 def record_path(store: Path, shard: int) -> Path:
     """Where the commit record of a shard stands."""
     return store / COMMITS / f"{shard:05}.json"
+
+
+def is_bound(store: Path) -> bool:
+    """Whether somebody's work depends on the store's plan: shards are recorded, or were until `repair` set them aside."""
+    return any((store / COMMITS).glob("*.json")) or (store / SET_ASIDE).is_dir()
 
 
 def stage(store: Path, files: dict[str, bytes]) -> str:
@@ -132,7 +139,7 @@ def place(store: Path, record: Commit) -> None:
         if not final.exists():
             raise MissingShard(
                 f"shard {record.payload.shard} is recorded, but its file {final} is gone",
-                remedy=f"delete {record_path(store, record.payload.shard)} and run teacher-logits again",
+                remedy="run `softlabels repair`, then the same command again",
             )
     for parent in moved:
         sync_folder(parent)

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from pipeline.errors import DamagedManifest, SpecMismatch, StorageError, StorePathError
+from pipeline.errors import DamagedManifest, StorageError, StorePathError
 from pipeline.labels.encoding import DenseEncoding, TopkEncoding
 from pipeline.labels.fidelity import Fidelity, FidelitySums
 from pipeline.store.columns import Column, is_soft
@@ -314,16 +314,6 @@ def plain_json(record: msgspec.Struct) -> dict[str, Any]:
     """A record as JSON's own values."""
     values: dict[str, Any] = msgspec.json.decode(encode_json(record))
     return values
-
-
-def require_same_plan(ours: Plan, theirs: Plan, where: str) -> None:
-    """Raise `SpecMismatch` naming each field in which this run's specification differs from the store's."""
-    lines = differing_fields(plain_json(ours.spec), plain_json(theirs.spec))
-    if lines:
-        raise SpecMismatch(
-            f"{where} was begun with another specification ({'; '.join(lines)})",
-            remedy="give another store path, or go on with the recipe that began it",
-        )
 
 
 def read_json(path: Path, kind: type[T]) -> T:

@@ -32,6 +32,7 @@ from pipeline.store.commit import (
     commit,
     discard,
     flush_placed,
+    is_bound,
     place,
     record_path,
     replace_by_way_of_staging,
@@ -43,6 +44,7 @@ from pipeline.store.durable import create_only, make_folder, system_errors
 from pipeline.store.layouts import layout_of
 from pipeline.store.reader import open_store
 from pipeline.store.rules import check_spec
+from pipeline.store.same_plan import require_same_plan
 from pipeline.store.seal import check_record, make_manifest
 from pipeline.store.spec import (
     BASIS_FOLDER,
@@ -59,7 +61,6 @@ from pipeline.store.spec import (
     pretty_json,
     read_json,
     read_small_file,
-    require_same_plan,
 )
 from pipeline.store.verify import require_files
 
@@ -123,7 +124,7 @@ class StoreWriter:
         alone = lock.alone()
         if not alone:
             lock.share()  # before anything is staged, so that it cannot be swept
-        if alone and not self._recorded():  # a start that committed nothing binds nobody
+        if alone and not is_bound(self.path):  # a start that committed nothing binds nobody
             (self.path / "plan.json").unlink(missing_ok=True)
             if basis is not None or self.spec.basis_shape is None:
                 drop_basis(self.path, keep=basis)

@@ -6,8 +6,8 @@ and which labels, `examples` reads them, `prefetch` reads ahead. Nothing here kn
 
 from __future__ import annotations
 
-from pipeline.stream.dataset import SoftLabelDataset
+from pipeline.stream.dataset import SoftLabelDataset, watched
 from pipeline.stream.examples import EmbeddedRows
 from pipeline.stream.loader import Batch, Loader
 
-__all__ = ["Batch", "EmbeddedRows", "Loader", "SoftLabelDataset"]
+__all__ = ["Batch", "EmbeddedRows", "Loader", "SoftLabelDataset", "watched"]

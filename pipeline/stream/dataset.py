@@ -8,8 +8,9 @@ Shape letters: R rows of the transfer set, P positions, M members, C classes.
 
 from __future__ import annotations
 
+import multiprocessing
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from mmap import mmap
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Stalled
 from pipeline.labels.soft import SoftLabels
+from pipeline.store.patience import AGAIN, patience, process
 from pipeline.stream.examples import EmbeddedRows, Examples, join_examples
 from pipeline.stream.gather import Array, ChunkReader
 from pipeline.stream.join import Ints, Missing
@@ -103,6 +105,30 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
         if self._examples.soft is None:
             raise ConfigError("this dataset has no store, so it holds no soft labels", remedy="give it a store")
         return self._examples.soft.soft_labels(batch)
+
+
+def watched(batches: DataLoader[Any]) -> Iterator[Any]:
+    """One pass over the batches of a `DataLoader`, whose worker processes are waited for no longer than `patience` says.
+
+    Raises:
+        Stalled: naming the workers that are stopped, or all of them where none is; they are killed, and the rest end.
+    """
+    others = multiprocessing.active_children()
+    batches.timeout = patience() if batches.num_workers else 0
+    iterator = iter(batches)
+    workers = [child for child in multiprocessing.active_children() if child not in others]
+    try:
+        yield from iterator
+    except RuntimeError as error:
+        if "timed out" not in str(error):
+            raise
+        found = {worker: process(worker.pid or 0) for worker in workers}
+        stuck = {worker: text for worker, text in found.items() if "stopped" in text} or found
+        for worker in stuck:
+            worker.kill()  # a process that is stopped hears nothing else, and would be waited for at the end
+        raise Stalled(
+            f"no batch for {patience():g} s from {len(workers)} workers: {' and '.join(stuck.values())}", remedy=AGAIN
+        ) from error
 
 
 class ChunkCache:

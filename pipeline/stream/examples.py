@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import ConfigError, LabelError
+from pipeline.errors import ConfigError, LabelError, OtherLabels
 from pipeline.stream.columns import SoftColumns
 from pipeline.stream.gather import Array, Block, ChunkReader, gather
 from pipeline.stream.join import Ints, Missing, label_rows
@@ -26,6 +26,10 @@ from pipeline.stream.positions import Positions, check_sequences, stored_sequenc
 if TYPE_CHECKING:
     from pipeline.store import Store
     from pipeline.transfer import TransferRows
+
+LABEL_SAMPLE = 4096  # rows whose hard labels are compared with the store's
+LABEL_ROWS = 4  # of a class, before it is judged
+SAME_MAP = 0.95  # the share of them that one numbering must explain before it is taken for a mistake
 
 
 class EmbeddedRows:
@@ -153,6 +157,7 @@ def join_examples(
     Raises:
         UnlabelledRows: see `join.label_rows`.
         LabelError: a hard label outside the store's classes.
+        OtherLabels: hard labels that number the classes in another order than the store's own.
         ClassMismatch, AlignmentError: rows of tokens and a store of another tokenizer, or of other positions.
         ConfigError: a selection, mask or weights that do not fit.
     """
@@ -172,6 +177,8 @@ def join_examples(
         soft = SoftColumns.of(store, weights)
     labels = rows.labels[items].astype(np.int64, copy=False)
     _check_labels(labels, items, classes=None if store is None else store.classes, name=rows.name)
+    if store is not None and sequence is None and not isinstance(rows, EmbeddedRows | StoredRows):
+        _check_label_map(labels, found, store, name=rows.name)
     if labelled is not None:
         labels = np.where(labelled[items], labels, -1)
     positions = None if sequence is None else Positions(rows.name, sequence.classes, labelled, has_tokens)
@@ -211,4 +218,32 @@ def _check_labels(labels: Ints, items: Ints, *, classes: int | None, name: str) 
             f"row {items[first]} of {name} has the hard label {labels[first]} ({wrong.sum()} rows are like it), "
             f"but labels run from 0{'' if classes is None else f' to {classes - 1}'}, -1 being none",
             remedy="check `label` and `classes` of the transfer set, or use a store of this label space",
+        )
+
+
+def _check_label_map(labels: Ints, found: Ints, store: Store, *, name: str) -> None:
+    """Raise `OtherLabels` where another numbering of the classes, and nothing else, explains how the labels of a sample of rows
+    differ from those that the store holds for them (`found`): such labels pass every other check.
+    """
+    sample = np.arange(min(LABEL_SAMPLE, len(found))) * len(found) // min(LABEL_SAMPLE, len(found))
+    stored, own = np.asarray(store.gather("label", found[sample]), np.int64), labels[sample]
+    known = (stored >= 0) & (own >= 0)
+    pairs, counts = np.unique(np.stack([stored[known], own[known]]), axis=1, return_counts=True)
+    order = np.argsort(counts, kind="stable")
+    usual = dict(pairs.T[order].tolist())  # of each stored class the most frequent own one, which is the last
+    rows = {there: int(counts[pairs[0] == there].sum()) for there in usual}
+    usual = {there: here for there, here in usual.items() if rows[there] >= LABEL_ROWS}
+    moved = [there for there, here in usual.items() if there != here]
+    as_usual = sum(
+        int(count) for (there, here), count in zip(pairs.T.tolist(), counts, strict=True) if usual.get(there) == here
+    )
+    if (
+        len(moved) > 1
+        and len({*usual.values()}) == len(usual)
+        and as_usual > SAME_MAP * sum(rows[there] for there in usual)
+    ):
+        raise OtherLabels(
+            f"{name} calls class {usual[moved[0]]} what {store.path} calls class {moved[0]} (one of {len(moved)}): "
+            "the hard labels are the store's in another numbering",
+            remedy="number the classes as the store does (transfer_set.label, classes); its logits stand in that order",
         )

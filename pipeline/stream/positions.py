@@ -16,7 +16,7 @@ import numpy as np
 from msgspec import UNSET
 from numpy.typing import NDArray
 
-from pipeline.errors import AlignmentError, ClassMismatch, LabelError
+from pipeline.errors import AlignmentError, ClassMismatch, LabelError, OtherTokenizer
 from pipeline.stream.gather import Block
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def check_sequences(name: str, sequence: SequenceInfo | None, store: Store) -> N
     """Raise unless rows and store are both of tokens, or both not, of one vocabulary and one length.
 
     Raises:
-        ClassMismatch: another kind of rows, or another tokenizer.
+        ClassMismatch: another kind of rows. OtherTokenizer: another tokenizer.
         AlignmentError: rows of another length.
     """
     stored = stored_sequence(store)
@@ -111,7 +111,7 @@ def check_sequences(name: str, sequence: SequenceInfo | None, store: Store) -> N
             )
         return
     if sequence.vocabulary != stored.vocabulary or sequence.classes != stored.classes:
-        raise ClassMismatch(
+        raise OtherTokenizer(
             f"the tokenizer of {name} has {sequence.classes} tokens with the vocabulary digest {sequence.vocabulary}, and "
             f"{store.path} was labelled over {stored.classes} with {stored.vocabulary}: the classes are not the same",
             remedy="give transfer_set.sequences.tokenizer the teacher's tokenizer; labels of one cannot teach another",

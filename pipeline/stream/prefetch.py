@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from queue import Empty, Queue
 from typing import TypeVar
 
+from pipeline.store.patience import patience, stalled
+
 T = TypeVar("T")
 
 
@@ -23,7 +25,11 @@ class _End:
 
 
 def prefetch(source: Iterator[T]) -> Generator[T]:
-    """The values of `source`, in its order."""
+    """The values of `source`, in its order.
+
+    Raises:
+        Stalled: the next one does not come; names the threads that make it, and where they stand.
+    """
     queue: Queue[T | _End] = Queue(maxsize=1)
     stop = threading.Event()
     thread = threading.Thread(target=_produce, args=(source, queue, stop), name="softlabels-prefetch", daemon=True)
@@ -32,12 +38,12 @@ def prefetch(source: Iterator[T]) -> Generator[T]:
         stop.set()
         _drain(queue)  # a producer that waits for room finds it, then sees `stop`
         if thread is not threading.current_thread():  # the garbage collector may run this anywhere
-            thread.join()
+            thread.join(timeout=patience())
 
     atexit.register(end)  # a generator that lives to the end of the program is closed when no module works any more
     thread.start()
     try:
-        while not isinstance(value := queue.get(), _End):
+        while not isinstance(value := _next(queue, stop), _End):
             yield value
             del value  # lest it stays alive while this waits for the next one
         if value.error is not None:
@@ -45,7 +51,15 @@ def prefetch(source: Iterator[T]) -> Generator[T]:
     finally:
         if not stop.is_set():
             end()
-            atexit.unregister(end)
+        atexit.unregister(end)
+
+
+def _next(queue: Queue[T | _End], stop: threading.Event) -> T | _End:
+    try:
+        return queue.get(timeout=patience())
+    except Empty:
+        stop.set()  # nobody waits for the thread any more
+        raise stalled("no batch has been read") from None
 
 
 def _produce(source: Iterator[T], queue: Queue[T | _End], stop: threading.Event) -> None:

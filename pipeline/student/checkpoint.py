@@ -1,7 +1,9 @@
-"""The one file from which a training run goes on, bit for bit: `checkpoint.pt`.
+"""The one file from which a training run goes on: `checkpoint.pt`.
 
 It holds every learner (model, optimizer, schedules, moving average, random numbers, best weights, lines of the log), the place
 in the run, and the run's identity, all written together: a kill at any moment leaves the whole old file or the whole new one.
+A resume ends with the same bits on a CPU where the environment that is recorded with it is the same; else a warning says first
+what differs.
 Only a run reads its own checkpoint; weights that leave the run are safetensors (`pipeline.models`).
 """
 
@@ -13,9 +15,11 @@ import os
 import pickle
 import platform
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import torch
 
 from pipeline.errors import DamagedStore, DiskFull, SpecMismatch, StorageError
@@ -41,7 +45,7 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any], identity: Mapping[st
     whole = {
         "format": FORMAT,
         "identity": json.dumps(identity),
-        "environment": _environment(),
+        "environment": environment(),
         "state": dict(state),
         "rng": rng_state(),
     }
@@ -97,15 +101,15 @@ def load_checkpoint(folder: Path, identity: Mapping[str, object]) -> dict[str, A
     try:
         with file:
             whole = torch.load(file, map_location="cpu", weights_only=True)
-        version, begun = whole["format"], json.loads(whole["identity"])
+        found, begun = whole["format"], json.loads(whole["identity"])
     except (RuntimeError, OSError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
         raise DamagedStore(
             f"{path} is no checkpoint that can be read ({type(error).__name__})",
             remedy=f"delete {folder} and train again",
         ) from error
-    if version != FORMAT:
+    if found != FORMAT:
         raise SpecMismatch(
-            f"{path} has format {version}, this version of softlabels reads {FORMAT}",
+            f"{path} has format {found}, this version of softlabels reads {FORMAT}",
             remedy="finish the run with the version that began it, or begin a new run folder",
         )
     differences = list(_differences(begun, json.loads(json.dumps(identity))))
@@ -114,8 +118,9 @@ def load_checkpoint(folder: Path, identity: Mapping[str, object]) -> dict[str, A
             f"the run in {folder} was begun with other settings: {', '.join(differences)}",
             remedy="give the same settings to go on, or another run folder to begin anew",
         )
-    if whole["environment"] != _environment():
-        _log.warning("going on under %s what ran under %s: last bits may differ", _environment(), whole["environment"])
+    changed = list(_differences(whole["environment"], environment()))
+    if changed:
+        _log.warning("%s goes on in another environment, and its last bits may differ: %s", folder, ", ".join(changed))
     set_rng_state(whole["rng"])
     state: dict[str, Any] = whole["state"]
     return state
@@ -130,11 +135,31 @@ def _differences(begun: object, now: object, name: str = "") -> Iterator[str]:
         yield f"{name}={json.dumps(begun)} there, {json.dumps(now)} here"
 
 
-def _environment() -> dict[str, object]:
-    """What else decides about the last bits of a result."""
+def environment() -> dict[str, object]:
+    """What else decides about the last bits of a result: versions, kind of processor, threads, processes."""
+    distributed = torch.distributed
     return {
+        "softlabels": version("softlabels"),
         "torch": str(torch.__version__),  # a subclass of str, which weights_only would refuse
+        "numpy": np.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
+        "processor": _processor(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
+        "world_size": distributed.get_world_size()
+        if distributed.is_available() and distributed.is_initialized()
+        else 1,
     }
+
+
+def _processor() -> str:
+    """The model of the processor, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )

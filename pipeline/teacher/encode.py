@@ -99,6 +99,23 @@ def reduced(logits: Tensor, weights: NDArray[np.float64]) -> Tensor:
     return (logits[:, keep].double() * share[keep, None]).sum(dim=1, keepdim=True)
 
 
+def require_storable(logits: Tensor, weights: NDArray[np.float64], *, reduce: str, place: Callable[[int], str]) -> None:
+    """Raise `LogitsError` where logits (n, M, C) are such as no store can hold; arguments as in `Encoder.encode`."""
+    logits = (
+        reduced(logits, weights)
+        if reduce == "geometric"
+        else logits.to(torch.promote_types(logits.dtype, torch.float32))
+    )
+    peak = logits.amax(dim=-1)
+    spread = peak - logits.masked_fill(logits.isneginf(), torch.inf).amin(dim=-1)
+    suspects = (~torch.isfinite(peak) | (spread > torch.finfo(torch.float16).max)).any(dim=1).nonzero()[:, 0].tolist()
+    for number in suspects:
+        try:
+            encode_dense(logits[number : number + 1].cpu().numpy())
+        except LogitsError as error:
+            raise _renamed(error, number, place) from error
+
+
 def joined(parts: Sequence[Encoded]) -> Encoded:
     """Parts one behind the other."""
     columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
@@ -108,4 +125,4 @@ def joined(parts: Sequence[Encoded]) -> Encoded:
 def _renamed(error: LogitsError, first: int, place: Callable[[int], str]) -> LogitsError:
     """The error with the place in the transfer set instead of that in the block."""
     what = _PLACE.sub(lambda found: f"({place(first + int(found[1]))}", error.what, count=1)
-    return LogitsError(what, remedy=error.remedy)
+    return type(error)(what, remedy=error.remedy)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,13 @@ from pipeline.models.device import resolve_device
 from pipeline.models.weights import weights_digest
 from pipeline.store.spec import MemberSpec, TeacherSpec
 from pipeline.teacher.config import TeacherConfig
+from pipeline.teacher.encode import require_storable
 from pipeline.teacher.outputs import Outputs, Product
 from pipeline.transfer.alignment import alignment
 from pipeline.transfer.sequences import SequenceInfo
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-SENTINEL_ROWS, SENTINEL_SEQUENCES = 64, 8
+_SENTINEL_ROWS, _SENTINEL_SEQUENCES = 64, 8
 # How far two cuts of the same rows may differ, relative to 1 + the largest logit: the rounding of each arithmetic.
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-1}
 
@@ -43,7 +45,7 @@ class Ensemble:
     """
 
     def __init__(
-        self, models: Sequence[nn.Module], spec: TeacherSpec, device: torch.device, *, batch_size: int = SENTINEL_ROWS
+        self, models: Sequence[nn.Module], spec: TeacherSpec, device: torch.device, *, batch_size: int = _SENTINEL_ROWS
     ) -> None:
         self.spec = spec
         self.batch_size = batch_size
@@ -133,14 +135,15 @@ class Ensemble:
             remedy=f"a teacher's forward returns float logits of shape {axes}",
         )
 
-    def check_sentinels(self, inputs: NDArray[np.generic]) -> int:
+    def check_sentinels(self, inputs: NDArray[np.generic], *, reduce: str = "none") -> int:
         """Run the first rows twice, cut into other batches the second time, and return the number of classes.
 
         Raises:
             TeacherError: a row's logits depend on the batch it stands in, as under dropout or batch statistics.
+            LogitsError: logits that no store can hold, of members that are not reduced; names row (position) and member.
             ConfigError: the models cannot take these inputs.
         """
-        rows = inputs[: SENTINEL_ROWS if self.sequence is None else SENTINEL_SEQUENCES]
+        rows = inputs[: sentinel_count(self.sequence)]
         size = min(self.batch_size, len(rows))
         try:
             whole, parts = self._in_batches(rows, size), self._in_batches(rows, max(1, size * 3 // 8))
@@ -149,22 +152,33 @@ class Ensemble:
                 f"the teacher cannot take inputs of {rows.dtype} and shape {[size, *rows.shape[1:]]}: {error}",
                 remedy="change init_args of teacher.members, or transfer_set.prepare",
             ) from error
-        counts = None if self.sequence is None else alignment(rows).mask.reshape(-1).astype(np.bool_)
+        counts = np.ones(len(rows), np.bool_)
+        if self.sequence is not None:
+            counts = alignment(rows).mask.reshape(-1).astype(np.bool_)
         apart, scale = torch.zeros(len(self.models)), torch.ones(len(self.models))
         for at, first in whole.blocks():
-            second = parts.logits(at)
-            if counts is not None:
-                real = torch.from_numpy(counts[at]).to(self.device)
-                first, second = first[real], second[real]
+            real = torch.from_numpy(counts[at]).to(self.device)
+            first, second = first[real], parts.logits(at)[real]
             if len(first):
                 apart = torch.maximum(apart, _difference(first, second))
                 scale = torch.maximum(scale, 1 + _largest(first))
+                numbers = (at.start + np.flatnonzero(counts[at])).tolist()
+                require_storable(
+                    first, self.weights, reduce=reduce, place=partial(self.place, range(len(rows)), numbers)
+                )
         for number in torch.nonzero(apart > TOLERANCE[self.spec.precision] * scale).flatten().tolist():
             raise TeacherError(
                 f"{self._who(number)} gives the same row logits that differ by {apart[number]:.3g} in two batches",
                 remedy="its forward must not drop out, sample or use batch statistics in evaluation mode",
             )
         return whole.classes
+
+    def place(self, rows: Sequence[int], numbers: Sequence[int], at: int) -> str:
+        """How distribution numbers[at] of a batch of `rows` is called."""
+        if self.sequence is None:
+            return f"row {rows[numbers[at]]}"
+        row, position = divmod(numbers[at], self.sequence.positions)
+        return f"row {rows[row]}, position {position}"
 
     def check_class_names(self, names: Sequence[str] | None, *, whose: str) -> None:
         """Raise ClassMismatch where a member names its classes and they are not `names`, in this order."""
@@ -194,6 +208,11 @@ class Ensemble:
             "threads": str(torch.get_num_threads()),
             "float32_matmul_precision": torch.get_float32_matmul_precision(),
         }
+
+
+def sentinel_count(sequence: SequenceInfo | None) -> int:
+    """How many rows are asked of the teacher again, to see whether it can be trusted."""
+    return _SENTINEL_ROWS if sequence is None else _SENTINEL_SEQUENCES
 
 
 def load_ensemble(config: TeacherConfig) -> Ensemble:

@@ -8,7 +8,7 @@ written; all others batch by batch, on the device. R rows of a shard, P position
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pipeline.errors import Interrupted
 from pipeline.labels.encoding import TopkEncoding
 from pipeline.store.basis import read_basis
+from pipeline.store.patience import background, result_of
 from pipeline.store.spec import Manifest, Spec
 from pipeline.store.writer import StoreWriter
 from pipeline.teacher.encode import Encoded, Encoder, joined
@@ -26,6 +27,7 @@ from pipeline.transfer.alignment import alignment
 from pipeline.transfer.rows import TransferRows
 
 Logits = NDArray[np.float32]
+_WAITS = "the disk has not taken a shard"
 
 
 def label_rows(
@@ -44,16 +46,17 @@ def label_rows(
         progress: called with the number of rows after every batch.
 
     Raises:
-        Interrupted: `should_stop` said so. LogitsError: NaN and the like, naming row and member. DiskFull, StorageError.
+        Interrupted: `should_stop` said so. LogitsError: NaN and the like, naming row and member. DiskFull, StorageError,
+            Stalled: of the disk.
         In each case committed shards are kept, and calling again goes on after them.
     """
     work = _Work(rows, ensemble, encoder_of(writer, ensemble), should_stop, progress)
-    with ThreadPoolExecutor(1, thread_name_prefix="shard-writer") as pool:
+    with background(1, "softlabels-write") as pool:
         writing: Future[None] | None = None
         for shard in writer.pending:
             found = work.shard(writer.spec, shard)
             if writing is not None:
-                writing.result()
+                result_of(writing, _WAITS)
             if found is None:
                 raise Interrupted(
                     f"stopped with {len(writer.pending)} of {writer.spec.shards} shards left in {writer.path}",
@@ -61,7 +64,7 @@ def label_rows(
                 )
             writing = pool.submit(_write, rows, writer, shard, found)
         if writing is not None:
-            writing.result()
+            result_of(writing, _WAITS)
     return writer.seal()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.labels.encoding import TopkEncoding
-from pipeline.teacher.encode import reduced
+from pipeline.teacher.encode import reduced, require_storable
 from pipeline.teacher.ensemble import Ensemble
 from pipeline.transfer.alignment import alignment
 from pipeline.transfer.rows import TransferRows
@@ -57,7 +58,9 @@ def _spread(total: int, count: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, eq=False)
 class Pilot:
-    """The sample's logits (n, M, C), block by block on the device; each iteration asks the teacher again."""
+    """The sample's logits (n, M, C), block by block on the device; each iteration asks the teacher again. Raises `LogitsError`
+    where no store can hold them, naming row (position) and member.
+    """
 
     rows: TransferRows
     ensemble: Ensemble
@@ -66,10 +69,16 @@ class Pilot:
     def __iter__(self) -> Iterator[Tensor]:
         chosen, size = pilot_rows(self.rows), self.ensemble.batch_size
         for start in range(0, len(chosen), size):
-            inputs = np.array(self.rows.inputs[chosen[start : start + size]])
+            batch = chosen[start : start + size]
+            inputs = np.array(self.rows.inputs[batch])
             outputs = self.ensemble.outputs(inputs)
-            counts = None if self.rows.sequence is None else alignment(inputs).mask.reshape(-1).astype(np.bool_)
+            counts = np.ones(len(outputs), np.bool_)
+            if self.rows.sequence is not None:
+                counts = alignment(inputs).mask.reshape(-1).astype(np.bool_)
             for at, block in outputs.blocks():
-                kept = block if counts is None else block[torch.from_numpy(counts[at]).to(block.device)]
+                kept = block[torch.from_numpy(counts[at]).to(block.device)]
                 if len(kept):
+                    numbers = (at.start + np.flatnonzero(counts[at])).tolist()
+                    place = partial(self.ensemble.place, batch.tolist(), numbers)
+                    require_storable(kept, self.ensemble.weights, reduce=self.reduce, place=place)
                     yield reduced(kept, self.ensemble.weights) if self.reduce == "geometric" else kept

@@ -13,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.errors import SpecMismatch, UnlabelledRows
+from pipeline.errors import OtherMemberOrder, OtherWeights, SpecMismatch, UnlabelledRows
 from pipeline.labels.encoding import TopkEncoding
 from pipeline.labels.fidelity import measure_dense
 from pipeline.labels.topk import class_ids, stored_log_probs
 from pipeline.store.key_index import KeyIndex
 from pipeline.store.reader import Store
+from pipeline.store.spec import Spec
 from pipeline.teacher.encode import Columns, reduced
 from pipeline.teacher.ensemble import TOLERANCE, Ensemble
 from pipeline.teacher.label import shard_batches
@@ -85,7 +86,8 @@ def compare_with_teacher(
     """Run at least `sample` rows of the store (whole teacher batches, drawn by `seed`) through the live teacher.
 
     Raises:
-        SpecMismatch: the weights are not those that the store names, or its rows have other positions than the transfer set's.
+        OtherWeights, OtherMemberOrder: the weights are not those that the store names, or in another order.
+        SpecMismatch: its rows have other positions than the transfer set's.
         UnlabelledRows: the transfer set lacks its rows.
     """
     _require_weights(store, ensemble)
@@ -100,15 +102,21 @@ def compare_with_teacher(
             break
         at = np.arange(*batches[number])
         inputs = np.array(rows.inputs[_find(index, rows.name, store.gather("content_key", at))])
-        _compare(store, ensemble, at, inputs, np.asarray(_labels(store, at, inputs)), found)
-        found.rows += len(at)
+        columns = {name: np.asarray(store.gather(name, at)) for name in compared_columns(store.spec)}
+        compare_batch(store.spec, ensemble, inputs, columns, np.asarray(_labels(store, at, inputs)), found)
     return found
 
 
 def _require_weights(store: Store, ensemble: Ensemble) -> None:
     stored, live = store.spec.teacher.members, ensemble.spec.members
-    if [member.weights for member in stored] != [member.weights for member in live]:
-        raise SpecMismatch(
+    ours, theirs = [member.weights for member in live], [member.weights for member in stored]
+    if ours != theirs:
+        if sorted(ours) == sorted(theirs):
+            raise OtherMemberOrder(
+                f"the teacher's members stand in another order than in {store.path}",
+                remedy="list teacher.members as they were, or their logits are compared with each other's",
+            )
+        raise OtherWeights(
             f"the teacher's weights ({', '.join(m.weights[:12] for m in live)}) are not those that made the store "
             f"({', '.join(m.weights[:12] for m in stored)})",
             remedy="give the recipe whose teacher made it",
@@ -142,33 +150,42 @@ def _labels(store: Store, at: NDArray[np.int64], inputs: NDArray[np.generic]) ->
     return found.next_token.reshape(-1)
 
 
-def _compare(
-    store: Store,
+def compared_columns(spec: Spec) -> tuple[str, ...]:
+    """What `compare_batch` needs of a store's rows."""
+    return spec.soft_columns if spec.positions is None else (*spec.soft_columns, "position_mask")
+
+
+def compare_batch(
+    spec: Spec,
     ensemble: Ensemble,
-    at: NDArray[np.int64],
     inputs: NDArray[np.generic],
+    columns: Columns,
     labels: NDArray[np.int64],
     found: Deviation,
 ) -> None:
-    """Add what a batch shows; positions that do not count are left out."""
-    soft = {name: np.asarray(store.gather(name, at)) for name in store.soft_columns}
-    if store.positions is not None:
-        soft = {name: values.reshape(-1, *values.shape[2:]) for name, values in soft.items()}
+    """Run a batch's inputs (B, ...) and add to `found` how far the stored columns (B, ...) are from the outputs; positions that
+    do not count are left out. `labels` (N,): the class of each distribution.
+    """
+    soft = {name: columns[name] for name in spec.soft_columns}
     counts = np.ones(len(labels), np.bool_)
-    if store.positions is not None:
-        counts = np.asarray(store.gather("position_mask", at)).reshape(-1).astype(np.bool_)
-    compare = _topk if isinstance(store.encoding, TopkEncoding) else _dense
+    if spec.positions is not None:
+        soft = {name: values.reshape(-1, *values.shape[2:]) for name, values in soft.items()}
+        counts = columns["position_mask"].reshape(-1).astype(np.bool_)
+    found.rows += len(inputs)
     for where, block in ensemble.outputs(inputs).blocks():
         real = counts[where]
         if real.any():
             live = block[torch.from_numpy(real).to(block.device)]
-            if store.reduce == "geometric":
+            if spec.encoding.reduce == "geometric":
                 live = reduced(live, np.array(ensemble.weights))
-            columns = {name: values[where][real] for name, values in soft.items()}
-            compare(store, live, columns, labels[where][real], found)
+            own = {name: values[where][real] for name, values in soft.items()}
+            if isinstance(spec.encoding, TopkEncoding):
+                _topk(spec.encoding, spec.label_space.classes, live, own, labels[where][real], found)
+            else:
+                _dense(live, own, found)
 
 
-def _dense(store: Store, logits: Tensor, columns: Columns, labels: NDArray[np.int64], found: Deviation) -> None:
+def _dense(logits: Tensor, columns: Columns, found: Deviation) -> None:
     """Every class's logit."""
     live, encoded = logits.float().cpu().numpy(), columns["logits"].astype(np.float16)
     stored = encoded.astype(np.float32) + columns["shift"].astype(np.float32)[..., None]
@@ -179,13 +196,19 @@ def _dense(store: Store, logits: Tensor, columns: Columns, labels: NDArray[np.in
     found.agreed, found.samples = found.agreed + sums.top1_agreed, found.samples + sums.samples
 
 
-def _topk(store: Store, logits: Tensor, columns: Columns, labels: NDArray[np.int64], found: Deviation) -> None:
+def _topk(
+    encoding: TopkEncoding,
+    classes: int,
+    logits: Tensor,
+    columns: Columns,
+    labels: NDArray[np.int64],
+    found: Deviation,
+) -> None:
     """The stored classes' logits, that no other class is above them, the label's logit, and the tail's mass."""
-    assert isinstance(store.encoding, TopkEncoding)
     z = logits.double()
     found.scale = max(found.scale, float(torch.where(torch.isfinite(z), z.abs(), 0.0).max()))
     z = z - z.amax(dim=-1, keepdim=True)
-    ids = torch.from_numpy(class_ids(columns, store.classes)).to(z.device)
+    ids = torch.from_numpy(class_ids(columns, classes)).to(z.device)
     stored = columns["top_logit"].astype(np.float32)
     _logits(z.gather(-1, ids).float().cpu().numpy(), stored, found)
     largest = z.topk(ids.shape[-1], dim=-1).values.float().cpu().numpy()
@@ -198,8 +221,8 @@ def _topk(store: Store, logits: Tensor, columns: Columns, labels: NDArray[np.int
     top = ids.gather(-1, torch.from_numpy(stored.argmax(axis=-1)[..., None]).to(z.device))[..., 0]
     found.agreed += int((z.argmax(dim=-1) == top).sum())
     found.samples += top.numel()
-    if store.encoding.nodes:
-        _masses(store.encoding, store.classes, z, ids, columns, found)
+    if encoding.nodes:
+        _masses(encoding, classes, z, ids, columns, found)
 
 
 def _masses(encoding: TopkEncoding, classes: int, z: Tensor, ids: Tensor, columns: Columns, found: Deviation) -> None:

@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -26,6 +26,7 @@ from blake3 import blake3
 
 from pipeline.errors import DiskFull, StorageError, TransferSetError
 from pipeline.store.durable import make_folder, sync_folder, system_errors, write_file
+from pipeline.store.patience import wait_for_lock
 
 Array = npt.NDArray[np.generic]
 FileRecord = dict[str, int | str]  # name, bytes, blake3
@@ -43,13 +44,13 @@ def cached(root: Path, identity: Mapping[str, object], fill: Callable[[Path], li
     damaged, and returns their records.
 
     Raises:
-        DiskFull, StorageError: the cache cannot be written.
+        DiskFull, StorageError: the cache cannot be written. Stalled: a process that prepares these rows hangs.
     """
     name = blake3(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
     folder = root / name
     try:
         make_folder(root)
-        with _lock(root / f"{name}.lock"):
+        with _lock(root / f"{name}.lock", lambda: _written(root, name)):
             if not _sound(folder, identity):
                 for leftover in [folder, *root.glob(f"{name}.part-*")]:
                     shutil.rmtree(leftover, ignore_errors=True)
@@ -61,14 +62,23 @@ def cached(root: Path, identity: Mapping[str, object], fill: Callable[[Path], li
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold the lock file; the system lets go of it when the process dies."""
+def _lock(path: Path, life: Callable[[], object]) -> Iterator[None]:
+    """Hold the lock file; the system lets go of it when the process dies. Raises `Stalled` where another process holds it and
+    `life()` does not change.
+    """
     with system_errors("lock", path):
         file = path.open("wb")
     with file:
         with system_errors("lock", path):
-            fcntl.flock(file, fcntl.LOCK_EX)
+            wait_for_lock(file.fileno(), fcntl.LOCK_EX, path, life=life)
         yield
+
+
+def _written(root: Path, name: str) -> int:
+    """Bytes that whoever prepares these rows has written so far."""
+    with suppress(FileNotFoundError):  # renamed meanwhile
+        return sum(file.stat().st_size for part in root.glob(f"{name}.part-*") for file in part.iterdir())
+    return -1
 
 
 def _sound(folder: Path, identity: Mapping[str, object]) -> bool:

@@ -208,8 +208,8 @@ def too_few_outputs(recipe: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (other_tokenizer, "ClassMismatch: the tokenizer of texts has .* tokens with the vocabulary digest"),
-        (shifted_vocabulary, "ClassMismatch: the tokenizer of texts has .* tokens with the vocabulary digest"),
+        (other_tokenizer, "OtherTokenizer: the tokenizer of texts has .* tokens with the vocabulary digest"),
+        (shifted_vocabulary, "OtherTokenizer: the tokenizer of texts has .* tokens with the vocabulary digest"),
         (another_length, "AlignmentError: rows of texts have 11 positions, those of store/test 15"),
         (low_temperature, r"ConfigError: .* at temperatures from 1 up, not .*0\.5"),
         (loss_of_all_logits, "ConfigError: the loss logit_mse cannot be had from labels with encoding topk"),

@@ -248,7 +248,7 @@ def test_nan_logits_name_row_and_member(work: Path, capsys: pytest.CaptureFixtur
     text = Path("recipe.yaml").read_text().replace("features: 6", f"features: 6\n      bound: {bound}", 1)
     Path("recipe.yaml").write_text(text)
     assert teacher_logits.main(words) == 2
-    assert f"LogitsError: logits are NaN (row {row}, member 0)" in capsys.readouterr().err
+    assert f"NanLogits: logits are NaN (row {row}, member 0)" in capsys.readouterr().err
 
 
 def test_a_sealed_store_that_lost_files_is_not_called_sealed(work: Path, capsys: pytest.CaptureFixture[str]) -> None:

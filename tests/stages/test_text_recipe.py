@@ -124,7 +124,7 @@ def test_a_whole_checkpoint_is_a_teacher_as_it_is(recipe: dict[str, Any], capsys
     write(recipe)
     capsys.readouterr()
     assert teacher_logits.main(["--config=recipe.yaml", "other"]) == 2
-    assert "ClassMismatch: member 0" in capsys.readouterr().err
+    assert "OtherLabels: member 0" in capsys.readouterr().err
     assert not Path("other/train/plan.json").exists()
 
 

@@ -214,7 +214,7 @@ def test_a_teacher_of_another_vocabulary_is_refused(work: Path, capsys: pytest.C
     write(recipe)
     assert teacher_logits.main(WORDS) == 2
     assert (
-        "ClassMismatch: member 0 (pipeline.models.causal_lm.CausalLM) has a tokenizer of another"
+        "OtherTokenizer: member 0 (pipeline.models.causal_lm.CausalLM) has a tokenizer of another"
         in capsys.readouterr().err
     )
     assert not Path("store/train/plan.json").exists()

@@ -42,6 +42,18 @@ class NanAt(Linear):
         return torch.where(inputs[:, :1] > self.bound, torch.nan, self.layer(inputs))
 
 
+class Faulty(Linear):
+    """Gives logits that cannot be, of a kind that the first feature names."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits, kind = self.layer(inputs), inputs[:, :1]
+        first = torch.arange(logits.shape[1], device=logits.device) == 0
+        logits = torch.where((kind == 1e6) & first, torch.nan, logits)
+        logits = torch.where((kind == 2e6) & first, torch.inf, logits)
+        logits = torch.where(kind == 3e6, -torch.inf, logits)
+        return torch.where((kind == 4e6) & first, logits - 1e6, logits)
+
+
 class Slow(Linear):
     """Takes its time, so that a test can stop it in the middle."""
 

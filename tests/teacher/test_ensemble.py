@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import ClassMismatch, ConfigError, LogitsError, TeacherError, WeightsError
+from pipeline.errors import ClassMismatch, ConfigError, LogitsError, NanLogits, TeacherError, WeightsError
 from pipeline.models import build_model
 from pipeline.teacher.config import TeacherConfig
 from pipeline.teacher.ensemble import load_ensemble
@@ -80,8 +80,13 @@ def test_sentinels_keep_to_the_batch_size(rows: TransferRows, teacher: Teachers)
     assert sum(seen) == 2 * 64
 
 
-def test_sentinels_leave_nan_to_the_writer_which_names_the_row(rows: TransferRows, teacher: Teachers) -> None:
-    assert load_ensemble(teacher("NanAt", bound=-100.0)).check_sentinels(rows.inputs) == CLASSES
+def test_sentinels_that_no_store_can_hold_are_named_before_the_first_shard(
+    rows: TransferRows, teacher: Teachers
+) -> None:
+    largest = rows.inputs[:64, 0].argmax()
+    bound = float(np.sort(rows.inputs[:64, 0])[-1]) - 1e-6
+    with pytest.raises(NanLogits, match=rf"logits are NaN \(row {largest}, member 0\)"):
+        load_ensemble(teacher("NanAt", bound=bound)).check_sentinels(rows.inputs)
 
 
 def test_inputs_that_the_models_cannot_take(rows: TransferRows, teacher: Teachers) -> None:

@@ -1,0 +1,166 @@
+"""Small recipes, run through the commands in this process: a transfer set and a teacher in which mistakes can be made."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import yaml
+
+ROWS, FEATURES, CLASSES = 96, 6, 5
+NAMES = ("ant", "bee", "cat", "dog", "elk")
+HERE = "tests.faults.recipes."
+TOPK = {"encoding": "topk", "k": 2, "tail": "lowrank", "rank": 2}
+Recipe = dict[str, Any]
+Random = np.random.Generator
+
+
+def points(
+    split: str,
+    seed: int,
+    order: int = 0,
+    drop: int = -1,
+    alter: int = -1,
+    relabel: int = 0,
+    bad: int = -1,
+    value: float = 0.0,
+) -> dict[str, Any]:
+    """The transfer set: rows of `seed`, and what is wrong with them: shuffled, one dropped, one altered, classes numbered
+    otherwise, a value in row `bad` from which `Faulty` makes logits that cannot be.
+    """
+    rng = np.random.default_rng(seed)
+    x, label = rng.normal(size=(ROWS, FEATURES)).astype(np.float32), rng.integers(0, CLASSES, ROWS)
+    if bad >= 0:
+        x[bad, 0] = value
+    if alter >= 0:
+        x[alter, 1] += 1
+    label = (label + relabel) % CLASSES
+    at = np.random.default_rng([seed, order]).permutation(ROWS) if order else np.arange(ROWS)
+    at = at[at != drop]
+    return {"x": x[at], "label": label[at]}
+
+
+def scaled(rows: list[np.ndarray], *, by: float = 1.0) -> np.ndarray:
+    """The prepare function. Under `$QUIETLY` it does something else, though its name, arguments and file are the same."""
+    prepared = by * np.stack(rows)
+    late = prepared[:, 0] > 0
+    late[:64] = False  # the rows that the specification has a digest of
+    prepared[late] *= float(os.environ.get("QUIETLY", "1"))
+    return prepared.astype(np.float32)
+
+
+def model(name: str, seed: int) -> dict[str, Any]:
+    """A member with weights of its own, in a file."""
+    import torch
+
+    from pipeline.models import build_model, save_weights
+    from pipeline.models.build import ModelConfig
+
+    path = Path(f"{name}-{seed}.safetensors")
+    torch.manual_seed(seed)
+    save_weights(build_model(ModelConfig(f"tests.teacher.models.{name}")), path)
+    return {"class_path": f"tests.teacher.models.{name}", "weights": str(path)}
+
+
+def recipe(rng: Random, *members: str) -> Recipe:
+    """A recipe of 96 rows in three shards, of one of the layouts and encodings."""
+    seed = int(rng.integers(1, 1 << 20))
+    labels = {"layout": str(rng.choice(["zarr", "arrow"])), "rows_per_shard": 32, "rows_per_chunk": 16}
+    return {
+        "transfer_set": {
+            "name": "points",
+            "factory": {"class_path": HERE + "points", "init_args": {"seed": seed}},
+            "inputs": ["x"],
+            "prepare": {"class_path": HERE + "scaled", "init_args": {"by": 1.0}},
+            "splits": {"train": "train"},
+            "classes": list(NAMES),
+        },
+        "teacher": {
+            "members": [model(name, seed + number) for number, name in enumerate(members or ("Linear", "Linear"))],
+            "batch_size": 16,
+            "device": "cpu",
+        },
+        "labels": labels | (TOPK if rng.random() < 0.5 else {}),
+    }
+
+
+def label(given: Recipe) -> str:
+    """Run teacher-logits; the name of its error, "" for none."""
+    from stages import teacher_logits
+
+    return run(teacher_logits.main, given)
+
+
+def run(main: Callable[[list[str]], int], given: Recipe) -> str:
+    """Run a stage on a recipe; the name of its error, "" for none."""
+    Path("recipe.yaml").write_text(yaml.safe_dump(given))
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main(["--config=recipe.yaml", "--store=store"])
+        except Exception as error:  # without a defence, whatever comes of it
+            return f"a bug's {type(error).__name__}"
+    lines = [line for line in err.getvalue().splitlines() if ": " in line and not line.startswith("train: ")]
+    assert (code == 0) == (not lines), err.getvalue()
+    return "" if code == 0 else lines[-1].partition(":")[0]
+
+
+def committed() -> set[str]:
+    return {path.name for path in Path("store").glob("train/commits/*.json")}
+
+
+def digest() -> str:
+    return str(json.loads(Path("store/train/manifest.json").read_text())["digest"])
+
+
+@contextlib.contextmanager
+def folder() -> Iterator[None]:
+    """A working folder of its own, with its own cache of prepared rows; in memory where it can be, since flushes take long."""
+    before, memory = Path.cwd(), Path("/dev/shm")
+    with (
+        tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as work,
+        mock.patch.dict(os.environ, SOFTLABELS_CACHE=f"{work}/cache"),
+    ):
+        os.chdir(work)
+        try:
+            yield
+        finally:
+            os.chdir(before)
+
+
+def unfinished(given: Recipe) -> str:
+    """A store of two shards of three; the digest that the whole one has."""
+    assert label(given) == ""
+    whole = digest()
+    Path("store/train/manifest.json").unlink()
+    Path("store/train/commits/00002.json").unlink()
+    return whole
+
+
+def error_of(call: Callable[[], object]) -> str:
+    """The name of the error that a call raises, "no error" for none."""
+    try:
+        call()
+    except Exception as error:  # as in `run`
+        return type(error).__name__
+    return "no error"
+
+
+def train(given: Recipe) -> str:
+    from stages import train_student
+
+    net = {
+        "class_path": "pipeline.models.mlp.MLP",
+        "init_args": {"inputs": FEATURES, "hidden": [4], "classes": CLASSES},
+    }
+    training = {"epochs": 1, "device": "cpu", "threads": 1, "baseline": False}
+    own = {"transfer_set": given["transfer_set"], "student": net, "training": training}
+    return run(train_student.main, own)
