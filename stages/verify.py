@@ -1,10 +1,16 @@
-"""Re-read a whole store and report every damaged or missing chunk with shard, file and remedy; exit code 3 where there is one.
+"""Re-read a store and report every damaged or missing chunk with shard, file and remedy; exit code 3 where something is wrong.
 
-With --against_teacher a sample of rows also goes through the recipe's live teacher, and the largest deviation is reported.
+As it stands, every byte of every split is read. --quick reads no labels: commit records, presence and sizes of all files,
+plan, manifest, and the files for other readers. --sample=n/t is the quick check and every byte of part n of t of the shards,
+so that t runs, with n from 1 to t, read everything once: --sample=1/30 today, --sample=2/30 tomorrow.
+
+With --against_teacher some rows also go through the recipe's live teacher, and the largest deviation is reported.
+`softlabels repair` mends what can be mended.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +18,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DamagedStore
 from pipeline.store import open_store, store_splits
+from pipeline.store.commit import SET_ASIDE
+from pipeline.store.root import outdated
 from pipeline.store.verify import verify
 from stages.recipe import parse
 from stages.run import command
@@ -24,10 +32,12 @@ class Verify:
     """Arguments of verify."""
 
     store: str = ""  # a store, or a folder of stores
+    quick: bool = False  # read no labels: only what can be seen without
+    sample: str | None = None  # n/t: read every byte of part n of t of the shards, and of the others what --quick does
     against_teacher: str | None = (
         None  # a recipe (file or built-in name) whose teacher is run over a sample of the rows
     )
-    sample: int = 256  # how many rows of each split the live teacher sees, at least
+    teacher_rows: int = 256  # how many rows of each split the live teacher sees, at least
 
 
 @command()
@@ -36,24 +46,58 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv, Verify, stage="verify", doc=__doc__, positional=("store",))
     if not args.store:
         raise ConfigError("no store is named", remedy="write softlabels verify STORE")
-    if args.sample < 1:
-        raise ConfigError(f"--sample={args.sample}", remedy="give 1 row or more")
-    faults = 0
-    for split, path in store_splits(args.store).items():
-        faults += _verify(split, path)
+    if args.teacher_rows < 1:
+        raise ConfigError(f"--teacher_rows={args.teacher_rows}", remedy="give 1 row or more")
+    if args.quick and args.sample is not None:
+        raise ConfigError("--quick and --sample exclude each other", remedy="give one; a sample is quick elsewhere")
+    part = _part(args)
+    faults, splits = 0, store_splits(args.store)
+    for split, path in splits.items():
+        faults += _verify(split, path, part)
         if args.against_teacher is not None and not faults:
-            faults += _recheck(split, path, args.against_teacher, args.sample)
-    print(f"{args.store}: {f'{faults} problems' if faults else 'every byte is as it was sealed'}")
+            faults += _recheck(split, path, args.against_teacher, args.teacher_rows)
+    if not faults and list(splits.values()) != [Path(args.store)]:
+        for name in outdated(Path(args.store)):
+            print(f"{args.store}: {name} does not list these splits; `softlabels repair` does", file=sys.stderr)
+            faults += 1
+    read = "all that can be seen without reading labels" if args.quick else "every byte of these shards"
+    sound = f"{read if part else 'every byte'} is as it was sealed"
+    print(f"{args.store}: {f'{faults} problems' if faults else sound}")
     return 3 if faults else 0
 
 
-def _verify(split: str, path: Path) -> int:
-    store = open_store(path)
-    with tqdm(total=store.spec.shards, desc=f"verify {split}", unit="shard", disable=None) as bar:
-        problems = verify(path, progress=bar.update)
+def _part(args: Verify) -> tuple[int, int] | None:
+    """Which part of how many is read; part 0 of 1 is nothing, None everything."""
+    if args.sample is None:
+        return (0, 1) if args.quick else None
+    given = re.fullmatch(r"(\d{1,9})/(\d{1,9})", args.sample)
+    if given is None or not 1 <= int(given[1]) <= int(given[2]):
+        raise ConfigError(f"--sample={args.sample}", remedy="give n/t with n from 1 to t, such as --sample=1/30")
+    return int(given[1]), int(given[2])
+
+
+def _verify(split: str, path: Path, part: tuple[int, int] | None) -> int:
+    """Say what is wrong with a split, and of which shards every byte was read; how many problems there are."""
+    try:
+        store = open_store(path)
+    except DamagedStore as error:  # that of one split is no reason to leave out the others
+        print(f"{split}: {error}", file=sys.stderr)
+        return 1
+    every = range(store.spec.shards)
+    shards = every if part is None else every[part[0] - 1 :: part[1]] if part[0] else ()
+    with tqdm(total=len(every), desc=f"verify {split}", unit="shard", disable=None) as bar:
+        problems = verify(path, shards=shards, progress=bar.update)
     for problem in problems:
         print(problem, file=sys.stderr)
-    print(f"{split}: {store.rows:,} rows, {store.spec.shards} shards, {len(problems)} problems, digest {store.digest}")
+    read = "all" if part is None else ", ".join(map(str, shards)) or "none"
+    print(
+        f"{split}: {store.rows:,} rows, {len(every)} shards (every byte read: {read}), {len(problems)} problems, "
+        f"digest {store.digest}"
+    )
+    if (path / SET_ASIDE).is_dir():
+        print(
+            f"{split}: {path / SET_ASIDE} holds what `repair` set aside, and no reader looks there; it may be deleted"
+        )
     return len(problems)
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pipeline.errors import DamagedBasis, DamagedManifest, SpecMismatch, UserError
 from pipeline.labels.encoding import TopkEncoding
 from pipeline.labels.topk import check_basis
-from pipeline.store.commit import COMMITS, STAGING, discard, stage
+from pipeline.store.commit import STAGING, discard, is_bound, stage
 from pipeline.store.digest import blake3_hex
 from pipeline.store.durable import create_only, make_folder, sync_folder, system_errors
 from pipeline.store.rules import check_spec
@@ -27,7 +27,7 @@ from pipeline.store.spec import BASIS_FOLDER, MAX_BASIS_BYTES, Plan, Spec, read_
 
 Basis = NDArray[np.float16]
 BASIS_FILE = f"{BASIS_FOLDER}/c.0.0"
-_REMEDY = "get this file again from whoever made the store, or label the transfer set again"
+_REMEDY = "get this file again from whoever made the store (all splits hold the same), or label the transfer set again"
 
 
 def basis_digest(basis: Basis) -> str:
@@ -133,7 +133,7 @@ def resumable_basis(path: str | Path, *, rank: int | None = None) -> Basis | Non
     except FileNotFoundError:
         return None
     spec = check_spec(plan.spec, version=plan.format)
-    bound = (store / "manifest.json").exists() or any((store / COMMITS).glob("*.json")) or _written_to(store)
+    bound = (store / "manifest.json").exists() or is_bound(store) or _written_to(store)
     basis = read_basis(store, spec) if bound else None
     if basis is not None and rank is not None and len(basis) != 1 + rank:
         raise SpecMismatch(

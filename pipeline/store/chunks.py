@@ -24,8 +24,7 @@ from pipeline.store.spec import Payload, Spec
 
 MAX_OPEN_FILES = 128
 RELABEL = (
-    "get this file again from whoever made the store, or delete manifest.json and the shard's commit record and run "
-    "teacher-logits again"
+    "get this file again from whoever made the store, or run `softlabels repair` and then the command that made it"
 )
 
 
@@ -88,22 +87,14 @@ class ChunkReader:
         if name in self._handles:
             self._handles.move_to_end(name)
             return self._handles[name]
-        handle = open_plain(self.path, name, payload.shard)
-        size, recorded = os.fstat(handle).st_size, payload.files[name].size
-        if size != recorded:
-            os.close(handle)
-            raise self.damaged(payload.shard, name, f"has {size} bytes, not the recorded {recorded}")
-        self._handles[name] = handle
+        handle = self._handles[name] = open_sized(self.path, name, payload)
         if len(self._handles) > MAX_OPEN_FILES:
             os.close(self._handles.popitem(last=False)[1])
         return handle
 
     def damaged(self, shard: int, name: str, what: str) -> DamagedShard:
         """The error for damage in one file."""
-        return DamagedShard(
-            f"shard {shard} is damaged: {self.path / name} {what}",
-            remedy=RELABEL,
-        )
+        return _damaged(self.path / name, shard, what)
 
     def close(self) -> None:
         """Close all files; they are opened again when needed."""
@@ -140,6 +131,20 @@ def open_plain(store: Path, name: str, shard: int) -> int:
                 remedy="put the file itself there",
             ) from error
         raise StorageError(f"cannot open {path}: {error.strerror}", remedy="check the disk and permissions") from error
+
+
+def open_sized(store: Path, name: str, payload: Payload) -> int:
+    """The same of a file that has the recorded size; `DamagedShard` where it has another."""
+    handle = open_plain(store, name, payload.shard)
+    size, recorded = os.fstat(handle).st_size, payload.files[name].size
+    if size != recorded:
+        os.close(handle)
+        raise _damaged(store / name, payload.shard, f"has {size} bytes, not the recorded {recorded}")
+    return handle
+
+
+def _damaged(path: Path, shard: int, what: str) -> DamagedShard:
+    return DamagedShard(f"shard {shard} is damaged: {path} {what}", remedy=RELABEL)
 
 
 def read_shard_column(reader: ChunkReader, payload: Payload, column: Column) -> NDArray[np.generic]:

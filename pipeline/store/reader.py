@@ -22,16 +22,15 @@ from pipeline.labels.topk import check_columns, topk_log_probs
 from pipeline.store.basis import Basis, read_basis
 from pipeline.store.chunks import RELABEL, ChunkReader
 from pipeline.store.columns import Column
-from pipeline.store.commit import COMMITS, record_path
-from pipeline.store.digest import blake3_hex, manifest_seal, payload_digest, store_digest
+from pipeline.store.commit import COMMITS, SET_ASIDE, record_path
+from pipeline.store.digest import blake3_hex, payload_digest
 from pipeline.store.key_index import KeyIndex
-from pipeline.store.rules import check_spec
-from pipeline.store.seal import check_record
+from pipeline.store.seal import check_manifest, check_record
 from pipeline.store.spec import Commit, Manifest, Payload, Plan, decode_json, read_json, read_small_file
 
 Check = Literal["first", "always", "never"]
 MANIFEST = "manifest.json"
-_AGAIN = "get this file again from whoever made the store"
+_AGAIN = "get this file again from whoever made the store, or run `softlabels repair`"
 
 
 def open_store(path: str | Path, *, split: str | None = None, check: Check = "first") -> Store:
@@ -58,23 +57,33 @@ def open_store(path: str | Path, *, split: str | None = None, check: Check = "fi
 
 def store_splits(path: str | Path) -> dict[str, Path]:
     """The splits below a root by name, or the one split that `path` itself is. Raises `StorePathError` where there is none."""
-    root = Path(path)
-    if root.exists() and not root.is_dir():
-        raise StorePathError(f"{root} is a file; a store is a folder", remedy="give the path of a store")
-    if (root / "plan.json").exists() or (root / MANIFEST).exists():
+    root, folders = Path(path), store_folders(path)
+    if folders == [root]:
         named: Plan | Manifest = (
             read_json(root / "plan.json", Plan)
             if (root / "plan.json").exists()
             else read_json(root / MANIFEST, Manifest)
         )
         return {named.spec.transfer_set.split: root}
-    found = {entry.parent.name: entry.parent for entry in sorted(root.glob("*/plan.json"))}
+    return {folder.name: folder for folder in folders}
+
+
+def store_folders(path: str | Path) -> list[Path]:
+    """The folders at `path` that are stores, sealed or not, whole or damaged: itself, or those right below it. Raises
+    `StorePathError` where there is none.
+    """
+    root = Path(path)
+    if root.exists() and not root.is_dir():
+        raise StorePathError(f"{root} is a file; a store is a folder", remedy="give the path of a store")
+    found = {
+        entry.parent for depth in ("", "*/") for name in ("plan.json", MANIFEST) for entry in root.glob(depth + name)
+    }
     if not found:
         raise StorePathError(
             f"{root} holds no store" if root.exists() else f"{root} does not exist",
             remedy="give the path of a store, or make one with `softlabels teacher-logits`, `import`, `encode` or `convert`",
         )
-    return found
+    return [root] if root in found else sorted(found)
 
 
 class Store:
@@ -227,23 +236,16 @@ def _read_manifest(path: Path) -> Manifest:
     try:
         manifest = read_json(path / MANIFEST, Manifest)
     except FileNotFoundError:
-        done = len(list((path / COMMITS).glob("*.json")))
+        done, state = len(list((path / COMMITS).glob("*.json"))), "is unfinished"
+        if (path / SET_ASIDE).is_dir():
+            state = f"is under repair (what was damaged lies in {SET_ASIDE})"
         raise UnsealedStore(
-            f"{path} is unfinished: {done} of {plan.spec.shards} shards are committed and it has no {MANIFEST}",
+            f"{path} {state}: {done} of {plan.spec.shards} shards are committed and it has no {MANIFEST}",
             remedy="run the command that began it again (teacher-logits, import, encode or convert); it goes on from there",
         ) from None
-    if manifest_seal(manifest) != manifest.seal:
-        raise DamagedManifest(f"{path / MANIFEST} was changed after it was sealed", remedy=_AGAIN)
+    check_manifest(manifest, str(path / MANIFEST))
     if manifest.spec != plan.spec or manifest.format != plan.format:
         raise DamagedManifest(f"{path / MANIFEST} and plan.json do not agree", remedy=_AGAIN)
-    check_spec(manifest.spec, version=manifest.format)
-    for listed in (manifest.commits, manifest.payloads):
-        if len(listed) != manifest.spec.shards:
-            raise DamagedManifest(
-                f"{path / MANIFEST} lists {len(listed)} shards, not {manifest.spec.shards}", remedy=_AGAIN
-            )
-    if store_digest(manifest, manifest.payloads) != manifest.digest:
-        raise DamagedManifest(f"{path / MANIFEST} holds a digest that is not that of its shards", remedy=_AGAIN)
     if (path / COMMITS).is_symlink():
         raise DamagedManifest(f"{path / COMMITS} is a link; a store never refers outside itself", remedy=_AGAIN)
     return manifest

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from pipeline.errors import StorePathError
 from pipeline.store.card import root_card
-from pipeline.store.durable import write_atomically
+from pipeline.store.durable import sync_folder, system_errors, write_atomically
 from pipeline.store.layouts import layout_of
 from pipeline.store.reader import MANIFEST, store_splits
-from pipeline.store.spec import FORMAT, Manifest, read_json
+from pipeline.store.spec import FORMAT, Manifest, read_json, read_small_file
 
-_OWN = {"README.md", "zarr.json", "dataset_dict.json"}
+_FOR_READERS = ("zarr.json", "dataset_dict.json")
+_OWN = {"README.md", *_FOR_READERS}
 
 
 def require_root(root: Path, splits: tuple[str, ...]) -> None:
@@ -45,6 +46,22 @@ def is_split_folder(store: Path, split: str) -> bool:
 
 def write_root(root: Path) -> None:
     """Describe the sealed splits below `root`. Splits of different layouts are legal; each is listed in the file of its own."""
+    for name, data in _described(root).items():
+        _write(root / name, data)
+
+
+def outdated(root: Path) -> list[str]:
+    """The files at `root` for other readers that do not describe the sealed splits below it: one is gone, or the file is
+    damaged.
+    """
+    described = _described(root)
+    return [
+        name for name in _FOR_READERS if (root / name).exists() and read_small_file(root / name) != described.get(name)
+    ]
+
+
+def _described(root: Path) -> dict[str, bytes]:
+    """What the files at `root` should hold, by name."""
     manifests = {
         split: read_json(path / MANIFEST, Manifest)
         for split, path in store_splits(root).items()
@@ -54,11 +71,18 @@ def write_root(root: Path) -> None:
     version = max((manifest.format for manifest in manifests.values()), default=FORMAT)
     for split, manifest in manifests.items():
         by_layout.setdefault(manifest.spec.layout, []).append(split)
+    files = {} if not manifests else {"README.md": root_card(manifests).encode()}
     for splits in by_layout.values():
-        for name, data in layout_of(manifests[splits[0]].spec).root_metadata(tuple(splits), version).items():
-            _write(root / name, data)
-    if manifests:
-        _write(root / "README.md", root_card(manifests).encode())
+        files |= layout_of(manifests[splits[0]].spec).root_metadata(tuple(splits), version)
+    return files
+
+
+def close_root(root: Path) -> None:
+    """Take back what opens the folder for other readers, while a split of it is unfinished."""
+    for name in _FOR_READERS:
+        with system_errors("remove", root / name):
+            (root / name).unlink(missing_ok=True)
+    sync_folder(root)
 
 
 def _write(path: Path, data: bytes) -> None:

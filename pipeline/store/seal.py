@@ -11,7 +11,8 @@ from pipeline.labels.fidelity import table
 from pipeline.store.columns import Column
 from pipeline.store.digest import blake3_hex, content_digest, manifest_seal, payload_digest, store_digest
 from pipeline.store.layouts import layout_of
-from pipeline.store.spec import BLOCK_ROWS, Commit, Manifest, Payload, Plan, Spec
+from pipeline.store.rules import check_spec
+from pipeline.store.spec import BLOCK_ROWS, RESTORE, Commit, Manifest, Payload, Plan, Spec
 
 
 def make_manifest(plan: Plan, records: list[Commit], raw: list[bytes]) -> Manifest:
@@ -50,6 +51,18 @@ def _label_bytes(spec: Spec, payloads: list[Payload]) -> float:
     return sum(sizes.values()) / positions
 
 
+def check_manifest(manifest: Manifest, where: str) -> None:
+    """Raise `DamagedManifest` unless a manifest agrees with itself: its seal, its rules, its lists and its digest."""
+    if manifest_seal(manifest) != manifest.seal:
+        raise DamagedManifest(f"{where} was changed after it was sealed", remedy=RESTORE)
+    check_spec(manifest.spec, version=manifest.format)
+    for listed in (manifest.commits, manifest.payloads):
+        if len(listed) != manifest.spec.shards:
+            raise DamagedManifest(f"{where} lists {len(listed)} shards, not {manifest.spec.shards}", remedy=RESTORE)
+    if store_digest(manifest, manifest.payloads) != manifest.digest:
+        raise DamagedManifest(f"{where} holds a digest that is not that of its shards", remedy=RESTORE)
+
+
 def _largest_chunk(spec: Spec, column: Column) -> int:
     """No encoding of a chunk is longer: zstd adds at most a 256th and a little, the checksum 4 bytes."""
     size = column.row_bytes * spec.cut.rows_per_chunk
@@ -79,5 +92,5 @@ def check_record(spec: Spec, shard: int, record: Commit, where: str) -> None:
     ):
         raise DamagedManifest(
             f"{where} does not describe shard {shard} as the plan cuts it",
-            remedy="get this file again from whoever made the store, or delete it and run teacher-logits again",
+            remedy="get this file again from whoever made the store, or run `softlabels repair`",
         )

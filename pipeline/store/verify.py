@@ -1,54 +1,75 @@
 """`verify`: re-read everything that a sealed store holds and say, for each thing that is wrong, which shard, which file and
 what to do. Every byte is covered: shard files and chunks by the commit records, those by the manifest, the manifest by its
 seal and by the digests computed again, and the files for other readers by what they should say. Only the card is free: people
-may add to it.
+may add to it. What `repair` has set aside is no part of the store.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from blake3 import blake3
 from numpy.typing import NDArray
 
-from pipeline.errors import DamagedBasis, DamagedManifest, DamagedShard, DamagedStore, SoftLabelsError
+from pipeline.errors import DamagedBasis, DamagedManifest, DamagedStore, SoftLabelsError, StorageError
 from pipeline.store.arrays import check_values
 from pipeline.store.basis import BASIS_FILE, read_basis
-from pipeline.store.chunks import RELABEL, ChunkReader, open_plain
+from pipeline.store.chunks import RELABEL, ChunkReader, open_sized
 from pipeline.store.columns import Column
-from pipeline.store.commit import STAGING, record_path
+from pipeline.store.commit import SET_ASIDE, STAGING, record_path
 from pipeline.store.digest import blake3_hex, block_hashes, content_columns, keys_digest
+from pipeline.store.durable import system_errors
 from pipeline.store.layouts import layout_of
 from pipeline.store.reader import MANIFEST, Store, open_store
 from pipeline.store.seal import make_manifest
-from pipeline.store.spec import Commit, Payload, Plan, pretty_json, read_json, read_small_file
+from pipeline.store.spec import FORMAT, Commit, Payload, Plan, Spec, pretty_json, read_json, read_small_file
 
+PLAN = "plan.json"
+CARD = "README.md"
 RESTORE = "get this file again from whoever made the store"
+RESEAL = "`softlabels repair` writes it again"
+STRANGER = "does not belong to the store"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong; `shard` is None where it concerns the whole store."""
+    """One thing that is wrong; `shard` is None where it concerns the whole store, `unread` True where the system refused to
+    read.
+    """
 
     file: str
     what: str
     remedy: str
     shard: int | None = None
+    unread: bool = False
+
+    @property
+    def where(self) -> str:
+        """Shard, file and what is wrong."""
+        return f"{'store' if self.shard is None else f'shard {self.shard}'}: {self.file}: {self.what}"
 
     def __str__(self) -> str:
-        where = "store" if self.shard is None else f"shard {self.shard}"
-        return f"{where}: {self.file}: {self.what}; {self.remedy}"
+        return f"{self.where}; {self.remedy}"
 
 
-def verify(path: str | Path, *, progress: Callable[[int], object] = lambda shards: None) -> list[Problem]:
-    """Check one sealed store; an empty list means that every byte is as it was sealed.
+def verify(
+    path: str | Path,
+    *,
+    shards: Collection[int] | None = None,
+    progress: Callable[[int], object] = lambda shards: None,
+) -> list[Problem]:
+    """Check one sealed store; an empty list means that every byte that was read is as it was sealed.
 
     Args:
         path: the store of one split.
+        shards: those of which every byte is read, by default all. Of the others, and of the store as a whole, is checked
+            what takes no label to be read: commit records, presence and sizes of all files, plan, manifest, basis and the
+            files for other readers.
         progress: called with 1 after each shard.
 
     Raises:
@@ -56,20 +77,22 @@ def verify(path: str | Path, *, progress: Callable[[int], object] = lambda shard
         DamagedManifest: what says what the store should hold is itself damaged.
     """
     store = open_store(path, check="never")
-    problems = [*_strangers(store), *_basis(store)]
-    records: list[Commit | None] = []
-    for shard in range(store.spec.shards):
+    every = range(store.spec.shards)
+    read = every if shards is None else shards
+    problems = [*strangers(store.path, store.spec, every), *_metadata(store), *_basis(store)]
+    records: list[Commit] = []
+    for shard in every:
         try:
             records.append(store.record(shard))
         except DamagedManifest as error:
-            records.append(None)
-            problems.append(Problem(str(record_path(Path(), shard)), error.what, RESTORE, shard))
+            problems.append(Problem(str(record_path(Path(), shard)), error.what, RELABEL, shard))
         else:
-            problems += _shard(store, shard)
+            problems += shard_problems(store.path, store.spec, store.payload(shard), read_all=shard in read)
         progress(1)
-    whole = [record for record in records if record is not None]
-    if len(whole) == len(records):
-        problems += _totals(store, whole)
+    if len(records) == len(every):
+        problems += _totals(store, records)
+    if set(read) == set(every) and all(problem.shard is None for problem in problems):
+        problems += _keys(store)
     return problems
 
 
@@ -77,7 +100,7 @@ def _basis(store: Store) -> Iterator[Problem]:
     try:
         read_basis(store.path, store.spec)
     except DamagedBasis as error:
-        yield Problem(BASIS_FILE, error.what, RESTORE)
+        yield Problem(BASIS_FILE, error.what, error.remedy)
 
 
 def require_files(store: Store) -> None:
@@ -85,84 +108,93 @@ def require_files(store: Store) -> None:
     seen without reading the labels again. The basis is read.
     """
     read_basis(store.path, store.spec)
-    layout = layout_of(store.spec)
     for shard in range(store.spec.shards):
         payload = store.payload(shard)
-        for name in sorted({layout.path(column, shard) for column in store.spec.columns}):
-            handle = open_plain(store.path, name, shard)
-            size = os.fstat(handle).st_size
-            os.close(handle)
-            if size != payload.files[name].size:
-                raise DamagedShard(
-                    f"shard {shard} is damaged: {store.path / name} has {size} bytes, not the recorded "
-                    f"{payload.files[name].size}",
-                    remedy=RELABEL,
-                )
+        for name in sorted(payload.files):
+            os.close(open_sized(store.path, name, payload))
 
 
-def _strangers(store: Store) -> Iterator[Problem]:
-    """Files that a sealed store of this plan does not have, and those for other readers that are not as they should be."""
-    layout = layout_of(store.spec)
-    metadata = layout.metadata(store.spec, store.digest, store.manifest.format)
-    shards = range(store.spec.shards)
-    known = {layout.path(column, shard) for column in store.spec.columns for shard in shards}
-    known |= {str(record_path(Path(), shard)) for shard in shards} | {*metadata, MANIFEST, "plan.json", "README.md"}
-    known |= set() if store.spec.basis_shape is None else {BASIS_FILE}
-    for found in _files(store.path):
-        if found not in known and not found.startswith(f"{STAGING}/"):
-            yield Problem(found, "does not belong to the store", "delete it, or find out who put it there")
-    written = {
-        "plan.json": pretty_json(read_json(store.path / "plan.json", Plan)),
-        MANIFEST: pretty_json(store.manifest),
-    }
-    for name, data in (written | metadata).items():
+def strangers(path: Path, spec: Spec, shards: Iterable[int]) -> Iterator[Problem]:
+    """Files and links that a store of these shards does not have."""
+    layout, shards = layout_of(spec), tuple(shards)
+    known = {layout.path(column, shard) for column in spec.columns for shard in shards}
+    known |= {str(record_path(Path(), shard)) for shard in shards}
+    known |= {*layout.metadata(spec, "", FORMAT), MANIFEST, PLAN, CARD}
+    known |= set() if spec.basis_shape is None else {BASIS_FILE}
+    for found in _files(path):
+        if found not in known and not found.startswith((f"{STAGING}/", f"{SET_ASIDE}/")):
+            yield Problem(
+                found, STRANGER, "delete it, or find out who put it there (`softlabels repair` sets it aside)"
+            )
+
+
+def _metadata(store: Store) -> Iterator[Problem]:
+    """Plan, manifest and the files for other readers, where they are not as they should be."""
+    written = {PLAN: pretty_json(read_json(store.path / PLAN, Plan)), MANIFEST: pretty_json(store.manifest)}
+    others = layout_of(store.spec).metadata(store.spec, store.digest, store.manifest.format)
+    for name, data in (written | others).items():
         try:
             same = read_small_file(store.path / name) == data
         except (OSError, SoftLabelsError):
             same = False
         if not same:
-            yield Problem(name, "is not byte for byte what was sealed", RESTORE)
+            yield Problem(name, "is not byte for byte what was sealed", RESEAL)
 
 
 def _files(root: Path) -> Iterator[str]:
-    for folder, _, names in os.walk(root):
-        for name in names:
+    """Everything in a folder that is no folder, by path; a link to a folder is none."""
+    for folder, folders, names in os.walk(root):
+        for name in (*names, *(name for name in folders if (Path(folder) / name).is_symlink())):
             yield str((Path(folder) / name).relative_to(root))
 
 
-def _shard(store: Store, shard: int) -> Iterator[Problem]:
-    """One shard: each file's size and digest, the place of its chunks, each chunk's digest, and what the chunks hold."""
-    payload, layout = store.payload(shard), layout_of(store.spec)
-    broken = set()
+def shard_problems(path: Path, spec: Spec, payload: Payload, *, read_all: bool = True) -> Iterator[Problem]:
+    """What is wrong with a recorded shard: each file's presence and size and, with `read_all`, its digest, the place of its
+    chunks, each chunk's digest, and what the chunks hold.
+    """
+    layout, shard = layout_of(spec), payload.shard
+    broken = False
     for name in sorted(payload.files):
-        columns = [column for column in store.spec.columns if layout.path(column, shard) == name]
-        for what in _file(store, payload, name, columns):
-            broken.add(name)
-            yield Problem(name, what, RELABEL, shard)
-    if not broken:
-        yield from _content(store, payload)
+        columns = [column for column in spec.columns if layout.path(column, shard) == name]
+        try:
+            wrong = _file(path, spec, payload, name, columns if read_all else None)
+        except (DamagedStore, StorageError) as error:
+            broken = True
+            yield Problem(name, error.what, error.remedy, shard, unread=isinstance(error, StorageError))
+        else:
+            broken |= bool(wrong)
+            yield from (Problem(name, what, RELABEL, shard) for what in wrong)
+    if read_all and not broken:
+        yield from _content(path, spec, payload)
 
 
-def _file(store: Store, payload: Payload, name: str, columns: list[Column]) -> Iterator[str]:
-    """What is wrong with one file of a shard."""
+def _file(path: Path, spec: Spec, payload: Payload, name: str, columns: list[Column] | None) -> list[str]:
+    """What is wrong with one file of a shard, read where its columns are given. Raises `DamagedStore`, `StorageError`."""
+    handle = open_sized(path, name, payload)
     try:
-        handle = open_plain(store.path, name, payload.shard)
-    except SoftLabelsError as error:
-        yield error.what
-        return
-    try:
-        size, recorded = os.fstat(handle).st_size, payload.files[name]
-        if size != recorded.size:
-            yield f"has {size} bytes, not the recorded {recorded.size}"
-            return
+        if columns is None:
+            return []
+        same = _digest(handle, path / name) == payload.files[name].blake3
         with mmap.mmap(handle, 0, prot=mmap.PROT_READ) as mapped, memoryview(mapped) as data:
-            yield from _bytes(store, payload, data, recorded.blake3, columns)
+            return _bytes(spec, payload, data, same, columns)
     finally:
         os.close(handle)
 
 
-def _bytes(store: Store, payload: Payload, data: memoryview, digest: str, columns: list[Column]) -> list[str]:
-    """What is wrong with a file's bytes: which chunks, or the file around them, or its own index."""
+def _digest(handle: int, path: Path) -> str:
+    """blake3 of a file. Read, and not mapped: of a mapped file, an error of the disk would kill this process."""
+    hasher, offset = blake3(), 0
+    with system_errors("read", path):
+        while data := os.pread(handle, 1 << 20, offset):
+            hasher.update(data)
+            offset += len(data)
+    return hasher.hexdigest()
+
+
+def _bytes(spec: Spec, payload: Payload, data: memoryview, same: bool, columns: list[Column]) -> list[str]:
+    """What is wrong with a file's bytes, whose digest is the `same` or not: which chunks, or the file around them, or its own
+    index.
+    """
     wrong = [
         f"chunk {number} of column {column.name} differs from its digest"
         for column in columns
@@ -171,11 +203,11 @@ def _bytes(store: Store, payload: Payload, data: memoryview, digest: str, column
     ]
     if wrong:
         return wrong
-    if blake3_hex(data) != digest:
+    if not same:
         return ["differs from its digest outside the chunks"]
     for column in columns:
         try:
-            places = layout_of(store.spec).locate(store.spec, payload.shard, column, data)
+            places = layout_of(spec).locate(spec, payload.shard, column, data)
         except ValueError as error:
             return [str(error)]
         if places != tuple((chunk.offset, chunk.size) for chunk in payload.chunks[column.name]):
@@ -183,12 +215,12 @@ def _bytes(store: Store, payload: Payload, data: memoryview, digest: str, column
     return []
 
 
-def _content(store: Store, payload: Payload) -> Iterator[Problem]:
+def _content(path: Path, spec: Spec, payload: Payload) -> Iterator[Problem]:
     """Whether the decoded values are those that the content digest was taken of, and can be true."""
-    reader = ChunkReader(store.path, store.spec)
+    reader = ChunkReader(path, spec)
     where = str(record_path(Path(), payload.shard))
     try:
-        arrays = {column.name: _column(reader, payload, column) for column in content_columns(store.spec)}
+        arrays = {column.name: _column(reader, payload, column) for column in content_columns(spec)}
     except DamagedStore as error:
         yield Problem(where, error.what, RELABEL, payload.shard)
         return
@@ -196,10 +228,10 @@ def _content(store: Store, payload: Payload) -> Iterator[Problem]:
         reader.close()
     if keys_digest(arrays["content_key"]) != payload.content_keys:  # type: ignore[arg-type]  # uint8 by the column
         yield Problem(where, "the content keys are not those recorded", RELABEL, payload.shard)
-    if block_hashes(store.spec, arrays) != payload.blocks:
+    if block_hashes(spec, arrays) != payload.blocks:
         yield Problem(where, "the values are not those that the content digest was taken of", RELABEL, payload.shard)
     try:
-        check_values(store.spec, arrays, first_row=store.spec.shard_rows(payload.shard).start)
+        check_values(spec, arrays, first_row=spec.shard_rows(payload.shard).start)
     except ValueError as error:
         yield Problem(where, f"the shard holds labels that cannot be: {error}", RELABEL, payload.shard)
 
@@ -210,16 +242,17 @@ def _column(reader: ChunkReader, payload: Payload, column: Column) -> NDArray[np
 
 
 def _totals(store: Store, records: list[Commit]) -> Iterator[Problem]:
-    """Whether the manifest follows from plan and records, and the keys from the specification."""
-    plan = read_json(store.path / "plan.json", Plan)
+    """Whether the manifest follows from plan and records."""
+    plan = read_json(store.path / PLAN, Plan)
     raw = [read_small_file(record_path(store.path, shard)) for shard in range(store.spec.shards)]
     again = make_manifest(plan, records, raw)
     for field in ("digest", "content_digest", "fidelity", "bytes", "bytes_per_position", "about"):
         if getattr(again, field) != getattr(store.manifest, field):
             yield Problem(MANIFEST, f"its {field} does not follow from the plan and the commit records", RESTORE)
-    try:
-        keys = store.column("content_key")
-    except DamagedStore:
-        return  # said above, with shard and file
+
+
+def _keys(store: Store) -> Iterator[Problem]:
+    """Whether the rows are those of the specification."""
+    keys = store.column("content_key")
     if keys_digest(keys) != store.spec.transfer_set.content_keys:  # type: ignore[arg-type]  # uint8 by the column
-        yield Problem(MANIFEST, "the content keys are not those of the transfer set that it names", RESTORE)
+        yield Problem(PLAN, "the content keys are not those of the transfer set that it names", RESTORE)

@@ -1,4 +1,4 @@
-"""info, verify and convert from the outside."""
+"""info, verify, repair and convert from the outside."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from pipeline.store import open_store
-from stages import convert, info, verify
-from tests.stages.test_teacher_logits import label
+from stages import convert, encode, info, repair, verify
+from tests.stages.test_teacher_logits import TOPK, digests, label
 
 
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
@@ -105,7 +105,7 @@ def test_convert_there_and_back(split: str | None, store: Path, capsys: pytest.C
 def test_convert_refuses_a_damaged_source_and_a_taken_target(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(store, "taken")
     assert convert.main([str(store / "train"), "taken/test"]) == 2
-    assert "SpecMismatch: taken/test was begun with another specification" in one_line(capsys)
+    assert "taken/test was begun with another specification" in one_line(capsys)
     (store / "train" / "logits" / "c.0.0.0").write_bytes(b"")
     assert convert.main([str(store), "copy"]) == 3
     assert "DamagedShard: shard 0 is damaged: " in one_line(capsys)
@@ -134,5 +134,119 @@ def test_a_stopped_convert_says_how_to_go_on(
 
 
 def test_a_sample_of_no_rows_is_refused(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert verify.main([str(store), "--against-teacher=recipe.yaml", "--sample=0"]) == 2
-    assert "ConfigError: --sample=0; give 1 row or more" in one_line(capsys)
+    assert verify.main([str(store), "--against-teacher=recipe.yaml", "--teacher-rows=0"]) == 2
+    assert "ConfigError: --teacher_rows=0; give 1 row or more" in one_line(capsys)
+
+
+def flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[9] ^= 1
+    file.write_bytes(data)
+
+
+def test_verify_of_a_part_says_which_shards_it_read(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flip(store / "train" / "logits" / "c.1.0.0")
+    assert verify.main([str(store), "--quick"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert "train: 160 rows, 3 shards (every byte read: none), 0 problems, digest " in said[1]
+    assert said[-1] == f"{store}: all that can be seen without reading labels is as it was sealed"
+    codes = [verify.main([str(store / "train"), f"--sample={n}/2"]) for n in (1, 2)]
+    said = capsys.readouterr().out.splitlines()
+    assert codes == [0, 3]
+    assert "(every byte read: 0, 2), 0 problems" in said[0]
+    assert said[1].endswith("every byte of these shards is as it was sealed")
+    assert "(every byte read: 1), 1 problems" in said[2]
+    (store / "test" / "shift" / "c.0.0").unlink()
+    assert verify.main([str(store), "--sample=3/30"]) == 3  # presence and sizes are those of all shards
+    said = capsys.readouterr().out.splitlines()
+    assert "test: 80 rows, 2 shards (every byte read: none), 1 problems" in said[0]
+
+
+@pytest.mark.parametrize("words", ["0/3", "4/3", "x", "1/0", "1"])
+def test_parts_that_there_are_not(store: Path, capsys: pytest.CaptureFixture[str], words: str) -> None:
+    assert verify.main([str(store), f"--sample={words}"]) == 2
+    assert f"ConfigError: --sample={words}; give n/t with n from 1 to t, such as --sample=1/30" in one_line(capsys)
+    assert verify.main([str(store), "--sample=1/3", "--quick"]) == 2
+    assert "ConfigError: --quick and --sample exclude each other" in one_line(capsys)
+
+
+def test_one_damaged_split_hides_no_other(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (store / "test" / "plan.json").unlink()
+    (store / "train" / "manifest.json").write_bytes(b"{}")
+    assert verify.main([str(store)]) == 3
+    said = capsys.readouterr()
+    assert "test: store/test/plan.json is gone; get this file again" in said.err.replace(str(store), "store")
+    assert "train: store/train/manifest.json does not fit the format" in said.err.replace(str(store), "store")
+    assert said.out.splitlines()[-1] == f"{store}: 2 problems"
+
+
+def test_a_split_that_is_gone_is_missed(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert label("store") == 0
+    shutil.rmtree("store/test")
+    capsys.readouterr()
+    assert verify.main(["store"]) == 3
+    assert "store: zarr.json does not list these splits; `softlabels repair` does" in capsys.readouterr().err
+    assert repair.main(["store"]) == 0
+    assert verify.main(["store"]) == 0
+
+
+@pytest.mark.parametrize("labels", [{"layout": "zarr"}, {"layout": "arrow"}, {"layout": "zarr", **TOPK}])
+def test_repair_and_the_same_command_again_restore_the_store(
+    labels: dict[str, object], work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert label("store", labels=labels) == 0
+    before, root = digests("store"), Path("store")
+    damaged = {"train": 1, "validation": 0}
+    for split, shard in damaged.items():
+        flip(next(root.glob(f"{split}/label/c.{shard}*"), root / split / f"data-{shard:05}.arrow"))
+    sound = {file: file.stat().st_mtime_ns for file in root.glob("*/label/c.*")}
+    capsys.readouterr()
+    assert repair.main(["store"]) == 0
+    said = capsys.readouterr()
+    assert "shard 1: " in said.err
+    assert f"store/test: nothing to repair, digest {before['test']}" in said.out
+    assert "store/train: unfinished; shards to be made: 1\nnext: the command that made the store, such as " in said.out
+    assert f"it makes these shards only, and has the digest {before['train']} again" in said.out
+    assert not (root / "zarr.json").exists()
+    assert not (root / "dataset_dict.json").exists()
+    assert verify.main(["store"]) == 2
+    assert "UnsealedStore: store/train is under repair" in capsys.readouterr().err
+    assert label("store", labels=labels) == 0
+    assert "to write: 2 of 10 shards, " in capsys.readouterr().out
+    assert digests("store") == before
+    kept = {file for file in sound if str(damaged.get(file.parts[1])) != file.name.split(".")[1]}
+    assert all(file.stat().st_mtime_ns == sound[file] for file in kept)
+    assert verify.main(["store"]) == 0
+    assert "train: store/train/set_aside holds what `repair` set aside, and no reader" in capsys.readouterr().out
+    assert (root / ("dataset_dict.json" if labels["layout"] == "arrow" else "zarr.json")).exists()
+
+
+def test_repair_and_encode_restore_an_encoded_store(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    again = [str(store / "train"), "sparse", "--k=2", "--rank=2"]
+    assert encode.main(again) == 0
+    digest = open_store("sparse").digest
+    flip(Path("sparse/top_logit/c.2.0.0"))
+    assert repair.main(["sparse"]) == 0
+    assert "sparse: unfinished; shards to be made: 2" in capsys.readouterr().out
+    assert encode.main(again) == 0
+    assert open_store("sparse").digest == digest
+    assert verify.main(["sparse"]) == 0
+
+
+def test_repair_without_a_teacher(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What follows from the rest is written again at once; one split that cannot be repaired does not stop the others."""
+    manifest = json.loads((store / "test" / "manifest.json").read_bytes())
+    (store / "test" / "manifest.json").write_text(json.dumps(manifest | {"digest": "0" * 64}))
+    (store / "train" / "plan.json").unlink()
+    (store / "train" / "manifest.json").write_bytes(b"{}")
+    assert repair.main([str(store)]) == 3
+    said = capsys.readouterr()
+    assert (
+        f"sealed from its commit records, digest {manifest['digest']}; THE DAMAGED MANIFEST NAMED {'0' * 64}"
+        in said.out
+    )
+    assert "DamagedManifest: neither " in said.err
+    assert repair.main([]) == 2
+    assert "ConfigError: no store is named; write softlabels repair STORE" in capsys.readouterr().err
+    assert repair.main(["nowhere"]) == 2
+    assert "StorePathError: nowhere does not exist" in capsys.readouterr().err

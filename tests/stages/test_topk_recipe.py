@@ -193,7 +193,7 @@ def test_rows_that_are_not_packed_are_ragged_in_arrow(work: Path) -> None:
 def test_another_teacher_is_noticed_by_verify(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = ready()
     assert teacher_logits.main(WORDS) == 0
-    assert verify_stage.main(["store", "--against_teacher=recipe.yaml", "--sample=40"]) == 0
+    assert verify_stage.main(["store", "--against_teacher=recipe.yaml", "--teacher_rows=40"]) == 0
     assert "of the tail's mass" in capsys.readouterr().out
     torch.manual_seed(1)
     member = recipe["teacher"]["members"][0]

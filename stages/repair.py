@@ -1,0 +1,87 @@
+"""Set aside what is damaged in a store, so that the command that made it makes exactly that again; what follows from the
+rest (plan, manifest, the files for other readers) is written again at once.
+
+Every byte is read, as `softlabels verify` does. The files of a damaged shard and its commit record, and files that do not
+belong to the store, are moved into the folder set_aside of the split and never deleted. The store is unfinished then:
+`softlabels teacher-logits` with the recipe that made it (or `encode`, `import`, `convert`) makes the missing shards and seals
+it, with the digest that it had. Sound shards are not touched, and nothing is made up. Stopped at any moment, the same command
+goes on.
+
+Who received a store and has no teacher fetches the damaged files again instead: an unfinished store cannot be read.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pipeline.errors import ConfigError, SoftLabelsError
+from pipeline.store.reader import store_folders
+from pipeline.store.repair import Repaired, repair
+from pipeline.store.root import close_root, write_root
+from stages.recipe import parse
+from stages.run import command
+
+
+@dataclass(frozen=True)
+class Repair:
+    """Arguments of repair."""
+
+    store: str = ""  # a store, or a folder of stores
+
+
+@command()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Repair every split; the exit code is that of the first that cannot be repaired."""
+    args = parse(argv, Repair, stage="repair", doc=__doc__, positional=("store",))
+    if not args.store:
+        raise ConfigError("no store is named", remedy="write softlabels repair STORE")
+    codes, unfinished = [], False
+    folders = store_folders(args.store)
+    for folder in folders:
+        try:
+            with tqdm(desc=f"repair {folder}", unit="shard", disable=None) as bar:
+                found = repair(folder, progress=bar.update)
+        except SoftLabelsError as error:  # that of one split is no reason to leave out the others
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            codes.append(error.exit_code)
+        else:
+            unfinished |= found.digest is None
+            _say(folder, found)
+    root = Path(args.store)
+    if unfinished and folders != [root]:
+        close_root(root)
+    elif not codes and folders != [root]:
+        write_root(root)
+    return next(iter(codes), 0)
+
+
+def _say(folder: Path, found: Repaired) -> None:
+    """What was wrong, what was done, and what to do next."""
+    for problem in found.problems:
+        print(problem.where, file=sys.stderr)
+    if found.moved:
+        print(f"{folder}: {len(found.moved)} files were set aside in {found.folder}")
+    if found.digest is None:
+        shards = ", ".join(map(str, found.pending))
+        again = f", and has the digest {found.before} again" if found.before else ""
+        print(
+            f"{folder}: unfinished; shards to be made: {shards}\n"
+            "next: the command that made the store, such as softlabels teacher-logits with the same recipe; it makes these "
+            f"shards only{again}"
+        )
+    elif found.before not in (None, found.digest):
+        print(
+            f"{folder}: sealed from its commit records, digest {found.digest}; THE DAMAGED MANIFEST NAMED {found.before}: "
+            "compare with the digest that you know before you use it"
+        )
+    else:
+        print(f"{folder}: {'sealed again' if found.moved else 'nothing to repair'}, digest {found.digest}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

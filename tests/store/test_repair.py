@@ -1,0 +1,297 @@
+"""What `repair` does with each kind of damage, what it refuses, and how the store is bound until it is whole again. Many more
+kinds of damage, and its death at every moment, are tried in tests/faults/trials_damage.py.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import zarr
+
+from pipeline.errors import (
+    DamagedBasis,
+    DamagedManifest,
+    DamagedStore,
+    RunExists,
+    SpecMismatch,
+    StorageError,
+    StorePathError,
+    UnsealedStore,
+)
+from pipeline.store import StoreWriter, open_store
+from pipeline.store.basis import BASIS_FILE, resumable_basis
+from pipeline.store.repair import repair
+from pipeline.store.verify import verify
+from tests.store.samples import KINDS, SPARSE, Sample, assert_holds, fill, make_spec, sample, write_store
+from tests.store.test_writer import snapshot
+
+GOLDEN = Path(__file__).parent / "golden"
+kinds = pytest.mark.parametrize("kind", ["zarr", *SPARSE])
+
+
+@pytest.fixture
+def store(tmp_path: Path, rng: np.random.Generator, kind: str) -> tuple[Path, Sample]:
+    """A sealed store of three shards, and what it holds."""
+    data = sample(rng, 130, kind)
+    write_store(tmp_path / "store", data, make_spec(data, kind))
+    return tmp_path / "store", data
+
+
+def damage(path: Path, shard: int, column: str = "label") -> None:
+    """Flip a byte of a shard."""
+    file = next(path.glob(f"{column}/c.{shard}*"), path / f"data-{shard:05}.arrow")
+    data = bytearray(file.read_bytes())
+    data[-9] ^= 1
+    file.write_bytes(data)
+
+
+@kinds
+def test_a_sound_store_is_left_alone(store: tuple[Path, Sample]) -> None:
+    path, _ = store
+    before = snapshot(path)
+    found = repair(path)
+    assert (found.problems, found.moved, found.pending) == ((), (), ())
+    assert found.digest == found.before == open_store(path).digest
+    assert snapshot(path) == before
+    assert not (path / "staging").exists()
+
+
+@kinds
+def test_a_damaged_shard_is_set_aside_and_made_again(store: tuple[Path, Sample], kind: str) -> None:
+    path, data = store
+    digest, card = open_store(path).digest, (path / "README.md").read_bytes()
+    damage(path, 1)
+    broken = snapshot(path)
+    found = repair(path)
+    assert (found.pending, found.digest, found.before) == ((1,), None, digest)
+    aside = snapshot(found.folder)
+    assert set(found.moved) == set(aside)
+    assert snapshot(path) == {name: data for name, data in broken.items() if name not in aside} | {
+        f"set_aside/1/{name}": broken[name] for name in aside
+    } | {"staging/lock": b""}
+    with pytest.raises(UnsealedStore, match=r"under repair .*: 2 of 3 shards .*run the command that began it again"):
+        open_store(path)
+    with StoreWriter(path, make_spec(data, kind), basis=data.basis) as writer:
+        assert writer.pending == [1]
+        fill(writer, data)
+        assert writer.seal().digest == digest
+    assert_holds(open_store(path), data)
+    assert (path / "README.md").read_bytes() == card
+    assert verify(path) == []  # what was set aside is no part of the store
+    assert snapshot(path / "set_aside" / "1") == aside
+
+
+@pytest.mark.parametrize("kind", ["zarr", "arrow"])
+def test_plain_readers_see_no_hole(store: tuple[Path, Sample], kind: str) -> None:
+    path, data = store
+    damage(path, 0)
+    repair(path)
+    if kind == "zarr":
+        with pytest.raises(FileNotFoundError):
+            zarr.open_group(path, mode="r")
+    write_store(path, data, make_spec(data, kind))
+    if kind == "zarr":
+        group = zarr.open_group(path, mode="r")
+        assert set(group) == {"content_key", "label", "logits", "shift", "input"}
+        assert np.array_equal(group["label"][:], data.labels)  # type: ignore[index]
+    else:
+        datasets = pytest.importorskip("datasets")
+        assert datasets.load_from_disk(str(path))["label"][:] == data.labels.tolist()
+
+
+@kinds
+def test_a_store_whose_shards_are_all_damaged_keeps_plan_and_basis(store: tuple[Path, Sample], kind: str) -> None:
+    path, data = store
+    digest = open_store(path).digest
+    for shard in range(3):
+        damage(path, shard)
+    assert repair(path).pending == (0, 1, 2)
+    kept = (path / "plan.json").read_bytes()
+    with pytest.raises(SpecMismatch, match="begun with another specification"):
+        StoreWriter(path, make_spec(data, kind, split="test"), basis=data.basis)
+    assert (path / "plan.json").read_bytes() == kept
+    if data.basis is not None:
+        found = resumable_basis(path)
+        assert found is not None
+        assert found.tobytes() == data.basis.tobytes()
+    assert write_store(path, data, make_spec(data, kind)).digest == digest
+
+
+@kinds
+def test_what_follows_from_the_rest_is_written_again(
+    store: tuple[Path, Sample], kind: str, rng: np.random.Generator
+) -> None:
+    """Cut, changed or gone."""
+    path, _ = store
+    digest, whole = open_store(path).digest, snapshot(path)
+    readers = ["state.json", "dataset_info.json"] if kind.endswith("arrow") else ["zarr.json", "label/zarr.json"]
+    for name in ("manifest.json", "plan.json", *readers):
+        data = (whole[name][:-20], whole[name].replace(b"e", b"f", 1), None)[rng.integers(3)]
+        if data is None:
+            (path / name).unlink()
+        else:
+            (path / name).write_bytes(data)
+        found = repair(path)
+        assert (found.pending, found.digest) == ((), digest), name
+        assert verify(path) == []
+        shutil.rmtree(path / "set_aside", ignore_errors=True)
+        assert snapshot(path) == whole
+
+
+@pytest.mark.parametrize("kind", ["zarr"])
+def test_plan_and_manifest_are_not_made_up(store: tuple[Path, Sample]) -> None:
+    path, _ = store
+    (path / "plan.json").write_bytes(b"{}")
+    (path / "manifest.json").write_bytes(b"{}")
+    before = snapshot(path)
+    with pytest.raises(
+        DamagedManifest, match=r"neither .*plan.json .* nor manifest.json says .*; get one of them again"
+    ):
+        repair(path)
+    assert snapshot(path) == before
+    (path / "plan.json").unlink()
+    with pytest.raises(DamagedManifest, match=r"plan.json \(is gone\) nor manifest.json"):
+        repair(path)
+    (path / "manifest.json").unlink()
+    with pytest.raises(StorePathError, match="holds no store"):
+        repair(path)
+
+
+@pytest.mark.parametrize("kind", ["zarr", "arrow"])
+def test_a_damaged_manifest_and_its_digest(store: tuple[Path, Sample]) -> None:
+    """The store is what its records say; whether that is what it was, the digest shows."""
+    path, _ = store
+    manifest = open_store(path).manifest
+    wrong = msgspec.structs.replace(manifest, digest="0" * 64)
+    (path / "manifest.json").write_bytes(msgspec.json.encode(wrong))
+    found = repair(path)
+    assert (found.before, found.digest) == ("0" * 64, manifest.digest)
+
+
+@pytest.mark.parametrize("kind", SPARSE)
+def test_a_basis_is_not_made_up(store: tuple[Path, Sample]) -> None:
+    path, data = store
+    assert data.basis is not None
+    damage(path, 1)
+    (path / BASIS_FILE).unlink()
+    before = snapshot(path)
+    with pytest.raises(DamagedBasis, match="get this file again from whoever made the store"):
+        repair(path)
+    assert snapshot(path) == before
+    (path / BASIS_FILE).write_bytes(data.basis.tobytes())
+    assert repair(path).pending == (1,)
+
+
+@pytest.mark.parametrize("kind", ["zarr"])
+@pytest.mark.parametrize("name", ["commits", "logits", "set_aside"])
+def test_folders_that_are_links_are_refused(store: tuple[Path, Sample], name: str, tmp_path: Path) -> None:
+    path, _ = store
+    damage(path, 1)
+    elsewhere = tmp_path / "elsewhere"
+    shutil.move(path / name, elsewhere) if (path / name).exists() else elsewhere.mkdir()
+    (path / name).symlink_to(elsewhere)
+    before = snapshot(elsewhere)
+    with pytest.raises(DamagedStore, match=rf"{name} is a link; .*; put the folder itself there"):
+        repair(path)
+    assert snapshot(elsewhere) == before
+
+
+@pytest.mark.parametrize("kind", ["zarr", "arrow"])
+def test_a_file_that_cannot_be_read_is_not_taken_for_damaged(
+    store: tuple[Path, Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = store
+    before = snapshot(path)
+
+    def pread(handle: int, size: int, offset: int) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "pread", pread)
+    with pytest.raises(StorageError, match="Input/output error; check disk and permissions"):
+        repair(path)
+    assert {name: data for name, data in snapshot(path).items() if name != "staging/lock"} == before
+
+
+@pytest.mark.parametrize("kind", ["zarr"])
+def test_rows_of_another_plan_are_refused(store: tuple[Path, Sample]) -> None:
+    """Every shard agrees with its record, and yet the keys are not those of the plan: no shard is to blame."""
+    path, _ = store
+    (path / "plan.json").unlink()
+    manifest = open_store_of(path)
+    before = snapshot(path)
+    with pytest.raises(DamagedStore, match="content keys are not those of the transfer set"):
+        repair(path)
+    now = snapshot(path)
+    assert {name: now[name] for name in before} == before
+    assert open_store(path).manifest == manifest
+
+
+def open_store_of(path: Path):  # type: ignore[no-untyped-def]
+    """Forge a manifest, sound in itself, that names other keys."""
+    from pipeline.store.digest import store_digest
+    from pipeline.store.spec import Manifest, read_json
+    from tests.faults.damage import write_manifest
+
+    manifest = read_json(path / "manifest.json", Manifest)
+    keys = msgspec.structs.replace(manifest.spec.transfer_set, content_keys="0" * 64)
+    forged = msgspec.structs.replace(manifest, spec=msgspec.structs.replace(manifest.spec, transfer_set=keys))
+    forged = msgspec.structs.replace(forged, digest=store_digest(forged, forged.payloads))
+    write_manifest(path, forged)
+    return read_json(path / "manifest.json", Manifest)
+
+
+@kinds
+def test_an_unfinished_store(tmp_path: Path, rng: np.random.Generator, kind: str) -> None:
+    """Shards that are damaged before the store is sealed; what a dead writer left staged is put in place."""
+    data = sample(rng, 130, kind)
+    spec = make_spec(data, kind)
+    digest = write_store(tmp_path / "whole", data, spec).digest
+    path = tmp_path / "store"
+    with StoreWriter(path, spec, basis=data.basis) as writer:
+        fill(writer, data, [0, 2])
+        with pytest.raises(RunExists, match=r"another process writes to .*; wait until it has ended, or stop it"):
+            repair(path)
+        record = writer.record(2)
+    staged = path / "staging" / record.write_id
+    staged.mkdir()
+    for number, name in enumerate(sorted(record.payload.files)):  # as if it had died before it placed them
+        (path / name).rename(staged / str(number))
+    assert (repair(path).problems, repair(path).pending) == ((), (1,))
+    damage(path, 0)
+    found = repair(path)
+    assert ({problem.shard for problem in found.problems}, found.pending) == ({0}, (0, 1))
+    next(path.glob("label/c.2*"), path / "data-00002.arrow").unlink()
+    with pytest.raises(DamagedStore, match="run `softlabels repair`, then the same command again"):
+        StoreWriter(path, spec, basis=data.basis)
+    assert repair(path).pending == (0, 1, 2)
+    assert write_store(path, data, spec).digest == digest
+    assert verify(path) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_does_not_belong_is_set_aside_and_the_store_stays_sealed(store: tuple[Path, Sample]) -> None:
+    path, data = store
+    manifest = (path / "manifest.json").stat().st_ino
+    (path / "commits" / "00099.json").write_bytes(b"x")
+    (path / "evil").symlink_to("/etc")
+    assert {problem.file for problem in verify(path)} == {"commits/00099.json", "evil"}
+    found = repair(path)
+    assert set(found.moved) == {"commits/00099.json", "evil"}
+    assert (path / "manifest.json").stat().st_ino == manifest
+    assert_holds(open_store(path), data)
+    assert verify(path) == []
+
+
+@pytest.mark.parametrize("name", sorted(entry.name for entry in GOLDEN.iterdir() if entry.name.startswith("v1")))
+def test_a_store_of_an_older_format_stays_one(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    shutil.copytree(GOLDEN / name, path)
+    digest = open_store(path).digest
+    (path / "manifest.json").write_bytes(b"{}")
+    found = repair(path)
+    assert (found.digest, open_store(path).manifest.format) == (digest, 1)
