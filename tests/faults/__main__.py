@@ -1,6 +1,6 @@
 """Run the fault campaign: `python -m tests.faults [--only WORDS] [--scale 0.1] [--seed N] [--output docs/reliability.md]`.
 
-Says how each trial went as it ends, prints the table, and writes it into a page between the two lines `MARKS`. Exit code 1
+Says how each trial went as it ends, prints the table, and writes that of a whole campaign into a page between `MARKS`. Exit code 1
 where a promise did not hold, or a negative control did.
 """
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="trials whose number, promise or description holds these words")
     parser.add_argument("--scale", type=float, default=1.0, help="how many trials, as a share of each one's count")
     parser.add_argument("--seed", type=int, default=None, help="the seed that a failure named; default: a new one")
-    parser.add_argument("--output", type=Path, default=None, help="a page to write the table into, between two marks")
+    parser.add_argument("--output", type=Path, default=None, help="a page for the table of a whole campaign")
     args = parser.parse_args(argv)
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if args.seed is None else args.seed
     chosen = [
@@ -40,8 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         results.append(judge(trial, scale=args.scale, seed=seed))
         tell(results[-1])
     print(found := summary(results, seed))
-    if args.output is not None:
+    if args.output is not None and not args.only and args.scale >= 1:
         write_between(args.output, found)
+    elif args.output is not None:
+        print(f"{args.output} is left as it is: this was not the whole campaign")
     return 0 if results and all(result.good for result in results) else 1
 
 
