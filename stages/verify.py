@@ -21,6 +21,7 @@ from tqdm import tqdm
 from pipeline.errors import ConfigError, DamagedStore
 from pipeline.store import open_store, store_splits
 from pipeline.store.commit import SET_ASIDE
+from pipeline.store.repair import named_digest
 from pipeline.store.root import outdated
 from pipeline.store.verify import verify
 from stages.recipe import parse
@@ -94,11 +95,18 @@ def _verify(split: str, path: Path, part: tuple[int, int] | None) -> int:
         f"{split}: {store.rows:,} rows, {len(every)} shards (every byte read: {read}), {len(problems)} problems, "
         f"digest {store.digest}"
     )
-    if (path / SET_ASIDE).is_dir():
-        print(
-            f"{split}: {path / SET_ASIDE} holds what `repair` set aside, and no reader looks there; it may be deleted"
-        )
+    _say_what_was_repaired(split, path, store.digest)
     return len(problems)
+
+
+def _say_what_was_repaired(split: str, path: Path, digest: str) -> None:
+    """Made again on another kind of machine, shards may differ in their last bits, and so does the digest."""
+    aside = path / SET_ASIDE
+    if aside.is_dir():
+        print(f"{split}: {aside} holds what `repair` set aside, and no reader looks there; it may be deleted")
+        for folder in sorted(aside.iterdir()):
+            if named_digest(folder) not in (None, digest):
+                print(f"{split}: ANOTHER STORE than before: the manifest in {folder} names {named_digest(folder)}")
 
 
 def _recheck(split: str, path: Path, config: str, sample: int) -> int:

@@ -93,7 +93,7 @@ def repair(path: str | Path, *, progress: Progress = lambda shards: None) -> Rep
     plan, manifest = _plan_and_manifest(store)
     _refuse_links(store, plan.spec)
     read_basis(store, plan.spec)
-    before = manifest.digest if manifest is not None else _named_digest(store)
+    before = named_digest(store)
     with _alone(store):
         aside = _Aside(store)
         problems = [*_mend_plan(store, plan, manifest, aside), *_problems(store, plan.spec, manifest, progress)]
@@ -137,8 +137,8 @@ def _plan_and_manifest(store: Path) -> tuple[Plan, Manifest | None]:
     ) from wrong
 
 
-def _named_digest(store: Path) -> str | None:
-    """The digest in a manifest that cannot be trusted, to be compared with what comes of the records."""
+def named_digest(store: Path) -> str | None:
+    """The digest that stands in a store's manifest, which need not be sound; None where none can be read."""
     try:
         return str(msgspec.json.decode(read_small_file(store / MANIFEST))["digest"])[:64]
     except (OSError, DamagedManifest, msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):

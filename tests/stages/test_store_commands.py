@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -225,11 +226,13 @@ def test_repair_and_encode_restore_an_encoded_store(store: Path, capsys: pytest.
     again = [str(store / "train"), "sparse", "--k=2", "--rank=2"]
     assert encode.main(again) == 0
     digest = open_store("sparse").digest
-    flip(Path("sparse/top_logit/c.2.0.0"))
+    basis = Path("sparse/tail_basis/c.0.0").stat()
+    flip(Path("sparse/top_logit/c.0.0.0"))
     assert repair.main(["sparse"]) == 0
-    assert "sparse: unfinished; shards to be made: 2" in capsys.readouterr().out
+    assert "sparse: unfinished; shards to be made: 0" in capsys.readouterr().out
     assert encode.main(again) == 0
     assert open_store("sparse").digest == digest
+    assert os.path.samestat(Path("sparse/tail_basis/c.0.0").stat(), basis)
     assert verify.main(["sparse"]) == 0
 
 
@@ -246,6 +249,11 @@ def test_repair_without_a_teacher(store: Path, capsys: pytest.CaptureFixture[str
         in said.out
     )
     assert "DamagedManifest: neither " in said.err
+    assert verify.main([str(store / "test")]) == 0
+    assert (
+        f"test: ANOTHER STORE than before: the manifest in {store}/test/set_aside/1 names 0000"
+        in capsys.readouterr().out
+    )
     assert repair.main([]) == 2
     assert "ConfigError: no store is named; write softlabels repair STORE" in capsys.readouterr().err
     assert repair.main(["nowhere"]) == 2

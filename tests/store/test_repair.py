@@ -25,7 +25,7 @@ from pipeline.errors import (
 )
 from pipeline.store import StoreWriter, open_store
 from pipeline.store.basis import BASIS_FILE, resumable_basis
-from pipeline.store.repair import repair
+from pipeline.store.repair import named_digest, repair
 from pipeline.store.verify import verify
 from tests.store.samples import KINDS, SPARSE, Sample, assert_holds, fill, make_spec, sample, write_store
 from tests.store.test_writer import snapshot
@@ -171,6 +171,9 @@ def test_a_damaged_manifest_and_its_digest(store: tuple[Path, Sample]) -> None:
     (path / "manifest.json").write_bytes(msgspec.json.encode(wrong))
     found = repair(path)
     assert (found.before, found.digest) == ("0" * 64, manifest.digest)
+    assert named_digest(found.folder) == "0" * 64
+    (path / "manifest.json").write_bytes(b"\xff")
+    assert named_digest(path) is None
 
 
 @pytest.mark.parametrize("kind", SPARSE)
