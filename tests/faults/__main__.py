@@ -1,7 +1,7 @@
 """Run the fault campaign: `python -m tests.faults [--only WORDS] [--scale 0.1] [--seed N] [--output docs/reliability.md]`.
 
-Says how each trial went as it ends, prints the table, and writes that of a whole campaign into a page between `MARKS`. Exit code 1
-where a promise did not hold, or a negative control did.
+Says how each trial went as it ends, prints the table, and writes that of a whole campaign into a page between `MARKS`. Exit
+code 1 where a promise did not hold, or a negative control did.
 """
 
 from __future__ import annotations
