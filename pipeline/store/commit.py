@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from pipeline.errors import MissingShard, StorageError
+from pipeline.errors import DamagedShard, MissingShard, StorageError
 from pipeline.store.durable import create_only, make_folder, replace_file, sync_folder, system_errors, write_file
 from pipeline.store.patience import wait_for_lock
 from pipeline.store.spec import Commit, pretty_json, read_json
@@ -124,7 +124,7 @@ def place(store: Path, record: Commit) -> None:
     """Give a recorded write's files their final names, where that has not been done; then drop its staging folder.
 
     Raises:
-        MissingShard: a file is neither in staging nor in place.
+        MissingShard: a file is neither in staging nor in place. DamagedShard: it has another size than was recorded.
     """
     folder = store / STAGING / record.write_id
     moved = set()
@@ -136,15 +136,23 @@ def place(store: Path, record: Commit) -> None:
             with system_errors("place", final), suppress(FileNotFoundError):  # another process was quicker
                 staged.rename(final)
             moved.add(final.parent)
-        if not final.exists():
-            raise MissingShard(
-                f"shard {record.payload.shard} is recorded, but its file {final} is gone",
-                remedy="run `softlabels repair`, then the same command again",
-            )
+        _require_size(record.payload.shard, final, record.payload.files[path].size)
     for parent in moved:
         sync_folder(parent)
     if folder.exists():
         discard(store, record.write_id)
+
+
+def _require_size(shard: int, path: Path, recorded: int) -> None:
+    remedy = "run `softlabels repair`, then the same command again"
+    try:
+        size = path.lstat().st_size
+    except FileNotFoundError:
+        raise MissingShard(f"shard {shard} is recorded, but its file {path} is gone", remedy=remedy) from None
+    if size != recorded:
+        raise DamagedShard(
+            f"shard {shard} is damaged: {path} has {size} bytes, not the recorded {recorded}", remedy=remedy
+        )
 
 
 def flush_placed(store: Path, records: Iterable[Commit]) -> None:

@@ -99,7 +99,7 @@ def attacks(attack: Callable[..., None], *mutations: Mutation, count: int, seed:
 
 def unchecked(*mutations: Mutation, seed: int, attack: Callable[..., None] = refused) -> Outcome:
     """The control: chunks are not compared with their digests."""
-    return attacks(attack, *mutations, count=30, seed=seed, check="never")
+    return attacks(attack, *mutations, count=60, seed=seed, check="never")
 
 
 def plain(seed: int) -> Outcome:

@@ -222,6 +222,22 @@ def test_repair_and_the_same_command_again_restore_the_store(
     assert (root / ("dataset_dict.json" if labels["layout"] == "arrow" else "zarr.json")).exists()
 
 
+def test_a_store_that_lost_every_shard_is_made_again(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its plan and its basis stay, though no shard holds them."""
+    assert label("store", labels=TOPK) == 0
+    before, basis = digests("store"), {file: file.stat() for file in Path("store").glob("*/tail_basis/c.0.0")}
+    for file in Path("store").glob("*/label/c.*"):
+        flip(file)
+    assert repair.main(["store"]) == 0
+    capsys.readouterr()
+    assert label("store", labels=TOPK) == 0
+    said = capsys.readouterr().out
+    assert "to write: 10 of 10 shards, " in said
+    assert "pilot: " not in said
+    assert digests("store") == before
+    assert all(os.path.samestat(file.stat(), status) for file, status in basis.items())
+
+
 def test_repair_and_encode_restore_an_encoded_store(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     again = [str(store / "train"), "sparse", "--k=2", "--rank=2"]
     assert encode.main(again) == 0

@@ -16,7 +16,9 @@ import zarr
 from pipeline.errors import (
     DamagedBasis,
     DamagedManifest,
+    DamagedShard,
     DamagedStore,
+    MissingShard,
     RunExists,
     SpecMismatch,
     StorageError,
@@ -268,8 +270,14 @@ def test_an_unfinished_store(tmp_path: Path, rng: np.random.Generator, kind: str
     damage(path, 0)
     found = repair(path)
     assert ({problem.shard for problem in found.problems}, found.pending) == ({0}, (0, 1))
-    next(path.glob("label/c.2*"), path / "data-00002.arrow").unlink()
-    with pytest.raises(DamagedStore, match="run `softlabels repair`, then the same command again"):
+    last = next(path.glob("label/c.2*"), path / "data-00002.arrow")
+    last.write_bytes(last.read_bytes()[:-1])
+    with pytest.raises(
+        DamagedShard, match=r"bytes, not the recorded .*; run `softlabels repair`, then the same command"
+    ):
+        StoreWriter(path, spec, basis=data.basis)
+    last.unlink()
+    with pytest.raises(MissingShard, match="is gone; run `softlabels repair`, then the same command again"):
         StoreWriter(path, spec, basis=data.basis)
     assert repair(path).pending == (0, 1, 2)
     assert write_store(path, data, spec).digest == digest
