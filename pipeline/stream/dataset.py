@@ -9,6 +9,8 @@ Shape letters: R rows of the transfer set, P positions, M members, C classes.
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -27,6 +29,7 @@ from pipeline.store.patience import AGAIN, patience, process
 from pipeline.stream.examples import EmbeddedRows, Examples, join_examples
 from pipeline.stream.gather import Array, ChunkReader
 from pipeline.stream.join import Ints, Missing
+from pipeline.stream.prefetch import prefetch
 
 if TYPE_CHECKING:
     from pipeline.store import Store
@@ -110,24 +113,29 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
 def watched(batches: DataLoader[Any]) -> Iterator[Any]:
     """One pass over the batches of a `DataLoader`, whose worker processes are waited for no longer than `patience` says.
 
+    `DataLoader(timeout=...)` does not notice a worker that stops while it hands over a batch.
+
     Raises:
-        Stalled: naming the workers that are stopped, or all of them where none is; they are killed, and the rest end.
+        Stalled: naming the workers that are stopped, or all of them where none is; all are ended.
     """
-    others = multiprocessing.active_children()
-    batches.timeout = patience() if batches.num_workers else 0
-    iterator = iter(batches)
-    workers = [child for child in multiprocessing.active_children() if child not in others]
-    try:
+    workers: list[multiprocessing.process.BaseProcess] = []
+
+    def source() -> Iterator[Any]:
+        others = multiprocessing.active_children()
+        iterator = iter(batches)
+        workers.extend(child for child in multiprocessing.active_children() if child not in others)
         yield from iterator
-    except RuntimeError as error:
-        if "timed out" not in str(error):
-            raise
-        found = {worker: process(worker.pid or 0) for worker in workers}
-        stuck = {worker: text for worker, text in found.items() if "stopped" in text} or found
-        for worker in stuck:
-            worker.kill()  # a process that is stopped hears nothing else, and would be waited for at the end
+
+    try:
+        yield from prefetch(source())
+    except Stalled as error:
+        found = {worker.pid or 0: process(worker.pid or 0) for worker in workers}
+        stopped = {pid: text for pid, text in found.items() if "stopped" in text}
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)  # or it would not hear that it is to end, and be waited for
         raise Stalled(
-            f"no batch for {patience():g} s from {len(workers)} workers: {' and '.join(stuck.values())}", remedy=AGAIN
+            f"no batch for {patience():g} s from {len(workers)} workers: {' and '.join((stopped or found).values())}",
+            remedy=AGAIN,
         ) from error
 
 

@@ -1,16 +1,18 @@
 """Small training runs for the tests of the trainer: in this process, or in children that may be killed at any moment.
 
-Run as a module it forks a child for each request on its standard input, so that killing a run does not cost an import of
-torch each time. A request is a JSON object: `folder`, `epochs`, `sweep` (several students with everything on), `die_at`
-(kill itself before its n-th fsync or rename; null: never).
-The answer is the child's pid; after one more line of input, its exit status.
+`serve` forks a child for each request on its standard input, so that killing a run does not cost an import of torch each time.
+A request is a JSON object; the answer is the child's pid; after one more line of input, its exit status. Run as a module it
+serves the runs below: `folder`, `epochs`, `die_at` (kill itself before its n-th fsync or rename; null: never).
 """
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import signal
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +31,7 @@ from pipeline.student.config import TrainingConfig
 from pipeline.student.learner import Student
 from pipeline.student.trainer import Trainer, TrainingResult
 
+REPOSITORY = Path(__file__).parents[2]
 ROWS, INPUTS, CLASSES, MEMBERS = 150, 12, 5, 2
 COSINE = ObjectSpec("torch.optim.lr_scheduler.CosineAnnealingLR", {"T_max": "total_steps"})
 
@@ -137,15 +140,65 @@ def child(request: dict[str, Any]) -> int:
     try:
         if request["die_at"] is not None:
             die_at(request["die_at"])
-        make = sweep if request["sweep"] else trainer
-        make(Path(request["folder"]), epochs=request["epochs"]).run()
+        trainer(Path(request["folder"]), epochs=request["epochs"]).run()
     except BaseException:
         traceback.print_exc()
         return 1
     return 0
 
 
-def serve() -> None:
+class Server:
+    """A process that serves runs of a module which calls `serve`."""
+
+    def __init__(self, module: str) -> None:
+        threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=REPOSITORY,
+            env=os.environ | threads | {"PYTHONPATH": str(REPOSITORY)},
+        )
+
+    def start(self, **request: Any) -> int:
+        """The pid of a run that has begun."""
+        return self._ask(json.dumps(request))
+
+    def wait(self) -> int:
+        """Its exit status."""
+        return self._ask("")
+
+    def run(self, **request: Any) -> int:
+        """The exit status of a run to its end."""
+        self.start(**request)
+        return self.wait()
+
+    def close(self) -> None:
+        """End the server."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.wait(timeout=60)
+        self.process.stdout.close()
+
+    def _ask(self, line: str) -> int:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+
+@functools.cache
+def server(module: str) -> Server:
+    """The one server of a module in this process; it ends with it."""
+    made = Server(module)
+    atexit.register(made.close)
+    return made
+
+
+def serve(child: Callable[[dict[str, Any]], int]) -> None:
     import_module("torch._dynamo")  # a second that torch.optim would take at the first step of each child
     while line := sys.stdin.readline():
         pid = os.fork()
@@ -157,4 +210,4 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(child)

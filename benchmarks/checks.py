@@ -1,0 +1,172 @@
+"""What the checks cost: the teacher stage with and without them, and a loader that checks each chunk once, always or never.
+
+The teacher is a perceptron of about 80 MFLOP a row, which is cheap for a teacher: with a dearer one the share of the checks
+is smaller. Without checks there are no sentinel rows, values are not looked at, nothing is hashed, and keys are not compared;
+without flushes neither files nor folders are flushed, as no store should be made. All ways take turns in one run.
+
+    python benchmarks/checks.py --output benchmarks/results/checks.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, get_args
+from unittest import mock
+
+import numpy as np
+import torch
+
+from benchmarks.loader import BATCH, CHUNK, write
+from pipeline.models.mlp import MLP
+from pipeline.store import StoreWriter, open_store
+from pipeline.store.dense_spec import dense_spec
+from pipeline.store.reader import Check
+from pipeline.store.spec import BLOCK_ROWS, MemberSpec, TeacherSpec
+from pipeline.stream import Loader
+from pipeline.teacher.ensemble import Ensemble
+from pipeline.teacher.label import label_rows
+from pipeline.transfer import TransferRows
+
+INPUTS = 784
+NO_DIGEST = "0" * 64
+WAYS = ("all checks", "no checks", "no checks, no flushes")
+Seconds = dict[str, list[float]]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Time every way in turn, print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("--rows", type=int, default=100_000, help="of the loader's store")
+    parser.add_argument("--labelled", type=int, default=8192, help="rows that the teacher labels")
+    parser.add_argument("--classes", type=int, default=1000)
+    parser.add_argument("--hidden", type=int, default=4096, help="width of the teacher")
+    parser.add_argument("--rounds", type=int, default=5, help="every way runs once a round")
+    parser.add_argument("--output", type=Path, help="also write the tables here")
+    options = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory(prefix="softlabels-benchmark-") as folder:
+        rows = write(Path(folder), options.rows, options.classes)
+        labelled = label(Path(folder), rows, options)
+        first, second = read(Path(folder), rows, options)
+    text = report(labelled, first, second, options)
+    print(text, end="")
+    if options.output:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        options.output.write_text(text)
+
+
+def label(folder: Path, rows: TransferRows, options: argparse.Namespace) -> Seconds:
+    """Seconds that the teacher stage takes over some rows, in each way."""
+    torch.manual_seed(0)
+    count, classes = options.labelled, options.classes
+    inputs = np.random.default_rng(0).normal(size=(count, INPUTS)).astype(np.float32)
+    rows = replace(rows, inputs=inputs, keys=rows.keys[:count], labels=rows.labels[:count])
+    model = MLP(inputs=INPUTS, hidden=[options.hidden] * 3, classes=classes)
+    teacher = TeacherSpec(name="noise", precision="float32", members=(MemberSpec(model="MLP"),))
+    ensemble = Ensemble([model], teacher, torch.device("cpu"), batch_size=256)
+    spec = dense_spec(
+        teacher=teacher, name="noise", keys=rows.keys, classes=classes, rows_per_shard=4 * CHUNK, rows_per_chunk=CHUNK,
+        teacher_batch=256,
+    )  # fmt: skip
+    found: Seconds = {way: [] for way in WAYS}
+    for number in range(options.rounds):
+        for way in WAYS:
+            with contextlib.ExitStack() as stack:
+                for name, replacement in without(way, classes).items():
+                    stack.enter_context(mock.patch(name, replacement))
+                began = time.perf_counter()
+                ensemble.check_sentinels(rows.inputs)
+                with StoreWriter(folder / f"made-{number}-{way}", spec) as writer:
+                    label_rows(rows, ensemble, writer)
+                found[way].append(time.perf_counter() - began)
+    return found
+
+
+def without(way: str, classes: int) -> Mapping[str, Callable[..., Any]]:
+    """What is taken away in a way, by name, and what stands in its place."""
+    checks: dict[str, Callable[..., Any]] = {
+        "pipeline.teacher.ensemble.Ensemble.check_sentinels": lambda *args, **options: classes,
+        "pipeline.labels.dense.check_logits": nothing,
+        "pipeline.labels.dense._refuse": nothing,
+        "pipeline.store.arrays.check_logits": nothing,
+        "pipeline.store.writer.check_arrays": nothing,
+        "pipeline.store.writer.blake3_hex": lambda data: NO_DIGEST,
+        "pipeline.store.writer.block_hashes": lambda spec, arrays: (
+            (NO_DIGEST,) * -(-len(arrays["label"]) // BLOCK_ROWS)
+        ),
+        "pipeline.store.writer.StoreWriter._check_keys": nothing,
+    }
+    flushes: dict[str, Callable[..., Any]] = {"os.fsync": nothing}
+    return {"all checks": {}, "no checks": checks, "no checks, no flushes": checks | flushes}[way]
+
+
+def nothing(*args: object, **options: object) -> None:
+    """What a check is replaced by."""
+
+
+def read(folder: Path, rows: TransferRows, options: argparse.Namespace) -> tuple[Seconds, Seconds]:
+    """Seconds that the first and the second epoch of a new loader take, with each `check` of each layout."""
+    first: Seconds = {}
+    second: Seconds = {}
+    for _ in range(options.rounds):
+        for layout in ("zarr", "arrow"):
+            for check in get_args(Check):
+                loader = Loader(rows, open_store(folder / layout, check=check), batch_size=BATCH, seed=0)
+                for epoch, seconds in enumerate((first, second)):
+                    began = time.perf_counter()
+                    for batch in loader.epoch(epoch):
+                        del batch
+                    seconds.setdefault(f"{layout}, check: {check}", []).append(time.perf_counter() - began)
+    return first, second
+
+
+def report(labelled: Seconds, first: Seconds, second: Seconds, options: argparse.Namespace) -> str:
+    """The tables as Markdown."""
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "blake3"))
+    lines = [
+        "# What the checks cost",
+        "",
+        f"Best and median of {options.rounds} rounds, in each of which every way runs once; page cache warm.",
+        "",
+        f"Machine: {os.cpu_count()} CPUs, {platform.system()} {platform.machine()}, Python {platform.python_version()}; "
+        f"{packages}; {torch.get_num_threads()} threads; load average at the end {os.getloadavg()[0]:.1f}.",
+        "",
+        f"Teacher stage, {options.labelled:,} rows x {options.classes:,} classes, three hidden layers of {options.hidden:,}:",
+        "",
+        *table(labelled, "no checks", options.labelled),
+        "",
+        f"Loader, {options.rows:,} rows x {options.classes:,} classes, first epoch of a new loader:",
+        "",
+        *table(first, "never", options.rows),
+        "",
+        "Its second epoch:",
+        "",
+        *table(second, "never", options.rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def table(found: Seconds, reference: str, rows: int) -> Iterator[str]:
+    """Times beside those of the way of the same layout whose name ends with `reference`."""
+    yield "| how | best, rows/s | median, rows/s | time, of the best | of the median |"
+    yield "| --- | ---: | ---: | ---: | ---: |"
+    for name, seconds in found.items():
+        layout = f"{name.partition(',')[0]}, check: " if "check:" in name else ""
+        base = found[layout + reference]
+        best, median = min(seconds) / min(base), statistics.median(seconds) / statistics.median(base)
+        yield (
+            f"| {name} | {rows / min(seconds):,.0f} | {rows / statistics.median(seconds):,.0f} | {best:.3f} | {median:.3f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

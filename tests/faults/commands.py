@@ -1,0 +1,209 @@
+"""Commands, and processes that wait for each other, in children that may be stopped; see `tests.student.runs.serve`.
+
+A request names what is done (`do`), where (`folder`), and, of a command, its arguments (`words`), at which of its events it
+gets a SIGTERM (`at`: one or two numbers, or none) and whether it is `deaf` to it. Its events are the teacher's batches, the
+student's steps, the chunks that `encode` reads, and every flush. What is said on stderr goes to said.txt. `training` says
+what `train` does.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+import stages.run
+from pipeline.errors import SoftLabelsError
+from pipeline.store.commit import WriterLock
+from pipeline.store.reader import Store
+from pipeline.stream import watched
+from pipeline.stream.prefetch import prefetch
+from pipeline.student.learner import Learner
+from pipeline.teacher.ensemble import Ensemble
+from pipeline.transfer.cache import cached
+from tests.faults import training
+from tests.student.runs import serve
+
+SAID, EVENTS, SENT = "said.txt", "events.txt", "sent.txt"
+COMMANDS = ("teacher_logits", "train_student", "encode")
+STOPPED = "stopped.txt"  # the pid that is stopped, in a scenario
+
+
+class Events:
+    """Counts events, and sends this process SIGTERM at some of them."""
+
+    def __init__(self, at: list[int]) -> None:
+        self.at, self.seen = at, 0
+
+    def happen(self) -> None:
+        self.seen += 1
+        if self.seen in self.at:
+            Path(SENT).write_text(str(time.monotonic()))
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def counted(self, owner: Any, name: str) -> None:
+        """Count the calls of a function."""
+        plain = getattr(owner, name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            self.happen()
+            return plain(*args, **options)
+
+        setattr(owner, name, call)
+
+
+def run_command(request: dict[str, Any]) -> int:
+    """A stage, with SIGTERM held back until it listens, so that it is always the stage that hears it."""
+    events = Events(request["at"])
+    for owner, name in ((Ensemble, "outputs"), (Learner, "step"), (Store, "read_chunk"), (os, "fsync")):
+        events.counted(owner, name)
+    listening = stages.run._signals_as_flag
+
+    @contextmanager
+    def heard() -> Iterator[None]:
+        with listening():
+            try:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+                yield
+            finally:
+                signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+    stages.run._signals_as_flag = heard
+    if request["deaf"]:
+        stages.run._on_signal = lambda number, frame: None
+    code = importlib.import_module(f"stages.{request['do']}").main(request["words"])
+    Path(EVENTS).write_text(str(events.seen))
+    return int(code)
+
+
+def stop(pid: int) -> None:
+    """SIGSTOP, and wait until it has been obeyed."""
+    os.kill(pid, signal.SIGSTOP)
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        time.sleep(0.01)
+    Path(STOPPED).write_text(str(pid))
+
+
+def beside(hold: Callable[[], None]) -> None:
+    """A process that holds something and is then stopped."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        hold()
+        os.write(write, b"!")
+        time.sleep(1000)
+        os._exit(0)
+    os.read(read, 1)
+    stop(pid)
+
+
+class Numbers(Dataset[int]):
+    def __len__(self) -> int:
+        return 1000
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+def worker(seed: int) -> None:
+    """A worker process of a DataLoader."""
+    rng = np.random.default_rng(seed)
+    stop_at, which = int(rng.integers(1, 20)), int(rng.integers(2))
+    for number, _ in enumerate(
+        watched(DataLoader(Numbers(), batch_size=10, num_workers=2, multiprocessing_context="fork"))
+    ):
+        if number == stop_at:
+            stop(sorted(child.pid or 0 for child in multiprocessing.active_children())[which])
+
+
+def preparing(seed: int) -> None:
+    """A process that prepares the rows that this one needs."""
+
+    def hold() -> None:
+        handle = os.open(cache / f"{name}.lock", os.O_RDWR | os.O_CREAT)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        (cache / f"{name}.part-1").mkdir()
+
+    cache = Path("cache")
+    cached(cache, {"seed": seed}, lambda folder: [])  # to learn its name
+    [name] = [path.stem for path in cache.glob("*.lock")]
+    beside(hold)
+    cached(cache, {"seed": seed}, lambda folder: [])
+
+
+def sweeping(seed: int) -> None:
+    """A writer that sweeps a store which this one wants to write to."""
+    locks = []
+
+    def hold() -> None:
+        locks.append(WriterLock(Path("store")))
+        assert locks[-1].alone()
+
+    beside(hold)
+    WriterLock(Path("store")).share()
+
+
+def decoding(seed: int) -> None:
+    """A process that decodes what the loader's thread reads."""
+    read, _write = os.pipe()
+    beside(lambda: None)
+
+    def blocks() -> Iterator[bytes]:
+        while True:
+            yield os.read(read, 1)
+
+    for _ in prefetch(blocks()):
+        pass
+
+
+SCENARIOS: dict[str, Callable[[int], None]] = {
+    "worker": worker, "preparing": preparing, "sweeping": sweeping, "decoding": decoding,
+}  # fmt: skip
+
+
+def child(request: dict[str, Any]) -> int:
+    os.setpgid(0, 0)
+    torch.set_num_threads(1)
+    folder = Path(request["folder"])
+    folder.mkdir(exist_ok=True)
+    os.chdir(folder)
+    os.environ["SOFTLABELS_CACHE"] = "cache"
+    os.environ["SOFTLABELS_PATIENCE"] = str(request.get("patience", 600))
+    said = os.open(SAID, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(said, 2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        if request["do"] in COMMANDS:
+            return run_command(request)
+        if request["do"] == "train":
+            return training.run(request)
+        SCENARIOS[request["do"]](request["seed"])
+    except SoftLabelsError as error:
+        sys.stderr.write(json.dumps([type(error).__name__, str(error)]))
+        sys.stderr.flush()
+        return error.exit_code
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    for stage in COMMANDS:
+        importlib.import_module(f"stages.{stage}")
+    serve(child)
