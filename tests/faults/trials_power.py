@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.store.durable import write_atomically
 from tests.faults.apart import apart, scratch
 from tests.faults.campaign import NotHere, Outcome, Trial, repeated
 from tests.faults.writers import Acknowledge, Case, Child
@@ -63,6 +64,43 @@ def _power_cut(flag: int, prepare: Callable[[], None], rng: np.random.Generator)
                 disk.unmount()
             disk.mount()
             case.finish(store)
+        finally:
+            disk.unmount()
+
+
+def cut_while_replacing(count: int, seed: int) -> Outcome:
+    return repeated(count, seed, partial(_cut_file, lambda: None))
+
+
+def unflushed_cut_while_replacing(seed: int) -> Outcome:
+    return repeated(5, seed, partial(_cut_file, without_flushes))
+
+
+def _cut_file(prepare: Callable[[], None], rng: np.random.Generator) -> None:
+    """A file that is written anew again and again, as checkpoints, weights and results are, and cut off at a random moment."""
+    with scratch() as folder:
+        disk, size = Disk(Path(folder)), int(rng.integers(1, 100_000))
+        file = disk.path / "file"
+
+        def work(acknowledge: Acknowledge) -> None:
+            prepare()
+            for number in range(1_000_000):
+                write_atomically(file, f"{number:08}".encode() * size)
+                acknowledge(number)
+
+        try:
+            disk.mount()
+            child = Child(work).go()
+            child.lasts(float(rng.uniform(0, 0.1)))
+            disk.cut(int(rng.choice([LOG_FLUSHED, LOG_LOST])))
+            last = max(child.kill().acknowledged, default=-1)
+            disk.unmount()
+            disk.mount()
+            found = file.read_bytes() if file.exists() else b""
+            number = int(found[:8]) if found[:8].isdigit() else -1
+            whole = found == f"{number:08}".encode() * size or not file.exists()
+            assert whole, f"{len(found)} bytes, not {8 * size} of one writing"
+            assert number >= last, f"writing {number} is there, and {last} was acknowledged"
         finally:
             disk.unmount()
 
@@ -120,6 +158,15 @@ TRIALS = (
         quick=3,
         run=partial(apart, cut_with_log_lost, mounts=True),
         control=partial(apart, unflushed_cut_with_log_lost, mounts=True),
+        control_what=NO_FLUSH,
+    ),
+    Trial(
+        promise=2,
+        what="the same under a file that is replaced again and again, as a checkpoint is",
+        count=100,
+        quick=3,
+        run=partial(apart, cut_while_replacing, mounts=True),
+        control=partial(apart, unflushed_cut_while_replacing, mounts=True),
         control_what=NO_FLUSH,
     ),
 )
