@@ -162,7 +162,7 @@ TRIALS = (
     ),
     Trial(
         promise=2,
-        what="the same under a file that is replaced again and again, as a checkpoint is",
+        what="ext4 shut down under a file that is replaced again and again, as a checkpoint is",
         count=100,
         quick=3,
         run=partial(apart, cut_while_replacing, mounts=True),
