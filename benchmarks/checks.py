@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Time every way in turn, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--rows", type=int, default=100_000, help="of the loader's store")
-    parser.add_argument("--labelled", type=int, default=8192, help="rows that the teacher labels")
+    parser.add_argument("--labelled", type=int, default=16_384, help="rows that the teacher labels")
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--hidden", type=int, default=4096, help="width of the teacher")
     parser.add_argument("--rounds", type=int, default=5, help="every way runs once a round")

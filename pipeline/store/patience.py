@@ -21,7 +21,9 @@ from pipeline.errors import ConfigError, Stalled
 
 DEFAULT_SECONDS = 600.0
 _LONGEST_PAUSE = 1.0
-AGAIN = "end what hangs, or check the disk, and run the same command again; a slow one needs a larger SOFTLABELS_PATIENCE"
+AGAIN = (
+    "end what hangs, or check the disk, and run the same command again; a slow one needs a larger SOFTLABELS_PATIENCE"
+)
 T = TypeVar("T")
 
 
@@ -32,7 +34,7 @@ def patience() -> float:
         seconds = float(given or DEFAULT_SECONDS)
     except ValueError:
         seconds = 0.0
-    if not seconds > 0:
+    if not 0 < seconds <= threading.TIMEOUT_MAX:
         raise ConfigError(f"SOFTLABELS_PATIENCE is {given!r}", remedy="give a number of seconds above 0")
     return seconds
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import fcntl
 import importlib
-import json
 import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from torch.utils.data import DataLoader, Dataset
 
 import stages.run
@@ -36,6 +37,7 @@ from pipeline.student.learner import Learner
 from pipeline.teacher.ensemble import Ensemble
 from pipeline.transfer.cache import cached
 from tests.faults import training
+from tests.faults.recipes import recipe
 from tests.student.runs import serve
 
 SAID, EVENTS, SENT = "said.txt", "events.txt", "sent.txt"
@@ -170,8 +172,23 @@ def decoding(seed: int) -> None:
         pass
 
 
+def writing(seed: int) -> None:
+    """A disk that never takes what the thread of the shards flushes, under a command."""
+    plain = os.fsync
+
+    def hang(handle: int) -> None:
+        if threading.current_thread().name.startswith("softlabels-write"):
+            Path(STOPPED).write_text("")
+            threading.Event().wait()
+        plain(handle)
+
+    os.fsync = hang
+    Path("recipe.yaml").write_text(yaml.safe_dump(recipe(np.random.default_rng(seed))))
+    sys.exit(importlib.import_module("stages.teacher_logits").main(["--config=recipe.yaml", "--store=store"]))
+
+
 SCENARIOS: dict[str, Callable[[int], None]] = {
-    "worker": worker, "preparing": preparing, "sweeping": sweeping, "decoding": decoding,
+    "worker": worker, "preparing": preparing, "sweeping": sweeping, "decoding": decoding, "writing": writing,
 }  # fmt: skip
 
 
@@ -194,8 +211,7 @@ def child(request: dict[str, Any]) -> int:
             return training.run(request)
         SCENARIOS[request["do"]](request["seed"])
     except SoftLabelsError as error:
-        sys.stderr.write(json.dumps([type(error).__name__, str(error)]))
-        sys.stderr.flush()
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return error.exit_code
     except BaseException:
         traceback.print_exc()

@@ -135,11 +135,10 @@ def stuck(folder: Path, server: Server, do: str, rng: np.random.Generator, *, pa
     end()  # what is still stopped
     said = (work / "said.txt").read_text()
     assert status == RESUMABLE, f"{do}: exit status {status} after {took:.0f} s: {said[-300:]}"
-    name, text = json.loads(said)
-    assert name == "Stalled", said
-    stopped = (work / "stopped.txt").read_text()
-    who = "softlabels-prefetch in blocks (commands.py:" if do == "decoding" else f"process {stopped} ("
-    assert who in text, f"{do}: {text} does not name {who}"
+    who = HANGS.get(do) or f"process {(work / 'stopped.txt').read_text()} ("
+    assert any(line.startswith("Stalled: ") and who in line for line in said.splitlines()), (
+        f"{said} does not name {who}"
+    )
 
 
 def waiting(do: str) -> Trial:
@@ -153,14 +152,19 @@ def waiting(do: str) -> Trial:
         with served() as (folder, commands):
             return repeated(1, seed, lambda rng: stuck(folder, commands, do, rng, patience=1e6, limit=8 * PATIENCE))
 
-    return Trial(12, f"SIGSTOP of {WAITS[do]}", 10, 1, run, control, "no watchdog")
+    return Trial(12, WAITS[do], 10, 1, run, control, "no watchdog")
 
 
 WAITS = {
-    "worker": "a worker process of a DataLoader",
-    "preparing": "a process that prepares the rows another one needs",
-    "sweeping": "a writer that sweeps a store which another one opens",
-    "decoding": "a process from whose pipe the loader's thread reads",
+    "worker": "SIGSTOP of a worker process of a DataLoader",
+    "preparing": "SIGSTOP of a process that prepares the rows another one needs",
+    "sweeping": "SIGSTOP of a writer that sweeps a store which another one opens",
+    "decoding": "SIGSTOP of a process from whose pipe the loader's thread reads",
+    "writing": "a disk that never flushes, under teacher-logits",
+}
+HANGS = {  # threads of the process itself, and where they stand
+    "decoding": "softlabels-prefetch in blocks (commands.py:",
+    "writing": "softlabels-write_0 in wait (threading.py:",
 }
 TRIALS = (
     Trial(
