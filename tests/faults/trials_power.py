@@ -91,6 +91,8 @@ def _cut_file(prepare: Callable[[], None], rng: np.random.Generator) -> None:
         try:
             disk.mount()
             child = Child(work).go()
+            while not child.acknowledged and child.lasts(0.01):
+                pass
             child.lasts(float(rng.uniform(0, 0.1)))
             disk.cut(int(rng.choice([LOG_FLUSHED, LOG_LOST])))
             last = max(child.kill().acknowledged, default=-1)
