@@ -67,12 +67,12 @@ def _say(folder: Path, found: Repaired) -> None:
     if found.moved:
         print(f"{folder}: {len(found.moved)} files were set aside in {found.folder}")
     if found.digest is None:
-        shards = ", ".join(map(str, found.pending))
+        missing = [f"shard {shard}" for shard in found.pending] + ["the basis of the tails"] * found.basis
         again = f", and has the digest {found.before} again" if found.before else ""
         print(
-            f"{folder}: unfinished; shards to be made: {shards}\n"
-            "next: the command that made the store, such as softlabels teacher-logits with the same recipe; it makes these "
-            f"shards only{again}"
+            f"{folder}: unfinished; to be made: {', '.join(missing)}\n"
+            "next: the command that made the store, such as softlabels teacher-logits with the same recipe; it makes this "
+            f"only{again}"
         )
     elif found.before not in (None, found.digest):
         print(

@@ -1,8 +1,8 @@
 """The prior and the basis of the tails, (1 + r, C) float16, which all positions of a store share: row 0 the prior's logits,
 below it the basis vectors. The file `tail_basis/c.0.0` holds the values, little-endian, in either layout, and nothing else.
 
-Its digest stands in the specification, so it is written before the plan and never again: whoever goes on with a store reads
-it (`resumable_basis`) and computes none.
+Its digest stands in the specification, so it is written before the plan and never changed: whoever goes on with a store reads
+it (`resumable_basis`) and computes none, but where it was lost, and then the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pipeline.errors import DamagedBasis, DamagedManifest, SpecMismatch, UserError
 from pipeline.labels.encoding import TopkEncoding
 from pipeline.labels.topk import check_basis
-from pipeline.store.commit import STAGING, discard, is_bound, stage
+from pipeline.store.commit import SET_ASIDE, STAGING, discard, is_bound, stage
 from pipeline.store.digest import blake3_hex
 from pipeline.store.durable import create_only, make_folder, sync_folder, system_errors
 from pipeline.store.rules import check_spec
@@ -27,7 +27,7 @@ from pipeline.store.spec import BASIS_FOLDER, MAX_BASIS_BYTES, Plan, Spec, read_
 
 Basis = NDArray[np.float16]
 BASIS_FILE = f"{BASIS_FOLDER}/c.0.0"
-_REMEDY = "get this file again from whoever made the store (all splits hold the same), or label the transfer set again"
+_REMEDY = "get this file again from whoever made the store (all splits hold the same), or run `softlabels repair`"
 
 
 def basis_digest(basis: Basis) -> str:
@@ -121,7 +121,8 @@ def drop_basis(store: Path, *, keep: Basis | None) -> None:
 
 def resumable_basis(path: str | Path, *, rank: int | None = None) -> Basis | None:
     """The basis that a store at `path` is bound to: it is sealed, or holds committed shards, or another writer is at work in
-    it. None where there is no such store, its tails have no basis, or its start binds nobody: a new one may be computed.
+    it. None where there is no such store, its tails have no basis, or its start binds nobody: a new one may be computed. None
+    too where `repair` set the basis aside: what is computed must be the same, or the plan refuses it.
 
     Raises:
         DamagedBasis: the store has one, and it is not what its plan says.
@@ -134,7 +135,8 @@ def resumable_basis(path: str | Path, *, rank: int | None = None) -> Basis | Non
         return None
     spec = check_spec(plan.spec, version=plan.format)
     bound = (store / "manifest.json").exists() or is_bound(store) or _written_to(store)
-    basis = read_basis(store, spec) if bound else None
+    aside = (store / SET_ASIDE).is_dir() and not os.path.lexists(store / BASIS_FILE)
+    basis = read_basis(store, spec) if bound and not aside else None
     if basis is not None and rank is not None and len(basis) != 1 + rank:
         raise SpecMismatch(
             f"{store} was begun with another specification (its tails have the rank {len(basis) - 1}, not {rank})",

@@ -24,7 +24,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline.errors import DamagedManifest, DamagedStore, RunExists, StorageError, StorePathError
-from pipeline.store.basis import read_basis
+from pipeline.store.basis import BASIS_FILE
 from pipeline.store.chunks import RELABEL
 from pipeline.store.commit import (
     COMMITS,
@@ -51,7 +51,7 @@ from pipeline.store.spec import (
     read_json,
     read_small_file,
 )
-from pipeline.store.verify import PLAN, RESEAL, STRANGER, Problem, shard_problems, strangers, verify
+from pipeline.store.verify import PLAN, RESEAL, STRANGER, Problem, basis_problems, shard_problems, strangers, verify
 from pipeline.store.writer import StoreWriter
 
 Progress = Callable[[int], object]
@@ -64,21 +64,22 @@ class Repaired:
     Attributes:
         problems: what was wrong.
         folder, moved: where files were set aside, and which, by their paths in the store.
-        pending: the shards that are still to be made.
+        pending: the shards that are still to be made. basis: whether the basis of the tails is.
         before: the digest that its manifest named, where there was one to be read.
-        digest: the digest that it has now; None while shards are pending.
+        digest: the digest that it has now; None while something is to be made.
     """
 
     problems: tuple[Problem, ...]
     folder: Path
     moved: tuple[str, ...]
     pending: tuple[int, ...]
+    basis: bool
     before: str | None
     digest: str | None
 
 
 def repair(path: str | Path, *, progress: Progress = lambda shards: None) -> Repaired:
-    """Repair one store, sealed or not. It is sealed again where no shard is pending.
+    """Repair one store, sealed or not. It is sealed again where nothing is to be made.
 
     Args:
         path: the store of one split.
@@ -86,26 +87,25 @@ def repair(path: str | Path, *, progress: Progress = lambda shards: None) -> Rep
 
     Raises:
         RunExists: a writer is at work in it.
-        DamagedStore: something is damaged that follows from nothing else, such as plan and manifest both, or the basis of the
-            tails; no shard was touched.
+        DamagedStore: something is damaged that follows from nothing else, such as plan and manifest both; no shard was
+            touched.
+        StorageError: the system refused to read or write.
     """
     store = Path(path)
     plan, manifest = _plan_and_manifest(store)
     _refuse_links(store, plan.spec)
-    read_basis(store, plan.spec)
     before = named_digest(store)
     with _alone(store):
         aside = _Aside(store)
         problems = [*_mend_plan(store, plan, manifest, aside), *_problems(store, plan.spec, manifest, progress)]
         _set_aside(store, plan.spec, problems, aside)
-    if not (store / MANIFEST).exists():
+    pending = tuple(shard for shard in range(plan.spec.shards) if not record_path(store, shard).exists())
+    basis = plan.spec.basis_shape is not None and not (store / BASIS_FILE).exists()
+    if not (pending or basis or (store / MANIFEST).exists()):
         with StoreWriter(store, plan.spec) as writer:
-            if writer.pending:
-                return Repaired(tuple(problems), aside.folder, tuple(aside.moved), tuple(writer.pending), before, None)
-            manifest = writer.seal()
-    return Repaired(
-        tuple(problems), aside.folder, tuple(aside.moved), (), before, manifest.digest if manifest else None
-    )
+            writer.seal()
+    digest = None if pending or basis else named_digest(store)
+    return Repaired(tuple(problems), aside.folder, tuple(aside.moved), pending, basis, before, digest)
 
 
 def _plan_and_manifest(store: Path) -> tuple[Plan, Manifest | None]:
@@ -221,6 +221,7 @@ def _by_records(store: Path, spec: Spec, progress: Progress) -> Iterator[Problem
     """What is wrong with a store that is unfinished, or whose manifest is damaged: each shard by its own record."""
     if os.path.lexists(store / MANIFEST):
         yield Problem(MANIFEST, "does not agree with itself", RESEAL)
+    yield from basis_problems(store, spec)
     recorded = [shard for shard in range(spec.shards) if os.path.lexists(record_path(store, shard))]
     for shard in recorded:
         path = record_path(store, shard)
@@ -247,7 +248,7 @@ def _set_aside(store: Path, spec: Spec, problems: list[Problem], aside: _Aside) 
         for name in sorted({layout.path(column, shard) for column in spec.columns}):
             aside.move(name)
     for problem in problems:
-        if problem.what == STRANGER:
+        if problem.what == STRANGER or problem.file == BASIS_FILE:
             aside.move(problem.file)
     if any(problem.what != STRANGER for problem in problems):
         aside.move(MANIFEST)

@@ -79,7 +79,7 @@ def verify(
     store = open_store(path, check="never")
     every = range(store.spec.shards)
     read = every if shards is None else shards
-    problems = [*strangers(store.path, store.spec, every), *_metadata(store), *_basis(store)]
+    problems = [*strangers(store.path, store.spec, every), *_metadata(store), *basis_problems(store.path, store.spec)]
     records: list[Commit] = []
     for shard in every:
         try:
@@ -96,9 +96,10 @@ def verify(
     return problems
 
 
-def _basis(store: Store) -> Iterator[Problem]:
+def basis_problems(path: Path, spec: Spec) -> Iterator[Problem]:
+    """Whether the basis of the tails is the one that the specification names."""
     try:
-        read_basis(store.path, store.spec)
+        read_basis(path, spec)
     except DamagedBasis as error:
         yield Problem(BASIS_FILE, error.what, error.remedy)
 

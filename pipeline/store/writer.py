@@ -157,6 +157,8 @@ class StoreWriter:
         standing = read_json(final, Plan)
         require_same_plan(self.plan, standing, str(self.path))
         check_spec(standing.spec, version=standing.format)
+        if basis is not None and not (self.path / BASIS_FILE).exists():  # lost; the same one, by the plan
+            put_basis(self.path, basis)
         read_basis(self.path, standing.spec)
         return standing
 

@@ -206,8 +206,8 @@ def test_repair_and_the_same_command_again_restore_the_store(
     said = capsys.readouterr()
     assert "shard 1: " in said.err
     assert f"store/test: nothing to repair, digest {before['test']}" in said.out
-    assert "store/train: unfinished; shards to be made: 1\nnext: the command that made the store, such as " in said.out
-    assert f"it makes these shards only, and has the digest {before['train']} again" in said.out
+    assert "store/train: unfinished; to be made: shard 1\nnext: the command that made the store, such as " in said.out
+    assert f"it makes this only, and has the digest {before['train']} again" in said.out
     assert not (root / "zarr.json").exists()
     assert not (root / "dataset_dict.json").exists()
     assert verify.main(["store"]) == 2
@@ -238,6 +238,21 @@ def test_a_store_that_lost_every_shard_is_made_again(work: Path, capsys: pytest.
     assert all(os.path.samestat(file.stat(), status) for file, status in basis.items())
 
 
+def test_a_lost_basis_is_that_of_another_split_or_found_again(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert label("store", labels=TOPK) == 0
+    before = digests("store")
+    for lost, finds_it in ((("train",), False), (("test", "train", "validation"), True)):
+        for split in lost:
+            flip(Path("store") / split / "tail_basis/c.0.0")
+        assert verify.main(["store"]) == 3
+        assert repair.main(["store"]) == 0
+        assert "store/train: unfinished; to be made: the basis of the tails\n" in capsys.readouterr().out
+        assert label("store", labels=TOPK) == 0
+        assert ("pilot: " in capsys.readouterr().out) == finds_it
+        assert digests("store") == before
+        assert verify.main(["store"]) == 0
+
+
 def test_repair_and_encode_restore_an_encoded_store(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     again = [str(store / "train"), "sparse", "--k=2", "--rank=2"]
     assert encode.main(again) == 0
@@ -245,7 +260,7 @@ def test_repair_and_encode_restore_an_encoded_store(store: Path, capsys: pytest.
     basis = Path("sparse/tail_basis/c.0.0").stat()
     flip(Path("sparse/top_logit/c.0.0.0"))
     assert repair.main(["sparse"]) == 0
-    assert "sparse: unfinished; shards to be made: 0" in capsys.readouterr().out
+    assert "sparse: unfinished; to be made: shard 0" in capsys.readouterr().out
     assert encode.main(again) == 0
     assert open_store("sparse").digest == digest
     assert os.path.samestat(Path("sparse/tail_basis/c.0.0").stat(), basis)

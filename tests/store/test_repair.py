@@ -24,6 +24,7 @@ from pipeline.errors import (
     StorageError,
     StorePathError,
     UnsealedStore,
+    UserError,
 )
 from pipeline.store import StoreWriter, open_store
 from pipeline.store.basis import BASIS_FILE, resumable_basis
@@ -179,17 +180,24 @@ def test_a_damaged_manifest_and_its_digest(store: tuple[Path, Sample]) -> None:
 
 
 @pytest.mark.parametrize("kind", SPARSE)
-def test_a_basis_is_not_made_up(store: tuple[Path, Sample]) -> None:
+def test_a_basis_is_the_same_one_again_or_none(store: tuple[Path, Sample], kind: str) -> None:
     path, data = store
     assert data.basis is not None
-    damage(path, 1)
-    (path / BASIS_FILE).unlink()
-    before = snapshot(path)
-    with pytest.raises(DamagedBasis, match="get this file again from whoever made the store"):
-        repair(path)
-    assert snapshot(path) == before
-    (path / BASIS_FILE).write_bytes(data.basis.tobytes())
-    assert repair(path).pending == (1,)
+    digest, spec = open_store(path).digest, make_spec(data, kind)
+    (path / BASIS_FILE).write_bytes(data.basis.tobytes()[::-1])
+    found = repair(path)
+    assert (found.pending, found.basis, found.digest) == ((), True, None)
+    assert (found.folder / BASIS_FILE).read_bytes() == data.basis.tobytes()[::-1]
+    assert resumable_basis(path) is None
+    with pytest.raises(DamagedBasis, match=r"is gone: .*; get this file again from whoever made the store"):
+        StoreWriter(path, spec)
+    with pytest.raises(UserError, match="this is not the specification's basis"):
+        StoreWriter(path, spec, basis=data.basis[::-1])
+    assert not (path / BASIS_FILE).exists()
+    with StoreWriter(path, spec, basis=data.basis) as writer:
+        assert writer.seal().digest == digest
+    assert verify(path) == []
+    assert_holds(open_store(path), data)
 
 
 @pytest.mark.parametrize("kind", ["zarr"])
