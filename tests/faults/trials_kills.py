@@ -36,6 +36,7 @@ def _killed(prepare: Callable[[], None], rng: np.random.Generator) -> None:
     with scratch() as folder:
         case = Case.make(rng, Path(folder))
         path, acknowledged, kills, wanted = Path(folder) / "store", set[int](), 0, int(rng.integers(1, 5))
+        usual = case.seconds
 
         def work(acknowledge: Acknowledge) -> None:
             prepare()
@@ -43,8 +44,8 @@ def _killed(prepare: Callable[[], None], rng: np.random.Generator) -> None:
 
         for attempt in range(40):
             before = visible(path)
-            child = Child(work).go()
-            alive = child.lasts(float(rng.uniform(0, case.seconds * 1.1)))
+            child, began = Child(work).go(), time.monotonic()
+            alive = child.lasts(float(rng.uniform(0, usual * 1.1)))
             ended = child.kill() if alive else child.end()
             acknowledged |= ended.acknowledged
             assert ended.code in (0, -9), ended.error
@@ -54,6 +55,7 @@ def _killed(prepare: Callable[[], None], rng: np.random.Generator) -> None:
                 break
             if ended.code == 0:  # it was quicker than the kill: begin anew
                 path, acknowledged = path.with_name(f"store{attempt}"), set()
+                usual = min(usual, time.monotonic() - began)
         assert kills, "the writer was never killed"
         case.finish(path)
 
