@@ -28,7 +28,7 @@ def killed_commands(count: int, seed: int) -> Outcome:
 
 
 def killed_naive_commands(seed: int) -> Outcome:
-    return _killed_commands(4, seed, partial(without_protocol, 0.1))
+    return _killed_commands(3, seed, partial(without_protocol, 0.1))
 
 
 def _killed_commands(count: int, seed: int, prepare: Callable[[], None]) -> Outcome:
