@@ -34,14 +34,16 @@ def check_committed(writer: StoreWriter, rows: TransferRows, ensemble: Ensemble)
         OtherLogits: the teacher does not give the stored logits.
         MissingShard, DamagedShard: what is read of them is gone or damaged.
     """
-    payloads = {} if writer.sealed else {shard: writer.record(shard).payload for shard in _committed(writer)}
-    if not payloads:
+    records = {} if writer.sealed else {shard: writer.record(shard) for shard in _committed(writer)}
+    if not records:
         return
+    payloads = {shard: record.payload for shard, record in records.items()}
+    stated = max((sums.tail_mass_error for record in records.values() for sums in record.fidelity), default=0.0)
     reader = ChunkReader(writer.path, writer.spec)
     try:
         for payload in payloads.values():
             _check_labels(reader, payload, rows)
-        _check_sentinels(reader, payloads, rows, ensemble)
+        _check_sentinels(reader, payloads, rows, ensemble, stated)
     finally:
         reader.close()
 
@@ -88,14 +90,17 @@ def _check_labels(reader: ChunkReader, payload: Payload, rows: TransferRows) -> 
         )
 
 
-def _check_sentinels(reader: ChunkReader, payloads: dict[int, Payload], rows: TransferRows, ensemble: Ensemble) -> None:
+def _check_sentinels(
+    reader: ChunkReader, payloads: dict[int, Payload], rows: TransferRows, ensemble: Ensemble, stated: float
+) -> None:
+    """`stated`: the error of the tails' mass that the shards say they have."""
     spec = reader.spec
     at = _spread([spec.shard_rows(shard) for shard in payloads], sentinel_count(rows.sequence))
     columns = _gather(reader, payloads, at, compared_columns(spec))
     inputs = np.array(rows.inputs[at])
     labels = np.asarray(rows.labels[at]) if rows.sequence is None else alignment(inputs).next_token.reshape(-1)
     beta = spec.encoding.beta_max if isinstance(spec.encoding, TopkEncoding) else 1.0
-    found = Deviation(spec.teacher.precision, beta)
+    found = Deviation(spec.teacher.precision, beta, stated)
     compare_batch(spec, ensemble, inputs, columns, labels, found)
     if not found.sound:
         raise OtherLogits(

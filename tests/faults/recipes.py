@@ -20,7 +20,7 @@ from pipeline.transfer.rows import FIRST_ROWS
 ROWS, FEATURES, CLASSES = 96, 6, 5
 NAMES = ("ant", "bee", "cat", "dog", "elk")
 HERE = "tests.faults.recipes."
-TOPK = {"encoding": "topk", "k": 2, "tail": "lowrank", "rank": 2}
+TOPK = {"encoding": "topk", "k": 2, "tail": "lowrank", "rank": 2, "nodes": 2}  # a mass that is far from exact
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # where no trial asks whether flushed files stay
 Recipe = dict[str, Any]
 Random = np.random.Generator
