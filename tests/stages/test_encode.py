@@ -29,7 +29,7 @@ def test_every_split_of_a_root(store: Path, capsys: pytest.CaptureFixture[str]) 
     assert encoded("--encoding=topk", "--k=2", "--rank=1", "--nodes=9") == 0
     said = capsys.readouterr().out
     before, after = (open_store(path, split="train") for path in (store, "sparse"))
-    each = 2 * (2 * 2 + 2 * 2 + 9 * 2 + 1 + 2 + 2)
+    each = 2 * (2 * 2 + 2 * 2 + (2 + 8) * 2 + 1 + 2 + 2)
     assert f"{before.manifest.bytes_per_position:.1f} -> {each}.0 bytes a position" in said
     assert after.encoding == TopkEncoding(k=2, rank=1, fine=1, nodes=9, basis=after.spec.encoding.basis)  # type: ignore[union-attr]
     assert open_store("sparse", split="test").spec.encoding == after.encoding  # one basis for all splits
