@@ -32,7 +32,8 @@ from pipeline.store import StoreWriter, open_store
 from pipeline.store.dense_spec import dense_spec
 from pipeline.store.reader import Check
 from pipeline.store.spec import BLOCK_ROWS, MemberSpec, TeacherSpec
-from pipeline.stream import Loader
+from pipeline.stream import Batch, Loader
+from pipeline.student.losses import distillation_loss
 from pipeline.teacher.ensemble import Ensemble
 from pipeline.teacher.label import label_rows
 from pipeline.transfer import TransferRows
@@ -56,8 +57,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="softlabels-benchmark-") as folder:
         rows = write(Path(folder), options.rows, options.classes)
         labelled = label(Path(folder), rows, options)
-        first, second = read(Path(folder), rows, options)
-    text = report(labelled, first, second, options)
+        alone = read(Path(folder), rows, options, lambda batch: None)
+        training = read(Path(folder), rows, options, student(options.classes))
+    text = report(labelled, alone, training, options)
     print(text, end="")
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +115,24 @@ def nothing(*args: object, **options: object) -> None:
     """What a check is replaced by."""
 
 
-def read(folder: Path, rows: TransferRows, options: argparse.Namespace) -> tuple[Seconds, Seconds]:
+def student(classes: int) -> Callable[[Batch], object]:
+    """The smallest student there is, in training: one layer on one input."""
+    model = torch.nn.Linear(1, classes)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def step(batch: Batch) -> None:
+        optimizer.zero_grad()
+        logits = model(batch.inputs.float())
+        loss = distillation_loss(logits, batch.soft, batch.labels, temperature=4.0, hard_weight=0.1, soft_weight=0.9)
+        torch.autograd.backward(loss)
+        optimizer.step()
+
+    return step
+
+
+def read(
+    folder: Path, rows: TransferRows, options: argparse.Namespace, use: Callable[[Batch], object]
+) -> tuple[Seconds, Seconds]:
     """Seconds that the first and the second epoch of a new loader take, with each `check` of each layout."""
     first: Seconds = {}
     second: Seconds = {}
@@ -124,13 +143,17 @@ def read(folder: Path, rows: TransferRows, options: argparse.Namespace) -> tuple
                 for epoch, seconds in enumerate((first, second)):
                     began = time.perf_counter()
                     for batch in loader.epoch(epoch):
+                        use(batch)
                         del batch
                     seconds.setdefault(f"{layout}, check: {check}", []).append(time.perf_counter() - began)
     return first, second
 
 
-def report(labelled: Seconds, first: Seconds, second: Seconds, options: argparse.Namespace) -> str:
+def report(
+    labelled: Seconds, alone: tuple[Seconds, Seconds], training: tuple[Seconds, Seconds], options: argparse.Namespace
+) -> str:
     """The tables as Markdown."""
+    size = f"{options.rows:,} rows x {options.classes:,} classes"
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "blake3"))
     lines = [
         "# What the checks cost",
@@ -143,15 +166,11 @@ def report(labelled: Seconds, first: Seconds, second: Seconds, options: argparse
         f"Teacher stage, {options.labelled:,} rows x {options.classes:,} classes, three hidden layers of {options.hidden:,}:",
         "",
         *table(labelled, "no checks", options.labelled),
-        "",
-        f"Loader, {options.rows:,} rows x {options.classes:,} classes, first epoch of a new loader:",
-        "",
-        *table(first, "never", options.rows),
-        "",
-        "Its second epoch:",
-        "",
-        *table(second, "never", options.rows),
     ]
+    for what, found in (("alone", alone), ("under a student of one layer", training)):
+        for epoch, seconds in zip(("first", "second"), found, strict=True):
+            lines += ["", f"Loader {what}, {size}, {epoch} epoch of a new loader:", ""]
+            lines += table(seconds, "never", options.rows)
     return "\n".join(lines) + "\n"
 
 
