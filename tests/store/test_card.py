@@ -81,7 +81,7 @@ def test_what_the_card_says_of_sizes(tmp_path: Path, rng: np.random.Generator) -
     data = sample(rng, 20, "topk-zarr")
     store = write_store(tmp_path / "store", data, make_spec(data, "topk-zarr"))
     card = (store.path / "README.md").read_text()
-    each = 2 * (3 * 2 + 3 * 2 + 4 * 2 + 1 + 2 + 2 * 2 + 2)  # members x (ids, logits, mass, coefficients, scales, label)
+    each = 2 * (3 * 2 + 3 * 2 + 5 * 2 + 1 + 2 + 2 * 2 + 2)  # members x (ids, logits, mass, coefficients, scales, label)
     assert store.manifest.bytes_per_position == each
     assert f"{each} bytes a position; layout zarr" in card
     assert "topk, the k = 3 largest logits" in card
@@ -97,7 +97,7 @@ def test_bytes_of_a_position_of_sequences(tmp_path: Path, rng: np.random.Generat
     """Mask (1) and document (2) count, ragged rows by the positions that they have."""
     data = sample(rng, 80, kind)
     store = write_store(tmp_path / "store", data, make_spec(data, kind))
-    each = 2 * (3 * 2 + 3 * 2 + 4 * 2 + 1 + 2 + 2 * 2 + 2) + 3
+    each = 2 * (3 * 2 + 3 * 2 + 5 * 2 + 1 + 2 + 2 * 2 + 2) + 3
     assert (store.manifest.bytes_per_position == each) == (kind != "sequence-zstd")
     assert "5 positions a row" in (store.path / "README.md").read_text()
     again = open_store(store.path)
