@@ -4,7 +4,7 @@ The teacher is a perceptron of about 80 MFLOP a row, which is cheap for a teache
 is smaller. Without checks there are no sentinel rows, values are not looked at, nothing is hashed, and keys are not compared;
 without flushes neither files nor folders are flushed, as no store should be made. All ways take turns in one run.
 
-    python benchmarks/checks.py --output benchmarks/results/checks.md
+    python -m benchmarks.checks --output benchmarks/results/checks.md
 """
 
 from __future__ import annotations
