@@ -19,12 +19,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pipeline.errors import ConfigError, SoftLabelsError
+from pipeline.errors import ConfigError, DamagedStore, SoftLabelsError
 from pipeline.store.reader import store_folders
 from pipeline.store.repair import Repaired, repair
-from pipeline.store.root import close_root, write_root
+from pipeline.store.root import close_root, lost_splits, write_root
 from stages.recipe import parse
 from stages.run import command
+from stages.verify import MAKE_AGAIN
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     root = Path(args.store)
     if unfinished and folders != [root]:
         close_root(root)
+    elif folders != [root] and (lost := lost_splits(root)):  # the list at the root is all that tells of them
+        for split in lost:
+            print(f"DamagedStore: {root}: split {split} is gone, though it was sealed; {MAKE_AGAIN}", file=sys.stderr)
+        codes.append(DamagedStore.exit_code)
     elif not codes and folders != [root]:
         write_root(root)
     return next(iter(codes), 0)

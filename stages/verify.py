@@ -18,14 +18,19 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pipeline.errors import ConfigError, DamagedStore
+from pipeline.errors import ConfigError, DamagedStore, UnsealedStore
 from pipeline.store import open_store, store_splits
 from pipeline.store.commit import SET_ASIDE
-from pipeline.store.repair import named_digest
-from pipeline.store.root import outdated
+from pipeline.store.repair import UNVOUCHED, earlier_digests
+from pipeline.store.root import lost_splits, outdated
 from pipeline.store.verify import verify
 from stages.recipe import parse
 from stages.run import command
+
+MAKE_AGAIN = (
+    "the command that made it makes it again, or get its folder again from whoever made the store; if it was taken away on "
+    "purpose, delete zarr.json or dataset_dict.json there and run `softlabels repair`"
+)
 
 
 @dataclass(frozen=True)
@@ -52,19 +57,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.quick and args.sample is not None:
         raise ConfigError("--quick and --sample exclude each other", remedy="give one; a sample is quick elsewhere")
     part = _part(args)
-    faults, splits = 0, store_splits(args.store)
+    faults, unfinished, root, splits = 0, 0, Path(args.store), store_splits(args.store)
     for split, path in splits.items():
-        faults += _verify(split, path, part)
-        if args.against_teacher is not None and not faults:
-            faults += _recheck(split, path, args.against_teacher, args.teacher_rows)
-    if not faults and list(splits.values()) != [Path(args.store)]:
-        for name in outdated(Path(args.store)):
-            print(f"{args.store}: {name} does not list these splits; `softlabels repair` does", file=sys.stderr)
-            faults += 1
+        try:
+            wrong = _verify(split, path, part)
+        except UnsealedStore as error:  # what is wrong with one split is no reason to leave out the others
+            print(f"{split}: {type(error).__name__}: {error}", file=sys.stderr)
+            unfinished += 1
+            continue
+        if args.against_teacher is not None and not wrong:
+            wrong = _recheck(split, path, args.against_teacher, args.teacher_rows)
+        elif args.against_teacher is not None:
+            print(f"{split}: not compared with the live teacher: repair it first", file=sys.stderr)
+        faults += wrong
+    if list(splits.values()) != [root]:
+        faults += _verify_root(root, whole=not faults and not unfinished)
     read = "all that can be seen without reading labels" if args.quick else "every byte of these shards"
     sound = f"{read if part else 'every byte'} is as it was sealed"
-    print(f"{args.store}: {f'{faults} problems' if faults else sound}")
-    return 3 if faults else 0
+    found = [f"{faults} problem{'s' * (faults > 1)}"] * bool(faults) + [f"{unfinished} unfinished"] * bool(unfinished)
+    print(f"{args.store}: {' and '.join(found) or sound}")
+    return DamagedStore.exit_code if faults else UnsealedStore.exit_code if unfinished else 0
+
+
+def _verify_root(root: Path, *, whole: bool) -> int:
+    """Say what is wrong above the splits, of which `whole` says that they are sealed and sound; how many problems there are."""
+    lost = lost_splits(root)
+    for split in lost:
+        print(f"{root}: split {split} is gone, though it was sealed; {MAKE_AGAIN}", file=sys.stderr)
+    stale = outdated(root) if whole and not lost else []
+    for name in stale:
+        print(f"{root}: {name} does not list these splits; `softlabels repair` does", file=sys.stderr)
+    return len(lost) + len(stale)
 
 
 def _part(args: Verify) -> tuple[int, int] | None:
@@ -81,7 +104,7 @@ def _verify(split: str, path: Path, part: tuple[int, int] | None) -> int:
     """Say what is wrong with a split, and of which shards every byte was read; how many problems there are."""
     try:
         store = open_store(path)
-    except DamagedStore as error:  # that of one split is no reason to leave out the others
+    except DamagedStore as error:
         print(f"{split}: {error}", file=sys.stderr)
         return 1
     every = range(store.spec.shards)
@@ -90,23 +113,28 @@ def _verify(split: str, path: Path, part: tuple[int, int] | None) -> int:
         problems = verify(path, shards=shards, progress=bar.update)
     for problem in problems:
         print(problem, file=sys.stderr)
-    read = "all" if part is None else ", ".join(map(str, shards)) or "none"
+    read = "all" if part is None else f"{len(shards)} of them, one in {part[1]}" if shards else "none"
     print(
         f"{split}: {store.rows:,} rows, {len(every)} shards (every byte read: {read}), {len(problems)} problems, "
         f"digest {store.digest}"
     )
-    _say_what_was_repaired(split, path, store.digest)
+    if not problems:
+        _say_what_was_repaired(split, path, store.digest)
     return len(problems)
 
 
 def _say_what_was_repaired(split: str, path: Path, digest: str) -> None:
-    """Made again on another kind of machine, shards may differ in their last bits, and so does the digest."""
+    """Made again on another kind of machine, shards may differ in their last bits, and so does the digest. Where the manifest
+    could not be read, nobody has compared it.
+    """
     aside = path / SET_ASIDE
     if aside.is_dir():
         print(f"{split}: {aside} holds what `repair` set aside, and no reader looks there; it may be deleted")
-        for folder in sorted(aside.iterdir()):
-            if named_digest(folder) not in (None, digest):
-                print(f"{split}: ANOTHER STORE than before: the manifest in {folder} names {named_digest(folder)}")
+        for folder, named in earlier_digests(path).items():
+            if named is None:
+                print(f"{split}: NOTHING VOUCHES for these shards: the manifest in {folder} names no digest; {UNVOUCHED}")
+            elif named != digest:
+                print(f"{split}: ANOTHER STORE than before: the manifest in {folder} names {named}")
 
 
 def _recheck(split: str, path: Path, config: str, sample: int) -> int:

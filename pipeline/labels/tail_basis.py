@@ -46,7 +46,8 @@ def find_basis(logits: Iterable[Tensor], rank: int) -> NDArray[np.float16]:
     if len(sample) == 0 or rank > min(sample.shape):
         raise ConfigError(
             f"a sample of {len(sample)} distributions of {sample.shape[1]} classes cannot give a basis of rank {rank}",
-            remedy="take a lower rank, or a larger transfer set",
+            remedy="take a lower rank (labels.rank, --rank), or "
+            + ("keep so few classes densely" if len(sample) >= rank else "a larger transfer set"),
         )
     prior = _prior(sample)
     found = torch.cat([prior[None], _leading(_Residuals(sample, prior.float()), rank)])

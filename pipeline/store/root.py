@@ -6,11 +6,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.errors import StorePathError
+import msgspec
+
+from pipeline.errors import DamagedManifest, StorePathError
 from pipeline.store.card import root_card
 from pipeline.store.durable import sync_folder, system_errors, write_atomically
 from pipeline.store.layouts import layout_of
-from pipeline.store.reader import MANIFEST, store_splits
+from pipeline.store.reader import MANIFEST, store_folders, store_splits
 from pipeline.store.spec import FORMAT, Manifest, read_json, read_small_file
 
 _FOR_READERS = ("zarr.json", "dataset_dict.json")
@@ -50,10 +52,21 @@ def write_root(root: Path) -> None:
         _write(root / name, data)
 
 
+def lost_splits(root: Path) -> list[str]:
+    """Splits that the files at `root` for other readers list, and that hold no store any more."""
+    listed: set[str] = set()
+    for name in _FOR_READERS:
+        try:
+            found = msgspec.json.decode(read_small_file(root / name))
+            named = found["splits"] if name == "dataset_dict.json" else found["attributes"]["softlabels"]["splits"]
+            listed |= {split for split in named if isinstance(split, str)}
+        except (OSError, DamagedManifest, msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
+            continue  # it is not there, or says nothing: `outdated` reports what is damaged
+    return sorted(listed - {folder.name for folder in store_folders(root)})
+
+
 def outdated(root: Path) -> list[str]:
-    """The files at `root` for other readers that do not describe the sealed splits below it: one is gone, or the file is
-    damaged.
-    """
+    """The files at `root` for other readers that do not describe the sealed splits below it."""
     described = _described(root)
     return [
         name for name in _FOR_READERS if (root / name).exists() and read_small_file(root / name) != described.get(name)

@@ -285,7 +285,7 @@ def _refuse_later_format(data: bytes, where: str) -> None:
         )
 
 
-RESTORE = "get this file again from whoever made the store, or label the transfer set again"
+RESTORE = "run `softlabels repair`; where that cannot, get this file again from whoever made the store, or label again"
 
 
 def differing_fields(ours: Any, theirs: Any, where: str = "") -> list[str]:

@@ -154,9 +154,9 @@ def test_verify_of_a_part_says_which_shards_it_read(store: Path, capsys: pytest.
     codes = [verify.main([str(store / "train"), f"--sample={n}/2"]) for n in (1, 2)]
     said = capsys.readouterr().out.splitlines()
     assert codes == [0, 3]
-    assert "(every byte read: 0, 2), 0 problems" in said[0]
+    assert "(every byte read: 2 of them, one in 2), 0 problems" in said[0]
     assert said[1].endswith("every byte of these shards is as it was sealed")
-    assert "(every byte read: 1), 1 problems" in said[2]
+    assert "(every byte read: 1 of them, one in 2), 1 problems" in said[2]
     (store / "test" / "shift" / "c.0.0").unlink()
     assert verify.main([str(store), "--sample=3/30"]) == 3  # presence and sizes are those of all shards
     said = capsys.readouterr().out.splitlines()
@@ -186,9 +186,24 @@ def test_a_split_that_is_gone_is_missed(work: Path, capsys: pytest.CaptureFixtur
     shutil.rmtree("store/test")
     capsys.readouterr()
     assert verify.main(["store"]) == 3
-    assert "store: zarr.json does not list these splits; `softlabels repair` does" in capsys.readouterr().err
+    assert "store: split test is gone, though it was sealed; the command that made it" in capsys.readouterr().err
+    assert repair.main(["store"]) == 3  # and what tells of it stays
+    assert verify.main(["store"]) == 3
+    assert "store: split test is gone" in capsys.readouterr().err
+    Path("store/zarr.json").unlink()  # on purpose
     assert repair.main(["store"]) == 0
     assert verify.main(["store"]) == 0
+
+
+def test_an_unfinished_split_hides_no_damaged_one(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (store / "test" / "manifest.json").unlink()
+    assert verify.main([str(store)]) == 2
+    (store / "train" / "plan.json").unlink()
+    assert verify.main([str(store)]) == 3
+    said = capsys.readouterr()
+    assert "test: " in said.err
+    assert "train: " in said.err
+    assert said.out.splitlines()[-1] == f"{store}: 1 problem and 1 unfinished"
 
 
 @pytest.mark.parametrize("labels", [{"layout": "zarr"}, {"layout": "arrow"}, {"layout": "zarr", **TOPK}])
@@ -211,7 +226,7 @@ def test_repair_and_the_same_command_again_restore_the_store(
     assert not (root / "zarr.json").exists()
     assert not (root / "dataset_dict.json").exists()
     assert verify.main(["store"]) == 2
-    assert "UnsealedStore: store/train is under repair" in capsys.readouterr().err
+    assert "train: UnsealedStore: store/train is under repair" in capsys.readouterr().err
     assert label("store", labels=labels) == 0
     assert "to write: 2 of 10 shards, " in capsys.readouterr().out
     assert digests("store") == before
