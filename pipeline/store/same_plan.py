@@ -22,7 +22,7 @@ from pipeline.store.spec import Plan, differing_fields, plain_json
 _REMEDIES: dict[type[UserError], str] = {
     OtherTokenizer: "name the tokenizer that the rows were labelled with",
     OtherRows: "give the transfer set that was labelled",
-    OtherLabels: "order the classes as they were (transfer_set.classes)",
+    OtherLabels: "take labels and classes as they were (transfer_set.label, classes)",
     OtherMemberOrder: "list teacher.members in the order in which they began it",
     OtherWeights: "give the weights that began it",
     OtherPreprocessing: "prepare the inputs as they were (transfer_set.prepare)",
