@@ -85,17 +85,28 @@ class Result:
 
     @property
     def good(self) -> bool:
-        """Whether the promise held and the control did not hold, as far as both can run here."""
-        return not self.shown.failures and self.control_works
+        """Whether the promise was tried and held and the control did not hold, as far as both can run here."""
+        tried = bool(self.shown.trials or self.shown.not_run)
+        return tried and not self.shown.failures and self.control_works
 
 
 class NotHere(Exception):
     """Raised inside a trial: this machine or this user cannot run it. Its text says why."""
 
 
-def repeated(count: int, seed: int, attack: Callable[[np.random.Generator], object]) -> Outcome:
-    """Run `attack` with `count` generators that follow from `seed`. A failed assertion and an error of ours are failures;
-    anything else is a mistake in the attack and goes up.
+class Harm(AssertionError):
+    """Raised inside a trial: what the defence is there to prevent has happened. Its text says what."""
+
+
+def repeated(
+    count: int,
+    seed: int,
+    attack: Callable[[np.random.Generator], object],
+    *,
+    failing: tuple[type[Exception], ...] = (AssertionError, SoftLabelsError),
+) -> Outcome:
+    """Run `attack` with `count` generators that follow from `seed`. A failed assertion and an error of ours are failures, or
+    in a control only what is `failing`; anything else is a mistake in the attack and goes up.
     """
     failures = []
     for number in range(count):
@@ -103,7 +114,7 @@ def repeated(count: int, seed: int, attack: Callable[[np.random.Generator], obje
             attack(np.random.default_rng([seed, number]))
         except NotHere as reason:
             return Outcome(trials=0, not_run=str(reason))
-        except (AssertionError, SoftLabelsError) as error:
+        except failing as error:
             failures.append(f"seed [{seed}, {number}]: {type(error).__name__}: {_line(error)}")
     return Outcome(trials=count, failures=tuple(failures))
 

@@ -53,6 +53,7 @@ def test_the_campaign_sees_what_fails() -> None:
     assert made_up(absent, absent).good
     assert not made_up(harmed, harmed).good
     assert not made_up(fine, fine).good
+    assert not made_up(Outcome(0), harmed).good
     assert not made_up(ValueError("broken"), harmed).good
     assert not made_up(fine, ValueError("broken")).good
     lines = table([made_up(fine, harmed), made_up(absent, absent), made_up(harmed, fine)]).splitlines()[2:]
