@@ -186,6 +186,13 @@ class Child:
                 self.error = word
         return True
 
+    def says(self, words: int) -> bool:
+        """Listen until it has acknowledged so many; whether it is still alive then."""
+        while len(self.acknowledged) < words:
+            if not self.lasts(0.001):
+                return False
+        return True
+
     def end(self, seconds: float = 120.0) -> Ended:
         """How it ends by itself; a child that lasts longer is killed."""
         if self.lasts(seconds):
