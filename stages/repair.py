@@ -2,7 +2,8 @@
 rest (plan, manifest, the files for other readers) is written again at once.
 
 Every byte is read, as `softlabels verify` does. The files of a damaged shard and its commit record, and files that do not
-belong to the store, are moved into the folder set_aside of the split and never deleted. The store is unfinished then:
+belong to the store, are moved into the folder set_aside of the split and never deleted; so is the card (README.md), which is
+written anew and may have been added to. The store is unfinished then:
 `softlabels teacher-logits` with the recipe that made it (or `encode`, `import`, `convert`) makes the missing shards and seals
 it, with the digest that it had. Sound shards are not touched, and nothing is made up. Stopped at any moment, the same command
 goes on.
@@ -21,7 +22,7 @@ from tqdm import tqdm
 
 from pipeline.errors import ConfigError, DamagedStore, SoftLabelsError
 from pipeline.store.reader import store_folders
-from pipeline.store.repair import Repaired, repair
+from pipeline.store.repair import UNVOUCHED, Repaired, earlier_digests, repair
 from pipeline.store.root import close_root, lost_splits, write_root
 from stages.recipe import parse
 from stages.run import command
@@ -86,6 +87,9 @@ def _say(folder: Path, found: Repaired) -> None:
         )
     else:
         print(f"{folder}: {'sealed again' if found.moved else 'nothing to repair'}, digest {found.digest}")
+    for aside, named in earlier_digests(folder).items():
+        if named is None:
+            print(f"{folder}: NOTHING VOUCHES for its shards: the manifest in {aside} names no digest; {UNVOUCHED}")
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def _say_what_was_repaired(split: str, path: Path, digest: str) -> None:
         print(f"{split}: {aside} holds what `repair` set aside, and no reader looks there; it may be deleted")
         for folder, named in earlier_digests(path).items():
             if named is None:
-                print(f"{split}: NOTHING VOUCHES for these shards: the manifest in {folder} names no digest; {UNVOUCHED}")
+                print(f"{split}: NOTHING VOUCHES for its shards: the manifest in {folder} names no digest; {UNVOUCHED}")
             elif named != digest:
                 print(f"{split}: ANOTHER STORE than before: the manifest in {folder} names {named}")
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pipeline.errors import DamagedBasis, DamagedManifest, SpecMismatch, UserError
 from pipeline.labels.encoding import TopkEncoding
 from pipeline.labels.topk import check_basis
-from pipeline.store.commit import SET_ASIDE, STAGING, discard, is_bound, stage
+from pipeline.store.commit import STAGING, discard, is_bound, stage
 from pipeline.store.digest import blake3_hex
 from pipeline.store.durable import create_only, make_folder, sync_folder, system_errors
 from pipeline.store.rules import check_spec
@@ -122,10 +122,11 @@ def drop_basis(store: Path, *, keep: Basis | None) -> None:
 def resumable_basis(path: str | Path, *, rank: int | None = None) -> Basis | None:
     """The basis that a store at `path` is bound to: it is sealed, or holds committed shards, or another writer is at work in
     it. None where there is no such store, its tails have no basis, or its start binds nobody: a new one may be computed. None
-    too where `repair` set the basis aside: what is computed must be the same, or the plan refuses it.
+    too where an unfinished store has lost it, or `repair` set it aside: what is computed must be the same, or the plan
+    refuses it.
 
     Raises:
-        DamagedBasis: the store has one, and it is not what its plan says.
+        DamagedBasis: it is not what the plan says, or a sealed store has lost it.
         SpecMismatch: it is not of this `rank`, where one is given.
     """
     store = Path(path)
@@ -134,9 +135,10 @@ def resumable_basis(path: str | Path, *, rank: int | None = None) -> Basis | Non
     except FileNotFoundError:
         return None
     spec = check_spec(plan.spec, version=plan.format)
-    bound = (store / "manifest.json").exists() or is_bound(store) or _written_to(store)
-    aside = (store / SET_ASIDE).is_dir() and not os.path.lexists(store / BASIS_FILE)
-    basis = read_basis(store, spec) if bound and not aside else None
+    sealed = (store / "manifest.json").exists()
+    bound = sealed or is_bound(store) or _written_to(store)
+    lost = not sealed and not os.path.lexists(store / BASIS_FILE)
+    basis = read_basis(store, spec) if bound and not lost else None
     if basis is not None and rank is not None and len(basis) != 1 + rank:
         raise SpecMismatch(
             f"{store} was begun with another specification (its tails have the rank {len(basis) - 1}, not {rank})",

@@ -5,9 +5,9 @@ Files are set aside by moving them into the store's folder `set_aside/1` (2, 3, 
 where no reader looks; none is deleted. In this order, so that every moment is safe to die at:
 
 1. The plan is written again, where it is not the one that a sound manifest was made of.
-2. The files for other readers go, so that none of them takes a hole for fill values; then of each damaged shard the commit
-   record and the files; then what does not belong to the store. A sealed store is a damaged one to all readers and writers
-   meanwhile, and `repair` goes on.
+2. The card goes, which people may have added to, and the files for other readers, so that none of them takes a hole for
+   fill values; then of each damaged shard the commit record and the files; then what does not belong to the store. A sealed
+   store is a damaged one to all readers and writers meanwhile, and `repair` goes on.
 3. Last goes the manifest, for until then it vouches for the records. Now the store is an unfinished one, and any writer
    goes on.
 """
@@ -51,10 +51,23 @@ from pipeline.store.spec import (
     read_json,
     read_small_file,
 )
-from pipeline.store.verify import PLAN, RESEAL, STRANGER, Problem, basis_problems, shard_problems, strangers, verify
+from pipeline.store.verify import (
+    CARD,
+    PLAN,
+    RESEAL,
+    STRANGER,
+    Problem,
+    basis_problems,
+    shard_problems,
+    strangers,
+    verify,
+)
 from pipeline.store.writer import StoreWriter
 
 Progress = Callable[[int], object]
+UNVOUCHED = (
+    "an older shard with its own commit record would pass: compare with the digest that you know before you use it"
+)
 
 
 @dataclass(frozen=True)
@@ -92,11 +105,11 @@ def repair(path: str | Path, *, progress: Progress = lambda shards: None) -> Rep
         StorageError: the system refused to read or write.
     """
     store = Path(path)
-    plan, manifest = _plan_and_manifest(store)
-    _refuse_links(store, plan.spec)
-    before = named_digest(store)
+    _refuse_links(store, _plan_and_manifest(store)[0].spec)
     with _alone(store):
-        aside = _Aside(store)
+        plan, manifest = _plan_and_manifest(store)  # again: a writer may have sealed it meanwhile
+        _refuse_links(store, plan.spec)
+        before, aside = named_digest(store), _Aside(store)
         problems = [*_mend_plan(store, plan, manifest, aside), *_problems(store, plan.spec, manifest, progress)]
         _set_aside(store, plan.spec, problems, aside)
     pending = tuple(shard for shard in range(plan.spec.shards) if not record_path(store, shard).exists())
@@ -143,6 +156,12 @@ def named_digest(store: Path) -> str | None:
         return str(msgspec.json.decode(read_small_file(store / MANIFEST))["digest"])[:64]
     except (OSError, DamagedManifest, msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
         return None
+
+
+def earlier_digests(store: Path) -> dict[Path, str | None]:
+    """The digest that each manifest names which was set aside, by its folder; None where none can be read."""
+    manifests = sorted((store / SET_ASIDE).glob(f"*/{MANIFEST}"))
+    return {manifest.parent: named_digest(manifest.parent) for manifest in manifests}
 
 
 def _refuse_links(store: Path, spec: Spec) -> None:
@@ -239,8 +258,10 @@ def _by_records(store: Path, spec: Spec, progress: Progress) -> Iterator[Problem
 
 def _set_aside(store: Path, spec: Spec, problems: list[Problem], aside: _Aside) -> None:
     """Move what is damaged, in the order that the module's docstring gives reasons for."""
-    layout = layout_of(spec)
-    if any(problem.what != STRANGER for problem in problems):
+    layout, damaged = layout_of(spec), any(problem.what != STRANGER for problem in problems)
+    if damaged or not (store / MANIFEST).exists():  # sealing writes the card anew, and people may have added to it
+        aside.move(CARD)
+    if damaged:
         for name in sorted(layout.metadata(spec, "", FORMAT), key=lambda name: name.count("/")):
             aside.move(name)
     for shard in sorted({problem.shard for problem in problems if problem.shard is not None}):
@@ -250,5 +271,5 @@ def _set_aside(store: Path, spec: Spec, problems: list[Problem], aside: _Aside) 
     for problem in problems:
         if problem.what == STRANGER or problem.file == BASIS_FILE:
             aside.move(problem.file)
-    if any(problem.what != STRANGER for problem in problems):
+    if damaged:
         aside.move(MANIFEST)

@@ -18,7 +18,15 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import DiskFull, RepeatedRow, SpecMismatch, StorePathError, UnsealedStore, UserError
+from pipeline.errors import (
+    DamagedManifest,
+    DiskFull,
+    RepeatedRow,
+    SpecMismatch,
+    StorePathError,
+    UnsealedStore,
+    UserError,
+)
 from pipeline.labels.fidelity import FidelitySums
 from pipeline.store.arrays import Arrays, check_arrays, encode_logits, row_arrays
 from pipeline.store.basis import BASIS_FILE, Basis, drop_basis, put_basis, read_basis, require_basis
@@ -82,6 +90,7 @@ class StoreWriter:
 
     Raises:
         StorePathError: `path` is a file, or a folder that holds something else.
+        DamagedManifest: the plan of a sealed store is gone.
         SpecMismatch: the store was begun with another specification and holds shards; each differing field is named.
         UserError: the basis is not the one that the specification names, or none is given or stored.
         DamagedStore: it is sealed, and a record or file of it is gone or of another size.
@@ -368,6 +377,9 @@ def _require_store_path(path: Path) -> None:
     if path.is_dir():
         strangers = sorted(entry.name for entry in path.iterdir() if entry.name not in (STAGING, COMMITS, BASIS_FOLDER))
         if strangers and not (path / "plan.json").exists():  # asked last: another writer may have begun meanwhile
+            if "manifest.json" in strangers:
+                what = f"{path} has a manifest.json and no plan.json"
+                raise DamagedManifest(what, remedy="run `softlabels repair`, then the same command again")
             raise StorePathError(
                 f"{path} holds other files ({_some(strangers)}) and no plan.json",
                 remedy="give the path of a store or of a new folder",

@@ -310,6 +310,12 @@ def edit_one_of(case: Case, rng: np.random.Generator, *names: str) -> str:
     return name
 
 
+def add_to_card(case: Case) -> None:
+    """What people may do."""
+    with (case.path / "README.md").open("a") as card:
+        card.write("Of the teacher that Ada trained.\n")
+
+
 def add_shard(case: Case, rng: np.random.Generator) -> str:
     """The files of a shard under the next number, with a record that says so."""
     shard, layout, files = int(rng.integers(SHARDS)), layout_of(case.store.spec), {}

@@ -6,6 +6,7 @@ damaged again, to the same digest.
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 import shutil
 import signal
@@ -140,6 +141,7 @@ def mended(rng: np.random.Generator, *, mend: bool = True) -> None:
         shutil.copytree(case.path, here.path)
         mutate = EVERY[rng.integers(len(EVERY))]
         file = mutate(here, rng)
+        damage.add_to_card(here)
         try:
             assert Path(file).name in complaints(here.path), "verify does not name it"
             before = contents(here.path)
@@ -179,11 +181,11 @@ def contents(path: Path) -> dict[str, bytes]:
 
 
 def require_nothing_lost(path: Path, before: dict[str, bytes]) -> None:
-    """What stood in the store stands there still, or was set aside under its own path. The card is written anew."""
+    """What stood in the store stands there still, or was set aside under its own path."""
     now = contents(path)
     for name, data in before.items():
         places = [name, *(f"{SET_ASIDE}/{number}/{name}" for number in range(1, 9))]
-        assert name == "README.md" or data in [now.get(place) for place in places], f"{name} is lost"
+        assert data in [now.get(place) for place in places], f"{name} is lost"
 
 
 def recorded_files(case: Case) -> list[str]:
@@ -215,7 +217,10 @@ def _killed(mutations: tuple[Mutation, ...], prepare: Callable[[], None], rng: n
         shutil.copytree(case.path, here.path)
         mutate = mutations[rng.integers(len(mutations))]
         file = mutate(here, rng)
-        before, nth = contents(here.path), int(rng.integers(1, 30 if case.store.layout == "arrow" else 90))
+        damage.add_to_card(here)
+        before, twin = contents(here.path), Path(folder) / "twin"
+        shutil.copytree(here.path, twin, symlinks=True)
+        nth = int(rng.integers(_steps(twin, prepare))) + 1
         try:
             _die(here.path, nth, prepare)
             require_nothing_lost(here.path, before)
@@ -235,31 +240,44 @@ def _killed(mutations: tuple[Mutation, ...], prepare: Callable[[], None], rng: n
             raise AssertionError(f"{mutate.__name__} of {file}, killed at {nth}: {error}") from error
 
 
+def _steps(path: Path, prepare: Callable[[], None]) -> int:
+    """How many renames and flushes repairing this store takes."""
+    done, counted = os.pipe()
+    code = _in_child(path, prepare, lambda: os.write(counted, b"."))
+    os.close(counted)
+    with os.fdopen(done, "rb") as pipe:
+        steps = len(pipe.read())
+    assert code == 0, f"repair ended with {code}"
+    return steps
+
+
 def _die(path: Path, nth: int, prepare: Callable[[], None]) -> None:
-    """Repair in a child that kills itself at the nth rename or flush, if there are so many."""
+    """Repair in a child that kills itself at the nth rename or flush."""
+    left = itertools.count(nth - 1, -1)
+    code = _in_child(path, prepare, lambda: next(left) or os.kill(os.getpid(), signal.SIGKILL))
+    assert code == -signal.SIGKILL, f"repair was not killed; it ended with {code}"
+
+
+def _in_child(path: Path, prepare: Callable[[], None], step: Callable[[], object]) -> int:
+    """How `repair` ends in a child that calls `step` before each rename and flush."""
     child = os.fork()
     if child == 0:
         prepare()
-        left = nth
         for name in ("rename", "replace", "fsync"):
             call = getattr(os, name)
 
-            def counted(*args: object, call: Callable[..., object] = call) -> object:
-                nonlocal left
-                left -= 1
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
+            def stepped(*args: object, call: Callable[..., object] = call) -> object:
+                step()
                 return call(*args)
 
-            setattr(os, name, counted)
+            setattr(os, name, stepped)
         try:
             repair(path)
         except BaseException as error:
             os.write(2, f"repair failed: {error}\n".encode())
             os._exit(1)
         os._exit(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code in (0, -signal.SIGKILL), f"repair ended with {code}"
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def _require_no_hole(case: Case) -> None:

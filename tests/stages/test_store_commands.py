@@ -304,3 +304,24 @@ def test_repair_without_a_teacher(store: Path, capsys: pytest.CaptureFixture[str
     assert "ConfigError: no store is named; write softlabels repair STORE" in capsys.readouterr().err
     assert repair.main(["nowhere"]) == 2
     assert "StorePathError: nowhere does not exist" in capsys.readouterr().err
+
+
+def test_nothing_vouches_for_a_store_whose_manifest_was_lost(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (store / "test" / "manifest.json").write_bytes(b"")
+    said = "NOTHING VOUCHES for its shards: the manifest in {}/test/set_aside/1 names no digest; an older shard"
+    for command in (repair, verify):
+        assert command.main([str(store)]) == 0
+        assert said.format(store) in capsys.readouterr().out
+    shutil.rmtree(store / "test" / "set_aside")
+    assert verify.main([str(store)]) == 0
+    assert "VOUCHES" not in capsys.readouterr().out
+
+
+def test_an_unfinished_store_that_lost_its_basis_is_finished(work: Path) -> None:
+    assert label("store", labels=TOPK) == 0
+    before = digests("store")
+    for split in Path("store").glob("*/"):
+        (split / "manifest.json").unlink()
+        (split / "tail_basis/c.0.0").unlink()
+    assert label("store", labels=TOPK) == 0
+    assert digests("store") == before

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import msgspec
 import numpy as np
@@ -27,8 +28,10 @@ from pipeline.errors import (
     UserError,
 )
 from pipeline.store import StoreWriter, open_store
+from pipeline.store import repair as repairing
 from pipeline.store.basis import BASIS_FILE, resumable_basis
-from pipeline.store.repair import named_digest, repair
+from pipeline.store.commit import WriterLock
+from pipeline.store.repair import earlier_digests, named_digest, repair
 from pipeline.store.verify import verify
 from tests.store.samples import KINDS, SPARSE, Sample, assert_holds, fill, make_spec, sample, write_store
 from tests.store.test_writer import snapshot
@@ -197,6 +200,85 @@ def test_a_basis_is_the_same_one_again_or_none(store: tuple[Path, Sample], kind:
     with StoreWriter(path, spec, basis=data.basis) as writer:
         assert writer.seal().digest == digest
     assert verify(path) == []
+    assert_holds(open_store(path), data)
+
+
+@pytest.mark.parametrize("kind", SPARSE)
+def test_an_unfinished_store_that_lost_its_basis_gets_it_again(
+    kind: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """No repair is needed, for the plan names its digest. A sealed store is damaged without it."""
+    data, path = sample(rng, 130, kind), tmp_path / "store"
+    spec = make_spec(data, kind)
+    with StoreWriter(path, spec, basis=data.basis) as writer:
+        fill(writer, data, [0])
+    (path / BASIS_FILE).unlink()
+    assert resumable_basis(path) is None
+    assert data.basis is not None
+    with pytest.raises(UserError, match="this is not the specification's basis"):
+        StoreWriter(path, spec, basis=data.basis[::-1])
+    assert_holds(write_store(path, data, spec), data)
+    (path / BASIS_FILE).unlink()
+    with pytest.raises(DamagedBasis, match=r"run `softlabels repair`"):
+        resumable_basis(path)
+
+
+@pytest.mark.parametrize("kind", ["zarr", "arrow"])
+def test_a_manifest_that_names_no_digest_vouches_for_nothing(store: tuple[Path, Sample]) -> None:
+    path, _ = store
+    (path / "manifest.json").write_bytes(b"")
+    assert earlier_digests(path) == {}
+    found = repair(path)
+    assert (found.pending, found.before, earlier_digests(path)) == ((), None, {found.folder: None})
+
+
+@pytest.mark.parametrize("kind", ["zarr", "arrow"])
+def test_a_store_that_is_sealed_while_repair_begins(
+    store: tuple[Path, Sample], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, data = store
+    (path / "manifest.json").unlink()
+    begin = WriterLock.alone
+
+    def seals_first(lock: WriterLock) -> bool:
+        monkeypatch.setattr(WriterLock, "alone", begin)
+        write_store(path, data, make_spec(data, kind))
+        return lock.alone()
+
+    monkeypatch.setattr(WriterLock, "alone", seals_first)
+    found = repair(path)
+    assert (found.problems, found.moved, found.digest) == ((), (), open_store(path).digest)
+
+
+@kinds
+@pytest.mark.parametrize("broken", ["label", "manifest.json", None])
+def test_what_people_wrote_on_the_card_is_kept(store: tuple[Path, Sample], broken: str | None) -> None:
+    """Sealing writes it anew, here or once the shards are made again, also where only the manifest was gone."""
+    path, _ = store
+    card = (path / "README.md").read_bytes() + b"Of the teacher that Ada trained."
+    (path / "README.md").write_bytes(card)
+    if broken == "label":
+        damage(path, 1)
+    elif broken is not None:
+        (path / broken).write_bytes(b"{}")
+    else:
+        (path / "manifest.json").unlink()
+    assert (repair(path).folder / "README.md").read_bytes() == card
+
+
+@pytest.mark.parametrize("kind", ["zarr", "arrow"])
+def test_a_repair_that_died_before_it_wrote_the_plan_again(
+    store: tuple[Path, Sample], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, data = store
+    (path / "plan.json").write_bytes(b"{}")
+    with monkeypatch.context() as patch:
+        patch.setattr(repairing, "replace_by_way_of_staging", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            repair(path)
+    with pytest.raises(DamagedManifest, match=r"has a manifest.json and no plan.json; run `softlabels repair`, then"):
+        StoreWriter(path, make_spec(data, kind), basis=data.basis)
+    assert repair(path).digest is not None
     assert_holds(open_store(path), data)
 
 
