@@ -54,7 +54,7 @@ class Recipe:
         labels = {"layout": LAYOUTS[number % 2], **(TOPK if number in (1, 2) else {})}
         self.file = write_recipe(Path(f"{number}.yaml"), seconds=0.005, labels=labels)
         child = self.run(f"whole-{number}", lambda: None)
-        _wait(child)
+        child.says(1)  # it opens its first store
         began = time.monotonic()
         ended = child.end()
         assert ended.code == 0, f"exit code {ended.code}: {ended.error}"
@@ -76,12 +76,14 @@ class Recipe:
         return Child(work).go()
 
     def attack(self, store: str, prepare: Callable[[], None], rng: np.random.Generator) -> None:
-        """Kill the command one to three times while it writes, then let it finish."""
-        acknowledged: set[int] = set()
-        for _ in range(int(rng.integers(1, 4))):
+        """Kill the command one to three times while it writes, then let it finish. Where it finishes before it is killed at
+        all, the same with another store.
+        """
+        wanted, kills, stores, acknowledged = int(rng.integers(1, 4)), 0, 0, set[int]()
+        while kills < wanted:
             before = {split: visible(Path(store, split)) for split in SPLITS}
             child = self.run(store, prepare)
-            _wait(child)
+            child.says(1)
             ended = child.kill() if child.lasts(float(rng.uniform(0, self.seconds))) else child.end()
             assert ended.code in (0, -9), f"exit code {ended.code}: {ended.error}"
             acknowledged |= ended.acknowledged - {BEGUN}
@@ -89,8 +91,12 @@ class Recipe:
                 shards = {shard % 1000 for shard in acknowledged if shard // 1000 == number}
                 problems = faults(Path(store, split), 10, shards, before[split])
                 assert not problems, f"{split}: {'; '.join(problems[:4])}"
+            kills += ended.code != 0
             if ended.code == 0:
-                break
+                if kills:
+                    break
+                assert (stores := stores + 1) < 40, "the command was never killed"
+                store, acknowledged = f"{store}-", set()
         ended = self.run(store, lambda: None).end()
         assert ended.code == 0, f"exit code {ended.code} when given again: {ended.error}"
         assert self.require_sound(store) == self.digests, "another digest"
@@ -117,12 +123,6 @@ def _tell(acknowledge: Acknowledge) -> None:
 
     StoreWriter._begin = telling_begin  # type: ignore[method-assign]
     StoreWriter.write_arrays = telling_write  # type: ignore[method-assign]
-
-
-def _wait(child: Child) -> None:
-    """Until the command opens its first store."""
-    while BEGUN not in child.acknowledged and child.lasts(0.01):
-        pass
 
 
 TRIALS = (
