@@ -163,9 +163,24 @@ def compare_batch(
     labels: NDArray[np.int64],
     found: Deviation,
 ) -> None:
-    """Run a batch's inputs (B, ...) and add to `found` how far the stored columns (B, ...) are from the outputs; positions that
-    do not count are left out. `labels` (N,): the class of each distribution.
+    """Run inputs (B, ...), as many at once as the recipe lets the teacher see, and add to `found` how far the stored columns
+    (B, ...) are from the outputs; positions that do not count are left out. `labels` (N,): the class of each distribution.
     """
+    each = len(labels) // len(inputs)  # distributions of a row
+    for start in range(0, len(inputs), ensemble.batch_size):
+        at = slice(start, start + ensemble.batch_size)
+        own = {name: values[at] for name, values in columns.items()}
+        _compare(spec, ensemble, inputs[at], own, labels[at.start * each : at.stop * each], found)
+
+
+def _compare(
+    spec: Spec,
+    ensemble: Ensemble,
+    inputs: NDArray[np.generic],
+    columns: Columns,
+    labels: NDArray[np.int64],
+    found: Deviation,
+) -> None:
     soft = {name: columns[name] for name in spec.soft_columns}
     counts = np.ones(len(labels), np.bool_)
     if spec.positions is not None:

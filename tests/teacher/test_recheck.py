@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import SpecMismatch, UnlabelledRows
+from pipeline.errors import Interrupted, SpecMismatch, UnlabelledRows
 from pipeline.store import Store, open_store
 from pipeline.teacher.ensemble import Ensemble, load_ensemble
 from pipeline.teacher.label import label_rows
 from pipeline.teacher.recheck import compare_with_teacher
+from pipeline.teacher.resume import check_committed
 from pipeline.transfer import TransferRows, array_keys
 from tests.teacher.conftest import ROWS, Teachers, writer_for
 
@@ -68,3 +69,21 @@ def test_another_transfer_set_is_refused(labelled: tuple[Store, Ensemble], rows:
     other = np.array(rows.inputs) + 1
     with pytest.raises(UnlabelledRows, match="sampled rows of the store are not in the transfer set"):
         compare_with_teacher(labelled[0], replace(rows, inputs=other, keys=array_keys(other)), labelled[1])
+
+
+def test_the_teacher_sees_no_more_rows_at_once_than_the_recipe_says(
+    labelled: tuple[Store, Ensemble], tmp_path: Path, rows: TransferRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or one whose batch just fits its device could be neither checked nor resumed."""
+    store, ensemble = labelled
+    shards: list[int] = []
+    with writer_for(tmp_path / "begun", rows, ensemble) as writer:
+        with pytest.raises(Interrupted):
+            label_rows(rows, ensemble, writer, should_stop=lambda: len(shards) > 5, progress=shards.append)
+        plain, sizes = Ensemble.outputs, []
+        monkeypatch.setattr(Ensemble, "outputs", lambda self, given: sizes.append(len(given)) or plain(self, given))
+        ensemble.batch_size = 5
+        check_committed(writer, rows, ensemble)
+        assert sum(sizes) == 64
+    assert compare_with_teacher(store, rows, ensemble).sound
+    assert max(sizes) == 5
