@@ -7,13 +7,15 @@ started it; nothing is killed here.
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,29 +41,49 @@ def patience() -> float:
     return seconds
 
 
+def slices() -> Iterator[float]:
+    """Waits, in seconds, that make up `patience`. How long each really took is not asked: time for which this process was
+    stopped itself, as by a scheduler, is not time in which others gave no sign of life.
+    """
+    whole = patience()
+    each = min(_LONGEST_PAUSE, whole / 10)
+    return repeat(each, math.ceil(whole / each))
+
+
 def wait_for_lock(handle: int, how: int, path: Path, *, life: Callable[[], object] = lambda: None) -> None:
-    """Lock an open file, waiting for processes that hold it for as long as `life()` gives something new.
+    """Lock an open file, waiting for processes that hold it for as long as `life()` gives something new, they use the
+    processor, or others hold it.
 
     Raises:
         Stalled: naming the processes that hold it. OSError: as `flock`.
     """
-    seen, since, pause = life(), time.monotonic(), 0.01
+    seen, waited, pause = None, 0.0, 0.01
     while True:
         try:
             return fcntl.flock(handle, how | fcntl.LOCK_NB)
         except BlockingIOError:
-            now = life()
+            holders = _holders(handle)
+            now = (life(), {pid: _cpu_time(pid) for pid in holders})
         if now != seen:
-            seen, since = now, time.monotonic()
-        elif time.monotonic() - since > patience():
-            holders = [process(pid) for pid in _holders(handle)]
+            seen, waited = now, 0.0
+        elif waited >= patience():
+            names = " and ".join(map(process, holders)) or "another process"
             raise Stalled(
-                f"{' and '.join(holders) or 'another process'} holds {path} and has given no sign of life for "
-                f"{patience():g} s",
+                f"{names} holds {path} and has given no sign of life for {patience():g} s",
                 remedy=AGAIN,
             )
         time.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE)
+        waited += pause  # and not what the clock says: see `slices`
+        pause = min(2 * pause, _LONGEST_PAUSE, patience() / 10)
+
+
+def _cpu_time(pid: int) -> int:
+    """What a process has used of the processor, in ticks; 0 of this one, which uses some for its waiting."""
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return 0 if pid == os.getpid() else int(words[11]) + int(words[12])
 
 
 def process(pid: int) -> str:
@@ -86,7 +108,7 @@ def _holders(handle: int) -> list[int]:
 
 @contextmanager
 def background(threads: int, name: str) -> Iterator[ThreadPoolExecutor]:
-    """Threads that are waited for at the end, unless one of them was found to hang."""
+    """Threads that are waited for at the end, unless one of them was found to hang. Raises `Stalled` where one hangs then."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
     try:
         yield pool
@@ -94,19 +116,29 @@ def background(threads: int, name: str) -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(wait=False, cancel_futures=True)
         raise
     except BaseException:
-        pool.shutdown()
+        _ended(pool)
         raise
-    pool.shutdown()
+    if not _ended(pool):
+        raise stalled("a thread has not ended", name)
+
+
+def _ended(pool: ThreadPoolExecutor) -> bool:
+    """End a pool; False where a thread of it hangs."""
+    ending = threading.Thread(target=pool.shutdown, name="softlabels-end", daemon=True)
+    ending.start()
+    for seconds in slices():
+        ending.join(seconds)
+        if not ending.is_alive():
+            return True
+    return False
 
 
 def result_of(future: Future[T], what: str) -> T:
     """What a thread of `background` gives or raises. Raises `Stalled` where it does neither: then `what` says who hangs."""
-    try:
-        return future.result(timeout=patience())
-    except TimeoutError:
-        if future.done():
-            raise
-        raise stalled(what) from None
+    for seconds in slices():
+        if wait([future], timeout=seconds).done:
+            return future.result()
+    raise stalled(what)
 
 
 def stalled(what: str, threads: str = "softlabels") -> Stalled:

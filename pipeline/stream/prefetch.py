@@ -10,11 +10,12 @@ from __future__ import annotations
 import atexit
 import threading
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, Queue
 from typing import TypeVar
 
-from pipeline.store.patience import patience, stalled
+from pipeline.store.patience import slices, stalled
 
 T = TypeVar("T")
 
@@ -38,7 +39,10 @@ def prefetch(source: Iterator[T]) -> Generator[T]:
         stop.set()
         _drain(queue)  # a producer that waits for room finds it, then sees `stop`
         if thread is not threading.current_thread():  # the garbage collector may run this anywhere
-            thread.join(timeout=patience())
+            for seconds in slices():
+                thread.join(seconds)
+                if not thread.is_alive():
+                    break
 
     atexit.register(end)  # a generator that lives to the end of the program is closed when no module works any more
     thread.start()
@@ -55,11 +59,11 @@ def prefetch(source: Iterator[T]) -> Generator[T]:
 
 
 def _next(queue: Queue[T | _End], stop: threading.Event) -> T | _End:
-    try:
-        return queue.get(timeout=patience())
-    except Empty:
-        stop.set()  # nobody waits for the thread any more
-        raise stalled("no batch has been read") from None
+    for seconds in slices():
+        with suppress(Empty):
+            return queue.get(timeout=seconds)
+    stop.set()  # nobody waits for the thread any more
+    raise stalled("no batch has been read")
 
 
 def _produce(source: Iterator[T], queue: Queue[T | _End], stop: threading.Event) -> None:
