@@ -113,11 +113,15 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
 def watched(batches: DataLoader[Any]) -> Iterator[Any]:
     """One pass over the batches of a `DataLoader`, whose worker processes are waited for no longer than `patience` says.
 
-    `DataLoader(timeout=...)` does not notice a worker that stops while it hands over a batch.
+    `DataLoader(timeout=...)` does not notice a worker that stops while it hands over a batch. Without workers this thread reads
+    them itself, as without `watched`: another one would draw random numbers at the same time as the model.
 
     Raises:
         Stalled: naming the workers that are stopped, or all of them where none is; all are ended.
     """
+    if batches.num_workers == 0:
+        yield from batches
+        return
     workers: list[multiprocessing.process.BaseProcess] = []
 
     def source() -> Iterator[Any]:

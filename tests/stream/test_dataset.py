@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 import pickle
+import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from pipeline.errors import ConfigError, UnlabelledRows
 from pipeline.labels.soft import SoftLabels
-from pipeline.stream import EmbeddedRows, Loader, SoftLabelDataset
+from pipeline.stream import EmbeddedRows, Loader, SoftLabelDataset, watched
 from tests.stream.samples import CHUNK, CLASSES, inputs_of, labels_of, rows_of
 
 
@@ -128,3 +129,19 @@ def test_a_pickle_holds_neither_cached_chunks_nor_mapped_inputs(make_store, tmp_
     item = pickle.loads(data)[63]
     assert item["input"].tolist() == [63.0] * 100_000
     assert item["shift"].tolist() == dataset[63]["shift"].tolist()
+
+
+def test_without_workers_watched_reads_in_this_thread() -> None:
+    """Another one would draw random numbers at the same time as the model, in no order that a seed decides."""
+    threads = []
+
+    class Threads(Dataset[int]):
+        def __len__(self) -> int:
+            return 30
+
+        def __getitem__(self, index: int) -> int:
+            threads.append(threading.current_thread())
+            return index
+
+    assert torch.cat(list(watched(DataLoader(Threads(), batch_size=10)))).tolist() == list(range(30))
+    assert {*threads} == {threading.current_thread()}
