@@ -9,6 +9,7 @@ Shape letters: R rows of the transfer set, N selected items, B rows asked for, P
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError, LabelError, OtherLabels
+from pipeline.labels.encoding import TopkEncoding
 from pipeline.stream.columns import SoftColumns
 from pipeline.stream.gather import Array, Block, ChunkReader, gather
 from pipeline.stream.join import Ints, Missing, label_rows
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from pipeline.transfer import TransferRows
 
 LABEL_SAMPLE = 4096  # rows whose hard labels are compared with the store's
+TEACHER_SAMPLE = 256  # rows whose two labels are held against the teacher's top class
 LABEL_ROWS = 4  # of a class, before it is judged
 SAME_MAP = 0.95  # the share of them that one numbering must explain before it is taken for a mistake
 
@@ -157,7 +160,7 @@ def join_examples(
     Raises:
         UnlabelledRows: see `join.label_rows`.
         LabelError: a hard label outside the store's classes.
-        OtherLabels: hard labels that number the classes in another order than the store's own.
+        OtherLabels: hard labels that number the classes in another order than the store's own, and than its teacher.
         ClassMismatch, AlignmentError: rows of tokens and a store of another tokenizer, or of other positions.
         ConfigError: a selection, mask or weights that do not fit.
     """
@@ -241,9 +244,22 @@ def _check_label_map(labels: Ints, found: Ints, store: Store, *, name: str) -> N
         len(moved) > 1
         and len({*usual.values()}) == len(usual)
         and as_usual > SAME_MAP * sum(rows[there] for there in usual)
+        and not _teacher_agrees(store, found[sample], stored, own)
     ):
         raise OtherLabels(
             f"{name} calls class {usual[moved[0]]} what {store.path} calls class {moved[0]} (one of {len(moved)}): "
             "the hard labels are the store's in another numbering",
             remedy="number the classes as the store does (transfer_set.label, classes); its logits stand in that order",
         )
+
+
+def _teacher_agrees(store: Store, at: Ints, stored: Ints, own: Ints) -> bool:
+    """Whether the stored teacher's top class is the own label of rows more often than the stored one, by more than chance
+    (three standard deviations): then the labels were mended since, and the store's are in the other numbering.
+    """
+    apart = np.flatnonzero((stored >= 0) & (own >= 0) & (stored != own))
+    apart = apart[np.arange(min(TEACHER_SAMPLE, len(apart))) * len(apart) // min(TEACHER_SAMPLE, len(apart))]
+    temperature = 1.0 if not isinstance(store.encoding, TopkEncoding) else max(1.0, 1 / store.encoding.beta_max)
+    top = store.log_probs(at[apart], temperature=temperature).argmax(axis=-1)
+    mine, theirs = int((top == own[apart]).sum()), int((top == stored[apart]).sum())
+    return mine - theirs > 3 * math.sqrt(mine + theirs)

@@ -63,8 +63,12 @@ def write_store(
     layout: str = "zarr",
     chunks_a_shard: int = 4,
     reduce: Literal["none", "geometric"] = "none",
+    labels: np.ndarray | None = None,
+    top: np.ndarray | None = None,
 ) -> Store:
-    """A store over rows with the given identities, in chunks of `CHUNK` rows."""
+    """A store over rows with the given identities, in chunks of `CHUNK` rows; perhaps with other labels, or a teacher whose
+    top classes are `top`.
+    """
     keys, inputs = keys_of(numbers), inputs_of(numbers)
     members = tuple(MemberSpec(model=f"m{i}", weight=weight) for i, weight in enumerate((3.0, 1.0)))
     spec = Spec(
@@ -83,10 +87,12 @@ def write_store(
         for shard in writer.pending:
             rows = slice(*writer.rows_of(shard))
             logits, shift = labels_of(np.arange(len(keys))[rows])
+            if top is not None:
+                logits[np.arange(len(logits)), :, top[rows]] = 1
             writer.write_logits(
                 shard,
                 keys=keys[rows],
-                labels=(np.asarray(numbers) % CLASSES)[rows],
+                labels=(np.asarray(numbers) % CLASSES if labels is None else labels)[rows],
                 logits=logits + shift[:, :, None],
                 inputs=inputs[rows] if embed else None,
             )

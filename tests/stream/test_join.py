@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.errors import ConfigError, UnlabelledRows
+from pipeline.errors import ConfigError, OtherLabels, UnlabelledRows
+from pipeline.stream.examples import join_examples
 from pipeline.stream.join import label_rows
-from tests.stream.samples import keys_of
+from tests.stream.samples import CLASSES, keys_of, rows_of
 
 NAMES = ("digits", "teacher/train")
 
@@ -73,3 +74,15 @@ def test_no_shared_key_is_an_error_of_its_own(make_store, missing: str) -> None:
 def test_missing_is_one_of_two_words(make_store) -> None:
     with pytest.raises(ConfigError, match="missing must be error or skip, not 'drop'"):
         join(np.arange(3), make_store(np.arange(3)), missing="drop")
+
+
+def test_two_classes_exchanged_are_refused_where_the_teacher_does_not_say_that_they_were_mended(make_store) -> None:
+    numbers = np.arange(200)
+    right = numbers % CLASSES
+    wrong = np.array([1, 0, *range(2, CLASSES)])[right]
+    top = np.where(numbers % 10 < 6, right, 2)  # of a teacher that is no better than most
+    mended = make_store(numbers, labels=wrong, top=top)
+    assert (join_examples(rows_of(numbers, labels=right), mended).labels == right).all()
+    for store in (make_store(numbers, top=top), make_store(numbers, top=np.full(200, 2))):
+        with pytest.raises(OtherLabels, match=r"digits calls class 1 what .* calls class 0"):
+            join_examples(rows_of(numbers, labels=wrong), store)
