@@ -22,7 +22,7 @@ from pipeline.store.basis import BASIS_FILE, read_basis
 from pipeline.store.chunks import RELABEL, ChunkReader, open_sized
 from pipeline.store.columns import Column
 from pipeline.store.commit import SET_ASIDE, STAGING, record_path
-from pipeline.store.digest import blake3_hex, block_hashes, content_columns, keys_digest
+from pipeline.store.digest import block_hashes, content_columns, keys_digest
 from pipeline.store.durable import system_errors
 from pipeline.store.layouts import layout_of
 from pipeline.store.reader import MANIFEST, Store, open_store
@@ -170,49 +170,49 @@ def shard_problems(path: Path, spec: Spec, payload: Payload, *, read_all: bool =
 
 
 def _file(path: Path, spec: Spec, payload: Payload, name: str, columns: list[Column] | None) -> list[str]:
-    """What is wrong with one file of a shard, read where its columns are given. Raises `DamagedStore`, `StorageError`."""
-    handle = open_sized(path, name, payload)
+    """What is wrong with one file of a shard, read where its columns are given: which chunks, or the file around them, or its
+    own index. Raises `DamagedStore`, `StorageError`.
+    """
+    handle, where, whole = open_sized(path, name, payload), path / name, payload.files[name]
     try:
         if columns is None:
             return []
-        same = _digest(handle, path / name) == payload.files[name].blake3
-        with mmap.mmap(handle, 0, prot=mmap.PROT_READ) as mapped, memoryview(mapped) as data:
-            return _bytes(spec, payload, data, same, columns)
+        if not whole.size:
+            return ["is empty"]  # and cannot be mapped
+        same = _digest(handle, where, 0, whole.size) == whole.blake3
+        wrong = [
+            f"chunk {number} of column {column.name} differs from its digest"
+            for column in columns
+            for number, chunk in enumerate(payload.chunks[column.name])
+            if _digest(handle, where, chunk.offset, chunk.size) != chunk.blake3
+        ]
+        if wrong or not same:
+            return wrong or ["differs from its digest outside the chunks"]
+        return _index(handle, spec, payload, columns)
     finally:
         os.close(handle)
 
 
-def _digest(handle: int, path: Path) -> str:
-    """blake3 of a file. Read, and not mapped: of a mapped file, an error of the disk would kill this process."""
-    hasher, offset = blake3(), 0
+def _digest(handle: int, path: Path, offset: int, size: int) -> str:
+    """blake3 of a part of a file. Read, and not mapped: of a mapped file, an error of the disk would kill this process."""
+    hasher, end = blake3(), offset + size
     with system_errors("read", path):
-        while data := os.pread(handle, 1 << 20, offset):
+        while data := os.pread(handle, min(1 << 20, end - offset), offset):
             hasher.update(data)
             offset += len(data)
     return hasher.hexdigest()
 
 
-def _bytes(spec: Spec, payload: Payload, data: memoryview, same: bool, columns: list[Column]) -> list[str]:
-    """What is wrong with a file's bytes, whose digest is the `same` or not: which chunks, or the file around them, or its own
-    index.
-    """
-    wrong = [
-        f"chunk {number} of column {column.name} differs from its digest"
-        for column in columns
-        for number, chunk in enumerate(payload.chunks[column.name])
-        if blake3_hex(data[chunk.offset : chunk.offset + chunk.size]) != chunk.blake3
-    ]
-    if wrong:
-        return wrong
-    if not same:
-        return ["differs from its digest outside the chunks"]
-    for column in columns:
-        try:
-            places = layout_of(spec).locate(spec, payload.shard, column, data)
-        except ValueError as error:
-            return [str(error)]
-        if places != tuple((chunk.offset, chunk.size) for chunk in payload.chunks[column.name]):
-            return [f"plain readers find column {column.name} elsewhere than the commit record says"]
+def _index(handle: int, spec: Spec, payload: Payload, columns: list[Column]) -> list[str]:
+    """What is wrong with the index of a file, mapped here: all of it has just been read, without an error."""
+    with mmap.mmap(handle, 0, prot=mmap.PROT_READ) as mapped, memoryview(mapped) as data:
+        for column in columns:
+            try:
+                places = layout_of(spec).locate(spec, payload.shard, column, data)
+            except ValueError as error:
+                return [str(error)]
+            if places != tuple((chunk.offset, chunk.size) for chunk in payload.chunks[column.name]):
+                return [f"plain readers find column {column.name} elsewhere than the commit record says"]
     return []
 
 
