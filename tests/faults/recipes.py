@@ -7,6 +7,7 @@ import io
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,8 @@ def run(main: Callable[[list[str]], int], given: Recipe) -> str:
     """Run a stage on a recipe; the name of its error, "" for none."""
     Path("recipe.yaml").write_text(yaml.safe_dump(given))
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # numpy's, of logits that cannot be
         try:
             code = main(["--config=recipe.yaml", "--store=store"])
         except Exception as error:  # without a defence, whatever comes of it
