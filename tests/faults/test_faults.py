@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from tests.faults.__main__ import write_between
-from tests.faults.campaign import Outcome, Result, Trial, all_trials, judge, table
+from tests.faults.apart import apart
+from tests.faults.campaign import Harm, Outcome, Result, Trial, all_trials, judge, repeated, table
+from tests.faults.trials_clock import unmoved_and_believed
 
 TRIALS = {f"{trial.promise} {trial.what}": trial for trial in all_trials()}
 each = pytest.mark.parametrize("name", TRIALS)
@@ -60,6 +62,22 @@ def test_the_campaign_sees_what_fails() -> None:
     assert lines[0] == "| 1 kill-safe | kills | 10 | 0 | no flush: 1 of 10 fail |"
     assert lines[1] == "| 1 kill-safe | kills | not run | no strace | no flush: not run: no strace |"
     assert "| 10 | 1 | no flush: **holds all the same" in lines[2]
+
+
+def test_a_control_counts_its_harm_alone() -> None:
+    def refused_elsewhere(rng: np.random.Generator) -> None:
+        raise AssertionError("another error")
+
+    def harmed(rng: np.random.Generator) -> None:
+        raise Harm("a shard was written")
+
+    assert repeated(1, 7, harmed, failing=(Harm,)).failures == ("seed [7, 0]: Harm: a shard was written",)
+    with pytest.raises(AssertionError, match="another error"):
+        repeated(1, 7, refused_elsewhere, failing=(Harm,))
+
+
+def test_only_moved_clocks_make_a_sweep_by_age_do_harm(rng: np.random.Generator) -> None:
+    assert apart(unmoved_and_believed, seed_of(rng)) == Outcome(3)
 
 
 def test_the_table_goes_between_its_marks(tmp_path: Path) -> None:

@@ -42,6 +42,11 @@ def files_moved_and_believed(seed: int) -> Outcome:
     return repeated(5, seed, partial(_moved, "files", (-1,), sweep_by_age))
 
 
+def unmoved_and_believed(seed: int) -> Outcome:
+    """What both controls rest on: where nothing is moved, sweeping by age harms nobody."""
+    return repeated(3, seed, partial(_moved, "", (1,), sweep_by_age))
+
+
 def _moved(what: str, ways: tuple[int, ...], prepare: Callable[[], None], rng: np.random.Generator) -> None:
     seconds = int(rng.choice([DAY, YEAR])) * int(rng.choice(ways))
     with scratch() as folder:
