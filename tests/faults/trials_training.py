@@ -21,7 +21,7 @@ from tests.student.runs import Server, server
 
 KINDS = ("zarr", "topk-arrow")
 STEPS = 24  # of both students together
-FLUSHES = 30  # about so many flushes and renames of an unbroken run
+FLUSHES = 20  # an unbroken run has a few more flushes and renames
 ENDS = (0, 75, -signal.SIGKILL)
 
 
@@ -42,33 +42,40 @@ class Runs:
         }  # fmt: skip
 
     def attack(self, rng: np.random.Generator, *, forgets: bool = False) -> None:
-        """Kill a run 1 to 5 times, let it end, and compare it with the unbroken one."""
+        """Kill or stop a run 1 to 5 times, at least once in fact, let it end, and compare it with the unbroken one."""
         kind, workers = str(rng.choice(KINDS)), int(rng.choice([0, 2]))
         if (kind, workers) not in self.unbroken:
             self.unbroken[kind, workers] = self.new_folder()
             took = time.monotonic()
             assert self.server.run(**self.request(kind, workers, self.unbroken[kind, workers])) == 0
             self.took = time.monotonic() - took
-        run = self.new_folder()
-        request = self.request(kind, workers, run, forgets=forgets)
-        if forgets:  # once, after a checkpoint that is not the first
-            self.server.run(**request | {"die": ["step", int(rng.integers(STEPS // 2, STEPS))]})
-        for _ in range(0 if forgets else int(rng.integers(1, 6))):
-            self.kill(request, rng)
+        interrupted, wanted = 0, int(rng.integers(1, 6))
+        while not interrupted:
+            run = self.new_folder()
+            request = self.request(kind, workers, run, forgets=forgets)
+            if forgets:  # once, after a checkpoint that is not the first
+                die = ["step", int(rng.integers(STEPS // 2, STEPS))]
+                interrupted = int(self.server.run(**request | {"die": die}) != 0)
+            while not forgets and interrupted < wanted and self.interrupt(request, rng, STEPS - done(run)):
+                interrupted += 1
         assert self.server.run(**request) == 0, (run / "said.txt").read_text()
         compare(run, self.unbroken[kind, workers])
 
-    def kill(self, request: dict[str, Any], rng: np.random.Generator) -> None:
-        """End a run at a step, at a flush, at a moment, or by a stop; unless it ends before."""
+    def interrupt(self, request: dict[str, Any], rng: np.random.Generator, left: int) -> bool:
+        """End a run at one of the `left` steps, at a flush, at a moment, or by a stop; False where it ended before that."""
+        if left == 0:
+            return False
         how = str(rng.choice(["step", "flush", "stop", "moment"]))
-        at = int(rng.integers(1, {"step": STEPS, "flush": FLUSHES, "stop": STEPS // 2}.get(how, 2)))
+        most = {"step": left, "flush": FLUSHES * left // STEPS, "stop": left // 2}.get(how, 1)
+        at = 1 + int(rng.integers(max(most, 1)))
         pid = self.server.start(**request | {"die": None if how == "moment" else [how, at]})
         if how == "moment":
-            time.sleep(rng.uniform(0, self.took))
+            time.sleep(rng.uniform(0, self.took * left / STEPS))
             with suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
         status = self.server.wait()
         assert status in ENDS, f"exit status {status} after {how} {at}"
+        return bool(status)
 
     def new_folder(self) -> Path:
         self.number += 1
@@ -86,6 +93,11 @@ def compare(run: Path, unbroken: Path) -> None:
     assert not different, f"the checkpoints differ in {', '.join(different[:5])}"
     for file in sorted(path.relative_to(unbroken) for path in unbroken.rglob("*.safetensors")):
         assert (run / file).read_bytes() == (unbroken / file).read_bytes(), f"other {file}"
+
+
+def done(run: Path) -> int:
+    """How many of a run's steps have been done, once or more often."""
+    return len(steps(run)) if (run / "steps.txt").exists() else 0
 
 
 def steps(run: Path) -> dict[str, set[str]]:
