@@ -122,7 +122,7 @@ def without(mutation: Mutation, seed: int, *patches: tuple[object, str, object])
     with ExitStack() as stack:
         for where, name, stand_in in patches:
             stack.enter_context(patch.object(where, name, stand_in))
-        return attacks(refused, mutation, count=30, seed=seed)
+        return attacks(refused, mutation, count=60, seed=seed)
 
 
 def any_record(store: Store, shard: int) -> Commit:

@@ -71,7 +71,7 @@ def hostile_stores(count: int, seed: int) -> Outcome:
 
 
 def trusted_stores(seed: int) -> Outcome:
-    return _hostile_stores(100, seed, (_specification, _record), without_checks)
+    return _hostile_stores(200, seed, (_specification, _record), without_checks)
 
 
 def _hostile_stores(count: int, seed: int, forgeries: tuple[Forgery, ...], prepare: Callable[[], None]) -> Outcome:
