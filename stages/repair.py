@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _say(folder: Path, found: Repaired) -> None:
     """What was wrong, what was done, and what to do next."""
     for problem in found.problems:
-        print(problem.where, file=sys.stderr)
+        print(f"{folder}: {problem.where}", file=sys.stderr)
     if found.moved:
         print(f"{folder}: {len(found.moved)} files were set aside in {found.folder}")
     if found.digest is None:

@@ -112,7 +112,7 @@ def _verify(split: str, path: Path, part: tuple[int, int] | None) -> int:
     with tqdm(total=len(every), desc=f"verify {split}", unit="shard", disable=None) as bar:
         problems = verify(path, shards=shards, progress=bar.update)
     for problem in problems:
-        print(problem, file=sys.stderr)
+        print(f"{split}: {problem}", file=sys.stderr)
     read = "all" if part is None else f"{len(shards)} of them, one in {part[1]}" if shards else "none"
     print(
         f"{split}: {store.rows:,} rows, {len(every)} shards (every byte read: {read}), {len(problems)} problems, "
