@@ -3,10 +3,9 @@ rest (plan, manifest, the files for other readers) is written again at once.
 
 Every byte is read, as `softlabels verify` does. The files of a damaged shard and its commit record, and files that do not
 belong to the store, are moved into the folder set_aside of the split and never deleted; so is the card (README.md), which is
-written anew and may have been added to. The store is unfinished then:
-`softlabels teacher-logits` with the recipe that made it (or `encode`, `import`, `convert`) makes the missing shards and seals
-it, with the digest that it had. Sound shards are not touched, and nothing is made up. Stopped at any moment, the same command
-goes on.
+written anew and may have been added to. The store is unfinished then: `softlabels teacher-logits` with the recipe that made
+it (or `encode`, `import`, `convert`) makes the missing shards and seals it, with the digest that it had. Sound shards are not
+touched, and nothing is made up. Stopped at any moment, the same command goes on.
 
 Who received a store and has no teacher fetches the damaged files again instead: an unfinished store cannot be read.
 """
@@ -20,13 +19,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pipeline.errors import ConfigError, DamagedStore, SoftLabelsError
+from pipeline.errors import ConfigError, SoftLabelsError
 from pipeline.store.reader import store_folders
 from pipeline.store.repair import UNVOUCHED, Repaired, earlier_digests, repair
 from pipeline.store.root import close_root, lost_splits, write_root
 from stages.recipe import parse
 from stages.run import command
-from stages.verify import MAKE_AGAIN
 
 
 @dataclass(frozen=True)
@@ -58,9 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unfinished and folders != [root]:
         close_root(root)
     elif folders != [root] and (lost := lost_splits(root)):  # the list at the root is all that tells of them
-        for split in lost:
-            print(f"DamagedStore: {root}: split {split} is gone, though it was sealed; {MAKE_AGAIN}", file=sys.stderr)
-        codes.append(DamagedStore.exit_code)
+        for gone in lost:
+            print(f"{type(gone).__name__}: {gone}", file=sys.stderr)
+            codes.append(gone.exit_code)
     elif not codes and folders != [root]:
         write_root(root)
     return next(iter(codes), 0)

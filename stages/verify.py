@@ -27,11 +27,6 @@ from pipeline.store.verify import verify
 from stages.recipe import parse
 from stages.run import command
 
-MAKE_AGAIN = (
-    "the command that made it makes it again, or get its folder again from whoever made the store; if it was taken away on "
-    "purpose, delete zarr.json or dataset_dict.json there and run `softlabels repair`"
-)
-
 
 @dataclass(frozen=True)
 class Verify:
@@ -82,8 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _verify_root(root: Path, *, whole: bool) -> int:
     """Say what is wrong above the splits, of which `whole` says that they are sealed and sound; how many problems there are."""
     lost = lost_splits(root)
-    for split in lost:
-        print(f"{root}: split {split} is gone, though it was sealed; {MAKE_AGAIN}", file=sys.stderr)
+    for error in lost:
+        print(error, file=sys.stderr)
     stale = outdated(root) if whole and not lost else []
     for name in stale:
         print(f"{root}: {name} does not list these splits; `softlabels repair` does", file=sys.stderr)

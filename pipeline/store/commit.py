@@ -182,7 +182,5 @@ def replace_by_way_of_staging(store: Path, name: str, data: bytes) -> None:
         make_folder((store / name).parent)
         replace_file(staged, store / name)
     finally:
-        with suppress(
-            OSError
-        ):  # else it would stand in the place of what went wrong; whoever opens the store next sweeps it
+        with suppress(OSError):  # it would hide what went wrong; whoever opens the store next sweeps the file
             staged.unlink(missing_ok=True)

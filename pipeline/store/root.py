@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline.errors import DamagedManifest, StorePathError
+from pipeline.errors import DamagedManifest, DamagedStore, StorePathError
 from pipeline.store.card import root_card
 from pipeline.store.durable import sync_folder, system_errors, write_atomically
 from pipeline.store.layouts import layout_of
@@ -52,8 +52,8 @@ def write_root(root: Path) -> None:
         _write(root / name, data)
 
 
-def lost_splits(root: Path) -> list[str]:
-    """Splits that the files at `root` for other readers list, and that hold no store any more."""
+def lost_splits(root: Path) -> list[DamagedStore]:
+    """An error for each split that the files at `root` for other readers list, and that holds no store any more."""
     listed: set[str] = set()
     for name in _FOR_READERS:
         try:
@@ -62,7 +62,12 @@ def lost_splits(root: Path) -> list[str]:
             listed |= {split for split in named if isinstance(split, str)}
         except (OSError, DamagedManifest, msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
             continue  # it is not there, or says nothing: `outdated` reports what is damaged
-    return sorted(listed - {folder.name for folder in store_folders(root)})
+    remedy = (
+        "the command that made it makes it again, or get its folder again from whoever made the store; if it was taken away on "
+        "purpose, delete zarr.json or dataset_dict.json there and run `softlabels repair`"
+    )
+    lost = sorted(listed - {folder.name for folder in store_folders(root)})
+    return [DamagedStore(f"{root}: split {split} is gone, though it was sealed", remedy=remedy) for split in lost]
 
 
 def outdated(root: Path) -> list[str]:
