@@ -22,7 +22,7 @@ from pipeline.errors import ConfigError, DamagedStore, UnsealedStore
 from pipeline.store import open_store, store_splits
 from pipeline.store.commit import SET_ASIDE
 from pipeline.store.repair import UNVOUCHED, earlier_digests
-from pipeline.store.root import lost_splits, outdated
+from pipeline.store.root import lost_splits, outdated, root_strangers
 from pipeline.store.verify import verify
 from stages.recipe import parse
 from stages.run import command
@@ -75,13 +75,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _verify_root(root: Path, *, whole: bool) -> int:
-    """Say what is wrong above the splits, of which `whole` says that they are sealed and sound; how many problems there are."""
+    """Say what is wrong above the splits, of which `whole` says that they are sealed and sound; how many problems there are.
+    Files of others there are no problem: they are named.
+    """
     lost = lost_splits(root)
     for error in lost:
         print(error, file=sys.stderr)
+    for name in root_strangers(root):
+        print(f"{root}: warning: {name} is not part of the store", file=sys.stderr)
     stale = outdated(root) if whole and not lost else []
     for name in stale:
-        print(f"{root}: {name} does not list these splits; `softlabels repair` does", file=sys.stderr)
+        what = "does not list these splits" if (root / name).exists() else "is gone, and plain readers need it"
+        print(f"{root}: {name} {what}; `softlabels repair` writes it again", file=sys.stderr)
     return len(lost) + len(stale)
 
 

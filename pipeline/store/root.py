@@ -14,9 +14,10 @@ from pipeline.store.durable import sync_folder, system_errors, write_atomically
 from pipeline.store.layouts import layout_of
 from pipeline.store.reader import MANIFEST, store_folders, store_splits
 from pipeline.store.spec import FORMAT, Manifest, read_json, read_small_file
+from pipeline.store.verify import CARD, PLAN
 
 _FOR_READERS = ("zarr.json", "dataset_dict.json")
-_OWN = {"README.md", *_FOR_READERS}
+_OWN = {CARD, *_FOR_READERS}
 
 
 def require_root(root: Path, splits: tuple[str, ...]) -> None:
@@ -27,14 +28,20 @@ def require_root(root: Path, splits: tuple[str, ...]) -> None:
         raise StorePathError(f"{root} is a file; a store is a folder", remedy="give another path")
     if not root.is_dir():
         return
-    entries = {entry.name for entry in root.iterdir()}
-    stores = {name for name in entries if name in splits or (root / name / "plan.json").exists()}
-    strangers = entries - stores - (_OWN if stores else set())
-    if strangers:
+    found = root_strangers(root, splits)
+    if found:
         raise StorePathError(
-            f"{root} holds other files ({', '.join(sorted(strangers)[:5])})",
-            remedy="give the path of a store or of a new folder",
+            f"{root} holds other files ({', '.join(found[:5])})", remedy="give the path of a store or of a new folder"
         )
+
+
+def root_strangers(root: Path, splits: tuple[str, ...] = ()) -> list[str]:
+    """What lies in `root` and is none of these splits, no store, and nothing that describes them."""
+    entries = {entry.name for entry in root.iterdir()}
+    stores = {
+        name for name in entries if name in splits or any((root / name / own).exists() for own in (PLAN, MANIFEST))
+    }
+    return sorted(entries - stores - (_OWN if stores else set()))
 
 
 def is_split_folder(store: Path, split: str) -> bool:
@@ -48,8 +55,13 @@ def is_split_folder(store: Path, split: str) -> bool:
 
 def write_root(root: Path) -> None:
     """Describe the sealed splits below `root`. Splits of different layouts are legal; each is listed in the file of its own."""
-    for name, data in _described(root).items():
+    described = _described(root)
+    for name, data in described.items():
         _write(root / name, data)
+    for name in _FOR_READERS:
+        if name not in described:  # of a layout that no split has any more
+            with system_errors("remove", root / name):
+                (root / name).unlink(missing_ok=True)
 
 
 def lost_splits(root: Path) -> list[DamagedStore]:
@@ -71,11 +83,22 @@ def lost_splits(root: Path) -> list[DamagedStore]:
 
 
 def outdated(root: Path) -> list[str]:
-    """The files at `root` for other readers that do not describe the sealed splits below it."""
+    """The files at `root` for other readers that do not describe the sealed splits below it, or are gone. Where nothing
+    describes them, not even a card, they are stores that happen to lie together, and nothing is missed.
+    """
     described = _described(root)
-    return [
-        name for name in _FOR_READERS if (root / name).exists() and read_small_file(root / name) != described.get(name)
-    ]
+    front_matter = described.get(CARD, b"").partition(b"\npretty_name")[0]
+    card = _bytes_at(root / CARD) or b""
+    if not (card.startswith(front_matter) or any((root / name).exists() for name in _FOR_READERS)):
+        return []
+    return [name for name in _FOR_READERS if _bytes_at(root / name) != described.get(name)]
+
+
+def _bytes_at(path: Path) -> bytes | None:
+    try:
+        return read_small_file(path)
+    except FileNotFoundError:
+        return None
 
 
 def _described(root: Path) -> dict[str, bytes]:
@@ -89,7 +112,7 @@ def _described(root: Path) -> dict[str, bytes]:
     version = max((manifest.format for manifest in manifests.values()), default=FORMAT)
     for split, manifest in manifests.items():
         by_layout.setdefault(manifest.spec.layout, []).append(split)
-    files = {} if not manifests else {"README.md": root_card(manifests).encode()}
+    files = {} if not manifests else {CARD: root_card(manifests).encode()}
     for splits in by_layout.values():
         files |= layout_of(manifests[splits[0]].spec).root_metadata(tuple(splits), version)
     return files

@@ -195,6 +195,44 @@ def test_a_split_that_is_gone_is_missed(work: Path, capsys: pytest.CaptureFixtur
     assert verify.main(["store"]) == 0
 
 
+@pytest.mark.parametrize(("layout", "name"), [("zarr", "zarr.json"), ("arrow", "dataset_dict.json")])
+def test_what_opens_the_folder_for_plain_readers_is_missed(
+    work: Path, capsys: pytest.CaptureFixture[str], layout: str, name: str
+) -> None:
+    assert label("store", labels={"layout": layout}) == 0
+    whole = Path("store", name).read_bytes()
+    for data, what in ((None, "is gone, and plain readers need it"), (b"{}", "does not list these splits")):
+        Path("store", name).unlink() if data is None else Path("store", name).write_bytes(data)
+        capsys.readouterr()
+        assert verify.main(["store"]) == 3
+        assert one_line(capsys) == f"store: {name} {what}; `softlabels repair` writes it again"
+        assert repair.main(["store"]) == 0
+        assert Path("store", name).read_bytes() == whole
+        assert verify.main(["store"]) == 0
+    other = Path("store", "dataset_dict.json" if layout == "zarr" else "zarr.json")
+    other.write_text("{}")
+    assert verify.main(["store"]) == 3
+    assert repair.main(["store"]) == 0
+    assert not other.exists()
+    assert verify.main(["store"]) == 0
+
+
+def test_stores_that_lie_together_need_nothing_above_them(store: Path) -> None:
+    assert verify.main([str(store)]) == 0
+    (store / "README.md").write_text("what these are")
+    assert verify.main([str(store)]) == 0
+
+
+def test_files_of_others_beside_the_splits_are_named(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (store / "notes.txt").write_text("")
+    (store / "old").mkdir()
+    assert verify.main([str(store)]) == 0
+    said = [f"{store}: warning: {name} is not part of the store" for name in ("notes.txt", "old")]
+    assert capsys.readouterr().err.splitlines() == said
+    flip(store / "train" / "label" / "c.0")
+    assert verify.main([str(store)]) == 3
+
+
 def test_an_unfinished_split_hides_no_damaged_one(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (store / "test" / "manifest.json").unlink()
     assert verify.main([str(store)]) == 2
