@@ -74,8 +74,8 @@ types: dev ## mypy --strict over pipeline and stages
 test: dev ## the tests, but for slow ones and those of the documentation; ARGS go to pytest
 	$(BIN)/python -m pytest -n 2 -m "not slow" --ignore=tests/docs $(ARGS)
 
-slow: dev ## the tests marked slow: the same trials, many more times
-	$(BIN)/python -m pytest -n 2 -m slow $(ARGS)
+slow: dev ## the tests marked slow: the same trials, many more times, with new random numbers
+	$(BIN)/python -m pytest -n 2 -m slow --rng-seed=fresh $(ARGS)
 
 faults: dev ## the fault campaign in full, as root on Linux; writes the table of docs/reliability.md
 	$(BIN)/python -m tests.faults --output docs/reliability.md $(ARGS)

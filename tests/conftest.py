@@ -1,26 +1,65 @@
-"""One CPU thread in every test and in every process that a test starts: the same numbers each time, and no crowding."""
+"""The same numbers each time: one CPU thread in every test and in every process that it starts, and seeds made of names."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
 
+import random
+import secrets
+from collections.abc import Callable
+
+import hypothesis
 import numpy as np
 import pytest
 import torch
 
 torch.set_num_threads(1)
 
-
-@pytest.fixture
-def rng(request: pytest.FixtureRequest) -> np.random.Generator:
-    """Fresh random input every time; a failure prints the seed, and `--rng-seed` gives it again."""
-    given = request.config.getoption("--rng-seed")
-    seed = np.random.SeedSequence().entropy if given is None else int(given)
-    print(f"--rng-seed={seed}")
-    return np.random.default_rng(seed)
+FIXED = "0"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--rng-seed", default=None, help="seed of the `rng` fixture, as a failed test printed it")
+    told = "a number that every test's seed is made of, with the test's name; fresh: a new one, which is printed"
+    parser.addoption("--rng-seed", default=FIXED, help=told)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.rng_seed == "fresh":  # the environment, since workers (-n) are given the same words
+        config.option.rng_seed = os.environ.setdefault("TESTS_RNG_SEED", str(secrets.randbits(32)))
+    hypothesis.settings.register_profile("fixed", derandomize=True)
+    if config.option.rng_seed == FIXED:
+        hypothesis.settings.load_profile("fixed")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"--rng-seed={config.option.rng_seed}"
+
+
+@pytest.fixture(scope="session")
+def rng_of(pytestconfig: pytest.Config) -> Callable[[str], np.random.Generator]:
+    """Random numbers that a name and `--rng-seed` decide, in every process and on every machine."""
+
+    def make(name: str) -> np.random.Generator:
+        words = f"{pytestconfig.option.rng_seed} {name}"
+        return np.random.default_rng(list(hashlib.sha256(words.encode()).digest()))
+
+    return make
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest, rng_of: Callable[[str], np.random.Generator]) -> np.random.Generator:
+    """The test's own random numbers; where it fails, the option that gives them again is printed."""
+    print(f"--rng-seed={request.config.option.rng_seed}")
+    return rng_of(request.node.nodeid)
+
+
+@pytest.fixture(autouse=True)
+def _seeded(request: pytest.FixtureRequest, rng_of: Callable[[str], np.random.Generator]) -> None:
+    """The global generators begin each test alike, whichever ran before it."""
+    seed = int(rng_of(f"global {request.node.nodeid}").integers(1 << 32))
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)

@@ -45,8 +45,10 @@ def test_the_recommended_settings_fit() -> None:
 
 @pytest.mark.parametrize("ghost", [False, True])
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_what_others_keep_is_right_at_one_temperature(ghost: bool, temperature: float) -> None:
-    z = logits.below_peak(torch.tensor(np.random.default_rng().normal(size=(5, 40)) * 3))
+def test_what_others_keep_is_right_at_one_temperature(
+    ghost: bool, temperature: float, rng: np.random.Generator
+) -> None:
+    z = logits.below_peak(torch.tensor(rng.normal(size=(5, 40)) * 3))
     found = frontier.others_log_probs(z, 4, temperature, ghost=ghost).exp()
     assert torch.allclose(found.sum(dim=-1), torch.ones(5, dtype=torch.float64), atol=1e-6)
     top = z.topk(4, dim=-1).indices

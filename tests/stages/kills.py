@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import random
 import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from pipeline.store import open_store, store_splits
@@ -28,7 +28,6 @@ def survives_kills(words: list[str], unbroken: str, *, kills: int, finish: Calla
     """
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["tests.stages.kills", "pipeline.models.causal_lm", "transformers"])
-    random = np.random.default_rng()
     killed, committed = 0, dict[Path, int]()
     while killed < kills:
         child = processes.Process(target=_child, args=(words,))

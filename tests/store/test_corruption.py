@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -32,8 +33,12 @@ from tests.store.samples import KINDS, SPARSE, require_sound
 
 
 @pytest.fixture(scope="module", params=KINDS + SPARSE)
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return Case.make(np.random.default_rng(), tmp_path_factory.mktemp(request.param), request.param)
+def case(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    rng_of: Callable[[str], np.random.Generator],
+) -> Case:
+    return Case.make(rng_of(request.param), tmp_path_factory.mktemp(request.param), request.param)
 
 
 def read_all(path: Path) -> None:

@@ -290,8 +290,10 @@ def test_any_value_anywhere(golden_records: dict[str, dict[str, Any]], data: st.
 
 
 @pytest.fixture(scope="module")
-def golden_records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    data = sample(np.random.default_rng(), 40)
+def golden_records(
+    tmp_path_factory: pytest.TempPathFactory, rng_of: Callable[[str], np.random.Generator]
+) -> dict[str, dict[str, Any]]:
+    data = sample(rng_of("records"), 40)
     path = write_store(tmp_path_factory.mktemp("records") / "store", data, make_spec(data, names=True)).path
     return {
         "plan": json.loads((path / "plan.json").read_bytes()),

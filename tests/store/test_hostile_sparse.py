@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ from tests.store.test_hostile import Edit, in_little_memory, put, read_all, seal
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(tmp_path_factory: pytest.TempPathFactory, rng_of: Callable[[str], np.random.Generator]) -> Path:
     """A sound store of each kind, by its name."""
     root = tmp_path_factory.mktemp("whole")
     for kind in ("topk-zarr", "sequence-zarr", "ragged-arrow"):
-        data = sample(np.random.default_rng(), 70, kind)
+        data = sample(rng_of(kind), 70, kind)
         write_store(root / kind, data, make_spec(data, kind))
     return root
 

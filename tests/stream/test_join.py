@@ -26,8 +26,7 @@ def test_rows_in_the_stores_order_need_no_index(make_store, monkeypatch) -> None
     assert rows.tolist() == items.tolist() == [5, 3, 99]
 
 
-def test_shuffled_and_filtered_copies_find_their_labels(make_store) -> None:
-    rng = np.random.default_rng()
+def test_shuffled_and_filtered_copies_find_their_labels(make_store, rng) -> None:
     store = make_store(rng.permutation(300))
     stored = store.column("content_key")
     wanted = rng.choice(300, 120, replace=False)

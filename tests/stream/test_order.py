@@ -106,8 +106,7 @@ def test_epoch_seed_content_and_keys_each_change_the_order() -> None:
     assert order(variants[0]) == orders[0]
 
 
-def test_permute_depends_on_the_set_only() -> None:
-    rng = np.random.default_rng()
+def test_permute_depends_on_the_set_only(rng: np.random.Generator) -> None:
     values = rng.choice(10**9, 1000, replace=False)
     assert np.array_equal(permute(values, 5), permute(rng.permutation(values), 5))
     assert not np.array_equal(permute(values, 5), permute(values, 6))
