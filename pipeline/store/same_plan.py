@@ -1,10 +1,12 @@
-"""Whether a run's plan is the one that a store was begun with; where it is not, an error that says what kind of mistake it is.
+"""Whether a run's plan is the one that a store was begun with; where it is not, an error that says what kind of mistake it is,
+and which keys of the recipe make the difference.
 
 What a plan cannot show (hard labels, what the teacher says) `pipeline.teacher.resume` asks of the shards that are there.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from pipeline.errors import (
@@ -17,7 +19,7 @@ from pipeline.errors import (
     SpecMismatch,
     UserError,
 )
-from pipeline.store.spec import Plan, differing_fields, plain_json
+from pipeline.store.spec import Plan, Spec, differing_fields, plain_json
 
 _REMEDIES: dict[type[UserError], str] = {
     OtherTokenizer: "name the tokenizer that the rows were labelled with",
@@ -29,22 +31,72 @@ _REMEDIES: dict[type[UserError], str] = {
     SpecMismatch: "go on with the recipe that began it",
 }
 
+_PREPARE_ARGUMENTS = "transfer_set.prepare.init_args"
+# What the recipe calls the fields of a specification, by how their names begin; the others are called alike.
+_RECIPE_KEYS = {
+    "transfer_set.split": "transfer_set.splits",
+    "transfer_set.rows": "transfer_set: number of rows",
+    "transfer_set.content_keys": "transfer_set: content of its rows",
+    "label_space.names": "transfer_set.classes",
+    "label_space.classes": "classes of the teacher",
+    "label_space.vocabulary": "transfer_set.sequences.tokenizer",
+    "sequence.ragged": "rows of different length (transfer_set.sequences.pack, labels.layout)",
+    "sequence": "transfer_set.sequences",
+    "preprocessing.function": "transfer_set.prepare.class_path",
+    "preprocessing.arguments": _PREPARE_ARGUMENTS,
+    "preprocessing.sample": "transfer_set.prepare: the rows that it makes",
+    "encoding.kind": "labels.encoding",
+    "encoding": "labels",
+    "layout": "labels.layout",
+    "compression": "labels.compression",
+    "cut.teacher_batch": "teacher.batch_size",
+    "cut": "labels",
+}
+_FOLLOWS = ("columns", "encoding.basis", "cut.rows_per_")  # from other fields, where the columns differ
+
 
 def require_same_plan(ours: Plan, theirs: Plan, where: str) -> None:
     """Compare this run's plan with the one that stands in the store `where`.
 
     Raises:
         OtherTokenizer, OtherRows, OtherLabels, OtherMemberOrder, OtherWeights, OtherPreprocessing: where that is what differs
-            (the first of these, where it is several), else `SpecMismatch`; each names every field that differs.
+            (the first of these, where it is several), else `SpecMismatch`; each names every key of the recipe that differs.
     """
-    this, that = plain_json(ours.spec), plain_json(theirs.spec)
+    this, that = _fields(ours.spec), _fields(theirs.spec)
+    if this["encoding"]["kind"] != that["encoding"]["kind"]:  # each has settings that mean nothing to the other
+        for fields in (this, that):
+            fields["encoding"] = {name: fields["encoding"][name] for name in ("kind", "reduce", "inputs")}
     lines = differing_fields(this, that)
     if lines:
         kind = _kind(this, that, [line.partition(": ")[0] for line in lines])
+        if any(line.startswith("columns") for line in lines):
+            lines = [line for line in lines if not line.startswith(_FOLLOWS)] or lines
+        named, remedy = dict.fromkeys(map(in_recipe, lines)), _REMEDIES[kind]
+        if "sequence" in this:  # their prepare function is ours, and its arguments are these
+            named = dict.fromkeys(line.replace(_PREPARE_ARGUMENTS, "transfer_set.sequences") for line in named)
+            remedy = remedy.replace("transfer_set.prepare", "transfer_set.sequences")
         raise kind(
-            f"{where} was begun with another specification ({'; '.join(lines)})",
-            remedy=f"{_REMEDIES[kind]}, or give another store path",
+            f"{where} was begun with another specification ({'; '.join(named)})",
+            remedy=f"{remedy}, or give another store path",
         )
+
+
+def _fields(spec: Spec) -> dict[str, Any]:
+    """A specification as JSON's own values, with what a recipe gives in place of what is computed from it."""
+    fields = plain_json(spec)
+    if "beta_max" in fields["encoding"]:
+        fields["encoding"]["min_temperature"] = 1 / fields["encoding"].pop("beta_max")
+    if "sequence" in fields:
+        fields["sequence"]["length"] = fields["sequence"].pop("positions") + 1
+    return fields
+
+
+def in_recipe(line: str) -> str:
+    """The line of a field that differs, under the name that the recipe has for it."""
+    for field, key in _RECIPE_KEYS.items():
+        if re.match(rf"{re.escape(field)}(?=[.:\[])", line):
+            return key + line[len(field) :]
+    return re.sub(r"^(teacher\.members\[\d+\])\.model", r"\1.class_path", line)
 
 
 def _kind(ours: dict[str, Any], theirs: dict[str, Any], fields: list[str]) -> type[UserError]:

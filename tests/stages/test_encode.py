@@ -142,7 +142,7 @@ def test_going_on_keeps_basis_and_digest(
             capsys.readouterr().err
         )
         assert encoded("--k=3", "--rank=1") == 2
-        assert "encoding.k: 2 here, 3 in this run" in capsys.readouterr().err
+        assert "labels.k: 2 here, 3 in this run)" in capsys.readouterr().err
         assert encoded(*words) == 0
         assert encoded(*words) == 0
     for split in ("train", "test"):

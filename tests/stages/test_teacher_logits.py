@@ -94,9 +94,10 @@ def test_a_sealed_store_is_left_as_it_is(work: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": {"layout": "arrow"}}, 'layout: "zarr" here, "arrow" in this run'),
-        ({"labels": {"rows_per_shard": 64}}, "cut.rows_per_shard: 32 here, 64 in this run"),
-        ({"words": ["--teacher.batch_size=8"]}, "cut.teacher_batch: 16 here, 8 in this run"),
+        ({"labels": {"layout": "arrow"}}, 'labels.layout: "zarr" here, "arrow" in this run'),
+        ({"labels": {"rows_per_shard": 64}}, "labels.rows_per_shard: 32 here, 64 in this run"),
+        ({"words": ["--teacher.batch_size=8"]}, "teacher.batch_size: 16 here, 8 in this run"),
+        ({"labels": TOPK}, '(labels.encoding: "dense" here, "topk" in this run);'),
         ({"words": ["--teacher.name=other"]}, 'teacher.name: "pair" here, "other" in this run'),
     ],
 )
@@ -108,6 +109,16 @@ def test_another_specification_is_refused_field_by_field(
     assert label("store", *change.pop("words", []), **change) == 2
     assert message in capsys.readouterr().err
     assert digests("store") == before
+
+
+def test_what_is_computed_from_a_recipe_is_named_by_the_keys_that_it_has(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert label("store", labels=TOPK) == 0
+    changed = TOPK | {"k": 3, "min_temperature": 0.5}
+    assert label("store", labels=changed) == 2
+    said = "(labels.k: 2 here, 3 in this run; labels.min_temperature: 1.0 here, 0.5 in this run); go on with"
+    assert said in capsys.readouterr().err
 
 
 def test_other_weights_are_another_specification(work: Path, capsys: pytest.CaptureFixture[str]) -> None:

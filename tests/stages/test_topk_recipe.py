@@ -144,12 +144,12 @@ def test_going_on_never_finds_a_basis_anew(work: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rank": 5}, "encoding.rank: 12 here, 5 in this run"),
-        ({"fine": 5}, "encoding.fine: 4 here, 5 in this run"),
-        ({"k": 9}, "encoding.k: 8 here, 9 in this run"),
-        ({"tail": "uniform"}, 'encoding.tail: "lowrank" here, "uniform" in this run'),
-        ({"min_temperature": 0.5}, "encoding.beta_max: 1.0 here, 2.0 in this run"),
-        ({"encoding": "dense"}, 'encoding.kind: "topk" here, "dense" in this run'),
+        ({"rank": 5}, "labels.rank: 12 here, 5 in this run"),
+        ({"fine": 5}, "labels.fine: 4 here, 5 in this run"),
+        ({"k": 9}, "labels.k: 8 here, 9 in this run"),
+        ({"tail": "uniform"}, 'labels.tail: "lowrank" here, "uniform" in this run'),
+        ({"min_temperature": 0.5}, "labels.min_temperature: 1.0 here, 0.5 in this run"),
+        ({"encoding": "dense"}, '(labels.encoding: "topk" here, "dense" in this run'),
     ],
 )
 def test_another_encoding_is_refused_field_by_field(
@@ -169,8 +169,8 @@ def test_rows_cut_otherwise_are_another_specification(work: Path, capsys: pytest
     recipe = ready()
     assert teacher_logits.main(WORDS) == 0
     for change, message in (
-        ({"length": 12}, "sequence.positions: 15"),
-        ({"pack": False}, "preprocessing.arguments.pack"),
+        ({"length": 12}, "transfer_set.sequences.length: 16 here, 12 in this run; transfer_set"),
+        ({"pack": False}, "(transfer_set.sequences.pack: true here, false in this run;"),
     ):
         recipe["transfer_set"]["sequences"] = {"tokenizer": "own/tokenizer", "length": 16, **change}
         write(recipe)

@@ -13,6 +13,7 @@ import pytest
 from pipeline.errors import LabelError, LogitsError, RepeatedRow, SpecMismatch, StorePathError, UnsealedStore, UserError
 from pipeline.store import StoreWriter
 from pipeline.store.dense_spec import dense_spec
+from pipeline.store.same_plan import in_recipe
 from pipeline.store.spec import MemberSpec, Preprocessing, Spec, TeacherSpec, encode_json
 from tests.store.samples import Sample, assert_holds, fill, make_spec, sample, write_store
 
@@ -175,7 +176,8 @@ def test_another_specification_is_refused_naming_each_field(tmp_path: Path, rng:
             before = snapshot(tmp_path / name)
             with pytest.raises(UserError, match="begun with another specification") as caught:
                 StoreWriter(tmp_path / name, other)
-            named = [field for field, _ in CHANGES if re.search(rf"{re.escape(field)}[.:]", str(caught.value))]
+            said = {field: in_recipe(f"{field}: ")[:-2] for field, _ in CHANGES}
+            named = [field for field, key in said.items() if re.search(rf"[( ]{re.escape(key)}[.:]", str(caught.value))]
             assert named == [field for field in (first, second) if field != "compression" or first != "layout"]
             assert snapshot(tmp_path / name) == before
 
