@@ -29,9 +29,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.option.rng_seed == "fresh":  # the environment, since workers (-n) are given the same words
         config.option.rng_seed = os.environ.setdefault("TESTS_RNG_SEED", str(secrets.randbits(32)))
-    hypothesis.settings.register_profile("fixed", derandomize=True)
-    if config.option.rng_seed == FIXED:
-        hypothesis.settings.load_profile("fixed")
+    by_time = hypothesis.HealthCheck.too_slow
+    hypothesis.settings.register_profile(
+        "tests", derandomize=config.option.rng_seed == FIXED, deadline=None,
+        suppress_health_check=[by_time, hypothesis.HealthCheck.function_scoped_fixture],
+    )  # fmt: skip
+    hypothesis.settings.load_profile("tests")
 
 
 def pytest_report_header(config: pytest.Config) -> str:

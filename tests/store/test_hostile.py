@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from blake3 import blake3
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import DamagedManifest, DamagedStore, StorePathError
@@ -267,7 +267,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(data=st.data(), value=values)
 def test_any_value_anywhere(golden_records: dict[str, dict[str, Any]], data: st.DataObject, value: object) -> None:
     """One value of a real plan, commit record or manifest is replaced by anything: decoded or refused, nothing else."""

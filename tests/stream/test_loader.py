@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
@@ -44,7 +44,7 @@ def same(one: Batch, two: Batch) -> bool:
     return all(torch.equal(a, b) for a, b in tensors)
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25)
 @given(
     rows=st.integers(1, 300),
     share=st.floats(0.01, 1),

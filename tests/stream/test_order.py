@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.stream.order import Epoch, Order, as_they_stand, order_digest, permute, splitmix64
@@ -38,14 +38,12 @@ sizes = {
 }
 
 
-@settings(deadline=None)
 @given(**sizes)
 def test_an_epoch_holds_every_item_once(chunks: list[int], window: int, batch_size: int, seed: int, epoch: int) -> None:
     order = Order(np.array(chunks), digest=digest(seed), window=window, batch_size=batch_size)
     assert sorted(sequence(order, epoch)) == list(range(len(chunks)))
 
 
-@settings(deadline=None)
 @given(**sizes)
 def test_a_batch_is_found_without_the_ones_before(
     chunks: list[int], window: int, batch_size: int, seed: int, epoch: int
@@ -57,7 +55,6 @@ def test_a_batch_is_found_without_the_ones_before(
         assert np.array_equal(batch(order.epoch(epoch), number), expected)
 
 
-@settings(deadline=None)
 @given(**sizes)
 def test_a_window_holds_whole_chunks_and_no_more_than_asked(
     chunks: list[int], window: int, batch_size: int, seed: int, epoch: int
