@@ -18,9 +18,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.report.markdown import escaped, one_line
 from pipeline.report.spread import Spread, paired_difference, spread
 from pipeline.report.table import Scores, Table, as_markdown, as_text, errors_cell, kl_cell, results_table
+from pipeline.store.markdown import escaped, one_line
 
 Results = Mapping[str, Any]
 Student = Mapping[str, Any]

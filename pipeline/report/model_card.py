@@ -21,8 +21,8 @@ from pipeline.report.comparison import (
     hard_student,
     judged,
 )
-from pipeline.report.markdown import code, escaped, one_line, quoted
 from pipeline.report.spread import spread
+from pipeline.store.markdown import code, escaped, one_line, quoted, without_folders
 from pipeline.store.spec import Manifest
 
 Recipe = Mapping[str, Any]
@@ -121,11 +121,11 @@ def _what(recipe: Recipe, first: Manifest, parameters: int, prepare: ObjectSpec)
         for member in spec.teacher.members[:_SHOWN]
     ]
     more = len(spec.teacher.members) - _SHOWN
-    inputs = f"prepared by {code(prepare.class_path)} with {code(prepare.init_args)}"
+    inputs = f"prepared by {code(prepare.class_path)} with {code(without_folders(prepare.init_args))}"
     count = len(spec.teacher.members)
     return "\n".join(
         [
-            f"- Student: {code(student['class_path'])} with {code(student.get('init_args') or {})}, {parameters:,} parameters",
+            f"- Student: {_object(student)}, {parameters:,} parameters",
             f"- Gives the logits of {spec.label_space.classes} classes{classes}; softmax of them is its prediction",
             f"- Takes inputs {inputs}",
             f"- Teacher: **{escaped(spec.teacher.name)}** in {escaped(spec.teacher.precision)}, {count} "
@@ -137,11 +137,16 @@ def _what(recipe: Recipe, first: Manifest, parameters: int, prepare: ObjectSpec)
     )
 
 
+def _object(section: Mapping[str, Any]) -> str:
+    """A class of the recipe and what it is built with."""
+    return f"{code(section['class_path'])} with {code(without_folders(section.get('init_args') or {}))}"
+
+
 def _training(results: Results, recipe: Recipe, stores: Mapping[str, Manifest]) -> str:
     training = recipe.get("training") or {}
     transfer_set = next(iter(stores.values())).spec.transfer_set
     revision = f", revision {code(transfer_set.revision)}" if transfer_set.revision else ""
-    store = code(results.get("store", ""))
+    store = code(without_folders(results.get("store", "")))
     lines = [
         f"- Transfer set: **{escaped(transfer_set.name)}**{revision}; soft labels from the store {store}:",
         *(
@@ -156,9 +161,7 @@ def _training(results: Results, recipe: Recipe, stores: Mapping[str, Manifest]) 
     lines.append(f"- Seeds: {seeds}: a student each, of every kind above")
     for key in ("optimizer", "scheduler"):
         if training.get(key):
-            lines.append(
-                f"- {key}: {code(training[key]['class_path'])} with {code(training[key].get('init_args') or {})}"
-            )
+            lines.append(f"- {key}: {_object(training[key])}")
     given = {said: training[key] for key, (said, default) in _TRAINING.items() if training.get(key, default) != default}
     lines.append(f"- {'; '.join(f'{said} {escaped(value)}' for said, value in given.items())}")
     return "\n".join([*lines, "- Everything, to repeat it: `config.yaml`"])
@@ -200,9 +203,8 @@ AUTO = {
 def _loading(recipe: Recipe, first: Manifest, folders: Sequence[str]) -> str:
     student = recipe["student"]
     folder = next((name for name in folders if name.startswith("distilled")), folders[0])
-    arguments = (
-        f"{one_line(student['class_path'])!r}, {student.get('init_args') or {}!r}, {f'{folder}/weights.safetensors'!r}"
-    )
+    init_args = without_folders(student.get("init_args") or {})
+    arguments = f"{one_line(student['class_path'])!r}, {init_args!r}, {f'{folder}/weights.safetensors'!r}"
     ours = f"from pipeline.models import ModelConfig, build_model\n\nstudent = build_model(ModelConfig({arguments})).eval()"
     onnx = (
         f"import onnxruntime\n\nsession = onnxruntime.InferenceSession({f'{folder}/student.onnx'!r})\n"

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.report.markdown import escaped, one_line
 from pipeline.report.spread import spread
+from pipeline.store.markdown import escaped, one_line
 
 Scores = Mapping[str, Any]
 _MEASURES = {"errors": 1, "nll": 3, "ece": 3, "brier": 3, "agreement": 3}  # digits after the point

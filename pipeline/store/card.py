@@ -1,14 +1,17 @@
 """The store's card: README.md with the front matter of a Hugging Face dataset card, so that a team that receives the folder
-knows what it holds, how faithful it is and how to load it, with our software or without.
+knows what it holds, how faithful it is and how to load it, with our software or without. Names come from recipes and from
+strangers' stores: `markdown` keeps them in their place.
 """
 
 from __future__ import annotations
 
 import json
+from urllib.parse import quote
 
 from pipeline.labels.encoding import TopkEncoding
 from pipeline.labels.fidelity import Fidelity, by_temperature, nats, one_of
 from pipeline.store.card_loading import encoding_line, loading
+from pipeline.store.markdown import code, escaped, quoted
 from pipeline.store.spec import Manifest, Spec
 
 
@@ -19,7 +22,7 @@ def store_card(manifest: Manifest) -> str:
     return "\n\n".join(
         [
             _front_matter(manifest, files),
-            f"# Soft labels: {spec.teacher.name} on {spec.transfer_set.name} ({spec.transfer_set.split})",
+            f"{_title(spec)} ({escaped(spec.transfer_set.split)})",
             _what(manifest),
             "## Fidelity\n\nWhat storing lost, against the exact logits when they were written: KL(exact || stored) in\n"
             f"nats over {_measured(spec)}, and how often the top class is the same.\n\n"
@@ -35,18 +38,22 @@ def root_card(manifests: dict[str, Manifest]) -> str:
     first = next(iter(manifests.values()))
     files = {split: f"{split}/*.arrow" for split in manifests} if first.spec.layout == "arrow" else {}
     rows = [
-        f"| [{split}]({split}/README.md) | {m.spec.rows:,} | `{m.digest[:16]}` | `{m.content_digest[:16]}` |"
+        f"| [{escaped(split)}]({quote(split)}/README.md) | {m.spec.rows:,} | `{m.digest[:16]}` | `{m.content_digest[:16]}` |"
         for split, m in manifests.items()
     ]
     return "\n\n".join(
         [
             _front_matter(first, files),
-            f"# Soft labels: {first.spec.teacher.name} on {first.spec.transfer_set.name}",
+            _title(first.spec),
             "| split | rows | digest | content digest |\n| --- | --- | --- | --- |\n" + "\n".join(rows),
             _what(first, rows=False),
             "## How to load\n\n" + loading(first, f"PATH/{next(iter(manifests))}"),
         ]
     ) + "\n"  # fmt: skip
+
+
+def _title(spec: Spec) -> str:
+    return f"# Soft labels: {escaped(spec.teacher.name)} on {escaped(spec.transfer_set.name)}"
 
 
 def _measured(spec: Spec) -> str:
@@ -65,12 +72,12 @@ def fidelity_table(fidelity: dict[str, Fidelity]) -> str:
 
 
 def _front_matter(manifest: Manifest, files: dict[str, str]) -> str:
-    """YAML, with every string in JSON's quotes, which YAML reads alike."""
+    """YAML, with every string in JSON's quotes, which YAML reads alike; paths are not shortened."""
     spec = manifest.spec
     lines = ["---", "tags: [soft-labels, knowledge-distillation]"]
-    lines.append(f"pretty_name: {json.dumps(f'{spec.teacher.name} on {spec.transfer_set.name}')}")
+    lines.append(f"pretty_name: {quoted(f'{spec.teacher.name} on {spec.transfer_set.name}')}")
     if manifest.about.transfer_licence or manifest.about.teacher_licence:
-        lines += ["license: other", f"license_name: {json.dumps(_licences(manifest))}"]
+        lines += ["license: other", f"license_name: {quoted(_licences(manifest))}"]
     if files:
         lines += ["configs:", "- config_name: default", "  data_files:"]
         for split, pattern in files.items():
@@ -85,22 +92,22 @@ def _licences(manifest: Manifest) -> str:
 
 def _what(manifest: Manifest, *, rows: bool = True) -> str:
     spec = manifest.spec
-    names = ", ".join(spec.label_space.names[:20]) if spec.label_space.names else "no names"
+    names = ", ".join(map(escaped, spec.label_space.names[:20])) if spec.label_space.names else "no names"
     more = ", ..." if spec.label_space.names and len(spec.label_space.names) > 20 else ""
     members = "\n".join(
-        f"  - {m.model}, weight {m.weight:g}" + (f", weights digest `{m.weights[:16]}`" if m.weights else "")
+        f"  - {code(m.model)}, weight {m.weight:g}" + (f", weights digest `{m.weights[:16]}`" if m.weights else "")
         for m in spec.teacher.members
     )
     lines = [
-        f"- Teacher: **{spec.teacher.name}** in {spec.teacher.precision}, {len(spec.teacher.members)} "
+        f"- Teacher: **{escaped(spec.teacher.name)}** in {escaped(spec.teacher.precision)}, {len(spec.teacher.members)} "
         f"member{'s' * (len(spec.teacher.members) > 1)}:\n{members}",
-        f"- Transfer set: **{spec.transfer_set.name}**"
-        + (f", revision `{spec.transfer_set.revision}`" if spec.transfer_set.revision else "")
-        + (f", split {spec.transfer_set.split}, {spec.rows:,} rows" if rows else ""),
-        f"- Licences: {_licences(manifest)}",
+        f"- Transfer set: **{escaped(spec.transfer_set.name)}**"
+        + (f", revision {code(spec.transfer_set.revision)}" if spec.transfer_set.revision else "")
+        + (f", split {escaped(spec.transfer_set.split)}, {spec.rows:,} rows" if rows else ""),
+        f"- Licences: {escaped(_licences(manifest))}",
         f"- Label space: {spec.label_space.classes} classes ({names}{more})",
         f"- Inputs: {'embedded, as prepared' if spec.encoding.inputs == 'embed' else 'not here: rows are found by content key'}"
-        f" (prepared by `{spec.preprocessing.function}`)",
+        f" (prepared by {code(spec.preprocessing.function)})",
         *_rows_and_positions(spec),
         encoding_line(manifest),
     ]

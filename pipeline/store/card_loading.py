@@ -4,6 +4,7 @@ this software. A test runs them as they stand.
 
 from __future__ import annotations
 
+import json
 import math
 
 from pipeline.labels.class_ids import pages
@@ -45,7 +46,7 @@ def loading(manifest: Manifest, path: str) -> str:
     spec = manifest.spec
     shape = "(8, classes)" if spec.positions is None else "(8, positions, classes)"
     ours = (
-        f'from pipeline import open_store\n\nstore = open_store("{path}")\n'
+        f"from pipeline import open_store\n\nstore = open_store({json.dumps(path)})\n"
         f"log_p = store.log_probs(range(8), temperature=4.0)  # {shape}, the ensemble's distribution"
     )
     plain = _plain_dense(spec, path)
@@ -63,9 +64,9 @@ def loading(manifest: Manifest, path: str) -> str:
 def _plain_dense(spec: Spec, path: str) -> str:
     shape = "(rows, members, classes)" if spec.positions is None else "(rows, positions, members, classes)"
     if spec.layout == "zarr":
-        return f'import zarr\n\nlogits = zarr.open_group("{path}", mode="r")["logits"][:]  # {shape}'
+        return f'import zarr\n\nlogits = zarr.open_group({json.dumps(path)}, mode="r")["logits"][:]  # {shape}'
     return (
-        f'import datasets\n\nlogits = datasets.load_from_disk("{path}").with_format("arrow")["logits"]  '
+        f'import datasets\n\nlogits = datasets.load_from_disk({json.dumps(path)}).with_format("arrow")["logits"]  '
         "# float16; the numpy and torch formats give float32"
     )
 
@@ -77,11 +78,11 @@ def _plain_topk(spec: Spec, encoding: TopkEncoding, path: str) -> list[str]:
         [
             "import zarr",
             "",
-            f'group = zarr.open_group("{path}", mode="r")',
+            f'group = zarr.open_group({json.dumps(path)}, mode="r")',
             "row = {name: group[name][0] for name in COLUMNS}",
         ]
         if spec.layout == "zarr"
-        else ["import datasets", "", f'row = datasets.load_from_disk("{path}").with_format("numpy")[0]']
+        else ["import datasets", "", f'row = datasets.load_from_disk({json.dumps(path)}).with_format("numpy")[0]']
     )
     names = str(spec.soft_columns)
     paged = pages(spec.label_space.classes) > 0

@@ -14,8 +14,8 @@ import yaml
 
 from pipeline.models import ModelConfig, build_model, save_weights
 from pipeline.objects import ObjectSpec
-from pipeline.report.markdown import LONGEST, code, escaped, one_line, quoted
 from pipeline.report.model_card import model_card
+from pipeline.store.markdown import LONGEST, code, escaped, one_line, quoted, without_folders
 from pipeline.store.reader import open_store
 from pipeline.store.spec import Manifest
 from tests.report import made_up
@@ -145,6 +145,13 @@ def test_escapes(rng: np.random.Generator) -> None:
     assert escaped("pipeline_x [y]") == r"pipeline\_x \[y\]"
 
 
+def test_paths_of_a_machine_are_cut_to_their_last_part() -> None:
+    paths = ["/home/me/a.bin", "~/x/b/", "~me/c", r"C:\Users\me\d", r"\\host\share\e", "file:///f", "/data"]
+    assert [without_folders(path) for path in paths] == ["a.bin", "b", "c", "d", "e", "f", "data"]
+    kept = {"model": "google/bert", "folder": "./images", "sep": "/", "size": [1, 2.5, None], "ratio": "a/b"}
+    assert without_folders({"deep": [kept, "/srv/x"]}) == {"deep": [kept, "x"]}
+
+
 def test_a_student_that_began_as_a_checkpoint_is_handed_on_without_it(
     rng: np.random.Generator, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,5 +159,6 @@ def test_a_student_that_began_as_a_checkpoint_is_handed_on_without_it(
     student = {"class_path": "pipeline.models.hf.SequenceClassifier", "init_args": init_args}
     monkeypatch.setitem(RECIPE, "student", student)
     text = card(rng, manifest)
+    assert "with `{'model': 'base', 'classes': 4}`" in text
     assert "AutoModelForSequenceClassification.from_pretrained('distilled-seed0/hf')" in text
     assert "build_model" not in text

@@ -12,7 +12,11 @@ import pytest
 from pipeline.labels.encoding import TopkEncoding
 from pipeline.labels.topk import stored_log_probs
 from pipeline.store import Store, open_store
+from pipeline.store.card import root_card, store_card
+from tests.report.test_model_card import HOSTILE, front_matter
 from tests.store.samples import ALL, LOWRANK, Sample, make_spec, sample, topk, write_store
+
+FENCED = re.compile(r"(?ms)^```python\n(.*?)^```$")
 
 
 def run(store: Store, block: int) -> dict[str, np.ndarray]:
@@ -67,6 +71,48 @@ def test_class_ids_of_every_width(
     ids = stored_log_probs(columns, encoding, classes, 1.0)[0]
     assert ids.max() == classes - 1
     assert_decodes(store, run(store, 0))
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_stay_in_their_places(tmp_path: Path, rng: np.random.Generator, name: str) -> None:
+    """Those of a recipe, or of whoever made the store."""
+    data = sample(rng, 20, "zarr")
+    manifest = write_store(tmp_path / "store", data, make_spec(data, names=True, reduce="geometric")).manifest
+    spec = manifest.spec
+    member = msgspec.structs.replace(spec.teacher.members[0], model=name)
+    hostile = msgspec.structs.replace(
+        manifest,
+        about=msgspec.structs.replace(manifest.about, teacher_licence=name, transfer_licence=name),
+        spec=msgspec.structs.replace(
+            spec,
+            teacher=msgspec.structs.replace(
+                spec.teacher, name=name, precision=name, members=(member, *spec.teacher.members[1:])
+            ),
+            transfer_set=msgspec.structs.replace(spec.transfer_set, name=name, revision="r", split=name),
+            label_space=msgspec.structs.replace(spec.label_space, names=(name,) * spec.label_space.classes),
+            preprocessing=msgspec.structs.replace(spec.preprocessing, function=name),
+        ),
+    )
+    plain = msgspec.structs.replace(
+        manifest,
+        spec=msgspec.structs.replace(spec, transfer_set=msgspec.structs.replace(spec.transfer_set, revision="r")),
+    )
+    for bad, good in (
+        (store_card(hostile), store_card(plain)),
+        (root_card({name: hostile, "b": hostile}), root_card({"a": plain, "b": plain})),
+    ):
+        (head, page), (plain_head, plain_page) = front_matter(bad), front_matter(good)
+        assert set(head) == {*plain_head, "license", "license_name"}
+        for mark in ("\n#", "\n```", "\n---", "\n- ", "\n  - ", "\n|"):
+            assert page.count(mark) == plain_page.count(mark), mark
+        blocks = [re.findall(FENCED, text) for text in (page, plain_page)]
+        for block, plain_block in zip(*blocks, strict=True):
+            assert len(block.splitlines()) == len(plain_block.splitlines())
+            compile(block, "card", "exec")
+        outside_code = re.sub(r"`[^`\n]*`", "", FENCED.sub("", page))
+        outside_code = re.sub(r"(?m)^\| \[(.*)\]\([^()\s]*/README.md\) \|", r"\1", outside_code)
+        assert not re.search(r"(?<!\\)[<\[`]", outside_code)
+        assert not re.search("[\x00-\x09\x0b-\x1f\u2028\u202e]", bad)
 
 
 def sparse(rng: np.random.Generator, kind: str, encoding: TopkEncoding, classes: int) -> tuple[Sample, object]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections.abc import Mapping
+from typing import Any
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~$#!&])")
 LONGEST = 200  # characters of one name
@@ -40,4 +42,17 @@ def quoted(text: object) -> str:
     return json.dumps(one_line(text))
 
 
+def without_folders(value: Any) -> Any:
+    """A setting with each absolute path in it, as text, cut to its last part: where files lie on the machine that made a page
+    is nobody's business and no help to others. Mappings and lists are gone through; their keys stay.
+    """
+    if isinstance(value, Mapping):
+        return {key: without_folders(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_folders(each) for each in value]
+    absolute = isinstance(value, str) and _ABSOLUTE.match(value)
+    return re.split(r"[/\\]", value.rstrip("/\\"))[-1] if absolute else value
+
+
+_ABSOLUTE = re.compile(r"(/|~[^/]*/|[A-Za-z]:[/\\]|\\\\|file:/+)[^/\\]")
 _UNSEEN = {"Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp"}
