@@ -26,6 +26,7 @@ from pipeline.store.columns import NO_LABEL
 from pipeline.store.dense_spec import dense_spec, prepared_by
 from pipeline.store.outputs import Kind, Outputs, read_outputs
 from pipeline.store.root import is_split_folder, write_root
+from pipeline.store.same_plan import kept_about
 from pipeline.store.spec import About, MemberSpec, Preprocessing, TeacherSpec
 from pipeline.store.writer import StoreWriter, require_room
 from pipeline.transfer import TransferSetConfig, array_keys, load_transfer_set
@@ -97,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     about = About(source=rows.source, teacher_licence=args.teacher_licence, transfer_licence=args.licence)
     with StoreWriter(args.store, spec, about=about) as writer:
+        for line in kept_about(writer.path, about):
+            print(line)
         require_room([writer])
         for shard in tqdm(writer.pending, desc="import", unit="shard", disable=None):
             if should_stop():

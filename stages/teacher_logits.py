@@ -24,6 +24,7 @@ from pipeline.store.basis import Basis, resumable_basis
 from pipeline.store.dense_spec import prepared_by
 from pipeline.store.dense_spec import store_spec as spec_of
 from pipeline.store.root import require_root, write_root
+from pipeline.store.same_plan import kept_about
 from pipeline.store.spec import About, Manifest, Spec
 from pipeline.store.writer import StoreWriter, require_room
 from pipeline.teacher.config import LabelsConfig, TeacherConfig
@@ -81,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             except OtherRows as error:
                 raise explained(error, path, rows.keys) from error
             writers.append(stack.enter_context(writer))
+            for line in kept_about(path, about):
+                print(line)
             check_committed(writer, rows, ensemble)
         announce(args.teacher.name, splits, writers)
         for rows, writer in zip(splits, writers, strict=True):

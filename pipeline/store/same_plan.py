@@ -7,6 +7,7 @@ What a plan cannot show (hard labels, what the teacher says) `pipeline.teacher.r
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import (
@@ -19,7 +20,7 @@ from pipeline.errors import (
     SpecMismatch,
     UserError,
 )
-from pipeline.store.spec import Plan, Spec, differing_fields, plain_json
+from pipeline.store.spec import About, Plan, Spec, differing_fields, plain_json, read_json
 
 _REMEDIES: dict[type[UserError], str] = {
     OtherTokenizer: "name the tokenizer that the rows were labelled with",
@@ -79,6 +80,19 @@ def require_same_plan(ours: Plan, theirs: Plan, where: str) -> None:
             f"{where} was begun with another specification ({'; '.join(named)})",
             remedy=f"{remedy}, or give another store path",
         )
+
+
+def kept_about(store: Path, about: About) -> list[str]:
+    """A line for each text for people (licences, source) that stands in a begun store otherwise than in this run: it keeps
+    what it was begun with.
+    """
+    standing = read_json(store / "plan.json", Plan).about
+    return [
+        f"{store} keeps the {name.replace('_', ' ')} that it was begun with ({there!r}, not {here!r}); "
+        "for another one, make the store anew in another path"
+        for name in About.__struct_fields__
+        if (there := getattr(standing, name)) != (here := getattr(about, name))
+    ]
 
 
 def _fields(spec: Spec) -> dict[str, Any]:

@@ -111,6 +111,18 @@ def test_another_specification_is_refused_field_by_field(
     assert digests("store") == before
 
 
+def test_a_licence_that_changes_later_is_not_taken_silently(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert label("store", labels={"licence": "CC0"}) == 0
+    (Path("store") / "train" / "manifest.json").unlink()
+    capsys.readouterr()
+    assert label("store", "--teacher.licence=MIT", labels={"licence": "CC0"}) == 0
+    said = "{} keeps the teacher licence that it was begun with ('', not 'MIT'); for another one, make the store anew"
+    out = capsys.readouterr().out
+    assert all(said.format(f"store/{split}") in out for split in toy.ROWS)
+    assert "transfer licence" not in out
+    assert open_store("store", split="train").manifest.about.teacher_licence == ""
+
+
 def test_what_is_computed_from_a_recipe_is_named_by_the_keys_that_it_has(
     work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
