@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.models.device import warm_up
 from pipeline.models.mlp import MLP
 from pipeline.models.weights import weights_digest
 from pipeline.objects import ObjectSpec
@@ -40,7 +41,6 @@ from pipeline.stream import Loader
 from pipeline.stream.loader import Batch
 from pipeline.student.config import TrainingConfig
 from pipeline.student.learner import Student
-from pipeline.student.seeding import warm_up
 from pipeline.student.trainer import Trainer
 from pipeline.teacher.ensemble import Ensemble
 from pipeline.teacher.label import label_rows

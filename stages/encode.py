@@ -24,7 +24,7 @@ from pipeline.labels.encoding import Tail, TopkEncoding
 from pipeline.labels.fidelity import by_temperature, nats
 from pipeline.labels.tail_basis import find_basis
 from pipeline.labels.topk import topk_encoding
-from pipeline.models.device import resolve_device
+from pipeline.models.device import resolve_device, warm_up
 from pipeline.report.table import Table, as_text
 from pipeline.store import Store, StoreWriter, open_store, store_splits
 from pipeline.store.basis import Basis, resumable_basis
@@ -49,7 +49,7 @@ class Encode:
     k: int = LabelsConfig.k  # how many classes are stored one by one
     tail: Tail = "lowrank"  # the shape of the rest: lowrank, prior, uniform, bucket; renormalised: none
     rank: int = LabelsConfig.rank  # of lowrank tails: coefficients a distribution
-    fine: int = LabelsConfig.fine  # of these, the leading ones with 8 bits; the others have 4
+    fine: int | None = None  # of these, the leading ones with 8 bits, by default 16 or all of fewer; the others have 4
     nodes: int = LabelsConfig.nodes  # values of the tail's mass over the temperatures, 2 or more
     min_temperature: float = 1.0  # the lowest temperature at which the labels can be used
     layout: Literal["zarr", "arrow"] | None = None  # by default that of the dense store
@@ -73,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     stores = {split: _dense(path) for split, path in splits.items()}
     paths = {split: target if single else target / split for split in splits}
     device = resolve_device(args.device)
+    warm_up()
     encodings = {split: _encoding(args, store) for split, store in stores.items()}
     basis = _shared_basis(stores, paths, encodings, device)
     with ExitStack() as stack:

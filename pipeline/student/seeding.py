@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.models.device import warm_up
+
 
 def seed_everything(seed: int) -> None:
     """Seed Python, numpy and torch on every device. Call it before the model is built, whose weights depend on it."""
@@ -24,27 +26,6 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)  # a user's model or prepare function may draw from the global one
     torch.manual_seed(seed)
-
-
-def warm_up() -> None:
-    """Call the vectorised math functions once, in one thread.
-
-    Their first call sets them up, and under several threads that is a race after which about one process in a hundred
-    computes other last bits (seen with torch 2.13).
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    for dtype in (torch.float32, torch.float64, torch.bfloat16):
-        x = torch.linspace(0.1, 0.9, 4096, dtype=dtype)
-        for function in (torch.exp, torch.expm1, torch.log, torch.log1p, torch.sqrt, torch.rsqrt, torch.sin, torch.cos):
-            function(x)
-        for function in (torch.tanh, torch.sigmoid, torch.erf, torch.erfinv, torch.lgamma):
-            function(x)
-        torch.pow(x, x)
-        torch.log_softmax(x.view(64, 64), dim=-1)
-        torch.softmax(x.view(64, 64), dim=-1)
-        torch.nn.functional.gelu(x)
-    torch.set_num_threads(threads)
 
 
 @contextmanager

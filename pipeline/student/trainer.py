@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from pipeline.errors import ConfigError, Interrupted, RunExists
 from pipeline.models import save_weights
-from pipeline.models.device import resolve_device
+from pipeline.models.device import resolve_device, warm_up
 from pipeline.store.durable import make_folder, only_process
 from pipeline.student import checkpoint, runlog
 from pipeline.student.checkpoint import load_checkpoint, save_checkpoint
@@ -30,7 +30,7 @@ from pipeline.student.learner import Augment, Learner, Student
 from pipeline.student.memory import keep_freed_memory
 from pipeline.student.metrics import Batches, Scores
 from pipeline.student.runlog import RunLog
-from pipeline.student.seeding import deterministic, warm_up
+from pipeline.student.seeding import deterministic
 from pipeline.student.validation import validate
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from pipeline.errors import ClassMismatch, ConfigError, LogitsError, TeacherError, WeightsError
 from pipeline.models.build import build_model, untrained
 from pipeline.models.classes import require_class_names, require_vocabulary
-from pipeline.models.device import resolve_device
+from pipeline.models.device import resolve_device, warm_up
 from pipeline.models.weights import weights_digest
 from pipeline.store.spec import MemberSpec, TeacherSpec
 from pipeline.teacher.config import TeacherConfig
@@ -47,6 +47,7 @@ class Ensemble:
     def __init__(
         self, models: Sequence[nn.Module], spec: TeacherSpec, device: torch.device, *, batch_size: int = _SENTINEL_ROWS
     ) -> None:
+        warm_up()  # so that the same store comes out again, byte for byte
         self.spec = spec
         self.batch_size = batch_size
         self.device = device

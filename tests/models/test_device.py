@@ -1,12 +1,20 @@
-"""The words for a device."""
+"""The words for a device, and its arithmetic."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
 from pipeline.errors import ConfigError
-from pipeline.models.device import resolve_device
+from pipeline.models.device import resolve_device, warm_up
+from pipeline.store.spec import TeacherSpec
+from pipeline.student.seeding import seed_everything
+from pipeline.teacher import ensemble
+from stages import encode
+from tests.store.samples import make_spec, sample, write_store
 
 
 def test_words_and_what_they_mean(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,3 +41,41 @@ def test_a_device_that_is_not_there_is_refused(name: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ConfigError, match=f"device is {name} and torch sees 2 CUDA devices"):
         resolve_device(name)
+
+
+def test_the_first_call_of_vectorised_functions_is_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads, seen = torch.get_num_threads(), []
+    exp = torch.exp
+    monkeypatch.setattr(torch, "exp", lambda x: (seen.append(torch.get_num_threads()), exp(x))[1])
+    torch.set_num_threads(2)
+    try:
+        warm_up.cache_clear()
+        warm_up()
+        assert torch.get_num_threads() == 2
+        warm_up()
+    finally:
+        torch.set_num_threads(threads)
+    assert seen == [1, 1, 1]
+
+
+class Warmed(Exception):
+    pass
+
+
+def test_whoever_makes_labels_or_weights_calls_them_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    def warmed() -> None:
+        raise Warmed
+
+    for module in ("pipeline.teacher.ensemble", "stages.encode", "pipeline.student.seeding"):
+        monkeypatch.setattr(f"{module}.warm_up", warmed)
+    with pytest.raises(Warmed):
+        ensemble.Ensemble((), TeacherSpec(name="t", precision="float32", members=()), torch.device("cpu"))
+    with pytest.raises(Warmed):
+        seed_everything(1)
+    data = sample(rng, 5)
+    write_store(tmp_path / "dense", data, make_spec(data))
+    monkeypatch.setattr("stages.encode.find_basis", None)
+    with pytest.raises(Warmed):
+        encode.main([f"--from={tmp_path / 'dense'}", f"--store={tmp_path / 'sparse'}", "--k=2", "--rank=1"])
