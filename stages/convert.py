@@ -15,30 +15,32 @@ from pipeline.store import open_store, store_splits
 from pipeline.store.convert import convert
 from pipeline.store.root import require_root, write_root
 from stages.recipe import parse
-from stages.run import command, should_stop
+from stages.run import command, program, should_stop
 
 
 @dataclass(frozen=True)
 class Convert:
     """Arguments of convert."""
 
-    store: str = ""  # the store to copy, or a folder of stores
-    to: str = ""  # where the copy goes
-    layout: Literal["zarr", "arrow"] | None = None  # by default the layout that the store does not have
+    from_: str = ""  # the store to copy, or a folder of stores
+    store: str = ""  # where the copy goes
+    layout: Literal["zarr", "arrow"] | None = None  # by default the layout that the source does not have
     compression: Literal["none", "zstd"] = "none"  # zstd: zarr only
 
 
 @command(resumable=True)
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert every split."""
-    args = parse(argv, Convert, stage="convert", doc=__doc__, positional=("store", "to"))
-    if not args.store or not args.to:
-        raise ConfigError("a store and a target are needed", remedy="write softlabels convert STORE TO")
-    splits, target = store_splits(args.store), Path(args.to)
-    single = list(splits.values()) == [Path(args.store)]
+    args = parse(argv, Convert, stage="convert", doc=__doc__, positional=("from_", "store"))
+    if not args.from_ or not args.store:
+        raise ConfigError(
+            "a store and a target are needed", remedy="write softlabels convert --from=STORE --store=COPY"
+        )
+    splits, target = store_splits(args.from_), Path(args.store)
+    single = list(splits.values()) == [Path(args.from_)]
     if not single:
-        if target.resolve().is_relative_to(Path(args.store).resolve()):
-            raise ConfigError(f"{target} lies in {args.store}", remedy="give a target beside the source")
+        if target.resolve().is_relative_to(Path(args.from_).resolve()):
+            raise ConfigError(f"{target} lies in {args.from_}", remedy="give a target beside the source")
         require_root(target, tuple(splits))
     for split, path in splits.items():
         store = open_store(path)
@@ -55,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{split}: {layout}, {manifest.bytes:,} bytes, content digest {manifest.content_digest} (unchanged)")
     if not single:
         write_root(target)
-    print(f"converted: {target} (look: softlabels info {target})")
+    print(f"converted: {target} (look: {program()} info {target})")
     return 0
 
 

@@ -53,7 +53,7 @@ class Correct:
     name: str = "student"
     teacher: dict[str, Any] | None = None  # not used; kept in config.yaml
     labels: dict[str, Any] | None = None  # as teacher
-    run: str = ""  # a finished run
+    from_: str = ""  # a finished run
     store: str = "stores/digits"  # the store that the run was trained on; a finished run knows it
     missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
     rows: str | None = None  # a split of the store whose rows are as those where the students will be used
@@ -65,10 +65,11 @@ class Correct:
 def main(argv: Sequence[str] | None = None) -> int:
     """Find the bias, write the corrected students, judge them beside the others."""
     words = list(sys.argv[1:] if argv is None else argv)
-    run = next((path for word in words if not (path := word.removeprefix("--run=")).startswith("-")), "")
+    named = [path for word in words if not (path := word.removeprefix("--from=")).startswith("-")]
+    run = next((path for path in named if facts_of(Path(path))), next(iter(named), ""))
     if not facts_of(Path(run)) and not {"-h", "--help"} & set(words):
         raise ConfigError(f"{run or 'nothing'} is no run", remedy="name the folder of a finished train-student run")
-    args = parse([*facts_of(Path(run)), *words], Correct, stage="correct", doc=__doc__, positional=("run",))
+    args = parse([*facts_of(Path(run)), *words], Correct, stage="correct", doc=__doc__, positional=("from_",))
     if args.student.class_path == _BIASED:
         raise ConfigError(
             f"the students in {run} were corrected already, and a second correction would be added to the first",
@@ -77,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     splits = open_splits(args.store, args.transfer_set, missing=args.missing)
     shares = class_shares(training_batches(splits, args.training)[0], mean=args.training.mean)
     find = _bias(args, splits, shares)
-    folder = Path(args.out) if args.out else Path(args.run) / FOLDER
+    folder = Path(args.out) if args.out else Path(args.from_) / FOLDER
     variants = _variants(args)
     judged = [pair for variant in variants for pair in _correct(args, variant, find)]
     print(_table(shares, judged[-1].models[0], splits["train"].store.class_names))
@@ -103,13 +104,13 @@ def _variants(args: Correct) -> list[Variant]:
     there = [v for v in (HARD, *args.training.variants) if _weights(args, v, args.training.seeds[0]).exists()]
     if not there:
         raise ConfigError(
-            f"{args.run or 'nothing'} holds no trained student", remedy="name the folder of a finished run"
+            f"{args.from_ or 'nothing'} holds no trained student", remedy="name the folder of a finished run"
         )
     return there
 
 
 def _weights(args: Correct, variant: Variant, seed: int) -> Path:
-    return Path(args.run) / variant.folder(seed) / WEIGHTS
+    return Path(args.from_) / variant.folder(seed) / WEIGHTS
 
 
 def _bias(args: Correct, splits: Mapping[str, Split], shares: Tensor) -> Callable[[nn.Module], Tensor]:

@@ -40,7 +40,7 @@ class Export:
 
     student: ModelConfig | None = None
     transfer_set: TransferSetConfig | None = None
-    model: str = ""  # a student's folder in a run, a run with one distilled student, or a safetensors file
+    from_: str = ""  # a student's folder in a run, a run with one distilled student, or a safetensors file
     store: str = "stores/digits"  # where the rows to check with come from; a finished run's student brings its own
     split: str | None = None  # which split of it; by default test, else validation, else the first
     missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
@@ -59,10 +59,10 @@ class Export:
 def main(argv: Sequence[str] | None = None) -> int:
     """Trace, check, write."""
     words = [student_word(word) for word in (sys.argv[1:] if argv is None else argv)]
-    args = parse(with_facts_of_run(words), Export, stage="export", doc=__doc__, positional=("model",))
-    if not args.model:
+    args = parse(with_facts_of_run(words), Export, stage="export", doc=__doc__, positional=("from_",))
+    if not args.from_:
         raise ConfigError("no student is named", remedy="write softlabels export RUN/STUDENT")
-    student = with_weights(args.student, args.model)
+    student = with_weights(args.student, args.from_)
     splits = _split(args)
     ((name, split),) = splits.items()
     check_classes(student, splits)

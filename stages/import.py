@@ -5,7 +5,7 @@ The rows are those whose `inputs` (or content `keys`) the file holds beside its 
 recipe's transfer set (--config), in the same order::
 
     numpy.savez("forest.npz", probabilities=forest.predict_proba(X), inputs=X, labels=y)
-    softlabels import forest.npz --store=stores/forest/train --teacher_name=forest
+    softlabels import --from=forest.npz --store=stores/forest/train --teacher_name=forest
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Import:
     """Arguments of import."""
 
     transfer_set: TransferSetConfig | None = None
-    outputs: str = ""  # npy, npz or Parquet file: logits or probabilities, (rows, classes) or (rows, members, classes)
+    from_: str = ""  # npy, npz or Parquet file: logits or probabilities, (rows, classes) or (rows, members, classes)
     store: str = ""  # where the store goes: the folder of one split
     split: str = "train"  # the split that these rows are
     teacher_name: str = "imported"  # how the teacher is named in the store
@@ -70,17 +70,19 @@ class _Rows:
 @command(resumable=True)
 def main(argv: Sequence[str] | None = None) -> int:
     """Read, check, write, seal."""
-    args = parse(argv, Import, stage="import", doc=__doc__, positional=("outputs", "store"))
-    if not args.outputs or not args.store:
-        raise ConfigError("a file of outputs and a store are needed", remedy="write softlabels import FILE STORE")
-    outputs = read_outputs(args.outputs, column=args.column, kind=args.kind)
+    args = parse(argv, Import, stage="import", doc=__doc__, positional=("from_", "store"))
+    if not args.from_ or not args.store:
+        raise ConfigError(
+            "a file of outputs and a store are needed", remedy="write softlabels import --from=FILE --store=STORE"
+        )
+    outputs = read_outputs(args.from_, column=args.column, kind=args.kind)
     rows = _rows_of(args, outputs)
     members = outputs.logits.shape[1]
     weights = args.weights or (1.0,) * members
     normalised_weights(weights, members)
     if args.inputs == "embed" and rows.inputs is None:
         raise ConfigError(
-            f"{args.outputs} holds keys and no inputs", remedy="leave out --inputs=embed, or add the inputs"
+            f"{args.from_} holds keys and no inputs", remedy="leave out --inputs=embed, or add the inputs"
         )
     spec = dense_spec(
         teacher=TeacherSpec(
@@ -128,17 +130,17 @@ def _rows_of(args: Import, outputs: Outputs) -> _Rows:
     if keys is not None:
         labels = np.full(count, NO_LABEL, np.int64) if outputs.labels is None else outputs.labels
         how = Preprocessing(function="") if outputs.inputs is None else prepared_by("", {}, outputs.inputs)
-        file = Path(args.outputs)
+        file = Path(args.from_)
         return _Rows(file.stem, str(file), keys, labels, outputs.inputs, None, how)
     if args.transfer_set is None:
         raise ConfigError(
-            f"{args.outputs} has neither inputs nor keys, and the recipe no transfer_set",
+            f"{args.from_} has neither inputs nor keys, and the recipe no transfer_set",
             remedy="add an array inputs (or keys) to the file, or name a recipe with --config",
         )
     rows = load_transfer_set(args.transfer_set, args.split)
     if len(rows.keys) != count:
         raise TransferSetError(
-            f"{args.outputs} has {count} rows of outputs and the {args.split} split of {rows.name} {len(rows.keys)}",
+            f"{args.from_} has {count} rows of outputs and the {args.split} split of {rows.name} {len(rows.keys)}",
             remedy="add an array inputs (or keys) to the file, or name the recipe that was labelled with --config",
         )
     labels = rows.labels if outputs.labels is None else outputs.labels

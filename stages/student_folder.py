@@ -17,7 +17,7 @@ def with_facts_of_run(words: Sequence[str]) -> list[str]:
     """The command line with the recipe, and of a finished run the store, of the run that a student named in it lies in,
     unless others are named.
     """
-    models = [Path(word.removeprefix("--model=")) for word in words]
+    models = [Path(word.removeprefix("--model=").removeprefix("--from=")) for word in words]
     runs = [model.parent for model in models if (model.parent / RECIPE).is_file()]
     named = {word[2:].partition("=")[0] for word in words if word.startswith("--")}
     facts = facts_of(runs[0]) if runs else []
@@ -44,7 +44,7 @@ def with_weights(student: ModelConfig | None, path: str) -> ModelConfig:
 
 def student_word(word: str) -> str:
     """A word of a command line, with the one student of a run in the place of the run. Raises ConfigError."""
-    flag = "--model=" if word.startswith("--model=") else ""
+    flag = next((flag for flag in ("--model=", "--from=") if word.startswith(flag)), "")
     return word if word.startswith("-") and not flag else flag + only_student(word.removeprefix(flag))
 
 

@@ -76,7 +76,7 @@ def test_the_corrected_students_are_evaluated_and_found_again(store: Path, capsy
     assert said["nll"] == pytest.approx(expected["nll"], rel=1e-5)
     assert correct.main(["out", "--class_prior=1,1,1,1,3"]) == 2
     assert 'RunExists: out/corrected holds another run: class_prior: "1,1,1,1,2" here' in capsys.readouterr().err
-    assert correct.main(["out", "--class_prior=1,1,1,1,3", "--out=other"]) == 0
+    assert correct.main(["--class_prior=1,1,1,1,3", "--out", "other", "--from=out"]) == 0
     assert results("other") != results("out/corrected")
 
 
@@ -90,13 +90,13 @@ def test_no_student_is_corrected_twice(store: Path, capsys: pytest.CaptureFixtur
 def test_help_needs_no_run(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         correct.main(["--help"])
-    assert "usage: softlabels correct [RUN]" in capsys.readouterr().out
+    assert "usage: softlabels correct [FROM]" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--run=nowhere"], "ConfigError: nowhere is no run"),
+        (["--from=nowhere"], "ConfigError: nowhere is no run"),
         (["nowhere"], "ConfigError: nowhere is no run"),
         (["out", "--class_prior=much"], "ConfigError: class_prior is 'much'; give uniform"),
         (["out", "--rows=elsewhere"], "ConfigError: the store has no split 'elsewhere'; its splits are test, train"),

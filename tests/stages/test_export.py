@@ -66,7 +66,7 @@ def test_a_student_of_a_run_is_exported_and_the_last_line_runs(run: Path, capsys
 
 
 def test_plain_weights_go_where_they_are_told(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["run/hard-seed0/weights.safetensors", "--config=run/config.yaml", "--store=store/test"]
+    words = ["--from=run/hard-seed0/weights.safetensors", "--config=run/config.yaml", "--store=store/test"]
     assert export.main([*words, "--formats=torch", "--out=shipped", "--rows=9"]) == 0
     assert "on 9 rows of test" in capsys.readouterr().out
     assert [path.name for path in Path("shipped").iterdir()] == ["student.pt2"]
@@ -79,7 +79,7 @@ def test_plain_weights_go_where_they_are_told(run: Path, capsys: pytest.CaptureF
         (["run", "--formats=onnx,tflite"], "formats are onnx, tflite; give onnx, torch, hf, or some of them"),
         (["run", "--rows=0"], "rows is 0; "),
         (["run/none-seed0", "--config=run/config.yaml"], "WeightsError: weights file run/none-seed0: there is nothing"),
-        (["run/hard-seed0", "--store=elsewhere"], "elsewhere"),
+        (["--from=run/hard-seed0", "--store=elsewhere"], "elsewhere"),
     ],
 )
 def test_what_is_wrong_is_one_line(

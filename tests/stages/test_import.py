@@ -32,7 +32,16 @@ def test_a_forest_on_the_digits(work: Path) -> None:
     probabilities = forest.predict_proba(inputs[900:])
     np.savez("forest.npz", probabilities=probabilities, inputs=inputs[900:], labels=labels[900:])
     assert (
-        main(["forest.npz", "forest", "--teacher_name=forest", "--inputs=embed", "--classes=0,1,2,3,4,5,6,7,8,9"]) == 0
+        main(
+            [
+                "--from=forest.npz",
+                "--store=forest",
+                "--teacher_name=forest",
+                "--inputs=embed",
+                "--classes=0,1,2,3,4,5,6,7,8,9",
+            ]
+        )
+        == 0
     )
     store = open_store("forest")
     assert store.class_names == tuple("0123456789")

@@ -93,7 +93,7 @@ def test_convert_there_and_back(split: str | None, store: Path, capsys: pytest.C
     source = store if split is None else store / split
     assert convert.main([str(source), "arrow"]) == 0
     assert "(unchanged)" in capsys.readouterr().out
-    assert convert.main(["arrow", "back", "--compression=zstd"]) == 0
+    assert convert.main(["--from=arrow", "--store=back", "--compression=zstd"]) == 0
     for each in ("train", "test") if split is None else (None,):
         stores = [open_store(path, split=each) for path in (source, "arrow", "back")]
         assert [one.layout for one in stores] == ["zarr", "arrow", "zarr"]
