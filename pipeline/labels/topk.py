@@ -25,6 +25,7 @@ from pipeline.labels.encoding import Inputs, Reduce, Tail, TopkEncoding
 from pipeline.labels.tail_mass import CURVE_STEPS, check_beta, curve_weights
 
 Columns = Mapping[str, NDArray[np.generic]]
+FINE_COEFFICIENTS = 16  # have 8 bits where nothing else is asked for
 FINE = 127  # steps of a scale with 8 bits
 COARSE = 7  # with 4 bits in two's complement, two a byte
 
@@ -39,14 +40,15 @@ def topk_encoding(
     k: int,
     tail: Tail,
     rank: int,
-    fine: int,
+    fine: int | None,
     nodes: int,
     min_temperature: float,
     members: int,
     reduce: Reduce = "none",
     inputs: Inputs = "reference",
 ) -> TopkEncoding:
-    """The encoding that settings ask for, its basis not found yet; those that its tail has no use for are left out.
+    """The encoding that settings ask for, its basis not found yet; those that its tail has no use for are left out. `fine`
+    is by default `FINE_COEFFICIENTS`, or all of fewer.
 
     Raises:
         ConfigError: a setting out of range, or settings that do not go together, see `check_encoding`.
@@ -54,12 +56,17 @@ def topk_encoding(
     for name, value, least, most in (
         ("k", k, 1, 1 << 16),
         ("rank", rank, 0, 4096),
-        ("fine", fine, 0, 4096),
+        ("fine", fine or 0, 0, 4096),
         ("nodes", nodes, 2, 32),
         ("min_temperature", min_temperature, 2.0**-10, 1),  # students are judged at T = 1, whatever they are trained at
     ):
         if not least <= value <= most:
             raise ConfigError(f"{name} is {value}", remedy=f"give a number from {least:g} to {most:g}")
+    if tail == "lowrank" and (fine or 0) > rank:
+        raise ConfigError(
+            f"fine is {fine}, and there are {rank} coefficients (rank)",
+            remedy=f"give at most {rank}, or leave fine out",
+        )
     rank = rank if tail == "lowrank" else 0
     encoding = TopkEncoding(
         k=k,
@@ -67,7 +74,7 @@ def topk_encoding(
         nodes=0 if tail == "renormalised" else nodes,
         beta_max=1 / min_temperature,
         rank=rank,
-        fine=min(fine, rank),
+        fine=min(FINE_COEFFICIENTS if fine is None else fine, rank),
         reduce=reduce,
         inputs=inputs,
     )

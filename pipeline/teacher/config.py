@@ -70,7 +70,8 @@ class LabelsConfig:
         k: of topk: how many classes are stored one by one.
         tail: of topk: the shape of the rest: lowrank, prior, uniform, bucket; or renormalised (no tail at all).
         rank: of lowrank tails: coefficients a distribution.
-        fine: of lowrank tails: how many of them, the leading ones, have 8 bits; the others have 4.
+        fine: of lowrank tails: how many of them, the leading ones, have 8 bits; the others have 4. By default 16, or all of
+            fewer.
         nodes: of topk: values of the tail's mass over the temperatures, 2 or more.
         min_temperature: of topk: the lowest temperature at which the labels can be used.
         layout: zarr (any Zarr v3 reader opens it) or arrow (`datasets.load_from_disk` opens it).
@@ -86,7 +87,7 @@ class LabelsConfig:
     k: int = 8
     tail: Tail = "lowrank"
     rank: int = 102
-    fine: int = 16
+    fine: int | None = None
     nodes: int = 12
     min_temperature: float = 1.0
     layout: Literal["zarr", "arrow"] = "zarr"

@@ -203,6 +203,10 @@ REFUSED: list[tuple[tuple[str, ...], str]] = [
     (("--k=2", "--rank=9"), "cannot give a basis of rank 9"),
     (("--k=2", "--rank=0"), "'lowrank' cannot have rank 0"),
     (("--k=2", "--rank=1", "--fine=-1"), "fine is -1"),
+    (
+        ("--k=2", "--rank=3", "--fine=4"),
+        "fine is 4, and there are 3 coefficients (rank); give at most 3, or leave fine out",
+    ),
     (("--k=2", "--rank=1", "--nodes=1"), "nodes is 1"),
     (("--k=2", "--min_temperature=0"), "min_temperature is 0"),
     (("--k=2", "--tail=prior", "--layout=arrow", "--compression=zstd"), "zstd needs layout: zarr"),
