@@ -19,11 +19,11 @@ from torch import Tensor
 from pipeline.errors import InfiniteLogits, LabelError, LogitsError, LogitsOverflow, NanLogits, NoPossibleClass
 from pipeline.labels.class_ids import narrow
 from pipeline.labels.encoding import TopkEncoding
-from pipeline.labels.fidelity import FidelitySums, one_of
+from pipeline.labels.fidelity import FidelitySums, add_up, one_of
 from pipeline.labels.tail_basis import TailFit, coefficient_columns
 from pipeline.labels.tail_mass import CURVE_STEPS, nodes
 from pipeline.labels.topk import check_encoding, stored_classes, topk_columns
-from pipeline.labels.topk_fidelity import TopkFidelity
+from pipeline.labels.topk_fidelity import measure_topk
 from pipeline.labels.topk_soft import TopkMembers
 
 BLOCK_BYTES = 1 << 28
@@ -73,8 +73,7 @@ def encode_topk(
     labels = logits.new_full((count,), -1, dtype=torch.int64) if labels is None else labels
     _check_labels(labels, classes)
     fit = TailFit(basis) if basis is not None and encoding.tail == "lowrank" else None
-    fidelity = TopkFidelity(encoding)
-    parts = [_nothing(encoding, classes, members)]
+    sums, parts = [], [_nothing(encoding, classes, members)]
     step = max(1, block_bytes // (4 * _ARRAYS * members * classes))
     counted = 0
     for start in range(0, count, step):
@@ -89,9 +88,9 @@ def encode_topk(
         measured = measured.repeat_interleave(members)
         kept = {name: torch.from_numpy(values[:, None]).to(block.device) for name, values in columns.items()}
         stored = TopkMembers.of(kept, encoding=encoding, classes=classes, basis=basis)
-        fidelity.add(block[measured], tail[measured], stored[measured])
+        sums.append(measure_topk(encoding, block[measured], tail[measured], stored[measured]))
         parts.append({name: values.reshape(-1, members, *values.shape[1:]) for name, values in columns.items()})
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, fidelity.result()
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, add_up(sums)
 
 
 @dataclass(frozen=True)

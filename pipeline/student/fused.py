@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from pipeline.errors import ClassMismatch
 from pipeline.labels.soft import SoftLabels
 from pipeline.student.fused_terms import BlockTerm, Part, block_term
-from pipeline.student.losses import check_labels
+from pipeline.student.losses import check_labels, check_weights
 
 # Float32 logits of a block: on a CPU as many as its cache bears, but enough positions to be worth reading the matrix for.
 CPU_BYTES, CPU_POSITIONS = 1 << 22, 64
@@ -68,6 +68,7 @@ def linear_distillation_loss(
         ConfigError: also for a loss that is no sum over positions (dist).
         ClassMismatch: also for fewer outputs than classes.
     """
+    check_weights(hard_weight, soft_weight)
     soft = soft if soft_weight > 0 else None
     _check_shapes(hidden, weight, bias, soft, labels, classes)
     check_labels(labels, classes)

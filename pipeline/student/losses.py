@@ -98,7 +98,7 @@ def distillation_loss(
         LogitsError: a loss that is undefined because one side alone is -inf, see the term.
         MeanUnavailable: reduced labels cannot give the mean, or standardised members.
     """
-    _check_weights(hard_weight, soft_weight)
+    check_weights(hard_weight, soft_weight)
     terms = []
     if hard_weight > 0:
         count = int((labels >= 0).sum()) if labelled is None else labelled
@@ -245,7 +245,8 @@ def checked_args(name: str, given: Mapping[str, float] | None) -> dict[str, floa
     return args
 
 
-def _check_weights(hard_weight: float, soft_weight: float) -> None:
+def check_weights(hard_weight: float, soft_weight: float) -> None:
+    """Raise `ConfigError` unless both weights are finite numbers >= 0."""
     if not (0 <= hard_weight < math.inf and 0 <= soft_weight < math.inf):
         raise ConfigError(
             f"weights must be finite numbers >= 0, not hard_weight={hard_weight}, soft_weight={soft_weight}",

@@ -296,6 +296,9 @@ def test_what_does_not_fit_is_refused(rng: np.random.Generator) -> None:
     refuse(ConfigError, "dist looks at a batch as a whole", hidden, weight, bias, soft, labels, loss="dist")
     refuse(ConfigError, "needs soft labels and there are none", hidden, weight, bias, None, labels)
     refuse(ConfigError, "temperature", hidden, weight, bias, soft, labels, temperature=0.0)
+    for wrong in (-1.0, float("nan"), float("inf")):
+        refuse(ConfigError, "weights must be finite", hidden, weight, bias, soft, labels, hard_weight=wrong)
+        refuse(ConfigError, "weights must be finite", hidden, weight, bias, soft, labels, soft_weight=wrong)
     refuse(
         ConfigError, "from 1 up, not at 0.5", hidden, weight, bias, Sparse(rng, "prior").soft, labels, temperature=0.5
     )
