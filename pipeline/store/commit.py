@@ -21,7 +21,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from pipeline.errors import DamagedShard, MissingShard, StorageError
-from pipeline.store.durable import create_only, make_folder, replace_file, sync_folder, system_errors, write_file
+from pipeline.store.durable import (
+    clear_away,
+    create_only,
+    make_folder,
+    replace_file,
+    sync_folder,
+    system_errors,
+    write_file,
+)
 from pipeline.store.patience import wait_for_lock
 from pipeline.store.spec import Commit, pretty_json, read_json
 
@@ -163,7 +171,7 @@ def flush_placed(store: Path, records: Iterable[Commit]) -> None:
 
 def discard(store: Path, write_id: str) -> None:
     """Remove a write's staging folder; nothing depends on it any more."""
-    shutil.rmtree(store / STAGING / write_id, ignore_errors=True)
+    clear_away(store / STAGING / write_id)
 
 
 def sweep(store: Path, recorded: Iterable[str]) -> None:
@@ -182,5 +190,4 @@ def replace_by_way_of_staging(store: Path, name: str, data: bytes) -> None:
         make_folder((store / name).parent)
         replace_file(staged, store / name)
     finally:
-        with suppress(OSError):  # it would hide what went wrong; whoever opens the store next sweeps the file
-            staged.unlink(missing_ok=True)
+        clear_away(staged)  # whoever opens the store next sweeps what is left

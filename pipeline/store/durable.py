@@ -1,19 +1,24 @@
 """Writing files so that they survive kills and power cuts: contents are flushed before a name appears, and the folder that
 holds the name after it. A flush that failed is never tried again on the same file; the error goes up.
 
-System errors become errors of ours at this border: no room is `DiskFull`, everything else `StorageError`.
+System errors become errors of ours at this border: no room is `DiskFull`, a flush that hangs `Stalled`, everything else
+`StorageError`.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import NO_ROOM, DiskFull, RunExists, StorageError
+from pipeline.store.patience import flush, hung
+
+_PIECE = 1 << 26  # bytes, flushed one after the other: a flush of more could take longer than it is waited for
 
 
 @contextmanager
@@ -34,9 +39,11 @@ def write_file(path: Path, data: bytes | memoryview) -> None:
     """Write a new file and flush it. The name may exist only inside a staging folder: it is not atomic."""
     with system_errors("write", path), path.open("wb", buffering=0) as file:
         view = memoryview(data)
-        while len(view):
-            view = view[file.write(view) :]
-        os.fsync(file.fileno())
+        while True:
+            view = view[file.write(view[:_PIECE]) :]
+            flush(file.fileno(), path)
+            if not len(view):
+                break
 
 
 def sync_folder(path: Path) -> None:
@@ -44,9 +51,17 @@ def sync_folder(path: Path) -> None:
     with system_errors("flush", path):
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            os.fsync(handle)
+            flush(handle, path)
         finally:
             os.close(handle)
+
+
+def clear_away(path: Path) -> None:
+    """Remove a file or folder that nothing depends on, as far as the system lets us: an error would hide what went wrong."""
+    if hung():
+        return
+    with suppress(OSError):
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def make_folder(path: Path) -> None:
@@ -104,4 +119,4 @@ def write_atomically(path: Path, data: bytes) -> None:
         write_file(staged, data)
         replace_file(staged, path)
     finally:
-        staged.unlink(missing_ok=True)
+        clear_away(staged)

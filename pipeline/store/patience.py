@@ -1,13 +1,12 @@
 """Waiting for another process, a thread or a disk, no longer than it gives signs of life: then `Stalled`, which names it.
 
 How long is borne: `$SOFTLABELS_PATIENCE` seconds, 600 by default. What is waited for goes on by itself or is ended by whoever
-started it; nothing is killed here.
+started it; nothing is killed here. After a flush that hangs nothing more is cleared away: that would hang too.
 """
 
 from __future__ import annotations
 
 import fcntl
-import math
 import os
 import sys
 import threading
@@ -15,8 +14,9 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from itertools import repeat
+from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TypeVar
 
 from pipeline.errors import ConfigError, Stalled
@@ -41,13 +41,93 @@ def patience() -> float:
     return seconds
 
 
-def slices() -> Iterator[float]:
-    """Waits, in seconds, that make up `patience`. How long each really took is not asked: time for which this process was
-    stopped itself, as by a scheduler, is not time in which others gave no sign of life.
+def slices(life: Callable[[], object] = lambda: None) -> Iterator[float]:
+    """Waits, in seconds, until `patience` has passed in which `life()` gave nothing new. How long each really took is not
+    asked: time for which this process was stopped itself, as by a scheduler, is not time in which others gave no sign of life.
     """
     whole = patience()
     each = min(_LONGEST_PAUSE, whole / 10)
-    return repeat(each, math.ceil(whole / each))
+    seen, waited = life(), 0.0
+    while waited < whole:
+        yield each
+        waited += each
+        now = life()
+        if now != seen:
+            seen, waited = now, 0.0
+
+
+@dataclass
+class _Flusher:
+    """The thread that flushes for this process, one file after the other."""
+
+    thread: threading.Thread | None = None
+    queue: SimpleQueue[tuple[int, Future[None]]] = field(default_factory=SimpleQueue)
+    signs: int = 0  # of life, of all flushes
+    hanging: tuple[Future[None], Stalled] | None = None
+
+    def submit(self, handle: int) -> Future[None]:
+        if self.thread is None:
+            self.thread = threading.Thread(target=_flush_all, args=(self.queue,), name="softlabels-flush", daemon=True)
+            self.thread.start()
+        done: Future[None] = Future()
+        self.queue.put((handle, done))
+        return done
+
+
+_flusher = _Flusher()
+
+
+def _renew() -> None:
+    global _flusher
+    _flusher = _Flusher()
+
+
+os.register_at_fork(after_in_child=_renew)  # a fork has no threads
+
+
+def _flush_all(queue: SimpleQueue[tuple[int, Future[None]]]) -> None:
+    while True:
+        handle, done = queue.get()
+        try:
+            os.fsync(handle)
+        except BaseException as error:  # whatever it is belongs to whoever waits
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+
+def flush(handle: int, path: Path) -> None:
+    """`os.fsync`, in a thread that is waited for as long as the disk completes requests, whosever they are: a slow one may
+    have much to do. Where the system does not count them, as for network file systems, `patience` is for one flush.
+
+    Raises:
+        Stalled: naming `path`, or at once the one that was found to hang before and still does. OSError: as `os.fsync`.
+    """
+    if hung() and _flusher.hanging:
+        raise Stalled(_flusher.hanging[1].what, remedy=AGAIN)
+    done = _flusher.submit(handle)
+    for seconds in slices(lambda: _requests(handle)):
+        if wait([done], timeout=seconds).done:
+            return done.result()
+        _flusher.signs += 1
+    error = Stalled(f"the disk has not flushed {path} for {patience():g} s", remedy=AGAIN)
+    _flusher.hanging = (done, error)
+    raise error
+
+
+def hung() -> bool:
+    """Whether a flush of this process was found to hang, and still does."""
+    return _flusher.hanging is not None and not _flusher.hanging[0].done()
+
+
+def _requests(handle: int) -> list[str]:
+    """How many reads and writes the disk that an open file lies on has completed, where the system counts them."""
+    device = os.fstat(handle).st_dev
+    try:
+        counts = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat").read_text().split()
+    except OSError:
+        return []
+    return [counts[0], counts[4]]
 
 
 def wait_for_lock(handle: int, how: int, path: Path, *, life: Callable[[], object] = lambda: None) -> None:
@@ -134,8 +214,10 @@ def _ended(pool: ThreadPoolExecutor) -> bool:
 
 
 def result_of(future: Future[T], what: str) -> T:
-    """What a thread of `background` gives or raises. Raises `Stalled` where it does neither: then `what` says who hangs."""
-    for seconds in slices():
+    """What a thread of `background` gives or raises. Raises `Stalled` where it does neither, and no `flush` waits: then `what`
+    says who hangs.
+    """
+    for seconds in slices(lambda: _flusher.signs):
         if wait([future], timeout=seconds).done:
             return future.result()
     raise stalled(what)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import pickle
 import platform
 from collections.abc import Iterator, Mapping
@@ -24,6 +23,7 @@ import torch
 
 from pipeline.errors import DamagedStore, DiskFull, SpecMismatch, StorageError
 from pipeline.store.durable import replace_file, system_errors
+from pipeline.store.patience import flush
 from pipeline.student.seeding import rng_state, set_rng_state
 
 NAME = "checkpoint.pt"
@@ -59,7 +59,7 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any], identity: Mapping[st
             except RuntimeError as error:
                 raise watched.error or error from error
             file.flush()
-            os.fsync(file.fileno())
+            flush(file.fileno(), path)
         replace_file(staged, path)
     except (DiskFull, StorageError):
         staged.unlink(missing_ok=True)  # where the disk is full, it is part of the reason

@@ -25,8 +25,8 @@ import numpy.typing as npt
 from blake3 import blake3
 
 from pipeline.errors import DiskFull, StorageError, TransferSetError
-from pipeline.store.durable import make_folder, sync_folder, system_errors, write_file
-from pipeline.store.patience import wait_for_lock
+from pipeline.store.durable import clear_away, make_folder, sync_folder, system_errors, write_file
+from pipeline.store.patience import flush, wait_for_lock
 
 Array = npt.NDArray[np.generic]
 FileRecord = dict[str, int | str]  # name, bytes, blake3
@@ -114,7 +114,7 @@ def _write(folder: Path, identity: Mapping[str, object], fill: Callable[[Path], 
             part.rename(folder)
         sync_folder(folder.parent)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        clear_away(part)
 
 
 class NpyFile:
@@ -171,5 +171,5 @@ class NpyFile:
     def finish(self) -> FileRecord:
         """Flush to the disk; name, size and digest of the file."""
         with system_errors("flush", self.path):
-            os.fsync(self._file.fileno())
+            flush(self._file.fileno(), self.path)
         return {"name": self.path.name, "bytes": self._size, "blake3": self._hasher.hexdigest()}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fnmatch
 import functools
 import os
-import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,8 @@ from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.objects import require_extra
-from pipeline.store.durable import make_folder, sync_folder, system_errors
+from pipeline.store.durable import clear_away, make_folder, sync_folder, system_errors
+from pipeline.store.patience import flush
 
 
 def pretrained_folder(name: str, *, revision: str | None, patterns: tuple[str, ...]) -> Path:
@@ -90,7 +90,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             yield part
             for file in part.iterdir():
                 with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
+                    flush(handle.fileno(), file)
         sync_folder(part)
         with system_errors("rename", part):
             if folder.is_dir():
@@ -101,7 +101,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         if old.is_dir() and not folder.exists():
             old.rename(folder)
         for rest in (part, old):
-            shutil.rmtree(rest, ignore_errors=True)
+            clear_away(rest)
 
 
 def one_line(error: Exception) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import importlib
+import itertools
 import math
 import multiprocessing
 import os
@@ -38,7 +39,7 @@ from pipeline.student.learner import Learner
 from pipeline.teacher.ensemble import Ensemble
 from pipeline.transfer.cache import cached
 from tests.faults import training
-from tests.faults.recipes import recipe
+from tests.faults.recipes import NET, label, recipe
 from tests.student.runs import serve
 
 SAID, EVENTS, SENT = "said.txt", "events.txt", "sent.txt"
@@ -182,23 +183,48 @@ def decoding(seed: int) -> None:
         pass
 
 
-def writing(seed: int) -> None:
-    """A disk that never takes what the thread of the shards flushes, under a command."""
-    plain = os.fsync
+def never_flushes(at: int) -> None:
+    """From the `at`-th flush of this process on the disk takes nothing."""
+    plain, numbers = os.fsync, itertools.count(1)
 
     def hang(handle: int) -> None:
-        if threading.current_thread().name.startswith("softlabels-write"):
-            Path(STOPPED).write_text("")
+        if next(numbers) >= at:
             threading.Event().wait()
         plain(handle)
 
     os.fsync = hang
-    Path("recipe.yaml").write_text(yaml.safe_dump(recipe(np.random.default_rng(seed))))
-    sys.exit(importlib.import_module("stages.teacher_logits").main(["--config=recipe.yaml", "--store=store"]))
 
 
-SCENARIOS: dict[str, Callable[[int], None]] = {
+def writing(seed: int) -> int:
+    """A disk that stops to take what is flushed, under the command whose shards a thread of its own writes."""
+    rng = np.random.default_rng(seed)
+    Path("recipe.yaml").write_text(yaml.safe_dump(recipe(rng)))
+    never_flushes(int(rng.integers(1, 20)))
+    return int(importlib.import_module("stages.teacher_logits").main(["--config=recipe.yaml", "--store=store"]))
+
+
+def flushing(seed: int) -> int:
+    """The same under commands that write in their only thread."""
+    rng = np.random.default_rng(seed)
+    given = recipe(rng)
+    given["labels"] = {"layout": given["labels"]["layout"], "rows_per_shard": 32, "rows_per_chunk": 16}
+    given |= {"student": NET, "training": {"epochs": 1, "device": "cpu", "threads": 1, "baseline": False}}
+    assert label(given) == ""
+    words = {
+        "encode": ["--from=store", "--store=sparse", "--k=2", "--rank=2", "--device=cpu"],
+        "repair": ["store"],
+        "train_student": ["--config=recipe.yaml", "--store=store", "--out=run"],
+    }
+    do = str(rng.choice([*words]))
+    if do == "repair":
+        Path("store/train/commits/00001.json").write_text("{}")
+    never_flushes(int(rng.integers(1, 4)))
+    return int(importlib.import_module(f"stages.{do}").main(words[do]))
+
+
+SCENARIOS: dict[str, Callable[[int], int | None]] = {
     "worker": worker, "preparing": preparing, "sweeping": sweeping, "decoding": decoding, "writing": writing,
+    "flushing": flushing,
 }  # fmt: skip
 
 
@@ -219,14 +245,13 @@ def child(request: dict[str, Any]) -> int:
             return run_command(request)
         if request["do"] == "train":
             return training.run(request)
-        SCENARIOS[request["do"]](request["seed"])
+        return SCENARIOS[request["do"]](request["seed"]) or 0
     except SoftLabelsError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return error.exit_code
     except BaseException:
         traceback.print_exc()
         return 1
-    return 0
 
 
 if __name__ == "__main__":

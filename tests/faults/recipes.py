@@ -21,6 +21,7 @@ from pipeline.transfer.rows import FIRST_ROWS
 
 ROWS, FEATURES, CLASSES = 96, 6, 5
 NAMES = ("ant", "bee", "cat", "dog", "elk")
+NET = {"class_path": "pipeline.models.mlp.MLP", "init_args": {"inputs": FEATURES, "hidden": [4], "classes": CLASSES}}
 HERE = "tests.faults.recipes."
 TOPK = {"encoding": "topk", "k": 2, "tail": "lowrank", "rank": 2, "nodes": 2}  # a mass that is far from exact
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # where no trial asks whether flushed files stay
@@ -172,10 +173,6 @@ def error_of(call: Callable[[], object]) -> str:
 def train(given: Recipe) -> str:
     from stages import train_student
 
-    net = {
-        "class_path": "pipeline.models.mlp.MLP",
-        "init_args": {"inputs": FEATURES, "hidden": [4], "classes": CLASSES},
-    }
     training = {"epochs": 1, "device": "cpu", "threads": 1, "baseline": False}
-    own = {"transfer_set": given["transfer_set"], "student": net, "training": training}
+    own = {"transfer_set": given["transfer_set"], "student": NET, "training": training}
     return run(train_student.main, own)

@@ -19,7 +19,7 @@ import numpy as np
 import yaml
 
 from tests.faults.campaign import Outcome, Trial, repeated
-from tests.faults.recipes import FEATURES, MEMORY, recipe
+from tests.faults.recipes import MEMORY, NET, recipe
 from tests.student.runs import Server, server
 
 GRACE = 30.0  # seconds between a cluster's SIGTERM and its SIGKILL
@@ -31,7 +31,6 @@ COMMANDS = {
     "encode": ("--from=dense", "--store=new", "--k=2", "--rank=2", "--device=cpu"),
 }
 TRAINING = {"epochs": 4, "batch_size": 16, "device": "cpu", "threads": 1, "seeds": [0], "validation": 0.2}
-NET = {"class_path": "pipeline.models.mlp.MLP", "init_args": {"inputs": FEATURES, "hidden": [4], "classes": 5}}
 
 
 class Commands:
@@ -164,10 +163,12 @@ WAITS = {
     "sweeping": "SIGSTOP of a writer that sweeps a store which another one opens",
     "decoding": "SIGSTOP of a process from whose pipe the loader's thread reads",
     "writing": "a disk that never flushes, under teacher-logits",
+    "flushing": "a disk that never flushes, under encode, repair and train-student",
 }
-HANGS = {  # threads of the process itself, and where they stand
+HANGS = {  # what is said where no process is stopped
     "decoding": "softlabels-prefetch in blocks (commands.py:",
-    "writing": "softlabels-write_0 in wait (threading.py:",
+    "writing": "the disk has not flushed ",
+    "flushing": "the disk has not flushed ",
 }
 TRIALS = (
     Trial(

@@ -11,19 +11,24 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import ConfigError, Stalled
-from pipeline.store.patience import DEFAULT_SECONDS, background, patience, result_of, wait_for_lock
+from pipeline.store import durable
+from pipeline.store import patience as module
+from pipeline.store.durable import clear_away, write_file
+from pipeline.store.patience import DEFAULT_SECONDS, background, flush, hung, patience, result_of, wait_for_lock
 
-# Waits for a lock, a thread or a value that comes after a second of its own running time.
+# Waits for a lock, a thread, a value or a flush that comes after a second of its own running time.
 WAITER = """
-import fcntl, sys, threading, time
+import fcntl, os, sys, threading, time
 from concurrent.futures import Future
 from pathlib import Path
-from pipeline.store.patience import result_of, wait_for_lock
+from pipeline.store import patience
+from pipeline.store.patience import flush, result_of, wait_for_lock
 from pipeline.stream.prefetch import prefetch
 
 def later(seconds=1.0):
@@ -44,6 +49,10 @@ if sys.argv[1] == "lock":
     wait_for_lock(waiter.fileno(), fcntl.LOCK_EX, path)
 elif sys.argv[1] == "thread":
     result_of(future, "it has not come")
+elif sys.argv[1] == "flush":
+    os.fsync = lambda handle: later()
+    patience._requests = lambda handle: []
+    flush(holder.fileno(), path)
 else:
     next(prefetch(source()))
 """
@@ -98,7 +107,7 @@ def test_who_uses_the_processor_is_waited_for(tmp_path: Path, monkeypatch: pytes
         assert holder.wait() == 0
 
 
-@pytest.mark.parametrize("what", ["lock", "thread", "prefetch"])
+@pytest.mark.parametrize("what", ["lock", "thread", "prefetch", "flush"])
 def test_time_for_which_one_was_stopped_oneself_does_not_count(what: str, tmp_path: Path) -> None:
     """As by Ctrl-Z, or by a scheduler that suspends a whole job."""
     command = [sys.executable, "-c", WAITER, what, str(tmp_path / "lock")]
@@ -164,3 +173,112 @@ def test_patience_is_a_number_above_nought(given: str, monkeypatch: pytest.Monke
 def test_ten_minutes_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOFTLABELS_PATIENCE", raising=False)
     assert patience() == DEFAULT_SECONDS == 600
+
+
+@pytest.fixture
+def stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, threading.Event]]:
+    """A new file on a disk that completes nothing and flushes it only when the event is set."""
+    monkeypatch.setenv("SOFTLABELS_PATIENCE", "0.3")
+    ends, path, plain = threading.Event(), tmp_path / "file", os.fsync
+    path.touch()
+
+    def hang(handle: int) -> None:
+        ends.wait(60)
+        plain(handle)
+
+    monkeypatch.setattr(os, "fsync", hang)
+    monkeypatch.setattr(module, "_requests", lambda handle: [])
+    yield path, ends
+    ends.set()
+
+
+def test_a_flush_that_hangs_is_named_and_nothing_is_cleared_away_until_it_ends(
+    stuck: tuple[Path, threading.Event],
+) -> None:
+    """To remove a file from a disk that hangs would hang too."""
+    path, ends = stuck
+    with path.open("rb") as file, pytest.raises(Stalled, match=f"has not flushed {re.escape(str(path))} for 0.3 s"):
+        flush(file.fileno(), path)
+    assert hung()
+    clear_away(path)
+    assert path.exists()
+    with pytest.raises(Stalled, match=re.escape(str(path))):
+        write_file(path.with_name("other"), b"")  # at once
+    ends.set()
+    while hung():
+        time.sleep(0.01)
+    clear_away(path)
+    assert not path.exists()
+
+
+def test_a_flush_is_waited_for_while_the_disk_completes_requests(
+    stuck: tuple[Path, threading.Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten times as long as patience, and so does whoever waits for the thread that asked for it."""
+    path, ends = stuck
+    asked = count()
+
+    def completed(handle: int) -> list[str]:
+        number = next(asked)
+        if number == 100:
+            ends.set()
+        return [str(number)]
+
+    monkeypatch.setattr(module, "_requests", completed)
+    with path.open("rb") as file, background(1, "softlabels-test") as pool:
+        result_of(pool.submit(flush, file.fileno(), path), "the disk has not taken it")
+    assert next(asked) > 100
+
+
+def test_disks_of_this_machine_count_what_they_complete(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with path.open("wb") as file:
+        before = module._requests(file.fileno())
+        if not before:
+            pytest.skip("this file system counts nothing")
+        file.write(b"x")
+        file.flush()
+        os.fsync(file.fileno())
+        assert module._requests(file.fileno()) != before
+
+
+def test_what_flushing_raises_is_raised(tmp_path: Path) -> None:
+    read, write = os.pipe()  # has nothing to flush
+    with pytest.raises(OSError, match="Invalid argument"):
+        flush(write, tmp_path)
+    os.close(read)
+    os.close(write)
+
+
+def test_a_fork_flushes_too(tmp_path: Path) -> None:
+    """The thread that flushed for its parent is not there."""
+    write_file(tmp_path / "one", b"1")
+    pid = os.fork()
+    if pid == 0:
+        write_file(tmp_path / "two", b"2")
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert (tmp_path / "two").read_bytes() == b"2"
+
+
+def test_the_end_of_a_program_does_not_wait_for_a_flush_that_hangs(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, threading; from pathlib import Path; from pipeline.errors import Stalled\n"
+        "from pipeline.store import durable, patience\n"
+        "os.fsync = lambda handle: threading.Event().wait(); patience._requests = lambda handle: []\n"
+        "try: durable.write_file(Path(sys.argv[1]), b'x')\nexcept Stalled: print('stalled', flush=True)"
+    )
+    command, env = [sys.executable, "-c", code, str(tmp_path / "file")], os.environ | {"SOFTLABELS_PATIENCE": "0.3"}
+    ended = subprocess.run(command, env=env, stdout=subprocess.PIPE, timeout=60, check=True)
+    assert ended.stdout == b"stalled\n"
+
+
+@pytest.mark.parametrize("size", [0, 1, 4, 9])
+def test_a_large_file_is_flushed_piece_by_piece(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the flush of all of it could take longer than a sound disk is waited for."""
+    sizes, plain = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: sizes.append(os.fstat(handle).st_size) or plain(handle))
+    monkeypatch.setattr(durable, "_PIECE", 4)
+    write_file(tmp_path / "file", bytes(range(size)))
+    assert (tmp_path / "file").read_bytes() == bytes(range(size))
+    assert sizes == ([min(at, size) for at in range(4, size + 4, 4)] or [0])
