@@ -26,7 +26,7 @@ def races(count: int, seed: int) -> Outcome:
 
 
 def lawless_races(seed: int) -> Outcome:
-    return repeated(8, seed, partial(_race, last_record_wins))
+    return repeated(16, seed, partial(_race, last_record_wins))
 
 
 def _race(prepare: Callable[[], None], rng: np.random.Generator) -> None:

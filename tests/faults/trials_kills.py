@@ -28,7 +28,7 @@ def killed_writers(count: int, seed: int) -> Outcome:
 
 
 def killed_naive_writers(seed: int) -> Outcome:
-    return repeated(10, seed, partial(_killed, without_protocol))
+    return repeated(30, seed, partial(_killed, without_protocol))
 
 
 def _killed(prepare: Callable[[], None], rng: np.random.Generator) -> None:
