@@ -104,10 +104,11 @@ def row_arrays(
         arrays["positions"] = (document > 0).sum(axis=-1).astype(np.int32)
     given = {"position_mask": mask, "document": document, "input": inputs}
     arrays |= {name: values for name, values in given.items() if values is not None}
-    split = (rows, spec.positions or 1)
+    by_position = {column.name: column for column in spec.columns if column.by_position}
     for name, values in soft.items():
-        flat = spec.positions is not None and values.shape[:2] != split and len(values) == split[0] * split[1]
-        arrays[name] = values.reshape(*split, *values.shape[1:]) if flat else values
+        column = by_position.get(name)
+        flat = column is not None and values.ndim == len(column.shape) and len(values) == rows * column.shape[0]
+        arrays[name] = values.reshape(rows, -1, *values.shape[1:]) if flat else values
     return arrays
 
 

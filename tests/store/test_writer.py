@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -11,11 +12,11 @@ import numpy as np
 import pytest
 
 from pipeline.errors import LabelError, LogitsError, RepeatedRow, SpecMismatch, StorePathError, UnsealedStore, UserError
-from pipeline.store import StoreWriter
+from pipeline.store import StoreWriter, open_store
 from pipeline.store.dense_spec import dense_spec
 from pipeline.store.same_plan import in_recipe
 from pipeline.store.spec import MemberSpec, Preprocessing, Spec, TeacherSpec, encode_json
-from tests.store.samples import Sample, assert_holds, fill, make_spec, sample, write_store
+from tests.store.samples import FIDELITY, Sample, assert_holds, fill, make_spec, sample, write_store
 
 
 def snapshot(path: Path) -> dict[str, bytes]:
@@ -278,3 +279,34 @@ def test_the_estimate_covers_what_a_store_takes(tmp_path: Path, rng: np.random.G
         writer.seal()
     taken = sum(path.stat().st_size for path in (tmp_path / "store").rglob("*") if path.is_file())
     assert taken <= estimate <= taken + (1 << 17)
+
+
+@pytest.mark.parametrize("kind", ["sequence-zarr", "ragged-arrow"])
+@pytest.mark.parametrize(("positions", "members"), [(1, 1), (1, 2), (2, 1), (2, 2)])
+def test_columns_of_positions_may_stand_row_behind_row(
+    tmp_path: Path, rng: np.random.Generator, kind: str, positions: int, members: int
+) -> None:
+    whole = sample(rng, 20, kind, members=members)
+    assert whole.soft is not None
+    assert whole.mask is not None
+    assert whole.document is not None
+    data = replace(
+        whole,
+        mask=whole.mask[:, :positions],
+        document=whole.document[:, :positions],
+        soft={name: values[:, :positions] for name, values in whole.soft.items()},
+    )
+    flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in data.soft.items()}  # type: ignore[union-attr]
+    with StoreWriter(tmp_path / "store", make_spec(data, kind), basis=data.basis) as writer:
+        writer.write_columns(
+            0,
+            keys=data.keys,
+            labels=data.labels,
+            columns=flat,
+            mask=data.mask,
+            document=data.document,
+            inputs=data.inputs,
+            fidelity=FIDELITY,
+        )
+        writer.seal()
+    assert_holds(open_store(tmp_path / "store"), data)
