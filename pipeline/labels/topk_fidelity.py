@@ -17,8 +17,8 @@ from pipeline.labels.topk_soft import TopkMembers
 
 
 def measure_topk(encoding: TopkEncoding, logits: Tensor, tail: Tensor, stored: TopkMembers) -> tuple[FidelitySums, ...]:
-    """Compare a block with its encoding at each of `TEMPERATURES` that the encoding serves. The stored distribution is the
-    full one; a bucket is spread over its classes.
+    """Compare a block with its encoding at each of `TEMPERATURES` that the encoding serves, and at the lowest that it serves,
+    where that is lower. The stored distribution is the full one; a bucket is spread over its classes.
 
     Args:
         encoding: what was kept.
@@ -26,8 +26,9 @@ def measure_topk(encoding: TopkEncoding, logits: Tensor, tail: Tensor, stored: T
         tail: the same with -inf where a class is stored.
         stored: what was kept of them, M = 1.
     """
-    everywhere = encoding.tail == "renormalised"
+    everywhere, lowest = encoding.tail == "renormalised", 1 / encoding.beta_max
     served = [t for t in TEMPERATURES if everywhere or t * encoding.beta_max >= 1 - 1e-12]
+    served = [lowest, *served] if lowest < TEMPERATURES[0] else served
     return tuple(_at(t, logits, tail, stored) for t in served)
 
 

@@ -43,6 +43,22 @@ def test_every_split_of_a_root(store: Path, capsys: pytest.CaptureFixture[str]) 
     assert "encoded from the dense store" in after.manifest.about.source
 
 
+def test_the_lowest_temperature_has_its_line(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert encoded("--k=2", "--rank=1", "--min_temperature=0.5", source="store/train") == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[4:-1]] == ["0.5", "1", "2", "4", "8", "20"]
+    dense, sparse = open_store("store/train"), open_store("sparse")
+    assert sorted(map(float, sparse.manifest.fidelity)) == [0.5, 1, 2, 4, 8, 20]
+    rows, kl = range(dense.rows), []
+    for weights in np.eye(dense.members):
+        p, q = (one.log_probs(rows, temperature=0.5, weights=weights) for one in (dense, sparse))
+        kl.append((np.exp(p) * (p - q)).sum(axis=-1))
+    line = sparse.manifest.fidelity["0.5"]
+    assert line.kl_max == pytest.approx(np.max(kl), rel=1e-4, abs=1e-6)
+    assert line.kl_mean == pytest.approx(np.mean(kl), rel=1e-4, abs=1e-6)
+    assert "| 0.5 | " in Path("sparse/README.md").read_text()
+    assert verify(sparse.path) == []
+
+
 def assert_faithful(dense: Store, sparse: Store) -> None:
     """Each member's largest class keeps its probability at any temperature, and the table says what was lost."""
     rows = np.arange(dense.rows)
