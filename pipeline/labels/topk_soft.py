@@ -129,19 +129,18 @@ class TopkMembers:
         if self.encoding.tail not in ("lowrank", "prior") or rest == 0:
             alike = log_tail - math.log(max(rest, 1))
             return alike[:, None].expand(shape).clone()
-        z = self._tail_logits().div_(temperature).expand(shape)
-        z = z.clone() if z.stride(0) == 0 else z
-        z.scatter_(1, ids, -torch.inf)
+        z = self.tail_logits(temperature).scatter_(1, ids, -torch.inf)
         return z.add_((log_tail - torch.logsumexp(z, dim=-1))[:, None])
 
-    def _tail_logits(self) -> Tensor:
-        """z (N, C) float32 of the one member's tail, or (1, C) where all positions share it; a tensor of its own."""
+    def tail_logits(self, temperature: float) -> Tensor:
+        """z / T (N, C) float32 of the one member's tail, from prior and basis; a tensor of its own."""
         assert self.basis is not None
         wide = self.basis.float()
         if self.encoding.tail == "prior":
-            return wide[:1].clone()
+            return (wide[0] / temperature).repeat(len(self), 1)
+        coefficients = self.coefficients()[:, 0]
         with torch.autocast(wide.device.type, enabled=False):  # half precision would blur the logits
-            return torch.addmm(wide[0], self.coefficients()[:, 0], wide[1:])
+            return torch.cat([torch.ones_like(coefficients[:, :1]), coefficients], dim=1).div_(temperature) @ wide
 
     def coefficients(self) -> Tensor:
         """Coefficients (N, M, r) float32 of the basis vectors."""

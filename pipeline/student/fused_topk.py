@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipeline.labels.soft import DenseMembers, SoftLabels
+from pipeline.labels.soft import SoftLabels
 from pipeline.labels.topk_soft import TopkMembers
 
 NOWHERE = -1e30  # log of nothing, as a number: 0 * NOWHERE is 0
@@ -67,22 +67,12 @@ def _tail(
     if soft.tail == "bucket":
         shape, of_tail = softmax_and_sum(z.scatter_(1, ids, NOWHERE))
         return shape, log_sum - of_tail[:, 0]
-    u = _tail_logits(soft.members, temperature).to(z.dtype).scatter_(1, ids, NOWHERE)
+    assert isinstance(soft.members, TopkMembers)
+    u = soft.members.tail_logits(temperature).to(z.dtype).scatter_(1, ids, NOWHERE)
     shape, of_tail = softmax_and_sum(u)
     if not subtracts_entropy:
         return shape, log_sum - dot_into(z, shape)
     return shape, log_sum - of_tail[:, 0] + dot_into(u.sub_(z), shape)
-
-
-def _tail_logits(members: DenseMembers | TopkMembers, temperature: float) -> Tensor:
-    """z / T (n, C) float32 of the one member's tail, from prior and basis."""
-    assert isinstance(members, TopkMembers)
-    assert members.basis is not None
-    basis = members.basis.float()
-    if members.encoding.tail == "prior":
-        return (basis[0] / temperature).repeat(len(members), 1)
-    coefficients = members.coefficients()[:, 0]
-    return torch.cat([torch.ones_like(coefficients[:, :1]), coefficients], dim=1).div_(temperature) @ basis
 
 
 def softmax_and_sum(z: Tensor) -> tuple[Tensor, Tensor]:
