@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import ClassMismatch
 from pipeline.labels.soft import SoftLabels
+from pipeline.models.product import output_matrix
 from pipeline.student.fused import block_positions, linear_distillation_loss
 from pipeline.student.losses import LOSSES, distillation_loss
 
@@ -68,11 +69,11 @@ def outputs_of(model: nn.Module, batch: Batch, dtype: torch.dtype = torch.float3
     Raises:
         ClassMismatch: of rows of tokens, outputs that are not (B, P, ...).
     """
-    product = model.output_matrix() if hasattr(model, "hidden") and hasattr(model, "output_matrix") else None  # type: ignore[operator]
-    if product is None:
+    matrix = output_matrix(model)
+    if matrix is None:
         return Outputs(_flat(model(batch.inputs), batch))
     states = _flat(model.hidden(batch.inputs), batch)  # type: ignore[operator]
-    return Outputs(states if dtype == torch.float32 else states.to(dtype), *product)
+    return Outputs(states if dtype == torch.float32 else states.to(dtype), *matrix)
 
 
 def _flat(found: Tensor, batch: Batch) -> Tensor:

@@ -21,6 +21,7 @@ from pipeline.errors import ClassMismatch, ConfigError, LogitsError, TeacherErro
 from pipeline.models.build import build_model, untrained
 from pipeline.models.classes import require_class_names, require_vocabulary
 from pipeline.models.device import resolve_device, warm_up
+from pipeline.models.product import output_matrix
 from pipeline.models.weights import weights_digest
 from pipeline.store.spec import MemberSpec, TeacherSpec
 from pipeline.teacher.config import TeacherConfig
@@ -120,7 +121,7 @@ class Ensemble:
         model: Any = self.models[number]
         lead = (len(batch),) if self.sequence is None else (len(batch), self.sequence.positions)
         with self._arithmetic():
-            matrix = model.output_matrix() if self.sequence is not None and hasattr(model, "output_matrix") else None
+            matrix = None if self.sequence is None else output_matrix(model)
             output: object = model(batch) if matrix is None else model.hidden(batch)
         if not isinstance(output, Tensor):
             found = type(output).__name__
