@@ -10,6 +10,7 @@ import difflib
 import importlib
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from pipeline.errors import ConfigError
@@ -39,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
         return 0
+    if arguments[0] == "--version":
+        print(f"softlabels {version('softlabels')}")
+        return 0
     return _run(arguments)
 
 
@@ -57,7 +61,8 @@ def _run(argv: Sequence[str] | None = None) -> int:
 def _help() -> str:
     lines = [(__doc__ or "").splitlines()[0], "", "usage: softlabels STAGE [--config RECIPE] [--KEY=VALUE ...]", ""]
     lines += [f"  {name:<15} {line}" for name, line in STAGES.items()]
-    return "\n".join([*lines, "", "softlabels STAGE --help says what a stage takes."])
+    lines += ["", "softlabels STAGE --help says what a stage takes, softlabels --version which version this is."]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 tail, and bytes a position and fidelity are printed before and after, so that the choice can be made by looking.
 
 The dense store may be one split or a folder of splits; the basis of the tails is found once, in a sample of the first split
-(train, where there is one), and shared by all. The same command goes on where it was stopped.
+(train, where there is one), and shared by all. The same command goes on where it was stopped. --try writes nothing: it
+shows what the settings would cost and lose, on a sample of that split.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from typing import Literal
 import msgspec
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pipeline.errors import ConfigError, Interrupted, StorePathError
 from pipeline.labels.encoding import Tail, TopkEncoding
-from pipeline.labels.fidelity import by_temperature, nats
+from pipeline.labels.fidelity import Fidelity, add_up, by_temperature, nats, table
 from pipeline.labels.tail_basis import find_basis
 from pipeline.labels.topk import topk_encoding
+from pipeline.labels.topk_encode import encode_topk
 from pipeline.models.device import resolve_device, warm_up
 from pipeline.report.table import Table, as_text
 from pipeline.store import Store, StoreWriter, open_store, store_splits
@@ -37,6 +40,7 @@ from pipeline.teacher.pilot import needs_basis
 from pipeline.teacher.reencode import DensePilot, reencode
 from stages.recipe import parse
 from stages.run import command, program, should_stop
+from stages.words import counted
 
 
 @dataclass(frozen=True)
@@ -55,16 +59,19 @@ class Encode:
     layout: Literal["zarr", "arrow"] | None = None  # by default that of the dense store
     compression: Literal["none", "zstd"] = "none"  # zstd: zarr only
     device: str = "auto"  # cuda, cpu, or auto (cuda where there is one)
+    try_: bool = False  # write nothing (no --store is needed), and show what these settings cost and lose on a sample
 
 
 @command(resumable=True)
 def main(argv: Sequence[str] | None = None) -> int:
     """Encode every split."""
     args = parse(argv, Encode, stage="encode", doc=__doc__, positional=("from_", "store"))
-    if not args.from_ or not args.store:
+    if not args.from_ or not (args.store or args.try_):
         raise ConfigError(
             "a dense store and a target are needed", remedy="write softlabels encode --from=DENSE --store=STORE"
         )
+    if args.try_:
+        return _try(args)
     target, splits = Path(args.store), store_splits(args.from_)
     single = list(splits.values()) == [Path(args.from_)]
     _require_apart(Path(args.from_), target)
@@ -84,7 +91,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_room(writers.values())
         for split, store in stores.items():
             manifest = _encode(split, store, writers[split], basis, device)
-            print(_before_and_after(split, store.manifest, manifest), flush=True)
+            sizes = f"{counted(manifest.spec.rows, 'row')}, {store.manifest.bytes:,} -> {manifest.bytes:,} bytes"
+            print(
+                _before_and_after(f"{split}: {sizes}", store, manifest.bytes_per_position, manifest.fidelity),
+                flush=True,
+            )
     if not single:
         write_root(target)
     print(f"sealed: {target} (look: {program()} info {target})")
@@ -130,7 +141,7 @@ def _shared_basis(
     stores: Mapping[str, Store], paths: Mapping[str, Path], encodings: Mapping[str, TopkEncoding], device: torch.device
 ) -> Basis | None:
     """The prior and basis of the tails: that of a target that is begun, else found now. None where the tails have none."""
-    split = "train" if "train" in stores else next(iter(stores))
+    split = _first(stores)
     encoding = encodings[split]
     if not needs_basis(encoding):
         return None
@@ -156,7 +167,7 @@ def _writer(path: Path, store: Store, spec: Spec, basis: Basis | None) -> StoreW
 
 def _encode(split: str, store: Store, writer: StoreWriter, basis: Basis | None, device: torch.device) -> Manifest:
     """One split, a chunk of the dense store at a time."""
-    shared = None if basis is None else torch.from_numpy(np.array(basis)).to(device)
+    shared = _on(device, basis)
     if store.positions is not None and "input" not in store.columns and writer.pending:
         print(
             f"{split}: the store holds no tokens (inputs: reference), so the next token's exact logit is not kept, and the "
@@ -169,7 +180,8 @@ def _encode(split: str, store: Store, writer: StoreWriter, basis: Basis | None, 
             bar.update(rows)
             if should_stop():
                 raise Interrupted(
-                    f"{len(writer.pending)} shards of {split} are left", remedy="run the same command again to go on"
+                    f"{counted(len(writer.pending), 'shard')} of {split} left",
+                    remedy="run the same command again to go on",
                 )
 
         for shard in writer.pending:
@@ -177,17 +189,54 @@ def _encode(split: str, store: Store, writer: StoreWriter, basis: Basis | None, 
         return writer.seal()
 
 
-def _before_and_after(split: str, before: Manifest, after: Manifest) -> str:
-    """Bytes a position and fidelity of a dense store and of what was made of it."""
+@dataclass(frozen=True)
+class _Sample(DensePilot):
+    """As many distributions as the basis is found in, of the rows between those where there are any."""
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        pilot = super().rows
+        return pilot if len(pilot) < 2 else np.minimum(pilot + (pilot[1] - pilot[0]) // 2, self.store.rows - 1)
+
+
+def _try(args: Encode) -> int:
+    """Encode a sample of the split in which the basis is found, and say what it lost."""
+    splits, device = store_splits(args.from_), resolve_device(args.device)
+    split = _first(splits)
+    store = _dense(splits[split])
+    encoding = _encoding(args, store)
+    basis = find_basis(DensePilot(store, device), encoding.rank) if needs_basis(encoding) else None
+    spec, shared = _spec(args, store, encoding, basis), _on(device, basis)
+    assert isinstance(spec.encoding, TopkEncoding)
+    lost = add_up(encode_topk(logits, spec.encoding, basis=shared)[1] for logits in _Sample(store, device))
+    tried = max((sums.samples for sums in lost), default=0)
+    columns = [column for column in spec.columns if column.name in spec.soft_columns or column.by_position]
+    size = sum(column.row_bytes for column in columns) / (spec.positions or 1)
+    print(_before_and_after(f"{split}: {counted(tried, 'distribution')} tried", store, size, table([lost])))
+    print(f"nothing was written; to encode: {program()} encode with --store=STORE in place of --try")
+    return 0
+
+
+def _first(splits: Mapping[str, object]) -> str:
+    """The split in which the basis is found."""
+    return "train" if "train" in splits else next(iter(splits))
+
+
+def _on(device: torch.device, basis: Basis | None) -> torch.Tensor | None:
+    return None if basis is None else torch.from_numpy(np.array(basis)).to(device)
+
+
+def _before_and_after(title: str, dense: Store, size: float, fidelity: Mapping[str, Fidelity]) -> str:
+    """Bytes a position and fidelity of a dense store, and `size` and `fidelity` of what was made of it."""
+    before = dense.manifest
     titles = ("T", "dense: mean KL", "topk: mean KL", "largest KL", "tail mass error", "same top class")
     lines = tuple(
         (t, nats(before.fidelity[t].kl_mean) if t in before.fidelity else "", nats(f.kl_mean), nats(f.kl_max),
          f"{f.tail_mass_error:.1e}", f"{f.top1_agreement:.2%}")
-        for t, f in by_temperature(after.fidelity)
+        for t, f in by_temperature(fidelity)
     )  # fmt: skip
     return (
-        f"{split}: {after.spec.rows:,} rows, {before.bytes_per_position:,.1f} -> {after.bytes_per_position:,.1f} bytes a "
-        f"position, {before.bytes:,} -> {after.bytes:,} bytes\n"
+        f"{title}, {before.bytes_per_position:,.1f} -> {size:,.1f} bytes a position\n"
         "KL in nats, dense: of the teacher's logits to the dense labels; topk: of the dense labels to the topk labels\n"
         + as_text(Table(titles, lines))
     )

@@ -32,6 +32,7 @@ from pipeline.store.writer import StoreWriter, require_room
 from pipeline.transfer import TransferSetConfig, array_keys, load_transfer_set
 from stages.recipe import parse
 from stages.run import command, program, should_stop
+from stages.words import counted
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_room([writer])
         for shard in tqdm(writer.pending, desc="import", unit="shard", disable=None):
             if should_stop():
-                raise Interrupted(f"{len(writer.pending)} shards left", remedy="run the same command again to go on")
+                raise Interrupted(
+                    f"{counted(len(writer.pending), 'shard')} left", remedy="run the same command again to go on"
+                )
             span = slice(*writer.rows_of(shard))
             writer.write_logits(
                 shard,

@@ -18,6 +18,7 @@ from pipeline.store.reader import MANIFEST
 from pipeline.store.spec import Manifest, Plan, read_json
 from stages.recipe import parse
 from stages.run import command
+from stages.words import counted
 
 
 @dataclass(frozen=True)
@@ -97,15 +98,16 @@ def _encoding(encoding: dict[str, Any]) -> str:
 
 def _text(path: str, facts: dict[str, Any]) -> str:
     teacher, transfer_set, encoding = facts["teacher"], facts["transfer_set"], facts["encoding"]
+    rows, members = counted(facts["rows"], "row"), counted(len(teacher["members"]), "member")
     names = facts["class_names"]
     state = "sealed" if facts["sealed"] else f"UNFINISHED, {facts['shards_done']} of {facts['shards']} shards"
     lines = [
         ("store", f"{path} ({state})"),
-        ("teacher", f"{teacher['name']}, {len(teacher['members'])} members, {teacher['precision'] or 'precision not stated'}"),
-        ("transfer set", f"{transfer_set['name']}, split {transfer_set['split']}, {facts['rows']:,} rows{_positions(facts)}"),
+        ("teacher", f"{teacher['name']}, {members}, {teacher['precision'] or 'precision not stated'}"),
+        ("transfer set", f"{transfer_set['name']}, split {transfer_set['split']}, {rows}{_positions(facts)}"),
         ("classes", f"{facts['classes']}" + (f": {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else "")),
         ("encoding", _encoding(encoding)),
-        ("layout", f"{facts['layout']}, compression {facts['compression']}, {facts['shards']} shards"),
+        ("layout", f"{facts['layout']}, compression {facts['compression']}, {counted(facts['shards'], 'shard')}"),
     ]  # fmt: skip
     if facts["sealed"]:
         fidelity = by_temperature(facts["fidelity"])

@@ -20,11 +20,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pipeline.errors import ConfigError, SoftLabelsError
-from pipeline.store.reader import store_folders
+from pipeline.store.reader import MANIFEST, store_folders
 from pipeline.store.repair import UNVOUCHED, Repaired, earlier_digests, repair
 from pipeline.store.root import close_root, lost_splits, write_root
 from stages.recipe import parse
 from stages.run import command
+from stages.words import counted
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def _say(folder: Path, found: Repaired) -> None:
     for problem in found.problems:
         print(f"{folder}: {problem.where}", file=sys.stderr)
     if found.moved:
-        print(f"{folder}: {len(found.moved)} files were set aside in {found.folder}")
+        print(f"{folder}: {counted(len(found.moved), 'file')} set aside in {found.folder}")
     if found.digest is None:
         missing = [f"shard {shard}" for shard in found.pending] + ["the basis of the tails"] * found.basis
         again = f", and has the digest {found.before} again" if found.before else ""
@@ -77,6 +78,12 @@ def _say(folder: Path, found: Repaired) -> None:
             f"{folder}: unfinished; to be made: {', '.join(missing)}\n"
             "next: the command that made the store, such as softlabels teacher-logits with the same recipe; it makes this "
             f"only{again}"
+        )
+    elif found.before is None and found.digest not in earlier_digests(folder).values():
+        print(
+            f"{folder}: it had no {MANIFEST}, as of a store that is unfinished or whose manifest was deleted; all shards were "
+            f"there, and it is sealed from their commit records: digest {found.digest}; where you know the digest that it had, "
+            "compare"
         )
     elif found.before not in (None, found.digest):
         print(

@@ -35,6 +35,7 @@ from pipeline.teacher.resume import check_committed, explained
 from pipeline.transfer import TransferRows, TransferSetConfig, load_transfer_set
 from stages.recipe import parse
 from stages.run import command, program, should_stop
+from stages.words import counted
 
 SHOWN = 4.0  # the highest temperature of the table that is printed; the store's card has them all
 
@@ -121,7 +122,10 @@ def shared_basis(
         found = resumable_basis(root / rows.split)
         if found is not None and found.shape == (1 + encoding.rank, classes):
             return found
-    print(f"pilot: {len(pilot_rows(splits[0])):,} rows of {splits[0].split}, for the shape of the tails", flush=True)
+    print(
+        f"pilot: {counted(len(pilot_rows(splits[0])), 'row')} of {splits[0].split}, for the shape of the tails",
+        flush=True,
+    )
     return pilot_basis(splits[0], ensemble, encoding)
 
 
@@ -161,9 +165,10 @@ def is_ragged(transfer_set: TransferSetConfig, labels: LabelsConfig) -> bool:
 def announce(teacher: str, splits: Sequence[TransferRows], writers: Sequence[StoreWriter]) -> None:
     """Say what the pass will take, and raise `DiskFull` before it when the disk cannot hold it."""
     spec = writers[0].spec
+    members = counted(len(spec.teacher.members), "member")
     rows = ", ".join(f"{each.split} {len(each.keys):,}" for each in splits)
     print(
-        f"{teacher}: {len(spec.teacher.members)} members in {spec.teacher.precision}, {spec.label_space.classes} classes; "
+        f"{teacher}: {members} in {spec.teacher.precision}, {spec.label_space.classes} classes; "
         f"{splits[0].name}: {rows} rows"
     )
     free = require_room(writers)
@@ -190,7 +195,9 @@ def _label(rows: TransferRows, ensemble: Ensemble, writer: StoreWriter) -> None:
                 bar.write(f"{rows.split}: first shard at {rate:,.0f} rows/s, about {left:,.0f} s left", file=sys.stdout)
 
         manifest = label_rows(rows, ensemble, writer, should_stop=should_stop, progress=progress)
-    print(f"{rows.split}: {manifest.spec.rows:,} rows, {manifest.bytes:,} bytes, digest {manifest.digest[:16]}")
+    print(
+        f"{rows.split}: {counted(manifest.spec.rows, 'row')}, {manifest.bytes:,} bytes, digest {manifest.digest[:16]}"
+    )
     if isinstance(manifest.spec.encoding, TopkEncoding):
         print(fidelity_lines(manifest))
 

@@ -44,6 +44,7 @@ from stages.run_folder import RECIPE, RunFolder
 from stages.run_report import write_report
 from stages.splits import Split, all_batches, open_splits, training_batches
 from stages.sweep import HARD, StudentTraining, Variant
+from stages.words import counted
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,10 @@ def _require_loss(student: Student, splits: Mapping[str, Split], train: Loader, 
 
 def _train(trainer: Trainer, students: Sequence[Student], epochs: int) -> list[Scores]:
     """Train all students to the end, saying how long it will take, and print what was kept of each: validation scores."""
-    print(f"{len(students)} students side by side: {', '.join(student.name for student in students)}", flush=True)
+    print(
+        f"{counted(len(students), 'student')} side by side: {', '.join(student.name for student in students)}",
+        flush=True,
+    )
     results = trainer.run(should_stop, TimeLeft(epochs))
     for student, result in zip(students, results, strict=True):
         found = "" if result.best_validation is None else f", validation loss {result.best_validation:.4f}"

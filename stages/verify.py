@@ -26,6 +26,7 @@ from pipeline.store.root import lost_splits, outdated, root_strangers
 from pipeline.store.verify import verify
 from stages.recipe import parse
 from stages.run import command
+from stages.words import counted
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         faults += _verify_root(root, whole=not faults and not unfinished)
     read = "all that can be seen without reading labels" if args.quick else "every byte of these shards"
     sound = f"{read if part else 'every byte'} is as it was sealed"
-    found = [f"{faults} problem{'s' * (faults > 1)}"] * bool(faults) + [f"{unfinished} unfinished"] * bool(unfinished)
+    found = [counted(faults, "problem")] * bool(faults) + [f"{unfinished} unfinished"] * bool(unfinished)
     print(f"{args.store}: {' and '.join(found) or sound}")
     return DamagedStore.exit_code if faults else UnsealedStore.exit_code if unfinished else 0
 
@@ -115,8 +116,8 @@ def _verify(split: str, path: Path, part: tuple[int, int] | None) -> int:
         print(f"{split}: {problem}", file=sys.stderr)
     read = "all" if part is None else f"{len(shards)} of them, one in {part[1]}" if shards else "none"
     print(
-        f"{split}: {store.rows:,} rows, {len(every)} shards (every byte read: {read}), {len(problems)} problems, "
-        f"digest {store.digest}"
+        f"{split}: {counted(store.rows, 'row')}, {counted(len(every), 'shard')} (every byte read: {read}), "
+        f"{counted(len(problems), 'problem')}, digest {store.digest}"
     )
     if not problems:
         _say_what_was_repaired(split, path, store.digest)
@@ -149,8 +150,8 @@ def _recheck(split: str, path: Path, config: str, sample: int) -> int:
     found = compare_with_teacher(open_store(path), rows, load_ensemble(recipe.teacher), sample=sample)
     mass, kl = found.largest_mass, found.kl_max
     print(
-        f"{split}: {found.rows} rows against the live teacher: largest deviation of a logit {found.largest_logit:.3g} "
-        f"(rounding explains {found.allowed:.3g}), "
+        f"{split}: {counted(found.rows, 'row')} against the live teacher: largest deviation of a logit "
+        f"{found.largest_logit:.3g} (rounding explains {found.allowed:.3g}), "
         + ("" if mass is None else f"of the tail's mass {mass:.3g} ({found.allowed_mass:.3g}), ")
         + ("" if kl is None else f"largest KL {kl:.3g}, ")
         + f"same top class {found.top1_agreement:.2%}"

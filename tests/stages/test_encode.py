@@ -59,6 +59,27 @@ def test_the_lowest_temperature_has_its_line(store: Path, capsys: pytest.Capture
     assert verify(sparse.path) == []
 
 
+@pytest.mark.parametrize("kind", ["zarr", "tokens-zarr", "ragtokens-arrow"])
+@pytest.mark.parametrize("tail", ["lowrank", "uniform"])
+def test_trying_writes_nothing_and_shows_what_encoding_would(
+    work: Path, rng: np.random.Generator, kind: str, tail: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of few distributions all are tried, so that the figures are those of the encoded store."""
+    data = tokens(rng, 70, kind) if "tokens" in kind else sample(rng, 70, kind)
+    write_store(work / "store", data, make_spec(data, kind, rows_per_shard=32))
+    before = sorted(work.rglob("*"))
+    words = ["--k=2", "--rank=2", f"--tail={tail}", "--device=cpu"]
+    assert encode.main(["--try", "--from=store", *words]) == 0
+    title, *tried, last = capsys.readouterr().out.splitlines()
+    assert sorted(work.rglob("*")) == before
+    assert title.startswith("train: ")
+    assert "nothing was written" in last
+    assert encoded(*words) == 0
+    made, *lines, _ = capsys.readouterr().out.splitlines()[-len(tried) - 2 :]
+    assert lines == tried
+    assert title.partition("-> ")[2] == made.rpartition("-> ")[2]
+
+
 def assert_faithful(dense: Store, sparse: Store) -> None:
     """Each member's largest class keeps its probability at any temperature, and the table says what was lost."""
     rows = np.arange(dense.rows)
@@ -146,7 +167,7 @@ def test_going_on_keeps_basis_and_digest(
     with monkeypatch.context() as patch:
         patch.setattr(StoreWriter, "write_arrays", stopping)
         assert encoded(*words) == 75
-    assert "shards of test are left; run the same command again" in capsys.readouterr().err
+    assert "shards of test left; run the same command again" in capsys.readouterr().err
 
     def refuse(*_: object) -> None:
         raise AssertionError("the basis was computed anew")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,11 @@ def test_help_lists_every_stage_and_each_is_a_module(capsys: pytest.CaptureFixtu
     for stage, line in STAGES.items():
         assert f"{stage:<15} {line}" in text
         assert (ROOT / "stages" / f"{stage.replace('-', '_')}.py").is_file()
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"softlabels {version('softlabels')}\n"
 
 
 def test_an_unknown_stage_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

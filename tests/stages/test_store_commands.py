@@ -156,11 +156,11 @@ def test_verify_of_a_part_says_which_shards_it_read(store: Path, capsys: pytest.
     assert codes == [0, 3]
     assert "(every byte read: 2 of them, one in 2), 0 problems" in said[0]
     assert said[1].endswith("every byte of these shards is as it was sealed")
-    assert "(every byte read: 1 of them, one in 2), 1 problems" in said[2]
+    assert "(every byte read: 1 of them, one in 2), 1 problem," in said[2]
     (store / "test" / "shift" / "c.0.0").unlink()
     assert verify.main([str(store), "--sample=3/30"]) == 3  # presence and sizes are those of all shards
     said = capsys.readouterr().out.splitlines()
-    assert "test: 80 rows, 2 shards (every byte read: none), 1 problems" in said[0]
+    assert "test: 80 rows, 2 shards (every byte read: none), 1 problem," in said[0]
 
 
 @pytest.mark.parametrize("words", ["0/3", "4/3", "x", "1/0", "1"])
@@ -353,6 +353,17 @@ def test_nothing_vouches_for_a_store_whose_manifest_was_lost(store: Path, capsys
     shutil.rmtree(store / "test" / "set_aside")
     assert verify.main([str(store)]) == 0
     assert "VOUCHES" not in capsys.readouterr().out
+
+
+def test_repair_of_a_store_whose_manifest_was_deleted_says_so(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    digest = open_store(store / "test").digest
+    (store / "test" / "manifest.json").unlink()
+    assert repair.main([str(store / "test")]) == 0
+    said = capsys.readouterr().out
+    assert f"{store}/test: 1 file set aside in " in said
+    assert "it had no manifest.json, as of a store that is unfinished or whose manifest was deleted; all shards" in said
+    assert f"digest {digest}; where you know the digest that it had, compare" in said
+    assert verify.main([str(store / "test")]) == 0
 
 
 def test_an_unfinished_store_that_lost_its_basis_is_finished(work: Path) -> None:
