@@ -68,10 +68,10 @@ def candidates(shape: str, budget: int, ranks: int) -> Iterator[Setting]:
     """
     nodes = 12 if budget >= 64 else 4
     if shape != "lowrank":
-        tail = {"renormalised": "renormalised", "prior": "prior"}.get(shape, "uniform")
-        own = nodes if shape in ("uniform", "prior") else 0
-        start = TopkEncoding(k=1, tail=tail if own else "renormalised", nodes=own)  # type: ignore[arg-type]
-        fitting = [each for k in range(1, 400) if (each := Setting(shape, replace_k(start, k))).bytes() <= budget]
+        tail = {"uniform": "uniform", "prior": "prior"}.get(shape, "renormalised")
+        own = 0 if tail == "renormalised" else nodes
+        settings = (Setting(shape, TopkEncoding(k=k, tail=tail, nodes=own)) for k in range(1, 400))  # type: ignore[arg-type]
+        fitting = [each for each in settings if each.bytes() <= budget]
         yield from fitting[-1:]
         return
     for k in KS:
@@ -82,11 +82,6 @@ def candidates(shape: str, budget: int, ranks: int) -> Iterator[Setting]:
                 if (each := Setting(shape, TopkEncoding(k=k, nodes=nodes, rank=rank, fine=fine))).bytes() <= budget
             ]
             yield from fitting[-1:]
-
-
-def replace_k(encoding: TopkEncoding, k: int) -> TopkEncoding:
-    """The same with another k."""
-    return TopkEncoding(k=k, tail=encoding.tail, nodes=encoding.nodes)
 
 
 def divergences(teacher: Teacher, setting: Setting, basis: NDArray[np.float16]) -> NDArray[np.float64]:

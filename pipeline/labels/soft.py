@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -103,11 +102,6 @@ class SoftLabels:
     def stored_members(self) -> int:
         """M."""
         return self.members.count
-
-    @property
-    def encoding_kind(self) -> Literal["dense", "topk"]:
-        """Whether every class's logit is stored, or the largest and the tail."""
-        return "dense" if isinstance(self.members, DenseMembers) else "topk"
 
     @property
     def tail(self) -> Tail | None:

@@ -9,6 +9,8 @@ import torch
 
 from pipeline.errors import ConfigError
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
 
 def resolve_device(name: str) -> torch.device:
     """The device that `auto` (cuda where there is one), `cpu`, `cuda` or `cuda:N` means here, else `ConfigError`."""
@@ -21,6 +23,12 @@ def resolve_device(name: str) -> torch.device:
             f"device is {name} and torch sees {torch.cuda.device_count()} CUDA devices", remedy="use --device=auto"
         )
     return torch.device(name)
+
+
+def arithmetic(device: torch.device, precision: str) -> torch.autocast:
+    """A context in which a model computes in float32, or in the mixed precision called "bfloat16" or "float16"."""
+    dtype = DTYPES[precision]
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
 @functools.cache

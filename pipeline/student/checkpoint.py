@@ -1,6 +1,6 @@
 """The one file from which a training run goes on: `checkpoint.pt`.
 
-It holds every learner (model, optimizer, schedules, moving average, random numbers, best weights, lines of the log), the place
+It holds every learner (model, optimizer, schedules, moving average, random numbers, kept weights, lines of the log), the place
 in the run, and the run's identity, all written together: a kill at any moment leaves the whole old file or the whole new one.
 A resume ends with the same bits on a CPU where the environment that is recorded with it is the same; else a warning says first
 what differs.
@@ -27,7 +27,7 @@ from pipeline.store.patience import flush
 from pipeline.student.seeding import rng_state, set_rng_state
 
 NAME = "checkpoint.pt"
-FORMAT = 2
+FORMAT = 3
 _log = logging.getLogger(__name__)
 
 
@@ -136,8 +136,7 @@ def _differences(begun: object, now: object, name: str = "") -> Iterator[str]:
 
 
 def environment() -> dict[str, object]:
-    """What else decides about the last bits of a result: versions, kind of processor, threads, processes."""
-    distributed = torch.distributed
+    """What else decides about the last bits of a result: versions, kind of processor, threads."""
     return {
         "softlabels": version("softlabels"),
         "torch": str(torch.__version__),  # a subclass of str, which weights_only would refuse
@@ -148,9 +147,6 @@ def environment() -> dict[str, object]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
-        "world_size": distributed.get_world_size()
-        if distributed.is_available() and distributed.is_initialized()
-        else 1,
     }
 
 

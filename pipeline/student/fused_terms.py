@@ -128,8 +128,7 @@ class _CrossEntropy:
             log_sum: (n, 1), the log-sum-exp of z.
             gain: (n, 1).
         """
-        if soft.stored_members == 1:
-            check_mean(self.mean, soft.reduce)
+        check_mean(self.mean, soft.reduce)
         if isinstance(soft.members, TopkMembers) and soft.stored_members == 1 and soft.tail != "uniform":
             return compare_topk(soft, self.temperature, z, q, log_sum, gain, subtracts_entropy=self.subtracts_entropy)
         u = _teacher_logits(soft, self.temperature, self.mean).to(z.dtype).clamp_min_(NOWHERE)

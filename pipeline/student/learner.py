@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError, LogitsError
+from pipeline.models.device import DTYPES, arithmetic
 from pipeline.student.average import WeightAverage
 from pipeline.student.config import TrainingConfig
 from pipeline.student.metrics import Scores
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from pipeline.stream.loader import Batch
 
 Augment = Callable[[Tensor], Tensor]
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -75,19 +75,20 @@ class Standing:
     Attributes:
         loss_sum: sum over the positions of the unfinished epoch of their batch's loss.
         labelled: positions with a hard label seen since the run began.
-        best_epoch: the epoch (from 1) with the lowest validation loss; 0 before the first, and without validation.
-        best_validation: that loss.
-        scores: the validation scores of the epoch that is kept.
-        best_weights: the weights after it, on the CPU; None where the last ones are kept.
+        kept_epoch: the epoch (from 1) whose weights are kept, the best so far by validation loss or (keep: last) the last; 0
+            before the first, and without validation.
+        kept_validation: its validation loss.
+        scores: its validation scores.
+        kept_weights: the weights after it, on the CPU; None where they are the last ones.
         lines: the lines of `metrics.jsonl`.
     """
 
     loss_sum: float = 0.0
     labelled: int = 0
-    best_epoch: int = 0
-    best_validation: float | None = None
+    kept_epoch: int = 0
+    kept_validation: float | None = None
     scores: dict[str, Any] = field(default_factory=dict)
-    best_weights: dict[str, Tensor] | None = None
+    kept_weights: dict[str, Tensor] | None = None
     lines: list[str] = field(default_factory=list)
 
 
@@ -171,10 +172,9 @@ class Learner:
         Raises:
             ConfigError: a single row, as the last batch of an epoch may be, in a model that needs several.
         """
-        dtype = DTYPES[self.config.precision]
-        with torch.autocast(self._device.type, dtype=dtype, enabled=dtype != torch.float32):
+        with arithmetic(self._device, self.config.precision):
             try:
-                return outputs_of(model, batch, dtype)
+                return outputs_of(model, batch, DTYPES[self.config.precision])
             except ValueError as error:
                 if len(batch) > 1 or "more than 1 value per channel" not in str(error):
                     raise
@@ -207,11 +207,11 @@ class Learner:
         if held_out is None:
             return
         loss, scores = held_out
-        is_best = standing.best_validation is None or loss < standing.best_validation
+        is_best = standing.kept_validation is None or loss < standing.kept_validation
         if is_best or self.config.keep == "last":
-            standing.best_epoch, standing.best_validation, standing.scores = epoch, loss, dict(scores)
+            standing.kept_epoch, standing.kept_validation, standing.scores = epoch, loss, dict(scores)
         if is_best and self.config.keep == "best":
-            standing.best_weights = {name: t.detach().cpu().clone() for name, t in self.judged.state_dict().items()}
+            standing.kept_weights = {name: t.detach().cpu().clone() for name, t in self.judged.state_dict().items()}
 
     def load_kept(self) -> None:
         """Put the weights that are kept into the model.
@@ -219,7 +219,7 @@ class Learner:
         Raises:
             LogitsError: they are not finite: after the last step no loss would show it.
         """
-        self.model.load_state_dict(self.standing.best_weights or self.judged.state_dict())
+        self.model.load_state_dict(self.standing.kept_weights or self.judged.state_dict())
         for name, weight in self.model.named_parameters():
             if weight.requires_grad and not bool(torch.isfinite(weight).all()):
                 raise LogitsError(

@@ -164,9 +164,7 @@ class Trainer:
         """Load the checkpoint; where there is none, save the first one, so that the folder belongs to this run."""
         state = load_checkpoint(self._folder, self._identity)
         if state is not None:
-            saved = state["progress"]
-            # runs of rows once did not save positions
-            self._progress = Progress(**{"positions": saved["rows"]} | saved)
+            self._progress = Progress(**state["progress"])
             for learner, saved in zip(self._learners, state["learners"], strict=True):
                 learner.load(saved)
         else:
@@ -256,10 +254,10 @@ class Trainer:
 
     def _result(self, learner: Learner) -> TrainingResult:
         standing, progress = learner.standing, self._progress
-        best_epoch = progress.epoch if standing.best_validation is None else standing.best_epoch
+        best_epoch = progress.epoch if standing.kept_validation is None else standing.kept_epoch
         scores: Scores = {**standing.scores}  # type: ignore[typeddict-item]  # they were Scores when they were saved
         return TrainingResult(
-            best_epoch, standing.best_validation, scores, progress.step, self._home(learner) / WEIGHTS
+            best_epoch, standing.kept_validation, scores, progress.step, self._home(learner) / WEIGHTS
         )
 
     def _save(self) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from pipeline.errors import ClassMismatch, ConfigError, LogitsError, TeacherError, WeightsError
 from pipeline.models.build import build_model, untrained
 from pipeline.models.classes import require_class_names, require_vocabulary
-from pipeline.models.device import resolve_device, warm_up
+from pipeline.models.device import arithmetic, resolve_device, warm_up
 from pipeline.models.product import output_matrix
 from pipeline.models.weights import weights_digest
 from pipeline.store.spec import MemberSpec, TeacherSpec
@@ -30,7 +30,6 @@ from pipeline.teacher.outputs import Outputs, Product
 from pipeline.transfer.alignment import alignment
 from pipeline.transfer.sequences import SequenceInfo
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SENTINEL_ROWS, _SENTINEL_SEQUENCES = 64, 8
 # How far two cuts of the same rows may differ, relative to 1 + the largest logit: the rounding of each arithmetic.
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-1}
@@ -112,8 +111,7 @@ class Ensemble:
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:
         """The precision that the store records."""
-        dtype = DTYPES[self.spec.precision]
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32), _no_tf32():
+        with arithmetic(self.device, self.spec.precision), _no_tf32():
             yield
 
     def _member(self, number: int, batch: Tensor) -> Tensor | Product:

@@ -76,13 +76,7 @@ def test_a_member_is_the_reference(
         z[..., -1] = 3.0
     columns, basis = columns_of(rng, z, encoding), basis_of(rng, encoding, classes)
     soft = soft_of(columns, encoding, classes, basis)
-    assert (len(soft), soft.classes, soft.stored_members, soft.encoding_kind, soft.tail) == (
-        N,
-        classes,
-        1,
-        "topk",
-        tail,
-    )
+    assert (len(soft), soft.classes, soft.stored_members, soft.tail) == (N, classes, 1, tail)
     for temperature in TEMPERATURES:
         expected = topk_log_probs(columns, encoding, classes, basis, temperature)[:, 0]
         for mean in MEANS:
