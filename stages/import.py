@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pipeline.errors import ClassMismatch, ConfigError, Interrupted, TransferSetError
+from pipeline.labels import NO_LABEL
 from pipeline.labels.ensemble import normalised_weights
-from pipeline.store.columns import NO_LABEL
 from pipeline.store.dense_spec import dense_spec, prepared_by
 from pipeline.store.outputs import Kind, Outputs, read_outputs
 from pipeline.store.root import is_split_folder, write_root

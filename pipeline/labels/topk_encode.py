@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import InfiniteLogits, LabelError, LogitsError, LogitsOverflow, NanLogits, NoPossibleClass
+from pipeline.labels import NO_LABEL
 from pipeline.labels.class_ids import narrow
 from pipeline.labels.encoding import TopkEncoding
 from pipeline.labels.fidelity import FidelitySums, add_up, one_of
@@ -70,7 +71,7 @@ def encode_topk(
         )
     count, members, classes = logits.shape
     check_encoding(encoding, members)
-    labels = logits.new_full((count,), -1, dtype=torch.int64) if labels is None else labels
+    labels = logits.new_full((count,), NO_LABEL, dtype=torch.int64) if labels is None else labels
     _check_labels(labels, classes)
     fit = TailFit(basis) if basis is not None and encoding.tail == "lowrank" else None
     sums, parts = [], [_nothing(encoding, classes, members)]
@@ -80,7 +81,7 @@ def encode_topk(
         at = slice(start, start + step)
         real = torch.ones_like(labels[at], dtype=torch.bool) if mask is None else mask[at]
         below = _below_peak(logits[at], real, start)
-        own = labels[at].masked_fill(~real, -1).repeat_interleave(members)
+        own = labels[at].masked_fill(~real, NO_LABEL).repeat_interleave(members)
         block, place = below.flatten(0, 1), _Place(start, members)
         columns, tail = _encode(block, own, encoding, fit, place)
         measured = real & ((counted + real.cumsum(0) - 1) % one_of(classes) == 0)
@@ -132,7 +133,7 @@ def _below_peak(logits: Tensor, real: Tensor, start: int) -> Tensor:
 
 
 def _check_labels(labels: Tensor, classes: int) -> None:
-    wrong = labels[(labels < -1) | (labels >= classes)]
+    wrong = labels[(labels < NO_LABEL) | (labels >= classes)]
     if len(wrong):
         raise LabelError(
             f"a label is {int(wrong[0])}, and there are {classes} classes", remedy="check the transfer set's labels"

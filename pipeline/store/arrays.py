@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ClassIdOverflow, LabelError, LogitsError, UserError
+from pipeline.labels import NO_LABEL
 from pipeline.labels.class_ids import NoSuchClass
 from pipeline.labels.dense import check_logits, encode_dense, reduce_geometric
 from pipeline.labels.encoding import DenseEncoding, TopkEncoding
 from pipeline.labels.fidelity import FidelitySums, measure_dense
 from pipeline.labels.topk import check_columns
-from pipeline.store.columns import NO_LABEL
 from pipeline.store.positions import check_positions
 from pipeline.store.spec import Spec
 

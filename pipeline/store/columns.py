@@ -10,6 +10,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
+from pipeline.labels import NO_LABEL
 from pipeline.labels.encoding import DenseEncoding, Encoding, TopkEncoding
 from pipeline.labels.topk import topk_columns
 
@@ -17,7 +18,6 @@ DType = Literal[
     "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64"
 ]
 DTYPES: tuple[str, ...] = get_args(DType)
-NO_LABEL = -1
 KEY_BYTES = 16
 POSITION = "position"
 

@@ -15,8 +15,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.labels import NO_LABEL
 from pipeline.labels.class_ids import PAGE
-from pipeline.store.columns import NO_LABEL, Column
+from pipeline.store.columns import Column
 from pipeline.store.spec import Spec
 
 

@@ -17,13 +17,12 @@ from msgspec import UNSET
 from numpy.typing import NDArray
 
 from pipeline.errors import AlignmentError, ClassMismatch, LabelError, OtherTokenizer
+from pipeline.labels import NO_LABEL
 from pipeline.stream.gather import Block
 
 if TYPE_CHECKING:
     from pipeline.store import Store
     from pipeline.transfer.sequences import SequenceInfo
-
-NO_TOKEN = -1
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Positions:
         rest = {name: values for name, values in block.items() if name not in ("position_mask", "document")}
         if not self.has_tokens:
             mask = block["position_mask"] > 0
-            return rest | {"label": np.full(mask.shape, NO_TOKEN), "mask": mask}
+            return rest | {"label": np.full(mask.shape, NO_LABEL), "mask": mask}
         found = alignment(block["input"])
         for name, own in (("position_mask", found.mask), ("document", found.document)):
             if name in block:
@@ -68,7 +67,7 @@ class Positions:
             )
         labels = found.next_token
         if self.labelled is not None:
-            labels = np.where(self.labelled[block["row"]][:, None], labels, NO_TOKEN)
+            labels = np.where(self.labelled[block["row"]][:, None], labels, NO_LABEL)
         return rest | {"label": labels, "mask": found.mask > 0}
 
     def _compare(

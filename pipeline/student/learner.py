@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError, LogitsError
+from pipeline.labels import NO_LABEL
 from pipeline.models.device import DTYPES, arithmetic
 from pipeline.student.average import WeightAverage
 from pipeline.student.config import TrainingConfig
@@ -256,7 +257,7 @@ class Learner:
         if self._labelled is None:
             return moved.labels, int((batch.labels >= 0).sum())
         own = torch.from_numpy(self._labelled[batch.rows])
-        labels = torch.where(own if batch.labels.dim() == 1 else own[:, None], batch.labels, -1)
+        labels = torch.where(own if batch.labels.dim() == 1 else own[:, None], batch.labels, NO_LABEL)
         return labels.to(self._device), int((labels >= 0).sum())
 
     def _loss(self, part: Batch, share: float, *, positions: int, labelled: int) -> Tensor:

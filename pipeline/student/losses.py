@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.errors import ClassMismatch, ConfigError, LabelError, MeanUnavailable
+from pipeline.labels import NO_LABEL
 from pipeline.labels.ensemble import check_temperature
 from pipeline.labels.soft import SoftLabels
 from pipeline.labels.standardise import standardise
@@ -131,7 +132,7 @@ def hard_sum(student: Tensor, labels: Tensor) -> Tensor:
     if labels.device.type != "cpu":  # torch would stop the whole process there
         check_labels(labels, student.shape[1])
     try:
-        return functional.cross_entropy(student.float(), labels, ignore_index=-1, reduction="sum")
+        return functional.cross_entropy(student.float(), labels, ignore_index=NO_LABEL, reduction="sum")
     except IndexError:
         check_labels(labels, student.shape[1])
         raise
@@ -277,7 +278,7 @@ def _check_student(student: Tensor) -> None:
 
 def check_labels(labels: Tensor, classes: int) -> None:
     """Raise `LabelError` unless every hard label is -1 or one of the classes."""
-    wrong = labels[(labels < -1) | (labels >= classes)]
+    wrong = labels[(labels < NO_LABEL) | (labels >= classes)]
     if len(wrong):
         raise LabelError(
             f"hard label {wrong[0].item()} lies outside the student's {classes} classes (-1 means none)",

@@ -15,13 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.labels import NO_LABEL
 from pipeline.labels.encoding import TopkEncoding
 from pipeline.labels.fidelity import FidelitySums, add_up
 from pipeline.labels.topk_encode import encode_topk
 from pipeline.store import Store, StoreWriter
 from pipeline.store.spec import Spec
 from pipeline.teacher.pilot import POSITIONS
-from pipeline.transfer.alignment import NO_TOKEN, alignment
+from pipeline.transfer.alignment import alignment
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -93,7 +94,7 @@ def _encoded(
     labels, mask = arrays["label"], None
     if spec.positions is not None:
         mask = torch.tensor(arrays["position_mask"].reshape(-1) == 1, device=device)
-        none = np.full(arrays["position_mask"].shape, NO_TOKEN, np.int64)
+        none = np.full(arrays["position_mask"].shape, NO_LABEL, np.int64)
         labels = alignment(arrays["input"]).next_token if "input" in arrays else none
     logits = arrays["logits"]
     columns, lost = encode_topk(

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import TransferSetError
+from pipeline.labels import NO_LABEL
 
-NO_TOKEN = -1
 MOST_DOCUMENTS = (1 << 16) - 1  # document numbers are stored as uint16
 
 
@@ -54,7 +54,7 @@ def alignment(inputs: npt.NDArray[np.generic]) -> Alignment:
     before, after = documents[:, :-1], documents[:, 1:]
     counts = (before > 0) & (before == after)
     return Alignment(
-        next_token=np.where(counts, tokens[:, 1:], NO_TOKEN),
+        next_token=np.where(counts, tokens[:, 1:], NO_LABEL),
         mask=counts.astype(np.uint8),
         document=before.astype(np.uint16),
     )

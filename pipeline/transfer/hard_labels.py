@@ -7,9 +7,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.errors import LabelError, TransferSetError
+from pipeline.labels import NO_LABEL
 from pipeline.transfer.decode import is_text, plain
-
-NONE = -1
 
 
 def hard_labels(
@@ -38,14 +37,14 @@ def hard_labels(
     present = array.is_valid().to_numpy(zero_copy_only=False)
     values = array.fill_null(0).to_numpy(zero_copy_only=False) if len(array) and present.any() else np.zeros(len(array))
     limit = len(class_names) if class_names is not None else np.iinfo(np.int64).max
-    wrong = np.flatnonzero(present & ((values < NONE) | (values >= limit)))
+    wrong = np.flatnonzero(present & ((values < NO_LABEL) | (values >= limit)))
     if wrong.size:
         space = f"[-1, {len(class_names)})" if class_names is not None else "[-1, 2^63)"
         raise LabelError(
             f"label {values[wrong[0]]} in row {start + wrong[0]} is outside {space}",
             remedy="correct the column, or name every class in classes",
         )
-    return np.where(present, values.astype(np.int64), NONE)
+    return np.where(present, values.astype(np.int64), NO_LABEL)
 
 
 def _from_names(
@@ -57,7 +56,7 @@ def _from_names(
             remedy="list them, in order, in classes",
         )
     number = {class_name: index for index, class_name in enumerate(class_names)}
-    labels = np.full(len(array), NONE, np.int64)
+    labels = np.full(len(array), NO_LABEL, np.int64)
     for row, value in enumerate(array.to_pylist()):
         if value is None:
             continue

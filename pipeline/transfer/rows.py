@@ -21,12 +21,13 @@ from blake3 import blake3
 from tqdm import tqdm
 
 from pipeline.errors import ConfigError, TransferSetError
+from pipeline.labels import NO_LABEL
 from pipeline.objects import ObjectSpec, build, call_with, import_object
 from pipeline.transfer.cache import FileRecord, NpyFile, cached, default_cache
 from pipeline.transfer.config import TransferSetConfig
 from pipeline.transfer.decode import Array, Decoded, decode
 from pipeline.transfer.file_arguments import package_versions, recorded, versions_of
-from pipeline.transfer.hard_labels import NONE, hard_labels
+from pipeline.transfer.hard_labels import hard_labels
 from pipeline.transfer.keys import KEY_RULE, content_keys, id_keys
 from pipeline.transfer.sequences import PACKAGES, SequenceInfo, open_tokenization, write_sequences
 from pipeline.transfer.source import Source, open_split
@@ -209,7 +210,7 @@ def _prepare(spec: ObjectSpec, columns: list[Decoded], *, start: int) -> Array:
 def _labels(config: TransferSetConfig, source: Source, table: pa.Table, *, start: int) -> npt.NDArray[np.int64]:
     """Hard labels (B,) of one block."""
     if config.label_column is None:
-        return np.full(len(table), NONE, np.int64)
+        return np.full(len(table), NO_LABEL, np.int64)
     return hard_labels(
         table.column(config.label_column), name=config.label_column, class_names=source.class_names, start=start
     )

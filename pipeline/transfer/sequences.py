@@ -26,12 +26,12 @@ from blake3 import blake3
 from tqdm import tqdm
 
 from pipeline.errors import ConfigError, TransferSetError
+from pipeline.labels import NO_LABEL
 from pipeline.objects import ObjectSpec
 from pipeline.store.durable import system_errors
 from pipeline.transfer.cache import FileRecord, NpyFile
 from pipeline.transfer.config import SequencesConfig
 from pipeline.transfer.decode import Decoded
-from pipeline.transfer.hard_labels import NONE
 from pipeline.transfer.keys import content_keys
 from pipeline.transfer.text import load_tokenizer, tokenizer_digest
 
@@ -151,7 +151,7 @@ def write_sequences(
             inputs.append(token_rows(tokens, ends, starts[part], stops[part], length=length))
             own = [np.asarray(tokens[a:b]) for a, b in zip(starts[part], stops[part], strict=True)]
             keys.append(content_keys([Decoded(own)]))
-            labels.append(np.full(len(own), NONE, np.int64))
+            labels.append(np.full(len(own), NO_LABEL, np.int64))
         records = [file.finish() for file in (inputs, keys, labels)]
     del tokens
     scratch.unlink()
