@@ -22,7 +22,7 @@ from tqdm import tqdm
 from pipeline.errors import ConfigError, SoftLabelsError
 from pipeline.store.reader import MANIFEST, store_folders
 from pipeline.store.repair import UNVOUCHED, Repaired, earlier_digests, repair
-from pipeline.store.root import close_root, lost_splits, write_root
+from pipeline.store.root import close_root, is_described, lost_splits, outdated, write_root
 from stages.recipe import parse
 from stages.run import command
 from stages.words import counted
@@ -60,8 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         for gone in lost:
             print(f"{type(gone).__name__}: {gone}", file=sys.stderr)
             codes.append(gone.exit_code)
-    elif not codes and folders != [root]:
+    elif not codes and folders != [root] and is_described(root):
+        stale = outdated(root)
         write_root(root)
+        for name in stale:
+            print(f"{root}: {name} {'written again' if (root / name).exists() else 'removed: no split has its layout'}")
     return next(iter(codes), 0)
 
 

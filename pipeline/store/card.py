@@ -14,6 +14,8 @@ from pipeline.store.card_loading import encoding_line, loading
 from pipeline.store.markdown import code, escaped, quoted
 from pipeline.store.spec import Manifest, Spec
 
+FRONT_MATTER = "---\ntags: [soft-labels, knowledge-distillation]"  # how every card begins
+
 
 def store_card(manifest: Manifest) -> str:
     """The card of one split's store."""
@@ -74,7 +76,7 @@ def fidelity_table(fidelity: dict[str, Fidelity]) -> str:
 def _front_matter(manifest: Manifest, files: dict[str, str]) -> str:
     """YAML, with every string in JSON's quotes, which YAML reads alike; paths are not shortened."""
     spec = manifest.spec
-    lines = ["---", "tags: [soft-labels, knowledge-distillation]"]
+    lines = [FRONT_MATTER]
     lines.append(f"pretty_name: {quoted(f'{spec.teacher.name} on {spec.transfer_set.name}')}")
     if manifest.about.transfer_licence or manifest.about.teacher_licence:
         lines += ["license: other", f"license_name: {quoted(_licences(manifest))}"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline.errors import DamagedManifest, DamagedStore, StorePathError
-from pipeline.store.card import root_card
+from pipeline.store.card import FRONT_MATTER, root_card
 from pipeline.store.durable import sync_folder, system_errors, write_atomically
 from pipeline.store.layouts import layout_of
 from pipeline.store.reader import MANIFEST, store_folders, store_splits
@@ -82,15 +82,17 @@ def lost_splits(root: Path) -> list[DamagedStore]:
     return [DamagedStore(f"{root}: split {split} is gone, though it was sealed", remedy=remedy) for split in lost]
 
 
-def outdated(root: Path) -> list[str]:
-    """The files at `root` for other readers that do not describe the sealed splits below it, or are gone. Where nothing
-    describes them, not even a card, they are stores that happen to lie together, and nothing is missed.
+def is_described(root: Path) -> bool:
+    """Whether anything at `root` describes the splits below it, if only a card of ours: else they are stores that happen to lie
+    together.
     """
-    described = _described(root)
-    front_matter = described.get(CARD, b"").partition(b"\npretty_name")[0]
     card = _bytes_at(root / CARD) or b""
-    if not (card.startswith(front_matter) or any((root / name).exists() for name in _FOR_READERS)):
-        return []
+    return card.startswith(FRONT_MATTER.encode()) or any((root / name).exists() for name in _FOR_READERS)
+
+
+def outdated(root: Path) -> list[str]:
+    """The files at `root` for other readers that do not describe the sealed splits below it, or are gone."""
+    described = _described(root) if is_described(root) else {}
     return [name for name in _FOR_READERS if _bytes_at(root / name) != described.get(name)]
 
 

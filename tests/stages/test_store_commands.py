@@ -207,12 +207,15 @@ def test_what_opens_the_folder_for_plain_readers_is_missed(
         assert verify.main(["store"]) == 3
         assert one_line(capsys) == f"store: {name} {what}; `softlabels repair` writes it again"
         assert repair.main(["store"]) == 0
+        assert f"store: {name} written again" in capsys.readouterr().out
         assert Path("store", name).read_bytes() == whole
         assert verify.main(["store"]) == 0
     other = Path("store", "dataset_dict.json" if layout == "zarr" else "zarr.json")
     other.write_text("{}")
     assert verify.main(["store"]) == 3
+    capsys.readouterr()
     assert repair.main(["store"]) == 0
+    assert f"store: {other.name} removed: no split has its layout" in capsys.readouterr().out
     assert not other.exists()
     assert verify.main(["store"]) == 0
 
@@ -220,7 +223,11 @@ def test_what_opens_the_folder_for_plain_readers_is_missed(
 def test_stores_that_lie_together_need_nothing_above_them(store: Path) -> None:
     assert verify.main([str(store)]) == 0
     (store / "README.md").write_text("what these are")
-    assert verify.main([str(store)]) == 0
+    before = sorted(store.iterdir())
+    for command in (verify, repair, verify):
+        assert command.main([str(store)]) == 0
+    assert sorted(store.iterdir()) == before
+    assert (store / "README.md").read_text() == "what these are"
 
 
 def test_files_of_others_beside_the_splits_are_named(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
