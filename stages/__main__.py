@@ -10,7 +10,6 @@ import difflib
 import importlib
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 from pipeline.errors import ConfigError
@@ -41,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_help())
         return 0
     if arguments[0] == "--version":
+        from importlib.metadata import version
+
         print(f"softlabels {version('softlabels')}")
         return 0
     return _run(arguments)

@@ -5,7 +5,7 @@ plan, manifest, and the files for other readers. --sample=n/t is the quick check
 so that t runs, with n from 1 to t, read everything once: --sample=1/30 today, --sample=2/30 tomorrow.
 
 With --against_teacher some rows also go through the recipe's live teacher, and the largest deviation is reported.
-`softlabels repair` mends what can be mended.
+Files of others beside the splits are named, and are no fault. `softlabels repair` mends what can be mended.
 """
 
 from __future__ import annotations
