@@ -204,8 +204,8 @@ def _train(trainer: Trainer, students: Sequence[Student], epochs: int) -> list[S
     )
     results = trainer.run(should_stop, TimeLeft(epochs))
     for student, result in zip(students, results, strict=True):
-        found = "" if result.best_validation is None else f", validation loss {result.best_validation:.4f}"
-        print(f"  {student.name}: {result.steps} steps, epoch {result.best_epoch} of {epochs} kept{found}", flush=True)
+        found = "" if result.kept_validation is None else f", validation loss {result.kept_validation:.4f}"
+        print(f"  {student.name}: {result.steps} steps, epoch {result.kept_epoch} of {epochs} kept{found}", flush=True)
     return [result.scores for result in results]
 
 

@@ -113,7 +113,7 @@ def _mark_kept(
 ) -> None:
     """A dot where each student's kept epoch is."""
     for logs, found, style in zip(groups, curves, styles, strict=True):
-        kept = [(lines[-1].get("best_epoch"), curve) for lines, curve in zip(logs, found, strict=True) if lines]
+        kept = [(lines[-1].get("kept_epoch"), curve) for lines, curve in zip(logs, found, strict=True) if lines]
         points = [(epoch, curve[epoch]) for epoch, curve in kept if epoch in curve]
         axes.scatter(
             [epoch for epoch, _ in points],

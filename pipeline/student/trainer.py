@@ -45,15 +45,15 @@ class TrainingResult:
     """What a finished run gives for one student.
 
     Attributes:
-        best_epoch: the epoch (from 1) whose weights were kept.
-        best_validation: its validation loss; None without validation.
+        kept_epoch: the epoch (from 1) whose weights were kept.
+        kept_validation: its validation loss; None without validation.
         scores: its validation scores; empty without validation.
         steps: optimizer steps of the run.
         weights: the safetensors file.
     """
 
-    best_epoch: int
-    best_validation: float | None
+    kept_epoch: int
+    kept_validation: float | None
     scores: Scores
     steps: int
     weights: Path
@@ -249,15 +249,15 @@ class Trainer:
 
     def _last_line(self, learner: Learner) -> dict[str, object]:
         result = self._result(learner)
-        line = {"end": True, "best_epoch": result.best_epoch, "steps": result.steps, **result.scores}
-        return line if result.best_validation is None else line | {"validation_loss": result.best_validation}
+        line = {"end": True, "kept_epoch": result.kept_epoch, "steps": result.steps, **result.scores}
+        return line if result.kept_validation is None else line | {"validation_loss": result.kept_validation}
 
     def _result(self, learner: Learner) -> TrainingResult:
         standing, progress = learner.standing, self._progress
-        best_epoch = progress.epoch if standing.kept_validation is None else standing.kept_epoch
+        kept_epoch = progress.epoch if standing.kept_validation is None else standing.kept_epoch
         scores: Scores = {**standing.scores}  # type: ignore[typeddict-item]  # they were Scores when they were saved
         return TrainingResult(
-            best_epoch, standing.kept_validation, scores, progress.step, self._home(learner) / WEIGHTS
+            kept_epoch, standing.kept_validation, scores, progress.step, self._home(learner) / WEIGHTS
         )
 
     def _save(self) -> None:

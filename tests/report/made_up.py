@@ -66,7 +66,7 @@ def log(rng: np.random.Generator, *, epochs: int, validation: bool = True) -> li
         if validation:
             line |= {"validation_loss": float(rng.uniform(1, 2)), "errors": int(rng.integers(10, 90))}
         lines.append(line)
-    return [*lines, {"end": True, "best_epoch": int(rng.integers(1, epochs + 1)), "steps": 10 * epochs}]
+    return [*lines, {"end": True, "kept_epoch": int(rng.integers(1, epochs + 1)), "steps": 10 * epochs}]
 
 
 def _shown(value: Any) -> str:

@@ -114,7 +114,7 @@ def test_curves_show_every_seed_and_the_mean(
     bold = axes.lines[seeds if seeds > 1 else 0]
     assert bold.get_ydata() == pytest.approx(mean)
     assert list(bold.get_xdata()) == list(range(1, epochs + 1))
-    kept = logs["distilled-T0-alpha0.9-seed0"][-1]["best_epoch"]
+    kept = logs["distilled-T0-alpha0.9-seed0"][-1]["kept_epoch"]
     assert kept in [point[0] for point in axes.collections[0].get_offsets()]
     assert len(drawn[0].axes) == 4
 

@@ -166,7 +166,7 @@ def test_a_run_does_not_depend_on_micro_batches_nor_on_whether_logits_are_held(
         }.items()
     ]  # fmt: skip
     for result, model in results[1:]:
-        assert result.best_validation == pytest.approx(results[0][0].best_validation, rel=1e-5)
+        assert result.kept_validation == pytest.approx(results[0][0].kept_validation, rel=1e-5)
         assert result.scores["kl"]["2"] == pytest.approx(results[0][0].scores["kl"]["2"], rel=1e-5)
         for own, other in zip(model.parameters(), results[0][1].parameters(), strict=True):
             torch.testing.assert_close(own, other, rtol=1e-4, atol=2e-5)
@@ -193,7 +193,7 @@ def test_half_precision(tmp_path: Path, rng: np.random.Generator, precision: str
     batch = token_batch(rng)
     full, _ = train(tmp_path / "full", batch)
     half, model = train(tmp_path / "half", batch, precision=precision)
-    assert half.best_validation == pytest.approx(full.best_validation, rel=0.02)
+    assert half.kept_validation == pytest.approx(full.kept_validation, rel=0.02)
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
 
 

@@ -40,7 +40,7 @@ def test_a_student_ends_as_it_would_alone(tmp_path: Path) -> None:
         assert alone.weights.read_bytes() == together[number].weights.read_bytes()
         name = f"s{number}"
         assert lines(tmp_path / f"alone{number}" / name) == lines(tmp_path / "together" / name)
-        assert (alone.best_epoch, alone.scores) == (together[number].best_epoch, together[number].scores)
+        assert (alone.kept_epoch, alone.scores) == (together[number].kept_epoch, together[number].scores)
     assert len({result.weights.read_bytes() for result in together}) == len(SWEEP)
 
 
@@ -107,7 +107,7 @@ def test_epochs_are_judged_by_what_the_schedule_ends_with(tmp_path: Path) -> Non
     with torch.no_grad():
         logits = model.eval()(data.inputs)
     options: dict[str, Any] = {"temperature": 2.0, "hard_weight": 0.3, "soft_weight": 0.7}
-    assert result.best_validation == pytest.approx(
+    assert result.kept_validation == pytest.approx(
         distillation_loss(logits, data.soft, data.labels, **options).item(), rel=1e-5
     )
 
@@ -186,7 +186,7 @@ def test_the_moving_average_is_what_is_judged_and_kept(tmp_path: Path) -> None:
     model = averaged
     result = run(tmp_path / "ema", model=model, ema=0.8)
     state = torch.load(tmp_path / "ema" / "checkpoint.pt", weights_only=True)["state"]["learners"][0]
-    if result.best_epoch == 4:
+    if result.kept_epoch == 4:
         for name, value in load_file(result.weights).items():
             assert torch.equal(value, state["average"]["model"][name])
     assert any(not torch.equal(state["model"][n], state["average"]["model"][n]) for n in state["model"])
@@ -249,10 +249,10 @@ def test_keep_last_keeps_the_last_epoch_though_another_was_better(tmp_path: Path
     for seed in range(4):
         best = run(tmp_path / f"best{seed}", seed=seed, **options)
         last = run(tmp_path / f"last{seed}", seed=seed, keep="last", **options)
-        assert last.best_epoch == 12
+        assert last.kept_epoch == 12
         *epochs, end = lines(tmp_path / f"last{seed}")
         assert end["validation_loss"] == epochs[-1]["validation_loss"]
-        better += best.best_epoch < 12
+        better += best.kept_epoch < 12
         same = best.weights.read_bytes() == last.weights.read_bytes()
-        assert same == (best.best_epoch == 12)
+        assert same == (best.kept_epoch == 12)
     assert better > 0

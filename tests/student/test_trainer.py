@@ -154,13 +154,13 @@ def test_the_epoch_with_the_lowest_validation_loss_is_kept(tmp_path: Path) -> No
         result = run(tmp_path / str(seed), model=model, seed=seed, **options)
         *epochs, end = lines(tmp_path / str(seed))
         losses = [line["validation_loss"] for line in epochs]
-        assert result.best_epoch == 1 + int(np.argmin(losses))
-        assert result.best_validation == min(losses)
-        best_epochs.add(result.best_epoch)
-        kept = epochs[result.best_epoch - 1]
+        assert result.kept_epoch == 1 + int(np.argmin(losses))
+        assert result.kept_validation == min(losses)
+        best_epochs.add(result.kept_epoch)
+        kept = epochs[result.kept_epoch - 1]
         assert end == {
             "end": True,
-            "best_epoch": result.best_epoch,
+            "kept_epoch": result.kept_epoch,
             "steps": 60,
             "validation_loss": min(losses),
             **result.scores,
@@ -179,13 +179,13 @@ def test_the_epoch_with_the_lowest_validation_loss_is_kept(tmp_path: Path) -> No
 
 def test_of_equal_epochs_the_first_is_kept(tmp_path: Path) -> None:
     still = ObjectSpec("torch.optim.SGD", {"lr": 0.0})
-    assert run(tmp_path, model=linear(), optimizer=still, scheduler=None).best_epoch == 1
+    assert run(tmp_path, model=linear(), optimizer=still, scheduler=None).kept_epoch == 1
 
 
 def test_without_validation_the_last_epoch_is_kept(tmp_path: Path) -> None:
     model = net()
     result = run(tmp_path, model=model, validation=None)
-    assert (result.best_epoch, result.best_validation, result.scores) == (4, None, {})
+    assert (result.kept_epoch, result.kept_validation, result.scores) == (4, None, {})
     final = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["state"]["learners"][0]["model"]
     for name, tensor in load_file(result.weights).items():
         assert torch.equal(tensor, final[name]), name
@@ -201,7 +201,7 @@ def test_validation_takes_the_mean_and_the_loss_that_are_trained(tmp_path: Path,
         logits = model.eval()(data.inputs)
     options = {"temperature": 2.0, "hard_weight": 0.3, "soft_weight": 0.7, "loss": loss, "mean": mean}
     expected = distillation_loss(logits, data.soft, data.labels, **options)
-    assert result.best_validation == pytest.approx(expected.item(), rel=1e-5)
+    assert result.kept_validation == pytest.approx(expected.item(), rel=1e-5)
     metrics = Metrics((2.0,), mean)
     metrics.update(logits, data.labels, data.soft)
     assert result.scores["kl"] == pytest.approx(metrics.result()["kl"], rel=1e-5)
@@ -248,9 +248,9 @@ def test_stopped_at_any_step_and_gone_on_is_never_stopped(tmp_path: Path) -> Non
         result = run(folder)
         assert result.weights.read_bytes() == whole.weights.read_bytes(), stops
         assert lines(folder) == lines(tmp_path / "whole"), stops
-        assert (result.best_epoch, result.best_validation, result.scores, result.steps) == (
-            whole.best_epoch,
-            whole.best_validation,
+        assert (result.kept_epoch, result.kept_validation, result.scores, result.steps) == (
+            whole.kept_epoch,
+            whole.kept_validation,
             whole.scores,
             whole.steps,
         )
