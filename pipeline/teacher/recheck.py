@@ -6,7 +6,7 @@ N distributions of a batch, M stored members, C classes, K stored classes of a t
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -26,8 +26,31 @@ from pipeline.teacher.label import shard_batches
 from pipeline.transfer.alignment import alignment
 from pipeline.transfer.rows import TransferRows
 
+# Root mean square of the deviations of all compared logits, relative to that of the teacher's logits: four times what was
+# measured (docs/runs.md). One logit among thousands may be off by more, which `TOLERANCE` bounds.
+TOLERANCE_TOGETHER = {"float32": 1e-4, "float16": 6e-3, "bfloat16": 5e-2}
 _MASS = 2e-3  # what the encoding of a tail's mass loses, with room
 _MOST_MASS = 0.1  # in coarse arithmetic the bound on single logits would allow any mass
+
+
+@dataclass
+class RootMeanSquare:
+    """Of the finite values that were added."""
+
+    squares: float = 0.0
+    count: int = 0
+
+    def add(self, values: Tensor | NDArray[np.floating]) -> None:
+        """More values, of any shape."""
+        given = torch.as_tensor(values)
+        finite = torch.isfinite(given)
+        self.squares += float(torch.where(finite, given, 0.0).double().square().sum())
+        self.count += int(finite.sum())
+
+    @property
+    def value(self) -> float:
+        """0 of none."""
+        return math.sqrt(self.squares / max(self.count, 1))
 
 
 @dataclass
@@ -39,6 +62,8 @@ class Deviation:
         largest_logit: the largest |z - stored z| over finite logits; of top-k labels over the stored classes and the row's
             label, with z - max(z) on both sides.
         scale: the largest |z| that was seen.
+        difference, magnitude, stored: root mean squares of z - stored z, of z over all classes, and of what the store holds, z
+            - max(z).
         largest_mass: of top-k labels, the largest error of the tail's mass at the lowest temperature and twice and four times
             that; None without a tail.
         kl_max: of dense labels, the largest KL(live || stored) at T = 1 in nats; else None.
@@ -54,6 +79,9 @@ class Deviation:
     rows: int = 0
     largest_logit: float = 0.0
     scale: float = 0.0
+    difference: RootMeanSquare = field(default_factory=RootMeanSquare)
+    magnitude: RootMeanSquare = field(default_factory=RootMeanSquare)
+    stored: RootMeanSquare = field(default_factory=RootMeanSquare)
     largest_mass: float | None = None
     kl_max: float | None = None
     agreed: int = 0
@@ -70,6 +98,11 @@ class Deviation:
         return TOLERANCE[self.precision] * (1 + self.scale) + self.scale * 2.0**-11
 
     @property
+    def allowed_together(self) -> float:
+        """The root mean square of all deviations that rounding explains, as above."""
+        return TOLERANCE_TOGETHER[self.precision] * self.magnitude.value + self.stored.value * 2.0**-11
+
+    @property
     def allowed_mass(self) -> float:
         """The same of the tail's mass: logits that are off by d move it by at most beta d / 2, and rounding by far less."""
         return _MASS + 2 * self.encoded_mass + min(self.beta * self.allowed / 2, _MOST_MASS)
@@ -77,7 +110,11 @@ class Deviation:
     @property
     def sound(self) -> bool:
         """Whether the deviation is no larger than rounding explains."""
-        return self.largest_logit <= self.allowed and (self.largest_mass or 0.0) <= self.allowed_mass
+        return (
+            self.largest_logit <= self.allowed
+            and self.difference.value <= self.allowed_together
+            and (self.largest_mass or 0.0) <= self.allowed_mass
+        )
 
 
 def compare_with_teacher(
@@ -205,6 +242,8 @@ def _dense(logits: Tensor, columns: Columns, found: Deviation) -> None:
     live, encoded = logits.float().cpu().numpy(), columns["logits"].astype(np.float16)
     stored = encoded.astype(np.float32) + columns["shift"].astype(np.float32)[..., None]
     _logits(live, stored, found)
+    found.magnitude.add(live)
+    found.stored.add(encoded)
     found.scale = max(found.scale, float(np.abs(encoded[np.isfinite(encoded)]).max(initial=0.0)))
     sums = measure_dense(live, encoded)[0]
     found.kl_max = max(found.kl_max or 0.0, sums.kl_max or 0.0)  # of dense labels it is finite
@@ -222,9 +261,11 @@ def _topk(
     """The stored classes' logits, that no other class is above them, the label's logit, and the tail's mass."""
     z = logits.double()
     found.scale = max(found.scale, float(torch.where(torch.isfinite(z), z.abs(), 0.0).max()))
+    found.magnitude.add(z)
     z = z - z.amax(dim=-1, keepdim=True)
     ids = torch.from_numpy(class_ids(columns, classes)).to(z.device)
     stored = columns["top_logit"].astype(np.float32)
+    found.stored.add(stored)
     _logits(z.gather(-1, ids).float().cpu().numpy(), stored, found)
     largest = z.topk(ids.shape[-1], dim=-1).values.float().cpu().numpy()
     _logits(largest, -np.sort(-stored, axis=-1), found)
@@ -250,10 +291,11 @@ def _masses(encoding: TopkEncoding, classes: int, z: Tensor, ids: Tensor, column
 
 
 def _logits(live: NDArray[np.float32], stored: NDArray[np.float32], found: Deviation) -> None:
-    """The largest difference; infinite where a class is impossible on one side only."""
+    """The differences; the largest is infinite where a class is impossible on one side only."""
     finite = np.isfinite(live)
     if (finite != np.isfinite(stored)).any():
         found.largest_logit = math.inf
     finite &= np.isfinite(stored)
     found.largest_logit = max(found.largest_logit, float(np.abs(live - stored)[finite].max(initial=0.0)))
+    found.difference.add((live - stored)[finite])
     found.scale = max(found.scale, float(np.abs(live)[finite].max(initial=0.0)))

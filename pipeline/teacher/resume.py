@@ -104,8 +104,9 @@ def _check_sentinels(
     compare_batch(spec, ensemble, inputs, columns, labels, found)
     if not found.sound:
         raise OtherLogits(
-            f"the teacher gives {len(at)} rows of {reader.path} logits that differ by up to {found.largest_logit:.3g} from "
-            f"those that it holds (rounding explains {found.allowed:.3g}), though its weights are the same",
+            f"the teacher gives {len(at)} rows of {reader.path} logits that differ from those that it holds by up to "
+            f"{found.largest_logit:.3g} (rounding explains {found.allowed:.3g}), root mean square {found.difference.value:.3g} "
+            f"({found.allowed_together:.3g}), though its weights are the same",
             remedy="go on with the code and the versions of packages that began it, or give another store path",
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,3 +89,69 @@ def test_the_teacher_sees_no_more_rows_at_once_than_the_recipe_says(
         assert sum(sizes) == 64
     assert compare_with_teacher(store, rows, ensemble).sound
     assert max(sizes) == 5
+
+
+HALF = pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+
+
+@pytest.fixture
+def deep(tmp_path: Path, rows: TransferRows, teacher: Teachers, precision: str) -> tuple[Store, Ensemble]:
+    ensemble = load_ensemble(teacher("Deep", precision=precision))
+    with writer_for(tmp_path / "store", rows, ensemble) as writer:
+        label_rows(rows, ensemble, writer)
+    return open_store(tmp_path / "store"), ensemble
+
+
+@HALF
+def test_rounding_of_half_precision_passes(
+    deep: tuple[Store, Ensemble], rows: TransferRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same in float32 differs from it by all the rounding that there was."""
+    store, ensemble = deep
+    ensemble.batch_size = 5
+    assert compare_with_teacher(store, rows, ensemble, sample=ROWS).sound
+    monkeypatch.setattr(ensemble, "_arithmetic", nullcontext)
+    found = compare_with_teacher(store, rows, ensemble, sample=ROWS)
+    assert found.sound
+    assert found.difference.value > 0
+
+
+def with_dropout(ensemble: Ensemble, inputs: np.ndarray) -> np.ndarray:
+    ensemble.models[0].train()
+    return inputs
+
+
+def with_epsilon(ensemble: Ensemble, inputs: np.ndarray) -> np.ndarray:
+    for layer in ensemble.models[0].modules():
+        if isinstance(layer, torch.nn.LayerNorm):
+            layer.eps = 0.1
+    return inputs
+
+
+def normalised_otherwise(ensemble: Ensemble, inputs: np.ndarray) -> np.ndarray:
+    return (inputs - 0.2) / 1.2
+
+
+@HALF
+@pytest.mark.parametrize("harm", [with_dropout, with_epsilon, normalised_otherwise])
+def test_what_moves_many_logits_a_little_shows_in_half_precision(
+    harm: Callable[[Ensemble, np.ndarray], np.ndarray], deep: tuple[Store, Ensemble], rows: TransferRows
+) -> None:
+    store, ensemble = deep
+    other = replace(rows, inputs=harm(ensemble, np.array(rows.inputs)))
+    found = compare_with_teacher(store, other, ensemble, sample=ROWS)
+    assert found.difference.value > found.allowed_together
+    assert not found.sound
+
+
+@pytest.mark.parametrize(("precision", "factor"), [("bfloat16", 1.08), ("float16", 1.009)])
+def test_what_no_single_logit_shows_all_together_do(
+    deep: tuple[Store, Ensemble], rows: TransferRows, factor: float
+) -> None:
+    """All logits by less than one may be off, relative to the largest, and by more than all may, relative to themselves."""
+    store, ensemble = deep
+    ensemble.models[0].register_forward_hook(lambda module, inputs, output: output.float() * factor)
+    found = compare_with_teacher(store, rows, ensemble, sample=ROWS)
+    assert found.largest_logit <= found.allowed
+    assert found.difference.value > found.allowed_together
+    assert not found.sound

@@ -100,6 +100,23 @@ def test_what_a_mass_may_be_off_by_follows_from_the_logits_but_in_coarse_arithme
     assert not Deviation("bfloat16", scale=30, largest_mass=0.2).sound
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("encoding", [DENSE, topk()], ids=["dense", "lowrank"])
+def test_tokens_that_stand_one_position_on_show_in_half_precision(
+    precision: str, encoding: Encoding, tmp_path: Path, rows: TransferRows, teacher: Teachers
+) -> None:
+    ensemble = load_ensemble(teacher("TinyLM", precision=precision))
+    with sequence_writer(tmp_path / "store", rows, ensemble, encoding) as writer:
+        label_rows(rows, ensemble, writer)
+    store = open_store(tmp_path / "store")
+    assert compare_with_teacher(store, rows, ensemble, sample=40).sound
+    tokens = np.array(rows.inputs)
+    tokens[:, 0, 1:] = tokens[:, 0, :-1].copy()
+    found = compare_with_teacher(store, replace(rows, inputs=tokens), ensemble, sample=40)
+    assert found.difference.value > found.allowed_together
+    assert not found.sound
+
+
 def test_a_class_above_the_stored_ones_shows(labelled: Labelled, rows: TransferRows) -> None:
     """It would be in the tail, whose mass it does not change, by as much as it rose."""
     store, ensemble = labelled(topk())
