@@ -58,7 +58,9 @@ def slices(life: Callable[[], object] = lambda: None) -> Iterator[float]:
 
 @dataclass
 class _Flusher:
-    """The thread that flushes for this process, one file after the other."""
+    """The thread that flushes for this process, one file after the other. Its name keeps it out of `stalled`, for `flush` says
+    itself which file it hangs at.
+    """
 
     thread: threading.Thread | None = None
     queue: SimpleQueue[tuple[int, Future[None]]] = field(default_factory=SimpleQueue)
@@ -67,7 +69,7 @@ class _Flusher:
 
     def submit(self, handle: int) -> Future[None]:
         if self.thread is None:
-            self.thread = threading.Thread(target=_flush_all, args=(self.queue,), name="softlabels-flush", daemon=True)
+            self.thread = threading.Thread(target=_flush_all, args=(self.queue,), name="flush", daemon=True)
             self.thread.start()
         done: Future[None] = Future()
         self.queue.put((handle, done))

@@ -122,7 +122,8 @@ def test_time_for_which_one_was_stopped_oneself_does_not_count(what: str, tmp_pa
         assert waiter.wait(timeout=60) == 0
 
 
-def test_a_thread_that_hangs_is_named_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_hangs_is_named_and_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_file(tmp_path / "file", b"flushed by a thread that then waits for the next file, and is not named")
     monkeypatch.setenv("SOFTLABELS_PATIENCE", "0.3")
     ends = threading.Event()
 
@@ -133,11 +134,13 @@ def test_a_thread_that_hangs_is_named_and_not_waited_for(monkeypatch: pytest.Mon
         with background(1, "softlabels-test") as pool:
             result_of(pool.submit(hang), "the disk has not answered")
 
-    with pytest.raises(
-        Stalled, match=r"the disk has not answered for 0.3 s: softlabels-test_0 in wait \(threading.py:"
-    ):
-        wait()
-    ends.set()
+    try:
+        with pytest.raises(
+            Stalled, match=r"the disk has not answered for 0.3 s: softlabels-test_0 in wait \(threading.py:"
+        ):
+            wait()
+    finally:
+        ends.set()
 
 
 @pytest.mark.parametrize("error", [KeyError, None])
