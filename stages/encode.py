@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pipeline.errors import ConfigError, Interrupted, StorePathError
+from pipeline.errors import ConfigError, Interrupted, SpecMismatch, StorePathError
 from pipeline.labels.encoding import Tail, TopkEncoding
 from pipeline.labels.fidelity import Fidelity, add_up, by_temperature, nats, table
 from pipeline.labels.tail_basis import find_basis
@@ -33,6 +33,7 @@ from pipeline.store import Store, StoreWriter, open_store, store_splits
 from pipeline.store.basis import Basis, resumable_basis
 from pipeline.store.dense_spec import encoded_as
 from pipeline.store.root import require_root, write_root
+from pipeline.store.same_plan import require_same_maker
 from pipeline.store.spec import Manifest, Spec
 from pipeline.store.writer import require_room
 from pipeline.teacher.config import LabelsConfig
@@ -160,9 +161,15 @@ def _spec(args: Encode, store: Store, encoding: TopkEncoding, basis: Basis | Non
 
 def _writer(path: Path, store: Store, spec: Spec, basis: Basis | None) -> StoreWriter:
     about = store.manifest.about
-    made_of = f"encoded from the dense store {store.digest[:16]}"
+    made_of = f"encoded from the dense labels {store.content_digest[:16]}"
     about = msgspec.structs.replace(about, source=f"{about.source}; {made_of}" if about.source else made_of)
-    return StoreWriter(path, spec, basis=basis, about=about, environment={"torch": str(torch.__version__)})
+    writer = StoreWriter(path, spec, basis=basis, about=about, environment={"torch": str(torch.__version__)})
+    try:
+        require_same_maker(path, made_of, remedy="give the dense store that began it")
+    except SpecMismatch:
+        writer.close()
+        raise
+    return writer
 
 
 def _encode(split: str, store: Store, writer: StoreWriter, basis: Basis | None, device: torch.device) -> Manifest:

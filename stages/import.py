@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from blake3 import blake3
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -26,13 +27,15 @@ from pipeline.labels.ensemble import normalised_weights
 from pipeline.store.dense_spec import dense_spec, prepared_by
 from pipeline.store.outputs import Kind, Outputs, read_outputs
 from pipeline.store.root import is_split_folder, write_root
-from pipeline.store.same_plan import kept_about
+from pipeline.store.same_plan import kept_about, require_same_maker
 from pipeline.store.spec import About, MemberSpec, Preprocessing, TeacherSpec
 from pipeline.store.writer import StoreWriter, require_room
 from pipeline.transfer import TransferSetConfig, array_keys, load_transfer_set
 from stages.recipe import parse
 from stages.run import command, program, should_stop
 from stages.words import counted
+
+_HASHED_ROWS = 1024  # at once
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         preprocessing=rows.preprocessing,
         embed=rows.inputs if args.inputs == "embed" else None,
     )
-    about = About(source=rows.source, teacher_licence=args.teacher_licence, transfer_licence=args.licence)
+    made_of = f"outputs {_digest(outputs, rows)}"
+    about = About(
+        source=f"{rows.source}; {made_of}", teacher_licence=args.teacher_licence, transfer_licence=args.licence
+    )
     with StoreWriter(args.store, spec, about=about) as writer:
+        require_same_maker(writer.path, made_of, remedy="give the outputs that began it")
         for line in kept_about(writer.path, about):
             print(line)
         require_room([writer])
@@ -122,6 +129,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_root(Path(args.store).parent)
     print(f"sealed: {args.store}, {manifest.spec.rows:,} rows (look: {program()} info {args.store})")
     return 0
+
+
+def _digest(outputs: Outputs, rows: _Rows) -> str:
+    """Of the logits and the hard labels, which no specification tells apart."""
+    hasher = blake3(np.ascontiguousarray(rows.labels).tobytes())
+    for start in range(0, len(outputs.logits), _HASHED_ROWS):
+        hasher.update(np.ascontiguousarray(outputs.logits[start : start + _HASHED_ROWS]).tobytes())
+    return hasher.hexdigest()[:16]
 
 
 def _rows_of(args: Import, outputs: Outputs) -> _Rows:

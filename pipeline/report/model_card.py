@@ -82,7 +82,7 @@ def _front_matter(results: Results, recipe: Recipe, first: Manifest) -> str:
     lines = ["---", "tags: [knowledge-distillation, soft-labels]"]
     if first.about.teacher_licence or first.about.transfer_licence:
         lines += ["license: other", f"license_name: {quoted(_licences(first))}"]
-    source = str((recipe.get("transfer_set") or {}).get("source") or first.about.source)
+    source = str((recipe.get("transfer_set") or {}).get("source") or first.about.source.partition("; ")[0])
     if _HUB_ID.fullmatch(source):
         lines.append(f"datasets: [{quoted(source)}]")
     entries = [line for student in results["students"][:_SHOWN] for line in _index_entry(results, student, first)]

@@ -82,6 +82,18 @@ def require_same_plan(ours: Plan, theirs: Plan, where: str) -> None:
         )
 
 
+def require_same_maker(store: Path, made_of: str, *, remedy: str) -> None:
+    """Raise `SpecMismatch` where a begun store was made of something else. `made_of` is words and a digest, with which the
+    source ends that its maker gave it: specifications do not tell what somebody else's numbers were.
+    """
+    standing = read_json(store / "plan.json", Plan).about.source.rpartition("; ")[2]
+    if standing.rpartition(" ")[0] == made_of.rpartition(" ")[0] and standing != made_of:
+        raise SpecMismatch(
+            f"{store} was begun from other values ({standing}, not {made_of.rpartition(' ')[2]})",
+            remedy=f"{remedy}, or give another store path",
+        )
+
+
 def kept_about(store: Path, about: About) -> list[str]:
     """A line for each text for people (licences, source) that stands in a begun store otherwise than in this run: it keeps
     what it was begun with.

@@ -145,6 +145,16 @@ def test_escapes(rng: np.random.Generator) -> None:
     assert escaped("pipeline_x [y]") == r"pipeline\_x \[y\]"
 
 
+def test_the_data_set_of_an_encoded_store_is_named(
+    rng: np.random.Generator, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RECIPE, "transfer_set", None)
+    about = msgspec.structs.replace(
+        manifest.about, source="ylecun/mnist; encoded from the dense labels 0123456789abcdef"
+    )
+    assert front_matter(card(rng, msgspec.structs.replace(manifest, about=about)))[0]["datasets"] == ["ylecun/mnist"]
+
+
 def test_paths_of_a_machine_are_cut_to_their_last_part() -> None:
     paths = ["/home/me/a.bin", "~/x/b/", "~me/c", r"C:\Users\me\d", r"\\host\share\e", "file:///f", "/data"]
     assert [without_folders(path) for path in paths] == ["a.bin", "b", "c", "d", "e", "f", "data"]

@@ -17,7 +17,8 @@ import torch
 from pipeline.labels.encoding import TopkEncoding
 from pipeline.store import Store, StoreWriter, dense_spec, open_store
 from pipeline.store.verify import verify
-from stages import encode
+from stages import convert, encode
+from tests.stages import toy
 from tests.store.samples import Sample, make_spec, sample, write_store
 
 
@@ -40,7 +41,29 @@ def test_every_split_of_a_root(store: Path, capsys: pytest.CaptureFixture[str]) 
             assert two.column(name).tobytes() == one.column(name).tobytes()
         assert_faithful(one, two)
     assert Path("sparse/zarr.json").exists()
-    assert "encoded from the dense store" in after.manifest.about.source
+    made_of = f"encoded from the dense labels {before.content_digest[:16]}"
+    assert after.manifest.about.source == made_of
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_labels_of_two_dense_stores_are_not_mixed(
+    store: Path, sealed: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What specifications do not tell: the same teacher by name, and other logits."""
+    toy.write_store(Path("other/store"), impossible=True)
+    words = ("--k=2", "--tail=uniform")
+    assert encoded(*words) == 0
+    if not sealed:
+        Path("sparse/test/manifest.json").unlink()
+    before = open_store("sparse", split="train").digest
+    assert encoded(*words, source="other/store") == 2
+    assert (
+        "SpecMismatch: sparse/test was begun from other values (encoded from the dense labels "
+        in capsys.readouterr().err
+    )
+    assert convert.main([f"--from={store}", "--store=arrow"]) == 0  # the same labels in another layout
+    assert encoded(*words, "--layout=zarr", source="arrow") == 0
+    assert open_store("sparse", split="train").digest == before
 
 
 def test_the_lowest_temperature_has_its_line(store: Path, capsys: pytest.CaptureFixture[str]) -> None:

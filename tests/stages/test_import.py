@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -146,6 +147,24 @@ def test_probabilities_are_not_taken_for_logits(
     assert main([words[0], "other", *words[2:], "--kind=logits"]) == 0
     stored = np.exp(open_store("other").log_probs(range(160), temperature=1.0))
     assert np.abs(stored - softmax(softmax(logits))).max() < 1e-3
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+@pytest.mark.parametrize("changed", ["logits", "labels"])
+def test_outputs_of_another_file_are_not_taken_for_those_that_began_a_store(
+    work: Path, rng: np.random.Generator, sealed: bool, changed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arrays = {"logits": rng.normal(size=(40, 3)), "labels": rng.integers(0, 3, 40), "inputs": rng.normal(size=(40, 2))}
+    np.savez("one.npz", **arrays)  # type: ignore[arg-type]
+    np.savez("two.npz", **arrays | {changed: arrays[changed][::-1]})  # type: ignore[arg-type]
+    words = ["--store=store", "--transfer_name=rows"]
+    assert main(["--from=one.npz", *words]) == 0
+    if not sealed:
+        Path("store/manifest.json").unlink()
+    assert main(["--from=two.npz", *words]) == 2
+    assert "SpecMismatch: store was begun from other values (outputs " in capsys.readouterr().err
+    shutil.copy("one.npz", "moved.npz")
+    assert main(["--from=moved.npz", *words]) == 0
 
 
 def test_splits_that_are_imported_side_by_side_are_one_store(work: Path, rng: np.random.Generator) -> None:
