@@ -11,14 +11,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 from unittest import mock
@@ -27,6 +24,7 @@ import numpy as np
 import torch
 
 from benchmarks.loader import BATCH, CHUNK, write
+from benchmarks.page import machine, publish
 from pipeline.models.mlp import MLP
 from pipeline.store import StoreWriter, open_store
 from pipeline.store.dense_spec import dense_spec
@@ -60,10 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         alone = read(Path(folder), rows, options, lambda batch: None)
         training = read(Path(folder), rows, options, student(options.classes))
     text = report(labelled, alone, training, options)
-    print(text, end="")
-    if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(text)
+    publish(text, options.output)
 
 
 def label(folder: Path, rows: TransferRows, options: argparse.Namespace) -> Seconds:
@@ -154,14 +149,12 @@ def report(
 ) -> str:
     """The tables as Markdown."""
     size = f"{options.rows:,} rows x {options.classes:,} classes"
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "blake3"))
     lines = [
         "# What the checks cost",
         "",
         f"Best and median of {options.rounds} rounds, in each of which every way runs once; page cache warm.",
         "",
-        f"Machine: {os.cpu_count()} CPUs, {platform.system()} {platform.machine()}, Python {platform.python_version()}; "
-        f"{packages}; {torch.get_num_threads()} threads; load average at the end {os.getloadavg()[0]:.1f}.",
+        machine("torch", "numpy", "blake3"),
         "",
         f"Teacher stage, {options.labelled:,} rows x {options.classes:,} classes, three hidden layers of {options.hidden:,}:",
         "",

@@ -1,6 +1,6 @@
 """Which way of keeping a position's K class ids takes the fewest bytes, and how fast it is read.
 
-    python benchmarks/class_ids.py --output benchmarks/results/class_ids.md
+    python -m benchmarks.class_ids --output benchmarks/results/class_ids.md
 
 Ids are the K largest of made-up logits: Zipf's law by the class's frequency, Gaussian context on top, and ids that follow the
 frequencies roughly, as those of a tokenizer do. A chunk of 1,024 positions is packed and read into int64 ids by numpy, in one
@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from benchmarks.page import publish
 from pipeline.labels.class_ids import narrow, widen
 
 POSITIONS = 1024
@@ -169,9 +170,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 speed = options.positions / seconds(read, options.rounds) / 1e6
                 lines.append(f"| {name} | {size / options.positions:.1f} | {speed:.2f} |")
     text = "\n".join([*lines, ""])
-    print(text, end="")
-    if options.output:
-        options.output.write_text(text)
+    publish(text, options.output)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What the fused linear and loss saves: peak memory and time against logits that are held, at the size of a language model.
 
-    python benchmarks/fused_loss.py --output benchmarks/results/fused_loss.md
+    python -m benchmarks.fused_loss --output benchmarks/results/fused_loss.md
 
 Every way computes forward KL and cross-entropy with hard labels and their gradients at hidden states and output matrix, two of
 them the full KL of lowrank labels, three the KL of the K largest classes scaled to 1. Memory is the peak of a process of its
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.page import machine, publish
 from pipeline.labels.encoding import TopkEncoding
 from pipeline.labels.soft import SoftLabels
 from pipeline.labels.topk_encode import encode_topk
@@ -97,9 +97,8 @@ def made_up(size: Size, device: torch.device) -> Problem:
 def _labels(few: Tensor, encoding: TopkEncoding, size: Size, basis: Tensor | None) -> SoftLabels:
     columns, _ = encode_topk(few, encoding, basis=basis)
     each = torch.arange(size.positions) % len(few)
-    tensors = {name: torch.from_numpy(values) for name, values in columns.items()}
     basis = None if basis is None else basis.float()  # as batches have it
-    return SoftLabels.topk(tensors, torch.ones(1), encoding=encoding, classes=size.classes, basis=basis)[each]
+    return SoftLabels.topk(columns, torch.ones(1), encoding=encoding, classes=size.classes, basis=basis)[each]
 
 
 # --- the ways ---------------------------------------------------------------------------------------------------------
@@ -197,7 +196,7 @@ def _bytes(path: str, name: str) -> int:
 def memory(way: str, size: Size, device: str) -> int:
     """`own_memory` of a child process."""
     given = {"measure": way, "device": device, **vars(size)}
-    words = [sys.executable, __file__, *(f"--{name}={value}" for name, value in given.items())]
+    words = [sys.executable, "-m", "benchmarks.fused_loss", *(f"--{name}={value}" for name, value in given.items())]
     root = str(Path(__file__).parent.parent)
     done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": root})  # noqa: S603
     if done.returncode:
@@ -265,9 +264,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     keep_freed_memory()  # as training does
     text = page(size, options, device)
-    print(text, end="")
-    if options.output:
-        options.output.write_text(text)
+    publish(text, options.output)
 
 
 def page(size: Size, options: argparse.Namespace, device: torch.device) -> str:
@@ -294,7 +291,6 @@ def page(size: Size, options: argparse.Namespace, device: torch.device) -> str:
 
 def head(size: Size, device: torch.device) -> list[str]:
     """What was done, on which machine."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return [
         "# The fused linear and loss", "",
         f"Forward KL at T = {size.temperature:g} from sparse labels (k = {LOWRANK.k}; lowrank: {LOWRANK.rank} basis vectors) "
@@ -302,8 +298,7 @@ def head(size: Size, device: torch.device) -> list[str]:
         "and gradients at hidden states and output matrix. lowrank: the full KL, the teacher's tail rebuilt. Top k scaled to "
         "1: the KL of the stored classes alone; with logits held and in chunks it is written in plain torch (`scatter`, "
         "`kl_div`).", "",
-        f"Machine: {name}, {os.cpu_count()} CPUs, one thread, {platform.system()} {platform.machine()}, Python "
-        f"{platform.python_version()}, torch {torch.__version__}; load average {os.getloadavg()[0]:.1f}.",
+        machine("torch", device=device),
     ]  # fmt: skip
 
 
@@ -328,13 +323,6 @@ def time_line(way: str, took: dict[str, list[tuple[float, float]]]) -> str:
     spread = f" ({min(ratios):.2f} to {max(ratios):.2f})"
     cells.append("1" if way == "fused" else f"{statistics.median(ratios):.2f}{spread}")
     return f"| {WAYS[way][0]} | {' | '.join(cells)} |"
-
-
-def processor() -> str:
-    """Its name."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
 
 
 if __name__ == "__main__":

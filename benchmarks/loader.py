@@ -5,19 +5,16 @@ check), zarr-python and Hugging Face `datasets` on the very same store, and hard
 tensors of a batch in random order; inputs are one byte a row, so that labels alone are timed. Peers read the logits
 only, our loader all of a store's columns but the key.
 
-    python benchmarks/loader.py --rows 100000 --classes 1000 --output benchmarks/results/loader.md
+    python -m benchmarks.loader --rows 100000 --classes 1000 --output benchmarks/results/loader.md
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 
 import datasets
@@ -26,13 +23,12 @@ import torch
 import zarr
 from torch.utils.data import DataLoader
 
-from pipeline.labels.encoding import DenseEncoding
+from benchmarks.page import machine, publish
 from pipeline.objects import ObjectSpec
 from pipeline.store import StoreWriter, open_store
-from pipeline.store.columns import dense_columns
-from pipeline.store.digest import keys_digest
+from pipeline.store.dense_spec import dense_spec
 from pipeline.store.reader import Check
-from pipeline.store.spec import Cut, LabelSpace, MemberSpec, Preprocessing, Spec, TeacherSpec, TransferSpec
+from pipeline.store.spec import MemberSpec, TeacherSpec
 from pipeline.stream import Loader, SoftLabelDataset
 from pipeline.transfer import TransferRows
 
@@ -63,10 +59,7 @@ def main() -> None:
             for name, reader in readers.items():
                 rates[name].append(rate(reader(epoch)))
     text = report(rates, options)
-    print(text, end="")
-    if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(text)
+    publish(text, options.output)
 
 
 def write(folder: Path, rows: int, classes: int) -> TransferRows:
@@ -77,16 +70,10 @@ def write(folder: Path, rows: int, classes: int) -> TransferRows:
     logits = rng.standard_normal((rows, 1, classes), np.float32).astype(np.float16)
     np.save(folder / "logits.npy", logits)
     for layout in ("zarr", "arrow"):
-        spec = Spec(
+        spec = dense_spec(
             teacher=TeacherSpec(name="noise", precision="float16", members=(MemberSpec(model="noise"),)),
-            transfer_set=TransferSpec(name="noise", split="train", rows=rows, content_keys=keys_digest(keys)),
-            label_space=LabelSpace(classes=classes),
-            preprocessing=Preprocessing(function="none"),
-            encoding=DenseEncoding(),
-            layout=layout,
-            cut=Cut(rows_per_shard=SHARD, rows_per_chunk=CHUNK),
-            columns=dense_columns(members=1, classes=classes),
-        )
+            name="noise", keys=keys, classes=classes, layout=layout, rows_per_shard=SHARD, rows_per_chunk=CHUNK,
+        )  # fmt: skip
         with StoreWriter(folder / layout, spec) as writer:
             for shard in writer.pending:
                 part = slice(*writer.rows_of(shard))
@@ -177,30 +164,19 @@ def rate(batches: Iterator[int]) -> float:
 
 def report(rates: dict[str, list[float]], options: argparse.Namespace) -> str:
     """A Markdown page."""
-    cpu = next(
-        (line.split(":")[1].strip() for line in _cpu_info() if line.startswith("model name")), platform.processor()
-    )
-    names = ("torch", "numpy", "zarr", "datasets", "pyarrow", "blake3")
     lines = [
         "# How many rows of soft labels a shuffled loader gives in a second",
         "",
         f"{options.rows:,} x {options.classes:,} float16, chunks of {CHUNK} rows, batches of {BATCH}, page cache warm; "
         f"best and median of {options.rounds} rounds, in each of which every reader runs once.",
         "",
-        f"Machine: {cpu}, {os.cpu_count()} CPUs, {platform.system()} {platform.machine()}, "
-        f"Python {platform.python_version()}; {', '.join(f'{name} {version(name)}' for name in names)}; "
-        f"load average at the end {os.getloadavg()[0]:.1f}.",
+        machine("torch", "numpy", "zarr", "datasets", "pyarrow", "blake3"),
         "",
         "| how | best, krows/s | median, krows/s |",
         "| --- | ---: | ---: |",
     ]
     lines += [f"| {n} | {max(r) / 1e3:,.1f} | {statistics.median(r) / 1e3:,.1f} |" for n, r in rates.items()]
     return "\n".join(lines) + "\n"
-
-
-def _cpu_info() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Errors of a student of a partial transfer set: as it is, corrected without labels, and tuned on the test set.
 
-    python benchmarks/missing_classes.py RUN [RUN/corrected ...]
+    python -m benchmarks.missing_classes RUN [RUN/corrected ...]
 
 RUN is a run of `train-student --only_classes=...`, RUN/corrected what `softlabels correct` made of it. For each folder and
 student: errors on the test split, how many of them on rows of the classes that were left out, and, as Hinton, Vinyals, Dean

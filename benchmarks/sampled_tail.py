@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.any_temperature.logits import made_up, spread
+from benchmarks.page import publish
 from pipeline.labels.encoding import TopkEncoding
 from pipeline.labels.tail_basis import find_basis
 from pipeline.labels.topk_encode import encode_topk
@@ -73,8 +74,7 @@ def lowrank(z: Tensor, basis: Tensor, tail_bytes: int) -> Target:
     encoding = TopkEncoding(k=K, nodes=NODES, rank=2 * (tail_bytes - 2))
     vectors = basis[: 1 + encoding.rank]
     columns, _ = encode_topk(z[:, None], encoding, basis=vectors)
-    kept = {name: torch.from_numpy(values) for name, values in columns.items()}
-    members = TopkMembers.of(kept, encoding=encoding, classes=z.shape[1], basis=vectors)
+    members = TopkMembers.of(columns, encoding=encoding, classes=z.shape[1], basis=vectors)
     return lambda at, temperature: members[at].log_probs(0, temperature).exp()
 
 
@@ -199,10 +199,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, help="also write the page here")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
-    text = page(load(options), options)
-    print(text, end="")
-    if options.output:
-        options.output.write_text(text)
+    publish(page(load(options), options), options.output)
 
 
 def load(options: argparse.Namespace) -> Problem:

@@ -5,7 +5,7 @@ only, and against online distillation, where the teacher runs in the training lo
 against one run after the other. MNIST rows, networks of Hinton et al. 2015 (784-1200-1200-10 teaches 784-800-800-10), one
 CPU thread. Variants take turns, and every ratio is that of two neighbours in a round.
 
-    python benchmarks/student.py --data mnist --output benchmarks/results/student.md
+    python -m benchmarks.student --data mnist --output benchmarks/results/student.md
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import platform
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.page import machine, publish
 from pipeline.models.device import warm_up
 from pipeline.models.mlp import MLP
 from pipeline.models.weights import weights_digest
@@ -139,10 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for part in make()  # type: ignore[no-untyped-call]  # lambdas
         ]
         text = "\n\n".join([head(options, clock() - began), *tables]) + "\n"
-    print(text, end="")
-    if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(text)
+    publish(text, options.output)
 
 
 def clock() -> Took:
@@ -339,8 +335,6 @@ def named(hidden: tuple[int, int]) -> str:
 
 def head(options: argparse.Namespace, took: Took) -> str:
     """What was done, and on what."""
-    cpu = next((line.split(":")[1].strip() for line in _cpu_info() if line.startswith("model name")), "")
-    names = ("torch", "numpy", "zarr", "blake3")
     rows = "Made-up rows" if options.quick else "MNIST's training rows"
     return "\n".join(
         [
@@ -354,9 +348,7 @@ def head(options: argparse.Namespace, took: Took) -> str:
             "since wall time then also measures the neighbours. An epoch counts from asking for its first batch to the end "
             "of its last step; setting up and checkpoints, alike for all, are left out.",
             "",
-            f"Machine: {cpu or platform.processor()}, {os.cpu_count()} CPUs, {platform.system()} {platform.machine()}, "
-            f"Python {platform.python_version()}; {', '.join(f'{name} {version(name)}' for name in names)}; load average at "
-            f"the end {os.getloadavg()[0]:.1f}; {took[WALL]:.0f} s, {took[CPU]:.0f} s of CPU time.",
+            f"{machine('torch', 'numpy', 'zarr', 'blake3')} Taken in {took[WALL]:.0f} s, {took[CPU]:.0f} s of CPU time.",
         ]
     )
 
@@ -387,11 +379,6 @@ def ratio(these: list[Took], those: list[Took], kind: int) -> str:
     """Median of the rounds' ratios, and their range."""
     found = sorted(float(a[kind] / b[kind]) for a, b in zip(these, those, strict=True))
     return f"{statistics.median(found):.3f} ({found[0]:.3f} to {found[-1]:.3f})"
-
-
-def _cpu_info() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
 
 
 if __name__ == "__main__":

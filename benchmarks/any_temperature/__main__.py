@@ -7,10 +7,7 @@ position against what others keep, how teachers' spectra decay, and how fast lab
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +27,14 @@ from benchmarks.any_temperature.frontier import (
     frontier,
 )
 from benchmarks.any_temperature.logits import VOCABULARIES, Teacher, entropy, made_up, stored, variance_left
+from benchmarks.page import machine, publish
 from pipeline.labels.encoding import TopkEncoding
 from pipeline.labels.tail_basis import find_basis
 
 BUDGETS = (32, 48, 64, 96, 128, 192)
 WIDTH = 2_048  # of made-up hidden states
 RANKS = (8, 16, 32, 64, 96, 128)
-DEFAULT = Setting("lowrank", TopkEncoding(k=16, rank=70, fine=16))
+MORE_STORED = Setting("lowrank", TopkEncoding(k=16, rank=70, fine=16))
 
 Known = list[tuple[Teacher, NDArray[np.float16]]]
 
@@ -57,13 +55,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--plot", type=Path, help="write the plot over temperatures here")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
-    for path in (options.output, options.plot):
+    for path in (options.output, options.plot):  # before hours of work, and for the plots
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
     text = page(options)
-    print(text, end="")
-    if options.output:
-        options.output.write_text(text)
+    publish(text, options.output)
 
 
 def page(options: argparse.Namespace) -> str:
@@ -125,9 +121,6 @@ def _fitting(setting: Setting, vectors: int) -> Setting:
 
 def head(real: Sequence[Teacher], options: argparse.Namespace) -> list[str]:
     """What was done, and on what."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
     what = "Real logits: none were given (--store)." if not real else (
         f"Real logits: a dense store of {real[0].positions.shape[1]:,} classes, float16 as stored; "
         + ", ".join(f"{len(each.positions):,} positions of {each.name.removeprefix('real, ')}" for each in real)
@@ -140,16 +133,14 @@ def head(real: Sequence[Teacher], options: argparse.Namespace) -> list[str]:
         "",
         what,
         "",
-        f"Machine: {cpu}, {os.cpu_count()} CPUs, one thread, {platform.system()} {platform.machine()}, Python "
-        f"{platform.python_version()}; torch {version('torch')}, numpy {version('numpy')}; load average "
-        f"{os.getloadavg()[0]:.1f}.",
+        machine("torch", "numpy"),
     ]
 
 
 def speed_lines(options: argparse.Namespace) -> list[str]:
     """Its section."""
     vocabularies = (1000,) if options.quick else (8_192, 50_257, CLASSES)
-    chosen = [_fitting(each, 24) if options.quick else each for each in (SMALL, DEFAULT, LARGE)]
+    chosen = [_fitting(each, 24) if options.quick else each for each in (SMALL, MORE_STORED, LARGE)]
     words = "Positions a second of CPU time on one thread, float32 logits; decoding at T = 2."
     return [words, "", *speed.table(chosen, vocabularies, quick=options.quick)]
 

@@ -111,8 +111,7 @@ def stored(z: Tensor, setting: Setting, vectors: Tensor) -> Callable[[float], Te
         return lambda temperature: others_log_probs(z.double(), encoding.k, temperature, ghost=setting.shape == GHOST)
     shared = vectors if encoding.tail in ("lowrank", "prior") else None
     columns, _ = encode_topk(z[:, None], encoding, basis=shared)
-    kept = {name: torch.from_numpy(values) for name, values in columns.items()}
-    members = TopkMembers.of(kept, encoding=encoding, classes=z.shape[1], basis=shared)
+    members = TopkMembers.of(columns, encoding=encoding, classes=z.shape[1], basis=shared)
     return lambda temperature: members.log_probs(0, temperature).double()
 
 

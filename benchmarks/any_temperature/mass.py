@@ -51,8 +51,7 @@ def errors(z: Tensor, encoding: TopkEncoding) -> Errors:
     found = Errors()
     for block in torch.split(z, max(1, (1 << 22) // z.shape[1])):
         columns, _ = encode_topk(block[:, None], encoding)
-        kept = {name: torch.from_numpy(values) for name, values in columns.items()}
-        found.join(_compared(block.double(), TopkMembers.of(kept, encoding=encoding, classes=z.shape[1])))
+        found.join(_compared(block.double(), TopkMembers.of(columns, encoding=encoding, classes=z.shape[1])))
     return found
 
 

@@ -39,8 +39,7 @@ def _rates(z: Tensor, setting: Setting, *, quick: bool) -> list[float]:
     encoding, classes = setting.encoding, z.shape[-1]
     basis = torch.randn(1 + encoding.rank, classes, generator=torch.Generator().manual_seed(1)).half()
     columns, _ = encode_topk(z, encoding, basis=basis)
-    kept = {name: torch.from_numpy(values) for name, values in columns.items()}
-    few = TopkMembers.of(kept, encoding=encoding, classes=classes, basis=basis)
+    few = TopkMembers.of(columns, encoding=encoding, classes=classes, basis=basis)
     many = few[torch.arange(DECODED) % ENCODED]
     rounds = 1 if quick else _ROUNDS
     return [

@@ -6,7 +6,6 @@ N positions, M members, C classes, K stored classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,7 +15,7 @@ from pipeline.errors import MeanUnavailable
 from pipeline.labels.encoding import Tail, TopkEncoding
 from pipeline.labels.ensemble import check_mean, check_temperature
 from pipeline.labels.standardise import standardise
-from pipeline.labels.topk_soft import TopkMembers
+from pipeline.labels.topk_soft import Columns, TopkMembers
 
 LOWEST = torch.finfo(torch.float32).min
 
@@ -79,7 +78,7 @@ class SoftLabels:
 
     @staticmethod
     def topk(
-        columns: Mapping[str, Tensor],
+        columns: Columns,
         weights: Tensor,
         reduce: str = "none",
         *,

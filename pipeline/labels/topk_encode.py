@@ -87,8 +87,8 @@ def encode_topk(
         measured = real & ((counted + real.cumsum(0) - 1) % one_of(classes) == 0)
         counted += int(real.sum())
         measured = measured.repeat_interleave(members)
-        kept = {name: torch.from_numpy(values[:, None]).to(block.device) for name, values in columns.items()}
-        stored = TopkMembers.of(kept, encoding=encoding, classes=classes, basis=basis)
+        kept = {name: values[:, None] for name, values in columns.items()}
+        stored = TopkMembers.of(kept, encoding=encoding, classes=classes, basis=basis).to(block.device)
         sums.append(measure_topk(encoding, block[measured], tail[measured], stored[measured]))
         parts.append({name: values.reshape(-1, members, *values.shape[1:]) for name, values in columns.items()})
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, add_up(sums)

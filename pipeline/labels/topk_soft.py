@@ -13,13 +13,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.labels.class_ids import PAGE, pages
 from pipeline.labels.encoding import TopkEncoding
 from pipeline.labels.tail_mass import CURVE_STEPS, check_beta, curve_weights
 from pipeline.labels.topk import COARSE, FINE
+
+Columns = Mapping[str, Tensor | NDArray[np.generic]]
 
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32}  # torch cannot index the former
 
@@ -41,11 +45,10 @@ class TopkMembers:
     basis: Tensor | None
 
     @staticmethod
-    def of(
-        columns: Mapping[str, Tensor], *, encoding: TopkEncoding, classes: int, basis: Tensor | None = None
-    ) -> TopkMembers:
-        """Members of columns as a store gives them."""
-        signed = {name: values.view(_SIGNED.get(values.dtype, values.dtype)) for name, values in columns.items()}
+    def of(columns: Columns, *, encoding: TopkEncoding, classes: int, basis: Tensor | None = None) -> TopkMembers:
+        """Members of columns as a store or an encoder gives them; arrays are not copied."""
+        tensors = {name: torch.as_tensor(values) for name, values in columns.items()}
+        signed = {name: values.view(_SIGNED.get(values.dtype, values.dtype)) for name, values in tensors.items()}
         return TopkMembers(signed, encoding, classes, basis)
 
     def __len__(self) -> int:
