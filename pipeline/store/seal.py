@@ -1,18 +1,36 @@
-"""From commit records to the manifest: what a store is, once all its shards are there."""
+"""From commit records to the manifest: what a store is, once all its shards are there; and what room it will take."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 
 from pipeline.errors import DamagedManifest
-from pipeline.labels.fidelity import table
+from pipeline.labels.fidelity import TEMPERATURES, FidelitySums, table
 from pipeline.store.columns import Column
+from pipeline.store.commit import COMMITS
 from pipeline.store.digest import blake3_hex, content_digest, manifest_seal, payload_digest, store_digest
 from pipeline.store.layouts import layout_of
 from pipeline.store.rules import check_spec
-from pipeline.store.spec import BLOCK_ROWS, RESTORE, Commit, Manifest, Payload, Plan, Spec
+from pipeline.store.spec import (
+    BLOCK_ROWS,
+    RESTORE,
+    Chunk,
+    Commit,
+    FileRecord,
+    Manifest,
+    Payload,
+    Plan,
+    Spec,
+    pretty_json,
+)
+
+_FOR_READERS = 1 << 16  # bytes of card, fidelity table and the files for other readers
+_IN_MANIFEST, _NAME = 256, 64  # bytes of a shard in the manifest and in state.json, of a file in its folder
+_ARROW = 192  # at most, of a column in the schema and in each record batch, and of the schema and the batch themselves
 
 
 def make_manifest(plan: Plan, records: list[Commit], raw: list[bytes]) -> Manifest:
@@ -94,3 +112,54 @@ def check_record(spec: Spec, shard: int, record: Commit, where: str) -> None:
             f"{where} does not describe shard {shard} as the plan cuts it",
             remedy="get this file again from whoever made the store, or run `softlabels repair`",
         )
+
+
+def store_bytes(plan: Plan, shards: Sequence[int], environment: Mapping[str, str], *, block: int) -> int:
+    """Bytes that writing these shards, and then sealing, will take of a disk that gives files whole blocks of so many bytes:
+    no less, but for what compression and ragged rows save.
+    """
+    if not shards:
+        return 0
+    spec, total = plan.spec, _FOR_READERS
+    for chunks in {spec.shard_chunks(shard) for shard in shards}:
+        sizes = [*_file_sizes(spec, chunks).values(), _record_size(spec, chunks, environment)]
+        one = sum(-(-size // block) * block + _NAME for size in sizes)
+        total += one * sum(spec.shard_chunks(shard) == chunks for shard in shards)
+    folders = len({Path(path).parent for path in _file_sizes(spec, 1)} | {COMMITS})
+    return total + 2 * folders * block + 3 * len(pretty_json(plan)) + spec.shards * _IN_MANIFEST
+
+
+def _file_sizes(spec: Spec, chunks: int) -> dict[str, int]:
+    """Size of each file of a shard of so many chunks, before compression; of the Arrow layout a little more."""
+    layout, sizes = layout_of(spec), dict[str, int]()
+    for column in spec.columns:
+        values = chunks * spec.cut.rows_per_chunk * column.row_bytes
+        index = 16 * spec.cut.rows_per_shard // spec.cut.rows_per_chunk
+        around = _ARROW * (chunks + 1) if spec.layout == "arrow" else 4 * chunks + index + 4
+        path = layout.path(column, 0)
+        sizes[path] = sizes.get(path, _ARROW * (chunks + 1) if spec.layout == "arrow" else 0) + values + around
+    return sizes
+
+
+def _record_size(spec: Spec, chunks: int, environment: Mapping[str, str]) -> int:
+    """Size of the commit record of a shard of so many chunks."""
+    digest, rows = "0" * 64, chunks * spec.cut.rows_per_chunk
+    sums = FidelitySums(
+        temperature=1.0, samples=rows, kl_sum=-math.pi, kl_max=math.pi, top1_agreed=rows, tail_mass_error=math.pi
+    )
+    files = _file_sizes(spec, chunks)
+    payload = Payload(
+        shard=spec.shards,
+        rows=rows,
+        content_keys=digest,
+        files={path: FileRecord(size=size, blake3=digest) for path, size in files.items()},
+        chunks={
+            column.name: (Chunk(max(files.values()), rows * column.row_bytes, digest),) * chunks
+            for column in spec.columns
+        },
+        blocks=(digest,) * (rows // BLOCK_ROWS),
+    )
+    fidelity = (sums,) * (len(TEMPERATURES) + 1)
+    return len(
+        pretty_json(Commit(write_id="0" * 32, payload=payload, fidelity=fidelity, environment=dict(environment)))
+    )

@@ -7,6 +7,7 @@ sequence row, M members, C classes.
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 from collections.abc import Iterable, Mapping
@@ -53,10 +54,9 @@ from pipeline.store.layouts import layout_of
 from pipeline.store.reader import open_store
 from pipeline.store.rules import check_spec
 from pipeline.store.same_plan import require_same_plan
-from pipeline.store.seal import check_record, make_manifest
+from pipeline.store.seal import check_record, make_manifest, store_bytes
 from pipeline.store.spec import (
     BASIS_FOLDER,
-    BLOCK_ROWS,
     About,
     Chunk,
     Commit,
@@ -71,9 +71,6 @@ from pipeline.store.spec import (
     read_small_file,
 )
 from pipeline.store.verify import require_files
-
-RECORD_BYTES = 110  # of JSON for a chunk or a block in a commit record
-METADATA_BYTES = 1 << 16  # plan, card, manifest and the files for other readers
 
 
 class StoreWriter:
@@ -213,11 +210,8 @@ class StoreWriter:
 
     @property
     def bytes_left(self) -> int:
-        """About how many bytes are still to be written, before compression: whole chunks, and what records take."""
-        chunks = sum(self.spec.shard_chunks(shard) for shard in self.pending)
-        rows, columns = chunks * self.spec.cut.rows_per_chunk, len(self.spec.columns)
-        records = chunks * columns * RECORD_BYTES + rows // BLOCK_ROWS * RECORD_BYTES
-        return rows * self.spec.row_bytes + records + (METADATA_BYTES if self.pending else 0)
+        """About how many bytes of the disk, in whole blocks, are still to be taken, before compression."""
+        return store_bytes(self.plan, self.pending, self.environment, block=os.statvfs(self.path).f_frsize)
 
     def write_logits(
         self,
