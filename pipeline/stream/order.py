@@ -26,15 +26,18 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
 def splitmix64(key: int, counters: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Outputs `counters` of the SplitMix64 stream that starts at `key`; distinct counters give distinct outputs."""
-    z = np.uint64(key) + (counters + np.uint64(1)) * _GAMMA
-    z = (z ^ (z >> np.uint64(30))) * _MIX_1
-    z = (z ^ (z >> np.uint64(27))) * _MIX_2
+    return mix(np.uint64(key) + counters * _GAMMA)
+
+
+def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """What SplitMix64 gives in state `x`: a bijection of 64-bit numbers that scatters them."""
+    z = x + _GAMMA
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
 
 

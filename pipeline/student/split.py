@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
+from pipeline.stream.order import mix
 
 _VALIDATION, _LABELLED, _CHOSEN = 1, 2, 3  # what sets the hashes apart
 
@@ -86,15 +87,7 @@ def _smallest(keys: NDArray[np.uint8], fraction: float, seed: int, purpose: int)
 
 
 def _hash(keys: NDArray[np.uint8], seed: int, purpose: int) -> NDArray[np.uint64]:
-    """(R,) uint64: the two little-endian halves of the key and (seed, purpose), chained through `_mix`."""
+    """(R,) uint64: the two little-endian halves of the key and (seed, purpose), chained through `mix`."""
     halves = np.ascontiguousarray(keys).view("<u8").astype(np.uint64).reshape(len(keys), 2)
-    start = _mix(np.array([(seed * 4 + purpose) % 2**64], np.uint64))
-    return _mix(halves[:, 1] ^ _mix(halves[:, 0] ^ start))
-
-
-def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of splitmix64 (Steele, Lea, Flood 2014): a bijection of 64-bit numbers that scatters them."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    start = mix(np.array([(seed * 4 + purpose) % 2**64], np.uint64))
+    return mix(halves[:, 1] ^ mix(halves[:, 0] ^ start))

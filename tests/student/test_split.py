@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.student.split import labelled_rows, validation_rows
+from pipeline.student.split import chosen_rows, labelled_rows, validation_rows
 
 Cut = Callable[[np.ndarray, float, int], np.ndarray]
 
@@ -91,3 +91,14 @@ def test_edges(rng: np.random.Generator) -> None:
         validation_rows(some[:1], 0.9, 0)
     with pytest.raises(ConfigError, match="of 50 rows keeps no label"):
         labelled_rows(some, 0.001, 0)
+
+
+def test_the_choice_is_the_same_in_every_version() -> None:
+    some = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    expected = {
+        validation_rows: [0, 5, 9, 11],
+        labelled_rows: [1, 4, 7, 12],
+        chosen_rows: [1, 9, 10, 14],
+    }
+    for cut, rows in expected.items():
+        assert np.flatnonzero(cut(some, 0.25, 5)).tolist() == rows
