@@ -96,7 +96,7 @@ def start(*words: str) -> subprocess.Popen[str]:
 def test_the_first_signal_lets_the_loop_finish(number: signal.Signals) -> None:
     loop = start()
     loop.send_signal(number)
-    out, err = loop.communicate(timeout=60)
+    out, err = loop.communicate(timeout=200)
     assert (loop.returncode, out) == (75, "saved at a step\n")
     assert f"{number.name}: stopping cleanly" in err
     assert err.endswith("Interrupted: stopped by a signal; run it again\n")
@@ -109,7 +109,7 @@ def test_the_second_signal_stops_at_once() -> None:
     while "stopping cleanly" not in loop.stderr.readline():
         pass
     loop.send_signal(signal.SIGTERM)
-    out, err = loop.communicate(timeout=60)
+    out, err = loop.communicate(timeout=200)
     assert (loop.returncode, out) == (75, "")
     assert "run the same command again" in err
 

@@ -150,7 +150,7 @@ def test_sigterm_finishes_the_shard_and_says_how_to_go_on(work: Path) -> None:
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=200)
     assert process.returncode == 75
     assert "Interrupted: stopped with" in err
     assert "run the same command again to go on" in err

@@ -242,7 +242,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(store: Path, work: Path) -> N
     while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") > 5):
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=200)
     assert process.returncode == 75, error
     assert error.splitlines()[-1].startswith("Interrupted: stopped in epoch ")
     assert students("stopped") == []

@@ -328,5 +328,5 @@ def test_a_program_may_end_in_the_middle_of_an_epoch(make_store) -> None:
         "batches = Loader(rows_of(np.arange(500)), open_store(sys.argv[1]), batch_size=8, seed=0, window=1).epoch(0)\n"
         "print(len(next(batches)))\n"
     )
-    done = subprocess.run([sys.executable, "-c", script, store.path], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script, store.path], capture_output=True, text=True, timeout=200)
     assert (done.returncode, done.stdout, done.stderr) == (0, "8\n", "")

@@ -226,14 +226,14 @@ def start(case: Case, *, before: str = "", after: str = "") -> subprocess.Popen[
 
 def test_a_kill_leaves_no_half_cache_and_the_next_time_sweeps(case: Case) -> None:
     process = start(case, before="import os; os.environ['KILL'] = '1'")
-    process.communicate(timeout=60)
+    process.communicate(timeout=200)
     assert process.returncode == -signal.SIGKILL
     [left] = case.folders()
     assert ".part-" in left.name
     assert case.calls.read_text().split() == ["16", "84"]
     case.calls.unlink()
     process = start(case)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors
     assert case.times() == 1
     check(case.load(), case)
@@ -246,7 +246,7 @@ def test_processes_at_the_same_time_prepare_once(case: Case) -> None:
     case.functions.write_text(slow)
     processes = [start(case) for _ in range(3)]
     for process in processes:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=200)
         assert process.returncode == 0, errors
     assert case.times() == 1
     assert len(case.folders()) == 1
@@ -256,7 +256,7 @@ def test_a_file_that_may_not_grow_is_a_full_disk(case: Case) -> None:
     case.load(label=None)  # so that `datasets` has its own copy of the rows
     limit = "import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
     process = start(case, before=limit + "resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))")
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=200)
     last = errors.splitlines()[-1]
     assert last.startswith("pipeline.errors.DiskFull: cannot write")
     assert "SOFTLABELS_CACHE" in last
@@ -272,7 +272,7 @@ def test_a_cache_that_cannot_be_made_is_a_storage_error(case: Case) -> None:
 
 def test_torch_is_not_imported(case: Case) -> None:
     process = start(case, after="print('torch' in sys.modules, 'pipeline.transfer' in sys.modules)")
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=200)
     assert output.split() == ["False", "True"], errors
 
 
