@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.labels.soft import SoftLabels
 
 FLAT = 1e-6  # a standard deviation this small beside the values is rounding error: float32 softmax is good to 1e-7
-TINY = 1e-30
+TINY = 1e-30  # values that are smaller throughout are nothing: their inverse would overflow
 
 
 def dist(
@@ -35,8 +35,8 @@ def dist(
     No T^2: a correlation has no scale, so gradients keep their size at any T without it. The paper's equations have none
     either; the authors' ImageNet code multiplies by T^2, which beta = gamma = T^2 gives. Theirs adds 1e-8 to the product of the
     norms, which mutes rare classes; here every class counts alike. Where one side does not vary (a single row, a uniform
-    student) there is no correlation: it counts as 0 and passes no gradient. An entry that is impossible on both sides does
-    not count.
+    student, a class below 1e-30 in every row) there is no correlation: it counts as 0 and passes no gradient. An entry that is
+    impossible on both sides does not count.
     """
     log_p = soft.log_probs(temperature, mean)
     p, q = log_p.exp(), torch.softmax(student / temperature, dim=-1)
@@ -56,10 +56,9 @@ def _pearson(x: Tensor, y: Tensor, counted: Tensor) -> Tensor:
 
 def _unit(values: Tensor, counted: Tensor, count: Tensor) -> Tensor:
     """Centred and of length 1 along the last axis; 0 where the values do not vary."""
-    scaled = values / values.detach().amax(dim=-1, keepdim=True).clamp_min(
-        TINY
-    )  # squares of small ones would underflow
+    largest = values.detach().amax(dim=-1, keepdim=True)
+    scaled = values / largest.clamp_min(TINY)  # squares of small ones would underflow
     centred = (scaled - scaled.sum(dim=-1, keepdim=True) / count) * counted
     square = centred.square().sum(dim=-1, keepdim=True)
-    flat = square <= FLAT**2 * scaled.detach().square().sum(dim=-1, keepdim=True)
+    flat = (largest < TINY) | (square <= FLAT**2 * scaled.detach().square().sum(dim=-1, keepdim=True))
     return (centred * square.masked_fill(flat, 1.0).rsqrt()).masked_fill(flat, 0.0)

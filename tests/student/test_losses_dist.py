@@ -73,6 +73,19 @@ def test_rare_classes_count_as_much_as_common_ones(rng: np.random.Generator) -> 
     assert np.isfinite(soft_gradient(z, soft_labels(v), temperature=1.0, loss="dist")).all()
 
 
+@pytest.mark.parametrize("gap", [64.0, 72.0, 80.0, 88.0, 92.0, 100.0, 104.0, 200.0])
+def test_a_class_that_underflows_over_the_whole_batch_does_not_vary(rng: np.random.Generator, gap: float) -> None:
+    """Down to float32's denormal numbers (from a gap of 88) and below them: finite all the way, 0 from 1e-30 on."""
+    z, v = draw(rng, members=1, scale=1.0)
+    z[:, 2] -= gap
+    gradient = soft_gradient(z, soft_labels(v), temperature=1.0, loss="dist")
+    assert np.isfinite(gradient).all()
+    if gap >= 80:
+        p, q = softmax(v[:, 0]), softmax(z)
+        want = [0.0 if c == 2 else np.corrcoef(p[:, c], q[:, c])[0, 1] for c in range(7)]
+        assert dist(z, v, 1.0, INTRA) == pytest.approx(1 - np.mean(want), rel=1e-4)
+
+
 def test_a_class_that_one_side_alone_excludes_is_well_defined(rng: np.random.Generator) -> None:
     z, v = draw(rng, members=1)
     z[:, 1], v[:, :, 2] = -np.inf, -np.inf
