@@ -22,18 +22,17 @@ from pipeline.store import patience as module
 from pipeline.store.durable import clear_away, write_file
 from pipeline.store.patience import DEFAULT_SECONDS, background, flush, hung, patience, result_of, wait_for_lock
 
-# Waits for a lock, a thread, a value or a flush that comes after a second of its own running time.
+# Waits for a lock, a thread, a value or a flush that comes when stdin is closed.
 WAITER = """
-import fcntl, os, sys, threading, time
+import fcntl, os, sys, threading
 from concurrent.futures import Future
 from pathlib import Path
 from pipeline.store import patience
 from pipeline.store.patience import flush, result_of, wait_for_lock
 from pipeline.stream.prefetch import prefetch
 
-def later(seconds=1.0):
-    for _ in range(100):
-        time.sleep(seconds / 100)
+def later():
+    os.read(0, 1)
 
 def source():
     later()
@@ -112,13 +111,16 @@ def test_time_for_which_one_was_stopped_oneself_does_not_count(what: str, tmp_pa
     """As by Ctrl-Z, or by a scheduler that suspends a whole job."""
     command = [sys.executable, "-c", WAITER, what, str(tmp_path / "lock")]
     env = os.environ | {"SOFTLABELS_PATIENCE": "2"}
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE) as waiter:
+    with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as waiter:
+        assert waiter.stdin is not None
         assert waiter.stdout is not None
         waiter.stdout.readline()
         time.sleep(0.3)
         waiter.send_signal(signal.SIGSTOP)
         time.sleep(3)
         waiter.send_signal(signal.SIGCONT)
+        time.sleep(0.5)  # time enough to believe the clock
+        waiter.stdin.close()
         assert waiter.wait(timeout=200) == 0
 
 
