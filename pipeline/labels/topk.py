@@ -136,11 +136,6 @@ def scales(encoding: TopkEncoding) -> int:
     return (encoding.fine > 0) + (encoding.coarse > 0)
 
 
-def class_ids(columns: Columns, classes: int) -> NDArray[np.int64]:
-    """Ids (N, M, K) of the stored classes, ascending."""
-    return widen(columns, classes)
-
-
 def stored_log_probs(
     columns: Columns, encoding: TopkEncoding, classes: int, temperature: float
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
@@ -156,7 +151,7 @@ def stored_log_probs(
     if encoding.tail != "renormalised":
         tail = _tail_log_sum(columns, logits, encoding, beta)
     total = np.logaddexp(stored, tail)
-    return class_ids(columns, classes), beta * logits - total[..., None], tail - total
+    return widen(columns, classes), beta * logits - total[..., None], tail - total
 
 
 def topk_log_probs(
@@ -244,7 +239,7 @@ def check_columns(columns: Columns, encoding: TopkEncoding, classes: int) -> Non
     Checked are the ids (in range, ascending), the logits (at most 0, the largest 0), the tail's odds (finite, or both -inf),
     the coefficients and their scales (finite, at least 0) and the label's logit (at most 0, or NaN for none).
     """
-    ids = class_ids(columns, classes)
+    ids = widen(columns, classes)
     if "top_page" in columns:
         counts = columns["top_page"].astype(np.int64)
         _require((counts <= ids.shape[-1]).all() and (np.diff(counts, axis=-1) >= 0).all(), "page counts do not fit")

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import OtherMemberOrder, OtherWeights, SpecMismatch, UnlabelledRows
+from pipeline.labels.class_ids import widen
 from pipeline.labels.encoding import TopkEncoding
 from pipeline.labels.fidelity import measure_dense
-from pipeline.labels.topk import class_ids, stored_log_probs
+from pipeline.labels.topk import stored_log_probs
 from pipeline.store.key_index import KeyIndex
 from pipeline.store.reader import Store
 from pipeline.store.spec import Spec
@@ -263,7 +264,7 @@ def _topk(
     found.scale = max(found.scale, float(torch.where(torch.isfinite(z), z.abs(), 0.0).max()))
     found.magnitude.add(z)
     z = z - z.amax(dim=-1, keepdim=True)
-    ids = torch.from_numpy(class_ids(columns, classes)).to(z.device)
+    ids = torch.from_numpy(widen(columns, classes)).to(z.device)
     stored = columns["top_logit"].astype(np.float32)
     found.stored.add(stored)
     _logits(z.gather(-1, ids).float().cpu().numpy(), stored, found)

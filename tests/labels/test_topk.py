@@ -10,14 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from pipeline.labels.class_ids import narrow
+from pipeline.labels.class_ids import narrow, widen
 from pipeline.labels.encoding import Tail, TopkEncoding
 from pipeline.labels.tail_mass import check_beta, curve_weights, nodes
 from pipeline.labels.topk import (
     check_basis,
     check_columns,
     check_encoding,
-    class_ids,
     coefficients,
     stored_log_probs,
     topk_columns,
@@ -124,6 +123,24 @@ def test_decoding_is_the_definition(
             np.testing.assert_allclose(log_tail[at], reference.lse(expected[rest]), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("tail", ["lowrank", "prior"])
+def test_classes_that_the_prior_holds_for_impossible_have_no_share(rng: np.random.Generator, tail: Tail) -> None:
+    """But where it holds the whole tail for impossible, all of the tail are alike: the first position."""
+    encoding, classes = encoding_of(tail, 7), 40
+    columns = columns_of(rng, reference.some_logits(rng, "gaussian", N, 1, classes), encoding)
+    basis, ids = basis_of(rng, encoding, classes), widen(columns, classes)
+    assert basis is not None
+    basis[0, np.setdiff1d(np.arange(classes), ids[0, 0])] = IMPOSSIBLE
+    log_p = topk_log_probs(columns, encoding, classes, basis, 1000.0)
+    for n in range(N):
+        shape = np.where(basis[0] == IMPOSSIBLE, -np.inf, tail_shape(columns, basis, (n, 0), classes))
+        odds = (columns["tail_odds"][n, 0], columns["tail_curve"][n, 0])
+        shape = np.zeros(classes) if n == 0 else shape
+        expected = reference.decode_one(ids[n, 0], columns["top_logit"][n, 0], odds, shape, 1.0, 1000.0)
+        np.testing.assert_allclose(log_p[n, 0], expected, rtol=1e-9, atol=1e-9)
+    assert np.isneginf(log_p[1:]).any()
+
+
 @pytest.mark.parametrize("shape", reference.SHAPES)
 @pytest.mark.parametrize("beta_max", [1.0, 0.5, 2.0])
 def test_mass_and_stored_probabilities_are_those_of_the_logits(
@@ -222,7 +239,7 @@ def test_ids_come_back(rng: np.random.Generator, classes: int, dtype: str, pages
             assert columns["top_page"].dtype == ("uint8" if kept < 256 else "uint16")
             for j in range(pages):
                 assert (columns["top_page"][:, 0, j] == (ids < 65_536 * (j + 1)).sum(axis=-1)).all()
-        assert np.array_equal(class_ids(columns, classes)[:, 0], ids)
+        assert np.array_equal(widen(columns, classes)[:, 0], ids)
 
 
 @pytest.mark.parametrize("ids", [[[3, 3]], [[4, 2]], [[-1, 2]], [[0, 70_000]]])

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError, LabelError, LogitsError
+from pipeline.labels.class_ids import widen
 from pipeline.labels.encoding import Tail, TopkEncoding
 from pipeline.labels.fidelity import table
-from pipeline.labels.topk import check_columns, class_ids, topk_columns, topk_log_probs
+from pipeline.labels.topk import check_columns, topk_columns, topk_log_probs
 from pipeline.labels.topk_encode import encode_topk
 from tests.labels import topk_reference as reference
 from tests.labels.test_topk import basis_of, encoding_of
@@ -45,7 +46,7 @@ def test_columns_are_the_definition(rng: np.random.Generator, shape: str, dtype:
     if dtype == "float32":  # z - max is taken in float32
         wide = (z - z.max(axis=-1, keepdims=True)).astype(np.float64)
     made = reference.columns_of(wide, k, 7, beta_max)
-    assert np.array_equal(class_ids(columns, C), made["ids"])
+    assert np.array_equal(widen(columns, C), made["ids"])
     if dtype == "float64":  # torch rounds to float32 on the way to float16
         some = np.isfinite(made["top_logit"])
         assert np.array_equal(np.isfinite(columns["top_logit"]), some)
@@ -102,9 +103,9 @@ def test_blocks_of_any_size_give_the_same(rng: np.random.Generator, tail: Tail) 
 def test_ties_take_the_lowest_ids() -> None:
     z = np.zeros((1, 1, 9), np.float32)
     z[0, 0, [4, 7]] = 1.0
-    assert class_ids(encode(z, encoding_of("uniform", 5)), 9).tolist() == [[[0, 1, 2, 4, 7]]]
+    assert widen(encode(z, encoding_of("uniform", 5)), 9).tolist() == [[[0, 1, 2, 4, 7]]]
     z[0, 0, [0, 1, 2, 3, 5]] = -np.inf
-    assert class_ids(encode(z, encoding_of("uniform", 6)), 9).tolist() == [[[0, 1, 4, 6, 7, 8]]]
+    assert widen(encode(z, encoding_of("uniform", 6)), 9).tolist() == [[[0, 1, 4, 6, 7, 8]]]
 
 
 @pytest.mark.parametrize("classes", [66_000, 132_000])
@@ -112,7 +113,7 @@ def test_ids_beyond_16_bits(rng: np.random.Generator, classes: int) -> None:
     z = rng.normal(size=(2, 1, classes)).astype(np.float32)
     high = [65_535, 65_536, classes - 1] + ([131_071, 131_072] if classes > 131_072 else [1, 2])
     z[1, 0, high] += 30
-    ids = class_ids(encode(z, encoding_of("uniform", 5)), classes)
+    ids = widen(encode(z, encoding_of("uniform", 5)), classes)
     assert ids[1, 0].tolist() == sorted(high)
     assert ids[0, 0].tolist() == sorted(np.argsort(-z[0, 0])[:5].tolist())
 
@@ -162,7 +163,7 @@ def test_what_was_lost_is_the_definition(rng: np.random.Generator, tail: Tail, b
             log_p = reference.log_softmax(z[at] / line.temperature)
             possible = log_p > -math.inf
             kls.append(math.fsum(np.exp(log_p[possible]) * (log_p[possible] - log_q[at][possible])))
-            ids = class_ids(columns, C)[at]
+            ids = widen(columns, C)[at]
             masses.append(abs(math.fsum(np.exp(log_p[ids])) - math.fsum(np.exp(log_q[at][ids]))))
             agreed += log_p.argmax() == log_q[at].argmax()
         assert line.samples == len(kls)

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipeline.labels.class_ids import widen
 from pipeline.labels.encoding import TopkEncoding
 from pipeline.labels.soft import SoftLabels
-from pipeline.labels.topk import class_ids, stored_log_probs, topk_log_probs
+from pipeline.labels.topk import stored_log_probs, topk_log_probs
 from tests.store.samples import topk
 
 TAILS = ("lowrank", "prior", "uniform", "bucket", "renormalised")
@@ -53,5 +54,5 @@ class Sparse:
     def outcomes(self, temperature: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Ids (N, K), their probabilities (N, K) and the tail's (N,), of one member."""
         ids, log_p, log_tail = stored_log_probs(self.columns, self.encoding, self.classes, temperature)
-        assert (ids == class_ids(self.columns, self.classes)).all()
+        assert (ids == widen(self.columns, self.classes)).all()
         return ids[:, 0], np.exp(log_p[:, 0]), np.exp(log_tail[:, 0])
