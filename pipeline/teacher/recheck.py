@@ -246,9 +246,11 @@ def _dense(logits: Tensor, columns: Columns, found: Deviation) -> None:
     found.magnitude.add(live)
     found.stored.add(encoded)
     found.scale = max(found.scale, float(np.abs(encoded[np.isfinite(encoded)]).max(initial=0.0)))
-    sums = measure_dense(live, encoded)[0]
-    found.kl_max = max(found.kl_max or 0.0, sums.kl_max or 0.0)  # of dense labels it is finite
-    found.agreed, found.samples = found.agreed + sums.top1_agreed, found.samples + sums.samples
+    both = np.isfinite(live.max(axis=-1)) & (np.isneginf(live) == np.isneginf(encoded)).all(axis=-1)
+    real = both.all(axis=-1)  # rows whose distributions have the same classes, without which the KL is infinite
+    sums = measure_dense(live[real], encoded[real])[0]
+    found.kl_max = max(found.kl_max or 0.0, (sums.kl_max or 0.0) if real.all() else math.inf)
+    found.agreed, found.samples = found.agreed + sums.top1_agreed, found.samples + live[..., 0].size
 
 
 def _topk(
@@ -270,7 +272,7 @@ def _topk(
     _logits(z.gather(-1, ids).float().cpu().numpy(), stored, found)
     largest = z.topk(ids.shape[-1], dim=-1).values.float().cpu().numpy()
     _logits(largest, -np.sort(-stored, axis=-1), found)
-    given = labels >= 0
+    given = (labels >= 0) & ~np.isnan(columns["label_logit"]).any(axis=-1)  # NaN: the encoder knew no label
     if given.any():
         own = torch.from_numpy(labels[given]).to(z.device)[:, None, None].expand(-1, z.shape[1], 1)
         live = z[torch.from_numpy(given).to(z.device)].gather(-1, own)[..., 0].float().cpu().numpy()
@@ -292,11 +294,12 @@ def _masses(encoding: TopkEncoding, classes: int, z: Tensor, ids: Tensor, column
 
 
 def _logits(live: NDArray[np.float32], stored: NDArray[np.float32], found: Deviation) -> None:
-    """The differences; the largest is infinite where a class is impossible on one side only."""
+    """The differences; the largest is infinite where a class is impossible on one side only, or a logit NaN or +inf."""
     finite = np.isfinite(live)
-    if (finite != np.isfinite(stored)).any():
+    if (np.isneginf(live) != np.isneginf(stored)).any() or not (live < math.inf).all():
         found.largest_logit = math.inf
     finite &= np.isfinite(stored)
-    found.largest_logit = max(found.largest_logit, float(np.abs(live - stored)[finite].max(initial=0.0)))
-    found.difference.add((live - stored)[finite])
+    apart = live[finite] - stored[finite]
+    found.largest_logit = max(found.largest_logit, float(np.abs(apart).max(initial=0.0)))
+    found.difference.add(apart)
     found.scale = max(found.scale, float(np.abs(live)[finite].max(initial=0.0)))

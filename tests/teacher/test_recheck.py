@@ -57,7 +57,25 @@ def test_a_class_that_became_impossible_is_a_deviation(labelled: tuple[Store, En
     ensemble.models[1].register_forward_hook(lambda module, inputs, output: output + mask)
     found = compare_with_teacher(store, rows, ensemble, sample=40)
     assert not found.sound
-    assert found.largest_logit == np.inf
+    assert found.largest_logit == found.kl_max == np.inf
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_no_store_can_hold_is_a_deviation_also_in_place_of_an_impossible_class(
+    value: float, tmp_path: Path, rows: TransferRows, teacher: Teachers
+) -> None:
+    ensemble = load_ensemble(teacher("Linear"))
+    given = [-torch.inf]
+    at = torch.tensor([1])
+    ensemble.models[0].register_forward_hook(lambda module, inputs, output: output.index_fill(1, at, given[0]))
+    with writer_for(tmp_path / "store", rows, ensemble) as writer:
+        label_rows(rows, ensemble, writer)
+    store = open_store(tmp_path / "store")
+    assert compare_with_teacher(store, rows, ensemble).sound
+    given[0] = value
+    found = compare_with_teacher(store, rows, ensemble)
+    assert found.largest_logit == found.kl_max == np.inf
+    assert not found.sound
 
 
 def test_other_weights_are_refused_by_their_digest(

@@ -16,6 +16,7 @@ from pipeline.store import Store, open_store
 from pipeline.teacher.ensemble import Ensemble, load_ensemble
 from pipeline.teacher.label import label_rows
 from pipeline.teacher.recheck import Deviation, compare_with_teacher
+from pipeline.teacher.reencode import reencode
 from pipeline.transfer import TransferRows
 from tests.teacher.conftest import Teachers
 from tests.teacher.sequences import DENSE, TOKENS, other_length, sequence_writer, token_rows, topk
@@ -147,3 +148,20 @@ def test_rows_cut_otherwise_are_refused(encoding: Encoding, labelled: Labelled, 
     inputs[:, 1] = np.minimum(inputs[:, 1], 1)  # one document instead of several
     with pytest.raises(SpecMismatch, match=r"position_mask of the store|document of the store"):
         compare_with_teacher(store, replace(rows, inputs=inputs), ensemble, sample=60)
+
+
+def test_labels_of_a_dense_store_that_has_no_tokens_are_compared_but_for_the_logit_of_the_next_one(
+    tmp_path: Path, rows: TransferRows, labelled: Labelled
+) -> None:
+    """`encode` does not know which token is next then, and keeps no logit of it."""
+    dense, ensemble = labelled(DENSE)
+    encoding = topk(tail="uniform", rank=0)
+    with sequence_writer(tmp_path / "sparse", rows, ensemble, encoding) as writer:
+        for shard in writer.pending:
+            reencode(dense, writer, shard, basis=None, device=torch.device("cpu"))
+        writer.seal()
+    sparse = open_store(tmp_path / "sparse")
+    assert np.isnan(sparse.column("label_logit")).all()
+    assert compare_with_teacher(sparse, rows, ensemble, sample=60).sound
+    adding(ensemble, lambda logits: logits * 1.05)
+    assert not compare_with_teacher(sparse, rows, ensemble, sample=60).sound
