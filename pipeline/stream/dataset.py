@@ -125,9 +125,8 @@ def watched(batches: DataLoader[Any]) -> Iterator[Any]:
     workers: list[multiprocessing.process.BaseProcess] = []
 
     def source() -> Iterator[Any]:
-        others = multiprocessing.active_children()
-        iterator = iter(batches)
-        workers.extend(child for child in multiprocessing.active_children() if child not in others)
+        iterator: Any = iter(batches)
+        workers.extend(iterator._workers)  # of which some, with persistent_workers, were started for an earlier pass
         yield from iterator
 
     try:

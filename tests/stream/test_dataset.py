@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import multiprocessing
+import os
 import pickle
+import signal
 import threading
 from dataclasses import replace
 
@@ -9,8 +12,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.errors import ConfigError, UnlabelledRows
+from pipeline.errors import ConfigError, Stalled, UnlabelledRows
 from pipeline.labels.soft import SoftLabels
+from pipeline.store.patience import process
 from pipeline.stream import EmbeddedRows, Loader, SoftLabelDataset, watched
 from tests.stream.samples import CHUNK, CLASSES, inputs_of, labels_of, rows_of
 
@@ -145,3 +149,26 @@ def test_without_workers_watched_reads_in_this_thread() -> None:
 
     assert torch.cat(list(watched(DataLoader(Threads(), batch_size=10)))).tolist() == list(range(30))
     assert {*threads} == {threading.current_thread()}
+
+
+class Numbers(Dataset[int]):
+    def __len__(self) -> int:
+        return 1000
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+def test_a_worker_that_was_started_for_an_earlier_pass_is_named_and_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOFTLABELS_PATIENCE", "1")
+    batches = DataLoader(Numbers(), batch_size=10, num_workers=2, persistent_workers=True)
+    assert len(list(watched(batches))) == 100
+    second = watched(batches)
+    next(second)
+    worker = sorted(multiprocessing.active_children(), key=lambda child: child.pid or 0)[0]
+    os.kill(worker.pid or 0, signal.SIGSTOP)
+    with pytest.raises(Stalled, match=f"from 2 workers: process {worker.pid} "):
+        list(second)
+    assert "stopped" not in process(worker.pid or 0)
+    batches._iterator._shutdown_workers()  # type: ignore[union-attr]
+    assert worker.exitcode is not None
