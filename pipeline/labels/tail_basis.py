@@ -21,9 +21,8 @@ from torch import Tensor
 
 from pipeline.errors import ConfigError, LogitsError
 from pipeline.labels.encoding import TopkEncoding
-from pipeline.labels.topk import COARSE, FINE
+from pipeline.labels.topk import COARSE, FINE, IMPOSSIBLE
 
-IMPOSSIBLE = -65504.0  # the prior of a class that no position of the sample allows: float16's lowest finite number
 SMALLEST = 2.0**-14  # below it float16 is coarser than int8's coefficients
 _RIDGE = 0.1  # squared error of one class against a coefficient of one standard deviation
 _ROUNDS = 6  # of subspace iteration

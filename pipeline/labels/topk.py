@@ -28,6 +28,7 @@ Columns = Mapping[str, NDArray[np.generic]]
 FINE_COEFFICIENTS = 16  # have 8 bits where nothing else is asked for
 FINE = 127  # steps of a scale with 8 bits
 COARSE = 7  # with 4 bits in two's complement, two a byte
+IMPOSSIBLE = -65504.0  # the prior of a class that no position of a sample allows: float16's lowest finite number
 
 
 def stored_classes(encoding: TopkEncoding, classes: int) -> int:
@@ -170,8 +171,7 @@ def topk_log_probs(
         ConfigError: see `stored_log_probs`.
     """
     ids, log_p, log_tail = stored_log_probs(columns, encoding, classes, temperature)
-    z = _tail_logits(columns, encoding, classes, basis) / temperature
-    np.put_along_axis(z, ids, -np.inf, axis=-1)
+    z = _tail_logits(columns, ids, encoding, classes, basis) / temperature
     if ids.shape[-1] < classes:
         z = z - _log_sum_exp(z)[..., None] + log_tail[..., None]
     np.put_along_axis(z, ids, log_p, axis=-1)
@@ -194,17 +194,22 @@ def _tail_log_sum(
 
 
 def _tail_logits(
-    columns: Columns, encoding: TopkEncoding, classes: int, basis: NDArray[np.float16] | None
+    columns: Columns, ids: NDArray[np.int64], encoding: TopkEncoding, classes: int, basis: NDArray[np.float16] | None
 ) -> NDArray[np.float64]:
-    """z (N, M, C) that says the tail's shape, each position up to a constant."""
-    shape = (*columns["top_logit"].shape[:-1], classes)
-    if encoding.tail not in ("lowrank", "prior"):
-        return np.zeros(shape)
-    assert basis is not None
-    wide = basis.astype(np.float64)
-    z = np.broadcast_to(wide[0], shape).copy()
-    if encoding.tail == "lowrank":
-        z += coefficients(columns, encoding) @ wide[1:]
+    """z (N, M, C) that says the tail's shape, each position up to a constant; -inf at the stored classes `ids` (N, M, K) and at
+    those that the prior holds for impossible. Where it holds a whole tail for impossible, that tail's classes are alike.
+    """
+    z = np.zeros((*ids.shape[:-1], classes))
+    if encoding.tail in ("lowrank", "prior"):
+        assert basis is not None
+        wide = basis.astype(np.float64)
+        z += wide[0]
+        if encoding.tail == "lowrank":
+            z += coefficients(columns, encoding) @ wide[1:]
+        possible = np.broadcast_to(wide[0] != IMPOSSIBLE, z.shape).copy()
+        np.put_along_axis(possible, ids, False, axis=-1)
+        z = np.where(possible.any(axis=-1, keepdims=True), np.where(possible, z, -np.inf), 0.0)
+    np.put_along_axis(z, ids, -np.inf, axis=-1)
     return z
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from pipeline.labels.class_ids import PAGE, pages
 from pipeline.labels.encoding import TopkEncoding
 from pipeline.labels.tail_mass import CURVE_STEPS, check_beta, curve_weights
-from pipeline.labels.topk import COARSE, FINE
+from pipeline.labels.topk import COARSE, FINE, IMPOSSIBLE
 
 Columns = Mapping[str, Tensor | NDArray[np.generic]]
 
@@ -132,18 +132,28 @@ class TopkMembers:
         if self.encoding.tail not in ("lowrank", "prior") or rest == 0:
             alike = log_tail - math.log(max(rest, 1))
             return alike[:, None].expand(shape).clone()
-        z = self.tail_logits(temperature).scatter_(1, ids, -torch.inf)
+        z = self.tail_logits(ids, temperature)
         return z.add_((log_tail - torch.logsumexp(z, dim=-1))[:, None])
 
-    def tail_logits(self, temperature: float) -> Tensor:
-        """z / T (N, C) float32 of the one member's tail, from prior and basis; a tensor of its own."""
+    def tail_logits(self, ids: Tensor, temperature: float, nowhere: float = -torch.inf) -> Tensor:
+        """z / T (N, C) float32 of the one member's tail, from prior and basis; a tensor of its own.
+
+        `nowhere` at the stored classes `ids` (N, K) and at those that the prior holds for impossible; where it holds a whole
+        tail for impossible, that tail's classes are alike.
+        """
         assert self.basis is not None
         wide = self.basis.float()
         if self.encoding.tail == "prior":
-            return (wide[0] / temperature).repeat(len(self), 1)
-        coefficients = self.coefficients()[:, 0]
-        with torch.autocast(wide.device.type, enabled=False):  # half precision would blur the logits
-            return torch.cat([torch.ones_like(coefficients[:, :1]), coefficients], dim=1).div_(temperature) @ wide
+            z = (wide[0] / temperature).repeat(len(self), 1)
+        else:
+            coefficients = self.coefficients()[:, 0]
+            with torch.autocast(wide.device.type, enabled=False):  # half precision would blur the logits
+                z = torch.cat([torch.ones_like(coefficients[:, :1]), coefficients], dim=1).div_(temperature) @ wide
+        impossible = wide[0] == IMPOSSIBLE
+        if bool(impossible.any()):
+            possible = self.classes - impossible.sum() - (~impossible[ids]).sum(dim=1)
+            z.masked_fill_(impossible, nowhere).masked_fill_((possible == 0)[:, None], 0.0)
+        return z.scatter_(1, ids, nowhere)
 
     def coefficients(self) -> Tensor:
         """Coefficients (N, M, r) float32 of the basis vectors."""

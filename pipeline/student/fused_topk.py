@@ -68,7 +68,7 @@ def _tail(
         shape, of_tail = softmax_and_sum(z.scatter_(1, ids, NOWHERE))
         return shape, log_sum - of_tail[:, 0]
     assert isinstance(soft.members, TopkMembers)
-    u = soft.members.tail_logits(temperature).to(z.dtype).scatter_(1, ids, NOWHERE)
+    u = soft.members.tail_logits(ids, temperature, NOWHERE).to(z.dtype)
     shape, of_tail = softmax_and_sum(u)
     if not subtracts_entropy:
         return shape, log_sum - dot_into(z, shape)

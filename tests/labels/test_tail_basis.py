@@ -8,8 +8,8 @@ import torch
 
 from pipeline.errors import ConfigError, LogitsError
 from pipeline.labels import tail_basis
-from pipeline.labels.tail_basis import IMPOSSIBLE, TailFit, coefficient_columns, find_basis
-from pipeline.labels.topk import check_basis, coefficients, topk_columns, topk_log_probs
+from pipeline.labels.tail_basis import TailFit, coefficient_columns, find_basis
+from pipeline.labels.topk import IMPOSSIBLE, check_basis, coefficients, topk_columns, topk_log_probs
 from pipeline.labels.topk_encode import encode_topk
 from tests.labels.test_topk import encoding_of
 

@@ -14,6 +14,7 @@ from pipeline.labels.class_ids import narrow, widen
 from pipeline.labels.encoding import Tail, TopkEncoding
 from pipeline.labels.tail_mass import check_beta, curve_weights, nodes
 from pipeline.labels.topk import (
+    IMPOSSIBLE,
     check_basis,
     check_columns,
     check_encoding,

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError, MeanUnavailable
-from pipeline.labels.class_ids import narrow
+from pipeline.labels.class_ids import narrow, widen
 from pipeline.labels.encoding import Tail, TopkEncoding
 from pipeline.labels.ensemble import MEANS
 from pipeline.labels.soft import SoftLabels
-from pipeline.labels.topk import topk_log_probs
+from pipeline.labels.topk import IMPOSSIBLE, topk_log_probs
 from tests.labels import topk_reference as reference
 from tests.labels.test_topk import basis_of, columns_of, encoding_of
 
@@ -114,6 +114,22 @@ def test_where_the_stored_classes_hold_nearly_all_of_the_reconstruction(rng: np.
     np.testing.assert_allclose(
         torch.log_softmax(found[:, 4:], -1).numpy(), np.broadcast_to(tail, (N, C - 4)), atol=1e-4
     )
+
+
+@pytest.mark.parametrize("tail", ["lowrank", "prior"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_classes_that_the_prior_holds_for_impossible(rng: np.random.Generator, tail: Tail, whole: bool) -> None:
+    encoding = encoding_of(tail, K)
+    columns = columns_of(rng, reference.some_logits(rng, "gaussian", N, 1, C), encoding)
+    basis = basis_of(rng, encoding, C)
+    assert basis is not None
+    held = np.setdiff1d(np.arange(C), widen(columns, C)[0, 0])  # all of the first position's tail
+    basis[0, held if whole else held[::2]] = IMPOSSIBLE
+    soft = soft_of(columns, encoding, C, basis)
+    for temperature in (1.0, 4.0, 1000.0):
+        expected = topk_log_probs(columns, encoding, C, basis, temperature)[:, 0]
+        assert np.isneginf(expected).any()
+        assert_same(soft.log_probs(temperature), expected)
 
 
 @pytest.mark.parametrize("tail", ["lowrank", "prior", "uniform", "renormalised"])

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipeline.errors import ClassMismatch, ConfigError, LabelError
 from pipeline.labels.soft import SoftLabels
+from pipeline.labels.topk import IMPOSSIBLE
 from pipeline.student import fused, fused_terms
 from pipeline.student.fused import linear_distillation_loss
 from pipeline.student.losses import LOSSES, distillation_loss
@@ -98,6 +99,32 @@ def test_sparse_labels_give_the_loss_and_gradients_of_the_dense_way(
         got = student.fused(sparse.soft, labels, **options)
         assert got.item() == pytest.approx(want.item(), rel=2e-5, abs=2e-6)
         assert_close(student.gradients(got), student.gradients(want), 2e-5)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+@pytest.mark.parametrize("loss", ["forward_kl", "soft_ce", "js"])
+@pytest.mark.parametrize("tail", ["lowrank", "prior"])
+def test_classes_that_the_prior_holds_for_impossible(
+    rng: np.random.Generator, tail: str, loss: str, temperature: float
+) -> None:
+    """All of the first position's tail among them."""
+    sparse, student = Sparse(rng, tail, always=True), Student(rng, torch.float32)
+    assert sparse.basis is not None
+    sparse.basis[0, np.setdiff1d(np.arange(CLASSES), sparse.outcomes(1.0)[0][0])] = IMPOSSIBLE
+    soft, labels = sparse.as_soft(), hard(rng)
+    p, z = torch.tensor(sparse.probabilities(temperature)), student.logits().double() / temperature
+    assert (p == 0).any()
+    if loss != "js":
+        entropy = 0 if loss == "soft_ce" else (p * p.clamp_min(1e-300).log()).sum(dim=-1)
+        want = temperature**2 * (entropy - (p * z.log_softmax(dim=-1)).sum(dim=-1)).mean()
+        assert student.fused(
+            soft, labels, hard_weight=0.0, soft_weight=1.0, loss=loss, temperature=temperature
+        ).item() == (pytest.approx(want.item(), rel=1e-5))
+    options = {"temperature": temperature, "hard_weight": 0.4, "soft_weight": 0.6, "loss": loss}
+    want = distillation_loss(student.logits(), soft, labels, **options)
+    got = student.fused(soft, labels, **options)
+    assert got.item() == pytest.approx(want.item(), rel=2e-5)
+    assert_close(student.gradients(got), student.gradients(want), 2e-5)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 1.7, 4.0])

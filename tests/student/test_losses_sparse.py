@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError, LogitsError
+from pipeline.labels.topk import IMPOSSIBLE
 from pipeline.student.losses import LOSSES, require_loss, soft_sum
 from tests.student.loss_reference import DEFAULTS, cross_entropy, kl, row_term, soft_gradient, soft_only, softmax
 from tests.student.sparse_samples import TAILS, Sparse
@@ -163,3 +164,17 @@ def test_reverse_kl_where_nothing_is_left_for_the_tail(rng: np.random.Generator)
         sparse.soft = sparse.as_soft(tail_odds=np.full_like(sparse.columns["tail_odds"], -np.inf))
         with pytest.raises(LogitsError, match="reverse_kl is infinite"):
             soft_only(torch.tensor(rng.normal(size=(9, 13))), sparse.soft, temperature=2.0, loss="reverse_kl")
+
+
+@pytest.mark.parametrize("tail", ["lowrank", "prior"])
+def test_reverse_kl_where_the_prior_holds_a_class_for_impossible(rng: np.random.Generator, tail: str) -> None:
+    sparse, z = Sparse(rng, tail, always=True), rng.normal(size=(9, 13))
+    assert sparse.basis is not None
+    held = int(np.setdiff1d(np.arange(13), sparse.outcomes(1.0)[0][0])[0])
+    sparse.basis[0, held] = IMPOSSIBLE
+    with pytest.raises(LogitsError, match="reverse_kl is infinite"):
+        soft_only(torch.tensor(z), sparse.as_soft(), temperature=2.0, loss="reverse_kl")
+    z[:, held] = -np.inf  # to the student too; where the class is stored, that is another matter: only q counts
+    got = soft_only(torch.tensor(z), sparse.as_soft(), temperature=2.0, loss="reverse_kl")
+    sparse.soft = sparse.as_soft()
+    assert got.item() == pytest.approx(reference(sparse, "reverse_kl", z, np.zeros(9, int), 2.0), rel=1e-4)
