@@ -11,7 +11,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from pipeline.labels import NO_LABEL
-from pipeline.labels.encoding import DenseEncoding, Encoding, TopkEncoding
+from pipeline.labels.encoding import Encoding, TopkEncoding
 from pipeline.labels.topk import topk_columns
 
 DType = Literal[
@@ -100,11 +100,6 @@ def store_columns(
             Column(name="shift", dtype="float32", shape=(*lead, members), axes=(*axis, "member")),
         ]
     return tuple(columns if inputs is None else [*columns, inputs])
-
-
-def dense_columns(*, members: int, classes: int, inputs: Column | None = None) -> tuple[Column, ...]:
-    """The columns of a dense store of rows without positions."""
-    return store_columns(DenseEncoding(), classes=classes, members=members, inputs=inputs)
 
 
 def input_column(inputs: NDArray[np.generic]) -> Column:

@@ -10,7 +10,7 @@ import yaml
 
 from pipeline.labels.encoding import DenseEncoding
 from pipeline.store import StoreWriter
-from pipeline.store.columns import dense_columns, input_column
+from pipeline.store.columns import input_column, store_columns
 from pipeline.store.digest import keys_digest
 from pipeline.store.spec import Cut, LabelSpace, MemberSpec, Preprocessing, Spec, TeacherSpec, TransferSpec
 from pipeline.transfer import TransferSetConfig, load_transfer_set
@@ -99,7 +99,8 @@ def write_store(
             encoding=DenseEncoding(reduce=reduce, inputs="embed" if embed else "reference"),
             layout="zarr",
             cut=Cut(rows_per_shard=64, rows_per_chunk=32),
-            columns=dense_columns(
+            columns=store_columns(
+                DenseEncoding(),
                 members=1 if reduce == "geometric" else MEMBERS,
                 classes=CLASSES,
                 inputs=input_column(inputs) if embed else None,

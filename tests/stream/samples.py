@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.labels.encoding import DenseEncoding
 from pipeline.objects import ObjectSpec
 from pipeline.store import Store, StoreWriter, open_store
-from pipeline.store.columns import dense_columns, input_column
+from pipeline.store.columns import input_column, store_columns
 from pipeline.store.digest import keys_digest
 from pipeline.store.spec import Cut, LabelSpace, MemberSpec, Preprocessing, Spec, TeacherSpec, TransferSpec
 from pipeline.transfer import TransferRows
@@ -79,8 +79,11 @@ def write_store(
         encoding=DenseEncoding(inputs="embed" if embed else "reference", reduce=reduce),
         layout=layout,
         cut=Cut(rows_per_shard=CHUNK * chunks_a_shard, rows_per_chunk=CHUNK),
-        columns=dense_columns(
-            members=MEMBERS if reduce == "none" else 1, classes=CLASSES, inputs=input_column(inputs) if embed else None
+        columns=store_columns(
+            DenseEncoding(),
+            members=MEMBERS if reduce == "none" else 1,
+            classes=CLASSES,
+            inputs=input_column(inputs) if embed else None,
         ),
     )
     with StoreWriter(path, spec) as writer:
