@@ -28,7 +28,7 @@ from pipeline.report.comparison import comparison_text
 from pipeline.store.digest import blake3_hex
 from pipeline.stream import EmbeddedRows, Loader
 from pipeline.stream.join import Missing
-from pipeline.student.config import require_temperatures
+from pipeline.student.config import deciding, require_temperatures
 from pipeline.student.learner import Student
 from pipeline.student.losses import require_loss
 from pipeline.student.metrics import Scores
@@ -234,9 +234,10 @@ def _label_digests(splits: Mapping[str, Split]) -> dict[str, str]:
 
 def _identity(args: TrainStudent, splits: Mapping[str, Split]) -> dict[str, Any]:
     """What makes this run another one than those with other settings or labels."""
-    sections = {"student": args.student, "training": args.training, "transfer_set": args.transfer_set}
     return {
-        **{name: plain(section) for name, section in sections.items()},
+        "student": plain(args.student),
+        "training": deciding(plain(args.training)),
+        "transfer_set": plain(args.transfer_set),
         "stores": digests(splits),
         "labels": _label_digests(splits),
         "missing": args.missing,

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline.errors import ConfigError
 from pipeline.labels.encoding import Encoding, TopkEncoding
@@ -166,6 +167,11 @@ class TrainingConfig(LoopConfig):
                 f"hard_weight={self.hard_weight}, soft_weight={self.soft_weight}: both must be finite, >= 0, and not both 0",
                 remedy="give such weights",
             )
+
+
+def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, by name, that decide what is trained: not how often it is saved."""
+    return {name: value for name, value in settings.items() if name != "checkpoint_every"}
 
 
 def require_temperatures(encoding: Encoding, config: TrainingConfig) -> None:

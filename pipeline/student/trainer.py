@@ -25,7 +25,7 @@ from pipeline.models.device import resolve_device, warm_up
 from pipeline.store.durable import make_folder, only_process
 from pipeline.student import checkpoint, runlog
 from pipeline.student.checkpoint import load_checkpoint, save_checkpoint
-from pipeline.student.config import TrainingConfig
+from pipeline.student.config import TrainingConfig, deciding
 from pipeline.student.learner import Augment, Learner, Student
 from pipeline.student.memory import keep_freed_memory
 from pipeline.student.metrics import Batches, Scores
@@ -288,6 +288,5 @@ def _settings(students: Sequence[Student]) -> dict[str, Any]:
     found = {}
     for student in students:
         given = asdict(student.config)  # a subclass may have fields that are not about this run
-        own = {field.name: given[field.name] for field in fields(TrainingConfig) if field.name != "checkpoint_every"}
-        found[student.name] = own
+        found[student.name] = deciding({field.name: given[field.name] for field in fields(TrainingConfig)})
     return found.get("", found) if len(found) == 1 else found

@@ -125,6 +125,12 @@ def test_other_settings_go_to_another_folder(store: Path) -> None:
     assert sorted(students(str(folder)) for folder in folders) == [HARD_AND_DISTILLED, ["distilled-seed3"]]
 
 
+def test_how_often_a_run_is_saved_is_no_part_of_what_it_is(store: Path) -> None:
+    assert run("--epochs=1", "--baseline=false") == 0
+    assert run("--epochs=1", "--baseline=false", "--checkpoint_every=2") == 0
+    assert len(list(Path("runs").iterdir())) == 1
+
+
 def test_config_yaml_repeats_the_run(store: Path) -> None:
     assert run("--out=out", "--temperature=2", "--student.init_args.hidden=[4]") == 0
     assert train_student.main(["--config=out/config.yaml", "--store=store", "--out=again"]) == 0
