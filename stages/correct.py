@@ -32,7 +32,7 @@ from pipeline.student.prior import class_shares, matched_bias, predictions, rati
 from pipeline.student.trainer import WEIGHTS
 from pipeline.transfer import TransferSetConfig
 from stages.judge import Judged, digests, judge
-from stages.recipe import parse, plain
+from stages.recipe import parse, plain, texts
 from stages.run import command, program
 from stages.run_folder import RunFolder
 from stages.splits import Split, all_batches, open_splits, training_batches
@@ -65,9 +65,9 @@ class Correct:
 def main(argv: Sequence[str] | None = None) -> int:
     """Find the bias, write the corrected students, judge them beside the others."""
     words = list(sys.argv[1:] if argv is None else argv)
-    named = [path for word in words if not (path := word.removeprefix("--from=")).startswith("-")]
-    run = next((path for path in named if facts_of(Path(path))), next(iter(named), ""))
-    if not facts_of(Path(run)) and not {"-h", "--help"} & set(words):
+    asks_help = bool({"-h", "--help"} & set(words))
+    run = "" if asks_help else texts(words, Correct, positional=("from_",)).get("from_", "")
+    if not facts_of(Path(run)) and not asks_help:
         raise ConfigError(f"{run or 'nothing'} is no run", remedy="name the folder of a finished train-student run")
     args = parse([*facts_of(Path(run)), *words], Correct, stage="correct", doc=__doc__, positional=("from_",))
     if args.student.class_path == _BIASED:
@@ -76,6 +76,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             remedy="name the run that they were corrected from",
         )
     splits = open_splits(args.store, args.transfer_set, missing=args.missing)
+    if any(split.store.positions is not None for split in splits.values()):
+        raise ConfigError(
+            f"{args.store} labels rows of tokens, and shares of classes are those of whole rows",
+            remedy="correct students of classifiers only",
+        )
     shares = class_shares(training_batches(splits, args.training)[0], mean=args.training.mean)
     find = _bias(args, splits, shares)
     folder = Path(args.out) if args.out else Path(args.from_) / FOLDER

@@ -59,10 +59,8 @@ def parse(
     order. `--help` prints `doc` and every key, and ends the process. Raises ConfigError.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    known = schema.keys(cls)
-    takes_recipe = any(field.name in SECTIONS for field in fields(cls))  # type: ignore[arg-type]  # T is a dataclass
-    if takes_recipe:
-        known["config"] = Key("config", str, DEFAULT, (_Config,))
+    known = _known(cls)
+    takes_recipe = "config" in known
     if "-h" in words or "--help" in words:
         names = {_flag(name, flat): key for name, key in known.items()}
         print(help_text(names, stage=stage, doc=doc or "", sections=SECTIONS, positional=positional), flush=True)
@@ -78,6 +76,17 @@ def parse(
         given = _from_recipe(cls, load(where), known, where=where)
     given |= schema.check(known, _merge(given, flags, known), where="command line")
     return schema.build(cls, given, where=where)
+
+
+def texts(argv: Sequence[str] | None, cls: type, *, positional: Sequence[str] = ()) -> dict[str, str]:
+    """What a command line gives for each key, as it is written there; no recipe is read. Arguments and errors as of `parse`."""
+    return dict(_flags(list(sys.argv[1:] if argv is None else argv), _known(cls), (), positional))
+
+
+def _known(cls: type) -> dict[str, Key]:
+    """The keys of a dataclass, and `config` where one of its sections may stand in a recipe."""
+    recipe = {"config": Key("config", str, DEFAULT, (_Config,))}
+    return schema.keys(cls) | (recipe if any(field.name in SECTIONS for field in fields(cls)) else {})
 
 
 def load(config: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ logits and the tail are kept, which serve any temperature from labels.min_temper
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ from pipeline.teacher.label import label_rows
 from pipeline.teacher.pilot import needs_basis, pilot_basis, pilot_rows
 from pipeline.teacher.resume import check_committed, explained
 from pipeline.transfer import TransferRows, TransferSetConfig, load_transfer_set
-from stages.recipe import parse
+from stages.recipe import parse, texts
 from stages.run import command, program, should_stop
 from stages.words import counted
 
@@ -91,7 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not writer.sealed:
                 _label(rows, ensemble, writer)
     write_root(root)
-    recipe = "".join(f" {word}" for word in argv or sys.argv[1:] if word.startswith("--config="))
+    config = texts(argv, TeacherLogits, positional=("store",)).get("config")
+    recipe = "" if config is None else f" --config={shlex.quote(config)}"
     print(f"sealed: {root} (look: {program()} info {root}; train: {program()} train-student{recipe} --store={root})")
     return 0
 

@@ -70,7 +70,7 @@ def model_card(
         "## Training\n\n" + _training(results, recipe, stores),
         "## Results\n\n" + comparison_body(results).rstrip() + "\n\n" + _judged(results, recipe, stores),
         *(f"![{escaped(picture)}]({picture})" for picture in pictures),
-        "## How to load\n\n" + _loading(recipe, first, folders),
+        "## How to load\n\n" + _loading(recipe, folders),
         "## Files\n\n" + _files(pictures, folders),
         "## Limits\n\n" + _limits(results, first),
     ]
@@ -195,12 +195,13 @@ def _judged(results: Results, recipe: Recipe, stores: Mapping[str, Manifest]) ->
 
 
 AUTO = {
+    "pipeline.models.causal_lm.CausalLM": "AutoModelForCausalLM",
     "pipeline.models.hf.SequenceClassifier": "AutoModelForSequenceClassification",
     "pipeline.models.hf.ImageClassifier": "AutoModelForImageClassification",
 }
 
 
-def _loading(recipe: Recipe, first: Manifest, folders: Sequence[str]) -> str:
+def _loading(recipe: Recipe, folders: Sequence[str]) -> str:
     student = recipe["student"]
     folder = next((name for name in folders if name.startswith("distilled")), folders[0])
     init_args = without_folders(student.get("init_args") or {})

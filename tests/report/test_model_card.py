@@ -162,13 +162,17 @@ def test_paths_of_a_machine_are_cut_to_their_last_part() -> None:
     assert without_folders({"deep": [kept, "/srv/x"]}) == {"deep": [kept, "x"]}
 
 
+@pytest.mark.parametrize(
+    ("name", "auto"),
+    [("hf.SequenceClassifier", "AutoModelForSequenceClassification"), ("causal_lm.CausalLM", "AutoModelForCausalLM")],
+)
 def test_a_student_that_began_as_a_checkpoint_is_handed_on_without_it(
-    rng: np.random.Generator, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+    rng: np.random.Generator, manifest: Manifest, monkeypatch: pytest.MonkeyPatch, name: str, auto: str
 ) -> None:
     init_args = {"model": "/home/me/base", "classes": 4}
-    student = {"class_path": "pipeline.models.hf.SequenceClassifier", "init_args": init_args}
+    student = {"class_path": f"pipeline.models.{name}", "init_args": init_args}
     monkeypatch.setitem(RECIPE, "student", student)
     text = card(rng, manifest)
     assert "with `{'model': 'base', 'classes': 4}`" in text
-    assert "AutoModelForSequenceClassification.from_pretrained('distilled-seed0/hf')" in text
+    assert f"{auto}.from_pretrained('distilled-seed0/hf')" in text
     assert "build_model" not in text

@@ -56,7 +56,7 @@ def test_a_class_that_was_left_out_is_found_again(store: Path, capsys: pytest.Ca
 def test_matched_on_unlabelled_rows(store: Path) -> None:
     assert run("--only_classes=0,1,2,3", "--alpha=0.1", "--seeds=0", "--epochs=20", "--baseline=false") == 0
     found = Path("out") / "corrected"
-    assert correct.main(["out", "--rows=train", "--class_prior=1,1,1,1,4"]) == 0
+    assert correct.main(["--rows", "train", "--class_prior=1,1,1,1,4", "out"]) == 0  # `train` is no run
     bias = load_file(found / "distilled-seed0" / "weights.safetensors")["bias"]
     assert torch.count_nonzero(bias[:4]) == 0
     assert bias[4] > 0

@@ -22,7 +22,7 @@ import transformers
 from pipeline.models import ModelConfig, build_model, save_weights
 from pipeline.transfer import TransferSetConfig, load_transfer_set
 from pipeline.transfer.tokenizer import TokenizerConfig, ensure_tokenizer
-from stages import convert, encode, teacher_logits, train_student, verify
+from stages import convert, correct, encode, teacher_logits, train_student, verify
 from stages.schema import typed
 from tests.stages import lm, toy
 
@@ -226,6 +226,15 @@ def test_what_does_not_fit_the_store_is_not_trained_on(
     assert train_student.main(["--config=recipe.yaml", "store", "--out=out"]) == 2
     assert re.search(message, capsys.readouterr().err)
     assert not Path("out").exists()
+
+
+def test_rows_of_tokens_have_no_shares_of_classes(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lm.write_recipe(Path("recipe.yaml"), **language_models(labels=LABELS))
+    assert teacher_logits.main(["--config=recipe.yaml", "store"]) == 0
+    Path("out").mkdir()
+    shutil.copy("recipe.yaml", "out/config.yaml")
+    assert correct.main(["out", "--store=store"]) == 2
+    assert "ConfigError: store labels rows of tokens" in capsys.readouterr().err
 
 
 # One distribution a row.

@@ -53,7 +53,7 @@ def write_recipe(path: Path, *, model: str = "Slow", seconds: float = 0.0, label
 
 def label(store: str, *words: str, **recipe: Any) -> int:
     write_recipe(Path("recipe.yaml"), **recipe)
-    return teacher_logits.main(["--config=recipe.yaml", f"--store={store}", *words])
+    return teacher_logits.main(["--config", "recipe.yaml", f"--store={store}", *words])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
