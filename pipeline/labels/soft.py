@@ -137,8 +137,8 @@ class SoftLabels:
 
     def log_probs_of_label(self, temperature: float, mean: str, labels: Tensor) -> Tensor:
         """As `log_probs`, for losses that set a position's label (N,) apart from the other classes: where labels are
-        sparse and know the label's logit, its own probability is exact in each member and the others are scaled to the
-        rest. -1: no label.
+        sparse and know the label's logit, its own probability is exact in each member, and the tail's other classes share
+        what it leaves of the tail's mass. -1: no label.
         """
         if not isinstance(self.members, TopkMembers):
             return self.log_probs(temperature, mean)

@@ -115,16 +115,16 @@ class TopkMembers:
     def log_probs(self, number: int, temperature: float, labels: Tensor | None = None) -> Tensor:
         """Log-probabilities (N, C) float32 of member `number`; with `labels` (N,) those of the labels are the exact ones.
 
-        A label's own probability follows from its stored logit whatever the tail's shape says of it; the other classes
-        are scaled to the rest. Labels of -1, labels among the stored classes (which are exact as they are) and positions
-        without a stored label, or with one that cannot be a tail class's, stay as they are.
+        A label's own probability follows from its stored logit whatever the tail's shape says of it; the other classes of the
+        tail share what it leaves of the tail's mass. Labels of -1, labels among the stored classes (which are exact as they
+        are) and positions without a stored label, or with one that cannot be a tail class's, stay as they are.
         """
         one = self.member(number)
-        ids, (log_p, log_tail) = one.ids()[:, 0], one.stored(temperature)
-        log_probs = one._tail_log_probs(ids, log_tail[:, 0], temperature).scatter_(1, ids, log_p[:, 0])
-        if labels is None or self.encoding.tail == "renormalised":
-            return log_probs
-        return one._with_label(log_probs, ids, log_p[:, 0], labels, temperature)
+        ids, (log_p, log_tail) = one.ids()[:, 0], (each[:, 0] for each in one.stored(temperature))
+        log_probs = one._tail_log_probs(ids, log_tail, temperature)
+        if labels is not None and self.encoding.tail != "renormalised":
+            one._set_label(log_probs, ids, log_p, log_tail, labels, temperature)
+        return log_probs.scatter_(1, ids, log_p)
 
     def _tail_log_probs(self, ids: Tensor, log_tail: Tensor, temperature: float) -> Tensor:
         """Log-probabilities (N, C) where a class is in the tail of the one member; anything where it is stored."""
@@ -166,14 +166,23 @@ class TopkMembers:
             parts.append(((steps ^ 8).float() - 8) * (scale[..., -1:] / COARSE))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
-    def _with_label(self, log_probs: Tensor, ids: Tensor, log_p: Tensor, labels: Tensor, temperature: float) -> Tensor:
-        """(N, C) with the label's exact probability, see `log_probs`; in place."""
+    def _set_label(
+        self, log_probs: Tensor, ids: Tensor, log_p: Tensor, log_tail: Tensor, labels: Tensor, temperature: float
+    ) -> None:
+        """Put the label's exact probability into the tail's log-probabilities (N, C), see `log_probs`.
+
+        It has at most the tail's mass (which is rounded), and all of it where no other class can have any.
+        """
         logit, top = self.columns["label_logit"][:, 0].float(), self.columns["top_logit"][:, 0].float()
         at = labels.clamp_min(0)[:, None]
         # false for NaN, which stands for no label
         known = (labels >= 0) & (logit <= top.amin(dim=-1)) & (ids != at).all(dim=-1)
-        own = logit / temperature + log_p.amax(dim=-1)  # the largest stored logit is 0: its log p is -log Z
-        given = log_probs.gather(1, at)[:, 0]
-        scale = torch.log1p(-own.exp()) - torch.log1p(-given.exp())
-        log_probs += torch.where(known, scale, 0.0)[:, None]
-        return log_probs.scatter_(1, at, torch.where(known, own, log_probs.gather(1, at)[:, 0])[:, None])
+        others = torch.logsumexp(log_probs.scatter(1, ids, -torch.inf).scatter_(1, at, -torch.inf), dim=-1)
+        own = torch.minimum(
+            logit / temperature + log_p.amax(dim=-1), log_tail
+        )  # the largest log p is -log Z: its logit is 0
+        own = torch.where(torch.isneginf(others), log_tail, own)
+        left = log_tail + torch.log1p(-(own - log_tail).exp())
+        scale = torch.where(known & (others > -torch.inf), left - others, 0.0)
+        found = torch.where(known, own, log_probs.gather(1, at)[:, 0])
+        log_probs.add_(scale[:, None]).scatter_(1, at, found[:, None])

@@ -217,11 +217,37 @@ def test_the_labels_own_probability_is_exact(rng: np.random.Generator, tail: Tai
             exact = reference.log_softmax(z[n, 0] / temperature)
             assert abs(found[n, label] - exact[label]) < 0.02
             assert math.fsum(np.exp(found[n].astype(np.float64))) == pytest.approx(1, abs=1e-5)
-            others = np.delete(found[n] - plain[n], label)
+            stored = soft.stored(temperature)[0][n]
+            assert np.array_equal(found[n, stored], plain[n, stored])
+            others = np.delete(found[n] - plain[n], [*stored, label])
             np.testing.assert_allclose(others, others[0], atol=2e-5)
-            if label in soft.stored(temperature)[0][n]:
+            if label in stored:
                 assert np.array_equal(found[n], plain[n])
     assert np.abs(found - plain).max() > 0.1  # the tail's shape alone is wrong about some
+
+
+@pytest.mark.parametrize("tail", ["lowrank", "prior", "uniform", "bucket"])
+def test_a_label_has_at_most_the_tails_mass_and_all_of_it_where_it_is_alone(
+    rng: np.random.Generator, tail: Tail
+) -> None:
+    encoding = encoding_of(tail, K)
+    z = reference.some_logits(rng, "gaussian", 2, 1, C)
+    columns, basis = columns_of(rng, z, encoding), basis_of(rng, encoding, C)
+    order = z[:, 0].argsort(-1)
+    labels = order[:, -1 - K]  # the largest of the tail
+    columns["label_logit"][:, 0] = columns["top_logit"][:, 0].min(-1)
+    columns["tail_odds"][:] = -6.0  # the mass is far too small for it
+    found = soft_of(columns, encoding, C, basis).log_probs_of_label(1.0, "arithmetic", torch.from_numpy(labels))
+    for n in range(2):
+        tail_of = order[n, :-K]
+        assert found[n, tail_of].exp().sum().item() == pytest.approx(found[n, labels[n]].exp().item(), rel=1e-6)
+        assert found[n].double().exp().sum().item() == pytest.approx(1, abs=1e-5)
+    if basis is not None:  # a label that alone is possible by the prior takes the whole tail
+        basis[0, np.setdiff1d(np.arange(C), [*order[0, -K:], labels[0]])] = IMPOSSIBLE
+        columns["label_logit"][:, 0] = -20.0
+        soft = soft_of(columns, encoding, C, basis)
+        found = soft[:1].log_probs_of_label(1.0, "arithmetic", torch.from_numpy(labels[:1]))
+        assert torch.equal(found, soft[:1].log_probs(1.0))
 
 
 def test_a_logit_that_is_another_classs_is_not_believed(rng: np.random.Generator) -> None:

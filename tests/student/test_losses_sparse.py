@@ -50,15 +50,18 @@ def divergence(loss: str, p: np.ndarray, q: np.ndarray) -> float:
 
 
 def exact_at_label(sparse: Sparse, p: np.ndarray, temperature: float, labels: np.ndarray) -> np.ndarray:
-    """p with the label's own probability from its stored logit, the others scaled to the rest; one member."""
-    ids, stored, _ = sparse.outcomes(temperature)
+    """p with the label's own probability from its stored logit, at most the tail's mass, the tail's other classes scaled to what
+    is left of that; one member.
+    """
+    ids, stored, mass = sparse.outcomes(temperature)
     p = p.copy()
     for n, label in enumerate(labels):
         logit, top = sparse.columns["label_logit"][n, 0], sparse.columns["top_logit"][n, 0]
         if label in ids[n] or np.isnan(logit) or logit > top.min():
             continue
-        own = np.exp(np.float64(logit) / temperature) * stored[n].max()  # the largest logit is 0
-        p[n] *= (1 - own) / (1 - p[n, label])
+        own = min(np.exp(np.float64(logit) / temperature) * stored[n].max(), mass[n])  # the largest logit is 0
+        others = np.setdiff1d(np.arange(p.shape[1]), [*ids[n], label])
+        p[n, others] *= (mass[n] - own) / p[n, others].sum()
         p[n, label] = own
     return p
 
