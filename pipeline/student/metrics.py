@@ -83,15 +83,16 @@ class Metrics:
 
     def update_teacher(self, labels: Tensor, soft: SoftLabels) -> None:
         """Add the stored teacher itself (the mean of its members at each T), whose KL is 0 by definition."""
-        self._add(lambda t: _wide(soft.log_probs(t, self._mean)), labels, soft)
+        own = None if isinstance(soft.members, DenseMembers) else _of_label(soft, self._mean, labels)
+        self._add(lambda t: _wide(soft.log_probs(t, self._mean)), labels, soft, own)
 
     def update_member(self, number: int, labels: Tensor, soft: SoftLabels) -> None:
         """Add one member of the stored teacher, whose KL to the mean of all is measured."""
         if isinstance(soft.members, DenseMembers):
             self.update(soft.members.logits[:, number], labels, soft)
         else:
-            one = soft.member(number)
-            self._add(lambda t: _wide(one.log_probs(t, "geometric")), labels, soft)  # all means of one are alike
+            one, mean = soft.member(number), "geometric"  # all means of one are alike
+            self._add(lambda t: _wide(one.log_probs(t, mean)), labels, soft, _of_label(one, mean, labels))
 
     def result(self) -> Scores:
         """The scores of everything added so far."""
@@ -109,15 +110,19 @@ class Metrics:
             scores["kl"] = {f"{t:g}": kl for t, kl in zip(self._temperatures, kls, strict=True)}
         return scores
 
-    def _add(self, log_probs_at: LogProbsAt, labels: Tensor, soft: SoftLabels | None) -> None:
+    def _add(
+        self, log_probs_at: LogProbsAt, labels: Tensor, soft: SoftLabels | None, own: Tensor | None = None
+    ) -> None:
+        """Add log-probabilities (B, C) at each T; `own` are those at T = 1 that hard labels are held against, where others."""
         log_p = log_probs_at(1.0)
         predicted = top_class(log_p)
         self._rows += len(log_p)
+        own, own_predicted = (log_p, predicted) if own is None else (own, top_class(own))
         has_label = labels >= 0
         if bool(has_label.all()):
-            self._add_hard(log_p, predicted, labels)
+            self._add_hard(own, own_predicted, labels)
         elif bool(has_label.any()):
-            self._add_hard(log_p[has_label], predicted[has_label], labels[has_label])
+            self._add_hard(own[has_label], own_predicted[has_label], labels[has_label])
         if soft is not None:
             self._compared += len(log_p)
             teacher = soft.log_probs(1.0, self._mean)
@@ -179,6 +184,11 @@ def evaluate_teacher(
 
 def _wide(values: Tensor) -> Tensor:
     return values.double() if values.shape[-1] <= FEW else values.float()
+
+
+def _of_label(soft: SoftLabels, mean: str, labels: Tensor) -> Tensor:
+    """Log-probabilities (B, C) at T = 1, of sparse labels those of the hard labels (B,) from their own stored logits."""
+    return _wide(soft.log_probs_of_label(1.0, mean, labels))
 
 
 def top_class(log_p: Tensor) -> Tensor:

@@ -50,8 +50,8 @@ def divergence(loss: str, p: np.ndarray, q: np.ndarray) -> float:
 
 
 def exact_at_label(sparse: Sparse, p: np.ndarray, temperature: float, labels: np.ndarray) -> np.ndarray:
-    """p with the label's own probability from its stored logit, at most the tail's mass, the tail's other classes scaled to what
-    is left of that; one member.
+    """p with the label's own probability from its stored logit, at most the tail's mass, the tail's other classes scaled to
+    what is left of that; one member.
     """
     ids, stored, mass = sparse.outcomes(temperature)
     p = p.copy()

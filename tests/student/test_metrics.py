@@ -13,8 +13,10 @@ from torch import nn
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from pipeline.errors import ConfigError
+from pipeline.labels.encoding import TopkEncoding
 from pipeline.labels.ensemble import log_probs
 from pipeline.labels.soft import SoftLabels
+from pipeline.labels.topk_encode import encode_topk
 from pipeline.student.metrics import Metrics, evaluate_student, evaluate_teacher, top_class
 
 CLASSES = 6
@@ -184,6 +186,24 @@ def test_evaluate_teacher_scores_the_ensemble_and_each_member(rows: Rows, mean: 
         assert member["kl"]["1"] > 0.01
     with pytest.raises(ConfigError, match=r"no soft labels.*store"):
         evaluate_teacher(Fixed(rows, with_soft=False), temperatures=(), mean="arithmetic", device=cpu)
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_sparse_teachers_are_judged_by_the_labels_own_logits(rng: np.random.Generator, members: int) -> None:
+    """And not by the tail's shape, which says nothing here."""
+    z, labels = rng.normal(0, 3, (300, members, 40)), torch.tensor(rng.integers(0, 40, 300))
+    encoding = TopkEncoding(k=3, tail="uniform", nodes=8)
+    columns, _ = encode_topk(torch.tensor(z), encoding, labels=labels)
+    soft = SoftLabels.topk(columns, torch.full((members,), 1 / members), encoding=encoding, classes=40)
+    teacher, each = Metrics((4.0,)), [Metrics((4.0,)) for _ in range(members)]
+    teacher.update_teacher(labels, soft)
+    for number, member in enumerate(each):
+        member.update_member(number, labels, soft)
+    for metrics, logits in [(teacher, z), *((one, z[:, m : m + 1]) for m, one in enumerate(each))]:
+        exact = log_probs(logits, 1.0)[np.arange(300), labels]
+        # half a step of float16 where it is coarsest here: a label's logit is at most 32 below the largest
+        assert metrics.result()["nll"] == pytest.approx(-exact.mean(), abs=8e-3)
+    assert teacher.result()["kl"] == {"1": 0.0, "4": 0.0}
 
 
 @pytest.mark.parametrize("classes", [5, 64, 130, 128, 1000])
