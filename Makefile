@@ -33,7 +33,7 @@ teacher-logits: train-teacher ## run the teacher of CONFIG over its transfer set
 train-teacher: install ## train those teachers of CONFIG whose weights are not there yet
 	$(SOFTLABELS) train-teacher --config=$(CONFIG) $(FROM) $(if $(filter train-teacher,$(MAKECMDGOALS)),$(ARGS))
 
-mnist: install ## MNIST as in Hinton et al. 2015, from the hub or SOURCE: about 75 minutes of one core
+mnist: install ## MNIST as in Hinton et al. 2015, from the hub or SOURCE: one and a half hours of one core
 	$(MAKE) train-student CONFIG=mnist
 
 ag-news: .venv/hf ## news topics with transformers, from the hub or SOURCE: about five minutes of one core

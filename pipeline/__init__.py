@@ -5,7 +5,7 @@ Names are loaded when they are first used, so that reading a store imports no to
     open_store         a sealed store: columns, rows by content key, distributions at any temperature
     StoreWriter        fill a store from any outputs; dense_spec (store_spec for all encodings) says what it will hold,
                        array_keys gives its rows' keys
-    load_transfer_set  the transfer set's rows, hashed and prepared
+    load_transfer_set  the transfer set's rows, hashed and prepared; TransferSetConfig says which
     EmbeddedRows       the rows of a store that holds its inputs itself
     Loader             batches of inputs, hard labels and SoftLabels; SoftLabelDataset is the same for torch's DataLoader
     SoftLabels         stored outputs in torch: log-probabilities at a temperature, by three means

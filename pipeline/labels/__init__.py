@@ -1,8 +1,8 @@
 """What a soft label is: logits to stored numbers, stored numbers to a distribution at any temperature, for one model or an
 ensemble, and what the storing lost. No disk and no models here; `store` keeps what this package encodes.
 
-`dense`, `ensemble` and `fidelity` are numpy; `soft` is torch and is imported by its own name, so that a store can be read
-where torch is not loaded.
+Encodings, their references and `fidelity` are numpy, so that a store can be read where torch is not loaded; what runs on the
+device is torch: `soft`, `topk_soft`, `topk_encode`, `topk_fidelity`, `tail_basis`, `standardise`.
 """
 
 NO_LABEL = -1  # the hard label of a row or position that has none

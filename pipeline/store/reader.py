@@ -1,4 +1,4 @@
-"""`open_store`: a sealed store of one split, as arrays and as distributions. numpy only.
+"""`open_store`: a sealed store of one split, as numpy arrays and as distributions.
 
 Opening reads the manifest and the plan (kilobytes) and checks them against each other; commit records are read when a shard
 is first touched, chunks and the basis of the tails when they are asked for. R rows, P positions of a sequence row, M members,
