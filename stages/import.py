@@ -25,6 +25,7 @@ from pipeline.errors import ClassMismatch, ConfigError, Interrupted, TransferSet
 from pipeline.labels import NO_LABEL
 from pipeline.labels.ensemble import normalised_weights
 from pipeline.store.dense_spec import dense_spec, prepared_by
+from pipeline.store.markdown import without_folders
 from pipeline.store.outputs import Kind, Outputs, read_outputs
 from pipeline.store.root import is_split_folder, write_root
 from pipeline.store.same_plan import kept_about, require_same_maker
@@ -104,7 +105,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     made_of = f"outputs {_digest(outputs, rows)}"
     about = About(
-        source=f"{rows.source}; {made_of}", teacher_licence=args.teacher_licence, transfer_licence=args.licence
+        source=f"{without_folders(rows.source)}; {made_of}",
+        teacher_licence=args.teacher_licence,
+        transfer_licence=args.licence,
     )
     with StoreWriter(args.store, spec, about=about) as writer:
         require_same_maker(writer.path, made_of, remedy="give the outputs that began it")

@@ -24,6 +24,7 @@ from pipeline.report.table import Table, as_text
 from pipeline.store.basis import Basis, resumable_basis
 from pipeline.store.dense_spec import prepared_by
 from pipeline.store.dense_spec import store_spec as spec_of
+from pipeline.store.markdown import without_folders
 from pipeline.store.root import require_root, write_root
 from pipeline.store.same_plan import kept_about
 from pipeline.store.spec import About, Manifest, Spec
@@ -73,7 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     with ExitStack() as stack:
         about = About(
-            source=splits[0].source, teacher_licence=args.teacher.licence, transfer_licence=args.labels.licence
+            source=without_folders(splits[0].source),
+            teacher_licence=args.teacher.licence,
+            transfer_licence=args.labels.licence,
         )
         environment = ensemble.environment()
         writers = []

@@ -43,7 +43,7 @@ def quoted(text: object) -> str:
 
 
 def without_folders(value: Any) -> Any:
-    """A setting with each absolute path in it, as text, cut to its last part: where files lie on the machine that made a page
+    """A setting with each absolute path in it, as text, cut to its last part: where files lie on the machine that made a store
     is nobody's business and no help to others. Mappings and lists are gone through; their keys stay.
     """
     if isinstance(value, Mapping):

@@ -75,7 +75,11 @@ def test_a_language_model_is_labelled_at_every_position(
     layout: str, work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = ready(labels={"encoding": "topk", "k": 8, "rank": 16, "rows_per_shard": 64, "layout": layout})
+    recipe["transfer_set"]["source"] = str(work / "texts")
+    write(recipe)
     assert teacher_logits.main(WORDS) == 0
+    for name in ("plan.json", "manifest.json", "README.md"):  # where the texts lay is nobody's business
+        assert str(work) not in Path("store/train", name).read_text()
     out = capsys.readouterr().out
     assert re.search(r"pilot: \d+ rows of train, for the shape of the tails", out)
     assert re.search(
