@@ -30,6 +30,7 @@ from pipeline.transfer.rows import TransferRows
 # Root mean square of the deviations of all compared logits, relative to that of the teacher's logits: four times what was
 # measured (docs/runs.md). One logit among thousands may be off by more, which `TOLERANCE` bounds.
 TOLERANCE_TOGETHER = {"float32": 1e-4, "float16": 6e-3, "bfloat16": 5e-2}
+_SMALL = 0.1  # logits that are small because large terms cancel are rounded as those terms are
 _MASS = 2e-3  # what the encoding of a tail's mass loses, with room
 _MOST_MASS = 0.1  # in coarse arithmetic the bound on single logits would allow any mass
 
@@ -101,7 +102,7 @@ class Deviation:
     @property
     def allowed_together(self) -> float:
         """The root mean square of all deviations that rounding explains, as above."""
-        return TOLERANCE_TOGETHER[self.precision] * self.magnitude.value + self.stored.value * 2.0**-11
+        return TOLERANCE_TOGETHER[self.precision] * (_SMALL + self.magnitude.value) + self.stored.value * 2.0**-11
 
     @property
     def allowed_mass(self) -> float:

@@ -134,6 +134,21 @@ def test_rounding_of_half_precision_passes(
     assert found.difference.value > 0
 
 
+@HALF
+def test_rounding_of_large_terms_that_cancel_passes(
+    tmp_path: Path, rows: TransferRows, teacher: Teachers, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is large beside the logits, and too small to change a label."""
+    ensemble = load_ensemble(teacher("Cancelling", precision=precision))
+    with writer_for(tmp_path / "store", rows, ensemble) as writer:
+        label_rows(rows, ensemble, writer)
+    store = open_store(tmp_path / "store")
+    monkeypatch.setattr(ensemble, "_arithmetic", nullcontext)
+    found = compare_with_teacher(store, rows, ensemble, sample=ROWS)
+    assert found.difference.value > 0.02 * found.magnitude.value
+    assert found.sound
+
+
 def with_dropout(ensemble: Ensemble, inputs: np.ndarray) -> np.ndarray:
     ensemble.models[0].train()
     return inputs
