@@ -94,7 +94,7 @@ class InfiniteLogits(LogitsError):
 
 
 class NoPossibleClass(LogitsError):
-    """Logits that are -inf in every class."""
+    """Logits that are -inf in every class; members without a possible class in common, whose geometric mean is asked for."""
 
 
 class LogitsOverflow(LogitsError):

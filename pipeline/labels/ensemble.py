@@ -20,7 +20,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.errors import ConfigError, MeanUnavailable
+from pipeline.errors import ConfigError, MeanUnavailable, NoPossibleClass
 
 MEANS = ("arithmetic", "geometric", "tempered")
 
@@ -33,8 +33,19 @@ def check_temperature(temperature: float) -> None:
         )
 
 
-def check_mean(mean: str, reduce: str = "none") -> None:
-    """Raise unless `mean` is one of `MEANS` and labels reduced by `reduce` ("none" or "geometric") can still give it."""
+def check_mean(mean: str, reduce: str = "none", *, tail: str | None = None, members: int = 1) -> None:
+    """Raise unless `mean` is one of `MEANS` and labels can give it.
+
+    Args:
+        mean: as asked for.
+        reduce: how the labels' members were reduced, "none" or "geometric".
+        tail: of sparse labels; None for dense ones.
+        members: M, the stored ones.
+
+    Raises:
+        ConfigError: an unknown mean.
+        MeanUnavailable: a mean that the labels cannot give.
+    """
     if mean not in MEANS:
         raise ConfigError(f"no mean of members is called {mean!r}", remedy=f"choose one of {', '.join(MEANS)}")
     if reduce == "geometric" and mean != "geometric":
@@ -42,6 +53,20 @@ def check_mean(mean: str, reduce: str = "none") -> None:
             f"the store keeps only the members' mean logits (reduce: geometric), which cannot give the {mean} mean",
             remedy="ask for mean=geometric, or label the transfer set again with reduce: none",
         )
+    if mean == "geometric" and tail == "renormalised" and members > 1:
+        raise MeanUnavailable(
+            f"the geometric mean of {members} members needs each one's probability of every class, and a renormalised top-k "
+            "gives probability 0 to all that are not stored",
+            remedy="ask for mean=arithmetic, or label the transfer set with tail lowrank",
+        )
+
+
+def no_common_class(where: str) -> NoPossibleClass:
+    """The error for a geometric mean that does not exist, `where` a row or position."""
+    return NoPossibleClass(
+        f"the geometric mean does not exist: the members have no possible class in common ({where})",
+        remedy="ask for mean=arithmetic (or tempered)",
+    )
 
 
 def normalised_weights(weights: ArrayLike | None, members: int) -> NDArray[np.float64]:
@@ -80,6 +105,9 @@ def log_probs(
 
     Returns:
         (..., C) float64; -inf for classes of probability 0.
+
+    Raises:
+        NoPossibleClass: the geometric mean of members that have no possible class in common.
     """
     check_temperature(temperature)
     check_mean(mean)
@@ -87,7 +115,11 @@ def log_probs(
     share = normalised_weights(weights, exact.shape[-2])
     exact, share = exact[..., share > 0, :], share[share > 0]
     if mean == "geometric":
-        return log_softmax((exact * share[:, None]).sum(axis=-2) / temperature)
+        mean_logits = (exact * share[:, None]).sum(axis=-2)
+        impossible = np.isneginf(mean_logits.max(axis=-1))
+        if impossible.any():
+            raise no_common_class(f"{', '.join(map(str, np.argwhere(impossible)[0]))} of those given")
+        return log_softmax(mean_logits / temperature)
     inner = 1.0 if mean == "tempered" else temperature
     averaged = _log_mean_exp(log_softmax(exact / inner), share)
     return log_softmax(averaged / temperature) if mean == "tempered" else averaged

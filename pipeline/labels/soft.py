@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.errors import MeanUnavailable
 from pipeline.labels.encoding import Tail, TopkEncoding
-from pipeline.labels.ensemble import check_mean, check_temperature
+from pipeline.labels.ensemble import check_mean, check_temperature, no_common_class
 from pipeline.labels.standardise import standardise
 from pipeline.labels.topk_soft import Columns, TopkMembers
 
@@ -123,14 +123,15 @@ class SoftLabels:
         """Log-probabilities (N, C) float32 of the ensemble at `temperature`; -inf for classes of probability 0.
 
         `mean` is "arithmetic", "geometric" or "tempered", defined in `pipeline.labels.ensemble`, of the members' full
-        distributions. The geometric mean of members that have no possible class in common does not exist: NaN.
+        distributions.
 
         Raises:
             ConfigError: temperature <= 0 or not finite, lower than the labels' tails are known for, or no such mean.
-            MeanUnavailable: a mean that reduced labels cannot give.
+            MeanUnavailable: a mean that the labels cannot give.
+            NoPossibleClass: the geometric mean of members that have no possible class in common.
         """
         check_temperature(temperature)
-        check_mean(mean, self.reduce)
+        check_mean(mean, self.reduce, tail=self.tail, members=self.stored_members)
         if isinstance(self.members, TopkMembers):
             return self._topk_log_probs(self.members, temperature, mean, None)
         return self._dense_log_probs(self.members.logits, temperature, mean)
@@ -142,7 +143,7 @@ class SoftLabels:
         """
         if not isinstance(self.members, TopkMembers):
             return self.log_probs(temperature, mean)
-        check_mean(mean, self.reduce)
+        check_mean(mean, self.reduce, tail=self.tail, members=self.stored_members)
         return self._topk_log_probs(self.members, temperature, mean, labels)
 
     def stored(self, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -169,12 +170,12 @@ class SoftLabels:
                 total = torch.logaddexp(total, log_p.add_(weight.log()))
         if mean == "arithmetic":
             return total
-        return torch.log_softmax(total if mean == "geometric" else total / temperature, dim=-1)
+        return torch.log_softmax(_existing(total) if mean == "geometric" else total / temperature, dim=-1)
 
     def _dense_log_probs(self, logits: Tensor, temperature: float, mean: str) -> Tensor:
         one = logits.shape[1] == 1
         if mean == "geometric" and not one:
-            return torch.log_softmax(self._weighted(logits.float()) / temperature, dim=-1)
+            return torch.log_softmax(_existing(self._weighted(logits.float())) / temperature, dim=-1)
         members = _log_softmax(logits, 1.0 if mean == "tempered" and not one else temperature)  # (N, M, C)
         if one:
             return members[:, 0]
@@ -222,6 +223,14 @@ class SoftLabels:
         """sum_m w_m logits_m: (B, M, C) -> (B, C); a member of weight 0 does not count, not even its -inf."""
         weights = self.weights[:, None]
         return torch.where(weights > 0, weights * logits, 0.0).sum(dim=1)
+
+
+def _existing(mean_logits: Tensor) -> Tensor:
+    """The same (N, C), unless a position has no class that is possible to all members: `NoPossibleClass`."""
+    impossible = torch.isneginf(mean_logits.amax(dim=-1))
+    if bool(impossible.any()):
+        raise no_common_class(f"position {int(impossible.nonzero()[0])} of {len(impossible)}")
+    return mean_logits
 
 
 def _log_softmax(logits: Tensor, temperature: float) -> Tensor:

@@ -27,7 +27,7 @@ from pipeline.student.average import WeightAverage
 from pipeline.student.config import TrainingConfig
 from pipeline.student.metrics import Scores
 from pipeline.student.optimizer import build_optimizer, build_scheduler, limit_norms
-from pipeline.student.outputs import Outputs, batch_loss, outputs_of
+from pipeline.student.outputs import Outputs, batch_loss, naming_row, outputs_of
 from pipeline.student.seeding import seed_everything, set_torch_rng, torch_rng
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Learner:
             step: steps done before.
 
         Raises:
-            LogitsError: the loss is NaN or infinite.
+            LogitsError: the loss is NaN or infinite; a row's members have no geometric mean.
         """
         labelled = self._own_labels(batch, moved)
         self.standing.labelled += labelled[1]
@@ -158,7 +158,8 @@ class Learner:
             moved = dataclasses.replace(moved, soft=None)
         size = self.config.micro_batch or rows
         for start in range(0, rows, size):
-            loss = self._loss(moved[start : start + size], share, positions=positions, labelled=labelled[1])
+            with naming_row(batch, self.config.mean):
+                loss = self._loss(moved[start : start + size], share, positions=positions, labelled=labelled[1])
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         value = total.item()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
 from pipeline.labels.soft import DenseMembers, SoftLabels
-from pipeline.student.outputs import blocks, counted_blocks, outputs_of
+from pipeline.student.outputs import blocks, counted_blocks, naming_row, outputs_of
 
 if TYPE_CHECKING:
     from pipeline.stream.loader import Batch
@@ -154,8 +154,9 @@ def evaluate_student(
     with torch.inference_mode():
         for batch in batches.epoch(0):
             batch = batch.to(device)
-            for logits, labels, soft in blocks(outputs_of(model, batch), batch):
-                metrics.update(logits, labels, soft)
+            with naming_row(batch, mean):
+                for logits, labels, soft in blocks(outputs_of(model, batch), batch):
+                    metrics.update(logits, labels, soft)
     return metrics.result()
 
 
@@ -166,6 +167,7 @@ def evaluate_teacher(
 
     Raises:
         ConfigError: a batch without soft labels.
+        NoPossibleClass: a row whose members have no geometric mean, which is asked for.
     """
     ensemble = Metrics(temperatures, mean)
     members: list[Metrics] = []
@@ -174,11 +176,12 @@ def evaluate_teacher(
         if batch.soft is None:
             raise ConfigError("these batches carry no soft labels", remedy="give the loader a store")
         members = members or [Metrics(temperatures, mean) for _ in range(batch.soft.stored_members)]
-        for _, labels, soft in counted_blocks(batch, batch.soft.classes, whole=batch.mask is None):
-            assert soft is not None
-            ensemble.update_teacher(labels, soft)
-            for number, member in enumerate(members):
-                member.update_member(number, labels, soft)
+        with naming_row(batch, mean):
+            for _, labels, soft in counted_blocks(batch, batch.soft.classes, whole=batch.mask is None):
+                assert soft is not None
+                ensemble.update_teacher(labels, soft)
+                for number, member in enumerate(members):
+                    member.update_member(number, labels, soft)
     return ensemble.result(), [member.result() for member in members]
 
 

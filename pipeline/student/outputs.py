@@ -11,13 +11,15 @@ B rows, P positions of a row, N = B * P (B without positions), V outputs, C clas
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import ClassMismatch
+from pipeline.errors import ClassMismatch, NoPossibleClass
+from pipeline.labels.ensemble import no_common_class
 from pipeline.labels.soft import SoftLabels
 from pipeline.models.product import output_matrix
 from pipeline.student.fused import block_positions, linear_distillation_loss
@@ -86,6 +88,21 @@ def _flat(found: Tensor, batch: Batch) -> Tensor:
             remedy="use a model that gives the logits of every position's next token, (rows, positions, vocabulary)",
         )
     return found.flatten(0, 1)
+
+
+@contextmanager
+def naming_row(batch: Batch, mean: str) -> Iterator[None]:
+    """Let the `NoPossibleClass` of a batch's labels, of which no mean of this name exists, name the row."""
+    try:
+        yield
+    except NoPossibleClass:
+        assert batch.soft is not None
+        for at in range(len(batch.soft)):
+            try:
+                batch.soft[at : at + 1].log_probs(1.0, mean)
+            except NoPossibleClass:
+                raise no_common_class(f"row {batch.rows[at * len(batch) // len(batch.soft)]}") from None
+        raise
 
 
 def classes_of(outputs: Outputs, batch: Batch) -> int:

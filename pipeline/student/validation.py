@@ -13,7 +13,7 @@ from pipeline.student.fused_terms import Part, block_term
 from pipeline.student.learner import Learner
 from pipeline.student.losses import LOSSES, soft_sum
 from pipeline.student.metrics import Batches, Metrics, Scores
-from pipeline.student.outputs import Outputs, blocks
+from pipeline.student.outputs import Outputs, blocks, naming_row
 
 if TYPE_CHECKING:
     from pipeline.stream.loader import Batch
@@ -28,7 +28,7 @@ def validate(
     can be compared where these move. A loss over batches (dist) is averaged over the batches, by their rows.
 
     Raises:
-        LogitsError: a loss that is NaN or infinite after `step` steps.
+        LogitsError: a loss that is NaN or infinite after `step` steps; a row whose members have no geometric mean.
         ConfigError: no row has a label, and at the end of the run the hard term alone has a weight.
     """
     tallies = [_Tally(learner) for learner in learners]
@@ -37,7 +37,8 @@ def validate(
             moved = batch.to(device)
             for learner, tally in zip(learners, tallies, strict=True):
                 model = learner.judged.eval()
-                tally.add(learner.predict(model, moved), moved)
+                with naming_row(batch, learner.config.mean):
+                    tally.add(learner.predict(model, moved), moved)
     return [tally.result(step) for tally in tallies]
 
 

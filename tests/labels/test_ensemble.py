@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import ConfigError, MeanUnavailable
+from pipeline.errors import ConfigError, MeanUnavailable, NoPossibleClass
 from pipeline.labels.dense import encode_dense
 from pipeline.labels.ensemble import MEANS, check_mean, check_temperature, log_probs, normalised_weights
 from pipeline.labels.soft import SoftLabels
@@ -164,6 +164,31 @@ def test_temperatures_are_above_zero(temperature: float) -> None:
 def test_only_known_means() -> None:
     with pytest.raises(ConfigError, match="'harmonic'; choose one of arithmetic, geometric, tempered"):
         check_mean("harmonic")
+
+
+def test_no_geometric_mean_of_renormalised_members() -> None:
+    with pytest.raises(MeanUnavailable, match="the geometric mean of 3 members needs"):
+        check_mean("geometric", tail="renormalised", members=3)
+    check_mean("geometric", tail="renormalised", members=1)
+    check_mean("geometric", tail="uniform", members=3)
+    check_mean("arithmetic", tail="renormalised", members=3)
+
+
+def test_members_without_a_class_in_common_have_no_geometric_mean() -> None:
+    apart = np.array([[0.0, -np.inf, -np.inf], [-np.inf, 0.0, -1.0]])
+    logits = np.stack([np.zeros((2, 3)), apart])
+    with pytest.raises(
+        NoPossibleClass, match=r"no possible class in common \(1 of those given\); ask for mean=arithmetic"
+    ):
+        log_probs(logits, 2.0, "geometric")
+    soft = SoftLabels.dense(torch.tensor(logits).half(), torch.zeros(2, 2), torch.full((2,), 0.5))
+    with pytest.raises(NoPossibleClass, match="position 1 of 2"):
+        soft.log_probs(2.0, "geometric")
+    for mean in ("arithmetic", "tempered"):
+        assert np.isfinite(log_probs(logits, 2.0, mean)).all()
+        assert soft.log_probs(2.0, mean).isfinite().all()
+    alone = log_probs(logits, 2.0, "geometric", [1, 0])  # a member of weight 0 does not count
+    assert np.isneginf(alone).sum() == 2
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [0.0, 0.0], [1.0, math.nan], [1.0, math.inf], [1e308, 1e308]])
