@@ -16,8 +16,8 @@ from blake3 import blake3
 
 from pipeline.errors import RunExists
 from pipeline.report.comparison import comparison_markdown
+from pipeline.store.differences import differences
 from pipeline.store.durable import make_folder, write_atomically
-from pipeline.store.spec import differing_fields
 from pipeline.student.runlog import finite
 
 RUN, RECIPE, RESULTS, PAGE = "run.json", "config.yaml", "results.json", "results.md"
@@ -57,9 +57,10 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise RunExists(f"{path} is a file, not a run folder", remedy=remedy)
         if (path / RUN).exists():
-            different = differing_fields(json.loads(text), json.loads((path / RUN).read_text()))
+            different = differences(json.loads((path / RUN).read_text()), json.loads(text))
             if different:
-                raise RunExists(f"{path} holds another run: {'; '.join(different)}", remedy=remedy)
+                said = "; ".join(leaf.said() for leaf in different)
+                raise RunExists(f"{path} holds another run: {said}", remedy=remedy)
             return cls(path)
         if path.exists() and any(not entry.name.startswith(".") for entry in path.iterdir()):
             raise RunExists(f"{path} holds something that is no run", remedy=remedy)

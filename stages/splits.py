@@ -16,7 +16,8 @@ import numpy as np
 from pipeline.errors import ClassMismatch, ConfigError, OtherLabels, SpecMismatch
 from pipeline.objects import ObjectSpec
 from pipeline.store import Store, open_store, store_splits
-from pipeline.store.spec import differing_fields, plain_json
+from pipeline.store.differences import differences
+from pipeline.store.spec import plain_json
 from pipeline.stream import EmbeddedRows, Loader
 from pipeline.stream.examples import StoredRows
 from pipeline.stream.join import Missing
@@ -97,10 +98,10 @@ def _require_one_teacher(stores: Mapping[str, Store]) -> None:
     facts = {name: _facts(store) for name, store in stores.items()}
     first, *others = facts
     for other in others:
-        different = differing_fields(facts[other], facts[first])
+        different = [leaf.said(f"in {first}", f"in {other}") for leaf in differences(facts[first], facts[other])]
         if different:
             raise SpecMismatch(
-                f"the splits {first} and {other} are not of one teacher ({'; '.join(different).replace('in this run', other)})",
+                f"the splits {first} and {other} are not of one teacher ({'; '.join(different)})",
                 remedy="give a store whose splits one recipe made, or the path of one split",
             )
 

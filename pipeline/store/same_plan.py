@@ -20,7 +20,8 @@ from pipeline.errors import (
     SpecMismatch,
     UserError,
 )
-from pipeline.store.spec import About, Plan, Spec, differing_fields, plain_json, read_json
+from pipeline.store.differences import differences
+from pipeline.store.spec import About, Plan, Spec, plain_json, read_json
 
 _REMEDIES: dict[type[UserError], str] = {
     OtherTokenizer: "name the tokenizer that the rows were labelled with",
@@ -67,15 +68,15 @@ def require_same_plan(ours: Plan, theirs: Plan, where: str) -> None:
     if this["encoding"]["kind"] != that["encoding"]["kind"]:  # each has settings that mean nothing to the other
         for fields in (this, that):
             fields["encoding"] = {name: fields["encoding"][name] for name in ("kind", "reduce", "inputs")}
-    lines = differing_fields(this, that)
-    if lines:
-        kind = _kind(this, that, [line.partition(": ")[0] for line in lines])
-        if any(line.startswith("columns") for line in lines):
-            lines = [line for line in lines if not line.startswith(_FOLLOWS)] or lines
-        named, remedy = dict.fromkeys(map(in_recipe, lines)), _REMEDIES[kind]
-        if "sequence" in this:  # their prepare function is ours, and its arguments are these
-            named = dict.fromkeys(line.replace(_PREPARE_ARGUMENTS, "transfer_set.sequences") for line in named)
+    found = differences(that, this)
+    if found:
+        kind = _kind(this, that, [leaf.path for leaf in found])
+        if any(leaf.path.startswith("columns") for leaf in found):
+            found = [leaf for leaf in found if not leaf.path.startswith(_FOLLOWS)] or found
+        remedy, tokens = _REMEDIES[kind], "sequence" in this
+        if tokens:
             remedy = remedy.replace("transfer_set.prepare", "transfer_set.sequences")
+        named = dict.fromkeys(leaf._replace(path=in_recipe(leaf.path, tokens=tokens)).said() for leaf in found)
         raise kind(
             f"{where} was begun with another specification ({'; '.join(named)})",
             remedy=f"{remedy}, or give another store path",
@@ -117,12 +118,15 @@ def _fields(spec: Spec) -> dict[str, Any]:
     return fields
 
 
-def in_recipe(line: str) -> str:
-    """The line of a field that differs, under the name that the recipe has for it."""
+def in_recipe(path: str, *, tokens: bool = False) -> str:
+    """What the recipe calls the field at `path` of a specification; of rows of `tokens` the prepare function is ours, and its
+    arguments are those of the section `transfer_set.sequences`.
+    """
     for field, key in _RECIPE_KEYS.items():
-        if re.match(rf"{re.escape(field)}(?=[.:\[])", line):
-            return key + line[len(field) :]
-    return re.sub(r"^(teacher\.members\[\d+\])\.model", r"\1.class_path", line)
+        if re.match(rf"{re.escape(field)}(?![^.\[])", path):
+            key = "transfer_set.sequences" if tokens and key == _PREPARE_ARGUMENTS else key
+            return key + path[len(field) :]
+    return re.sub(r"^(teacher\.members\[\d+\])\.model$", r"\1.class_path", path)
 
 
 def _kind(ours: dict[str, Any], theirs: dict[str, Any], fields: list[str]) -> type[UserError]:

@@ -288,28 +288,6 @@ def _refuse_later_format(data: bytes, where: str) -> None:
 RESTORE = "run `softlabels repair`; where that cannot, get this file again from whoever made the store, or label again"
 
 
-def differing_fields(ours: Any, theirs: Any, where: str = "") -> list[str]:
-    """Each leaf in which two JSON values differ, as "path: ours, not theirs"."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        keys = sorted(ours.keys() | theirs.keys())
-        return [
-            line
-            for key in keys
-            for line in differing_fields(ours.get(key), theirs.get(key), f"{where}.{key}" if where else key)
-        ]
-    if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
-        return [
-            line for i, (a, b) in enumerate(zip(ours, theirs, strict=True))
-            for line in differing_fields(a, b, f"{where}[{i}]")
-        ]  # fmt: skip
-    return [] if ours == theirs else [f"{where}: {_short(theirs)} here, {_short(ours)} in this run"]
-
-
-def _short(value: Any) -> str:
-    text = msgspec.json.encode(value).decode()
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def plain_json(record: msgspec.Struct) -> dict[str, Any]:
     """A record as JSON's own values."""
     values: dict[str, Any] = msgspec.json.decode(encode_json(record))

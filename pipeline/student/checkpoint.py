@@ -13,7 +13,7 @@ import json
 import logging
 import pickle
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from pipeline.errors import DamagedStore, DiskFull, SpecMismatch, StorageError
+from pipeline.store.differences import differences
 from pipeline.store.durable import replace_file, system_errors
 from pipeline.store.patience import flush
 from pipeline.student.seeding import rng_state, set_rng_state
@@ -112,27 +113,18 @@ def load_checkpoint(folder: Path, identity: Mapping[str, object]) -> dict[str, A
             f"{path} has format {found}, this version of softlabels reads {FORMAT}",
             remedy="finish the run with the version that began it, or begin a new run folder",
         )
-    differences = list(_differences(begun, json.loads(json.dumps(identity))))
-    if differences:
+    different = [leaf.said() for leaf in differences(begun, json.loads(json.dumps(identity)))]
+    if different:
         raise SpecMismatch(
-            f"the run in {folder} was begun with other settings: {', '.join(differences)}",
+            f"the run in {folder} was begun with other settings: {'; '.join(different)}",
             remedy="give the same settings to go on, or another run folder to begin anew",
         )
-    changed = list(_differences(whole["environment"], environment()))
+    changed = [leaf.said("before", "now") for leaf in differences(whole["environment"], environment())]
     if changed:
-        _log.warning("%s goes on in another environment, and its last bits may differ: %s", folder, ", ".join(changed))
+        _log.warning("%s goes on in another environment, and its last bits may differ: %s", folder, "; ".join(changed))
     set_rng_state(whole["rng"])
     state: dict[str, Any] = whole["state"]
     return state
-
-
-def _differences(begun: object, now: object, name: str = "") -> Iterator[str]:
-    """`training.temperature=4.0 there, 8.0 here` for each leaf in which two JSON values differ."""
-    if isinstance(begun, dict) and isinstance(now, dict):
-        for key in [*begun, *(key for key in now if key not in begun)]:
-            yield from _differences(begun.get(key), now.get(key), f"{name}.{key}" if name else key)
-    elif begun != now:
-        yield f"{name}={json.dumps(begun)} there, {json.dumps(now)} here"
 
 
 def environment() -> dict[str, object]:

@@ -483,6 +483,7 @@ def test_splits_of_two_teachers_are_refused(
     assert run("--out=out") == 2
     err = capsys.readouterr().err
     assert "SpecMismatch: the splits test and train are not of one teacher (teacher.name: " in err
+    assert '"somebody else" in test, "imaginary" in train)' in err
     assert not Path("out").exists()
 
 

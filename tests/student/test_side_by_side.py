@@ -69,7 +69,7 @@ def test_students_that_would_share_a_folder_are_refused(tmp_path: Path) -> None:
 
 def test_another_sweep_is_refused_by_the_student_that_differs(tmp_path: Path) -> None:
     sweep(tmp_path, epochs=1).run()
-    with pytest.raises(SpecMismatch, match=r"training\.s0\.clip_norm=1.0 there, 2.0 here"):
+    with pytest.raises(SpecMismatch, match=r"training\.s0\.clip_norm: 1.0 here, 2.0 in this run"):
         sweep(tmp_path, epochs=1, clip_norm=2.0).run()
 
 

@@ -333,10 +333,10 @@ def test_another_run_is_refused_and_each_difference_named(tmp_path: Path) -> Non
     with pytest.raises(SpecMismatch) as caught:
         run(tmp_path, temperature=8.0, identity={"store": "xyz", "student": {"width": 3}}, scheduler=None)
     message = str(caught.value)
-    assert "training.temperature=4.0 there, 8.0 here" in message
-    assert 'store="abc" there, "xyz" here' in message
-    assert 'student=null there, {"width": 3} here' in message
-    assert "training.scheduler=" in message
+    assert "training.temperature: 4.0 here, 8.0 in this run" in message
+    assert 'store: "abc" here, "xyz" in this run' in message
+    assert 'student: null here, {"width":3} in this run' in message
+    assert "training.scheduler: " in message
     assert "training.epochs" not in message
     with pytest.raises(SpecMismatch, match=r"order\.train=.*150 rows.*100 rows"):
         run(tmp_path, train=MemoryBatches(examples(rows=100), 32))
@@ -349,7 +349,7 @@ def test_another_run_is_refused_and_each_difference_named(tmp_path: Path) -> Non
 def test_the_folder_belongs_to_the_run_from_its_start(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         run(tmp_path, lambda: True)
-    with pytest.raises(SpecMismatch, match="seed=0 there, 1 here"):
+    with pytest.raises(SpecMismatch, match="seed: 0 here, 1 in this run"):
         run(tmp_path, seed=1)
 
 
