@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pipeline.errors import ClassMismatch, ConfigError, LabelError, LogitsError, MeanUnavailable
+from pipeline.errors import ClassMismatch, ConfigError, LabelError, LogitsError, MeanUnavailable, NoPossibleClass
 from pipeline.labels.ensemble import log_probs
 from pipeline.labels.soft import SoftLabels
 from pipeline.student.losses import distillation_loss
@@ -256,8 +256,8 @@ def test_a_one_sided_impossible_class_is_refused_where_the_loss_is_undefined(rng
 
 def test_members_without_a_common_class_do_not_pass_as_a_loss_of_zero() -> None:
     v = np.array([[[0.0, -np.inf], [-np.inf, 0.0]]])
-    got = soft_only(torch.zeros(1, 2), soft_labels(v), temperature=1.0, mean="geometric")
-    assert math.isnan(got.item())
+    with pytest.raises(NoPossibleClass, match="position 0 of 1"):
+        soft_only(torch.zeros(1, 2), soft_labels(v), temperature=1.0, mean="geometric")
 
 
 def test_rows_without_labels_take_no_cross_entropy_and_the_mean_is_over_the_others(rng: np.random.Generator) -> None:
