@@ -120,11 +120,6 @@ def _dense(path: Path) -> Store:
 
 def _encoding(args: Encode, store: Store) -> TopkEncoding:
     """What is asked for, its basis not found yet. Raises `ConfigError`."""
-    if args.k > store.classes:
-        raise ConfigError(
-            f"--k={args.k} exceeds the {store.classes} classes of {store.path}",
-            remedy=f"give at most {store.classes}; so few classes are as well kept dense",
-        )
     return topk_encoding(
         k=args.k,
         tail=args.tail,
@@ -133,6 +128,7 @@ def _encoding(args: Encode, store: Store) -> TopkEncoding:
         nodes=args.nodes,
         min_temperature=args.min_temperature,
         members=store.members,
+        classes=store.classes,
         reduce=store.encoding.reduce,
         inputs=store.encoding.inputs,
     )

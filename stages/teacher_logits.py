@@ -17,9 +17,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pipeline.errors import ClassMismatch, ConfigError, OtherRows
+from pipeline.errors import ClassMismatch, OtherRows
 from pipeline.labels.encoding import Encoding, TopkEncoding
 from pipeline.labels.fidelity import by_temperature, nats
+from pipeline.labels.topk import check_encoding
 from pipeline.report.table import Table, as_text
 from pipeline.store.basis import Basis, resumable_basis
 from pipeline.store.dense_spec import prepared_by
@@ -63,11 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     splits = [load_transfer_set(args.transfer_set, split) for split in args.transfer_set.splits]
     ensemble.expect(splits[0].sequence)
     classes = [checked_classes(rows, ensemble, encoding) for rows in splits]
-    if isinstance(encoding, TopkEncoding) and encoding.k > min(classes):
-        raise ConfigError(
-            f"labels.k={encoding.k} exceeds the {min(classes)} classes",
-            remedy=f"give at most {min(classes)}; so few classes are as well kept dense",
-        )
+    if isinstance(encoding, TopkEncoding):
+        check_encoding(encoding, 1 if encoding.reduce == "geometric" else len(args.teacher.members), min(classes))
     basis = shared_basis(root, splits, ensemble, encoding, classes[0])
     specs = [
         store_spec(args, rows, ensemble, encoding, count, basis) for rows, count in zip(splits, classes, strict=True)

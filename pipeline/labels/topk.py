@@ -45,6 +45,7 @@ def topk_encoding(
     nodes: int,
     min_temperature: float,
     members: int,
+    classes: int | None = None,
     reduce: Reduce = "none",
     inputs: Inputs = "reference",
 ) -> TopkEncoding:
@@ -79,13 +80,20 @@ def topk_encoding(
         reduce=reduce,
         inputs=inputs,
     )
-    check_encoding(encoding, 1 if reduce == "geometric" else members)
+    check_encoding(encoding, 1 if reduce == "geometric" else members, classes)
     return encoding
 
 
-def check_encoding(encoding: TopkEncoding, members: int) -> None:
-    """Raise `ConfigError` unless the encoding's numbers fit its tail and the number of stored members."""
+def check_encoding(encoding: TopkEncoding, members: int, classes: int | None = None) -> None:
+    """Raise `ConfigError` unless the encoding's numbers fit its tail and the numbers of stored members and of classes; where
+    classes are not known yet, these are not looked at.
+    """
     tail, fix = encoding.tail, "change the encoding"
+    if classes is not None and encoding.k > classes:
+        raise ConfigError(
+            f"k is {encoding.k}, and there are {classes} classes",
+            remedy=f"give at most {classes}; so few classes are as well kept dense",
+        )
     if (encoding.nodes == 0) != (tail == "renormalised") or encoding.nodes == 1:
         raise ConfigError(
             f"a tail {tail!r} cannot have {encoding.nodes} nodes: 0 for renormalised, else 2 or more", remedy=fix

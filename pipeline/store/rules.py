@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 from msgspec import UNSET
 
-from pipeline.errors import DamagedManifest, UserError
+from pipeline.errors import ConfigError, DamagedManifest, UserError
 from pipeline.labels.encoding import TopkEncoding
+from pipeline.labels.topk import check_encoding
 from pipeline.store.columns import store_columns
 from pipeline.store.spec import (
     FORMAT,
@@ -74,24 +75,14 @@ def _rules(spec: Spec, size: int, version: Version) -> Iterator[Rule]:
 
 def _topk_rules(spec: Spec, encoding: TopkEncoding) -> Iterator[Rule]:
     classes, tail = spec.label_space.classes, encoding.tail
-    yield encoding.k > classes, f"k={encoding.k} exceeds the {classes} classes"
+    try:
+        check_encoding(encoding, spec.stored_members, classes)
+    except ConfigError as error:
+        yield True, error.what
     yield classes > MAX_TOPK_CLASSES, f"{classes} classes are more than the {MAX_TOPK_CLASSES} of topk labels"
-    yield (
-        (encoding.nodes == 0) != (tail == "renormalised") or encoding.nodes == 1,
-        f"nodes={encoding.nodes} with tail={tail}: a tail has 2 nodes or more, renormalised labels have no tail and 0",
-    )
-    yield (
-        (encoding.rank > 0) != (tail == "lowrank"),
-        f"rank={encoding.rank} with tail={tail}: 1 or more for lowrank, 0 for all others",
-    )
-    yield encoding.fine > encoding.rank, f"fine={encoding.fine} exceeds rank={encoding.rank}"
     yield (
         bool(encoding.basis) != (tail in ("lowrank", "prior")),
         f"tail={tail} {'with' if encoding.basis else 'without'} a basis: lowrank and prior have one, no other",
-    )
-    yield (
-        tail == "bucket" and spec.stored_members > 1,
-        f"tail=bucket needs one stored member, not {spec.stored_members}: members' buckets hold different classes",
     )
     bytes_ = math.prod(spec.basis_shape or (0,)) * 2
     yield bytes_ > MAX_BASIS_BYTES, f"a basis of {bytes_} bytes exceeds {MAX_BASIS_BYTES}"

@@ -258,7 +258,7 @@ def test_kills_lose_nothing(work: Path, rng: np.random.Generator, kind: str) -> 
 
 
 REFUSED: list[tuple[tuple[str, ...], str]] = [
-    (("--k=6",), "--k=6 exceeds the 5 classes of store/t"),
+    (("--k=6",), "k is 6, and there are 5 classes; give at most 5"),
     (("--k=2", "--tail=bucket"), "a bucket is one outcome of one model, and there are 2 members"),
     (("--k=2", "--rank=9"), "cannot give a basis of rank 9"),
     (("--k=2", "--rank=0"), "'lowrank' cannot have rank 0"),

@@ -335,4 +335,4 @@ def test_an_ensemble_of_classifiers_by_way_of_a_dense_store(work: Path, layout: 
 def test_more_stored_classes_than_there_are_is_refused(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     classifiers({"classes": 5}, {"k": 6, "tail": "uniform"})
     assert teacher_logits.main(["--config=recipe.yaml", "store"]) == 2
-    assert "k=6 exceeds the 5 classes" in capsys.readouterr().err
+    assert "k is 6, and there are 5 classes" in capsys.readouterr().err

@@ -316,7 +316,7 @@ def test_the_language_model_recipe_is_what_it_says() -> None:
         ({"nodes": 33}, "nodes is 33"),
         ({"tail": "bukket"}, "labels.tail is 'bukket'"),
         ({"k": 70_000}, "k is 70000"),
-        ({"k": 6_000}, "labels.k=6000 exceeds the"),
+        ({"k": 6_000}, "k is 6000, and there are"),
         ({"rank": 400}, "cannot give a basis of rank 400"),
     ],
 )
