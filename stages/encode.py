@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pipeline.errors import ConfigError, Interrupted, SpecMismatch, StorePathError
-from pipeline.labels.encoding import Tail, TopkEncoding
+from pipeline.labels.encoding import TopkEncoding
 from pipeline.labels.fidelity import Fidelity, add_up, by_temperature, nats, table
+from pipeline.labels.settings import EncodingSettings
 from pipeline.labels.tail_basis import find_basis
-from pipeline.labels.topk import topk_encoding
 from pipeline.labels.topk_encode import encode_topk
 from pipeline.models.device import resolve_device, warm_up
 from pipeline.report.table import Table, as_text
@@ -36,7 +36,6 @@ from pipeline.store.root import require_root, write_root
 from pipeline.store.same_plan import require_same_maker
 from pipeline.store.spec import Manifest, Spec
 from pipeline.store.writer import require_room
-from pipeline.teacher.config import LabelsConfig
 from pipeline.teacher.pilot import needs_basis
 from pipeline.teacher.reencode import DensePilot, reencode
 from stages.recipe import parse
@@ -45,18 +44,12 @@ from stages.words import counted
 
 
 @dataclass(frozen=True)
-class Encode:
+class Encode(EncodingSettings):
     """Arguments of encode."""
 
     from_: str = ""  # the dense store, or a folder of dense stores
     store: str = ""  # where the encoded store goes
     encoding: Literal["topk"] = "topk"  # the only one that a dense store can be brought into
-    k: int = LabelsConfig.k  # how many classes are stored one by one
-    tail: Tail = "lowrank"  # the shape of the rest: lowrank, prior, uniform, bucket; renormalised: none
-    rank: int = LabelsConfig.rank  # of lowrank tails: coefficients a distribution
-    fine: int | None = None  # of these, the leading ones with 8 bits, by default 16 or all of fewer; the others have 4
-    nodes: int = LabelsConfig.nodes  # values of the tail's mass over the temperatures, 2 or more
-    min_temperature: float = 1.0  # the lowest temperature at which the labels can be used
     layout: Literal["zarr", "arrow"] | None = None  # by default that of the dense store
     compression: Literal["none", "zstd"] = "none"  # zstd: zarr only
     device: str = "auto"  # cuda, cpu, or auto (cuda where there is one)
@@ -120,18 +113,10 @@ def _dense(path: Path) -> Store:
 
 def _encoding(args: Encode, store: Store) -> TopkEncoding:
     """What is asked for, its basis not found yet. Raises `ConfigError`."""
-    return topk_encoding(
-        k=args.k,
-        tail=args.tail,
-        rank=args.rank,
-        fine=args.fine,
-        nodes=args.nodes,
-        min_temperature=args.min_temperature,
-        members=store.members,
-        classes=store.classes,
-        reduce=store.encoding.reduce,
-        inputs=store.encoding.inputs,
-    )
+    dense = store.encoding
+    found = args.made(store.members, classes=store.classes, reduce=dense.reduce, inputs=dense.inputs)
+    assert isinstance(found, TopkEncoding)
+    return found
 
 
 def _shared_basis(

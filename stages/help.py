@@ -23,7 +23,7 @@ def help_text(
     words = "".join(f"[{name.rstrip('_').upper()}] " for name in positional)
     lines = [f"usage: softlabels {stage} {words}[--KEY=VALUE ...]", "", inspect.cleandoc(doc)]
     groups: dict[str, list[str]] = {"options": []}
-    for flag, key in keys.items():
+    for flag, key in sorted(keys.items(), key=lambda entry: entry[1].name not in positional):  # those first
         section = key.name.partition(".")[0]
         title = f"section {section}: of the recipe, and its flags" if section in sections else "options"
         groups.setdefault(title, []).extend(_entry(flag, key))

@@ -21,11 +21,10 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
 from pipeline.labels.class_ids import NoSuchClass, id_dtype, page_dtype, pages, widen
-from pipeline.labels.encoding import Inputs, Reduce, Tail, TopkEncoding
+from pipeline.labels.encoding import TopkEncoding
 from pipeline.labels.tail_mass import CURVE_STEPS, check_beta, curve_weights
 
 Columns = Mapping[str, NDArray[np.generic]]
-FINE_COEFFICIENTS = 16  # have 8 bits where nothing else is asked for
 FINE = 127  # steps of a scale with 8 bits
 COARSE = 7  # with 4 bits in two's complement, two a byte
 IMPOSSIBLE = -65504.0  # the prior of a class that no position of a sample allows: float16's lowest finite number
@@ -34,54 +33,6 @@ IMPOSSIBLE = -65504.0  # the prior of a class that no position of a sample allow
 def stored_classes(encoding: TopkEncoding, classes: int) -> int:
     """K: a distribution of few classes is stored whole."""
     return min(encoding.k, classes)
-
-
-def topk_encoding(
-    *,
-    k: int,
-    tail: Tail,
-    rank: int,
-    fine: int | None,
-    nodes: int,
-    min_temperature: float,
-    members: int,
-    classes: int | None = None,
-    reduce: Reduce = "none",
-    inputs: Inputs = "reference",
-) -> TopkEncoding:
-    """The encoding that settings ask for, its basis not found yet; those that its tail has no use for are left out. `fine`
-    is by default `FINE_COEFFICIENTS`, or all of fewer.
-
-    Raises:
-        ConfigError: a setting out of range, or settings that do not go together, see `check_encoding`.
-    """
-    for name, value, least, most in (
-        ("k", k, 1, 1 << 16),
-        ("rank", rank, 0, 4096),
-        ("fine", fine or 0, 0, 4096),
-        ("nodes", nodes, 2, 32),
-        ("min_temperature", min_temperature, 2.0**-10, 1),  # students are judged at T = 1, whatever they are trained at
-    ):
-        if not least <= value <= most:
-            raise ConfigError(f"{name} is {value}", remedy=f"give a number from {least:g} to {most:g}")
-    if tail == "lowrank" and (fine or 0) > rank:
-        raise ConfigError(
-            f"fine is {fine}, and there are {rank} coefficients (rank)",
-            remedy=f"give at most {rank}, or leave fine out",
-        )
-    rank = rank if tail == "lowrank" else 0
-    encoding = TopkEncoding(
-        k=k,
-        tail=tail,
-        nodes=0 if tail == "renormalised" else nodes,
-        beta_max=1 / min_temperature,
-        rank=rank,
-        fine=min(FINE_COEFFICIENTS if fine is None else fine, rank),
-        reduce=reduce,
-        inputs=inputs,
-    )
-    check_encoding(encoding, 1 if reduce == "geometric" else members, classes)
-    return encoding
 
 
 def check_encoding(encoding: TopkEncoding, members: int, classes: int | None = None) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipeline.errors import ConfigError
-from pipeline.labels.encoding import DenseEncoding, Encoding, Tail
-from pipeline.labels.topk import topk_encoding
+from pipeline.labels.encoding import Encoding
+from pipeline.labels.settings import EncodingSettings
 from pipeline.models.build import ModelConfig
 
 
@@ -62,18 +62,10 @@ class TeacherConfig:
 
 
 @dataclass(frozen=True)
-class LabelsConfig:
-    """How the store is written. docs/any-temperature.md explains encodings; `softlabels encode` tries them on a dense store.
+class LabelsConfig(EncodingSettings):
+    """How the store is written.
 
     Attributes:
-        encoding: dense keeps every class's logit; topk the k largest and the tail, for large label spaces.
-        k: of topk: how many classes are stored one by one.
-        tail: of topk: the shape of the rest: lowrank, prior, uniform, bucket; or renormalised (no tail at all).
-        rank: of lowrank tails: coefficients a distribution.
-        fine: of lowrank tails: how many of them, the leading ones, have 8 bits; the others have 4. By default 16, or all of
-            fewer.
-        nodes: of topk: values of the tail's mass over the temperatures, 2 or more.
-        min_temperature: of topk: the lowest temperature at which the labels can be used.
         layout: zarr (any Zarr v3 reader opens it) or arrow (`datasets.load_from_disk` opens it).
         reduce: none keeps every member; geometric keeps only the members' mean logits.
         inputs: reference names the transfer set; embed puts the prepared inputs into the store.
@@ -83,13 +75,6 @@ class LabelsConfig:
         licence: of the transfer set, for the store's card.
     """
 
-    encoding: Literal["dense", "topk"] = "dense"
-    k: int = 8
-    tail: Tail = "lowrank"
-    rank: int = 102
-    fine: int | None = None
-    nodes: int = 12
-    min_temperature: float = 1.0
     layout: Literal["zarr", "arrow"] = "zarr"
     reduce: Literal["none", "geometric"] = "none"
     inputs: Literal["reference", "embed"] = "reference"
@@ -107,16 +92,4 @@ class LabelsConfig:
         Raises:
             ConfigError: settings that do not go together.
         """
-        if self.encoding == "dense":
-            return DenseEncoding(reduce=self.reduce, inputs=self.inputs)
-        return topk_encoding(
-            k=self.k,
-            tail=self.tail,
-            rank=self.rank,
-            fine=self.fine,
-            nodes=self.nodes,
-            min_temperature=self.min_temperature,
-            members=members,
-            reduce=self.reduce,
-            inputs=self.inputs,
-        )
+        return self.made(members, reduce=self.reduce, inputs=self.inputs)
