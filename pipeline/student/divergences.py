@@ -25,8 +25,9 @@ def forward_kl(student: Tensor, soft: SoftLabels, labels: Tensor | None, tempera
     """T^2 * KL(p || q) (Hinton, Vinyals, Dean 2015, section 2). +inf where z is -inf and the teacher has mass."""
     log_p = soft.log_probs(temperature, mean)
     p = log_p.exp()
-    gap = log_p - torch.log_softmax(student / temperature, dim=-1)
-    return temperature**2 * (p * gap.masked_fill(p == 0, 0.0)).sum()
+    log_q = torch.log_softmax(student / temperature, dim=-1)
+    value = (p * (log_p - log_q).masked_fill(p == 0, 0.0)).sum() + _left_over(log_q.exp(), p)
+    return temperature**2 * value
 
 
 def soft_ce(student: Tensor, soft: SoftLabels, labels: Tensor | None, temperature: float, mean: str) -> Tensor:
@@ -50,8 +51,9 @@ def reverse_kl(student: Tensor, soft: SoftLabels, labels: Tensor | None, tempera
             remedy="use loss=forward_kl or loss=js, or give the student -inf for such classes",
         )
     log_q = torch.log_softmax(student / temperature, dim=-1).masked_fill(impossible, 0.0)
-    gap = log_q - log_p.masked_fill(impossible, 0.0)
-    return temperature**2 * (log_q.exp() * gap).masked_fill(impossible, 0.0).sum()
+    q = log_q.exp()
+    value = (q * (log_q - log_p.masked_fill(impossible, 0.0))).masked_fill(impossible, 0.0).sum()
+    return temperature**2 * (value + _left_over(log_p.exp(), q.masked_fill(impossible, 0.0)))
 
 
 def js(
@@ -68,10 +70,19 @@ def js(
     log_q = torch.log_softmax(student / temperature, dim=-1)
     log_q = log_q.masked_fill(torch.isneginf(student), LOWEST)  # as good as -inf here, and has a gradient: 0
     log_m = torch.logaddexp(log_p + math.log(beta), log_q + math.log1p(-beta))
-    p = log_p.exp()
+    p, q = log_p.exp(), log_q.exp()
     of_teacher = p * (log_p - log_m).masked_fill(p == 0, 0.0)
-    of_student = log_q.exp() * (log_q - log_m)
-    return temperature**2 * (beta * of_teacher + (1 - beta) * of_student).sum()
+    of_student = q * (log_q - log_m)
+    value = (beta * of_teacher + (1 - beta) * of_student).sum()
+    return temperature**2 * (value + _left_over(log_m.exp(), beta * p + (1 - beta) * q))
+
+
+def _left_over(q: Tensor, p: Tensor) -> Tensor:
+    """sum of q - p over all of two (B, C), without a gradient: 0 but for rounding. KL(p || q) with it is the sum of
+    q - p - p log(q / p), terms of second order in q - p, so that an error in either's normalisation, which T^2 would blow up,
+    cancels.
+    """
+    return (q.detach() - p.detach()).sum()
 
 
 def logit_mse(student: Tensor, soft: SoftLabels, labels: Tensor | None, temperature: float, mean: str) -> Tensor:

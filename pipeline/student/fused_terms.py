@@ -9,6 +9,7 @@ n positions of a block, C classes; z the student's logits, q = softmax(z / T), p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -113,7 +114,10 @@ class _CrossEntropy:
         q, log_sum = hard if hard is not None and t == 1 else softmax_and_sum(z if t == 1 else z.div_(t))
         # where both terms have the same q, its factor is taken out of a position's slope: K numbers are scaled, and not C
         gain = 1 + amount if t == 1 else torch.ones_like(amount)
-        total += self._compare(part.soft, z, q, log_sum, gain) * (self.soft_weight * t * t)
+        found = self._compare(part.soft, z, q, log_sum, gain)
+        if self.subtracts_entropy and t != 1:
+            found += q.sum(dim=-1).sum(dtype=torch.float64)  # of q - p, see `divergences`
+        total += found * (self.soft_weight * t * t)
         if hard is not None and wants:
             q = q if t == 1 else q.addcmul_(hard[0], amount)
             take_at(q, part.labels, amount / gain)
@@ -125,7 +129,7 @@ class _CrossEntropy:
         Args:
             soft: the teacher's labels.
             z: (n, C), the student's logits / T, overwritten. q: its softmax, becomes q - p / gain.
-            log_sum: (n, 1), the log-sum-exp of z.
+            log_sum: (n, 1) float64, the log-sum-exp of z.
             gain: (n, 1).
         """
         check_mean(self.mean, soft.reduce)
@@ -143,7 +147,7 @@ def _teacher_logits(soft: SoftLabels, temperature: float, mean: str) -> Tensor:
     if isinstance(soft.members, DenseMembers) and soft.stored_members == 1:
         logits = soft.members.logits[:, 0].to(torch.float32, copy=True)
         return logits if temperature == 1 else logits.div_(temperature)
-    return soft.log_probs(temperature, mean)
+    return soft.log_probs(temperature, mean).add_(math.log(soft.classes))  # near 0, where float32 is fine
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def compare_topk(
         temperature: T.
         z: (n, C), the student's logits / T, overwritten.
         q: (n, C), its softmax; becomes q - p / gain, with a bucket's own p: for gain 1 the KL's gradient at z.
-        log_sum: (n, 1), the log-sum-exp of z.
+        log_sum: (n, 1) float64, the log-sum-exp of z.
         gain: (n, 1).
         subtracts_entropy: the KL, else -sum_i p_i log q_i.
     """
@@ -76,12 +76,12 @@ def _tail(
 
 
 def softmax_and_sum(z: Tensor) -> tuple[Tensor, Tensor]:
-    """softmax over the last axis of (n, C), and log sum exp z, (n, 1).
+    """softmax over the last axis of (n, C), and log sum exp z, (n, 1) float64.
 
     The sum is read off the largest class, whose probability is at least 1 / C, and not gone through once more.
     """
     q = torch.softmax(z, dim=-1)
-    return q, z.amax(dim=-1, keepdim=True) - q.amax(dim=-1, keepdim=True).log_()
+    return q, z.amax(dim=-1, keepdim=True).double() - q.amax(dim=-1, keepdim=True).double().log_()
 
 
 def dot_into(x: Tensor, y: Tensor) -> Tensor:
