@@ -50,8 +50,16 @@ print the two as one line and exit with the class's `exit_code`::
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the system's reasons for `DiskFull`
+
+
+def some(items: Iterable[object], shown: int = 5) -> str:
+    """The first items of a list in a message, and how many more there are."""
+    found = [str(item) for item in items]
+    more = f" and {len(found) - shown} more" if len(found) > shown else ""
+    return ", ".join(found[:shown]) + more
 
 
 class SoftLabelsError(Exception):

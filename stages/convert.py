@@ -13,7 +13,7 @@ from tqdm import tqdm
 from pipeline.errors import ConfigError
 from pipeline.store import open_store, store_splits
 from pipeline.store.convert import convert
-from pipeline.store.root import require_root, write_root
+from pipeline.store.root import require_apart, require_root, write_root
 from stages.recipe import parse
 from stages.run import command, program, should_stop
 
@@ -39,8 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     splits, target = store_splits(args.from_), Path(args.store)
     single = list(splits.values()) == [Path(args.from_)]
     if not single:
-        if target.resolve().is_relative_to(Path(args.from_).resolve()):
-            raise ConfigError(f"{target} lies in {args.from_}", remedy="give a target beside the source")
+        require_apart(Path(args.from_), target)
         require_root(target, tuple(splits))
     for split, path in splits.items():
         store = open_store(path)

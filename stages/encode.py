@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pipeline.errors import ConfigError, Interrupted, SpecMismatch, StorePathError
+from pipeline.errors import ConfigError, SpecMismatch
 from pipeline.labels.encoding import TopkEncoding
 from pipeline.labels.fidelity import Fidelity, add_up, by_temperature, nats, table
 from pipeline.labels.settings import EncodingSettings
@@ -32,7 +32,7 @@ from pipeline.report.table import Table, as_text
 from pipeline.store import Store, StoreWriter, open_store, store_splits
 from pipeline.store.basis import Basis, resumable_basis
 from pipeline.store.dense_spec import encoded_as
-from pipeline.store.root import require_root, write_root
+from pipeline.store.root import require_apart, require_root, write_root
 from pipeline.store.same_plan import require_same_maker
 from pipeline.store.spec import Manifest, Spec
 from pipeline.store.writer import require_room
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _try(args)
     target, splits = Path(args.store), store_splits(args.from_)
     single = list(splits.values()) == [Path(args.from_)]
-    _require_apart(Path(args.from_), target)
+    require_apart(Path(args.from_), target)
     if not single:
         require_root(target, tuple(splits))
     stores = {split: _dense(path) for split, path in splits.items()}
@@ -94,12 +94,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_root(target)
     print(f"sealed: {target} (look: {program()} info {target})")
     return 0
-
-
-def _require_apart(source: Path, target: Path) -> None:
-    here, there = source.resolve(), target.resolve()
-    if here.is_relative_to(there) or there.is_relative_to(here):
-        raise StorePathError(f"{target} and {source} lie in each other", remedy="give a target beside the source")
 
 
 def _dense(path: Path) -> Store:
@@ -144,7 +138,9 @@ def _writer(path: Path, store: Store, spec: Spec, basis: Basis | None) -> StoreW
     about = store.manifest.about
     made_of = f"encoded from the dense labels {store.content_digest[:16]}"
     about = msgspec.structs.replace(about, source=f"{about.source}; {made_of}" if about.source else made_of)
-    writer = StoreWriter(path, spec, basis=basis, about=about, environment={"torch": str(torch.__version__)})
+    writer = StoreWriter(
+        path, spec, basis=basis, about=about, environment={"torch": str(torch.__version__)}, settings="--"
+    )
     try:
         require_same_maker(path, made_of, remedy="give the dense store that began it")
     except SpecMismatch:
@@ -167,10 +163,7 @@ def _encode(split: str, store: Store, writer: StoreWriter, basis: Basis | None, 
         def advance(rows: int) -> None:
             bar.update(rows)
             if should_stop():
-                raise Interrupted(
-                    f"{counted(len(writer.pending), 'shard')} of {split} left",
-                    remedy="run the same command again to go on",
-                )
+                raise writer.stopped()
 
         for shard in writer.pending:
             reencode(store, writer, shard, basis=shared, device=device, on_rows=advance)

@@ -21,7 +21,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pipeline.errors import ClassMismatch, ConfigError, Interrupted, TransferSetError
+from pipeline.errors import ClassMismatch, ConfigError, TransferSetError
 from pipeline.labels import NO_LABEL
 from pipeline.labels.ensemble import normalised_weights
 from pipeline.store.dense_spec import dense_spec, prepared_by
@@ -34,7 +34,6 @@ from pipeline.store.writer import StoreWriter, require_room
 from pipeline.transfer import TransferSetConfig, array_keys, load_transfer_set
 from stages.recipe import parse
 from stages.run import command, program, should_stop
-from stages.words import counted
 
 _HASHED_ROWS = 1024  # at once
 
@@ -109,16 +108,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         teacher_licence=args.teacher_licence,
         transfer_licence=args.licence,
     )
-    with StoreWriter(args.store, spec, about=about) as writer:
+    with StoreWriter(args.store, spec, about=about, settings="--") as writer:
         require_same_maker(writer.path, made_of, remedy="give the outputs that began it")
         for line in kept_about(writer.path, about):
             print(line)
         require_room([writer])
         for shard in tqdm(writer.pending, desc="import", unit="shard", disable=None):
             if should_stop():
-                raise Interrupted(
-                    f"{counted(len(writer.pending), 'shard')} left", remedy="run the same command again to go on"
-                )
+                raise writer.stopped()
             span = slice(*writer.rows_of(shard))
             writer.write_logits(
                 shard,

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import ClassMismatch, ConfigError, OtherLabels, SpecMismatch
+from pipeline.errors import ClassMismatch, ConfigError, OtherLabels, SpecMismatch, some
 from pipeline.objects import ObjectSpec
 from pipeline.store import Store, open_store, store_splits
 from pipeline.store.differences import differences
@@ -88,7 +88,7 @@ def _require_same_classes(store: Store, rows: TransferRows) -> None:
     if store.class_names and rows.class_names and store.class_names != rows.class_names:
         same = sorted(store.class_names) == sorted(rows.class_names)
         raise (OtherLabels if same else ClassMismatch)(
-            f"the classes of {rows.name} are {_short(rows.class_names)}, those of {store.path} {_short(store.class_names)}",
+            f"the classes of {rows.name} are {some(rows.class_names)}, those of {store.path} {some(store.class_names)}",
             remedy="use the transfer set that the store was made for, or a store of these classes",
         )
 
@@ -193,7 +193,3 @@ def _require(splits: Mapping[str, Split], name: str) -> Split:
             f"the store has no split {name!r}, only {', '.join(splits)}", remedy="give a store that has one"
         )
     return splits[name]
-
-
-def _short(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") + f" ({len(names)})"

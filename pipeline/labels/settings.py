@@ -62,18 +62,15 @@ class EncodingSettings:
         return encoding
 
     def _check_ranges(self) -> None:
-        for name, value, least, most in (
+        ranges = (
             ("k", self.k, 1, 1 << 16),
             ("rank", self.rank, 0, 4096),
             ("fine", self.fine or 0, 0, 4096),
             ("nodes", self.nodes, 2, 32),
-            (
-                "min_temperature",
-                self.min_temperature,
-                2.0**-10,
-                1,
-            ),  # students are judged at T = 1, however they are trained
-        ):
+            # Students are judged at T = 1, whatever they are trained at.
+            ("min_temperature", self.min_temperature, 2.0**-10, 1),
+        )
+        for name, value, least, most in ranges:
             if not least <= value <= most:
                 raise ConfigError(f"{name} is {value}", remedy=f"give a number from {least:g} to {most:g}")
         if self.tail == "lowrank" and (self.fine or 0) > self.rank:

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from pipeline.errors import ClassMismatch, OtherLabels, OtherTokenizer
-
-_SHOWN = 10
+from pipeline.errors import ClassMismatch, OtherLabels, OtherTokenizer, some
 
 
 def class_names_of(model: nn.Module) -> tuple[str, ...] | None:
@@ -30,7 +28,7 @@ def require_class_names(model: nn.Module, names: Sequence[str] | None, *, who: s
         return
     same = sorted(map(_plain, own)) == sorted(map(_plain, names))
     raise (OtherLabels if same else ClassMismatch)(
-        f"{who} has {'the classes in another order' if same else 'other classes'}: {_short(own)}; {whose}: {_short(names)}",
+        f"{who} has {'the classes in another order' if same else 'other classes'}: {some(own)}; {whose}: {some(names)}",
         remedy="order the names and the labels of the data as the model does (transfer_set.classes, in its label column too), "
         "or correct id2label in the model's config.json",
     )
@@ -51,7 +49,3 @@ def require_vocabulary(model: nn.Module, vocabulary: str | None, *, who: str) ->
 
 def _plain(name: str) -> str:
     return "".join(letter for letter in name.casefold() if letter.isalnum()) or name
-
-
-def _short(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f", ... ({len(names)})" if len(names) > _SHOWN else "")

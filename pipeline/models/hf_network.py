@@ -6,19 +6,17 @@ What it takes and gives as a model of ours is `hf`'s business.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from pipeline.errors import ConfigError, SoftLabelsError, WeightsError
+from pipeline.errors import ConfigError, SoftLabelsError, WeightsError, some
 from pipeline.transfer.pretrained import matching, one_line, pretrained_folder, quiet
 
 WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
-_SHOWN = 5
 Options = dict[str, Any]
 
 
@@ -136,7 +134,7 @@ def _require_fit(
     ]
     if others:
         raise WeightsError(
-            f"tensors in {name} do not fit in shape: {_listed(others)}",
+            f"tensors in {name} do not fit in shape: {some(others)}",
             remedy="drop from config what changes shapes; only a head for other classes may differ",
         )
 
@@ -146,8 +144,3 @@ def _unbuildable(what: str, error: Exception) -> ConfigError:
         f"transformers cannot build {what}: {one_line(error)}",
         remedy="correct model, config and classes; code that stands in a checkpoint is not run",
     )
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

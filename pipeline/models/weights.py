@@ -15,10 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from pipeline.errors import WeightsError
+from pipeline.errors import WeightsError, some
 from pipeline.store.durable import make_folder, system_errors, write_atomically
 
-_SHOWN = 5
 _CONVERT = (
     "convert it where you trust it: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'new.safetensors')"
 )
@@ -91,7 +90,7 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     others = [name for name, value in state.items() if not isinstance(value, Tensor)]
     if others:
         raise WeightsError(
-            f"{type(model).__name__} keeps state that is no tensor: {_listed(others)}",
+            f"{type(model).__name__} keeps state that is no tensor: {some(others)}",
             remedy="keep it in init_args, or in a buffer",
         )
     return {name: value.detach() for name, value in state.items()}
@@ -150,12 +149,6 @@ def _differ(tensor: Tensor, twin: Tensor) -> bool:
 def _refuse(path: Path, what: str, names: list[str]) -> None:
     if names:
         raise WeightsError(
-            f"weights file {path} {what} {_listed(names)}",
+            f"weights file {path} {what} {some(names)}",
             remedy="name the class and init_args that these weights belong to",
         )
-
-
-def _listed(names: list[str]) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

@@ -141,8 +141,8 @@ def resumable_basis(path: str | Path, *, rank: int | None = None) -> Basis | Non
     basis = read_basis(store, spec) if bound and not lost else None
     if basis is not None and rank is not None and len(basis) != 1 + rank:
         raise SpecMismatch(
-            f"{store} was begun with another specification (its tails have the rank {len(basis) - 1}, not {rank})",
-            remedy="give another store path, or go on with the rank that began it",
+            f"{store} was begun with another specification (rank: {len(basis) - 1} here, {rank} in this run)",
+            remedy="go on with the rank that began it, or give another store path",
         )
     return basis
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from pipeline.errors import DamagedStore, Interrupted, StorePathError, UserError
+from pipeline.errors import DamagedStore, UserError
 from pipeline.store.reader import open_store
+from pipeline.store.root import require_apart
 from pipeline.store.spec import Manifest, Spec
 from pipeline.store.writer import StoreWriter, require_room
 
@@ -35,9 +36,7 @@ def convert(
         SpecMismatch, StorePathError: `target` holds something else, or lies inside the source, or around it.
         Interrupted: `should_stop` said so; calling again goes on. DiskFull: before the first shard, where possible.
     """
-    here, there = Path(source).resolve(), Path(target).resolve()
-    if here.is_relative_to(there) or there.is_relative_to(here):
-        raise StorePathError(f"{target} and {source} lie in each other", remedy="give a target beside the source")
+    require_apart(Path(source), Path(target))
     store = open_store(source)
     if store.spec.ragged and layout != "arrow":
         raise UserError(
@@ -46,13 +45,11 @@ def convert(
         )
     spec: Spec = msgspec.structs.replace(store.spec, layout=layout, compression=compression)
     per_shard = spec.cut.rows_per_shard // spec.cut.rows_per_chunk
-    with StoreWriter(target, spec, basis=store.basis, about=store.manifest.about) as writer:
+    with StoreWriter(target, spec, basis=store.basis, about=store.manifest.about, settings="") as writer:
         require_room([writer])
         for shard in writer.pending:
             if should_stop():
-                raise Interrupted(
-                    f"{len(writer.pending)} shards are left", remedy="run the same command again to go on"
-                )
+                raise writer.stopped()
             chunks = range(shard * per_shard, shard * per_shard + spec.shard_chunks(shard))
             arrays = {name: np.concatenate([store.read_chunk(name, c) for c in chunks]) for name in store.columns}
             writer.write_arrays(shard, arrays, fidelity=store.record(shard).fidelity)

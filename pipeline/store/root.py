@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline.errors import DamagedManifest, DamagedStore, StorePathError
+from pipeline.errors import DamagedManifest, DamagedStore, StorePathError, some
 from pipeline.store.card import FRONT_MATTER, root_card
 from pipeline.store.durable import sync_folder, system_errors, write_atomically
 from pipeline.store.layouts import layout_of
@@ -18,6 +18,13 @@ from pipeline.store.verify import CARD, PLAN
 
 _FOR_READERS = ("zarr.json", "dataset_dict.json")
 _OWN = {CARD, *_FOR_READERS}
+
+
+def require_apart(source: Path, target: Path) -> None:
+    """Raise `StorePathError` where one of two folders lies in the other, or is the other."""
+    here, there = source.resolve(), target.resolve()
+    if here.is_relative_to(there) or there.is_relative_to(here):
+        raise StorePathError(f"{target} and {source} lie in each other", remedy="give a target beside the source")
 
 
 def require_root(root: Path, splits: tuple[str, ...]) -> None:
@@ -31,7 +38,7 @@ def require_root(root: Path, splits: tuple[str, ...]) -> None:
     found = root_strangers(root, splits)
     if found:
         raise StorePathError(
-            f"{root} holds other files ({', '.join(found[:5])})", remedy="give the path of a store or of a new folder"
+            f"{root} holds other files ({some(found)})", remedy="give the path of a store or of a new folder"
         )
 
 

@@ -57,8 +57,9 @@ _RECIPE_KEYS = {
 _FOLLOWS = ("columns", "encoding.basis", "cut.rows_per_")  # from other fields, where the columns differ
 
 
-def require_same_plan(ours: Plan, theirs: Plan, where: str) -> None:
-    """Compare this run's plan with the one that stands in the store `where`.
+def require_same_plan(ours: Plan, theirs: Plan, where: str, *, settings: str = "labels.") -> None:
+    """Compare this run's plan with the one that stands in the store `where`. `settings` stands before the names of the settings
+    of labels where this run got them: those of a recipe's section, or flags.
 
     Raises:
         OtherTokenizer, OtherRows, OtherLabels, OtherMemberOrder, OtherWeights, OtherPreprocessing: where that is what differs
@@ -76,7 +77,7 @@ def require_same_plan(ours: Plan, theirs: Plan, where: str) -> None:
         remedy, tokens = _REMEDIES[kind], "sequence" in this
         if tokens:
             remedy = remedy.replace("transfer_set.prepare", "transfer_set.sequences")
-        named = dict.fromkeys(leaf._replace(path=in_recipe(leaf.path, tokens=tokens)).said() for leaf in found)
+        named = dict.fromkeys(leaf._replace(path=in_recipe(leaf.path, settings, tokens)).said() for leaf in found)
         raise kind(
             f"{where} was begun with another specification ({'; '.join(named)})",
             remedy=f"{remedy}, or give another store path",
@@ -118,14 +119,14 @@ def _fields(spec: Spec) -> dict[str, Any]:
     return fields
 
 
-def in_recipe(path: str, *, tokens: bool = False) -> str:
-    """What the recipe calls the field at `path` of a specification; of rows of `tokens` the prepare function is ours, and its
-    arguments are those of the section `transfer_set.sequences`.
+def in_recipe(path: str, settings: str = "labels.", tokens: bool = False) -> str:
+    """What the recipe calls the field at `path` of a specification, or the flag where `settings` is `--`; of rows of `tokens`
+    the prepare function is ours, and its arguments are those of the section `transfer_set.sequences`.
     """
     for field, key in _RECIPE_KEYS.items():
         if re.match(rf"{re.escape(field)}(?![^.\[])", path):
             key = "transfer_set.sequences" if tokens and key == _PREPARE_ARGUMENTS else key
-            return key + path[len(field) :]
+            return re.sub(r"^labels\.", settings, key + path[len(field) :])
     return re.sub(r"^(teacher\.members\[\d+\])\.model$", r"\1.class_path", path)
 
 

@@ -22,11 +22,13 @@ from numpy.typing import NDArray
 from pipeline.errors import (
     DamagedManifest,
     DiskFull,
+    Interrupted,
     RepeatedRow,
     SpecMismatch,
     StorePathError,
     UnsealedStore,
     UserError,
+    some,
 )
 from pipeline.labels.fidelity import FidelitySums
 from pipeline.store.arrays import Arrays, check_arrays, encode_logits, row_arrays
@@ -75,7 +77,7 @@ from pipeline.store.verify import require_files
 
 class StoreWriter:
     """Write one store (one split). `basis` (1 + r, C) float16 is the prior and basis that the encoding's tails need; a store
-    that holds shards has it already.
+    that holds shards has it already. `settings` is what messages put before the name of a setting, as `require_same_plan` says.
 
     ::
 
@@ -101,11 +103,12 @@ class StoreWriter:
         basis: Basis | None = None,
         about: About | None = None,
         environment: Mapping[str, str] | None = None,
+        settings: str = "labels.",
     ) -> None:
         self.spec = spec = check_spec(spec, error=UserError)
         if basis is not None:
             require_basis(spec, basis)
-        self.path = Path(path)
+        self.path, self._settings = Path(path), settings
         self.layout = layout_of(spec)
         self.plan = Plan(spec=spec, about=about or About())
         self.environment = {**_environment(), **(environment or {})}
@@ -113,7 +116,7 @@ class StoreWriter:
         self.sealed = (self.path / "manifest.json").exists()
         self._taken = set(range(spec.shards)) if self.sealed else set()
         if self.sealed:
-            require_same_plan(self.plan, read_json(self.path / "plan.json", Plan), str(self.path))
+            self._require_same(read_json(self.path / "plan.json", Plan))
             require_files(open_store(self.path))
             self._lock = None
             return
@@ -161,12 +164,20 @@ class StoreWriter:
             create_only(self.path / STAGING / write_id / "0", final)
             discard(self.path, write_id)
         standing = read_json(final, Plan)
-        require_same_plan(self.plan, standing, str(self.path))
+        self._require_same(standing)
         check_spec(standing.spec, version=standing.format)
         if basis is not None and not (self.path / BASIS_FILE).exists():  # lost; the same one, by the plan
             put_basis(self.path, basis)
         read_basis(self.path, standing.spec)
         return standing
+
+    def _require_same(self, standing: Plan) -> None:
+        require_same_plan(self.plan, standing, str(self.path), settings=self._settings)
+
+    def stopped(self) -> Interrupted:
+        """The error for a writer that was asked to stop; whoever gives the same command again goes on."""
+        what = f"stopped with {len(self.pending)} of {self.spec.shards} shards left in {self.path}"
+        return Interrupted(what, remedy="run the same command again to go on")
 
     def __enter__(self) -> Self:
         return self
@@ -317,7 +328,7 @@ class StoreWriter:
         if self.sealed:
             return read_json(self.path / "manifest.json", Manifest)
         if self.pending:
-            raise UnsealedStore(f"{self.path} still lacks shards {_some(self.pending)}", remedy="write them, then seal")
+            raise UnsealedStore(f"{self.path} still lacks shards {some(self.pending)}", remedy="write them, then seal")
         raw = [read_small_file(record_path(self.path, shard)) for shard in range(self.spec.shards)]
         records = [decode_json(data, Commit, f"{self.path}/{COMMITS}/{i:05}.json") for i, data in enumerate(raw)]
         for shard, record in enumerate(records):
@@ -375,14 +386,9 @@ def _require_store_path(path: Path) -> None:
                 what = f"{path} has a manifest.json and no plan.json"
                 raise DamagedManifest(what, remedy="run `softlabels repair`, then the same command again")
             raise StorePathError(
-                f"{path} holds other files ({_some(strangers)}) and no plan.json",
+                f"{path} holds other files ({some(strangers)}) and no plan.json",
                 remedy="give the path of a store or of a new folder",
             )
-
-
-def _some(items: list[object] | list[int] | list[str]) -> str:
-    shown = ", ".join(str(item) for item in items[:5])
-    return shown if len(items) <= 5 else f"{shown} and {len(items) - 5} more"
 
 
 def _environment() -> dict[str, str]:

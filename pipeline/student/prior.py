@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, some
 from pipeline.student.metrics import Batches
 
 RARE = 0.1  # of its share where the student will be used: below it a class counts as missing from the transfer set
@@ -57,8 +57,7 @@ def target_shares(given: Sequence[float] | str, classes: int) -> Tensor:
     wanted = torch.ones(classes).double() if isinstance(given, str) else torch.tensor(given, dtype=torch.float64)
     if wanted.shape != (classes,) or not bool((torch.isfinite(wanted) & (wanted > 0)).all()):
         raise ConfigError(
-            f"class_prior has {wanted.numel()} numbers for {classes} classes: {', '.join(map(str, wanted.tolist()[:5]))}"
-            + (", ..." if wanted.numel() > 5 else ""),
+            f"class_prior has {wanted.numel()} numbers for {classes} classes: {some(wanted.tolist())}",
             remedy="give one number above 0 a class, or uniform",
         )
     return wanted / wanted.sum()

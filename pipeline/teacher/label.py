@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.errors import Interrupted
 from pipeline.labels.encoding import TopkEncoding
 from pipeline.store.basis import read_basis
 from pipeline.store.patience import background, result_of
@@ -58,10 +57,7 @@ def label_rows(
             if writing is not None:
                 result_of(writing, _WAITS)
             if found is None:
-                raise Interrupted(
-                    f"stopped with {len(writer.pending)} of {writer.spec.shards} shards left in {writer.path}",
-                    remedy="run the same command again to go on",
-                )
+                raise writer.stopped()
             writing = pool.submit(_write, rows, writer, shard, found)
         if writing is not None:
             result_of(writing, _WAITS)

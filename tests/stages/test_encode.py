@@ -190,7 +190,7 @@ def test_going_on_keeps_basis_and_digest(
     with monkeypatch.context() as patch:
         patch.setattr(StoreWriter, "write_arrays", stopping)
         assert encoded(*words) == 75
-    assert "shards of test left; run the same command again" in capsys.readouterr().err
+    assert "shards left in sparse/test; run the same command again" in capsys.readouterr().err
 
     def refuse(*_: object) -> None:
         raise AssertionError("the basis was computed anew")
@@ -198,11 +198,11 @@ def test_going_on_keeps_basis_and_digest(
     with monkeypatch.context() as patch:
         patch.setattr(encode, "find_basis", refuse)
         assert encoded("--k=2", "--rank=2") == 2
-        assert "SpecMismatch: sparse/test was begun with another specification (its tails have the rank 1" in (
+        assert "SpecMismatch: sparse/test was begun with another specification (rank: 1 here, 2 in this run)" in (
             capsys.readouterr().err
         )
         assert encoded("--k=3", "--rank=1") == 2
-        assert "labels.k: 2 here, 3 in this run)" in capsys.readouterr().err
+        assert "(--k: 2 here, 3 in this run)" in capsys.readouterr().err
         assert encoded(*words) == 0
         assert encoded(*words) == 0
     for split in ("train", "test"):
