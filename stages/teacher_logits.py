@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from pipeline.errors import ClassMismatch, OtherRows
 from pipeline.labels.encoding import Encoding, TopkEncoding
-from pipeline.labels.fidelity import by_temperature, nats
+from pipeline.labels.fidelity import by_temperature, mass_warning, nats
 from pipeline.labels.topk import check_encoding
 from pipeline.report.table import Table, as_text
 from pipeline.store.basis import Basis, resumable_basis
@@ -203,6 +203,8 @@ def _label(rows: TransferRows, ensemble: Ensemble, writer: StoreWriter) -> None:
     )
     if isinstance(manifest.spec.encoding, TopkEncoding):
         print(fidelity_lines(manifest))
+        if warning := mass_warning(manifest.fidelity, manifest.spec.encoding.tail):
+            print(f"{rows.split}: {warning}")
 
 
 def fidelity_lines(manifest: Manifest) -> str:

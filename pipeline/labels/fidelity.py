@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 20.0)
+MASS_OFF = 0.01  # an error of the tail's mass that is worth a word
 _BLOCK_BYTES = 1 << 25  # float64 working memory a block of rows
 
 Line = TypeVar("Line")
@@ -121,6 +122,19 @@ def by_temperature(found: Mapping[str, Line]) -> list[tuple[str, Line]]:
 def nats(kl: float | None, digits: int = 2) -> str:
     """A KL as tables print it."""
     return "infinite" if kl is None else f"{kl:.{digits}e}"
+
+
+def mass_warning(found: Mapping[str, Fidelity], tail: str) -> str | None:
+    """What to say, in a line, of top-k labels whose tail's mass is off by more than `MASS_OFF`; None where it is not, or where
+    nothing is kept of the tail.
+    """
+    worst = max(found, key=lambda t: found[t].tail_mass_error, default=None)
+    if worst is None or tail == "renormalised" or found[worst].tail_mass_error <= MASS_OFF:
+        return None
+    return (
+        f"the tail's mass is off by up to {found[worst].tail_mass_error:.2g} (at T={worst}): keep more nodes, and mark impossible "
+        "classes with -inf where the teacher marks them with a large negative number, which no few nodes can follow"
+    )
 
 
 def _add(a: FidelitySums, b: FidelitySums) -> FidelitySums:

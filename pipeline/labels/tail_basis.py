@@ -30,7 +30,7 @@ _CHUNK_BYTES = 1 << 26  # float32 working memory a chunk of classes
 
 
 def find_basis(logits: Iterable[Tensor], rank: int) -> NDArray[np.float16]:
-    """Prior and basis (1 + `rank`, C) of a sample's logits; the same for the same logits on the same machine.
+    """Prior and basis (1 + `rank`, C) of a sample's logits; the same for the same logits, machine and number of threads.
 
     Args:
         logits: blocks (n, M, C) on any device; -inf for impossible classes. Held in memory as float16.

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.labels import fidelity
 from pipeline.labels.dense import encode_dense
-from pipeline.labels.fidelity import TEMPERATURES, measure_dense, table
+from pipeline.labels.fidelity import TEMPERATURES, Fidelity, mass_warning, measure_dense, table
 
 M, C = 2, 17
 
@@ -30,6 +30,22 @@ def some_logits(rng: np.random.Generator, rows: int, scale: float = 6) -> np.nda
     z[rng.random(z.shape) < 0.1] = -np.inf
     z[..., 0] = 0
     return z
+
+
+def test_a_tail_whose_mass_is_off_is_worth_a_word() -> None:
+    def lines(*errors: float) -> dict[str, Fidelity]:
+        return {
+            t: Fidelity(kl_mean=0.1, kl_max=0.1, tail_mass_error=error, top1_agreement=1.0)
+            for t, error in zip(("1", "2", "20"), errors, strict=True)
+        }
+
+    assert mass_warning(lines(0.0, 0.01, 0.003), "lowrank") is None
+    assert mass_warning(lines(0.9, 0.9, 0.9), "renormalised") is None
+    assert mass_warning({}, "lowrank") is None
+    found = mass_warning(lines(0.02, 0.389, 0.3), "uniform")
+    assert found is not None
+    assert "off by up to 0.39 (at T=2)" in found
+    assert "-inf" in found
 
 
 def test_sums_are_those_of_a_direct_kl(rng: np.random.Generator) -> None:
