@@ -63,5 +63,5 @@ def test_a_student_from_a_store_goes_on_exactly(tmp_path: Path, store: Store, rn
 def test_other_rows_are_another_run(tmp_path: Path, store: Store) -> None:
     with pytest.raises(Interrupted):
         make(store, tmp_path, np.arange(200))[2].run(lambda: True)
-    with pytest.raises(SpecMismatch, match=r"order\.train="):
+    with pytest.raises(SpecMismatch, match=r"order\.train: "):
         make(store, tmp_path, np.arange(150))[2].run()
