@@ -132,8 +132,8 @@ def mass_warning(found: Mapping[str, Fidelity], tail: str) -> str | None:
     if worst is None or tail == "renormalised" or found[worst].tail_mass_error <= MASS_OFF:
         return None
     return (
-        f"the tail's mass is off by up to {found[worst].tail_mass_error:.2g} (at T={worst}): keep more nodes, and mark impossible "
-        "classes with -inf where the teacher marks them with a large negative number, which no few nodes can follow"
+        f"the tail's mass is off by up to {found[worst].tail_mass_error:.2g} (at T={worst}): keep more nodes, and mark "
+        "impossible classes with -inf where the teacher marks them with a large negative number, which few nodes cannot follow"
     )
 
 
