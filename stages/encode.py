@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from pipeline.errors import ConfigError, SpecMismatch
 from pipeline.labels.encoding import TopkEncoding
-from pipeline.labels.fidelity import Fidelity, add_up, by_temperature, nats, table
+from pipeline.labels.fidelity import Fidelity, add_up, by_temperature, mass_warning, nats, table
 from pipeline.labels.settings import EncodingSettings
 from pipeline.labels.tail_basis import find_basis
 from pipeline.labels.topk_encode import encode_topk
@@ -86,10 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for split, store in stores.items():
             manifest = _encode(split, store, writers[split], basis, device)
             sizes = f"{counted(manifest.spec.rows, 'row')}, {store.manifest.bytes:,} -> {manifest.bytes:,} bytes"
-            print(
-                _before_and_after(f"{split}: {sizes}", store, manifest.bytes_per_position, manifest.fidelity),
-                flush=True,
-            )
+            size = manifest.bytes_per_position
+            print(_before_and_after(f"{split}: {sizes}", store, args.tail, size, manifest.fidelity), flush=True)
     if not single:
         write_root(target)
     print(f"sealed: {target} (look: {program()} info {target})")
@@ -193,7 +191,7 @@ def _try(args: Encode) -> int:
     tried = max((sums.samples for sums in lost), default=0)
     columns = [column for column in spec.columns if column.name in spec.soft_columns or column.by_position]
     size = sum(column.row_bytes for column in columns) / (spec.positions or 1)
-    print(_before_and_after(f"{split}: {counted(tried, 'distribution')} tried", store, size, table([lost])))
+    print(_before_and_after(f"{split}: {counted(tried, 'distribution')} tried", store, args.tail, size, table([lost])))
     print(f"nothing was written; to encode: {program()} encode with --store=STORE in place of --try")
     return 0
 
@@ -207,8 +205,8 @@ def _on(device: torch.device, basis: Basis | None) -> torch.Tensor | None:
     return None if basis is None else torch.from_numpy(np.array(basis)).to(device)
 
 
-def _before_and_after(title: str, dense: Store, size: float, fidelity: Mapping[str, Fidelity]) -> str:
-    """Bytes a position and fidelity of a dense store, and `size` and `fidelity` of what was made of it."""
+def _before_and_after(title: str, dense: Store, tail: str, size: float, fidelity: Mapping[str, Fidelity]) -> str:
+    """Bytes a position and fidelity of a dense store, and `size` and `fidelity` of what was made of it with this tail."""
     before = dense.manifest
     titles = ("T", "dense: mean KL", "topk: mean KL", "largest KL", "tail mass error", "same top class")
     lines = tuple(
@@ -219,7 +217,7 @@ def _before_and_after(title: str, dense: Store, size: float, fidelity: Mapping[s
     return (
         f"{title}, {before.bytes_per_position:,.1f} -> {size:,.1f} bytes a position\n"
         "KL in nats, dense: of the teacher's logits to the dense labels; topk: of the dense labels to the topk labels\n"
-        + as_text(Table(titles, lines))
+        + "\n".join(filter(None, [as_text(Table(titles, lines)), mass_warning(fidelity, tail)]))
     )
 
 

@@ -71,7 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     splits = open_splits(args.store, args.transfer_set, missing=args.missing)
     check_classes(args.student, splits)
     for split in splits.values():
-        check_mean(args.training.mean, split.store.reduce)
+        store = split.store
+        tail = getattr(store.encoding, "tail", None)
+        check_mean(args.training.mean, store.reduce, tail=tail, members=store.members)
     variants = _variants(args.training, splits)
     identity = _identity(args, splits)
     path = RunFolder.place(args.out, name=args.name, identity=identity)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline import array_keys
 from pipeline.labels.encoding import TopkEncoding
 from pipeline.store import Store, StoreWriter, dense_spec, open_store
 from pipeline.store.verify import verify
@@ -101,6 +102,23 @@ def test_trying_writes_nothing_and_shows_what_encoding_would(
     made, *lines, _ = capsys.readouterr().out.splitlines()[-len(tried) - 2 :]
     assert lines == tried
     assert title.partition("-> ")[2] == made.rpartition("-> ")[2]
+
+
+@pytest.mark.parametrize("mark", [-1e4, -np.inf])
+def test_impossible_classes_that_are_marked_by_a_number_are_worth_a_word(
+    work: Path, rng: np.random.Generator, mark: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs, logits = np.arange(64)[:, None], rng.normal(0, 3, (64, 1, 500))
+    logits[..., 20:] = mark
+    keys = array_keys(inputs)
+    with StoreWriter("dense", dense_spec.dense_spec(teacher="mine", name="rows", keys=keys, classes=500)) as writer:
+        writer.write_logits(0, keys=keys, labels=np.full(64, -1), logits=logits)
+        writer.seal()
+    for words in (["--try"], ["--store=sparse"]):
+        assert encode.main(["--from=dense", "--k=8", "--tail=uniform", *words]) == 0
+        said = capsys.readouterr().out
+        assert ("the tail's mass is off by up to 0." in said) == (mark == -1e4)
+        assert ("impossible classes with -inf" in said) == (mark == -1e4)
 
 
 def assert_faithful(dense: Store, sparse: Store) -> None:
