@@ -30,11 +30,6 @@ COARSE = 7  # with 4 bits in two's complement, two a byte
 IMPOSSIBLE = -65504.0  # the prior of a class that no position of a sample allows: float16's lowest finite number
 
 
-def stored_classes(encoding: TopkEncoding, classes: int) -> int:
-    """K: a distribution of few classes is stored whole."""
-    return min(encoding.k, classes)
-
-
 def check_encoding(encoding: TopkEncoding, members: int, classes: int | None = None) -> None:
     """Raise `ConfigError` unless the encoding's numbers fit its tail and the numbers of stored members and of classes; where
     classes are not known yet, these are not looked at.
@@ -73,12 +68,11 @@ def topk_columns(
         members: M, the stored ones.
         positions: P of a sequence row; None for rows of one position.
     """
-    kept = stored_classes(encoding, classes)
     shape, axes = ((members,), ("member",)) if positions is None else ((positions, members), ("position", "member"))
-    columns = [("top_class", id_dtype(classes), (*shape, kept), (*axes, "stored"))]
+    columns = [("top_class", id_dtype(classes), (*shape, encoding.k), (*axes, "stored"))]
     if pages(classes):
-        columns.append(("top_page", page_dtype(kept), (*shape, pages(classes)), (*axes, "page")))
-    columns.append(("top_logit", "float16", (*shape, kept), (*axes, "stored")))
+        columns.append(("top_page", page_dtype(encoding.k), (*shape, pages(classes)), (*axes, "page")))
+    columns.append(("top_logit", "float16", (*shape, encoding.k), (*axes, "stored")))
     if encoding.tail != "renormalised":
         columns.append(("tail_odds", "float16", (*shape, 2), (*axes, "end")))
         columns.append(("tail_curve", "int16", (*shape, encoding.nodes - 1), (*axes, "node")))

@@ -23,7 +23,7 @@ from pipeline.labels.encoding import TopkEncoding
 from pipeline.labels.fidelity import FidelitySums, add_up, one_of
 from pipeline.labels.tail_basis import TailFit, coefficient_columns
 from pipeline.labels.tail_mass import CURVE_STEPS, nodes
-from pipeline.labels.topk import check_encoding, stored_classes, topk_columns
+from pipeline.labels.topk import check_encoding, topk_columns
 from pipeline.labels.topk_fidelity import measure_topk
 from pipeline.labels.topk_soft import TopkMembers
 
@@ -70,7 +70,7 @@ def encode_topk(
             remedy="give one float logit a class",
         )
     count, members, classes = logits.shape
-    check_encoding(encoding, members)
+    check_encoding(encoding, members, classes)
     labels = logits.new_full((count,), NO_LABEL, dtype=torch.int64) if labels is None else labels
     _check_labels(labels, classes)
     fit = TailFit(basis) if basis is not None and encoding.tail == "lowrank" else None
@@ -145,7 +145,7 @@ def _encode(
 ) -> tuple[Columns, Tensor]:
     """Columns (n, ...) of z - max z (n, C) with labels (n,), and z - max z with -inf where a class is stored."""
     classes = below.shape[1]
-    ids = top_classes(below, stored_classes(encoding, classes))
+    ids = top_classes(below, encoding.k)
     tail = below.scatter(1, ids, -torch.inf)
     found = {"top_logit": below.gather(1, ids).half()}
     if encoding.tail != "renormalised":

@@ -64,7 +64,7 @@ def ensemble(log_p: list[np.ndarray], temperature: float, mean: str, share: list
 
 @pytest.mark.parametrize("tail", TAILS)
 @pytest.mark.parametrize("impossible", [False, True])
-@pytest.mark.parametrize(("classes", "k"), [(60, 7), (2, 1), (2, 2), (30, 29), (30, 30), (5, 9)])
+@pytest.mark.parametrize(("classes", "k"), [(60, 7), (2, 1), (2, 2), (30, 29), (30, 30), (5, 5)])
 def test_a_member_is_the_reference(
     rng: np.random.Generator, tail: Tail, classes: int, k: int, impossible: bool
 ) -> None:

@@ -336,3 +336,12 @@ def test_more_stored_classes_than_there_are_is_refused(work: Path, capsys: pytes
     classifiers({"classes": 5}, {"k": 6, "tail": "uniform"})
     assert teacher_logits.main(["--config=recipe.yaml", "store"]) == 2
     assert "k is 6, and there are 5 classes" in capsys.readouterr().err
+
+
+def test_no_geometric_mean_of_renormalised_members(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = classifiers({"classes": 5}, {"k": 2, "tail": "renormalised"}, members=2)
+    assert teacher_logits.main(["--config=recipe.yaml", "store"]) == 0
+    lm.write_recipe(Path("recipe.yaml"), **recipe | {"training": TRAINING | {"mean": "geometric"}})
+    assert train_student.main(["--config=recipe.yaml", "store", "--out=out"]) == 2
+    assert "MeanUnavailable: the geometric mean of 2 members needs" in capsys.readouterr().err
+    assert not Path("out").exists()
