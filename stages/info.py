@@ -14,8 +14,7 @@ import msgspec
 from pipeline.errors import ConfigError
 from pipeline.labels.fidelity import by_temperature, nats
 from pipeline.store import store_splits
-from pipeline.store.reader import MANIFEST
-from pipeline.store.spec import Manifest, Plan, read_json
+from pipeline.store.spec import COMMITS, MANIFEST, PLAN, Manifest, Plan, read_json
 from stages.recipe import parse
 from stages.run import command
 from stages.words import counted
@@ -55,7 +54,7 @@ def describe(path: Path) -> dict[str, Any]:
 
     sealed = (path / MANIFEST).exists()
     manifest: Manifest | None = open_store(path).manifest if sealed else None
-    spec = manifest.spec if manifest else read_json(path / "plan.json", Plan).spec
+    spec = manifest.spec if manifest else read_json(path / PLAN, Plan).spec
     return {
         "rows": spec.rows,
         "classes": spec.label_space.classes,
@@ -68,7 +67,7 @@ def describe(path: Path) -> dict[str, Any]:
         "compression": spec.compression,
         "sealed": sealed,
         "shards": spec.shards,
-        "shards_done": len(list((path / "commits").glob("*.json"))),
+        "shards_done": len(list((path / COMMITS).glob("*.json"))),
         "digest": manifest.digest if manifest else None,
         "content_digest": manifest.content_digest if manifest else None,
         "bytes": manifest.bytes if manifest else None,

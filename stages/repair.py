@@ -20,9 +20,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pipeline.errors import ConfigError, SoftLabelsError
-from pipeline.store.reader import MANIFEST, store_folders
+from pipeline.store.reader import store_folders
 from pipeline.store.repair import UNVOUCHED, Repaired, earlier_digests, repair
 from pipeline.store.root import close_root, is_described, lost_splits, outdated, write_root
+from pipeline.store.spec import MANIFEST
 from stages.recipe import parse
 from stages.run import command
 from stages.words import counted

@@ -23,7 +23,17 @@ from pipeline.store.commit import STAGING, discard, is_bound, stage
 from pipeline.store.digest import blake3_hex
 from pipeline.store.durable import create_only, make_folder, sync_folder, system_errors
 from pipeline.store.rules import check_spec
-from pipeline.store.spec import BASIS_FOLDER, MAX_BASIS_BYTES, Plan, Spec, read_json, read_small_file
+from pipeline.store.spec import (
+    BASIS_FOLDER,
+    MANIFEST,
+    MAX_BASIS_BYTES,
+    PLAN,
+    Plan,
+    Spec,
+    read_json,
+    read_small_file,
+    refuse_link,
+)
 
 Basis = NDArray[np.float16]
 BASIS_FILE = f"{BASIS_FOLDER}/c.0.0"
@@ -61,7 +71,7 @@ def read_basis(store: Path, spec: Spec) -> Basis | None:
         return None
     path, size = store / BASIS_FILE, 2 * math.prod(spec.basis_shape)
     try:
-        _refuse_link(store)
+        refuse_link(store / BASIS_FOLDER, DamagedBasis)
         data = read_small_file(path, size)
         if len(data) != size:
             raise ValueError(f"it has {len(data)} bytes, not {size}")
@@ -73,14 +83,6 @@ def read_basis(store: Path, spec: Spec) -> Basis | None:
         what = error.what if isinstance(error, DamagedManifest) else f"{path} is damaged: {error}"
         raise DamagedBasis(what, remedy=_REMEDY) from error
     return basis
-
-
-def _refuse_link(store: Path) -> None:
-    if (store / BASIS_FOLDER).is_symlink():
-        raise DamagedBasis(
-            f"{store / BASIS_FOLDER} is a link; a store never refers outside itself",
-            remedy="put the folder itself there",
-        )
 
 
 def put_basis(store: Path, basis: Basis) -> None:
@@ -101,7 +103,7 @@ def put_basis(store: Path, basis: Basis) -> None:
 
 def _stands(store: Path, basis: Basis) -> bool:
     """Whether the store has this basis."""
-    _refuse_link(store)
+    refuse_link(store / BASIS_FOLDER, DamagedBasis)
     try:
         return read_small_file(store / BASIS_FILE, MAX_BASIS_BYTES) == np.ascontiguousarray(basis, "<f2").tobytes()
     except FileNotFoundError:
@@ -112,7 +114,7 @@ def drop_basis(store: Path, *, keep: Basis | None) -> None:
     """Remove the basis of a start that committed nothing, unless it is the one to `keep`."""
     if keep is not None and _stands(store, keep):
         return
-    _refuse_link(store)
+    refuse_link(store / BASIS_FOLDER, DamagedBasis)
     with system_errors("remove", store / BASIS_FILE):
         (store / BASIS_FILE).unlink(missing_ok=True)
     if (store / BASIS_FOLDER).is_dir():
@@ -131,11 +133,11 @@ def resumable_basis(path: str | Path, *, rank: int | None = None) -> Basis | Non
     """
     store = Path(path)
     try:
-        plan = read_json(store / "plan.json", Plan)
+        plan = read_json(store / PLAN, Plan)
     except FileNotFoundError:
         return None
     spec = check_spec(plan.spec, version=plan.format)
-    sealed = (store / "manifest.json").exists()
+    sealed = (store / MANIFEST).exists()
     bound = sealed or is_bound(store) or _written_to(store)
     lost = not sealed and not os.path.lexists(store / BASIS_FILE)
     basis = read_basis(store, spec) if bound and not lost else None

@@ -20,12 +20,9 @@ from pipeline.store.columns import Column
 from pipeline.store.digest import blake3_hex
 from pipeline.store.layouts import chunk_rows, layout_of
 from pipeline.store.positions import check_counts
-from pipeline.store.spec import Payload, Spec
+from pipeline.store.spec import RELABEL, Payload, Spec
 
 MAX_OPEN_FILES = 128
-RELABEL = (
-    "get this file again from whoever made the store, or run `softlabels repair` and then the command that made it"
-)
 
 
 class ChunkReader:
@@ -120,10 +117,7 @@ def open_plain(store: Path, name: str, shard: int) -> int:
             raise OSError(errno.ELOOP, "its folder is a link")
         return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not hold us up
     except FileNotFoundError as error:
-        raise MissingShard(
-            f"shard {shard} is missing: {path} is gone",
-            remedy=RELABEL,
-        ) from error
+        raise MissingShard(f"shard {shard} is missing: {path} is gone", remedy=RELABEL) from error
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise DamagedShard(

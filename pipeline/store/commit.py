@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import platform
 import shutil
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 
 from pipeline.errors import DamagedShard, MissingShard, StorageError
@@ -31,9 +33,8 @@ from pipeline.store.durable import (
     write_file,
 )
 from pipeline.store.patience import wait_for_lock
-from pipeline.store.spec import Commit, pretty_json, read_json
+from pipeline.store.spec import COMMITS, Commit, pretty_json, read_json
 
-COMMITS = "commits"
 STAGING = "staging"
 SET_ASIDE = "set_aside"
 
@@ -191,3 +192,11 @@ def replace_by_way_of_staging(store: Path, name: str, data: bytes) -> None:
         replace_file(staged, store / name)
     finally:
         clear_away(staged)  # whoever opens the store next sweeps what is left
+
+
+def environment_here() -> dict[str, str]:
+    """What may change a store's bytes though the specification is the same."""
+    return {
+        "softlabels": version("softlabels"), "numpy": version("numpy"), "pyarrow": version("pyarrow"),
+        "python": platform.python_version(), "machine": platform.machine(), "system": platform.system(),
+    }  # fmt: skip

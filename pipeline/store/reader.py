@@ -20,17 +20,29 @@ from pipeline.labels.encoding import TopkEncoding
 from pipeline.labels.ensemble import check_mean, check_temperature, log_probs, normalised_weights
 from pipeline.labels.topk import check_columns, topk_log_probs
 from pipeline.store.basis import Basis, read_basis
-from pipeline.store.chunks import RELABEL, ChunkReader
+from pipeline.store.chunks import ChunkReader
 from pipeline.store.columns import Column
-from pipeline.store.commit import COMMITS, SET_ASIDE, record_path
+from pipeline.store.commit import SET_ASIDE, record_path
 from pipeline.store.digest import blake3_hex, payload_digest
 from pipeline.store.key_index import KeyIndex
 from pipeline.store.seal import check_manifest, check_record
-from pipeline.store.spec import Commit, Manifest, Payload, Plan, decode_json, read_json, read_small_file
+from pipeline.store.spec import (
+    COMMITS,
+    MANIFEST,
+    PLAN,
+    RELABEL,
+    RESTORE,
+    Commit,
+    Manifest,
+    Payload,
+    Plan,
+    decode_json,
+    read_json,
+    read_small_file,
+    refuse_link,
+)
 
 Check = Literal["first", "always", "never"]
-MANIFEST = "manifest.json"
-_AGAIN = "get this file again from whoever made the store, or run `softlabels repair`"
 
 
 def open_store(path: str | Path, *, split: str | None = None, check: Check = "first") -> Store:
@@ -60,9 +72,7 @@ def store_splits(path: str | Path) -> dict[str, Path]:
     root, folders = Path(path), store_folders(path)
     if folders == [root]:
         named: Plan | Manifest = (
-            read_json(root / "plan.json", Plan)
-            if (root / "plan.json").exists()
-            else read_json(root / MANIFEST, Manifest)
+            read_json(root / PLAN, Plan) if (root / PLAN).exists() else read_json(root / MANIFEST, Manifest)
         )
         return {named.spec.transfer_set.split: root}
     return {folder.name: folder for folder in folders}
@@ -75,9 +85,7 @@ def store_folders(path: str | Path) -> list[Path]:
     root = Path(path)
     if root.exists() and not root.is_dir():
         raise StorePathError(f"{root} is a file; a store is a folder", remedy="give the path of a store")
-    found = {
-        entry.parent for depth in ("", "*/") for name in ("plan.json", MANIFEST) for entry in root.glob(depth + name)
-    }
+    found = {entry.parent for depth in ("", "*/") for name in (PLAN, MANIFEST) for entry in root.glob(depth + name)}
     if not found:
         raise StorePathError(
             f"{root} holds no store" if root.exists() else f"{root} does not exist",
@@ -138,13 +146,13 @@ class Store:
             try:
                 data = read_small_file(path)
             except FileNotFoundError:
-                raise DamagedManifest(f"the commit record of shard {shard} is gone: {path}", remedy=_AGAIN) from None
+                raise DamagedManifest(f"the commit record of shard {shard} is gone: {path}", remedy=RELABEL) from None
             if blake3_hex(data) != self.manifest.commits[shard]:
-                raise DamagedManifest(f"{path} (shard {shard}) is not the record that was sealed", remedy=_AGAIN)
+                raise DamagedManifest(f"{path} (shard {shard}) is not the record that was sealed", remedy=RELABEL)
             record = decode_json(data, Commit, str(path))
             if payload_digest(record.payload) != self.manifest.payloads[shard]:
                 raise DamagedManifest(
-                    f"{path} (shard {shard}) is not what the store's digest was taken of", remedy=_AGAIN
+                    f"{path} (shard {shard}) is not what the store's digest was taken of", remedy=RELABEL
                 )
             check_record(self.spec, shard, record, str(path))
             self._records[shard] = record
@@ -228,10 +236,10 @@ class Store:
 def _read_manifest(path: Path) -> Manifest:
     """Manifest and plan of a sealed store, checked against themselves and each other."""
     try:
-        plan = read_json(path / "plan.json", Plan)
+        plan = read_json(path / PLAN, Plan)
     except FileNotFoundError:
         if (path / MANIFEST).exists():
-            raise DamagedManifest(f"{path / 'plan.json'} is gone", remedy=_AGAIN) from None
+            raise DamagedManifest(f"{path / PLAN} is gone", remedy=RESTORE) from None
         raise StorePathError(f"{path} holds no plan.json and is no store", remedy="give the path of a store") from None
     try:
         manifest = read_json(path / MANIFEST, Manifest)
@@ -245,7 +253,6 @@ def _read_manifest(path: Path) -> Manifest:
         ) from None
     check_manifest(manifest, str(path / MANIFEST))
     if manifest.spec != plan.spec or manifest.format != plan.format:
-        raise DamagedManifest(f"{path / MANIFEST} and plan.json do not agree", remedy=_AGAIN)
-    if (path / COMMITS).is_symlink():
-        raise DamagedManifest(f"{path / COMMITS} is a link; a store never refers outside itself", remedy=_AGAIN)
+        raise DamagedManifest(f"{path / MANIFEST} and plan.json do not agree", remedy=RESTORE)
+    refuse_link(path / COMMITS)
     return manifest

@@ -25,9 +25,7 @@ import msgspec
 
 from pipeline.errors import DamagedManifest, DamagedStore, RunExists, StorageError, StorePathError
 from pipeline.store.basis import BASIS_FILE
-from pipeline.store.chunks import RELABEL
 from pipeline.store.commit import (
-    COMMITS,
     SET_ASIDE,
     STAGING,
     WriterLock,
@@ -37,12 +35,15 @@ from pipeline.store.commit import (
 )
 from pipeline.store.durable import make_folder, sync_folder, system_errors
 from pipeline.store.layouts import layout_of
-from pipeline.store.reader import MANIFEST
 from pipeline.store.rules import check_spec
 from pipeline.store.seal import check_manifest, check_record
 from pipeline.store.spec import (
     BASIS_FOLDER,
+    COMMITS,
     FORMAT,
+    MANIFEST,
+    PLAN,
+    RELABEL,
     Commit,
     Manifest,
     Plan,
@@ -50,10 +51,10 @@ from pipeline.store.spec import (
     pretty_json,
     read_json,
     read_small_file,
+    refuse_link,
 )
 from pipeline.store.verify import (
     CARD,
-    PLAN,
     RESEAL,
     STRANGER,
     Problem,
@@ -166,10 +167,7 @@ def earlier_digests(store: Path) -> dict[Path, str | None]:
 
 def _refuse_links(store: Path, spec: Spec) -> None:
     for name in (COMMITS, STAGING, SET_ASIDE, BASIS_FOLDER, *(column.name for column in spec.columns)):
-        if (store / name).is_symlink():
-            raise DamagedStore(
-                f"{store / name} is a link; a store never refers outside itself", remedy="put the folder itself there"
-            )
+        refuse_link(store / name, DamagedStore)
 
 
 @contextmanager

@@ -12,9 +12,9 @@ from pipeline.errors import DamagedManifest, DamagedStore, StorePathError, some
 from pipeline.store.card import FRONT_MATTER, root_card
 from pipeline.store.durable import sync_folder, system_errors, write_atomically
 from pipeline.store.layouts import layout_of
-from pipeline.store.reader import MANIFEST, store_folders, store_splits
-from pipeline.store.spec import FORMAT, Manifest, read_json, read_small_file
-from pipeline.store.verify import CARD, PLAN
+from pipeline.store.reader import store_folders, store_splits
+from pipeline.store.spec import FORMAT, MANIFEST, PLAN, Manifest, read_json, read_small_file
+from pipeline.store.verify import CARD
 
 _FOR_READERS = ("zarr.json", "dataset_dict.json")
 _OWN = {CARD, *_FOR_READERS}

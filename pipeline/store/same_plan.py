@@ -21,7 +21,7 @@ from pipeline.errors import (
     UserError,
 )
 from pipeline.store.differences import differences
-from pipeline.store.spec import About, Plan, Spec, plain_json, read_json
+from pipeline.store.spec import PLAN, About, Plan, Spec, plain_json, read_json
 
 _REMEDIES: dict[type[UserError], str] = {
     OtherTokenizer: "name the tokenizer that the rows were labelled with",
@@ -88,7 +88,7 @@ def require_same_maker(store: Path, made_of: str, *, remedy: str) -> None:
     """Raise `SpecMismatch` where a begun store was made of something else. `made_of` is words and a digest, with which the
     source ends that its maker gave it: specifications do not tell what somebody else's numbers were.
     """
-    standing = read_json(store / "plan.json", Plan).about.source.rpartition("; ")[2]
+    standing = read_json(store / PLAN, Plan).about.source.rpartition("; ")[2]
     if standing.rpartition(" ")[0] == made_of.rpartition(" ")[0] and standing != made_of:
         raise SpecMismatch(
             f"{store} was begun from other values ({standing}, not {made_of.rpartition(' ')[2]})",
@@ -100,7 +100,7 @@ def kept_about(store: Path, about: About) -> list[str]:
     """A line for each text for people (licences, source) that stands in a begun store otherwise than in this run: it keeps
     what it was begun with.
     """
-    standing = read_json(store / "plan.json", Plan).about
+    standing = read_json(store / PLAN, Plan).about
     return [
         f"{store} keeps the {name.replace('_', ' ')} that it was begun with ({there!r}, not {here!r}); "
         "for another one, make the store anew in another path"

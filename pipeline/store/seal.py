@@ -11,12 +11,12 @@ import msgspec
 from pipeline.errors import DamagedManifest
 from pipeline.labels.fidelity import TEMPERATURES, FidelitySums, table
 from pipeline.store.columns import Column
-from pipeline.store.commit import COMMITS
 from pipeline.store.digest import blake3_hex, content_digest, manifest_seal, payload_digest, store_digest
 from pipeline.store.layouts import layout_of
 from pipeline.store.rules import check_spec
 from pipeline.store.spec import (
     BLOCK_ROWS,
+    COMMITS,
     RESTORE,
     Chunk,
     Commit,

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from pipeline.errors import DamagedManifest, StorageError, StorePathError
+from pipeline.errors import DamagedManifest, DamagedStore, StorageError, StorePathError
 from pipeline.labels.encoding import DenseEncoding, TopkEncoding
 from pipeline.labels.fidelity import Fidelity, FidelitySums
 from pipeline.store.columns import Column, is_soft
@@ -25,7 +25,15 @@ from pipeline.store.columns import Column, is_soft
 Version = Literal[1, 2]
 FORMAT: Version = 2  # what is written; 1 is read too, and finished where it was begun
 BLOCK_ROWS = 16  # rows that share one hash of the content digest; chunks hold whole blocks
+PLAN = "plan.json"
+MANIFEST = "manifest.json"
+COMMITS = "commits"
 BASIS_FOLDER = "tail_basis"
+# What to do about a file that says what the store is, and about one of a shard.
+RESTORE = "get this file again from whoever made the store, or run `softlabels repair`; where that cannot, label again"
+RELABEL = (
+    "get this file again from whoever made the store, or run `softlabels repair` and then the command that made it"
+)
 MAX_CHUNK_BYTES = 1 << 31
 MAX_BASIS_BYTES = 1 << 31
 MAX_POSITIONS = 1 << 20
@@ -285,9 +293,6 @@ def _refuse_later_format(data: bytes, where: str) -> None:
         )
 
 
-RESTORE = "run `softlabels repair`; where that cannot, get this file again from whoever made the store, or label again"
-
-
 def plain_json(record: msgspec.Struct) -> dict[str, Any]:
     """A record as JSON's own values."""
     values: dict[str, Any] = msgspec.json.decode(encode_json(record))
@@ -297,6 +302,12 @@ def plain_json(record: msgspec.Struct) -> dict[str, Any]:
 def read_json(path: Path, kind: type[T]) -> T:
     """Read and decode one of the store's JSON files, as `read_small_file` does."""
     return decode_json(read_small_file(path, MAX_RECORD_BYTES if kind is Commit else MAX_JSON_BYTES), kind, str(path))
+
+
+def refuse_link(path: Path, error: type[DamagedStore] = DamagedManifest) -> None:
+    """Raise `error` where a folder of a store is a link."""
+    if path.is_symlink():
+        raise error(f"{path} is a link; a store never refers outside itself", remedy="put the folder itself there")
 
 
 def read_small_file(path: Path, limit: int = MAX_RECORD_BYTES) -> bytes:

@@ -19,19 +19,30 @@ from numpy.typing import NDArray
 from pipeline.errors import DamagedBasis, DamagedManifest, DamagedStore, SoftLabelsError, StorageError
 from pipeline.store.arrays import check_values
 from pipeline.store.basis import BASIS_FILE, read_basis
-from pipeline.store.chunks import RELABEL, ChunkReader, open_sized
+from pipeline.store.chunks import ChunkReader, open_sized
 from pipeline.store.columns import Column
 from pipeline.store.commit import SET_ASIDE, STAGING, record_path
 from pipeline.store.digest import block_hashes, content_columns, keys_digest
 from pipeline.store.durable import system_errors
 from pipeline.store.layouts import layout_of
-from pipeline.store.reader import MANIFEST, Store, open_store
+from pipeline.store.reader import Store, open_store
 from pipeline.store.seal import make_manifest
-from pipeline.store.spec import FORMAT, Commit, Payload, Plan, Spec, pretty_json, read_json, read_small_file
+from pipeline.store.spec import (
+    FORMAT,
+    MANIFEST,
+    PLAN,
+    RELABEL,
+    RESTORE,
+    Commit,
+    Payload,
+    Plan,
+    Spec,
+    pretty_json,
+    read_json,
+    read_small_file,
+)
 
-PLAN = "plan.json"
 CARD = "README.md"
-RESTORE = "get this file again from whoever made the store"
 RESEAL = "`softlabels repair` writes it again"
 STRANGER = "does not belong to the store"
 

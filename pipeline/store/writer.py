@@ -8,10 +8,8 @@ sequence row, M members, C classes.
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 from collections.abc import Iterable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -37,11 +35,11 @@ from pipeline.store.card import store_card
 from pipeline.store.chunks import ChunkReader, read_shard_column
 from pipeline.store.columns import Column
 from pipeline.store.commit import (
-    COMMITS,
     STAGING,
     WriterLock,
     commit,
     discard,
+    environment_here,
     flush_placed,
     is_bound,
     place,
@@ -59,6 +57,9 @@ from pipeline.store.same_plan import require_same_plan
 from pipeline.store.seal import check_record, make_manifest, store_bytes
 from pipeline.store.spec import (
     BASIS_FOLDER,
+    COMMITS,
+    MANIFEST,
+    PLAN,
     About,
     Chunk,
     Commit,
@@ -111,12 +112,12 @@ class StoreWriter:
         self.path, self._settings = Path(path), settings
         self.layout = layout_of(spec)
         self.plan = Plan(spec=spec, about=about or About())
-        self.environment = {**_environment(), **(environment or {})}
+        self.environment = {**environment_here(), **(environment or {})}
         _require_store_path(self.path)
-        self.sealed = (self.path / "manifest.json").exists()
+        self.sealed = (self.path / MANIFEST).exists()
         self._taken = set(range(spec.shards)) if self.sealed else set()
         if self.sealed:
-            self._require_same(read_json(self.path / "plan.json", Plan))
+            self._require_same(read_json(self.path / PLAN, Plan))
             require_files(open_store(self.path))
             self._lock = None
             return
@@ -134,7 +135,7 @@ class StoreWriter:
         if not alone:
             lock.share()  # before anything is staged, so that it cannot be swept
         if alone and not is_bound(self.path):  # a start that committed nothing binds nobody
-            (self.path / "plan.json").unlink(missing_ok=True)
+            (self.path / PLAN).unlink(missing_ok=True)
             if basis is not None or self.spec.basis_shape is None:
                 drop_basis(self.path, keep=basis)
         self.plan = self._agree_on_plan(basis)
@@ -146,13 +147,13 @@ class StoreWriter:
         if alone:
             sweep(self.path, (record.write_id for record in records))
             lock.share()
-        if (self.path / "manifest.json").exists():  # sealed by another writer, meanwhile
+        if (self.path / MANIFEST).exists():  # sealed by another writer, meanwhile
             self.sealed = True
             self._leave_staging()
 
     def _agree_on_plan(self, basis: Basis | None) -> Plan:
         """The plan that stands in the store: ours if none stood there. The basis that it names stands before it does."""
-        final = self.path / "plan.json"
+        final = self.path / PLAN
         if not final.exists():
             if basis is not None:
                 put_basis(self.path, basis)
@@ -160,7 +161,7 @@ class StoreWriter:
                 raise UserError(
                     f"the tails of {self.path} need a basis", remedy="give the one that the specification was made with"
                 )
-            write_id = stage(self.path, {"plan.json": pretty_json(self.plan)})
+            write_id = stage(self.path, {PLAN: pretty_json(self.plan)})
             create_only(self.path / STAGING / write_id / "0", final)
             discard(self.path, write_id)
         standing = read_json(final, Plan)
@@ -326,7 +327,7 @@ class StoreWriter:
             SpecMismatch: the content keys are not those that the specification was made for.
         """
         if self.sealed:
-            return read_json(self.path / "manifest.json", Manifest)
+            return read_json(self.path / MANIFEST, Manifest)
         if self.pending:
             raise UnsealedStore(f"{self.path} still lacks shards {some(self.pending)}", remedy="write them, then seal")
         raw = [read_small_file(record_path(self.path, shard)) for shard in range(self.spec.shards)]
@@ -341,7 +342,7 @@ class StoreWriter:
         for name, data in self.layout.metadata(self.spec, manifest.digest, manifest.format).items():
             replace_by_way_of_staging(self.path, name, data)
         replace_by_way_of_staging(self.path, "README.md", store_card(manifest).encode())
-        replace_by_way_of_staging(self.path, "manifest.json", pretty_json(manifest))
+        replace_by_way_of_staging(self.path, MANIFEST, pretty_json(manifest))
         self.sealed = True
         self._leave_staging()
         return manifest
@@ -381,19 +382,11 @@ def _require_store_path(path: Path) -> None:
         raise StorePathError(f"{path} is a file; a store is a folder", remedy="give another path")
     if path.is_dir():
         strangers = sorted(entry.name for entry in path.iterdir() if entry.name not in (STAGING, COMMITS, BASIS_FOLDER))
-        if strangers and not (path / "plan.json").exists():  # asked last: another writer may have begun meanwhile
-            if "manifest.json" in strangers:
-                what = f"{path} has a manifest.json and no plan.json"
+        if strangers and not (path / PLAN).exists():  # asked last: another writer may have begun meanwhile
+            if MANIFEST in strangers:
+                what = f"{path} has a {MANIFEST} and no {PLAN}"
                 raise DamagedManifest(what, remedy="run `softlabels repair`, then the same command again")
             raise StorePathError(
-                f"{path} holds other files ({some(strangers)}) and no plan.json",
+                f"{path} holds other files ({some(strangers)}) and no {PLAN}",
                 remedy="give the path of a store or of a new folder",
             )
-
-
-def _environment() -> dict[str, str]:
-    """What may change a store's bytes though the specification is the same."""
-    return {
-        "softlabels": version("softlabels"), "numpy": np.__version__, "pyarrow": version("pyarrow"),
-        "python": platform.python_version(), "machine": platform.machine(), "system": platform.system(),
-    }  # fmt: skip

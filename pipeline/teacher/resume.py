@@ -16,7 +16,7 @@ from pipeline.errors import OtherLabels, OtherLogits, OtherOrder, OtherRows
 from pipeline.labels.encoding import TopkEncoding
 from pipeline.store.chunks import ChunkReader, read_shard_column
 from pipeline.store.key_index import KeyIndex
-from pipeline.store.spec import Commit, Payload, Plan, Spec, read_json
+from pipeline.store.spec import COMMITS, PLAN, Commit, Payload, Plan, Spec, read_json
 from pipeline.store.writer import StoreWriter
 from pipeline.teacher.encode import Columns
 from pipeline.teacher.ensemble import Ensemble, sentinel_count
@@ -52,9 +52,9 @@ def explained(error: OtherRows, path: Path, keys: NDArray[np.uint8]) -> OtherRow
     """The error, with what the keys (R, 16) of this run's rows and those of the committed shards say more: which row is gone,
     or that the rows only stand in another order.
     """
-    spec = read_json(path / "plan.json", Plan).spec
+    spec = read_json(path / PLAN, Plan).spec
     reader, index = ChunkReader(path, spec), KeyIndex(keys)
-    for record in sorted((path / "commits").glob("*.json")):
+    for record in sorted((path / COMMITS).glob("*.json")):
         payload = read_json(record, Commit).payload
         stored = np.asarray(read_shard_column(reader, payload, spec.columns[0]), np.uint8)
         found, first = index.find(stored), spec.shard_rows(payload.shard).start
