@@ -24,10 +24,9 @@ from pipeline.transfer import TransferSetConfig
 from stages.judge import member_names
 from stages.recipe import parse
 from stages.run import command
-from stages.splits import all_batches, open_splits, stored_labels
+from stages.splits import all_batches, check_classes, open_splits, stored_labels
 from stages.student_folder import student_word, with_facts_of_run, with_weights
 from stages.sweep import StudentTraining
-from stages.train_student import check_classes
 
 
 @dataclass(frozen=True)

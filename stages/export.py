@@ -27,9 +27,8 @@ from pipeline.student.export import FILES, SIZES, Exported, compared, export_stu
 from pipeline.transfer import TransferSetConfig
 from stages.recipe import parse
 from stages.run import command
-from stages.splits import Split, all_batches, open_splits
+from stages.splits import Split, all_batches, check_classes, open_splits
 from stages.student_folder import student_word, with_facts_of_run, with_weights
-from stages.train_student import check_classes
 
 HF = "hf"  # a folder rather than a file
 

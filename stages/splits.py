@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from msgspec import UNSET
 
 from pipeline.errors import ClassMismatch, ConfigError, OtherLabels, SpecMismatch, some
+from pipeline.models import ModelConfig, build_model
+from pipeline.models.classes import require_vocabulary
 from pipeline.objects import ObjectSpec
 from pipeline.store import Store, open_store, store_splits
 from pipeline.store.differences import differences
@@ -87,10 +91,40 @@ def _rows(store: Store, transfer_set: TransferSetConfig | None, split: str) -> T
 def _require_same_classes(store: Store, rows: TransferRows) -> None:
     if store.class_names and rows.class_names and store.class_names != rows.class_names:
         same = sorted(store.class_names) == sorted(rows.class_names)
+        ours, theirs = (f"{some(names)} ({len(names)})" for names in (rows.class_names, store.class_names))
         raise (OtherLabels if same else ClassMismatch)(
-            f"the classes of {rows.name} are {some(rows.class_names)}, those of {store.path} {some(store.class_names)}",
+            f"the classes of {rows.name} are {ours}, those of {store.path} {theirs}",
             remedy="use the transfer set that the store was made for, or a store of these classes",
         )
+
+
+def check_classes(student: ModelConfig, splits: Mapping[str, Split]) -> None:
+    """Raise ClassMismatch unless the student gives one logit for each of the stores' classes (at least one a token, of rows of
+    tokens, and by the same vocabulary), for a real batch, and ConfigError where it cannot take that batch at all.
+    """
+    model = build_model(student).eval()
+    for split in splits.values():
+        vocabulary = split.store.spec.label_space.vocabulary
+        require_vocabulary(model, None if vocabulary is UNSET else vocabulary, who=student.class_path)
+        batch = next(iter(all_batches(split, 2).epoch(0)))
+        given = f"inputs of {batch.inputs.dtype} and shape {list(batch.inputs.shape)}"
+        try:
+            with torch.inference_mode():
+                outputs = model(batch.inputs)
+        except RuntimeError as error:  # what torch raises where shapes or dtypes do not fit
+            what = f"{student.class_path} cannot take {given}: {error}"
+            raise ConfigError(what, remedy="change student.init_args, or transfer_set.prepare") from error
+        shape = list(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+        classes, given_shape = split.store.classes, [len(batch), split.store.classes]
+        if batch.mask is not None:  # outputs beyond the vocabulary are padding
+            given_shape = [*batch.mask.shape, max(classes, shape[-1] if isinstance(shape, list) else 0)]
+        if shape != given_shape:
+            raise ClassMismatch(
+                f"{student.class_path} gives outputs of shape {shape} for {len(batch)} rows"
+                f"{'' if batch.mask is None else f' of {batch.mask.shape[1]} positions'}, and {split.store.path} has "
+                f"{classes} classes",
+                remedy="change student.init_args so that it gives one logit a class, or use another store",
+            )
 
 
 def _require_one_teacher(stores: Mapping[str, Store]) -> None:

@@ -116,14 +116,14 @@ def shared_basis(
 ) -> Basis | None:
     """The prior and basis of the tails, one for all splits: that of a store that is begun, else found now from the first split.
 
-    None where the tails have none. A basis of another size, of a store begun otherwise, is left to the comparison of
-    specifications.
+    None where the tails have none. Raises `SpecMismatch` where a store that is begun has tails of another rank; one of other
+    classes is left to the comparison of specifications.
     """
     if not isinstance(encoding, TopkEncoding) or not needs_basis(encoding):
         return None
     for rows in splits:
-        found = resumable_basis(root / rows.split)
-        if found is not None and found.shape == (1 + encoding.rank, classes):
+        found = resumable_basis(root / rows.split, rank=encoding.rank)
+        if found is not None and found.shape[1] == classes:
             return found
     print(
         f"pilot: {counted(len(pilot_rows(splits[0])), 'row')} of {splits[0].split}, for the shape of the tails",

@@ -16,14 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from msgspec import UNSET
 
-from pipeline.errors import ClassMismatch, ConfigError
 from pipeline.labels.ensemble import check_mean
 from pipeline.models import ModelConfig, build_model, weights_digest
 from pipeline.models.build import untrained
-from pipeline.models.classes import require_vocabulary
 from pipeline.report.comparison import comparison_text
 from pipeline.store.digest import blake3_hex
 from pipeline.stream import EmbeddedRows, Loader
@@ -42,7 +38,7 @@ from stages.recipe import parse, plain
 from stages.run import command, program, should_stop
 from stages.run_folder import RECIPE, RunFolder
 from stages.run_report import write_report
-from stages.splits import Split, all_batches, open_splits, training_batches
+from stages.splits import Split, check_classes, open_splits, training_batches
 from stages.sweep import HARD, StudentTraining, Variant
 from stages.words import counted
 
@@ -102,35 +98,6 @@ def _next(args: TrainStudent, run: Path) -> str:
     if args.training.swept:
         return f"{program()} export {run / args.training.variants[0].folder(args.training.seeds[0])}"
     return f"{program()} train-student --config={run / RECIPE} --store={args.store} --temperature=1,2,4,8,20"
-
-
-def check_classes(student: ModelConfig, splits: Mapping[str, Split]) -> None:
-    """Raise ClassMismatch unless the student gives one logit for each of the stores' classes (at least one a token, of rows of
-    tokens, and by the same vocabulary), for a real batch, and ConfigError where it cannot take that batch at all.
-    """
-    model = build_model(student).eval()
-    for split in splits.values():
-        vocabulary = split.store.spec.label_space.vocabulary
-        require_vocabulary(model, None if vocabulary is UNSET else vocabulary, who=student.class_path)
-        batch = next(iter(all_batches(split, 2).epoch(0)))
-        given = f"inputs of {batch.inputs.dtype} and shape {list(batch.inputs.shape)}"
-        try:
-            with torch.inference_mode():
-                outputs = model(batch.inputs)
-        except RuntimeError as error:  # what torch raises where shapes or dtypes do not fit
-            what = f"{student.class_path} cannot take {given}: {error}"
-            raise ConfigError(what, remedy="change student.init_args, or transfer_set.prepare") from error
-        shape = list(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
-        classes, given_shape = split.store.classes, [len(batch), split.store.classes]
-        if batch.mask is not None:  # outputs beyond the vocabulary are padding
-            given_shape = [*batch.mask.shape, max(classes, shape[-1] if isinstance(shape, list) else 0)]
-        if shape != given_shape:
-            raise ClassMismatch(
-                f"{student.class_path} gives outputs of shape {shape} for {len(batch)} rows"
-                f"{'' if batch.mask is None else f' of {batch.mask.shape[1]} positions'}, and {split.store.path} has "
-                f"{classes} classes",
-                remedy="change student.init_args so that it gives one logit a class, or use another store",
-            )
 
 
 def _variants(training: StudentTraining, splits: Mapping[str, Split]) -> tuple[Variant, ...]:

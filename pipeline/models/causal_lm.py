@@ -8,7 +8,6 @@ B batch, L tokens of a row, P = L - 1 positions, d hidden width, V outputs (at l
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,8 +19,8 @@ from torch import Tensor, nn
 from pipeline.errors import ConfigError
 from pipeline.models.hf import HuggingFaceModel
 from pipeline.transfer.pretrained import matching, pretrained_folder
-from pipeline.transfer.sequences import vocabulary_digest
-from pipeline.transfer.text import FILES, load_tokenizer, tokenizer_digest
+from pipeline.transfer.sequences import vocabulary_of
+from pipeline.transfer.text import FILES, tokenizer_digest
 
 _log = logging.getLogger(__name__)
 _PROBE_TOKENS = 4
@@ -164,12 +163,7 @@ def _vocabulary(name: str, revision: str | None) -> str | None:
     if not matching(folder, FILES):
         return None
     try:
-        return _digest_of(str(folder), tokenizer_digest(str(folder)))
+        return vocabulary_of(str(folder), None, tokenizer_digest(str(folder)))[1]
     except ConfigError as error:
         _log.warning("the tokenizer in %s is not compared with that of the transfer set: %s", name, error.what)
         return None
-
-
-@functools.lru_cache(maxsize=8)
-def _digest_of(folder: str, _: str) -> str:
-    return vocabulary_digest(load_tokenizer(folder))

@@ -28,7 +28,7 @@ def require_class_names(model: nn.Module, names: Sequence[str] | None, *, who: s
         return
     same = sorted(map(_plain, own)) == sorted(map(_plain, names))
     raise (OtherLabels if same else ClassMismatch)(
-        f"{who} has {'the classes in another order' if same else 'other classes'}: {some(own)}; {whose}: {some(names)}",
+        f"{who} has {'the classes in another order' if same else 'other classes'}: {some(own, 10)}; {whose}: {some(names, 10)}",
         remedy="order the names and the labels of the data as the model does (transfer_set.classes, in its label column too), "
         "or correct id2label in the model's config.json",
     )

@@ -41,17 +41,17 @@ def pilot_rows(rows: TransferRows) -> NDArray[np.int64]:
     """Numbers of the sample's rows, ascending."""
     total = len(rows.inputs)
     if rows.sequence is None:
-        return _spread(total, POSITIONS)
+        return spread(total, POSITIONS)
     count = -(-POSITIONS // rows.sequence.positions)
     while True:
-        chosen = _spread(total, count)
+        chosen = spread(total, count)
         found = int(alignment(np.array(rows.inputs[chosen])).mask.sum())
         if found >= POSITIONS or len(chosen) == total:
             return chosen
         count = max(count + 1, min(total, count * POSITIONS // max(found, 1)))
 
 
-def _spread(total: int, count: int) -> NDArray[np.int64]:
+def spread(total: int, count: int) -> NDArray[np.int64]:
     """`count` numbers below `total`, or all, evenly spread."""
     return np.arange(min(count, total), dtype=np.int64) * total // min(count, total)
 

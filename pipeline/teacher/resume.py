@@ -20,6 +20,7 @@ from pipeline.store.spec import COMMITS, PLAN, Commit, Payload, Plan, Spec, read
 from pipeline.store.writer import StoreWriter
 from pipeline.teacher.encode import Columns
 from pipeline.teacher.ensemble import Ensemble, sentinel_count
+from pipeline.teacher.pilot import spread
 from pipeline.teacher.recheck import Deviation, compare_batch, compared_columns
 from pipeline.transfer.alignment import alignment
 from pipeline.transfer.rows import TransferRows
@@ -95,7 +96,8 @@ def _check_sentinels(
 ) -> None:
     """`stated`: the error of the tails' mass that the shards say they have."""
     spec = reader.spec
-    at = _spread([spec.shard_rows(shard) for shard in payloads], sentinel_count(rows.sequence))
+    numbers = np.concatenate([np.asarray(spec.shard_rows(shard), np.int64) for shard in payloads])
+    at = numbers[spread(len(numbers), sentinel_count(rows.sequence))]
     columns = _gather(reader, payloads, at, compared_columns(spec))
     inputs = np.array(rows.inputs[at])
     labels = np.asarray(rows.labels[at]) if rows.sequence is None else alignment(inputs).next_token.reshape(-1)
@@ -109,12 +111,6 @@ def _check_sentinels(
             f"({found.allowed_together:.3g}), though its weights are the same",
             remedy="go on with the code and the versions of packages that began it, or give another store path",
         )
-
-
-def _spread(spans: Sequence[range], count: int) -> NDArray[np.int64]:
-    """About `count` of the rows of these shards, or all, evenly spread and ascending."""
-    total = np.concatenate([np.arange(span.start, span.stop) for span in spans])
-    return np.asarray(total[np.arange(min(count, len(total))) * len(total) // min(count, len(total))], np.int64)
 
 
 def _gather(reader: ChunkReader, payloads: dict[int, Payload], at: NDArray[np.int64], names: Sequence[str]) -> Columns:

@@ -110,17 +110,19 @@ def open_tokenization(config: SequencesConfig) -> Tokenization:
             remedy="give transfer_set.sequences.separator, one of its tokens",
         )
     arguments = {"tokenizer": digest, "length": config.length, "pack": config.pack, "separator": token}
-    info = _info(config.length, config.tokenizer, digest, config.revision)
+    info = SequenceInfo(config.length, *vocabulary_of(config.tokenizer, config.revision, digest))
     return Tokenization(
         tokenizer, config, info, vocabulary[token], ObjectSpec(f"{__name__}.{token_rows.__name__}", arguments)
     )
 
 
 @functools.lru_cache(maxsize=8)
-def _info(length: int, name: str, digest: str, revision: str | None) -> SequenceInfo:
-    """Made once a tokenizer; `digest` is that of its files, so that an edited folder is read again."""
+def vocabulary_of(name: str, revision: str | None, digest: str) -> tuple[int, str]:
+    """Number of tokens of a tokenizer and the digest of its vocabulary, found once; `digest` is that of the tokenizer's files,
+    so that an edited folder is read again.
+    """
     tokenizer = load_tokenizer(name, revision)
-    return SequenceInfo(length, vocabulary_size(tokenizer), vocabulary_digest(tokenizer))
+    return vocabulary_size(tokenizer), vocabulary_digest(tokenizer)
 
 
 def write_sequences(

@@ -116,7 +116,7 @@ def test_kills_of_a_language_model_lose_nothing(layout: str, work: Path) -> None
 
 
 def test_going_on_never_finds_a_basis_anew(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ready()
+    recipe = ready()
     assert teacher_logits.main(WORDS) == 0
     whole = digests("store")
     asked = 0
@@ -139,6 +139,8 @@ def test_going_on_never_finds_a_basis_anew(work: Path, monkeypatch: pytest.Monke
         patch.setattr(teacher_logits, "pilot_basis", never)
         assert teacher_logits.main(["--config=recipe.yaml", "other"]) == 0
         assert teacher_logits.main(["--config=recipe.yaml", "other"]) == 0  # sealed
+        write(recipe | {"labels": recipe["labels"] | {"rank": 5}})
+        assert teacher_logits.main(["--config=recipe.yaml", "other"]) == 2  # refused before the pilot is run
     assert digests("other") == whole
     one, two = (resumable_basis(f"other/{split}") for split in ("train", "test"))
     assert one is not None
@@ -148,7 +150,7 @@ def test_going_on_never_finds_a_basis_anew(work: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rank": 5}, "labels.rank: 12 here, 5 in this run"),
+        ({"rank": 5}, "(rank: 12 here, 5 in this run)"),
         ({"fine": 5}, "labels.fine: 4 here, 5 in this run"),
         ({"k": 9}, "labels.k: 8 here, 9 in this run"),
         ({"tail": "uniform"}, 'labels.tail: "lowrank" here, "uniform" in this run'),
