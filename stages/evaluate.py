@@ -37,9 +37,7 @@ class Evaluate:
     training: StudentTraining = field(default_factory=StudentTraining)
     transfer_set: TransferSetConfig | None = None
     model: str | None = None  # a student's folder in a run, or a safetensors file; without it, the stored teacher
-    store: str = (
-        "stores/digits"  # the store: a folder of splits, or one of them; a finished run's student brings its own
-    )
+    store: str = "stores/digits"  # a folder of splits, or one of them; a finished run's student brings its own
     missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
     split: str = "test"  # which split to judge on
     temperature: float | None = None  # of the second KL (the first is at 1); by default that of training

@@ -39,8 +39,7 @@ def field_help(cls: type) -> dict[str, str]:
         found |= field_help(base)
     for name, text in re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", inspect.cleandoc(cls.__doc__ or ""), re.MULTILINE):
         found[name] = " ".join(text.split())
-    beside = r"^    (\w+): (?:[^#\n]*\(\n {8})?.*?  # (.+)$"  # a default too long for the line stands in brackets on the next
-    for name, text in re.findall(beside, inspect.getsource(cls), re.MULTILINE):
+    for name, text in re.findall(r"^    (\w+): .*?  # (.+)$", inspect.getsource(cls), re.MULTILINE):
         found[name] = text.strip()
     return found
 

@@ -147,9 +147,8 @@ def _require_loss(student: Student, splits: Mapping[str, Split], train: Loader, 
     without_label = np.zeros(len(rows.keys), bool) if has_tokens else np.asarray(rows.labels) < 0
     if student.labelled is not None:
         without_label |= ~student.labelled
-    judged = splits.get(
-        "validation", splits["train"]
-    ).rows  # where the validation rows stand, with every label they have
+    # Where the validation rows stand, with every label they have.
+    judged = splits.get("validation", splits["train"]).rows
     unjudged = 0
     if validation is not None and not has_tokens:
         unjudged = int((np.asarray(judged.labels)[validation.rows] < 0).sum())

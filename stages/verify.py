@@ -36,9 +36,7 @@ class Verify:
     store: str = ""  # a store, or a folder of stores
     quick: bool = False  # read no labels: only what can be seen without
     sample: str | None = None  # n/t: read every byte of part n of t of the shards, and of the others what --quick does
-    against_teacher: str | None = (
-        None  # a recipe (file or built-in name) whose teacher is run over a sample of the rows
-    )
+    against_teacher: str | None = None  # a recipe (file or built-in name) whose teacher is run over some of the rows
     teacher_rows: int = 256  # how many rows of each split the live teacher sees, at least
 
 

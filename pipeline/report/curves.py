@@ -98,9 +98,8 @@ def _draw_group(axes: Any, curves: Sequence[Curve], style: Mapping[str, Any], co
         for curve in curves:
             axes.plot(list(curve), list(curve.values()), color=style["color"], linewidth=0.5, alpha=0.45, zorder=2)
     means = [math.fsum(curve[epoch] for curve in curves) / len(curves) for epoch in shared]
-    marked = (
-        {"marker": style.get("marker", "o"), "markersize": 5} if len(shared) == 1 else {}
-    )  # one point makes no line
+    # One point makes no line.
+    marked = {"marker": style.get("marker", "o"), "markersize": 5} if len(shared) == 1 else {}
     (handle,) = axes.plot(shared, means, linewidth=1.8 if count <= 12 else 1.2, zorder=3, **line, **marked)
     return handle
 

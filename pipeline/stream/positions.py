@@ -48,9 +48,8 @@ class Positions:
             AlignmentError: the store's mask or documents, where there is a store, are others.
             LabelError: a token outside the vocabulary. TransferSetError: inputs that are no token rows.
         """
-        from pipeline.transfer.alignment import (
-            alignment,
-        )  # with the transfer set's own packages, which only tokens need
+        # With the transfer set's own packages, which only tokens need.
+        from pipeline.transfer.alignment import alignment
 
         rest = {name: values for name, values in block.items() if name not in ("position_mask", "document")}
         if not self.has_tokens:

@@ -76,7 +76,7 @@ class Trainer:
     """Trains `students` side by side, each as its config says, and keeps the run in `folder`.
 
     The same call on the same folder goes on where the last one stopped, whatever stopped it, and ends with the weights of
-    a run that was never stopped (bit for bit on a CPU with the same number of threads, versions and kind of processor).
+    a run that was never stopped (bit for bit where `checkpoint` says so).
     A student ends with the weights that it would have had alone.
 
     Args:
