@@ -28,7 +28,7 @@ from pipeline.labels.settings import EncodingSettings
 from pipeline.labels.tail_basis import find_basis
 from pipeline.labels.topk_encode import encode_topk
 from pipeline.models.device import resolve_device, warm_up
-from pipeline.report.table import Table, as_text
+from pipeline.report.table import as_text, fidelity_table
 from pipeline.store import Store, StoreWriter, open_store, store_splits
 from pipeline.store.basis import Basis, resumable_basis
 from pipeline.store.dense_spec import encoded_as
@@ -208,16 +208,12 @@ def _on(device: torch.device, basis: Basis | None) -> torch.Tensor | None:
 def _before_and_after(title: str, dense: Store, tail: str, size: float, fidelity: Mapping[str, Fidelity]) -> str:
     """Bytes a position and fidelity of a dense store, and `size` and `fidelity` of what was made of it with this tail."""
     before = dense.manifest
-    titles = ("T", "dense: mean KL", "topk: mean KL", "largest KL", "tail mass error", "same top class")
-    lines = tuple(
-        (t, nats(before.fidelity[t].kl_mean) if t in before.fidelity else "", nats(f.kl_mean), nats(f.kl_max),
-         f"{f.tail_mass_error:.1e}", f"{f.top1_agreement:.2%}")
-        for t, f in by_temperature(fidelity)
-    )  # fmt: skip
+    dense_kl = [nats(before.fidelity[t].kl_mean) if t in before.fidelity else "" for t, _ in by_temperature(fidelity)]
+    lines = as_text(fidelity_table(fidelity).with_column("dense: mean KL", dense_kl, after="T"))
     return (
         f"{title}, {before.bytes_per_position:,.1f} -> {size:,.1f} bytes a position\n"
-        "KL in nats, dense: of the teacher's logits to the dense labels; topk: of the dense labels to the topk labels\n"
-        + "\n".join(filter(None, [as_text(Table(titles, lines)), mass_warning(fidelity, tail)]))
+        "KL in nats, dense: of the teacher's logits to the dense labels; the others: of these to the topk labels\n"
+        + "\n".join(filter(None, [lines, mass_warning(fidelity, tail)]))
     )
 
 

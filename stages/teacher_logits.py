@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 from pipeline.errors import ClassMismatch, OtherRows
 from pipeline.labels.encoding import Encoding, TopkEncoding
-from pipeline.labels.fidelity import by_temperature, mass_warning, nats
+from pipeline.labels.fidelity import mass_warning
 from pipeline.labels.topk import check_encoding
-from pipeline.report.table import Table, as_text
+from pipeline.report.table import as_text, fidelity_table
 from pipeline.store.basis import Basis, resumable_basis
 from pipeline.store.dense_spec import prepared_by
 from pipeline.store.dense_spec import store_spec as spec_of
@@ -209,13 +209,7 @@ def _label(rows: TransferRows, ensemble: Ensemble, writer: StoreWriter) -> None:
 
 def fidelity_lines(manifest: Manifest) -> str:
     """Bytes a position and what the encoding lost, a line a temperature."""
-    titles = ("T", "mean KL", "largest KL", "tail mass error", "same top class")
-    lines = (
-        (t, nats(f.kl_mean), nats(f.kl_max), f"{f.tail_mass_error:.1e}", f"{f.top1_agreement:.2%}")
-        for t, f in by_temperature(manifest.fidelity)
-        if float(t) <= SHOWN
-    )
-    table = as_text(Table(titles, tuple(lines)))
+    table = as_text(fidelity_table(manifest.fidelity, up_to=SHOWN))
     return f"{manifest.bytes_per_position:.1f} bytes a position; KL(exact || stored) in nats:\n{table}"
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.labels.fidelity import Fidelity, by_temperature, nats
 from pipeline.report.spread import spread
 from pipeline.store.markdown import escaped, one_line
 
@@ -51,6 +52,16 @@ def results_table(lines: Sequence[tuple[str, Sequence[Scores]]], *, temperatures
     ordered = sorted({1.0, *temperatures})
     titles = ("", *(_TITLES.get(name, name) for name in _MEASURES), *(f"KL at T={t:g}" for t in ordered))
     return Table(titles, tuple((name, *_cells(runs, ordered)) for name, runs in lines))
+
+
+def fidelity_table(fidelity: Mapping[str, Fidelity], *, up_to: float = math.inf) -> Table:
+    """What storing lost, a line a temperature up to `up_to`."""
+    lines = (
+        (t, nats(f.kl_mean), nats(f.kl_max), f"{f.tail_mass_error:.1e}", f"{f.top1_agreement:.2%}")
+        for t, f in by_temperature(fidelity)
+        if float(t) <= up_to
+    )
+    return Table(("T", "mean KL", "largest KL", "tail mass error", "same top class"), tuple(lines))
 
 
 def errors_cell(runs: Sequence[Scores]) -> str:
