@@ -32,7 +32,7 @@ from pipeline.store.durable import (
     system_errors,
     write_file,
 )
-from pipeline.store.patience import wait_for_lock
+from pipeline.store.patience import close_lock, wait_for_lock
 from pipeline.store.spec import COMMITS, Commit, pretty_json, read_json
 
 STAGING = "staging"
@@ -81,7 +81,7 @@ class WriterLock:
 
     def close(self) -> None:
         """Stop being a live writer."""
-        os.close(self._handle)
+        close_lock(self._handle)
 
 
 def record_path(store: Path, shard: int) -> Path:

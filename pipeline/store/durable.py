@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import NO_ROOM, DiskFull, RunExists, StorageError
-from pipeline.store.patience import flush, hung
+from pipeline.store.patience import close_lock, closing, flush, hung
 
 _PIECE = 1 << 26  # bytes, flushed one after the other: a flush of more could take longer than it is waited for
 
@@ -29,7 +29,9 @@ def system_errors(action: str, path: Path) -> Iterator[None]:
     except OSError as error:
         what = f"cannot {action} {path}: {error.strerror or error}"
         if error.errno in NO_ROOM:
-            raise DiskFull(what, remedy="make room and run the same command again; finished shards are kept") from error
+            raise DiskFull(
+                what, remedy="make room and run the same command again; what was finished is kept"
+            ) from error
         raise StorageError(
             what, remedy="check the disk and the permissions, then run the same command again"
         ) from error
@@ -37,7 +39,7 @@ def system_errors(action: str, path: Path) -> Iterator[None]:
 
 def write_file(path: Path, data: bytes | memoryview) -> None:
     """Write a new file and flush it. The name may exist only inside a staging folder: it is not atomic."""
-    with system_errors("write", path), path.open("wb", buffering=0) as file:
+    with system_errors("write", path), closing(path.open("wb", buffering=0)) as file:
         view = memoryview(data)
         while True:
             view = view[file.write(view[:_PIECE]) :]
@@ -109,7 +111,7 @@ def only_process(folder: Path) -> Iterator[None]:
             ) from None
         yield
     finally:
-        os.close(handle)
+        close_lock(handle)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -1,7 +1,7 @@
 """Waiting for another process, a thread or a disk, no longer than it gives signs of life: then `Stalled`, which names it.
 
 How long is borne: `$SOFTLABELS_PATIENCE` seconds, 600 by default. What is waited for goes on by itself or is ended by whoever
-started it; nothing is killed here. After a flush that hangs nothing more is cleared away: that would hang too.
+started it; nothing is killed here. After a flush that hangs nothing more is cleared away, nor closed: that would hang too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from pipeline.errors import ConfigError, Stalled
 
@@ -57,26 +57,42 @@ def slices(life: Callable[[], object] = lambda: None) -> Iterator[float]:
 
 
 @dataclass
+class _Request:
+    """A file to be flushed, and what has become of it."""
+
+    handle: int
+    path: Path
+    done: Future[None] = field(default_factory=Future)
+    device: int = 0  # that it lies on; 0, which counts nothing, until the thread has asked
+
+
+@dataclass
 class _Flusher:
     """The thread that flushes for this process, one file after the other. Its name keeps it out of `stalled`, for `flush` says
     itself which file it hangs at.
     """
 
     thread: threading.Thread | None = None
-    queue: SimpleQueue[tuple[int, Future[None]]] = field(default_factory=SimpleQueue)
+    queue: SimpleQueue[_Request] = field(default_factory=SimpleQueue)
+    at: _Request | None = None  # the file it flushes, or has flushed last
+    finished: int = 0  # flushes
     signs: int = 0  # of life, of all flushes
     hanging: tuple[Future[None], Stalled] | None = None
 
-    def submit(self, handle: int) -> Future[None]:
+    def submit(self, request: _Request) -> Future[None]:
         if self.thread is None:
-            self.thread = threading.Thread(target=_flush_all, args=(self.queue,), name="flush", daemon=True)
+            self.thread = threading.Thread(target=_flush_all, args=(self,), name="flush", daemon=True)
             self.thread.start()
-        done: Future[None] = Future()
-        self.queue.put((handle, done))
-        return done
+        self.queue.put(request)
+        return request.done
+
+    def life(self) -> tuple[int, list[str]]:
+        """What changes while the files before one's own, and one's own, are being flushed."""
+        return self.finished, _requests(self.at.device if self.at else 0)
 
 
 _flusher = _Flusher()
+_left_open: list[IO[bytes]] = []  # a file that nothing refers to is closed
 
 
 def _renew() -> None:
@@ -87,33 +103,40 @@ def _renew() -> None:
 os.register_at_fork(after_in_child=_renew)  # a fork has no threads
 
 
-def _flush_all(queue: SimpleQueue[tuple[int, Future[None]]]) -> None:
+def _flush_all(flusher: _Flusher) -> None:
     while True:
-        handle, done = queue.get()
+        flusher.at = request = flusher.queue.get()
         try:
-            os.fsync(handle)
+            request.device = os.fstat(request.handle).st_dev  # asks a network's server, too
+            os.fsync(request.handle)
         except BaseException as error:  # whatever it is belongs to whoever waits
-            done.set_exception(error)
+            request.done.set_exception(error)
         else:
-            done.set_result(None)
+            request.done.set_result(None)
+        flusher.finished += 1
 
 
 def flush(handle: int, path: Path) -> None:
-    """`os.fsync`, in a thread that is waited for as long as the disk completes requests, whosever they are: a slow one may
-    have much to do. Where the system does not count them, as for network file systems, `patience` is for one flush.
+    """`os.fsync`, in a thread that is waited for as long as it finishes other files, or the disk of the one that it is at
+    completes requests, whosever they are: a slow one may have much to do. Where the system does not count them, as for network
+    file systems, `patience` is for one flush.
 
     Raises:
-        Stalled: naming `path`, or at once the one that was found to hang before and still does. OSError: as `os.fsync`.
+        Stalled: naming the file that hangs, or at once the one that was found to hang before and still does. OSError: as
+            `os.fsync`.
     """
-    if hung() and _flusher.hanging:
-        raise Stalled(_flusher.hanging[1].what, remedy=AGAIN)
-    done = _flusher.submit(handle)
-    for seconds in slices(lambda: _requests(handle)):
+    flusher = _flusher
+    if hung() and flusher.hanging:
+        raise Stalled(flusher.hanging[1].what, remedy=AGAIN)
+    request = _Request(handle, path)
+    done = flusher.submit(request)
+    for seconds in slices(flusher.life):
         if wait([done], timeout=seconds).done:
             return done.result()
-        _flusher.signs += 1
-    error = Stalled(f"the disk has not flushed {path} for {patience():g} s", remedy=AGAIN)
-    _flusher.hanging = (done, error)
+        flusher.signs += 1
+    at = flusher.at or request
+    error = Stalled(f"the disk has not flushed {at.path} for {patience():g} s", remedy=AGAIN)
+    flusher.hanging = (at.done, error)
     raise error
 
 
@@ -122,9 +145,28 @@ def hung() -> bool:
     return _flusher.hanging is not None and not _flusher.hanging[0].done()
 
 
-def _requests(handle: int) -> list[str]:
-    """How many reads and writes the disk that an open file lies on has completed, where the system counts them."""
-    device = os.fstat(handle).st_dev
+@contextmanager
+def closing(file: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Close a file at the end of the block, unless a flush hangs: closing may write back what was not flushed, and would hang
+    too. The end of the process closes it then.
+    """
+    try:
+        yield file
+    finally:
+        if hung():
+            _left_open.append(file)
+        else:
+            file.close()
+
+
+def close_lock(handle: int) -> None:
+    """Close a locked file, with the same exception: to give up a lock is a request to a server, where that keeps it."""
+    if not hung():
+        os.close(handle)
+
+
+def _requests(device: int) -> list[str]:
+    """How many reads and writes a disk has completed, where the system counts them."""
     try:
         counts = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat").read_text().split()
     except OSError:

@@ -26,7 +26,7 @@ from blake3 import blake3
 
 from pipeline.errors import DiskFull, StorageError, TransferSetError
 from pipeline.store.durable import clear_away, make_folder, sync_folder, system_errors, write_file
-from pipeline.store.patience import flush, wait_for_lock
+from pipeline.store.patience import flush, hung, wait_for_lock
 
 Array = npt.NDArray[np.generic]
 FileRecord = dict[str, int | str]  # name, bytes, blake3
@@ -135,7 +135,8 @@ class NpyFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        if not hung():  # closing it would hang too
+            self._file.close()
 
     def append(self, block: Array) -> None:
         """Add rows (B, ...).

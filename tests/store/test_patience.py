@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import pytest
 from pipeline.errors import ConfigError, Stalled
 from pipeline.store import durable
 from pipeline.store import patience as module
+from pipeline.store.commit import WriterLock
 from pipeline.store.durable import clear_away, write_file
 from pipeline.store.patience import DEFAULT_SECONDS, background, flush, hung, patience, result_of, wait_for_lock
 
@@ -50,7 +52,7 @@ elif sys.argv[1] == "thread":
     result_of(future, "it has not come")
 elif sys.argv[1] == "flush":
     os.fsync = lambda handle: later()
-    patience._requests = lambda handle: []
+    patience._requests = lambda device: []
     flush(holder.fileno(), path)
 else:
     next(prefetch(source()))
@@ -192,9 +194,13 @@ def stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Pat
         plain(handle)
 
     monkeypatch.setattr(os, "fsync", hang)
-    monkeypatch.setattr(module, "_requests", lambda handle: [])
+    monkeypatch.setattr(module, "_requests", lambda device: [])
     yield path, ends
     ends.set()
+    while hung():
+        time.sleep(0.01)
+    while module._left_open:
+        module._left_open.pop().close()
 
 
 def test_a_flush_that_hangs_is_named_and_nothing_is_cleared_away_until_it_ends(
@@ -216,6 +222,65 @@ def test_a_flush_that_hangs_is_named_and_nothing_is_cleared_away_until_it_ends(
     assert not path.exists()
 
 
+def test_the_disk_is_asked_for_in_the_thread_that_flushes(
+    stuck: tuple[Path, threading.Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a network's file system that alone waits for the server."""
+    path, ends = stuck
+    asked = []
+
+    def hang(handle: int) -> None:
+        asked.append(threading.current_thread().name)
+        ends.wait(10)
+
+    monkeypatch.setattr(os, "fstat", hang)
+    with path.open("rb") as file, pytest.raises(Stalled, match="has not flushed"):
+        flush(file.fileno(), path)
+    assert asked == ["flush"]
+    monkeypatch.undo()
+
+
+def test_what_a_flush_hangs_at_is_left_open(stuck: tuple[Path, threading.Event]) -> None:
+    """To close it writes back what was not flushed, on a network's file system."""
+    path, _ = stuck
+    (path.parent / "staging").mkdir()
+    lock = WriterLock(path.parent)
+    with pytest.raises(Stalled), durable.only_process(path.parent):
+        write_file(path, b"x")
+    lock.close()
+    mine = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # that of the list itself
+            mine.add(entry.readlink())
+    assert {path, path.parent / ".lock", path.parent / "staging" / "lock"} <= mine
+
+
+def test_a_file_that_waits_for_others_is_waited_for_while_they_are_flushed(
+    stuck: tuple[Path, threading.Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the disk counts nothing: each takes half of what is borne."""
+    path, _ = stuck
+    monkeypatch.setenv("SOFTLABELS_PATIENCE", "1")
+    monkeypatch.setattr(os, "fsync", lambda handle: time.sleep(0.5))
+    files = [path.with_name(f"{number}") for number in range(6)]
+    with background(6, "softlabels-test") as pool:
+        for future in [pool.submit(write_file, file, b"x") for file in files]:
+            future.result()
+    assert all(file.read_bytes() == b"x" for file in files)
+
+
+def test_who_waits_for_others_names_the_one_that_hangs(stuck: tuple[Path, threading.Event]) -> None:
+    path, _ = stuck
+    first, second = path.with_name("first"), path.with_name("second")
+    with background(1, "softlabels-test") as pool:
+        future = pool.submit(write_file, first, b"x")
+        while module._flusher.at is None or module._flusher.at.path != first:
+            time.sleep(0.01)
+        for attempt in (lambda: write_file(second, b"x"), future.result):
+            with pytest.raises(Stalled, match=f"has not flushed {re.escape(str(first))} for"):
+                attempt()
+
+
 def test_a_flush_is_waited_for_while_the_disk_completes_requests(
     stuck: tuple[Path, threading.Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,7 +288,7 @@ def test_a_flush_is_waited_for_while_the_disk_completes_requests(
     path, ends = stuck
     asked = count()
 
-    def completed(handle: int) -> list[str]:
+    def completed(device: int) -> list[str]:
         number = next(asked)
         if number == 100:
             ends.set()
@@ -238,13 +303,14 @@ def test_a_flush_is_waited_for_while_the_disk_completes_requests(
 def test_disks_of_this_machine_count_what_they_complete(tmp_path: Path) -> None:
     path = tmp_path / "file"
     with path.open("wb") as file:
-        before = module._requests(file.fileno())
+        device = os.fstat(file.fileno()).st_dev
+        before = module._requests(device)
         if not before:
             pytest.skip("this file system counts nothing")
         file.write(b"x")
         file.flush()
         os.fsync(file.fileno())
-        assert module._requests(file.fileno()) != before
+        assert module._requests(device) != before
 
 
 def test_what_flushing_raises_is_raised(tmp_path: Path) -> None:
@@ -270,7 +336,7 @@ def test_the_end_of_a_program_does_not_wait_for_a_flush_that_hangs(tmp_path: Pat
     code = (
         "import os, sys, threading; from pathlib import Path; from pipeline.errors import Stalled\n"
         "from pipeline.store import durable, patience\n"
-        "os.fsync = lambda handle: threading.Event().wait(); patience._requests = lambda handle: []\n"
+        "os.fsync = lambda handle: threading.Event().wait(); patience._requests = lambda device: []\n"
         "try: durable.write_file(Path(sys.argv[1]), b'x')\nexcept Stalled: print('stalled', flush=True)"
     )
     command, env = [sys.executable, "-c", code, str(tmp_path / "file")], os.environ | {"SOFTLABELS_PATIENCE": "0.3"}
