@@ -18,6 +18,7 @@ from pipeline.errors import RunExists
 from pipeline.report.comparison import comparison_markdown
 from pipeline.store.differences import differences
 from pipeline.store.durable import make_folder, write_atomically
+from pipeline.student.config import deciding
 from pipeline.student.runlog import finite
 
 RUN, RECIPE, RESULTS, PAGE = "run.json", "config.yaml", "results.json", "results.md"
@@ -57,7 +58,10 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise RunExists(f"{path} is a file, not a run folder", remedy=remedy)
         if (path / RUN).exists():
-            different = differences(json.loads((path / RUN).read_text()), json.loads(text))
+            standing = json.loads((path / RUN).read_text())
+            if "training" in standing:  # of earlier versions, which counted every setting
+                standing["training"] = deciding(standing["training"])
+            different = differences(standing, json.loads(text))
             if different:
                 said = "; ".join(leaf.said() for leaf in different)
                 raise RunExists(f"{path} holds another run: {said}", remedy=remedy)

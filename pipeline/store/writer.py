@@ -75,6 +75,8 @@ from pipeline.store.spec import (
 )
 from pipeline.store.verify import require_files
 
+_LARGEST_BLOCK = 4096  # bytes; network file systems call what they transfer at once so, up to 4 MiB
+
 
 class StoreWriter:
     """Write one store (one split). `basis` (1 + r, C) float16 is the prior and basis that the encoding's tails need; a store
@@ -223,7 +225,8 @@ class StoreWriter:
     @property
     def bytes_left(self) -> int:
         """About how many bytes of the disk, in whole blocks, are still to be taken, before compression."""
-        return store_bytes(self.plan, self.pending, self.environment, block=os.statvfs(self.path).f_frsize)
+        block = min(os.statvfs(self.path).f_frsize, _LARGEST_BLOCK)
+        return store_bytes(self.plan, self.pending, self.environment, block=block)
 
     def write_logits(
         self,

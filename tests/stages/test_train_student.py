@@ -131,6 +131,15 @@ def test_how_often_a_run_is_saved_is_no_part_of_what_it_is(store: Path) -> None:
     assert len(list(Path("runs").iterdir())) == 1
 
 
+def test_a_run_whose_folder_names_how_often_it_was_saved_goes_on(store: Path) -> None:
+    """As folders of earlier versions do."""
+    assert run("--out=out", "--epochs=1", "--baseline=false") == 0
+    begun = json.loads(Path("out/run.json").read_text())
+    begun["training"]["checkpoint_every"] = 3
+    Path("out/run.json").write_text(json.dumps(begun))
+    assert run("--out=out", "--epochs=1", "--baseline=false") == 0
+
+
 def test_config_yaml_repeats_the_run(store: Path) -> None:
     assert run("--out=out", "--temperature=2", "--student.init_args.hidden=[4]") == 0
     assert train_student.main(["--config=out/config.yaml", "--store=store", "--out=again"]) == 0

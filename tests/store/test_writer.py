@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -284,6 +286,19 @@ def test_the_estimate_covers_what_a_store_takes_of_the_disk(
         writer.seal()
     taken = sum(path.lstat().st_blocks * 512 for path in (tmp_path / "store").rglob("*"))  # as `du` does
     assert taken <= estimate <= 1.3 * taken + (1 << 17)
+
+
+def test_what_a_network_moves_at_once_is_no_block(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the estimate would refuse stores of many small files that have room."""
+    data = sample(rng, 16 * 40, "zarr")
+    with StoreWriter(tmp_path / "store", make_spec(data, "zarr", rows_per_shard=16)) as writer:
+        found = []
+        for size in (4096, 1 << 22):
+            monkeypatch.setattr(os, "statvfs", lambda path, size=size: SimpleNamespace(f_frsize=size))
+            found.append(writer.bytes_left)
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("kind", ["sequence-zarr", "ragged-arrow"])
