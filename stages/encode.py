@@ -120,7 +120,7 @@ def _shared_basis(
     if not needs_basis(encoding):
         return None
     for path in paths.values():
-        found = resumable_basis(path, rank=encoding.rank)
+        found = resumable_basis(path, rank=encoding.rank, settings="--")
         if found is not None:
             return found
     return find_basis(DensePilot(stores[split], device), encoding.rank)

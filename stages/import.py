@@ -132,10 +132,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _digest(outputs: Outputs, rows: _Rows) -> str:
-    """Of the logits and the hard labels, which no specification tells apart."""
+    """Of the file's outputs and the hard labels, which no specification tells apart. The logarithm of a probability may have
+    other last bits on another machine.
+    """
     hasher = blake3(np.ascontiguousarray(rows.labels).tobytes())
-    for start in range(0, len(outputs.logits), _HASHED_ROWS):
-        hasher.update(np.ascontiguousarray(outputs.logits[start : start + _HASHED_ROWS]).tobytes())
+    hasher.update(b"" if outputs.values is outputs.logits else b"probabilities")
+    for start in range(0, len(outputs.values), _HASHED_ROWS):
+        hasher.update(np.ascontiguousarray(outputs.values[start : start + _HASHED_ROWS]).tobytes())
     return hasher.hexdigest()[:16]
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pipeline.errors import ConfigError, SoftLabelsError
+from pipeline.errors import ConfigError, SoftLabelsError, Stalled
 from pipeline.store.reader import store_folders
 from pipeline.store.repair import UNVOUCHED, Repaired, earlier_digests, repair
 from pipeline.store.root import close_root, is_described, lost_splits, outdated, write_root
@@ -48,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             with tqdm(desc=f"repair {folder}", unit="shard", disable=None) as bar:
                 found = repair(folder, progress=bar.update)
+        except Stalled:  # nothing more is asked of a disk that hangs
+            raise
         except SoftLabelsError as error:  # that of one split is no reason to leave out the others
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             codes.append(error.exit_code)

@@ -149,7 +149,8 @@ def _recheck(split: str, path: Path, config: str, sample: int) -> int:
     mass, kl = found.largest_mass, found.kl_max
     print(
         f"{split}: {counted(found.rows, 'row')} against the live teacher: largest deviation of a logit "
-        f"{found.largest_logit:.3g} (rounding explains {found.allowed:.3g}), "
+        f"{found.largest_logit:.3g} (rounding explains {found.allowed:.3g}), root mean square "
+        f"{found.difference.value:.3g} ({found.allowed_together:.3g}), "
         + ("" if mass is None else f"of the tail's mass {mass:.3g} ({found.allowed_mass:.3g}), ")
         + ("" if kl is None else f"largest KL {kl:.3g}, ")
         + f"same top class {found.top1_agreement:.2%}"

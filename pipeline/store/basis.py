@@ -121,7 +121,7 @@ def drop_basis(store: Path, *, keep: Basis | None) -> None:
         sync_folder(store / BASIS_FOLDER)
 
 
-def resumable_basis(path: str | Path, *, rank: int | None = None) -> Basis | None:
+def resumable_basis(path: str | Path, *, rank: int | None = None, settings: str = "labels.") -> Basis | None:
     """The basis that a store at `path` is bound to: it is sealed, or holds committed shards, or another writer is at work in
     it. None where there is no such store, its tails have no basis, or its start binds nobody: a new one may be computed. None
     too where an unfinished store has lost it, or `repair` set it aside: what is computed must be the same, or the plan
@@ -129,7 +129,7 @@ def resumable_basis(path: str | Path, *, rank: int | None = None) -> Basis | Non
 
     Raises:
         DamagedBasis: it is not what the plan says, or a sealed store has lost it.
-        SpecMismatch: it is not of this `rank`, where one is given.
+        SpecMismatch: it is not of this `rank`, where one is given; `settings` as `require_same_plan` says.
     """
     store = Path(path)
     try:
@@ -143,8 +143,8 @@ def resumable_basis(path: str | Path, *, rank: int | None = None) -> Basis | Non
     basis = read_basis(store, spec) if bound and not lost else None
     if basis is not None and rank is not None and len(basis) != 1 + rank:
         raise SpecMismatch(
-            f"{store} was begun with another specification (rank: {len(basis) - 1} here, {rank} in this run)",
-            remedy="go on with the rank that began it, or give another store path",
+            f"{store} was begun with another specification ({settings}rank: {len(basis) - 1} here, {rank} in this run)",
+            remedy="go on with the settings that began it, or give another store path",
         )
     return basis
 

@@ -7,6 +7,7 @@ control sequence gets through.
 from __future__ import annotations
 
 import json
+import os
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -50,9 +51,13 @@ def without_folders(value: Any) -> Any:
         return {key: without_folders(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [without_folders(each) for each in value]
-    absolute = isinstance(value, str) and _ABSOLUTE.match(value)
-    return re.split(r"[/\\]", value.rstrip("/\\"))[-1] if absolute else value
+    if not isinstance(value, str):
+        return value
+    exists = value.startswith("/") and os.path.exists(value)  # noqa: PTH110  # pathlib's raises where it is too long
+    return re.split(r"[/\\]", value.rstrip("/\\"))[-1] or value if exists or _ABSOLUTE.match(value) else value
 
 
-_ABSOLUTE = re.compile(r"(/|~[^/]*/|[A-Za-z]:[/\\]|\\\\|file:/+)[^/\\]")
+# Text that only begins with a slash, as some instructions to language models do, is no path: that has a second one and no
+# blanks, or a file's suffix, or exists.
+_ABSOLUTE = re.compile(r"(~[^/]*/|[A-Za-z]:[/\\]|\\\\|file:/+)[^/\\]|/[^\s/]+/\S*$|/[^/].*\.\w+$")
 _UNSEEN = {"Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp"}

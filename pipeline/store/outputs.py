@@ -23,9 +23,12 @@ _SHAPES = "an array of shape (rows, classes) or (rows, members, classes)"
 
 @dataclass(frozen=True)
 class Outputs:
-    """`logits` (R, M, C) float; `labels` (R,) int64, `inputs` (R, ...), `keys` (R, 16) uint8 where the file has them."""
+    """`logits` (R, M, C) float; `values` (R, M, C): the file's own, of which they were made; `labels` (R,) int64, `inputs`
+    (R, ...), `keys` (R, 16) uint8 where the file has them.
+    """
 
     logits: NDArray[np.floating]
+    values: NDArray[np.generic]
     labels: NDArray[np.int64] | None
     inputs: NDArray[np.generic] | None
     keys: NDArray[np.uint8] | None
@@ -63,6 +66,7 @@ def read_outputs(path: str | Path, *, column: str | None = None, kind: Kind = "a
     rows = len(values)
     return Outputs(
         logits=_logits(values, kind, name, path),
+        values=values,
         labels=_labels(arrays.get("labels", arrays.get("label")), rows, path),
         inputs=_of_length(arrays.get("inputs"), rows, path, "inputs"),
         keys=_keys(arrays.get("keys"), rows, path),

@@ -30,7 +30,7 @@ _REMEDIES: dict[type[UserError], str] = {
     OtherMemberOrder: "list teacher.members in the order in which they began it",
     OtherWeights: "give the weights that began it",
     OtherPreprocessing: "prepare the inputs as they were (transfer_set.prepare)",
-    SpecMismatch: "go on with the recipe that began it",
+    SpecMismatch: "go on with the settings that began it",
 }
 
 _PREPARE_ARGUMENTS = "transfer_set.prepare.init_args"

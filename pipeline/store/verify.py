@@ -145,12 +145,15 @@ def _metadata(store: Store) -> Iterator[Problem]:
     written = {PLAN: pretty_json(read_json(store.path / PLAN, Plan)), MANIFEST: pretty_json(store.manifest)}
     others = layout_of(store.spec).metadata(store.spec, store.digest, store.manifest.format)
     for name, data in (written | others).items():
+        what = "is not byte for byte what was sealed"
         try:
             same = read_small_file(store.path / name) == data
+        except FileNotFoundError:
+            same, what = False, "is gone"
         except (OSError, SoftLabelsError):
             same = False
         if not same:
-            yield Problem(name, "is not byte for byte what was sealed", RESEAL)
+            yield Problem(name, what, RESEAL)
 
 
 def _files(root: Path) -> Iterator[str]:

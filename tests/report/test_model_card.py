@@ -155,10 +155,20 @@ def test_the_data_set_of_an_encoded_store_is_named(
     assert front_matter(card(rng, msgspec.structs.replace(manifest, about=about)))[0]["datasets"] == ["ylecun/mnist"]
 
 
-def test_paths_of_a_machine_are_cut_to_their_last_part() -> None:
-    paths = ["/home/me/a.bin", "~/x/b/", "~me/c", r"C:\Users\me\d", r"\\host\share\e", "file:///f", "/data"]
-    assert [without_folders(path) for path in paths] == ["a.bin", "b", "c", "d", "e", "f", "data"]
-    kept = {"model": "google/bert", "folder": "./images", "sep": "/", "size": [1, 2.5, None], "ratio": "a/b"}
+def test_paths_of_a_machine_are_cut_to_their_last_part(tmp_path: Path) -> None:
+    paths = ["/home/me/a.bin", "~/x/b/", "~me/c", r"C:\Users\me\d", r"\\host\share\e", "file:///f", "/data/", "/my g.h"]
+    assert [without_folders(path) for path in paths] == ["a.bin", "b", "c", "d", "e", "f", "data", "my g.h"]
+    (tmp_path / "two words").mkdir()
+    assert without_folders(str(tmp_path / "two words")) == "two words"
+    kept = {
+        "model": "google/bert",
+        "folder": "./images",
+        "sep": "/",
+        "prompt": "/think first, then answer yes/no",
+        "chat": "/no_think",
+        "size": [1, 2.5, None],
+        "ratio": "a/b",
+    }
     assert without_folders({"deep": [kept, "/srv/x"]}) == {"deep": [kept, "x"]}
 
 

@@ -216,9 +216,9 @@ def test_going_on_keeps_basis_and_digest(
     with monkeypatch.context() as patch:
         patch.setattr(encode, "find_basis", refuse)
         assert encoded("--k=2", "--rank=2") == 2
-        assert "SpecMismatch: sparse/test was begun with another specification (rank: 1 here, 2 in this run)" in (
-            capsys.readouterr().err
-        )
+        said = capsys.readouterr().err
+        assert "SpecMismatch: sparse/test was begun with another specification (--rank: 1 here, 2 in this run)" in said
+        assert "go on with the settings that began it, or give another store path" in said
         assert encoded("--k=3", "--rank=1") == 2
         assert "(--k: 2 here, 3 in this run)" in capsys.readouterr().err
         assert encoded(*words) == 0

@@ -168,6 +168,19 @@ def test_outputs_of_another_file_are_not_taken_for_those_that_began_a_store(
     assert main(["--from=moved.npz", *words]) == 0
 
 
+def test_a_logarithm_with_other_last_bits_is_the_same_file(
+    work: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As that of another machine."""
+    np.savez("one.npz", probabilities=softmax(rng.normal(size=(40, 3))), inputs=rng.normal(size=(40, 2)))
+    assert main(["--from=one.npz", "--store=store"]) == 0
+    log = np.log
+    monkeypatch.setattr(np, "log", lambda values: np.nextafter(log(values), 0))
+    assert main(["--from=one.npz", "--store=store"]) == 0
+    assert main(["--from=one.npz", "--store=store", "--column=probabilities", "--kind=logits"]) == 2
+    assert "SpecMismatch: store was begun from other values" in capsys.readouterr().err
+
+
 def test_splits_that_are_imported_side_by_side_are_one_store(work: Path, rng: np.random.Generator) -> None:
     toy.write_recipe(Path("recipe.yaml"))
     for split in ("train", "test"):

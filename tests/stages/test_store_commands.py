@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pipeline.errors import Stalled
 from pipeline.store import open_store
 from stages import convert, encode, info, repair, verify
 from tests.stages.test_teacher_logits import TOPK, digests, label
@@ -79,7 +81,11 @@ def test_verify_of_an_unsealed_store(store: Path, capsys: pytest.CaptureFixture[
 def test_verify_against_the_live_teacher(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert label("store") == 0
     assert verify.main(["store", "--against_teacher=recipe.yaml"]) == 0
-    assert "against the live teacher: largest deviation of a logit " in capsys.readouterr().out
+    assert re.search(
+        r"against the live teacher: largest deviation of a logit \S+ \(rounding explains \S+\), "
+        r"root mean square \S+ \(\S+\), largest KL",
+        capsys.readouterr().out,
+    )
     text = Path("recipe.yaml").read_text()
     Path("recipe.yaml").write_text(
         text.replace("tests.stages.toy.points", "tests.stages.toy.points\n    init_args: {noise: 2}")
@@ -350,6 +356,34 @@ def test_repair_without_a_teacher(store: Path, capsys: pytest.CaptureFixture[str
     assert "ConfigError: no store is named; write softlabels repair STORE" in capsys.readouterr().err
     assert repair.main(["nowhere"]) == 2
     assert "StorePathError: nowhere does not exist" in capsys.readouterr().err
+
+
+def test_repair_ends_where_the_disk_hangs(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would hang at the next split too."""
+    asked = []
+
+    def hang(folder: Path, **_: object) -> None:
+        asked.append(folder)
+        raise Stalled("the disk has not flushed it", remedy="check it")
+
+    class Ended(Exception):
+        pass
+
+    def end(code: int) -> None:
+        raise Ended(code)
+
+    monkeypatch.setattr(repair, "repair", hang)
+    monkeypatch.setattr(os, "_exit", end)
+    with pytest.raises(Ended, match="75"):
+        repair.main([str(store)])
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "logits/zarr.json"])
+def test_what_plain_readers_need_of_a_split_is_gone(store: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    (store / "train" / name).unlink()
+    assert verify.main([str(store)]) == 3
+    assert f"train: store: {name}: is gone; `softlabels repair` writes it again" in capsys.readouterr().err
 
 
 def test_nothing_vouches_for_a_store_whose_manifest_was_lost(store: Path, capsys: pytest.CaptureFixture[str]) -> None:

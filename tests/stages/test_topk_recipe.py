@@ -150,7 +150,7 @@ def test_going_on_never_finds_a_basis_anew(work: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rank": 5}, "(rank: 12 here, 5 in this run)"),
+        ({"rank": 5}, "(labels.rank: 12 here, 5 in this run)"),
         ({"fine": 5}, "labels.fine: 4 here, 5 in this run"),
         ({"k": 9}, "labels.k: 8 here, 9 in this run"),
         ({"tail": "uniform"}, 'labels.tail: "lowrank" here, "uniform" in this run'),
