@@ -27,10 +27,11 @@ from pipeline.teacher.label import shard_batches
 from pipeline.transfer.alignment import alignment
 from pipeline.transfer.rows import TransferRows
 
-# Root mean square of the deviations of all compared logits, relative to that of the teacher's logits: four times what was
-# measured (docs/runs.md). One logit among thousands may be off by more, which `TOLERANCE` bounds.
+# Root mean square of the deviations of all compared logits, relative to that of the teacher's logits about their mean: four
+# times what was measured (docs/runs.md). One logit among thousands may be off by more, which `TOLERANCE` bounds.
 TOLERANCE_TOGETHER = {"float32": 1e-4, "float16": 6e-3, "bfloat16": 5e-2}
 _SMALL = 0.1  # logits that are small because large terms cancel are rounded as those terms are
+_FARTHEST = -100.0  # z - max(z); what lies below is mostly a mark, and counts for the bound on single logits only
 _MASS = 2e-3  # what the encoding of a tail's mass loses, with room
 _MOST_MASS = 0.1  # in coarse arithmetic the bound on single logits would allow any mass
 
@@ -64,8 +65,10 @@ class Deviation:
         largest_logit: the largest |z - stored z| over finite logits; of top-k labels over the stored classes and the row's
             label, with z - max(z) on both sides.
         scale: the largest |z| that was seen.
-        difference, magnitude, stored: root mean squares of z - stored z, of z over all classes, and of what the store holds, z
-            - max(z).
+        difference, magnitude, stored: root mean squares over classes at most 100 below the largest: of z - stored z and of the
+            teacher's z, both about the distribution's mean; of what the store holds, z - max(z).
+        peak: root mean square of max(z), of the teacher.
+        spacing: between the numbers near 1 of the teacher's outputs' dtype.
         largest_mass: of top-k labels, the largest error of the tail's mass at the lowest temperature and twice and four times
             that; None without a tail.
         kl_max: of dense labels, the largest KL(live || stored) at T = 1 in nats; else None.
@@ -84,6 +87,8 @@ class Deviation:
     difference: RootMeanSquare = field(default_factory=RootMeanSquare)
     magnitude: RootMeanSquare = field(default_factory=RootMeanSquare)
     stored: RootMeanSquare = field(default_factory=RootMeanSquare)
+    peak: RootMeanSquare = field(default_factory=RootMeanSquare)
+    spacing: float = 0.0
     largest_mass: float | None = None
     kl_max: float | None = None
     agreed: int = 0
@@ -101,8 +106,12 @@ class Deviation:
 
     @property
     def allowed_together(self) -> float:
-        """The root mean square of all deviations that rounding explains, as above."""
-        return TOLERANCE_TOGETHER[self.precision] * (_SMALL + self.magnitude.value) + self.stored.value * 2.0**-11
+        """The root mean square of all deviations that rounding explains, as above.
+
+        A constant that is added to all logits changes no label, but what is far from 0 is rounded coarsely.
+        """
+        within = TOLERANCE_TOGETHER[self.precision] * (_SMALL + self.magnitude.value)
+        return max(within, self.spacing * self.peak.value) + self.stored.value * 2.0**-11
 
     @property
     def allowed_mass(self) -> float:
@@ -230,6 +239,7 @@ def _compare(
         real = counts[where]
         if real.any():
             live = block[torch.from_numpy(real).to(block.device)]
+            found.spacing = max(found.spacing, torch.finfo(block.dtype).eps)
             if spec.encoding.reduce == "geometric":
                 live = reduced(live, np.array(ensemble.weights))
             own = {name: values[where][real] for name, values in soft.items()}
@@ -244,13 +254,13 @@ def _dense(logits: Tensor, columns: Columns, found: Deviation) -> None:
     live, encoded = logits.float().cpu().numpy(), columns["logits"].astype(np.float16)
     stored = encoded.astype(np.float32) + columns["shift"].astype(np.float32)[..., None]
     _logits(live, stored, found)
-    found.magnitude.add(live)
-    found.stored.add(encoded)
+    _together(_below_largest(logits, found).float().cpu().numpy(), encoded.astype(np.float32), found)
     found.scale = max(found.scale, float(np.abs(encoded[np.isfinite(encoded)]).max(initial=0.0)))
     both = np.isfinite(live.max(axis=-1)) & (np.isneginf(live) == np.isneginf(encoded)).all(axis=-1)
     real = both.all(axis=-1)  # rows whose distributions have the same classes, without which the KL is infinite
     sums = measure_dense(live[real], encoded[real])[0]
-    found.kl_max = max(found.kl_max or 0.0, (sums.kl_max or 0.0) if real.all() else math.inf)
+    kl_max = sums.kl_max if real.all() else None
+    found.kl_max = max(found.kl_max or 0.0, math.inf if kl_max is None else kl_max)
     found.agreed, found.samples = found.agreed + sums.top1_agreed, found.samples + live[..., 0].size
 
 
@@ -263,16 +273,14 @@ def _topk(
     found: Deviation,
 ) -> None:
     """The stored classes' logits, that no other class is above them, the label's logit, and the tail's mass."""
-    z = logits.double()
-    found.scale = max(found.scale, float(torch.where(torch.isfinite(z), z.abs(), 0.0).max()))
-    found.magnitude.add(z)
-    z = z - z.amax(dim=-1, keepdim=True)
+    found.scale = max(found.scale, float(torch.where(torch.isfinite(logits), logits.abs(), 0.0).max()))
+    z = _below_largest(logits, found)
     ids = torch.from_numpy(widen(columns, classes)).to(z.device)
     stored = columns["top_logit"].astype(np.float32)
-    found.stored.add(stored)
-    _logits(z.gather(-1, ids).float().cpu().numpy(), stored, found)
-    largest = z.topk(ids.shape[-1], dim=-1).values.float().cpu().numpy()
-    _logits(largest, -np.sort(-stored, axis=-1), found)
+    live = z.gather(-1, ids).float().cpu().numpy()
+    _logits(live, stored, found)
+    _together(live, stored, found)
+    _logits(z.topk(ids.shape[-1], dim=-1).values.float().cpu().numpy(), -np.sort(-stored, axis=-1), found)
     given = (labels >= 0) & ~np.isnan(columns["label_logit"]).any(axis=-1)  # NaN: the encoder knew no label
     if given.any():
         own = torch.from_numpy(labels[given]).to(z.device)[:, None, None].expand(-1, z.shape[1], 1)
@@ -294,6 +302,26 @@ def _masses(encoding: TopkEncoding, classes: int, z: Tensor, ids: Tensor, column
         found.largest_mass = max(found.largest_mass or 0.0, float(np.abs(live - stored).max()))
 
 
+def _below_largest(logits: Tensor, found: Deviation) -> Tensor:
+    """The teacher's z - max(z) (n, M, C) float64; where max(z) lies and how far the logits lie apart is noted."""
+    peak = logits.double().amax(dim=-1, keepdim=True)
+    z = logits - peak
+    counts = z > _FARTHEST
+    mean = torch.where(counts, z, 0.0).sum(dim=-1, keepdim=True) / counts.sum(dim=-1, keepdim=True).clamp_min(1)
+    found.magnitude.add(torch.where(counts, z - mean, torch.nan))
+    found.peak.add(peak)
+    return z
+
+
+def _together(live: NDArray[np.float32], stored: NDArray[np.float32], found: Deviation) -> None:
+    """Of the teacher and of the store z - max(z), for the bound on all logits together: what moves all alike is none."""
+    counts = (live > _FARTHEST) & (stored > _FARTHEST)
+    apart = np.where(counts, live, 0.0) - np.where(counts, stored, 0.0)
+    mean = apart.sum(axis=-1, keepdims=True) / np.maximum(counts.sum(axis=-1, keepdims=True), 1)
+    found.difference.add((apart - mean)[counts])
+    found.stored.add(stored[counts])
+
+
 def _logits(live: NDArray[np.float32], stored: NDArray[np.float32], found: Deviation) -> None:
     """The differences; the largest is infinite where a class is impossible on one side only, or a logit NaN or +inf."""
     finite = np.isfinite(live)
@@ -302,5 +330,4 @@ def _logits(live: NDArray[np.float32], stored: NDArray[np.float32], found: Devia
     finite &= np.isfinite(stored)
     apart = live[finite] - stored[finite]
     found.largest_logit = max(found.largest_logit, float(np.abs(apart).max(initial=0.0)))
-    found.difference.add(apart)
     found.scale = max(found.scale, float(np.abs(live)[finite].max(initial=0.0)))

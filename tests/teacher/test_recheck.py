@@ -109,6 +109,23 @@ def test_the_teacher_sees_no_more_rows_at_once_than_the_recipe_says(
     assert max(sizes) == 5
 
 
+@pytest.mark.parametrize("marked", [lambda z: z + 1000, lambda z: z.index_fill(1, torch.tensor([1]), -1e4)])
+def test_a_constant_or_a_mask_by_a_number_hides_no_change_of_the_others(
+    marked: Callable[[torch.Tensor], torch.Tensor], tmp_path: Path, rows: TransferRows, teacher: Teachers
+) -> None:
+    ensemble, factor = load_ensemble(teacher("Linear")), [1.0]
+    ensemble.models[0].register_forward_hook(lambda module, inputs, output: marked(output * factor[0]))
+    with writer_for(tmp_path / "store", rows, ensemble) as writer:
+        label_rows(rows, ensemble, writer)
+    store = open_store(tmp_path / "store")
+    assert compare_with_teacher(store, rows, ensemble, sample=ROWS).sound
+    factor[0] = 1.02
+    found = compare_with_teacher(store, rows, ensemble, sample=ROWS)
+    assert found.largest_logit <= found.allowed
+    assert found.difference.value > found.allowed_together
+    assert not found.sound
+
+
 HALF = pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 
 
@@ -146,6 +163,27 @@ def test_rounding_of_large_terms_that_cancel_passes(
     monkeypatch.setattr(ensemble, "_arithmetic", nullcontext)
     found = compare_with_teacher(store, rows, ensemble, sample=ROWS)
     assert found.difference.value > 0.02 * found.magnitude.value
+    assert found.sound
+
+
+@HALF
+def test_rounding_of_logits_far_from_zero_passes(
+    tmp_path: Path, rows: TransferRows, teacher: Teachers, precision: str
+) -> None:
+    """The same sums, rounded to one or the other neighbour: those of half precision lie apart there."""
+    ensemble, noise = load_ensemble(teacher("Linear", precision=precision)), [0.0]
+    generator = torch.Generator().manual_seed(0)
+
+    def far(module: object, inputs: object, output: torch.Tensor) -> torch.Tensor:
+        z = output.float() + 300
+        return (z + noise[0] * torch.rand(z.shape, generator=generator)).to(output.dtype)
+
+    ensemble.models[0].register_forward_hook(far)
+    with writer_for(tmp_path / "store", rows, ensemble) as writer:
+        label_rows(rows, ensemble, writer)
+    noise[0] = 256 * torch.finfo(getattr(torch, precision)).eps / 2  # half the spacing from 256 to 512
+    found = compare_with_teacher(open_store(tmp_path / "store"), rows, ensemble, sample=ROWS)
+    assert found.difference.value > 0.05 * (0.1 + found.magnitude.value)
     assert found.sound
 
 

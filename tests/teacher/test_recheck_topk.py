@@ -80,6 +80,23 @@ def test_other_logits_show(encoding: Encoding, labelled: Labelled, rows: Transfe
     assert found.largest_logit > found.allowed
 
 
+@pytest.mark.parametrize("marked", [lambda z: z + 1000, lambda z: z.index_fill(-1, torch.arange(9), -1e4)])
+def test_a_constant_or_a_mask_by_a_number_hides_no_change_of_the_others(
+    marked: Callable[[torch.Tensor], torch.Tensor], labelled: Labelled, tmp_path: Path, rows: TransferRows
+) -> None:
+    ensemble, factor = labelled(topk())[1], [1.0]
+    adding(ensemble, lambda logits: marked(logits * factor[0]))
+    with sequence_writer(tmp_path / "marked", rows, ensemble, topk(tail="uniform", rank=0)) as writer:
+        label_rows(rows, ensemble, writer)
+    store = open_store(tmp_path / "marked")
+    assert compare_with_teacher(store, rows, ensemble, sample=60).sound
+    factor[0] = 1.01
+    found = compare_with_teacher(store, rows, ensemble, sample=60)
+    assert found.largest_logit <= found.allowed
+    assert found.difference.value > found.allowed_together
+    assert not found.sound
+
+
 def test_another_tail_shows_in_its_mass(labelled: Labelled, rows: TransferRows) -> None:
     store, ensemble = labelled(topk())
 
