@@ -56,3 +56,8 @@ class TopkEncoding(_Encoding, frozen=True, kw_only=True, tag="topk"):
 
 
 Encoding = DenseEncoding | TopkEncoding
+
+
+def tail_of(encoding: Encoding, classes: int) -> Tail | None:
+    """What is known of the classes that are not stored; None where all `classes` are."""
+    return encoding.tail if isinstance(encoding, TopkEncoding) and encoding.k < classes else None

@@ -39,8 +39,8 @@ def check_mean(mean: str, reduce: str = "none", *, tail: str | None = None, memb
     Args:
         mean: as asked for.
         reduce: how the labels' members were reduced, "none" or "geometric".
-        tail: of sparse labels; None for dense ones.
-        members: M, the stored ones.
+        tail: of labels that leave classes out, None for others (`tail_of`).
+        members: how many have a weight above 0.
 
     Raises:
         ConfigError: an unknown mean.

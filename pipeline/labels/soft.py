@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import MeanUnavailable
-from pipeline.labels.encoding import Tail, TopkEncoding
+from pipeline.labels.encoding import Tail, TopkEncoding, tail_of
 from pipeline.labels.ensemble import check_mean, check_temperature, no_common_class
 from pipeline.labels.standardise import standardise
 from pipeline.labels.topk_soft import Columns, TopkMembers
@@ -131,7 +131,7 @@ class SoftLabels:
             NoPossibleClass: the geometric mean of members that have no possible class in common.
         """
         check_temperature(temperature)
-        check_mean(mean, self.reduce, tail=self.tail, members=self.stored_members)
+        self._check_mean(mean)
         if isinstance(self.members, TopkMembers):
             return self._topk_log_probs(self.members, temperature, mean, None)
         return self._dense_log_probs(self.members.logits, temperature, mean)
@@ -143,7 +143,7 @@ class SoftLabels:
         """
         if not isinstance(self.members, TopkMembers):
             return self.log_probs(temperature, mean)
-        check_mean(mean, self.reduce, tail=self.tail, members=self.stored_members)
+        self._check_mean(mean)
         return self._topk_log_probs(self.members, temperature, mean, labels)
 
     def stored(self, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -154,6 +154,12 @@ class SoftLabels:
         assert self.members.count == 1
         log_p, log_tail = self.members.stored(temperature)
         return self.members.ids()[:, 0], log_p[:, 0], log_tail[:, 0]
+
+    def _check_mean(self, mean: str) -> None:
+        """See `check_mean`."""
+        tail = tail_of(self.members.encoding, self.classes) if isinstance(self.members, TopkMembers) else None
+        members = int((self.weights > 0).sum()) if tail and mean == "geometric" else 1
+        check_mean(mean, self.reduce, tail=tail, members=members)
 
     def _topk_log_probs(self, members: TopkMembers, temperature: float, mean: str, labels: Tensor | None) -> Tensor:
         """Each member's distribution after the other, so that no more than two stand in memory."""

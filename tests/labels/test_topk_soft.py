@@ -13,7 +13,7 @@ import torch
 from pipeline.errors import ConfigError, MeanUnavailable
 from pipeline.labels.class_ids import narrow, widen
 from pipeline.labels.encoding import Tail, TopkEncoding
-from pipeline.labels.ensemble import MEANS
+from pipeline.labels.ensemble import MEANS, log_probs
 from pipeline.labels.soft import SoftLabels
 from pipeline.labels.topk import IMPOSSIBLE, topk_log_probs
 from tests.labels import topk_reference as reference
@@ -149,7 +149,7 @@ def test_ensembles_are_means_of_full_distributions(
     expected = np.array([ensemble(list(members[n]), temperature, mean, share) for n in range(N)])
     soft = soft_of(columns, encoding, C, basis, weights)
     if (tail, mean) == ("renormalised", "geometric"):
-        with pytest.raises(MeanUnavailable, match="the geometric mean of 3 members"):
+        with pytest.raises(MeanUnavailable, match=f"the geometric mean of {np.count_nonzero(weights)} members"):
             soft.log_probs(temperature, mean)
         return
     assert_same(soft.log_probs(temperature, mean), expected)
@@ -159,6 +159,19 @@ def test_ensembles_are_means_of_full_distributions(
         assert_same(
             one.log_probs(temperature, "arithmetic"), topk_log_probs(columns, encoding, C, basis, temperature)[:, m]
         )
+
+
+@pytest.mark.parametrize(("k", "weights"), [(12, [0.5, 0.2, 0.3]), (5, [0.0, 1.0, 0.0])])
+def test_renormalised_members_have_a_geometric_mean_where_all_classes_are_stored_or_one_member_counts(
+    rng: np.random.Generator, k: int, weights: list[float]
+) -> None:
+    encoding, classes = encoding_of("renormalised", k), 12
+    columns = columns_of(rng, reference.some_logits(rng, "gaussian", N, M, classes), encoding)
+    members = topk_log_probs(columns, encoding, classes, None, 2.0)
+    expected = log_probs(members, 1.0, "geometric", weights)  # those of T = 2 already
+    soft = soft_of(columns, encoding, classes, None, weights)
+    assert_same(soft.log_probs(2.0, "geometric"), expected)
+    assert_same(soft.log_probs_of_label(2.0, "geometric", torch.full((N,), -1)), expected)
 
 
 def test_an_ensemble_of_dense_like_labels_is_the_ensemble_of_their_logits(rng: np.random.Generator) -> None:
