@@ -6,6 +6,7 @@ Sums are kept, not means, so that shards add up to the store's table in any orde
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
@@ -71,8 +72,8 @@ def measure_dense(exact: NDArray[np.floating], stored: NDArray[np.float16]) -> t
         FidelitySums(
             temperature=t,
             samples=len(exact),
-            kl_sum=kl_sum[t],
-            kl_max=kl_max[t],
+            kl_sum=_told(kl_sum[t]),
+            kl_max=_told(kl_max[t]),
             tail_mass_error=0.0,
             top1_agreed=agreed,
         )
@@ -80,15 +81,21 @@ def measure_dense(exact: NDArray[np.floating], stored: NDArray[np.float16]) -> t
     )
 
 
+def _told(kl: float) -> float | None:
+    return kl if math.isfinite(kl) else None
+
+
 def _kl(z: NDArray[np.float64], delta: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
     """KL(softmax(z/T) || softmax((z + delta)/T)) = log E_p[exp(d)] with d = delta/T - E_p[delta/T], per row; written so,
-    it keeps its digits when the two are nearly equal.
+    it keeps its digits when the two are nearly equal. Infinite where a possible class has a delta of -inf.
     """
     p = np.exp(z / temperature)
     p /= p.sum(axis=-1, keepdims=True)
     d = delta / temperature
-    d = d - (p * d).sum(axis=-1, keepdims=True)
-    return np.asarray(np.maximum(np.log1p((p * np.expm1(d)).sum(axis=-1)), 0.0))
+    with np.errstate(invalid="ignore"):  # a delta of -inf makes the row NaN
+        d = d - (p * d).sum(axis=-1, keepdims=True)
+        kl = np.maximum(np.log1p((p * np.expm1(d)).sum(axis=-1)), 0.0)
+    return np.where(np.isnan(kl), np.inf, kl)
 
 
 def add_up(parts: Iterable[tuple[FidelitySums, ...]]) -> tuple[FidelitySums, ...]:

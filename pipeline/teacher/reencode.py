@@ -40,8 +40,13 @@ class DensePilot:
     def rows(self) -> NDArray[np.int64]:
         """Numbers of the rows that are read, ascending."""
         store = self.store
-        total = store.rows if store.positions is None else int(np.sum(store.column("position_mask"), dtype=np.int64))
-        return np.arange(store.rows, dtype=np.int64)[:: max(1, total // POSITIONS)]
+        count = np.ones(store.rows, np.int64)
+        if store.positions is not None:
+            count = store.column("position_mask").sum(axis=-1, dtype=np.int64)
+        every = max(1, int(count.sum()) // POSITIONS)
+        while count[::every].sum() < min(POSITIONS, count.sum()):
+            every -= 1
+        return np.arange(store.rows, dtype=np.int64)[::every]
 
     def __iter__(self) -> Iterator[Tensor]:
         store, per_chunk, rows = self.store, self.store.rows_per_chunk, self.rows

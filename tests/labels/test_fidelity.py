@@ -81,6 +81,19 @@ def test_exact_storage_loses_nothing(rng: np.random.Generator) -> None:
         assert (line.kl_mean, line.kl_max, line.tail_mass_error, line.top1_agreement) == (0, 0, 0, 1)
 
 
+def test_a_possible_class_that_is_stored_as_impossible_makes_the_kl_infinite(rng: np.random.Generator) -> None:
+    z = some_logits(rng, 20)
+    stored = encode_dense(z).logits
+    stored[7, 0, z[7, 0].argmin()] = stored[3, 1, 0] = -np.inf
+    z[7, 0, z[7, 0].argmin()] = -1e5  # whose probability is 0 in float64
+    for line in table([measure_dense(z[:5], stored[:5]), measure_dense(z[5:], stored[5:])]).values():
+        assert line.kl_mean is None
+        assert line.kl_max is None
+    parts = [measure_dense(part, kept)[0] for part, kept in ((z[:3], stored[:3]), (z[5:10], stored[5:10]))]
+    assert parts[0].kl_max is not None
+    assert parts[1].kl_max is None
+
+
 def test_shards_add_up_to_one_pass(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     z = some_logits(rng, 90)
     stored = encode_dense(z).logits
