@@ -26,7 +26,7 @@ from blake3 import blake3
 
 from pipeline.errors import DiskFull, StorageError, TransferSetError
 from pipeline.store.durable import clear_away, make_folder, sync_folder, system_errors, write_file
-from pipeline.store.patience import flush, hung, wait_for_lock
+from pipeline.store.patience import closing, flush, hung, wait_for_lock
 
 Array = npt.NDArray[np.generic]
 FileRecord = dict[str, int | str]  # name, bytes, blake3
@@ -68,7 +68,7 @@ def _lock(path: Path, life: Callable[[], object]) -> Iterator[None]:
     """
     with system_errors("lock", path):
         file = path.open("wb")
-    with file:
+    with closing(file):
         with system_errors("lock", path):
             wait_for_lock(file.fileno(), fcntl.LOCK_EX, path, life=life)
         yield

@@ -23,6 +23,7 @@ from pipeline.store import patience as module
 from pipeline.store.commit import WriterLock
 from pipeline.store.durable import clear_away, write_file
 from pipeline.store.patience import DEFAULT_SECONDS, background, flush, hung, patience, result_of, wait_for_lock
+from pipeline.transfer.cache import _lock
 
 # Waits for a lock, a thread, a value or a flush that comes when stdin is closed.
 WAITER = """
@@ -245,14 +246,15 @@ def test_what_a_flush_hangs_at_is_left_open(stuck: tuple[Path, threading.Event])
     path, _ = stuck
     (path.parent / "staging").mkdir()
     lock = WriterLock(path.parent)
-    with pytest.raises(Stalled), durable.only_process(path.parent):
+    rows = path.with_name("rows")
+    with pytest.raises(Stalled), durable.only_process(path.parent), _lock(rows, lambda: None):
         write_file(path, b"x")
     lock.close()
     mine = set()
     for entry in Path("/proc/self/fd").iterdir():
         with suppress(FileNotFoundError):  # that of the list itself
             mine.add(entry.readlink())
-    assert {path, path.parent / ".lock", path.parent / "staging" / "lock"} <= mine
+    assert {path, rows, path.parent / ".lock", path.parent / "staging" / "lock"} <= mine
 
 
 def test_a_file_that_waits_for_others_is_waited_for_while_they_are_flushed(
