@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.labels.encoding import tail_of
 from pipeline.labels.ensemble import check_mean
 from pipeline.models import ModelConfig, build_model, weights_digest
 from pipeline.models.build import untrained
@@ -68,8 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_classes(args.student, splits)
     for split in splits.values():
         store = split.store
-        tail = getattr(store.encoding, "tail", None)
-        check_mean(args.training.mean, store.reduce, tail=tail, members=store.members)
+        tail, members = tail_of(store.encoding, store.classes), np.count_nonzero(store.spec.member_weights)
+        check_mean(args.training.mean, store.reduce, tail=tail, members=members)
     variants = _variants(args.training, splits)
     identity = _identity(args, splits)
     path = RunFolder.place(args.out, name=args.name, identity=identity)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.errors import DamagedManifest, DamagedShard, StorePathError, UnsealedStore, UserError
-from pipeline.labels.encoding import TopkEncoding
+from pipeline.labels.encoding import TopkEncoding, tail_of
 from pipeline.labels.ensemble import check_mean, check_temperature, log_probs, normalised_weights
 from pipeline.labels.topk import check_columns, topk_log_probs
 from pipeline.store.basis import Basis, read_basis
@@ -205,9 +205,9 @@ class Store:
         `mean` and `weights` (default: the store's) as in `pipeline.labels.ensemble`. Raises `ConfigError` at temperatures that
         the store's encoding does not know.
         """
-        check_mean(mean, self.reduce)
-        check_temperature(temperature)
         share = self.spec.member_weights if weights is None else weights
+        check_mean(mean, self.reduce, tail=tail_of(self.encoding, self.classes), members=np.count_nonzero(share))
+        check_temperature(temperature)
         if not isinstance(self.encoding, TopkEncoding):
             return log_probs(self.gather("logits", rows), temperature, mean, share)
         columns = {name: self.gather(name, rows) for name in self.soft_columns}

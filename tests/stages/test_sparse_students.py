@@ -19,7 +19,9 @@ import pytest
 import torch
 import transformers
 
+from pipeline.errors import MeanUnavailable
 from pipeline.models import ModelConfig, build_model, save_weights
+from pipeline.store import open_store
 from pipeline.transfer import TransferSetConfig, load_transfer_set
 from pipeline.transfer.tokenizer import TokenizerConfig, ensure_tokenizer
 from stages import convert, correct, encode, teacher_logits, train_student, verify
@@ -345,3 +347,17 @@ def test_no_geometric_mean_of_renormalised_members(work: Path, capsys: pytest.Ca
     assert train_student.main(["--config=recipe.yaml", "store", "--out=out"]) == 2
     assert "MeanUnavailable: the geometric mean of 2 members needs" in capsys.readouterr().err
     assert not Path("out").exists()
+    store = open_store("store", split="train")
+    with pytest.raises(MeanUnavailable, match="the geometric mean of 2 members needs"):
+        store.log_probs([0], temperature=2.0, mean="geometric")
+    one = store.log_probs([0], temperature=2.0, mean="geometric", weights=[1, 0])  # only the first member counts
+    assert np.array_equal(one, store.log_probs([0], temperature=2.0, weights=[1, 0]))
+
+
+def test_a_geometric_mean_of_renormalised_members_that_keep_every_class(work: Path) -> None:
+    recipe = classifiers({"classes": 5}, {"k": 5, "tail": "renormalised"}, members=2)
+    assert teacher_logits.main(["--config=recipe.yaml", "store"]) == 0
+    lm.write_recipe(Path("recipe.yaml"), **recipe | {"training": TRAINING | {"mean": "geometric"}})
+    assert train_student.main(["--config=recipe.yaml", "store", "--out=out"]) == 0
+    p = np.exp(open_store("store", split="train").log_probs([0], temperature=2.0, mean="geometric"))
+    assert p.sum() == pytest.approx(1)
