@@ -17,6 +17,7 @@ from msgspec import UNSET
 
 from pipeline.errors import ClassMismatch, ConfigError, OtherLabels, SpecMismatch, some
 from pipeline.models import ModelConfig, build_model
+from pipeline.models.build import answer_of
 from pipeline.models.classes import require_vocabulary
 from pipeline.objects import ObjectSpec
 from pipeline.store import Store, open_store, store_splits
@@ -102,18 +103,12 @@ def check_classes(student: ModelConfig, splits: Mapping[str, Split]) -> None:
     """Raise ClassMismatch unless the student gives one logit for each of the stores' classes (at least one a token, of rows of
     tokens, and by the same vocabulary), for a real batch, and ConfigError where it cannot take that batch at all.
     """
-    model = build_model(student).eval()
+    model = build_model(student)
     for split in splits.values():
         vocabulary = split.store.spec.label_space.vocabulary
         require_vocabulary(model, None if vocabulary is UNSET else vocabulary, who=student.class_path)
         batch = next(iter(all_batches(split, 2).epoch(0)))
-        given = f"inputs of {batch.inputs.dtype} and shape {list(batch.inputs.shape)}"
-        try:
-            with torch.inference_mode():
-                outputs = model(batch.inputs)
-        except RuntimeError as error:  # what torch raises where shapes or dtypes do not fit
-            what = f"{student.class_path} cannot take {given}: {error}"
-            raise ConfigError(what, remedy="change student.init_args, or transfer_set.prepare") from error
+        outputs = answer_of(model, batch.inputs, who=student.class_path, section="student")
         shape = list(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
         classes, given_shape = split.store.classes, [len(batch), split.store.classes]
         if batch.mask is not None:  # outputs beyond the vocabulary are padding

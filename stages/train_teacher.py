@@ -19,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ClassMismatch, ConfigError
 from pipeline.models import build_model, save_weights
-from pipeline.models.build import untrained
+from pipeline.models.build import answer_of, untrained
 from pipeline.models.classes import require_vocabulary
 from pipeline.objects import ObjectSpec, build, import_object
 from pipeline.store.dense_spec import prepared_by
@@ -117,6 +117,7 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
     student = Student.begin("", config, lambda: build_model(dataclasses.replace(member.model, weights=None)))
     if rows.sequence is not None:
         require_vocabulary(student.model, rows.sequence.vocabulary, who=member.class_path)
+    _try(student.model, member, rows)
     validation = batches(is_held_out, shuffle=False) if is_held_out.any() else None
     folder = weights.with_suffix(".run")
     identity = {
@@ -131,6 +132,19 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
     make_folder(weights.parent)
     save_weights(student.model, weights)
     print(f"teacher {member.class_path}: {weights}{_said(result.scores, rows)}", flush=True)
+
+
+def _try(model: nn.Module, member: MemberConfig, rows: TransferRows) -> None:
+    """Raise ConfigError where the model cannot take the prepared rows, ClassMismatch where it does not give them logits."""
+    batch = torch.from_numpy(np.array(rows.inputs[:2]))
+    found = answer_of(model, batch, who=member.class_path, section="teacher.members")
+    lead = [len(batch)] if rows.sequence is None else [len(batch), rows.sequence.positions]
+    if not isinstance(found, Tensor) or [*found.shape[:-1]] != lead:
+        said = f"outputs of shape {[*found.shape]}" if isinstance(found, Tensor) else type(found).__name__
+        raise ClassMismatch(
+            f"{member.class_path} gives {said} for inputs of shape {[*batch.shape]}",
+            remedy=f"a teacher's forward returns logits of shape {[*lead, 'classes']}",
+        )
 
 
 def _said(scores: Scores, rows: TransferRows) -> str:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
 from pipeline.models.weights import load_weights
@@ -59,3 +60,21 @@ def untrained(model: nn.Module) -> tuple[str, ...] | None:
     """
     names = getattr(model, "untrained", None)
     return tuple(map(str, names)) if isinstance(names, tuple | list) else None
+
+
+def answer_of(model: nn.Module, inputs: Tensor, *, who: str, section: str) -> object:
+    """What the model (`who`), in evaluation mode, says of a batch of prepared inputs.
+
+    Raises ConfigError where it cannot take them; the remedy names the recipe's `section` in which the model stands.
+    """
+    training = model.training
+    try:
+        with torch.inference_mode():
+            return model.eval()(inputs)
+    except (RuntimeError, IndexError, ValueError) as error:  # where shapes, dtypes or token ids do not fit
+        raise ConfigError(
+            f"{who} cannot take inputs of {inputs.dtype} and shape {list(inputs.shape)}: {error}",
+            remedy=f"change {section}.init_args, or transfer_set.prepare",
+        ) from error
+    finally:
+        model.train(training)

@@ -29,6 +29,11 @@ from pipeline.student.seeding import rng_state, set_rng_state
 
 NAME = "checkpoint.pt"
 FORMAT = 3
+# What the parts of an identity are called where their values are digests, which say nothing.
+_MEANING = {
+    "inputs": "the prepared inputs, by transfer_set.prepare or its code",
+    "labels": "the hard labels",
+}
 _log = logging.getLogger(__name__)
 
 
@@ -88,7 +93,8 @@ class _Watched:
 
 
 def load_checkpoint(folder: Path, identity: Mapping[str, object]) -> dict[str, Any] | None:
-    """The state that the run in `folder` was saved with, after putting the random generators back; None where nothing was.
+    """The state that the run in `folder` was saved with, after putting the random generators back; None where nothing was, and
+    where what was saved is the start, before its first step, of a run with another identity: it binds nobody.
 
     Raises:
         SpecMismatch: the run was begun with another identity, naming each field that differs, or by another version.
@@ -113,11 +119,14 @@ def load_checkpoint(folder: Path, identity: Mapping[str, object]) -> dict[str, A
             f"{path} has format {found}, this version of softlabels reads {FORMAT}",
             remedy="finish the run with the version that began it, or begin a new run folder",
         )
-    different = [leaf.said() for leaf in differences(begun, json.loads(json.dumps(identity)))]
+    different = differences(begun, json.loads(json.dumps(identity)))
+    if different and whole["state"].get("progress", {}).get("step") == 0:
+        return None
     if different:
+        said = "; ".join(leaf._replace(path=_MEANING.get(leaf.path, leaf.path)).said() for leaf in different)
         raise SpecMismatch(
-            f"the run in {folder} was begun with other settings: {'; '.join(different)}",
-            remedy="give the same settings to go on, or another run folder to begin anew",
+            f"the run in {folder} was begun with other settings: {said}",
+            remedy=f"give the same settings to go on; to begin anew, delete {folder} or name another run folder",
         )
     changed = [leaf.said("before", "now") for leaf in differences(whole["environment"], environment())]
     if changed:

@@ -161,7 +161,7 @@ class Trainer:
         return runlog.is_ended(self._home(learner)) and (self._home(learner) / WEIGHTS).exists()
 
     def _begin(self) -> None:
-        """Load the checkpoint; where there is none, save the first one, so that the folder belongs to this run."""
+        """Load the checkpoint; where there is none that binds this run, save the first one."""
         state = load_checkpoint(self._folder, self._identity)
         if state is not None:
             self._progress = Progress(**state["progress"])
@@ -170,7 +170,7 @@ class Trainer:
         else:
             homes = {self._home(learner) for learner in self._learners}
             foreign = [home / name for home in homes for name in (runlog.NAME, WEIGHTS) if (home / name).exists()]
-            if foreign:
+            if foreign and not (self._folder / checkpoint.NAME).exists():
                 raise RunExists(
                     f"{foreign[0].parent} holds {' and '.join(sorted(path.name for path in foreign))} but no "
                     f"{checkpoint.NAME}: it is not this run's folder",

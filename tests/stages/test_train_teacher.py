@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from pipeline.transfer.prepare import Row, vector
 from stages import train_teacher
 from tests.stages import toy
 
@@ -54,3 +57,51 @@ def test_a_member_without_a_place_for_its_weights_is_an_error(capsys: pytest.Cap
     shape = {"inputs": toy.FEATURES, "hidden": [], "classes": toy.CLASSES}
     assert run(teacher={"members": [{"class_path": "pipeline.models.mlp.MLP", "init_args": shape}]}) == 2
     assert "teacher.members[0] names no weights" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("model", "error"),
+    [
+        ("torch.nn.Linear", "ConfigError: {} cannot take inputs of torch.float32 and shape [2, 6]: mat1 and"),
+        ("torch.nn.Identity", "ClassMismatch: {} gives outputs of shape [2, 1, 6] for inputs of shape [2, 1, 6]; a"),
+    ],
+)
+def test_a_member_that_cannot_take_the_inputs_is_told_before_training(
+    model: str, error: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = {"in_features": 3, "out_features": toy.CLASSES} if model.endswith("Linear") else {}
+    member = {"class_path": model, "init_args": arguments, "weights": FILES[0]}
+    changes = {}
+    if not arguments:
+        changes = {"transfer_set": toy.recipe()["transfer_set"] | {"prepare": {"class_path": f"{__name__}.deeper"}}}
+    assert run(teacher={"members": [member]}, **changes) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert said[0].startswith(error.format(model))
+    assert len(said) == 1
+    assert not Path("teachers").exists()
+
+
+def test_other_settings_begin_anew_where_no_step_was_taken_and_are_refused_after(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_teacher, "should_stop", lambda: True)
+    assert run() == 75
+    steps = iter([False, False, True])
+    monkeypatch.setattr(train_teacher, "should_stop", lambda: next(steps))
+    prepare = {"class_path": f"{__name__}.doubled"}
+    assert run(transfer_set=toy.recipe()["transfer_set"] | {"prepare": prepare}) == 75
+    capsys.readouterr()
+    assert run() == 2
+    said = capsys.readouterr().err
+    assert "the prepared inputs, by transfer_set.prepare or its code: " in said
+    assert "to begin anew, delete teachers/a.run or" in said
+
+
+def deeper(rows: Sequence[Row]) -> np.ndarray:
+    """The rows' values with an axis too many."""
+    return vector(rows)[:, None]
+
+
+def doubled(rows: Sequence[Row]) -> np.ndarray:
+    """Twice the rows' values."""
+    return 2 * vector(rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -346,11 +346,19 @@ def test_another_run_is_refused_and_each_difference_named(tmp_path: Path) -> Non
     run(tmp_path, checkpoint_every=2)  # how often to save is no part of what is trained
 
 
-def test_the_folder_belongs_to_the_run_from_its_start(tmp_path: Path) -> None:
+def test_the_folder_belongs_to_the_run_from_its_first_step(tmp_path: Path) -> None:
+    def stop_before(step: int) -> Callable[[], bool]:
+        asked = iter(range(step + 1))
+        return lambda: next(asked) == step
+
     with pytest.raises(Interrupted):
-        run(tmp_path, lambda: True)
-    with pytest.raises(SpecMismatch, match="seed: 0 here, 1 in this run"):
-        run(tmp_path, seed=1)
+        run(tmp_path, stop_before(0))
+    with pytest.raises(Interrupted):
+        run(tmp_path, stop_before(1), seed=1)
+    with pytest.raises(SpecMismatch, match=rf"seed: 1 here, 0 in this run.*to begin anew, delete {tmp_path} or"):
+        run(tmp_path)
+    assert run(tmp_path, seed=1).steps == run(tmp_path / "alone", seed=1).steps
+    assert (tmp_path / "weights.safetensors").read_bytes() == (tmp_path / "alone/weights.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "weights.safetensors"])

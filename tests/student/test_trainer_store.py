@@ -61,7 +61,8 @@ def test_a_student_from_a_store_goes_on_exactly(tmp_path: Path, store: Store, rn
 
 
 def test_other_rows_are_another_run(tmp_path: Path, store: Store) -> None:
+    stop = iter([False, True])
     with pytest.raises(Interrupted):
-        make(store, tmp_path, np.arange(200))[2].run(lambda: True)
+        make(store, tmp_path, np.arange(200))[2].run(lambda: next(stop))
     with pytest.raises(SpecMismatch, match=r"order\.train: "):
         make(store, tmp_path, np.arange(150))[2].run()
