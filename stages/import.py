@@ -158,6 +158,8 @@ def _rows_of(args: Import, outputs: Outputs) -> _Rows:
             f"{args.from_} has neither inputs nor keys, and the recipe no transfer_set",
             remedy="add an array inputs (or keys) to the file, or name a recipe with --config",
         )
+    where = f"the {args.split} split of {args.transfer_set.name} (--config)"
+    print(f"{args.from_} has neither inputs nor keys: its rows are taken to be those of {where}", file=sys.stderr)
     rows = load_transfer_set(args.transfer_set, args.split)
     if len(rows.keys) != count:
         raise TransferSetError(

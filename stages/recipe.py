@@ -97,7 +97,7 @@ def load(config: str) -> dict[str, Any]:
         recipe = yaml.load(source.read_text(encoding="utf-8"), _Loader)  # noqa: S506  # _Loader is a SafeLoader
     except FileNotFoundError:
         remedy = f"give a YAML file or a built-in recipe: {', '.join(built_in())}"
-        raise ConfigError(f"--config={config}: no such recipe", remedy=remedy) from None
+        raise ConfigError(f"there is no recipe {config}", remedy=remedy) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{config} is not a YAML file: {error}", remedy="mend the file at that place") from None
     if not isinstance(recipe, dict):

@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_classes(args.student, splits)
     for split in splits.values():
         store = split.store
-        tail, members = tail_of(store.encoding, store.classes), np.count_nonzero(store.spec.member_weights)
+        tail, members = tail_of(store.encoding, store.classes), int(np.count_nonzero(store.spec.member_weights))
         check_mean(args.training.mean, store.reduce, tail=tail, members=members)
     variants = _variants(args.training, splits)
     identity = _identity(args, splits)

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -27,6 +28,9 @@ from pipeline.store.verify import verify
 from stages.recipe import parse
 from stages.run import command
 from stages.words import counted
+
+if TYPE_CHECKING:
+    from stages.teacher_logits import TeacherLogits
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.quick and args.sample is not None:
         raise ConfigError("--quick and --sample exclude each other", remedy="give one; a sample is quick elsewhere")
     part = _part(args)
+    recipe = None if args.against_teacher is None else _recipe(args.against_teacher)  # before every byte is read
     faults, unfinished, root, splits = 0, 0, Path(args.store), store_splits(args.store)
     for split, path in splits.items():
         try:
@@ -59,9 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{split}: {type(error).__name__}: {error}", file=sys.stderr)
             unfinished += 1
             continue
-        if args.against_teacher is not None and not wrong:
-            wrong = _recheck(split, path, args.against_teacher, args.teacher_rows)
-        elif args.against_teacher is not None:
+        if recipe is not None and not wrong:
+            wrong = _recheck(split, path, recipe, args.teacher_rows)
+        elif recipe is not None:
             print(f"{split}: not compared with the live teacher: repair it first", file=sys.stderr)
         faults += wrong
     if list(splits.values()) != [root]:
@@ -136,14 +141,18 @@ def _say_what_was_repaired(split: str, path: Path, digest: str) -> None:
                 print(f"{split}: ANOTHER STORE than before: the manifest in {folder} names {named}")
 
 
-def _recheck(split: str, path: Path, config: str, sample: int) -> int:
+def _recipe(config: str) -> TeacherLogits:
+    from stages.teacher_logits import TeacherLogits
+
+    return parse([f"--config={config}"], TeacherLogits, stage="teacher-logits", doc=None)
+
+
+def _recheck(split: str, path: Path, recipe: TeacherLogits, sample: int) -> int:
     """Compare with the live teacher; 1 when it deviates by more than rounding explains."""
     from pipeline.teacher.ensemble import load_ensemble
     from pipeline.teacher.recheck import compare_with_teacher
     from pipeline.transfer import load_transfer_set
-    from stages.teacher_logits import TeacherLogits
 
-    recipe = parse([f"--config={config}"], TeacherLogits, stage="teacher-logits", doc=None)
     rows = load_transfer_set(recipe.transfer_set, split)
     found = compare_with_teacher(open_store(path), rows, load_ensemble(recipe.teacher), sample=sample)
     mass, kl = found.largest_mass, found.kl_max

@@ -206,7 +206,7 @@ class Store:
         the store's encoding does not know.
         """
         share = self.spec.member_weights if weights is None else weights
-        check_mean(mean, self.reduce, tail=tail_of(self.encoding, self.classes), members=np.count_nonzero(share))
+        check_mean(mean, self.reduce, tail=tail_of(self.encoding, self.classes), members=int(np.count_nonzero(share)))
         check_temperature(temperature)
         if not isinstance(self.encoding, TopkEncoding):
             return log_probs(self.gather("logits", rows), temperature, mean, share)
@@ -247,9 +247,12 @@ def _read_manifest(path: Path) -> Manifest:
         done, state = len(list((path / COMMITS).glob("*.json"))), "is unfinished"
         if (path / SET_ASIDE).is_dir():
             state = f"is under repair (what was damaged lies in {SET_ASIDE})"
+        again = "run the command that began it again (teacher-logits, import, encode or convert)"
         raise UnsealedStore(
             f"{path} {state}: {done} of {plan.spec.shards} shards are committed and it has no {MANIFEST}",
-            remedy="run the command that began it again (teacher-logits, import, encode or convert); it goes on from there",
+            remedy=f"{again}; it goes on from there"
+            if done < plan.spec.shards
+            else f"all that it lacks is sealing: `softlabels repair {path}` does that, or {again}",
         ) from None
     check_manifest(manifest, str(path / MANIFEST))
     if manifest.spec != plan.spec or manifest.format != plan.format:

@@ -212,9 +212,10 @@ def _mend_plan(store: Path, plan: Plan, manifest: Manifest | None, aside: _Aside
     except (FileNotFoundError, DamagedManifest):
         same = False
     if not same:
+        what = "is not byte for byte what was sealed" if os.path.lexists(store / PLAN) else "is gone"
         aside.move(PLAN)
         replace_by_way_of_staging(store, PLAN, data)
-        yield Problem(PLAN, "is not byte for byte what was sealed", RESEAL)
+        yield Problem(PLAN, what, RESEAL)
 
 
 def _problems(store: Path, spec: Spec, manifest: Manifest | None, progress: Progress) -> Iterator[Problem]:

@@ -73,9 +73,16 @@ def test_verify_names_every_damaged_and_missing_chunk(
 
 
 def test_verify_of_an_unsealed_store(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (store / "train" / "manifest.json").unlink()
-    assert verify.main([str(store / "train")]) == 2
-    assert "is unfinished: 3 of 3 shards are committed and it has no manifest.json; run the command" in one_line(capsys)
+    train = store / "train"
+    (train / "manifest.json").unlink()
+    assert verify.main([str(train)]) == 2
+    assert (
+        f"is unfinished: 3 of 3 shards are committed and it has no manifest.json; all that it lacks is sealing: "
+        f"`softlabels repair {train}` does that"
+    ) in one_line(capsys)
+    (train / "commits" / "00000.json").unlink()
+    assert verify.main([str(train)]) == 2
+    assert "2 of 3 shards are committed and it has no manifest.json; run the command that began" in one_line(capsys)
 
 
 def test_verify_against_the_live_teacher(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,6 +99,10 @@ def test_verify_against_the_live_teacher(work: Path, capsys: pytest.CaptureFixtu
     )
     assert verify.main(["store", "--against_teacher=recipe.yaml"]) == 2
     assert "UnlabelledRows: " in one_line(capsys)
+    assert verify.main(["store", "--against_teacher=nope.yaml"]) == 2
+    found = capsys.readouterr()
+    assert "there is no recipe nope.yaml" in found.err
+    assert "rows" not in found.out  # before a byte is read
 
 
 @pytest.mark.parametrize("split", [None, "train"])
