@@ -24,7 +24,7 @@ import torch
 from pipeline.errors import DamagedStore, DiskFull, SpecMismatch, StorageError
 from pipeline.store.differences import differences
 from pipeline.store.durable import replace_file, system_errors
-from pipeline.store.patience import flush
+from pipeline.store.patience import closing, flush
 from pipeline.student.seeding import rng_state, set_rng_state
 
 NAME = "checkpoint.pt"
@@ -58,7 +58,7 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any], identity: Mapping[st
     path = folder / NAME
     staged = path.with_name(NAME + ".partial")
     try:
-        with system_errors("write", path), staged.open("wb") as file:
+        with system_errors("write", path), closing(staged.open("wb")) as file:
             watched = _Watched(file)
             try:
                 torch.save(whole, watched)  # type: ignore[arg-type]  # all that it asks of a file is write and flush
