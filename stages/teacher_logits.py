@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from pipeline.errors import ClassMismatch, OtherRows
@@ -23,12 +24,13 @@ from pipeline.labels.fidelity import mass_warning
 from pipeline.labels.topk import check_encoding
 from pipeline.report.table import as_text, fidelity_table
 from pipeline.store.basis import Basis, resumable_basis
+from pipeline.store.commit import is_bound
 from pipeline.store.dense_spec import prepared_by
 from pipeline.store.dense_spec import store_spec as spec_of
 from pipeline.store.markdown import without_folders
 from pipeline.store.root import require_root, write_root
-from pipeline.store.same_plan import kept_about
-from pipeline.store.spec import About, Manifest, Spec
+from pipeline.store.same_plan import kept_about, require_same_plan
+from pipeline.store.spec import MANIFEST, PLAN, About, Manifest, Plan, Spec, read_json
 from pipeline.store.writer import StoreWriter, require_room
 from pipeline.teacher.config import LabelsConfig, TeacherConfig
 from pipeline.teacher.ensemble import Ensemble, load_ensemble
@@ -36,6 +38,7 @@ from pipeline.teacher.label import label_rows
 from pipeline.teacher.pilot import needs_basis, pilot_basis, pilot_rows
 from pipeline.teacher.resume import check_committed, explained
 from pipeline.transfer import TransferRows, TransferSetConfig, load_transfer_set
+from pipeline.transfer.alignment import alignment
 from stages.recipe import parse, texts
 from stages.run import command, program, should_stop
 from stages.words import counted
@@ -58,14 +61,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Label every split."""
     args = parse(argv, TeacherLogits, stage="teacher-logits", doc=__doc__, positional=("store",))
     root = Path(args.store)
-    require_root(root, tuple(args.transfer_set.splits))
-    ensemble = load_ensemble(args.teacher)
+    for line in require_root(root, tuple(args.transfer_set.splits)):
+        print(line, file=sys.stderr)
+    recipe = _recipe_flag(argv)
+    ensemble = load_ensemble(args.teacher, train=f"{program()} train-teacher{recipe}")
     encoding = args.labels.encoding_of(len(args.teacher.members))
     splits = [load_transfer_set(args.transfer_set, split) for split in args.transfer_set.splits]
     ensemble.expect(splits[0].sequence)
     classes = [checked_classes(rows, ensemble, encoding) for rows in splits]
     if isinstance(encoding, TopkEncoding):
         check_encoding(encoding, 1 if encoding.reduce == "geometric" else len(args.teacher.members), min(classes))
+    if needs_basis(encoding):
+        for rows, count in zip(splits, classes, strict=True):
+            _require_same_tails(args, root / rows.split, rows, ensemble, encoding, count)
     basis = shared_basis(root, splits, ensemble, encoding, classes[0])
     specs = [
         store_spec(args, rows, ensemble, encoding, count, basis) for rows, count in zip(splits, classes, strict=True)
@@ -93,10 +101,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not writer.sealed:
                 _label(rows, ensemble, writer)
     write_root(root)
-    config = texts(argv, TeacherLogits, positional=("store",)).get("config")
-    recipe = "" if config is None else f" --config={shlex.quote(config)}"
     print(f"sealed: {root} (look: {program()} info {root}; train: {program()} train-student{recipe} --store={root})")
     return 0
+
+
+def _recipe_flag(argv: Sequence[str] | None) -> str:
+    """What a command about the same recipe has after its name."""
+    config = texts(argv, TeacherLogits, positional=("store",)).get("config")
+    return "" if config is None else f" --config={shlex.quote(config)}"
 
 
 def checked_classes(rows: TransferRows, ensemble: Ensemble, encoding: Encoding) -> int:
@@ -125,11 +137,25 @@ def shared_basis(
         found = resumable_basis(root / rows.split, rank=encoding.rank)
         if found is not None and found.shape[1] == classes:
             return found
-    print(
-        f"pilot: {counted(len(pilot_rows(splits[0])), 'row')} of {splits[0].split}, for the shape of the tails",
-        flush=True,
-    )
+    chosen = pilot_rows(splits[0])
+    size = counted(len(chosen), "row")
+    if splits[0].sequence is not None:
+        size += f" ({int(alignment(np.array(splits[0].inputs[chosen])).mask.sum()):,} positions)"
+    print(f"pilot: {size} of {splits[0].split}, for the shape of the tails", flush=True)
     return pilot_basis(splits[0], ensemble, encoding)
+
+
+def _require_same_tails(
+    args: TeacherLogits, store: Path, rows: TransferRows, ensemble: Ensemble, encoding: Encoding, classes: int
+) -> None:
+    """Raise `SpecMismatch` where `store` holds labels without such tails: before any are computed for it."""
+    assert isinstance(encoding, TopkEncoding)
+    if not (store / PLAN).exists() or not ((store / MANIFEST).exists() or is_bound(store)):
+        return
+    standing, shape = read_json(store / PLAN, Plan), (1 + encoding.rank, classes)
+    if standing.spec.basis_shape != shape:
+        ours = store_spec(args, rows, ensemble, encoding, classes, np.zeros(shape, np.float16))
+        require_same_plan(Plan(spec=ours), standing, str(store))
 
 
 def store_spec(

@@ -4,6 +4,7 @@ or a Hugging Face `DatasetDict`. Written anew whenever a split was sealed; holds
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -27,19 +28,24 @@ def require_apart(source: Path, target: Path) -> None:
         raise StorePathError(f"{target} and {source} lie in each other", remedy="give a target beside the source")
 
 
-def require_root(root: Path, splits: tuple[str, ...]) -> None:
+def require_root(root: Path, splits: tuple[str, ...]) -> list[str]:
     """Raise `StorePathError` unless the stores of `splits` may be put below `root`: a new or empty folder, or one that holds
     such stores already. A folder that holds anything else is left alone.
+
+    Returns a line for each file of others beside one of these stores.
     """
     if root.exists() and not root.is_dir():
         raise StorePathError(f"{root} is a file; a store is a folder", remedy="give another path")
     if not root.is_dir():
-        return
+        return []
     found = root_strangers(root, splits)
-    if found:
+    is_begun = any((root / split / own).exists() for split in splits for own in (PLAN, MANIFEST))
+    is_own = not os.path.lexists(root / CARD) or _is_own_card(root)
+    if found and not (is_begun and is_own):
         raise StorePathError(
             f"{root} holds other files ({some(found)})", remedy="give the path of a store or of a new folder"
         )
+    return [f"{root}: warning: {name} is not part of the store" for name in found]
 
 
 def root_strangers(root: Path, splits: tuple[str, ...] = ()) -> list[str]:
@@ -53,11 +59,7 @@ def root_strangers(root: Path, splits: tuple[str, ...] = ()) -> list[str]:
 
 def is_split_folder(store: Path, split: str) -> bool:
     """Whether a store lies where a folder of splits would keep it, with nothing but such stores beside it."""
-    try:
-        require_root(store.parent, ())
-    except StorePathError:
-        return False
-    return store.name == split
+    return store.name == split and not (store.parent.is_dir() and root_strangers(store.parent))
 
 
 def write_root(root: Path) -> None:
@@ -93,8 +95,11 @@ def is_described(root: Path) -> bool:
     """Whether anything at `root` describes the splits below it, if only a card of ours: else they are stores that happen to lie
     together.
     """
-    card = _bytes_at(root / CARD) or b""
-    return card.startswith(FRONT_MATTER.encode()) or any((root / name).exists() for name in _FOR_READERS)
+    return _is_own_card(root) or any((root / name).exists() for name in _FOR_READERS)
+
+
+def _is_own_card(root: Path) -> bool:
+    return (_bytes_at(root / CARD) or b"").startswith(FRONT_MATTER.encode())
 
 
 def outdated(root: Path) -> list[str]:

@@ -215,8 +215,8 @@ def sentinel_count(sequence: SequenceInfo | None) -> int:
     return _SENTINEL_ROWS if sequence is None else _SENTINEL_SEQUENCES
 
 
-def load_ensemble(config: TeacherConfig) -> Ensemble:
-    """Build a recipe's teacher and load every member's weights.
+def load_ensemble(config: TeacherConfig, *, train: str = "softlabels train-teacher") -> Ensemble:
+    """Build a recipe's teacher and load every member's weights; `train` is the command that messages name to train them.
 
     Raises:
         WeightsError: a member without weights, neither of a file nor of its own, or weights that do not fit.
@@ -226,7 +226,7 @@ def load_ensemble(config: TeacherConfig) -> Ensemble:
         if member.weights is not None and not Path(member.weights).exists():
             raise WeightsError(
                 f"teacher.members[{number}] ({member.class_path}) has no weights: there is no file {member.weights}",
-                remedy="train it with `softlabels train-teacher`, or name the safetensors file that holds them",
+                remedy=f"train it with `{train}`, or name the safetensors file that holds them",
             )
     models = [build_model(member.model) for member in config.members]
     for number, (member, model) in enumerate(zip(config.members, models, strict=True)):
@@ -235,7 +235,7 @@ def load_ensemble(config: TeacherConfig) -> Ensemble:
             lacks = "no weights" if lacking is None else f"no weights for {', '.join(lacking[:3])} and the like"
             raise WeightsError(
                 f"teacher.members[{number}] ({member.class_path}) has {lacks}: its logits would be noise",
-                remedy="give a safetensors file, or train it with `softlabels train-teacher`",
+                remedy=f"give a safetensors file, or train it with `{train}`",
             )
     spec = TeacherSpec(
         name=config.name,

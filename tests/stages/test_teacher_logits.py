@@ -230,6 +230,32 @@ def test_bad_input_is_one_line_and_nothing_is_touched(
     assert not list(Path().glob("store/*/commits/*"))
 
 
+@pytest.mark.parametrize(
+    "begun", [{"encoding": "dense"}, TOPK | {"tail": "uniform"}, TOPK | {"tail": "prior"}, TOPK | {"rank": 1}]
+)
+def test_other_tails_are_refused_before_the_pilot(
+    begun: dict[str, Any], work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert label("store", labels=begun) == 0
+    capsys.readouterr()
+    assert label("store", labels=TOPK) == 2
+    said = capsys.readouterr()
+    assert "pilot: " not in said.out
+    assert said.err.startswith("SpecMismatch: store/test was begun with another specification (labels.")
+
+
+def test_a_stray_file_beside_the_splits_is_named_and_left(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert label("store") == 0
+    (Path("store") / "train" / "manifest.json").unlink()
+    (Path("store") / ".DS_Store").write_text("icons")
+    capsys.readouterr()
+    assert label("store") == 0
+    assert capsys.readouterr().err == "store: warning: .DS_Store is not part of the store\n"
+    Path("store/README.md").write_text("# A project of its own")
+    assert label("store") == 2
+    assert "StorePathError: store holds other files (.DS_Store); give" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("fault", ["pickle", "misfit", "missing"])
 def test_weights_that_are_none(fault: str, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_recipe(Path("recipe.yaml"))
@@ -242,7 +268,7 @@ def test_weights_that_are_none(fault: str, work: Path, capsys: pytest.CaptureFix
         message = "layer.weight"
     else:
         Path("member-0.safetensors").unlink()
-        message = "member-0.safetensors"
+        message = "softlabels train-teacher --config=recipe.yaml`, or name the safetensors file"
     assert teacher_logits.main(["--config=recipe.yaml", "--store=store"]) == 2
     err = capsys.readouterr().err
     assert err.startswith("WeightsError: ")

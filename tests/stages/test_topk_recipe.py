@@ -81,7 +81,7 @@ def test_a_language_model_is_labelled_at_every_position(
     for name in ("plan.json", "manifest.json", "README.md"):  # where the texts lay is nobody's business
         assert str(work) not in Path("store/train", name).read_text()
     out = capsys.readouterr().out
-    assert re.search(r"pilot: \d+ rows of train, for the shape of the tails", out)
+    assert re.search(r"pilot: [\d,]+ rows \([\d,]+ positions\) of train, for the shape of the tails", out)
     assert re.search(
         r"train: \d+ rows, .*\n\d+\.\d bytes a position; KL\(exact \|\| stored\) in nats:\nT +mean KL", out
     )
@@ -339,6 +339,10 @@ def test_the_stored_teacher_is_judged_without_the_transfer_set(
     assert teacher_logits.main(WORDS) == 0
     capsys.readouterr()
     assert evaluate.main(["--store=store", "--config=recipe.yaml", "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
+    captured = capsys.readouterr()
+    said = json.loads(captured.out)
     assert said["agreement"] == 1
     assert ("nll" in said) == (inputs == "embed")
+    told = "" if "nll" in said else "store/test holds no tokens (inputs: reference): without the next one no errors"
+    assert captured.err.startswith(told)
+    assert bool(captured.err) == bool(told)
