@@ -52,11 +52,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     temperature = _own_temperature(args) if args.temperature is None else args.temperature
     if args.model is None:
         store, batches = stored_labels(args.store, args.split, args.training.batch_size)
+        if store.positions is not None and "input" not in store.columns:
+            print(
+                f"{store.path} holds no tokens (inputs: reference): without the next one no errors, NLL, ECE and Brier",
+                file=sys.stderr,
+            )
         lines = _teacher(args, batches, temperature, member_names(store.spec.teacher.members, store.members))
     else:
+        student = with_weights(args.student, args.model)
         splits = open_splits(args.store, args.transfer_set, only=args.split, missing=args.missing)
         batches = all_batches(splits[args.split], args.training.batch_size)
-        student = with_weights(args.student, args.model)
         check_classes(student, splits)
         device = resolve_device(args.training.device)
         model = build_model(student).to(device)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, WeightsError
 from pipeline.models import ModelConfig
 from pipeline.student.trainer import WEIGHTS
 from stages.run_folder import RECIPE, RESULTS
@@ -35,8 +35,13 @@ def facts_of(run: Path) -> list[str]:
 
 
 def with_weights(student: ModelConfig | None, path: str) -> ModelConfig:
-    """The recipe's student with the weights at `path`. Raises ConfigError where the recipe has none."""
+    """The recipe's student with the weights at `path`. Raises WeightsError without a file, ConfigError without a student."""
     weights = Path(path) / WEIGHTS if Path(path).is_dir() else Path(path)
+    if not weights.is_file():
+        raise WeightsError(
+            f"there is no student {path}{'' if weights == Path(path) else f', which lacks {WEIGHTS}'}",
+            remedy="give the folder of a student in a run, or a safetensors file of weights",
+        )
     if student is None:
         raise ConfigError("the recipe has no section student", remedy="give --config=RECIPE with the student's class")
     return dataclasses.replace(student, weights=str(weights))

@@ -21,7 +21,7 @@ from pipeline.labels.encoding import tail_of
 from pipeline.labels.ensemble import check_mean
 from pipeline.models import ModelConfig, build_model, weights_digest
 from pipeline.models.build import untrained
-from pipeline.report.comparison import comparison_text
+from pipeline.report.comparison import comparison_text, distilled_students
 from pipeline.store.digest import blake3_hex
 from pipeline.stream import EmbeddedRows, Loader
 from pipeline.stream.join import Missing
@@ -90,15 +90,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         folder.finish(results, store=args.store)
     print(f"\n{comparison_text(folder.results or {})}\n")
-    print(f"store {args.store}, run {folder.path}; try next: {_next(args, folder.path)}")
+    print(f"store {args.store}, run {folder.path}; try next: {_next(args, folder)}")
     return 0
 
 
-def _next(args: TrainStudent, run: Path) -> str:
-    """A command for whoever has just trained: a sweep; after a sweep, a student for others."""
+def _next(args: TrainStudent, run: RunFolder) -> str:
+    """A command for whoever has just trained: a sweep; after a sweep, its best student by validation for others."""
     if args.training.swept:
-        return f"{program()} export {run / args.training.variants[0].folder(args.training.seeds[0])}"
-    return f"{program()} train-student --config={run / RECIPE} --store={args.store} --temperature=1,2,4,8,20"
+        return f"{program()} export {run.path / _best(args.training, run.results or {})}"
+    return f"{program()} train-student --config={run.path / RECIPE} --store={args.store} --temperature=1,2,4,8,20"
+
+
+def _best(training: StudentTraining, results: Mapping[str, Any]) -> str:
+    """The folder of a distilled student: of the setting with the fewest validation errors, its seed with the fewest; the first
+    of all where they were not counted.
+    """
+    errors = {
+        student["label"]: [scores.get("errors", 0) for scores in student["validation"]]
+        for student in distilled_students(results)
+    }
+    best = min(training.variants, key=lambda variant: sum(errors[variant.label]))
+    of_seeds = errors[best.label] or [0]
+    return best.folder(training.seeds[of_seeds.index(min(of_seeds))])
 
 
 def _variants(training: StudentTraining, splits: Mapping[str, Split]) -> tuple[Variant, ...]:

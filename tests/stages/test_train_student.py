@@ -431,6 +431,35 @@ def test_evaluate_finds_recipe_and_store_of_a_run(store: Path, capsys: pytest.Ca
         assert json.loads(capsys.readouterr().out)["nll"] == said["nll"]
 
 
+def test_a_sweep_suggests_its_best_student_by_validation(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """alpha=0 with almost no hard labels learns nothing; the first setting is not the best."""
+    words = ["--out=out", "--epochs=2", "--alpha=0,1", "--hard_label_fraction=0.05"]
+    assert run(*words) == 0
+    errors = {
+        student["settings"]["alpha"]: [scores["errors"] for scores in student["validation"]]
+        for student in results("out")["students"]
+        if student["kind"] == "distilled"
+    }
+    assert sum(errors[1.0]) < sum(errors[0.0])
+    seed = min((0, 1), key=lambda number: errors[1.0][number])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith(f"softlabels export out/distilled-alpha=1-seed{seed}")
+    assert run(*words) == 0  # of a finished run the same
+    assert capsys.readouterr().out.splitlines()[-1] == last
+    assert run("--out=none", "--epochs=1", "--validation=0", "--alpha=0.5,1") == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith("softlabels export none/distilled-alpha=0.5-seed0")
+
+
+def test_evaluate_names_the_word_that_is_no_student(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toy.write_recipe(Path("recipe.yaml"))
+    Path("empty").mkdir()
+    for word, said in (("nope", "nope;"), ("empty", "empty, which lacks weights.safetensors;")):
+        assert evaluate.main([word, "--config=recipe.yaml"]) == 2
+        assert capsys.readouterr().err.startswith(
+            f"WeightsError: there is no student {said} give the folder of a student"
+        )
+
+
 def test_evaluate_measures_a_student_of_a_sweep_at_its_own_temperature(
     store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
