@@ -106,7 +106,7 @@ def _best(training: StudentTraining, results: Mapping[str, Any]) -> str:
     of all where they were not counted.
     """
     errors = {
-        student["label"]: [scores.get("errors", 0) for scores in student["validation"]]
+        student["label"]: [scores.get("errors", 0) for scores in student.get("validation", ())]
         for student in distilled_students(results)
     }
     best = min(training.variants, key=lambda variant: sum(errors[variant.label]))

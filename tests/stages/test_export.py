@@ -78,7 +78,7 @@ def test_plain_weights_go_where_they_are_told(run: Path, capsys: pytest.CaptureF
         ([], "no student is named; write softlabels export RUN/STUDENT"),
         (["run", "--formats=onnx,tflite"], "formats are onnx, tflite; give onnx, torch, hf, or some of them"),
         (["run", "--rows=0"], "rows is 0; "),
-        (["run/none-seed0", "--config=run/config.yaml"], "WeightsError: weights file run/none-seed0: there is nothing"),
+        (["run/none-seed0", "--config=run/config.yaml"], "WeightsError: there is no student run/none-seed0;"),
         (["--from=run/hard-seed0", "--store=elsewhere"], "elsewhere"),
     ],
 )
