@@ -61,8 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Label every split."""
     args = parse(argv, TeacherLogits, stage="teacher-logits", doc=__doc__, positional=("store",))
     root = Path(args.store)
-    for line in require_root(root, tuple(args.transfer_set.splits)):
-        print(line, file=sys.stderr)
+    require_root(root, tuple(args.transfer_set.splits))
     recipe = _recipe_flag(argv)
     ensemble = load_ensemble(args.teacher, train=f"{program()} train-teacher{recipe}")
     encoding = args.labels.encoding_of(len(args.teacher.members))

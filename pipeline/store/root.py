@@ -4,6 +4,7 @@ or a Hugging Face `DatasetDict`. Written anew whenever a split was sealed; holds
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pipeline.store.reader import store_folders, store_splits
 from pipeline.store.spec import FORMAT, MANIFEST, PLAN, Manifest, read_json, read_small_file
 from pipeline.store.verify import CARD
 
+_log = logging.getLogger(__name__)
 _FOR_READERS = ("zarr.json", "dataset_dict.json")
 _OWN = {CARD, *_FOR_READERS}
 
@@ -28,16 +30,14 @@ def require_apart(source: Path, target: Path) -> None:
         raise StorePathError(f"{target} and {source} lie in each other", remedy="give a target beside the source")
 
 
-def require_root(root: Path, splits: tuple[str, ...]) -> list[str]:
+def require_root(root: Path, splits: tuple[str, ...]) -> None:
     """Raise `StorePathError` unless the stores of `splits` may be put below `root`: a new or empty folder, or one that holds
-    such stores already. A folder that holds anything else is left alone.
-
-    Returns a line for each file of others beside one of these stores.
+    such stores already, where a warning names what else lies beside them. A folder that holds anything else is left alone.
     """
     if root.exists() and not root.is_dir():
         raise StorePathError(f"{root} is a file; a store is a folder", remedy="give another path")
     if not root.is_dir():
-        return []
+        return
     found = root_strangers(root, splits)
     is_begun = any((root / split / own).exists() for split in splits for own in (PLAN, MANIFEST))
     is_own = not os.path.lexists(root / CARD) or _is_own_card(root)
@@ -45,7 +45,8 @@ def require_root(root: Path, splits: tuple[str, ...]) -> list[str]:
         raise StorePathError(
             f"{root} holds other files ({some(found)})", remedy="give the path of a store or of a new folder"
         )
-    return [f"{root}: warning: {name} is not part of the store" for name in found]
+    for name in found:
+        _log.warning("%s: warning: %s is not part of the store", root, name)
 
 
 def root_strangers(root: Path, splits: tuple[str, ...] = ()) -> list[str]:
