@@ -26,7 +26,7 @@ from pipeline.store.repair import UNVOUCHED, earlier_digests
 from pipeline.store.root import lost_splits, outdated, root_strangers
 from pipeline.store.verify import verify
 from stages.recipe import parse
-from stages.run import command
+from stages.run import command, program
 from stages.words import counted
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             unfinished += 1
             continue
         if recipe is not None and not wrong:
-            wrong = _recheck(split, path, recipe, args.teacher_rows)
+            wrong = _recheck(split, path, recipe, args)
         elif recipe is not None:
             print(f"{split}: not compared with the live teacher: repair it first", file=sys.stderr)
         faults += wrong
@@ -147,14 +147,15 @@ def _recipe(config: str) -> TeacherLogits:
     return parse([f"--config={config}"], TeacherLogits, stage="teacher-logits", doc=None)
 
 
-def _recheck(split: str, path: Path, recipe: TeacherLogits, sample: int) -> int:
+def _recheck(split: str, path: Path, recipe: TeacherLogits, args: Verify) -> int:
     """Compare with the live teacher; 1 when it deviates by more than rounding explains."""
     from pipeline.teacher.ensemble import load_ensemble
     from pipeline.teacher.recheck import compare_with_teacher
     from pipeline.transfer import load_transfer_set
 
     rows = load_transfer_set(recipe.transfer_set, split)
-    found = compare_with_teacher(open_store(path), rows, load_ensemble(recipe.teacher), sample=sample)
+    ensemble = load_ensemble(recipe.teacher, train=f"{program()} train-teacher --config={args.against_teacher}")
+    found = compare_with_teacher(open_store(path), rows, ensemble, sample=args.teacher_rows)
     mass, kl = found.largest_mass, found.kl_max
     print(
         f"{split}: {counted(found.rows, 'row')} against the live teacher: largest deviation of a logit "
