@@ -37,6 +37,25 @@ HOSTILE = [
 ]  # fmt: skip
 
 
+def with_names(manifest: Manifest, name: str) -> Manifest:
+    """The manifest with `name` wherever a recipe, or whoever made the store, may say something."""
+    spec = manifest.spec
+    member = msgspec.structs.replace(spec.teacher.members[0], model=name)
+    return msgspec.structs.replace(
+        manifest,
+        about=msgspec.structs.replace(manifest.about, teacher_licence=name, transfer_licence=name),
+        spec=msgspec.structs.replace(
+            spec,
+            teacher=msgspec.structs.replace(
+                spec.teacher, name=name, precision=name, members=(member, *spec.teacher.members[1:])
+            ),
+            transfer_set=msgspec.structs.replace(spec.transfer_set, name=name, revision=name, split=name),
+            label_space=msgspec.structs.replace(spec.label_space, names=(name,) * spec.label_space.classes),
+            preprocessing=msgspec.structs.replace(spec.preprocessing, function=name, arguments={name: name}),
+        ),
+    )
+
+
 @pytest.fixture(scope="module")
 def manifest() -> Manifest:
     return open_store(GOLDEN).manifest
@@ -106,22 +125,7 @@ def test_a_card_of_any_run(rng: np.random.Generator, manifest: Manifest, change:
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_strangers_names_stay_in_their_places(rng: np.random.Generator, manifest: Manifest, name: str) -> None:
     plain = card(np.random.default_rng(1), manifest)
-    spec = manifest.spec
-    member = msgspec.structs.replace(spec.teacher.members[0], model=name)
-    hostile = msgspec.structs.replace(
-        manifest,
-        about=msgspec.structs.replace(manifest.about, teacher_licence=name, transfer_licence=name),
-        spec=msgspec.structs.replace(
-            spec,
-            teacher=msgspec.structs.replace(
-                spec.teacher, name=name, precision=name, members=(member, *spec.teacher.members[1:])
-            ),
-            transfer_set=msgspec.structs.replace(spec.transfer_set, name=name, revision=name),
-            label_space=msgspec.structs.replace(spec.label_space, names=(name,) * spec.label_space.classes),
-            preprocessing=msgspec.structs.replace(spec.preprocessing, function=name, arguments={name: name}),
-        ),
-    )
-    text = card(np.random.default_rng(1), hostile)
+    text = card(np.random.default_rng(1), with_names(manifest, name))
     head, page = front_matter(text)
     assert set(head) - {"license", "license_name"} == set(front_matter(plain)[0]) - {"license", "license_name"}
     assert head["license"] == "other"

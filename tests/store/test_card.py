@@ -13,7 +13,7 @@ from pipeline.labels.encoding import TopkEncoding
 from pipeline.labels.topk import stored_log_probs
 from pipeline.store import Store, open_store
 from pipeline.store.card import root_card, store_card
-from tests.report.test_model_card import HOSTILE, front_matter
+from tests.report.test_model_card import HOSTILE, front_matter, with_names
 from tests.store.samples import ALL, LOWRANK, Sample, make_spec, sample, topk, write_store
 
 FENCED = re.compile(r"(?ms)^```python\n(.*?)^```$")
@@ -79,20 +79,7 @@ def test_names_stay_in_their_places(tmp_path: Path, rng: np.random.Generator, na
     data = sample(rng, 20, "zarr")
     manifest = write_store(tmp_path / "store", data, make_spec(data, names=True, reduce="geometric")).manifest
     spec = manifest.spec
-    member = msgspec.structs.replace(spec.teacher.members[0], model=name)
-    hostile = msgspec.structs.replace(
-        manifest,
-        about=msgspec.structs.replace(manifest.about, teacher_licence=name, transfer_licence=name),
-        spec=msgspec.structs.replace(
-            spec,
-            teacher=msgspec.structs.replace(
-                spec.teacher, name=name, precision=name, members=(member, *spec.teacher.members[1:])
-            ),
-            transfer_set=msgspec.structs.replace(spec.transfer_set, name=name, revision="r", split=name),
-            label_space=msgspec.structs.replace(spec.label_space, names=(name,) * spec.label_space.classes),
-            preprocessing=msgspec.structs.replace(spec.preprocessing, function=name),
-        ),
-    )
+    hostile = with_names(manifest, name)
     plain = msgspec.structs.replace(
         manifest,
         spec=msgspec.structs.replace(spec, transfer_set=msgspec.structs.replace(spec.transfer_set, revision="r")),
