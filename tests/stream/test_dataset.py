@@ -170,5 +170,8 @@ def test_a_worker_that_was_started_for_an_earlier_pass_is_named_and_let_go(monke
     with pytest.raises(Stalled, match=f"from 2 workers: process {worker.pid} "):
         list(second)
     assert "stopped" not in process(worker.pid or 0)
+    for thread in threading.enumerate():  # it ends with the batch of the worker that goes on, and without workers never
+        if thread.name == "softlabels-prefetch":
+            thread.join(timeout=100)
     batches._iterator._shutdown_workers()  # type: ignore[union-attr]
     assert worker.exitcode is not None
