@@ -203,7 +203,7 @@ def announce(teacher: str, splits: Sequence[TransferRows], writers: Sequence[Sto
     left = sum(len(writer.pending) for writer in writers)
     shards = sum(writer.spec.shards for writer in writers)
     need = sum(writer.bytes_left for writer in writers)
-    print(f"to write: {left} of {shards} shards, {need:,} bytes; the disk has {free:,} free", flush=True)
+    print(f"to write: {left} of {shards} shards, at most {need:,} bytes; the disk has {free:,} free", flush=True)
 
 
 def _label(rows: TransferRows, ensemble: Ensemble, writer: StoreWriter) -> None:
