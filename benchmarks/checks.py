@@ -25,16 +25,16 @@ import torch
 
 from benchmarks.loader import BATCH, CHUNK, write
 from benchmarks.page import machine, publish
-from pipeline.models.mlp import MLP
-from pipeline.store import StoreWriter, open_store
-from pipeline.store.dense_spec import dense_spec
-from pipeline.store.reader import Check
-from pipeline.store.spec import BLOCK_ROWS, MemberSpec, TeacherSpec
-from pipeline.stream import Batch, Loader
-from pipeline.student.losses import distillation_loss
-from pipeline.teacher.ensemble import Ensemble
-from pipeline.teacher.label import label_rows
-from pipeline.transfer import TransferRows
+from softlabels.models.mlp import MLP
+from softlabels.store import StoreWriter, open_store
+from softlabels.store.dense_spec import dense_spec
+from softlabels.store.reader import Check
+from softlabels.store.spec import BLOCK_ROWS, MemberSpec, TeacherSpec
+from softlabels.stream import Batch, Loader
+from softlabels.student.losses import distillation_loss
+from softlabels.teacher.ensemble import Ensemble
+from softlabels.teacher.label import label_rows
+from softlabels.transfer import TransferRows
 
 INPUTS = 784
 NO_DIGEST = "0" * 64
@@ -91,16 +91,16 @@ def label(folder: Path, rows: TransferRows, options: argparse.Namespace) -> Seco
 def without(way: str, classes: int) -> Mapping[str, Callable[..., Any]]:
     """What is taken away in a way, by name, and what stands in its place."""
     checks: dict[str, Callable[..., Any]] = {
-        "pipeline.teacher.ensemble.Ensemble.check_sentinels": lambda *args, **options: classes,
-        "pipeline.labels.dense.check_logits": nothing,
-        "pipeline.labels.dense._refuse": nothing,
-        "pipeline.store.arrays.check_logits": nothing,
-        "pipeline.store.writer.check_arrays": nothing,
-        "pipeline.store.writer.blake3_hex": lambda data: NO_DIGEST,
-        "pipeline.store.writer.block_hashes": lambda spec, arrays: (
+        "softlabels.teacher.ensemble.Ensemble.check_sentinels": lambda *args, **options: classes,
+        "softlabels.labels.dense.check_logits": nothing,
+        "softlabels.labels.dense._refuse": nothing,
+        "softlabels.store.arrays.check_logits": nothing,
+        "softlabels.store.writer.check_arrays": nothing,
+        "softlabels.store.writer.blake3_hex": lambda data: NO_DIGEST,
+        "softlabels.store.writer.block_hashes": lambda spec, arrays: (
             (NO_DIGEST,) * -(-len(arrays["label"]) // BLOCK_ROWS)
         ),
-        "pipeline.store.writer.StoreWriter._check_keys": nothing,
+        "softlabels.store.writer.StoreWriter._check_keys": nothing,
     }
     flushes: dict[str, Callable[..., Any]] = {"os.fsync": nothing}
     return {"all checks": {}, "no checks": checks, "no checks, no flushes": checks | flushes}[way]

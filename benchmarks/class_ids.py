@@ -22,7 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from benchmarks.page import publish
-from pipeline.labels.class_ids import narrow, widen
+from softlabels.labels.class_ids import narrow, widen
 
 POSITIONS = 1024
 BLOCK = 64

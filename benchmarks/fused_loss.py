@@ -26,12 +26,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.page import machine, publish
-from pipeline.labels.encoding import TopkEncoding
-from pipeline.labels.soft import SoftLabels
-from pipeline.labels.topk_encode import encode_topk
-from pipeline.student.fused import block_positions, linear_distillation_loss
-from pipeline.student.losses import distillation_loss
-from pipeline.student.memory import keep_freed_memory
+from softlabels.labels.encoding import TopkEncoding
+from softlabels.labels.soft import SoftLabels
+from softlabels.labels.topk_encode import encode_topk
+from softlabels.student.fused import block_positions, linear_distillation_loss
+from softlabels.student.losses import distillation_loss
+from softlabels.student.memory import keep_freed_memory
 
 LOWRANK = TopkEncoding(k=16, tail="lowrank", rank=64, fine=16)
 RENORMALISED = TopkEncoding(k=16, tail="renormalised", nodes=0)

@@ -24,13 +24,13 @@ import zarr
 from torch.utils.data import DataLoader
 
 from benchmarks.page import machine, publish
-from pipeline.objects import ObjectSpec
-from pipeline.store import StoreWriter, open_store
-from pipeline.store.dense_spec import dense_spec
-from pipeline.store.reader import Check
-from pipeline.store.spec import MemberSpec, TeacherSpec
-from pipeline.stream import Loader, SoftLabelDataset
-from pipeline.transfer import TransferRows
+from softlabels.objects import ObjectSpec
+from softlabels.store import StoreWriter, open_store
+from softlabels.store.dense_spec import dense_spec
+from softlabels.store.reader import Check
+from softlabels.store.spec import MemberSpec, TeacherSpec
+from softlabels.stream import Loader, SoftLabelDataset
+from softlabels.transfer import TransferRows
 
 BATCH = 512
 CHUNK = 512

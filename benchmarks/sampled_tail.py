@@ -23,12 +23,12 @@ from torch import Tensor, nn
 
 from benchmarks.any_temperature.logits import made_up, spread
 from benchmarks.page import publish
-from pipeline.labels.encoding import TopkEncoding
-from pipeline.labels.tail_basis import find_basis
-from pipeline.labels.topk_encode import encode_topk
-from pipeline.labels.topk_soft import TopkMembers
-from pipeline.store import open_store, store_splits
-from pipeline.teacher.reencode import DensePilot
+from softlabels.labels.encoding import TopkEncoding
+from softlabels.labels.tail_basis import find_basis
+from softlabels.labels.topk_encode import encode_topk
+from softlabels.labels.topk_soft import TopkMembers
+from softlabels.store import open_store, store_splits
+from softlabels.teacher.reencode import DensePilot
 
 TEMPERATURES = (1.0, 2.0, 4.0)
 TAIL_BYTES = (16, 24)

@@ -19,8 +19,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline.report.spread import paired_difference, spread
-from stages import encode, train_student
+from softlabels.report.spread import paired_difference, spread
+from softlabels_stages import encode, train_student
 
 WAYS: dict[str, tuple[str, ...] | None] = {  # name, the words of `softlabels encode`
     "dense": None,

@@ -29,21 +29,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.page import machine, publish
-from pipeline.models.device import warm_up
-from pipeline.models.mlp import MLP
-from pipeline.models.weights import weights_digest
-from pipeline.objects import ObjectSpec
-from pipeline.store import Store, StoreWriter, open_store
-from pipeline.store.dense_spec import dense_spec, prepared_by
-from pipeline.store.spec import MemberSpec, TeacherSpec
-from pipeline.stream import Loader
-from pipeline.stream.loader import Batch
-from pipeline.student.config import TrainingConfig
-from pipeline.student.learner import Student
-from pipeline.student.trainer import Trainer
-from pipeline.teacher.ensemble import Ensemble
-from pipeline.teacher.label import label_rows
-from pipeline.transfer import TransferRows, TransferSetConfig, load_transfer_set
+from softlabels.models.device import warm_up
+from softlabels.models.mlp import MLP
+from softlabels.models.weights import weights_digest
+from softlabels.objects import ObjectSpec
+from softlabels.store import Store, StoreWriter, open_store
+from softlabels.store.dense_spec import dense_spec, prepared_by
+from softlabels.store.spec import MemberSpec, TeacherSpec
+from softlabels.stream import Loader
+from softlabels.stream.loader import Batch
+from softlabels.student.config import TrainingConfig
+from softlabels.student.learner import Student
+from softlabels.student.trainer import Trainer
+from softlabels.teacher.ensemble import Ensemble
+from softlabels.teacher.label import label_rows
+from softlabels.transfer import TransferRows, TransferSetConfig, load_transfer_set
 
 TEACHER, STUDENT, SMALL = (1200, 1200), (800, 800), (30, 30)
 MEMBERS, CLASSES, PIXELS = 3, 10, 784
@@ -161,7 +161,7 @@ def interleaved(part: Part) -> dict[str, list[Took]]:
 
 def mnist(source: str) -> TransferRows:
     """The 60,000 training rows, prepared once and mapped from then on."""
-    scale = ObjectSpec("pipeline.transfer.prepare.scale", {"divisor": 255})
+    scale = ObjectSpec("softlabels.transfer.scale", {"divisor": 255})
     return load_transfer_set(TransferSetConfig(source=source, prepare=scale, splits={"train": "train"}), "train")
 
 

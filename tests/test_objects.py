@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import ConfigError, MissingExtra
-from pipeline.objects import ObjectSpec, build, import_object, require_extra
+from softlabels.errors import ConfigError, MissingExtra
+from softlabels.objects import ObjectSpec, build, import_object, require_extra
 
 MODULE = """
 class Outer:

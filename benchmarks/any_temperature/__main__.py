@@ -28,8 +28,8 @@ from benchmarks.any_temperature.frontier import (
 )
 from benchmarks.any_temperature.logits import VOCABULARIES, Teacher, entropy, made_up, stored, variance_left
 from benchmarks.page import machine, publish
-from pipeline.labels.encoding import TopkEncoding
-from pipeline.labels.tail_basis import find_basis
+from softlabels.labels.encoding import TopkEncoding
+from softlabels.labels.tail_basis import find_basis
 
 BUDGETS = (32, 48, 64, 96, 128, 192)
 WIDTH = 2_048  # of made-up hidden states

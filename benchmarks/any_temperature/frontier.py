@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.any_temperature.logits import Teacher
-from pipeline.labels.encoding import TopkEncoding
-from pipeline.labels.topk import topk_columns
-from pipeline.labels.topk_encode import encode_topk
-from pipeline.labels.topk_soft import TopkMembers
+from softlabels.labels.encoding import TopkEncoding
+from softlabels.labels.topk import topk_columns
+from softlabels.labels.topk_encode import encode_topk
+from softlabels.labels.topk_soft import TopkMembers
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0)
 CLASSES = 151_936  # whose bytes are counted

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.store import Store, open_store, store_splits
-from pipeline.teacher.reencode import DensePilot
+from softlabels.store import Store, open_store, store_splits
+from softlabels.teacher.reencode import DensePilot
 
 VOCABULARIES = (32_000, 50_257, 131_072, 151_936)
 TEMPERATURES = (1.0, 1.3, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0)

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from benchmarks.any_temperature.frontier import LARGE, SMALL
 from benchmarks.any_temperature.logits import TEMPERATURES, Teacher, shapes
-from pipeline.labels.encoding import TopkEncoding
-from pipeline.labels.topk_encode import encode_topk
-from pipeline.labels.topk_soft import TopkMembers
+from softlabels.labels.encoding import TopkEncoding
+from softlabels.labels.topk_encode import encode_topk
+from softlabels.labels.topk_soft import TopkMembers
 
 # Mass and stored classes do not depend on the tail's shape. Beside the two that are recommended, more classes.
 ENCODINGS = (

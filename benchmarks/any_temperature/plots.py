@@ -21,8 +21,8 @@ from benchmarks.any_temperature.frontier import (
     stored,
 )
 from benchmarks.any_temperature.logits import Teacher
-from pipeline.labels.encoding import TopkEncoding
-from pipeline.report.figure import figure_in, legend_below, legend_lines, line_style
+from softlabels.labels.encoding import TopkEncoding
+from softlabels.report.figure import figure_in, legend_below, legend_lines, line_style
 
 WIDTH = 8.0
 DRAWN = (ONCE, GHOST, "uniform", "prior", "lowrank")

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.any_temperature.frontier import Setting
-from pipeline.labels.topk_encode import encode_topk
-from pipeline.labels.topk_soft import TopkMembers
+from softlabels.labels.topk_encode import encode_topk
+from softlabels.labels.topk_soft import TopkMembers
 
 ENCODED, DECODED = 32, 4096  # positions a call
 _ROUNDS = 3

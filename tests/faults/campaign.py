@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.errors import SoftLabelsError
+from softlabels.errors import SoftLabelsError
 
 PROMISES = {
     1: "kill-safe",

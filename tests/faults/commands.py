@@ -29,15 +29,15 @@ import torch
 import yaml
 from torch.utils.data import DataLoader, Dataset
 
-import stages.run
-from pipeline.errors import SoftLabelsError
-from pipeline.store.commit import WriterLock
-from pipeline.store.reader import Store
-from pipeline.stream import watched
-from pipeline.stream.prefetch import prefetch
-from pipeline.student.learner import Learner
-from pipeline.teacher.ensemble import Ensemble
-from pipeline.transfer.cache import cached
+import softlabels_stages.run
+from softlabels.errors import SoftLabelsError
+from softlabels.store.commit import WriterLock
+from softlabels.store.reader import Store
+from softlabels.stream import watched
+from softlabels.stream.prefetch import prefetch
+from softlabels.student.learner import Learner
+from softlabels.teacher.ensemble import Ensemble
+from softlabels.transfer.cache import cached
 from tests.faults import training
 from tests.faults.recipes import NET, label, recipe
 from tests.student.runs import serve
@@ -57,7 +57,7 @@ class Events:
         self.seen += 1
         if self.seen in self.at:
             if self.seen > min(self.at):
-                stages.run._stop.wait(timeout=5)  # two signals that are heard at once count as one
+                softlabels_stages.run._stop.wait(timeout=5)  # two signals that are heard at once count as one
             Path(SENT).write_text(str(time.monotonic()))
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -83,7 +83,7 @@ def run_command(request: dict[str, Any]) -> int:
     events = Events(request["at"])
     for owner, name in ((Ensemble, "outputs"), (Learner, "step"), (Store, "read_chunk"), (os, "fsync")):
         events.counted(owner, name)
-    listening = stages.run._signals_as_flag
+    listening = softlabels_stages.run._signals_as_flag
 
     @contextmanager
     def heard() -> Iterator[None]:
@@ -95,10 +95,10 @@ def run_command(request: dict[str, Any]) -> int:
                 events.rest()
                 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 
-    stages.run._signals_as_flag = heard
+    softlabels_stages.run._signals_as_flag = heard
     if request["deaf"]:
-        stages.run._on_signal = lambda number, frame: None
-    code = importlib.import_module(f"stages.{request['do']}").main(request["words"])
+        softlabels_stages.run._on_signal = lambda number, frame: None
+    code = importlib.import_module(f"softlabels_stages.{request['do']}").main(request["words"])
     Path(EVENTS).write_text(str(events.seen))
     return int(code)
 
@@ -200,7 +200,9 @@ def writing(seed: int) -> int:
     rng = np.random.default_rng(seed)
     Path("recipe.yaml").write_text(yaml.safe_dump(recipe(rng)))
     never_flushes(int(rng.integers(1, 20)))
-    return int(importlib.import_module("stages.teacher_logits").main(["--config=recipe.yaml", "--store=store"]))
+    return int(
+        importlib.import_module("softlabels_stages.teacher_logits").main(["--config=recipe.yaml", "--store=store"])
+    )
 
 
 def flushing(seed: int) -> int:
@@ -219,7 +221,7 @@ def flushing(seed: int) -> int:
     if do == "repair":
         Path("store/train/commits/00001.json").write_text("{}")
     never_flushes(int(rng.integers(1, 4)))
-    return int(importlib.import_module(f"stages.{do}").main(words[do]))
+    return int(importlib.import_module(f"softlabels_stages.{do}").main(words[do]))
 
 
 SCENARIOS: dict[str, Callable[[int], int | None]] = {
@@ -256,5 +258,5 @@ def child(request: dict[str, Any]) -> int:
 
 if __name__ == "__main__":
     for stage in COMMANDS:
-        importlib.import_module(f"stages.{stage}")
+        importlib.import_module(f"softlabels_stages.{stage}")
     serve(child)

@@ -16,14 +16,14 @@ from typing import Self
 import msgspec
 import numpy as np
 
-from pipeline.errors import DamagedStore, StorePathError
-from pipeline.store import Store, open_store
-from pipeline.store.commit import record_path
-from pipeline.store.digest import blake3_hex, manifest_seal, payload_digest
-from pipeline.store.layouts import layout_of
-from pipeline.store.reader import Check
-from pipeline.store.spec import Commit, Manifest, Plan, pretty_json, read_json
-from pipeline.store.verify import verify
+from softlabels.errors import DamagedStore, StorePathError
+from softlabels.store import Store, open_store
+from softlabels.store.commit import record_path
+from softlabels.store.digest import blake3_hex, manifest_seal, payload_digest
+from softlabels.store.layouts import layout_of
+from softlabels.store.reader import Check
+from softlabels.store.spec import Commit, Manifest, Plan, pretty_json, read_json
+from softlabels.store.verify import verify
 from tests.store.samples import KINDS, Sample, make_spec, sample, write_store
 
 SHARDS = 3

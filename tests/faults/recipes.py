@@ -17,11 +17,11 @@ import numpy as np
 import yaml
 from safetensors.numpy import load_file
 
-from pipeline.transfer.rows import FIRST_ROWS
+from softlabels.transfer.rows import FIRST_ROWS
 
 ROWS, FEATURES, CLASSES = 96, 6, 5
 NAMES = ("ant", "bee", "cat", "dog", "elk")
-NET = {"class_path": "pipeline.models.mlp.MLP", "init_args": {"inputs": FEATURES, "hidden": [4], "classes": CLASSES}}
+NET = {"class_path": "softlabels.models.MLP", "init_args": {"inputs": FEATURES, "hidden": [4], "classes": CLASSES}}
 HERE = "tests.faults.recipes."
 TOPK = {"encoding": "topk", "k": 2, "tail": "lowrank", "rank": 2, "nodes": 2}  # a mass that is far from exact
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # where no trial asks whether flushed files stay
@@ -76,8 +76,8 @@ def model(name: str, seed: int) -> dict[str, Any]:
     """A member with weights of its own, in a file."""
     import torch
 
-    from pipeline.models import build_model, save_weights
-    from pipeline.models.build import ModelConfig
+    from softlabels.models import build_model, save_weights
+    from softlabels.models.build import ModelConfig
 
     path = Path(f"{name}-{seed}.safetensors")
     torch.manual_seed(seed)
@@ -109,7 +109,7 @@ def recipe(rng: Random, *members: str) -> Recipe:
 
 def label(given: Recipe) -> str:
     """Run teacher-logits; the name of its error, "" for none."""
-    from stages import teacher_logits
+    from softlabels_stages import teacher_logits
 
     return run(teacher_logits.main, given)
 
@@ -171,7 +171,7 @@ def error_of(call: Callable[[], object]) -> str:
 
 
 def train(given: Recipe) -> str:
-    from stages import train_student
+    from softlabels_stages import train_student
 
     training = {"epochs": 1, "device": "cpu", "threads": 1, "baseline": False}
     own = {"transfer_set": given["transfer_set"], "student": NET, "training": training}

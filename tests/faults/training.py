@@ -19,13 +19,13 @@ from blake3 import blake3
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from pipeline.store import Store, open_store
-from pipeline.stream import Batch, EmbeddedRows, Loader, SoftLabelDataset, watched
-from pipeline.stream.order import Order
-from pipeline.student import checkpoint
-from pipeline.student.config import TrainingConfig
-from pipeline.student.learner import Learner, Student
-from pipeline.student.trainer import Trainer
+from softlabels.store import Store, open_store
+from softlabels.stream import Batch, EmbeddedRows, Loader, SoftLabelDataset, watched
+from softlabels.stream.order import Order
+from softlabels.student import checkpoint
+from softlabels.student.config import TrainingConfig
+from softlabels.student.learner import Learner, Student
+from softlabels.student.trainer import Trainer
 from tests.student.runs import EVERYTHING, SWEEP, die_at
 
 EPOCHS, BATCH, STEPS = 3, 20, 12  # of 80 rows

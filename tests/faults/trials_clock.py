@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.store import commit, writer
-from pipeline.store.commit import STAGING
-from pipeline.store.spec import Commit
+from softlabels.store import commit, writer
+from softlabels.store.commit import STAGING
+from softlabels.store.spec import Commit
 from tests.faults.apart import apart, scratch
 from tests.faults.campaign import Outcome, Trial, repeated
 from tests.faults.writers import Acknowledge, Case, Child

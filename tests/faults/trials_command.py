@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.store import StoreWriter, open_store, store_splits
-from pipeline.store.verify import verify
+from softlabels.store import StoreWriter, open_store, store_splits
+from softlabels.store.verify import verify
 from tests.faults.apart import ROOT, apart, scratch
 from tests.faults.campaign import Outcome, Trial, repeated
 from tests.faults.trials_kills import NAIVE, without_protocol
@@ -64,7 +64,7 @@ class Recipe:
         """The command, at work on a store."""
 
         def work(acknowledge: Acknowledge) -> int:
-            from stages import teacher_logits
+            from softlabels_stages import teacher_logits
 
             with Path(os.devnull).open("w") as nowhere:
                 os.dup2(nowhere.fileno(), 1)

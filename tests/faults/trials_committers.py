@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.store import commit, open_store
-from pipeline.store.durable import replace_file
-from pipeline.store.verify import verify
+from softlabels.store import commit, open_store
+from softlabels.store.durable import replace_file
+from softlabels.store.verify import verify
 from tests.faults.apart import apart, scratch
 from tests.faults.campaign import Outcome, Trial, repeated
 from tests.faults.writers import Acknowledge, Case, Child

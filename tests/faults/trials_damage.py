@@ -19,15 +19,15 @@ from unittest.mock import patch
 
 import numpy as np
 
-from pipeline.errors import DamagedStore, UnsealedStore
-from pipeline.store import Store, reader
-from pipeline.store import repair as repairing
-from pipeline.store.commit import SET_ASIDE, record_path
-from pipeline.store.layouts import layout_of
-from pipeline.store.reader import Check
-from pipeline.store.repair import repair
-from pipeline.store.spec import Commit, read_json
-from pipeline.store.verify import verify
+from softlabels.errors import DamagedStore, UnsealedStore
+from softlabels.store import Store, reader
+from softlabels.store import repair as repairing
+from softlabels.store.commit import SET_ASIDE, record_path
+from softlabels.store.layouts import layout_of
+from softlabels.store.reader import Check
+from softlabels.store.repair import repair
+from softlabels.store.spec import Commit, read_json
+from softlabels.store.verify import verify
 from tests.faults import damage
 from tests.faults.apart import apart, scratch
 from tests.faults.campaign import Outcome, Trial, repeated

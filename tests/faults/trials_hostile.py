@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import DamagedManifest, SoftLabelsError
-from pipeline.store import open_store, reader
-from pipeline.store.digest import blake3_hex
-from pipeline.store.layouts import layout_of
-from pipeline.store.spec import Plan, decode_json
-from pipeline.store.verify import verify
+from softlabels.errors import DamagedManifest, SoftLabelsError
+from softlabels.store import open_store, reader
+from softlabels.store.digest import blake3_hex
+from softlabels.store.layouts import layout_of
+from softlabels.store.spec import Plan, decode_json
+from softlabels.store.verify import verify
 from tests.faults.apart import apart, scratch
 from tests.faults.campaign import Outcome, Trial, repeated
 from tests.faults.writers import Acknowledge, Case, Child

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.store import arrow_layout, writer, zarr_layout
-from pipeline.store.commit import create_only, record_path
-from pipeline.store.durable import make_folder, write_file
-from pipeline.store.spec import Commit, pretty_json
+from softlabels.store import arrow_layout, writer, zarr_layout
+from softlabels.store.commit import create_only, record_path
+from softlabels.store.durable import make_folder, write_file
+from softlabels.store.spec import Commit, pretty_json
 from tests.faults.apart import apart, scratch
 from tests.faults.campaign import Outcome, Trial, repeated
 from tests.faults.sweep import sweep

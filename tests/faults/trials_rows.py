@@ -17,8 +17,8 @@ from unittest import mock
 import msgspec
 import numpy as np
 
-from pipeline.store import StoreWriter, open_store
-from pipeline.store.durable import replace_file
+from softlabels.store import StoreWriter, open_store
+from softlabels.store.durable import replace_file
 from tests.faults.campaign import Harm, Outcome, Trial, repeated
 from tests.faults.recipes import (
     CLASSES,
@@ -158,16 +158,16 @@ def _bad_row(kind: float, rows: tuple[int, int]) -> Change:
     return _set(bad=lambda rng: int(rng.integers(*rows)), value=lambda rng: kind)
 
 
-COMMITTED = {"stages.teacher_logits.check_committed": _nothing}
+COMMITTED = {"softlabels_stages.teacher_logits.check_committed": _nothing}
 PLAN = COMMITTED | {
-    "pipeline.store.writer.require_same_plan": _nothing,
-    "pipeline.store.writer.StoreWriter._check_keys": _nothing,
+    "softlabels.store.writer.require_same_plan": _nothing,
+    "softlabels.store.writer.StoreWriter._check_keys": _nothing,
 }
 PLAN_WHAT, COMMITTED_WHAT = "plan, committed shards and keys not compared", "committed shards not compared"
-SENTINELS = {"pipeline.teacher.ensemble.Ensemble.check_sentinels": lambda *args, **options: CLASSES}
+SENTINELS = {"softlabels.teacher.ensemble.Ensemble.check_sentinels": lambda *args, **options: CLASSES}
 STORABLE = {
-    "pipeline.teacher.ensemble.require_storable": _nothing,
-    "pipeline.labels.dense._refuse": _nothing,
+    "softlabels.teacher.ensemble.require_storable": _nothing,
+    "softlabels.labels.dense._refuse": _nothing,
     "tests.faults.recipes.TOPK": {},  # of sparse labels the basis and the store's own checks would refuse them, too
 }
 STORABLE_WHAT = "logits of dense labels not checked"
@@ -177,7 +177,7 @@ RESUMED = (
         "a row dropped",
         "OtherRows",
         _set(drop=lambda rng: int(rng.integers(64))),
-        PLAN | {"pipeline.store.writer.check_record": _nothing},
+        PLAN | {"softlabels.store.writer.check_record": _nothing},
         "plan, committed shards, their records and keys not compared",
     ),
     Mistake("a row altered", "OtherRows", _set(alter=lambda rng: int(rng.integers(32, 64))), PLAN, PLAN_WHAT),
@@ -226,21 +226,21 @@ TRAINED = (
         "classes in another order",
         "OtherLabels",
         _names_permuted,
-        {"stages.splits._require_same_classes": _nothing},
+        {"softlabels_stages.splits._require_same_classes": _nothing},
         "class names not compared",
     ),
     Mistake(
         "hard labels numbered otherwise",
         "OtherLabels",
         _set(relabel=lambda rng: int(rng.integers(1, CLASSES))),
-        {"pipeline.stream.examples._check_label_map": _nothing},
+        {"softlabels.stream.examples._check_label_map": _nothing},
         "hard labels not compared",
     ),
     Mistake(
         "a row that the store has no labels for",
         "UnlabelledRows",
         _set(alter=lambda rng: int(rng.integers(ROWS))),
-        {"pipeline.stream.examples.label_rows": lambda keys, store, *, items, **options: (items, items)},
+        {"softlabels.stream.examples.label_rows": lambda keys, store, *, items, **options: (items, items)},
         "rows joined by their number",
     ),
 )
@@ -248,9 +248,9 @@ TRAINED = (
 
 def joined(rng: Random) -> None:
     """Rows that were shuffled and thinned after they were labelled get the labels of their own inputs."""
-    from pipeline.stream import Loader
-    from pipeline.transfer import TransferSetConfig, load_transfer_set
-    from stages.schema import typed
+    from softlabels.stream import Loader
+    from softlabels.transfer import TransferSetConfig, load_transfer_set
+    from softlabels_stages.schema import typed
 
     with folder():
         given = recipe(rng)
@@ -318,8 +318,8 @@ def another_tokenizer(rng: Random) -> None:
 
 
 NO_MEMORY = {
-    "pipeline.store.writer.StoreWriter._taken": property(lambda self: set(), lambda self, value: None),
-    "pipeline.store.commit.create_only": lambda staged, final: replace_file(staged, final) is None,
+    "softlabels.store.writer.StoreWriter._taken": property(lambda self: set(), lambda self, value: None),
+    "softlabels.store.commit.create_only": lambda staged, final: replace_file(staged, final) is None,
 }
 TRIALS = (
     *(mistake.trial(mistake.resumed, "in the middle of a store") for mistake in RESUMED),
@@ -336,7 +336,7 @@ TRIALS = (
         "the writer forgets what it wrote, and a record may replace another",
     ),
     _trial(
-        "class ids that overflowed", narrowed, {"pipeline.store.arrays.check_values": _nothing}, "values not checked"
+        "class ids that overflowed", narrowed, {"softlabels.store.arrays.check_values": _nothing}, "values not checked"
     ),
     _trial("another tokenizer of as many tokens", another_tokenizer, PLAN, PLAN_WHAT),
 )

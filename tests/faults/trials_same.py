@@ -11,9 +11,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from pipeline.store import StoreWriter, writer
-from pipeline.store.digest import blake3_hex, manifest_seal
-from pipeline.store.spec import Commit, Manifest, Plan, read_json
+from softlabels.store import StoreWriter, writer
+from softlabels.store.digest import blake3_hex, manifest_seal
+from softlabels.store.spec import Commit, Manifest, Plan, read_json
 from tests.faults.apart import apart, scratch
 from tests.faults.campaign import Outcome, Trial, repeated
 from tests.faults.writers import Acknowledge, Case, Child

@@ -17,13 +17,13 @@ from typing import NoReturn, Self
 
 import numpy as np
 
-from pipeline.errors import SoftLabelsError
-from pipeline.store import StoreWriter
-from pipeline.store.basis import BASIS_FILE, read_basis
-from pipeline.store.commit import record_path
-from pipeline.store.digest import blake3_hex
-from pipeline.store.spec import Commit, Plan, Spec, read_json
-from pipeline.store.verify import verify
+from softlabels.errors import SoftLabelsError
+from softlabels.store import StoreWriter
+from softlabels.store.basis import BASIS_FILE, read_basis
+from softlabels.store.commit import record_path
+from softlabels.store.digest import blake3_hex
+from softlabels.store.spec import Commit, Plan, Spec, read_json
+from softlabels.store.verify import verify
 from tests.store.samples import KINDS, SPARSE, Sample, assert_holds, fill, make_spec, sample, write_store
 
 ROWS, SHARD = 16 * 7 + 3, 32

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.errors import LogitsError
-from pipeline.labels.dense import check_logits, encode_dense, reduce_geometric
+from softlabels.errors import LogitsError
+from softlabels.labels.dense import check_logits, encode_dense, reduce_geometric
 
 R, M, C = 9, 3, 11
 

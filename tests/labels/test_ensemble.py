@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import ConfigError, MeanUnavailable, NoPossibleClass
-from pipeline.labels.dense import encode_dense
-from pipeline.labels.ensemble import MEANS, check_mean, check_temperature, log_probs, normalised_weights
-from pipeline.labels.soft import SoftLabels
+from softlabels.errors import ConfigError, MeanUnavailable, NoPossibleClass
+from softlabels.labels.dense import encode_dense
+from softlabels.labels.ensemble import MEANS, check_mean, check_temperature, log_probs, normalised_weights
+from softlabels.labels.soft import SoftLabels
 
 R, M, C = 6, 5, 10
 TEMPERATURES = (1.0, 2.0, 4.0, 20.0)

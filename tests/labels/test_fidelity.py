@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from pipeline.labels import fidelity
-from pipeline.labels.dense import encode_dense
-from pipeline.labels.fidelity import TEMPERATURES, Fidelity, mass_warning, measure_dense, table
+from softlabels.labels import fidelity
+from softlabels.labels.dense import encode_dense
+from softlabels.labels.fidelity import TEMPERATURES, Fidelity, mass_warning, measure_dense, table
 
 M, C = 2, 17
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pipeline.errors import MeanUnavailable
-from pipeline.labels.soft import SoftLabels
-from pipeline.labels.standardise import standardise
-from pipeline.student.losses import LOSSES
+from softlabels.errors import MeanUnavailable
+from softlabels.labels.soft import SoftLabels
+from softlabels.labels.standardise import standardise
+from softlabels.student.losses import LOSSES
 from tests.student.loss_reference import draw, soft_gradient, soft_labels, soft_only
 
 

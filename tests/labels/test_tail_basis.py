@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import ConfigError, LogitsError
-from pipeline.labels import tail_basis
-from pipeline.labels.tail_basis import TailFit, coefficient_columns, find_basis
-from pipeline.labels.topk import IMPOSSIBLE, check_basis, coefficients, topk_columns, topk_log_probs
-from pipeline.labels.topk_encode import encode_topk
+from softlabels.errors import ConfigError, LogitsError
+from softlabels.labels import tail_basis
+from softlabels.labels.tail_basis import TailFit, coefficient_columns, find_basis
+from softlabels.labels.topk import IMPOSSIBLE, check_basis, coefficients, topk_columns, topk_log_probs
+from softlabels.labels.topk_encode import encode_topk
 from tests.labels.test_topk import encoding_of
 
 C, RANK, K = 200, 5, 8

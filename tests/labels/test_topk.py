@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import ConfigError
-from pipeline.labels.class_ids import narrow, widen
-from pipeline.labels.encoding import Tail, TopkEncoding
-from pipeline.labels.tail_mass import check_beta, curve_weights, nodes
-from pipeline.labels.topk import (
+from softlabels.errors import ConfigError
+from softlabels.labels.class_ids import narrow, widen
+from softlabels.labels.encoding import Tail, TopkEncoding
+from softlabels.labels.tail_mass import check_beta, curve_weights, nodes
+from softlabels.labels.topk import (
     IMPOSSIBLE,
     check_basis,
     check_columns,

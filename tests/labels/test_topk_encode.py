@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import ConfigError, LabelError, LogitsError
-from pipeline.labels.class_ids import widen
-from pipeline.labels.encoding import Tail, TopkEncoding
-from pipeline.labels.fidelity import table
-from pipeline.labels.topk import check_columns, topk_columns, topk_log_probs
-from pipeline.labels.topk_encode import encode_topk
+from softlabels.errors import ConfigError, LabelError, LogitsError
+from softlabels.labels.class_ids import widen
+from softlabels.labels.encoding import Tail, TopkEncoding
+from softlabels.labels.fidelity import table
+from softlabels.labels.topk import check_columns, topk_columns, topk_log_probs
+from softlabels.labels.topk_encode import encode_topk
 from tests.labels import topk_reference as reference
 from tests.labels.test_topk import basis_of, encoding_of
 

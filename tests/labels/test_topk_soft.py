@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import ConfigError, MeanUnavailable
-from pipeline.labels.class_ids import narrow, widen
-from pipeline.labels.encoding import Tail, TopkEncoding
-from pipeline.labels.ensemble import MEANS, log_probs
-from pipeline.labels.soft import SoftLabels
-from pipeline.labels.topk import IMPOSSIBLE, topk_log_probs
+from softlabels.errors import ConfigError, MeanUnavailable
+from softlabels.labels.class_ids import narrow, widen
+from softlabels.labels.encoding import Tail, TopkEncoding
+from softlabels.labels.ensemble import MEANS, log_probs
+from softlabels.labels.soft import SoftLabels
+from softlabels.labels.topk import IMPOSSIBLE, topk_log_probs
 from tests.labels import topk_reference as reference
 from tests.labels.test_topk import basis_of, columns_of, encoding_of
 

@@ -1,5 +1,5 @@
 """The top-k encoding written again from its definition in docs/format.md, one position at a time in float64, sharing no code
-with `pipeline.labels`; and the synthetic distributions that the tests encode.
+with `softlabels.labels`; and the synthetic distributions that the tests encode.
 """
 
 from __future__ import annotations

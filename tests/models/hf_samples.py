@@ -7,9 +7,9 @@ from typing import Any
 
 import transformers
 
-from pipeline.objects import ObjectSpec
-from pipeline.transfer import TransferSetConfig
-from pipeline.transfer.tokenizer import TokenizerConfig, ensure_tokenizer
+from softlabels.objects import ObjectSpec
+from softlabels.transfer import TransferSetConfig
+from softlabels.transfer.tokenizer import TokenizerConfig, ensure_tokenizer
 
 CLASSES = 3
 NAMES = ("bird", "fish", "stone")
@@ -62,7 +62,7 @@ def sentences(rng: Any, rows: int) -> dict[str, list[Any]]:
 def texts_config(tokenizer: Path, source: str, **init_args: Any) -> TransferSetConfig:
     """A transfer set of texts in a file."""
     arguments = {"tokenizer": str(tokenizer), "max_length": 30, **init_args}
-    prepare = ObjectSpec("pipeline.transfer.text.tokenize", arguments)
+    prepare = ObjectSpec("softlabels.transfer.tokenize", arguments)
     return TransferSetConfig(name="things", source=source, inputs=("text",), prepare=prepare, classes=NAMES)
 
 

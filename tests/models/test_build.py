@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.errors import ConfigError, WeightsError
-from pipeline.models import ModelConfig, build_model, save_weights, weights_digest
+from softlabels.errors import ConfigError, WeightsError
+from softlabels.models import ModelConfig, build_model, save_weights, weights_digest
 
-MLP = "pipeline.models.mlp.MLP"
+MLP = "softlabels.models.MLP"
 ARGS = {"inputs": 6, "hidden": [5], "classes": 3}
 
 
@@ -24,12 +24,12 @@ def test_a_model_is_built_and_takes_its_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        (ModelConfig("pipeline.models.mlp.Mlp"), "has no 'Mlp'"),
+        (ModelConfig("softlabels.models.mlp.Mlp"), "has no 'Mlp'"),
         (ModelConfig(MLP, {"inputs": 6, "hidden": []}), "classes"),
         (ModelConfig(MLP, {**ARGS, "widht": 3}), "widht"),
         (ModelConfig(MLP, {**ARGS, "hidden": ["wide"]}), "refused"),
         (ModelConfig(MLP, {**ARGS, "dropout": 1.5}), "refused.*dropout"),
-        (ModelConfig("pipeline.models.cnn.ConvNet", {"channels": [], "classes": 2}), "at least one width"),
+        (ModelConfig("softlabels.models.ConvNet", {"channels": [], "classes": 2}), "at least one width"),
         (ModelConfig("collections.OrderedDict"), "no torch.nn.Module"),
     ],
 )

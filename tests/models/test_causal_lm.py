@@ -12,19 +12,19 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from pipeline.errors import ConfigError, WeightsError
-from pipeline.models import ModelConfig, build_model, load_weights, save_weights, weights_digest
-from pipeline.models.build import untrained
-from pipeline.models.causal_lm import CausalLM
-from pipeline.models.hf_folder import save_hf
-from pipeline.student.average import WeightAverage
-from pipeline.transfer.config import SequencesConfig
-from pipeline.transfer.sequences import vocabulary_digest
-from pipeline.transfer.text import load_tokenizer
+from softlabels.errors import ConfigError, WeightsError
+from softlabels.models import ModelConfig, build_model, load_weights, save_weights, weights_digest
+from softlabels.models.build import untrained
+from softlabels.models.causal_lm import CausalLM
+from softlabels.models.hf_folder import save_hf
+from softlabels.student.average import WeightAverage
+from softlabels.transfer.config import SequencesConfig
+from softlabels.transfer.sequences import vocabulary_digest
+from softlabels.transfer.text import load_tokenizer
 from tests.models.hf_samples import VIT, train_tokenizer
 from tests.models.lm_samples import GPT2_LM, LLAMA, OTHERS, PRODUCTS, VOCABULARY, saved_lm, token_batch
 
-CLASS = "pipeline.models.causal_lm.CausalLM"
+CLASS = "softlabels.models.CausalLM"
 
 
 def kind(settings: dict[str, Any]) -> str:

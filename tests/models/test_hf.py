@@ -15,12 +15,12 @@ import pytest
 import torch
 import transformers
 
-from pipeline.errors import ClassMismatch, ConfigError, WeightsError
-from pipeline.models import ModelConfig, build_model, save_weights, weights_digest
-from pipeline.models.build import untrained
-from pipeline.models.hf import ImageClassifier, SequenceClassifier
-from pipeline.teacher.config import MemberConfig, TeacherConfig
-from pipeline.teacher.ensemble import load_ensemble
+from softlabels.errors import ClassMismatch, ConfigError, WeightsError
+from softlabels.models import ModelConfig, build_model, save_weights, weights_digest
+from softlabels.models.build import untrained
+from softlabels.models.hf import ImageClassifier, SequenceClassifier
+from softlabels.teacher.config import MemberConfig, TeacherConfig
+from softlabels.teacher.ensemble import load_ensemble
 from tests.models.hf_samples import (
     BERT,
     CLASSES,
@@ -35,7 +35,7 @@ from tests.models.hf_samples import (
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT, IMAGE = "AutoModelForSequenceClassification", "AutoModelForImageClassification"
-TEXT_CLASS, IMAGE_CLASS = "pipeline.models.hf.SequenceClassifier", "pipeline.models.hf.ImageClassifier"
+TEXT_CLASS, IMAGE_CLASS = "softlabels.models.SequenceClassifier", "softlabels.models.ImageClassifier"
 
 
 @pytest.fixture(autouse=True)
@@ -325,20 +325,20 @@ WITHOUT = """
 import sys
 sys.modules["transformers"] = sys.modules["tokenizers"] = None
 from pathlib import Path
-from pipeline.errors import MissingExtra
-from pipeline.models import ModelConfig, build_model
-from pipeline.objects import ObjectSpec
-from pipeline.transfer import TransferSetConfig
-from pipeline.transfer.text import tokenize
-from pipeline.transfer.tokenizer import TokenizerConfig, ensure_tokenizer
-from pipeline.transfer.vision import process
+from softlabels.errors import MissingExtra
+from softlabels.models import ModelConfig, build_model
+from softlabels.objects import ObjectSpec
+from softlabels.transfer import TransferSetConfig
+from softlabels.transfer.text import tokenize
+from softlabels.transfer.tokenizer import TokenizerConfig, ensure_tokenizer
+from softlabels.transfer.vision import process
 
 folder = Path(sys.argv[1])
 for name in ("tokenizer.json", "preprocessor_config.json"):
     (folder / name).write_text("{}")
-prepare = ObjectSpec("pipeline.transfer.text.tokenize", {"tokenizer": str(folder / "new")})
+prepare = ObjectSpec("softlabels.transfer.tokenize", {"tokenizer": str(folder / "new")})
 calls = [
-    lambda: build_model(ModelConfig("pipeline.models.hf.ImageClassifier", {"config": {"model_type": "vit"}, "classes": 2})),
+    lambda: build_model(ModelConfig("softlabels.models.ImageClassifier", {"config": {"model_type": "vit"}, "classes": 2})),
     lambda: tokenize(["text"], tokenizer=str(folder)),
     lambda: process([], processor=str(folder)),
     lambda: ensure_tokenizer(TokenizerConfig(), TransferSetConfig(source="none", inputs=("text",), prepare=prepare)),
@@ -361,7 +361,9 @@ def test_without_the_extra_an_error_names_it(tmp_path: Path) -> None:
 
 
 def test_transformers_is_imported_where_it_is_used_only() -> None:
-    modules = "pipeline.models.hf, pipeline.models.hf_folder, pipeline.transfer.text, stages.train_student"
+    modules = (
+        "softlabels.models.hf, softlabels.models.hf_folder, softlabels.transfer.text, softlabels_stages.train_student"
+    )
     code = f"import sys, {modules}\nassert 'transformers' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

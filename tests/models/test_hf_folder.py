@@ -9,13 +9,13 @@ import pytest
 import torch
 import transformers
 
-from pipeline.errors import ConfigError, StorageError
-from pipeline.models.hf import ImageClassifier, SequenceClassifier
-from pipeline.models.hf_folder import save_hf
-from pipeline.models.mlp import MLP
-from pipeline.objects import ObjectSpec
-from pipeline.transfer.text import load_tokenizer, tokenize
-from pipeline.transfer.vision import process
+from softlabels.errors import ConfigError, StorageError
+from softlabels.models.hf import ImageClassifier, SequenceClassifier
+from softlabels.models.hf_folder import save_hf
+from softlabels.models.mlp import MLP
+from softlabels.objects import ObjectSpec
+from softlabels.transfer.text import load_tokenizer, tokenize
+from softlabels.transfer.vision import process
 from tests.models.hf_samples import CLASSES, DISTILBERT, NAMES, VIT, checkpoint, processor, sentences, train_tokenizer
 
 
@@ -26,7 +26,7 @@ def no_bars() -> None:
 
 def test_a_text_model_is_handed_on_with_its_tokenizer(tmp_path: Path, rng: np.random.Generator) -> None:
     tokenizer = str(train_tokenizer(tmp_path / "tokenizer", rng))
-    prepare = ObjectSpec("pipeline.transfer.text.tokenize", {"tokenizer": tokenizer, "max_length": 9})
+    prepare = ObjectSpec("softlabels.transfer.tokenize", {"tokenizer": tokenizer, "max_length": 9})
     texts = sentences(rng, 20)["text"]
     student = SequenceClassifier(config=DISTILBERT, classes=CLASSES).eval()
     folder = tmp_path / "deep" / "student"
@@ -51,7 +51,7 @@ def test_a_text_model_is_handed_on_with_its_tokenizer(tmp_path: Path, rng: np.ra
 def test_an_image_model_is_handed_on_with_its_processor(tmp_path: Path, rng: np.random.Generator) -> None:
     original = processor(checkpoint(tmp_path / "model", VIT, auto="AutoModelForImageClassification"))
     student = ImageClassifier(str(original)).eval()
-    prepare = ObjectSpec("pipeline.transfer.vision.process", {"processor": str(original)})
+    prepare = ObjectSpec("softlabels.transfer.vision.process", {"processor": str(original)})
     save_hf(student, tmp_path / "student", prepare=prepare)
     images = [rng.integers(0, 256, (15, 9, 3), dtype=np.uint8) for _ in range(4)]
     theirs = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "student").eval()
@@ -63,7 +63,7 @@ def test_an_image_model_is_handed_on_with_its_processor(tmp_path: Path, rng: np.
 
 def test_a_folder_without_preparation_holds_the_model_alone(tmp_path: Path) -> None:
     student = SequenceClassifier(config=DISTILBERT, classes=CLASSES)
-    save_hf(student, tmp_path / "student", prepare=ObjectSpec("pipeline.transfer.prepare.stack"))
+    save_hf(student, tmp_path / "student", prepare=ObjectSpec("softlabels.transfer.stack"))
     assert {path.name for path in (tmp_path / "student").iterdir()} == {"config.json", "model.safetensors"}
 
 
@@ -73,7 +73,7 @@ def test_what_cannot_be_handed_on_is_refused_and_leaves_nothing(tmp_path: Path) 
     student = SequenceClassifier(config=DISTILBERT, classes=CLASSES)
     with pytest.raises(ConfigError, match="2 class names for 3 classes"):
         save_hf(student, tmp_path / "student", class_names=("a", "b"))
-    missing = ObjectSpec("pipeline.transfer.text.tokenize", {"tokenizer": str(tmp_path / "gone")})
+    missing = ObjectSpec("softlabels.transfer.tokenize", {"tokenizer": str(tmp_path / "gone")})
     with pytest.raises(ConfigError, match="no folder"):
         save_hf(student, tmp_path / "student", prepare=missing)
     assert list(tmp_path.iterdir()) == []

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pipeline.errors import ConfigError
-from pipeline.models.cnn import ConvNet
-from pipeline.models.mlp import MLP
+from softlabels.errors import ConfigError
+from softlabels.models.cnn import ConvNet
+from softlabels.models.mlp import MLP
 
 
 def test_an_mlp_is_what_it_says(rng: np.random.Generator) -> None:
@@ -55,7 +55,7 @@ def test_images_with_and_without_a_channel_axis_are_the_same() -> None:
         (
             MLP(64, [], 2),
             torch.zeros(3, 8, 8, dtype=torch.uint8),
-            "MLP takes float32 inputs, not uint8; .*prepare.scale",
+            "MLP takes float32 inputs, not uint8; .*transfer.scale",
         ),
         (ConvNet([4], 2), torch.zeros(3, 8, 8, dtype=torch.int64), "ConvNet takes float32 inputs, not int64"),
         (MLP(64, [], 2).double(), torch.zeros(3, 64), "takes float64 inputs, not float32"),

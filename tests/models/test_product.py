@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from pipeline.models.product import output_matrix
+from softlabels.models.product import output_matrix
 from tests.teacher.models import OnlyForward, TinyLM
 
 

@@ -14,10 +14,10 @@ from blake3 import blake3
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pipeline.errors import StorageError, WeightsError
-from pipeline.models import load_weights, save_weights, weights_digest
-from pipeline.models.cnn import ConvNet
-from pipeline.models.mlp import MLP
+from softlabels.errors import StorageError, WeightsError
+from softlabels.models import load_weights, save_weights, weights_digest
+from softlabels.models.cnn import ConvNet
+from softlabels.models.mlp import MLP
 
 
 class Tied(nn.Module):
@@ -217,7 +217,7 @@ def test_a_kill_while_saving_leaves_the_old_file(tmp_path: Path) -> None:
     before = path.read_bytes()
     script = (
         "import os, sys, torch\n"
-        "from pipeline.models import save_weights\n"
+        "from softlabels.models import save_weights\n"
         "os.replace = os.rename = os.link = lambda *_, **__: os.kill(os.getpid(), 9)\n"
         "save_weights(torch.nn.Linear(9, 9), sys.argv[1])"
     )

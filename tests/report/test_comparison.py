@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.report.comparison import comparison_markdown, comparison_table, comparison_text, judged
+from softlabels.report.comparison import comparison_markdown, comparison_table, comparison_text, judged
 from tests.report import made_up
 
 

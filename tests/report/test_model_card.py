@@ -12,16 +12,16 @@ import pytest
 import torch
 import yaml
 
-from pipeline.models import ModelConfig, build_model, save_weights
-from pipeline.objects import ObjectSpec
-from pipeline.report.model_card import model_card
-from pipeline.store.markdown import LONGEST, code, escaped, one_line, quoted, without_folders
-from pipeline.store.reader import open_store
-from pipeline.store.spec import Manifest
+from softlabels.models import ModelConfig, build_model, save_weights
+from softlabels.objects import ObjectSpec
+from softlabels.report.model_card import model_card
+from softlabels.store.markdown import LONGEST, code, escaped, one_line, quoted, without_folders
+from softlabels.store.reader import open_store
+from softlabels.store.spec import Manifest
 from tests.report import made_up
 
 GOLDEN = Path(__file__).parent.parent / "store" / "golden" / "v1-zarr"
-STUDENT = {"class_path": "pipeline.models.mlp.MLP", "init_args": {"inputs": 4, "hidden": [8], "classes": 3}}
+STUDENT = {"class_path": "softlabels.models.MLP", "init_args": {"inputs": 4, "hidden": [8], "classes": 3}}
 RECIPE: dict[str, Any] = {
     "name": "toy",
     "transfer_set": {"source": "ylecun/mnist"},
@@ -89,7 +89,7 @@ def test_the_card_says_what_was_done(rng: np.random.Generator, manifest: Manifes
     assert 0.8 < value < 1
     for said in (
         "Takes inputs prepared by `my.own.prepare` with `{'divisor': 255}`",
-        "12,345 parameters", "`pipeline.models.mlp.MLP`", manifest.digest, escaped(manifest.spec.teacher.name),
+        "12,345 parameters", "`softlabels.models.MLP`", manifest.digest, escaped(manifest.spec.teacher.name),
         "hard weight 0.1, soft weight 0.9, loss `forward_kl` at T = 4", "Seeds: 0, 1, 2", "`torch.optim.SGD`",
         "precision of the forward pass bfloat16", "epochs 7", "hard label was used 0.25", "| student, distilled |",
         "hard - distilled", "![sweep.png](sweep.png)", "`curves.png`", "torch.export.load", "weights.safetensors",
@@ -178,13 +178,13 @@ def test_paths_of_a_machine_are_cut_to_their_last_part(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "auto"),
-    [("hf.SequenceClassifier", "AutoModelForSequenceClassification"), ("causal_lm.CausalLM", "AutoModelForCausalLM")],
+    [("SequenceClassifier", "AutoModelForSequenceClassification"), ("CausalLM", "AutoModelForCausalLM")],
 )
 def test_a_student_that_began_as_a_checkpoint_is_handed_on_without_it(
     rng: np.random.Generator, manifest: Manifest, monkeypatch: pytest.MonkeyPatch, name: str, auto: str
 ) -> None:
     init_args = {"model": "/home/me/base", "classes": 4}
-    student = {"class_path": f"pipeline.models.{name}", "init_args": init_args}
+    student = {"class_path": f"softlabels.models.{name}", "init_args": init_args}
     monkeypatch.setitem(RECIPE, "student", student)
     text = card(rng, manifest)
     assert "with `{'model': 'base', 'classes': 4}`" in text

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.errors import MissingExtra
-from pipeline.report import curves, figure, plots
+from softlabels.errors import MissingExtra
+from softlabels.report import curves, figure, plots
 from tests.report import made_up
 
 MANY = [1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0]

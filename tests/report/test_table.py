@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from pipeline.report.spread import paired_difference, spread
-from pipeline.report.table import as_markdown, as_text, results_table
+from softlabels.report.spread import paired_difference, spread
+from softlabels.report.table import as_markdown, as_text, results_table
 
 
 def test_spread_against_numpy(rng: np.random.Generator) -> None:

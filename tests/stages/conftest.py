@@ -35,7 +35,7 @@ def softlabels(work: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a command as a user does, in a process of its own."""
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "stages", *words]
+        command = [sys.executable, "-m", "softlabels_stages", *words]
         return subprocess.run(command, cwd=work, env=os.environ, capture_output=True, text=True, timeout=200)
 
     return run

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from pipeline.store import open_store, store_splits
-from pipeline.store.verify import verify
-from stages import teacher_logits
+from softlabels.store import open_store, store_splits
+from softlabels.store.verify import verify
+from softlabels_stages import teacher_logits
 
 
 def digests(root: Path | str) -> dict[str, str]:
@@ -27,7 +27,7 @@ def survives_kills(words: list[str], unbroken: str, *, kills: int, finish: Calla
     shards are never written twice, and the store is `unbroken`'s.
     """
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["tests.stages.kills", "pipeline.models.causal_lm", "transformers"])
+    processes.set_forkserver_preload(["tests.stages.kills", "softlabels.models.causal_lm", "transformers"])
     killed, committed = 0, dict[Path, int]()
     while killed < kills:
         child = processes.Process(target=_child, args=(words,))

@@ -9,7 +9,7 @@ import datasets
 import numpy as np
 import yaml
 
-CLASS = "pipeline.models.causal_lm.CausalLM"
+CLASS = "softlabels.models.CausalLM"
 NET = {
     "model_type": "gpt2", "vocab_size": 320, "n_positions": 16, "n_embd": 16, "n_layer": 1, "n_head": 2, "bos_token_id": 0,
     "eos_token_id": 0, "embd_pdrop": 0.0, "resid_pdrop": 0.0, "attn_pdrop": 0.0,

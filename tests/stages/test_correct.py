@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline.store import open_store
-from stages import correct, evaluate, train_student
+from softlabels.store import open_store
+from softlabels_stages import correct, evaluate, train_student
 from tests.stages import toy
 
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import array_keys
-from pipeline.labels.encoding import TopkEncoding
-from pipeline.store import Store, StoreWriter, dense_spec, open_store
-from pipeline.store.verify import verify
-from stages import convert, encode
+from softlabels import array_keys
+from softlabels.labels.encoding import TopkEncoding
+from softlabels.store import Store, StoreWriter, dense_spec, open_store
+from softlabels.store.verify import verify
+from softlabels_stages import convert, encode
 from tests.stages import toy
 from tests.store.samples import Sample, make_spec, sample, write_store
 
@@ -197,8 +197,8 @@ def test_going_on_keeps_basis_and_digest(
 ) -> None:
     words = ("--k=2", "--rank=1")
     assert encoded(*words, target="whole") == 0
-    monkeypatch.setattr("pipeline.store.dense_spec.CHUNKS_PER_SHARD", 1)
-    monkeypatch.setattr("pipeline.store.dense_spec.MAX_CHUNK_ROWS", 16)
+    monkeypatch.setattr("softlabels.store.dense_spec.CHUNKS_PER_SHARD", 1)
+    monkeypatch.setattr("softlabels.store.dense_spec.MAX_CHUNK_ROWS", 16)
     write = StoreWriter.write_arrays
 
     def stopping(self: StoreWriter, shard: int, *args: object, **options: object) -> None:

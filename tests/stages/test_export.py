@@ -14,9 +14,9 @@ import onnxruntime
 import pytest
 import torch
 
-from pipeline.models import ModelConfig, build_model, save_weights
-from pipeline.store import open_store
-from stages import export
+from softlabels.models import ModelConfig, build_model, save_weights
+from softlabels.store import open_store
+from softlabels_stages import export
 from tests.stages import toy
 
 
@@ -55,7 +55,7 @@ def test_a_student_of_a_run_is_exported_and_the_last_line_runs(run: Path, capsys
     held_out = open_store("store", split="test")
     assert json.loads(said["softlabels.class_names"]) == toy.NAMES
     assert json.loads(said["softlabels.store"]) == {"split": "test", "digest": held_out.digest}
-    assert json.loads(said["softlabels.preprocessing"])["function"] == "pipeline.transfer.prepare.vector"
+    assert json.loads(said["softlabels.preprocessing"])["function"] == "softlabels.transfer.vector"
     assert json.loads(said["softlabels.inputs"]) == {"dtype": "float32", "shape": ["batch", toy.FEATURES]}
     assert json.loads(said["softlabels.student"]) == toy.recipe()["student"]
     weights = ModelConfig(**toy.recipe()["student"], weights="run/distilled-seed0/weights.safetensors")

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.store import open_store
-from pipeline.transfer import array_keys
+from softlabels.store import open_store
+from softlabels.transfer import array_keys
 from tests.stages import toy
 
-main: Callable[[list[str]], int] = import_module("stages.import").main
+main: Callable[[list[str]], int] = import_module("softlabels_stages.import").main
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

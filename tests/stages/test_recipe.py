@@ -10,12 +10,12 @@ from typing import Any, Literal
 import pytest
 import yaml
 
-from pipeline.errors import ConfigError
-from pipeline.objects import ObjectSpec
-from stages.help import field_help
-from stages.recipe import built_in, load, parse, plain
-from stages.schema import typed
-from stages.verify import Verify
+from softlabels.errors import ConfigError
+from softlabels.objects import ObjectSpec
+from softlabels_stages.help import field_help
+from softlabels_stages.recipe import built_in, load, parse, plain
+from softlabels_stages.schema import typed
+from softlabels_stages.verify import Verify
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import errors
-from stages.__main__ import STAGES, main
-from stages.run import BROKEN_PIPE, command
+from softlabels import errors
+from softlabels_stages.__main__ import STAGES, main
+from softlabels_stages.run import BROKEN_PIPE, command
 from tests.stages import toy
 
 ROOT = Path(__file__).parent.parent.parent
 LOOP = """
     import sys, time
-    from pipeline.errors import Interrupted
-    from stages.run import command, should_stop
+    from softlabels.errors import Interrupted
+    from softlabels_stages.run import command, should_stop
 
     @command(resumable=True)
     def main(argv=None):
@@ -73,7 +73,7 @@ def test_an_error_is_one_line_and_a_code(
 def test_output_that_nobody_reads_any_more_ends_it_silently() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    asked = [sys.executable, "-m", "stages", "evaluate", "--help"]
+    asked = [sys.executable, "-m", "softlabels_stages", "evaluate", "--help"]
     done = subprocess.run(asked, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (BROKEN_PIPE, "")
@@ -119,7 +119,7 @@ def test_help_lists_every_stage_and_each_is_a_module(capsys: pytest.CaptureFixtu
     text = capsys.readouterr().out
     for stage, line in STAGES.items():
         assert f"{stage:<15} {line}" in text
-        assert (ROOT / "stages" / f"{stage.replace('-', '_')}.py").is_file()
+        assert (ROOT / "stages" / "softlabels_stages" / f"{stage.replace('-', '_')}.py").is_file()
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,7 +133,8 @@ def test_an_unknown_stage_is_one_line(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize(
-    "command", [["-m", "stages"], ["-c", "from stages.__main__ import main; raise SystemExit(main())"]]
+    "command",
+    [["-m", "softlabels_stages"], ["-c", "from softlabels_stages.__main__ import main; raise SystemExit(main())"]],
 )
 def test_a_recipe_may_name_classes_of_the_current_folder(work: Path, command: list[str]) -> None:
     (work / "mine.py").write_text("print('imported')")

@@ -12,9 +12,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from pipeline.objects import ObjectSpec
-from pipeline.store import open_store
-from stages.run_report import write_report
+from softlabels.objects import ObjectSpec
+from softlabels.store import open_store
+from softlabels_stages.run_report import write_report
 from tests.report import made_up
 from tests.stages import toy
 
@@ -27,7 +27,7 @@ def report(folder: Path, rng: np.random.Generator, **changes: Any) -> str:
         lines = [json.dumps(line) for line in made_up.log(rng, epochs=3)]
         (folder / name / "metrics.jsonl").write_text("\n".join(lines))
     stores = {split: open_store("store", split=split).manifest for split in ("train", "test")}
-    prepare = ObjectSpec("pipeline.transfer.prepare.vector")
+    prepare = ObjectSpec("softlabels.transfer.vector")
     write_report(folder, made_up.results(rng, **changes), toy.recipe(), stores=stores, parameters=77, prepare=prepare)
     return (folder / "README.md").read_text()
 

@@ -19,13 +19,13 @@ import pytest
 import torch
 import transformers
 
-from pipeline.errors import MeanUnavailable
-from pipeline.models import ModelConfig, build_model, save_weights
-from pipeline.store import open_store
-from pipeline.transfer import TransferSetConfig, load_transfer_set
-from pipeline.transfer.tokenizer import TokenizerConfig, ensure_tokenizer
-from stages import convert, correct, encode, teacher_logits, train_student, verify
-from stages.schema import typed
+from softlabels.errors import MeanUnavailable
+from softlabels.models import ModelConfig, build_model, save_weights
+from softlabels.store import open_store
+from softlabels.transfer import TransferSetConfig, load_transfer_set
+from softlabels.transfer.tokenizer import TokenizerConfig, ensure_tokenizer
+from softlabels_stages import convert, correct, encode, teacher_logits, train_student, verify
+from softlabels_stages.schema import typed
 from tests.stages import lm, toy
 
 STILL = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.0}}

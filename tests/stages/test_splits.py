@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.errors import ConfigError
-from pipeline.store import Store
-from pipeline.stream import EmbeddedRows, Loader
-from stages.splits import Split, held_out_batches, training_batches
-from stages.sweep import StudentTraining
+from softlabels.errors import ConfigError
+from softlabels.store import Store
+from softlabels.stream import EmbeddedRows, Loader
+from softlabels_stages.splits import Split, held_out_batches, training_batches
+from softlabels_stages.sweep import StudentTraining
 from tests.stream.samples import write_store
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.errors import Stalled
-from pipeline.store import open_store
-from stages import convert, encode, info, repair, verify
+from softlabels.errors import Stalled
+from softlabels.store import open_store
+from softlabels_stages import convert, encode, info, repair, verify
 from tests.stages.test_teacher_logits import TOPK, digests, label
 
 

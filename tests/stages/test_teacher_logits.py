@@ -21,11 +21,11 @@ import pytest
 import torch
 import yaml
 
-from pipeline.models import build_model, save_weights
-from pipeline.store import open_store, store_splits
-from pipeline.store.verify import verify
-from pipeline.teacher.config import MemberConfig
-from stages import info, teacher_logits
+from softlabels.models import build_model, save_weights
+from softlabels.store import open_store, store_splits
+from softlabels.store.verify import verify
+from softlabels.teacher.config import MemberConfig
+from softlabels_stages import info, teacher_logits
 from tests.stages import toy
 from tests.stages.kills import digests
 
@@ -144,7 +144,7 @@ def test_other_weights_are_another_specification(work: Path, capsys: pytest.Capt
 
 def test_sigterm_finishes_the_shard_and_says_how_to_go_on(work: Path) -> None:
     write_recipe(Path("recipe.yaml"), seconds=0.05)
-    command = [sys.executable, "-m", "stages", "teacher-logits", "--config=recipe.yaml", "--store=store"]
+    command = [sys.executable, "-m", "softlabels_stages", "teacher-logits", "--config=recipe.yaml", "--store=store"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not list(Path("store").glob("*/commits/*.json")):
         assert process.poll() is None

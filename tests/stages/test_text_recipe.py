@@ -14,19 +14,19 @@ import torch
 import transformers
 import yaml
 
-from pipeline.models import ModelConfig, build_model
-from pipeline.store import open_store
-from pipeline.teacher.config import TeacherConfig
-from pipeline.transfer import TransferSetConfig, load_transfer_set
-from stages import export, teacher_logits, train_student, train_teacher
-from stages.recipe import load
-from stages.run import should_stop
-from stages.schema import typed
-from stages.sweep import StudentTraining
+from softlabels.models import ModelConfig, build_model
+from softlabels.store import open_store
+from softlabels.teacher.config import TeacherConfig
+from softlabels.transfer import TransferSetConfig, load_transfer_set
+from softlabels_stages import export, teacher_logits, train_student, train_teacher
+from softlabels_stages.recipe import load
+from softlabels_stages.run import should_stop
+from softlabels_stages.schema import typed
+from softlabels_stages.sweep import StudentTraining
 from tests.models.hf_samples import BERT, CLASSES, DISTILBERT, NAMES, checkpoint, sentences
 from tests.stages import toy
 
-TEXT = "pipeline.models.hf.SequenceClassifier"
+TEXT = "softlabels.models.SequenceClassifier"
 OPTIMIZER = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 3e-3}}
 
 
@@ -47,7 +47,7 @@ def recipe(work: Path) -> dict[str, Any]:
             "inputs": ["text"],
             "classes": list(NAMES),
             "prepare": {
-                "class_path": "pipeline.transfer.text.tokenize",
+                "class_path": "softlabels.transfer.tokenize",
                 "init_args": {"tokenizer": "own/tokenizer", "max_length": 30},
             },
         },

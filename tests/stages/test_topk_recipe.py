@@ -13,20 +13,20 @@ import torch
 import transformers
 import yaml
 
-from pipeline.models import ModelConfig, build_model, save_weights
-from pipeline.models.causal_lm import CausalLM
-from pipeline.store import Store, open_store, store_splits
-from pipeline.store.basis import resumable_basis
-from pipeline.store.verify import verify
-from pipeline.teacher import pilot
-from pipeline.teacher.config import LabelsConfig
-from pipeline.transfer import TransferSetConfig, load_transfer_set
-from pipeline.transfer.alignment import alignment
-from pipeline.transfer.tokenizer import TokenizerConfig, ensure_tokenizer
-from stages import evaluate, teacher_logits, train_teacher
-from stages import verify as verify_stage
-from stages.recipe import load
-from stages.schema import typed
+from softlabels.models import ModelConfig, build_model, save_weights
+from softlabels.models.causal_lm import CausalLM
+from softlabels.store import Store, open_store, store_splits
+from softlabels.store.basis import resumable_basis
+from softlabels.store.verify import verify
+from softlabels.teacher import pilot
+from softlabels.teacher.config import LabelsConfig
+from softlabels.transfer import TransferSetConfig, load_transfer_set
+from softlabels.transfer.alignment import alignment
+from softlabels.transfer.tokenizer import TokenizerConfig, ensure_tokenizer
+from softlabels_stages import evaluate, teacher_logits, train_teacher
+from softlabels_stages import verify as verify_stage
+from softlabels_stages.recipe import load
+from softlabels_stages.schema import typed
 from tests.stages import lm, toy
 from tests.stages.kills import digests, survives_kills
 
@@ -219,10 +219,7 @@ def test_a_teacher_of_another_vocabulary_is_refused(work: Path, capsys: pytest.C
     recipe["teacher"]["members"] = [{"class_path": lm.CLASS, "init_args": {"model": "given"}}]
     write(recipe)
     assert teacher_logits.main(WORDS) == 2
-    assert (
-        "OtherTokenizer: member 0 (pipeline.models.causal_lm.CausalLM) has a tokenizer of another"
-        in capsys.readouterr().err
-    )
+    assert "OtherTokenizer: member 0 (softlabels.models.CausalLM) has a tokenizer of another" in capsys.readouterr().err
     assert not Path("store/train/plan.json").exists()
     recipe["transfer_set"]["sequences"]["tokenizer"] = "given"  # its own
     write(recipe)
@@ -233,7 +230,7 @@ def test_a_teacher_of_another_vocabulary_is_refused(work: Path, capsys: pytest.C
 def test_a_large_label_space(classes: int, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Class ids beyond 65,535 and 131,071 are what the teacher said."""
     names = ["teacher.safetensors"]
-    member = {"class_path": "pipeline.models.mlp.MLP", "init_args": {"inputs": 6, "hidden": [4], "classes": classes}}
+    member = {"class_path": "softlabels.models.MLP", "init_args": {"inputs": 6, "hidden": [4], "classes": classes}}
     torch.manual_seed(0)
     model = build_model(ModelConfig(member["class_path"], member["init_args"])).eval()
     with torch.no_grad():

@@ -19,14 +19,14 @@ import pytest
 import torch
 import yaml
 
-from pipeline.models import save_weights
-from pipeline.models.mlp import MLP
-from pipeline.store import open_store
-from pipeline.store.durable import only_process
-from pipeline.transfer.file_arguments import file_digest, reads_files
-from pipeline.transfer.prepare import Row, vector
-from stages import evaluate, train_student
-from stages.recipe import load
+from softlabels.models import save_weights
+from softlabels.models.mlp import MLP
+from softlabels.store import open_store
+from softlabels.store.durable import only_process
+from softlabels.transfer.file_arguments import file_digest, reads_files
+from softlabels.transfer.prepare import Row, vector
+from softlabels_stages import evaluate, train_student
+from softlabels_stages.recipe import load
 from tests.stages import toy
 
 HARD_AND_DISTILLED = ["distilled-seed0", "distilled-seed1", "hard-seed0", "hard-seed1"]
@@ -237,9 +237,9 @@ def test_students_need_neither_teacher_nor_transfer_set(work: Path) -> None:
     toy.write_recipe(work / "recipe.yaml", transfer_set=None, teacher=teacher)
     code = """
         import sys
-        from stages.train_student import main
+        from softlabels_stages.train_student import main
         assert main(["--config=recipe.yaml", "--store=store", "--out=out", "--epochs=1"]) == 0
-        bad = [name for name in sys.modules if name.startswith("pipeline.teacher") or name == "tests.stages.toy"]
+        bad = [name for name in sys.modules if name.startswith("softlabels.teacher") or name == "tests.stages.toy"]
         assert bad == [], bad
     """
     command = [sys.executable, "-c", textwrap.dedent(code)]
@@ -251,7 +251,7 @@ def test_students_need_neither_teacher_nor_transfer_set(work: Path) -> None:
 def test_a_stopped_run_goes_on_to_the_same_weights(store: Path, work: Path) -> None:
     settings = ["--config=recipe.yaml", "--store=store", "--epochs=60", "--seeds=0"]
     toy.write_recipe(work / "recipe.yaml")
-    command = [sys.executable, "-m", "stages.train_student", *settings, "--out=stopped"]
+    command = [sys.executable, "-m", "softlabels_stages.train_student", *settings, "--out=stopped"]
     process = subprocess.Popen(command, cwd=work, env=os.environ, stderr=subprocess.PIPE, text=True)
     metrics = work / "stopped" / "distilled-seed0" / "metrics.jsonl"
     while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") > 5):

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.transfer.prepare import Row, vector
-from stages import train_teacher
+from softlabels.transfer.prepare import Row, vector
+from softlabels_stages import train_teacher
 from tests.stages import toy
 
 FILES = ["teachers/a.safetensors", "teachers/b.safetensors"]
@@ -19,7 +19,7 @@ TRAINING = {"epochs": 2, "batch_size": 32, "threads": 1, "device": "cpu"}
 
 def run(*words: str, **changes: Any) -> int:
     shape = {"inputs": toy.FEATURES, "hidden": [8], "classes": toy.CLASSES}
-    members = [{"class_path": "pipeline.models.mlp.MLP", "init_args": shape, "weights": file} for file in FILES]
+    members = [{"class_path": "softlabels.models.MLP", "init_args": shape, "weights": file} for file in FILES]
     sections = {"teacher": {"members": members}, "teacher_training": TRAINING} | changes
     toy.write_recipe(Path("recipe.yaml"), **sections)
     return train_teacher.main(["--config=recipe.yaml", *words])
@@ -55,7 +55,7 @@ def test_missing_weights_without_training_are_an_error(capsys: pytest.CaptureFix
 
 def test_a_member_without_a_place_for_its_weights_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     shape = {"inputs": toy.FEATURES, "hidden": [], "classes": toy.CLASSES}
-    assert run(teacher={"members": [{"class_path": "pipeline.models.mlp.MLP", "init_args": shape}]}) == 2
+    assert run(teacher={"members": [{"class_path": "softlabels.models.MLP", "init_args": shape}]}) == 2
     assert "teacher.members[0] names no weights" in capsys.readouterr().err
 
 

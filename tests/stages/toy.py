@@ -8,13 +8,13 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
-from pipeline.labels.encoding import DenseEncoding
-from pipeline.store import StoreWriter
-from pipeline.store.columns import input_column, store_columns
-from pipeline.store.digest import keys_digest
-from pipeline.store.spec import Cut, LabelSpace, MemberSpec, Preprocessing, Spec, TeacherSpec, TransferSpec
-from pipeline.transfer import TransferSetConfig, load_transfer_set
-from stages.schema import typed
+from softlabels.labels.encoding import DenseEncoding
+from softlabels.store import StoreWriter
+from softlabels.store.columns import input_column, store_columns
+from softlabels.store.digest import keys_digest
+from softlabels.store.spec import Cut, LabelSpace, MemberSpec, Preprocessing, Spec, TeacherSpec, TransferSpec
+from softlabels.transfer import TransferSetConfig, load_transfer_set
+from softlabels_stages.schema import typed
 
 CLASSES, MEMBERS, FEATURES = 5, 2, 6
 TEACHER = "imaginary"
@@ -57,12 +57,12 @@ def recipe(**changes: Any) -> dict[str, Any]:
             "name": "points",
             "factory": {"class_path": "tests.stages.toy.points"},
             "inputs": ["x"],
-            "prepare": {"class_path": "pipeline.transfer.prepare.vector"},
+            "prepare": {"class_path": "softlabels.transfer.vector"},
             "splits": {split: split for split in ROWS},
             "classes": NAMES,
         },
         "student": {
-            "class_path": "pipeline.models.mlp.MLP",
+            "class_path": "softlabels.models.MLP",
             "init_args": {"inputs": FEATURES, "hidden": [8], "classes": CLASSES},
         },
         "training": training,
@@ -95,7 +95,7 @@ def write_store(
                 name=rows.name, split=split, rows=len(inputs), content_keys=keys_digest(rows.keys)
             ),
             label_space=LabelSpace(classes=CLASSES, names=tuple(NAMES)),
-            preprocessing=Preprocessing(function="pipeline.transfer.prepare.vector"),
+            preprocessing=Preprocessing(function="softlabels.transfer.vector"),
             encoding=DenseEncoding(reduce=reduce, inputs="embed" if embed else "reference"),
             layout="zarr",
             cut=Cut(rows_per_shard=64, rows_per_chunk=32),

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.labels.encoding import DenseEncoding, TopkEncoding
-from pipeline.store import StoreWriter
-from pipeline.store.dense_spec import store_spec
-from pipeline.store.spec import About, MemberSpec, Preprocessing, Spec, TeacherSpec
+from softlabels.labels.encoding import DenseEncoding, TopkEncoding
+from softlabels.store import StoreWriter
+from softlabels.store.dense_spec import store_spec
+from softlabels.store.spec import About, MemberSpec, Preprocessing, Spec, TeacherSpec
 from tests.store.samples import Sample, fill
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.errors import DamagedStore
-from pipeline.labels.class_ids import narrow
-from pipeline.labels.dense import encode_dense
-from pipeline.labels.encoding import DenseEncoding, TopkEncoding
-from pipeline.labels.fidelity import FidelitySums
-from pipeline.store import Store, StoreWriter, open_store
-from pipeline.store.dense_spec import store_spec
-from pipeline.store.spec import MemberSpec, Spec, TeacherSpec
-from pipeline.store.verify import verify
+from softlabels.errors import DamagedStore
+from softlabels.labels.class_ids import narrow
+from softlabels.labels.dense import encode_dense
+from softlabels.labels.encoding import DenseEncoding, TopkEncoding
+from softlabels.labels.fidelity import FidelitySums
+from softlabels.store import Store, StoreWriter, open_store
+from softlabels.store.dense_spec import store_spec
+from softlabels.store.spec import MemberSpec, Spec, TeacherSpec
+from softlabels.store.verify import verify
 from tests.labels.test_topk import some_coefficients
 
 KINDS = ("zarr", "zstd", "arrow")

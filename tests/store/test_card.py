@@ -9,10 +9,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from pipeline.labels.encoding import TopkEncoding
-from pipeline.labels.topk import stored_log_probs
-from pipeline.store import Store, open_store
-from pipeline.store.card import root_card, store_card
+from softlabels.labels.encoding import TopkEncoding
+from softlabels.labels.topk import stored_log_probs
+from softlabels.store import Store, open_store
+from softlabels.store.card import root_card, store_card
 from tests.report.test_model_card import HOSTILE, front_matter, with_names
 from tests.store.samples import ALL, LOWRANK, Sample, make_spec, sample, topk, write_store
 

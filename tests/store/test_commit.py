@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from pipeline.store import StoreWriter
-from pipeline.store.commit import record_path
+from softlabels.store import StoreWriter
+from softlabels.store.commit import record_path
 from tests.store.samples import KINDS, SPARSE, fill, make_spec, sample
 
 sparse_too = pytest.mark.parametrize("kind", KINDS + SPARSE)

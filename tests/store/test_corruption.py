@@ -13,11 +13,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from pipeline.errors import DamagedBasis, DamagedManifest, DamagedStore, SoftLabelsError
-from pipeline.store import StoreWriter, open_store
-from pipeline.store.basis import BASIS_FILE
-from pipeline.store.digest import blake3_hex
-from pipeline.store.verify import verify
+from softlabels.errors import DamagedBasis, DamagedManifest, DamagedStore, SoftLabelsError
+from softlabels.store import StoreWriter, open_store
+from softlabels.store.basis import BASIS_FILE
+from softlabels.store.digest import blake3_hex
+from softlabels.store.verify import verify
 from tests.faults.damage import (
     SHARDS,
     Case,

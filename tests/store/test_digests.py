@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from blake3 import blake3
 
-from pipeline.store import Store, StoreWriter, open_store
-from pipeline.store.convert import convert
-from pipeline.store.spec import About, encode_json
+from softlabels.store import Store, StoreWriter, open_store
+from softlabels.store.convert import convert
+from softlabels.store.spec import About, encode_json
 from tests.store.samples import KINDS, Sample, assert_holds, fill, make_spec, sample, write_store
 
 kinds = pytest.mark.parametrize("kind", KINDS)

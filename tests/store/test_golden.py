@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.errors import DamagedManifest, UserError
-from pipeline.store import open_store
-from pipeline.store.convert import convert
-from pipeline.store.digest import manifest_seal
-from pipeline.store.spec import Commit, Manifest, Plan, pretty_json, read_json
-from pipeline.store.verify import verify
+from softlabels.errors import DamagedManifest, UserError
+from softlabels.store import open_store
+from softlabels.store.convert import convert
+from softlabels.store.digest import manifest_seal
+from softlabels.store.spec import Commit, Manifest, Plan, pretty_json, read_json
+from softlabels.store.verify import verify
 from tests.store import golden_rows
 from tests.store.golden_rows import GOLDEN
 from tests.store.samples import assert_holds

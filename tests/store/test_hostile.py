@@ -20,10 +20,10 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import DamagedManifest, DamagedStore, StorePathError
-from pipeline.store import Store, open_store
-from pipeline.store.digest import blake3_hex, manifest_seal, payload_digest, store_digest
-from pipeline.store.spec import (
+from softlabels.errors import DamagedManifest, DamagedStore, StorePathError
+from softlabels.store import Store, open_store
+from softlabels.store.digest import blake3_hex, manifest_seal, payload_digest, store_digest
+from softlabels.store.spec import (
     MAX_JSON_BYTES,
     MAX_RECORD_BYTES,
     Commit,
@@ -34,7 +34,7 @@ from pipeline.store.spec import (
     encode_json,
     pretty_json,
 )
-from pipeline.store.verify import verify
+from softlabels.store.verify import verify
 from tests.store.samples import KINDS, make_spec, require_sound, sample, write_store
 
 ROOT = Path(__file__).parents[2]
@@ -307,9 +307,9 @@ def in_little_memory(path: Path, megabytes: int) -> str:
     code = f"""
         import resource, sys
         import numpy, pyarrow
-        from pipeline.errors import SoftLabelsError
-        from pipeline.store import open_store
-        from pipeline.store.verify import verify
+        from softlabels.errors import SoftLabelsError
+        from softlabels.store import open_store
+        from softlabels.store.verify import verify
         size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (size + ({megabytes} << 20),) * 2)
         resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
@@ -384,8 +384,8 @@ def test_what_is_no_file_does_not_hold_us_up(store: Store, file: str, what: str)
 
 AUDIT = """
     import sys
-    from pipeline.store import open_store
-    from pipeline.store.verify import verify
+    from softlabels.store import open_store
+    from softlabels.store.verify import verify
 
     def watch(event, args):
         outside = event == "open" and isinstance(args[0], str) and not args[0].startswith(store)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.errors import DamagedShard, DamagedStore, StorePathError
-from pipeline.store import Store, open_store
-from pipeline.store.digest import blake3_hex
+from softlabels.errors import DamagedShard, DamagedStore, StorePathError
+from softlabels.store import Store, open_store
+from softlabels.store.digest import blake3_hex
 from tests.store.samples import make_spec, require_sound, sample, write_store
 from tests.store.test_hostile import Edit, in_little_memory, put, read_all, seal_again
 

@@ -17,22 +17,22 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import ConfigError, Stalled
-from pipeline.store import durable
-from pipeline.store import patience as module
-from pipeline.store.commit import WriterLock
-from pipeline.store.durable import clear_away, write_file
-from pipeline.store.patience import DEFAULT_SECONDS, background, flush, hung, patience, result_of, wait_for_lock
-from pipeline.transfer.cache import _lock
+from softlabels.errors import ConfigError, Stalled
+from softlabels.store import durable
+from softlabels.store import patience as module
+from softlabels.store.commit import WriterLock
+from softlabels.store.durable import clear_away, write_file
+from softlabels.store.patience import DEFAULT_SECONDS, background, flush, hung, patience, result_of, wait_for_lock
+from softlabels.transfer.cache import _lock
 
 # Waits for a lock, a thread, a value or a flush that comes when stdin is closed.
 WAITER = """
 import fcntl, os, sys, threading
 from concurrent.futures import Future
 from pathlib import Path
-from pipeline.store import patience
-from pipeline.store.patience import flush, result_of, wait_for_lock
-from pipeline.stream.prefetch import prefetch
+from softlabels.store import patience
+from softlabels.store.patience import flush, result_of, wait_for_lock
+from softlabels.stream.prefetch import prefetch
 
 def later():
     os.read(0, 1)
@@ -339,8 +339,8 @@ def test_a_fork_flushes_too(tmp_path: Path) -> None:
 
 def test_the_end_of_a_program_does_not_wait_for_a_flush_that_hangs(tmp_path: Path) -> None:
     code = (
-        "import os, sys, threading; from pathlib import Path; from pipeline.errors import Stalled\n"
-        "from pipeline.store import durable, patience\n"
+        "import os, sys, threading; from pathlib import Path; from softlabels.errors import Stalled\n"
+        "from softlabels.store import durable, patience\n"
         "os.fsync = lambda handle: threading.Event().wait(); patience._requests = lambda device: []\n"
         "try: durable.write_file(Path(sys.argv[1]), b'x')\nexcept Stalled: print('stalled', flush=True)"
     )

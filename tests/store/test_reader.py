@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.errors import ConfigError, MeanUnavailable, StorePathError, UnsealedStore, UserError
-from pipeline.labels.dense import encode_dense
-from pipeline.store import StoreWriter, open_store, store_splits
-from pipeline.store.chunks import ChunkReader
+from softlabels.errors import ConfigError, MeanUnavailable, StorePathError, UnsealedStore, UserError
+from softlabels.labels.dense import encode_dense
+from softlabels.store import StoreWriter, open_store, store_splits
+from softlabels.store.chunks import ChunkReader
 from tests.store.samples import KINDS, Sample, fill, make_spec, sample, write_store
 
 kinds = pytest.mark.parametrize("kind", KINDS)
@@ -97,7 +97,7 @@ def test_threads_share_a_store(
     tmp_path: Path, rng: np.random.Generator, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More shards than files may be open, read by several threads at once."""
-    monkeypatch.setattr("pipeline.store.chunks.MAX_OPEN_FILES", 2)
+    monkeypatch.setattr("softlabels.store.chunks.MAX_OPEN_FILES", 2)
     data = sample(rng, 160)
     store = write_store(tmp_path / "store", data, make_spec(data, kind, rows_per_shard=16))
     expected, wrong = data.stored()["logits"], []

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import zarr
 
-from pipeline.errors import (
+from softlabels.errors import (
     DamagedBasis,
     DamagedManifest,
     DamagedShard,
@@ -27,14 +27,14 @@ from pipeline.errors import (
     UnsealedStore,
     UserError,
 )
-from pipeline.store import StoreWriter, open_store
-from pipeline.store import repair as repairing
-from pipeline.store.basis import BASIS_FILE, resumable_basis
-from pipeline.store.commit import WriterLock
-from pipeline.store.layouts import layout_of
-from pipeline.store.repair import earlier_digests, named_digest, repair
-from pipeline.store.spec import FORMAT
-from pipeline.store.verify import verify
+from softlabels.store import StoreWriter, open_store
+from softlabels.store import repair as repairing
+from softlabels.store.basis import BASIS_FILE, resumable_basis
+from softlabels.store.commit import WriterLock
+from softlabels.store.layouts import layout_of
+from softlabels.store.repair import earlier_digests, named_digest, repair
+from softlabels.store.spec import FORMAT
+from softlabels.store.verify import verify
 from tests.store.samples import KINDS, SPARSE, Sample, assert_holds, fill, make_spec, sample, write_store
 from tests.store.test_writer import snapshot
 
@@ -331,8 +331,8 @@ def test_rows_of_another_plan_are_refused(store: tuple[Path, Sample]) -> None:
 
 def open_store_of(path: Path):  # type: ignore[no-untyped-def]
     """Forge a manifest, sound in itself, that names other keys."""
-    from pipeline.store.digest import store_digest
-    from pipeline.store.spec import Manifest, read_json
+    from softlabels.store.digest import store_digest
+    from softlabels.store.spec import Manifest, read_json
     from tests.faults.damage import write_manifest
 
     manifest = read_json(path / "manifest.json", Manifest)

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 import zarr
 
-from pipeline.store import Store, StoreWriter, open_store, store_splits
-from pipeline.store.columns import DTYPES
-from pipeline.store.root import write_root
+from softlabels.store import Store, StoreWriter, open_store, store_splits
+from softlabels.store.columns import DTYPES
+from softlabels.store.root import write_root
 from tests.store.samples import ALL, KINDS, SPARSE, Sample, assert_holds, fill, make_spec, sample, write_store
 
 SIZES = [(1, 16, 16), (16, 16, 16), (96, 48, 16), (100, 48, 16), (37, 1024, 32), (65, 64, 32), (49, 48, 48)]

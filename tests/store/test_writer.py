@@ -13,11 +13,19 @@ import msgspec
 import numpy as np
 import pytest
 
-from pipeline.errors import LabelError, LogitsError, RepeatedRow, SpecMismatch, StorePathError, UnsealedStore, UserError
-from pipeline.store import StoreWriter, open_store
-from pipeline.store.dense_spec import dense_spec
-from pipeline.store.same_plan import in_recipe
-from pipeline.store.spec import MemberSpec, Preprocessing, Spec, TeacherSpec, encode_json
+from softlabels.errors import (
+    LabelError,
+    LogitsError,
+    RepeatedRow,
+    SpecMismatch,
+    StorePathError,
+    UnsealedStore,
+    UserError,
+)
+from softlabels.store import StoreWriter, open_store
+from softlabels.store.dense_spec import dense_spec
+from softlabels.store.same_plan import in_recipe
+from softlabels.store.spec import MemberSpec, Preprocessing, Spec, TeacherSpec, encode_json
 from tests.store.samples import FIDELITY, Sample, assert_holds, fill, make_spec, sample, write_store
 
 

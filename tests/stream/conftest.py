@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.store import Store
+from softlabels.store import Store
 from tests.stream.samples import write_store
 
 

@@ -7,13 +7,13 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.labels.encoding import DenseEncoding
-from pipeline.objects import ObjectSpec
-from pipeline.store import Store, StoreWriter, open_store
-from pipeline.store.columns import input_column, store_columns
-from pipeline.store.digest import keys_digest
-from pipeline.store.spec import Cut, LabelSpace, MemberSpec, Preprocessing, Spec, TeacherSpec, TransferSpec
-from pipeline.transfer import TransferRows
+from softlabels.labels.encoding import DenseEncoding
+from softlabels.objects import ObjectSpec
+from softlabels.store import Store, StoreWriter, open_store
+from softlabels.store.columns import input_column, store_columns
+from softlabels.store.digest import keys_digest
+from softlabels.store.spec import Cut, LabelSpace, MemberSpec, Preprocessing, Spec, TeacherSpec, TransferSpec
+from softlabels.transfer import TransferRows
 
 CLASSES, MEMBERS = 5, 2
 CHUNK = 16

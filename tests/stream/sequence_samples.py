@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.objects import ObjectSpec
-from pipeline.store import Store
-from pipeline.transfer import TransferRows
-from pipeline.transfer.sequences import SequenceInfo
+from softlabels.objects import ObjectSpec
+from softlabels.store import Store
+from softlabels.transfer import TransferRows
+from softlabels.transfer.sequences import SequenceInfo
 from tests.store.samples import POSITIONS, Sample, make_spec, sample, write_store
 
 KINDS = ("tokens-zarr", "sequence-zstd", "sequence-arrow", "ragged-arrow", "ragtokens-arrow")

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.errors import ConfigError, Stalled, UnlabelledRows
-from pipeline.labels.soft import SoftLabels
-from pipeline.store.patience import process
-from pipeline.stream import EmbeddedRows, Loader, SoftLabelDataset, watched
+from softlabels.errors import ConfigError, Stalled, UnlabelledRows
+from softlabels.labels.soft import SoftLabels
+from softlabels.store.patience import process
+from softlabels.stream import EmbeddedRows, Loader, SoftLabelDataset, watched
 from tests.stream.samples import CHUNK, CLASSES, inputs_of, labels_of, rows_of
 
 

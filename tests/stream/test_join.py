@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.errors import ConfigError, OtherLabels, UnlabelledRows
-from pipeline.stream.examples import join_examples
-from pipeline.stream.join import label_rows
+from softlabels.errors import ConfigError, OtherLabels, UnlabelledRows
+from softlabels.stream.examples import join_examples
+from softlabels.stream.join import label_rows
 from tests.stream.samples import CLASSES, keys_of, rows_of
 
 NAMES = ("digits", "teacher/train")

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from pipeline.errors import ConfigError, DamagedShard, LabelError, MeanUnavailable, MissingShard, UnlabelledRows
-from pipeline.stream import Batch, EmbeddedRows, Loader, SoftLabelDataset
+from softlabels.errors import ConfigError, DamagedShard, LabelError, MeanUnavailable, MissingShard, UnlabelledRows
+from softlabels.stream import Batch, EmbeddedRows, Loader, SoftLabelDataset
 from tests.stream.samples import CHUNK, CLASSES, MEMBERS, inputs_of, labels_of, rows_of
 
 
@@ -174,7 +174,7 @@ def test_without_a_store_there_are_hard_labels_only() -> None:
 def test_inputs_are_read_a_bounded_part_at_a_time(make_store, monkeypatch, limit: int) -> None:
     numbers = np.arange(300)
     store = make_store(numbers)
-    monkeypatch.setattr("pipeline.stream.loader.INPUT_BYTES", limit)
+    monkeypatch.setattr("softlabels.stream.loader.INPUT_BYTES", limit)
     visited = []
     for batch in Loader(rows_of(numbers), store, batch_size=20, seed=0).epoch(0):
         check_values(batch, numbers, numbers)
@@ -323,7 +323,7 @@ def test_the_two_layouts_give_the_same_batches(make_store) -> None:
 def test_a_program_may_end_in_the_middle_of_an_epoch(make_store) -> None:
     store = make_store(np.arange(500))
     script = (
-        "import sys; import numpy as np; from pipeline.store import open_store; from pipeline.stream import Loader\n"
+        "import sys; import numpy as np; from softlabels.store import open_store; from softlabels.stream import Loader\n"
         "from tests.stream.samples import rows_of\n"
         "batches = Loader(rows_of(np.arange(500)), open_store(sys.argv[1]), batch_size=8, seed=0, window=1).epoch(0)\n"
         "print(len(next(batches)))\n"

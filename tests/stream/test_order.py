@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.stream.order import Epoch, Order, as_they_stand, order_digest, permute, splitmix64
+from softlabels.stream.order import Epoch, Order, as_they_stand, order_digest, permute, splitmix64
 
 FACTS = {"rows_per_chunk": 16, "window": 3, "batch_size": 7, "seed": 1}
 

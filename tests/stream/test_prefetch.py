@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.errors import DamagedShard
-from pipeline.stream.prefetch import prefetch
+from softlabels.errors import DamagedShard
+from softlabels.stream.prefetch import prefetch
 
 
 def alive() -> list[threading.Thread]:

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from pipeline.errors import AlignmentError, ClassMismatch, DamagedShard, LabelError
-from pipeline.labels.topk_soft import TopkMembers
-from pipeline.store import Store
-from pipeline.stream import EmbeddedRows, Loader, SoftLabelDataset
-from pipeline.stream.examples import StoredRows
-from pipeline.transfer.sequences import SequenceInfo
+from softlabels.errors import AlignmentError, ClassMismatch, DamagedShard, LabelError
+from softlabels.labels.topk_soft import TopkMembers
+from softlabels.store import Store
+from softlabels.stream import EmbeddedRows, Loader, SoftLabelDataset
+from softlabels.stream.examples import StoredRows
+from softlabels.transfer.sequences import SequenceInfo
 from tests.store.samples import POSITIONS, sample
 from tests.stream.samples import rows_of
 from tests.stream.sequence_samples import (
@@ -196,6 +196,6 @@ def test_what_no_encoder_writes_is_not_decoded(
     columns = data.soft | {"top_class": data.soft["top_class"].copy()}
     columns["top_class"][40, 0, 0, -1] = CLASSES
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.store.arrays.check_columns", lambda *_: None)
+        patch.setattr("softlabels.store.arrays.check_columns", lambda *_: None)
         store = token_store(tmp_path / "store", replace(data, soft=columns), "sequence-zarr")
     refuse(DamagedShard, "class id", data, store)

@@ -6,8 +6,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from pipeline.labels.soft import SoftLabels
-from pipeline.student.losses import distillation_loss
+from softlabels.labels.soft import SoftLabels
+from softlabels.student.losses import distillation_loss
 
 Array = np.ndarray
 PER_ROW = ("forward_kl", "reverse_kl", "js", "soft_ce", "logit_mse", "dkd", "nkd")

@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline.labels.soft import SoftLabels
-from pipeline.objects import ObjectSpec
-from pipeline.stream.loader import Batch
-from pipeline.student.config import TrainingConfig
-from pipeline.student.learner import Student
-from pipeline.student.trainer import Trainer, TrainingResult
+from softlabels.labels.soft import SoftLabels
+from softlabels.objects import ObjectSpec
+from softlabels.stream.loader import Batch
+from softlabels.student.config import TrainingConfig
+from softlabels.student.learner import Student
+from softlabels.student.trainer import Trainer, TrainingResult
 
 REPOSITORY = Path(__file__).parents[2]
 ROWS, INPUTS, CLASSES, MEMBERS = 150, 12, 5, 2

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.labels.class_ids import widen
-from pipeline.labels.encoding import TopkEncoding
-from pipeline.labels.soft import SoftLabels
-from pipeline.labels.topk import stored_log_probs, topk_log_probs
+from softlabels.labels.class_ids import widen
+from softlabels.labels.encoding import TopkEncoding
+from softlabels.labels.soft import SoftLabels
+from softlabels.labels.topk import stored_log_probs, topk_log_probs
 from tests.store.samples import topk
 
 TAILS = ("lowrank", "prior", "uniform", "bucket", "renormalised")

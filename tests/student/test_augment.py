@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import ConfigError
-from pipeline.student.augment import jitter, mask_tokens
+from softlabels.errors import ConfigError
+from softlabels.student.augment import jitter, mask_tokens
 
 
 @pytest.mark.parametrize("shape", [(200, 7, 5), (200, 3, 6, 9)])

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import Interrupted
-from pipeline.student import checkpoint
+from softlabels.errors import Interrupted
+from softlabels.student import checkpoint
 from tests.student import runs
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import ConfigError
-from pipeline.objects import ObjectSpec
-from pipeline.student.config import TrainingConfig
+from softlabels.errors import ConfigError
+from softlabels.objects import ObjectSpec
+from softlabels.student.config import TrainingConfig
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import ExportError, MissingExtra
-from pipeline.models.cnn import ConvNet
-from pipeline.student.export import FILES, export_student
+from softlabels.errors import ExportError, MissingExtra
+from softlabels.models.cnn import ConvNet
+from softlabels.student.export import FILES, export_student
 
 ROOT = Path(__file__).parent.parent.parent
 FACTS = {"softlabels.class_names": ["a", "ü"], "softlabels.digest": "ab" * 32}

@@ -10,8 +10,8 @@ import onnxruntime
 import pytest
 import torch
 
-from pipeline.models.hf import ImageClassifier, SequenceClassifier
-from pipeline.student.export import export_student
+from softlabels.models.hf import ImageClassifier, SequenceClassifier
+from softlabels.student.export import export_student
 from tests.models import hf_samples
 
 LENGTH = 20

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.errors import ClassMismatch, ConfigError, LabelError
-from pipeline.labels.soft import SoftLabels
-from pipeline.labels.topk import IMPOSSIBLE
-from pipeline.student import fused, fused_terms
-from pipeline.student.fused import linear_distillation_loss
-from pipeline.student.losses import LOSSES, distillation_loss
+from softlabels.errors import ClassMismatch, ConfigError, LabelError
+from softlabels.labels.soft import SoftLabels
+from softlabels.labels.topk import IMPOSSIBLE
+from softlabels.student import fused, fused_terms
+from softlabels.student.fused import linear_distillation_loss
+from softlabels.student.losses import LOSSES, distillation_loss
 from tests.student.loss_reference import soft_labels
 from tests.student.sparse_samples import TAILS, Sparse
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.labels.ensemble import MEANS
-from pipeline.labels.soft import SoftLabels
+from softlabels.labels.ensemble import MEANS
+from softlabels.labels.soft import SoftLabels
 from tests.student.loss_reference import PER_ROW, soft_labels, soft_term
 from tests.student.sparse_samples import TAILS, Sparse
 from tests.student.test_fused import CLASSES, POSITIONS, Student, dense_labels

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pipeline.errors import ClassMismatch, ConfigError, LabelError, LogitsError, MeanUnavailable, NoPossibleClass
-from pipeline.labels.ensemble import log_probs
-from pipeline.labels.soft import SoftLabels
-from pipeline.student.losses import distillation_loss
+from softlabels.errors import ClassMismatch, ConfigError, LabelError, LogitsError, MeanUnavailable, NoPossibleClass
+from softlabels.labels.ensemble import log_probs
+from softlabels.labels.soft import SoftLabels
+from softlabels.student.losses import distillation_loss
 from tests.student.loss_reference import ALL, PER_ROW, draw, soft_gradient, soft_labels, soft_only, soft_term, softmax
 
 TEMPERATURES = (0.5, 1.0, 2.0, 4.0, 20.0)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pipeline.errors import NoPossibleClass
-from pipeline.labels.soft import SoftLabels
+from softlabels.errors import NoPossibleClass
+from softlabels.labels.soft import SoftLabels
 from tests.student.loss_reference import draw, soft_gradient, soft_labels, soft_only, softmax
 
 TCKD, NCKD = {"alpha": 1.0, "beta": 0.0}, {"alpha": 0.0, "beta": 1.0}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchmetrics.functional.regression import pearson_corrcoef
 
-from pipeline.student.losses import soft_sum
+from softlabels.student.losses import soft_sum
 from tests.student.loss_reference import draw, soft_gradient, soft_labels, soft_only, softmax
 
 INTER, INTRA = {"beta": 1.0, "gamma": 0.0}, {"beta": 0.0, "gamma": 1.0}

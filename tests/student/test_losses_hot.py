@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.labels.soft import SoftLabels
-from pipeline.student.fused import linear_distillation_loss
-from pipeline.student.losses import distillation_loss
+from softlabels.labels.soft import SoftLabels
+from softlabels.student.fused import linear_distillation_loss
+from softlabels.student.losses import distillation_loss
 from tests.student.loss_reference import kl, soft_labels, softmax
 from tests.student.sparse_samples import Sparse
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import ClassMismatch, ConfigError, LabelError, MeanUnavailable
-from pipeline.labels.soft import SoftLabels
-from pipeline.student.losses import LOSSES, require_loss, soft_sum
+from softlabels.errors import ClassMismatch, ConfigError, LabelError, MeanUnavailable
+from softlabels.labels.soft import SoftLabels
+from softlabels.student.losses import LOSSES, require_loss, soft_sum
 from tests.student.loss_reference import draw, soft_labels, soft_only
 
 FITTING = {

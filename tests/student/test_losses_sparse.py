@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import ConfigError, LogitsError
-from pipeline.labels.topk import IMPOSSIBLE
-from pipeline.student.losses import LOSSES, require_loss, soft_sum
+from softlabels.errors import ConfigError, LogitsError
+from softlabels.labels.topk import IMPOSSIBLE
+from softlabels.student.losses import LOSSES, require_loss, soft_sum
 from tests.student.loss_reference import DEFAULTS, cross_entropy, kl, row_term, soft_gradient, soft_only, softmax
 from tests.student.sparse_samples import TAILS, Sparse
 

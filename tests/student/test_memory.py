@@ -11,7 +11,7 @@ import pytest
 SCRIPT = """
 import resource
 import torch
-from pipeline.student.memory import keep_freed_memory
+from softlabels.student.memory import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
-from pipeline.errors import ConfigError
-from pipeline.labels.encoding import TopkEncoding
-from pipeline.labels.ensemble import log_probs
-from pipeline.labels.soft import SoftLabels
-from pipeline.labels.topk_encode import encode_topk
-from pipeline.student.metrics import Metrics, evaluate_student, evaluate_teacher, top_class
+from softlabels.errors import ConfigError
+from softlabels.labels.encoding import TopkEncoding
+from softlabels.labels.ensemble import log_probs
+from softlabels.labels.soft import SoftLabels
+from softlabels.labels.topk_encode import encode_topk
+from softlabels.student.metrics import Metrics, evaluate_student, evaluate_teacher, top_class
 
 CLASSES = 6
 

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.errors import ClassMismatch, ConfigError, Interrupted
-from pipeline.labels.encoding import DenseEncoding, TopkEncoding
-from pipeline.stream.loader import Batch
-from pipeline.student.config import TrainingConfig, require_temperatures
-from pipeline.student.learner import Learner, Student
-from pipeline.student.losses import LOSSES, soft_sum
-from pipeline.student.metrics import FEW, Metrics, evaluate_student, evaluate_teacher
-from pipeline.student.outputs import batch_loss, blocks, outputs_of
-from pipeline.student.trainer import Trainer
+from softlabels.errors import ClassMismatch, ConfigError, Interrupted
+from softlabels.labels.encoding import DenseEncoding, TopkEncoding
+from softlabels.stream.loader import Batch
+from softlabels.student.config import TrainingConfig, require_temperatures
+from softlabels.student.learner import Learner, Student
+from softlabels.student.losses import LOSSES, soft_sum
+from softlabels.student.metrics import FEW, Metrics, evaluate_student, evaluate_teacher
+from softlabels.student.outputs import batch_loss, blocks, outputs_of
+from softlabels.student.trainer import Trainer
 from tests.student.loss_reference import soft_labels
 from tests.student.sparse_samples import Sparse
 
@@ -222,7 +222,7 @@ def test_scores_count_positions(rng: np.random.Generator, monkeypatch: pytest.Mo
     valid = batch.mask.flatten()
     z = net(batch.inputs).detach().flatten(0, 1)[valid][:, :CLASSES].double()
     labels = batch.labels.flatten()[valid]
-    monkeypatch.setattr("pipeline.student.outputs.block_positions", lambda classes, device: 5)
+    monkeypatch.setattr("softlabels.student.outputs.block_positions", lambda classes, device: 5)
     for model in (net, _same(net, Net(whole=True))):
         scores = evaluate_student(model, Rows(batch, 9), temperatures=[2.0], mean="arithmetic", device=CPU)
         assert scores["rows"] == scores["labelled"] == len(z)

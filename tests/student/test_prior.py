@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.errors import ConfigError
-from pipeline.models import build_model
-from pipeline.models.biased import Biased
-from pipeline.models.build import ModelConfig
-from pipeline.student.prior import class_shares, matched_bias, ratio_bias, target_shares
+from softlabels.errors import ConfigError
+from softlabels.models import build_model
+from softlabels.models.biased import Biased
+from softlabels.models.build import ModelConfig
+from softlabels.student.prior import class_shares, matched_bias, ratio_bias, target_shares
 from tests.student.runs import MemoryBatches, examples
 
 
@@ -61,7 +61,7 @@ def test_what_cannot_be_corrected_is_refused(target: list[float] | str, shares: 
 
 def test_a_biased_model_adds_its_bias_and_keeps_it_with_its_weights() -> None:
     given = {"model": "torch.nn.Linear", "model_args": {"in_features": 3, "out_features": 2}, "classes": 2}
-    config = ModelConfig("pipeline.models.biased.Biased", given)
+    config = ModelConfig("softlabels.models.Biased", given)
     model = build_model(config)
     assert isinstance(model, Biased)
     x = torch.randn(4, 3)

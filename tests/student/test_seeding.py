@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.student.seeding import deterministic, rng_state, seed_everything, set_rng_state
+from softlabels.student.seeding import deterministic, rng_state, seed_everything, set_rng_state
 
 
 def draws() -> list[float]:

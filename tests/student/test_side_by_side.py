@@ -13,14 +13,14 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from pipeline.errors import ConfigError, Interrupted, SpecMismatch
-from pipeline.objects import ObjectSpec
-from pipeline.student.average import WeightAverage
-from pipeline.student.config import TrainingConfig
-from pipeline.student.learner import Student
-from pipeline.student.losses import distillation_loss
-from pipeline.student.schedule import ends, value_at
-from pipeline.student.trainer import Trainer
+from softlabels.errors import ConfigError, Interrupted, SpecMismatch
+from softlabels.objects import ObjectSpec
+from softlabels.student.average import WeightAverage
+from softlabels.student.config import TrainingConfig
+from softlabels.student.learner import Student
+from softlabels.student.losses import distillation_loss
+from softlabels.student.schedule import ends, value_at
+from softlabels.student.trainer import Trainer
 from tests.student.runs import SWEEP, MemoryBatches, examples, net, run, sweep
 
 SGD = ObjectSpec("torch.optim.SGD", {"lr": 0.5})

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from pipeline.errors import ConfigError
-from pipeline.student.split import chosen_rows, labelled_rows, validation_rows
+from softlabels.errors import ConfigError
+from softlabels.student.split import chosen_rows, labelled_rows, validation_rows
 
 Cut = Callable[[np.ndarray, float, int], np.ndarray]
 

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch.nn import functional
 
-from pipeline.errors import (
+from softlabels.errors import (
     ConfigError,
     DamagedStore,
     DiskFull,
@@ -26,13 +26,13 @@ from pipeline.errors import (
     RunExists,
     SpecMismatch,
 )
-from pipeline.labels.ensemble import log_probs
-from pipeline.labels.soft import SoftLabels
-from pipeline.objects import ObjectSpec
-from pipeline.stream.loader import Batch
-from pipeline.student.checkpoint import load_checkpoint, save_checkpoint
-from pipeline.student.losses import distillation_loss
-from pipeline.student.metrics import Metrics
+from softlabels.labels.ensemble import log_probs
+from softlabels.labels.soft import SoftLabels
+from softlabels.objects import ObjectSpec
+from softlabels.stream.loader import Batch
+from softlabels.student.checkpoint import load_checkpoint, save_checkpoint
+from softlabels.student.losses import distillation_loss
+from softlabels.student.metrics import Metrics
 from tests.student.runs import CLASSES, COSINE, INPUTS, MemoryBatches, examples, net, run, take, trainer
 
 ADAM = ObjectSpec("torch.optim.AdamW", {"lr": 0.01})

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.errors import NoPossibleClass
-from pipeline.student.metrics import evaluate_teacher
+from softlabels.errors import NoPossibleClass
+from softlabels.student.metrics import evaluate_teacher
 from tests.student.runs import MemoryBatches, examples, run
 
 

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.errors import Interrupted, SpecMismatch
-from pipeline.models.mlp import MLP
-from pipeline.store import Store
-from pipeline.stream import Loader
-from pipeline.student.config import TrainingConfig
-from pipeline.student.learner import Student
-from pipeline.student.metrics import evaluate_student, evaluate_teacher
-from pipeline.student.split import labelled_rows, validation_rows
-from pipeline.student.trainer import Trainer
+from softlabels.errors import Interrupted, SpecMismatch
+from softlabels.models.mlp import MLP
+from softlabels.store import Store
+from softlabels.stream import Loader
+from softlabels.student.config import TrainingConfig
+from softlabels.student.learner import Student
+from softlabels.student.metrics import evaluate_student, evaluate_teacher
+from softlabels.student.split import labelled_rows, validation_rows
+from softlabels.student.trainer import Trainer
 from tests.stream.samples import CLASSES, MEMBERS, rows_of, write_store
 
 CONFIG = TrainingConfig(epochs=3, batch_size=24, threads=1, device="cpu", hard_label_fraction=0.3)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.models import build_model, save_weights
-from pipeline.objects import ObjectSpec
-from pipeline.store import StoreWriter
-from pipeline.store.dense_spec import dense_spec
-from pipeline.teacher.config import MemberConfig, TeacherConfig
-from pipeline.teacher.ensemble import Ensemble, load_ensemble
-from pipeline.transfer import TransferRows, array_keys
+from softlabels.models import build_model, save_weights
+from softlabels.objects import ObjectSpec
+from softlabels.store import StoreWriter
+from softlabels.store.dense_spec import dense_spec
+from softlabels.teacher.config import MemberConfig, TeacherConfig
+from softlabels.teacher.ensemble import Ensemble, load_ensemble
+from softlabels.transfer import TransferRows, array_keys
 
 ROWS, FEATURES, CLASSES = 150, 6, 5
 MODELS = "tests.teacher.models."
@@ -27,7 +27,7 @@ def rows(rng: np.random.Generator) -> TransferRows:
     """150 rows of fresh random numbers."""
     inputs = rng.normal(size=(ROWS, FEATURES)).astype(np.float32)
     labels = rng.integers(-1, CLASSES, ROWS)
-    prepare = ObjectSpec("pipeline.transfer.prepare.stack")
+    prepare = ObjectSpec("softlabels.transfer.stack")
     return TransferRows("random", "train", None, "here", inputs, array_keys(inputs), labels, None, prepare)
 
 

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.labels.encoding import DenseEncoding, Encoding, TopkEncoding
-from pipeline.objects import ObjectSpec
-from pipeline.store import StoreWriter
-from pipeline.store.dense_spec import store_spec
-from pipeline.teacher.ensemble import Ensemble
-from pipeline.teacher.pilot import needs_basis, pilot_basis
-from pipeline.transfer import TransferRows, array_keys
-from pipeline.transfer.sequences import SequenceInfo
+from softlabels.labels.encoding import DenseEncoding, Encoding, TopkEncoding
+from softlabels.objects import ObjectSpec
+from softlabels.store import StoreWriter
+from softlabels.store.dense_spec import store_spec
+from softlabels.teacher.ensemble import Ensemble
+from softlabels.teacher.pilot import needs_basis, pilot_basis
+from softlabels.transfer import TransferRows, array_keys
+from softlabels.transfer.sequences import SequenceInfo
 
 TOKENS, LENGTH = 37, 9  # the tests' models have 40 outputs: three are padding
 INFO = SequenceInfo(LENGTH, TOKENS, "a" * 64)
@@ -39,7 +39,7 @@ def token_rows(rng: np.random.Generator, count: int = 60, *, info: SequenceInfo 
         row[1, :real] = 1 + np.searchsorted(cuts, np.arange(real), side="right")
     keys = np.concatenate([array_keys(row[:1, row[1] > 0]) for row in inputs])
     labels = np.full(count, -1)
-    prepare = ObjectSpec("pipeline.transfer.sequences.token_rows")
+    prepare = ObjectSpec("softlabels.transfer.sequences.token_rows")
     return TransferRows("tokens", "train", None, "here", inputs, keys, labels, None, prepare, info)
 
 

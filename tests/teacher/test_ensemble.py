@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import ClassMismatch, ConfigError, LogitsError, NanLogits, TeacherError, WeightsError
-from pipeline.models import build_model
-from pipeline.teacher.config import TeacherConfig
-from pipeline.teacher.ensemble import load_ensemble
-from pipeline.transfer import TransferRows
+from softlabels.errors import ClassMismatch, ConfigError, LogitsError, NanLogits, TeacherError, WeightsError
+from softlabels.models import build_model
+from softlabels.teacher.config import TeacherConfig
+from softlabels.teacher.ensemble import load_ensemble
+from softlabels.transfer import TransferRows
 from tests.teacher.conftest import CLASSES, FEATURES, Teachers
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.errors import Interrupted, LogitsError, UnsealedStore
-from pipeline.labels.ensemble import log_probs
-from pipeline.store import open_store
-from pipeline.teacher.ensemble import load_ensemble
-from pipeline.teacher.label import label_rows, shard_batches
-from pipeline.transfer import TransferRows
+from softlabels.errors import Interrupted, LogitsError, UnsealedStore
+from softlabels.labels.ensemble import log_probs
+from softlabels.store import open_store
+from softlabels.teacher.ensemble import load_ensemble
+from softlabels.teacher.label import label_rows, shard_batches
+from softlabels.transfer import TransferRows
 from tests.teacher.conftest import ROWS, Teachers, writer_for
 
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import Interrupted, SpecMismatch, UnlabelledRows
-from pipeline.store import Store, open_store
-from pipeline.teacher.ensemble import Ensemble, load_ensemble
-from pipeline.teacher.label import label_rows
-from pipeline.teacher.recheck import compare_with_teacher
-from pipeline.teacher.resume import check_committed
-from pipeline.transfer import TransferRows, array_keys
+from softlabels.errors import Interrupted, SpecMismatch, UnlabelledRows
+from softlabels.store import Store, open_store
+from softlabels.teacher.ensemble import Ensemble, load_ensemble
+from softlabels.teacher.label import label_rows
+from softlabels.teacher.recheck import compare_with_teacher
+from softlabels.teacher.resume import check_committed
+from softlabels.transfer import TransferRows, array_keys
 from tests.teacher.conftest import ROWS, Teachers, writer_for
 
 

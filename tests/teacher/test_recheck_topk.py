@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import SpecMismatch
-from pipeline.labels.encoding import DenseEncoding, Encoding
-from pipeline.store import Store, open_store
-from pipeline.teacher.ensemble import Ensemble, load_ensemble
-from pipeline.teacher.label import label_rows
-from pipeline.teacher.recheck import Deviation, compare_with_teacher
-from pipeline.teacher.reencode import reencode
-from pipeline.transfer import TransferRows
+from softlabels.errors import SpecMismatch
+from softlabels.labels.encoding import DenseEncoding, Encoding
+from softlabels.store import Store, open_store
+from softlabels.teacher.ensemble import Ensemble, load_ensemble
+from softlabels.teacher.label import label_rows
+from softlabels.teacher.recheck import Deviation, compare_with_teacher
+from softlabels.teacher.reencode import reencode
+from softlabels.transfer import TransferRows
 from tests.teacher.conftest import Teachers
 from tests.teacher.sequences import DENSE, TOKENS, other_length, sequence_writer, token_rows, topk
 

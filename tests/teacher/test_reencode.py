@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.store import Store
-from pipeline.teacher import reencode
-from pipeline.teacher.reencode import DensePilot
+from softlabels.store import Store
+from softlabels.teacher import reencode
+from softlabels.teacher.reencode import DensePilot
 
 
 def rows_of(mask: np.ndarray | None, rows: int) -> list[int]:

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import ClassMismatch, Interrupted, LogitsError, TeacherError
-from pipeline.labels.encoding import DenseEncoding, Encoding
-from pipeline.models import build_model
-from pipeline.store import open_store
-from pipeline.store.basis import resumable_basis
-from pipeline.store.verify import verify
-from pipeline.teacher import outputs
-from pipeline.teacher.ensemble import load_ensemble
-from pipeline.teacher.label import label_rows
-from pipeline.teacher.pilot import pilot_rows
-from pipeline.transfer import TransferRows
-from pipeline.transfer.alignment import alignment
-from pipeline.transfer.sequences import SequenceInfo
+from softlabels.errors import ClassMismatch, Interrupted, LogitsError, TeacherError
+from softlabels.labels.encoding import DenseEncoding, Encoding
+from softlabels.models import build_model
+from softlabels.store import open_store
+from softlabels.store.basis import resumable_basis
+from softlabels.store.verify import verify
+from softlabels.teacher import outputs
+from softlabels.teacher.ensemble import load_ensemble
+from softlabels.teacher.label import label_rows
+from softlabels.teacher.pilot import pilot_rows
+from softlabels.transfer import TransferRows
+from softlabels.transfer.alignment import alignment
+from softlabels.transfer.sequences import SequenceInfo
 from tests.teacher.conftest import Teachers
 from tests.teacher.sequences import DENSE, INFO, LENGTH, TOKENS, exact, other_length, sequence_writer, token_rows, topk
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.errors import TransferSetError
-from pipeline.transfer.alignment import alignment
+from softlabels.errors import TransferSetError
+from softlabels.transfer.alignment import alignment
 
 
 def slowly(tokens: list[int], documents: list[int]) -> tuple[list[int], list[int], list[int]]:

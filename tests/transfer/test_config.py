@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.errors import ConfigError
-from pipeline.objects import ObjectSpec
-from pipeline.transfer import TransferSetConfig
+from softlabels.errors import ConfigError
+from softlabels.objects import ObjectSpec
+from softlabels.transfer import TransferSetConfig
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 from datasets import Array2D, Array3D, Dataset, Features
 
-from pipeline.errors import TransferSetError
-from pipeline.transfer.decode import decode
+from softlabels.errors import TransferSetError
+from softlabels.transfer.decode import decode
 
 
 def decoded(*chunks: pa.Array) -> np.ndarray | list[object]:

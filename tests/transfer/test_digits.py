@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.objects import ObjectSpec
-from pipeline.transfer import TransferSetConfig, load_transfer_set
+from softlabels.objects import ObjectSpec
+from softlabels.transfer import TransferSetConfig, load_transfer_set
 
 DATA = Path(__file__).parents[2] / "data"
 
@@ -33,7 +33,7 @@ def test_the_readme_gives_the_sums_of_the_files() -> None:
 
 
 def test_scaled_digits_lie_between_0_and_1() -> None:
-    prepare = ObjectSpec("pipeline.transfer.prepare.scale", {"divisor": 16})
+    prepare = ObjectSpec("softlabels.transfer.scale", {"divisor": 16})
     rows = load_transfer_set(TransferSetConfig(source=str(DATA / "digits"), prepare=prepare), "test")
     raw = load_transfer_set(TransferSetConfig(source=str(DATA / "digits")), "test")
     assert rows.inputs.dtype == np.float32

@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.errors import LabelError, TransferSetError
-from pipeline.transfer.hard_labels import hard_labels
+from softlabels.errors import LabelError, TransferSetError
+from softlabels.transfer.hard_labels import hard_labels
 
 NAMES = ("cat", "dog", "owl")
 

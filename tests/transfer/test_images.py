@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 import xxhash
 
-from pipeline.errors import TransferSetError
-from pipeline.transfer.decode import decode
-from pipeline.transfer.images import decode_image
-from pipeline.transfer.keys import content_keys
+from softlabels.errors import TransferSetError
+from softlabels.transfer.decode import decode
+from softlabels.transfer.images import decode_image
+from softlabels.transfer.keys import content_keys
 
 FILE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 

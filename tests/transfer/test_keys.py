@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 import xxhash
 
-from pipeline.errors import TransferSetError
-from pipeline.transfer.decode import Decoded, decode
-from pipeline.transfer.keys import content_keys, id_keys
+from softlabels.errors import TransferSetError
+from softlabels.transfer.decode import Decoded, decode
+from softlabels.transfer.keys import content_keys, id_keys
 
 
 def hashed(*messages: bytes) -> np.ndarray:

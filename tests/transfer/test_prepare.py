@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.errors import ConfigError, TransferSetError
-from pipeline.transfer import prepare
+from softlabels.errors import ConfigError, TransferSetError
+from softlabels.transfer import prepare
 
 
 def test_stack_changes_nothing(rng: np.random.Generator) -> None:

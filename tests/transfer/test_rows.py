@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import ConfigError, LabelError, StorageError, TransferSetError
-from pipeline.objects import ObjectSpec
-from pipeline.transfer import TransferRows, TransferSetConfig, load_transfer_set
-from pipeline.transfer import rows as rows_module
+from softlabels.errors import ConfigError, LabelError, StorageError, TransferSetError
+from softlabels.objects import ObjectSpec
+from softlabels.transfer import TransferRows, TransferSetConfig, load_transfer_set
+from softlabels.transfer import rows as rows_module
 
 COUNTING = """
 import os
@@ -203,8 +203,8 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 {before}
-from pipeline.objects import ObjectSpec
-from pipeline.transfer import TransferSetConfig, load_transfer_set
+from softlabels.objects import ObjectSpec
+from softlabels.transfer import TransferSetConfig, load_transfer_set
 import datasets
 datasets.config.HF_DATASETS_CACHE = Path(sys.argv[5])
 config = TransferSetConfig(source=sys.argv[2], prepare=ObjectSpec(sys.argv[3]))
@@ -258,7 +258,7 @@ def test_a_file_that_may_not_grow_is_a_full_disk(case: Case) -> None:
     process = start(case, before=limit + "resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))")
     _, errors = process.communicate(timeout=200)
     last = errors.splitlines()[-1]
-    assert last.startswith("pipeline.errors.DiskFull: cannot write")
+    assert last.startswith("softlabels.errors.DiskFull: cannot write")
     assert "SOFTLABELS_CACHE" in last
     assert len(case.folders()) == 1
     check(case.load(), case)
@@ -271,7 +271,7 @@ def test_a_cache_that_cannot_be_made_is_a_storage_error(case: Case) -> None:
 
 
 def test_torch_is_not_imported(case: Case) -> None:
-    process = start(case, after="print('torch' in sys.modules, 'pipeline.transfer' in sys.modules)")
+    process = start(case, after="print('torch' in sys.modules, 'softlabels.transfer' in sys.modules)")
     output, errors = process.communicate(timeout=200)
     assert output.split() == ["False", "True"], errors
 

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from blake3 import blake3
 
-from pipeline.errors import ConfigError, TransferSetError
-from pipeline.objects import ObjectSpec
-from pipeline.transfer import TransferRows, TransferSetConfig, array_keys, load_transfer_set, sequences
-from pipeline.transfer.config import SequencesConfig
-from pipeline.transfer.text import load_tokenizer
-from pipeline.transfer.tokenizer import END_OF_TEXT, TokenizerConfig, ensure_tokenizer
+from softlabels.errors import ConfigError, TransferSetError
+from softlabels.objects import ObjectSpec
+from softlabels.transfer import TransferRows, TransferSetConfig, array_keys, load_transfer_set, sequences
+from softlabels.transfer.config import SequencesConfig
+from softlabels.transfer.text import load_tokenizer
+from softlabels.transfer.tokenizer import END_OF_TEXT, TokenizerConfig, ensure_tokenizer
 from tests.models.hf_samples import sentences, train_tokenizer
 
 ROOT = Path(__file__).parent.parent.parent
@@ -104,7 +104,7 @@ def test_blocks_do_not_show(
 ) -> None:
     whole = load_transfer_set(config(source, tokenizer, pack=pack), "train", cache=tmp_path / "one")
     monkeypatch.setattr(sequences, "_BLOCK_TOKENS", LENGTH * 3)
-    monkeypatch.setattr("pipeline.transfer.rows.BLOCK_BYTES", 100)
+    monkeypatch.setattr("softlabels.transfer.rows.BLOCK_BYTES", 100)
     parts = load_transfer_set(config(source, tokenizer, pack=pack), "train", cache=tmp_path / "two")
     np.testing.assert_array_equal(parts.inputs, whole.inputs)
     np.testing.assert_array_equal(parts.keys, whole.keys)
@@ -183,8 +183,8 @@ def test_texts_without_tokens_are_no_transfer_set(tmp_path: Path, tokenizer: Pat
     [
         ({"inputs": ("a", "b")}, "inputs names 2 columns"),
         (
-            {"prepare": ObjectSpec("pipeline.transfer.prepare.vector")},
-            r"prepare is pipeline\.transfer\.prepare\.vector",
+            {"prepare": ObjectSpec("softlabels.transfer.vector")},
+            r"prepare is softlabels\.transfer\.vector",
         ),
         ({"label": "topic"}, "label is 'topic'"),
         ({"key": "id"}, "key is 'id'"),
@@ -217,7 +217,7 @@ def test_bpe_is_lossless_and_begins_with_its_special_token(tokenizer: Path) -> N
 
 def test_bpe_is_the_same_in_every_process(source: Path, tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom pipeline.transfer.tokenizer import *\n"
+        "import sys\nfrom pathlib import Path\nfrom softlabels.transfer.tokenizer import *\n"
         "from tests.transfer.test_sequences import config\n"
         "made = ensure_tokenizer(TokenizerConfig(kind='bpe', vocab_size=400), config(Path(sys.argv[2]), Path(sys.argv[1])))\n"
         "assert made\n"

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 
-from pipeline.errors import ConfigError, TransferSetError
-from pipeline.objects import ObjectSpec
-from pipeline.transfer import TransferRows, TransferSetConfig, load_transfer_set
+from softlabels.errors import ConfigError, TransferSetError
+from softlabels.objects import ObjectSpec
+from softlabels.transfer import TransferRows, TransferSetConfig, load_transfer_set
 
 NAMES = ("cat", "dog", "owl")
 
@@ -124,7 +124,7 @@ def test_tabular_columns_from_csv(tmp_path: Path, rng: np.random.Generator) -> N
     labels = [NAMES[number] for number in rng.integers(0, 3, 9)]
     table = pa.table({"a": values[:, 0], "b": values[:, 1], "c": values[:, 2] / 8, "label": labels})
     pyarrow.csv.write_csv(table, tmp_path / "some.csv")
-    settings = {"prepare": ObjectSpec("pipeline.transfer.prepare.vector"), "classes": NAMES, "inputs": ("c", "a")}
+    settings = {"prepare": ObjectSpec("softlabels.transfer.vector"), "classes": NAMES, "inputs": ("c", "a")}
     rows = load(tmp_path / "some.csv", **settings)
     np.testing.assert_array_equal(rows.inputs, np.column_stack([values[:, 2] / 8, values[:, 0]]).astype(np.float32))
     assert [NAMES[label] for label in rows.labels] == labels

@@ -13,12 +13,12 @@ import datasets
 import numpy as np
 import pytest
 
-from pipeline.errors import ConfigError, TransferSetError
-from pipeline.objects import ObjectSpec
-from pipeline.transfer import TransferRows, TransferSetConfig, load_transfer_set
-from pipeline.transfer.file_arguments import file_digest, recorded
-from pipeline.transfer.text import load_tokenizer, tokenize
-from pipeline.transfer.tokenizer import SPECIAL, TokenizerConfig, ensure_tokenizer
+from softlabels.errors import ConfigError, TransferSetError
+from softlabels.objects import ObjectSpec
+from softlabels.transfer import TransferRows, TransferSetConfig, load_transfer_set
+from softlabels.transfer.file_arguments import file_digest, recorded
+from softlabels.transfer.text import load_tokenizer, tokenize
+from softlabels.transfer.tokenizer import SPECIAL, TokenizerConfig, ensure_tokenizer
 from tests.models.hf_samples import sentences, texts_config, train_tokenizer
 
 ROOT = Path(__file__).parent.parent.parent
@@ -146,7 +146,7 @@ def test_a_tokenizer_elsewhere_is_the_same_tokenizer(tokenizer: Path, data: Path
 
 
 def test_the_class_that_a_models_config_names_counts(tokenizer: Path) -> None:
-    spec = ObjectSpec("pipeline.transfer.text.tokenize", {"tokenizer": str(tokenizer)})
+    spec = ObjectSpec("softlabels.transfer.tokenize", {"tokenizer": str(tokenizer)})
     seen = [recorded(spec)]
     for config in (
         '{"model_type": "bert"}',
@@ -164,7 +164,7 @@ def test_a_users_function_names_its_files(functions: Path, data: Path, tmp_path:
     functions.write_text(
         "import numpy as np\n"
         "from pathlib import Path\n"
-        "from pipeline.transfer.file_arguments import file_digest, reads_files\n"
+        "from softlabels.transfer.file_arguments import file_digest, reads_files\n"
         "def _digests(*, words, scale=1):\n    return {'words': file_digest(words)}\n"
         "@reads_files(_digests)\n"
         "def count(rows, *, words, scale=1):\n"
@@ -199,7 +199,7 @@ def test_a_tokenizer_is_trained_once_and_on_the_training_split_alone(functions: 
     config = TransferSetConfig(
         factory=ObjectSpec(f"{functions.stem}.texts"),
         inputs=("a", "b"),
-        prepare=ObjectSpec("pipeline.transfer.text.tokenize", {"tokenizer": str(tmp_path / "deep" / "tokens")}),
+        prepare=ObjectSpec("softlabels.transfer.tokenize", {"tokenizer": str(tmp_path / "deep" / "tokens")}),
     )
     assert not ensure_tokenizer(None, config)
     assert ensure_tokenizer(TokenizerConfig(vocab_size=60), config)
@@ -213,7 +213,7 @@ def test_a_tokenizer_is_trained_once_and_on_the_training_split_alone(functions: 
 
 def test_a_tokenizer_of_no_texts_is_refused(functions: Path, tmp_path: Path) -> None:
     functions.write_text("def numbers(split):\n    return {'image': [1, 2, 3], 'label': [0, 1, 0]}\n")
-    prepare = ObjectSpec("pipeline.transfer.text.tokenize", {"tokenizer": str(tmp_path / "tokens")})
+    prepare = ObjectSpec("softlabels.transfer.tokenize", {"tokenizer": str(tmp_path / "tokens")})
     config = TransferSetConfig(factory=ObjectSpec(f"{functions.stem}.numbers"), prepare=prepare)
     with pytest.raises(TransferSetError, match="'image' is no text"):
         ensure_tokenizer(TokenizerConfig(), config)
@@ -224,7 +224,7 @@ def test_a_tokenizer_of_no_texts_is_refused(functions: Path, tmp_path: Path) -> 
 
 def test_the_same_texts_give_the_same_tokenizer_in_every_process(data: Path, tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom pipeline.transfer.tokenizer import *\n"
+        "import sys\nfrom pathlib import Path\nfrom softlabels.transfer.tokenizer import *\n"
         "from tests.models.hf_samples import texts_config\n"
         "ensure_tokenizer(TokenizerConfig(vocab_size=80), texts_config(Path(sys.argv[1]), sys.argv[2]))\n"
     )

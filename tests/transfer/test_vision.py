@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.errors import ConfigError, TransferSetError
-from pipeline.objects import ObjectSpec
-from pipeline.transfer.file_arguments import recorded
-from pipeline.transfer.vision import load_processor, process
+from softlabels.errors import ConfigError, TransferSetError
+from softlabels.objects import ObjectSpec
+from softlabels.transfer.file_arguments import recorded
+from softlabels.transfer.vision import load_processor, process
 from tests.models.hf_samples import processor
 
 
@@ -61,7 +61,7 @@ def test_what_is_no_processor_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_processor_is_known_by_its_content(folder: Path, tmp_path: Path) -> None:
-    spec = ObjectSpec("pipeline.transfer.vision.process", {"processor": str(folder)})
+    spec = ObjectSpec("softlabels.transfer.vision.process", {"processor": str(folder)})
     before = recorded(spec)
     shutil.copytree(folder, tmp_path / "copy")
     assert recorded(ObjectSpec(spec.class_path, {"processor": str(tmp_path / "copy")})) == before

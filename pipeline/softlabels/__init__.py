@@ -1,0 +1,98 @@
+"""softlabels: run the teacher once, store its logits, train students from the store at any temperature.
+
+Names are loaded when they are first used, so that reading a store imports no torch::
+
+    open_store         a sealed store (`Store`): columns, rows by content key, distributions at any temperature
+    StoreWriter        fill a store from any outputs; dense_spec (store_spec for all encodings) says what it will hold,
+                       array_keys gives its rows' keys
+    load_transfer_set  the transfer set's rows, hashed and prepared; TransferSetConfig says which
+    EmbeddedRows       the rows of a store that holds its inputs itself
+    Loader             batches (`Batch`) of inputs, hard labels and SoftLabels; SoftLabelDataset is the same for torch's
+                       DataLoader
+    SoftLabels         stored outputs in torch: log-probabilities at a temperature, by three means
+    distillation_loss  the loss on them
+    errors             every error; those that users catch are here too, below `SoftLabelsError`
+
+The rooms, each importing only from those before it: errors, names, objects, labels, store, transfer, stream, models, teacher,
+student, report. docs/architecture.md walks one batch through them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from softlabels import errors
+from softlabels.errors import (
+    ConfigError,
+    DamagedStore,
+    LogitsError,
+    Resumable,
+    SoftLabelsError,
+    SpecMismatch,
+    StorageError,
+    UnlabelledRows,
+    UnsealedStore,
+    UserError,
+)
+from softlabels.lazy import exports
+
+if TYPE_CHECKING:
+    from softlabels.labels.soft import SoftLabels
+    from softlabels.store import Store, StoreWriter, open_store
+    from softlabels.store.dense_spec import dense_spec, store_spec
+    from softlabels.stream import Batch, EmbeddedRows, Loader, SoftLabelDataset
+    from softlabels.student.losses import distillation_loss
+    from softlabels.transfer import TransferSetConfig, array_keys, load_transfer_set
+
+__version__ = "0.2.0"
+__all__ = [
+    "Batch",
+    "ConfigError",
+    "DamagedStore",
+    "EmbeddedRows",
+    "Loader",
+    "LogitsError",
+    "Resumable",
+    "SoftLabelDataset",
+    "SoftLabels",
+    "SoftLabelsError",
+    "SpecMismatch",
+    "StorageError",
+    "Store",
+    "StoreWriter",
+    "TransferSetConfig",
+    "UnlabelledRows",
+    "UnsealedStore",
+    "UserError",
+    "array_keys",
+    "dense_spec",
+    "distillation_loss",
+    "errors",
+    "load_transfer_set",
+    "open_store",
+    "store_spec",
+]
+
+__getattr__ = exports(
+    __name__,
+    {
+        "Batch": "softlabels.stream.loader",
+        "EmbeddedRows": "softlabels.stream.examples",
+        "Loader": "softlabels.stream.loader",
+        "SoftLabelDataset": "softlabels.stream.dataset",
+        "SoftLabels": "softlabels.labels.soft",
+        "Store": "softlabels.store.reader",
+        "StoreWriter": "softlabels.store.writer",
+        "TransferSetConfig": "softlabels.transfer.config",
+        "array_keys": "softlabels.transfer.keys",
+        "dense_spec": "softlabels.store.dense_spec",
+        "distillation_loss": "softlabels.student.losses",
+        "load_transfer_set": "softlabels.transfer.rows",
+        "open_store": "softlabels.store.reader",
+        "store_spec": "softlabels.store.dense_spec",
+    },
+)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,134 @@
+"""The distribution of an ensemble at a temperature, in float64 numpy: the reference, and what reads a store without torch.
+
+Three different things are called "the average" of members m with weights w_m (summing to 1):
+
+==============  ====================================================
+arithmetic      sum_m w_m softmax(z_m / T)
+geometric       softmax(sum_m w_m z_m / T)
+tempered        softmax(log(sum_m w_m softmax(z_m)) / T)
+==============  ====================================================
+
+They agree for one member, and arithmetic and tempered agree at T = 1; elsewhere they differ. `soft` is the same in torch.
+
+M members, C classes; a class whose logit is -inf has probability 0.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from softlabels.errors import ConfigError, MeanUnavailable, NoPossibleClass
+
+MEANS = ("arithmetic", "geometric", "tempered")
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise `ConfigError` unless `temperature` is a finite number above 0."""
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise ConfigError(
+            f"temperature must be a finite number above 0, not {temperature}", remedy="give such a number"
+        )
+
+
+def check_mean(mean: str, reduce: str = "none", *, tail: str | None = None, members: int = 1) -> None:
+    """Raise unless `mean` is one of `MEANS` and labels can give it.
+
+    Args:
+        mean: as asked for.
+        reduce: how the labels' members were reduced, "none" or "geometric".
+        tail: of labels that leave classes out, None for others (`tail_of`).
+        members: how many have a weight above 0.
+
+    Raises:
+        ConfigError: an unknown mean.
+        MeanUnavailable: a mean that the labels cannot give.
+    """
+    if mean not in MEANS:
+        raise ConfigError(f"no mean of members is called {mean!r}", remedy=f"choose one of {', '.join(MEANS)}")
+    if reduce == "geometric" and mean != "geometric":
+        raise MeanUnavailable(
+            f"the store keeps only the members' mean logits (reduce: geometric), which cannot give the {mean} mean",
+            remedy="ask for mean=geometric, or label the transfer set again with reduce: none",
+        )
+    if mean == "geometric" and tail == "renormalised" and members > 1:
+        raise MeanUnavailable(
+            f"the geometric mean of {members} members needs each one's probability of every class, and a renormalised top-k "
+            "gives probability 0 to all that are not stored",
+            remedy="ask for mean=arithmetic, or label the transfer set with tail lowrank",
+        )
+
+
+def no_common_class(where: str) -> NoPossibleClass:
+    """The error for a geometric mean that does not exist, `where` a row or position."""
+    return NoPossibleClass(
+        f"the geometric mean does not exist: the members have no possible class in common ({where})",
+        remedy="ask for mean=arithmetic (or tempered)",
+    )
+
+
+def normalised_weights(weights: ArrayLike | None, members: int) -> NDArray[np.float64]:
+    """Member weights (M,) that sum to 1; all alike when `weights` is None. Raises `ConfigError` on negative, non-finite,
+    all-zero or miscounted weights.
+    """
+    if weights is None:
+        return np.full(members, 1.0 / members)
+    array = np.asarray(weights, np.float64)
+    with np.errstate(over="ignore"):  # a sum that overflows is refused
+        total = array.sum()
+    if array.shape != (members,) or not np.isfinite(total) or (array < 0).any() or total <= 0:
+        raise ConfigError(
+            f"{members} members need {members} finite weights >= 0 that are not all 0, not {np.asarray(weights).tolist()}",
+            remedy="give one weight a member",
+        )
+    return np.asarray(array / total)
+
+
+def log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """log softmax over the last axis; -inf stays -inf."""
+    centred = logits - logits.max(axis=-1, keepdims=True)
+    return np.asarray(centred - np.log(np.exp(centred).sum(axis=-1, keepdims=True)))
+
+
+def log_probs(
+    logits: ArrayLike, temperature: float, mean: str = "arithmetic", weights: ArrayLike | None = None
+) -> NDArray[np.float64]:
+    """Log-probabilities of an ensemble.
+
+    Args:
+        logits: (..., M, C), any float dtype; a constant added to a member's logits changes nothing.
+        temperature: T > 0.
+        mean: "arithmetic", "geometric" or "tempered" (see the module).
+        weights: (M,), all alike by default; normalised here.
+
+    Returns:
+        (..., C) float64; -inf for classes of probability 0.
+
+    Raises:
+        NoPossibleClass: the geometric mean of members that have no possible class in common.
+    """
+    check_temperature(temperature)
+    check_mean(mean)
+    exact = np.asarray(logits, np.float64)
+    share = normalised_weights(weights, exact.shape[-2])
+    exact, share = exact[..., share > 0, :], share[share > 0]
+    if mean == "geometric":
+        mean_logits = (exact * share[:, None]).sum(axis=-2)
+        impossible = np.isneginf(mean_logits.max(axis=-1))
+        if impossible.any():
+            raise no_common_class(f"{', '.join(map(str, np.argwhere(impossible)[0]))} of those given")
+        return log_softmax(mean_logits / temperature)
+    inner = 1.0 if mean == "tempered" else temperature
+    averaged = _log_mean_exp(log_softmax(exact / inner), share)
+    return log_softmax(averaged / temperature) if mean == "tempered" else averaged
+
+
+def _log_mean_exp(log_p: NDArray[np.float64], share: NDArray[np.float64]) -> NDArray[np.float64]:
+    """log sum_m share_m exp(log_p_m): (..., M, C) -> (..., C)."""
+    weighted = log_p + np.log(share)[:, None]
+    peak = weighted.max(axis=-2)
+    anchor = np.where(np.isfinite(peak), peak, 0.0)
+    with np.errstate(divide="ignore"):  # a class that no member allows: log 0 = -inf is meant
+        return np.asarray(anchor + np.log(np.exp(weighted - anchor[..., None, :]).sum(axis=-2)))

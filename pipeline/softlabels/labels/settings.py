@@ -1,0 +1,80 @@
+"""`EncodingSettings`: what a recipe or a command line says of how distributions are kept, and the encoding that it asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from softlabels.errors import ConfigError
+from softlabels.labels.encoding import DenseEncoding, Encoding, Inputs, Reduce, Tail, TopkEncoding
+from softlabels.labels.topk import check_encoding
+
+FINE = 16  # coefficients that have 8 bits where nothing else is asked for
+
+
+@dataclass(frozen=True)
+class EncodingSettings:
+    """How each distribution is kept. docs/any-temperature.md explains it; `softlabels encode` tries settings on a dense store.
+
+    Attributes:
+        encoding: dense keeps every class's logit; topk the k largest and the tail, for large label spaces.
+        k: of topk: how many classes are stored one by one.
+        tail: of topk: the shape of the rest: lowrank, prior, uniform, bucket; or renormalised (no tail at all).
+        rank: of lowrank tails: coefficients a distribution.
+        fine: of lowrank tails: how many of them, the leading ones, have 8 bits; the others have 4. By default 16, or all of
+            fewer.
+        nodes: of topk: values of the tail's mass over the temperatures, 2 or more.
+        min_temperature: of topk: the lowest temperature at which the labels can be used.
+    """
+
+    encoding: Literal["dense", "topk"] = "dense"
+    k: int = 8
+    tail: Tail = "lowrank"
+    rank: int = 102
+    fine: int | None = None
+    nodes: int = 12
+    min_temperature: float = 1.0
+
+    def made(
+        self, members: int, *, classes: int | None = None, reduce: Reduce = "none", inputs: Inputs = "reference"
+    ) -> Encoding:
+        """The encoding of a teacher of so many members (and classes, where they are known), its basis not found yet; settings
+        that its tail has no use for are left out.
+
+        Raises:
+            ConfigError: a setting out of range, or settings that do not go together, see `check_encoding`.
+        """
+        if self.encoding == "dense":
+            return DenseEncoding(reduce=reduce, inputs=inputs)
+        self._check_ranges()
+        rank = self.rank if self.tail == "lowrank" else 0
+        encoding = TopkEncoding(
+            k=self.k,
+            tail=self.tail,
+            nodes=0 if self.tail == "renormalised" else self.nodes,
+            beta_max=1 / self.min_temperature,
+            rank=rank,
+            fine=min(FINE if self.fine is None else self.fine, rank),
+            reduce=reduce,
+            inputs=inputs,
+        )
+        check_encoding(encoding, 1 if reduce == "geometric" else members, classes)
+        return encoding
+
+    def _check_ranges(self) -> None:
+        ranges = (
+            ("k", self.k, 1, 1 << 16),
+            ("rank", self.rank, 0, 4096),
+            ("fine", self.fine or 0, 0, 4096),
+            ("nodes", self.nodes, 2, 32),
+            # Students are judged at T = 1, whatever they are trained at.
+            ("min_temperature", self.min_temperature, 2.0**-10, 1),
+        )
+        for name, value, least, most in ranges:
+            if not least <= value <= most:
+                raise ConfigError(f"{name} is {value}", remedy=f"give a number from {least:g} to {most:g}")
+        if self.tail == "lowrank" and (self.fine or 0) > self.rank:
+            raise ConfigError(
+                f"fine is {self.fine}, and there are {self.rank} coefficients (rank)",
+                remedy=f"give at most {self.rank}, or leave fine out",
+            )

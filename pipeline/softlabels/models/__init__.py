@@ -1,0 +1,52 @@
+"""Models for teachers and students alike: built from a class path (`build`), with safetensors weights (`weights`).
+
+Models that ship: `MLP` and `ConvNet`, for the digits and for tests; `SequenceClassifier`, `ImageClassifier` and `CausalLM` hold
+a Hugging Face model; `Biased` adds a constant to another model's logits. Anything else is a user's own class. Names are loaded
+when they are first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from softlabels.lazy import exports
+
+if TYPE_CHECKING:
+    from softlabels.models.biased import Biased
+    from softlabels.models.build import ModelConfig, build_model
+    from softlabels.models.causal_lm import CausalLM
+    from softlabels.models.cnn import ConvNet
+    from softlabels.models.hf import ImageClassifier, SequenceClassifier
+    from softlabels.models.mlp import MLP
+    from softlabels.models.weights import load_weights, save_weights, weights_digest
+
+__all__ = [
+    "MLP",
+    "Biased",
+    "CausalLM",
+    "ConvNet",
+    "ImageClassifier",
+    "ModelConfig",
+    "SequenceClassifier",
+    "build_model",
+    "load_weights",
+    "save_weights",
+    "weights_digest",
+]
+
+__getattr__ = exports(
+    __name__,
+    {
+        "MLP": "softlabels.models.mlp",
+        "Biased": "softlabels.models.biased",
+        "CausalLM": "softlabels.models.causal_lm",
+        "ConvNet": "softlabels.models.cnn",
+        "ImageClassifier": "softlabels.models.hf",
+        "ModelConfig": "softlabels.models.build",
+        "SequenceClassifier": "softlabels.models.hf",
+        "build_model": "softlabels.models.build",
+        "load_weights": "softlabels.models.weights",
+        "save_weights": "softlabels.models.weights",
+        "weights_digest": "softlabels.models.weights",
+    },
+)

@@ -1,0 +1,83 @@
+"""A model from its class path. Its weights file is `weights`'s business; training it is not done here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from softlabels.errors import ConfigError
+from softlabels.models.weights import load_weights
+from softlabels.objects import ObjectSpec, call_with, canonical
+
+# Attributes by which a model whose class loads weights of its own, such as those of `hf`, says what it has loaded.
+OWN_FACTS = ("untrained", "class_names")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A model: dotted path of its class (or of a function that returns it), keyword arguments, safetensors file of weights."""
+
+    class_path: str
+    init_args: dict[str, Any] = field(default_factory=dict)  # its keyword arguments
+    weights: str | None = None  # a safetensors file of weights to start from
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "class_path", canonical(self.class_path))
+
+
+def build_model(config: ModelConfig) -> nn.Module:
+    """Build the model, on the CPU, and load its weights when the config names them.
+
+    Raises:
+        ConfigError: the class cannot be found, refuses its arguments, or is no `torch.nn.Module`.
+        WeightsError: the weights do not fit.
+    """
+    make = call_with(ObjectSpec(config.class_path, config.init_args))
+    try:
+        model = make()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"{config.class_path} refused {config.init_args}: {type(error).__name__}: {error}",
+            remedy="correct init_args",
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            f"{config.class_path} made a {type(model).__name__}, no torch.nn.Module", remedy="name a model class"
+        )
+    if config.weights is not None:
+        load_weights(model, Path(config.weights))
+        for name in OWN_FACTS:  # they were those of what the class itself had loaded
+            if hasattr(model, name):
+                setattr(model, name, None)
+    return model
+
+
+def untrained(model: nn.Module) -> tuple[str, ...] | None:
+    """Names of the tensors to which the model's class gave no trained values; None where it does not say that it gave any.
+
+    A class that loads weights of its own says so in an attribute `untrained`, empty where it lacks nothing.
+    """
+    names = getattr(model, "untrained", None)
+    return tuple(map(str, names)) if isinstance(names, tuple | list) else None
+
+
+def answer_of(model: nn.Module, inputs: Tensor, *, who: str, section: str) -> object:
+    """What the model (`who`), in evaluation mode, says of a batch of prepared inputs.
+
+    Raises ConfigError where it cannot take them; the remedy names the recipe's `section` in which the model stands.
+    """
+    training = model.training
+    try:
+        with torch.inference_mode():
+            return model.eval()(inputs)
+    except (RuntimeError, IndexError, ValueError) as error:  # where shapes, dtypes or token ids do not fit
+        raise ConfigError(
+            f"{who} cannot take inputs of {inputs.dtype} and shape {list(inputs.shape)}: {error}",
+            remedy=f"change {section}.init_args, or transfer_set.prepare",
+        ) from error
+    finally:
+        model.train(training)

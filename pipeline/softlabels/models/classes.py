@@ -1,0 +1,51 @@
+"""Whether a model's own names of its classes are those of the data, in the same order, and of a language model whether its
+vocabulary is. Only some models say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from softlabels.errors import ClassMismatch, OtherLabels, OtherTokenizer, some
+
+
+def class_names_of(model: nn.Module) -> tuple[str, ...] | None:
+    """The names that the model's checkpoint gives its classes, in the order of the logits; None where it gives none."""
+    names = getattr(model, "class_names", None)
+    return tuple(map(str, names)) if isinstance(names, tuple | list) else None
+
+
+def require_class_names(model: nn.Module, names: Sequence[str] | None, *, who: str, whose: str) -> None:
+    """Raise ClassMismatch where the model (`who`) and the data (`whose`) name other classes, OtherLabels where they name the
+    same in another order.
+
+    Capitals, spaces and punctuation do not count. Nothing is compared where one of them names none.
+    """
+    own = class_names_of(model)
+    if own is None or names is None or [_plain(name) for name in own] == [_plain(name) for name in names]:
+        return
+    same = sorted(map(_plain, own)) == sorted(map(_plain, names))
+    raise (OtherLabels if same else ClassMismatch)(
+        f"{who} has {'the classes in another order' if same else 'other classes'}: {some(own, 10)}; {whose}: {some(names, 10)}",
+        remedy="order the names and the labels of the data as the model does (transfer_set.classes, in its label column too), "
+        "or correct id2label in the model's config.json",
+    )
+
+
+def require_vocabulary(model: nn.Module, vocabulary: str | None, *, who: str) -> None:
+    """Raise OtherTokenizer where the model (`who`) says by which vocabulary its tokens are numbered, in an attribute
+    `vocabulary`, and it is not the one of the rows (their digest; None: they are no tokens).
+    """
+    own = getattr(model, "vocabulary", None)
+    if vocabulary is not None and isinstance(own, str) and own != vocabulary:
+        raise OtherTokenizer(
+            f"{who} has a tokenizer of another vocabulary ({own[:12]}...) than the rows ({vocabulary[:12]}...): its token ids "
+            "mean other tokens",
+            remedy="name the model's own tokenizer in transfer_set.sequences.tokenizer",
+        )
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.casefold() if letter.isalnum()) or name

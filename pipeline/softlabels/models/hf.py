@@ -1,0 +1,193 @@
+"""Hugging Face models as teachers and students: from a folder or hub id, or from scratch by a config. Extra `[hf]`.
+
+Any classifier that `AutoModelForSequenceClassification` or `AutoModelForImageClassification` knows; language models are
+`causal_lm`'s. Weights come from safetensors files only, and no code is run that stands in a checkpoint. Neighbours:
+`softlabels.transfer.text` and `vision` prepare the inputs, `hf_folder` writes a trained model as such a folder again.
+
+B batch, K arrays of a tokenizer or channels of an image, L tokens, H height, W width, C classes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from softlabels.errors import ConfigError
+from softlabels.models.hf_network import new_network, pretrained_network
+from softlabels.models.inputs import check_dtype
+from softlabels.transfer.pretrained import one_line
+
+_log = logging.getLogger(__name__)
+_said: set[tuple[object, ...]] = set()  # a student is built many times in a run, and says so once
+
+
+class HuggingFaceModel(nn.Module):
+    """What all of them share; not for use by itself.
+
+    Args:
+        model: folder or hub id of a checkpoint; None builds the architecture from `config`, untrained.
+        config: keys of the model's config.json: all that matter with `model_type` where `model` is None, else those to change,
+            such as a dropout.
+        classes: C, of a model that has a head of classes.
+        revision: branch, tag or commit on the hub.
+
+    Attributes:
+        network: the transformers model.
+        untrained: names of the tensors that no checkpoint gave: all where there is none, the head where it is new.
+
+    Raises:
+        MissingExtra: transformers is not installed.
+        ConfigError: no such folder or hub id, unknown keys, an architecture that cannot be built.
+        WeightsError: pickles, or tensors that do not fit.
+    """
+
+    network: Any  # transformers is an extra: none of its types are known here
+    _auto = ""  # the class of transformers that knows the architectures
+    _labelled = True  # whether they have a head of classes
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        config: Mapping[str, Any] | None = None,
+        classes: int | None = None,
+        revision: str | None = None,
+    ) -> None:
+        super().__init__()
+        if model is None:
+            self.network = new_network(self._auto, dict(config or {}), classes, labelled=self._labelled)
+            self.untrained = tuple(self.state_dict())
+        else:
+            self.network, missing = pretrained_network(self._auto, model, dict(config or {}), classes, revision)
+            self.untrained = tuple(f"network.{name}" for name in sorted(missing))
+            self._say(model)
+        self._takes = frozenset(inspect.signature(self.network.forward).parameters)
+
+    def _say(self, model: str) -> None:
+        if self.untrained and (model, self.untrained) not in _said:
+            _said.add((model, self.untrained))
+            say = "%s gives no values for %s: they start untrained, unless a weights file gives them"
+            _log.warning(say, model, ", ".join(self.untrained))
+
+    @contextmanager
+    def _plain_errors(self, inputs: Tensor) -> Iterator[None]:
+        """What an architecture says against inputs, as an error of ours."""
+        try:
+            yield
+        except (ValueError, IndexError, TypeError) as error:
+            raise ConfigError(
+                f"{type(self.network).__name__} cannot take inputs of {inputs.dtype} and shape {list(inputs.shape)}: "
+                f"{one_line(error)}",
+                remedy="change the model's config, or transfer_set.prepare",
+            ) from error
+
+
+class HuggingFaceClassifier(HuggingFaceModel):
+    """A model with a head of `classes`: without that argument the checkpoint's own; where it differs from those, the model gets
+    a new, untrained head.
+
+    Attributes:
+        class_names: ordered, where the checkpoint's head is used and it names its classes; else None.
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        config: Mapping[str, Any] | None = None,
+        classes: int | None = None,
+        revision: str | None = None,
+    ) -> None:
+        super().__init__(model, config=config, classes=classes, revision=revision)
+        self.class_names = None if self.untrained else _class_names(self.network.config.id2label)
+
+
+class SequenceClassifier(HuggingFaceClassifier):
+    """Text classifiers: `AutoModelForSequenceClassification`. Takes what `softlabels.transfer.tokenize` gives."""
+
+    _auto = "AutoModelForSequenceClassification"
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits (B, C) of tokens (B, K, L): input ids, perhaps token types, attention mask.
+
+        Columns that are padding in every row are cut off first: they would cost time and change nothing.
+
+        Raises:
+            ConfigError: other shapes, ids that the model has no embedding for, more tokens than it has positions for.
+        """
+        self._check(inputs)
+        if not torch.compiler.is_compiling():  # an exported graph knows no values to check and to cut by
+            inputs = self._trim(inputs)
+        tokens_BKL = inputs.long()
+        given = {"input_ids": tokens_BKL[:, 0], "attention_mask": tokens_BKL[:, -1]}
+        if tokens_BKL.shape[1] == 3 and "token_type_ids" in self._takes:
+            given["token_type_ids"] = tokens_BKL[:, 1]
+        with self._plain_errors(inputs):
+            logits_BC: Tensor = self.network(**given).logits
+        return logits_BC
+
+    def _check(self, inputs: Tensor) -> None:
+        if inputs.ndim != 3 or inputs.shape[1] not in (2, 3) or inputs.is_floating_point():
+            raise ConfigError(
+                f"a text model takes tokens (B, 2 or 3, L), a batch has {inputs.dtype} and shape {list(inputs.shape)}",
+                remedy="set prepare to softlabels.transfer.tokenize",
+            )
+        limit = getattr(self.network.config, "max_position_embeddings", None)
+        if isinstance(limit, int) and inputs.shape[2] > limit:
+            raise ConfigError(
+                f"rows have {inputs.shape[2]} tokens and {type(self.network).__name__} positions for {limit}",
+                remedy="lower max_length in transfer_set.prepare, or raise max_position_embeddings in the config",
+            )
+
+    def _trim(self, inputs: Tensor) -> Tensor:
+        """`inputs` without the outer columns that are padding in every row; ids are checked on the way."""
+        used = inputs[:, -1].amax(0)
+        length = inputs.shape[2]
+        places = torch.arange(length, device=inputs.device)
+        first, last = torch.where(used > 0, places, length).min(), torch.where(used > 0, places, -1).max()
+        ids = inputs[:, 0]
+        facts = torch.stack([first, last, ids.min().long(), ids.max().long()]).tolist()  # one wait for the device
+        start, end, lowest, highest = facts
+        vocabulary = getattr(self.network.config, "vocab_size", None)
+        if lowest < 0 or (isinstance(vocabulary, int) and highest >= vocabulary):
+            raise ConfigError(
+                f"rows have token ids from {lowest} to {highest} and {type(self.network).__name__} embeddings for {vocabulary}",
+                remedy="give the tokenizer that belongs to the model, or vocab_size in its config",
+            )
+        return inputs[:, :, start : end + 1] if end >= start else inputs
+
+
+class ImageClassifier(HuggingFaceClassifier):
+    """Image classifiers: `AutoModelForImageClassification`. Takes what `softlabels.transfer.vision.process` gives."""
+
+    _auto = "AutoModelForImageClassification"
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits (B, C) of pixels (B, K, H, W) in the dtype of the weights.
+
+        Raises:
+            ConfigError: another dtype, or a shape that the model does not take.
+        """
+        check_dtype(inputs, expected=self.network.dtype, model=type(self.network).__name__)
+        channels = getattr(self.network.config, "num_channels", None)
+        if inputs.ndim != 4 or (isinstance(channels, int) and inputs.shape[1] != channels):
+            raise ConfigError(
+                f"{type(self.network).__name__} takes images (B, {channels}, H, W), a batch has shape {list(inputs.shape)}",
+                remedy="set prepare to softlabels.transfer.vision.process with this model's processor",
+            )
+        with self._plain_errors(inputs):
+            logits_BC: Tensor = self.network(pixel_values=inputs).logits
+        return logits_BC
+
+
+def _class_names(id2label: Mapping[int, str]) -> tuple[str, ...] | None:
+    """The names in the order of the logits; None where they are placeholders (LABEL_0, ...)."""
+    names = tuple(str(id2label[number]) for number in sorted(id2label))
+    return None if any(re.fullmatch(r"LABEL_\d+", name) for name in names) else names

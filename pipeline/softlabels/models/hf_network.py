@@ -1,0 +1,146 @@
+"""A transformers model from a folder, a hub id or a config, with everything refused that would end in noise. Extra `[hf]`.
+
+What it takes and gives as a model of ours is `hf`'s business.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from softlabels.errors import ConfigError, SoftLabelsError, WeightsError, some
+from softlabels.transfer.pretrained import matching, one_line, pretrained_folder, quiet
+
+WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
+Options = dict[str, Any]
+
+
+def new_network(auto: str, options: Options, classes: int | None, *, labelled: bool = True) -> nn.Module:
+    """An untrained model of the architecture `options["model_type"]`; `labelled`: it has a head of `classes`.
+
+    Raises `ConfigError`.
+    """
+    kind = options.pop("model_type", None)
+    if not isinstance(kind, str) or (labelled and classes is None):
+        example, classes_too = ("distilbert", ", and classes") if labelled else ("gpt2", "")
+        raise ConfigError(
+            f"no model is named, and {'classes' if isinstance(kind, str) else 'config.model_type'} is missing",
+            remedy=f"give model (a folder or hub id), or config with a model_type such as {example}{classes_too}",
+        )
+    head = {"num_labels": classes} if labelled else {}
+    with quiet() as transformers:
+        try:
+            _require_known(options, transformers.AutoConfig.for_model(kind), kind)
+            config = transformers.AutoConfig.for_model(kind, **options, **head)
+            network: nn.Module = getattr(transformers, auto).from_config(config, trust_remote_code=False)
+        except SoftLabelsError:
+            raise
+        except Exception as error:  # transformers and its architectures promise no class of errors
+            raise _unbuildable(f"{kind} with {options}", error) from error
+    return network.float().train()
+
+
+def pretrained_network(
+    auto: str, name: str, options: Options, classes: int | None, revision: str | None
+) -> tuple[nn.Module, set[str]]:
+    """The model of a folder or hub id in float32, and the names of its tensors that the checkpoint gives no values for.
+
+    Raises:
+        ConfigError: no such folder or hub id, unknown keys, an architecture that cannot be built.
+        WeightsError: pickles, no weights, or tensors of other shapes than the config's (but for a head of other classes).
+    """
+    folder = pretrained_folder(name, revision=revision, patterns=("config.json", *WEIGHTS))
+    _require_safetensors(folder, name)
+    with quiet() as transformers:
+        try:
+            config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            own = config.num_labels
+            _require_known(options, config, name)
+            for key, value in options.items():
+                setattr(config, key, value)
+            if classes is not None and classes != own:
+                config.num_labels = classes
+            network, found = getattr(transformers, auto).from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # they are looked at below
+                output_loading_info=True,
+            )
+        except SoftLabelsError:
+            raise
+        except Exception as error:  # as above
+            raise _unbuildable(name, error) from error
+    missing, mismatched = set(found["missing_keys"]), {key: shapes for key, *shapes in found["mismatched_keys"]}
+    _require_fit(name, network, missing, mismatched, own=own, wanted=config.num_labels)
+    return network.float().train(), missing | set(mismatched)
+
+
+def _require_safetensors(folder: Path, name: str) -> None:
+    if not (folder / "config.json").is_file():
+        raise ConfigError(
+            f"there is no config.json in {name}", remedy="name a folder that save_pretrained wrote, or a hub id"
+        )
+    if matching(folder, WEIGHTS):
+        return
+    pickles = ", ".join(path.name for path in matching(folder, PICKLES))
+    what = f"only {pickles}: pickles, which can run code when they are opened" if pickles else "nothing of the kind"
+    raise WeightsError(
+        f"no model.safetensors in {name}, {what}",
+        remedy="load it where you trust it, and save it again: model.save_pretrained(folder, safe_serialization=True)",
+    )
+
+
+def _require_known(options: Options, config: Any, where: str) -> None:
+    """Refuse keys that the config lacks: transformers would keep them and ignore them."""
+    known = {*config.to_dict(), *config.attribute_map} - {"num_labels", "architectures", "dtype", "model_type"}
+    for key in options:
+        if key == "num_labels":
+            raise ConfigError("config.num_labels says what classes says", remedy="give classes instead")
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise ConfigError(
+                f"the config of {where} has no {key!r}",
+                remedy=f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}",
+            )
+
+
+def _require_fit(
+    name: str,
+    network: nn.Module,
+    missing: set[str],
+    mismatched: dict[str, list[Any]],
+    *,
+    own: int,
+    wanted: int,
+) -> None:
+    """Refuse a checkpoint of which nothing fits, or in which more than the head has another shape."""
+    if missing >= set(dict(network.named_parameters())):
+        raise WeightsError(
+            f"no tensor in {name} fits {type(network).__name__}", remedy="name a checkpoint of this architecture"
+        )
+    others = [
+        f"{key} ({list(given)}, the model has {list(has)})"
+        for key, (given, has) in sorted(mismatched.items())  # transformers gives them in another order each time
+        if not (own != wanted and list(given[:1]) == [own] and list(has[:1]) == [wanted] and given[1:] == has[1:])
+    ]
+    if others:
+        raise WeightsError(
+            f"tensors in {name} do not fit in shape: {some(others)}",
+            remedy="drop from config what changes shapes; only a head for other classes may differ",
+        )
+
+
+def _unbuildable(what: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"transformers cannot build {what}: {one_line(error)}",
+        remedy="correct model, config and classes; code that stands in a checkpoint is not run",
+    )

@@ -1,0 +1,154 @@
+"""Weights in safetensors files: load, save, digest. Nothing else is opened: a pickle can run code.
+
+Tied tensors (one tensor under several names) are written once, under the first of their names, and found again under all.
+Neighbour: a run's own checkpoint, with optimizer and position, is `student`'s.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from blake3 import blake3
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from softlabels.errors import WeightsError, some
+from softlabels.store.durable import make_folder, system_errors, write_atomically
+
+_CONVERT = (
+    "convert it where you trust it: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'new.safetensors')"
+)
+
+
+def load_weights(model: nn.Module, path: Path | str) -> None:
+    """Copy the tensors of a safetensors file into `model`, all of them or none.
+
+    Names and shapes must agree. A narrower floating dtype in the file widens without loss; nothing else is converted.
+
+    Raises:
+        WeightsError: no such file, no safetensors file (a pickle is named as one), or tensors that are missing, unexpected,
+            of another shape or dtype, or different though the model ties them.
+        StorageError: the file cannot be read.
+    """
+    path = Path(path)
+    wanted, found = _tensors(model), _read(path)
+    first = _first_names(wanted)
+    given = {first[name]: tensor for name, tensor in found.items() if name in wanted}
+    complete = {name: found.get(name, given.get(first[name])) for name in wanted}
+    loaded = {name: tensor for name, tensor in complete.items() if tensor is not None}
+    _refuse(path, "lacks", [name for name in wanted if name not in loaded])
+    _refuse(path, "has tensors that the model lacks:", [name for name in found if name not in wanted])
+    for what, differ in (("shape", _other_shape), ("dtype", _other_dtype)):
+        wrong = [
+            f"{name} ({differ(loaded[name], tensor)})"
+            for name, tensor in wanted.items()
+            if differ(loaded[name], tensor)
+        ]
+        _refuse(path, f"does not fit in {what}:", wrong)
+    untied = [name for name, tensor in loaded.items() if _differ(tensor, given[first[name]])]
+    _refuse(path, "gives several values to tensors that the model ties:", untied)
+    model.load_state_dict(loaded)
+
+
+def save_weights(model: nn.Module, path: Path | str) -> None:
+    """Write the model's tensors to a safetensors file; atomic and flushed, so `path` holds the old file or the whole new one.
+
+    Raises:
+        DiskFull, StorageError: the file cannot be written; `path` is as it was.
+    """
+    path = Path(path)
+    tensors = _tensors(model)
+    first = _first_names(tensors)
+    own = {
+        name: tensor.cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+        if first[name] == name
+    }
+    make_folder(path.parent)
+    write_atomically(path, save(own))
+
+
+def weights_digest(model: nn.Module) -> str:
+    """blake3 (hex) over the model's tensors, whatever file, device or order they came from.
+
+    Sorted by name; of each: name, dtype and shape as one line of JSON, then its bytes in C order, little-endian.
+    """
+    hasher = blake3()
+    for name, tensor in sorted(_tensors(model).items()):
+        line = json.dumps([name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)])
+        hasher.update(f"{line}\n".encode())
+        hasher.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return hasher.hexdigest()
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, detached; not copied."""
+    state = model.state_dict()
+    others = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    if others:
+        raise WeightsError(
+            f"{type(model).__name__} keeps state that is no tensor: {some(others)}",
+            remedy="keep it in init_args, or in a buffer",
+        )
+    return {name: value.detach() for name, value in state.items()}
+
+
+def _first_names(tensors: dict[str, Tensor]) -> dict[str, str]:
+    """Name -> the first, in sorted order, of the names that the same tensor has."""
+    seen: dict[tuple[object, ...], str] = {}
+    first = {}
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        place = (tensor.data_ptr(), tensor.device, tensor.dtype, tensor.shape, tensor.stride())
+        first[name] = seen.setdefault(place, name) if tensor.numel() else name
+    return first
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU."""
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "nothing"
+        raise WeightsError(f"weights file {path}: there is {found}", remedy="name a safetensors file")
+    try:
+        with system_errors("read", path), safe_open(path, framework="pt", device="cpu") as file:
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}
+    except SafetensorError as error:
+        if _is_pickle(path):
+            raise WeightsError(f"{path} is a pickle, which can run code when it is opened", remedy=_CONVERT) from None
+        raise WeightsError(
+            f"{path} is no whole safetensors file: {error}",
+            remedy="save or fetch it again; only safetensors files are read",
+        ) from error
+
+
+def _is_pickle(path: Path) -> bool:
+    with system_errors("read", path), path.open("rb") as file:
+        start = file.read(4)
+    return start == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
+
+
+def _other_shape(given: Tensor, own: Tensor) -> str:
+    """How the shapes differ, empty where they do not."""
+    return "" if given.shape == own.shape else f"{list(given.shape)}, the model has {list(own.shape)}"
+
+
+def _other_dtype(given: Tensor, own: Tensor) -> str:
+    """How the dtypes differ, empty where they do not or the given one widens without loss."""
+    widens = given.is_floating_point() and own.is_floating_point() and given.dtype.itemsize < own.dtype.itemsize
+    return "" if widens or given.dtype == own.dtype else f"{given.dtype}, the model has {own.dtype}"
+
+
+def _differ(tensor: Tensor, twin: Tensor) -> bool:
+    return tensor is not twin and not torch.equal(tensor, twin)
+
+
+def _refuse(path: Path, what: str, names: list[str]) -> None:
+    if names:
+        raise WeightsError(
+            f"weights file {path} {what} {some(names)}",
+            remedy="name the class and init_args that these weights belong to",
+        )

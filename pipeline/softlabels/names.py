@@ -1,0 +1,62 @@
+"""What softlabels ships under a class path, and what those were called before: one thing has one name in every specification.
+
+A recipe may write a short name (`softlabels.models.MLP`) or the module that defines it (`softlabels.models.mlp.MLP`); what is
+written down and hashed is always the short one. Version 0.1 installed as `pipeline`; its names stay readable. Neighbour:
+`objects` imports what a class path names.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+# The name that is written down -> the module that defines the object.
+SHIPPED = {
+    "softlabels.models.Biased": "softlabels.models.biased.Biased",
+    "softlabels.models.CausalLM": "softlabels.models.causal_lm.CausalLM",
+    "softlabels.models.ConvNet": "softlabels.models.cnn.ConvNet",
+    "softlabels.models.ImageClassifier": "softlabels.models.hf.ImageClassifier",
+    "softlabels.models.MLP": "softlabels.models.mlp.MLP",
+    "softlabels.models.SequenceClassifier": "softlabels.models.hf.SequenceClassifier",
+    "softlabels.student.augment.jitter": "softlabels.student.augment.jitter",
+    "softlabels.student.augment.mask_tokens": "softlabels.student.augment.mask_tokens",
+    "softlabels.transfer.image": "softlabels.transfer.prepare.image",
+    "softlabels.transfer.scale": "softlabels.transfer.prepare.scale",
+    "softlabels.transfer.sequences.token_rows": "softlabels.transfer.sequences.token_rows",
+    "softlabels.transfer.stack": "softlabels.transfer.prepare.stack",
+    "softlabels.transfer.tokenize": "softlabels.transfer.text.tokenize",
+    "softlabels.transfer.vector": "softlabels.transfer.prepare.vector",
+    "softlabels.transfer.vision.process": "softlabels.transfer.vision.process",
+}
+_SHORT = {long: short for short, long in SHIPPED.items()}
+# What version 0.1 called them. Closed: nothing is added here.
+OF_0_1 = {
+    "pipeline.models.biased.Biased": "softlabels.models.Biased",
+    "pipeline.models.causal_lm.CausalLM": "softlabels.models.CausalLM",
+    "pipeline.models.cnn.ConvNet": "softlabels.models.ConvNet",
+    "pipeline.models.hf.ImageClassifier": "softlabels.models.ImageClassifier",
+    "pipeline.models.hf.SequenceClassifier": "softlabels.models.SequenceClassifier",
+    "pipeline.models.mlp.MLP": "softlabels.models.MLP",
+    "pipeline.student.augment.jitter": "softlabels.student.augment.jitter",
+    "pipeline.student.augment.mask_tokens": "softlabels.student.augment.mask_tokens",
+    "pipeline.transfer.prepare.image": "softlabels.transfer.image",
+    "pipeline.transfer.prepare.scale": "softlabels.transfer.scale",
+    "pipeline.transfer.prepare.stack": "softlabels.transfer.stack",
+    "pipeline.transfer.prepare.vector": "softlabels.transfer.vector",
+    "pipeline.transfer.sequences.token_rows": "softlabels.transfer.sequences.token_rows",
+    "pipeline.transfer.text.tokenize": "softlabels.transfer.tokenize",
+    "pipeline.transfer.vision.process": "softlabels.transfer.vision.process",
+}
+
+
+def short(path: str) -> str:
+    """The name under which the object at `path` is written down, where softlabels ships it; else `path`."""
+    return _SHORT.get(path, path)
+
+
+def renamed(value: Any) -> Any:
+    """JSON values that an earlier version wrote, with today's names in place of its own; to compare them with ours."""
+    if isinstance(value, dict):
+        return {key: renamed(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [renamed(item) for item in value]
+    return OF_0_1.get(value, value) if isinstance(value, str) else value

@@ -1,0 +1,151 @@
+"""Learning curves as a picture: losses, errors and learning rate over the epochs, from the lines of each `metrics.jsonl`.
+
+Students that differ by their seed alone (`distilled-seed0`, `distilled-seed1`) are one bold mean with a thin line each.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from softlabels.report.figure import (
+    HARD,
+    far_apart,
+    figure_in,
+    legend_below,
+    legend_lines,
+    line_style,
+    log_y,
+    plain_text,
+)
+
+Line = Mapping[str, Any]
+Curve = dict[int, float]  # epoch -> value
+_PANELS = {
+    "train_loss": "training loss",
+    "validation_loss": "validation loss",
+    "errors": "errors on validation rows",
+    "lr": "learning rate",
+}
+_SEED, _HARD = re.compile(r"-seed\d+$"), "hard"
+_WIDTH, _HEIGHT = 9.0, 2.7  # of a row of panels
+_LOSSES = ("train_loss", "validation_loss")
+
+
+def log_lines(text: str) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`; a last line torn by a kill is left out."""
+    found = []
+    for line in text.splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break
+    return found
+
+
+def curves_png(lines_by_name: Mapping[str, Sequence[Line]], path: Path) -> None:
+    """Draw the curves of each student to the file `path`.
+
+    Args:
+        lines_by_name: the lines of each student's log, by the name of its folder.
+        path: where the PNG goes.
+
+    A panel without a value in any log is left out. Losses are each student's own: students with other weights, losses or
+    temperatures have other scales. A dot on the validation loss marks the epoch whose weights were kept.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+        DiskFull, StorageError: the file cannot be written.
+    """
+    groups: dict[str, list[Sequence[Line]]] = {}  # the hard student, which has a style of its own, last
+    for name, lines in sorted(lines_by_name.items(), key=lambda item: _kind(item[0]) == _HARD):
+        groups.setdefault(_kind(name), []).append(lines)
+    styles = [HARD if name == _HARD else line_style(number, len(groups)) for number, name in enumerate(groups)]
+    logs = list(lines_by_name.values())
+    measured = [key for key in _PANELS if any(_curve(lines, key) for lines in logs)] or ["train_loss"]
+    rows = -(-len(measured) // 2)
+    labels = [plain_text(f"{name} ({len(own)} seeds)" if len(own) > 1 else name) for name, own in groups.items()]
+    legend = legend_lines(labels, _WIDTH)
+    wide = far_apart([value for lines in logs for key in _LOSSES for value in _curve(lines, key).values()], 30)
+    with figure_in(path, width=_WIDTH, height=_HEIGHT * rows + 0.3, legend_lines=legend) as figure:
+        panels = figure.subplots(rows, 2, squeeze=False, sharex=True).ravel()
+        handles: list[Any] = []
+        for axes, key in zip(panels, measured, strict=False):
+            curves = [[_curve(lines, key) for lines in group] for group in groups.values()]
+            drawn = [_draw_group(axes, group, style, len(groups)) for group, style in zip(curves, styles, strict=True)]
+            handles = handles or drawn
+            if key == "validation_loss":
+                _mark_kept(axes, list(groups.values()), curves, styles)
+            _label(axes, key, wide)
+        for axes in panels[len(measured) :]:
+            axes.remove()
+        last = max((line["epoch"] for lines in logs for line in lines if "epoch" in line), default=1)
+        _label_epochs(panels[: len(measured)], last)
+        legend_below(figure, handles, labels, _WIDTH)
+
+
+def _kind(name: str) -> str:
+    """What students that differ by their seed alone share of their names."""
+    return _SEED.sub("", name)
+
+
+def _curve(lines: Sequence[Line], key: str) -> Curve:
+    """Values by epoch; what was not measured, or is infinite, is left out."""
+    found = {line["epoch"]: line.get(key) for line in lines if "epoch" in line}
+    return {epoch: float(value) for epoch, value in found.items() if value is not None and math.isfinite(value)}
+
+
+def _draw_group(axes: Any, curves: Sequence[Curve], style: Mapping[str, Any], count: int) -> Any:
+    """Thin lines for several seeds and the mean of them, where all have a value, in bold; the mean's handle."""
+    line = {"color": style["color"], "linestyle": style["linestyle"]}
+    shared = sorted(set.intersection(*(set(curve) for curve in curves)))
+    if len(curves) > 1:
+        for curve in curves:
+            axes.plot(list(curve), list(curve.values()), color=style["color"], linewidth=0.5, alpha=0.45, zorder=2)
+    means = [math.fsum(curve[epoch] for curve in curves) / len(curves) for epoch in shared]
+    # One point makes no line.
+    marked = {"marker": style.get("marker", "o"), "markersize": 5} if len(shared) == 1 else {}
+    (handle,) = axes.plot(shared, means, linewidth=1.8 if count <= 12 else 1.2, zorder=3, **line, **marked)
+    return handle
+
+
+def _mark_kept(
+    axes: Any,
+    groups: Sequence[Sequence[Sequence[Line]]],
+    curves: Sequence[Sequence[Curve]],
+    styles: Sequence[Mapping[str, Any]],
+) -> None:
+    """A dot where each student's kept epoch is."""
+    for logs, found, style in zip(groups, curves, styles, strict=True):
+        kept = [(lines[-1].get("kept_epoch"), curve) for lines, curve in zip(logs, found, strict=True) if lines]
+        points = [(epoch, curve[epoch]) for epoch, curve in kept if epoch in curve]
+        axes.scatter(
+            [epoch for epoch, _ in points],
+            [value for _, value in points],
+            s=16,
+            color=[style["color"]],
+            edgecolor="white",
+            linewidth=0.6,
+            zorder=4,
+        )
+
+
+def _label(axes: Any, key: str, wide: bool) -> None:
+    axes.set_title(_PANELS[key] + ("; dots: epochs kept" if key == "validation_loss" else ""), loc="left")
+    scale = " (log scale)" if wide and key in _LOSSES else ""
+    axes.set_ylabel({"errors": "rows", "lr": "learning rate"}.get(key, "nats, weighted") + scale)
+    if scale:
+        log_y(axes)
+
+
+def _label_epochs(panels: Any, last: int) -> None:
+    for axes in panels[-2:]:  # panels share their x axes; the last of each column is labelled
+        axes.set_xlabel("epoch")
+        axes.tick_params(labelbottom=True)
+    for axes in panels:
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xlim(0, last + max(1, 0.02 * last))

@@ -1,0 +1,267 @@
+"""The card of a run: README.md with the front matter of a Hugging Face model card, so that whoever receives the folder knows
+what the students are, what made them, how good they were found to be, how to load one, and what not to trust them with.
+
+Made from the run's own files and the manifests of its stores. Names in those come from whoever made the store: `markdown`
+keeps them in their place. Neighbour: a store's own card is `softlabels.store.card`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from softlabels.labels.fidelity import nats
+from softlabels.objects import ObjectSpec
+from softlabels.report.comparison import (
+    Results,
+    Student,
+    comparison_body,
+    distilled_students,
+    hard_student,
+    judged,
+)
+from softlabels.report.spread import spread
+from softlabels.store.markdown import code, escaped, one_line, quoted, without_folders
+from softlabels.store.spec import Manifest
+
+Recipe = Mapping[str, Any]
+_SHOWN = 20  # classes, members and students that are listed one by one
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+# Keys of the recipe's section training as the card says them, where they have another value than this default.
+_TRAINING: dict[str, tuple[str, Any]] = {
+    "mean": ("members averaged", None), "logit_standardization": ("logits standardised", False),
+    "loss_args": ("arguments of the loss", {}), "epochs": ("epochs", None), "batch_size": ("batch size", None),
+    "micro_batch": ("rows a forward pass", None), "precision": ("precision of the forward pass", "float32"),
+    "clip_norm": ("gradients clipped to norm", None), "max_norm": ("norm of a unit's incoming weights at most", None),
+    "ema": ("moving average of the weights, decay", None), "keep": ("kept epoch:", None),
+    "hard_label_fraction": ("share of rows whose hard label was used", 1.0),
+    "row_fraction": ("share of rows used", 1.0), "only_classes": ("rows of these classes only", None),
+}  # fmt: skip
+
+
+def model_card(
+    results: Results,
+    recipe: Recipe,
+    *,
+    stores: Mapping[str, Manifest],
+    parameters: int,
+    prepare: ObjectSpec,
+    folders: Sequence[str],
+    pictures: Sequence[str] = (),
+) -> str:
+    """The card of a finished run.
+
+    Args:
+        results: what results.json holds.
+        recipe: what config.yaml holds.
+        stores: the manifest of each split's store.
+        parameters: of one student.
+        prepare: what made the students' inputs, with digests in place of files.
+        folders: names of the students' folders in the run.
+        pictures: names of PNG files in the run, shown below the results.
+    """
+    first = stores.get("train") or next(iter(stores.values()))
+    name = recipe.get("name", "student")
+    parts = [
+        _front_matter(results, recipe, first),
+        f"# {escaped(name)}: students of {escaped(first.spec.teacher.name)}",
+        _what(recipe, first, parameters, prepare),
+        "## Training\n\n" + _training(results, recipe, stores),
+        "## Results\n\n" + comparison_body(results).rstrip() + "\n\n" + _judged(results, recipe, stores),
+        *(f"![{escaped(picture)}]({picture})" for picture in pictures),
+        "## How to load\n\n" + _loading(recipe, folders),
+        "## Files\n\n" + _files(pictures, folders),
+        "## Limits\n\n" + _limits(results, first),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(results: Results, recipe: Recipe, first: Manifest) -> str:
+    """YAML, with every string of unknown origin in JSON's quotes, which YAML reads alike."""
+    lines = ["---", "tags: [knowledge-distillation, soft-labels]"]
+    if first.about.teacher_licence or first.about.transfer_licence:
+        lines += ["license: other", f"license_name: {quoted(_licences(first))}"]
+    source = str((recipe.get("transfer_set") or {}).get("source") or first.about.source.partition("; ")[0])
+    if _HUB_ID.fullmatch(source):
+        lines.append(f"datasets: [{quoted(source)}]")
+    entries = [line for student in results["students"][:_SHOWN] for line in _index_entry(results, student, first)]
+    if entries:
+        lines += ["model-index:", *entries]
+    return "\n".join([*lines, "---"])
+
+
+def _index_entry(results: Results, student: Student, first: Manifest) -> list[str]:
+    """What the hub lists of one student: its mean accuracy."""
+    if not all("accuracy" in scores for scores in student["scores"]):
+        return []
+    accuracy = spread([scores["accuracy"] for scores in student["scores"]])
+    dataset = first.spec.transfer_set.name
+    return [
+        f"- name: {quoted(student['label'])}",
+        "  results:",
+        "  - task: {type: classification}",
+        f"    dataset: {{name: {quoted(dataset)}, type: {quoted(dataset)}, split: {quoted(results['split'])}}}",
+        f"    metrics: [{{type: accuracy, value: {accuracy.mean:.6f}, name: {quoted(f'accuracy, mean of {accuracy.count}')}}}]",
+    ]
+
+
+def _licences(first: Manifest) -> str:
+    about = first.about
+    return f"teacher: {about.teacher_licence or 'not stated'}; data: {about.transfer_licence or 'not stated'}"
+
+
+def _what(recipe: Recipe, first: Manifest, parameters: int, prepare: ObjectSpec) -> str:
+    spec, student = first.spec, recipe["student"]
+    names = [escaped(name) for name in (spec.label_space.names or ())[:_SHOWN]]
+    classes = f" ({', '.join(names)}{', ...' if len(spec.label_space.names or ()) > _SHOWN else ''})" if names else ""
+    members = [
+        f"  - {code(member.model)}, weight {member.weight:g}"
+        + (f", weights digest `{member.weights[:16]}`" if re.fullmatch("[0-9a-f]+", member.weights) else "")
+        for member in spec.teacher.members[:_SHOWN]
+    ]
+    more = len(spec.teacher.members) - _SHOWN
+    inputs = f"prepared by {code(prepare.class_path)} with {code(without_folders(prepare.init_args))}"
+    count = len(spec.teacher.members)
+    return "\n".join(
+        [
+            f"- Student: {_object(student)}, {parameters:,} parameters",
+            f"- Gives the logits of {spec.label_space.classes} classes{classes}; softmax of them is its prediction",
+            f"- Takes inputs {inputs}",
+            f"- Teacher: **{escaped(spec.teacher.name)}** in {escaped(spec.teacher.precision)}, {count} "
+            f"member{'s' * (count > 1)}, not needed and not included:",
+            *members,
+            *([f"  - and {more} more"] if more > 0 else []),
+            f"- Licences: {escaped(_licences(first))}; none is given for the students here",
+        ]
+    )
+
+
+def _object(section: Mapping[str, Any]) -> str:
+    """A class of the recipe and what it is built with."""
+    return f"{code(section['class_path'])} with {code(without_folders(section.get('init_args') or {}))}"
+
+
+def _training(results: Results, recipe: Recipe, stores: Mapping[str, Manifest]) -> str:
+    training = recipe.get("training") or {}
+    transfer_set = next(iter(stores.values())).spec.transfer_set
+    revision = f", revision {code(transfer_set.revision)}" if transfer_set.revision else ""
+    store = code(without_folders(results.get("store", "")))
+    lines = [
+        f"- Transfer set: **{escaped(transfer_set.name)}**{revision}; soft labels from the store {store}:",
+        *(
+            f"  - {escaped(split)}: {manifest.spec.rows:,} rows, digest `{manifest.digest}`"
+            for split, manifest in stores.items()
+        ),
+    ]
+    for student in results["students"][:_SHOWN]:
+        said = "hard labels only" if student["kind"] == "hard" else _settings(student["settings"])
+        lines.append(f"- {escaped(student['label'])}: {said}")
+    seeds = ", ".join(str(seed) for seed in results["seeds"])
+    lines.append(f"- Seeds: {seeds}: a student each, of every kind above")
+    for key in ("optimizer", "scheduler"):
+        if training.get(key):
+            lines.append(f"- {key}: {_object(training[key])}")
+    given = {said: training[key] for key, (said, default) in _TRAINING.items() if training.get(key, default) != default}
+    lines.append(f"- {'; '.join(f'{said} {escaped(value)}' for said, value in given.items())}")
+    return "\n".join([*lines, "- Everything, to repeat it: `config.yaml`"])
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    """The loss of a distilled student as a formula."""
+    alpha = settings.get("alpha")
+    if isinstance(alpha, int | float):
+        weights = f"hard weight {1 - alpha:g}, soft weight {alpha:g}"
+    elif alpha is not None:
+        weights = f"alpha {alpha}: soft weight alpha, hard weight 1 - alpha"
+    else:
+        weights = f"hard weight {settings.get('hard_weight')}, soft weight {settings.get('soft_weight')}"
+    return f"{escaped(weights)}, loss {code(settings.get('loss'))} at T = {escaped(settings.get('temperature'))}"
+
+
+def _judged(results: Results, recipe: Recipe, stores: Mapping[str, Manifest]) -> str:
+    split, cut = results["split"], (recipe.get("training") or {}).get("validation", 0)
+    chosen = (
+        "the validation split" if "validation" in stores else f"a share of {cut} of the training rows" if cut else ""
+    )
+    said = (
+        f"Judged on the split {escaped(split)!s} of the transfer set, once, when all students were trained"
+        if split == "test"
+        else "Judged on the validation rows, on which epochs were compared too: expect more errors on new rows"
+    )
+    return f"{said}. " + (
+        f"Epochs were compared on {chosen}." if chosen else "No rows were held out to compare epochs."
+    )
+
+
+AUTO = {
+    "softlabels.models.CausalLM": "AutoModelForCausalLM",
+    "softlabels.models.SequenceClassifier": "AutoModelForSequenceClassification",
+    "softlabels.models.ImageClassifier": "AutoModelForImageClassification",
+}
+
+
+def _loading(recipe: Recipe, folders: Sequence[str]) -> str:
+    student = recipe["student"]
+    folder = next((name for name in folders if name.startswith("distilled")), folders[0])
+    init_args = without_folders(student.get("init_args") or {})
+    arguments = f"{one_line(student['class_path'])!r}, {init_args!r}, {f'{folder}/weights.safetensors'!r}"
+    ours = f"from softlabels.models import ModelConfig, build_model\n\nstudent = build_model(ModelConfig({arguments})).eval()"
+    onnx = (
+        f"import onnxruntime\n\nsession = onnxruntime.InferenceSession({f'{folder}/student.onnx'!r})\n"
+        '(logits,) = session.run(["logits"], {"inputs": inputs})  # numpy, any number of rows'
+    )
+    auto = AUTO.get(student["class_path"])
+    if auto and "model" in (student.get("init_args") or {}):  # whoever receives the run may not have that checkpoint
+        return (
+            f"`softlabels export {folder} --formats=hf` writes a folder that stands for itself:\n\n```python\n"
+            f"import transformers\n\nmodel = transformers.{auto}.from_pretrained({f'{folder}/hf'!r})\n```"
+        )
+    return (
+        f"With `softlabels` installed, in this folder (PyTorch; `student(inputs)` gives logits):\n\n```python\n{ours}\n```\n\n"
+        f"With nothing of ours, once `softlabels export {folder}` has written the file and checked it against the student:\n\n"
+        f"```python\n{onnx}\n```"
+    )
+
+
+def _files(pictures: Sequence[str], folders: Sequence[str]) -> str:
+    shown = ", ".join(f"`{name}`" for name in folders[:_SHOWN]) + (", ..." if len(folders) > _SHOWN else "")
+    lines = [
+        "- `config.yaml`: the recipe that repeats the run; `run.json`: settings and store digests that tell it from others",
+        "- `results.json`, `results.md`: every score of every student",
+        *([f"- {', '.join(f'`{picture}`' for picture in pictures)}: the same as pictures"] if pictures else []),
+        "- `checkpoint.pt`: only to go on with training; leave it out when you hand the run on",
+        f"- a folder a student ({shown}):",
+        "  - `weights.safetensors`: its weights, data without code",
+        "  - `metrics.jsonl`, `tensorboard/`: its curves",
+        "  - `student.onnx`, `student.pt2`, where it was exported. A `.pt2` file is unpickled by `torch.export.load`, which "
+        "can run code: load one only from people you trust. The other files are data",
+    ]
+    return "\n".join(lines)
+
+
+def _limits(results: Results, first: Manifest) -> str:
+    distilled, count = distilled_students(results), len(first.spec.teacher.members)
+    agreements = [spread([scores["agreement"] for scores in student["scores"]]).mean for student in distilled]
+    lines = [
+        "- A student learns its teacher's mistakes too. It gives its teacher's answer on "
+        + (f"{agreements[0]:.1%}" if len(agreements) == 1 else f"{min(agreements):.1%} to {max(agreements):.1%}")
+        + " of these {:,} {}; nothing was measured on other data".format(*judged(results)),
+        "- Its confidence is as good as ECE and NLL above say, on rows like these and nowhere else",
+    ]
+    if count > 1:
+        lines.append(
+            f"- The teacher is {count} models; a student has learned their mean, and cannot say how far they disagree"
+        )
+    if len(results["seeds"]) > 1:
+        lines.append("- The spread over seeds is that of first weights and dropout, not of other training rows")
+    else:
+        lines.append("- One seed: nothing is known of the spread")
+    if hard_student(results) is None:
+        lines.append("- No student was trained with hard labels only: what distilling added is not known")
+    fidelity = first.fidelity.get("1")
+    if fidelity is not None:
+        lines.append(
+            f"- Stored labels differ from the teacher's exact ones by a KL of at most {nats(fidelity.kl_max, 1)} nats at T = 1"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,202 @@
+"""A sweep as a picture: errors and KL to the teacher over temperature (or alpha, or loss), with the spread over seeds.
+
+Made from the mapping of `results.json` (see `comparison`) and from nothing else. Learning curves are `curves`'.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from softlabels.report.comparison import Results, Student, distilled_students, hard_student
+from softlabels.report.figure import (
+    HARD,
+    far_apart,
+    figure_in,
+    legend_below,
+    legend_lines,
+    line_style,
+    log_y,
+    plain_text,
+)
+from softlabels.report.spread import Spread, spread
+from softlabels.report.table import Scores
+
+_AXES = {"temperature": "temperature T", "alpha": "alpha (weight of the soft labels)", "loss": "loss"}
+_SHORT = {"temperature": "T=", "alpha": "alpha=", "loss": ""}
+_WIDTH, _HEIGHT = 9.0, 3.5
+_MANY_TICKS = 9
+Measure = Callable[[Scores], float | None]
+
+
+def sweep_png(results: Results, path: Path) -> None:
+    """Draw a sweep to the file `path`.
+
+    The swept temperature is the x axis (logarithmic); without one alpha is, then the loss. Other swept settings are lines
+    of their own. Values that are not all numbers (schedules, losses) stand side by side in the order of the sweep.
+    Points are means, bars and bands sample standard deviations over seeds; the hard student and the teacher are
+    horizontal lines. Without hard labels there is no panel of errors.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+        DiskFull, StorageError: the file cannot be written.
+    """
+    axis, others = _axes(results)
+    groups = _groups(distilled_students(results), others)
+    labels = (
+        [name or "distilled" for name in groups] + ["teacher"] + ["hard labels"] * (hard_student(results) is not None)
+    )
+    panels = _panels(results)
+    width = _WIDTH if len(panels) > 1 else 0.6 * _WIDTH
+    lines = legend_lines(labels, width)
+    with figure_in(path, width=width, height=_HEIGHT, legend_lines=lines) as figure:
+        all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        places = _Places(axis, distilled_students(results))
+        handles: dict[str, Any] = {}
+        for axes, (title, unit, measure) in zip(all_axes, panels, strict=True):
+            _draw_references(axes, results, measure, handles)
+            for number, (name, students) in enumerate(groups.items()):
+                handles[name or "distilled"] = _draw_line(axes, places, students, measure, number, len(groups))
+            places.label(axes)
+            axes.set_title(title, loc="left")
+            axes.set_ylabel(unit)
+            _scale_y(axes, results, measure)
+        figure.suptitle(plain_text(_title(results)), fontsize=9)
+        ordered = [label for label in labels if label in handles]
+        legend_below(figure, [handles[label] for label in ordered], [plain_text(label) for label in ordered], width)
+
+
+class _Places:
+    """Where each setting stands on the x axis: at its number, or at its place in the order of the sweep."""
+
+    def __init__(self, axis: str, students: Sequence[Student]) -> None:
+        self.axis = axis
+        self.values = list(dict.fromkeys(student["settings"].get(axis) for student in students))
+        self.numeric = all(isinstance(value, int | float) for value in self.values)
+        self.logarithmic = self.numeric and axis == "temperature"
+        if self.numeric:
+            self.values.sort()
+        places = self.values if self.numeric else list(range(len(self.values)))
+        scaled = [math.log(place) if self.logarithmic else place for place in places]
+        gaps = [after - before for before, after in pairwise(scaled)]
+        self._aside = 0.25 * min(gaps, default=1.0)  # how far all lines together may stand aside
+
+    def of(self, student: Student, number: int, count: int) -> float:
+        """x of a student of line `number`, a little aside, so that bars of several lines do not cover each other."""
+        value = student["settings"].get(self.axis)
+        place = float(value) if self.numeric else float(self.values.index(value))
+        aside = self._aside / count * (number - (count - 1) / 2)
+        return place * math.exp(aside) if self.logarithmic else place + aside
+
+    def label(self, axes: Any) -> None:
+        """Ticks at the values that were tried, and the axis's name."""
+        ticks = [float(value) for value in self.values] if self.numeric else list(range(len(self.values)))
+        texts = [plain_text(_shown(value)) for value in self.values]
+        if self.logarithmic:
+            axes.set_xscale("log")
+            axes.minorticks_off()
+        crowded = len(texts) > _MANY_TICKS or sum(map(len, texts)) > 40
+        axes.set_xticks(ticks, texts, rotation=40 if crowded else 0, ha="right" if crowded else "center")
+        if not self.numeric:
+            axes.set_xlim(-0.5, len(ticks) - 0.5)
+        axes.set_xlabel(_AXES.get(self.axis, self.axis) + (" (log scale)" if self.logarithmic else ""))
+
+
+def _axes(results: Results) -> tuple[str, list[str]]:
+    """The swept setting that is the x axis, and the others."""
+    swept = [name for name in _AXES if name in results.get("swept", ())] or ["temperature"]
+    return swept[0], swept[1:]
+
+
+def _groups(students: Sequence[Student], others: Sequence[str]) -> dict[str, list[Student]]:
+    """The students of each line, by what the line is called."""
+    groups: dict[str, list[Student]] = {}
+    for student in students:
+        values = (f"{_SHORT[name]}{_shown(student['settings'].get(name))}" for name in others)
+        groups.setdefault(", ".join(values), []).append(student)
+    return groups
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def _panels(results: Results) -> list[tuple[str, str, Measure]]:
+    """Titles, units and what is measured."""
+    labelled = all("errors" in scores for student in results["students"] for scores in student["scores"])
+    errors = [("errors", f"rows of {results['rows']:,}", _errors)] if labelled else []
+    return [*errors, ("KL(teacher || student) at T=1", "nats", _kl)]
+
+
+def _errors(scores: Scores) -> float | None:
+    return scores.get("errors")
+
+
+def _kl(scores: Scores) -> float | None:
+    value: float | None = scores.get("kl", {}).get("1")
+    return value
+
+
+def _measured(runs: Sequence[Scores], measure: Measure) -> Spread | None:
+    """None where a run's value is not there, or infinite."""
+    values = [measure(scores) for scores in runs]
+    numbers = [float(value) for value in values if value is not None and math.isfinite(value)]
+    return spread(numbers) if numbers and len(numbers) == len(values) else None
+
+
+def _draw_references(axes: Any, results: Results, measure: Measure, handles: dict[str, Any]) -> None:
+    """Teacher and hard student as horizontal lines with bands; a KL of the teacher to itself says nothing."""
+    hard = hard_student(results)
+    references: list[tuple[str, Sequence[Scores], dict[str, Any]]] = []
+    if measure is _errors:
+        references.append(("teacher", results["teacher"]["ensemble"], {"color": "#555555", "linestyle": (0, (1, 1))}))
+    if hard is not None:
+        references.append(("hard labels", hard["scores"], HARD))
+    for name, runs, style in references:
+        found = _measured(runs, measure)
+        if found is None:
+            continue
+        handles[name] = axes.axhline(found.mean, linewidth=1.3, zorder=1.5, **style)
+        if found.deviation:
+            band = (found.mean - found.deviation, found.mean + found.deviation)
+            axes.axhspan(*band, color=style["color"], alpha=0.10, linewidth=0, zorder=1)
+
+
+def _draw_line(
+    axes: Any, places: _Places, students: Sequence[Student], measure: Measure, number: int, count: int
+) -> Any:
+    points: list[tuple[float, Spread]] = []
+    for student in students:
+        found = _measured(student["scores"], measure)
+        if found is not None:
+            points.append((places.of(student, number, count), found))
+    points.sort(key=lambda point: point[0])
+    style = line_style(number, count) | ({} if places.numeric else {"linestyle": "none"})
+    return axes.errorbar(
+        [x for x, _ in points],
+        [found.mean for _, found in points],
+        yerr=[found.deviation or 0.0 for _, found in points],
+        capsize=2.5,
+        elinewidth=1.0,
+        markersize=4.5,
+        zorder=3,
+        **style,
+    )
+
+
+def _scale_y(axes: Any, results: Results, measure: Measure) -> None:
+    """KL on a logarithmic axis where the hard student's would press all others to the ground."""
+    found = [one for student in results["students"] if (one := _measured(student["scores"], measure)) is not None]
+    lowest = min((one.mean - (one.deviation or 0.0) for one in found), default=0.0)
+    if measure is _kl and lowest > 0 and far_apart([one.mean for one in found], 4):
+        log_y(axes)
+        axes.set_ylabel(f"{axes.get_ylabel()} (log scale)")
+
+
+def _title(results: Results) -> str:
+    seeds = len(results["seeds"])
+    over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
+    return f"held-out split {results['split']}, {results['rows']:,} rows; {over}"

@@ -1,0 +1,115 @@
+"""Results as a table: one line a model, one column a measure, mean ± spread where there are several seeds.
+
+Scores come as plain mappings with the names of `metrics.jsonl` (`errors`, `nll`, `kl`: {"1": ..}, ..); a measure that
+was not taken stays empty, one that is infinite (null in JSON, which has no infinity) says so.
+The same table is laid out for a terminal (`as_text`) and as Markdown (`as_markdown`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from softlabels.labels.fidelity import Fidelity, by_temperature, nats
+from softlabels.report.spread import spread
+from softlabels.store.markdown import escaped, one_line
+
+Scores = Mapping[str, Any]
+_MEASURES = {"errors": 1, "nll": 3, "ece": 3, "brier": 3, "agreement": 3}  # digits after the point
+_KL_DIGITS = 4
+_TITLES = {"nll": "NLL", "ece": "ECE", "brier": "Brier"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Titles of the columns, and one list of cells a line; the first column is the name of what was measured."""
+
+    titles: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+    def with_column(self, title: str, cells: Sequence[str], *, after: str) -> Table:
+        """The table with one more column, to the right of the one titled `after`."""
+        place = self.titles.index(after) + 1
+        lines = zip(self.lines, cells, strict=True)
+        return Table(
+            (*self.titles[:place], title, *self.titles[place:]),
+            tuple((*line[:place], cell, *line[place:]) for line, cell in lines),
+        )
+
+    def without(self, *titles: str) -> Table:
+        """The table without these columns."""
+        kept = [place for place, title in enumerate(self.titles) if title not in titles]
+        return Table(
+            tuple(self.titles[place] for place in kept),
+            tuple(tuple(line[place] for place in kept) for line in self.lines),
+        )
+
+
+def results_table(lines: Sequence[tuple[str, Sequence[Scores]]], *, temperatures: Sequence[float]) -> Table:
+    """Names with the scores of each of their runs (one a seed); a column of KL for each temperature."""
+    ordered = sorted({1.0, *temperatures})
+    titles = ("", *(_TITLES.get(name, name) for name in _MEASURES), *(f"KL at T={t:g}" for t in ordered))
+    return Table(titles, tuple((name, *_cells(runs, ordered)) for name, runs in lines))
+
+
+def fidelity_table(fidelity: Mapping[str, Fidelity], *, up_to: float = math.inf) -> Table:
+    """What storing lost, a line a temperature up to `up_to`."""
+    lines = (
+        (t, nats(f.kl_mean), nats(f.kl_max), f"{f.tail_mass_error:.1e}", f"{f.top1_agreement:.2%}")
+        for t, f in by_temperature(fidelity)
+        if float(t) <= up_to
+    )
+    return Table(("T", "mean KL", "largest KL", "tail mass error", "same top class"), tuple(lines))
+
+
+def errors_cell(runs: Sequence[Scores]) -> str:
+    """Mean and spread of the errors."""
+    return _cell([run["errors"] for run in runs], _MEASURES["errors"])
+
+
+def kl_cell(runs: Sequence[Scores], temperature: float) -> str:
+    """Mean and spread of KL(teacher_T || model_T) at one temperature; empty where it was not measured."""
+    measured = [run.get("kl", {}) for run in runs]
+    key = f"{temperature:g}"
+    return _cell([kl[key] for kl in measured if key in kl], _KL_DIGITS)
+
+
+def as_text(table: Table) -> str:
+    """Aligned columns for a terminal: names to the left, numbers to the right."""
+    rows = [table.titles, *(tuple(one_line(cell) for cell in line) for line in table.lines)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(table.titles))]
+
+    def lay_out(row: Sequence[str]) -> str:
+        first, *rest = (
+            cell.ljust(w) if n == 0 else cell.rjust(w) for n, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        return "  ".join([first, *rest]).rstrip()
+
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    return "\n".join([lay_out(rows[0]), rule, *(lay_out(row) for row in rows[1:])])
+
+
+def as_markdown(table: Table) -> str:
+    """A Markdown table; names are escaped, so that one from a stranger's store stays in its cell."""
+    rows = [table.titles, ("---", *["---:"] * (len(table.titles) - 1))]
+    rows += [(escaped(name), *numbers) for name, *numbers in table.lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+
+
+def _cells(runs: Sequence[Scores], temperatures: Sequence[float]) -> list[str]:
+    cells = [_cell([run[name] for run in runs if name in run], digits) for name, digits in _MEASURES.items()]
+    return cells + [kl_cell(runs, temperature) for temperature in temperatures]
+
+
+def _cell(values: Sequence[float | None], digits: int) -> str:
+    if not values:
+        return ""
+    numbers = [value for value in values if value is not None and math.isfinite(value)]
+    if len(numbers) < len(values):
+        return "inf"
+    found = spread(numbers)
+    if found.deviation is None:
+        return str(numbers[0]) if isinstance(numbers[0], int) else f"{found.mean:.{digits}f}"
+    return f"{found.mean:.{digits}f} ± {found.deviation:.{digits}f}"

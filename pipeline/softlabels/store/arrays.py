@@ -1,0 +1,160 @@
+"""The columns of one shard before they are written: made from logits or from what an encoder gave, and checked. Nothing is
+cast, and what is wrong is named by row.
+
+R rows of the shard, P positions of a sequence row, M members, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softlabels.errors import ClassIdOverflow, LabelError, LogitsError, UserError
+from softlabels.labels import NO_LABEL
+from softlabels.labels.class_ids import NoSuchClass
+from softlabels.labels.dense import check_logits, encode_dense, reduce_geometric
+from softlabels.labels.encoding import DenseEncoding, TopkEncoding
+from softlabels.labels.fidelity import FidelitySums, measure_dense
+from softlabels.labels.topk import check_columns
+from softlabels.store.positions import check_positions
+from softlabels.store.spec import Spec
+
+Arrays = dict[str, NDArray[np.generic]]
+
+
+def encode_logits(
+    spec: Spec, shard: int, logits: NDArray[np.floating], mask: NDArray[np.uint8] | None
+) -> tuple[Arrays, tuple[FidelitySums, ...]]:
+    """The columns `logits` and `shift` of raw logits (R, [P,] M, C), and what they lost; reduced where the spec says so.
+
+    Positions whose `mask` (R, P) is 0 are stored as if all logits were 0. Raises `LogitsError`, naming row (position) and
+    member.
+    """
+    _require_logits(spec, shard, logits, mask)
+    first = spec.shard_rows(shard).start
+    if mask is None:
+        stored, shift, exact = _encode(spec, logits, first)
+        return {"logits": stored, "shift": shift}, measure_dense(exact, stored)
+    parts, sums = [], []
+    for row, (values, real) in enumerate(zip(logits, mask.astype(np.bool_), strict=True)):
+        try:
+            stored, shift, exact = _encode(spec, np.where(real[:, None, None], values, values.dtype.type(0)), 0)
+        except LogitsError as error:
+            what = error.what.replace("(row ", f"(row {first + row}, position ")
+            raise type(error)(what, remedy=error.remedy) from error
+        parts.append((stored, shift))
+        sums.append((exact[real], stored[real]))
+    exact, stored = (np.concatenate(column) for column in zip(*sums, strict=True))
+    arrays: Arrays = {"logits": np.stack([part[0] for part in parts]), "shift": np.stack([part[1] for part in parts])}
+    return arrays, measure_dense(exact, stored)
+
+
+def _encode(
+    spec: Spec, logits: NDArray[np.floating], first: int
+) -> tuple[NDArray[np.float16], NDArray[np.float32], NDArray[np.floating]]:
+    """Stored logits, shift and the exact logits that they stand for."""
+    check_logits(logits, first_row=first)
+    if spec.encoding.reduce == "geometric":
+        logits = reduce_geometric(logits, np.array([member.weight for member in spec.teacher.members]))
+    encoded = encode_dense(logits, first_row=first)
+    return encoded.logits, encoded.shift, logits
+
+
+def _require_logits(spec: Spec, shard: int, logits: NDArray[np.floating], mask: NDArray[np.uint8] | None) -> None:
+    rows, members, classes = len(spec.shard_rows(shard)), len(spec.teacher.members), spec.label_space.classes
+    if not isinstance(spec.encoding, DenseEncoding):
+        raise UserError(
+            "the specification's labels are topk, which are encoded where the logits are",
+            remedy="encode them with softlabels.labels.topk_encode and give the columns to write_columns",
+        )
+    if (mask is None) != (spec.positions is None):
+        raise UserError(
+            "a mask of positions belongs to sequences, and to them only",
+            remedy="give mask and document where the specification has positions, else neither",
+        )
+    lead = (rows,) if spec.positions is None else (rows, spec.positions)
+    if logits.shape != (*lead, members, classes):
+        raise LogitsError(
+            f"logits of shape {logits.shape} do not hold {rows} rows x "
+            + ("" if spec.positions is None else f"{spec.positions} positions x ")
+            + f"{members} members x {classes} classes",
+            remedy="give the logits of this shard's rows, one a member and class",
+        )
+    if mask is not None and mask.shape != lead:
+        raise UserError(f"the mask has the shape {mask.shape}, not {lead}", remedy="give one number a position")
+
+
+def row_arrays(
+    spec: Spec,
+    shard: int,
+    *,
+    keys: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    soft: Mapping[str, NDArray[np.generic]],
+    mask: NDArray[np.uint8] | None,
+    document: NDArray[np.uint16] | None,
+    inputs: NDArray[np.generic] | None,
+) -> Arrays:
+    """All columns of a shard by name. `soft` may be (R * P, ...) where positions were encoded row behind row."""
+    rows = len(spec.shard_rows(shard))
+    arrays: Arrays = {"content_key": keys, "label": labels}
+    if spec.ragged and document is not None:
+        arrays["positions"] = (document > 0).sum(axis=-1).astype(np.int32)
+    given = {"position_mask": mask, "document": document, "input": inputs}
+    arrays |= {name: values for name, values in given.items() if values is not None}
+    by_position = {column.name: column for column in spec.columns if column.by_position}
+    for name, values in soft.items():
+        column = by_position.get(name)
+        flat = column is not None and values.ndim == len(column.shape) and len(values) == rows * column.shape[0]
+        arrays[name] = values.reshape(rows, -1, *values.shape[1:]) if flat else values
+    return arrays
+
+
+def check_arrays(spec: Spec, shard: int, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+    """Raise `UserError` unless these are the columns of a shard: names, dtypes, shapes, and values that can be true; for a
+    class id that is none, `ClassIdOverflow`.
+    """
+    rows = spec.shard_rows(shard)
+    strangers = sorted(arrays.keys() - {column.name for column in spec.columns})
+    if strangers:
+        raise UserError(
+            f"the store of this specification has no column {', '.join(strangers)}",
+            remedy="make the specification with what is given, such as embedded inputs, or leave them out",
+        )
+    for column in spec.columns:
+        given = arrays.get(column.name)
+        expected = (len(rows), *column.shape)
+        if given is None or given.dtype != np.dtype(column.dtype) or given.shape != expected:
+            found = "nothing" if given is None else f"{given.dtype} {given.shape}"
+            raise UserError(
+                f"column {column.name} of shard {shard} is {found}, not {column.dtype} {expected}",
+                remedy="give what the specification's columns say; nothing is cast",
+            )
+    check_labels(arrays["label"].astype(np.int64, copy=False), spec.label_space.classes, first_row=rows.start)
+    try:
+        check_values(spec, arrays, first_row=rows.start)
+    except NoSuchClass as error:
+        remedy = "keep ids in integers that hold all of them: int16 and float16 do not hold those of a large vocabulary"
+        raise ClassIdOverflow(f"shard {shard}: {error}", remedy=remedy) from error
+    except ValueError as error:
+        raise UserError(f"shard {shard}: {error}", remedy="give columns as the format says") from error
+
+
+def check_values(spec: Spec, arrays: Mapping[str, NDArray[np.generic]], *, first_row: int = 0) -> None:
+    """Raise `ValueError` where the values of well-formed columns contradict each other: positions, or stored classes."""
+    if spec.positions is not None:
+        check_positions(arrays, first_row=first_row)
+    if isinstance(spec.encoding, TopkEncoding):
+        check_columns({name: arrays[name] for name in spec.soft_columns}, spec.encoding, spec.label_space.classes)
+
+
+def check_labels(labels: NDArray[np.int64], classes: int, *, first_row: int = 0) -> None:
+    """Raise `LabelError` naming the first row whose hard label is neither -1 (none) nor a class."""
+    bad = np.flatnonzero((labels < NO_LABEL) | (labels >= classes))
+    if bad.size:
+        raise LabelError(
+            f"row {first_row + bad[0]} has the hard label {labels[bad[0]]}, outside the label space of {classes} classes",
+            remedy=f"use 0 to {classes - 1}, or {NO_LABEL} for a row without a label",
+        )

@@ -1,0 +1,162 @@
+"""The prior and the basis of the tails, (1 + r, C) float16, which all positions of a store share: row 0 the prior's logits,
+below it the basis vectors. The file `tail_basis/c.0.0` holds the values, little-endian, in either layout, and nothing else.
+
+Its digest stands in the specification, so it is written before the plan and never changed: whoever goes on with a store reads
+it (`resumable_basis`) and computes none, but where it was lost, and then the same.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softlabels.errors import DamagedBasis, DamagedManifest, SpecMismatch, UserError
+from softlabels.labels.encoding import TopkEncoding
+from softlabels.labels.topk import check_basis
+from softlabels.store.commit import STAGING, discard, is_bound, stage
+from softlabels.store.digest import blake3_hex
+from softlabels.store.durable import create_only, make_folder, sync_folder, system_errors
+from softlabels.store.rules import check_spec
+from softlabels.store.spec import (
+    BASIS_FOLDER,
+    MANIFEST,
+    MAX_BASIS_BYTES,
+    PLAN,
+    Plan,
+    Spec,
+    read_json,
+    read_small_file,
+    refuse_link,
+)
+
+Basis = NDArray[np.float16]
+BASIS_FILE = f"{BASIS_FOLDER}/c.0.0"
+_REMEDY = "get this file again from whoever made the store (all splits hold the same), or run `softlabels repair`"
+
+
+def basis_digest(basis: Basis) -> str:
+    """What the specification says of a basis: blake3 of its values."""
+    return blake3_hex(np.ascontiguousarray(basis, "<f2"))
+
+
+def require_basis(spec: Spec, basis: Basis) -> None:
+    """Raise `UserError` unless a basis (1 + r, C) is the one that the specification speaks of."""
+    if spec.basis_shape is None:
+        raise UserError("the specification has no basis", remedy="leave it out, or choose tail: lowrank or prior")
+    try:
+        _check(spec, basis)
+    except ValueError as error:
+        raise UserError(
+            f"this is not the specification's basis: {error}",
+            remedy="give the basis that the specification was made with",
+        ) from error
+
+
+def _check(spec: Spec, basis: Basis) -> None:
+    assert isinstance(spec.encoding, TopkEncoding)
+    check_basis(basis, spec.encoding, spec.label_space.classes)
+    if basis_digest(basis) != spec.encoding.basis:
+        raise ValueError("its digest is not the one that the specification names")
+
+
+def read_basis(store: Path, spec: Spec) -> Basis | None:
+    """The basis of a store, checked; None where its encoding has none. Raises `DamagedBasis`."""
+    if spec.basis_shape is None:
+        return None
+    path, size = store / BASIS_FILE, 2 * math.prod(spec.basis_shape)
+    try:
+        refuse_link(store / BASIS_FOLDER, DamagedBasis)
+        data = read_small_file(path, size)
+        if len(data) != size:
+            raise ValueError(f"it has {len(data)} bytes, not {size}")
+        basis = np.frombuffer(data, "<f2").reshape(spec.basis_shape)
+        _check(spec, basis)
+    except FileNotFoundError:
+        raise DamagedBasis(f"the basis of the stored tails is gone: {path}", remedy=_REMEDY) from None
+    except (ValueError, DamagedManifest) as error:
+        what = error.what if isinstance(error, DamagedManifest) else f"{path} is damaged: {error}"
+        raise DamagedBasis(what, remedy=_REMEDY) from error
+    return basis
+
+
+def put_basis(store: Path, basis: Basis) -> None:
+    """Write the basis, flushed, where there is none. Raises `SpecMismatch` where another one stands."""
+    if _stands(store, basis):
+        return
+    data = np.ascontiguousarray(basis, "<f2").tobytes()
+    make_folder(store / BASIS_FOLDER)
+    write_id = stage(store, {BASIS_FILE: data})
+    created = create_only(store / STAGING / write_id / "0", store / BASIS_FILE)
+    discard(store, write_id)
+    if not created and not _stands(store, basis):
+        raise SpecMismatch(
+            f"another basis of the tails stands in {store}, of a writer that began at the same time",
+            remedy="run the same command again",
+        )
+
+
+def _stands(store: Path, basis: Basis) -> bool:
+    """Whether the store has this basis."""
+    refuse_link(store / BASIS_FOLDER, DamagedBasis)
+    try:
+        return read_small_file(store / BASIS_FILE, MAX_BASIS_BYTES) == np.ascontiguousarray(basis, "<f2").tobytes()
+    except FileNotFoundError:
+        return False
+
+
+def drop_basis(store: Path, *, keep: Basis | None) -> None:
+    """Remove the basis of a start that committed nothing, unless it is the one to `keep`."""
+    if keep is not None and _stands(store, keep):
+        return
+    refuse_link(store / BASIS_FOLDER, DamagedBasis)
+    with system_errors("remove", store / BASIS_FILE):
+        (store / BASIS_FILE).unlink(missing_ok=True)
+    if (store / BASIS_FOLDER).is_dir():
+        sync_folder(store / BASIS_FOLDER)
+
+
+def resumable_basis(path: str | Path, *, rank: int | None = None, settings: str = "labels.") -> Basis | None:
+    """The basis that a store at `path` is bound to: it is sealed, or holds committed shards, or another writer is at work in
+    it. None where there is no such store, its tails have no basis, or its start binds nobody: a new one may be computed. None
+    too where an unfinished store has lost it, or `repair` set it aside: what is computed must be the same, or the plan
+    refuses it.
+
+    Raises:
+        DamagedBasis: it is not what the plan says, or a sealed store has lost it.
+        SpecMismatch: it is not of this `rank`, where one is given; `settings` as `require_same_plan` says.
+    """
+    store = Path(path)
+    try:
+        plan = read_json(store / PLAN, Plan)
+    except FileNotFoundError:
+        return None
+    spec = check_spec(plan.spec, version=plan.format)
+    sealed = (store / MANIFEST).exists()
+    bound = sealed or is_bound(store) or _written_to(store)
+    lost = not sealed and not os.path.lexists(store / BASIS_FILE)
+    basis = read_basis(store, spec) if bound and not lost else None
+    if basis is not None and rank is not None and len(basis) != 1 + rank:
+        raise SpecMismatch(
+            f"{store} was begun with another specification ({settings}rank: {len(basis) - 1} here, {rank} in this run)",
+            remedy="go on with the settings that began it, or give another store path",
+        )
+    return basis
+
+
+def _written_to(store: Path) -> bool:
+    """Whether a live writer holds its lock."""
+    with system_errors("lock", store / STAGING / "lock"), suppress(FileNotFoundError):
+        handle = os.open(store / STAGING / "lock", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(handle)
+    return False

@@ -1,0 +1,127 @@
+"""The store's card: README.md with the front matter of a Hugging Face dataset card, so that a team that receives the folder
+knows what it holds, how faithful it is and how to load it, with our software or without. Names come from recipes and from
+strangers' stores: `markdown` keeps them in their place.
+"""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import quote
+
+from softlabels.labels.encoding import TopkEncoding
+from softlabels.labels.fidelity import Fidelity, by_temperature, nats, one_of
+from softlabels.store.card_loading import encoding_line, loading
+from softlabels.store.markdown import code, escaped, quoted
+from softlabels.store.spec import Manifest, Spec
+
+FRONT_MATTER = "---\ntags: [soft-labels, knowledge-distillation]"  # how every card begins
+
+
+def store_card(manifest: Manifest) -> str:
+    """The card of one split's store."""
+    spec = manifest.spec
+    files = {spec.transfer_set.split: "*.arrow"} if spec.layout == "arrow" else {}
+    return "\n\n".join(
+        [
+            _front_matter(manifest, files),
+            f"{_title(spec)} ({escaped(spec.transfer_set.split)})",
+            _what(manifest),
+            "## Fidelity\n\nWhat storing lost, against the exact logits when they were written: KL(exact || stored) in\n"
+            f"nats over {_measured(spec)}, and how often the top class is the same.\n\n"
+            + fidelity_table(manifest.fidelity),
+            "## How to load\n\n" + loading(manifest, "PATH"),
+            f"`digest` `{manifest.digest}`\n\n`content_digest` `{manifest.content_digest}`",
+        ]
+    ) + "\n"  # fmt: skip
+
+
+def root_card(manifests: dict[str, Manifest]) -> str:
+    """The card of a folder that holds one store a split."""
+    first = next(iter(manifests.values()))
+    files = {split: f"{split}/*.arrow" for split in manifests} if first.spec.layout == "arrow" else {}
+    rows = [
+        f"| [{escaped(split)}]({quote(split)}/README.md) | {m.spec.rows:,} | `{m.digest[:16]}` | `{m.content_digest[:16]}` |"
+        for split, m in manifests.items()
+    ]
+    return "\n\n".join(
+        [
+            _front_matter(first, files),
+            _title(first.spec),
+            "| split | rows | digest | content digest |\n| --- | --- | --- | --- |\n" + "\n".join(rows),
+            _what(first, rows=False),
+            "## How to load\n\n" + loading(first, f"PATH/{next(iter(manifests))}"),
+        ]
+    ) + "\n"  # fmt: skip
+
+
+def _title(spec: Spec) -> str:
+    return f"# Soft labels: {escaped(spec.teacher.name)} on {escaped(spec.transfer_set.name)}"
+
+
+def _measured(spec: Spec) -> str:
+    step = one_of(spec.label_space.classes) if isinstance(spec.encoding, TopkEncoding) else 1
+    return "all stored distributions" if step == 1 else f"one of {step} stored distributions, evenly spread"
+
+
+def fidelity_table(fidelity: dict[str, Fidelity]) -> str:
+    """The fidelity table in Markdown."""
+    lines = ["| T | mean KL | largest KL | tail mass error | top-1 agreement |", "| --- | --- | --- | --- | --- |"]
+    lines += [
+        f"| {t} | {nats(f.kl_mean)} | {nats(f.kl_max)} | {f.tail_mass_error:.2e} | {f.top1_agreement:.6f} |"
+        for t, f in by_temperature(fidelity)
+    ]
+    return "\n".join(lines)
+
+
+def _front_matter(manifest: Manifest, files: dict[str, str]) -> str:
+    """YAML, with every string in JSON's quotes, which YAML reads alike; paths are not shortened."""
+    spec = manifest.spec
+    lines = [FRONT_MATTER]
+    lines.append(f"pretty_name: {quoted(f'{spec.teacher.name} on {spec.transfer_set.name}')}")
+    if manifest.about.transfer_licence or manifest.about.teacher_licence:
+        lines += ["license: other", f"license_name: {quoted(_licences(manifest))}"]
+    if files:
+        lines += ["configs:", "- config_name: default", "  data_files:"]
+        for split, pattern in files.items():
+            lines += [f"  - split: {json.dumps(split)}", f"    path: {json.dumps(pattern)}"]
+    return "\n".join([*lines, "---"])
+
+
+def _licences(manifest: Manifest) -> str:
+    about = manifest.about
+    return f"teacher: {about.teacher_licence or 'not stated'}; data: {about.transfer_licence or 'not stated'}"
+
+
+def _what(manifest: Manifest, *, rows: bool = True) -> str:
+    spec = manifest.spec
+    names = ", ".join(map(escaped, spec.label_space.names[:20])) if spec.label_space.names else "no names"
+    more = ", ..." if spec.label_space.names and len(spec.label_space.names) > 20 else ""
+    members = "\n".join(
+        f"  - {code(m.model)}, weight {m.weight:g}" + (f", weights digest `{m.weights[:16]}`" if m.weights else "")
+        for m in spec.teacher.members
+    )
+    lines = [
+        f"- Teacher: **{escaped(spec.teacher.name)}** in {escaped(spec.teacher.precision)}, {len(spec.teacher.members)} "
+        f"member{'s' * (len(spec.teacher.members) > 1)}:\n{members}",
+        f"- Transfer set: **{escaped(spec.transfer_set.name)}**"
+        + (f", revision {code(spec.transfer_set.revision)}" if spec.transfer_set.revision else "")
+        + (f", split {escaped(spec.transfer_set.split)}, {spec.rows:,} rows" if rows else ""),
+        f"- Licences: {escaped(_licences(manifest))}",
+        f"- Label space: {spec.label_space.classes} classes ({names}{more})",
+        f"- Inputs: {'embedded, as prepared' if spec.encoding.inputs == 'embed' else 'not here: rows are found by content key'}"
+        f" (prepared by {code(spec.preprocessing.function)})",
+        *_rows_and_positions(spec),
+        encoding_line(manifest),
+    ]
+    return "\n".join(lines)
+
+
+def _rows_and_positions(spec: Spec) -> list[str]:
+    """Of sequences: how long they are, and whose tokens they are made of."""
+    if spec.positions is None:
+        return []
+    upto = "up to " if spec.ragged else ""
+    return [
+        f"- Sequences: {upto}{spec.positions} positions a row, each a distribution of the next token; padding and the ends of "
+        f"documents are masked; vocabulary `{str(spec.label_space.vocabulary)[:16]}`"
+    ]

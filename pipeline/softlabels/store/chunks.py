@@ -1,0 +1,147 @@
+"""Reading chunks of committed shards: whole encoded bytes by their place in the commit record, digest checked, decoded
+within the declared size. The way to every value of a store; neither zarr nor Arrow is asked.
+
+Paths are made from numbers, never read from the store, and links are not followed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softlabels.errors import DamagedShard, MissingShard, StorageError
+from softlabels.store.columns import Column
+from softlabels.store.digest import blake3_hex
+from softlabels.store.layouts import chunk_rows, layout_of
+from softlabels.store.positions import check_counts
+from softlabels.store.spec import RELABEL, Payload, Spec
+
+MAX_OPEN_FILES = 128
+
+
+class ChunkReader:
+    """Reads chunks of one store. Safe to use from several threads."""
+
+    def __init__(self, path: Path, spec: Spec) -> None:
+        self.path = path
+        self.spec = spec
+        self.layout = layout_of(spec)
+        self._positions = next((column for column in spec.columns if column.name == "positions"), spec.columns[0])
+        self._handles: OrderedDict[str, int] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, payload: Payload, column: Column, chunk: int, *, check: bool = True) -> NDArray[np.generic]:
+        """Chunk number `chunk` of the shard that `payload` describes: (rows of the chunk, ...).
+
+        Raises:
+            MissingShard: the shard's file is gone.
+            DamagedShard: its bytes are not those that were committed.
+        """
+        ragged = self.spec.ragged and column.by_position
+        positions = self.read(payload, self._positions, chunk, check=check) if ragged else None
+        place = payload.chunks[column.name][chunk]
+        name = self.layout.path(column, payload.shard)
+        data = self._pread(name, payload, place.offset, place.size)
+        if check and blake3_hex(data) != place.blake3:
+            raise self.damaged(payload.shard, name, f"chunk {chunk} of column {column.name} differs from its digest")
+        try:
+            rows = len(chunk_rows(self.spec, payload.shard, chunk))
+            values = self.layout.decode(self.spec, column, data.data, rows, positions)  # type: ignore[arg-type]  # int32
+            if column.name == "positions":
+                check_counts(values, self.spec.positions or 1)  # type: ignore[arg-type]  # int32 by the column
+            return values
+        except ValueError as error:
+            raise self.damaged(payload.shard, name, f"chunk {chunk} of column {column.name} {error}") from error
+
+    def _pread(self, name: str, payload: Payload, offset: int, size: int) -> NDArray[np.uint8]:
+        """`size` bytes at `offset` of a shard file."""
+        with self._lock:  # only for the handle: a handle evicted by another thread must not be closed while it is read
+            handle = os.dup(self._open(name, payload))
+        try:
+            data = np.empty(size, np.uint8)  # no more than the file holds: its size is that of the record
+            done = 0
+            while done < size:
+                got = os.preadv(handle, [data.data[done:]], offset + done)
+                if got == 0:
+                    raise self.damaged(payload.shard, name, f"ends at byte {offset + done}")
+                done += got
+        except OSError as error:
+            raise StorageError(
+                f"cannot read {self.path / name} (shard {payload.shard}): {error.strerror}",
+                remedy="check the disk; `softlabels verify` names every damaged shard",
+            ) from error
+        finally:
+            os.close(handle)
+        return data
+
+    def _open(self, name: str, payload: Payload) -> int:
+        if name in self._handles:
+            self._handles.move_to_end(name)
+            return self._handles[name]
+        handle = self._handles[name] = open_sized(self.path, name, payload)
+        if len(self._handles) > MAX_OPEN_FILES:
+            os.close(self._handles.popitem(last=False)[1])
+        return handle
+
+    def damaged(self, shard: int, name: str, what: str) -> DamagedShard:
+        """The error for damage in one file."""
+        return _damaged(self.path / name, shard, what)
+
+    def close(self) -> None:
+        """Close all files; they are opened again when needed."""
+        with self._lock:
+            while self._handles:
+                os.close(self._handles.popitem()[1])
+
+    def __del__(self) -> None:
+        self.close()
+
+    def __getstate__(self) -> tuple[Path, Spec]:
+        return self.path, self.spec
+
+    def __setstate__(self, state: tuple[Path, Spec]) -> None:
+        self.__init__(*state)  # type: ignore[misc]  # a copy in another process opens its own files
+
+
+def open_plain(store: Path, name: str, shard: int) -> int:
+    """A read-only handle of a shard's file; neither it nor its folder may be a link."""
+    path = store / name
+    try:
+        if path.parent != store and path.parent.is_symlink():
+            raise OSError(errno.ELOOP, "its folder is a link")
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not hold us up
+    except FileNotFoundError as error:
+        raise MissingShard(f"shard {shard} is missing: {path} is gone", remedy=RELABEL) from error
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise DamagedShard(
+                f"shard {shard}: {path} is a link; a store never refers outside itself",
+                remedy="put the file itself there",
+            ) from error
+        raise StorageError(f"cannot open {path}: {error.strerror}", remedy="check the disk and permissions") from error
+
+
+def open_sized(store: Path, name: str, payload: Payload) -> int:
+    """The same of a file that has the recorded size; `DamagedShard` where it has another."""
+    handle = open_plain(store, name, payload.shard)
+    size, recorded = os.fstat(handle).st_size, payload.files[name].size
+    if size != recorded:
+        os.close(handle)
+        raise _damaged(store / name, payload.shard, f"has {size} bytes, not the recorded {recorded}")
+    return handle
+
+
+def _damaged(path: Path, shard: int, what: str) -> DamagedShard:
+    return DamagedShard(f"shard {shard} is damaged: {path} {what}", remedy=RELABEL)
+
+
+def read_shard_column(reader: ChunkReader, payload: Payload, column: Column) -> NDArray[np.generic]:
+    """A column of one shard, (rows of the shard, ...)."""
+    chunks = range(reader.spec.shard_chunks(payload.shard))
+    return np.concatenate([reader.read(payload, column, chunk) for chunk in chunks])

@@ -1,0 +1,109 @@
+"""The columns of a store: name, dtype and shape of one row, and what stands in a chunk beyond the last row."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal, get_args
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from softlabels.labels import NO_LABEL
+from softlabels.labels.encoding import Encoding, TopkEncoding
+from softlabels.labels.topk import topk_columns
+
+DType = Literal[
+    "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64"
+]
+DTYPES: tuple[str, ...] = get_args(DType)
+KEY_BYTES = 16
+POSITION = "position"
+
+
+class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One array of the store; its axis 0 is the row, `shape` the rest, `axes` the names of the rest."""
+
+    name: Annotated[str, Meta(max_length=64)]
+    dtype: DType
+    shape: Annotated[tuple[Annotated[int, Meta(ge=1, le=1 << 31)], ...], Meta(max_length=16)]
+    axes: Annotated[tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=16)]
+
+    @property
+    def numpy_dtype(self) -> np.dtype[np.generic]:
+        """Little-endian, as stored."""
+        return np.dtype(self.dtype).newbyteorder("<")
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row, not compressed."""
+        return self.numpy_dtype.itemsize * math.prod(self.shape)
+
+    @property
+    def by_position(self) -> bool:
+        """Whether the first axis of a row is that of a sequence's positions."""
+        return self.axes[:1] == (POSITION,)
+
+    @property
+    def position_bytes(self) -> int:
+        """Bytes of one position of a row, not compressed."""
+        return self.numpy_dtype.itemsize * math.prod(self.shape[1:])
+
+    @property
+    def fill(self) -> float | int:
+        """The value of rows that were never written: NaN, no label, or 0."""
+        if self.dtype.startswith("float"):
+            return math.nan
+        return NO_LABEL if self.name == "label" else 0
+
+    def encode(self, values: NDArray[np.generic]) -> NDArray[np.generic]:
+        """`values` as this column stores them; the dtype must be the column's already, nothing is cast."""
+        if values.dtype != np.dtype(self.dtype) or values.shape[1:] != self.shape:
+            raise ValueError(f"{self.name}: {values.dtype} {values.shape[1:]} is not {self.dtype} {self.shape}")
+        return np.ascontiguousarray(values, dtype=self.numpy_dtype)
+
+
+def is_soft(name: str) -> bool:
+    """Whether the column of this name holds part of the distributions."""
+    return name not in ("content_key", "label", "positions", "position_mask", "document", "input")
+
+
+def store_columns(
+    encoding: Encoding,
+    *,
+    classes: int,
+    members: int,
+    positions: int | None = None,
+    ragged: bool = False,
+    inputs: Column | None = None,
+) -> tuple[Column, ...]:
+    """The columns of a store, in the order in which they are hashed; `positions` P of a sequence, else None."""
+    columns = [
+        Column(name="content_key", dtype="uint8", shape=(KEY_BYTES,), axes=("byte",)),
+        Column(name="label", dtype="int64", shape=(), axes=()),
+    ]
+    if ragged:
+        columns.append(Column(name="positions", dtype="int32", shape=(), axes=()))
+    if positions is not None:
+        columns.append(Column(name="position_mask", dtype="uint8", shape=(positions,), axes=(POSITION,)))
+        columns.append(Column(name="document", dtype="uint16", shape=(positions,), axes=(POSITION,)))
+    if isinstance(encoding, TopkEncoding):
+        columns += [
+            Column(name=name, dtype=dtype, shape=shape, axes=axes)  # type: ignore[arg-type]  # names of numpy's dtypes
+            for name, dtype, shape, axes in topk_columns(encoding, classes, members, positions)
+        ]
+    else:
+        lead, axis = ((), ()) if positions is None else ((positions,), (POSITION,))
+        columns += [
+            Column(name="logits", dtype="float16", shape=(*lead, members, classes), axes=(*axis, "member", "class")),
+            Column(name="shift", dtype="float32", shape=(*lead, members), axes=(*axis, "member")),
+        ]
+    return tuple(columns if inputs is None else [*columns, inputs])
+
+
+def input_column(inputs: NDArray[np.generic]) -> Column:
+    """The column of embedded inputs (R, ...)."""
+    axes = tuple(f"input_{axis}" for axis in range(inputs.ndim - 1))
+    dtype: DType = inputs.dtype.name  # type: ignore[assignment]  # checked with the specification
+    return Column(name="input", dtype=dtype, shape=tuple(inputs.shape[1:]), axes=axes)

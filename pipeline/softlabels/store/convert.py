@@ -1,0 +1,60 @@
+"""`convert`: the same labels in the other layout. Nothing is encoded anew, so the content digest stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from softlabels.errors import DamagedStore, UserError
+from softlabels.store.reader import open_store
+from softlabels.store.root import require_apart
+from softlabels.store.spec import Manifest, Spec
+from softlabels.store.writer import StoreWriter, require_room
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    *,
+    layout: str,
+    compression: str = "none",
+    progress: Callable[[int], object] = lambda shards: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Manifest:
+    """Write the sealed store at `source` to `target` in another layout; resumes where an earlier try stopped.
+
+    Args:
+        layout: "zarr" or "arrow". compression: "none" or "zstd" (zarr only).
+        progress: called with 1 after each shard. should_stop: asked before each.
+
+    Raises:
+        DamagedStore: a chunk of the source is damaged; nothing of its shard is written.
+        UserError: ragged rows, which only layout arrow holds.
+        SpecMismatch, StorePathError: `target` holds something else, or lies inside the source, or around it.
+        Interrupted: `should_stop` said so; calling again goes on. DiskFull: before the first shard, where possible.
+    """
+    require_apart(Path(source), Path(target))
+    store = open_store(source)
+    if store.spec.ragged and layout != "arrow":
+        raise UserError(
+            f"the rows of {source} are ragged (each has its own number of positions), and Zarr holds regular arrays",
+            remedy="keep the layout arrow",
+        )
+    spec: Spec = msgspec.structs.replace(store.spec, layout=layout, compression=compression)
+    per_shard = spec.cut.rows_per_shard // spec.cut.rows_per_chunk
+    with StoreWriter(target, spec, basis=store.basis, about=store.manifest.about, settings="") as writer:
+        require_room([writer])
+        for shard in writer.pending:
+            if should_stop():
+                raise writer.stopped()
+            chunks = range(shard * per_shard, shard * per_shard + spec.shard_chunks(shard))
+            arrays = {name: np.concatenate([store.read_chunk(name, c) for c in chunks]) for name in store.columns}
+            writer.write_arrays(shard, arrays, fidelity=store.record(shard).fidelity)
+            progress(1)
+        manifest = writer.seal()
+    if manifest.content_digest != store.content_digest:
+        raise DamagedStore(f"{target} does not hold the content of {source}", remedy="delete it and convert again")
+    return manifest

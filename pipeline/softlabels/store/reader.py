@@ -1,0 +1,261 @@
+"""`open_store`: a sealed store of one split, as numpy arrays and as distributions.
+
+Opening reads the manifest and the plan (kilobytes) and checks them against each other; commit records are read when a shard
+is first touched, chunks and the basis of the tails when they are asked for. R rows, P positions of a sequence row, M members,
+C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from softlabels.errors import DamagedManifest, DamagedShard, StorePathError, UnsealedStore, UserError
+from softlabels.labels.encoding import TopkEncoding, tail_of
+from softlabels.labels.ensemble import check_mean, check_temperature, log_probs, normalised_weights
+from softlabels.labels.topk import check_columns, topk_log_probs
+from softlabels.store.basis import Basis, read_basis
+from softlabels.store.chunks import ChunkReader
+from softlabels.store.columns import Column
+from softlabels.store.commit import SET_ASIDE, record_path
+from softlabels.store.digest import blake3_hex, payload_digest
+from softlabels.store.key_index import KeyIndex
+from softlabels.store.seal import check_manifest, check_record
+from softlabels.store.spec import (
+    COMMITS,
+    MANIFEST,
+    PLAN,
+    RELABEL,
+    RESTORE,
+    Commit,
+    Manifest,
+    Payload,
+    Plan,
+    decode_json,
+    read_json,
+    read_small_file,
+    refuse_link,
+)
+
+Check = Literal["first", "always", "never"]
+
+
+def open_store(path: str | Path, *, split: str | None = None, check: Check = "first") -> Store:
+    """Open a sealed store.
+
+    Args:
+        path: the folder of one split, or a root of several with `split`.
+        check: check each chunk's digest the first time it is read, always, or never.
+
+    Raises:
+        StorePathError: no store there, or a root of several splits and none chosen.
+        UnsealedStore: it is not finished. DamagedManifest: it does not agree with itself.
+    """
+    root = Path(path)
+    splits = store_splits(root)
+    if split is None and len(splits) > 1:
+        raise StorePathError(
+            f"{root} holds the splits {', '.join(splits)}", remedy=f"choose one, such as {root / 'train'}"
+        )
+    if split is not None and split not in splits:
+        raise StorePathError(f"{root} has no split {split!r}", remedy=f"choose one of {', '.join(splits)}")
+    return Store(splits[split] if split else next(iter(splits.values())), check=check)
+
+
+def store_splits(path: str | Path) -> dict[str, Path]:
+    """The splits below a root by name, or the one split that `path` itself is. Raises `StorePathError` where there is none."""
+    root, folders = Path(path), store_folders(path)
+    if folders == [root]:
+        named: Plan | Manifest = (
+            read_json(root / PLAN, Plan) if (root / PLAN).exists() else read_json(root / MANIFEST, Manifest)
+        )
+        return {named.spec.transfer_set.split: root}
+    return {folder.name: folder for folder in folders}
+
+
+def store_folders(path: str | Path) -> list[Path]:
+    """The folders at `path` that are stores, sealed or not, whole or damaged: itself, or those right below it. Raises
+    `StorePathError` where there is none.
+    """
+    root = Path(path)
+    if root.exists() and not root.is_dir():
+        raise StorePathError(f"{root} is a file; a store is a folder", remedy="give the path of a store")
+    found = {entry.parent for depth in ("", "*/") for name in (PLAN, MANIFEST) for entry in root.glob(depth + name)}
+    if not found:
+        raise StorePathError(
+            f"{root} holds no store" if root.exists() else f"{root} does not exist",
+            remedy="give the path of a store, or make one with `softlabels teacher-logits`, `import`, `encode` or `convert`",
+        )
+    return [root] if root in found else sorted(found)
+
+
+class Store:
+    """A sealed store of one split; made by `open_store`.
+
+    Attributes:
+        path: its folder. spec, manifest: what it says of itself.
+        rows, classes, members, class_names: R, C, M and the names of the classes, or None.
+        encoding: dense, or topk with what its columns mean. soft_columns: the names of its columns.
+        positions: P, the (most) positions of a sequence row; None where a row is one distribution and has no such axis.
+        member_weights: (M,) float64, summing to 1. reduce: "none", or "geometric" where M is 1 and holds mean logits.
+        digest, content_digest: its identity, and what its labels say whatever the layout.
+        rows_per_chunk, chunks: chunk c holds rows c * rows_per_chunk and on.
+        columns: `content_key` uint8 (16,), `label` int64 (-1 none); `position_mask` and `document` (P,) of sequences; dense
+            `logits` float16 ([P,] M, C) and `shift` float32 ([P,] M), or what `softlabels.labels.topk` says; and `input` where
+            inputs are embedded. What ragged rows do not hold is filled up, with mask and document 0.
+    """
+
+    def __init__(self, path: Path, *, check: Check = "first") -> None:
+        if check not in ("first", "always", "never"):
+            raise UserError(f"check={check!r}", remedy="choose first, always or never")
+        self.path = path
+        self.check = check
+        self.manifest = _read_manifest(path)
+        self.spec = spec = self.manifest.spec
+        self.rows, self.classes, self.members = spec.rows, spec.label_space.classes, spec.stored_members
+        self.class_names, self.reduce, self.layout = spec.label_space.names, spec.encoding.reduce, spec.layout
+        self.encoding, self.positions, self.soft_columns = spec.encoding, spec.positions, spec.soft_columns
+        self.member_weights = normalised_weights(spec.member_weights, self.members)
+        self.digest, self.content_digest = self.manifest.digest, self.manifest.content_digest
+        self.rows_per_chunk = spec.cut.rows_per_chunk
+        self.chunks = -(-self.rows // self.rows_per_chunk)
+        self.columns: dict[str, Column] = {column.name: column for column in self.spec.columns}
+        self._records: dict[int, Commit] = {}
+        self._reader = ChunkReader(path, self.spec)
+        self._checked: set[tuple[str, int]] = set()
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.path)!r}, rows={self.rows}, members={self.members}, classes={self.classes})"
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def payload(self, shard: int) -> Payload:
+        """What the commit record says of a shard, checked against the manifest."""
+        return self.record(shard).payload
+
+    def record(self, shard: int) -> Commit:
+        """The commit record of a shard, checked against the manifest."""
+        if shard not in self._records:
+            path = record_path(self.path, shard)
+            try:
+                data = read_small_file(path)
+            except FileNotFoundError:
+                raise DamagedManifest(f"the commit record of shard {shard} is gone: {path}", remedy=RELABEL) from None
+            if blake3_hex(data) != self.manifest.commits[shard]:
+                raise DamagedManifest(f"{path} (shard {shard}) is not the record that was sealed", remedy=RELABEL)
+            record = decode_json(data, Commit, str(path))
+            if payload_digest(record.payload) != self.manifest.payloads[shard]:
+                raise DamagedManifest(
+                    f"{path} (shard {shard}) is not what the store's digest was taken of", remedy=RELABEL
+                )
+            check_record(self.spec, shard, record, str(path))
+            self._records[shard] = record
+        return self._records[shard]
+
+    def read_chunk(self, column: str, chunk: int) -> NDArray[np.generic]:
+        """One chunk of a column: (rows of the chunk, ...).
+
+        Raises:
+            MissingShard, DamagedShard: naming shard, file and remedy; never fill values.
+        """
+        shard, number = divmod(chunk, self.spec.cut.rows_per_shard // self.rows_per_chunk)
+        check = self.check == "always" or (self.check == "first" and (column, chunk) not in self._checked)
+        values = self._reader.read(self.payload(shard), self.columns[column], number, check=check)
+        self._checked.add((column, chunk))
+        return values
+
+    def column(self, name: str) -> NDArray[np.generic]:
+        """A whole column, (R, ...)."""
+        return np.concatenate([self.read_chunk(name, chunk) for chunk in range(self.chunks)])
+
+    def gather(self, name: str, rows: ArrayLike) -> NDArray[np.generic]:
+        """The given rows of a column, in the order given: (len(rows), ...); each chunk is read once."""
+        wanted = np.asarray(rows, np.int64)
+        if wanted.size and (wanted.min() < 0 or wanted.max() >= self.rows):
+            raise UserError(
+                f"rows {wanted.min()} to {wanted.max()} of a store of {self.rows}", remedy="ask for its rows"
+            )
+        column = self.columns[name]
+        out = np.empty((len(wanted), *column.shape), column.numpy_dtype)
+        chunk_of = wanted // self.rows_per_chunk
+        for chunk in np.unique(chunk_of):
+            here = chunk_of == chunk
+            out[here] = self.read_chunk(name, int(chunk))[wanted[here] - chunk * self.rows_per_chunk]
+        return out
+
+    def find(self, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """The row of each content key (Q, 16) -> (Q,), the first where several rows share a key, -1 where there is none."""
+        return self._index.find(keys)
+
+    @cached_property
+    def _index(self) -> KeyIndex:
+        return KeyIndex(self.column("content_key"))  # type: ignore[arg-type]  # the column's dtype is uint8
+
+    def log_probs(
+        self, rows: ArrayLike, *, temperature: float, mean: str = "arithmetic", weights: ArrayLike | None = None
+    ) -> NDArray[np.float64]:
+        """The ensemble's log-probabilities of some rows at a temperature: (len(rows), [P,] C) float64.
+
+        `mean` and `weights` (default: the store's) as in `softlabels.labels.ensemble`. Raises `ConfigError` at temperatures
+        that the store's encoding does not know.
+        """
+        share = self.spec.member_weights if weights is None else weights
+        check_mean(mean, self.reduce, tail=tail_of(self.encoding, self.classes), members=int(np.count_nonzero(share)))
+        check_temperature(temperature)
+        if not isinstance(self.encoding, TopkEncoding):
+            return log_probs(self.gather("logits", rows), temperature, mean, share)
+        columns = {name: self.gather(name, rows) for name in self.soft_columns}
+        self.require_sound(columns)
+        tempered = mean == "tempered" and self.members > 1  # of one member all means are its own distribution
+        inner, outer = (1.0, temperature) if tempered else (temperature, 1.0)
+        members = topk_log_probs(columns, self.encoding, self.classes, self.basis, inner)  # (len(rows), [P,] M, C)
+        return log_probs(members, outer, mean, share)
+
+    @cached_property
+    def basis(self) -> Basis | None:
+        """The prior and the basis of the tails, (1 + r, C) float16; None where they have none. Raises `DamagedBasis`."""
+        return read_basis(self.path, self.spec)
+
+    def require_sound(self, columns: Mapping[str, NDArray[np.generic]]) -> None:
+        """Raise `DamagedShard` where topk columns (N, ...) that were read hold what no encoder writes, such as a class that
+        does not exist: nothing is to be decoded then.
+        """
+        if isinstance(self.encoding, TopkEncoding):
+            try:
+                check_columns(columns, self.encoding, self.classes)
+            except ValueError as error:
+                raise DamagedShard(f"{self.path} holds labels that cannot be: {error}", remedy=RELABEL) from error
+
+
+def _read_manifest(path: Path) -> Manifest:
+    """Manifest and plan of a sealed store, checked against themselves and each other."""
+    try:
+        plan = read_json(path / PLAN, Plan)
+    except FileNotFoundError:
+        if (path / MANIFEST).exists():
+            raise DamagedManifest(f"{path / PLAN} is gone", remedy=RESTORE) from None
+        raise StorePathError(f"{path} holds no plan.json and is no store", remedy="give the path of a store") from None
+    try:
+        manifest = read_json(path / MANIFEST, Manifest)
+    except FileNotFoundError:
+        done, state = len(list((path / COMMITS).glob("*.json"))), "is unfinished"
+        if (path / SET_ASIDE).is_dir():
+            state = f"is under repair (what was damaged lies in {SET_ASIDE})"
+        again = "run the command that began it again (teacher-logits, import, encode or convert)"
+        raise UnsealedStore(
+            f"{path} {state}: {done} of {plan.spec.shards} shards are committed and it has no {MANIFEST}",
+            remedy=f"{again}; it goes on from there"
+            if done < plan.spec.shards
+            else f"all that it lacks is sealing: `softlabels repair {path}` does that, or {again}",
+        ) from None
+    check_manifest(manifest, str(path / MANIFEST))
+    if manifest.spec != plan.spec or manifest.format != plan.format:
+        raise DamagedManifest(f"{path / MANIFEST} and plan.json do not agree", remedy=RESTORE)
+    refuse_link(path / COMMITS)
+    return manifest

@@ -1,0 +1,137 @@
+"""What a specification must satisfy beyond the types of its fields: rules between fields, and limits on the sizes that follow
+from them. docs/format.md lists them; whatever breaks one is refused before anything is allocated or written by it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from msgspec import UNSET
+
+from softlabels.errors import ConfigError, DamagedManifest, UserError
+from softlabels.labels.encoding import TopkEncoding
+from softlabels.labels.topk import check_encoding
+from softlabels.store.columns import store_columns
+from softlabels.store.spec import (
+    FORMAT,
+    MAX_BASIS_BYTES,
+    MAX_CHUNK_BYTES,
+    MAX_SHARD_CHUNKS,
+    MAX_SHARD_ROWS,
+    MAX_SHARDS,
+    MAX_SPEC_BYTES,
+    MAX_TOPK_CLASSES,
+    RESTORE,
+    Spec,
+    Version,
+    decode_json,
+    encode_json,
+)
+
+Rule = tuple[object, str]  # whether it is broken, and how
+
+
+def check_spec(
+    spec: Spec, *, version: Version = FORMAT, error: type[UserError] | type[DamagedManifest] = DamagedManifest
+) -> Spec:
+    """`spec` as it is read back from JSON. Raises `error` where a field has the wrong type or exceeds its limits, or where
+    fields that are well-formed one by one contradict each other, or are not of that version of the format.
+    """
+    remedy = RESTORE
+    if error is not DamagedManifest:
+        remedy = "change the recipe's `labels` section, or what the store is made from"
+    try:  # classes built in Python are not checked by msgspec until they are decoded
+        data = encode_json(spec)
+        spec = decode_json(data, Spec, "the specification")
+    except (DamagedManifest, TypeError) as fault:
+        raise error(getattr(fault, "what", str(fault)), remedy=remedy) from fault
+    for wrong, what in _rules(spec, len(data), version):
+        if wrong:
+            raise error(what, remedy=remedy)
+    return spec
+
+
+def _rules(spec: Spec, size: int, version: Version) -> Iterator[Rule]:
+    """Every rule; a later one may rely on those before it."""
+    space = spec.label_space
+    yield size > MAX_SPEC_BYTES, f"a specification of {size} bytes exceeds {MAX_SPEC_BYTES}"
+    yield (
+        space.names is not None and len(space.names) != space.classes,
+        f"{space.classes} classes have {len(space.names or ())} names",
+    )
+    weight = sum(member.weight for member in spec.teacher.members)
+    yield not 0 < weight < math.inf, f"the members' weights add up to {weight}"
+    yield (
+        version == 1 and (isinstance(spec.encoding, TopkEncoding) or spec.sequence is not UNSET),
+        "format 1 holds neither topk labels nor sequences",
+    )
+    if isinstance(spec.encoding, TopkEncoding):
+        yield from _topk_rules(spec, spec.encoding)
+    yield from _sequence_rules(spec)
+    yield from _column_rules(spec)
+    yield from _cut_rules(spec)
+
+
+def _topk_rules(spec: Spec, encoding: TopkEncoding) -> Iterator[Rule]:
+    classes, tail = spec.label_space.classes, encoding.tail
+    try:
+        check_encoding(encoding, spec.stored_members, classes)
+    except ConfigError as error:
+        yield True, error.what
+    yield classes > MAX_TOPK_CLASSES, f"{classes} classes are more than the {MAX_TOPK_CLASSES} of topk labels"
+    yield (
+        bool(encoding.basis) != (tail in ("lowrank", "prior")),
+        f"tail={tail} {'with' if encoding.basis else 'without'} a basis: lowrank and prior have one, no other",
+    )
+    bytes_ = math.prod(spec.basis_shape or (0,)) * 2
+    yield bytes_ > MAX_BASIS_BYTES, f"a basis of {bytes_} bytes exceeds {MAX_BASIS_BYTES}"
+
+
+def _sequence_rules(spec: Spec) -> Iterator[Rule]:
+    named = spec.label_space.vocabulary is not UNSET
+    yield (
+        named != (spec.sequence is not UNSET),
+        "label_space.vocabulary and sequence go together: the classes of a sequence's positions are a tokenizer's tokens",
+    )
+    yield spec.ragged and spec.layout != "arrow", "ragged rows need layout: arrow (Zarr holds regular arrays)"
+
+
+def _column_rules(spec: Spec) -> Iterator[Rule]:
+    inputs = spec.columns[-1] if spec.columns[-1].name == "input" else None
+    embeds = inputs is not None and len(inputs.axes) == len(inputs.shape)
+    columns = store_columns(
+        spec.encoding,
+        classes=spec.label_space.classes,
+        members=spec.stored_members,
+        positions=spec.positions,
+        ragged=spec.ragged,
+        inputs=inputs,
+    )
+    encoding = spec.encoding
+    yield (
+        spec.columns != columns or embeds != (encoding.inputs == "embed"),
+        f"the columns are not those of {'topk' if isinstance(encoding, TopkEncoding) else 'dense'} labels of "
+        f"{spec.stored_members} members x {spec.label_space.classes} classes, inputs: {encoding.inputs}",
+    )
+
+
+def _cut_rules(spec: Spec) -> Iterator[Rule]:
+    cut = spec.cut
+    yield (
+        cut.rows_per_shard % cut.rows_per_chunk,
+        f"rows_per_shard={cut.rows_per_shard} is no multiple of rows_per_chunk={cut.rows_per_chunk}",
+    )
+    chunk = max(column.row_bytes for column in spec.columns) * cut.rows_per_chunk
+    yield chunk > MAX_CHUNK_BYTES, f"a chunk of {chunk} bytes exceeds {MAX_CHUNK_BYTES}"
+    yield (
+        spec.compression != "none" and spec.layout == "arrow",
+        "compression: zstd needs layout: zarr (Arrow shards are read in place)",
+    )
+    yield spec.shards > MAX_SHARDS, f"{spec.shards} shards exceed {MAX_SHARDS}"
+    rows = len(spec.shard_rows(0))
+    yield rows > MAX_SHARD_ROWS, f"a shard of {rows} rows exceeds {MAX_SHARD_ROWS}"
+    yield (
+        cut.rows_per_shard > cut.rows_per_chunk * MAX_SHARD_CHUNKS,
+        f"a shard of {cut.rows_per_shard // cut.rows_per_chunk} chunks exceeds {MAX_SHARD_CHUNKS}",
+    )

@@ -1,0 +1,165 @@
+"""From commit records to the manifest: what a store is, once all its shards are there; and what room it will take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from softlabels.errors import DamagedManifest
+from softlabels.labels.fidelity import TEMPERATURES, FidelitySums, table
+from softlabels.store.columns import Column
+from softlabels.store.digest import blake3_hex, content_digest, manifest_seal, payload_digest, store_digest
+from softlabels.store.layouts import layout_of
+from softlabels.store.rules import check_spec
+from softlabels.store.spec import (
+    BLOCK_ROWS,
+    COMMITS,
+    RESTORE,
+    Chunk,
+    Commit,
+    FileRecord,
+    Manifest,
+    Payload,
+    Plan,
+    Spec,
+    pretty_json,
+)
+
+_FOR_READERS = 1 << 16  # bytes of card, fidelity table and the files for other readers
+_IN_MANIFEST, _NAME = 256, 64  # bytes of a shard in the manifest and in state.json, of a file in its folder
+_ARROW = 192  # at most, of a column in the schema and in each record batch, and of the schema and the batch themselves
+
+
+def make_manifest(plan: Plan, records: list[Commit], raw: list[bytes]) -> Manifest:
+    """The manifest that follows from a plan and all commit records in order (`raw`: the records' files)."""
+    payloads = [record.payload for record in records]
+    digests = tuple(payload_digest(payload) for payload in payloads)
+    manifest = Manifest(
+        format=plan.format,
+        spec=plan.spec,
+        about=plan.about,
+        bytes=sum(file.size for payload in payloads for file in payload.files.values())
+        + 2 * math.prod(plan.spec.basis_shape or (0,)),
+        bytes_per_position=_label_bytes(plan.spec, payloads),
+        fidelity=table(record.fidelity for record in records),
+        digest=store_digest(plan, digests),
+        content_digest=content_digest(plan.spec, [block for payload in payloads for block in payload.blocks]),
+        payloads=digests,
+        commits=tuple(blake3_hex(data) for data in raw),
+    )
+    return msgspec.structs.replace(manifest, seal=manifest_seal(manifest))
+
+
+def _label_bytes(spec: Spec, payloads: list[Payload]) -> float:
+    """Stored bytes a position of what a distribution needs: the encoding's columns, of sequences also mask and document; not
+    keys, hard labels, inputs or the basis that all share. Rows that only fill up the last chunk count where compression
+    leaves no other figure.
+    """
+    columns = [column for column in spec.columns if column.name in spec.soft_columns or column.by_position]
+    if spec.compression == "none" and not spec.ragged:
+        return sum(column.row_bytes for column in columns) / (spec.positions or 1)
+    sizes = {
+        column.name: sum(chunk.size for payload in payloads for chunk in payload.chunks[column.name])
+        for column in columns
+    }
+    positions = sizes["position_mask"] if spec.ragged else spec.rows * (spec.positions or 1)
+    return sum(sizes.values()) / positions
+
+
+def check_manifest(manifest: Manifest, where: str) -> None:
+    """Raise `DamagedManifest` unless a manifest agrees with itself: its seal, its rules, its lists and its digest."""
+    if manifest_seal(manifest) != manifest.seal:
+        raise DamagedManifest(f"{where} was changed after it was sealed", remedy=RESTORE)
+    check_spec(manifest.spec, version=manifest.format)
+    for listed in (manifest.commits, manifest.payloads):
+        if len(listed) != manifest.spec.shards:
+            raise DamagedManifest(f"{where} lists {len(listed)} shards, not {manifest.spec.shards}", remedy=RESTORE)
+    if store_digest(manifest, manifest.payloads) != manifest.digest:
+        raise DamagedManifest(f"{where} holds a digest that is not that of its shards", remedy=RESTORE)
+
+
+def _largest_chunk(spec: Spec, column: Column) -> int:
+    """No encoding of a chunk is longer: zstd adds at most a 256th and a little, the checksum 4 bytes."""
+    size = column.row_bytes * spec.cut.rows_per_chunk
+    return size + size // 256 + 128
+
+
+def check_record(spec: Spec, shard: int, record: Commit, where: str) -> None:
+    """Raise `DamagedManifest` unless a commit record describes exactly the files and chunks that the plan cuts."""
+    layout, payload = layout_of(spec), record.payload
+    paths = {column.name: layout.path(column, shard) for column in spec.columns}
+    blocks = -(-len(spec.shard_rows(shard)) // BLOCK_ROWS)
+    largest = {column.name: _largest_chunk(spec, column) for column in spec.columns}
+    inside = all(
+        chunk.offset + chunk.size <= payload.files[paths[name]].size and chunk.size <= largest[name]
+        for name, chunks in payload.chunks.items()
+        if name in paths and paths[name] in payload.files
+        for chunk in chunks
+    )
+    if (
+        payload.shard != shard
+        or payload.rows != len(spec.shard_rows(shard))
+        or set(payload.files) != set(paths.values())
+        or set(payload.chunks) != set(paths)
+        or any(len(chunks) != spec.shard_chunks(shard) for chunks in payload.chunks.values())
+        or len(payload.blocks) != blocks
+        or not inside
+    ):
+        raise DamagedManifest(
+            f"{where} does not describe shard {shard} as the plan cuts it",
+            remedy="get this file again from whoever made the store, or run `softlabels repair`",
+        )
+
+
+def store_bytes(plan: Plan, shards: Sequence[int], environment: Mapping[str, str], *, block: int) -> int:
+    """Bytes that writing these shards, and then sealing, will take of a disk that gives files whole blocks of so many bytes:
+    no less, but for what compression and ragged rows save.
+    """
+    if not shards:
+        return 0
+    spec, total = plan.spec, _FOR_READERS
+    for chunks in {spec.shard_chunks(shard) for shard in shards}:
+        sizes = [*_file_sizes(spec, chunks).values(), _record_size(spec, chunks, environment)]
+        one = sum(-(-size // block) * block + _NAME for size in sizes)
+        total += one * sum(spec.shard_chunks(shard) == chunks for shard in shards)
+    folders = len({Path(path).parent for path in _file_sizes(spec, 1)} | {COMMITS})
+    return total + 2 * folders * block + 3 * len(pretty_json(plan)) + spec.shards * _IN_MANIFEST
+
+
+def _file_sizes(spec: Spec, chunks: int) -> dict[str, int]:
+    """Size of each file of a shard of so many chunks, before compression; of the Arrow layout a little more."""
+    layout, sizes = layout_of(spec), dict[str, int]()
+    for column in spec.columns:
+        values = chunks * spec.cut.rows_per_chunk * column.row_bytes
+        index = 16 * spec.cut.rows_per_shard // spec.cut.rows_per_chunk
+        around = _ARROW * (chunks + 1) if spec.layout == "arrow" else 4 * chunks + index + 4
+        path = layout.path(column, 0)
+        sizes[path] = sizes.get(path, _ARROW * (chunks + 1) if spec.layout == "arrow" else 0) + values + around
+    return sizes
+
+
+def _record_size(spec: Spec, chunks: int, environment: Mapping[str, str]) -> int:
+    """Size of the commit record of a shard of so many chunks."""
+    digest, rows = "0" * 64, chunks * spec.cut.rows_per_chunk
+    sums = FidelitySums(
+        temperature=1.0, samples=rows, kl_sum=-math.pi, kl_max=math.pi, top1_agreed=rows, tail_mass_error=math.pi
+    )
+    files = _file_sizes(spec, chunks)
+    payload = Payload(
+        shard=spec.shards,
+        rows=rows,
+        content_keys=digest,
+        files={path: FileRecord(size=size, blake3=digest) for path, size in files.items()},
+        chunks={
+            column.name: (Chunk(max(files.values()), rows * column.row_bytes, digest),) * chunks
+            for column in spec.columns
+        },
+        blocks=(digest,) * (rows // BLOCK_ROWS),
+    )
+    fidelity = (sums,) * (len(TEMPERATURES) + 1)
+    return len(
+        pretty_json(Commit(write_id="0" * 32, payload=payload, fidelity=fidelity, environment=dict(environment)))
+    )

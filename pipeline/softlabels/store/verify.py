@@ -1,0 +1,273 @@
+"""`verify`: re-read everything that a sealed store holds and say, for each thing that is wrong, which shard, which file and
+what to do. Every byte is covered: shard files and chunks by the commit records, those by the manifest, the manifest by its
+seal and by the digests computed again, and the files for other readers by what they should say. Only the card is free: people
+may add to it. What `repair` has set aside is no part of the store.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from softlabels.errors import DamagedBasis, DamagedManifest, DamagedStore, SoftLabelsError, StorageError
+from softlabels.store.arrays import check_values
+from softlabels.store.basis import BASIS_FILE, read_basis
+from softlabels.store.chunks import ChunkReader, open_sized
+from softlabels.store.columns import Column
+from softlabels.store.commit import SET_ASIDE, STAGING, record_path
+from softlabels.store.digest import block_hashes, content_columns, keys_digest
+from softlabels.store.durable import system_errors
+from softlabels.store.layouts import layout_of
+from softlabels.store.reader import Store, open_store
+from softlabels.store.seal import make_manifest
+from softlabels.store.spec import (
+    FORMAT,
+    MANIFEST,
+    PLAN,
+    RELABEL,
+    RESTORE,
+    Commit,
+    Payload,
+    Plan,
+    Spec,
+    pretty_json,
+    read_json,
+    read_small_file,
+)
+
+CARD = "README.md"
+RESEAL = "`softlabels repair` writes it again"
+STRANGER = "does not belong to the store"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong; `shard` is None where it concerns the whole store, `unread` True where the system refused to
+    read.
+    """
+
+    file: str
+    what: str
+    remedy: str
+    shard: int | None = None
+    unread: bool = False
+
+    @property
+    def where(self) -> str:
+        """Shard, file and what is wrong."""
+        return f"{'store' if self.shard is None else f'shard {self.shard}'}: {self.file}: {self.what}"
+
+    def __str__(self) -> str:
+        return f"{self.where}; {self.remedy}"
+
+
+def verify(
+    path: str | Path,
+    *,
+    shards: Collection[int] | None = None,
+    progress: Callable[[int], object] = lambda shards: None,
+) -> list[Problem]:
+    """Check one sealed store; an empty list means that every byte that was read is as it was sealed.
+
+    Args:
+        path: the store of one split.
+        shards: those of which every byte is read, by default all. Of the others, and of the store as a whole, is checked
+            what takes no label to be read: commit records, presence and sizes of all files, plan, manifest, basis and the
+            files for other readers.
+        progress: called with 1 after each shard.
+
+    Raises:
+        StorePathError, UnsealedStore: there is nothing to verify.
+        DamagedManifest: what says what the store should hold is itself damaged.
+    """
+    store = open_store(path, check="never")
+    every = range(store.spec.shards)
+    read = every if shards is None else shards
+    problems = [*strangers(store.path, store.spec, every), *_metadata(store), *basis_problems(store.path, store.spec)]
+    records: list[Commit] = []
+    for shard in every:
+        try:
+            records.append(store.record(shard))
+        except DamagedManifest as error:
+            problems.append(Problem(str(record_path(Path(), shard)), error.what, RELABEL, shard))
+        else:
+            problems += shard_problems(store.path, store.spec, store.payload(shard), read_all=shard in read)
+        progress(1)
+    if len(records) == len(every):
+        problems += _totals(store, records)
+    if set(read) == set(every) and all(problem.shard is None for problem in problems):
+        problems += _keys(store)
+    return problems
+
+
+def basis_problems(path: Path, spec: Spec) -> Iterator[Problem]:
+    """Whether the basis of the tails is the one that the specification names."""
+    try:
+        read_basis(path, spec)
+    except DamagedBasis as error:
+        yield Problem(BASIS_FILE, error.what, error.remedy)
+
+
+def require_files(store: Store) -> None:
+    """Raise `DamagedStore` unless every commit record and every shard file is there with its recorded size: what can be
+    seen without reading the labels again. The basis is read.
+    """
+    read_basis(store.path, store.spec)
+    for shard in range(store.spec.shards):
+        payload = store.payload(shard)
+        for name in sorted(payload.files):
+            os.close(open_sized(store.path, name, payload))
+
+
+def strangers(path: Path, spec: Spec, shards: Iterable[int]) -> Iterator[Problem]:
+    """Files and links that a store of these shards does not have."""
+    layout, shards = layout_of(spec), tuple(shards)
+    known = {layout.path(column, shard) for column in spec.columns for shard in shards}
+    known |= {str(record_path(Path(), shard)) for shard in shards}
+    known |= {*layout.metadata(spec, "", FORMAT), MANIFEST, PLAN, CARD}
+    known |= set() if spec.basis_shape is None else {BASIS_FILE}
+    for found in _files(path):
+        if found not in known and not found.startswith((f"{STAGING}/", f"{SET_ASIDE}/")):
+            yield Problem(
+                found, STRANGER, "delete it, or find out who put it there (`softlabels repair` sets it aside)"
+            )
+
+
+def _metadata(store: Store) -> Iterator[Problem]:
+    """Plan, manifest and the files for other readers, where they are not as they should be."""
+    written = {PLAN: pretty_json(read_json(store.path / PLAN, Plan)), MANIFEST: pretty_json(store.manifest)}
+    others = layout_of(store.spec).metadata(store.spec, store.digest, store.manifest.format)
+    for name, data in (written | others).items():
+        what = "is not byte for byte what was sealed"
+        try:
+            same = read_small_file(store.path / name) == data
+        except FileNotFoundError:
+            same, what = False, "is gone"
+        except (OSError, SoftLabelsError):
+            same = False
+        if not same:
+            yield Problem(name, what, RESEAL)
+
+
+def _files(root: Path) -> Iterator[str]:
+    """Everything in a folder that is no folder, by path; a link to a folder is none."""
+    for folder, folders, names in os.walk(root):
+        for name in (*names, *(name for name in folders if (Path(folder) / name).is_symlink())):
+            yield str((Path(folder) / name).relative_to(root))
+
+
+def shard_problems(path: Path, spec: Spec, payload: Payload, *, read_all: bool = True) -> Iterator[Problem]:
+    """What is wrong with a recorded shard: each file's presence and size and, with `read_all`, its digest, the place of its
+    chunks, each chunk's digest, and what the chunks hold.
+    """
+    layout, shard = layout_of(spec), payload.shard
+    broken = False
+    for name in sorted(payload.files):
+        columns = [column for column in spec.columns if layout.path(column, shard) == name]
+        try:
+            wrong = _file(path, spec, payload, name, columns if read_all else None)
+        except (DamagedStore, StorageError) as error:
+            broken = True
+            yield Problem(name, error.what, error.remedy, shard, unread=isinstance(error, StorageError))
+        else:
+            broken |= bool(wrong)
+            yield from (Problem(name, what, RELABEL, shard) for what in wrong)
+    if read_all and not broken:
+        yield from _content(path, spec, payload)
+
+
+def _file(path: Path, spec: Spec, payload: Payload, name: str, columns: list[Column] | None) -> list[str]:
+    """What is wrong with one file of a shard, read where its columns are given: which chunks, or the file around them, or its
+    own index. Raises `DamagedStore`, `StorageError`.
+    """
+    handle, where, whole = open_sized(path, name, payload), path / name, payload.files[name]
+    try:
+        if columns is None:
+            return []
+        if not whole.size:
+            return ["is empty"]  # and cannot be mapped
+        same = _digest(handle, where, 0, whole.size) == whole.blake3
+        wrong = [
+            f"chunk {number} of column {column.name} differs from its digest"
+            for column in columns
+            for number, chunk in enumerate(payload.chunks[column.name])
+            if _digest(handle, where, chunk.offset, chunk.size) != chunk.blake3
+        ]
+        if wrong or not same:
+            return wrong or ["differs from its digest outside the chunks"]
+        return _index(handle, spec, payload, columns)
+    finally:
+        os.close(handle)
+
+
+def _digest(handle: int, path: Path, offset: int, size: int) -> str:
+    """blake3 of a part of a file. Read, and not mapped: of a mapped file, an error of the disk would kill this process."""
+    hasher, end = blake3(), offset + size
+    with system_errors("read", path):
+        while data := os.pread(handle, min(1 << 20, end - offset), offset):
+            hasher.update(data)
+            offset += len(data)
+    return hasher.hexdigest()
+
+
+def _index(handle: int, spec: Spec, payload: Payload, columns: list[Column]) -> list[str]:
+    """What is wrong with the index of a file, mapped here: all of it has just been read, without an error."""
+    with mmap.mmap(handle, 0, prot=mmap.PROT_READ) as mapped, memoryview(mapped) as data:
+        for column in columns:
+            try:
+                places = layout_of(spec).locate(spec, payload.shard, column, data)
+            except ValueError as error:
+                return [str(error)]
+            if places != tuple((chunk.offset, chunk.size) for chunk in payload.chunks[column.name]):
+                return [f"plain readers find column {column.name} elsewhere than the commit record says"]
+    return []
+
+
+def _content(path: Path, spec: Spec, payload: Payload) -> Iterator[Problem]:
+    """Whether the decoded values are those that the content digest was taken of, and can be true."""
+    reader = ChunkReader(path, spec)
+    where = str(record_path(Path(), payload.shard))
+    try:
+        arrays = {column.name: _column(reader, payload, column) for column in content_columns(spec)}
+    except DamagedStore as error:
+        yield Problem(where, error.what, RELABEL, payload.shard)
+        return
+    finally:
+        reader.close()
+    if keys_digest(arrays["content_key"]) != payload.content_keys:  # type: ignore[arg-type]  # uint8 by the column
+        yield Problem(where, "the content keys are not those recorded", RELABEL, payload.shard)
+    if block_hashes(spec, arrays) != payload.blocks:
+        yield Problem(where, "the values are not those that the content digest was taken of", RELABEL, payload.shard)
+    try:
+        check_values(spec, arrays, first_row=spec.shard_rows(payload.shard).start)
+    except ValueError as error:
+        yield Problem(where, f"the shard holds labels that cannot be: {error}", RELABEL, payload.shard)
+
+
+def _column(reader: ChunkReader, payload: Payload, column: Column) -> NDArray[np.generic]:
+    chunks = range(reader.spec.shard_chunks(payload.shard))
+    return np.concatenate([reader.read(payload, column, chunk, check=False) for chunk in chunks])
+
+
+def _totals(store: Store, records: list[Commit]) -> Iterator[Problem]:
+    """Whether the manifest follows from plan and records."""
+    plan = read_json(store.path / PLAN, Plan)
+    raw = [read_small_file(record_path(store.path, shard)) for shard in range(store.spec.shards)]
+    again = make_manifest(plan, records, raw)
+    for field in ("digest", "content_digest", "fidelity", "bytes", "bytes_per_position", "about"):
+        if getattr(again, field) != getattr(store.manifest, field):
+            yield Problem(MANIFEST, f"its {field} does not follow from the plan and the commit records", RESTORE)
+
+
+def _keys(store: Store) -> Iterator[Problem]:
+    """Whether the rows are those of the specification."""
+    keys = store.column("content_key")
+    if keys_digest(keys) != store.spec.transfer_set.content_keys:  # type: ignore[arg-type]  # uint8 by the column
+        yield Problem(PLAN, "the content keys are not those of the transfer set that it names", RESTORE)

@@ -1,0 +1,396 @@
+"""`StoreWriter`: fills a store shard by shard, in any order and from several processes, and seals it.
+
+Opening a writer begins a store or resumes one: basis and plan are written once and compared ever after, recorded shards are
+put in place, leftovers of dead writers are swept. `pending` are the shards still to do. R rows of a shard, P positions of a
+sequence row, M members, C classes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softlabels.errors import (
+    DamagedManifest,
+    DiskFull,
+    Interrupted,
+    RepeatedRow,
+    SpecMismatch,
+    StorePathError,
+    UnsealedStore,
+    UserError,
+    some,
+)
+from softlabels.labels.fidelity import FidelitySums
+from softlabels.store.arrays import Arrays, check_arrays, encode_logits, row_arrays
+from softlabels.store.basis import BASIS_FILE, Basis, drop_basis, put_basis, read_basis, require_basis
+from softlabels.store.card import store_card
+from softlabels.store.chunks import ChunkReader, read_shard_column
+from softlabels.store.columns import Column
+from softlabels.store.commit import (
+    STAGING,
+    WriterLock,
+    commit,
+    discard,
+    environment_here,
+    flush_placed,
+    is_bound,
+    place,
+    record_path,
+    replace_by_way_of_staging,
+    stage,
+    sweep,
+)
+from softlabels.store.digest import blake3_hex, block_hashes, keys_digest
+from softlabels.store.durable import create_only, make_folder, system_errors
+from softlabels.store.layouts import layout_of
+from softlabels.store.reader import open_store
+from softlabels.store.rules import check_spec
+from softlabels.store.same_plan import require_same_plan
+from softlabels.store.seal import check_record, make_manifest, store_bytes
+from softlabels.store.spec import (
+    BASIS_FOLDER,
+    COMMITS,
+    MANIFEST,
+    PLAN,
+    About,
+    Chunk,
+    Commit,
+    FileRecord,
+    Manifest,
+    Payload,
+    Plan,
+    Spec,
+    decode_json,
+    pretty_json,
+    read_json,
+    read_small_file,
+)
+from softlabels.store.verify import require_files
+
+_LARGEST_BLOCK = 4096  # bytes; network file systems call what they transfer at once so, up to 4 MiB
+
+
+class StoreWriter:
+    """Write one store (one split). `basis` (1 + r, C) float16 is the prior and basis that the encoding's tails need; a store
+    that holds shards has it already. `settings` is what messages put before the name of a setting, as `require_same_plan` says.
+
+    ::
+
+        with StoreWriter(path, spec) as writer:
+            for shard in writer.pending:
+                rows = slice(*writer.rows_of(shard))
+                writer.write_logits(shard, keys=keys[rows], labels=labels[rows], logits=logits[rows])
+            writer.seal()
+
+    Raises:
+        StorePathError: `path` is a file, or a folder that holds something else.
+        DamagedManifest: the plan of a sealed store is gone.
+        SpecMismatch: the store was begun with another specification and holds shards; each differing field is named.
+        UserError: the basis is not the one that the specification names, or none is given or stored.
+        DamagedStore: it is sealed, and a record or file of it is gone or of another size.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        spec: Spec,
+        *,
+        basis: Basis | None = None,
+        about: About | None = None,
+        environment: Mapping[str, str] | None = None,
+        settings: str = "labels.",
+    ) -> None:
+        self.spec = spec = check_spec(spec, error=UserError)
+        if basis is not None:
+            require_basis(spec, basis)
+        self.path, self._settings = Path(path), settings
+        self.layout = layout_of(spec)
+        self.plan = Plan(spec=spec, about=about or About())
+        self.environment = {**environment_here(), **(environment or {})}
+        _require_store_path(self.path)
+        self.sealed = (self.path / MANIFEST).exists()
+        self._taken = set(range(spec.shards)) if self.sealed else set()
+        if self.sealed:
+            self._require_same(read_json(self.path / PLAN, Plan))
+            require_files(open_store(self.path))
+            self._lock = None
+            return
+        self._lock = WriterLock(self.path)
+        try:
+            self._begin(self._lock, basis)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, lock: WriterLock, basis: Basis | None) -> None:
+        """Write the plan or compare it, finish what dead writers left, and let other writers in."""
+        make_folder(self.path / COMMITS)
+        alone = lock.alone()
+        if not alone:
+            lock.share()  # before anything is staged, so that it cannot be swept
+        if alone and not is_bound(self.path):  # a start that committed nothing binds nobody
+            (self.path / PLAN).unlink(missing_ok=True)
+            if basis is not None or self.spec.basis_shape is None:
+                drop_basis(self.path, keep=basis)
+        self.plan = self._agree_on_plan(basis)
+        records = [self.record(shard) for shard in sorted(self._recorded())]
+        for record in records:
+            place(self.path, record)
+            self._taken.add(record.payload.shard)
+        flush_placed(self.path, records)
+        if alone:
+            sweep(self.path, (record.write_id for record in records))
+            lock.share()
+        if (self.path / MANIFEST).exists():  # sealed by another writer, meanwhile
+            self.sealed = True
+            self._leave_staging()
+
+    def _agree_on_plan(self, basis: Basis | None) -> Plan:
+        """The plan that stands in the store: ours if none stood there. The basis that it names stands before it does."""
+        final = self.path / PLAN
+        if not final.exists():
+            if basis is not None:
+                put_basis(self.path, basis)
+            elif self.spec.basis_shape is not None and not (self.path / BASIS_FILE).exists():
+                raise UserError(
+                    f"the tails of {self.path} need a basis", remedy="give the one that the specification was made with"
+                )
+            write_id = stage(self.path, {PLAN: pretty_json(self.plan)})
+            create_only(self.path / STAGING / write_id / "0", final)
+            discard(self.path, write_id)
+        standing = read_json(final, Plan)
+        self._require_same(standing)
+        check_spec(standing.spec, version=standing.format)
+        if basis is not None and not (self.path / BASIS_FILE).exists():  # lost; the same one, by the plan
+            put_basis(self.path, basis)
+        read_basis(self.path, standing.spec)
+        return standing
+
+    def _require_same(self, standing: Plan) -> None:
+        require_same_plan(self.plan, standing, str(self.path), settings=self._settings)
+        self.spec = standing.spec  # of an earlier version, where names alone are other ones: the store keeps its digest
+
+    def stopped(self) -> Interrupted:
+        """The error for a writer that was asked to stop; whoever gives the same command again goes on."""
+        what = f"stopped with {len(self.pending)} of {self.spec.shards} shards left in {self.path}"
+        return Interrupted(what, remedy="run the same command again to go on")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop counting as a live writer. Shards written so far stay."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    @property
+    def pending(self) -> list[int]:
+        """The shards without a commit record, in order."""
+        return [] if self.sealed else sorted(set(range(self.spec.shards)) - self._recorded())
+
+    def _recorded(self) -> set[int]:
+        with system_errors("list", self.path / COMMITS):
+            return {int(path.stem) for path in (self.path / COMMITS).glob("*.json") if path.stem.isdigit()}
+
+    def record(self, shard: int) -> Commit:
+        """The commit record of a shard, checked against the plan (its paths are used for placing files)."""
+        path = record_path(self.path, shard)
+        record = read_json(path, Commit)
+        check_record(self.spec, shard, record, str(path))
+        return record
+
+    def rows_of(self, shard: int) -> tuple[int, int]:
+        """First and one past the last row of a shard."""
+        if not 0 <= shard < self.spec.shards:
+            raise UserError(
+                f"shard {shard} of a store of {self.spec.shards} shards",
+                remedy=f"write shards 0 to {self.spec.shards - 1}",
+            )
+        rows = self.spec.shard_rows(shard)
+        return rows.start, rows.stop
+
+    @property
+    def bytes_left(self) -> int:
+        """About how many bytes of the disk, in whole blocks, are still to be taken, before compression."""
+        block = min(os.statvfs(self.path).f_frsize, _LARGEST_BLOCK)
+        return store_bytes(self.plan, self.pending, self.environment, block=block)
+
+    def write_logits(
+        self,
+        shard: int,
+        *,
+        keys: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        logits: NDArray[np.floating],
+        mask: NDArray[np.uint8] | None = None,
+        document: NDArray[np.uint16] | None = None,
+        inputs: NDArray[np.generic] | None = None,
+    ) -> None:
+        """Encode densely and commit a shard.
+
+        Args:
+            keys: (R, 16) content keys. labels: (R,) hard labels, -1 for none (sequences: always).
+            logits: (R, [P,] M, C) raw outputs of every member, float16 to float64; reduced here where the spec says so.
+            mask, document: (R, P) of sequences, see `softlabels.store.positions`; where the mask is 0, logits do not matter.
+            inputs: (R, ...) prepared inputs, where the spec embeds them.
+
+        Raises:
+            LogitsError, LabelError: naming row and member.
+            RepeatedRow: the shard was in the store when it was opened, or this writer wrote it. (Where another process
+                commits the same shard at the same time, the first one wins and the other's write is dropped.)
+            DiskFull, StorageError: nothing of this shard is visible; earlier shards are kept.
+        """
+        self.rows_of(shard)
+        soft, fidelity = encode_logits(self.spec, shard, logits, mask)
+        self.write_columns(
+            shard,
+            keys=keys,
+            labels=labels,
+            columns=soft,
+            mask=mask,
+            document=document,
+            inputs=inputs,
+            fidelity=fidelity,
+        )
+
+    def write_columns(
+        self,
+        shard: int,
+        *,
+        keys: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        columns: Mapping[str, NDArray[np.generic]],
+        mask: NDArray[np.uint8] | None = None,
+        document: NDArray[np.uint16] | None = None,
+        inputs: NDArray[np.generic] | None = None,
+        fidelity: tuple[FidelitySums, ...],
+    ) -> None:
+        """Commit a shard whose distributions are encoded already.
+
+        Args:
+            columns: the encoding's columns, each (R, [P,] M, ...), or (R * P, M, ...) as `encode_topk` gives them.
+            fidelity: what encoding them lost. The others: as `write_logits` says.
+
+        Raises:
+            UserError: columns that are not the specification's, or that cannot be true; others as `write_logits` says.
+        """
+        self.rows_of(shard)
+        arrays = row_arrays(
+            self.spec, shard, keys=keys, labels=labels, soft=columns, mask=mask, document=document, inputs=inputs
+        )
+        self.write_arrays(shard, arrays, fidelity=fidelity)
+
+    def write_arrays(self, shard: int, arrays: Arrays, *, fidelity: tuple[FidelitySums, ...]) -> None:
+        """Commit a shard whose columns are encoded already (each (R, ...)), with what their encoding lost."""
+        if shard in self._taken:
+            first, last = self.rows_of(shard)
+            raise RepeatedRow(f"rows {first} to {last - 1} are in {self.path} already", remedy="write each shard once")
+        check_arrays(self.spec, shard, arrays)
+        encoded = self.layout.encode(self.spec, shard, arrays)
+        payload = Payload(
+            shard=shard,
+            rows=len(self.spec.shard_rows(shard)),
+            content_keys=keys_digest(arrays["content_key"]),  # type: ignore[arg-type]  # checked right above
+            files={path: FileRecord(size=len(data), blake3=blake3_hex(data)) for path, data in encoded.files.items()},
+            chunks={
+                column.name: self._chunks(column, shard, encoded.files, encoded.places) for column in self.spec.columns
+            },
+            blocks=block_hashes(self.spec, arrays),
+        )
+        write_id = stage(self.path, encoded.files)
+        commit(self.path, Commit(write_id=write_id, payload=payload, fidelity=fidelity, environment=self.environment))
+        self._taken.add(shard)
+
+    def _chunks(
+        self, column: Column, shard: int, files: dict[str, bytes], places: Mapping[str, tuple[tuple[int, int], ...]]
+    ) -> tuple[Chunk, ...]:
+        view = memoryview(files[self.layout.path(column, shard)])
+        return tuple(
+            Chunk(offset, size, blake3_hex(view[offset : offset + size])) for offset, size in places[column.name]
+        )
+
+    def seal(self) -> Manifest:
+        """Check that every shard is there and write card, metadata for other readers, and last the manifest.
+
+        Raises:
+            UnsealedStore: shards are missing.
+            SpecMismatch: the content keys are not those that the specification was made for.
+        """
+        if self.sealed:
+            return read_json(self.path / MANIFEST, Manifest)
+        if self.pending:
+            raise UnsealedStore(f"{self.path} still lacks shards {some(self.pending)}", remedy="write them, then seal")
+        raw = [read_small_file(record_path(self.path, shard)) for shard in range(self.spec.shards)]
+        records = [decode_json(data, Commit, f"{self.path}/{COMMITS}/{i:05}.json") for i, data in enumerate(raw)]
+        for shard, record in enumerate(records):
+            check_record(self.spec, shard, record, str(record_path(self.path, shard)))
+            place(self.path, record)
+        flush_placed(self.path, records)
+        self._check_keys(records)
+        read_basis(self.path, self.spec)
+        manifest = make_manifest(self.plan, records, raw)
+        for name, data in self.layout.metadata(self.spec, manifest.digest, manifest.format).items():
+            replace_by_way_of_staging(self.path, name, data)
+        replace_by_way_of_staging(self.path, "README.md", store_card(manifest).encode())
+        replace_by_way_of_staging(self.path, MANIFEST, pretty_json(manifest))
+        self.sealed = True
+        self._leave_staging()
+        return manifest
+
+    def _leave_staging(self) -> None:
+        """Remove the staging folder, unless another writer is still alive in it."""
+        if self._lock is not None and self._lock.alone():
+            shutil.rmtree(self.path / STAGING, ignore_errors=True)
+        self.close()
+
+    def _check_keys(self, records: list[Commit]) -> None:
+        reader, column = ChunkReader(self.path, self.spec), self.spec.columns[0]
+        keys = [read_shard_column(reader, record.payload, column) for record in records]
+        reader.close()
+        if keys_digest(np.concatenate(keys)) != self.spec.transfer_set.content_keys:
+            raise SpecMismatch(
+                f"the content keys written to {self.path} are not those of the transfer set in its specification",
+                remedy="write the keys of the rows that the specification was made from",
+            )
+
+
+def require_room(writers: Iterable[StoreWriter]) -> int:
+    """Raise `DiskFull` unless the disk can hold what these writers still have to write; returns the free bytes."""
+    writers = list(writers)
+    need = sum(writer.bytes_left for writer in writers)
+    free = shutil.disk_usage(writers[0].path).free
+    if need > free:
+        raise DiskFull(
+            f"{writers[0].path} still needs {need:,} bytes and the disk has {free:,} free",
+            remedy="make room, or give a store path on another disk, then run the same command again",
+        )
+    return free
+
+
+def _require_store_path(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise StorePathError(f"{path} is a file; a store is a folder", remedy="give another path")
+    if path.is_dir():
+        strangers = sorted(entry.name for entry in path.iterdir() if entry.name not in (STAGING, COMMITS, BASIS_FOLDER))
+        if strangers and not (path / PLAN).exists():  # asked last: another writer may have begun meanwhile
+            if MANIFEST in strangers:
+                what = f"{path} has a {MANIFEST} and no {PLAN}"
+                raise DamagedManifest(what, remedy="run `softlabels repair`, then the same command again")
+            raise StorePathError(
+                f"{path} holds other files ({some(strangers)}) and no {PLAN}",
+                remedy="give the path of a store or of a new folder",
+            )

@@ -1,0 +1,170 @@
+"""The Zarr v3 layout: an array a column, a file a shard, with the sharding codec; inner codecs `bytes`, optionally `zstd`,
+then `crc32c`.
+
+The shard files and the metadata are written here rather than by zarr-python: a shard is the concatenation of its encoded
+chunks and an index, the same bytes every time, and every chunk is written, also one that equals the fill value. That plain
+`zarr` reads them bit for bit is tested.
+"""
+
+from __future__ import annotations
+
+import google_crc32c
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from softlabels.labels.encoding import DenseEncoding
+from softlabels.store.columns import Column
+from softlabels.store.layouts import EncodedShard, Places, chunk_rows
+from softlabels.store.spec import BASIS_FOLDER, Spec, Version, pretty_json
+
+ZSTD_LEVEL = 3
+_CRC_BYTES = 4
+_EMPTY = np.uint64(2**64 - 1)  # offset and size of a chunk beyond the last row
+
+
+class ZarrLayout:
+    """See `softlabels.store.layouts.Layout`."""
+
+    def path(self, column: Column, shard: int) -> str:
+        return f"{column.name}/c.{'.'.join([str(shard), *('0' for _ in column.shape)])}"
+
+    def encode(self, spec: Spec, shard: int, arrays: dict[str, NDArray[np.generic]]) -> EncodedShard:
+        files, places = {}, {}
+        for column in spec.columns:
+            values = column.encode(arrays[column.name])
+            parts, offset, found = [], 0, []
+            for chunk in range(spec.shard_chunks(shard)):
+                rows = chunk_rows(spec, shard, chunk)
+                data = _encode_chunk(spec, column, values[rows.start : rows.stop])
+                parts.append(data)
+                found.append((offset, len(data)))
+                offset += len(data)
+            index = np.full((spec.cut.rows_per_shard // spec.cut.rows_per_chunk, 2), _EMPTY, "<u8")
+            index[: len(found)] = found
+            files[self.path(column, shard)] = b"".join([*parts, _with_crc(index.tobytes())])
+            places[column.name] = tuple(found)
+        return EncodedShard(files, places)
+
+    def decode(
+        self,
+        spec: Spec,
+        column: Column,
+        data: bytes | memoryview,
+        rows: int,
+        positions: NDArray[np.int32] | None = None,
+    ) -> NDArray[np.generic]:
+        size = column.row_bytes * spec.cut.rows_per_chunk
+        body = memoryview(data)[:-_CRC_BYTES]
+        if spec.compression == "zstd":
+            body = memoryview(_decompress(body, size))
+        if len(body) != size:
+            raise ValueError(f"decodes to {len(body)} bytes, not {size}")
+        values = np.frombuffer(body, column.numpy_dtype)
+        return values.reshape(spec.cut.rows_per_chunk, *column.shape)[:rows]
+
+    def locate(self, spec: Spec, shard: int, column: Column, data: memoryview) -> Places:
+        chunks = spec.cut.rows_per_shard // spec.cut.rows_per_chunk
+        size = chunks * 16 + _CRC_BYTES
+        tail = bytes(data[-size:])
+        if len(tail) != size or _with_crc(tail[:-_CRC_BYTES]) != tail:
+            raise ValueError("the shard's index does not match its checksum")
+        index = np.frombuffer(tail[:-_CRC_BYTES], "<u8").reshape(chunks, 2)
+        filled = spec.shard_chunks(shard)
+        if (index[:filled] == _EMPTY).any() or (index[filled:] != _EMPTY).any():
+            raise ValueError("the shard's index does not list the chunks that the plan cuts")
+        return tuple((int(offset), int(length)) for offset, length in index[:filled])
+
+    def metadata(self, spec: Spec, digest: str, version: Version) -> dict[str, bytes]:
+        hint = READ_HINT if isinstance(spec.encoding, DenseEncoding) else TOPK_HINT
+        attributes: dict[str, object] = {"softlabels": {"format": version, "digest": digest, "read": hint}}
+        arrays = {column.name: _array(spec, column) for column in spec.columns}
+        if spec.basis_shape is not None:
+            arrays[BASIS_FOLDER] = _basis_array(spec.basis_shape)
+        # Consolidated, so that a reader lists the arrays without looking at the files beside them (zarr warns of each).
+        consolidated = {"kind": "inline", "must_understand": False, "metadata": arrays}
+        group = {**_group(attributes), "consolidated_metadata": consolidated}
+        return {f"{name}/zarr.json": pretty_json(array) for name, array in arrays.items()} | {
+            "zarr.json": pretty_json(group)
+        }
+
+    def root_metadata(self, splits: tuple[str, ...], version: Version) -> dict[str, bytes]:
+        return {"zarr.json": pretty_json(_group({"softlabels": {"format": version, "splits": list(splits)}}))}
+
+
+READ_HINT = "softmax((logits)/T) over the last axis is a member's distribution; logits + shift are its raw outputs"
+TOPK_HINT = (
+    "the largest logits of each distribution and its tail; README.md and docs/format.md say how they are decoded"
+)
+
+
+def _encode_chunk(spec: Spec, column: Column, values: NDArray[np.generic]) -> bytes:
+    """One inner chunk, filled up to its full number of rows."""
+    missing = spec.cut.rows_per_chunk - len(values)
+    data = values.tobytes()
+    if missing:
+        data += np.full((missing, *column.shape), column.fill, column.numpy_dtype).tobytes()
+    if spec.compression == "zstd":
+        data = pa.Codec("zstd", compression_level=ZSTD_LEVEL).compress(data, asbytes=True)
+    return _with_crc(data)
+
+
+def _with_crc(data: bytes) -> bytes:
+    checksum: int = google_crc32c.value(data)
+    return data + checksum.to_bytes(_CRC_BYTES, "little")
+
+
+def _decompress(data: memoryview, size: int) -> pa.Buffer:
+    """At most `size` bytes are ever allocated, whatever the frame declares."""
+    try:
+        return pa.Codec("zstd").decompress(pa.py_buffer(data), decompressed_size=size)
+    except OSError as error:
+        raise ValueError(f"does not decompress to {size} bytes: {error}") from error
+
+
+def _group(attributes: dict[str, object]) -> dict[str, object]:
+    return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+
+
+def _array(spec: Spec, column: Column) -> dict[str, object]:
+    """The array's zarr.json (Zarr v3 core specification; sharding codec 1.0)."""
+    wide = column.numpy_dtype.itemsize > 1
+    to_bytes = {"name": "bytes", **({"configuration": {"endian": "little"}} if wide else {})}
+    zstd = {"name": "zstd", "configuration": {"level": ZSTD_LEVEL, "checksum": False}}
+    crc = {"name": "crc32c"}
+    inner = [to_bytes, *([zstd] if spec.compression == "zstd" else []), crc]
+    sharding = {
+        "chunk_shape": [spec.cut.rows_per_chunk, *column.shape],
+        "codecs": inner,
+        "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, crc],
+        "index_location": "end",
+    }
+    grid = {"chunk_shape": [spec.cut.rows_per_shard, *column.shape]}
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [spec.rows, *column.shape],
+        "data_type": column.dtype,
+        "chunk_grid": {"name": "regular", "configuration": grid},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+        "fill_value": "NaN" if column.dtype.startswith("float") else column.fill,
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+        "attributes": {},
+        "dimension_names": ["row", *column.axes],
+    }
+
+
+def _basis_array(shape: tuple[int, int]) -> dict[str, object]:
+    """The zarr.json of the tails' prior and basis: one chunk of plain bytes."""
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(shape),
+        "data_type": "float16",
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(shape)}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+        "fill_value": "NaN",
+        "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
+        "attributes": {},
+        "dimension_names": ["vector", "class"],
+    }

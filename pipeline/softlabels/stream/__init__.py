@@ -1,0 +1,13 @@
+"""Which row when: the order of an epoch, rows joined to their labels, and the loader that reads both.
+
+`loader` is what a trainer iterates, `dataset` the same rows for other training loops; `order` and `join` say which rows
+and which labels, `examples` reads them, `prefetch` reads ahead. Nothing here knows a teacher.
+"""
+
+from __future__ import annotations
+
+from softlabels.stream.dataset import SoftLabelDataset, watched
+from softlabels.stream.examples import EmbeddedRows
+from softlabels.stream.loader import Batch, Loader
+
+__all__ = ["Batch", "EmbeddedRows", "Loader", "SoftLabelDataset", "watched"]

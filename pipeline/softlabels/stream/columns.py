@@ -1,0 +1,86 @@
+"""A store's columns of soft labels, and the `SoftLabels` of rows of them, dense or sparse.
+
+B rows, P positions, M members, C classes, N = B * P (B without positions).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from softlabels.labels.encoding import DenseEncoding, Encoding
+from softlabels.labels.ensemble import normalised_weights
+from softlabels.labels.soft import SoftLabels
+
+if TYPE_CHECKING:
+    from softlabels.store import Store
+
+POSITIONS = ("position_mask", "document")
+
+
+@dataclass(frozen=True)
+class SoftColumns:
+    """What the columns of a store's soft labels are.
+
+    Attributes:
+        names: all of them, and before them those of positions, where rows have some.
+        encoding, classes, reduce: of the store.
+        weights: (M,) float32 member weights, summing to 1.
+        basis: (1 + r, C) float32, the prior and the basis of the tails, made once; None where there is none.
+        has_positions: columns have an axis of positions.
+        require_sound: the store's, which refuses columns that no encoder writes.
+    """
+
+    names: tuple[str, ...]
+    encoding: Encoding
+    classes: int
+    reduce: str
+    weights: Tensor
+    basis: Tensor | None
+    has_positions: bool
+    require_sound: Callable[[Mapping[str, NDArray[Any]]], None]
+
+    @classmethod
+    def of(cls, store: Store, weights: Sequence[float] | None = None) -> SoftColumns:
+        """Those of a store, with its own member weights or others. Raises `ConfigError` where these do not fit."""
+        share = normalised_weights(store.member_weights if weights is None else weights, store.members)
+        return cls(
+            (*(POSITIONS if store.positions is not None else ()), *store.soft_columns),
+            store.encoding,
+            store.classes,
+            store.reduce,
+            torch.from_numpy(share.astype(np.float32)),
+            None if store.basis is None else torch.from_numpy(store.basis.astype(np.float32)),
+            store.positions is not None,
+            store.require_sound,
+        )
+
+    def check(self, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Raise `DamagedShard` where these columns (B, ...) hold what no encoder writes."""
+        if len(columns[self.names[-1]]):
+            self.require_sound({name: values for name, values in columns.items() if name not in POSITIONS})
+
+    def stackable(self, columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """`columns` with their unsigned integers seen as signed ones of the same bits, which torch can stack."""
+        return {
+            name: values.view(f"i{values.itemsize}") if name in self.names and values.dtype.kind == "u" else values
+            for name, values in columns.items()
+        }
+
+    def soft_labels(self, columns: Mapping[str, Tensor]) -> SoftLabels:
+        """The labels of columns (B, [P,] M, ...) among others, N positions row after row."""
+        own = {name: columns[name] for name in self.names if name not in POSITIONS}
+        if self.has_positions:
+            own = {name: values.flatten(0, 1) for name, values in own.items()}
+        device = next(iter(own.values())).device
+        weights = self.weights.to(device)
+        if isinstance(self.encoding, DenseEncoding):
+            return SoftLabels.dense(own["logits"], own["shift"], weights, self.reduce)
+        basis = None if self.basis is None else self.basis.to(device)
+        return SoftLabels.topk(own, weights, self.reduce, encoding=self.encoding, classes=self.classes, basis=basis)

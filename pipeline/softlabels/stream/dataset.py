@@ -1,0 +1,169 @@
+"""The same examples as a map-style torch dataset, for training loops that bring their own sampler and `DataLoader`.
+
+Random rows cost a whole chunk each unless the chunk is in the cache: where the labels are larger than `cache_bytes`,
+the windows of `loader.py` are the fast way.
+
+Shape letters: R rows of the transfer set, P positions, M members, C classes.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from mmap import mmap
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from softlabels.errors import ConfigError, Stalled
+from softlabels.labels.soft import SoftLabels
+from softlabels.store.patience import AGAIN, patience, process
+from softlabels.stream.examples import EmbeddedRows, Examples, join_examples
+from softlabels.stream.gather import Array, ChunkReader
+from softlabels.stream.join import Ints, Missing
+from softlabels.stream.prefetch import prefetch
+
+if TYPE_CHECKING:
+    from softlabels.store import Store
+    from softlabels.transfer import TransferRows
+
+
+class SoftLabelDataset(Dataset[dict[str, Tensor]]):
+    """Examples by number: `{"input", "label", "row"}` and, with a store, its columns of soft labels, as tensors.
+
+    `input` has the shape and dtype of a prepared input, `label` is int64 (-1 = none), `row` the int64 number of the row
+    in the transfer rows. Of rows of tokens `label` is (P,), each position's next token, and beside it stands `mask` (P,) bool,
+    the positions that count. Dense labels are `logits` ([P,] M, C) float16 and `shift` ([P,] M) float32; sparse ones what
+    `softlabels.labels.topk` says, unsigned integers seen as signed ones. The default collate function of `DataLoader` stacks
+    them, and `soft_labels` makes `SoftLabels` of the result. Works in worker processes, forked or spawned.
+
+    Args:
+        cache_bytes: decoded chunks kept in memory, by each worker process for itself.
+        rows, store, selection, missing, weights, labelled: as in `loader.Loader`.
+
+    Raises:
+        UnlabelledRows, LabelError, ClassMismatch, AlignmentError, ConfigError: as `examples.join_examples` says.
+    """
+
+    def __init__(
+        self,
+        rows: TransferRows | EmbeddedRows,
+        store: Store | None,
+        *,
+        selection: Ints | None = None,
+        missing: Missing = "error",
+        weights: Sequence[float] | None = None,
+        labelled: NDArray[np.bool_] | None = None,
+        cache_bytes: int = 1 << 28,
+    ) -> None:
+        examples = join_examples(rows, store, selection=selection, missing=missing, weights=weights, labelled=labelled)
+        inputs, reader = examples.inputs, examples.reader
+        stores = {id(each): each for each in (inputs, reader) if not (each is None or isinstance(each, np.ndarray))}
+        caches = {key: ChunkCache(each, limit=cache_bytes // len(stores)) for key, each in stores.items()}
+        self._examples: Examples = replace(
+            examples, inputs=caches.get(id(inputs), inputs), reader=caches.get(id(reader), reader)
+        )
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Tensor]]:
+        """What `DataLoader` calls for a batch: each chunk is read once for all of them."""
+        numbers = np.asarray(indices, np.int64)
+        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(self):
+            raise IndexError(f"examples are numbered 0 to {len(self) - 1}")
+        block = self._examples.with_inputs(self._examples.take(numbers))
+        block = block if self._examples.soft is None else self._examples.soft.stackable(block)
+        tensors = {name: torch.from_numpy(values) for name, values in block.items()}
+        return [{name: values[i] for name, values in tensors.items()} for i in range(len(numbers))]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to a spawned worker: of inputs that are mapped from a file, the file's name and not its content."""
+        inputs = self._examples.inputs
+        if not (isinstance(inputs, np.memmap) and isinstance(inputs.base, mmap) and inputs.flags.c_contiguous):
+            return self.__dict__
+        place = {name: getattr(inputs, name) for name in ("filename", "dtype", "offset", "shape")}
+        return {"_examples": replace(self._examples, inputs=np.empty(0)), "_mapped": place}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._examples = state["_examples"]
+        if "_mapped" in state:
+            self._examples = replace(self._examples, inputs=np.memmap(**state["_mapped"], mode="r"))
+
+    def soft_labels(self, batch: Mapping[str, Tensor]) -> SoftLabels:
+        """The soft labels of a collated batch, with the member weights of this dataset; of token rows one a position, row after
+        row.
+        """
+        if self._examples.soft is None:
+            raise ConfigError("this dataset has no store, so it holds no soft labels", remedy="give it a store")
+        return self._examples.soft.soft_labels(batch)
+
+
+def watched(batches: DataLoader[Any]) -> Iterator[Any]:
+    """One pass over the batches of a `DataLoader`, whose worker processes are waited for no longer than `patience` says.
+
+    `DataLoader(timeout=...)` does not notice a worker that stops while it hands over a batch. Without workers this thread reads
+    them itself, as without `watched`: another one would draw random numbers at the same time as the model.
+
+    Raises:
+        Stalled: naming the workers that are stopped, or all of them where none is; all are ended.
+    """
+    if batches.num_workers == 0:
+        yield from batches
+        return
+    workers: list[multiprocessing.process.BaseProcess] = []
+
+    def source() -> Iterator[Any]:
+        iterator: Any = iter(batches)
+        workers.extend(iterator._workers)  # of which some, with persistent_workers, were started for an earlier pass
+        yield from iterator
+
+    try:
+        yield from prefetch(source())
+    except Stalled as error:
+        found = {worker.pid or 0: process(worker.pid or 0) for worker in workers}
+        stopped = {pid: text for pid, text in found.items() if "stopped" in text}
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)  # or it would not hear that it is to end, and be waited for
+        raise Stalled(
+            f"no batch for {patience():g} s from {len(workers)} workers: {' and '.join((stopped or found).values())}",
+            remedy=AGAIN,
+        ) from error
+
+
+class ChunkCache:
+    """A store's chunks with the most recently used of them in memory, up to `limit` bytes."""
+
+    def __init__(self, reader: ChunkReader, *, limit: int) -> None:
+        self._reader = reader
+        self._limit = limit
+        self._bytes = 0
+        self._chunks: OrderedDict[tuple[str, int], Array] = OrderedDict()
+        self.rows_per_chunk, self.columns = reader.rows_per_chunk, reader.columns
+
+    def read_chunk(self, column: str, chunk: int) -> Array:
+        """The chunk as the store reads it."""
+        where = (column, chunk)
+        if where in self._chunks:
+            self._chunks.move_to_end(where)
+            return self._chunks[where]
+        values = self._chunks[where] = self._reader.read_chunk(column, chunk)
+        self._bytes += values.nbytes
+        while self._bytes > self._limit and len(self._chunks) > 1:
+            self._bytes -= self._chunks.popitem(last=False)[1].nbytes
+        return values
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy in another process begins empty."""
+        return self.__dict__ | {"_chunks": OrderedDict(), "_bytes": 0}

@@ -1,0 +1,87 @@
+"""A generator's next value, made in a background thread while the current one is used. Knows no stores or batches.
+
+The thread starts with the first `next`, and ends with the last value, at the first exception (raised again where the
+values are used), or when the consumer closes or drops the generator, after the value it is making. At most three values
+exist: the one in use, one waiting, one in the making.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, Queue
+from typing import TypeVar
+
+from softlabels.store.patience import slices, stalled
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _End:
+    error: BaseException | None
+
+
+def prefetch(source: Iterator[T]) -> Generator[T]:
+    """The values of `source`, in its order.
+
+    Raises:
+        Stalled: the next one does not come; names the threads that make it, and where they stand.
+    """
+    queue: Queue[T | _End] = Queue(maxsize=1)
+    stop = threading.Event()
+    thread = threading.Thread(target=_produce, args=(source, queue, stop), name="softlabels-prefetch", daemon=True)
+
+    def end() -> None:
+        stop.set()
+        _drain(queue)  # a producer that waits for room finds it, then sees `stop`
+        if thread is not threading.current_thread():  # the garbage collector may run this anywhere
+            for seconds in slices():
+                thread.join(seconds)
+                if not thread.is_alive():
+                    break
+
+    atexit.register(end)  # a generator that lives to the end of the program is closed when no module works any more
+    thread.start()
+    try:
+        while not isinstance(value := _next(queue, stop), _End):
+            yield value
+            del value  # lest it stays alive while this waits for the next one
+        if value.error is not None:
+            raise value.error
+    finally:
+        if not stop.is_set():
+            end()
+        atexit.unregister(end)
+
+
+def _next(queue: Queue[T | _End], stop: threading.Event) -> T | _End:
+    for seconds in slices():
+        with suppress(Empty):
+            return queue.get(timeout=seconds)
+    stop.set()  # nobody waits for the thread any more
+    raise stalled("no batch has been read")
+
+
+def _produce(source: Iterator[T], queue: Queue[T | _End], stop: threading.Event) -> None:
+    try:
+        for value in source:
+            if stop.is_set():
+                return
+            queue.put(value)
+            if stop.is_set():
+                return
+        queue.put(_End(None))
+    except BaseException as error:  # whatever it is belongs to the consumer
+        queue.put(_End(error))
+
+
+def _drain(queue: Queue[T | _End]) -> None:
+    try:
+        while True:
+            queue.get_nowait()
+    except Empty:
+        return

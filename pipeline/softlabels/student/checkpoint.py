@@ -1,0 +1,163 @@
+"""The one file from which a training run goes on: `checkpoint.pt`.
+
+It holds every learner (model, optimizer, schedules, moving average, random numbers, kept weights, lines of the log), the place
+in the run, and the run's identity, all written together: a kill at any moment leaves the whole old file or the whole new one.
+A resume ends with the same bits on a CPU where the environment that is recorded with it is the same; else a warning says first
+what differs.
+Only a run reads its own checkpoint; weights that leave the run are safetensors (`softlabels.models`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+
+from softlabels import __version__
+from softlabels.errors import DamagedStore, DiskFull, SpecMismatch, StorageError
+from softlabels.names import renamed
+from softlabels.store.differences import differences
+from softlabels.store.durable import replace_file, system_errors
+from softlabels.store.patience import closing, flush
+from softlabels.student.seeding import rng_state, set_rng_state
+
+NAME = "checkpoint.pt"
+FORMAT = 3
+# What the parts of an identity are called where their values are digests, which say nothing.
+_MEANING = {
+    "inputs": "the prepared inputs, by transfer_set.prepare or its code",
+    "labels": "the hard labels",
+}
+_log = logging.getLogger(__name__)
+
+
+def save_checkpoint(folder: Path, state: Mapping[str, Any], identity: Mapping[str, object]) -> None:
+    """Replace the checkpoint of the run in `folder`, atomically and durably.
+
+    Args:
+        folder: the run folder.
+        state: plain values and tensors.
+        identity: JSON values that tell this run from others.
+
+    Raises:
+        DiskFull, StorageError: the old checkpoint is still there.
+    """
+    whole = {
+        "format": FORMAT,
+        "identity": json.dumps(identity),
+        "environment": environment(),
+        "state": dict(state),
+        "rng": rng_state(),
+    }
+    path = folder / NAME
+    staged = path.with_name(NAME + ".partial")
+    try:
+        with system_errors("write", path), closing(staged.open("wb")) as file:
+            watched = _Watched(file)
+            try:
+                torch.save(whole, watched)  # type: ignore[arg-type]  # all that it asks of a file is write and flush
+            except RuntimeError as error:
+                raise watched.error or error from error
+            file.flush()
+            flush(file.fileno(), path)
+        replace_file(staged, path)
+    except (DiskFull, StorageError):
+        staged.unlink(missing_ok=True)  # where the disk is full, it is part of the reason
+        raise
+
+
+class _Watched:
+    """A file that remembers the system's error, of which `torch.save` makes a RuntimeError without reason."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        """As the file's."""
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        """As the file's."""
+        self._file.flush()
+
+
+def load_checkpoint(folder: Path, identity: Mapping[str, object]) -> dict[str, Any] | None:
+    """The state that the run in `folder` was saved with, after putting the random generators back; None where nothing was, and
+    where what was saved is the start, before its first step, of a run with another identity: it binds nobody.
+
+    Raises:
+        SpecMismatch: the run was begun with another identity, naming each field that differs, or by another version.
+        DamagedStore: the file cannot be read.
+    """
+    path = folder / NAME
+    if not path.exists():
+        return None
+    with system_errors("read", path):
+        file = path.open("rb")
+    try:
+        with file:
+            whole = torch.load(file, map_location="cpu", weights_only=True)
+        found, begun = whole["format"], json.loads(whole["identity"])
+    except (RuntimeError, OSError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        raise DamagedStore(
+            f"{path} is no checkpoint that can be read ({type(error).__name__})",
+            remedy=f"delete {folder} and train again",
+        ) from error
+    if found != FORMAT:
+        raise SpecMismatch(
+            f"{path} has format {found}, this version of softlabels reads {FORMAT}",
+            remedy="finish the run with the version that began it, or begin a new run folder",
+        )
+    different = differences(renamed(begun), renamed(json.loads(json.dumps(identity))))
+    if different and whole["state"].get("progress", {}).get("step") == 0:
+        return None
+    if different:
+        said = "; ".join(leaf._replace(path=_MEANING.get(leaf.path, leaf.path)).said() for leaf in different)
+        raise SpecMismatch(
+            f"the run in {folder} was begun with other settings: {said}",
+            remedy=f"give the same settings to go on; to begin anew, delete {folder} or name another run folder",
+        )
+    changed = [leaf.said("before", "now") for leaf in differences(whole["environment"], environment())]
+    if changed:
+        _log.warning("%s goes on in another environment, and its last bits may differ: %s", folder, "; ".join(changed))
+    set_rng_state(whole["rng"])
+    state: dict[str, Any] = whole["state"]
+    return state
+
+
+def environment() -> dict[str, object]:
+    """What else decides about the last bits of a result: versions, kind of processor, threads."""
+    return {
+        "softlabels": __version__,
+        "torch": str(torch.__version__),  # a subclass of str, which weights_only would refuse
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _processor() -> str:
+    """The model of the processor, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )

@@ -1,0 +1,188 @@
+"""How a student (or a teacher) is trained: the `training` section of a recipe, whose field names are command-line flags.
+
+What is trained and on which data stands elsewhere (`softlabels.models`, `softlabels.transfer`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from softlabels.errors import ConfigError
+from softlabels.labels.encoding import Encoding, TopkEncoding
+from softlabels.labels.ensemble import MEANS, check_temperature
+from softlabels.labels.tail_mass import check_beta
+from softlabels.objects import ObjectSpec
+from softlabels.student.losses import LOSSES
+from softlabels.student.schedule import Setting, ends, value_at
+
+DEFAULT_ALPHA = 0.9
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """What students that are trained side by side share: everything but the loss and the seed of each.
+
+    Attributes:
+        mean: how an ensemble's members are averaged: arithmetic, geometric or tempered.
+        logit_standardization: bring the logits of teacher and student to mean 0 and deviation 1 in the soft term.
+        loss_args: arguments of the soft term, by name, where it has any; docs/losses.md lists them.
+        epochs: passes over the training rows.
+        batch_size: rows a step.
+        micro_batch: rows a forward pass, where a batch does not fit into memory (gradients are accumulated); the loss does
+            not depend on it.
+        optimizer: class and arguments, called with the model's parameters.
+        scheduler: learning rate schedule, stepped once a step; an argument "total_steps" becomes the run's number of steps.
+        precision: arithmetic of the forward pass; weights, loss and optimizer stay float32.
+        clip_norm: largest norm of a step's gradient, all parameters together.
+        max_norm: largest norm of the incoming weights of a unit, kept after every step.
+        ema: decay of an exponential moving average of the weights, which is then what is judged and kept, such as 0.999.
+        validation: share of the training rows held out to judge epochs; 0 for none.
+        keep: best keeps the epoch with the lowest validation loss (the last one without validation), last the last epoch.
+        hard_label_fraction: share of the training rows whose hard label is used.
+        checkpoint_every: epochs between checkpoints.
+        device: auto (cuda where there is one, else cpu), cpu, cuda or cuda:N.
+        threads: CPU threads; torch's own choice when not given.
+    """
+
+    mean: str = "arithmetic"
+    logit_standardization: bool = False
+    loss_args: dict[str, float] = field(default_factory=dict)
+    epochs: int = 10
+    batch_size: int = 128
+    micro_batch: int | None = None
+    optimizer: ObjectSpec = field(default_factory=lambda: ObjectSpec("torch.optim.AdamW", {"lr": 1e-3}))
+    scheduler: ObjectSpec | None = None
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    clip_norm: float | None = None
+    max_norm: float | None = None
+    ema: float | None = None
+    validation: float = 0.1
+    keep: Literal["best", "last"] = "best"
+    hard_label_fraction: float = 1.0
+    checkpoint_every: int = 1
+    device: str = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("mean", self.mean, MEANS)
+        for name in ("epochs", "batch_size", "checkpoint_every", "micro_batch", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, not {value}", remedy=f"give {name} >= 1")
+        for name in ("clip_norm", "max_norm"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigError(f"{name} must be above 0, not {value}", remedy="give such a number, or null")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ConfigError(f"ema must lie between 0 and 1, not {self.ema}", remedy="give such a number, or null")
+        if not 0 <= self.validation < 1:
+            raise ConfigError(
+                f"validation must be >= 0 and < 1, not {self.validation}", remedy="give a share of the rows"
+            )
+        if not 0 <= self.hard_label_fraction <= 1:
+            raise ConfigError(
+                f"hard_label_fraction must lie in [0, 1], not {self.hard_label_fraction}",
+                remedy="give a share of the rows",
+            )
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise ConfigError(f"device is {self.device!r}", remedy="choose auto, cpu, cuda or cuda:N")
+
+
+@dataclass(frozen=True)
+class TrainingConfig(LoopConfig):
+    """Loss, optimizer and schedule of one training run.
+
+    Attributes:
+        temperature: T > 0 of the soft term: a number, or a schedule over the steps such as linear:20:4 or cosine:20:4.
+        alpha: short for soft_weight = alpha and hard_weight = 1 - alpha, a number or a schedule; 0.9 where nothing is given,
+            0 for hard labels only.
+        hard_weight: weight of the cross-entropy with the hard labels, a number or a schedule; given together with
+            soft_weight, without alpha.
+        soft_weight: weight of the soft term.
+        loss: the soft term: forward_kl, reverse_kl, js, soft_ce, logit_mse, dkd, nkd or dist.
+        seed: of initialisation, dropout, and which rows keep their hard label.
+    """
+
+    temperature: Setting = 4.0
+    alpha: Setting | None = None
+    hard_weight: Setting | None = None
+    soft_weight: Setting | None = None
+    loss: str = "forward_kl"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for temperature in ends(self.temperature, name="temperature"):
+            check_temperature(temperature)
+        self._check_weights()
+        _one_of("loss", self.loss, tuple(LOSSES))
+        if self.seed < 0:
+            raise ConfigError(f"seed must be >= 0, not {self.seed}", remedy="give a whole number >= 0")
+
+    def temperature_at(self, share: float) -> float:
+        """T after `share` of the run's steps, 0 to 1."""
+        return value_at(self.temperature, share)
+
+    def weights_at(self, share: float) -> tuple[float, float]:
+        """(hard_weight, soft_weight) after `share` of the run's steps, with alpha spelled out."""
+        if self.hard_weight is not None and self.soft_weight is not None:
+            return value_at(self.hard_weight, share), value_at(self.soft_weight, share)
+        alpha = value_at(DEFAULT_ALPHA if self.alpha is None else self.alpha, share)
+        return 1 - alpha, alpha
+
+    @property
+    def is_soft(self) -> bool:
+        """Whether the soft term has a weight at any step."""
+        return self.weights_at(0.0)[1] > 0 or self.weights_at(1.0)[1] > 0
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether temperature or weights change over the steps."""
+        return any(isinstance(s, str) for s in (self.temperature, self.alpha, self.hard_weight, self.soft_weight))
+
+    def _check_weights(self) -> None:
+        given = (self.hard_weight, self.soft_weight)
+        if self.alpha is not None and given != (None, None):
+            raise ConfigError(
+                f"alpha={self.alpha} and hard_weight={self.hard_weight}, soft_weight={self.soft_weight} say the same twice",
+                remedy="give alpha, or both weights and alpha=null",
+            )
+        if (self.hard_weight is None) != (self.soft_weight is None):
+            raise ConfigError(
+                f"hard_weight={self.hard_weight} and soft_weight={self.soft_weight}: one of the two is missing",
+                remedy="give both weights, or alpha alone",
+            )
+        if self.alpha is not None and not all(0 <= alpha <= 1 for alpha in ends(self.alpha, name="alpha")):
+            raise ConfigError(
+                f"alpha must lie in [0, 1], not {self.alpha}", remedy="give both weights for anything else"
+            )
+        hard, soft = (ends(value, name="a weight") if value is not None else (0.0, 0.0) for value in given)
+        finite = all(weight >= 0 and math.isfinite(weight) for weight in (*hard, *soft))
+        if given != (None, None) and not (finite and all(pair != (0, 0) for pair in zip(hard, soft, strict=True))):
+            raise ConfigError(
+                f"hard_weight={self.hard_weight}, soft_weight={self.soft_weight}: both must be finite, >= 0, and not both 0",
+                remedy="give such weights",
+            )
+
+
+def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, by name, that decide what is trained: not how often it is saved."""
+    return {name: value for name, value in settings.items() if name != "checkpoint_every"}
+
+
+def require_temperatures(encoding: Encoding, config: TrainingConfig) -> None:
+    """Raise `ConfigError` where labels of this encoding do not know a temperature that a student is trained or judged at:
+    T = 1, and both ends of its own setting.
+    """
+    if isinstance(encoding, TopkEncoding):
+        for temperature in (1.0, *ends(config.temperature, name="temperature")):
+            check_beta(encoding, temperature)
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"{name} is {value!r}", remedy=f"choose one of {', '.join(known)}")

@@ -1,0 +1,261 @@
+"""A trained student for people who have nothing of ours: ONNX and torch.export, each checked against the student first.
+
+A file appears only when what it holds was loaded again and gave the student's logits on real rows, in batches of several
+sizes: an exporter that leaves something out says so here and not in production. Written with it: what the inputs are, the
+classes, the digests (`facts`). Left out: paths of this machine, code, and the rows that were used.
+
+Loading a `.pt2` file unpickles (torch's own warning): load one with `torch.export.load` only from people you trust. An ONNX
+file is data. B batch, C classes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from softlabels.errors import ExportError
+from softlabels.objects import require_extra
+from softlabels.store.durable import make_folder, write_atomically
+
+FILES = {"onnx": "student.onnx", "torch": "student.pt2"}  # format -> file name
+FACTS = "softlabels.json"  # the extra file of a .pt2 that holds the facts
+TOLERANCE = 1e-4  # of the largest |logit|; float32 arithmetic in another order differs by 1e-7 to 1e-5
+SIZES = (1, 2, 5, 32)  # of the batches that are checked
+_TRACED = 3  # rows in the traced batch: none of SIZES, and not 1, to which torch would specialise
+_ONNX_LIMIT = 2**31 - 2**22  # bytes of weights; a protobuf message ends at 2 GiB
+Run = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One file that was written.
+
+    Attributes:
+        form: onnx, torch or hf.
+        path: the file, or folder.
+        bytes: its size.
+        opset: of ONNX; None for torch.
+        rows: rows of inputs that it was checked on.
+        difference: largest |logit - student's logit| over them, as a share of the student's largest |logit|.
+        agreement: share of them with the student's most probable class.
+    """
+
+    form: str
+    path: Path
+    bytes: int
+    opset: int | None
+    rows: int
+    difference: float
+    agreement: float
+
+
+def export_student(
+    model: nn.Module, rows: Tensor, folder: Path, *, formats: Sequence[str], facts: Mapping[str, Any]
+) -> list[Exported]:
+    """Write `model` to `folder`, a file for each of `formats`.
+
+    Both have one input `inputs`, whose first axis is any number of rows, and one output `logits` (B, C) float32.
+
+    Args:
+        model: a student on the CPU with float32 weights; it is put into evaluation mode and frozen.
+        rows: (R, ...) prepared inputs, real ones, R >= 1; traced and checked with, and not kept.
+        folder: created where it is missing; a file of an earlier export is replaced.
+        formats: of onnx, torch.
+        facts: JSON values for whoever loads the file: the metadata of an ONNX file, `softlabels.json` in a .pt2.
+
+    Raises:
+        ExportError: torch cannot trace the model or translate it, or the export answers differently; no file is written.
+        MissingExtra: onnx, onnxscript or onnxruntime is not installed.
+        DiskFull, StorageError: the file cannot be written; what stood there still does.
+    """
+    model.eval().requires_grad_(False)
+    with torch.no_grad():
+        program = _trace(model, rows)
+        expected = _in_batches(model, rows)
+        if not bool(torch.isfinite(expected).any()):
+            raise ExportError("the student's logits are not finite", remedy="train it again: there is nothing to check")
+        made = []
+        for form in formats:  # all are checked before the first is written
+            data, opset = _onnx(program, facts) if form == "onnx" else (_torch(program, facts), None)
+            run = _onnx_runner(data) if form == "onnx" else _torch_runner(data)
+            difference, agreement = _compare(form, _in_batches(run, rows), expected)
+            made.append((form, data, opset, difference, agreement))
+    make_folder(folder)
+    found = []
+    for form, data, opset, difference, agreement in made:
+        path = folder / FILES[form]
+        write_atomically(path, data)
+        found.append(Exported(form, path, len(data), opset, len(rows), difference, agreement))
+    return found
+
+
+def compared(form: str, path: Path, size: int, again: nn.Module, model: nn.Module, rows: Tensor) -> Exported:
+    """What was written elsewhere than here, after comparing the model that it gives back with the student.
+
+    Raises:
+        ExportError: they answer differently.
+    """
+    with torch.no_grad():
+        difference, agreement = _compare(form, _in_batches(again, rows), _in_batches(model, rows))
+    return Exported(form, path, size, None, len(rows), difference, agreement)
+
+
+def _trace(model: nn.Module, rows: Tensor) -> Any:
+    """The model as an ExportedProgram, whose graph holds no path of this machine and no row."""
+    example = rows[torch.arange(_TRACED) % len(rows)]
+    name = type(model).__name__
+    try:
+        with _quiet():
+            batch = torch.export.Dim("batch", min=1)
+            program = torch.export.export(model, (example,), dynamic_shapes=({0: batch},))
+    except Exception as error:  # torch promises no class of errors here
+        raise ExportError(
+            f"torch.export cannot trace {name} for any number of rows: {_first_line(error)}",
+            remedy="write its forward without Python branches on values or on the number of rows",
+        ) from error
+    outputs = program.graph_signature.user_outputs
+    if len(outputs) != 1:
+        raise ExportError(f"{name} gives {len(outputs)} outputs", remedy="let its forward return the logits alone")
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # lines of source code with their paths
+    program.example_inputs = None
+    return program
+
+
+def _torch(program: Any, facts: Mapping[str, Any]) -> bytes:
+    data = io.BytesIO()
+    with _quiet():
+        torch.export.save(program, data, extra_files={FACTS: json.dumps(facts, indent=1)})
+    return data.getvalue()
+
+
+def _onnx(program: Any, facts: Mapping[str, Any]) -> tuple[bytes, int]:
+    """The file's bytes and its opset."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        require_extra(package, extra="export")
+    size = sum(tensor.numel() * tensor.itemsize for tensor in program.state_dict.values())
+    if size > _ONNX_LIMIT:
+        raise ExportError(f"{size:,} bytes of weights do not fit into one ONNX file", remedy="give --formats=torch")
+    try:
+        with _quiet():
+            made = torch.onnx.export(
+                program,
+                dynamo=True,
+                input_names=["inputs"],
+                output_names=["logits"],
+                external_data=False,
+                verbose=False,
+            )
+    except Exception as error:  # the exporter promises no class of errors
+        raise ExportError(
+            f"the student cannot be written as ONNX: {_first_line(error.__cause__ or error)}",
+            remedy="give --formats=torch",
+        ) from error
+    assert made is not None
+    proto: Any = made.model_proto
+    _clean(proto)
+    for key, value in facts.items():
+        proto.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
+    opset = next(entry.version for entry in proto.opset_import if entry.domain == "")
+    return proto.SerializeToString(deterministic=True), int(opset)
+
+
+def _clean(proto: Any) -> None:
+    """Drop the exporter's notes (source code, paths, internal names) and call the first axis `batch`."""
+    graph = proto.graph
+    axis = graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for value in [*graph.input, *graph.output, *graph.value_info]:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = re.sub(rf"\b{re.escape(axis)}\b", "batch", dim.dim_param)
+    for part in [
+        graph,
+        *graph.node,
+        *graph.input,
+        *graph.output,
+        *graph.value_info,
+        *graph.initializer,
+        *proto.functions,
+    ]:
+        del part.metadata_props[:]
+        part.doc_string = ""
+    for function in proto.functions:
+        for node in function.node:
+            del node.metadata_props[:]
+            node.doc_string = ""
+
+
+def _onnx_runner(data: bytes) -> Run:
+    runtime = require_extra("onnxruntime", extra="export")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3  # errors: it warns about graphics cards that are not there
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return lambda batch: torch.from_numpy(session.run(["logits"], {"inputs": batch.numpy()})[0])
+
+
+def _torch_runner(data: bytes) -> Run:
+    with _quiet():
+        module = torch.export.load(io.BytesIO(data)).module()
+    return lambda batch: module(batch)
+
+
+def _in_batches(run: Run, rows: Tensor) -> Tensor:
+    """Logits (R, C) of all rows, in batches of each of SIZES in turn and of the last one from then on."""
+    found, start = [], 0
+    for size in [*SIZES, *[SIZES[-1]] * (len(rows) // SIZES[-1] + 1)]:
+        if start < len(rows):
+            found.append(run(rows[start : start + size]).float())
+            start += size
+    return torch.cat(found)
+
+
+def _compare(form: str, found: Tensor, expected: Tensor) -> tuple[float, float]:
+    """(difference, agreement), as `Exported` has them. Raises ExportError where they are too far apart."""
+    finite = torch.isfinite(expected)
+    same = found.shape == expected.shape and torch.equal(found[~finite], expected[~finite])
+    if not same or not bool(torch.isfinite(found[finite]).all()):
+        raise _differs(form, "gives other shapes, or infinite logits at other places")
+    scale = expected[finite].abs().max().clamp(min=torch.finfo(torch.float32).tiny)
+    difference = ((found - expected)[finite].abs().max() / scale).item()
+    if difference > TOLERANCE:
+        raise _differs(form, f"differs by {difference:.1e} of its largest logit, and {TOLERANCE:.0e} is allowed")
+    return difference, (found.argmax(1) == expected.argmax(1)).double().mean().item()
+
+
+def _differs(form: str, how: str) -> ExportError:
+    return ExportError(
+        f"the {form} export is not the student: it {how}; no file was written",
+        remedy="look for random numbers, state or branches in its forward, or give the other format",
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    """The first line that says something, in words."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch's exporters say of their own doings: a deprecated class of theirs, packages that we do not use."""
+    log = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r".*LeafSpec", category=FutureWarning)
+            yield
+    finally:
+        log.setLevel(level)

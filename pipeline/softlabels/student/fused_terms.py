@@ -1,0 +1,194 @@
+"""The distillation loss of one block of positions and its gradient at the logits, computed together (`fused` cuts the blocks).
+
+`forward_kl` and `soft_ce` take few passes over the block's arrays, written out: their gradient is (q - p) T. Every other loss
+that is a sum over positions goes through autograd, inside the block. Neighbour: `fused_topk` for labels of one model's largest
+logits.
+
+n positions of a block, C classes; z the student's logits, q = softmax(z / T), p the teacher's distribution at T.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from softlabels.errors import ConfigError
+from softlabels.labels.ensemble import check_mean, check_temperature
+from softlabels.labels.soft import DenseMembers, SoftLabels
+from softlabels.labels.topk_soft import TopkMembers
+from softlabels.student.fused_topk import NOWHERE, compare_topk, dot_into, softmax_and_sum
+from softlabels.student.losses import LOSSES, checked_args, distillation_loss
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is known of a block's n positions: the teacher's labels, and hard labels (n,) with -1 for none."""
+
+    soft: SoftLabels | None
+    labels: Tensor
+
+
+# value, slope (n, C) or None, factor (n, 1): the gradient at z is slope * factor
+Slope = tuple[Tensor, Tensor | None, Tensor]
+BlockTerm = Callable[
+    [Tensor, Part, bool], Slope
+]  # of z (n, C), which may be overwritten; the slope only where asked for
+
+
+def block_term(
+    loss: str,
+    loss_args: Mapping[str, float] | None,
+    *,
+    temperature: float,
+    hard_weight: float,
+    soft_weight: float,
+    logit_standardization: bool,
+    mean: str,
+    has_soft: bool,
+    impossible: bool,
+) -> BlockTerm:
+    """What gives a block's share in the loss.
+
+    Args:
+        loss, loss_args, temperature, logit_standardization, mean: as in `losses.distillation_loss`.
+        hard_weight, soft_weight: of one position: the loss's, divided by how many positions count.
+        has_soft: whether there are soft labels.
+        impossible: some class is -inf to the student at every position.
+
+    Raises:
+        ConfigError: a loss that is no sum over positions, an unknown one, impossible arguments, or no soft labels.
+    """
+    check_temperature(temperature)
+    args = checked_args(loss, loss_args)
+    if soft_weight > 0 and LOSSES[loss].whole_batch:
+        raise ConfigError(
+            f"the loss {loss} looks at a batch as a whole, and the fused loss takes it in blocks of positions",
+            remedy="use a loss that is a sum over positions, such as forward_kl",
+        )
+    if soft_weight > 0 and not has_soft:
+        raise ConfigError(f"the loss {loss} needs soft labels and there are none", remedy="give a store, or alpha=0")
+    if soft_weight == 0:
+        return _Hard(hard_weight)
+    if loss in ("forward_kl", "soft_ce") and not logit_standardization and not impossible:
+        return _CrossEntropy(temperature, hard_weight, soft_weight, mean, subtracts_entropy=loss == "forward_kl")
+    options = {"loss": loss, "loss_args": args, "logit_standardization": logit_standardization, "mean": mean}
+    return _ByAutograd(temperature, hard_weight, soft_weight, options)
+
+
+@dataclass(frozen=True)
+class _Hard:
+    """Cross-entropy with the hard labels."""
+
+    hard_weight: float
+
+    def __call__(self, z: Tensor, part: Part, wants: bool) -> Slope:
+        q, log_sum = softmax_and_sum(z)
+        own = is_own(part.labels, z)
+        value = nll(z, log_sum, part.labels, own) * self.hard_weight
+        take_at(q, part.labels, own)
+        return value, q if wants else None, own * self.hard_weight
+
+
+@dataclass(frozen=True)
+class _CrossEntropy:
+    """T^2 KL(p || q), or T^2 CE(p, q), and the hard labels' cross-entropy."""
+
+    temperature: float
+    hard_weight: float
+    soft_weight: float
+    mean: str
+    subtracts_entropy: bool
+
+    def __call__(self, z: Tensor, part: Part, wants: bool) -> Slope:
+        assert part.soft is not None
+        t, factor = self.temperature, self.soft_weight * self.temperature
+        total, own = torch.zeros((), dtype=torch.float64, device=z.device), is_own(part.labels, z)
+        hard, amount = None, own * (self.hard_weight / factor)
+        if self.hard_weight > 0:
+            hard = softmax_and_sum(z)
+            total += nll(z, hard[1], part.labels, own) * self.hard_weight
+        q, log_sum = hard if hard is not None and t == 1 else softmax_and_sum(z if t == 1 else z.div_(t))
+        # where both terms have the same q, its factor is taken out of a position's slope: K numbers are scaled, and not C
+        gain = 1 + amount if t == 1 else torch.ones_like(amount)
+        found = self._compare(part.soft, z, q, log_sum, gain)
+        if self.subtracts_entropy and t != 1:
+            found += q.sum(dim=-1).sum(dtype=torch.float64)  # of q - p, see `divergences`
+        total += found * (self.soft_weight * t * t)
+        if hard is not None and wants:
+            q = q if t == 1 else q.addcmul_(hard[0], amount)
+            take_at(q, part.labels, amount / gain)
+        return total, q if wants else None, gain * factor
+
+    def _compare(self, soft: SoftLabels, z: Tensor, q: Tensor, log_sum: Tensor, gain: Tensor) -> Tensor:
+        """The sum over the positions of sum_i p_i (log p_i - log q_i), or of -sum_i p_i log q_i, float64.
+
+        Args:
+            soft: the teacher's labels.
+            z: (n, C), the student's logits / T, overwritten. q: its softmax, becomes q - p / gain.
+            log_sum: (n, 1) float64, the log-sum-exp of z.
+            gain: (n, 1).
+        """
+        check_mean(self.mean, soft.reduce)
+        if isinstance(soft.members, TopkMembers) and soft.stored_members == 1 and soft.tail != "uniform":
+            return compare_topk(soft, self.temperature, z, q, log_sum, gain, subtracts_entropy=self.subtracts_entropy)
+        u = _teacher_logits(soft, self.temperature, self.mean).to(z.dtype).clamp_min_(NOWHERE)
+        p, log_sum_u = softmax_and_sum(u)
+        q.addcdiv_(p, gain, value=-1)
+        inner = log_sum[:, 0] - dot_into(z if not self.subtracts_entropy else z.sub_(u), p)
+        return (inner - log_sum_u[:, 0] if self.subtracts_entropy else inner).sum(dtype=torch.float64)
+
+
+def _teacher_logits(soft: SoftLabels, temperature: float, mean: str) -> Tensor:
+    """(n, C), whose softmax is the teacher's distribution at T; a tensor of its own."""
+    if isinstance(soft.members, DenseMembers) and soft.stored_members == 1:
+        logits = soft.members.logits[:, 0].to(torch.float32, copy=True)
+        return logits if temperature == 1 else logits.div_(temperature)
+    return soft.log_probs(temperature, mean).add_(math.log(soft.classes))  # near 0, where float32 is fine
+
+
+@dataclass(frozen=True)
+class _ByAutograd:
+    """Any sum over positions; the slope holds the weights already."""
+
+    temperature: float
+    hard_weight: float
+    soft_weight: float
+    options: Mapping[str, object]
+
+    def __call__(self, z: Tensor, part: Part, wants: bool) -> Slope:
+        with torch.set_grad_enabled(wants):
+            z = z.detach().requires_grad_(wants)
+            value = distillation_loss(
+                z,
+                part.soft,
+                part.labels,
+                temperature=self.temperature,
+                hard_weight=self.hard_weight,
+                soft_weight=self.soft_weight,
+                positions=1,
+                labelled=1,
+                **self.options,  # type: ignore[arg-type]
+            )
+            slope = torch.autograd.grad(value, z)[0] if wants else None
+            return value.detach().double(), slope, torch.ones_like(z[:, :1])
+
+
+def is_own(labels: Tensor, z: Tensor) -> Tensor:
+    """1 at the positions that have a label, else 0: (n, 1) of the dtype of `z`."""
+    return (labels >= 0)[:, None].to(z.dtype)
+
+
+def nll(z: Tensor, log_sum: Tensor, labels: Tensor, own: Tensor) -> Tensor:
+    """Sum of -log softmax(z)(label) over the positions that have one, float64; of (n, C), (n, 1), (n,), (n, 1)."""
+    of_label = log_sum - z.gather(1, labels.clamp_min(0)[:, None])
+    return of_label.masked_fill(own == 0, 0.0).sum(dtype=torch.float64)
+
+
+def take_at(q: Tensor, labels: Tensor, amount: Tensor) -> None:
+    """q[i, labels[i]] -= amount[i] of (n, C), (n,), (n, 1); `amount` is 0 where there is no label."""
+    at = labels.clamp_min(0)[:, None]
+    q.scatter_(1, at, q.gather(1, at) - amount)

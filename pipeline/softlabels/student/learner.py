@@ -1,0 +1,295 @@
+"""One model in training: its weights, optimizer, schedules, moving average and random numbers, and what it has come to.
+
+A `Trainer` takes one or several through the same batches. Each learner has random numbers of torch of its own, so that it ends
+with the weights that it would have alone; only a model that draws from Python's or numpy's generators shares those. Reading
+batches, checkpoints and folders are the trainer's business.
+
+B batch, P positions of a row of tokens, R rows of the transfer set. Where a row is one example, it is one position.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from softlabels.errors import ConfigError, LogitsError
+from softlabels.labels import NO_LABEL
+from softlabels.models.device import DTYPES, arithmetic
+from softlabels.student.average import WeightAverage
+from softlabels.student.config import TrainingConfig
+from softlabels.student.metrics import Scores
+from softlabels.student.optimizer import build_optimizer, build_scheduler, limit_norms
+from softlabels.student.outputs import Outputs, batch_loss, naming_row, outputs_of
+from softlabels.student.seeding import seed_everything, set_torch_rng, torch_rng
+
+if TYPE_CHECKING:
+    from softlabels.stream.loader import Batch
+
+Augment = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Student:
+    """A model, and how it is to be trained; made by `begin`.
+
+    Attributes:
+        name: its folder inside the run's; "" for the run's folder itself.
+        model: gives (B, C) float logits for a batch's inputs, or those of positions; see `outputs`.
+        config: how it is trained.
+        labelled: (R,) bool, the rows whose hard label it may use; None for all that have one.
+        rng: the state of torch's generators that it goes on with.
+    """
+
+    name: str
+    model: nn.Module
+    config: TrainingConfig
+    labelled: NDArray[np.bool_] | None
+    rng: list[Tensor]
+
+    @classmethod
+    def begin(
+        cls,
+        name: str,
+        config: TrainingConfig,
+        make: Callable[[], nn.Module],
+        *,
+        labelled: NDArray[np.bool_] | None = None,
+    ) -> Student:
+        """Build the model with the config's seed, whatever was drawn before."""
+        seed_everything(config.seed)
+        model = make()
+        return cls(name, model, config, labelled, torch_rng())
+
+
+@dataclass
+class Standing:
+    """What a learner has come to.
+
+    Attributes:
+        loss_sum: sum over the positions of the unfinished epoch of their batch's loss.
+        labelled: positions with a hard label seen since the run began.
+        kept_epoch: the epoch (from 1) whose weights are kept, the best so far by validation loss or (keep: last) the last; 0
+            before the first, and without validation.
+        kept_validation: its validation loss.
+        scores: its validation scores.
+        kept_weights: the weights after it, on the CPU; None where they are the last ones.
+        lines: the lines of `metrics.jsonl`.
+    """
+
+    loss_sum: float = 0.0
+    labelled: int = 0
+    kept_epoch: int = 0
+    kept_validation: float | None = None
+    scores: dict[str, Any] = field(default_factory=dict)
+    kept_weights: dict[str, Tensor] | None = None
+    lines: list[str] = field(default_factory=list)
+
+
+class Learner:
+    """A student while it is trained on `device` for `total_steps` steps.
+
+    Raises:
+        ConfigError: an optimizer or schedule that cannot be had.
+    """
+
+    def __init__(self, student: Student, *, device: torch.device, total_steps: int, augment: Augment | None) -> None:
+        self.name, self.config = student.name, student.config
+        self.model = student.model.to(device)
+        self.standing = Standing()
+        self._labelled, self._rng = student.labelled, student.rng
+        self._device, self._total_steps, self._augment = device, total_steps, augment
+        config = student.config
+        self._optimizer = build_optimizer(config.optimizer, self.model.parameters())
+        self._optimizer.zero_grad()
+        self._scheduler = build_scheduler(config.scheduler, self._optimizer, total_steps)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
+        self._average = None if config.ema is None else WeightAverage(self.model, config.ema)
+
+    @property
+    def judged(self) -> nn.Module:
+        """The model whose weights are judged and kept: the moving average where there is one."""
+        return self.model if self._average is None else self._average.model
+
+    @property
+    def learning_rate(self) -> float:
+        """That of the optimizer's first group of parameters."""
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    def share(self, step: int) -> float:
+        """The share of the run that lies before a step: 0 for the first, 1 for the last."""
+        return min(1.0, step / max(1, self._total_steps - 1))
+
+    def wake(self) -> None:
+        """Make this learner's random numbers torch's."""
+        set_torch_rng(self._rng)
+
+    def rest(self) -> None:
+        """Keep torch's random numbers as this learner's."""
+        self._rng = torch_rng()
+
+    def step(self, batch: Batch, moved: Batch, step: int) -> float:
+        """One optimizer step, and the batch's loss.
+
+        Args:
+            batch: B rows on the CPU.
+            moved: the same on the device.
+            step: steps done before.
+
+        Raises:
+            LogitsError: the loss is NaN or infinite; a row's members have no geometric mean.
+        """
+        labelled = self._own_labels(batch, moved)
+        self.standing.labelled += labelled[1]
+        moved = dataclasses.replace(moved, labels=labelled[0])
+        if self._augment is not None:
+            moved = dataclasses.replace(moved, inputs=self._augment(moved.inputs))
+        self.model.train()
+        total = torch.zeros((), device=self._device)
+        rows, positions, share = len(batch), batch.positions, self.share(step)
+        if self.config.weights_at(share)[1] == 0:
+            moved = dataclasses.replace(moved, soft=None)
+        size = self.config.micro_batch or rows
+        for start in range(0, rows, size):
+            with naming_row(batch, self.config.mean):
+                loss = self._loss(moved[start : start + size], share, positions=positions, labelled=labelled[1])
+            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        value = total.item()
+        self.check_finite("training", value, step)
+        self._update()
+        self.standing.loss_sum += value * positions
+        return value
+
+    def predict(self, model: nn.Module, batch: Batch) -> Outputs:
+        """What a model says of a batch in the precision of the training; the loss makes float32 of it.
+
+        Raises:
+            ConfigError: a single row, as the last batch of an epoch may be, in a model that needs several.
+        """
+        with arithmetic(self._device, self.config.precision):
+            try:
+                return outputs_of(model, batch, DTYPES[self.config.precision])
+            except ValueError as error:
+                if len(batch) > 1 or "more than 1 value per channel" not in str(error):
+                    raise
+                raise ConfigError(
+                    "the last rows of a batch are a single one, of which batch norm cannot take a variance",
+                    remedy="choose a batch_size (or micro_batch) that leaves more, in a new run folder",
+                ) from error
+
+    def check_finite(self, which: str, loss: float, step: int) -> None:
+        """Raise LogitsError unless the loss is a finite number."""
+        if not math.isfinite(loss):
+            raise LogitsError(
+                f"the {which} loss{f' of {self.name}' if self.name else ''} is {loss} after step {step}",
+                remedy="lower the learning rate (optimizer.init_args.lr) and begin a new run folder",
+            )
+
+    def check_labelled(self, which: str, labelled: int, *, is_soft: bool) -> None:
+        """Raise ConfigError where there is nothing to learn from, or nothing to judge by."""
+        if labelled == 0 and not is_soft:
+            at_end = " at the end" if self.config.is_soft else ""
+            raise ConfigError(
+                f"no {which} row has a hard label and soft_weight is 0{at_end}: there is nothing to learn from",
+                remedy="raise alpha (or soft_weight) and give a store, or use rows with labels",
+            )
+
+    def finish_epoch(self, epoch: int, held_out: tuple[float, Scores] | None) -> None:
+        """Keep the weights where this epoch (from 1) is the one to keep; `held_out` is its validation loss and scores."""
+        standing = self.standing
+        standing.loss_sum = 0.0
+        if held_out is None:
+            return
+        loss, scores = held_out
+        is_best = standing.kept_validation is None or loss < standing.kept_validation
+        if is_best or self.config.keep == "last":
+            standing.kept_epoch, standing.kept_validation, standing.scores = epoch, loss, dict(scores)
+        if is_best and self.config.keep == "best":
+            standing.kept_weights = {name: t.detach().cpu().clone() for name, t in self.judged.state_dict().items()}
+
+    def load_kept(self) -> None:
+        """Put the weights that are kept into the model.
+
+        Raises:
+            LogitsError: they are not finite: after the last step no loss would show it.
+        """
+        self.model.load_state_dict(self.standing.kept_weights or self.judged.state_dict())
+        for name, weight in self.model.named_parameters():
+            if weight.requires_grad and not bool(torch.isfinite(weight).all()):
+                raise LogitsError(
+                    f"{name}{f' of {self.name}' if self.name else ''} is not finite after the last step",
+                    remedy="lower the learning rate (optimizer.init_args.lr) and begin a new run folder",
+                )
+
+    def state(self) -> dict[str, Any]:
+        """All of it, as plain values and tensors that `load` takes."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scheduler": None if self._scheduler is None else self._scheduler.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "average": None if self._average is None else self._average.state(),
+            "rng": self._rng,
+            "standing": dict(vars(self.standing)),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go back to where `state` was taken."""
+        self.model.load_state_dict(state["model"])
+        if self._scheduler is not None:
+            self._scheduler.load_state_dict(state["scheduler"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+        if self._average is not None:
+            self._average.load(state["average"])
+        self._rng = state["rng"]
+        self.standing = Standing(**state["standing"])
+
+    def _own_labels(self, batch: Batch, moved: Batch) -> tuple[Tensor, int]:
+        """The hard labels (B, [P]) that this learner may use, on the device, and how many they are."""
+        if self._labelled is None:
+            return moved.labels, int((batch.labels >= 0).sum())
+        own = torch.from_numpy(self._labelled[batch.rows])
+        labels = torch.where(own if batch.labels.dim() == 1 else own[:, None], batch.labels, NO_LABEL)
+        return labels.to(self._device), int((labels >= 0).sum())
+
+    def _loss(self, part: Batch, share: float, *, positions: int, labelled: int) -> Tensor:
+        """The share of some rows in the loss of a batch in which `positions` count and `labelled` of them have a label."""
+        config = self.config
+        hard_weight, soft_weight = config.weights_at(share)
+        return batch_loss(
+            self.predict(self.model, part),
+            part,
+            temperature=config.temperature_at(share),
+            hard_weight=hard_weight,
+            soft_weight=soft_weight,
+            loss=config.loss,
+            loss_args=config.loss_args,
+            logit_standardization=config.logit_standardization,
+            mean=config.mean,
+            positions=positions,
+            labelled=labelled,
+        )
+
+    def _update(self) -> None:
+        """From gradients to weights."""
+        if self.config.clip_norm is not None:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad()  # now, so that the next learner's gradients take this memory, still in the cache
+        if self._scheduler is not None:
+            self._scheduler.step()
+        if self.config.max_norm is not None:
+            limit_norms(self.model, self.config.max_norm)
+        if self._average is not None:
+            self._average.update(self.model)

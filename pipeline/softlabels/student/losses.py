@@ -1,0 +1,303 @@
+"""The distillation loss: hard_weight * CE(student, label) + soft_weight * soft term, and which soft terms there are.
+
+Every soft term is a sum over classes, averaged over positions, computed in float32 whatever the student's dtype. Terms whose
+gradient would shrink with the temperature carry the factor T^2, so that it keeps its size at any T (Hinton, Vinyals, Dean
+2015, section 2). The formulas stand in `divergences`, `decoupled` and `relational`; the teacher's distributions come from
+`softlabels.labels.soft`; which rows carry a hard label is `split`'s business.
+
+B batch (positions), C classes; z the student's logits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from softlabels.errors import ClassMismatch, ConfigError, LabelError, MeanUnavailable
+from softlabels.labels import NO_LABEL
+from softlabels.labels.ensemble import check_temperature
+from softlabels.labels.soft import SoftLabels
+from softlabels.labels.standardise import standardise
+from softlabels.labels.topk_soft import TopkMembers
+from softlabels.student.decoupled import dkd, nkd
+from softlabels.student.divergences import forward_kl, js, logit_mse, reverse_kl, soft_ce
+from softlabels.student.relational import dist
+from softlabels.student.sparse import COARSE, OUTCOMES, outcomes, require_sparse
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A soft term and what it needs.
+
+    Attributes:
+        term: called with (student, soft, labels, temperature, mean, **args); the sum over the rows, a float32 scalar.
+        args: its own arguments, all numbers, with their defaults; the names of `loss_args`.
+        needs_label: every row must have a hard label.
+        whole_batch: the value of a batch is not the sum of its micro-batches' values.
+    """
+
+    term: Callable[..., Tensor]
+    args: Mapping[str, float] = field(default_factory=dict)
+    needs_label: bool = False
+    whole_batch: bool = False
+
+
+LOSSES: dict[str, Loss] = {
+    "forward_kl": Loss(forward_kl),
+    "reverse_kl": Loss(reverse_kl),
+    "js": Loss(js, {"beta": 0.5}),
+    "soft_ce": Loss(soft_ce),
+    "logit_mse": Loss(logit_mse),
+    "dkd": Loss(dkd, {"alpha": 1.0, "beta": 8.0}, needs_label=True),
+    "nkd": Loss(nkd, {"gamma": 1.5}, needs_label=True),
+    "dist": Loss(dist, {"beta": 1.0, "gamma": 1.0}, whole_batch=True),
+}
+
+
+def distillation_loss(
+    student: Tensor,
+    soft: SoftLabels | None,
+    labels: Tensor,
+    *,
+    temperature: float,
+    hard_weight: float,
+    soft_weight: float,
+    loss: str = "forward_kl",
+    loss_args: Mapping[str, float] | None = None,
+    logit_standardization: bool = False,
+    mean: str = "arithmetic",
+    positions: int | None = None,
+    labelled: int | None = None,
+) -> Tensor:
+    """The loss of a batch, or of one micro-batch's share in it.
+
+    Args:
+        student: (B, C) raw logits z, any float dtype.
+        soft: the teacher's labels of the same rows; None where `soft_weight` is 0, and not looked at there.
+        labels: (B,) int64 hard labels, -1 for none.
+        temperature: T > 0 of the soft term; the hard term is taken at T = 1.
+        hard_weight, soft_weight: finite, >= 0; a term of weight 0 is not computed.
+        loss, loss_args: a name of `LOSSES`, and its arguments where they are not the defaults.
+        logit_standardization: the soft term sees standardised logits of student and members, the hard term does not.
+        mean: how members are averaged, see `softlabels.labels.ensemble`; `logit_mse` always takes the mean logits.
+        positions, labelled: how many positions, and how many with a label, the whole batch has; those of this call by
+            default. With them the losses of micro-batches add up to the loss of the batch (but not for `dist`).
+
+    Returns:
+        Scalar float32: hard_weight * (sum of CE) / labelled + soft_weight * (sum of the soft term) / positions. Without any
+        labelled row the hard term is 0.
+
+    Raises:
+        ConfigError: an impossible temperature, weight or argument, an unknown name, or no soft labels where they are needed.
+        ClassMismatch: student and soft labels differ in rows or classes.
+        LabelError: a label outside -1 .. C - 1, or a row without one where the loss needs it.
+        LogitsError: a loss that is undefined because one side alone is -inf, see the term.
+        MeanUnavailable: reduced labels cannot give the mean, or standardised members.
+    """
+    check_weights(hard_weight, soft_weight)
+    terms = []
+    if hard_weight > 0:
+        count = int((labels >= 0).sum()) if labelled is None else labelled
+        terms.append(hard_sum(student, labels) * (hard_weight / max(count, 1)))
+    if soft_weight > 0:
+        summed = soft_sum(
+            student,
+            soft,
+            labels,
+            temperature=temperature,
+            loss=loss,
+            loss_args=loss_args,
+            logit_standardization=logit_standardization,
+            mean=mean,
+        )
+        terms.append(summed * (soft_weight / max(len(student) if positions is None else positions, 1)))
+    if len(terms) == 2:
+        return terms[0] + terms[1]
+    return terms[0] if terms else student.new_zeros((), dtype=torch.float32)
+
+
+def hard_sum(student: Tensor, labels: Tensor) -> Tensor:
+    """Sum of CE(student, label) in nats over the rows of (B, C) that have a label in (B,): scalar float32."""
+    _check_student(student)
+    if labels.shape != student.shape[:1]:
+        raise ClassMismatch(
+            f"the model gives logits for {len(student)} rows, the batch has labels of shape {tuple(labels.shape)}",
+            remedy="use a model that gives one row of logits for each input",
+        )
+    if labels.device.type != "cpu":  # torch would stop the whole process there
+        check_labels(labels, student.shape[1])
+    try:
+        return functional.cross_entropy(student.float(), labels, ignore_index=NO_LABEL, reduction="sum")
+    except IndexError:
+        check_labels(labels, student.shape[1])
+        raise
+
+
+def soft_sum(
+    student: Tensor,
+    soft: SoftLabels | None,
+    labels: Tensor | None = None,
+    *,
+    temperature: float,
+    loss: str = "forward_kl",
+    loss_args: Mapping[str, float] | None = None,
+    logit_standardization: bool = False,
+    mean: str = "arithmetic",
+) -> Tensor:
+    """Sum over the rows of the soft term called `loss`, T^2 included: scalar float32. Arguments and errors as above.
+
+    A whole-batch loss gives its value times the rows, so that sums over batches, divided by all rows, average by rows.
+    """
+    check_temperature(temperature)
+    args = checked_args(loss, loss_args)
+    if soft is None:
+        raise ConfigError(f"the loss {loss} needs soft labels and there are none", remedy="give a store, or alpha=0")
+    _check_student(student)
+    stored = (len(soft), soft.classes)
+    if stored != tuple(student.shape):
+        raise ClassMismatch(
+            f"the student gives (rows, classes) = {tuple(student.shape)}, the soft labels have {stored}",
+            remedy="give the student as many classes as the store has",
+        )
+    if LOSSES[loss].needs_label:
+        _check_labelled(loss, labels, student)
+    if isinstance(soft.members, TopkMembers):
+        require_sparse(loss, soft.members.encoding.tail, logit_standardization=logit_standardization)
+    student = student.float()
+    if soft.tail in OUTCOMES and soft.stored_members == 1 and loss in COARSE:
+        student, soft = outcomes(student, soft, temperature)
+    if logit_standardization:
+        _check_standardizable(student.shape[1], soft.reduce)
+        student, soft = standardise(student), soft.standardised()
+    return LOSSES[loss].term(student, soft, labels, temperature, mean, **args)
+
+
+def require_loss(
+    name: str,
+    args: Mapping[str, float] | None = None,
+    *,
+    logit_standardization: bool,
+    label_free_rows: int,
+    micro_batch: int | None,
+    reduce: str,
+    classes: int,
+    tail: str | None = None,
+) -> None:
+    """Raise, before anything is trained, where a loss cannot be had from these labels and settings.
+
+    Args:
+        name, args: the loss and its `loss_args`.
+        logit_standardization: whether logits are standardised.
+        label_free_rows: how many rows that will be trained or validated on have no hard label.
+        micro_batch: rows a forward pass, None for whole batches.
+        reduce: how the store's members were reduced, "none" or "geometric".
+        classes: C of the store.
+        tail: of the store's encoding, None where that is dense.
+
+    Raises:
+        ConfigError: with the reason and what to do instead.
+        MeanUnavailable: standardization of members that are not stored.
+    """
+    checked_args(name, args)
+    loss = LOSSES[name]
+    if tail is not None:
+        require_sparse(name, tail, logit_standardization=logit_standardization)
+    if loss.needs_label and label_free_rows > 0:
+        raise ConfigError(
+            f"the loss {name} treats each row's own class apart, and {label_free_rows} rows have no hard label",
+            remedy="use loss=forward_kl, js or dist, or hard_label_fraction=1 and rows with labels only",
+        )
+    if loss.whole_batch and micro_batch is not None:
+        raise ConfigError(
+            f"the loss {name} correlates over the whole batch, which micro_batch={micro_batch} would cut",
+            remedy="drop micro_batch, or use a loss that is a sum over rows, such as forward_kl",
+        )
+    if logit_standardization:
+        _check_standardizable(classes, reduce)
+
+
+def checked_args(name: str, given: Mapping[str, float] | None) -> dict[str, float]:
+    """The arguments of the loss `name`, defaults included."""
+    if name not in LOSSES:
+        raise ConfigError(f"no loss is called {name!r}", remedy=f"choose one of {', '.join(LOSSES)}")
+    known = LOSSES[name].args
+    args = {**known, **(given or {})}
+    unknown = [key for key in args if key not in known]
+    if unknown:
+        remedy = f"its arguments are {', '.join(known)}" if known else "it takes none: drop loss_args"
+        raise ConfigError(f"the loss {name} has no argument {', '.join(unknown)}", remedy=remedy)
+    for key, value in args.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise ConfigError(
+                f"loss_args.{key} must be a finite number >= 0, not {value!r}", remedy="give such a number"
+            )
+    if name == "js" and not 0 < args["beta"] < 1:
+        raise ConfigError(
+            f"js needs 0 < beta < 1, not {args['beta']}: at the ends it is 0 for every student",
+            remedy="use loss=forward_kl for the limit beta -> 0, reverse_kl for beta -> 1",
+        )
+    if args and not any(args.values()) and name != "nkd":
+        raise ConfigError(f"all weights of {name} are 0: {args}", remedy="raise one of them")
+    return args
+
+
+def check_weights(hard_weight: float, soft_weight: float) -> None:
+    """Raise `ConfigError` unless both weights are finite numbers >= 0."""
+    if not (0 <= hard_weight < math.inf and 0 <= soft_weight < math.inf):
+        raise ConfigError(
+            f"weights must be finite numbers >= 0, not hard_weight={hard_weight}, soft_weight={soft_weight}",
+            remedy="give such numbers",
+        )
+
+
+def _check_standardizable(classes: int, reduce: str) -> None:
+    if classes <= 2:
+        raise ConfigError(
+            f"logit_standardization turns every row of {classes} classes into the same numbers: nothing is left to learn",
+            remedy="set logit_standardization=false",
+        )
+    if reduce != "none":
+        raise MeanUnavailable(
+            f"logit_standardization scales each member's logits, and the store keeps only their mean (reduce: {reduce})",
+            remedy="set logit_standardization=false, or label the transfer set again with reduce: none",
+        )
+
+
+def _check_student(student: Tensor) -> None:
+    if student.dim() != 2 or not student.is_floating_point():
+        raise ClassMismatch(
+            f"the model's output is {student.dtype} of shape {tuple(student.shape)}, not float logits (rows, classes)",
+            remedy="use a model that gives one float logit for each class",
+        )
+
+
+def check_labels(labels: Tensor, classes: int) -> None:
+    """Raise `LabelError` unless every hard label is -1 or one of the classes."""
+    wrong = labels[(labels < NO_LABEL) | (labels >= classes)]
+    if len(wrong):
+        raise LabelError(
+            f"hard label {wrong[0].item()} lies outside the student's {classes} classes (-1 means none)",
+            remedy="mend the transfer set's labels, or give the student the right number of classes",
+        )
+
+
+def _check_labelled(loss: str, labels: Tensor | None, student: Tensor) -> None:
+    """Raise unless each of the student's rows has a label in its classes."""
+    if labels is None or labels.shape != student.shape[:1]:
+        raise ClassMismatch(
+            f"the loss {loss} needs a hard label for each of {len(student)} rows, and got "
+            f"{'none' if labels is None else f'labels of shape {tuple(labels.shape)}'}",
+            remedy="hand over the batch's labels",
+        )
+    check_labels(labels, student.shape[1])
+    missing = int((labels < 0).sum())
+    if missing:
+        raise LabelError(
+            f"the loss {loss} treats each row's own class apart, and {missing} of {len(labels)} rows have no hard label",
+            remedy="use loss=forward_kl, js or dist, or rows with labels only",
+        )

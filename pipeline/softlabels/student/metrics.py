@@ -1,0 +1,216 @@
+"""How good predictions are: against hard labels (errors, accuracy, NLL, ECE, Brier) and against the teacher (agreement, KL).
+
+`Metrics` adds up batches in float64; `evaluate_student` and `evaluate_teacher` run it over a loader. The loss that is
+trained is `losses`' business; a store's own coding loss is `softlabels.labels.fidelity`'s.
+
+Of rows of tokens every position that counts is a row of these scores: `rows` are positions, and `nll` is the log of perplexity.
+
+B batch (or a block of positions), M members, C classes, T temperatures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol, TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from softlabels.errors import ConfigError
+from softlabels.labels.soft import DenseMembers, SoftLabels
+from softlabels.student.outputs import blocks, counted_blocks, naming_row, outputs_of
+
+if TYPE_CHECKING:
+    from softlabels.stream.loader import Batch
+
+BINS = 15
+CHUNK = 64  # classes among which the most probable one is looked for at a time
+FEW = 1024  # classes up to which a distribution is computed in float64; beyond in float32, which costs half
+LogProbsAt = Callable[[float], Tensor]
+
+
+class Batches(Protocol):
+    """What training and evaluation need of a loader; `softlabels.stream.Loader` is one."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in an epoch."""
+
+    @property
+    def order_digest(self) -> str:
+        """Equal for two loaders that give the same rows in the same order."""
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches `start` .. steps_per_epoch - 1 of one epoch: the same ones whenever it is called."""
+
+
+class Scores(TypedDict, total=False):
+    """What was measured. The names of the second group are there when a row had a label, of the third with a teacher."""
+
+    rows: int  # rows seen, or positions
+    labelled: int  # of them with a hard label, over which the next five are taken
+
+    errors: int  # labelled rows whose most probable class is another one
+    accuracy: float  # 1 - errors / labelled
+    nll: float  # mean -log p(label), nats
+    ece: float  # sum over 15 equal bins of confidence of |accuracy - confidence| * share of the rows (Guo et al. 2017)
+    brier: float  # mean sum_i (p_i - [i = label])^2
+
+    agreement: float  # share of the rows whose most probable class is the teacher's
+    kl: dict[str, float]  # by temperature ("1", "4", "2.5"): mean KL(teacher_T || prediction_T), nats, without T^2
+
+
+class Metrics:
+    """Adds up predictions, a batch at a time.
+
+    Args:
+        temperatures: T of the KLs; 1 is always among them.
+        mean: how the teacher's members are averaged, see `softlabels.labels.ensemble`.
+    """
+
+    def __init__(self, temperatures: Sequence[float] = (1.0,), mean: str = "arithmetic") -> None:
+        self._temperatures = sorted({1.0, *temperatures})
+        self._mean = mean
+        self._rows = self._compared = 0
+        self._hard = torch.zeros(3, dtype=torch.float64)  # errors, nll, brier
+        self._soft = torch.zeros(1 + len(self._temperatures), dtype=torch.float64)  # agreement, kl at each T
+        self._bins = torch.zeros(BINS, 3, dtype=torch.float64)  # rows, confidence, correct
+
+    def update(self, logits: Tensor, labels: Tensor, soft: SoftLabels | None) -> None:
+        """Add a model's raw logits (B, C), any float dtype; labels (B,) int64 with -1 for none; the teacher, if any."""
+        wide = _wide(logits)
+        self._add(lambda t: torch.log_softmax(wide if t == 1 else wide / t, dim=-1), labels, soft)
+
+    def update_teacher(self, labels: Tensor, soft: SoftLabels) -> None:
+        """Add the stored teacher itself (the mean of its members at each T), whose KL is 0 by definition."""
+        own = None if isinstance(soft.members, DenseMembers) else _of_label(soft, self._mean, labels)
+        self._add(lambda t: _wide(soft.log_probs(t, self._mean)), labels, soft, own)
+
+    def update_member(self, number: int, labels: Tensor, soft: SoftLabels) -> None:
+        """Add one member of the stored teacher, whose KL to the mean of all is measured."""
+        if isinstance(soft.members, DenseMembers):
+            self.update(soft.members.logits[:, number], labels, soft)
+        else:
+            one, mean = soft.member(number), "geometric"  # all means of one are alike
+            self._add(lambda t: _wide(one.log_probs(t, mean)), labels, soft, _of_label(one, mean, labels))
+
+    def result(self) -> Scores:
+        """The scores of everything added so far."""
+        labelled = int(self._bins[:, 0].sum())
+        scores: Scores = {"rows": self._rows, "labelled": labelled}
+        if labelled:
+            errors, nll, brier = self._hard.tolist()
+            gaps = (self._bins[:, 2] - self._bins[:, 1]).abs()  # a bin's |accuracy - confidence| times its rows
+            scores["errors"], scores["accuracy"] = int(errors), 1 - errors / labelled
+            scores["nll"], scores["ece"] = nll / labelled, gaps.sum().item() / labelled
+            scores["brier"] = brier / labelled
+        if self._compared:
+            agreed, *kls = (self._soft / self._compared).tolist()
+            scores["agreement"] = agreed
+            scores["kl"] = {f"{t:g}": kl for t, kl in zip(self._temperatures, kls, strict=True)}
+        return scores
+
+    def _add(
+        self, log_probs_at: LogProbsAt, labels: Tensor, soft: SoftLabels | None, own: Tensor | None = None
+    ) -> None:
+        """Add log-probabilities (B, C) at each T; `own` are those at T = 1 that hard labels are held against, where others."""
+        log_p = log_probs_at(1.0)
+        predicted = top_class(log_p)
+        self._rows += len(log_p)
+        own, own_predicted = (log_p, predicted) if own is None else (own, top_class(own))
+        has_label = labels >= 0
+        if bool(has_label.all()):
+            self._add_hard(own, own_predicted, labels)
+        elif bool(has_label.any()):
+            self._add_hard(own[has_label], own_predicted[has_label], labels[has_label])
+        if soft is not None:
+            self._compared += len(log_p)
+            teacher = soft.log_probs(1.0, self._mean)
+            columns = [(predicted == top_class(teacher)).double()]
+            for t in self._temperatures:
+                pair = (teacher, log_p) if t == 1 else (soft.log_probs(t, self._mean), log_probs_at(t))
+                columns.append(_kl(pair[0].to(log_p.dtype), pair[1]).double())
+            self._soft += torch.stack(columns).sum(dim=1).cpu()
+
+    def _add_hard(self, log_p: Tensor, predicted: Tensor, labels: Tensor) -> None:
+        p, of_label = log_p.exp(), labels[:, None]
+        confidence = p.gather(1, predicted[:, None])[:, 0]
+        nll = -log_p.gather(1, of_label)[:, 0]
+        brier = 1 - 2 * p.gather(1, of_label)[:, 0] + p.square_().sum(dim=-1)
+        correct = predicted == labels
+        rows = torch.stack([(~correct).double(), nll, brier, torch.ones_like(nll), confidence, correct.double()], dim=1)
+        rows = rows.double().cpu()  # where adding into bins is deterministic
+        bins = (rows[:, 4] * BINS).ceil().long().clamp(1, BINS) - 1  # (lower, upper]
+        self._hard += rows[:, :3].sum(dim=0)
+        self._bins.index_add_(0, bins, rows[:, 3:])
+
+
+def evaluate_student(
+    model: nn.Module, batches: Batches, *, temperatures: Sequence[float], mean: str, device: torch.device
+) -> Scores:
+    """Scores of a model, put into evaluation mode, over every batch."""
+    metrics = Metrics(temperatures, mean)
+    model.eval()
+    with torch.inference_mode():
+        for batch in batches.epoch(0):
+            batch = batch.to(device)
+            with naming_row(batch, mean):
+                for logits, labels, soft in blocks(outputs_of(model, batch), batch):
+                    metrics.update(logits, labels, soft)
+    return metrics.result()
+
+
+def evaluate_teacher(
+    batches: Batches, *, temperatures: Sequence[float], mean: str, device: torch.device
+) -> tuple[Scores, list[Scores]]:
+    """Scores of the stored teacher, and of each of its members against it, from the store alone.
+
+    Raises:
+        ConfigError: a batch without soft labels.
+        NoPossibleClass: a row whose members have no geometric mean, which is asked for.
+    """
+    ensemble = Metrics(temperatures, mean)
+    members: list[Metrics] = []
+    for batch in batches.epoch(0):
+        batch = batch.to(device)
+        if batch.soft is None:
+            raise ConfigError("these batches carry no soft labels", remedy="give the loader a store")
+        members = members or [Metrics(temperatures, mean) for _ in range(batch.soft.stored_members)]
+        with naming_row(batch, mean):
+            for _, labels, soft in counted_blocks(batch, batch.soft.classes, whole=batch.mask is None):
+                assert soft is not None
+                ensemble.update_teacher(labels, soft)
+                for number, member in enumerate(members):
+                    member.update_member(number, labels, soft)
+    return ensemble.result(), [member.result() for member in members]
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.double() if values.shape[-1] <= FEW else values.float()
+
+
+def _of_label(soft: SoftLabels, mean: str, labels: Tensor) -> Tensor:
+    """Log-probabilities (B, C) at T = 1, of sparse labels those of the hard labels (B,) from their own stored logits."""
+    return _wide(soft.log_probs_of_label(1.0, mean, labels))
+
+
+def top_class(log_p: Tensor) -> Tensor:
+    """The first of the most probable classes, (B,) of (B, C): `argmax` on a CPU, in a seventh of the time for many classes."""
+    chunks = log_p.shape[1] // CHUNK
+    if log_p.device.type != "cpu" or chunks < 2:
+        return log_p.argmax(dim=-1)
+    parts = log_p[:, : chunks * CHUNK].view(len(log_p), chunks, CHUNK)
+    highest = parts.amax(dim=-1)
+    chunk = highest.argmax(dim=-1)
+    rows = torch.arange(len(log_p))
+    found = chunk * CHUNK + parts[rows, chunk].argmax(dim=-1)
+    if chunks * CHUNK == log_p.shape[1]:
+        return found
+    last, place = log_p[:, chunks * CHUNK :].max(dim=-1)
+    return torch.where(last > highest.amax(dim=-1), chunks * CHUNK + place, found)
+
+
+def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p || q) of each row of (B, C) log-probabilities; 0 * log 0 = 0."""
+    p = log_p.exp()
+    return (log_p - log_q).mul_(p).masked_fill_(p == 0, 0.0).sum(dim=-1)

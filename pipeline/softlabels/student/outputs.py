@@ -1,0 +1,160 @@
+"""What a model says of a batch, whatever its kind: logits of rows or of positions, or hidden states with the matrix that makes
+logits of them; and the loss of it, or its logits a block of positions at a time.
+
+A model with the methods `hidden(inputs)` (B, [P,] d) and `output_matrix()` (weight (V, d), bias (V,) or None; or None: it has
+no such matrix) is asked for those, and positions x classes are never held. Of a model of rows of tokens, outputs beyond the
+label space's C classes pad its vocabulary and are cut off; positions that the batch's mask leaves out do not count.
+
+B rows, P positions of a row, N = B * P (B without positions), V outputs, C classes, d hidden width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from softlabels.errors import ClassMismatch, NoPossibleClass
+from softlabels.labels.ensemble import no_common_class
+from softlabels.labels.soft import SoftLabels
+from softlabels.models.product import output_matrix
+from softlabels.student.fused import block_positions, linear_distillation_loss
+from softlabels.student.losses import LOSSES, distillation_loss
+
+if TYPE_CHECKING:
+    from softlabels.stream.loader import Batch
+
+Block = tuple[Tensor, Tensor, SoftLabels | None]  # logits (n, C), labels (n,), the teacher's
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """A model's outputs for N positions.
+
+    Attributes:
+        states: (N, V) logits, or (N, d) hidden states where there is a matrix.
+        matrix: (V, d), or None.
+        bias: (V,), or None.
+    """
+
+    states: Tensor
+    matrix: Tensor | None = None
+    bias: Tensor | None = None
+
+    def logits(self, classes: int, where: slice | Tensor = slice(None)) -> Tensor:
+        """Logits (n, C) of the positions `where`.
+
+        Raises:
+            ClassMismatch: fewer outputs than classes.
+        """
+        outputs = self.states.shape[-1] if self.matrix is None else len(self.matrix)
+        if outputs < classes:
+            raise ClassMismatch(
+                f"the model has {outputs} outputs, and there are {classes} classes",
+                remedy="give the model as many outputs as the label space has classes, or more",
+            )
+        states = self.states[where]
+        if self.matrix is None:
+            return states if outputs == classes else states[:, :classes]
+        with torch.autocast(states.device.type, enabled=False):
+            logits = (states @ self.matrix[:classes].to(states.dtype).t()).float()
+            return logits if self.bias is None else logits + self.bias[:classes]
+
+
+def outputs_of(model: nn.Module, batch: Batch, dtype: torch.dtype = torch.float32) -> Outputs:
+    """What `model` says of a batch; products with its output matrix are taken in `dtype`.
+
+    Raises:
+        ClassMismatch: of rows of tokens, outputs that are not (B, P, ...).
+    """
+    matrix = output_matrix(model)
+    if matrix is None:
+        return Outputs(_flat(model(batch.inputs), batch))
+    states = _flat(model.hidden(batch.inputs), batch)  # type: ignore[operator]
+    return Outputs(states if dtype == torch.float32 else states.to(dtype), *matrix)
+
+
+def _flat(found: Tensor, batch: Batch) -> Tensor:
+    """(N, ...) of a model's (B, [P,] ...)."""
+    if batch.mask is None:
+        return found
+    if found.dim() != 3 or found.shape[:2] != batch.mask.shape:
+        raise ClassMismatch(
+            f"the model's output for {len(batch)} rows of {batch.mask.shape[1]} positions has shape {tuple(found.shape)}",
+            remedy="use a model that gives the logits of every position's next token, (rows, positions, vocabulary)",
+        )
+    return found.flatten(0, 1)
+
+
+@contextmanager
+def naming_row(batch: Batch, mean: str) -> Iterator[None]:
+    """Let the `NoPossibleClass` of a batch's labels, of which no mean of this name exists, name the row."""
+    try:
+        yield
+    except NoPossibleClass:
+        assert batch.soft is not None
+        for at in range(len(batch.soft)):
+            try:
+                batch.soft[at : at + 1].log_probs(1.0, mean)
+            except NoPossibleClass:
+                raise no_common_class(f"row {batch.rows[at * len(batch) // len(batch.soft)]}") from None
+        raise
+
+
+def classes_of(outputs: Outputs, batch: Batch) -> int:
+    """C: that of the batch's label space where it is known, else as many as the model has outputs."""
+    if batch.classes is not None:
+        return batch.classes
+    return outputs.states.shape[-1] if outputs.matrix is None else len(outputs.matrix)
+
+
+def batch_loss(outputs: Outputs, batch: Batch, *, loss: str, soft_weight: float, **options: object) -> Tensor:
+    """`losses.distillation_loss` over the positions that count; `options` are its other arguments."""
+    labels, soft = batch.labels.flatten(), batch.soft if soft_weight > 0 else None
+    valid, classes = None if batch.mask is None else batch.mask.flatten(), classes_of(outputs, batch)
+    given: Mapping[str, object] = options | {"loss": loss, "soft_weight": soft_weight}
+    if outputs.matrix is not None and not LOSSES[loss].whole_batch:
+        return linear_distillation_loss(
+            outputs.states,
+            outputs.matrix,
+            outputs.bias,
+            soft,
+            labels,
+            classes=classes,
+            valid=valid,
+            **given,  # type: ignore[arg-type]
+        )
+    logits = outputs.logits(classes)
+    if valid is not None and not bool(valid.all()):
+        logits, soft, labels = logits[valid], None if soft is None else soft[valid], labels[valid]
+    return distillation_loss(logits, soft, labels, **given)  # type: ignore[arg-type]
+
+
+def blocks(outputs: Outputs, batch: Batch, *, whole: bool = False) -> Iterator[Block]:
+    """The positions that count: a batch of rows at once, positions in blocks of bounded memory; `whole`: all at once."""
+    classes = classes_of(outputs, batch)
+    for where, labels, soft in counted_blocks(
+        batch, classes, whole=whole or (batch.mask is None and outputs.matrix is None)
+    ):
+        yield outputs.logits(classes, where), labels, soft
+
+
+def counted_blocks(
+    batch: Batch, classes: int, *, whole: bool = False
+) -> Iterator[tuple[slice | Tensor, Tensor, SoftLabels | None]]:
+    """Where blocks of positions that count stand among all N of a batch, with their labels and the teacher's."""
+    labels, soft = batch.labels.flatten(), batch.soft
+    if batch.mask is None and whole:
+        yield slice(None), labels, soft
+        return
+    counted = torch.arange(len(labels), device=labels.device)
+    if batch.mask is not None:
+        counted = counted[batch.mask.flatten()]
+    step = max(1, len(counted)) if whole else block_positions(classes, labels.device)
+    for start in range(0, len(counted), step):
+        where = counted[start : start + step]
+        yield where, labels[where], None if soft is None else soft[where]

@@ -1,0 +1,84 @@
+"""What a run says about itself while it trains: `metrics.jsonl`, one JSON object a line, and TensorBoard events.
+
+The lines are a function of the run's progress: on resume the file is written anew from the checkpoint's lines, so that it
+equals the file of a run that was never stopped, apart from what stands under "times".
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from torch.utils.tensorboard import SummaryWriter
+
+from softlabels.store.durable import replace_file, system_errors, write_file
+
+NAME = "metrics.jsonl"
+
+
+class RunLog:
+    """Appends to the log of the run in `folder`.
+
+    Args:
+        lines: the lines so far; what is added is appended to this list too.
+        step: optimizer steps done so far; TensorBoard forgets events after it.
+    """
+
+    def __init__(self, folder: Path, lines: list[str], step: int) -> None:
+        self._path, self._lines = folder / NAME, lines
+        staged = self._path.with_name(NAME + ".partial")
+        write_file(staged, "".join(line + "\n" for line in lines).encode())
+        replace_file(staged, self._path)
+        with system_errors("write", folder / "tensorboard"):
+            self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def add(self, entry: Mapping[str, object], step: int | None = None) -> None:
+        """Append one line and, given a step, its numbers to TensorBoard. JSON has no infinity: that becomes null."""
+        line = json.dumps(finite(entry), allow_nan=False)
+        self._lines.append(line)
+        with system_errors("write", self._path), self._path.open("a") as file:
+            file.write(line + "\n")
+        for name, value in _scalars(entry) if step is not None else ():
+            self._events.add_scalar(name, value, step)
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._events.close()
+
+
+def is_ended(folder: Path) -> bool:
+    """Whether the log of the run in `folder` has its last line, which says `"end": true`."""
+    path = folder / NAME
+    with system_errors("read", path):
+        lines = path.read_text().splitlines() if path.exists() else []
+    try:
+        return bool(lines) and json.loads(lines[-1]).get("end") is True
+    except ValueError:  # torn by a kill
+        return False
+
+
+def finite(value: object) -> object:
+    """A value as JSON can hold it: numbers that are not finite become null, inside mappings and lists too."""
+    if isinstance(value, Mapping):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _scalars(entry: Mapping[str, object], prefix: str = "") -> list[tuple[str, float]]:
+    """Numbers by name, nested ones as `kl/4`; times are no curves."""
+    found: list[tuple[str, float]] = []
+    for name, value in entry.items():
+        if isinstance(value, Mapping) and name != "times":
+            found += _scalars(value, f"{name}/")
+        elif isinstance(value, int | float) and not isinstance(value, bool) and name not in ("epoch", "step"):
+            found.append((prefix + name, float(value)))
+    return found

@@ -1,0 +1,292 @@
+"""The training loop: students, a config and batches in; weights, metrics and a checkpoint in a run folder out.
+
+One student or many are taken through the same batches side by side (`learner`): a batch is read once for all of them. It
+trains students from soft labels and teachers from hard ones; which loss, optimizer and schedule says each student's config.
+It does not know where batches come from (`softlabels.stream`) nor what the models are (`softlabels.models`).
+
+A run folder holds `checkpoint.pt` and, in a folder a student, when the run has ended: `weights.safetensors` (the best
+epoch's by validation loss, or the last one's), `metrics.jsonl`, `tensorboard/`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from softlabels.errors import ConfigError, Interrupted, RunExists
+from softlabels.models import save_weights
+from softlabels.models.device import resolve_device, warm_up
+from softlabels.store.durable import make_folder, only_process
+from softlabels.student import checkpoint, runlog
+from softlabels.student.checkpoint import load_checkpoint, save_checkpoint
+from softlabels.student.config import TrainingConfig, deciding
+from softlabels.student.learner import Augment, Learner, Student
+from softlabels.student.memory import keep_freed_memory
+from softlabels.student.metrics import Batches, Scores
+from softlabels.student.runlog import RunLog
+from softlabels.student.seeding import deterministic
+from softlabels.student.validation import validate
+
+if TYPE_CHECKING:
+    from softlabels.stream.loader import Batch
+
+WEIGHTS = "weights.safetensors"
+SHARED = ("epochs", "batch_size", "validation", "checkpoint_every", "device", "threads")
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a finished run gives for one student.
+
+    Attributes:
+        kept_epoch: the epoch (from 1) whose weights were kept.
+        kept_validation: its validation loss; None without validation.
+        scores: its validation scores; empty without validation.
+        steps: optimizer steps of the run.
+        weights: the safetensors file.
+    """
+
+    kept_epoch: int
+    kept_validation: float | None
+    scores: Scores
+    steps: int
+    weights: Path
+
+
+@dataclass
+class Progress:
+    """Where a run stands: epochs finished, batches done of the next, steps done, rows of the unfinished epoch seen and
+    positions that counted in them.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    rows: int = 0
+    positions: int = 0
+
+
+class Trainer:
+    """Trains `students` side by side, each as its config says, and keeps the run in `folder`.
+
+    The same call on the same folder goes on where the last one stopped, whatever stopped it, and ends with the weights of
+    a run that was never stopped (bit for bit where `checkpoint` says so).
+    A student ends with the weights that it would have had alone.
+
+    Args:
+        students: made by `Student.begin`. Their models are moved to the device, and hold the kept weights when `run` returns.
+        train: what to train on; its batches carry soft labels where a config gives them a weight.
+        validation: what to judge epochs on; None keeps the last epoch.
+        folder: the run folder; created where it is missing.
+        identity: JSON values that say what else is trained on which data (model, store digests); a folder that was begun
+            with another identity or config is refused.
+        augment: changes a batch's inputs before each training step; draws from torch's generators.
+
+    Raises:
+        ConfigError: an optimizer, schedule or device that cannot be had; students that cannot share a pass.
+    """
+
+    def __init__(
+        self,
+        students: Sequence[Student],
+        train: Batches,
+        validation: Batches | None,
+        folder: Path,
+        identity: Mapping[str, object],
+        augment: Augment | None = None,
+    ) -> None:
+        self._train, self._validation, self._folder = train, validation, folder
+        self._config = _shared_config(students)
+        self._device = resolve_device(self._config.device)
+        self._total_steps = self._config.epochs * train.steps_per_epoch
+        self._learners = [
+            Learner(student, device=self._device, total_steps=self._total_steps, augment=augment)
+            for student in students
+        ]
+        orders = {"train": train.order_digest, "validation": validation.order_digest if validation else None}
+        self._identity = {"training": _settings(students), "order": orders, **identity}
+        self._progress = Progress()
+
+    def run(
+        self,
+        should_stop: Callable[[], bool] = lambda: False,
+        on_epoch: Callable[[int, float], object] = lambda epoch, seconds: None,
+    ) -> list[TrainingResult]:
+        """Train to the end, from wherever the run in the folder stands; a run that has ended is not trained again.
+
+        Args:
+            should_stop: asked before each step; when true, the run is saved at that step.
+            on_epoch: called after each epoch with its number, from 1, and the seconds that it took.
+
+        Returns:
+            One result a student, in their order.
+
+        Raises:
+            Interrupted: `should_stop` was true; the same call goes on from there.
+            LogitsError: a loss is NaN or infinite; names student and step.
+            SpecMismatch, RunExists: the folder holds another run, or files that no run wrote, or is in use.
+            DiskFull, StorageError: nothing that was saved is lost.
+        """
+        make_folder(self._folder)
+        with only_process(self._folder), deterministic(self._device, self._config.threads):
+            warm_up()
+            keep_freed_memory()
+            self._begin()
+            if all(self._is_ended(learner) for learner in self._learners):
+                for learner in self._learners:
+                    learner.load_kept()
+                return [self._result(learner) for learner in self._learners]
+            with ExitStack() as stack:
+                logs = [
+                    stack.enter_context(RunLog(self._home(each), each.standing.lines, self._progress.step))
+                    for each in self._learners
+                ]
+                self._train_epochs(logs, should_stop, on_epoch)
+                for learner, log in zip(self._learners, logs, strict=True):
+                    learner.load_kept()
+                    save_weights(learner.model, self._home(learner) / WEIGHTS)
+                    log.add(self._last_line(learner))
+        return [self._result(learner) for learner in self._learners]
+
+    def _home(self, learner: Learner) -> Path:
+        return self._folder / learner.name
+
+    def _is_ended(self, learner: Learner) -> bool:
+        return runlog.is_ended(self._home(learner)) and (self._home(learner) / WEIGHTS).exists()
+
+    def _begin(self) -> None:
+        """Load the checkpoint; where there is none that binds this run, save the first one."""
+        state = load_checkpoint(self._folder, self._identity)
+        if state is not None:
+            self._progress = Progress(**state["progress"])
+            for learner, saved in zip(self._learners, state["learners"], strict=True):
+                learner.load(saved)
+        else:
+            homes = {self._home(learner) for learner in self._learners}
+            foreign = [home / name for home in homes for name in (runlog.NAME, WEIGHTS) if (home / name).exists()]
+            if foreign and not (self._folder / checkpoint.NAME).exists():
+                raise RunExists(
+                    f"{foreign[0].parent} holds {' and '.join(sorted(path.name for path in foreign))} but no "
+                    f"{checkpoint.NAME}: it is not this run's folder",
+                    remedy="choose another run folder",
+                )
+            self._save()
+        for learner in self._learners:
+            make_folder(self._home(learner))
+
+    def _train_epochs(
+        self, logs: Sequence[RunLog], should_stop: Callable[[], bool], on_epoch: Callable[[int, float], object]
+    ) -> None:
+        progress = self._progress
+        with tqdm(total=self._total_steps, initial=progress.step, unit="step", desc="train", disable=None) as bar:
+            while progress.epoch < self._config.epochs:
+                started, rows_before = time.perf_counter(), progress.rows
+                self._train_epoch(bar, should_stop)
+                seconds, rows = time.perf_counter() - started, progress.rows - rows_before
+                self._finish_epoch(logs, {"seconds": seconds, "rows_per_second": rows / seconds})
+                on_epoch(progress.epoch, time.perf_counter() - started)
+
+    def _train_epoch(self, bar: tqdm[Any], should_stop: Callable[[], bool]) -> None:
+        progress = self._progress
+        for batch in self._train.epoch(progress.epoch, progress.batch):
+            if should_stop():
+                self._save()
+                raise Interrupted(
+                    f"stopped in epoch {progress.epoch + 1} of {self._config.epochs}, after step {progress.step}",
+                    remedy="run the same command again to go on",
+                )
+            losses = self._step(batch)
+            progress.rows += len(batch)
+            progress.positions += batch.positions
+            progress.batch += 1
+            progress.step += 1
+            bar.set_postfix(epoch=progress.epoch + 1, loss=f"{losses[0]:.4g}", refresh=False)
+            bar.update()
+
+    def _step(self, batch: Batch) -> list[float]:
+        """One step of every learner; their losses."""
+        moved, losses = batch.to(self._device), []
+        for learner in self._learners:
+            learner.wake()
+            losses.append(learner.step(batch, moved, self._progress.step))
+            learner.rest()
+        return losses
+
+    def _finish_epoch(self, logs: Sequence[RunLog], times: Mapping[str, float]) -> None:
+        progress = self._progress
+        train_losses = [learner.standing.loss_sum / max(progress.positions, 1) for learner in self._learners]
+        for learner in self._learners:
+            learner.check_labelled("training", learner.standing.labelled, is_soft=learner.config.is_soft)
+        progress.epoch += 1
+        progress.batch, progress.rows, progress.positions = 0, 0, 0
+        held_out = [None] * len(self._learners)
+        if self._validation is not None:
+            held_out = validate(self._learners, self._validation, self._device, step=progress.step)  # type: ignore[assignment]
+        for learner, log, train_loss, found in zip(self._learners, logs, train_losses, held_out, strict=True):
+            learner.finish_epoch(progress.epoch, found)
+            line = self._line(learner, train_loss, found)
+            log.add(line | {"times": times}, progress.step)
+        if progress.epoch % self._config.checkpoint_every == 0 or progress.epoch == self._config.epochs:
+            self._save()
+
+    def _line(self, learner: Learner, train_loss: float, held_out: tuple[float, Scores] | None) -> dict[str, object]:
+        """What `metrics.jsonl` says of an epoch."""
+        step = self._progress.step
+        line: dict[str, object] = {"epoch": self._progress.epoch, "step": step, "train_loss": train_loss}
+        line["lr"] = learner.learning_rate
+        if learner.config.is_scheduled:
+            share = learner.share(step - 1)
+            hard_weight, soft_weight = learner.config.weights_at(share)
+            line |= {"temperature": learner.config.temperature_at(share)}
+            line |= {"hard_weight": hard_weight, "soft_weight": soft_weight}
+        return line if held_out is None else line | {"validation_loss": held_out[0], **held_out[1]}
+
+    def _last_line(self, learner: Learner) -> dict[str, object]:
+        result = self._result(learner)
+        line = {"end": True, "kept_epoch": result.kept_epoch, "steps": result.steps, **result.scores}
+        return line if result.kept_validation is None else line | {"validation_loss": result.kept_validation}
+
+    def _result(self, learner: Learner) -> TrainingResult:
+        standing, progress = learner.standing, self._progress
+        kept_epoch = progress.epoch if standing.kept_validation is None else standing.kept_epoch
+        scores: Scores = {**standing.scores}  # type: ignore[typeddict-item]  # they were Scores when they were saved
+        return TrainingResult(
+            kept_epoch, standing.kept_validation, scores, progress.step, self._home(learner) / WEIGHTS
+        )
+
+    def _save(self) -> None:
+        state = {"progress": vars(self._progress), "learners": [learner.state() for learner in self._learners]}
+        save_checkpoint(self._folder, state, self._identity)
+
+
+def _shared_config(students: Sequence[Student]) -> TrainingConfig:
+    """The config of all students, as far as they share one pass. Raises ConfigError where they cannot."""
+    first, names = students[0].config, [student.name for student in students]
+    if len(set(names)) < len(names):
+        raise ConfigError(
+            f"two students would share a folder: {max(names, key=names.count)}", remedy="give values that differ more"
+        )
+    for student in students[1:]:
+        for name in SHARED:
+            if getattr(student.config, name) != getattr(first, name):
+                raise ConfigError(
+                    f"students trained side by side differ in {name}: {getattr(first, name)} and "
+                    f"{getattr(student.config, name)}",
+                    remedy="train them in runs of their own",
+                )
+    return first
+
+
+def _settings(students: Sequence[Student]) -> dict[str, Any]:
+    """Every student's config as JSON holds it, by name; of a single student without a name its own."""
+    found = {}
+    for student in students:
+        given = asdict(student.config)  # a subclass may have fields that are not about this run
+        found[student.name] = deciding({field.name: given[field.name] for field in fields(TrainingConfig)})
+    return found.get("", found) if len(found) == 1 else found

@@ -1,0 +1,99 @@
+"""What a recipe says of its teacher and of the store that its logits go to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from softlabels.errors import ConfigError
+from softlabels.labels.encoding import Encoding
+from softlabels.labels.settings import EncodingSettings
+from softlabels.models.build import ModelConfig
+from softlabels.objects import canonical
+
+
+@dataclass(frozen=True)
+class MemberConfig:
+    """One model of the teacher.
+
+    Attributes:
+        class_path: the model's class, by its dotted path.
+        init_args: what the class is built with.
+        weights: a safetensors file.
+        weight: the member's share in the ensemble's mean; all alike by default.
+    """
+
+    class_path: str
+    init_args: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "class_path", canonical(self.class_path))
+
+    @property
+    def model(self) -> ModelConfig:
+        """How to build it."""
+        return ModelConfig(class_path=self.class_path, init_args=self.init_args, weights=self.weights)
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """The teacher: one model, or an ensemble.
+
+    Attributes:
+        name: how the teacher is named in the store.
+        members: its models, a list of {class_path, init_args, weights, weight}; each takes a batch of prepared inputs
+            (B, ...) and gives logits (B, C), of rows of L tokens (B, L - 1, vocabulary).
+        licence: of the weights, for the store's card.
+        precision: the arithmetic of the forward pass.
+        batch_size: rows the teacher sees at once; part of the specification, since it decides the last bits.
+        device: cuda, cpu, or auto (cuda where there is one).
+    """
+
+    members: tuple[MemberConfig, ...]
+    name: str = "teacher"
+    licence: str = ""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    batch_size: int = 256
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise ConfigError("teacher.members is empty", remedy="list at least one model")
+        if self.batch_size < 1:
+            raise ConfigError(f"teacher.batch_size is {self.batch_size}", remedy="use 1 or more")
+
+
+@dataclass(frozen=True)
+class LabelsConfig(EncodingSettings):
+    """How the store is written.
+
+    Attributes:
+        layout: zarr (any Zarr v3 reader opens it) or arrow (`datasets.load_from_disk` opens it).
+        reduce: none keeps every member; geometric keeps only the members' mean logits.
+        inputs: reference names the transfer set; embed puts the prepared inputs into the store.
+        compression: none, or zstd (layout zarr; float16 logits shrink by about a tenth).
+        rows_per_shard: the unit of work and commit; by default 16 chunks.
+        rows_per_chunk: the unit of reading, a multiple of 16; by default about 1 MiB.
+        licence: of the transfer set, for the store's card.
+    """
+
+    layout: Literal["zarr", "arrow"] = "zarr"
+    reduce: Literal["none", "geometric"] = "none"
+    inputs: Literal["reference", "embed"] = "reference"
+    compression: Literal["none", "zstd"] = "none"
+    rows_per_shard: int | None = None
+    rows_per_chunk: int | None = None
+    licence: str = ""
+
+    def __post_init__(self) -> None:
+        self.encoding_of(1)
+
+    def encoding_of(self, members: int) -> Encoding:
+        """What the recipe asks for, of a teacher of so many members; its basis is not found yet.
+
+        Raises:
+            ConfigError: settings that do not go together.
+        """
+        return self.made(members, reduce=self.reduce, inputs=self.inputs)

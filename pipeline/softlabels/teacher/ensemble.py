@@ -1,0 +1,274 @@
+"""A teacher: its members as models in evaluation mode, and a batch of prepared inputs to their outputs.
+
+B batch, P positions of a row of tokens, M members, C classes, V outputs of a language model (at least C).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from softlabels.errors import ClassMismatch, ConfigError, LogitsError, TeacherError, WeightsError
+from softlabels.models.build import build_model, untrained
+from softlabels.models.classes import require_class_names, require_vocabulary
+from softlabels.models.device import arithmetic, resolve_device, warm_up
+from softlabels.models.product import output_matrix
+from softlabels.models.weights import weights_digest
+from softlabels.store.spec import MemberSpec, TeacherSpec
+from softlabels.teacher.config import TeacherConfig
+from softlabels.teacher.encode import require_storable
+from softlabels.teacher.outputs import Outputs, Product
+from softlabels.transfer.alignment import alignment
+from softlabels.transfer.sequences import SequenceInfo
+
+_SENTINEL_ROWS, _SENTINEL_SEQUENCES = 64, 8
+# How far two cuts of the same rows may differ, relative to 1 + the largest logit: the rounding of each arithmetic.
+TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-1}
+
+
+class Ensemble:
+    """The teacher's models on their device, in evaluation mode.
+
+    Attributes:
+        spec: what the store says of it: name, precision, each member's class, weights digest and weight.
+        batch_size: rows that the recipe lets it see at once.
+        sequence: of rows of tokens, what they are; see `expect`.
+    """
+
+    def __init__(
+        self, models: Sequence[nn.Module], spec: TeacherSpec, device: torch.device, *, batch_size: int = _SENTINEL_ROWS
+    ) -> None:
+        warm_up()  # so that the same store comes out again, byte for byte
+        self.spec = spec
+        self.batch_size = batch_size
+        self.device = device
+        self.models = [model.to(device).eval().requires_grad_(False) for model in models]
+        self.sequence: SequenceInfo | None = None
+
+    def expect(self, sequence: SequenceInfo | None) -> None:
+        """Rows of tokens will come, and members give (B, P, V); or, with None, other rows, and members give (B, C).
+
+        Raises:
+            ClassMismatch: a member's checkpoint has a tokenizer of another vocabulary.
+        """
+        vocabulary = None if sequence is None else sequence.vocabulary
+        for number, model in enumerate(self.models):
+            require_vocabulary(model, vocabulary, who=self._who(number))
+        self.sequence = sequence
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """(M,) the members' weights as given."""
+        return np.array([member.weight for member in self.spec.members])
+
+    def logits(self, inputs: NDArray[np.generic]) -> Tensor:
+        """Every member's logits for a batch of prepared inputs (B, ...): (B, [P,] M, C) float32 on the CPU.
+
+        Raises as `outputs`.
+        """
+        found = self.outputs(inputs).logits().float().cpu()
+        return found if self.sequence is None else found.reshape(len(inputs), self.sequence.positions, *found.shape[1:])
+
+    @torch.inference_mode()
+    def outputs(self, inputs: NDArray[np.generic]) -> Outputs:
+        """Every member's outputs for a batch of prepared inputs (B, ...), on the device; of rows of tokens B x P distributions.
+
+        A member that offers `hidden` and `output_matrix` (see `softlabels.models.causal_lm`) makes no logits yet.
+
+        Raises:
+            LogitsError: a member gives something else than (B, C) floats, or (B, P, V) of rows of tokens.
+            ClassMismatch: members differ in C, or have fewer outputs than the tokenizer has tokens.
+        """
+        batch = torch.from_numpy(np.array(inputs)).to(self.device)
+        members = tuple(self._member(number, batch) for number in range(len(self.models)))
+        widths = [len(part.weight) if isinstance(part, Product) else part.shape[1] for part in members]
+        if self.sequence is None and len(set(widths)) > 1:
+            raise ClassMismatch(
+                f"the teacher's members have {' and '.join(map(str, sorted(set(widths))))} classes",
+                remedy="members of an ensemble share one label space",
+            )
+        classes = widths[0] if self.sequence is None else self.sequence.classes
+        for number, width in enumerate(widths):
+            if width < classes:
+                raise ClassMismatch(
+                    f"{self._who(number)} has {width} outputs and the tokenizer {classes} tokens",
+                    remedy="give the tokenizer that belongs to the model; more outputs than tokens are padding, fewer are not",
+                )
+        return Outputs(members, classes, self._arithmetic)
+
+    def _who(self, number: int) -> str:
+        return f"member {number} ({self.spec.members[number].model})"
+
+    @contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        """The precision that the store records."""
+        with arithmetic(self.device, self.spec.precision), _no_tf32():
+            yield
+
+    def _member(self, number: int, batch: Tensor) -> Tensor | Product:
+        """A member's logits (N, V), or what they are a product of."""
+        model: Any = self.models[number]
+        lead = (len(batch),) if self.sequence is None else (len(batch), self.sequence.positions)
+        with self._arithmetic():
+            matrix = None if self.sequence is None else output_matrix(model)
+            output: object = model(batch) if matrix is None else model.hidden(batch)
+        if not isinstance(output, Tensor):
+            found = type(output).__name__
+        elif output.is_floating_point() and output.shape[:-1] == lead:
+            flat = output.flatten(0, -2)
+            return flat if matrix is None else Product(flat, *matrix)
+        else:
+            found = f"{output.dtype} {tuple(output.shape)}"
+        of = "" if self.sequence is None else f" of {self.sequence.positions} positions"
+        axes = "(batch, classes)" if self.sequence is None else "(batch, positions, vocabulary), positions = tokens - 1"
+        raise LogitsError(
+            f"{self._who(number)} gives {found} for a batch of {len(batch)} rows{of}",
+            remedy=f"a teacher's forward returns float logits of shape {axes}",
+        )
+
+    def check_sentinels(self, inputs: NDArray[np.generic], *, reduce: str = "none") -> int:
+        """Run the first rows twice, cut into other batches the second time, and return the number of classes.
+
+        Raises:
+            TeacherError: a row's logits depend on the batch it stands in, as under dropout or batch statistics.
+            LogitsError: logits that no store can hold, of members that are not reduced; names row (position) and member.
+            ConfigError: the models cannot take these inputs.
+        """
+        rows = inputs[: sentinel_count(self.sequence)]
+        size = min(self.batch_size, len(rows))
+        try:
+            whole, parts = self._in_batches(rows, size), self._in_batches(rows, max(1, size * 3 // 8))
+        except RuntimeError as error:  # what torch raises where shapes or dtypes do not fit
+            raise ConfigError(
+                f"the teacher cannot take inputs of {rows.dtype} and shape {[size, *rows.shape[1:]]}: {error}",
+                remedy="change init_args of teacher.members, or transfer_set.prepare",
+            ) from error
+        counts = np.ones(len(rows), np.bool_)
+        if self.sequence is not None:
+            counts = alignment(rows).mask.reshape(-1).astype(np.bool_)
+        apart, scale = torch.zeros(len(self.models)), torch.ones(len(self.models))
+        for at, first in whole.blocks():
+            real = torch.from_numpy(counts[at]).to(self.device)
+            first, second = first[real], parts.logits(at)[real]
+            if len(first):
+                apart = torch.maximum(apart, _difference(first, second))
+                scale = torch.maximum(scale, 1 + _largest(first))
+                numbers = (at.start + np.flatnonzero(counts[at])).tolist()
+                require_storable(
+                    first, self.weights, reduce=reduce, place=partial(self.place, range(len(rows)), numbers)
+                )
+        for number in torch.nonzero(apart > TOLERANCE[self.spec.precision] * scale).flatten().tolist():
+            raise TeacherError(
+                f"{self._who(number)} gives the same row logits that differ by {apart[number]:.3g} in two batches",
+                remedy="its forward must not drop out, sample or use batch statistics in evaluation mode",
+            )
+        return whole.classes
+
+    def place(self, rows: Sequence[int], numbers: Sequence[int], at: int) -> str:
+        """How distribution numbers[at] of a batch of `rows` is called."""
+        if self.sequence is None:
+            return f"row {rows[numbers[at]]}"
+        row, position = divmod(numbers[at], self.sequence.positions)
+        return f"row {rows[row]}, position {position}"
+
+    def check_class_names(self, names: Sequence[str] | None, *, whose: str) -> None:
+        """Raise ClassMismatch where a member names its classes and they are not `names`, in this order."""
+        for number, model in enumerate(self.models):
+            require_class_names(model, names, who=self._who(number), whose=whose)
+
+    @torch.inference_mode()
+    def _in_batches(self, rows: NDArray[np.generic], size: int) -> Outputs:
+        """The outputs for `rows`, `size` at a time."""
+        found = [self.outputs(rows[start : start + size]) for start in range(0, len(rows), size)]
+        members: list[Tensor | Product] = []
+        for parts in zip(*(each.members for each in found), strict=True):
+            first = parts[0]
+            if isinstance(first, Product):
+                members.append(replace(first, hidden=torch.cat([part.hidden for part in parts])))
+            else:
+                members.append(torch.cat(parts))
+        return Outputs(tuple(members), found[0].classes, self._arithmetic)
+
+    def environment(self) -> dict[str, str]:
+        """What, beside the specification, decides the last bits of the logits."""
+        on_gpu = self.device.type == "cuda"
+        return {
+            "torch": str(torch.__version__),
+            "device": torch.cuda.get_device_name(self.device) if on_gpu else "cpu",
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "threads": str(torch.get_num_threads()),
+            "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        }
+
+
+def sentinel_count(sequence: SequenceInfo | None) -> int:
+    """How many rows are asked of the teacher again, to see whether it can be trusted."""
+    return _SENTINEL_ROWS if sequence is None else _SENTINEL_SEQUENCES
+
+
+def load_ensemble(config: TeacherConfig, *, train: str = "softlabels train-teacher") -> Ensemble:
+    """Build a recipe's teacher and load every member's weights; `train` is the command that messages name to train them.
+
+    Raises:
+        WeightsError: a member without weights, neither of a file nor of its own, or weights that do not fit.
+        ConfigError: a class that cannot be built.
+    """
+    for number, member in enumerate(config.members):
+        if member.weights is not None and not Path(member.weights).exists():
+            raise WeightsError(
+                f"teacher.members[{number}] ({member.class_path}) has no weights: there is no file {member.weights}",
+                remedy=f"train it with `{train}`, or name the safetensors file that holds them",
+            )
+    models = [build_model(member.model) for member in config.members]
+    for number, (member, model) in enumerate(zip(config.members, models, strict=True)):
+        lacking = () if member.weights is not None else untrained(model)
+        if lacking != ():
+            lacks = "no weights" if lacking is None else f"no weights for {', '.join(lacking[:3])} and the like"
+            raise WeightsError(
+                f"teacher.members[{number}] ({member.class_path}) has {lacks}: its logits would be noise",
+                remedy=f"give a safetensors file, or train it with `{train}`",
+            )
+    spec = TeacherSpec(
+        name=config.name,
+        precision=config.precision,
+        members=tuple(
+            MemberSpec(model=member.class_path, weights=weights_digest(model), weight=member.weight)
+            for member, model in zip(config.members, models, strict=True)
+        ),
+    )
+    return Ensemble(models, spec, resolve_device(config.device), batch_size=config.batch_size)
+
+
+def _difference(one: Tensor, other: Tensor) -> Tensor:
+    """The largest |one - other| of each member, (n, M, C) -> (M,) float32 on the CPU; infinite where only one is NaN."""
+    same = (one == other) | (one.isnan() & other.isnan())
+    return torch.where(same, 0.0, (one - other).abs().float().nan_to_num(nan=torch.inf)).amax(dim=(0, 2)).cpu()
+
+
+def _largest(logits: Tensor) -> Tensor:
+    """The largest finite |logit| of each member, (n, M, C) -> (M,) float32 on the CPU."""
+    return torch.where(torch.isfinite(logits), logits.abs(), 0.0).float().amax(dim=(0, 2)).cpu()
+
+
+@contextmanager
+def _no_tf32() -> Iterator[None]:
+    """Convolutions and recurrent layers in the float32 that is recorded: on CUDA torch rounds them to 10 bits by default."""
+    cudnn: Any = torch.backends.cudnn  # its parts are made at run time
+    kinds = (cudnn.conv, cudnn.rnn)
+    before = [kind.fp32_precision for kind in kinds]
+    try:
+        for kind in kinds:
+            kind.fp32_precision = "ieee"
+        yield
+    finally:
+        for kind, value in zip(kinds, before, strict=True):
+            kind.fp32_precision = value

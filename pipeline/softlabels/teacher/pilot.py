@@ -1,0 +1,84 @@
+"""The pilot: a sample of the transfer set through the teacher, from which the tails' prior and basis are found once.
+
+The sample is a pure function of the rows: as many as hold about `POSITIONS` distributions that count, spread evenly. What is
+found is written down before any shard, and read from there ever after: a resumed run computes none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from softlabels.labels.encoding import TopkEncoding
+from softlabels.teacher.encode import reduced, require_storable
+from softlabels.teacher.ensemble import Ensemble
+from softlabels.transfer.alignment import alignment
+from softlabels.transfer.rows import TransferRows
+
+POSITIONS = 4096
+
+
+def needs_basis(encoding: object) -> bool:
+    """Whether the tails of an encoding have a prior or a basis."""
+    return isinstance(encoding, TopkEncoding) and encoding.tail in ("prior", "lowrank")
+
+
+def pilot_basis(rows: TransferRows, ensemble: Ensemble, encoding: TopkEncoding) -> NDArray[np.float16]:
+    """The prior and basis (1 + r, C) of the tails. Raises `LogitsError` where the teacher gives no distribution."""
+    from softlabels.labels.tail_basis import find_basis
+
+    basis: NDArray[np.float16] = find_basis(Pilot(rows, ensemble, reduce=encoding.reduce), encoding.rank)
+    return basis
+
+
+def pilot_rows(rows: TransferRows) -> NDArray[np.int64]:
+    """Numbers of the sample's rows, ascending."""
+    total = len(rows.inputs)
+    if rows.sequence is None:
+        return spread(total, POSITIONS)
+    count = -(-POSITIONS // rows.sequence.positions)
+    while True:
+        chosen = spread(total, count)
+        found = int(alignment(np.array(rows.inputs[chosen])).mask.sum())
+        if found >= POSITIONS or len(chosen) == total:
+            return chosen
+        count = max(count + 1, min(total, count * POSITIONS // max(found, 1)))
+
+
+def spread(total: int, count: int) -> NDArray[np.int64]:
+    """`count` numbers below `total`, or all, evenly spread."""
+    return np.arange(min(count, total), dtype=np.int64) * total // min(count, total)
+
+
+@dataclass(frozen=True, eq=False)
+class Pilot:
+    """The sample's logits (n, M, C), block by block on the device; each iteration asks the teacher again. Raises `LogitsError`
+    where no store can hold them, naming row (position) and member.
+    """
+
+    rows: TransferRows
+    ensemble: Ensemble
+    reduce: str
+
+    def __iter__(self) -> Iterator[Tensor]:
+        chosen, size = pilot_rows(self.rows), self.ensemble.batch_size
+        for start in range(0, len(chosen), size):
+            batch = chosen[start : start + size]
+            inputs = np.array(self.rows.inputs[batch])
+            outputs = self.ensemble.outputs(inputs)
+            counts = np.ones(len(outputs), np.bool_)
+            if self.rows.sequence is not None:
+                counts = alignment(inputs).mask.reshape(-1).astype(np.bool_)
+            for at, block in outputs.blocks():
+                kept = block[torch.from_numpy(counts[at]).to(block.device)]
+                if len(kept):
+                    numbers = (at.start + np.flatnonzero(counts[at])).tolist()
+                    place = partial(self.ensemble.place, batch.tolist(), numbers)
+                    require_storable(kept, self.ensemble.weights, reduce=self.reduce, place=place)
+                    yield reduced(kept, self.ensemble.weights) if self.reduce == "geometric" else kept

@@ -1,0 +1,47 @@
+"""The transfer set: the rows that the teacher labels, their content keys and their prepared inputs.
+
+config -> `source` opens a split -> `decode` and `images` give values -> `keys` hash them, `prepare` shapes them,
+`hard_labels` reads the labels (or `sequences` makes rows of tokens of texts) -> `cache` keeps all three -> `rows` hands them
+out. No torch, no soft labels. Prepare functions that ship: `stack`, `scale`, `image`, `vector`, `tokenize`, `vision.process`.
+Names are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from softlabels.lazy import exports
+
+if TYPE_CHECKING:
+    from softlabels.transfer.config import TransferSetConfig
+    from softlabels.transfer.keys import array_keys
+    from softlabels.transfer.prepare import image, scale, stack, vector
+    from softlabels.transfer.rows import TransferRows, load_transfer_set
+    from softlabels.transfer.text import tokenize
+
+__all__ = [
+    "TransferRows",
+    "TransferSetConfig",
+    "array_keys",
+    "image",
+    "load_transfer_set",
+    "scale",
+    "stack",
+    "tokenize",
+    "vector",
+]
+
+__getattr__ = exports(
+    __name__,
+    {
+        "TransferRows": "softlabels.transfer.rows",
+        "TransferSetConfig": "softlabels.transfer.config",
+        "array_keys": "softlabels.transfer.keys",
+        "image": "softlabels.transfer.prepare",
+        "load_transfer_set": "softlabels.transfer.rows",
+        "scale": "softlabels.transfer.prepare",
+        "stack": "softlabels.transfer.prepare",
+        "tokenize": "softlabels.transfer.text",
+        "vector": "softlabels.transfer.prepare",
+    },
+)

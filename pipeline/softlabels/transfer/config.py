@@ -1,0 +1,115 @@
+"""What a recipe says about its transfer set; nothing is opened here. Neighbours: `source` opens it, `rows` prepares it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from softlabels.errors import ConfigError
+from softlabels.objects import ObjectSpec
+
+MAX_LENGTH = 1 << 16  # tokens of a row; its documents are numbered in uint16
+_SPLIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_STACK = ObjectSpec("softlabels.transfer.stack")
+
+
+@dataclass(frozen=True)
+class SequencesConfig:
+    """Rows of tokens for language models; the rule stands in `softlabels.transfer.sequences`.
+
+    Attributes:
+        tokenizer: folder or hub id of a Hugging Face tokenizer or model.
+        length: tokens of a row; each predicts the next, so a row has length - 1 distributions.
+        pack: true: the texts one after the other, cut every `length` tokens; false: every text begins a row of its own.
+        separator: the token that ends every text; by default the tokenizer's eos token.
+        revision: branch, tag or commit of the tokenizer on the hub.
+    """
+
+    tokenizer: str
+    length: int
+    pack: bool = True
+    separator: str | None = None
+    revision: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.length <= MAX_LENGTH:
+            raise ConfigError(
+                f"transfer_set.sequences.length is {self.length}", remedy=f"give 2 to {MAX_LENGTH} tokens a row"
+            )
+
+
+@dataclass(frozen=True)
+class TransferSetConfig:
+    """The data that the teacher labels, and how its rows become arrays.
+
+    Attributes:
+        name: how the set is named in the store; empty: the last part of a local source, or the hub id.
+        source: Hugging Face hub id, local folder (Parquet, Arrow, image folder, `save_to_disk`) or file.
+        factory: instead of a source, a function `factory(split=..., **init_args)` that returns a `datasets.Dataset` or a
+            dict of numpy arrays, first axis = rows.
+        subset: configuration name on the hub; of a local source only where it has configurations of such names.
+        revision: branch, tag or commit on the hub.
+        inputs: input columns; their order counts, their names do not.
+        label: column of hard labels; None: there are none (rows of tokens predict their own next tokens: it is not read).
+        key: "content", or the name of an id column that says which row is which.
+        prepare: function from a list of decoded rows to one array (B, ...); see `softlabels.transfer.prepare`.
+        splits: name of the split in the store -> name of the split in the source.
+        classes: ordered class names, instead of those that the source gives.
+        sequences: make rows of tokens from one column of text, for language models; instead of prepare.
+    """
+
+    name: str = ""
+    source: str | None = None
+    factory: ObjectSpec | None = None
+    subset: str | None = None
+    revision: str | None = None
+    inputs: tuple[str, ...] = ("image",)
+    label: str | None = "label"
+    key: str = "content"
+    prepare: ObjectSpec = field(default_factory=lambda: _STACK)
+    splits: dict[str, str] = field(default_factory=lambda: {"train": "train", "test": "test"})
+    classes: tuple[str, ...] | None = None
+    sequences: SequencesConfig | None = None
+
+    def __post_init__(self) -> None:
+        if (self.source is None) == (self.factory is None):
+            given = "neither" if self.source is None else "both"
+            raise ConfigError(
+                f"a transfer set needs source or factory, {given} given", remedy="give exactly one of them"
+            )
+        if not self.inputs:
+            raise ConfigError(
+                "a transfer set needs at least one input column, inputs is empty", remedy="name them in inputs"
+            )
+        for split in self.splits:
+            if not _SPLIT_NAME.fullmatch(split):
+                raise ConfigError(f"{split!r} is no split name", remedy="use letters, digits, '_', '-' and '.'")
+        if self.classes is not None and len(set(self.classes)) < len(self.classes):
+            raise ConfigError("class names repeat in classes", remedy="give every class a name of its own")
+        if self.sequences is not None:
+            self._check_sequences()
+
+    def _check_sequences(self) -> None:
+        """Refuse what rows of tokens have no use for; the default label column is not read."""
+        wrong = {
+            f"inputs names {len(self.inputs)} columns": len(self.inputs) != 1,
+            f"prepare is {self.prepare.class_path}": self.prepare != _STACK,
+            f"label is {self.label!r}": self.label not in (None, "label"),
+            f"key is {self.key!r}": self.key != "content",
+            "classes are named": self.classes is not None,
+        }
+        for what in (what for what, is_wrong in wrong.items() if is_wrong):
+            raise ConfigError(
+                f"{what}, and transfer_set.sequences makes rows of tokens",
+                remedy="give one column of text in inputs, and leave label, key, prepare and classes out",
+            )
+
+    @property
+    def label_column(self) -> str | None:
+        """The column of hard labels that is read; rows of tokens have none."""
+        return self.label if self.sequences is None else None
+
+    @property
+    def origin(self) -> str:
+        """The source, or the dotted path of the factory."""
+        return self.source if self.source is not None else self.factory.class_path if self.factory else ""

@@ -1,0 +1,68 @@
+"""The column of hard labels as int64, -1 where a row has none. Soft labels are `softlabels.labels`."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from softlabels.errors import LabelError, TransferSetError
+from softlabels.labels import NO_LABEL
+from softlabels.transfer.decode import is_text, plain
+
+
+def hard_labels(
+    column: pa.ChunkedArray, *, name: str, class_names: tuple[str, ...] | None, start: int
+) -> npt.NDArray[np.int64]:
+    """Labels (B,) int64 of a block; null is -1. `start` is the number of its first row, for messages.
+
+    Args:
+        column: integers, or text that names classes.
+        name: the column's name, for messages.
+        class_names: ordered names of the classes; None: any label from 0 up is legal.
+        start: number of the block's first row, for messages.
+
+    Raises:
+        TransferSetError: a column of another type, or text without class names.
+        LabelError: a label outside [-1, classes), or a name that is no class.
+    """
+    array = plain(column)
+    if is_text(array.type):
+        return _from_names(array, name=name, class_names=class_names, start=start)
+    if not pa.types.is_integer(array.type) and not pa.types.is_null(array.type):
+        raise TransferSetError(
+            f"label column {name!r} has type {array.type}",
+            remedy="labels are integers or class names; set label to null where there are none",
+        )
+    present = array.is_valid().to_numpy(zero_copy_only=False)
+    values = array.fill_null(0).to_numpy(zero_copy_only=False) if len(array) and present.any() else np.zeros(len(array))
+    limit = len(class_names) if class_names is not None else np.iinfo(np.int64).max
+    wrong = np.flatnonzero(present & ((values < NO_LABEL) | (values >= limit)))
+    if wrong.size:
+        space = f"[-1, {len(class_names)})" if class_names is not None else "[-1, 2^63)"
+        raise LabelError(
+            f"label {values[wrong[0]]} in row {start + wrong[0]} is outside {space}",
+            remedy="correct the column, or name every class in classes",
+        )
+    return np.where(present, values.astype(np.int64), NO_LABEL)
+
+
+def _from_names(
+    array: pa.Array, *, name: str, class_names: tuple[str, ...] | None, start: int
+) -> npt.NDArray[np.int64]:
+    if class_names is None:
+        raise TransferSetError(
+            f"label column {name!r} holds text and the source gives no class names",
+            remedy="list them, in order, in classes",
+        )
+    number = {class_name: index for index, class_name in enumerate(class_names)}
+    labels = np.full(len(array), NO_LABEL, np.int64)
+    for row, value in enumerate(array.to_pylist()):
+        if value is None:
+            continue
+        if value not in number:
+            raise LabelError(
+                f"label {value!r} in row {start + row} is none of the classes", remedy="list it in classes"
+            )
+        labels[row] = number[value]
+    return labels

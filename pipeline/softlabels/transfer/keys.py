@@ -1,0 +1,147 @@
+"""Content keys: 128 bits that say which row this is, whatever file it came from and wherever it stands.
+
+Key rule, version 1. The key of a row is the canonical (big-endian) XXH3-128 digest, seed 0, of its message. The message of one
+input column's decoded value (`decode`) is:
+
+- text: its UTF-8 bytes; binary: its bytes;
+- a lossily coded image (JPEG, WebP, AVIF, JPEG 2000, TIFF with lossy compression): its encoded bytes;
+- a token row, which is a one-dimensional list of integers that all lie in [0, 2^32), whatever their dtype and whether the
+  list type has a fixed length: each value as little-endian uint32;
+- everything else that is numeric (a scalar, any other list or array, a losslessly coded image): the ASCII header
+  `dtype[shape]`, a zero byte, then the values in C order, little-endian, booleans as one byte. `dtype` is numpy's name
+  (`uint8`, `float16`, `bool`), `shape` the lengths joined by commas: `uint8[28,28]`, and `float64[]` for a scalar.
+
+With one input column the row's message is the column's. With several, it is for each column, in the order of the recipe's
+`inputs`: the length of its message as little-endian uint64, then its message. Column names and hard labels are not hashed.
+Where the recipe names an id column instead, the message is the id as UTF-8 text (integers in decimal).
+
+Not here: decoding (`decode`), and joining rows to labels by key (`softlabels.stream`). B rows of a block, R rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from xxhash import xxh3_128_digest
+
+from softlabels.errors import TransferSetError
+from softlabels.transfer.decode import Array, Decoded, Value, first_null, is_text, plain
+
+KEY_RULE = 1
+Bytes = npt.NDArray[np.uint8]
+
+
+def content_keys(columns: Sequence[Decoded]) -> Bytes:
+    """Keys (B, 16) uint8 of a block of rows, from its decoded input columns."""
+    messages = [_messages(column) for column in columns]
+    if len(messages) == 1:
+        return _digests(messages[0])
+    if all(isinstance(message, np.ndarray) for message in messages):
+        return _digests(np.hstack([_framed(np.asarray(message)) for message in messages]))
+    parts = [[_frame(len(message)) + bytes(message) for message in column] for column in messages]
+    return _digests([b"".join(row) for row in zip(*parts, strict=True)])
+
+
+def array_keys(*columns: npt.ArrayLike) -> Bytes:
+    """Keys (R, 16) uint8 of rows that are at hand as arrays, one (R, ...) for each input column."""
+    return content_keys([Decoded(np.asarray(column)) for column in columns])
+
+
+def id_keys(column: pa.ChunkedArray, *, name: str, start: int) -> Bytes:
+    """Keys (B, 16) uint8 of a block of an id column; `start` is the number of its first row, for messages.
+
+    Raises:
+        TransferSetError: a null id, or ids that are neither text nor integers.
+    """
+    array = plain(column)
+    if array.null_count:
+        raise TransferSetError(
+            f"id column {name!r} is null in row {start + first_null(array)}", remedy="give every row an id"
+        )
+    if not is_text(array.type) and not pa.types.is_integer(array.type):
+        raise TransferSetError(f"id column {name!r} has type {array.type}", remedy="ids are text or integers")
+    return _digests([str(value).encode() for value in array.to_pylist()])
+
+
+def _digests(messages: Bytes | Sequence[bytes | memoryview]) -> Bytes:
+    """XXH3-128 of B messages: the rows of a matrix, or byte strings."""
+    if isinstance(messages, np.ndarray):
+        rows, width = messages.shape
+        flat = np.ascontiguousarray(messages).reshape(-1).data
+        messages = [flat[row * width : (row + 1) * width] for row in range(rows)]
+    return np.frombuffer(b"".join(map(xxh3_128_digest, messages)), np.uint8).reshape(-1, 16)
+
+
+def _messages(column: Decoded) -> Bytes | list[bytes]:
+    """Messages of one column: a matrix (B, bytes) where all are equally long and made from one array."""
+    values = column.values
+    if isinstance(values, np.ndarray):
+        tokens = _is_token_block(values)
+        if tokens or values.ndim != 2 or values.dtype.kind not in "iu":
+            return _matrix(values, tokens=tokens)
+        return [_message(row) for row in values]
+    if column.encoded is None and all(isinstance(value, np.ndarray) and value.ndim == 1 for value in values):
+        return _ragged_messages(cast("list[Array]", values))
+    encoded = column.encoded or [None] * len(values)
+    return [_message(value) if data is None else data for value, data in zip(values, encoded, strict=True)]
+
+
+def _ragged_messages(values: list[Array]) -> list[bytes]:
+    """Messages of one-dimensional rows; token rows all at once."""
+    flat = np.concatenate(values)
+    if not _is_token_block(flat[None]):
+        return [_message(value) for value in values]
+    data, ends = flat.astype("<u4").tobytes(), np.cumsum([4 * len(value) for value in values]).tolist()
+    return [data[start:end] for start, end in pairwise([0, *ends])]
+
+
+def _message(value: Value) -> bytes:
+    """Message of one decoded value."""
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, bytes):
+        return value
+    block = np.asarray(value)[None]
+    return _matrix(block, tokens=_is_token_block(block)).tobytes()
+
+
+def _is_token_block(values: Array) -> bool:
+    """Whether every row of (B, ...) is one-dimensional and holds integers in [0, 2^32)."""
+    if values.ndim != 2 or values.dtype.kind not in "iu":
+        return False
+    return not values.size or bool(values.min() >= 0 and values.max() < 1 << 32)
+
+
+def _matrix(values: Array, *, tokens: bool) -> Bytes:
+    """Messages (B, bytes) of a block of token rows, or of arrays of one dtype and shape (B, ...)."""
+    rows = len(values)
+    if tokens:
+        return _raw(values.astype("<u4"))
+    shape = ",".join(str(length) for length in values.shape[1:])
+    header = np.frombuffer(f"{values.dtype.name}[{shape}]\0".encode(), np.uint8)
+    return np.hstack(
+        [np.broadcast_to(header, (rows, header.size)), _raw(values.astype(values.dtype.newbyteorder("<"), copy=False))]
+    )
+
+
+def _raw(values: Array) -> Bytes:
+    """The bytes (B, bytes) of each row of (B, ...), in C order."""
+    rows = len(values)
+    return (
+        np.ascontiguousarray(values).reshape(rows, -1).view(np.uint8) if values.size else np.zeros((rows, 0), np.uint8)
+    )
+
+
+def _frame(length: int) -> bytes:
+    return length.to_bytes(8, "little")
+
+
+def _framed(matrix: Bytes) -> Bytes:
+    """A column's messages (B, bytes) with their length in front."""
+    frame = np.frombuffer(_frame(matrix.shape[1]), np.uint8)
+    return np.hstack([np.broadcast_to(frame, (len(matrix), frame.size)), matrix])

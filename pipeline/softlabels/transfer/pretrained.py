@@ -1,0 +1,125 @@
+"""A Hugging Face folder, local or fetched from the hub: where its files are, and how one of ours is written. Extra `[hf]`.
+
+Only the files that are asked for are fetched, never pickles and never code. Neighbours: `text` and `vision` read what
+prepares inputs, `softlabels.models.hf` reads weights.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from softlabels.errors import ConfigError
+from softlabels.objects import require_extra
+from softlabels.store.durable import clear_away, make_folder, sync_folder, system_errors
+from softlabels.store.patience import flush
+
+
+def pretrained_folder(name: str, *, revision: str | None, patterns: tuple[str, ...]) -> Path:
+    """The local folder `name`, or where the hub's files of that id that match `patterns` lie once they are fetched.
+
+    Args:
+        name: a folder, or a hub id (owner/name); a folder of that name comes first.
+        revision: branch, tag or commit on the hub.
+        patterns: names of files at the top of the repository, as in `fnmatch`.
+
+    Raises:
+        MissingExtra: the package huggingface_hub is not installed.
+        ConfigError: no such folder, and the hub does not give one.
+    """
+    local = Path(name).expanduser()
+    if local.is_dir():
+        return local
+    hub = require_extra("huggingface_hub", extra="hf")
+    if local.is_absolute() or name.startswith(("./", "../", "~")) or local.exists():
+        raise ConfigError(f"there is no folder {name}", remedy="correct the path, or name a hub id as owner/name")
+    try:
+        return Path(
+            hub.snapshot_download(name, revision=revision, allow_patterns=list(patterns), ignore_patterns=["*/*"])
+        )
+    except Exception as error:  # the hub's client promises no class of errors: network, HTTP, names, disk
+        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "") else ""
+        raise ConfigError(
+            f"there is no folder {name}, and the Hugging Face hub does not give it{offline}: {one_line(error)}",
+            remedy="correct the path, check id, revision and network, or fetch it elsewhere and name the local folder",
+        ) from error
+
+
+def matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
+    """The files at the top of `folder` whose names match one of the patterns, by name."""
+    return sorted(
+        path for path in folder.iterdir() if path.is_file() and any(fnmatch.fnmatch(path.name, p) for p in patterns)
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def load_from(folder: str, auto: str, what: str, digest: str) -> Any:
+    """What transformers' class `auto` makes of a folder; errors call it `what`, a tokenizer or the like.
+
+    `digest` is that of the files, so that an edited folder is read again. Raises `ConfigError`, `MissingExtra`.
+    """
+    with quiet() as transformers:
+        try:
+            return getattr(transformers, auto).from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except Exception as error:  # transformers promises no class of errors
+            raise ConfigError(
+                f"{folder} holds no {what} that can be opened: {one_line(error)}",
+                remedy=f"give a folder that {what.split()[-1]}.save_pretrained wrote; code that stands in it is not run",
+            ) from error
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder to fill, flushed and named `folder` when the block ends; what stood there gives way to it.
+
+    Raises:
+        DiskFull, StorageError: the system refused. Then, as after any error inside the block, nothing has that name that
+        had not had it before.
+    """
+    make_folder(folder.parent)
+    part, old = (folder.parent / f".{folder.name}.{kind}-{uuid.uuid4().hex}" for kind in ("part", "old"))
+    make_folder(part)
+    try:
+        with system_errors("write", folder):
+            yield part
+            for file in part.iterdir():
+                with file.open("rb") as handle:
+                    flush(handle.fileno(), file)
+        sync_folder(part)
+        with system_errors("rename", part):
+            if folder.is_dir():
+                folder.rename(old)  # a kill leaves it, under one name or the other
+            part.rename(folder)
+        sync_folder(folder.parent)
+    finally:
+        if old.is_dir() and not folder.exists():
+            old.rename(folder)
+        for rest in (part, old):
+            clear_away(rest)
+
+
+def one_line(error: Exception) -> str:
+    """Class and message of an error, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+
+
+@contextmanager
+def quiet() -> Iterator[Any]:
+    """The package transformers, with its progress bars and advice off inside the block. Raises `MissingExtra`."""
+    transformers = require_extra("transformers", extra="hf")
+    logging = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield transformers
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

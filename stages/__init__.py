@@ -1,1 +1,0 @@
-"""The commands, thin: each parses its arguments, wires rooms of `pipeline` together, and prints."""

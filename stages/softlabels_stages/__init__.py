@@ -1,0 +1,1 @@
+"""The commands, thin: each parses its arguments, wires rooms of `softlabels` together, and prints."""

@@ -1,0 +1,64 @@
+"""Copy a store into the other layout. Labels, keys and content digest stay; the same command resumes where it was stopped."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tqdm import tqdm
+
+from softlabels.errors import ConfigError
+from softlabels.store import open_store, store_splits
+from softlabels.store.convert import convert
+from softlabels.store.root import require_apart, require_root, write_root
+from softlabels_stages.recipe import parse
+from softlabels_stages.run import command, program, should_stop
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Arguments of convert."""
+
+    from_: str = ""  # the store to copy, or a folder of stores
+    store: str = ""  # where the copy goes
+    layout: Literal["zarr", "arrow"] | None = None  # by default the layout that the source does not have
+    compression: Literal["none", "zstd"] = "none"  # zstd: zarr only
+
+
+@command(resumable=True)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Convert every split."""
+    args = parse(argv, Convert, stage="convert", doc=__doc__, positional=("from_", "store"))
+    if not args.from_ or not args.store:
+        raise ConfigError(
+            "a store and a target are needed", remedy="write softlabels convert --from=STORE --store=COPY"
+        )
+    splits, target = store_splits(args.from_), Path(args.store)
+    single = list(splits.values()) == [Path(args.from_)]
+    if not single:
+        require_apart(Path(args.from_), target)
+        require_root(target, tuple(splits))
+    for split, path in splits.items():
+        store = open_store(path)
+        layout = args.layout or ("arrow" if store.layout == "zarr" else "zarr")
+        with tqdm(total=store.spec.shards, desc=f"convert {split}", unit="shard", disable=None) as bar:
+            manifest = convert(
+                path,
+                target if single else target / split,
+                layout=layout,
+                compression=args.compression,
+                progress=bar.update,
+                should_stop=should_stop,
+            )
+        print(f"{split}: {layout}, {manifest.bytes:,} bytes, content digest {manifest.content_digest} (unchanged)")
+    if not single:
+        write_root(target)
+    print(f"converted: {target} (look: {program()} info {target})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

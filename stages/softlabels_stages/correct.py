@@ -1,0 +1,194 @@
+"""Correct the students of a run for other shares of the classes than those of their transfer set. Nothing is trained, and no
+label is looked at.
+
+A student whose transfer set had no threes holds threes for rare. A constant is added to its logits: with --rows=SPLIT, one
+number for all classes that are rare in the transfer set, such that they get their share of the (unlabelled) rows of that
+split; without, for every class the log of its share where the student will be used over its share in the transfer set, which
+is the teacher's mean probability over the training rows. The corrected students stand in RUN/corrected, or in --out, which
+can be evaluated and exported like the run.
+
+softlabels correct runs/mnist-xxxxxxxx --rows=train            all classes alike, matched on all rows of the train split
+softlabels correct runs/mnist-xxxxxxxx --class_prior=0.5,0.3,0.2
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from softlabels.errors import ConfigError
+from softlabels.models import ModelConfig, build_model, save_weights, weights_digest
+from softlabels.models.biased import Biased
+from softlabels.models.device import resolve_device
+from softlabels.report.comparison import comparison_text
+from softlabels.stream.join import Missing
+from softlabels.student.prior import class_shares, matched_bias, predictions, ratio_bias, target_shares
+from softlabels.student.trainer import WEIGHTS
+from softlabels.transfer import TransferSetConfig
+from softlabels_stages.judge import Judged, digests, judge
+from softlabels_stages.recipe import parse, plain, texts
+from softlabels_stages.run import command, program
+from softlabels_stages.run_folder import RunFolder
+from softlabels_stages.splits import Split, all_batches, open_splits, training_batches
+from softlabels_stages.student_folder import facts_of
+from softlabels_stages.sweep import HARD, StudentTraining, Variant
+
+FOLDER = "corrected"
+_BIASED = "softlabels.models.Biased"
+
+
+@dataclass(frozen=True)
+class Correct:
+    """Arguments of correct."""
+
+    student: ModelConfig
+    training: StudentTraining = field(default_factory=StudentTraining)
+    transfer_set: TransferSetConfig | None = None
+    name: str = "student"
+    teacher: dict[str, Any] | None = None  # not used; kept in config.yaml
+    labels: dict[str, Any] | None = None  # as teacher
+    from_: str = ""  # a finished run
+    store: str = "stores/digits"  # the store that the run was trained on; a finished run knows it
+    missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
+    rows: str | None = None  # a split of the store whose rows are as those where the students will be used
+    class_prior: str = "uniform"  # shares of the classes where the students will be used: uniform, or as 0.5,0.3,0.2
+    out: str | None = None  # the folder for the corrected students; by default the run's own, corrected
+
+
+@command()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Find the bias, write the corrected students, judge them beside the others."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    asks_help = bool({"-h", "--help"} & set(words))
+    run = "" if asks_help else texts(words, Correct, positional=("from_",)).get("from_", "")
+    if not facts_of(Path(run)) and not asks_help:
+        raise ConfigError(f"{run or 'nothing'} is no run", remedy="name the folder of a finished train-student run")
+    args = parse([*facts_of(Path(run)), *words], Correct, stage="correct", doc=__doc__, positional=("from_",))
+    if args.student.class_path == _BIASED:
+        raise ConfigError(
+            f"the students in {run} were corrected already, and a second correction would be added to the first",
+            remedy="name the run that they were corrected from",
+        )
+    splits = open_splits(args.store, args.transfer_set, missing=args.missing)
+    if any(split.store.positions is not None for split in splits.values()):
+        raise ConfigError(
+            f"{args.store} labels rows of tokens, and shares of classes are those of whole rows",
+            remedy="correct students of classifiers only",
+        )
+    shares = class_shares(training_batches(splits, args.training)[0], mean=args.training.mean)
+    find = _bias(args, splits, shares)
+    folder = Path(args.out) if args.out else Path(args.from_) / FOLDER
+    variants = _variants(args)
+    judged = [pair for variant in variants for pair in _correct(args, variant, find)]
+    print(_table(shares, judged[-1].models[0], splits["train"].store.class_names))
+    digest = {
+        f"{group.label} {seed}": weights_digest(model) for group in judged for seed, model in _by_seed(args, group)
+    }
+    settings = {"rows": args.rows, "class_prior": args.class_prior}
+    identity = {**settings, "weights": digest, "stores": digests(splits)}
+    opened = RunFolder.open(str(folder), name=args.name, identity=identity)
+    opened.keep_recipe(_recipe(args, len(shares)))
+    for variant, corrected in zip(variants, judged[1::2], strict=True):
+        for seed, model in _by_seed(args, corrected):
+            save_weights(model, folder / variant.folder(seed) / WEIGHTS)
+    if opened.results is None:
+        opened.finish(judge(args.training, splits, judged), store=args.store)
+    print(f"\n{comparison_text(opened.results or {})}\n")
+    print(f"corrected: {folder}; try next: {program()} evaluate {folder / variants[-1].folder(args.training.seeds[0])}")
+    return 0
+
+
+def _variants(args: Correct) -> list[Variant]:
+    """The kinds of students that the run trained."""
+    there = [v for v in (HARD, *args.training.variants) if _weights(args, v, args.training.seeds[0]).exists()]
+    if not there:
+        raise ConfigError(
+            f"{args.from_ or 'nothing'} holds no trained student", remedy="name the folder of a finished run"
+        )
+    return there
+
+
+def _weights(args: Correct, variant: Variant, seed: int) -> Path:
+    return Path(args.from_) / variant.folder(seed) / WEIGHTS
+
+
+def _bias(args: Correct, splits: Mapping[str, Split], shares: Tensor) -> Callable[[nn.Module], Tensor]:
+    """What gives the bias (C,) of a student."""
+    target = target_shares(_prior(args.class_prior), len(shares))
+    if args.rows is None:
+        bias = ratio_bias(target, shares)
+        return lambda model: bias
+    if args.rows not in splits:
+        raise ConfigError(f"the store has no split {args.rows!r}", remedy=f"its splits are {', '.join(splits)}")
+    batches = all_batches(splits[args.rows], args.training.batch_size)
+    device = resolve_device(args.training.device)
+    return lambda model: matched_bias(target, shares, predictions(model, batches, device))
+
+
+def _correct(args: Correct, variant: Variant, find: Callable[[nn.Module], Tensor]) -> list[Judged]:
+    """The students of a variant as they were, and corrected."""
+    plain_models, corrected = [], []
+    for seed in args.training.seeds:
+        model = build_model(dataclasses.replace(args.student, weights=str(_weights(args, variant, seed))))
+        bias = find(model)
+        biased = build_model(_biased(args.student, len(bias)))
+        assert isinstance(biased, Biased)
+        biased.bias.copy_(bias)
+        biased.model.load_state_dict(model.state_dict())
+        plain_models.append(model)
+        corrected.append(biased)
+    temperature = args.training.of(variant, 0).temperature_at(1.0)
+    settings = args.training.settings(variant)
+    return [
+        Judged(variant.label, variant.kind, settings, temperature, plain_models),
+        Judged(f"{variant.label}, corrected", variant.kind, settings, temperature, corrected),
+    ]
+
+
+def _by_seed(args: Correct, group: Judged) -> list[tuple[int, nn.Module]]:
+    return list(zip(args.training.seeds, group.models, strict=True))
+
+
+def _biased(student: ModelConfig, classes: int) -> ModelConfig:
+    return ModelConfig(_BIASED, {"model": student.class_path, "model_args": student.init_args, "classes": classes})
+
+
+def _recipe(args: Correct, classes: int) -> dict[str, Any]:
+    """The run's recipe with the corrected student."""
+    names = ("name", "transfer_set", "teacher", "labels", "training")
+    sections = {name: plain(getattr(args, name)) for name in names}
+    found = sections | {"student": plain(_biased(args.student, classes))}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _prior(given: str) -> str | list[float]:
+    """`uniform`, or the numbers."""
+    if given == "uniform":
+        return given
+    try:
+        return [float(number) for number in given.split(",")]
+    except ValueError:
+        raise ConfigError(f"class_prior is {given!r}", remedy="give uniform, or numbers such as 0.5,0.3,0.2") from None
+
+
+def _table(shares: Tensor, model: nn.Module, names: Sequence[str] | None) -> str:
+    """Each class with its share in the transfer set and what its logit got in one corrected student."""
+    bias = model.get_buffer("bias")
+    lines = [f"{'class':<20}{'share in transfer set':>24}{'added to its logit':>22}"]
+    for number, (share, added) in enumerate(zip(shares.tolist(), bias.tolist(), strict=True)):
+        name = " ".join(names[number].split())[:18] if names else str(number)
+        lines.append(f"{name:<20}{share:>24.4%}{added:>+22.2f}")
+    shown = 30
+    return "\n".join(
+        [*lines[: shown + 1], *([f"... and {len(lines) - shown - 1} more"] if len(lines) > shown + 1 else [])]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""Judge a student, or the stored teacher, on one split of a store.
+
+softlabels evaluate                                    the stored teacher and its members
+softlabels evaluate runs/digits-xxxxxxxx/distilled-seed0    a student of a run; its recipe is the run's config.yaml
+softlabels evaluate weights.safetensors --config=mine.yaml  weights of the recipe's student
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from softlabels.models import ModelConfig, build_model
+from softlabels.models.device import resolve_device
+from softlabels.report.table import as_text, results_table
+from softlabels.stream import Loader
+from softlabels.stream.join import Missing
+from softlabels.student.metrics import Scores, evaluate_student, evaluate_teacher
+from softlabels.student.runlog import finite
+from softlabels.transfer import TransferSetConfig
+from softlabels_stages.judge import member_names
+from softlabels_stages.recipe import parse
+from softlabels_stages.run import command
+from softlabels_stages.splits import all_batches, check_classes, open_splits, stored_labels
+from softlabels_stages.student_folder import student_word, with_facts_of_run, with_weights
+from softlabels_stages.sweep import StudentTraining
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Arguments of evaluate."""
+
+    student: ModelConfig | None = None
+    training: StudentTraining = field(default_factory=StudentTraining)
+    transfer_set: TransferSetConfig | None = None
+    model: str | None = None  # a student's folder in a run, or a safetensors file; without it, the stored teacher
+    store: str = "stores/digits"  # a folder of splits, or one of them; a finished run's student brings its own
+    missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
+    split: str = "test"  # which split to judge on
+    temperature: float | None = None  # of the second KL (the first is at 1); by default that of training
+    json: bool = False  # print one JSON object instead of a table
+
+
+@command()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Judge and print."""
+    words = [student_word(word) for word in (sys.argv[1:] if argv is None else argv)]
+    args = parse(with_facts_of_run(words), Evaluate, stage="evaluate", doc=__doc__, positional=("model",))
+    temperature = _own_temperature(args) if args.temperature is None else args.temperature
+    if args.model is None:
+        store, batches = stored_labels(args.store, args.split, args.training.batch_size)
+        if store.positions is not None and "input" not in store.columns:
+            print(
+                f"{store.path} holds no tokens (inputs: reference): without the next one no errors, NLL, ECE and Brier",
+                file=sys.stderr,
+            )
+        lines = _teacher(args, batches, temperature, member_names(store.spec.teacher.members, store.members))
+    else:
+        student = with_weights(args.student, args.model)
+        splits = open_splits(args.store, args.transfer_set, only=args.split, missing=args.missing)
+        batches = all_batches(splits[args.split], args.training.batch_size)
+        check_classes(student, splits)
+        device = resolve_device(args.training.device)
+        model = build_model(student).to(device)
+        mean = args.training.mean
+        lines = [(args.model, evaluate_student(model, batches, temperatures=[temperature], mean=mean, device=device))]
+    if args.json:
+        said = {"model": args.model or "teacher", "split": args.split, **lines[-1][1]}
+        print(json.dumps(finite(said), indent=1, allow_nan=False))
+    else:
+        print(as_text(results_table([(name, [scores]) for name, scores in lines], temperatures=[temperature])))
+    return 0
+
+
+def _own_temperature(args: Evaluate) -> float:
+    """The last T of the setting that the student's folder is named after; else of the recipe's first."""
+    training, folder = args.training, Path(args.model or "").name
+    own = [variant for variant in training.variants if folder in {variant.folder(seed) for seed in training.seeds}]
+    return training.of((own or training.variants)[0], 0).temperature_at(1.0)
+
+
+def _teacher(args: Evaluate, batches: Loader, temperature: float, names: Sequence[str]) -> list[tuple[str, Scores]]:
+    """The members, then the ensemble."""
+    device = resolve_device(args.training.device)
+    ensemble, members = evaluate_teacher(batches, temperatures=[temperature], mean=args.training.mean, device=device)
+    lines = list(zip(names, members, strict=True)) if len(members) > 1 else []
+    return [*((f"teacher {name}", scores) for name, scores in lines), ("ensemble" if lines else "teacher", ensemble)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""Write a trained student for people who have nothing of ours: ONNX and torch.export, checked on real rows before they appear.
+
+softlabels export runs/digits-xxxxxxxx/distilled-seed0       student.onnx and student.pt2 into that folder
+softlabels export runs/digits-xxxxxxxx --formats=onnx           the run's only distilled student
+softlabels export runs/ag_news-xxxxxxxx/distilled-seed0 --formats=hf    a folder for from_pretrained
+softlabels export weights.safetensors --config=mine.yaml --store=stores/mine --out=shipped
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from softlabels.errors import ConfigError
+from softlabels.models import ModelConfig, build_model
+from softlabels.models.weights import weights_digest
+from softlabels.store import store_splits
+from softlabels.stream.join import Missing
+from softlabels.student.export import FILES, SIZES, Exported, compared, export_student
+from softlabels.transfer import TransferSetConfig
+from softlabels_stages.recipe import parse
+from softlabels_stages.run import command
+from softlabels_stages.splits import Split, all_batches, check_classes, open_splits
+from softlabels_stages.student_folder import student_word, with_facts_of_run, with_weights
+
+HF = "hf"  # a folder rather than a file
+
+
+@dataclass(frozen=True)
+class Export:
+    """Arguments of export."""
+
+    student: ModelConfig | None = None
+    transfer_set: TransferSetConfig | None = None
+    from_: str = ""  # a student's folder in a run, a run with one distilled student, or a safetensors file
+    store: str = "stores/digits"  # where the rows to check with come from; a finished run's student brings its own
+    split: str | None = None  # which split of it; by default test, else validation, else the first
+    missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
+    formats: tuple[str, ...] = tuple(FILES)  # what to write: onnx, torch, hf (of Hugging Face models)
+    rows: int = 512  # how many of its rows to check with
+    out: str | None = None  # the folder for the files; by default the student's own
+
+    def __post_init__(self) -> None:
+        if not self.formats or not set(self.formats) <= {*FILES, HF} or len(set(self.formats)) < len(self.formats):
+            raise ConfigError(f"formats are {', '.join(self.formats)}", remedy="give onnx, torch, hf, or some of them")
+        if self.rows < 1:
+            raise ConfigError(f"rows is {self.rows}", remedy="give a whole number >= 1")
+
+
+@command()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Trace, check, write."""
+    words = [student_word(word) for word in (sys.argv[1:] if argv is None else argv)]
+    args = parse(with_facts_of_run(words), Export, stage="export", doc=__doc__, positional=("from_",))
+    if not args.from_:
+        raise ConfigError("no student is named", remedy="write softlabels export RUN/STUDENT")
+    student = with_weights(args.student, args.from_)
+    splits = _split(args)
+    ((name, split),) = splits.items()
+    check_classes(student, splits)
+    model = build_model(student).float()
+    rows = next(iter(all_batches(split, args.rows).epoch(0))).inputs
+    folder = Path(args.out) if args.out else Path(str(student.weights)).parent
+    facts = _facts(student, split, rows) | {"softlabels.weights": weights_digest(model)}
+    files = [form for form in args.formats if form != HF]
+    exported = export_student(model, rows, folder, formats=files, facts=facts) if files else []
+    for found in exported:
+        print(_line(found, name))
+    if HF in args.formats:
+        print(_line(_hugging_face(model, rows, folder / HF, split.store.class_names, args.transfer_set), name))
+    again = (
+        _try_next(exported[0], rows) if exported else f"transformers' from_pretrained({json.dumps(str(folder / HF))})"
+    )
+    print(f"exported: {folder}; try next: {again}")
+    return 0
+
+
+def _hugging_face(
+    model: nn.Module, rows: Tensor, folder: Path, names: Sequence[str] | None, made: TransferSetConfig | None
+) -> Exported:
+    """The folder that transformers opens, written and compared as `from_pretrained` gives it back."""
+    from softlabels.models.hf_folder import save_hf  # the extra [hf]
+
+    model.eval().requires_grad_(False)
+    prepare, sequences = (None, None) if made is None else (made.prepare, made.sequences)
+    save_hf(model, folder, class_names=names, prepare=prepare, sequences=sequences)
+    again = build_model(ModelConfig(f"{type(model).__module__}.{type(model).__qualname__}", {"model": str(folder)}))
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    return compared(HF, folder, size, again.eval(), model, rows)
+
+
+def _split(args: Export) -> dict[str, Split]:
+    """The split whose rows the export is checked with, by its name."""
+    there = list(store_splits(args.store))
+    name = args.split or next((name for name in ("test", "validation") if name in there), there[0])
+    return open_splits(args.store, args.transfer_set, only=name, missing=args.missing)
+
+
+def _facts(student: ModelConfig, split: Split, rows: Tensor) -> dict[str, Any]:
+    """What whoever loads the file needs to know: what goes in, what comes out, where it is from."""
+    spec = split.store.spec
+    return {
+        "softlabels.inputs": {"dtype": str(rows.dtype).removeprefix("torch."), "shape": ["batch", *rows.shape[1:]]},
+        "softlabels.preprocessing": {
+            "function": split.prepare.class_path,
+            "arguments": split.prepare.init_args,
+        },
+        "softlabels.class_names": spec.label_space.names,
+        "softlabels.student": {"class_path": student.class_path, "init_args": student.init_args},
+        "softlabels.teacher": spec.teacher.name,
+        "softlabels.transfer_set": spec.transfer_set.name,
+        "softlabels.store": {"split": spec.transfer_set.split, "digest": split.store.digest},
+    }
+
+
+def _line(found: Exported, split: str) -> str:
+    opset = "" if found.opset is None else f", opset {found.opset}"
+    sizes = ", ".join(str(size) for size in SIZES[:-1])
+    return (
+        f"{found.path}: {found.bytes:,} bytes{opset}; against the student on {found.rows:,} rows of {split}, in batches of "
+        f"{sizes} and {SIZES[-1]}: largest difference {found.difference:.1e} of the largest logit, same class on "
+        f"{found.agreement:.2%}"
+    )
+
+
+def _try_next(found: Exported, rows: Tensor) -> str:
+    """One line of Python that runs the file on a row of zeros."""
+    shape, dtype, path = [1, *rows.shape[1:]], str(rows.dtype).removeprefix("torch."), json.dumps(str(found.path))
+    if found.form == "onnx":
+        code = (
+            f"import numpy, onnxruntime; session = onnxruntime.InferenceSession({path}); "
+            f'print(session.run(["logits"], {{"inputs": numpy.zeros({shape}, "{dtype}")}})[0])'
+        )
+    else:
+        code = f"import torch; print(torch.export.load({path}).module()(torch.zeros({shape}, dtype=torch.{dtype})))"
+    return f"python -c {shlex.quote(code)}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""Say in ten lines what a store is, or with --json everything that a program needs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from softlabels.errors import ConfigError
+from softlabels.labels.fidelity import by_temperature, nats
+from softlabels.store import store_splits
+from softlabels.store.spec import COMMITS, MANIFEST, PLAN, Manifest, Plan, read_json
+from softlabels_stages.recipe import parse
+from softlabels_stages.run import command
+from softlabels_stages.words import counted
+
+
+@dataclass(frozen=True)
+class Info:
+    """Arguments of info."""
+
+    store: str = ""  # a store, or a folder of stores
+    split: str | None = None  # one split of a folder of stores
+    json: bool = False  # print JSON: one object for one split, else an object by split
+
+
+@command()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Describe every split asked for."""
+    args = parse(argv, Info, stage="info", doc=__doc__, positional=("store",))
+    if not args.store:
+        raise ConfigError("no store is named", remedy="write softlabels info STORE")
+    splits = store_splits(args.store)
+    if args.split is not None:
+        if args.split not in splits:
+            raise ConfigError(f"{args.store} has no split {args.split!r}", remedy=f"choose one of {', '.join(splits)}")
+        splits = {args.split: splits[args.split]}
+    described = {split: describe(path) for split, path in splits.items()}
+    if args.json:
+        print(json.dumps(next(iter(described.values())) if len(described) == 1 else described, indent=1))
+    else:
+        print("\n\n".join(_text(str(splits[split]), facts) for split, facts in described.items()))
+    return 0
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """What `--json` prints of one store, sealed or not; sealed ones are opened and so checked against themselves."""
+    from softlabels.store import open_store
+
+    sealed = (path / MANIFEST).exists()
+    manifest: Manifest | None = open_store(path).manifest if sealed else None
+    spec = manifest.spec if manifest else read_json(path / PLAN, Plan).spec
+    return {
+        "rows": spec.rows,
+        "classes": spec.label_space.classes,
+        "members": spec.stored_members,
+        "layout": spec.layout,
+        "encoding": msgspec.to_builtins(spec.encoding),
+        "positions": spec.positions,
+        "ragged": spec.ragged,
+        "vocabulary": None if spec.label_space.vocabulary is msgspec.UNSET else spec.label_space.vocabulary,
+        "compression": spec.compression,
+        "sealed": sealed,
+        "shards": spec.shards,
+        "shards_done": len(list((path / COMMITS).glob("*.json"))),
+        "digest": manifest.digest if manifest else None,
+        "content_digest": manifest.content_digest if manifest else None,
+        "bytes": manifest.bytes if manifest else None,
+        "bytes_per_position": manifest.bytes_per_position if manifest else None,
+        "fidelity": msgspec.to_builtins(manifest.fidelity) if manifest else None,
+        "class_names": spec.label_space.names,
+        "teacher": msgspec.to_builtins(spec.teacher),
+        "transfer_set": msgspec.to_builtins(spec.transfer_set),
+        "preprocessing": msgspec.to_builtins(spec.preprocessing),
+    }
+
+
+def _positions(facts: dict[str, Any]) -> str:
+    if facts["positions"] is None:
+        return ""
+    return f" of {'up to ' if facts['ragged'] else ''}{facts['positions']:,} positions"
+
+
+def _encoding(encoding: dict[str, Any]) -> str:
+    kept = ""
+    if encoding["kind"] == "topk":
+        kept = f", k {encoding['k']}, tail {encoding['tail']}"
+        kept += f" of rank {encoding['rank']}, {encoding['fine']} of 8 bits" if encoding["rank"] else ""
+        kept += f", {encoding['nodes']} nodes, T >= {1 / encoding['beta_max']:g}" if encoding["nodes"] else ""
+    return f"{encoding['kind']}{kept}, reduce {encoding['reduce']}, inputs {encoding['inputs']}"
+
+
+def _text(path: str, facts: dict[str, Any]) -> str:
+    teacher, transfer_set, encoding = facts["teacher"], facts["transfer_set"], facts["encoding"]
+    rows, members = counted(facts["rows"], "row"), counted(len(teacher["members"]), "member")
+    names = facts["class_names"]
+    state = "sealed" if facts["sealed"] else f"UNFINISHED, {facts['shards_done']} of {facts['shards']} shards"
+    lines = [
+        ("store", f"{path} ({state})"),
+        ("teacher", f"{teacher['name']}, {members}, {teacher['precision'] or 'precision not stated'}"),
+        ("transfer set", f"{transfer_set['name']}, split {transfer_set['split']}, {rows}{_positions(facts)}"),
+        ("classes", f"{facts['classes']}" + (f": {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else "")),
+        ("encoding", _encoding(encoding)),
+        ("layout", f"{facts['layout']}, compression {facts['compression']}, {counted(facts['shards'], 'shard')}"),
+    ]  # fmt: skip
+    if facts["sealed"]:
+        fidelity = by_temperature(facts["fidelity"])
+        lines += [
+            ("size", f"{facts['bytes']:,} bytes, {facts['bytes_per_position']:.1f} a position"),
+            ("fidelity", "mean KL " + ", ".join(f"{nats(f['kl_mean'], 1)} at T={t}" for t, f in fidelity)),
+            ("digest", facts["digest"]),
+            ("content", facts["content_digest"]),
+        ]
+    return "\n".join(f"{name:<13} {text}" for name, text in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

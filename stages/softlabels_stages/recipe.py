@@ -1,0 +1,227 @@
+"""A command's arguments: one dataclass, filled from a recipe's sections and from `--key=value` flags.
+
+A stage declares what it needs as a frozen dataclass and calls `parse`::
+
+    @dataclass(frozen=True)
+    class TrainStudent:
+        student: ModelConfig                     # a section of the recipe, with --student.class_path=... flags
+        training: StudentStage                   # in flat=("training",): its fields are flags, --alpha=0.9
+        teacher: dict[str, Any] | None = None    # a section taken as it stands: nothing is imported for it
+        labels: LabelsConfig | None = None       # a section that a recipe may leave out
+        store: str = "stores/digits"             # an option; this comment is what --help says of it
+
+    arguments = parse(argv, TrainStudent, stage="train-student", doc=__doc__, flat=("training",))
+
+A field whose name is in SECTIONS is read from the recipe (one YAML file, `--config FILE`, default: the built-in digits
+recipe) and then from flags; any other field is a flag only. A command without a section has no `--config`. Bool flags
+may stand alone (`--json`); lists may be written `1,2,4`; one entry of a mapping is set by its own key
+(`--student.init_args.hidden=[32]`). Everything that is wrong is one ConfigError in one line.
+
+YAML is loaded safely, a key that stands twice is refused. What a dataclass says about its fields is the help: lines
+`name: text` in its docstring, or comments beside the fields.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import yaml
+
+from softlabels.errors import ConfigError
+from softlabels_stages import schema
+from softlabels_stages.help import help_text
+from softlabels_stages.schema import Key
+
+T = TypeVar("T")
+SECTIONS = ("name", "transfer_set", "tokenizer", "teacher", "teacher_training", "labels", "student", "training")
+DEFAULT = "digits"
+
+
+def parse(
+    argv: Sequence[str] | None,
+    cls: type[T],
+    *,
+    stage: str,
+    doc: str | None,
+    flat: Sequence[str] = (),
+    positional: Sequence[str] = (),
+) -> T:
+    """An instance of `cls` from a command line (default: this process's) and the recipe that it names.
+
+    flat: sections whose fields are top-level flags. positional: options that may be given without their flag, in this
+    order. `--help` prints `doc` and every key, and ends the process. Raises ConfigError.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    known = _known(cls)
+    takes_recipe = "config" in known
+    if "-h" in words or "--help" in words:
+        names = {_flag(name, flat): key for name, key in known.items()}
+        print(help_text(names, stage=stage, doc=doc or "", sections=SECTIONS, positional=positional), flush=True)
+        raise SystemExit(0)
+    flags = dict(_flags(words, known, flat, positional))
+    given: dict[str, object] = {}
+    where = stage
+    if takes_recipe:
+        models = any(field.name in ("student", "teacher") for field in fields(cls))  # type: ignore[arg-type]  # as above
+        if models and "config" not in flags and not Path("stages", "softlabels_stages", "configs").is_dir():
+            print(f"no --config: the built-in recipe {DEFAULT} fills in what is not given", file=sys.stderr)
+        where = flags.pop("config", DEFAULT)
+        given = _from_recipe(cls, load(where), known, where=where)
+    given |= schema.check(known, _merge(given, flags, known), where="command line")
+    return schema.build(cls, given, where=where)
+
+
+def texts(argv: Sequence[str] | None, cls: type, *, positional: Sequence[str] = ()) -> dict[str, str]:
+    """What a command line gives for each key, as it is written there; no recipe is read. Arguments and errors as of `parse`."""
+    return dict(_flags(list(sys.argv[1:] if argv is None else argv), _known(cls), (), positional))
+
+
+def _known(cls: type) -> dict[str, Key]:
+    """The keys of a dataclass, and `config` where one of its sections may stand in a recipe."""
+    recipe = {"config": Key("config", str, DEFAULT, (_Config,))}
+    return schema.keys(cls) | (recipe if any(field.name in SECTIONS for field in fields(cls)) else {})
+
+
+def load(config: str) -> dict[str, Any]:
+    """The recipe at a path, or the built-in one of that name, as plain values. Raises ConfigError."""
+    builtin = resources.files("softlabels_stages.configs").joinpath(f"{config}.yaml")
+    source = Path(config) if Path(config).is_file() or not builtin.is_file() else builtin
+    try:
+        recipe = yaml.load(source.read_text(encoding="utf-8"), _Loader)  # noqa: S506  # _Loader is a SafeLoader
+    except FileNotFoundError:
+        remedy = f"give a YAML file or a built-in recipe: {', '.join(built_in())}"
+        raise ConfigError(f"there is no recipe {config}", remedy=remedy) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{config} is not a YAML file: {error}", remedy="mend the file at that place") from None
+    if not isinstance(recipe, dict):
+        raise ConfigError(
+            f"{config} holds {type(recipe).__name__}, expected sections", remedy=f"known: {', '.join(SECTIONS)}"
+        )
+    for name, value in recipe.items():
+        if name not in SECTIONS:
+            raise schema.unknown_key(f"{config}: unknown section {name!r} (value {value!r})", str(name), SECTIONS)
+    return recipe
+
+
+@dataclass(frozen=True)
+class _Config:
+    config: str = DEFAULT  # the recipe: a YAML file, or the name of a built-in one
+
+
+def built_in() -> list[str]:
+    """Names of the recipes that come with the software."""
+    files = (Path(entry.name) for entry in resources.files("softlabels_stages.configs").iterdir())
+    return sorted(file.stem for file in files if file.suffix == ".yaml")
+
+
+def plain(value: object) -> Any:
+    """A configuration as JSON and YAML write it: dataclasses as mappings, tuples as lists."""
+    if is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def _from_recipe(cls: type, recipe: Mapping[str, Any], known: Mapping[str, Key], *, where: str) -> dict[str, object]:
+    own = {field.name for field in fields(cls)}
+    given = schema.flatten(cls, {name: value for name, value in recipe.items() if name in own}, where=where)
+    return schema.check(known, given, where=where)
+
+
+def _flags(
+    words: Sequence[str], known: Mapping[str, Key], flat: Sequence[str], positional: Sequence[str]
+) -> Iterator[tuple[str, str]]:
+    """The (name, text) pairs of a command line: `--key=text`, `--key text`, `--switch`, and words without a flag."""
+    places, rest = list(positional), list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            if not places:
+                raise ConfigError(f"unexpected argument {word!r}", remedy="options are written --key=value; see --help")
+            yield places.pop(0), word
+            continue
+        flag, equals, text = word[2:].partition("=")
+        name, key = _resolve(flag, known, flat)
+        if not equals and key.hint is bool:
+            text = "true"
+        elif not equals:
+            if not rest:
+                raise ConfigError(f"--{flag} has no value", remedy=f"write --{flag}=<{schema.type_name(key.hint)}>")
+            text = rest.pop(0)
+        yield name, text
+
+
+def _resolve(flag: str, known: Mapping[str, Key], flat: Sequence[str]) -> tuple[str, Key]:
+    """The full name that a flag means and its key, which is the mapping above it for an entry of a mapping."""
+    written = flag.replace("-", "_")  # --against-teacher means --against_teacher
+    for name in (flag, written, f"{written}_", *(f"{section}.{written}" for section in flat)):
+        if name in known:
+            return name, known[name]
+        for above in schema.parents(name):
+            if above in known and schema.is_mapping(known[above].hint):
+                return name, known[above]
+    flags = [f"--{_flag(name, flat)}" for name in known]
+    raise schema.unknown_key(f"unknown option --{flag}", f"--{flag}", flags)
+
+
+def _flag(name: str, flat: Sequence[str]) -> str:
+    section, _, rest = name.partition(".")
+    return (rest if section in flat else name).removesuffix("_")  # `from_` is --from: a field cannot have that name
+
+
+def _merge(given: Mapping[str, object], flags: Mapping[str, str], known: Mapping[str, Key]) -> dict[str, object]:
+    """The values that the flags give: lists from `1,2,4`, entries put into the mappings that they belong to."""
+    found: dict[str, object] = {}
+    for name, text in flags.items():
+        arguments = name.removesuffix("class_path") + "init_args"
+        if name.endswith("class_path") and arguments in known and text != given.get(name, known[name].default):
+            found[arguments] = {}  # another class: see softlabels_stages.schema
+    for name, text in flags.items():
+        if name in known:
+            found[name] = _list(text, known[name].hint) if schema.is_list(known[name].hint) else text
+            continue
+        parent = next(up for up in schema.parents(name) if up in known)
+        default = None if known[parent].default is MISSING else known[parent].default
+        mapping = dict(cast(Mapping[str, object], found.get(parent, given.get(parent, default)) or {}))
+        found[parent] = _with_entry(mapping, name.removeprefix(f"{parent}.").split("."), text)
+    return found
+
+
+def _list(text: str, hint: object) -> str:
+    """A list as YAML, whether it was written so or as `1,2,4`."""
+    if text.lstrip().startswith(("[", "null")):
+        return text
+    return json.dumps([item.strip() for item in text.split(",")]) if schema.holds_texts(hint) else f"[{text}]"
+
+
+def _with_entry(mapping: Mapping[str, object], path: Sequence[str], text: str) -> dict[str, object]:
+    first, *rest = path
+    if not rest:
+        return {**mapping, first: yaml.load(text, _Loader)}  # noqa: S506  # _Loader is a SafeLoader
+    inner = mapping.get(first)
+    return {**mapping, first: _with_entry(inner if isinstance(inner, Mapping) else {}, rest, text)}
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that reads 1e-3 as a number (YAML 1.2) and refuses a key that stands twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """As in SafeLoader, but a key that stands twice is an error."""
+        names = [key.value for key, _ in node.value]
+        for key, _ in node.value:
+            if names.count(key.value) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), "-+0123456789")

@@ -1,0 +1,107 @@
+"""Set aside what is damaged in a store, so that the command that made it makes exactly that again; what follows from the
+rest (plan, manifest, the files for other readers) is written again at once.
+
+Every byte is read, as `softlabels verify` does. The files of a damaged shard and its commit record, and files that do not
+belong to the store, are moved into the folder set_aside of the split and never deleted; so is the card (README.md), which is
+written anew and may have been added to. The store is unfinished then: `softlabels teacher-logits` with the recipe that made
+it (or `encode`, `import`, `convert`) makes the missing shards and seals it, with the digest that it had. Sound shards are not
+touched, and nothing is made up. Stopped at any moment, the same command goes on.
+
+Who received a store and has no teacher fetches the damaged files again instead: an unfinished store cannot be read.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from softlabels.errors import ConfigError, SoftLabelsError, Stalled
+from softlabels.store.reader import store_folders
+from softlabels.store.repair import UNVOUCHED, Repaired, earlier_digests, repair
+from softlabels.store.root import close_root, is_described, lost_splits, outdated, write_root
+from softlabels.store.spec import MANIFEST
+from softlabels_stages.recipe import parse
+from softlabels_stages.run import command
+from softlabels_stages.words import counted
+
+
+@dataclass(frozen=True)
+class Repair:
+    """Arguments of repair."""
+
+    store: str = ""  # a store, or a folder of stores
+
+
+@command()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Repair every split; the exit code is that of the first that cannot be repaired."""
+    args = parse(argv, Repair, stage="repair", doc=__doc__, positional=("store",))
+    if not args.store:
+        raise ConfigError("no store is named", remedy="write softlabels repair STORE")
+    codes, unfinished = [], False
+    folders = store_folders(args.store)
+    for folder in folders:
+        try:
+            with tqdm(desc=f"repair {folder}", unit="shard", disable=None) as bar:
+                found = repair(folder, progress=bar.update)
+        except Stalled:  # nothing more is asked of a disk that hangs
+            raise
+        except SoftLabelsError as error:  # that of one split is no reason to leave out the others
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            codes.append(error.exit_code)
+        else:
+            unfinished |= found.digest is None
+            _say(folder, found)
+    root = Path(args.store)
+    if unfinished and folders != [root]:
+        close_root(root)
+    elif folders != [root] and (lost := lost_splits(root)):  # the list at the root is all that tells of them
+        for gone in lost:
+            print(f"{type(gone).__name__}: {gone}", file=sys.stderr)
+            codes.append(gone.exit_code)
+    elif not codes and folders != [root] and is_described(root):
+        stale = outdated(root)
+        write_root(root)
+        for name in stale:
+            print(f"{root}: {name} {'written again' if (root / name).exists() else 'removed: no split has its layout'}")
+    return next(iter(codes), 0)
+
+
+def _say(folder: Path, found: Repaired) -> None:
+    """What was wrong, what was done, and what to do next."""
+    for problem in found.problems:
+        print(f"{folder}: {problem.where}", file=sys.stderr)
+    if found.moved:
+        print(f"{folder}: {counted(len(found.moved), 'file')} set aside in {found.folder}")
+    if found.digest is None:
+        missing = [f"shard {shard}" for shard in found.pending] + ["the basis of the tails"] * found.basis
+        again = f", and has the digest {found.before} again" if found.before else ""
+        print(
+            f"{folder}: unfinished; to be made: {', '.join(missing)}\n"
+            "next: the command that made the store, such as softlabels teacher-logits with the same recipe; it makes this "
+            f"only{again}"
+        )
+    elif found.before is None and found.digest not in earlier_digests(folder).values():
+        print(
+            f"{folder}: it had no {MANIFEST}, as of a store that is unfinished or whose manifest was deleted; all shards were "
+            f"there, and it is sealed from their commit records: digest {found.digest}; where you know the digest that it had, "
+            "compare"
+        )
+    elif found.before not in (None, found.digest):
+        print(
+            f"{folder}: sealed from its commit records, digest {found.digest}; THE DAMAGED MANIFEST NAMED {found.before}: "
+            "compare with the digest that you know before you use it"
+        )
+    else:
+        print(f"{folder}: {'sealed again' if found.moved else 'nothing to repair'}, digest {found.digest}")
+    for aside, named in earlier_digests(folder).items():
+        if named is None:
+            print(f"{folder}: NOTHING VOUCHES for its shards: the manifest in {aside} names no digest; {UNVOUCHED}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

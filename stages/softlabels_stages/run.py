@@ -1,0 +1,119 @@
+"""What every command does around its work: errors become one line and an exit code, signals become a flag.
+
+`command` wraps a stage's `main`. It knows nothing of what a stage does; the tree of errors is `softlabels.errors`.
+Exit codes: 0 done, 2 the user's error, 3 a damaged store, 74 an I/O error, 75 stopped but resumable, 130 Ctrl-C in a
+command that has nothing to resume, 141 nobody reads its output any more, as in `| head`. A bug keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+from softlabels.errors import NO_ROOM, DiskFull, Interrupted, SoftLabelsError, Stalled, StorageError
+
+BROKEN_PIPE = 128 + signal.SIGPIPE
+
+_stop = threading.Event()
+
+
+class Main(Protocol):
+    """A stage: arguments (default: this process's) in, exit code out."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int:
+        """Run the stage."""
+
+
+def should_stop() -> bool:
+    """Whether SIGTERM or SIGINT arrived: a long loop asks after each step, saves what it has and raises Interrupted."""
+    return _stop.is_set()
+
+
+def program() -> str:
+    """How this user calls `softlabels`: by its name, or by its path where it stands in an environment that is not active."""
+    beside = Path(sys.executable).with_name("softlabels")
+    return "softlabels" if shutil.which("softlabels") or not beside.exists() else os.path.relpath(beside)
+
+
+def command(*, resumable: bool = False) -> Callable[[Main], Main]:
+    """Turn a stage's `main(argv) -> exit code` into a command.
+
+    A `resumable` command hears the first SIGTERM or SIGINT as `should_stop()` and ends by itself; a second one ends it
+    at once with 75, which is safe because whatever it had committed or saved stays as it is.
+    """
+
+    def wrap(main: Main) -> Main:
+        @functools.wraps(main)
+        def run(argv: Sequence[str] | None = None) -> int:
+            try:
+                with _signals_as_flag() if resumable else _no_signals():
+                    return main(argv)
+            except Stalled as error:
+                code = _report(error)
+                sys.stdout.flush()
+                os._exit(code)  # the end of the interpreter would wait for the thread that hangs
+            except SoftLabelsError as error:
+                return _report(error)
+            except BrokenPipeError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still in the buffer has nowhere to go
+                return BROKEN_PIPE
+            except OSError as error:
+                return _report(_storage_error(error))
+            except KeyboardInterrupt:
+                if resumable:
+                    return _report(Interrupted("stopped by Ctrl-C", remedy="run the same command again to go on"))
+                print("stopped by Ctrl-C", file=sys.stderr)
+                return 130
+
+        return run
+
+    return wrap
+
+
+def _report(error: SoftLabelsError) -> int:
+    print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    return error.exit_code
+
+
+def _storage_error(error: OSError) -> SoftLabelsError:
+    if error.errno in NO_ROOM:
+        return DiskFull(f"no room to write: {error}", remedy="free some space and run the same command again to go on")
+    return StorageError(f"{type(error).__name__}: {error}", remedy="check that the path exists and may be used")
+
+
+@contextmanager
+def _no_signals() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _signals_as_flag() -> Iterator[None]:
+    _stop.clear()
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield
+        return
+    before = {number: signal.signal(number, _on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    # os.write and os._exit: print and exit handlers may be in the middle of the same thing in the interrupted frame.
+    name = signal.Signals(number).name
+    if _stop.is_set():
+        os.write(2, f"\nInterrupted: second {name}; run the same command again to go on\n".encode())
+        os._exit(Interrupted.exit_code)
+    _stop.set()
+    os.write(2, f"\n{name}: stopping cleanly; a second one stops at once\n".encode())

@@ -1,0 +1,72 @@
+"""What a finished run shows to people: curves.png, for a sweep sweep.png, and README.md, its model card.
+
+All of it is made from the run's files, the results and the stores' manifests. Pictures need the extra `[report]`; without
+it a line says so, and the run is as good.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from softlabels.errors import MissingExtra
+from softlabels.objects import ObjectSpec
+from softlabels.report.curves import curves_png, log_lines
+from softlabels.report.model_card import model_card
+from softlabels.report.plots import sweep_png
+from softlabels.store.durable import write_atomically
+from softlabels.store.spec import Manifest
+from softlabels.student.runlog import NAME as LOG
+from softlabels.student.trainer import WEIGHTS
+
+CARD, CURVES, SWEEP = "README.md", "curves.png", "sweep.png"
+
+
+def write_report(
+    folder: Path,
+    results: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    *,
+    stores: Mapping[str, Manifest],
+    parameters: int,
+    prepare: ObjectSpec,
+) -> None:
+    """Write pictures and card into the run `folder`; written again, they replace what stood there.
+
+    Args:
+        folder: the run folder, in which every student is trained.
+        results: what results.json holds, or will hold, with "store".
+        recipe: what config.yaml holds.
+        stores: the manifest of each split's store.
+        parameters: of one student.
+        prepare: what made the students' inputs, with digests in place of files.
+    """
+    students = sorted((weights.parent for weights in folder.glob(f"*/{WEIGHTS}")), key=_in_order)
+    pictures = []
+    try:
+        curves_png({student.name: log_lines((student / LOG).read_text()) for student in students}, folder / CURVES)
+        pictures.append(CURVES)
+        if results["swept"]:
+            sweep_png(results, folder / SWEEP)
+            pictures.insert(0, SWEEP)
+    except MissingExtra as error:
+        print(f"no pictures: {error}", file=sys.stderr)
+    card = model_card(
+        results,
+        recipe,
+        stores=stores,
+        parameters=parameters,
+        prepare=prepare,
+        folders=[student.name for student in students],
+        pictures=pictures,
+    )
+    write_atomically(folder / CARD, card.encode())
+
+
+def _in_order(student: Path) -> list[float | str]:
+    """Names in the order of the numbers in them: T=2 before T=10. Text and numbers alternate, so that they never compare."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", student.name)
+    return [float(part) if place % 2 else part for place, part in enumerate(parts)]

@@ -1,0 +1,224 @@
+"""The splits of a store with the rows that they label, and the batches that students are trained and judged on.
+
+Rows come from the transfer set that the recipe names, or, where the store embeds its inputs, from the store itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from msgspec import UNSET
+
+from softlabels.errors import ClassMismatch, ConfigError, OtherLabels, SpecMismatch, some
+from softlabels.models import ModelConfig, build_model
+from softlabels.models.build import answer_of
+from softlabels.models.classes import require_vocabulary
+from softlabels.objects import ObjectSpec
+from softlabels.store import Store, open_store, store_splits
+from softlabels.store.differences import differences
+from softlabels.store.spec import plain_json
+from softlabels.stream import EmbeddedRows, Loader
+from softlabels.stream.examples import StoredRows
+from softlabels.stream.join import Missing
+from softlabels.student.split import chosen_rows, validation_rows
+from softlabels.transfer import TransferRows, TransferSetConfig, load_transfer_set
+from softlabels_stages.sweep import StudentTraining
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a store, and the rows that it labels."""
+
+    store: Store
+    rows: TransferRows | EmbeddedRows | StoredRows
+    missing: Missing = "error"
+
+    @property
+    def prepare(self) -> ObjectSpec:
+        """What made the inputs of the rows, which need not be what made the teacher's; digests stand in place of files."""
+        if isinstance(self.rows, TransferRows):
+            return self.rows.prepare
+        embedded = self.store.spec.preprocessing
+        return ObjectSpec(embedded.function, dict(embedded.arguments))
+
+
+def open_splits(
+    path: str | Path, transfer_set: TransferSetConfig | None, *, only: str | None = None, missing: Missing = "error"
+) -> dict[str, Split]:
+    """The sealed splits at `path` (a root, or the folder of one split) by name; `only` opens that one alone.
+
+    With `missing` = "skip" rows that a store does not label are left out, and a line says how many.
+
+    Raises ConfigError without a transfer set where one is needed, ClassMismatch where its class names are not the
+    store's, and what `open_store` and `load_transfer_set` raise.
+    """
+    names = [only] if only else list(store_splits(path))
+    stores = {name: open_store(path, split=name) for name in names}
+    _require_one_teacher(stores)
+    splits = {name: Split(store, _rows(store, transfer_set, name), missing) for name, store in stores.items()}
+    for name, split in splits.items() if missing == "skip" else ():
+        left_out = all_batches(split, 1).left_out
+        print(
+            f"{name}: {left_out:,} of {len(split.rows.keys):,} rows have no soft labels and are left out",
+            file=sys.stderr,
+        )
+    return splits
+
+
+def _rows(store: Store, transfer_set: TransferSetConfig | None, split: str) -> TransferRows | EmbeddedRows:
+    if "input" in store.columns:
+        if transfer_set is not None:
+            print(
+                f"{split}: rows and inputs are those in {store.path}; the recipe's transfer_set is not read",
+                file=sys.stderr,
+            )
+        return EmbeddedRows(store)
+    if transfer_set is None:
+        raise ConfigError(
+            f"{store.path} holds labels only (inputs: reference), and the recipe has no section transfer_set",
+            remedy=f"name the transfer set {store.spec.transfer_set.name!r} in the recipe, or get a store with inputs: embed",
+        )
+    rows = load_transfer_set(transfer_set, split)
+    _require_same_classes(store, rows)
+    return rows
+
+
+def _require_same_classes(store: Store, rows: TransferRows) -> None:
+    if store.class_names and rows.class_names and store.class_names != rows.class_names:
+        same = sorted(store.class_names) == sorted(rows.class_names)
+        ours, theirs = (f"{some(names)} ({len(names)})" for names in (rows.class_names, store.class_names))
+        raise (OtherLabels if same else ClassMismatch)(
+            f"the classes of {rows.name} are {ours}, those of {store.path} {theirs}",
+            remedy="use the transfer set that the store was made for, or a store of these classes",
+        )
+
+
+def check_classes(student: ModelConfig, splits: Mapping[str, Split]) -> None:
+    """Raise ClassMismatch unless the student gives one logit for each of the stores' classes (at least one a token, of rows of
+    tokens, and by the same vocabulary), for a real batch, and ConfigError where it cannot take that batch at all.
+    """
+    model = build_model(student)
+    for split in splits.values():
+        vocabulary = split.store.spec.label_space.vocabulary
+        require_vocabulary(model, None if vocabulary is UNSET else vocabulary, who=student.class_path)
+        batch = next(iter(all_batches(split, 2).epoch(0)))
+        outputs = answer_of(model, batch.inputs, who=student.class_path, section="student")
+        shape = list(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+        classes, given_shape = split.store.classes, [len(batch), split.store.classes]
+        if batch.mask is not None:  # outputs beyond the vocabulary are padding
+            given_shape = [*batch.mask.shape, max(classes, shape[-1] if isinstance(shape, list) else 0)]
+        if shape != given_shape:
+            raise ClassMismatch(
+                f"{student.class_path} gives outputs of shape {shape} for {len(batch)} rows"
+                f"{'' if batch.mask is None else f' of {batch.mask.shape[1]} positions'}, and {split.store.path} has "
+                f"{classes} classes",
+                remedy="change student.init_args so that it gives one logit a class, or use another store",
+            )
+
+
+def _require_one_teacher(stores: Mapping[str, Store]) -> None:
+    """Raise SpecMismatch where splits were not labelled by the same teacher over the same classes, naming the fields."""
+    facts = {name: _facts(store) for name, store in stores.items()}
+    first, *others = facts
+    for other in others:
+        different = [leaf.said(f"in {first}", f"in {other}") for leaf in differences(facts[first], facts[other])]
+        if different:
+            raise SpecMismatch(
+                f"the splits {first} and {other} are not of one teacher ({'; '.join(different)})",
+                remedy="give a store whose splits one recipe made, or the path of one split",
+            )
+
+
+def _facts(store: Store) -> dict[str, Any]:
+    spec = plain_json(store.spec)
+    return {name: spec[name] for name in ("teacher", "label_space")} | {"reduce": spec["encoding"]["reduce"]}
+
+
+def stored_labels(path: str | Path, split: str, batch_size: int) -> tuple[Store, Loader]:
+    """A split's own labels in batches, for judging the stored teacher: no transfer set is needed (inputs are the keys).
+
+    The next tokens of token rows are known only where the store holds its inputs.
+    """
+    store = open_store(path, split=split)
+    tokens = store.positions is not None and "input" in store.columns
+    return store, all_batches(Split(store, EmbeddedRows(store) if tokens else StoredRows(store)), batch_size)
+
+
+def training_batches(splits: Mapping[str, Split], training: StudentTraining) -> tuple[Loader, Loader | None]:
+    """What to train on, and what to judge epochs on: the validation split, or rows cut from the training rows."""
+    train = _require(splits, "train")
+    chosen = _chosen(train, training)
+    share = 0.0 if "validation" in splits else training.validation
+    is_held_out = validation_rows(train.rows.keys[chosen], share, training.seed)
+    train_batches = Loader(
+        train.rows,
+        train.store,
+        batch_size=training.batch_size,
+        seed=training.seed,
+        selection=chosen[~is_held_out],
+        missing=train.missing,
+    )
+    if "validation" in splits:
+        return train_batches, all_batches(splits["validation"], training.batch_size)
+    if not is_held_out.any():
+        return train_batches, None
+    return train_batches, all_batches(train, training.batch_size, selection=chosen[is_held_out])
+
+
+def held_out_batches(splits: Mapping[str, Split], training: StudentTraining) -> tuple[str, Loader]:
+    """What to judge on, and its name: the test split; without one the validation rows. Raises ConfigError without any."""
+    if "test" in splits:
+        return "test", all_batches(splits["test"], training.batch_size)
+    validation = training_batches(splits, training)[1]
+    if validation is None:
+        raise ConfigError(
+            "there is no split to judge students on: the store has no test split and validation is 0",
+            remedy="give a store with a test split, or --validation=0.1",
+        )
+    return "validation", validation
+
+
+def all_batches(split: Split, batch_size: int, selection: np.ndarray | None = None) -> Loader:
+    """The rows of a split as they stand, with every hard label that they have."""
+    return Loader(
+        split.rows,
+        split.store,
+        batch_size=batch_size,
+        seed=0,
+        selection=selection,
+        shuffle=False,
+        missing=split.missing,
+    )
+
+
+def _chosen(train: Split, training: StudentTraining) -> np.ndarray:
+    """Numbers of the training rows that a run uses. Raises ConfigError when there are none."""
+    is_chosen = chosen_rows(train.rows.keys, training.row_fraction, training.seed)
+    if training.only_classes is not None:
+        strangers = [number for number in training.only_classes if not 0 <= number < train.store.classes]
+        if strangers:
+            raise ConfigError(
+                f"only_classes names {', '.join(map(str, strangers))}, and the store has {train.store.classes} classes",
+                remedy=f"give numbers from 0 to {train.store.classes - 1}",
+            )
+        is_chosen &= np.isin(train.rows.labels, training.only_classes)
+    if not is_chosen.any():
+        raise ConfigError(
+            f"only_classes={training.only_classes}, row_fraction={training.row_fraction} leave no training row",
+            remedy="name classes that the rows have, by number, or raise row_fraction",
+        )
+    return np.flatnonzero(is_chosen)
+
+
+def _require(splits: Mapping[str, Split], name: str) -> Split:
+    if name not in splits:
+        raise ConfigError(
+            f"the store has no split {name!r}, only {', '.join(splits)}", remedy="give a store that has one"
+        )
+    return splits[name]

@@ -1,0 +1,179 @@
+"""Re-read a store and report every damaged or missing chunk with shard, file and remedy; exit code 3 where something is wrong.
+
+As it stands, every byte of every split is read. --quick reads no labels: commit records, presence and sizes of all files,
+plan, manifest, and the files for other readers. --sample=n/t is the quick check and every byte of part n of t of the shards,
+so that t runs, with n from 1 to t, read everything once: --sample=1/30 today, --sample=2/30 tomorrow.
+
+With --against_teacher some rows also go through the recipe's live teacher, and the largest deviation is reported.
+Files of others beside the splits are named, and are no fault. `softlabels repair` mends what can be mended.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from softlabels.errors import ConfigError, DamagedStore, UnsealedStore
+from softlabels.store import open_store, store_splits
+from softlabels.store.commit import SET_ASIDE
+from softlabels.store.repair import UNVOUCHED, earlier_digests
+from softlabels.store.root import lost_splits, outdated, root_strangers
+from softlabels.store.verify import verify
+from softlabels_stages.recipe import parse
+from softlabels_stages.run import command, program
+from softlabels_stages.words import counted
+
+if TYPE_CHECKING:
+    from softlabels_stages.teacher_logits import TeacherLogits
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Arguments of verify."""
+
+    store: str = ""  # a store, or a folder of stores
+    quick: bool = False  # read no labels: only what can be seen without
+    sample: str | None = None  # n/t: read every byte of part n of t of the shards, and of the others what --quick does
+    against_teacher: str | None = None  # a recipe (file or built-in name) whose teacher is run over some of the rows
+    teacher_rows: int = 256  # how many rows of each split the live teacher sees, at least
+
+
+@command()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Verify every split; 3 when anything is wrong."""
+    args = parse(argv, Verify, stage="verify", doc=__doc__, positional=("store",))
+    if not args.store:
+        raise ConfigError("no store is named", remedy="write softlabels verify STORE")
+    if args.teacher_rows < 1:
+        raise ConfigError(f"--teacher_rows={args.teacher_rows}", remedy="give 1 row or more")
+    if args.quick and args.sample is not None:
+        raise ConfigError("--quick and --sample exclude each other", remedy="give one; a sample is quick elsewhere")
+    part = _part(args)
+    recipe = None if args.against_teacher is None else _recipe(args.against_teacher)  # before every byte is read
+    faults, unfinished, root, splits = 0, 0, Path(args.store), store_splits(args.store)
+    for split, path in splits.items():
+        try:
+            wrong = _verify(split, path, part)
+        except UnsealedStore as error:  # what is wrong with one split is no reason to leave out the others
+            print(f"{split}: {type(error).__name__}: {error}", file=sys.stderr)
+            unfinished += 1
+            continue
+        if recipe is not None and not wrong:
+            wrong = _recheck(split, path, recipe, args)
+        elif recipe is not None:
+            print(f"{split}: not compared with the live teacher: repair it first", file=sys.stderr)
+        faults += wrong
+    if list(splits.values()) != [root]:
+        faults += _verify_root(root, whole=not faults and not unfinished)
+    read = "all that can be seen without reading labels" if args.quick else "every byte of these shards"
+    sound = f"{read if part else 'every byte'} is as it was sealed"
+    found = [counted(faults, "problem")] * bool(faults) + [f"{unfinished} unfinished"] * bool(unfinished)
+    print(f"{args.store}: {' and '.join(found) or sound}")
+    return DamagedStore.exit_code if faults else UnsealedStore.exit_code if unfinished else 0
+
+
+def _verify_root(root: Path, *, whole: bool) -> int:
+    """Say what is wrong above the splits, of which `whole` says that they are sealed and sound; how many problems there are.
+    Files of others there are no problem: they are named.
+    """
+    lost = lost_splits(root)
+    for error in lost:
+        print(error, file=sys.stderr)
+    for name in root_strangers(root):
+        print(f"{root}: warning: {name} is not part of the store", file=sys.stderr)
+    stale = outdated(root) if whole and not lost else []
+    for name in stale:
+        what = "does not list these splits" if (root / name).exists() else "is gone, and plain readers need it"
+        print(f"{root}: {name} {what}; `softlabels repair` writes it again", file=sys.stderr)
+    return len(lost) + len(stale)
+
+
+def _part(args: Verify) -> tuple[int, int] | None:
+    """Which part of how many is read; part 0 of 1 is nothing, None everything."""
+    if args.sample is None:
+        return (0, 1) if args.quick else None
+    given = re.fullmatch(r"(\d{1,9})/(\d{1,9})", args.sample)
+    if given is None or not 1 <= int(given[1]) <= int(given[2]):
+        raise ConfigError(f"--sample={args.sample}", remedy="give n/t with n from 1 to t, such as --sample=1/30")
+    return int(given[1]), int(given[2])
+
+
+def _verify(split: str, path: Path, part: tuple[int, int] | None) -> int:
+    """Say what is wrong with a split, and of which shards every byte was read; how many problems there are."""
+    try:
+        store = open_store(path)
+    except DamagedStore as error:
+        print(f"{split}: {error}", file=sys.stderr)
+        return 1
+    every = range(store.spec.shards)
+    shards = every if part is None else every[part[0] - 1 :: part[1]] if part[0] else ()
+    with tqdm(total=len(every), desc=f"verify {split}", unit="shard", disable=None) as bar:
+        problems = verify(path, shards=shards, progress=bar.update)
+    for problem in problems:
+        print(f"{split}: {problem}", file=sys.stderr)
+    read = "all" if part is None else f"{len(shards)} of them, one in {part[1]}" if shards else "none"
+    print(
+        f"{split}: {counted(store.rows, 'row')}, {counted(len(every), 'shard')} (every byte read: {read}), "
+        f"{counted(len(problems), 'problem')}, digest {store.digest}"
+    )
+    if not problems:
+        _say_what_was_repaired(split, path, store.digest)
+    return len(problems)
+
+
+def _say_what_was_repaired(split: str, path: Path, digest: str) -> None:
+    """Made again on another kind of machine, shards may differ in their last bits, and so does the digest. Where the manifest
+    could not be read, nobody has compared it.
+    """
+    aside = path / SET_ASIDE
+    if aside.is_dir():
+        print(f"{split}: {aside} holds what `repair` set aside, and no reader looks there; it may be deleted")
+        for folder, named in earlier_digests(path).items():
+            if named is None:
+                print(f"{split}: NOTHING VOUCHES for its shards: the manifest in {folder} names no digest; {UNVOUCHED}")
+            elif named != digest:
+                print(f"{split}: ANOTHER STORE than before: the manifest in {folder} names {named}")
+
+
+def _recipe(config: str) -> TeacherLogits:
+    from softlabels_stages.teacher_logits import TeacherLogits
+
+    return parse([f"--config={config}"], TeacherLogits, stage="teacher-logits", doc=None)
+
+
+def _recheck(split: str, path: Path, recipe: TeacherLogits, args: Verify) -> int:
+    """Compare with the live teacher; 1 when it deviates by more than rounding explains."""
+    from softlabels.teacher.ensemble import load_ensemble
+    from softlabels.teacher.recheck import compare_with_teacher
+    from softlabels.transfer import load_transfer_set
+
+    rows = load_transfer_set(recipe.transfer_set, split)
+    ensemble = load_ensemble(recipe.teacher, train=f"{program()} train-teacher --config={args.against_teacher}")
+    found = compare_with_teacher(open_store(path), rows, ensemble, sample=args.teacher_rows)
+    mass, kl = found.largest_mass, found.kl_max
+    print(
+        f"{split}: {counted(found.rows, 'row')} against the live teacher: largest deviation of a logit "
+        f"{found.largest_logit:.3g} (rounding explains {found.allowed:.3g}), root mean square "
+        f"{found.difference.value:.3g} ({found.allowed_together:.3g}), "
+        + ("" if mass is None else f"of the tail's mass {mass:.3g} ({found.allowed_mass:.3g}), ")
+        + ("" if kl is None else f"largest KL {kl:.3g}, ")
+        + f"same top class {found.top1_agreement:.2%}"
+    )
+    if found.sound:
+        return 0
+    print(
+        f"{split}: the teacher does not give the stored logits; check preprocessing and versions, or label the transfer set "
+        "again",
+        file=sys.stderr,
+    )
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
