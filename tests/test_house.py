@@ -1,4 +1,4 @@
-"""The house: which room may import which, what stays light, and that the file tree of docs/architecture.md and the files agree."""
+"""The house: which room may import which, what stays light, and that docs/architecture.md names every file."""
 
 from __future__ import annotations
 
