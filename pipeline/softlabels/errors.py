@@ -36,6 +36,7 @@ print the two as one line and exit with the class's `exit_code`::
     │   ├── MissingExtra            an optional package that is not installed
     │   └── ExportError             a student that cannot be exported, or whose export answers differently
     ├── DamagedStore              exit 3: what the store holds is not what was written
+    │   ├── StrangePath             a link, pipe or device where a file or folder of a store, run or cache belongs
     │   ├── DamagedManifest         plan, commit record or manifest
     │   ├── DamagedBasis            the prior and basis of the stored tails
     │   ├── MissingShard            a shard's file is gone
@@ -201,6 +202,10 @@ class DamagedStore(SoftLabelsError):
     """What the store holds is not what was written."""
 
     exit_code = 3
+
+
+class StrangePath(DamagedStore):
+    """A link, pipe or device below the root of a store, run or cache, where a file or folder of its own belongs."""
 
 
 class DamagedManifest(DamagedStore):

@@ -30,6 +30,7 @@ from softlabels.report.comparison import comparison_text
 from softlabels.stream.join import Missing
 from softlabels.student.prior import class_shares, matched_bias, predictions, ratio_bias, target_shares
 from softlabels.student.trainer import WEIGHTS
+from softlabels.system.folder import Folder
 from softlabels.transfer import TransferSetConfig
 from softlabels_stages.judge import Judged, digests, judge
 from softlabels_stages.recipe import parse, plain, texts
@@ -83,7 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     shares = class_shares(training_batches(splits, args.training)[0], mean=args.training.mean)
     find = _bias(args, splits, shares)
-    folder = Path(args.out) if args.out else Path(args.from_) / FOLDER
+    place = Folder(args.out) if args.out else Folder(args.from_).within(FOLDER)
+    folder = place.at()
     variants = _variants(args)
     judged = [pair for variant in variants for pair in _correct(args, variant, find)]
     print(_table(shares, judged[-1].models[0], splits["train"].store.class_names))
@@ -92,11 +94,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     settings = {"rows": args.rows, "class_prior": args.class_prior}
     identity = {**settings, "weights": digest, "stores": digests(splits)}
-    opened = RunFolder.open(str(folder), name=args.name, identity=identity)
+    opened = RunFolder.open(place, name=args.name, identity=identity)
     opened.keep_recipe(_recipe(args, len(shares)))
     for variant, corrected in zip(variants, judged[1::2], strict=True):
         for seed, model in _by_seed(args, corrected):
-            save_weights(model, folder / variant.folder(seed) / WEIGHTS)
+            save_weights(model, WEIGHTS, folder=opened.folder.within(variant.folder(seed)))
     if opened.results is None:
         opened.finish(judge(args.training, splits, judged), store=args.store)
     print(f"\n{comparison_text(opened.results or {})}\n")

@@ -36,6 +36,7 @@ from softlabels.store.root import require_apart, require_root, write_root
 from softlabels.store.same_plan import require_same_maker
 from softlabels.store.spec import Manifest, Spec
 from softlabels.store.writer import require_room
+from softlabels.system.folder import Folder
 from softlabels.teacher.pilot import needs_basis
 from softlabels.teacher.reencode import DensePilot, reencode
 from softlabels_stages.recipe import parse
@@ -66,13 +67,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     if args.try_:
         return _try(args)
-    target, splits = Path(args.store), store_splits(args.from_)
-    single = list(splits.values()) == [Path(args.from_)]
-    require_apart(Path(args.from_), target)
+    target, splits = Folder(args.store), store_splits(args.from_)
+    single = list(splits.values()) == [Folder(args.from_)]
+    require_apart(Path(args.from_), target.at())
     if not single:
         require_root(target, tuple(splits))
     stores = {split: _dense(path) for split, path in splits.items()}
-    paths = {split: target if single else target / split for split in splits}
+    paths = {split: target if single else target.within(split) for split in splits}
     device = resolve_device(args.device)
     warm_up()
     encodings = {split: _encoding(args, store) for split, store in stores.items()}
@@ -94,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _dense(path: Path) -> Store:
+def _dense(path: Folder) -> Store:
     store = open_store(path)
     if isinstance(store.encoding, TopkEncoding):
         raise ConfigError(
@@ -112,7 +113,10 @@ def _encoding(args: Encode, store: Store) -> TopkEncoding:
 
 
 def _shared_basis(
-    stores: Mapping[str, Store], paths: Mapping[str, Path], encodings: Mapping[str, TopkEncoding], device: torch.device
+    stores: Mapping[str, Store],
+    paths: Mapping[str, Folder],
+    encodings: Mapping[str, TopkEncoding],
+    device: torch.device,
 ) -> Basis | None:
     """The prior and basis of the tails: that of a target that is begun, else found now. None where the tails have none."""
     split = _first(stores)
@@ -132,7 +136,7 @@ def _spec(args: Encode, store: Store, encoding: TopkEncoding, basis: Basis | Non
     )
 
 
-def _writer(path: Path, store: Store, spec: Spec, basis: Basis | None) -> StoreWriter:
+def _writer(path: Folder, store: Store, spec: Spec, basis: Basis | None) -> StoreWriter:
     about = store.manifest.about
     made_of = f"encoded from the dense labels {store.content_digest[:16]}"
     about = msgspec.structs.replace(about, source=f"{about.source}; {made_of}" if about.source else made_of)

@@ -13,7 +13,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,11 +23,12 @@ from softlabels.models.weights import weights_digest
 from softlabels.store import store_splits
 from softlabels.stream.join import Missing
 from softlabels.student.export import FILES, SIZES, Exported, compared, export_student
+from softlabels.system.folder import Folder
 from softlabels.transfer import TransferSetConfig
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import command
 from softlabels_stages.splits import Split, all_batches, check_classes, open_splits
-from softlabels_stages.student_folder import student_word, with_facts_of_run, with_weights
+from softlabels_stages.student_folder import home_of, student_word, with_facts_of_run, with_weights
 
 HF = "hf"  # a folder rather than a file
 
@@ -67,23 +67,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_classes(student, splits)
     model = build_model(student).float()
     rows = next(iter(all_batches(split, args.rows).epoch(0))).inputs
-    folder = Path(args.out) if args.out else Path(str(student.weights)).parent
+    folder = Folder(args.out) if args.out else home_of(str(student.weights))
     facts = _facts(student, split, rows) | {"softlabels.weights": weights_digest(model)}
     files = [form for form in args.formats if form != HF]
     exported = export_student(model, rows, folder, formats=files, facts=facts) if files else []
     for found in exported:
         print(_line(found, name))
     if HF in args.formats:
-        print(_line(_hugging_face(model, rows, folder / HF, split.store.class_names, args.transfer_set), name))
+        print(_line(_hugging_face(model, rows, folder.within(HF), split.store.class_names, args.transfer_set), name))
     again = (
-        _try_next(exported[0], rows) if exported else f"transformers' from_pretrained({json.dumps(str(folder / HF))})"
+        _try_next(exported[0], rows) if exported else f"transformers' from_pretrained({json.dumps(str(folder.at(HF)))})"
     )
     print(f"exported: {folder}; try next: {again}")
     return 0
 
 
 def _hugging_face(
-    model: nn.Module, rows: Tensor, folder: Path, names: Sequence[str] | None, made: TransferSetConfig | None
+    model: nn.Module, rows: Tensor, folder: Folder, names: Sequence[str] | None, made: TransferSetConfig | None
 ) -> Exported:
     """The folder that transformers opens, written and compared as `from_pretrained` gives it back."""
     from softlabels.models.hf_folder import save_hf  # the extra [hf]
@@ -92,8 +92,8 @@ def _hugging_face(
     prepare, sequences = (None, None) if made is None else (made.prepare, made.sequences)
     save_hf(model, folder, class_names=names, prepare=prepare, sequences=sequences)
     again = build_model(ModelConfig(f"{type(model).__module__}.{type(model).__qualname__}", {"model": str(folder)}))
-    size = sum(file.stat().st_size for file in folder.iterdir())
-    return compared(HF, folder, size, again.eval(), model, rows)
+    size = sum(file.stat().st_size for file in folder.at().iterdir())
+    return compared(HF, folder.at(), size, again.eval(), model, rows)
 
 
 def _split(args: Export) -> dict[str, Split]:

@@ -31,6 +31,7 @@ from softlabels.store.root import is_split_folder, write_root
 from softlabels.store.same_plan import kept_about, require_same_maker
 from softlabels.store.spec import About, MemberSpec, Preprocessing, TeacherSpec
 from softlabels.store.writer import StoreWriter, require_room
+from softlabels.system.folder import Folder
 from softlabels.transfer import TransferSetConfig, array_keys, load_transfer_set
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import command, program, should_stop
@@ -109,8 +110,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         transfer_licence=args.licence,
     )
     with StoreWriter(args.store, spec, about=about, settings="--") as writer:
-        require_same_maker(writer.path, made_of, remedy="give the outputs that began it")
-        for line in kept_about(writer.path, about):
+        require_same_maker(writer.folder, made_of, remedy="give the outputs that began it")
+        for line in kept_about(writer.folder, about):
             print(line)
         require_room([writer])
         for shard in tqdm(writer.pending, desc="import", unit="shard", disable=None):
@@ -125,8 +126,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 inputs=np.array(rows.inputs[span]) if args.inputs == "embed" and rows.inputs is not None else None,
             )
         manifest = writer.seal()
-    if is_split_folder(Path(args.store), args.split):
-        write_root(Path(args.store).parent)
+    if is_split_folder(Folder(args.store), args.split):
+        write_root(Folder(Path(args.store).parent))
     print(f"sealed: {args.store}, {manifest.spec.rows:,} rows (look: {program()} info {args.store})")
     return 0
 

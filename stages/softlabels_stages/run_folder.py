@@ -19,9 +19,9 @@ from softlabels.errors import RunExists
 from softlabels.names import renamed
 from softlabels.report.comparison import comparison_markdown
 from softlabels.store.differences import Difference, differences
-from softlabels.store.durable import make_folder, write_atomically
 from softlabels.student.config import deciding
 from softlabels.student.runlog import finite
+from softlabels.system.folder import Folder
 
 RUN, RECIPE, RESULTS, PAGE = "run.json", "config.yaml", "results.json", "results.md"
 
@@ -30,14 +30,14 @@ class RunFolder:
     """An opened run folder; made by `RunFolder.open`.
 
     Attributes:
-        path: the folder.
+        path, folder: where it lies.
         results: what `results.json` holds; None while the run is unfinished.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        file = path / RESULTS
-        self.results: dict[str, Any] | None = json.loads(file.read_text()) if file.exists() else None
+    def __init__(self, folder: Folder) -> None:
+        self.folder, self.path = folder, folder.at()
+        has_results = self.folder.exists(RESULTS)
+        self.results: dict[str, Any] | None = json.loads(self.folder.read(RESULTS)) if has_results else None
 
     @staticmethod
     def place(out: str | None, *, name: str, identity: Mapping[str, Any]) -> Path:
@@ -46,10 +46,10 @@ class RunFolder:
             return Path(out)
         ours = Path(f"runs/{name}-{blake3(_text(identity).encode()).hexdigest(length=4)}")
         begun = [] if ours.exists() else sorted(ours.parent.glob(f"{glob.escape(name)}-*/{RUN}"))
-        return next((run.parent for run in begun if not _different(run, identity)), ours)
+        return next((run.parent for run in begun if not _different(Folder(run.parent), identity)), ours)
 
     @classmethod
-    def open(cls, out: str | None, *, name: str, identity: Mapping[str, Any]) -> RunFolder:
+    def open(cls, out: str | Folder | None, *, name: str, identity: Mapping[str, Any]) -> RunFolder:
         """Begin a run in `out`, or go on with it.
 
         Args:
@@ -60,38 +60,39 @@ class RunFolder:
         Raises:
             RunExists: `out` holds another run, naming the fields that differ, or something else.
         """
-        text, path = _text(identity), cls.place(out, name=name, identity=identity)
+        folder = out if isinstance(out, Folder) else Folder(cls.place(out, name=name, identity=identity))
+        text, path = _text(identity), folder.at()
         remedy = "give another --out, or leave it out: other settings then go to a folder of their own"
-        if path.exists() and not path.is_dir():
+        if folder.exists() and not folder.is_folder():
             raise RunExists(f"{path} is a file, not a run folder", remedy=remedy)
-        if (path / RUN).exists():
-            different = _different(path / RUN, identity)
+        if folder.exists(RUN):
+            different = _different(folder, identity)
             if different:
                 said = "; ".join(leaf.said() for leaf in different)
                 raise RunExists(f"{path} holds another run: {said}", remedy=remedy)
-            return cls(path)
-        if path.exists() and any(not entry.name.startswith(".") for entry in path.iterdir()):
+            return cls(folder)
+        if any(not name.startswith(".") for name in folder.names()):
             raise RunExists(f"{path} holds something that is no run", remedy=remedy)
-        make_folder(path)
-        write_atomically(path / RUN, f"{text}\n".encode())
-        return cls(path)
+        folder.make()
+        folder.put(RUN, f"{text}\n".encode())
+        return cls(folder)
 
     def keep_recipe(self, recipe: Mapping[str, Any]) -> None:
         """Write config.yaml, the recipe that repeats the run, where it is not there yet."""
-        if not (self.path / RECIPE).exists():
+        if not self.folder.exists(RECIPE):
             text = yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True)
-            write_atomically(self.path / RECIPE, text.encode())
+            self.folder.put(RECIPE, text.encode())
 
     def finish(self, results: Mapping[str, Any], *, store: str) -> None:
         """Write results.md, then results.json, whose presence says that the run is finished."""
         self.results = {"store": store, **cast(dict[str, Any], finite(results))}
-        write_atomically(self.path / PAGE, comparison_markdown(self.results, title=self.path.name).encode())
-        write_atomically(self.path / RESULTS, json.dumps(self.results, indent=1, allow_nan=False).encode())
+        self.folder.put(PAGE, comparison_markdown(self.results, title=self.path.name).encode())
+        self.folder.put(RESULTS, json.dumps(self.results, indent=1, allow_nan=False).encode())
 
 
-def _different(run: Path, identity: Mapping[str, Any]) -> list[Difference]:
-    """In what the run that `run` (a run.json) tells of differs from ours; names and settings of earlier versions are known."""
-    standing = renamed(json.loads(run.read_text()))
+def _different(run: Folder, identity: Mapping[str, Any]) -> list[Difference]:
+    """In what the run of a folder differs from ours; names and settings of earlier versions are known."""
+    standing = renamed(json.loads(run.read(RUN)))
     if "training" in standing:  # of earlier versions, which counted every setting
         standing["training"] = deciding(standing["training"])
     return differences(standing, renamed(json.loads(_text(identity))))

@@ -10,6 +10,7 @@ from pathlib import Path
 from softlabels.errors import ConfigError, WeightsError
 from softlabels.models import ModelConfig
 from softlabels.student.trainer import WEIGHTS
+from softlabels.system.folder import Folder
 from softlabels_stages.run_folder import RECIPE, RESULTS
 
 
@@ -45,6 +46,12 @@ def with_weights(student: ModelConfig | None, path: str) -> ModelConfig:
     if student is None:
         raise ConfigError("the recipe has no section student", remedy="give --config=RECIPE with the student's class")
     return dataclasses.replace(student, weights=str(weights))
+
+
+def home_of(weights: str) -> Folder:
+    """The folder that a student's files go to, beside its weights; in a run, below the run's root."""
+    home = Path(weights).parent
+    return Folder(home.parent).within(home.name) if (home.parent / RECIPE).is_file() else Folder(home)
 
 
 def student_word(word: str) -> str:

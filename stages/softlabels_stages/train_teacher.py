@@ -28,7 +28,6 @@ from softlabels.models.classes import require_vocabulary
 from softlabels.objects import ObjectSpec, build, import_object
 from softlabels.store.dense_spec import prepared_by
 from softlabels.store.digest import blake3_hex
-from softlabels.store.durable import make_folder
 from softlabels.stream import Loader
 from softlabels.student.config import TrainingConfig
 from softlabels.student.learner import Student
@@ -129,7 +128,6 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
     train, augment = batches(~is_held_out, shuffle=True), _augment(config, rows)
     trainer = Trainer([student], train, validation, folder, identity, augment)
     [result] = trainer.run(should_stop, TimeLeft(config.epochs))
-    make_folder(weights.parent)
     save_weights(student.model, weights)
     print(f"teacher {member.class_path}: {weights}{_said(result.scores, rows)}", flush=True)
 

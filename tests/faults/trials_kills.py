@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from softlabels.store import arrow_layout, writer, zarr_layout
-from softlabels.store.commit import create_only, record_path
-from softlabels.store.durable import make_folder, write_file
+from softlabels.store.commit import record_name
 from softlabels.store.spec import Commit, pretty_json
+from softlabels.system.folder import Folder
 from tests.faults.apart import apart, scratch
 from tests.faults.campaign import Outcome, Trial, repeated
 from tests.faults.sweep import sweep
@@ -63,12 +63,12 @@ def _killed(prepare: Callable[[], None], rng: np.random.Generator) -> None:
 def naive(path: Path, files: dict[int, dict[str, bytes]], pause: float, record: Commit) -> None:
     """What a writer without the protocol would do: the record, then the files under their final names."""
     shard = record.payload.shard
-    staged = path / "staging" / record.write_id
-    make_folder(staged.parent)
-    write_file(staged, pretty_json(record))
-    create_only(staged, record_path(path, shard))
+    store, staged = Folder(path), f"staging/{record.write_id}-record"
+    store.make("staging")
+    store.write(staged, pretty_json(record))
+    store.create(staged, record_name(shard))
     for name, data in files[shard].items():
-        make_folder((path / name).parent)
+        store.make(name.rpartition("/")[0])
         for part in range(0, len(data), 512):  # a slow disk
             time.sleep(pause)
             with (path / name).open("ab") as file:

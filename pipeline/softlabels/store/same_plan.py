@@ -7,7 +7,6 @@ What a plan cannot show (hard labels, what the teacher says) `softlabels.teacher
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 from softlabels.errors import (
@@ -23,6 +22,7 @@ from softlabels.errors import (
 from softlabels.names import renamed
 from softlabels.store.differences import differences
 from softlabels.store.spec import PLAN, About, Plan, Spec, plain_json, read_json
+from softlabels.system.folder import Folder
 
 _REMEDIES: dict[type[UserError], str] = {
     OtherTokenizer: "name the tokenizer that the rows were labelled with",
@@ -85,11 +85,11 @@ def require_same_plan(ours: Plan, theirs: Plan, where: str, *, settings: str = "
         )
 
 
-def require_same_maker(store: Path, made_of: str, *, remedy: str) -> None:
+def require_same_maker(store: Folder, made_of: str, *, remedy: str) -> None:
     """Raise `SpecMismatch` where a begun store was made of something else. `made_of` is words and a digest, with which the
     source ends that its maker gave it: specifications do not tell what somebody else's numbers were.
     """
-    standing = read_json(store / PLAN, Plan).about.source.rpartition("; ")[2]
+    standing = read_json(store, PLAN, Plan).about.source.rpartition("; ")[2]
     if standing.rpartition(" ")[0] == made_of.rpartition(" ")[0] and standing != made_of:
         raise SpecMismatch(
             f"{store} was begun from other values ({standing}, not {made_of.rpartition(' ')[2]})",
@@ -97,11 +97,11 @@ def require_same_maker(store: Path, made_of: str, *, remedy: str) -> None:
         )
 
 
-def kept_about(store: Path, about: About) -> list[str]:
+def kept_about(store: Folder, about: About) -> list[str]:
     """A line for each text for people (licences, source) that stands in a begun store otherwise than in this run: it keeps
     what it was begun with.
     """
-    standing = read_json(store / PLAN, Plan).about
+    standing = read_json(store, PLAN, Plan).about
     return [
         f"{store} keeps the {name.replace('_', ' ')} that it was begun with ({there!r}, not {here!r}); "
         "for another one, make the store anew in another path"
