@@ -267,9 +267,9 @@ def _in_child(path: Path, prepare: Callable[[], None], step: Callable[[], object
         for name in ("rename", "replace", "fsync"):
             call = getattr(os, name)
 
-            def stepped(*args: object, call: Callable[..., object] = call) -> object:
+            def stepped(*args: object, call: Callable[..., object] = call, **options: object) -> object:
                 step()
-                return call(*args)
+                return call(*args, **options)
 
             setattr(os, name, stepped)
         try:
@@ -295,7 +295,7 @@ def _manifest_first() -> None:
     """The defence taken away: the manifest, which vouches for the records, goes first."""
     in_order = repairing._set_aside
 
-    def careless(store: Path, spec: object, problems: object, aside: repairing._Aside) -> None:
+    def careless(store: Folder, spec: object, problems: object, aside: repairing._Aside) -> None:
         aside.move("manifest.json")
         in_order(store, spec, problems, aside)  # type: ignore[arg-type]
 

@@ -60,10 +60,10 @@ def _killed(prepare: Callable[[], None], rng: np.random.Generator) -> None:
         case.finish(path)
 
 
-def naive(path: Path, files: dict[int, dict[str, bytes]], pause: float, record: Commit) -> None:
+def naive(store: Folder, files: dict[int, dict[str, bytes]], pause: float, record: Commit) -> None:
     """What a writer without the protocol would do: the record, then the files under their final names."""
     shard = record.payload.shard
-    store, staged = Folder(path), f"staging/{record.write_id}-record"
+    staged = f"staging/{record.write_id}-record"
     store.make("staging")
     store.write(staged, pretty_json(record))
     store.create(staged, record_name(shard))
@@ -71,8 +71,7 @@ def naive(path: Path, files: dict[int, dict[str, bytes]], pause: float, record: 
         store.make(name.rpartition("/")[0])
         for part in range(0, len(data), 512):  # a slow disk
             time.sleep(pause)
-            with (path / name).open("ab") as file:
-                file.write(data[part : part + 512])
+            store.append(name, data[part : part + 512])
 
 
 def without_protocol(pause: float = 0.0005) -> None:
@@ -90,8 +89,8 @@ def without_protocol(pause: float = 0.0005) -> None:
 
     for layout in (arrow_layout.ArrowLayout, zarr_layout.ZarrLayout):
         layout.encode = keeping(layout.encode)  # type: ignore[method-assign]
-    writer.stage = lambda path, new: stage(path, new) if "plan.json" in new else np.random.bytes(16).hex()  # type: ignore[attr-defined]
-    writer.commit = lambda path, record: naive(path, files, pause, record)  # type: ignore[attr-defined]
+    writer.stage = lambda store, new: stage(store, new) if "plan.json" in new else np.random.bytes(16).hex()  # type: ignore[attr-defined]
+    writer.commit = lambda store, record: naive(store, files, pause, record)  # type: ignore[attr-defined]
 
 
 def killed_at_each_call(count: int, seed: int) -> Outcome:
