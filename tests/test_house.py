@@ -1,4 +1,6 @@
-"""The house: which room may import which, what stays light, and that docs/architecture.md names every file."""
+"""The house: what the top level holds, which room may import which, what stays light, and that docs/architecture.md names every
+file.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +20,8 @@ ROOMS = (
 )  # fmt: skip
 FORBIDDEN = {("stream", "teacher"), ("student", "teacher"), ("report", "teacher"), ("report", "student")}
 HOMES = ("pipeline/softlabels", "stages/softlabels_stages")
+ORDERED = {"pyproject.toml", "pipeline", "stages", "tests", "data", "Makefile", "README.md"}
+BESIDE = {"docs", "benchmarks", "examples", ".ci", "constraints.txt", "LICENSE"}
 FILES = sorted(path.relative_to(ROOT) for home in HOMES for path in (ROOT / home).rglob("*.py"))
 
 
@@ -120,3 +124,12 @@ def tree_of(page: str) -> set[str]:
 def test_the_tree_promises_what_is_there() -> None:
     files = {str(path) for path in FILES if path.name != "__init__.py"}
     assert tree_of((ROOT / "docs" / "architecture.md").read_text()) == files
+
+
+def test_the_top_level_stays_as_ordered() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("no git checkout: what is committed cannot be told from what lies around")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    top = {name.partition("/")[0] for name in listed.splitlines()}
+    assert ORDERED - top == set()
+    assert {name for name in top - ORDERED - BESIDE if not name.startswith(".git")} == set()
