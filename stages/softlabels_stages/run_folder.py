@@ -46,7 +46,7 @@ class RunFolder:
             return Path(out)
         ours = Path(f"runs/{name}-{blake3(_text(identity).encode()).hexdigest(length=4)}")
         begun = [] if ours.exists() else sorted(ours.parent.glob(f"{glob.escape(name)}-*/{RUN}"))
-        return next((run.parent for run in begun if not _different(run, identity)), ours)
+        return next((run.parent for run in begun if _is_same(run, identity)), ours)
 
     @classmethod
     def open(cls, out: str | None, *, name: str, identity: Mapping[str, Any]) -> RunFolder:
@@ -91,10 +91,19 @@ class RunFolder:
 
 def _different(run: Path, identity: Mapping[str, Any]) -> list[Difference]:
     """In what the run that `run` (a run.json) tells of differs from ours; names and settings of earlier versions are known."""
-    standing = renamed(json.loads(run.read_text()))
+    ours = json.loads(_text(identity))
+    standing = renamed(json.loads(run.read_text()), ours)
     if "training" in standing:  # of earlier versions, which counted every setting
         standing["training"] = deciding(standing["training"])
-    return differences(standing, renamed(json.loads(_text(identity))))
+    return differences(standing, ours)
+
+
+def _is_same(run: Path, identity: Mapping[str, Any]) -> bool:
+    """Whether `run` (a run.json) tells of our run; one of another run may hold anything."""
+    try:
+        return not _different(run, identity)
+    except (OSError, ValueError, TypeError, AttributeError):
+        return False
 
 
 def _text(identity: Mapping[str, Any]) -> str:
