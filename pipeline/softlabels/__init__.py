@@ -73,25 +73,26 @@ __all__ = [
     "store_spec",
 ]
 
-__getattr__ = exports(
-    __name__,
-    {
-        "Batch": "softlabels.stream.loader",
-        "EmbeddedRows": "softlabels.stream.examples",
-        "Loader": "softlabels.stream.loader",
-        "SoftLabelDataset": "softlabels.stream.dataset",
-        "SoftLabels": "softlabels.labels.soft",
-        "Store": "softlabels.store.reader",
-        "StoreWriter": "softlabels.store.writer",
-        "TransferSetConfig": "softlabels.transfer.config",
-        "array_keys": "softlabels.transfer.keys",
-        "dense_spec": "softlabels.store.dense_spec",
-        "distillation_loss": "softlabels.student.losses",
-        "load_transfer_set": "softlabels.transfer.rows",
-        "open_store": "softlabels.store.reader",
-        "store_spec": "softlabels.store.dense_spec",
-    },
-)
+if not TYPE_CHECKING:  # a type checker that knew of it would take every name for one that is there
+    __getattr__ = exports(
+        __name__,
+        {
+            "Batch": "softlabels.stream.loader",
+            "EmbeddedRows": "softlabels.stream.examples",
+            "Loader": "softlabels.stream.loader",
+            "SoftLabelDataset": "softlabels.stream.dataset",
+            "SoftLabels": "softlabels.labels.soft",
+            "Store": "softlabels.store.reader",
+            "StoreWriter": "softlabels.store.writer",
+            "TransferSetConfig": "softlabels.transfer.config",
+            "array_keys": "softlabels.transfer.keys",
+            "dense_spec": "softlabels.store.dense_spec",
+            "distillation_loss": "softlabels.student.losses",
+            "load_transfer_set": "softlabels.transfer.rows",
+            "open_store": "softlabels.store.reader",
+            "store_spec": "softlabels.store.dense_spec",
+        },
+    )
 
 
 def __dir__() -> list[str]:

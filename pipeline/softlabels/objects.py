@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,15 +39,25 @@ def canonical(path: str) -> str:
 
 
 def _is_there(path: str) -> bool:
-    """Whether a module on Python's path has such an object, or fails to say because it cannot be imported."""
+    """Whether the user's own package has the object that version 0.1 called so, or fails to say because it cannot be imported.
+    Where it has no such module nothing of it is run: `pipeline.py` may be a script.
+    """
+    module, _, name = path.rpartition(".")
     try:
-        found, names = _longest_module(path, path.split("."))
-    except ConfigError as error:
-        return error.__cause__ is not None
-    for name in names:
-        if not hasattr(found, name):
+        return _is_found(module) and hasattr(importlib.import_module(module), name)
+    except ImportError:
+        return True
+
+
+def _is_found(module: str) -> bool:
+    """Whether Python finds a module, of whose packages none is imported."""
+    parts, inside = module.split("."), None
+    for end in range(1, len(parts) + 1):
+        name = ".".join(parts[:end])
+        spec = next(filter(None, (finder.find_spec(name, inside) for finder in sys.meta_path)), None)
+        if spec is None or (spec.submodule_search_locations is None and end < len(parts)):
             return False
-        found = getattr(found, name)
+        inside = spec.submodule_search_locations
     return True
 
 

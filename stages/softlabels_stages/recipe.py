@@ -35,6 +35,7 @@ from typing import Any, TypeVar, cast
 import yaml
 
 from softlabels.errors import ConfigError
+from softlabels.objects import canonical
 from softlabels_stages import schema
 from softlabels_stages.help import help_text
 from softlabels_stages.schema import Key
@@ -184,7 +185,7 @@ def _merge(given: Mapping[str, object], flags: Mapping[str, str], known: Mapping
     found: dict[str, object] = {}
     for name, text in flags.items():
         arguments = name.removesuffix("class_path") + "init_args"
-        if name.endswith("class_path") and arguments in known and text != given.get(name, known[name].default):
+        if name.endswith("class_path") and arguments in known and _is_other(text, given.get(name, known[name].default)):
             found[arguments] = {}  # another class: see softlabels_stages.schema
     for name, text in flags.items():
         if name in known:
@@ -195,6 +196,11 @@ def _merge(given: Mapping[str, object], flags: Mapping[str, str], known: Mapping
         mapping = dict(cast(Mapping[str, object], found.get(parent, given.get(parent, default)) or {}))
         found[parent] = _with_entry(mapping, name.removeprefix(f"{parent}.").split("."), text)
     return found
+
+
+def _is_other(path: str, given: object) -> bool:
+    """Whether a class path names another object than the one that is given; an object may have several names."""
+    return not isinstance(given, str) or canonical(path) != canonical(given)
 
 
 def _list(text: str, hint: object) -> str:

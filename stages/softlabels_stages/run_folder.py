@@ -15,7 +15,7 @@ from typing import Any, cast
 import yaml
 from blake3 import blake3
 
-from softlabels.errors import RunExists
+from softlabels.errors import RunExists, SoftLabelsError
 from softlabels.names import renamed
 from softlabels.report.comparison import comparison_markdown
 from softlabels.store.differences import Difference, differences
@@ -46,7 +46,7 @@ class RunFolder:
             return Path(out)
         ours = Path(f"runs/{name}-{blake3(_text(identity).encode()).hexdigest(length=4)}")
         begun = [] if ours.exists() else sorted(ours.parent.glob(f"{glob.escape(name)}-*/{RUN}"))
-        return next((run.parent for run in begun if not _different(Folder(run.parent), identity)), ours)
+        return next((run.parent for run in begun if _is_same(Folder(run.parent), identity)), ours)
 
     @classmethod
     def open(cls, out: str | Folder | None, *, name: str, identity: Mapping[str, Any]) -> RunFolder:
@@ -92,10 +92,19 @@ class RunFolder:
 
 def _different(run: Folder, identity: Mapping[str, Any]) -> list[Difference]:
     """In what the run of a folder differs from ours; names and settings of earlier versions are known."""
-    standing = renamed(json.loads(run.read(RUN)))
+    ours = json.loads(_text(identity))
+    standing = renamed(json.loads(run.read(RUN)), ours)
     if "training" in standing:  # of earlier versions, which counted every setting
         standing["training"] = deciding(standing["training"])
-    return differences(standing, renamed(json.loads(_text(identity))))
+    return differences(standing, ours)
+
+
+def _is_same(run: Folder, identity: Mapping[str, Any]) -> bool:
+    """Whether a folder's run.json tells of our run; one of another run may hold anything."""
+    try:
+        return not _different(run, identity)
+    except (OSError, SoftLabelsError, ValueError, TypeError, AttributeError):
+        return False
 
 
 def _text(identity: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from softlabels.errors import ClassMismatch, ConfigError, OtherLabels, SpecMisma
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.build import answer_of
 from softlabels.models.classes import require_vocabulary
+from softlabels.names import renamed
 from softlabels.objects import ObjectSpec
 from softlabels.store import Store, open_store, store_splits
 from softlabels.store.differences import differences
@@ -136,7 +137,7 @@ def _require_one_teacher(stores: Mapping[str, Store]) -> None:
 
 
 def _facts(store: Store) -> dict[str, Any]:
-    spec = plain_json(store.spec)
+    spec = renamed(plain_json(store.spec))
     return {name: spec[name] for name in ("teacher", "label_space")} | {"reduce": spec["encoding"]["reduce"]}
 
 

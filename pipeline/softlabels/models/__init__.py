@@ -34,19 +34,20 @@ __all__ = [
     "weights_digest",
 ]
 
-__getattr__ = exports(
-    __name__,
-    {
-        "MLP": "softlabels.models.mlp",
-        "Biased": "softlabels.models.biased",
-        "CausalLM": "softlabels.models.causal_lm",
-        "ConvNet": "softlabels.models.cnn",
-        "ImageClassifier": "softlabels.models.hf",
-        "ModelConfig": "softlabels.models.build",
-        "SequenceClassifier": "softlabels.models.hf",
-        "build_model": "softlabels.models.build",
-        "load_weights": "softlabels.models.weights",
-        "save_weights": "softlabels.models.weights",
-        "weights_digest": "softlabels.models.weights",
-    },
-)
+if not TYPE_CHECKING:  # a type checker that knew of it would take every name for one that is there
+    __getattr__ = exports(
+        __name__,
+        {
+            "MLP": "softlabels.models.mlp",
+            "Biased": "softlabels.models.biased",
+            "CausalLM": "softlabels.models.causal_lm",
+            "ConvNet": "softlabels.models.cnn",
+            "ImageClassifier": "softlabels.models.hf",
+            "ModelConfig": "softlabels.models.build",
+            "SequenceClassifier": "softlabels.models.hf",
+            "build_model": "softlabels.models.build",
+            "load_weights": "softlabels.models.weights",
+            "save_weights": "softlabels.models.weights",
+            "weights_digest": "softlabels.models.weights",
+        },
+    )

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import msgspec
+
 from softlabels.errors import (
     OtherLabels,
     OtherMemberOrder,
@@ -16,12 +18,13 @@ from softlabels.errors import (
     OtherRows,
     OtherTokenizer,
     OtherWeights,
+    SoftLabelsError,
     SpecMismatch,
     UserError,
 )
 from softlabels.names import renamed
 from softlabels.store.differences import differences
-from softlabels.store.spec import PLAN, About, Plan, Spec, plain_json, read_json
+from softlabels.store.spec import PLAN, About, Plan, plain_json, read_json
 from softlabels.system.folder import Folder
 
 _REMEDIES: dict[type[UserError], str] = {
@@ -66,7 +69,8 @@ def require_same_plan(ours: Plan, theirs: Plan, where: str, *, settings: str = "
         OtherTokenizer, OtherRows, OtherLabels, OtherMemberOrder, OtherWeights, OtherPreprocessing: where that is what differs
             (the first of these, where it is several), else `SpecMismatch`; each names every key of the recipe that differs.
     """
-    this, that = _fields(ours.spec), _fields(theirs.spec)
+    this, that = plain_json(ours.spec), plain_json(theirs.spec)
+    this, that = _fields(this), _fields(renamed(that, this))
     if this["encoding"]["kind"] != that["encoding"]["kind"]:  # each has settings that mean nothing to the other
         for fields in (this, that):
             fields["encoding"] = {name: fields["encoding"][name] for name in ("kind", "reduce", "inputs")}
@@ -83,6 +87,16 @@ def require_same_plan(ours: Plan, theirs: Plan, where: str, *, settings: str = "
             f"{where} was begun with another specification ({'; '.join(named)})",
             remedy=f"{remedy}, or give another store path",
         )
+
+
+def named_as_begun(ours: Plan, store: Folder) -> Plan:
+    """Our plan. Where only an earlier version's names tell it from the plan in `store`, it keeps them: the digest has them."""
+    try:
+        standing = read_json(store, PLAN, Plan)
+        require_same_plan(ours, standing, str(store))
+    except (FileNotFoundError, SoftLabelsError):  # none there, or another one
+        return ours
+    return msgspec.structs.replace(standing, about=ours.about)
 
 
 def require_same_maker(store: Folder, made_of: str, *, remedy: str) -> None:
@@ -110,9 +124,8 @@ def kept_about(store: Folder, about: About) -> list[str]:
     ]
 
 
-def _fields(spec: Spec) -> dict[str, Any]:
-    """A specification as JSON's own values, with what a recipe gives in place of what is computed from it."""
-    fields: dict[str, Any] = renamed(plain_json(spec))
+def _fields(fields: dict[str, Any]) -> dict[str, Any]:
+    """A specification, as JSON's own values, with what a recipe gives in place of what is computed from it."""
     if "beta_max" in fields["encoding"]:
         fields["encoding"]["min_temperature"] = 1 / fields["encoding"].pop("beta_max")
     if "sequence" in fields:

@@ -53,7 +53,7 @@ from softlabels.store.digest import blake3_hex, block_hashes, keys_digest
 from softlabels.store.layouts import layout_of
 from softlabels.store.reader import open_store
 from softlabels.store.rules import check_spec
-from softlabels.store.same_plan import require_same_plan
+from softlabels.store.same_plan import named_as_begun, require_same_plan
 from softlabels.store.seal import check_record, make_manifest, store_bytes
 from softlabels.store.spec import (
     BASIS_FOLDER,
@@ -139,6 +139,8 @@ class StoreWriter:
         if not alone:
             lock.share()  # before anything is staged, so that it cannot be swept
         if alone and not is_bound(self.folder):  # a start that committed nothing binds nobody
+            self.plan = named_as_begun(self.plan, self.folder)
+            self.spec = self.plan.spec
             self.folder.remove(PLAN)
             if basis is not None or self.spec.basis_shape is None:
                 drop_basis(self.folder, keep=basis)

@@ -122,7 +122,8 @@ def load_checkpoint(folder: Folder, identity: Mapping[str, object]) -> dict[str,
             f"{path} has format {found}, this version of softlabels reads {FORMAT}",
             remedy="finish the run with the version that began it, or begin a new run folder",
         )
-    different = differences(renamed(begun), renamed(json.loads(json.dumps(identity))))
+    ours = json.loads(json.dumps(identity))
+    different = differences(renamed(begun, ours), ours)
     if different and whole["state"].get("progress", {}).get("step") == 0:
         return None
     if different:
