@@ -16,6 +16,9 @@ FROM := $(if $(SOURCE),--transfer_set.source=$(SOURCE))
 # The root of a finished store holds one of these; teacher-logits finishes an unfinished one.
 STORE_IS_THERE := $(wildcard $(STORE)/manifest.json $(STORE)/zarr.json $(STORE)/dataset_dict.json)
 
+# Tests start hundreds of processes: compile each file once, whatever the caller's environment says.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help mnist ag-news lm train-student teacher-logits train-teacher install dev lint format types test slow faults docs check clean
 .DEFAULT_GOAL := help
 

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
 
@@ -117,22 +117,37 @@ def test_who_uses_the_processor_is_waited_for(tmp_path: Path, monkeypatch: pytes
         assert holder.wait() == 0
 
 
-@pytest.mark.parametrize("what", ["lock", "thread", "prefetch", "flush"])
-def test_time_for_which_one_was_stopped_oneself_does_not_count(what: str, tmp_path: Path) -> None:
-    """As by Ctrl-Z, or by a scheduler that suspends a whole job."""
-    command = [sys.executable, "-c", WAITER, what, str(tmp_path / "lock")]
-    env = os.environ | {"SOFTLABELS_PATIENCE": "2"}
-    with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as waiter:
-        assert waiter.stdin is not None
-        assert waiter.stdout is not None
-        waiter.stdout.readline()
-        time.sleep(0.3)
-        waiter.send_signal(signal.SIGSTOP)
+WAITS = ("lock", "thread", "prefetch", "flush")
+
+
+@pytest.fixture(scope="module")
+def stopped_for_a_while(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
+    """Exit codes of one waiter of each kind. All are stopped at the same time."""
+    folder, env = tmp_path_factory.mktemp("waiters"), os.environ | {"SOFTLABELS_PATIENCE": "2"}
+    with ExitStack() as stack:
+        waiters = {}
+        for what in WAITS:
+            command = [sys.executable, "-c", WAITER, what, str(folder / what)]
+            waiter = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            waiters[what] = stack.enter_context(waiter)
+            assert waiter.stdout is not None
+            waiter.stdout.readline()
+            time.sleep(0.3)
+            waiter.send_signal(signal.SIGSTOP)
         time.sleep(3)
-        waiter.send_signal(signal.SIGCONT)
+        for waiter in waiters.values():
+            waiter.send_signal(signal.SIGCONT)
         time.sleep(0.5)  # time enough to believe the clock
-        waiter.stdin.close()
-        assert waiter.wait(timeout=200) == 0
+        for waiter in waiters.values():
+            assert waiter.stdin is not None
+            waiter.stdin.close()
+        return {what: waiter.wait(timeout=200) for what, waiter in waiters.items()}
+
+
+@pytest.mark.parametrize("what", WAITS)
+def test_time_for_which_one_was_stopped_oneself_does_not_count(what: str, stopped_for_a_while: dict[str, int]) -> None:
+    """As by Ctrl-Z, or by a scheduler that suspends a whole job."""
+    assert stopped_for_a_while[what] == 0
 
 
 def test_a_thread_that_hangs_is_named_and_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
