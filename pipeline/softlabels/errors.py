@@ -51,6 +51,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the system's reasons for `DiskFull`
 
@@ -63,14 +64,24 @@ def some(items: Iterable[object], shown: int = 5) -> str:
 
 
 class SoftLabelsError(Exception):
-    """Base of all errors that this software raises on purpose. `str(error)` is one line: what, then remedy."""
+    """Base of all errors that this software raises on purpose. `str(error)` is one line: what, then remedy.
+
+    They cross a border between processes with class, exit code and text: by pickle, and by torch's DataLoader, which puts the
+    worker's traceback into the text.
+    """
 
     exit_code = 2
 
-    def __init__(self, what: str, *, remedy: str) -> None:
-        super().__init__(f"{what}; {remedy}")
-        self.what = what
-        self.remedy = remedy
+    if TYPE_CHECKING:  # whoever raises one gives a remedy
+
+        def __init__(self, what: str, *, remedy: str) -> None: ...
+
+    else:  # whoever copies one from another process, as pickle and torch's DataLoader do, has its text alone
+
+        def __init__(self, what, *, remedy=None):
+            super().__init__(what if remedy is None else f"{what}; {remedy}")
+            self.what = what
+            self.remedy = remedy or ""
 
 
 class UserError(SoftLabelsError):
