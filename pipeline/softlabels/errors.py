@@ -33,6 +33,7 @@ print the two as one line and exit with the class's `exit_code`::
     │   ├── UnsealedStore           the store is unfinished
     │   ├── RepeatedRow             the same row was written twice
     │   ├── RunExists               the output folder already holds another run
+    │   ├── UntrustedCode           a class path from somebody else's run, whose code would be run
     │   ├── MissingExtra            an optional package that is not installed
     │   └── ExportError             a student that cannot be exported, or whose export answers differently
     ├── DamagedStore              exit 3: what the store holds is not what was written
@@ -71,6 +72,8 @@ class SoftLabelsError(Exception):
     """
 
     exit_code = 2
+    what: str
+    remedy: str
 
     if TYPE_CHECKING:  # whoever raises one gives a remedy
 
@@ -198,6 +201,10 @@ class RepeatedRow(UserError):
 
 class RunExists(UserError):
     """The output folder already holds another run."""
+
+
+class UntrustedCode(UserError):
+    """A class path from a run that was not made here and is not trusted: importing it would run somebody else's code."""
 
 
 class MissingExtra(UserError):

@@ -15,15 +15,18 @@ from typing import Any, cast
 import yaml
 from blake3 import blake3
 
-from softlabels.errors import RunExists
+from softlabels.errors import RunExists, SoftLabelsError
 from softlabels.names import renamed
+from softlabels.objects import is_guarded
 from softlabels.report.comparison import comparison_markdown
 from softlabels.store.differences import Difference, differences
 from softlabels.store.durable import make_folder, write_atomically
 from softlabels.student.config import deciding
 from softlabels.student.runlog import finite
+from softlabels_stages.recipe import sections_of
+from softlabels_stages.trust import RECIPE, RESULTS, RUN, record
 
-RUN, RECIPE, RESULTS, PAGE = "run.json", "config.yaml", "results.json", "results.md"
+PAGE = "results.md"
 
 
 class RunFolder:
@@ -77,10 +80,17 @@ class RunFolder:
         return cls(path)
 
     def keep_recipe(self, recipe: Mapping[str, Any]) -> None:
-        """Write config.yaml, the recipe that repeats the run, where it is not there yet."""
-        if not (self.path / RECIPE).exists():
-            text = yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True)
-            write_atomically(self.path / RECIPE, text.encode())
+        """Write config.yaml, the recipe that repeats the run, where it is not there yet, and record that the run was made here:
+        not where the recipe is itself that of another's run, nor where another config.yaml stands there.
+        """
+        file = self.path / RECIPE
+        if file.exists():
+            standing = file.read_bytes()
+        else:
+            standing = yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True).encode()
+            write_atomically(file, standing)
+        if not is_guarded() and _says_no_more(standing, recipe):
+            record(standing, self.path)
 
     def finish(self, results: Mapping[str, Any], *, store: str) -> None:
         """Write results.md, then results.json, whose presence says that the run is finished."""
@@ -95,6 +105,23 @@ def _different(run: Path, identity: Mapping[str, Any]) -> list[Difference]:
     if "training" in standing:  # of earlier versions, which counted every setting
         standing["training"] = deciding(standing["training"])
     return differences(standing, renamed(json.loads(_text(identity))))
+
+
+def _says_no_more(standing: bytes, recipe: Mapping[str, Any]) -> bool:
+    """Whether a config.yaml names nothing that `recipe` does not: its bytes, or those that an earlier version wrote, with its
+    names, and without settings that came later.
+    """
+    try:
+        found = renamed(sections_of(standing, RECIPE))
+    except (SoftLabelsError, RecursionError):
+        return False
+    return _is_within(found, renamed(dict(recipe)))
+
+
+def _is_within(part: object, whole: object) -> bool:
+    if isinstance(part, dict) and isinstance(whole, dict):
+        return all(name in whole and _is_within(value, whole[name]) for name, value in part.items())
+    return part == whole
 
 
 def _text(identity: Mapping[str, Any]) -> str:
