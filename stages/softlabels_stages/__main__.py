@@ -10,7 +10,6 @@ import difflib
 import importlib
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from softlabels import __version__
 from softlabels.errors import ConfigError
@@ -34,8 +33,6 @@ STAGES = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one stage with the arguments after its name; the exit code is the stage's."""
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # as `python -m` does: a recipe may name classes that stand here
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())

@@ -37,8 +37,9 @@ from softlabels_stages.recipe import parse, plain, texts
 from softlabels_stages.run import command, program
 from softlabels_stages.run_folder import RunFolder
 from softlabels_stages.splits import Split, all_batches, open_splits, training_batches
-from softlabels_stages.student_folder import facts_of
+from softlabels_stages.student_folder import with_store_of
 from softlabels_stages.sweep import HARD, StudentTraining, Variant
+from softlabels_stages.trust import RECIPE
 
 FOLDER = "corrected"
 _BIASED = "softlabels.models.Biased"
@@ -67,10 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Find the bias, write the corrected students, judge them beside the others."""
     words = list(sys.argv[1:] if argv is None else argv)
     asks_help = bool({"-h", "--help"} & set(words))
-    run = "" if asks_help else texts(words, Correct, positional=("from_",)).get("from_", "")
-    if not facts_of(Path(run)) and not asks_help:
-        raise ConfigError(f"{run or 'nothing'} is no run", remedy="name the folder of a finished train-student run")
-    args = parse([*facts_of(Path(run)), *words], Correct, stage="correct", doc=__doc__, positional=("from_",))
+    named = "" if asks_help else texts(words, Correct, positional=("from_",)).get("from_", "")
+    run = None if asks_help else Path(named)
+    if run is not None and not (run / RECIPE).is_file():
+        raise ConfigError(f"{named or 'nothing'} is no run", remedy="name the folder of a finished train-student run")
+    args = parse(with_store_of(run, words), Correct, stage="correct", doc=__doc__, positional=("from_",), run=run)
     if args.student.class_path == _BIASED:
         raise ConfigError(
             f"the students in {run} were corrected already, and a second correction would be added to the first",

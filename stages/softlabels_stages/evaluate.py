@@ -25,7 +25,7 @@ from softlabels_stages.judge import member_names
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import command
 from softlabels_stages.splits import all_batches, check_classes, open_splits, stored_labels
-from softlabels_stages.student_folder import student_word, with_facts_of_run, with_weights
+from softlabels_stages.student_folder import run_of, student_word, with_store_of, with_weights
 from softlabels_stages.sweep import StudentTraining
 
 
@@ -48,7 +48,8 @@ class Evaluate:
 def main(argv: Sequence[str] | None = None) -> int:
     """Judge and print."""
     words = [student_word(word) for word in (sys.argv[1:] if argv is None else argv)]
-    args = parse(with_facts_of_run(words), Evaluate, stage="evaluate", doc=__doc__, positional=("model",))
+    run = run_of(words)
+    args = parse(with_store_of(run, words), Evaluate, stage="evaluate", doc=__doc__, positional=("model",), run=run)
     temperature = _own_temperature(args) if args.temperature is None else args.temperature
     if args.model is None:
         store, batches = stored_labels(args.store, args.split, args.training.batch_size)

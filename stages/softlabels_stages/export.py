@@ -28,7 +28,7 @@ from softlabels.transfer import TransferSetConfig
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import command
 from softlabels_stages.splits import Split, all_batches, check_classes, open_splits
-from softlabels_stages.student_folder import home_of, student_word, with_facts_of_run, with_weights
+from softlabels_stages.student_folder import home_of, run_of, student_word, with_store_of, with_weights
 
 HF = "hf"  # a folder rather than a file
 
@@ -58,7 +58,8 @@ class Export:
 def main(argv: Sequence[str] | None = None) -> int:
     """Trace, check, write."""
     words = [student_word(word) for word in (sys.argv[1:] if argv is None else argv)]
-    args = parse(with_facts_of_run(words), Export, stage="export", doc=__doc__, positional=("from_",))
+    run = run_of(words)
+    args = parse(with_store_of(run, words), Export, stage="export", doc=__doc__, positional=("from_",), run=run)
     if not args.from_:
         raise ConfigError("no student is named", remedy="write softlabels export RUN/STUDENT")
     student = with_weights(args.student, args.from_)

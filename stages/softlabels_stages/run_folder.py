@@ -17,13 +17,16 @@ from blake3 import blake3
 
 from softlabels.errors import RunExists, SoftLabelsError
 from softlabels.names import renamed
+from softlabels.objects import is_guarded
 from softlabels.report.comparison import comparison_markdown
 from softlabels.store.differences import Difference, differences
 from softlabels.student.config import deciding
 from softlabels.student.runlog import finite
 from softlabels.system.folder import Folder
+from softlabels_stages.recipe import sections_of
+from softlabels_stages.trust import RECIPE, RESULTS, RUN, record
 
-RUN, RECIPE, RESULTS, PAGE = "run.json", "config.yaml", "results.json", "results.md"
+PAGE = "results.md"
 
 
 class RunFolder:
@@ -78,10 +81,16 @@ class RunFolder:
         return cls(folder)
 
     def keep_recipe(self, recipe: Mapping[str, Any]) -> None:
-        """Write config.yaml, the recipe that repeats the run, where it is not there yet."""
-        if not self.folder.exists(RECIPE):
-            text = yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True)
-            self.folder.put(RECIPE, text.encode())
+        """Write config.yaml, the recipe that repeats the run, where it is not there yet, and record that the run was made here:
+        not where the recipe is itself that of another's run, nor where another config.yaml stands there.
+        """
+        if self.folder.exists(RECIPE):
+            standing = self.folder.read(RECIPE)
+        else:
+            standing = yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True).encode()
+            self.folder.put(RECIPE, standing)
+        if not is_guarded() and _says_no_more(standing, recipe):
+            record(standing, self.path)
 
     def finish(self, results: Mapping[str, Any], *, store: str) -> None:
         """Write results.md, then results.json, whose presence says that the run is finished."""
@@ -105,6 +114,23 @@ def _is_same(run: Folder, identity: Mapping[str, Any]) -> bool:
         return not _different(run, identity)
     except (OSError, SoftLabelsError, ValueError, TypeError, AttributeError):
         return False
+
+
+def _says_no_more(standing: bytes, recipe: Mapping[str, Any]) -> bool:
+    """Whether a config.yaml names nothing that `recipe` does not: its bytes, or those that an earlier version wrote, with its
+    names, and without settings that came later.
+    """
+    try:
+        found = renamed(sections_of(standing, RECIPE))
+    except (SoftLabelsError, RecursionError):
+        return False
+    return _is_within(found, renamed(dict(recipe)))
+
+
+def _is_within(part: object, whole: object) -> bool:
+    if isinstance(part, dict) and isinstance(whole, dict):
+        return all(name in whole and _is_within(value, whole[name]) for name, value in part.items())
+    return part == whole
 
 
 def _text(identity: Mapping[str, Any]) -> str:

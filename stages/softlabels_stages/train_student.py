@@ -37,10 +37,11 @@ from softlabels_stages.judge import Judged, digests, judge
 from softlabels_stages.progress import TimeLeft
 from softlabels_stages.recipe import parse, plain
 from softlabels_stages.run import command, program, should_stop
-from softlabels_stages.run_folder import RECIPE, RunFolder
+from softlabels_stages.run_folder import RunFolder
 from softlabels_stages.run_report import write_report
 from softlabels_stages.splits import Split, check_classes, open_splits, training_batches
 from softlabels_stages.sweep import HARD, StudentTraining, Variant
+from softlabels_stages.trust import RECIPE
 from softlabels_stages.words import counted
 
 

@@ -41,6 +41,7 @@ class Verify:
     quick: bool = False  # read no labels: only what can be seen without
     sample: str | None = None  # n/t: read every byte of part n of t of the shards, and of the others what --quick does
     against_teacher: str | None = None  # a recipe (file or built-in name) whose teacher is run over some of the rows
+    trust: bool = False  # run code that the recipe names, though it is of a run that was not made here: read it first
     teacher_rows: int = 256  # how many rows of each split the live teacher sees, at least
 
 
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.quick and args.sample is not None:
         raise ConfigError("--quick and --sample exclude each other", remedy="give one; a sample is quick elsewhere")
     part = _part(args)
-    recipe = None if args.against_teacher is None else _recipe(args.against_teacher)  # before every byte is read
+    recipe = None if args.against_teacher is None else _recipe(args)  # before every byte is read
     faults, unfinished, root, splits = 0, 0, Folder(args.store), store_splits(args.store)
     for split, path in splits.items():
         try:
@@ -142,10 +143,11 @@ def _say_what_was_repaired(split: str, path: Folder, digest: str) -> None:
                 print(f"{split}: ANOTHER STORE than before: the manifest in {folder} names {named}")
 
 
-def _recipe(config: str) -> TeacherLogits:
+def _recipe(args: Verify) -> TeacherLogits:
     from softlabels_stages.teacher_logits import TeacherLogits
 
-    return parse([f"--config={config}"], TeacherLogits, stage="teacher-logits", doc=None)
+    words = [f"--config={args.against_teacher}", f"--trust={args.trust}"]
+    return parse(words, TeacherLogits, stage="teacher-logits", doc=None)
 
 
 def _recheck(split: str, path: Folder, recipe: TeacherLogits, args: Verify) -> int:
