@@ -242,8 +242,9 @@ def test_a_run_that_was_made_here_is_trusted_by_its_recipe_and_no_other(embedded
 def test_what_a_store_names_is_not_imported_even_to_look(work: Path) -> None:
     """A name of version 0.1 means the user's own package where it has such an object; a store's does not ask for it."""
     toy.write_store(work / "embedded", embed=True, function="pipeline.transfer.prepare.vector")
-    Path("pipeline").mkdir()
-    Path("pipeline/__init__.py").write_text(PAYLOAD)
+    for file in ("models/mlp.py", "transfer/prepare.py"):
+        Path("pipeline", file).parent.mkdir(parents=True)
+        Path("pipeline", file).write_text(PAYLOAD)
     assert ours("embedded") == 0
     assert "softlabels.transfer.vector" in Path("out/README.md").read_text()
     assert ours("embedded", student=MLP | {"class_path": "pipeline.models.mlp.MLP"}) == "PWNED"
