@@ -245,6 +245,8 @@ def test_what_a_store_names_is_not_imported_even_to_look(work: Path) -> None:
     for file in ("models/mlp.py", "transfer/prepare.py"):
         Path("pipeline", file).parent.mkdir(parents=True)
         Path("pipeline", file).write_text(PAYLOAD)
+        Path("pipeline", file).with_name("__init__.py").touch()
+    Path("pipeline/__init__.py").touch()
     assert ours("embedded") == 0
     assert "softlabels.transfer.vector" in Path("out/README.md").read_text()
     assert ours("embedded", student=MLP | {"class_path": "pipeline.models.mlp.MLP"}) == "PWNED"
