@@ -5,13 +5,26 @@ file.
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from softlabels.store import outputs
+from softlabels.stream import join
+from softlabels.student import export
+from softlabels.student.config import LOSS_NAMES
+from softlabels.student.losses import LOSSES
+from softlabels.transfer import tokenizer
+from softlabels.transfer.config import LEAST_TOKENS
+from softlabels_stages import arguments
+from softlabels_stages.__main__ import main
+from softlabels_stages.arguments import COMMANDS, FORMATS
 
 ROOT = Path(__file__).parent.parent
 ROOMS = (
@@ -89,6 +102,39 @@ def test_what_a_module_leaves_alone(modules: str, absent: str) -> None:
     code = f"import sys, {modules}\nassert {absent!r} not in sys.modules, '{absent} was imported'"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+HELP = """
+import sys
+from softlabels_stages.__main__ import main
+from softlabels_stages.arguments import COMMANDS
+for stage in COMMANDS:
+    assert main([stage, "--help"]) == 0
+heavy = {"torch", "datasets", "pyarrow", "jsonargparse", "zarr", "transformers", "matplotlib", "tensorboard", "pandas"}
+print(sorted(heavy & set(sys.modules)))
+"""
+
+
+def test_help_imports_nothing_heavy() -> None:
+    done = subprocess.run([sys.executable, "-c", HELP], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("stage", COMMANDS)
+def test_help_is_that_of_the_stage_itself(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([stage, "--help"]) == 0
+    said = capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        importlib.import_module(f"softlabels_stages.{stage.replace('-', '_')}").main(["--help"])
+    assert capsys.readouterr().out == said
+
+
+def test_the_names_that_light_modules_repeat() -> None:
+    assert tuple(LOSSES) == LOSS_NAMES
+    assert {*FORMATS} == {*export.FILES, "hf"}
+    assert get_args(arguments.Missing) == get_args(join.Missing)
+    assert get_args(arguments.Kind) == get_args(outputs.Kind)
+    assert {"wordpiece": len(tokenizer.SPECIAL) + 1, "bpe": 257} == LEAST_TOKENS
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)

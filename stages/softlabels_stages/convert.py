@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from tqdm import tqdm
 
@@ -15,18 +13,9 @@ from softlabels.store import open_store, store_splits
 from softlabels.store.convert import convert
 from softlabels.store.root import require_apart, require_root, write_root
 from softlabels.system.folder import Folder
+from softlabels_stages.arguments import Convert
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import command, program, should_stop
-
-
-@dataclass(frozen=True)
-class Convert:
-    """Arguments of convert."""
-
-    from_: str = ""  # the store to copy, or a folder of stores
-    store: str = ""  # where the copy goes
-    layout: Literal["zarr", "arrow"] | None = None  # by default the layout that the source does not have
-    compression: Literal["none", "zstd"] = "none"  # zstd: zarr only
 
 
 @command(resumable=True)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,40 +26,21 @@ from softlabels.models import ModelConfig, build_model, save_weights, weights_di
 from softlabels.models.biased import Biased
 from softlabels.models.device import resolve_device
 from softlabels.report.comparison import comparison_text
-from softlabels.stream.join import Missing
 from softlabels.student.prior import class_shares, matched_bias, predictions, ratio_bias, target_shares
 from softlabels.student.trainer import WEIGHTS
 from softlabels.system.folder import Folder
-from softlabels.transfer import TransferSetConfig
+from softlabels_stages.arguments import Correct
 from softlabels_stages.judge import Judged, digests, judge
 from softlabels_stages.recipe import parse, plain, texts
 from softlabels_stages.run import command, program
 from softlabels_stages.run_folder import RunFolder
 from softlabels_stages.splits import Split, all_batches, open_splits, training_batches
 from softlabels_stages.student_folder import with_store_of
-from softlabels_stages.sweep import HARD, StudentTraining, Variant
+from softlabels_stages.sweep import HARD, Variant
 from softlabels_stages.trust import RECIPE
 
 FOLDER = "corrected"
 _BIASED = "softlabels.models.Biased"
-
-
-@dataclass(frozen=True)
-class Correct:
-    """Arguments of correct."""
-
-    student: ModelConfig
-    training: StudentTraining = field(default_factory=StudentTraining)
-    transfer_set: TransferSetConfig | None = None
-    name: str = "student"
-    teacher: dict[str, Any] | None = None  # not used; kept in config.yaml
-    labels: dict[str, Any] | None = None  # as teacher
-    from_: str = ""  # a finished run
-    store: str = "stores/digits"  # the store that the run was trained on; a finished run knows it
-    missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
-    rows: str | None = None  # a split of the store whose rows are as those where the students will be used
-    class_prior: str = "uniform"  # shares of the classes where the students will be used: uniform, or as 0.5,0.3,0.2
-    out: str | None = None  # the folder for the corrected students; by default the run's own, corrected
 
 
 @command()

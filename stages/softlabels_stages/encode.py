@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 import numpy as np
@@ -24,7 +23,6 @@ from tqdm import tqdm
 from softlabels.errors import ConfigError, SpecMismatch
 from softlabels.labels.encoding import TopkEncoding
 from softlabels.labels.fidelity import Fidelity, add_up, by_temperature, mass_warning, nats, table
-from softlabels.labels.settings import EncodingSettings
 from softlabels.labels.tail_basis import find_basis
 from softlabels.labels.topk_encode import encode_topk
 from softlabels.models.device import resolve_device, warm_up
@@ -39,22 +37,10 @@ from softlabels.store.writer import require_room
 from softlabels.system.folder import Folder
 from softlabels.teacher.pilot import needs_basis
 from softlabels.teacher.reencode import DensePilot, reencode
+from softlabels_stages.arguments import Encode
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import command, program, should_stop
 from softlabels_stages.words import counted
-
-
-@dataclass(frozen=True)
-class Encode(EncodingSettings):
-    """Arguments of encode."""
-
-    from_: str = ""  # the dense store, or a folder of dense stores
-    store: str = ""  # where the encoded store goes
-    encoding: Literal["topk"] = "topk"  # the only one that a dense store can be brought into
-    layout: Literal["zarr", "arrow"] | None = None  # by default that of the dense store
-    compression: Literal["none", "zstd"] = "none"  # zstd: zarr only
-    device: str = "auto"  # cuda, cpu, or auto (cuda where there is one)
-    try_: bool = False  # write nothing (no --store is needed), and show what these settings cost and lose on a sample
 
 
 @command(resumable=True)

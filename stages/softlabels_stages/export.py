@@ -12,7 +12,6 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,37 +20,16 @@ from softlabels.errors import ConfigError
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.weights import weights_digest
 from softlabels.store import store_splits
-from softlabels.stream.join import Missing
-from softlabels.student.export import FILES, SIZES, Exported, compared, export_student
+from softlabels.student.export import SIZES, Exported, compared, export_student
 from softlabels.system.folder import Folder
 from softlabels.transfer import TransferSetConfig
+from softlabels_stages.arguments import Export
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import command
 from softlabels_stages.splits import Split, all_batches, check_classes, open_splits
 from softlabels_stages.student_folder import home_of, run_of, student_word, with_store_of, with_weights
 
 HF = "hf"  # a folder rather than a file
-
-
-@dataclass(frozen=True)
-class Export:
-    """Arguments of export."""
-
-    student: ModelConfig | None = None
-    transfer_set: TransferSetConfig | None = None
-    from_: str = ""  # a student's folder in a run, a run with one distilled student, or a safetensors file
-    store: str = "stores/digits"  # where the rows to check with come from; a finished run's student brings its own
-    split: str | None = None  # which split of it; by default test, else validation, else the first
-    missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
-    formats: tuple[str, ...] = tuple(FILES)  # what to write: onnx, torch, hf (of Hugging Face models)
-    rows: int = 512  # how many of its rows to check with
-    out: str | None = None  # the folder for the files; by default the student's own
-
-    def __post_init__(self) -> None:
-        if not self.formats or not set(self.formats) <= {*FILES, HF} or len(set(self.formats)) < len(self.formats):
-            raise ConfigError(f"formats are {', '.join(self.formats)}", remedy="give onnx, torch, hf, or some of them")
-        if self.rows < 1:
-            raise ConfigError(f"rows is {self.rows}", remedy="give a whole number >= 1")
 
 
 @command()

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from blake3 import blake3
@@ -26,37 +25,18 @@ from softlabels.labels import NO_LABEL
 from softlabels.labels.ensemble import normalised_weights
 from softlabels.store.dense_spec import dense_spec, prepared_by
 from softlabels.store.markdown import without_folders
-from softlabels.store.outputs import Kind, Outputs, read_outputs
+from softlabels.store.outputs import Outputs, read_outputs
 from softlabels.store.root import is_split_folder, write_root
 from softlabels.store.same_plan import kept_about, require_same_maker
 from softlabels.store.spec import About, MemberSpec, Preprocessing, TeacherSpec
 from softlabels.store.writer import StoreWriter, require_room
 from softlabels.system.folder import Folder
-from softlabels.transfer import TransferSetConfig, array_keys, load_transfer_set
+from softlabels.transfer import array_keys, load_transfer_set
+from softlabels_stages.arguments import Import
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import command, program, should_stop
 
 _HASHED_ROWS = 1024  # at once
-
-
-@dataclass(frozen=True)
-class Import:
-    """Arguments of import."""
-
-    transfer_set: TransferSetConfig | None = None
-    from_: str = ""  # npy, npz or Parquet file: logits or probabilities, (rows, classes) or (rows, members, classes)
-    store: str = ""  # where the store goes: the folder of one split
-    split: str = "train"  # the split that these rows are
-    teacher_name: str = "imported"  # how the teacher is named in the store
-    weights: tuple[float, ...] | None = None  # the members' shares in the mean; all alike by default
-    column: str | None = None  # the array or column of outputs, when it is not called logits or probabilities
-    kind: Kind = "auto"  # logits or probabilities; auto goes by the array's name, and refuses logits that sum to 1
-    transfer_name: str | None = None  # how the transfer set is named; by default as in the recipe, or as the file
-    classes: tuple[str, ...] | None = None  # names of the classes in order
-    layout: Literal["zarr", "arrow"] = "zarr"  # zarr or arrow
-    inputs: Literal["reference", "embed"] = "reference"  # embed keeps the inputs in the store
-    teacher_licence: str = ""  # for the card
-    licence: str = ""  # of the transfer set, for the card
 
 
 @dataclass(frozen=True)

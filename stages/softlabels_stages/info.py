@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -16,18 +15,10 @@ from softlabels.store import store_splits
 from softlabels.store.commit import recorded_shards
 from softlabels.store.spec import MANIFEST, PLAN, Manifest, Plan, read_json
 from softlabels.system.folder import Folder
+from softlabels_stages.arguments import Info
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import command
 from softlabels_stages.words import counted
-
-
-@dataclass(frozen=True)
-class Info:
-    """Arguments of info."""
-
-    store: str = ""  # a store, or a folder of stores
-    split: str | None = None  # one split of a folder of stores
-    json: bool = False  # print JSON: one object for one split, else an object by split
 
 
 @command()

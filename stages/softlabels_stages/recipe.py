@@ -68,8 +68,7 @@ def parse(
     known = _known(cls)
     takes_recipe = "config" in known
     if "-h" in words or "--help" in words:
-        names = {_flag(name, flat): key for name, key in known.items()}
-        print(help_text(names, stage=stage, doc=doc or "", sections=SECTIONS, positional=positional), flush=True)
+        print_help(cls, stage=stage, doc=doc, flat=flat, positional=positional)
         raise SystemExit(0)
     flags = dict(_flags(words, known, flat, positional))
     given: dict[str, object] = {}
@@ -91,6 +90,14 @@ def parse(
         given = _from_recipe(cls, sections_of(data, where), known, where=where)
     given |= schema.check(known, _merge(given, flags, known), where="command line")
     return schema.build(cls, given, where=where)
+
+
+def print_help(
+    cls: type, *, stage: str, doc: str | None, flat: Sequence[str] = (), positional: Sequence[str] = ()
+) -> None:
+    """Print what `--help` prints: `doc` and every key. Arguments as of `parse`."""
+    names = {_flag(name, flat): key for name, key in _known(cls).items()}
+    print(help_text(names, stage=stage, doc=doc or "", sections=SECTIONS, positional=positional), flush=True)
 
 
 def texts(argv: Sequence[str] | None, cls: type, *, positional: Sequence[str] = ()) -> dict[str, str]:

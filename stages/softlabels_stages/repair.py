@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from tqdm import tqdm
 
@@ -24,16 +23,10 @@ from softlabels.store.repair import UNVOUCHED, Repaired, earlier_digests, repair
 from softlabels.store.root import close_root, is_described, lost_splits, outdated, write_root
 from softlabels.store.spec import MANIFEST
 from softlabels.system.folder import Folder
+from softlabels_stages.arguments import Repair
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import command
 from softlabels_stages.words import counted
-
-
-@dataclass(frozen=True)
-class Repair:
-    """Arguments of repair."""
-
-    store: str = ""  # a store, or a folder of stores
 
 
 @command()

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 
 import numpy as np
 from tqdm import tqdm
@@ -32,7 +31,7 @@ from softlabels.store.same_plan import kept_about, require_same_plan
 from softlabels.store.spec import MANIFEST, PLAN, About, Manifest, Plan, Spec, read_json
 from softlabels.store.writer import StoreWriter, require_room
 from softlabels.system.folder import Folder
-from softlabels.teacher.config import LabelsConfig, TeacherConfig
+from softlabels.teacher.config import LabelsConfig
 from softlabels.teacher.ensemble import Ensemble, load_ensemble
 from softlabels.teacher.label import label_rows
 from softlabels.teacher.pilot import needs_basis, pilot_basis, pilot_rows
@@ -41,19 +40,10 @@ from softlabels.transfer import TransferRows, TransferSetConfig, load_transfer_s
 from softlabels.transfer.alignment import alignment
 from softlabels_stages.recipe import parse, texts
 from softlabels_stages.run import command, program, should_stop
+from softlabels_stages.teacher_arguments import TeacherLogits
 from softlabels_stages.words import counted
 
 SHOWN = 4.0  # the highest temperature of the table that is printed; the store's card has them all
-
-
-@dataclass(frozen=True)
-class TeacherLogits:
-    """Arguments of teacher-logits."""
-
-    teacher: TeacherConfig
-    transfer_set: TransferSetConfig
-    labels: LabelsConfig = field(default_factory=LabelsConfig)
-    store: str = "stores/digits"  # where the stores go, a folder a split
 
 
 @command(resumable=True)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -25,24 +24,13 @@ from softlabels.store.repair import UNVOUCHED, earlier_digests
 from softlabels.store.root import lost_splits, outdated, root_strangers
 from softlabels.store.verify import verify
 from softlabels.system.folder import Folder
+from softlabels_stages.arguments import Verify
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import command, program
 from softlabels_stages.words import counted
 
 if TYPE_CHECKING:
-    from softlabels_stages.teacher_logits import TeacherLogits
-
-
-@dataclass(frozen=True)
-class Verify:
-    """Arguments of verify."""
-
-    store: str = ""  # a store, or a folder of stores
-    quick: bool = False  # read no labels: only what can be seen without
-    sample: str | None = None  # n/t: read every byte of part n of t of the shards, and of the others what --quick does
-    against_teacher: str | None = None  # a recipe (file or built-in name) whose teacher is run over some of the rows
-    trust: bool = False  # run code that the recipe names, though it is of a run that was not made here: read it first
-    teacher_rows: int = 256  # how many rows of each split the live teacher sees, at least
+    from softlabels_stages.teacher_arguments import TeacherLogits
 
 
 @command()
@@ -144,7 +132,7 @@ def _say_what_was_repaired(split: str, path: Folder, digest: str) -> None:
 
 
 def _recipe(args: Verify) -> TeacherLogits:
-    from softlabels_stages.teacher_logits import TeacherLogits
+    from softlabels_stages.teacher_arguments import TeacherLogits
 
     words = [f"--config={args.against_teacher}", f"--trust={args.trust}"]
     return parse(words, TeacherLogits, stage="teacher-logits", doc=None)
