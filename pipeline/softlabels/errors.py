@@ -30,6 +30,7 @@ print the two as one line and exit with the class's `exit_code`::
     │   │   ├── OtherMemberOrder      the same members in another order
     │   │   └── OtherLogits           the same specification, and a teacher that now says something else
     │   ├── StorePathError          the path holds no store, or something else
+    │   │   └── LaterFormat           a store of a later format than this version reads
     │   ├── UnsealedStore           the store is unfinished
     │   ├── RepeatedRow             the same row was written twice
     │   ├── RunExists               the output folder already holds another run
@@ -175,6 +176,10 @@ class OtherLogits(SpecMismatch):
 
 class StorePathError(UserError):
     """The path holds no store, or something else."""
+
+
+class LaterFormat(StorePathError):
+    """A store of a later format than this version of the software reads."""
 
 
 class UnsealedStore(UserError):

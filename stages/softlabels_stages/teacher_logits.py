@@ -30,7 +30,7 @@ from softlabels.store.dense_spec import store_spec as spec_of
 from softlabels.store.markdown import without_folders
 from softlabels.store.root import require_root, write_root
 from softlabels.store.same_plan import kept_about, require_same_plan
-from softlabels.store.spec import MANIFEST, PLAN, About, Manifest, Plan, Spec, read_json
+from softlabels.store.spec import MANIFEST, PLAN, About, Manifest, Plan, Spec, plan_of, read_json
 from softlabels.store.writer import StoreWriter, require_room
 from softlabels.teacher.config import LabelsConfig, TeacherConfig
 from softlabels.teacher.ensemble import Ensemble, load_ensemble
@@ -154,7 +154,7 @@ def _require_same_tails(
     standing, shape = read_json(store / PLAN, Plan), (1 + encoding.rank, classes)
     if standing.spec.basis_shape != shape:
         ours = store_spec(args, rows, ensemble, encoding, classes, np.zeros(shape, np.float16))
-        require_same_plan(Plan(spec=ours), standing, str(store))
+        require_same_plan(plan_of(ours), standing, str(store))
 
 
 def store_spec(

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import msgspec
 
-from softlabels.errors import DamagedManifest, DamagedStore, RunExists, StorageError, StorePathError
+from softlabels.errors import DamagedManifest, DamagedStore, LaterFormat, RunExists, StorageError, StorePathError
 from softlabels.store.basis import BASIS_FILE
 from softlabels.store.commit import (
     SET_ASIDE,
@@ -124,14 +124,14 @@ def repair(path: str | Path, *, progress: Progress = lambda shards: None) -> Rep
 
 def _plan_and_manifest(store: Path) -> tuple[Plan, Manifest | None]:
     """The plan that the store was made by, and its manifest: None where there is none, or none that agrees with itself."""
-    wrong: DamagedManifest | StorePathError | None = None
+    wrong: DamagedManifest | LaterFormat | None = None
     try:
         manifest = read_json(store / MANIFEST, Manifest)
         check_manifest(manifest, str(store / MANIFEST))
         return Plan(format=manifest.format, spec=manifest.spec, about=manifest.about), manifest
     except FileNotFoundError:
         pass
-    except (DamagedManifest, StorePathError) as error:  # the latter: of a later format, or so it says
+    except (DamagedManifest, LaterFormat) as error:  # the latter: or so it says
         wrong = error
     try:
         plan = read_json(store / PLAN, Plan)
@@ -141,10 +141,10 @@ def _plan_and_manifest(store: Path) -> tuple[Plan, Manifest | None]:
         if wrong is None:
             raise StorePathError(f"{store} holds no store", remedy="give the path of a store") from None
         what = "is gone"
-    except StorePathError:
-        raise
     except DamagedManifest as error:
         what = error.what
+    if isinstance(wrong, LaterFormat):
+        raise wrong
     raise DamagedManifest(
         f"neither {store / PLAN} ({what}) nor {MANIFEST} says what the store should hold",
         remedy="get one of them again from whoever made the store, or label the transfer set into another folder",

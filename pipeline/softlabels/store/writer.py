@@ -69,6 +69,7 @@ from softlabels.store.spec import (
     Plan,
     Spec,
     decode_json,
+    plan_of,
     pretty_json,
     read_json,
     read_small_file,
@@ -113,7 +114,7 @@ class StoreWriter:
             require_basis(spec, basis)
         self.path, self._settings = Path(path), settings
         self.layout = layout_of(spec)
-        self.plan = Plan(spec=spec, about=about or About())
+        self.plan = plan_of(spec, about)
         self.environment = {**environment_here(), **(environment or {})}
         _require_store_path(self.path)
         self.sealed = (self.path / MANIFEST).exists()
