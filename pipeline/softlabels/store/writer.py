@@ -22,7 +22,6 @@ from softlabels.errors import (
     DiskFull,
     Interrupted,
     RepeatedRow,
-    SpecMismatch,
     StorePathError,
     UnsealedStore,
     UserError,
@@ -32,7 +31,6 @@ from softlabels.labels.fidelity import FidelitySums
 from softlabels.store.arrays import Arrays, check_arrays, encode_logits, row_arrays
 from softlabels.store.basis import BASIS_FILE, Basis, drop_basis, put_basis, read_basis, require_basis
 from softlabels.store.card import store_card
-from softlabels.store.chunks import ChunkReader, read_shard_column
 from softlabels.store.columns import Column
 from softlabels.store.commit import (
     STAGING,
@@ -50,6 +48,7 @@ from softlabels.store.commit import (
 )
 from softlabels.store.digest import blake3_hex, block_hashes, keys_digest
 from softlabels.store.durable import create_only, make_folder, system_errors
+from softlabels.store.findings import check_written
 from softlabels.store.layouts import layout_of
 from softlabels.store.reader import open_store
 from softlabels.store.rules import check_spec
@@ -115,6 +114,7 @@ class StoreWriter:
         self.path, self._settings = Path(path), settings
         self.layout = layout_of(spec)
         self.plan = plan_of(spec, about)
+        self.said: tuple[str, ...] = ()
         self.environment = {**environment_here(), **(environment or {})}
         _require_store_path(self.path)
         self.sealed = (self.path / MANIFEST).exists()
@@ -240,6 +240,7 @@ class StoreWriter:
         mask: NDArray[np.uint8] | None = None,
         document: NDArray[np.uint16] | None = None,
         inputs: NDArray[np.generic] | None = None,
+        are_logits: bool = False,
     ) -> None:
         """Encode densely and commit a shard.
 
@@ -248,6 +249,7 @@ class StoreWriter:
             logits: (R, [P,] M, C) raw outputs of every member, float16 to float64; reduced here where the spec says so.
             mask, document: (R, P) of sequences, see `softlabels.store.positions`; where the mask is 0, logits do not matter.
             inputs: (R, ...) prepared inputs, where the spec embeds them.
+            are_logits: they are, even where they look like probabilities, which are refused else.
 
         Raises:
             LogitsError, LabelError: naming row and member.
@@ -256,7 +258,7 @@ class StoreWriter:
             DiskFull, StorageError: nothing of this shard is visible; earlier shards are kept.
         """
         self.rows_of(shard)
-        soft, fidelity = encode_logits(self.spec, shard, logits, mask)
+        soft, fidelity = encode_logits(self.spec, shard, logits, mask, are_logits=are_logits)
         self.write_columns(
             shard,
             keys=keys,
@@ -324,12 +326,14 @@ class StoreWriter:
             Chunk(offset, size, blake3_hex(view[offset : offset + size])) for offset, size in places[column.name]
         )
 
-    def seal(self) -> Manifest:
-        """Check that every shard is there and write card, metadata for other readers, and last the manifest.
+    def seal(self, *, copied: bool = False) -> Manifest:
+        """Check that every shard is there and write card, metadata for other readers, and last the manifest. `said` then holds
+        what there is to say of the labels. `copied`: they were sealed before, and are not refused now.
 
         Raises:
             UnsealedStore: shards are missing.
             SpecMismatch: the content keys are not those that the specification was made for.
+            ContradictingOutputs, OtherClassOrder: see `softlabels.checks`; the store stays unsealed.
         """
         if self.sealed:
             return read_json(self.path / MANIFEST, Manifest)
@@ -341,12 +345,12 @@ class StoreWriter:
             check_record(self.spec, shard, record, str(record_path(self.path, shard)))
             place(self.path, record)
         flush_placed(self.path, records)
-        self._check_keys(records)
+        self.said = check_written(self.path, self.spec, records, copied=copied)
         read_basis(self.path, self.spec)
         manifest = make_manifest(self.plan, records, raw)
         for name, data in self.layout.metadata(self.spec, manifest.digest, manifest.format).items():
             replace_by_way_of_staging(self.path, name, data)
-        replace_by_way_of_staging(self.path, "README.md", store_card(manifest).encode())
+        replace_by_way_of_staging(self.path, "README.md", store_card(manifest, self.said).encode())
         replace_by_way_of_staging(self.path, MANIFEST, pretty_json(manifest))
         self.sealed = True
         self._leave_staging()
@@ -357,16 +361,6 @@ class StoreWriter:
         if self._lock is not None and self._lock.alone():
             shutil.rmtree(self.path / STAGING, ignore_errors=True)
         self.close()
-
-    def _check_keys(self, records: list[Commit]) -> None:
-        reader, column = ChunkReader(self.path, self.spec), self.spec.columns[0]
-        keys = [read_shard_column(reader, record.payload, column) for record in records]
-        reader.close()
-        if keys_digest(np.concatenate(keys)) != self.spec.transfer_set.content_keys:
-            raise SpecMismatch(
-                f"the content keys written to {self.path} are not those of the transfer set in its specification",
-                remedy="write the keys of the rows that the specification was made from",
-            )
 
 
 def require_room(writers: Iterable[StoreWriter]) -> int:
