@@ -112,7 +112,7 @@ def _recipe_flag(argv: Sequence[str] | None) -> str:
 
 def checked_classes(rows: TransferRows, ensemble: Ensemble, encoding: Encoding) -> int:
     """C, of a teacher whose logits do not depend on its batches. Raises `TeacherError`, `LogitsError`, `ClassMismatch`."""
-    classes = ensemble.check_sentinels(rows.inputs, reduce=encoding.reduce)
+    classes = ensemble.check_sentinels(rows.inputs, reduce=encoding.reduce, labels=rows.labels, names=rows.class_names)
     if rows.class_names is not None and len(rows.class_names) != classes:
         raise ClassMismatch(
             f"the teacher has {classes} classes and the transfer set {rows.name} {len(rows.class_names)}",
@@ -226,6 +226,8 @@ def _label(rows: TransferRows, ensemble: Ensemble, writer: StoreWriter) -> None:
     print(
         f"{rows.split}: {counted(manifest.spec.rows, 'row')}, {manifest.bytes:,} bytes, digest {manifest.digest[:16]}"
     )
+    for line in writer.said:
+        print(f"{rows.split}: {line}")
     if isinstance(manifest.spec.encoding, TopkEncoding):
         print(fidelity_lines(manifest))
         if warning := mass_warning(manifest.fidelity, manifest.spec.encoding.tail):

@@ -24,12 +24,12 @@ def by_member(values: NDArray[Any], members: int | None, *, name: str) -> NDArra
     if values.ndim == 2:
         if members not in (None, 1):
             raise ConfigError(
-                f"{name} has the axes (rows, classes) = {values.shape}, and --members={members}",
+                f"{name} has the axes (rows, classes) = {values.shape}, and there are {members} members",
                 remedy=f"give an array (rows, {members}, classes), or leave out --members and --weights",
             )
         return values[:, None, :]
     first, second, classes = values.shape
-    if members == second:
+    if members == second or (members is None and second == 1):
         return values
     if members == first:
         return np.ascontiguousarray(values.swapaxes(0, 1))

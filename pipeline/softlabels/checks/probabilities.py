@@ -20,7 +20,7 @@ REMEDY = "give what the softmax is taken of, or the logarithm of its values (log
 
 def are_probabilities(values: NDArray[np.floating], *, rounding: float = 0.0) -> NDArray[np.bool_]:
     """Which rows of (..., C) are >= 0 and sum to 1; `rounding`: how far each value may be off."""
-    found = np.zeros(values.shape[:-1], np.bool_)
+    found: NDArray[np.bool_] = np.zeros(values.shape[:-1], np.bool_)
     wide = np.float64 if values.dtype == np.float64 else np.float32
     with np.errstate(invalid="ignore", over="ignore"):
         found[...] = np.abs(values.sum(axis=-1, dtype=wide) - 1) <= SUM + rounding * values.shape[-1]
@@ -32,7 +32,7 @@ def are_probabilities(values: NDArray[np.floating], *, rounding: float = 0.0) ->
 def rows_of_positions(found: NDArray[np.bool_], mask: NDArray[np.generic]) -> NDArray[np.bool_]:
     """(R, M) from (R, P, M): rows with positions that count (`mask` (R, P)), all of which look so."""
     counts = mask.astype(np.bool_)
-    return np.asarray((found | ~counts[..., None]).all(axis=1) & counts.any(axis=1)[:, None])
+    return np.asarray((found | ~counts[..., None]).all(axis=1) & np.asarray(counts.any(axis=1))[:, None])
 
 
 def require_logits(

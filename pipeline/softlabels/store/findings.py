@@ -110,14 +110,16 @@ def check_written(path: Path, spec: Spec, records: Sequence[Commit], *, copied: 
     return () if found is None else (found.line,)
 
 
-def ask(stored: Stored, keys: NDArray[np.uint8], *, probabilities: bool = True) -> Iterator[UserError]:
-    """What is wrong with stored labels, a kind after the other: outputs that are no logits, that contradict, or whose classes
-    stand in another order than the hard labels. `keys` (R, 16); without `probabilities` the first is not asked, as where the
-    outputs themselves were.
+def ask(
+    stored: Stored, keys: NDArray[np.uint8], *, probabilities: bool = True, order: bool = True
+) -> Iterator[UserError]:
+    """What is wrong with stored labels, a kind after the other: outputs that are no logits (not asked without
+    `probabilities`, as where the outputs themselves were), that contradict, or whose classes stand in another order than the
+    hard labels (not asked without `order`). `keys` (R, 16).
     """
     questions: list[Callable[[], object]] = [partial(_require_logits, stored)] if probabilities else []
     questions.append(partial(_require_consistent, stored, keys))
-    questions.append(partial(stored_agreement, stored, refuse=True))
+    questions += [partial(stored_agreement, stored, refuse=True)] if order else []
     for question in questions:
         try:
             question()
@@ -125,15 +127,21 @@ def ask(stored: Stored, keys: NDArray[np.uint8], *, probabilities: bool = True) 
             yield error
 
 
-def stored_agreement(stored: Stored, *, refuse: bool = False) -> Agreement | None:
-    """How often the largest output is the hard label; None of sequences, and where no row has one. With `refuse` raises
-    `OtherClassOrder`.
+def stored_agreement(stored: Stored, *, own: NDArray[np.int64] | None = None, refuse: bool = False) -> Agreement | None:
+    """How often the largest output is the hard label (of `own` (R,), where they are not the store's); None of sequences, and
+    where no row has one. With `refuse` raises `OtherClassOrder`.
     """
     if stored.spec.positions is not None:
         return None
     outputs, labels = [], []
     for chunk in stored.chunks.tolist():
+        start = chunk * stored.spec.cut.rows_per_chunk
         named = stored.read("label", chunk).astype(np.int64)
+        if own is not None:
+            named = own[start : start + len(named)]
+            named = np.where(
+                named < stored.spec.label_space.classes, named, -1
+            )  # others are refused where rows are joined
         if (named >= 0).any():
             outputs.append(_largest(stored, chunk))
             labels.append(named)
