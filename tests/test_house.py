@@ -13,7 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROOMS = (
-    "errors", "lazy", "names", "objects", "labels", "checks", "store", "transfer", "stream", "models", "teacher", "student", "report",
+    "errors", "lazy", "names", "objects", "labels", "checks", "store", "transfer", "stream", "models", "teacher", "student",
+    "report",
 )  # fmt: skip
 FORBIDDEN = {("stream", "teacher"), ("student", "teacher"), ("report", "teacher"), ("report", "student")}
 HOMES = ("pipeline/softlabels", "stages/softlabels_stages")
@@ -72,6 +73,7 @@ def test_the_direction_test_can_fail() -> None:
     [
         ("softlabels", "torch"),
         ("softlabels.labels", "torch"),
+        ("softlabels.checks.order, softlabels.checks.contradictions", "torch"),
         ("softlabels.store", "torch"),
         ("softlabels_stages.__main__, softlabels_stages.info", "torch"),
         ("softlabels_stages.__main__, softlabels_stages.verify", "softlabels.teacher"),

@@ -39,7 +39,7 @@ from softlabels.store.markdown import without_folders
 from softlabels.store.outputs import Kind, Outputs, read_outputs
 from softlabels.store.root import is_split_folder, write_root
 from softlabels.store.same_plan import kept_about, require_same_maker
-from softlabels.store.spec import About, MemberSpec, Preprocessing, TeacherSpec
+from softlabels.store.spec import About, MemberSpec, Preprocessing, Spec, TeacherSpec
 from softlabels.store.writer import StoreWriter, require_room
 from softlabels.transfer import TransferSetConfig, array_keys, load_transfer_set
 from softlabels.transfer.keys import id_keys
@@ -104,31 +104,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     split = _split(args)
     outputs = _outputs(args)
     rows = _rows_of(args, outputs, split)
-    members = outputs.logits.shape[1]
-    weights = args.weights or (1.0,) * members
-    share = normalised_weights(weights, members)
-    classes = _classes(args.classes or rows.class_names, outputs.logits.shape[2])
-    _check(args, outputs, rows, share)
-    if args.inputs == "embed" and rows.inputs is None:
-        raise ConfigError(
-            f"{args.from_} holds keys and no inputs", remedy="leave out --inputs=embed, or add the inputs"
-        )
-    spec = dense_spec(
-        teacher=TeacherSpec(
-            name=args.teacher_name,
-            precision=outputs.logits.dtype.name,
-            members=tuple(MemberSpec(model=args.teacher_name, weight=weight) for weight in weights),
-            floor=UNSET if outputs.floor is None else outputs.floor,
-        ),
-        name=args.transfer_name or rows.name,
-        split=split,
-        keys=rows.keys,
-        key=rows.key,
-        classes=classes,
-        layout=args.layout,
-        preprocessing=rows.preprocessing,
-        embed=rows.inputs if args.inputs == "embed" else None,
-    )
+    weights = args.weights or (1.0,) * outputs.logits.shape[1]
+    _check(args, outputs, rows, normalised_weights(weights, len(weights)))
+    spec = _spec(args, outputs, rows, weights, split)
     made_of = f"outputs {_digest(outputs, rows)}"
     about = About(
         source=f"{without_folders(rows.source)}; {made_of}",
@@ -152,13 +130,37 @@ def main(argv: Sequence[str] | None = None) -> int:
                 are_logits=True,  # `read_outputs` asked
                 inputs=np.array(rows.inputs[span]) if args.inputs == "embed" and rows.inputs is not None else None,
             )
-        manifest = writer.seal()
+        manifest = writer.seal(checked=True)
     for line in (*outputs.said, *writer.said):
         print(f"{split}: {line}")
     if is_split_folder(Path(args.store), split):
         write_root(Path(args.store).parent)
     print(f"sealed: {args.store}, {manifest.spec.rows:,} rows (look: {program()} info {args.store})")
     return 0
+
+
+def _spec(args: Import, outputs: Outputs, rows: _Rows, weights: Sequence[float], split: str) -> Spec:
+    """What decides the bytes of the store."""
+    if args.inputs == "embed" and rows.inputs is None:
+        raise ConfigError(
+            f"{args.from_} holds keys and no inputs", remedy="leave out --inputs=embed, or add the inputs"
+        )
+    return dense_spec(
+        teacher=TeacherSpec(
+            name=args.teacher_name,
+            precision=outputs.logits.dtype.name,
+            members=tuple(MemberSpec(model=args.teacher_name, weight=weight) for weight in weights),
+            floor=UNSET if outputs.floor is None else outputs.floor,
+        ),
+        name=args.transfer_name or rows.name,
+        split=split,
+        keys=rows.keys,
+        key=rows.key,
+        classes=_classes(args.classes or rows.class_names, outputs.logits.shape[2]),
+        layout=args.layout,
+        preprocessing=rows.preprocessing,
+        embed=rows.inputs if args.inputs == "embed" else None,
+    )
 
 
 def _digest(outputs: Outputs, rows: _Rows) -> str:
@@ -212,6 +214,7 @@ def _check(args: Import, outputs: Outputs, rows: _Rows, share: NDArray[np.float6
         ContradictingOutputs, OtherClassOrder: see `softlabels.checks`.
     """
     logits = outputs.logits
+    classes = _classes(args.classes or rows.class_names, logits.shape[2])
     check_labels(rows.labels, logits.shape[2])
 
     def read(numbers: NDArray[np.int64]) -> Columns:
@@ -222,7 +225,9 @@ def _check(args: Import, outputs: Outputs, rows: _Rows, share: NDArray[np.float6
     apart = partial(dense_apart, precision=outputs.values.dtype.name)
     require_consistent(rows.keys, read, apart, row_bytes=logits[0].nbytes, where=args.from_)
     best = largest(logits, share) if (rows.labels >= 0).any() else rows.labels
-    require_order(best, rows.labels, logits.shape[2], names=args.classes or rows.class_names, where=args.from_)
+    require_order(
+        best, rows.labels, logits.shape[2], names=None if isinstance(classes, int) else classes, where=args.from_
+    )
 
 
 def _rows_of(args: Import, outputs: Outputs, split: str) -> _Rows:

@@ -140,7 +140,7 @@ def write(path: Path, name: str) -> None:
     data, about = rows(name.partition("-")[2]), About(teacher_licence="CC0-1.0", transfer_licence="CC0-1.0")
     with StoreWriter(path, spec(name), basis=data.basis, about=about) as writer:
         fill(writer, data)
-        writer.seal(copied=True)  # of topk rows 7 and 8 contradict each other, as early formats allowed
+        writer.seal(checked=True)  # of topk rows 7 and 8 contradict each other, as early formats allowed
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def convert(
             arrays = {name: np.concatenate([store.read_chunk(name, c) for c in chunks]) for name in store.columns}
             writer.write_arrays(shard, arrays, fidelity=store.record(shard).fidelity)
             progress(1)
-        manifest = writer.seal(copied=True)
+        manifest = writer.seal(checked=True)
     if manifest.content_digest != store.content_digest:
         raise DamagedStore(f"{target} does not hold the content of {source}", remedy="delete it and convert again")
     return manifest

@@ -81,12 +81,12 @@ class Stored:
         return found
 
 
-def check_written(path: Path, spec: Spec, records: Sequence[Commit], *, copied: bool = False) -> tuple[str, ...]:
+def check_written(path: Path, spec: Spec, records: Sequence[Commit], *, checked: bool = False) -> tuple[str, ...]:
     """Check the committed shards of a store that is about to be sealed, and return what there is to say of their labels.
 
     Raises:
         SpecMismatch: the content keys are not those of the specification.
-        ContradictingOutputs, OtherClassOrder: unless the labels are `copied` from a sealed store.
+        ContradictingOutputs, OtherClassOrder: unless the labels were `checked` before.
     """
     reader, per_shard = ChunkReader(path, spec), spec.cut.rows_per_shard // spec.cut.rows_per_chunk
     columns = {column.name: column for column in spec.columns}
@@ -102,7 +102,7 @@ def check_written(path: Path, spec: Spec, records: Sequence[Commit], *, copied: 
                 f"the content keys written to {path} are not those of the transfer set in its specification",
                 remedy="write the keys of the rows that the specification was made from",
             )
-        for error in () if copied else ask(stored, keys, probabilities=False):
+        for error in () if checked else ask(stored, keys, probabilities=False):
             raise error
         found = stored_agreement(stored)
     finally:

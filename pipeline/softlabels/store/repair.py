@@ -117,7 +117,7 @@ def repair(path: str | Path, *, progress: Progress = lambda shards: None) -> Rep
     basis = plan.spec.basis_shape is not None and not (store / BASIS_FILE).exists()
     if not (pending or basis or (store / MANIFEST).exists()):
         with StoreWriter(store, plan.spec) as writer:
-            writer.seal(copied=True)
+            writer.seal(checked=True)
     digest = None if pending or basis else named_digest(store)
     return Repaired(tuple(problems), aside.folder, tuple(aside.moved), pending, basis, before, digest)
 

@@ -326,9 +326,10 @@ class StoreWriter:
             Chunk(offset, size, blake3_hex(view[offset : offset + size])) for offset, size in places[column.name]
         )
 
-    def seal(self, *, copied: bool = False) -> Manifest:
+    def seal(self, *, checked: bool = False) -> Manifest:
         """Check that every shard is there and write card, metadata for other readers, and last the manifest. `said` then holds
-        what there is to say of the labels. `copied`: they were sealed before, and are not refused now.
+        what there is to say of the labels. `checked`: they were, as those of a sealed store that is copied, and are not
+        refused.
 
         Raises:
             UnsealedStore: shards are missing.
@@ -345,7 +346,7 @@ class StoreWriter:
             check_record(self.spec, shard, record, str(record_path(self.path, shard)))
             place(self.path, record)
         flush_placed(self.path, records)
-        self.said = check_written(self.path, self.spec, records, copied=copied)
+        self.said = check_written(self.path, self.spec, records, checked=checked)
         read_basis(self.path, self.spec)
         manifest = make_manifest(self.plan, records, raw)
         for name, data in self.layout.metadata(self.spec, manifest.digest, manifest.format).items():
