@@ -268,7 +268,12 @@ class Learner:
         config = self.config
         hard_weight, soft_weight = config.weights_at(share)
         outputs = self.predict(self.model, part)
-        if not self._asked and outputs.matrix is None and outputs.states.dim() == 2:
+        if (
+            not self._asked
+            and isinstance(outputs.states, Tensor)
+            and outputs.matrix is None
+            and outputs.states.dim() == 2
+        ):
             require_student_logits(outputs.states, who=f"the model {self.name}".rstrip())
             self._asked = len(outputs.states) >= FEWEST
         return batch_loss(
