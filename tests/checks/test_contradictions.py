@@ -1,4 +1,4 @@
-"""Outputs that contradict: one content key twice with outputs of another distribution, at every door and however rows are cut."""
+"""Outputs that contradict: one content key twice with other outputs, at every door and however rows are cut."""
 
 from __future__ import annotations
 
@@ -70,8 +70,9 @@ def test_rounding_is_no_contradiction(rng: np.random.Generator, precision: str) 
     moved[:, 0, 0] += 20
     gap = np.abs(softmax(z) - softmax(moved)).max(axis=(1, 2))
     found = dense_apart(_columns(z), _columns(moved), precision=precision)
-    assert ((found > 0) == (gap > 1e-3)).all()
-    assert np.abs(found - gap)[gap > 1e-3].max() < 2e-3
+    assert (found[gap > 5e-3] > 0).all()
+    assert (found <= gap + 2e-3).all()
+    assert np.abs(found - gap)[found > 0].max() < 2e-3
 
 
 def test_classes_that_are_impossible(rng: np.random.Generator) -> None:
@@ -87,7 +88,7 @@ def test_classes_that_are_impossible(rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("members", [1, 2])
 def test_topk_as_dense(rng: np.random.Generator, members: int) -> None:
     """What the stored classes show of two distributions is no more than is true, and large differences show."""
-    encoding = TopkEncoding(k=4, tail="uniform", nodes=4)
+    encoding = TopkEncoding(k=8, tail="uniform", nodes=4)
     one = rng.normal(size=(100, members, 30)) * 3
     other = one + np.where(np.arange(100)[:, None, None] % 2, rng.normal(size=one.shape) * 2, 1e-6)
     columns = [encode_topk(torch.tensor(z, dtype=torch.float32), encoding)[0] for z in (one, other)]
@@ -95,7 +96,7 @@ def test_topk_as_dense(rng: np.random.Generator, members: int) -> None:
     gap = np.abs(softmax(one) - softmax(other)).max(axis=(1, 2))
     assert (found[::2] == 0).all()
     assert (found <= gap + 5e-3).all()
-    assert (found[gap > 0.2] > 0.1).all()
+    assert (found[gap > 0.3] > 0.1).all()
 
 
 def _columns(z: np.ndarray) -> dict[str, np.ndarray]:
@@ -166,7 +167,8 @@ def test_live_teacher(rng: np.random.Generator, work: Path) -> None:
     expected = softmax(exact(same))
     assert np.abs(np.exp(open_store(work / "honest").log_probs(range(ROWS), temperature=1.0)) - expected).max() < 2e-3
     other = replace(rows, inputs=inputs)
-    with samples.writer_of(work / "wrong", rows.keys, teacher_batch=7) as writer, pytest.raises(ContradictingOutputs, match=f"48 {WHAT}"):  # fmt: skip
+    writer = samples.writer_of(work / "wrong", rows.keys, teacher_batch=7)
+    with writer, pytest.raises(ContradictingOutputs, match=f"48 {WHAT}"):
         label_rows(other, ensemble, writer)
 
 

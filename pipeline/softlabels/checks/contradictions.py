@@ -1,8 +1,8 @@
 """Outputs that contradict: rows of one content key with outputs of another distribution. Rows meet their labels by key, so
 that all of them would get the first one's.
 
-Equal rows in other batches differ by rounding. Two rows contradict where a class differs both in its logit by more than
-`verify` explains by rounding, and in its probability at T = 1 by more than `LEAST`. n pairs of rows, M members, C classes,
+Equal rows in other batches differ by rounding. Two rows contradict where the classes whose logits differ by more than `verify`
+explains by rounding differ in their probability at T = 1 by more than `LEAST` in all. n pairs of rows, M members, C classes,
 K stored classes.
 """
 
@@ -132,8 +132,10 @@ def _softmax(z: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _largest(far: NDArray[np.bool_], gap: NDArray[np.floating], one: Columns, other: Columns) -> NDArray[np.floating]:
-    """The largest gap (n,) of a class that is far off, above `LEAST`, over all positions that count on both sides."""
-    gap = np.where(far & (gap > LEAST), gap, 0.0)
+    """The largest gap (n,) of pairs whose classes that are far off differ in probability by more than `LEAST` in all, over all
+    positions that count on both sides; 0 of other pairs.
+    """
+    gap = np.where((gap * far).sum(axis=-1) > LEAST, gap.max(axis=-1), 0.0)
     if "position_mask" in one:
-        gap = gap * (one["position_mask"] * other["position_mask"])[..., None, None]
+        gap = gap * (one["position_mask"] * other["position_mask"])[..., None]
     return np.asarray(gap.reshape(len(gap), -1).max(axis=-1, initial=0.0))
