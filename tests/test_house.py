@@ -28,7 +28,7 @@ from softlabels_stages.arguments import COMMANDS, FORMATS
 
 ROOT = Path(__file__).parent.parent
 ROOMS = (
-    "errors", "lazy", "names", "objects", "system", "labels", "store", "transfer", "stream", "models", "teacher",
+    "errors", "lazy", "names", "objects", "system", "labels", "checks", "store", "transfer", "stream", "models", "teacher",
     "student", "report",
 )  # fmt: skip
 FORBIDDEN = {("stream", "teacher"), ("student", "teacher"), ("report", "teacher"), ("report", "student")}
@@ -90,6 +90,7 @@ def test_the_direction_test_can_fail() -> None:
     [
         ("softlabels", "torch"),
         ("softlabels.labels", "torch"),
+        ("softlabels.checks.order, softlabels.checks.contradictions", "torch"),
         ("softlabels.store", "torch"),
         ("softlabels_stages.__main__, softlabels_stages.info", "torch"),
         ("softlabels_stages.__main__, softlabels_stages.verify", "softlabels.teacher"),

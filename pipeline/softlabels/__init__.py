@@ -13,8 +13,8 @@ Names are loaded when they are first used, so that reading a store imports no to
     distillation_loss  the loss on them
     errors             every error; those that users catch are here too, below `SoftLabelsError`
 
-The rooms, each importing only from those before it: errors, names, objects, labels, store, transfer, stream, models, teacher,
-student, report. docs/architecture.md walks one batch through them.
+The rooms, each importing only from those before it: errors, names, objects, labels, checks, store, transfer, stream, models,
+teacher, student, report. docs/architecture.md walks one batch through them.
 """
 
 from __future__ import annotations

@@ -12,12 +12,14 @@ print the two as one line and exit with the class's `exit_code`::
     │   │   ├── NanLogits             NaN
     │   │   ├── InfiniteLogits        +inf, or a largest logit beyond float32
     │   │   ├── NoPossibleClass       -inf in every class
-    │   │   └── LogitsOverflow        a range that float16 cannot hold
+    │   │   ├── LogitsOverflow        a range that float16 cannot hold
+    │   │   └── ContradictingOutputs  rows of one content key with outputs of another distribution
     │   ├── ClassIdOverflow         a class id of sparse labels that is no class
     │   ├── TeacherError            the teacher's outputs depend on how its batches are cut
     │   ├── MeanUnavailable         the store was reduced and cannot give this mean of its members
     │   ├── WeightsError            a weights file that does not fit, or is no safetensors file
     │   ├── ClassMismatch           store, student and transfer set disagree on the label space
+    │   │   ├── OtherClassOrder       outputs whose classes stand in another order than the hard labels beside them
     │   │   ├── OtherLabels           its classes in another order, or other hard labels than the store's
     │   │   └── OtherTokenizer        token ids that mean other tokens
     │   ├── AlignmentError          the positions that a store counts are not those of the rows' tokens
@@ -30,6 +32,7 @@ print the two as one line and exit with the class's `exit_code`::
     │   │   ├── OtherMemberOrder      the same members in another order
     │   │   └── OtherLogits           the same specification, and a teacher that now says something else
     │   ├── StorePathError          the path holds no store, or something else
+    │   │   └── LaterFormat           a store of a later format than this version reads
     │   ├── UnsealedStore           the store is unfinished
     │   ├── RepeatedRow             the same row was written twice
     │   ├── RunExists               the output folder already holds another run
@@ -124,6 +127,10 @@ class LogitsOverflow(LogitsError):
     """Logits too far apart for float16."""
 
 
+class ContradictingOutputs(LogitsError):
+    """Rows of one content key, by which labels are found, with outputs of another distribution."""
+
+
 class ClassIdOverflow(UserError):
     """A class id of sparse labels that is no class, as of ids that were cast to a type too narrow for them."""
 
@@ -142,6 +149,10 @@ class WeightsError(UserError):
 
 class ClassMismatch(UserError):
     """Store, student and transfer set disagree on the label space."""
+
+
+class OtherClassOrder(ClassMismatch):
+    """The outputs' classes stand in another order than the hard labels beside them, or they are of other rows."""
 
 
 class OtherLabels(ClassMismatch):
@@ -190,6 +201,10 @@ class OtherLogits(SpecMismatch):
 
 class StorePathError(UserError):
     """The path holds no store, or something else."""
+
+
+class LaterFormat(StorePathError):
+    """A store of a later format than this version of the software reads."""
 
 
 class UnsealedStore(UserError):

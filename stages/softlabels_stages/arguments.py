@@ -147,12 +147,15 @@ class Import:
     """Arguments of import."""
 
     transfer_set: TransferSetConfig | None = None
-    from_: str = ""  # npy, npz or Parquet file: logits or probabilities, (rows, classes) or (rows, members, classes)
+    from_: str = ""  # npy, npz, Parquet or CSV: logits or probabilities, (rows, classes) or (rows, members, classes)
     store: str = ""  # where the store goes: the folder of one split
-    split: str = "train"  # the split that these rows are
+    split: str | None = None  # what these rows are; by default the store's folder, called train, test or the like
     teacher_name: str = "imported"  # how the teacher is named in the store
+    members: int | None = None  # how many there are, which outputs of three axes need (or weights)
     weights: tuple[float, ...] | None = None  # the members' shares in the mean; all alike by default
     column: str | None = None  # the array or column of outputs, when it is not called logits or probabilities
+    key: str | None = None  # the array or column of ids that says which row is which, in place of its inputs
+    floor: str | None = None  # least probability of a class: a number, or laplace:N for a forest of N trees
     kind: Kind = "auto"  # logits or probabilities; auto goes by the array's name, and refuses logits that sum to 1
     transfer_name: str | None = None  # how the transfer set is named; by default as in the recipe, or as the file
     classes: tuple[str, ...] | None = None  # names of the classes in order

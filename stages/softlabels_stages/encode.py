@@ -30,6 +30,7 @@ from softlabels.report.table import as_text, fidelity_table
 from softlabels.store import Store, StoreWriter, open_store, store_splits
 from softlabels.store.basis import Basis, resumable_basis
 from softlabels.store.dense_spec import encoded_as
+from softlabels.store.findings import Stored, ask
 from softlabels.store.root import require_apart, require_root, write_root
 from softlabels.store.same_plan import require_same_maker
 from softlabels.store.spec import Manifest, Spec
@@ -59,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not single:
         require_root(target, tuple(splits))
     stores = {split: _dense(path) for split, path in splits.items()}
+    for store in stores.values():
+        _require_sound(store)
     paths = {split: target if single else target.within(split) for split in splits}
     device = resolve_device(args.device)
     warm_up()
@@ -74,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             manifest = _encode(split, store, writers[split], basis, device)
             sizes = f"{counted(manifest.spec.rows, 'row')}, {store.manifest.bytes:,} -> {manifest.bytes:,} bytes"
             size = manifest.bytes_per_position
+            for line in writers[split].said:
+                print(f"{split}: {line}")
             print(_before_and_after(f"{split}: {sizes}", store, args.tail, size, manifest.fidelity), flush=True)
     if not single:
         write_root(target)
@@ -88,6 +93,13 @@ def _dense(path: Folder) -> Store:
             f"{path} holds topk labels already, and what they left out is gone", remedy="give the dense store"
         )
     return store
+
+
+def _require_sound(store: Store) -> None:
+    """Raise the first error that the checks find in the dense labels."""
+    stored = Stored.of(store)
+    for error in ask(stored, stored.keys()):
+        raise error
 
 
 def _encoding(args: Encode, store: Store) -> TopkEncoding:

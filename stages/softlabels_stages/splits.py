@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from msgspec import UNSET
 
+from softlabels.checks.probabilities import BLOCK
 from softlabels.errors import ClassMismatch, ConfigError, OtherLabels, SpecMismatch, some
+from softlabels.labels import NO_LABEL
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.build import answer_of
 from softlabels.models.classes import require_vocabulary
@@ -23,10 +25,13 @@ from softlabels.names import renamed
 from softlabels.objects import ObjectSpec
 from softlabels.store import Store, open_store, store_splits
 from softlabels.store.differences import differences
+from softlabels.store.findings import Stored, ask, stored_agreement
+from softlabels.store.key_index import KeyIndex
 from softlabels.store.spec import plain_json
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.stream.examples import StoredRows
 from softlabels.stream.join import Missing
+from softlabels.student.outputs import require_student_logits
 from softlabels.student.split import chosen_rows, validation_rows
 from softlabels.transfer import TransferRows, TransferSetConfig, load_transfer_set
 from softlabels_stages.sweep import StudentTraining
@@ -65,6 +70,8 @@ def open_splits(
     stores = {name: open_store(path, split=name) for name in names}
     _require_one_teacher(stores)
     splits = {name: Split(store, _rows(store, transfer_set, name), missing) for name, store in stores.items()}
+    for name, split in splits.items():
+        _say_what_labels_are(name, split)
     for name, split in splits.items() if missing == "skip" else ():
         left_out = all_batches(split, 1).left_out
         print(
@@ -72,6 +79,24 @@ def open_splits(
             file=sys.stderr,
         )
     return splits
+
+
+def _say_what_labels_are(name: str, split: Split) -> None:
+    """What the checks find in a store's labels beside the hard labels of these rows; stores of earlier versions were not asked.
+
+    Raises OtherClassOrder where the outputs' classes stand in another order than the rows' hard labels.
+    """
+    stored = Stored.of(split.store)
+    keys = stored.keys()
+    for error in ask(stored, keys, order=False):
+        print(f"{name}: warning: {type(error).__name__}: {error}", file=sys.stderr)
+    if split.store.positions is not None:
+        return
+    rows = KeyIndex(np.asarray(split.rows.keys)).find(keys)
+    labels = np.where(rows < 0, NO_LABEL, np.asarray(split.rows.labels)[rows])
+    found = stored_agreement(stored, own=labels, refuse=True)
+    if found is not None:
+        print(f"{name}: {found.line}", file=sys.stderr)
 
 
 def _rows(store: Store, transfer_set: TransferSetConfig | None, split: str) -> TransferRows | EmbeddedRows:
@@ -104,7 +129,8 @@ def _require_same_classes(store: Store, rows: TransferRows) -> None:
 
 def check_classes(student: ModelConfig, splits: Mapping[str, Split]) -> None:
     """Raise ClassMismatch unless the student gives one logit for each of the stores' classes (at least one a token, of rows of
-    tokens, and by the same vocabulary), for a real batch, and ConfigError where it cannot take that batch at all.
+    tokens, and by the same vocabulary), for a real batch, ConfigError where it cannot take that batch at all, and LogitsError
+    where it gives probabilities.
     """
     model = build_model(student)
     for split in splits.values():
@@ -123,6 +149,11 @@ def check_classes(student: ModelConfig, splits: Mapping[str, Split]) -> None:
                 f"{classes} classes",
                 remedy="change student.init_args so that it gives one logit a class, or use another store",
             )
+        if batch.mask is None:
+            batch = next(iter(all_batches(split, BLOCK).epoch(0)))
+            outputs = answer_of(model, batch.inputs, who=student.class_path, section="student")
+        assert isinstance(outputs, torch.Tensor)
+        require_student_logits(outputs.flatten(0, -2), who=student.class_path, total=split.store.rows)
 
 
 def _require_one_teacher(stores: Mapping[str, Store]) -> None:

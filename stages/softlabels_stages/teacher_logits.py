@@ -28,7 +28,7 @@ from softlabels.store.dense_spec import store_spec as spec_of
 from softlabels.store.markdown import without_folders
 from softlabels.store.root import require_root, write_root
 from softlabels.store.same_plan import kept_about, require_same_plan
-from softlabels.store.spec import MANIFEST, PLAN, About, Manifest, Plan, Spec, read_json
+from softlabels.store.spec import MANIFEST, PLAN, About, Manifest, Plan, Spec, plan_of, read_json
 from softlabels.store.writer import StoreWriter, require_room
 from softlabels.system.folder import Folder
 from softlabels.teacher.config import LabelsConfig
@@ -102,7 +102,7 @@ def _recipe_flag(argv: Sequence[str] | None) -> str:
 
 def checked_classes(rows: TransferRows, ensemble: Ensemble, encoding: Encoding) -> int:
     """C, of a teacher whose logits do not depend on its batches. Raises `TeacherError`, `LogitsError`, `ClassMismatch`."""
-    classes = ensemble.check_sentinels(rows.inputs, reduce=encoding.reduce)
+    classes = ensemble.check_sentinels(rows.inputs, reduce=encoding.reduce, labels=rows.labels, names=rows.class_names)
     if rows.class_names is not None and len(rows.class_names) != classes:
         raise ClassMismatch(
             f"the teacher has {classes} classes and the transfer set {rows.name} {len(rows.class_names)}",
@@ -144,7 +144,7 @@ def _require_same_tails(
     standing, shape = read_json(store, PLAN, Plan), (1 + encoding.rank, classes)
     if standing.spec.basis_shape != shape:
         ours = store_spec(args, rows, ensemble, encoding, classes, np.zeros(shape, np.float16))
-        require_same_plan(Plan(spec=ours), standing, str(store))
+        require_same_plan(plan_of(ours), standing, str(store))
 
 
 def store_spec(
@@ -216,6 +216,8 @@ def _label(rows: TransferRows, ensemble: Ensemble, writer: StoreWriter) -> None:
     print(
         f"{rows.split}: {counted(manifest.spec.rows, 'row')}, {manifest.bytes:,} bytes, digest {manifest.digest[:16]}"
     )
+    for line in writer.said:
+        print(f"{rows.split}: {line}")
     if isinstance(manifest.spec.encoding, TopkEncoding):
         print(fidelity_lines(manifest))
         if warning := mass_warning(manifest.fidelity, manifest.spec.encoding.tail):

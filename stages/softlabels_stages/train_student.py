@@ -32,6 +32,7 @@ from softlabels.student.split import labelled_rows
 from softlabels.student.trainer import Trainer
 from softlabels_stages.arguments import TrainStudent
 from softlabels_stages.judge import Judged, digests, judge
+from softlabels_stages.possible import require_possible
 from softlabels_stages.progress import TimeLeft
 from softlabels_stages.recipe import parse, plain
 from softlabels_stages.run import command, program, should_stop
@@ -158,6 +159,9 @@ def _require_loss(student: Student, splits: Mapping[str, Split], train: Loader, 
         classes=splits["train"].store.classes,
         tail=getattr(splits["train"].store.encoding, "tail", None),
     )
+    require_possible(student, splits["train"], train.rows)
+    if validation is not None:
+        require_possible(student, splits.get("validation", splits["train"]), validation.rows)
 
 
 def _train(trainer: Trainer, students: Sequence[Student], epochs: int) -> list[Scores]:

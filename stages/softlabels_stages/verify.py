@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from softlabels.errors import ConfigError, DamagedStore, UnsealedStore
-from softlabels.store import open_store, store_splits
+from softlabels.store import Store, open_store, store_splits
 from softlabels.store.commit import SET_ASIDE
+from softlabels.store.findings import Stored, ask, stored_agreement
 from softlabels.store.repair import UNVOUCHED, earlier_digests
 from softlabels.store.root import lost_splits, outdated, root_strangers
 from softlabels.store.verify import verify
@@ -113,6 +114,7 @@ def _verify(split: str, path: Folder, part: tuple[int, int] | None) -> int:
     )
     if not problems:
         _say_what_was_repaired(split, path, store.digest)
+        _say_what_labels_are(split, store, every_byte=part is None)
     return len(problems)
 
 
@@ -129,6 +131,18 @@ def _say_what_was_repaired(split: str, path: Folder, digest: str) -> None:
                 print(f"{split}: NOTHING VOUCHES for its shards: the manifest in {folder} names no digest; {UNVOUCHED}")
             elif named != digest:
                 print(f"{split}: ANOTHER STORE than before: the manifest in {folder} names {named}")
+
+
+def _say_what_labels_are(split: str, store: Store, *, every_byte: bool) -> None:
+    """What the checks say of sound bytes, where the labels were read: stores of earlier versions were not asked."""
+    if not every_byte:
+        return
+    stored = Stored.of(store)
+    for error in ask(stored, stored.keys()):
+        print(f"{split}: warning: {type(error).__name__}: {error}", file=sys.stderr)
+    found = stored_agreement(stored)
+    if found is not None:
+        print(f"{split}: {found.line}")
 
 
 def _recipe(args: Verify) -> TeacherLogits:

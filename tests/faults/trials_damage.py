@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from softlabels.errors import DamagedStore, UnsealedStore
+from softlabels.errors import DamagedStore, LaterFormat, UnsealedStore
 from softlabels.store import Store, reader
 from softlabels.store import repair as repairing
 from softlabels.store.commit import SET_ASIDE, record_name
@@ -88,10 +88,8 @@ def found_by_verify(mutations: tuple[Mutation, ...], rng: np.random.Generator, *
         file = mutate(case, rng)
         said = complaints(case.path)
         assert Path(file).name in said, f"{mutate.__name__} of {file}: verify says {said!r}"
-        try:
+        with suppress(LaterFormat):
             refusals(case, check)
-        except reader.StorePathError as error:
-            damage.later_format(error)
 
 
 def attacks(attack: Callable[..., None], *mutations: Mutation, count: int, seed: int, **how: object) -> Outcome:
@@ -231,8 +229,8 @@ def _killed(mutations: tuple[Mutation, ...], prepare: Callable[[], None], rng: n
                 refusals(here)
             except UnsealedStore:
                 unfinished = True
-            except reader.StorePathError as error:
-                damage.later_format(error)
+            except LaterFormat:
+                pass
             if not unfinished or rng.random() < 0.5:
                 repair(here.path)
                 require_nothing_lost(here.path, before)

@@ -79,7 +79,7 @@ def test_every_chunk_is_there_even_where_it_equals_the_fill_value(
     data.keys[:] = 0
     data.labels[:] = -1
     path = tmp_path / "store"
-    store = write_store(path, data, make_spec(data, kind, rows_per_shard=32))
+    store = write_store(path, data, make_spec(data, kind, rows_per_shard=32), checked=True)
     assert_holds(store, data)
     for shard in range(2):
         assert {len(chunks) for chunks in store.payload(shard).chunks.values()} == {2}

@@ -55,7 +55,7 @@ def convert(
             arrays = {name: np.concatenate([store.read_chunk(name, c) for c in chunks]) for name in store.columns}
             writer.write_arrays(shard, arrays, fidelity=store.record(shard).fidelity)
             progress(1)
-        manifest = writer.seal()
+        manifest = writer.seal(checked=True)
     if manifest.content_digest != store.content_digest:
         raise DamagedStore(f"{target} does not hold the content of {source}", remedy="delete it and convert again")
     return manifest

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from softlabels.errors import DamagedManifest, DamagedStore, RunExists, StorageError, StorePathError
+from softlabels.errors import DamagedManifest, DamagedStore, LaterFormat, RunExists, StorageError, StorePathError
 from softlabels.store.basis import BASIS_FILE
 from softlabels.store.commit import (
     SET_ASIDE,
@@ -114,21 +114,21 @@ def repair(path: str | Path | Folder, *, progress: Progress = lambda shards: Non
     basis = plan.spec.basis_shape is not None and not store.exists(BASIS_FILE)
     if not (pending or basis or store.exists(MANIFEST)):
         with StoreWriter(store, plan.spec) as writer:
-            writer.seal()
+            writer.seal(checked=True)
     digest = None if pending or basis else named_digest(store)
     return Repaired(tuple(problems), store.at(aside.folder), tuple(aside.moved), pending, basis, before, digest)
 
 
 def _plan_and_manifest(store: Folder) -> tuple[Plan, Manifest | None]:
     """The plan that the store was made by, and its manifest: None where there is none, or none that agrees with itself."""
-    wrong: DamagedManifest | StorePathError | None = None
+    wrong: DamagedManifest | LaterFormat | None = None
     try:
         manifest = read_json(store, MANIFEST, Manifest)
         check_manifest(manifest, str(store.at(MANIFEST)))
         return Plan(format=manifest.format, spec=manifest.spec, about=manifest.about), manifest
     except FileNotFoundError:
         pass
-    except (DamagedManifest, StorePathError) as error:  # the latter: of a later format, or so it says
+    except (DamagedManifest, LaterFormat) as error:  # the latter: or so it says
         wrong = error
     try:
         plan = read_json(store, PLAN, Plan)
@@ -138,10 +138,10 @@ def _plan_and_manifest(store: Folder) -> tuple[Plan, Manifest | None]:
         if wrong is None:
             raise StorePathError(f"{store} holds no store", remedy="give the path of a store") from None
         what = "is gone"
-    except StorePathError:
-        raise
     except DamagedManifest as error:
         what = error.what
+    if isinstance(wrong, LaterFormat):
+        raise wrong
     raise DamagedManifest(
         f"neither {store.at(PLAN)} ({what}) nor {MANIFEST} says what the store should hold",
         remedy="get one of them again from whoever made the store, or label the transfer set into another folder",

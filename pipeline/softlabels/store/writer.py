@@ -22,7 +22,6 @@ from softlabels.errors import (
     DiskFull,
     Interrupted,
     RepeatedRow,
-    SpecMismatch,
     StorePathError,
     UnsealedStore,
     UserError,
@@ -32,7 +31,6 @@ from softlabels.labels.fidelity import FidelitySums
 from softlabels.store.arrays import Arrays, check_arrays, encode_logits, row_arrays
 from softlabels.store.basis import BASIS_FILE, Basis, drop_basis, put_basis, read_basis, require_basis
 from softlabels.store.card import store_card
-from softlabels.store.chunks import ChunkReader, read_shard_column
 from softlabels.store.columns import Column
 from softlabels.store.commit import (
     STAGING,
@@ -50,6 +48,7 @@ from softlabels.store.commit import (
     sweep,
 )
 from softlabels.store.digest import blake3_hex, block_hashes, keys_digest
+from softlabels.store.findings import check_written
 from softlabels.store.layouts import layout_of
 from softlabels.store.reader import open_store
 from softlabels.store.rules import check_spec
@@ -69,6 +68,7 @@ from softlabels.store.spec import (
     Plan,
     Spec,
     decode_json,
+    plan_of,
     pretty_json,
     read_json,
     read_small_file,
@@ -115,7 +115,8 @@ class StoreWriter:
         self.folder, self._settings = folder_of(path), settings
         self.path = self.folder.at()
         self.layout = layout_of(spec)
-        self.plan = Plan(spec=spec, about=about or About())
+        self.plan = plan_of(spec, about)
+        self.said: tuple[str, ...] = ()
         self.environment = {**environment_here(), **(environment or {})}
         _require_store_path(self.folder)
         self.sealed = self.folder.exists(MANIFEST)
@@ -238,6 +239,7 @@ class StoreWriter:
         mask: NDArray[np.uint8] | None = None,
         document: NDArray[np.uint16] | None = None,
         inputs: NDArray[np.generic] | None = None,
+        are_logits: bool = False,
     ) -> None:
         """Encode densely and commit a shard.
 
@@ -246,6 +248,7 @@ class StoreWriter:
             logits: (R, [P,] M, C) raw outputs of every member, float16 to float64; reduced here where the spec says so.
             mask, document: (R, P) of sequences, see `softlabels.store.positions`; where the mask is 0, logits do not matter.
             inputs: (R, ...) prepared inputs, where the spec embeds them.
+            are_logits: they are, even where they look like probabilities, which are refused else.
 
         Raises:
             LogitsError, LabelError: naming row and member.
@@ -254,7 +257,7 @@ class StoreWriter:
             DiskFull, StorageError: nothing of this shard is visible; earlier shards are kept.
         """
         self.rows_of(shard)
-        soft, fidelity = encode_logits(self.spec, shard, logits, mask)
+        soft, fidelity = encode_logits(self.spec, shard, logits, mask, are_logits=are_logits)
         self.write_columns(
             shard,
             keys=keys,
@@ -322,12 +325,15 @@ class StoreWriter:
             Chunk(offset, size, blake3_hex(view[offset : offset + size])) for offset, size in places[column.name]
         )
 
-    def seal(self) -> Manifest:
-        """Check that every shard is there and write card, metadata for other readers, and last the manifest.
+    def seal(self, *, checked: bool = False) -> Manifest:
+        """Check that every shard is there and write card, metadata for other readers, and last the manifest. `said` then holds
+        what there is to say of the labels. `checked`: they were, as those of a sealed store that is copied, and are not
+        refused.
 
         Raises:
             UnsealedStore: shards are missing.
             SpecMismatch: the content keys are not those that the specification was made for.
+            ContradictingOutputs, OtherClassOrder: see `softlabels.checks`; the store stays unsealed.
         """
         if self.sealed:
             return read_json(self.folder, MANIFEST, Manifest)
@@ -339,12 +345,12 @@ class StoreWriter:
             check_record(self.spec, shard, record, str(self.folder.at(record_name(shard))))
             place(self.folder, record)
         flush_placed(self.folder, records)
-        self._check_keys(records)
+        self.said = check_written(self.folder, self.spec, records, checked=checked)
         read_basis(self.folder, self.spec)
         manifest = make_manifest(self.plan, records, raw)
         for name, data in self.layout.metadata(self.spec, manifest.digest, manifest.format).items():
             replace_by_way_of_staging(self.folder, name, data)
-        replace_by_way_of_staging(self.folder, "README.md", store_card(manifest).encode())
+        replace_by_way_of_staging(self.folder, "README.md", store_card(manifest, self.said).encode())
         replace_by_way_of_staging(self.folder, MANIFEST, pretty_json(manifest))
         self.sealed = True
         self._leave_staging()
@@ -355,16 +361,6 @@ class StoreWriter:
         if self._lock is not None and self._lock.alone():
             self.folder.clear(STAGING)
         self.close()
-
-    def _check_keys(self, records: list[Commit]) -> None:
-        reader, column = ChunkReader(self.folder, self.spec), self.spec.columns[0]
-        keys = [read_shard_column(reader, record.payload, column) for record in records]
-        reader.close()
-        if keys_digest(np.concatenate(keys)) != self.spec.transfer_set.content_keys:
-            raise SpecMismatch(
-                f"the content keys written to {self.path} are not those of the transfer set in its specification",
-                remedy="write the keys of the rows that the specification was made from",
-            )
 
 
 def require_room(writers: Iterable[StoreWriter]) -> int:

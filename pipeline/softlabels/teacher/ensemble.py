@@ -17,7 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from softlabels.checks.order import largest, require_order
+from softlabels.checks.probabilities import require_logits, rows_of_positions
+from softlabels.checks.rounding import TOLERANCE
 from softlabels.errors import ClassMismatch, ConfigError, LogitsError, TeacherError, WeightsError
+from softlabels.labels.ensemble import normalised_weights
 from softlabels.models.build import build_model, untrained
 from softlabels.models.classes import require_class_names, require_vocabulary
 from softlabels.models.device import arithmetic, resolve_device, warm_up
@@ -25,14 +29,13 @@ from softlabels.models.product import output_matrix
 from softlabels.models.weights import weights_digest
 from softlabels.store.spec import MemberSpec, TeacherSpec
 from softlabels.teacher.config import TeacherConfig
-from softlabels.teacher.encode import require_storable
+from softlabels.teacher.encode import probabilities_among, require_storable
 from softlabels.teacher.outputs import Outputs, Product
 from softlabels.transfer.alignment import alignment
 from softlabels.transfer.sequences import SequenceInfo
 
 _SENTINEL_ROWS, _SENTINEL_SEQUENCES = 64, 8
-# How far two cuts of the same rows may differ, relative to 1 + the largest logit: the rounding of each arithmetic.
-TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-1}
+_DROP_SOFTMAX = "leave out the softmax at its end, or return its logarithm (log-probabilities are logits)"
 
 
 class Ensemble:
@@ -135,12 +138,22 @@ class Ensemble:
             remedy=f"a teacher's forward returns float logits of shape {axes}",
         )
 
-    def check_sentinels(self, inputs: NDArray[np.generic], *, reduce: str = "none") -> int:
-        """Run the first rows twice, cut into other batches the second time, and return the number of classes.
+    def check_sentinels(
+        self,
+        inputs: NDArray[np.generic],
+        *,
+        reduce: str = "none",
+        labels: NDArray[np.int64] | None = None,
+        names: Sequence[str] | None = None,
+    ) -> int:
+        """Run the first rows twice, cut into other batches the second time, and return the number of classes. `labels` (R,) are
+        the rows' hard labels, where they have any, and `names` the classes'.
 
         Raises:
+            OtherClassOrder: the classes stand in another order than the labels say.
             TeacherError: a row's logits depend on the batch it stands in, as under dropout or batch statistics.
-            LogitsError: logits that no store can hold, of members that are not reduced; names row (position) and member.
+            LogitsError: outputs that are no logits, or logits that no store can hold, of members that are not reduced; names
+                row (position) and member.
             ConfigError: the models cannot take these inputs.
         """
         rows = inputs[: sentinel_count(self.sequence)]
@@ -155,6 +168,7 @@ class Ensemble:
         counts = np.ones(len(rows), np.bool_)
         if self.sequence is not None:
             counts = alignment(rows).mask.reshape(-1).astype(np.bool_)
+        self.require_logits(inputs, whole)
         apart, scale = torch.zeros(len(self.models)), torch.ones(len(self.models))
         for at, first in whole.blocks():
             real = torch.from_numpy(counts[at]).to(self.device)
@@ -171,7 +185,25 @@ class Ensemble:
                 f"{self._who(number)} gives the same row logits that differ by {apart[number]:.3g} in two batches",
                 remedy="its forward must not drop out, sample or use batch statistics in evaluation mode",
             )
+        if labels is not None and self.sequence is None:
+            share = normalised_weights(self.weights, len(self.models))
+            best = largest(whole.logits().float().cpu().numpy(), share)
+            require_order(
+                best, np.asarray(labels[: len(rows)]), whole.classes, names=names, where="the teacher's first rows"
+            )
         return whole.classes
+
+    def require_logits(self, inputs: NDArray[np.generic], outputs: Outputs | None = None) -> None:
+        """Raise `LogitsError` where a member's outputs for the first rows (which are these, where they are known) look like
+        probabilities.
+        """
+        rows = inputs[: sentinel_count(self.sequence)]
+        known = self._in_batches(rows, min(self.batch_size, len(rows))) if outputs is None else outputs
+        found = np.concatenate([probabilities_among(block) for _, block in known.blocks()])
+        if self.sequence is not None:
+            found = rows_of_positions(found.reshape(len(rows), -1, found.shape[1]), alignment(rows).mask)
+        who = f"the teacher ({self.spec.name})"
+        require_logits(found, total=len(inputs), who=who, remedy=_DROP_SOFTMAX)
 
     def place(self, rows: Sequence[int], numbers: Sequence[int], at: int) -> str:
         """How distribution numbers[at] of a batch of `rows` is called."""

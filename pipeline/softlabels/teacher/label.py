@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from softlabels.checks.probabilities import require_logits, rows_of_positions
 from softlabels.labels.encoding import TopkEncoding
 from softlabels.store.basis import read_basis
 from softlabels.store.spec import Manifest, Spec
@@ -127,6 +128,10 @@ def _write(rows: TransferRows, writer: StoreWriter, shard: int, found: Logits | 
     places = None if rows.sequence is None or inputs is None else alignment(inputs)
     embedded = inputs if embeds else None
     if isinstance(found, Encoded):
+        suspects = found.suspects
+        if places is not None:
+            suspects = rows_of_positions(suspects.reshape(stop - start, -1, suspects.shape[1]), places.mask)
+        require_logits(suspects, total=writer.spec.rows, first_row=start)
         writer.write_columns(
             shard,
             keys=keys,
