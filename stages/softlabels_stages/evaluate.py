@@ -24,7 +24,7 @@ from softlabels.transfer import TransferSetConfig
 from softlabels_stages.judge import member_names
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import command
-from softlabels_stages.splits import all_batches, check_classes, open_splits, stored_labels
+from softlabels_stages.splits import all_batches, check_classes, open_splits, say_what_labels_are, stored_labels
 from softlabels_stages.student_folder import student_word, with_facts_of_run, with_weights
 from softlabels_stages.sweep import StudentTraining
 
@@ -63,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         splits = open_splits(args.store, args.transfer_set, only=args.split, missing=args.missing)
         batches = all_batches(splits[args.split], args.training.batch_size)
         check_classes(student, splits)
+        say_what_labels_are(splits, sys.stderr)
         device = resolve_device(args.training.device)
         model = build_model(student).to(device)
         mean = args.training.mean
