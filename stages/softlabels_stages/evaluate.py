@@ -22,7 +22,7 @@ from softlabels_stages.arguments import Evaluate
 from softlabels_stages.judge import member_names
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import command
-from softlabels_stages.splits import all_batches, check_classes, open_splits, stored_labels
+from softlabels_stages.splits import all_batches, check_classes, open_splits, say_what_labels_are, stored_labels
 from softlabels_stages.student_folder import run_of, student_word, with_store_of, with_weights
 
 
@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         splits = open_splits(args.store, args.transfer_set, only=args.split, missing=args.missing)
         batches = all_batches(splits[args.split], args.training.batch_size)
         check_classes(student, splits)
+        say_what_labels_are(splits, sys.stderr)
         device = resolve_device(args.training.device)
         model = build_model(student).to(device)
         mean = args.training.mean

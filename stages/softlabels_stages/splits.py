@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -70,8 +70,6 @@ def open_splits(
     stores = {name: open_store(path, split=name) for name in names}
     _require_one_teacher(stores)
     splits = {name: Split(store, _rows(store, transfer_set, name), missing) for name, store in stores.items()}
-    for name, split in splits.items():
-        _say_what_labels_are(name, split)
     for name, split in splits.items() if missing == "skip" else ():
         left_out = all_batches(split, 1).left_out
         print(
@@ -81,22 +79,24 @@ def open_splits(
     return splits
 
 
-def _say_what_labels_are(name: str, split: Split) -> None:
-    """What the checks find in a store's labels beside the hard labels of these rows; stores of earlier versions were not asked.
+def say_what_labels_are(splits: Mapping[str, Split], out: TextIO | None = None) -> None:
+    """Print (to `out`, by default standard output) how often the largest output is the hard label of these rows, and warn of
+    what the checks find in the stores: those of earlier versions were not asked.
 
     Raises OtherClassOrder where the outputs' classes stand in another order than the rows' hard labels.
     """
-    stored = Stored.of(split.store)
-    keys = stored.keys()
-    for error in ask(stored, keys, order=False):
-        print(f"{name}: warning: {type(error).__name__}: {error}", file=sys.stderr)
-    if split.store.positions is not None:
-        return
-    rows = KeyIndex(np.asarray(split.rows.keys)).find(keys)
-    labels = np.where(rows < 0, NO_LABEL, np.asarray(split.rows.labels)[rows])
-    found = stored_agreement(stored, own=labels, refuse=True)
-    if found is not None:
-        print(f"{name}: {found.line}", file=sys.stderr)
+    for name, split in splits.items():
+        stored = Stored.of(split.store)
+        keys = stored.keys()
+        for error in ask(stored, keys, order=False):
+            print(f"{name}: warning: {type(error).__name__}: {error}", file=sys.stderr)
+        if split.store.positions is not None:
+            continue
+        rows = KeyIndex(np.asarray(split.rows.keys)).find(keys)
+        labels = np.where(rows < 0, NO_LABEL, np.asarray(split.rows.labels)[rows])
+        found = stored_agreement(stored, own=labels, refuse=True)
+        if found is not None:
+            print(f"{name}: {found.line}", file=out or sys.stdout, flush=True)
 
 
 def _rows(store: Store, transfer_set: TransferSetConfig | None, split: str) -> TransferRows | EmbeddedRows:

@@ -38,7 +38,7 @@ from softlabels_stages.recipe import parse, plain
 from softlabels_stages.run import command, program, should_stop
 from softlabels_stages.run_folder import RunFolder
 from softlabels_stages.run_report import write_report
-from softlabels_stages.splits import Split, check_classes, open_splits, training_batches
+from softlabels_stages.splits import Split, check_classes, open_splits, say_what_labels_are, training_batches
 from softlabels_stages.sweep import HARD, StudentTraining, Variant
 from softlabels_stages.trust import RECIPE
 from softlabels_stages.words import counted
@@ -59,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     path = RunFolder.place(args.out, name=args.name, identity=identity)
     trainer, students = _trainer(args, splits, variants, path)
     folder = RunFolder.open(args.out, name=args.name, identity=identity)  # after what may be wrong with the settings
+    if folder.results is None:
+        say_what_labels_are(splits)
     folder.keep_recipe(_recipe(args))
     if folder.results is None:
         validation = _train(trainer, students, args.training.epochs)

@@ -214,7 +214,7 @@ def test_encode_verify_and_student_of_an_earlier_store(
         assert train_student.main(["--config=r.yaml", f"--store={name}", f"--out=run-{name}"]) == (0 if right else 2)
         said = capsys.readouterr()
         assert (REVERSED in said.err) != right
-        assert ("train: the largest output is the hard label in 100.0% of rows" in said.err) == right
+        assert ("train: the largest output is the hard label in 100.0% of rows" in said.out) == right
 
 
 def test_a_student_whose_own_labels_are_numbered_otherwise(work: Path, capsys: pytest.CaptureFixture[str]) -> None:

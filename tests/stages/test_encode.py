@@ -69,7 +69,7 @@ def test_labels_of_two_dense_stores_are_not_mixed(
 
 def test_the_lowest_temperature_has_its_line(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert encoded("--k=2", "--rank=1", "--min_temperature=0.5", source="store/train") == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[4:-1]] == ["0.5", "1", "2", "4", "8", "20"]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[5:-1]] == ["0.5", "1", "2", "4", "8", "20"]
     dense, sparse = open_store("store/train"), open_store("sparse")
     assert sorted(map(float, sparse.manifest.fidelity)) == [0.5, 1, 2, 4, 8, 20]
     rows, kl = range(dense.rows), []

@@ -102,23 +102,22 @@ def check_written(store: Folder, spec: Spec, records: Sequence[Commit], *, check
                 f"the content keys written to {store} are not those of the transfer set in its specification",
                 remedy="write the keys of the rows that the specification was made from",
             )
-        for error in () if checked else ask(stored, keys, probabilities=False):
-            raise error
-        found = stored_agreement(stored)
+        if not checked:
+            _require_consistent(stored, keys)
+        found = stored_agreement(stored, refuse=not checked)
     finally:
         reader.close()
     return () if found is None else (found.line,)
 
 
-def ask(
-    stored: Stored, keys: NDArray[np.uint8], *, probabilities: bool = True, order: bool = True
-) -> Iterator[UserError]:
-    """What is wrong with stored labels, a kind after the other: outputs that are no logits (not asked without
-    `probabilities`, as where the outputs themselves were), that contradict, or whose classes stand in another order than the
-    hard labels (not asked without `order`). `keys` (R, 16).
+def ask(stored: Stored, keys: NDArray[np.uint8], *, order: bool = True) -> Iterator[UserError]:
+    """What is wrong with the labels of a sealed store, a kind after the other: outputs that are no logits, that contradict, or
+    whose classes stand in another order than the hard labels (not asked without `order`). `keys` (R, 16).
     """
-    questions: list[Callable[[], object]] = [partial(_require_logits, stored)] if probabilities else []
-    questions.append(partial(_require_consistent, stored, keys))
+    questions: list[Callable[[], object]] = [
+        partial(_require_logits, stored),
+        partial(_require_consistent, stored, keys),
+    ]
     questions += [partial(stored_agreement, stored, refuse=True)] if order else []
     for question in questions:
         try:
