@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 from safetensors.numpy import load_file
 
-from softlabels.transfer.rows import FIRST_ROWS
+from softlabels.transfer.fill import FIRST_ROWS
 
 ROWS, FEATURES, CLASSES = 96, 6, 5
 NAMES = ("ant", "bee", "cat", "dog", "elk")

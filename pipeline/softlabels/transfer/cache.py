@@ -3,7 +3,7 @@
 One folder an identity (a digest of everything that the arrays depend on). It is written under another name, flushed and
 renamed, so a kill leaves no half cache; `meta.json` holds size and blake3 of each file, checked at every opening, and a
 folder that fails is made again. A lock keeps two processes from doing the same work. Not a store: nobody is given it, and it
-may be deleted at any time. Neighbour: `rows` says what is written.
+may be deleted at any time. Neighbours: `rows` says what is written, `cache_entries` lists and deletes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ from softlabels.store.patience import closing, flush, hung, wait_for_lock
 
 Array = npt.NDArray[np.generic]
 FileRecord = dict[str, int | str]  # name, bytes, blake3
+META = "meta.json"
 _log = logging.getLogger(__name__)
 
 
@@ -39,30 +41,71 @@ def default_cache() -> Path:
     return Path(named).expanduser() if named else Path.home() / ".cache" / "softlabels" / "prepared"
 
 
-def cached(root: Path, identity: Mapping[str, object], fill: Callable[[Path], list[FileRecord]]) -> dict[str, Array]:
-    """The arrays of `identity` by file stem, memory-mapped read-only; `fill(folder)` writes them where they are missing or
-    damaged, and returns their records.
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One folder of the cache.
+
+    Attributes:
+        arrays: by file stem, memory-mapped read-only.
+        facts: what `fill` handed on of them.
+    """
+
+    arrays: dict[str, Array]
+    facts: dict[str, Any]
+
+
+def cached(
+    root: Path,
+    identity: Mapping[str, object],
+    fill: Callable[[Path], tuple[list[FileRecord], dict[str, Any]]],
+    *,
+    about: Mapping[str, object],
+    is_current: Callable[[dict[str, Array]], bool],
+) -> Entry:
+    """The arrays of `identity`.
+
+    Args:
+        root: the cache.
+        identity: JSON values, everything that the arrays are known to depend on.
+        fill: `fill(folder)` writes the arrays where they are missing, damaged or stale; it returns their records, and facts.
+        about: JSON values for `softlabels cache`, and for finding the other splits of a transfer set.
+        is_current: asked at every opening; False: the arrays depend on something else, which has changed.
 
     Raises:
         DiskFull, StorageError: the cache cannot be written. Stalled: a process that prepares these rows hangs.
     """
-    name = blake3(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+    name = entry_name(identity)
     folder = root / name
     try:
         make_folder(root)
-        with _lock(root / f"{name}.lock", lambda: _written(root, name)):
-            if not _sound(folder, identity):
+        with lock(root / f"{name}.lock", lambda: _written(root, name)):
+            sound = _sound(folder, identity)
+            if sound and not is_current(_arrays(folder)):
+                _log.warning("the prepare function gives other rows than those in %s; preparing them again", folder)
+                sound = False
+            if not sound:
                 for leftover in [folder, *root.glob(f"{name}.part-*")]:
                     shutil.rmtree(leftover, ignore_errors=True)
-                _write(folder, identity, fill)
+                _write(folder, identity, fill, about)
     except (DiskFull, StorageError) as error:
         remedy = "make room or mend it, or set SOFTLABELS_CACHE to another folder, then run the same command again"
         raise type(error)(error.what, remedy=remedy) from error
+    with suppress(OSError):  # of a read-only cache nobody sees when it was used
+        os.utime(folder / META)
+    return Entry(_arrays(folder), json.loads((folder / META).read_text())["facts"])
+
+
+def entry_name(identity: Mapping[str, object]) -> str:
+    """The name of an entry's folder."""
+    return blake3(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _arrays(folder: Path) -> dict[str, Array]:
     return {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in folder.glob("*.npy")}
 
 
 @contextmanager
-def _lock(path: Path, life: Callable[[], object]) -> Iterator[None]:
+def lock(path: Path, life: Callable[[], object]) -> Iterator[None]:
     """Hold the lock file; the system lets go of it when the process dies. Raises `Stalled` where another process holds it and
     `life()` does not change.
     """
@@ -86,8 +129,12 @@ def _sound(folder: Path, identity: Mapping[str, object]) -> bool:
     if not folder.exists():
         return False
     try:
-        meta = json.loads((folder / "meta.json").read_text())
-        if meta["identity"] == identity and all(_matches(folder, record) for record in meta["files"]):
+        meta = json.loads((folder / META).read_text())
+        if (
+            meta["identity"] == identity
+            and "facts" in meta
+            and all(_matches(folder, record) for record in meta["files"])
+        ):
             return True
     except (OSError, ValueError, KeyError, TypeError):
         pass
@@ -102,13 +149,19 @@ def _matches(folder: Path, record: FileRecord) -> bool:
     return blake3().update_mmap(file).hexdigest() == record["blake3"]
 
 
-def _write(folder: Path, identity: Mapping[str, object], fill: Callable[[Path], list[FileRecord]]) -> None:
+def _write(
+    folder: Path,
+    identity: Mapping[str, object],
+    fill: Callable[[Path], tuple[list[FileRecord], dict[str, Any]]],
+    about: Mapping[str, object],
+) -> None:
     """Fill a folder under another name, flush it, and give it its name."""
     with system_errors("create a folder in", folder.parent):
         part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
     try:
-        meta = {"identity": identity, "files": fill(part)}
-        write_file(part / "meta.json", json.dumps(meta, indent=1).encode())
+        files, facts = fill(part)
+        meta = {"identity": identity, "files": files, "facts": facts, "about": about}
+        write_file(part / META, json.dumps(meta, indent=1).encode())
         sync_folder(part)
         with system_errors("rename", part):
             part.rename(folder)
