@@ -28,6 +28,7 @@ STAGES = {
     "repair": "set damaged shards aside, so that the command that made the store makes them again",
     "convert": "copy a store into the other layout",
     "encode": "encode a dense store's labels as topk, without a teacher",
+    "cache": "say where prepared rows are kept and how large they are, or delete them",
     "import": "make a store from logits or probabilities that something else produced",
 }
 

@@ -31,8 +31,9 @@ from softlabels.store.root import is_split_folder, write_root
 from softlabels.store.same_plan import kept_about, require_same_maker
 from softlabels.store.spec import About, MemberSpec, Preprocessing, TeacherSpec
 from softlabels.store.writer import StoreWriter, require_room
-from softlabels.transfer import TransferSetConfig, array_keys, load_transfer_set
+from softlabels.transfer import TransferSetConfig, array_keys
 from softlabels_stages.recipe import parse
+from softlabels_stages.rows import load_rows
 from softlabels_stages.run import command, program, should_stop
 
 _HASHED_ROWS = 1024  # at once
@@ -69,6 +70,7 @@ class _Rows:
     inputs: NDArray[np.generic] | None
     class_names: tuple[str, ...] | None
     preprocessing: Preprocessing
+    key_rule: int = 1
 
 
 @command(resumable=True)
@@ -97,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name=args.transfer_name or rows.name,
         split=args.split,
         keys=rows.keys,
+        key_rule=rows.key_rule,
         classes=_classes(args.classes or rows.class_names, outputs.logits.shape[2]),
         layout=args.layout,
         preprocessing=rows.preprocessing,
@@ -160,7 +163,7 @@ def _rows_of(args: Import, outputs: Outputs) -> _Rows:
         )
     where = f"the {args.split} split of {args.transfer_set.name} (--config)"
     print(f"{args.from_} has neither inputs nor keys: its rows are taken to be those of {where}", file=sys.stderr)
-    rows = load_transfer_set(args.transfer_set, args.split)
+    rows = load_rows(args.transfer_set, args.split)
     if len(rows.keys) != count:
         raise TransferSetError(
             f"{args.from_} has {count} rows of outputs and the {args.split} split of {rows.name} {len(rows.keys)}",
@@ -168,7 +171,7 @@ def _rows_of(args: Import, outputs: Outputs) -> _Rows:
         )
     labels = rows.labels if outputs.labels is None else outputs.labels
     how = prepared_by(rows.prepare.class_path, rows.prepare.init_args, rows.inputs)
-    return _Rows(rows.name, rows.source, rows.keys, labels, rows.inputs, rows.class_names, how)
+    return _Rows(rows.name, rows.source, rows.keys, labels, rows.inputs, rows.class_names, how, rows.key_rule)
 
 
 def _classes(names: Sequence[str] | None, count: int) -> int | Sequence[str]:

@@ -35,7 +35,7 @@ from typing import Any, TypeVar, cast
 import yaml
 
 from softlabels.errors import ConfigError
-from softlabels_stages import schema
+from softlabels_stages import beside, schema
 from softlabels_stages.help import help_text
 from softlabels_stages.schema import Key
 
@@ -104,6 +104,8 @@ def load(config: str) -> dict[str, Any]:
         raise ConfigError(
             f"{config} holds {type(recipe).__name__}, expected sections", remedy=f"known: {', '.join(SECTIONS)}"
         )
+    if source is not builtin:
+        beside.use(Path(config), recipe)
     for name, value in recipe.items():
         if name not in SECTIONS:
             raise schema.unknown_key(f"{config}: unknown section {name!r} (value {value!r})", str(name), SECTIONS)

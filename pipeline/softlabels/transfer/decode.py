@@ -37,8 +37,8 @@ class Decoded:
 
     Attributes:
         values: array (B, ...) where all rows share dtype and shape, else B values.
-        hashed: of images: what the key of each is made from where that is not its value: the encoded bytes of a lossily coded
-            one, the values in the file of one whose colours were converted.
+        hashed: of images: what the key of each is made from: the encoded bytes of a lossily coded one, else the values in the
+            file, which are not `values` where colours were converted.
     """
 
     values: Array | Sequence[Value]
@@ -231,14 +231,14 @@ def _images(array: pa.Array, *, name: str, rows: Rows) -> Decoded:
     for row, file in zip(rows, array.to_pylist(), strict=True):
         try:
             data = file_bytes(file)
-            picture = decode_image(data)
+            pixels, coded = decode_image(data)
         except (OSError, ValueError) as error:
             raise TransferSetError(
                 f"input column {name!r}, row {row}: this image does not decode: {error}",
                 remedy="mend or filter such rows",
             ) from error
-        values.append(picture.pixels)
-        hashed.append(picture.coded if picture.lossless else data)
+        values.append(pixels)
+        hashed.append(data if coded is None else coded)
     return Decoded(values, hashed)
 
 

@@ -10,7 +10,6 @@ key is still made from the values in the file. Colour profiles in a file are not
 from __future__ import annotations
 
 import io
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,18 +27,9 @@ _AS_THEY_ARE = ("1", "L", "LA", "RGB", "RGBA", "I", "I;16", "I;16B", "I;16L", "I
 Pixels = npt.NDArray[np.generic]
 
 
-class Picture(NamedTuple):
-    """A decoded image: pixels (H, W) or (H, W, channels) in the dtype that Pillow gives, whether it is losslessly coded, and
-    the values in the file where those are no colours that an array of 3 or 4 channels stands for.
-    """
-
-    pixels: Pixels
-    lossless: bool
-    coded: Pixels | None
-
-
-def decode_image(data: bytes) -> Picture:
-    """The picture in an encoded file.
+def decode_image(data: bytes) -> tuple[Pixels, Pixels | None]:
+    """Pixels (H, W) or (H, W, channels) in the dtype that Pillow gives; and of a losslessly coded image the values in the file,
+    which are the same but where its colours were converted.
 
     Turned as its EXIF orientation says; a palette is resolved to RGB, or to RGBA where it has transparency.
 
@@ -55,13 +45,13 @@ def decode_image(data: bytes) -> Picture:
             turned = PIL.ImageOps.exif_transpose(image) if image.getexif().get(_ORIENTATION) is not None else image
             if turned.mode in ("P", "PA"):
                 turned = turned.convert("RGBA" if turned.mode == "PA" or "transparency" in turned.info else "RGB")
-            coded = None if turned.mode in _AS_THEY_ARE else _native(turned)
-            pixels = _native(turned if coded is None else _rgb(turned))
+            values = _native(turned)
+            pixels = values if turned.mode in _AS_THEY_ARE else _native(_rgb(turned))
     except PIL.UnidentifiedImageError:
         raise ValueError(f"it is none of {', '.join(FORMATS)}") from None
     except (OSError, SyntaxError, ImportError, PIL.Image.DecompressionBombError) as error:
         raise ValueError(str(error)) from error
-    return Picture(pixels, lossless, coded)
+    return pixels, values if lossless else None
 
 
 def _native(image: PIL.Image.Image) -> Pixels:
