@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from softlabels.errors import ConfigError
+from softlabels.models.hf_facts import numbered_names
 from softlabels.models.hf_network import new_network, pretrained_network
 from softlabels.models.inputs import check_dtype
 from softlabels.transfer.pretrained import one_line
@@ -45,7 +46,8 @@ class HuggingFaceModel(nn.Module):
     Raises:
         MissingExtra: transformers is not installed.
         ConfigError: no such folder or hub id, unknown keys, an architecture that cannot be built.
-        WeightsError: pickles, or tensors that do not fit.
+        WeightsError: pickles, adapters, quantized weights, or tensors that do not fit.
+        ClassMismatch: a head that is no softmax over classes.
     """
 
     network: Any  # transformers is an extra: none of its types are known here
@@ -65,7 +67,10 @@ class HuggingFaceModel(nn.Module):
             self.network = new_network(self._auto, dict(config or {}), classes, labelled=self._labelled)
             self.untrained = tuple(self.state_dict())
         else:
-            self.network, missing = pretrained_network(self._auto, model, dict(config or {}), classes, revision)
+            options = dict(config or {})
+            self.network, missing = pretrained_network(
+                self._auto, model, options, classes, revision, labelled=self._labelled
+            )
             self.untrained = tuple(f"network.{name}" for name in sorted(missing))
             self._say(model)
         self._takes = frozenset(inspect.signature(self.network.forward).parameters)
@@ -106,7 +111,7 @@ class HuggingFaceClassifier(HuggingFaceModel):
         revision: str | None = None,
     ) -> None:
         super().__init__(model, config=config, classes=classes, revision=revision)
-        self.class_names = None if self.untrained else _class_names(self.network.config.id2label)
+        self.class_names = None if self.untrained else _class_names(numbered_names(self.network.config, str(model)))
 
 
 class SequenceClassifier(HuggingFaceClassifier):
@@ -187,7 +192,6 @@ class ImageClassifier(HuggingFaceClassifier):
         return logits_BC
 
 
-def _class_names(id2label: Mapping[int, str]) -> tuple[str, ...] | None:
-    """The names in the order of the logits; None where they are placeholders (LABEL_0, ...)."""
-    names = tuple(str(id2label[number]) for number in sorted(id2label))
+def _class_names(names: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The names; None where they are placeholders (LABEL_0, ...)."""
     return None if any(re.fullmatch(r"LABEL_\d+", name) for name in names) else names
