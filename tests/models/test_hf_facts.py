@@ -103,7 +103,7 @@ def test_of_images_too(tmp_path: Path) -> None:
         ImageClassifier(str(configured(folder, problem_type="multi_label_classification")))
 
 
-def adapter(folder: Path) -> dict[str, torch.Tensor]:
+def adapter(folder: Path, base: Path | None = None) -> dict[str, torch.Tensor]:
     """A LoRA adapter in the folder; its tensors."""
     torch.manual_seed(1)
     lead = "base_model.model.bert.encoder.layer.0.attention.self"
@@ -111,7 +111,7 @@ def adapter(folder: Path) -> dict[str, torch.Tensor]:
         f"{lead}.{part}.lora_{x}.weight": torch.randn(shape)
         for part in ("query", "value") for x, shape in (("A", (2, 16)), ("B", (16, 2)))
     }  # fmt: skip
-    (folder / "adapter_config.json").write_text(json.dumps(LORA))
+    (folder / "adapter_config.json").write_text(json.dumps(LORA | {"base_model_name_or_path": str(base or folder)}))
     save_file(tensors, folder / "adapter_model.safetensors")
     return tensors
 
@@ -133,10 +133,11 @@ def test_an_adapter_is_refused_with_or_without_peft(there: tuple[str, ...], mode
 def test_the_remedy_for_an_adapter_works(model: Path, tmp_path: Path) -> None:
     """With peft itself; W + B A alpha / r in float64 is what it must come to."""
     peft = pytest.importorskip("peft")
-    parts, weights = adapter(model), load_file(model / "model.safetensors")
-    base = transformers.AutoModelForSequenceClassification.from_pretrained(model.rename(tmp_path / "with"))
-    merged = peft.PeftModel.from_pretrained(base, str(tmp_path / "with")).merge_and_unload()
-    merged.save_pretrained(tmp_path / "merged")
+    weights, place = load_file(model / "model.safetensors"), tmp_path / "adapter"
+    place.mkdir()
+    parts = adapter(place, base=model)
+    made = peft.AutoPeftModelForSequenceClassification.from_pretrained(place, num_labels=CLASSES)
+    made.merge_and_unload().save_pretrained(tmp_path / "merged")
     found = SequenceClassifier(str(tmp_path / "merged")).state_dict()
     name = "bert.encoder.layer.0.attention.self.query.weight"
     a, b = (parts[f"base_model.model.{name.removesuffix('weight')}lora_{x}.weight"].double() for x in "AB")

@@ -14,7 +14,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from softlabels.errors import ClassMismatch, ConfigError, WeightsError, some
+from softlabels.errors import ClassMismatch, WeightsError, some
 from softlabels.models.weights import wrapping
 from softlabels.store.durable import system_errors
 from softlabels.transfer.pretrained import matching
@@ -127,7 +127,7 @@ def numbered_names(config: Any, name: str) -> tuple[str, ...]:
 
 
 def _has_head(network: nn.Module) -> bool:
-    return network.config.num_labels > 0 and "Classification" in type(network).__name__
+    return "Classification" in type(network).__name__
 
 
 def _require_one_set(folder: Path, name: str) -> None:
@@ -162,7 +162,8 @@ def _dtypes(file: Path) -> Iterator[tuple[str, str]]:
     """Name and dtype of each tensor, from the file's header."""
     try:
         with system_errors("read", file), safe_open(file, framework="pt", device="cpu") as opened:
-            for tensor in opened.keys():  # noqa: SIM118: no mapping
+            names = opened.keys()
+            for tensor in names:
                 yield tensor, opened.get_slice(tensor).get_dtype()
     except SafetensorError as error:
         raise WeightsError(f"{file} is no whole safetensors file: {error}", remedy="save or fetch it again") from error
