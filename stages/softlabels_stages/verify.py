@@ -152,10 +152,12 @@ def _recheck(split: str, path: Path, recipe: TeacherLogits, args: Verify) -> int
     from softlabels.teacher.ensemble import load_ensemble
     from softlabels.teacher.recheck import compare_with_teacher
     from softlabels.transfer import load_transfer_set
+    from softlabels.transfer.sequences import as_stored
 
-    rows = load_transfer_set(recipe.transfer_set, split)
+    store = open_store(path)
+    rows = load_transfer_set(as_stored(recipe.transfer_set, store.spec.preprocessing), split)
     ensemble = load_ensemble(recipe.teacher, train=f"{program()} train-teacher --config={args.against_teacher}")
-    found = compare_with_teacher(open_store(path), rows, ensemble, sample=args.teacher_rows)
+    found = compare_with_teacher(store, rows, ensemble, sample=args.teacher_rows)
     mass, kl = found.largest_mass, found.kl_max
     print(
         f"{split}: {counted(found.rows, 'row')} against the live teacher: largest deviation of a logit "

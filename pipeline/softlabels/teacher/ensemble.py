@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from softlabels.errors import ClassMismatch, ConfigError, LogitsError, TeacherError, WeightsError
 from softlabels.models.build import build_model, untrained
-from softlabels.models.classes import require_class_names, require_vocabulary
+from softlabels.models.classes import require_class_names, require_vocabulary, words_of
 from softlabels.models.device import arithmetic, resolve_device, warm_up
 from softlabels.models.product import output_matrix
 from softlabels.models.weights import weights_digest
@@ -60,9 +60,11 @@ class Ensemble:
         Raises:
             ClassMismatch: a member's checkpoint has a tokenizer of another vocabulary.
         """
-        vocabulary = None if sequence is None else sequence.vocabulary
         for number, model in enumerate(self.models):
-            require_vocabulary(model, vocabulary, who=self._who(number))
+            require_vocabulary(model, sequence, who=self._who(number))
+        if sequence is not None:  # an output beyond a member's own tokens stands for none
+            known = [words.size for model in self.models if (words := words_of(model)) is not None]
+            sequence = sequence.below(min([sequence.classes, *known]))
         self.sequence = sequence
 
     @property
@@ -86,7 +88,8 @@ class Ensemble:
 
         Raises:
             LogitsError: a member gives something else than (B, C) floats, or (B, P, V) of rows of tokens.
-            ClassMismatch: members differ in C, or have fewer outputs than the tokenizer has tokens.
+            ClassMismatch: members differ in C. Of rows of tokens C is what all of them have and the tokenizer too: outputs
+                beyond its tokens are padding, and tokens beyond the outputs must not occur (`require_known_tokens`).
         """
         batch = torch.from_numpy(np.array(inputs)).to(self.device)
         members = tuple(self._member(number, batch) for number in range(len(self.models)))
@@ -96,13 +99,7 @@ class Ensemble:
                 f"the teacher's members have {' and '.join(map(str, sorted(set(widths))))} classes",
                 remedy="members of an ensemble share one label space",
             )
-        classes = widths[0] if self.sequence is None else self.sequence.classes
-        for number, width in enumerate(widths):
-            if width < classes:
-                raise ClassMismatch(
-                    f"{self._who(number)} has {width} outputs and the tokenizer {classes} tokens",
-                    remedy="give the tokenizer that belongs to the model; more outputs than tokens are padding, fewer are not",
-                )
+        classes = widths[0] if self.sequence is None else min(self.sequence.classes, *widths)
         return Outputs(members, classes, self._arithmetic)
 
     def _who(self, number: int) -> str:
