@@ -32,7 +32,7 @@ from softlabels.student.prior import class_shares, matched_bias, predictions, ra
 from softlabels.student.trainer import WEIGHTS
 from softlabels.transfer import TransferSetConfig
 from softlabels_stages.judge import Judged, digests, judge
-from softlabels_stages.recipe import parse, plain, texts
+from softlabels_stages.recipe import OWN_STORE, parse, plain, texts
 from softlabels_stages.run import command, program
 from softlabels_stages.run_folder import RunFolder
 from softlabels_stages.splits import Split, all_batches, open_splits, training_batches
@@ -54,7 +54,7 @@ class Correct:
     teacher: dict[str, Any] | None = None  # not used; kept in config.yaml
     labels: dict[str, Any] | None = None  # as teacher
     from_: str = ""  # a finished run
-    store: str = "stores/digits"  # the store that the run was trained on; a finished run knows it
+    store: str = OWN_STORE  # the store that the run was trained on; a finished run knows it
     missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
     rows: str | None = None  # a split of the store whose rows are as those where the students will be used
     class_prior: str = "uniform"  # shares of the classes where the students will be used: uniform, or as 0.5,0.3,0.2

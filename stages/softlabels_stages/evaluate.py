@@ -1,7 +1,7 @@
 """Judge a student, or the stored teacher, on one split of a store.
 
-softlabels evaluate                                    the stored teacher and its members
-softlabels evaluate runs/digits-xxxxxxxx/distilled-seed0    a student of a run; its recipe is the run's config.yaml
+softlabels evaluate --store=stores/mine                     the stored teacher and its members
+softlabels evaluate runs/mine-xxxxxxxx/distilled-seed0      a student of a run; its recipe is the run's config.yaml
 softlabels evaluate weights.safetensors --config=mine.yaml  weights of the recipe's student
 """
 
@@ -22,7 +22,7 @@ from softlabels.student.metrics import Scores, evaluate_student, evaluate_teache
 from softlabels.student.runlog import finite
 from softlabels.transfer import TransferSetConfig
 from softlabels_stages.judge import member_names
-from softlabels_stages.recipe import parse
+from softlabels_stages.recipe import OWN_STORE, parse
 from softlabels_stages.run import command
 from softlabels_stages.splits import all_batches, check_classes, open_splits, stored_labels
 from softlabels_stages.student_folder import student_word, with_facts_of_run, with_weights
@@ -37,7 +37,7 @@ class Evaluate:
     training: StudentTraining = field(default_factory=StudentTraining)
     transfer_set: TransferSetConfig | None = None
     model: str | None = None  # a student's folder in a run, or a safetensors file; without it, the stored teacher
-    store: str = "stores/digits"  # a folder of splits, or one of them; a finished run's student brings its own
+    store: str = OWN_STORE  # a folder of splits, or one of them; a finished run's student brings its own
     missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
     split: str = "test"  # which split to judge on
     temperature: float | None = None  # of the second KL (the first is at 1); by default that of training

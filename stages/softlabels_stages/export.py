@@ -25,7 +25,7 @@ from softlabels.store import store_splits
 from softlabels.stream.join import Missing
 from softlabels.student.export import FILES, SIZES, Exported, compared, export_student
 from softlabels.transfer import TransferSetConfig
-from softlabels_stages.recipe import parse
+from softlabels_stages.recipe import OWN_STORE, parse
 from softlabels_stages.run import command
 from softlabels_stages.splits import Split, all_batches, check_classes, open_splits
 from softlabels_stages.student_folder import student_word, with_facts_of_run, with_weights
@@ -40,7 +40,7 @@ class Export:
     student: ModelConfig | None = None
     transfer_set: TransferSetConfig | None = None
     from_: str = ""  # a student's folder in a run, a run with one distilled student, or a safetensors file
-    store: str = "stores/digits"  # where the rows to check with come from; a finished run's student brings its own
+    store: str = OWN_STORE  # where the rows to check with come from; a finished run's student brings its own
     split: str | None = None  # which split of it; by default test, else validation, else the first
     missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
     formats: tuple[str, ...] = tuple(FILES)  # what to write: onnx, torch, hf (of Hugging Face models)

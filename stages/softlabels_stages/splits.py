@@ -81,8 +81,9 @@ def _rows(store: Store, transfer_set: TransferSetConfig | None, split: str) -> T
         return EmbeddedRows(store)
     if transfer_set is None:
         raise ConfigError(
-            f"{store.path} holds labels only (inputs: reference), and the recipe has no section transfer_set",
-            remedy=f"name the transfer set {store.spec.transfer_set.name!r} in the recipe, or get a store with inputs: embed",
+            f"this store holds no inputs: {store.path} keeps labels only (inputs: reference), and no transfer_set is named",
+            remedy=f"give --config=RECIPE with the transfer_set {store.spec.transfer_set.name!r}, or a store that embeds its "
+            "inputs (labels.inputs=embed)",
         )
     rows = load_transfer_set(transfer_set, split)
     _require_same_classes(store, rows)

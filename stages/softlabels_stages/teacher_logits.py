@@ -39,7 +39,7 @@ from softlabels.teacher.pilot import needs_basis, pilot_basis, pilot_rows
 from softlabels.teacher.resume import check_committed, explained
 from softlabels.transfer import TransferRows, TransferSetConfig, load_transfer_set
 from softlabels.transfer.alignment import alignment
-from softlabels_stages.recipe import parse, texts
+from softlabels_stages.recipe import OWN_STORE, parse, texts
 from softlabels_stages.run import command, program, should_stop
 from softlabels_stages.words import counted
 
@@ -53,7 +53,7 @@ class TeacherLogits:
     teacher: TeacherConfig
     transfer_set: TransferSetConfig
     labels: LabelsConfig = field(default_factory=LabelsConfig)
-    store: str = "stores/digits"  # where the stores go, a folder a split
+    store: str = OWN_STORE  # where the stores go, a folder a split
 
 
 @command(resumable=True)

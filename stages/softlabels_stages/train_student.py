@@ -35,7 +35,7 @@ from softlabels.student.trainer import Trainer
 from softlabels.transfer import TransferSetConfig
 from softlabels_stages.judge import Judged, digests, judge
 from softlabels_stages.progress import TimeLeft
-from softlabels_stages.recipe import parse, plain
+from softlabels_stages.recipe import OWN_STORE, parse, plain
 from softlabels_stages.run import command, program, should_stop
 from softlabels_stages.run_folder import RECIPE, RunFolder
 from softlabels_stages.run_report import write_report
@@ -56,7 +56,7 @@ class TrainStudent:
     teacher_training: dict[str, Any] | None = None  # as teacher
     labels: dict[str, Any] | None = None  # as teacher
     tokenizer: dict[str, Any] | None = None  # as teacher
-    store: str = "stores/digits"  # the store: a folder of splits (train, validation, test), or one of them
+    store: str = OWN_STORE  # the store: a folder of splits (train, validation, test), or one of them
     missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
     out: str | None = None  # the run folder; by default runs/NAME-xxxxxxxx, another one for other settings
 

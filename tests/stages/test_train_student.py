@@ -193,7 +193,7 @@ def test_config_yaml_repeats_the_run(store: Path) -> None:
         (
             [],
             {"transfer_set": None},
-            "holds labels only (inputs: reference), and the recipe has no section transfer_set",
+            "ConfigError: this store holds no inputs: store/te",
         ),
         (
             ["--store=store/test"],
