@@ -15,7 +15,9 @@ from pathlib import Path
 
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.device import resolve_device
+from softlabels.report.by_class import class_lines, class_table, confusion_table, has_classes
 from softlabels.report.table import as_text, results_table
+from softlabels.store.markdown import one_line
 from softlabels.stream import Loader
 from softlabels.stream.join import Missing
 from softlabels.student.metrics import Scores, evaluate_student, evaluate_teacher
@@ -57,11 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{store.path} holds no tokens (inputs: reference): without the next one no errors, NLL, ECE and Brier",
                 file=sys.stderr,
             )
+        names = store.class_names
         lines = _teacher(args, batches, temperature, member_names(store.spec.teacher.members, store.members))
     else:
         student = with_weights(args.student, args.model)
         splits = open_splits(args.store, args.transfer_set, only=args.split, missing=args.missing)
-        batches = all_batches(splits[args.split], args.training.batch_size)
+        batches, names = all_batches(splits[args.split], args.training.batch_size), splits[args.split].store.class_names
         check_classes(student, splits)
         device = resolve_device(args.training.device)
         model = build_model(student).to(device)
@@ -72,7 +75,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps(finite(said), indent=1, allow_nan=False))
     else:
         print(as_text(results_table([(name, [scores]) for name, scores in lines], temperatures=[temperature])))
+        print(_more(lines[-1][1], names))
     return 0
+
+
+def _more(scores: Scores, names: Sequence[str] | None) -> str:
+    """Of how many labelled rows errors are counted, and what they are class by class."""
+    lines = [f"\n{scores['rows']:,} rows, {scores['labelled']:,} of them with a hard label"]
+    if has_classes([scores]):
+        tables = [class_table([scores], names), confusion_table([scores], names)]
+        lines += [f"{as_text(table)}\n" for table in tables if table is not None]
+        lines += [one_line(line) for line in class_lines([scores], names)]
+    return "\n".join(lines)
 
 
 def _own_temperature(args: Evaluate) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from softlabels.checks.leaks import leaks
 from softlabels.models.device import resolve_device
 from softlabels.student.metrics import Scores, evaluate_student, evaluate_teacher
 from softlabels_stages.splits import Split, held_out_batches
@@ -63,6 +64,9 @@ def judge(training: StudentTraining, splits: Mapping[str, Split], students: Sequ
             }
             for student in students
         ],
+        "class_names": None if store.class_names is None else list(store.class_names),
+        "shared_rows": leaks({name: each.rows.keys for name, each in splits.items()}),
+        "split_rows": {name: len(each.rows.keys) for name, each in splits.items()},
         "digests": digests(splits),
     }
 

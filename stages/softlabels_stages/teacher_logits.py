@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from softlabels.checks.leaks import leak_lines, leaks
 from softlabels.errors import ClassMismatch, OtherRows
 from softlabels.labels.encoding import Encoding, TopkEncoding
 from softlabels.labels.fidelity import mass_warning
@@ -199,6 +200,9 @@ def announce(teacher: str, splits: Sequence[TransferRows], writers: Sequence[Sto
         f"{teacher}: {members} in {spec.teacher.precision}, {spec.label_space.classes} classes; "
         f"{splits[0].name}: {rows} rows"
     )
+    counts = {each.split: len(each.keys) for each in splits}
+    for line in leak_lines(leaks({each.split: each.keys for each in splits}), counts):
+        print(line)
     free = require_room(writers)
     left = sum(len(writer.pending) for writer in writers)
     shards = sum(writer.spec.shards for writer in writers)

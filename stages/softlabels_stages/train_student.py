@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from softlabels.checks.leaks import leak_lines, leaks
 from softlabels.labels.encoding import tail_of
 from softlabels.labels.ensemble import check_mean
 from softlabels.models import ModelConfig, build_model, weights_digest
 from softlabels.models.build import untrained
-from softlabels.report.comparison import comparison_text, distilled_students
+from softlabels.report.comparison import Results, best_seed, best_student, comparison_text
 from softlabels.store.digest import blake3_hex
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.stream.join import Missing
@@ -78,6 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = RunFolder.open(args.out, name=args.name, identity=identity)  # after what may be wrong with the settings
     folder.keep_recipe(_recipe(args))
     if folder.results is None:
+        for line in leak_lines(
+            leaks({name: split.rows.keys for name, split in splits.items()}),
+            {name: len(split.rows.keys) for name, split in splits.items()},
+        ):
+            print(line, flush=True)
         validation = _train(trainer, students, args.training.epochs)
         results = judge(args.training, splits, _judged(args.training, variants, students, validation))
         write_report(
@@ -101,17 +107,11 @@ def _next(args: TrainStudent, run: RunFolder) -> str:
     return f"{program()} train-student --config={run.path / RECIPE} --store={args.store} --temperature=1,2,4,8,20"
 
 
-def _best(training: StudentTraining, results: Mapping[str, Any]) -> str:
-    """The folder of a distilled student: of the setting with the fewest validation errors, its seed with the fewest; the first
-    of all where they were not counted.
-    """
-    errors = {
-        student["label"]: [scores.get("errors", 0) for scores in student.get("validation", ())]
-        for student in distilled_students(results)
-    }
-    best = min(training.variants, key=lambda variant: sum(errors[variant.label]))
-    of_seeds = errors[best.label] or [0]
-    return best.folder(training.seeds[of_seeds.index(min(of_seeds))])
+def _best(training: StudentTraining, results: Results) -> str:
+    """The folder of the best distilled student by validation errors; the first of all where they were not counted."""
+    best = best_student(results)
+    variant = next(variant for variant in training.variants if variant.label == best["label"])
+    return variant.folder(training.seeds[best_seed(results, best)])
 
 
 def _variants(training: StudentTraining, splits: Mapping[str, Split]) -> tuple[Variant, ...]:

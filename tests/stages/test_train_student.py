@@ -425,6 +425,8 @@ def test_evaluate_finds_recipe_and_store_of_a_run(store: Path, capsys: pytest.Ca
     said = json.loads(capsys.readouterr().out)
     expected = scores_of(results("out"), "distilled")[0]
     assert said["kl"] == pytest.approx(expected.pop("kl"), rel=1e-5)
+    counts = {name: expected.pop(name) for name in ("classes", "macro", "confusion", "confused")}
+    assert {name: said[name] for name in counts} == counts
     assert {name: said[name] for name in expected} == pytest.approx(expected, rel=1e-5)
     for words in (["--model=out/distilled-seed0"], ["out", "--config=out/config.yaml"]):  # the run's only distilled one
         assert evaluate.main([*words, "--json"]) == 0

@@ -13,15 +13,18 @@ from typing import Any
 
 from softlabels.labels.fidelity import nats
 from softlabels.objects import ObjectSpec
+from softlabels.report.by_class import class_lines, class_table, confusion_table, has_classes
 from softlabels.report.comparison import (
     Results,
     Student,
+    best_student,
     comparison_body,
     distilled_students,
     hard_student,
     judged,
 )
 from softlabels.report.spread import spread
+from softlabels.report.table import as_markdown
 from softlabels.store.markdown import code, escaped, one_line, quoted, without_folders
 from softlabels.store.spec import Manifest
 
@@ -70,6 +73,7 @@ def model_card(
         "## Training\n\n" + _training(results, recipe, stores),
         "## Results\n\n" + comparison_body(results).rstrip() + "\n\n" + _judged(results, recipe, stores),
         *(f"![{escaped(picture)}]({picture})" for picture in pictures),
+        *([f"## By class\n\n{_by_class(results)}"] if _by_class(results) else []),
         "## How to load\n\n" + _loading(recipe, folders),
         "## Files\n\n" + _files(pictures, folders),
         "## Limits\n\n" + _limits(results, first),
@@ -191,6 +195,23 @@ def _judged(results: Results, recipe: Recipe, stores: Mapping[str, Manifest]) ->
     )
     return f"{said}. " + (
         f"Epochs were compared on {chosen}." if chosen else "No rows were held out to compare epochs."
+    )
+
+
+def _by_class(results: Results) -> str:
+    """Recall, F1 and mistakes of the best student by validation, class by class."""
+    student = best_student(results)
+    runs, names = student["scores"], results.get("class_names")
+    if not has_classes(runs):
+        return ""
+    tables = [class_table(runs, names), confusion_table(runs, names)]
+    mean = f", means over {len(runs)} seeds" if len(runs) > 1 else ""
+    return "\n".join(
+        [
+            f"Of the student {escaped(student['label'])} on the split {escaped(results['split'])}{mean}.\n",
+            *(as_markdown(table) for table in tables if table is not None),
+            *(f"- {escaped(line)}" for line in class_lines(runs, names)),
+        ]
     )
 
 

@@ -15,6 +15,7 @@ from softlabels.store.card import FRONT_MATTER, root_card
 from softlabels.store.durable import sync_folder, system_errors, write_atomically
 from softlabels.store.layouts import layout_of
 from softlabels.store.reader import store_folders, store_splits
+from softlabels.store.shared import shared
 from softlabels.store.spec import FORMAT, MANIFEST, PLAN, Manifest, read_json, read_small_file
 from softlabels.store.verify import CARD
 
@@ -65,7 +66,7 @@ def is_split_folder(store: Path, split: str) -> bool:
 
 def write_root(root: Path) -> None:
     """Describe the sealed splits below `root`. Splits of different layouts are legal; each is listed in the file of its own."""
-    described = _described(root)
+    described = _described(root, count=True)
     for name, data in described.items():
         _write(root / name, data)
     for name in _FOR_READERS:
@@ -116,18 +117,19 @@ def _bytes_at(path: Path) -> bytes | None:
         return None
 
 
-def _described(root: Path) -> dict[str, bytes]:
-    """What the files at `root` should hold, by name."""
+def _described(root: Path, *, count: bool = False) -> dict[str, bytes]:
+    """What the files at `root` should hold, by name; `count`: with the rows that splits share on the card."""
     manifests = {
         split: read_json(path / MANIFEST, Manifest)
         for split, path in store_splits(root).items()
         if path != root and (path / MANIFEST).exists()
     }
+    found = shared({split: root / split for split in manifests}).lines if count else []
     by_layout: dict[str, list[str]] = {}
     version = max((manifest.format for manifest in manifests.values()), default=FORMAT)
     for split, manifest in manifests.items():
         by_layout.setdefault(manifest.spec.layout, []).append(split)
-    files = {} if not manifests else {CARD: root_card(manifests).encode()}
+    files = {} if not manifests else {CARD: root_card(manifests, found).encode()}
     for splits in by_layout.values():
         files |= layout_of(manifests[splits[0]].spec).root_metadata(tuple(splits), version)
     return files
