@@ -35,7 +35,7 @@ from softlabels_stages.judge import Judged, digests, judge
 from softlabels_stages.recipe import OWN_STORE, parse, plain, texts
 from softlabels_stages.run import command, program
 from softlabels_stages.run_folder import RunFolder
-from softlabels_stages.splits import Split, all_batches, open_splits, training_batches
+from softlabels_stages.splits import Split, all_batches, open_splits, training_batches, with_members
 from softlabels_stages.student_folder import facts_of
 from softlabels_stages.sweep import HARD, StudentTraining, Variant
 
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"the students in {run} were corrected already, and a second correction would be added to the first",
             remedy="name the run that they were corrected from",
         )
-    splits = open_splits(args.store, args.transfer_set, missing=args.missing)
+    splits = with_members(open_splits(args.store, args.transfer_set, missing=args.missing), args.training)
     if any(split.store.positions is not None for split in splits.values()):
         raise ConfigError(
             f"{args.store} labels rows of tokens, and shares of classes are those of whole rows",

@@ -26,7 +26,7 @@ from softlabels.transfer import TransferSetConfig
 from softlabels_stages.judge import member_names
 from softlabels_stages.recipe import OWN_STORE, parse
 from softlabels_stages.run import command
-from softlabels_stages.splits import all_batches, check_classes, open_splits, stored_labels
+from softlabels_stages.splits import all_batches, check_classes, open_splits, stored_labels, with_members
 from softlabels_stages.student_folder import student_word, with_facts_of_run, with_weights
 from softlabels_stages.sweep import StudentTraining
 
@@ -53,17 +53,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(with_facts_of_run(words), Evaluate, stage="evaluate", doc=__doc__, positional=("model",))
     temperature = _own_temperature(args) if args.temperature is None else args.temperature
     if args.model is None:
-        store, batches = stored_labels(args.store, args.split, args.training.batch_size)
+        store, batches = stored_labels(args.store, args.split, args.training)
         if store.positions is not None and "input" not in store.columns:
             print(
                 f"{store.path} holds no tokens (inputs: reference): without the next one no errors, NLL, ECE and Brier",
                 file=sys.stderr,
             )
         names = store.class_names
-        lines = _teacher(args, batches, temperature, member_names(store.spec.teacher.members, store.members))
+        lines = _teacher(args, batches, temperature, member_names(store, args.training.members))
     else:
         student = with_weights(args.student, args.model)
         splits = open_splits(args.store, args.transfer_set, only=args.split, missing=args.missing)
+        splits = with_members(splits, args.training)
         batches, names = all_batches(splits[args.split], args.training.batch_size), splits[args.split].store.class_names
         check_classes(student, splits)
         device = resolve_device(args.training.device)

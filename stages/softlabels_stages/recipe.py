@@ -226,7 +226,7 @@ def _merge(given: Mapping[str, object], flags: Mapping[str, str], known: Mapping
 
 def _list(text: str, hint: object) -> str:
     """A list as YAML, whether it was written so or as `1,2,4`."""
-    if text.lstrip().startswith(("[", "null")):
+    if text.lstrip().startswith(("[", "null")) or text in schema.choices(hint):
         return text
     return json.dumps([item.strip() for item in text.split(",")]) if schema.holds_texts(hint) else f"[{text}]"
 

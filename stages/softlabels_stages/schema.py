@@ -184,6 +184,14 @@ def holds_texts(hint: object) -> bool:
     return any(is_list(part) and typing.get_args(part)[0] is str for part in (hint, *typing.get_args(hint)))
 
 
+def choices(hint: object) -> tuple[object, ...]:
+    """The values that a type names one by one."""
+    parts = (hint, *typing.get_args(hint))
+    return tuple(
+        value for part in parts if typing.get_origin(part) is typing.Literal for value in typing.get_args(part)
+    )
+
+
 def item_class(hint: object) -> type | None:
     """The dataclass whose instances a list of this type holds, if it is such a list."""
     for part in (hint, *typing.get_args(hint)):

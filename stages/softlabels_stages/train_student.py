@@ -18,14 +18,15 @@ from typing import Any
 import numpy as np
 
 from softlabels.checks.leaks import leak_lines, leaks
-from softlabels.labels.encoding import tail_of
-from softlabels.labels.ensemble import check_mean
+from softlabels.errors import ConfigError
+from softlabels.labels import NO_LABEL
 from softlabels.models import ModelConfig, build_model, weights_digest
 from softlabels.models.build import untrained
 from softlabels.report.comparison import Results, best_seed, best_student, comparison_text
 from softlabels.store.digest import blake3_hex
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.stream.join import Missing
+from softlabels.student.class_weights import resolved
 from softlabels.student.config import deciding, require_temperatures
 from softlabels.student.learner import Student
 from softlabels.student.losses import require_loss
@@ -40,7 +41,7 @@ from softlabels_stages.recipe import OWN_STORE, parse, plain
 from softlabels_stages.run import command, program, should_stop
 from softlabels_stages.run_folder import RECIPE, RunFolder
 from softlabels_stages.run_report import write_report
-from softlabels_stages.splits import Split, check_classes, open_splits, training_batches
+from softlabels_stages.splits import Split, check_classes, open_splits, training_batches, with_members
 from softlabels_stages.sweep import HARD, StudentTraining, Variant
 from softlabels_stages.words import counted
 
@@ -68,10 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv, TrainStudent, stage="train-student", doc=__doc__, flat=("training",), positional=("store",))
     splits = open_splits(args.store, args.transfer_set, missing=args.missing)
     check_classes(args.student, splits)
-    for split in splits.values():
-        store = split.store
-        tail, members = tail_of(store.encoding, store.classes), int(np.count_nonzero(store.spec.member_weights))
-        check_mean(args.training.mean, store.reduce, tail=tail, members=members)
+    splits = with_members(splits, args.training)
     variants = _variants(args.training, splits)
     identity = _identity(args, splits)
     path = RunFolder.place(args.out, name=args.name, identity=identity)
@@ -134,10 +132,11 @@ def _trainer(
     train, validation = training_batches(splits, args.training)
     keys, fraction = splits["train"].rows.keys, args.training.hard_label_fraction
     labelled = {seed: None if fraction == 1 else labelled_rows(keys, fraction, seed) for seed in args.training.seeds}
+    weights = {seed: _class_weights(args, splits["train"], train, labelled[seed]) for seed in args.training.seeds}
     students = [
         Student.begin(
             variant.folder(seed),
-            args.training.of(variant, seed),
+            dataclasses.replace(args.training.of(variant, seed), class_weights=weights[seed]),
             lambda: build_model(args.student),
             labelled=labelled[seed],
         )
@@ -147,7 +146,24 @@ def _trainer(
     for student in students:
         _require_loss(student, splits, train, validation)
     identity = {"student": plain(args.student), "stores": digests(splits), "labels": _label_digests(splits)}
+    chosen = {"members": args.training.members, "weights": args.training.weights}
+    identity |= {name: list(value) for name, value in chosen.items() if value is not None}
     return Trainer(students, train, validation, path, identity), students
+
+
+def _class_weights(
+    args: TrainStudent, train: Split, batches: Loader, labelled: np.ndarray | None
+) -> tuple[float, ...] | None:
+    """What rows of each class count, by the labels of the training rows that a student may use. Raises ConfigError."""
+    if args.training.class_weights is not None and train.store.positions is not None:
+        raise ConfigError(
+            f"{train.store.path} labels rows of tokens, and class_weights are for rows of one class each",
+            remedy="drop class_weights",
+        )
+    used = np.asarray(train.rows.labels)[batches.rows]
+    if labelled is not None:
+        used = np.where(labelled[batches.rows], used, NO_LABEL)
+    return resolved(args.training.class_weights, used, train.store.classes)
 
 
 def _require_loss(student: Student, splits: Mapping[str, Split], train: Loader, validation: Loader | None) -> None:
@@ -175,6 +191,7 @@ def _require_loss(student: Student, splits: Mapping[str, Split], train: Loader, 
         reduce=splits["train"].store.reduce,
         classes=splits["train"].store.classes,
         tail=getattr(splits["train"].store.encoding, "tail", None),
+        class_weights=config.class_weights is not None,
     )
 
 

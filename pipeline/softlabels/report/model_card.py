@@ -38,6 +38,8 @@ _TRAINING: dict[str, tuple[str, Any]] = {
     "micro_batch": ("rows a forward pass", None), "precision": ("precision of the forward pass", "float32"),
     "clip_norm": ("gradients clipped to norm", None), "max_norm": ("norm of a unit's incoming weights at most", None),
     "ema": ("moving average of the weights, decay", None), "keep": ("kept epoch:", None),
+    "members": ("members of the teacher that were learnt from", None), "weights": ("their weights", None),
+    "class_weights": ("weights of the classes", None),
     "hard_label_fraction": ("share of rows whose hard label was used", 1.0),
     "row_fraction": ("share of rows used", 1.0), "only_classes": ("rows of these classes only", None),
 }  # fmt: skip
