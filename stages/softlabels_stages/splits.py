@@ -46,7 +46,7 @@ class Split:
         if isinstance(self.rows, TransferRows):
             return self.rows.prepare
         embedded = self.store.spec.preprocessing
-        return ObjectSpec(embedded.function, dict(embedded.arguments))
+        return ObjectSpec(renamed(embedded.function), dict(embedded.arguments))  # a store never names a user's own code
 
 
 def open_splits(
