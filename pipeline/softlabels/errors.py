@@ -33,9 +33,11 @@ print the two as one line and exit with the class's `exit_code`::
     │   ├── UnsealedStore           the store is unfinished
     │   ├── RepeatedRow             the same row was written twice
     │   ├── RunExists               the output folder already holds another run
+    │   ├── UntrustedCode           a class path from somebody else's run, whose code would be run
     │   ├── MissingExtra            an optional package that is not installed
     │   └── ExportError             a student that cannot be exported, or whose export answers differently
     ├── DamagedStore              exit 3: what the store holds is not what was written
+    │   ├── StrangePath             a link, pipe or device where a file or folder of a store, run or cache belongs
     │   ├── DamagedManifest         plan, commit record or manifest
     │   ├── DamagedBasis            the prior and basis of the stored tails
     │   ├── MissingShard            a shard's file is gone
@@ -51,6 +53,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the system's reasons for `DiskFull`
 
@@ -63,14 +66,26 @@ def some(items: Iterable[object], shown: int = 5) -> str:
 
 
 class SoftLabelsError(Exception):
-    """Base of all errors that this software raises on purpose. `str(error)` is one line: what, then remedy."""
+    """Base of all errors that this software raises on purpose. `str(error)` is one line: what, then remedy.
+
+    They cross a border between processes with class, exit code and text: by pickle, and by torch's DataLoader, which puts the
+    worker's traceback into the text.
+    """
 
     exit_code = 2
+    what: str
+    remedy: str
 
-    def __init__(self, what: str, *, remedy: str) -> None:
-        super().__init__(f"{what}; {remedy}")
-        self.what = what
-        self.remedy = remedy
+    if TYPE_CHECKING:  # whoever raises one gives a remedy
+
+        def __init__(self, what: str, *, remedy: str) -> None: ...
+
+    else:  # whoever copies one from another process, as pickle and torch's DataLoader do, has its text alone
+
+        def __init__(self, what, *, remedy=None):
+            super().__init__(what if remedy is None else f"{what}; {remedy}")
+            self.what = what
+            self.remedy = remedy or ""
 
 
 class UserError(SoftLabelsError):
@@ -189,6 +204,10 @@ class RunExists(UserError):
     """The output folder already holds another run."""
 
 
+class UntrustedCode(UserError):
+    """A class path from a run that was not made here and is not trusted: importing it would run somebody else's code."""
+
+
 class MissingExtra(UserError):
     """A package is needed that only an extra of this software installs."""
 
@@ -201,6 +220,10 @@ class DamagedStore(SoftLabelsError):
     """What the store holds is not what was written."""
 
     exit_code = 3
+
+
+class StrangePath(DamagedStore):
+    """A link, pipe or device below the root of a store, run or cache, where a file or folder of its own belongs."""
 
 
 class DamagedManifest(DamagedStore):

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 import numpy as np
@@ -24,7 +23,6 @@ from tqdm import tqdm
 from softlabels.errors import ConfigError, SpecMismatch
 from softlabels.labels.encoding import TopkEncoding
 from softlabels.labels.fidelity import Fidelity, add_up, by_temperature, mass_warning, nats, table
-from softlabels.labels.settings import EncodingSettings
 from softlabels.labels.tail_basis import find_basis
 from softlabels.labels.topk_encode import encode_topk
 from softlabels.models.device import resolve_device, warm_up
@@ -36,24 +34,13 @@ from softlabels.store.root import require_apart, require_root, write_root
 from softlabels.store.same_plan import require_same_maker
 from softlabels.store.spec import Manifest, Spec
 from softlabels.store.writer import require_room
+from softlabels.system.folder import Folder
 from softlabels.teacher.pilot import needs_basis
 from softlabels.teacher.reencode import DensePilot, reencode
+from softlabels_stages.arguments import Encode
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import command, program, should_stop
 from softlabels_stages.words import counted
-
-
-@dataclass(frozen=True)
-class Encode(EncodingSettings):
-    """Arguments of encode."""
-
-    from_: str = ""  # the dense store, or a folder of dense stores
-    store: str = ""  # where the encoded store goes
-    encoding: Literal["topk"] = "topk"  # the only one that a dense store can be brought into
-    layout: Literal["zarr", "arrow"] | None = None  # by default that of the dense store
-    compression: Literal["none", "zstd"] = "none"  # zstd: zarr only
-    device: str = "auto"  # cuda, cpu, or auto (cuda where there is one)
-    try_: bool = False  # write nothing (no --store is needed), and show what these settings cost and lose on a sample
 
 
 @command(resumable=True)
@@ -66,13 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     if args.try_:
         return _try(args)
-    target, splits = Path(args.store), store_splits(args.from_)
-    single = list(splits.values()) == [Path(args.from_)]
-    require_apart(Path(args.from_), target)
+    target, splits = Folder(args.store), store_splits(args.from_)
+    single = list(splits.values()) == [Folder(args.from_)]
+    require_apart(Path(args.from_), target.at())
     if not single:
         require_root(target, tuple(splits))
     stores = {split: _dense(path) for split, path in splits.items()}
-    paths = {split: target if single else target / split for split in splits}
+    paths = {split: target if single else target.within(split) for split in splits}
     device = resolve_device(args.device)
     warm_up()
     encodings = {split: _encoding(args, store) for split, store in stores.items()}
@@ -94,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _dense(path: Path) -> Store:
+def _dense(path: Folder) -> Store:
     store = open_store(path)
     if isinstance(store.encoding, TopkEncoding):
         raise ConfigError(
@@ -112,7 +99,10 @@ def _encoding(args: Encode, store: Store) -> TopkEncoding:
 
 
 def _shared_basis(
-    stores: Mapping[str, Store], paths: Mapping[str, Path], encodings: Mapping[str, TopkEncoding], device: torch.device
+    stores: Mapping[str, Store],
+    paths: Mapping[str, Folder],
+    encodings: Mapping[str, TopkEncoding],
+    device: torch.device,
 ) -> Basis | None:
     """The prior and basis of the tails: that of a target that is begun, else found now. None where the tails have none."""
     split = _first(stores)
@@ -132,7 +122,7 @@ def _spec(args: Encode, store: Store, encoding: TopkEncoding, basis: Basis | Non
     )
 
 
-def _writer(path: Path, store: Store, spec: Spec, basis: Basis | None) -> StoreWriter:
+def _writer(path: Folder, store: Store, spec: Spec, basis: Basis | None) -> StoreWriter:
     about = store.manifest.about
     made_of = f"encoded from the dense labels {store.content_digest[:16]}"
     about = msgspec.structs.replace(about, source=f"{about.source}; {made_of}" if about.source else made_of)

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from blake3 import blake3
@@ -26,36 +25,18 @@ from softlabels.labels import NO_LABEL
 from softlabels.labels.ensemble import normalised_weights
 from softlabels.store.dense_spec import dense_spec, prepared_by
 from softlabels.store.markdown import without_folders
-from softlabels.store.outputs import Kind, Outputs, read_outputs
+from softlabels.store.outputs import Outputs, read_outputs
 from softlabels.store.root import is_split_folder, write_root
 from softlabels.store.same_plan import kept_about, require_same_maker
 from softlabels.store.spec import About, MemberSpec, Preprocessing, TeacherSpec
 from softlabels.store.writer import StoreWriter, require_room
-from softlabels.transfer import TransferSetConfig, array_keys, load_transfer_set
+from softlabels.system.folder import Folder
+from softlabels.transfer import array_keys, load_transfer_set
+from softlabels_stages.arguments import Import
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import command, program, should_stop
 
 _HASHED_ROWS = 1024  # at once
-
-
-@dataclass(frozen=True)
-class Import:
-    """Arguments of import."""
-
-    transfer_set: TransferSetConfig | None = None
-    from_: str = ""  # npy, npz or Parquet file: logits or probabilities, (rows, classes) or (rows, members, classes)
-    store: str = ""  # where the store goes: the folder of one split
-    split: str = "train"  # the split that these rows are
-    teacher_name: str = "imported"  # how the teacher is named in the store
-    weights: tuple[float, ...] | None = None  # the members' shares in the mean; all alike by default
-    column: str | None = None  # the array or column of outputs, when it is not called logits or probabilities
-    kind: Kind = "auto"  # logits or probabilities; auto goes by the array's name, and refuses logits that sum to 1
-    transfer_name: str | None = None  # how the transfer set is named; by default as in the recipe, or as the file
-    classes: tuple[str, ...] | None = None  # names of the classes in order
-    layout: Literal["zarr", "arrow"] = "zarr"  # zarr or arrow
-    inputs: Literal["reference", "embed"] = "reference"  # embed keeps the inputs in the store
-    teacher_licence: str = ""  # for the card
-    licence: str = ""  # of the transfer set, for the card
 
 
 @dataclass(frozen=True)
@@ -109,8 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         transfer_licence=args.licence,
     )
     with StoreWriter(args.store, spec, about=about, settings="--") as writer:
-        require_same_maker(writer.path, made_of, remedy="give the outputs that began it")
-        for line in kept_about(writer.path, about):
+        require_same_maker(writer.folder, made_of, remedy="give the outputs that began it")
+        for line in kept_about(writer.folder, about):
             print(line)
         require_room([writer])
         for shard in tqdm(writer.pending, desc="import", unit="shard", disable=None):
@@ -125,8 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 inputs=np.array(rows.inputs[span]) if args.inputs == "embed" and rows.inputs is not None else None,
             )
         manifest = writer.seal()
-    if is_split_folder(Path(args.store), args.split):
-        write_root(Path(args.store).parent)
+    if is_split_folder(Folder(args.store), args.split):
+        write_root(Folder(Path(args.store).parent))
     print(f"sealed: {args.store}, {manifest.spec.rows:,} rows (look: {program()} info {args.store})")
     return 0
 

@@ -29,6 +29,7 @@ import sys
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -39,6 +40,7 @@ from softlabels.objects import canonical
 from softlabels_stages import schema
 from softlabels_stages.help import help_text
 from softlabels_stages.schema import Key
+from softlabels_stages.trust import RECIPE, guard
 
 T = TypeVar("T")
 SECTIONS = ("name", "transfer_set", "tokenizer", "teacher", "teacher_training", "labels", "student", "training")
@@ -53,30 +55,49 @@ def parse(
     doc: str | None,
     flat: Sequence[str] = (),
     positional: Sequence[str] = (),
+    run: Path | None = None,
 ) -> T:
     """An instance of `cls` from a command line (default: this process's) and the recipe that it names.
 
     flat: sections whose fields are top-level flags. positional: options that may be given without their flag, in this
-    order. `--help` prints `doc` and every key, and ends the process. Raises ConfigError.
+    order. run: a run folder whose recipe is taken where none is named. `--help` prints `doc` and every key, and ends the
+    process. Without `--trust`, code that the recipe of a run names is refused from here on where the run was not made here
+    (`softlabels_stages.trust`). Raises ConfigError.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     known = _known(cls)
     takes_recipe = "config" in known
     if "-h" in words or "--help" in words:
-        names = {_flag(name, flat): key for name, key in known.items()}
-        print(help_text(names, stage=stage, doc=doc or "", sections=SECTIONS, positional=positional), flush=True)
+        print_help(cls, stage=stage, doc=doc, flat=flat, positional=positional)
         raise SystemExit(0)
     flags = dict(_flags(words, known, flat, positional))
     given: dict[str, object] = {}
     where = stage
     if takes_recipe:
         models = any(field.name in ("student", "teacher") for field in fields(cls))  # type: ignore[arg-type]  # as above
-        if models and "config" not in flags and not Path("stages", "softlabels_stages", "configs").is_dir():
+        if (
+            models
+            and run is None
+            and "config" not in flags
+            and not Path("stages", "softlabels_stages", "configs").is_dir()
+        ):
             print(f"no --config: the built-in recipe {DEFAULT} fills in what is not given", file=sys.stderr)
-        where = flags.pop("config", DEFAULT)
-        given = _from_recipe(cls, load(where), known, where=where)
+        where = flags.pop("config", DEFAULT if run is None else str(run / RECIPE))
+        source, data = _read(where)
+        trust = schema.check(known, {"trust": flags.pop("trust", False)}, where="command line")["trust"]
+        if isinstance(source, Path) and not trust:
+            guard(source, data, run=run)
+        given = _from_recipe(cls, sections_of(data, where), known, where=where)
     given |= schema.check(known, _merge(given, flags, known), where="command line")
     return schema.build(cls, given, where=where)
+
+
+def print_help(
+    cls: type, *, stage: str, doc: str | None, flat: Sequence[str] = (), positional: Sequence[str] = ()
+) -> None:
+    """Print what `--help` prints: `doc` and every key. Arguments as of `parse`."""
+    names = {_flag(name, flat): key for name, key in _known(cls).items()}
+    print(help_text(names, stage=stage, doc=doc or "", sections=SECTIONS, positional=positional), flush=True)
 
 
 def texts(argv: Sequence[str] | None, cls: type, *, positional: Sequence[str] = ()) -> dict[str, str]:
@@ -85,20 +106,31 @@ def texts(argv: Sequence[str] | None, cls: type, *, positional: Sequence[str] = 
 
 
 def _known(cls: type) -> dict[str, Key]:
-    """The keys of a dataclass, and `config` where one of its sections may stand in a recipe."""
-    recipe = {"config": Key("config", str, DEFAULT, (_Config,))}
+    """The keys of a dataclass, and `config` and `trust` where one of its sections may stand in a recipe."""
+    recipe = {"config": Key("config", str, DEFAULT, (_Config,)), "trust": Key("trust", bool, False, (_Config,))}
     return schema.keys(cls) | (recipe if any(field.name in SECTIONS for field in fields(cls)) else {})
 
 
 def load(config: str) -> dict[str, Any]:
     """The recipe at a path, or the built-in one of that name, as plain values. Raises ConfigError."""
-    builtin = resources.files("softlabels_stages.configs").joinpath(f"{config}.yaml")
-    source = Path(config) if Path(config).is_file() or not builtin.is_file() else builtin
+    return sections_of(_read(config)[1], config)
+
+
+def _read(config: str) -> tuple[Path | Traversable, bytes]:
+    """Where a recipe lies, and its bytes. A file in the working folder does not take the name of a built-in one."""
+    own = resources.files("softlabels_stages.configs")
+    source = own.joinpath(f"{config}.yaml") if config in built_in() else Path(config)
     try:
-        recipe = yaml.load(source.read_text(encoding="utf-8"), _Loader)  # noqa: S506  # _Loader is a SafeLoader
+        return source, source.read_bytes()
     except FileNotFoundError:
         remedy = f"give a YAML file or a built-in recipe: {', '.join(built_in())}"
         raise ConfigError(f"there is no recipe {config}", remedy=remedy) from None
+
+
+def sections_of(data: bytes, config: str) -> dict[str, Any]:
+    """A recipe's bytes as plain values; errors call it `config`."""
+    try:
+        recipe = yaml.load(data.decode("utf-8"), _Loader)  # noqa: S506  # _Loader is a SafeLoader
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{config} is not a YAML file: {error}", remedy="mend the file at that place") from None
     if not isinstance(recipe, dict):
@@ -114,6 +146,9 @@ def load(config: str) -> dict[str, Any]:
 @dataclass(frozen=True)
 class _Config:
     config: str = DEFAULT  # the recipe: a YAML file, or the name of a built-in one
+    trust: bool = (
+        False  # run the code that the config.yaml of a run names, though the run was not made here: read it first
+    )
 
 
 def built_in() -> list[str]:

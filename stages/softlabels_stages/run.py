@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Protocol
 
 from softlabels.errors import NO_ROOM, DiskFull, Interrupted, SoftLabelsError, Stalled, StorageError
+from softlabels.objects import one_command
 
 BROKEN_PIPE = 128 + signal.SIGPIPE
 
@@ -55,7 +56,7 @@ def command(*, resumable: bool = False) -> Callable[[Main], Main]:
         @functools.wraps(main)
         def run(argv: Sequence[str] | None = None) -> int:
             try:
-                with _signals_as_flag() if resumable else _no_signals():
+                with one_command(), _signals_as_flag() if resumable else _no_signals():
                     return main(argv)
             except Stalled as error:
                 code = _report(error)

@@ -20,8 +20,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar, Union
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
-
 from softlabels.errors import ConfigError
 
 T = TypeVar("T")
@@ -85,6 +83,8 @@ def flatten(cls: type, mapping: object, *, where: str, prefix: str = "") -> dict
 
 def check(known: Mapping[str, Key], given: Mapping[str, object], *, where: str) -> dict[str, object]:
     """The given values in the types of their keys. Raises ConfigError naming key, value and type where one differs."""
+    from jsonargparse import ArgumentError, ArgumentParser, Namespace  # here, for help needs none of it
+
     parser = ArgumentParser(exit_on_error=False)
     values = Namespace()  # type: ignore[no-untyped-call]
     for name, value in given.items():

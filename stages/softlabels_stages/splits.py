@@ -45,8 +45,10 @@ class Split:
         """What made the inputs of the rows, which need not be what made the teacher's; digests stand in place of files."""
         if isinstance(self.rows, TransferRows):
             return self.rows.prepare
-        embedded = self.store.spec.preprocessing
-        return ObjectSpec(renamed(embedded.function), dict(embedded.arguments))  # a store never names a user's own code
+        embedded = (
+            self.store.spec.preprocessing
+        )  # a store's names are never imported, not even to see what they mean here
+        return ObjectSpec(renamed(embedded.function), dict(embedded.arguments))
 
 
 def open_splits(

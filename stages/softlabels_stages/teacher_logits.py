@@ -12,8 +12,6 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -32,7 +30,8 @@ from softlabels.store.root import require_root, write_root
 from softlabels.store.same_plan import kept_about, require_same_plan
 from softlabels.store.spec import MANIFEST, PLAN, About, Manifest, Plan, Spec, read_json
 from softlabels.store.writer import StoreWriter, require_room
-from softlabels.teacher.config import LabelsConfig, TeacherConfig
+from softlabels.system.folder import Folder
+from softlabels.teacher.config import LabelsConfig
 from softlabels.teacher.ensemble import Ensemble, load_ensemble
 from softlabels.teacher.label import label_rows
 from softlabels.teacher.pilot import needs_basis, pilot_basis, pilot_rows
@@ -41,26 +40,17 @@ from softlabels.transfer import TransferRows, TransferSetConfig, load_transfer_s
 from softlabels.transfer.alignment import alignment
 from softlabels_stages.recipe import parse, texts
 from softlabels_stages.run import command, program, should_stop
+from softlabels_stages.teacher_arguments import TeacherLogits
 from softlabels_stages.words import counted
 
 SHOWN = 4.0  # the highest temperature of the table that is printed; the store's card has them all
-
-
-@dataclass(frozen=True)
-class TeacherLogits:
-    """Arguments of teacher-logits."""
-
-    teacher: TeacherConfig
-    transfer_set: TransferSetConfig
-    labels: LabelsConfig = field(default_factory=LabelsConfig)
-    store: str = "stores/digits"  # where the stores go, a folder a split
 
 
 @command(resumable=True)
 def main(argv: Sequence[str] | None = None) -> int:
     """Label every split."""
     args = parse(argv, TeacherLogits, stage="teacher-logits", doc=__doc__, positional=("store",))
-    root = Path(args.store)
+    root = Folder(args.store)
     require_root(root, tuple(args.transfer_set.splits))
     recipe = _recipe_flag(argv)
     ensemble = load_ensemble(args.teacher, train=f"{program()} train-teacher{recipe}")
@@ -72,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_encoding(encoding, 1 if encoding.reduce == "geometric" else len(args.teacher.members), min(classes))
     if needs_basis(encoding):
         for rows, count in zip(splits, classes, strict=True):
-            _require_same_tails(args, root / rows.split, rows, ensemble, encoding, count)
+            _require_same_tails(args, root.within(rows.split), rows, ensemble, encoding, count)
     basis = shared_basis(root, splits, ensemble, encoding, classes[0])
     specs = [
         store_spec(args, rows, ensemble, encoding, count, basis) for rows, count in zip(splits, classes, strict=True)
@@ -86,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         environment = ensemble.environment()
         writers = []
         for rows, spec in zip(splits, specs, strict=True):
-            path = root / rows.split
+            path = root.within(rows.split)
             try:
                 writer = StoreWriter(path, spec, basis=basis, about=about, environment=environment)
             except OtherRows as error:
@@ -123,7 +113,7 @@ def checked_classes(rows: TransferRows, ensemble: Ensemble, encoding: Encoding) 
 
 
 def shared_basis(
-    root: Path, splits: Sequence[TransferRows], ensemble: Ensemble, encoding: Encoding, classes: int
+    root: Folder, splits: Sequence[TransferRows], ensemble: Ensemble, encoding: Encoding, classes: int
 ) -> Basis | None:
     """The prior and basis of the tails, one for all splits: that of a store that is begun, else found now from the first split.
 
@@ -133,7 +123,7 @@ def shared_basis(
     if not isinstance(encoding, TopkEncoding) or not needs_basis(encoding):
         return None
     for rows in splits:
-        found = resumable_basis(root / rows.split, rank=encoding.rank)
+        found = resumable_basis(root.within(rows.split), rank=encoding.rank)
         if found is not None and found.shape[1] == classes:
             return found
     chosen = pilot_rows(splits[0])
@@ -145,13 +135,13 @@ def shared_basis(
 
 
 def _require_same_tails(
-    args: TeacherLogits, store: Path, rows: TransferRows, ensemble: Ensemble, encoding: Encoding, classes: int
+    args: TeacherLogits, store: Folder, rows: TransferRows, ensemble: Ensemble, encoding: Encoding, classes: int
 ) -> None:
     """Raise `SpecMismatch` where `store` holds labels without such tails: before any are computed for it."""
     assert isinstance(encoding, TopkEncoding)
-    if not (store / PLAN).exists() or not ((store / MANIFEST).exists() or is_bound(store)):
+    if not store.exists(PLAN) or not (store.exists(MANIFEST) or is_bound(store)):
         return
-    standing, shape = read_json(store / PLAN, Plan), (1 + encoding.rank, classes)
+    standing, shape = read_json(store, PLAN, Plan), (1 + encoding.rank, classes)
     if standing.spec.basis_shape != shape:
         ours = store_spec(args, rows, ensemble, encoding, classes, np.zeros(shape, np.float16))
         require_same_plan(Plan(spec=ours), standing, str(store))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from softlabels.models.build import untrained
 from softlabels.report.comparison import comparison_text, distilled_students
 from softlabels.store.digest import blake3_hex
 from softlabels.stream import EmbeddedRows, Loader
-from softlabels.stream.join import Missing
 from softlabels.student.config import deciding, require_temperatures
 from softlabels.student.learner import Student
 from softlabels.student.losses import require_loss
@@ -32,33 +30,17 @@ from softlabels.student.metrics import Scores
 from softlabels.student.seeding import seed_everything
 from softlabels.student.split import labelled_rows
 from softlabels.student.trainer import Trainer
-from softlabels.transfer import TransferSetConfig
+from softlabels_stages.arguments import TrainStudent
 from softlabels_stages.judge import Judged, digests, judge
 from softlabels_stages.progress import TimeLeft
 from softlabels_stages.recipe import parse, plain
 from softlabels_stages.run import command, program, should_stop
-from softlabels_stages.run_folder import RECIPE, RunFolder
+from softlabels_stages.run_folder import RunFolder
 from softlabels_stages.run_report import write_report
 from softlabels_stages.splits import Split, check_classes, open_splits, training_batches
 from softlabels_stages.sweep import HARD, StudentTraining, Variant
+from softlabels_stages.trust import RECIPE
 from softlabels_stages.words import counted
-
-
-@dataclass(frozen=True)
-class TrainStudent:
-    """Arguments of train-student."""
-
-    student: ModelConfig  # class of the student, a torch.nn.Module that gives one logit a class
-    training: StudentTraining = field(default_factory=StudentTraining)
-    name: str = "student"
-    transfer_set: TransferSetConfig | None = None
-    teacher: dict[str, Any] | None = None  # not used, nothing is imported for it; kept in config.yaml
-    teacher_training: dict[str, Any] | None = None  # as teacher
-    labels: dict[str, Any] | None = None  # as teacher
-    tokenizer: dict[str, Any] | None = None  # as teacher
-    store: str = "stores/digits"  # the store: a folder of splits (train, validation, test), or one of them
-    missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
-    out: str | None = None  # the run folder; by default runs/NAME-xxxxxxxx, another one for other settings
 
 
 @command(resumable=True)

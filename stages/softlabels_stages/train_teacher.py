@@ -14,7 +14,6 @@ import functools
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,43 +24,21 @@ from softlabels.errors import ClassMismatch, ConfigError
 from softlabels.models import build_model, save_weights
 from softlabels.models.build import answer_of, untrained
 from softlabels.models.classes import require_vocabulary
-from softlabels.objects import ObjectSpec, build, import_object
+from softlabels.objects import build, import_object
 from softlabels.store.dense_spec import prepared_by
 from softlabels.store.digest import blake3_hex
-from softlabels.store.durable import make_folder
 from softlabels.stream import Loader
-from softlabels.student.config import TrainingConfig
 from softlabels.student.learner import Student
 from softlabels.student.metrics import Scores
 from softlabels.student.split import validation_rows
 from softlabels.student.trainer import Trainer
-from softlabels.teacher.config import MemberConfig, TeacherConfig
-from softlabels.transfer import TransferRows, TransferSetConfig, load_transfer_set
-from softlabels.transfer.tokenizer import TokenizerConfig, ensure_tokenizer, named_tokenizer
+from softlabels.teacher.config import MemberConfig
+from softlabels.transfer import TransferRows, load_transfer_set
+from softlabels.transfer.tokenizer import ensure_tokenizer, named_tokenizer
 from softlabels_stages.progress import TimeLeft
 from softlabels_stages.recipe import parse, plain
 from softlabels_stages.run import command, should_stop
-
-
-@dataclass(frozen=True)
-class TeacherTraining(TrainingConfig):
-    """How teachers are trained.
-
-    Attributes:
-        augment: function that changes a batch of inputs at random before each step, such as softlabels.student.augment.jitter.
-    """
-
-    augment: ObjectSpec | None = None
-
-
-@dataclass(frozen=True)
-class TrainTeacher:
-    """Arguments of train-teacher."""
-
-    teacher: TeacherConfig
-    transfer_set: TransferSetConfig
-    teacher_training: TeacherTraining | None = None
-    tokenizer: TokenizerConfig | None = None
+from softlabels_stages.teacher_arguments import TeacherTraining, TrainTeacher
 
 
 @command(resumable=True)
@@ -129,7 +106,6 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
     train, augment = batches(~is_held_out, shuffle=True), _augment(config, rows)
     trainer = Trainer([student], train, validation, folder, identity, augment)
     [result] = trainer.run(should_stop, TimeLeft(config.epochs))
-    make_folder(weights.parent)
     save_weights(student.model, weights)
     print(f"teacher {member.class_path}: {weights}{_said(result.scores, rows)}", flush=True)
 

@@ -13,8 +13,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -25,23 +23,14 @@ from softlabels.store.commit import SET_ASIDE
 from softlabels.store.repair import UNVOUCHED, earlier_digests
 from softlabels.store.root import lost_splits, outdated, root_strangers
 from softlabels.store.verify import verify
+from softlabels.system.folder import Folder
+from softlabels_stages.arguments import Verify
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import command, program
 from softlabels_stages.words import counted
 
 if TYPE_CHECKING:
-    from softlabels_stages.teacher_logits import TeacherLogits
-
-
-@dataclass(frozen=True)
-class Verify:
-    """Arguments of verify."""
-
-    store: str = ""  # a store, or a folder of stores
-    quick: bool = False  # read no labels: only what can be seen without
-    sample: str | None = None  # n/t: read every byte of part n of t of the shards, and of the others what --quick does
-    against_teacher: str | None = None  # a recipe (file or built-in name) whose teacher is run over some of the rows
-    teacher_rows: int = 256  # how many rows of each split the live teacher sees, at least
+    from softlabels_stages.teacher_arguments import TeacherLogits
 
 
 @command()
@@ -55,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.quick and args.sample is not None:
         raise ConfigError("--quick and --sample exclude each other", remedy="give one; a sample is quick elsewhere")
     part = _part(args)
-    recipe = None if args.against_teacher is None else _recipe(args.against_teacher)  # before every byte is read
-    faults, unfinished, root, splits = 0, 0, Path(args.store), store_splits(args.store)
+    recipe = None if args.against_teacher is None else _recipe(args)  # before every byte is read
+    faults, unfinished, root, splits = 0, 0, Folder(args.store), store_splits(args.store)
     for split, path in splits.items():
         try:
             wrong = _verify(split, path, part)
@@ -78,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return DamagedStore.exit_code if faults else UnsealedStore.exit_code if unfinished else 0
 
 
-def _verify_root(root: Path, *, whole: bool) -> int:
+def _verify_root(root: Folder, *, whole: bool) -> int:
     """Say what is wrong above the splits, of which `whole` says that they are sealed and sound; how many problems there are.
     Files of others there are no problem: they are named.
     """
@@ -89,7 +78,7 @@ def _verify_root(root: Path, *, whole: bool) -> int:
         print(f"{root}: warning: {name} is not part of the store", file=sys.stderr)
     stale = outdated(root) if whole and not lost else []
     for name in stale:
-        what = "does not list these splits" if (root / name).exists() else "is gone, and plain readers need it"
+        what = "does not list these splits" if root.exists(name) else "is gone, and plain readers need it"
         print(f"{root}: {name} {what}; `softlabels repair` writes it again", file=sys.stderr)
     return len(lost) + len(stale)
 
@@ -104,7 +93,7 @@ def _part(args: Verify) -> tuple[int, int] | None:
     return int(given[1]), int(given[2])
 
 
-def _verify(split: str, path: Path, part: tuple[int, int] | None) -> int:
+def _verify(split: str, path: Folder, part: tuple[int, int] | None) -> int:
     """Say what is wrong with a split, and of which shards every byte was read; how many problems there are."""
     try:
         store = open_store(path)
@@ -127,13 +116,14 @@ def _verify(split: str, path: Path, part: tuple[int, int] | None) -> int:
     return len(problems)
 
 
-def _say_what_was_repaired(split: str, path: Path, digest: str) -> None:
+def _say_what_was_repaired(split: str, path: Folder, digest: str) -> None:
     """Made again on another kind of machine, shards may differ in their last bits, and so does the digest. Where the manifest
     could not be read, nobody has compared it.
     """
-    aside = path / SET_ASIDE
-    if aside.is_dir():
-        print(f"{split}: {aside} holds what `repair` set aside, and no reader looks there; it may be deleted")
+    if path.is_folder(SET_ASIDE):
+        print(
+            f"{split}: {path.at(SET_ASIDE)} holds what `repair` set aside, and no reader looks there; it may be deleted"
+        )
         for folder, named in earlier_digests(path).items():
             if named is None:
                 print(f"{split}: NOTHING VOUCHES for its shards: the manifest in {folder} names no digest; {UNVOUCHED}")
@@ -141,13 +131,14 @@ def _say_what_was_repaired(split: str, path: Path, digest: str) -> None:
                 print(f"{split}: ANOTHER STORE than before: the manifest in {folder} names {named}")
 
 
-def _recipe(config: str) -> TeacherLogits:
-    from softlabels_stages.teacher_logits import TeacherLogits
+def _recipe(args: Verify) -> TeacherLogits:
+    from softlabels_stages.teacher_arguments import TeacherLogits
 
-    return parse([f"--config={config}"], TeacherLogits, stage="teacher-logits", doc=None)
+    words = [f"--config={args.against_teacher}", f"--trust={args.trust}"]
+    return parse(words, TeacherLogits, stage="teacher-logits", doc=None)
 
 
-def _recheck(split: str, path: Path, recipe: TeacherLogits, args: Verify) -> int:
+def _recheck(split: str, path: Folder, recipe: TeacherLogits, args: Verify) -> int:
     """Compare with the live teacher; 1 when it deviates by more than rounding explains."""
     from softlabels.teacher.ensemble import load_ensemble
     from softlabels.teacher.recheck import compare_with_teacher

@@ -18,12 +18,13 @@ import numpy as np
 
 from softlabels.errors import DamagedStore, StorePathError
 from softlabels.store import Store, open_store
-from softlabels.store.commit import record_path
+from softlabels.store.commit import record_name
 from softlabels.store.digest import blake3_hex, manifest_seal, payload_digest
 from softlabels.store.layouts import layout_of
 from softlabels.store.reader import Check
 from softlabels.store.spec import Commit, Manifest, Plan, pretty_json, read_json
 from softlabels.store.verify import verify
+from softlabels.system.folder import Folder
 from tests.store.samples import KINDS, Sample, make_spec, sample, write_store
 
 SHARDS = 3
@@ -325,14 +326,14 @@ def add_shard(case: Case, rng: np.random.Generator) -> str:
         shutil.copyfile(case.path / name, case.path / more)
         files[more] = record.payload.files[name]
     payload = msgspec.structs.replace(record.payload, shard=SHARDS, files=files)
-    record_path(case.path, SHARDS).write_bytes(pretty_json(msgspec.structs.replace(record, payload=payload)))
-    return str(record_path(Path(), SHARDS))
+    (case.path / record_name(SHARDS)).write_bytes(pretty_json(msgspec.structs.replace(record, payload=payload)))
+    return record_name(SHARDS)
 
 
 def list_shard(case: Case, rng: np.random.Generator) -> str:
     """The same, with a plan and a manifest that list it, sealed anew; the digest, which others have pinned, stays."""
     name, manifest = add_shard(case, rng), case.store.manifest
-    payload, spec = read_json(case.path / name, Commit).payload, manifest.spec
+    payload, spec = read_json(Folder(case.path), name, Commit).payload, manifest.spec
     rows = msgspec.structs.replace(spec.transfer_set, rows=spec.rows + spec.cut.rows_per_shard)
     spec = msgspec.structs.replace(spec, transfer_set=rows)
     (case.path / "plan.json").write_bytes(pretty_json(Plan(spec=spec, about=manifest.about)))

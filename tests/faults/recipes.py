@@ -77,7 +77,7 @@ def model(name: str, seed: int) -> dict[str, Any]:
     import torch
 
     from softlabels.models import build_model, save_weights
-    from softlabels.models.build import ModelConfig
+    from softlabels.models.config import ModelConfig
 
     path = Path(f"{name}-{seed}.safetensors")
     torch.manual_seed(seed)

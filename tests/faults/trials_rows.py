@@ -18,7 +18,6 @@ import msgspec
 import numpy as np
 
 from softlabels.store import StoreWriter, open_store
-from softlabels.store.durable import replace_file
 from tests.faults.campaign import Harm, Outcome, Trial, repeated
 from tests.faults.recipes import (
     CLASSES,
@@ -319,7 +318,7 @@ def another_tokenizer(rng: Random) -> None:
 
 NO_MEMORY = {
     "softlabels.store.writer.StoreWriter._taken": property(lambda self: set(), lambda self, value: None),
-    "softlabels.store.commit.create_only": lambda staged, final: replace_file(staged, final) is None,
+    "softlabels.system.folder.Folder.create": lambda self, staged, name: self.replace(staged, name) is None,
 }
 TRIALS = (
     *(mistake.trial(mistake.resumed, "in the middle of a store") for mistake in RESUMED),

@@ -224,6 +224,25 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "asked",
+    [
+        {"attn_implementation": "someone/kernel"},
+        {"_attn_implementation": {"": "eager", "text_config": "someone/kernel@main:run"}},
+        {"text_config": {"experts_implementation": "paged|someone/kernel"}},
+    ],
+)
+def test_code_on_the_hub_is_not_fetched_for_a_checkpoint(tmp_path: Path, asked: dict[str, Any]) -> None:
+    """What transformers calls kernels, and runs where the package of that name is installed."""
+    folder = checkpoint(tmp_path / "model", BERT, auto=TEXT)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"attn_implementation": "eager"}))
+    SequenceClassifier(str(folder))
+    (folder / "config.json").write_text(json.dumps(config | asked))
+    with pytest.raises(ConfigError, match=r"asks for code on the hub: \w+_implementation: .*someone/kernel"):
+        SequenceClassifier(str(folder))
+
+
+@pytest.mark.parametrize(
     ("init_args", "error", "words"),
     [
         ({}, ConfigError, r"config\.model_type is missing"),

@@ -82,6 +82,7 @@ def write_store(
     splits: tuple[str, ...] = ("train", "test"),
     reduce: Literal["none", "geometric"] = "none",
     impossible: bool = False,
+    function: str = "softlabels.transfer.vector",
 ) -> Path:
     """A store of the imaginary teacher, one folder a split; `impossible`: to its first member, every row's last class."""
     config = typed(TransferSetConfig, recipe()["transfer_set"], where="toy")
@@ -95,7 +96,7 @@ def write_store(
                 name=rows.name, split=split, rows=len(inputs), content_keys=keys_digest(rows.keys)
             ),
             label_space=LabelSpace(classes=CLASSES, names=tuple(NAMES)),
-            preprocessing=Preprocessing(function="softlabels.transfer.vector"),
+            preprocessing=Preprocessing(function=function),
             encoding=DenseEncoding(reduce=reduce, inputs="embed" if embed else "reference"),
             layout="zarr",
             cut=Cut(rows_per_shard=64, rows_per_chunk=32),

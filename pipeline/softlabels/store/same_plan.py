@@ -7,7 +7,6 @@ What a plan cannot show (hard labels, what the teacher says) `softlabels.teacher
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -26,6 +25,7 @@ from softlabels.errors import (
 from softlabels.names import renamed
 from softlabels.store.differences import differences
 from softlabels.store.spec import PLAN, About, Plan, plain_json, read_json
+from softlabels.system.folder import Folder
 
 _REMEDIES: dict[type[UserError], str] = {
     OtherTokenizer: "name the tokenizer that the rows were labelled with",
@@ -89,21 +89,21 @@ def require_same_plan(ours: Plan, theirs: Plan, where: str, *, settings: str = "
         )
 
 
-def named_as_begun(ours: Plan, store: Path) -> Plan:
+def named_as_begun(ours: Plan, store: Folder) -> Plan:
     """Our plan. Where only an earlier version's names tell it from the plan in `store`, it keeps them: the digest has them."""
     try:
-        standing = read_json(store / PLAN, Plan)
+        standing = read_json(store, PLAN, Plan)
         require_same_plan(ours, standing, str(store))
     except (FileNotFoundError, SoftLabelsError):  # none there, or another one
         return ours
     return msgspec.structs.replace(standing, about=ours.about)
 
 
-def require_same_maker(store: Path, made_of: str, *, remedy: str) -> None:
+def require_same_maker(store: Folder, made_of: str, *, remedy: str) -> None:
     """Raise `SpecMismatch` where a begun store was made of something else. `made_of` is words and a digest, with which the
     source ends that its maker gave it: specifications do not tell what somebody else's numbers were.
     """
-    standing = read_json(store / PLAN, Plan).about.source.rpartition("; ")[2]
+    standing = read_json(store, PLAN, Plan).about.source.rpartition("; ")[2]
     if standing.rpartition(" ")[0] == made_of.rpartition(" ")[0] and standing != made_of:
         raise SpecMismatch(
             f"{store} was begun from other values ({standing}, not {made_of.rpartition(' ')[2]})",
@@ -111,11 +111,11 @@ def require_same_maker(store: Path, made_of: str, *, remedy: str) -> None:
         )
 
 
-def kept_about(store: Path, about: About) -> list[str]:
+def kept_about(store: Folder, about: About) -> list[str]:
     """A line for each text for people (licences, source) that stands in a begun store otherwise than in this run: it keeps
     what it was begun with.
     """
-    standing = read_json(store / PLAN, Plan).about
+    standing = read_json(store, PLAN, Plan).about
     return [
         f"{store} keeps the {name.replace('_', ' ')} that it was begun with ({there!r}, not {here!r}); "
         "for another one, make the store anew in another path"

@@ -11,16 +11,16 @@ written again elsewhere keeps its digest.
 from __future__ import annotations
 
 import stat
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from softlabels.errors import DamagedManifest, DamagedStore, StorageError, StorePathError
+from softlabels.errors import DamagedManifest, StorePathError, StrangePath
 from softlabels.labels.encoding import DenseEncoding, TopkEncoding
 from softlabels.labels.fidelity import Fidelity, FidelitySums
 from softlabels.store.columns import Column, is_soft
+from softlabels.system.folder import Folder
 
 Version = Literal[1, 2]
 FORMAT: Version = 2  # what is written; 1 is read too, and finished where it was begun
@@ -299,27 +299,22 @@ def plain_json(record: msgspec.Struct) -> dict[str, Any]:
     return values
 
 
-def read_json(path: Path, kind: type[T]) -> T:
+def read_json(store: Folder, name: str, kind: type[T]) -> T:
     """Read and decode one of the store's JSON files, as `read_small_file` does."""
-    return decode_json(read_small_file(path, MAX_RECORD_BYTES if kind is Commit else MAX_JSON_BYTES), kind, str(path))
+    limit = MAX_RECORD_BYTES if kind is Commit else MAX_JSON_BYTES
+    return decode_json(read_small_file(store, name, limit), kind, str(store.at(name)))
 
 
-def refuse_link(path: Path, error: type[DamagedStore] = DamagedManifest) -> None:
-    """Raise `error` where a folder of a store is a link."""
-    if path.is_symlink():
-        raise error(f"{path} is a link; a store never refers outside itself", remedy="put the folder itself there")
-
-
-def read_small_file(path: Path, limit: int = MAX_RECORD_BYTES) -> bytes:
-    """The bytes of a plain file (no link) of at most `limit`; `FileNotFoundError` where there is none."""
+def read_small_file(store: Folder, name: str, limit: int = MAX_RECORD_BYTES) -> bytes:
+    """The bytes of a plain file of at most `limit`, reached without a link; `FileNotFoundError` where there is none."""
     try:
-        status = path.lstat()
-        if not stat.S_ISREG(status.st_mode):
-            raise DamagedManifest(f"{path} is a link or no file; a store never refers outside itself", remedy=RESTORE)
-        if status.st_size > limit:
-            raise DamagedManifest(f"{path} is larger than {limit} bytes", remedy=RESTORE)
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}", remedy="check the path and permissions") from error
+        found = store.status(name)
+        if found is not None and not stat.S_ISREG(found.st_mode):
+            raise DamagedManifest(
+                f"{store.at(name)} is a link or no file; a store never refers outside itself", remedy=RESTORE
+            )
+        if found is not None and found.st_size > limit:
+            raise DamagedManifest(f"{store.at(name)} is larger than {limit} bytes", remedy=RESTORE)
+        return store.read(name, limit)
+    except StrangePath as error:
+        raise DamagedManifest(error.what, remedy=error.remedy) from error

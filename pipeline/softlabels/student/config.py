@@ -16,10 +16,19 @@ from softlabels.labels.encoding import Encoding, TopkEncoding
 from softlabels.labels.ensemble import MEANS, check_temperature
 from softlabels.labels.tail_mass import check_beta
 from softlabels.objects import ObjectSpec
-from softlabels.student.losses import LOSSES
 from softlabels.student.schedule import Setting, ends, value_at
 
 DEFAULT_ALPHA = 0.9
+LOSS_NAMES = (
+    "forward_kl",
+    "reverse_kl",
+    "js",
+    "soft_ce",
+    "logit_mse",
+    "dkd",
+    "nkd",
+    "dist",
+)  # those of `losses.LOSSES`, which needs torch
 
 
 @dataclass(frozen=True)
@@ -119,7 +128,7 @@ class TrainingConfig(LoopConfig):
         for temperature in ends(self.temperature, name="temperature"):
             check_temperature(temperature)
         self._check_weights()
-        _one_of("loss", self.loss, tuple(LOSSES))
+        _one_of("loss", self.loss, LOSS_NAMES)
         if self.seed < 0:
             raise ConfigError(f"seed must be >= 0, not {self.seed}", remedy="give a whole number >= 0")
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from types import TracebackType
 
 from torch.utils.tensorboard import SummaryWriter
 
-from softlabels.store.durable import replace_file, system_errors, write_file
+from softlabels.system.durable import system_errors
+from softlabels.system.folder import Folder
 
 NAME = "metrics.jsonl"
+EVENTS = "tensorboard"
 
 
 class RunLog:
@@ -27,20 +28,18 @@ class RunLog:
         step: optimizer steps done so far; TensorBoard forgets events after it.
     """
 
-    def __init__(self, folder: Path, lines: list[str], step: int) -> None:
-        self._path, self._lines = folder / NAME, lines
-        staged = self._path.with_name(NAME + ".partial")
-        write_file(staged, "".join(line + "\n" for line in lines).encode())
-        replace_file(staged, self._path)
-        with system_errors("write", folder / "tensorboard"):
-            self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+    def __init__(self, folder: Folder, lines: list[str], step: int) -> None:
+        self._folder, self._lines = folder, lines
+        folder.put(NAME, "".join(line + "\n" for line in lines).encode())
+        folder.make(EVENTS)
+        with system_errors("write", folder.at(EVENTS)):
+            self._events = SummaryWriter(str(folder.at(EVENTS)), purge_step=step + 1)
 
     def add(self, entry: Mapping[str, object], step: int | None = None) -> None:
         """Append one line and, given a step, its numbers to TensorBoard. JSON has no infinity: that becomes null."""
         line = json.dumps(finite(entry), allow_nan=False)
         self._lines.append(line)
-        with system_errors("write", self._path), self._path.open("a") as file:
-            file.write(line + "\n")
+        self._folder.append(NAME, f"{line}\n".encode())
         for name, value in _scalars(entry) if step is not None else ():
             self._events.add_scalar(name, value, step)
 
@@ -53,11 +52,12 @@ class RunLog:
         self._events.close()
 
 
-def is_ended(folder: Path) -> bool:
+def is_ended(folder: Folder) -> bool:
     """Whether the log of the run in `folder` has its last line, which says `"end": true`."""
-    path = folder / NAME
-    with system_errors("read", path):
-        lines = path.read_text().splitlines() if path.exists() else []
+    try:
+        lines = folder.read(NAME).decode().splitlines()
+    except FileNotFoundError:
+        return False
     try:
         return bool(lines) and json.loads(lines[-1]).get("end") is True
     except ValueError:  # torn by a kill

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from softlabels.labels.encoding import TopkEncoding
 from softlabels.store.basis import read_basis
-from softlabels.store.patience import background, result_of
 from softlabels.store.spec import Manifest, Spec
 from softlabels.store.writer import StoreWriter
+from softlabels.system.patience import background, result_of
 from softlabels.teacher.encode import Encoded, Encoder, joined
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.transfer.alignment import alignment
@@ -69,7 +69,7 @@ def encoder_of(writer: StoreWriter, ensemble: Ensemble) -> Encoder | None:
     encoding = writer.spec.encoding
     if not isinstance(encoding, TopkEncoding) and ensemble.sequence is None:
         return None
-    basis = read_basis(writer.path, writer.spec)
+    basis = read_basis(writer.folder, writer.spec)
     shared = None if basis is None else torch.from_numpy(np.array(basis, np.float16)).to(ensemble.device)
     return Encoder(encoding, ensemble.weights, shared)
 

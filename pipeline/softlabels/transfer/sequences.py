@@ -28,7 +28,7 @@ from tqdm import tqdm
 from softlabels.errors import ConfigError, TransferSetError
 from softlabels.labels import NO_LABEL
 from softlabels.objects import ObjectSpec
-from softlabels.store.durable import system_errors
+from softlabels.system.durable import system_errors
 from softlabels.transfer.cache import FileRecord, NpyFile
 from softlabels.transfer.config import SequencesConfig
 from softlabels.transfer.decode import Decoded
