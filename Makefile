@@ -74,8 +74,8 @@ format: dev ## let ruff lay out the code and mend what it can
 types: dev ## mypy --strict over library, commands and benchmarks
 	$(BIN)/mypy
 
-test: dev ## the tests, but for slow ones and those of the documentation; ARGS go to pytest
-	$(BIN)/python -m pytest -n 2 -m "not slow" --ignore=tests/docs $(ARGS)
+test: dev ## the tests, those of the documentation among them, but for slow ones; ARGS go to pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
 
 slow: dev ## the tests marked slow: the same trials, many more times, with new random numbers
 	$(BIN)/python -m pytest -n 2 -m slow --rng-seed=fresh $(ARGS)
@@ -86,7 +86,7 @@ faults: dev ## the fault campaign in full, as root on Linux; writes the table of
 docs: dev ## the code blocks of README and docs, run, and their links
 	$(BIN)/python -m pytest tests/docs
 
-check: lint types test docs ## lint, types, test and docs: what CI runs
+check: lint types test ## lint, types and test: what CI runs
 
 clean: ## remove caches (never stores/ or runs/: they hold work)
 	rm -rf build .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

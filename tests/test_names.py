@@ -10,16 +10,20 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from torch import nn
 
+from softlabels import EmbeddedRows, StoreWriter, array_keys, dense_spec, open_store
 from softlabels.errors import ConfigError
 from softlabels.models import ModelConfig
 from softlabels.names import OF_0_1, SHIPPED, renamed, short
 from softlabels.objects import ObjectSpec, canonical, import_object
+from softlabels.store.dense_spec import prepared_by
 from softlabels.teacher.config import MemberConfig
 from softlabels_stages.recipe import parse
 from softlabels_stages.run_folder import RunFolder
+from softlabels_stages.splits import Split
 from softlabels_stages.train_student import TrainStudent
 
 OLD, SHORT, LONG = "pipeline.models.mlp.MLP", "softlabels.models.MLP", "softlabels.models.mlp.MLP"
@@ -156,6 +160,21 @@ def test_a_broken_one_says_what_is_wrong_with_it(pipeline: Path) -> None:
         ConfigError, match=r"pipeline\.models\.mlp\.MLP cannot be imported: No module named 'a_module_that_nobody_has'"
     ):
         import_object(OLD)
+
+
+def test_a_store_does_not_name_it(pipeline: Path, tmp_path: Path) -> None:
+    (pipeline / "transfer").mkdir()
+    (pipeline / "transfer" / "prepare.py").write_text("raise SystemExit('a store ran this')")
+    inputs = np.arange(6, dtype=np.float32).reshape(3, 2)
+    spec = dense_spec(
+        teacher="t", name="rows", keys=array_keys(inputs), classes=2, embed=inputs,
+        preprocessing=prepared_by("pipeline.transfer.prepare.scale", {"divisor": 2}, inputs),
+    )  # fmt: skip
+    with StoreWriter(tmp_path / "store", spec) as writer:
+        writer.write_logits(0, keys=array_keys(inputs), labels=np.zeros(3, int), logits=inputs[:, None], inputs=inputs)
+        writer.seal()
+    store = open_store(tmp_path / "store")
+    assert Split(store, EmbeddedRows(store)).prepare == ObjectSpec("softlabels.transfer.scale", {"divisor": 2})
 
 
 # Records of earlier versions

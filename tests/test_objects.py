@@ -154,6 +154,8 @@ def test_while_it_is_guarded_names_of_before_are_looked_up_in_the_table_alone(
     for folder in ("pipeline", "pipeline/models"):
         (tmp_path / folder / "__init__.py").touch()
     (tmp_path / "pipeline" / "models" / "mlp.py").write_text("class MLP: pass")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pipeline"]:
+        monkeypatch.delitem(sys.modules, name)
     try:
         with one_command():
             only_shipped("is somebody else's", remedy="read it")

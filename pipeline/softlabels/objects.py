@@ -93,21 +93,20 @@ def _is_there(path: str) -> bool:
     _open_folder(path)
     module, _, name = path.rpartition(".")
     try:
-        return _is_found(module) and hasattr(importlib.import_module(module), name)
+        return _has_file(module) and hasattr(importlib.import_module(module), name)
     except ImportError:
         return True
 
 
-def _is_found(module: str) -> bool:
-    """Whether Python finds a module, of whose packages none is imported."""
-    parts, inside = module.split("."), None
-    for end in range(1, len(parts) + 1):
-        name = ".".join(parts[:end])
-        spec = next(filter(None, (finder.find_spec(name, inside) for finder in sys.meta_path)), None)
-        if spec is None or (spec.submodule_search_locations is None and end < len(parts)):
-            return False
-        inside = spec.submodule_search_locations
-    return True
+def _has_file(module: str) -> bool:
+    """Whether the package that Python finds has the file of such a module; nothing is imported."""
+    package, *below = module.split(".")
+    try:
+        found = importlib.util.find_spec(package)
+    except ValueError:  # a module that no file was read for
+        return module in sys.modules
+    places = [Path(place, *below) for place in (found and found.submodule_search_locations) or ()]
+    return any(place.with_suffix(".py").is_file() or (place / "__init__.py").is_file() for place in places)
 
 
 def import_object(path: str) -> Any:

@@ -186,7 +186,7 @@ def followed_links(seed: int) -> Outcome:
     folder._STEP &= ~os.O_NOFOLLOW  # type: ignore[attr-defined]
     folder._FILE &= ~os.O_NOFOLLOW  # type: ignore[attr-defined]
     folder.Folder.is_folder = lambda self, name="": self.at(name).is_dir()  # type: ignore[method-assign,misc,assignment]
-    return _trials(60, seed)
+    return _trials(24, seed)
 
 
 def _trials(count: int, seed: int) -> Outcome:
@@ -216,7 +216,7 @@ TRIALS = (
         promise=7,
         what="a name below a store, a run or a cache that is a link to a watched folder, under every command",
         count=100_000,  # all of them
-        quick=25,
+        quick=12,
         run=partial(apart, links),
         control=partial(apart, followed_links),
         control_what="links are followed",

@@ -238,7 +238,7 @@ def _child(words: list[str]) -> None:
     os._exit(encode.main(words))
 
 
-@pytest.mark.parametrize("kind", ["tokens-zarr", "ragtokens-arrow"])
+@pytest.mark.parametrize("kind", ["tokens-zarr", pytest.param("ragtokens-arrow", marks=pytest.mark.slow)])
 def test_kills_lose_nothing(work: Path, rng: np.random.Generator, kind: str) -> None:
     """SIGKILLs at random moments: what is committed stays, and the digest is that of an unbroken run."""
     data = tokens(rng, 300, kind)

@@ -83,7 +83,8 @@ def run(stage: str, *words: str) -> int | str:
         code = f"exit {error.code}"
     pwned = Path("PWNED").exists()
     Path("PWNED").unlink(missing_ok=True)
-    sys.modules.pop("evil", None)
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("evil", "pipeline")]:
+        del sys.modules[name]
     return "PWNED" if pwned else code
 
 
