@@ -1,7 +1,7 @@
 """A class or function by its dotted path: how a recipe names a user's own model, factory or prepare function.
 
 In YAML: `{class_path: my_package.nets.Net, init_args: {width: 64}}`. Only a recipe or a command line may name one; a store
-never does. What is imported must be on Python's path, or, while a command runs, in its working folder.
+never does. What is imported must be on Python's path, or, while a command runs, in its working folder or beside its recipe.
 
 This is the one door through which a name becomes code, so `only_shipped` closes it for a recipe that comes from somebody else.
 Neighbours: `transfer` (factories, prepare functions), `models`, `student` (optimizers, schedules).
@@ -40,11 +40,11 @@ class _Door:
 
     Attributes:
         refusal: why only what ships is imported, and the remedy; None where everything is.
-        folder: where modules are looked for last; None: on Python's path alone.
+        folders: where modules are looked for last, in this order.
     """
 
     refusal: tuple[str, str] | None = None
-    folder: str | None = None
+    folders: list[str] = field(default_factory=list)
 
 
 _door = _Door()
@@ -58,13 +58,19 @@ def one_command() -> Iterator[None]:
     global _door
     before, path, _door = _door, list(sys.path), _Door()
     with suppress(OSError):  # the folder was removed
-        _door.folder = str(Path.cwd())
+        look_in(Path.cwd())
     try:
         yield
     finally:
-        if _door.folder in sys.path and _door.folder not in path:
-            sys.path.remove(_door.folder)
+        for folder in _door.folders:
+            if folder in sys.path and folder not in path:
+                sys.path.remove(folder)
         _door = before
+
+
+def look_in(folder: Path) -> None:
+    """Until the command's end look for modules in this folder too, after all others."""
+    _door.folders.append(str(folder))
 
 
 def only_shipped(why: str, *, remedy: str) -> None:
@@ -153,9 +159,10 @@ def _longest_module(path: str, parts: list[str]) -> tuple[Any, list[str]]:
 
 
 def _open_folder(path: str) -> None:
-    """Put the command's folder on Python's path where nothing that is installed has the module's name."""
-    if _door.folder is not None and _door.folder not in sys.path and not _is_installed(path.partition(".")[0]):
-        sys.path.append(_door.folder)  # it stays: the module may import its neighbours later
+    """Put the command's folders on Python's path where nothing that is installed has the module's name."""
+    if not _is_installed(path.partition(".")[0]):
+        # they stay: the module may import its neighbours later
+        sys.path.extend(folder for folder in _door.folders if folder not in sys.path)
 
 
 def _is_installed(module: str) -> bool:

@@ -165,6 +165,13 @@ class Import:
     licence: str = ""  # of the transfer set, for the card
 
 
+@dataclass(frozen=True)
+class Cache:
+    """Arguments of cache."""
+
+    clear: bool = False  # delete every entry that no running command is making
+
+
 class Command(NamedTuple):
     """A command: what it does in a line, module and class of its arguments, and how they are written (see `recipe.parse`)."""
 
@@ -204,6 +211,7 @@ COMMANDS = {
     "encode": Command(
         "encode a dense store's labels as topk, without a teacher", "arguments.Encode", ("from_", "store")
     ),
+    "cache": Command("say where prepared rows are kept and how large they are, or delete them", "arguments.Cache"),
     "import": Command(
         "make a store from logits or probabilities that something else produced", "arguments.Import", ("from_", "store")
     ),

@@ -41,10 +41,11 @@ from softlabels.store.same_plan import kept_about, require_same_maker
 from softlabels.store.spec import About, MemberSpec, Preprocessing, Spec, TeacherSpec
 from softlabels.store.writer import StoreWriter, require_room
 from softlabels.system.folder import Folder
-from softlabels.transfer import array_keys, load_transfer_set
+from softlabels.transfer import array_keys
 from softlabels.transfer.keys import id_keys
 from softlabels_stages.arguments import Import
 from softlabels_stages.recipe import parse
+from softlabels_stages.rows import load_rows
 from softlabels_stages.run import command, program, should_stop
 
 _HASHED_ROWS = 1024  # at once
@@ -63,6 +64,7 @@ class _Rows:
     class_names: tuple[str, ...] | None
     preprocessing: Preprocessing
     key: str = "content"
+    key_rule: int = 1
 
 
 @command(resumable=True)
@@ -128,6 +130,7 @@ def _spec(args: Import, outputs: Outputs, rows: _Rows, weights: Sequence[float],
         split=split,
         keys=rows.keys,
         key=rows.key,
+        key_rule=rows.key_rule,
         classes=_classes(args.classes or rows.class_names, outputs.logits.shape[2]),
         layout=args.layout,
         preprocessing=rows.preprocessing,
@@ -223,7 +226,7 @@ def _rows_of(args: Import, outputs: Outputs, split: str) -> _Rows:
         )
     where = f"the {split} split of {args.transfer_set.name} (--config)"
     print(f"{args.from_} has neither inputs nor keys: its rows are taken to be those of {where}", file=sys.stderr)
-    rows = load_transfer_set(args.transfer_set, split)
+    rows = load_rows(args.transfer_set, split)
     if len(rows.keys) != count:
         raise TransferSetError(
             f"{args.from_} has {count} rows of outputs and the {split} split of {rows.name} {len(rows.keys)}",
@@ -232,7 +235,7 @@ def _rows_of(args: Import, outputs: Outputs, split: str) -> _Rows:
     labels = rows.labels if outputs.labels is None else outputs.labels
     how = prepared_by(rows.prepare.class_path, rows.prepare.init_args, rows.inputs)
     key = args.transfer_set.key
-    return _Rows(rows.name, rows.source, rows.keys, labels, rows.inputs, rows.class_names, how, key)
+    return _Rows(rows.name, rows.source, rows.keys, labels, rows.inputs, rows.class_names, how, key, rows.key_rule)
 
 
 def _classes(names: Sequence[str] | None, count: int) -> int | Sequence[str]:

@@ -29,7 +29,6 @@ import sys
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -37,10 +36,10 @@ import yaml
 
 from softlabels.errors import ConfigError
 from softlabels.objects import canonical
-from softlabels_stages import schema
+from softlabels_stages import beside, schema
 from softlabels_stages.help import help_text
 from softlabels_stages.schema import Key
-from softlabels_stages.trust import RECIPE, guard
+from softlabels_stages.trust import RECIPE, guard, is_of_run
 
 T = TypeVar("T")
 SECTIONS = ("name", "transfer_set", "tokenizer", "teacher", "teacher_training", "labels", "student", "training")
@@ -67,6 +66,7 @@ def parse(
     words = list(sys.argv[1:] if argv is None else argv)
     known = _known(cls)
     takes_recipe = "config" in known
+    beside.forget()
     if "-h" in words or "--help" in words:
         print_help(cls, stage=stage, doc=doc, flat=flat, positional=positional)
         raise SystemExit(0)
@@ -85,9 +85,12 @@ def parse(
         where = flags.pop("config", DEFAULT if run is None else str(run / RECIPE))
         source, data = _read(where)
         trust = schema.check(known, {"trust": flags.pop("trust", False)}, where="command line")["trust"]
-        if isinstance(source, Path) and not trust:
+        if source is not None and not trust:
             guard(source, data, run=run)
-        given = _from_recipe(cls, sections_of(data, where), known, where=where)
+        recipe = sections_of(data, where)
+        if source is not None and not is_of_run(source, run):
+            beside.use(source, recipe)
+        given = _from_recipe(cls, recipe, known, where=where)
     given |= schema.check(known, _merge(given, flags, known), where="command line")
     return schema.build(cls, given, where=where)
 
@@ -116,12 +119,12 @@ def load(config: str) -> dict[str, Any]:
     return sections_of(_read(config)[1], config)
 
 
-def _read(config: str) -> tuple[Path | Traversable, bytes]:
-    """Where a recipe lies, and its bytes. A file in the working folder does not take the name of a built-in one."""
-    own = resources.files("softlabels_stages.configs")
-    source = own.joinpath(f"{config}.yaml") if config in built_in() else Path(config)
+def _read(config: str) -> tuple[Path | None, bytes]:
+    """Where the user's recipe lies, None for a built-in one, whose name no file in the working folder takes; and its bytes."""
+    if config in built_in():
+        return None, resources.files("softlabels_stages.configs").joinpath(f"{config}.yaml").read_bytes()
     try:
-        return source, source.read_bytes()
+        return Path(config), Path(config).read_bytes()
     except FileNotFoundError:
         remedy = f"give a YAML file or a built-in recipe: {', '.join(built_in())}"
         raise ConfigError(f"there is no recipe {config}", remedy=remedy) from None

@@ -21,6 +21,7 @@ from typing import Protocol
 
 from softlabels.errors import NO_ROOM, DiskFull, Interrupted, SoftLabelsError, Stalled, StorageError
 from softlabels.objects import one_command
+from softlabels_stages import beside
 
 BROKEN_PIPE = 128 + signal.SIGPIPE
 
@@ -81,7 +82,8 @@ def command(*, resumable: bool = False) -> Callable[[Main], Main]:
 
 
 def _report(error: SoftLabelsError) -> int:
-    print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    line = " ".join(str(error).split())
+    print(f"{type(error).__name__}: {line}{beside.hint(line)}", file=sys.stderr, flush=True)
     return error.exit_code
 
 

@@ -24,7 +24,9 @@ from softlabels.models.classes import require_vocabulary
 from softlabels.names import renamed
 from softlabels.objects import ObjectSpec
 from softlabels.store import Store, open_store, store_splits
+from softlabels.store.dense_spec import prepared_by
 from softlabels.store.differences import differences
+from softlabels.store.digest import keys_digest
 from softlabels.store.findings import Stored, ask, stored_agreement
 from softlabels.store.key_index import KeyIndex
 from softlabels.store.spec import plain_json
@@ -33,7 +35,8 @@ from softlabels.stream.examples import StoredRows
 from softlabels.stream.join import Missing
 from softlabels.student.outputs import require_student_logits
 from softlabels.student.split import chosen_rows, validation_rows
-from softlabels.transfer import TransferRows, TransferSetConfig, load_transfer_set
+from softlabels.transfer import TransferRows, TransferSetConfig
+from softlabels_stages.rows import load_rows
 from softlabels_stages.sweep import StudentTraining
 
 
@@ -112,9 +115,31 @@ def _rows(store: Store, transfer_set: TransferSetConfig | None, split: str) -> T
             f"{store.path} holds labels only (inputs: reference), and the recipe has no section transfer_set",
             remedy=f"name the transfer set {store.spec.transfer_set.name!r} in the recipe, or get a store with inputs: embed",
         )
-    rows = load_transfer_set(transfer_set, split)
+    rows = load_rows(transfer_set, split)
     _require_same_classes(store, rows)
+    if line := _other_preparation(store, rows):
+        print(f"{split}: {line}", file=sys.stderr)
     return rows
+
+
+def _other_preparation(store: Store, rows: TransferRows) -> str:
+    """What to say where the inputs are not prepared as those that the store's teacher saw, else ""."""
+    theirs = store.spec.preprocessing
+    if not theirs.function:
+        return ""
+    ours = prepared_by(rows.prepare.class_path, rows.prepare.init_args, rows.inputs)
+    there, here = (
+        renamed({"prepare": each.function, "init_args": plain_json(each)["arguments"]}) for each in (theirs, ours)
+    )
+    if different := [leaf.said("the teacher's", "here") for leaf in differences(there, here)]:
+        return f"inputs are prepared otherwise than those that the store's teacher saw ({'; '.join(different)})"
+    same_rows = keys_digest(rows.keys) == store.spec.transfer_set.content_keys
+    if same_rows and theirs.sample and theirs.sample != ours.sample:
+        return (
+            f"{ours.function} gives other rows than those that the store's teacher saw, by the same name and arguments: it, or "
+            "what it uses, has changed"
+        )
+    return ""
 
 
 def _require_same_classes(store: Store, rows: TransferRows) -> None:

@@ -36,9 +36,10 @@ from softlabels.teacher.ensemble import Ensemble, load_ensemble
 from softlabels.teacher.label import label_rows
 from softlabels.teacher.pilot import needs_basis, pilot_basis, pilot_rows
 from softlabels.teacher.resume import check_committed, explained
-from softlabels.transfer import TransferRows, TransferSetConfig, load_transfer_set
+from softlabels.transfer import TransferRows, TransferSetConfig
 from softlabels.transfer.alignment import alignment
 from softlabels_stages.recipe import parse, texts
+from softlabels_stages.rows import load_rows
 from softlabels_stages.run import command, program, should_stop
 from softlabels_stages.teacher_arguments import TeacherLogits
 from softlabels_stages.words import counted
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe = _recipe_flag(argv)
     ensemble = load_ensemble(args.teacher, train=f"{program()} train-teacher{recipe}")
     encoding = args.labels.encoding_of(len(args.teacher.members))
-    splits = [load_transfer_set(args.transfer_set, split) for split in args.transfer_set.splits]
+    splits = [load_rows(args.transfer_set, split) for split in args.transfer_set.splits]
     ensemble.expect(splits[0].sequence)
     classes = [checked_classes(rows, ensemble, encoding) for rows in splits]
     if isinstance(encoding, TopkEncoding):
@@ -159,6 +160,7 @@ def store_spec(
         split=rows.split,
         revision=rows.revision,
         key=args.transfer_set.key,
+        key_rule=rows.key_rule,
         keys=rows.keys,
         classes=classes if rows.class_names is None else rows.class_names,
         preprocessing=prepared_by(rows.prepare.class_path, rows.prepare.init_args, rows.inputs),

@@ -33,10 +33,11 @@ from softlabels.student.metrics import Scores
 from softlabels.student.split import validation_rows
 from softlabels.student.trainer import Trainer
 from softlabels.teacher.config import MemberConfig
-from softlabels.transfer import TransferRows, load_transfer_set
+from softlabels.transfer import TransferRows
 from softlabels.transfer.tokenizer import ensure_tokenizer, named_tokenizer
 from softlabels_stages.progress import TimeLeft
 from softlabels_stages.recipe import parse, plain
+from softlabels_stages.rows import load_rows
 from softlabels_stages.run import command, should_stop
 from softlabels_stages.teacher_arguments import TeacherTraining, TrainTeacher
 
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"teacher {number}: {member.weights or member.class_path} is there, left as it is")
     if not missing:
         return 0
-    rows, training = load_transfer_set(args.transfer_set, "train"), _training(args, missing)
+    rows, training = load_rows(args.transfer_set, "train"), _training(args, missing)
     for number in missing:
         print(f"teacher {number}: training {args.teacher.members[number].class_path}", flush=True)
         _train(args.teacher.members[number], rows, dataclasses.replace(training, seed=training.seed + number))

@@ -28,15 +28,19 @@ def guard(recipe: Path, data: bytes, *, run: Path | None) -> None:
     Args:
         run: the folder of a student that the command is about: its config.yaml counts as a run's, whatever lies beside it.
     """
-    folders = {recipe.parent, recipe.resolve().parent}  # as given, and behind links
-    is_of_run = any((folder / name).exists() for folder in folders for name in (RUN, RESULTS))
-    is_named = run is not None and recipe.samefile(run / RECIPE)
-    if (is_of_run or is_named) and not _is_recorded(data):
+    if is_of_run(recipe, run) and not _is_recorded(data):
         only_shipped(
             f"does not ship with softlabels, and {recipe} is of a run that was not made here, so its code was not run",
             remedy="read that file, and add --trust to run what it names; a run of your own that an earlier version or another "
             "machine made is recorded when its train-student command is given again",
         )
+
+
+def is_of_run(recipe: Path, run: Path | None) -> bool:
+    """Whether a recipe lies in the folder of a run, or is that of the student's folder `run`."""
+    folders = {recipe.parent, recipe.resolve().parent}  # as given, and behind links
+    lies_there = any((folder / name).exists() for folder in folders for name in (RUN, RESULTS))
+    return lies_there or (run is not None and recipe.samefile(run / RECIPE))
 
 
 def record(data: bytes, run: Path) -> None:

@@ -156,9 +156,9 @@ def _recheck(split: str, path: Folder, recipe: TeacherLogits, args: Verify) -> i
     """Compare with the live teacher; 1 when it deviates by more than rounding explains."""
     from softlabels.teacher.ensemble import load_ensemble
     from softlabels.teacher.recheck import compare_with_teacher
-    from softlabels.transfer import load_transfer_set
+    from softlabels_stages.rows import load_rows
 
-    rows = load_transfer_set(recipe.transfer_set, split)
+    rows = load_rows(recipe.transfer_set, split)
     ensemble = load_ensemble(recipe.teacher, train=f"{program()} train-teacher --config={args.against_teacher}")
     found = compare_with_teacher(open_store(path), rows, ensemble, sample=args.teacher_rows)
     mass, kl = found.largest_mass, found.kl_max

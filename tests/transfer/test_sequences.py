@@ -104,7 +104,7 @@ def test_blocks_do_not_show(
 ) -> None:
     whole = load_transfer_set(config(source, tokenizer, pack=pack), "train", cache=tmp_path / "one")
     monkeypatch.setattr(sequences, "_BLOCK_TOKENS", LENGTH * 3)
-    monkeypatch.setattr("softlabels.transfer.rows.BLOCK_BYTES", 100)
+    monkeypatch.setattr("softlabels.transfer.fill.BLOCK_BYTES", 100)
     parts = load_transfer_set(config(source, tokenizer, pack=pack), "train", cache=tmp_path / "two")
     np.testing.assert_array_equal(parts.inputs, whole.inputs)
     np.testing.assert_array_equal(parts.keys, whole.keys)

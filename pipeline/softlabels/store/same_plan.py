@@ -41,6 +41,7 @@ _PREPARE_ARGUMENTS = "transfer_set.prepare.init_args"
 # What the recipe calls the fields of a specification, by how their names begin; the others are called alike.
 _RECIPE_KEYS = {
     "transfer_set.split": "transfer_set.splits",
+    "transfer_set.key_rule": "transfer_set.missing",
     "transfer_set.rows": "transfer_set: number of rows",
     "transfer_set.content_keys": "transfer_set: content of its rows",
     "label_space.names": "transfer_set.classes",
@@ -51,6 +52,7 @@ _RECIPE_KEYS = {
     "preprocessing.function": "transfer_set.prepare.class_path",
     "preprocessing.arguments": _PREPARE_ARGUMENTS,
     "preprocessing.sample": "transfer_set.prepare: the rows that it makes",
+    "teacher.floor": "floor",
     "encoding.kind": "labels.encoding",
     "encoding": "labels",
     "layout": "labels.layout",

@@ -3,7 +3,7 @@
 One folder an identity (a digest of everything that the arrays depend on). It is written under another name, flushed and
 renamed, so a kill leaves no half cache; `meta.json` holds size and blake3 of each file, checked at every opening, and a
 folder that fails is made again. A lock keeps two processes from doing the same work. Not a store: nobody is given it, and it
-may be deleted at any time. Neighbour: `rows` says what is written.
+may be deleted at any time. Neighbours: `rows` says what is written, `cache_entries` lists and deletes.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ from softlabels.system.patience import close_lock, flush, hung, wait_for_lock
 
 Array = npt.NDArray[np.generic]
 FileRecord = dict[str, int | str]  # name, bytes, blake3
+META = "meta.json"
 _log = logging.getLogger(__name__)
 
 
@@ -39,32 +41,75 @@ def default_cache() -> Path:
     return Path(named).expanduser() if named else Path.home() / ".cache" / "softlabels" / "prepared"
 
 
-def cached(root: Path, identity: Mapping[str, object], fill: Callable[[Path], list[FileRecord]]) -> dict[str, Array]:
-    """The arrays of `identity` by file stem, memory-mapped read-only; `fill(folder)` writes them where they are missing or
-    damaged, and returns their records.
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One folder of the cache.
+
+    Attributes:
+        arrays: by file stem, memory-mapped read-only.
+        facts: what `fill` handed on of them.
+    """
+
+    arrays: dict[str, Array]
+    facts: dict[str, Any]
+
+
+def cached(
+    root: Path,
+    identity: Mapping[str, object],
+    fill: Callable[[Path], tuple[list[FileRecord], dict[str, Any]]],
+    *,
+    about: Mapping[str, object],
+    is_current: Callable[[dict[str, Array]], bool],
+) -> Entry:
+    """The arrays of `identity`.
+
+    Args:
+        root: the cache.
+        identity: JSON values, everything that the arrays are known to depend on.
+        fill: `fill(folder)` writes the arrays where they are missing, damaged or stale; it returns their records, and facts.
+        about: JSON values for `softlabels cache`, and for finding the other splits of a transfer set.
+        is_current: asked at every opening; False: the arrays depend on something else, which has changed.
 
     Raises:
         DiskFull, StorageError: the cache cannot be written. Stalled: a process that prepares these rows hangs.
     """
-    name = blake3(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
-    cache = Folder(root)
+    cache, name = Folder(root), entry_name(identity)
+    entry = cache.within(name)
     try:
         cache.make()
-        with _lock(cache, f"{name}.lock", lambda: _written(cache, name)):
-            if not _sound(cache.within(name), identity):
+        with lock(cache, f"{name}.lock", lambda: _written(cache, name)):
+            sound = _sound(entry, identity)
+            if sound and not is_current(_arrays(entry)):
+                _log.warning("the prepare function gives other rows than those in %s; preparing them again", entry)
+                sound = False
+            if not sound:
                 for leftover in cache.names():
                     if leftover == name or leftover.startswith(f"{name}.part-"):
                         cache.clear(leftover)
-                _write(cache, name, identity, fill)
+                _write(cache, name, {"identity": identity, "about": about}, fill)
     except (DiskFull, StorageError) as error:
         remedy = "make room or mend it, or set SOFTLABELS_CACHE to another folder, then run the same command again"
         raise type(error)(error.what, remedy=remedy) from error
-    files = (cache.at(f"{name}/{file}") for file in cache.names(name) if file.endswith(".npy"))
+    with suppress(OSError):  # of a read-only cache nobody sees when it was used
+        handle = entry.open(META)
+        os.utime(handle)
+        os.close(handle)
+    return Entry(_arrays(entry), json.loads(entry.read(META))["facts"])
+
+
+def entry_name(identity: Mapping[str, object]) -> str:
+    """The name of an entry's folder."""
+    return blake3(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _arrays(entry: Folder) -> dict[str, Array]:
+    files = (entry.at(file) for file in entry.names() if file.endswith(".npy"))
     return {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in files}
 
 
 @contextmanager
-def _lock(cache: Folder, name: str, life: Callable[[], object]) -> Iterator[None]:
+def lock(cache: Folder, name: str, life: Callable[[], object]) -> Iterator[None]:
     """Hold the lock file; the system lets go of it when the process dies. Raises `Stalled` where another process holds it and
     `life()` does not change.
     """
@@ -91,9 +136,9 @@ def _sound(folder: Folder, identity: Mapping[str, object]) -> bool:
     if folder.status() is None:
         return False
     try:
-        meta = json.loads(folder.read("meta.json"))
-        names = {str(record["name"]) for record in meta["files"]} | {"meta.json"}
-        is_whole = meta["identity"] == identity and names == set(folder.names())
+        meta = json.loads(folder.read(META))
+        names = {str(record["name"]) for record in meta["files"]} | {META}
+        is_whole = meta["identity"] == identity and "facts" in meta and names == set(folder.names())
         if is_whole and all(_matches(folder, record) for record in meta["files"]):
             return True
     except (OSError, ValueError, KeyError, TypeError, StrangePath, StorageError):
@@ -112,13 +157,18 @@ def _matches(folder: Folder, record: FileRecord) -> bool:
     return same_size and blake3().update_mmap(folder.at(name)).hexdigest() == record["blake3"]
 
 
-def _write(cache: Folder, name: str, identity: Mapping[str, object], fill: Callable[[Path], list[FileRecord]]) -> None:
+def _write(
+    cache: Folder,
+    name: str,
+    meta: Mapping[str, object],
+    fill: Callable[[Path], tuple[list[FileRecord], dict[str, Any]]],
+) -> None:
     """Fill a folder under another name, flush it, and give it its name."""
     part = cache.within(f"{name}.part-{uuid.uuid4().hex}")
     part.make()
     try:
-        meta = {"identity": identity, "files": fill(part.at())}
-        part.write("meta.json", json.dumps(meta, indent=1).encode())
+        files, facts = fill(part.at())
+        part.write(META, json.dumps({**meta, "files": files, "facts": facts}, indent=1).encode())
         part.sync()
         cache.rename(part.name, name)
         cache.sync()

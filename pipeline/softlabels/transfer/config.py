@@ -78,8 +78,11 @@ class TransferSetConfig:
         label: column of hard labels; None: there are none (rows of tokens predict their own next tokens: it is not read).
         key: "content", or the name of an id column that says which row is which.
         prepare: function from a list of decoded rows to one array (B, ...); see `softlabels.transfer.prepare`.
-        splits: name of the split in the store -> name of the split in the source.
-        classes: ordered class names, instead of those that the source gives.
+        splits: name of the split in the store -> name of the split in the source, or a slice of it: `train[:12000]`.
+        classes: ordered class names, instead of those that the source gives. Of a CSV each is a class, also None or NA.
+        missing: refuse inputs that are missing (null) and prepared rows that are not finite, or pass: prepare gets None.
+        mixed_images: whether images of several bit depths, colour modes or value ranges are meant: prepare makes them alike.
+        sample_by: what a row of text files is: line (also an empty one), paragraph or document; by default a line.
         sequences: make rows of tokens from one column of text, for language models; instead of prepare.
     """
 
@@ -94,6 +97,9 @@ class TransferSetConfig:
     prepare: ObjectSpec = field(default_factory=lambda: _STACK)
     splits: dict[str, str] = field(default_factory=lambda: {"train": "train", "test": "test"})
     classes: tuple[str, ...] | None = None
+    missing: Literal["refuse", "pass"] = "refuse"
+    mixed_images: bool = False
+    sample_by: Literal["line", "paragraph", "document"] | None = None
     sequences: SequencesConfig | None = None
 
     def __post_init__(self) -> None:

@@ -127,8 +127,9 @@ def vocabulary_of(name: str, revision: str | None, digest: str) -> tuple[int, st
 
 def write_sequences(
     tokenization: Tokenization, blocks: Iterable[Decoded], folder: Path, *, texts: int, title: str
-) -> list[FileRecord]:
-    """Write inputs.npy (R, 2, L), keys.npy and labels.npy of the texts in `blocks`, `texts` of them.
+) -> tuple[list[FileRecord], dict[str, Any]]:
+    """Write inputs.npy (R, 2, L), keys.npy and labels.npy of the texts in `blocks`, `texts` of them. Their records, and how
+    many texts had no tokens (`empty`).
 
     Tokens go to a file first, since the number of rows is known only at their end: memory holds one block, and the keys.
 
@@ -157,7 +158,7 @@ def write_sequences(
         records = [file.finish() for file in (inputs, keys, labels)]
     del tokens
     scratch.unlink()
-    return records
+    return records, {"empty": texts - len(ends)}
 
 
 def row_bounds(

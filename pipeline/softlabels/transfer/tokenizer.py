@@ -72,7 +72,10 @@ def texts(transfer_set: TransferSetConfig, split: str) -> Iterator[str]:
     source = open_split(transfer_set, split)
     for start in range(0, source.rows, _BLOCK_ROWS):
         table = source.block(start, min(start + _BLOCK_ROWS, source.rows))
-        columns = [decode(table.column(name), name=name, start=start).values for name in transfer_set.inputs]
+        columns = [
+            decode(table.column(name), name=name, start=start, images=name in source.images).values
+            for name in transfer_set.inputs
+        ]
         for row in zip(*columns, strict=True):
             for name, text in zip(transfer_set.inputs, row, strict=True):
                 if not isinstance(text, str):
