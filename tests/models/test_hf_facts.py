@@ -23,7 +23,7 @@ from tests.models.lm_samples import GPT2_LM, LLAMA, saved_lm
 TEXT = "AutoModelForSequenceClassification"
 LORA = {
     "peft_type": "LORA", "task_type": "SEQ_CLS", "base_model_name_or_path": "model", "r": 2, "lora_alpha": 4,
-    "target_modules": ["query", "value"], "inference_mode": True, "bias": "none",
+    "target_modules": ["query", "value"], "modules_to_save": ["classifier"], "inference_mode": True, "bias": "none",
 }  # fmt: skip
 
 
@@ -106,11 +106,15 @@ def test_of_images_too(tmp_path: Path) -> None:
 def adapter(folder: Path, base: Path | None = None) -> dict[str, torch.Tensor]:
     """A LoRA adapter in the folder; its tensors."""
     torch.manual_seed(1)
-    lead = "base_model.model.bert.encoder.layer.0.attention.self"
     tensors = {
-        f"{lead}.{part}.lora_{x}.weight": torch.randn(shape)
-        for part in ("query", "value") for x, shape in (("A", (2, 16)), ("B", (16, 2)))
-    }  # fmt: skip
+        f"base_model.model.bert.encoder.layer.{layer}.attention.self.{part}.lora_{x}.weight": torch.randn(shape)
+        for layer in (0, 1)
+        for part in ("query", "value")
+        for x, shape in (("A", (2, 16)), ("B", (16, 2)))
+    } | {
+        f"base_model.model.classifier.{name}": torch.randn(shape)
+        for name, shape in (("weight", (3, 16)), ("bias", (3,)))
+    }
     (folder / "adapter_config.json").write_text(json.dumps(LORA | {"base_model_name_or_path": str(base or folder)}))
     save_file(tensors, folder / "adapter_model.safetensors")
     return tensors
@@ -130,6 +134,7 @@ def test_an_adapter_is_refused_with_or_without_peft(there: tuple[str, ...], mode
         SequenceClassifier(str(model))
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of what peft asks of transformers
 def test_the_remedy_for_an_adapter_works(model: Path, tmp_path: Path) -> None:
     """With peft itself; W + B A alpha / r in float64 is what it must come to."""
     peft = pytest.importorskip("peft")

@@ -61,7 +61,7 @@ class Positions:
                 self._compare(name, block[name], own, block["row"])
         if found.next_token.size and found.next_token.max() >= self.classes:
             raise LabelError(
-                f"a row of {self.name} holds token {found.next_token.max()}, and the labels are over the first {self.classes}",
+                f"a row of {self.name} holds token {found.next_token.max()}, and the vocabulary has {self.classes}",
                 remedy="use the tokenizer that the store was made with, and leave texts with tokens beyond out",
             )
         labels = found.next_token
