@@ -13,7 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROOMS = (
-    "errors", "lazy", "names", "objects", "labels", "store", "transfer", "stream", "models", "teacher", "student", "report",
+    "errors", "lazy", "names", "objects", "labels", "checks", "store", "transfer", "stream", "models", "teacher", "student",
+    "report",
 )  # fmt: skip
 FORBIDDEN = {("stream", "teacher"), ("student", "teacher"), ("report", "teacher"), ("report", "student")}
 HOMES = ("pipeline/softlabels", "stages/softlabels_stages")

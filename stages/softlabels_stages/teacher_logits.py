@@ -23,6 +23,7 @@ from softlabels.errors import ClassMismatch, OtherRows
 from softlabels.labels.encoding import Encoding, TopkEncoding
 from softlabels.labels.fidelity import mass_warning
 from softlabels.labels.topk import check_encoding
+from softlabels.models.alone import is_padded
 from softlabels.report.table import as_text, fidelity_table
 from softlabels.store.basis import Basis, resumable_basis
 from softlabels.store.commit import is_bound
@@ -126,7 +127,8 @@ def checked_classes(rows: TransferRows, ensemble: Ensemble, encoding: Encoding) 
 
     Raises `TeacherError`, `LogitsError`, `ClassMismatch`; `LabelError` of a token that has no output.
     """
-    classes = ensemble.check_sentinels(rows.inputs, reduce=encoding.reduce)
+    padded = is_padded(rows.prepare.class_path)
+    classes = ensemble.check_sentinels(rows.inputs, reduce=encoding.reduce, padded=padded)
     if rows.class_names is not None and len(rows.class_names) != classes:
         raise ClassMismatch(
             f"the teacher has {classes} classes and the transfer set {rows.name} {len(rows.class_names)}",

@@ -1,4 +1,4 @@
-"""Language models that were trained with a beginning, and tokenizers with tokens that they have no output for, through the stages."""
+"""Language models that know how texts begin, and tokenizers with tokens that they have no output for, through the stages."""
 
 from __future__ import annotations
 

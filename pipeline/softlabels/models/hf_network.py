@@ -19,6 +19,10 @@ from softlabels.transfer.pretrained import matching, one_line, pretrained_folder
 WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 Options = dict[str, Any]
+# Any token will do that no text ends with: what the mask says is padding becomes it.
+PAD_REMEDY = (
+    "give init_args.config: {pad_token_id: ID}, a token of the model that ends no text, such as the tokenizer's padding"
+)
 
 
 def new_network(auto: str, options: Options, classes: int | None, *, labelled: bool = True) -> nn.Module:
@@ -153,5 +157,7 @@ def _require_fit(
 def _unbuildable(what: str, error: Exception) -> ConfigError:
     return ConfigError(
         f"transformers cannot build {what}: {one_line(error)}",
-        remedy="correct model, config and classes; code that stands in a checkpoint is not run",
+        remedy=PAD_REMEDY
+        if "adding_idx" in str(error)
+        else "correct model, config and classes; code that stands in a checkpoint is not run",
     )

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from softlabels.checks.dependence import TOLERANCE
 from softlabels.errors import OtherMemberOrder, OtherWeights, SpecMismatch, UnlabelledRows
 from softlabels.labels.class_ids import widen
 from softlabels.labels.encoding import TopkEncoding
@@ -22,7 +23,7 @@ from softlabels.store.key_index import KeyIndex
 from softlabels.store.reader import Store
 from softlabels.store.spec import Spec
 from softlabels.teacher.encode import Columns, reduced
-from softlabels.teacher.ensemble import TOLERANCE, Ensemble
+from softlabels.teacher.ensemble import Ensemble
 from softlabels.teacher.label import shard_batches
 from softlabels.transfer.alignment import alignment
 from softlabels.transfer.rows import TransferRows
