@@ -1,0 +1,1 @@
+"""Checks on arrays that every door asks; no disk, no models."""
