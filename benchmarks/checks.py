@@ -34,6 +34,7 @@ from softlabels.store.reader import Check
 from softlabels.store.spec import BLOCK_ROWS, MemberSpec, TeacherSpec
 from softlabels.stream import Batch, Loader
 from softlabels.student.losses import distillation_loss
+from softlabels.teacher import sentinels
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.teacher.label import label_rows
 from softlabels.transfer import TransferRows
@@ -88,7 +89,7 @@ def label(folder: Path, rows: TransferRows, options: argparse.Namespace) -> Seco
                 for name, replacement in without(way, classes).items():
                     stack.enter_context(mock.patch(name, replacement))
                 began = time.perf_counter()
-                ensemble.check_sentinels(rows.inputs, labels=rows.labels)
+                sentinels.check_sentinels(ensemble, rows.inputs, labels=rows.labels)
                 with StoreWriter(folder / f"made-{number}-{way}", spec) as writer:
                     label_rows(rows, ensemble, writer)
                 found[way].append(time.perf_counter() - began)
@@ -98,7 +99,7 @@ def label(folder: Path, rows: TransferRows, options: argparse.Namespace) -> Seco
 def without(way: str, classes: int) -> Mapping[str, Callable[..., Any]]:
     """What is taken away in a way, by name, and what stands in its place."""
     checks: dict[str, Callable[..., Any]] = {
-        "softlabels.teacher.ensemble.Ensemble.check_sentinels": lambda *args, **options: classes,
+        "softlabels.teacher.sentinels.check_sentinels": lambda *args, **options: classes,
         "softlabels.labels.dense.check_logits": nothing,
         "softlabels.labels.dense._refuse": nothing,
         "softlabels.store.arrays.check_logits": nothing,

@@ -13,7 +13,6 @@ from typing import Any, TextIO
 
 import numpy as np
 import torch
-from msgspec import UNSET
 
 from softlabels.checks.probabilities import BLOCK
 from softlabels.errors import ClassMismatch, ConfigError, OtherLabels, SpecMismatch, some
@@ -33,9 +32,11 @@ from softlabels.store.spec import plain_json
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.stream.examples import StoredRows
 from softlabels.stream.join import Missing
+from softlabels.stream.positions import stored_sequence
 from softlabels.student.outputs import require_student_logits
 from softlabels.student.split import chosen_rows, validation_rows
 from softlabels.transfer import TransferRows, TransferSetConfig
+from softlabels.transfer.sequences import SequenceInfo, as_stored
 from softlabels_stages.rows import load_rows
 from softlabels_stages.sweep import StudentTraining
 
@@ -115,7 +116,7 @@ def _rows(store: Store, transfer_set: TransferSetConfig | None, split: str) -> T
             f"{store.path} holds labels only (inputs: reference), and the recipe has no section transfer_set",
             remedy=f"name the transfer set {store.spec.transfer_set.name!r} in the recipe, or get a store with inputs: embed",
         )
-    rows = load_rows(transfer_set, split)
+    rows = load_rows(as_stored(transfer_set, store.spec.preprocessing), split)
     _require_same_classes(store, rows)
     if line := _other_preparation(store, rows):
         print(f"{split}: {line}", file=sys.stderr)
@@ -159,8 +160,7 @@ def check_classes(student: ModelConfig, splits: Mapping[str, Split]) -> None:
     """
     model = build_model(student)
     for split in splits.values():
-        vocabulary = split.store.spec.label_space.vocabulary
-        require_vocabulary(model, None if vocabulary is UNSET else vocabulary, who=student.class_path)
+        require_vocabulary(model, _sequence(split), who=student.class_path)
         batch = next(iter(all_batches(split, 2).epoch(0)))
         outputs = answer_of(model, batch.inputs, who=student.class_path, section="student")
         shape = list(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
@@ -179,6 +179,13 @@ def check_classes(student: ModelConfig, splits: Mapping[str, Split]) -> None:
             outputs = answer_of(model, batch.inputs, who=student.class_path, section="student")
         assert isinstance(outputs, torch.Tensor)
         require_student_logits(outputs.flatten(0, -2), who=student.class_path, total=split.store.rows)
+
+
+def _sequence(split: Split) -> SequenceInfo | None:
+    """What the rows of tokens of a split are, over the store's classes; None of other rows."""
+    if isinstance(split.rows, TransferRows) and split.rows.sequence is not None:
+        return split.rows.sequence.below(split.store.classes)
+    return stored_sequence(split.store)
 
 
 def _require_one_teacher(stores: Mapping[str, Store]) -> None:

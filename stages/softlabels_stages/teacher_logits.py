@@ -7,6 +7,7 @@ logits and the tail are kept, which serve any temperature from labels.min_temper
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
 import time
@@ -20,6 +21,7 @@ from softlabels.errors import ClassMismatch, OtherRows
 from softlabels.labels.encoding import Encoding, TopkEncoding
 from softlabels.labels.fidelity import mass_warning
 from softlabels.labels.topk import check_encoding
+from softlabels.models.alone import is_padded
 from softlabels.report.table import as_text, fidelity_table
 from softlabels.store.basis import Basis, resumable_basis
 from softlabels.store.commit import is_bound
@@ -36,8 +38,10 @@ from softlabels.teacher.ensemble import Ensemble, load_ensemble
 from softlabels.teacher.label import label_rows
 from softlabels.teacher.pilot import needs_basis, pilot_basis, pilot_rows
 from softlabels.teacher.resume import check_committed, explained
+from softlabels.teacher.sentinels import check_sentinels
 from softlabels.transfer import TransferRows, TransferSetConfig
 from softlabels.transfer.alignment import alignment
+from softlabels.transfer.sequences import as_stored, require_known_tokens
 from softlabels_stages.recipe import parse, texts
 from softlabels_stages.rows import load_rows
 from softlabels_stages.run import command, program, should_stop
@@ -53,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv, TeacherLogits, stage="teacher-logits", doc=__doc__, positional=("store",))
     root = Folder(args.store)
     require_root(root, tuple(args.transfer_set.splits))
+    args = dataclasses.replace(args, transfer_set=as_begun(root, args.transfer_set))
     recipe = _recipe_flag(argv)
     ensemble = load_ensemble(args.teacher, train=f"{program()} train-teacher{recipe}")
     encoding = args.labels.encoding_of(len(args.teacher.members))
@@ -95,6 +100,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def as_begun(root: Folder, config: TransferSetConfig) -> TransferSetConfig:
+    """The transfer set whose rows of tokens begin as those of the splits that are there already, sealed or begun."""
+    for store in map(root.within, config.splits):
+        if store.exists(PLAN) and (store.exists(MANIFEST) or is_bound(store)):
+            return as_stored(config, read_json(store, PLAN, Plan).spec.preprocessing)
+    return config
+
+
 def _recipe_flag(argv: Sequence[str] | None) -> str:
     """What a command about the same recipe has after its name."""
     config = texts(argv, TeacherLogits, positional=("store",)).get("config")
@@ -102,14 +115,26 @@ def _recipe_flag(argv: Sequence[str] | None) -> str:
 
 
 def checked_classes(rows: TransferRows, ensemble: Ensemble, encoding: Encoding) -> int:
-    """C, of a teacher whose logits do not depend on its batches. Raises `TeacherError`, `LogitsError`, `ClassMismatch`."""
-    classes = ensemble.check_sentinels(rows.inputs, reduce=encoding.reduce, labels=rows.labels, names=rows.class_names)
+    """C, of a teacher whose logits do not depend on its batches.
+
+    Raises `TeacherError`, `LogitsError`, `ClassMismatch`; `LabelError` of a token that has no output.
+    """
+    classes = check_sentinels(
+        ensemble,
+        rows.inputs,
+        reduce=encoding.reduce,
+        labels=rows.labels,
+        names=rows.class_names,
+        padded=is_padded(rows.prepare.class_path),
+    )
     if rows.class_names is not None and len(rows.class_names) != classes:
         raise ClassMismatch(
             f"the teacher has {classes} classes and the transfer set {rows.name} {len(rows.class_names)}",
             remedy="give the teacher of this label space, or name its classes in transfer_set.classes",
         )
     ensemble.check_class_names(rows.class_names, whose=f"the transfer set {rows.name}")
+    if rows.sequence is not None:
+        require_known_tokens(rows.name, rows.inputs, rows.sequence, classes)
     return classes
 
 
@@ -168,7 +193,7 @@ def store_spec(
         compression=labels.compression,
         basis=basis,
         positions=None if sequence is None else sequence.positions,
-        vocabulary=None if sequence is None else sequence.vocabulary,
+        vocabulary=None if sequence is None else sequence.below(classes).vocabulary,
         ragged=is_ragged(args.transfer_set, labels),
         embed=rows.inputs if labels.inputs == "embed" else None,
         rows_per_shard=labels.rows_per_shard,
@@ -191,6 +216,11 @@ def announce(teacher: str, splits: Sequence[TransferRows], writers: Sequence[Sto
         f"{teacher}: {members} in {spec.teacher.precision}, {spec.label_space.classes} classes; "
         f"{splits[0].name}: {rows} rows"
     )
+    sequence = splits[0].sequence
+    if sequence is not None and sequence.bos:
+        print(
+            f"every text, and every row that goes on with one, begins with {sequence.bos!r} (transfer_set.sequences.bos)"
+        )
     free = require_room(writers)
     left = sum(len(writer.pending) for writer in writers)
     shards = sum(writer.spec.shards for writer in writers)

@@ -94,7 +94,7 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
 
     student = Student.begin("", config, lambda: build_model(dataclasses.replace(member.model, weights=None)))
     if rows.sequence is not None:
-        require_vocabulary(student.model, rows.sequence.vocabulary, who=member.class_path)
+        require_vocabulary(student.model, rows.sequence, who=member.class_path)
     _try(student.model, member, rows)
     validation = batches(is_held_out, shuffle=False) if is_held_out.any() else None
     folder = weights.with_suffix(".run")

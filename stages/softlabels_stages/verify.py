@@ -156,11 +156,13 @@ def _recheck(split: str, path: Folder, recipe: TeacherLogits, args: Verify) -> i
     """Compare with the live teacher; 1 when it deviates by more than rounding explains."""
     from softlabels.teacher.ensemble import load_ensemble
     from softlabels.teacher.recheck import compare_with_teacher
+    from softlabels.transfer.sequences import as_stored
     from softlabels_stages.rows import load_rows
 
-    rows = load_rows(recipe.transfer_set, split)
+    store = open_store(path)
+    rows = load_rows(as_stored(recipe.transfer_set, store.spec.preprocessing), split)
     ensemble = load_ensemble(recipe.teacher, train=f"{program()} train-teacher --config={args.against_teacher}")
-    found = compare_with_teacher(open_store(path), rows, ensemble, sample=args.teacher_rows)
+    found = compare_with_teacher(store, rows, ensemble, sample=args.teacher_rows)
     mass, kl = found.largest_mass, found.kl_max
     print(
         f"{split}: {counted(found.rows, 'row')} against the live teacher: largest deviation of a logit "

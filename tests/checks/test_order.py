@@ -19,6 +19,7 @@ from softlabels.labels.topk import stored_log_probs
 from softlabels.labels.topk_encode import encode_topk
 from softlabels.store import open_store
 from softlabels.teacher.label import label_rows
+from softlabels.teacher.sentinels import check_sentinels
 from softlabels.transfer import array_keys
 from softlabels_stages import encode, teacher_logits, train_student
 from softlabels_stages import verify as verify_stage
@@ -136,7 +137,7 @@ def test_live_teacher_after_the_first_rows(rng: np.random.Generator, work: Path)
     labels = CLASSES - 1 - exact(inputs).argmax(-1)
     labels[:64] = -1
     rows, ensemble = rows_of(inputs, labels=labels), live(samples.Model())
-    assert ensemble.check_sentinels(inputs, labels=labels) == CLASSES
+    assert check_sentinels(ensemble, inputs, labels=labels) == CLASSES
     with (
         samples.writer_of(work / "s", rows.keys, teacher_batch=16) as writer,
         pytest.raises(OtherClassOrder, match=REVERSED),

@@ -21,6 +21,7 @@ from softlabels.student.config import TrainingConfig
 from softlabels.student.learner import Student
 from softlabels.student.trainer import Trainer
 from softlabels.teacher.label import label_rows
+from softlabels.teacher.sentinels import check_sentinels
 from softlabels.transfer import array_keys
 from softlabels_stages import encode, teacher_logits, train_student, verify
 from tests.checks import samples
@@ -81,10 +82,10 @@ def test_few_rows_decide_only_where_there_are_no_more() -> None:
 
 def test_live_teacher(rng: np.random.Generator) -> None:
     inputs = some_rows(rng)
-    assert live(samples.Model()).check_sentinels(inputs) == CLASSES
-    assert live(samples.Model("log_softmax")).check_sentinels(inputs) == CLASSES
+    assert check_sentinels(live(samples.Model()), inputs) == CLASSES
+    assert check_sentinels(live(samples.Model("log_softmax")), inputs) == CLASSES
     with pytest.raises(LogitsError, match=rf"the teacher \(live\): rows 0 to 15 {WHAT}; leave out the softmax"):
-        live(samples.Model("softmax")).check_sentinels(inputs)
+        check_sentinels(live(samples.Model("softmax")), inputs)
 
 
 class _Late(samples.Model):
@@ -109,7 +110,7 @@ def test_live_teacher_after_the_first_rows(rng: np.random.Generator, work: Path,
         if encoding == "dense"
         else StoreWriter(work / "s", spec)
     )
-    assert ensemble.check_sentinels(inputs) == CLASSES
+    assert check_sentinels(ensemble, inputs) == CLASSES
     with writer, pytest.raises(LogitsError, match=f"rows 64 to 79 {WHAT}"):
         label_rows(rows, ensemble, writer)
     assert writer.pending == [2]

@@ -163,9 +163,9 @@ PLAN = COMMITTED | {
     "softlabels.store.writer.StoreWriter._check_keys": _nothing,
 }
 PLAN_WHAT, COMMITTED_WHAT = "plan, committed shards and keys not compared", "committed shards not compared"
-SENTINELS = {"softlabels.teacher.ensemble.Ensemble.check_sentinels": lambda *args, **options: CLASSES}
+SENTINELS = {"softlabels_stages.teacher_logits.check_sentinels": lambda *args, **options: CLASSES}
 STORABLE = {
-    "softlabels.teacher.ensemble.require_storable": _nothing,
+    "softlabels.teacher.sentinels.require_storable": _nothing,
     "softlabels.labels.dense._refuse": _nothing,
     "tests.faults.recipes.TOPK": {},  # of sparse labels the basis and the store's own checks would refuse them, too
 }

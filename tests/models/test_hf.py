@@ -157,7 +157,7 @@ def ensemble_of(*members: MemberConfig) -> Any:
 def test_a_checkpoint_is_a_teacher_without_a_weights_file(tmp_path: Path, rng: np.random.Generator) -> None:
     folder = checkpoint(tmp_path / "model", BERT, auto=TEXT)
     ensemble = ensemble_of(member(model=str(folder)))
-    assert ensemble.check_sentinels(tokens(rng, 40, 20).numpy()) == CLASSES
+    assert check_sentinels(ensemble, tokens(rng, 40, 20).numpy()) == CLASSES
     moved = tmp_path / "elsewhere"
     folder.rename(moved)
     assert ensemble_of(member(model=str(moved))).spec == ensemble.spec
@@ -350,6 +350,8 @@ from softlabels.objects import ObjectSpec
 from softlabels.transfer import TransferSetConfig
 from softlabels.transfer.text import tokenize
 from softlabels.transfer.tokenizer import TokenizerConfig, ensure_tokenizer
+from softlabels.teacher.sentinels import check_sentinels
+from softlabels.teacher.sentinels import check_sentinels
 from softlabels.transfer.vision import process
 
 folder = Path(sys.argv[1])

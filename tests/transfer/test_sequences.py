@@ -166,7 +166,11 @@ def test_a_tokenizer_that_cannot_end_texts_is_refused(
         load_transfer_set(config(source, bert), "train")
     rows = load_transfer_set(config(source, bert, separator="[SEP]"), "train")
     assert rows.sequence is not None
-    assert 2 not in rows.inputs[:, 0]  # [CLS]: no special tokens but the separator
+    ids, documents = rows.inputs[:, 0], rows.inputs[:, 1]
+    assert (
+        ids[:, 0] == 2
+    ).all()  # [CLS]: this tokenizer's own beginning; of special tokens nothing but it and the separator
+    assert not np.isin(ids[documents > 0], [0, 1, 4]).any()
     with pytest.raises(ConfigError, match=r"there is no tokenizer in|no folder"):
         load_transfer_set(config(source, tmp_path / "nowhere"), "train")
 

@@ -7,6 +7,7 @@ Neighbour: a run's own checkpoint, with optimizer and position, is `student`'s.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -19,6 +20,13 @@ from softlabels.errors import WeightsError, some
 from softlabels.system.durable import system_errors
 from softlabels.system.folder import Folder
 
+# Modules that put their own name before those of the model inside them.
+_WRAPPERS = {
+    "module": "DataParallel or DistributedDataParallel",
+    "_orig_mod": "torch.compile",
+    "_fsdp_wrapped_module": "FullyShardedDataParallel",
+    "_checkpoint_wrapped_module": "a checkpoint wrapper",
+}
 _CONVERT = (
     "convert it where you trust it: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'new.safetensors')"
 )
@@ -31,7 +39,7 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
 
     Raises:
         WeightsError: no such file, no safetensors file (a pickle is named as one), or tensors that are missing, unexpected,
-            of another shape or dtype, or different though the model ties them.
+            of another shape or dtype, different though the model ties them, or named after what was wrapped around it.
         StorageError: the file cannot be read.
     """
     path = Path(path)
@@ -40,6 +48,9 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
     given = {first[name]: tensor for name, tensor in found.items() if name in wanted}
     complete = {name: found.get(name, given.get(first[name])) for name in wanted}
     loaded = {name: tensor for name, tensor in complete.items() if tensor is not None}
+    wrapped = wrapping(found, wanted) or _other_lead(found, wanted)
+    if wrapped is not None:
+        raise WeightsError(f"the tensors in weights file {path} have {wrapped[0]}", remedy=wrapped[1])
     _refuse(path, "lacks", [name for name in wanted if name not in loaded])
     _refuse(path, "has tensors that the model lacks:", [name for name in found if name not in wanted])
     for what, differ in (("shape", _other_shape), ("dtype", _other_dtype)):
@@ -89,10 +100,48 @@ def weights_digest(model: nn.Module) -> str:
     return hasher.hexdigest()
 
 
+def wrapping(found: Collection[str], wanted: Collection[str]) -> tuple[str, str] | None:
+    """What was wrapped around the model whose tensors have the names `found`, where some of them are not among its names
+    `wanted`: in words that follow "have", and what to do; None where nothing was.
+    """
+    strangers = set(found) - set(wanted)
+    for word, wrapper in _WRAPPERS.items():
+        if any(word in name.split(".") for name in strangers):
+            return (
+                f"the prefix '{word}.', of a model that was saved inside {wrapper}",
+                f"save the inner model's state_dict(), or rename the tensors: name.replace('{word}.', '')",
+            )
+    return None
+
+
+def _other_lead(found: Collection[str], wanted: Collection[str]) -> tuple[str, str] | None:
+    """The same of the first part of all names: one that the model's names lack, or have."""
+    fits = len(set(found) & set(wanted))
+    for lead in sorted({name.partition(".")[0] for name in [*found, *wanted]}):
+        if len({name.removeprefix(f"{lead}.") for name in found} & set(wanted)) > fits:
+            return f"the prefix '{lead}.', which the model's names lack", f"rename them: name.removeprefix('{lead}.')"
+        if len({f"{lead}.{name}" for name in found} & set(wanted)) > fits:
+            return (
+                f"not the prefix '{lead}.' of the model's names",
+                f"rename them: '{lead}.' + name; of a Hugging Face checkpoint name its folder in init_args.model instead",
+            )
+    return None
+
+
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name, detached; not copied."""
     state = model.state_dict()
     others = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    odd = [
+        f"{name} ({str(value.layout).removeprefix('torch.')}{', quantized' * value.is_quantized}{', meta' * value.is_meta})"
+        for name, value in state.items()
+        if isinstance(value, Tensor) and (value.layout != torch.strided or value.is_quantized or value.is_meta)
+    ]
+    if odd:
+        raise WeightsError(
+            f"{type(model).__name__} keeps tensors that safetensors cannot hold: {some(odd)}",
+            remedy="make it dense (.to_dense()), or build it in __init__ and register it with persistent=False",
+        )
     if others:
         raise WeightsError(
             f"{type(model).__name__} keeps state that is no tensor: {some(others)}",

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from softlabels.checks.dependence import spread
 from softlabels.errors import OtherLabels, OtherLogits, OtherOrder, OtherRows
 from softlabels.labels.encoding import TopkEncoding
 from softlabels.store.chunks import ChunkReader, read_shard_column
@@ -20,9 +21,9 @@ from softlabels.store.spec import PLAN, Commit, Payload, Plan, Spec, read_json
 from softlabels.store.writer import StoreWriter
 from softlabels.system.folder import Folder
 from softlabels.teacher.encode import Columns
-from softlabels.teacher.ensemble import Ensemble, sentinel_count
-from softlabels.teacher.pilot import spread
+from softlabels.teacher.ensemble import Ensemble
 from softlabels.teacher.recheck import Deviation, compare_batch, compared_columns
+from softlabels.teacher.sentinels import sentinel_count
 from softlabels.transfer.alignment import alignment
 from softlabels.transfer.rows import TransferRows
 

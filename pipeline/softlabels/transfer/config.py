@@ -48,6 +48,8 @@ class SequencesConfig:
         pack: true: the texts one after the other, cut every `length` tokens; false: every text begins a row of its own.
         separator: the token that ends every text; by default the tokenizer's eos token.
         revision: branch, tag or commit of the tokenizer on the hub.
+        bos: what begins every text, and every row that goes on with one: auto, what the tokenizer itself puts before a text
+            (of a store that is there already, what begins its rows); none; or a token.
     """
 
     tokenizer: str
@@ -55,8 +57,11 @@ class SequencesConfig:
     pack: bool = True
     separator: str | None = None
     revision: str | None = None
+    bos: str = "auto"
 
     def __post_init__(self) -> None:
+        if not self.bos:
+            raise ConfigError("transfer_set.sequences.bos is empty", remedy="give auto, none, or a token")
         if not 2 <= self.length <= MAX_LENGTH:
             raise ConfigError(
                 f"transfer_set.sequences.length is {self.length}", remedy=f"give 2 to {MAX_LENGTH} tokens a row"
