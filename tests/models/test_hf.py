@@ -21,6 +21,7 @@ from softlabels.models.build import untrained
 from softlabels.models.hf import ImageClassifier, SequenceClassifier
 from softlabels.teacher.config import MemberConfig, TeacherConfig
 from softlabels.teacher.ensemble import load_ensemble
+from softlabels.teacher.sentinels import check_sentinels
 from tests.models.hf_samples import (
     BERT,
     CLASSES,
@@ -350,7 +351,6 @@ from softlabels.objects import ObjectSpec
 from softlabels.transfer import TransferSetConfig
 from softlabels.transfer.text import tokenize
 from softlabels.transfer.tokenizer import TokenizerConfig, ensure_tokenizer
-from softlabels.teacher.sentinels import check_sentinels
 from softlabels.teacher.sentinels import check_sentinels
 from softlabels.transfer.vision import process
 
