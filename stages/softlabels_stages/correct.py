@@ -33,7 +33,7 @@ from softlabels.student.trainer import WEIGHTS
 from softlabels.transfer import TransferSetConfig
 from softlabels_stages.judge import Judged, digests, judge
 from softlabels_stages.recipe import OWN_STORE, parse, plain, texts
-from softlabels_stages.run import command, program
+from softlabels_stages.run import command, suggested
 from softlabels_stages.run_folder import RunFolder
 from softlabels_stages.splits import Split, all_batches, open_splits, training_batches, with_members
 from softlabels_stages.student_folder import facts_of
@@ -100,7 +100,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if opened.results is None:
         opened.finish(judge(args.training, splits, judged), store=args.store)
     print(f"\n{comparison_text(opened.results or {})}\n")
-    print(f"corrected: {folder}; try next: {program()} evaluate {folder / variants[-1].folder(args.training.seeds[0])}")
+    print(
+        f"corrected: {folder}; try next: {suggested('evaluate', folder / variants[-1].folder(args.training.seeds[0]))}"
+    )
     return 0
 
 

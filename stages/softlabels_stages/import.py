@@ -33,7 +33,7 @@ from softlabels.store.spec import About, MemberSpec, Preprocessing, TeacherSpec
 from softlabels.store.writer import StoreWriter, require_room
 from softlabels.transfer import TransferSetConfig, array_keys, load_transfer_set
 from softlabels_stages.recipe import parse
-from softlabels_stages.run import command, program, should_stop
+from softlabels_stages.run import command, should_stop, suggested
 
 _HASHED_ROWS = 1024  # at once
 
@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         manifest = writer.seal()
     if is_split_folder(Path(args.store), args.split):
         write_root(Path(args.store).parent)
-    print(f"sealed: {args.store}, {manifest.spec.rows:,} rows (look: {program()} info {args.store})")
+    print(f"sealed: {args.store}, {manifest.spec.rows:,} rows (look: {suggested('info', args.store)})")
     return 0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -42,6 +43,11 @@ def program() -> str:
     """How this user calls `softlabels`: by its name, or by its path where it stands in an environment that is not active."""
     beside = Path(sys.executable).with_name("softlabels")
     return "softlabels" if shutil.which("softlabels") or not beside.exists() else os.path.relpath(beside)
+
+
+def suggested(*words: object) -> str:
+    """A command of ours with these words, as one types it into a shell."""
+    return shlex.join([program(), *map(str, words)])
 
 
 def command(*, resumable: bool = False) -> Callable[[Main], Main]:

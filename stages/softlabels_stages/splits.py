@@ -45,6 +45,14 @@ class Split:
     weights: tuple[float, ...] | None = None
 
     @property
+    def input_shape(self) -> tuple[str, tuple[int, ...]]:
+        """Dtype and shape of one prepared row."""
+        if isinstance(self.rows, TransferRows):
+            return str(self.rows.inputs.dtype), tuple(self.rows.inputs.shape[1:])
+        column = self.store.columns["input"]
+        return column.dtype, column.shape
+
+    @property
     def teacher(self) -> dict[str, Any]:
         """Which of the stored members are learnt from, and their shares: arguments of a `Loader`."""
         return {"members": self.members, "weights": self.weights}

@@ -7,7 +7,6 @@ logits and the tail are kept, which serve any temperature from labels.min_temper
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -41,7 +40,7 @@ from softlabels.teacher.resume import check_committed, explained
 from softlabels.transfer import TransferRows, TransferSetConfig, load_transfer_set
 from softlabels.transfer.alignment import alignment
 from softlabels_stages.recipe import OWN_STORE, parse, texts
-from softlabels_stages.run import command, program, should_stop
+from softlabels_stages.run import command, should_stop, suggested
 from softlabels_stages.words import counted
 
 SHOWN = 4.0  # the highest temperature of the table that is printed; the store's card has them all
@@ -64,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     root = Path(args.store)
     require_root(root, tuple(args.transfer_set.splits))
     recipe = _recipe_flag(argv)
-    ensemble = load_ensemble(args.teacher, train=f"{program()} train-teacher{recipe}")
+    ensemble = load_ensemble(args.teacher, train=suggested("train-teacher", *recipe))
     encoding = args.labels.encoding_of(len(args.teacher.members))
     splits = [load_transfer_set(args.transfer_set, split) for split in args.transfer_set.splits]
     ensemble.expect(splits[0].sequence)
@@ -101,14 +100,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not writer.sealed:
                 _label(rows, ensemble, writer)
     write_root(root)
-    print(f"sealed: {root} (look: {program()} info {root}; train: {program()} train-student{recipe} --store={root})")
+    train = suggested("train-student", *recipe, f"--store={root}")
+    print(f"sealed: {root} (look: {suggested('info', root)}; train: {train})")
     return 0
 
 
-def _recipe_flag(argv: Sequence[str] | None) -> str:
-    """What a command about the same recipe has after its name."""
+def _recipe_flag(argv: Sequence[str] | None) -> tuple[str, ...]:
+    """The word that a command about the same recipe has after its name."""
     config = texts(argv, TeacherLogits, positional=("store",)).get("config")
-    return "" if config is None else f" --config={shlex.quote(config)}"
+    return () if config is None else (f"--config={config}",)
 
 
 def checked_classes(rows: TransferRows, ensemble: Ensemble, encoding: Encoding) -> int:

@@ -38,7 +38,7 @@ from softlabels.transfer import TransferSetConfig
 from softlabels_stages.judge import Judged, digests, judge
 from softlabels_stages.progress import TimeLeft
 from softlabels_stages.recipe import OWN_STORE, parse, plain
-from softlabels_stages.run import command, program, should_stop
+from softlabels_stages.run import command, should_stop, suggested
 from softlabels_stages.run_folder import RECIPE, RunFolder
 from softlabels_stages.run_report import write_report
 from softlabels_stages.splits import Split, check_classes, open_splits, training_batches, with_members
@@ -91,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stores={name: split.store.manifest for name, split in splits.items()},
             parameters=sum(parameter.numel() for parameter in students[0].model.parameters()),
             prepare=splits["train"].prepare,
+            inputs=splits["train"].input_shape,
         )
         folder.finish(results, store=args.store)
     print(f"\n{comparison_text(folder.results or {})}\n")
@@ -101,8 +102,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _next(args: TrainStudent, run: RunFolder) -> str:
     """A command for whoever has just trained: a sweep; after a sweep, its best student by validation for others."""
     if args.training.swept:
-        return f"{program()} export {run.path / _best(args.training, run.results or {})}"
-    return f"{program()} train-student --config={run.path / RECIPE} --store={args.store} --temperature=1,2,4,8,20"
+        return suggested("export", run.path / _best(args.training, run.results or {}))
+    words = (f"--config={run.path / RECIPE}", f"--store={args.store}", "--temperature=1,2,4,8,20")
+    return suggested("train-student", *words)
 
 
 def _best(training: StudentTraining, results: Results) -> str:

@@ -26,7 +26,7 @@ from softlabels.store.repair import UNVOUCHED, earlier_digests
 from softlabels.store.root import lost_splits, outdated, root_strangers
 from softlabels.store.verify import verify
 from softlabels_stages.recipe import parse
-from softlabels_stages.run import command, program
+from softlabels_stages.run import command, suggested
 from softlabels_stages.words import counted
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def _recheck(split: str, path: Path, recipe: TeacherLogits, args: Verify) -> int
     from softlabels.transfer import load_transfer_set
 
     rows = load_transfer_set(recipe.transfer_set, split)
-    ensemble = load_ensemble(recipe.teacher, train=f"{program()} train-teacher --config={args.against_teacher}")
+    ensemble = load_ensemble(recipe.teacher, train=suggested("train-teacher", f"--config={args.against_teacher}"))
     found = compare_with_teacher(open_store(path), rows, ensemble, sample=args.teacher_rows)
     mass, kl = found.largest_mass, found.kl_max
     print(

@@ -7,6 +7,7 @@ C classes.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -252,7 +253,7 @@ def _read_manifest(path: Path) -> Manifest:
             f"{path} {state}: {done} of {plan.spec.shards} shards are committed and it has no {MANIFEST}",
             remedy=f"{again}; it goes on from there"
             if done < plan.spec.shards
-            else f"all that it lacks is sealing: `softlabels repair {path}` does that, or {again}",
+            else f"all that it lacks is sealing: `softlabels repair {shlex.quote(str(path))}` does that, or {again}",
         ) from None
     check_manifest(manifest, str(path / MANIFEST))
     if manifest.spec != plan.spec or manifest.format != plan.format:
