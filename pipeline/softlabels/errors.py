@@ -33,6 +33,7 @@ print the two as one line and exit with the class's `exit_code`::
     │   ├── UnsealedStore           the store is unfinished
     │   ├── RepeatedRow             the same row was written twice
     │   ├── RunExists               the output folder already holds another run
+    │   ├── DamagedRun              a file of a run folder that holds something else than was written
     │   ├── MissingExtra            an optional package that is not installed
     │   └── ExportError             a student that cannot be exported, or whose export answers differently
     ├── DamagedStore              exit 3: what the store holds is not what was written
@@ -41,6 +42,8 @@ print the two as one line and exit with the class's `exit_code`::
     │   ├── MissingShard            a shard's file is gone
     │   └── DamagedShard            a shard's bytes differ from its commit record
     ├── StorageError              exit 74: the system refused to read or write
+    │   └── OutOfResources          memory, threads or open files that the system does not give
+    ├── Unexpected                exit 1: a mistake of this software
     └── Resumable                 exit 75: stopped, nothing lost, the same command goes on
         ├── DiskFull                no room for what is left to write
         ├── Stalled                 a process, thread or disk that is waited for gives no sign of life
@@ -53,6 +56,29 @@ import errno
 from collections.abc import Iterable
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the system's reasons for `DiskFull`
+
+
+NO_HANDLES = (errno.EMFILE, errno.ENFILE)  # and for `OutOfResources`
+NO_MEMORY = (errno.ENOMEM, errno.EAGAIN)
+
+
+def refused(
+    what: str,
+    error: OSError,
+    *,
+    full: str = "make room and run the same command again; what was finished is kept",
+    else_: str = "check the disk and the permissions, then run the same command again",
+) -> SoftLabelsError:
+    """Our error for one of the system's: `what` it refused, and the remedy where the disk is full, or for anything `else_`."""
+    if error.errno in NO_ROOM:
+        return DiskFull(f"no room to write: {what}", remedy=full)
+    if error.errno in NO_HANDLES:
+        return OutOfResources(
+            what, remedy="raise the limit of open files (ulimit -n 1024) and run the same command again"
+        )
+    if error.errno in NO_MEMORY:
+        return OutOfResources(what, remedy="give the process more memory (ulimit -v, the container's limit)")
+    return StorageError(what, remedy=else_)
 
 
 def some(items: Iterable[object], shown: int = 5) -> str:
@@ -189,6 +215,10 @@ class RunExists(UserError):
     """The output folder already holds another run."""
 
 
+class DamagedRun(UserError):
+    """A file of a run folder that cannot be read as what it should hold."""
+
+
 class MissingExtra(UserError):
     """A package is needed that only an extra of this software installs."""
 
@@ -223,6 +253,16 @@ class StorageError(SoftLabelsError):
     """The system refused to read or write."""
 
     exit_code = 74
+
+
+class OutOfResources(StorageError):
+    """Memory, threads or open files that the system does not give."""
+
+
+class Unexpected(SoftLabelsError):
+    """An error that nothing here foresaw: a mistake of this software."""
+
+    exit_code = 1
 
 
 class Resumable(SoftLabelsError):

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from softlabels.errors import NO_ROOM, DiskFull, RunExists, StorageError
+from softlabels.errors import RunExists, refused
 from softlabels.store.patience import close_lock, closing, flush, hung
 
 _PIECE = 1 << 26  # bytes, flushed one after the other: a flush of more could take longer than it is waited for
@@ -27,14 +27,7 @@ def system_errors(action: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what = f"cannot {action} {path}: {error.strerror or error}"
-        if error.errno in NO_ROOM:
-            raise DiskFull(
-                what, remedy="make room and run the same command again; what was finished is kept"
-            ) from error
-        raise StorageError(
-            what, remedy="check the disk and the permissions, then run the same command again"
-        ) from error
+        raise refused(f"cannot {action} {path}: {error.strerror or error}", error) from error
 
 
 def write_file(path: Path, data: bytes | memoryview) -> None:

@@ -89,11 +89,11 @@ def distillation_loss(
         mean: how members are averaged, see `softlabels.labels.ensemble`; `logit_mse` always takes the mean logits.
         positions, labelled: how many positions, and how many with a label, the whole batch has; those of this call by
             default. With them the losses of micro-batches add up to the loss of the batch (but not for `dist`).
-        class_weights: (C,) float32 > 0, what rows of each class count, see `class_weights`; all alike by default.
+        class_weights: (C,) float32, see `class_weights`.
 
     Returns:
-        Scalar float32: hard_weight * (sum of CE) / labelled + soft_weight * (sum of the soft term) / positions. Without any
-        labelled row the hard term is 0.
+        hard_weight * (sum of CE) / labelled + soft_weight * (sum of the soft term) / positions, scalar float32; the hard term
+        is 0 without a labelled row.
 
     Raises:
         ConfigError: an impossible temperature, weight or argument, an unknown name, or no soft labels where they are needed.
@@ -108,17 +108,8 @@ def distillation_loss(
         count = int((labels >= 0).sum()) if labelled is None else labelled
         terms.append(hard_sum(student, labels, class_weights) * (hard_weight / max(count, 1)))
     if soft_weight > 0:
-        summed = soft_sum(
-            student,
-            soft,
-            labels,
-            temperature=temperature,
-            loss=loss,
-            loss_args=loss_args,
-            logit_standardization=logit_standardization,
-            mean=mean,
-            class_weights=class_weights,
-        )
+        options = {"loss": loss, "loss_args": loss_args, "logit_standardization": logit_standardization, "mean": mean}
+        summed = soft_sum(student, soft, labels, temperature=temperature, class_weights=class_weights, **options)  # type: ignore[arg-type]
         terms.append(summed * (soft_weight / max(len(student) if positions is None else positions, 1)))
     if len(terms) == 2:
         return terms[0] + terms[1]
