@@ -98,7 +98,7 @@ def _require(cls: type, known: Mapping[str, Key], given: Mapping[str, object], *
     what = (
         f"{' and '.join(sections)} {'is' if len(sections) == 1 else 'are'} missing" if sections else "no store is named"
     )
-    flags = f"--{lacking[0]}=..." if sections else "--store=STORE"
+    flags = f"--{[*lacking, *(f'{name}.KEY' for name in sections)][0]}=..." if sections else "--store=STORE"
     raise ConfigError(
         f"{stage}: {what}, and no recipe is given",
         remedy=f"give --config=RECIPE, as --config={EXAMPLE} for the built-in example, or {flags}",
@@ -122,10 +122,10 @@ def load(config: str) -> dict[str, Any]:
     source = Path(config) if Path(config).is_file() or not builtin.is_file() else builtin
     try:
         recipe = yaml.load(source.read_text(encoding="utf-8"), _Loader)  # noqa: S506  # _Loader is a SafeLoader
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         remedy = f"give a YAML file or a built-in recipe: {', '.join(built_in())}"
         raise ConfigError(f"there is no recipe {config}", remedy=remedy) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{config} is not a YAML file: {error}", remedy="mend the file at that place") from None
     if not isinstance(recipe, dict):
         raise ConfigError(
@@ -234,9 +234,17 @@ def _list(text: str, hint: object) -> str:
 def _with_entry(mapping: Mapping[str, object], path: Sequence[str], text: str) -> dict[str, object]:
     first, *rest = path
     if not rest:
-        return {**mapping, first: yaml.load(text, _Loader)}  # noqa: S506  # _Loader is a SafeLoader
+        return {**mapping, first: _value(first, text)}
     inner = mapping.get(first)
     return {**mapping, first: _with_entry(inner if isinstance(inner, Mapping) else {}, rest, text)}
+
+
+def _value(name: str, text: str) -> object:
+    """The value of an entry of a mapping. Raises ConfigError."""
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506  # _Loader is a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"command line: {name} is {text!r}, which is no YAML: {error}", remedy="quote it") from None
 
 
 class _Loader(yaml.SafeLoader):

@@ -15,13 +15,14 @@ from typing import Any, cast
 import yaml
 from blake3 import blake3
 
-from softlabels.errors import RunExists
+from softlabels.errors import DamagedRun, RunExists
 from softlabels.names import renamed
 from softlabels.report.comparison import comparison_markdown
 from softlabels.store.differences import Difference, differences
 from softlabels.store.durable import make_folder, write_atomically
 from softlabels.student.config import deciding
 from softlabels.student.runlog import finite
+from softlabels_stages.run_files import read_object, read_results
 
 RUN, RECIPE, RESULTS, PAGE = "run.json", "config.yaml", "results.json", "results.md"
 
@@ -36,8 +37,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        file = path / RESULTS
-        self.results: dict[str, Any] | None = json.loads(file.read_text()) if file.exists() else None
+        self.results: dict[str, Any] | None = read_results(path) if (path / RESULTS).exists() else None
 
     @staticmethod
     def place(out: str | None, *, name: str, identity: Mapping[str, Any]) -> Path:
@@ -46,7 +46,7 @@ class RunFolder:
             return Path(out)
         ours = Path(f"runs/{name}-{blake3(_text(identity).encode()).hexdigest(length=4)}")
         begun = [] if ours.exists() else sorted(ours.parent.glob(f"{glob.escape(name)}-*/{RUN}"))
-        return next((run.parent for run in begun if not _different(run, identity)), ours)
+        return next((run.parent for run in begun if _is(run, identity)), ours)
 
     @classmethod
     def open(cls, out: str | None, *, name: str, identity: Mapping[str, Any]) -> RunFolder:
@@ -89,10 +89,18 @@ class RunFolder:
         write_atomically(self.path / RESULTS, json.dumps(self.results, indent=1, allow_nan=False).encode())
 
 
+def _is(run: Path, identity: Mapping[str, Any]) -> bool:
+    """Whether a folder beside ours holds this run; one that cannot be read is none of ours."""
+    try:
+        return not _different(run, identity)
+    except DamagedRun:
+        return False
+
+
 def _different(run: Path, identity: Mapping[str, Any]) -> list[Difference]:
     """In what the run that `run` (a run.json) tells of differs from ours; names and settings of earlier versions are known."""
-    standing = renamed(json.loads(run.read_text()))
-    if "training" in standing:  # of earlier versions, which counted every setting
+    standing = renamed(read_object(run, f"delete {run.parent} to train anew, or give another --out"))
+    if isinstance(standing.get("training"), dict):  # of earlier versions, which counted every setting
         standing["training"] = deciding(standing["training"])
     return differences(standing, renamed(json.loads(_text(identity))))
 

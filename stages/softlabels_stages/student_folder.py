@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from softlabels.errors import ConfigError, WeightsError
 from softlabels.models import ModelConfig
 from softlabels.student.trainer import WEIGHTS
+from softlabels_stages.run_files import read_object
 from softlabels_stages.run_folder import RECIPE, RESULTS
 
 
@@ -30,7 +30,8 @@ def facts_of(run: Path) -> list[str]:
         return []
     words = [f"--config={run / RECIPE}"]
     if (run / RESULTS).is_file():
-        words.append(f"--store={json.loads((run / RESULTS).read_text())['store']}")
+        store = read_object(run / RESULTS, "name the store: --store=STORE").get("store")
+        words += [f"--store={store}"] if isinstance(store, str) else []
     return words
 
 

@@ -19,7 +19,7 @@ from types import TracebackType
 
 import softlabels
 import softlabels_stages
-from softlabels.errors import NO_ROOM, OutOfResources, SoftLabelsError, Unexpected, refused
+from softlabels.errors import NO_ROOM, ConfigError, OutOfResources, SoftLabelsError, Unexpected, refused
 
 _MEMORY = re.compile(
     r"can.?t allocate memory|cannot allocate memory|not enough memory|out of memory|failed to map segment|bad_alloc"
@@ -42,6 +42,10 @@ def foreseen(error: BaseException) -> SoftLabelsError | None:
             full="free some space and run the same command again to go on",
             else_="check that the path exists and may be used",
         )
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # pathlib's, of Python 3.11 and 3.12
+        return ConfigError(str(error), remedy="give a path that leads somewhere")
+    if isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib's, of a path that begins with ~
+        return ConfigError(f"a path begins with ~: {error}", remedy="write the path out, or set HOME")
     if "SOFTLABELS_TRACEBACK" in os.environ:
         return None
     *_, (frame, line) = traceback.walk_tb(error.__traceback__)

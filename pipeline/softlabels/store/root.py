@@ -83,7 +83,7 @@ def lost_splits(root: Path) -> list[DamagedStore]:
             found = msgspec.json.decode(read_small_file(root / name))
             named = found["splits"] if name == "dataset_dict.json" else found["attributes"]["softlabels"]["splits"]
             listed |= {split for split in named if isinstance(split, str)}
-        except (OSError, DamagedManifest, msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
+        except (OSError, DamagedManifest, msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError):
             continue  # it is not there, or says nothing: `outdated` reports what is damaged
     remedy = (
         "the command that made it makes it again, or get its folder again from whoever made the store; if it was taken away on "

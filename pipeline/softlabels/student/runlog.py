@@ -7,6 +7,7 @@ equals the file of a run that was never stopped, apart from what stands under "t
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from softlabels.store.durable import replace_file, system_errors, write_file
 
 NAME = "metrics.jsonl"
+_log = logging.getLogger(__name__)
 
 
 class RunLog:
@@ -32,8 +34,7 @@ class RunLog:
         staged = self._path.with_name(NAME + ".partial")
         write_file(staged, "".join(line + "\n" for line in lines).encode())
         replace_file(staged, self._path)
-        with system_errors("write", folder / "tensorboard"):
-            self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self._events = _events(folder / "tensorboard", step)
 
     def add(self, entry: Mapping[str, object], step: int | None = None) -> None:
         """Append one line and, given a step, its numbers to TensorBoard. JSON has no infinity: that becomes null."""
@@ -41,8 +42,9 @@ class RunLog:
         self._lines.append(line)
         with system_errors("write", self._path), self._path.open("a") as file:
             file.write(line + "\n")
-        for name, value in _scalars(entry) if step is not None else ():
-            self._events.add_scalar(name, value, step)
+        events = self._events
+        for name, value in _scalars(entry) if step is not None and events is not None else ():
+            events.add_scalar(name, value, step)
 
     def __enter__(self) -> RunLog:
         return self
@@ -50,18 +52,31 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._events.close()
+        if self._events is not None:
+            self._events.close()
+
+
+def _events(folder: Path, step: int) -> SummaryWriter | None:
+    """TensorBoard's writer; None, and a warning, where the path is not UTF-8, which it cannot take."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        _log.warning("%s is not UTF-8: no events for TensorBoard are written", folder)
+        return None
+    with system_errors("write", folder):
+        return SummaryWriter(str(folder), purge_step=step + 1)
 
 
 def is_ended(folder: Path) -> bool:
     """Whether the log of the run in `folder` has its last line, which says `"end": true`."""
     path = folder / NAME
     with system_errors("read", path):
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines = path.read_bytes().splitlines() if path.exists() else []
     try:
-        return bool(lines) and json.loads(lines[-1]).get("end") is True
-    except ValueError:  # torn by a kill
+        last = json.loads(lines[-1]) if lines else None
+    except (ValueError, RecursionError):  # torn by a kill
         return False
+    return isinstance(last, dict) and last.get("end") is True
 
 
 def finite(value: object) -> object:
