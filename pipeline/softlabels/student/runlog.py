@@ -42,9 +42,9 @@ class RunLog:
         self._lines.append(line)
         with system_errors("write", self._path), self._path.open("a") as file:
             file.write(line + "\n")
-        events = self._events
-        for name, value in _scalars(entry) if step is not None and events is not None else ():
-            events.add_scalar(name, value, step)
+        if step is not None and self._events is not None:
+            for name, value in _scalars(entry):
+                self._events.add_scalar(name, value, step)
 
     def __enter__(self) -> RunLog:
         return self
