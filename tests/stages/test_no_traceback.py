@@ -248,3 +248,14 @@ def test_too_little_memory_is_one_line(there: Path, mebibytes: int) -> None:
     code, text = process(*TRAIN[:3], "--epochs=1", limits={resource.RLIMIT_AS: mebibytes << 20})
     assert "Traceback" not in text, text
     assert code in (0, 74), text
+
+
+def broken_function(rows: list[object]) -> None:
+    """As a user's own prepare function may be."""
+    raise ZeroDivisionError("theirs")
+
+
+def test_a_users_own_function_keeps_its_traceback(there: Path) -> None:
+    words = [MINE, "--store=new", f"--transfer_set.prepare.class_path={__name__}.broken_function"]
+    with pytest.raises(ZeroDivisionError, match="theirs"):
+        main(["teacher-logits", *words])
