@@ -13,8 +13,11 @@ SOURCE ?=
 BIN := .venv/bin
 SOFTLABELS := $(BIN)/softlabels
 FROM := $(if $(SOURCE),--transfer_set.source=$(SOURCE))
-# At the root of a finished store stands one of these; an unfinished one is finished by teacher-logits.
+# The root of a finished store holds one of these; teacher-logits finishes an unfinished one.
 STORE_IS_THERE := $(wildcard $(STORE)/manifest.json $(STORE)/zarr.json $(STORE)/dataset_dict.json)
+
+# Tests start hundreds of processes: compile each file once, whatever the caller's environment says.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help mnist ag-news lm train-student teacher-logits train-teacher install dev lint format types test slow faults docs check clean
 .DEFAULT_GOAL := help
@@ -68,11 +71,11 @@ format: dev ## let ruff lay out the code and mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-types: dev ## mypy --strict over pipeline and stages
+types: dev ## mypy --strict over library, commands and benchmarks
 	$(BIN)/mypy
 
-test: dev ## the tests, but for slow ones and those of the documentation; ARGS go to pytest
-	$(BIN)/python -m pytest -n 2 -m "not slow" --ignore=tests/docs $(ARGS)
+test: dev ## the tests, those of the documentation among them, but for slow ones; ARGS go to pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
 
 slow: dev ## the tests marked slow: the same trials, many more times, with new random numbers
 	$(BIN)/python -m pytest -n 2 -m slow --rng-seed=fresh $(ARGS)
@@ -80,11 +83,11 @@ slow: dev ## the tests marked slow: the same trials, many more times, with new r
 faults: dev ## the fault campaign in full, as root on Linux; writes the table of docs/reliability.md
 	$(BIN)/python -m tests.faults --output docs/reliability.md $(ARGS)
 
-docs: dev ## the code blocks of README and docs, run
+docs: dev ## the code blocks of README and docs, run, and their links
 	$(BIN)/python -m pytest tests/docs
 
-check: lint types test docs ## lint, types, test and docs: what CI runs
+check: lint types test ## lint, types and test: what CI runs
 
 clean: ## remove caches (never stores/ or runs/: they hold work)
 	rm -rf build .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
-	find pipeline stages tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find pipeline stages tests benchmarks data -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,8 +1,10 @@
 """What the checks cost: the teacher stage with and without them, and a loader that checks each chunk once, always or never.
 
 The teacher is a perceptron of about 80 MFLOP a row, which is cheap for a teacher: with a dearer one the share of the checks
-is smaller. Without checks there are no sentinel rows, values are not looked at, nothing is hashed, and keys are not compared;
-without flushes neither files nor folders are flushed, as no store should be made. All ways take turns in one run.
+is smaller. Without checks there are no sentinel rows, values are not looked at, nothing is hashed, keys are not compared, and
+nothing is asked of the outputs (docs/checks.md: probabilities, contradictions, order of classes; one row in ten repeats an
+earlier one, and all have hard labels); without questions only the last is left out. Without flushes neither files nor folders
+are flushed, as no store should be made. All ways take turns in one run.
 
     python -m benchmarks.checks --output benchmarks/results/checks.md
 """
@@ -32,13 +34,15 @@ from softlabels.store.reader import Check
 from softlabels.store.spec import BLOCK_ROWS, MemberSpec, TeacherSpec
 from softlabels.stream import Batch, Loader
 from softlabels.student.losses import distillation_loss
+from softlabels.teacher import sentinels
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.teacher.label import label_rows
 from softlabels.transfer import TransferRows
 
 INPUTS = 784
 NO_DIGEST = "0" * 64
-WAYS = ("all checks", "no checks", "no checks, no flushes")
+WAYS = ("all checks", "no questions", "no checks", "no checks, no flushes")
+REPEATED = 10  # one row in so many repeats an earlier one
 Seconds = dict[str, list[float]]
 
 
@@ -66,7 +70,11 @@ def label(folder: Path, rows: TransferRows, options: argparse.Namespace) -> Seco
     torch.manual_seed(0)
     count, classes = options.labelled, options.classes
     inputs = np.random.default_rng(0).normal(size=(count, INPUTS)).astype(np.float32)
-    rows = replace(rows, inputs=inputs, keys=rows.keys[:count], labels=rows.labels[:count])
+    keys, repeats = rows.keys[:count].copy(), np.arange(REPEATED, count, REPEATED)
+    for values in (inputs, keys):
+        values[repeats] = values[repeats - REPEATED // 2]
+    labels = np.random.default_rng(1).integers(0, classes, count)
+    rows = replace(rows, inputs=inputs, keys=keys, labels=labels)
     model = MLP(inputs=INPUTS, hidden=[options.hidden] * 3, classes=classes)
     teacher = TeacherSpec(name="noise", precision="float32", members=(MemberSpec(model="MLP"),))
     ensemble = Ensemble([model], teacher, torch.device("cpu"), batch_size=256)
@@ -81,7 +89,7 @@ def label(folder: Path, rows: TransferRows, options: argparse.Namespace) -> Seco
                 for name, replacement in without(way, classes).items():
                     stack.enter_context(mock.patch(name, replacement))
                 began = time.perf_counter()
-                ensemble.check_sentinels(rows.inputs)
+                sentinels.check_sentinels(ensemble, rows.inputs, labels=rows.labels)
                 with StoreWriter(folder / f"made-{number}-{way}", spec) as writer:
                     label_rows(rows, ensemble, writer)
                 found[way].append(time.perf_counter() - began)
@@ -91,7 +99,7 @@ def label(folder: Path, rows: TransferRows, options: argparse.Namespace) -> Seco
 def without(way: str, classes: int) -> Mapping[str, Callable[..., Any]]:
     """What is taken away in a way, by name, and what stands in its place."""
     checks: dict[str, Callable[..., Any]] = {
-        "softlabels.teacher.ensemble.Ensemble.check_sentinels": lambda *args, **options: classes,
+        "softlabels.teacher.sentinels.check_sentinels": lambda *args, **options: classes,
         "softlabels.labels.dense.check_logits": nothing,
         "softlabels.labels.dense._refuse": nothing,
         "softlabels.store.arrays.check_logits": nothing,
@@ -100,10 +108,19 @@ def without(way: str, classes: int) -> Mapping[str, Callable[..., Any]]:
         "softlabels.store.writer.block_hashes": lambda spec, arrays: (
             (NO_DIGEST,) * -(-len(arrays["label"]) // BLOCK_ROWS)
         ),
-        "softlabels.store.writer.StoreWriter._check_keys": nothing,
+        "softlabels.store.writer.check_written": lambda *args, **options: (),
     }
+    questions: dict[str, Callable[..., Any]] = {
+        "softlabels.store.arrays.are_probabilities": lambda logits: np.zeros((0, 1), np.bool_),
+        "softlabels.store.findings._require_consistent": nothing,
+        "softlabels.store.findings.stored_agreement": nothing,
+        "softlabels.teacher.ensemble.Ensemble.require_logits": nothing,
+        "softlabels.teacher.ensemble.require_order": nothing,
+    }
+    checks |= questions
     flushes: dict[str, Callable[..., Any]] = {"os.fsync": nothing}
-    return {"all checks": {}, "no checks": checks, "no checks, no flushes": checks | flushes}[way]
+    taken = {"no questions": questions, "no checks": checks, "no checks, no flushes": checks | flushes}
+    return taken.get(way, {})
 
 
 def nothing(*args: object, **options: object) -> None:

@@ -43,6 +43,7 @@ from softlabels.student.learner import Student
 from softlabels.student.trainer import Trainer
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.teacher.label import label_rows
+from softlabels.teacher.sentinels import check_sentinels
 from softlabels.transfer import TransferRows, TransferSetConfig, load_transfer_set
 
 TEACHER, STUDENT, SMALL = (1200, 1200), (800, 800), (30, 30)
@@ -189,7 +190,7 @@ def teacher(members: int) -> Ensemble:
 
 def label(folder: Path, rows: TransferRows, ensemble: Ensemble) -> Store:
     """The teacher stage: sentinels run twice, labels computed, checked, hashed and written, the store sealed."""
-    classes = ensemble.check_sentinels(rows.inputs)
+    classes = check_sentinels(ensemble, rows.inputs)
     spec = dense_spec(
         teacher=ensemble.spec,
         name=rows.name,

@@ -59,6 +59,12 @@ def rng(request: pytest.FixtureRequest, rng_of: Callable[[str], np.random.Genera
     return rng_of(request.node.nodeid)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _state(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Records of the runs that tests make: none of them is the user's."""
+    os.environ["SOFTLABELS_STATE"] = str(tmp_path_factory.mktemp("state"))
+
+
 @pytest.fixture(autouse=True)
 def _seeded(request: pytest.FixtureRequest, rng_of: Callable[[str], np.random.Generator]) -> None:
     """The global generators begin each test alike, whichever ran before it."""

@@ -1,23 +1,40 @@
-"""The house: which room may import which, what stays light, and that docs/architecture.md names every file."""
+"""The house: what the top level holds, which room may import which, what stays light, and that docs/architecture.md names every
+file.
+"""
 
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from softlabels.store import outputs
+from softlabels.stream import join
+from softlabels.student import export
+from softlabels.student.config import LOSS_NAMES
+from softlabels.student.losses import LOSSES
+from softlabels.transfer import tokenizer
+from softlabels.transfer.config import LEAST_TOKENS
+from softlabels_stages import arguments
+from softlabels_stages.__main__ import main
+from softlabels_stages.arguments import COMMANDS, FORMATS
+
 ROOT = Path(__file__).parent.parent
 ROOMS = (
-    "errors", "lazy", "names", "objects", "labels", "checks", "store", "transfer", "stream", "models", "teacher", "student",
-    "report",
+    "errors", "lazy", "names", "objects", "system", "labels", "checks", "store", "transfer", "stream", "models", "teacher",
+    "student", "report",
 )  # fmt: skip
 FORBIDDEN = {("stream", "teacher"), ("student", "teacher"), ("report", "teacher"), ("report", "student")}
 HOMES = ("pipeline/softlabels", "stages/softlabels_stages")
+ORDERED = {"pyproject.toml", "pipeline", "stages", "tests", "data", "Makefile", "README.md"}
+BESIDE = {"docs", "benchmarks", "examples", ".ci", "constraints.txt", "LICENSE"}
 FILES = sorted(path.relative_to(ROOT) for home in HOMES for path in (ROOT / home).rglob("*.py"))
 
 
@@ -73,6 +90,7 @@ def test_the_direction_test_can_fail() -> None:
     [
         ("softlabels", "torch"),
         ("softlabels.labels", "torch"),
+        ("softlabels.checks.order, softlabels.checks.contradictions", "torch"),
         ("softlabels.store", "torch"),
         ("softlabels_stages.__main__, softlabels_stages.info", "torch"),
         ("softlabels_stages.__main__, softlabels_stages.verify", "softlabels.teacher"),
@@ -85,6 +103,41 @@ def test_what_a_module_leaves_alone(modules: str, absent: str) -> None:
     code = f"import sys, {modules}\nassert {absent!r} not in sys.modules, '{absent} was imported'"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+HELP = """
+import sys
+from softlabels_stages.__main__ import main
+from softlabels_stages.arguments import COMMANDS
+for stage in COMMANDS:
+    assert main([stage, "--help"]) == 0
+heavy = {"torch", "datasets", "jsonargparse", "zarr", "transformers", "matplotlib", "tensorboard", "pandas", "sklearn"}
+print(sorted((heavy | {"pyarrow"}) & set(sys.modules)))
+assert main(["info", "tests/store/golden/v2-topk-zarr"]) == 0
+print(sorted(heavy & set(sys.modules)))
+"""
+
+
+def test_help_and_info_import_nothing_heavy() -> None:
+    done = subprocess.run([sys.executable, "-c", HELP], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert [line for line in done.stdout.splitlines() if line.startswith("[")] == ["[]", "[]"]
+
+
+@pytest.mark.parametrize("stage", COMMANDS)
+def test_help_is_that_of_the_stage_itself(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([stage, "--help"]) == 0
+    said = capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        importlib.import_module(f"softlabels_stages.{stage.replace('-', '_')}").main(["--help"])
+    assert capsys.readouterr().out == said
+
+
+def test_the_names_that_light_modules_repeat() -> None:
+    assert tuple(LOSSES) == LOSS_NAMES
+    assert {*FORMATS} == {*export.FILES, "hf"}
+    assert get_args(arguments.Missing) == get_args(join.Missing)
+    assert get_args(arguments.Kind) == get_args(outputs.Kind)
+    assert {"wordpiece": len(tokenizer.SPECIAL) + 1, "bpe": 257} == LEAST_TOKENS
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
@@ -120,3 +173,12 @@ def tree_of(page: str) -> set[str]:
 def test_the_tree_promises_what_is_there() -> None:
     files = {str(path) for path in FILES if path.name != "__init__.py"}
     assert tree_of((ROOT / "docs" / "architecture.md").read_text()) == files
+
+
+def test_the_top_level_stays_as_ordered() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("no git checkout: what is committed cannot be told from what lies around")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    top = {name.partition("/")[0] for name in listed.splitlines()}
+    assert ORDERED - top == set()
+    assert {name for name in top - ORDERED - BESIDE if not name.startswith(".git")} == set()

@@ -1,12 +1,25 @@
 from __future__ import annotations
 
 import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from softlabels.errors import ConfigError, MissingExtra
-from softlabels.objects import ObjectSpec, build, import_object, require_extra
+from softlabels.errors import ConfigError, MissingExtra, UntrustedCode
+from softlabels.models import Biased
+from softlabels.names import OF_0_1, SHIPPED
+from softlabels.objects import (
+    ObjectSpec,
+    build,
+    canonical,
+    import_object,
+    is_guarded,
+    one_command,
+    only_shipped,
+    require_extra,
+)
 
 MODULE = """
 class Outer:
@@ -82,3 +95,74 @@ def test_a_missing_extra_names_what_to_install() -> None:
     with pytest.raises(MissingExtra, match=r"pip install 'softlabels\[hf\]'"):
         require_extra("no_such_package_here", extra="hf")
     assert require_extra("json", extra="hf") is json
+
+
+def test_only_what_ships_is_imported_until_the_command_ends(module: str) -> None:
+    own = f"{module}.parts.Outer"
+    with one_command():
+        with one_command():
+            only_shipped("is somebody else's", remedy="read it")
+            assert is_guarded()
+            with (
+                ThreadPoolExecutor(1) as pool,
+                pytest.raises(UntrustedCode, match=f"^{own} is somebody else's; read it$"),
+            ):
+                pool.submit(import_object, own).result()
+            for name in (*SHIPPED, *SHIPPED.values(), *OF_0_1):
+                assert callable(import_object(name))
+            for name in (
+                "softlabels.objects.import_object",
+                "softlabels.store.durable.os.system",
+                "softlabels.lazy.importlib",
+            ):
+                with pytest.raises(UntrustedCode):
+                    import_object(name)
+            with pytest.raises(UntrustedCode):
+                build(ObjectSpec("softlabels.models.Biased", {"model": own, "model_args": {}, "classes": 2}))
+        assert not is_guarded()
+        assert not any(name.startswith(module) for name in sys.modules)
+        assert import_object(own).__name__ == "Outer"
+    assert import_object("softlabels.models.Biased") is Biased
+
+
+def test_a_command_looks_into_its_folder_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = f"beside_{tmp_path.name}"
+    for file in (f"{name}.py", "yaml.py", "colorsys.py"):
+        (tmp_path / file).write_text("def net(): pass")
+    (tmp_path / "elsewhere" / name).mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path / "elsewhere")  # a folder without code in it does not count
+    before = list(sys.path)
+    with pytest.raises(ConfigError, match="not found"):
+        import_object(f"{name}.net")
+    sys.modules.pop(name, None)
+    with one_command():
+        for installed in ("yaml.net", "colorsys.net"):
+            with pytest.raises(ConfigError, match="has no 'net'"):
+                import_object(installed)
+        assert sys.path == before
+        assert import_object(f"{name}.net").__module__ == name
+        assert sys.path == [*before, str(tmp_path)]
+    assert sys.path == before
+
+
+def test_while_it_is_guarded_names_of_before_are_looked_up_in_the_table_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pipeline" / "models").mkdir(parents=True)
+    for folder in ("pipeline", "pipeline/models"):
+        (tmp_path / folder / "__init__.py").touch()
+    (tmp_path / "pipeline" / "models" / "mlp.py").write_text("class MLP: pass")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pipeline"]:
+        monkeypatch.delitem(sys.modules, name)
+    try:
+        with one_command():
+            only_shipped("is somebody else's", remedy="read it")
+            assert canonical("pipeline.models.mlp.MLP") == "softlabels.models.MLP"
+            assert "pipeline" not in sys.modules
+        with one_command():
+            assert canonical("pipeline.models.mlp.MLP") == "pipeline.models.mlp.MLP"
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "pipeline"]:
+            del sys.modules[name]

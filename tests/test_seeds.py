@@ -38,10 +38,11 @@ def drawn(folder: Path, *words: str) -> list[object]:
     """What a run of pytest with these words drew: by `rng`, for a module, by three global generators, as examples."""
     (folder / "test_drawing.py").write_text(DRAWING)
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "TESTS_RNG_SEED"))}
+    environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "DRAWN": str(folder / "drawn.json")}
     subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", "-p", "no:cacheprovider",
+        [sys.executable, "-m", "pytest", "-q", "-p", "xdist", "-p", "tests.conftest", "-p", "no:cacheprovider",
          f"--rootdir={folder}", f"--confcutdir={folder}", *words, str(folder)],
-        cwd=ROOT, env=environ | {"DRAWN": str(folder / "drawn.json")}, check=True,
+        cwd=ROOT, env=environ, check=True,
     )  # fmt: skip
     numbers: list[object] = json.loads((folder / "drawn.json").read_text())
     return numbers

@@ -13,8 +13,8 @@ Names are loaded when they are first used, so that reading a store imports no to
     distillation_loss  the loss on them
     errors             every error; those that users catch are here too, below `SoftLabelsError`
 
-The rooms, each importing only from those before it: errors, names, objects, labels, store, transfer, stream, models, teacher,
-student, report. docs/architecture.md walks one batch through them.
+The rooms, each importing only from those before it: errors, names, objects, labels, checks, store, transfer, stream, models,
+teacher, student, report. docs/architecture.md walks one batch through them.
 """
 
 from __future__ import annotations
@@ -73,25 +73,26 @@ __all__ = [
     "store_spec",
 ]
 
-__getattr__ = exports(
-    __name__,
-    {
-        "Batch": "softlabels.stream.loader",
-        "EmbeddedRows": "softlabels.stream.examples",
-        "Loader": "softlabels.stream.loader",
-        "SoftLabelDataset": "softlabels.stream.dataset",
-        "SoftLabels": "softlabels.labels.soft",
-        "Store": "softlabels.store.reader",
-        "StoreWriter": "softlabels.store.writer",
-        "TransferSetConfig": "softlabels.transfer.config",
-        "array_keys": "softlabels.transfer.keys",
-        "dense_spec": "softlabels.store.dense_spec",
-        "distillation_loss": "softlabels.student.losses",
-        "load_transfer_set": "softlabels.transfer.rows",
-        "open_store": "softlabels.store.reader",
-        "store_spec": "softlabels.store.dense_spec",
-    },
-)
+if not TYPE_CHECKING:  # a type checker that knew of it would take every name for one that is there
+    __getattr__ = exports(
+        __name__,
+        {
+            "Batch": "softlabels.stream.loader",
+            "EmbeddedRows": "softlabels.stream.examples",
+            "Loader": "softlabels.stream.loader",
+            "SoftLabelDataset": "softlabels.stream.dataset",
+            "SoftLabels": "softlabels.labels.soft",
+            "Store": "softlabels.store.reader",
+            "StoreWriter": "softlabels.store.writer",
+            "TransferSetConfig": "softlabels.transfer.config",
+            "array_keys": "softlabels.transfer.keys",
+            "dense_spec": "softlabels.store.dense_spec",
+            "distillation_loss": "softlabels.student.losses",
+            "load_transfer_set": "softlabels.transfer.rows",
+            "open_store": "softlabels.store.reader",
+            "store_spec": "softlabels.store.dense_spec",
+        },
+    )
 
 
 def __dir__() -> list[str]:

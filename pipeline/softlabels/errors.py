@@ -12,12 +12,14 @@ print the two as one line and exit with the class's `exit_code`::
     │   │   ├── NanLogits             NaN
     │   │   ├── InfiniteLogits        +inf, or a largest logit beyond float32
     │   │   ├── NoPossibleClass       -inf in every class
-    │   │   └── LogitsOverflow        a range that float16 cannot hold
+    │   │   ├── LogitsOverflow        a range that float16 cannot hold
+    │   │   └── ContradictingOutputs  rows of one content key with outputs of another distribution
     │   ├── ClassIdOverflow         a class id of sparse labels that is no class
     │   ├── TeacherError            the teacher's outputs depend on how its batches are cut
     │   ├── MeanUnavailable         the store was reduced and cannot give this mean of its members
     │   ├── WeightsError            a weights file that does not fit, or is no safetensors file
     │   ├── ClassMismatch           store, student and transfer set disagree on the label space
+    │   │   ├── OtherClassOrder       outputs whose classes stand in another order than the hard labels beside them
     │   │   ├── OtherLabels           its classes in another order, or other hard labels than the store's
     │   │   └── OtherTokenizer        token ids that mean other tokens
     │   ├── AlignmentError          the positions that a store counts are not those of the rows' tokens
@@ -30,13 +32,16 @@ print the two as one line and exit with the class's `exit_code`::
     │   │   ├── OtherMemberOrder      the same members in another order
     │   │   └── OtherLogits           the same specification, and a teacher that now says something else
     │   ├── StorePathError          the path holds no store, or something else
+    │   │   └── LaterFormat           a store of a later format than this version reads
     │   ├── UnsealedStore           the store is unfinished
     │   ├── RepeatedRow             the same row was written twice
     │   ├── RunExists               the output folder already holds another run
     │   ├── DamagedRun              a file of a run folder that holds something else than was written
+    │   ├── UntrustedCode           a class path from somebody else's run, whose code would be run
     │   ├── MissingExtra            an optional package that is not installed
     │   └── ExportError             a student that cannot be exported, or whose export answers differently
     ├── DamagedStore              exit 3: what the store holds is not what was written
+    │   ├── StrangePath             a link, pipe or device where a file or folder of a store, run or cache belongs
     │   ├── DamagedManifest         plan, commit record or manifest
     │   ├── DamagedBasis            the prior and basis of the stored tails
     │   ├── MissingShard            a shard's file is gone
@@ -54,6 +59,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the system's reasons for `DiskFull`
 
@@ -89,14 +95,26 @@ def some(items: Iterable[object], shown: int = 5) -> str:
 
 
 class SoftLabelsError(Exception):
-    """Base of all errors that this software raises on purpose. `str(error)` is one line: what, then remedy."""
+    """Base of all errors that this software raises on purpose. `str(error)` is one line: what, then remedy.
+
+    They cross a border between processes with class, exit code and text: by pickle, and by torch's DataLoader, which puts the
+    worker's traceback into the text.
+    """
 
     exit_code = 2
+    what: str
+    remedy: str
 
-    def __init__(self, what: str, *, remedy: str) -> None:
-        super().__init__(f"{what}; {remedy}")
-        self.what = what
-        self.remedy = remedy
+    if TYPE_CHECKING:  # whoever raises one gives a remedy
+
+        def __init__(self, what: str, *, remedy: str) -> None: ...
+
+    else:  # whoever copies one from another process, as pickle and torch's DataLoader do, has its text alone
+
+        def __init__(self, what, *, remedy=None):
+            super().__init__(what if remedy is None else f"{what}; {remedy}")
+            self.what = what
+            self.remedy = remedy or ""
 
 
 class UserError(SoftLabelsError):
@@ -135,6 +153,10 @@ class LogitsOverflow(LogitsError):
     """Logits too far apart for float16."""
 
 
+class ContradictingOutputs(LogitsError):
+    """Rows of one content key, by which labels are found, with outputs of another distribution."""
+
+
 class ClassIdOverflow(UserError):
     """A class id of sparse labels that is no class, as of ids that were cast to a type too narrow for them."""
 
@@ -153,6 +175,10 @@ class WeightsError(UserError):
 
 class ClassMismatch(UserError):
     """Store, student and transfer set disagree on the label space."""
+
+
+class OtherClassOrder(ClassMismatch):
+    """The outputs' classes stand in another order than the hard labels beside them, or they are of other rows."""
 
 
 class OtherLabels(ClassMismatch):
@@ -203,6 +229,10 @@ class StorePathError(UserError):
     """The path holds no store, or something else."""
 
 
+class LaterFormat(StorePathError):
+    """A store of a later format than this version of the software reads."""
+
+
 class UnsealedStore(UserError):
     """The store is unfinished: its manifest is not written yet."""
 
@@ -219,6 +249,10 @@ class DamagedRun(UserError):
     """A file of a run folder that cannot be read as what it should hold."""
 
 
+class UntrustedCode(UserError):
+    """A class path from a run that was not made here and is not trusted: importing it would run somebody else's code."""
+
+
 class MissingExtra(UserError):
     """A package is needed that only an extra of this software installs."""
 
@@ -231,6 +265,10 @@ class DamagedStore(SoftLabelsError):
     """What the store holds is not what was written."""
 
     exit_code = 3
+
+
+class StrangePath(DamagedStore):
+    """A link, pipe or device below the root of a store, run or cache, where a file or folder of its own belongs."""
 
 
 class DamagedManifest(DamagedStore):

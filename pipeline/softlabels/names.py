@@ -7,6 +7,7 @@ written down and hashed is always the short one. Version 0.1 installed as `pipel
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 # The name that is written down -> the module that defines the object.
@@ -53,10 +54,26 @@ def short(path: str) -> str:
     return _SHORT.get(path, path)
 
 
-def renamed(value: Any) -> Any:
-    """JSON values that an earlier version wrote, with today's names in place of its own; to compare them with ours."""
+def renamed(standing: Any, ours: Any = None) -> Any:
+    """JSON values that an earlier version wrote, with today's names in place of its own, to be compared with `ours`.
+
+    A name that `ours` uses too is kept: there it means a user's own package `pipeline` (see `objects.canonical`).
+    """
+    return _renamed(standing, OF_0_1.keys() - set(_texts(ours)))
+
+
+def _renamed(value: Any, names: set[str]) -> Any:
     if isinstance(value, dict):
-        return {key: renamed(item) for key, item in value.items()}
+        return {key: _renamed(item, names) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [renamed(item) for item in value]
-    return OF_0_1.get(value, value) if isinstance(value, str) else value
+        return [_renamed(item, names) for item in value]
+    return OF_0_1[value] if isinstance(value, str) and value in names else value
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every string among JSON values."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)

@@ -1,20 +1,26 @@
 """A class or function by its dotted path: how a recipe names a user's own model, factory or prepare function.
 
 In YAML: `{class_path: my_package.nets.Net, init_args: {width: 64}}`. Only a recipe or a command line may name one; a store
-never does. What is imported must be on Python's path. Neighbours: `transfer` (factories, prepare functions), `models`,
-`student` (optimizers, schedules).
+never does. What is imported must be on Python's path, or, while a command runs, in its working folder or beside its recipe.
+
+This is the one door through which a name becomes code, so `only_shipped` closes it for a recipe that comes from somebody else.
+Neighbours: `transfer` (factories, prepare functions), `models`, `student` (optimizers, schedules).
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from softlabels.errors import ConfigError, MissingExtra
-from softlabels.names import OF_0_1, short
+from softlabels.errors import ConfigError, MissingExtra, UntrustedCode
+from softlabels.names import OF_0_1, SHIPPED, short
 
 
 @dataclass(frozen=True)
@@ -28,26 +34,85 @@ class ObjectSpec:
         object.__setattr__(self, "class_path", canonical(self.class_path))
 
 
+@dataclass
+class _Door:
+    """How names become code while one command runs; a global, so that every thread sees it.
+
+    Attributes:
+        refusal: why only what ships is imported, and the remedy; None where everything is.
+        folders: where modules are looked for last, in this order.
+    """
+
+    refusal: tuple[str, str] | None = None
+    folders: list[str] = field(default_factory=list)
+
+
+_door = _Door()
+
+
+@contextmanager
+def one_command() -> Iterator[None]:
+    """While a command runs, class paths may name modules in the working folder, looked for last, and only where one is named:
+    a module that stands there in the name of an installed one is not imported. `only_shipped` holds until the command's end.
+    """
+    global _door
+    before, path, _door = _door, list(sys.path), _Door()
+    with suppress(OSError):  # the folder was removed
+        look_in(Path.cwd())
+    try:
+        yield
+    finally:
+        for folder in _door.folders:
+            if folder in sys.path and folder not in path:
+                sys.path.remove(folder)
+        _door = before
+
+
+def look_in(folder: Path) -> None:
+    """Until the command's end look for modules in this folder too, after all others."""
+    _door.folders.append(str(folder))
+
+
+def only_shipped(why: str, *, remedy: str) -> None:
+    """Until the command's end refuse every class path that `softlabels.names` does not list: the path, `why`, and `remedy`."""
+    _door.refusal = why, remedy
+
+
+def is_guarded() -> bool:
+    """Whether `only_shipped` holds."""
+    return _door.refusal is not None
+
+
 def canonical(path: str) -> str:
     """The one name of the object at `path`: the short one of what softlabels ships, by whatever name it is given; a name of
     version 0.1 means what it meant then, unless the user's own package `pipeline` has such an object.
     """
-    if path in OF_0_1 and not _is_there(path):
+    if path in OF_0_1 and (is_guarded() or not _is_there(path)):
         return OF_0_1[path]
     return short(path)
 
 
 def _is_there(path: str) -> bool:
-    """Whether a module on Python's path has such an object, or fails to say because it cannot be imported."""
+    """Whether the user's own package has the object that version 0.1 called so, or fails to say because it cannot be imported.
+    Where it has no such module nothing of it is run: `pipeline.py` may be a script.
+    """
+    _open_folder(path)
+    module, _, name = path.rpartition(".")
     try:
-        found, names = _longest_module(path, path.split("."))
-    except ConfigError as error:
-        return error.__cause__ is not None
-    for name in names:
-        if not hasattr(found, name):
-            return False
-        found = getattr(found, name)
-    return True
+        return _has_file(module) and hasattr(importlib.import_module(module), name)
+    except ImportError:
+        return True
+
+
+def _has_file(module: str) -> bool:
+    """Whether the package that Python finds has the file of such a module; nothing is imported."""
+    package, *below = module.split(".")
+    try:
+        found = importlib.util.find_spec(package)
+    except ValueError:  # a module that no file was read for
+        return module in sys.modules
+    places = [Path(place, *below) for place in (found and found.submodule_search_locations) or ()]
+    return any(place.with_suffix(".py").is_file() or (place / "__init__.py").is_file() for place in places)
 
 
 def import_object(path: str) -> Any:
@@ -55,11 +120,15 @@ def import_object(path: str) -> Any:
 
     Raises:
         ConfigError: no dotted path, no such module, the module fails to import, or it has no such name.
+        UntrustedCode: `only_shipped` holds, and softlabels does not ship it; nothing was imported.
     """
     path = canonical(path)
     parts = path.split(".")
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
         raise ConfigError(f"{path!r} is no dotted path", remedy="write it as package.module.Name")
+    if _door.refusal is not None and path not in SHIPPED:
+        why, remedy = _door.refusal
+        raise UntrustedCode(f"{path} {why}", remedy=remedy)
     module, names = _longest_module(path, parts)
     found: Any = module
     for name in names:
@@ -72,6 +141,7 @@ def import_object(path: str) -> Any:
 
 def _longest_module(path: str, parts: list[str]) -> tuple[Any, list[str]]:
     """The longest importable module in front of the last name, and the names that are left."""
+    _open_folder(path)
     for end in range(len(parts) - 1, 0, -1):
         module = ".".join(parts[:end])
         try:
@@ -86,6 +156,22 @@ def _longest_module(path: str, parts: list[str]) -> tuple[Any, list[str]]:
         f"{path} not found: there is no module {parts[0]!r}",
         remedy="install it, or put the folder that holds it on PYTHONPATH",
     )
+
+
+def _open_folder(path: str) -> None:
+    """Put the command's folders on Python's path where nothing that is installed has the module's name."""
+    if not _is_installed(path.partition(".")[0]):
+        # they stay: the module may import its neighbours later
+        sys.path.extend(folder for folder in _door.folders if folder not in sys.path)
+
+
+def _is_installed(module: str) -> bool:
+    """Whether Python's path has the top-level module; a folder of that name without an `__init__.py` does not count."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except ValueError:  # it is there, and was not found by an import: `__main__`
+        return True
+    return spec is not None and spec.origin is not None
 
 
 def _failed_import(path: str, error: ImportError) -> ConfigError:

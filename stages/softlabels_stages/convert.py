@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from tqdm import tqdm
 
@@ -14,18 +12,10 @@ from softlabels.errors import ConfigError
 from softlabels.store import open_store, store_splits
 from softlabels.store.convert import convert
 from softlabels.store.root import require_apart, require_root, write_root
+from softlabels.system.folder import Folder
+from softlabels_stages.arguments import Convert
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import command, should_stop, suggested
-
-
-@dataclass(frozen=True)
-class Convert:
-    """Arguments of convert."""
-
-    from_: str = ""  # the store to copy, or a folder of stores
-    store: str = ""  # where the copy goes
-    layout: Literal["zarr", "arrow"] | None = None  # by default the layout that the source does not have
-    compression: Literal["none", "zstd"] = "none"  # zstd: zarr only
 
 
 @command(resumable=True)
@@ -36,10 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(
             "a store and a target are needed", remedy="write softlabels convert --from=STORE --store=COPY"
         )
-    splits, target = store_splits(args.from_), Path(args.store)
-    single = list(splits.values()) == [Path(args.from_)]
+    splits, target = store_splits(args.from_), Folder(args.store)
+    single = list(splits.values()) == [Folder(args.from_)]
     if not single:
-        require_apart(Path(args.from_), target)
+        require_apart(Path(args.from_), target.at())
         require_root(target, tuple(splits))
     for split, path in splits.items():
         store = open_store(path)
@@ -47,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with tqdm(total=store.spec.shards, desc=f"convert {split}", unit="shard", disable=None) as bar:
             manifest = convert(
                 path,
-                target if single else target / split,
+                target if single else target.within(split),
                 layout=layout,
                 compression=args.compression,
                 progress=bar.update,

@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,38 +26,21 @@ from softlabels.models import ModelConfig, build_model, save_weights, weights_di
 from softlabels.models.biased import Biased
 from softlabels.models.device import resolve_device
 from softlabels.report.comparison import comparison_text
-from softlabels.stream.join import Missing
 from softlabels.student.prior import class_shares, matched_bias, predictions, ratio_bias, target_shares
 from softlabels.student.trainer import WEIGHTS
-from softlabels.transfer import TransferSetConfig
+from softlabels.system.folder import Folder
+from softlabels_stages.arguments import Correct
 from softlabels_stages.judge import Judged, digests, judge
-from softlabels_stages.recipe import OWN_STORE, parse, plain, texts
+from softlabels_stages.recipe import parse, plain, texts
 from softlabels_stages.run import command, suggested
 from softlabels_stages.run_folder import RunFolder
 from softlabels_stages.splits import Split, all_batches, open_splits, training_batches, with_members
-from softlabels_stages.student_folder import facts_of
-from softlabels_stages.sweep import HARD, StudentTraining, Variant
+from softlabels_stages.student_folder import with_store_of
+from softlabels_stages.sweep import HARD, Variant
+from softlabels_stages.trust import RECIPE
 
 FOLDER = "corrected"
 _BIASED = "softlabels.models.Biased"
-
-
-@dataclass(frozen=True)
-class Correct:
-    """Arguments of correct."""
-
-    student: ModelConfig
-    training: StudentTraining = field(default_factory=StudentTraining)
-    transfer_set: TransferSetConfig | None = None
-    name: str = "student"
-    teacher: dict[str, Any] | None = None  # not used; kept in config.yaml
-    labels: dict[str, Any] | None = None  # as teacher
-    from_: str = ""  # a finished run
-    store: str = OWN_STORE  # the store that the run was trained on; a finished run knows it
-    missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
-    rows: str | None = None  # a split of the store whose rows are as those where the students will be used
-    class_prior: str = "uniform"  # shares of the classes where the students will be used: uniform, or as 0.5,0.3,0.2
-    out: str | None = None  # the folder for the corrected students; by default the run's own, corrected
 
 
 @command()
@@ -66,10 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Find the bias, write the corrected students, judge them beside the others."""
     words = list(sys.argv[1:] if argv is None else argv)
     asks_help = bool({"-h", "--help"} & set(words))
-    run = "" if asks_help else texts(words, Correct, positional=("from_",)).get("from_", "")
-    if not facts_of(Path(run)) and not asks_help:
-        raise ConfigError(f"{run or 'nothing'} is no run", remedy="name the folder of a finished train-student run")
-    args = parse([*facts_of(Path(run)), *words], Correct, stage="correct", doc=__doc__, positional=("from_",))
+    named = "" if asks_help else texts(words, Correct, positional=("from_",)).get("from_", "")
+    run = None if asks_help else Path(named)
+    if run is not None and not (run / RECIPE).is_file():
+        raise ConfigError(f"{named or 'nothing'} is no run", remedy="name the folder of a finished train-student run")
+    args = parse(with_store_of(run, words), Correct, stage="correct", doc=__doc__, positional=("from_",), run=run)
     if args.student.class_path == _BIASED:
         raise ConfigError(
             f"the students in {run} were corrected already, and a second correction would be added to the first",
@@ -83,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     shares = class_shares(training_batches(splits, args.training)[0], mean=args.training.mean)
     find = _bias(args, splits, shares)
-    folder = Path(args.out) if args.out else Path(args.from_) / FOLDER
+    place = Folder(args.out) if args.out else Folder(args.from_).within(FOLDER)
+    folder = place.at()
     variants = _variants(args)
     judged = [pair for variant in variants for pair in _correct(args, variant, find)]
     print(_table(shares, judged[-1].models[0], splits["train"].store.class_names))
@@ -92,11 +76,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     settings = {"rows": args.rows, "class_prior": args.class_prior}
     identity = {**settings, "weights": digest, "stores": digests(splits)}
-    opened = RunFolder.open(str(folder), name=args.name, identity=identity)
+    opened = RunFolder.open(place, name=args.name, identity=identity)
     opened.keep_recipe(_recipe(args, len(shares)))
     for variant, corrected in zip(variants, judged[1::2], strict=True):
         for seed, model in _by_seed(args, corrected):
-            save_weights(model, folder / variant.folder(seed) / WEIGHTS)
+            save_weights(model, WEIGHTS, folder=opened.folder.within(variant.folder(seed)))
     if opened.results is None:
         opened.finish(judge(args.training, splits, judged), store=args.store)
     print(f"\n{comparison_text(opened.results or {})}\n")

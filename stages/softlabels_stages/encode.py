@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 import numpy as np
@@ -24,7 +23,6 @@ from tqdm import tqdm
 from softlabels.errors import ConfigError, SpecMismatch
 from softlabels.labels.encoding import TopkEncoding
 from softlabels.labels.fidelity import Fidelity, add_up, by_temperature, mass_warning, nats, table
-from softlabels.labels.settings import EncodingSettings
 from softlabels.labels.tail_basis import find_basis
 from softlabels.labels.topk_encode import encode_topk
 from softlabels.models.device import resolve_device, warm_up
@@ -32,28 +30,18 @@ from softlabels.report.table import as_text, fidelity_table
 from softlabels.store import Store, StoreWriter, open_store, store_splits
 from softlabels.store.basis import Basis, resumable_basis
 from softlabels.store.dense_spec import encoded_as
+from softlabels.store.findings import Stored, ask
 from softlabels.store.root import require_apart, require_root, write_root
 from softlabels.store.same_plan import require_same_maker
 from softlabels.store.spec import Manifest, Spec
 from softlabels.store.writer import require_room
+from softlabels.system.folder import Folder
 from softlabels.teacher.pilot import needs_basis
 from softlabels.teacher.reencode import DensePilot, reencode
+from softlabels_stages.arguments import Encode
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import command, should_stop, suggested
 from softlabels_stages.words import counted
-
-
-@dataclass(frozen=True)
-class Encode(EncodingSettings):
-    """Arguments of encode."""
-
-    from_: str = ""  # the dense store, or a folder of dense stores
-    store: str = ""  # where the encoded store goes
-    encoding: Literal["topk"] = "topk"  # the only one that a dense store can be brought into
-    layout: Literal["zarr", "arrow"] | None = None  # by default that of the dense store
-    compression: Literal["none", "zstd"] = "none"  # zstd: zarr only
-    device: str = "auto"  # cuda, cpu, or auto (cuda where there is one)
-    try_: bool = False  # write nothing (no --store is needed), and show what these settings cost and lose on a sample
 
 
 @command(resumable=True)
@@ -66,13 +54,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     if args.try_:
         return _try(args)
-    target, splits = Path(args.store), store_splits(args.from_)
-    single = list(splits.values()) == [Path(args.from_)]
-    require_apart(Path(args.from_), target)
+    target, splits = Folder(args.store), store_splits(args.from_)
+    single = list(splits.values()) == [Folder(args.from_)]
+    require_apart(Path(args.from_), target.at())
     if not single:
         require_root(target, tuple(splits))
     stores = {split: _dense(path) for split, path in splits.items()}
-    paths = {split: target if single else target / split for split in splits}
+    for store in stores.values():
+        _require_sound(store)
+    paths = {split: target if single else target.within(split) for split in splits}
     device = resolve_device(args.device)
     warm_up()
     encodings = {split: _encoding(args, store) for split, store in stores.items()}
@@ -87,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             manifest = _encode(split, store, writers[split], basis, device)
             sizes = f"{counted(manifest.spec.rows, 'row')}, {store.manifest.bytes:,} -> {manifest.bytes:,} bytes"
             size = manifest.bytes_per_position
+            for line in writers[split].said:
+                print(f"{split}: {line}")
             print(_before_and_after(f"{split}: {sizes}", store, args.tail, size, manifest.fidelity), flush=True)
     if not single:
         write_root(target)
@@ -94,13 +86,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _dense(path: Path) -> Store:
+def _dense(path: Folder) -> Store:
     store = open_store(path)
     if isinstance(store.encoding, TopkEncoding):
         raise ConfigError(
             f"{path} holds topk labels already, and what they left out is gone", remedy="give the dense store"
         )
     return store
+
+
+def _require_sound(store: Store) -> None:
+    """Raise the first error that the checks find in the dense labels."""
+    stored = Stored.of(store)
+    for error in ask(stored, stored.keys()):
+        raise error
 
 
 def _encoding(args: Encode, store: Store) -> TopkEncoding:
@@ -112,7 +111,10 @@ def _encoding(args: Encode, store: Store) -> TopkEncoding:
 
 
 def _shared_basis(
-    stores: Mapping[str, Store], paths: Mapping[str, Path], encodings: Mapping[str, TopkEncoding], device: torch.device
+    stores: Mapping[str, Store],
+    paths: Mapping[str, Folder],
+    encodings: Mapping[str, TopkEncoding],
+    device: torch.device,
 ) -> Basis | None:
     """The prior and basis of the tails: that of a target that is begun, else found now. None where the tails have none."""
     split = _first(stores)
@@ -132,7 +134,7 @@ def _spec(args: Encode, store: Store, encoding: TopkEncoding, basis: Basis | Non
     )
 
 
-def _writer(path: Path, store: Store, spec: Spec, basis: Basis | None) -> StoreWriter:
+def _writer(path: Folder, store: Store, spec: Spec, basis: Basis | None) -> StoreWriter:
     about = store.manifest.about
     made_of = f"encoded from the dense labels {store.content_digest[:16]}"
     about = msgspec.structs.replace(about, source=f"{about.source}; {made_of}" if about.source else made_of)

@@ -10,47 +10,37 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from softlabels.models import ModelConfig, build_model
+from softlabels.models import build_model
 from softlabels.models.device import resolve_device
 from softlabels.report.by_class import class_lines, class_table, confusion_table, has_classes
 from softlabels.report.table import as_text, results_table
 from softlabels.store.markdown import one_line
 from softlabels.stream import Loader
-from softlabels.stream.join import Missing
 from softlabels.student.metrics import Scores, evaluate_student, evaluate_teacher
 from softlabels.student.runlog import finite
-from softlabels.transfer import TransferSetConfig
+from softlabels_stages.arguments import Evaluate
 from softlabels_stages.judge import member_names
-from softlabels_stages.recipe import OWN_STORE, parse
+from softlabels_stages.recipe import parse
 from softlabels_stages.run import command
-from softlabels_stages.splits import all_batches, check_classes, open_splits, stored_labels, with_members
-from softlabels_stages.student_folder import student_word, with_facts_of_run, with_weights
-from softlabels_stages.sweep import StudentTraining
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Arguments of evaluate."""
-
-    student: ModelConfig | None = None
-    training: StudentTraining = field(default_factory=StudentTraining)
-    transfer_set: TransferSetConfig | None = None
-    model: str | None = None  # a student's folder in a run, or a safetensors file; without it, the stored teacher
-    store: str = OWN_STORE  # a folder of splits, or one of them; a finished run's student brings its own
-    missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
-    split: str = "test"  # which split to judge on
-    temperature: float | None = None  # of the second KL (the first is at 1); by default that of training
-    json: bool = False  # print one JSON object instead of a table
+from softlabels_stages.splits import (
+    all_batches,
+    check_classes,
+    open_splits,
+    say_what_labels_are,
+    stored_labels,
+    with_members,
+)
+from softlabels_stages.student_folder import run_of, student_word, with_store_of, with_weights
 
 
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
     """Judge and print."""
     words = [student_word(word) for word in (sys.argv[1:] if argv is None else argv)]
-    args = parse(with_facts_of_run(words), Evaluate, stage="evaluate", doc=__doc__, positional=("model",))
+    run = run_of(words)
+    args = parse(with_store_of(run, words), Evaluate, stage="evaluate", doc=__doc__, positional=("model",), run=run)
     temperature = _own_temperature(args) if args.temperature is None else args.temperature
     if args.model is None:
         store, batches = stored_labels(args.store, args.split, args.training)
@@ -67,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         splits = with_members(splits, args.training)
         batches, names = all_batches(splits[args.split], args.training.batch_size), splits[args.split].store.class_names
         check_classes(student, splits)
+        say_what_labels_are(splits, sys.stderr)
         device = resolve_device(args.training.device)
         model = build_model(student).to(device)
         mean = args.training.mean

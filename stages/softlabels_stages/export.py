@@ -12,8 +12,6 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -23,43 +21,24 @@ from softlabels.models import ModelConfig, build_model
 from softlabels.models.weights import weights_digest
 from softlabels.store import store_splits
 from softlabels.store.markdown import without_folders
-from softlabels.stream.join import Missing
-from softlabels.student.export import FILES, SIZES, Exported, compared, export_student
+from softlabels.student.export import SIZES, Exported, compared, export_student
+from softlabels.system.folder import Folder
 from softlabels.transfer import TransferSetConfig
-from softlabels_stages.recipe import OWN_STORE, parse
+from softlabels_stages.arguments import Export
+from softlabels_stages.recipe import parse
 from softlabels_stages.run import command
 from softlabels_stages.splits import Split, all_batches, check_classes, open_splits
-from softlabels_stages.student_folder import student_word, with_facts_of_run, with_weights
+from softlabels_stages.student_folder import home_of, run_of, student_word, with_store_of, with_weights
 
 HF = "hf"  # a folder rather than a file
-
-
-@dataclass(frozen=True)
-class Export:
-    """Arguments of export."""
-
-    student: ModelConfig | None = None
-    transfer_set: TransferSetConfig | None = None
-    from_: str = ""  # a student's folder in a run, a run with one distilled student, or a safetensors file
-    store: str = OWN_STORE  # where the rows to check with come from; a finished run's student brings its own
-    split: str | None = None  # which split of it; by default test, else validation, else the first
-    missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
-    formats: tuple[str, ...] = tuple(FILES)  # what to write: onnx, torch, hf (of Hugging Face models)
-    rows: int = 512  # how many of its rows to check with
-    out: str | None = None  # the folder for the files; by default the student's own
-
-    def __post_init__(self) -> None:
-        if not self.formats or not set(self.formats) <= {*FILES, HF} or len(set(self.formats)) < len(self.formats):
-            raise ConfigError(f"formats are {', '.join(self.formats)}", remedy="give onnx, torch, hf, or some of them")
-        if self.rows < 1:
-            raise ConfigError(f"rows is {self.rows}", remedy="give a whole number >= 1")
 
 
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
     """Trace, check, write."""
     words = [student_word(word) for word in (sys.argv[1:] if argv is None else argv)]
-    args = parse(with_facts_of_run(words), Export, stage="export", doc=__doc__, positional=("from_",))
+    run = run_of(words)
+    args = parse(with_store_of(run, words), Export, stage="export", doc=__doc__, positional=("from_",), run=run)
     if not args.from_:
         raise ConfigError("no student is named", remedy="write softlabels export RUN/STUDENT")
     student = with_weights(args.student, args.from_)
@@ -68,23 +47,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_classes(student, splits)
     model = build_model(student).float()
     rows = next(iter(all_batches(split, args.rows).epoch(0))).inputs
-    folder = Path(args.out) if args.out else Path(str(student.weights)).parent
+    folder = Folder(args.out) if args.out else home_of(str(student.weights))
     facts = _facts(student, split, rows) | {"softlabels.weights": weights_digest(model)}
     files = [form for form in args.formats if form != HF]
     exported = export_student(model, rows, folder, formats=files, facts=facts) if files else []
     for found in exported:
         print(_line(found, name))
     if HF in args.formats:
-        print(_line(_hugging_face(model, rows, folder / HF, split.store.class_names, args.transfer_set), name))
+        print(_line(_hugging_face(model, rows, folder.within(HF), split.store.class_names, args.transfer_set), name))
     again = (
-        _try_next(exported[0], rows) if exported else f"transformers' from_pretrained({json.dumps(str(folder / HF))})"
+        _try_next(exported[0], rows) if exported else f"transformers' from_pretrained({json.dumps(str(folder.at(HF)))})"
     )
     print(f"exported: {folder}; try next: {again}")
     return 0
 
 
 def _hugging_face(
-    model: nn.Module, rows: Tensor, folder: Path, names: Sequence[str] | None, made: TransferSetConfig | None
+    model: nn.Module, rows: Tensor, folder: Folder, names: Sequence[str] | None, made: TransferSetConfig | None
 ) -> Exported:
     """The folder that transformers opens, written and compared as `from_pretrained` gives it back."""
     from softlabels.models.hf_folder import save_hf  # the extra [hf]
@@ -93,8 +72,8 @@ def _hugging_face(
     prepare, sequences = (None, None) if made is None else (made.prepare, made.sequences)
     save_hf(model, folder, class_names=names, prepare=prepare, sequences=sequences)
     again = build_model(ModelConfig(f"{type(model).__module__}.{type(model).__qualname__}", {"model": str(folder)}))
-    size = sum(file.stat().st_size for file in folder.iterdir())
-    return compared(HF, folder, size, again.eval(), model, rows)
+    size = sum(file.stat().st_size for file in folder.at().iterdir())
+    return compared(HF, folder.at(), size, again.eval(), model, rows)
 
 
 def _split(args: Export) -> dict[str, Split]:

@@ -5,6 +5,7 @@ A field's text stands with the field: as a line `name: text` in the dataclass's 
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 import textwrap
@@ -32,6 +33,7 @@ def help_text(
     return "\n".join(lines)
 
 
+@functools.cache  # read once for a class and not once for each of its fields: most of the time that help took
 def field_help(cls: type) -> dict[str, str]:
     """What a dataclass and those that it extends say about their fields, by field name."""
     found: dict[str, str] = {}

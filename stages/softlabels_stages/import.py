@@ -6,6 +6,9 @@ recipe's transfer set (--config), in the same order::
 
     numpy.savez("forest.npz", probabilities=forest.predict_proba(X), inputs=X, labels=y)
     softlabels import --from=forest.npz --store=stores/forest/train --teacher_name=forest
+
+A CSV or Parquet file may have a column a class: p0, p1, ... (or prob_0, logit_1, ...) are one array, and --key=id says which
+row is which.
 """
 
 from __future__ import annotations
@@ -13,49 +16,40 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 from blake3 import blake3
+from msgspec import UNSET
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from softlabels.checks.contradictions import Columns, dense_apart, require_consistent
+from softlabels.checks.order import largest, require_order
 from softlabels.errors import ClassMismatch, ConfigError, TransferSetError
 from softlabels.labels import NO_LABEL
+from softlabels.labels.dense import check_logits
 from softlabels.labels.ensemble import normalised_weights
+from softlabels.store.arrays import check_labels
 from softlabels.store.dense_spec import dense_spec, prepared_by
 from softlabels.store.markdown import without_folders
-from softlabels.store.outputs import Kind, Outputs, read_outputs
+from softlabels.store.outputs import Outputs, read_outputs
 from softlabels.store.root import is_split_folder, write_root
 from softlabels.store.same_plan import kept_about, require_same_maker
-from softlabels.store.spec import About, MemberSpec, Preprocessing, TeacherSpec
+from softlabels.store.spec import About, MemberSpec, Preprocessing, Spec, TeacherSpec
 from softlabels.store.writer import StoreWriter, require_room
-from softlabels.transfer import TransferSetConfig, array_keys, load_transfer_set
+from softlabels.system.folder import Folder
+from softlabels.transfer import array_keys
+from softlabels.transfer.keys import id_keys
+from softlabels_stages.arguments import Import
 from softlabels_stages.recipe import parse
+from softlabels_stages.rows import load_rows
 from softlabels_stages.run import command, should_stop, suggested
 
 _HASHED_ROWS = 1024  # at once
-
-
-@dataclass(frozen=True)
-class Import:
-    """Arguments of import."""
-
-    transfer_set: TransferSetConfig | None = None
-    from_: str = ""  # npy, npz or Parquet file: logits or probabilities, (rows, classes) or (rows, members, classes)
-    store: str = ""  # where the store goes: the folder of one split
-    split: str = "train"  # the split that these rows are
-    teacher_name: str = "imported"  # how the teacher is named in the store
-    weights: tuple[float, ...] | None = None  # the members' shares in the mean; all alike by default
-    column: str | None = None  # the array or column of outputs, when it is not called logits or probabilities
-    kind: Kind = "auto"  # logits or probabilities; auto goes by the array's name, and refuses logits that sum to 1
-    transfer_name: str | None = None  # how the transfer set is named; by default as in the recipe, or as the file
-    classes: tuple[str, ...] | None = None  # names of the classes in order
-    layout: Literal["zarr", "arrow"] = "zarr"  # zarr or arrow
-    inputs: Literal["reference", "embed"] = "reference"  # embed keeps the inputs in the store
-    teacher_licence: str = ""  # for the card
-    licence: str = ""  # of the transfer set, for the card
+SPLITS = ("train", "validation", "val", "valid", "dev", "test")  # what the folder of a split is called
 
 
 @dataclass(frozen=True)
@@ -69,6 +63,8 @@ class _Rows:
     inputs: NDArray[np.generic] | None
     class_names: tuple[str, ...] | None
     preprocessing: Preprocessing
+    key: str = "content"
+    key_rule: int = 1
 
 
 @command(resumable=True)
@@ -79,29 +75,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(
             "a file of outputs and a store are needed", remedy="write softlabels import --from=FILE --store=STORE"
         )
-    outputs = read_outputs(args.from_, column=args.column, kind=args.kind)
-    rows = _rows_of(args, outputs)
-    members = outputs.logits.shape[1]
-    weights = args.weights or (1.0,) * members
-    normalised_weights(weights, members)
-    if args.inputs == "embed" and rows.inputs is None:
-        raise ConfigError(
-            f"{args.from_} holds keys and no inputs", remedy="leave out --inputs=embed, or add the inputs"
-        )
-    spec = dense_spec(
-        teacher=TeacherSpec(
-            name=args.teacher_name,
-            precision=outputs.logits.dtype.name,
-            members=tuple(MemberSpec(model=args.teacher_name, weight=weight) for weight in weights),
-        ),
-        name=args.transfer_name or rows.name,
-        split=args.split,
-        keys=rows.keys,
-        classes=_classes(args.classes or rows.class_names, outputs.logits.shape[2]),
-        layout=args.layout,
-        preprocessing=rows.preprocessing,
-        embed=rows.inputs if args.inputs == "embed" else None,
-    )
+    split = _split(args)
+    outputs = _outputs(args)
+    rows = _rows_of(args, outputs, split)
+    weights = args.weights or (1.0,) * outputs.logits.shape[1]
+    _check(args, outputs, rows, normalised_weights(weights, len(weights)))
+    spec = _spec(args, outputs, rows, weights, split)
     made_of = f"outputs {_digest(outputs, rows)}"
     about = About(
         source=f"{without_folders(rows.source)}; {made_of}",
@@ -109,8 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         transfer_licence=args.licence,
     )
     with StoreWriter(args.store, spec, about=about, settings="--") as writer:
-        require_same_maker(writer.path, made_of, remedy="give the outputs that began it")
-        for line in kept_about(writer.path, about):
+        require_same_maker(writer.folder, made_of, remedy="give the outputs that began it")
+        for line in kept_about(writer.folder, about):
             print(line)
         require_room([writer])
         for shard in tqdm(writer.pending, desc="import", unit="shard", disable=None):
@@ -122,13 +101,41 @@ def main(argv: Sequence[str] | None = None) -> int:
                 keys=rows.keys[span],
                 labels=rows.labels[span],
                 logits=outputs.logits[span],
+                are_logits=True,  # `read_outputs` asked
                 inputs=np.array(rows.inputs[span]) if args.inputs == "embed" and rows.inputs is not None else None,
             )
-        manifest = writer.seal()
-    if is_split_folder(Path(args.store), args.split):
-        write_root(Path(args.store).parent)
+        manifest = writer.seal(checked=True)
+    for line in (*outputs.said, *writer.said):
+        print(f"{split}: {line}")
+    if is_split_folder(Folder(args.store), split):
+        write_root(Folder(Path(args.store).parent))
     print(f"sealed: {args.store}, {manifest.spec.rows:,} rows (look: {suggested('info', args.store)})")
     return 0
+
+
+def _spec(args: Import, outputs: Outputs, rows: _Rows, weights: Sequence[float], split: str) -> Spec:
+    """What decides the bytes of the store."""
+    if args.inputs == "embed" and rows.inputs is None:
+        raise ConfigError(
+            f"{args.from_} holds keys and no inputs", remedy="leave out --inputs=embed, or add the inputs"
+        )
+    return dense_spec(
+        teacher=TeacherSpec(
+            name=args.teacher_name,
+            precision=outputs.logits.dtype.name,
+            members=tuple(MemberSpec(model=args.teacher_name, weight=weight) for weight in weights),
+            floor=UNSET if outputs.floor is None else outputs.floor,
+        ),
+        name=args.transfer_name or rows.name,
+        split=split,
+        keys=rows.keys,
+        key=rows.key,
+        key_rule=rows.key_rule,
+        classes=_classes(args.classes or rows.class_names, outputs.logits.shape[2]),
+        layout=args.layout,
+        preprocessing=rows.preprocessing,
+        embed=rows.inputs if args.inputs == "embed" else None,
+    )
 
 
 def _digest(outputs: Outputs, rows: _Rows) -> str:
@@ -142,33 +149,93 @@ def _digest(outputs: Outputs, rows: _Rows) -> str:
     return hasher.hexdigest()[:16]
 
 
-def _rows_of(args: Import, outputs: Outputs) -> _Rows:
-    """The rows in the file, by their inputs or keys; else those of the recipe's transfer set."""
+def _split(args: Import) -> str:
+    """The split that the rows are: as it is said, else by the name of the store's folder."""
+    folder, known = Path(args.store).name, {*SPLITS, *(() if args.transfer_set is None else args.transfer_set.splits)}
+    if args.split is None and folder not in known:
+        raise ConfigError(
+            f"the folder {args.store} does not say which split these rows are",
+            remedy="give --split=train (or test, ...), or a folder of that name, such as --store=STORE/train",
+        )
+    if args.split is not None and folder in known and folder != args.split:
+        raise ConfigError(
+            f"--split={args.split}, and the folder of the store is called {folder}",
+            remedy="leave out --split, or change it",
+        )
+    return args.split or folder
+
+
+def _outputs(args: Import) -> Outputs:
+    """What the file holds. Raises `ConfigError` where numbers of members contradict each other."""
+    members = args.members if args.weights is None else len(args.weights)
+    if args.members not in (None, members):
+        raise ConfigError(f"--members={args.members}, and {members} weights", remedy="give one weight a member")
+    names = args.classes or (None if args.transfer_set is None else args.transfer_set.classes)
+    return read_outputs(
+        args.from_,
+        column=args.column,
+        kind=args.kind,
+        members=members,
+        floor=args.floor,
+        key=args.key,
+        classes=names,
+    )
+
+
+def _check(args: Import, outputs: Outputs, rows: _Rows, share: NDArray[np.float64]) -> None:
+    """Before a store is begun: rows of one key that contradict each other, and classes in another order than the labels.
+
+    Raises:
+        ContradictingOutputs, OtherClassOrder: see `softlabels.checks`.
+    """
+    logits = outputs.logits
+    classes = _classes(args.classes or rows.class_names, logits.shape[2])
+    check_labels(rows.labels, logits.shape[2])
+
+    def read(numbers: NDArray[np.int64]) -> Columns:
+        peak = logits[numbers].max(axis=-1, keepdims=True)
+        return {"logits": logits[numbers] - peak, "shift": peak[..., 0]}
+
+    check_logits(logits)
+    apart = partial(dense_apart, precision=outputs.values.dtype.name)
+    require_consistent(rows.keys, read, apart, row_bytes=logits[0].nbytes, where=args.from_)
+    best = largest(logits, share) if (rows.labels >= 0).any() else rows.labels
+    require_order(
+        best, rows.labels, logits.shape[2], names=None if isinstance(classes, int) else classes, where=args.from_
+    )
+
+
+def _rows_of(args: Import, outputs: Outputs, split: str) -> _Rows:
+    """The rows in the file, by their ids, keys or inputs; else those of the recipe's transfer set."""
     count = len(outputs.logits)
-    keys = outputs.keys
-    if keys is None and outputs.inputs is not None:
+    keys, key = outputs.keys, "content"
+    if outputs.ids is not None:
+        key = str(args.key)
+        keys = id_keys(pa.chunked_array([pa.array(outputs.ids.tolist())]), name=key, start=0)
+    elif keys is None and outputs.inputs is not None:
         keys = array_keys(outputs.inputs)
     if keys is not None:
         labels = np.full(count, NO_LABEL, np.int64) if outputs.labels is None else outputs.labels
         how = Preprocessing(function="") if outputs.inputs is None else prepared_by("", {}, outputs.inputs)
         file = Path(args.from_)
-        return _Rows(file.stem, str(file), keys, labels, outputs.inputs, None, how)
+        return _Rows(file.stem, str(file), keys, labels, outputs.inputs, None, how, key)
     if args.transfer_set is None:
         raise ConfigError(
             f"{args.from_} has neither inputs nor keys, and the recipe no transfer_set",
             remedy="add an array inputs (or keys) to the file, or name a recipe with --config",
         )
-    where = f"the {args.split} split of {args.transfer_set.name} (--config)"
+    where = f"the {split} split of {args.transfer_set.name} (--config)"
     print(f"{args.from_} has neither inputs nor keys: its rows are taken to be those of {where}", file=sys.stderr)
-    rows = load_transfer_set(args.transfer_set, args.split)
+    rows = load_rows(args.transfer_set, split)
     if len(rows.keys) != count:
         raise TransferSetError(
-            f"{args.from_} has {count} rows of outputs and the {args.split} split of {rows.name} {len(rows.keys)}",
+            f"{args.from_} has {count} rows of outputs and the {split} split of {rows.name} {len(rows.keys)}",
             remedy="add an array inputs (or keys) to the file, or name the recipe that was labelled with --config",
         )
     labels = rows.labels if outputs.labels is None else outputs.labels
     how = prepared_by(rows.prepare.class_path, rows.prepare.init_args, rows.inputs)
-    return _Rows(rows.name, rows.source, rows.keys, labels, rows.inputs, rows.class_names, how)
+    key = args.transfer_set.key
+    return _Rows(rows.name, rows.source, rows.keys, labels, rows.inputs, rows.class_names, how, key, rows.key_rule)
 
 
 def _classes(names: Sequence[str] | None, count: int) -> int | Sequence[str]:

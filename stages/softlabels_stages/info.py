@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,22 +12,16 @@ import msgspec
 from softlabels.errors import ConfigError
 from softlabels.labels.fidelity import by_temperature, nats
 from softlabels.store import store_splits
-from softlabels.store.spec import COMMITS, MANIFEST, PLAN, Manifest, Plan, read_json
+from softlabels.store.commit import recorded_shards
+from softlabels.store.spec import MANIFEST, PLAN, Manifest, Plan, read_json
+from softlabels.system.folder import Folder
+from softlabels_stages.arguments import Info
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import command
 from softlabels_stages.words import counted
 
 if TYPE_CHECKING:
     from softlabels.store.shared import Shared
-
-
-@dataclass(frozen=True)
-class Info:
-    """Arguments of info."""
-
-    store: str = ""  # a store, or a folder of stores
-    split: str | None = None  # one split of a folder of stores
-    json: bool = False  # print JSON: one object for one split, else an object by split
 
 
 @command()
@@ -54,11 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _shared(paths: Mapping[str, Path], described: dict[str, dict[str, Any]]) -> Shared:
+def _shared(folders: Mapping[str, Folder], described: dict[str, dict[str, Any]]) -> Shared:
     """The rows that the sealed splits share or repeat, told apart by content key; each split's own go into its facts."""
     from softlabels.store.shared import shared
 
-    found = shared({split: path for split, path in paths.items() if described[split]["sealed"]})
+    found = shared({split: folder for split, folder in folders.items() if described[split]["sealed"]})
     for split, facts in described.items():
         of = {
             name.partition(" in ")[2]: rows for name, rows in found.found.items() if name.partition(" in ")[0] == split
@@ -67,13 +59,13 @@ def _shared(paths: Mapping[str, Path], described: dict[str, dict[str, Any]]) -> 
     return found
 
 
-def describe(path: Path) -> dict[str, Any]:
+def describe(path: Folder) -> dict[str, Any]:
     """What `--json` prints of one store, sealed or not; sealed ones are opened and so checked against themselves."""
     from softlabels.store import open_store
 
-    sealed = (path / MANIFEST).exists()
+    sealed = path.exists(MANIFEST)
     manifest: Manifest | None = open_store(path).manifest if sealed else None
-    spec = manifest.spec if manifest else read_json(path / PLAN, Plan).spec
+    spec = manifest.spec if manifest else read_json(path, PLAN, Plan).spec
     return {
         "rows": spec.rows,
         "classes": spec.label_space.classes,
@@ -86,7 +78,7 @@ def describe(path: Path) -> dict[str, Any]:
         "compression": spec.compression,
         "sealed": sealed,
         "shards": spec.shards,
-        "shards_done": len(list((path / COMMITS).glob("*.json"))),
+        "shards_done": len(recorded_shards(path)),
         "digest": manifest.digest if manifest else None,
         "content_digest": manifest.content_digest if manifest else None,
         "bytes": manifest.bytes if manifest else None,

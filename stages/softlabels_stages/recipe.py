@@ -36,9 +36,11 @@ from typing import Any, TypeVar, cast
 import yaml
 
 from softlabels.errors import ConfigError
-from softlabels_stages import schema
+from softlabels.objects import canonical
+from softlabels_stages import beside, schema
 from softlabels_stages.help import help_text
 from softlabels_stages.schema import Key
+from softlabels_stages.trust import RECIPE, guard, is_of_run
 
 T = TypeVar("T")
 SECTIONS = ("name", "transfer_set", "tokenizer", "teacher", "teacher_training", "labels", "student", "training")
@@ -54,23 +56,33 @@ def parse(
     doc: str | None,
     flat: Sequence[str] = (),
     positional: Sequence[str] = (),
+    run: Path | None = None,
 ) -> T:
     """An instance of `cls` from a command line (default: this process's) and the recipe that it names.
 
     flat: sections whose fields are top-level flags. positional: options that may be given without their flag, in this
-    order. `--help` prints `doc` and every key, and ends the process. Raises ConfigError.
+    order. run: a run folder whose recipe is taken where none is named. `--help` prints `doc` and every key, and ends the
+    process. Without `--trust`, code that the recipe of a run names is refused from here on where the run was not made here
+    (`softlabels_stages.trust`). Raises ConfigError.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     known = _known(cls)
+    beside.forget()
     if "-h" in words or "--help" in words:
-        names = {_flag(name, flat): key for name, key in known.items()}
-        print(help_text(names, stage=stage, doc=doc or "", sections=SECTIONS, positional=positional), flush=True)
+        print_help(cls, stage=stage, doc=doc, flat=flat, positional=positional)
         raise SystemExit(0)
     flags = dict(_flags(words, known, flat, positional))
     given: dict[str, object] = {}
-    where, recipe = flags.pop("config", None), None
+    where, recipe = flags.pop("config", None if run is None else str(run / RECIPE)), None
+    if "config" in known:
+        trust = schema.check(known, {"trust": flags.pop("trust", False)}, where="command line")["trust"]
     if where is not None:
-        recipe = load(where)
+        source, data = _read(where)
+        if source is not None and not trust:
+            guard(source, data, run=run)
+        recipe = sections_of(data, where)
+        if source is not None and not is_of_run(source, run):
+            beside.use(source, recipe)
         given = _from_recipe(cls, recipe, known, where=where)
     given |= schema.check(known, _merge(given, flags, known), where="command line")
     if recipe is None and all(given.get(name) or known[name].default for name in positional):  # else the stage says so
@@ -78,6 +90,14 @@ def parse(
     elif recipe is not None and _needs_store(known, given):
         given["store"] = OWN_STORE.replace("NAME", str(recipe.get("name") or Path(str(where)).stem))
     return schema.build(cls, given, where=where or stage)
+
+
+def print_help(
+    cls: type, *, stage: str, doc: str | None, flat: Sequence[str] = (), positional: Sequence[str] = ()
+) -> None:
+    """Print what `--help` prints: `doc` and every key. Arguments as of `parse`."""
+    names = {_flag(name, flat): key for name, key in _known(cls).items()}
+    print(help_text(names, stage=stage, doc=doc or "", sections=SECTIONS, positional=positional), flush=True)
 
 
 def texts(argv: Sequence[str] | None, cls: type, *, positional: Sequence[str] = ()) -> dict[str, str]:
@@ -111,20 +131,31 @@ def _needs_store(known: Mapping[str, Key], given: Mapping[str, object]) -> bool:
 
 
 def _known(cls: type) -> dict[str, Key]:
-    """The keys of a dataclass, and `config` where one of its sections may stand in a recipe."""
-    recipe = {"config": Key("config", str, "", (_Config,))}
+    """The keys of a dataclass, and `config` and `trust` where one of its sections may stand in a recipe."""
+    recipe = {"config": Key("config", str, "", (_Config,)), "trust": Key("trust", bool, False, (_Config,))}
     return schema.keys(cls) | (recipe if any(field.name in SECTIONS for field in fields(cls)) else {})
 
 
 def load(config: str) -> dict[str, Any]:
     """The recipe at a path, or the built-in one of that name, as plain values. Raises ConfigError."""
-    builtin = resources.files("softlabels_stages.configs").joinpath(f"{config}.yaml")
-    source = Path(config) if Path(config).is_file() or not builtin.is_file() else builtin
+    return sections_of(_read(config)[1], config)
+
+
+def _read(config: str) -> tuple[Path | None, bytes]:
+    """Where the user's recipe lies, None for a built-in one, whose name no file in the working folder takes; and its bytes."""
+    if config in built_in():
+        return None, resources.files("softlabels_stages.configs").joinpath(f"{config}.yaml").read_bytes()
     try:
-        recipe = yaml.load(source.read_text(encoding="utf-8"), _Loader)  # noqa: S506  # _Loader is a SafeLoader
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return Path(config), Path(config).read_bytes()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError):  # the last: no path at all
         remedy = f"give a YAML file or a built-in recipe: {', '.join(built_in())}"
         raise ConfigError(f"there is no recipe {config}", remedy=remedy) from None
+
+
+def sections_of(data: bytes, config: str) -> dict[str, Any]:
+    """A recipe's bytes as plain values; errors call it `config`."""
+    try:
+        recipe = yaml.load(data.decode("utf-8"), _Loader)  # noqa: S506  # _Loader is a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{config} is not a YAML file: {error}", remedy="mend the file at that place") from None
     if not isinstance(recipe, dict):
@@ -140,6 +171,9 @@ def load(config: str) -> dict[str, Any]:
 @dataclass(frozen=True)
 class _Config:
     config: str = ""  # the recipe: a YAML file, or the name of a built-in one, such as digits; none by default
+    trust: bool = (
+        False  # run the code that the config.yaml of a run names, though the run was not made here: read it first
+    )
 
 
 def built_in() -> list[str]:
@@ -211,7 +245,7 @@ def _merge(given: Mapping[str, object], flags: Mapping[str, str], known: Mapping
     found: dict[str, object] = {}
     for name, text in flags.items():
         arguments = name.removesuffix("class_path") + "init_args"
-        if name.endswith("class_path") and arguments in known and text != given.get(name, known[name].default):
+        if name.endswith("class_path") and arguments in known and _is_other(text, given.get(name, known[name].default)):
             found[arguments] = {}  # another class: see softlabels_stages.schema
     for name, text in flags.items():
         if name in known:
@@ -222,6 +256,11 @@ def _merge(given: Mapping[str, object], flags: Mapping[str, str], known: Mapping
         mapping = dict(cast(Mapping[str, object], found.get(parent, given.get(parent, default)) or {}))
         found[parent] = _with_entry(mapping, name.removeprefix(f"{parent}.").split("."), text)
     return found
+
+
+def _is_other(path: str, given: object) -> bool:
+    """Whether a class path names another object than the one that is given; an object may have several names."""
+    return not isinstance(given, str) or canonical(path) != canonical(given)
 
 
 def _list(text: str, hint: object) -> str:

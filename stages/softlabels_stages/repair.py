@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -24,16 +22,11 @@ from softlabels.store.reader import store_folders
 from softlabels.store.repair import UNVOUCHED, Repaired, earlier_digests, repair
 from softlabels.store.root import close_root, is_described, lost_splits, outdated, write_root
 from softlabels.store.spec import MANIFEST
+from softlabels.system.folder import Folder
+from softlabels_stages.arguments import Repair
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import command
 from softlabels_stages.words import counted
-
-
-@dataclass(frozen=True)
-class Repair:
-    """Arguments of repair."""
-
-    store: str = ""  # a store, or a folder of stores
 
 
 @command()
@@ -56,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             unfinished |= found.digest is None
             _say(folder, found)
-    root = Path(args.store)
+    root = Folder(args.store)
     if unfinished and folders != [root]:
         close_root(root)
     elif folders != [root] and (lost := lost_splits(root)):  # the list at the root is all that tells of them
@@ -67,11 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         stale = outdated(root)
         write_root(root)
         for name in stale:
-            print(f"{root}: {name} {'written again' if (root / name).exists() else 'removed: no split has its layout'}")
+            print(f"{root}: {name} {'written again' if root.exists(name) else 'removed: no split has its layout'}")
     return next(iter(codes), 0)
 
 
-def _say(folder: Path, found: Repaired) -> None:
+def _say(folder: Folder, found: Repaired) -> None:
     """What was wrong, what was done, and what to do next."""
     for problem in found.problems:
         print(f"{folder}: {problem.where}", file=sys.stderr)

@@ -24,6 +24,8 @@ from types import FrameType
 from typing import Protocol
 
 from softlabels.errors import Interrupted, SoftLabelsError, Stalled
+from softlabels.objects import one_command
+from softlabels_stages import beside
 from softlabels_stages.unexpected import foreseen, lack
 
 BROKEN_PIPE = 128 + signal.SIGPIPE
@@ -66,7 +68,7 @@ def command(*, resumable: bool = False) -> Callable[[Main], Main]:
         def run(argv: Sequence[str] | None = None) -> int:
             say_anything()
             try:
-                with _signals_as_flag() if resumable else _no_signals():
+                with one_command(), _signals_as_flag() if resumable else _no_signals():
                     return main(argv)
             except Stalled as error:
                 code = _report(error)
@@ -114,7 +116,8 @@ def _as_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def _report(error: SoftLabelsError) -> int:
-    print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    line = " ".join(str(error).split())
+    print(f"{type(error).__name__}: {line}{beside.hint(line)}", file=sys.stderr, flush=True)
     return error.exit_code
 
 

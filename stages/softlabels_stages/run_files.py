@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from softlabels.errors import DamagedRun
+from softlabels.system.folder import Folder
+from softlabels_stages.trust import RESULTS
 
-RESULTS = "results.json"
 
-
-def read_object(path: Path, remedy: str) -> dict[str, Any]:
+def read_object(run: Folder, name: str, remedy: str) -> dict[str, Any]:
     """The JSON object in a file. Raises DamagedRun."""
+    path = run.at(name)
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(run.read(name))
     except (ValueError, RecursionError) as error:
         raise DamagedRun(f"{path} is no JSON file: {str(error) or type(error).__name__}", remedy=remedy) from None
     if not isinstance(found, dict):
@@ -22,10 +22,10 @@ def read_object(path: Path, remedy: str) -> dict[str, Any]:
     return found
 
 
-def read_results(run: Path) -> dict[str, Any]:
+def read_results(run: Folder) -> dict[str, Any]:
     """What results.json of a finished run holds. Raises DamagedRun where it is not what a run writes."""
-    path, remedy = run / RESULTS, "delete that file and give the command again: the students are judged anew"
-    found = read_object(path, remedy)
+    remedy = "delete that file and give the command again: the students are judged anew"
+    found = read_object(run, RESULTS, remedy)
     students, teacher = found.get("students"), found.get("teacher")
     is_whole = (
         isinstance(students, list)
@@ -38,5 +38,5 @@ def read_results(run: Path) -> dict[str, Any]:
         and {"split", "rows", "temperatures", "seeds", "store"} <= found.keys()
     )
     if not is_whole:
-        raise DamagedRun(f"{path} lacks what the results of a run are made of", remedy=remedy)
+        raise DamagedRun(f"{run.at(RESULTS)} lacks what the results of a run are made of", remedy=remedy)
     return found

@@ -15,29 +15,32 @@ from typing import Any, cast
 import yaml
 from blake3 import blake3
 
-from softlabels.errors import DamagedRun, RunExists
+from softlabels.errors import RunExists, SoftLabelsError
 from softlabels.names import renamed
+from softlabels.objects import is_guarded
 from softlabels.report.comparison import comparison_markdown
 from softlabels.store.differences import Difference, differences
-from softlabels.store.durable import make_folder, write_atomically
 from softlabels.student.config import deciding
 from softlabels.student.runlog import finite
+from softlabels.system.folder import Folder
+from softlabels_stages.recipe import sections_of
 from softlabels_stages.run_files import read_object, read_results
+from softlabels_stages.trust import RECIPE, RESULTS, RUN, record
 
-RUN, RECIPE, RESULTS, PAGE = "run.json", "config.yaml", "results.json", "results.md"
+PAGE = "results.md"
 
 
 class RunFolder:
     """An opened run folder; made by `RunFolder.open`.
 
     Attributes:
-        path: the folder.
+        path, folder: where it lies.
         results: what `results.json` holds; None while the run is unfinished.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.results: dict[str, Any] | None = read_results(path) if (path / RESULTS).exists() else None
+    def __init__(self, folder: Folder) -> None:
+        self.folder, self.path = folder, folder.at()
+        self.results: dict[str, Any] | None = read_results(folder) if folder.exists(RESULTS) else None
 
     @staticmethod
     def place(out: str | None, *, name: str, identity: Mapping[str, Any]) -> Path:
@@ -46,10 +49,10 @@ class RunFolder:
             return Path(out)
         ours = Path(f"runs/{name}-{blake3(_text(identity).encode()).hexdigest(length=4)}")
         begun = [] if ours.exists() else sorted(ours.parent.glob(f"{glob.escape(name)}-*/{RUN}"))
-        return next((run.parent for run in begun if _is(run, identity)), ours)
+        return next((run.parent for run in begun if _is_same(Folder(run.parent), identity)), ours)
 
     @classmethod
-    def open(cls, out: str | None, *, name: str, identity: Mapping[str, Any]) -> RunFolder:
+    def open(cls, out: str | Folder | None, *, name: str, identity: Mapping[str, Any]) -> RunFolder:
         """Begin a run in `out`, or go on with it.
 
         Args:
@@ -60,49 +63,74 @@ class RunFolder:
         Raises:
             RunExists: `out` holds another run, naming the fields that differ, or something else.
         """
-        text, path = _text(identity), cls.place(out, name=name, identity=identity)
+        folder = out if isinstance(out, Folder) else Folder(cls.place(out, name=name, identity=identity))
+        text, path = _text(identity), folder.at()
         remedy = "give another --out, or leave it out: other settings then go to a folder of their own"
-        if path.exists() and not path.is_dir():
+        if folder.exists() and not folder.is_folder():
             raise RunExists(f"{path} is a file, not a run folder", remedy=remedy)
-        if (path / RUN).exists():
-            different = _different(path / RUN, identity)
+        if folder.exists(RUN):
+            different = _different(folder, identity)
             if different:
                 said = "; ".join(leaf.said() for leaf in different)
                 raise RunExists(f"{path} holds another run: {said}", remedy=remedy)
-            return cls(path)
-        if path.exists() and any(not entry.name.startswith(".") for entry in path.iterdir()):
+            return cls(folder)
+        if any(not name.startswith(".") for name in folder.names()):
             raise RunExists(f"{path} holds something that is no run", remedy=remedy)
-        make_folder(path)
-        write_atomically(path / RUN, f"{text}\n".encode())
-        return cls(path)
+        folder.make()
+        folder.put(RUN, f"{text}\n".encode())
+        return cls(folder)
 
     def keep_recipe(self, recipe: Mapping[str, Any]) -> None:
-        """Write config.yaml, the recipe that repeats the run, where it is not there yet."""
-        if not (self.path / RECIPE).exists():
-            text = yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True)
-            write_atomically(self.path / RECIPE, text.encode())
+        """Write config.yaml, the recipe that repeats the run, where it is not there yet, and record that the run was made here:
+        not where the recipe is itself that of another's run, nor where another config.yaml stands there.
+        """
+        if self.folder.exists(RECIPE):
+            standing = self.folder.read(RECIPE)
+        else:
+            standing = yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True).encode()
+            self.folder.put(RECIPE, standing)
+        if not is_guarded() and _says_no_more(standing, recipe):
+            record(standing, self.path)
 
     def finish(self, results: Mapping[str, Any], *, store: str) -> None:
         """Write results.md, then results.json, whose presence says that the run is finished."""
         self.results = {"store": store, **cast(dict[str, Any], finite(results))}
-        write_atomically(self.path / PAGE, comparison_markdown(self.results, title=self.path.name).encode())
-        write_atomically(self.path / RESULTS, json.dumps(self.results, indent=1, allow_nan=False).encode())
+        self.folder.put(PAGE, comparison_markdown(self.results, title=self.path.name).encode())
+        self.folder.put(RESULTS, json.dumps(self.results, indent=1, allow_nan=False).encode())
 
 
-def _is(run: Path, identity: Mapping[str, Any]) -> bool:
-    """Whether a folder beside ours holds this run; one that cannot be read is none of ours."""
+def _different(run: Folder, identity: Mapping[str, Any]) -> list[Difference]:
+    """In what the run of a folder differs from ours; names and settings of earlier versions are known."""
+    ours = json.loads(_text(identity))
+    standing = renamed(read_object(run, RUN, f"delete {run} to train anew, or give another --out"), ours)
+    if isinstance(standing.get("training"), dict):  # of earlier versions, which counted every setting
+        standing["training"] = deciding(standing["training"])
+    return differences(standing, ours)
+
+
+def _is_same(run: Folder, identity: Mapping[str, Any]) -> bool:
+    """Whether a folder's run.json tells of our run; one of another run may hold anything."""
     try:
         return not _different(run, identity)
-    except DamagedRun:
+    except (OSError, SoftLabelsError, ValueError, TypeError, AttributeError):
         return False
 
 
-def _different(run: Path, identity: Mapping[str, Any]) -> list[Difference]:
-    """In what the run that `run` (a run.json) tells of differs from ours; names and settings of earlier versions are known."""
-    standing = renamed(read_object(run, f"delete {run.parent} to train anew, or give another --out"))
-    if isinstance(standing.get("training"), dict):  # of earlier versions, which counted every setting
-        standing["training"] = deciding(standing["training"])
-    return differences(standing, renamed(json.loads(_text(identity))))
+def _says_no_more(standing: bytes, recipe: Mapping[str, Any]) -> bool:
+    """Whether a config.yaml names nothing that `recipe` does not: its bytes, or those that an earlier version wrote, with its
+    names, and without settings that came later.
+    """
+    try:
+        found = renamed(sections_of(standing, RECIPE))
+    except (SoftLabelsError, RecursionError):
+        return False
+    return _is_within(found, renamed(dict(recipe)))
+
+
+def _is_within(part: object, whole: object) -> bool:
+    if isinstance(part, dict) and isinstance(whole, dict):
+        return all(name in whole and _is_within(value, whole[name]) for name, value in part.items())
+    return part == whole
 
 
 def _text(identity: Mapping[str, Any]) -> str:

@@ -18,10 +18,10 @@ from softlabels.report.curves import curves_png, log_lines
 from softlabels.report.model_card import model_card
 from softlabels.report.model_loading import Shape
 from softlabels.report.plots import sweep_png
-from softlabels.store.durable import write_atomically
 from softlabels.store.spec import Manifest
 from softlabels.student.runlog import NAME as LOG
 from softlabels.student.trainer import WEIGHTS
+from softlabels.system.folder import Folder
 
 CARD, CURVES, SWEEP = "README.md", "curves.png", "sweep.png"
 
@@ -47,10 +47,11 @@ def write_report(
         prepare: what made the students' inputs, with digests in place of files.
         inputs: dtype and shape of one of them.
     """
-    students = sorted((weights.parent for weights in folder.glob(f"*/{WEIGHTS}")), key=_in_order)
+    run = Folder(folder)
+    students = sorted((student for student in run.folders() if student.exists(WEIGHTS)), key=_in_order)
     pictures = []
     try:
-        curves_png({student.name: log_lines((student / LOG).read_text()) for student in students}, folder / CURVES)
+        curves_png({student.name: log_lines(student.read(LOG).decode()) for student in students}, folder / CURVES)
         pictures.append(CURVES)
         if results["swept"]:
             sweep_png(results, folder / SWEEP)
@@ -67,10 +68,10 @@ def write_report(
         pictures=pictures,
         inputs=inputs,
     )
-    write_atomically(folder / CARD, card.encode())
+    run.put(CARD, card.encode())
 
 
-def _in_order(student: Path) -> list[float | str]:
+def _in_order(student: Folder) -> list[float | str]:
     """Names in the order of the numbers in them: T=2 before T=10. Text and numbers alternate, so that they never compare."""
     parts = re.split(r"(\d+(?:\.\d+)?)", student.name)
     return [float(part) if place % 2 else part for place, part in enumerate(parts)]

@@ -20,8 +20,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar, Union
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
-
 from softlabels.errors import ConfigError
 
 T = TypeVar("T")
@@ -86,6 +84,10 @@ def flatten(cls: type, mapping: object, *, where: str, prefix: str = "") -> dict
 
 def check(known: Mapping[str, Key], given: Mapping[str, object], *, where: str) -> dict[str, object]:
     """The given values in the types of their keys. Raises ConfigError naming key, value and type where one differs."""
+    if all(name in known and _is_plain(known[name].hint, value) for name, value in given.items()):
+        return dict(given)  # right as they stand: `softlabels info STORE` waits for no parser
+    from jsonargparse import ArgumentError, ArgumentParser, Namespace  # here, for help and `info STORE` need none of it
+
     parser = ArgumentParser(exit_on_error=False)
     values = Namespace()  # type: ignore[no-untyped-call]
     for name, value in given.items():
@@ -109,6 +111,11 @@ def check(known: Mapping[str, Key], given: Mapping[str, object], *, where: str) 
         name = next(iter(given))
         raise _wrong_type(known[name], given[name], where) from None
     return {name: right[name] if name in values else given[name] for name in given}
+
+
+def _is_plain(hint: object, value: object) -> bool:
+    """Whether a value is a text or a switch where one is asked for: such a value is never changed."""
+    return hint in (str, bool) and type(value) is hint
 
 
 def _wrong_type(key: Key, value: object, where: str) -> ConfigError:

@@ -9,28 +9,38 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
-from msgspec import UNSET
 
+from softlabels.checks.probabilities import BLOCK
 from softlabels.errors import ClassMismatch, ConfigError, OtherLabels, SpecMismatch, some
+from softlabels.labels import NO_LABEL
 from softlabels.labels.encoding import tail_of
 from softlabels.labels.ensemble import check_mean
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.build import answer_of
 from softlabels.models.classes import require_vocabulary
+from softlabels.names import renamed
 from softlabels.objects import ObjectSpec
 from softlabels.store import Store, open_store, store_splits
+from softlabels.store.dense_spec import prepared_by
 from softlabels.store.differences import differences
+from softlabels.store.digest import keys_digest
+from softlabels.store.findings import Stored, ask, stored_agreement
+from softlabels.store.key_index import KeyIndex
 from softlabels.store.spec import plain_json
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.stream.columns import SoftColumns
 from softlabels.stream.examples import StoredRows
 from softlabels.stream.join import Missing
+from softlabels.stream.positions import stored_sequence
+from softlabels.student.outputs import require_student_logits
 from softlabels.student.split import chosen_rows, validation_rows
-from softlabels.transfer import TransferRows, TransferSetConfig, load_transfer_set
+from softlabels.transfer import TransferRows, TransferSetConfig
+from softlabels.transfer.sequences import SequenceInfo, as_stored
+from softlabels_stages.rows import load_rows
 from softlabels_stages.sweep import StudentTraining
 
 
@@ -62,8 +72,10 @@ class Split:
         """What made the inputs of the rows, which need not be what made the teacher's; digests stand in place of files."""
         if isinstance(self.rows, TransferRows):
             return self.rows.prepare
-        embedded = self.store.spec.preprocessing
-        return ObjectSpec(embedded.function, dict(embedded.arguments))
+        embedded = (
+            self.store.spec.preprocessing
+        )  # a store's names are never imported, not even to see what they mean here
+        return ObjectSpec(renamed(embedded.function), dict(embedded.arguments))
 
 
 def open_splits(
@@ -104,6 +116,26 @@ def with_members(splits: Mapping[str, Split], training: StudentTraining) -> dict
     return found
 
 
+def say_what_labels_are(splits: Mapping[str, Split], out: TextIO | None = None) -> None:
+    """Print (to `out`, by default standard output) how often the largest output is the hard label of these rows, and warn of
+    what the checks find in the stores: those of earlier versions were not asked.
+
+    Raises OtherClassOrder where the outputs' classes stand in another order than the rows' hard labels.
+    """
+    for name, split in splits.items():
+        stored = Stored.of(split.store)
+        keys = stored.keys()
+        for error in ask(stored, keys, order=False):
+            print(f"{name}: warning: {type(error).__name__}: {error}", file=sys.stderr)
+        if split.store.positions is not None:
+            continue
+        rows = KeyIndex(np.asarray(split.rows.keys)).find(keys)
+        labels = np.where(rows < 0, NO_LABEL, np.asarray(split.rows.labels)[rows])
+        found = stored_agreement(stored, own=labels, refuse=True)
+        if found is not None:
+            print(f"{name}: {found.line}", file=out or sys.stdout, flush=True)
+
+
 def _rows(store: Store, transfer_set: TransferSetConfig | None, split: str) -> TransferRows | EmbeddedRows:
     if "input" in store.columns:
         if transfer_set is not None:
@@ -118,9 +150,31 @@ def _rows(store: Store, transfer_set: TransferSetConfig | None, split: str) -> T
             remedy=f"give --config=RECIPE with the transfer_set {store.spec.transfer_set.name!r}, or a store that embeds its "
             "inputs (labels.inputs=embed)",
         )
-    rows = load_transfer_set(transfer_set, split)
+    rows = load_rows(as_stored(transfer_set, store.spec.preprocessing), split)
     _require_same_classes(store, rows)
+    if line := _other_preparation(store, rows):
+        print(f"{split}: {line}", file=sys.stderr)
     return rows
+
+
+def _other_preparation(store: Store, rows: TransferRows) -> str:
+    """What to say where the inputs are not prepared as those that the store's teacher saw, else ""."""
+    theirs = store.spec.preprocessing
+    if not theirs.function:
+        return ""
+    ours = prepared_by(rows.prepare.class_path, rows.prepare.init_args, rows.inputs)
+    there, here = (
+        renamed({"prepare": each.function, "init_args": plain_json(each)["arguments"]}) for each in (theirs, ours)
+    )
+    if different := [leaf.said("the teacher's", "here") for leaf in differences(there, here)]:
+        return f"inputs are prepared otherwise than those that the store's teacher saw ({'; '.join(different)})"
+    same_rows = keys_digest(rows.keys) == store.spec.transfer_set.content_keys
+    if same_rows and theirs.sample and theirs.sample != ours.sample:
+        return (
+            f"{ours.function} gives other rows than those that the store's teacher saw, by the same name and arguments: it, or "
+            "what it uses, has changed"
+        )
+    return ""
 
 
 def _require_same_classes(store: Store, rows: TransferRows) -> None:
@@ -135,12 +189,12 @@ def _require_same_classes(store: Store, rows: TransferRows) -> None:
 
 def check_classes(student: ModelConfig, splits: Mapping[str, Split]) -> None:
     """Raise ClassMismatch unless the student gives one logit for each of the stores' classes (at least one a token, of rows of
-    tokens, and by the same vocabulary), for a real batch, and ConfigError where it cannot take that batch at all.
+    tokens, and by the same vocabulary), for a real batch, ConfigError where it cannot take that batch at all, and LogitsError
+    where it gives probabilities.
     """
     model = build_model(student)
     for split in splits.values():
-        vocabulary = split.store.spec.label_space.vocabulary
-        require_vocabulary(model, None if vocabulary is UNSET else vocabulary, who=student.class_path)
+        require_vocabulary(model, _sequence(split), who=student.class_path)
         batch = next(iter(all_batches(split, 2).epoch(0)))
         outputs = answer_of(model, batch.inputs, who=student.class_path, section="student")
         shape = list(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
@@ -154,6 +208,18 @@ def check_classes(student: ModelConfig, splits: Mapping[str, Split]) -> None:
                 f"{classes} classes",
                 remedy="change student.init_args so that it gives one logit a class, or use another store",
             )
+        if batch.mask is None:
+            batch = next(iter(all_batches(split, BLOCK).epoch(0)))
+            outputs = answer_of(model, batch.inputs, who=student.class_path, section="student")
+        assert isinstance(outputs, torch.Tensor)
+        require_student_logits(outputs.flatten(0, -2), who=student.class_path, total=split.store.rows)
+
+
+def _sequence(split: Split) -> SequenceInfo | None:
+    """What the rows of tokens of a split are, over the store's classes; None of other rows."""
+    if isinstance(split.rows, TransferRows) and split.rows.sequence is not None:
+        return split.rows.sequence.below(split.store.classes)
+    return stored_sequence(split.store)
 
 
 def _require_one_teacher(stores: Mapping[str, Store]) -> None:
@@ -170,7 +236,7 @@ def _require_one_teacher(stores: Mapping[str, Store]) -> None:
 
 
 def _facts(store: Store) -> dict[str, Any]:
-    spec = plain_json(store.spec)
+    spec = renamed(plain_json(store.spec))
     return {name: spec[name] for name in ("teacher", "label_space")} | {"reduce": spec["encoding"]["reduce"]}
 
 

@@ -6,33 +6,29 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from softlabels.errors import ConfigError, WeightsError
+from softlabels.errors import ConfigError, DamagedRun, WeightsError
 from softlabels.models import ModelConfig
 from softlabels.student.trainer import WEIGHTS
+from softlabels.system.folder import Folder
 from softlabels_stages.run_files import read_object
-from softlabels_stages.run_folder import RECIPE, RESULTS
+from softlabels_stages.trust import RECIPE, RESULTS
 
 
-def with_facts_of_run(words: Sequence[str]) -> list[str]:
-    """The command line with the recipe, and of a finished run the store, of the run that a student named in it lies in,
-    unless others are named.
-    """
+def run_of(words: Sequence[str]) -> Path | None:
+    """The run that a student named in a command line lies in."""
     models = [Path(word.removeprefix("--model=").removeprefix("--from=")) for word in words]
-    runs = [model.parent for model in models if (model.parent / RECIPE).is_file()]
-    named = {word[2:].partition("=")[0] for word in words if word.startswith("--")}
-    facts = facts_of(runs[0]) if runs else []
-    return [word for word in facts if word[2:].partition("=")[0] not in named] + list(words)
+    return next((model.parent for model in models if (model.parent / RECIPE).is_file()), None)
 
 
-def facts_of(run: Path) -> list[str]:
-    """The recipe, and of a finished run the store, of a run folder, as words of a command line; none of what is no run."""
-    if not (run / RECIPE).is_file():
-        return []
-    words = [f"--config={run / RECIPE}"]
-    if (run / RESULTS).is_file():
-        store = read_object(run / RESULTS, "name the store: --store=STORE").get("store")
-        words += [f"--store={store}"] if isinstance(store, str) else []
-    return words
+def with_store_of(run: Path | None, words: Sequence[str]) -> list[str]:
+    """The command line with the store of a finished run, unless one is named. Raises DamagedRun where the run names none."""
+    is_named = any(word == "--store" or word.startswith("--store=") for word in words)
+    if run is None or is_named or not (run / RESULTS).is_file():
+        return list(words)
+    store = read_object(Folder(run), RESULTS, remedy := "name the store: --store=STORE").get("store")
+    if not isinstance(store, str):
+        raise DamagedRun(f"{run / RESULTS} does not name the run's store", remedy=remedy)
+    return [f"--store={store}", *words]
 
 
 def with_weights(student: ModelConfig | None, path: str) -> ModelConfig:
@@ -46,6 +42,12 @@ def with_weights(student: ModelConfig | None, path: str) -> ModelConfig:
     if student is None:
         raise ConfigError("the recipe has no section student", remedy="give --config=RECIPE with the student's class")
     return dataclasses.replace(student, weights=str(weights))
+
+
+def home_of(weights: str) -> Folder:
+    """The folder that a student's files go to, beside its weights; in a run, below the run's root."""
+    home = Path(weights).parent
+    return Folder(home.parent).within(home.name) if (home.parent / RECIPE).is_file() else Folder(home)
 
 
 def student_word(word: str) -> str:

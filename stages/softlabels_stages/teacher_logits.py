@@ -7,12 +7,11 @@ logits and the tail are kept, which serve any temperature from labels.min_temper
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -22,6 +21,7 @@ from softlabels.errors import ClassMismatch, OtherRows
 from softlabels.labels.encoding import Encoding, TopkEncoding
 from softlabels.labels.fidelity import mass_warning
 from softlabels.labels.topk import check_encoding
+from softlabels.models.alone import is_padded
 from softlabels.report.table import as_text, fidelity_table
 from softlabels.store.basis import Basis, resumable_basis
 from softlabels.store.commit import is_bound
@@ -30,49 +30,45 @@ from softlabels.store.dense_spec import store_spec as spec_of
 from softlabels.store.markdown import without_folders
 from softlabels.store.root import require_root, write_root
 from softlabels.store.same_plan import kept_about, require_same_plan
-from softlabels.store.spec import MANIFEST, PLAN, About, Manifest, Plan, Spec, read_json
+from softlabels.store.spec import MANIFEST, PLAN, About, Manifest, Plan, Spec, plan_of, read_json
 from softlabels.store.writer import StoreWriter, require_room
-from softlabels.teacher.config import LabelsConfig, TeacherConfig
+from softlabels.system.folder import Folder
+from softlabels.teacher.config import LabelsConfig
 from softlabels.teacher.ensemble import Ensemble, load_ensemble
 from softlabels.teacher.label import label_rows
 from softlabels.teacher.pilot import needs_basis, pilot_basis, pilot_rows
 from softlabels.teacher.resume import check_committed, explained
-from softlabels.transfer import TransferRows, TransferSetConfig, load_transfer_set
+from softlabels.teacher.sentinels import check_sentinels
+from softlabels.transfer import TransferRows, TransferSetConfig
 from softlabels.transfer.alignment import alignment
-from softlabels_stages.recipe import OWN_STORE, parse, texts
+from softlabels.transfer.sequences import as_stored, require_known_tokens
+from softlabels_stages.recipe import parse, texts
+from softlabels_stages.rows import load_rows
 from softlabels_stages.run import command, should_stop, suggested
+from softlabels_stages.teacher_arguments import TeacherLogits
 from softlabels_stages.words import counted
 
 SHOWN = 4.0  # the highest temperature of the table that is printed; the store's card has them all
-
-
-@dataclass(frozen=True)
-class TeacherLogits:
-    """Arguments of teacher-logits."""
-
-    teacher: TeacherConfig
-    transfer_set: TransferSetConfig
-    labels: LabelsConfig = field(default_factory=LabelsConfig)
-    store: str = OWN_STORE  # where the stores go, a folder a split
 
 
 @command(resumable=True)
 def main(argv: Sequence[str] | None = None) -> int:
     """Label every split."""
     args = parse(argv, TeacherLogits, stage="teacher-logits", doc=__doc__, positional=("store",))
-    root = Path(args.store)
+    root = Folder(args.store)
     require_root(root, tuple(args.transfer_set.splits))
+    args = dataclasses.replace(args, transfer_set=as_begun(root, args.transfer_set))
     recipe = _recipe_flag(argv)
     ensemble = load_ensemble(args.teacher, train=suggested("train-teacher", *recipe))
     encoding = args.labels.encoding_of(len(args.teacher.members))
-    splits = [load_transfer_set(args.transfer_set, split) for split in args.transfer_set.splits]
+    splits = [load_rows(args.transfer_set, split) for split in args.transfer_set.splits]
     ensemble.expect(splits[0].sequence)
     classes = [checked_classes(rows, ensemble, encoding) for rows in splits]
     if isinstance(encoding, TopkEncoding):
         check_encoding(encoding, 1 if encoding.reduce == "geometric" else len(args.teacher.members), min(classes))
     if needs_basis(encoding):
         for rows, count in zip(splits, classes, strict=True):
-            _require_same_tails(args, root / rows.split, rows, ensemble, encoding, count)
+            _require_same_tails(args, root.within(rows.split), rows, ensemble, encoding, count)
     basis = shared_basis(root, splits, ensemble, encoding, classes[0])
     specs = [
         store_spec(args, rows, ensemble, encoding, count, basis) for rows, count in zip(splits, classes, strict=True)
@@ -86,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         environment = ensemble.environment()
         writers = []
         for rows, spec in zip(splits, specs, strict=True):
-            path = root / rows.split
+            path = root.within(rows.split)
             try:
                 writer = StoreWriter(path, spec, basis=basis, about=about, environment=environment)
             except OtherRows as error:
@@ -105,6 +101,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def as_begun(root: Folder, config: TransferSetConfig) -> TransferSetConfig:
+    """The transfer set whose rows of tokens begin as those of the splits that are there already, sealed or begun."""
+    for store in map(root.within, config.splits):
+        if store.exists(PLAN) and (store.exists(MANIFEST) or is_bound(store)):
+            return as_stored(config, read_json(store, PLAN, Plan).spec.preprocessing)
+    return config
+
+
 def _recipe_flag(argv: Sequence[str] | None) -> tuple[str, ...]:
     """The word that a command about the same recipe has after its name."""
     config = texts(argv, TeacherLogits, positional=("store",)).get("config")
@@ -112,19 +116,31 @@ def _recipe_flag(argv: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def checked_classes(rows: TransferRows, ensemble: Ensemble, encoding: Encoding) -> int:
-    """C, of a teacher whose logits do not depend on its batches. Raises `TeacherError`, `LogitsError`, `ClassMismatch`."""
-    classes = ensemble.check_sentinels(rows.inputs, reduce=encoding.reduce)
+    """C, of a teacher whose logits do not depend on its batches.
+
+    Raises `TeacherError`, `LogitsError`, `ClassMismatch`; `LabelError` of a token that has no output.
+    """
+    classes = check_sentinels(
+        ensemble,
+        rows.inputs,
+        reduce=encoding.reduce,
+        labels=rows.labels,
+        names=rows.class_names,
+        padded=is_padded(rows.prepare.class_path),
+    )
     if rows.class_names is not None and len(rows.class_names) != classes:
         raise ClassMismatch(
             f"the teacher has {classes} classes and the transfer set {rows.name} {len(rows.class_names)}",
             remedy="give the teacher of this label space, or name its classes in transfer_set.classes",
         )
     ensemble.check_class_names(rows.class_names, whose=f"the transfer set {rows.name}")
+    if rows.sequence is not None:
+        require_known_tokens(rows.name, rows.inputs, rows.sequence, classes)
     return classes
 
 
 def shared_basis(
-    root: Path, splits: Sequence[TransferRows], ensemble: Ensemble, encoding: Encoding, classes: int
+    root: Folder, splits: Sequence[TransferRows], ensemble: Ensemble, encoding: Encoding, classes: int
 ) -> Basis | None:
     """The prior and basis of the tails, one for all splits: that of a store that is begun, else found now from the first split.
 
@@ -134,7 +150,7 @@ def shared_basis(
     if not isinstance(encoding, TopkEncoding) or not needs_basis(encoding):
         return None
     for rows in splits:
-        found = resumable_basis(root / rows.split, rank=encoding.rank)
+        found = resumable_basis(root.within(rows.split), rank=encoding.rank)
         if found is not None and found.shape[1] == classes:
             return found
     chosen = pilot_rows(splits[0])
@@ -146,16 +162,16 @@ def shared_basis(
 
 
 def _require_same_tails(
-    args: TeacherLogits, store: Path, rows: TransferRows, ensemble: Ensemble, encoding: Encoding, classes: int
+    args: TeacherLogits, store: Folder, rows: TransferRows, ensemble: Ensemble, encoding: Encoding, classes: int
 ) -> None:
     """Raise `SpecMismatch` where `store` holds labels without such tails: before any are computed for it."""
     assert isinstance(encoding, TopkEncoding)
-    if not (store / PLAN).exists() or not ((store / MANIFEST).exists() or is_bound(store)):
+    if not store.exists(PLAN) or not (store.exists(MANIFEST) or is_bound(store)):
         return
-    standing, shape = read_json(store / PLAN, Plan), (1 + encoding.rank, classes)
+    standing, shape = read_json(store, PLAN, Plan), (1 + encoding.rank, classes)
     if standing.spec.basis_shape != shape:
         ours = store_spec(args, rows, ensemble, encoding, classes, np.zeros(shape, np.float16))
-        require_same_plan(Plan(spec=ours), standing, str(store))
+        require_same_plan(plan_of(ours), standing, str(store))
 
 
 def store_spec(
@@ -170,6 +186,7 @@ def store_spec(
         split=rows.split,
         revision=rows.revision,
         key=args.transfer_set.key,
+        key_rule=rows.key_rule,
         keys=rows.keys,
         classes=classes if rows.class_names is None else rows.class_names,
         preprocessing=prepared_by(rows.prepare.class_path, rows.prepare.init_args, rows.inputs),
@@ -177,7 +194,7 @@ def store_spec(
         compression=labels.compression,
         basis=basis,
         positions=None if sequence is None else sequence.positions,
-        vocabulary=None if sequence is None else sequence.vocabulary,
+        vocabulary=None if sequence is None else sequence.below(classes).vocabulary,
         ragged=is_ragged(args.transfer_set, labels),
         embed=rows.inputs if labels.inputs == "embed" else None,
         rows_per_shard=labels.rows_per_shard,
@@ -203,6 +220,11 @@ def announce(teacher: str, splits: Sequence[TransferRows], writers: Sequence[Sto
     counts = {each.split: len(each.keys) for each in splits}
     for line in leak_lines(leaks({each.split: each.keys for each in splits}), counts):
         print(line)
+    sequence = splits[0].sequence
+    if sequence is not None and sequence.bos:
+        print(
+            f"every text, and every row that goes on with one, begins with {sequence.bos!r} (transfer_set.sequences.bos)"
+        )
     free = require_room(writers)
     left = sum(len(writer.pending) for writer in writers)
     shards = sum(writer.spec.shards for writer in writers)
@@ -230,6 +252,8 @@ def _label(rows: TransferRows, ensemble: Ensemble, writer: StoreWriter) -> None:
     print(
         f"{rows.split}: {counted(manifest.spec.rows, 'row')}, {manifest.bytes:,} bytes, digest {manifest.digest[:16]}"
     )
+    for line in writer.said:
+        print(f"{rows.split}: {line}")
     if isinstance(manifest.spec.encoding, TopkEncoding):
         print(fidelity_lines(manifest))
         if warning := mass_warning(manifest.fidelity, manifest.spec.encoding.tail):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from softlabels.models.build import untrained
 from softlabels.report.comparison import Results, best_seed, best_student, comparison_text
 from softlabels.store.digest import blake3_hex
 from softlabels.stream import EmbeddedRows, Loader
-from softlabels.stream.join import Missing
 from softlabels.student.class_weights import resolved
 from softlabels.student.config import deciding, require_temperatures
 from softlabels.student.learner import Student
@@ -34,33 +32,25 @@ from softlabels.student.metrics import Scores
 from softlabels.student.seeding import seed_everything
 from softlabels.student.split import labelled_rows
 from softlabels.student.trainer import Trainer
-from softlabels.transfer import TransferSetConfig
+from softlabels_stages.arguments import TrainStudent
 from softlabels_stages.judge import Judged, digests, judge
+from softlabels_stages.possible import require_possible
 from softlabels_stages.progress import TimeLeft
-from softlabels_stages.recipe import OWN_STORE, parse, plain
+from softlabels_stages.recipe import parse, plain
 from softlabels_stages.run import command, should_stop, suggested
-from softlabels_stages.run_folder import RECIPE, RunFolder
+from softlabels_stages.run_folder import RunFolder
 from softlabels_stages.run_report import write_report
-from softlabels_stages.splits import Split, check_classes, open_splits, training_batches, with_members
+from softlabels_stages.splits import (
+    Split,
+    check_classes,
+    open_splits,
+    say_what_labels_are,
+    training_batches,
+    with_members,
+)
 from softlabels_stages.sweep import HARD, StudentTraining, Variant
+from softlabels_stages.trust import RECIPE
 from softlabels_stages.words import counted
-
-
-@dataclass(frozen=True)
-class TrainStudent:
-    """Arguments of train-student."""
-
-    student: ModelConfig  # class of the student, a torch.nn.Module that gives one logit a class
-    training: StudentTraining = field(default_factory=StudentTraining)
-    name: str = "student"
-    transfer_set: TransferSetConfig | None = None
-    teacher: dict[str, Any] | None = None  # not used, nothing is imported for it; kept in config.yaml
-    teacher_training: dict[str, Any] | None = None  # as teacher
-    labels: dict[str, Any] | None = None  # as teacher
-    tokenizer: dict[str, Any] | None = None  # as teacher
-    store: str = OWN_STORE  # the store: a folder of splits (train, validation, test), or one of them
-    missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
-    out: str | None = None  # the run folder; by default runs/NAME-xxxxxxxx, another one for other settings
 
 
 @command(resumable=True)
@@ -75,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     path = RunFolder.place(args.out, name=args.name, identity=identity)
     trainer, students = _trainer(args, splits, variants, path)
     folder = RunFolder.open(args.out, name=args.name, identity=identity)  # after what may be wrong with the settings
+    if folder.results is None:
+        say_what_labels_are(splits)
     folder.keep_recipe(_recipe(args))
     if folder.results is None:
         for line in leak_lines(
@@ -195,6 +187,9 @@ def _require_loss(student: Student, splits: Mapping[str, Split], train: Loader, 
         tail=getattr(splits["train"].store.encoding, "tail", None),
         class_weights=config.class_weights is not None,
     )
+    require_possible(student, splits["train"], train.rows)
+    if validation is not None:
+        require_possible(student, splits.get("validation", splits["train"]), validation.rows)
 
 
 def _train(trainer: Trainer, students: Sequence[Student], epochs: int) -> list[Scores]:

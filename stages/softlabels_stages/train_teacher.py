@@ -14,7 +14,6 @@ import functools
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,44 +24,23 @@ from softlabels.errors import ClassMismatch, ConfigError
 from softlabels.models import build_model, save_weights
 from softlabels.models.build import answer_of, untrained
 from softlabels.models.classes import require_vocabulary
-from softlabels.objects import ObjectSpec, build, import_object
+from softlabels.objects import build, import_object
 from softlabels.store.dense_spec import prepared_by
 from softlabels.store.digest import blake3_hex
-from softlabels.store.durable import make_folder
 from softlabels.stream import Loader
 from softlabels.student.class_weights import resolved
-from softlabels.student.config import TrainingConfig
 from softlabels.student.learner import Student
 from softlabels.student.metrics import Scores
 from softlabels.student.split import validation_rows
 from softlabels.student.trainer import Trainer
-from softlabels.teacher.config import MemberConfig, TeacherConfig
-from softlabels.transfer import TransferRows, TransferSetConfig, load_transfer_set
-from softlabels.transfer.tokenizer import TokenizerConfig, ensure_tokenizer, named_tokenizer
+from softlabels.teacher.config import MemberConfig
+from softlabels.transfer import TransferRows
+from softlabels.transfer.tokenizer import ensure_tokenizer, named_tokenizer
 from softlabels_stages.progress import TimeLeft
 from softlabels_stages.recipe import parse, plain
+from softlabels_stages.rows import load_rows
 from softlabels_stages.run import command, should_stop
-
-
-@dataclass(frozen=True)
-class TeacherTraining(TrainingConfig):
-    """How teachers are trained.
-
-    Attributes:
-        augment: function that changes a batch of inputs at random before each step, such as softlabels.student.augment.jitter.
-    """
-
-    augment: ObjectSpec | None = None
-
-
-@dataclass(frozen=True)
-class TrainTeacher:
-    """Arguments of train-teacher."""
-
-    teacher: TeacherConfig
-    transfer_set: TransferSetConfig
-    teacher_training: TeacherTraining | None = None
-    tokenizer: TokenizerConfig | None = None
+from softlabels_stages.teacher_arguments import TeacherTraining, TrainTeacher
 
 
 @command(resumable=True)
@@ -77,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"teacher {number}: {member.weights or member.class_path} is there, left as it is")
     if not missing:
         return 0
-    rows, training = load_transfer_set(args.transfer_set, "train"), _training(args, missing)
+    rows, training = load_rows(args.transfer_set, "train"), _training(args, missing)
     for number in missing:
         print(f"teacher {number}: training {args.teacher.members[number].class_path}", flush=True)
         _train(args.teacher.members[number], rows, dataclasses.replace(training, seed=training.seed + number))
@@ -117,7 +95,7 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
 
     student = Student.begin("", config, lambda: build_model(dataclasses.replace(member.model, weights=None)))
     if rows.sequence is not None:
-        require_vocabulary(student.model, rows.sequence.vocabulary, who=member.class_path)
+        require_vocabulary(student.model, rows.sequence, who=member.class_path)
     student = _weighted(student, rows, _try(student.model, member, rows), ~is_held_out)
     validation = batches(is_held_out, shuffle=False) if is_held_out.any() else None
     folder = weights.with_suffix(".run")
@@ -130,7 +108,6 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
     train, augment = batches(~is_held_out, shuffle=True), _augment(config, rows)
     trainer = Trainer([student], train, validation, folder, identity, augment)
     [result] = trainer.run(should_stop, TimeLeft(config.epochs))
-    make_folder(weights.parent)
     save_weights(student.model, weights)
     print(f"teacher {member.class_path}: {weights}{_said(result.scores, rows)}", flush=True)
 

@@ -13,35 +13,25 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from softlabels.errors import ConfigError, DamagedStore, UnsealedStore
-from softlabels.store import open_store, store_splits
+from softlabels.store import Store, open_store, store_splits
 from softlabels.store.commit import SET_ASIDE
+from softlabels.store.findings import Stored, ask, stored_agreement
 from softlabels.store.repair import UNVOUCHED, earlier_digests
 from softlabels.store.root import lost_splits, outdated, root_strangers
 from softlabels.store.verify import verify
+from softlabels.system.folder import Folder
+from softlabels_stages.arguments import Verify
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import command, suggested
 from softlabels_stages.words import counted
 
 if TYPE_CHECKING:
-    from softlabels_stages.teacher_logits import TeacherLogits
-
-
-@dataclass(frozen=True)
-class Verify:
-    """Arguments of verify."""
-
-    store: str = ""  # a store, or a folder of stores
-    quick: bool = False  # read no labels: only what can be seen without
-    sample: str | None = None  # n/t: read every byte of part n of t of the shards, and of the others what --quick does
-    against_teacher: str | None = None  # a recipe (file or built-in name) whose teacher is run over some of the rows
-    teacher_rows: int = 256  # how many rows of each split the live teacher sees, at least
+    from softlabels_stages.teacher_arguments import TeacherLogits
 
 
 @command()
@@ -55,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.quick and args.sample is not None:
         raise ConfigError("--quick and --sample exclude each other", remedy="give one; a sample is quick elsewhere")
     part = _part(args)
-    recipe = None if args.against_teacher is None else _recipe(args.against_teacher)  # before every byte is read
-    faults, unfinished, root, splits = 0, 0, Path(args.store), store_splits(args.store)
+    recipe = None if args.against_teacher is None else _recipe(args)  # before every byte is read
+    faults, unfinished, root, splits = 0, 0, Folder(args.store), store_splits(args.store)
     for split, path in splits.items():
         try:
             wrong = _verify(split, path, part)
@@ -78,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return DamagedStore.exit_code if faults else UnsealedStore.exit_code if unfinished else 0
 
 
-def _verify_root(root: Path, *, whole: bool) -> int:
+def _verify_root(root: Folder, *, whole: bool) -> int:
     """Say what is wrong above the splits, of which `whole` says that they are sealed and sound; how many problems there are.
     Files of others there are no problem: they are named.
     """
@@ -89,7 +79,7 @@ def _verify_root(root: Path, *, whole: bool) -> int:
         print(f"{root}: warning: {name} is not part of the store", file=sys.stderr)
     stale = outdated(root) if whole and not lost else []
     for name in stale:
-        what = "does not list these splits" if (root / name).exists() else "is gone, and plain readers need it"
+        what = "does not list these splits" if root.exists(name) else "is gone, and plain readers need it"
         print(f"{root}: {name} {what}; `softlabels repair` writes it again", file=sys.stderr)
     return len(lost) + len(stale)
 
@@ -104,7 +94,7 @@ def _part(args: Verify) -> tuple[int, int] | None:
     return int(given[1]), int(given[2])
 
 
-def _verify(split: str, path: Path, part: tuple[int, int] | None) -> int:
+def _verify(split: str, path: Folder, part: tuple[int, int] | None) -> int:
     """Say what is wrong with a split, and of which shards every byte was read; how many problems there are."""
     try:
         store = open_store(path)
@@ -124,16 +114,18 @@ def _verify(split: str, path: Path, part: tuple[int, int] | None) -> int:
     )
     if not problems:
         _say_what_was_repaired(split, path, store.digest)
+        _say_what_labels_are(split, store, every_byte=part is None)
     return len(problems)
 
 
-def _say_what_was_repaired(split: str, path: Path, digest: str) -> None:
+def _say_what_was_repaired(split: str, path: Folder, digest: str) -> None:
     """Made again on another kind of machine, shards may differ in their last bits, and so does the digest. Where the manifest
     could not be read, nobody has compared it.
     """
-    aside = path / SET_ASIDE
-    if aside.is_dir():
-        print(f"{split}: {aside} holds what `repair` set aside, and no reader looks there; it may be deleted")
+    if path.is_folder(SET_ASIDE):
+        print(
+            f"{split}: {path.at(SET_ASIDE)} holds what `repair` set aside, and no reader looks there; it may be deleted"
+        )
         for folder, named in earlier_digests(path).items():
             if named is None:
                 print(f"{split}: NOTHING VOUCHES for its shards: the manifest in {folder} names no digest; {UNVOUCHED}")
@@ -141,21 +133,36 @@ def _say_what_was_repaired(split: str, path: Path, digest: str) -> None:
                 print(f"{split}: ANOTHER STORE than before: the manifest in {folder} names {named}")
 
 
-def _recipe(config: str) -> TeacherLogits:
-    from softlabels_stages.teacher_logits import TeacherLogits
+def _say_what_labels_are(split: str, store: Store, *, every_byte: bool) -> None:
+    """What the checks say of sound bytes, where the labels were read: stores of earlier versions were not asked."""
+    if not every_byte:
+        return
+    stored = Stored.of(store)
+    for error in ask(stored, stored.keys()):
+        print(f"{split}: warning: {type(error).__name__}: {error}", file=sys.stderr)
+    found = stored_agreement(stored)
+    if found is not None:
+        print(f"{split}: {found.line}")
 
-    return parse([f"--config={config}"], TeacherLogits, stage="teacher-logits", doc=None)
+
+def _recipe(args: Verify) -> TeacherLogits:
+    from softlabels_stages.teacher_arguments import TeacherLogits
+
+    words = [f"--config={args.against_teacher}", f"--trust={args.trust}"]
+    return parse(words, TeacherLogits, stage="teacher-logits", doc=None)
 
 
-def _recheck(split: str, path: Path, recipe: TeacherLogits, args: Verify) -> int:
+def _recheck(split: str, path: Folder, recipe: TeacherLogits, args: Verify) -> int:
     """Compare with the live teacher; 1 when it deviates by more than rounding explains."""
     from softlabels.teacher.ensemble import load_ensemble
     from softlabels.teacher.recheck import compare_with_teacher
-    from softlabels.transfer import load_transfer_set
+    from softlabels.transfer.sequences import as_stored
+    from softlabels_stages.rows import load_rows
 
-    rows = load_transfer_set(recipe.transfer_set, split)
+    store = open_store(path)
+    rows = load_rows(as_stored(recipe.transfer_set, store.spec.preprocessing), split)
     ensemble = load_ensemble(recipe.teacher, train=suggested("train-teacher", f"--config={args.against_teacher}"))
-    found = compare_with_teacher(open_store(path), rows, ensemble, sample=args.teacher_rows)
+    found = compare_with_teacher(store, rows, ensemble, sample=args.teacher_rows)
     mass, kl = found.largest_mass, found.kl_max
     print(
         f"{split}: {counted(found.rows, 'row')} against the live teacher: largest deviation of a logit "

@@ -13,6 +13,7 @@ os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", HF_HUB_OFFLINE="1", 
 
 import platform
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,9 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     print(f"{len(chosen)} trials, --seed={seed}", flush=True)
     results = []
-    for trial in chosen:
-        results.append(judge(trial, scale=args.scale, seed=seed))
-        tell(results[-1])
+    with tempfile.TemporaryDirectory() as state:
+        os.environ["SOFTLABELS_STATE"] = state
+        for trial in chosen:
+            results.append(judge(trial, scale=args.scale, seed=seed))
+            tell(results[-1])
     print(found := summary(results, seed))
     if args.output is not None and not args.only and args.scale >= 1:
         write_between(args.output, found)

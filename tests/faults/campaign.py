@@ -8,6 +8,7 @@ this file hold them; `python -m tests.faults` runs them all, test_faults.py a fe
 from __future__ import annotations
 
 import importlib
+import os
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -34,6 +35,7 @@ PROMISES = {
     13: "clock",
     14: "verify and repair",
 }
+FIRST = "TESTS_FIRST_FAILURE"  # in the environment: the first failure is enough
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ def repeated(
     failing: tuple[type[Exception], ...] = (AssertionError, SoftLabelsError),
 ) -> Outcome:
     """Run `attack` with `count` generators that follow from `seed`. A failed assertion and an error of ours are failures, or
-    in a control only what is `failing`; anything else is a mistake in the attack and goes up.
+    in a control only what is `failing`; anything else is a mistake in the attack and goes up. Under $TESTS_FIRST_FAILURE
+    the first failure is the last trial.
     """
     failures = []
     for number in range(count):
@@ -116,6 +119,8 @@ def repeated(
             return Outcome(trials=0, not_run=str(reason))
         except failing as error:
             failures.append(f"seed [{seed}, {number}]: {type(error).__name__}: {_line(error)}")
+            if os.environ.get(FIRST):
+                return Outcome(trials=number + 1, failures=tuple(failures))
     return Outcome(trials=count, failures=tuple(failures))
 
 

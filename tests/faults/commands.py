@@ -36,6 +36,7 @@ from softlabels.store.reader import Store
 from softlabels.stream import watched
 from softlabels.stream.prefetch import prefetch
 from softlabels.student.learner import Learner
+from softlabels.system.folder import Folder
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.transfer.cache import cached
 from tests.faults import training
@@ -163,11 +164,11 @@ def sweeping(seed: int) -> None:
     locks = []
 
     def hold() -> None:
-        locks.append(WriterLock(Path("store")))
+        locks.append(WriterLock(Folder("store")))
         assert locks[-1].alone()
 
     beside(hold)
-    WriterLock(Path("store")).share()
+    WriterLock(Folder("store")).share()
 
 
 def decoding(seed: int) -> None:

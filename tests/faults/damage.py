@@ -16,14 +16,15 @@ from typing import Self
 import msgspec
 import numpy as np
 
-from softlabels.errors import DamagedStore, StorePathError
+from softlabels.errors import DamagedStore, LaterFormat
 from softlabels.store import Store, open_store
-from softlabels.store.commit import record_path
+from softlabels.store.commit import record_name
 from softlabels.store.digest import blake3_hex, manifest_seal, payload_digest
 from softlabels.store.layouts import layout_of
 from softlabels.store.reader import Check
-from softlabels.store.spec import Commit, Manifest, Plan, pretty_json, read_json
+from softlabels.store.spec import Commit, Manifest, plan_of, pretty_json, read_json
 from softlabels.store.verify import verify
+from softlabels.system.folder import Folder
 from tests.store.samples import KINDS, Sample, make_spec, sample, write_store
 
 SHARDS = 3
@@ -112,15 +113,8 @@ def complaints(path: Path) -> str:
         return "\n".join(map(str, verify(path)))
     except DamagedStore as error:
         return str(error)
-    except StorePathError as error:
-        return later_format(error)
-
-
-def later_format(error: StorePathError) -> str:
-    """The one other refusal: the digit of the format's version was hit."""
-    if "of store format" not in str(error):
-        raise error
-    return str(error)
+    except LaterFormat as error:  # the digit of the format's version was hit
+        return str(error)
 
 
 def write_bytes(path: Path, offset: int, data: bytes) -> None:
@@ -325,17 +319,17 @@ def add_shard(case: Case, rng: np.random.Generator) -> str:
         shutil.copyfile(case.path / name, case.path / more)
         files[more] = record.payload.files[name]
     payload = msgspec.structs.replace(record.payload, shard=SHARDS, files=files)
-    record_path(case.path, SHARDS).write_bytes(pretty_json(msgspec.structs.replace(record, payload=payload)))
-    return str(record_path(Path(), SHARDS))
+    (case.path / record_name(SHARDS)).write_bytes(pretty_json(msgspec.structs.replace(record, payload=payload)))
+    return record_name(SHARDS)
 
 
 def list_shard(case: Case, rng: np.random.Generator) -> str:
     """The same, with a plan and a manifest that list it, sealed anew; the digest, which others have pinned, stays."""
     name, manifest = add_shard(case, rng), case.store.manifest
-    payload, spec = read_json(case.path / name, Commit).payload, manifest.spec
+    payload, spec = read_json(Folder(case.path), name, Commit).payload, manifest.spec
     rows = msgspec.structs.replace(spec.transfer_set, rows=spec.rows + spec.cut.rows_per_shard)
     spec = msgspec.structs.replace(spec, transfer_set=rows)
-    (case.path / "plan.json").write_bytes(pretty_json(Plan(spec=spec, about=manifest.about)))
+    (case.path / "plan.json").write_bytes(pretty_json(plan_of(spec, manifest.about)))
     write_manifest(
         case.path,
         msgspec.structs.replace(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,12 @@ def _killed_commands(count: int, seed: int, prepare: Callable[[], None]) -> Outc
     with scratch() as folder:
         os.chdir(folder)
         os.environ.update(SOFTLABELS_CACHE=f"{folder}/cache", PYTHONPATH=str(ROOT))
-        recipes = [Recipe(number) for number in range(min(count, RECIPES))]
+        recipe = cache(Recipe)
         order = iter(range(count))
 
         def attack(rng: np.random.Generator) -> None:
             number = next(order)
-            recipes[number % len(recipes)].attack(f"store-{number}", prepare, rng)
+            recipe(number % RECIPES).attack(f"store-{number}", prepare, rng)
 
         return repeated(count, seed, attack)
 

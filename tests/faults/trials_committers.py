@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from softlabels.store import commit, open_store
-from softlabels.store.durable import replace_file
+from softlabels.store import open_store
 from softlabels.store.verify import verify
+from softlabels.system.folder import Folder
 from tests.faults.apart import apart, scratch
 from tests.faults.campaign import Outcome, Trial, repeated
 from tests.faults.writers import Acknowledge, Case, Child
@@ -76,11 +76,11 @@ def _owners(path: Path, versions: list[Sample]) -> dict[int, list[int]]:
 def last_record_wins() -> None:
     """Take the defence away, in this process: a record replaces the one that stands there."""
 
-    def replacing(staged: Path, final: Path) -> bool:
-        replace_file(staged, final)
+    def replacing(self: Folder, staged: str, name: str) -> bool:
+        self.replace(staged, name)
         return True
 
-    commit.create_only = replacing  # type: ignore[attr-defined]
+    Folder.create = replacing  # type: ignore[method-assign]
 
 
 TRIALS = (

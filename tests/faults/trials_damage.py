@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -19,15 +19,16 @@ from unittest.mock import patch
 
 import numpy as np
 
-from softlabels.errors import DamagedStore, UnsealedStore
+from softlabels.errors import DamagedStore, LaterFormat, UnsealedStore
 from softlabels.store import Store, reader
 from softlabels.store import repair as repairing
-from softlabels.store.commit import SET_ASIDE, record_path
+from softlabels.store.commit import SET_ASIDE, record_name
 from softlabels.store.layouts import layout_of
 from softlabels.store.reader import Check
 from softlabels.store.repair import repair
 from softlabels.store.spec import Commit, read_json
 from softlabels.store.verify import verify
+from softlabels.system.folder import Folder
 from tests.faults import damage
 from tests.faults.apart import apart, scratch
 from tests.faults.campaign import Outcome, Trial, repeated
@@ -87,10 +88,8 @@ def found_by_verify(mutations: tuple[Mutation, ...], rng: np.random.Generator, *
         file = mutate(case, rng)
         said = complaints(case.path)
         assert Path(file).name in said, f"{mutate.__name__} of {file}: verify says {said!r}"
-        try:
+        with suppress(LaterFormat):
             refusals(case, check)
-        except reader.StorePathError as error:
-            damage.later_format(error)
 
 
 def attacks(attack: Callable[..., None], *mutations: Mutation, count: int, seed: int, **how: object) -> Outcome:
@@ -126,7 +125,7 @@ def without(mutation: Mutation, seed: int, *patches: tuple[object, str, object])
 
 
 def any_record(store: Store, shard: int) -> Commit:
-    return read_json(record_path(store.path, shard), Commit)
+    return read_json(Folder(store.path), record_name(shard), Commit)
 
 
 def any_manifest(manifest: object, where: str) -> None:
@@ -190,7 +189,7 @@ def require_nothing_lost(path: Path, before: dict[str, bytes]) -> None:
 
 def recorded_files(case: Case) -> list[str]:
     """The files of the shards that have a record."""
-    shards = [shard for shard in range(damage.SHARDS) if record_path(case.path, shard).exists()]
+    shards = [shard for shard in range(damage.SHARDS) if (case.path / record_name(shard)).exists()]
     layout = layout_of(case.store.spec)
     return sorted({layout.path(column, shard) for column in case.store.spec.columns for shard in shards})
 
@@ -230,8 +229,8 @@ def _killed(mutations: tuple[Mutation, ...], prepare: Callable[[], None], rng: n
                 refusals(here)
             except UnsealedStore:
                 unfinished = True
-            except reader.StorePathError as error:
-                damage.later_format(error)
+            except LaterFormat:
+                pass
             if not unfinished or rng.random() < 0.5:
                 repair(here.path)
                 require_nothing_lost(here.path, before)
@@ -266,9 +265,9 @@ def _in_child(path: Path, prepare: Callable[[], None], step: Callable[[], object
         for name in ("rename", "replace", "fsync"):
             call = getattr(os, name)
 
-            def stepped(*args: object, call: Callable[..., object] = call) -> object:
+            def stepped(*args: object, call: Callable[..., object] = call, **options: object) -> object:
                 step()
-                return call(*args)
+                return call(*args, **options)
 
             setattr(os, name, stepped)
         try:
@@ -294,7 +293,7 @@ def _manifest_first() -> None:
     """The defence taken away: the manifest, which vouches for the records, goes first."""
     in_order = repairing._set_aside
 
-    def careless(store: Path, spec: object, problems: object, aside: repairing._Aside) -> None:
+    def careless(store: Folder, spec: object, problems: object, aside: repairing._Aside) -> None:
         aside.move("manifest.json")
         in_order(store, spec, problems, aside)  # type: ignore[arg-type]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from softlabels.store import commit
+from softlabels.system.folder import Folder
 from tests.faults.apart import apart, scratch
 from tests.faults.campaign import Outcome, Trial, repeated
 from tests.faults.sweep import Judge, sweep
@@ -105,11 +105,11 @@ def errors_unheeded(seed: int) -> Outcome:
 def take_short_writes() -> None:
     """Take the defence away, in this process: what does not fit is left out, and nobody asks."""
 
-    def careless(path: Path, data: bytes | memoryview) -> None:
-        with suppress(OSError), path.open("wb", buffering=0) as file:
+    def careless(self: Folder, name: str, data: bytes | memoryview) -> None:
+        with suppress(OSError), self.at(name).open("wb", buffering=0) as file:
             file.write(data)
 
-    commit.write_file = careless  # type: ignore[attr-defined]
+    Folder.write = careless  # type: ignore[method-assign]
 
 
 def ignore_flushes() -> None:
@@ -147,7 +147,7 @@ TRIALS = (
         promise=3,
         what="ENOSPC at every write, fsync, link, rename and mkdir",
         count=1000,  # all of them
-        quick=12,
+        quick=6,
         run=partial(apart, no_room_at_each_call),
         control=partial(apart, no_room_unheeded),
         control_what=UNHEEDED,
@@ -156,7 +156,7 @@ TRIALS = (
         promise=4,
         what="EIO at every write, fsync, link, rename and mkdir",
         count=1000,  # all of them
-        quick=12,
+        quick=6,
         run=partial(apart, errors_at_each_call),
         control=partial(apart, errors_unheeded),
         control_what="an fsync that fails is ignored",

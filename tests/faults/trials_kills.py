@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from softlabels.store import arrow_layout, writer, zarr_layout
-from softlabels.store.commit import create_only, record_path
-from softlabels.store.durable import make_folder, write_file
+from softlabels.store.commit import record_name
 from softlabels.store.spec import Commit, pretty_json
+from softlabels.system.folder import Folder
 from tests.faults.apart import apart, scratch
 from tests.faults.campaign import Outcome, Trial, repeated
 from tests.faults.sweep import sweep
@@ -60,19 +60,18 @@ def _killed(prepare: Callable[[], None], rng: np.random.Generator) -> None:
         case.finish(path)
 
 
-def naive(path: Path, files: dict[int, dict[str, bytes]], pause: float, record: Commit) -> None:
+def naive(store: Folder, files: dict[int, dict[str, bytes]], pause: float, record: Commit) -> None:
     """What a writer without the protocol would do: the record, then the files under their final names."""
     shard = record.payload.shard
-    staged = path / "staging" / record.write_id
-    make_folder(staged.parent)
-    write_file(staged, pretty_json(record))
-    create_only(staged, record_path(path, shard))
+    staged = f"staging/{record.write_id}-record"
+    store.make("staging")
+    store.write(staged, pretty_json(record))
+    store.create(staged, record_name(shard))
     for name, data in files[shard].items():
-        make_folder((path / name).parent)
+        store.make(name.rpartition("/")[0])
         for part in range(0, len(data), 512):  # a slow disk
             time.sleep(pause)
-            with (path / name).open("ab") as file:
-                file.write(data[part : part + 512])
+            store.append(name, data[part : part + 512])
 
 
 def without_protocol(pause: float = 0.0005) -> None:
@@ -90,8 +89,8 @@ def without_protocol(pause: float = 0.0005) -> None:
 
     for layout in (arrow_layout.ArrowLayout, zarr_layout.ZarrLayout):
         layout.encode = keeping(layout.encode)  # type: ignore[method-assign]
-    writer.stage = lambda path, new: stage(path, new) if "plan.json" in new else np.random.bytes(16).hex()  # type: ignore[attr-defined]
-    writer.commit = lambda path, record: naive(path, files, pause, record)  # type: ignore[attr-defined]
+    writer.stage = lambda store, new: stage(store, new) if "plan.json" in new else np.random.bytes(16).hex()  # type: ignore[attr-defined]
+    writer.commit = lambda store, record: naive(store, files, pause, record)  # type: ignore[attr-defined]
 
 
 def killed_at_each_call(count: int, seed: int) -> Outcome:
@@ -121,7 +120,7 @@ TRIALS = (
         promise=1,
         what="SIGKILL at every system call that writes, flushes, names, removes, locks or opens a file",
         count=1000,  # all of them
-        quick=16,
+        quick=8,
         run=partial(apart, killed_at_each_call),
         control=partial(apart, naive_killed_at_each_call),
         control_what=NAIVE,

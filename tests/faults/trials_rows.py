@@ -18,7 +18,6 @@ import msgspec
 import numpy as np
 
 from softlabels.store import StoreWriter, open_store
-from softlabels.store.durable import replace_file
 from tests.faults.campaign import Harm, Outcome, Trial, repeated
 from tests.faults.recipes import (
     CLASSES,
@@ -164,9 +163,9 @@ PLAN = COMMITTED | {
     "softlabels.store.writer.StoreWriter._check_keys": _nothing,
 }
 PLAN_WHAT, COMMITTED_WHAT = "plan, committed shards and keys not compared", "committed shards not compared"
-SENTINELS = {"softlabels.teacher.ensemble.Ensemble.check_sentinels": lambda *args, **options: CLASSES}
+SENTINELS = {"softlabels_stages.teacher_logits.check_sentinels": lambda *args, **options: CLASSES}
 STORABLE = {
-    "softlabels.teacher.ensemble.require_storable": _nothing,
+    "softlabels.teacher.sentinels.require_storable": _nothing,
     "softlabels.labels.dense._refuse": _nothing,
     "tests.faults.recipes.TOPK": {},  # of sparse labels the basis and the store's own checks would refuse them, too
 }
@@ -319,7 +318,7 @@ def another_tokenizer(rng: Random) -> None:
 
 NO_MEMORY = {
     "softlabels.store.writer.StoreWriter._taken": property(lambda self: set(), lambda self, value: None),
-    "softlabels.store.commit.create_only": lambda staged, final: replace_file(staged, final) is None,
+    "softlabels.system.folder.Folder.create": lambda self, staged, name: self.replace(staged, name) is None,
 }
 TRIALS = (
     *(mistake.trial(mistake.resumed, "in the middle of a store") for mistake in RESUMED),

@@ -152,7 +152,7 @@ def waiting(do: str) -> Trial:
 
     def control(seed: int) -> Outcome:
         with served() as (folder, commands):
-            return repeated(1, seed, lambda rng: stuck(folder, commands, do, rng, patience=1e6, limit=8 * PATIENCE))
+            return repeated(1, seed, lambda rng: stuck(folder, commands, do, rng, patience=1e6, limit=3 * PATIENCE))
 
     return Trial(12, WAITS[do], 10, 1, run, control, "no watchdog")
 

@@ -20,10 +20,11 @@ import numpy as np
 from softlabels.errors import SoftLabelsError
 from softlabels.store import StoreWriter
 from softlabels.store.basis import BASIS_FILE, read_basis
-from softlabels.store.commit import record_path
+from softlabels.store.commit import record_name
 from softlabels.store.digest import blake3_hex
 from softlabels.store.spec import Commit, Plan, Spec, read_json
 from softlabels.store.verify import verify
+from softlabels.system.folder import Folder
 from tests.store.samples import KINDS, SPARSE, Sample, assert_holds, fill, make_spec, sample, write_store
 
 ROWS, SHARD = 16 * 7 + 3, 32
@@ -106,8 +107,8 @@ def faults(path: Path, shards: int, acknowledged: set[int], before: dict[str, tu
     found: list[str] = []
     expected: dict[str, str] = {}
     for shard in range(shards):
-        if record_path(path, shard).exists():
-            payload = read_json(record_path(path, shard), Commit).payload
+        if (path / record_name(shard)).exists():
+            payload = read_json(Folder(path), record_name(shard), Commit).payload
             expected |= {name: file.blake3 for name, file in payload.files.items()}
             if shard in acknowledged:
                 found += [f"shard {shard}: {name} is gone" for name in payload.files if not (path / name).exists()]
@@ -130,7 +131,7 @@ def _file_faults(path: Path, name: str, expected: dict[str, str]) -> list[str]:
             return [f"{name} is visible and no JSON ({len(data)} bytes)"]
     elif name == BASIS_FILE:  # there before the plan is, and whole
         if (path / "plan.json").exists():
-            read_basis(path, read_json(path / "plan.json", Plan).spec)
+            read_basis(Folder(path), read_json(Folder(path), "plan.json", Plan).spec)
     elif name not in expected:
         return [f"{name} is visible but not recorded"]
     elif blake3_hex(data) != expected[name]:

@@ -118,8 +118,8 @@ def test_for_one_member_all_means_agree_and_constants_do_not_matter(rng: np.rand
 
 def test_high_and_low_temperature(rng: np.random.Generator) -> None:
     z = rng.normal(size=(R, M, C))
-    assert np.allclose(np.exp(log_probs(z, 1e9)), 1 / C, rtol=1e-6)
-    cold = np.exp(log_probs(z, 1e-9))
+    assert np.allclose(np.exp(log_probs(z, 1024.0)), 1 / C, rtol=5e-3)
+    cold = np.exp(log_probs(z * 1000, 2.0**-10))
     votes = np.array([np.bincount(row.argmax(axis=-1), minlength=C) / M for row in z])
     assert np.allclose(cold, votes, atol=1e-12)
 

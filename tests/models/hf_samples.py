@@ -89,3 +89,31 @@ def processor(folder: Path, size: int = 12) -> Path:
     made = transformers.ViTImageProcessor(size={"height": size, "width": size})
     made.save_pretrained(folder)
     return folder
+
+
+SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")  # ids 0 to 3 of a `word_tokenizer`
+SIXTY = tuple(f"w{number}" for number in range(60))
+
+
+def word_tokenizer(folder: Path, *, bos: bool = False, added: tuple[str, ...] = (), **named: Any) -> Path:
+    """A tokenizer of 64 tokens, a word each, in `folder`; `bos`: it begins every text with <bos>, as Gemma's and Llama's."""
+    import tokenizers
+
+    vocabulary = {token: number for number, token in enumerate((*SPECIALS, *SIXTY))}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    if bos:
+        made.post_processor = tokenizers.processors.TemplateProcessing(
+            single="<bos> $A", pair="<bos> $A <bos> $B", special_tokens=[("<bos>", 1)]
+        )
+    names = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>"}
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=made, **(names | named))
+    if added:
+        fast.add_special_tokens({"additional_special_tokens": list(added)})
+    fast.save_pretrained(folder)
+    return folder
+
+
+def word_texts(rng: Any, count: int, shortest: int = 1, longest: int = 12) -> list[str]:
+    """Texts of words that a `word_tokenizer` knows."""
+    return [" ".join(rng.choice(SIXTY, int(rng.integers(shortest, longest + 1)))) for _ in range(count)]

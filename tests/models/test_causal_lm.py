@@ -19,8 +19,8 @@ from softlabels.models.causal_lm import CausalLM
 from softlabels.models.hf_folder import save_hf
 from softlabels.student.average import WeightAverage
 from softlabels.transfer.config import SequencesConfig
-from softlabels.transfer.sequences import vocabulary_digest
 from softlabels.transfer.text import load_tokenizer
+from softlabels.transfer.vocabulary import Vocabulary
 from tests.models.hf_samples import VIT, train_tokenizer
 from tests.models.lm_samples import GPT2_LM, LLAMA, OTHERS, PRODUCTS, VOCABULARY, saved_lm, token_batch
 
@@ -218,7 +218,7 @@ def test_a_folder_of_ours_is_one_of_transformers(tmp_path: Path, rng: np.random.
     with torch.no_grad():
         torch.testing.assert_close(again(rows), model(rows))
     assert again.network.lm_head.weight is again.network.transformer.wte.weight
-    assert again.vocabulary == vocabulary_digest(load_tokenizer(str(tokenizer)))
+    assert again.vocabulary == Vocabulary(load_tokenizer(str(tokenizer))).digest()
     assert not list((tmp_path / "out").glob("*.bin"))
     with pytest.raises(ConfigError, match="is no Hugging Face model"):
         save_hf(torch.nn.Linear(2, 2), tmp_path / "other")
@@ -248,7 +248,7 @@ def test_a_checkpoint_knows_the_vocabulary_of_its_tokenizer(tmp_path: Path, rng:
     tokenizer = train_tokenizer(tmp_path / "tokenizer", rng)
     for file in tokenizer.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
-    assert CausalLM(str(folder)).vocabulary == vocabulary_digest(load_tokenizer(str(tokenizer)))
+    assert CausalLM(str(folder)).vocabulary == Vocabulary(load_tokenizer(str(tokenizer))).digest()
     (folder / "tokenizer.json").write_text("{}")
     (folder / "tokenizer_config.json").write_text("{}")
     assert CausalLM(str(folder)).vocabulary is None  # said in a warning, see below

@@ -21,6 +21,7 @@ from softlabels.models.build import untrained
 from softlabels.models.hf import ImageClassifier, SequenceClassifier
 from softlabels.teacher.config import MemberConfig, TeacherConfig
 from softlabels.teacher.ensemble import load_ensemble
+from softlabels.teacher.sentinels import check_sentinels
 from tests.models.hf_samples import (
     BERT,
     CLASSES,
@@ -157,7 +158,7 @@ def ensemble_of(*members: MemberConfig) -> Any:
 def test_a_checkpoint_is_a_teacher_without_a_weights_file(tmp_path: Path, rng: np.random.Generator) -> None:
     folder = checkpoint(tmp_path / "model", BERT, auto=TEXT)
     ensemble = ensemble_of(member(model=str(folder)))
-    assert ensemble.check_sentinels(tokens(rng, 40, 20).numpy()) == CLASSES
+    assert check_sentinels(ensemble, tokens(rng, 40, 20).numpy()) == CLASSES
     moved = tmp_path / "elsewhere"
     folder.rename(moved)
     assert ensemble_of(member(model=str(moved))).spec == ensemble.spec
@@ -221,6 +222,25 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
         SequenceClassifier(str(folder))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"attn_implementation": "someone/kernel"},
+        {"_attn_implementation": {"": "eager", "text_config": "someone/kernel@main:run"}},
+        {"text_config": {"experts_implementation": "paged|someone/kernel"}},
+    ],
+)
+def test_code_on_the_hub_is_not_fetched_for_a_checkpoint(tmp_path: Path, asked: dict[str, Any]) -> None:
+    """What transformers calls kernels, and runs where the package of that name is installed."""
+    folder = checkpoint(tmp_path / "model", BERT, auto=TEXT)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"attn_implementation": "eager"}))
+    SequenceClassifier(str(folder))
+    (folder / "config.json").write_text(json.dumps(config | asked))
+    with pytest.raises(ConfigError, match=r"asks for code on the hub: \w+_implementation: .*someone/kernel"):
+        SequenceClassifier(str(folder))
 
 
 @pytest.mark.parametrize(
@@ -331,6 +351,7 @@ from softlabels.objects import ObjectSpec
 from softlabels.transfer import TransferSetConfig
 from softlabels.transfer.text import tokenize
 from softlabels.transfer.tokenizer import TokenizerConfig, ensure_tokenizer
+from softlabels.teacher.sentinels import check_sentinels
 from softlabels.transfer.vision import process
 
 folder = Path(sys.argv[1])

@@ -93,8 +93,10 @@ def test_the_card_says_what_was_done(rng: np.random.Generator, manifest: Manifes
         "hard weight 0.1, soft weight 0.9, loss `forward_kl` at T = 4", "Seeds: 0, 1, 2", "`torch.optim.SGD`",
         "precision of the forward pass bfloat16", "epochs 7", "hard label was used 0.25", "| student, distilled |",
         "hard - distilled", "![sweep.png](sweep.png)", "`curves.png`", "torch.export.load", "weights.safetensors",
+        "and a class is code", "unless `--trust` is given", "`weights_only=True`",
     ):  # fmt: skip
         assert said in page, said
+    assert "files are data" not in page
     assert page.count("\n# ") + page.startswith("# ") == 1
 
 

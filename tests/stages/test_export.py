@@ -19,15 +19,17 @@ from softlabels.models import ModelConfig, build_model, save_weights
 from softlabels.models.mlp import MLP
 from softlabels.store import open_store
 from softlabels_stages import export
+from softlabels_stages.trust import record
 from tests.stages import toy
 
 
 @pytest.fixture
 def run(work: Path, store: Path) -> Path:
-    """A finished run of two students that were never trained."""
+    """A finished run of two students that were never trained, recorded as made here."""
     folder = work / "run"
     folder.mkdir()
     toy.write_recipe(folder / "config.yaml")
+    record((folder / "config.yaml").read_bytes(), folder)
     (folder / "results.json").write_text(json.dumps({"store": "store"}))
     for kind in ("hard", "distilled"):
         save_weights(

@@ -16,7 +16,12 @@ from softlabels.store import open_store
 from softlabels.transfer import array_keys
 from tests.stages import toy
 
-main: Callable[[list[str]], int] = import_module("softlabels_stages.import").main
+command: Callable[[list[str]], int] = import_module("softlabels_stages.import").main
+
+
+def main(words: list[str]) -> int:
+    """The command; rows whose split nobody names are those of train."""
+    return command(words if any(word.startswith("--split=") for word in words) else [*words, "--split=train"])
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -100,7 +105,7 @@ def test_every_kind_of_file_gives_the_same_labels(kind: str, layout: str, work: 
         ({"logits": np.ones((4, 5)), "labels": np.array([0, 1, 2, 9])}, [], "row 3 has the hard label 9, outside"),
         ({"logits": np.ones((4, 5)), "labels": np.zeros(3, int)}, [], "labels in outputs.npz has (3,) for 4 rows"),
         ({"logits": np.ones((4, 5))}, ["--classes=a,b"], "the outputs have 5 classes and there are 2 class names"),
-        ({"logits": np.ones((4, 5))}, ["--weights=1,2"], "1 members need 1 finite weights"),
+        ({"logits": np.ones((4, 5))}, ["--weights=1,2"], "(rows, classes) = (4, 5), and there are 2 members"),
         ({"other": np.ones((4, 5)), "more": np.ones(4)}, [], "outputs.npz has other, more, inputs, no logits or"),
     ],
 )
@@ -144,7 +149,7 @@ def test_probabilities_are_not_taken_for_logits(
         np.savez("outputs.npz", votes=softmax(logits))
     words = [f"outputs.{kind}", "store", "--config=recipe.yaml"]
     assert main(words) == 2
-    assert "every row is >= 0 and sums to 1, as probabilities do" in capsys.readouterr().err
+    assert "are >= 0 and sum to 1, as probabilities do" in capsys.readouterr().err
     assert main([*words, "--kind=probabilities"]) == 0
     stored = np.exp(open_store("store").log_probs(range(160), temperature=1.0))
     assert np.abs(stored - softmax(logits)).max() < 1e-3

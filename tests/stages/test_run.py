@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from softlabels import errors
-from softlabels_stages.__main__ import STAGES, main
+from softlabels_stages.__main__ import main
+from softlabels_stages.arguments import COMMANDS
 from softlabels_stages.run import BROKEN_PIPE, command
 from tests.stages import toy
 
@@ -187,7 +188,7 @@ def test_the_second_signal_stops_at_once() -> None:
 def test_help_lists_every_stage_and_each_is_a_module(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    for stage, line in STAGES.items():
+    for stage, (line, *_) in COMMANDS.items():
         assert f"{stage:<15} {line}" in text
         assert (ROOT / "stages" / "softlabels_stages" / f"{stage.replace('-', '_')}.py").is_file()
 

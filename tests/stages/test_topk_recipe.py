@@ -106,7 +106,7 @@ def test_a_language_model_is_labelled_at_every_position(
     assert store.spec.label_space.vocabulary == load_transfer_set(rows_of(recipe), "train").sequence.vocabulary  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("layout", ["zarr", "arrow"])
+@pytest.mark.parametrize("layout", ["zarr", pytest.param("arrow", marks=pytest.mark.slow)])
 def test_kills_of_a_language_model_lose_nothing(layout: str, work: Path) -> None:
     """At random moments, the pilot's among them."""
     made = ready()

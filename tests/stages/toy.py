@@ -83,6 +83,7 @@ def write_store(
     reduce: Literal["none", "geometric"] = "none",
     impossible: bool = False,
     transfer_set: dict[str, Any] | None = None,
+    function: str = "softlabels.transfer.vector",
 ) -> Path:
     """A store of the imaginary teacher, one folder a split; `impossible`: to its first member, every row's last class."""
     config = typed(TransferSetConfig, transfer_set or recipe()["transfer_set"], where="toy")
@@ -96,7 +97,7 @@ def write_store(
                 name=rows.name, split=split, rows=len(inputs), content_keys=keys_digest(rows.keys)
             ),
             label_space=LabelSpace(classes=CLASSES, names=tuple(NAMES)),
-            preprocessing=Preprocessing(function="softlabels.transfer.vector"),
+            preprocessing=Preprocessing(function=function),
             encoding=DenseEncoding(reduce=reduce, inputs="embed" if embed else "reference"),
             layout="zarr",
             cut=Cut(rows_per_shard=64, rows_per_chunk=32),

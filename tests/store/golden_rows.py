@@ -1,9 +1,10 @@
 """What the golden stores hold, and how they were made. They stay readable for ever; a change of the format makes new ones
-beside them. `python -m tests.store.golden_rows --write v2` writes the ones of a version, where they are not there.
+beside them. `python -m tests.store.golden_rows --write v3` writes the ones of a version, where they are not there.
 
 Version 1 has `v1-zarr` and `v1-arrow`, dense labels of three classes. Version 2 has the same (`v2-zarr`, `v2-arrow`), and top-k
 labels: of 40 classes with a low-rank tail (`v2-topk-zarr`), of 70,000 with a uniform one (`v2-pages-arrow`), and of ragged rows
-of tokens with a prior (`v2-ragged-arrow`).
+of tokens with a prior (`v2-ragged-arrow`). Version 3, of which only `key_rule` and `floor` are there so far, has `v3-zarr` and
+`v3-arrow`: the dense labels again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from msgspec import UNSET
 
 from softlabels.labels.encoding import DenseEncoding, TopkEncoding
 from softlabels.store import StoreWriter
@@ -21,7 +23,7 @@ from softlabels.store.spec import About, MemberSpec, Preprocessing, Spec, Teache
 from tests.store.samples import Sample, fill
 
 GOLDEN = Path(__file__).parent / "golden"
-KINDS = ("zarr", "arrow", "topk-zarr", "pages-arrow", "ragged-arrow")
+KINDS = {"v2": ("zarr", "arrow", "topk-zarr", "pages-arrow", "ragged-arrow"), "v3": ("zarr", "arrow")}
 ROWS, MEMBERS, POSITIONS = 40, 2, 4
 ENCODINGS = {
     "topk": TopkEncoding(k=3, tail="lowrank", nodes=5, rank=4, fine=1, beta_max=2.0),
@@ -104,18 +106,20 @@ def _positions(row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mask.astype(np.uint8), document[:, :-1].astype(np.uint16)
 
 
-def spec(kind: str) -> Spec:
-    """The specification of the golden store of one kind."""
-    data = rows(kind)
+def spec(name: str) -> Spec:
+    """The specification of the golden store of one name."""
+    version, _, kind = name.partition("-")
+    data, later = rows(kind), version == "v3"
     members = tuple(
         MemberSpec(model=f"golden.Member{m}", weights=f"{m}" * 64, weight=1.0 + 2 * m) for m in range(MEMBERS)
     )
     return store_spec(
         data.encoding or DenseEncoding(),
-        teacher=TeacherSpec(name="golden", precision="float32", members=members),
+        teacher=TeacherSpec(name="golden", precision="float32", members=members, floor=0.125 if later else UNSET),
         name="forty rows",
         keys=data.keys,
         classes=data.classes or ("yes", "no", "perhaps — ü"),
+        key_rule=2 if later else 1,
         split="train",
         revision="r1",
         preprocessing=Preprocessing(function="golden.stack", arguments={"size": [3, 2], "scale": 0.5}, sample="0" * 64),
@@ -131,19 +135,19 @@ def spec(kind: str) -> Spec:
     )
 
 
-def write(path: Path, kind: str) -> None:
-    """Write and seal the golden store of one kind."""
-    data, about = rows(kind), About(teacher_licence="CC0-1.0", transfer_licence="CC0-1.0")
-    with StoreWriter(path, spec(kind), basis=data.basis, about=about) as writer:
+def write(path: Path, name: str) -> None:
+    """Write and seal the golden store of one name."""
+    data, about = rows(name.partition("-")[2]), About(teacher_licence="CC0-1.0", transfer_licence="CC0-1.0")
+    with StoreWriter(path, spec(name), basis=data.basis, about=about) as writer:
         fill(writer, data)
-        writer.seal()
+        writer.seal(checked=True)  # of topk rows 7 and 8 contradict each other, as early formats allowed
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] != ["--write"] or len(sys.argv) != 3:
-        sys.exit("golden stores are written once a format version: python -m tests.store.golden_rows --write v2")
-    for name in KINDS:
-        target = GOLDEN / f"{sys.argv[2]}-{name}"
+        sys.exit("golden stores are written once a format version: python -m tests.store.golden_rows --write v3")
+    for name in [f"{sys.argv[2]}-{kind}" for kind in KINDS[sys.argv[2]]]:
+        target = GOLDEN / name
         if target.exists():
             sys.exit(f"{target} is there already; delete it only if that version of the format was never released")
         write(target, name)

@@ -227,11 +227,11 @@ def fill(writer: StoreWriter, data: Sample, shards: Iterable[int] | None = None)
             writer.write_columns(shard, columns=part.soft, fidelity=FIDELITY, **rows)  # type: ignore[arg-type]
 
 
-def write_store(path: Path, data: Sample, spec: Spec) -> Store:
-    """A sealed store of these rows."""
+def write_store(path: Path, data: Sample, spec: Spec, *, checked: bool = False) -> Store:
+    """A sealed store of these rows; `checked`: rows of one key may contradict each other."""
     with StoreWriter(path, spec, basis=data.basis) as writer:
         fill(writer, data)
-        writer.seal()
+        writer.seal(checked=checked)
     return open_store(path)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from softlabels.store import StoreWriter
-from softlabels.store.commit import record_path
+from softlabels.store.commit import record_name
 from tests.store.samples import KINDS, SPARSE, fill, make_spec, sample
 
 sparse_too = pytest.mark.parametrize("kind", KINDS + SPARSE)
@@ -32,9 +32,10 @@ class Log:
             fsync(handle)
 
         def named(kind: str, call: Callable[..., None]) -> Callable[..., None]:
-            def wrapper(source: object, target: object, **options: object) -> None:
-                self.events.append((kind, str(source), str(target)))
-                call(source, target, **options)
+            def wrapper(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int, **options: object) -> None:
+                folders = [Path(f"/proc/self/fd/{handle}").readlink() for handle in (src_dir_fd, dst_dir_fd)]
+                self.events.append((kind, str(folders[0] / source), str(folders[1] / target)))
+                call(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd, **options)
 
             return wrapper
 
@@ -98,7 +99,7 @@ def test_a_record_names_no_file_outside_the_store(tmp_path: Path, rng: np.random
     (staged / "0").write_bytes(b"evil")
     files = {"../victim": next(iter(record.payload.files.values()))}
     forged = msgspec.structs.replace(record, payload=msgspec.structs.replace(record.payload, files=files))
-    record_path(path, 0).write_bytes(msgspec.json.encode(forged))
+    (path / record_name(0)).write_bytes(msgspec.json.encode(forged))
     with pytest.raises(Exception, match=r"00000.json does not describe shard 0 as the plan cuts it"):
         StoreWriter(path, spec)
     assert not (tmp_path / "victim").exists()

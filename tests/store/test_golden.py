@@ -13,13 +13,17 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
+from msgspec import UNSET
 
 from softlabels.errors import DamagedManifest, UserError
+from softlabels.labels.encoding import DenseEncoding
 from softlabels.store import open_store
 from softlabels.store.convert import convert
+from softlabels.store.dense_spec import store_spec
 from softlabels.store.digest import manifest_seal
-from softlabels.store.spec import Commit, Manifest, Plan, pretty_json, read_json
+from softlabels.store.spec import Commit, Manifest, MemberSpec, Plan, TeacherSpec, plan_of, pretty_json, read_json
 from softlabels.store.verify import verify
+from softlabels.system.folder import Folder
 from tests.store import golden_rows
 from tests.store.golden_rows import GOLDEN
 from tests.store.samples import assert_holds
@@ -34,11 +38,13 @@ DIGESTS = {
     "v2-topk-zarr": "562a6e293cdb537f5c42d7eac43ed980392fcb4751517c29aec27768e41a563d",
     "v2-pages-arrow": "9ec0ad75afc05fdfd80c1886faf01e008ca61edb73caa614dfcffa3f77d0d3ed",
     "v2-ragged-arrow": "c6db0db0c78457ebed12ccd805cd2a92674e4ef8274706870289eed7ceee7513",
+    "v3-zarr": "4ba8350aa1210c8ee15f6a29002f11ced10a0e38600e5531e3a8377f3d066982",
+    "v3-arrow": "119f888385a7856409d322cdb10425dc99cc228c1793f8e4cab65aca7d9087bd",
 }
 stores = pytest.mark.parametrize("name", DIGESTS)
 dense = pytest.mark.parametrize("name", [name for name in DIGESTS if name.count("-") == 1])
 sparse = pytest.mark.parametrize("name", [name for name in DIGESTS if name.count("-") == 2])
-written = pytest.mark.parametrize("name", [name for name in DIGESTS if name.startswith("v2")])
+written = pytest.mark.parametrize("name", [name for name in DIGESTS if not name.startswith("v1")])
 
 
 def kind_of(name: str) -> str:
@@ -198,7 +204,7 @@ def test_others_read_it_as_ever(tmp_path: Path, name: str) -> None:
 def test_the_same_plan_still_gives_the_same_store(tmp_path: Path, name: str) -> None:
     """Byte for byte, but for records of the environment; Arrow's own framing is that of the pyarrow that wrote it."""
     golden, path = GOLDEN / name, tmp_path / "store"
-    golden_rows.write(path, kind_of(name))
+    golden_rows.write(path, name)
     store = open_store(path)
     assert store.content_digest == open_store(golden).content_digest
     environment = json.loads((golden / "commits" / "00000.json").read_bytes())["environment"]
@@ -221,7 +227,7 @@ def test_it_converts_to_the_other_layout(tmp_path: Path, name: str) -> None:
             convert(source.path, tmp_path / "store", layout=other)
         other = "arrow"
     manifest = convert(source.path, tmp_path / "store", layout=other)
-    assert (manifest.format, manifest.content_digest) == (2, source.content_digest)
+    assert (manifest.format, manifest.content_digest) == (max(2, int(name[1])), source.content_digest)
     assert verify(tmp_path / "store") == []
     if name in ("v1-arrow", "v2-arrow"):
         assert manifest.digest == DIGESTS["v2-zarr"]
@@ -229,18 +235,47 @@ def test_it_converts_to_the_other_layout(tmp_path: Path, name: str) -> None:
 
 def test_golden_stores_are_small() -> None:
     files = [file for name in DIGESTS for file in (GOLDEN / name).rglob("*")]
-    assert sum(file.stat().st_size for file in files if file.is_file()) < 200_000
+    assert sum(file.stat().st_size for file in files if file.is_file()) < 250_000
 
 
 def test_version_1_holds_nothing_of_version_2(tmp_path: Path) -> None:
     path = shutil.copytree(GOLDEN / "v2-topk-zarr", tmp_path / "store")
     for file in ("plan.json", "manifest.json"):
         (path / file).write_bytes((path / file).read_bytes().replace(b'"format": 2', b'"format": 1'))
-    manifest = read_json(path / "manifest.json", Manifest)
+    manifest = read_json(Folder(path), "manifest.json", Manifest)
     sealed = msgspec.structs.replace(manifest, seal=manifest_seal(manifest))
     (path / "manifest.json").write_bytes(pretty_json(sealed))
     with pytest.raises(DamagedManifest, match="format 1 holds neither topk labels nor sequences"):
         open_store(path)
+
+
+def test_version_2_holds_nothing_of_version_3(tmp_path: Path) -> None:
+    path = shutil.copytree(GOLDEN / "v3-zarr", tmp_path / "store")
+    manifest = msgspec.structs.replace(read_json(path / "manifest.json", Manifest), format=2)
+    sealed = msgspec.structs.replace(manifest, seal=manifest_seal(manifest))
+    (path / "manifest.json").write_bytes(pretty_json(sealed))
+    with pytest.raises(DamagedManifest, match=r"format 2 has no transfer_set\.key_rule and no teacher\.floor"):
+        open_store(path)
+
+
+@pytest.mark.parametrize(
+    ("facts", "version"), [({}, 2), ({"key_rule": 1}, 2), ({"key_rule": 2}, 3), ({"floor": 1e-3}, 3)]
+)
+def test_the_earliest_format_that_holds_it_is_written(facts: dict[str, float], version: int) -> None:
+    teacher = TeacherSpec(name="t", precision="", members=(MemberSpec(model="m"),))
+    if "floor" in facts:
+        teacher, facts = msgspec.structs.replace(teacher, floor=facts["floor"]), {}
+    spec = store_spec(DenseEncoding(), teacher=teacher, name="n", keys=np.zeros((20, 16), np.uint8), classes=3, **facts)
+    plan = plan_of(spec)
+    assert plan.format == version
+    assert (b"key_rule" in pretty_json(plan) or b"floor" in pretty_json(plan)) == (version == 3)
+
+
+@pytest.mark.parametrize("facts", [{"key_rule": 3}, {"floor": 0.0}, {"floor": -1.0}])
+def test_fields_of_version_3_have_limits(facts: dict[str, float]) -> None:
+    teacher = TeacherSpec(name="t", precision="", members=(MemberSpec(model="m"),), floor=facts.pop("floor", UNSET))
+    with pytest.raises(UserError, match=r"key_rule|floor"):
+        store_spec(DenseEncoding(), teacher=teacher, name="n", keys=np.zeros((20, 16), np.uint8), classes=3, **facts)
 
 
 def test_the_specification_names_every_field() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from softlabels.errors import DamagedShard, DamagedStore, StorePathError
+from softlabels.errors import DamagedShard, DamagedStore, LaterFormat
 from softlabels.store import Store, open_store
 from softlabels.store.digest import blake3_hex
 from tests.store.samples import make_spec, require_sound, sample, write_store
@@ -97,9 +97,9 @@ SPECS = {
 @pytest.mark.parametrize("name", SPECS)
 def test_hostile_specifications_of_sparse_labels(store: Store, name: str) -> None:
     seal_again(store.path, spec=SPECS[name])
-    with pytest.raises((DamagedStore, StorePathError)):
+    with pytest.raises((DamagedStore, LaterFormat)):
         read_all(store.path)
-    with pytest.raises((DamagedStore, StorePathError)):
+    with pytest.raises((DamagedStore, LaterFormat)):
         require_sound(store.path)
 
 

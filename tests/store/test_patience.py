@@ -11,18 +11,18 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
 
 import pytest
 
 from softlabels.errors import ConfigError, Stalled
-from softlabels.store import durable
-from softlabels.store import patience as module
 from softlabels.store.commit import WriterLock
-from softlabels.store.durable import clear_away, write_file
-from softlabels.store.patience import DEFAULT_SECONDS, background, flush, hung, patience, result_of, wait_for_lock
+from softlabels.system import folder
+from softlabels.system import patience as module
+from softlabels.system.folder import Folder
+from softlabels.system.patience import DEFAULT_SECONDS, background, flush, hung, patience, result_of, wait_for_lock
 from softlabels.transfer.cache import _lock
 
 # Waits for a lock, a thread, a value or a flush that comes when stdin is closed.
@@ -30,8 +30,8 @@ WAITER = """
 import fcntl, os, sys, threading
 from concurrent.futures import Future
 from pathlib import Path
-from softlabels.store import patience
-from softlabels.store.patience import flush, result_of, wait_for_lock
+from softlabels.system import patience
+from softlabels.system.patience import flush, result_of, wait_for_lock
 from softlabels.stream.prefetch import prefetch
 
 def later():
@@ -58,6 +58,14 @@ elif sys.argv[1] == "flush":
 else:
     next(prefetch(source()))
 """
+
+
+def write_file(path: Path, data: bytes) -> None:
+    Folder(path.parent).write(path.name, data)
+
+
+def clear_away(path: Path) -> None:
+    Folder(path.parent).clear(path.name)
 
 
 @pytest.fixture
@@ -109,22 +117,37 @@ def test_who_uses_the_processor_is_waited_for(tmp_path: Path, monkeypatch: pytes
         assert holder.wait() == 0
 
 
-@pytest.mark.parametrize("what", ["lock", "thread", "prefetch", "flush"])
-def test_time_for_which_one_was_stopped_oneself_does_not_count(what: str, tmp_path: Path) -> None:
-    """As by Ctrl-Z, or by a scheduler that suspends a whole job."""
-    command = [sys.executable, "-c", WAITER, what, str(tmp_path / "lock")]
-    env = os.environ | {"SOFTLABELS_PATIENCE": "2"}
-    with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as waiter:
-        assert waiter.stdin is not None
-        assert waiter.stdout is not None
-        waiter.stdout.readline()
-        time.sleep(0.3)
-        waiter.send_signal(signal.SIGSTOP)
+WAITS = ("lock", "thread", "prefetch", "flush")
+
+
+@pytest.fixture(scope="module")
+def stopped_for_a_while(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
+    """Exit codes of one waiter of each kind. All are stopped at the same time."""
+    folder, env = tmp_path_factory.mktemp("waiters"), os.environ | {"SOFTLABELS_PATIENCE": "2"}
+    with ExitStack() as stack:
+        waiters = {}
+        for what in WAITS:
+            command = [sys.executable, "-c", WAITER, what, str(folder / what)]
+            waiter = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            waiters[what] = stack.enter_context(waiter)
+            assert waiter.stdout is not None
+            waiter.stdout.readline()
+            time.sleep(0.3)
+            waiter.send_signal(signal.SIGSTOP)
         time.sleep(3)
-        waiter.send_signal(signal.SIGCONT)
+        for waiter in waiters.values():
+            waiter.send_signal(signal.SIGCONT)
         time.sleep(0.5)  # time enough to believe the clock
-        waiter.stdin.close()
-        assert waiter.wait(timeout=200) == 0
+        for waiter in waiters.values():
+            assert waiter.stdin is not None
+            waiter.stdin.close()
+        return {what: waiter.wait(timeout=200) for what, waiter in waiters.items()}
+
+
+@pytest.mark.parametrize("what", WAITS)
+def test_time_for_which_one_was_stopped_oneself_does_not_count(what: str, stopped_for_a_while: dict[str, int]) -> None:
+    """As by Ctrl-Z, or by a scheduler that suspends a whole job."""
+    assert stopped_for_a_while[what] == 0
 
 
 def test_a_thread_that_hangs_is_named_and_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,16 +271,16 @@ def test_what_a_flush_hangs_at_is_left_open(stuck: tuple[Path, threading.Event])
     """To close it writes back what was not flushed, on a network's file system."""
     path, _ = stuck
     (path.parent / "staging").mkdir()
-    lock = WriterLock(path.parent)
+    lock = WriterLock(Folder(path.parent))
     rows = path.with_name("rows")
-    with pytest.raises(Stalled), durable.only_process(path.parent), _lock(rows, lambda: None):
-        write_file(path, b"x")
+    with pytest.raises(Stalled), Folder(path.parent).only_process(), _lock(Folder(path.parent), "rows", lambda: None):
+        write_file(path.with_name("new"), b"x")
     lock.close()
     mine = set()
     for entry in Path("/proc/self/fd").iterdir():
         with suppress(FileNotFoundError):  # that of the list itself
             mine.add(entry.readlink())
-    assert {path, rows, path.parent / ".lock", path.parent / "staging" / "lock"} <= mine
+    assert {path.with_name("new"), rows, path.parent / ".lock", path.parent / "staging" / "lock"} <= mine
 
 
 def test_a_file_that_waits_for_others_is_waited_for_while_they_are_flushed(
@@ -340,9 +363,9 @@ def test_a_fork_flushes_too(tmp_path: Path) -> None:
 def test_the_end_of_a_program_does_not_wait_for_a_flush_that_hangs(tmp_path: Path) -> None:
     code = (
         "import os, sys, threading; from pathlib import Path; from softlabels.errors import Stalled\n"
-        "from softlabels.store import durable, patience\n"
+        "from softlabels.system import patience; from softlabels.system.folder import Folder\n"
         "os.fsync = lambda handle: threading.Event().wait(); patience._requests = lambda device: []\n"
-        "try: durable.write_file(Path(sys.argv[1]), b'x')\nexcept Stalled: print('stalled', flush=True)"
+        "try: Folder(Path(sys.argv[1]).parent).write('file', b'x')\nexcept Stalled: print('stalled', flush=True)"
     )
     command, env = [sys.executable, "-c", code, str(tmp_path / "file")], os.environ | {"SOFTLABELS_PATIENCE": "0.3"}
     ended = subprocess.run(command, env=env, stdout=subprocess.PIPE, timeout=200, check=True)
@@ -354,7 +377,7 @@ def test_a_large_file_is_flushed_piece_by_piece(size: int, tmp_path: Path, monke
     """Or the flush of all of it could take longer than a sound disk is waited for."""
     sizes, plain = [], os.fsync
     monkeypatch.setattr(os, "fsync", lambda handle: sizes.append(os.fstat(handle).st_size) or plain(handle))
-    monkeypatch.setattr(durable, "_PIECE", 4)
+    monkeypatch.setattr(folder, "_PIECE", 4)
     write_file(tmp_path / "file", bytes(range(size)))
     assert (tmp_path / "file").read_bytes() == bytes(range(size))
     assert sizes == ([min(at, size) for at in range(4, size + 4, 4)] or [0])

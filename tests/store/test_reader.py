@@ -47,7 +47,7 @@ def test_keys_lead_to_their_first_row(tmp_path: Path, rng: np.random.Generator, 
     data.keys[20, 8:] = data.keys[30, 8:]  # keys that share one half are other keys
     data.keys[21, :8] = data.keys[31, :8]
     data.keys[22, :8] = data.keys[31, :8]
-    store = write_store(tmp_path / "store", data, make_spec(data, kind, embed=False))
+    store = write_store(tmp_path / "store", data, make_spec(data, kind, embed=False), checked=True)
     first: dict[bytes, int] = {}
     for row, key in enumerate(data.keys):
         first.setdefault(key.tobytes(), row)

@@ -35,6 +35,7 @@ from softlabels.store.layouts import layout_of
 from softlabels.store.repair import earlier_digests, named_digest, repair
 from softlabels.store.spec import FORMAT
 from softlabels.store.verify import verify
+from softlabels.system.folder import Folder
 from tests.store.samples import KINDS, SPARSE, Sample, assert_holds, fill, make_spec, sample, write_store
 from tests.store.test_writer import snapshot
 
@@ -180,9 +181,9 @@ def test_a_damaged_manifest_and_its_digest(store: tuple[Path, Sample]) -> None:
     (path / "manifest.json").write_bytes(msgspec.json.encode(wrong))
     found = repair(path)
     assert (found.before, found.digest) == ("0" * 64, manifest.digest)
-    assert named_digest(found.folder) == "0" * 64
+    assert named_digest(Folder(found.folder)) == "0" * 64
     (path / "manifest.json").write_bytes(b"\xff")
-    assert named_digest(path) is None
+    assert named_digest(Folder(path)) is None
 
 
 @pytest.mark.parametrize("kind", SPARSE)
@@ -230,9 +231,9 @@ def test_an_unfinished_store_that_lost_its_basis_gets_it_again(
 def test_a_manifest_that_names_no_digest_vouches_for_nothing(store: tuple[Path, Sample]) -> None:
     path, _ = store
     (path / "manifest.json").write_bytes(b"")
-    assert earlier_digests(path) == {}
+    assert earlier_digests(Folder(path)) == {}
     found = repair(path)
-    assert (found.pending, found.before, earlier_digests(path)) == ((), None, {found.folder: None})
+    assert (found.pending, found.before, earlier_digests(Folder(path))) == ((), None, {found.folder: None})
 
 
 @pytest.mark.parametrize("kind", ["zarr", "arrow"])
@@ -294,7 +295,7 @@ def test_folders_that_are_links_are_refused(store: tuple[Path, Sample], name: st
     shutil.move(path / name, elsewhere) if (path / name).exists() else elsewhere.mkdir()
     (path / name).symlink_to(elsewhere)
     before = snapshot(elsewhere)
-    with pytest.raises(DamagedStore, match=rf"{name} is a link; .*; put the folder itself there"):
+    with pytest.raises(DamagedStore, match=rf"{name} is a link, .*; put the file or folder itself there"):
         repair(path)
     assert snapshot(elsewhere) == before
 
@@ -335,12 +336,12 @@ def open_store_of(path: Path):  # type: ignore[no-untyped-def]
     from softlabels.store.spec import Manifest, read_json
     from tests.faults.damage import write_manifest
 
-    manifest = read_json(path / "manifest.json", Manifest)
+    manifest = read_json(Folder(path), "manifest.json", Manifest)
     keys = msgspec.structs.replace(manifest.spec.transfer_set, content_keys="0" * 64)
     forged = msgspec.structs.replace(manifest, spec=msgspec.structs.replace(manifest.spec, transfer_set=keys))
     forged = msgspec.structs.replace(forged, digest=store_digest(forged, forged.payloads))
     write_manifest(path, forged)
-    return read_json(path / "manifest.json", Manifest)
+    return read_json(Folder(path), "manifest.json", Manifest)
 
 
 @kinds

@@ -99,5 +99,5 @@ def write_store(
                 logits=logits + shift[:, :, None],
                 inputs=inputs[rows] if embed else None,
             )
-        writer.seal()
+        writer.seal(checked=True)  # rows of one key may contradict each other
     return open_store(path)

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from softlabels.errors import ConfigError, Stalled, UnlabelledRows
 from softlabels.labels.soft import SoftLabels
-from softlabels.store.patience import process
 from softlabels.stream import EmbeddedRows, Loader, SoftLabelDataset, watched
+from softlabels.system.patience import process
 from tests.stream.samples import CHUNK, CLASSES, inputs_of, labels_of, rows_of
 
 

@@ -120,7 +120,7 @@ def run(folder: Path, should_stop: Callable[[], bool] = lambda: False, **changes
 
 
 def die_at(count: int) -> None:
-    """Make this process kill itself before its `count`-th call of fsync or replace."""
+    """Make this process kill itself before its `count`-th call of fsync or rename."""
     left = count
 
     def counted(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -133,7 +133,7 @@ def die_at(count: int) -> None:
 
         return wrapper
 
-    os.fsync, os.replace = counted(os.fsync), counted(os.replace)  # type: ignore[assignment]
+    os.fsync, os.rename = counted(os.fsync), counted(os.rename)  # type: ignore[assignment]
 
 
 def child(request: dict[str, Any]) -> int:

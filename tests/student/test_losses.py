@@ -14,10 +14,14 @@ from torch.nn import functional
 from softlabels.errors import ClassMismatch, ConfigError, LabelError, LogitsError, MeanUnavailable, NoPossibleClass
 from softlabels.labels.ensemble import log_probs
 from softlabels.labels.soft import SoftLabels
-from softlabels.student.losses import distillation_loss
+from softlabels.student.losses import LOSSES, distillation_loss
 from tests.student.loss_reference import ALL, PER_ROW, draw, soft_gradient, soft_labels, soft_only, soft_term, softmax
 
 TEMPERATURES = (0.5, 1.0, 2.0, 4.0, 20.0)
+
+
+def test_every_loss_has_a_definition() -> None:
+    assert sorted(ALL) == sorted(LOSSES)
 
 
 def hard_reference(z: np.ndarray, labels: np.ndarray) -> float:

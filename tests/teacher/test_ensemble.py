@@ -12,6 +12,7 @@ from softlabels.errors import ClassMismatch, ConfigError, LogitsError, NanLogits
 from softlabels.models import build_model
 from softlabels.teacher.config import TeacherConfig
 from softlabels.teacher.ensemble import load_ensemble
+from softlabels.teacher.sentinels import check_sentinels
 from softlabels.transfer import TransferRows
 from tests.teacher.conftest import CLASSES, FEATURES, Teachers
 
@@ -63,19 +64,19 @@ def test_a_teacher_whose_rows_depend_on_their_batch_is_refused(
 ) -> None:
     ensemble = load_ensemble(replace(teacher("Linear", fault), batch_size=batch_size))
     with pytest.raises(TeacherError, match=rf"member 1 \(tests\.teacher\.models\.{fault}\) .* differ by"):
-        ensemble.check_sentinels(rows.inputs[:count])
+        check_sentinels(ensemble, rows.inputs[:count])
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_sound_teacher_passes_the_sentinels(precision: str, rows: TransferRows, teacher: Teachers) -> None:
-    assert load_ensemble(teacher("Linear", "Linear", precision=precision)).check_sentinels(rows.inputs) == CLASSES
+    assert check_sentinels(load_ensemble(teacher("Linear", "Linear", precision=precision)), rows.inputs) == CLASSES
 
 
 def test_sentinels_keep_to_the_batch_size(rows: TransferRows, teacher: Teachers) -> None:
     ensemble = load_ensemble(replace(teacher("Linear"), batch_size=5))
     seen: list[int] = []
     ensemble.models[0].register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
-    ensemble.check_sentinels(rows.inputs)
+    check_sentinels(ensemble, rows.inputs)
     assert max(seen) == 5
     assert sum(seen) == 2 * 64
 
@@ -86,13 +87,13 @@ def test_sentinels_that_no_store_can_hold_are_named_before_the_first_shard(
     largest = rows.inputs[:64, 0].argmax()
     bound = float(np.sort(rows.inputs[:64, 0])[-1]) - 1e-6
     with pytest.raises(NanLogits, match=rf"logits are NaN \(row {largest}, member 0\)"):
-        load_ensemble(teacher("NanAt", bound=bound)).check_sentinels(rows.inputs)
+        check_sentinels(load_ensemble(teacher("NanAt", bound=bound)), rows.inputs)
 
 
 def test_inputs_that_the_models_cannot_take(rows: TransferRows, teacher: Teachers) -> None:
     ensemble = load_ensemble(teacher("Linear", features=7))
     with pytest.raises(ConfigError, match=r"cannot take inputs of float32 and shape \[16, 6\]: mat1"):
-        ensemble.check_sentinels(rows.inputs)
+        check_sentinels(ensemble, rows.inputs)
 
 
 def test_float32_is_not_rounded_to_tf32(rows: TransferRows, teacher: Teachers) -> None:

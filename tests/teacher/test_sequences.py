@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from softlabels.errors import ClassMismatch, Interrupted, LogitsError, TeacherError
+from softlabels.errors import ClassMismatch, Interrupted, LabelError, LogitsError, TeacherError
 from softlabels.labels.encoding import DenseEncoding, Encoding
 from softlabels.models import build_model
 from softlabels.store import open_store
@@ -20,9 +20,10 @@ from softlabels.teacher import outputs
 from softlabels.teacher.ensemble import load_ensemble
 from softlabels.teacher.label import label_rows
 from softlabels.teacher.pilot import pilot_rows
+from softlabels.teacher.sentinels import check_sentinels
 from softlabels.transfer import TransferRows
 from softlabels.transfer.alignment import alignment
-from softlabels.transfer.sequences import SequenceInfo
+from softlabels.transfer.sequences import SequenceInfo, require_known_tokens
 from tests.teacher.conftest import Teachers
 from tests.teacher.sequences import DENSE, INFO, LENGTH, TOKENS, exact, other_length, sequence_writer, token_rows, topk
 
@@ -74,12 +75,24 @@ def test_no_member_makes_logits_of_padding_outputs(rows: TransferRows, teacher: 
     assert not seen
 
 
-def test_fewer_outputs_than_tokens_are_refused(rows: TransferRows, teacher: Teachers) -> None:
+def test_tokens_beyond_the_outputs_may_exist_but_not_occur(rows: TransferRows, teacher: Teachers) -> None:
     for kind in ("TinyLM", "OnlyForward"):
         ensemble = load_ensemble(teacher("TinyLM", kind))
+        ensemble.expect(INFO)
+        expected = ensemble.outputs(rows.inputs[:2]).logits()
         ensemble.expect(replace(INFO, classes=41))
-        with pytest.raises(ClassMismatch, match="has 40 outputs and the tokenizer 41 tokens"):
-            ensemble.outputs(rows.inputs[:2])
+        found = ensemble.outputs(rows.inputs[:2])
+        assert found.classes == check_sentinels(ensemble, rows.inputs) == 40
+        torch.testing.assert_close(found.logits()[..., :TOKENS], expected)
+    more = replace(INFO, classes=41)
+    require_known_tokens("texts", rows.inputs, more, 40)
+    inputs = rows.inputs.copy()
+    inputs[17, 0, 0] = 40
+    inputs[3, 0, -1] = 40  # in padding, where it says nothing
+    with pytest.raises(
+        LabelError, match=r"row 17 of texts holds token 40 at place 0, .* the first 40 of the tokenizer's 41"
+    ):
+        require_known_tokens("texts", inputs, more, 40)
 
 
 def test_another_vocabulary_is_refused(teacher: Teachers) -> None:
@@ -105,11 +118,11 @@ def test_sentinels_look_at_positions_that_count(rows: TransferRows, teacher: Tea
     for kind in ("TinyLM", "OnlyForward", "LoosePadding"):
         ensemble = load_ensemble(teacher("TinyLM", kind))
         ensemble.expect(INFO)
-        assert ensemble.check_sentinels(rows.inputs) == TOKENS
+        assert check_sentinels(ensemble, rows.inputs) == TOKENS
     ensemble = load_ensemble(teacher("TinyLM", "DroppingLM"))
     ensemble.expect(INFO)
     with pytest.raises(TeacherError, match=r"member 1 .*DroppingLM.* differ by"):
-        ensemble.check_sentinels(rows.inputs)
+        check_sentinels(ensemble, rows.inputs)
 
 
 ENCODINGS = [DENSE, DenseEncoding(reduce="geometric"), topk(), topk(tail="uniform", rank=0), topk(reduce="geometric")]

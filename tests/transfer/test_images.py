@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import PIL.ImageCms
 import pyarrow as pa
 import pytest
 import xxhash
@@ -35,8 +36,8 @@ def keys(*files: bytes | str) -> list[bytes]:
 @pytest.mark.parametrize("shape", [(9, 7), (9, 7, 3), (9, 7, 4)])
 def test_pixels_come_back_exactly(rng: np.random.Generator, shape: tuple[int, ...]) -> None:
     pixels = rng.integers(0, 256, shape).astype(np.uint8)
-    found, lossless = decode_image(coded(PIL.Image.fromarray(pixels), "PNG"))
-    assert lossless
+    found, hashed = decode_image(coded(PIL.Image.fromarray(pixels), "PNG"))
+    assert hashed is found
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, pixels)
 
@@ -133,3 +134,42 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(monkeypatch: pytest
 def test_bytes_or_a_path_there_must_be() -> None:
     with pytest.raises(TransferSetError, match="neither bytes nor a path"):
         decode(pa.chunked_array([pa.array([{"bytes": None, "path": None}], FILE)]), name="image", start=0)
+
+
+RGB = np.zeros((6, 8, 3), np.uint8)
+RGB[:, :4], RGB[:, 4:] = (230, 30, 30), (250, 250, 250)
+
+
+def other_colours(mode: str) -> tuple[bytes, np.ndarray]:
+    """A file of a colour space of its own, and what Pillow's own conversion to RGB gives."""
+    image = PIL.Image.fromarray(RGB)
+    if mode == "LAB":
+        profiles = PIL.ImageCms.createProfile("sRGB"), PIL.ImageCms.createProfile("LAB")
+        return coded(PIL.ImageCms.profileToProfile(image, *profiles, outputMode="LAB"), "TIFF"), RGB
+    if mode == "RGBX":
+        return coded(image.convert("RGBX"), "TIFF"), RGB
+    kind, _, space = mode.partition(" ")
+    data = coded(image.convert(space), kind, **({"quality": 95} if kind == "JPEG" else {}))
+    return data, np.asarray(PIL.Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+@pytest.mark.parametrize("mode", ["JPEG CMYK", "TIFF CMYK", "TIFF YCbCr", "LAB", "RGBX"])
+def test_colours_are_those_of_the_file(mode: str) -> None:
+    data, expected = other_colours(mode)
+    found, _ = decode_image(data)
+    assert found.shape == RGB.shape
+    assert found.dtype == np.uint8
+    assert np.abs(found.astype(int) - expected).max() <= (2 if mode == "LAB" else 0)
+    assert np.abs(found.astype(int) - RGB).max() <= 4
+
+
+@pytest.mark.parametrize("mode", ["TIFF CMYK", "TIFF YCbCr", "LAB"])
+def test_keys_are_made_from_the_values_in_the_file(mode: str) -> None:
+    """As key rule 1 always did, so that stores made before know these rows."""
+    data, _ = other_colours(mode)
+    values = np.asarray(PIL.Image.open(io.BytesIO(data)))
+    assert values.shape[2] == (4 if "CMYK" in mode else 3)
+    header = f"uint8[{','.join(map(str, values.shape))}]\0".encode()
+    assert keys(data) == [xxhash.xxh3_128_digest(header + values.tobytes())]
+    lossy, _ = other_colours("JPEG CMYK")
+    assert keys(lossy) == [xxhash.xxh3_128_digest(lossy)]

@@ -104,7 +104,7 @@ def test_blocks_do_not_show(
 ) -> None:
     whole = load_transfer_set(config(source, tokenizer, pack=pack), "train", cache=tmp_path / "one")
     monkeypatch.setattr(sequences, "_BLOCK_TOKENS", LENGTH * 3)
-    monkeypatch.setattr("softlabels.transfer.rows.BLOCK_BYTES", 100)
+    monkeypatch.setattr("softlabels.transfer.fill.BLOCK_BYTES", 100)
     parts = load_transfer_set(config(source, tokenizer, pack=pack), "train", cache=tmp_path / "two")
     np.testing.assert_array_equal(parts.inputs, whole.inputs)
     np.testing.assert_array_equal(parts.keys, whole.keys)
@@ -166,7 +166,11 @@ def test_a_tokenizer_that_cannot_end_texts_is_refused(
         load_transfer_set(config(source, bert), "train")
     rows = load_transfer_set(config(source, bert, separator="[SEP]"), "train")
     assert rows.sequence is not None
-    assert 2 not in rows.inputs[:, 0]  # [CLS]: no special tokens but the separator
+    ids, documents = rows.inputs[:, 0], rows.inputs[:, 1]
+    assert (
+        ids[:, 0] == 2
+    ).all()  # [CLS]: this tokenizer's own beginning; of special tokens nothing but it and the separator
+    assert not np.isin(ids[documents > 0], [0, 1, 4]).any()
     with pytest.raises(ConfigError, match=r"there is no tokenizer in|no folder"):
         load_transfer_set(config(source, tmp_path / "nowhere"), "train")
 

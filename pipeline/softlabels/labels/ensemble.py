@@ -23,13 +23,26 @@ from numpy.typing import ArrayLike, NDArray
 from softlabels.errors import ConfigError, MeanUnavailable, NoPossibleClass
 
 MEANS = ("arithmetic", "geometric", "tempered")
+LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 2.0**-10, 2.0**10
 
 
 def check_temperature(temperature: float) -> None:
-    """Raise `ConfigError` unless `temperature` is a finite number above 0."""
+    """Raise `ConfigError` unless `temperature` is a number above 0 that float32 reaches: 1/1024 to 1024.
+
+    Logits a nat apart have log-probabilities 1/T apart, which float32 keeps to about 1e-6: at T = 1024 losses are right to a
+    thousandth, and far above they are rounding. Labels keep a logit to about 5e-4 (float16), which is half a nat at T = 1/1024;
+    and far below T^2, by which losses are multiplied, is 0.
+    """
     if not (temperature > 0 and math.isfinite(temperature)):
         raise ConfigError(
             f"temperature must be a finite number above 0, not {temperature}", remedy="give such a number"
+        )
+    if not LOWEST_TEMPERATURE <= temperature <= HIGHEST_TEMPERATURE:
+        raise ConfigError(
+            f"temperature {temperature:g} lies beyond what float32 reaches: logits a nat apart would differ by "
+            f"{1 / temperature:.1g}",
+            remedy=f"give a number from {LOWEST_TEMPERATURE:g} to {HIGHEST_TEMPERATURE:g}; loss=logit_mse is the limit of a "
+            "high T",
         )
 
 

@@ -212,8 +212,9 @@ class SoftLabels:
         shift = scaled.amax(dim=-1)
         return SoftLabels.dense(scaled - shift[:, :, None], shift, self.weights, self.reduce)
 
-    def mean_logits(self) -> Tensor:
-        """The members' weighted mean of z, (N, C) float32; -inf where a member of weight > 0 says -inf.
+    def mean_logits(self, *, shifted: bool = True) -> Tensor:
+        """The members' weighted mean of z, (N, C) float32; -inf where a member of weight > 0 says -inf. Not `shifted`, that of
+        z - max(z): the same but for a constant a position, and without its rounding.
 
         Raises:
             MeanUnavailable: only the largest logits are stored.
@@ -223,7 +224,8 @@ class SoftLabels:
                 "the members' mean logits need every class's logit, and the labels keep the largest (encoding: topk)",
                 remedy="take the geometric mean's log-probabilities, or a dense store",
             )
-        return self._weighted(self.members.logits.float() + self.members.shift[:, :, None])
+        logits = self.members.logits.float()
+        return self._weighted(logits + self.members.shift[:, :, None] if shifted else logits)
 
     def _weighted(self, logits: Tensor) -> Tensor:
         """sum_m w_m logits_m: (B, M, C) -> (B, C); a member of weight 0 does not count, not even its -inf."""

@@ -13,9 +13,10 @@ from softlabels.lazy import exports
 
 if TYPE_CHECKING:
     from softlabels.models.biased import Biased
-    from softlabels.models.build import ModelConfig, build_model
+    from softlabels.models.build import build_model
     from softlabels.models.causal_lm import CausalLM
     from softlabels.models.cnn import ConvNet
+    from softlabels.models.config import ModelConfig
     from softlabels.models.hf import ImageClassifier, SequenceClassifier
     from softlabels.models.mlp import MLP
     from softlabels.models.weights import load_weights, save_weights, weights_digest
@@ -34,19 +35,20 @@ __all__ = [
     "weights_digest",
 ]
 
-__getattr__ = exports(
-    __name__,
-    {
-        "MLP": "softlabels.models.mlp",
-        "Biased": "softlabels.models.biased",
-        "CausalLM": "softlabels.models.causal_lm",
-        "ConvNet": "softlabels.models.cnn",
-        "ImageClassifier": "softlabels.models.hf",
-        "ModelConfig": "softlabels.models.build",
-        "SequenceClassifier": "softlabels.models.hf",
-        "build_model": "softlabels.models.build",
-        "load_weights": "softlabels.models.weights",
-        "save_weights": "softlabels.models.weights",
-        "weights_digest": "softlabels.models.weights",
-    },
-)
+if not TYPE_CHECKING:  # a type checker that knew of it would take every name for one that is there
+    __getattr__ = exports(
+        __name__,
+        {
+            "MLP": "softlabels.models.mlp",
+            "Biased": "softlabels.models.biased",
+            "CausalLM": "softlabels.models.causal_lm",
+            "ConvNet": "softlabels.models.cnn",
+            "ImageClassifier": "softlabels.models.hf",
+            "ModelConfig": "softlabels.models.config",
+            "SequenceClassifier": "softlabels.models.hf",
+            "build_model": "softlabels.models.build",
+            "load_weights": "softlabels.models.weights",
+            "save_weights": "softlabels.models.weights",
+            "weights_digest": "softlabels.models.weights",
+        },
+    )

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from softlabels.models.build import ModelConfig, build_model
+from softlabels.models.build import build_model
+from softlabels.models.config import ModelConfig
 
 
 class Biased(nn.Module):

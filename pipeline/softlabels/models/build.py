@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from softlabels.errors import ConfigError
+from softlabels.models.config import ModelConfig
 from softlabels.models.weights import load_weights
-from softlabels.objects import ObjectSpec, call_with, canonical
+from softlabels.objects import ObjectSpec, call_with
 
 # Attributes by which a model whose class loads weights of its own, such as those of `hf`, says what it has loaded.
 OWN_FACTS = ("untrained", "class_names")
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """A model: dotted path of its class (or of a function that returns it), keyword arguments, safetensors file of weights."""
-
-    class_path: str
-    init_args: dict[str, Any] = field(default_factory=dict)  # its keyword arguments
-    weights: str | None = None  # a safetensors file of weights to start from
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "class_path", canonical(self.class_path))
 
 
 def build_model(config: ModelConfig) -> nn.Module:

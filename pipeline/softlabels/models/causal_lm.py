@@ -8,7 +8,6 @@ B batch, L tokens of a row, P = L - 1 positions, d hidden width, V outputs (at l
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -17,12 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from softlabels.errors import ConfigError
-from softlabels.models.hf import HuggingFaceModel
-from softlabels.transfer.pretrained import matching, pretrained_folder
-from softlabels.transfer.sequences import vocabulary_of
-from softlabels.transfer.text import FILES, tokenizer_digest
+from softlabels.models.hf import HuggingFaceModel, own_vocabulary
 
-_log = logging.getLogger(__name__)
 _PROBE_TOKENS = 4
 _LARGE = 1000.0  # far beyond where an architecture that caps its logits caps them
 
@@ -39,6 +34,7 @@ class CausalLM(HuggingFaceModel):
         network: the transformers model.
         untrained: names of the tensors that no checkpoint gave: all where there is none.
         vocabulary: digest of the vocabulary of the checkpoint's own tokenizer; None where it has none.
+        words: that vocabulary.
 
     Raises:
         MissingExtra, ConfigError, WeightsError: as every model of `softlabels.models.hf`.
@@ -51,7 +47,8 @@ class CausalLM(HuggingFaceModel):
         self, model: str | None = None, *, config: Mapping[str, Any] | None = None, revision: str | None = None
     ) -> None:
         super().__init__(model, config=config, revision=revision)
-        self.vocabulary = None if model is None else _vocabulary(model, revision)
+        self.words = None if model is None else own_vocabulary(model, revision)
+        self.vocabulary = None if self.words is None else self.words.digest()
         self._is_product: bool | None = None
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -155,15 +152,3 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in before:
             module.training = training
-
-
-def _vocabulary(name: str, revision: str | None) -> str | None:
-    """Digest of the vocabulary of the tokenizer that lies with a checkpoint; None where there is none, or none that opens."""
-    folder = pretrained_folder(name, revision=revision, patterns=(*FILES, "config.json"))
-    if not matching(folder, FILES):
-        return None
-    try:
-        return vocabulary_of(str(folder), None, tokenizer_digest(str(folder)))[1]
-    except ConfigError as error:
-        _log.warning("the tokenizer in %s is not compared with that of the transfer set: %s", name, error.what)
-        return None

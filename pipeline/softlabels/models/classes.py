@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from torch import nn
 
 from softlabels.errors import ClassMismatch, OtherLabels, OtherTokenizer, some
+from softlabels.transfer.sequences import SequenceInfo
+from softlabels.transfer.vocabulary import Vocabulary
 
 
 def class_names_of(model: nn.Module) -> tuple[str, ...] | None:
@@ -34,17 +36,33 @@ def require_class_names(model: nn.Module, names: Sequence[str] | None, *, who: s
     )
 
 
-def require_vocabulary(model: nn.Module, vocabulary: str | None, *, who: str) -> None:
+def require_vocabulary(model: nn.Module, sequence: SequenceInfo | None, *, who: str) -> None:
     """Raise OtherTokenizer where the model (`who`) says by which vocabulary its tokens are numbered, in an attribute
-    `vocabulary`, and it is not the one of the rows (their digest; None: they are no tokens).
+    `vocabulary`, and it is not the one of the rows (None: they are no tokens). Tokens at the end that were added to one of the
+    two do not count, where the model's attribute `words` shows them.
     """
-    own = getattr(model, "vocabulary", None)
-    if vocabulary is not None and isinstance(own, str) and own != vocabulary:
+    own, words = getattr(model, "vocabulary", None), words_of(model)
+    if sequence is None or not isinstance(own, str) or own == sequence.vocabulary:
+        return
+    if words is None or not _agree(words, sequence):
         raise OtherTokenizer(
-            f"{who} has a tokenizer of another vocabulary ({own[:12]}...) than the rows ({vocabulary[:12]}...): its token ids "
-            "mean other tokens",
+            f"{who} has a tokenizer of another vocabulary ({own[:12]}...) than the rows ({sequence.vocabulary[:12]}...): its "
+            "token ids mean other tokens",
             remedy="name the model's own tokenizer in transfer_set.sequences.tokenizer",
         )
+
+
+def words_of(model: nn.Module) -> Vocabulary | None:
+    """The vocabulary of the tokenizer that lies with a model's checkpoint; None where it says of none."""
+    words = getattr(model, "words", None)
+    return words if isinstance(words, Vocabulary) else None
+
+
+def _agree(words: Vocabulary, sequence: SequenceInfo) -> bool:
+    """Whether the ids of rows mean the same tokens, of as many as both have."""
+    shared = min(words.size, sequence.classes)
+    beyond = sequence.words is None or sequence.classes <= shared or sequence.words.only_added(shared)
+    return words.only_added(shared) and beyond and words.digest(shared) == sequence.below(shared).vocabulary
 
 
 def _plain(name: str) -> str:

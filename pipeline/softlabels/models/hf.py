@@ -20,9 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from softlabels.errors import ConfigError
-from softlabels.models.hf_network import new_network, pretrained_network
+from softlabels.models.hf_facts import numbered_names
+from softlabels.models.hf_network import PAD_REMEDY, new_network, pretrained_network
 from softlabels.models.inputs import check_dtype
-from softlabels.transfer.pretrained import one_line
+from softlabels.transfer.pretrained import matching, one_line, pretrained_folder
+from softlabels.transfer.text import FILES, tokenizer_digest
+from softlabels.transfer.vocabulary import Vocabulary, vocabulary_of
 
 _log = logging.getLogger(__name__)
 _said: set[tuple[object, ...]] = set()  # a student is built many times in a run, and says so once
@@ -45,7 +48,8 @@ class HuggingFaceModel(nn.Module):
     Raises:
         MissingExtra: transformers is not installed.
         ConfigError: no such folder or hub id, unknown keys, an architecture that cannot be built.
-        WeightsError: pickles, or tensors that do not fit.
+        WeightsError: pickles, adapters, quantized weights, or tensors that do not fit.
+        ClassMismatch: a head that is no softmax over classes.
     """
 
     network: Any  # transformers is an extra: none of its types are known here
@@ -65,7 +69,10 @@ class HuggingFaceModel(nn.Module):
             self.network = new_network(self._auto, dict(config or {}), classes, labelled=self._labelled)
             self.untrained = tuple(self.state_dict())
         else:
-            self.network, missing = pretrained_network(self._auto, model, dict(config or {}), classes, revision)
+            options = dict(config or {})
+            self.network, missing = pretrained_network(
+                self._auto, model, options, classes, revision, labelled=self._labelled
+            )
             self.untrained = tuple(f"network.{name}" for name in sorted(missing))
             self._say(model)
         self._takes = frozenset(inspect.signature(self.network.forward).parameters)
@@ -85,7 +92,9 @@ class HuggingFaceModel(nn.Module):
             raise ConfigError(
                 f"{type(self.network).__name__} cannot take inputs of {inputs.dtype} and shape {list(inputs.shape)}: "
                 f"{one_line(error)}",
-                remedy="change the model's config, or transfer_set.prepare",
+                remedy=PAD_REMEDY
+                if "padding token" in str(error)
+                else "change the model's config, or transfer_set.prepare",
             ) from error
 
 
@@ -106,7 +115,7 @@ class HuggingFaceClassifier(HuggingFaceModel):
         revision: str | None = None,
     ) -> None:
         super().__init__(model, config=config, classes=classes, revision=revision)
-        self.class_names = None if self.untrained else _class_names(self.network.config.id2label)
+        self.class_names = None if self.untrained else _class_names(numbered_names(self.network.config, str(model)))
 
 
 class SequenceClassifier(HuggingFaceClassifier):
@@ -114,10 +123,23 @@ class SequenceClassifier(HuggingFaceClassifier):
 
     _auto = "AutoModelForSequenceClassification"
 
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        config: Mapping[str, Any] | None = None,
+        classes: int | None = None,
+        revision: str | None = None,
+    ) -> None:
+        super().__init__(model, config=config, classes=classes, revision=revision)
+        self.words = None if model is None else own_vocabulary(model, revision)
+
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (B, C) of tokens (B, K, L): input ids, perhaps token types, attention mask.
 
-        Columns that are padding in every row are cut off first: they would cost time and change nothing.
+        Columns that are padding in every row are cut off first: they would cost time and change nothing. What the mask says is
+        padding becomes the token that the network takes for padding, whatever the tokenizer put there: some networks look for
+        the last token that is none, or count positions by it.
 
         Raises:
             ConfigError: other shapes, ids that the model has no embedding for, more tokens than it has positions for.
@@ -126,12 +148,19 @@ class SequenceClassifier(HuggingFaceClassifier):
         if not torch.compiler.is_compiling():  # an exported graph knows no values to check and to cut by
             inputs = self._trim(inputs)
         tokens_BKL = inputs.long()
-        given = {"input_ids": tokens_BKL[:, 0], "attention_mask": tokens_BKL[:, -1]}
+        mask_BL = tokens_BKL[:, -1]
+        given = {"input_ids": torch.where(mask_BL > 0, tokens_BKL[:, 0], self._padding), "attention_mask": mask_BL}
         if tokens_BKL.shape[1] == 3 and "token_type_ids" in self._takes:
             given["token_type_ids"] = tokens_BKL[:, 1]
         with self._plain_errors(inputs):
             logits_BC: Tensor = self.network(**given).logits
         return logits_BC
+
+    @property
+    def _padding(self) -> int:
+        """The token that stands in padding; any, where the network knows none."""
+        own = getattr(self.network.config, "pad_token_id", None)
+        return own if isinstance(own, int) and own >= 0 else 0
 
     def _check(self, inputs: Tensor) -> None:
         if inputs.ndim != 3 or inputs.shape[1] not in (2, 3) or inputs.is_floating_point():
@@ -152,7 +181,7 @@ class SequenceClassifier(HuggingFaceClassifier):
         length = inputs.shape[2]
         places = torch.arange(length, device=inputs.device)
         first, last = torch.where(used > 0, places, length).min(), torch.where(used > 0, places, -1).max()
-        ids = inputs[:, 0]
+        ids = torch.where(inputs[:, -1] > 0, inputs[:, 0], 0)
         facts = torch.stack([first, last, ids.min().long(), ids.max().long()]).tolist()  # one wait for the device
         start, end, lowest, highest = facts
         vocabulary = getattr(self.network.config, "vocab_size", None)
@@ -187,7 +216,18 @@ class ImageClassifier(HuggingFaceClassifier):
         return logits_BC
 
 
-def _class_names(id2label: Mapping[int, str]) -> tuple[str, ...] | None:
-    """The names in the order of the logits; None where they are placeholders (LABEL_0, ...)."""
-    names = tuple(str(id2label[number]) for number in sorted(id2label))
+def own_vocabulary(name: str, revision: str | None) -> Vocabulary | None:
+    """The vocabulary of the tokenizer that lies with a checkpoint; None where there is none, or none that opens."""
+    folder = pretrained_folder(name, revision=revision, patterns=(*FILES, "config.json"))
+    if not matching(folder, FILES):
+        return None
+    try:
+        return vocabulary_of(str(folder), None, tokenizer_digest(str(folder)))
+    except ConfigError as error:
+        _log.warning("the tokenizer in %s is not compared with that of the transfer set: %s", name, error.what)
+        return None
+
+
+def _class_names(names: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The names; None where they are placeholders (LABEL_0, ...)."""
     return None if any(re.fullmatch(r"LABEL_\d+", name) for name in names) else names

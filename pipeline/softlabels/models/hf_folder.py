@@ -11,6 +11,7 @@ from torch import nn
 from softlabels.errors import ConfigError
 from softlabels.models.hf import HuggingFaceModel
 from softlabels.objects import ObjectSpec, import_object
+from softlabels.system.folder import Folder, folder_of
 from softlabels.transfer.config import SequencesConfig
 from softlabels.transfer.pretrained import quiet, whole_folder
 from softlabels.transfer.text import load_tokenizer, tokenize
@@ -19,7 +20,7 @@ from softlabels.transfer.vision import load_processor, process
 
 def save_hf(
     model: nn.Module,
-    folder: Path | str,
+    folder: Path | str | Folder,
     *,
     class_names: Sequence[str] | None = None,
     prepare: ObjectSpec | None = None,
@@ -43,8 +44,8 @@ def save_hf(
             f"{type(model).__name__} is no Hugging Face model",
             remedy="use a class of softlabels.models.hf or causal_lm as student",
         )
-    folder = Path(folder)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
+    folder = folder_of(folder)
+    if folder.names() and not folder.exists("config.json"):
         raise ConfigError(
             f"{folder} holds something that is no Hugging Face model, and would be lost", remedy="name another folder"
         )

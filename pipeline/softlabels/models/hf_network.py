@@ -6,6 +6,8 @@ What it takes and gives as a model of ours is `hf`'s business.
 from __future__ import annotations
 
 import difflib
+import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,16 @@ import torch
 from torch import nn
 
 from softlabels.errors import ConfigError, SoftLabelsError, WeightsError, some
+from softlabels.models.hf_facts import SOFTMAX, require_plain_weights, require_softmax, require_whole
 from softlabels.transfer.pretrained import matching, one_line, pretrained_folder, quiet
 
 WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 Options = dict[str, Any]
+# Any token will do that no text ends with: what the mask says is padding becomes it.
+PAD_REMEDY = (
+    "give init_args.config: {pad_token_id: ID}, a token of the model that ends no text, such as the tokenizer's padding"
+)
 
 
 def new_network(auto: str, options: Options, classes: int | None, *, labelled: bool = True) -> nn.Module:
@@ -37,6 +44,8 @@ def new_network(auto: str, options: Options, classes: int | None, *, labelled: b
         try:
             _require_known(options, transformers.AutoConfig.for_model(kind), kind)
             config = transformers.AutoConfig.for_model(kind, **options, **head)
+            if labelled:
+                require_softmax(config, kind)
             network: nn.Module = getattr(transformers, auto).from_config(config, trust_remote_code=False)
         except SoftLabelsError:
             raise
@@ -46,16 +55,20 @@ def new_network(auto: str, options: Options, classes: int | None, *, labelled: b
 
 
 def pretrained_network(
-    auto: str, name: str, options: Options, classes: int | None, revision: str | None
+    auto: str, name: str, options: Options, classes: int | None, revision: str | None, *, labelled: bool = True
 ) -> tuple[nn.Module, set[str]]:
     """The model of a folder or hub id in float32, and the names of its tensors that the checkpoint gives no values for.
 
     Raises:
         ConfigError: no such folder or hub id, unknown keys, an architecture that cannot be built.
-        WeightsError: pickles, no weights, or tensors of other shapes than the config's (but for a head of other classes).
+        WeightsError: pickles, no weights, weights that are not plain (see `hf_facts`), or tensors of other shapes than the
+            config's (but for a head of other classes).
+        ClassMismatch: of a model that is `labelled`, a head that is no softmax over classes.
     """
-    folder = pretrained_folder(name, revision=revision, patterns=("config.json", *WEIGHTS))
+    folder = pretrained_folder(name, revision=revision, patterns=("config.json", "adapter_config.json", *WEIGHTS))
+    require_plain_weights(folder, name)
     _require_safetensors(folder, name)
+    _require_no_kernels(folder, name)
     with quiet() as transformers:
         try:
             config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -65,6 +78,10 @@ def pretrained_network(
                 setattr(config, key, value)
             if classes is not None and classes != own:
                 config.num_labels = classes
+                config.problem_type = SOFTMAX if getattr(config, "problem_type", None) else None
+            if labelled:
+                require_softmax(config, name)
+            config.return_dict = True  # outputs by name, whatever the checkpoint's config says
             network, found = getattr(transformers, auto).from_pretrained(
                 folder,
                 config=config,
@@ -80,6 +97,7 @@ def pretrained_network(
         except Exception as error:  # as above
             raise _unbuildable(name, error) from error
     missing, mismatched = set(found["missing_keys"]), {key: shapes for key, *shapes in found["mismatched_keys"]}
+    require_whole(name, network, missing | set(mismatched), found["unexpected_keys"])
     _require_fit(name, network, missing, mismatched, own=own, wanted=config.num_labels)
     return network.float().train(), missing | set(mismatched)
 
@@ -97,6 +115,28 @@ def _require_safetensors(folder: Path, name: str) -> None:
         f"no model.safetensors in {name}, {what}",
         remedy="load it where you trust it, and save it again: model.save_pretrained(folder, safe_serialization=True)",
     )
+
+
+def _require_no_kernels(folder: Path, name: str) -> None:
+    """Refuse a config.json that names a repository of kernels, as in `attn_implementation`: where the package kernels is
+    installed, transformers fetches and runs what stands there.
+    """
+    found: object = None
+    with suppress(ValueError, RecursionError):  # transformers will say so
+        found = json.loads((folder / "config.json").read_bytes())
+    if kernels := _kernels(found):
+        raise ConfigError(
+            f"the config.json in {name} asks for code on the hub: {some(kernels)}",
+            remedy="take attn_implementation and the like out of it; code that a checkpoint names is not run",
+        )
+
+
+def _kernels(found: object) -> list[str]:
+    """The implementations that are hub ids, of the config and of those inside it."""
+    if not isinstance(found, dict):
+        return []
+    own = [f"{key}: {value}" for key, value in found.items() if key.endswith("_implementation") and "/" in str(value)]
+    return own + [one for value in found.values() for one in _kernels(value)]
 
 
 def _require_known(options: Options, config: Any, where: str) -> None:
@@ -142,5 +182,7 @@ def _require_fit(
 def _unbuildable(what: str, error: Exception) -> ConfigError:
     return ConfigError(
         f"transformers cannot build {what}: {one_line(error)}",
-        remedy="correct model, config and classes; code that stands in a checkpoint is not run",
+        remedy=PAD_REMEDY
+        if "adding_idx" in str(error)
+        else "correct model, config and classes; code that stands in a checkpoint is not run",
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,8 +19,16 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from softlabels.errors import WeightsError, some
-from softlabels.store.durable import make_folder, system_errors, write_atomically
+from softlabels.system.durable import system_errors
+from softlabels.system.folder import Folder
 
+# Modules that put their own name before those of the model inside them.
+_WRAPPERS = {
+    "module": "DataParallel or DistributedDataParallel",
+    "_orig_mod": "torch.compile",
+    "_fsdp_wrapped_module": "FullyShardedDataParallel",
+    "_checkpoint_wrapped_module": "a checkpoint wrapper",
+}
 _CONVERT = (
     "convert it where you trust it: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'new.safetensors')"
 )
@@ -33,7 +41,7 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
 
     Raises:
         WeightsError: no such file, no safetensors file (a pickle is named as one), or tensors that are missing, unexpected,
-            of another shape or dtype, or different though the model ties them.
+            of another shape or dtype, different though the model ties them, or named after what was wrapped around it.
         StorageError: the file cannot be read.
     """
     path = Path(path)
@@ -42,6 +50,9 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
     given = {first[name]: tensor for name, tensor in found.items() if name in wanted}
     complete = {name: found.get(name, given.get(first[name])) for name in wanted}
     loaded = {name: tensor for name, tensor in complete.items() if tensor is not None}
+    wrapped = wrapping(found, wanted) or _other_lead(found, wanted)
+    if wrapped is not None:
+        raise WeightsError(f"the tensors in weights file {path} have {wrapped[0]}", remedy=wrapped[1])
     _refuse(path, "lacks", [name for name in wanted if name not in loaded])
     _refuse(path, "has tensors that the model lacks:", [name for name in found if name not in wanted])
     for what, differ in (("shape", _other_shape), ("dtype", _other_dtype)):
@@ -56,8 +67,11 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
     model.load_state_dict(loaded)
 
 
-def save_weights(model: nn.Module, path: Path | str) -> None:
+def save_weights(model: nn.Module, path: Path | str, *, folder: Folder | None = None) -> None:
     """Write the model's tensors to a safetensors file; atomic and flushed, so `path` holds the old file or the whole new one.
+
+    Args:
+        path: the file; a name in `folder` where that is given, which reaches it through no link.
 
     Raises:
         DiskFull, StorageError: the file cannot be written; `path` is as it was.
@@ -70,8 +84,9 @@ def save_weights(model: nn.Module, path: Path | str) -> None:
         for name, tensor in tensors.items()
         if first[name] == name
     }
-    make_folder(path.parent)
-    write_atomically(path, save(own))
+    folder = folder or Folder(path.parent)
+    folder.make()
+    folder.put(path.name, save(own))
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -87,10 +102,48 @@ def weights_digest(model: nn.Module) -> str:
     return hasher.hexdigest()
 
 
+def wrapping(found: Collection[str], wanted: Collection[str]) -> tuple[str, str] | None:
+    """What was wrapped around the model whose tensors have the names `found`, where some of them are not among its names
+    `wanted`: in words that follow "have", and what to do; None where nothing was.
+    """
+    strangers = set(found) - set(wanted)
+    for word, wrapper in _WRAPPERS.items():
+        if any(word in name.split(".") for name in strangers):
+            return (
+                f"the prefix '{word}.', of a model that was saved inside {wrapper}",
+                f"save the inner model's state_dict(), or rename the tensors: name.replace('{word}.', '')",
+            )
+    return None
+
+
+def _other_lead(found: Collection[str], wanted: Collection[str]) -> tuple[str, str] | None:
+    """The same of the first part of all names: one that the model's names lack, or have."""
+    fits = len(set(found) & set(wanted))
+    for lead in sorted({name.partition(".")[0] for name in [*found, *wanted]}):
+        if len({name.removeprefix(f"{lead}.") for name in found} & set(wanted)) > fits:
+            return f"the prefix '{lead}.', which the model's names lack", f"rename them: name.removeprefix('{lead}.')"
+        if len({f"{lead}.{name}" for name in found} & set(wanted)) > fits:
+            return (
+                f"not the prefix '{lead}.' of the model's names",
+                f"rename them: '{lead}.' + name; of a Hugging Face checkpoint name its folder in init_args.model instead",
+            )
+    return None
+
+
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name, detached; not copied."""
     state = model.state_dict()
     others = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    odd = [
+        f"{name} ({str(value.layout).removeprefix('torch.')}{', quantized' * value.is_quantized}{', meta' * value.is_meta})"
+        for name, value in state.items()
+        if isinstance(value, Tensor) and (value.layout != torch.strided or value.is_quantized or value.is_meta)
+    ]
+    if odd:
+        raise WeightsError(
+            f"{type(model).__name__} keeps tensors that safetensors cannot hold: {some(odd)}",
+            remedy="make it dense (.to_dense()), or build it in __init__ and register it with persistent=False",
+        )
     if others:
         raise WeightsError(
             f"{type(model).__name__} keeps state that is no tensor: {some(others)}",

@@ -223,7 +223,9 @@ def _by_class(results: Results) -> str:
 def _files(pictures: Sequence[str], folders: Sequence[str]) -> str:
     shown = ", ".join(f"`{name}`" for name in folders[:_SHOWN]) + (", ..." if len(folders) > _SHOWN else "")
     lines = [
-        "- `config.yaml`: the recipe that repeats the run; `run.json`: settings and store digests that tell it from others",
+        "- `config.yaml`: the recipe that repeats the run. It names classes, and a class is code: of a run that was made "
+        "elsewhere, softlabels imports its own and no other, unless `--trust` is given. Read the file before you give it",
+        "- `run.json`: settings and store digests that tell the run from others",
         "- `results.json`, `results.md`: every score of every student",
         *([f"- {', '.join(f'`{picture}`' for picture in pictures)}: the same as pictures"] if pictures else []),
         "- `checkpoint.pt`: only to go on with training; leave it out when you hand the run on",
@@ -231,7 +233,7 @@ def _files(pictures: Sequence[str], folders: Sequence[str]) -> str:
         "  - `weights.safetensors`: its weights, data without code",
         "  - `metrics.jsonl`, `tensorboard/`: its curves",
         "  - `student.onnx`, `student.pt2`, where it was exported. A `.pt2` file is unpickled by `torch.export.load`, which "
-        "can run code: load one only from people you trust. The other files are data",
+        "can run code: load one only from people you trust, and `checkpoint.pt` only with `weights_only=True`",
     ]
     return "\n".join(lines)
 

@@ -3,7 +3,29 @@
 over into the other layout (`convert`). Neither models nor torch. The format is specified in docs/format.md.
 """
 
-from softlabels.store.reader import Store, open_store, store_splits
-from softlabels.store.writer import StoreWriter
+from __future__ import annotations
 
-__all__ = ["Store", "StoreWriter", "open_store", "store_splits"]
+from typing import TYPE_CHECKING
+
+from softlabels.lazy import exports
+
+if TYPE_CHECKING:
+    from softlabels.store.reader import Store, open_store, store_splits
+    from softlabels.store.writer import StoreWriter
+
+__all__ = [
+    "Store",
+    "StoreWriter",
+    "open_store",
+    "store_splits",
+]
+
+__getattr__ = exports(
+    __name__,
+    {
+        "Store": "softlabels.store.reader",
+        "StoreWriter": "softlabels.store.writer",
+        "open_store": "softlabels.store.reader",
+        "store_splits": "softlabels.store.reader",
+    },
+)

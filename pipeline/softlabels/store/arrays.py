@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from softlabels.checks.probabilities import are_probabilities, require_logits, rows_of_positions
 from softlabels.errors import ClassIdOverflow, LabelError, LogitsError, UserError
 from softlabels.labels import NO_LABEL
 from softlabels.labels.class_ids import NoSuchClass
@@ -25,15 +26,24 @@ Arrays = dict[str, NDArray[np.generic]]
 
 
 def encode_logits(
-    spec: Spec, shard: int, logits: NDArray[np.floating], mask: NDArray[np.uint8] | None
+    spec: Spec,
+    shard: int,
+    logits: NDArray[np.floating],
+    mask: NDArray[np.uint8] | None,
+    *,
+    are_logits: bool = False,
 ) -> tuple[Arrays, tuple[FidelitySums, ...]]:
     """The columns `logits` and `shift` of raw logits (R, [P,] M, C), and what they lost; reduced where the spec says so.
 
     Positions whose `mask` (R, P) is 0 are stored as if all logits were 0. Raises `LogitsError`, naming row (position) and
-    member.
+    member; also where they look like probabilities, unless it is said that they `are_logits`.
     """
     _require_logits(spec, shard, logits, mask)
     first = spec.shard_rows(shard).start
+    if not are_logits:
+        found = are_probabilities(logits)
+        found = found if mask is None else rows_of_positions(found, mask)
+        require_logits(found, total=spec.rows, first_row=first)
     if mask is None:
         stored, shift, exact = _encode(spec, logits, first)
         return {"logits": stored, "shift": shift}, measure_dense(exact, stored)

@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from softlabels.errors import DamagedBasis, DamagedManifest, SpecMismatch, UserError
 from softlabels.labels.encoding import TopkEncoding
 from softlabels.labels.topk import check_basis
-from softlabels.store.commit import STAGING, discard, is_bound, stage
+from softlabels.store.commit import LOCK, STAGING, discard, is_bound, stage
 from softlabels.store.digest import blake3_hex
-from softlabels.store.durable import create_only, make_folder, sync_folder, system_errors
 from softlabels.store.rules import check_spec
 from softlabels.store.spec import (
     BASIS_FOLDER,
@@ -32,8 +31,9 @@ from softlabels.store.spec import (
     Spec,
     read_json,
     read_small_file,
-    refuse_link,
 )
+from softlabels.system.durable import system_errors
+from softlabels.system.folder import Folder, folder_of
 
 Basis = NDArray[np.float16]
 BASIS_FILE = f"{BASIS_FOLDER}/c.0.0"
@@ -65,14 +65,13 @@ def _check(spec: Spec, basis: Basis) -> None:
         raise ValueError("its digest is not the one that the specification names")
 
 
-def read_basis(store: Path, spec: Spec) -> Basis | None:
+def read_basis(store: Folder, spec: Spec) -> Basis | None:
     """The basis of a store, checked; None where its encoding has none. Raises `DamagedBasis`."""
     if spec.basis_shape is None:
         return None
-    path, size = store / BASIS_FILE, 2 * math.prod(spec.basis_shape)
+    path, size = store.at(BASIS_FILE), 2 * math.prod(spec.basis_shape)
     try:
-        refuse_link(store / BASIS_FOLDER, DamagedBasis)
-        data = read_small_file(path, size)
+        data = read_small_file(store, BASIS_FILE, size)
         if len(data) != size:
             raise ValueError(f"it has {len(data)} bytes, not {size}")
         basis = np.frombuffer(data, "<f2").reshape(spec.basis_shape)
@@ -85,14 +84,14 @@ def read_basis(store: Path, spec: Spec) -> Basis | None:
     return basis
 
 
-def put_basis(store: Path, basis: Basis) -> None:
+def put_basis(store: Folder, basis: Basis) -> None:
     """Write the basis, flushed, where there is none. Raises `SpecMismatch` where another one stands."""
     if _stands(store, basis):
         return
     data = np.ascontiguousarray(basis, "<f2").tobytes()
-    make_folder(store / BASIS_FOLDER)
+    store.make(BASIS_FOLDER)
     write_id = stage(store, {BASIS_FILE: data})
-    created = create_only(store / STAGING / write_id / "0", store / BASIS_FILE)
+    created = store.create(f"{STAGING}/{write_id}/0", BASIS_FILE)
     discard(store, write_id)
     if not created and not _stands(store, basis):
         raise SpecMismatch(
@@ -101,27 +100,24 @@ def put_basis(store: Path, basis: Basis) -> None:
         )
 
 
-def _stands(store: Path, basis: Basis) -> bool:
+def _stands(store: Folder, basis: Basis) -> bool:
     """Whether the store has this basis."""
-    refuse_link(store / BASIS_FOLDER, DamagedBasis)
     try:
-        return read_small_file(store / BASIS_FILE, MAX_BASIS_BYTES) == np.ascontiguousarray(basis, "<f2").tobytes()
+        return read_small_file(store, BASIS_FILE, MAX_BASIS_BYTES) == np.ascontiguousarray(basis, "<f2").tobytes()
     except FileNotFoundError:
         return False
 
 
-def drop_basis(store: Path, *, keep: Basis | None) -> None:
+def drop_basis(store: Folder, *, keep: Basis | None) -> None:
     """Remove the basis of a start that committed nothing, unless it is the one to `keep`."""
     if keep is not None and _stands(store, keep):
         return
-    refuse_link(store / BASIS_FOLDER, DamagedBasis)
-    with system_errors("remove", store / BASIS_FILE):
-        (store / BASIS_FILE).unlink(missing_ok=True)
-    if (store / BASIS_FOLDER).is_dir():
-        sync_folder(store / BASIS_FOLDER)
+    store.remove(BASIS_FILE)
+    if store.is_folder(BASIS_FOLDER):
+        store.sync(BASIS_FOLDER)
 
 
-def resumable_basis(path: str | Path, *, rank: int | None = None, settings: str = "labels.") -> Basis | None:
+def resumable_basis(path: str | Path | Folder, *, rank: int | None = None, settings: str = "labels.") -> Basis | None:
     """The basis that a store at `path` is bound to: it is sealed, or holds committed shards, or another writer is at work in
     it. None where there is no such store, its tails have no basis, or its start binds nobody: a new one may be computed. None
     too where an unfinished store has lost it, or `repair` set it aside: what is computed must be the same, or the plan
@@ -131,15 +127,15 @@ def resumable_basis(path: str | Path, *, rank: int | None = None, settings: str 
         DamagedBasis: it is not what the plan says, or a sealed store has lost it.
         SpecMismatch: it is not of this `rank`, where one is given; `settings` as `require_same_plan` says.
     """
-    store = Path(path)
+    store = folder_of(path)
     try:
-        plan = read_json(store / PLAN, Plan)
+        plan = read_json(store, PLAN, Plan)
     except FileNotFoundError:
         return None
     spec = check_spec(plan.spec, version=plan.format)
-    sealed = (store / MANIFEST).exists()
+    sealed = store.exists(MANIFEST)
     bound = sealed or is_bound(store) or _written_to(store)
-    lost = not sealed and not os.path.lexists(store / BASIS_FILE)
+    lost = not sealed and not store.exists(BASIS_FILE)
     basis = read_basis(store, spec) if bound and not lost else None
     if basis is not None and rank is not None and len(basis) != 1 + rank:
         raise SpecMismatch(
@@ -149,10 +145,10 @@ def resumable_basis(path: str | Path, *, rank: int | None = None, settings: str 
     return basis
 
 
-def _written_to(store: Path) -> bool:
+def _written_to(store: Folder) -> bool:
     """Whether a live writer holds its lock."""
-    with system_errors("lock", store / STAGING / "lock"), suppress(FileNotFoundError):
-        handle = os.open(store / STAGING / "lock", os.O_RDWR | os.O_CLOEXEC)
+    with system_errors("lock", store.at(LOCK)), suppress(FileNotFoundError):
+        handle = store.open(LOCK, os.O_RDWR)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

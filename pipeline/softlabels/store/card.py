@@ -18,15 +18,15 @@ from softlabels.store.spec import Manifest, Spec
 FRONT_MATTER = "---\ntags: [soft-labels, knowledge-distillation]"  # how every card begins
 
 
-def store_card(manifest: Manifest) -> str:
-    """The card of one split's store."""
+def store_card(manifest: Manifest, said: Sequence[str] = ()) -> str:
+    """The card of one split's store; `said`: what the checks say of its labels."""
     spec = manifest.spec
     files = {spec.transfer_set.split: "*.arrow"} if spec.layout == "arrow" else {}
     return "\n\n".join(
         [
             _front_matter(manifest, files),
             f"{_title(spec)} ({escaped(spec.transfer_set.split)})",
-            _what(manifest),
+            "\n".join([_what(manifest), *(f"- Checks: {line}" for line in said)]),
             "## Fidelity\n\nWhat storing lost, against the exact logits when they were written: KL(exact || stored) in\n"
             f"nats over {_measured(spec)}, and how often the top class is the same.\n\n"
             + fidelity_table(manifest.fidelity),

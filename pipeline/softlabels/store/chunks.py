@@ -6,22 +6,21 @@ Paths are made from numbers, never read from the store, and links are not follow
 
 from __future__ import annotations
 
-import errno
 import os
 import resource
 import threading
 from collections import OrderedDict
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from softlabels.errors import DamagedShard, MissingShard, refused
+from softlabels.errors import DamagedShard, MissingShard, StrangePath, refused
 from softlabels.store.columns import Column
 from softlabels.store.digest import blake3_hex
 from softlabels.store.layouts import chunk_rows, layout_of
 from softlabels.store.positions import check_counts
 from softlabels.store.spec import RELABEL, Payload, Spec
+from softlabels.system.folder import Folder
 
 MAX_OPEN_FILES = 128  # of one store, or an eighth of what the process may have open
 
@@ -34,8 +33,8 @@ def open_files() -> int:
 class ChunkReader:
     """Reads chunks of one store. Safe to use from several threads."""
 
-    def __init__(self, path: Path, spec: Spec) -> None:
-        self.path = path
+    def __init__(self, store: Folder, spec: Spec) -> None:
+        self.folder = store
         self.spec = spec
         self.layout = layout_of(spec)
         self._positions = next((column for column in spec.columns if column.name == "positions"), spec.columns[0])
@@ -80,7 +79,7 @@ class ChunkReader:
                 done += got
         except OSError as error:
             raise refused(
-                f"cannot read {self.path / name} (shard {payload.shard}): {error.strerror}",
+                f"cannot read {self.folder.at(name)} (shard {payload.shard}): {error.strerror}",
                 error,
                 else_="check the disk; `softlabels verify` names every damaged shard",
             ) from error
@@ -92,14 +91,14 @@ class ChunkReader:
         if name in self._handles:
             self._handles.move_to_end(name)
             return self._handles[name]
-        handle = self._handles[name] = open_sized(self.path, name, payload)
+        handle = self._handles[name] = open_sized(self.folder, name, payload)
         if len(self._handles) > self._most:
             os.close(self._handles.popitem(last=False)[1])
         return handle
 
     def damaged(self, shard: int, name: str, what: str) -> DamagedShard:
         """The error for damage in one file."""
-        return _damaged(self.path / name, shard, what)
+        return _damaged(self.folder, name, shard, what)
 
     def close(self) -> None:
         """Close all files; they are opened again when needed."""
@@ -110,43 +109,39 @@ class ChunkReader:
     def __del__(self) -> None:
         self.close()
 
-    def __getstate__(self) -> tuple[Path, Spec]:
-        return self.path, self.spec
+    def __getstate__(self) -> tuple[Folder, Spec]:
+        return self.folder, self.spec
 
-    def __setstate__(self, state: tuple[Path, Spec]) -> None:
+    def __setstate__(self, state: tuple[Folder, Spec]) -> None:
         self.__init__(*state)  # type: ignore[misc]  # a copy in another process opens its own files
 
 
-def open_plain(store: Path, name: str, shard: int) -> int:
+def open_plain(store: Folder, name: str, shard: int) -> int:
     """A read-only handle of a shard's file; neither it nor its folder may be a link."""
-    path = store / name
     try:
-        if path.parent != store and path.parent.is_symlink():
-            raise OSError(errno.ELOOP, "its folder is a link")
-        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not hold us up
+        return store.open(name)
     except FileNotFoundError as error:
-        raise MissingShard(f"shard {shard} is missing: {path} is gone", remedy=RELABEL) from error
+        raise MissingShard(f"shard {shard} is missing: {store.at(name)} is gone", remedy=RELABEL) from error
+    except StrangePath as error:
+        raise DamagedShard(f"shard {shard}: {error.what}", remedy=error.remedy) from error
     except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise DamagedShard(
-                f"shard {shard}: {path} is a link; a store never refers outside itself",
-                remedy="put the file itself there",
-            ) from error
-        raise refused(f"cannot open {path}: {error.strerror}", error, else_="check the disk and permissions") from error
+        raise refused(
+            f"cannot open {store.at(name)}: {error.strerror}", error, else_="check the disk and permissions"
+        ) from error
 
 
-def open_sized(store: Path, name: str, payload: Payload) -> int:
+def open_sized(store: Folder, name: str, payload: Payload) -> int:
     """The same of a file that has the recorded size; `DamagedShard` where it has another."""
     handle = open_plain(store, name, payload.shard)
     size, recorded = os.fstat(handle).st_size, payload.files[name].size
     if size != recorded:
         os.close(handle)
-        raise _damaged(store / name, payload.shard, f"has {size} bytes, not the recorded {recorded}")
+        raise _damaged(store, name, payload.shard, f"has {size} bytes, not the recorded {recorded}")
     return handle
 
 
-def _damaged(path: Path, shard: int, what: str) -> DamagedShard:
-    return DamagedShard(f"shard {shard} is damaged: {path} {what}", remedy=RELABEL)
+def _damaged(store: Folder, name: str, shard: int, what: str) -> DamagedShard:
+    return DamagedShard(f"shard {shard} is damaged: {store.at(name)} {what}", remedy=RELABEL)
 
 
 def read_shard_column(reader: ChunkReader, payload: Payload, column: Column) -> NDArray[np.generic]:

@@ -15,52 +15,45 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
-import shutil
+import stat
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib.metadata import version
-from pathlib import Path
 
 from softlabels import __version__
 from softlabels.errors import DamagedShard, MissingShard, StorageError
-from softlabels.store.durable import (
-    clear_away,
-    create_only,
-    make_folder,
-    replace_file,
-    sync_folder,
-    system_errors,
-    write_file,
-)
-from softlabels.store.patience import close_lock, wait_for_lock
 from softlabels.store.spec import COMMITS, Commit, pretty_json, read_json
+from softlabels.system.durable import system_errors
+from softlabels.system.folder import Folder
+from softlabels.system.patience import close_lock, wait_for_lock
 
 STAGING = "staging"
 SET_ASIDE = "set_aside"
+LOCK = f"{STAGING}/lock"
 
 
 class WriterLock:
     """The mark of a live writer: a shared lock on the staging folder, gone with the process however it ends."""
 
-    def __init__(self, store: Path) -> None:
-        self._path = store / STAGING / "lock"
+    def __init__(self, store: Folder) -> None:
+        self._store, self._path = store, store.at(LOCK)
         self._handle = self._open()
 
     def _open(self) -> int:
         while True:
-            make_folder(self._path.parent)
+            self._store.make(STAGING)
             with system_errors("lock", self._path), suppress(FileNotFoundError):  # a sealer has just removed the folder
-                return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                return self._store.open(LOCK, os.O_RDWR | os.O_CREAT)
 
     def _lock(self, how: int) -> None:
         """Lock the file that stands under the name, not one that a sealer has removed while we waited for it."""
         while True:
             with system_errors("lock", self._path):
                 wait_for_lock(self._handle, how, self._path) if how == fcntl.LOCK_SH else fcntl.flock(self._handle, how)
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(self._handle), self._path.stat()):
-                    return
+            standing = self._store.status(LOCK)
+            if standing is not None and os.path.samestat(os.fstat(self._handle), standing):
+                return
             os.close(self._handle)
             self._handle = self._open()
 
@@ -85,114 +78,115 @@ class WriterLock:
         close_lock(self._handle)
 
 
-def record_path(store: Path, shard: int) -> Path:
-    """Where the commit record of a shard stands."""
-    return store / COMMITS / f"{shard:05}.json"
+def record_name(shard: int) -> str:
+    """The name of a shard's commit record in its store."""
+    return f"{COMMITS}/{shard:05}.json"
 
 
-def is_bound(store: Path) -> bool:
+def recorded_shards(store: Folder) -> set[int]:
+    """The shards that have a commit record."""
+    names = (name.removesuffix(".json") for name in store.names(COMMITS) if name.endswith(".json"))
+    return {int(name) for name in names if name.isascii() and name.isdigit()}
+
+
+def is_bound(store: Folder) -> bool:
     """Whether somebody's work depends on the store's plan: shards are recorded, or were until `repair` set them aside."""
-    return any((store / COMMITS).glob("*.json")) or (store / SET_ASIDE).is_dir()
+    return bool(recorded_shards(store)) or store.exists(SET_ASIDE)
 
 
-def stage(store: Path, files: dict[str, bytes]) -> str:
+def stage(store: Folder, files: dict[str, bytes]) -> str:
     """Write a shard's files under a new write id, flushed, and return the id."""
     write_id = uuid.uuid4().hex
-    folder = store / STAGING / write_id
+    folder = f"{STAGING}/{write_id}"
     try:
-        make_folder(folder)
-        for number, path in enumerate(sorted(files)):
-            write_file(folder / str(number), files[path])
-        sync_folder(folder)
+        store.make(folder)
+        for number, name in enumerate(sorted(files)):
+            store.write(f"{folder}/{number}", files[name])
+        store.sync(folder)
     except BaseException:
         discard(store, write_id)
         raise
     return write_id
 
 
-def commit(store: Path, record: Commit) -> bool:
+def commit(store: Folder, record: Commit) -> bool:
     """Record a staged write as the shard's content, unless another write already is; then put the recorded one in place.
     True when this write won.
     """
     shard, write_id = record.payload.shard, record.write_id
-    staged = store / STAGING / write_id / "record"
+    staged = f"{STAGING}/{write_id}/record"
     try:
-        write_file(staged, pretty_json(record))
+        store.write(staged, pretty_json(record))
     except BaseException:
         discard(store, write_id)
         raise
     # An error from here on leaves the staged files: whether the record got its name is for the next run to see.
-    won = create_only(staged, record_path(store, shard))
+    won = store.create(staged, record_name(shard))
     if not won:
         discard(store, write_id)
-        record = read_json(record_path(store, shard), Commit)
+        record = read_json(store, record_name(shard), Commit)
     place(store, record)
     return won
 
 
-def place(store: Path, record: Commit) -> None:
+def place(store: Folder, record: Commit) -> None:
     """Give a recorded write's files their final names, where that has not been done; then drop its staging folder.
 
     Raises:
-        MissingShard: a file is neither in staging nor in place. DamagedShard: it has another size than was recorded.
+        MissingShard: a file is neither in staging nor in place. DamagedShard: it is no plain file, or has another size than was
+            recorded.
     """
-    folder = store / STAGING / record.write_id
-    moved = set()
-    for number, path in enumerate(sorted(record.payload.files)):
-        final = store / path
-        staged = folder / str(number)
-        if staged.exists():
-            make_folder(final.parent)
-            with system_errors("place", final), suppress(FileNotFoundError):  # another process was quicker
-                staged.rename(final)
-            moved.add(final.parent)
-        _require_size(record.payload.shard, final, record.payload.files[path].size)
+    folder, moved = f"{STAGING}/{record.write_id}", set()
+    for number, name in enumerate(sorted(record.payload.files)):
+        staged = store.status(f"{folder}/{number}")
+        if staged is not None and stat.S_ISREG(staged.st_mode):
+            parent = name.rpartition("/")[0]
+            store.make(parent)
+            store.rename(f"{folder}/{number}", name)  # where another process was quicker, it is there
+            moved.add(parent)
+        _require_size(store, record.payload.shard, name, record.payload.files[name].size)
     for parent in moved:
-        sync_folder(parent)
-    if folder.exists():
+        store.sync(parent)
+    if store.exists(folder):
         discard(store, record.write_id)
 
 
-def _require_size(shard: int, path: Path, recorded: int) -> None:
-    remedy = "run `softlabels repair`, then the same command again"
-    try:
-        size = path.lstat().st_size
-    except FileNotFoundError:
-        raise MissingShard(f"shard {shard} is recorded, but its file {path} is gone", remedy=remedy) from None
-    if size != recorded:
+def _require_size(store: Folder, shard: int, name: str, recorded: int) -> None:
+    path, remedy = store.at(name), "run `softlabels repair`, then the same command again"
+    found = store.status(name)
+    if found is None:
+        raise MissingShard(f"shard {shard} is recorded, but its file {path} is gone", remedy=remedy)
+    if not stat.S_ISREG(found.st_mode):
+        raise DamagedShard(f"shard {shard} is damaged: {path} is a link or no file", remedy=remedy)
+    if found.st_size != recorded:
         raise DamagedShard(
-            f"shard {shard} is damaged: {path} has {size} bytes, not the recorded {recorded}", remedy=remedy
+            f"shard {shard} is damaged: {path} has {found.st_size} bytes, not the recorded {recorded}", remedy=remedy
         )
 
 
-def flush_placed(store: Path, records: Iterable[Commit]) -> None:
+def flush_placed(store: Folder, records: Iterable[Commit]) -> None:
     """Make records and placed files durable, whoever recorded and placed them: it may have died before it flushed them."""
-    for folder in {store / COMMITS, *((store / path).parent for record in records for path in record.payload.files)}:
-        sync_folder(folder)
+    for folder in {COMMITS, *(name.rpartition("/")[0] for record in records for name in record.payload.files)}:
+        store.sync(folder)
 
 
-def discard(store: Path, write_id: str) -> None:
+def discard(store: Folder, write_id: str) -> None:
     """Remove a write's staging folder; nothing depends on it any more."""
-    clear_away(store / STAGING / write_id)
+    store.clear(f"{STAGING}/{write_id}")
 
 
-def sweep(store: Path, recorded: Iterable[str]) -> None:
+def sweep(store: Folder, recorded: Iterable[str]) -> None:
     """Remove staged writes that nobody will commit. Only for a writer that is `alone`, after placement is finished."""
-    keep = {*recorded, "lock"}
-    for entry in (store / STAGING).iterdir():
-        if entry.name not in keep:
-            shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+    for name in set(store.names(STAGING)) - {*recorded, "lock"}:
+        store.clear(f"{STAGING}/{name}")
 
 
-def replace_by_way_of_staging(store: Path, name: str, data: bytes) -> None:
-    """Write a file of the store atomically and durably, replacing what stood there."""
-    staged = store / STAGING / f"{uuid.uuid4().hex}.file"
-    try:
-        write_file(staged, data)
-        make_folder((store / name).parent)
-        replace_file(staged, store / name)
-    finally:
-        clear_away(staged)  # whoever opens the store next sweeps what is left
+def replace_by_way_of_staging(store: Folder, name: str, data: bytes) -> None:
+    """Write a file of the store atomically and durably, replacing what stood there. Whoever opens the store next sweeps what a
+    kill leaves in staging.
+    """
+    store.make(name.rpartition("/")[0])
+    store.put(name, data, staged=f"{STAGING}/{uuid.uuid4().hex}.file")
 
 
 def environment_here() -> dict[str, str]:

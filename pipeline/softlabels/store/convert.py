@@ -13,11 +13,12 @@ from softlabels.store.reader import open_store
 from softlabels.store.root import require_apart
 from softlabels.store.spec import Manifest, Spec
 from softlabels.store.writer import StoreWriter, require_room
+from softlabels.system.folder import Folder, folder_of
 
 
 def convert(
-    source: str | Path,
-    target: str | Path,
+    source: str | Path | Folder,
+    target: str | Path | Folder,
     *,
     layout: str,
     compression: str = "none",
@@ -36,7 +37,7 @@ def convert(
         SpecMismatch, StorePathError: `target` holds something else, or lies inside the source, or around it.
         Interrupted: `should_stop` said so; calling again goes on. DiskFull: before the first shard, where possible.
     """
-    require_apart(Path(source), Path(target))
+    require_apart(folder_of(source).at(), folder_of(target).at())
     store = open_store(source)
     if store.spec.ragged and layout != "arrow":
         raise UserError(
@@ -54,7 +55,7 @@ def convert(
             arrays = {name: np.concatenate([store.read_chunk(name, c) for c in chunks]) for name in store.columns}
             writer.write_arrays(shard, arrays, fidelity=store.record(shard).fidelity)
             progress(1)
-        manifest = writer.seal()
+        manifest = writer.seal(checked=True)
     if manifest.content_digest != store.content_digest:
         raise DamagedStore(f"{target} does not hold the content of {source}", remedy="delete it and convert again")
     return manifest

@@ -55,6 +55,7 @@ def store_spec(
     split: str = "train",
     revision: str | None = None,
     key: str = "content",
+    key_rule: int = 1,
     preprocessing: Preprocessing | None = None,
     layout: str = "zarr",
     compression: str = "none",
@@ -73,7 +74,8 @@ def store_spec(
         encoding: dense or topk; its `inputs` and `basis` are filled in here.
         teacher: who produced the logits; a plain name stands for `members` unnamed models of equal weight.
         name: of the transfer set. split, revision: which part and version of it.
-        keys: (R, 16) content keys of its rows, in order. key: how they are made: "content" or a column's name.
+        keys: (R, 16) content keys of its rows, in order. key: how they are made: "content" or a column's name,
+            by which version of the rule (`softlabels.transfer.keys`).
         classes: their number, or their names in order. layout: "zarr" or "arrow". compression: "none" or "zstd" (zarr).
         basis: (1 + r, C) float16, the prior and basis of lowrank and prior tails.
         positions: P of sequence rows, with `ragged` the most of a row; `vocabulary`: digest of their tokenizer's vocabulary.
@@ -92,7 +94,15 @@ def store_spec(
     rows, digest = len(keys), keys_digest(keys)
     spec = Spec(
         teacher=teacher,
-        transfer_set=TransferSpec(name=name, split=split, rows=rows, content_keys=digest, revision=revision, key=key),
+        transfer_set=TransferSpec(
+            name=name,
+            split=split,
+            rows=rows,
+            content_keys=digest,
+            revision=revision,
+            key=key,
+            key_rule=UNSET if key_rule == 1 else key_rule,  # type: ignore[arg-type]  # checked below, as these words are
+        ),
         label_space=space,
         preprocessing=preprocessing or Preprocessing(function=""),
         encoding=encoding,

@@ -1,30 +1,37 @@
-"""Outputs that something else produced, as arrays: npy, npz and Parquet files, logits or probabilities. Nothing that could
+"""Outputs that something else produced, as arrays: npy, npz, Parquet and CSV files, logits or probabilities. Nothing that could
 run code is read. `softlabels_stages.import` makes a store of them. R rows, M members, C classes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from softlabels.errors import LogitsError, StorageError, UserError
+from softlabels.checks.axes import by_member
+from softlabels.checks.floor import floor_of, lifted, zeros_line
+from softlabels.checks.probabilities import are_probabilities, require_logits
+from softlabels.errors import LogitsError, UserError
+from softlabels.labels import NO_LABEL
+from softlabels.store.output_files import LABELS, Arrays, read_arrays
 
 Kind = Literal["auto", "logits", "probabilities"]
 SUM_TOLERANCE = 1e-3
-KNOWN = ("logits", "probabilities", "inputs", "labels", "keys")
+KNOWN = ("inputs", "keys", *LABELS)
+LOGITS = ("logits", "logit")
+PROBABILITIES = ("probabilities", "probability", "probs", "prob", "proba", "p")
 _SHAPES = "an array of shape (rows, classes) or (rows, members, classes)"
 
 
 @dataclass(frozen=True)
 class Outputs:
     """`logits` (R, M, C) float; `values` (R, M, C): the file's own, of which they were made; `labels` (R,) int64, `inputs`
-    (R, ...), `keys` (R, 16) uint8 where the file has them.
+    (R, ...), `keys` (R, 16) uint8, `ids` (R,) where the file has them. `floor`: what zeros were lifted to. `said`: what there
+    is to say of the values.
     """
 
     logits: NDArray[np.floating]
@@ -32,107 +39,97 @@ class Outputs:
     labels: NDArray[np.int64] | None
     inputs: NDArray[np.generic] | None
     keys: NDArray[np.uint8] | None
+    ids: NDArray[np.generic] | None = None
+    floor: float | None = None
+    said: tuple[str, ...] = ()
 
 
-def read_outputs(path: str | Path, *, column: str | None = None, kind: Kind = "auto") -> Outputs:
+def read_outputs(
+    path: str | Path,
+    *,
+    column: str | None = None,
+    kind: Kind = "auto",
+    members: int | None = None,
+    floor: str | None = None,
+    key: str | None = None,
+    classes: Sequence[str] | None = None,
+) -> Outputs:
     """Read a file of teacher outputs.
 
     Args:
         path: `.npy` holding one array; `.npz` with arrays `logits` or `probabilities`, and optionally `inputs`, `labels`,
-            `keys`; or `.parquet` with columns of these names (lists of numbers).
+            `keys`; or `.parquet` with columns of these names (lists of numbers), or `.csv`; in both, outputs may stand in one
+            column a class (`output_files`).
         column: the array or column that holds the outputs, under another name.
-        kind: "logits", "probabilities", or "auto": probabilities where the array is called so, else logits, unless every
-            row is a distribution, which is refused as a likely mistake.
+        kind: "logits", "probabilities", or "auto": probabilities where the array is called so, else logits, which are refused
+            where they look like probabilities.
+        members: M, which three axes need.
+        floor: what probabilities are lifted to, see `softlabels.checks.floor`.
+        key: the array or column of ids, which say which row is which.
+        classes: their names, for labels that are names.
 
     Raises:
-        UserError: another kind of file, names or shapes. LogitsError: probabilities that are none, or logits that seem to
-            be probabilities.
+        UserError: another kind of file, names or shapes. ConfigError: three axes of which nobody says which is which.
+        LogitsError: probabilities that are none, or logits that seem to be probabilities.
     """
     path = Path(path)
-    arrays = _read(path)
-    name = column or next((n for n in ("logits", "probabilities") if n in arrays), None) or _only(arrays)
+    wanted = tuple(each for each in (column, key) if each is not None)
+    arrays = read_arrays(path, words=(*LOGITS, *PROBABILITIES, *wanted))
+    name = column or _name_of_outputs(arrays, key)
     if name is None or name not in arrays:
         raise UserError(
-            f"{path} has {', '.join(arrays) or 'nothing'}, no {column or 'logits or probabilities'}",
-            remedy="name the array or column of outputs with --column",
+            f"{path} has {', '.join(arrays) or 'no outputs'}, no {column or 'logits or probabilities'}",
+            remedy="name the array or column of outputs with --column (of columns p0, p1, ... the word: --column=p)",
         )
     values = arrays[name]
     if values.dtype.kind != "f" or values.ndim not in (2, 3) or not len(values):
         raise UserError(
             f"{name} in {path} is {values.dtype} of shape {values.shape}", remedy=f"give {_SHAPES}, of floats"
         )
-    if values.ndim == 2:
-        values = values[:, None, :]
+    values = by_member(values, members, name=f"{name} in {path}")
     rows = len(values)
+    logits, said, least = _made(values, kind, name, path, floor)
     return Outputs(
-        logits=_logits(values, kind, name, path),
+        logits=logits,
         values=values,
-        labels=_labels(arrays.get("labels", arrays.get("label")), rows, path),
+        labels=_labels(next((arrays[each] for each in LABELS if each in arrays), None), rows, path, classes),
         inputs=_of_length(arrays.get("inputs"), rows, path, "inputs"),
         keys=_keys(arrays.get("keys"), rows, path),
+        ids=None if key is None else _ids(arrays, key, rows, path),
+        floor=least,
+        said=said,
     )
 
 
-def _only(arrays: dict[str, NDArray[np.generic]]) -> str | None:
-    return next(iter(arrays)) if len(arrays) == 1 else None
+def _name_of_outputs(arrays: Arrays, key: str | None) -> str | None:
+    """The array of outputs by its name; else the only one that there is."""
+    named = next((name for name in (*LOGITS[:1], *PROBABILITIES[:1], *LOGITS, *PROBABILITIES) if name in arrays), None)
+    others = [name for name in arrays if name not in (*KNOWN, key)]
+    return named or (others[0] if len(others) == 1 else None)
 
 
-def _read(path: Path) -> dict[str, NDArray[np.generic]]:
-    try:
-        if path.suffix == ".npy":
-            return {"logits": np.load(path, allow_pickle=False)}
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
-        if path.suffix == ".parquet":
-            table = pq.read_table(path)
-            return {
-                name: _column(table.column(name), name)
-                for name in table.column_names
-                if name in KNOWN or _may_be_outputs(table, name)
-            }
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist", remedy="give a npy, npz or Parquet file") from None
-    except (ValueError, pa.ArrowInvalid, EOFError) as error:
-        raise UserError(
-            f"{path} cannot be read: {error}", remedy="save plain arrays of numbers, without objects"
-        ) from error
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error}", remedy="check the path and permissions") from error
-    raise UserError(f"{path} is no npy, npz or Parquet file", remedy="save the outputs as one of these")
-
-
-def _may_be_outputs(table: pa.Table, name: str) -> bool:
-    kind = table.schema.field(name).type
-    return name == "label" or pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)
-
-
-def _column(column: pa.ChunkedArray, name: str) -> NDArray[np.generic]:
-    """A column of numbers or of equally long (nested) lists as an array."""
-    leaf, shape = column.combine_chunks(), [len(column)]
-    while pa.types.is_list(leaf.type) or pa.types.is_fixed_size_list(leaf.type):
-        inner = leaf.flatten()
-        if leaf.null_count or len(inner) % max(len(leaf), 1) or len(leaf) == 0:
-            raise ValueError(f"the lists of column {name} are not all equally long")
-        lengths = set(np.diff(leaf.offsets.to_numpy())) if pa.types.is_list(leaf.type) else {leaf.type.list_size}
-        if len(lengths) != 1:
-            raise ValueError(f"the lists of column {name} are not all equally long")
-        shape.append(int(lengths.pop()))
-        leaf = inner
-    if leaf.null_count:
-        raise ValueError(f"column {name} has nulls")
-    return np.asarray(leaf.to_numpy(zero_copy_only=False)).reshape(shape)
-
-
-def _logits(values: NDArray[Any], kind: Kind, name: str, path: Path) -> NDArray[np.floating]:
-    if kind == "probabilities" or (kind == "auto" and name == "probabilities"):
-        return _log(values)
-    if kind == "auto" and not _no_distribution(values.astype(np.float64)).any():
-        raise LogitsError(
-            f"{name} in {path}: every row is >= 0 and sums to 1, as probabilities do and logits hardly ever",
-            remedy="say which they are: --kind=probabilities or --kind=logits",
+def _made(
+    values: NDArray[Any], kind: Kind, name: str, path: Path, floor: str | None
+) -> tuple[NDArray[np.floating], tuple[str, ...], float | None]:
+    """The logits, what there is to say of them, and the floor."""
+    if kind == "probabilities" or (kind == "auto" and name in PROBABILITIES):
+        line = zeros_line(values)
+        if floor is None:
+            return _log(values), () if line is None else (line,), None
+        least = floor_of(floor, values.shape[-1])
+        return (
+            np.log(lifted(_checked(values), least)),
+            (f"every probability is at least {least:.3g} (--floor={floor})",),
+            least,
         )
-    return values
+    if floor is not None:
+        raise UserError(
+            f"--floor={floor}, and {name} in {path} are logits", remedy="leave it out, or say --kind=probabilities"
+        )
+    if kind == "auto":
+        remedy = "say which they are: --kind=probabilities or --kind=logits"
+        require_logits(are_probabilities(values), total=len(values), who=f"{name} in {path}", remedy=remedy)
+    return values, (), None
 
 
 def _no_distribution(values: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -142,6 +139,12 @@ def _no_distribution(values: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 def _log(probabilities: NDArray[np.generic]) -> NDArray[np.float64]:
     """Log-probabilities, which are logits; 0 becomes -inf, a class that this member holds for impossible."""
+    with np.errstate(divide="ignore"):
+        return np.log(_checked(probabilities))
+
+
+def _checked(probabilities: NDArray[np.generic]) -> NDArray[np.float64]:
+    """The same as float64. Raises `LogitsError` where a row is no distribution."""
     values = probabilities.astype(np.float64)
     bad = _no_distribution(values)
     if bad.any():
@@ -151,19 +154,44 @@ def _log(probabilities: NDArray[np.generic]) -> NDArray[np.float64]:
             f"{values[row, member].max():.3g} and sum to {values[row, member].sum():.6g}",
             remedy="give probabilities >= 0 that sum to 1, or logits",
         )
-    with np.errstate(divide="ignore"):
-        return np.log(values)
+    return values
 
 
-def _labels(labels: NDArray[np.generic] | None, rows: int, path: Path) -> NDArray[np.int64] | None:
+def _labels(
+    labels: NDArray[np.generic] | None, rows: int, path: Path, classes: Sequence[str] | None
+) -> NDArray[np.int64] | None:
     found = _of_length(labels, rows, path, "labels")
     if found is None:
         return None
+    if found.dtype.kind in "OUS" and found.ndim == 1:
+        return _numbers(found, path, classes)
     if found.dtype.kind not in "iu" or found.ndim != 1:
         raise UserError(
             f"labels in {path} are {found.dtype} {found.shape}", remedy="give one whole number a row, -1 for none"
         )
     return found.astype(np.int64)
+
+
+def _numbers(names: NDArray[np.generic], path: Path, classes: Sequence[str] | None) -> NDArray[np.int64]:
+    """Labels that are class names as numbers; an empty text is none."""
+    known = {name: number for number, name in enumerate(classes or ())} | {"": NO_LABEL}
+    strangers = sorted({str(name) for name in names.tolist()} - known.keys())
+    if strangers:
+        raise UserError(
+            f"labels in {path} are texts, and {strangers[0]!r} is the name of no class",
+            remedy="name the classes in the order of the outputs' columns: --classes=a,b,...",
+        )
+    return np.array([known[str(name)] for name in names.tolist()], np.int64)
+
+
+def _ids(arrays: Arrays, key: str, rows: int, path: Path) -> NDArray[np.generic]:
+    if key not in arrays:
+        raise UserError(
+            f"{path} has no {key}", remedy=f"give ids of the rows under this name; it has {', '.join(arrays)}"
+        )
+    found = _of_length(arrays[key], rows, path, key)
+    assert found is not None
+    return found
 
 
 def _keys(keys: NDArray[np.generic] | None, rows: int, path: Path) -> NDArray[np.uint8] | None:

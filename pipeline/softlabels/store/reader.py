@@ -23,12 +23,11 @@ from softlabels.labels.topk import check_columns, topk_log_probs
 from softlabels.store.basis import Basis, read_basis
 from softlabels.store.chunks import ChunkReader
 from softlabels.store.columns import Column
-from softlabels.store.commit import SET_ASIDE, record_path
+from softlabels.store.commit import SET_ASIDE, record_name, recorded_shards
 from softlabels.store.digest import blake3_hex, payload_digest
 from softlabels.store.key_index import KeyIndex
 from softlabels.store.seal import check_manifest, check_record
 from softlabels.store.spec import (
-    COMMITS,
     MANIFEST,
     PLAN,
     RELABEL,
@@ -40,13 +39,13 @@ from softlabels.store.spec import (
     decode_json,
     read_json,
     read_small_file,
-    refuse_link,
 )
+from softlabels.system.folder import Folder, folder_of
 
 Check = Literal["first", "always", "never"]
 
 
-def open_store(path: str | Path, *, split: str | None = None, check: Check = "first") -> Store:
+def open_store(path: str | Path | Folder, *, split: str | None = None, check: Check = "first") -> Store:
     """Open a sealed store.
 
     Args:
@@ -57,49 +56,59 @@ def open_store(path: str | Path, *, split: str | None = None, check: Check = "fi
         StorePathError: no store there, or a root of several splits and none chosen.
         UnsealedStore: it is not finished. DamagedManifest: it does not agree with itself.
     """
-    root = Path(path)
+    root = folder_of(path)
     splits = store_splits(root)
     if split is None and len(splits) > 1:
         raise StorePathError(
-            f"{root} holds the splits {', '.join(splits)}", remedy=f"choose one, such as {root / 'train'}"
+            f"{root} holds the splits {', '.join(splits)}", remedy=f"choose one, such as {root.at('train')}"
         )
     if split is not None and split not in splits:
         raise StorePathError(f"{root} has no split {split!r}", remedy=f"choose one of {', '.join(splits)}")
     return Store(splits[split] if split else next(iter(splits.values())), check=check)
 
 
-def store_splits(path: str | Path) -> dict[str, Path]:
+def store_splits(path: str | Path | Folder) -> dict[str, Folder]:
     """The splits below a root by name, or the one split that `path` itself is. Raises `StorePathError` where there is none."""
-    root, folders = Path(path), store_folders(path)
+    root, folders = folder_of(path), store_folders(path)
     if folders == [root]:
         named: Plan | Manifest = (
-            read_json(root / PLAN, Plan) if (root / PLAN).exists() else read_json(root / MANIFEST, Manifest)
+            read_json(root, PLAN, Plan) if root.exists(PLAN) else read_json(root, MANIFEST, Manifest)
         )
         return {named.spec.transfer_set.split: root}
     return {folder.name: folder for folder in folders}
 
 
-def store_folders(path: str | Path) -> list[Path]:
-    """The folders at `path` that are stores, sealed or not, whole or damaged: itself, or those right below it. Raises
-    `StorePathError` where there is none.
+def store_folders(path: str | Path | Folder) -> list[Folder]:
+    """The folders at `path` that are stores, sealed or not, whole or damaged: itself, or those right below it.
+
+    Raises:
+        StorePathError: there is none. StrangePath: a link right below `path` leads to one.
     """
-    root = Path(path)
-    if root.exists() and not root.is_dir():
+    root = folder_of(path)
+    if root.exists() and not root.is_folder():
         raise StorePathError(f"{root} is a file; a store is a folder", remedy="give the path of a store")
-    found = {entry.parent for depth in ("", "*/") for name in (PLAN, MANIFEST) for entry in root.glob(depth + name)}
+    if holds_store(root):
+        return [root]
+    inner = [name for name in root.names() if root.at(name).is_dir() and holds_store(Folder(root.at(name)))]
+    found = [root.within(name) for name in inner if root.is_folder(name)]
     if not found:
         raise StorePathError(
             f"{root} holds no store" if root.exists() else f"{root} does not exist",
             remedy="give the path of a store, or make one with `softlabels teacher-logits`, `import`, `encode` or `convert`",
         )
-    return [root] if root in found else sorted(found)
+    return found
+
+
+def holds_store(folder: Folder) -> bool:
+    """Whether a folder holds what makes it a store, be it unfinished or damaged."""
+    return folder.exists(PLAN) or folder.exists(MANIFEST)
 
 
 class Store:
     """A sealed store of one split; made by `open_store`.
 
     Attributes:
-        path: its folder. spec, manifest: what it says of itself.
+        path, folder: where it lies. spec, manifest: what it says of itself.
         rows, classes, members, class_names: R, C, M and the names of the classes, or None.
         encoding: dense, or topk with what its columns mean. soft_columns: the names of its columns.
         positions: P, the (most) positions of a sequence row; None where a row is one distribution and has no such axis.
@@ -111,12 +120,12 @@ class Store:
             inputs are embedded. What ragged rows do not hold is filled up, with mask and document 0.
     """
 
-    def __init__(self, path: Path, *, check: Check = "first") -> None:
+    def __init__(self, folder: Folder, *, check: Check = "first") -> None:
         if check not in ("first", "always", "never"):
             raise UserError(f"check={check!r}", remedy="choose first, always or never")
-        self.path = path
+        self.folder, self.path = folder, folder.at()
         self.check = check
-        self.manifest = _read_manifest(path)
+        self.manifest = _read_manifest(folder)
         self.spec = spec = self.manifest.spec
         self.rows, self.classes, self.members = spec.rows, spec.label_space.classes, spec.stored_members
         self.class_names, self.reduce, self.layout = spec.label_space.names, spec.encoding.reduce, spec.layout
@@ -127,7 +136,7 @@ class Store:
         self.chunks = -(-self.rows // self.rows_per_chunk)
         self.columns: dict[str, Column] = {column.name: column for column in self.spec.columns}
         self._records: dict[int, Commit] = {}
-        self._reader = ChunkReader(path, self.spec)
+        self._reader = ChunkReader(folder, self.spec)
         self._checked: set[tuple[str, int]] = set()
 
     def __repr__(self) -> str:
@@ -143,9 +152,10 @@ class Store:
     def record(self, shard: int) -> Commit:
         """The commit record of a shard, checked against the manifest."""
         if shard not in self._records:
-            path = record_path(self.path, shard)
+            name = record_name(shard)
+            path = self.folder.at(name)
             try:
-                data = read_small_file(path)
+                data = read_small_file(self.folder, name)
             except FileNotFoundError:
                 raise DamagedManifest(f"the commit record of shard {shard} is gone: {path}", remedy=RELABEL) from None
             if blake3_hex(data) != self.manifest.commits[shard]:
@@ -221,7 +231,7 @@ class Store:
     @cached_property
     def basis(self) -> Basis | None:
         """The prior and the basis of the tails, (1 + r, C) float16; None where they have none. Raises `DamagedBasis`."""
-        return read_basis(self.path, self.spec)
+        return read_basis(self.folder, self.spec)
 
     def require_sound(self, columns: Mapping[str, NDArray[np.generic]]) -> None:
         """Raise `DamagedShard` where topk columns (N, ...) that were read hold what no encoder writes, such as a class that
@@ -234,29 +244,28 @@ class Store:
                 raise DamagedShard(f"{self.path} holds labels that cannot be: {error}", remedy=RELABEL) from error
 
 
-def _read_manifest(path: Path) -> Manifest:
+def _read_manifest(store: Folder) -> Manifest:
     """Manifest and plan of a sealed store, checked against themselves and each other."""
     try:
-        plan = read_json(path / PLAN, Plan)
+        plan = read_json(store, PLAN, Plan)
     except FileNotFoundError:
-        if (path / MANIFEST).exists():
-            raise DamagedManifest(f"{path / PLAN} is gone", remedy=RESTORE) from None
-        raise StorePathError(f"{path} holds no plan.json and is no store", remedy="give the path of a store") from None
+        if store.exists(MANIFEST):
+            raise DamagedManifest(f"{store.at(PLAN)} is gone", remedy=RESTORE) from None
+        raise StorePathError(f"{store} holds no plan.json and is no store", remedy="give the path of a store") from None
     try:
-        manifest = read_json(path / MANIFEST, Manifest)
+        manifest = read_json(store, MANIFEST, Manifest)
     except FileNotFoundError:
-        done, state = len(list((path / COMMITS).glob("*.json"))), "is unfinished"
-        if (path / SET_ASIDE).is_dir():
+        done, state = len(recorded_shards(store)), "is unfinished"
+        if store.exists(SET_ASIDE):
             state = f"is under repair (what was damaged lies in {SET_ASIDE})"
         again = "run the command that began it again (teacher-logits, import, encode or convert)"
         raise UnsealedStore(
-            f"{path} {state}: {done} of {plan.spec.shards} shards are committed and it has no {MANIFEST}",
+            f"{store} {state}: {done} of {plan.spec.shards} shards are committed and it has no {MANIFEST}",
             remedy=f"{again}; it goes on from there"
             if done < plan.spec.shards
-            else f"all that it lacks is sealing: `softlabels repair {shlex.quote(str(path))}` does that, or {again}",
+            else f"all that it lacks is sealing: `softlabels repair {shlex.quote(str(store))}` does that, or {again}",
         ) from None
-    check_manifest(manifest, str(path / MANIFEST))
+    check_manifest(manifest, str(store.at(MANIFEST)))
     if manifest.spec != plan.spec or manifest.format != plan.format:
-        raise DamagedManifest(f"{path / MANIFEST} and plan.json do not agree", remedy=RESTORE)
-    refuse_link(path / COMMITS)
+        raise DamagedManifest(f"{store.at(MANIFEST)} and plan.json do not agree", remedy=RESTORE)
     return manifest

@@ -14,8 +14,6 @@ where no reader looks; none is deleted. In this order, so that every moment is s
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,17 +21,16 @@ from pathlib import Path
 
 import msgspec
 
-from softlabels.errors import DamagedManifest, DamagedStore, RunExists, StorageError, StorePathError
+from softlabels.errors import DamagedManifest, DamagedStore, LaterFormat, RunExists, StorageError, StorePathError
 from softlabels.store.basis import BASIS_FILE
 from softlabels.store.commit import (
     SET_ASIDE,
     STAGING,
     WriterLock,
     place,
-    record_path,
+    record_name,
     replace_by_way_of_staging,
 )
-from softlabels.store.durable import make_folder, sync_folder, system_errors
 from softlabels.store.layouts import layout_of
 from softlabels.store.rules import check_spec
 from softlabels.store.seal import check_manifest, check_record
@@ -51,7 +48,6 @@ from softlabels.store.spec import (
     pretty_json,
     read_json,
     read_small_file,
-    refuse_link,
 )
 from softlabels.store.verify import (
     CARD,
@@ -64,6 +60,7 @@ from softlabels.store.verify import (
     verify,
 )
 from softlabels.store.writer import StoreWriter
+from softlabels.system.folder import Folder, folder_of
 
 Progress = Callable[[int], object]
 UNVOUCHED = (
@@ -92,7 +89,7 @@ class Repaired:
     digest: str | None
 
 
-def repair(path: str | Path, *, progress: Progress = lambda shards: None) -> Repaired:
+def repair(path: str | Path | Folder, *, progress: Progress = lambda shards: None) -> Repaired:
     """Repair one store, sealed or not. It is sealed again where nothing is to be made.
 
     Args:
@@ -105,7 +102,7 @@ def repair(path: str | Path, *, progress: Progress = lambda shards: None) -> Rep
             touched.
         StorageError: the system refused to read or write.
     """
-    store = Path(path)
+    store = folder_of(path)
     _refuse_links(store, _plan_and_manifest(store)[0].spec)
     with _alone(store):
         plan, manifest = _plan_and_manifest(store)  # again: a writer may have sealed it meanwhile
@@ -113,73 +110,74 @@ def repair(path: str | Path, *, progress: Progress = lambda shards: None) -> Rep
         before, aside = named_digest(store), _Aside(store)
         problems = [*_mend_plan(store, plan, manifest, aside), *_problems(store, plan.spec, manifest, progress)]
         _set_aside(store, plan.spec, problems, aside)
-    pending = tuple(shard for shard in range(plan.spec.shards) if not record_path(store, shard).exists())
-    basis = plan.spec.basis_shape is not None and not (store / BASIS_FILE).exists()
-    if not (pending or basis or (store / MANIFEST).exists()):
+    pending = tuple(shard for shard in range(plan.spec.shards) if not store.exists(record_name(shard)))
+    basis = plan.spec.basis_shape is not None and not store.exists(BASIS_FILE)
+    if not (pending or basis or store.exists(MANIFEST)):
         with StoreWriter(store, plan.spec) as writer:
-            writer.seal()
+            writer.seal(checked=True)
     digest = None if pending or basis else named_digest(store)
-    return Repaired(tuple(problems), aside.folder, tuple(aside.moved), pending, basis, before, digest)
+    return Repaired(tuple(problems), store.at(aside.folder), tuple(aside.moved), pending, basis, before, digest)
 
 
-def _plan_and_manifest(store: Path) -> tuple[Plan, Manifest | None]:
+def _plan_and_manifest(store: Folder) -> tuple[Plan, Manifest | None]:
     """The plan that the store was made by, and its manifest: None where there is none, or none that agrees with itself."""
-    wrong: DamagedManifest | StorePathError | None = None
+    wrong: DamagedManifest | LaterFormat | None = None
     try:
-        manifest = read_json(store / MANIFEST, Manifest)
-        check_manifest(manifest, str(store / MANIFEST))
+        manifest = read_json(store, MANIFEST, Manifest)
+        check_manifest(manifest, str(store.at(MANIFEST)))
         return Plan(format=manifest.format, spec=manifest.spec, about=manifest.about), manifest
     except FileNotFoundError:
         pass
-    except (DamagedManifest, StorePathError) as error:  # the latter: of a later format, or so it says
+    except (DamagedManifest, LaterFormat) as error:  # the latter: or so it says
         wrong = error
     try:
-        plan = read_json(store / PLAN, Plan)
+        plan = read_json(store, PLAN, Plan)
         check_spec(plan.spec, version=plan.format)
         return plan, None
     except FileNotFoundError:
         if wrong is None:
             raise StorePathError(f"{store} holds no store", remedy="give the path of a store") from None
         what = "is gone"
-    except StorePathError:
-        raise
     except DamagedManifest as error:
         what = error.what
+    if isinstance(wrong, LaterFormat):
+        raise wrong
     raise DamagedManifest(
-        f"neither {store / PLAN} ({what}) nor {MANIFEST} says what the store should hold",
+        f"neither {store.at(PLAN)} ({what}) nor {MANIFEST} says what the store should hold",
         remedy="get one of them again from whoever made the store, or label the transfer set into another folder",
     ) from wrong
 
 
-def named_digest(store: Path) -> str | None:
+def named_digest(store: Folder) -> str | None:
     """The digest that stands in a store's manifest, which need not be sound; None where none can be read."""
     try:
-        return str(msgspec.json.decode(read_small_file(store / MANIFEST))["digest"])[:64]
+        return str(msgspec.json.decode(read_small_file(store, MANIFEST))["digest"])[:64]
     except (OSError, DamagedManifest, msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError):
         return None
 
 
-def earlier_digests(store: Path) -> dict[Path, str | None]:
+def earlier_digests(store: Folder) -> dict[Path, str | None]:
     """The digest that each manifest names which was set aside, by its folder; None where none can be read."""
-    manifests = sorted((store / SET_ASIDE).glob(f"*/{MANIFEST}"))
-    return {manifest.parent: named_digest(manifest.parent) for manifest in manifests}
+    aside = [store.within(f"{SET_ASIDE}/{name}") for name in store.names(SET_ASIDE)]
+    return {folder.at(): named_digest(folder) for folder in aside if folder.is_folder() and folder.exists(MANIFEST)}
 
 
-def _refuse_links(store: Path, spec: Spec) -> None:
+def _refuse_links(store: Folder, spec: Spec) -> None:
+    """Before anything is touched: what lies behind such a link would not even be set aside."""
     for name in (COMMITS, STAGING, SET_ASIDE, BASIS_FOLDER, *(column.name for column in spec.columns)):
-        refuse_link(store / name, DamagedStore)
+        store.is_folder(name)
 
 
 @contextmanager
-def _alone(store: Path) -> Iterator[None]:
+def _alone(store: Folder) -> Iterator[None]:
     """Keep writers out. Raises `RunExists` where there is one."""
     lock = WriterLock(store)
     try:
         if not lock.alone():
             raise RunExists(f"another process writes to {store}", remedy="wait until it has ended, or stop it")
         yield
-        if (store / MANIFEST).exists():
-            shutil.rmtree(store / STAGING, ignore_errors=True)
+        if store.exists(MANIFEST):
+            store.clear(STAGING)
     finally:
         lock.close()
 
@@ -187,38 +185,37 @@ def _alone(store: Path) -> Iterator[None]:
 class _Aside:
     """A new folder below `set_aside`, and what was moved into it."""
 
-    def __init__(self, store: Path) -> None:
-        before = [int(entry.name) for entry in store.glob(f"{SET_ASIDE}/*") if entry.name.isdecimal()]
-        self.store, self.folder = store, store / SET_ASIDE / str(max(before, default=0) + 1)
+    def __init__(self, store: Folder) -> None:
+        before = [int(name) for name in store.names(SET_ASIDE) if name.isascii() and name.isdigit()]
+        self.store, self.folder = store, f"{SET_ASIDE}/{max(before, default=0) + 1}"
         self.moved: list[str] = []
 
     def move(self, name: str) -> None:
         """Move a file or link of the store, where it is there; durable when this returns."""
-        source, target = self.store / name, self.folder / name
-        if os.path.lexists(source):
-            make_folder(target.parent)
-            with system_errors("set aside", source):
-                source.rename(target)
-            sync_folder(target.parent)
-            sync_folder(source.parent)
+        target = f"{self.folder}/{name}"
+        if self.store.exists(name):
+            self.store.make(target.rpartition("/")[0])
+            self.store.rename(name, target)
+            for moved in (target, name):
+                self.store.sync(moved.rpartition("/")[0])
             self.moved.append(name)
 
 
-def _mend_plan(store: Path, plan: Plan, manifest: Manifest | None, aside: _Aside) -> Iterator[Problem]:
+def _mend_plan(store: Folder, plan: Plan, manifest: Manifest | None, aside: _Aside) -> Iterator[Problem]:
     """Write the plan that a sound manifest was made of, where another stands."""
     data = pretty_json(plan)
     try:
-        same = manifest is None or read_small_file(store / PLAN) == data
+        same = manifest is None or read_small_file(store, PLAN) == data
     except (FileNotFoundError, DamagedManifest):
         same = False
     if not same:
-        what = "is not byte for byte what was sealed" if os.path.lexists(store / PLAN) else "is gone"
+        what = "is not byte for byte what was sealed" if store.exists(PLAN) else "is gone"
         aside.move(PLAN)
         replace_by_way_of_staging(store, PLAN, data)
         yield Problem(PLAN, what, RESEAL)
 
 
-def _problems(store: Path, spec: Spec, manifest: Manifest | None, progress: Progress) -> Iterator[Problem]:
+def _problems(store: Folder, spec: Spec, manifest: Manifest | None, progress: Progress) -> Iterator[Problem]:
     """What is wrong with a store whose plan is right.
 
     Raises:
@@ -227,7 +224,7 @@ def _problems(store: Path, spec: Spec, manifest: Manifest | None, progress: Prog
     """
     for problem in _by_records(store, spec, progress) if manifest is None else verify(store, progress=progress):
         if problem.file == PLAN:
-            raise DamagedStore(f"{store / PLAN}: {problem.what}", remedy="label the transfer set into another folder")
+            raise DamagedStore(f"{store.at(PLAN)}: {problem.what}", remedy="label the transfer set into another folder")
         if problem.unread:
             raise StorageError(
                 problem.what, remedy="check disk and permissions; delete the file if the disk has lost it"
@@ -235,36 +232,36 @@ def _problems(store: Path, spec: Spec, manifest: Manifest | None, progress: Prog
         yield problem
 
 
-def _by_records(store: Path, spec: Spec, progress: Progress) -> Iterator[Problem]:
+def _by_records(store: Folder, spec: Spec, progress: Progress) -> Iterator[Problem]:
     """What is wrong with a store that is unfinished, or whose manifest is damaged: each shard by its own record."""
-    if os.path.lexists(store / MANIFEST):
+    if store.exists(MANIFEST):
         yield Problem(MANIFEST, "does not agree with itself", RESEAL)
     yield from basis_problems(store, spec)
-    recorded = [shard for shard in range(spec.shards) if os.path.lexists(record_path(store, shard))]
+    recorded = [shard for shard in range(spec.shards) if store.exists(record_name(shard))]
     for shard in recorded:
-        path = record_path(store, shard)
+        name = record_name(shard)
         try:
-            record = read_json(path, Commit)
-            check_record(spec, shard, record, str(path))
+            record = read_json(store, name, Commit)
+            check_record(spec, shard, record, str(store.at(name)))
             place(store, record)
         except DamagedStore as error:
-            yield Problem(str(path.relative_to(store)), error.what, RELABEL, shard)
+            yield Problem(name, error.what, RELABEL, shard)
         else:
             yield from shard_problems(store, spec, record.payload)
         progress(1)
     yield from strangers(store, spec, recorded)
 
 
-def _set_aside(store: Path, spec: Spec, problems: list[Problem], aside: _Aside) -> None:
+def _set_aside(store: Folder, spec: Spec, problems: list[Problem], aside: _Aside) -> None:
     """Move what is damaged, in the order that the module's docstring gives reasons for."""
     layout, damaged = layout_of(spec), any(problem.what != STRANGER for problem in problems)
-    if damaged or not (store / MANIFEST).exists():  # sealing writes the card anew, and people may have added to it
+    if damaged or not store.exists(MANIFEST):  # sealing writes the card anew, and people may have added to it
         aside.move(CARD)
     if damaged:
         for name in sorted(layout.metadata(spec, "", FORMAT), key=lambda name: name.count("/")):
             aside.move(name)
     for shard in sorted({problem.shard for problem in problems if problem.shard is not None}):
-        aside.move(str(record_path(Path(), shard)))
+        aside.move(record_name(shard))
         for name in sorted({layout.path(column, shard) for column in spec.columns}):
             aside.move(name)
     for problem in problems:

@@ -5,19 +5,18 @@ or a Hugging Face `DatasetDict`. Written anew whenever a split was sealed; holds
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import msgspec
 
 from softlabels.errors import DamagedManifest, DamagedStore, StorePathError, some
 from softlabels.store.card import FRONT_MATTER, root_card
-from softlabels.store.durable import sync_folder, system_errors, write_atomically
 from softlabels.store.layouts import layout_of
-from softlabels.store.reader import store_folders, store_splits
+from softlabels.store.reader import holds_store, store_folders, store_splits
 from softlabels.store.shared import shared
-from softlabels.store.spec import FORMAT, MANIFEST, PLAN, Manifest, read_json, read_small_file
+from softlabels.store.spec import FORMAT, MANIFEST, Manifest, read_json, read_small_file
 from softlabels.store.verify import CARD
+from softlabels.system.folder import Folder
 
 _log = logging.getLogger(__name__)
 _FOR_READERS = ("zarr.json", "dataset_dict.json")
@@ -31,17 +30,17 @@ def require_apart(source: Path, target: Path) -> None:
         raise StorePathError(f"{target} and {source} lie in each other", remedy="give a target beside the source")
 
 
-def require_root(root: Path, splits: tuple[str, ...]) -> None:
+def require_root(root: Folder, splits: tuple[str, ...]) -> None:
     """Raise `StorePathError` unless the stores of `splits` may be put below `root`: a new or empty folder, or one that holds
     such stores already, where a warning names what else lies beside them. A folder that holds anything else is left alone.
     """
-    if root.exists() and not root.is_dir():
-        raise StorePathError(f"{root} is a file; a store is a folder", remedy="give another path")
-    if not root.is_dir():
+    if not root.exists():
         return
+    if not root.is_folder():
+        raise StorePathError(f"{root} is a file; a store is a folder", remedy="give another path")
     found = root_strangers(root, splits)
-    is_begun = any((root / split / own).exists() for split in splits for own in (PLAN, MANIFEST))
-    is_own = not os.path.lexists(root / CARD) or _is_own_card(root)
+    is_begun = any(root.is_folder(split) and holds_store(root.within(split)) for split in splits)
+    is_own = not root.exists(CARD) or _is_own_card(root)
     if found and not (is_begun and is_own):
         raise StorePathError(
             f"{root} holds other files ({some(found)})", remedy="give the path of a store or of a new folder"
@@ -50,37 +49,34 @@ def require_root(root: Path, splits: tuple[str, ...]) -> None:
         _log.warning("%s: warning: %s is not part of the store", root, name)
 
 
-def root_strangers(root: Path, splits: tuple[str, ...] = ()) -> list[str]:
+def root_strangers(root: Folder, splits: tuple[str, ...] = ()) -> list[str]:
     """What lies in `root` and is none of these splits, no store, and nothing that describes them."""
-    entries = {entry.name for entry in root.iterdir()}
-    stores = {
-        name for name in entries if name in splits or any((root / name / own).exists() for own in (PLAN, MANIFEST))
-    }
+    entries, kinds = set(root.names()), {folder.name for folder in root.folders()}
+    stores = {name for name in entries if name in splits or (name in kinds and holds_store(root.within(name)))}
     return sorted(entries - stores - (_OWN if stores else set()))
 
 
-def is_split_folder(store: Path, split: str) -> bool:
+def is_split_folder(store: Folder, split: str) -> bool:
     """Whether a store lies where a folder of splits would keep it, with nothing but such stores beside it."""
-    return store.name == split and not (store.parent.is_dir() and root_strangers(store.parent))
+    return store.name == split and not root_strangers(Folder(store.at().parent))
 
 
-def write_root(root: Path) -> None:
+def write_root(root: Folder) -> None:
     """Describe the sealed splits below `root`. Splits of different layouts are legal; each is listed in the file of its own."""
     described = _described(root, count=True)
     for name, data in described.items():
-        _write(root / name, data)
+        _write(root, name, data)
     for name in _FOR_READERS:
         if name not in described:  # of a layout that no split has any more
-            with system_errors("remove", root / name):
-                (root / name).unlink(missing_ok=True)
+            root.remove(name)
 
 
-def lost_splits(root: Path) -> list[DamagedStore]:
+def lost_splits(root: Folder) -> list[DamagedStore]:
     """An error for each split that the files at `root` for other readers list, and that holds no store any more."""
     listed: set[str] = set()
     for name in _FOR_READERS:
         try:
-            found = msgspec.json.decode(read_small_file(root / name))
+            found = msgspec.json.decode(read_small_file(root, name))
             named = found["splits"] if name == "dataset_dict.json" else found["attributes"]["softlabels"]["splits"]
             listed |= {split for split in named if isinstance(split, str)}
         except (OSError, DamagedManifest, msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError):
@@ -93,38 +89,39 @@ def lost_splits(root: Path) -> list[DamagedStore]:
     return [DamagedStore(f"{root}: split {split} is gone, though it was sealed", remedy=remedy) for split in lost]
 
 
-def is_described(root: Path) -> bool:
+def is_described(root: Folder) -> bool:
     """Whether anything at `root` describes the splits below it, if only a card of ours: else they are stores that happen to lie
     together.
     """
-    return _is_own_card(root) or any((root / name).exists() for name in _FOR_READERS)
+    return _is_own_card(root) or any(root.exists(name) for name in _FOR_READERS)
 
 
-def _is_own_card(root: Path) -> bool:
-    return (_bytes_at(root / CARD) or b"").startswith(FRONT_MATTER.encode())
+def _is_own_card(root: Folder) -> bool:
+    return (_bytes_at(root, CARD) or b"").startswith(FRONT_MATTER.encode())
 
 
-def outdated(root: Path) -> list[str]:
+def outdated(root: Folder) -> list[str]:
     """The files at `root` for other readers that do not describe the sealed splits below it, or are gone."""
     described = _described(root) if is_described(root) else {}
-    return [name for name in _FOR_READERS if _bytes_at(root / name) != described.get(name)]
+    return [name for name in _FOR_READERS if _bytes_at(root, name) != described.get(name)]
 
 
-def _bytes_at(path: Path) -> bytes | None:
+def _bytes_at(root: Folder, name: str) -> bytes | None:
+    """None too where a link or a folder stands there."""
     try:
-        return read_small_file(path)
-    except FileNotFoundError:
+        return read_small_file(root, name)
+    except (FileNotFoundError, DamagedManifest):
         return None
 
 
-def _described(root: Path, *, count: bool = False) -> dict[str, bytes]:
+def _described(root: Folder, *, count: bool = False) -> dict[str, bytes]:
     """What the files at `root` should hold, by name; `count`: with the rows that splits share on the card."""
     manifests = {
-        split: read_json(path / MANIFEST, Manifest)
-        for split, path in store_splits(root).items()
-        if path != root and (path / MANIFEST).exists()
+        split: read_json(folder, MANIFEST, Manifest)
+        for split, folder in store_splits(root).items()
+        if folder != root and folder.exists(MANIFEST)
     }
-    found = shared({split: root / split for split in manifests}).lines if count else []
+    found = shared({split: root.within(split) for split in manifests}).lines if count else []
     by_layout: dict[str, list[str]] = {}
     version = max((manifest.format for manifest in manifests.values()), default=FORMAT)
     for split, manifest in manifests.items():
@@ -135,15 +132,14 @@ def _described(root: Path, *, count: bool = False) -> dict[str, bytes]:
     return files
 
 
-def close_root(root: Path) -> None:
+def close_root(root: Folder) -> None:
     """Take back what opens the folder for other readers, while a split of it is unfinished."""
     for name in _FOR_READERS:
-        with system_errors("remove", root / name):
-            (root / name).unlink(missing_ok=True)
-    sync_folder(root)
+        root.remove(name)
+    root.sync()
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(root: Folder, name: str, data: bytes) -> None:
     """Write what is not there already: a sealed folder on a read-only disk is left alone."""
-    if not path.is_file() or path.read_bytes() != data:
-        write_atomically(path, data)
+    if _bytes_at(root, name) != data:
+        root.put(name, data)

@@ -27,6 +27,7 @@ from softlabels.store.spec import (
     Version,
     decode_json,
     encode_json,
+    fields_of_3,
 )
 
 Rule = tuple[object, str]  # whether it is broken, and how
@@ -66,6 +67,8 @@ def _rules(spec: Spec, size: int, version: Version) -> Iterator[Rule]:
         version == 1 and (isinstance(spec.encoding, TopkEncoding) or spec.sequence is not UNSET),
         "format 1 holds neither topk labels nor sequences",
     )
+    later = fields_of_3(spec)
+    yield version < 3 and bool(later), f"format {version} has no {' and no '.join(later)}"
     if isinstance(spec.encoding, TopkEncoding):
         yield from _topk_rules(spec, spec.encoding)
     yield from _sequence_rules(spec)

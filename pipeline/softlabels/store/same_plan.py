@@ -7,8 +7,9 @@ What a plan cannot show (hard labels, what the teacher says) `softlabels.teacher
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from softlabels.errors import (
     OtherLabels,
@@ -17,12 +18,14 @@ from softlabels.errors import (
     OtherRows,
     OtherTokenizer,
     OtherWeights,
+    SoftLabelsError,
     SpecMismatch,
     UserError,
 )
 from softlabels.names import renamed
 from softlabels.store.differences import differences
-from softlabels.store.spec import PLAN, About, Plan, Spec, plain_json, read_json
+from softlabels.store.spec import PLAN, About, Plan, plain_json, read_json
+from softlabels.system.folder import Folder
 
 _REMEDIES: dict[type[UserError], str] = {
     OtherTokenizer: "name the tokenizer that the rows were labelled with",
@@ -38,6 +41,7 @@ _PREPARE_ARGUMENTS = "transfer_set.prepare.init_args"
 # What the recipe calls the fields of a specification, by how their names begin; the others are called alike.
 _RECIPE_KEYS = {
     "transfer_set.split": "transfer_set.splits",
+    "transfer_set.key_rule": "transfer_set.missing",
     "transfer_set.rows": "transfer_set: number of rows",
     "transfer_set.content_keys": "transfer_set: content of its rows",
     "label_space.names": "transfer_set.classes",
@@ -48,6 +52,7 @@ _RECIPE_KEYS = {
     "preprocessing.function": "transfer_set.prepare.class_path",
     "preprocessing.arguments": _PREPARE_ARGUMENTS,
     "preprocessing.sample": "transfer_set.prepare: the rows that it makes",
+    "teacher.floor": "floor",
     "encoding.kind": "labels.encoding",
     "encoding": "labels",
     "layout": "labels.layout",
@@ -66,7 +71,8 @@ def require_same_plan(ours: Plan, theirs: Plan, where: str, *, settings: str = "
         OtherTokenizer, OtherRows, OtherLabels, OtherMemberOrder, OtherWeights, OtherPreprocessing: where that is what differs
             (the first of these, where it is several), else `SpecMismatch`; each names every key of the recipe that differs.
     """
-    this, that = _fields(ours.spec), _fields(theirs.spec)
+    this, that = plain_json(ours.spec), plain_json(theirs.spec)
+    this, that = _fields(this), _fields(renamed(that, this))
     if this["encoding"]["kind"] != that["encoding"]["kind"]:  # each has settings that mean nothing to the other
         for fields in (this, that):
             fields["encoding"] = {name: fields["encoding"][name] for name in ("kind", "reduce", "inputs")}
@@ -85,11 +91,21 @@ def require_same_plan(ours: Plan, theirs: Plan, where: str, *, settings: str = "
         )
 
 
-def require_same_maker(store: Path, made_of: str, *, remedy: str) -> None:
+def named_as_begun(ours: Plan, store: Folder) -> Plan:
+    """Our plan. Where only an earlier version's names tell it from the plan in `store`, it keeps them: the digest has them."""
+    try:
+        standing = read_json(store, PLAN, Plan)
+        require_same_plan(ours, standing, str(store))
+    except (FileNotFoundError, SoftLabelsError):  # none there, or another one
+        return ours
+    return msgspec.structs.replace(standing, about=ours.about)
+
+
+def require_same_maker(store: Folder, made_of: str, *, remedy: str) -> None:
     """Raise `SpecMismatch` where a begun store was made of something else. `made_of` is words and a digest, with which the
     source ends that its maker gave it: specifications do not tell what somebody else's numbers were.
     """
-    standing = read_json(store / PLAN, Plan).about.source.rpartition("; ")[2]
+    standing = read_json(store, PLAN, Plan).about.source.rpartition("; ")[2]
     if standing.rpartition(" ")[0] == made_of.rpartition(" ")[0] and standing != made_of:
         raise SpecMismatch(
             f"{store} was begun from other values ({standing}, not {made_of.rpartition(' ')[2]})",
@@ -97,11 +113,11 @@ def require_same_maker(store: Path, made_of: str, *, remedy: str) -> None:
         )
 
 
-def kept_about(store: Path, about: About) -> list[str]:
+def kept_about(store: Folder, about: About) -> list[str]:
     """A line for each text for people (licences, source) that stands in a begun store otherwise than in this run: it keeps
     what it was begun with.
     """
-    standing = read_json(store / PLAN, Plan).about
+    standing = read_json(store, PLAN, Plan).about
     return [
         f"{store} keeps the {name.replace('_', ' ')} that it was begun with ({there!r}, not {here!r}); "
         "for another one, make the store anew in another path"
@@ -110,9 +126,8 @@ def kept_about(store: Path, about: About) -> list[str]:
     ]
 
 
-def _fields(spec: Spec) -> dict[str, Any]:
-    """A specification as JSON's own values, with what a recipe gives in place of what is computed from it."""
-    fields: dict[str, Any] = renamed(plain_json(spec))
+def _fields(fields: dict[str, Any]) -> dict[str, Any]:
+    """A specification, as JSON's own values, with what a recipe gives in place of what is computed from it."""
     if "beta_max" in fields["encoding"]:
         fields["encoding"]["min_temperature"] = 1 / fields["encoding"].pop("beta_max")
     if "sequence" in fields:

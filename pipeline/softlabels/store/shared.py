@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from softlabels.checks.leaks import leak_lines, leaks
 from softlabels.errors import SoftLabelsError
 from softlabels.store.reader import open_store
+from softlabels.system.folder import Folder
 
 MOST = 10_000_000  # rows of all splits whose keys are read: 160 MB
 
@@ -35,10 +35,10 @@ class Shared:
         return [self.unknown] if self.unknown else leak_lines(self.found, self.rows)
 
 
-def shared(folders: Mapping[str, Path]) -> Shared:
+def shared(folders: Mapping[str, Folder]) -> Shared:
     """Of the sealed stores of each split."""
     try:
-        stores = {split: open_store(path) for split, path in folders.items()}
+        stores = {split: open_store(folder) for split, folder in folders.items()}
         rows = {split: store.rows for split, store in stores.items()}
         if sum(rows.values()) > MOST:
             return Shared(rows=rows, unknown=f"rows that splits share are not counted (more than {MOST:,} rows)")

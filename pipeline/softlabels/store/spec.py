@@ -11,19 +11,19 @@ written again elsewhere keeps its digest.
 from __future__ import annotations
 
 import stat
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from softlabels.errors import DamagedManifest, DamagedStore, StorageError, StorePathError
+from softlabels.errors import DamagedManifest, LaterFormat, StrangePath
 from softlabels.labels.encoding import DenseEncoding, TopkEncoding
 from softlabels.labels.fidelity import Fidelity, FidelitySums
 from softlabels.store.columns import Column, is_soft
+from softlabels.system.folder import Folder
 
-Version = Literal[1, 2]
-FORMAT: Version = 2  # what is written; 1 is read too, and finished where it was begun
+Version = Literal[1, 2, 3]
+FORMAT: Version = 3  # the latest that is read; what is written is the earliest from 2 on that holds the specification
 BLOCK_ROWS = 16  # rows that share one hash of the content digest; chunks hold whole blocks
 PLAN = "plan.json"
 MANIFEST = "manifest.json"
@@ -65,15 +65,20 @@ class MemberSpec(_Record, kw_only=True, frozen=True):
 
 
 class TeacherSpec(_Record, kw_only=True, frozen=True):
-    """Who produced the logits, and in which arithmetic."""
+    """Who produced the logits, and in which arithmetic. Format 3: `floor`, the probability that zeros of a teacher of
+    probabilities were given.
+    """
 
     name: Text
     precision: Text
     members: Annotated[tuple[MemberSpec, ...], Meta(min_length=1, max_length=1 << 12)]
+    floor: Annotated[float, Meta(gt=0)] | UnsetType = UNSET
 
 
 class TransferSpec(_Record, kw_only=True, frozen=True):
-    """What was labelled. `content_keys` is the digest of all rows' keys in order; `key` how they are made."""
+    """What was labelled. `content_keys` is the digest of all rows' keys in order; `key` how they are made. Format 3:
+    `key_rule`, the version of the key rule where it is not the first.
+    """
 
     name: Text
     split: Text
@@ -81,6 +86,7 @@ class TransferSpec(_Record, kw_only=True, frozen=True):
     content_keys: Hex
     revision: Text | None = None
     key: Text = "content"
+    key_rule: Literal[2] | UnsetType = UNSET
 
 
 class LabelSpace(_Record, kw_only=True, frozen=True):
@@ -198,11 +204,27 @@ class About(_Record, kw_only=True, frozen=True):
 
 
 class Plan(_Record, kw_only=True, frozen=True):
-    """plan.json: written first, once, and never changed."""
+    """plan.json: written first, once, and never changed. `plan_of` makes one."""
 
-    format: Version = FORMAT
+    format: Version = 2
     spec: Spec
     about: About = About()
+
+
+def plan_of(spec: Spec, about: About | None = None) -> Plan:
+    """The plan of a new store, in the format that its specification needs."""
+    return Plan(format=needed_format(spec), spec=spec, about=about or About())
+
+
+def needed_format(spec: Spec) -> Version:
+    """The earliest format, from 2 on, that holds a specification."""
+    return 3 if fields_of_3(spec) else 2
+
+
+def fields_of_3(spec: Spec) -> list[str]:
+    """Which of the fields that format 3 added a specification has."""
+    found = {"transfer_set.key_rule": spec.transfer_set.key_rule, "teacher.floor": spec.teacher.floor}
+    return [name for name, value in found.items() if value is not UNSET]
 
 
 class Chunk(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
@@ -245,7 +267,7 @@ class Manifest(_Record, kw_only=True, frozen=True):
     `commits` the blake3 of each commit record, `seal` that of this manifest's other fields.
     """
 
-    format: Version = FORMAT
+    format: Version = 2
     spec: Spec
     about: About
     bytes: Natural
@@ -269,7 +291,7 @@ def pretty_json(record: msgspec.Struct | dict[str, Any]) -> bytes:
 
 
 def decode_json(data: bytes, kind: type[T], where: str) -> T:
-    """Strict JSON into `kind`; `DamagedManifest` naming file and field otherwise, `StorePathError` for a later format."""
+    """Strict JSON into `kind`; `DamagedManifest` naming file and field otherwise, `LaterFormat` for a later format."""
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -287,7 +309,7 @@ def _refuse_later_format(data: bytes, where: str) -> None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return
     if version > FORMAT:
-        raise StorePathError(
+        raise LaterFormat(
             f"{where} is of store format {version}, and this version of softlabels reads up to {FORMAT}",
             remedy="install a newer softlabels",
         )
@@ -299,27 +321,22 @@ def plain_json(record: msgspec.Struct) -> dict[str, Any]:
     return values
 
 
-def read_json(path: Path, kind: type[T]) -> T:
+def read_json(store: Folder, name: str, kind: type[T]) -> T:
     """Read and decode one of the store's JSON files, as `read_small_file` does."""
-    return decode_json(read_small_file(path, MAX_RECORD_BYTES if kind is Commit else MAX_JSON_BYTES), kind, str(path))
+    limit = MAX_RECORD_BYTES if kind is Commit else MAX_JSON_BYTES
+    return decode_json(read_small_file(store, name, limit), kind, str(store.at(name)))
 
 
-def refuse_link(path: Path, error: type[DamagedStore] = DamagedManifest) -> None:
-    """Raise `error` where a folder of a store is a link."""
-    if path.is_symlink():
-        raise error(f"{path} is a link; a store never refers outside itself", remedy="put the folder itself there")
-
-
-def read_small_file(path: Path, limit: int = MAX_RECORD_BYTES) -> bytes:
-    """The bytes of a plain file (no link) of at most `limit`; `FileNotFoundError` where there is none."""
+def read_small_file(store: Folder, name: str, limit: int = MAX_RECORD_BYTES) -> bytes:
+    """The bytes of a plain file of at most `limit`, reached without a link; `FileNotFoundError` where there is none."""
     try:
-        status = path.lstat()
-        if not stat.S_ISREG(status.st_mode):
-            raise DamagedManifest(f"{path} is a link or no file; a store never refers outside itself", remedy=RESTORE)
-        if status.st_size > limit:
-            raise DamagedManifest(f"{path} is larger than {limit} bytes", remedy=RESTORE)
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}", remedy="check the path and permissions") from error
+        found = store.status(name)
+        if found is not None and not stat.S_ISREG(found.st_mode):
+            raise DamagedManifest(
+                f"{store.at(name)} is a link or no file; a store never refers outside itself", remedy=RESTORE
+            )
+        if found is not None and found.st_size > limit:
+            raise DamagedManifest(f"{store.at(name)} is larger than {limit} bytes", remedy=RESTORE)
+        return store.read(name, limit)
+    except StrangePath as error:
+        raise DamagedManifest(error.what, remedy=error.remedy) from error

@@ -21,9 +21,8 @@ from softlabels.store.arrays import check_values
 from softlabels.store.basis import BASIS_FILE, read_basis
 from softlabels.store.chunks import ChunkReader, open_sized
 from softlabels.store.columns import Column
-from softlabels.store.commit import SET_ASIDE, STAGING, record_path
+from softlabels.store.commit import SET_ASIDE, STAGING, record_name
 from softlabels.store.digest import block_hashes, content_columns, keys_digest
-from softlabels.store.durable import system_errors
 from softlabels.store.layouts import layout_of
 from softlabels.store.reader import Store, open_store
 from softlabels.store.seal import make_manifest
@@ -41,6 +40,8 @@ from softlabels.store.spec import (
     read_json,
     read_small_file,
 )
+from softlabels.system.durable import system_errors
+from softlabels.system.folder import Folder
 
 CARD = "README.md"
 RESEAL = "`softlabels repair` writes it again"
@@ -69,7 +70,7 @@ class Problem:
 
 
 def verify(
-    path: str | Path,
+    path: str | Path | Folder,
     *,
     shards: Collection[int] | None = None,
     progress: Callable[[int], object] = lambda shards: None,
@@ -90,15 +91,19 @@ def verify(
     store = open_store(path, check="never")
     every = range(store.spec.shards)
     read = every if shards is None else shards
-    problems = [*strangers(store.path, store.spec, every), *_metadata(store), *basis_problems(store.path, store.spec)]
+    problems = [
+        *strangers(store.folder, store.spec, every),
+        *_metadata(store),
+        *basis_problems(store.folder, store.spec),
+    ]
     records: list[Commit] = []
     for shard in every:
         try:
             records.append(store.record(shard))
         except DamagedManifest as error:
-            problems.append(Problem(str(record_path(Path(), shard)), error.what, RELABEL, shard))
+            problems.append(Problem(record_name(shard), error.what, RELABEL, shard))
         else:
-            problems += shard_problems(store.path, store.spec, store.payload(shard), read_all=shard in read)
+            problems += shard_problems(store.folder, store.spec, store.payload(shard), read_all=shard in read)
         progress(1)
     if len(records) == len(every):
         problems += _totals(store, records)
@@ -107,10 +112,10 @@ def verify(
     return problems
 
 
-def basis_problems(path: Path, spec: Spec) -> Iterator[Problem]:
+def basis_problems(store: Folder, spec: Spec) -> Iterator[Problem]:
     """Whether the basis of the tails is the one that the specification names."""
     try:
-        read_basis(path, spec)
+        read_basis(store, spec)
     except DamagedBasis as error:
         yield Problem(BASIS_FILE, error.what, error.remedy)
 
@@ -119,21 +124,21 @@ def require_files(store: Store) -> None:
     """Raise `DamagedStore` unless every commit record and every shard file is there with its recorded size: what can be
     seen without reading the labels again. The basis is read.
     """
-    read_basis(store.path, store.spec)
+    read_basis(store.folder, store.spec)
     for shard in range(store.spec.shards):
         payload = store.payload(shard)
         for name in sorted(payload.files):
-            os.close(open_sized(store.path, name, payload))
+            os.close(open_sized(store.folder, name, payload))
 
 
-def strangers(path: Path, spec: Spec, shards: Iterable[int]) -> Iterator[Problem]:
+def strangers(store: Folder, spec: Spec, shards: Iterable[int]) -> Iterator[Problem]:
     """Files and links that a store of these shards does not have."""
     layout, shards = layout_of(spec), tuple(shards)
     known = {layout.path(column, shard) for column in spec.columns for shard in shards}
-    known |= {str(record_path(Path(), shard)) for shard in shards}
+    known |= {record_name(shard) for shard in shards}
     known |= {*layout.metadata(spec, "", FORMAT), MANIFEST, PLAN, CARD}
     known |= set() if spec.basis_shape is None else {BASIS_FILE}
-    for found in _files(path):
+    for found in _files(store.at()):
         if found not in known and not found.startswith((f"{STAGING}/", f"{SET_ASIDE}/")):
             yield Problem(
                 found, STRANGER, "delete it, or find out who put it there (`softlabels repair` sets it aside)"
@@ -142,12 +147,12 @@ def strangers(path: Path, spec: Spec, shards: Iterable[int]) -> Iterator[Problem
 
 def _metadata(store: Store) -> Iterator[Problem]:
     """Plan, manifest and the files for other readers, where they are not as they should be."""
-    written = {PLAN: pretty_json(read_json(store.path / PLAN, Plan)), MANIFEST: pretty_json(store.manifest)}
+    written = {PLAN: pretty_json(read_json(store.folder, PLAN, Plan)), MANIFEST: pretty_json(store.manifest)}
     others = layout_of(store.spec).metadata(store.spec, store.digest, store.manifest.format)
     for name, data in (written | others).items():
         what = "is not byte for byte what was sealed"
         try:
-            same = read_small_file(store.path / name) == data
+            same = read_small_file(store.folder, name) == data
         except FileNotFoundError:
             same, what = False, "is gone"
         except (OSError, SoftLabelsError):
@@ -163,7 +168,7 @@ def _files(root: Path) -> Iterator[str]:
             yield str((Path(folder) / name).relative_to(root))
 
 
-def shard_problems(path: Path, spec: Spec, payload: Payload, *, read_all: bool = True) -> Iterator[Problem]:
+def shard_problems(store: Folder, spec: Spec, payload: Payload, *, read_all: bool = True) -> Iterator[Problem]:
     """What is wrong with a recorded shard: each file's presence and size and, with `read_all`, its digest, the place of its
     chunks, each chunk's digest, and what the chunks hold.
     """
@@ -172,7 +177,7 @@ def shard_problems(path: Path, spec: Spec, payload: Payload, *, read_all: bool =
     for name in sorted(payload.files):
         columns = [column for column in spec.columns if layout.path(column, shard) == name]
         try:
-            wrong = _file(path, spec, payload, name, columns if read_all else None)
+            wrong = _file(store, spec, payload, name, columns if read_all else None)
         except (DamagedStore, StorageError) as error:
             broken = True
             yield Problem(name, error.what, error.remedy, shard, unread=isinstance(error, StorageError))
@@ -180,14 +185,14 @@ def shard_problems(path: Path, spec: Spec, payload: Payload, *, read_all: bool =
             broken |= bool(wrong)
             yield from (Problem(name, what, RELABEL, shard) for what in wrong)
     if read_all and not broken:
-        yield from _content(path, spec, payload)
+        yield from _content(store, spec, payload)
 
 
-def _file(path: Path, spec: Spec, payload: Payload, name: str, columns: list[Column] | None) -> list[str]:
+def _file(store: Folder, spec: Spec, payload: Payload, name: str, columns: list[Column] | None) -> list[str]:
     """What is wrong with one file of a shard, read where its columns are given: which chunks, or the file around them, or its
     own index. Raises `DamagedStore`, `StorageError`.
     """
-    handle, where, whole = open_sized(path, name, payload), path / name, payload.files[name]
+    handle, where, whole = open_sized(store, name, payload), store.at(name), payload.files[name]
     try:
         if columns is None:
             return []
@@ -230,10 +235,10 @@ def _index(handle: int, spec: Spec, payload: Payload, columns: list[Column]) -> 
     return []
 
 
-def _content(path: Path, spec: Spec, payload: Payload) -> Iterator[Problem]:
+def _content(store: Folder, spec: Spec, payload: Payload) -> Iterator[Problem]:
     """Whether the decoded values are those that the content digest was taken of, and can be true."""
-    reader = ChunkReader(path, spec)
-    where = str(record_path(Path(), payload.shard))
+    reader = ChunkReader(store, spec)
+    where = record_name(payload.shard)
     try:
         arrays = {column.name: _column(reader, payload, column) for column in content_columns(spec)}
     except DamagedStore as error:
@@ -258,8 +263,8 @@ def _column(reader: ChunkReader, payload: Payload, column: Column) -> NDArray[np
 
 def _totals(store: Store, records: list[Commit]) -> Iterator[Problem]:
     """Whether the manifest follows from plan and records."""
-    plan = read_json(store.path / PLAN, Plan)
-    raw = [read_small_file(record_path(store.path, shard)) for shard in range(store.spec.shards)]
+    plan = read_json(store.folder, PLAN, Plan)
+    raw = [read_small_file(store.folder, record_name(shard)) for shard in range(store.spec.shards)]
     again = make_manifest(plan, records, raw)
     for field in ("digest", "content_digest", "fidelity", "bytes", "bytes_per_position", "about"):
         if getattr(again, field) != getattr(store.manifest, field):

@@ -22,7 +22,6 @@ from softlabels.errors import (
     DiskFull,
     Interrupted,
     RepeatedRow,
-    SpecMismatch,
     StorePathError,
     UnsealedStore,
     UserError,
@@ -32,7 +31,6 @@ from softlabels.labels.fidelity import FidelitySums
 from softlabels.store.arrays import Arrays, check_arrays, encode_logits, row_arrays
 from softlabels.store.basis import BASIS_FILE, Basis, drop_basis, put_basis, read_basis, require_basis
 from softlabels.store.card import store_card
-from softlabels.store.chunks import ChunkReader, read_shard_column
 from softlabels.store.columns import Column
 from softlabels.store.commit import (
     STAGING,
@@ -43,17 +41,18 @@ from softlabels.store.commit import (
     flush_placed,
     is_bound,
     place,
-    record_path,
+    record_name,
+    recorded_shards,
     replace_by_way_of_staging,
     stage,
     sweep,
 )
 from softlabels.store.digest import blake3_hex, block_hashes, keys_digest
-from softlabels.store.durable import create_only, make_folder, system_errors
+from softlabels.store.findings import check_written
 from softlabels.store.layouts import layout_of
 from softlabels.store.reader import open_store
 from softlabels.store.rules import check_spec
-from softlabels.store.same_plan import require_same_plan
+from softlabels.store.same_plan import named_as_begun, require_same_plan
 from softlabels.store.seal import check_record, make_manifest, store_bytes
 from softlabels.store.spec import (
     BASIS_FOLDER,
@@ -69,11 +68,13 @@ from softlabels.store.spec import (
     Plan,
     Spec,
     decode_json,
+    plan_of,
     pretty_json,
     read_json,
     read_small_file,
 )
 from softlabels.store.verify import require_files
+from softlabels.system.folder import Folder, folder_of
 
 _LARGEST_BLOCK = 4096  # bytes; network file systems call what they transfer at once so, up to 4 MiB
 
@@ -100,7 +101,7 @@ class StoreWriter:
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Path | Folder,
         spec: Spec,
         *,
         basis: Basis | None = None,
@@ -111,19 +112,21 @@ class StoreWriter:
         self.spec = spec = check_spec(spec, error=UserError)
         if basis is not None:
             require_basis(spec, basis)
-        self.path, self._settings = Path(path), settings
+        self.folder, self._settings = folder_of(path), settings
+        self.path = self.folder.at()
         self.layout = layout_of(spec)
-        self.plan = Plan(spec=spec, about=about or About())
+        self.plan = plan_of(spec, about)
+        self.said: tuple[str, ...] = ()
         self.environment = {**environment_here(), **(environment or {})}
-        _require_store_path(self.path)
-        self.sealed = (self.path / MANIFEST).exists()
+        _require_store_path(self.folder)
+        self.sealed = self.folder.exists(MANIFEST)
         self._taken = set(range(spec.shards)) if self.sealed else set()
         if self.sealed:
-            self._require_same(read_json(self.path / PLAN, Plan))
-            require_files(open_store(self.path))
+            self._require_same(read_json(self.folder, PLAN, Plan))
+            require_files(open_store(self.folder))
             self._lock = None
             return
-        self._lock = WriterLock(self.path)
+        self._lock = WriterLock(self.folder)
         try:
             self._begin(self._lock, basis)
         except BaseException:
@@ -132,46 +135,47 @@ class StoreWriter:
 
     def _begin(self, lock: WriterLock, basis: Basis | None) -> None:
         """Write the plan or compare it, finish what dead writers left, and let other writers in."""
-        make_folder(self.path / COMMITS)
+        self.folder.make(COMMITS)
         alone = lock.alone()
         if not alone:
             lock.share()  # before anything is staged, so that it cannot be swept
-        if alone and not is_bound(self.path):  # a start that committed nothing binds nobody
-            (self.path / PLAN).unlink(missing_ok=True)
+        if alone and not is_bound(self.folder):  # a start that committed nothing binds nobody
+            self.plan = named_as_begun(self.plan, self.folder)
+            self.spec = self.plan.spec
+            self.folder.remove(PLAN)
             if basis is not None or self.spec.basis_shape is None:
-                drop_basis(self.path, keep=basis)
+                drop_basis(self.folder, keep=basis)
         self.plan = self._agree_on_plan(basis)
-        records = [self.record(shard) for shard in sorted(self._recorded())]
+        records = [self.record(shard) for shard in sorted(recorded_shards(self.folder))]
         for record in records:
-            place(self.path, record)
+            place(self.folder, record)
             self._taken.add(record.payload.shard)
-        flush_placed(self.path, records)
+        flush_placed(self.folder, records)
         if alone:
-            sweep(self.path, (record.write_id for record in records))
+            sweep(self.folder, (record.write_id for record in records))
             lock.share()
-        if (self.path / MANIFEST).exists():  # sealed by another writer, meanwhile
+        if self.folder.exists(MANIFEST):  # sealed by another writer, meanwhile
             self.sealed = True
             self._leave_staging()
 
     def _agree_on_plan(self, basis: Basis | None) -> Plan:
         """The plan that stands in the store: ours if none stood there. The basis that it names stands before it does."""
-        final = self.path / PLAN
-        if not final.exists():
+        if not self.folder.exists(PLAN):
             if basis is not None:
-                put_basis(self.path, basis)
-            elif self.spec.basis_shape is not None and not (self.path / BASIS_FILE).exists():
+                put_basis(self.folder, basis)
+            elif self.spec.basis_shape is not None and not self.folder.exists(BASIS_FILE):
                 raise UserError(
                     f"the tails of {self.path} need a basis", remedy="give the one that the specification was made with"
                 )
-            write_id = stage(self.path, {PLAN: pretty_json(self.plan)})
-            create_only(self.path / STAGING / write_id / "0", final)
-            discard(self.path, write_id)
-        standing = read_json(final, Plan)
+            write_id = stage(self.folder, {PLAN: pretty_json(self.plan)})
+            self.folder.create(f"{STAGING}/{write_id}/0", PLAN)
+            discard(self.folder, write_id)
+        standing = read_json(self.folder, PLAN, Plan)
         self._require_same(standing)
         check_spec(standing.spec, version=standing.format)
-        if basis is not None and not (self.path / BASIS_FILE).exists():  # lost; the same one, by the plan
-            put_basis(self.path, basis)
-        read_basis(self.path, standing.spec)
+        if basis is not None and not self.folder.exists(BASIS_FILE):  # lost; the same one, by the plan
+            put_basis(self.folder, basis)
+        read_basis(self.folder, standing.spec)
         return standing
 
     def _require_same(self, standing: Plan) -> None:
@@ -200,17 +204,13 @@ class StoreWriter:
     @property
     def pending(self) -> list[int]:
         """The shards without a commit record, in order."""
-        return [] if self.sealed else sorted(set(range(self.spec.shards)) - self._recorded())
-
-    def _recorded(self) -> set[int]:
-        with system_errors("list", self.path / COMMITS):
-            return {int(path.stem) for path in (self.path / COMMITS).glob("*.json") if path.stem.isdigit()}
+        return [] if self.sealed else sorted(set(range(self.spec.shards)) - recorded_shards(self.folder))
 
     def record(self, shard: int) -> Commit:
         """The commit record of a shard, checked against the plan (its paths are used for placing files)."""
-        path = record_path(self.path, shard)
-        record = read_json(path, Commit)
-        check_record(self.spec, shard, record, str(path))
+        name = record_name(shard)
+        record = read_json(self.folder, name, Commit)
+        check_record(self.spec, shard, record, str(self.folder.at(name)))
         return record
 
     def rows_of(self, shard: int) -> tuple[int, int]:
@@ -239,6 +239,7 @@ class StoreWriter:
         mask: NDArray[np.uint8] | None = None,
         document: NDArray[np.uint16] | None = None,
         inputs: NDArray[np.generic] | None = None,
+        are_logits: bool = False,
     ) -> None:
         """Encode densely and commit a shard.
 
@@ -247,6 +248,7 @@ class StoreWriter:
             logits: (R, [P,] M, C) raw outputs of every member, float16 to float64; reduced here where the spec says so.
             mask, document: (R, P) of sequences, see `softlabels.store.positions`; where the mask is 0, logits do not matter.
             inputs: (R, ...) prepared inputs, where the spec embeds them.
+            are_logits: they are, even where they look like probabilities, which are refused else.
 
         Raises:
             LogitsError, LabelError: naming row and member.
@@ -255,7 +257,7 @@ class StoreWriter:
             DiskFull, StorageError: nothing of this shard is visible; earlier shards are kept.
         """
         self.rows_of(shard)
-        soft, fidelity = encode_logits(self.spec, shard, logits, mask)
+        soft, fidelity = encode_logits(self.spec, shard, logits, mask, are_logits=are_logits)
         self.write_columns(
             shard,
             keys=keys,
@@ -311,8 +313,8 @@ class StoreWriter:
             },
             blocks=block_hashes(self.spec, arrays),
         )
-        write_id = stage(self.path, encoded.files)
-        commit(self.path, Commit(write_id=write_id, payload=payload, fidelity=fidelity, environment=self.environment))
+        write_id = stage(self.folder, encoded.files)
+        commit(self.folder, Commit(write_id=write_id, payload=payload, fidelity=fidelity, environment=self.environment))
         self._taken.add(shard)
 
     def _chunks(
@@ -323,30 +325,33 @@ class StoreWriter:
             Chunk(offset, size, blake3_hex(view[offset : offset + size])) for offset, size in places[column.name]
         )
 
-    def seal(self) -> Manifest:
-        """Check that every shard is there and write card, metadata for other readers, and last the manifest.
+    def seal(self, *, checked: bool = False) -> Manifest:
+        """Check that every shard is there and write card, metadata for other readers, and last the manifest. `said` then holds
+        what there is to say of the labels. `checked`: they were, as those of a sealed store that is copied, and are not
+        refused.
 
         Raises:
             UnsealedStore: shards are missing.
             SpecMismatch: the content keys are not those that the specification was made for.
+            ContradictingOutputs, OtherClassOrder: see `softlabels.checks`; the store stays unsealed.
         """
         if self.sealed:
-            return read_json(self.path / MANIFEST, Manifest)
+            return read_json(self.folder, MANIFEST, Manifest)
         if self.pending:
             raise UnsealedStore(f"{self.path} still lacks shards {some(self.pending)}", remedy="write them, then seal")
-        raw = [read_small_file(record_path(self.path, shard)) for shard in range(self.spec.shards)]
+        raw = [read_small_file(self.folder, record_name(shard)) for shard in range(self.spec.shards)]
         records = [decode_json(data, Commit, f"{self.path}/{COMMITS}/{i:05}.json") for i, data in enumerate(raw)]
         for shard, record in enumerate(records):
-            check_record(self.spec, shard, record, str(record_path(self.path, shard)))
-            place(self.path, record)
-        flush_placed(self.path, records)
-        self._check_keys(records)
-        read_basis(self.path, self.spec)
+            check_record(self.spec, shard, record, str(self.folder.at(record_name(shard))))
+            place(self.folder, record)
+        flush_placed(self.folder, records)
+        self.said = check_written(self.folder, self.spec, records, checked=checked)
+        read_basis(self.folder, self.spec)
         manifest = make_manifest(self.plan, records, raw)
         for name, data in self.layout.metadata(self.spec, manifest.digest, manifest.format).items():
-            replace_by_way_of_staging(self.path, name, data)
-        replace_by_way_of_staging(self.path, "README.md", store_card(manifest).encode())
-        replace_by_way_of_staging(self.path, MANIFEST, pretty_json(manifest))
+            replace_by_way_of_staging(self.folder, name, data)
+        replace_by_way_of_staging(self.folder, "README.md", store_card(manifest, self.said).encode())
+        replace_by_way_of_staging(self.folder, MANIFEST, pretty_json(manifest))
         self.sealed = True
         self._leave_staging()
         return manifest
@@ -354,18 +359,8 @@ class StoreWriter:
     def _leave_staging(self) -> None:
         """Remove the staging folder, unless another writer is still alive in it."""
         if self._lock is not None and self._lock.alone():
-            shutil.rmtree(self.path / STAGING, ignore_errors=True)
+            self.folder.clear(STAGING)
         self.close()
-
-    def _check_keys(self, records: list[Commit]) -> None:
-        reader, column = ChunkReader(self.path, self.spec), self.spec.columns[0]
-        keys = [read_shard_column(reader, record.payload, column) for record in records]
-        reader.close()
-        if keys_digest(np.concatenate(keys)) != self.spec.transfer_set.content_keys:
-            raise SpecMismatch(
-                f"the content keys written to {self.path} are not those of the transfer set in its specification",
-                remedy="write the keys of the rows that the specification was made from",
-            )
 
 
 def require_room(writers: Iterable[StoreWriter]) -> int:
@@ -381,16 +376,15 @@ def require_room(writers: Iterable[StoreWriter]) -> int:
     return free
 
 
-def _require_store_path(path: Path) -> None:
-    if path.exists() and not path.is_dir():
-        raise StorePathError(f"{path} is a file; a store is a folder", remedy="give another path")
-    if path.is_dir():
-        strangers = sorted(entry.name for entry in path.iterdir() if entry.name not in (STAGING, COMMITS, BASIS_FOLDER))
-        if strangers and not (path / PLAN).exists():  # asked last: another writer may have begun meanwhile
-            if MANIFEST in strangers:
-                what = f"{path} has a {MANIFEST} and no {PLAN}"
-                raise DamagedManifest(what, remedy="run `softlabels repair`, then the same command again")
-            raise StorePathError(
-                f"{path} holds other files ({some(strangers)}) and no {PLAN}",
-                remedy="give the path of a store or of a new folder",
-            )
+def _require_store_path(store: Folder) -> None:
+    if store.exists() and not store.is_folder():
+        raise StorePathError(f"{store} is a file; a store is a folder", remedy="give another path")
+    strangers = [name for name in store.names() if name not in (STAGING, COMMITS, BASIS_FOLDER)]
+    if strangers and not store.exists(PLAN):  # asked last: another writer may have begun meanwhile
+        if MANIFEST in strangers:
+            what = f"{store} has a {MANIFEST} and no {PLAN}"
+            raise DamagedManifest(what, remedy="run `softlabels repair`, then the same command again")
+        raise StorePathError(
+            f"{store} holds other files ({some(strangers)}) and no {PLAN}",
+            remedy="give the path of a store or of a new folder",
+        )

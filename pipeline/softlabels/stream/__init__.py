@@ -6,8 +6,30 @@ and which labels, `examples` reads them, `prefetch` reads ahead. Nothing here kn
 
 from __future__ import annotations
 
-from softlabels.stream.dataset import SoftLabelDataset, watched
-from softlabels.stream.examples import EmbeddedRows
-from softlabels.stream.loader import Batch, Loader
+from typing import TYPE_CHECKING
 
-__all__ = ["Batch", "EmbeddedRows", "Loader", "SoftLabelDataset", "watched"]
+from softlabels.lazy import exports
+
+if TYPE_CHECKING:
+    from softlabels.stream.dataset import SoftLabelDataset, watched
+    from softlabels.stream.examples import EmbeddedRows
+    from softlabels.stream.loader import Batch, Loader
+
+__all__ = [
+    "Batch",
+    "EmbeddedRows",
+    "Loader",
+    "SoftLabelDataset",
+    "watched",
+]
+
+__getattr__ = exports(
+    __name__,
+    {
+        "Batch": "softlabels.stream.loader",
+        "EmbeddedRows": "softlabels.stream.examples",
+        "Loader": "softlabels.stream.loader",
+        "SoftLabelDataset": "softlabels.stream.dataset",
+        "watched": "softlabels.stream.dataset",
+    },
+)

@@ -25,11 +25,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from softlabels.errors import ConfigError, Stalled
 from softlabels.labels.soft import SoftLabels
-from softlabels.store.patience import AGAIN, patience, process
 from softlabels.stream.examples import EmbeddedRows, Examples, join_examples
 from softlabels.stream.gather import Array, ChunkReader
 from softlabels.stream.join import Ints, Missing
 from softlabels.stream.prefetch import prefetch
+from softlabels.system.patience import AGAIN, patience, process
 
 if TYPE_CHECKING:
     from softlabels.store import Store

@@ -186,7 +186,8 @@ def join_examples(
         _check_label_map(labels, found, store, name=rows.name)
     if labelled is not None:
         labels = np.where(labelled[items], labels, -1)
-    positions = None if sequence is None else Positions(rows.name, sequence.classes, labelled, has_tokens)
+    classes = 0 if sequence is None else sequence.classes if store is None else store.classes
+    positions = None if sequence is None else Positions(rows.name, classes, labelled, has_tokens)
     inputs = rows.store if isinstance(rows, EmbeddedRows) else rows.inputs
     relabelled = None
     if store is not None and positions is None and "label_logit" in store.columns:

@@ -62,7 +62,7 @@ class Positions:
         if found.next_token.size and found.next_token.max() >= self.classes:
             raise LabelError(
                 f"a row of {self.name} holds token {found.next_token.max()}, and the vocabulary has {self.classes}",
-                remedy="use the tokenizer that the store was made with",
+                remedy="use the tokenizer that the store was made with, and leave texts with tokens beyond out",
             )
         labels = found.next_token
         if self.labelled is not None:
@@ -86,10 +86,11 @@ def stored_sequence(store: Store) -> SequenceInfo | None:
     """What the token rows of a store are; None where a row is one example."""
     if store.positions is None:
         return None
-    from softlabels.transfer.sequences import SequenceInfo
+    from softlabels.transfer.sequences import SequenceInfo, stored_bos
 
     vocabulary = store.spec.label_space.vocabulary
-    return SequenceInfo(store.positions + 1, store.classes, "" if vocabulary is UNSET else vocabulary)
+    bos = stored_bos(store.spec.preprocessing) or ""
+    return SequenceInfo(store.positions + 1, store.classes, "" if vocabulary is UNSET else vocabulary, bos)
 
 
 def check_sequences(name: str, sequence: SequenceInfo | None, store: Store) -> None:
@@ -97,7 +98,7 @@ def check_sequences(name: str, sequence: SequenceInfo | None, store: Store) -> N
 
     Raises:
         ClassMismatch: another kind of rows. OtherTokenizer: another tokenizer.
-        AlignmentError: rows of another length.
+        AlignmentError: rows of another length, or that begin otherwise.
     """
     stored = stored_sequence(store)
     if sequence is None or stored is None:
@@ -108,6 +109,7 @@ def check_sequences(name: str, sequence: SequenceInfo | None, store: Store) -> N
                 remedy="give transfer_set.sequences for rows of tokens, or the store of this transfer set",
             )
         return
+    sequence = sequence.below(stored.classes)  # tokens beyond are refused where a row holds one
     if sequence.vocabulary != stored.vocabulary or sequence.classes != stored.classes:
         raise OtherTokenizer(
             f"the tokenizer of {name} has {sequence.classes} tokens with the vocabulary digest {sequence.vocabulary}, and "
@@ -119,3 +121,16 @@ def check_sequences(name: str, sequence: SequenceInfo | None, store: Store) -> N
             f"rows of {name} have {sequence.positions} positions, those of {store.path} {stored.positions}",
             remedy=f"set transfer_set.sequences.length to {stored.length}",
         )
+    if sequence.bos != stored.bos and not _made_elsewhere(store):
+        ours, theirs = (f"with {bos!r}" if bos else "without a bos" for bos in (sequence.bos, stored.bos))
+        raise AlignmentError(
+            f"texts of {name} begin {ours}, those of {store.path} {theirs}: no row would meet its labels",
+            remedy=f"set transfer_set.sequences.bos to {stored.bos or 'none'}",
+        )
+
+
+def _made_elsewhere(store: Store) -> bool:
+    """Whether another function made the store's rows, of which nobody knows how they begin."""
+    from softlabels.transfer.sequences import stored_bos
+
+    return stored_bos(store.spec.preprocessing) is None

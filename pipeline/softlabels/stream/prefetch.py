@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from queue import Empty, Queue
 from typing import TypeVar
 
-from softlabels.store.patience import slices, stalled
+from softlabels.system.patience import slices, stalled
 
 T = TypeVar("T")
 

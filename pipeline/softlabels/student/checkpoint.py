@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import pickle
 import platform
 from collections.abc import Mapping
@@ -24,9 +25,10 @@ from softlabels import __version__
 from softlabels.errors import DamagedStore, DiskFull, SpecMismatch, StorageError
 from softlabels.names import renamed
 from softlabels.store.differences import differences
-from softlabels.store.durable import replace_file, system_errors
-from softlabels.store.patience import closing, flush
 from softlabels.student.seeding import rng_state, set_rng_state
+from softlabels.system.durable import system_errors
+from softlabels.system.folder import Folder
+from softlabels.system.patience import flush
 
 NAME = "checkpoint.pt"
 FORMAT = 3
@@ -38,7 +40,7 @@ _MEANING = {
 _log = logging.getLogger(__name__)
 
 
-def save_checkpoint(folder: Path, state: Mapping[str, Any], identity: Mapping[str, object]) -> None:
+def save_checkpoint(folder: Folder, state: Mapping[str, Any], identity: Mapping[str, object]) -> None:
     """Replace the checkpoint of the run in `folder`, atomically and durably.
 
     Args:
@@ -56,10 +58,10 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any], identity: Mapping[st
         "state": dict(state),
         "rng": rng_state(),
     }
-    path = folder / NAME
-    staged = path.with_name(NAME + ".partial")
+    path, staged = folder.at(NAME), NAME + ".partial"
+    folder.remove(staged)  # of a run that was killed
     try:
-        with system_errors("write", path), closing(staged.open("wb")) as file:
+        with system_errors("write", path), folder.new_file(staged) as file:
             watched = _Watched(file)
             try:
                 torch.save(whole, watched)  # type: ignore[arg-type]  # all that it asks of a file is write and flush
@@ -67,9 +69,9 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any], identity: Mapping[st
                 raise watched.error or error from error
             file.flush()
             flush(file.fileno(), path)
-        replace_file(staged, path)
+        folder.replace(staged, NAME)
     except (DiskFull, StorageError):
-        staged.unlink(missing_ok=True)  # where the disk is full, it is part of the reason
+        folder.remove(staged)  # where the disk is full, it is part of the reason
         raise
 
 
@@ -93,7 +95,7 @@ class _Watched:
         self._file.flush()
 
 
-def load_checkpoint(folder: Path, identity: Mapping[str, object]) -> dict[str, Any] | None:
+def load_checkpoint(folder: Folder, identity: Mapping[str, object]) -> dict[str, Any] | None:
     """The state that the run in `folder` was saved with, after putting the random generators back; None where nothing was, and
     where what was saved is the start, before its first step, of a run with another identity: it binds nobody.
 
@@ -101,13 +103,13 @@ def load_checkpoint(folder: Path, identity: Mapping[str, object]) -> dict[str, A
         SpecMismatch: the run was begun with another identity, naming each field that differs, or by another version.
         DamagedStore: the file cannot be read.
     """
-    path = folder / NAME
-    if not path.exists():
+    path = folder.at(NAME)
+    if not folder.exists(NAME):
         return None
     with system_errors("read", path):
-        file = path.open("rb")
+        handle = folder.open(NAME)
     try:
-        with file:
+        with os.fdopen(handle, "rb") as file:
             whole = torch.load(file, map_location="cpu", weights_only=True)
         found, begun = whole["format"], json.loads(whole["identity"])
     except (RuntimeError, OSError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
@@ -120,7 +122,8 @@ def load_checkpoint(folder: Path, identity: Mapping[str, object]) -> dict[str, A
             f"{path} has format {found}, this version of softlabels reads {FORMAT}",
             remedy="finish the run with the version that began it, or begin a new run folder",
         )
-    different = differences(renamed(begun), renamed(json.loads(json.dumps(identity))))
+    ours = json.loads(json.dumps(identity))
+    different = differences(renamed(begun, ours), ours)
     if different and whole["state"].get("progress", {}).get("step") == 0:
         return None
     if different:

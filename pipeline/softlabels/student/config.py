@@ -17,11 +17,20 @@ from softlabels.labels.ensemble import MEANS, check_temperature
 from softlabels.labels.tail_mass import check_beta
 from softlabels.objects import ObjectSpec
 from softlabels.student.class_weights import ClassWeights, check_class_weights
-from softlabels.student.losses import LOSSES
 from softlabels.student.schedule import Setting, ends, value_at
 
 DEFAULT_ALPHA = 0.9
 NEWER = ("class_weights", "members", "weights")  # settings that run folders of version 0.2 do not name
+LOSS_NAMES = (
+    "forward_kl",
+    "reverse_kl",
+    "js",
+    "soft_ce",
+    "logit_mse",
+    "dkd",
+    "nkd",
+    "dist",
+)  # those of `losses.LOSSES`, which needs torch
 
 
 @dataclass(frozen=True)
@@ -125,7 +134,7 @@ class TrainingConfig(LoopConfig):
         for temperature in ends(self.temperature, name="temperature"):
             check_temperature(temperature)
         self._check_weights()
-        _one_of("loss", self.loss, tuple(LOSSES))
+        _one_of("loss", self.loss, LOSS_NAMES)
         if self.seed < 0:
             raise ConfigError(f"seed must be >= 0, not {self.seed}", remedy="give a whole number >= 0")
 

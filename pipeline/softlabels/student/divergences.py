@@ -132,7 +132,7 @@ def logit_mse(
     logits (Hinton et al. 2015, equation 4). N counts the classes that are finite on both sides, over which the means are
     taken too. A class that is -inf on one side alone has no squared distance and is refused (LogitsError).
     """
-    target = soft.mean_logits()
+    target, student = centred(soft.mean_logits(shifted=False)), centred(student)
     impossible = torch.isneginf(target)
     if not torch.equal(impossible, torch.isneginf(student)):
         raise LogitsError(
@@ -141,5 +141,13 @@ def logit_mse(
         )
     finite = (~impossible).sum(dim=-1, keepdim=True)
     gap = student.masked_fill(impossible, 0.0) - target.masked_fill(impossible, 0.0)
-    centred = (gap - gap.sum(dim=-1, keepdim=True) / finite).masked_fill(impossible, 0.0)
-    return summed(centred.square() / (2 * finite), weights)
+    gap = (gap - gap.sum(dim=-1, keepdim=True) / finite).masked_fill(impossible, 0.0)
+    return summed(gap.square() / (2 * finite), weights)
+
+
+def centred(logits: Tensor) -> Tensor:
+    """logits - max, which is exact where they lie close together, and which the loss does not see: a constant that is added to
+    all of them would round the other side's away.
+    """
+    peak = logits.detach().amax(dim=-1, keepdim=True)
+    return logits - torch.where(torch.isfinite(peak), peak, 0.0)

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from softlabels.errors import ExportError
 from softlabels.objects import require_extra
-from softlabels.store.durable import make_folder, write_atomically
+from softlabels.system.folder import Folder, folder_of
 
 FILES = {"onnx": "student.onnx", "torch": "student.pt2"}  # format -> file name
 FACTS = "softlabels.json"  # the extra file of a .pt2 that holds the facts
@@ -61,7 +61,7 @@ class Exported:
 
 
 def export_student(
-    model: nn.Module, rows: Tensor, folder: Path, *, formats: Sequence[str], facts: Mapping[str, Any]
+    model: nn.Module, rows: Tensor, folder: Path | Folder, *, formats: Sequence[str], facts: Mapping[str, Any]
 ) -> list[Exported]:
     """Write `model` to `folder`, a file for each of `formats`.
 
@@ -91,12 +91,12 @@ def export_student(
             run = _onnx_runner(data) if form == "onnx" else _torch_runner(data)
             difference, agreement = _compare(form, _in_batches(run, rows), expected)
             made.append((form, data, opset, difference, agreement))
-    make_folder(folder)
+    folder = folder_of(folder)
+    folder.make()
     found = []
     for form, data, opset, difference, agreement in made:
-        path = folder / FILES[form]
-        write_atomically(path, data)
-        found.append(Exported(form, path, len(data), opset, len(rows), difference, agreement))
+        folder.put(FILES[form], data)
+        found.append(Exported(form, folder.at(FILES[form]), len(data), opset, len(rows), difference, agreement))
     return found
 
 

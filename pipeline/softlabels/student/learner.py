@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from softlabels.checks.probabilities import FEWEST
 from softlabels.errors import ConfigError, LogitsError
 from softlabels.labels import NO_LABEL
 from softlabels.models.device import DTYPES, arithmetic
@@ -27,7 +28,7 @@ from softlabels.student.average import WeightAverage
 from softlabels.student.config import TrainingConfig
 from softlabels.student.metrics import Scores
 from softlabels.student.optimizer import build_optimizer, build_scheduler, limit_norms
-from softlabels.student.outputs import Outputs, batch_loss, naming_row, outputs_of
+from softlabels.student.outputs import Outputs, batch_loss, naming_row, outputs_of, require_student_logits
 from softlabels.student.seeding import seed_everything, set_torch_rng, torch_rng
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ class Learner:
         self.model = student.model.to(device)
         self.standing = Standing()
         self._labelled, self._rng = student.labelled, student.rng
+        self._asked = False
         self._device, self._total_steps, self._augment = device, total_steps, augment
         config = student.config
         self._optimizer = build_optimizer(config.optimizer, self.model.parameters())
@@ -145,7 +147,7 @@ class Learner:
             step: steps done before.
 
         Raises:
-            LogitsError: the loss is NaN or infinite; a row's members have no geometric mean.
+            LogitsError: the loss is NaN or infinite; the model gives probabilities; a row's members have no geometric mean.
         """
         labelled = self._own_labels(batch, moved)
         self.standing.labelled += labelled[1]
@@ -266,8 +268,17 @@ class Learner:
         """The share of some rows in the loss of a batch in which `positions` count and `labelled` of them have a label."""
         config = self.config
         hard_weight, soft_weight = config.weights_at(share)
+        outputs = self.predict(self.model, part)
+        if (
+            not self._asked
+            and isinstance(outputs.states, Tensor)
+            and outputs.matrix is None
+            and outputs.states.dim() == 2
+        ):
+            require_student_logits(outputs.states, who=f"the model {self.name}".rstrip())
+            self._asked = len(outputs.states) >= FEWEST
         return batch_loss(
-            self.predict(self.model, part),
+            outputs,
             part,
             temperature=config.temperature_at(share),
             hard_weight=hard_weight,

@@ -25,7 +25,7 @@ from softlabels.labels.soft import SoftLabels
 from softlabels.labels.standardise import standardise
 from softlabels.labels.topk_soft import TopkMembers
 from softlabels.student.decoupled import dkd, nkd
-from softlabels.student.divergences import forward_kl, js, logit_mse, reverse_kl, soft_ce
+from softlabels.student.divergences import centred, forward_kl, js, logit_mse, reverse_kl, soft_ce
 from softlabels.student.relational import dist
 from softlabels.student.sparse import COARSE, OUTCOMES, outcomes, require_sparse
 
@@ -169,7 +169,7 @@ def soft_sum(
     if isinstance(soft.members, TopkMembers):
         require_sparse(loss, soft.members.encoding.tail, logit_standardization=logit_standardization)
     weights = None if class_weights is None else soft.log_probs(1.0, mean).exp() @ class_weights
-    student = student.float()
+    student = (centred(student) if student.dtype == torch.float64 else student).float()
     if soft.tail in OUTCOMES and soft.stored_members == 1 and loss in COARSE:
         student, soft = outcomes(student, soft, temperature)
     if logit_standardization:

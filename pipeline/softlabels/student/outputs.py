@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from softlabels.checks.probabilities import BLOCK, FEWEST, are_probabilities, require_logits
 from softlabels.errors import ClassMismatch, NoPossibleClass
 from softlabels.labels.ensemble import no_common_class
 from softlabels.labels.soft import SoftLabels
@@ -76,6 +77,15 @@ def outputs_of(model: nn.Module, batch: Batch, dtype: torch.dtype = torch.float3
         return Outputs(_flat(model(batch.inputs), batch))
     states = _flat(model.hidden(batch.inputs), batch)  # type: ignore[operator]
     return Outputs(states if dtype == torch.float32 else states.to(dtype), *matrix)
+
+
+def require_student_logits(logits: Tensor, *, who: str, total: int = FEWEST) -> None:
+    """Raise `LogitsError` where the first 16 of logits (n, V) look like probabilities; `total`: distributions in all, where
+    that may be fewer than it takes to decide.
+    """
+    first = logits[:BLOCK].detach().float().cpu().numpy()
+    remedy = "leave out the softmax at its end: every loss takes the softmax itself, of logits or of log-probabilities"
+    require_logits(are_probabilities(first)[:, None], total=total, who=who, remedy=remedy)
 
 
 def _flat(found: Tensor, batch: Batch) -> Tensor:

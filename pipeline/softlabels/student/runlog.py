@@ -10,14 +10,15 @@ import json
 import logging
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from types import TracebackType
 
 from torch.utils.tensorboard import SummaryWriter
 
-from softlabels.store.durable import replace_file, system_errors, write_file
+from softlabels.system.durable import system_errors
+from softlabels.system.folder import Folder
 
 NAME = "metrics.jsonl"
+EVENTS = "tensorboard"
 _log = logging.getLogger(__name__)
 
 
@@ -29,19 +30,16 @@ class RunLog:
         step: optimizer steps done so far; TensorBoard forgets events after it.
     """
 
-    def __init__(self, folder: Path, lines: list[str], step: int) -> None:
-        self._path, self._lines = folder / NAME, lines
-        staged = self._path.with_name(NAME + ".partial")
-        write_file(staged, "".join(line + "\n" for line in lines).encode())
-        replace_file(staged, self._path)
-        self._events = _events(folder / "tensorboard", step)
+    def __init__(self, folder: Folder, lines: list[str], step: int) -> None:
+        self._folder, self._lines = folder, lines
+        folder.put(NAME, "".join(line + "\n" for line in lines).encode())
+        self._events = _events(folder, step)
 
     def add(self, entry: Mapping[str, object], step: int | None = None) -> None:
         """Append one line and, given a step, its numbers to TensorBoard. JSON has no infinity: that becomes null."""
         line = json.dumps(finite(entry), allow_nan=False)
         self._lines.append(line)
-        with system_errors("write", self._path), self._path.open("a") as file:
-            file.write(line + "\n")
+        self._folder.append(NAME, f"{line}\n".encode())
         if step is not None and self._events is not None:
             for name, value in _scalars(entry):
                 self._events.add_scalar(name, value, step)
@@ -56,22 +54,25 @@ class RunLog:
             self._events.close()
 
 
-def _events(folder: Path, step: int) -> SummaryWriter | None:
+def _events(folder: Folder, step: int) -> SummaryWriter | None:
     """TensorBoard's writer; None, and a warning, where the path is not UTF-8, which it cannot take."""
+    events = folder.at(EVENTS)
     try:
-        str(folder).encode()
+        str(events).encode()
     except UnicodeEncodeError:
-        _log.warning("%s is not UTF-8: no events for TensorBoard are written", folder)
+        _log.warning("%s is not UTF-8: no events for TensorBoard are written", events)
         return None
-    with system_errors("write", folder):
-        return SummaryWriter(str(folder), purge_step=step + 1)
+    folder.make(EVENTS)
+    with system_errors("write", events):
+        return SummaryWriter(str(events), purge_step=step + 1)
 
 
-def is_ended(folder: Path) -> bool:
+def is_ended(folder: Folder) -> bool:
     """Whether the log of the run in `folder` has its last line, which says `"end": true`."""
-    path = folder / NAME
-    with system_errors("read", path):
-        lines = path.read_bytes().splitlines() if path.exists() else []
+    try:
+        lines = folder.read(NAME).splitlines()
+    except FileNotFoundError:
+        return False
     try:
         last = json.loads(lines[-1]) if lines else None
     except (ValueError, RecursionError):  # torn by a kill

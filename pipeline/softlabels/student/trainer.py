@@ -22,7 +22,6 @@ from tqdm import tqdm
 from softlabels.errors import ConfigError, Interrupted, RunExists
 from softlabels.models import save_weights
 from softlabels.models.device import resolve_device, warm_up
-from softlabels.store.durable import make_folder, only_process
 from softlabels.student import checkpoint, runlog
 from softlabels.student.checkpoint import load_checkpoint, save_checkpoint
 from softlabels.student.config import TrainingConfig, deciding
@@ -32,6 +31,7 @@ from softlabels.student.metrics import Batches, Scores
 from softlabels.student.runlog import RunLog
 from softlabels.student.seeding import deterministic
 from softlabels.student.validation import validate
+from softlabels.system.folder import Folder, folder_of
 
 if TYPE_CHECKING:
     from softlabels.stream.loader import Batch
@@ -97,11 +97,11 @@ class Trainer:
         students: Sequence[Student],
         train: Batches,
         validation: Batches | None,
-        folder: Path,
+        folder: Path | Folder,
         identity: Mapping[str, object],
         augment: Augment | None = None,
     ) -> None:
-        self._train, self._validation, self._folder = train, validation, folder
+        self._train, self._validation, self._folder = train, validation, folder_of(folder)
         self._config = _shared_config(students)
         self._device = resolve_device(self._config.device)
         self._total_steps = self._config.epochs * train.steps_per_epoch
@@ -133,8 +133,8 @@ class Trainer:
             SpecMismatch, RunExists: the folder holds another run, or files that no run wrote, or is in use.
             DiskFull, StorageError: nothing that was saved is lost.
         """
-        make_folder(self._folder)
-        with only_process(self._folder), deterministic(self._device, self._config.threads):
+        self._folder.make()
+        with self._folder.only_process(), deterministic(self._device, self._config.threads):
             warm_up()
             keep_freed_memory()
             self._begin()
@@ -150,15 +150,15 @@ class Trainer:
                 self._train_epochs(logs, should_stop, on_epoch)
                 for learner, log in zip(self._learners, logs, strict=True):
                     learner.load_kept()
-                    save_weights(learner.model, self._home(learner) / WEIGHTS)
+                    save_weights(learner.model, WEIGHTS, folder=self._home(learner))
                     log.add(self._last_line(learner))
         return [self._result(learner) for learner in self._learners]
 
-    def _home(self, learner: Learner) -> Path:
-        return self._folder / learner.name
+    def _home(self, learner: Learner) -> Folder:
+        return self._folder.within(learner.name)
 
     def _is_ended(self, learner: Learner) -> bool:
-        return runlog.is_ended(self._home(learner)) and (self._home(learner) / WEIGHTS).exists()
+        return runlog.is_ended(self._home(learner)) and self._home(learner).exists(WEIGHTS)
 
     def _begin(self) -> None:
         """Load the checkpoint; where there is none that binds this run, save the first one."""
@@ -169,8 +169,8 @@ class Trainer:
                 learner.load(saved)
         else:
             homes = {self._home(learner) for learner in self._learners}
-            foreign = [home / name for home in homes for name in (runlog.NAME, WEIGHTS) if (home / name).exists()]
-            if foreign and not (self._folder / checkpoint.NAME).exists():
+            foreign = [home.at(name) for home in homes for name in (runlog.NAME, WEIGHTS) if home.exists(name)]
+            if foreign and not self._folder.exists(checkpoint.NAME):
                 raise RunExists(
                     f"{foreign[0].parent} holds {' and '.join(sorted(path.name for path in foreign))} but no "
                     f"{checkpoint.NAME}: it is not this run's folder",
@@ -178,7 +178,7 @@ class Trainer:
                 )
             self._save()
         for learner in self._learners:
-            make_folder(self._home(learner))
+            self._home(learner).make()
 
     def _train_epochs(
         self, logs: Sequence[RunLog], should_stop: Callable[[], bool], on_epoch: Callable[[int, float], object]
@@ -257,7 +257,7 @@ class Trainer:
         kept_epoch = progress.epoch if standing.kept_validation is None else standing.kept_epoch
         scores: Scores = {**standing.scores}  # type: ignore[typeddict-item]  # they were Scores when they were saved
         return TrainingResult(
-            kept_epoch, standing.kept_validation, scores, progress.step, self._home(learner) / WEIGHTS
+            kept_epoch, standing.kept_validation, scores, progress.step, self._home(learner).at(WEIGHTS)
         )
 
     def _save(self) -> None:

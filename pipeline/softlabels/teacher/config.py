@@ -8,7 +8,7 @@ from typing import Any, Literal
 from softlabels.errors import ConfigError
 from softlabels.labels.encoding import Encoding
 from softlabels.labels.settings import EncodingSettings
-from softlabels.models.build import ModelConfig
+from softlabels.models.config import ModelConfig
 from softlabels.objects import canonical
 
 

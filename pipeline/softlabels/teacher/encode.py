@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from softlabels.checks.probabilities import SUM
 from softlabels.errors import LogitsError
 from softlabels.labels.dense import check_logits, encode_dense
 from softlabels.labels.encoding import Encoding, TopkEncoding
@@ -27,10 +28,11 @@ _PLACE = re.compile(r"\((?:row|position) (\d+)")
 
 @dataclass(frozen=True)
 class Encoded:
-    """Columns (N, M, ...) by name, and what encoding them lost."""
+    """Columns (N, M, ...) by name, what encoding them lost, and which outputs (N, M) look like probabilities."""
 
     columns: Columns
     fidelity: tuple[FidelitySums, ...]
+    suspects: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,23 +75,23 @@ class Encoder:
             logits = reduced(block, self.weights) if self.encoding.reduce == "geometric" else block
             real = None if counts is None else counts[at].to(device)
             try:
-                parts.append(self._block(logits, given[at].to(device), real))
+                parts.append(Encoded(*self._block(logits, given[at].to(device), real), probabilities_among(block)))
             except LogitsError as error:
                 raise _renamed(error, at.start, place) from error
         return joined(parts)
 
-    def _block(self, logits: Tensor, labels: Tensor, mask: Tensor | None) -> Encoded:
+    def _block(self, logits: Tensor, labels: Tensor, mask: Tensor | None) -> tuple[Columns, tuple[FidelitySums, ...]]:
         if isinstance(self.encoding, TopkEncoding):
             from softlabels.labels.topk_encode import encode_topk
 
-            return Encoded(*encode_topk(logits, self.encoding, basis=self.basis, labels=labels, mask=mask))
+            return encode_topk(logits, self.encoding, basis=self.basis, labels=labels, mask=mask)
         if mask is not None:
             logits = torch.where(mask[:, None, None], logits, 0.0)
         exact = logits.to(torch.promote_types(logits.dtype, torch.float32)).cpu().numpy()
         check_logits(exact)
         dense = encode_dense(exact)
         real = slice(None) if mask is None else mask.cpu().numpy()
-        return Encoded({"logits": dense.logits, "shift": dense.shift}, measure_dense(exact[real], dense.logits[real]))
+        return {"logits": dense.logits, "shift": dense.shift}, measure_dense(exact[real], dense.logits[real])
 
 
 def reduced(logits: Tensor, weights: NDArray[np.float64]) -> Tensor:
@@ -97,6 +99,14 @@ def reduced(logits: Tensor, weights: NDArray[np.float64]) -> Tensor:
     share = torch.from_numpy(normalised_weights(weights, logits.shape[1])).to(logits.device)
     keep = share > 0
     return (logits[:, keep].double() * share[keep, None]).sum(dim=1, keepdim=True)
+
+
+def probabilities_among(logits: Tensor) -> NDArray[np.bool_]:
+    """Which of (n, M, C) are >= 0 and sum to 1, (n, M): `softlabels.checks.probabilities.are_probabilities` on the device."""
+    found = (logits.sum(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32)) - 1).abs() <= SUM
+    if bool(found.any()):  # never, of logits: one pass over them
+        found &= ((logits >= 0) & (logits <= 1 + SUM)).all(dim=-1)
+    return found.cpu().numpy()
 
 
 def require_storable(logits: Tensor, weights: NDArray[np.float64], *, reduce: str, place: Callable[[int], str]) -> None:
@@ -119,7 +129,8 @@ def require_storable(logits: Tensor, weights: NDArray[np.float64], *, reduce: st
 def joined(parts: Sequence[Encoded]) -> Encoded:
     """Parts one behind the other."""
     columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
-    return Encoded(columns, add_up(part.fidelity for part in parts))
+    suspects = np.concatenate([part.suspects for part in parts])
+    return Encoded(columns, add_up(part.fidelity for part in parts), suspects)
 
 
 def _renamed(error: LogitsError, first: int, place: Callable[[int], str]) -> LogitsError:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +16,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from softlabels.errors import ClassMismatch, ConfigError, LogitsError, TeacherError, WeightsError
+from softlabels.errors import ClassMismatch, LogitsError, WeightsError
 from softlabels.models.build import build_model, untrained
-from softlabels.models.classes import require_class_names, require_vocabulary
+from softlabels.models.classes import require_class_names, require_vocabulary, words_of
 from softlabels.models.device import arithmetic, resolve_device, warm_up
 from softlabels.models.product import output_matrix
 from softlabels.models.weights import weights_digest
 from softlabels.store.spec import MemberSpec, TeacherSpec
 from softlabels.teacher.config import TeacherConfig
-from softlabels.teacher.encode import require_storable
 from softlabels.teacher.outputs import Outputs, Product
-from softlabels.transfer.alignment import alignment
 from softlabels.transfer.sequences import SequenceInfo
-
-_SENTINEL_ROWS, _SENTINEL_SEQUENCES = 64, 8
-# How far two cuts of the same rows may differ, relative to 1 + the largest logit: the rounding of each arithmetic.
-TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-1}
 
 
 class Ensemble:
@@ -45,7 +38,7 @@ class Ensemble:
     """
 
     def __init__(
-        self, models: Sequence[nn.Module], spec: TeacherSpec, device: torch.device, *, batch_size: int = _SENTINEL_ROWS
+        self, models: Sequence[nn.Module], spec: TeacherSpec, device: torch.device, *, batch_size: int = 64
     ) -> None:
         warm_up()  # so that the same store comes out again, byte for byte
         self.spec = spec
@@ -60,9 +53,11 @@ class Ensemble:
         Raises:
             ClassMismatch: a member's checkpoint has a tokenizer of another vocabulary.
         """
-        vocabulary = None if sequence is None else sequence.vocabulary
         for number, model in enumerate(self.models):
-            require_vocabulary(model, vocabulary, who=self._who(number))
+            require_vocabulary(model, sequence, who=self.who(number))
+        if sequence is not None:  # an output beyond a member's own tokens stands for none
+            known = [words.size for model in self.models if (words := words_of(model)) is not None]
+            sequence = sequence.below(min([sequence.classes, *known]))
         self.sequence = sequence
 
     @property
@@ -86,7 +81,8 @@ class Ensemble:
 
         Raises:
             LogitsError: a member gives something else than (B, C) floats, or (B, P, V) of rows of tokens.
-            ClassMismatch: members differ in C, or have fewer outputs than the tokenizer has tokens.
+            ClassMismatch: members differ in C. Of rows of tokens C is what all of them have and the tokenizer too: outputs
+                beyond its tokens are padding, and tokens beyond the outputs must not occur (`require_known_tokens`).
         """
         batch = torch.from_numpy(np.array(inputs)).to(self.device)
         members = tuple(self._member(number, batch) for number in range(len(self.models)))
@@ -96,16 +92,11 @@ class Ensemble:
                 f"the teacher's members have {' and '.join(map(str, sorted(set(widths))))} classes",
                 remedy="members of an ensemble share one label space",
             )
-        classes = widths[0] if self.sequence is None else self.sequence.classes
-        for number, width in enumerate(widths):
-            if width < classes:
-                raise ClassMismatch(
-                    f"{self._who(number)} has {width} outputs and the tokenizer {classes} tokens",
-                    remedy="give the tokenizer that belongs to the model; more outputs than tokens are padding, fewer are not",
-                )
+        classes = widths[0] if self.sequence is None else min(self.sequence.classes, *widths)
         return Outputs(members, classes, self._arithmetic)
 
-    def _who(self, number: int) -> str:
+    def who(self, number: int) -> str:
+        """How messages call a member."""
         return f"member {number} ({self.spec.members[number].model})"
 
     @contextmanager
@@ -117,7 +108,7 @@ class Ensemble:
     def _member(self, number: int, batch: Tensor) -> Tensor | Product:
         """A member's logits (N, V), or what they are a product of."""
         model: Any = self.models[number]
-        lead = (len(batch),) if self.sequence is None else (len(batch), self.sequence.positions)
+        lead = (len(batch),) if self.sequence is None else (len(batch), batch.shape[-1] - 1)
         with self._arithmetic():
             matrix = None if self.sequence is None else output_matrix(model)
             output: object = model(batch) if matrix is None else model.hidden(batch)
@@ -128,50 +119,12 @@ class Ensemble:
             return flat if matrix is None else Product(flat, *matrix)
         else:
             found = f"{output.dtype} {tuple(output.shape)}"
-        of = "" if self.sequence is None else f" of {self.sequence.positions} positions"
+        of = "" if self.sequence is None else f" of {lead[-1]} positions"
         axes = "(batch, classes)" if self.sequence is None else "(batch, positions, vocabulary), positions = tokens - 1"
         raise LogitsError(
-            f"{self._who(number)} gives {found} for a batch of {len(batch)} rows{of}",
+            f"{self.who(number)} gives {found} for a batch of {len(batch)} rows{of}",
             remedy=f"a teacher's forward returns float logits of shape {axes}",
         )
-
-    def check_sentinels(self, inputs: NDArray[np.generic], *, reduce: str = "none") -> int:
-        """Run the first rows twice, cut into other batches the second time, and return the number of classes.
-
-        Raises:
-            TeacherError: a row's logits depend on the batch it stands in, as under dropout or batch statistics.
-            LogitsError: logits that no store can hold, of members that are not reduced; names row (position) and member.
-            ConfigError: the models cannot take these inputs.
-        """
-        rows = inputs[: sentinel_count(self.sequence)]
-        size = min(self.batch_size, len(rows))
-        try:
-            whole, parts = self._in_batches(rows, size), self._in_batches(rows, max(1, size * 3 // 8))
-        except RuntimeError as error:  # what torch raises where shapes or dtypes do not fit
-            raise ConfigError(
-                f"the teacher cannot take inputs of {rows.dtype} and shape {[size, *rows.shape[1:]]}: {error}",
-                remedy="change init_args of teacher.members, or transfer_set.prepare",
-            ) from error
-        counts = np.ones(len(rows), np.bool_)
-        if self.sequence is not None:
-            counts = alignment(rows).mask.reshape(-1).astype(np.bool_)
-        apart, scale = torch.zeros(len(self.models)), torch.ones(len(self.models))
-        for at, first in whole.blocks():
-            real = torch.from_numpy(counts[at]).to(self.device)
-            first, second = first[real], parts.logits(at)[real]
-            if len(first):
-                apart = torch.maximum(apart, _difference(first, second))
-                scale = torch.maximum(scale, 1 + _largest(first))
-                numbers = (at.start + np.flatnonzero(counts[at])).tolist()
-                require_storable(
-                    first, self.weights, reduce=reduce, place=partial(self.place, range(len(rows)), numbers)
-                )
-        for number in torch.nonzero(apart > TOLERANCE[self.spec.precision] * scale).flatten().tolist():
-            raise TeacherError(
-                f"{self._who(number)} gives the same row logits that differ by {apart[number]:.3g} in two batches",
-                remedy="its forward must not drop out, sample or use batch statistics in evaluation mode",
-            )
-        return whole.classes
 
     def place(self, rows: Sequence[int], numbers: Sequence[int], at: int) -> str:
         """How distribution numbers[at] of a batch of `rows` is called."""
@@ -183,10 +136,10 @@ class Ensemble:
     def check_class_names(self, names: Sequence[str] | None, *, whose: str) -> None:
         """Raise ClassMismatch where a member names its classes and they are not `names`, in this order."""
         for number, model in enumerate(self.models):
-            require_class_names(model, names, who=self._who(number), whose=whose)
+            require_class_names(model, names, who=self.who(number), whose=whose)
 
     @torch.inference_mode()
-    def _in_batches(self, rows: NDArray[np.generic], size: int) -> Outputs:
+    def in_batches(self, rows: NDArray[np.generic], size: int) -> Outputs:
         """The outputs for `rows`, `size` at a time."""
         found = [self.outputs(rows[start : start + size]) for start in range(0, len(rows), size)]
         members: list[Tensor | Product] = []
@@ -208,11 +161,6 @@ class Ensemble:
             "threads": str(torch.get_num_threads()),
             "float32_matmul_precision": torch.get_float32_matmul_precision(),
         }
-
-
-def sentinel_count(sequence: SequenceInfo | None) -> int:
-    """How many rows are asked of the teacher again, to see whether it can be trusted."""
-    return _SENTINEL_ROWS if sequence is None else _SENTINEL_SEQUENCES
 
 
 def load_ensemble(config: TeacherConfig, *, train: str = "softlabels train-teacher") -> Ensemble:
@@ -246,17 +194,6 @@ def load_ensemble(config: TeacherConfig, *, train: str = "softlabels train-teach
         ),
     )
     return Ensemble(models, spec, resolve_device(config.device), batch_size=config.batch_size)
-
-
-def _difference(one: Tensor, other: Tensor) -> Tensor:
-    """The largest |one - other| of each member, (n, M, C) -> (M,) float32 on the CPU; infinite where only one is NaN."""
-    same = (one == other) | (one.isnan() & other.isnan())
-    return torch.where(same, 0.0, (one - other).abs().float().nan_to_num(nan=torch.inf)).amax(dim=(0, 2)).cpu()
-
-
-def _largest(logits: Tensor) -> Tensor:
-    """The largest finite |logit| of each member, (n, M, C) -> (M,) float32 on the CPU."""
-    return torch.where(torch.isfinite(logits), logits.abs(), 0.0).float().amax(dim=(0, 2)).cpu()
 
 
 @contextmanager

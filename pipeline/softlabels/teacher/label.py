@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from softlabels.checks.probabilities import require_logits, rows_of_positions
 from softlabels.labels.encoding import TopkEncoding
 from softlabels.store.basis import read_basis
-from softlabels.store.patience import background, result_of
 from softlabels.store.spec import Manifest, Spec
 from softlabels.store.writer import StoreWriter
+from softlabels.system.patience import background, result_of
 from softlabels.teacher.encode import Encoded, Encoder, joined
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.transfer.alignment import alignment
@@ -69,7 +70,7 @@ def encoder_of(writer: StoreWriter, ensemble: Ensemble) -> Encoder | None:
     encoding = writer.spec.encoding
     if not isinstance(encoding, TopkEncoding) and ensemble.sequence is None:
         return None
-    basis = read_basis(writer.path, writer.spec)
+    basis = read_basis(writer.folder, writer.spec)
     shared = None if basis is None else torch.from_numpy(np.array(basis, np.float16)).to(ensemble.device)
     return Encoder(encoding, ensemble.weights, shared)
 
@@ -127,6 +128,10 @@ def _write(rows: TransferRows, writer: StoreWriter, shard: int, found: Logits | 
     places = None if rows.sequence is None or inputs is None else alignment(inputs)
     embedded = inputs if embeds else None
     if isinstance(found, Encoded):
+        suspects = found.suspects
+        if places is not None:
+            suspects = rows_of_positions(suspects.reshape(stop - start, -1, suspects.shape[1]), places.mask)
+        require_logits(suspects, total=writer.spec.rows, first_row=start)
         writer.write_columns(
             shard,
             keys=keys,

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from softlabels.checks.dependence import spread
 from softlabels.labels.encoding import TopkEncoding
 from softlabels.teacher.encode import reduced, require_storable
 from softlabels.teacher.ensemble import Ensemble
@@ -49,11 +50,6 @@ def pilot_rows(rows: TransferRows) -> NDArray[np.int64]:
         if found >= POSITIONS or len(chosen) == total:
             return chosen
         count = max(count + 1, min(total, count * POSITIONS // max(found, 1)))
-
-
-def spread(total: int, count: int) -> NDArray[np.int64]:
-    """`count` numbers below `total`, or all, evenly spread."""
-    return np.arange(min(count, total), dtype=np.int64) * total // min(count, total)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from softlabels.checks.rounding import TOLERANCE
 from softlabels.errors import OtherMemberOrder, OtherWeights, SpecMismatch, UnlabelledRows
 from softlabels.labels.class_ids import widen
 from softlabels.labels.encoding import TopkEncoding
@@ -22,8 +23,9 @@ from softlabels.store.key_index import KeyIndex
 from softlabels.store.reader import Store
 from softlabels.store.spec import Spec
 from softlabels.teacher.encode import Columns, reduced
-from softlabels.teacher.ensemble import TOLERANCE, Ensemble
+from softlabels.teacher.ensemble import Ensemble
 from softlabels.teacher.label import shard_batches
+from softlabels.teacher.sentinels import require_ensemble_logits
 from softlabels.transfer.alignment import alignment
 from softlabels.transfer.rows import TransferRows
 
@@ -137,9 +139,11 @@ def compare_with_teacher(
         OtherWeights, OtherMemberOrder: the weights are not those that the store names, or in another order.
         SpecMismatch: its rows have other positions than the transfer set's.
         UnlabelledRows: the transfer set lacks its rows.
+        LogitsError: the teacher's outputs are no logits.
     """
     _require_weights(store, ensemble)
     ensemble.expect(rows.sequence)
+    require_ensemble_logits(ensemble, rows.inputs)
     batches = [batch for shard in range(store.spec.shards) for batch in shard_batches(store.spec, shard)]
     index = KeyIndex(np.asarray(rows.keys))
     beta = store.encoding.beta_max if isinstance(store.encoding, TopkEncoding) else 1.0

@@ -7,21 +7,23 @@ that differ the plan knows only that they do. Neighbour: `recheck` compares a se
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from softlabels.checks.dependence import spread
 from softlabels.errors import OtherLabels, OtherLogits, OtherOrder, OtherRows
 from softlabels.labels.encoding import TopkEncoding
 from softlabels.store.chunks import ChunkReader, read_shard_column
+from softlabels.store.commit import record_name, recorded_shards
 from softlabels.store.key_index import KeyIndex
-from softlabels.store.spec import COMMITS, PLAN, Commit, Payload, Plan, Spec, read_json
+from softlabels.store.spec import PLAN, Commit, Payload, Plan, Spec, read_json
 from softlabels.store.writer import StoreWriter
+from softlabels.system.folder import Folder
 from softlabels.teacher.encode import Columns
-from softlabels.teacher.ensemble import Ensemble, sentinel_count
-from softlabels.teacher.pilot import spread
+from softlabels.teacher.ensemble import Ensemble
 from softlabels.teacher.recheck import Deviation, compare_batch, compared_columns
+from softlabels.teacher.sentinels import sentinel_count
 from softlabels.transfer.alignment import alignment
 from softlabels.transfer.rows import TransferRows
 
@@ -40,7 +42,7 @@ def check_committed(writer: StoreWriter, rows: TransferRows, ensemble: Ensemble)
         return
     payloads = {shard: record.payload for shard, record in records.items()}
     stated = max((sums.tail_mass_error for record in records.values() for sums in record.fidelity), default=0.0)
-    reader = ChunkReader(writer.path, writer.spec)
+    reader = ChunkReader(writer.folder, writer.spec)
     try:
         for payload in payloads.values():
             _check_labels(reader, payload, rows)
@@ -49,14 +51,14 @@ def check_committed(writer: StoreWriter, rows: TransferRows, ensemble: Ensemble)
         reader.close()
 
 
-def explained(error: OtherRows, path: Path, keys: NDArray[np.uint8]) -> OtherRows | OtherOrder:
+def explained(error: OtherRows, store: Folder, keys: NDArray[np.uint8]) -> OtherRows | OtherOrder:
     """The error, with what the keys (R, 16) of this run's rows and those of the committed shards say more: which row is gone,
     or that the rows only stand in another order.
     """
-    spec = read_json(path / PLAN, Plan).spec
-    reader, index = ChunkReader(path, spec), KeyIndex(keys)
-    for record in sorted((path / COMMITS).glob("*.json")):
-        payload = read_json(record, Commit).payload
+    spec = read_json(store, PLAN, Plan).spec
+    reader, index = ChunkReader(store, spec), KeyIndex(keys)
+    for shard in sorted(recorded_shards(store)):
+        payload = read_json(store, record_name(shard), Commit).payload
         stored = np.asarray(read_shard_column(reader, payload, spec.columns[0]), np.uint8)
         found, first = index.find(stored), spec.shard_rows(payload.shard).start
         if (found < 0).any():
@@ -85,7 +87,7 @@ def _check_labels(reader: ChunkReader, payload: Payload, rows: TransferRows) -> 
     if wrong.size:
         row = int(wrong[0])
         raise OtherLabels(
-            f"{wrong.size} of the {len(span)} rows of shard {payload.shard} of {reader.path} have another hard label than "
+            f"{wrong.size} of the {len(span)} rows of shard {payload.shard} of {reader.folder} have another hard label than "
             f"this run gives them: row {span.start + row} has {stored[row]} there, {own[row]} here",
             remedy="give the labels that began it (transfer_set.label, classes), or give another store path",
         )
@@ -106,7 +108,7 @@ def _check_sentinels(
     compare_batch(spec, ensemble, inputs, columns, labels, found)
     if not found.sound:
         raise OtherLogits(
-            f"the teacher gives {len(at)} rows of {reader.path} logits that differ from those that it holds by up to "
+            f"the teacher gives {len(at)} rows of {reader.folder} logits that differ from those that it holds by up to "
             f"{found.largest_logit:.3g} (rounding explains {found.allowed:.3g}), root mean square {found.difference.value:.3g} "
             f"({found.allowed_together:.3g}), though its weights are the same",
             remedy="go on with the code and the versions of packages that began it, or give another store path",

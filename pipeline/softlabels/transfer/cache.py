@@ -3,7 +3,7 @@
 One folder an identity (a digest of everything that the arrays depend on). It is written under another name, flushed and
 renamed, so a kill leaves no half cache; `meta.json` holds size and blake3 of each file, checked at every opening, and a
 folder that fails is made again. A lock keeps two processes from doing the same work. Not a store: nobody is given it, and it
-may be deleted at any time. Neighbour: `rows` says what is written.
+may be deleted at any time. Neighbours: `rows` says what is written, `cache_entries` lists and deletes.
 """
 
 from __future__ import annotations
@@ -13,23 +13,25 @@ import io
 import json
 import logging
 import os
-import shutil
-import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
-from softlabels.errors import ConfigError, DiskFull, StorageError, TransferSetError
-from softlabels.store.durable import clear_away, make_folder, sync_folder, system_errors, write_file
-from softlabels.store.patience import closing, flush, hung, wait_for_lock
+from softlabels.errors import ConfigError, DiskFull, StorageError, StrangePath, TransferSetError
+from softlabels.system.durable import system_errors
+from softlabels.system.folder import Folder
+from softlabels.system.patience import close_lock, flush, hung, wait_for_lock
 
 Array = npt.NDArray[np.generic]
 FileRecord = dict[str, int | str]  # name, bytes, blake3
+META = "meta.json"
 _log = logging.getLogger(__name__)
 
 
@@ -44,82 +46,139 @@ def default_cache() -> Path:
         ) from None
 
 
-def cached(root: Path, identity: Mapping[str, object], fill: Callable[[Path], list[FileRecord]]) -> dict[str, Array]:
-    """The arrays of `identity` by file stem, memory-mapped read-only; `fill(folder)` writes them where they are missing or
-    damaged, and returns their records.
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One folder of the cache.
+
+    Attributes:
+        arrays: by file stem, memory-mapped read-only.
+        facts: what `fill` handed on of them.
+    """
+
+    arrays: dict[str, Array]
+    facts: dict[str, Any]
+
+
+def cached(
+    root: Path,
+    identity: Mapping[str, object],
+    fill: Callable[[Path], tuple[list[FileRecord], dict[str, Any]]],
+    *,
+    about: Mapping[str, object],
+    is_current: Callable[[dict[str, Array]], bool],
+) -> Entry:
+    """The arrays of `identity`.
+
+    Args:
+        root: the cache.
+        identity: JSON values, everything that the arrays are known to depend on.
+        fill: `fill(folder)` writes the arrays where they are missing, damaged or stale; it returns their records, and facts.
+        about: JSON values for `softlabels cache`, and for finding the other splits of a transfer set.
+        is_current: asked at every opening; False: the arrays depend on something else, which has changed.
 
     Raises:
         DiskFull, StorageError: the cache cannot be written. Stalled: a process that prepares these rows hangs.
     """
-    name = blake3(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
-    folder = root / name
+    cache, name = Folder(root), entry_name(identity)
+    entry = cache.within(name)
     try:
-        make_folder(root)
-        with _lock(root / f"{name}.lock", lambda: _written(root, name)):
-            if not _sound(folder, identity):
-                for leftover in [folder, *root.glob(f"{name}.part-*")]:
-                    shutil.rmtree(leftover, ignore_errors=True)
-                _write(folder, identity, fill)
+        cache.make()
+        with lock(cache, f"{name}.lock", lambda: _written(cache, name)):
+            sound = _sound(entry, identity)
+            if sound and not is_current(_arrays(entry)):
+                _log.warning("the prepare function gives other rows than those in %s; preparing them again", entry)
+                sound = False
+            if not sound:
+                for leftover in cache.names():
+                    if leftover == name or leftover.startswith(f"{name}.part-"):
+                        cache.clear(leftover)
+                _write(cache, name, {"identity": identity, "about": about}, fill)
     except (DiskFull, StorageError) as error:
         remedy = "make room or mend it, or set SOFTLABELS_CACHE to another folder, then run the same command again"
         raise type(error)(error.what, remedy=remedy) from error
-    return {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in folder.glob("*.npy")}
+    with suppress(OSError):  # of a read-only cache nobody sees when it was used
+        handle = entry.open(META)
+        os.utime(handle)
+        os.close(handle)
+    return Entry(_arrays(entry), json.loads(entry.read(META))["facts"])
+
+
+def entry_name(identity: Mapping[str, object]) -> str:
+    """The name of an entry's folder."""
+    return blake3(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _arrays(entry: Folder) -> dict[str, Array]:
+    files = (entry.at(file) for file in entry.names() if file.endswith(".npy"))
+    return {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in files}
 
 
 @contextmanager
-def _lock(path: Path, life: Callable[[], object]) -> Iterator[None]:
+def lock(cache: Folder, name: str, life: Callable[[], object]) -> Iterator[None]:
     """Hold the lock file; the system lets go of it when the process dies. Raises `Stalled` where another process holds it and
     `life()` does not change.
     """
+    path = cache.at(name)
     with system_errors("lock", path):
-        file = path.open("wb")
-    with closing(file):
+        handle = cache.open(name, os.O_RDWR | os.O_CREAT)
+    try:
         with system_errors("lock", path):
-            wait_for_lock(file.fileno(), fcntl.LOCK_EX, path, life=life)
+            wait_for_lock(handle, fcntl.LOCK_EX, path, life=life)
         yield
+    finally:
+        close_lock(handle)
 
 
-def _written(root: Path, name: str) -> int:
+def _written(cache: Folder, name: str) -> int:
     """Bytes that whoever prepares these rows has written so far."""
-    with suppress(FileNotFoundError):  # renamed meanwhile
-        return sum(file.stat().st_size for part in root.glob(f"{name}.part-*") for file in part.iterdir())
-    return -1
+    parts = [part for part in cache.folders() if part.name.startswith(f"{name}.part-")]
+    found = [part.status(file) for part in parts for file in part.names()]
+    return sum(status.st_size for status in found if status is not None)
 
 
-def _sound(folder: Path, identity: Mapping[str, object]) -> bool:
-    """Whether the folder holds what was written for this identity, byte for byte."""
-    if not folder.exists():
+def _sound(folder: Folder, identity: Mapping[str, object]) -> bool:
+    """Whether the folder, and no link, holds what was written for this identity, byte for byte."""
+    if folder.status() is None:
         return False
     try:
-        meta = json.loads((folder / "meta.json").read_text())
-        if meta["identity"] == identity and all(_matches(folder, record) for record in meta["files"]):
+        meta = json.loads(folder.read(META))
+        names = {str(record["name"]) for record in meta["files"]} | {META}
+        is_whole = meta["identity"] == identity and "facts" in meta and names == set(folder.names())
+        if is_whole and all(_matches(folder, record) for record in meta["files"]):
             return True
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, StrangePath, StorageError):
         pass
     _log.warning("the prepared rows in %s are damaged; preparing them again", folder)
     return False
 
 
-def _matches(folder: Path, record: FileRecord) -> bool:
-    file = folder / str(record["name"])
-    if file.stat().st_size != record["bytes"]:
-        return False
-    return blake3().update_mmap(file).hexdigest() == record["blake3"]
-
-
-def _write(folder: Path, identity: Mapping[str, object], fill: Callable[[Path], list[FileRecord]]) -> None:
-    """Fill a folder under another name, flush it, and give it its name."""
-    with system_errors("create a folder in", folder.parent):
-        part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
+def _matches(folder: Folder, record: FileRecord) -> bool:
+    name = str(record["name"])
+    handle = folder.open(name)  # no link
     try:
-        meta = {"identity": identity, "files": fill(part)}
-        write_file(part / "meta.json", json.dumps(meta, indent=1).encode())
-        sync_folder(part)
-        with system_errors("rename", part):
-            part.rename(folder)
-        sync_folder(folder.parent)
+        same_size = os.fstat(handle).st_size == record["bytes"]
     finally:
-        clear_away(part)
+        os.close(handle)
+    return same_size and blake3().update_mmap(folder.at(name)).hexdigest() == record["blake3"]
+
+
+def _write(
+    cache: Folder,
+    name: str,
+    meta: Mapping[str, object],
+    fill: Callable[[Path], tuple[list[FileRecord], dict[str, Any]]],
+) -> None:
+    """Fill a folder under another name, flush it, and give it its name."""
+    part = cache.within(f"{name}.part-{uuid.uuid4().hex}")
+    part.make()
+    try:
+        files, facts = fill(part.at())
+        part.write(META, json.dumps({**meta, "files": files, "facts": facts}, indent=1).encode())
+        part.sync()
+        cache.rename(part.name, name)
+        cache.sync()
+    finally:
+        cache.clear(part.name)
 
 
 class NpyFile:

@@ -4,13 +4,38 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Literal
 
 from softlabels.errors import ConfigError
 from softlabels.objects import ObjectSpec
 
+LEAST_TOKENS = {"wordpiece": 6, "bpe": 257}  # the special tokens and one; the bytes and one
 MAX_LENGTH = 1 << 16  # tokens of a row; its documents are numbered in uint16
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _STACK = ObjectSpec("softlabels.transfer.stack")
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """A tokenizer to train where the folder that transfer_set.prepare or transfer_set.sequences names is not there.
+
+    Attributes:
+        kind: wordpiece (BERT's, for classifiers), or bpe (GPT-2's byte-level BPE, for language models).
+        vocab_size: tokens, the special ones among them; fewer where the texts have no more.
+        lowercase: whether capitals are made small and accents dropped; bpe keeps texts as they are.
+        max_length: the longest row that models with this tokenizer are meant for.
+    """
+
+    kind: Literal["wordpiece", "bpe"] = "wordpiece"
+    vocab_size: int = 8192
+    lowercase: bool = True
+    max_length: int = 512
+
+    def __post_init__(self) -> None:
+        least = LEAST_TOKENS[self.kind]
+        for name, smallest in (("vocab_size", least), ("max_length", 3)):
+            if getattr(self, name) < smallest:
+                raise ConfigError(f"tokenizer.{name} is {getattr(self, name)}", remedy=f"give {smallest} or more")
 
 
 @dataclass(frozen=True)
@@ -23,6 +48,8 @@ class SequencesConfig:
         pack: true: the texts one after the other, cut every `length` tokens; false: every text begins a row of its own.
         separator: the token that ends every text; by default the tokenizer's eos token.
         revision: branch, tag or commit of the tokenizer on the hub.
+        bos: what begins every text, and every row that goes on with one: auto, what the tokenizer itself puts before a text
+            (of a store that is there already, what begins its rows); none; or a token.
     """
 
     tokenizer: str
@@ -30,8 +57,11 @@ class SequencesConfig:
     pack: bool = True
     separator: str | None = None
     revision: str | None = None
+    bos: str = "auto"
 
     def __post_init__(self) -> None:
+        if not self.bos:
+            raise ConfigError("transfer_set.sequences.bos is empty", remedy="give auto, none, or a token")
         if not 2 <= self.length <= MAX_LENGTH:
             raise ConfigError(
                 f"transfer_set.sequences.length is {self.length}", remedy=f"give 2 to {MAX_LENGTH} tokens a row"
@@ -53,8 +83,11 @@ class TransferSetConfig:
         label: column of hard labels; None: there are none (rows of tokens predict their own next tokens: it is not read).
         key: "content", or the name of an id column that says which row is which.
         prepare: function from a list of decoded rows to one array (B, ...); see `softlabels.transfer.prepare`.
-        splits: name of the split in the store -> name of the split in the source.
-        classes: ordered class names, instead of those that the source gives.
+        splits: name of the split in the store -> name of the split in the source, or a slice of it: `train[:12000]`.
+        classes: ordered class names, instead of those that the source gives. Of a CSV each is a class, also None or NA.
+        missing: refuse inputs that are missing (null) and prepared rows that are not finite, or pass: prepare gets None.
+        mixed_images: whether images of several bit depths, colour modes or value ranges are meant: prepare makes them alike.
+        sample_by: what a row of text files is: line (also an empty one), paragraph or document; by default a line.
         sequences: make rows of tokens from one column of text, for language models; instead of prepare.
     """
 
@@ -69,6 +102,9 @@ class TransferSetConfig:
     prepare: ObjectSpec = field(default_factory=lambda: _STACK)
     splits: dict[str, str] = field(default_factory=lambda: {"train": "train", "test": "test"})
     classes: tuple[str, ...] | None = None
+    missing: Literal["refuse", "pass"] = "refuse"
+    mixed_images: bool = False
+    sample_by: Literal["line", "paragraph", "document"] | None = None
     sequences: SequencesConfig | None = None
 
     def __post_init__(self) -> None:

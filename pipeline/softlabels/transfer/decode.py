@@ -7,13 +7,16 @@ No hashing (`keys`), no shaping to a model's taste (`prepare`). B rows of a bloc
     integer, float, bool                 numpy scalar, dtype as stored
     lists, nested or not, `Array2D` ..   numpy array, dtype and shape as stored; a row's lists must make a rectangle
     images ({bytes, path} structs)       numpy array, see `images`
+    audio and other such files           bytes
+    null                                 None, where the recipe lets missing values pass
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +27,8 @@ from softlabels.errors import TransferSetError
 from softlabels.transfer.images import decode_image
 
 Array = npt.NDArray[np.generic]
-Value = Array | np.generic | str | bytes
+Value = Array | np.generic | str | bytes | None
+Rows = Sequence[int]  # the numbers of a block's rows, for messages
 
 
 @dataclass(frozen=True)
@@ -33,11 +37,12 @@ class Decoded:
 
     Attributes:
         values: array (B, ...) where all rows share dtype and shape, else B values.
-        encoded: of images: the encoded bytes of each lossily coded one, None for the others.
+        hashed: of images: what the key of each is made from: the encoded bytes of a lossily coded one, else the values in the
+            file, which are not `values` where colours were converted.
     """
 
     values: Array | Sequence[Value]
-    encoded: Sequence[bytes | None] | None = None
+    hashed: Sequence[bytes | Array | None] | None = None
 
     def rows(self) -> list[Value]:
         """The B values, one an element."""
@@ -47,33 +52,74 @@ class Decoded:
         """Bytes of the values (of text: its characters)."""
         if isinstance(self.values, np.ndarray):
             return self.values.nbytes
-        return sum(len(value) if isinstance(value, (str, bytes)) else value.nbytes for value in self.values)
+        return sum(_size(value) for value in self.values)
+
+    def take(self, rows: Iterable[int]) -> Decoded:
+        """These rows of the block."""
+        chosen = list(rows)
+        if isinstance(self.values, np.ndarray):
+            return Decoded(self.values[chosen])
+        hashed = self.hashed
+        return Decoded([self.values[r] for r in chosen], None if hashed is None else [hashed[r] for r in chosen])
 
 
-def decode(column: pa.ChunkedArray, *, name: str, start: int) -> Decoded:
+def _size(value: Value) -> int:
+    if value is None:
+        return 0
+    return len(value) if isinstance(value, str | bytes) else value.nbytes
+
+
+def decode(column: pa.ChunkedArray, *, name: str, start: int, images: bool = True, missing: bool = False) -> Decoded:
     """Decode a block of one input column; `start` is the number of its first row, for messages.
 
+    Args:
+        column: the block.
+        name: of the column, for messages.
+        start: number of its first row.
+        images: what files are, {bytes, path} structs: images, else bytes.
+        missing: whether a null is None, else it is refused.
+
     Raises:
-        TransferSetError: a null, a type that is no input, a list that is no rectangle, an image that does not decode.
+        TransferSetError: a null, a type that is no input, a list that is no rectangle, text that is not UTF-8, an image that
+            does not decode.
     """
     array = plain(column)
-    if array.null_count:
+    if not array.null_count:
+        return _present(array, name=name, rows=range(start, start + len(array)), images=images)
+    if not missing:
         raise TransferSetError(
-            f"input column {name!r} is null in row {start + first_null(array)}", remedy="fill or filter such rows"
+            f"input column {name!r} is null in row {start + first_null(array)}",
+            remedy="fill or filter such rows, or set transfer_set.missing: pass, and prepare gets None there (of a CSV, empty "
+            "fields and words such as NA, None and null are read as nulls)",
         )
+    places = np.flatnonzero(array.is_valid().to_numpy(zero_copy_only=False))
+    if not places.size:
+        return Decoded([None] * len(array))
+    found = _present(array.drop_null(), name=name, rows=(start + places).tolist(), images=images)
+    hashed = None if found.hashed is None else _spread(found.hashed, places, len(array))
+    return Decoded(_spread(found.rows(), places, len(array)), hashed)
+
+
+def _spread(values: Sequence[Any], places: npt.NDArray[np.int64], count: int) -> list[Any]:
+    """`values` at their places among `count` rows, None elsewhere."""
+    found: list[Any] = [None] * count
+    for place, value in zip(places.tolist(), values, strict=True):
+        found[place] = value
+    return found
+
+
+def _present(array: pa.Array, *, name: str, rows: Rows, images: bool) -> Decoded:
+    """Decode an array without nulls."""
     kind = array.type
-    if (
-        is_text(kind)
-        or pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_fixed_size_binary(kind)
-    ):
+    if is_text(kind):
+        return Decoded(texts(array, what=f"input column {name!r}", rows=rows))
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
         return Decoded(array.to_pylist())
-    if is_image(kind):
-        return _images(array, name=name, start=start)
+    if is_file(kind):
+        return _images(array, name=name, rows=rows) if images else _files(array, name=name, rows=rows)
     if _is_list(kind):
-        return Decoded(_lists(array, name=name, start=start))
-    return Decoded(_numbers(array, name=name, start=start))
+        return Decoded(_lists(array, name=name, rows=rows))
+    return Decoded(_numbers(array, name=name, rows=rows))
 
 
 def plain(column: pa.ChunkedArray) -> pa.Array:
@@ -91,11 +137,36 @@ def first_null(array: pa.Array) -> int:
 
 def is_text(kind: pa.DataType) -> bool:
     """Whether an Arrow type is text."""
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def is_image(kind: pa.DataType) -> bool:
-    """Whether an Arrow type is how `datasets` stores images (and other files): a struct of bytes and path."""
+def texts(array: pa.Array, *, what: str, rows: Rows) -> list[str | None]:
+    """A text array as Python's strings; `what` and the numbers of its `rows` are for messages.
+
+    Raises:
+        TransferSetError: bytes that are not UTF-8, which Arrow's readers do not look for.
+    """
+    try:
+        found: list[str | None] = array.to_pylist()
+    except UnicodeDecodeError:
+        row = next(row for row in range(len(array)) if not _is_utf8(array[row]))
+        raise TransferSetError(
+            f"{what}, row {rows[row]}: this text is not UTF-8",
+            remedy="write the file again with its texts in UTF-8, or filter such rows",
+        ) from None
+    return found
+
+
+def _is_utf8(value: pa.Scalar) -> bool:
+    try:
+        value.as_py()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def is_file(kind: pa.DataType) -> bool:
+    """Whether an Arrow type is how `datasets` stores images, audio and other files: a struct of bytes and path."""
     return bool(pa.types.is_struct(kind)) and {field.name for field in kind} == {"bytes", "path"}
 
 
@@ -103,70 +174,89 @@ def _is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
-def _numbers(array: pa.Array, *, name: str, start: int) -> Array:
+def _numbers(array: pa.Array, *, name: str, rows: Rows) -> Array:
     """Integers, floats or booleans as a flat numpy array of the same dtype."""
     kind = array.type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
         raise TransferSetError(
-            f"input column {name!r} has type {kind}", remedy="inputs are text, numbers, lists of numbers or images"
+            f"input column {name!r} has type {kind}",
+            remedy="inputs are text, numbers, lists of numbers, images or other files",
         )
-    _refuse_inner_null(array, name=name, start=start)
+    _refuse_inner_null(array, name=name, rows=rows)
     numbers: Array = array.to_numpy(zero_copy_only=False)
     return numbers
 
 
-def _refuse_inner_null(array: pa.Array, *, name: str, start: int) -> None:
+def _refuse_inner_null(array: pa.Array, *, name: str, rows: Rows) -> None:
     if array.null_count:
         raise TransferSetError(
-            f"input column {name!r} has a null inside a list at or after row {start}", remedy="fill or filter such rows"
+            f"input column {name!r} has a null inside a list at or after row {rows[0]}",
+            remedy="fill or filter such rows",
         )
 
 
-def _lists(array: pa.Array, *, name: str, start: int) -> Array | list[Array]:
+def _lists(array: pa.Array, *, name: str, rows: Rows) -> Array | list[Array]:
     """B lists as one array (B, ...), or as B arrays where their shapes differ."""
     shape, leaf = [len(array)], array
     while _is_list(leaf.type):
-        _refuse_inner_null(leaf, name=name, start=start)
+        _refuse_inner_null(leaf, name=name, rows=rows)
         lengths = pc.list_value_length(leaf).to_numpy(zero_copy_only=False)
         if lengths.size and (lengths != lengths[0]).any():
-            return _ragged(array, name=name, start=start)
+            return _ragged(array, name=name, rows=rows)
         shape.append(int(lengths[0]) if lengths.size else 0)
         leaf = leaf.flatten()
-    return _numbers(leaf, name=name, start=start).reshape(shape)
+    return _numbers(leaf, name=name, rows=rows).reshape(shape)
 
 
-def _ragged(array: pa.Array, *, name: str, start: int) -> list[Array]:
+def _ragged(array: pa.Array, *, name: str, rows: Rows) -> list[Array]:
     """B lists of different shapes, each a rectangle."""
     if len(array) == 1:
         raise TransferSetError(
-            f"input column {name!r} has lists of different lengths inside row {start}", remedy="pad them to a rectangle"
+            f"input column {name!r} has lists of different lengths inside row {rows[0]}",
+            remedy="pad them to a rectangle",
         )
     if not _is_list(array.type.value_type):  # token rows: no need to look at each alone
-        values = _numbers(array.flatten(), name=name, start=start)
+        values = _numbers(array.flatten(), name=name, rows=rows)
         ends = np.cumsum(pc.list_value_length(array).to_numpy(zero_copy_only=False))
         return np.split(values, ends[:-1])
-    return [np.asarray(_lists(array.slice(row, 1), name=name, start=start + row)[0]) for row in range(len(array))]
+    return [
+        np.asarray(_lists(array.slice(row, 1), name=name, rows=rows[row : row + 1])[0]) for row in range(len(array))
+    ]
 
 
-def _images(array: pa.Array, *, name: str, start: int) -> Decoded:
+def _images(array: pa.Array, *, name: str, rows: Rows) -> Decoded:
     """Decode every image of a block; files named by path are read."""
     values: list[Value] = []
-    encoded: list[bytes | None] = []
-    for row, file in enumerate(array.to_pylist(), start):
+    hashed: list[bytes | Array | None] = []
+    for row, file in zip(rows, array.to_pylist(), strict=True):
         try:
-            data = image_bytes(file)
-            pixels, lossless = decode_image(data)
+            data = file_bytes(file)
+            pixels, coded = decode_image(data)
         except (OSError, ValueError) as error:
             raise TransferSetError(
                 f"input column {name!r}, row {row}: this image does not decode: {error}",
                 remedy="mend or filter such rows",
             ) from error
         values.append(pixels)
-        encoded.append(None if lossless else data)
-    return Decoded(values, encoded)
+        hashed.append(data if coded is None else coded)
+    return Decoded(values, hashed)
 
 
-def image_bytes(file: dict[str, bytes | str | None]) -> bytes:
+def _files(array: pa.Array, *, name: str, rows: Rows) -> Decoded:
+    """The bytes of every file of a block, as they are."""
+    values: list[Value] = []
+    for row, file in zip(rows, array.to_pylist(), strict=True):
+        try:
+            values.append(file_bytes(file))
+        except (OSError, ValueError) as error:
+            raise TransferSetError(
+                f"input column {name!r}, row {row}: this file cannot be read: {error}",
+                remedy="mend or filter such rows",
+            ) from error
+    return Decoded(values)
+
+
+def file_bytes(file: dict[str, bytes | str | None]) -> bytes:
     """The encoded bytes of one {bytes, path} struct; only local files are opened.
 
     Raises:

@@ -22,7 +22,7 @@ from blake3 import blake3
 
 from softlabels.errors import TransferSetError
 from softlabels.objects import ObjectSpec, import_object
-from softlabels.store.durable import system_errors
+from softlabels.system.durable import system_errors
 
 F = TypeVar("F", bound=Callable[..., Any])
 _MARK = "__reads_files__"

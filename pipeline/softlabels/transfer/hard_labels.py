@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from softlabels.errors import LabelError, TransferSetError
 from softlabels.labels import NO_LABEL
-from softlabels.transfer.decode import is_text, plain
+from softlabels.transfer.decode import is_text, plain, texts
 
 
 def hard_labels(
@@ -17,18 +17,20 @@ def hard_labels(
     """Labels (B,) int64 of a block; null is -1. `start` is the number of its first row, for messages.
 
     Args:
-        column: integers, or text that names classes.
+        column: integers, floats that are whole (as integers with gaps come from a CSV), or text that names classes.
         name: the column's name, for messages.
         class_names: ordered names of the classes; None: any label from 0 up is legal.
         start: number of the block's first row, for messages.
 
     Raises:
         TransferSetError: a column of another type, or text without class names.
-        LabelError: a label outside [-1, classes), or a name that is no class.
+        LabelError: a label outside [-1, classes), a float that is not whole, or a name that is no class.
     """
     array = plain(column)
     if is_text(array.type):
         return _from_names(array, name=name, class_names=class_names, start=start)
+    if pa.types.is_floating(array.type):
+        array = _whole(array, name=name, start=start)
     if not pa.types.is_integer(array.type) and not pa.types.is_null(array.type):
         raise TransferSetError(
             f"label column {name!r} has type {array.type}",
@@ -47,6 +49,19 @@ def hard_labels(
     return np.where(present, values.astype(np.int64), NO_LABEL)
 
 
+def _whole(array: pa.Array, *, name: str, start: int) -> pa.Array:
+    """Floats as integers; NaN is null."""
+    values = array.fill_null(np.nan).to_numpy(zero_copy_only=False).astype(np.float64)
+    missing = np.isnan(values)
+    wrong = np.flatnonzero(~missing & ((values != np.trunc(values)) | (np.abs(values) > 1 << 53)))
+    if wrong.size:
+        raise LabelError(
+            f"label {values[wrong[0]]} of column {name!r} in row {start + wrong[0]} is no whole number",
+            remedy="labels are numbers of classes: name another column, or make classes of its values",
+        )
+    return pa.array(np.where(missing, 0, values).astype(np.int64), mask=missing)
+
+
 def _from_names(
     array: pa.Array, *, name: str, class_names: tuple[str, ...] | None, start: int
 ) -> npt.NDArray[np.int64]:
@@ -57,7 +72,7 @@ def _from_names(
         )
     number = {class_name: index for index, class_name in enumerate(class_names)}
     labels = np.full(len(array), NO_LABEL, np.int64)
-    for row, value in enumerate(array.to_pylist()):
+    for row, value in enumerate(texts(array, what=f"label column {name!r}", rows=range(start, start + len(array)))):
         if value is None:
             continue
         if value not in number:

@@ -1,5 +1,9 @@
 """Content keys: 128 bits that say which row this is, whatever file it came from and wherever it stands.
 
+Key rule, version 2. A row in which an input is missing (null) has the XXH3-128 digest, seed 2, of a message that holds for each
+column, in the order of the recipe's `inputs`, 2^64 - 1 as little-endian uint64 where it is missing, else what version 1 puts
+there for one of several columns. All other rows have the keys of version 1; where no row has a missing input, version 1 it is.
+
 Key rule, version 1. The key of a row is the canonical (big-endian) XXH3-128 digest, seed 0, of its message. The message of one
 input column's decoded value (`decode`) is:
 
@@ -7,7 +11,8 @@ input column's decoded value (`decode`) is:
 - a lossily coded image (JPEG, WebP, AVIF, JPEG 2000, TIFF with lossy compression): its encoded bytes;
 - a token row, which is a one-dimensional list of integers that all lie in [0, 2^32), whatever their dtype and whether the
   list type has a fixed length: each value as little-endian uint32;
-- everything else that is numeric (a scalar, any other list or array, a losslessly coded image): the ASCII header
+- everything else that is numeric (a scalar, any other list or array, the values in the file of a losslessly coded image,
+  before any conversion of colours): the ASCII header
   `dtype[shape]`, a zero byte, then the values in C order, little-endian, booleans as one byte. `dtype` is numpy's name
   (`uint8`, `float16`, `bool`), `shape` the lengths joined by commas: `uint8[28,28]`, and `float64[]` for a scalar.
 
@@ -30,14 +35,45 @@ import pyarrow as pa
 from xxhash import xxh3_128_digest
 
 from softlabels.errors import TransferSetError
-from softlabels.transfer.decode import Array, Decoded, Value, first_null, is_text, plain
+from softlabels.transfer.decode import Array, Decoded, Value, first_null, is_text, plain, texts
 
-KEY_RULE = 1
+KEY_RULE, NULLS_RULE = 1, 2
+_MISSING = b"\xff" * 8
 Bytes = npt.NDArray[np.uint8]
 
 
 def content_keys(columns: Sequence[Decoded]) -> Bytes:
-    """Keys (B, 16) uint8 of a block of rows, from its decoded input columns."""
+    """Keys (B, 16) uint8 of a block of rows, from its decoded input columns; a missing value is None."""
+    missing = missing_rows(columns)
+    if not missing.any():
+        return _whole_keys(columns)
+    keys = np.empty((len(missing), 16), np.uint8)
+    whole = np.flatnonzero(~missing)
+    if whole.size:
+        keys[whole] = _whole_keys([column.take(whole) for column in columns])
+    for row in np.flatnonzero(missing):
+        values = [column.take([int(row)]) for column in columns]
+        message = b"".join(_MISSING if value.values[0] is None else _framed_one(value) for value in values)
+        keys[row] = np.frombuffer(xxh3_128_digest(message, seed=NULLS_RULE), np.uint8)
+    return keys
+
+
+def missing_rows(columns: Sequence[Decoded]) -> npt.NDArray[np.bool_]:
+    """Which of the B rows miss an input."""
+    found = np.zeros(len(columns[0].values), bool)
+    for column in columns:
+        if not isinstance(column.values, np.ndarray):
+            found |= np.fromiter((value is None for value in column.values), bool, len(found))
+    return found
+
+
+def _framed_one(column: Decoded) -> bytes:
+    """The message of a column of one row, with its length in front."""
+    message = bytes(_messages(column)[0])
+    return _frame(len(message)) + message
+
+
+def _whole_keys(columns: Sequence[Decoded]) -> Bytes:
     messages = [_messages(column) for column in columns]
     if len(messages) == 1:
         return _digests(messages[0])
@@ -65,7 +101,12 @@ def id_keys(column: pa.ChunkedArray, *, name: str, start: int) -> Bytes:
         )
     if not is_text(array.type) and not pa.types.is_integer(array.type):
         raise TransferSetError(f"id column {name!r} has type {array.type}", remedy="ids are text or integers")
-    return _digests([str(value).encode() for value in array.to_pylist()])
+    values = (
+        texts(array, what=f"id column {name!r}", rows=range(start, start + len(array)))
+        if is_text(array.type)
+        else array.to_pylist()
+    )
+    return _digests([str(value).encode() for value in values])
 
 
 def _digests(messages: Bytes | Sequence[bytes | memoryview]) -> Bytes:
@@ -85,10 +126,10 @@ def _messages(column: Decoded) -> Bytes | list[bytes]:
         if tokens or values.ndim != 2 or values.dtype.kind not in "iu":
             return _matrix(values, tokens=tokens)
         return [_message(row) for row in values]
-    if column.encoded is None and all(isinstance(value, np.ndarray) and value.ndim == 1 for value in values):
+    if column.hashed is None and all(isinstance(value, np.ndarray) and value.ndim == 1 for value in values):
         return _ragged_messages(cast("list[Array]", values))
-    encoded = column.encoded or [None] * len(values)
-    return [_message(value) if data is None else data for value, data in zip(values, encoded, strict=True)]
+    hashed = column.hashed or [None] * len(values)
+    return [_message(value if own is None else own) for value, own in zip(values, hashed, strict=True)]
 
 
 def _ragged_messages(values: list[Array]) -> list[bytes]:

@@ -2,7 +2,8 @@
 
 A prepare function takes a list of B decoded rows (see `decode`; with several input columns each row is a tuple, one value a
 column) and the recipe's `init_args`, and returns one array (B, ...). It must treat every row alone: how rows are cut into
-blocks is not promised. Its results are cached; editing the file it stands in makes a new cache. F features.
+blocks is not promised. Its results are cached; editing the file it stands in makes a new cache, and at each opening some rows
+are prepared anew and compared (`anew`). F features.
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ def stack(rows: Sequence[Row]) -> Array:
         TransferSetError: several input columns, text, or rows whose dtypes or shapes differ.
     """
     types = set(map(type, rows))
+    if type(None) in types:
+        raise TransferSetError(
+            "stack takes no missing values, which are None where transfer_set.missing is pass",
+            remedy="set prepare to a function that fills them",
+        )
     if types & {tuple, str, bytes}:
         found = "several input columns" if tuple in types else "text or bytes"
         raise TransferSetError(

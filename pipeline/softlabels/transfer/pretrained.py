@@ -17,8 +17,9 @@ from typing import Any
 
 from softlabels.errors import ConfigError
 from softlabels.objects import require_extra
-from softlabels.store.durable import clear_away, make_folder, sync_folder, system_errors
-from softlabels.store.patience import flush
+from softlabels.system.durable import system_errors
+from softlabels.system.folder import Folder, folder_of
+from softlabels.system.patience import flush
 
 
 def pretrained_folder(name: str, *, revision: str | None, patterns: tuple[str, ...]) -> Path:
@@ -75,33 +76,33 @@ def load_from(folder: str, auto: str, what: str, digest: str) -> Any:
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
+def whole_folder(folder: Path | Folder) -> Iterator[Path]:
     """An empty folder to fill, flushed and named `folder` when the block ends; what stood there gives way to it.
 
     Raises:
         DiskFull, StorageError: the system refused. Then, as after any error inside the block, nothing has that name that
         had not had it before.
     """
-    make_folder(folder.parent)
-    part, old = (folder.parent / f".{folder.name}.{kind}-{uuid.uuid4().hex}" for kind in ("part", "old"))
-    make_folder(part)
+    place = folder_of(folder)
+    above, name = place.above(), place.name
+    part, old = (f".{name}.{kind}-{uuid.uuid4().hex}" for kind in ("part", "old"))
+    above.make(part)
     try:
-        with system_errors("write", folder):
-            yield part
-            for file in part.iterdir():
+        with system_errors("write", place.at()):
+            yield above.at(part)
+            for file in above.at(part).iterdir():
                 with file.open("rb") as handle:
                     flush(handle.fileno(), file)
-        sync_folder(part)
-        with system_errors("rename", part):
-            if folder.is_dir():
-                folder.rename(old)  # a kill leaves it, under one name or the other
-            part.rename(folder)
-        sync_folder(folder.parent)
+        above.sync(part)
+        if above.is_folder(name):
+            above.rename(name, old)  # a kill leaves it, under one name or the other
+        above.rename(part, name)
+        above.sync()
     finally:
-        if old.is_dir() and not folder.exists():
-            old.rename(folder)
+        if above.exists(old) and not above.exists(name):
+            above.rename(old, name)
         for rest in (part, old):
-            clear_away(rest)
+            above.clear(rest)
 
 
 def one_line(error: Exception) -> str:

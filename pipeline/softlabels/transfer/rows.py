@@ -1,6 +1,7 @@
 """One split of a transfer set, decoded, hashed and prepared once: after that it is read like labels.
 
-Not here: joining rows to labels (`softlabels.stream`). R rows, B rows of a block.
+`fill` does that work, `cache` keeps it, `anew` shows at every opening that it still is what the prepare function gives, `kinds`
+that all splits hold rows of one kind. Not here: joining rows to labels (`softlabels.stream`). R rows.
 """
 
 from __future__ import annotations
@@ -8,34 +9,31 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from blake3 import blake3
-from tqdm import tqdm
 
 from softlabels.errors import ConfigError, TransferSetError
-from softlabels.labels import NO_LABEL
-from softlabels.objects import ObjectSpec, build, call_with, import_object
-from softlabels.transfer.cache import FileRecord, NpyFile, cached, default_cache
+from softlabels.objects import ObjectSpec, call_with, import_object
+from softlabels.transfer.anew import depends, is_current
+from softlabels.transfer.cache import FileRecord, cached, default_cache
+from softlabels.transfer.cache_entries import recorded_entries
 from softlabels.transfer.config import TransferSetConfig
-from softlabels.transfer.decode import Array, Decoded, decode
+from softlabels.transfer.decode import Array
 from softlabels.transfer.file_arguments import package_versions, recorded, versions_of
-from softlabels.transfer.hard_labels import hard_labels
-from softlabels.transfer.keys import KEY_RULE, content_keys, id_keys
+from softlabels.transfer.fill import blocks, write_rows
+from softlabels.transfer.keys import KEY_RULE, NULLS_RULE
+from softlabels.transfer.kinds import Kinds, require_one_kind
 from softlabels.transfer.sequences import PACKAGES, SequenceInfo, open_tokenization, write_sequences
 from softlabels.transfer.source import Source, open_split
 
 Keys = npt.NDArray[np.uint8]
-CACHE_VERSION = 1
-BLOCK_BYTES = 1 << 26  # decoded inputs held at a time
-FIRST_ROWS, MOST_ROWS = 16, 8192
+CACHE_VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +51,8 @@ class TransferRows:
         class_names: ordered, None where nobody names them.
         prepare: the prepare function and its arguments, with digests in place of files (see `file_arguments`).
         sequence: of rows of tokens: their length and vocabulary; None for everything else.
+        key_rule: the version of the key rule, 2 where rows miss inputs, see `keys`.
+        notes: what is worth a line about these rows, for whoever reads what a command prints.
     """
 
     name: str
@@ -65,6 +65,8 @@ class TransferRows:
     class_names: tuple[str, ...] | None
     prepare: ObjectSpec
     sequence: SequenceInfo | None = None
+    key_rule: int = KEY_RULE
+    notes: tuple[str, ...] = ()
 
 
 def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | None = None) -> TransferRows:
@@ -76,37 +78,93 @@ def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | No
         cache: folder of caches; default `$SOFTLABELS_CACHE`, else `~/.cache/softlabels/prepared`.
 
     Raises:
-        TransferSetError: source, split, column or value that cannot be read as `config` says.
+        TransferSetError: source, split, column or value that cannot be read as `config` says; rows of several kinds; a prepare
+            function that does not treat every row alone.
         LabelError: a hard label outside the label space.
         ConfigError: the prepare function or factory cannot be found or called so.
         DiskFull, StorageError: the cache cannot be written.
     """
+    root = cache if cache is not None else default_cache()
     source = open_split(config, split)
     tokens = None if config.sequences is None else open_tokenization(config.sequences)
     if tokens is None:
         call_with(config.prepare, [])  # refuse a misspelt function or argument before any work
     prepare = recorded(config.prepare) if tokens is None else tokens.recorded
+    filled = False
 
-    def write(folder: Path) -> list[FileRecord]:
+    def write(folder: Path) -> tuple[list[FileRecord], dict[str, Any]]:
+        nonlocal filled
+        filled = True
         if tokens is None:
-            return _write_rows(config, source, folder, title=f"prepare {split}")
-        texts = (columns[0] for _, _, columns in _blocks(config, source))
+            return write_rows(config, source, folder, split=split)
+        texts = (columns[0] for _, _, columns in blocks(config, source))
         return write_sequences(tokens, texts, folder, texts=source.rows, title=f"tokenize {split}")
 
+    def check(arrays: dict[str, Array]) -> bool:
+        return tokens is not None or is_current(config, source, arrays["inputs"])
+
     identity = _identity(config, split, source, prepare)
-    arrays = cached(cache if cache is not None else default_cache(), identity, write)
+    about = {"recipe": _recipe_digest(config), "transfer_set": _shown_name(config), "split": split}
+    entry = cached(root, identity, write, about=about, is_current=check)
+    if filled and not check(entry.arrays):
+        raise depends(config)
+    if tokens is None and not config.mixed_images:
+        _require_one_kind(config, split, entry.facts["kinds"], root)
     return TransferRows(
-        name=config.name or _name(config),
+        name=_shown_name(config),
         split=split,
         revision=config.revision,
         source=config.origin,
-        inputs=arrays["inputs"],
-        keys=cast("Keys", arrays["keys"]),
-        labels=cast("npt.NDArray[np.int64]", arrays["labels"]),
+        inputs=entry.arrays["inputs"],
+        keys=cast("Keys", entry.arrays["keys"]),
+        labels=cast("npt.NDArray[np.int64]", entry.arrays["labels"]),
         class_names=source.class_names,
         prepare=prepare,
         sequence=None if tokens is None else tokens.info,
+        key_rule=NULLS_RULE if config.key == "content" and entry.facts.get("missing") else KEY_RULE,
+        notes=tuple(_notes(source, entry.facts)),
     )
+
+
+def _notes(source: Source, facts: Mapping[str, Any]) -> Iterator[str]:
+    if source.text_by is not None:
+        ways = " and ".join(way for way in ("line", "paragraph", "document") if way != source.text_by)
+        yield (
+            f"text files, {source.rows:,} texts: each {source.text_by} is one "
+            f"(transfer_set.sample_by: {source.text_by}; {ways} are the other ways)"
+        )
+    if facts.get("empty"):
+        yield f"{facts['empty']:,} of {source.rows:,} texts have no tokens and are left out"
+    if facts.get("missing"):
+        yield f"{facts['missing']:,} of {source.rows:,} rows miss an input (transfer_set.missing: pass)"
+
+
+def _require_one_kind(config: TransferSetConfig, split: str, kinds: list[Kinds], root: Path) -> None:
+    """Raise `TransferSetError` where this split, or it and another of the recipe that was prepared before, hold rows of several
+    kinds. Prepared rows of data that has changed meanwhile do not count.
+    """
+    require_one_kind({split: kinds}, config.inputs, prepare=config.prepare.class_path)
+    ours = _recipe_digest(config)
+    for meta in recorded_entries(root):
+        other = meta["about"].get("split")
+        if meta["about"].get("recipe") != ours or other == split or other not in config.splits:
+            continue
+        try:
+            both = {other: meta["facts"]["kinds"], split: kinds}
+            require_one_kind(dict(sorted(both.items())), config.inputs, prepare=config.prepare.class_path)
+        except TransferSetError:
+            if _identity(config, other, open_split(config, other), recorded(config.prepare)) == meta["identity"]:
+                raise
+
+
+def _recipe_digest(config: TransferSetConfig) -> str:
+    """What the splits of one transfer set have in common."""
+    facts = asdict(config) | {"splits": None, "classes": None, "label": None}
+    return blake3(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _shown_name(config: TransferSetConfig) -> str:
+    return config.name or _name(config)
 
 
 def _name(config: TransferSetConfig) -> str:
@@ -137,6 +195,9 @@ def _identity(config: TransferSetConfig, split: str, source: Source, prepare: Ob
         "prepare": prepare.class_path,
         "init_args": init_args,
         "prepare_file": _file_digest(prepare),
+        "files": _files_of_arguments(prepare),
+        "images": sorted(source.images),
+        "missing": config.missing,
         "versions": {name: importlib.metadata.version(name) for name in ("numpy", "pillow", "pyarrow")}
         | (package_versions(prepare) if config.sequences is None else versions_of(PACKAGES)),
     }
@@ -151,78 +212,11 @@ def _file_digest(spec: ObjectSpec) -> str | None:
     return None if file is None else blake3(Path(file).read_bytes()).hexdigest()
 
 
-def _write_rows(config: TransferSetConfig, source: Source, folder: Path, *, title: str) -> list[FileRecord]:
-    """Write inputs.npy, keys.npy and labels.npy block by block; memory holds one block, and the keys."""
-    content: list[Keys] = []
-    ids: list[Keys] = []
-    with ExitStack() as stack, tqdm(total=source.rows, desc=title, unit="row", delay=2, disable=None) as progress:
-        inputs, keys, labels = [
-            stack.enter_context(NpyFile(folder / f"{name}.npy", rows=source.rows))
-            for name in ("inputs", "keys", "labels")
-        ]
-        for start, table, columns in _blocks(config, source):
-            inputs.append(_prepare(config.prepare, columns, start=start))
-            content.append(content_keys(columns))
-            if config.key != "content":
-                ids.append(id_keys(table.column(config.key), name=config.key, start=start))
-            keys.append(ids[-1] if ids else content[-1])
-            labels.append(_labels(config, source, table, start=start))
-            progress.update(len(table))
-        if ids:
-            _check_ids(config.key, np.concatenate(ids), np.concatenate(content))
-        return [file.finish() for file in (inputs, keys, labels)]
-
-
-def _blocks(config: TransferSetConfig, source: Source) -> Iterator[tuple[int, pa.Table, list[Decoded]]]:
-    """First row, Arrow table and decoded input columns of one block after the other, each of about `BLOCK_BYTES`."""
-    start, rows = 0, FIRST_ROWS
-    while start < source.rows:
-        table = source.block(start, min(start + rows, source.rows))
-        columns = [decode(table.column(name), name=name, start=start) for name in config.inputs]
-        yield start, table, columns
-        start += len(table)
-        row_bytes = sum(column.nbytes() for column in columns) / len(table)
-        rows = max(1, min(MOST_ROWS, int(BLOCK_BYTES / max(row_bytes, 1))))
-
-
-def _prepare(spec: ObjectSpec, columns: list[Decoded], *, start: int) -> Array:
-    """The prepare function's array (B, ...) for one block."""
-    rows = columns[0].rows() if len(columns) == 1 else list(zip(*(column.rows() for column in columns), strict=True))
-    prepared = build(spec, rows)
-    if not isinstance(prepared, np.ndarray) or prepared.dtype.kind not in "biuf":
-        found = f"an array of {prepared.dtype}" if isinstance(prepared, np.ndarray) else f"a {type(prepared).__name__}"
-        raise TransferSetError(
-            f"{spec.class_path} returned {found}", remedy="return one numpy array of numbers (B, ...)"
-        )
-    if not prepared.dtype.isnative or prepared.dtype.itemsize > 8:
-        raise TransferSetError(
-            f"{spec.class_path} returned an array of {prepared.dtype.str}, which torch cannot hold",
-            remedy="return numbers of at most 64 bits in this machine's byte order, as with .astype(np.float32)",
-        )
-    if prepared.ndim == 0 or len(prepared) != len(rows):
-        raise TransferSetError(
-            f"{spec.class_path} returned an array {list(prepared.shape)} for {len(rows)} rows from row {start} on",
-            remedy="return one row for each row it is given",
-        )
-    return prepared
-
-
-def _labels(config: TransferSetConfig, source: Source, table: pa.Table, *, start: int) -> npt.NDArray[np.int64]:
-    """Hard labels (B,) of one block."""
-    if config.label_column is None:
-        return np.full(len(table), NO_LABEL, np.int64)
-    return hard_labels(
-        table.column(config.label_column), name=config.label_column, class_names=source.class_names, start=start
-    )
-
-
-def _check_ids(name: str, ids: Keys, content: Keys) -> None:
-    """Refuse an id column that gives one id to different inputs: labels would go to the wrong rows."""
-    _, first, back = np.unique(ids, axis=0, return_index=True, return_inverse=True)
-    wrong = np.flatnonzero((content[first[back.reshape(-1)]] != content).any(axis=1))
-    if wrong.size:
-        row = int(wrong[0])
-        raise TransferSetError(
-            f"id column {name!r} gives rows {int(first[back.reshape(-1)[row]])} and {row} the same id, and their inputs differ",
-            remedy="name a column that tells rows apart, or use key: content",
-        )
+def _files_of_arguments(spec: ObjectSpec) -> dict[str, list[int]]:
+    """Size and time of change of each file that an argument names; those of which a digest stands there are settled."""
+    found = {}
+    for name, value in spec.init_args.items():
+        if isinstance(value, str) and value and (file := Path(value).expanduser()).is_file():
+            status = file.stat()
+            found[name] = [status.st_size, status.st_mtime_ns]
+    return found

@@ -1,13 +1,11 @@
 """Open one split of a transfer set as Arrow blocks: a local folder or file, a hub id, or what a user's factory returns.
 
-Everything is read through `datasets`, which runs no code that it finds in a data folder or on the hub.
-Not here: what the columns mean (`decode`, `hard_labels`).
+Not here: how files are read (`files`), what the values of a column are (`decode`, `hard_labels`).
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +14,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from blake3 import blake3
-from datasets import ClassLabel, Dataset, DatasetDict, get_dataset_config_names, load_dataset, load_from_disk
+from datasets import ClassLabel, Dataset, Image
 
 from softlabels.errors import TransferSetError
 from softlabels.objects import ObjectSpec, build
 from softlabels.transfer.config import TransferSetConfig
-from softlabels.transfer.decode import image_bytes, is_image
+from softlabels.transfer.decode import file_bytes, is_file
+from softlabels.transfer.files import from_files, one_line, pick
+from softlabels.transfer.images import decode_image
 
-# Owner and name: `datasets` takes a lone name like "csv" for a file format and reads what lies in the working directory.
-_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _DIGEST_ROWS = 256
 
 
@@ -36,11 +34,15 @@ class Source:
         data: the rows, columns as the recipe names them, in Arrow format.
         class_names: ordered class names of the label column, where recipe or source give them.
         identity: changes whenever what was opened changes; part of the cache's name.
+        images: the columns of files that hold images; other files, such as audio, reach the prepare function as bytes.
+        text_by: of text files what a row is: line, paragraph or document.
     """
 
     data: Dataset
     class_names: tuple[str, ...] | None
     identity: str
+    images: frozenset[str] = frozenset()
+    text_by: str | None = None
 
     @property
     def rows(self) -> int:
@@ -50,6 +52,11 @@ class Source:
     def block(self, start: int, stop: int) -> pa.Table:
         """Rows [start, stop) of every column."""
         table: pa.Table = self.data[start:stop]
+        return table
+
+    def chosen(self, rows: Sequence[int]) -> pa.Table:
+        """These rows of every column."""
+        table: pa.Table = self.data[list(rows)]
         return table
 
 
@@ -64,9 +71,10 @@ def open_split(config: TransferSetConfig, split: str) -> Source:
             f"there is no split {split!r}", remedy=f"the recipe's splits are {', '.join(config.splits) or 'empty'}"
         )
     if config.factory is not None:
-        data = _from_factory(config.factory, config.splits[split])
+        factory = config.factory
+        data = pick(config.splits[split], lambda name: _from_factory(factory, name))
     else:
-        data = _from_source(config, config.splits[split])
+        data = from_files(config, config.splits[split])
     wanted = _wanted_columns(config)
     for column in wanted:
         if column not in data.column_names:
@@ -86,7 +94,30 @@ def open_split(config: TransferSetConfig, split: str) -> Source:
         class_names = tuple(data.features[config.label_column].names)
     data = data.select_columns(wanted).with_format("arrow")
     identity = _content_identity(data) if config.factory is not None else _file_identity(config, data)
-    return Source(data=data, class_names=class_names, identity=identity)
+    return Source(
+        data=data,
+        class_names=class_names,
+        identity=identity,
+        images=frozenset(name for name in config.inputs if _holds_images(data, name)),
+        text_by=(config.sample_by or "line") if data.info.builder_name == "text" else None,
+    )
+
+
+def _holds_images(data: Dataset, name: str) -> bool:
+    """Whether a column of files holds images: as its feature says; where it says nothing, as the first file does."""
+    if not is_file(data.features.arrow_schema.field(name).type):
+        return False
+    if not isinstance(data.features[name], dict):
+        return isinstance(data.features[name], Image)
+    for start in range(len(data)):
+        [file] = data[start : start + 1].column(name).to_pylist()
+        if file is not None:
+            try:
+                decode_image(file_bytes(file))
+            except (OSError, ValueError):
+                return False
+            return True
+    return False
 
 
 def _wanted_columns(config: TransferSetConfig) -> list[str]:
@@ -94,60 +125,6 @@ def _wanted_columns(config: TransferSetConfig) -> list[str]:
     label = [] if config.label_column is None else [config.label_column]
     key = [] if config.key == "content" else [config.key]
     return list(dict.fromkeys([*config.inputs, *label, *key]))
-
-
-def _from_source(config: TransferSetConfig, split: str) -> Dataset:
-    """A local path if there is one of that name, else a hub id."""
-    source = str(config.source)
-    path = Path(source).expanduser()
-    if path.is_dir():
-        if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-            return _saved(path, split)
-        return _load(config, split, str(path.resolve()))
-    if path.is_file():
-        whole = path.resolve()
-        return _load(config, split, str(whole.parent), data_files={"train": whole.name})
-    if not _HUB_ID.fullmatch(source):
-        raise TransferSetError(
-            f"there is no file or folder {source}", remedy="correct source, or name a hub id as owner/name"
-        )
-    return _load(config, split, source)
-
-
-def _load(config: TransferSetConfig, split: str, path: str, **options: Any) -> Dataset:
-    """One split through `load_dataset`, whose many errors become one line."""
-    remedy = (
-        "give a folder or file of Parquet, Arrow, CSV, JSON or images, or what save_to_disk wrote; scripts are not run"
-    )
-    if not Path(path).is_absolute():
-        remedy = "there is no local path of that name; for the hub check id, subset, revision and the network"
-    try:
-        subset = config.subset
-        if subset is not None and Path(path).is_absolute() and subset not in get_dataset_config_names(path):
-            subset = None  # a local copy of the subset alone
-        data = load_dataset(path, name=subset, revision=config.revision, **options)
-    except Exception as error:  # `datasets` and the parsers under it promise no class of errors
-        raise TransferSetError(f"cannot open {config.source}: {_one_line(error)}", remedy=remedy) from error
-    return _pick(data, split, str(config.source))
-
-
-def _saved(path: Path, split: str) -> Dataset:
-    """One split of what `save_to_disk` wrote; a single dataset is the split that it says it is, or "train"."""
-    try:
-        data = load_from_disk(str(path))
-    except Exception as error:  # as in _load
-        raise TransferSetError(
-            f"cannot open {path}: {_one_line(error)}", remedy="save the dataset again, or correct source"
-        ) from error
-    if isinstance(data, Dataset):
-        data = DatasetDict({str(data.split or "train"): data})
-    return _pick(data, split, str(path))
-
-
-def _pick(data: Mapping[str, Dataset], split: str, source: str) -> Dataset:
-    if split not in data:
-        raise TransferSetError(f"{source} has no split {split!r}", remedy=f"its splits are {', '.join(map(str, data))}")
-    return data[split]
 
 
 def _from_factory(factory: ObjectSpec, split: str) -> Dataset:
@@ -164,7 +141,7 @@ def _from_factory(factory: ObjectSpec, split: str) -> Dataset:
         return Dataset(table, fingerprint="factory")
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise TransferSetError(
-            f"{factory.class_path} returned columns that make no table: {_one_line(error)}",
+            f"{factory.class_path} returned columns that make no table: {one_line(error)}",
             remedy="return numpy arrays of numbers or text with the same first axis",
         ) from error
 
@@ -199,7 +176,7 @@ def _content_identity(data: Dataset) -> str:
         table = data[start : start + _DIGEST_ROWS]
         for name in table.column_names:
             column = table.column(name)
-            if is_image(column.type):
+            if is_file(column.type):
                 _hash_files(hasher, column)
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as stream:
@@ -209,13 +186,7 @@ def _content_identity(data: Dataset) -> str:
 
 
 def _hash_files(hasher: blake3, column: pa.ChunkedArray) -> None:
-    """The files that a block of images names by path."""
+    """The files that a block names by path."""
     for file in column.to_pylist():
         if file is not None and file["bytes"] is None and file["path"] is not None:
-            hasher.update(image_bytes(file))
-
-
-def _one_line(error: Exception) -> str:
-    """Class and message of an error, the cause that was wrapped last, on one line."""
-    cause = error.__cause__ if error.__cause__ is not None else error
-    return f"{type(cause).__name__}: {' '.join(str(cause).split())}"[:400]
+            hasher.update(file_bytes(file))

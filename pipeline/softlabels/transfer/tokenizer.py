@@ -10,13 +10,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from softlabels.errors import ConfigError, TransferSetError
+from softlabels.errors import TransferSetError
 from softlabels.objects import require_extra
-from softlabels.transfer.config import TransferSetConfig
+from softlabels.transfer.config import TokenizerConfig, TransferSetConfig
 from softlabels.transfer.decode import decode
 from softlabels.transfer.pretrained import whole_folder
 from softlabels.transfer.source import open_split
@@ -27,29 +26,6 @@ _BYTES = 256
 _BLOCK_ROWS = 1000
 _MOST_LETTERS = 1000
 Corpus = Callable[[], Iterator[str]]
-
-
-@dataclass(frozen=True)
-class TokenizerConfig:
-    """A tokenizer to train where the folder that transfer_set.prepare or transfer_set.sequences names is not there.
-
-    Attributes:
-        kind: wordpiece (BERT's, for classifiers), or bpe (GPT-2's byte-level BPE, for language models).
-        vocab_size: tokens, the special ones among them; fewer where the texts have no more.
-        lowercase: whether capitals are made small and accents dropped; bpe keeps texts as they are.
-        max_length: the longest row that models with this tokenizer are meant for.
-    """
-
-    kind: Literal["wordpiece", "bpe"] = "wordpiece"
-    vocab_size: int = 8192
-    lowercase: bool = True
-    max_length: int = 512
-
-    def __post_init__(self) -> None:
-        least = len(SPECIAL) + 1 if self.kind == "wordpiece" else _BYTES + 1
-        for name, smallest in (("vocab_size", least), ("max_length", 3)):
-            if getattr(self, name) < smallest:
-                raise ConfigError(f"tokenizer.{name} is {getattr(self, name)}", remedy=f"give {smallest} or more")
 
 
 def named_tokenizer(transfer_set: TransferSetConfig) -> str | None:
@@ -96,7 +72,10 @@ def texts(transfer_set: TransferSetConfig, split: str) -> Iterator[str]:
     source = open_split(transfer_set, split)
     for start in range(0, source.rows, _BLOCK_ROWS):
         table = source.block(start, min(start + _BLOCK_ROWS, source.rows))
-        columns = [decode(table.column(name), name=name, start=start).values for name in transfer_set.inputs]
+        columns = [
+            decode(table.column(name), name=name, start=start, images=name in source.images).values
+            for name in transfer_set.inputs
+        ]
         for row in zip(*columns, strict=True):
             for name, text in zip(transfer_set.inputs, row, strict=True):
                 if not isinstance(text, str):

@@ -1,0 +1,50 @@
+"""Probabilities that are 0: counted, and lifted to a floor where that is asked for. A class of probability 0 is impossible at
+every temperature, which few votes of a forest do not mean. C classes.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softlabels.errors import ConfigError
+
+
+def floor_of(setting: str, classes: int) -> float:
+    """The least probability of a class: a number, or of `laplace:N` 1 / (N + C), for a forest of N trees.
+
+    Raises:
+        ConfigError: no such setting, or a floor that is not between 0 and 1 / C.
+    """
+    trees = re.fullmatch(r"laplace:([1-9]\d{0,8})", setting)
+    try:
+        value = 1 / (int(trees[1]) + classes) if trees else float(setting)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1 / classes:
+        raise ConfigError(
+            f"--floor={setting} of {classes} classes",
+            remedy=f"give laplace:N for a forest of N trees, or a number above 0 and below 1/{classes}",
+        )
+    return value
+
+
+def lifted(probabilities: NDArray[np.float64], floor: float) -> NDArray[np.float64]:
+    """floor + (1 - C floor) p, a mixture with the uniform distribution; with the floor 1 / (N + C) it is Laplace's
+    (N p + 1) / (N + C).
+    """
+    return np.asarray(floor + (1 - probabilities.shape[-1] * floor) * probabilities)
+
+
+def zeros_line(probabilities: NDArray[np.floating]) -> str | None:
+    """What to say of the zeros among probabilities (R, M, C); None where there are none."""
+    zero = probabilities == 0
+    share, rows = float(zero.mean()), float(zero.any(axis=(1, 2)).mean())
+    if not share:
+        return None
+    return (
+        f"{share:.1%} of the probabilities are 0, in {rows:.1%} of the rows: these classes are impossible (-inf) at every "
+        "temperature; --floor=laplace:N lifts them, for a forest of N trees"
+    )

@@ -1,0 +1,199 @@
+"""What a Hugging Face folder says that decides its outputs and is not applied here: each is refused by its name. Extra `[hf]`.
+
+Files are looked at before transformers opens them, so that nothing depends on which packages are installed: with peft, for one,
+transformers would apply an adapter, and without it leave the adapter out. Neighbour: `hf_network` loads what passes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from softlabels.errors import ClassMismatch, WeightsError, some
+from softlabels.models.weights import wrapping
+from softlabels.system.durable import system_errors
+from softlabels.transfer.pretrained import matching
+
+ADAPTER = ("adapter_config.json", "adapter_model*")
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+SOFTMAX = "single_label_classification"
+_PARTS = (
+    "lora_A",
+    "lora_B",
+    "lora_embedding",
+    "base_layer",
+    "qweight",
+    "qzeros",
+    "absmax",
+    "weight_packed",
+    "weight_scale",
+)
+
+
+def require_plain_weights(folder: Path, name: str) -> None:
+    """Refuse adapters, quantized weights, and weights that lie in several places.
+
+    Raises:
+        WeightsError: naming what it is. StorageError: a file that cannot be read.
+    """
+    adapter = matching(folder, ADAPTER)
+    if adapter:
+        raise WeightsError(
+            f"{name} holds an adapter ({', '.join(path.name for path in adapter)}), and adapters are not applied here",
+            remedy="merge it where peft is installed, with its AutoPeftModel class: from_pretrained(FOLDER)"
+            ".merge_and_unload().save_pretrained(NEW), and name NEW; the base model alone belongs in a folder without it",
+        )
+    quantized = _quantized(_json(folder / "config.json"))
+    if quantized is not None:
+        raise _is_quantized(name, f"config.json says so: {quantized}")
+    if (folder / INDEX).is_file():
+        _require_one_set(folder, name)
+    for file in _weight_files(folder):
+        for tensor, dtype in _dtypes(file):
+            if dtype[:2] in ("F8", "F4", "F6") or (dtype[:1] in "IU" and tensor.endswith("weight")):
+                raise _is_quantized(name, f"{tensor} in {file.name} is {dtype}")
+
+
+def require_whole(name: str, network: nn.Module, missing: Iterable[str], unexpected: Iterable[str]) -> None:
+    """Refuse tensors that the network has no place for because of what was wrapped around the model that was saved.
+
+    Raises:
+        WeightsError: the wrapper's prefix, or parts of an adapter or of quantized layers, by name.
+    """
+    strangers = sorted(unexpected)
+    wrapped = wrapping(strangers, network.state_dict())
+    if wrapped is not None:
+        raise WeightsError(f"the weights in {name} have {wrapped[0]}", remedy=wrapped[1])
+    parts = [key for key in strangers if any(part in key.split(".") for part in _PARTS)]
+    if parts:
+        raise WeightsError(
+            f"{name} holds parts of an adapter or of quantized layers: {some(parts)}",
+            remedy="merge or dequantize the model where it was made, and save it again",
+        )
+    own, saved = type(network).__name__, getattr(network.config, "architectures", None) or [type(network).__name__]
+    if own not in saved and not list(missing) and _has_head(network):
+        raise WeightsError(
+            f"{name} was saved as {', '.join(saved)}, and {own} would take its head for one of another kind",
+            remedy="name a checkpoint of this kind, or give classes for a new head, to be trained",
+        )
+
+
+def require_softmax(config: Any, name: str) -> None:
+    """Refuse a head whose outputs are not the logits of one softmax.
+
+    Raises:
+        ClassMismatch: of several labels a row, of a regression, or of one output.
+    """
+    kind = getattr(config, "problem_type", None)
+    if kind in (None, SOFTMAX) and config.num_labels > 1:
+        return
+    what = f"problem_type is {kind}" if kind not in (None, SOFTMAX) else "num_labels is 1, a regression"
+    override = f"; if one class excludes the others, give config: {{problem_type: {SOFTMAX}}}"
+    raise ClassMismatch(
+        f"{name}: {what}, and labels are stored of one softmax over two classes or more",
+        remedy="name a checkpoint of such a head, or give classes for a new one, to be trained"
+        + (override if config.num_labels > 1 else ""),
+    )
+
+
+def numbered_names(config: Any, name: str) -> tuple[str, ...]:
+    """The classes' names in the order of the logits.
+
+    Raises:
+        ClassMismatch: `id2label` numbers them otherwise than 0, 1, ..., or contradicts `label2id`.
+    """
+    id2label: Mapping[int, Any] = config.id2label
+    names = tuple(str(id2label[number]) for number in sorted(id2label))
+    if sorted(id2label) != list(range(len(names))):
+        raise ClassMismatch(
+            f"{name}: id2label names the classes {some(sorted(id2label))}, and logits are numbered from 0",
+            remedy="correct id2label in its config.json",
+        )
+    back = {str(key): number for key, number in (getattr(config, "label2id", None) or {}).items()}
+    other = [
+        key for number, key in enumerate(names) if names.count(key) == 1 and str(back.get(key, number)) != str(number)
+    ]
+    if other:
+        raise ClassMismatch(
+            f"{name}: id2label says that {other[0]!r} is class {names.index(other[0])}, label2id that it is {back[other[0]]}",
+            remedy="correct them in its config.json",
+        )
+    return names
+
+
+def _has_head(network: nn.Module) -> bool:
+    return "Classification" in type(network).__name__
+
+
+def _require_one_set(folder: Path, name: str) -> None:
+    """Refuse shards beside a single file, and an index that names files elsewhere."""
+    if (folder / SINGLE).is_file():
+        raise WeightsError(
+            f"{name} holds two sets of weights: {SINGLE}, and the shards of {INDEX}",
+            remedy="remove the one that is not meant",
+        )
+    given = _json(folder / INDEX).get("weight_map")
+    files = sorted({str(file) for file in given.values()}) if isinstance(given, dict) else []
+    elsewhere = [file for file in files if PurePosixPath(file).name != file or "\\" in file]
+    gone = [file for file in files if not (folder / file).is_file()]
+    if not files or elsewhere or gone:
+        what = f"files elsewhere: {some(elsewhere)}" if elsewhere else f"files that are not there: {some(gone)}"
+        raise WeightsError(
+            f"{INDEX} in {name} names {what if files else 'no files'}",
+            remedy="save the model again: model.save_pretrained(folder), or fetch all of it",
+        )
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that are loaded."""
+    if (folder / SINGLE).is_file():
+        return [folder / SINGLE]
+    if (folder / INDEX).is_file():
+        return [folder / file for file in sorted(set(_json(folder / INDEX)["weight_map"].values()))]
+    return []
+
+
+def _dtypes(file: Path) -> Iterator[tuple[str, str]]:
+    """Name and dtype of each tensor, from the file's header."""
+    try:
+        with system_errors("read", file), safe_open(file, framework="pt", device="cpu") as opened:
+            names = opened.keys()
+            for tensor in names:
+                yield tensor, opened.get_slice(tensor).get_dtype()
+    except SafetensorError as error:
+        raise WeightsError(f"{file} is no whole safetensors file: {error}", remedy="save or fetch it again") from error
+
+
+def _quantized(config: Any) -> str | None:
+    """The method that a config.json names, at its top or of a part of the model; None where it names none."""
+    if not isinstance(config, dict):
+        return None
+    own = config.get("quantization_config")
+    if isinstance(own, dict):
+        return f"quantization_config of {own.get('quant_method', 'some method')}"
+    return next((found for part in config.values() if (found := _quantized(part)) is not None), None)
+
+
+def _is_quantized(name: str, why: str) -> WeightsError:
+    return WeightsError(
+        f"the weights in {name} are quantized ({why}), and only plain ones are loaded",
+        remedy="dequantize the model where its packages are: model.dequantize(), then save_pretrained(NEW); or name the "
+        "checkpoint that it was made from",
+    )
+
+
+def _json(path: Path) -> Any:
+    """What a JSON file holds, {} where there is none or no object in it: what opens it later says what is wrong with it."""
+    if not path.is_file():
+        return {}
+    try:
+        with system_errors("read", path):
+            found = json.loads(path.read_bytes())
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,190 @@
+"""What the checks say of labels that are stored: `softlabels.checks`, asked of columns that are read again.
+
+A writer asks before it seals, `encode`, `verify` and students of a sealed store. n rows that are looked at, P positions of a
+sequence row, M members, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softlabels.checks.contradictions import Columns, dense_apart, require_consistent, topk_apart
+from softlabels.checks.order import Agreement, agreement, largest, largest_stored, require_order
+from softlabels.checks.probabilities import are_probabilities, require_logits, rows_of_positions
+from softlabels.checks.rounding import HALF
+from softlabels.errors import LogitsError, OtherClassOrder, SpecMismatch, UserError
+from softlabels.labels.encoding import TopkEncoding
+from softlabels.labels.ensemble import normalised_weights
+from softlabels.labels.topk import stored_log_probs
+from softlabels.store.chunks import ChunkReader
+from softlabels.store.digest import keys_digest
+from softlabels.store.reader import Store
+from softlabels.store.spec import Commit, Spec
+from softlabels.system.folder import Folder
+
+MOST_ROWS = 1 << 16  # that are looked at; of more, whole chunks that are evenly spread
+RELABELLED = (
+    "label the transfer set again from what the softmax is taken of, or from the logarithm of the probabilities"
+)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The columns of one split, sealed or about to be.
+
+    Attributes:
+        spec: of the store.
+        read: one chunk of a column, by name and number.
+        where: what messages call it.
+    """
+
+    spec: Spec
+    read: Callable[[str, int], NDArray[np.generic]]
+    where: str
+
+    @classmethod
+    def of(cls, store: Store) -> Stored:
+        """A sealed store's."""
+        return cls(store.spec, store.read_chunk, str(store.path))
+
+    def keys(self) -> NDArray[np.uint8]:
+        """(R, 16) content keys."""
+        chunks = range(-(-self.spec.rows // self.spec.cut.rows_per_chunk))
+        return np.concatenate([self.read("content_key", chunk) for chunk in chunks]).astype(np.uint8, copy=False)
+
+    @property
+    def chunks(self) -> NDArray[np.int64]:
+        """Numbers of the chunks that are looked at."""
+        per_chunk = self.spec.cut.rows_per_chunk
+        total, most = -(-self.spec.rows // per_chunk), max(1, MOST_ROWS // per_chunk)
+        return np.unique(np.arange(min(total, most), dtype=np.int64) * total // min(total, most))
+
+    def rows(self, numbers: NDArray[np.int64]) -> Columns:
+        """What tells the distributions of some rows apart: (len(numbers), ...) each; a chunk is read once."""
+        names = [*self.spec.soft_columns, *(["position_mask"] if self.spec.positions is not None else [])]
+        chunk_of = numbers // self.spec.cut.rows_per_chunk
+        order = np.argsort(chunk_of, kind="stable")
+        found = {}
+        for name in names:
+            parts = [
+                self.read(name, chunk)[numbers[chunk_of == chunk] - chunk * self.spec.cut.rows_per_chunk]
+                for chunk in np.unique(chunk_of).tolist()
+            ]
+            whole = np.concatenate(parts)
+            found[name] = np.empty_like(whole)
+            found[name][order] = whole
+        return found
+
+
+def check_written(store: Folder, spec: Spec, records: Sequence[Commit], *, checked: bool = False) -> tuple[str, ...]:
+    """Check the committed shards of a store that is about to be sealed, and return what there is to say of their labels.
+
+    Raises:
+        SpecMismatch: the content keys are not those of the specification.
+        ContradictingOutputs, OtherClassOrder: unless the labels were `checked` before.
+    """
+    reader, per_shard = ChunkReader(store, spec), spec.cut.rows_per_shard // spec.cut.rows_per_chunk
+    columns = {column.name: column for column in spec.columns}
+
+    def read(name: str, chunk: int) -> NDArray[np.generic]:
+        return reader.read(records[chunk // per_shard].payload, columns[name], chunk % per_shard)
+
+    try:
+        stored = Stored(spec, read, str(store))
+        keys = stored.keys()
+        if keys_digest(keys) != spec.transfer_set.content_keys:
+            raise SpecMismatch(
+                f"the content keys written to {store} are not those of the transfer set in its specification",
+                remedy="write the keys of the rows that the specification was made from",
+            )
+        if not checked:
+            _require_consistent(stored, keys)
+        found = stored_agreement(stored, refuse=not checked)
+    finally:
+        reader.close()
+    return () if found is None else (found.line,)
+
+
+def ask(stored: Stored, keys: NDArray[np.uint8], *, order: bool = True) -> Iterator[UserError]:
+    """What is wrong with the labels of a sealed store, a kind after the other: outputs that are no logits, that contradict, or
+    whose classes stand in another order than the hard labels (not asked without `order`). `keys` (R, 16).
+    """
+    questions: list[Callable[[], object]] = [
+        partial(_require_logits, stored),
+        partial(_require_consistent, stored, keys),
+    ]
+    questions += [partial(stored_agreement, stored, refuse=True)] if order else []
+    for question in questions:
+        try:
+            question()
+        except (LogitsError, OtherClassOrder) as error:
+            yield error
+
+
+def stored_agreement(stored: Stored, *, own: NDArray[np.int64] | None = None, refuse: bool = False) -> Agreement | None:
+    """How often the largest output is the hard label (of `own` (R,), where they are not the store's); None of sequences, and
+    where no row has one. With `refuse` raises `OtherClassOrder`.
+    """
+    if stored.spec.positions is not None:
+        return None
+    outputs, labels = [], []
+    for chunk in stored.chunks.tolist():
+        start = chunk * stored.spec.cut.rows_per_chunk
+        named = stored.read("label", chunk).astype(np.int64)
+        if own is not None:
+            named = own[start : start + len(named)]
+            named = np.where(
+                named < stored.spec.label_space.classes, named, -1
+            )  # others are refused where rows are joined
+        if (named >= 0).any():
+            outputs.append(_largest(stored, chunk))
+            labels.append(named)
+    if not labels:
+        return None
+    space = stored.spec.label_space
+    found, given = np.concatenate(outputs), np.concatenate(labels)
+    if refuse:
+        return require_order(found, given, space.classes, names=space.names, where=stored.where)
+    return agreement(found, given, space.classes)
+
+
+def _largest(stored: Stored, chunk: int) -> NDArray[np.int64]:
+    """The class (n,) of the largest mean probability of each row of a chunk."""
+    spec = stored.spec
+    weights = normalised_weights(spec.member_weights, spec.stored_members)
+    if not isinstance(spec.encoding, TopkEncoding):
+        logits: NDArray[np.floating] = stored.read("logits", chunk)  # type: ignore[assignment]  # float16 by the column
+        if logits.shape[1] == 1:  # the largest is 0: found as an integer in a tenth of the time
+            return np.asarray((logits[:, 0].view(np.uint16) << 1 == 0).argmax(axis=-1), np.int64)
+        return largest(logits, weights)
+    columns = {name: stored.read(name, chunk) for name in spec.soft_columns}
+    classes = spec.label_space.classes
+    ids, log_p, _ = stored_log_probs(columns, spec.encoding, classes, max(1.0, 1 / spec.encoding.beta_max))
+    return largest_stored(ids, log_p, weights, classes)
+
+
+def _require_consistent(stored: Stored, keys: NDArray[np.uint8]) -> None:
+    spec, precision = stored.spec, stored.spec.teacher.precision
+    apart = partial(dense_apart, precision=precision)
+    if isinstance(spec.encoding, TopkEncoding):
+        apart = partial(topk_apart, precision=precision, encoding=spec.encoding, classes=spec.label_space.classes)
+    require_consistent(keys, stored.rows, apart, row_bytes=spec.row_bytes, where=stored.where)
+
+
+def _require_logits(stored: Stored) -> None:
+    """Of topk labels the outputs themselves are not known."""
+    spec = stored.spec
+    if isinstance(spec.encoding, TopkEncoding):
+        return
+    for chunk in stored.chunks.tolist():
+        z, peak = (stored.read(name, chunk).astype(np.float32) for name in ("logits", "shift"))
+        found = are_probabilities(z + peak[..., None], rounding=HALF)
+        if spec.positions is not None:
+            found = rows_of_positions(found, stored.read("position_mask", chunk))
+        first = chunk * spec.cut.rows_per_chunk
+        require_logits(found, total=spec.rows, first_row=first, who=stored.where, remedy=RELABELLED)

@@ -1,0 +1,111 @@
+"""Files of outputs as named arrays: npy, npz, Parquet and CSV. Nothing that could run code is read; what the arrays mean is
+the business of `outputs`.
+
+In Parquet and CSV the outputs may stand in one numeric column a class, whose names are a word and a number: p0, p1, ...;
+prob_1, prob_2, ...; logit.0, logit.1, .... They become one array under that word, in the order of the numbers.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from softlabels.errors import StorageError, UserError
+
+Arrays = dict[str, NDArray[Any]]
+KINDS = "a npy, npz, Parquet or CSV file"
+LABELS = ("labels", "label")
+_NUMBERED = re.compile(r"(.*?[^\d._ -])[._ -]?(\d{1,7})")
+
+
+def read_arrays(path: Path, *, words: tuple[str, ...]) -> Arrays:
+    """The arrays of a file by name. Of a table these are lists, labels, and what `words` name: columns of any type, and those
+    that have the word and a number for a name.
+
+    Raises:
+        UserError: another kind of file, or columns that are no arrays. StorageError: the system refused to read it.
+    """
+    try:
+        if path.suffix == ".npy":
+            return {"logits": np.load(path, allow_pickle=False)}
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        if path.suffix == ".parquet":
+            return _columns(pq.read_table(path), words)
+        if path.suffix == ".csv":
+            return _columns(pyarrow.csv.read_csv(path), words, text=True)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist", remedy=f"give {KINDS}") from None
+    except (ValueError, pa.ArrowInvalid, EOFError) as error:
+        raise UserError(
+            f"{path} cannot be read: {error}", remedy="save plain arrays of numbers, without objects"
+        ) from error
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error}", remedy="check the path and permissions") from error
+    raise UserError(f"{path} is not {KINDS}", remedy="save the outputs as one of these")
+
+
+def _columns(table: pa.Table, words: tuple[str, ...], *, text: bool = False) -> Arrays:
+    """What may be outputs, labels, keys or inputs in a table; of `text`, numbers have no type of their own, and are float64."""
+    if len(set(table.column_names)) < len(table.column_names):
+        raise ValueError("two columns have the same name")
+    found: Arrays = {}
+    for name in table.column_names:
+        kind = table.schema.field(name).type
+        if name in LABELS or name in words or _is_list(kind):
+            found[name] = _array(table.column(name), name)
+    for word, columns in _numbered(table).items():
+        if word in words and word not in found:
+            parts = [_array(table.column(name), name) for name in columns]
+            whole = np.stack([part.astype(np.float64) for part in parts] if text else parts, axis=1)
+            found[word] = whole
+    return found
+
+
+def _numbered(table: pa.Table) -> dict[str, list[str]]:
+    """The numeric columns of each word that stands before numbers, in the order of these: 0 to C - 1, or 1 to C."""
+    groups: dict[str, dict[int, str]] = {}
+    for name in table.column_names:
+        kind, parts = table.schema.field(name).type, _NUMBERED.fullmatch(name)
+        if parts is not None and (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+            columns = groups.setdefault(parts[1], {})
+            if int(parts[2]) in columns:
+                raise ValueError(f"columns {columns[int(parts[2])]} and {name} have the same number")
+            columns[int(parts[2])] = name
+    found = {}
+    for word, columns in groups.items():
+        numbers = sorted(columns)
+        if len(numbers) >= 2 and numbers[0] in (0, 1) and numbers == list(range(numbers[0], numbers[0] + len(numbers))):
+            found[word] = [columns[number] for number in numbers]
+    return found
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _array(column: pa.ChunkedArray, name: str) -> NDArray[Any]:
+    """A column of numbers, texts or of equally long (nested) lists of numbers as an array."""
+    leaf, shape = column.combine_chunks(), [len(column)]
+    while _is_list(leaf.type):
+        inner = leaf.flatten()
+        if leaf.null_count or len(inner) % max(len(leaf), 1) or len(leaf) == 0:
+            raise ValueError(f"the lists of column {name} are not all equally long")
+        lengths = (
+            {leaf.type.list_size} if pa.types.is_fixed_size_list(leaf.type) else set(leaf.value_lengths().to_pylist())
+        )
+        if len(lengths) != 1:
+            raise ValueError(f"the lists of column {name} are not all equally long")
+        shape.append(int(lengths.pop()))
+        leaf = inner
+    if leaf.null_count:
+        raise ValueError(f"column {name} has nulls")
+    return np.asarray(leaf.to_numpy(zero_copy_only=False)).reshape(shape)

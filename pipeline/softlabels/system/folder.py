@@ -1,0 +1,339 @@
+"""A folder of ours (a store, a run, a cache): everything below its root, by name; no link below the root is ever followed.
+
+Whoever hands us a folder may have put a link in it. So every name is opened one step after the other from a handle of the root,
+each step refusing a link, and what is found is looked at through its handle: nothing is checked by name first and used by name
+later. The root itself may be a link, and lies where the user says.
+
+What is written survives kills and power cuts: contents are flushed before a name appears, and the folder that holds the name
+after it. Names are relative and '/'-separated; they come from our code, never from a file.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from softlabels.errors import RunExists, StorageError, StrangePath, refused
+from softlabels.system.durable import make_folder, system_errors
+from softlabels.system.patience import close_lock, closing, flush, hung
+
+_PIECE = 1 << 26  # bytes, flushed one after the other: a flush of more could take longer than it is waited for
+_STEP = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe must not hold us up
+
+
+def folder_of(place: str | Path | Folder) -> Folder:
+    """A path that the user names, as the root of what is below it; a folder as it is."""
+    return place if isinstance(place, Folder) else Folder(place)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file that the user names, by way of a temporary name beside it, replacing what stood there."""
+    Folder(path.parent).put(path.name, data)
+
+
+class Folder:
+    """A folder below `root`, which is `root` itself where `inside` is "". `str()` of it is its path.
+
+    Every method raises `StrangePath` where a name in front of the last one is a link, and `StorageError` or `DiskFull` where
+    the system refuses.
+
+    ::
+
+        run = Folder("runs/mine")
+        run.make()
+        run.put("run.json", b"{}")
+        run.within("distilled-seed0").make()
+    """
+
+    def __init__(self, root: str | Path, inside: str = "") -> None:
+        self.root, self.inside = Path(root), inside
+
+    def __str__(self) -> str:
+        return str(self.at())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Folder) and (self.root, self.inside) == (other.root, other.inside)
+
+    def __hash__(self) -> int:
+        return hash((self.root, self.inside))
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self.at().name
+
+    def at(self, name: str = "") -> Path:
+        """The path of a name, for messages and for programs that take nothing else."""
+        return self.root / self.inside / name
+
+    def within(self, name: str) -> Folder:
+        """The folder `name` in this one, with the same root; it need not be there."""
+        return Folder(self.root, f"{self.inside}/{name}".lstrip("/"))
+
+    def above(self) -> Folder:
+        """The folder that holds this one: with the same root, but for the root itself, which lies where the user says."""
+        return Folder(self.root, self.inside.rpartition("/")[0]) if self.inside else Folder(self.root.parent)
+
+    # What is there
+
+    def status(self, name: str = "") -> os.stat_result | None:
+        """What stands under a name, a link being a link; None where nothing does."""
+        with system_errors("look at", self.at(name)), suppress(FileNotFoundError):
+            if not (name or self.inside):
+                return self.root.stat()
+            with self._parent(name) as (parent, last):
+                return os.stat(last, dir_fd=parent, follow_symlinks=False)
+        return None
+
+    def exists(self, name: str = "") -> bool:
+        """Whether something, and be it a link, stands under a name."""
+        return self.status(name) is not None
+
+    def is_folder(self, name: str = "") -> bool:
+        """Whether a folder stands under a name. Raises `StrangePath` where a link does."""
+        found = self.status(name)
+        if found is not None and stat.S_ISLNK(found.st_mode):
+            raise self._linked(name)
+        return found is not None and stat.S_ISDIR(found.st_mode)
+
+    def names(self, name: str = "") -> list[str]:
+        """The names in a folder, sorted; none where it is not there."""
+        with system_errors("list", self.at(name)), suppress(FileNotFoundError):
+            handle = self._folder_handle(name)
+            try:
+                return sorted(os.listdir(handle))  # noqa: PTH208  # a handle is no path
+            finally:
+                os.close(handle)
+        return []
+
+    def folders(self, name: str = "") -> list[Folder]:
+        """The folders in a folder; links are none."""
+        inner = f"{name}/" if name else ""
+        found = ((entry, self.status(inner + entry)) for entry in self.names(name))
+        return [self.within(inner + entry) for entry, kind in found if kind is not None and stat.S_ISDIR(kind.st_mode)]
+
+    # Reading
+
+    def open(self, name: str, flags: int = os.O_RDONLY, mode: int = 0o644) -> int:
+        """A handle of a plain file. `FileNotFoundError` where there is none; other `OSError`s pass too.
+
+        Raises:
+            StrangePath: it is a link, a folder, a pipe or a device; or it is to be written and has a second name elsewhere.
+        """
+        try:
+            with self._parent(name) as (parent, last):
+                handle = os.open(last, flags | _FILE, mode, dir_fd=parent)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise self._linked(name) from error
+            if error.errno == errno.ENXIO:  # a pipe that nobody reads, a socket
+                raise self._not_plain(name) from error
+            raise
+        found = os.fstat(handle)
+        writes = flags & (os.O_WRONLY | os.O_RDWR)
+        if not stat.S_ISREG(found.st_mode) or (writes and found.st_nlink > 1):
+            os.close(handle)
+            raise self._not_plain(name)
+        return handle
+
+    def read(self, name: str, limit: int | None = None) -> bytes:
+        """The bytes of a plain file. `FileNotFoundError` where there is none; `StorageError` where it has more than `limit`."""
+        try:
+            with os.fdopen(self.open(name), "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                if limit is not None and size > limit:
+                    raise StorageError(f"{self.at(name)} is larger than {limit} bytes", remedy="find out what it is")
+                return file.read(size)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise refused(
+                f"cannot read {self.at(name)}: {error.strerror}", error, else_="check the path and permissions"
+            ) from error
+
+    # Writing
+
+    def make(self, name: str = "") -> None:
+        """Create a folder and those above it, each made durable in its own parent."""
+        if not (name or self.inside):
+            make_folder(self.root)
+            return
+        if self.is_folder(name):
+            return
+        above, _, last = f"{self.inside}/{name}".strip("/").rpartition("/")
+        parent = Folder(self.root, above)
+        parent.make()
+        with system_errors("create", self.at(name)), parent._parent(last) as (handle, _), suppress(FileExistsError):
+            os.mkdir(last, dir_fd=handle)  # another process may be quicker, or a file stand there
+        with system_errors("create", self.at(name)):
+            os.close(self._folder_handle(name))
+        parent.sync()
+
+    @contextmanager
+    def new_file(self, name: str, *, buffering: int = -1) -> Iterator[IO[bytes]]:
+        """A new file to be filled, not flushed: `FileExistsError` where the name is taken, also by a link."""
+        handle = self.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        with closing(os.fdopen(handle, "wb", buffering=buffering)) as file:
+            yield file
+
+    def write(self, name: str, data: bytes | memoryview) -> None:
+        """Write a new file and flush it. Not atomic: the name may exist only where nobody looks."""
+        with system_errors("write", self.at(name)), self.new_file(name, buffering=0) as file:
+            view = memoryview(data)
+            while True:
+                view = view[file.write(view[:_PIECE]) :]
+                flush(file.fileno(), self.at(name))
+                if not len(view):
+                    break
+
+    def append(self, name: str, data: bytes) -> None:
+        """Append to a plain file, without a flush; it is created where it is not there."""
+        with system_errors("write", self.at(name)):
+            handle = self.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            with os.fdopen(handle, "ab") as file:
+                file.write(data)
+
+    def create(self, staged: str, name: str) -> bool:
+        """Give the flushed file `staged` the name too, unless it is taken; True when it was free. Atomic: the name appears with
+        its whole content, and of several processes one wins.
+        """
+        with system_errors("create", self.at(name)), self._parent(staged) as source, self._parent(name) as target:
+            try:
+                os.link(source[1], target[1], src_dir_fd=source[0], dst_dir_fd=target[0], follow_symlinks=False)
+            except FileExistsError:
+                return False
+        self._sync_parent(name)
+        return True
+
+    def replace(self, staged: str, name: str) -> None:
+        """Give the flushed file `staged` the name, replacing what stood there (a link itself, not what it leads to); atomic and
+        durable.
+        """
+        with system_errors("create", self.at(name)):
+            self._rename(staged, name)
+        self._sync_parent(name)
+
+    @contextmanager
+    def only_process(self) -> Iterator[None]:
+        """Keep other processes out of the folder while the block runs. Raises `RunExists` where one is in it."""
+        with system_errors("lock", self.at(".lock")):
+            handle = self.open(".lock", os.O_RDWR | os.O_CREAT)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunExists(
+                    f"another process is at work in {self}", remedy="wait until it has ended, or give another folder"
+                ) from None
+            yield
+        finally:
+            close_lock(handle)
+
+    def put(self, name: str, data: bytes, *, staged: str | None = None) -> None:
+        """Write a file atomically and durably by way of the temporary name `staged`, by default one beside it."""
+        folder, _, last = name.rpartition("/")
+        staged = staged or f"{folder}/.{last}.{uuid.uuid4().hex}".lstrip("/")
+        try:
+            self.write(staged, data)
+            self.replace(staged, name)
+        finally:
+            self.clear(staged)
+
+    def rename(self, name: str, target: str) -> bool:
+        """Rename a file, folder or link itself; False where it is not there. Durable once both folders are flushed."""
+        with system_errors("rename", self.at(name)), suppress(FileNotFoundError):
+            self._rename(name, target)
+            return True
+        return False
+
+    def sync(self, name: str = "") -> None:
+        """Flush a folder's list of names."""
+        with system_errors("flush", self.at(name)):
+            handle = self._folder_handle(name)
+            try:
+                flush(handle, self.at(name))
+            finally:
+                os.close(handle)
+
+    def remove(self, name: str) -> None:
+        """Remove a file, or a link itself, where it is there."""
+        with system_errors("remove", self.at(name)), suppress(FileNotFoundError), self._parent(name) as (parent, last):
+            os.unlink(last, dir_fd=parent)
+
+    def clear(self, name: str) -> None:
+        """Remove a file, a link itself, or a folder with all that is in it, on which nothing depends: as far as the system lets
+        us, since an error would hide what went wrong.
+        """
+        if hung():
+            return
+        with suppress(OSError, StrangePath), self._parent(name) as (parent, last):
+            if stat.S_ISDIR(os.stat(last, dir_fd=parent, follow_symlinks=False).st_mode):
+                shutil.rmtree(last, ignore_errors=True, dir_fd=parent)  # follows no link, from handle to handle
+            else:
+                os.unlink(last, dir_fd=parent)
+
+    # Steps
+
+    @contextmanager
+    def _parent(self, name: str) -> Iterator[tuple[int, str]]:
+        """A handle of the folder that holds a name, and the last part of it ("." for the root)."""
+        parts = [part for part in f"{self.inside}/{name}".split("/") if part]
+        handle = os.open(self.root, _STEP & ~os.O_NOFOLLOW)
+        try:
+            for number, part in enumerate(parts[:-1], 1):
+                try:
+                    inner = os.open(part, _STEP, dir_fd=handle)
+                except OSError as error:
+                    if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                        self._refuse_link(handle, part, "/".join(parts[:number]))
+                    raise
+                os.close(handle)
+                handle = inner
+            yield handle, parts[-1] if parts else "."
+        finally:
+            os.close(handle)
+
+    def _refuse_link(self, handle: int, part: str, name: str) -> None:
+        if stat.S_ISLNK(os.stat(part, dir_fd=handle, follow_symlinks=False).st_mode):
+            raise Folder(self.root)._linked(name)
+
+    def _folder_handle(self, name: str) -> int:
+        """A handle that lists and flushes a folder."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        with self._parent(name) as (parent, last):
+            if last == ".":
+                return os.open(self.root, flags)
+            try:
+                return os.open(last, flags | os.O_NOFOLLOW, dir_fd=parent)
+            except OSError as error:
+                if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                    self._refuse_link(parent, last, f"{self.inside}/{name}".strip("/"))
+                raise
+
+    def _rename(self, name: str, target: str) -> None:
+        with self._parent(name) as source, self._parent(target) as found:
+            os.rename(source[1], found[1], src_dir_fd=source[0], dst_dir_fd=found[0])
+
+    def _sync_parent(self, name: str) -> None:
+        self.sync(name.rpartition("/")[0])
+
+    def _linked(self, name: str) -> StrangePath:
+        return StrangePath(
+            f"{self.at(name)} is a link, and nothing below {self.root} is reached through one",
+            remedy="put the file or folder itself there, or delete the link",
+        )
+
+    def _not_plain(self, name: str) -> StrangePath:
+        return StrangePath(
+            f"{self.at(name)} is no plain file with one name (a folder, pipe, device, or a hard link)",
+            remedy="find out who put it there, and delete it",
+        )

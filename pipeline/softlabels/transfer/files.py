@@ -1,0 +1,142 @@
+"""One split of a local folder or file, or of a hub id, through `datasets`, which runs no code that it finds there.
+
+Two things are said to its readers. Of a CSV: a class that the recipe lists is a class, also where it is called None or NA,
+words that pandas reads as missing values. Of text files: what one row is, a line, a paragraph or a whole file.
+Neighbour: `source` says what the columns mean.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from datasets import (
+    Dataset,
+    DatasetDict,
+    ReadInstruction,
+    concatenate_datasets,
+    get_dataset_config_names,
+    load_dataset,
+    load_from_disk,
+)
+
+from softlabels.errors import TransferSetError
+from softlabels.transfer.config import TransferSetConfig
+
+# Owner and name: `datasets` takes a lone name like "csv" for a file format and reads what lies in the working directory.
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+# What pandas reads as a missing value of a CSV.
+MISSING_WORDS = (
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL",
+    "NaN", "None", "n/a", "nan", "null",
+)  # fmt: skip
+
+
+def from_files(config: TransferSetConfig, split: str) -> Dataset:
+    """The rows of `split`, which may be a slice as `datasets` writes it: `train[:12000]`.
+
+    Raises:
+        TransferSetError: there is no such source or split, or it cannot be opened.
+    """
+    source = str(config.source)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+            return _saved(path, split)
+        return _load(config, split, str(path.resolve()))
+    if path.is_file():
+        whole = path.resolve()
+        return _load(config, split, str(whole.parent), data_files={"train": whole.name})
+    if not _HUB_ID.fullmatch(source):
+        raise TransferSetError(
+            f"there is no file or folder {source}", remedy="correct source, or name a hub id as owner/name"
+        )
+    return _load(config, split, source)
+
+
+def pick(split: str, open_one: Callable[[str], Dataset]) -> Dataset:
+    """The rows of a split, or of its slice, where `open_one` gives whole splits by name.
+
+    Raises:
+        TransferSetError: a slice that cannot be read.
+    """
+    if "[" not in split:
+        return open_one(split)
+    try:
+        whole = {name: open_one(name) for name in re.findall(r"(?:^|\+)\s*([^\[+]+?)\s*(?=\[|\+|$)", split)}
+        parts = ReadInstruction.from_spec(split).to_absolute({name: len(data) for name, data in whole.items()})
+        chosen = [whole[part.splitname].select(range(part.from_, part.to)) for part in parts]
+    except (ValueError, AssertionError, KeyError) as error:
+        raise TransferSetError(
+            f"{split!r} is no slice of a split: {one_line(error)}", remedy="write it as train[:12000] or train[:10%]"
+        ) from error
+    return chosen[0] if len(chosen) == 1 else concatenate_datasets(chosen)
+
+
+def _load(config: TransferSetConfig, split: str, path: str, **options: Any) -> Dataset:
+    """One split through `load_dataset`, whose many errors become one line."""
+    remedy = "give a folder or file of Parquet, Arrow, CSV, JSON, text or images, or what save_to_disk wrote; no script is run"
+    if not Path(path).is_absolute():
+        remedy = "there is no local path of that name; for the hub check id, subset, revision and the network"
+    if config.sample_by is not None:
+        options["sample_by"] = config.sample_by
+    try:
+        subset = config.subset
+        if subset is not None and Path(path).is_absolute() and subset not in get_dataset_config_names(path):
+            subset = None  # a local copy of the subset alone
+        data = load_dataset(path, name=subset, revision=config.revision, **options)
+        if words := _words_of_classes(config, data):
+            data = load_dataset(path, name=subset, revision=config.revision, **options, **words)
+    except Exception as error:  # `datasets` and the parsers under it promise no class of errors
+        if "doesn't have a 'sample_by' key" in str(error):
+            raise TransferSetError(
+                f"{config.source} holds no text files, and sample_by says what a row of such files is",
+                remedy="drop transfer_set.sample_by",
+            ) from None
+        raise TransferSetError(f"cannot open {config.source}: {one_line(error)}", remedy=remedy) from error
+    return _pick(data, split, str(config.source))
+
+
+def _words_of_classes(config: TransferSetConfig, data: Mapping[str, Dataset]) -> dict[str, Any]:
+    """How to read a CSV again, where a listed class is called by a word that is read as missing; empty for all others."""
+    listed = set(config.classes or ()) & set(MISSING_WORDS)
+    first = next(iter(data.values()))
+    if not listed or config.label_column not in first.column_names or first.info.builder_name != "csv":
+        return {}
+    words = {
+        name: [word for word in MISSING_WORDS if name != config.label_column or word not in listed]
+        for name in first.column_names
+    }
+    return {"keep_default_na": False, "na_values": words}
+
+
+def _saved(path: Path, split: str) -> Dataset:
+    """One split of what `save_to_disk` wrote; a single dataset is the split that it says it is, or "train"."""
+    try:
+        data = load_from_disk(str(path))
+    except Exception as error:  # as in _load
+        raise TransferSetError(
+            f"cannot open {path}: {one_line(error)}", remedy="save the dataset again, or correct source"
+        ) from error
+    if isinstance(data, Dataset):
+        data = DatasetDict({str(data.split or "train"): data})
+    return _pick(data, split, str(path))
+
+
+def _pick(data: Mapping[str, Dataset], split: str, source: str) -> Dataset:
+    def whole(name: str) -> Dataset:
+        if name not in data:
+            raise TransferSetError(
+                f"{source} has no split {name!r}", remedy=f"its splits are {', '.join(map(str, data))}"
+            )
+        return data[name]
+
+    return whole(split) if split in data else pick(split, whole)
+
+
+def one_line(error: Exception) -> str:
+    """Class and message of an error, the cause that was wrapped last, on one line."""
+    cause = error.__cause__ if error.__cause__ is not None else error
+    return f"{type(cause).__name__}: {' '.join(str(cause).split())}"[:400]

@@ -1,0 +1,42 @@
+"""What the commands that run a teacher take. Apart from `arguments`, so that student commands import nothing of a teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from softlabels.objects import ObjectSpec
+from softlabels.student.config import TrainingConfig
+from softlabels.teacher.config import LabelsConfig, TeacherConfig
+from softlabels.transfer.config import TokenizerConfig, TransferSetConfig
+from softlabels_stages.recipe import OWN_STORE
+
+
+@dataclass(frozen=True)
+class TeacherTraining(TrainingConfig):
+    """How teachers are trained.
+
+    Attributes:
+        augment: function that changes a batch of inputs at random before each step, such as softlabels.student.augment.jitter.
+    """
+
+    augment: ObjectSpec | None = None
+
+
+@dataclass(frozen=True)
+class TrainTeacher:
+    """Arguments of train-teacher."""
+
+    teacher: TeacherConfig
+    transfer_set: TransferSetConfig
+    teacher_training: TeacherTraining | None = None
+    tokenizer: TokenizerConfig | None = None
+
+
+@dataclass(frozen=True)
+class TeacherLogits:
+    """Arguments of teacher-logits."""
+
+    teacher: TeacherConfig
+    transfer_set: TransferSetConfig
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
+    store: str = OWN_STORE  # where the stores go, a folder a split

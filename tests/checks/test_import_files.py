@@ -1,0 +1,161 @@
+"""import: which axis is which, columns a class, CSV, large lists, ids, labels that are names, the split."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from softlabels.store import open_store
+from softlabels.transfer import TransferSetConfig, load_transfer_set
+from tests.checks.samples import CLASSES, exact, softmax, some_rows
+
+
+def main(*words: str) -> int:
+    return int(import_module("softlabels_stages.import").main(list(words)))
+
+
+def write(path: str, table: dict[str, Any]) -> None:
+    if path.endswith(".csv"):
+        pyarrow.csv.write_csv(pa.table(table), path)
+    else:
+        pq.write_table(pa.table(table), path)
+
+
+def test_three_axes_are_not_guessed(rng: np.random.Generator, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    z, inputs = rng.normal(size=(20, 30, 4)), rng.normal(size=(30, 2))
+    np.savez("f.npz", logits=z, inputs=inputs[:20])
+    for words in ((), ("--members=7",)):
+        assert main("f.npz", "s/train", *words) == 2
+        said = capsys.readouterr().err
+        assert "20 rows of 30 members and 4 classes (--members=30)" in said
+        assert "20 members with 30 rows of 4 classes (--members=20)" in said
+    assert main("f.npz", "a/train", "--members=30") == 0
+    assert np.abs(open_store("a/train").log_probs([3], temperature=1.0) - np.log(softmax(z[3]).mean(0))).max() < 1e-3
+    np.savez("f.npz", logits=z, inputs=inputs)
+    assert main("f.npz", "b/train", "--members=20") == 0
+    expected = np.log(softmax(z[:, 3]).mean(0))
+    assert np.abs(open_store("b/train").log_probs([3], temperature=1.0) - expected).max() < 1e-3
+    assert main("f.npz", "c/train", "--weights=1,2", "--members=3") == 2
+    np.savez("f.npz", logits=z[:, :1], inputs=inputs[:20])
+    assert main("f.npz", "d/train") == 0  # one member can be read in one way only
+
+
+@pytest.mark.parametrize("path", ["f.csv", "f.parquet"])
+@pytest.mark.parametrize(
+    "pattern", ["p{}", "prob_{}", "proba-{}", "probability {}", "probabilities.{}", "logit{}", "logits_{}"]
+)
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_column_a_class(rng: np.random.Generator, work: Path, path: str, pattern: str, first: int) -> None:
+    """In the order of the numbers, not of the columns nor of the text; other columns are left alone."""
+    z = rng.normal(size=(40, 12))
+    values = z if pattern.startswith("logit") else softmax(z)
+    order = rng.permutation(12)
+    columns = {pattern.format(n + first): values[:, n] for n in order.tolist()}
+    write(path, {"node": np.arange(40), "x0": z[:, 0], "x1": z[:, 1], **columns, "label": z.argmax(-1)})
+    assert main(path, "s/train", "--key=node") == 0
+    store = open_store("s/train")
+    assert np.abs(np.exp(store.log_probs(range(40), temperature=1.0)) - softmax(z)).max() < 1e-3
+    assert store.column("label").tolist() == z.argmax(-1).tolist()
+
+
+def test_columns_that_are_not_taken(work: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]) -> None:
+    z = rng.normal(size=(20, 3))
+    features = {f"x{n}": z[:, n] for n in range(3)}
+    write("f.csv", {"id": np.arange(20), **features})
+    assert main("f.csv", "s/train", "--key=id") == 2  # features are no outputs
+    assert "no logits or probabilities" in capsys.readouterr().err
+    assert main("f.csv", "s/train", "--key=id", "--column=x", "--kind=logits") == 0
+    write("f.csv", {"id": np.arange(20), "p0": z[:, 0], "p2": z[:, 1]})  # one is lacking
+    assert main("f.csv", "t/train", "--key=id") == 2
+    write("f.parquet", {"id": np.arange(20), "logit0": pa.array([None, *z[1:, 0]]), "logit1": z[:, 1]})
+    assert main("f.parquet", "t/train", "--key=id") == 2
+    assert "column logit0 has nulls" in capsys.readouterr().err
+    Path("f.csv").write_text("id,logit0,logit1\n1,0.5,NA\n2,1,2\n")
+    assert main("f.csv", "t/train", "--key=id") == 2
+    assert main("f.csv", "t/train", "--key=no") == 2
+
+
+@pytest.mark.parametrize("kind", ["list", "large_list", "fixed"])
+@pytest.mark.parametrize("axes", [2, 3])
+def test_lists_of_every_kind(rng: np.random.Generator, work: Path, kind: str, axes: int) -> None:
+    """polars writes large lists."""
+    z = rng.normal(size=(40, 4) if axes == 2 else (40, 3, 4))
+    of = {"list": pa.list_, "large_list": pa.large_list, "fixed": lambda t: pa.list_(t, 4 if t == pa.float64() else 3)}[
+        kind
+    ]
+    column = pa.array(z.tolist(), of(pa.float64()) if axes == 2 else of(of(pa.float64())))
+    pq.write_table(pa.table({"logits": column, "id": np.arange(40)}), "f.parquet")
+    assert main("f.parquet", "s/train", "--key=id", *(["--members=3"] if axes == 3 else [])) == 0
+    found = np.exp(open_store("s/train").log_probs(range(40), temperature=1.0))
+    assert np.abs(found - (softmax(z) if axes == 2 else softmax(z).mean(1))).max() < 1e-3
+
+
+def test_ids_are_those_of_a_transfer_set(rng: np.random.Generator, work: Path) -> None:
+    """Rows of another order meet their labels by `key`."""
+    inputs = some_rows(rng, 40)
+    ids = [f"r{n}" for n in range(40)]
+    pq.write_table(pa.table({"id": ids, "x": list(inputs)}), "train.parquet")
+    order = rng.permutation(40)
+    z = exact(inputs)[order]
+    write("f.csv", {"id": [ids[n] for n in order], **{f"logit{n}": z[:, n] for n in range(CLASSES)}})
+    assert main("f.csv", "s/train", "--key=id") == 0
+    rows = load_transfer_set(TransferSetConfig(source="train.parquet", inputs=("x",), key="id", label=None), "train")
+    store = open_store("s/train")
+    assert store.find(rows.keys).tolist() == np.argsort(order).tolist()
+
+
+def test_labels_that_are_names(rng: np.random.Generator, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    z = rng.normal(size=(400, 3))
+    names = np.array(["dog", "cat", "ape"])
+    columns = {f"logit{n}": z[:, n] for n in range(3)}
+    labels = names[z.argmax(-1)].tolist()
+    labels[7] = ""
+    write("f.csv", {"id": np.arange(400), **columns, "label": labels})
+    assert main("f.csv", "s/train", "--key=id") == 2
+    assert (
+        "'ape' is the name of no class; name the classes in the order of the outputs' columns"
+        in capsys.readouterr().err
+    )
+    assert main("f.csv", "s/train", "--key=id", "--classes=dog,cat,ape") == 0
+    expected = z.argmax(-1)
+    expected[7] = -1
+    assert open_store("s/train").column("label").tolist() == expected.tolist()
+    assert main("f.csv", "t/train", "--key=id", "--classes=ape,cat,dog") == 2
+    assert "with the classes reversed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("store", "words", "split"),
+    [
+        ("s/train", (), "train"),
+        ("s/test", (), "test"),
+        ("s/validation", (), "validation"),
+        ("s/forest", ("--split=test",), "test"),
+        ("s/test", ("--split=test",), "test"),
+        ("s/forest", (), None),
+        ("s/test", ("--split=train",), None),
+    ],
+)
+def test_the_split(
+    rng: np.random.Generator,
+    work: Path,
+    store: str,
+    words: tuple[str, ...],
+    split: str | None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    np.savez("f.npz", logits=rng.normal(size=(20, 3)), inputs=rng.normal(size=(20, 2)))
+    if split is None:
+        assert main("f.npz", store, *words) == 2
+        assert "--split" in capsys.readouterr().err
+        assert not Path("s").exists()
+    else:
+        assert main("f.npz", store, *words) == 0
+        assert open_store(store).spec.transfer_set.split == split
