@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from softlabels.store import open_store
+from softlabels.store.outputs import read_outputs
 from softlabels.transfer import TransferSetConfig, load_transfer_set
 from tests.checks.samples import CLASSES, exact, softmax, some_rows
 
@@ -159,3 +160,26 @@ def test_the_split(
     else:
         assert main("f.npz", store, *words) == 0
         assert open_store(store).spec.transfer_set.split == split
+
+
+@pytest.mark.parametrize("name", ["cut.npz", "flipped.npz", "header.npy", "cut.parquet"])
+def test_a_broken_file_is_a_line(work: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez("whole.npz", logits=np.ones((20, 3)))
+    pq.write_table(pa.table({"logits": np.ones((20, 3)).tolist()}), "whole.parquet")
+    whole = Path(f"whole.{name.rpartition('.')[2]}")
+    data = bytearray(whole.read_bytes() if whole.exists() else b"\x93NUMPY\x01\x00\x10\x00{'descr': broken\n")
+    if name == "flipped.npz":
+        data[-250] ^= 255
+    Path(name).write_bytes(bytes(data if name in ("flipped.npz", "header.npy") else data[:-30]))
+    assert main(name, "s/train") == 2
+    assert f"UserError: {name} cannot be read" in capsys.readouterr().err
+
+
+def test_npy_and_npz_are_told_by_what_they_hold(rng: np.random.Generator, work: Path) -> None:
+    z = rng.normal(size=(20, 3))
+    np.save("z.npy", z)
+    np.savez("z.npz", logits=z)
+    Path("z.npy").rename("other.npz")
+    Path("z.npz").rename("other.npy")
+    for path in ("other.npz", "other.npy"):
+        assert np.array_equal(read_outputs(path).logits[:, 0], z)

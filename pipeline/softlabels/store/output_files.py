@@ -8,6 +8,9 @@ prob_1, prob_2, ...; logit.0, logit.1, .... They become one array under that wor
 from __future__ import annotations
 
 import re
+import tokenize
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,10 @@ from softlabels.errors import StorageError, UserError
 Arrays = dict[str, NDArray[Any]]
 KINDS = "a npy, npz, Parquet or CSV file"
 LABELS = ("labels", "label")
+# What numpy, zipfile and Arrow raise for a file that is cut, damaged or of another kind.
+_BROKEN = (
+    EOFError, RuntimeError, SyntaxError, ValueError, pa.ArrowException, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 _NUMBERED = re.compile(r"(.*?[^\d._ -])[._ -]?(\d{1,7})")
 
 
@@ -33,24 +40,28 @@ def read_arrays(path: Path, *, words: tuple[str, ...]) -> Arrays:
         UserError: another kind of file, or columns that are no arrays. StorageError: the system refused to read it.
     """
     try:
-        if path.suffix == ".npy":
-            return {"logits": np.load(path, allow_pickle=False)}
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
+        if path.suffix in (".npy", ".npz"):
+            return _plain(path)
         if path.suffix == ".parquet":
             return _columns(pq.read_table(path), words)
         if path.suffix == ".csv":
             return _columns(pyarrow.csv.read_csv(path), words, text=True)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist", remedy=f"give {KINDS}") from None
-    except (ValueError, pa.ArrowInvalid, EOFError) as error:
+    except _BROKEN as error:
         raise UserError(
             f"{path} cannot be read: {error}", remedy="save plain arrays of numbers, without objects"
         ) from error
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error}", remedy="check the path and permissions") from error
     raise UserError(f"{path} is not {KINDS}", remedy="save the outputs as one of these")
+
+
+def _plain(path: Path) -> Arrays:
+    """The array of a npy file, or those of a npz file, whichever it is."""
+    with path.open("rb") as file:
+        found = np.load(file, allow_pickle=False)
+        return {"logits": found} if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
 
 
 def _columns(table: pa.Table, words: tuple[str, ...], *, text: bool = False) -> Arrays:

@@ -163,7 +163,7 @@ def _labels(
     found = _of_length(labels, rows, path, "labels")
     if found is None:
         return None
-    if found.dtype.kind in "OUS" and found.ndim == 1:
+    if found.dtype.kind in "OU" and found.ndim == 1:
         return _numbers(found, path, classes)
     if found.dtype.kind not in "iu" or found.ndim != 1:
         raise UserError(
