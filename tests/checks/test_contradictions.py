@@ -224,6 +224,20 @@ def test_a_store_of_an_earlier_version(
     assert "ContradictingOutputs: 20 of the 48 rows of s" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("layout", ["zarr", "arrow"])
+def test_repair_does_not_seal_what_sealing_refused(
+    rng: np.random.Generator, work: Path, keys: np.ndarray, layout: str
+) -> None:
+    with samples.writer_of(work / "s", keys, layout=layout) as writer:
+        samples.fill(writer, logits(rng, wrong=20), keys)
+        for seal in (writer.seal, lambda: repair(work / "s")):
+            with pytest.raises(ContradictingOutputs, match=WHAT):
+                seal()
+            writer.close()
+    with pytest.raises(UnsealedStore):
+        open_store(work / "s")
+
+
 def test_a_student_of_such_a_store_is_told(
     rng: np.random.Generator, work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

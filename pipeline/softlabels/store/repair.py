@@ -100,6 +100,7 @@ def repair(path: str | Path | Folder, *, progress: Progress = lambda shards: Non
         RunExists: a writer is at work in it.
         DamagedStore: something is damaged that follows from nothing else, such as plan and manifest both; no shard was
             touched.
+        ContradictingOutputs, OtherClassOrder: the labels of a store that was never sealed, see `softlabels.checks`.
         StorageError: the system refused to read or write.
     """
     store = folder_of(path)
@@ -107,14 +108,14 @@ def repair(path: str | Path | Folder, *, progress: Progress = lambda shards: Non
     with _alone(store):
         plan, manifest = _plan_and_manifest(store)  # again: a writer may have sealed it meanwhile
         _refuse_links(store, plan.spec)
-        before, aside = named_digest(store), _Aside(store)
+        before, sealed_before, aside = named_digest(store), _was_sealed(store, plan.spec), _Aside(store)
         problems = [*_mend_plan(store, plan, manifest, aside), *_problems(store, plan.spec, manifest, progress)]
         _set_aside(store, plan.spec, problems, aside)
     pending = tuple(shard for shard in range(plan.spec.shards) if not store.exists(record_name(shard)))
     basis = plan.spec.basis_shape is not None and not store.exists(BASIS_FILE)
     if not (pending or basis or store.exists(MANIFEST)):
         with StoreWriter(store, plan.spec) as writer:
-            writer.seal(checked=True)
+            writer.seal(checked=sealed_before)
     digest = None if pending or basis else named_digest(store)
     return Repaired(tuple(problems), store.at(aside.folder), tuple(aside.moved), pending, basis, before, digest)
 
@@ -160,6 +161,12 @@ def earlier_digests(store: Folder) -> dict[Path, str | None]:
     """The digest that each manifest names which was set aside, by its folder; None where none can be read."""
     aside = [store.within(f"{SET_ASIDE}/{name}") for name in store.names(SET_ASIDE)]
     return {folder.at(): named_digest(folder) for folder in aside if folder.is_folder() and folder.exists(MANIFEST)}
+
+
+def _was_sealed(store: Folder, spec: Spec) -> bool:
+    """Whether a store was sealed once, and so is not asked again what its labels are: sealing alone writes these files."""
+    names = (MANIFEST, *layout_of(spec).metadata(spec, "", FORMAT))
+    return bool(earlier_digests(store)) or any(store.exists(name) for name in names)
 
 
 def _refuse_links(store: Folder, spec: Spec) -> None:
