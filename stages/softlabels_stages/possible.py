@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,34 +20,41 @@ LOSSES = ("logit_mse", "reverse_kl")
 _TRIED = 4096  # rows with such classes on which the loss is tried
 
 
-def require_possible(student: Student, split: Split, used: NDArray[np.int64]) -> None:
-    """Raise `LogitsError` where the student's loss is not finite for the labels of the rows `used` (numbers of the split's), as
-    that of a class which is impossible to the teacher alone.
+def require_possible(students: Sequence[Student], split: Split, used: NDArray[np.int64]) -> None:
+    """Raise `LogitsError` where a student's loss is not finite for the labels of the rows `used` (numbers of the split's), as
+    that of a class which is impossible to the teacher alone. The store is read once, whatever the number of students.
     """
-    config, store = student.config, split.store
-    if config.loss not in LOSSES or isinstance(store.encoding, TopkEncoding):
+    asked = [student for student in students if student.config.is_soft and student.config.loss in LOSSES]
+    if not asked or isinstance(split.store.encoding, TopkEncoding):
         return
-    keys = np.asarray(split.rows.keys)
-    labelled_by = store.find(keys[used])
-    rows = used[(labelled_by >= 0) & impossible(store)[labelled_by]]
+    labelled_by = split.store.find(np.asarray(split.rows.keys)[used])
+    rows = used[(labelled_by >= 0) & impossible(split.store)[labelled_by]]
     if not len(rows):
         return
-    device = resolve_device(config.device)
-    model, training = student.model.to(device).eval(), student.model.training
+    for student in asked:
+        try:
+            _try(student, split, rows[:_TRIED])
+        except LogitsError as error:
+            raise LogitsError(
+                f"{len(rows):,} of {len(used):,} rows have a class that is impossible to the teacher (-inf), and {error.what}",
+                remedy=f"{error.remedy}; probabilities are imported without zeros with --floor",
+            ) from error
+
+
+def _try(student: Student, split: Split, rows: NDArray[np.int64]) -> None:
+    """Compute a student's loss of these rows, and train nothing. Raises what the loss raises."""
+    config, device = student.config, resolve_device(student.config.device)
+    training = student.model.training
+    model = student.model.to(device).eval()
     try:
         with torch.inference_mode():
-            for batch in all_batches(split, min(256, len(rows)), selection=rows[:_TRIED]).epoch(0):
+            for batch in all_batches(split, min(256, len(rows)), selection=rows).epoch(0):
                 moved = batch.to(device)
                 batch_loss(
                     outputs_of(model, moved), moved, loss=config.loss, soft_weight=1.0, hard_weight=0.0,
                     temperature=config.temperature_at(0.0), mean=config.mean, loss_args=config.loss_args,
                     logit_standardization=config.logit_standardization,
                 )  # fmt: skip
-    except LogitsError as error:
-        raise LogitsError(
-            f"{len(rows):,} of {len(used):,} rows have a class that is impossible to the teacher (-inf), and {error.what}",
-            remedy=f"{error.remedy}; probabilities are imported without zeros with --floor",
-        ) from error
     finally:
         model.train(training)
 

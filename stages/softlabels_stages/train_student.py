@@ -140,6 +140,9 @@ def _trainer(
     ]
     for student in students:
         _require_loss(student, splits, train, validation)
+    require_possible(students, splits["train"], train.rows)
+    if validation is not None:
+        require_possible(students, splits.get("validation", splits["train"]), validation.rows)
     identity = {"student": plain(args.student), "stores": digests(splits), "labels": _label_digests(splits)}
     chosen = {"members": args.training.members, "weights": args.training.weights}
     identity |= {name: list(value) for name, value in chosen.items() if value is not None}
@@ -188,9 +191,6 @@ def _require_loss(student: Student, splits: Mapping[str, Split], train: Loader, 
         tail=getattr(splits["train"].store.encoding, "tail", None),
         class_weights=config.class_weights is not None,
     )
-    require_possible(student, splits["train"], train.rows)
-    if validation is not None:
-        require_possible(student, splits.get("validation", splits["train"]), validation.rows)
 
 
 def _train(trainer: Trainer, students: Sequence[Student], epochs: int) -> list[Scores]:

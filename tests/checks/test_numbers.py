@@ -13,12 +13,12 @@ from softlabels.errors import ConfigError
 from softlabels.labels.dense import encode_dense
 from softlabels.labels.ensemble import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, log_probs
 from softlabels.labels.soft import SoftLabels
-from softlabels.store import open_store
+from softlabels.store import Store, open_store
 from softlabels.student.config import TrainingConfig
 from softlabels.student.fused import linear_distillation_loss
 from softlabels.student.losses import distillation_loss
 from softlabels.transfer import array_keys
-from softlabels_stages import evaluate, train_student
+from softlabels_stages import evaluate, possible, train_student
 from tests.checks import samples
 from tests.checks.recipes import write_recipe
 from tests.checks.samples import CLASSES, exact, softmax, some_rows
@@ -142,6 +142,22 @@ def test_impossible_classes_are_refused_before_training(
     assert f"{count} of 96 rows have a class that is impossible to the teacher (-inf), and {loss} is" in said.err
     assert "--floor" in said.err
     assert "students side by side" not in said.out
+
+
+def test_the_store_is_looked_at_once_for_all_students(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = write_recipe(work / "r.yaml")
+    for split, values in inputs.items():
+        samples.earlier(work / "s" / split, exact(values), array_keys(values), split=split)
+    looked_at: list[Store] = []
+
+    def impossible(store: Store) -> np.ndarray:
+        looked_at.append(store)
+        return np.zeros(store.rows, bool)
+
+    monkeypatch.setattr(possible, "impossible", impossible)
+    words = ["--loss=logit_mse", "--alpha=0.5,0.9", "--seeds=0,1", "--validation=0", "--out=run"]
+    assert train_student.main(["--config=r.yaml", "--store=s", *words]) == 0
+    assert len(looked_at) == 1
 
 
 def test_zeros_are_counted_and_lifted(rng: np.random.Generator, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
