@@ -36,6 +36,7 @@ print the two as one line and exit with the class's `exit_code`::
     │   ├── UnsealedStore           the store is unfinished
     │   ├── RepeatedRow             the same row was written twice
     │   ├── RunExists               the output folder already holds another run
+    │   ├── DamagedRun              a file of a run folder that holds something else than was written
     │   ├── UntrustedCode           a class path from somebody else's run, whose code would be run
     │   ├── MissingExtra            an optional package that is not installed
     │   └── ExportError             a student that cannot be exported, or whose export answers differently
@@ -46,6 +47,8 @@ print the two as one line and exit with the class's `exit_code`::
     │   ├── MissingShard            a shard's file is gone
     │   └── DamagedShard            a shard's bytes differ from its commit record
     ├── StorageError              exit 74: the system refused to read or write
+    │   └── OutOfResources          memory, threads or open files that the system does not give
+    ├── Unexpected                exit 1: a mistake of this software
     └── Resumable                 exit 75: stopped, nothing lost, the same command goes on
         ├── DiskFull                no room for what is left to write
         ├── Stalled                 a process, thread or disk that is waited for gives no sign of life
@@ -59,6 +62,29 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the system's reasons for `DiskFull`
+
+
+NO_HANDLES = (errno.EMFILE, errno.ENFILE)  # and for `OutOfResources`
+NO_MEMORY = (errno.ENOMEM, errno.EAGAIN)
+
+
+def refused(
+    what: str,
+    error: OSError,
+    *,
+    full: str = "make room and run the same command again; what was finished is kept",
+    else_: str = "check the disk and the permissions, then run the same command again",
+) -> SoftLabelsError:
+    """Our error for one of the system's: `what` it refused, and the remedy where the disk is full, or for anything `else_`."""
+    if error.errno in NO_ROOM:
+        return DiskFull(f"no room to write: {what}", remedy=full)
+    if error.errno in NO_HANDLES:
+        return OutOfResources(
+            what, remedy="raise the limit of open files (ulimit -n 1024) and run the same command again"
+        )
+    if error.errno in NO_MEMORY:
+        return OutOfResources(what, remedy="give the process more memory (ulimit -v, the container's limit)")
+    return StorageError(what, remedy=else_)
 
 
 def some(items: Iterable[object], shown: int = 5) -> str:
@@ -219,6 +245,10 @@ class RunExists(UserError):
     """The output folder already holds another run."""
 
 
+class DamagedRun(UserError):
+    """A file of a run folder that cannot be read as what it should hold."""
+
+
 class UntrustedCode(UserError):
     """A class path from a run that was not made here and is not trusted: importing it would run somebody else's code."""
 
@@ -261,6 +291,16 @@ class StorageError(SoftLabelsError):
     """The system refused to read or write."""
 
     exit_code = 74
+
+
+class OutOfResources(StorageError):
+    """Memory, threads or open files that the system does not give."""
+
+
+class Unexpected(SoftLabelsError):
+    """An error that nothing here foresaw: a mistake of this software."""
+
+    exit_code = 1
 
 
 class Resumable(SoftLabelsError):

@@ -13,6 +13,7 @@ from softlabels.errors import ConfigError
 from softlabels.labels.settings import EncodingSettings
 from softlabels.models.config import ModelConfig
 from softlabels.transfer.config import TransferSetConfig
+from softlabels_stages.recipe import OWN_STORE
 from softlabels_stages.sweep import StudentTraining
 
 FORMATS = ("onnx", "torch", "hf")  # of exported students
@@ -32,7 +33,7 @@ class TrainStudent:
     teacher_training: dict[str, Any] | None = None  # as teacher
     labels: dict[str, Any] | None = None  # as teacher
     tokenizer: dict[str, Any] | None = None  # as teacher
-    store: str = "stores/digits"  # the store: a folder of splits (train, validation, test), or one of them
+    store: str = OWN_STORE  # the store: a folder of splits (train, validation, test), or one of them
     missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
     out: str | None = None  # the run folder; by default runs/NAME-xxxxxxxx, another one for other settings
 
@@ -45,7 +46,7 @@ class Evaluate:
     training: StudentTraining = field(default_factory=StudentTraining)
     transfer_set: TransferSetConfig | None = None
     model: str | None = None  # a student's folder in a run, or a safetensors file; without it, the stored teacher
-    store: str = "stores/digits"  # a folder of splits, or one of them; a finished run's student brings its own
+    store: str = OWN_STORE  # a folder of splits, or one of them; a finished run's student brings its own
     missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
     split: str = "test"  # which split to judge on
     temperature: float | None = None  # of the second KL (the first is at 1); by default that of training
@@ -63,7 +64,7 @@ class Correct:
     teacher: dict[str, Any] | None = None  # not used; kept in config.yaml
     labels: dict[str, Any] | None = None  # as teacher
     from_: str = ""  # a finished run
-    store: str = "stores/digits"  # the store that the run was trained on; a finished run knows it
+    store: str = OWN_STORE  # the store that the run was trained on; a finished run knows it
     missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
     rows: str | None = None  # a split of the store whose rows are as those where the students will be used
     class_prior: str = "uniform"  # shares of the classes where the students will be used: uniform, or as 0.5,0.3,0.2
@@ -77,7 +78,7 @@ class Export:
     student: ModelConfig | None = None
     transfer_set: TransferSetConfig | None = None
     from_: str = ""  # a student's folder in a run, a run with one distilled student, or a safetensors file
-    store: str = "stores/digits"  # where the rows to check with come from; a finished run's student brings its own
+    store: str = OWN_STORE  # where the rows to check with come from; a finished run's student brings its own
     split: str | None = None  # which split of it; by default test, else validation, else the first
     missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
     formats: tuple[str, ...] = ("onnx", "torch")  # what to write: onnx, torch, hf (of Hugging Face models)

@@ -15,7 +15,7 @@ from softlabels.store.root import require_apart, require_root, write_root
 from softlabels.system.folder import Folder
 from softlabels_stages.arguments import Convert
 from softlabels_stages.recipe import parse
-from softlabels_stages.run import command, program, should_stop
+from softlabels_stages.run import command, should_stop, suggested
 
 
 @command(resumable=True)
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{split}: {layout}, {manifest.bytes:,} bytes, content digest {manifest.content_digest} (unchanged)")
     if not single:
         write_root(target)
-    print(f"converted: {target} (look: {program()} info {target})")
+    print(f"converted: {target} (look: {suggested('info', target)})")
     return 0
 
 

@@ -32,9 +32,9 @@ from softlabels.system.folder import Folder
 from softlabels_stages.arguments import Correct
 from softlabels_stages.judge import Judged, digests, judge
 from softlabels_stages.recipe import parse, plain, texts
-from softlabels_stages.run import command, program
+from softlabels_stages.run import command, suggested
 from softlabels_stages.run_folder import RunFolder
-from softlabels_stages.splits import Split, all_batches, open_splits, training_batches
+from softlabels_stages.splits import Split, all_batches, open_splits, training_batches, with_members
 from softlabels_stages.student_folder import with_store_of
 from softlabels_stages.sweep import HARD, Variant
 from softlabels_stages.trust import RECIPE
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"the students in {run} were corrected already, and a second correction would be added to the first",
             remedy="name the run that they were corrected from",
         )
-    splits = open_splits(args.store, args.transfer_set, missing=args.missing)
+    splits = with_members(open_splits(args.store, args.transfer_set, missing=args.missing), args.training)
     if any(split.store.positions is not None for split in splits.values()):
         raise ConfigError(
             f"{args.store} labels rows of tokens, and shares of classes are those of whole rows",
@@ -84,7 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if opened.results is None:
         opened.finish(judge(args.training, splits, judged), store=args.store)
     print(f"\n{comparison_text(opened.results or {})}\n")
-    print(f"corrected: {folder}; try next: {program()} evaluate {folder / variants[-1].folder(args.training.seeds[0])}")
+    print(
+        f"corrected: {folder}; try next: {suggested('evaluate', folder / variants[-1].folder(args.training.seeds[0]))}"
+    )
     return 0
 
 

@@ -40,7 +40,7 @@ from softlabels.teacher.pilot import needs_basis
 from softlabels.teacher.reencode import DensePilot, reencode
 from softlabels_stages.arguments import Encode
 from softlabels_stages.recipe import parse
-from softlabels_stages.run import command, program, should_stop
+from softlabels_stages.run import command, should_stop, suggested
 from softlabels_stages.words import counted
 
 
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(_before_and_after(f"{split}: {sizes}", store, args.tail, size, manifest.fidelity), flush=True)
     if not single:
         write_root(target)
-    print(f"sealed: {target} (look: {program()} info {target})")
+    print(f"sealed: {target} (look: {suggested('info', target)})")
     return 0
 
 
@@ -194,7 +194,7 @@ def _try(args: Encode) -> int:
     columns = [column for column in spec.columns if column.name in spec.soft_columns or column.by_position]
     size = sum(column.row_bytes for column in columns) / (spec.positions or 1)
     print(_before_and_after(f"{split}: {counted(tried, 'distribution')} tried", store, args.tail, size, table([lost])))
-    print(f"nothing was written; to encode: {program()} encode with --store=STORE in place of --try")
+    print(f"nothing was written; to encode: {suggested('encode')} with --store=STORE in place of --try")
     return 0
 
 

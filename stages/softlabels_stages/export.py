@@ -20,6 +20,7 @@ from softlabels.errors import ConfigError
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.weights import weights_digest
 from softlabels.store import store_splits
+from softlabels.store.markdown import without_folders
 from softlabels.student.export import SIZES, Exported, compared, export_student
 from softlabels.system.folder import Folder
 from softlabels.transfer import TransferSetConfig
@@ -89,10 +90,10 @@ def _facts(student: ModelConfig, split: Split, rows: Tensor) -> dict[str, Any]:
         "softlabels.inputs": {"dtype": str(rows.dtype).removeprefix("torch."), "shape": ["batch", *rows.shape[1:]]},
         "softlabels.preprocessing": {
             "function": split.prepare.class_path,
-            "arguments": split.prepare.init_args,
+            "arguments": without_folders(split.prepare.init_args),
         },
         "softlabels.class_names": spec.label_space.names,
-        "softlabels.student": {"class_path": student.class_path, "init_args": student.init_args},
+        "softlabels.student": {"class_path": student.class_path, "init_args": without_folders(student.init_args)},
         "softlabels.teacher": spec.teacher.name,
         "softlabels.transfer_set": spec.transfer_set.name,
         "softlabels.store": {"split": spec.transfer_set.split, "digest": split.store.digest},

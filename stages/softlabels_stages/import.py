@@ -46,7 +46,7 @@ from softlabels.transfer.keys import id_keys
 from softlabels_stages.arguments import Import
 from softlabels_stages.recipe import parse
 from softlabels_stages.rows import load_rows
-from softlabels_stages.run import command, program, should_stop
+from softlabels_stages.run import command, should_stop, suggested
 
 _HASHED_ROWS = 1024  # at once
 SPLITS = ("train", "validation", "val", "valid", "dev", "test")  # what the folder of a split is called
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{split}: {line}")
     if is_split_folder(Folder(args.store), split):
         write_root(Folder(Path(args.store).parent))
-    print(f"sealed: {args.store}, {manifest.spec.rows:,} rows (look: {program()} info {args.store})")
+    print(f"sealed: {args.store}, {manifest.spec.rows:,} rows (look: {suggested('info', args.store)})")
     return 0
 
 

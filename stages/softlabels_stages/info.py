@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -20,6 +20,9 @@ from softlabels_stages.recipe import parse
 from softlabels_stages.run import command
 from softlabels_stages.words import counted
 
+if TYPE_CHECKING:
+    from softlabels.store.shared import Shared
+
 
 @command()
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,11 +36,27 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError(f"{args.store} has no split {args.split!r}", remedy=f"choose one of {', '.join(splits)}")
         splits = {args.split: splits[args.split]}
     described = {split: describe(path) for split, path in splits.items()}
+    found = _shared(splits, described)
     if args.json:
         print(json.dumps(next(iter(described.values())) if len(described) == 1 else described, indent=1))
     else:
         print("\n\n".join(_text(str(splits[split]), facts) for split, facts in described.items()))
+        for line in found.lines:
+            print(f"\n{line}" if line == found.lines[0] else line)
     return 0
+
+
+def _shared(folders: Mapping[str, Folder], described: dict[str, dict[str, Any]]) -> Shared:
+    """The rows that the sealed splits share or repeat, told apart by content key; each split's own go into its facts."""
+    from softlabels.store.shared import shared
+
+    found = shared({split: folder for split, folder in folders.items() if described[split]["sealed"]})
+    for split, facts in described.items():
+        of = {
+            name.partition(" in ")[2]: rows for name, rows in found.found.items() if name.partition(" in ")[0] == split
+        }
+        facts |= {"repeated_rows": of.pop("", 0), "shared_rows": of}
+    return found
 
 
 def describe(path: Folder) -> dict[str, Any]:

@@ -8,7 +8,9 @@ from typing import Any
 
 from torch import nn
 
+from softlabels.checks.leaks import leaks
 from softlabels.models.device import resolve_device
+from softlabels.store import Store
 from softlabels.student.metrics import Scores, evaluate_student, evaluate_teacher
 from softlabels_stages.splits import Split, held_out_batches
 from softlabels_stages.sweep import StudentTraining
@@ -42,13 +44,14 @@ def judge(training: StudentTraining, splits: Mapping[str, Split], students: Sequ
     split, batches = held_out_batches(splits, training)
     ensemble, members = evaluate_teacher(batches, temperatures=temperatures, mean=mean, device=device)
     store = splits["train"].store
-    names = member_names(store.spec.teacher.members, store.members)
+    names = member_names(store, training.members)
     return {
         "split": split,
         "rows": len(batches.rows),
         "temperatures": temperatures,
         "seeds": list(training.seeds),
         "swept": list(training.swept),
+        "members": None if training.members is None else list(training.members),
         "teacher": {"ensemble": [ensemble], "members": {name: [members[m]] for m, name in enumerate(names)}},
         "students": [
             {
@@ -63,6 +66,9 @@ def judge(training: StudentTraining, splits: Mapping[str, Split], students: Sequ
             }
             for student in students
         ],
+        "class_names": None if store.class_names is None else list(store.class_names),
+        "shared_rows": leaks({name: each.rows.keys for name, each in splits.items()}),
+        "split_rows": {name: len(each.rows.keys) for name, each in splits.items()},
         "digests": digests(splits),
     }
 
@@ -72,8 +78,10 @@ def digests(splits: Mapping[str, Split]) -> dict[str, str]:
     return {name: split.store.digest for name, split in splits.items()}
 
 
-def member_names(members: Sequence[Any], stored: int) -> list[str]:
-    """A short name for each stored member: its number and its class, or its mean where the store keeps only that."""
-    if stored != len(members):
+def member_names(store: Store, chosen: Sequence[int] | None) -> list[str]:
+    """A short name for each member that is taken: its number and its class, or its mean where the store keeps only that."""
+    members = store.spec.teacher.members
+    if store.members != len(members):
         return ["mean of members"]
-    return [f"{number}: {member.model.rpartition('.')[2]}" for number, member in enumerate(members)]
+    numbers = range(len(members)) if chosen is None else chosen
+    return [f"{number}: {members[number].model.rpartition('.')[2]}" for number in numbers]

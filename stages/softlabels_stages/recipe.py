@@ -8,12 +8,13 @@ A stage declares what it needs as a frozen dataclass and calls `parse`::
         training: StudentStage                   # in flat=("training",): its fields are flags, --alpha=0.9
         teacher: dict[str, Any] | None = None    # a section taken as it stands: nothing is imported for it
         labels: LabelsConfig | None = None       # a section that a recipe may leave out
-        store: str = "stores/digits"             # an option; this comment is what --help says of it
+        store: str = OWN_STORE                   # an option; this comment is what --help says of it
 
     arguments = parse(argv, TrainStudent, stage="train-student", doc=__doc__, flat=("training",))
 
-A field whose name is in SECTIONS is read from the recipe (one YAML file, `--config FILE`, default: the built-in digits
-recipe) and then from flags; any other field is a flag only. A command without a section has no `--config`. Bool flags
+A field whose name is in SECTIONS is read from the recipe (one YAML file, `--config FILE`) and then from flags; any other field
+is a flag only. A command without a section has no `--config`. Without `--config` nothing of any recipe is taken: a setting is
+as its flag says, or at the default that `--help` shows. OWN_STORE is stores/ and the recipe's name. Bool flags
 may stand alone (`--json`); lists may be written `1,2,4`; one entry of a mapping is set by its own key
 (`--student.init_args.hidden=[32]`). Everything that is wrong is one ConfigError in one line.
 
@@ -43,7 +44,8 @@ from softlabels_stages.trust import RECIPE, guard, is_of_run
 
 T = TypeVar("T")
 SECTIONS = ("name", "transfer_set", "tokenizer", "teacher", "teacher_training", "labels", "student", "training")
-DEFAULT = "digits"
+EXAMPLE = "digits"
+OWN_STORE = "stores/NAME"
 
 
 def parse(
@@ -65,26 +67,17 @@ def parse(
     """
     words = list(sys.argv[1:] if argv is None else argv)
     known = _known(cls)
-    takes_recipe = "config" in known
     beside.forget()
     if "-h" in words or "--help" in words:
         print_help(cls, stage=stage, doc=doc, flat=flat, positional=positional)
         raise SystemExit(0)
     flags = dict(_flags(words, known, flat, positional))
     given: dict[str, object] = {}
-    where = stage
-    if takes_recipe:
-        models = any(field.name in ("student", "teacher") for field in fields(cls))  # type: ignore[arg-type]  # as above
-        if (
-            models
-            and run is None
-            and "config" not in flags
-            and not Path("stages", "softlabels_stages", "configs").is_dir()
-        ):
-            print(f"no --config: the built-in recipe {DEFAULT} fills in what is not given", file=sys.stderr)
-        where = flags.pop("config", DEFAULT if run is None else str(run / RECIPE))
-        source, data = _read(where)
+    where, recipe = flags.pop("config", None if run is None else str(run / RECIPE)), None
+    if "config" in known:
         trust = schema.check(known, {"trust": flags.pop("trust", False)}, where="command line")["trust"]
+    if where is not None:
+        source, data = _read(where)
         if source is not None and not trust:
             guard(source, data, run=run)
         recipe = sections_of(data, where)
@@ -92,7 +85,11 @@ def parse(
             beside.use(source, recipe)
         given = _from_recipe(cls, recipe, known, where=where)
     given |= schema.check(known, _merge(given, flags, known), where="command line")
-    return schema.build(cls, given, where=where)
+    if recipe is None and all(given.get(name) or known[name].default for name in positional):  # else the stage says so
+        _require(cls, known, given, stage=stage)
+    elif recipe is not None and _needs_store(known, given):
+        given["store"] = OWN_STORE.replace("NAME", str(recipe.get("name") or Path(str(where)).stem))
+    return schema.build(cls, given, where=where or stage)
 
 
 def print_help(
@@ -108,9 +105,34 @@ def texts(argv: Sequence[str] | None, cls: type, *, positional: Sequence[str] = 
     return dict(_flags(list(sys.argv[1:] if argv is None else argv), _known(cls), (), positional))
 
 
+def _require(cls: type, known: Mapping[str, Key], given: Mapping[str, object], *, stage: str) -> None:
+    """Raise ConfigError where, without a recipe, a section or key that has no default is not given, or no store is named."""
+    lacking = [name for name, key in known.items() if key.default is MISSING and name not in given]
+    there = {name.partition(".")[0] for name in (*given, *lacking)}
+    bare = [field.name for field in fields(cls) if field.default is field.default_factory is MISSING]
+    sections = dict.fromkeys(
+        [*(name.partition(".")[0] for name in lacking), *(name for name in bare if name not in there)]
+    )
+    if not sections and not _needs_store(known, given):
+        return
+    what = (
+        f"{' and '.join(sections)} {'is' if len(sections) == 1 else 'are'} missing" if sections else "no store is named"
+    )
+    flags = f"--{[*lacking, *(f'{name}.KEY' for name in sections)][0]}=..." if sections else "--store=STORE"
+    raise ConfigError(
+        f"{stage}: {what}, and no recipe is given",
+        remedy=f"give --config=RECIPE, as --config={EXAMPLE} for the built-in example, or {flags}",
+    )
+
+
+def _needs_store(known: Mapping[str, Key], given: Mapping[str, object]) -> bool:
+    """Whether the store is to be the recipe's own."""
+    return "store" in known and known["store"].default == OWN_STORE and given.get("store", OWN_STORE) == OWN_STORE
+
+
 def _known(cls: type) -> dict[str, Key]:
     """The keys of a dataclass, and `config` and `trust` where one of its sections may stand in a recipe."""
-    recipe = {"config": Key("config", str, DEFAULT, (_Config,)), "trust": Key("trust", bool, False, (_Config,))}
+    recipe = {"config": Key("config", str, "", (_Config,)), "trust": Key("trust", bool, False, (_Config,))}
     return schema.keys(cls) | (recipe if any(field.name in SECTIONS for field in fields(cls)) else {})
 
 
@@ -125,7 +147,7 @@ def _read(config: str) -> tuple[Path | None, bytes]:
         return None, resources.files("softlabels_stages.configs").joinpath(f"{config}.yaml").read_bytes()
     try:
         return Path(config), Path(config).read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError):  # the last: no path at all
         remedy = f"give a YAML file or a built-in recipe: {', '.join(built_in())}"
         raise ConfigError(f"there is no recipe {config}", remedy=remedy) from None
 
@@ -134,7 +156,7 @@ def sections_of(data: bytes, config: str) -> dict[str, Any]:
     """A recipe's bytes as plain values; errors call it `config`."""
     try:
         recipe = yaml.load(data.decode("utf-8"), _Loader)  # noqa: S506  # _Loader is a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{config} is not a YAML file: {error}", remedy="mend the file at that place") from None
     if not isinstance(recipe, dict):
         raise ConfigError(
@@ -148,7 +170,7 @@ def sections_of(data: bytes, config: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Config:
-    config: str = DEFAULT  # the recipe: a YAML file, or the name of a built-in one
+    config: str = ""  # the recipe: a YAML file, or the name of a built-in one, such as digits; none by default
     trust: bool = (
         False  # run the code that the config.yaml of a run names, though the run was not made here: read it first
     )
@@ -243,7 +265,7 @@ def _is_other(path: str, given: object) -> bool:
 
 def _list(text: str, hint: object) -> str:
     """A list as YAML, whether it was written so or as `1,2,4`."""
-    if text.lstrip().startswith(("[", "null")):
+    if text.lstrip().startswith(("[", "null")) or text in schema.choices(hint):
         return text
     return json.dumps([item.strip() for item in text.split(",")]) if schema.holds_texts(hint) else f"[{text}]"
 
@@ -251,9 +273,17 @@ def _list(text: str, hint: object) -> str:
 def _with_entry(mapping: Mapping[str, object], path: Sequence[str], text: str) -> dict[str, object]:
     first, *rest = path
     if not rest:
-        return {**mapping, first: yaml.load(text, _Loader)}  # noqa: S506  # _Loader is a SafeLoader
+        return {**mapping, first: _value(first, text)}
     inner = mapping.get(first)
     return {**mapping, first: _with_entry(inner if isinstance(inner, Mapping) else {}, rest, text)}
+
+
+def _value(name: str, text: str) -> object:
+    """The value of an entry of a mapping. Raises ConfigError."""
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506  # _Loader is a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"command line: {name} is {text!r}, which is no YAML: {error}", remedy="quote it") from None
 
 
 class _Loader(yaml.SafeLoader):

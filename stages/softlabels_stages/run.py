@@ -2,13 +2,17 @@
 
 `command` wraps a stage's `main`. It knows nothing of what a stage does; the tree of errors is `softlabels.errors`.
 Exit codes: 0 done, 2 the user's error, 3 a damaged store, 74 an I/O error, 75 stopped but resumable, 130 Ctrl-C in a
-command that has nothing to resume, 141 nobody reads its output any more, as in `| head`. A bug keeps its traceback.
+command that has nothing to resume, 141 nobody reads its output any more, as in `| head`; what no rule foresaw is
+`unexpected`'s business: an error of a user's own code keeps its traceback.
 """
 
 from __future__ import annotations
 
+import codecs
 import functools
+import io
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -19,9 +23,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from softlabels.errors import NO_ROOM, DiskFull, Interrupted, SoftLabelsError, Stalled, StorageError
+from softlabels.errors import Interrupted, SoftLabelsError, Stalled
 from softlabels.objects import one_command
 from softlabels_stages import beside
+from softlabels_stages.unexpected import foreseen, lack
 
 BROKEN_PIPE = 128 + signal.SIGPIPE
 
@@ -46,6 +51,11 @@ def program() -> str:
     return "softlabels" if shutil.which("softlabels") or not beside.exists() else os.path.relpath(beside)
 
 
+def suggested(*words: object) -> str:
+    """A command of ours with these words, as one types it into a shell."""
+    return shlex.join([program(), *map(str, words)])
+
+
 def command(*, resumable: bool = False) -> Callable[[Main], Main]:
     """Turn a stage's `main(argv) -> exit code` into a command.
 
@@ -56,6 +66,7 @@ def command(*, resumable: bool = False) -> Callable[[Main], Main]:
     def wrap(main: Main) -> Main:
         @functools.wraps(main)
         def run(argv: Sequence[str] | None = None) -> int:
+            say_anything()
             try:
                 with one_command(), _signals_as_flag() if resumable else _no_signals():
                     return main(argv)
@@ -64,12 +75,15 @@ def command(*, resumable: bool = False) -> Callable[[Main], Main]:
                 sys.stdout.flush()
                 os._exit(code)  # the end of the interpreter would wait for the thread that hangs
             except SoftLabelsError as error:
-                return _report(error)
+                return _report(lack(error.__cause__) or error)
             except BrokenPipeError:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still in the buffer has nowhere to go
                 return BROKEN_PIPE
-            except OSError as error:
-                return _report(_storage_error(error))
+            except Exception as error:
+                found = foreseen(error)
+                if found is None:
+                    raise
+                return _report(found)
             except KeyboardInterrupt:
                 if resumable:
                     return _report(Interrupted("stopped by Ctrl-C", remedy="run the same command again to go on"))
@@ -81,16 +95,30 @@ def command(*, resumable: bool = False) -> Callable[[Main], Main]:
     return wrap
 
 
+def say_anything() -> None:
+    """Let stdout and stderr take any text: the bytes of a path that is not UTF-8 as they are, and what their encoding lacks as
+    its number.
+    """
+    codecs.register_error("softlabels", _as_bytes)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="softlabels")
+
+
+def _as_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
+    """For `codecs.register_error`: lone surrogates that stand for bytes become these again, anything else an escape."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    number = ord(error.object[error.start])
+    if 0xDC80 <= number <= 0xDCFF:
+        return bytes([number - 0xDC00]), error.start + 1
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}", error.start + 1
+
+
 def _report(error: SoftLabelsError) -> int:
     line = " ".join(str(error).split())
     print(f"{type(error).__name__}: {line}{beside.hint(line)}", file=sys.stderr, flush=True)
     return error.exit_code
-
-
-def _storage_error(error: OSError) -> SoftLabelsError:
-    if error.errno in NO_ROOM:
-        return DiskFull(f"no room to write: {error}", remedy="free some space and run the same command again to go on")
-    return StorageError(f"{type(error).__name__}: {error}", remedy="check that the path exists and may be used")
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from softlabels.student.config import deciding
 from softlabels.student.runlog import finite
 from softlabels.system.folder import Folder
 from softlabels_stages.recipe import sections_of
+from softlabels_stages.run_files import read_object, read_results
 from softlabels_stages.trust import RECIPE, RESULTS, RUN, record
 
 PAGE = "results.md"
@@ -39,8 +40,7 @@ class RunFolder:
 
     def __init__(self, folder: Folder) -> None:
         self.folder, self.path = folder, folder.at()
-        has_results = self.folder.exists(RESULTS)
-        self.results: dict[str, Any] | None = json.loads(self.folder.read(RESULTS)) if has_results else None
+        self.results: dict[str, Any] | None = read_results(folder) if folder.exists(RESULTS) else None
 
     @staticmethod
     def place(out: str | None, *, name: str, identity: Mapping[str, Any]) -> Path:
@@ -102,8 +102,8 @@ class RunFolder:
 def _different(run: Folder, identity: Mapping[str, Any]) -> list[Difference]:
     """In what the run of a folder differs from ours; names and settings of earlier versions are known."""
     ours = json.loads(_text(identity))
-    standing = renamed(json.loads(run.read(RUN)), ours)
-    if "training" in standing:  # of earlier versions, which counted every setting
+    standing = renamed(read_object(run, RUN, f"delete {run} to train anew, or give another --out"), ours)
+    if isinstance(standing.get("training"), dict):  # of earlier versions, which counted every setting
         standing["training"] = deciding(standing["training"])
     return differences(standing, ours)
 

@@ -16,6 +16,7 @@ from softlabels.errors import MissingExtra
 from softlabels.objects import ObjectSpec
 from softlabels.report.curves import curves_png, log_lines
 from softlabels.report.model_card import model_card
+from softlabels.report.model_loading import Shape
 from softlabels.report.plots import sweep_png
 from softlabels.store.spec import Manifest
 from softlabels.student.runlog import NAME as LOG
@@ -33,6 +34,7 @@ def write_report(
     stores: Mapping[str, Manifest],
     parameters: int,
     prepare: ObjectSpec,
+    inputs: Shape | None = None,
 ) -> None:
     """Write pictures and card into the run `folder`; written again, they replace what stood there.
 
@@ -43,6 +45,7 @@ def write_report(
         stores: the manifest of each split's store.
         parameters: of one student.
         prepare: what made the students' inputs, with digests in place of files.
+        inputs: dtype and shape of one of them.
     """
     run = Folder(folder)
     students = sorted((student for student in run.folders() if student.exists(WEIGHTS)), key=_in_order)
@@ -63,6 +66,7 @@ def write_report(
         prepare=prepare,
         folders=[student.name for student in students],
         pictures=pictures,
+        inputs=inputs,
     )
     run.put(CARD, card.encode())
 

@@ -23,6 +23,7 @@ from typing import Any, TypeVar, Union
 from softlabels.errors import ConfigError
 
 T = TypeVar("T")
+LONGEST = 200  # characters of a value in a message
 _FAILED = re.compile(r'Parser key "([^"]+)"')
 
 
@@ -104,6 +105,11 @@ def check(known: Mapping[str, Key], given: Mapping[str, object], *, where: str) 
         if failed is None or failed[1] not in known:
             raise ConfigError(f"{where}: {' '.join(str(error).split())}", remedy="see --help") from None
         raise _wrong_type(known[failed[1]], given[failed[1]], where) from None
+    except (OverflowError, ValueError, RecursionError):  # jsonargparse's own, of numbers and nestings beyond Python's
+        for name, value in given.items() if len(given) > 1 else ():
+            check(known, {name: value}, where=where)
+        name = next(iter(given))
+        raise _wrong_type(known[name], given[name], where) from None
     return {name: right[name] if name in values else given[name] for name in given}
 
 
@@ -113,9 +119,13 @@ def _is_plain(hint: object, value: object) -> bool:
 
 
 def _wrong_type(key: Key, value: object, where: str) -> ConfigError:
-    what = f"{where}: {key.name} is {value!r}, expected {type_name(key.hint)}"
+    what = f"{where}: {key.name} is {_cut(repr(value))}, expected {type_name(key.hint)}"
     remedy = "mend it there" if key.default in (MISSING, None) else f"the default is {shown(key.default)}"
     return ConfigError(what, remedy=remedy)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text):,} characters)"
 
 
 def build(cls: type[T], given: Mapping[str, object], *, where: str, prefix: str = "", base: object = None) -> T:
@@ -189,6 +199,14 @@ def is_list(hint: object) -> bool:
 def holds_texts(hint: object) -> bool:
     """Whether a value of this type is a list of texts, in which `0,1` means "0" and "1"."""
     return any(is_list(part) and typing.get_args(part)[0] is str for part in (hint, *typing.get_args(hint)))
+
+
+def choices(hint: object) -> tuple[object, ...]:
+    """The values that a type names one by one."""
+    parts = (hint, *typing.get_args(hint))
+    return tuple(
+        value for part in parts if typing.get_origin(part) is typing.Literal for value in typing.get_args(part)
+    )
 
 
 def item_class(hint: object) -> type | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,6 +17,8 @@ import torch
 from softlabels.checks.probabilities import BLOCK
 from softlabels.errors import ClassMismatch, ConfigError, OtherLabels, SpecMismatch, some
 from softlabels.labels import NO_LABEL
+from softlabels.labels.encoding import tail_of
+from softlabels.labels.ensemble import check_mean
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.build import answer_of
 from softlabels.models.classes import require_vocabulary
@@ -30,6 +32,7 @@ from softlabels.store.findings import Stored, ask, stored_agreement
 from softlabels.store.key_index import KeyIndex
 from softlabels.store.spec import plain_json
 from softlabels.stream import EmbeddedRows, Loader
+from softlabels.stream.columns import SoftColumns
 from softlabels.stream.examples import StoredRows
 from softlabels.stream.join import Missing
 from softlabels.stream.positions import stored_sequence
@@ -48,6 +51,21 @@ class Split:
     store: Store
     rows: TransferRows | EmbeddedRows | StoredRows
     missing: Missing = "error"
+    members: tuple[int, ...] | None = None
+    weights: tuple[float, ...] | None = None
+
+    @property
+    def input_shape(self) -> tuple[str, tuple[int, ...]]:
+        """Dtype and shape of one prepared row."""
+        if isinstance(self.rows, TransferRows):
+            return str(self.rows.inputs.dtype), tuple(self.rows.inputs.shape[1:])
+        column = self.store.columns["input"]
+        return column.dtype, column.shape
+
+    @property
+    def teacher(self) -> dict[str, Any]:
+        """Which of the stored members are learnt from, and their shares: arguments of a `Loader`."""
+        return {"members": self.members, "weights": self.weights}
 
     @property
     def prepare(self) -> ObjectSpec:
@@ -83,6 +101,21 @@ def open_splits(
     return splits
 
 
+def with_members(splits: Mapping[str, Split], training: StudentTraining) -> dict[str, Split]:
+    """The splits with the members, and their weights, that students learn from.
+
+    Raises:
+        ConfigError, MeanUnavailable: no such members or weights, or a mean that they cannot give.
+    """
+    found = {}
+    for name, split in splits.items():
+        found[name] = replace(split, members=training.members, weights=training.weights)
+        store, columns = split.store, SoftColumns.of(split.store, training.weights, training.members)
+        count = int((columns.weights > 0).sum())
+        check_mean(training.mean, store.reduce, tail=tail_of(store.encoding, store.classes), members=count)
+    return found
+
+
 def say_what_labels_are(splits: Mapping[str, Split], out: TextIO | None = None) -> None:
     """Print (to `out`, by default standard output) how often the largest output is the hard label of these rows, and warn of
     what the checks find in the stores: those of earlier versions were not asked.
@@ -113,8 +146,9 @@ def _rows(store: Store, transfer_set: TransferSetConfig | None, split: str) -> T
         return EmbeddedRows(store)
     if transfer_set is None:
         raise ConfigError(
-            f"{store.path} holds labels only (inputs: reference), and the recipe has no section transfer_set",
-            remedy=f"name the transfer set {store.spec.transfer_set.name!r} in the recipe, or get a store with inputs: embed",
+            f"this store holds no inputs: {store.path} keeps labels only (inputs: reference), and no transfer_set is named",
+            remedy=f"give --config=RECIPE with the transfer_set {store.spec.transfer_set.name!r}, or a store that embeds its "
+            "inputs (labels.inputs=embed)",
         )
     rows = load_rows(as_stored(transfer_set, store.spec.preprocessing), split)
     _require_same_classes(store, rows)
@@ -206,14 +240,15 @@ def _facts(store: Store) -> dict[str, Any]:
     return {name: spec[name] for name in ("teacher", "label_space")} | {"reduce": spec["encoding"]["reduce"]}
 
 
-def stored_labels(path: str | Path, split: str, batch_size: int) -> tuple[Store, Loader]:
+def stored_labels(path: str | Path, split: str, training: StudentTraining) -> tuple[Store, Loader]:
     """A split's own labels in batches, for judging the stored teacher: no transfer set is needed (inputs are the keys).
 
     The next tokens of token rows are known only where the store holds its inputs.
     """
     store = open_store(path, split=split)
     tokens = store.positions is not None and "input" in store.columns
-    return store, all_batches(Split(store, EmbeddedRows(store) if tokens else StoredRows(store)), batch_size)
+    found = with_members({split: Split(store, EmbeddedRows(store) if tokens else StoredRows(store))}, training)
+    return store, all_batches(found[split], training.batch_size)
 
 
 def training_batches(splits: Mapping[str, Split], training: StudentTraining) -> tuple[Loader, Loader | None]:
@@ -229,6 +264,7 @@ def training_batches(splits: Mapping[str, Split], training: StudentTraining) -> 
         seed=training.seed,
         selection=chosen[~is_held_out],
         missing=train.missing,
+        **train.teacher,
     )
     if "validation" in splits:
         return train_batches, all_batches(splits["validation"], training.batch_size)
@@ -260,6 +296,7 @@ def all_batches(split: Split, batch_size: int, selection: np.ndarray | None = No
         selection=selection,
         shuffle=False,
         missing=split.missing,
+        **split.teacher,
     )
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from softlabels.errors import ConfigError, WeightsError
+from softlabels.errors import ConfigError, DamagedRun, WeightsError
 from softlabels.models import ModelConfig
 from softlabels.student.trainer import WEIGHTS
 from softlabels.system.folder import Folder
+from softlabels_stages.run_files import read_object
 from softlabels_stages.trust import RECIPE, RESULTS
 
 
@@ -21,16 +21,13 @@ def run_of(words: Sequence[str]) -> Path | None:
 
 
 def with_store_of(run: Path | None, words: Sequence[str]) -> list[str]:
-    """The command line with the store of a finished run, unless one is named. Raises ConfigError where the run names none."""
+    """The command line with the store of a finished run, unless one is named. Raises DamagedRun where the run names none."""
     is_named = any(word == "--store" or word.startswith("--store=") for word in words)
     if run is None or is_named or not (run / RESULTS).is_file():
         return list(words)
-    try:
-        store = json.loads((run / RESULTS).read_bytes())["store"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        store = None
+    store = read_object(Folder(run), RESULTS, remedy := "name the store: --store=STORE").get("store")
     if not isinstance(store, str):
-        raise ConfigError(f"{run / RESULTS} does not name the run's store", remedy="name it: --store=STORE")
+        raise DamagedRun(f"{run / RESULTS} does not name the run's store", remedy=remedy)
     return [f"--store={store}", *words]
 
 

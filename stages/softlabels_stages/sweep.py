@@ -33,6 +33,8 @@ class StudentTraining(LoopConfig):
         seeds: a student of each kind for every seed, which decides its first weights, dropout, and with hard_label_fraction
             the rows that keep their label.
         seed: decides, with the store's content, the order of the rows, and which are held out; alike for all students.
+        members: numbers of the teacher's members to learn from, such as 0,2; all by default.
+        weights: the members' shares in the mean, one for each that is taken; by default those that the store names.
         baseline: train the same student with hard labels only as well, on the same rows in the same order.
         row_fraction: share of the training rows that are used at all.
         only_classes: use only the training rows whose hard label is one of these numbers.
@@ -45,6 +47,8 @@ class StudentTraining(LoopConfig):
     loss: str | tuple[str, ...] = "forward_kl"
     seeds: tuple[int, ...] = (0,)
     seed: int = 0
+    members: tuple[int, ...] | None = None
+    weights: tuple[float, ...] | None = None
     baseline: bool = True
     row_fraction: float = 1.0
     only_classes: tuple[int, ...] | None = None

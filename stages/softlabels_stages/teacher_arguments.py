@@ -8,6 +8,7 @@ from softlabels.objects import ObjectSpec
 from softlabels.student.config import TrainingConfig
 from softlabels.teacher.config import LabelsConfig, TeacherConfig
 from softlabels.transfer.config import TokenizerConfig, TransferSetConfig
+from softlabels_stages.recipe import OWN_STORE
 
 
 @dataclass(frozen=True)
@@ -38,4 +39,4 @@ class TeacherLogits:
     teacher: TeacherConfig
     transfer_set: TransferSetConfig
     labels: LabelsConfig = field(default_factory=LabelsConfig)
-    store: str = "stores/digits"  # where the stores go, a folder a split
+    store: str = OWN_STORE  # where the stores go, a folder a split

@@ -8,7 +8,6 @@ logits and the tail are kept, which serve any temperature from labels.min_temper
 from __future__ import annotations
 
 import dataclasses
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from contextlib import ExitStack
 import numpy as np
 from tqdm import tqdm
 
+from softlabels.checks.leaks import leak_lines, leaks
 from softlabels.errors import ClassMismatch, OtherRows
 from softlabels.labels.encoding import Encoding, TopkEncoding
 from softlabels.labels.fidelity import mass_warning
@@ -44,7 +44,7 @@ from softlabels.transfer.alignment import alignment
 from softlabels.transfer.sequences import as_stored, require_known_tokens
 from softlabels_stages.recipe import parse, texts
 from softlabels_stages.rows import load_rows
-from softlabels_stages.run import command, program, should_stop
+from softlabels_stages.run import command, should_stop, suggested
 from softlabels_stages.teacher_arguments import TeacherLogits
 from softlabels_stages.words import counted
 
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_root(root, tuple(args.transfer_set.splits))
     args = dataclasses.replace(args, transfer_set=as_begun(root, args.transfer_set))
     recipe = _recipe_flag(argv)
-    ensemble = load_ensemble(args.teacher, train=f"{program()} train-teacher{recipe}")
+    ensemble = load_ensemble(args.teacher, train=suggested("train-teacher", *recipe))
     encoding = args.labels.encoding_of(len(args.teacher.members))
     splits = [load_rows(args.transfer_set, split) for split in args.transfer_set.splits]
     ensemble.expect(splits[0].sequence)
@@ -96,7 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not writer.sealed:
                 _label(rows, ensemble, writer)
     write_root(root)
-    print(f"sealed: {root} (look: {program()} info {root}; train: {program()} train-student{recipe} --store={root})")
+    train = suggested("train-student", *recipe, f"--store={root}")
+    print(f"sealed: {root} (look: {suggested('info', root)}; train: {train})")
     return 0
 
 
@@ -108,10 +109,10 @@ def as_begun(root: Folder, config: TransferSetConfig) -> TransferSetConfig:
     return config
 
 
-def _recipe_flag(argv: Sequence[str] | None) -> str:
-    """What a command about the same recipe has after its name."""
+def _recipe_flag(argv: Sequence[str] | None) -> tuple[str, ...]:
+    """The word that a command about the same recipe has after its name."""
     config = texts(argv, TeacherLogits, positional=("store",)).get("config")
-    return "" if config is None else f" --config={shlex.quote(config)}"
+    return () if config is None else (f"--config={config}",)
 
 
 def checked_classes(rows: TransferRows, ensemble: Ensemble, encoding: Encoding) -> int:
@@ -216,6 +217,9 @@ def announce(teacher: str, splits: Sequence[TransferRows], writers: Sequence[Sto
         f"{teacher}: {members} in {spec.teacher.precision}, {spec.label_space.classes} classes; "
         f"{splits[0].name}: {rows} rows"
     )
+    counts = {each.split: len(each.keys) for each in splits}
+    for line in leak_lines(leaks({each.split: each.keys for each in splits}), counts):
+        print(line)
     sequence = splits[0].sequence
     if sequence is not None and sequence.bos:
         print(

@@ -16,13 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from softlabels.labels.encoding import tail_of
-from softlabels.labels.ensemble import check_mean
+from softlabels.checks.leaks import leak_lines, leaks
+from softlabels.errors import ConfigError
+from softlabels.labels import NO_LABEL
 from softlabels.models import ModelConfig, build_model, weights_digest
 from softlabels.models.build import untrained
-from softlabels.report.comparison import comparison_text, distilled_students
+from softlabels.report.comparison import Results, best_seed, best_student, comparison_text
 from softlabels.store.digest import blake3_hex
 from softlabels.stream import EmbeddedRows, Loader
+from softlabels.student.class_weights import resolved
 from softlabels.student.config import deciding, require_temperatures
 from softlabels.student.learner import Student
 from softlabels.student.losses import require_loss
@@ -30,15 +32,23 @@ from softlabels.student.metrics import Scores
 from softlabels.student.seeding import seed_everything
 from softlabels.student.split import labelled_rows
 from softlabels.student.trainer import Trainer
+from softlabels.transfer.config import identifying
 from softlabels_stages.arguments import TrainStudent
 from softlabels_stages.judge import Judged, digests, judge
 from softlabels_stages.possible import require_possible
 from softlabels_stages.progress import TimeLeft
 from softlabels_stages.recipe import parse, plain
-from softlabels_stages.run import command, program, should_stop
+from softlabels_stages.run import command, should_stop, suggested
 from softlabels_stages.run_folder import RunFolder
 from softlabels_stages.run_report import write_report
-from softlabels_stages.splits import Split, check_classes, open_splits, say_what_labels_are, training_batches
+from softlabels_stages.splits import (
+    Split,
+    check_classes,
+    open_splits,
+    say_what_labels_are,
+    training_batches,
+    with_members,
+)
 from softlabels_stages.sweep import HARD, StudentTraining, Variant
 from softlabels_stages.trust import RECIPE
 from softlabels_stages.words import counted
@@ -50,10 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv, TrainStudent, stage="train-student", doc=__doc__, flat=("training",), positional=("store",))
     splits = open_splits(args.store, args.transfer_set, missing=args.missing)
     check_classes(args.student, splits)
-    for split in splits.values():
-        store = split.store
-        tail, members = tail_of(store.encoding, store.classes), int(np.count_nonzero(store.spec.member_weights))
-        check_mean(args.training.mean, store.reduce, tail=tail, members=members)
+    splits = with_members(splits, args.training)
     variants = _variants(args.training, splits)
     identity = _identity(args, splits)
     path = RunFolder.place(args.out, name=args.name, identity=identity)
@@ -63,6 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         say_what_labels_are(splits)
     folder.keep_recipe(_recipe(args))
     if folder.results is None:
+        for line in leak_lines(
+            leaks({name: split.rows.keys for name, split in splits.items()}),
+            {name: len(split.rows.keys) for name, split in splits.items()},
+        ):
+            print(line, flush=True)
         validation = _train(trainer, students, args.training.epochs)
         results = judge(args.training, splits, _judged(args.training, variants, students, validation))
         write_report(
@@ -72,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stores={name: split.store.manifest for name, split in splits.items()},
             parameters=sum(parameter.numel() for parameter in students[0].model.parameters()),
             prepare=splits["train"].prepare,
+            inputs=splits["train"].input_shape,
         )
         folder.finish(results, store=args.store)
     print(f"\n{comparison_text(folder.results or {})}\n")
@@ -82,21 +95,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _next(args: TrainStudent, run: RunFolder) -> str:
     """A command for whoever has just trained: a sweep; after a sweep, its best student by validation for others."""
     if args.training.swept:
-        return f"{program()} export {run.path / _best(args.training, run.results or {})}"
-    return f"{program()} train-student --config={run.path / RECIPE} --store={args.store} --temperature=1,2,4,8,20"
+        return suggested("export", run.path / _best(args.training, run.results or {}))
+    words = (f"--config={run.path / RECIPE}", f"--store={args.store}", "--temperature=1,2,4,8,20")
+    return suggested("train-student", *words)
 
 
-def _best(training: StudentTraining, results: Mapping[str, Any]) -> str:
-    """The folder of a distilled student: of the setting with the fewest validation errors, its seed with the fewest; the first
-    of all where they were not counted.
-    """
-    errors = {
-        student["label"]: [scores.get("errors", 0) for scores in student.get("validation", ())]
-        for student in distilled_students(results)
-    }
-    best = min(training.variants, key=lambda variant: sum(errors[variant.label]))
-    of_seeds = errors[best.label] or [0]
-    return best.folder(training.seeds[of_seeds.index(min(of_seeds))])
+def _best(training: StudentTraining, results: Results) -> str:
+    """The folder of the best distilled student by validation errors; the first of all where they were not counted."""
+    best = best_student(results)
+    variant = next(variant for variant in training.variants if variant.label == best["label"])
+    return variant.folder(training.seeds[best_seed(results, best)])
 
 
 def _variants(training: StudentTraining, splits: Mapping[str, Split]) -> tuple[Variant, ...]:
@@ -119,10 +127,11 @@ def _trainer(
     train, validation = training_batches(splits, args.training)
     keys, fraction = splits["train"].rows.keys, args.training.hard_label_fraction
     labelled = {seed: None if fraction == 1 else labelled_rows(keys, fraction, seed) for seed in args.training.seeds}
+    weights = {seed: _class_weights(args, splits["train"], train, labelled[seed]) for seed in args.training.seeds}
     students = [
         Student.begin(
             variant.folder(seed),
-            args.training.of(variant, seed),
+            dataclasses.replace(args.training.of(variant, seed), class_weights=weights[seed]),
             lambda: build_model(args.student),
             labelled=labelled[seed],
         )
@@ -132,7 +141,24 @@ def _trainer(
     for student in students:
         _require_loss(student, splits, train, validation)
     identity = {"student": plain(args.student), "stores": digests(splits), "labels": _label_digests(splits)}
+    chosen = {"members": args.training.members, "weights": args.training.weights}
+    identity |= {name: list(value) for name, value in chosen.items() if value is not None}
     return Trainer(students, train, validation, path, identity), students
+
+
+def _class_weights(
+    args: TrainStudent, train: Split, batches: Loader, labelled: np.ndarray | None
+) -> tuple[float, ...] | None:
+    """What rows of each class count, by the labels of the training rows that a student may use. Raises ConfigError."""
+    if args.training.class_weights is not None and train.store.positions is not None:
+        raise ConfigError(
+            f"{train.store.path} labels rows of tokens, and class_weights are for rows of one class each",
+            remedy="drop class_weights",
+        )
+    used = np.asarray(train.rows.labels)[batches.rows]
+    if labelled is not None:
+        used = np.where(labelled[batches.rows], used, NO_LABEL)
+    return resolved(args.training.class_weights, used, train.store.classes)
 
 
 def _require_loss(student: Student, splits: Mapping[str, Split], train: Loader, validation: Loader | None) -> None:
@@ -160,6 +186,7 @@ def _require_loss(student: Student, splits: Mapping[str, Split], train: Loader, 
         reduce=splits["train"].store.reduce,
         classes=splits["train"].store.classes,
         tail=getattr(splits["train"].store.encoding, "tail", None),
+        class_weights=config.class_weights is not None,
     )
     require_possible(student, splits["train"], train.rows)
     if validation is not None:
@@ -207,7 +234,7 @@ def _identity(args: TrainStudent, splits: Mapping[str, Split]) -> dict[str, Any]
     return {
         "student": plain(args.student),
         "training": deciding(plain(args.training)),
-        "transfer_set": plain(args.transfer_set),
+        "transfer_set": identifying(None if args.transfer_set is None else plain(args.transfer_set)),
         "stores": digests(splits),
         "labels": _label_digests(splits),
         "missing": args.missing,

@@ -28,6 +28,7 @@ from softlabels.objects import build, import_object
 from softlabels.store.dense_spec import prepared_by
 from softlabels.store.digest import blake3_hex
 from softlabels.stream import Loader
+from softlabels.student.class_weights import resolved
 from softlabels.student.learner import Student
 from softlabels.student.metrics import Scores
 from softlabels.student.split import validation_rows
@@ -95,7 +96,7 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
     student = Student.begin("", config, lambda: build_model(dataclasses.replace(member.model, weights=None)))
     if rows.sequence is not None:
         require_vocabulary(student.model, rows.sequence, who=member.class_path)
-    _try(student.model, member, rows)
+    student = _weighted(student, rows, _try(student.model, member, rows), ~is_held_out)
     validation = batches(is_held_out, shuffle=False) if is_held_out.any() else None
     folder = weights.with_suffix(".run")
     identity = {
@@ -111,8 +112,16 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
     print(f"teacher {member.class_path}: {weights}{_said(result.scores, rows)}", flush=True)
 
 
-def _try(model: nn.Module, member: MemberConfig, rows: TransferRows) -> None:
-    """Raise ConfigError where the model cannot take the prepared rows, ClassMismatch where it does not give them logits."""
+def _weighted(student: Student, rows: TransferRows, classes: int, is_trained_on: np.ndarray) -> Student:
+    """With a number for each class in the place of class_weights=balanced. Raises ConfigError."""
+    if student.config.class_weights is not None and rows.sequence is not None:
+        raise ConfigError("class_weights are for rows of one class each, not of tokens", remedy="drop class_weights")
+    weights = resolved(student.config.class_weights, np.asarray(rows.labels)[is_trained_on], classes)
+    return dataclasses.replace(student, config=dataclasses.replace(student.config, class_weights=weights))
+
+
+def _try(model: nn.Module, member: MemberConfig, rows: TransferRows) -> int:
+    """C. Raise ConfigError where the model cannot take the prepared rows, ClassMismatch where it does not give them logits."""
     batch = torch.from_numpy(np.array(rows.inputs[:2]))
     found = answer_of(model, batch, who=member.class_path, section="teacher.members")
     lead = [len(batch)] if rows.sequence is None else [len(batch), rows.sequence.positions]
@@ -122,6 +131,7 @@ def _try(model: nn.Module, member: MemberConfig, rows: TransferRows) -> None:
             f"{member.class_path} gives {said} for inputs of shape {[*batch.shape]}",
             remedy=f"a teacher's forward returns logits of shape {[*lead, 'classes']}",
         )
+    return found.shape[-1]
 
 
 def _said(scores: Scores, rows: TransferRows) -> str:

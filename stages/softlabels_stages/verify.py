@@ -27,7 +27,7 @@ from softlabels.store.verify import verify
 from softlabels.system.folder import Folder
 from softlabels_stages.arguments import Verify
 from softlabels_stages.recipe import parse
-from softlabels_stages.run import command, program
+from softlabels_stages.run import command, suggested
 from softlabels_stages.words import counted
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _recheck(split: str, path: Folder, recipe: TeacherLogits, args: Verify) -> i
 
     store = open_store(path)
     rows = load_rows(as_stored(recipe.transfer_set, store.spec.preprocessing), split)
-    ensemble = load_ensemble(recipe.teacher, train=f"{program()} train-teacher --config={args.against_teacher}")
+    ensemble = load_ensemble(recipe.teacher, train=suggested("train-teacher", f"--config={args.against_teacher}"))
     found = compare_with_teacher(store, rows, ensemble, sample=args.teacher_rows)
     mass, kl = found.largest_mass, found.kl_max
     print(

@@ -124,7 +124,7 @@ def test_rows_of_tokens_are_judged_by_the_token(rng: np.random.Generator) -> Non
     assert judged(results) == (500, "rows")
     for student in results["students"]:
         for scores in student["scores"]:
-            scores["rows"] = 12_345
+            scores["rows"] = scores["labelled"] = 12_345
     assert judged(results) == (12_345, "tokens")
     said = comparison_text(results)
     assert "500 rows with 12,345 tokens;" in said

@@ -113,6 +113,24 @@ def test_the_code_on_the_card_loads_the_student(
     assert torch.equal(names["student"](inputs), model(inputs))
 
 
+def test_it_loads_the_best_student_and_says_what_goes_in(rng: np.random.Generator, manifest: Manifest) -> None:
+    """The best by the validation rows. Seen to fail: it was the first one, and nothing said what `inputs` are."""
+    results = made_up.results(rng, swept={"temperature": [1.0, 4.0]}, seeds=3)
+    for student, errors in zip(results["students"][1:], ([5, 9, 9], [4, 3, 4]), strict=True):
+        student["validation"] = [{"errors": count, "labelled": 50} for count in errors]
+    folders = [f"distilled-T={t}-seed{seed}" for t in (1, 4) for seed in range(3)]
+    prepare = ObjectSpec("softlabels.transfer.scale", {"divisor": 255})
+    facts = {"stores": {"train": manifest}, "parameters": 1, "prepare": prepare, "inputs": ("float32", (28, 28))}
+    text = model_card(results, RECIPE, folders=folders, **facts)
+    assert "'distilled-T=4-seed1/weights.safetensors'" in text
+    assert "InferenceSession('distilled-T=4-seed1/student.onnx')" in text
+    assert "Inputs are float32, of shape (rows, 28, 28), made of raw rows" in text
+    names: dict[str, Any] = {"rows": [np.full((28, 28), 51, np.uint8)] * 2}
+    exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[1], names)
+    assert (names["inputs"].shape, str(names["inputs"].dtype)) == ((2, 28, 28), "float32")
+    assert names["inputs"][0, 0, 0] == pytest.approx(0.2)
+
+
 @pytest.mark.parametrize(
     "change", [{"hard": False}, {"labels": False}, {"seeds": 1}, {"swept": {"alpha": [0.5, "linear:1:0"]}}]
 )

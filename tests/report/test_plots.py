@@ -67,7 +67,8 @@ def test_a_sweep_shows_means_and_deviations(
     plots.sweep_png(found, tmp_path / "sweep.png")
     check_whole(tmp_path / "sweep.png", drawn[0])
     panels = drawn[0].axes
-    assert [axes.get_title(loc="left") for axes in panels] == ["errors", "KL(teacher || student) at T=1"]
+    assert [axes.get_title(loc="left") for axes in panels] == ["errors, test", "KL(teacher || student) at T=1"]
+    assert panels[0].get_ylabel() == "rows of 500 with a hard label"
     for axes, value in zip(panels, (lambda s: s["errors"], lambda s: s["kl"]["1"]), strict=True):
         expected = [[value(s) for s in student["scores"]] for student in found["students"][1:]]
         points = [y for container in axes.containers for y in container.lines[0].get_ydata()]
@@ -83,6 +84,29 @@ def test_a_sweep_shows_means_and_deviations(
     assert (panels[0].get_xscale() == "log") == ("temperature" in swept and numeric)
     ticks = [text.get_text() for text in panels[0].get_xticklabels()]
     assert ticks == [f"{v:g}" if isinstance(v, float) else v.replace("$", r"\$") for v in next(iter(swept.values()))]
+
+
+def test_errors_to_choose_by_are_those_of_the_validation_rows(
+    rng: np.random.Generator, tmp_path: Path, drawn: list[Any]
+) -> None:
+    """Seen to fail: the only panel of errors showed the test split, by which nothing may be chosen."""
+    found = made_up.results(rng, swept=SWEEPS["temperature"])
+    for student in found["students"]:
+        student["validation"] = [{"errors": int(rng.integers(5, 40)), "labelled": 60} for _ in student["scores"]]
+    plots.sweep_png(found, tmp_path / "sweep.png")
+    check_whole(tmp_path / "sweep.png", drawn[0])
+    chosen, judged, _ = drawn[0].axes
+    assert [axes.get_title(loc="left") for axes in (chosen, judged)] == [
+        "errors, validation: choose by these",
+        "errors, test: not to choose by",
+    ]
+    assert chosen.get_ylabel() == "rows of 60 with a hard label"
+    for axes, of in ((chosen, "validation"), (judged, "scores")):
+        expected = [np.mean([s["errors"] for s in student[of]]) for student in found["students"][1:]]
+        points = [y for container in axes.containers for y in container.lines[0].get_ydata()]
+        assert sorted(points) == pytest.approx(sorted(expected))
+    lines = [line for line in chosen.lines if list(line.get_xdata()) == [0, 1]]
+    assert len(lines) == 1  # the hard student; a teacher is not judged on these rows
 
 
 def test_a_sweep_without_labels_or_hard_student_shows_kl_alone(

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from softlabels.models import ModelConfig, build_model, save_weights
+from softlabels.models.mlp import MLP
 from softlabels.store import open_store
 from softlabels_stages import export
 from softlabels_stages.trust import record
@@ -65,6 +67,26 @@ def test_a_student_of_a_run_is_exported_and_the_last_line_runs(run: Path, capsys
     with torch.no_grad():
         expected_logits = build_model(weights).eval()(torch.from_numpy(rows))
     np.testing.assert_allclose(session.run(None, {"inputs": rows})[0], expected_logits, rtol=1e-4, atol=1e-5)
+
+
+class Noted(MLP):
+    """A student that is told where something lies on the machine that made it."""
+
+    def __init__(self, note: str, **arguments: Any) -> None:
+        super().__init__(**arguments)
+
+
+def test_no_path_of_the_maker_is_in_the_file(run: Path, work: Path) -> None:
+    """Seen to fail: arguments of the student and its weights stood in the metadata as they were given."""
+    secret = work / "people" / "me" / "table.csv"
+    student = toy.recipe()["student"]
+    arguments = {"note": str(secret), **student["init_args"]}
+    toy.write_recipe(run / "config.yaml", student={"class_path": f"{__name__}.Noted", "init_args": arguments})
+    assert export.main([str(run / "distilled-seed0"), "--out=shipped"]) == 0
+    for name in ("student.onnx", "student.pt2"):
+        assert str(work).encode() not in (Path("shipped") / name).read_bytes()
+    said = onnxruntime.InferenceSession("shipped/student.onnx").get_modelmeta().custom_metadata_map
+    assert json.loads(said["softlabels.student"])["init_args"]["note"] == "table.csv"
 
 
 def test_plain_weights_go_where_they_are_told(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,10 +11,18 @@ import pytest
 import yaml
 
 from softlabels.errors import ConfigError
+from softlabels.models import ModelConfig
 from softlabels.objects import ObjectSpec
+from softlabels_stages.correct import Correct
+from softlabels_stages.evaluate import Evaluate
+from softlabels_stages.export import Export
 from softlabels_stages.help import field_help
-from softlabels_stages.recipe import built_in, load, parse, plain
+from softlabels_stages.recipe import OWN_STORE, built_in, load, parse, plain
 from softlabels_stages.schema import typed
+from softlabels_stages.sweep import StudentTraining
+from softlabels_stages.teacher_logits import TeacherLogits
+from softlabels_stages.train_student import TrainStudent
+from softlabels_stages.train_teacher import TrainTeacher
 from softlabels_stages.verify import Verify
 
 
@@ -225,7 +233,7 @@ def test_help_is_enough_to_use_the_command(tmp_path: Path, capsys: pytest.Captur
         "  --optimizer.class_path=<text>\n      what steps. (default: torch.optim.AdamW)",
         "  --student.class_path=<text>\n      (required)",
         "  --transfer_set.factory.class_path=<text>\n  --",
-        "  --config=<text>\n      the recipe: a YAML file, or the name of a built-in one (default: digits)",
+        "  --config=<text>\n      the recipe: a YAML file, or the name of a built-in one, such as digits; none by default\n",
     ):
         assert line in text
 
@@ -237,3 +245,58 @@ def test_built_in_recipes_have_known_sections_only(name: str) -> None:
 
 def test_a_default_too_long_for_its_line_keeps_its_help() -> None:
     assert field_help(Verify)["against_teacher"].startswith("a recipe (file or built-in name) whose teacher")
+
+
+@dataclass(frozen=True)
+class WithStore:
+    """As commands that read or write a recipe's store."""
+
+    student: ObjectSpec | None = None
+    training: Training = field(default_factory=Training)
+    store: str = OWN_STORE
+
+
+def test_without_a_recipe_every_setting_is_at_its_stated_default() -> None:
+    """Seen to fail: the built-in digits recipe filled in five seeds and a hard_label_fraction of 0.1."""
+    given = parse(
+        ["--student.class_path=a.B", "--store=s"], TrainStudent, stage="train-student", doc="", flat=("training",)
+    )
+    assert given.training == StudentTraining()
+    assert (given.student, given.transfer_set, given.teacher) == (ModelConfig("a.B"), None, None)
+
+
+@pytest.mark.parametrize(
+    ("cls", "words", "message"),
+    [
+        (
+            TrainStudent,
+            [],
+            "stage: student is missing, and no recipe is given; give --config=RECIPE, as --config=digits for the built-in "
+            "example, or --student.class_path=...",
+        ),
+        (
+            TeacherLogits,
+            ["--store=s"],
+            "stage: teacher and transfer_set are missing, and no recipe is given; give --config=",
+        ),
+        (TrainTeacher, [], "stage: teacher and transfer_set are missing, and no recipe is given; give --config=RECIPE"),
+        (
+            Evaluate,
+            [],
+            "stage: no store is named, and no recipe is given; give --config=RECIPE, as --config=digits for",
+        ),
+        (Export, ["x"], "stage: no store is named, and no recipe is given"),
+        (Correct, ["x"], "stage: student is missing, and no recipe is given"),
+    ],
+)
+def test_what_is_needed_and_not_given_is_named(cls: type, words: list[str], message: str) -> None:
+    positional = ("from_",) if cls in (Export, Correct) else ()
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        parse(words, cls, stage="stage", doc="", positional=positional)
+
+
+def test_the_store_is_by_default_that_of_the_recipes_name(tmp_path: Path) -> None:
+    for name, text in {"stores/mine": "name: mine\n", "stores/other": "training: {}\n"}.items():
+        (tmp_path / "other.yaml").write_text(text)
+        assert parse([f"--config={tmp_path}/other.yaml"], WithStore, stage="x", doc="").store == name
+        assert parse([f"--config={tmp_path}/other.yaml", "--store=s"], WithStore, stage="x", doc="").store == "s"

@@ -80,9 +80,79 @@ def test_output_that_nobody_reads_any_more_ends_it_silently() -> None:
     assert (done.returncode, done.stderr) == (BROKEN_PIPE, "")
 
 
-def test_a_bug_keeps_its_traceback() -> None:
+def test_a_mistake_of_ours_is_one_line_that_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert raising(ZeroDivisionError("no parts")) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("Unexpected: ZeroDivisionError in test_run.py, line ")
+    assert error.endswith(
+        ": no parts; this is a mistake of softlabels: report it with the traceback that SOFTLABELS_TRACEBACK=1 shows\n"
+    )
+    monkeypatch.setenv("SOFTLABELS_TRACEBACK", "1")
     with pytest.raises(ZeroDivisionError):
         raising(ZeroDivisionError())
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("theirs"), FileNotFoundError(errno.ENOENT, "no table")])
+def test_what_a_users_function_raises_keeps_its_traceback(error: Exception) -> None:
+    @command()
+    def stage(argv: Sequence[str] | None = None) -> int:
+        def prepare() -> None:  # this file is neither ours nor a library's
+            raise error
+
+        prepare()
+        return 0
+
+    with pytest.raises(type(error)):
+        stage([])
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.EMFILE, "Too many open files", "x"), "raise the limit of open files (ulimit -n 1024)"),
+        (MemoryError(), "OutOfResources: there is not enough memory: MemoryError; give the process more (ulimit -v"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "OutOfResources: there is not enough memory: Def"),
+        (ImportError("libtorch.so: failed to map segment from shared object"), "OutOfResources: there is not enough memory"),
+        (RuntimeError("can't start new thread"), "OutOfResources: the system starts no more threads"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "OutOfResources: "),
+    ],
+)  # fmt: skip
+def test_what_the_system_lacks_is_a_line_with_a_remedy(
+    error: Exception, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seen to fail: a traceback, and for open files "check that the path exists"."""
+
+    @command()
+    def wrapped(argv: Sequence[str] | None = None) -> int:
+        raise errors.ConfigError("the student cannot take it", remedy="change init_args") from error
+
+    assert raising(error) == 74
+    assert wrapped([]) == 74
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert all(line in one for one in said)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_any_text_can_be_printed(encoding: str) -> None:
+    """Seen to fail: a path that is not UTF-8 ended in a UnicodeEncodeError."""
+    code = r"""
+        import sys
+        from softlabels_stages.run import command
+
+        @command()
+        def main(argv=None):
+            print("a\udcffb ± \ud800")
+            return 0
+
+        sys.exit(main())
+    """
+    asked = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(asked, cwd=ROOT, env=os.environ | {"PYTHONIOENCODING": encoding}, capture_output=True)
+    shown = "±".encode() if encoding == "utf-8" else b"\\u00b1"
+    assert (done.returncode, done.stdout) == (0, b"a\xffb " + shown + b" \\ud800\n"), done.stderr
 
 
 def start(*words: str) -> subprocess.Popen[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -84,6 +85,14 @@ def test_a_run_from_end_to_end(store: Path, capsys: pytest.CaptureFixture[str]) 
     page = (Path("out") / "results.md").read_text()
     assert "| student, distilled |" in page
     assert yaml.safe_load((Path("out") / "config.yaml").read_text()) == load("out/config.yaml")
+
+
+def test_commands_that_are_shown_are_quoted_for_a_shell(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Seen to fail: the words of a path with blanks fell apart."""
+    toy.write_store(work / "my store")
+    assert run("--store=my store", "--out=my run", "--epochs=1", "--seeds=0") == 0
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1].partition("try next: ")[2])
+    assert words[1:4] == ["train-student", "--config=my run/config.yaml", "--store=my store"]
 
 
 def test_both_kinds_see_the_same_rows_in_the_same_order(store: Path) -> None:
@@ -193,7 +202,7 @@ def test_config_yaml_repeats_the_run(store: Path) -> None:
         (
             [],
             {"transfer_set": None},
-            "holds labels only (inputs: reference), and the recipe has no section transfer_set",
+            "ConfigError: this store holds no inputs: store/te",
         ),
         (
             ["--store=store/test"],
@@ -425,6 +434,8 @@ def test_evaluate_finds_recipe_and_store_of_a_run(store: Path, capsys: pytest.Ca
     said = json.loads(capsys.readouterr().out)
     expected = scores_of(results("out"), "distilled")[0]
     assert said["kl"] == pytest.approx(expected.pop("kl"), rel=1e-5)
+    counts = {name: expected.pop(name) for name in ("classes", "macro", "confusion", "confused")}
+    assert {name: said[name] for name in counts} == counts
     assert {name: said[name] for name in expected} == pytest.approx(expected, rel=1e-5)
     for words in (["--model=out/distilled-seed0"], ["out", "--config=out/config.yaml"]):  # the run's only distilled one
         assert evaluate.main([*words, "--json"]) == 0

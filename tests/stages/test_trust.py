@@ -162,7 +162,10 @@ TO_TRAIN = teacher(MLP["class_path"], "new.safetensors", inputs=1, hidden=[], cl
         ("train-teacher", {"teacher": TO_TRAIN, "teacher_training": {"validation": 0, "augment": evil("augment")}}),
         ("teacher-logits --store=new", {"teacher": teacher("evil.Net")}),
         ("verify embedded --against_teacher=run/config.yaml", {"teacher": teacher("evil.Net")}),
-        ("import --from=outputs.npy --column=logits --store=new", {"transfer_set.prepare": evil("prepare")}),
+        (
+            "import --from=outputs.npy --column=logits --store=new --split=train",
+            {"transfer_set.prepare": evil("prepare")},
+        ),
     ],
 )
 def test_no_other_class_path_is_imported(

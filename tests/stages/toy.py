@@ -82,10 +82,11 @@ def write_store(
     splits: tuple[str, ...] = ("train", "test"),
     reduce: Literal["none", "geometric"] = "none",
     impossible: bool = False,
+    transfer_set: dict[str, Any] | None = None,
     function: str = "softlabels.transfer.vector",
 ) -> Path:
     """A store of the imaginary teacher, one folder a split; `impossible`: to its first member, every row's last class."""
-    config = typed(TransferSetConfig, recipe()["transfer_set"], where="toy")
+    config = typed(TransferSetConfig, transfer_set or recipe()["transfer_set"], where="toy")
     for split in splits:
         rows = load_transfer_set(config, split, cache=root.parent / "cache")
         inputs = np.array(rows.inputs)

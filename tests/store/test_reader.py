@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import resource
 import threading
 from pathlib import Path
 
@@ -182,3 +183,16 @@ def test_a_root_of_splits_asks_which(tmp_path: Path, rng: np.random.Generator) -
         open_store(tmp_path, split="val")
     assert open_store(tmp_path, split="test").spec.transfer_set.split == "test"
     assert list(store_splits(tmp_path / "test")) == ["test"]
+
+
+def test_few_files_stay_open_where_few_may_be(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail: 128 files of a store stayed open, whatever `ulimit -n` says."""
+    data = sample(rng, 400)
+    written = write_store(tmp_path / "store", data, make_spec(data, rows_per_shard=16))
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (64, 64))
+    store, before = open_store(written.path), len(list(Path("/proc/self/fd").iterdir()))
+    for name in store.columns:
+        assert store.column(name).tobytes() == data.stored()[name].tobytes()
+    assert len(list(Path("/proc/self/fd").iterdir())) - before <= 64 // 8

@@ -164,7 +164,7 @@ def test_evaluate_student_runs_the_model_in_evaluation_mode(rows: Rows) -> None:
     got = evaluate_student(model, Fixed(rows), temperatures=(4.0,), mean="arithmetic", device=torch.device("cpu"))
     want = scores(rows, temperatures=(4.0,))
     assert got.pop("kl") == pytest.approx(want.pop("kl"))
-    assert got == pytest.approx(want)
+    assert {name: got[name] for name in want} == pytest.approx(want)  # by class there is more: see test_by_class.py
 
 
 @pytest.mark.parametrize("mean", ["arithmetic", "geometric", "tempered"])

@@ -7,7 +7,9 @@ Neighbour: a run's own checkpoint, with optimizer and position, is `student`'s.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -167,7 +169,11 @@ def _read(path: Path) -> dict[str, Tensor]:
         found = "a folder" if path.is_dir() else "nothing"
         raise WeightsError(f"weights file {path}: there is {found}", remedy="name a safetensors file")
     try:
-        with system_errors("read", path), safe_open(path, framework="pt", device="cpu") as file:
+        with (
+            system_errors("read", path),
+            _in_utf8(path) as named,
+            safe_open(named, framework="pt", device="cpu") as file,
+        ):
             names = file.keys()
             return {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
@@ -177,6 +183,16 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"{path} is no whole safetensors file: {error}",
             remedy="save or fetch it again; only safetensors files are read",
         ) from error
+
+
+@contextmanager
+def _in_utf8(path: Path) -> Iterator[Path]:
+    """A path to the same file that is UTF-8, which safetensors asks of one."""
+    if os.fsencode(path).decode(errors="replace") == str(path):
+        yield path
+        return
+    with path.open("rb") as file:
+        yield Path(f"/dev/fd/{file.fileno()}")
 
 
 def _is_pickle(path: Path) -> bool:

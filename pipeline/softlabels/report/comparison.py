@@ -8,6 +8,7 @@ Made from the mapping that `results.json` holds, and from nothing else, so that 
                   {"label": "distilled, T=4", "kind": "distilled",
                    "settings": {"temperature": 4.0, "alpha": 0.9, "loss": "forward_kl"}, "scores": [scores, ..]}, ..]}
 
+`shared_rows` and `split_rows` (see `softlabels.checks.leaks`) and `class_names` may be there too.
 Scores stand one a seed (one in all for a teacher judged once), with the names of `metrics.jsonl`; where there were validation
 rows, a student has `validation`, its scores on them. A sweep has several distilled students; `swept` names what differs
 between them. A temperature or alpha that follows a schedule is its text.
@@ -18,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from softlabels.report.findings import findings
 from softlabels.report.spread import Spread, paired_difference, spread
 from softlabels.report.table import Scores, Table, as_markdown, as_text, errors_cell, kl_cell, results_table
 from softlabels.store.markdown import escaped, one_line
@@ -32,7 +34,7 @@ def comparison_text(results: Results) -> str:
     """
     table = comparison_table(results)
     table = table.without("ECE", "Brier") if len(distilled_students(results)) > 1 else table
-    return "\n".join([_title(results), "", as_text(table), "", *statements(results)])
+    return "\n".join([_title(results), "", as_text(table), "", *map(one_line, statements(results))])
 
 
 def comparison_markdown(results: Results, *, title: str) -> str:
@@ -73,6 +75,21 @@ def distilled_students(results: Results) -> list[Student]:
     return [student for student in results["students"] if student["kind"] == "distilled"]
 
 
+def best_student(results: Results) -> Student:
+    """The distilled student of the setting with the fewest validation errors; the first where they were not counted."""
+
+    def errors(student: Student) -> float:
+        return float(sum(scores.get("errors", 0) for scores in student.get("validation", ())))
+
+    return min(distilled_students(results) or results["students"], key=errors)
+
+
+def best_seed(results: Results, student: Student) -> int:
+    """The place of a student's seed with the fewest validation errors among the seeds; 0 where they were not counted."""
+    errors = [scores.get("errors", 0) for scores in student.get("validation", ())] or [0]
+    return errors.index(min(errors))
+
+
 def hard_student(results: Results) -> Student | None:
     """The student trained with hard labels only, if there is one."""
     return next((student for student in results["students"] if student["kind"] == "hard"), None)
@@ -85,7 +102,11 @@ def own_temperature(student: Student) -> float | None:
 
 
 def statements(results: Results) -> list[str]:
-    """What the table says about distilling, a sentence a line."""
+    """What the table says about distilling, a sentence a line, and what else a reader should know."""
+    return [*_statements(results), *findings(results)]
+
+
+def _statements(results: Results) -> list[str]:
     distilled, hard = distilled_students(results), hard_student(results)
     if len(distilled) > 1:
         return _statements_of_sweep(results)
@@ -116,6 +137,11 @@ def _statements_of_sweep(results: Results) -> list[str]:
     if behind:
         (least, nearest), (most, farthest) = min(behind), max(behind)
         lines.append(f"distilled - its teacher: from {least:+.1f} errors ({nearest}) to {most:+.1f} ({farthest})")
+    held_out = sorted(
+        {scores.get("labelled") or 0 for student in distilled for scores in student.get("validation", ())} - {0}
+    )
+    if held_out:
+        lines.append(f"validation errors are of {' or '.join(f'{rows:,}' for rows in held_out)} rows with a hard label")
     if swept:
         lines.append(
             f"the best of {len(distilled)} settings on this split is chosen with the rows that judge it: choose by the "
@@ -129,6 +155,11 @@ def _title(results: Results) -> str:
     spread_over = f"mean ± standard deviation over {len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
     count, what = judged(results)
     rows = f"{results['rows']} rows" + ("" if what == "rows" else f" with {count:,} {what}")
+    labelled = next(
+        (scores.get("labelled", count) for student in results["students"] for scores in student["scores"]), count
+    )
+    if labelled != count:
+        rows += f", {labelled:,} of them with a hard label: errors, NLL, ECE and Brier are over these"
     return one_line(f"Held-out split {results['split']!r}, {rows}; students: {spread_over}.")
 
 

@@ -13,16 +13,20 @@ from typing import Any
 
 from softlabels.labels.fidelity import nats
 from softlabels.objects import ObjectSpec
+from softlabels.report.by_class import class_lines, class_table, confusion_table, has_classes
 from softlabels.report.comparison import (
     Results,
     Student,
+    best_student,
     comparison_body,
     distilled_students,
     hard_student,
     judged,
 )
+from softlabels.report.model_loading import Shape, loading
 from softlabels.report.spread import spread
-from softlabels.store.markdown import code, escaped, one_line, quoted, without_folders
+from softlabels.report.table import as_markdown
+from softlabels.store.markdown import code, escaped, quoted, without_folders
 from softlabels.store.spec import Manifest
 
 Recipe = Mapping[str, Any]
@@ -35,6 +39,8 @@ _TRAINING: dict[str, tuple[str, Any]] = {
     "micro_batch": ("rows a forward pass", None), "precision": ("precision of the forward pass", "float32"),
     "clip_norm": ("gradients clipped to norm", None), "max_norm": ("norm of a unit's incoming weights at most", None),
     "ema": ("moving average of the weights, decay", None), "keep": ("kept epoch:", None),
+    "members": ("members of the teacher that were learnt from", None), "weights": ("their weights", None),
+    "class_weights": ("weights of the classes", None),
     "hard_label_fraction": ("share of rows whose hard label was used", 1.0),
     "row_fraction": ("share of rows used", 1.0), "only_classes": ("rows of these classes only", None),
 }  # fmt: skip
@@ -49,6 +55,7 @@ def model_card(
     prepare: ObjectSpec,
     folders: Sequence[str],
     pictures: Sequence[str] = (),
+    inputs: Shape | None = None,
 ) -> str:
     """The card of a finished run.
 
@@ -60,6 +67,7 @@ def model_card(
         prepare: what made the students' inputs, with digests in place of files.
         folders: names of the students' folders in the run.
         pictures: names of PNG files in the run, shown below the results.
+        inputs: dtype and shape of one prepared row, where they are known.
     """
     first = stores.get("train") or next(iter(stores.values()))
     name = recipe.get("name", "student")
@@ -70,7 +78,8 @@ def model_card(
         "## Training\n\n" + _training(results, recipe, stores),
         "## Results\n\n" + comparison_body(results).rstrip() + "\n\n" + _judged(results, recipe, stores),
         *(f"![{escaped(picture)}]({picture})" for picture in pictures),
-        "## How to load\n\n" + _loading(recipe, folders),
+        *([f"## By class\n\n{_by_class(results)}"] if _by_class(results) else []),
+        "## How to load\n\n" + loading(results, recipe, folders, prepare, inputs),
         "## Files\n\n" + _files(pictures, folders),
         "## Limits\n\n" + _limits(results, first),
     ]
@@ -194,33 +203,20 @@ def _judged(results: Results, recipe: Recipe, stores: Mapping[str, Manifest]) ->
     )
 
 
-AUTO = {
-    "softlabels.models.CausalLM": "AutoModelForCausalLM",
-    "softlabels.models.SequenceClassifier": "AutoModelForSequenceClassification",
-    "softlabels.models.ImageClassifier": "AutoModelForImageClassification",
-}
-
-
-def _loading(recipe: Recipe, folders: Sequence[str]) -> str:
-    student = recipe["student"]
-    folder = next((name for name in folders if name.startswith("distilled")), folders[0])
-    init_args = without_folders(student.get("init_args") or {})
-    arguments = f"{one_line(student['class_path'])!r}, {init_args!r}, {f'{folder}/weights.safetensors'!r}"
-    ours = f"from softlabels.models import ModelConfig, build_model\n\nstudent = build_model(ModelConfig({arguments})).eval()"
-    onnx = (
-        f"import onnxruntime\n\nsession = onnxruntime.InferenceSession({f'{folder}/student.onnx'!r})\n"
-        '(logits,) = session.run(["logits"], {"inputs": inputs})  # numpy, any number of rows'
-    )
-    auto = AUTO.get(student["class_path"])
-    if auto and "model" in (student.get("init_args") or {}):  # whoever receives the run may not have that checkpoint
-        return (
-            f"`softlabels export {folder} --formats=hf` writes a folder that stands for itself:\n\n```python\n"
-            f"import transformers\n\nmodel = transformers.{auto}.from_pretrained({f'{folder}/hf'!r})\n```"
-        )
-    return (
-        f"With `softlabels` installed, in this folder (PyTorch; `student(inputs)` gives logits):\n\n```python\n{ours}\n```\n\n"
-        f"With nothing of ours, once `softlabels export {folder}` has written the file and checked it against the student:\n\n"
-        f"```python\n{onnx}\n```"
+def _by_class(results: Results) -> str:
+    """Recall, F1 and mistakes of the best student by validation, class by class."""
+    student = best_student(results)
+    runs, names = student["scores"], results.get("class_names")
+    if not has_classes(runs):
+        return ""
+    tables = [class_table(runs, names), confusion_table(runs, names)]
+    mean = f", means over {len(runs)} seeds" if len(runs) > 1 else ""
+    return "\n".join(
+        [
+            f"Of the student {escaped(student['label'])} on the split {escaped(results['split'])}{mean}.\n",
+            *(as_markdown(table) for table in tables if table is not None),
+            *(f"- {escaped(line)}" for line in class_lines(runs, names)),
+        ]
     )
 
 

@@ -1,4 +1,5 @@
-"""A sweep as a picture: errors and KL to the teacher over temperature (or alpha, or loss), with the spread over seeds.
+"""A sweep as a picture: errors on the validation rows, by which a setting may be chosen, beside them those on the test split,
+and KL to the teacher, over temperature (or alpha, or loss), with the spread over seeds.
 
 Made from the mapping of `results.json` (see `comparison`) and from nothing else. Learning curves are `curves`'.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,9 +29,23 @@ from softlabels.report.table import Scores
 
 _AXES = {"temperature": "temperature T", "alpha": "alpha (weight of the soft labels)", "loss": "loss"}
 _SHORT = {"temperature": "T=", "alpha": "alpha=", "loss": ""}
-_WIDTH, _HEIGHT = 9.0, 3.5
+_WIDTHS, _HEIGHT = {1: 5.4, 2: 9.0, 3: 13.0}, 3.5
 _MANY_TICKS = 9
 Measure = Callable[[Scores], float | None]
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """What one part of the picture shows: `measure` of a student's runs in `of`, `scores` or `validation`."""
+
+    title: str
+    unit: str
+    measure: Measure
+    of: str = "scores"
+
+    def found(self, student: Student) -> Spread | None:
+        """Of one student."""
+        return _measured(student.get(self.of, ()), self.measure)
 
 
 def sweep_png(results: Results, path: Path) -> None:
@@ -50,20 +66,20 @@ def sweep_png(results: Results, path: Path) -> None:
         [name or "distilled" for name in groups] + ["teacher"] + ["hard labels"] * (hard_student(results) is not None)
     )
     panels = _panels(results)
-    width = _WIDTH if len(panels) > 1 else 0.6 * _WIDTH
+    width = _WIDTHS[len(panels)]
     lines = legend_lines(labels, width)
     with figure_in(path, width=width, height=_HEIGHT, legend_lines=lines) as figure:
         all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
         places = _Places(axis, distilled_students(results))
         handles: dict[str, Any] = {}
-        for axes, (title, unit, measure) in zip(all_axes, panels, strict=True):
-            _draw_references(axes, results, measure, handles)
+        for axes, panel in zip(all_axes, panels, strict=True):
+            _draw_references(axes, results, panel, handles)
             for number, (name, students) in enumerate(groups.items()):
-                handles[name or "distilled"] = _draw_line(axes, places, students, measure, number, len(groups))
+                handles[name or "distilled"] = _draw_line(axes, places, students, panel, number, len(groups))
             places.label(axes)
-            axes.set_title(title, loc="left")
-            axes.set_ylabel(unit)
-            _scale_y(axes, results, measure)
+            axes.set_title(panel.title, loc="left")
+            axes.set_ylabel(panel.unit)
+            _scale_y(axes, results, panel)
         figure.suptitle(plain_text(_title(results)), fontsize=9)
         ordered = [label for label in labels if label in handles]
         legend_below(figure, [handles[label] for label in ordered], [plain_text(label) for label in ordered], width)
@@ -124,11 +140,24 @@ def _shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
-def _panels(results: Results) -> list[tuple[str, str, Measure]]:
-    """Titles, units and what is measured."""
-    labelled = all("errors" in scores for student in results["students"] for scores in student["scores"])
-    errors = [("errors", f"rows of {results['rows']:,}", _errors)] if labelled else []
-    return [*errors, ("KL(teacher || student) at T=1", "nats", _kl)]
+def _panels(results: Results) -> list[_Panel]:
+    """Validation errors, where there were any, then those on the held-out split, marked as not to choose by, then KL."""
+    split, panels = results["split"], []
+    held_out = [scores for student in results["students"] for scores in student.get("validation", ())]
+    chosen_by = bool(held_out) and all("errors" in scores for scores in held_out)
+    if chosen_by:
+        panels.append(_Panel("errors, validation: choose by these", _rows(held_out), _errors, "validation"))
+    judged = [scores for student in results["students"] for scores in student["scores"]]
+    if all("errors" in scores for scores in judged):
+        marked = f"errors, {split}: not to choose by" if chosen_by else f"errors, {split}"
+        panels.append(_Panel(plain_text(marked), _rows(judged), _errors))
+    return [*panels, _Panel("KL(teacher || student) at T=1", "nats", _kl)]
+
+
+def _rows(runs: Sequence[Scores]) -> str:
+    """Of how many rows errors are."""
+    counts = sorted({scores["labelled"] for scores in runs if "labelled" in scores})
+    return f"rows of {counts[-1]:,} with a hard label" if counts else "rows"
 
 
 def _errors(scores: Scores) -> float | None:
@@ -147,16 +176,16 @@ def _measured(runs: Sequence[Scores], measure: Measure) -> Spread | None:
     return spread(numbers) if numbers and len(numbers) == len(values) else None
 
 
-def _draw_references(axes: Any, results: Results, measure: Measure, handles: dict[str, Any]) -> None:
+def _draw_references(axes: Any, results: Results, panel: _Panel, handles: dict[str, Any]) -> None:
     """Teacher and hard student as horizontal lines with bands; a KL of the teacher to itself says nothing."""
     hard = hard_student(results)
     references: list[tuple[str, Sequence[Scores], dict[str, Any]]] = []
-    if measure is _errors:
+    if panel.measure is _errors and panel.of == "scores":
         references.append(("teacher", results["teacher"]["ensemble"], {"color": "#555555", "linestyle": (0, (1, 1))}))
     if hard is not None:
-        references.append(("hard labels", hard["scores"], HARD))
+        references.append(("hard labels", hard.get(panel.of, ()), HARD))
     for name, runs, style in references:
-        found = _measured(runs, measure)
+        found = _measured(runs, panel.measure)
         if found is None:
             continue
         handles[name] = axes.axhline(found.mean, linewidth=1.3, zorder=1.5, **style)
@@ -165,12 +194,10 @@ def _draw_references(axes: Any, results: Results, measure: Measure, handles: dic
             axes.axhspan(*band, color=style["color"], alpha=0.10, linewidth=0, zorder=1)
 
 
-def _draw_line(
-    axes: Any, places: _Places, students: Sequence[Student], measure: Measure, number: int, count: int
-) -> Any:
+def _draw_line(axes: Any, places: _Places, students: Sequence[Student], panel: _Panel, number: int, count: int) -> Any:
     points: list[tuple[float, Spread]] = []
     for student in students:
-        found = _measured(student["scores"], measure)
+        found = panel.found(student)
         if found is not None:
             points.append((places.of(student, number, count), found))
     points.sort(key=lambda point: point[0])
@@ -187,11 +214,11 @@ def _draw_line(
     )
 
 
-def _scale_y(axes: Any, results: Results, measure: Measure) -> None:
+def _scale_y(axes: Any, results: Results, panel: _Panel) -> None:
     """KL on a logarithmic axis where the hard student's would press all others to the ground."""
-    found = [one for student in results["students"] if (one := _measured(student["scores"], measure)) is not None]
+    found = [one for student in results["students"] if (one := panel.found(student)) is not None]
     lowest = min((one.mean - (one.deviation or 0.0) for one in found), default=0.0)
-    if measure is _kl and lowest > 0 and far_apart([one.mean for one in found], 4):
+    if panel.measure is _kl and lowest > 0 and far_apart([one.mean for one in found], 4):
         log_y(axes)
         axes.set_ylabel(f"{axes.get_ylabel()} (log scale)")
 

@@ -36,8 +36,8 @@ def store_card(manifest: Manifest, said: Sequence[str] = ()) -> str:
     ) + "\n"  # fmt: skip
 
 
-def root_card(manifests: dict[str, Manifest]) -> str:
-    """The card of a folder that holds one store a split."""
+def root_card(manifests: dict[str, Manifest], shared: Sequence[str] = ()) -> str:
+    """The card of a folder that holds one store a split; `shared` says which rows splits share, a line each."""
     first = next(iter(manifests.values()))
     files = {split: f"{split}/*.arrow" for split in manifests} if first.spec.layout == "arrow" else {}
     rows = [
@@ -49,6 +49,7 @@ def root_card(manifests: dict[str, Manifest]) -> str:
             _front_matter(first, files),
             _title(first.spec),
             "| split | rows | digest | content digest |\n| --- | --- | --- | --- |\n" + "\n".join(rows),
+            *(["Rows that splits share:\n\n" + "\n".join(f"- {escaped(line)}" for line in shared)] if shared else []),
             _what(first, rows=False),
             "## How to load\n\n" + loading(first, f"PATH/{next(iter(manifests))}"),
         ]

@@ -7,13 +7,14 @@ Paths are made from numbers, never read from the store, and links are not follow
 from __future__ import annotations
 
 import os
+import resource
 import threading
 from collections import OrderedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from softlabels.errors import DamagedShard, MissingShard, StorageError, StrangePath
+from softlabels.errors import DamagedShard, MissingShard, StrangePath, refused
 from softlabels.store.columns import Column
 from softlabels.store.digest import blake3_hex
 from softlabels.store.layouts import chunk_rows, layout_of
@@ -21,7 +22,12 @@ from softlabels.store.positions import check_counts
 from softlabels.store.spec import RELABEL, Payload, Spec
 from softlabels.system.folder import Folder
 
-MAX_OPEN_FILES = 128
+MAX_OPEN_FILES = 128  # of one store, or an eighth of what the process may have open
+
+
+def open_files() -> int:
+    """How many files of a store stay open: there may be several stores, and everything else of the process."""
+    return max(1, min(MAX_OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8))
 
 
 class ChunkReader:
@@ -34,6 +40,7 @@ class ChunkReader:
         self._positions = next((column for column in spec.columns if column.name == "positions"), spec.columns[0])
         self._handles: OrderedDict[str, int] = OrderedDict()
         self._lock = threading.Lock()
+        self._most = open_files()
 
     def read(self, payload: Payload, column: Column, chunk: int, *, check: bool = True) -> NDArray[np.generic]:
         """Chunk number `chunk` of the shard that `payload` describes: (rows of the chunk, ...).
@@ -71,9 +78,10 @@ class ChunkReader:
                     raise self.damaged(payload.shard, name, f"ends at byte {offset + done}")
                 done += got
         except OSError as error:
-            raise StorageError(
+            raise refused(
                 f"cannot read {self.folder.at(name)} (shard {payload.shard}): {error.strerror}",
-                remedy="check the disk; `softlabels verify` names every damaged shard",
+                error,
+                else_="check the disk; `softlabels verify` names every damaged shard",
             ) from error
         finally:
             os.close(handle)
@@ -84,7 +92,7 @@ class ChunkReader:
             self._handles.move_to_end(name)
             return self._handles[name]
         handle = self._handles[name] = open_sized(self.folder, name, payload)
-        if len(self._handles) > MAX_OPEN_FILES:
+        if len(self._handles) > self._most:
             os.close(self._handles.popitem(last=False)[1])
         return handle
 
@@ -117,8 +125,8 @@ def open_plain(store: Folder, name: str, shard: int) -> int:
     except StrangePath as error:
         raise DamagedShard(f"shard {shard}: {error.what}", remedy=error.remedy) from error
     except OSError as error:
-        raise StorageError(
-            f"cannot open {store.at(name)}: {error.strerror}", remedy="check the disk and permissions"
+        raise refused(
+            f"cannot open {store.at(name)}: {error.strerror}", error, else_="check the disk and permissions"
         ) from error
 
 

@@ -7,6 +7,7 @@ C classes.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -262,7 +263,7 @@ def _read_manifest(store: Folder) -> Manifest:
             f"{store} {state}: {done} of {plan.spec.shards} shards are committed and it has no {MANIFEST}",
             remedy=f"{again}; it goes on from there"
             if done < plan.spec.shards
-            else f"all that it lacks is sealing: `softlabels repair {store}` does that, or {again}",
+            else f"all that it lacks is sealing: `softlabels repair {shlex.quote(str(store))}` does that, or {again}",
         ) from None
     check_manifest(manifest, str(store.at(MANIFEST)))
     if manifest.spec != plan.spec or manifest.format != plan.format:

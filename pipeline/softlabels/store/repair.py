@@ -152,7 +152,7 @@ def named_digest(store: Folder) -> str | None:
     """The digest that stands in a store's manifest, which need not be sound; None where none can be read."""
     try:
         return str(msgspec.json.decode(read_small_file(store, MANIFEST))["digest"])[:64]
-    except (OSError, DamagedManifest, msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
+    except (OSError, DamagedManifest, msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError):
         return None
 
 

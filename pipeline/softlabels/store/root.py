@@ -13,6 +13,7 @@ from softlabels.errors import DamagedManifest, DamagedStore, StorePathError, som
 from softlabels.store.card import FRONT_MATTER, root_card
 from softlabels.store.layouts import layout_of
 from softlabels.store.reader import holds_store, store_folders, store_splits
+from softlabels.store.shared import shared
 from softlabels.store.spec import FORMAT, MANIFEST, Manifest, read_json, read_small_file
 from softlabels.store.verify import CARD
 from softlabels.system.folder import Folder
@@ -62,7 +63,7 @@ def is_split_folder(store: Folder, split: str) -> bool:
 
 def write_root(root: Folder) -> None:
     """Describe the sealed splits below `root`. Splits of different layouts are legal; each is listed in the file of its own."""
-    described = _described(root)
+    described = _described(root, count=True)
     for name, data in described.items():
         _write(root, name, data)
     for name in _FOR_READERS:
@@ -78,7 +79,7 @@ def lost_splits(root: Folder) -> list[DamagedStore]:
             found = msgspec.json.decode(read_small_file(root, name))
             named = found["splits"] if name == "dataset_dict.json" else found["attributes"]["softlabels"]["splits"]
             listed |= {split for split in named if isinstance(split, str)}
-        except (OSError, DamagedManifest, msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
+        except (OSError, DamagedManifest, msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError):
             continue  # it is not there, or says nothing: `outdated` reports what is damaged
     remedy = (
         "the command that made it makes it again, or get its folder again from whoever made the store; if it was taken away on "
@@ -113,18 +114,19 @@ def _bytes_at(root: Folder, name: str) -> bytes | None:
         return None
 
 
-def _described(root: Folder) -> dict[str, bytes]:
-    """What the files at `root` should hold, by name."""
+def _described(root: Folder, *, count: bool = False) -> dict[str, bytes]:
+    """What the files at `root` should hold, by name; `count`: with the rows that splits share on the card."""
     manifests = {
         split: read_json(folder, MANIFEST, Manifest)
         for split, folder in store_splits(root).items()
         if folder != root and folder.exists(MANIFEST)
     }
+    found = shared({split: root.within(split) for split in manifests}).lines if count else []
     by_layout: dict[str, list[str]] = {}
     version = max((manifest.format for manifest in manifests.values()), default=FORMAT)
     for split, manifest in manifests.items():
         by_layout.setdefault(manifest.spec.layout, []).append(split)
-    files = {} if not manifests else {CARD: root_card(manifests).encode()}
+    files = {} if not manifests else {CARD: root_card(manifests, found).encode()}
     for splits in by_layout.values():
         files |= layout_of(manifests[splits[0]].spec).root_metadata(tuple(splits), version)
     return files

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from softlabels.errors import ConfigError, MeanUnavailable
 from softlabels.labels.encoding import DenseEncoding, Encoding
 from softlabels.labels.ensemble import normalised_weights
 from softlabels.labels.soft import SoftLabels
@@ -24,6 +25,25 @@ if TYPE_CHECKING:
 POSITIONS = ("position_mask", "document")
 
 
+def chosen_members(
+    store: Store, weights: Sequence[float] | None = None, members: Sequence[int] | None = None
+) -> tuple[int, ...]:
+    """The numbers of the stored members to take, in the order given; all by default. Raises as `SoftColumns.of`."""
+    if store.reduce != "none" and (weights is not None or members is not None):
+        raise MeanUnavailable(
+            f"{store.path} keeps only the members' mean logits (reduce: {store.reduce}): no member of it can be chosen or "
+            "weighted anew",
+            remedy="drop members and weights, or label the transfer set again with reduce: none",
+        )
+    chosen = tuple(range(store.members)) if members is None else tuple(members)
+    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(store.members)):
+        raise ConfigError(
+            f"members are {list(chosen)}, and {store.path} has {store.members}",
+            remedy=f"give distinct numbers from 0 to {store.members - 1}",
+        )
+    return chosen
+
+
 @dataclass(frozen=True)
 class SoftColumns:
     """What the columns of a store's soft labels are.
@@ -32,6 +52,7 @@ class SoftColumns:
         names: all of them, and before them those of positions, where rows have some.
         encoding, classes, reduce: of the store.
         weights: (M,) float32 member weights, summing to 1.
+        members: the numbers of the stored members that are taken, M of them; None for all.
         basis: (1 + r, C) float32, the prior and the basis of the tails, made once; None where there is none.
         has_positions: columns have an axis of positions.
         require_sound: the store's, which refuses columns that no encoder writes.
@@ -42,20 +63,31 @@ class SoftColumns:
     classes: int
     reduce: str
     weights: Tensor
+    members: tuple[int, ...] | None
     basis: Tensor | None
     has_positions: bool
     require_sound: Callable[[Mapping[str, NDArray[Any]]], None]
 
     @classmethod
-    def of(cls, store: Store, weights: Sequence[float] | None = None) -> SoftColumns:
-        """Those of a store, with its own member weights or others. Raises `ConfigError` where these do not fit."""
-        share = normalised_weights(store.member_weights if weights is None else weights, store.members)
+    def of(
+        cls, store: Store, weights: Sequence[float] | None = None, members: Sequence[int] | None = None
+    ) -> SoftColumns:
+        """Those of a store, with its own member weights or others, of all its members or some.
+
+        Raises:
+            ConfigError: weights or members that do not fit.
+            MeanUnavailable: the store keeps only the members' mean.
+        """
+        chosen = chosen_members(store, weights, members)
+        own = store.member_weights[list(chosen)]
+        share = normalised_weights(own if weights is None else weights, len(chosen))
         return cls(
             (*(POSITIONS if store.positions is not None else ()), *store.soft_columns),
             store.encoding,
             store.classes,
             store.reduce,
             torch.from_numpy(share.astype(np.float32)),
+            None if chosen == tuple(range(store.members)) else chosen,
             None if store.basis is None else torch.from_numpy(store.basis.astype(np.float32)),
             store.positions is not None,
             store.require_sound,
@@ -78,6 +110,8 @@ class SoftColumns:
         own = {name: columns[name] for name in self.names if name not in POSITIONS}
         if self.has_positions:
             own = {name: values.flatten(0, 1) for name, values in own.items()}
+        if self.members is not None:
+            own = {name: values[:, list(self.members)] for name, values in own.items()}
         device = next(iter(own.values())).device
         weights = self.weights.to(device)
         if isinstance(self.encoding, DenseEncoding):

@@ -47,7 +47,7 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
 
     Args:
         cache_bytes: decoded chunks kept in memory, by each worker process for itself.
-        rows, store, selection, missing, weights, labelled: as in `loader.Loader`.
+        rows, store, selection, missing, weights, members, labelled: as in `loader.Loader`.
 
     Raises:
         UnlabelledRows, LabelError, ClassMismatch, AlignmentError, ConfigError: as `examples.join_examples` says.
@@ -61,10 +61,13 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
         selection: Ints | None = None,
         missing: Missing = "error",
         weights: Sequence[float] | None = None,
+        members: Sequence[int] | None = None,
         labelled: NDArray[np.bool_] | None = None,
         cache_bytes: int = 1 << 28,
     ) -> None:
-        examples = join_examples(rows, store, selection=selection, missing=missing, weights=weights, labelled=labelled)
+        examples = join_examples(
+            rows, store, selection=selection, missing=missing, weights=weights, members=members, labelled=labelled
+        )
         inputs, reader = examples.inputs, examples.reader
         stores = {id(each): each for each in (inputs, reader) if not (each is None or isinstance(each, np.ndarray))}
         caches = {key: ChunkCache(each, limit=cache_bytes // len(stores)) for key, each in stores.items()}

@@ -145,6 +145,7 @@ def join_examples(
     selection: Ints | None = None,
     missing: Missing = "error",
     weights: Sequence[float] | None = None,
+    members: Sequence[int] | None = None,
     labelled: NDArray[np.bool_] | None = None,
 ) -> Examples:
     """Join the selected rows to the labels that `store` holds for them.
@@ -155,6 +156,7 @@ def join_examples(
         selection: distinct row numbers, in the order in which the examples are numbered; all rows by default.
         missing: "error", or "skip" to leave out rows that the store does not label.
         weights: (M,) member weights; by default those of the store.
+        members: numbers of the members to take, whose `weights` those are; by default all.
         labelled: (R,) rows whose hard label may be used; that of the others becomes -1.
 
     Raises:
@@ -177,7 +179,7 @@ def join_examples(
     if store is not None:
         check_sequences(rows.name, sequence, store)
         items, found = label_rows(rows.keys, store, items=items, missing=missing, names=(rows.name, str(store.path)))
-        soft = SoftColumns.of(store, weights)
+        soft = SoftColumns.of(store, weights, members)
     labels = rows.labels[items].astype(np.int64, copy=False)
     _check_labels(labels, items, classes=None if store is None else store.classes, name=rows.name)
     if store is not None and sequence is None and not isinstance(rows, EmbeddedRows | StoredRows):

@@ -101,6 +101,7 @@ class Loader:
             inputs that are mapped from a file up to three times `INPUT_BYTES`, or three batches where those are larger.
         missing: "error", or "skip" to leave out rows that the store does not label (`left_out` counts them).
         weights: (M,) member weights; by default those of the store.
+        members: numbers of the members to take, whose `weights` those are; by default all.
         labelled: (R,) bool, the rows whose hard label may be used; that of the others becomes -1.
 
     Attributes:
@@ -125,13 +126,14 @@ class Loader:
         window: int = 16,
         missing: Missing = "error",
         weights: Sequence[float] | None = None,
+        members: Sequence[int] | None = None,
         labelled: NDArray[np.bool_] | None = None,
     ) -> None:
         for name, value in (("batch_size", batch_size), ("window", window)):
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1, not {value}", remedy=f"give a larger {name}")
         self._examples = examples = join_examples(
-            rows, store, selection=selection, missing=missing, weights=weights, labelled=labelled
+            rows, store, selection=selection, missing=missing, weights=weights, members=members, labelled=labelled
         )
         chunked = store or (rows.store if isinstance(rows, EmbeddedRows) else None)
         rows_per_chunk = CHUNK_WITHOUT_STORE if chunked is None else chunked.rows_per_chunk

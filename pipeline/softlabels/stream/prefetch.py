@@ -44,8 +44,8 @@ def prefetch(source: Iterator[T]) -> Generator[T]:
                 if not thread.is_alive():
                     break
 
-    atexit.register(end)  # a generator that lives to the end of the program is closed when no module works any more
     thread.start()
+    atexit.register(end)  # a generator that lives to the end of the program is closed when no module works any more
     try:
         while not isinstance(value := _next(queue, stop), _End):
             yield value

@@ -16,9 +16,11 @@ from softlabels.labels.encoding import Encoding, TopkEncoding
 from softlabels.labels.ensemble import MEANS, check_temperature
 from softlabels.labels.tail_mass import check_beta
 from softlabels.objects import ObjectSpec
+from softlabels.student.class_weights import ClassWeights, check_class_weights
 from softlabels.student.schedule import Setting, ends, value_at
 
 DEFAULT_ALPHA = 0.9
+NEWER = ("class_weights", "members", "weights")  # settings that run folders of version 0.2 do not name
 LOSS_NAMES = (
     "forward_kl",
     "reverse_kl",
@@ -51,6 +53,8 @@ class LoopConfig:
         ema: decay of an exponential moving average of the weights, which is then what is judged and kept, such as 0.999.
         validation: share of the training rows held out to judge epochs; 0 for none.
         keep: best keeps the epoch with the lowest validation loss (the last one without validation), last the last epoch.
+        class_weights: what rows of each class count in both terms: balanced (by the labelled training rows), or a list of a
+            number a class; all alike by default. docs/losses.md says how.
         hard_label_fraction: share of the training rows whose hard label is used.
         checkpoint_every: epochs between checkpoints.
         device: auto (cuda where there is one, else cpu), cpu, cuda or cuda:N.
@@ -71,6 +75,7 @@ class LoopConfig:
     ema: float | None = None
     validation: float = 0.1
     keep: Literal["best", "last"] = "best"
+    class_weights: ClassWeights = None
     hard_label_fraction: float = 1.0
     checkpoint_every: int = 1
     device: str = "auto"
@@ -97,6 +102,7 @@ class LoopConfig:
                 f"hard_label_fraction must lie in [0, 1], not {self.hard_label_fraction}",
                 remedy="give a share of the rows",
             )
+        check_class_weights(self.class_weights)
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ConfigError(f"device is {self.device!r}", remedy="choose auto, cpu, cuda or cuda:N")
 
@@ -179,8 +185,14 @@ class TrainingConfig(LoopConfig):
 
 
 def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings, by name, that decide what is trained: not how often it is saved."""
-    return {name: value for name, value in settings.items() if name != "checkpoint_every"}
+    """The settings, by name, that decide what is trained: not how often it is saved, and none that older runs do not name
+    where it is not given.
+    """
+    return {
+        name: value
+        for name, value in settings.items()
+        if name != "checkpoint_every" and not (name in NEWER and value is None)
+    }
 
 
 def require_temperatures(encoding: Encoding, config: TrainingConfig) -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from softlabels.labels.soft import SoftLabels
+from softlabels.student.divergences import summed
 
 
 def dkd(
@@ -26,6 +27,7 @@ def dkd(
     labels: Tensor,
     temperature: float,
     mean: str,
+    weights: Tensor | None = None,
     alpha: float = 1.0,
     beta: float = 8.0,
 ) -> Tensor:
@@ -37,11 +39,19 @@ def dkd(
     """
     p_pair, p_others = _apart(soft.log_probs_of_label(temperature, mean, labels), labels)
     q_pair, q_others = _apart(torch.log_softmax(student / temperature, dim=-1), labels)
-    tckd, nckd = _kl(p_pair, q_pair), _kl(p_others, q_others)
+    tckd, nckd = _kl(p_pair, q_pair, weights), _kl(p_others, q_others, weights)
     return temperature**2 * (alpha * tckd + beta * nckd)
 
 
-def nkd(student: Tensor, soft: SoftLabels, labels: Tensor, temperature: float, mean: str, gamma: float = 1.5) -> Tensor:
+def nkd(
+    student: Tensor,
+    soft: SoftLabels,
+    labels: Tensor,
+    temperature: float,
+    mean: str,
+    weights: Tensor | None = None,
+    gamma: float = 1.5,
+) -> Tensor:
     """-p_t(1) log q_t(1) - gamma T^2 sum over i != t of p^_i log q^_i (Yang et al. 2023, arXiv 2303.13005).
 
     p_t(1) and q_t(1) are at T = 1 and carry no T^2; p^ and q^ are at T. The authors add it to the cross-entropy with the hard
@@ -51,10 +61,10 @@ def nkd(student: Tensor, soft: SoftLabels, labels: Tensor, temperature: float, m
     own = labels[:, None]
     p_own = soft.log_probs_of_label(1.0, mean, labels).gather(1, own).exp()
     log_q_own = torch.log_softmax(student, dim=-1).gather(1, own)
-    of_own = -(p_own * log_q_own.masked_fill(p_own == 0, 0.0)).sum()
+    of_own = -summed(p_own * log_q_own.masked_fill(p_own == 0, 0.0), weights)
     p_others = _apart(soft.log_probs_of_label(temperature, mean, labels), labels)[1].exp()
     log_q_others = _apart(torch.log_softmax(student / temperature, dim=-1), labels)[1]
-    of_others = -(p_others * log_q_others.masked_fill(p_others == 0, 0.0)).sum()
+    of_others = -summed(p_others * log_q_others.masked_fill(p_others == 0, 0.0), weights)
     return of_own + gamma * temperature**2 * of_others
 
 
@@ -70,7 +80,7 @@ def _apart(log_p: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return pair, others - mass
 
 
-def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+def _kl(log_p: Tensor, log_q: Tensor, weights: Tensor | None) -> Tensor:
     """Sum over the rows of KL(p || q); 0 * log 0 = 0."""
     p = log_p.exp()
-    return (p * (log_p - log_q).masked_fill(p == 0, 0.0)).sum()
+    return summed(p * (log_p - log_q).masked_fill(p == 0, 0.0), weights)

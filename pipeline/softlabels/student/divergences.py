@@ -1,8 +1,9 @@
 """Soft terms that compare two distributions as wholes: forward and reverse KL, Jensen-Shannon, cross-entropy; and the squared
 distance of logits, which is their limit at high temperature.
 
-Each takes (student, soft, labels, temperature, mean, its own arguments) and gives the sum over the batch's rows, a float32
-scalar; `labels` plays no part here. p is the teacher's distribution at T, q = softmax(z / T) the student's.
+Each takes (student, soft, labels, temperature, mean, weights, its own arguments) and gives the sum over the batch's rows, each
+times its weight (B,) where there are weights, a float32 scalar; `labels` plays no part here. p is the teacher's distribution at
+T, q = softmax(z / T) the student's.
 
 Two rules for classes whose logit is -inf (probability 0): 0 * log 0 = 0, and a class that is -inf on both sides does not
 count.
@@ -21,23 +22,44 @@ from softlabels.errors import LogitsError
 from softlabels.labels.soft import LOWEST, SoftLabels
 
 
-def forward_kl(student: Tensor, soft: SoftLabels, labels: Tensor | None, temperature: float, mean: str) -> Tensor:
+def forward_kl(
+    student: Tensor,
+    soft: SoftLabels,
+    labels: Tensor | None,
+    temperature: float,
+    mean: str,
+    weights: Tensor | None = None,
+) -> Tensor:
     """T^2 * KL(p || q) (Hinton, Vinyals, Dean 2015, section 2). +inf where z is -inf and the teacher has mass."""
     log_p = soft.log_probs(temperature, mean)
     p = log_p.exp()
     log_q = torch.log_softmax(student / temperature, dim=-1)
-    value = (p * (log_p - log_q).masked_fill(p == 0, 0.0)).sum() + _left_over(log_q.exp(), p)
+    value = summed(p * (log_p - log_q).masked_fill(p == 0, 0.0), weights) + _left_over(log_q.exp(), p, weights)
     return temperature**2 * value
 
 
-def soft_ce(student: Tensor, soft: SoftLabels, labels: Tensor | None, temperature: float, mean: str) -> Tensor:
+def soft_ce(
+    student: Tensor,
+    soft: SoftLabels,
+    labels: Tensor | None,
+    temperature: float,
+    mean: str,
+    weights: Tensor | None = None,
+) -> Tensor:
     """T^2 * cross-entropy of q under p: `forward_kl` plus T^2 times the teacher's entropy, with the same gradients."""
     p = soft.log_probs(temperature, mean).exp()
     log_q = torch.log_softmax(student / temperature, dim=-1)
-    return -(temperature**2) * (p * log_q.masked_fill(p == 0, 0.0)).sum()
+    return -(temperature**2) * summed(p * log_q.masked_fill(p == 0, 0.0), weights)
 
 
-def reverse_kl(student: Tensor, soft: SoftLabels, labels: Tensor | None, temperature: float, mean: str) -> Tensor:
+def reverse_kl(
+    student: Tensor,
+    soft: SoftLabels,
+    labels: Tensor | None,
+    temperature: float,
+    mean: str,
+    weights: Tensor | None = None,
+) -> Tensor:
     """T^2 * KL(q || p).
 
     Infinite with no gradient that would mend it where the teacher's probability is 0 and the student's is not, which is
@@ -52,12 +74,18 @@ def reverse_kl(student: Tensor, soft: SoftLabels, labels: Tensor | None, tempera
         )
     log_q = torch.log_softmax(student / temperature, dim=-1).masked_fill(impossible, 0.0)
     q = log_q.exp()
-    value = (q * (log_q - log_p.masked_fill(impossible, 0.0))).masked_fill(impossible, 0.0).sum()
-    return temperature**2 * (value + _left_over(log_p.exp(), q.masked_fill(impossible, 0.0)))
+    value = summed((q * (log_q - log_p.masked_fill(impossible, 0.0))).masked_fill(impossible, 0.0), weights)
+    return temperature**2 * (value + _left_over(log_p.exp(), q.masked_fill(impossible, 0.0), weights))
 
 
 def js(
-    student: Tensor, soft: SoftLabels, labels: Tensor | None, temperature: float, mean: str, beta: float = 0.5
+    student: Tensor,
+    soft: SoftLabels,
+    labels: Tensor | None,
+    temperature: float,
+    mean: str,
+    weights: Tensor | None = None,
+    beta: float = 0.5,
 ) -> Tensor:
     """T^2 * (beta KL(p || m) + (1 - beta) KL(q || m)) with m = beta p + (1 - beta) q, for 0 < beta < 1.
 
@@ -73,19 +101,31 @@ def js(
     p, q = log_p.exp(), log_q.exp()
     of_teacher = p * (log_p - log_m).masked_fill(p == 0, 0.0)
     of_student = q * (log_q - log_m)
-    value = (beta * of_teacher + (1 - beta) * of_student).sum()
-    return temperature**2 * (value + _left_over(log_m.exp(), beta * p + (1 - beta) * q))
+    value = summed(beta * of_teacher + (1 - beta) * of_student, weights)
+    return temperature**2 * (value + _left_over(log_m.exp(), beta * p + (1 - beta) * q, weights))
 
 
-def _left_over(q: Tensor, p: Tensor) -> Tensor:
+def summed(values: Tensor, weights: Tensor | None) -> Tensor:
+    """The sum of (B, K) values, each row times its weight (B,) where there are weights."""
+    return values.sum() if weights is None else (values * weights[:, None]).sum()
+
+
+def _left_over(q: Tensor, p: Tensor, weights: Tensor | None) -> Tensor:
     """sum of q - p over all of two (B, C), without a gradient: 0 but for rounding. KL(p || q) with it is the sum of
     q - p - p log(q / p), terms of second order in q - p, so that an error in either's normalisation, which T^2 would blow up,
     cancels.
     """
-    return (q.detach() - p.detach()).sum()
+    return summed(q.detach() - p.detach(), weights)
 
 
-def logit_mse(student: Tensor, soft: SoftLabels, labels: Tensor | None, temperature: float, mean: str) -> Tensor:
+def logit_mse(
+    student: Tensor,
+    soft: SoftLabels,
+    labels: Tensor | None,
+    temperature: float,
+    mean: str,
+    weights: Tensor | None = None,
+) -> Tensor:
     """sum_i ((z_i - mean z) - (v_i - mean v))^2 / (2N), with v the members' mean logits; T and `mean` play no part.
 
     The limit of `forward_kl` for T -> infinity, in value and in gradient: T^2 * dKL/dz_i -> (z_i - v_i) / N for centred
@@ -102,7 +142,7 @@ def logit_mse(student: Tensor, soft: SoftLabels, labels: Tensor | None, temperat
     finite = (~impossible).sum(dim=-1, keepdim=True)
     gap = student.masked_fill(impossible, 0.0) - target.masked_fill(impossible, 0.0)
     gap = (gap - gap.sum(dim=-1, keepdim=True) / finite).masked_fill(impossible, 0.0)
-    return (gap.square() / (2 * finite)).sum()
+    return summed(gap.square() / (2 * finite), weights)
 
 
 def centred(logits: Tensor) -> Tensor:

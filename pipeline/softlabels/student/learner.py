@@ -113,6 +113,7 @@ class Learner:
         self._optimizer.zero_grad()
         self._scheduler = build_scheduler(config.scheduler, self._optimizer, total_steps)
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
+        self.class_weights = self._class_weights()
         self._average = None if config.ema is None else WeightAverage(self.model, config.ema)
 
     @property
@@ -288,7 +289,18 @@ class Learner:
             mean=config.mean,
             positions=positions,
             labelled=labelled,
+            class_weights=self.class_weights,
         )
+
+    def _class_weights(self) -> Tensor | None:
+        """(C,) on the device, or None. Raises ConfigError for weights that nobody has counted yet."""
+        weights = self.config.class_weights
+        if weights == "balanced":
+            raise ConfigError(
+                "class_weights=balanced is no list of numbers yet",
+                remedy="give those of `student.class_weights.resolved`",
+            )
+        return None if weights is None else torch.tensor(weights, dtype=torch.float32, device=self._device)
 
     def _update(self) -> None:
         """From gradients to weights."""

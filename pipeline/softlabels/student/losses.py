@@ -35,7 +35,8 @@ class Loss:
     """A soft term and what it needs.
 
     Attributes:
-        term: called with (student, soft, labels, temperature, mean, **args); the sum over the rows, a float32 scalar.
+        term: called with (student, soft, labels, temperature, mean, weights, **args); the sum over the rows, each times its
+            weight (B,) where there are weights, a float32 scalar.
         args: its own arguments, all numbers, with their defaults; the names of `loss_args`.
         needs_label: every row must have a hard label.
         whole_batch: the value of a batch is not the sum of its micro-batches' values.
@@ -73,6 +74,7 @@ def distillation_loss(
     mean: str = "arithmetic",
     positions: int | None = None,
     labelled: int | None = None,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """The loss of a batch, or of one micro-batch's share in it.
 
@@ -87,10 +89,11 @@ def distillation_loss(
         mean: how members are averaged, see `softlabels.labels.ensemble`; `logit_mse` always takes the mean logits.
         positions, labelled: how many positions, and how many with a label, the whole batch has; those of this call by
             default. With them the losses of micro-batches add up to the loss of the batch (but not for `dist`).
+        class_weights: (C,) float32, see `class_weights`.
 
     Returns:
-        Scalar float32: hard_weight * (sum of CE) / labelled + soft_weight * (sum of the soft term) / positions. Without any
-        labelled row the hard term is 0.
+        hard_weight * (sum of CE) / labelled + soft_weight * (sum of the soft term) / positions, scalar float32; the hard term
+        is 0 without a labelled row.
 
     Raises:
         ConfigError: an impossible temperature, weight or argument, an unknown name, or no soft labels where they are needed.
@@ -103,26 +106,20 @@ def distillation_loss(
     terms = []
     if hard_weight > 0:
         count = int((labels >= 0).sum()) if labelled is None else labelled
-        terms.append(hard_sum(student, labels) * (hard_weight / max(count, 1)))
+        terms.append(hard_sum(student, labels, class_weights) * (hard_weight / max(count, 1)))
     if soft_weight > 0:
-        summed = soft_sum(
-            student,
-            soft,
-            labels,
-            temperature=temperature,
-            loss=loss,
-            loss_args=loss_args,
-            logit_standardization=logit_standardization,
-            mean=mean,
-        )
+        options = {"loss": loss, "loss_args": loss_args, "logit_standardization": logit_standardization, "mean": mean}
+        summed = soft_sum(student, soft, labels, temperature=temperature, class_weights=class_weights, **options)  # type: ignore[arg-type]
         terms.append(summed * (soft_weight / max(len(student) if positions is None else positions, 1)))
     if len(terms) == 2:
         return terms[0] + terms[1]
     return terms[0] if terms else student.new_zeros((), dtype=torch.float32)
 
 
-def hard_sum(student: Tensor, labels: Tensor) -> Tensor:
-    """Sum of CE(student, label) in nats over the rows of (B, C) that have a label in (B,): scalar float32."""
+def hard_sum(student: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """Sum of CE(student, label) in nats over the rows of (B, C) that have a label in (B,), each times the weight of its class
+    where there are weights: scalar float32.
+    """
     _check_student(student)
     if labels.shape != student.shape[:1]:
         raise ClassMismatch(
@@ -132,7 +129,9 @@ def hard_sum(student: Tensor, labels: Tensor) -> Tensor:
     if labels.device.type != "cpu":  # torch would stop the whole process there
         check_labels(labels, student.shape[1])
     try:
-        return functional.cross_entropy(student.float(), labels, ignore_index=NO_LABEL, reduction="sum")
+        return functional.cross_entropy(
+            student.float(), labels, weight=class_weights, ignore_index=NO_LABEL, reduction="sum"
+        )
     except IndexError:
         check_labels(labels, student.shape[1])
         raise
@@ -148,6 +147,7 @@ def soft_sum(
     loss_args: Mapping[str, float] | None = None,
     logit_standardization: bool = False,
     mean: str = "arithmetic",
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """Sum over the rows of the soft term called `loss`, T^2 included: scalar float32. Arguments and errors as above.
 
@@ -168,13 +168,14 @@ def soft_sum(
         _check_labelled(loss, labels, student)
     if isinstance(soft.members, TopkMembers):
         require_sparse(loss, soft.members.encoding.tail, logit_standardization=logit_standardization)
+    weights = None if class_weights is None else soft.log_probs(1.0, mean).exp() @ class_weights
     student = (centred(student) if student.dtype == torch.float64 else student).float()
     if soft.tail in OUTCOMES and soft.stored_members == 1 and loss in COARSE:
         student, soft = outcomes(student, soft, temperature)
     if logit_standardization:
         _check_standardizable(student.shape[1], soft.reduce)
         student, soft = standardise(student), soft.standardised()
-    return LOSSES[loss].term(student, soft, labels, temperature, mean, **args)
+    return LOSSES[loss].term(student, soft, labels, temperature, mean, weights, **args)
 
 
 def require_loss(
@@ -187,6 +188,7 @@ def require_loss(
     reduce: str,
     classes: int,
     tail: str | None = None,
+    class_weights: bool = False,
 ) -> None:
     """Raise, before anything is trained, where a loss cannot be had from these labels and settings.
 
@@ -198,6 +200,7 @@ def require_loss(
         reduce: how the store's members were reduced, "none" or "geometric".
         classes: C of the store.
         tail: of the store's encoding, None where that is dense.
+        class_weights: whether classes have weights of their own.
 
     Raises:
         ConfigError: with the reason and what to do instead.
@@ -216,6 +219,11 @@ def require_loss(
         raise ConfigError(
             f"the loss {name} correlates over the whole batch, which micro_batch={micro_batch} would cut",
             remedy="drop micro_batch, or use a loss that is a sum over rows, such as forward_kl",
+        )
+    if loss.whole_batch and class_weights:
+        raise ConfigError(
+            f"the loss {name} correlates over the whole batch, in which no row has a weight of its own",
+            remedy="drop class_weights, or use a loss that is a sum over rows, such as forward_kl",
         )
     if logit_standardization:
         _check_standardizable(classes, reduce)

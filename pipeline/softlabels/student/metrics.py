@@ -11,13 +11,14 @@ B batch (or a block of positions), M members, C classes, T temperatures.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
 
 from softlabels.errors import ConfigError
 from softlabels.labels.soft import DenseMembers, SoftLabels
+from softlabels.student.by_class import MOST, ByClass
 from softlabels.student.outputs import blocks, counted_blocks, naming_row, outputs_of
 
 if TYPE_CHECKING:
@@ -59,6 +60,15 @@ class Scores(TypedDict, total=False):
     agreement: float  # share of the rows whose most probable class is the teacher's
     kl: dict[str, float]  # by temperature ("1", "4", "2.5"): mean KL(teacher_T || prediction_T), nats, without T^2
 
+    # By class, where they are asked for and the classes are no more than 1024; all but `classes` when a row had a label.
+    classes: dict[
+        str, list[Any]
+    ]  # of each class: labelled rows, rows predicted (of all), recall, f1 (None: no labelled row)
+    macro: dict[str, float]  # recall and f1, averaged over the classes that have a labelled row
+    confusion: list[list[int]]  # rows by label and predicted class, of 20 classes or fewer
+    confused: list[list[int]]  # [label, predicted, rows] of the most frequent mistakes
+    auc: float  # of two classes: the area under the ROC curve
+
 
 class Metrics:
     """Adds up predictions, a batch at a time.
@@ -66,11 +76,15 @@ class Metrics:
     Args:
         temperatures: T of the KLs; 1 is always among them.
         mean: how the teacher's members are averaged, see `softlabels.labels.ensemble`.
+        by_class: count class by class too.
     """
 
-    def __init__(self, temperatures: Sequence[float] = (1.0,), mean: str = "arithmetic") -> None:
+    def __init__(
+        self, temperatures: Sequence[float] = (1.0,), mean: str = "arithmetic", *, by_class: bool = False
+    ) -> None:
         self._temperatures = sorted({1.0, *temperatures})
-        self._mean = mean
+        self._mean, self._wants_classes = mean, by_class
+        self._by_class: ByClass | None = None
         self._rows = self._compared = 0
         self._hard = torch.zeros(3, dtype=torch.float64)  # errors, nll, brier
         self._soft = torch.zeros(1 + len(self._temperatures), dtype=torch.float64)  # agreement, kl at each T
@@ -108,7 +122,7 @@ class Metrics:
             agreed, *kls = (self._soft / self._compared).tolist()
             scores["agreement"] = agreed
             scores["kl"] = {f"{t:g}": kl for t, kl in zip(self._temperatures, kls, strict=True)}
-        return scores
+        return scores if self._by_class is None else cast(Scores, {**scores, **self._by_class.result()})
 
     def _add(
         self, log_probs_at: LogProbsAt, labels: Tensor, soft: SoftLabels | None, own: Tensor | None = None
@@ -117,6 +131,9 @@ class Metrics:
         log_p = log_probs_at(1.0)
         predicted = top_class(log_p)
         self._rows += len(log_p)
+        if self._wants_classes and log_p.shape[1] <= MOST:
+            self._by_class = self._by_class or ByClass(log_p.shape[1])
+            self._by_class.add_predicted(predicted)
         own, own_predicted = (log_p, predicted) if own is None else (own, top_class(own))
         has_label = labels >= 0
         if bool(has_label.all()):
@@ -143,13 +160,15 @@ class Metrics:
         bins = (rows[:, 4] * BINS).ceil().long().clamp(1, BINS) - 1  # (lower, upper]
         self._hard += rows[:, :3].sum(dim=0)
         self._bins.index_add_(0, bins, rows[:, 3:])
+        if self._by_class is not None:
+            self._by_class.add(log_p, predicted, labels)
 
 
 def evaluate_student(
     model: nn.Module, batches: Batches, *, temperatures: Sequence[float], mean: str, device: torch.device
 ) -> Scores:
     """Scores of a model, put into evaluation mode, over every batch."""
-    metrics = Metrics(temperatures, mean)
+    metrics = Metrics(temperatures, mean, by_class=True)
     model.eval()
     with torch.inference_mode():
         for batch in batches.epoch(0):
@@ -169,13 +188,13 @@ def evaluate_teacher(
         ConfigError: a batch without soft labels.
         NoPossibleClass: a row whose members have no geometric mean, which is asked for.
     """
-    ensemble = Metrics(temperatures, mean)
+    ensemble = Metrics(temperatures, mean, by_class=True)
     members: list[Metrics] = []
     for batch in batches.epoch(0):
         batch = batch.to(device)
         if batch.soft is None:
             raise ConfigError("these batches carry no soft labels", remedy="give the loader a store")
-        members = members or [Metrics(temperatures, mean) for _ in range(batch.soft.stored_members)]
+        members = members or [Metrics(temperatures, mean, by_class=True) for _ in range(batch.soft.stored_members)]
         with naming_row(batch, mean):
             for _, labels, soft in counted_blocks(batch, batch.soft.classes, whole=batch.mask is None):
                 assert soft is not None

@@ -127,7 +127,7 @@ def batch_loss(outputs: Outputs, batch: Batch, *, loss: str, soft_weight: float,
     labels, soft = batch.labels.flatten(), batch.soft if soft_weight > 0 else None
     valid, classes = None if batch.mask is None else batch.mask.flatten(), classes_of(outputs, batch)
     given: Mapping[str, object] = options | {"loss": loss, "soft_weight": soft_weight}
-    if outputs.matrix is not None and not LOSSES[loss].whole_batch:
+    if outputs.matrix is not None and not LOSSES[loss].whole_batch and given.get("class_weights") is None:
         return linear_distillation_loss(
             outputs.states,
             outputs.matrix,
@@ -136,7 +136,7 @@ def batch_loss(outputs: Outputs, batch: Batch, *, loss: str, soft_weight: float,
             labels,
             classes=classes,
             valid=valid,
-            **given,  # type: ignore[arg-type]
+            **{name: value for name, value in given.items() if name != "class_weights"},  # type: ignore[arg-type]
         )
     logits = outputs.logits(classes)
     if valid is not None and not bool(valid.all()):

@@ -1,6 +1,6 @@
 """A soft term that asks for correlation in place of equality: DIST. It looks at the batch as a whole.
 
-Signature and the rules for -inf are those of `divergences`.
+Signature and the rules for -inf are those of `divergences`, but for weights: a correlation is not of one row.
 
 B batch (positions), C classes; z the student's logits (B, C) float32.
 """
@@ -22,6 +22,7 @@ def dist(
     labels: Tensor | None,
     temperature: float,
     mean: str,
+    weights: None = None,
     beta: float = 1.0,
     gamma: float = 1.0,
 ) -> Tensor:

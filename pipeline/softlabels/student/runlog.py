@@ -7,6 +7,7 @@ equals the file of a run that was never stopped, apart from what stands under "t
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from types import TracebackType
@@ -18,6 +19,7 @@ from softlabels.system.folder import Folder
 
 NAME = "metrics.jsonl"
 EVENTS = "tensorboard"
+_log = logging.getLogger(__name__)
 
 
 class RunLog:
@@ -31,17 +33,16 @@ class RunLog:
     def __init__(self, folder: Folder, lines: list[str], step: int) -> None:
         self._folder, self._lines = folder, lines
         folder.put(NAME, "".join(line + "\n" for line in lines).encode())
-        folder.make(EVENTS)
-        with system_errors("write", folder.at(EVENTS)):
-            self._events = SummaryWriter(str(folder.at(EVENTS)), purge_step=step + 1)
+        self._events = _events(folder, step)
 
     def add(self, entry: Mapping[str, object], step: int | None = None) -> None:
         """Append one line and, given a step, its numbers to TensorBoard. JSON has no infinity: that becomes null."""
         line = json.dumps(finite(entry), allow_nan=False)
         self._lines.append(line)
         self._folder.append(NAME, f"{line}\n".encode())
-        for name, value in _scalars(entry) if step is not None else ():
-            self._events.add_scalar(name, value, step)
+        if step is not None and self._events is not None:
+            for name, value in _scalars(entry):
+                self._events.add_scalar(name, value, step)
 
     def __enter__(self) -> RunLog:
         return self
@@ -49,19 +50,34 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._events.close()
+        if self._events is not None:
+            self._events.close()
+
+
+def _events(folder: Folder, step: int) -> SummaryWriter | None:
+    """TensorBoard's writer; None, and a warning, where the path is not UTF-8, which it cannot take."""
+    events = folder.at(EVENTS)
+    try:
+        str(events).encode()
+    except UnicodeEncodeError:
+        _log.warning("%s is not UTF-8: no events for TensorBoard are written", events)
+        return None
+    folder.make(EVENTS)
+    with system_errors("write", events):
+        return SummaryWriter(str(events), purge_step=step + 1)
 
 
 def is_ended(folder: Folder) -> bool:
     """Whether the log of the run in `folder` has its last line, which says `"end": true`."""
     try:
-        lines = folder.read(NAME).decode().splitlines()
+        lines = folder.read(NAME).splitlines()
     except FileNotFoundError:
         return False
     try:
-        return bool(lines) and json.loads(lines[-1]).get("end") is True
-    except ValueError:  # torn by a kill
+        last = json.loads(lines[-1]) if lines else None
+    except (ValueError, RecursionError):  # torn by a kill
         return False
+    return isinstance(last, dict) and last.get("end") is True
 
 
 def finite(value: object) -> object:

@@ -11,7 +11,7 @@ from torch import Tensor
 from softlabels.labels.soft import SoftLabels
 from softlabels.student.fused_terms import Part, block_term
 from softlabels.student.learner import Learner
-from softlabels.student.losses import LOSSES, soft_sum
+from softlabels.student.losses import LOSSES, hard_sum, soft_sum
 from softlabels.student.metrics import Batches, Metrics, Scores
 from softlabels.student.outputs import Outputs, blocks, naming_row
 
@@ -50,18 +50,23 @@ class _Tally:
         self._temperature = self._config.temperature_at(1.0)
         self._hard_weight, self._soft_weight = self._config.weights_at(1.0)
         self._metrics = Metrics((self._temperature,), self._config.mean)
-        self._soft = 0.0
+        self._soft = self._hard = 0.0
 
     def add(self, outputs: Outputs, batch: Batch) -> None:
         for logits, labels, soft in blocks(outputs, batch, whole=LOSSES[self._config.loss].whole_batch):
             self._metrics.update(logits, labels, soft)
+            if self._learner.class_weights is not None and self._hard_weight > 0:
+                self._hard += hard_sum(logits, labels, self._learner.class_weights).item()
             if self._soft_weight > 0:
                 self._soft += self._soft_sum(logits.float(), labels, soft)
 
     def result(self, step: int) -> tuple[float, Scores]:
         scores = self._metrics.result()
         self._learner.check_labelled("validation", scores["labelled"], is_soft=self._soft_weight > 0)
-        loss = self._hard_weight * scores.get("nll", 0.0) + self._soft_weight * self._soft / scores["rows"]
+        hard = scores.get("nll", 0.0)
+        if self._learner.class_weights is not None:
+            hard = self._hard / max(scores["labelled"], 1)
+        loss = self._hard_weight * hard + self._soft_weight * self._soft / scores["rows"]
         self._learner.check_finite("validation", loss, step)
         return loss, scores
 
@@ -73,7 +78,8 @@ class _Tally:
             "logit_standardization": config.logit_standardization,
             "mean": config.mean,
         }
-        if LOSSES[config.loss].whole_batch:
+        if LOSSES[config.loss].whole_batch or self._learner.class_weights is not None:
+            options |= {"class_weights": self._learner.class_weights}
             return soft_sum(logits, soft, labels, loss=config.loss, loss_args=config.loss_args, **options).item()
         impossible = bool(torch.isneginf(logits.amin()))
         options |= {"hard_weight": 0.0, "soft_weight": 1.0, "has_soft": soft is not None, "impossible": impossible}

@@ -1,7 +1,7 @@
 """System errors as errors of ours, and what `folder` does for a single file or a new folder that the user names.
 
-No room is `DiskFull`, a flush that hangs `Stalled`, everything else `StorageError`. A flush that failed is never tried again on
-the same file; the error goes up.
+No room is `DiskFull`, a flush that hangs `Stalled`, too few handles or too little memory `OutOfResources`, everything else
+`StorageError`. A flush that failed is never tried again on the same file; the error goes up.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from softlabels.errors import NO_ROOM, DiskFull, StorageError
+from softlabels.errors import refused
 from softlabels.system.patience import flush
 
 
@@ -21,14 +21,7 @@ def system_errors(action: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what = f"cannot {action} {path}: {error.strerror or error}"
-        if error.errno in NO_ROOM:
-            raise DiskFull(
-                what, remedy="make room and run the same command again; what was finished is kept"
-            ) from error
-        raise StorageError(
-            what, remedy="check the disk and the permissions, then run the same command again"
-        ) from error
+        raise refused(f"cannot {action} {path}: {error.strerror or error}", error) from error
 
 
 def make_folder(path: Path) -> None:

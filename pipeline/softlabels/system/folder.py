@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from softlabels.errors import RunExists, StorageError, StrangePath
+from softlabels.errors import RunExists, StorageError, StrangePath, refused
 from softlabels.system.durable import make_folder, system_errors
 from softlabels.system.patience import close_lock, closing, flush, hung
 
@@ -156,8 +156,8 @@ class Folder:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise StorageError(
-                f"cannot read {self.at(name)}: {error.strerror}", remedy="check the path and permissions"
+            raise refused(
+                f"cannot read {self.at(name)}: {error.strerror}", error, else_="check the path and permissions"
             ) from error
 
     # Writing

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
-from softlabels.errors import DiskFull, StorageError, StrangePath, TransferSetError
+from softlabels.errors import ConfigError, DiskFull, StorageError, StrangePath, TransferSetError
 from softlabels.system.durable import system_errors
 from softlabels.system.folder import Folder
 from softlabels.system.patience import close_lock, flush, hung, wait_for_lock
@@ -36,9 +36,14 @@ _log = logging.getLogger(__name__)
 
 
 def default_cache() -> Path:
-    """`$SOFTLABELS_CACHE`, or `~/.cache/softlabels/prepared`."""
+    """`$SOFTLABELS_CACHE`, or `~/.cache/softlabels/prepared`. Raises ConfigError where nobody's home is known."""
     named = os.environ.get("SOFTLABELS_CACHE")
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "softlabels" / "prepared"
+    try:
+        return Path(named).expanduser() if named else Path.home() / ".cache" / "softlabels" / "prepared"
+    except RuntimeError as error:
+        raise ConfigError(
+            f"there is no place for prepared rows: {error}", remedy="set SOFTLABELS_CACHE to a folder, or HOME"
+        ) from None
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,42 @@
+"""The JSON files of a run folder, read as whoever may have cut or changed them: what is no such file is an error of its own."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from softlabels.errors import DamagedRun
+from softlabels.system.folder import Folder
+from softlabels_stages.trust import RESULTS
+
+
+def read_object(run: Folder, name: str, remedy: str) -> dict[str, Any]:
+    """The JSON object in a file. Raises DamagedRun."""
+    path = run.at(name)
+    try:
+        found = json.loads(run.read(name))
+    except (ValueError, RecursionError) as error:
+        raise DamagedRun(f"{path} is no JSON file: {str(error) or type(error).__name__}", remedy=remedy) from None
+    if not isinstance(found, dict):
+        raise DamagedRun(f"{path} holds {type(found).__name__}, expected an object", remedy=remedy)
+    return found
+
+
+def read_results(run: Folder) -> dict[str, Any]:
+    """What results.json of a finished run holds. Raises DamagedRun where it is not what a run writes."""
+    remedy = "delete that file and give the command again: the students are judged anew"
+    found = read_object(run, RESULTS, remedy)
+    students, teacher = found.get("students"), found.get("teacher")
+    is_whole = (
+        isinstance(students, list)
+        and all(
+            isinstance(student, dict) and {"label", "kind", "settings", "scores"} <= student.keys()
+            for student in students
+        )
+        and isinstance(teacher, dict)
+        and {"ensemble", "members"} <= teacher.keys()
+        and {"split", "rows", "temperatures", "seeds", "store"} <= found.keys()
+    )
+    if not is_whole:
+        raise DamagedRun(f"{run.at(RESULTS)} lacks what the results of a run are made of", remedy=remedy)
+    return found

@@ -1,0 +1,261 @@
+"""No input at the command line ends in a traceback of ours: every stage with bad files, bad words and a poor environment."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from softlabels.models import build_model, save_weights
+from softlabels.models.build import ModelConfig
+from softlabels_stages.__main__ import STAGES, main
+from tests.stages import toy
+
+
+def said(capsysbinary: pytest.CaptureFixture[bytes], *words: str) -> str:
+    """What a command that must fail says, in one line of its own."""
+    return tried(capsysbinary, words, codes=(2, 3, 74)).splitlines()[-1]
+
+
+def tried(
+    capsysbinary: pytest.CaptureFixture[bytes], words: Sequence[str], codes: Sequence[int] = (0, 2, 3, 74)
+) -> str:
+    """What a command writes to stderr, which is no traceback and no mistake of ours."""
+    capsysbinary.readouterr()
+    code = main(words)
+    out, error = (text.decode(errors="backslashreplace") for text in capsysbinary.readouterr())
+    assert code in codes, (words, code, error)
+    assert "Traceback" not in out + error, (words, error)
+    assert "Unexpected" not in error, (words, error)
+    return error
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store, a recipe and a finished run."""
+    work = tmp_path_factory.mktemp("made")
+    here, before = Path.cwd(), dict(os.environ)
+    os.chdir(work)
+    os.environ["SOFTLABELS_CACHE"] = str(work / "cache")
+    try:
+        toy.write_store(work / "store")
+        weights = []
+        for number in range(2):
+            torch.manual_seed(number)
+            student = build_model(ModelConfig(**toy.recipe()["student"]))
+            weights.append({**toy.recipe()["student"], "weights": f"teacher-{number}.safetensors"})
+            save_weights(student, work / f"teacher-{number}.safetensors")
+        toy.write_recipe(work / "recipe.yaml", teacher={"members": weights, "device": "cpu"})
+        run = ["--config=recipe.yaml", "--store=store", "--out=run", "--epochs=1", "--seeds=0"]
+        assert main(["train-student", *run]) == 0
+    finally:
+        os.chdir(here)
+        os.environ.clear()
+        os.environ.update(before)
+    return work
+
+
+@pytest.fixture
+def there(made: Path, work: Path) -> Path:
+    """A copy of it as the working folder."""
+    shutil.copytree(made, work, dirs_exist_ok=True)
+    return work
+
+
+BROKEN = [b"", b"\xff\xfe\x00", b"null", b'{"store": 3}', b"[" * 5000]
+TRAIN = ["train-student", "--config=recipe.yaml", "--store=store", "--out=run", "--epochs=1", "--seeds=0"]
+USERS = [TRAIN, ["evaluate", "run/distilled-seed0"], ["export", "run"], ["correct", "run"]]
+
+
+@pytest.mark.parametrize("name", ["run.json", "results.json", "config.yaml"])
+@pytest.mark.parametrize("broken", BROKEN, ids=range(len(BROKEN)))
+def test_broken_files_of_a_run(
+    there: Path, capsysbinary: pytest.CaptureFixture[bytes], name: str, broken: bytes
+) -> None:
+    """Seen to fail: a JSONDecodeError, a KeyError and a TypeError of ours."""
+    (there / "run" / name).write_bytes(broken)
+    for words in USERS:
+        tried(capsysbinary, words)
+    if name == "results.json":
+        assert "DamagedRun: run/results.json " in said(capsysbinary, *TRAIN)
+    if name == "run.json" and broken != BROKEN[3]:
+        assert "DamagedRun: run/run.json " in said(capsysbinary, *TRAIN)
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=range(len(BROKEN)))
+@pytest.mark.parametrize(
+    "name", ["checkpoint.pt", "distilled-seed0/weights.safetensors", "distilled-seed0/metrics.jsonl"]
+)
+def test_broken_files_of_training(
+    there: Path, capsysbinary: pytest.CaptureFixture[bytes], name: str, broken: bytes
+) -> None:
+    (there / "run" / "results.json").unlink()
+    (there / "run" / name).write_bytes(broken)
+    for words in [TRAIN, ["evaluate", "run/distilled-seed0", "--store=store"]]:
+        tried(capsysbinary, words)
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=range(len(BROKEN)))
+@pytest.mark.parametrize(
+    "name", ["store/train/manifest.json", "store/train/plan.json", "store/train/commits/00000.json"]
+)
+def test_broken_files_of_a_store(
+    there: Path, capsysbinary: pytest.CaptureFixture[bytes], name: str, broken: bytes
+) -> None:
+    (there / name).write_bytes(broken)
+    for words in (
+        ["info", "store"], ["verify", "store"], ["convert", "store", "copy"], ["encode", "store", "topk"],
+        ["evaluate", "--store=store", "--split=train"], ["repair", "store"],
+    ):  # fmt: skip
+        tried(capsysbinary, words)
+
+
+def wrong_files(work: Path) -> dict[str, str]:
+    """Paths that are not what any stage wants."""
+    (work / "folder").mkdir()
+    (work / "empty").touch()
+    (work / "noise").write_bytes(bytes(range(256)) * 40)
+    (work / "loop").symlink_to("loop")
+    os.mkfifo(work / "pipe")
+    names = [
+        "folder",
+        "empty",
+        "noise",
+        "loop",
+        "nowhere",
+        "noise/below",
+        "x" * 300,
+        "\udcff",
+        "",
+        "~nobody/x",
+        "a\nb",
+        "💥",
+    ]
+    return {repr(name): name for name in names}
+
+
+MINE = "--config=recipe.yaml"
+WANTS = {
+    "train-teacher": ["--config={}"],
+    "teacher-logits": ["--config={}", f"{MINE} --store={{}}", f"{MINE} --store=new --transfer_set.source={{}}"],
+    "train-student": ["--config={}", f"{MINE} --store={{}}", f"{MINE} --store=store --student.weights={{}}"],
+    "evaluate": ["{}", "--store={}", "--config=recipe.yaml --store=store {}", "--store=store --split={}"],
+    "correct": ["{}", "run --rows={}", "run --class_prior={}"],
+    "export": ["{}", "run --store={}", "run --split={}"],
+    "info": ["{}", "store --split={}"],
+    "verify": ["{}", "store --sample={}", "store --against_teacher={}"],
+    "repair": ["{}"],
+    "convert": ["{} copy", "{} {}"],
+    "encode": ["{} copy", "store {}"],
+    "import": ["--from={} --store=new", "--from=noise --store={}", "--from=empty --store=new --column={}"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_paths_that_are_something_else(there: Path, capsysbinary: pytest.CaptureFixture[bytes], stage: str) -> None:
+    for name in wrong_files(there).values():
+        for form in WANTS[stage]:
+            tried(capsysbinary, [stage, *(word.format(name) for word in form.split(" "))])
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["--", "---x=1", "--=1", "-", "--config", "=", "--x", "\udcff", "--\udcff=1", "-h=1"],
+)
+def test_words_that_are_no_flags(capsysbinary: pytest.CaptureFixture[bytes], word: str) -> None:
+    for stage in STAGES:
+        tried(capsysbinary, [stage, word])
+
+
+def process(
+    *words: object, env: dict[str, str | None] | None = None, limits: dict[int, int] | None = None
+) -> tuple[int, str]:
+    """A command in a process of its own: exit code, and all that it says."""
+
+    def limit() -> None:
+        for name, value in (limits or {}).items():
+            resource.setrlimit(name, (value, value))
+
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
+    found = subprocess.run(
+        [sys.executable, "-m", "softlabels_stages", *map(str, words)],
+        env={name: value for name, value in environment.items() if value is not None},
+        capture_output=True,
+        preexec_fn=limit,
+        timeout=300,
+    )
+    return found.returncode, (found.stdout + found.stderr).decode(errors="backslashreplace")
+
+
+def test_paths_that_are_not_utf8(there: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    """Store, recipe and run below a folder whose name is the byte 0xff. Seen to fail: UnicodeEncodeErrors."""
+    odd = "\udcff"
+    Path(odd).mkdir()
+    shutil.copytree("store", f"{odd}/store")
+    shutil.copy("recipe.yaml", f"{odd}/recipe.yaml")
+    mine = [f"--config={odd}/recipe.yaml", f"--store={odd}/store"]
+    for words in (
+        ["train-student", *mine, f"--out={odd}/run", "--epochs=1", "--seeds=0"],
+        ["train-student", *mine, f"--out={odd}/run", "--epochs=1", "--seeds=0"],
+        ["evaluate", f"{odd}/run/distilled-seed0"],
+        ["evaluate", f"{odd}/run/distilled-seed0", "--json"],
+        ["export", f"{odd}/run"],
+        ["info", f"{odd}/store"],
+        ["info", f"{odd}/store", "--json"],
+        ["verify", f"{odd}/store"],
+        ["convert", f"{odd}/store", f"{odd}/copy"],
+        ["encode", f"{odd}/store", f"{odd}/topk", "--k=2", "--tail=uniform"],
+        ["repair", f"{odd}/store"],
+        ["teacher-logits", f"--config={odd}/recipe.yaml", f"--store={odd}/new"],
+        ["correct", f"{odd}/run", f"--out={odd}/corrected"],
+    ):
+        tried(capsysbinary, words, codes=(0,))
+
+
+def test_without_a_home_it_says_what_to_set(
+    there: Path, capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor an entry in the list of users. Seen to fail: pathlib's RuntimeError."""
+
+    def nobody(number: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    for name in ("HOME", "SOFTLABELS_CACHE"):
+        monkeypatch.delenv(name)
+    assert said(capsysbinary, *TRAIN, "--out=new").endswith("; set SOFTLABELS_CACHE to a folder, or HOME")
+    tilde = said(
+        capsysbinary, "teacher-logits", MINE, "--store=new", "--transfer_set.factory=null", "--transfer_set.source=~/x"
+    )
+    assert tilde.startswith("ConfigError: ")
+
+
+def test_few_open_files_are_enough(there: Path) -> None:
+    code, text = process(*TRAIN[:3], "--epochs=1", "--seeds=0", limits={resource.RLIMIT_NOFILE: 64})
+    assert (code, "Traceback" in text) == (0, False), text
+
+
+@pytest.mark.parametrize("mebibytes", [300, 1500])
+def test_too_little_memory_is_one_line(there: Path, mebibytes: int) -> None:
+    code, text = process(*TRAIN[:3], "--epochs=1", limits={resource.RLIMIT_AS: mebibytes << 20})
+    assert "Traceback" not in text, text
+    assert code in (0, 74), text
+
+
+def broken_function(rows: list[object]) -> None:
+    """As a user's own prepare function may be."""
+    raise ZeroDivisionError("theirs")
+
+
+def test_a_users_own_function_keeps_its_traceback(there: Path) -> None:
+    words = [MINE, "--store=new", f"--transfer_set.prepare.class_path={__name__}.broken_function"]
+    with pytest.raises(ZeroDivisionError, match="theirs"):
+        main(["teacher-logits", *words])
