@@ -91,25 +91,16 @@ def store_spec(
     encoding = _filled_in(encoding, stored, basis, "reference" if embed is None else "embed")
     sequence = UNSET if positions is None else SequenceSpec(positions=positions, ragged=ragged)
     columns = _columns(encoding, space.classes, stored, sequence, None if embed is None else _input_column(embed))
-    rows, digest = len(keys), keys_digest(keys)
     spec = Spec(
         teacher=teacher,
-        transfer_set=TransferSpec(
-            name=name,
-            split=split,
-            rows=rows,
-            content_keys=digest,
-            revision=revision,
-            key=key,
-            key_rule=UNSET if key_rule == 1 else key_rule,  # type: ignore[arg-type]  # checked below, as these words are
-        ),
+        transfer_set=_transfer_set(keys, key_rule, name=name, split=split, revision=revision, key=key),
         label_space=space,
         preprocessing=preprocessing or Preprocessing(function=""),
         encoding=encoding,
         sequence=sequence,
         layout=layout,  # type: ignore[arg-type]  # these words are checked below, by decoding the specification
         compression=compression,  # type: ignore[arg-type]
-        cut=_cut(columns, rows, rows_per_shard, rows_per_chunk, teacher_batch),
+        cut=_cut(columns, len(keys), rows_per_shard, rows_per_chunk, teacher_batch),
         columns=columns,
     )
     return check_spec(spec, error=UserError)
@@ -142,6 +133,12 @@ def _teacher(teacher: TeacherSpec | str, members: int) -> TeacherSpec:
     if isinstance(teacher, TeacherSpec):
         return teacher
     return TeacherSpec(name=teacher, precision="", members=(MemberSpec(model=teacher),) * members)
+
+
+def _transfer_set(keys: NDArray[np.uint8], key_rule: int, **words: Any) -> TransferSpec:
+    """The first version of the key rule goes without saying, as before there was another."""
+    rule: Any = UNSET if key_rule == 1 else key_rule
+    return TransferSpec(rows=len(keys), content_keys=keys_digest(keys), key_rule=rule, **words)
 
 
 def _label_space(classes: int | Sequence[str], vocabulary: str | None) -> LabelSpace:
