@@ -251,7 +251,7 @@ def test_version_1_holds_nothing_of_version_2(tmp_path: Path) -> None:
 
 def test_version_2_holds_nothing_of_version_3(tmp_path: Path) -> None:
     path = shutil.copytree(GOLDEN / "v3-zarr", tmp_path / "store")
-    manifest = msgspec.structs.replace(read_json(path / "manifest.json", Manifest), format=2)
+    manifest = msgspec.structs.replace(read_json(Folder(path), "manifest.json", Manifest), format=2)
     sealed = msgspec.structs.replace(manifest, seal=manifest_seal(manifest))
     (path / "manifest.json").write_bytes(pretty_json(sealed))
     with pytest.raises(DamagedManifest, match=r"format 2 has no transfer_set\.key_rule and no teacher\.floor"):

@@ -91,28 +91,33 @@ def store_spec(
     encoding = _filled_in(encoding, stored, basis, "reference" if embed is None else "embed")
     sequence = UNSET if positions is None else SequenceSpec(positions=positions, ragged=ragged)
     columns = _columns(encoding, space.classes, stored, sequence, None if embed is None else _input_column(embed))
-    rows, digest = len(keys), keys_digest(keys)
     spec = Spec(
         teacher=teacher,
-        transfer_set=TransferSpec(
-            name=name,
-            split=split,
-            rows=rows,
-            content_keys=digest,
-            revision=revision,
-            key=key,
-            key_rule=UNSET if key_rule == 1 else key_rule,  # type: ignore[arg-type]  # checked below, as these words are
-        ),
+        transfer_set=_transfer_set(name, split, revision, keys, key, key_rule),
         label_space=space,
         preprocessing=preprocessing or Preprocessing(function=""),
         encoding=encoding,
         sequence=sequence,
         layout=layout,  # type: ignore[arg-type]  # these words are checked below, by decoding the specification
         compression=compression,  # type: ignore[arg-type]
-        cut=_cut(columns, rows, rows_per_shard, rows_per_chunk, teacher_batch),
+        cut=_cut(columns, len(keys), rows_per_shard, rows_per_chunk, teacher_batch),
         columns=columns,
     )
     return check_spec(spec, error=UserError)
+
+
+def _transfer_set(
+    name: str, split: str, revision: str | None, keys: NDArray[np.uint8], key: str, key_rule: int
+) -> TransferSpec:
+    return TransferSpec(
+        name=name,
+        split=split,
+        rows=len(keys),
+        content_keys=keys_digest(keys),
+        revision=revision,
+        key=key,
+        key_rule=UNSET if key_rule == 1 else key_rule,  # type: ignore[arg-type]  # checked with the whole
+    )
 
 
 def encoded_as(
