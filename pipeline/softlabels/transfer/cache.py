@@ -93,14 +93,21 @@ def cached(
                     if leftover == name or leftover.startswith(f"{name}.part-"):
                         cache.clear(leftover)
                 _write(cache, name, {"identity": identity, "about": about}, fill)
+            _mark_used(entry)
+            # in the lock: beyond it another process may replace or delete the folder, and what is mapped stays
+            return Entry(_arrays(entry), json.loads(entry.read(META))["facts"])
     except (DiskFull, StorageError) as error:
         remedy = "make room or mend it, or set SOFTLABELS_CACHE to another folder, then run the same command again"
         raise type(error)(error.what, remedy=remedy) from error
-    with suppress(OSError):  # of a read-only cache nobody sees when it was used
-        handle = entry.open(META)
-        os.utime(handle)
+
+
+def _mark_used(entry: Folder) -> None:
+    handle = entry.open(META)
+    try:
+        with suppress(OSError):  # of a read-only cache nobody sees when it was used
+            os.utime(handle)
+    finally:
         os.close(handle)
-    return Entry(_arrays(entry), json.loads(entry.read(META))["facts"])
 
 
 def entry_name(identity: Mapping[str, object]) -> str:
