@@ -194,6 +194,6 @@ def _json(path: Path) -> Any:
     try:
         with system_errors("read", path):
             found = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -111,7 +111,8 @@ def wrapping(found: Collection[str], wanted: Collection[str]) -> tuple[str, str]
         if any(word in name.split(".") for name in strangers):
             return (
                 f"the prefix '{word}.', of a model that was saved inside {wrapper}",
-                f"save the inner model's state_dict(), or rename the tensors: name.replace('{word}.', '')",
+                "save the inner model's state_dict(), or rename the tensors: "
+                f"'.'.join(part for part in name.split('.') if part != '{word}')",
             )
     return None
 
