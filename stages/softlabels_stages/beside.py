@@ -7,6 +7,7 @@ and the same one beside the recipe is, an error says so.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -32,7 +33,8 @@ def forget() -> None:
 def hint(message: str) -> str:
     """What to add to an error that names a path of the recipe which stands beside it, and not in the working folder."""
     for text, there in _candidates.items():
-        named = text in message or str(Path(text)) in message
+        words = "|".join({re.escape(text), re.escape(str(Path(text)))})
+        named = re.search(rf"(?<![\w./-])({words})(?![\w-]|\.\w)", message)
         if named and _is_there(there) and not _is_there(Path(text)):
             return f" ({there} exists beside the recipe: relative paths are those of the working folder, {Path.cwd()})"
     return ""
