@@ -9,7 +9,7 @@ import pytest
 from softlabels_stages import beside
 
 
-@pytest.mark.parametrize("message, is_named", [
+@pytest.mark.parametrize(("message", "is_named"), [
     ("there is no file or folder ./images; correct source", True),
     ("there is no file or folder images", True),
     ("images/a.png does not exist", True),
