@@ -122,7 +122,7 @@ def _spec(args: Import, outputs: Outputs, rows: _Rows, weights: Sequence[float],
     return dense_spec(
         teacher=TeacherSpec(
             name=args.teacher_name,
-            precision=outputs.logits.dtype.name,
+            precision=outputs.values.dtype.name,  # of probabilities their logarithm is made in float64
             members=tuple(MemberSpec(model=args.teacher_name, weight=weight) for weight in weights),
             floor=UNSET if outputs.floor is None else outputs.floor,
         ),

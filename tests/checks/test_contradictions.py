@@ -205,6 +205,18 @@ def test_import_of_honest_repeats(rng: np.random.Generator, work: Path, dtype: s
         assert import_module("softlabels_stages.import").main(["f.npz", "s/train"]) == 0
 
 
+def test_the_other_doors_are_no_stricter_than_import(
+    rng: np.random.Generator, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Probabilities of a teacher in float16, whose equal rows stood in other batches."""
+    p = softmax(logits(rng, noise=2e-3)).astype(np.float16)
+    np.savez("f.npz", probabilities=p, inputs=np.concatenate([some_rows(rng, 48)] * 2))
+    assert import_module("softlabels_stages.import").main(["f.npz", "s/train"]) == 0
+    assert verify_stage.main(["s"]) == 0
+    assert encode.main(["s", "topk", "--k=2", "--tail=uniform", "--device=cpu"]) == 0
+    assert "ContradictingOutputs" not in capsys.readouterr().err
+
+
 def test_a_store_of_an_earlier_version(
     rng: np.random.Generator, work: Path, keys: np.ndarray, capsys: pytest.CaptureFixture[str]
 ) -> None:
