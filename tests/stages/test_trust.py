@@ -162,7 +162,10 @@ TO_TRAIN = teacher(MLP["class_path"], "new.safetensors", inputs=1, hidden=[], cl
         ("train-teacher", {"teacher": TO_TRAIN, "teacher_training": {"validation": 0, "augment": evil("augment")}}),
         ("teacher-logits --store=new", {"teacher": teacher("evil.Net")}),
         ("verify embedded --against_teacher=run/config.yaml", {"teacher": teacher("evil.Net")}),
-        ("import --from=outputs.npy --column=logits --store=new", {"transfer_set.prepare": evil("prepare")}),
+        (
+            "import --from=outputs.npy --column=logits --store=new --split=train",
+            {"transfer_set.prepare": evil("prepare")},
+        ),
     ],
 )
 def test_no_other_class_path_is_imported(
@@ -321,10 +324,9 @@ def test_results_that_name_no_store_are_one_line(
     make_run(Path("run"), embedded, recipe())
     Path("run/results.json").write_bytes(results)
     assert run("evaluate", "run") == 2
-    assert (
-        capsys.readouterr().err
-        == "ConfigError: run/results.json does not name the run's store; name it: --store=STORE\n"
-    )
+    said = capsys.readouterr().err
+    assert said.startswith("DamagedRun: run/results.json ")
+    assert said.endswith("; name the store: --store=STORE\n")
     assert run("evaluate", "run", f"--store={embedded}") == 0
 
 
