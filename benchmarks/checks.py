@@ -114,8 +114,7 @@ def without(way: str, classes: int) -> Mapping[str, Callable[..., Any]]:
         "softlabels.store.arrays.are_probabilities": lambda logits: np.zeros((0, 1), np.bool_),
         "softlabels.store.findings._require_consistent": nothing,
         "softlabels.store.findings.stored_agreement": nothing,
-        "softlabels.teacher.ensemble.Ensemble.require_logits": nothing,
-        "softlabels.teacher.ensemble.require_order": nothing,
+        "softlabels.teacher.sentinels.require_order": nothing,
     }
     checks |= questions
     flushes: dict[str, Callable[..., Any]] = {"os.fsync": nothing}

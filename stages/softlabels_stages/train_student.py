@@ -32,6 +32,7 @@ from softlabels.student.metrics import Scores
 from softlabels.student.seeding import seed_everything
 from softlabels.student.split import labelled_rows
 from softlabels.student.trainer import Trainer
+from softlabels.transfer.config import identifying
 from softlabels_stages.arguments import TrainStudent
 from softlabels_stages.judge import Judged, digests, judge
 from softlabels_stages.possible import require_possible
@@ -233,7 +234,7 @@ def _identity(args: TrainStudent, splits: Mapping[str, Split]) -> dict[str, Any]
     return {
         "student": plain(args.student),
         "training": deciding(plain(args.training)),
-        "transfer_set": plain(args.transfer_set),
+        "transfer_set": identifying(None if args.transfer_set is None else plain(args.transfer_set)),
         "stores": digests(splits),
         "labels": _label_digests(splits),
         "missing": args.missing,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from softlabels.errors import ConfigError
 from softlabels.objects import ObjectSpec
@@ -12,6 +13,7 @@ from softlabels.objects import ObjectSpec
 LEAST_TOKENS = {"wordpiece": 6, "bpe": 257}  # the special tokens and one; the bytes and one
 MAX_LENGTH = 1 << 16  # tokens of a row; its documents are numbered in uint16
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_LATER = {"missing": "refuse", "mixed_images": False, "sample_by": None}  # than version 0.1, which did this
 _STACK = ObjectSpec("softlabels.transfer.stack")
 
 
@@ -149,3 +151,15 @@ class TransferSetConfig:
     def origin(self) -> str:
         """The source, or the dotted path of the factory."""
         return self.source if self.source is not None else self.factory.class_path if self.factory else ""
+
+
+def identifying(settings: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The settings of a transfer set, by name, that tell runs apart: none that came after version 0.1 and is as it was then."""
+    if settings is None:
+        return None
+    told = {name: value for name, value in settings.items() if name not in _LATER or _LATER[name] != value}
+    if isinstance(told.get("sequences"), Mapping):
+        told["sequences"] = {
+            name: value for name, value in told["sequences"].items() if (name, value) != ("bos", "auto")
+        }
+    return told
