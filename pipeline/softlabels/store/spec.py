@@ -65,8 +65,8 @@ class MemberSpec(_Record, kw_only=True, frozen=True):
 
 
 class TeacherSpec(_Record, kw_only=True, frozen=True):
-    """Who produced the logits, and in which arithmetic. Format 3: `floor`, the probability that zeros of a teacher of
-    probabilities were given.
+    """Who produced the logits, and in which arithmetic. Format 3: `floor`, the least probability that a teacher of
+    probabilities was given, see `softlabels.checks.floor`.
     """
 
     name: Text
