@@ -1,4 +1,4 @@
-"""The cache of prepared rows and another process that deletes what it holds."""
+"""The cache of prepared rows: another process deletes what it holds, or its meta.json is damaged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pytest
 
 from softlabels.system.folder import Folder
 from softlabels.transfer import cache
-from softlabels.transfer.cache import FileRecord, NpyFile, cached
+from softlabels.transfer.cache import META, Entry, FileRecord, NpyFile, cached
+from softlabels.transfer.cache_entries import cache_entries, recorded_entries
 
 INPUTS = np.arange(12).reshape(4, 3)
 
@@ -37,3 +38,21 @@ def test_rows_that_are_deleted_as_soon_as_their_lock_is_free(tmp_path: Path, mon
     entry = cached(tmp_path, {"seed": 1}, fill, about={}, is_current=lambda arrays: True)
     assert np.array_equal(entry.arrays["inputs"], INPUTS)
     assert entry.facts == {"missing": 0}
+
+
+@pytest.mark.parametrize(
+    "meta",
+    ["[" * 100_000, "[]", '{"identity": {"seed": 1}, "about": [], "facts": []}', '{"identity": {"rows": "many"}}'],
+    ids=["nested", "list", "parts", "rows"],
+)
+def test_a_damaged_entry_is_listed_and_made_again(tmp_path: Path, meta: str) -> None:
+    def get() -> Entry:
+        return cached(tmp_path, {"seed": 1}, fill, about={"split": "train"}, is_current=lambda arrays: True)
+
+    get()
+    [folder] = [path for path in tmp_path.iterdir() if path.is_dir()]
+    (folder / META).write_text(meta)
+    [listed] = cache_entries(tmp_path)
+    assert (listed.rows, listed.split, list(recorded_entries(tmp_path))) == (None, "", [])
+    assert np.array_equal(get().arrays["inputs"], INPUTS)
+    assert [entry["about"] for entry in recorded_entries(tmp_path)] == [{"split": "train"}]

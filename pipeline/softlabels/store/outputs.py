@@ -30,8 +30,8 @@ _SHAPES = "an array of shape (rows, classes) or (rows, members, classes)"
 @dataclass(frozen=True)
 class Outputs:
     """`logits` (R, M, C) float; `values` (R, M, C): the file's own, of which they were made; `labels` (R,) int64, `inputs`
-    (R, ...), `keys` (R, 16) uint8, `ids` (R,) where the file has them. `floor`: what probabilities were lifted to. `said`: what there
-    is to say of the values.
+    (R, ...), `keys` (R, 16) uint8, `ids` (R,) where the file has them. `floor`: what probabilities were lifted to. `said`: what
+    there is to say of the values.
     """
 
     logits: NDArray[np.floating]

@@ -150,10 +150,10 @@ def _sound(folder: Folder, identity: Mapping[str, object]) -> bool:
     try:
         meta = json.loads(folder.read(META))
         names = {str(record["name"]) for record in meta["files"]} | {META}
-        is_whole = meta["identity"] == identity and "facts" in meta and names == set(folder.names())
+        is_whole = meta["identity"] == identity and isinstance(meta["facts"], dict) and names == set(folder.names())
         if is_whole and all(_matches(folder, record) for record in meta["files"]):
             return True
-    except (OSError, ValueError, KeyError, TypeError, StrangePath, StorageError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, StrangePath, StorageError):
         pass
     _log.warning("the prepared rows in %s are damaged; preparing them again", folder)
     return False

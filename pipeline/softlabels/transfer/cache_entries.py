@@ -22,6 +22,7 @@ from softlabels.system.folder import Folder
 from softlabels.transfer.cache import META, entry_name
 
 _NAME = re.compile(r"(?P<entry>[0-9a-f]{32})(\.part-[a-z0-9_]+)?")
+_PARTS = ("identity", "about", "facts")
 _FILES = {"inputs.npy", "keys.npy", "labels.npy", "tokens", META}
 
 
@@ -60,10 +61,12 @@ def is_entry(folder: Folder) -> bool:
 
 
 def recorded_entries(root: Path) -> Iterator[dict[str, Any]]:
-    """What each finished entry below `root` says of itself; entries of earlier versions say less and are left out."""
+    """What each finished entry below `root` says of itself: `identity`, `about`, `facts`. Damaged ones, and those of earlier
+    versions, say less and are left out.
+    """
     for folder in Folder(root).folders():
         meta = _meta(folder)
-        if "facts" in meta and "about" in meta and entry_name(meta["identity"]) == folder.name:
+        if len(meta) == len(_PARTS) and entry_name(meta["identity"]) == folder.name:
             yield meta
 
 
@@ -95,20 +98,23 @@ def delete_entry(entry: CacheEntry) -> bool:
 def _entry(folder: Folder) -> CacheEntry:
     meta, files = _meta(folder), [folder.status(name) for name in folder.names()]
     identity, about = meta.get("identity", {}), meta.get("about", {})
+    rows = about.get("rows", identity.get("rows"))
     vouching = folder.status(META) or folder.status()
     return CacheEntry(
         folder=folder,
         transfer_set=str(about.get("transfer_set", "")),
         split=str(about.get("split", identity.get("split", ""))),
-        rows=about.get("rows", identity.get("rows")),
+        rows=rows if isinstance(rows, int) else None,
         bytes=sum(file.st_size for file in files if file is not None),
         used=0.0 if vouching is None else vouching.st_mtime,
     )
 
 
-def _meta(folder: Folder) -> dict[str, Any]:
+def _meta(folder: Folder) -> dict[str, dict[str, Any]]:
+    """The parts of an entry's meta.json that are there, and are objects."""
     try:
         meta = json.loads(folder.read(META))
-    except (OSError, ValueError, StorageError, StrangePath):
+    except (OSError, ValueError, RecursionError, StorageError, StrangePath):
         return {}
-    return meta if isinstance(meta, dict) and isinstance(meta.get("identity"), dict) else {}
+    found = meta if isinstance(meta, dict) else {}
+    return {name: found[name] for name in _PARTS if isinstance(found.get(name), dict)}
