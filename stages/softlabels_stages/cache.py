@@ -17,7 +17,6 @@ from softlabels.transfer.cache_entries import CacheEntry, cache_entries, delete_
 from softlabels_stages.arguments import Cache
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import command
-from softlabels_stages.words import counted
 
 
 @command()
@@ -44,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _entries(number: int) -> str:
-    return counted(number, "entry").replace("entrys", "entries")
+    return "1 entry" if number == 1 else f"{number:,} entries"
 
 
 def _line(entry: CacheEntry) -> tuple[str, ...]:

@@ -103,7 +103,7 @@ def read_outputs(
 
 def _name_of_outputs(arrays: Arrays, key: str | None) -> str | None:
     """The array of outputs by its name; else the only one that there is."""
-    named = next((name for name in (*LOGITS[:1], *PROBABILITIES[:1], *LOGITS, *PROBABILITIES) if name in arrays), None)
+    named = next((name for name in (*LOGITS, *PROBABILITIES) if name in arrays), None)
     others = [name for name in arrays if name not in (*KNOWN, key)]
     return named or (others[0] if len(others) == 1 else None)
 
