@@ -13,13 +13,14 @@ from typing import Any, TextIO
 
 import numpy as np
 import torch
+from torch import nn
 
-from softlabels.checks.probabilities import BLOCK
 from softlabels.errors import ClassMismatch, ConfigError, OtherLabels, SpecMismatch, some
 from softlabels.labels import NO_LABEL
 from softlabels.labels.encoding import tail_of
 from softlabels.labels.ensemble import check_mean
 from softlabels.models import ModelConfig, build_model
+from softlabels.models.alone import is_padded
 from softlabels.models.build import answer_of
 from softlabels.models.classes import require_vocabulary
 from softlabels.names import renamed
@@ -38,10 +39,13 @@ from softlabels.stream.join import Missing
 from softlabels.stream.positions import stored_sequence
 from softlabels.student.outputs import require_student_logits
 from softlabels.student.split import chosen_rows, validation_rows
+from softlabels.student.trial import require_own_rows, trial_rows
 from softlabels.transfer import TransferRows, TransferSetConfig
 from softlabels.transfer.sequences import SequenceInfo, as_stored
 from softlabels_stages.rows import load_rows
 from softlabels_stages.sweep import StudentTraining
+
+_LOOKED_AT = 64  # rows among which short and long ones are chosen
 
 
 @dataclass(frozen=True)
@@ -189,8 +193,8 @@ def _require_same_classes(store: Store, rows: TransferRows) -> None:
 
 def check_classes(student: ModelConfig, splits: Mapping[str, Split]) -> None:
     """Raise ClassMismatch unless the student gives one logit for each of the stores' classes (at least one a token, of rows of
-    tokens, and by the same vocabulary), for a real batch, ConfigError where it cannot take that batch at all, and LogitsError
-    where it gives probabilities.
+    tokens, and by the same vocabulary), for a real batch, ConfigError where it cannot take that batch at all or says something
+    else of a row alone, and LogitsError where it gives probabilities.
     """
     model = build_model(student)
     for split in splits.values():
@@ -208,11 +212,23 @@ def check_classes(student: ModelConfig, splits: Mapping[str, Split]) -> None:
                 f"{classes} classes",
                 remedy="change student.init_args so that it gives one logit a class, or use another store",
             )
-        if batch.mask is None:
-            batch = next(iter(all_batches(split, BLOCK).epoch(0)))
-            outputs = answer_of(model, batch.inputs, who=student.class_path, section="student")
-        assert isinstance(outputs, torch.Tensor)
-        require_student_logits(outputs.flatten(0, -2), who=student.class_path, total=split.store.rows)
+        _require_sound_logits(model, split, student.class_path)
+
+
+def _require_sound_logits(model: nn.Module, split: Split, who: str) -> None:
+    """Raise LogitsError where the student gives probabilities, ConfigError where what it says of a row depends on others."""
+
+    def ask(inputs: torch.Tensor) -> torch.Tensor:
+        found = answer_of(model, inputs, who=who, section="student")
+        assert isinstance(found, torch.Tensor)
+        return found
+
+    batch = next(iter(all_batches(split, _LOOKED_AT).epoch(0)))
+    padded = batch.mask is not None or is_padded(split.prepare.class_path)
+    at = trial_rows(batch.inputs, padded=padded, sequences=batch.mask is not None)
+    mask = None if batch.mask is None else batch.mask[at]
+    outputs = require_own_rows(ask, batch.inputs[at], mask, who=who, padded=padded)
+    require_student_logits(outputs.flatten(0, -2), who=who, total=split.store.rows)
 
 
 def _sequence(split: Split) -> SequenceInfo | None:

@@ -28,10 +28,12 @@ from softlabels.student.class_weights import resolved
 from softlabels.student.config import deciding, require_temperatures
 from softlabels.student.learner import Student
 from softlabels.student.losses import require_loss
+from softlabels.student.memory import keep_freed_memory
 from softlabels.student.metrics import Scores
 from softlabels.student.seeding import seed_everything
 from softlabels.student.split import labelled_rows
 from softlabels.student.trainer import Trainer
+from softlabels.student.trial import require_trainable
 from softlabels.transfer.config import identifying
 from softlabels_stages.arguments import TrainStudent
 from softlabels_stages.judge import Judged, digests, judge
@@ -43,6 +45,7 @@ from softlabels_stages.run_folder import RunFolder
 from softlabels_stages.run_report import write_report
 from softlabels_stages.splits import (
     Split,
+    all_batches,
     check_classes,
     open_splits,
     say_what_labels_are,
@@ -125,6 +128,15 @@ def _trainer(
 ) -> tuple[Trainer, list[Student]]:
     """Every student of the run, and what trains them; the seeds of a variant stand together."""
     train, validation = training_batches(splits, args.training)
+    require_trainable(
+        build_model(args.student),
+        next(iter(all_batches(splits["train"], 2).epoch(0))).inputs,
+        who=args.student.class_path,
+        section="student",
+        rows=len(train.rows),
+        batch_size=args.training.batch_size,
+        micro_batch=args.training.micro_batch,
+    )
     keys, fraction = splits["train"].rows.keys, args.training.hard_label_fraction
     labelled = {seed: None if fraction == 1 else labelled_rows(keys, fraction, seed) for seed in args.training.seeds}
     weights = {seed: _class_weights(args, splits["train"], train, labelled[seed]) for seed in args.training.seeds}
@@ -199,6 +211,7 @@ def _train(trainer: Trainer, students: Sequence[Student], epochs: int) -> list[S
         f"{counted(len(students), 'student')} side by side: {', '.join(student.name for student in students)}",
         flush=True,
     )
+    keep_freed_memory()
     results = trainer.run(should_stop, TimeLeft(epochs))
     for student, result in zip(students, results, strict=True):
         found = "" if result.kept_validation is None else f", validation loss {result.kept_validation:.4f}"

@@ -30,9 +30,11 @@ from softlabels.store.digest import blake3_hex
 from softlabels.stream import Loader
 from softlabels.student.class_weights import resolved
 from softlabels.student.learner import Student
+from softlabels.student.memory import keep_freed_memory
 from softlabels.student.metrics import Scores
 from softlabels.student.split import validation_rows
 from softlabels.student.trainer import Trainer
+from softlabels.student.trial import require_trainable
 from softlabels.teacher.config import MemberConfig
 from softlabels.transfer import TransferRows
 from softlabels.transfer.tokenizer import ensure_tokenizer, named_tokenizer
@@ -93,7 +95,17 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
         items = np.flatnonzero(selected)
         return Loader(rows, None, batch_size=config.batch_size, seed=config.seed, selection=items, shuffle=shuffle)
 
-    student = Student.begin("", config, lambda: build_model(dataclasses.replace(member.model, weights=None)))
+    model = dataclasses.replace(member.model, weights=None)
+    require_trainable(
+        build_model(model),
+        torch.from_numpy(np.array(rows.inputs[:2])),
+        who=member.class_path,
+        section="teacher.members",
+        rows=int((~is_held_out).sum()),
+        batch_size=config.batch_size,
+        micro_batch=config.micro_batch,
+    )
+    student = Student.begin("", config, lambda: build_model(model))
     if rows.sequence is not None:
         require_vocabulary(student.model, rows.sequence, who=member.class_path)
     student = _weighted(student, rows, _try(student.model, member, rows), ~is_held_out)
@@ -107,6 +119,7 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
     }
     train, augment = batches(~is_held_out, shuffle=True), _augment(config, rows)
     trainer = Trainer([student], train, validation, folder, identity, augment)
+    keep_freed_memory()
     [result] = trainer.run(should_stop, TimeLeft(config.epochs))
     save_weights(student.model, weights)
     print(f"teacher {member.class_path}: {weights}{_said(result.scores, rows)}", flush=True)

@@ -153,9 +153,14 @@ def _recipe(args: Verify) -> TeacherLogits:
 
 
 def _recheck(split: str, path: Folder, recipe: TeacherLogits, args: Verify) -> int:
-    """Compare with the live teacher; 1 when it deviates by more than rounding explains."""
+    """Compare with the live teacher; 1 when it deviates by more than rounding explains.
+
+    Raises `TeacherError` where it does not, and what both say of a row depends on its batch or its padding.
+    """
+    from softlabels.models.alone import is_padded
     from softlabels.teacher.ensemble import load_ensemble
     from softlabels.teacher.recheck import compare_with_teacher
+    from softlabels.teacher.sentinels import check_sentinels
     from softlabels.transfer.sequences import as_stored
     from softlabels_stages.rows import load_rows
 
@@ -173,6 +178,9 @@ def _recheck(split: str, path: Folder, recipe: TeacherLogits, args: Verify) -> i
         + f"same top class {found.top1_agreement:.2%}"
     )
     if found.sound:
+        check_sentinels(
+            ensemble, rows.inputs, reduce=store.spec.encoding.reduce, padded=is_padded(rows.prepare.class_path)
+        )
         return 0
     print(
         f"{split}: the teacher does not give the stored logits; check preprocessing and versions, or label the transfer set "

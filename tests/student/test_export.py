@@ -51,6 +51,17 @@ class Branch(nn.Linear):
         return super().forward(inputs if inputs.sum() > 0 else -inputs)
 
 
+class Graph(nn.Linear):
+    """Keeps a sparse matrix, which its weights file leaves out."""
+
+    def __init__(self, inputs: int, classes: int) -> None:
+        super().__init__(inputs, classes)
+        self.register_buffer("graph", torch.eye(inputs).to_sparse(), persistent=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward((self.graph @ inputs.t()).t())
+
+
 class OneSize(nn.Linear):
     def forward(self, inputs: Tensor) -> Tensor:
         return super().forward(inputs.reshape(3, 4))
@@ -131,6 +142,10 @@ def test_an_export_that_answers_differently_is_refused_and_the_old_file_stays(
     [
         (Branch(4, 3), r"torch.export cannot trace Branch for any number of rows: .+; write its forward without"),
         (OneSize(4, 3), r"torch.export cannot trace OneSize for any number of rows: .+"),
+        (
+            Graph(4, 3),
+            r"Graph holds sparse tensors, which neither format can: graph; make them dense \(\.to_dense\(\)\)",
+        ),
         (Rows(4, 3), "Rows gives 2 outputs; let its forward return the logits alone"),
     ],
 )

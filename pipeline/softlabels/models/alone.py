@@ -8,26 +8,35 @@ n distributions, M members, C classes, K arrays, L tokens.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from softlabels.names import renamed
 from softlabels.transfer.sequences import TOKEN_ROWS
 
 _TOKENIZE = "softlabels.transfer.tokenize"
 
-# What to do where outputs depend on padding.
+# What to do where outputs depend on the batch, and where on padding.
+EVALUATION = "its forward must not drop out, sample or use batch statistics in evaluation mode"
 PADDING = (
     "padding must not count: the mask must reach the network, and padding on the left moves absolute positions "
     '("padding_side": "right" in tokenizer_config.json)'
 )
+TRAINED_WITH = "trained_with_padding"  # an attribute of models that know no rows without
 
 
 def is_padded(function: str) -> bool:
     """Whether the prepare function of this path makes rows of tokens with padding."""
     return renamed(function) in (TOKEN_ROWS, _TOKENIZE)  # by its name: what a store names is never imported
+
+
+def takes_shorter(models: Iterable[nn.Module]) -> bool:
+    """Whether rows without their padding may be asked of all models: none says that it was trained on rows with padding."""
+    return not any(getattr(model, TRAINED_WITH, False) for model in models)
 
 
 def lengths(rows: NDArray[np.generic]) -> NDArray[np.int64]:

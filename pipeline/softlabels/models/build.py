@@ -52,19 +52,19 @@ def untrained(model: nn.Module) -> tuple[str, ...] | None:
     return tuple(map(str, names)) if isinstance(names, tuple | list) else None
 
 
-def answer_of(model: nn.Module, inputs: Tensor, *, who: str, section: str) -> object:
-    """What the model (`who`), in evaluation mode, says of a batch of prepared inputs.
+def answer_of(model: nn.Module, inputs: Tensor, *, who: str, section: str, training: bool = False) -> object:
+    """What the model (`who`), in evaluation mode or as in `training`, says of a batch of prepared inputs.
 
     Raises ConfigError where it cannot take them; the remedy names the recipe's `section` in which the model stands.
     """
-    training = model.training
+    before = model.training
     try:
         with torch.inference_mode():
-            return model.eval()(inputs)
+            return model.train(training)(inputs)
     except (RuntimeError, IndexError, ValueError) as error:  # where shapes, dtypes or token ids do not fit
         raise ConfigError(
-            f"{who} cannot take inputs of {inputs.dtype} and shape {list(inputs.shape)}: {error}",
+            f"{who} cannot take inputs of {inputs.dtype} and shape {list(inputs.shape)}{' in training' * training}: {error}",
             remedy=f"change {section}.init_args, or transfer_set.prepare",
         ) from error
     finally:
-        model.train(training)
+        model.train(before)

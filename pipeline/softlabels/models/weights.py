@@ -102,6 +102,11 @@ def weights_digest(model: nn.Module) -> str:
     return hasher.hexdigest()
 
 
+def require_savable(model: nn.Module) -> None:
+    """Raise `WeightsError` where the model's state is more than dense tensors, before it is trained in vain."""
+    _tensors(model)
+
+
 def wrapping(found: Collection[str], wanted: Collection[str]) -> tuple[str, str] | None:
     """What was wrapped around the model whose tensors have the names `found`, where some of them are not among its names
     `wanted`: in words that follow "have", and what to do; None where nothing was.

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from softlabels.errors import ExportError
+from softlabels.errors import ExportError, some
 from softlabels.objects import require_extra
 from softlabels.system.folder import Folder, folder_of
 
@@ -115,6 +115,14 @@ def _trace(model: nn.Module, rows: Tensor) -> Any:
     """The model as an ExportedProgram, whose graph holds no path of this machine and no row."""
     example = rows[torch.arange(_TRACED) % len(rows)]
     name = type(model).__name__
+    odd = [
+        each for each, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.layout != torch.strided
+    ]
+    if odd:
+        raise ExportError(
+            f"{name} holds sparse tensors, which neither format can: {some(odd)}",
+            remedy="make them dense (.to_dense()) before they are registered, and compute with these",
+        )
     try:
         with _quiet():
             batch = torch.export.Dim("batch", min=1)

@@ -1,5 +1,7 @@
 """Freed memory stays with the process: on Linux the C library gives arrays of megabytes back to the system as soon as they are
 freed, and fetching such pages anew, a step's every array, takes a fifth to a quarter of a training step on a CPU.
+
+It cannot be undone, so only a command asks for it, whose process is its own; `Trainer` leaves the process as it is.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from softlabels.student.losses import LOSSES, distillation_loss
 if TYPE_CHECKING:
     from softlabels.stream.loader import Batch
 
+LOGITS_ALONE = "let its forward return the logits (rows, classes) alone, in training as in evaluation mode"
 Block = tuple[Tensor, Tensor, SoftLabels | None]  # logits (n, C), labels (n,), the teacher's
 
 
@@ -70,7 +71,7 @@ def outputs_of(model: nn.Module, batch: Batch, dtype: torch.dtype = torch.float3
     """What `model` says of a batch; products with its output matrix are taken in `dtype`.
 
     Raises:
-        ClassMismatch: of rows of tokens, outputs that are not (B, P, ...).
+        ClassMismatch: outputs that are not (B, ...), or of rows of tokens (B, P, ...).
     """
     matrix = output_matrix(model)
     if matrix is None:
@@ -88,8 +89,11 @@ def require_student_logits(logits: Tensor, *, who: str, total: int = FEWEST) -> 
     require_logits(are_probabilities(first)[:, None], total=total, who=who, remedy=remedy)
 
 
-def _flat(found: Tensor, batch: Batch) -> Tensor:
+def _flat(found: object, batch: Batch) -> Tensor:
     """(N, ...) of a model's (B, [P,] ...)."""
+    if not isinstance(found, Tensor) or (batch.mask is None and (found.dim() != 2 or len(found) != len(batch))):
+        what = f"outputs of shape {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise ClassMismatch(f"the model gives {what} for a batch of {len(batch)} rows", remedy=LOGITS_ALONE)
     if batch.mask is None:
         return found
     if found.dim() != 3 or found.shape[:2] != batch.mask.shape:

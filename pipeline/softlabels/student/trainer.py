@@ -26,7 +26,6 @@ from softlabels.student import checkpoint, runlog
 from softlabels.student.checkpoint import load_checkpoint, save_checkpoint
 from softlabels.student.config import TrainingConfig, deciding
 from softlabels.student.learner import Augment, Learner, Student
-from softlabels.student.memory import keep_freed_memory
 from softlabels.student.metrics import Batches, Scores
 from softlabels.student.runlog import RunLog
 from softlabels.student.seeding import deterministic
@@ -136,7 +135,6 @@ class Trainer:
         self._folder.make()
         with self._folder.only_process(), deterministic(self._device, self._config.threads):
             warm_up()
-            keep_freed_memory()
             self._begin()
             if all(self._is_ended(learner) for learner in self._learners):
                 for learner in self._learners:

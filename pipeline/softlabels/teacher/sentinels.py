@@ -2,8 +2,8 @@
 
 They are run in batches as the recipe cuts them, in smaller ones, and one at a time: rows of tokens alone also without their
 padding, as the model was trained. Where the answers differ by more than rounding, labels would say more of a row's company
-than of the row. The verdict is `softlabels.checks.dependence`'s. What this cannot see: a model that cannot take rows of another
-length is asked with their padding only; and rows that differ from the sentinels.
+than of the row. The verdict is `softlabels.checks.dependence`'s. A model that cannot take rows of another length, or says
+that it was trained on rows with padding, sees them with their padding only. Neighbour: `softlabels.student.trial`.
 
 B distributions of the rows, P positions of a row of tokens, M members, C classes.
 """
@@ -26,7 +26,7 @@ from softlabels.checks.order import require_order
 from softlabels.checks.probabilities import require_logits, rows_of_positions
 from softlabels.errors import ConfigError, SoftLabelsError, TeacherError
 from softlabels.labels.ensemble import normalised_weights
-from softlabels.models.alone import PADDING, apart, largest, lengths, unpadded
+from softlabels.models.alone import EVALUATION, PADDING, TRAINED_WITH, apart, largest, lengths, takes_shorter, unpadded
 from softlabels.teacher.encode import probabilities_among, require_storable
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.teacher.outputs import BLOCK_BYTES, Outputs
@@ -35,7 +35,6 @@ from softlabels.transfer.sequences import SequenceInfo
 
 ROWS, SEQUENCES = 64, 8
 _LOOKED_AT = 1024  # rows of tokens among which short and long ones are chosen
-_EVAL = "its forward must not drop out, sample or use batch statistics in evaluation mode"
 
 
 def sentinel_count(sequence: SequenceInfo | None) -> int:
@@ -69,7 +68,7 @@ def check_sentinels(
     """
     asked = _Sentinels.of(ensemble, inputs, padded=padded or ensemble.sequence is not None)
     whole, parts = asked.outputs()
-    _require_logits(ensemble, asked.rows, whole, total=len(inputs), numbers=asked.numbers)
+    asked.require_logits(whole, total=len(inputs))
     asked.require_storable(whole, reduce)
     asked.require_same_in_batches(whole, parts)
     asked.require_same_alone(whole)
@@ -91,26 +90,9 @@ def token_classes(ensemble: Ensemble, inputs: NDArray[np.generic]) -> int:
 
 
 def require_ensemble_logits(ensemble: Ensemble, inputs: NDArray[np.generic]) -> None:
-    """Raise `LogitsError` where a member's outputs for the first rows look like probabilities."""
-    rows = inputs[: sentinel_count(ensemble.sequence)]
-    outputs = ensemble.in_batches(rows, min(ensemble.batch_size, len(rows)))
-    _require_logits(ensemble, rows, outputs, total=len(inputs))
-
-
-def _require_logits(
-    ensemble: Ensemble,
-    rows: NDArray[np.generic],
-    outputs: Outputs,
-    *,
-    total: int,
-    numbers: NDArray[np.int64] | None = None,
-) -> None:
-    found = np.concatenate([probabilities_among(block) for _, block in outputs.blocks()])
-    if ensemble.sequence is not None:
-        found = rows_of_positions(found.reshape(len(rows), -1, found.shape[1]), alignment(rows).mask)
-    who = f"the teacher ({ensemble.spec.name})"
-    remedy = "leave out the softmax at its end, or return its logarithm (log-probabilities are logits)"
-    require_logits(found, total=total, numbers=numbers, who=who, remedy=remedy)
+    """Raise `LogitsError` where a member's outputs for a few of all prepared rows look like probabilities."""
+    asked = _Sentinels.of(ensemble, inputs, padded=ensemble.sequence is not None)
+    asked.require_logits(asked.outputs()[0], total=len(inputs))
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +128,15 @@ class _Sentinels:
         with taking(self.rows[:size]):
             return tuple(self.ensemble.in_batches(self.rows, each) for each in (size, max(1, size * 3 // 8)))  # type: ignore[return-value]
 
+    def require_logits(self, whole: Outputs, *, total: int) -> None:
+        """Raise `LogitsError` where a member's outputs look like probabilities."""
+        found = np.concatenate([probabilities_among(block) for _, block in whole.blocks()])
+        if self.ensemble.sequence is not None:
+            found = rows_of_positions(found.reshape(*self.counts.shape, -1), self.counts)
+        who = f"the teacher ({self.ensemble.spec.name})"
+        remedy = "leave out the softmax at its end, or return its logarithm (log-probabilities are logits)"
+        require_logits(found, total=total, numbers=self.numbers, who=who, remedy=remedy)
+
     def require_storable(self, whole: Outputs, reduce: str) -> None:
         """Raise `LogitsError` where no store can hold the logits of members that become what `reduce` says."""
         for places in self._blocks(whole):
@@ -166,7 +157,7 @@ class _Sentinels:
 
     def require_same_alone(self, whole: Outputs) -> None:
         """Raise `TeacherError` where a row alone, without padding if the models can take it so, gets other logits."""
-        found, shorter = self._dependence(), self.padded
+        found, shorter = self._dependence(), self.padded and takes_shorter(self.ensemble.models)
         for number, row in enumerate(self.rows):
             if not self.counts[number].any():
                 continue
@@ -184,12 +175,14 @@ class _Sentinels:
             raise TeacherError(
                 f"{self.ensemble.who(member)} gives {count} of {len(self.rows)} rows other logits alone{without} than in a "
                 f"batch: they differ by up to {most:.3g}",
-                remedy=self._remedy,
+                remedy=f"{PADDING}; a model that was trained on rows with padding has an attribute {TRAINED_WITH} = True"
+                if shorter
+                else self._remedy,
             )
 
     @property
     def _remedy(self) -> str:
-        return f"{_EVAL}; {PADDING}" if self.padded else _EVAL
+        return f"{EVALUATION}; {PADDING}" if self.padded else EVALUATION
 
     def _dependence(self) -> Dependence:
         return Dependence(len(self.ensemble.models), self.ensemble.spec.precision)
