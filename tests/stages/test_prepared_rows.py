@@ -4,13 +4,16 @@ and `softlabels cache`.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -121,6 +124,60 @@ def test_a_mix_of_splits_is_refused_before_anything_is_labelled(case: Case, caps
     assert teacher_logits.main([config, "--store=s"]) == 2
     assert "row 0 of test has 16 bits, row 0 of train has 8 bits" in capsys.readouterr().err
     assert not Path("s").exists()
+
+
+def images(*depths: str) -> pa.Array:
+    """Grey pictures of 8 or 16 bits, as `datasets` stores them."""
+    rows = []
+    for depth in depths:
+        buffer = io.BytesIO()
+        PIL.Image.fromarray(np.full((4, 4), 200, depth)).save(buffer, "PNG")
+        rows.append({"bytes": buffer.getvalue(), "path": None})
+    return pa.array(rows, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+
+
+def latin1() -> pa.Array:
+    """Three texts, the second of which is not UTF-8."""
+    ends = np.array([0, 1, 2, 3], np.int32)
+    return pa.StringArray.from_buffers(3, pa.py_buffer(ends.tobytes()), pa.py_buffer(b"a\xe9b"))
+
+
+LENGTHS = "import numpy as np\ndef fill(rows): return np.array([[len(row[0]), 1] for row in rows], np.float32)\n"
+NUMBERS = {"a": [1.0, 2.0, 4.0], "b": [0.5, 0.0, 3.0]}
+SPOILT = {
+    "kinds": ({"a": images("u1", "u1", "u2"), "b": [0, 1, 2]}, LENGTHS, "has 8 bits, row 2 of t"),
+    "batch": (NUMBERS, FILL.replace("], np.float32)", "], np.float32) - np.mean([r[0] for r in rows])"), "other rows stand"),
+    "random": (NUMBERS, FILL.replace("np.float32)", "np.float32) + np.random.rand()"), "draw no random numbers"),
+    "nan": ({**NUMBERS, "b": [0.5, np.nan, 3.0]}, FILL, "fill gives NaN in 1 of 3 rows, first in row 1, and the input 'b'"),
+    "null": ({**NUMBERS, "b": [0.5, 1.0, None]}, FILL, "input column 'b' is null in row 2"),
+    "text": ({"a": latin1(), "b": [0, 1, 2]}, LENGTHS, "input column 'a', row 1: this text is not UTF-8"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("spoilt", SPOILT)
+def test_every_door_asks_the_rows(
+    case: Case, spoilt: str, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A sound store is there; its transfer set is spoilt after that."""
+    config = case.write()
+    recipe = config.partition("=")[2]
+    assert teacher_logits.main([config, "--store=s"]) == 0
+    columns, function, words = SPOILT[spoilt]
+    np.savez("f.npz", logits=rng.normal(size=(3, 3)))
+    doors = {
+        "live": lambda: teacher_logits.main([config, "--store=new"]),
+        "import": lambda: import_module("softlabels_stages.import").main(["f.npz", "i/train", config]),
+        "student": lambda: train_student.main([config, "--store=s", "--out=r"]),
+        "verify": lambda: verify.main(["s/train", f"--against_teacher={recipe}"]),
+    }
+    for door, ask in doors.items():
+        case.write(function=function)
+        for split in case.values:
+            pq.write_table(pa.table(columns), f"data/{split}.parquet")
+        capsys.readouterr()
+        assert ask() == 2, door
+        assert words in capsys.readouterr().err, door
+    assert not any(Path(name).exists() for name in ("new", "i", "r/manifest.json"))
 
 
 def test_students_are_told_of_another_preparation(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
