@@ -8,6 +8,7 @@ import io
 import os
 import re
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,8 @@ class Case:
     def expected(self, split: str, missing: float = -9) -> np.ndarray:
         """Probabilities (R, 3) in float64."""
         z = np.nan_to_num(self.values[split], nan=missing) @ self.weight.astype(float).T + self.bias
-        return np.exp(z - z.max(1, keepdims=True)) / np.exp(z - z.max(1, keepdims=True)).sum(1, keepdims=True)
+        odds = np.exp(z - z.max(1, keepdims=True))
+        return np.asarray(odds / odds.sum(1, keepdims=True))
 
     def assert_stored(self) -> None:
         for split in self.values:
@@ -164,7 +166,7 @@ def test_every_door_asks_the_rows(
     assert teacher_logits.main([config, "--store=s"]) == 0
     columns, function, words = SPOILT[spoilt]
     np.savez("f.npz", logits=rng.normal(size=(3, 3)))
-    doors = {
+    doors: dict[str, Callable[[], int]] = {
         "live": lambda: teacher_logits.main([config, "--store=new"]),
         "import": lambda: import_module("softlabels_stages.import").main(["f.npz", "i/train", config]),
         "student": lambda: train_student.main([config, "--store=s", "--out=r"]),
@@ -178,6 +180,62 @@ def test_every_door_asks_the_rows(
         assert ask() == 2, door
         assert words in capsys.readouterr().err, door
     assert not any(Path(name).exists() for name in ("new", "i", "r/manifest.json"))
+
+
+WHITE = """import numpy as np
+def fill(rows): return np.array([[row[0].reshape(-1, 3).mean(), len(row[1]) / 10] for row in rows], np.float32) / 256
+"""
+
+
+def test_colours_sounds_and_texts_reach_the_teacher(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    """CMYK as Pillow shows it, beside a sound, which is bytes; the right value in float64."""
+    pictures, white = [], []
+    for grey in (250, 30, 130, 90):
+        buffer = io.BytesIO()
+        PIL.Image.new("RGB", (8, 8), (grey, 255 - grey, grey)).convert("CMYK").save(buffer, "JPEG", quality=95)
+        pictures.append({"bytes": buffer.getvalue(), "path": None})
+        white.append(np.asarray(PIL.Image.open(buffer).convert("RGB"), np.float64).mean())
+    sounds = [{"bytes": b"RIFF" + bytes(n), "path": None} for n in range(4)]
+    config = case.write(function=WHITE)
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    for split in case.values:
+        pq.write_table(pa.table({"a": pa.array(pictures, kind), "b": pa.array(sounds, kind)}), f"data/{split}.parquet")
+        case.values[split] = np.stack([np.array(white) / 256, (4 + np.arange(4)) / 10 / 256], axis=1)
+    assert teacher_logits.main([config, "--store=s"]) == 0
+    case.assert_stored()
+
+
+def test_what_a_row_of_a_text_file_is_is_printed(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    config = case.write(function=LENGTHS, inputs=["text"], source="./texts", sample_by="paragraph")
+    Path("texts").mkdir()
+    for split in case.values:
+        Path(f"texts/{split}.txt").write_text("one\ntwo\n\nthree\n")
+    Path(f"{case.module}.py").write_text(LENGTHS.replace("len(row[0])", "len(row.split()[0])"))
+    case.values = {split: np.array([[3.0, 1], [5, 1]]) for split in case.values}
+    assert teacher_logits.main([config, "--store=s"]) == 0
+    assert "train: text files, 2 texts: each paragraph is one" in capsys.readouterr().err
+    case.assert_stored()
+
+
+def test_inputs_that_import_keeps_are_looked_at(
+    rng: np.random.Generator, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = rng.normal(size=(40, 2))
+    inputs[7, 1] = np.nan
+    np.savez("f.npz", logits=rng.normal(size=(40, 3)), inputs=inputs)
+    words = "train: the inputs of 1 of 40 rows hold NaN or infinite values, first in row 7"
+    for how in ("embed", "reference"):
+        assert import_module("softlabels_stages.import").main(["f.npz", f"{how}/train", f"--inputs={how}"]) == 0
+        assert (words in capsys.readouterr().out) == (how == "embed")
+
+
+def test_a_teacher_of_one_output_is_refused(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    config = case.write()
+    save_file({"weight": torch.ones(1, 2), "bias": torch.ones(1)}, "t.safetensors")
+    recipe = Path("recipe.yaml")
+    recipe.write_text(recipe.read_text().replace("out_features: 3", "out_features: 1"))
+    assert teacher_logits.main([config, "--store=s"]) == 2
+    assert "the teacher has one output, and a distribution has two classes or more" in capsys.readouterr().err
 
 
 def test_students_are_told_of_another_preparation(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
