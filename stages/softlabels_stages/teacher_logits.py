@@ -38,7 +38,7 @@ from softlabels.teacher.ensemble import Ensemble, load_ensemble
 from softlabels.teacher.label import label_rows
 from softlabels.teacher.pilot import needs_basis, pilot_basis, pilot_rows
 from softlabels.teacher.resume import check_committed, explained
-from softlabels.teacher.sentinels import check_sentinels
+from softlabels.teacher.sentinels import check_sentinels, token_classes
 from softlabels.transfer import TransferRows, TransferSetConfig
 from softlabels.transfer.alignment import alignment
 from softlabels.transfer.sequences import as_stored, require_known_tokens
@@ -120,6 +120,8 @@ def checked_classes(rows: TransferRows, ensemble: Ensemble, encoding: Encoding) 
 
     Raises `TeacherError`, `LogitsError`, `ClassMismatch`; `LabelError` of a token that has no output.
     """
+    if rows.sequence is not None:
+        require_known_tokens(rows.name, rows.inputs, rows.sequence, token_classes(ensemble, rows.inputs))
     classes = check_sentinels(
         ensemble,
         rows.inputs,
@@ -139,8 +141,6 @@ def checked_classes(rows: TransferRows, ensemble: Ensemble, encoding: Encoding) 
             remedy="give the teacher of this label space, or name its classes in transfer_set.classes",
         )
     ensemble.check_class_names(rows.class_names, whose=f"the transfer set {rows.name}")
-    if rows.sequence is not None:
-        require_known_tokens(rows.name, rows.inputs, rows.sequence, classes)
     return classes
 
 

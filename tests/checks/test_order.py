@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from softlabels.checks.dependence import spread
 from softlabels.checks.order import agreement, largest, largest_stored, require_order
 from softlabels.errors import OtherClassOrder
 from softlabels.labels.encoding import TopkEncoding
@@ -126,16 +127,16 @@ def test_live_teacher(rng: np.random.Generator, work: Path, capsys: pytest.Captu
     write_recipe(work / "r.yaml", labels=range(CLASSES)[::-1])
     assert teacher_logits.main(["--config=r.yaml", "--store=other"]) == 2
     said = capsys.readouterr().err
-    assert "the teacher's first rows: the largest output is the hard label in" in said
+    assert "64 rows of the teacher: the largest output is the hard label in" in said
     assert REVERSED in said
     assert not Path("other").exists()
 
 
 def test_live_teacher_after_the_first_rows(rng: np.random.Generator, work: Path) -> None:
-    """The first rows have no hard labels."""
+    """The rows that are asked first have no hard labels."""
     inputs = some_rows(rng, 300)
     labels = CLASSES - 1 - exact(inputs).argmax(-1)
-    labels[:64] = -1
+    labels[spread(300, 64)] = -1
     rows, ensemble = rows_of(inputs, labels=labels), live(samples.Model())
     assert check_sentinels(ensemble, inputs, labels=labels) == CLASSES
     with (

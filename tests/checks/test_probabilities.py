@@ -84,7 +84,7 @@ def test_live_teacher(rng: np.random.Generator) -> None:
     inputs = some_rows(rng)
     assert check_sentinels(live(samples.Model()), inputs) == CLASSES
     assert check_sentinels(live(samples.Model("log_softmax")), inputs) == CLASSES
-    with pytest.raises(LogitsError, match=rf"the teacher \(live\): rows 0 to 15 {WHAT}; leave out the softmax"):
+    with pytest.raises(LogitsError, match=rf"the teacher \(live\): 16 of rows 0 to 22 {WHAT}; leave out the softmax"):
         check_sentinels(live(samples.Model("softmax")), inputs)
 
 
@@ -98,9 +98,9 @@ class _Late(samples.Model):
 
 @pytest.mark.parametrize("encoding", ["dense", "topk"])
 def test_live_teacher_after_the_first_rows(rng: np.random.Generator, work: Path, encoding: str) -> None:
-    """Sentinels do not see row 70; the shard is not committed."""
-    inputs = some_rows(rng)
-    inputs[64:, 0] = 1000
+    """Of 16 rows together, four are sentinels, which stand among others; the shard is not committed."""
+    inputs = some_rows(rng, 256)
+    inputs[64:80, 0] = 1000
     rows, ensemble = rows_of(inputs), live(_Late())
     kind = TopkEncoding(k=3, tail="uniform", nodes=4)
     options = {"teacher": ensemble.spec, "name": "rows", "keys": rows.keys, "classes": CLASSES}
@@ -113,7 +113,7 @@ def test_live_teacher_after_the_first_rows(rng: np.random.Generator, work: Path,
     assert check_sentinels(ensemble, inputs) == CLASSES
     with writer, pytest.raises(LogitsError, match=f"rows 64 to 79 {WHAT}"):
         label_rows(rows, ensemble, writer)
-    assert writer.pending == [2]
+    assert writer.pending == [2, 3, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize("last", ["softmax", "log_softmax"])

@@ -36,12 +36,19 @@ def rows_of_positions(found: NDArray[np.bool_], mask: NDArray[np.generic]) -> ND
 
 
 def require_logits(
-    found: NDArray[np.bool_], *, total: int, first_row: int = 0, who: str = "", remedy: str = REMEDY
+    found: NDArray[np.bool_],
+    *,
+    total: int,
+    first_row: int = 0,
+    numbers: NDArray[np.int64] | None = None,
+    who: str = "",
+    remedy: str = REMEDY,
 ) -> None:
     """Raise `LogitsError` where a block of rows looks like probabilities.
 
     Args:
         found: (R, M) which rows do, of the rows from `first_row` (a multiple of 16) on.
+        numbers: (R,) the rows' own numbers, where they are some of many.
         total: rows in all, of which these are a part.
         who: whose outputs they are, for the message.
     """
@@ -51,8 +58,11 @@ def require_logits(
             continue
         member = int(block.all(axis=0).argmax())
         of_member = f", member {member}," if found.shape[1] > 1 else ""
+        last = start + len(block) - 1
+        which = f"rows {first_row + start} to {first_row + last}"
+        if numbers is not None:
+            which = f"{len(block)} of rows {numbers[start]} to {numbers[last]}"
         raise LogitsError(
-            f"{who}{': ' if who else ''}rows {first_row + start} to {first_row + start + len(block) - 1}{of_member} are >= 0 "
-            "and sum to 1, as probabilities do and logits hardly ever",
+            f"{who}{': ' if who else ''}{which}{of_member} are >= 0 and sum to 1, as probabilities do and logits hardly ever",
             remedy=remedy,
         )

@@ -149,7 +149,7 @@ class SequenceClassifier(HuggingFaceClassifier):
             inputs = self._trim(inputs)
         tokens_BKL = inputs.long()
         mask_BL = tokens_BKL[:, -1]
-        given = {"input_ids": torch.where(mask_BL > 0, tokens_BKL[:, 0], self._padding), "attention_mask": mask_BL}
+        given = {"input_ids": torch.where(mask_BL != 0, tokens_BKL[:, 0], self._padding), "attention_mask": mask_BL}
         if tokens_BKL.shape[1] == 3 and "token_type_ids" in self._takes:
             given["token_type_ids"] = tokens_BKL[:, 1]
         with self._plain_errors(inputs):
@@ -177,11 +177,12 @@ class SequenceClassifier(HuggingFaceClassifier):
 
     def _trim(self, inputs: Tensor) -> Tensor:
         """`inputs` without the outer columns that are padding in every row; ids are checked on the way."""
-        used = inputs[:, -1].amax(0)
+        real = inputs[:, -1] != 0
+        used = real.any(0)
         length = inputs.shape[2]
         places = torch.arange(length, device=inputs.device)
-        first, last = torch.where(used > 0, places, length).min(), torch.where(used > 0, places, -1).max()
-        ids = torch.where(inputs[:, -1] > 0, inputs[:, 0], 0)
+        first, last = torch.where(used, places, length).min(), torch.where(used, places, -1).max()
+        ids = torch.where(real, inputs[:, 0], 0)
         facts = torch.stack([first, last, ids.min().long(), ids.max().long()]).tolist()  # one wait for the device
         start, end, lowest, highest = facts
         vocabulary = getattr(self.network.config, "vocab_size", None)

@@ -93,7 +93,7 @@ def store_spec(
     columns = _columns(encoding, space.classes, stored, sequence, None if embed is None else _input_column(embed))
     spec = Spec(
         teacher=teacher,
-        transfer_set=_transfer_set(keys, key_rule, name=name, split=split, revision=revision, key=key),
+        transfer_set=_transfer_set(name, split, revision, keys, key, key_rule),
         label_space=space,
         preprocessing=preprocessing or Preprocessing(function=""),
         encoding=encoding,
@@ -104,6 +104,20 @@ def store_spec(
         columns=columns,
     )
     return check_spec(spec, error=UserError)
+
+
+def _transfer_set(
+    name: str, split: str, revision: str | None, keys: NDArray[np.uint8], key: str, key_rule: int
+) -> TransferSpec:
+    return TransferSpec(
+        name=name,
+        split=split,
+        rows=len(keys),
+        content_keys=keys_digest(keys),
+        revision=revision,
+        key=key,
+        key_rule=UNSET if key_rule == 1 else key_rule,  # type: ignore[arg-type]  # checked with the whole
+    )
 
 
 def encoded_as(
@@ -133,12 +147,6 @@ def _teacher(teacher: TeacherSpec | str, members: int) -> TeacherSpec:
     if isinstance(teacher, TeacherSpec):
         return teacher
     return TeacherSpec(name=teacher, precision="", members=(MemberSpec(model=teacher),) * members)
-
-
-def _transfer_set(keys: NDArray[np.uint8], key_rule: int, **words: Any) -> TransferSpec:
-    """The first version of the key rule goes without saying, as before there was another."""
-    rule: Any = UNSET if key_rule == 1 else key_rule
-    return TransferSpec(rows=len(keys), content_keys=keys_digest(keys), key_rule=rule, **words)
 
 
 def _label_space(classes: int | Sequence[str], vocabulary: str | None) -> LabelSpace:

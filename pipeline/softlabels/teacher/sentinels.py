@@ -10,12 +10,15 @@ B distributions of the rows, P positions of a row of tokens, M members, C classe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from softlabels.checks.dependence import Dependence, of_all_lengths, spread
 from softlabels.checks.order import largest as largest_class
@@ -64,43 +67,27 @@ def check_sentinels(
             (position) and member.
         ConfigError: the models cannot take these inputs.
     """
-    padded = padded or ensemble.sequence is not None
-    numbers = _chosen(inputs, sentinel_count(ensemble.sequence), padded=padded)
-    rows = np.array(inputs[numbers])
-    size = min(ensemble.batch_size, len(rows))
-    try:
-        whole, parts = ensemble.in_batches(rows, size), ensemble.in_batches(rows, max(1, size * 3 // 8))
-    except RuntimeError as error:  # what torch raises where shapes or dtypes do not fit
-        raise ConfigError(
-            f"the teacher cannot take inputs of {rows.dtype} and shape {[size, *rows.shape[1:]]}: {error}",
-            remedy="change init_args of teacher.members, or transfer_set.prepare",
-        ) from error
-    counts = np.ones(len(rows), np.bool_)
-    if ensemble.sequence is not None:
-        counts = alignment(rows).mask.reshape(-1).astype(np.bool_)
-    _require_logits(ensemble, rows, whole, total=len(inputs))
-    cuts = Dependence(len(ensemble.models), ensemble.spec.precision)
-    each = len(counts) // len(rows)
-    for at, first in whole.blocks():
-        real = torch.from_numpy(counts[at]).to(ensemble.device)
-        first, second = first[real], parts.logits(at)[real]
-        if len(first):
-            places = at.start + np.flatnonzero(counts[at])
-            cuts.add(places // each, apart(first, second).numpy(), largest(first).numpy())
-            place = partial(ensemble.place, numbers.tolist(), places.tolist())
-            require_storable(first, ensemble.weights, reduce=reduce, place=place)
-    for member, _, most in cuts.found():
-        raise TeacherError(
-            f"{ensemble.who(member)} gives the same row logits that differ by {most:.3g} in two batches",
-            remedy=f"{_EVAL}; {PADDING}" if padded else _EVAL,
-        )
-    _check_alone(ensemble, rows, whole, counts.reshape(len(rows), -1), padded=padded)
+    asked = _Sentinels.of(ensemble, inputs, padded=padded or ensemble.sequence is not None)
+    whole, parts = asked.outputs()
+    _require_logits(ensemble, asked.rows, whole, total=len(inputs), numbers=asked.numbers)
+    asked.require_storable(whole, reduce)
+    asked.require_same_in_batches(whole, parts)
+    asked.require_same_alone(whole)
     if labels is not None and ensemble.sequence is None:
         best = largest_class(
             whole.logits().float().cpu().numpy(), normalised_weights(ensemble.weights, len(ensemble.models))
         )
-        require_order(best, np.asarray(labels[numbers]), whole.classes, names=names, where="the teacher's first rows")
+        where = f"{len(asked.rows)} rows of the teacher"
+        require_order(best, np.asarray(labels[asked.numbers]), whole.classes, names=names, where=where)
     return whole.classes
+
+
+def token_classes(ensemble: Ensemble, inputs: NDArray[np.generic]) -> int:
+    """C, of a teacher of rows of tokens (R, 2, L): asked of a row of token 0, which all models have. Raises `ConfigError`."""
+    row = np.array(inputs[:1])
+    row[:, 0] = 0
+    with taking(row):
+        return ensemble.outputs(row).classes
 
 
 def require_ensemble_logits(ensemble: Ensemble, inputs: NDArray[np.generic]) -> None:
@@ -110,13 +97,130 @@ def require_ensemble_logits(ensemble: Ensemble, inputs: NDArray[np.generic]) -> 
     _require_logits(ensemble, rows, outputs, total=len(inputs))
 
 
-def _require_logits(ensemble: Ensemble, rows: NDArray[np.generic], outputs: Outputs, *, total: int) -> None:
+def _require_logits(
+    ensemble: Ensemble,
+    rows: NDArray[np.generic],
+    outputs: Outputs,
+    *,
+    total: int,
+    numbers: NDArray[np.int64] | None = None,
+) -> None:
     found = np.concatenate([probabilities_among(block) for _, block in outputs.blocks()])
     if ensemble.sequence is not None:
         found = rows_of_positions(found.reshape(len(rows), -1, found.shape[1]), alignment(rows).mask)
     who = f"the teacher ({ensemble.spec.name})"
     remedy = "leave out the softmax at its end, or return its logarithm (log-probabilities are logits)"
-    require_logits(found, total=total, who=who, remedy=remedy)
+    require_logits(found, total=total, numbers=numbers, who=who, remedy=remedy)
+
+
+@dataclass(frozen=True, eq=False)
+class _Sentinels:
+    """Rows of the transfer set, and what is asked of the teacher's outputs for them.
+
+    Attributes:
+        numbers: (R,) theirs in the transfer set.
+        rows: (R, ...) prepared.
+        counts: (R, P) bool, the distributions that count; P is 1 but of rows of tokens.
+        padded: their last array says where they have tokens.
+    """
+
+    ensemble: Ensemble
+    numbers: NDArray[np.int64]
+    rows: NDArray[np.generic]
+    counts: NDArray[np.bool_]
+    padded: bool
+
+    @classmethod
+    def of(cls, ensemble: Ensemble, inputs: NDArray[np.generic], *, padded: bool) -> _Sentinels:
+        """Those of all rows `inputs`."""
+        numbers = _chosen(inputs, sentinel_count(ensemble.sequence), padded=padded)
+        rows = np.array(inputs[numbers])
+        counts = np.ones((len(rows), 1), np.bool_)
+        if ensemble.sequence is not None:
+            counts = alignment(rows).mask.astype(np.bool_)
+        return cls(ensemble, numbers, rows, counts, padded)
+
+    def outputs(self) -> tuple[Outputs, Outputs]:
+        """The outputs in batches as the recipe cuts them, and in smaller ones. Raises `ConfigError`."""
+        size = min(self.ensemble.batch_size, len(self.rows))
+        with taking(self.rows[:size]):
+            return tuple(self.ensemble.in_batches(self.rows, each) for each in (size, max(1, size * 3 // 8)))  # type: ignore[return-value]
+
+    def require_storable(self, whole: Outputs, reduce: str) -> None:
+        """Raise `LogitsError` where no store can hold the logits of members that become what `reduce` says."""
+        for places in self._blocks(whole):
+            place = partial(self.ensemble.place, self.numbers.tolist(), places.tolist())
+            require_storable(self._logits(whole, places), self.ensemble.weights, reduce=reduce, place=place)
+
+    def require_same_in_batches(self, whole: Outputs, parts: Outputs) -> None:
+        """Raise `TeacherError` where the two cuts give a row other logits."""
+        found = self._dependence()
+        for places in self._blocks(whole):
+            self._compare(found, places, self._logits(whole, places), self._logits(parts, places))
+        for member, count, most in found.found():
+            raise TeacherError(
+                f"{self.ensemble.who(member)} gives {count} of {len(self.rows)} rows other logits in batches of another size: "
+                f"they differ by up to {most:.3g}",
+                remedy=self._remedy,
+            )
+
+    def require_same_alone(self, whole: Outputs) -> None:
+        """Raise `TeacherError` where a row alone, without padding if the models can take it so, gets other logits."""
+        found, shorter = self._dependence(), self.padded
+        for number, row in enumerate(self.rows):
+            if not self.counts[number].any():
+                continue
+            alone = None
+            if shorter and row[-1].any():
+                alone = _shorter(self.ensemble, row)
+                shorter = alone is not None
+            if alone is None:
+                alone = self.ensemble.outputs(row[None])
+            first = number * self.counts.shape[1]
+            for places in self._blocks(whole, [number]):
+                self._compare(found, places, self._logits(whole, places), self._logits(alone, places - first))
+        for member, count, most in found.found():
+            without = ", without padding," if shorter else ""
+            raise TeacherError(
+                f"{self.ensemble.who(member)} gives {count} of {len(self.rows)} rows other logits alone{without} than in a "
+                f"batch: they differ by up to {most:.3g}",
+                remedy=self._remedy,
+            )
+
+    @property
+    def _remedy(self) -> str:
+        return f"{_EVAL}; {PADDING}" if self.padded else _EVAL
+
+    def _dependence(self) -> Dependence:
+        return Dependence(len(self.ensemble.models), self.ensemble.spec.precision)
+
+    def _blocks(self, whole: Outputs, rows: Sequence[int] | None = None) -> Iterator[NDArray[np.int64]]:
+        """Places among all R * P of the distributions of `rows` (all) that count, as many at a time as `Outputs.blocks` has."""
+        chosen = range(len(self.rows)) if rows is None else rows
+        each = self.counts.shape[1]
+        places = np.concatenate([number * each + np.flatnonzero(self.counts[number]) for number in chosen])
+        step = max(1, BLOCK_BYTES // (4 * len(whole.members) * whole.classes))
+        for start in range(0, len(places), step):
+            yield places[start : start + step]
+
+    def _logits(self, outputs: Outputs, places: NDArray[np.int64]) -> Tensor:
+        """Logits (n, M, C)."""
+        return outputs.logits(torch.from_numpy(places).to(outputs.device))
+
+    def _compare(self, found: Dependence, places: NDArray[np.int64], one: Tensor, other: Tensor) -> None:
+        found.add(places // self.counts.shape[1], apart(one, other).numpy(), largest(one).numpy())
+
+
+@contextmanager
+def taking(rows: NDArray[np.generic]) -> Iterator[None]:
+    """What torch raises where the shapes or dtypes of `rows` do not fit, as `ConfigError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ConfigError(
+            f"the teacher cannot take inputs of {rows.dtype} and shape {list(rows.shape)}: {error}",
+            remedy="change init_args of teacher.members, or transfer_set.prepare",
+        ) from error
 
 
 def _chosen(inputs: NDArray[np.generic], count: int, *, padded: bool) -> NDArray[np.int64]:
@@ -127,42 +231,9 @@ def _chosen(inputs: NDArray[np.generic], count: int, *, padded: bool) -> NDArray
     return some[of_all_lengths(lengths(np.asarray(inputs[some])), count)]
 
 
-def _check_alone(
-    ensemble: Ensemble, rows: NDArray[np.generic], whole: Outputs, counts: NDArray[np.bool_], *, padded: bool
-) -> None:
-    """Raise `TeacherError` where a row alone gives other logits; `counts` (R, P) are the distributions that count."""
-    found, each, shorter = Dependence(len(ensemble.models), ensemble.spec.precision), counts.shape[1], padded
-    for number, row in enumerate(rows):
-        if not counts[number].any():
-            continue
-        alone = None
-        if shorter:
-            alone = _shorter(ensemble, row)
-            shorter = alone is not None
-        if alone is None:
-            alone = ensemble.outputs(row[None])
-        places = np.flatnonzero(counts[number])
-        for start in range(0, len(places), _step(alone)):
-            part = torch.from_numpy(places[start : start + _step(alone)]).to(ensemble.device)
-            one, other = whole.logits(part + number * each), alone.logits(part)
-            found.add(np.full(len(part), number), apart(one, other).numpy(), largest(one).numpy())
-    for member, count, most in found.found():
-        without = ", without padding," if shorter else ""
-        raise TeacherError(
-            f"{ensemble.who(member)} gives {count} of {len(rows)} rows other logits alone{without} than in a batch: they "
-            f"differ by up to {most:.3g}",
-            remedy=PADDING if padded else _EVAL,
-        )
-
-
 def _shorter(ensemble: Ensemble, row: NDArray[np.generic]) -> Outputs | None:
     """The outputs for a row without its padding; None where a member cannot take rows of another length."""
     try:
         return ensemble.outputs(unpadded(row))
     except (RuntimeError, ValueError, IndexError, SoftLabelsError):
         return None
-
-
-def _step(outputs: Outputs) -> int:
-    """Distributions at a time: as many as `Outputs.blocks` makes."""
-    return max(1, BLOCK_BYTES // (4 * len(outputs.members) * outputs.classes))
