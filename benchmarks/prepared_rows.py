@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Time both ways in turn, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--rows", type=int, default=60_000, help="small pictures")
-    parser.add_argument("--photographs", type=int, default=2_000)
+    parser.add_argument("--photographs", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=7, help="every way runs once a round")
     parser.add_argument("--output", type=Path, help="also write the table here")
     options = parser.parse_args(argv)
