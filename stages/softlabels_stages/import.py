@@ -14,7 +14,7 @@ row is which.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -105,12 +105,21 @@ def main(argv: Sequence[str] | None = None) -> int:
                 inputs=np.array(rows.inputs[span]) if args.inputs == "embed" and rows.inputs is not None else None,
             )
         manifest = writer.seal(checked=True)
-    for line in (*outputs.said, *writer.said):
+    for line in (*outputs.said, *_not_finite(args, rows), *writer.said):
         print(f"{split}: {line}")
     if is_split_folder(Folder(args.store), split):
         write_root(Folder(Path(args.store).parent))
     print(f"sealed: {args.store}, {manifest.spec.rows:,} rows (look: {suggested('info', args.store)})")
     return 0
+
+
+def _not_finite(args: Import, rows: _Rows) -> Iterator[str]:
+    """A line on inputs that students would train on and that hold NaN or infinite values; a teacher may have taken such."""
+    inputs = rows.inputs if args.inputs == "embed" else None
+    if inputs is not None and inputs.dtype.kind == "f":
+        wrong = np.flatnonzero(~np.isfinite(inputs.reshape(len(inputs), -1)).all(axis=1))
+        if wrong.size:
+            yield f"the inputs of {wrong.size:,} of {len(inputs):,} rows hold NaN or infinite values, first in row {wrong[0]}"
 
 
 def _spec(args: Import, outputs: Outputs, rows: _Rows, weights: Sequence[float], split: str) -> Spec:

@@ -130,6 +130,11 @@ def checked_classes(rows: TransferRows, ensemble: Ensemble, encoding: Encoding) 
         names=rows.class_names,
         padded=is_padded(rows.prepare.class_path),
     )
+    if classes < 2:
+        raise ClassMismatch(
+            "the teacher has one output, and a distribution has two classes or more",
+            remedy="of a score z for yes or no make the logits (0, z)",
+        )
     if rows.class_names is not None and len(rows.class_names) != classes:
         raise ClassMismatch(
             f"the teacher has {classes} classes and the transfer set {rows.name} {len(rows.class_names)}",

@@ -132,6 +132,41 @@ def test_labels_that_are_names(rng: np.random.Generator, work: Path, capsys: pyt
     assert "with the classes reversed" in capsys.readouterr().err
 
 
+GAPS = pa.array([2, None, 0, None], pa.uint8())
+
+
+@pytest.mark.parametrize(
+    ("file", "labels", "words", "expected"),
+    [
+        ("f.csv", GAPS, (), [2, -1, 0, -1]), ("f.parquet", GAPS, (), [2, -1, 0, -1]),
+        ("f.npz", np.array([2, np.nan, 0, -1], np.float32), (), [2, -1, 0, -1]),
+        ("f.parquet", pa.array([2.0, None, 0.0, float("nan")]), (), [2, -1, 0, -1]),
+        ("f.csv", pa.array(["None", "hate", "NA", "hate"]), ("--classes=NA,hate,None",), [2, 1, 0, 1]),
+        ("f.parquet", pa.array(["None", None, "NA", "hate"]), ("--classes=NA,hate,None",), [2, -1, 0, 1]),
+    ],
+)  # fmt: skip
+def test_labels_with_gaps(
+    file: str, labels: Any, words: tuple[str, ...], expected: list[int], rng: np.random.Generator, work: Path
+) -> None:
+    """No label is -1, whatever a file says for it; a class may be called None."""
+    z, ids = rng.normal(size=(4, 3)), np.arange(4)
+    if file == "f.npz":
+        np.savez(file, logits=z, labels=labels, inputs=ids[:, None])
+    else:
+        write(file, {"id": ids, **{f"logit{n}": z[:, n] for n in range(3)}, "label": labels})
+        words = ("--key=id", *words)
+    assert main(file, "s/train", *words) == 0
+    assert open_store("s/train").column("label").tolist() == expected
+
+
+def test_a_label_that_is_no_whole_number(
+    rng: np.random.Generator, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez("f.npz", logits=rng.normal(size=(3, 2)), labels=[0, 1, 0.5], inputs=np.arange(3)[:, None])
+    assert main("f.npz", "s/train") == 2
+    assert "label 0.5 in row 2 of f.npz is no whole number" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("store", "words", "split"),
     [

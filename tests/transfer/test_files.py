@@ -189,3 +189,11 @@ def test_a_broken_csv_is_one_line(load: object, tmp_path: Path, text: str) -> No
     with pytest.raises(TransferSetError) as caught:
         load()
     assert "\n" not in str(caught.value)
+
+
+def test_a_csv_that_is_not_utf_8_is_one_line(load: object, tmp_path: Path) -> None:
+    (tmp_path / "data" / "train.csv").write_bytes("text,label\ncafé,1\n".encode("latin-1"))
+    with pytest.raises(
+        TransferSetError, match=r"cannot open .*; its texts are not UTF-8: write the files again in UTF-8"
+    ):
+        load()

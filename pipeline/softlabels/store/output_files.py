@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from softlabels.errors import StorageError, UserError
+from softlabels.labels import NO_LABEL
 
 Arrays = dict[str, NDArray[Any]]
 KINDS = "a npy, npz, Parquet or CSV file"
@@ -71,7 +72,9 @@ def _columns(table: pa.Table, words: tuple[str, ...], *, text: bool = False) -> 
     found: Arrays = {}
     for name in table.column_names:
         kind = table.schema.field(name).type
-        if name in LABELS or name in words or _is_list(kind):
+        if name in LABELS:
+            found[name] = _array(_without_gaps(table.column(name)), name)
+        elif name in words or _is_list(kind):
             found[name] = _array(table.column(name), name)
     for word, columns in _numbered(table).items():
         if word in words and word not in found:
@@ -79,6 +82,16 @@ def _columns(table: pa.Table, words: tuple[str, ...], *, text: bool = False) -> 
             whole = np.stack([part.astype(np.float64) for part in parts] if text else parts, axis=1)
             found[word] = whole
     return found
+
+
+def _without_gaps(labels: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of labels with "none" in the place of nulls: an empty text, or -1."""
+    kind = labels.type
+    if pa.types.is_integer(kind) and labels.null_count:
+        labels = labels.cast(pa.int64())  # unsigned ones hold no -1
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return labels.fill_null(NO_LABEL if is_number else "") if is_number or is_text else labels
 
 
 def _numbered(table: pa.Table) -> dict[str, list[str]]:

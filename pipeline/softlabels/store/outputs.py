@@ -165,10 +165,18 @@ def _labels(
         return None
     if found.dtype.kind in "OU" and found.ndim == 1:
         return _numbers(found, path, classes)
-    if found.dtype.kind not in "iu" or found.ndim != 1:
+    if found.dtype.kind not in "iuf" or found.ndim != 1:
         raise UserError(
             f"labels in {path} are {found.dtype} {found.shape}", remedy="give one whole number a row, -1 for none"
         )
+    if found.dtype.kind == "f":  # as integers with gaps come from pandas
+        found = np.where(np.isnan(found), NO_LABEL, found)
+        wrong = np.flatnonzero((found != np.trunc(found)) | (np.abs(found) > 1 << 53))
+        if wrong.size:
+            raise UserError(
+                f"label {found[wrong[0]]} in row {wrong[0]} of {path} is no whole number",
+                remedy="give the numbers of classes, -1 or NaN for none",
+            )
     return found.astype(np.int64)
 
 

@@ -107,6 +107,8 @@ def _load(config: TransferSetConfig, split: str, path: str, **options: Any) -> D
                 f"{config.source} holds no text files, and sample_by says what a row of such files is",
                 remedy="drop transfer_set.sample_by",
             ) from None
+        if isinstance(error.__cause__ or error, UnicodeDecodeError):
+            remedy = "its texts are not UTF-8: write the files again in UTF-8"
         raise TransferSetError(f"cannot open {config.source}: {one_line(error)}", remedy=remedy) from error
     return _pick(data, split, str(config.source))
 
