@@ -19,8 +19,12 @@ REMEDY = "give what the softmax is taken of, or the logarithm of its values (log
 
 
 def are_probabilities(values: NDArray[np.floating], *, rounding: float = 0.0) -> NDArray[np.bool_]:
-    """Which rows of (..., C) are >= 0 and sum to 1; `rounding`: how far each value may be off."""
+    """Which rows of (..., C) are >= 0 and sum to 1; `rounding`: how far each value may be off. None where so many values may
+    be off that zeros might sum to 1.
+    """
     found: NDArray[np.bool_] = np.zeros(values.shape[:-1], np.bool_)
+    if rounding * values.shape[-1] >= 0.5:
+        return found
     wide = np.float64 if values.dtype == np.float64 else np.float32
     with np.errstate(invalid="ignore", over="ignore"):
         found[...] = np.abs(values.sum(axis=-1, dtype=wide) - 1) <= SUM + rounding * values.shape[-1]

@@ -73,7 +73,7 @@ def check_logits(logits: NDArray[np.floating], *, first_row: int = 0) -> None:
     if np.isfinite(peak).all():
         return
     fix = "mend the teacher's outputs for this row"
-    overflow = f"{fix}: an overflow in half precision is the usual cause"
+    overflow = f"{fix}: NaN inputs or an overflow in half precision is the usual cause"
     _refuse(NanLogits, np.isnan(peak), first_row, "logits are NaN", overflow)
     _refuse(InfiniteLogits, np.isposinf(peak), first_row, "a logit is +inf", overflow)
     impossible = "the logits of all classes are -inf"

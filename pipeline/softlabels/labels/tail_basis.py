@@ -60,7 +60,7 @@ def _centred(logits: Tensor) -> Tensor:
     if not torch.isfinite(peak).all():
         raise LogitsError(
             "the logits of a sampled position are NaN, +inf, or -inf for all classes",
-            remedy="mend the teacher's outputs: an overflow in half precision is the usual cause",
+            remedy="mend the teacher's outputs: NaN inputs or an overflow in half precision is the usual cause",
         )
     return (wide - peak).half()
 

@@ -117,7 +117,7 @@ def _below_peak(logits: Tensor, real: Tensor, start: int) -> Tensor:
     place, fix = _Place(start, logits.shape[1]), "mend the teacher's outputs there"
     if not torch.isfinite(peak).all():
         flat = peak.flatten()
-        overflow = f"{fix}: an overflow in half precision is the usual cause"
+        overflow = f"{fix}: NaN inputs or an overflow in half precision is the usual cause"
         place.refuse(flat.isnan(), "logits are NaN", overflow, NanLogits)
         place.refuse(flat.isposinf(), "a logit is +inf", overflow, InfiniteLogits)
         impossible = "the logits of all classes are -inf"

@@ -33,7 +33,7 @@ from softlabels.store.commit import (
 )
 from softlabels.store.layouts import layout_of
 from softlabels.store.rules import check_spec
-from softlabels.store.seal import check_manifest, check_record
+from softlabels.store.seal import check_manifest, check_record, was_sealed
 from softlabels.store.spec import (
     BASIS_FOLDER,
     COMMITS,
@@ -108,7 +108,7 @@ def repair(path: str | Path | Folder, *, progress: Progress = lambda shards: Non
     with _alone(store):
         plan, manifest = _plan_and_manifest(store)  # again: a writer may have sealed it meanwhile
         _refuse_links(store, plan.spec)
-        before, sealed_before, aside = named_digest(store), _was_sealed(store, plan.spec), _Aside(store)
+        before, sealed_before, aside = named_digest(store), was_sealed(store, plan.spec), _Aside(store)
         problems = [*_mend_plan(store, plan, manifest, aside), *_problems(store, plan.spec, manifest, progress)]
         _set_aside(store, plan.spec, problems, aside)
     pending = tuple(shard for shard in range(plan.spec.shards) if not store.exists(record_name(shard)))
@@ -161,12 +161,6 @@ def earlier_digests(store: Folder) -> dict[Path, str | None]:
     """The digest that each manifest names which was set aside, by its folder; None where none can be read."""
     aside = [store.within(f"{SET_ASIDE}/{name}") for name in store.names(SET_ASIDE)]
     return {folder.at(): named_digest(folder) for folder in aside if folder.is_folder() and folder.exists(MANIFEST)}
-
-
-def _was_sealed(store: Folder, spec: Spec) -> bool:
-    """Whether a store was sealed once, and so is not asked again what its labels are: sealing alone writes these files."""
-    names = (MANIFEST, *layout_of(spec).metadata(spec, "", FORMAT))
-    return bool(earlier_digests(store)) or any(store.exists(name) for name in names)
 
 
 def _refuse_links(store: Folder, spec: Spec) -> None:

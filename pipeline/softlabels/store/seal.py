@@ -11,12 +11,15 @@ import msgspec
 from softlabels.errors import DamagedManifest
 from softlabels.labels.fidelity import TEMPERATURES, FidelitySums, table
 from softlabels.store.columns import Column
+from softlabels.store.commit import SET_ASIDE
 from softlabels.store.digest import blake3_hex, content_digest, manifest_seal, payload_digest, store_digest
 from softlabels.store.layouts import layout_of
 from softlabels.store.rules import check_spec
 from softlabels.store.spec import (
     BLOCK_ROWS,
     COMMITS,
+    FORMAT,
+    MANIFEST,
     RESTORE,
     Chunk,
     Commit,
@@ -27,6 +30,7 @@ from softlabels.store.spec import (
     Spec,
     pretty_json,
 )
+from softlabels.system.folder import Folder
 
 _FOR_READERS = 1 << 16  # bytes of card, fidelity table and the files for other readers
 _IN_MANIFEST, _NAME = 256, 64  # bytes of a shard in the manifest and in state.json, of a file in its folder
@@ -67,6 +71,15 @@ def _label_bytes(spec: Spec, payloads: list[Payload]) -> float:
     }
     positions = sizes["position_mask"] if spec.ragged else spec.rows * (spec.positions or 1)
     return sum(sizes.values()) / positions
+
+
+def was_sealed(store: Folder, spec: Spec) -> bool:
+    """Whether a store was sealed once, and so is not asked again what its labels are: only sealing writes these files, and
+    `repair` sets manifests aside.
+    """
+    names = (MANIFEST, *layout_of(spec).metadata(spec, "", FORMAT))
+    aside = any(store.exists(f"{SET_ASIDE}/{name}/{MANIFEST}") for name in store.names(SET_ASIDE))
+    return aside or any(map(store.exists, names))
 
 
 def check_manifest(manifest: Manifest, where: str) -> None:

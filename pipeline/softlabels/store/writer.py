@@ -53,7 +53,7 @@ from softlabels.store.layouts import layout_of
 from softlabels.store.reader import open_store
 from softlabels.store.rules import check_spec
 from softlabels.store.same_plan import named_as_begun, require_same_plan
-from softlabels.store.seal import check_record, make_manifest, store_bytes
+from softlabels.store.seal import check_record, make_manifest, store_bytes, was_sealed
 from softlabels.store.spec import (
     BASIS_FOLDER,
     COMMITS,
@@ -328,7 +328,7 @@ class StoreWriter:
     def seal(self, *, checked: bool = False) -> Manifest:
         """Check that every shard is there and write card, metadata for other readers, and last the manifest. `said` then holds
         what there is to say of the labels. `checked`: they were, as those of a sealed store that is copied, and are not
-        refused.
+        refused; neither are those of a store that was sealed before it was repaired.
 
         Raises:
             UnsealedStore: shards are missing.
@@ -345,7 +345,9 @@ class StoreWriter:
             check_record(self.spec, shard, record, str(self.folder.at(record_name(shard))))
             place(self.folder, record)
         flush_placed(self.folder, records)
-        self.said = check_written(self.folder, self.spec, records, checked=checked)
+        self.said = check_written(
+            self.folder, self.spec, records, checked=checked or was_sealed(self.folder, self.spec)
+        )
         read_basis(self.folder, self.spec)
         manifest = make_manifest(self.plan, records, raw)
         for name, data in self.layout.metadata(self.spec, manifest.digest, manifest.format).items():

@@ -24,7 +24,7 @@ from softlabels.checks.dependence import Dependence, of_all_lengths, spread
 from softlabels.checks.order import largest as largest_class
 from softlabels.checks.order import require_order
 from softlabels.checks.probabilities import require_logits, rows_of_positions
-from softlabels.errors import ConfigError, SoftLabelsError, TeacherError
+from softlabels.errors import ConfigError, TeacherError
 from softlabels.labels.ensemble import normalised_weights
 from softlabels.models.alone import EVALUATION, PADDING, TRAINED_WITH, apart, largest, lengths, takes_shorter, unpadded
 from softlabels.teacher.encode import probabilities_among, require_storable
@@ -228,5 +228,5 @@ def _shorter(ensemble: Ensemble, row: NDArray[np.generic]) -> Outputs | None:
     """The outputs for a row without its padding; None where a member cannot take rows of another length."""
     try:
         return ensemble.outputs(unpadded(row))
-    except (RuntimeError, ValueError, IndexError, SoftLabelsError):
+    except Exception:  # whatever the user's own model says of it; it is asked with the padding next
         return None
