@@ -30,6 +30,7 @@ from softlabels.labels.encoding import TopkEncoding
 from softlabels.labels.soft import SoftLabels
 from softlabels.labels.topk_encode import encode_topk
 from softlabels.student.fused import block_positions, linear_distillation_loss
+from softlabels.student.loss_spec import LossSpec
 from softlabels.student.losses import distillation_loss
 from softlabels.student.memory import keep_freed_memory
 
@@ -107,10 +108,10 @@ def _labels(few: Tensor, encoding: TopkEncoding, size: Size, basis: Tensor | Non
 def fused(problem: Problem, soft: SoftLabels) -> None:
     """Ours."""
     size = problem.size
+    spec = LossSpec(size.temperature, HARD, SOFT)
     loss = linear_distillation_loss(
-        problem.hidden, problem.weight, None, soft, problem.labels,
-        classes=size.classes, temperature=size.temperature, hard_weight=HARD, soft_weight=SOFT,
-    )  # fmt: skip
+        problem.hidden, problem.weight, None, soft, problem.labels, spec, classes=size.classes
+    )
     loss.backward()  # type: ignore[no-untyped-call]
 
 

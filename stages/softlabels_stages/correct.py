@@ -129,7 +129,7 @@ def _correct(args: Correct, variant: Variant, find: Callable[[nn.Module], Tensor
         biased.model.load_state_dict(model.state_dict())
         plain_models.append(model)
         corrected.append(biased)
-    temperature = args.training.of(variant, 0).temperature_at(1.0)
+    temperature = args.training.of(variant, 0).loss_at(1.0).temperature
     settings = args.training.settings(variant)
     return [
         Judged(variant.label, variant.kind, settings, temperature, plain_models),

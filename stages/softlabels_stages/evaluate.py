@@ -85,7 +85,7 @@ def _own_temperature(args: Evaluate) -> float:
     """The last T of the setting that the student's folder is named after; else of the recipe's first."""
     training, folder = args.training, Path(args.model or "").name
     own = [variant for variant in training.variants if folder in {variant.folder(seed) for seed in training.seeds}]
-    return training.of((own or training.variants)[0], 0).temperature_at(1.0)
+    return training.of((own or training.variants)[0], 0).loss_at(1.0).temperature
 
 
 def _teacher(args: Evaluate, batches: Loader, temperature: float, names: Sequence[str]) -> list[tuple[str, Scores]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -43,18 +44,15 @@ def require_possible(students: Sequence[Student], split: Split, used: NDArray[np
 
 def _try(student: Student, split: Split, rows: NDArray[np.int64]) -> None:
     """Compute a student's loss of these rows, and train nothing. Raises what the loss raises."""
-    config, device = student.config, resolve_device(student.config.device)
+    spec = dataclasses.replace(student.config.loss_at(0.0), hard_weight=0.0, soft_weight=1.0)
+    device = resolve_device(student.config.device)
     training = student.model.training
     model = student.model.to(device).eval()
     try:
         with torch.inference_mode():
             for batch in all_batches(split, min(256, len(rows)), selection=rows).epoch(0):
                 moved = batch.to(device)
-                batch_loss(
-                    outputs_of(model, moved), moved, loss=config.loss, soft_weight=1.0, hard_weight=0.0,
-                    temperature=config.temperature_at(0.0), mean=config.mean, loss_args=config.loss_args,
-                    logit_standardization=config.logit_standardization,
-                )  # fmt: skip
+                batch_loss(outputs_of(model, moved), moved, spec)
     finally:
         model.train(training)
 

@@ -193,9 +193,7 @@ def _require_loss(student: Student, splits: Mapping[str, Split], train: Loader, 
     if validation is not None and not has_tokens:
         unjudged = int((np.asarray(judged.labels)[validation.rows] < 0).sum())
     require_loss(
-        config.loss,
-        config.loss_args,
-        logit_standardization=config.logit_standardization,
+        config.loss_at(0.0),
         label_free_rows=int(without_label[train.rows].sum()) + unjudged,
         micro_batch=config.micro_batch,
         reduce=splits["train"].store.reduce,
@@ -229,7 +227,7 @@ def _judged(
             variant.label,
             variant.kind,
             training.settings(variant),
-            training.of(variant, 0).temperature_at(1.0),
+            training.of(variant, 0).loss_at(1.0).temperature,
             [student.model for student in students[number * seeds : (number + 1) * seeds]],
             validation[number * seeds : (number + 1) * seeds],
         )

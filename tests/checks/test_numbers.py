@@ -16,6 +16,7 @@ from softlabels.labels.soft import SoftLabels
 from softlabels.store import Store, open_store
 from softlabels.student.config import TrainingConfig
 from softlabels.student.fused import linear_distillation_loss
+from softlabels.student.loss_spec import LossSpec
 from softlabels.student.losses import distillation_loss
 from softlabels.transfer import array_keys
 from softlabels_stages import evaluate, possible, train_student
@@ -97,8 +98,7 @@ def test_doors_of_a_python_user(rng: np.random.Generator, work: Path, temperatur
         lambda: soft.log_probs(temperature),
         lambda: loss_of(torch.tensor(z), soft, temperature=temperature),
         lambda: linear_distillation_loss(
-            hidden, torch.randn(CLASSES, 4), None, soft, labels, classes=CLASSES, temperature=temperature,
-            hard_weight=0.0, soft_weight=1.0,
+            hidden, torch.randn(CLASSES, 4), None, soft, labels, LossSpec(temperature), classes=CLASSES
         ),
         lambda: store.log_probs(range(40), temperature=temperature),
         lambda: log_probs(z[:, None], temperature),

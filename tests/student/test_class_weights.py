@@ -13,7 +13,9 @@ from torch import nn
 from softlabels.errors import ClassMismatch, ConfigError
 from softlabels.student.class_weights import resolved
 from softlabels.student.config import TrainingConfig
+from softlabels.student.fused import linear_distillation_loss
 from softlabels.student.learner import Student
+from softlabels.student.loss_spec import LossSpec
 from softlabels.student.losses import distillation_loss, require_loss
 from softlabels.student.trainer import Trainer
 from tests.student import loss_reference as reference
@@ -55,6 +57,24 @@ def test_the_loss_is_its_definition(rng: np.random.Generator, loss: str, mean: s
     alike = distillation_loss(student, soft, torch.tensor(labels), class_weights=torch.ones(5), **options)  # type: ignore[arg-type]
     plain = distillation_loss(student, soft, torch.tensor(labels), **options)  # type: ignore[arg-type]
     assert alike.item() == pytest.approx(plain.item(), rel=1e-5)
+    leaf = student.clone().requires_grad_()
+    spec = LossSpec(**options, class_weights=weights)  # type: ignore[arg-type]
+    blocks = linear_distillation_loss(
+        leaf, torch.eye(5), None, soft, torch.tensor(labels), spec, classes=5, block_bytes=4 * 5 * 3
+    )
+    assert blocks.item() == pytest.approx(got.item(), rel=1e-5)
+    student.requires_grad_()
+    distillation_loss(student, soft, torch.tensor(labels), class_weights=weights, **options).backward()  # type: ignore[arg-type,no-untyped-call]
+    assert student.grad is not None
+    torch.testing.assert_close(torch.autograd.grad(blocks, leaf)[0], student.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_weights_of_no_term_are_no_loss(rng: np.random.Generator) -> None:
+    leaf, labels = torch.tensor(rng.normal(size=(4, 5))).requires_grad_(), torch.zeros(4).long()
+    spec = LossSpec(1.0, 0.0, 0.0, class_weights=torch.ones(5))
+    loss = linear_distillation_loss(leaf, torch.eye(5), None, None, labels, spec, classes=5)
+    assert loss.item() == 0
+    assert (torch.autograd.grad(loss, leaf)[0] == 0).all()
 
 
 def test_balanced_is_scikit_learns(rng: np.random.Generator) -> None:
@@ -83,7 +103,7 @@ def test_weights_are_finite_numbers_above_zero(weights: tuple[float, ...]) -> No
 def test_a_loss_over_the_whole_batch_has_none() -> None:
     options = {"label_free_rows": 0, "micro_batch": None, "reduce": "none", "classes": 3}
     with pytest.raises(ConfigError, match=r"dist correlates over the whole batch, in which no row.*drop class_weights"):
-        require_loss("dist", logit_standardization=False, class_weights=True, **options)  # type: ignore[arg-type]
+        require_loss(LossSpec(1.0, loss="dist"), class_weights=True, **options)  # type: ignore[arg-type]
 
 
 class Fixed:

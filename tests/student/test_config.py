@@ -25,7 +25,8 @@ from softlabels.student.config import TrainingConfig
     ],
 )
 def test_alpha_is_short_for_two_weights(given: dict[str, float], weights: tuple[float, float]) -> None:
-    assert TrainingConfig(**given).weights_at(0.5) == pytest.approx(weights)  # type: ignore[arg-type]
+    loss = TrainingConfig(**given).loss_at(0.5)  # type: ignore[arg-type]
+    assert (loss.hard_weight, loss.soft_weight) == pytest.approx(weights)
 
 
 @pytest.mark.parametrize(
@@ -67,4 +68,4 @@ def test_the_defaults_are_a_whole_config_and_are_not_shared() -> None:
     assert one.optimizer == ObjectSpec("torch.optim.AdamW", {"lr": 1e-3})
     one.optimizer.init_args["lr"] = 1.0
     assert other.optimizer.init_args["lr"] == 1e-3
-    assert replace(other, alpha=0.3).weights_at(0.0) == pytest.approx((0.7, 0.3))
+    assert replace(other, alpha=0.3).loss_at(0.0).soft_weight == 0.3

@@ -14,6 +14,7 @@ from softlabels.labels.soft import SoftLabels
 from softlabels.labels.topk import IMPOSSIBLE
 from softlabels.student import fused, fused_terms
 from softlabels.student.fused import linear_distillation_loss
+from softlabels.student.loss_spec import LossSpec
 from softlabels.student.losses import LOSSES, distillation_loss
 from tests.student.loss_reference import soft_labels
 from tests.student.sparse_samples import TAILS, Sparse
@@ -49,9 +50,10 @@ class Student:
 
     def fused(self, soft: SoftLabels | None, labels: Tensor, block: int = 4, **options: Any) -> Tensor:
         """In blocks of `block` positions."""
-        given = {"temperature": 2.0, "hard_weight": 0.3, "soft_weight": 1.7} | options
+        valid = options.pop("valid", None)
+        spec = LossSpec(**{"temperature": 2.0, "hard_weight": 0.3, "soft_weight": 1.7} | options)
         return linear_distillation_loss(
-            *self.leaves, soft, labels, classes=CLASSES, block_bytes=4 * CLASSES * block, **given
+            *self.leaves, soft, labels, spec, classes=CLASSES, valid=valid, block_bytes=4 * CLASSES * block
         )
 
 
@@ -178,9 +180,8 @@ def test_nothing_is_left_to_learn_where_the_student_is_the_decoded_teacher(rng: 
     z = torch.tensor(np.log(np.maximum(sparse.probabilities(2.0), 1e-30)) * 2, dtype=torch.float32).requires_grad_()
     eye = torch.eye(CLASSES)
     loss = linear_distillation_loss(
-        z, eye, None, sparse.soft, torch.full((POSITIONS,), -1),
-        classes=CLASSES, temperature=2.0, hard_weight=0.0, soft_weight=1.0,
-    )  # fmt: skip
+        z, eye, None, sparse.soft, torch.full((POSITIONS,), -1), LossSpec(temperature=2.0), classes=CLASSES
+    )
     assert abs(loss.item()) < 1e-5
     assert torch.autograd.grad(loss, z)[0].abs().max() < 1e-6
 
@@ -210,17 +211,15 @@ def test_positions_that_do_not_count_change_nothing_and_micro_batches_add_up(
     hidden, weight, bias = student.leaves
     assert (expected[0][~valid] == 0).all()
     assert np.abs(expected[0][valid]).min() > 0
-    alone = linear_distillation_loss(
-        hidden[valid], weight, bias, soft[valid], labels[valid],
-        classes=CLASSES, temperature=2.0, hard_weight=0.3, soft_weight=1.7,
-    )  # fmt: skip
+    spec = LossSpec(temperature=2.0, hard_weight=0.3, soft_weight=1.7)
+    alone = linear_distillation_loss(hidden[valid], weight, bias, soft[valid], labels[valid], spec, classes=CLASSES)
     assert whole.item() == pytest.approx(alone.item(), rel=1e-7)  # the teacher's side is float32
     assert_close(student.gradients(alone), expected, 1e-6)
     count, labelled = int(valid.sum()), int((labels >= 0).sum())
     parts = [
         linear_distillation_loss(
-            hidden[part], weight, bias, soft[part], labels[part], valid=valid[part], positions=count, labelled=labelled,
-            classes=CLASSES, temperature=2.0, hard_weight=0.3, soft_weight=1.7,
+            hidden[part], weight, bias, soft[part], labels[part], spec,
+            classes=CLASSES, valid=valid[part], positions=count, labelled=labelled,
         )
         for part in (slice(0, 5), slice(5, 16), slice(16, 24))
     ]  # fmt: skip
@@ -266,10 +265,8 @@ def test_tiny_gradients_survive_float16(rng: np.random.Generator) -> None:
     """A step is scaled up after the loss: what the loss itself keeps must not be float16."""
     soft, labels = Sparse(rng, "lowrank").soft, hard(rng)
     leaves = [leaf.detach().half().requires_grad_() for leaf in Student(rng, torch.float32).leaves]
-    loss = linear_distillation_loss(
-        *leaves, soft, labels,
-        classes=CLASSES, temperature=1.0, hard_weight=1e-6, soft_weight=1e-6,
-    )  # fmt: skip
+    spec = LossSpec(temperature=1.0, hard_weight=1e-6, soft_weight=1e-6)
+    loss = linear_distillation_loss(*leaves, soft, labels, spec, classes=CLASSES)
     for gradient in torch.autograd.grad(loss * 2**20, leaves):
         assert (gradient != 0).float().mean() > 0.7
 
@@ -309,9 +306,10 @@ def test_what_does_not_fit_is_refused(rng: np.random.Generator) -> None:
     hidden, weight, bias = student.leaves
 
     def refuse(error: type[Exception], message: str, *given: Any, **changes: Any) -> None:
-        options = {"classes": CLASSES, "temperature": 1.0, "hard_weight": 0.5, "soft_weight": 0.5} | changes
+        classes = changes.pop("classes", CLASSES)
+        options = {"temperature": 1.0, "hard_weight": 0.5, "soft_weight": 0.5} | changes
         with pytest.raises(error, match=message):
-            linear_distillation_loss(*given, **options)
+            linear_distillation_loss(*given, LossSpec(**options), classes=classes)
 
     refuse(ClassMismatch, "do not fit", hidden, weight[:, :-1], bias, soft, labels)
     refuse(ClassMismatch, "the bias has shape", hidden, weight, bias[:-1], soft, labels)

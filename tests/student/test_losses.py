@@ -3,7 +3,9 @@ faults that other tools shipped: each of them would fail here."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from inspect import Parameter, signature
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +16,7 @@ from torch.nn import functional
 from softlabels.errors import ClassMismatch, ConfigError, LabelError, LogitsError, MeanUnavailable, NoPossibleClass
 from softlabels.labels.ensemble import log_probs
 from softlabels.labels.soft import SoftLabels
+from softlabels.student.loss_spec import LossSpec
 from softlabels.student.losses import LOSSES, distillation_loss
 from tests.student.loss_reference import ALL, PER_ROW, draw, soft_gradient, soft_labels, soft_only, soft_term, softmax
 
@@ -336,6 +339,30 @@ def test_t_squared_stays_when_there_is_no_hard_term(rng: np.random.Generator) ->
     alone = distillation_loss(torch.tensor(z), soft_labels(v), labels, hard_weight=0.0, **options)  # type: ignore[arg-type]
     both = distillation_loss(torch.tensor(z), soft_labels(v), labels, hard_weight=2.0, **options)  # type: ignore[arg-type]
     assert both.item() - alone.item() == pytest.approx(2 * hard_reference(z, labels.numpy()), rel=1e-4)
+
+
+def test_its_keywords_are_those_of_a_spec() -> None:
+    taken = {name: each.default for name, each in signature(distillation_loss).parameters.items()}
+    of_spec = {each.name: each.default for each in dataclasses.fields(LossSpec)}
+    assert taken.keys() - of_spec.keys() == {"student", "soft", "labels", "positions", "labelled"}
+    required = {name for name in of_spec if taken[name] is Parameter.empty}
+    assert required == {"temperature", "hard_weight", "soft_weight"}
+    assert {name: default for name, default in of_spec.items() if name not in required}.items() <= taken.items()
+
+
+def test_a_spec_that_exists_can_be_had() -> None:
+    spec = LossSpec(2.0, hard_weight=0.5)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        spec.temperature = 1.0  # type: ignore[misc]
+    for temperature in (0.0, math.nan):
+        with pytest.raises(ConfigError, match="temperature"):
+            dataclasses.replace(spec, temperature=temperature)
+    with pytest.raises(ConfigError, match=r"weights must be finite numbers >= 0, not hard_weight=0\.5, soft_weight=inf"):
+        dataclasses.replace(spec, soft_weight=math.inf)
+    each = spec.per_position(torch.tensor([3, -1, 2, 1, -1]), positions=None, labelled=None)
+    assert (each.hard_weight, each.soft_weight) == (0.5 / 3, 1 / 5)
+    each = spec.per_position(torch.tensor([-1]), positions=8, labelled=0)
+    assert (each.hard_weight, each.soft_weight) == (0.5, 1 / 8)
 
 
 def test_what_does_not_fit_is_refused_by_name(rng: np.random.Generator) -> None:

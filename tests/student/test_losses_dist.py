@@ -7,6 +7,7 @@ import pytest
 import torch
 from torchmetrics.functional.regression import pearson_corrcoef
 
+from softlabels.student.loss_spec import LossSpec
 from softlabels.student.losses import soft_sum
 from tests.student.loss_reference import draw, soft_gradient, soft_labels, soft_only, softmax
 
@@ -105,7 +106,9 @@ def test_a_class_that_one_side_alone_excludes_is_well_defined(rng: np.random.Gen
 def test_batches_are_averaged_by_their_rows_and_cutting_one_changes_it(rng: np.random.Generator) -> None:
     z, v = draw(rng)
     soft, student = soft_labels(v), torch.tensor(z)
-    sums = [soft_sum(student[part], soft[part], temperature=2.0, loss="dist") for part in (slice(0, 4), slice(4, 12))]
+    sums = [
+        soft_sum(student[part], soft[part], None, LossSpec(2.0, loss="dist")) for part in (slice(0, 4), slice(4, 12))
+    ]
     values = [dist(z[part], v[part], 2.0) for part in (slice(0, 4), slice(4, 12))]
     cut = sum(sums).item() / 12  # type: ignore[union-attr]
     assert cut == pytest.approx((4 * values[0] + 8 * values[1]) / 12, rel=1e-5)

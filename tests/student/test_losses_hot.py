@@ -8,6 +8,7 @@ import torch
 
 from softlabels.labels.soft import SoftLabels
 from softlabels.student.fused import linear_distillation_loss
+from softlabels.student.loss_spec import LossSpec
 from softlabels.student.losses import distillation_loss
 from tests.student.loss_reference import kl, soft_labels, softmax
 from tests.student.sparse_samples import Sparse
@@ -50,7 +51,7 @@ def test_values_of_the_fused_loss(rng: np.random.Generator, kind: str) -> None:
         q = softmax(z.astype(np.float64) / T)
         want = T**2 * np.mean([kl(*row) for row in zip(p, q, strict=True)])
         states, matrix = torch.from_numpy(z), torch.eye(CLASSES)
-        found = linear_distillation_loss(states, matrix, None, soft, NONE, classes=CLASSES, **WEIGHTS).item()
+        found = linear_distillation_loss(states, matrix, None, soft, NONE, LossSpec(**WEIGHTS), classes=CLASSES).item()
         # each side's log-sum-exp is read off one rounded probability a position
         off = 5 * T**2 * HALF_STEP * (2 / 3 / ROWS) ** 0.5
         assert found == pytest.approx(want, abs=rounded_off(p, q) + off)

@@ -10,16 +10,18 @@ import torch
 
 from softlabels.errors import ClassMismatch, ConfigError, LabelError, MeanUnavailable
 from softlabels.labels.soft import SoftLabels
+from softlabels.student.loss_spec import LossSpec
 from softlabels.student.losses import LOSSES, require_loss, soft_sum
 from tests.student.loss_reference import draw, soft_labels, soft_only
 
-FITTING = {
-    "logit_standardization": False, "label_free_rows": 0, "micro_batch": None, "reduce": "none", "classes": 7,
-}  # fmt: skip
+FITTING = {"label_free_rows": 0, "micro_batch": None, "reduce": "none", "classes": 7}
 
 
-def require(name: str, args: dict[str, float] | None = None, **changes: object) -> None:
-    require_loss(name, args, **(FITTING | changes))  # type: ignore[arg-type]
+def require(
+    name: str, args: dict[str, float] | None = None, *, logit_standardization: bool = False, **changes: object
+) -> None:
+    spec = LossSpec(1.0, loss=name, loss_args=args, logit_standardization=logit_standardization)
+    require_loss(spec, **(FITTING | changes))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("loss", list(LOSSES))
@@ -75,9 +77,9 @@ def test_rows_without_a_label(rng: np.random.Generator, loss: str) -> None:
     with pytest.raises(LabelError, match="hard label 7 lies outside the student's 7 classes"):
         soft_only(torch.tensor(z), soft_labels(v), labels, temperature=1.0, loss=loss)
     with pytest.raises(ClassMismatch, match="needs a hard label for each of 12 rows, and got none"):
-        soft_sum(torch.tensor(z), soft_labels(v), temperature=1.0, loss=loss)
+        soft_sum(torch.tensor(z), soft_labels(v), None, LossSpec(1.0, loss=loss))
     with pytest.raises(ClassMismatch, match=r"12 rows, and got labels of shape \(4,\)"):
-        soft_sum(torch.tensor(z), soft_labels(v), torch.zeros(4).long(), temperature=1.0, loss=loss)
+        soft_sum(torch.tensor(z), soft_labels(v), torch.zeros(4).long(), LossSpec(1.0, loss=loss))
 
 
 def test_a_whole_batch_loss_in_micro_batches() -> None:

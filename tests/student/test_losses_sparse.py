@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from softlabels.errors import ConfigError, LogitsError
 from softlabels.labels.topk import IMPOSSIBLE
+from softlabels.student.loss_spec import LossSpec
 from softlabels.student.losses import LOSSES, require_loss, soft_sum
 from tests.student.loss_reference import DEFAULTS, cross_entropy, kl, row_term, soft_gradient, soft_only, softmax
 from tests.student.sparse_samples import TAILS, Sparse
@@ -21,9 +24,9 @@ REFUSED = {
 SERVED = [(tail, loss) for tail in TAILS for loss in LOSSES if loss not in REFUSED[tail]]
 
 
-def require(loss: str, tail: str, **changes: object) -> None:
-    given = {"logit_standardization": False, "label_free_rows": 0, "micro_batch": None, "reduce": "none", "classes": 13}
-    require_loss(loss, tail=tail, **given | changes)  # type: ignore[arg-type]
+def require(loss: str, tail: str, **options: Any) -> None:
+    spec = LossSpec(1.0, loss=loss, **options)
+    require_loss(spec, label_free_rows=0, micro_batch=None, reduce="none", classes=13, tail=tail)
 
 
 def reference(sparse: Sparse, loss: str, z: np.ndarray, labels: np.ndarray, temperature: float) -> float:
@@ -151,14 +154,14 @@ def test_what_is_stored_cannot_serve_every_loss(rng: np.random.Generator, tail: 
         with pytest.raises(ConfigError, match=message):
             require(loss, tail)
         with pytest.raises(ConfigError, match=message):
-            soft_sum(z, soft, torch.zeros(9).long(), temperature=2.0, loss=loss)
+            soft_sum(z, soft, torch.zeros(9).long(), LossSpec(2.0, loss=loss))
     with pytest.raises(ConfigError, match="logit_standardization needs the mean and deviation of all logits"):
         require("forward_kl", tail, logit_standardization=True)
     with pytest.raises(ConfigError, match="logit_standardization needs the mean and deviation of all logits"):
-        soft_sum(z, soft, temperature=2.0, logit_standardization=True)
+        soft_sum(z, soft, None, LossSpec(2.0, logit_standardization=True))
     if tail != "renormalised":
         with pytest.raises(ConfigError, match=r"temperatures from 1 up, not at 0\.9"):
-            soft_sum(z, soft, temperature=0.9)
+            soft_sum(z, soft, None, LossSpec(0.9))
 
 
 def test_reverse_kl_where_nothing_is_left_for_the_tail(rng: np.random.Generator) -> None:

@@ -17,6 +17,7 @@ from softlabels.labels.encoding import DenseEncoding, TopkEncoding
 from softlabels.stream.loader import Batch
 from softlabels.student.config import TrainingConfig, require_temperatures
 from softlabels.student.learner import Learner, Student
+from softlabels.student.loss_spec import LossSpec
 from softlabels.student.losses import LOSSES, soft_sum
 from softlabels.student.metrics import FEW, Metrics, evaluate_student, evaluate_teacher
 from softlabels.student.outputs import batch_loss, blocks, outputs_of
@@ -77,7 +78,7 @@ class Rows:
 
 def loss_of(net: nn.Module, batch: Batch, **options: Any) -> Tensor:
     given = {"loss": "forward_kl", "temperature": 2.0, "hard_weight": 0.4, "soft_weight": 0.6} | options
-    return batch_loss(outputs_of(net, batch), batch, **given)  # type: ignore[arg-type]
+    return batch_loss(outputs_of(net, batch), batch, LossSpec(**given))
 
 
 def gradients(net: nn.Module, loss: Tensor) -> list[Tensor]:
@@ -97,7 +98,7 @@ def test_only_positions_that_count_are_learnt_and_padding_outputs_take_no_part(
     labels = batch.labels.flatten()[valid]
     assert (labels >= 0).all()
     hard = functional.cross_entropy(z, labels)
-    soft = soft_sum(z, batch.soft[valid], temperature=2.0, loss=loss) / valid.sum()
+    soft = soft_sum(z, batch.soft[valid], None, LossSpec(2.0, loss=loss)) / valid.sum()
     want = 0.4 * hard + 0.6 * soft
     expected = gradients(net, want)
     for model in (net, _same(net, Net(whole=True))):

@@ -17,6 +17,7 @@ from softlabels.labels.ensemble import MEANS, check_temperature
 from softlabels.labels.tail_mass import check_beta
 from softlabels.objects import ObjectSpec
 from softlabels.student.class_weights import ClassWeights, check_class_weights
+from softlabels.student.loss_spec import LossSpec
 from softlabels.student.schedule import Setting, ends, value_at
 
 DEFAULT_ALPHA = 0.9
@@ -138,21 +139,20 @@ class TrainingConfig(LoopConfig):
         if self.seed < 0:
             raise ConfigError(f"seed must be >= 0, not {self.seed}", remedy="give a whole number >= 0")
 
-    def temperature_at(self, share: float) -> float:
-        """T after `share` of the run's steps, 0 to 1."""
-        return value_at(self.temperature, share)
-
-    def weights_at(self, share: float) -> tuple[float, float]:
-        """(hard_weight, soft_weight) after `share` of the run's steps, with alpha spelled out."""
+    def loss_at(self, share: float) -> LossSpec:
+        """The loss after `share` of the run's steps, 0 to 1, with alpha spelled out and without class weights."""
         if self.hard_weight is not None and self.soft_weight is not None:
-            return value_at(self.hard_weight, share), value_at(self.soft_weight, share)
-        alpha = value_at(DEFAULT_ALPHA if self.alpha is None else self.alpha, share)
-        return 1 - alpha, alpha
+            hard, soft = value_at(self.hard_weight, share), value_at(self.soft_weight, share)
+        else:
+            soft = value_at(DEFAULT_ALPHA if self.alpha is None else self.alpha, share)
+            hard = 1 - soft
+        temperature = value_at(self.temperature, share)
+        return LossSpec(temperature, hard, soft, self.loss, self.loss_args, self.logit_standardization, self.mean)
 
     @property
     def is_soft(self) -> bool:
         """Whether the soft term has a weight at any step."""
-        return self.weights_at(0.0)[1] > 0 or self.weights_at(1.0)[1] > 0
+        return self.loss_at(0.0).soft_weight > 0 or self.loss_at(1.0).soft_weight > 0
 
     @property
     def is_scheduled(self) -> bool:

@@ -10,7 +10,7 @@ N positions, d hidden width, V outputs of the model, C <= V classes (outputs bey
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,8 @@ from torch.autograd.function import once_differentiable
 from softlabels.errors import ClassMismatch
 from softlabels.labels.soft import SoftLabels
 from softlabels.student.fused_terms import BlockTerm, Part, block_term
-from softlabels.student.losses import check_labels, check_weights
+from softlabels.student.loss_spec import LossSpec
+from softlabels.student.losses import check_labels
 
 # Float32 logits of a block: on a CPU as many as its cache bears, but enough positions to be worth reading the matrix for.
 CPU_BYTES, CPU_POSITIONS = 1 << 22, 64
@@ -34,21 +35,15 @@ def linear_distillation_loss(
     bias: Tensor | None,
     soft: SoftLabels | None,
     labels: Tensor,
+    spec: LossSpec,
     *,
     classes: int,
-    temperature: float,
-    hard_weight: float,
-    soft_weight: float,
-    loss: str = "forward_kl",
-    loss_args: Mapping[str, float] | None = None,
-    logit_standardization: bool = False,
-    mean: str = "arithmetic",
     valid: Tensor | None = None,
     positions: int | None = None,
     labelled: int | None = None,
     block_bytes: int | None = None,
 ) -> Tensor:
-    """`losses.distillation_loss`, with its other arguments and errors, of the logits hidden @ weight[:C].T + bias[:C].
+    """`losses.distillation_loss`, with its options in `spec` and its errors, of the logits hidden @ weight[:C].T + bias[:C].
 
     Products are taken in the dtype of `hidden`, to which `weight` is cast once where it has another; all else, and the sums
     of gradients over blocks, in float32 (float64 for float64). Gradients of outputs beyond C are 0.
@@ -68,20 +63,13 @@ def linear_distillation_loss(
         ConfigError: also for a loss that is no sum over positions (dist).
         ClassMismatch: also for fewer outputs than classes.
     """
-    check_weights(hard_weight, soft_weight)
-    soft = soft if soft_weight > 0 else None
+    soft = soft if spec.soft_weight > 0 else None
     _check_shapes(hidden, weight, bias, soft, labels, classes)
     check_labels(labels, classes)
     counted = None if valid is None or bool(valid.all()) else valid.nonzero()[:, 0]
     own = labels if counted is None else labels[counted]
     term = block_term(
-        loss,
-        loss_args,
-        temperature=temperature,
-        hard_weight=hard_weight / max(int((own >= 0).sum()) if labelled is None else labelled, 1),
-        soft_weight=soft_weight / max(len(own) if positions is None else positions, 1),
-        logit_standardization=logit_standardization,
-        mean=mean,
+        spec.per_position(own, positions=positions, labelled=labelled),
         has_soft=soft is not None,
         impossible=bias is not None and bool(torch.isneginf(bias[:classes]).any()),
     )

@@ -10,18 +10,19 @@ n positions of a block, C classes; z the student's logits, q = softmax(z / T), p
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from softlabels.errors import ConfigError
-from softlabels.labels.ensemble import check_mean, check_temperature
+from softlabels.labels.ensemble import check_mean
 from softlabels.labels.soft import DenseMembers, SoftLabels
 from softlabels.labels.topk_soft import TopkMembers
 from softlabels.student.fused_topk import NOWHERE, compare_topk, dot_into, softmax_and_sum
-from softlabels.student.losses import LOSSES, checked_args, distillation_loss
+from softlabels.student.loss_spec import LossSpec
+from softlabels.student.losses import LOSSES, checked_args, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -39,44 +40,33 @@ BlockTerm = Callable[
 ]  # of z (n, C), which may be overwritten; the slope only where asked for
 
 
-def block_term(
-    loss: str,
-    loss_args: Mapping[str, float] | None,
-    *,
-    temperature: float,
-    hard_weight: float,
-    soft_weight: float,
-    logit_standardization: bool,
-    mean: str,
-    has_soft: bool,
-    impossible: bool,
-) -> BlockTerm:
+def block_term(spec: LossSpec, *, has_soft: bool, impossible: bool) -> BlockTerm:
     """What gives a block's share in the loss.
 
     Args:
-        loss, loss_args, temperature, logit_standardization, mean: as in `losses.distillation_loss`.
-        hard_weight, soft_weight: of one position: the loss's, divided by how many positions count.
+        spec: the loss, with the weights of one position.
         has_soft: whether there are soft labels.
         impossible: some class is -inf to the student at every position.
 
     Raises:
         ConfigError: a loss that is no sum over positions, an unknown one, impossible arguments, or no soft labels.
     """
-    check_temperature(temperature)
-    args = checked_args(loss, loss_args)
-    if soft_weight > 0 and LOSSES[loss].whole_batch:
+    checked_args(spec)
+    if spec.soft_weight > 0 and LOSSES[spec.loss].whole_batch:
         raise ConfigError(
-            f"the loss {loss} looks at a batch as a whole, and the fused loss takes it in blocks of positions",
+            f"the loss {spec.loss} looks at a batch as a whole, and the fused loss takes it in blocks of positions",
             remedy="use a loss that is a sum over positions, such as forward_kl",
         )
-    if soft_weight > 0 and not has_soft:
-        raise ConfigError(f"the loss {loss} needs soft labels and there are none", remedy="give a store, or alpha=0")
-    if soft_weight == 0:
-        return _Hard(hard_weight)
-    if loss in ("forward_kl", "soft_ce") and not logit_standardization and not impossible:
-        return _CrossEntropy(temperature, hard_weight, soft_weight, mean, subtracts_entropy=loss == "forward_kl")
-    options = {"loss": loss, "loss_args": args, "logit_standardization": logit_standardization, "mean": mean}
-    return _ByAutograd(temperature, hard_weight, soft_weight, options)
+    if spec.soft_weight > 0 and not has_soft:
+        raise ConfigError(
+            f"the loss {spec.loss} needs soft labels and there are none", remedy="give a store, or alpha=0"
+        )
+    alike = spec.class_weights is None
+    if alike and spec.soft_weight == 0:
+        return _Hard(spec.hard_weight)
+    if alike and spec.loss in ("forward_kl", "soft_ce") and not spec.logit_standardization and not impossible:
+        return _CrossEntropy(spec)
+    return _ByAutograd(spec)
 
 
 @dataclass(frozen=True)
@@ -97,27 +87,28 @@ class _Hard:
 class _CrossEntropy:
     """T^2 KL(p || q), or T^2 CE(p, q), and the hard labels' cross-entropy."""
 
-    temperature: float
-    hard_weight: float
-    soft_weight: float
-    mean: str
-    subtracts_entropy: bool
+    spec: LossSpec
+
+    @property
+    def subtracts_entropy(self) -> bool:
+        return self.spec.loss == "forward_kl"
 
     def __call__(self, z: Tensor, part: Part, wants: bool) -> Slope:
         assert part.soft is not None
-        t, factor = self.temperature, self.soft_weight * self.temperature
+        t, hard_weight, soft_weight = self.spec.temperature, self.spec.hard_weight, self.spec.soft_weight
+        factor = soft_weight * t
         total, own = torch.zeros((), dtype=torch.float64, device=z.device), is_own(part.labels, z)
-        hard, amount = None, own * (self.hard_weight / factor)
-        if self.hard_weight > 0:
+        hard, amount = None, own * (hard_weight / factor)
+        if hard_weight > 0:
             hard = softmax_and_sum(z)
-            total += nll(z, hard[1], part.labels, own) * self.hard_weight
+            total += nll(z, hard[1], part.labels, own) * hard_weight
         q, log_sum = hard if hard is not None and t == 1 else softmax_and_sum(z if t == 1 else z.div_(t))
         # where both terms have the same q, its factor is taken out of a position's slope: K numbers are scaled, and not C
         gain = 1 + amount if t == 1 else torch.ones_like(amount)
         found = self._compare(part.soft, z, q, log_sum, gain)
         if self.subtracts_entropy and t != 1:
             found += q.sum(dim=-1).sum(dtype=torch.float64)  # of q - p, see `divergences`
-        total += found * (self.soft_weight * t * t)
+        total += found * (soft_weight * t * t)
         if hard is not None and wants:
             q = q if t == 1 else q.addcmul_(hard[0], amount)
             take_at(q, part.labels, amount / gain)
@@ -132,10 +123,11 @@ class _CrossEntropy:
             log_sum: (n, 1) float64, the log-sum-exp of z.
             gain: (n, 1).
         """
-        check_mean(self.mean, soft.reduce)
+        temperature, mean = self.spec.temperature, self.spec.mean
+        check_mean(mean, soft.reduce)
         if isinstance(soft.members, TopkMembers) and soft.stored_members == 1 and soft.tail != "uniform":
-            return compare_topk(soft, self.temperature, z, q, log_sum, gain, subtracts_entropy=self.subtracts_entropy)
-        u = _teacher_logits(soft, self.temperature, self.mean).to(z.dtype).clamp_min_(NOWHERE)
+            return compare_topk(soft, temperature, z, q, log_sum, gain, subtracts_entropy=self.subtracts_entropy)
+        u = _teacher_logits(soft, temperature, mean).to(z.dtype).clamp_min_(NOWHERE)
         p, log_sum_u = softmax_and_sum(u)
         q.addcdiv_(p, gain, value=-1)
         inner = log_sum[:, 0] - dot_into(z if not self.subtracts_entropy else z.sub_(u), p)
@@ -154,26 +146,13 @@ def _teacher_logits(soft: SoftLabels, temperature: float, mean: str) -> Tensor:
 class _ByAutograd:
     """Any sum over positions; the slope holds the weights already."""
 
-    temperature: float
-    hard_weight: float
-    soft_weight: float
-    options: Mapping[str, object]
+    spec: LossSpec
 
     def __call__(self, z: Tensor, part: Part, wants: bool) -> Slope:
         with torch.set_grad_enabled(wants):
             z = z.detach().requires_grad_(wants)
-            value = distillation_loss(
-                z,
-                part.soft,
-                part.labels,
-                temperature=self.temperature,
-                hard_weight=self.hard_weight,
-                soft_weight=self.soft_weight,
-                positions=1,
-                labelled=1,
-                **self.options,  # type: ignore[arg-type]
-            )
-            slope = torch.autograd.grad(value, z)[0] if wants else None
+            value = weighted_sum(z, part.soft, part.labels, self.spec)
+            slope = torch.autograd.grad(value, z)[0] if value.requires_grad else None
             return value.detach().double(), slope, torch.ones_like(z[:, :1])
 
 

@@ -26,6 +26,7 @@ from softlabels.labels import NO_LABEL
 from softlabels.models.device import DTYPES, arithmetic
 from softlabels.student.average import WeightAverage
 from softlabels.student.config import TrainingConfig
+from softlabels.student.loss_spec import LossSpec
 from softlabels.student.metrics import Scores
 from softlabels.student.optimizer import build_optimizer, build_scheduler, limit_norms
 from softlabels.student.outputs import Outputs, batch_loss, naming_row, outputs_of, require_student_logits
@@ -113,7 +114,7 @@ class Learner:
         self._optimizer.zero_grad()
         self._scheduler = build_scheduler(config.scheduler, self._optimizer, total_steps)
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
-        self.class_weights = self._class_weights()
+        self._class_weights = self._weights_of_classes()
         self._average = None if config.ema is None else WeightAverage(self.model, config.ema)
 
     @property
@@ -129,6 +130,10 @@ class Learner:
     def share(self, step: int) -> float:
         """The share of the run that lies before a step: 0 for the first, 1 for the last."""
         return min(1.0, step / max(1, self._total_steps - 1))
+
+    def loss_at(self, share: float) -> LossSpec:
+        """The loss after `share` of the run's steps."""
+        return dataclasses.replace(self.config.loss_at(share), class_weights=self._class_weights)
 
     def wake(self) -> None:
         """Make this learner's random numbers torch's."""
@@ -156,13 +161,13 @@ class Learner:
             moved = dataclasses.replace(moved, inputs=self._augment(moved.inputs))
         self.model.train()
         total = torch.zeros((), device=self._device)
-        rows, positions, share = len(batch), batch.positions, self.share(step)
-        if self.config.weights_at(share)[1] == 0:
+        rows, positions, spec = len(batch), batch.positions, self.loss_at(self.share(step))
+        if spec.soft_weight == 0:
             moved = dataclasses.replace(moved, soft=None)
         size = self.config.micro_batch or rows
         for start in range(0, rows, size):
             with naming_row(batch, self.config.mean):
-                loss = self._loss(moved[start : start + size], share, positions=positions, labelled=labelled[1])
+                loss = self._loss(moved[start : start + size], spec, positions=positions, labelled=labelled[1])
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         value = total.item()
@@ -264,10 +269,8 @@ class Learner:
         labels = torch.where(own if batch.labels.dim() == 1 else own[:, None], batch.labels, NO_LABEL)
         return labels.to(self._device), int((labels >= 0).sum())
 
-    def _loss(self, part: Batch, share: float, *, positions: int, labelled: int) -> Tensor:
+    def _loss(self, part: Batch, spec: LossSpec, *, positions: int, labelled: int) -> Tensor:
         """The share of some rows in the loss of a batch in which `positions` count and `labelled` of them have a label."""
-        config = self.config
-        hard_weight, soft_weight = config.weights_at(share)
         outputs = self.predict(self.model, part)
         if (
             not self._asked
@@ -277,22 +280,9 @@ class Learner:
         ):
             require_student_logits(outputs.states, who=f"the model {self.name}".rstrip())
             self._asked = len(outputs.states) >= FEWEST
-        return batch_loss(
-            outputs,
-            part,
-            temperature=config.temperature_at(share),
-            hard_weight=hard_weight,
-            soft_weight=soft_weight,
-            loss=config.loss,
-            loss_args=config.loss_args,
-            logit_standardization=config.logit_standardization,
-            mean=config.mean,
-            positions=positions,
-            labelled=labelled,
-            class_weights=self.class_weights,
-        )
+        return batch_loss(outputs, part, spec, positions=positions, labelled=labelled)
 
-    def _class_weights(self) -> Tensor | None:
+    def _weights_of_classes(self) -> Tensor | None:
         """(C,) on the device, or None. Raises ConfigError for weights that nobody has counted yet."""
         weights = self.config.class_weights
         if weights == "balanced":

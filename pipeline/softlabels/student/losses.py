@@ -20,12 +20,12 @@ from torch.nn import functional
 
 from softlabels.errors import ClassMismatch, ConfigError, LabelError, MeanUnavailable
 from softlabels.labels import NO_LABEL
-from softlabels.labels.ensemble import check_temperature
 from softlabels.labels.soft import SoftLabels
 from softlabels.labels.standardise import standardise
 from softlabels.labels.topk_soft import TopkMembers
 from softlabels.student.decoupled import dkd, nkd
 from softlabels.student.divergences import centred, forward_kl, js, logit_mse, reverse_kl, soft_ce
+from softlabels.student.loss_spec import LossSpec
 from softlabels.student.relational import dist
 from softlabels.student.sparse import COARSE, OUTCOMES, outcomes, require_sparse
 
@@ -102,15 +102,18 @@ def distillation_loss(
         LogitsError: a loss that is undefined because one side alone is -inf, see the term.
         MeanUnavailable: reduced labels cannot give the mean, or standardised members.
     """
-    check_weights(hard_weight, soft_weight)
+    spec = LossSpec(temperature, hard_weight, soft_weight, loss, loss_args, logit_standardization, mean, class_weights)
+    positions = len(student) if positions is None else positions
+    return weighted_sum(student, soft, labels, spec.per_position(labels, positions=positions, labelled=labelled))
+
+
+def weighted_sum(student: Tensor, soft: SoftLabels | None, labels: Tensor, spec: LossSpec) -> Tensor:
+    """hard_weight * `hard_sum` + soft_weight * `soft_sum`, scalar float32; a term of weight 0 is not computed."""
     terms = []
-    if hard_weight > 0:
-        count = int((labels >= 0).sum()) if labelled is None else labelled
-        terms.append(hard_sum(student, labels, class_weights) * (hard_weight / max(count, 1)))
-    if soft_weight > 0:
-        options = {"loss": loss, "loss_args": loss_args, "logit_standardization": logit_standardization, "mean": mean}
-        summed = soft_sum(student, soft, labels, temperature=temperature, class_weights=class_weights, **options)  # type: ignore[arg-type]
-        terms.append(summed * (soft_weight / max(len(student) if positions is None else positions, 1)))
+    if spec.hard_weight > 0:
+        terms.append(hard_sum(student, labels, spec.class_weights) * spec.hard_weight)
+    if spec.soft_weight > 0:
+        terms.append(soft_sum(student, soft, labels, spec) * spec.soft_weight)
     if len(terms) == 2:
         return terms[0] + terms[1]
     return terms[0] if terms else student.new_zeros((), dtype=torch.float32)
@@ -137,24 +140,13 @@ def hard_sum(student: Tensor, labels: Tensor, class_weights: Tensor | None = Non
         raise
 
 
-def soft_sum(
-    student: Tensor,
-    soft: SoftLabels | None,
-    labels: Tensor | None = None,
-    *,
-    temperature: float,
-    loss: str = "forward_kl",
-    loss_args: Mapping[str, float] | None = None,
-    logit_standardization: bool = False,
-    mean: str = "arithmetic",
-    class_weights: Tensor | None = None,
-) -> Tensor:
-    """Sum over the rows of the soft term called `loss`, T^2 included: scalar float32. Arguments and errors as above.
+def soft_sum(student: Tensor, soft: SoftLabels | None, labels: Tensor | None, spec: LossSpec) -> Tensor:
+    """Sum over the rows of the soft term, T^2 included, without its weight: scalar float32. Errors as above.
 
     A whole-batch loss gives its value times the rows, so that sums over batches, divided by all rows, average by rows.
     """
-    check_temperature(temperature)
-    args = checked_args(loss, loss_args)
+    loss, temperature, mean = spec.loss, spec.temperature, spec.mean
+    args = checked_args(spec)
     if soft is None:
         raise ConfigError(f"the loss {loss} needs soft labels and there are none", remedy="give a store, or alpha=0")
     _check_student(student)
@@ -167,22 +159,20 @@ def soft_sum(
     if LOSSES[loss].needs_label:
         _check_labelled(loss, labels, student)
     if isinstance(soft.members, TopkMembers):
-        require_sparse(loss, soft.members.encoding.tail, logit_standardization=logit_standardization)
-    weights = None if class_weights is None else soft.log_probs(1.0, mean).exp() @ class_weights
+        require_sparse(spec, soft.members.encoding.tail)
+    weights = None if spec.class_weights is None else soft.log_probs(1.0, mean).exp() @ spec.class_weights
     student = (centred(student) if student.dtype == torch.float64 else student).float()
     if soft.tail in OUTCOMES and soft.stored_members == 1 and loss in COARSE:
         student, soft = outcomes(student, soft, temperature)
-    if logit_standardization:
+    if spec.logit_standardization:
         _check_standardizable(student.shape[1], soft.reduce)
         student, soft = standardise(student), soft.standardised()
     return LOSSES[loss].term(student, soft, labels, temperature, mean, weights, **args)
 
 
 def require_loss(
-    name: str,
-    args: Mapping[str, float] | None = None,
+    spec: LossSpec,
     *,
-    logit_standardization: bool,
     label_free_rows: int,
     micro_batch: int | None,
     reduce: str,
@@ -193,8 +183,7 @@ def require_loss(
     """Raise, before anything is trained, where a loss cannot be had from these labels and settings.
 
     Args:
-        name, args: the loss and its `loss_args`.
-        logit_standardization: whether logits are standardised.
+        spec: the loss.
         label_free_rows: how many rows that will be trained or validated on have no hard label.
         micro_batch: rows a forward pass, None for whole batches.
         reduce: how the store's members were reduced, "none" or "geometric".
@@ -206,10 +195,10 @@ def require_loss(
         ConfigError: with the reason and what to do instead.
         MeanUnavailable: standardization of members that are not stored.
     """
-    checked_args(name, args)
-    loss = LOSSES[name]
+    checked_args(spec)
+    name, loss = spec.loss, LOSSES[spec.loss]
     if tail is not None:
-        require_sparse(name, tail, logit_standardization=logit_standardization)
+        require_sparse(spec, tail)
     if loss.needs_label and label_free_rows > 0:
         raise ConfigError(
             f"the loss {name} treats each row's own class apart, and {label_free_rows} rows have no hard label",
@@ -225,16 +214,17 @@ def require_loss(
             f"the loss {name} correlates over the whole batch, in which no row has a weight of its own",
             remedy="drop class_weights, or use a loss that is a sum over rows, such as forward_kl",
         )
-    if logit_standardization:
+    if spec.logit_standardization:
         _check_standardizable(classes, reduce)
 
 
-def checked_args(name: str, given: Mapping[str, float] | None) -> dict[str, float]:
-    """The arguments of the loss `name`, defaults included."""
+def checked_args(spec: LossSpec) -> dict[str, float]:
+    """The arguments of a loss, defaults included. Raises ConfigError for a name or an argument that is none."""
+    name = spec.loss
     if name not in LOSSES:
         raise ConfigError(f"no loss is called {name!r}", remedy=f"choose one of {', '.join(LOSSES)}")
     known = LOSSES[name].args
-    args = {**known, **(given or {})}
+    args = {**known, **(spec.loss_args or {})}
     unknown = [key for key in args if key not in known]
     if unknown:
         remedy = f"its arguments are {', '.join(known)}" if known else "it takes none: drop loss_args"
@@ -252,15 +242,6 @@ def checked_args(name: str, given: Mapping[str, float] | None) -> dict[str, floa
     if args and not any(args.values()) and name != "nkd":
         raise ConfigError(f"all weights of {name} are 0: {args}", remedy="raise one of them")
     return args
-
-
-def check_weights(hard_weight: float, soft_weight: float) -> None:
-    """Raise `ConfigError` unless both weights are finite numbers >= 0."""
-    if not (0 <= hard_weight < math.inf and 0 <= soft_weight < math.inf):
-        raise ConfigError(
-            f"weights must be finite numbers >= 0, not hard_weight={hard_weight}, soft_weight={soft_weight}",
-            remedy="give such numbers",
-        )
 
 
 def _check_standardizable(classes: int, reduce: str) -> None:

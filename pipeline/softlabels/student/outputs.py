@@ -10,7 +10,7 @@ B rows, P positions of a row, N = B * P (B without positions), V outputs, C clas
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,7 +24,8 @@ from softlabels.labels.ensemble import no_common_class
 from softlabels.labels.soft import SoftLabels
 from softlabels.models.product import output_matrix
 from softlabels.student.fused import block_positions, linear_distillation_loss
-from softlabels.student.losses import LOSSES, distillation_loss
+from softlabels.student.loss_spec import LossSpec
+from softlabels.student.losses import LOSSES, weighted_sum
 
 if TYPE_CHECKING:
     from softlabels.stream.loader import Batch
@@ -126,26 +127,21 @@ def classes_of(outputs: Outputs, batch: Batch) -> int:
     return outputs.states.shape[-1] if outputs.matrix is None else len(outputs.matrix)
 
 
-def batch_loss(outputs: Outputs, batch: Batch, *, loss: str, soft_weight: float, **options: object) -> Tensor:
-    """`losses.distillation_loss` over the positions that count; `options` are its other arguments."""
-    labels, soft = batch.labels.flatten(), batch.soft if soft_weight > 0 else None
+def batch_loss(
+    outputs: Outputs, batch: Batch, spec: LossSpec, *, positions: int | None = None, labelled: int | None = None
+) -> Tensor:
+    """`losses.distillation_loss` over the positions that count."""
+    labels, soft = batch.labels.flatten(), batch.soft if spec.soft_weight > 0 else None
     valid, classes = None if batch.mask is None else batch.mask.flatten(), classes_of(outputs, batch)
-    given: Mapping[str, object] = options | {"loss": loss, "soft_weight": soft_weight}
-    if outputs.matrix is not None and not LOSSES[loss].whole_batch and given.get("class_weights") is None:
+    if outputs.matrix is not None and not LOSSES[spec.loss].whole_batch and spec.class_weights is None:
         return linear_distillation_loss(
-            outputs.states,
-            outputs.matrix,
-            outputs.bias,
-            soft,
-            labels,
-            classes=classes,
-            valid=valid,
-            **{name: value for name, value in given.items() if name != "class_weights"},  # type: ignore[arg-type]
-        )
+            outputs.states, outputs.matrix, outputs.bias, soft, labels, spec,
+            classes=classes, valid=valid, positions=positions, labelled=labelled,
+        )  # fmt: skip
     logits = outputs.logits(classes)
     if valid is not None and not bool(valid.all()):
         logits, soft, labels = logits[valid], None if soft is None else soft[valid], labels[valid]
-    return distillation_loss(logits, soft, labels, **given)  # type: ignore[arg-type]
+    return weighted_sum(logits, soft, labels, spec.per_position(labels, positions=positions, labelled=labelled))
 
 
 def blocks(outputs: Outputs, batch: Batch, *, whole: bool = False) -> Iterator[Block]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from softlabels.errors import ConfigError
 from softlabels.labels.soft import SoftLabels
+from softlabels.student.loss_spec import LossSpec
 
 COARSE = ("forward_kl", "reverse_kl", "js", "soft_ce")  # losses that compare outcomes, whatever they are
 OUTCOMES = ("bucket", "renormalised")  # tails of which they see one outcome
@@ -34,8 +35,9 @@ _NEVER = {
 }
 
 
-def require_sparse(loss: str, tail: str, *, logit_standardization: bool) -> None:
+def require_sparse(spec: LossSpec, tail: str) -> None:
     """Raise `ConfigError`, with the reason, where sparse labels with this tail cannot serve a loss."""
+    loss = spec.loss
     reason = _NEVER.get(loss) or _REASONS.get(tail, {}).get(loss)
     if reason is not None:
         raise ConfigError(
@@ -43,7 +45,7 @@ def require_sparse(loss: str, tail: str, *, logit_standardization: bool) -> None
             remedy="use loss=forward_kl or loss=js, or label the transfer set with "
             + ("encoding dense" if loss in _NEVER else "tail lowrank"),
         )
-    if logit_standardization:
+    if spec.logit_standardization:
         raise ConfigError(
             f"logit_standardization needs the mean and deviation of all logits, and {_LOGITS} (encoding: topk)",
             remedy="set logit_standardization=false, or label the transfer set with encoding dense",

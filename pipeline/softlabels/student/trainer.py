@@ -239,10 +239,8 @@ class Trainer:
         line: dict[str, object] = {"epoch": self._progress.epoch, "step": step, "train_loss": train_loss}
         line["lr"] = learner.learning_rate
         if learner.config.is_scheduled:
-            share = learner.share(step - 1)
-            hard_weight, soft_weight = learner.config.weights_at(share)
-            line |= {"temperature": learner.config.temperature_at(share)}
-            line |= {"hard_weight": hard_weight, "soft_weight": soft_weight}
+            loss = learner.loss_at(learner.share(step - 1))
+            line |= {name: getattr(loss, name) for name in ("temperature", "hard_weight", "soft_weight")}
         return line if held_out is None else line | {"validation_loss": held_out[0], **held_out[1]}
 
     def _last_line(self, learner: Learner) -> dict[str, object]:

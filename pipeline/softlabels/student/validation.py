@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -46,42 +47,33 @@ class _Tally:
     """One learner's sums."""
 
     def __init__(self, learner: Learner) -> None:
-        self._learner, self._config = learner, learner.config
-        self._temperature = self._config.temperature_at(1.0)
-        self._hard_weight, self._soft_weight = self._config.weights_at(1.0)
-        self._metrics = Metrics((self._temperature,), self._config.mean)
+        self._learner, self._spec = learner, learner.loss_at(1.0)
+        self._metrics = Metrics((self._spec.temperature,), self._spec.mean)
         self._soft = self._hard = 0.0
 
     def add(self, outputs: Outputs, batch: Batch) -> None:
-        for logits, labels, soft in blocks(outputs, batch, whole=LOSSES[self._config.loss].whole_batch):
+        spec = self._spec
+        for logits, labels, soft in blocks(outputs, batch, whole=LOSSES[spec.loss].whole_batch):
             self._metrics.update(logits, labels, soft)
-            if self._learner.class_weights is not None and self._hard_weight > 0:
-                self._hard += hard_sum(logits, labels, self._learner.class_weights).item()
-            if self._soft_weight > 0:
+            if spec.class_weights is not None and spec.hard_weight > 0:
+                self._hard += hard_sum(logits, labels, spec.class_weights).item()
+            if spec.soft_weight > 0:
                 self._soft += self._soft_sum(logits.float(), labels, soft)
 
     def result(self, step: int) -> tuple[float, Scores]:
-        scores = self._metrics.result()
-        self._learner.check_labelled("validation", scores["labelled"], is_soft=self._soft_weight > 0)
+        scores, spec = self._metrics.result(), self._spec
+        self._learner.check_labelled("validation", scores["labelled"], is_soft=spec.soft_weight > 0)
         hard = scores.get("nll", 0.0)
-        if self._learner.class_weights is not None:
+        if spec.class_weights is not None:
             hard = self._hard / max(scores["labelled"], 1)
-        loss = self._hard_weight * hard + self._soft_weight * self._soft / scores["rows"]
+        loss = spec.hard_weight * hard + spec.soft_weight * self._soft / scores["rows"]
         self._learner.check_finite("validation", loss, step)
         return loss, scores
 
     def _soft_sum(self, logits: Tensor, labels: Tensor, soft: SoftLabels | None) -> float:
         """The soft term's sum over positions, at the end of which `logits` are overwritten."""
-        config = self._config
-        options: dict[str, Any] = {
-            "temperature": self._temperature,
-            "logit_standardization": config.logit_standardization,
-            "mean": config.mean,
-        }
-        if LOSSES[config.loss].whole_batch or self._learner.class_weights is not None:
-            options |= {"class_weights": self._learner.class_weights}
-            return soft_sum(logits, soft, labels, loss=config.loss, loss_args=config.loss_args, **options).item()
-        impossible = bool(torch.isneginf(logits.amin()))
-        options |= {"hard_weight": 0.0, "soft_weight": 1.0, "has_soft": soft is not None, "impossible": impossible}
-        term = block_term(config.loss, config.loss_args, **options)
+        if LOSSES[self._spec.loss].whole_batch:
+            return soft_sum(logits, soft, labels, self._spec).item()
+        alone = dataclasses.replace(self._spec, hard_weight=0.0, soft_weight=1.0)
+        term = block_term(alone, has_soft=soft is not None, impossible=bool(torch.isneginf(logits.amin())))
         return term(logits, Part(soft, labels), False)[0].item()
