@@ -77,7 +77,7 @@ def refused(
 ) -> SoftLabelsError:
     """Our error for one of the system's: `what` it refused, and the remedy where the disk is full, or for anything `else_`."""
     if error.errno in NO_ROOM:
-        return DiskFull(f"no room to write: {what}", remedy=full)
+        return DiskFull(what, remedy=full)
     if error.errno in NO_HANDLES:
         return OutOfResources(
             what, remedy="raise the limit of open files (ulimit -n 1024) and run the same command again"

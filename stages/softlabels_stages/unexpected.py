@@ -37,7 +37,7 @@ def foreseen(error: BaseException) -> SoftLabelsError | None:
         return found
     if isinstance(error, OSError):
         return refused(
-            f"{type(error).__name__}: {error}",
+            f"{'no room to write' if is_full else type(error).__name__}: {error}",
             error,
             full="free some space and run the same command again to go on",
             else_="check that the path exists and may be used",

@@ -21,6 +21,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -153,10 +154,11 @@ def preparing(seed: int) -> None:
         (cache / f"{name}.part-1").mkdir()
 
     cache = Path("cache")
-    cached(cache, {"seed": seed}, lambda folder: [])  # to learn its name
+    prepare = partial(cached, cache, {"seed": seed}, lambda folder: ([], {}), about={}, is_current=lambda arrays: True)
+    prepare()  # to learn its name
     [name] = [path.stem for path in cache.glob("*.lock")]
     beside(hold)
-    cached(cache, {"seed": seed}, lambda folder: [])
+    prepare()
 
 
 def sweeping(seed: int) -> None:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from softlabels.errors import SoftLabelsError
-from softlabels_stages.__main__ import STAGES
+from softlabels_stages.arguments import COMMANDS
 from softlabels_stages.recipe import _flag, _known, parse
 
 TEXTS = [
@@ -23,7 +23,7 @@ WORDS = st.one_of(st.sampled_from(TEXTS), st.integers().map(str), st.floats().ma
 def stages() -> dict[str, tuple[type, tuple[str, ...]]]:
     """The arguments of every stage, and its sections whose fields are flags."""
     found = {}
-    for stage in STAGES:
+    for stage in COMMANDS:
         module = importlib.import_module(f"softlabels_stages.{stage.replace('-', '_')}")
         name = "".join(part.capitalize() for part in stage.split("-"))
         found[stage] = (getattr(module, name), ("training",) if stage == "train-student" else ())
@@ -33,7 +33,7 @@ def stages() -> dict[str, tuple[type, tuple[str, ...]]]:
 def flags_of(stage: str) -> list[str]:
     """The flags of a stage that no stage before it has."""
     every, new = stages(), []
-    for each in STAGES:
+    for each in COMMANDS:
         cls, flat = every[each]
         names = [_flag(name, flat) for name in _known(cls) if name != "config"]
         if each == stage:
@@ -42,7 +42,7 @@ def flags_of(stage: str) -> list[str]:
     raise AssertionError(stage)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", COMMANDS)
 def test_any_word_for_any_flag_is_a_value_or_one_error(stage: str) -> None:
     """Wrong types, NaN, huge, empty, very long, no UTF-8. Seen to fail: OverflowError, IndexError, YAML's own errors."""
     (cls, flat), flags = stages()[stage], flags_of(stage)

@@ -16,7 +16,8 @@ import torch
 
 from softlabels.models import build_model, save_weights
 from softlabels.models.build import ModelConfig
-from softlabels_stages.__main__ import STAGES, main
+from softlabels_stages.__main__ import main
+from softlabels_stages.arguments import COMMANDS
 from tests.stages import toy
 
 
@@ -155,11 +156,15 @@ WANTS = {
     "repair": ["{}"],
     "convert": ["{} copy", "{} {}"],
     "encode": ["{} copy", "store {}"],
-    "import": ["--from={} --store=new", "--from=noise --store={}", "--from=empty --store=new --column={}"],
+    "cache": ["{}", "--clear={}"],
+    "import": [
+        "--from={} --store=new --split=train", "--from=noise --store={} --split=train",
+        "--from=empty --store=new --split=train --column={}",
+    ],
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", COMMANDS)
 def test_paths_that_are_something_else(there: Path, capsysbinary: pytest.CaptureFixture[bytes], stage: str) -> None:
     for name in wrong_files(there).values():
         for form in WANTS[stage]:
@@ -171,7 +176,7 @@ def test_paths_that_are_something_else(there: Path, capsysbinary: pytest.Capture
     ["--", "---x=1", "--=1", "-", "--config", "=", "--x", "\udcff", "--\udcff=1", "-h=1"],
 )
 def test_words_that_are_no_flags(capsysbinary: pytest.CaptureFixture[bytes], word: str) -> None:
-    for stage in STAGES:
+    for stage in COMMANDS:
         tried(capsysbinary, [stage, word])
 
 

@@ -23,7 +23,7 @@ from softlabels.system import folder
 from softlabels.system import patience as module
 from softlabels.system.folder import Folder
 from softlabels.system.patience import DEFAULT_SECONDS, background, flush, hung, patience, result_of, wait_for_lock
-from softlabels.transfer.cache import _lock
+from softlabels.transfer.cache import lock
 
 # Waits for a lock, a thread, a value or a flush that comes when stdin is closed.
 WAITER = """
@@ -271,11 +271,11 @@ def test_what_a_flush_hangs_at_is_left_open(stuck: tuple[Path, threading.Event])
     """To close it writes back what was not flushed, on a network's file system."""
     path, _ = stuck
     (path.parent / "staging").mkdir()
-    lock = WriterLock(Folder(path.parent))
+    alone = WriterLock(Folder(path.parent))
     rows = path.with_name("rows")
-    with pytest.raises(Stalled), Folder(path.parent).only_process(), _lock(Folder(path.parent), "rows", lambda: None):
+    with pytest.raises(Stalled), Folder(path.parent).only_process(), lock(Folder(path.parent), "rows", lambda: None):
         write_file(path.with_name("new"), b"x")
-    lock.close()
+    alone.close()
     mine = set()
     for entry in Path("/proc/self/fd").iterdir():
         with suppress(FileNotFoundError):  # that of the list itself

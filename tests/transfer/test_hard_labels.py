@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import datetime
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -48,7 +50,7 @@ def test_a_label_outside_the_label_space_is_refused(array: pa.Array, names: tupl
 @pytest.mark.parametrize(
     ("array", "names", "words"),
     [
-        (pa.array([0.0, 1.0]), NAMES, "type double"),
+        (pa.array([datetime.date(2020, 1, 1)]), NAMES, "type date32"),
         (pa.array([True]), NAMES, "type bool"),
         (pa.array([[1]]), NAMES, "type list"),
         (pa.array(["cat"]), None, "gives no class names"),

@@ -15,7 +15,6 @@ from typing import Any
 from datasets import (
     Dataset,
     DatasetDict,
-    ReadInstruction,
     concatenate_datasets,
     get_dataset_config_names,
     load_dataset,
@@ -27,6 +26,7 @@ from softlabels.transfer.config import TransferSetConfig
 
 # Owner and name: `datasets` takes a lone name like "csv" for a file format and reads what lies in the working directory.
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+_SLICE = re.compile(r"(?P<name>[^\[\]]+?)\s*(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?")
 # What pandas reads as a missing value of a CSV.
 MISSING_WORDS = (
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL",
@@ -57,22 +57,34 @@ def from_files(config: TransferSetConfig, split: str) -> Dataset:
 
 
 def pick(split: str, open_one: Callable[[str], Dataset]) -> Dataset:
-    """The rows of a split, or of its slice, where `open_one` gives whole splits by name.
+    """The rows of a split, or of a slice: `train[:12000]`, `train[-5:]`, `train[:10%]`, several with `+`. As in Python, a slice
+    that reaches beyond the split ends with it.
+
+    Args:
+        split: as the recipe names it.
+        open_one: gives whole splits by name.
 
     Raises:
         TransferSetError: a slice that cannot be read.
     """
     if "[" not in split:
         return open_one(split)
-    try:
-        whole = {name: open_one(name) for name in re.findall(r"(?:^|\+)\s*([^\[+]+?)\s*(?=\[|\+|$)", split)}
-        parts = ReadInstruction.from_spec(split).to_absolute({name: len(data) for name, data in whole.items()})
-        chosen = [whole[part.splitname].select(range(part.from_, part.to)) for part in parts]
-    except (ValueError, AssertionError, KeyError) as error:
+    parts = [_SLICE.fullmatch(part.strip()) for part in split.split("+")]
+    if None in parts:
         raise TransferSetError(
-            f"{split!r} is no slice of a split: {one_line(error)}", remedy="write it as train[:12000] or train[:10%]"
-        ) from error
+            f"{split!r} is no slice of a split", remedy="write it as train[:12000], train[-500:] or train[:10%]"
+        )
+    chosen = []
+    for part in filter(None, parts):
+        data = open_one(part["name"])
+        start, stop = (None if part[end] is None else _place(part[end], len(data)) for end in ("start", "stop"))
+        chosen.append(data.select(range(*slice(start, stop).indices(len(data)))))
     return chosen[0] if len(chosen) == 1 else concatenate_datasets(chosen)
+
+
+def _place(end: str, rows: int) -> int:
+    """One end of a slice: a number of rows, or a percentage of them, to the closest row."""
+    return round(int(end[:-1]) * rows / 100) if end.endswith("%") else int(end)
 
 
 def _load(config: TransferSetConfig, split: str, path: str, **options: Any) -> Dataset:
