@@ -200,6 +200,7 @@ def process(
     return found.returncode, (found.stdout + found.stderr).decode(errors="backslashreplace")
 
 
+@pytest.mark.filterwarnings("ignore")  # torch names the path, and workers of pytest cannot hand such a text on
 def test_paths_that_are_not_utf8(there: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     """Store, recipe and run below a folder whose name is the byte 0xff. Seen to fail: UnicodeEncodeErrors."""
     odd = "\udcff"

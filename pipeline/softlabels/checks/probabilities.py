@@ -64,7 +64,7 @@ def require_logits(
         of_member = f", member {member}," if found.shape[1] > 1 else ""
         last = start + len(block) - 1
         which = f"rows {first_row + start} to {first_row + last}"
-        if numbers is not None:
+        if numbers is not None and numbers[last] != first_row + last:
             which = f"{len(block)} of rows {numbers[start]} to {numbers[last]}"
         raise LogitsError(
             f"{who}{': ' if who else ''}{which}{of_member} are >= 0 and sum to 1, as probabilities do and logits hardly ever",
