@@ -82,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         results = judge(args.training, splits, _judged(args.training, variants, students, validation))
         write_report(
             folder.path,
+            [student.name for student in students],
             results | {"store": args.store},
             _recipe(args),
             stores={name: split.store.manifest for name, split in splits.items()},
