@@ -18,6 +18,7 @@ from datasets import ClassLabel, Dataset, Image
 
 from softlabels.errors import TransferSetError
 from softlabels.objects import ObjectSpec, build
+from softlabels.transfer.class_names import require_one_naming
 from softlabels.transfer.config import TransferSetConfig
 from softlabels.transfer.decode import file_bytes, is_file
 from softlabels.transfer.files import from_files, one_line, pick
@@ -65,6 +66,7 @@ def open_split(config: TransferSetConfig, split: str) -> Source:
 
     Raises:
         TransferSetError: unknown or empty split, missing column, or a source that cannot be opened.
+        OtherLabels: splits or files of the source name the classes otherwise.
     """
     if split not in config.splits:
         raise TransferSetError(
@@ -72,7 +74,7 @@ def open_split(config: TransferSetConfig, split: str) -> Source:
         )
     if config.factory is not None:
         factory = config.factory
-        data = pick(config.splits[split], lambda name: _from_factory(factory, name))
+        data = pick(config.splits[split], lambda name: _from_factory(config, factory, name))
     else:
         data = from_files(config, config.splits[split])
     wanted = _wanted_columns(config)
@@ -127,9 +129,10 @@ def _wanted_columns(config: TransferSetConfig) -> list[str]:
     return list(dict.fromkeys([*config.inputs, *label, *key]))
 
 
-def _from_factory(factory: ObjectSpec, split: str) -> Dataset:
+def _from_factory(config: TransferSetConfig, factory: ObjectSpec, split: str) -> Dataset:
     data = build(factory, split=split)
     if isinstance(data, Dataset):
+        require_one_naming(config, {split: data})
         return data
     if not isinstance(data, Mapping):
         raise TransferSetError(
