@@ -189,3 +189,19 @@ def test_a_broken_csv_is_one_line(load: object, tmp_path: Path, text: str) -> No
     with pytest.raises(TransferSetError) as caught:
         load()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("text;label\na;0\nb;1\n", "has no column 'text'; its columns are text;label; a CSV has commas"),
+        ("text;label\na;0\nb, c, d;1\n", "Error tokenizing data.*; a CSV has commas"),
+        ("text|label\na|0\n", r"its columns are text\|label; a CSV has commas"),
+        ("text\tlabel\na\t0\n", "a CSV has commas"),
+        ("other\na\n", "its columns are other$"),
+    ],
+)
+def test_a_csv_with_other_separators_is_told(load: object, tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "data" / "train.csv").write_text(text)
+    with pytest.raises(TransferSetError, match=message):
+        load()

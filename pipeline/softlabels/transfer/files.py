@@ -28,6 +28,7 @@ from softlabels.transfer.config import TransferSetConfig
 # Owner and name: `datasets` takes a lone name like "csv" for a file format and reads what lies in the working directory.
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _SLICE = re.compile(r"(?P<name>[^\[\]]+?)\s*(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?")
+COMMAS = "a CSV has commas between its fields and points in its numbers: write other tables with them, or as Parquet"
 # What pandas reads as a missing value of a CSV.
 MISSING_WORDS = (
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL",
@@ -113,7 +114,10 @@ def _load(config: TransferSetConfig, split: str, path: str, **options: Any) -> D
                 f"{config.source} holds no text files, and sample_by says what a row of such files is",
                 remedy="drop transfer_set.sample_by",
             ) from None
-        raise TransferSetError(f"cannot open {config.source}: {one_line(error)}", remedy=remedy) from error
+        what = one_line(error)
+        raise TransferSetError(
+            f"cannot open {config.source}: {what}", remedy=COMMAS if "tokenizing data" in what else remedy
+        ) from error
     return _pick(data, split, str(config.source))
 
 

@@ -6,6 +6,7 @@ Not here: how files are read (`files`), what the values of a column are (`decode
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from softlabels.objects import ObjectSpec, build
 from softlabels.transfer.class_names import require_one_naming
 from softlabels.transfer.config import TransferSetConfig
 from softlabels.transfer.decode import file_bytes, is_file
-from softlabels.transfer.files import from_files, one_line, pick
+from softlabels.transfer.files import COMMAS, from_files, one_line, pick
 from softlabels.transfer.images import decode_image
 
 _DIGEST_ROWS = 256
@@ -81,7 +82,8 @@ def open_split(config: TransferSetConfig, split: str) -> Source:
     for column in wanted:
         if column not in data.column_names:
             raise TransferSetError(
-                f"{config.origin} has no column {column!r}", remedy=f"its columns are {', '.join(data.column_names)}"
+                f"{config.origin} has no column {column!r}",
+                remedy=f"its columns are {', '.join(data.column_names)}{_cut(data)}",
             )
     if len(data) == 0:
         raise TransferSetError(
@@ -103,6 +105,13 @@ def open_split(config: TransferSetConfig, split: str) -> Source:
         images=frozenset(name for name in config.inputs if _holds_images(data, name)),
         text_by=(config.sample_by or "line") if data.info.builder_name == "text" else None,
     )
+
+
+def _cut(data: Dataset) -> str:
+    """What to say of a CSV that was cut at the commas and has none."""
+    if data.info.builder_name == "csv" and len(data.column_names) == 1 and re.search("[;|\t]", data.column_names[0]):
+        return f"; {COMMAS}"
+    return ""
 
 
 def _holds_images(data: Dataset, name: str) -> bool:
