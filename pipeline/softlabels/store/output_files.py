@@ -2,8 +2,8 @@
 the business of `outputs`.
 
 In Parquet and CSV the outputs may stand in one numeric column a class, whose names are a word and a number: p0, p1, ...;
-prob_1, prob_2, ...; logit.0, logit.1, .... They become one array under that word, in the order of the numbers. So do columns that
-are called by the classes' names, in the order of the classes.
+prob_1, prob_2, ...; logit.0, logit.1, .... They become one array under that word, in the order of the numbers. So do
+columns that have the classes for names, in the order of the classes.
 """
 
 from __future__ import annotations

@@ -81,8 +81,8 @@ def read_outputs(
             f"{path} has {', '.join(arrays) or 'no outputs'}, no {column or 'logits or probabilities'}",
             remedy="leave out --column: the array of a npy file has no name, and --kind says what it holds"
             if path.suffix == ".npy"
-            else "name the array or column of outputs with --column (of columns p0, p1, ... the word: --column=p), or, of columns "
-            "that are called by their classes, the classes in order with --classes=a,b,...",
+            else "name the array or column of outputs with --column (of columns p0, p1, ... the word: --column=p), or the "
+            "classes with --classes=a,b,... where columns have these names",
         )
     values = arrays[name]
     if values.dtype.kind != "f" or values.ndim not in (2, 3) or not len(values):
