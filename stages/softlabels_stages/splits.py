@@ -244,7 +244,8 @@ def _require_one_teacher(stores: Mapping[str, Store]) -> None:
         if different:
             raise SpecMismatch(
                 f"the splits {first} and {other} are not of one teacher ({'; '.join(different)})",
-                remedy="give a store whose splits one recipe made, or the path of one split",
+                remedy="make them with one recipe, or import them with the same --teacher_name, --classes, --weights and "
+                "--floor; or give the path of one split",
             )
 
 
