@@ -160,7 +160,7 @@ def _spec(args: Import, outputs: Outputs, rows: _Rows, weights: Sequence[float],
     return dense_spec(
         teacher=TeacherSpec(
             name=args.teacher_name,
-            precision=outputs.values.dtype.name,  # of probabilities their logarithm is made in float64
+            precision=_precision(args, outputs),  # of probabilities their logarithm is made in float64
             members=tuple(MemberSpec(model=args.teacher_name, weight=weight) for weight in weights),
             floor=UNSET if outputs.floor is None else outputs.floor,
         ),
@@ -174,6 +174,11 @@ def _spec(args: Import, outputs: Outputs, rows: _Rows, weights: Sequence[float],
         preprocessing=rows.preprocessing,
         embed=rows.inputs if args.inputs == "embed" else None,
     )
+
+
+def _precision(args: Import, outputs: Outputs) -> str:
+    """What the outputs were computed in: equal rows may differ by its rounding."""
+    return args.precision or outputs.values.dtype.name
 
 
 def _digest(outputs: Outputs, rows: _Rows) -> str:
@@ -235,7 +240,7 @@ def _check(args: Import, outputs: Outputs, rows: _Rows, share: NDArray[np.float6
         return {"logits": logits[numbers] - peak, "shift": peak[..., 0]}
 
     check_logits(logits)
-    apart = partial(dense_apart, precision=outputs.values.dtype.name)
+    apart = partial(dense_apart, precision=_precision(args, outputs))
     require_consistent(rows.keys, read, apart, row_bytes=logits[0].nbytes, where=args.from_)
     best = largest(logits, share) if (rows.labels >= 0).any() else rows.labels
     require_order(
@@ -271,6 +276,13 @@ def _rows_of(args: Import, outputs: Outputs, split: str) -> _Rows:
             remedy="add an array inputs (or keys) to the file, or name the recipe that was labelled with --config",
         )
     labels = rows.labels if outputs.labels is None else outputs.labels
+    other = int(((labels != rows.labels) & (labels >= 0) & (rows.labels >= 0)).sum())
+    if other:
+        raise TransferSetError(
+            f"{other} of {count} rows of {args.from_} have another hard label than those of {where}, and nothing but their "
+            "order says which row is which",
+            remedy="add an array inputs (or keys) to the file, or ids (--key); if the order is right, leave out its labels",
+        )
     how = prepared_by(rows.prepare.class_path, rows.prepare.init_args, rows.inputs)
     key = args.transfer_set.key
     return _Rows(rows.name, rows.source, rows.keys, labels, rows.inputs, rows.class_names, how, key, rows.key_rule)

@@ -15,6 +15,7 @@ import pytest
 from softlabels.store import open_store
 from softlabels.store.outputs import read_outputs
 from softlabels.transfer import TransferSetConfig, load_transfer_set
+from tests.checks.recipes import write_recipe
 from tests.checks.samples import CLASSES, exact, softmax, some_rows
 
 
@@ -199,6 +200,7 @@ GAPS = pa.array([2, None, 0, None], pa.uint8())
         ("f.parquet", pa.array([2.0, None, 0.0, float("nan")]), (), [2, -1, 0, -1]),
         ("f.csv", pa.array(["None", "hate", "NA", "hate"]), ("--classes=NA,hate,None",), [2, 1, 0, 1]),
         ("f.parquet", pa.array(["None", None, "NA", "hate"]), ("--classes=NA,hate,None",), [2, -1, 0, 1]),
+        ("f.parquet", pa.array(["b", None, "a", "b"]).dictionary_encode(), ("--classes=a,b,c",), [1, -1, 0, 1]),
     ],
 )  # fmt: skip
 def test_labels_with_gaps(
@@ -274,3 +276,69 @@ def test_npy_and_npz_are_told_by_what_they_hold(rng: np.random.Generator, work: 
     Path("z.npz").rename("other.npy")
     for path in ("other.npz", "other.npy"):
         assert np.array_equal(read_outputs(path).logits[:, 0], z)
+
+
+@pytest.mark.parametrize("at", [0, 2])
+@pytest.mark.parametrize("values", [["<0.01"] * 20, [None] * 20, [True] * 20])
+@pytest.mark.parametrize("path", ["f.csv", "f.parquet"])
+def test_no_class_is_left_out(
+    path: str, values: list[Any], at: int, rng: np.random.Generator, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A column of a class that holds no numbers."""
+    z = rng.normal(size=(20, 3))
+    columns = {f"logit{n}": pa.array(values if n == at else z[:, n]) for n in range(3)}
+    write(path, {"id": np.arange(20), **columns})
+    assert main(path, "s/train", "--key=id") == 2
+    assert f"column logit{at} holds " in capsys.readouterr().err
+
+
+def test_spaces_around_names(rng: np.random.Generator, work: Path) -> None:
+    z = rng.normal(size=(20, 3))
+    write("f.parquet", {"id": np.arange(20), "logit0": z[:, 0], "logit1": z[:, 1], " logit2 ": z[:, 2]})
+    assert main("f.parquet", "s/train", "--key=id") == 0
+    assert np.abs(np.exp(open_store("s/train").log_probs(range(20), temperature=1.0)) - softmax(z)).max() < 1e-3
+
+
+def test_labels_say_that_rows_stand_in_another_order(
+    rng: np.random.Generator, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Outputs and labels of the file agree with each other, and not with the rows that they would be given."""
+    found = write_recipe(work / "r.yaml")["train"]
+    z = exact(found)
+    order = rng.permutation(len(z))
+    np.savez("f.npz", logits=z[order], labels=z[order].argmax(-1))
+    assert main("f.npz", "s/train", "--config=r.yaml") == 2
+    assert "have another hard label than those of the train split" in capsys.readouterr().err
+    some = np.where(rng.random(len(z)) < 0.5, z.argmax(-1), -1)
+    np.savez("f.npz", logits=z, labels=some)
+    assert main("f.npz", "s/train", "--config=r.yaml") == 0
+    assert open_store("s/train").column("label").tolist() == some.tolist()
+
+
+def test_arrays_of_other_byte_order(rng: np.random.Generator, work: Path) -> None:
+    z, inputs = rng.normal(size=(20, 3)), rng.normal(size=(20, 2))
+    np.savez("f.npz", logits=z.astype(">f4"), inputs=inputs.astype(">f8"), labels=z.argmax(-1).astype(">i2"))
+    assert main("f.npz", "s/train", "--inputs=embed") == 0
+    store = open_store("s/train")
+    assert np.abs(np.exp(store.log_probs(range(20), temperature=1.0)) - softmax(z)).max() < 1e-3
+    assert store.column("label").tolist() == z.argmax(-1).tolist()
+    assert (store.column("input") == inputs).all()
+
+
+def test_a_label_beyond_every_class(rng: np.random.Generator, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = np.array([0, 1, 2**64 - 1], np.uint64)
+    np.savez("f.npz", logits=rng.normal(size=(3, 2)), labels=labels, inputs=np.arange(3)[:, None])
+    assert main("f.npz", "s/train") == 2
+    assert "label 18446744073709551615 in f.npz" in capsys.readouterr().err
+
+
+def test_equal_rows_that_were_computed_in_half(
+    rng: np.random.Generator, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    z, inputs = np.repeat(rng.normal(size=(50, 4)) * 8, 2, axis=0), np.repeat(rng.normal(size=(50, 3)), 2, axis=0)
+    z *= 1 + 2.0**-9 * rng.normal(size=z.shape)
+    np.savez("f.npz", logits=z.astype(np.float32), inputs=inputs)
+    assert main("f.npz", "s/train") == 2
+    assert "--precision of import" in capsys.readouterr().err
+    assert main("f.npz", "s/train", "--precision=bfloat16") == 0
+    assert open_store("s/train").spec.teacher.precision == "bfloat16"

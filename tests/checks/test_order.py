@@ -78,6 +78,13 @@ def test_numberings_that_are_found(rng: np.random.Generator, wrong: object, mess
         require_order(half, labels, 12)
 
 
+def test_labels_that_come_in_turn() -> None:
+    """Every other row is every other class: a permutation is not chosen by such."""
+    labels = np.arange(600) % 12
+    with pytest.raises(OtherClassOrder, match=r"100.0% with the classes in another order: output 0 is class 9, "):
+        require_order((labels * 5 + 3) % 12, labels, 12)
+
+
 def test_names_in_order(rng: np.random.Generator) -> None:
     names = ["dog", "cat", "ape"]
     labels = rng.integers(0, 3, 300)

@@ -65,7 +65,8 @@ def _plain(path: Path) -> Arrays:
     """The array of a npy file, or those of a npz file, whichever it is."""
     with path.open("rb") as file:
         found = np.load(file, allow_pickle=False)
-        return {"logits": found} if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
+        arrays = {"logits": found} if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
+        return {name: values.astype(values.dtype.newbyteorder("="), copy=False) for name, values in arrays.items()}
 
 
 def _columns(table: pa.Table, words: tuple[str, ...], classes: Sequence[str], *, text: bool = False) -> Arrays:
@@ -84,14 +85,23 @@ def _columns(table: pa.Table, words: tuple[str, ...], classes: Sequence[str], *,
         groups[BY_CLASS] = list(classes)
     for word, columns in groups.items():
         if word not in found:
-            parts = [_array(table.column(name), name) for name in columns]
+            parts = [_numbers(table.column(name), name) for name in columns]
             whole = np.stack([part.astype(np.float64) for part in parts] if text else parts, axis=1)
             found[word] = whole
     return found
 
 
+def _numbers(column: pa.ChunkedArray, name: str) -> NDArray[Any]:
+    """One class's column. A column that is left out would make another distribution of the rest."""
+    if not pa.types.is_floating(column.type) and not pa.types.is_integer(column.type):
+        raise ValueError(f"column {name} holds {column.type}, no numbers")
+    return _array(column, name)
+
+
 def _without_gaps(labels: pa.ChunkedArray) -> pa.ChunkedArray:
     """A column of labels with "none" in the place of nulls: an empty text, or -1."""
+    if pa.types.is_dictionary(labels.type):
+        labels = labels.cast(labels.type.value_type)
     kind = labels.type
     if pa.types.is_integer(kind) and labels.null_count:
         labels = labels.cast(pa.int64())  # unsigned ones hold no -1
@@ -101,11 +111,10 @@ def _without_gaps(labels: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _numbered(table: pa.Table) -> dict[str, list[str]]:
-    """The numeric columns of each word that stands before numbers, in the order of these: 0 to C - 1, or 1 to C."""
+    """The columns of each word that stands before numbers, in the order of these: 0 to C - 1, or 1 to C."""
     groups: dict[str, dict[int, str]] = {}
     for name in table.column_names:
-        parts = _NUMBERED.fullmatch(name)
-        if parts is not None and _is_numeric(table, name):
+        if (parts := _NUMBERED.fullmatch(name.strip())) is not None:
             columns = groups.setdefault(parts[1], {})
             if int(parts[2]) in columns:
                 raise ValueError(f"columns {columns[int(parts[2])]} and {name} have the same number")

@@ -176,6 +176,8 @@ def _labels(
         raise UserError(
             f"labels in {path} are {found.dtype} {found.shape}", remedy="give one whole number a row, -1 for none"
         )
+    if found.max(initial=0) > np.iinfo(np.int64).max:  # unsigned ones, which would come out as -1
+        raise UserError(f"label {found.max()} in {path} is the number of no class", remedy="give -1 for no label")
     if found.dtype.kind == "f":  # as integers with gaps come from pandas
         found = np.where(np.isnan(found), NO_LABEL, found)
         wrong = np.flatnonzero((found != np.trunc(found)) | (np.abs(found) > 1 << 53))

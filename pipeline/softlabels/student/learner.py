@@ -153,7 +153,7 @@ class Learner:
         self.standing.labelled += labelled[1]
         moved = dataclasses.replace(moved, labels=labelled[0])
         if self._augment is not None:
-            moved = dataclasses.replace(moved, inputs=self._augment(moved.inputs))
+            moved = dataclasses.replace(moved, inputs=self._augment(moved.inputs.clone()))
         self.model.train()
         total = torch.zeros((), device=self._device)
         rows, positions, share = len(batch), batch.positions, self.share(step)

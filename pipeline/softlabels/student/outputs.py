@@ -68,15 +68,15 @@ class Outputs:
 
 
 def outputs_of(model: nn.Module, batch: Batch, dtype: torch.dtype = torch.float32) -> Outputs:
-    """What `model` says of a batch; products with its output matrix are taken in `dtype`.
+    """What `model` says of a batch, which it may change; products with its output matrix are taken in `dtype`.
 
     Raises:
         ClassMismatch: outputs that are not (B, ...), or of rows of tokens (B, P, ...).
     """
-    matrix = output_matrix(model)
+    matrix, inputs = output_matrix(model), batch.inputs.clone()  # other students get the same batch
     if matrix is None:
-        return Outputs(_flat(model(batch.inputs), batch))
-    states = _flat(model.hidden(batch.inputs), batch)  # type: ignore[operator]
+        return Outputs(_flat(model(inputs), batch))
+    states = _flat(model.hidden(inputs), batch)  # type: ignore[operator]
     return Outputs(states if dtype == torch.float32 else states.to(dtype), *matrix)
 
 
