@@ -83,6 +83,62 @@ def test_columns_that_are_not_taken(work: Path, rng: np.random.Generator, capsys
     assert main("f.csv", "t/train", "--key=no") == 2
 
 
+@pytest.mark.parametrize("path", ["f.csv", "f.parquet"])
+def test_columns_that_are_called_by_their_classes(
+    rng: np.random.Generator, work: Path, path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As DataFrame(model.predict_proba(X), columns=model.classes_) has them; --classes decides the order of the store."""
+    z = rng.normal(size=(40, 3))
+    names = ["Sci/Tech", "a b", "world"]
+    columns = dict(zip(names, softmax(z).T, strict=True))
+    order = [2, 0, 1]
+    labels = [names[n] for n in z.argmax(-1).tolist()]
+    write(path, {"id": np.arange(40), "x": z[:, 0], **columns, "label": labels})
+    classes = f"--classes={','.join(names[n] for n in order)}"
+    assert main(path, "s/train", "--key=id", classes) == 2
+    assert "say which they are: --kind=probabilities" in capsys.readouterr().err
+    assert main(path, "s/train", "--key=id", classes, "--kind=probabilities") == 0
+    store = open_store("s/train")
+    assert np.abs(np.exp(store.log_probs(range(40), temperature=1.0)) - softmax(z)[:, order]).max() < 1e-3
+    assert store.column("label").tolist() == z[:, order].argmax(-1).tolist()
+    assert main(path, "t/train", "--key=id", "--kind=probabilities", "--classes=world,a b,no") == 2
+    assert "or the classes with --classes=a,b,..." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("labels", [[True, False] * 20, [0, -1] * 20])
+def test_labels_that_are_true_or_false(rng: np.random.Generator, work: Path, labels: list[int]) -> None:
+    write("f.parquet", {"id": np.arange(40), "p": softmax(rng.normal(size=(40, 2))).tolist(), "label": labels})
+    assert main("f.parquet", "s/train", "--key=id") == 0
+    assert open_store("s/train").column("label").tolist() == [int(label) for label in labels]
+
+
+def test_a_recipe_says_how_an_import_is_stored(
+    rng: np.random.Generator, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = some_rows(rng, 40)
+    z = exact(inputs)[:, :3]
+    names = [["a", "b", "c"][n] for n in z.argmax(-1).tolist()]
+    pq.write_table(pa.table({"x": list(inputs), "label": names}), "train.parquet")
+    Path("r.yaml").write_text(
+        "transfer_set: {source: train.parquet, inputs: [x], prepare: {class_path: softlabels.transfer.vector}}\n"
+        "labels: {inputs: embed, layout: arrow, licence: MIT, compression: none, encoding: topk}\n"
+    )
+    np.save("z.npy", z)
+    assert main("z.npy", "s/train", "--config=r.yaml", "--classes=a,b,c") == 0
+    assert "the recipe's labels say encoding, which import does not use" in capsys.readouterr().err
+    store = open_store("s/train")
+    assert store.spec.layout == "arrow"
+    assert np.array_equal(store.column("input"), inputs)
+    assert store.column("label").tolist() == z.argmax(-1).tolist()
+    assert "mit" in Path("s/train/README.md").read_text().lower()
+    assert main("z.npy", "t/train", "--config=r.yaml", "--classes=a,b,c", "--inputs=reference") == 0
+    assert "input" not in open_store("t/train").columns
+    Path("r.yaml").write_text("transfer_set: {source: train.parquet}\nlabels: {inputs: embedded}\n")
+    assert main("z.npy", "u/train", "--config=r.yaml") == 2
+    assert main("z.npy", "u/train", "--column=logit", "--config=digits") == 2
+    assert "the array of a npy file has no name" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["list", "large_list", "fixed"])
 @pytest.mark.parametrize("axes", [2, 3])
 def test_lists_of_every_kind(rng: np.random.Generator, work: Path, kind: str, axes: int) -> None:

@@ -91,9 +91,9 @@ def require_student_logits(logits: Tensor, *, who: str, total: int = FEWEST) -> 
 
 def _flat(found: object, batch: Batch) -> Tensor:
     """(N, ...) of a model's (B, [P,] ...)."""
-    if not isinstance(found, Tensor) or (batch.mask is None and (found.dim() != 2 or len(found) != len(batch))):
+    if not isinstance(found, Tensor) or (batch.mask is None and (found.dim() != 2 or len(found) != len(batch.inputs))):
         what = f"outputs of shape {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        raise ClassMismatch(f"the model gives {what} for a batch of {len(batch)} rows", remedy=LOGITS_ALONE)
+        raise ClassMismatch(f"the model gives {what} for a batch of {len(batch.inputs)} rows", remedy=LOGITS_ALONE)
     if batch.mask is None:
         return found
     if found.dim() != 3 or found.shape[:2] != batch.mask.shape:
