@@ -18,6 +18,7 @@ from softlabels_stages.sweep import StudentTraining
 
 FORMATS = ("onnx", "torch", "hf")  # of exported students
 Missing = Literal["error", "skip"]
+Precision = Literal["float32", "float16", "bfloat16"]
 Kind = Literal["auto", "logits", "probabilities"]
 
 
@@ -157,6 +158,7 @@ class Import:
     column: str | None = None  # the array or column of outputs, when it is not called logits or probabilities
     key: str | None = None  # the array or column of ids that says which row is which, in place of its inputs
     floor: str | None = None  # least probability of a class: a number, or laplace:N for a forest of N trees
+    precision: Precision | None = None  # float16 or bfloat16 where outputs were computed so; by default as the file's
     kind: Kind = "auto"  # logits or probabilities; auto goes by the array's name, and refuses logits that sum to 1
     transfer_name: str | None = None  # how the transfer set is named; by default as in the recipe, or as the file
     classes: tuple[str, ...] | None = None  # names of the classes in order

@@ -7,15 +7,17 @@ recipe's transfer set (--config), in the same order::
     numpy.savez("forest.npz", probabilities=forest.predict_proba(X), inputs=X, labels=y)
     softlabels import --from=forest.npz --store=stores/forest/train --teacher_name=forest
 
-A CSV or Parquet file may have a column a class: p0, p1, ... (or prob_0, logit_1, ...) are one array, and --key=id says which
-row is which.
+A CSV or Parquet file may have a column a class: p0, p1, ... (or prob_0, logit_1, ...), or columns that are called by their
+classes (--classes=a,b,...), are one array, and --key=id says which row is which.
+
+A recipe's labels.layout, inputs and licence hold here too, where no flag says otherwise.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -44,11 +46,14 @@ from softlabels.system.folder import Folder
 from softlabels.transfer import array_keys
 from softlabels.transfer.keys import id_keys
 from softlabels_stages.arguments import Import
-from softlabels_stages.recipe import parse
+from softlabels_stages.recipe import load, parse, texts
 from softlabels_stages.rows import load_rows
 from softlabels_stages.run import command, should_stop, suggested
 
 _HASHED_ROWS = 1024  # at once
+_POSITIONAL = ("from_", "store")
+_OF_LABELS = ("layout", "inputs", "licence")  # what import takes of a recipe's labels
+_AS_IT_IS = (("encoding", "dense"), ("reduce", "none"), ("compression", "none"))
 SPLITS = ("train", "validation", "val", "valid", "dev", "test")  # what the folder of a split is called
 
 
@@ -70,7 +75,7 @@ class _Rows:
 @command(resumable=True)
 def main(argv: Sequence[str] | None = None) -> int:
     """Read, check, write, seal."""
-    args = parse(argv, Import, stage="import", doc=__doc__, positional=("from_", "store"))
+    args = _parsed(sys.argv[1:] if argv is None else argv)
     if not args.from_ or not args.store:
         raise ConfigError(
             "a file of outputs and a store are needed", remedy="write softlabels import --from=FILE --store=STORE"
@@ -122,6 +127,30 @@ def _not_finite(args: Import, rows: _Rows) -> Iterator[str]:
             yield f"the inputs of {wrong.size:,} of {len(inputs):,} rows hold NaN or infinite values, first in row {wrong[0]}"
 
 
+def _parsed(argv: Sequence[str]) -> Import:
+    """What the command line says; where it says nothing, what the recipe's section `labels` does. Classes that are named here
+    are those of the transfer set too.
+    """
+    args = parse(argv, Import, stage="import", doc=__doc__, positional=_POSITIONAL)
+    given = texts(argv, Import, positional=_POSITIONAL)
+    labels = load(given["config"]).get("labels") if "config" in given else None
+    if isinstance(labels, Mapping):
+        words = [f"--{name}={labels[name]}" for name in _OF_LABELS if name in labels and name not in given]
+        args = parse([*argv, *words], Import, stage="import", doc=__doc__, positional=_POSITIONAL)
+        others = sorted(
+            name for name, value in labels.items() if name not in _OF_LABELS and (name, value) not in _AS_IT_IS
+        )
+        if others:
+            print(
+                f"the recipe's labels say {', '.join(others)}, which import does not use: it stores dense labels of all "
+                "members (topk: softlabels encode)",
+                file=sys.stderr,
+            )
+    if args.classes is not None and args.transfer_set is not None:
+        args = replace(args, transfer_set=replace(args.transfer_set, classes=args.classes))
+    return args
+
+
 def _spec(args: Import, outputs: Outputs, rows: _Rows, weights: Sequence[float], split: str) -> Spec:
     """What decides the bytes of the store."""
     if args.inputs == "embed" and rows.inputs is None:
@@ -131,7 +160,7 @@ def _spec(args: Import, outputs: Outputs, rows: _Rows, weights: Sequence[float],
     return dense_spec(
         teacher=TeacherSpec(
             name=args.teacher_name,
-            precision=outputs.values.dtype.name,  # of probabilities their logarithm is made in float64
+            precision=_precision(args, outputs),  # of probabilities their logarithm is made in float64
             members=tuple(MemberSpec(model=args.teacher_name, weight=weight) for weight in weights),
             floor=UNSET if outputs.floor is None else outputs.floor,
         ),
@@ -145,6 +174,11 @@ def _spec(args: Import, outputs: Outputs, rows: _Rows, weights: Sequence[float],
         preprocessing=rows.preprocessing,
         embed=rows.inputs if args.inputs == "embed" else None,
     )
+
+
+def _precision(args: Import, outputs: Outputs) -> str:
+    """What the outputs were computed in: equal rows may differ by its rounding."""
+    return args.precision or outputs.values.dtype.name
 
 
 def _digest(outputs: Outputs, rows: _Rows) -> str:
@@ -206,7 +240,7 @@ def _check(args: Import, outputs: Outputs, rows: _Rows, share: NDArray[np.float6
         return {"logits": logits[numbers] - peak, "shift": peak[..., 0]}
 
     check_logits(logits)
-    apart = partial(dense_apart, precision=outputs.values.dtype.name)
+    apart = partial(dense_apart, precision=_precision(args, outputs))
     require_consistent(rows.keys, read, apart, row_bytes=logits[0].nbytes, where=args.from_)
     best = largest(logits, share) if (rows.labels >= 0).any() else rows.labels
     require_order(
@@ -242,6 +276,13 @@ def _rows_of(args: Import, outputs: Outputs, split: str) -> _Rows:
             remedy="add an array inputs (or keys) to the file, or name the recipe that was labelled with --config",
         )
     labels = rows.labels if outputs.labels is None else outputs.labels
+    other = int(((labels != rows.labels) & (labels >= 0) & (rows.labels >= 0)).sum())
+    if other:
+        raise TransferSetError(
+            f"{other} of {count} rows of {args.from_} have another hard label than those of {where}, and nothing but their "
+            "order says which row is which",
+            remedy="add an array inputs (or keys) to the file, or ids (--key); if the order is right, leave out its labels",
+        )
     how = prepared_by(rows.prepare.class_path, rows.prepare.init_args, rows.inputs)
     key = args.transfer_set.key
     return _Rows(rows.name, rows.source, rows.keys, labels, rows.inputs, rows.class_names, how, key, rows.key_rule)

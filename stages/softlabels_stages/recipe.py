@@ -46,6 +46,7 @@ T = TypeVar("T")
 SECTIONS = ("name", "transfer_set", "tokenizer", "teacher", "teacher_training", "labels", "student", "training")
 EXAMPLE = "digits"
 OWN_STORE = "stores/NAME"
+_DEEPEST, _LARGEST = 100, 1_000_000  # of a recipe
 
 
 def parse(
@@ -85,6 +86,8 @@ def parse(
             beside.use(source, recipe)
         given = _from_recipe(cls, recipe, known, where=where)
     given |= schema.check(known, _merge(given, flags, known), where="command line")
+    for name in (given.get("name"), (recipe or {}).get("name")):
+        _require_name(name, where or stage)
     if recipe is None and all(given.get(name) or known[name].default for name in positional):  # else the stage says so
         _require(cls, known, given, stage=stage)
     elif recipe is not None and _needs_store(known, given):
@@ -103,6 +106,15 @@ def print_help(
 def texts(argv: Sequence[str] | None, cls: type, *, positional: Sequence[str] = ()) -> dict[str, str]:
     """What a command line gives for each key, as it is written there; no recipe is read. Arguments and errors as of `parse`."""
     return dict(_flags(list(sys.argv[1:] if argv is None else argv), _known(cls), (), positional))
+
+
+def _require_name(name: object, where: str) -> None:
+    """Raise ConfigError where a recipe's name, which names folders below stores/ and runs/, would name one elsewhere."""
+    if name is not None and any(part in ("", ".", "..") or "\0" in part for part in str(name).split("/")):
+        raise ConfigError(
+            f"{where}: name is {name!r}, and stores/NAME and runs/NAME-xxxxxxxx would lie elsewhere",
+            remedy="give a name without '/' and '..', and say where files go with --store and --out",
+        )
 
 
 def _require(cls: type, known: Mapping[str, Key], given: Mapping[str, object], *, stage: str) -> None:
@@ -158,6 +170,7 @@ def sections_of(data: bytes, config: str) -> dict[str, Any]:
         recipe = yaml.load(data.decode("utf-8"), _Loader)  # noqa: S506  # _Loader is a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{config} is not a YAML file: {error}", remedy="mend the file at that place") from None
+    _require_size(recipe, config)
     if not isinstance(recipe, dict):
         raise ConfigError(
             f"{config} holds {type(recipe).__name__}, expected sections", remedy=f"known: {', '.join(SECTIONS)}"
@@ -166,6 +179,21 @@ def sections_of(data: bytes, config: str) -> dict[str, Any]:
         if name not in SECTIONS:
             raise schema.unknown_key(f"{config}: unknown section {name!r} (value {value!r})", str(name), SECTIONS)
     return recipe
+
+
+def _require_size(recipe: object, config: str) -> None:
+    """Raise ConfigError for what a few lines with anchors can make: values without end, or more than a computer can hold."""
+    left, values = [(recipe, 0)], 0
+    while left:
+        value, depth = left.pop()
+        values += 1
+        if depth > _DEEPEST or values > _LARGEST:
+            raise ConfigError(
+                f"{config} holds more than {_DEEPEST} levels or {_LARGEST:,} values",
+                remedy="look for anchors (&, *) in it",
+            )
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        left += [(item, depth + 1) for item in inner]
 
 
 @dataclass(frozen=True)

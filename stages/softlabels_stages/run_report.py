@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from softlabels.report.model_loading import Shape
 from softlabels.report.plots import sweep_png
 from softlabels.store.spec import Manifest
 from softlabels.student.runlog import NAME as LOG
-from softlabels.student.trainer import WEIGHTS
 from softlabels.system.folder import Folder
 
 CARD, CURVES, SWEEP = "README.md", "curves.png", "sweep.png"
@@ -28,6 +27,7 @@ CARD, CURVES, SWEEP = "README.md", "curves.png", "sweep.png"
 
 def write_report(
     folder: Path,
+    students: Sequence[str],
     results: Mapping[str, Any],
     recipe: Mapping[str, Any],
     *,
@@ -39,7 +39,8 @@ def write_report(
     """Write pictures and card into the run `folder`; written again, they replace what stood there.
 
     Args:
-        folder: the run folder, in which every student is trained.
+        folder: the run folder.
+        students: names of its students' folders: what else lies in it may be anybody's.
         results: what results.json holds, or will hold, with "store".
         recipe: what config.yaml holds.
         stores: the manifest of each split's store.
@@ -47,11 +48,10 @@ def write_report(
         prepare: what made the students' inputs, with digests in place of files.
         inputs: dtype and shape of one of them.
     """
-    run = Folder(folder)
-    students = sorted((student for student in run.folders() if student.exists(WEIGHTS)), key=_in_order)
-    pictures = []
+    run, pictures = Folder(folder), []
+    students = sorted(students, key=_in_order)
     try:
-        curves_png({student.name: log_lines(student.read(LOG).decode()) for student in students}, folder / CURVES)
+        curves_png({name: log_lines(run.read(f"{name}/{LOG}").decode()) for name in students}, folder / CURVES)
         pictures.append(CURVES)
         if results["swept"]:
             sweep_png(results, folder / SWEEP)
@@ -64,14 +64,14 @@ def write_report(
         stores=stores,
         parameters=parameters,
         prepare=prepare,
-        folders=[student.name for student in students],
+        folders=students,
         pictures=pictures,
         inputs=inputs,
     )
     run.put(CARD, card.encode())
 
 
-def _in_order(student: Folder) -> list[float | str]:
+def _in_order(student: str) -> list[float | str]:
     """Names in the order of the numbers in them: T=2 before T=10. Text and numbers alternate, so that they never compare."""
-    parts = re.split(r"(\d+(?:\.\d+)?)", student.name)
+    parts = re.split(r"(\d+(?:\.\d+)?)", student)
     return [float(part) if place % 2 else part for place, part in enumerate(parts)]

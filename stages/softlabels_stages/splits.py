@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from softlabels.errors import ClassMismatch, ConfigError, OtherLabels, SpecMismatch, some
-from softlabels.labels import NO_LABEL
 from softlabels.labels.encoding import tail_of
 from softlabels.labels.ensemble import check_mean
 from softlabels.models import ModelConfig, build_model
@@ -29,8 +28,7 @@ from softlabels.store import Store, open_store, store_splits
 from softlabels.store.dense_spec import prepared_by
 from softlabels.store.differences import differences
 from softlabels.store.digest import keys_digest
-from softlabels.store.findings import Stored, ask, stored_agreement
-from softlabels.store.key_index import KeyIndex
+from softlabels.store.findings import Own, Stored, ask, stored_agreement
 from softlabels.store.spec import plain_json
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.stream.columns import SoftColumns
@@ -133,9 +131,8 @@ def say_what_labels_are(splits: Mapping[str, Split], out: TextIO | None = None) 
             print(f"{name}: warning: {type(error).__name__}: {error}", file=sys.stderr)
         if split.store.positions is not None:
             continue
-        rows = KeyIndex(np.asarray(split.rows.keys)).find(keys)
-        labels = np.where(rows < 0, NO_LABEL, np.asarray(split.rows.labels)[rows])
-        found = stored_agreement(stored, own=labels, refuse=True)
+        own = Own(keys, np.asarray(split.rows.keys), np.asarray(split.rows.labels))
+        found = stored_agreement(stored, own=own, refuse=True)
         if found is not None:
             print(f"{name}: {found.line}", file=out or sys.stdout, flush=True)
 
@@ -247,7 +244,8 @@ def _require_one_teacher(stores: Mapping[str, Store]) -> None:
         if different:
             raise SpecMismatch(
                 f"the splits {first} and {other} are not of one teacher ({'; '.join(different)})",
-                remedy="give a store whose splits one recipe made, or the path of one split",
+                remedy="make them with one recipe, or import them with the same --teacher_name, --classes, --weights and "
+                "--floor; or give the path of one split",
             )
 
 

@@ -17,7 +17,8 @@ from softlabels_stages.trust import RECIPE, RESULTS
 def run_of(words: Sequence[str]) -> Path | None:
     """The run that a student named in a command line lies in."""
     models = [Path(word.removeprefix("--model=").removeprefix("--from=")) for word in words]
-    return next((model.parent for model in models if (model.parent / RECIPE).is_file()), None)
+    runs = [(model if model.name else model.absolute()).parent for model in models]  # "." lies in a folder too
+    return next((run for run in runs if (run / RECIPE).is_file()), None)
 
 
 def with_store_of(run: Path | None, words: Sequence[str]) -> list[str]:
@@ -26,7 +27,7 @@ def with_store_of(run: Path | None, words: Sequence[str]) -> list[str]:
     if run is None or is_named or not (run / RESULTS).is_file():
         return list(words)
     store = read_object(Folder(run), RESULTS, remedy := "name the store: --store=STORE").get("store")
-    if not isinstance(store, str):
+    if not (store and isinstance(store, str)):
         raise DamagedRun(f"{run / RESULTS} does not name the run's store", remedy=remedy)
     return [f"--store={store}", *words]
 

@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from softlabels.checks.leaks import leak_lines, leaks
+from softlabels.checks.unseen import unseen_lines
 from softlabels.errors import ClassMismatch, OtherRows
 from softlabels.labels.encoding import Encoding, TopkEncoding
 from softlabels.labels.fidelity import mass_warning
@@ -226,6 +227,9 @@ def announce(teacher: str, splits: Sequence[TransferRows], writers: Sequence[Sto
     for line in leak_lines(leaks({each.split: each.keys for each in splits}), counts):
         print(line)
     sequence = splits[0].sequence
+    hard = {} if sequence is not None else {each.split: np.asarray(each.labels) for each in splits}
+    for line in unseen_lines(hard, spec.label_space.names):
+        print(line)
     if sequence is not None and sequence.bos:
         print(
             f"every text, and every row that goes on with one, begins with {sequence.bos!r} (transfer_set.sequences.bos)"

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from softlabels.checks.leaks import leak_lines, leaks
+from softlabels.checks.unseen import unseen_lines
 from softlabels.errors import ConfigError
 from softlabels.labels import NO_LABEL
 from softlabels.models import ModelConfig, build_model, weights_digest
@@ -78,10 +79,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             {name: len(split.rows.keys) for name, split in splits.items()},
         ):
             print(line, flush=True)
+        if splits["train"].store.positions is None:
+            names = splits["train"].store.spec.label_space.names
+            for line in unseen_lines({name: np.asarray(split.rows.labels) for name, split in splits.items()}, names):
+                print(line, flush=True)
         validation = _train(trainer, students, args.training.epochs)
         results = judge(args.training, splits, _judged(args.training, variants, students, validation))
         write_report(
             folder.path,
+            [student.name for student in students],
             results | {"store": args.store},
             _recipe(args),
             stores={name: split.store.manifest for name, split in splits.items()},

@@ -20,6 +20,7 @@ from softlabels.objects import only_shipped
 from softlabels.system.folder import write_atomically
 
 RUN, RECIPE, RESULTS = "run.json", "config.yaml", "results.json"
+_STUDENTS = "*/weights.safetensors"
 
 
 def guard(recipe: Path, data: bytes, *, run: Path | None) -> None:
@@ -37,10 +38,12 @@ def guard(recipe: Path, data: bytes, *, run: Path | None) -> None:
 
 
 def is_of_run(recipe: Path, run: Path | None) -> bool:
-    """Whether a recipe lies in the folder of a run, or is that of the student's folder `run`."""
-    folders = {recipe.parent, recipe.resolve().parent}  # as given, and behind links
-    lies_there = any((folder / name).exists() for folder in folders for name in (RUN, RESULTS))
-    return lies_there or (run is not None and recipe.samefile(run / RECIPE))
+    """Whether a recipe lies in the folder of a run, or of what is left of one, or is that of the student's folder `run`."""
+    whole = recipe.resolve()
+    folders = {recipe.parent, whole.parent}  # as given, and behind links
+    lies_there = any(os.path.lexists(folder / name) for folder in folders for name in (RUN, RESULTS))
+    is_handed_on = any(file.name == RECIPE and any(file.parent.glob(_STUDENTS)) for file in (recipe, whole))
+    return lies_there or is_handed_on or (run is not None and recipe.samefile(run / RECIPE))
 
 
 def record(data: bytes, run: Path) -> None:

@@ -46,6 +46,10 @@ def foreseen(error: BaseException) -> SoftLabelsError | None:
         return ConfigError(str(error), remedy="give a path that leads somewhere")
     if isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib's, of a path that begins with ~
         return ConfigError(f"a path begins with ~: {error}", remedy="write the path out, or set HOME")
+    if isinstance(error, ValueError) and "embedded null" in str(error):  # the system's, of any path
+        return ConfigError(
+            "a path holds a NUL character", remedy="look for \\0 in the recipe, or in the run's results.json"
+        )
     if "SOFTLABELS_TRACEBACK" in os.environ:
         return None
     *_, (frame, line) = traceback.walk_tb(error.__traceback__)

@@ -15,6 +15,7 @@ import pytest
 from softlabels.store import open_store
 from softlabels.store.outputs import read_outputs
 from softlabels.transfer import TransferSetConfig, load_transfer_set
+from tests.checks.recipes import write_recipe
 from tests.checks.samples import CLASSES, exact, softmax, some_rows
 
 
@@ -83,6 +84,62 @@ def test_columns_that_are_not_taken(work: Path, rng: np.random.Generator, capsys
     assert main("f.csv", "t/train", "--key=no") == 2
 
 
+@pytest.mark.parametrize("path", ["f.csv", "f.parquet"])
+def test_columns_that_are_called_by_their_classes(
+    rng: np.random.Generator, work: Path, path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As DataFrame(model.predict_proba(X), columns=model.classes_) has them; --classes decides the order of the store."""
+    z = rng.normal(size=(40, 3))
+    names = ["Sci/Tech", "a b", "world"]
+    columns = dict(zip(names, softmax(z).T, strict=True))
+    order = [2, 0, 1]
+    labels = [names[n] for n in z.argmax(-1).tolist()]
+    write(path, {"id": np.arange(40), "x": z[:, 0], **columns, "label": labels})
+    classes = f"--classes={','.join(names[n] for n in order)}"
+    assert main(path, "s/train", "--key=id", classes) == 2
+    assert "say which they are: --kind=probabilities" in capsys.readouterr().err
+    assert main(path, "s/train", "--key=id", classes, "--kind=probabilities") == 0
+    store = open_store("s/train")
+    assert np.abs(np.exp(store.log_probs(range(40), temperature=1.0)) - softmax(z)[:, order]).max() < 1e-3
+    assert store.column("label").tolist() == z[:, order].argmax(-1).tolist()
+    assert main(path, "t/train", "--key=id", "--kind=probabilities", "--classes=world,a b,no") == 2
+    assert "or the classes with --classes=a,b,..." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("labels", [[True, False] * 20, [0, -1] * 20])
+def test_labels_that_are_true_or_false(rng: np.random.Generator, work: Path, labels: list[int]) -> None:
+    write("f.parquet", {"id": np.arange(40), "p": softmax(rng.normal(size=(40, 2))).tolist(), "label": labels})
+    assert main("f.parquet", "s/train", "--key=id") == 0
+    assert open_store("s/train").column("label").tolist() == [int(label) for label in labels]
+
+
+def test_a_recipe_says_how_an_import_is_stored(
+    rng: np.random.Generator, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = some_rows(rng, 40)
+    z = exact(inputs)[:, :3]
+    names = [["a", "b", "c"][n] for n in z.argmax(-1).tolist()]
+    pq.write_table(pa.table({"x": list(inputs), "label": names}), "train.parquet")
+    Path("r.yaml").write_text(
+        "transfer_set: {source: train.parquet, inputs: [x], prepare: {class_path: softlabels.transfer.vector}}\n"
+        "labels: {inputs: embed, layout: arrow, licence: MIT, compression: none, encoding: topk}\n"
+    )
+    np.save("z.npy", z)
+    assert main("z.npy", "s/train", "--config=r.yaml", "--classes=a,b,c") == 0
+    assert "the recipe's labels say encoding, which import does not use" in capsys.readouterr().err
+    store = open_store("s/train")
+    assert store.spec.layout == "arrow"
+    assert np.array_equal(store.column("input"), inputs)
+    assert store.column("label").tolist() == z.argmax(-1).tolist()
+    assert "mit" in Path("s/train/README.md").read_text().lower()
+    assert main("z.npy", "t/train", "--config=r.yaml", "--classes=a,b,c", "--inputs=reference") == 0
+    assert "input" not in open_store("t/train").columns
+    Path("r.yaml").write_text("transfer_set: {source: train.parquet}\nlabels: {inputs: embedded}\n")
+    assert main("z.npy", "u/train", "--config=r.yaml") == 2
+    assert main("z.npy", "u/train", "--column=logit", "--config=digits") == 2
+    assert "the array of a npy file has no name" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["list", "large_list", "fixed"])
 @pytest.mark.parametrize("axes", [2, 3])
 def test_lists_of_every_kind(rng: np.random.Generator, work: Path, kind: str, axes: int) -> None:
@@ -143,6 +200,7 @@ GAPS = pa.array([2, None, 0, None], pa.uint8())
         ("f.parquet", pa.array([2.0, None, 0.0, float("nan")]), (), [2, -1, 0, -1]),
         ("f.csv", pa.array(["None", "hate", "NA", "hate"]), ("--classes=NA,hate,None",), [2, 1, 0, 1]),
         ("f.parquet", pa.array(["None", None, "NA", "hate"]), ("--classes=NA,hate,None",), [2, -1, 0, 1]),
+        ("f.parquet", pa.array(["b", None, "a", "b"]).dictionary_encode(), ("--classes=a,b,c",), [1, -1, 0, 1]),
     ],
 )  # fmt: skip
 def test_labels_with_gaps(
@@ -218,3 +276,69 @@ def test_npy_and_npz_are_told_by_what_they_hold(rng: np.random.Generator, work: 
     Path("z.npz").rename("other.npy")
     for path in ("other.npz", "other.npy"):
         assert np.array_equal(read_outputs(path).logits[:, 0], z)
+
+
+@pytest.mark.parametrize("at", [0, 2])
+@pytest.mark.parametrize("values", [["<0.01"] * 20, [None] * 20, [True] * 20])
+@pytest.mark.parametrize("path", ["f.csv", "f.parquet"])
+def test_no_class_is_left_out(
+    path: str, values: list[Any], at: int, rng: np.random.Generator, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A column of a class that holds no numbers."""
+    z = rng.normal(size=(20, 3))
+    columns = {f"logit{n}": pa.array(values if n == at else z[:, n]) for n in range(3)}
+    write(path, {"id": np.arange(20), **columns})
+    assert main(path, "s/train", "--key=id") == 2
+    assert f"column logit{at} holds " in capsys.readouterr().err
+
+
+def test_spaces_around_names(rng: np.random.Generator, work: Path) -> None:
+    z = rng.normal(size=(20, 3))
+    write("f.parquet", {"id": np.arange(20), "logit0": z[:, 0], "logit1": z[:, 1], " logit2 ": z[:, 2]})
+    assert main("f.parquet", "s/train", "--key=id") == 0
+    assert np.abs(np.exp(open_store("s/train").log_probs(range(20), temperature=1.0)) - softmax(z)).max() < 1e-3
+
+
+def test_labels_say_that_rows_stand_in_another_order(
+    rng: np.random.Generator, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Outputs and labels of the file agree with each other, and not with the rows that they would be given."""
+    found = write_recipe(work / "r.yaml")["train"]
+    z = exact(found)
+    order = rng.permutation(len(z))
+    np.savez("f.npz", logits=z[order], labels=z[order].argmax(-1))
+    assert main("f.npz", "s/train", "--config=r.yaml") == 2
+    assert "have another hard label than those of the train split" in capsys.readouterr().err
+    some = np.where(rng.random(len(z)) < 0.5, z.argmax(-1), -1)
+    np.savez("f.npz", logits=z, labels=some)
+    assert main("f.npz", "s/train", "--config=r.yaml") == 0
+    assert open_store("s/train").column("label").tolist() == some.tolist()
+
+
+def test_arrays_of_other_byte_order(rng: np.random.Generator, work: Path) -> None:
+    z, inputs = rng.normal(size=(20, 3)), rng.normal(size=(20, 2))
+    np.savez("f.npz", logits=z.astype(">f4"), inputs=inputs.astype(">f8"), labels=z.argmax(-1).astype(">i2"))
+    assert main("f.npz", "s/train", "--inputs=embed") == 0
+    store = open_store("s/train")
+    assert np.abs(np.exp(store.log_probs(range(20), temperature=1.0)) - softmax(z)).max() < 1e-3
+    assert store.column("label").tolist() == z.argmax(-1).tolist()
+    assert (store.column("input") == inputs).all()
+
+
+def test_a_label_beyond_every_class(rng: np.random.Generator, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = np.array([0, 1, 2**64 - 1], np.uint64)
+    np.savez("f.npz", logits=rng.normal(size=(3, 2)), labels=labels, inputs=np.arange(3)[:, None])
+    assert main("f.npz", "s/train") == 2
+    assert "label 18446744073709551615 in f.npz" in capsys.readouterr().err
+
+
+def test_equal_rows_that_were_computed_in_half(
+    rng: np.random.Generator, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    z, inputs = np.repeat(rng.normal(size=(50, 4)) * 8, 2, axis=0), np.repeat(rng.normal(size=(50, 3)), 2, axis=0)
+    z *= 1 + 2.0**-9 * rng.normal(size=z.shape)
+    np.savez("f.npz", logits=z.astype(np.float32), inputs=inputs)
+    assert main("f.npz", "s/train") == 2
+    assert "--precision of import" in capsys.readouterr().err
+    assert main("f.npz", "s/train", "--precision=bfloat16") == 0
+    assert open_store("s/train").spec.teacher.precision == "bfloat16"

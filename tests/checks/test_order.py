@@ -19,6 +19,7 @@ from softlabels.labels.ensemble import log_probs
 from softlabels.labels.topk import stored_log_probs
 from softlabels.labels.topk_encode import encode_topk
 from softlabels.store import open_store
+from softlabels.store.findings import Own, Stored, stored_agreement
 from softlabels.teacher.label import label_rows
 from softlabels.teacher.sentinels import check_sentinels
 from softlabels.transfer import array_keys
@@ -75,6 +76,13 @@ def test_numberings_that_are_found(rng: np.random.Generator, wrong: object, mess
     half = np.where(rng.random(2000) < 0.3, rng.integers(0, 12, 2000), wrong(labels))  # type: ignore[operator]
     with pytest.raises(OtherClassOrder):
         require_order(half, labels, 12)
+
+
+def test_labels_that_come_in_turn() -> None:
+    """Every other row is every other class: a permutation is not chosen by such."""
+    labels = np.arange(600) % 12
+    with pytest.raises(OtherClassOrder, match=r"100.0% with the classes in another order: output 0 is class 9, "):
+        require_order((labels * 5 + 3) % 12, labels, 12)
 
 
 def test_names_in_order(rng: np.random.Generator) -> None:
@@ -226,6 +234,22 @@ def test_a_student_whose_own_labels_are_numbered_otherwise(work: Path, capsys: p
         samples.earlier(work / "s" / split, exact(values), array_keys(values), split=split)
     assert train_student.main(["--config=r.yaml", "--store=s", "--out=run"]) == 2
     assert REVERSED in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_rows_of_one_key_keep_their_own_labels(rng: np.random.Generator, work: Path, *, shuffled: bool) -> None:
+    """Equal inputs, equal outputs, other hard labels: each row counts with its own, as the table of errors does."""
+    inputs = some_rows(rng, 40)[rng.integers(0, 40, ROWS)]
+    z, keys = exact(inputs), array_keys(inputs)
+    labels = np.where(rng.random(ROWS) < 0.6, z.argmax(-1), rng.integers(-1, CLASSES, ROWS))
+    samples.earlier(work / "s", z, keys, labels)
+    order = rng.permutation(ROWS)[:80] if shuffled else np.arange(ROWS)
+    stranger = array_keys(some_rows(rng, 3))
+    own = Own(keys, np.vstack([keys[order], stranger]), np.append(labels[order], [0, 1, 2]))
+    found = stored_agreement(Stored.of(open_store(work / "s")), own=own)
+    given = labels[order] >= 0
+    assert found is not None
+    assert found.share == np.mean((z[order].argmax(-1) == labels[order])[given])
 
 
 def test_many_rows_are_looked_at_in_part(rng: np.random.Generator, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:

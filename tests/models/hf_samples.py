@@ -95,11 +95,13 @@ SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")  # ids 0 to 3 of a `word_tokeniz
 SIXTY = tuple(f"w{number}" for number in range(60))
 
 
-def word_tokenizer(folder: Path, *, bos: bool = False, added: tuple[str, ...] = (), **named: Any) -> Path:
+def word_tokenizer(
+    folder: Path, *, words: tuple[str, ...] = SIXTY, bos: bool = False, added: tuple[str, ...] = (), **named: Any
+) -> Path:
     """A tokenizer of 64 tokens, a word each, in `folder`; `bos`: it begins every text with <bos>, as Gemma's and Llama's."""
     import tokenizers
 
-    vocabulary = {token: number for number, token in enumerate((*SPECIALS, *SIXTY))}
+    vocabulary = {token: number for number, token in enumerate((*SPECIALS, *words))}
     made = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
     made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
     if bos:

@@ -243,6 +243,14 @@ def test_code_on_the_hub_is_not_fetched_for_a_checkpoint(tmp_path: Path, asked: 
         SequenceClassifier(str(folder))
 
 
+@pytest.mark.parametrize("inside", ["text_config", "vision_config"])
+def test_code_on_the_hub_is_not_fetched_for_a_recipe(inside: str) -> None:
+    """Nor where a recipe asks for it, which may be of somebody else's run: a config may hold others."""
+    asked = {"model_type": "gemma3", inside: {"_attn_implementation": "someone/kernel"}}
+    with pytest.raises(ConfigError, match=r"init_args\.config asks for code on the hub: .*someone/kernel"):
+        SequenceClassifier(config=asked, classes=3)
+
+
 @pytest.mark.parametrize(
     ("init_args", "error", "words"),
     [

@@ -20,7 +20,7 @@ from softlabels.transfer.vocabulary import Vocabulary
 from softlabels_stages import teacher_logits, train_student
 from softlabels_stages import verify as verify_stage
 from softlabels_stages.run import should_stop
-from tests.models.hf_samples import word_texts, word_tokenizer
+from tests.models.hf_samples import SIXTY, word_texts, word_tokenizer
 from tests.models.lm_samples import LLAMA, saved_lm
 from tests.stages.lm import CLASS
 
@@ -130,3 +130,24 @@ def test_a_token_more_than_outputs_may_exist_and_must_not_occur(
     assert teacher_logits.main(["--config=recipe.yaml", "--store=new"]) == 2
     assert "holds token 64 ('<image>') at place" in capsys.readouterr().err
     assert not Path("new").exists()
+
+
+def test_the_tokenizer_beside_a_checkpoint_is_asked_at_each_door(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    word_tokenizer(Path("words"))
+    saved_lm(Path("teacher"), NET)
+    write(tokenizer="./words")
+    assert teacher_logits.main(WORDS) == 0
+    word_tokenizer(Path("teacher"), words=SIXTY[::-1])
+    capsys.readouterr()
+    student = "--student.init_args={model: ./teacher}"
+    for ask in (
+        lambda: teacher_logits.main(["--config=recipe.yaml", "--store=new"]),
+        lambda: train_student.main([*WORDS, "--out=run", student]),
+        lambda: verify_stage.main(["store", "--against_teacher=recipe.yaml"]),
+    ):
+        assert ask() == 2
+        assert "has a tokenizer of another vocabulary" in capsys.readouterr().err
+    assert not Path("new").exists()
+    assert not Path("run").exists()

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
+import json
+import logging
 import os
 import pwd
 import resource
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from softlabels.models import build_model, save_weights
 from softlabels.models.build import ModelConfig
@@ -102,6 +108,77 @@ def test_broken_files_of_training(
     (there / "run" / name).write_bytes(broken)
     for words in [TRAIN, ["evaluate", "run/distilled-seed0", "--store=store"]]:
         tried(capsysbinary, words)
+
+
+def forged(state: dict[str, Any], kind: str) -> dict[str, Any]:
+    """A checkpoint that torch loads, and that no run writes."""
+    if kind in ("state", "rng"):
+        return state | {kind: 3}
+    changed = {"learners": [], "progress": 3, "tensors": [{"model": {}}]}[kind]
+    return state | {"state": state["state"] | {"learners" if kind == "tensors" else kind: changed}}
+
+
+@pytest.mark.parametrize("kind", ["state", "rng", "learners", "progress", "tensors"])
+def test_a_checkpoint_that_does_not_fit(there: Path, capsysbinary: pytest.CaptureFixture[bytes], kind: str) -> None:
+    (there / "run" / "results.json").unlink()
+    file = there / "run" / "checkpoint.pt"
+    torch.save(forged(torch.load(file, weights_only=True), kind), file)
+    assert "DamagedRun: run/checkpoint.pt does not fit these students: " in said(capsysbinary, *TRAIN)
+
+
+def test_a_run_goes_on_with_another_model_of_the_same_name(
+    there: Path, capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = "import softlabels.models as m\nclass Net(m.MLP):\n def __init__(self): super().__init__(6, [{}], 5)\n"
+    words = ["--student.class_path=users_net.Net", "--out=own"]
+    for width in (8, 9):
+        (there / "users_net.py").write_text(net.format(width))
+        monkeypatch.delitem(sys.modules, "users_net", raising=False)
+        importlib.invalidate_caches()
+        if width == 8:
+            tried(capsysbinary, [*TRAIN[:3], *TRAIN[4:], *words], codes=(0,))
+            (there / "own" / "results.json").unlink()
+    assert "if the code of a model or optimizer has changed since" in said(capsysbinary, *TRAIN[:3], *TRAIN[4:], *words)
+
+
+@pytest.mark.parametrize("name", ["../../x", "/x", "a/../../../x", "", ".", "a//b", "a\0b"])
+def test_a_name_that_leads_elsewhere(there: Path, capsysbinary: pytest.CaptureFixture[bytes], name: str) -> None:
+    """Seen to fail: a store and a run beside the working folder."""
+    shutil.copytree(there, there / "inside")
+    os.chdir(there / "inside")
+    recipe = yaml.safe_load(Path("recipe.yaml").read_text()) | {"name": name}
+    Path("named.yaml").write_text(yaml.safe_dump(recipe))
+    before = sorted(there.iterdir())
+    for stage in ("train-student", "teacher-logits"):
+        assert "ConfigError: named.yaml: name is " in said(capsysbinary, stage, "--config=named.yaml")
+    assert sorted(there.iterdir()) == before
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize("args", ["&a {x: *a}", "{x: &b [*b]}", "{" * 3000, "[" * 200 + "]" * 200, BOMB])
+def test_recipes_without_end(there: Path, capsysbinary: pytest.CaptureFixture[bytes], args: str) -> None:
+    """Seen to fail: a RecursionError, and minutes and gigabytes."""
+    inner = f" {args}" if args != BOMB else "\n" + textwrap.indent(args, "    ")
+    (there / "recipe.yaml").write_text(f"student:\n  class_path: softlabels.models.MLP\n  init_args:{inner}\n")
+    assert "ConfigError: recipe.yaml " in said(capsysbinary, *TRAIN)
+
+
+@pytest.mark.parametrize("store", ["", "a\0b"])
+def test_results_that_name_no_path(there: Path, capsysbinary: pytest.CaptureFixture[bytes], store: str) -> None:
+    results = there / "run" / "results.json"
+    results.write_text(json.dumps(json.loads(results.read_text()) | {"store": store}))
+    line = said(capsysbinary, "evaluate", "run/distilled-seed0")
+    assert line.startswith("ConfigError: a path holds a NUL" if store else "DamagedRun: run/results.json does not name")
+
+
+def test_a_student_is_judged_from_its_own_folder(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no name of a folder stands in the words, its run is found too."""
+    monkeypatch.chdir(there / "run" / "distilled-seed0")
+    assert main(["evaluate", ".", f"--store={there / 'store'}"]) == 0
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=range(len(BROKEN)))
@@ -200,8 +277,11 @@ def process(
     return found.returncode, (found.stdout + found.stderr).decode(errors="backslashreplace")
 
 
-def test_paths_that_are_not_utf8(there: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_paths_that_are_not_utf8(
+    there: Path, capsysbinary: pytest.CaptureFixture[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
     """Store, recipe and run below a folder whose name is the byte 0xff. Seen to fail: UnicodeEncodeErrors."""
+    caplog.set_level(logging.CRITICAL, "softlabels")  # workers of pytest-xdist cannot hand on a line with that name
     odd = "\udcff"
     Path(odd).mkdir()
     shutil.copytree("store", f"{odd}/store")

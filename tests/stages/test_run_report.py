@@ -21,14 +21,17 @@ from tests.stages import toy
 
 def report(folder: Path, rng: np.random.Generator, **changes: Any) -> str:
     """The card of a run that was never trained."""
-    for name in ("hard-seed0", "distilled-T=10-seed0", "distilled-T=2.5-seed0"):
+    students = ("hard-seed0", "distilled-T=10-seed0", "distilled-T=2.5-seed0")
+    for name in (*students, "left"):
         (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / name / "weights.safetensors").touch()
         lines = [json.dumps(line) for line in made_up.log(rng, epochs=3)]
         (folder / name / "metrics.jsonl").write_text("\n".join(lines))
+    (folder / "left" / "metrics.jsonl").write_bytes(b"\xff")  # nobody's student
     stores = {split: open_store("store", split=split).manifest for split in ("train", "test")}
     prepare = ObjectSpec("softlabels.transfer.vector")
-    write_report(folder, made_up.results(rng, **changes), toy.recipe(), stores=stores, parameters=77, prepare=prepare)
+    results = made_up.results(rng, **changes)
+    write_report(folder, students, results, toy.recipe(), stores=stores, parameters=77, prepare=prepare)
     return (folder / "README.md").read_text()
 
 
@@ -38,6 +41,7 @@ def test_a_run_gets_its_pictures_and_its_card(store: Path, rng: np.random.Genera
     assert "![curves.png](curves.png)" in card
     assert "sweep.png" not in card
     assert "`distilled-T=2.5-seed0`, `distilled-T=10-seed0`, `hard-seed0`" in card
+    assert "left" not in card
     for split in ("train", "test"):
         assert open_store(store, split=split).digest in card
     assert yaml.safe_load(card.split("---")[1])["tags"] == ["knowledge-distillation", "soft-labels"]

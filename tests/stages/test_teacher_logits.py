@@ -143,7 +143,7 @@ def test_other_weights_are_another_specification(work: Path, capsys: pytest.Capt
 
 
 def test_sigterm_finishes_the_shard_and_says_how_to_go_on(work: Path) -> None:
-    write_recipe(Path("recipe.yaml"), seconds=0.05)
+    write_recipe(Path("recipe.yaml"), seconds=0.015)
     command = [sys.executable, "-m", "softlabels_stages", "teacher-logits", "--config=recipe.yaml", "--store=store"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not list(Path("store").glob("*/commits/*.json")):

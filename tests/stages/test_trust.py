@@ -182,6 +182,25 @@ def test_no_other_class_path_is_imported(
     assert run(*words, "--trust") == "PWNED"
 
 
+@pytest.mark.parametrize("beside", ["run.json", "distilled-seed0/weights.safetensors", "link"])
+def test_what_is_left_of_a_run_is_theirs(embedded: str, beside: str) -> None:
+    """As docs/runs.md has it handed on, without run.json and results.json; and a link that leads nowhere is a name too."""
+    folder = make_run(Path("run"), embedded, recipe(student=evil("Net")))
+    (folder / "results.json").unlink()
+    if beside != "run.json":
+        (folder / "run.json").unlink()
+    if beside != "distilled-seed0/weights.safetensors":
+        (folder / "distilled-seed0/weights.safetensors").unlink()
+    if beside == "link":
+        (folder / "run.json").symlink_to("nowhere")
+    words = ["train-student", f"--store={embedded}"]
+    assert run(*words, "--config=run/config.yaml") == 2
+    Path("mine.yaml").symlink_to("run/config.yaml")
+    assert run(*words, "--config=mine.yaml") == 2
+    Path("copy.yaml").write_text((folder / "config.yaml").read_text())  # a file of the user's own now
+    assert run(*words, "--config=copy.yaml") == "PWNED"
+
+
 def test_what_ships_runs_without_a_question(embedded: str, capsys: pytest.CaptureFixture[str]) -> None:
     """By its names of today and of version 0.1, whatever stands under these in the working folder."""
     for module in ("pipeline", "pipeline/models", "softlabels", "softlabels/models"):

@@ -44,6 +44,23 @@ def test_a_student_ends_as_it_would_alone(tmp_path: Path) -> None:
     assert len({result.weights.read_bytes() for result in together}) == len(SWEEP)
 
 
+def test_a_student_that_changes_its_inputs_changes_no_other_student(tmp_path: Path) -> None:
+    class Scaling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net()
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return self.net(inputs.mul_(3))
+
+    config, batches = TrainingConfig(epochs=2), MemoryBatches(examples(), 32)
+    students = [Student.begin(name, config, Scaling) for name in ("one", "two")]
+    held_out = MemoryBatches(examples(), 64, seed=None)
+    trainer = Trainer(students, batches, held_out, tmp_path / "run", {}, augment=lambda inputs: inputs.add_(1))
+    one, two = trainer.run()
+    assert (one.weights.read_bytes(), one.scores) == (two.weights.read_bytes(), two.scores)
+
+
 def test_a_sweep_stopped_at_any_step_goes_on_as_if_it_had_not(tmp_path: Path) -> None:
     whole = sweep(tmp_path / "whole").run()
     for stop in (0, 3, 5, 12):

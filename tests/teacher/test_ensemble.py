@@ -138,3 +138,15 @@ def test_inputs_are_not_changed(rows: TransferRows, teacher: Teachers) -> None:
     before = np.array(rows.inputs)
     load_ensemble(teacher("Linear")).logits(rows.inputs[:FEATURES])
     assert (rows.inputs == before).all()
+
+
+def test_a_member_that_changes_its_inputs_changes_no_other_member(rows: TransferRows, teacher: Teachers) -> None:
+    ensemble = load_ensemble(teacher("Linear", "Linear"))
+    expected = ensemble.logits(rows.inputs[:9])
+
+    def triple(module: torch.nn.Module, given: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        given[0].mul_(3)
+
+    for model in ensemble.models:
+        model.register_forward_hook(triple)
+    assert torch.equal(ensemble.logits(rows.inputs[:9]), expected)

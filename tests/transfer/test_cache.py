@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from blake3 import blake3
 
 from softlabels.system.folder import Folder
 from softlabels.transfer import cache
@@ -56,3 +59,26 @@ def test_a_damaged_entry_is_listed_and_made_again(tmp_path: Path, meta: str) -> 
     assert (listed.rows, listed.split, list(recorded_entries(tmp_path))) == (None, "", [])
     assert np.array_equal(get().arrays["inputs"], INPUTS)
     assert [entry["about"] for entry in recorded_entries(tmp_path)] == [{"split": "train"}]
+
+
+def npy(array: np.ndarray) -> bytes:
+    np.save(file := io.BytesIO(), array, allow_pickle=True)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "forged", [b"", b"hello", npy(np.array([{}])), npy(INPUTS)[:-8]], ids=["empty", "text", "object", "cut"]
+)
+def test_an_entry_that_somebody_else_wrote_is_made_again(tmp_path: Path, forged: bytes) -> None:
+    """Its meta.json vouches for bytes that are no array."""
+
+    def get() -> Entry:
+        return cached(tmp_path, {"seed": 1}, fill, about={}, is_current=lambda arrays: True)
+
+    get()
+    [folder] = [path for path in tmp_path.iterdir() if path.is_dir()]
+    (folder / "inputs.npy").write_bytes(forged)
+    meta = json.loads((folder / META).read_text())
+    meta["files"] = [{"name": "inputs.npy", "bytes": len(forged), "blake3": blake3(forged).hexdigest()}]
+    (folder / META).write_text(json.dumps(meta))
+    assert np.array_equal(get().arrays["inputs"], INPUTS)

@@ -197,3 +197,19 @@ def test_a_csv_that_is_not_utf_8_is_one_line(load: object, tmp_path: Path) -> No
         TransferSetError, match=r"cannot open .*; its texts are not UTF-8: write the files again in UTF-8"
     ):
         load()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("text;label\na;0\nb;1\n", "has no column 'text'; its columns are text;label; a CSV has commas"),
+        ("text;label\na;0\nb, c, d;1\n", "Error tokenizing data.*; a CSV has commas"),
+        ("text|label\na|0\n", r"its columns are text\|label; a CSV has commas"),
+        ("text\tlabel\na\t0\n", "a CSV has commas"),
+        ("other\na\n", "its columns are other$"),
+    ],
+)
+def test_a_csv_with_other_separators_is_told(load: object, tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "data" / "train.csv").write_text(text)
+    with pytest.raises(TransferSetError, match=message):
+        load()

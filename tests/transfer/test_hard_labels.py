@@ -27,6 +27,11 @@ def test_integers_pass_and_null_is_none() -> None:
     assert labels(pa.array([None, None])) == [-1, -1]
 
 
+def test_false_and_true_are_0_and_1() -> None:
+    array = pa.array([True, None, False])
+    assert labels(array, ("no", "yes")) == labels(array, None) == [1, -1, 0]
+
+
 def test_text_goes_through_the_class_names() -> None:
     array = pa.array(["owl", None, "cat"])
     assert labels(array) == labels(array.dictionary_encode()) == [2, -1, 0]
@@ -51,9 +56,9 @@ def test_a_label_outside_the_label_space_is_refused(array: pa.Array, names: tupl
     ("array", "names", "words"),
     [
         (pa.array([datetime.date(2020, 1, 1)]), NAMES, "type date32"),
-        (pa.array([True]), NAMES, "type bool"),
         (pa.array([[1]]), NAMES, "type list"),
-        (pa.array(["cat"]), None, "gives no class names"),
+        (pa.array(["owl", None, "cat", "owl"]), None, "in transfer_set.classes; the first rows have 'cat', 'owl'$"),
+        (pa.array(list("abcdefghijkl")), None, "'i', 'j', ...$"),
     ],
 )
 def test_a_column_that_holds_no_labels_is_refused(array: pa.Array, names: tuple[str, ...] | None, words: str) -> None:

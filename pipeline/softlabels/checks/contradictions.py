@@ -23,7 +23,8 @@ LEAST = 1e-3
 _BYTES = 1 << 25  # of rows that are compared at a time
 REMEDY = (
     "give each row a key of its own: name the column that says which row it is (transfer_set.key; --key of import; of a "
-    "graph's nodes their number: key: node), or keep one row of each key"
+    "graph's nodes their number: key: node), or keep one row of each key; of outputs that were computed in float16 or bfloat16 "
+    "say so (--precision of import; precision of TeacherSpec)"
 )
 
 Columns = Mapping[str, NDArray[Any]]

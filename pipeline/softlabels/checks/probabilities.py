@@ -1,8 +1,9 @@
 """Outputs that are no logits: rows that are all >= 0 and sum to 1, as what a softmax gives.
 
-One row may look so by chance, 16 rows in sequence do not. Blocks of 16 rows are counted from the first row of the data, and
-shards are whole blocks: the answer does not depend on how rows are cut. Log-probabilities are logits and pass. R rows,
-P positions, M members, C classes.
+One row may look so by chance, most of 16 rows in sequence do not. Blocks of 16 rows are counted from the first row of the
+data, and shards are whole blocks: the answer does not depend on how rows are cut. Log-probabilities are logits and pass.
+
+R rows, P positions, M members, C classes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from softlabels.errors import LogitsError
 
 BLOCK = 16  # rows that decide together
 FEWEST = 8  # rows of the last block that decide; of fewer rows in all, all
+MOST = 0.75  # of them that look so are enough: a row of zeros, or one that is cut off, hides no others
 SUM = 1e-2  # how far a sum may be from 1: bfloat16 has 8 bits
 REMEDY = "give what the softmax is taken of, or the logarithm of its values (log-probabilities are logits)"
 
@@ -58,14 +60,18 @@ def require_logits(
     """
     for start in range(0, len(found), BLOCK):
         block = found[start : start + BLOCK]
-        if len(block) < min(FEWEST, total) or not block.all(axis=0).any():
+        share = block.mean(axis=0)
+        if len(block) < min(FEWEST, total) or share.max(initial=0) < MOST:
             continue
-        member = int(block.all(axis=0).argmax())
+        member = int(share.argmax())
         of_member = f", member {member}," if found.shape[1] > 1 else ""
         last = start + len(block) - 1
-        which = f"rows {first_row + start} to {first_row + last}"
+        which, alike = f"rows {first_row + start} to {first_row + last}", int(block[:, member].sum())
+        is_spread = numbers is not None and numbers[last] - numbers[start] >= len(block)
         if numbers is not None:
-            which = f"{len(block)} of rows {numbers[start]} to {numbers[last]}"
+            which = f"rows {numbers[start]} to {numbers[last]}"
+        if is_spread or alike < len(block):
+            which = f"{alike} of {which}"
         raise LogitsError(
             f"{who}{': ' if who else ''}{which}{of_member} are >= 0 and sum to 1, as probabilities do and logits hardly ever",
             remedy=remedy,

@@ -60,7 +60,7 @@ def answer_of(model: nn.Module, inputs: Tensor, *, who: str, section: str, train
     before = model.training
     try:
         with torch.inference_mode():
-            return model.train(training)(inputs)
+            return model.train(training)(inputs.clone())
     except (RuntimeError, IndexError, ValueError) as error:  # where shapes, dtypes or token ids do not fit
         raise ConfigError(
             f"{who} cannot take inputs of {inputs.dtype} and shape {list(inputs.shape)}{' in training' * training}: {error}",

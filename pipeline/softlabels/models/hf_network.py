@@ -124,10 +124,14 @@ def _require_no_kernels(folder: Path, name: str) -> None:
     found: object = None
     with suppress(ValueError, RecursionError):  # transformers will say so
         found = json.loads((folder / "config.json").read_bytes())
+    _refuse_kernels(found, f"the config.json in {name}")
+
+
+def _refuse_kernels(found: object, where: str) -> None:
     if kernels := _kernels(found):
         raise ConfigError(
-            f"the config.json in {name} asks for code on the hub: {some(kernels)}",
-            remedy="take attn_implementation and the like out of it; code that a checkpoint names is not run",
+            f"{where} asks for code on the hub: {some(kernels)}",
+            remedy="take attn_implementation and the like out of it; code that a checkpoint or a recipe names is not run",
         )
 
 
@@ -140,7 +144,8 @@ def _kernels(found: object) -> list[str]:
 
 
 def _require_known(options: Options, config: Any, where: str) -> None:
-    """Refuse keys that the config lacks: transformers would keep them and ignore them."""
+    """Refuse keys that the config lacks: transformers would keep them and ignore them; and kernels in those inside it."""
+    _refuse_kernels(options, "init_args.config")
     known = {*config.to_dict(), *config.attribute_map} - {"num_labels", "architectures", "dtype", "model_type"}
     for key in options:
         if key == "num_labels":

@@ -23,6 +23,7 @@ from softlabels.labels.ensemble import normalised_weights
 from softlabels.labels.topk import stored_log_probs
 from softlabels.store.chunks import ChunkReader
 from softlabels.store.digest import keys_digest
+from softlabels.store.key_index import KeyIndex
 from softlabels.store.reader import Store
 from softlabels.store.spec import Commit, Spec
 from softlabels.system.folder import Folder
@@ -81,6 +82,24 @@ class Stored:
         return found
 
 
+class Own:
+    """Hard labels of rows that meet a store's by key: of a key that several rows have, each keeps its own label, and the first
+    stored row's outputs are those of all.
+    """
+
+    def __init__(self, stored: NDArray[np.uint8], keys: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
+        """`stored` (R, 16): the store's keys; `keys` (n, 16) and `labels` (n,): the rows'."""
+        same = np.array_equal(stored, keys)
+        rows = np.arange(len(keys)) if same else KeyIndex(stored).find(keys)
+        order = np.argsort(rows, kind="stable")
+        self._rows, self._labels = rows[order], labels[order]
+
+    def between(self, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The rows that meet stored rows `start` to `stop`: which, counted from `start`, and their labels."""
+        found = slice(*np.searchsorted(self._rows, [start, stop]))
+        return self._rows[found] - start, self._labels[found]
+
+
 def check_written(store: Folder, spec: Spec, records: Sequence[Commit], *, checked: bool = False) -> tuple[str, ...]:
     """Check the committed shards of a store that is about to be sealed, and return what there is to say of their labels.
 
@@ -126,9 +145,9 @@ def ask(stored: Stored, keys: NDArray[np.uint8], *, order: bool = True) -> Itera
             yield error
 
 
-def stored_agreement(stored: Stored, *, own: NDArray[np.int64] | None = None, refuse: bool = False) -> Agreement | None:
-    """How often the largest output is the hard label (of `own` (R,), where they are not the store's); None of sequences, and
-    where no row has one. With `refuse` raises `OtherClassOrder`.
+def stored_agreement(stored: Stored, *, own: Own | None = None, refuse: bool = False) -> Agreement | None:
+    """How often the largest output is the hard label, of `own` where they are not the store's; None of sequences, and where no
+    row has one. With `refuse` raises `OtherClassOrder`.
     """
     if stored.spec.positions is not None:
         return None
@@ -136,13 +155,14 @@ def stored_agreement(stored: Stored, *, own: NDArray[np.int64] | None = None, re
     for chunk in stored.chunks.tolist():
         start = chunk * stored.spec.cut.rows_per_chunk
         named = stored.read("label", chunk).astype(np.int64)
+        places = np.arange(len(named), dtype=np.int64)
         if own is not None:
-            named = own[start : start + len(named)]
+            places, named = own.between(start, start + len(named))
             named = np.where(
                 named < stored.spec.label_space.classes, named, -1
             )  # others are refused where rows are joined
         if (named >= 0).any():
-            outputs.append(_largest(stored, chunk))
+            outputs.append(_largest(stored, chunk)[places])
             labels.append(named)
     if not labels:
         return None

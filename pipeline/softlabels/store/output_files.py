@@ -2,7 +2,8 @@
 the business of `outputs`.
 
 In Parquet and CSV the outputs may stand in one numeric column a class, whose names are a word and a number: p0, p1, ...;
-prob_1, prob_2, ...; logit.0, logit.1, .... They become one array under that word, in the order of the numbers.
+prob_1, prob_2, ...; logit.0, logit.1, .... They become one array under that word, in the order of the numbers. So do
+columns that have the classes for names, in the order of the classes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +32,13 @@ LABELS = ("labels", "label")
 _BROKEN = (
     EOFError, RuntimeError, SyntaxError, ValueError, pa.ArrowException, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
+BY_CLASS = "the columns of the classes"  # the array that is made of columns with the classes' names
 _NUMBERED = re.compile(r"(.*?[^\d._ -])[._ -]?(\d{1,7})")
 
 
-def read_arrays(path: Path, *, words: tuple[str, ...]) -> Arrays:
+def read_arrays(path: Path, *, words: tuple[str, ...], classes: Sequence[str] = ()) -> Arrays:
     """The arrays of a file by name. Of a table these are lists, labels, and what `words` name: columns of any type, and those
-    that have the word and a number for a name.
+    that have the word and a number for a name; and, as `BY_CLASS`, the columns that have the names of all `classes`.
 
     Raises:
         UserError: another kind of file, or columns that are no arrays. StorageError: the system refused to read it.
@@ -44,9 +47,9 @@ def read_arrays(path: Path, *, words: tuple[str, ...]) -> Arrays:
         if path.suffix in (".npy", ".npz"):
             return _plain(path)
         if path.suffix == ".parquet":
-            return _columns(pq.read_table(path), words)
+            return _columns(pq.read_table(path), words, classes)
         if path.suffix == ".csv":
-            return _columns(pyarrow.csv.read_csv(path), words, text=True)
+            return _columns(pyarrow.csv.read_csv(path), words, classes, text=True)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist", remedy=f"give {KINDS}") from None
     except _BROKEN as error:
@@ -62,10 +65,11 @@ def _plain(path: Path) -> Arrays:
     """The array of a npy file, or those of a npz file, whichever it is."""
     with path.open("rb") as file:
         found = np.load(file, allow_pickle=False)
-        return {"logits": found} if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
+        arrays = {"logits": found} if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
+        return {name: values.astype(values.dtype.newbyteorder("="), copy=False) for name, values in arrays.items()}
 
 
-def _columns(table: pa.Table, words: tuple[str, ...], *, text: bool = False) -> Arrays:
+def _columns(table: pa.Table, words: tuple[str, ...], classes: Sequence[str], *, text: bool = False) -> Arrays:
     """What may be outputs, labels, keys or inputs in a table; of `text`, numbers have no type of their own, and are float64."""
     if len(set(table.column_names)) < len(table.column_names):
         raise ValueError("two columns have the same name")
@@ -76,16 +80,28 @@ def _columns(table: pa.Table, words: tuple[str, ...], *, text: bool = False) -> 
             found[name] = _array(_without_gaps(table.column(name)), name)
         elif name in words or _is_list(kind):
             found[name] = _array(table.column(name), name)
-    for word, columns in _numbered(table).items():
-        if word in words and word not in found:
-            parts = [_array(table.column(name), name) for name in columns]
+    groups = {word: columns for word, columns in _numbered(table).items() if word in words}
+    if classes and all(_is_numeric(table, name) for name in classes):
+        groups[BY_CLASS] = list(classes)
+    for word, columns in groups.items():
+        if word not in found:
+            parts = [_numbers(table.column(name), name) for name in columns]
             whole = np.stack([part.astype(np.float64) for part in parts] if text else parts, axis=1)
             found[word] = whole
     return found
 
 
+def _numbers(column: pa.ChunkedArray, name: str) -> NDArray[Any]:
+    """One class's column. A column that is left out would make another distribution of the rest."""
+    if not pa.types.is_floating(column.type) and not pa.types.is_integer(column.type):
+        raise ValueError(f"column {name} holds {column.type}, no numbers")
+    return _array(column, name)
+
+
 def _without_gaps(labels: pa.ChunkedArray) -> pa.ChunkedArray:
     """A column of labels with "none" in the place of nulls: an empty text, or -1."""
+    if pa.types.is_dictionary(labels.type):
+        labels = labels.cast(labels.type.value_type)
     kind = labels.type
     if pa.types.is_integer(kind) and labels.null_count:
         labels = labels.cast(pa.int64())  # unsigned ones hold no -1
@@ -95,11 +111,10 @@ def _without_gaps(labels: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _numbered(table: pa.Table) -> dict[str, list[str]]:
-    """The numeric columns of each word that stands before numbers, in the order of these: 0 to C - 1, or 1 to C."""
+    """The columns of each word that stands before numbers, in the order of these: 0 to C - 1, or 1 to C."""
     groups: dict[str, dict[int, str]] = {}
     for name in table.column_names:
-        kind, parts = table.schema.field(name).type, _NUMBERED.fullmatch(name)
-        if parts is not None and (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+        if (parts := _NUMBERED.fullmatch(name.strip())) is not None:
             columns = groups.setdefault(parts[1], {})
             if int(parts[2]) in columns:
                 raise ValueError(f"columns {columns[int(parts[2])]} and {name} have the same number")
@@ -110,6 +125,13 @@ def _numbered(table: pa.Table) -> dict[str, list[str]]:
         if len(numbers) >= 2 and numbers[0] in (0, 1) and numbers == list(range(numbers[0], numbers[0] + len(numbers))):
             found[word] = [columns[number] for number in numbers]
     return found
+
+
+def _is_numeric(table: pa.Table, name: str) -> bool:
+    if name not in table.column_names:
+        return False
+    kind = table.schema.field(name).type
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -17,7 +17,7 @@ from softlabels.checks.floor import floor_of, lifted, zeros_line
 from softlabels.checks.probabilities import are_probabilities, require_logits
 from softlabels.errors import LogitsError, UserError
 from softlabels.labels import NO_LABEL
-from softlabels.store.output_files import LABELS, Arrays, read_arrays
+from softlabels.store.output_files import BY_CLASS, LABELS, Arrays, read_arrays
 
 Kind = Literal["auto", "logits", "probabilities"]
 SUM_TOLERANCE = 1e-3
@@ -74,12 +74,15 @@ def read_outputs(
     """
     path = Path(path)
     wanted = tuple(each for each in (column, key) if each is not None)
-    arrays = read_arrays(path, words=(*LOGITS, *PROBABILITIES, *wanted))
+    arrays = read_arrays(path, words=(*LOGITS, *PROBABILITIES, *wanted), classes=classes or ())
     name = column or _name_of_outputs(arrays, key)
     if name is None or name not in arrays:
         raise UserError(
             f"{path} has {', '.join(arrays) or 'no outputs'}, no {column or 'logits or probabilities'}",
-            remedy="name the array or column of outputs with --column (of columns p0, p1, ... the word: --column=p)",
+            remedy="leave out --column: the array of a npy file has no name, and --kind says what it holds"
+            if path.suffix == ".npy"
+            else "name the array or column of outputs with --column (of columns p0, p1, ... the word: --column=p), or the "
+            "classes with --classes=a,b,... where columns have these names",
         )
     values = arrays[name]
     if values.dtype.kind != "f" or values.ndim not in (2, 3) or not len(values):
@@ -102,8 +105,10 @@ def read_outputs(
 
 
 def _name_of_outputs(arrays: Arrays, key: str | None) -> str | None:
-    """The array of outputs by its name; else the only one that there is."""
-    named = next((name for name in (*LOGITS, *PROBABILITIES) if name in arrays), None)
+    """The array of outputs by its name; else the columns that the classes name, or the only array that there is."""
+    named = next((name for name in (*LOGITS[:1], *PROBABILITIES[:1], *LOGITS, *PROBABILITIES) if name in arrays), None)
+    if named is None and BY_CLASS in arrays:
+        return BY_CLASS
     others = [name for name in arrays if name not in (*KNOWN, key)]
     return named or (others[0] if len(others) == 1 else None)
 
@@ -165,10 +170,14 @@ def _labels(
         return None
     if found.dtype.kind in "OU" and found.ndim == 1:
         return _numbers(found, path, classes)
+    if found.dtype.kind == "b":
+        found = found.astype(np.int64)
     if found.dtype.kind not in "iuf" or found.ndim != 1:
         raise UserError(
             f"labels in {path} are {found.dtype} {found.shape}", remedy="give one whole number a row, -1 for none"
         )
+    if found.max(initial=0) > np.iinfo(np.int64).max:  # unsigned ones, which would come out as -1
+        raise UserError(f"label {found.max()} in {path} is the number of no class", remedy="give -1 for no label")
     if found.dtype.kind == "f":  # as integers with gaps come from pandas
         found = np.where(np.isnan(found), NO_LABEL, found)
         wrong = np.flatnonzero((found != np.trunc(found)) | (np.abs(found) > 1 << 53))

@@ -158,7 +158,7 @@ class Learner:
         self.standing.labelled += labelled[1]
         moved = dataclasses.replace(moved, labels=labelled[0])
         if self._augment is not None:
-            moved = dataclasses.replace(moved, inputs=self._augment(moved.inputs))
+            moved = dataclasses.replace(moved, inputs=self._augment(moved.inputs.clone()))
         self.model.train()
         total = torch.zeros((), device=self._device)
         rows, positions, spec = len(batch), batch.positions, self.loss_at(self.share(step))

@@ -69,15 +69,15 @@ class Outputs:
 
 
 def outputs_of(model: nn.Module, batch: Batch, dtype: torch.dtype = torch.float32) -> Outputs:
-    """What `model` says of a batch; products with its output matrix are taken in `dtype`.
+    """What `model` says of a batch, which it may change; products with its output matrix are taken in `dtype`.
 
     Raises:
         ClassMismatch: outputs that are not (B, ...), or of rows of tokens (B, P, ...).
     """
-    matrix = output_matrix(model)
+    matrix, inputs = output_matrix(model), batch.inputs.clone()  # other students get the same batch
     if matrix is None:
-        return Outputs(_flat(model(batch.inputs), batch))
-    states = _flat(model.hidden(batch.inputs), batch)  # type: ignore[operator]
+        return Outputs(_flat(model(inputs), batch))
+    states = _flat(model.hidden(inputs), batch)  # type: ignore[operator]
     return Outputs(states if dtype == torch.float32 else states.to(dtype), *matrix)
 
 
@@ -92,9 +92,9 @@ def require_student_logits(logits: Tensor, *, who: str, total: int = FEWEST) -> 
 
 def _flat(found: object, batch: Batch) -> Tensor:
     """(N, ...) of a model's (B, [P,] ...)."""
-    if not isinstance(found, Tensor) or (batch.mask is None and (found.dim() != 2 or len(found) != len(batch))):
+    if not isinstance(found, Tensor) or (batch.mask is None and (found.dim() != 2 or len(found) != len(batch.inputs))):
         what = f"outputs of shape {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        raise ClassMismatch(f"the model gives {what} for a batch of {len(batch)} rows", remedy=LOGITS_ALONE)
+        raise ClassMismatch(f"the model gives {what} for a batch of {len(batch.inputs)} rows", remedy=LOGITS_ALONE)
     if batch.mask is None:
         return found
     if found.dim() != 3 or found.shape[:2] != batch.mask.shape:

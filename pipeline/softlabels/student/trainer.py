@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from softlabels.errors import ConfigError, Interrupted, RunExists
+from softlabels.errors import ConfigError, DamagedRun, Interrupted, RunExists
 from softlabels.models import save_weights
 from softlabels.models.device import resolve_device, warm_up
 from softlabels.student import checkpoint, runlog
@@ -160,12 +160,7 @@ class Trainer:
 
     def _begin(self) -> None:
         """Load the checkpoint; where there is none that binds this run, save the first one."""
-        state = load_checkpoint(self._folder, self._identity)
-        if state is not None:
-            self._progress = Progress(**state["progress"])
-            for learner, saved in zip(self._learners, state["learners"], strict=True):
-                learner.load(saved)
-        else:
+        if not self._restore():
             homes = {self._home(learner) for learner in self._learners}
             foreign = [home.at(name) for home in homes for name in (runlog.NAME, WEIGHTS) if home.exists(name)]
             if foreign and not self._folder.exists(checkpoint.NAME):
@@ -177,6 +172,23 @@ class Trainer:
             self._save()
         for learner in self._learners:
             self._home(learner).make()
+
+    def _restore(self) -> bool:
+        """Go back to the checkpoint; False where there is none that binds this run."""
+        try:
+            state = load_checkpoint(self._folder, self._identity)
+            if state is None:
+                return False
+            self._progress = Progress(**state["progress"])
+            for learner, saved in zip(self._learners, state["learners"], strict=True):
+                learner.load(saved)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+            raise DamagedRun(
+                f"{self._folder.at(checkpoint.NAME)} does not fit these students: {' '.join(str(error).split())[:300]}",
+                remedy="if the code of a model or optimizer has changed since the run began, begin a new run folder; else the "
+                f"checkpoint is damaged: delete {self._folder} and train again",
+            ) from error
+        return True
 
     def _train_epochs(
         self, logs: Sequence[RunLog], should_stop: Callable[[], bool], on_epoch: Callable[[int, float], object]

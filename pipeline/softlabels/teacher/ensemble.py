@@ -85,7 +85,7 @@ class Ensemble:
                 beyond its tokens are padding, and tokens beyond the outputs must not occur (`require_known_tokens`).
         """
         batch = torch.from_numpy(np.array(inputs)).to(self.device)
-        members = tuple(self._member(number, batch) for number in range(len(self.models)))
+        members = tuple(self._member(number, batch.clone()) for number in range(len(self.models)))  # one may change it
         widths = [len(part.weight) if isinstance(part, Product) else part.shape[1] for part in members]
         if self.sequence is None and len(set(widths)) > 1:
             raise ClassMismatch(

@@ -152,8 +152,9 @@ def _sound(folder: Folder, identity: Mapping[str, object]) -> bool:
         names = {str(record["name"]) for record in meta["files"]} | {META}
         is_whole = meta["identity"] == identity and isinstance(meta["facts"], dict) and names == set(folder.names())
         if is_whole and all(_matches(folder, record) for record in meta["files"]):
+            _arrays(folder)  # whoever wrote meta.json may have written the arrays too
             return True
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, StrangePath, StorageError):
+    except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError, StrangePath, StorageError):
         pass
     _log.warning("the prepared rows in %s are damaged; preparing them again", folder)
     return False

@@ -82,7 +82,8 @@ class TransferSetConfig:
         subset: configuration name on the hub; of a local source only where it has configurations of such names.
         revision: branch, tag or commit on the hub.
         inputs: input columns; their order counts, their names do not.
-        label: column of hard labels; None: there are none (rows of tokens predict their own next tokens: it is not read).
+        label: column of hard labels: whole numbers, false and true, or names of classes; None: there are none (rows of tokens
+            predict their own next tokens: it is not read).
         key: "content", or the name of an id column that says which row is which.
         prepare: function from a list of decoded rows to one array (B, ...); see `softlabels.transfer.prepare`.
         splits: name of the split in the store -> name of the split in the source, or a slice of it: `train[:12000]`.

@@ -180,7 +180,8 @@ def _numbers(array: pa.Array, *, name: str, rows: Rows) -> Array:
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
         raise TransferSetError(
             f"input column {name!r} has type {kind}",
-            remedy="inputs are text, numbers, lists of numbers, images or other files",
+            remedy="inputs are text, numbers, lists of numbers, images or other files; write dates, durations and decimals as "
+            "text, or as numbers such as days since a date",
         )
     _refuse_inner_null(array, name=name, rows=rows)
     numbers: Array = array.to_numpy(zero_copy_only=False)

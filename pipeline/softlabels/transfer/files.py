@@ -21,12 +21,14 @@ from datasets import (
     load_from_disk,
 )
 
-from softlabels.errors import TransferSetError
+from softlabels.errors import OtherLabels, TransferSetError
+from softlabels.transfer.class_names import files_of, require_one_naming
 from softlabels.transfer.config import TransferSetConfig
 
 # Owner and name: `datasets` takes a lone name like "csv" for a file format and reads what lies in the working directory.
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _SLICE = re.compile(r"(?P<name>[^\[\]]+?)\s*(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?")
+COMMAS = "a CSV has commas between its fields and points in its numbers: write other tables with them, or as Parquet"
 # What pandas reads as a missing value of a CSV.
 MISSING_WORDS = (
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL",
@@ -39,12 +41,13 @@ def from_files(config: TransferSetConfig, split: str) -> Dataset:
 
     Raises:
         TransferSetError: there is no such source or split, or it cannot be opened.
+        OtherLabels: its splits or files name the classes otherwise, see `class_names`.
     """
     source = str(config.source)
     path = Path(source).expanduser()
     if path.is_dir():
         if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-            return _saved(path, split)
+            return _saved(config, path, split)
         return _load(config, split, str(path.resolve()))
     if path.is_file():
         whole = path.resolve()
@@ -101,6 +104,10 @@ def _load(config: TransferSetConfig, split: str, path: str, **options: Any) -> D
         data = load_dataset(path, name=subset, revision=config.revision, **options)
         if words := _words_of_classes(config, data):
             data = load_dataset(path, name=subset, revision=config.revision, **options, **words)
+        builder = next(iter(data.values())).info.builder_name
+        require_one_naming(config, data, files_of(path, builder, name=subset, **options))
+    except OtherLabels:
+        raise
     except Exception as error:  # `datasets` and the parsers under it promise no class of errors
         if "doesn't have a 'sample_by' key" in str(error):
             raise TransferSetError(
@@ -109,7 +116,10 @@ def _load(config: TransferSetConfig, split: str, path: str, **options: Any) -> D
             ) from None
         if isinstance(error.__cause__ or error, UnicodeDecodeError):
             remedy = "its texts are not UTF-8: write the files again in UTF-8"
-        raise TransferSetError(f"cannot open {config.source}: {one_line(error)}", remedy=remedy) from error
+        what = one_line(error)
+        if "tokenizing data" in what:
+            remedy = COMMAS
+        raise TransferSetError(f"cannot open {config.source}: {what}", remedy=remedy) from error
     return _pick(data, split, str(config.source))
 
 
@@ -126,7 +136,7 @@ def _words_of_classes(config: TransferSetConfig, data: Mapping[str, Dataset]) ->
     return {"keep_default_na": False, "na_values": words}
 
 
-def _saved(path: Path, split: str) -> Dataset:
+def _saved(config: TransferSetConfig, path: Path, split: str) -> Dataset:
     """One split of what `save_to_disk` wrote; a single dataset is the split that it says it is, or "train"."""
     try:
         data = load_from_disk(str(path))
@@ -136,6 +146,7 @@ def _saved(path: Path, split: str) -> Dataset:
         ) from error
     if isinstance(data, Dataset):
         data = DatasetDict({str(data.split or "train"): data})
+    require_one_naming(config, data)
     return _pick(data, split, str(path))
 
 

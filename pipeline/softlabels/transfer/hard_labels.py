@@ -10,6 +10,8 @@ from softlabels.errors import LabelError, TransferSetError
 from softlabels.labels import NO_LABEL
 from softlabels.transfer.decode import is_text, plain, texts
 
+_ASKED, _MOST = 1000, 10  # rows whose names a message looks at, and names that it shows
+
 
 def hard_labels(
     column: pa.ChunkedArray, *, name: str, class_names: tuple[str, ...] | None, start: int
@@ -17,7 +19,8 @@ def hard_labels(
     """Labels (B,) int64 of a block; null is -1. `start` is the number of its first row, for messages.
 
     Args:
-        column: integers, floats that are whole (as integers with gaps come from a CSV), or text that names classes.
+        column: integers, floats that are whole (as integers with gaps come from a CSV), false and true (0 and 1), or text that
+            names classes.
         name: the column's name, for messages.
         class_names: ordered names of the classes; None: any label from 0 up is legal.
         start: number of the block's first row, for messages.
@@ -29,6 +32,8 @@ def hard_labels(
     array = plain(column)
     if is_text(array.type):
         return _from_names(array, name=name, class_names=class_names, start=start)
+    if pa.types.is_boolean(array.type):
+        array = array.cast(pa.int8())
     if pa.types.is_floating(array.type):
         array = _whole(array, name=name, start=start)
     if not pa.types.is_integer(array.type) and not pa.types.is_null(array.type):
@@ -62,17 +67,24 @@ def _whole(array: pa.Array, *, name: str, start: int) -> pa.Array:
     return pa.array(np.where(missing, 0, values).astype(np.int64), mask=missing)
 
 
+def _shown(array: pa.Array, what: str, rows: range) -> str:
+    """The first names of a column of text."""
+    first = sorted(set(filter(None, texts(array[:_ASKED], what=what, rows=rows))))
+    return ", ".join(map(repr, first[:_MOST])) + (", ..." if len(first) > _MOST else "")
+
+
 def _from_names(
     array: pa.Array, *, name: str, class_names: tuple[str, ...] | None, start: int
 ) -> npt.NDArray[np.int64]:
+    what, rows = f"label column {name!r}", range(start, start + len(array))
     if class_names is None:
         raise TransferSetError(
             f"label column {name!r} holds text and the source gives no class names",
-            remedy="list them, in order, in classes",
+            remedy=f"list them, in order, in transfer_set.classes; the first rows have {_shown(array, what, rows)}",
         )
     number = {class_name: index for index, class_name in enumerate(class_names)}
     labels = np.full(len(array), NO_LABEL, np.int64)
-    for row, value in enumerate(texts(array, what=f"label column {name!r}", rows=range(start, start + len(array)))):
+    for row, value in enumerate(texts(array, what=what, rows=rows)):
         if value is None:
             continue
         if value not in number:

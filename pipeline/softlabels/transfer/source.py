@@ -6,6 +6,7 @@ Not here: how files are read (`files`), what the values of a column are (`decode
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,10 @@ from datasets import ClassLabel, Dataset, Image
 
 from softlabels.errors import TransferSetError
 from softlabels.objects import ObjectSpec, build
+from softlabels.transfer.class_names import require_one_naming
 from softlabels.transfer.config import TransferSetConfig
 from softlabels.transfer.decode import file_bytes, is_file
-from softlabels.transfer.files import from_files, one_line, pick
+from softlabels.transfer.files import COMMAS, from_files, one_line, pick
 from softlabels.transfer.images import decode_image
 
 _DIGEST_ROWS = 256
@@ -65,6 +67,7 @@ def open_split(config: TransferSetConfig, split: str) -> Source:
 
     Raises:
         TransferSetError: unknown or empty split, missing column, or a source that cannot be opened.
+        OtherLabels: splits or files of the source name the classes otherwise.
     """
     if split not in config.splits:
         raise TransferSetError(
@@ -72,14 +75,15 @@ def open_split(config: TransferSetConfig, split: str) -> Source:
         )
     if config.factory is not None:
         factory = config.factory
-        data = pick(config.splits[split], lambda name: _from_factory(factory, name))
+        data = pick(config.splits[split], lambda name: _from_factory(config, factory, name))
     else:
         data = from_files(config, config.splits[split])
     wanted = _wanted_columns(config)
     for column in wanted:
         if column not in data.column_names:
             raise TransferSetError(
-                f"{config.origin} has no column {column!r}", remedy=f"its columns are {', '.join(data.column_names)}"
+                f"{config.origin} has no column {column!r}",
+                remedy=f"its columns are {', '.join(data.column_names)}{_cut(data)}",
             )
     if len(data) == 0:
         raise TransferSetError(
@@ -101,6 +105,13 @@ def open_split(config: TransferSetConfig, split: str) -> Source:
         images=frozenset(name for name in config.inputs if _holds_images(data, name)),
         text_by=(config.sample_by or "line") if data.info.builder_name == "text" else None,
     )
+
+
+def _cut(data: Dataset) -> str:
+    """What to say of a CSV that was cut at the commas and has none."""
+    if data.info.builder_name == "csv" and len(data.column_names) == 1 and re.search("[;|\t]", data.column_names[0]):
+        return f"; {COMMAS}"
+    return ""
 
 
 def _holds_images(data: Dataset, name: str) -> bool:
@@ -127,9 +138,10 @@ def _wanted_columns(config: TransferSetConfig) -> list[str]:
     return list(dict.fromkeys([*config.inputs, *label, *key]))
 
 
-def _from_factory(factory: ObjectSpec, split: str) -> Dataset:
+def _from_factory(config: TransferSetConfig, factory: ObjectSpec, split: str) -> Dataset:
     data = build(factory, split=split)
     if isinstance(data, Dataset):
+        require_one_naming(config, {split: data})
         return data
     if not isinstance(data, Mapping):
         raise TransferSetError(
