@@ -16,33 +16,22 @@ A recipe's labels.layout, inputs and licence hold here too, where no flag says o
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from blake3 import blake3
 from msgspec import UNSET
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from softlabels.checks.contradictions import Columns, dense_apart, require_consistent
-from softlabels.checks.order import largest, require_order
 from softlabels.errors import ClassMismatch, ConfigError, TransferSetError
+from softlabels.jobs.store_outputs import split_of, store_outputs
 from softlabels.labels import NO_LABEL
-from softlabels.labels.dense import check_logits
-from softlabels.labels.ensemble import normalised_weights
-from softlabels.store.arrays import check_labels
 from softlabels.store.dense_spec import dense_spec, prepared_by
 from softlabels.store.markdown import without_folders
 from softlabels.store.outputs import Outputs, read_outputs
-from softlabels.store.root import is_split_folder, write_root
-from softlabels.store.same_plan import kept_about, require_same_maker
 from softlabels.store.spec import About, MemberSpec, Preprocessing, Spec, TeacherSpec
-from softlabels.store.writer import StoreWriter, require_room
-from softlabels.system.folder import Folder
 from softlabels.transfer import array_keys
 from softlabels.transfer.keys import id_keys
 from softlabels_stages.arguments import Import
@@ -50,11 +39,9 @@ from softlabels_stages.recipe import load, parse, texts
 from softlabels_stages.rows import load_rows
 from softlabels_stages.run import command, should_stop, suggested
 
-_HASHED_ROWS = 1024  # at once
 _POSITIONAL = ("from_", "store")
 _OF_LABELS = ("layout", "inputs", "licence")  # what import takes of a recipe's labels
 _AS_IT_IS = (("encoding", "dense"), ("reduce", "none"), ("compression", "none"))
-SPLITS = ("train", "validation", "val", "valid", "dev", "test")  # what the folder of a split is called
 
 
 @dataclass(frozen=True)
@@ -80,51 +67,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(
             "a file of outputs and a store are needed", remedy="write softlabels import --from=FILE --store=STORE"
         )
-    split = _split(args)
+    known = () if args.transfer_set is None else args.transfer_set.splits
+    split = split_of(args.store, args.split, others=known, setting="--split")
     outputs = _outputs(args)
     rows = _rows_of(args, outputs, split)
-    weights = args.weights or (1.0,) * outputs.logits.shape[1]
-    _check(args, outputs, rows, normalised_weights(weights, len(weights)))
-    spec = _spec(args, outputs, rows, weights, split)
-    made_of = f"outputs {_digest(outputs, rows)}"
-    about = About(
-        source=f"{without_folders(rows.source)}; {made_of}",
-        teacher_licence=args.teacher_licence,
-        transfer_licence=args.licence,
-    )
-    with StoreWriter(args.store, spec, about=about, settings="--") as writer:
-        require_same_maker(writer.folder, made_of, remedy="give the outputs that began it")
-        for line in kept_about(writer.folder, about):
-            print(line)
-        require_room([writer])
-        for shard in tqdm(writer.pending, desc="import", unit="shard", disable=None):
-            if should_stop():
-                raise writer.stopped()
-            span = slice(*writer.rows_of(shard))
-            writer.write_logits(
-                shard,
-                keys=rows.keys[span],
-                labels=rows.labels[span],
-                logits=outputs.logits[span],
-                are_logits=True,  # `read_outputs` asked
-                inputs=np.array(rows.inputs[span]) if args.inputs == "embed" and rows.inputs is not None else None,
-            )
-        manifest = writer.seal(checked=True)
-    for line in (*outputs.said, *_not_finite(args, rows), *writer.said):
+    spec = _spec(args, outputs, rows, split)
+
+    def say(line: str) -> None:
         print(f"{split}: {line}")
-    if is_split_folder(Folder(args.store), split):
-        write_root(Folder(Path(args.store).parent))
+
+    for line in outputs.said:
+        say(line)
+    manifest = store_outputs(
+        args.store,
+        spec,
+        outputs.logits,
+        keys=rows.keys,
+        labels=rows.labels,
+        inputs=rows.inputs if args.inputs == "embed" else None,
+        values=outputs.values,
+        about=About(
+            source=without_folders(rows.source),
+            teacher_licence=args.teacher_licence,
+            transfer_licence=args.licence,
+        ),
+        where=args.from_,
+        say=say,
+        settings="--",
+        should_stop=should_stop,
+    )
     print(f"sealed: {args.store}, {manifest.spec.rows:,} rows (look: {suggested('info', args.store)})")
     return 0
-
-
-def _not_finite(args: Import, rows: _Rows) -> Iterator[str]:
-    """A line on inputs that students would train on and that hold NaN or infinite values; a teacher may have taken such."""
-    inputs = rows.inputs if args.inputs == "embed" else None
-    if inputs is not None and inputs.dtype.kind == "f":
-        wrong = np.flatnonzero(~np.isfinite(inputs.reshape(len(inputs), -1)).all(axis=1))
-        if wrong.size:
-            yield f"the inputs of {wrong.size:,} of {len(inputs):,} rows hold NaN or infinite values, first in row {wrong[0]}"
 
 
 def _parsed(argv: Sequence[str]) -> Import:
@@ -151,16 +124,18 @@ def _parsed(argv: Sequence[str]) -> Import:
     return args
 
 
-def _spec(args: Import, outputs: Outputs, rows: _Rows, weights: Sequence[float], split: str) -> Spec:
+def _spec(args: Import, outputs: Outputs, rows: _Rows, split: str) -> Spec:
     """What decides the bytes of the store."""
     if args.inputs == "embed" and rows.inputs is None:
         raise ConfigError(
             f"{args.from_} holds keys and no inputs", remedy="leave out --inputs=embed, or add the inputs"
         )
+    weights = args.weights or (1.0,) * outputs.logits.shape[1]
     return dense_spec(
         teacher=TeacherSpec(
             name=args.teacher_name,
-            precision=_precision(args, outputs),  # of probabilities their logarithm is made in float64
+            precision=args.precision
+            or outputs.values.dtype.name,  # of probabilities their logarithm is made in float64
             members=tuple(MemberSpec(model=args.teacher_name, weight=weight) for weight in weights),
             floor=UNSET if outputs.floor is None else outputs.floor,
         ),
@@ -174,38 +149,6 @@ def _spec(args: Import, outputs: Outputs, rows: _Rows, weights: Sequence[float],
         preprocessing=rows.preprocessing,
         embed=rows.inputs if args.inputs == "embed" else None,
     )
-
-
-def _precision(args: Import, outputs: Outputs) -> str:
-    """What the outputs were computed in: equal rows may differ by its rounding."""
-    return args.precision or outputs.values.dtype.name
-
-
-def _digest(outputs: Outputs, rows: _Rows) -> str:
-    """Of the file's outputs and the hard labels, which no specification tells apart. The logarithm of a probability may have
-    other last bits on another machine.
-    """
-    hasher = blake3(np.ascontiguousarray(rows.labels).tobytes())
-    hasher.update(b"" if outputs.values is outputs.logits else b"probabilities")
-    for start in range(0, len(outputs.values), _HASHED_ROWS):
-        hasher.update(np.ascontiguousarray(outputs.values[start : start + _HASHED_ROWS]).tobytes())
-    return hasher.hexdigest()[:16]
-
-
-def _split(args: Import) -> str:
-    """The split that the rows are: as it is said, else by the name of the store's folder."""
-    folder, known = Path(args.store).name, {*SPLITS, *(() if args.transfer_set is None else args.transfer_set.splits)}
-    if args.split is None and folder not in known:
-        raise ConfigError(
-            f"the folder {args.store} does not say which split these rows are",
-            remedy="give --split=train (or test, ...), or a folder of that name, such as --store=STORE/train",
-        )
-    if args.split is not None and folder in known and folder != args.split:
-        raise ConfigError(
-            f"--split={args.split}, and the folder of the store is called {folder}",
-            remedy="leave out --split, or change it",
-        )
-    return args.split or folder
 
 
 def _outputs(args: Import) -> Outputs:
@@ -222,29 +165,6 @@ def _outputs(args: Import) -> Outputs:
         floor=args.floor,
         key=args.key,
         classes=names,
-    )
-
-
-def _check(args: Import, outputs: Outputs, rows: _Rows, share: NDArray[np.float64]) -> None:
-    """Before a store is begun: rows of one key that contradict each other, and classes in another order than the labels.
-
-    Raises:
-        ContradictingOutputs, OtherClassOrder: see `softlabels.checks`.
-    """
-    logits = outputs.logits
-    classes = _classes(args.classes or rows.class_names, logits.shape[2])
-    check_labels(rows.labels, logits.shape[2])
-
-    def read(numbers: NDArray[np.int64]) -> Columns:
-        peak = logits[numbers].max(axis=-1, keepdims=True)
-        return {"logits": logits[numbers] - peak, "shift": peak[..., 0]}
-
-    check_logits(logits)
-    apart = partial(dense_apart, precision=_precision(args, outputs))
-    require_consistent(rows.keys, read, apart, row_bytes=logits[0].nbytes, where=args.from_)
-    best = largest(logits, share) if (rows.labels >= 0).any() else rows.labels
-    require_order(
-        best, rows.labels, logits.shape[2], names=None if isinstance(classes, int) else classes, where=args.from_
     )
 
 

@@ -95,9 +95,9 @@ def read_outputs(
     return Outputs(
         logits=logits,
         values=values,
-        labels=_labels(next((arrays[each] for each in LABELS if each in arrays), None), rows, path, classes),
-        inputs=_of_length(arrays.get("inputs"), rows, path, "inputs"),
-        keys=_keys(arrays.get("keys"), rows, path),
+        labels=hard_labels(next((arrays[each] for each in LABELS if each in arrays), None), rows, path, classes),
+        inputs=of_length(arrays.get("inputs"), rows, path, "inputs"),
+        keys=checked_keys(arrays.get("keys"), rows, path),
         ids=None if key is None else _ids(arrays, key, rows, path),
         floor=least,
         said=said,
@@ -162,10 +162,11 @@ def _checked(probabilities: NDArray[np.generic]) -> NDArray[np.float64]:
     return values
 
 
-def _labels(
-    labels: NDArray[np.generic] | None, rows: int, path: Path, classes: Sequence[str] | None
+def hard_labels(
+    labels: NDArray[np.generic] | None, rows: int, path: Path | str, classes: Sequence[str] | None
 ) -> NDArray[np.int64] | None:
-    found = _of_length(labels, rows, path, "labels")
+    """Labels (R,) as numbers: whole ones, or names of classes; NaN and an empty text are none. `path` is for messages."""
+    found = of_length(labels, rows, path, "labels")
     if found is None:
         return None
     if found.dtype.kind in "OU" and found.ndim == 1:
@@ -189,7 +190,7 @@ def _labels(
     return found.astype(np.int64)
 
 
-def _numbers(names: NDArray[np.generic], path: Path, classes: Sequence[str] | None) -> NDArray[np.int64]:
+def _numbers(names: NDArray[np.generic], path: Path | str, classes: Sequence[str] | None) -> NDArray[np.int64]:
     """Labels that are class names as numbers; an empty text is none."""
     known = {name: number for number, name in enumerate(classes or ())} | {"": NO_LABEL}
     strangers = sorted({str(name) for name in names.tolist()} - known.keys())
@@ -206,13 +207,14 @@ def _ids(arrays: Arrays, key: str, rows: int, path: Path) -> NDArray[np.generic]
         raise UserError(
             f"{path} has no {key}", remedy=f"give ids of the rows under this name; it has {', '.join(arrays)}"
         )
-    found = _of_length(arrays[key], rows, path, key)
+    found = of_length(arrays[key], rows, path, key)
     assert found is not None
     return found
 
 
-def _keys(keys: NDArray[np.generic] | None, rows: int, path: Path) -> NDArray[np.uint8] | None:
-    found = _of_length(keys, rows, path, "keys")
+def checked_keys(keys: NDArray[np.generic] | None, rows: int, path: Path | str) -> NDArray[np.uint8] | None:
+    """Content keys (R, 16), or `UserError`; `path` is for messages."""
+    found = of_length(keys, rows, path, "keys")
     if found is None:
         return None
     if found.dtype != np.uint8 or found.shape != (rows, 16):
@@ -220,7 +222,8 @@ def _keys(keys: NDArray[np.generic] | None, rows: int, path: Path) -> NDArray[np
     return found.astype(np.uint8)
 
 
-def _of_length(values: NDArray[np.generic] | None, rows: int, path: Path, name: str) -> NDArray[np.generic] | None:
+def of_length(values: NDArray[np.generic] | None, rows: int, path: Path | str, name: str) -> NDArray[np.generic] | None:
+    """The same, or `UserError` where it is not one value a row; `path` and `name` are for messages."""
     if values is not None and (values.ndim == 0 or len(values) != rows):
         raise UserError(f"{name} in {path} has {values.shape} for {rows} rows of outputs", remedy="give one a row")
     return values

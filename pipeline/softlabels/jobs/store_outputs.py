@@ -1,0 +1,149 @@
+"""A store of outputs that something else produced, at hand as arrays: checked whole, written, sealed. `softlabels import` reads
+them from a file, `write_store` takes them from memory. R rows, M members, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from softlabels.checks.contradictions import Columns, dense_apart, require_consistent
+from softlabels.checks.order import largest, require_order
+from softlabels.errors import ConfigError
+from softlabels.labels.dense import check_logits
+from softlabels.labels.ensemble import normalised_weights
+from softlabels.store.arrays import check_labels
+from softlabels.store.root import is_split_folder, write_root
+from softlabels.store.same_plan import kept_about, require_same_maker
+from softlabels.store.spec import About, Manifest, Spec
+from softlabels.store.writer import StoreWriter, require_room
+from softlabels.system.folder import Folder
+
+SPLITS = ("train", "validation", "val", "valid", "dev", "test")  # what the folder of a split is called
+_HASHED_ROWS = 1024  # at once
+
+
+def store_outputs(
+    path: str | Path,
+    spec: Spec,
+    logits: NDArray[np.floating],
+    *,
+    keys: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    inputs: NDArray[np.generic] | None,
+    values: NDArray[np.generic],
+    about: About,
+    where: str,
+    say: Callable[[str], None],
+    settings: str = "labels.",
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Manifest:
+    """Check outputs, make their store or go on with it, and describe the folder of splits that it lies in.
+
+    Args:
+        path: the store, the folder of one split. spec: what it will hold, of dense labels.
+        logits: (R, M, C) floats, which somebody said are logits.
+        values: what they were made of, by which a begun store is known again.
+        keys, labels, inputs: (R, 16), (R,), and (R, ...) where the specification embeds them.
+        about: the source's words; the digest of the values is added.
+        where: where the outputs come from, for messages.
+        say: is told what there is to say of the rows. settings, should_stop: see `StoreWriter`; asked before each shard.
+
+    Raises:
+        ContradictingOutputs, OtherClassOrder: see `softlabels.checks`; nothing is written. Others as `StoreWriter` raises them.
+        Interrupted: `should_stop` was true; the same call goes on from there.
+    """
+    _check(spec, logits, keys, labels, where)
+    made_of = f"outputs {_digest(values, labels, is_logits=values is logits)}"
+    about = msgspec.structs.replace(about, source=f"{about.source}; {made_of}")
+    with StoreWriter(path, spec, about=about, settings=settings) as writer:
+        require_same_maker(writer.folder, made_of, remedy="give the outputs that began it")
+        kept = kept_about(writer.folder, about)
+        require_room([writer])
+        for shard in tqdm(writer.pending, desc="import", unit="shard", disable=None):
+            if should_stop():
+                raise writer.stopped()
+            span = slice(*writer.rows_of(shard))
+            writer.write_logits(
+                shard,
+                keys=keys[span],
+                labels=labels[span],
+                logits=logits[span],
+                are_logits=True,
+                inputs=None if inputs is None else np.array(inputs[span]),
+            )
+        manifest = writer.seal(checked=True)
+    for line in (*kept, *_not_finite(inputs), *writer.said):
+        say(line)
+    if is_split_folder(Folder(path), spec.transfer_set.split):
+        write_root(Folder(Path(path).parent))
+    return manifest
+
+
+def split_of(store: str | Path, split: str | None, *, others: Collection[str] = (), setting: str = "split") -> str:
+    """The split that rows are: as it is said, else by the name of the store's folder.
+
+    Args:
+        others: names of splits beside the usual ones. setting: what messages call where it is said.
+
+    Raises:
+        ConfigError: nobody says it, or folder and setting say two.
+    """
+    folder, known = Path(store).name, {*SPLITS, *others}
+    if split is None and folder not in known:
+        raise ConfigError(
+            f"the folder {store} does not say which split these rows are",
+            remedy=f"give {setting}=train (or test, ...), or a folder of that name, such as {Path(store) / 'train'}",
+        )
+    if split is not None and folder in known and folder != split:
+        raise ConfigError(
+            f"{setting}={split}, and the folder of the store is called {folder}",
+            remedy=f"leave out {setting}, or change it",
+        )
+    return split or folder
+
+
+def _check(
+    spec: Spec, logits: NDArray[np.floating], keys: NDArray[np.uint8], labels: NDArray[np.int64], where: str
+) -> None:
+    """Before a store is begun: rows of one key that contradict each other, and classes in another order than the labels."""
+    classes = spec.label_space.classes
+    check_labels(labels, classes)
+
+    def read(numbers: NDArray[np.int64]) -> Columns:
+        peak = logits[numbers].max(axis=-1, keepdims=True)
+        return {"logits": logits[numbers] - peak, "shift": peak[..., 0]}
+
+    check_logits(logits)
+    apart = partial(dense_apart, precision=spec.teacher.precision)
+    require_consistent(keys, read, apart, row_bytes=logits[0].nbytes, where=where)
+    weights = [member.weight for member in spec.teacher.members]
+    share = normalised_weights(weights, len(weights))
+    best = largest(logits, share) if (labels >= 0).any() else labels
+    require_order(best, labels, classes, names=spec.label_space.names, where=where)
+
+
+def _digest(values: NDArray[np.generic], labels: NDArray[np.int64], *, is_logits: bool) -> str:
+    """Of outputs and hard labels, which no specification tells apart. The logarithm of a probability may have other last bits
+    on another machine, so `values` are the outputs as they were given.
+    """
+    hasher = blake3(np.ascontiguousarray(labels).tobytes())
+    hasher.update(b"" if is_logits else b"probabilities")
+    for start in range(0, len(values), _HASHED_ROWS):
+        hasher.update(np.ascontiguousarray(values[start : start + _HASHED_ROWS]).tobytes())
+    return hasher.hexdigest()[:16]
+
+
+def _not_finite(inputs: NDArray[np.generic] | None) -> Iterator[str]:
+    """A line on inputs that students would train on and that hold NaN or infinite values; a teacher may have taken such."""
+    if inputs is not None and inputs.dtype.kind == "f":
+        wrong = np.flatnonzero(~np.isfinite(inputs.reshape(len(inputs), -1)).all(axis=1))
+        if wrong.size:
+            yield f"the inputs of {wrong.size:,} of {len(inputs):,} rows hold NaN or infinite values, first in row {wrong[0]}"
