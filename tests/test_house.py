@@ -92,6 +92,7 @@ def test_the_direction_test_can_fail() -> None:
         ("softlabels.labels", "torch"),
         ("softlabels.checks.order, softlabels.checks.contradictions", "torch"),
         ("softlabels.store", "torch"),
+        ("softlabels.jobs.write_store", "torch"),
         ("softlabels.student.config, softlabels.student.loss_spec", "torch"),
         ("softlabels_stages.__main__, softlabels_stages.info", "torch"),
         ("softlabels_stages.__main__, softlabels_stages.verify", "softlabels.teacher"),

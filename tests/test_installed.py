@@ -52,18 +52,12 @@ MODELS = ["pipeline.nets.Net", "pipeline.models.mlp.MLP"]  # as 0.1 called a mod
 EXAMPLE = """
 import numpy as np
 import pipeline, stages, tests
-from softlabels import StoreWriter, array_keys, dense_spec, open_store
+from softlabels import write_store
 
 assert (pipeline.MINE, stages.MINE, tests.MINE) == (1, 1, 1)
 inputs = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
-spec = dense_spec(teacher="mine", name="noise", keys=array_keys(inputs), classes=5)
-with StoreWriter("stores/example", spec) as writer:
-    for shard in writer.pending:
-        rows = slice(*writer.rows_of(shard))
-        logits = np.random.default_rng(1).normal(size=(20, 1, 5))[rows]
-        writer.write_logits(shard, keys=array_keys(inputs[rows]), labels=np.full(20, -1)[rows], logits=logits)
-    writer.seal()
-assert np.allclose(np.exp(open_store("stores/example").log_probs([3, 1], temperature=8.0)).sum(1), 1)
+store = write_store("stores/example", np.random.default_rng(1).normal(size=(20, 5)), inputs=inputs, split="train")
+assert np.allclose(np.exp(store.log_probs([3, 1], temperature=8.0)).sum(1), 1)
 """
 COMMANDS = {
     "teacher-logits": ("teacher-logits", "--config=mine.yaml", "--store=stores/mine"),

@@ -3,7 +3,8 @@
 Names are loaded when they are first used, so that reading a store imports no torch::
 
     open_store         a sealed store (`Store`): columns, rows by content key, distributions at any temperature
-    StoreWriter        fill a store from any outputs; dense_spec (store_spec for all encodings) says what it will hold,
+    write_store        a store of logits that are at hand as arrays
+    StoreWriter        fill a store shard by shard; dense_spec (store_spec for all encodings) says what it will hold,
                        array_keys gives its rows' keys
     load_transfer_set  the transfer set's rows, hashed and prepared; TransferSetConfig says which
     EmbeddedRows       the rows of a store that holds its inputs itself
@@ -14,7 +15,7 @@ Names are loaded when they are first used, so that reading a store imports no to
     errors             every error; those that users catch are here too, below `SoftLabelsError`
 
 The rooms, each importing only from those before it: errors, names, objects, labels, checks, store, transfer, stream, models,
-teacher, student, report. docs/architecture.md walks one batch through them.
+teacher, student, report, jobs. docs/architecture.md walks one batch through them.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from softlabels.errors import (
 from softlabels.lazy import exports
 
 if TYPE_CHECKING:
+    from softlabels.jobs.write_store import write_store
     from softlabels.labels.soft import SoftLabels
     from softlabels.store import Store, StoreWriter, open_store
     from softlabels.store.dense_spec import dense_spec, store_spec
@@ -71,6 +73,7 @@ __all__ = [
     "load_transfer_set",
     "open_store",
     "store_spec",
+    "write_store",
 ]
 
 if not TYPE_CHECKING:  # a type checker that knew of it would take every name for one that is there
@@ -91,6 +94,7 @@ if not TYPE_CHECKING:  # a type checker that knew of it would take every name fo
             "load_transfer_set": "softlabels.transfer.rows",
             "open_store": "softlabels.store.reader",
             "store_spec": "softlabels.store.dense_spec",
+            "write_store": "softlabels.jobs.write_store",
         },
     )
 
