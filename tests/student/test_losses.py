@@ -357,7 +357,9 @@ def test_a_spec_that_exists_can_be_had() -> None:
     for temperature in (0.0, math.nan):
         with pytest.raises(ConfigError, match="temperature"):
             dataclasses.replace(spec, temperature=temperature)
-    with pytest.raises(ConfigError, match=r"weights must be finite numbers >= 0, not hard_weight=0\.5, soft_weight=inf"):
+    with pytest.raises(
+        ConfigError, match=r"weights must be finite numbers >= 0, not hard_weight=0\.5, soft_weight=inf"
+    ):
         dataclasses.replace(spec, soft_weight=math.inf)
     each = spec.per_position(torch.tensor([3, -1, 2, 1, -1]), positions=None, labelled=None)
     assert (each.hard_weight, each.soft_weight) == (0.5 / 3, 1 / 5)
