@@ -153,12 +153,8 @@ def test_a_thread_that_hangs_at_the_end_is_not_waited_for_either(
     """Whatever else went wrong: the end of the interpreter would wait for the thread."""
     monkeypatch.setenv("SOFTLABELS_PATIENCE", "0.3")
     ends = threading.Event()
-    with (
-        pytest.raises(Stalled, match=r"has not ended for 0.3 s: softlabels-test_0") as raised,
-        background(  # noqa: PT012
-            "softlabels-test"
-        ) as pool,
-    ):
+    named = pytest.raises(Stalled, match=r"a thread has not ended for 0.3 s: softlabels-test_0")
+    with named as raised, background("softlabels-test") as pool:
         pool.submit(ends.wait, 30)
         if error:
             raise error
