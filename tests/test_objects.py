@@ -9,7 +9,7 @@ import pytest
 
 from softlabels.errors import ConfigError, MissingExtra, UntrustedCode
 from softlabels.models import Biased
-from softlabels.names import OF_0_1, SHIPPED
+from softlabels.names import OF_0_1, OF_TORCH, SHIPPED
 from softlabels.objects import (
     ObjectSpec,
     build,
@@ -108,7 +108,7 @@ def test_only_what_ships_is_imported_until_the_command_ends(module: str) -> None
                 pytest.raises(UntrustedCode, match=f"^{own} is somebody else's; read it$"),
             ):
                 pool.submit(import_object, own).result()
-            for name in (*SHIPPED, *SHIPPED.values(), *OF_0_1):
+            for name in (*SHIPPED, *SHIPPED.values(), *OF_0_1, *OF_TORCH):
                 assert callable(import_object(name))
             for name in (
                 "softlabels.objects.import_object",

@@ -51,7 +51,7 @@ print the two as one line and exit with the class's `exit_code`::
     ├── Unexpected                exit 1: a mistake of this software
     └── Resumable                 exit 75: stopped, nothing lost, the same command goes on
         ├── DiskFull                no room for what is left to write
-        ├── Stalled                 a process, thread or disk that is waited for gives no sign of life
+        ├── Stalled                 a process or thread that is waited for has not come to an end in time
         └── Interrupted             SIGTERM or SIGINT
 """
 
@@ -314,7 +314,7 @@ class DiskFull(Resumable):
 
 
 class Stalled(Resumable):
-    """A process, a thread or a disk that is waited for gives no sign of life."""
+    """A process or a thread that is waited for has not come to an end in time."""
 
 
 class Interrupted(Resumable):

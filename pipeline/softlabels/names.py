@@ -28,6 +28,27 @@ SHIPPED = {
     "softlabels.transfer.vector": "softlabels.transfer.prepare.vector",
     "softlabels.transfer.vision.process": "softlabels.transfer.vision.process",
 }
+# torch's own optimizers and schedules of numbers, which anybody's recipe may name: they run nothing but torch.
+OF_TORCH = frozenset(
+    [
+        f"torch.optim.{name}"
+        for name in ("Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "SGD")
+    ]
+    + [
+        f"torch.optim.lr_scheduler.{name}LR"
+        for name in (
+            "Constant",
+            "CosineAnnealing",
+            "Cyclic",
+            "Exponential",
+            "Linear",
+            "MultiStep",
+            "OneCycle",
+            "Polynomial",
+            "Step",
+        )
+    ]
+)
 _SHORT = {long: short for short, long in SHIPPED.items()}
 # What version 0.1 called them. Closed: nothing is added here.
 OF_0_1 = {

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from softlabels.errors import ConfigError, MissingExtra, UntrustedCode
-from softlabels.names import OF_0_1, SHIPPED, short
+from softlabels.names import OF_0_1, OF_TORCH, SHIPPED, short
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,9 @@ def look_in(folder: Path) -> None:
 
 
 def only_shipped(why: str, *, remedy: str) -> None:
-    """Until the command's end refuse every class path that `softlabels.names` does not list: the path, `why`, and `remedy`."""
+    """Until the command's end refuse every class path that `softlabels.names` does not list, as ours or as torch's: the path,
+    `why`, and `remedy`.
+    """
     _door.refusal = why, remedy
 
 
@@ -126,7 +128,7 @@ def import_object(path: str) -> Any:
     parts = path.split(".")
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
         raise ConfigError(f"{path!r} is no dotted path", remedy="write it as package.module.Name")
-    if _door.refusal is not None and path not in SHIPPED:
+    if _door.refusal is not None and path not in SHIPPED and path not in OF_TORCH:
         why, remedy = _door.refusal
         raise UntrustedCode(f"{path} {why}", remedy=remedy)
     module, names = _longest_module(path, parts)

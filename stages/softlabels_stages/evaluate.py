@@ -16,6 +16,7 @@ from softlabels.models import build_model
 from softlabels.models.device import resolve_device
 from softlabels.report.by_class import class_lines, class_table, confusion_table, has_classes
 from softlabels.report.table import as_text, results_table
+from softlabels.store.findings import Stored, ask
 from softlabels.store.markdown import one_line
 from softlabels.stream import Loader
 from softlabels.student.metrics import Scores, evaluate_student, evaluate_teacher
@@ -49,7 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{store.path} holds no tokens (inputs: reference): without the next one no errors, NLL, ECE and Brier",
                 file=sys.stderr,
             )
-        names = store.class_names
+        stored, names = Stored.of(store), store.class_names
+        for error in ask(stored, stored.keys()):
+            print(f"{args.split}: warning: {type(error).__name__}: {error}", file=sys.stderr)
         lines = _teacher(args, batches, temperature, member_names(store, args.training.members))
     else:
         student = with_weights(args.student, args.model)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from softlabels.errors import ConfigError, SoftLabelsError, Stalled
+from softlabels.errors import ConfigError, SoftLabelsError
 from softlabels.store.reader import store_folders
 from softlabels.store.repair import UNVOUCHED, Repaired, earlier_digests, repair
 from softlabels.store.root import close_root, is_described, lost_splits, outdated, write_root
@@ -41,8 +41,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             with tqdm(desc=f"repair {folder}", unit="shard", disable=None) as bar:
                 found = repair(folder, progress=bar.update)
-        except Stalled:  # nothing more is asked of a disk that hangs
-            raise
         except SoftLabelsError as error:  # that of one split is no reason to leave out the others
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             codes.append(error.exit_code)

@@ -39,6 +39,15 @@ def loss_of(z: torch.Tensor, soft: SoftLabels, **settings: object) -> torch.Tens
     return distillation_loss(z, soft, torch.full((len(z),), -1), **options)  # type: ignore[arg-type]
 
 
+def test_the_hard_term_of_a_student_in_float64(rng: np.random.Generator) -> None:
+    z, labels = rng.normal(size=(30, CLASSES)), rng.integers(0, CLASSES, 30)
+    expected = -np.log(softmax(z))[np.arange(30), labels].mean()
+    found = distillation_loss(
+        torch.tensor(z + 1e6), None, torch.tensor(labels), temperature=1.0, hard_weight=1.0, soft_weight=0.0
+    )
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize("of", ["teacher", "student", "both", "one member"])
 def test_logit_mse_with_a_common_offset(rng: np.random.Generator, of: str, members: int) -> None:

@@ -23,7 +23,7 @@ from softlabels.student.trainer import Trainer
 from softlabels.teacher.label import label_rows
 from softlabels.teacher.sentinels import check_sentinels
 from softlabels.transfer import array_keys
-from softlabels_stages import encode, teacher_logits, train_student, verify
+from softlabels_stages import encode, evaluate, teacher_logits, train_student, verify
 from tests.checks import samples
 from tests.checks.recipes import write_recipe
 from tests.checks.samples import CLASSES, exact, live, rows_of, softmax, some_rows
@@ -187,8 +187,9 @@ def test_encode_and_verify_of_an_earlier_store(
     for name, code in (("wrong", 2), ("right", 0)):
         assert encode.main([name, f"{name}-topk", "--k=3", "--tail=uniform", "--device=cpu"]) == code
         assert (WHAT in capsys.readouterr().err) == (name == "wrong")
-        assert verify.main([name]) == 0  # what was sealed is not damaged
-        assert (WHAT in capsys.readouterr().err) == (name == "wrong")
+        for main, words in ((verify.main, [name]), (evaluate.main, [f"--store={name}", "--split=train"])):
+            assert main(words) == 0  # what was sealed is not damaged
+            assert (WHAT in capsys.readouterr().err) == (name == "wrong")
 
 
 def test_verify_against_the_live_teacher(work: Path, capsys: pytest.CaptureFixture[str]) -> None:

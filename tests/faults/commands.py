@@ -41,7 +41,7 @@ from softlabels.system.folder import Folder
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.transfer.cache import cached
 from tests.faults import training
-from tests.faults.recipes import NET, label, recipe
+from tests.faults.recipes import recipe
 from tests.student.runs import serve
 
 SAID, EVENTS, SENT = "said.txt", "events.txt", "sent.txt"
@@ -186,50 +186,24 @@ def decoding(seed: int) -> None:
         pass
 
 
-def never_flushes(at: int) -> None:
-    """From the `at`-th flush of this process on the disk takes nothing."""
-    plain, numbers = os.fsync, itertools.count(1)
+def writing(seed: int) -> int:
+    """The thread that writes a command's shards: from one of its flushes on the disk takes nothing."""
+    rng = np.random.default_rng(seed)
+    Path("recipe.yaml").write_text(yaml.safe_dump(recipe(rng)))
+    plain, left = os.fsync, itertools.count(int(rng.integers(20)), -1)
 
     def hang(handle: int) -> None:
-        if next(numbers) >= at:
+        if threading.current_thread().name.startswith("softlabels-write") and next(left) <= 0:
             threading.Event().wait()
         plain(handle)
 
     os.fsync = hang
-
-
-def writing(seed: int) -> int:
-    """A disk that stops to take what is flushed, under the command whose shards a thread of its own writes."""
-    rng = np.random.default_rng(seed)
-    Path("recipe.yaml").write_text(yaml.safe_dump(recipe(rng)))
-    never_flushes(int(rng.integers(1, 20)))
-    return int(
-        importlib.import_module("softlabels_stages.teacher_logits").main(["--config=recipe.yaml", "--store=store"])
-    )
-
-
-def flushing(seed: int) -> int:
-    """The same under commands that write in their only thread."""
-    rng = np.random.default_rng(seed)
-    given = recipe(rng)
-    given["labels"] = {"layout": given["labels"]["layout"], "rows_per_shard": 32, "rows_per_chunk": 16}
-    given |= {"student": NET, "training": {"epochs": 1, "device": "cpu", "threads": 1, "baseline": False}}
-    assert label(given) == ""
-    words = {
-        "encode": ["--from=store", "--store=sparse", "--k=2", "--rank=2", "--device=cpu"],
-        "repair": ["store"],
-        "train_student": ["--config=recipe.yaml", "--store=store", "--out=run"],
-    }
-    do = str(rng.choice([*words]))
-    if do == "repair":
-        Path("store/train/commits/00001.json").write_text("{}")
-    never_flushes(int(rng.integers(1, 4)))
-    return int(importlib.import_module(f"softlabels_stages.{do}").main(words[do]))
+    teacher_logits = importlib.import_module("softlabels_stages.teacher_logits")
+    return int(teacher_logits.main(["--config=recipe.yaml", "--store=store"]))
 
 
 SCENARIOS: dict[str, Callable[[int], int | None]] = {
     "worker": worker, "preparing": preparing, "sweeping": sweeping, "decoding": decoding, "writing": writing,
-    "flushing": flushing,
 }  # fmt: skip
 
 

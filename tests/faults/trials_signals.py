@@ -120,7 +120,7 @@ def preempted_deaf(seed: int) -> Outcome:
 
 
 def stuck(folder: Path, server: Server, do: str, rng: np.random.Generator, *, patience: float, limit: float) -> None:
-    """A process is stopped that another waits for: within its patience it says so, and who it is."""
+    """A process is stopped that another waits for: in time it says so, and who it is."""
     work = Path(tempfile.mkdtemp(dir=folder))
     began = time.monotonic()
     pid = server.start(do=do, folder=str(work), seed=int(rng.integers(1 << 30)), patience=patience)
@@ -154,7 +154,7 @@ def waiting(do: str) -> Trial:
         with served() as (folder, commands):
             return repeated(1, seed, lambda rng: stuck(folder, commands, do, rng, patience=1e6, limit=3 * PATIENCE))
 
-    return Trial(12, WAITS[do], 10, 1, run, control, "no watchdog")
+    return Trial(12, WAITS[do], 10, 1, run, control, "no timeout")
 
 
 WAITS = {
@@ -162,13 +162,11 @@ WAITS = {
     "preparing": "SIGSTOP of a process that prepares the rows another one needs",
     "sweeping": "SIGSTOP of a writer that sweeps a store which another one opens",
     "decoding": "SIGSTOP of a process from whose pipe the loader's thread reads",
-    "writing": "a disk that never flushes, under teacher-logits",
-    "flushing": "a disk that never flushes, under encode, repair and train-student",
+    "writing": "the thread that writes shards hangs at a flush, under teacher-logits",
 }
 HANGS = {  # what is said where no process is stopped
     "decoding": "softlabels-prefetch in blocks (commands.py:",
-    "writing": "the disk has not flushed ",
-    "flushing": "the disk has not flushed ",
+    "writing": "softlabels-write_0 in ",
 }
 TRIALS = (
     Trial(

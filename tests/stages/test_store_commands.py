@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from softlabels.errors import Stalled
 from softlabels.store import open_store
 from softlabels_stages import convert, encode, info, repair, verify
 from tests.stages.test_teacher_logits import TOPK, digests, label
@@ -367,27 +366,6 @@ def test_repair_without_a_teacher(store: Path, capsys: pytest.CaptureFixture[str
     assert "ConfigError: no store is named; write softlabels repair STORE" in capsys.readouterr().err
     assert repair.main(["nowhere"]) == 2
     assert "StorePathError: nowhere does not exist" in capsys.readouterr().err
-
-
-def test_repair_ends_where_the_disk_hangs(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would hang at the next split too."""
-    asked = []
-
-    def hang(folder: Path, **_: object) -> None:
-        asked.append(folder)
-        raise Stalled("the disk has not flushed it", remedy="check it")
-
-    class Ended(Exception):
-        pass
-
-    def end(code: int) -> None:
-        raise Ended(code)
-
-    monkeypatch.setattr(repair, "repair", hang)
-    monkeypatch.setattr(os, "_exit", end)
-    with pytest.raises(Ended, match="75"):
-        repair.main([str(store)])
-    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("name", ["zarr.json", "logits/zarr.json"])

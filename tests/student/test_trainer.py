@@ -31,8 +31,11 @@ from softlabels.labels.soft import SoftLabels
 from softlabels.objects import ObjectSpec
 from softlabels.stream.loader import Batch
 from softlabels.student.checkpoint import load_checkpoint, save_checkpoint
+from softlabels.student.config import TrainingConfig
+from softlabels.student.learner import Student
 from softlabels.student.losses import distillation_loss
 from softlabels.student.metrics import Metrics
+from softlabels.student.trainer import Trainer
 from softlabels.system.folder import Folder
 from tests.student.runs import CLASSES, COSINE, INPUTS, MemoryBatches, examples, net, run, take, trainer
 
@@ -509,3 +512,19 @@ def test_batch_norm_over_a_single_row_is_refused_in_words(tmp_path: Path) -> Non
         run(tmp_path / "batch", train=MemoryBatches(examples(rows=33), 32))
     with pytest.raises(ConfigError, match="micro_batch"):
         run(tmp_path / "micro", micro_batch=31)
+
+
+def test_a_model_that_learns_nothing(tmp_path: Path) -> None:
+    """Its outputs do not depend on its parameters."""
+
+    class Detached(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net()
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return torch.as_tensor(self.net(inputs).detach())
+
+    students = [Student.begin("", TrainingConfig(epochs=1), Detached)]
+    with pytest.raises(ConfigError, match="outputs carry no gradient"):
+        Trainer(students, MemoryBatches(examples(), 32), None, tmp_path / "run", {}).run()

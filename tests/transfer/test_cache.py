@@ -32,8 +32,8 @@ def test_rows_that_are_deleted_as_soon_as_their_lock_is_free(tmp_path: Path, mon
     own = cache.lock
 
     @contextmanager
-    def lock(root: Folder, name: str, life: Callable[[], object]) -> Iterator[None]:
-        with own(root, name, life):
+    def lock(root: Folder, name: str, progress: Callable[[], object]) -> Iterator[None]:
+        with own(root, name, progress):
             yield
         shutil.rmtree(root.at(name.removesuffix(".lock")))
 

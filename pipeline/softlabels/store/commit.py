@@ -26,7 +26,7 @@ from softlabels.errors import DamagedShard, MissingShard, StorageError
 from softlabels.store.spec import COMMITS, Commit, pretty_json, read_json
 from softlabels.system.durable import system_errors
 from softlabels.system.folder import Folder
-from softlabels.system.patience import close_lock, wait_for_lock
+from softlabels.system.patience import wait_for_lock
 
 STAGING = "staging"
 SET_ASIDE = "set_aside"
@@ -75,7 +75,7 @@ class WriterLock:
 
     def close(self) -> None:
         """Stop being a live writer."""
-        close_lock(self._handle)
+        os.close(self._handle)
 
 
 def record_name(shard: int) -> str:

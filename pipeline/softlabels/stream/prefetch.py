@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from queue import Empty, Queue
 from typing import TypeVar
 
-from softlabels.system.patience import slices, stalled
+from softlabels.system.patience import patience, slices, stalled
 
 T = TypeVar("T")
 
@@ -39,10 +39,7 @@ def prefetch(source: Iterator[T]) -> Generator[T]:
         stop.set()
         _drain(queue)  # a producer that waits for room finds it, then sees `stop`
         if thread is not threading.current_thread():  # the garbage collector may run this anywhere
-            for seconds in slices():
-                thread.join(seconds)
-                if not thread.is_alive():
-                    break
+            thread.join(patience())
 
     thread.start()
     atexit.register(end)  # a generator that lives to the end of the program is closed when no module works any more

@@ -28,7 +28,6 @@ from softlabels.store.differences import differences
 from softlabels.student.seeding import rng_state, set_rng_state
 from softlabels.system.durable import system_errors
 from softlabels.system.folder import Folder
-from softlabels.system.patience import flush
 
 NAME = "checkpoint.pt"
 FORMAT = 3
@@ -68,7 +67,7 @@ def save_checkpoint(folder: Folder, state: Mapping[str, Any], identity: Mapping[
             except RuntimeError as error:
                 raise watched.error or error from error
             file.flush()
-            flush(file.fileno(), path)
+            os.fsync(file.fileno())
         folder.replace(staged, NAME)
     except (DiskFull, StorageError):
         folder.remove(staged)  # where the disk is full, it is part of the reason

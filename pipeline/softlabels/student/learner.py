@@ -168,6 +168,11 @@ class Learner:
         for start in range(0, rows, size):
             with naming_row(batch, self.config.mean):
                 loss = self._loss(moved[start : start + size], spec, positions=positions, labelled=labelled[1])
+            if not loss.requires_grad:
+                raise ConfigError(
+                    f"the model {self.name}".rstrip() + " cannot learn: its outputs carry no gradient",
+                    remedy="let them depend on parameters that are not frozen, without detach or torch.no_grad",
+                )
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         value = total.item()

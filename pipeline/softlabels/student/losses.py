@@ -133,7 +133,7 @@ def hard_sum(student: Tensor, labels: Tensor, class_weights: Tensor | None = Non
         check_labels(labels, student.shape[1])
     try:
         return functional.cross_entropy(
-            student.float(), labels, weight=class_weights, ignore_index=NO_LABEL, reduction="sum"
+            _single(student), labels, weight=class_weights, ignore_index=NO_LABEL, reduction="sum"
         )
     except IndexError:
         check_labels(labels, student.shape[1])
@@ -161,7 +161,7 @@ def soft_sum(student: Tensor, soft: SoftLabels | None, labels: Tensor | None, sp
     if isinstance(soft.members, TopkMembers):
         require_sparse(spec, soft.members.encoding.tail)
     weights = None if spec.class_weights is None else soft.log_probs(1.0, mean).exp() @ spec.class_weights
-    student = (centred(student) if student.dtype == torch.float64 else student).float()
+    student = _single(student)
     if soft.tail in OUTCOMES and soft.stored_members == 1 and loss in COARSE:
         student, soft = outcomes(student, soft, temperature)
     if spec.logit_standardization:
@@ -255,6 +255,11 @@ def _check_standardizable(classes: int, reduce: str) -> None:
             f"logit_standardization scales each member's logits, and the store keeps only their mean (reduce: {reduce})",
             remedy="set logit_standardization=false, or label the transfer set again with reduce: none",
         )
+
+
+def _single(student: Tensor) -> Tensor:
+    """Logits in float32; of float64 without their common offset, beside which the rest would be rounded away."""
+    return (centred(student) if student.dtype == torch.float64 else student).float()
 
 
 def _check_student(student: Tensor) -> None:

@@ -1,6 +1,6 @@
 """System errors as errors of ours, and what `folder` does for a single file or a new folder that the user names.
 
-No room is `DiskFull`, a flush that hangs `Stalled`, too few handles or too little memory `OutOfResources`, everything else
+No room is `DiskFull`, too few handles or too little memory `OutOfResources`, everything else
 `StorageError`. A flush that failed is never tried again on the same file; the error goes up.
 """
 
@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from softlabels.errors import refused
-from softlabels.system.patience import flush
 
 
 @contextmanager
@@ -34,6 +33,6 @@ def make_folder(path: Path) -> None:
     with system_errors("flush", path.parent):
         handle = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            flush(handle, path.parent)
+            os.fsync(handle)
         finally:
             os.close(handle)

@@ -23,9 +23,7 @@ from typing import IO
 
 from softlabels.errors import RunExists, StorageError, StrangePath, refused
 from softlabels.system.durable import make_folder, system_errors
-from softlabels.system.patience import close_lock, closing, flush, hung
 
-_PIECE = 1 << 26  # bytes, flushed one after the other: a flush of more could take longer than it is waited for
 _STEP = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe must not hold us up
 
@@ -182,18 +180,16 @@ class Folder:
     def new_file(self, name: str, *, buffering: int = -1) -> Iterator[IO[bytes]]:
         """A new file to be filled, not flushed: `FileExistsError` where the name is taken, also by a link."""
         handle = self.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-        with closing(os.fdopen(handle, "wb", buffering=buffering)) as file:
+        with os.fdopen(handle, "wb", buffering=buffering) as file:
             yield file
 
     def write(self, name: str, data: bytes | memoryview) -> None:
         """Write a new file and flush it. Not atomic: the name may exist only where nobody looks."""
         with system_errors("write", self.at(name)), self.new_file(name, buffering=0) as file:
             view = memoryview(data)
-            while True:
-                view = view[file.write(view[:_PIECE]) :]
-                flush(file.fileno(), self.at(name))
-                if not len(view):
-                    break
+            while len(view):
+                view = view[file.write(view) :]
+            os.fsync(file.fileno())
 
     def append(self, name: str, data: bytes) -> None:
         """Append to a plain file, without a flush; it is created where it is not there."""
@@ -236,7 +232,7 @@ class Folder:
                 ) from None
             yield
         finally:
-            close_lock(handle)
+            os.close(handle)
 
     def put(self, name: str, data: bytes, *, staged: str | None = None) -> None:
         """Write a file atomically and durably by way of the temporary name `staged`, by default one beside it."""
@@ -260,7 +256,7 @@ class Folder:
         with system_errors("flush", self.at(name)):
             handle = self._folder_handle(name)
             try:
-                flush(handle, self.at(name))
+                os.fsync(handle)
             finally:
                 os.close(handle)
 
@@ -273,8 +269,6 @@ class Folder:
         """Remove a file, a link itself, or a folder with all that is in it, on which nothing depends: as far as the system lets
         us, since an error would hide what went wrong.
         """
-        if hung():
-            return
         with suppress(OSError, StrangePath), self._parent(name) as (parent, last):
             if stat.S_ISDIR(os.stat(last, dir_fd=parent, follow_symlinks=False).st_mode):
                 shutil.rmtree(last, ignore_errors=True, dir_fd=parent)  # follows no link, from handle to handle

@@ -46,12 +46,12 @@ def label_rows(
         progress: called with the number of rows after every batch.
 
     Raises:
-        Interrupted: `should_stop` said so. LogitsError: NaN and the like, naming row and member. DiskFull, StorageError,
-            Stalled: of the disk.
+        Interrupted: `should_stop` said so. LogitsError: NaN and the like, naming row and member. DiskFull, StorageError: of
+            the disk. Stalled: the thread that writes hangs.
         In each case committed shards are kept, and calling again goes on after them.
     """
     work = _Work(rows, ensemble, encoder_of(writer, ensemble), should_stop, progress)
-    with background(1, "softlabels-write") as pool:
+    with background("softlabels-write") as pool:
         writing: Future[None] | None = None
         for shard in writer.pending:
             found = work.shard(writer.spec, shard)

@@ -27,7 +27,7 @@ from blake3 import blake3
 from softlabels.errors import ConfigError, DiskFull, StorageError, StrangePath, TransferSetError
 from softlabels.system.durable import system_errors
 from softlabels.system.folder import Folder
-from softlabels.system.patience import close_lock, flush, hung, wait_for_lock
+from softlabels.system.patience import wait_for_lock
 
 Array = npt.NDArray[np.generic]
 FileRecord = dict[str, int | str]  # name, bytes, blake3
@@ -121,19 +121,19 @@ def _arrays(entry: Folder) -> dict[str, Array]:
 
 
 @contextmanager
-def lock(cache: Folder, name: str, life: Callable[[], object]) -> Iterator[None]:
+def lock(cache: Folder, name: str, progress: Callable[[], object]) -> Iterator[None]:
     """Hold the lock file; the system lets go of it when the process dies. Raises `Stalled` where another process holds it and
-    `life()` does not change.
+    `progress()` does not change.
     """
     path = cache.at(name)
     with system_errors("lock", path):
         handle = cache.open(name, os.O_RDWR | os.O_CREAT)
     try:
         with system_errors("lock", path):
-            wait_for_lock(handle, fcntl.LOCK_EX, path, life=life)
+            wait_for_lock(handle, fcntl.LOCK_EX, path, progress=progress)
         yield
     finally:
-        close_lock(handle)
+        os.close(handle)
 
 
 def _written(cache: Folder, name: str) -> int:
@@ -207,8 +207,7 @@ class NpyFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not hung():  # closing it would hang too
-            self._file.close()
+        self._file.close()
 
     def append(self, block: Array) -> None:
         """Add rows (B, ...).
@@ -244,5 +243,5 @@ class NpyFile:
     def finish(self) -> FileRecord:
         """Flush to the disk; name, size and digest of the file."""
         with system_errors("flush", self.path):
-            flush(self._file.fileno(), self.path)
+            os.fsync(self._file.fileno())
         return {"name": self.path.name, "bytes": self._size, "blake3": self._hasher.hexdigest()}

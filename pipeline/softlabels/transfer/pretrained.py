@@ -19,7 +19,6 @@ from softlabels.errors import ConfigError
 from softlabels.objects import require_extra
 from softlabels.system.durable import system_errors
 from softlabels.system.folder import Folder, folder_of
-from softlabels.system.patience import flush
 
 
 def pretrained_folder(name: str, *, revision: str | None, patterns: tuple[str, ...]) -> Path:
@@ -92,7 +91,7 @@ def whole_folder(folder: Path | Folder) -> Iterator[Path]:
             yield above.at(part)
             for file in above.at(part).iterdir():
                 with file.open("rb") as handle:
-                    flush(handle.fileno(), file)
+                    os.fsync(handle.fileno())
         above.sync(part)
         if above.is_folder(name):
             above.rename(name, old)  # a kill leaves it, under one name or the other
