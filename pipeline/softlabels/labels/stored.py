@@ -81,8 +81,8 @@ def _check_pages(values: Values, encoding: TopkEncoding, first_row: int) -> None
 
 
 def _check_odds(values: Values, _: TopkEncoding, first_row: int) -> None:
-    whole: NDArray[np.bool_] = np.isfinite(values).all(axis=-1) | np.isneginf(values).all(axis=-1)
-    _require(whole, "the tail's mass is NaN or infinite", first_row)
+    whole = np.isfinite(values).all(axis=-1) | np.isneginf(values).all(axis=-1)
+    _require(np.asarray(whole), "the tail's mass is NaN or infinite", first_row)
 
 
 def _check_fine(values: Values, _: TopkEncoding, first_row: int) -> None:
