@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from softlabels.errors import ConfigError
 from softlabels.labels.class_ids import narrow, widen
 from softlabels.labels.encoding import Tail, TopkEncoding
+from softlabels.labels.stored import check_columns
 from softlabels.labels.tail_mass import check_beta, curve_weights, nodes
 from softlabels.labels.topk import (
     IMPOSSIBLE,
     check_basis,
-    check_columns,
     check_encoding,
     coefficients,
     stored_log_probs,
@@ -318,10 +318,10 @@ def test_encodings_that_make_sense() -> None:
         ("top_class", (1, 0, 3), 4465, "not below the number of classes, 70000"),
         ("top_class", (2, 1, 1), 0, "do not ascend"),
         ("top_page", (1, 0, 0), 5, "page counts"),
-        ("top_logit", (0, 1, 2), 0.5, "largest of a position's logits"),
-        ("top_logit", (0, 1, 2), np.nan, "largest of a position's logits"),
-        ("top_logit", (0, 1), -1.0, "largest of a position's logits"),
-        ("top_logit", (0, 1), -np.inf, "largest of a position's logits"),
+        ("top_logit", (0, 1, 2), 0.5, "largest of a distribution's logits"),
+        ("top_logit", (0, 1, 2), np.nan, "largest of a distribution's logits"),
+        ("top_logit", (0, 1), -1.0, "largest of a distribution's logits"),
+        ("top_logit", (0, 1), -np.inf, "largest of a distribution's logits"),
         ("tail_odds", (2, 0, 0), np.nan, "tail's mass"),
         ("tail_odds", (2, 0, 1), np.inf, "tail's mass"),
         ("tail_odds", (2, 0, 1), -np.inf, "tail's mass"),

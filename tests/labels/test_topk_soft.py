@@ -16,6 +16,7 @@ from softlabels.labels.encoding import Tail, TopkEncoding
 from softlabels.labels.ensemble import MEANS, log_probs
 from softlabels.labels.soft import SoftLabels
 from softlabels.labels.topk import IMPOSSIBLE, topk_log_probs
+from softlabels.labels.topk_soft import TopkMembers
 from tests.labels import topk_reference as reference
 from tests.labels.test_topk import basis_of, columns_of, encoding_of
 
@@ -329,3 +330,17 @@ def test_what_sparse_labels_cannot_give(rng: np.random.Generator) -> None:
         assert call("geometric").shape[1] == C
     with pytest.raises(ConfigError, match="harmonic"):
         soft.log_probs(1.0, "harmonic")
+
+
+@pytest.mark.parametrize("temperature", [1.0, 20.0])
+def test_probabilities_sum_to_1_whatever_the_scale(rng: np.random.Generator, temperature: float) -> None:
+    """The largest scale that float16 holds: a tail whose logits lie 65,504 apart is a tail all the same."""
+    encoding, z = encoding_of("lowrank", 4), rng.normal(size=(64, 1, 30))
+    columns = columns_of(rng, z, encoding)
+    columns["tail_scale"][:] = 65504
+    basis = basis_of(rng, encoding, 30)
+    columns["tail_odds"][:] = 3.0  # most of the mass
+    assert basis is not None
+    members = TopkMembers.of(columns, encoding=encoding, classes=30, basis=torch.from_numpy(basis))
+    sums = members.log_probs(0, temperature).double().exp().sum(dim=-1)
+    assert (sums - 1).abs().max() < 1e-5

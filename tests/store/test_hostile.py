@@ -20,7 +20,7 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from softlabels.errors import DamagedManifest, DamagedStore, LaterFormat
+from softlabels.errors import DamagedManifest, DamagedStore, LaterFormat, UnsealedStore
 from softlabels.store import Store, open_store
 from softlabels.store.digest import blake3_hex, manifest_seal, payload_digest, store_digest
 from softlabels.store.spec import (
@@ -165,6 +165,43 @@ def test_hostile_specifications(store: Store, name: str) -> None:
         read_all(store.path)
     with pytest.raises((DamagedStore, LaterFormat)):
         require_sound(store.path)
+
+
+def nested(depth: int) -> Edit:
+    """Arguments of that depth."""
+    arguments: Any = {}
+    for level in range(depth - 1):
+        arguments = {"a": arguments} if level % 2 else {"a": [1], "b": {"c": 2}, "d": arguments}
+    return put("preprocessing", "arguments")(arguments)
+
+
+@pytest.mark.parametrize("depth", [65, 600])
+def test_arguments_that_are_nested_deep(store: Store, depth: int) -> None:
+    """What compares two specifications walks through them."""
+    seal_again(store.path, spec=nested(64))
+    read_all(store.path)
+    seal_again(store.path, spec=nested(depth))
+    with pytest.raises(DamagedManifest, match="nested more than 64 deep"):
+        open_store(store.path)
+
+
+@pytest.mark.parametrize("key", ["abc", "", "nan", "inf", "-1", "0", "01", "1.0", " 1", "1_0", "²", "9" * 9000])
+def test_a_fidelity_of_no_temperature(store: Store, key: str) -> None:
+    manifest = json.loads((store.path / "manifest.json").read_bytes())
+    manifest["fidelity"][key] = manifest["fidelity"]["1"]
+    manifest["seal"] = ""
+    manifest["seal"] = blake3(canonical(manifest, Manifest)).hexdigest()
+    (store.path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DamagedManifest, match=r"manifest\.json has the fidelity of .*, which is no temperature"):
+        open_store(store.path)
+
+
+def test_a_record_whose_number_is_no_digit(store: Store) -> None:
+    (store.path / "commits" / "².json").write_text("{}")
+    assert [problem.file for problem in verify(store.path)] == ["commits/².json"]
+    (store.path / "manifest.json").unlink()
+    with pytest.raises(UnsealedStore, match="2 of 2 shards"):
+        open_store(store.path)
 
 
 def first_chunk(column: str, index: int) -> Callable[[object], Edit]:

@@ -140,9 +140,9 @@ def test_how_often_a_chunk_is_checked(
     checks: list[bool] = []
     read = ChunkReader.read
 
-    def counting(self: ChunkReader, *args: object, check: bool = True) -> object:
+    def counting(self: ChunkReader, *args: object, check: bool = True, **options: bool) -> object:
         checks.append(check)
-        return read(self, *args, check=check)  # type: ignore[arg-type]
+        return read(self, *args, check=check, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ChunkReader, "read", counting)
     for _ in range(3):

@@ -3,7 +3,7 @@
 Up to 65,536 classes an id is a uint16. Up to 2^20 it is its remainder modulo 65,536 in a uint16, and beside a position's ids
 stands how many of them lie below each multiple of 65,536 ("pages"): 1 or 2 bytes more a position for 131,000 or 152,000
 classes, where uint32 would take 2 more an id. Beyond that it is a uint32. Nothing is cut: ids are checked before they are
-narrowed, and what is read is checked against the number of classes (`topk.check_columns`).
+narrowed, and what is read is checked against the number of classes (`stored.check_stored`).
 
 K stored classes, C classes.
 """

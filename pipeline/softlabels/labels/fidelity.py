@@ -121,6 +121,14 @@ def table(shards: Iterable[tuple[FidelitySums, ...]]) -> dict[str, Fidelity]:
     }
 
 
+def is_temperature(key: str) -> bool:
+    """Whether a key of a table, which may be somebody else's, is a temperature as `table` writes it."""
+    try:
+        return 0 < float(key) < math.inf and f"{float(key):g}" == key
+    except ValueError:
+        return False
+
+
 def by_temperature(found: Mapping[str, Line]) -> list[tuple[str, Line]]:
     """A table's lines in order of T: JSON's is that of the text."""
     return sorted(found.items(), key=lambda line: float(line[0]))

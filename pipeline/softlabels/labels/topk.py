@@ -1,5 +1,5 @@
-"""The top-k encoding in numpy: its columns, what they mean, and whether they can be true. The reference for `topk_soft`,
-and what reads a sparse store without torch; `topk_encode` makes the columns.
+"""The top-k encoding in numpy: its columns and what they mean. The reference for `topk_soft`,
+and what reads a sparse store without torch; `topk_encode` makes the columns, `stored` checks them.
 
 Of a distribution are kept the K largest logits, the tail's mass at any temperature (`tail_mass`) and, with the store's
 prior and basis, the tail's shape: a class of the tail has probability
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.errors import ConfigError
-from softlabels.labels.class_ids import NoSuchClass, id_dtype, page_dtype, pages, widen
+from softlabels.labels.class_ids import id_dtype, page_dtype, pages, widen
 from softlabels.labels.encoding import TopkEncoding
 from softlabels.labels.tail_mass import CURVE_STEPS, check_beta, curve_weights
 
@@ -189,39 +189,6 @@ def _log_sum_exp(z: NDArray[np.float64]) -> NDArray[np.float64]:
     anchor = np.where(np.isfinite(peak), peak, 0.0)
     with np.errstate(divide="ignore"):  # log 0 = -inf is meant
         return np.asarray(anchor + np.log(np.exp(z - anchor[..., None]).sum(axis=-1)))
-
-
-def check_columns(columns: Columns, encoding: TopkEncoding, classes: int) -> None:
-    """Raise `ValueError` where no encoder can have written these columns: a store is somebody else's data.
-
-    Checked are the ids (in range, ascending), the logits (at most 0, the largest 0), the tail's odds (finite, or both -inf),
-    the coefficients and their scales (finite, at least 0) and the label's logit (at most 0, or NaN for none).
-    """
-    ids = widen(columns, classes)
-    if "top_page" in columns:
-        counts = columns["top_page"].astype(np.int64)
-        _require((counts <= ids.shape[-1]).all() and (np.diff(counts, axis=-1) >= 0).all(), "page counts do not fit")
-    if not (ids < classes).all():
-        raise NoSuchClass(f"a class id is not below the number of classes, {classes}")
-    _require((np.diff(ids, axis=-1) > 0).all(), "class ids do not ascend")
-    logits = columns["top_logit"].astype(np.float32)
-    _require((logits.max(axis=-1) == 0).all(), "the largest of a position's logits is not 0")  # NaN is not 0 either
-    if encoding.tail != "renormalised":
-        odds = columns["tail_odds"].astype(np.float32)
-        whole = np.isfinite(odds).all(axis=-1) | np.isneginf(odds).all(axis=-1)
-        _require(whole.all(), "the tail's mass is NaN or infinite")
-    if encoding.fine:
-        _require((columns["tail_fine"] != -FINE - 1).all(), f"a coefficient of 8 bits is {-FINE - 1}")
-    if encoding.coarse:
-        steps = _unpacked(columns["tail_coarse"])
-        _require((steps != -COARSE - 1).all(), f"a coefficient of 4 bits is {-COARSE - 1}")
-        _require((steps[..., encoding.coarse :] == 0).all(), "4 bits that no coefficient uses are not those of 0")
-    if encoding.rank:
-        scale = columns["tail_scale"].astype(np.float32)
-        _require(
-            (np.isfinite(scale) & (scale >= 0)).all(), "a scale of coefficients is not a finite number of at least 0"
-        )
-    _require(not (columns["label_logit"].astype(np.float32) > 0).any(), "a label's logit is above 0")
 
 
 def _require(holds: bool | np.bool_, what: str) -> None:

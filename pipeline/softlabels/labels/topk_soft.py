@@ -133,7 +133,8 @@ class TopkMembers:
             alike = log_tail - math.log(max(rest, 1))
             return alike[:, None].expand(shape).clone()
         z = self.tail_logits(ids, temperature)
-        return z.add_((log_tail - torch.logsumexp(z, dim=-1))[:, None])
+        # not log_tail - log-sum-exp: of z in the thousands the sum is known to thousandths, and so would be what p sum to
+        return torch.log_softmax(z, dim=-1).add_(log_tail[:, None])
 
     def tail_logits(self, ids: Tensor, temperature: float, nowhere: float = -torch.inf) -> Tensor:
         """z / T (N, C) float32 of the one member's tail, from prior and basis; a tensor of its own.

@@ -16,9 +16,9 @@ from softlabels.errors import ClassIdOverflow, LabelError, LogitsError, UserErro
 from softlabels.labels import NO_LABEL
 from softlabels.labels.class_ids import NoSuchClass
 from softlabels.labels.dense import check_logits, encode_dense, reduce_geometric
-from softlabels.labels.encoding import DenseEncoding, TopkEncoding
+from softlabels.labels.encoding import DenseEncoding
 from softlabels.labels.fidelity import FidelitySums, measure_dense
-from softlabels.labels.topk import check_columns
+from softlabels.labels.stored import check_stored
 from softlabels.store.positions import check_positions
 from softlabels.store.spec import Spec
 
@@ -153,11 +153,12 @@ def check_arrays(spec: Spec, shard: int, arrays: Mapping[str, NDArray[np.generic
 
 
 def check_values(spec: Spec, arrays: Mapping[str, NDArray[np.generic]], *, first_row: int = 0) -> None:
-    """Raise `ValueError` where the values of well-formed columns contradict each other: positions, or stored classes."""
+    """Raise `ValueError` where the format forbids values of well-formed columns, or they contradict each other."""
     if spec.positions is not None:
         check_positions(arrays, first_row=first_row)
-    if isinstance(spec.encoding, TopkEncoding):
-        check_columns({name: arrays[name] for name in spec.soft_columns}, spec.encoding, spec.label_space.classes)
+    for name in spec.soft_columns:
+        page = arrays.get("top_page")
+        check_stored(name, arrays[name], spec.encoding, spec.label_space.classes, page=page, first_row=first_row)
 
 
 def check_labels(labels: NDArray[np.int64], classes: int, *, first_row: int = 0) -> None:

@@ -1,5 +1,5 @@
 """Reading chunks of committed shards: whole encoded bytes by their place in the commit record, digest checked, decoded
-within the declared size. The way to every value of a store; neither zarr nor Arrow is asked.
+within the declared size, values checked. The way to every value of a store; neither zarr nor Arrow is asked.
 
 Paths are made from numbers, never read from the store, and links are not followed.
 """
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.errors import DamagedShard, MissingShard, StrangePath, refused
+from softlabels.labels.stored import check_stored, needs_page
 from softlabels.store.columns import Column
 from softlabels.store.digest import blake3_hex
 from softlabels.store.layouts import chunk_rows, layout_of
@@ -22,6 +23,7 @@ from softlabels.store.positions import check_counts
 from softlabels.store.spec import RELABEL, Payload, Spec
 from softlabels.system.folder import Folder
 
+Array = NDArray[np.generic]
 MAX_OPEN_FILES = 128  # of one store, or an eighth of what the process may have open
 
 
@@ -42,12 +44,13 @@ class ChunkReader:
         self._lock = threading.Lock()
         self._most = open_files()
 
-    def read(self, payload: Payload, column: Column, chunk: int, *, check: bool = True) -> NDArray[np.generic]:
-        """Chunk number `chunk` of the shard that `payload` describes: (rows of the chunk, ...).
+    def read(self, payload: Payload, column: Column, chunk: int, *, check: bool = True, values: bool = True) -> Array:
+        """Chunk number `chunk` of the shard that `payload` describes: (rows of the chunk, ...). `check` its digest, and whether
+        the format allows its `values`.
 
         Raises:
             MissingShard: the shard's file is gone.
-            DamagedShard: its bytes are not those that were committed.
+            DamagedShard: its bytes are not those that were committed, or are what the format forbids.
         """
         ragged = self.spec.ragged and column.by_position
         positions = self.read(payload, self._positions, chunk, check=check) if ragged else None
@@ -58,12 +61,29 @@ class ChunkReader:
             raise self.damaged(payload.shard, name, f"chunk {chunk} of column {column.name} differs from its digest")
         try:
             rows = len(chunk_rows(self.spec, payload.shard, chunk))
-            values = self.layout.decode(self.spec, column, data.data, rows, positions)  # type: ignore[arg-type]  # int32
+            found = self.layout.decode(self.spec, column, data.data, rows, positions)  # type: ignore[arg-type]  # int32
             if column.name == "positions":
-                check_counts(values, self.spec.positions or 1)  # type: ignore[arg-type]  # int32 by the column
-            return values
+                check_counts(found, self.spec.positions or 1)  # type: ignore[arg-type]  # int32 by the column
         except ValueError as error:
             raise self.damaged(payload.shard, name, f"chunk {chunk} of column {column.name} {error}") from error
+        if values:
+            self._check_values(payload, column, chunk, found, name, check=check)
+        return found
+
+    def _check_values(
+        self, payload: Payload, column: Column, chunk: int, found: Array, name: str, *, check: bool
+    ) -> None:
+        encoding, classes = self.spec.encoding, self.spec.label_space.classes
+        page = None
+        if needs_page(column.name, encoding, classes):
+            beside = next(other for other in self.spec.columns if other.name == "top_page")
+            page = self.read(payload, beside, chunk, check=check)
+        start = self.spec.shard_rows(payload.shard).start + chunk_rows(self.spec, payload.shard, chunk).start
+        try:
+            check_stored(column.name, found, encoding, classes, page=page, first_row=start)
+        except ValueError as error:
+            what = f"chunk {chunk} of column {column.name} holds what the format forbids: {error}"
+            raise self.damaged(payload.shard, name, what) from error
 
     def _pread(self, name: str, payload: Payload, offset: int, size: int) -> NDArray[np.uint8]:
         """`size` bytes at `offset` of a shard file."""

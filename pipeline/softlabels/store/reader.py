@@ -8,7 +8,6 @@ C classes.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -16,10 +15,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from softlabels.errors import DamagedManifest, DamagedShard, StorePathError, UnsealedStore, UserError
+from softlabels.errors import DamagedManifest, StorePathError, UnsealedStore, UserError
 from softlabels.labels.encoding import TopkEncoding, tail_of
 from softlabels.labels.ensemble import check_mean, check_temperature, log_probs, normalised_weights
-from softlabels.labels.topk import check_columns, topk_log_probs
+from softlabels.labels.topk import topk_log_probs
 from softlabels.store.basis import Basis, read_basis
 from softlabels.store.chunks import ChunkReader
 from softlabels.store.columns import Column
@@ -50,7 +49,8 @@ def open_store(path: str | Path | Folder, *, split: str | None = None, check: Ch
 
     Args:
         path: the folder of one split, or a root of several with `split`.
-        check: check each chunk's digest the first time it is read, always, or never.
+        check: check each chunk's digest the first time it is read, always, or never. Values are checked the first time, or
+            always.
 
     Raises:
         StorePathError: no store there, or a root of several splits and none chosen.
@@ -176,8 +176,9 @@ class Store:
             MissingShard, DamagedShard: naming shard, file and remedy; never fill values.
         """
         shard, number = divmod(chunk, self.spec.cut.rows_per_shard // self.rows_per_chunk)
-        check = self.check == "always" or (self.check == "first" and (column, chunk) not in self._checked)
-        values = self._reader.read(self.payload(shard), self.columns[column], number, check=check)
+        ask = self.check == "always" or (column, chunk) not in self._checked
+        check = ask and self.check != "never"
+        values = self._reader.read(self.payload(shard), self.columns[column], number, check=check, values=ask)
         self._checked.add((column, chunk))
         return values
 
@@ -222,7 +223,6 @@ class Store:
         if not isinstance(self.encoding, TopkEncoding):
             return log_probs(self.gather("logits", rows), temperature, mean, share)
         columns = {name: self.gather(name, rows) for name in self.soft_columns}
-        self.require_sound(columns)
         tempered = mean == "tempered" and self.members > 1  # of one member all means are its own distribution
         inner, outer = (1.0, temperature) if tempered else (temperature, 1.0)
         members = topk_log_probs(columns, self.encoding, self.classes, self.basis, inner)  # (len(rows), [P,] M, C)
@@ -232,16 +232,6 @@ class Store:
     def basis(self) -> Basis | None:
         """The prior and the basis of the tails, (1 + r, C) float16; None where they have none. Raises `DamagedBasis`."""
         return read_basis(self.folder, self.spec)
-
-    def require_sound(self, columns: Mapping[str, NDArray[np.generic]]) -> None:
-        """Raise `DamagedShard` where topk columns (N, ...) that were read hold what no encoder writes, such as a class that
-        does not exist: nothing is to be decoded then.
-        """
-        if isinstance(self.encoding, TopkEncoding):
-            try:
-                check_columns(columns, self.encoding, self.classes)
-            except ValueError as error:
-                raise DamagedShard(f"{self.path} holds labels that cannot be: {error}", remedy=RELABEL) from error
 
 
 def _read_manifest(store: Folder) -> Manifest:

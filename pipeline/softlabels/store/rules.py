@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from msgspec import UNSET
 
@@ -30,6 +31,7 @@ from softlabels.store.spec import (
     fields_of_3,
 )
 
+MAX_DEPTH = 64  # of the arguments of preprocessing: whoever walks through them calls itself
 Rule = tuple[object, str]  # whether it is broken, and how
 
 
@@ -61,6 +63,10 @@ def _rules(spec: Spec, size: int, version: Version) -> Iterator[Rule]:
         space.names is not None and len(space.names) != space.classes,
         f"{space.classes} classes have {len(space.names or ())} names",
     )
+    yield (
+        _deeper(spec.preprocessing.arguments, MAX_DEPTH),
+        f"preprocessing.arguments are nested more than {MAX_DEPTH} deep",
+    )
     weight = sum(member.weight for member in spec.teacher.members)
     yield not 0 < weight < math.inf, f"the members' weights add up to {weight}"
     yield (
@@ -74,6 +80,17 @@ def _rules(spec: Spec, size: int, version: Version) -> Iterator[Rule]:
     yield from _sequence_rules(spec)
     yield from _column_rules(spec)
     yield from _cut_rules(spec)
+
+
+def _deeper(values: Any, most: int) -> bool:
+    """Whether JSON values are nested more than `most` deep."""
+    level = [values]
+    for _ in range(most):
+        inner = (value.values() if isinstance(value, dict) else value for value in level)
+        level = [each for values in inner for each in values if isinstance(each, dict | list | tuple)]
+        if not level:
+            return False
+    return True
 
 
 def _topk_rules(spec: Spec, encoding: TopkEncoding) -> Iterator[Rule]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from softlabels.errors import DamagedManifest
-from softlabels.labels.fidelity import TEMPERATURES, FidelitySums, table
+from softlabels.labels.fidelity import TEMPERATURES, FidelitySums, is_temperature, table
 from softlabels.store.columns import Column
 from softlabels.store.commit import SET_ASIDE
 from softlabels.store.digest import blake3_hex, content_digest, manifest_seal, payload_digest, store_digest
@@ -90,6 +90,9 @@ def check_manifest(manifest: Manifest, where: str) -> None:
     for listed in (manifest.commits, manifest.payloads):
         if len(listed) != manifest.spec.shards:
             raise DamagedManifest(f"{where} lists {len(listed)} shards, not {manifest.spec.shards}", remedy=RESTORE)
+    for key in manifest.fidelity:
+        if not is_temperature(key):
+            raise DamagedManifest(f"{where} has the fidelity of {key[:40]!r}, which is no temperature", remedy=RESTORE)
     if store_digest(manifest, manifest.payloads) != manifest.digest:
         raise DamagedManifest(f"{where} holds a digest that is not that of its shards", remedy=RESTORE)
 

@@ -17,13 +17,13 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from softlabels.errors import DamagedBasis, DamagedManifest, DamagedStore, SoftLabelsError, StorageError
-from softlabels.store.arrays import check_values
 from softlabels.store.basis import BASIS_FILE, read_basis
 from softlabels.store.chunks import ChunkReader, open_sized
 from softlabels.store.columns import Column
 from softlabels.store.commit import SET_ASIDE, STAGING, record_name
 from softlabels.store.digest import block_hashes, content_columns, keys_digest
 from softlabels.store.layouts import layout_of
+from softlabels.store.positions import check_positions
 from softlabels.store.reader import Store, open_store
 from softlabels.store.seal import make_manifest
 from softlabels.store.spec import (
@@ -251,7 +251,8 @@ def _content(store: Folder, spec: Spec, payload: Payload) -> Iterator[Problem]:
     if block_hashes(spec, arrays) != payload.blocks:
         yield Problem(where, "the values are not those that the content digest was taken of", RELABEL, payload.shard)
     try:
-        check_values(spec, arrays, first_row=spec.shard_rows(payload.shard).start)
+        if spec.positions is not None:
+            check_positions(arrays, first_row=spec.shard_rows(payload.shard).start)
     except ValueError as error:
         yield Problem(where, f"the shard holds labels that cannot be: {error}", RELABEL, payload.shard)
 

@@ -5,7 +5,7 @@ B rows, P positions, M members, C classes, N = B * P (B without positions).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,6 @@ class SoftColumns:
         members: the numbers of the stored members that are taken, M of them; None for all.
         basis: (1 + r, C) float32, the prior and the basis of the tails, made once; None where there is none.
         has_positions: columns have an axis of positions.
-        require_sound: the store's, which refuses columns that no encoder writes.
     """
 
     names: tuple[str, ...]
@@ -66,7 +65,6 @@ class SoftColumns:
     members: tuple[int, ...] | None
     basis: Tensor | None
     has_positions: bool
-    require_sound: Callable[[Mapping[str, NDArray[Any]]], None]
 
     @classmethod
     def of(
@@ -90,13 +88,7 @@ class SoftColumns:
             None if chosen == tuple(range(store.members)) else chosen,
             None if store.basis is None else torch.from_numpy(store.basis.astype(np.float32)),
             store.positions is not None,
-            store.require_sound,
         )
-
-    def check(self, columns: Mapping[str, NDArray[Any]]) -> None:
-        """Raise `DamagedShard` where these columns (B, ...) hold what no encoder writes."""
-        if len(columns[self.names[-1]]):
-            self.require_sound({name: values for name, values in columns.items() if name not in POSITIONS})
 
     def stackable(self, columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """`columns` with their unsigned integers seen as signed ones of the same bits, which torch can stack."""
