@@ -77,7 +77,12 @@ def there(made: Path, work: Path) -> Path:
     return work
 
 
-BROKEN = [b"", b"\xff\xfe\x00", b"null", b'{"store": 3}', b"[" * 5000]
+BROKEN = [
+    b"",
+    b'{"store": 3}',
+    b"[" * 5000,
+    *(pytest.param(odd, marks=pytest.mark.slow) for odd in (b"\xff\xfe", b"null")),
+]
 TRAIN = ["train-student", "--config=recipe.yaml", "--store=store", "--out=run", "--epochs=1", "--seeds=0"]
 USERS = [TRAIN, ["evaluate", "run/distilled-seed0"], ["export", "run"], ["correct", "run"]]
 
@@ -93,7 +98,7 @@ def test_broken_files_of_a_run(
         tried(capsysbinary, words)
     if name == "results.json":
         assert "DamagedRun: run/results.json " in said(capsysbinary, *TRAIN)
-    if name == "run.json" and broken != BROKEN[3]:
+    if name == "run.json" and broken != b'{"store": 3}':
         assert "DamagedRun: run/run.json " in said(capsysbinary, *TRAIN)
 
 
