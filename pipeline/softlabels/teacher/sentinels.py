@@ -34,6 +34,7 @@ from softlabels.transfer.alignment import alignment
 from softlabels.transfer.sequences import SequenceInfo
 
 ROWS, SEQUENCES = 64, 8
+_NOT_ALONE = 8  # one row in so many is asked alone where no padding can count: batches cut otherwise show the rest
 _LOOKED_AT = 1024  # rows of tokens among which short and long ones are chosen
 
 
@@ -158,7 +159,9 @@ class _Sentinels:
     def require_same_alone(self, whole: Outputs) -> None:
         """Raise `TeacherError` where a row alone, without padding if the models can take it so, gets other logits."""
         found, shorter = self._dependence(), self.padded and takes_shorter(self.ensemble.models)
-        for number, row in enumerate(self.rows):
+        asked = range(0, len(self.rows), 1 if self.padded else _NOT_ALONE)
+        for number in asked:
+            row = self.rows[number]
             if not self.counts[number].any():
                 continue
             alone = None
@@ -173,7 +176,7 @@ class _Sentinels:
         for member, count, most in found.found():
             without = ", without padding," if shorter else ""
             raise TeacherError(
-                f"{self.ensemble.who(member)} gives {count} of {len(self.rows)} rows other logits alone{without} than in a "
+                f"{self.ensemble.who(member)} gives {count} of {len(asked)} rows other logits alone{without} than in a "
                 f"batch: they differ by up to {most:.3g}",
                 remedy=f"{PADDING}; a model that was trained on rows with padding has an attribute {TRAINED_WITH} = True"
                 if shorter
