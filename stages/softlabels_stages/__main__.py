@@ -16,7 +16,7 @@ from pathlib import Path
 from softlabels import __version__
 from softlabels.errors import ConfigError
 from softlabels_stages.arguments import COMMANDS
-from softlabels_stages.recipe import print_help
+from softlabels_stages.recipe import asks_help, print_help
 from softlabels_stages.run import command
 
 
@@ -40,7 +40,7 @@ def _run(argv: Sequence[str] | None = None) -> int:
         remedy = f"did you mean {near[0]}?" if near else f"give one of {', '.join(COMMANDS)}"
         raise ConfigError(f"unknown stage {stage!r}", remedy=remedy)
     module = stage.replace("-", "_")
-    if "-h" in rest or "--help" in rest:  # without the module, whose imports take seconds
+    if asks_help(rest):  # without the module, whose imports take seconds
         source = Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8")
         place, positional, flat = COMMANDS[stage][1:]
         home, name = place.split(".")

@@ -31,7 +31,7 @@ from softlabels.student.trainer import WEIGHTS
 from softlabels.system.folder import Folder
 from softlabels_stages.arguments import Correct
 from softlabels_stages.judge import Judged, digests, judge
-from softlabels_stages.recipe import parse, plain, texts
+from softlabels_stages.recipe import asks_help, parse, plain, texts
 from softlabels_stages.run import command, suggested
 from softlabels_stages.run_folder import RunFolder
 from softlabels_stages.splits import Split, all_batches, open_splits, training_batches, with_members
@@ -47,9 +47,8 @@ _BIASED = "softlabels.models.Biased"
 def main(argv: Sequence[str] | None = None) -> int:
     """Find the bias, write the corrected students, judge them beside the others."""
     words = list(sys.argv[1:] if argv is None else argv)
-    asks_help = bool({"-h", "--help"} & set(words))
-    named = "" if asks_help else texts(words, Correct, positional=("from_",)).get("from_", "")
-    run = None if asks_help else Path(named)
+    named = texts(words, Correct, positional=("from_",)).get("from_", "")
+    run = None if asks_help(words) else Path(named)
     if run is not None and not (run / RECIPE).is_file():
         raise ConfigError(f"{named or 'nothing'} is no run", remedy="name the folder of a finished train-student run")
     args = parse(with_store_of(run, words), Correct, stage="correct", doc=__doc__, positional=("from_",), run=run)

@@ -104,12 +104,13 @@ def _parsed(argv: Sequence[str]) -> Import:
     """What the command line says; where it says nothing, what the recipe's section `labels` does. Classes that are named here
     are those of the transfer set too.
     """
-    args = parse(argv, Import, stage="import", doc=__doc__, positional=_POSITIONAL)
     given = texts(argv, Import, positional=_POSITIONAL)
     labels = load(given["config"]).get("labels") if "config" in given else None
+    words = list(argv)
     if isinstance(labels, Mapping):
-        words = [f"--{name}={labels[name]}" for name in _OF_LABELS if name in labels and name not in given]
-        args = parse([*argv, *words], Import, stage="import", doc=__doc__, positional=_POSITIONAL)
+        words += [f"--{name}={labels[name]}" for name in _OF_LABELS if name in labels and name not in given]
+    args = parse(words, Import, stage="import", doc=__doc__, positional=_POSITIONAL)
+    if isinstance(labels, Mapping):
         others = sorted(
             name for name, value in labels.items() if name not in _OF_LABELS and (name, value) not in _AS_IT_IS
         )

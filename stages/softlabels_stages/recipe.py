@@ -69,7 +69,7 @@ def parse(
     words = list(sys.argv[1:] if argv is None else argv)
     known = _known(cls)
     beside.forget()
-    if "-h" in words or "--help" in words:
+    if asks_help(words):
         print_help(cls, stage=stage, doc=doc, flat=flat, positional=positional)
         raise SystemExit(0)
     flags = dict(_flags(words, known, flat, positional))
@@ -104,8 +104,16 @@ def print_help(
 
 
 def texts(argv: Sequence[str] | None, cls: type, *, positional: Sequence[str] = ()) -> dict[str, str]:
-    """What a command line gives for each key, as it is written there; no recipe is read. Arguments and errors as of `parse`."""
-    return dict(_flags(list(sys.argv[1:] if argv is None else argv), _known(cls), (), positional))
+    """What a command line gives for each key, as it is written there, and nothing where it asks for help; no recipe is read.
+    Arguments and errors as of `parse`.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    return {} if asks_help(words) else dict(_flags(words, _known(cls), (), positional))
+
+
+def asks_help(words: Sequence[str]) -> bool:
+    """Whether a command line asks for help."""
+    return "-h" in words or "--help" in words
 
 
 def _require_name(name: object, where: str) -> None:

@@ -16,8 +16,6 @@ from contextlib import ExitStack
 import numpy as np
 from tqdm import tqdm
 
-from softlabels.checks.leaks import leak_lines, leaks
-from softlabels.checks.unseen import unseen_lines
 from softlabels.errors import ClassMismatch, OtherRows
 from softlabels.labels.encoding import Encoding, TopkEncoding
 from softlabels.labels.fidelity import mass_warning
@@ -44,7 +42,7 @@ from softlabels.transfer import TransferRows, TransferSetConfig
 from softlabels.transfer.alignment import alignment
 from softlabels.transfer.sequences import as_stored, require_known_tokens
 from softlabels_stages.recipe import parse, texts
-from softlabels_stages.rows import load_rows
+from softlabels_stages.rows import load_rows, say_how_splits_relate
 from softlabels_stages.run import command, should_stop, suggested
 from softlabels_stages.teacher_arguments import TeacherLogits
 from softlabels_stages.words import counted
@@ -223,13 +221,9 @@ def announce(teacher: str, splits: Sequence[TransferRows], writers: Sequence[Sto
         f"{teacher}: {members} in {spec.teacher.precision}, {spec.label_space.classes} classes; "
         f"{splits[0].name}: {rows} rows"
     )
-    counts = {each.split: len(each.keys) for each in splits}
-    for line in leak_lines(leaks({each.split: each.keys for each in splits}), counts):
-        print(line)
     sequence = splits[0].sequence
     hard = {} if sequence is not None else {each.split: np.asarray(each.labels) for each in splits}
-    for line in unseen_lines(hard, spec.label_space.names):
-        print(line)
+    say_how_splits_relate({each.split: each.keys for each in splits}, hard, spec.label_space.names)
     if sequence is not None and sequence.bos:
         print(
             f"every text, and every row that goes on with one, begins with {sequence.bos!r} (transfer_set.sequences.bos)"

@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from softlabels.checks.leaks import leak_lines, leaks
-from softlabels.checks.unseen import unseen_lines
 from softlabels.errors import ConfigError
 from softlabels.labels import NO_LABEL
 from softlabels.models import ModelConfig, build_model, weights_digest
@@ -41,6 +39,7 @@ from softlabels_stages.judge import Judged, digests, judge
 from softlabels_stages.possible import require_possible
 from softlabels_stages.progress import TimeLeft
 from softlabels_stages.recipe import parse, plain
+from softlabels_stages.rows import say_how_splits_relate
 from softlabels_stages.run import command, should_stop, suggested
 from softlabels_stages.run_folder import RunFolder
 from softlabels_stages.run_report import write_report
@@ -72,17 +71,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = RunFolder.open(args.out, name=args.name, identity=identity)  # after what may be wrong with the settings
     if folder.results is None:
         say_what_labels_are(splits)
+        train = splits["train"].store
+        hard = (
+            {} if train.positions is not None else {name: np.asarray(each.rows.labels) for name, each in splits.items()}
+        )
+        say_how_splits_relate(
+            {name: each.rows.keys for name, each in splits.items()}, hard, train.spec.label_space.names
+        )
     folder.keep_recipe(_recipe(args))
     if folder.results is None:
-        for line in leak_lines(
-            leaks({name: split.rows.keys for name, split in splits.items()}),
-            {name: len(split.rows.keys) for name, split in splits.items()},
-        ):
-            print(line, flush=True)
-        if splits["train"].store.positions is None:
-            names = splits["train"].store.spec.label_space.names
-            for line in unseen_lines({name: np.asarray(split.rows.labels) for name, split in splits.items()}, names):
-                print(line, flush=True)
         validation = _train(trainer, students, args.training.epochs)
         results = judge(args.training, splits, _judged(args.training, variants, students, validation))
         write_report(

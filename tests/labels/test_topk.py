@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from softlabels.errors import ConfigError
 from softlabels.labels.class_ids import narrow, widen
 from softlabels.labels.encoding import Tail, TopkEncoding
-from softlabels.labels.stored import check_columns
 from softlabels.labels.tail_mass import check_beta, curve_weights, nodes
 from softlabels.labels.topk import (
     IMPOSSIBLE,
@@ -24,6 +23,7 @@ from softlabels.labels.topk import (
     topk_log_probs,
 )
 from tests.labels import topk_reference as reference
+from tests.labels.columns import check_columns
 
 TEMPERATURES = (1.0, 1.3, 2.0, 4.0, 8.0, 20.0, 1000.0)
 N, M = 3, 2

@@ -12,10 +12,10 @@ from softlabels.errors import ConfigError, LabelError, LogitsError
 from softlabels.labels.class_ids import widen
 from softlabels.labels.encoding import Tail, TopkEncoding
 from softlabels.labels.fidelity import table
-from softlabels.labels.stored import check_columns
 from softlabels.labels.topk import topk_columns, topk_log_probs
 from softlabels.labels.topk_encode import encode_topk
 from tests.labels import topk_reference as reference
+from tests.labels.columns import check_columns
 from tests.labels.test_topk import basis_of, encoding_of
 
 N, M, C, K = 7, 2, 60, 6

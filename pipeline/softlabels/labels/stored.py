@@ -7,7 +7,7 @@ N rows, C classes, K stored classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -51,12 +51,6 @@ def check_stored(
             _check_logits(part, encoding, first)
         elif name == "shift":
             _require(np.isfinite(part), "is NaN or infinite", first)
-
-
-def check_columns(columns: Mapping[str, Values], encoding: TopkEncoding, classes: int) -> None:
-    """Raise `ValueError` where no encoder can have written these topk columns."""
-    for name in sorted(columns, key=lambda name: name != "top_page"):  # before the ids that it is needed for
-        check_stored(name, columns[name], encoding, classes, page=columns.get("top_page"))
 
 
 def _check_logits(values: Values, _: Encoding, first_row: int) -> None:

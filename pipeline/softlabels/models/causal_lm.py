@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from softlabels.errors import ConfigError
-from softlabels.models.hf import HuggingFaceModel, own_vocabulary
+from softlabels.models.hf import HuggingFaceModel
 
 _PROBE_TOKENS = 4
 _LARGE = 1000.0  # far beyond where an architecture that caps its logits caps them
@@ -34,20 +34,18 @@ class CausalLM(HuggingFaceModel):
         network: the transformers model.
         untrained: names of the tensors that no checkpoint gave: all where there is none.
         vocabulary: digest of the vocabulary of the checkpoint's own tokenizer; None where it has none.
-        words: that vocabulary.
 
     Raises:
         MissingExtra, ConfigError, WeightsError: as every model of `softlabels.models.hf`.
     """
 
     _auto = "AutoModelForCausalLM"
-    _labelled = False
+    _labelled, _reads_tokens = False, True
 
     def __init__(
         self, model: str | None = None, *, config: Mapping[str, Any] | None = None, revision: str | None = None
     ) -> None:
         super().__init__(model, config=config, revision=revision)
-        self.words = None if model is None else own_vocabulary(model, revision)
         self.vocabulary = None if self.words is None else self.words.digest()
         self._is_product: bool | None = None
 

@@ -44,6 +44,7 @@ class HuggingFaceModel(nn.Module):
     Attributes:
         network: the transformers model.
         untrained: names of the tensors that no checkpoint gave: all where there is none, the head where it is new.
+        words: the vocabulary of the checkpoint's own tokenizer, of models that read tokens; None where it has none.
 
     Raises:
         MissingExtra: transformers is not installed.
@@ -55,6 +56,7 @@ class HuggingFaceModel(nn.Module):
     network: Any  # transformers is an extra: none of its types are known here
     _auto = ""  # the class of transformers that knows the architectures
     _labelled = True  # whether they have a head of classes
+    _reads_tokens = False  # whether the checkpoint's tokenizer says what its inputs mean
 
     def __init__(
         self,
@@ -75,6 +77,7 @@ class HuggingFaceModel(nn.Module):
             )
             self.untrained = tuple(f"network.{name}" for name in sorted(missing))
             self._say(model)
+        self.words = own_vocabulary(model, revision) if self._reads_tokens and model is not None else None
         self._takes = frozenset(inspect.signature(self.network.forward).parameters)
 
     def _say(self, model: str) -> None:
@@ -122,17 +125,7 @@ class SequenceClassifier(HuggingFaceClassifier):
     """Text classifiers: `AutoModelForSequenceClassification`. Takes what `softlabels.transfer.tokenize` gives."""
 
     _auto = "AutoModelForSequenceClassification"
-
-    def __init__(
-        self,
-        model: str | None = None,
-        *,
-        config: Mapping[str, Any] | None = None,
-        classes: int | None = None,
-        revision: str | None = None,
-    ) -> None:
-        super().__init__(model, config=config, classes=classes, revision=revision)
-        self.words = None if model is None else own_vocabulary(model, revision)
+    _reads_tokens = True
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (B, C) of tokens (B, K, L): input ids, perhaps token types, attention mask.

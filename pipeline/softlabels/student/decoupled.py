@@ -19,15 +19,15 @@ from torch import Tensor
 
 from softlabels.labels.soft import SoftLabels
 from softlabels.student.divergences import summed
+from softlabels.student.loss_spec import LossSpec
 
 
 def dkd(
     student: Tensor,
     soft: SoftLabels,
     labels: Tensor,
-    temperature: float,
-    mean: str,
-    weights: Tensor | None = None,
+    spec: LossSpec,
+    weights: Tensor | None,
     alpha: float = 1.0,
     beta: float = 8.0,
 ) -> Tensor:
@@ -37,20 +37,14 @@ def dkd(
     computes p^ by subtracting 1000 from z_t / T and 1 - p_t by summing probabilities, which is the same until they round to 0;
     it also scales the term by min(epoch / 20, 1), which is a schedule of soft_weight here.
     """
-    p_pair, p_others = _apart(soft.log_probs_of_label(temperature, mean, labels), labels)
-    q_pair, q_others = _apart(torch.log_softmax(student / temperature, dim=-1), labels)
+    p_pair, p_others = _apart(soft.log_probs_of_label(spec.temperature, spec.mean, labels), labels)
+    q_pair, q_others = _apart(torch.log_softmax(student / spec.temperature, dim=-1), labels)
     tckd, nckd = _kl(p_pair, q_pair, weights), _kl(p_others, q_others, weights)
-    return temperature**2 * (alpha * tckd + beta * nckd)
+    return spec.temperature**2 * (alpha * tckd + beta * nckd)
 
 
 def nkd(
-    student: Tensor,
-    soft: SoftLabels,
-    labels: Tensor,
-    temperature: float,
-    mean: str,
-    weights: Tensor | None = None,
-    gamma: float = 1.5,
+    student: Tensor, soft: SoftLabels, labels: Tensor, spec: LossSpec, weights: Tensor | None, gamma: float = 1.5
 ) -> Tensor:
     """-p_t(1) log q_t(1) - gamma T^2 sum over i != t of p^_i log q^_i (Yang et al. 2023, arXiv 2303.13005).
 
@@ -59,13 +53,13 @@ def nkd(
     gamma T^2 H(p^), so it pulls a student that agrees with its teacher on towards the label, by p_t(1).
     """
     own = labels[:, None]
-    p_own = soft.log_probs_of_label(1.0, mean, labels).gather(1, own).exp()
+    p_own = soft.log_probs_of_label(1.0, spec.mean, labels).gather(1, own).exp()
     log_q_own = torch.log_softmax(student, dim=-1).gather(1, own)
     of_own = -summed(p_own * log_q_own.masked_fill(p_own == 0, 0.0), weights)
-    p_others = _apart(soft.log_probs_of_label(temperature, mean, labels), labels)[1].exp()
-    log_q_others = _apart(torch.log_softmax(student / temperature, dim=-1), labels)[1]
+    p_others = _apart(soft.log_probs_of_label(spec.temperature, spec.mean, labels), labels)[1].exp()
+    log_q_others = _apart(torch.log_softmax(student / spec.temperature, dim=-1), labels)[1]
     of_others = -summed(p_others * log_q_others.masked_fill(p_others == 0, 0.0), weights)
-    return of_own + gamma * temperature**2 * of_others
+    return of_own + gamma * spec.temperature**2 * of_others
 
 
 def _apart(log_p: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Soft terms that compare two distributions as wholes: forward and reverse KL, Jensen-Shannon, cross-entropy; and the squared
 distance of logits, which is their limit at high temperature.
 
-Each takes (student, soft, labels, temperature, mean, weights, its own arguments) and gives the sum over the batch's rows, each
+Each takes (student, soft, labels, the `LossSpec`, weights, its own arguments) and gives the sum over the batch's rows, each
 times its weight (B,) where there are weights, a float32 scalar; `labels` plays no part here. p is the teacher's distribution at
 T, q = softmax(z / T) the student's.
 
@@ -20,72 +20,50 @@ from torch import Tensor
 
 from softlabels.errors import LogitsError
 from softlabels.labels.soft import LOWEST, SoftLabels
+from softlabels.student.loss_spec import LossSpec
 
 
 def forward_kl(
-    student: Tensor,
-    soft: SoftLabels,
-    labels: Tensor | None,
-    temperature: float,
-    mean: str,
-    weights: Tensor | None = None,
+    student: Tensor, soft: SoftLabels, labels: Tensor | None, spec: LossSpec, weights: Tensor | None
 ) -> Tensor:
     """T^2 * KL(p || q) (Hinton, Vinyals, Dean 2015, section 2). +inf where z is -inf and the teacher has mass."""
-    log_p = soft.log_probs(temperature, mean)
+    log_p = soft.log_probs(spec.temperature, spec.mean)
     p = log_p.exp()
-    log_q = torch.log_softmax(student / temperature, dim=-1)
+    log_q = torch.log_softmax(student / spec.temperature, dim=-1)
     value = summed(p * (log_p - log_q).masked_fill(p == 0, 0.0), weights) + _left_over(log_q.exp(), p, weights)
-    return temperature**2 * value
+    return spec.temperature**2 * value
 
 
-def soft_ce(
-    student: Tensor,
-    soft: SoftLabels,
-    labels: Tensor | None,
-    temperature: float,
-    mean: str,
-    weights: Tensor | None = None,
-) -> Tensor:
+def soft_ce(student: Tensor, soft: SoftLabels, labels: Tensor | None, spec: LossSpec, weights: Tensor | None) -> Tensor:
     """T^2 * cross-entropy of q under p: `forward_kl` plus T^2 times the teacher's entropy, with the same gradients."""
-    p = soft.log_probs(temperature, mean).exp()
-    log_q = torch.log_softmax(student / temperature, dim=-1)
-    return -(temperature**2) * summed(p * log_q.masked_fill(p == 0, 0.0), weights)
+    p = soft.log_probs(spec.temperature, spec.mean).exp()
+    log_q = torch.log_softmax(student / spec.temperature, dim=-1)
+    return -(spec.temperature**2) * summed(p * log_q.masked_fill(p == 0, 0.0), weights)
 
 
 def reverse_kl(
-    student: Tensor,
-    soft: SoftLabels,
-    labels: Tensor | None,
-    temperature: float,
-    mean: str,
-    weights: Tensor | None = None,
+    student: Tensor, soft: SoftLabels, labels: Tensor | None, spec: LossSpec, weights: Tensor | None
 ) -> Tensor:
     """T^2 * KL(q || p).
 
     Infinite with no gradient that would mend it where the teacher's probability is 0 and the student's is not, which is
     therefore refused (LogitsError): a student must have -inf there too.
     """
-    log_p = soft.log_probs(temperature, mean)
+    log_p = soft.log_probs(spec.temperature, spec.mean)
     impossible = torch.isneginf(student)
     if bool((torch.isneginf(log_p) & ~impossible).any()):
         raise LogitsError(
             "reverse_kl is infinite: a class that is impossible to the teacher (-inf) is possible to the student",
             remedy="use loss=forward_kl or loss=js, or give the student -inf for such classes",
         )
-    log_q = torch.log_softmax(student / temperature, dim=-1).masked_fill(impossible, 0.0)
+    log_q = torch.log_softmax(student / spec.temperature, dim=-1).masked_fill(impossible, 0.0)
     q = log_q.exp()
     value = summed((q * (log_q - log_p.masked_fill(impossible, 0.0))).masked_fill(impossible, 0.0), weights)
-    return temperature**2 * (value + _left_over(log_p.exp(), q.masked_fill(impossible, 0.0), weights))
+    return spec.temperature**2 * (value + _left_over(log_p.exp(), q.masked_fill(impossible, 0.0), weights))
 
 
 def js(
-    student: Tensor,
-    soft: SoftLabels,
-    labels: Tensor | None,
-    temperature: float,
-    mean: str,
-    weights: Tensor | None = None,
-    beta: float = 0.5,
+    student: Tensor, soft: SoftLabels, labels: Tensor | None, spec: LossSpec, weights: Tensor | None, beta: float = 0.5
 ) -> Tensor:
     """T^2 * (beta KL(p || m) + (1 - beta) KL(q || m)) with m = beta p + (1 - beta) q, for 0 < beta < 1.
 
@@ -94,15 +72,15 @@ def js(
     1 - beta to T^2 KL(q || p) for beta -> 1; at high T it is beta (1 - beta) times either. Classes that are impossible on
     one side alone are well defined: the term stays finite.
     """
-    log_p = soft.log_probs(temperature, mean)
-    log_q = torch.log_softmax(student / temperature, dim=-1)
+    log_p = soft.log_probs(spec.temperature, spec.mean)
+    log_q = torch.log_softmax(student / spec.temperature, dim=-1)
     log_q = log_q.masked_fill(torch.isneginf(student), LOWEST)  # as good as -inf here, and has a gradient: 0
     log_m = torch.logaddexp(log_p + math.log(beta), log_q + math.log1p(-beta))
     p, q = log_p.exp(), log_q.exp()
     of_teacher = p * (log_p - log_m).masked_fill(p == 0, 0.0)
     of_student = q * (log_q - log_m)
     value = summed(beta * of_teacher + (1 - beta) * of_student, weights)
-    return temperature**2 * (value + _left_over(log_m.exp(), beta * p + (1 - beta) * q, weights))
+    return spec.temperature**2 * (value + _left_over(log_m.exp(), beta * p + (1 - beta) * q, weights))
 
 
 def summed(values: Tensor, weights: Tensor | None) -> Tensor:
@@ -119,12 +97,7 @@ def _left_over(q: Tensor, p: Tensor, weights: Tensor | None) -> Tensor:
 
 
 def logit_mse(
-    student: Tensor,
-    soft: SoftLabels,
-    labels: Tensor | None,
-    temperature: float,
-    mean: str,
-    weights: Tensor | None = None,
+    student: Tensor, soft: SoftLabels, labels: Tensor | None, spec: LossSpec, weights: Tensor | None
 ) -> Tensor:
     """sum_i ((z_i - mean z) - (v_i - mean v))^2 / (2N), with v the members' mean logits; T and `mean` play no part.
 

@@ -35,7 +35,7 @@ class Loss:
     """A soft term and what it needs.
 
     Attributes:
-        term: called with (student, soft, labels, temperature, mean, weights, **args); the sum over the rows, each times its
+        term: called with (student, soft, labels, spec, weights, **args); the sum over the rows, each times its
             weight (B,) where there are weights, a float32 scalar.
         args: its own arguments, all numbers, with their defaults; the names of `loss_args`.
         needs_label: every row must have a hard label.
@@ -145,7 +145,7 @@ def soft_sum(student: Tensor, soft: SoftLabels | None, labels: Tensor | None, sp
 
     A whole-batch loss gives its value times the rows, so that sums over batches, divided by all rows, average by rows.
     """
-    loss, temperature, mean = spec.loss, spec.temperature, spec.mean
+    loss = spec.loss
     args = checked_args(spec)
     if soft is None:
         raise ConfigError(f"the loss {loss} needs soft labels and there are none", remedy="give a store, or alpha=0")
@@ -160,14 +160,14 @@ def soft_sum(student: Tensor, soft: SoftLabels | None, labels: Tensor | None, sp
         _check_labelled(loss, labels, student)
     if isinstance(soft.members, TopkMembers):
         require_sparse(spec, soft.members.encoding.tail)
-    weights = None if spec.class_weights is None else soft.log_probs(1.0, mean).exp() @ spec.class_weights
+    weights = None if spec.class_weights is None else soft.log_probs(1.0, spec.mean).exp() @ spec.class_weights
     student = _single(student)
     if soft.tail in OUTCOMES and soft.stored_members == 1 and loss in COARSE:
-        student, soft = outcomes(student, soft, temperature)
+        student, soft = outcomes(student, soft, spec.temperature)
     if spec.logit_standardization:
         _check_standardizable(student.shape[1], soft.reduce)
         student, soft = standardise(student), soft.standardised()
-    return LOSSES[loss].term(student, soft, labels, temperature, mean, weights, **args)
+    return LOSSES[loss].term(student, soft, labels, spec, weights, **args)
 
 
 def require_loss(

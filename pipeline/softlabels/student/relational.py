@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from softlabels.labels.soft import SoftLabels
+from softlabels.student.loss_spec import LossSpec
 
 FLAT = 1e-6  # a standard deviation this small beside the values is rounding error: float32 softmax is good to 1e-7
 TINY = 1e-30  # values that are smaller throughout are nothing: their inverse would overflow
@@ -20,9 +21,8 @@ def dist(
     student: Tensor,
     soft: SoftLabels,
     labels: Tensor | None,
-    temperature: float,
-    mean: str,
-    weights: None = None,
+    spec: LossSpec,
+    weights: None,
     beta: float = 1.0,
     gamma: float = 1.0,
 ) -> Tensor:
@@ -39,8 +39,8 @@ def dist(
     student, a class below 1e-30 in every row) there is no correlation: it counts as 0 and passes no gradient. An entry that is
     impossible on both sides does not count.
     """
-    log_p = soft.log_probs(temperature, mean)
-    p, q = log_p.exp(), torch.softmax(student / temperature, dim=-1)
+    log_p = soft.log_probs(spec.temperature, spec.mean)
+    p, q = log_p.exp(), torch.softmax(student / spec.temperature, dim=-1)
     counted = ~(torch.isneginf(log_p) & torch.isneginf(student))
     inter = 1 - _pearson(p, q, counted).mean()
     of_class = _pearson(p.t(), q.t(), counted.t())
