@@ -12,7 +12,7 @@ from softlabels.errors import ConfigError
 from softlabels.store import open_store, store_splits
 from softlabels.store.convert import convert
 from softlabels.store.root import require_apart, require_root, write_root
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 from softlabels_stages.arguments import Convert
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import command, should_stop, suggested
@@ -26,8 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(
             "a store and a target are needed", remedy="write softlabels convert --from=STORE --store=COPY"
         )
-    splits, target = store_splits(args.from_), Folder(args.store)
-    single = list(splits.values()) == [Folder(args.from_)]
+    splits, target = store_splits(args.from_), LocalFolder(args.store)
+    single = list(splits.values()) == [LocalFolder(args.from_)]
     if not single:
         require_apart(Path(args.from_), target.at())
         require_root(target, tuple(splits))

@@ -28,7 +28,7 @@ from softlabels.models.device import resolve_device
 from softlabels.report.comparison import comparison_text
 from softlabels.student.prior import class_shares, matched_bias, predictions, ratio_bias, target_shares
 from softlabels.student.trainer import WEIGHTS
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 from softlabels_stages.arguments import Correct
 from softlabels_stages.judge import Judged, digests, judge
 from softlabels_stages.recipe import asks_help, parse, plain, texts
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     shares = class_shares(training_batches(splits, args.training)[0], mean=args.training.mean)
     find = _bias(args, splits, shares)
-    place = Folder(args.out) if args.out else Folder(args.from_).within(FOLDER)
+    place = LocalFolder(args.out) if args.out else LocalFolder(args.from_).within(FOLDER)
     folder = place.at()
     variants = _variants(args)
     judged = [pair for variant in variants for pair in _correct(args, variant, find)]

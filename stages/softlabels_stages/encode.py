@@ -35,7 +35,7 @@ from softlabels.store.root import require_apart, require_root, write_root
 from softlabels.store.same_plan import require_same_maker
 from softlabels.store.spec import Manifest, Spec
 from softlabels.store.writer import require_room
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 from softlabels.teacher.pilot import needs_basis
 from softlabels.teacher.reencode import DensePilot, reencode
 from softlabels_stages.arguments import Encode
@@ -54,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     if args.try_:
         return _try(args)
-    target, splits = Folder(args.store), store_splits(args.from_)
-    single = list(splits.values()) == [Folder(args.from_)]
+    target, splits = LocalFolder(args.store), store_splits(args.from_)
+    single = list(splits.values()) == [LocalFolder(args.from_)]
     require_apart(Path(args.from_), target.at())
     if not single:
         require_root(target, tuple(splits))
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _dense(path: Folder) -> Store:
+def _dense(path: LocalFolder) -> Store:
     store = open_store(path)
     if isinstance(store.encoding, TopkEncoding):
         raise ConfigError(
@@ -112,7 +112,7 @@ def _encoding(args: Encode, store: Store) -> TopkEncoding:
 
 def _shared_basis(
     stores: Mapping[str, Store],
-    paths: Mapping[str, Folder],
+    paths: Mapping[str, LocalFolder],
     encodings: Mapping[str, TopkEncoding],
     device: torch.device,
 ) -> Basis | None:
@@ -134,7 +134,7 @@ def _spec(args: Encode, store: Store, encoding: TopkEncoding, basis: Basis | Non
     )
 
 
-def _writer(path: Folder, store: Store, spec: Spec, basis: Basis | None) -> StoreWriter:
+def _writer(path: LocalFolder, store: Store, spec: Spec, basis: Basis | None) -> StoreWriter:
     about = store.manifest.about
     made_of = f"encoded from the dense labels {store.content_digest[:16]}"
     about = msgspec.structs.replace(about, source=f"{about.source}; {made_of}" if about.source else made_of)

@@ -22,7 +22,7 @@ from softlabels.models.weights import weights_digest
 from softlabels.store import store_splits
 from softlabels.store.markdown import without_folders
 from softlabels.student.export import SIZES, Exported, compared, export_student
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 from softlabels.transfer import TransferSetConfig
 from softlabels_stages.arguments import Export
 from softlabels_stages.recipe import parse
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_classes(student, splits)
     model = build_model(student).float()
     rows = next(iter(all_batches(split, args.rows).epoch(0))).inputs
-    folder = Folder(args.out) if args.out else home_of(str(student.weights))
+    folder = LocalFolder(args.out) if args.out else home_of(str(student.weights))
     facts = _facts(student, split, rows) | {"softlabels.weights": weights_digest(model)}
     files = [form for form in args.formats if form != HF]
     exported = export_student(model, rows, folder, formats=files, facts=facts) if files else []
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _hugging_face(
-    model: nn.Module, rows: Tensor, folder: Folder, names: Sequence[str] | None, made: TransferSetConfig | None
+    model: nn.Module, rows: Tensor, folder: LocalFolder, names: Sequence[str] | None, made: TransferSetConfig | None
 ) -> Exported:
     """The folder that transformers opens, written and compared as `from_pretrained` gives it back."""
     from softlabels.models.hf_folder import save_hf  # the extra [hf]

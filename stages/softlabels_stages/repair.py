@@ -22,7 +22,7 @@ from softlabels.store.reader import store_folders
 from softlabels.store.repair import UNVOUCHED, Repaired, earlier_digests, repair
 from softlabels.store.root import close_root, is_described, lost_splits, outdated, write_root
 from softlabels.store.spec import MANIFEST
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 from softlabels_stages.arguments import Repair
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import command
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             unfinished |= found.digest is None
             _say(folder, found)
-    root = Folder(args.store)
+    root = LocalFolder(args.store)
     if unfinished and folders != [root]:
         close_root(root)
     elif folders != [root] and (lost := lost_splits(root)):  # the list at the root is all that tells of them
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return next(iter(codes), 0)
 
 
-def _say(folder: Folder, found: Repaired) -> None:
+def _say(folder: LocalFolder, found: Repaired) -> None:
     """What was wrong, what was done, and what to do next."""
     for problem in found.problems:
         print(f"{folder}: {problem.where}", file=sys.stderr)

@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 from softlabels.errors import DamagedRun
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 from softlabels_stages.trust import RESULTS
 
 
-def read_object(run: Folder, name: str, remedy: str) -> dict[str, Any]:
+def read_object(run: LocalFolder, name: str, remedy: str) -> dict[str, Any]:
     """The JSON object in a file. Raises DamagedRun."""
     path = run.at(name)
     try:
@@ -22,7 +22,7 @@ def read_object(run: Folder, name: str, remedy: str) -> dict[str, Any]:
     return found
 
 
-def read_results(run: Folder) -> dict[str, Any]:
+def read_results(run: LocalFolder) -> dict[str, Any]:
     """What results.json of a finished run holds. Raises DamagedRun where it is not what a run writes."""
     remedy = "delete that file and give the command again: the students are judged anew"
     found = read_object(run, RESULTS, remedy)

@@ -22,7 +22,7 @@ from softlabels.report.comparison import comparison_markdown
 from softlabels.store.differences import Difference, differences
 from softlabels.student.config import deciding
 from softlabels.student.runlog import finite
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 from softlabels_stages.recipe import sections_of
 from softlabels_stages.run_files import read_object, read_results
 from softlabels_stages.trust import RECIPE, RESULTS, RUN, record
@@ -38,7 +38,7 @@ class RunFolder:
         results: what `results.json` holds; None while the run is unfinished.
     """
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: LocalFolder) -> None:
         self.folder, self.path = folder, folder.at()
         self.results: dict[str, Any] | None = read_results(folder) if folder.exists(RESULTS) else None
 
@@ -49,10 +49,10 @@ class RunFolder:
             return Path(out)
         ours = Path(f"runs/{name}-{blake3(_text(identity).encode()).hexdigest(length=4)}")
         begun = [] if ours.exists() else sorted(ours.parent.glob(f"{glob.escape(name)}-*/{RUN}"))
-        return next((run.parent for run in begun if _is_same(Folder(run.parent), identity)), ours)
+        return next((run.parent for run in begun if _is_same(LocalFolder(run.parent), identity)), ours)
 
     @classmethod
-    def open(cls, out: str | Folder | None, *, name: str, identity: Mapping[str, Any]) -> RunFolder:
+    def open(cls, out: str | LocalFolder | None, *, name: str, identity: Mapping[str, Any]) -> RunFolder:
         """Begin a run in `out`, or go on with it.
 
         Args:
@@ -63,7 +63,7 @@ class RunFolder:
         Raises:
             RunExists: `out` holds another run, naming the fields that differ, or something else.
         """
-        folder = out if isinstance(out, Folder) else Folder(cls.place(out, name=name, identity=identity))
+        folder = out if isinstance(out, LocalFolder) else LocalFolder(cls.place(out, name=name, identity=identity))
         text, path = _text(identity), folder.at()
         remedy = "give another --out, or leave it out: other settings then go to a folder of their own"
         if folder.exists() and not folder.is_folder():
@@ -99,7 +99,7 @@ class RunFolder:
         self.folder.put(RESULTS, json.dumps(self.results, indent=1, allow_nan=False).encode())
 
 
-def _different(run: Folder, identity: Mapping[str, Any]) -> list[Difference]:
+def _different(run: LocalFolder, identity: Mapping[str, Any]) -> list[Difference]:
     """In what the run of a folder differs from ours; names and settings of earlier versions are known."""
     ours = json.loads(_text(identity))
     standing = renamed(read_object(run, RUN, f"delete {run} to train anew, or give another --out"), ours)
@@ -108,7 +108,7 @@ def _different(run: Folder, identity: Mapping[str, Any]) -> list[Difference]:
     return differences(standing, ours)
 
 
-def _is_same(run: Folder, identity: Mapping[str, Any]) -> bool:
+def _is_same(run: LocalFolder, identity: Mapping[str, Any]) -> bool:
     """Whether a folder's run.json tells of our run; one of another run may hold anything."""
     try:
         return not _different(run, identity)

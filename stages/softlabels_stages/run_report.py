@@ -20,7 +20,7 @@ from softlabels.report.model_loading import Shape
 from softlabels.report.plots import sweep_png
 from softlabels.store.spec import Manifest
 from softlabels.student.runlog import NAME as LOG
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 
 CARD, CURVES, SWEEP = "README.md", "curves.png", "sweep.png"
 
@@ -48,7 +48,7 @@ def write_report(
         prepare: what made the students' inputs, with digests in place of files.
         inputs: dtype and shape of one of them.
     """
-    run, pictures = Folder(folder), []
+    run, pictures = LocalFolder(folder), []
     students = sorted(students, key=_in_order)
     try:
         curves_png({name: log_lines(run.read(f"{name}/{LOG}").decode()) for name in students}, folder / CURVES)

@@ -9,7 +9,7 @@ from pathlib import Path
 from softlabels.errors import ConfigError, DamagedRun, WeightsError
 from softlabels.models import ModelConfig
 from softlabels.student.trainer import WEIGHTS
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 from softlabels_stages.run_files import read_object
 from softlabels_stages.trust import RECIPE, RESULTS
 
@@ -26,7 +26,7 @@ def with_store_of(run: Path | None, words: Sequence[str]) -> list[str]:
     is_named = any(word == "--store" or word.startswith("--store=") for word in words)
     if run is None or is_named or not (run / RESULTS).is_file():
         return list(words)
-    store = read_object(Folder(run), RESULTS, remedy := "name the store: --store=STORE").get("store")
+    store = read_object(LocalFolder(run), RESULTS, remedy := "name the store: --store=STORE").get("store")
     if not (store and isinstance(store, str)):
         raise DamagedRun(f"{run / RESULTS} does not name the run's store", remedy=remedy)
     return [f"--store={store}", *words]
@@ -45,10 +45,10 @@ def with_weights(student: ModelConfig | None, path: str) -> ModelConfig:
     return dataclasses.replace(student, weights=str(weights))
 
 
-def home_of(weights: str) -> Folder:
+def home_of(weights: str) -> LocalFolder:
     """The folder that a student's files go to, beside its weights; in a run, below the run's root."""
     home = Path(weights).parent
-    return Folder(home.parent).within(home.name) if (home.parent / RECIPE).is_file() else Folder(home)
+    return LocalFolder(home.parent).within(home.name) if (home.parent / RECIPE).is_file() else LocalFolder(home)
 
 
 def student_word(word: str) -> str:

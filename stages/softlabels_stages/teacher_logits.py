@@ -31,7 +31,7 @@ from softlabels.store.root import require_root, write_root
 from softlabels.store.same_plan import kept_about, require_same_plan
 from softlabels.store.spec import MANIFEST, PLAN, About, Manifest, Plan, Spec, plan_of, read_json
 from softlabels.store.writer import StoreWriter, require_room
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 from softlabels.teacher.config import LabelsConfig
 from softlabels.teacher.ensemble import Ensemble, load_ensemble
 from softlabels.teacher.label import label_rows
@@ -54,7 +54,7 @@ SHOWN = 4.0  # the highest temperature of the table that is printed; the store's
 def main(argv: Sequence[str] | None = None) -> int:
     """Label every split."""
     args = parse(argv, TeacherLogits, stage="teacher-logits", doc=__doc__, positional=("store",))
-    root = Folder(args.store)
+    root = LocalFolder(args.store)
     require_root(root, tuple(args.transfer_set.splits))
     args = dataclasses.replace(args, transfer_set=as_begun(root, args.transfer_set))
     recipe = _recipe_flag(argv)
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def as_begun(root: Folder, config: TransferSetConfig) -> TransferSetConfig:
+def as_begun(root: LocalFolder, config: TransferSetConfig) -> TransferSetConfig:
     """The transfer set whose rows of tokens begin as those of the splits that are there already, sealed or begun."""
     for store in map(root.within, config.splits):
         if store.exists(PLAN) and (store.exists(MANIFEST) or is_bound(store)):
@@ -144,7 +144,7 @@ def checked_classes(rows: TransferRows, ensemble: Ensemble, encoding: Encoding) 
 
 
 def shared_basis(
-    root: Folder, splits: Sequence[TransferRows], ensemble: Ensemble, encoding: Encoding, classes: int
+    root: LocalFolder, splits: Sequence[TransferRows], ensemble: Ensemble, encoding: Encoding, classes: int
 ) -> Basis | None:
     """The prior and basis of the tails, one for all splits: that of a store that is begun, else found now from the first split.
 
@@ -166,7 +166,7 @@ def shared_basis(
 
 
 def _require_same_tails(
-    args: TeacherLogits, store: Folder, rows: TransferRows, ensemble: Ensemble, encoding: Encoding, classes: int
+    args: TeacherLogits, store: LocalFolder, rows: TransferRows, ensemble: Ensemble, encoding: Encoding, classes: int
 ) -> None:
     """Raise `SpecMismatch` where `store` holds labels without such tails: before any are computed for it."""
     assert isinstance(encoding, TopkEncoding)

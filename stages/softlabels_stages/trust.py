@@ -17,7 +17,7 @@ from blake3 import blake3
 
 from softlabels.errors import ConfigError, SoftLabelsError
 from softlabels.objects import only_shipped
-from softlabels.system.folder import write_atomically
+from softlabels.system.local import write_atomically
 
 RUN, RECIPE, RESULTS = "run.json", "config.yaml", "results.json"
 _STUDENTS = "*/weights.safetensors"

@@ -37,7 +37,7 @@ from softlabels.store.reader import Store
 from softlabels.stream import watched
 from softlabels.stream.prefetch import prefetch
 from softlabels.student.learner import Learner
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.transfer.cache import cached
 from tests.faults import training
@@ -166,11 +166,11 @@ def sweeping(seed: int) -> None:
     locks = []
 
     def hold() -> None:
-        locks.append(WriterLock(Folder("store")))
+        locks.append(WriterLock(LocalFolder("store")))
         assert locks[-1].alone()
 
     beside(hold)
-    WriterLock(Folder("store")).share()
+    WriterLock(LocalFolder("store")).share()
 
 
 def decoding(seed: int) -> None:

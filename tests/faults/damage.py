@@ -24,7 +24,7 @@ from softlabels.store.layouts import layout_of
 from softlabels.store.reader import Check
 from softlabels.store.spec import Commit, Manifest, plan_of, pretty_json, read_json
 from softlabels.store.verify import verify
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 from tests.store.samples import KINDS, Sample, make_spec, sample, write_store
 
 SHARDS = 3
@@ -326,7 +326,7 @@ def add_shard(case: Case, rng: np.random.Generator) -> str:
 def list_shard(case: Case, rng: np.random.Generator) -> str:
     """The same, with a plan and a manifest that list it, sealed anew; the digest, which others have pinned, stays."""
     name, manifest = add_shard(case, rng), case.store.manifest
-    payload, spec = read_json(Folder(case.path), name, Commit).payload, manifest.spec
+    payload, spec = read_json(LocalFolder(case.path), name, Commit).payload, manifest.spec
     rows = msgspec.structs.replace(spec.transfer_set, rows=spec.rows + spec.cut.rows_per_shard)
     spec = msgspec.structs.replace(spec, transfer_set=rows)
     (case.path / "plan.json").write_bytes(pretty_json(plan_of(spec, manifest.about)))

@@ -18,7 +18,7 @@ import numpy as np
 from softlabels.store import commit, writer
 from softlabels.store.commit import STAGING
 from softlabels.store.spec import Commit
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 from tests.faults.apart import apart, scratch
 from tests.faults.campaign import Outcome, Trial, repeated
 from tests.faults.writers import Acknowledge, Case, Child
@@ -103,7 +103,7 @@ def _move_clock(seconds: int) -> None:
 def sweep_by_age() -> None:
     """Take the defence away, in this process: what was staged an hour ago is swept, whoever lives."""
 
-    def sweep(store: Folder, recorded: Iterable[str]) -> None:
+    def sweep(store: LocalFolder, recorded: Iterable[str]) -> None:
         for entry in store.at(STAGING).iterdir():
             if entry.is_dir() and time.time() - entry.stat().st_mtime > HOUR:
                 shutil.rmtree(entry)

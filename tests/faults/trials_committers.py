@@ -12,7 +12,7 @@ import numpy as np
 
 from softlabels.store import open_store
 from softlabels.store.verify import verify
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 from tests.faults.apart import apart, scratch
 from tests.faults.campaign import Outcome, Trial, repeated
 from tests.faults.writers import Acknowledge, Case, Child
@@ -76,11 +76,11 @@ def _owners(path: Path, versions: list[Sample]) -> dict[int, list[int]]:
 def last_record_wins() -> None:
     """Take the defence away, in this process: a record replaces the one that stands there."""
 
-    def replacing(self: Folder, staged: str, name: str) -> bool:
+    def replacing(self: LocalFolder, staged: str, name: str) -> bool:
         self.replace(staged, name)
         return True
 
-    Folder.create = replacing  # type: ignore[method-assign]
+    LocalFolder.create = replacing  # type: ignore[method-assign]
 
 
 TRIALS = (

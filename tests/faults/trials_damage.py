@@ -28,7 +28,7 @@ from softlabels.store.reader import Check
 from softlabels.store.repair import repair
 from softlabels.store.spec import Commit, read_json
 from softlabels.store.verify import verify
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 from tests.faults import damage
 from tests.faults.apart import apart, scratch
 from tests.faults.campaign import Outcome, Trial, repeated
@@ -125,7 +125,7 @@ def without(mutation: Mutation, seed: int, *patches: tuple[object, str, object])
 
 
 def any_record(store: Store, shard: int) -> Commit:
-    return read_json(Folder(store.path), record_name(shard), Commit)
+    return read_json(LocalFolder(store.path), record_name(shard), Commit)
 
 
 def any_manifest(manifest: object, where: str) -> None:
@@ -293,7 +293,7 @@ def _manifest_first() -> None:
     """The defence taken away: the manifest, which vouches for the records, goes first."""
     in_order = repairing._set_aside
 
-    def careless(store: Folder, spec: object, problems: object, aside: repairing._Aside) -> None:
+    def careless(store: LocalFolder, spec: object, problems: object, aside: repairing._Aside) -> None:
         aside.move("manifest.json")
         in_order(store, spec, problems, aside)  # type: ignore[arg-type]
 

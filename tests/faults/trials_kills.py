@@ -14,7 +14,7 @@ import numpy as np
 from softlabels.store import arrow_layout, writer, zarr_layout
 from softlabels.store.commit import record_name
 from softlabels.store.spec import Commit, pretty_json
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 from tests.faults.apart import apart, scratch
 from tests.faults.campaign import Outcome, Trial, repeated
 from tests.faults.sweep import sweep
@@ -60,7 +60,7 @@ def _killed(prepare: Callable[[], None], rng: np.random.Generator) -> None:
         case.finish(path)
 
 
-def naive(store: Folder, files: dict[int, dict[str, bytes]], pause: float, record: Commit) -> None:
+def naive(store: LocalFolder, files: dict[int, dict[str, bytes]], pause: float, record: Commit) -> None:
     """What a writer without the protocol would do: the record, then the files under their final names."""
     shard = record.payload.shard
     staged = f"staging/{record.write_id}-record"

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from softlabels.models import ModelConfig, build_model, save_weights
-from softlabels.system import folder
+from softlabels.system import local
 from tests.faults.apart import apart, scratch
 from tests.faults.campaign import Harm, NotHere, Outcome, Trial, repeated
 from tests.stages import toy
@@ -183,9 +183,9 @@ def links(count: int, seed: int) -> Outcome:
 
 def followed_links(seed: int) -> Outcome:
     """The defence taken away: steps and files may be links."""
-    folder._STEP &= ~os.O_NOFOLLOW  # type: ignore[attr-defined]
-    folder._FILE &= ~os.O_NOFOLLOW  # type: ignore[attr-defined]
-    folder.Folder.is_folder = lambda self, name="": self.at(name).is_dir()  # type: ignore[method-assign,misc,assignment]
+    local._STEP &= ~os.O_NOFOLLOW  # type: ignore[attr-defined]
+    local._FILE &= ~os.O_NOFOLLOW  # type: ignore[attr-defined]
+    local.LocalFolder.is_folder = lambda self, name="": self.at(name).is_dir()  # type: ignore[method-assign,misc,assignment]
     return _trials(24, seed)
 
 

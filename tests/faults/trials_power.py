@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from softlabels.system.folder import write_atomically
+from softlabels.system.local import write_atomically
 from tests.faults.apart import apart, scratch
 from tests.faults.campaign import NotHere, Outcome, Trial, repeated
 from tests.faults.writers import SEALED, Acknowledge, Case, Child

@@ -14,7 +14,7 @@ import numpy as np
 from softlabels.store import StoreWriter, writer
 from softlabels.store.digest import blake3_hex, manifest_seal
 from softlabels.store.spec import Commit, Manifest, Plan, read_json
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 from tests.faults.apart import apart, scratch
 from tests.faults.campaign import Outcome, Trial, repeated
 from tests.faults.writers import Acknowledge, Case, Child
@@ -42,7 +42,7 @@ def _again(prepare: Callable[[], None], rng: np.random.Generator) -> None:
         for place in (path, whole):
             ended = Child(partial(_finish, prepare, case, place, rng.permutation(case.spec.shards).tolist())).go().end()
             assert ended.code == 0, ended.error
-        found, expected = (read_json(Folder(place), "manifest.json", Manifest) for place in (path, whole))
+        found, expected = (read_json(LocalFolder(place), "manifest.json", Manifest) for place in (path, whole))
         assert found.digest == expected.digest, "another digest"
         assert found.content_digest == expected.content_digest, "another content digest"
         assert _bytes(path) == _bytes(whole), "other bytes"

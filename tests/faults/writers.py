@@ -24,7 +24,7 @@ from softlabels.store.commit import record_name
 from softlabels.store.digest import blake3_hex
 from softlabels.store.spec import Commit, Plan, Spec, read_json
 from softlabels.store.verify import verify
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 from tests.store.samples import KINDS, SPARSE, Sample, assert_holds, fill, make_spec, sample, write_store
 
 ROWS, SHARD = 16 * 7 + 3, 32
@@ -108,7 +108,7 @@ def faults(path: Path, shards: int, acknowledged: set[int], before: dict[str, tu
     expected: dict[str, str] = {}
     for shard in range(shards):
         if (path / record_name(shard)).exists():
-            payload = read_json(Folder(path), record_name(shard), Commit).payload
+            payload = read_json(LocalFolder(path), record_name(shard), Commit).payload
             expected |= {name: file.blake3 for name, file in payload.files.items()}
             if shard in acknowledged:
                 found += [f"shard {shard}: {name} is gone" for name in payload.files if not (path / name).exists()]
@@ -131,7 +131,7 @@ def _file_faults(path: Path, name: str, expected: dict[str, str]) -> list[str]:
             return [f"{name} is visible and no JSON ({len(data)} bytes)"]
     elif name == BASIS_FILE:  # there before the plan is, and whole
         if (path / "plan.json").exists():
-            read_basis(Folder(path), read_json(Folder(path), "plan.json", Plan).spec)
+            read_basis(LocalFolder(path), read_json(LocalFolder(path), "plan.json", Plan).spec)
     elif name not in expected:
         return [f"{name} is visible but not recorded"]
     elif blake3_hex(data) != expected[name]:

@@ -14,7 +14,7 @@ from softlabels import array_keys, errors, open_store, write_store
 from softlabels.store import StoreWriter
 from softlabels.store.spec import MANIFEST, Manifest, MemberSpec, TeacherSpec, read_json
 from softlabels.store.verify import verify
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 
 ROWS, MEMBERS, CLASSES = 70, 3, 5
 TEACHER = TeacherSpec(
@@ -32,7 +32,7 @@ def arrays(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def digest(path: Path) -> str:
-    return read_json(Folder(path), MANIFEST, Manifest).digest
+    return read_json(LocalFolder(path), MANIFEST, Manifest).digest
 
 
 @pytest.mark.parametrize(("layout", "compression"), [("zarr", None), ("zarr", "zstd"), ("arrow", None)])
@@ -53,7 +53,7 @@ def test_what_is_stored_is_what_was_given(
     np.testing.assert_array_equal(store.column("input"), arrays["inputs"])
     np.testing.assert_array_equal(store.column("label"), arrays["labels"])
     np.testing.assert_array_equal(store.column("content_key"), array_keys(arrays["inputs"]))
-    spec = read_json(Folder(path), MANIFEST, Manifest).spec
+    spec = read_json(LocalFolder(path), MANIFEST, Manifest).spec
     assert (spec.teacher.name, spec.teacher.precision, len(spec.teacher.members)) == ("mine", "float64", members or 1)
     assert (spec.transfer_set.name, spec.transfer_set.split) == ("noise", "test")
     assert (spec.layout, spec.compression, spec.cut.rows_per_shard) == (layout, compression or "none", 32)

@@ -23,7 +23,7 @@ import yaml
 from safetensors.torch import save_file
 
 from softlabels.store import open_store
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 from softlabels.transfer.cache import lock
 from softlabels.transfer.cache_entries import cache_entries
 from softlabels_stages import cache, teacher_logits, train_student, verify
@@ -322,7 +322,7 @@ def test_the_cache_is_listed_and_cleared(case: Case, capsys: pytest.CaptureFixtu
     (root / "notes.txt").write_text("mine")
     (root / ("0" * 32)).mkdir()
     (root / ("0" * 32) / "thesis.tex").write_text("mine")
-    with lock(Folder(root), f"{entry.folder.name}.lock", lambda: None):
+    with lock(LocalFolder(root), f"{entry.folder.name}.lock", lambda: None):
         assert cache.main(["--clear"]) == 0
     said = capsys.readouterr()
     assert f"{entry.folder.name}: left alone, a command is preparing these rows" in said.err

@@ -23,7 +23,7 @@ import yaml
 from softlabels.models import save_weights
 from softlabels.models.mlp import MLP
 from softlabels.store import open_store
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 from softlabels.transfer.file_arguments import file_digest, reads_files
 from softlabels.transfer.prepare import Row, vector
 from softlabels_stages import evaluate, train_student
@@ -421,7 +421,7 @@ def test_two_processes_do_not_train_in_one_folder(store: Path, capsys: pytest.Ca
     assert run("--out=out", "--seeds=0", "--epochs=1") == 0
     (Path("out") / "results.json").unlink()
     (Path("out") / "hard-seed0" / "weights.safetensors").unlink()
-    with Folder("out").only_process():
+    with LocalFolder("out").only_process():
         assert run("--out=out", "--seeds=0", "--epochs=1") == 2
     assert "RunExists: another process is at work in out; wait until" in capsys.readouterr().err
     assert run("--out=out", "--seeds=0", "--epochs=1") == 0

@@ -23,7 +23,7 @@ from softlabels.store.dense_spec import store_spec
 from softlabels.store.digest import manifest_seal
 from softlabels.store.spec import Commit, Manifest, MemberSpec, Plan, TeacherSpec, plan_of, pretty_json, read_json
 from softlabels.store.verify import verify
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 from tests.store import golden_rows
 from tests.store.golden_rows import GOLDEN
 from tests.store.samples import assert_holds
@@ -242,7 +242,7 @@ def test_version_1_holds_nothing_of_version_2(tmp_path: Path) -> None:
     path = shutil.copytree(GOLDEN / "v2-topk-zarr", tmp_path / "store")
     for file in ("plan.json", "manifest.json"):
         (path / file).write_bytes((path / file).read_bytes().replace(b'"format": 2', b'"format": 1'))
-    manifest = read_json(Folder(path), "manifest.json", Manifest)
+    manifest = read_json(LocalFolder(path), "manifest.json", Manifest)
     sealed = msgspec.structs.replace(manifest, seal=manifest_seal(manifest))
     (path / "manifest.json").write_bytes(pretty_json(sealed))
     with pytest.raises(DamagedManifest, match="format 1 holds neither topk labels nor sequences"):
@@ -251,7 +251,7 @@ def test_version_1_holds_nothing_of_version_2(tmp_path: Path) -> None:
 
 def test_version_2_holds_nothing_of_version_3(tmp_path: Path) -> None:
     path = shutil.copytree(GOLDEN / "v3-zarr", tmp_path / "store")
-    manifest = msgspec.structs.replace(read_json(Folder(path), "manifest.json", Manifest), format=2)
+    manifest = msgspec.structs.replace(read_json(LocalFolder(path), "manifest.json", Manifest), format=2)
     sealed = msgspec.structs.replace(manifest, seal=manifest_seal(manifest))
     (path / "manifest.json").write_bytes(pretty_json(sealed))
     with pytest.raises(DamagedManifest, match=r"format 2 has no transfer_set\.key_rule and no teacher\.floor"):

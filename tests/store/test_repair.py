@@ -35,7 +35,7 @@ from softlabels.store.layouts import layout_of
 from softlabels.store.repair import earlier_digests, named_digest, repair
 from softlabels.store.spec import FORMAT
 from softlabels.store.verify import verify
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 from tests.store.samples import KINDS, SPARSE, Sample, assert_holds, fill, make_spec, sample, write_store
 from tests.store.test_writer import snapshot
 
@@ -181,9 +181,9 @@ def test_a_damaged_manifest_and_its_digest(store: tuple[Path, Sample]) -> None:
     (path / "manifest.json").write_bytes(msgspec.json.encode(wrong))
     found = repair(path)
     assert (found.before, found.digest) == ("0" * 64, manifest.digest)
-    assert named_digest(Folder(found.folder)) == "0" * 64
+    assert named_digest(LocalFolder(found.folder)) == "0" * 64
     (path / "manifest.json").write_bytes(b"\xff")
-    assert named_digest(Folder(path)) is None
+    assert named_digest(LocalFolder(path)) is None
 
 
 @pytest.mark.parametrize("kind", SPARSE)
@@ -231,9 +231,9 @@ def test_an_unfinished_store_that_lost_its_basis_gets_it_again(
 def test_a_manifest_that_names_no_digest_vouches_for_nothing(store: tuple[Path, Sample]) -> None:
     path, _ = store
     (path / "manifest.json").write_bytes(b"")
-    assert earlier_digests(Folder(path)) == {}
+    assert earlier_digests(LocalFolder(path)) == {}
     found = repair(path)
-    assert (found.pending, found.before, earlier_digests(Folder(path))) == ((), None, {found.folder: None})
+    assert (found.pending, found.before, earlier_digests(LocalFolder(path))) == ((), None, {found.folder: None})
 
 
 @pytest.mark.parametrize("kind", ["zarr", "arrow"])
@@ -336,12 +336,12 @@ def open_store_of(path: Path):  # type: ignore[no-untyped-def]
     from softlabels.store.spec import Manifest, read_json
     from tests.faults.damage import write_manifest
 
-    manifest = read_json(Folder(path), "manifest.json", Manifest)
+    manifest = read_json(LocalFolder(path), "manifest.json", Manifest)
     keys = msgspec.structs.replace(manifest.spec.transfer_set, content_keys="0" * 64)
     forged = msgspec.structs.replace(manifest, spec=msgspec.structs.replace(manifest.spec, transfer_set=keys))
     forged = msgspec.structs.replace(forged, digest=store_digest(forged, forged.payloads))
     write_manifest(path, forged)
-    return read_json(Folder(path), "manifest.json", Manifest)
+    return read_json(LocalFolder(path), "manifest.json", Manifest)
 
 
 @kinds

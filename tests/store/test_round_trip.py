@@ -13,7 +13,7 @@ import zarr
 from softlabels.store import Store, StoreWriter, open_store, store_splits
 from softlabels.store.columns import DTYPES
 from softlabels.store.root import write_root
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 from tests.store.samples import ALL, KINDS, SPARSE, Sample, assert_holds, fill, make_spec, sample, write_store
 
 SIZES = [(1, 16, 16), (16, 16, 16), (96, 48, 16), (100, 48, 16), (37, 1024, 32), (65, 64, 32), (49, 48, 48)]
@@ -127,7 +127,7 @@ def test_a_folder_of_splits_is_one_thing_for_other_readers(tmp_path: Path, rng: 
     parts = {"train": sample(rng, 70), "test": sample(rng, 20)}
     for split, data in parts.items():
         write_store(tmp_path / split, data, make_spec(data, kind, split=split))
-    write_root(Folder(tmp_path))
+    write_root(LocalFolder(tmp_path))
     assert {split: path.name for split, path in store_splits(tmp_path).items()} == {"train": "train", "test": "test"}
     for split, data in parts.items():
         assert_holds(open_store(tmp_path, split=split), data)

@@ -36,7 +36,7 @@ from softlabels.student.learner import Student
 from softlabels.student.losses import distillation_loss
 from softlabels.student.metrics import Metrics
 from softlabels.student.trainer import Trainer
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 from tests.student.runs import CLASSES, COSINE, INPUTS, MemoryBatches, examples, net, run, take, trainer
 
 ADAM = ObjectSpec("torch.optim.AdamW", {"lr": 0.01})
@@ -460,15 +460,15 @@ def test_a_full_disk_leaves_the_run_resumable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("limit", [100, 20_000, 300_000, 3_000_000])
 def test_a_full_disk_is_named_wherever_in_a_large_checkpoint_it_is_met(tmp_path: Path, limit: int) -> None:
-    save_checkpoint(Folder(tmp_path), {"weights": torch.zeros(3)}, {})
+    save_checkpoint(LocalFolder(tmp_path), {"weights": torch.zeros(3)}, {})
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
         with pytest.raises(DiskFull, match=r"cannot write .*checkpoint\.pt"):
-            save_checkpoint(Folder(tmp_path), {"weights": [torch.rand(50_000) for _ in range(20)]}, {})
+            save_checkpoint(LocalFolder(tmp_path), {"weights": [torch.rand(50_000) for _ in range(20)]}, {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    state = load_checkpoint(Folder(tmp_path), {})
+    state = load_checkpoint(LocalFolder(tmp_path), {})
     assert state is not None
     assert torch.equal(state["weights"], torch.zeros(3))
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]  # what was half written takes no room

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from blake3 import blake3
 
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 from softlabels.transfer import cache
 from softlabels.transfer.cache import META, Entry, FileRecord, NpyFile, cached
 from softlabels.transfer.cache_entries import cache_entries, recorded_entries
@@ -32,7 +32,7 @@ def test_rows_that_are_deleted_as_soon_as_their_lock_is_free(tmp_path: Path, mon
     own = cache.lock
 
     @contextmanager
-    def lock(root: Folder, name: str, progress: Callable[[], object]) -> Iterator[None]:
+    def lock(root: LocalFolder, name: str, progress: Callable[[], object]) -> Iterator[None]:
         with own(root, name, progress):
             yield
         shutil.rmtree(root.at(name.removesuffix(".lock")))

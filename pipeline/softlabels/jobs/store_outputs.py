@@ -24,7 +24,7 @@ from softlabels.store.root import is_split_folder, write_root
 from softlabels.store.same_plan import kept_about, require_same_maker
 from softlabels.store.spec import About, Manifest, Spec
 from softlabels.store.writer import StoreWriter, require_room
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 
 SPLITS = ("train", "validation", "val", "valid", "dev", "test")  # what the folder of a split is called
 _HASHED_ROWS = 1024  # at once
@@ -82,8 +82,8 @@ def store_outputs(
         manifest = writer.seal(checked=True)
     for line in (*kept, *_not_finite(inputs), *writer.said):
         say(line)
-    if is_split_folder(Folder(path), spec.transfer_set.split):
-        write_root(Folder(Path(path).parent))
+    if is_split_folder(LocalFolder(path), spec.transfer_set.split):
+        write_root(LocalFolder(Path(path).parent))
     return manifest
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from softlabels.errors import ConfigError
 from softlabels.models.hf import HuggingFaceModel
 from softlabels.objects import ObjectSpec, import_object
-from softlabels.system.folder import Folder, folder_of
+from softlabels.system.local import LocalFolder, folder_of
 from softlabels.transfer.config import SequencesConfig
 from softlabels.transfer.pretrained import quiet, whole_folder
 from softlabels.transfer.text import load_tokenizer, tokenize
@@ -20,7 +20,7 @@ from softlabels.transfer.vision import load_processor, process
 
 def save_hf(
     model: nn.Module,
-    folder: Path | str | Folder,
+    folder: Path | str | LocalFolder,
     *,
     class_names: Sequence[str] | None = None,
     prepare: ObjectSpec | None = None,

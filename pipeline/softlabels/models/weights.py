@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from softlabels.errors import WeightsError, some
 from softlabels.system.durable import system_errors
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 
 # Modules that put their own name before those of the model inside them.
 _WRAPPERS = {
@@ -67,7 +67,7 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
     model.load_state_dict(loaded)
 
 
-def save_weights(model: nn.Module, path: Path | str, *, folder: Folder | None = None) -> None:
+def save_weights(model: nn.Module, path: Path | str, *, folder: LocalFolder | None = None) -> None:
     """Write the model's tensors to a safetensors file; atomic and flushed, so `path` holds the old file or the whole new one.
 
     Args:
@@ -84,7 +84,7 @@ def save_weights(model: nn.Module, path: Path | str, *, folder: Folder | None = 
         for name, tensor in tensors.items()
         if first[name] == name
     }
-    folder = folder or Folder(path.parent)
+    folder = folder or LocalFolder(path.parent)
     folder.make()
     folder.put(path.name, save(own))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from softlabels.objects import require_extra
-from softlabels.system.folder import write_atomically
+from softlabels.system.local import write_atomically
 
 DPI = 150
 # Okabe and Ito's colours, which colour-blind readers can tell apart; without yellow, which vanishes on white paper, and

@@ -33,7 +33,7 @@ from softlabels.store.spec import (
     read_small_file,
 )
 from softlabels.system.durable import system_errors
-from softlabels.system.folder import Folder, folder_of
+from softlabels.system.local import LocalFolder, folder_of
 
 Basis = NDArray[np.float16]
 BASIS_FILE = f"{BASIS_FOLDER}/c.0.0"
@@ -65,7 +65,7 @@ def _check(spec: Spec, basis: Basis) -> None:
         raise ValueError("its digest is not the one that the specification names")
 
 
-def read_basis(store: Folder, spec: Spec) -> Basis | None:
+def read_basis(store: LocalFolder, spec: Spec) -> Basis | None:
     """The basis of a store, checked; None where its encoding has none. Raises `DamagedBasis`."""
     if spec.basis_shape is None:
         return None
@@ -84,7 +84,7 @@ def read_basis(store: Folder, spec: Spec) -> Basis | None:
     return basis
 
 
-def put_basis(store: Folder, basis: Basis) -> None:
+def put_basis(store: LocalFolder, basis: Basis) -> None:
     """Write the basis, flushed, where there is none. Raises `SpecMismatch` where another one stands."""
     if _stands(store, basis):
         return
@@ -100,7 +100,7 @@ def put_basis(store: Folder, basis: Basis) -> None:
         )
 
 
-def _stands(store: Folder, basis: Basis) -> bool:
+def _stands(store: LocalFolder, basis: Basis) -> bool:
     """Whether the store has this basis."""
     try:
         return read_small_file(store, BASIS_FILE, MAX_BASIS_BYTES) == np.ascontiguousarray(basis, "<f2").tobytes()
@@ -108,7 +108,7 @@ def _stands(store: Folder, basis: Basis) -> bool:
         return False
 
 
-def drop_basis(store: Folder, *, keep: Basis | None) -> None:
+def drop_basis(store: LocalFolder, *, keep: Basis | None) -> None:
     """Remove the basis of a start that committed nothing, unless it is the one to `keep`."""
     if keep is not None and _stands(store, keep):
         return
@@ -117,7 +117,9 @@ def drop_basis(store: Folder, *, keep: Basis | None) -> None:
         store.sync(BASIS_FOLDER)
 
 
-def resumable_basis(path: str | Path | Folder, *, rank: int | None = None, settings: str = "labels.") -> Basis | None:
+def resumable_basis(
+    path: str | Path | LocalFolder, *, rank: int | None = None, settings: str = "labels."
+) -> Basis | None:
     """The basis that a store at `path` is bound to: it is sealed, or holds committed shards, or another writer is at work in
     it. None where there is no such store, its tails have no basis, or its start binds nobody: a new one may be computed. None
     too where an unfinished store has lost it, or `repair` set it aside: what is computed must be the same, or the plan
@@ -145,7 +147,7 @@ def resumable_basis(path: str | Path | Folder, *, rank: int | None = None, setti
     return basis
 
 
-def _written_to(store: Folder) -> bool:
+def _written_to(store: LocalFolder) -> bool:
     """Whether a live writer holds its lock."""
     with system_errors("lock", store.at(LOCK)), suppress(FileNotFoundError):
         handle = store.open(LOCK, os.O_RDWR)

@@ -21,7 +21,7 @@ from softlabels.store.digest import blake3_hex
 from softlabels.store.layouts import chunk_rows, layout_of
 from softlabels.store.positions import check_counts
 from softlabels.store.spec import RELABEL, Payload, Spec
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 
 Array = NDArray[np.generic]
 MAX_OPEN_FILES = 128  # of one store, or an eighth of what the process may have open
@@ -35,7 +35,7 @@ def open_files() -> int:
 class ChunkReader:
     """Reads chunks of one store. Safe to use from several threads."""
 
-    def __init__(self, store: Folder, spec: Spec) -> None:
+    def __init__(self, store: LocalFolder, spec: Spec) -> None:
         self.folder = store
         self.spec = spec
         self.layout = layout_of(spec)
@@ -129,14 +129,14 @@ class ChunkReader:
     def __del__(self) -> None:
         self.close()
 
-    def __getstate__(self) -> tuple[Folder, Spec]:
+    def __getstate__(self) -> tuple[LocalFolder, Spec]:
         return self.folder, self.spec
 
-    def __setstate__(self, state: tuple[Folder, Spec]) -> None:
+    def __setstate__(self, state: tuple[LocalFolder, Spec]) -> None:
         self.__init__(*state)  # type: ignore[misc]  # a copy in another process opens its own files
 
 
-def open_plain(store: Folder, name: str, shard: int) -> int:
+def open_plain(store: LocalFolder, name: str, shard: int) -> int:
     """A read-only handle of a shard's file; neither it nor its folder may be a link."""
     try:
         return store.open(name)
@@ -150,7 +150,7 @@ def open_plain(store: Folder, name: str, shard: int) -> int:
         ) from error
 
 
-def open_sized(store: Folder, name: str, payload: Payload) -> int:
+def open_sized(store: LocalFolder, name: str, payload: Payload) -> int:
     """The same of a file that has the recorded size; `DamagedShard` where it has another."""
     handle = open_plain(store, name, payload.shard)
     size, recorded = os.fstat(handle).st_size, payload.files[name].size
@@ -160,7 +160,7 @@ def open_sized(store: Folder, name: str, payload: Payload) -> int:
     return handle
 
 
-def _damaged(store: Folder, name: str, shard: int, what: str) -> DamagedShard:
+def _damaged(store: LocalFolder, name: str, shard: int, what: str) -> DamagedShard:
     return DamagedShard(f"shard {shard} is damaged: {store.at(name)} {what}", remedy=RELABEL)
 
 

@@ -25,7 +25,7 @@ from softlabels import __version__
 from softlabels.errors import DamagedShard, MissingShard, StorageError
 from softlabels.store.spec import COMMITS, Commit, pretty_json, read_json
 from softlabels.system.durable import system_errors
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 from softlabels.system.patience import wait_for_lock
 
 STAGING = "staging"
@@ -36,7 +36,7 @@ LOCK = f"{STAGING}/lock"
 class WriterLock:
     """The mark of a live writer: a shared lock on the staging folder, gone with the process however it ends."""
 
-    def __init__(self, store: Folder) -> None:
+    def __init__(self, store: LocalFolder) -> None:
         self._store, self._path = store, store.at(LOCK)
         self._handle = self._open()
 
@@ -83,18 +83,18 @@ def record_name(shard: int) -> str:
     return f"{COMMITS}/{shard:05}.json"
 
 
-def recorded_shards(store: Folder) -> set[int]:
+def recorded_shards(store: LocalFolder) -> set[int]:
     """The shards that have a commit record."""
     names = (name.removesuffix(".json") for name in store.names(COMMITS) if name.endswith(".json"))
     return {int(name) for name in names if name.isascii() and name.isdigit()}
 
 
-def is_bound(store: Folder) -> bool:
+def is_bound(store: LocalFolder) -> bool:
     """Whether somebody's work depends on the store's plan: shards are recorded, or were until `repair` set them aside."""
     return bool(recorded_shards(store)) or store.exists(SET_ASIDE)
 
 
-def stage(store: Folder, files: dict[str, bytes]) -> str:
+def stage(store: LocalFolder, files: dict[str, bytes]) -> str:
     """Write a shard's files under a new write id, flushed, and return the id."""
     write_id = uuid.uuid4().hex
     folder = f"{STAGING}/{write_id}"
@@ -109,7 +109,7 @@ def stage(store: Folder, files: dict[str, bytes]) -> str:
     return write_id
 
 
-def commit(store: Folder, record: Commit) -> bool:
+def commit(store: LocalFolder, record: Commit) -> bool:
     """Record a staged write as the shard's content, unless another write already is; then put the recorded one in place.
     True when this write won.
     """
@@ -129,7 +129,7 @@ def commit(store: Folder, record: Commit) -> bool:
     return won
 
 
-def place(store: Folder, record: Commit) -> None:
+def place(store: LocalFolder, record: Commit) -> None:
     """Give a recorded write's files their final names, where that has not been done; then drop its staging folder.
 
     Raises:
@@ -151,7 +151,7 @@ def place(store: Folder, record: Commit) -> None:
         discard(store, record.write_id)
 
 
-def _require_size(store: Folder, shard: int, name: str, recorded: int) -> None:
+def _require_size(store: LocalFolder, shard: int, name: str, recorded: int) -> None:
     path, remedy = store.at(name), "run `softlabels repair`, then the same command again"
     found = store.status(name)
     if found is None:
@@ -164,24 +164,24 @@ def _require_size(store: Folder, shard: int, name: str, recorded: int) -> None:
         )
 
 
-def flush_placed(store: Folder, records: Iterable[Commit]) -> None:
+def flush_placed(store: LocalFolder, records: Iterable[Commit]) -> None:
     """Make records and placed files durable, whoever recorded and placed them: it may have died before it flushed them."""
     for folder in {COMMITS, *(name.rpartition("/")[0] for record in records for name in record.payload.files)}:
         store.sync(folder)
 
 
-def discard(store: Folder, write_id: str) -> None:
+def discard(store: LocalFolder, write_id: str) -> None:
     """Remove a write's staging folder; nothing depends on it any more."""
     store.clear(f"{STAGING}/{write_id}")
 
 
-def sweep(store: Folder, recorded: Iterable[str]) -> None:
+def sweep(store: LocalFolder, recorded: Iterable[str]) -> None:
     """Remove staged writes that nobody will commit. Only for a writer that is `alone`, after placement is finished."""
     for name in set(store.names(STAGING)) - {*recorded, "lock"}:
         store.clear(f"{STAGING}/{name}")
 
 
-def replace_by_way_of_staging(store: Folder, name: str, data: bytes) -> None:
+def replace_by_way_of_staging(store: LocalFolder, name: str, data: bytes) -> None:
     """Write a file of the store atomically and durably, replacing what stood there. Whoever opens the store next sweeps what a
     kill leaves in staging.
     """

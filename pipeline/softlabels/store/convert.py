@@ -13,12 +13,12 @@ from softlabels.store.reader import open_store
 from softlabels.store.root import require_apart
 from softlabels.store.spec import Manifest, Spec
 from softlabels.store.writer import StoreWriter, require_room
-from softlabels.system.folder import Folder, folder_of
+from softlabels.system.local import LocalFolder, folder_of
 
 
 def convert(
-    source: str | Path | Folder,
-    target: str | Path | Folder,
+    source: str | Path | LocalFolder,
+    target: str | Path | LocalFolder,
     *,
     layout: str,
     compression: str = "none",

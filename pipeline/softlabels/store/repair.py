@@ -60,7 +60,7 @@ from softlabels.store.verify import (
     verify,
 )
 from softlabels.store.writer import StoreWriter
-from softlabels.system.folder import Folder, folder_of
+from softlabels.system.local import LocalFolder, folder_of
 
 Progress = Callable[[int], object]
 UNVOUCHED = (
@@ -89,7 +89,7 @@ class Repaired:
     digest: str | None
 
 
-def repair(path: str | Path | Folder, *, progress: Progress = lambda shards: None) -> Repaired:
+def repair(path: str | Path | LocalFolder, *, progress: Progress = lambda shards: None) -> Repaired:
     """Repair one store, sealed or not. It is sealed again where nothing is to be made.
 
     Args:
@@ -120,7 +120,7 @@ def repair(path: str | Path | Folder, *, progress: Progress = lambda shards: Non
     return Repaired(tuple(problems), store.at(aside.folder), tuple(aside.moved), pending, basis, before, digest)
 
 
-def _plan_and_manifest(store: Folder) -> tuple[Plan, Manifest | None]:
+def _plan_and_manifest(store: LocalFolder) -> tuple[Plan, Manifest | None]:
     """The plan that the store was made by, and its manifest: None where there is none, or none that agrees with itself."""
     wrong: DamagedManifest | LaterFormat | None = None
     try:
@@ -149,7 +149,7 @@ def _plan_and_manifest(store: Folder) -> tuple[Plan, Manifest | None]:
     ) from wrong
 
 
-def named_digest(store: Folder) -> str | None:
+def named_digest(store: LocalFolder) -> str | None:
     """The digest that stands in a store's manifest, which need not be sound; None where none can be read."""
     try:
         return str(msgspec.json.decode(read_small_file(store, MANIFEST))["digest"])[:64]
@@ -157,20 +157,20 @@ def named_digest(store: Folder) -> str | None:
         return None
 
 
-def earlier_digests(store: Folder) -> dict[Path, str | None]:
+def earlier_digests(store: LocalFolder) -> dict[Path, str | None]:
     """The digest that each manifest names which was set aside, by its folder; None where none can be read."""
     aside = [store.within(f"{SET_ASIDE}/{name}") for name in store.names(SET_ASIDE)]
     return {folder.at(): named_digest(folder) for folder in aside if folder.is_folder() and folder.exists(MANIFEST)}
 
 
-def _refuse_links(store: Folder, spec: Spec) -> None:
+def _refuse_links(store: LocalFolder, spec: Spec) -> None:
     """Before anything is touched: what lies behind such a link would not even be set aside."""
     for name in (COMMITS, STAGING, SET_ASIDE, BASIS_FOLDER, *(column.name for column in spec.columns)):
         store.is_folder(name)
 
 
 @contextmanager
-def _alone(store: Folder) -> Iterator[None]:
+def _alone(store: LocalFolder) -> Iterator[None]:
     """Keep writers out. Raises `RunExists` where there is one."""
     lock = WriterLock(store)
     try:
@@ -186,7 +186,7 @@ def _alone(store: Folder) -> Iterator[None]:
 class _Aside:
     """A new folder below `set_aside`, and what was moved into it."""
 
-    def __init__(self, store: Folder) -> None:
+    def __init__(self, store: LocalFolder) -> None:
         before = [int(name) for name in store.names(SET_ASIDE) if name.isascii() and name.isdigit()]
         self.store, self.folder = store, f"{SET_ASIDE}/{max(before, default=0) + 1}"
         self.moved: list[str] = []
@@ -202,7 +202,7 @@ class _Aside:
             self.moved.append(name)
 
 
-def _mend_plan(store: Folder, plan: Plan, manifest: Manifest | None, aside: _Aside) -> Iterator[Problem]:
+def _mend_plan(store: LocalFolder, plan: Plan, manifest: Manifest | None, aside: _Aside) -> Iterator[Problem]:
     """Write the plan that a sound manifest was made of, where another stands."""
     data = pretty_json(plan)
     try:
@@ -216,7 +216,7 @@ def _mend_plan(store: Folder, plan: Plan, manifest: Manifest | None, aside: _Asi
         yield Problem(PLAN, what, RESEAL)
 
 
-def _problems(store: Folder, spec: Spec, manifest: Manifest | None, progress: Progress) -> Iterator[Problem]:
+def _problems(store: LocalFolder, spec: Spec, manifest: Manifest | None, progress: Progress) -> Iterator[Problem]:
     """What is wrong with a store whose plan is right.
 
     Raises:
@@ -233,7 +233,7 @@ def _problems(store: Folder, spec: Spec, manifest: Manifest | None, progress: Pr
         yield problem
 
 
-def _by_records(store: Folder, spec: Spec, progress: Progress) -> Iterator[Problem]:
+def _by_records(store: LocalFolder, spec: Spec, progress: Progress) -> Iterator[Problem]:
     """What is wrong with a store that is unfinished, or whose manifest is damaged: each shard by its own record."""
     if store.exists(MANIFEST):
         yield Problem(MANIFEST, "does not agree with itself", RESEAL)
@@ -253,7 +253,7 @@ def _by_records(store: Folder, spec: Spec, progress: Progress) -> Iterator[Probl
     yield from strangers(store, spec, recorded)
 
 
-def _set_aside(store: Folder, spec: Spec, problems: list[Problem], aside: _Aside) -> None:
+def _set_aside(store: LocalFolder, spec: Spec, problems: list[Problem], aside: _Aside) -> None:
     """Move what is damaged, in the order that the module's docstring gives reasons for."""
     layout, damaged = layout_of(spec), any(problem.what != STRANGER for problem in problems)
     if damaged or not store.exists(MANIFEST):  # sealing writes the card anew, and people may have added to it

@@ -30,7 +30,7 @@ from softlabels.store.spec import (
     Spec,
     pretty_json,
 )
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 
 _FOR_READERS = 1 << 16  # bytes of card, fidelity table and the files for other readers
 _IN_MANIFEST, _NAME = 256, 64  # bytes of a shard in the manifest and in state.json, of a file in its folder
@@ -73,7 +73,7 @@ def _label_bytes(spec: Spec, payloads: list[Payload]) -> float:
     return sum(sizes.values()) / positions
 
 
-def was_sealed(store: Folder, spec: Spec) -> bool:
+def was_sealed(store: LocalFolder, spec: Spec) -> bool:
     """Whether a store was sealed once, and so is not asked again what its labels are: only sealing writes these files, and
     `repair` sets manifests aside.
     """

@@ -41,7 +41,7 @@ from softlabels.store.spec import (
     read_small_file,
 )
 from softlabels.system.durable import system_errors
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 
 CARD = "README.md"
 RESEAL = "`softlabels repair` writes it again"
@@ -70,7 +70,7 @@ class Problem:
 
 
 def verify(
-    path: str | Path | Folder,
+    path: str | Path | LocalFolder,
     *,
     shards: Collection[int] | None = None,
     progress: Callable[[int], object] = lambda shards: None,
@@ -112,7 +112,7 @@ def verify(
     return problems
 
 
-def basis_problems(store: Folder, spec: Spec) -> Iterator[Problem]:
+def basis_problems(store: LocalFolder, spec: Spec) -> Iterator[Problem]:
     """Whether the basis of the tails is the one that the specification names."""
     try:
         read_basis(store, spec)
@@ -131,7 +131,7 @@ def require_files(store: Store) -> None:
             os.close(open_sized(store.folder, name, payload))
 
 
-def strangers(store: Folder, spec: Spec, shards: Iterable[int]) -> Iterator[Problem]:
+def strangers(store: LocalFolder, spec: Spec, shards: Iterable[int]) -> Iterator[Problem]:
     """Files and links that a store of these shards does not have."""
     layout, shards = layout_of(spec), tuple(shards)
     known = {layout.path(column, shard) for column in spec.columns for shard in shards}
@@ -168,7 +168,7 @@ def _files(root: Path) -> Iterator[str]:
             yield str((Path(folder) / name).relative_to(root))
 
 
-def shard_problems(store: Folder, spec: Spec, payload: Payload, *, read_all: bool = True) -> Iterator[Problem]:
+def shard_problems(store: LocalFolder, spec: Spec, payload: Payload, *, read_all: bool = True) -> Iterator[Problem]:
     """What is wrong with a recorded shard: each file's presence and size and, with `read_all`, its digest, the place of its
     chunks, each chunk's digest, and what the chunks hold.
     """
@@ -188,7 +188,7 @@ def shard_problems(store: Folder, spec: Spec, payload: Payload, *, read_all: boo
         yield from _content(store, spec, payload)
 
 
-def _file(store: Folder, spec: Spec, payload: Payload, name: str, columns: list[Column] | None) -> list[str]:
+def _file(store: LocalFolder, spec: Spec, payload: Payload, name: str, columns: list[Column] | None) -> list[str]:
     """What is wrong with one file of a shard, read where its columns are given: which chunks, or the file around them, or its
     own index. Raises `DamagedStore`, `StorageError`.
     """
@@ -235,7 +235,7 @@ def _index(handle: int, spec: Spec, payload: Payload, columns: list[Column]) -> 
     return []
 
 
-def _content(store: Folder, spec: Spec, payload: Payload) -> Iterator[Problem]:
+def _content(store: LocalFolder, spec: Spec, payload: Payload) -> Iterator[Problem]:
     """Whether the decoded values are those that the content digest was taken of, and can be true."""
     reader = ChunkReader(store, spec)
     where = record_name(payload.shard)

@@ -74,7 +74,7 @@ from softlabels.store.spec import (
     read_small_file,
 )
 from softlabels.store.verify import require_files
-from softlabels.system.folder import Folder, folder_of
+from softlabels.system.local import LocalFolder, folder_of
 
 _LARGEST_BLOCK = 4096  # bytes; network file systems call what they transfer at once so, up to 4 MiB
 
@@ -101,7 +101,7 @@ class StoreWriter:
 
     def __init__(
         self,
-        path: str | Path | Folder,
+        path: str | Path | LocalFolder,
         spec: Spec,
         *,
         basis: Basis | None = None,
@@ -378,7 +378,7 @@ def require_room(writers: Iterable[StoreWriter]) -> int:
     return free
 
 
-def _require_store_path(store: Folder) -> None:
+def _require_store_path(store: LocalFolder) -> None:
     if store.exists() and not store.is_folder():
         raise StorePathError(f"{store} is a file; a store is a folder", remedy="give another path")
     strangers = [name for name in store.names() if name not in (STAGING, COMMITS, BASIS_FOLDER)]

@@ -27,7 +27,7 @@ from softlabels.names import renamed
 from softlabels.store.differences import differences
 from softlabels.student.seeding import rng_state, set_rng_state
 from softlabels.system.durable import system_errors
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 
 NAME = "checkpoint.pt"
 FORMAT = 3
@@ -39,7 +39,7 @@ _MEANING = {
 _log = logging.getLogger(__name__)
 
 
-def save_checkpoint(folder: Folder, state: Mapping[str, Any], identity: Mapping[str, object]) -> None:
+def save_checkpoint(folder: LocalFolder, state: Mapping[str, Any], identity: Mapping[str, object]) -> None:
     """Replace the checkpoint of the run in `folder`, atomically and durably.
 
     Args:
@@ -94,7 +94,7 @@ class _Watched:
         self._file.flush()
 
 
-def load_checkpoint(folder: Folder, identity: Mapping[str, object]) -> dict[str, Any] | None:
+def load_checkpoint(folder: LocalFolder, identity: Mapping[str, object]) -> dict[str, Any] | None:
     """The state that the run in `folder` was saved with, after putting the random generators back; None where nothing was, and
     where what was saved is the start, before its first step, of a run with another identity: it binds nobody.
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from softlabels.errors import ExportError, some
 from softlabels.objects import require_extra
-from softlabels.system.folder import Folder, folder_of
+from softlabels.system.local import LocalFolder, folder_of
 
 FILES = {"onnx": "student.onnx", "torch": "student.pt2"}  # format -> file name
 FACTS = "softlabels.json"  # the extra file of a .pt2 that holds the facts
@@ -61,7 +61,7 @@ class Exported:
 
 
 def export_student(
-    model: nn.Module, rows: Tensor, folder: Path | Folder, *, formats: Sequence[str], facts: Mapping[str, Any]
+    model: nn.Module, rows: Tensor, folder: Path | LocalFolder, *, formats: Sequence[str], facts: Mapping[str, Any]
 ) -> list[Exported]:
     """Write `model` to `folder`, a file for each of `formats`.
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from torch.utils.tensorboard import SummaryWriter
 
 from softlabels.system.durable import system_errors
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 
 NAME = "metrics.jsonl"
 EVENTS = "tensorboard"
@@ -30,7 +30,7 @@ class RunLog:
         step: optimizer steps done so far; TensorBoard forgets events after it.
     """
 
-    def __init__(self, folder: Folder, lines: list[str], step: int) -> None:
+    def __init__(self, folder: LocalFolder, lines: list[str], step: int) -> None:
         self._folder, self._lines = folder, lines
         folder.put(NAME, "".join(line + "\n" for line in lines).encode())
         self._events = _events(folder, step)
@@ -54,7 +54,7 @@ class RunLog:
             self._events.close()
 
 
-def _events(folder: Folder, step: int) -> SummaryWriter | None:
+def _events(folder: LocalFolder, step: int) -> SummaryWriter | None:
     """TensorBoard's writer; None, and a warning, where the path is not UTF-8, which it cannot take."""
     events = folder.at(EVENTS)
     try:
@@ -67,7 +67,7 @@ def _events(folder: Folder, step: int) -> SummaryWriter | None:
         return SummaryWriter(str(events), purge_step=step + 1)
 
 
-def is_ended(folder: Folder) -> bool:
+def is_ended(folder: LocalFolder) -> bool:
     """Whether the log of the run in `folder` has its last line, which says `"end": true`."""
     try:
         lines = folder.read(NAME).splitlines()

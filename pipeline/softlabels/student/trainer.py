@@ -30,7 +30,7 @@ from softlabels.student.metrics import Batches, Scores
 from softlabels.student.runlog import RunLog
 from softlabels.student.seeding import deterministic
 from softlabels.student.validation import validate
-from softlabels.system.folder import Folder, folder_of
+from softlabels.system.local import LocalFolder, folder_of
 
 if TYPE_CHECKING:
     from softlabels.stream.loader import Batch
@@ -96,7 +96,7 @@ class Trainer:
         students: Sequence[Student],
         train: Batches,
         validation: Batches | None,
-        folder: Path | Folder,
+        folder: Path | LocalFolder,
         identity: Mapping[str, object],
         augment: Augment | None = None,
     ) -> None:
@@ -152,7 +152,7 @@ class Trainer:
                     log.add(self._last_line(learner))
         return [self._result(learner) for learner in self._learners]
 
-    def _home(self, learner: Learner) -> Folder:
+    def _home(self, learner: Learner) -> LocalFolder:
         return self._folder.within(learner.name)
 
     def _is_ended(self, learner: Learner) -> bool:

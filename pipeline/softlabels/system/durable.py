@@ -1,4 +1,4 @@
-"""System errors as errors of ours, and what `folder` does for a single file or a new folder that the user names.
+"""System errors as errors of ours, and what `local` does for a single file or a new folder that the user names.
 
 No room is `DiskFull`, too few handles or too little memory `OutOfResources`, everything else
 `StorageError`. A flush that failed is never tried again on the same file; the error goes up.

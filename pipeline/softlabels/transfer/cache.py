@@ -26,7 +26,7 @@ from blake3 import blake3
 
 from softlabels.errors import ConfigError, DiskFull, StorageError, StrangePath, TransferSetError
 from softlabels.system.durable import system_errors
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 from softlabels.system.patience import wait_for_lock
 
 Array = npt.NDArray[np.generic]
@@ -79,7 +79,7 @@ def cached(
     Raises:
         DiskFull, StorageError: the cache cannot be written. Stalled: a process that prepares these rows hangs.
     """
-    cache, name = Folder(root), entry_name(identity)
+    cache, name = LocalFolder(root), entry_name(identity)
     entry = cache.within(name)
     try:
         cache.make()
@@ -101,7 +101,7 @@ def cached(
         raise type(error)(error.what, remedy=remedy) from error
 
 
-def _mark_used(entry: Folder) -> None:
+def _mark_used(entry: LocalFolder) -> None:
     handle = entry.open(META)
     try:
         with suppress(OSError):  # of a read-only cache nobody sees when it was used
@@ -115,13 +115,13 @@ def entry_name(identity: Mapping[str, object]) -> str:
     return blake3(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _arrays(entry: Folder) -> dict[str, Array]:
+def _arrays(entry: LocalFolder) -> dict[str, Array]:
     files = (entry.at(file) for file in entry.names() if file.endswith(".npy"))
     return {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in files}
 
 
 @contextmanager
-def lock(cache: Folder, name: str, progress: Callable[[], object]) -> Iterator[None]:
+def lock(cache: LocalFolder, name: str, progress: Callable[[], object]) -> Iterator[None]:
     """Hold the lock file; the system lets go of it when the process dies. Raises `Stalled` where another process holds it and
     `progress()` does not change.
     """
@@ -136,14 +136,14 @@ def lock(cache: Folder, name: str, progress: Callable[[], object]) -> Iterator[N
         os.close(handle)
 
 
-def _written(cache: Folder, name: str) -> int:
+def _written(cache: LocalFolder, name: str) -> int:
     """Bytes that whoever prepares these rows has written so far."""
     parts = [part for part in cache.folders() if part.name.startswith(f"{name}.part-")]
     found = [part.status(file) for part in parts for file in part.names()]
     return sum(status.st_size for status in found if status is not None)
 
 
-def _sound(folder: Folder, identity: Mapping[str, object]) -> bool:
+def _sound(folder: LocalFolder, identity: Mapping[str, object]) -> bool:
     """Whether the folder, and no link, holds what was written for this identity, byte for byte."""
     if folder.status() is None:
         return False
@@ -160,7 +160,7 @@ def _sound(folder: Folder, identity: Mapping[str, object]) -> bool:
     return False
 
 
-def _matches(folder: Folder, record: FileRecord) -> bool:
+def _matches(folder: LocalFolder, record: FileRecord) -> bool:
     name = str(record["name"])
     handle = folder.open(name)  # no link
     try:
@@ -171,7 +171,7 @@ def _matches(folder: Folder, record: FileRecord) -> bool:
 
 
 def _write(
-    cache: Folder,
+    cache: LocalFolder,
     name: str,
     meta: Mapping[str, object],
     fill: Callable[[Path], tuple[list[FileRecord], dict[str, Any]]],

@@ -18,7 +18,7 @@ from typing import Any
 
 from softlabels.errors import StorageError, StrangePath
 from softlabels.system.durable import system_errors
-from softlabels.system.folder import Folder
+from softlabels.system.local import LocalFolder
 from softlabels.transfer.cache import META, entry_name
 
 _NAME = re.compile(r"(?P<entry>[0-9a-f]{32})(\.part-[a-z0-9_]+)?")
@@ -38,7 +38,7 @@ class CacheEntry:
         used: when it was last opened, seconds since the epoch.
     """
 
-    folder: Folder
+    folder: LocalFolder
     transfer_set: str
     split: str
     rows: int | None
@@ -48,11 +48,11 @@ class CacheEntry:
 
 def cache_entries(root: Path) -> list[CacheEntry]:
     """The entries below `root`, the last used first. Raises `StorageError` where it cannot be read."""
-    entries = [_entry(folder) for folder in Folder(root).folders() if is_entry(folder)]
+    entries = [_entry(folder) for folder in LocalFolder(root).folders() if is_entry(folder)]
     return sorted(entries, key=lambda entry: -entry.used)
 
 
-def is_entry(folder: Folder) -> bool:
+def is_entry(folder: LocalFolder) -> bool:
     """Whether a folder is an entry, or what is left of one: by its name, and by holding nothing else."""
     if not _NAME.fullmatch(folder.name):
         return False
@@ -64,7 +64,7 @@ def recorded_entries(root: Path) -> Iterator[dict[str, Any]]:
     """What each finished entry below `root` says of itself: `identity`, `about`, `facts`. Damaged ones, and those of earlier
     versions, say less and are left out.
     """
-    for folder in Folder(root).folders():
+    for folder in LocalFolder(root).folders():
         meta = _meta(folder)
         if len(meta) == len(_PARTS) and entry_name(meta["identity"]) == folder.name:
             yield meta
@@ -95,7 +95,7 @@ def delete_entry(entry: CacheEntry) -> bool:
     return True
 
 
-def _entry(folder: Folder) -> CacheEntry:
+def _entry(folder: LocalFolder) -> CacheEntry:
     meta, files = _meta(folder), [folder.status(name) for name in folder.names()]
     identity, about = meta.get("identity", {}), meta.get("about", {})
     rows = about.get("rows", identity.get("rows"))
@@ -110,7 +110,7 @@ def _entry(folder: Folder) -> CacheEntry:
     )
 
 
-def _meta(folder: Folder) -> dict[str, dict[str, Any]]:
+def _meta(folder: LocalFolder) -> dict[str, dict[str, Any]]:
     """The parts of an entry's meta.json that are there, and are objects."""
     try:
         meta = json.loads(folder.read(META))

@@ -18,7 +18,7 @@ from typing import Any
 from softlabels.errors import ConfigError
 from softlabels.objects import require_extra
 from softlabels.system.durable import system_errors
-from softlabels.system.folder import Folder, folder_of
+from softlabels.system.local import LocalFolder, folder_of
 
 
 def pretrained_folder(name: str, *, revision: str | None, patterns: tuple[str, ...]) -> Path:
@@ -75,7 +75,7 @@ def load_from(folder: str, auto: str, what: str, digest: str) -> Any:
 
 
 @contextmanager
-def whole_folder(folder: Path | Folder) -> Iterator[Path]:
+def whole_folder(folder: Path | LocalFolder) -> Iterator[Path]:
     """An empty folder to fill, flushed and named `folder` when the block ends; what stood there gives way to it.
 
     Raises:

@@ -28,17 +28,17 @@ _STEP = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os
 _FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe must not hold us up
 
 
-def folder_of(place: str | Path | Folder) -> Folder:
+def folder_of(place: str | Path | LocalFolder) -> LocalFolder:
     """A path that the user names, as the root of what is below it; a folder as it is."""
-    return place if isinstance(place, Folder) else Folder(place)
+    return place if isinstance(place, LocalFolder) else LocalFolder(place)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file that the user names, by way of a temporary name beside it, replacing what stood there."""
-    Folder(path.parent).put(path.name, data)
+    LocalFolder(path.parent).put(path.name, data)
 
 
-class Folder:
+class LocalFolder:
     """A folder below `root`, which is `root` itself where `inside` is "". `str()` of it is its path.
 
     Every method raises `StrangePath` where a name in front of the last one is a link, and `StorageError` or `DiskFull` where
@@ -46,7 +46,7 @@ class Folder:
 
     ::
 
-        run = Folder("runs/mine")
+        run = LocalFolder("runs/mine")
         run.make()
         run.put("run.json", b"{}")
         run.within("distilled-seed0").make()
@@ -59,7 +59,7 @@ class Folder:
         return str(self.at())
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Folder) and (self.root, self.inside) == (other.root, other.inside)
+        return isinstance(other, LocalFolder) and (self.root, self.inside) == (other.root, other.inside)
 
     def __hash__(self) -> int:
         return hash((self.root, self.inside))
@@ -73,13 +73,13 @@ class Folder:
         """The path of a name, for messages and for programs that take nothing else."""
         return self.root / self.inside / name
 
-    def within(self, name: str) -> Folder:
+    def within(self, name: str) -> LocalFolder:
         """The folder `name` in this one, with the same root; it need not be there."""
-        return Folder(self.root, f"{self.inside}/{name}".lstrip("/"))
+        return LocalFolder(self.root, f"{self.inside}/{name}".lstrip("/"))
 
-    def above(self) -> Folder:
+    def above(self) -> LocalFolder:
         """The folder that holds this one: with the same root, but for the root itself, which lies where the user says."""
-        return Folder(self.root, self.inside.rpartition("/")[0]) if self.inside else Folder(self.root.parent)
+        return LocalFolder(self.root, self.inside.rpartition("/")[0]) if self.inside else LocalFolder(self.root.parent)
 
     # What is there
 
@@ -113,7 +113,7 @@ class Folder:
                 os.close(handle)
         return []
 
-    def folders(self, name: str = "") -> list[Folder]:
+    def folders(self, name: str = "") -> list[LocalFolder]:
         """The folders in a folder; links are none."""
         inner = f"{name}/" if name else ""
         found = ((entry, self.status(inner + entry)) for entry in self.names(name))
@@ -168,7 +168,7 @@ class Folder:
         if self.is_folder(name):
             return
         above, _, last = f"{self.inside}/{name}".strip("/").rpartition("/")
-        parent = Folder(self.root, above)
+        parent = LocalFolder(self.root, above)
         parent.make()
         with system_errors("create", self.at(name)), parent._parent(last) as (handle, _), suppress(FileExistsError):
             os.mkdir(last, dir_fd=handle)  # another process may be quicker, or a file stand there
@@ -298,7 +298,7 @@ class Folder:
 
     def _refuse_link(self, handle: int, part: str, name: str) -> None:
         if stat.S_ISLNK(os.stat(part, dir_fd=handle, follow_symlinks=False).st_mode):
-            raise Folder(self.root)._linked(name)
+            raise LocalFolder(self.root)._linked(name)
 
     def _folder_handle(self, name: str) -> int:
         """A handle that lists and flushes a folder."""
