@@ -113,7 +113,7 @@ from softlabels_stages.__main__ import main
 from softlabels_stages.arguments import COMMANDS
 for stage in COMMANDS:
     assert main([stage, "--help"]) == 0
-heavy = {"torch", "datasets", "jsonargparse", "zarr", "transformers", "matplotlib", "tensorboard", "pandas", "sklearn"}
+heavy = {"torch", "datasets", "zarr", "transformers", "matplotlib", "tensorboard", "pandas", "sklearn"}
 print(sorted((heavy | {"pyarrow"}) & set(sys.modules)))
 assert main(["info", "tests/store/golden/v2-topk-zarr"]) == 0
 print(sorted(heavy & set(sys.modules)))
