@@ -15,13 +15,13 @@ from typing import get_args
 
 import pytest
 
+from softlabels.recipes import tokenizer
+from softlabels.recipes.tokenizer_config import LEAST_TOKENS
 from softlabels.store import outputs
 from softlabels.stream import join
 from softlabels.student import export
 from softlabels.student.config import LOSS_NAMES
 from softlabels.student.losses import LOSSES
-from softlabels.transfer import tokenizer
-from softlabels.transfer.config import LEAST_TOKENS
 from softlabels_stages import arguments
 from softlabels_stages.__main__ import main
 from softlabels_stages.arguments import COMMANDS, FORMATS
@@ -29,7 +29,7 @@ from softlabels_stages.arguments import COMMANDS, FORMATS
 ROOT = Path(__file__).parent.parent
 ROOMS = (
     "errors", "lazy", "names", "objects", "system", "labels", "checks", "store", "transfer", "stream", "models", "teacher",
-    "student", "report", "jobs",
+    "student", "report", "jobs", "recipes",
 )  # fmt: skip
 FORBIDDEN = {("stream", "teacher"), ("student", "teacher"), ("report", "teacher"), ("report", "student")}
 HOMES = ("pipeline/softlabels", "stages/softlabels_stages")
