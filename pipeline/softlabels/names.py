@@ -7,7 +7,7 @@ written down and hashed is always the short one, which stays when the code moves
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 # The name that is written down -> the module that defines the object.
@@ -70,6 +70,24 @@ OF_0_1 = {
     "pipeline.transfer.text.tokenize": "softlabels.transfer.tokenize",
     "pipeline.transfer.vision.process": "softlabels.transfer.vision.process",
 }
+
+
+# Settings that came after a section did, each with the value that says what was done before.
+_LATER: dict[str, dict[str, Any]] = {
+    "training": {"class_weights": None, "members": None, "weights": None},
+    "transfer_set": {"missing": "refuse", "mixed_images": False, "sample_by": None},
+    "sequences": {"bos": "auto"},
+}
+
+
+def as_before(section: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A section's settings by name, without those that came later and say what was done before: as earlier runs tell them."""
+    later = _LATER[section]
+    return {
+        name: as_before(name, value) if name in _LATER and isinstance(value, Mapping) else value
+        for name, value in settings.items()
+        if name not in later or later[name] != value
+    }
 
 
 def short(path: str) -> str:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from softlabels.errors import ConfigError
 from softlabels.objects import ObjectSpec
 
 MAX_LENGTH = 1 << 16  # tokens of a row; its documents are numbered in uint16
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_LATER = {"missing": "refuse", "mixed_images": False, "sample_by": None}  # than version 0.1, which did this
 _STACK = ObjectSpec("softlabels.transfer.stack")
 
 
@@ -128,15 +126,3 @@ class TransferSetConfig:
     def origin(self) -> str:
         """The source, or the dotted path of the factory."""
         return self.source if self.source is not None else self.factory.class_path if self.factory else ""
-
-
-def identifying(settings: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The settings of a transfer set, by name, that tell runs apart: none that came after version 0.1 and is as it was then."""
-    if settings is None:
-        return None
-    told = {name: value for name, value in settings.items() if name not in _LATER or _LATER[name] != value}
-    if isinstance(told.get("sequences"), Mapping):
-        told["sequences"] = {
-            name: value for name, value in told["sequences"].items() if (name, value) != ("bos", "auto")
-        }
-    return told
