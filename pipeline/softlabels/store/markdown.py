@@ -38,9 +38,9 @@ def code(text: object) -> str:
     return f"`{line or ' '}`"
 
 
-def quoted(text: object) -> str:
-    """The text as a string of YAML's front matter, in JSON's quotes and ASCII, which YAML reads alike."""
-    return json.dumps(one_line(text))
+def yaml_lines(fields: Mapping[str, object]) -> list[str]:
+    """Lines of YAML's front matter, each value in JSON and ASCII, which YAML reads alike; texts went through `one_line`."""
+    return [f"{name}: {json.dumps(value)}" for name, value in fields.items()]
 
 
 def without_folders(value: Any) -> Any:
