@@ -207,66 +207,52 @@ def compare_batch(
     (B, ...) are from the outputs; positions that do not count are left out. `labels` (N,): the class of each distribution.
     """
     each = len(labels) // len(inputs)  # distributions of a row
-    for start in range(0, len(inputs), ensemble.batch_size):
-        at = slice(start, start + ensemble.batch_size)
-        own = {name: values[at] for name, values in columns.items()}
-        _compare(spec, ensemble, inputs[at], own, labels[at.start * each : at.stop * each], found)
-
-
-def _compare(
-    spec: Spec,
-    ensemble: Ensemble,
-    inputs: NDArray[np.generic],
-    columns: Columns,
-    labels: NDArray[np.int64],
-    found: Deviation,
-) -> None:
-    soft = {name: columns[name] for name in spec.soft_columns}
-    counts = np.ones(len(labels), np.bool_)
+    soft, counts = {name: columns[name] for name in spec.soft_columns}, np.ones(len(labels), np.bool_)
     if spec.positions is not None:
         soft = {name: values.reshape(-1, *values.shape[2:]) for name, values in soft.items()}
         counts = columns["position_mask"].reshape(-1).astype(np.bool_)
     found.rows += len(inputs)
-    for where, block in ensemble.outputs(inputs).blocks():
-        real = counts[where]
-        if real.any():
-            live = block[torch.from_numpy(real).to(block.device)]
-            eps = torch.finfo(block.dtype).eps
-            if spec.encoding.reduce == "geometric":
-                live = reduced(live, np.array(ensemble.weights))
-            own = {name: values[where][real] for name, values in soft.items()}
-            found.grid += float((eps * live.double().amax(dim=-1)).square().sum())
-            if isinstance(spec.encoding, TopkEncoding):
-                _topk(spec.encoding, spec.label_space.classes, live, own, labels[where][real], found)
-            else:
-                stored = _tensor(own["logits"], live) + _tensor(own["shift"], live)[..., None]
-                _logits(live.double(), live.double(), stored, found)
+    for start in range(0, len(inputs), ensemble.batch_size):
+        for where, block in ensemble.outputs(inputs[start : start + ensemble.batch_size]).blocks():
+            at = np.arange(where.start, where.stop) + start * each
+            real = counts[at]
+            if real.any():
+                live, at = block[torch.from_numpy(real).to(block.device)], at[real]
+                own = {name: values[at] for name, values in soft.items()}
+                _compare(spec, live, np.array(ensemble.weights), own, labels[at], found)
 
 
-def _topk(
-    encoding: TopkEncoding,
-    classes: int,
-    logits: Tensor,
+def _compare(
+    spec: Spec,
+    given: Tensor,
+    weights: NDArray[np.float64],
     columns: Columns,
     labels: NDArray[np.int64],
     found: Deviation,
 ) -> None:
-    """The stored classes' logits, that no other class is above them, the label's logit, and the tail's mass."""
-    z = logits.double()
+    """Live logits (n, M, C) and stored columns (n, ...) of the same distributions, of classes `labels` (n,)."""
+    z = (reduced(given, weights) if spec.encoding.reduce == "geometric" else given).double()
     peak = z.amax(dim=-1, keepdim=True)
-    ids = torch.from_numpy(widen(columns, classes)).to(z.device)
+    found.grid += float((torch.finfo(given.dtype).eps * peak).square().sum())
+    if not isinstance(spec.encoding, TopkEncoding):
+        _logits(z, z, _tensor(columns["logits"], z) + _tensor(columns["shift"], z)[..., None], found)
+        return
+    # The stored classes' logits, that no other class is above them, the label's logit, and the tail's mass.
+    ids = torch.from_numpy(widen(columns, spec.label_space.classes)).to(z.device)
     stored = _tensor(columns["top_logit"], z) + peak
     _logits(z, z.gather(-1, ids), stored, found)
     _largest(z, z.topk(ids.shape[-1], dim=-1).values, stored.sort(dim=-1, descending=True).values, found)
-    given = torch.from_numpy((labels >= 0) & ~np.isnan(columns["label_logit"]).any(axis=-1)).to(z.device)
-    own = torch.from_numpy(labels).to(z.device)[:, None, None].expand(-1, z.shape[1], 1)[given]
-    label = (_tensor(columns["label_logit"], z)[..., None] + peak)[given]  # NaN: the encoder knew no label
-    _largest(z[given], z[given].gather(-1, own), label, found)
-    for factor in (1.0, 2.0, 4.0) if encoding.nodes else ():
-        temperature = factor / encoding.beta_max
+    label = _tensor(columns["label_logit"], z)[..., None] + peak
+    has = torch.from_numpy(labels >= 0).to(z.device) & ~label.isnan().flatten(1).any(
+        dim=1
+    )  # NaN: its maker knew no label
+    own = torch.from_numpy(labels).to(z.device)[:, None, None].expand(-1, z.shape[1], 1)
+    _largest(z[has], z[has].gather(-1, own[has]), label[has], found)
+    for factor in (1.0, 2.0, 4.0) if spec.encoding.nodes else ():
+        temperature = factor / spec.encoding.beta_max
         tail = z.scatter(-1, ids, -math.inf)
         live = ((tail / temperature).logsumexp(-1) - (z / temperature).logsumexp(-1)).exp().cpu().numpy()
-        mass = np.exp(stored_log_probs(columns, encoding, classes, temperature)[2])
+        mass = np.exp(stored_log_probs(columns, spec.encoding, spec.label_space.classes, temperature)[2])
         found.largest_mass = max(found.largest_mass or 0.0, float(np.abs(live - mass).max()))
 
 
