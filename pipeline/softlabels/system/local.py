@@ -13,22 +13,25 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from os import PathLike
 from pathlib import Path
 from typing import IO
 
 from softlabels.errors import RunExists, StorageError, StrangePath, refused
 from softlabels.system.durable import make_folder, system_errors
+from softlabels.system.presence import Lock, is_locked
 
 _STEP = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe must not hold us up
 
 
-def folder_of(place: str | Path | LocalFolder) -> LocalFolder:
+def local_folder(place: str | PathLike[str] | LocalFolder) -> LocalFolder:
     """A path that the user names, as the root of what is below it; a folder as it is."""
     return place if isinstance(place, LocalFolder) else LocalFolder(place)
 
@@ -38,8 +41,39 @@ def write_atomically(path: Path, data: bytes) -> None:
     LocalFolder(path.parent).put(path.name, data)
 
 
+class LocalFile:
+    """See `softlabels.system.files.File`."""
+
+    def __init__(self, handle: int, path: Path) -> None:
+        self._handle, self._path = handle, path
+        self.size = os.fstat(handle).st_size
+
+    def read_into(self, start: int, out: memoryview) -> int:
+        done = 0
+        with system_errors("read", self._path):
+            while done < len(out) and (got := os.preadv(self._handle, [out[done:]], start + done)):
+                done += got
+        return done
+
+    def __del__(self) -> None:
+        os.close(self._handle)
+
+
+class LocalSink:
+    """See `softlabels.system.files.Sink`."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+
+    def write(self, data: bytes | memoryview) -> None:
+        left = memoryview(data).cast("B")
+        while len(left):
+            left = left[os.write(self._handle, left) :]
+
+
 class LocalFolder:
-    """A folder below `root`, which is `root` itself where `inside` is "". `str()` of it is its path.
+    """A folder below `root`, which is `root` itself where `inside` is "". `str()` of it is its path. The port
+    `softlabels.system.files.Folder`, and what only a disk has.
 
     Every method raises `StrangePath` where a name in front of the last one is a link, and `StorageError` or `DiskFull` where
     the system refuses.
@@ -52,7 +86,7 @@ class LocalFolder:
         run.within("distilled-seed0").make()
     """
 
-    def __init__(self, root: str | Path, inside: str = "") -> None:
+    def __init__(self, root: str | PathLike[str], inside: str = "") -> None:
         self.root, self.inside = Path(root), inside
 
     def __str__(self) -> str:
@@ -80,6 +114,17 @@ class LocalFolder:
     def above(self) -> LocalFolder:
         """The folder that holds this one: with the same root, but for the root itself, which lies where the user says."""
         return LocalFolder(self.root, self.inside.rpartition("/")[0]) if self.inside else LocalFolder(self.root.parent)
+
+    def followed(self, name: str) -> LocalFolder:
+        """What lies under a name as a root of its own, which may be a link."""
+        return LocalFolder(self.at(name))
+
+    def overlaps(self, other: object) -> bool:
+        """Whether one of the two is the other, or lies in it."""
+        if not isinstance(other, LocalFolder):
+            return False
+        here, there = self.at().resolve(), other.at().resolve()
+        return here.is_relative_to(there) or there.is_relative_to(here)
 
     # What is there
 
@@ -119,7 +164,41 @@ class LocalFolder:
         found = ((entry, self.status(inner + entry)) for entry in self.names(name))
         return [self.within(inner + entry) for entry, kind in found if kind is not None and stat.S_ISDIR(kind.st_mode)]
 
+    def list(self, name: str = "") -> Iterator[str]:
+        """Everything below a folder that is no folder, links too, by its name in this one."""
+        inner = f"{name}/" if name else ""
+        for entry in self.names(name):
+            found = self.status(inner + entry)
+            if found is not None and stat.S_ISDIR(found.st_mode):
+                yield from self.list(inner + entry)
+            else:
+                yield inner + entry
+
+    def size(self, name: str) -> int:
+        """Bytes of a plain file. Raises `FileNotFoundError`; `StrangePath` of what is none."""
+        found = self.status(name)
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.at(name)))
+        if not stat.S_ISREG(found.st_mode):
+            raise self._linked(name) if stat.S_ISLNK(found.st_mode) else self._not_plain(name)
+        return found.st_size
+
     # Reading
+
+    def file(self, name: str) -> LocalFile:
+        """A plain file, open for reading. `FileNotFoundError` where there is none."""
+        try:
+            return LocalFile(self.open(name), self.at(name))
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise refused(
+                f"cannot open {self.at(name)}: {error.strerror}", error, else_="check the disk and permissions"
+            ) from error
+
+    def most_files(self) -> int:
+        """128, or an eighth of what the process may have open: there may be several folders, and everything else."""
+        return max(1, min(128, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8))
 
     def open(self, name: str, flags: int = os.O_RDONLY, mode: int = 0o644) -> int:
         """A handle of a plain file. `FileNotFoundError` where there is none; other `OSError`s pass too.
@@ -183,13 +262,18 @@ class LocalFolder:
         with os.fdopen(handle, "wb", buffering=buffering) as file:
             yield file
 
-    def write(self, name: str, data: bytes | memoryview) -> None:
-        """Write a new file and flush it. Not atomic: the name may exist only where nobody looks."""
+    @contextmanager
+    def filled(self, name: str) -> Iterator[LocalSink]:
+        """A new file to be filled, flushed when the block ends. Not atomic: the name may exist only where nobody looks."""
+        self.make(name.rpartition("/")[0])
         with system_errors("write", self.at(name)), self.new_file(name, buffering=0) as file:
-            view = memoryview(data)
-            while len(view):
-                view = view[file.write(view) :]
+            yield LocalSink(file.fileno())
             os.fsync(file.fileno())
+
+    def write(self, name: str, data: bytes | memoryview) -> None:
+        """The same in one piece."""
+        with self.filled(name) as out:
+            out.write(data)
 
     def append(self, name: str, data: bytes) -> None:
         """Append to a plain file, without a flush; it is created where it is not there."""
@@ -198,16 +282,25 @@ class LocalFolder:
             with os.fdopen(handle, "ab") as file:
                 file.write(data)
 
-    def create(self, staged: str, name: str) -> bool:
-        """Give the flushed file `staged` the name too, unless it is taken; True when it was free. Atomic: the name appears with
-        its whole content, and of several processes one wins.
+    def create(self, name: str, data: bytes, *, staged: str) -> bool:
+        """Write a file, by way of `staged`, unless its name is taken; True when it was free. Atomic and durable: the name
+        appears with its whole content, and of several processes one wins.
         """
+        self.make(name.rpartition("/")[0])
+        try:
+            self.write(staged, data)
+            won = self._link(staged, name)
+            self._sync_parent(name)
+        finally:
+            self.clear(staged)
+        return won
+
+    def _link(self, staged: str, name: str) -> bool:
         with system_errors("create", self.at(name)), self._parent(staged) as source, self._parent(name) as target:
             try:
                 os.link(source[1], target[1], src_dir_fd=source[0], dst_dir_fd=target[0], follow_symlinks=False)
             except FileExistsError:
                 return False
-        self._sync_parent(name)
         return True
 
     def replace(self, staged: str, name: str) -> None:
@@ -238,11 +331,23 @@ class LocalFolder:
         """Write a file atomically and durably by way of the temporary name `staged`, by default one beside it."""
         folder, _, last = name.rpartition("/")
         staged = staged or f"{folder}/.{last}.{uuid.uuid4().hex}".lstrip("/")
+        self.make(folder)
         try:
             self.write(staged, data)
             self.replace(staged, name)
         finally:
             self.clear(staged)
+
+    def place(self, staged: Mapping[str, str]) -> None:
+        """Rename files, links themselves too; those that are not there are where they should be."""
+        for name, target in staged.items():
+            self.make(target.rpartition("/")[0])
+            self.rename(name, target)
+
+    def settle(self, names: Iterable[str]) -> None:
+        """Flush the lists of names of the folders that hold these."""
+        for folder in dict.fromkeys(name.rpartition("/")[0] for name in names):
+            self.sync(folder)
 
     def rename(self, name: str, target: str) -> bool:
         """Rename a file, folder or link itself; False where it is not there. Durable once both folders are flushed."""
@@ -274,6 +379,24 @@ class LocalFolder:
                 shutil.rmtree(last, ignore_errors=True, dir_fd=parent)  # follows no link, from handle to handle
             else:
                 os.unlink(last, dir_fd=parent)
+
+    def enter(self, lock: str) -> Lock:
+        """Begin to be a live writer, by a lock on the file of this name."""
+        return Lock(self, lock)
+
+    def busy(self, lock: str) -> bool:
+        """Whether a live writer holds this lock."""
+        return is_locked(self, lock)
+
+    def room(self) -> int:
+        """Bytes that are free."""
+        with system_errors("look at", self.at()):
+            return shutil.disk_usage(self.at()).free
+
+    def block(self) -> int:
+        """Bytes that a file takes at least; network file systems call what they transfer at once so, up to 4 MiB."""
+        with system_errors("look at", self.at()):
+            return min(os.statvfs(self.at()).f_frsize, 4096)
 
     # Steps
 
