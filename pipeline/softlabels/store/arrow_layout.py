@@ -96,16 +96,19 @@ class _File:
 
     def add(self, arrays: Mapping[str, Array]) -> Iterator[tuple[str, int, memoryview]]:
         values = {column.name: column.encode(arrays[column.name]) for column in self._spec.columns}
-        self._sink.write(self._out.taken())  # the schema, of the first
         arrow = [_to_arrow(self._spec, column, values) for column in self._spec.columns]
+        start = self._out.start
         self._stream.write_batch(pa.record_batch(arrow, schema=_schema(self._spec)))
-        start, data = self._out.start, self._out.taken()
+        data = self._out.taken()
         self._sink.write(data)
-        message = pa.ipc.read_message(pa.py_buffer(data))
-        batch, body = _batch(self._spec, message), len(data) - message.body.size
+        whole = pa.py_buffer(data)
+        source = pa.BufferReader(whole)
+        while (message := pa.ipc.read_message(source)).type == "schema":  # before the first batch
+            pass
+        batch = _batch(self._spec, message)
         for column in self._spec.columns:
-            offset, size = _values_place(self._spec, batch, column, message.body)
-            yield column.name, start + body + offset, memoryview(data)[body + offset :][:size]
+            offset, size = _values_place(self._spec, batch, column, whole)
+            yield column.name, start + offset, memoryview(data)[offset : offset + size]
 
     def end(self) -> None:
         self._stream.close()

@@ -89,7 +89,7 @@ def store_folders(path: Place) -> list[Folder]:
         raise StorePathError(f"{root} is a file; a store is a folder", remedy="give the path of a store")
     if holds_store(root):
         return [root]
-    inner = [name for name in root.names() if holds_store(root.followed(name))]
+    inner = [name for name in root.names() if root.followed(name).is_folder() and holds_store(root.followed(name))]
     found = [root.within(name) for name in inner if root.is_folder(name)]
     if not found:
         raise StorePathError(

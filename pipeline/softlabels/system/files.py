@@ -2,8 +2,8 @@
 one in memory; an object store needs no more than this.
 
 Names are relative and '/'-separated ("commits/00000.json"); "" is the folder itself. They come from our code, never from a
-file, and nothing else is ever opened. Everything raises `StrangePath` where a name, or one in front of it, is a link or no plain
-file, `DiskFull`, `OutOfResources` or `StorageError` where the place refuses, and `FileNotFoundError` where it says so.
+file, and nothing else is ever opened. Everything raises `StrangePath` where a name, or one in front of it, is a link or no
+plain file, `DiskFull`, `OutOfResources` or `StorageError` where the place refuses, and `FileNotFoundError` where it says so.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from typing import IO
 
 from softlabels.errors import RunExists, StorageError, StrangePath, refused
 from softlabels.system.durable import make_folder, system_errors
+from softlabels.system.handles import LocalFile, LocalSink
 from softlabels.system.presence import Lock, is_locked
 
 _STEP = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -39,36 +40,6 @@ def local_folder(place: str | PathLike[str] | LocalFolder) -> LocalFolder:
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file that the user names, by way of a temporary name beside it, replacing what stood there."""
     LocalFolder(path.parent).put(path.name, data)
-
-
-class LocalFile:
-    """See `softlabels.system.files.File`."""
-
-    def __init__(self, handle: int, path: Path) -> None:
-        self._handle, self._path = handle, path
-        self.size = os.fstat(handle).st_size
-
-    def read_into(self, start: int, out: memoryview) -> int:
-        done = 0
-        with system_errors("read", self._path):
-            while done < len(out) and (got := os.preadv(self._handle, [out[done:]], start + done)):
-                done += got
-        return done
-
-    def __del__(self) -> None:
-        os.close(self._handle)
-
-
-class LocalSink:
-    """See `softlabels.system.files.Sink`."""
-
-    def __init__(self, handle: int) -> None:
-        self._handle = handle
-
-    def write(self, data: bytes | memoryview) -> None:
-        left = memoryview(data).cast("B")
-        while len(left):
-            left = left[os.write(self._handle, left) :]
 
 
 class LocalFolder:
@@ -112,15 +83,12 @@ class LocalFolder:
         return LocalFolder(self.root, f"{self.inside}/{name}".lstrip("/"))
 
     def above(self) -> LocalFolder:
-        """The folder that holds this one: with the same root, but for the root itself, which lies where the user says."""
         return LocalFolder(self.root, self.inside.rpartition("/")[0]) if self.inside else LocalFolder(self.root.parent)
 
     def followed(self, name: str) -> LocalFolder:
-        """What lies under a name as a root of its own, which may be a link."""
         return LocalFolder(self.at(name))
 
     def overlaps(self, other: object) -> bool:
-        """Whether one of the two is the other, or lies in it."""
         if not isinstance(other, LocalFolder):
             return False
         here, there = self.at().resolve(), other.at().resolve()
@@ -165,7 +133,6 @@ class LocalFolder:
         return [self.within(inner + entry) for entry, kind in found if kind is not None and stat.S_ISDIR(kind.st_mode)]
 
     def list(self, name: str = "") -> Iterator[str]:
-        """Everything below a folder that is no folder, links too, by its name in this one."""
         inner = f"{name}/" if name else ""
         for entry in self.names(name):
             found = self.status(inner + entry)
@@ -175,7 +142,6 @@ class LocalFolder:
                 yield inner + entry
 
     def size(self, name: str) -> int:
-        """Bytes of a plain file. Raises `FileNotFoundError`; `StrangePath` of what is none."""
         found = self.status(name)
         if found is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.at(name)))
@@ -186,7 +152,6 @@ class LocalFolder:
     # Reading
 
     def file(self, name: str) -> LocalFile:
-        """A plain file, open for reading. `FileNotFoundError` where there is none."""
         try:
             return LocalFile(self.open(name), self.at(name))
         except FileNotFoundError:
@@ -197,7 +162,6 @@ class LocalFolder:
             ) from error
 
     def most_files(self) -> int:
-        """128, or an eighth of what the process may have open: there may be several folders, and everything else."""
         return max(1, min(128, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8))
 
     def open(self, name: str, flags: int = os.O_RDONLY, mode: int = 0o644) -> int:
@@ -381,11 +345,9 @@ class LocalFolder:
                 os.unlink(last, dir_fd=parent)
 
     def enter(self, lock: str) -> Lock:
-        """Begin to be a live writer, by a lock on the file of this name."""
         return Lock(self, lock)
 
     def busy(self, lock: str) -> bool:
-        """Whether a live writer holds this lock."""
         return is_locked(self, lock)
 
     def room(self) -> int:
