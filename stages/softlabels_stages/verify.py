@@ -115,7 +115,7 @@ def _verify(split: str, path: Folder, part: tuple[int, int] | None) -> int:
     if not problems:
         if path.is_folder(SET_ASIDE):
             print(
-                f"{split}: {path.at(SET_ASIDE)} holds what `repair` set aside; no reader looks there, and it may be deleted"
+                f"{split}: {path.at(SET_ASIDE)} holds what `repair` set aside, and no reader looks there; it may be deleted"
             )
         _say_what_labels_are(split, store, every_byte=part is None)
     return len(problems)

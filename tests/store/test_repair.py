@@ -311,10 +311,10 @@ def test_a_file_that_cannot_be_read_is_not_taken_for_damaged(
     path, _ = store
     before = snapshot(path)
 
-    def pread(handle: int, size: int, offset: int) -> bytes:
+    def preadv(*_: object) -> int:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(os, "pread", pread)
+    monkeypatch.setattr(os, "preadv", preadv)
     with pytest.raises(StorageError, match="Input/output error; check disk and permissions"):
         repair(path)
     assert {name: data for name, data in snapshot(path).items() if name != "staging/lock"} == before

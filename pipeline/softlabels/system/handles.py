@@ -29,10 +29,11 @@ class LocalFile:
 class LocalSink:
     """See `softlabels.system.files.Sink`."""
 
-    def __init__(self, handle: int) -> None:
-        self._handle = handle
+    def __init__(self, handle: int, path: Path) -> None:
+        self._handle, self._path = handle, path
 
     def write(self, data: bytes | memoryview) -> None:
         left = memoryview(data).cast("B")
-        while len(left):
-            left = left[os.write(self._handle, left) :]
+        with system_errors("write", self._path):
+            while len(left):
+                left = left[os.write(self._handle, left) :]

@@ -11,7 +11,6 @@ after it. Names are relative and '/'-separated; they come from our code, never f
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import resource
 import shutil
@@ -21,7 +20,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
-from typing import IO
 
 from softlabels.errors import RunExists, StorageError, StrangePath, refused
 from softlabels.system.durable import make_folder, system_errors
@@ -220,19 +218,16 @@ class LocalFolder:
         parent.sync()
 
     @contextmanager
-    def new_file(self, name: str, *, buffering: int = -1) -> Iterator[IO[bytes]]:
-        """A new file to be filled, not flushed: `FileExistsError` where the name is taken, also by a link."""
-        handle = self.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-        with os.fdopen(handle, "wb", buffering=buffering) as file:
-            yield file
-
-    @contextmanager
     def filled(self, name: str) -> Iterator[LocalSink]:
         """A new file to be filled, flushed when the block ends. Not atomic: the name may exist only where nobody looks."""
         self.make(name.rpartition("/")[0])
-        with system_errors("write", self.at(name)), self.new_file(name, buffering=0) as file:
-            yield LocalSink(file.fileno())
-            os.fsync(file.fileno())
+        with system_errors("write", self.at(name)):
+            handle = self.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            try:
+                yield LocalSink(handle, self.at(name))
+                os.fsync(handle)
+            finally:
+                os.close(handle)
 
     def write(self, name: str, data: bytes | memoryview) -> None:
         """The same in one piece."""
@@ -254,7 +249,7 @@ class LocalFolder:
         try:
             self.write(staged, data)
             won = self._link(staged, name)
-            self._sync_parent(name)
+            self.settle([name])
         finally:
             self.clear(staged)
         return won
@@ -267,29 +262,18 @@ class LocalFolder:
                 return False
         return True
 
-    def replace(self, staged: str, name: str) -> None:
-        """Give the flushed file `staged` the name, replacing what stood there (a link itself, not what it leads to); atomic and
-        durable.
-        """
-        with system_errors("create", self.at(name)):
-            self._rename(staged, name)
-        self._sync_parent(name)
-
     @contextmanager
     def only_process(self) -> Iterator[None]:
         """Keep other processes out of the folder while the block runs. Raises `RunExists` where one is in it."""
-        with system_errors("lock", self.at(".lock")):
-            handle = self.open(".lock", os.O_RDWR | os.O_CREAT)
+        lock = self.enter(".lock")
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not lock.alone():
                 raise RunExists(
                     f"another process is at work in {self}", remedy="wait until it has ended, or give another folder"
-                ) from None
+                )
             yield
         finally:
-            os.close(handle)
+            lock.close()
 
     def put(self, name: str, data: bytes, *, staged: str | None = None) -> None:
         """Write a file atomically and durably by way of the temporary name `staged`, by default one beside it."""
@@ -298,7 +282,8 @@ class LocalFolder:
         self.make(folder)
         try:
             self.write(staged, data)
-            self.replace(staged, name)
+            self.place({staged: name})
+            self.settle([name])
         finally:
             self.clear(staged)
 
@@ -316,7 +301,8 @@ class LocalFolder:
     def rename(self, name: str, target: str) -> bool:
         """Rename a file, folder or link itself; False where it is not there. Durable once both folders are flushed."""
         with system_errors("rename", self.at(name)), suppress(FileNotFoundError):
-            self._rename(name, target)
+            with self._parent(name) as source, self._parent(target) as found:
+                os.rename(source[1], found[1], src_dir_fd=source[0], dst_dir_fd=found[0])
             return True
         return False
 
@@ -397,13 +383,6 @@ class LocalFolder:
                 if error.errno in (errno.ENOTDIR, errno.ELOOP):
                     self._refuse_link(parent, last, f"{self.inside}/{name}".strip("/"))
                 raise
-
-    def _rename(self, name: str, target: str) -> None:
-        with self._parent(name) as source, self._parent(target) as found:
-            os.rename(source[1], found[1], src_dir_fd=source[0], dst_dir_fd=found[0])
-
-    def _sync_parent(self, name: str) -> None:
-        self.sync(name.rpartition("/")[0])
 
     def _linked(self, name: str) -> StrangePath:
         return StrangePath(
