@@ -2,8 +2,8 @@
 
     python -m benchmarks.zarr_encoding --output benchmarks/results/zarr_encoding.md
 
-The columns of a shard of dense labels go into files in memory: by `softlabels.store.zarr_layout`, and by zarr-python into a
-`MemoryStore` that holds our own metadata, with `write_empty_chunks`. The last shard of a store has fewer rows than a full one.
+The columns of a shard of dense labels go into files that are not flushed: by `softlabels.store.zarr_layout`, and by zarr-python
+into arrays of our own metadata, with `write_empty_chunks`. The last shard of a store has fewer rows than a full one.
 Every run is a process of its own; the ways take turns. Memory is what the process's peak rises by while the shard is encoded,
 its columns not counted.
 """
@@ -11,7 +11,6 @@ its columns not counted.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import hashlib
 import json
 import resource
@@ -20,13 +19,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.store.dense_spec import dense_spec
+from softlabels.store.layout import chunk_rows
 from softlabels.store.layouts import layout_of
 from softlabels.store.spec import Spec
 
@@ -50,38 +52,51 @@ def shard(classes: int, compression: str, rows: int, cut: int) -> tuple[Spec, in
     return spec, number, arrays | {"logits": (logits - shift[..., None]).astype(np.float16), "shift": shift}
 
 
-def ours(spec: Spec, number: int, arrays: Arrays) -> dict[str, bytes]:
-    """The shard's files, by our encoder."""
-    return layout_of(spec).encode(spec, number, arrays).files
+def ours(spec: Spec, number: int, arrays: Arrays, folder: Path) -> None:
+    """The shard's files, by our encoder, a chunk after the other."""
+    layout = layout_of(spec)
+    with ExitStack() as opened:
+        sinks = {}
+        for column in spec.columns:
+            (folder / column.name).mkdir()
+            path = layout.path(column, number)
+            sinks[path] = opened.enter_context((folder / path).open("wb"))
+        files = layout.files(spec, number, sinks)
+        for chunk in range(spec.shard_chunks(number)):
+            at = chunk_rows(spec, number, chunk)
+            for _ in files.add({name: values[at.start : at.stop] for name, values in arrays.items()}):
+                pass
+        files.end()
 
 
-def by_zarr(spec: Spec, number: int, arrays: Arrays) -> dict[str, bytes]:
+def by_zarr(spec: Spec, number: int, arrays: Arrays, folder: Path) -> None:
     """The same by zarr-python."""
     import zarr
-    from zarr.core.buffer import default_buffer_prototype
-    from zarr.storage import MemoryStore
 
-    layout, store = layout_of(spec), MemoryStore()
-    for name, data in layout.metadata(spec, "", 2).items():
-        asyncio.run(store.set(name, default_buffer_prototype().buffer.from_bytes(data)))
+    for name, data in layout_of(spec).metadata(spec, "", 2).items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(data)
     at = spec.shard_rows(number)
     with zarr.config.set({"array.write_empty_chunks": True}):
         for column in spec.columns:
-            array = zarr.open_array(store, path=column.name, mode="r+")
+            array = zarr.open_array(folder / column.name, mode="r+")
             array[at.start : at.stop] = column.encode(arrays[column.name])
-    return {path: store._store_dict[path].to_bytes() for path in (layout.path(c, number) for c in spec.columns)}
 
 
 def child(way: str, classes: int, compression: str, rows: int, cut: int) -> dict[str, Any]:
     """Encode a shard once: seconds, bytes of memory, digest of all files and their size."""
-    spec, number, arrays = shard(classes, compression, rows, cut)
     encode = ours if way == "ours" else by_zarr
-    encode(*shard(classes, compression, 16, 16 * CHUNKS))  # imports are not what is measured
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is now
-    before, start = peak(), time.perf_counter()
-    files = encode(spec, number, arrays)
-    seconds, rise = time.perf_counter() - start, peak() - before
-    digest = hashlib.sha256(b"".join(name.encode() + hashlib.sha256(files[name]).digest() for name in sorted(files)))
+    with TemporaryDirectory() as folder:
+        encode(*shard(classes, compression, 16, 16 * CHUNKS), Path(folder))  # imports are not what is measured
+    spec, number, arrays = shard(classes, compression, rows, cut)
+    with TemporaryDirectory() as folder:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is now
+        before, start = peak(), time.perf_counter()
+        encode(spec, number, arrays, Path(folder))
+        seconds, rise = time.perf_counter() - start, peak() - before
+        paths = [layout_of(spec).path(column, number) for column in spec.columns]
+        files = {path: (Path(folder) / path).read_bytes() for path in paths}
+    digest = hashlib.sha256(b"".join(hashlib.sha256(files[path]).digest() for path in paths))
     return {
         "seconds": seconds, "memory": rise, "digest": digest.hexdigest(), "bytes": sum(map(len, files.values())),
         "rows": len(spec.shard_rows(number)), "chunks": spec.shard_chunks(number),
