@@ -17,6 +17,7 @@ from softlabels.store.card import root_card, store_card
 from tests.report.test_model_card import HOSTILE, front_matter, with_names
 from tests.store.samples import ALL, LOWRANK, Sample, make_spec, sample, topk, write_store
 
+pytestmark = pytest.mark.on_disk("the lines on a card load a path")
 FENCED = re.compile(r"(?ms)^```python\n(.*?)^```$")
 
 
