@@ -223,7 +223,7 @@ def test_the_same_plan_still_gives_the_same_store(tmp_path: Path, name: str) -> 
             assert (path / file).read_bytes() == (golden / file).read_bytes(), file
 
 
-@written
+@stores
 def test_it_is_resumed_as_ever(tmp_path: AnyPath, name: str) -> None:
     """Without its second shard and what sealed it: the same store again, to the byte where nothing tells the machine."""
     path, data = copy(GOLDEN / name, tmp_path / "store"), golden_rows.rows(kind_of(name))
