@@ -44,7 +44,7 @@ from softlabels_stages.run import command, should_stop, suggested
 from softlabels_stages.words import counted
 
 
-@command(resumable=True)
+@command(resumable=True, settings="--")
 def main(argv: Sequence[str] | None = None) -> int:
     """Encode every split."""
     args = parse(argv, Encode, stage="encode", doc=__doc__, positional=("from_", "store"))
@@ -122,7 +122,7 @@ def _shared_basis(
     if not needs_basis(encoding):
         return None
     for path in paths.values():
-        found = resumable_basis(path, rank=encoding.rank, settings="--")
+        found = resumable_basis(path, rank=encoding.rank)
         if found is not None:
             return found
     return find_basis(DensePilot(stores[split], device), encoding.rank)
@@ -138,9 +138,7 @@ def _writer(path: LocalFolder, store: Store, spec: Spec, basis: Basis | None) ->
     about = store.manifest.about
     made_of = f"encoded from the dense labels {store.content_digest[:16]}"
     about = msgspec.structs.replace(about, source=f"{about.source}; {made_of}" if about.source else made_of)
-    writer = StoreWriter(
-        path, spec, basis=basis, about=about, environment={"torch": str(torch.__version__)}, settings="--"
-    )
+    writer = StoreWriter(path, spec, basis=basis, about=about, environment={"torch": str(torch.__version__)})
     try:
         require_same_maker(path, made_of, remedy="give the dense store that began it")
     except SpecMismatch:

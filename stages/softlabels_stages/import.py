@@ -59,7 +59,7 @@ class _Rows:
     key_rule: int = 1
 
 
-@command(resumable=True)
+@command(resumable=True, settings="--")
 def main(argv: Sequence[str] | None = None) -> int:
     """Read, check, write, seal."""
     args = _parsed(sys.argv[1:] if argv is None else argv)
@@ -93,7 +93,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         ),
         where=args.from_,
         say=say,
-        settings="--",
         should_stop=should_stop,
     )
     print(f"sealed: {args.store}, {manifest.spec.rows:,} rows (look: {suggested('info', args.store)})")

@@ -26,6 +26,7 @@ from typing import Protocol
 from softlabels.errors import Interrupted, SoftLabelsError, Stalled
 from softlabels.objects import one_command
 from softlabels_stages import beside
+from softlabels_stages.recipe_keys import in_recipe
 from softlabels_stages.unexpected import foreseen, lack
 
 BROKEN_PIPE = 128 + signal.SIGPIPE
@@ -56,8 +57,9 @@ def suggested(*words: object) -> str:
     return shlex.join([program(), *map(str, words)])
 
 
-def command(*, resumable: bool = False) -> Callable[[Main], Main]:
-    """Turn a stage's `main(argv) -> exit code` into a command.
+def command(*, resumable: bool = False, settings: str = "labels.") -> Callable[[Main], Main]:
+    """Turn a stage's `main(argv) -> exit code` into a command. `settings` stands before the names of the settings of labels
+    in messages, as `recipe_keys.in_recipe` says.
 
     A `resumable` command hears the first SIGTERM or SIGINT as `should_stop()` and ends by itself; a second one ends it
     at once with 75, which is safe because whatever it had committed or saved stays as it is.
@@ -75,7 +77,7 @@ def command(*, resumable: bool = False) -> Callable[[Main], Main]:
                 sys.stdout.flush()
                 os._exit(code)  # the end of the interpreter would wait for the thread that hangs
             except SoftLabelsError as error:
-                return _report(lack(error.__cause__) or error)
+                return _report(lack(error.__cause__) or in_recipe(error, settings))
             except BrokenPipeError:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still in the buffer has nowhere to go
                 return BROKEN_PIPE

@@ -42,7 +42,6 @@ def store_outputs(
     about: About,
     where: str,
     say: Callable[[str], None],
-    settings: str = "labels.",
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Manifest:
     """Check outputs, make their store or go on with it, and describe the folder of splits that it lies in.
@@ -54,7 +53,7 @@ def store_outputs(
         keys, labels, inputs: (R, 16), (R,), and (R, ...) where the specification embeds them.
         about: the source's words; the digest of the values is added.
         where: where the outputs come from, for messages.
-        say: is told what there is to say of the rows. settings, should_stop: see `StoreWriter`; asked before each shard.
+        say: is told what there is to say of the rows. should_stop: asked before each shard.
 
     Raises:
         ContradictingOutputs, OtherClassOrder: see `softlabels.checks`; nothing is written. Others as `StoreWriter` raises them.
@@ -63,7 +62,7 @@ def store_outputs(
     _check(spec, logits, keys, labels, where)
     made_of = f"outputs {_digest(values, labels, is_logits=values is logits)}"
     about = msgspec.structs.replace(about, source=f"{about.source}; {made_of}")
-    with StoreWriter(path, spec, about=about, settings=settings) as writer:
+    with StoreWriter(path, spec, about=about) as writer:
         require_same_maker(writer.folder, made_of, remedy="give the outputs that began it")
         kept = kept_about(writer.folder, about)
         require_room([writer])
