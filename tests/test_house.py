@@ -15,7 +15,7 @@ from typing import get_args
 
 import pytest
 
-from softlabels.store import outputs
+from softlabels.jobs import outputs
 from softlabels.stream import join
 from softlabels.student import export
 from softlabels.student.config import LOSS_NAMES

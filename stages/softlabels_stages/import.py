@@ -26,18 +26,19 @@ from msgspec import UNSET
 from numpy.typing import NDArray
 
 from softlabels.errors import ClassMismatch, ConfigError, TransferSetError
+from softlabels.jobs.outputs import Outputs, read_outputs
+from softlabels.jobs.splits import load_rows
 from softlabels.jobs.store_outputs import split_of, store_outputs
+from softlabels.jobs.watch import Watch
 from softlabels.labels import NO_LABEL
 from softlabels.store.dense_spec import dense_spec, prepared_by
 from softlabels.store.markdown import without_folders
-from softlabels.store.outputs import Outputs, read_outputs
 from softlabels.store.spec import About, MemberSpec, Preprocessing, Spec, TeacherSpec
 from softlabels.transfer import array_keys
 from softlabels.transfer.keys import id_keys
 from softlabels_stages.arguments import Import
 from softlabels_stages.recipe import load, parse, texts
-from softlabels_stages.rows import load_rows
-from softlabels_stages.run import command, should_stop, suggested
+from softlabels_stages.run import command, say, should_stop, suggested, warn
 
 _POSITIONAL = ("from_", "store")
 _OF_LABELS = ("layout", "inputs", "licence")  # what import takes of a recipe's labels
@@ -73,11 +74,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = _rows_of(args, outputs, split)
     spec = _spec(args, outputs, rows, split)
 
-    def say(line: str) -> None:
-        print(f"{split}: {line}")
+    def tell(line: str) -> None:
+        say(f"{split}: {line}")
 
     for line in outputs.said:
-        say(line)
+        tell(line)
     manifest = store_outputs(
         args.store,
         spec,
@@ -92,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             transfer_licence=args.licence,
         ),
         where=args.from_,
-        say=say,
+        say=tell,
         should_stop=should_stop,
     )
     print(f"sealed: {args.store}, {manifest.spec.rows:,} rows (look: {suggested('info', args.store)})")
@@ -189,7 +190,7 @@ def _rows_of(args: Import, outputs: Outputs, split: str) -> _Rows:
         )
     where = f"the {split} split of {args.transfer_set.name} (--config)"
     print(f"{args.from_} has neither inputs nor keys: its rows are taken to be those of {where}", file=sys.stderr)
-    rows = load_rows(args.transfer_set, split)
+    rows = load_rows(args.transfer_set, split, Watch(say, warn))
     if len(rows.keys) != count:
         raise TransferSetError(
             f"{args.from_} has {count} rows of outputs and the {split} split of {rows.name} {len(rows.keys)}",

@@ -33,7 +33,10 @@ _RECIPE_KEYS = {
     "cut.teacher_batch": "teacher.batch_size",
     "cut": "labels",
 }
-_SECTIONS = {OtherLabels: "transfer_set.label, classes", OtherPreprocessing: "transfer_set.prepare"}  # for a remedy
+_SECTIONS: dict[type[SoftLabelsError], str] = {
+    OtherLabels: "transfer_set.label, classes",
+    OtherPreprocessing: "transfer_set.prepare",
+}  # for a remedy
 
 
 def in_recipe(error: SoftLabelsError, settings: str = "labels.") -> SoftLabelsError:

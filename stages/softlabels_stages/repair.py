@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from tqdm import tqdm
 
 from softlabels.errors import ConfigError, SoftLabelsError
+from softlabels.jobs.words import counted
 from softlabels.store.reader import store_folders
 from softlabels.store.repair import UNVOUCHED, Repaired, earlier_digests, repair
 from softlabels.store.root import close_root, is_described, lost_splits, outdated, write_root
@@ -26,7 +27,6 @@ from softlabels.system.local import LocalFolder
 from softlabels_stages.arguments import Repair
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import command
-from softlabels_stages.words import counted
 
 
 @command()

@@ -46,6 +46,16 @@ def should_stop() -> bool:
     return _stop.is_set()
 
 
+def say(line: str) -> None:
+    """Print a line on what is done, at once."""
+    print(line, flush=True)
+
+
+def warn(line: str) -> None:
+    """Print a line on what may be wrong on standard error."""
+    print(line, file=sys.stderr)
+
+
 def program() -> str:
     """How this user calls `softlabels`: by its name, or by its path where it stands in an environment that is not active."""
     beside = Path(sys.executable).with_name("softlabels")

@@ -16,8 +16,8 @@ from softlabels.checks.axes import by_member
 from softlabels.checks.floor import floor_of, lifted, zeros_line
 from softlabels.checks.probabilities import are_probabilities, require_logits
 from softlabels.errors import LogitsError, UserError
+from softlabels.jobs.output_files import BY_CLASS, LABELS, Arrays, read_arrays
 from softlabels.labels import NO_LABEL
-from softlabels.store.output_files import BY_CLASS, LABELS, Arrays, read_arrays
 
 Kind = Literal["auto", "logits", "probabilities"]
 SUM_TOLERANCE = 1e-3
