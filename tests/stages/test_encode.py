@@ -215,7 +215,7 @@ def test_going_on_keeps_basis_and_digest(
         raise AssertionError("the basis was computed anew")
 
     with monkeypatch.context() as patch:
-        patch.setattr("softlabels.jobs.label.find_basis", refuse)
+        patch.setattr("softlabels.jobs.stores.find_basis", refuse)
         assert encoded("--k=2", "--rank=2") == 2
         said = capsys.readouterr().err
         assert "SpecMismatch: sparse/test was begun with another specification (--rank: 1 here, 2 in this run)" in said

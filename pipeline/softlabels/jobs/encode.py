@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,9 +11,10 @@ import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from softlabels.errors import ConfigError
-from softlabels.jobs.label import MakeSpec, fill, shared_basis
+from softlabels.jobs.stores import Stores
 from softlabels.jobs.watch import LOGGED, Watch
 from softlabels.jobs.words import counted
 from softlabels.labels.encoding import TopkEncoding
@@ -24,12 +24,12 @@ from softlabels.labels.topk_encode import encode_topk
 from softlabels.models.device import resolve_device, warm_up
 from softlabels.report.table import as_text, fidelity_table
 from softlabels.store import Store, StoreWriter, open_store, store_splits
+from softlabels.store.basis import Basis
 from softlabels.store.dense_spec import encoded_as
 from softlabels.store.findings import Stored, ask
 from softlabels.store.root import require_apart, require_root, write_root
 from softlabels.store.same_plan import require_same_maker
-from softlabels.store.spec import Manifest
-from softlabels.store.writer import require_room
+from softlabels.store.spec import About, Manifest, Spec
 from softlabels.system.local import LocalFolder, folder_of
 from softlabels.teacher.reencode import DensePilot, DenseTeacher
 
@@ -74,45 +74,65 @@ def encode(
         for error in ask(found, found.keys()):
             raise error
     folders = {split: target if single else target.within(split) for split in splits}
-    place = resolve_device(device)
     warm_up()
-    encodings = {split: _encoding(settings, each) for split, each in stores.items()}
-    made: dict[str, MakeSpec] = {
-        split: _made(each, encodings[split], layout, compression) for split, each in stores.items()
-    }
-    split = _first(stores)
-    classes = {split: each.classes for split, each in stores.items()}
-    basis = shared_basis(folders, encodings[split], classes, lambda: DensePilot(stores[split], place))
-    teacher, manifests = DenseTeacher(stores[split].spec.teacher, place), {}
-    with ExitStack() as stack:
-        writers = {}
-        for split, each in stores.items():
-            about, made_of = each.manifest.about, f"encoded from the dense labels {each.content_digest[:16]}"
-            about = msgspec.structs.replace(about, source=f"{about.source}; {made_of}" if about.source else made_of)
-            writer = StoreWriter(
-                folders[split], made[split](basis), basis=basis, about=about, environment=teacher.environment()
-            )
-            writers[split] = stack.enter_context(writer)
-            require_same_maker(folders[split], made_of, remedy="give the dense store that began it")
-        require_room(writers.values())
-        for split, each in stores.items():
-            if each.positions is not None and "input" not in each.columns and writers[split].pending:
-                watch.say(
+    made = _Encoded(stores, folders, settings, layout, compression, resolve_device(device), watch).fill()
+    if not single:
+        write_root(target)
+    return made
+
+
+@dataclass
+class _Encoded(Stores[Store]):
+    """Topk stores of what dense ones hold."""
+
+    rows: Mapping[str, Store]
+    folders: Mapping[str, LocalFolder]
+    settings: EncodingSettings
+    layout: str | None
+    compression: str
+    device: torch.device
+    watch: Watch
+
+    def __post_init__(self) -> None:
+        """Raises `ConfigError` where the settings do not fit a store."""
+        first = self.rows.get("train") or next(iter(self.rows.values()))
+        encodings = [_encoding(self.settings, each) for each in (first, *self.rows.values())]
+        self.first, self.encoding, self.teacher = first, encodings[0], DenseTeacher(first.spec.teacher, self.device)
+        self.classes = {split: each.classes for split, each in self.rows.items()}
+
+    def spec(self, split: str, basis: Basis | None) -> Spec:
+        """That of the dense store, of other labels."""
+        store = self.rows[split]
+        encoding, layout = _encoding(self.settings, store), self.layout or store.layout
+        return encoded_as(store.spec, encoding, basis=basis, layout=layout, compression=self.compression)
+
+    def about(self, split: str) -> About:
+        """That of the dense store, and which it was."""
+        about, made_of = self.rows[split].manifest.about, _made_of(self.rows[split])
+        return msgspec.structs.replace(about, source=f"{about.source}; {made_of}" if about.source else made_of)
+
+    def pilot(self) -> Iterable[Tensor]:
+        """A sample of the first split."""
+        return DensePilot(self.first, self.teacher.device)
+
+    def compare(self, split: str, writer: StoreWriter) -> None:
+        """The dense labels that they were made of."""
+        require_same_maker(writer.folder, _made_of(self.rows[split]), remedy="give the dense store that began it")
+
+    def announce(self, writers: Mapping[str, StoreWriter], free: int) -> None:
+        """What is lost for lack of tokens."""
+        for split, store in self.rows.items():
+            if store.positions is not None and "input" not in store.columns and writers[split].pending:
+                self.watch.say(
                     f"{split}: the store holds no tokens (inputs: reference), so the next token's exact logit is not kept, and "
                     "the losses dkd and nkd take it from the tail's shape; a dense store with labels.inputs=embed keeps it"
                 )
-            manifests[split] = manifest = fill(split, each, teacher, writers[split], watch)
-            for line in writers[split].said:
-                watch.say(f"{split}: {line}")
-            sizes = f"{counted(manifest.spec.rows, 'row')}, {each.manifest.bytes:,} -> {manifest.bytes:,} bytes"
-            watch.say(
-                _before_and_after(
-                    f"{split}: {sizes}", each, manifest.bytes_per_position, manifest.fidelity, settings.tail
-                )
-            )
-    if not single:
-        write_root(target)
-    return manifests
+
+    def say_what_was_made(self, split: str, manifest: Manifest) -> None:
+        """Bytes and fidelity before and after."""
+        dense, size = self.rows[split], manifest.bytes_per_position
+        sizes = f"{counted(manifest.spec.rows, 'row')}, {dense.manifest.bytes:,} -> {manifest.bytes:,} bytes"
+        self.watch.say(_before_and_after(f"{split}: {sizes}", dense, size, manifest.fidelity, self.settings.tail))
 
 
 def try_encoding(
@@ -127,12 +147,11 @@ def try_encoding(
     Arguments and errors as of `encode`.
     """
     splits, place = store_splits(dense), resolve_device(device)
-    split = _first(splits)
+    split = "train" if "train" in splits else next(iter(splits))
     store = _dense(splits[split])
-    encoding = _encoding(settings, store)
-    made = _made(store, encoding, layout, compression)
-    basis = shared_basis({}, encoding, {}, lambda: DensePilot(store, place))
-    spec, shared = made(basis), None if basis is None else torch.from_numpy(np.array(basis)).to(place)
+    made = _Encoded({split: store}, {}, settings, layout, compression, place, LOGGED)
+    basis = made.basis()
+    spec, shared = made.spec(split, basis), None if basis is None else torch.from_numpy(np.array(basis)).to(place)
     assert isinstance(spec.encoding, TopkEncoding)
     lost = add_up(encode_topk(logits, spec.encoding, basis=shared)[1] for logits in _Sample(store, place))
     tried = max((sums.samples for sums in lost), default=0)
@@ -159,17 +178,8 @@ def _encoding(settings: EncodingSettings, store: Store) -> TopkEncoding:
     return found
 
 
-def _made(store: Store, encoding: TopkEncoding, layout: str | None, compression: str) -> MakeSpec:
-    """What gives the specification of the encoded store, once the basis is found."""
-    return lambda basis: encoded_as(
-        store.spec, encoding, basis=basis, layout=layout or store.layout, compression=compression
-    )
-
-
-def _first(splits: Iterable[str]) -> str:
-    """The split in which the basis is found."""
-    names = list(splits)
-    return "train" if "train" in names else names[0]
+def _made_of(store: Store) -> str:
+    return f"encoded from the dense labels {store.content_digest[:16]}"
 
 
 @dataclass(frozen=True)

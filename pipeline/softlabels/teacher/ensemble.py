@@ -23,6 +23,7 @@ from softlabels.models.classes import require_class_names, require_vocabulary, w
 from softlabels.models.device import arithmetic, resolve_device, warm_up
 from softlabels.models.product import output_matrix
 from softlabels.models.weights import weights_digest
+from softlabels.objects import canonical
 from softlabels.store.spec import MemberSpec, Spec, TeacherSpec
 from softlabels.teacher.config import TeacherConfig
 from softlabels.teacher.outputs import Outputs, Product
@@ -69,7 +70,7 @@ class Ensemble:
         batch_size: int = 64,
     ) -> Ensemble:
         """Trained models that are at hand, of equal weight: each takes a batch of inputs (B, ...) and gives logits (B, C)."""
-        members = tuple(_member(f"{type(each).__module__}.{type(each).__qualname__}", each) for each in models)
+        members = tuple(_member(canonical(f"{type(m).__module__}.{type(m).__qualname__}"), m) for m in models)
         spec = TeacherSpec(name=name, precision=precision, members=members)
         return cls(models, spec, resolve_device(device), batch_size=batch_size)
 
