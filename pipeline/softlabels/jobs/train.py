@@ -78,8 +78,7 @@ def train(
         run = train(mlp, "stores/digits", StudentTraining(temperature=(1.0, 4.0), seeds=(0, 1)))
         run.results["students"][0]["scores"][0]["errors"]  # on the test split
 
-    All students (one of each kind, setting and seed) see one pass of the rows. The same call goes on where one was stopped, and
-    reads the results of a run that is finished.
+    The same call goes on where one was stopped, and reads the results of a run that is finished.
 
     Args:
         student: the class of the students, which gives one logit a class: (B, C), of rows of tokens (B, P, C).
@@ -93,16 +92,64 @@ def train(
         watch: is told what is done, and asked whether to stop.
 
     Raises:
-        ConfigError, ClassMismatch, LogitsError, UnlabelledRows: settings, student and stores that do not fit together; nothing
-            is trained. RunExists: `out` holds another run.
-        Interrupted: `watch` asked to stop; the same call goes on. DiskFull, StorageError, DamagedStore: of the disk.
+        ConfigError, ClassMismatch, LogitsError, UnlabelledRows: settings, student and stores that do not fit together.
+        RunExists: `out` holds another run. Interrupted: `watch` asked to stop. DiskFull, StorageError, DamagedStore.
     """
     training = StudentTraining() if training is None else training
     splits = open_splits(store, transfer_set, missing=missing, watch=watch)
     check_classes(student, splits)
     splits = with_members(splits, training)
+    sweep = _begin(student, training, splits, transfer_set, missing, name, out, watch)
+    folder, shared = sweep.folder, {} if sweep.folder.results else _say_what_is_learnt(splits, watch)
+    given = {"name": name, "transfer_set": transfer_set, "student": student, "training": training}
+    said = recipe or {section: plain(value) for section, value in given.items() if value is not None}
+    folder.keep_recipe(said)
+    begun(folder)
+    return Run(folder.path, folder.results or sweep.finish(shared, said, str(store), watch))
+
+
+class _Sweep(NamedTuple):
+    """The students of a run; all that may be wrong with them was asked."""
+
+    training: StudentTraining
+    splits: Mapping[str, Split]
+    variants: Sequence[Variant]
+    students: Sequence[Student]
+    trainer: Trainer
+    folder: RunFolder
+
+    def finish(self, shared: Mapping[str, int], recipe: Mapping[str, Any], store: str, watch: Watch) -> Results:
+        """Train, judge, and write what the run's folder says of it."""
+        students, splits = self.students, self.splits
+        scores = _train(self.trainer, students, self.training.epochs, watch)
+        results = judge_run(self.training, splits, _judged(self.training, self.variants, students, scores), shared)
+        write_report(
+            self.folder.path,
+            [each.name for each in students],
+            results | {"store": store},
+            recipe,
+            stores={split: each.store.manifest for split, each in splits.items()},
+            parameters=sum(parameter.numel() for parameter in students[0].model.parameters()),
+            prepare=splits["train"].prepare,
+            inputs=splits["train"].input_shape,
+            watch=watch,
+        )
+        return self.folder.finish(results, store=store)
+
+
+def _begin(
+    student: ModelConfig,
+    training: StudentTraining,
+    splits: Mapping[str, Split],
+    transfer_set: TransferSetConfig | None,
+    missing: Missing,
+    name: str,
+    out: str | Path | None,
+    watch: Watch,
+) -> _Sweep:
     variants = _variants(training, splits, watch)
-    facts = {"student": plain(student), "stores": digests(splits), "labels": _label_digests(splits)}
+    labels = {split: blake3_hex(np.asarray(each.rows.labels)) for split, each in splits.items()}  # in no content key
+    facts = {"student": plain(student), "stores": digests(splits), "labels": labels}
     identity = facts | {
         "training": deciding(plain(training)),
         "transfer_set": identifying(None if transfer_set is None else plain(transfer_set)),
@@ -111,39 +158,25 @@ def train(
         **_begun_from(student),
     }
     path = RunFolder.place(out, name=name, identity=identity)
-    train_batches, validation = training_batches(splits, training)
-    students = _students(student, training, splits["train"], variants, train_batches)
-    _require_losses(students, splits, train_batches, validation)
+    train, validation = training_batches(splits, training)
+    students = _students(student, training, splits["train"], variants, train)
+    for each in students:
+        _require_loss(each, splits, train, validation)
+    require_possible(students, splits["train"], train.rows)
+    if validation is not None:
+        require_possible(students, splits.get("validation", splits["train"]), validation.rows)
     chosen = {"members": training.members, "weights": training.weights}
-    facts |= {name: list(value) for name, value in chosen.items() if value is not None}
-    trainer = Trainer(students, train_batches, validation, path, facts)
+    facts |= {setting: list(value) for setting, value in chosen.items() if value is not None}
+    trainer = Trainer(students, train, validation, path, facts)
     folder = RunFolder.open(out, name=name, identity=identity)  # after what may be wrong with the settings
-    if recipe is None:
-        given = {"name": name, "transfer_set": transfer_set, "student": student, "training": training}
-        recipe = {section: plain(value) for section, value in given.items() if value is not None}
-    results = folder.results
-    if results is None:
-        say_what_labels_are(splits, watch)
-        rows, first = {split: each.rows for split, each in splits.items()}, splits["train"]
-        shared = say_how_splits_relate(rows, first.store.class_names, watch, tokens=first.store.positions is not None)
-    folder.keep_recipe(recipe)
-    begun(folder)
-    if results is None:
-        scores = _train(trainer, students, training.epochs, watch)
-        results = judge_run(training, splits, _judged(training, variants, students, scores), shared)
-        write_report(
-            folder.path,
-            [each.name for each in students],
-            results | {"store": str(store)},
-            recipe,
-            stores={split: each.store.manifest for split, each in splits.items()},
-            parameters=sum(parameter.numel() for parameter in students[0].model.parameters()),
-            prepare=first.prepare,
-            inputs=first.input_shape,
-            watch=watch,
-        )
-        results = folder.finish(results, store=str(store))
-    return Run(folder.path, results)
+    return _Sweep(training, splits, variants, students, trainer, folder)
+
+
+def _say_what_is_learnt(splits: Mapping[str, Split], watch: Watch) -> dict[str, int]:
+    """What labels and rows are; the rows that splits share. Raises `OtherClassOrder`."""
+    say_what_labels_are(splits, watch)
+    rows, train = {split: each.rows for split, each in splits.items()}, splits["train"].store
+    return say_how_splits_relate(rows, train.class_names, watch, tokens=train.positions is not None)
 
 
 def _variants(training: StudentTraining, splits: Mapping[str, Split], watch: Watch) -> tuple[Variant, ...]:
@@ -187,17 +220,6 @@ def _students(
         for variant in variants
         for seed in training.seeds
     ]
-
-
-def _require_losses(
-    students: Sequence[Student], splits: Mapping[str, Split], train: Loader, validation: Loader | None
-) -> None:
-    """Refuse losses that these rows, or this store, cannot serve."""
-    for student in students:
-        _require_loss(student, splits, train, validation)
-    require_possible(students, splits["train"], train.rows)
-    if validation is not None:
-        require_possible(students, splits.get("validation", splits["train"]), validation.rows)
 
 
 def _class_weights(
@@ -270,11 +292,6 @@ def _judged(
         )
         for number, variant in enumerate(variants)
     ]
-
-
-def _label_digests(splits: Mapping[str, Split]) -> dict[str, str]:
-    """The hard labels are the rows' own: a content key says nothing of them."""
-    return {name: blake3_hex(np.asarray(split.rows.labels)) for name, split in splits.items()}
 
 
 def _begun_from(student: ModelConfig) -> dict[str, str]:
