@@ -136,11 +136,10 @@ def _correct(args: Correct, variant: Variant, find: Callable[[nn.Module], Tensor
         biased.model.load_state_dict(model.state_dict())
         plain_models.append(model)
         corrected.append(biased)
-    temperature = args.training.of(variant, 0).loss_at(1.0).temperature
-    settings = args.training.settings(variant)
+    judged = Judged.of(args.training, variant, corrected)
     return [
-        Judged(variant.label, variant.kind, settings, temperature, plain_models),
-        Judged(f"{variant.label}, corrected", variant.kind, settings, temperature, corrected),
+        Judged.of(args.training, variant, plain_models),
+        dataclasses.replace(judged, label=f"{variant.label}, corrected"),
     ]
 
 

@@ -12,24 +12,26 @@ from typing import Any
 from torch import nn
 
 from softlabels.jobs.splits import (
+    Rows,
     Split,
     all_batches,
     check_classes,
     held_out_batches,
     open_splits,
     say_what_labels_are,
-    stored_labels,
     warn_of_findings,
     with_members,
 )
 from softlabels.jobs.watch import LOGGED, Watch
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.device import resolve_device
-from softlabels.store import Store
+from softlabels.store import Store, open_store
 from softlabels.store.findings import Stored
+from softlabels.stream import EmbeddedRows
+from softlabels.stream.examples import StoredRows
 from softlabels.stream.join import Missing
 from softlabels.student.metrics import Scores, evaluate_student, evaluate_teacher
-from softlabels.student.sweep import StudentTraining
+from softlabels.student.sweep import StudentTraining, Variant
 from softlabels.transfer import TransferSetConfig
 
 
@@ -52,6 +54,12 @@ class Judged:
     temperature: float
     models: Sequence[nn.Module]
     validation: Sequence[Scores] = ()
+
+    @classmethod
+    def of(cls, training: StudentTraining, variant: Variant, models: Sequence[nn.Module], **more: Any) -> Judged:
+        """Those of a variant."""
+        temperature = training.of(variant, 0).loss_at(1.0).temperature
+        return cls(variant.label, variant.kind, training.settings(variant), temperature, models, **more)
 
 
 def judge(
@@ -92,13 +100,17 @@ def judge(
         "temperatures": [temperature], "mean": settings.mean, "device": resolve_device(settings.device),
     }  # fmt: skip
     if student is None:
-        found, batches = stored_labels(store, split, settings)
-        if found.positions is not None and "input" not in found.columns:
+        found = open_store(store, split=split)
+        own: Rows = StoredRows(found)  # the next tokens of token rows are known only where the store holds its inputs
+        if found.positions is not None and "input" in found.columns:
+            own = EmbeddedRows(found)
+        elif found.positions is not None:
             watch.warn(
                 f"{found.path} holds no tokens (inputs: reference): without the next one no errors, NLL, ECE and Brier"
             )
         warn_of_findings(split, Stored.of(found), watch)
-        ensemble, members = evaluate_teacher(batches, **options)
+        splits = with_members({split: Split(found, own)}, settings)
+        ensemble, members = evaluate_teacher(all_batches(splits[split], settings.batch_size), **options)
         if len(members) < 2:
             return {"teacher": ensemble}
         named = zip(member_names(found, settings.members), members, strict=True)

@@ -287,17 +287,6 @@ def _facts(store: Store) -> dict[str, Any]:
     return {name: spec[name] for name in ("teacher", "label_space")} | {"reduce": spec["encoding"]["reduce"]}
 
 
-def stored_labels(path: str | Path, split: str, training: StudentTraining) -> tuple[Store, Loader]:
-    """A split's own labels in batches, for judging the stored teacher: no transfer set is needed (inputs are the keys).
-
-    The next tokens of token rows are known only where the store holds its inputs.
-    """
-    store = open_store(path, split=split)
-    tokens = store.positions is not None and "input" in store.columns
-    found = with_members({split: Split(store, EmbeddedRows(store) if tokens else StoredRows(store))}, training)
-    return store, all_batches(found[split], training.batch_size)
-
-
 def training_batches(splits: Mapping[str, Split], training: StudentTraining) -> tuple[Loader, Loader | None]:
     """What to train on, and what to judge epochs on: the validation split, or rows cut from the training rows."""
     train = _require(splits, "train")

@@ -122,7 +122,12 @@ class _Sweep(NamedTuple):
         """Train, judge, and write what the run's folder says of it."""
         students, splits = self.students, self.splits
         scores = _train(self.trainer, students, self.training.epochs, watch)
-        results = judge_run(self.training, splits, _judged(self.training, self.variants, students, scores), shared)
+        judged, count = [], len(self.training.seeds)  # the seeds of a variant stand together
+        for number, variant in enumerate(self.variants):
+            at = slice(number * count, (number + 1) * count)
+            models = [student.model for student in students[at]]
+            judged.append(Judged.of(self.training, variant, models, validation=scores[at]))
+        results = judge_run(self.training, splits, judged, shared)
         write_report(
             self.folder.path,
             [each.name for each in students],
@@ -274,24 +279,6 @@ def _train(trainer: Trainer, students: Sequence[Student], epochs: int, watch: Wa
         found = "" if result.kept_validation is None else f", validation loss {result.kept_validation:.4f}"
         watch.say(f"  {student.name}: {result.steps} steps, epoch {result.kept_epoch} of {epochs} kept{found}")
     return [result.scores for result in results]
-
-
-def _judged(
-    training: StudentTraining, variants: Sequence[Variant], students: Sequence[Student], validation: Sequence[Scores]
-) -> list[Judged]:
-    """The trained students, those of a variant together."""
-    seeds = len(training.seeds)
-    return [
-        Judged(
-            variant.label,
-            variant.kind,
-            training.settings(variant),
-            training.of(variant, 0).loss_at(1.0).temperature,
-            [student.model for student in students[number * seeds : (number + 1) * seeds]],
-            validation[number * seeds : (number + 1) * seeds],
-        )
-        for number, variant in enumerate(variants)
-    ]
 
 
 def _begun_from(student: ModelConfig) -> dict[str, str]:

@@ -38,6 +38,7 @@ class Ensemble:
 
     Attributes:
         spec: what the store says of it: name, precision, each member's class, weights digest and weight.
+        weights: (M,) of the members, as given.
         batch_size: rows that the recipe lets it see at once.
         licence: of the weights, for the store's card.
         sequence: of rows of tokens, what they are; see `expect`.
@@ -54,6 +55,7 @@ class Ensemble:
     ) -> None:
         warm_up()  # so that the same store comes out again, byte for byte
         self.spec = spec
+        self.weights: NDArray[np.float64] = np.array([member.weight for member in spec.members])
         self.batch_size, self.licence = batch_size, licence
         self.device = device
         self.models = [model.to(device).eval().requires_grad_(False) for model in models]
@@ -86,11 +88,6 @@ class Ensemble:
             known = [words.size for model in self.models if (words := words_of(model)) is not None]
             sequence = sequence.below(min([sequence.classes, *known]))
         self.sequence = sequence
-
-    @property
-    def weights(self) -> NDArray[np.float64]:
-        """(M,) the members' weights as given."""
-        return np.array([member.weight for member in self.spec.members])
 
     def logits(self, inputs: NDArray[np.generic]) -> Tensor:
         """Every member's logits for a batch of prepared inputs (B, ...): (B, [P,] M, C) float32 on the CPU.

@@ -54,13 +54,13 @@ class DensePilot:
                 yield torch.tensor(logits, device=self.device)
 
 
-@dataclass(frozen=True)
+@dataclass
 class DenseTeacher:
     """Dense stores of one teacher, asked again for the logits that they hold; see `Teacher`. Chunks are its batches."""
 
     spec: TeacherSpec
     device: torch.device
-    weights: None = None  # members that are stored reduced are reduced
+    weights: NDArray[np.float64] | None = None  # members that are stored reduced are reduced
 
     def environment(self) -> dict[str, str]:
         """No model is run."""

@@ -41,19 +41,20 @@ class Batch:
 
 
 class Teacher(Protocol[Rows]):
-    """What labels rows: `Rows` are what it is asked about, a split of them."""
+    """What labels rows: `Rows` are what it is asked about, a split of them.
 
-    @property
-    def spec(self) -> TeacherSpec:
-        """What a store says of it: name, precision, each member's class, weights and weight in the mean."""
+    Attributes:
+        spec: what a store says of it: name, precision, each member's class, weights and weight in the mean.
+        device: where its logits are, and are encoded.
+        weights: (M,) of the members, by which they are reduced; None where the logits are reduced already, if at all.
+    """
 
-    @property
-    def device(self) -> torch.device:
-        """Where its logits are, and are encoded."""
+    spec: TeacherSpec
+    device: torch.device
 
     @property
     def weights(self) -> NDArray[np.float64] | None:
-        """(M,) of the members, by which they are reduced; None where the logits are reduced already, if at all."""
+        """As above."""
 
     def environment(self) -> dict[str, str]:
         """What, beside the specification, decides the last bits of its logits."""
