@@ -50,7 +50,7 @@ def in_recipe(error: SoftLabelsError, settings: str = "labels.") -> SoftLabelsEr
     tokens = bool(known.spec.sequence)
     given = sorted(map(_as_given, known.differences), key=lambda leaf: leaf.path)
     ours = [leaf._replace(path=key_of(leaf.path, settings, tokens)) for leaf in given]
-    remedy, section = error.remedy, _SECTIONS.get(type(error))
+    remedy, section = error.remedy.replace("list the members", "list teacher.members"), _SECTIONS.get(type(error))
     if section is not None:
         section = section.replace("prepare", "sequences") if tokens else section
         remedy = remedy.replace(", or give another", f" ({section}), or give another")
