@@ -174,7 +174,8 @@ def _encoding(settings: EncodingSettings, store: Store) -> TopkEncoding:
     """What is asked for, its basis not found yet. Raises `ConfigError`."""
     dense = store.encoding
     found = settings.made(store.members, classes=store.classes, reduce=dense.reduce, inputs=dense.inputs)
-    assert isinstance(found, TopkEncoding)
+    if not isinstance(found, TopkEncoding):
+        raise ConfigError("the settings ask for dense labels, which these are", remedy='say encoding="topk"')
     return found
 
 

@@ -45,18 +45,12 @@ class Ensemble:
     """
 
     def __init__(
-        self,
-        models: Sequence[nn.Module],
-        spec: TeacherSpec,
-        device: torch.device,
-        *,
-        batch_size: int = 64,
-        licence: str = "",
+        self, models: Sequence[nn.Module], spec: TeacherSpec, device: torch.device, *, batch_size: int = 64
     ) -> None:
         warm_up()  # so that the same store comes out again, byte for byte
         self.spec = spec
         self.weights: NDArray[np.float64] = np.array([member.weight for member in spec.members])
-        self.batch_size, self.licence = batch_size, licence
+        self.batch_size, self.licence = batch_size, ""
         self.device = device
         self.models = [model.to(device).eval().requires_grad_(False) for model in models]
         self.sequence: SequenceInfo | None = None
@@ -234,7 +228,9 @@ def load_ensemble(config: TeacherConfig, *, train: str = "softlabels train-teach
             for member, model in zip(config.members, models, strict=True)
         ),
     )
-    return Ensemble(models, spec, resolve_device(config.device), batch_size=config.batch_size, licence=config.licence)
+    found = Ensemble(models, spec, resolve_device(config.device), batch_size=config.batch_size)
+    found.licence = config.licence
+    return found
 
 
 def _member(name: str, model: nn.Module, weight: float = 1.0) -> MemberSpec:
