@@ -116,6 +116,9 @@ def test_rows_that_are_prepared_already_are_labelled_one_split_or_several() -> N
     one = label_job(rows[1], ensemble(), LABELS, "one")
     assert {split: manifest.digest for split, manifest in made.items()} == label()
     assert one["test"].digest == made["test"].digest
+    for wrong, words in (([], "none"), ([rows[1], rows[1]], "test, test")):
+        with pytest.raises(errors.UserError, match=f"the splits to label are {words}; give"):
+            label_job(wrong, ensemble(), LABELS, "wrong")
 
 
 def test_what_is_stopped_goes_on_to_the_same_digest() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from softlabels.errors import ClassMismatch, OtherRows
+from softlabels.errors import ClassMismatch, OtherRows, UserError
 from softlabels.jobs.splits import load_rows, say_how_splits_relate
 from softlabels.jobs.stores import Stores, is_begun
 from softlabels.jobs.watch import LOGGED, Watch
@@ -191,7 +191,11 @@ def _rows_of(
 ) -> dict[str, TransferRows]:
     """The rows of each split. Those of tokens begin as those of the splits below `root` that are begun already."""
     if not isinstance(given, TransferSetConfig):
-        splits = {rows.split: rows for rows in ([given] if isinstance(given, TransferRows) else given)}
+        every = [given] if isinstance(given, TransferRows) else given
+        splits = {rows.split: rows for rows in every}
+        if not splits or len(splits) < len(every):
+            said = ", ".join(rows.split for rows in every) or "none"
+            raise UserError(f"the splits to label are {said}", remedy="give the rows of one or more, each split once")
         require_root(root, tuple(splits))
         return splits
     require_root(root, tuple(given.splits))
