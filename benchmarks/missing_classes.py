@@ -21,7 +21,7 @@ import yaml
 
 from softlabels.jobs.splits import all_batches, open_splits
 from softlabels.models import ModelConfig, build_model
-from softlabels.student.prior import predictions
+from softlabels.recipes.prior import predictions
 from softlabels.student.trainer import WEIGHTS
 from softlabels.transfer import TransferSetConfig
 from softlabels_stages.schema import typed

@@ -29,11 +29,11 @@ from softlabels.jobs.run_folder import RunFolder
 from softlabels.jobs.splits import Split, all_batches, open_splits, training_batches, with_members
 from softlabels.jobs.watch import Watch
 from softlabels.models import ModelConfig, build_model, save_weights, weights_digest
-from softlabels.models.biased import Biased
 from softlabels.models.device import resolve_device
 from softlabels.objects import plain
+from softlabels.recipes.biased import Biased
+from softlabels.recipes.prior import class_shares, matched_bias, predictions, ratio_bias, target_shares
 from softlabels.report.comparison import comparison_text
-from softlabels.student.prior import class_shares, matched_bias, predictions, ratio_bias, target_shares
 from softlabels.student.sweep import HARD, Variant
 from softlabels.student.trainer import WEIGHTS
 from softlabels.system.local import LocalFolder

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -30,13 +29,14 @@ from softlabels.store.findings import Stored, ask
 from softlabels.store.root import require_apart, require_root, write_root
 from softlabels.store.same_plan import require_same_maker
 from softlabels.store.spec import About, Manifest, Spec
-from softlabels.system.local import LocalFolder, folder_of
+from softlabels.system.files import Folder
+from softlabels.system.places import Place, folder_of
 from softlabels.teacher.reencode import DensePilot, DenseTeacher
 
 
 def encode(
-    dense: str | Path,
-    store: str | Path,
+    dense: Place,
+    store: Place,
     settings: EncodingSettings,
     *,
     layout: Literal["zarr", "arrow"] | None = None,
@@ -64,8 +64,8 @@ def encode(
         Interrupted: `watch` asked to stop. DiskFull, StorageError, DamagedStore: of the disk.
     """
     target, splits = folder_of(store), store_splits(dense)
-    single = list(splits.values()) == [LocalFolder(dense)]
-    require_apart(Path(dense), target.at())
+    single = list(splits.values()) == [folder_of(dense)]
+    require_apart(folder_of(dense), target)
     if not single:
         require_root(target, tuple(splits))
     stores = {split: _dense(path) for split, path in splits.items()}
@@ -86,7 +86,7 @@ class _Encoded(Stores[Store]):
     """Topk stores of what dense ones hold."""
 
     rows: Mapping[str, Store]
-    folders: Mapping[str, LocalFolder]
+    folders: Mapping[str, Folder]
     settings: EncodingSettings
     layout: str | None
     compression: str
@@ -119,7 +119,7 @@ class _Encoded(Stores[Store]):
         """The dense labels that they were made of."""
         require_same_maker(writer.folder, _made_of(self.rows[split]), remedy="give the dense store that began it")
 
-    def announce(self, writers: Mapping[str, StoreWriter], free: int) -> None:
+    def announce(self, writers: Mapping[str, StoreWriter], free: int | None) -> None:
         """What is lost for lack of tokens."""
         for split, store in self.rows.items():
             if store.positions is not None and "input" not in store.columns and writers[split].pending:
@@ -136,7 +136,7 @@ class _Encoded(Stores[Store]):
 
 
 def try_encoding(
-    dense: str | Path,
+    dense: Place,
     settings: EncodingSettings,
     *,
     layout: Literal["zarr", "arrow"] | None = None,
@@ -161,7 +161,7 @@ def try_encoding(
     return _before_and_after(title, store, size, table([lost]), settings.tail)
 
 
-def _dense(path: LocalFolder) -> Store:
+def _dense(path: Folder) -> Store:
     store = open_store(path)
     if isinstance(store.encoding, TopkEncoding):
         raise ConfigError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor
@@ -26,7 +25,8 @@ from softlabels.store.root import require_root, write_root
 from softlabels.store.same_plan import kept_about
 from softlabels.store.spec import PLAN, About, Manifest, Plan, Spec, read_json
 from softlabels.store.writer import StoreWriter
-from softlabels.system.local import LocalFolder, folder_of
+from softlabels.system.files import Folder
+from softlabels.system.places import Place, folder_of
 from softlabels.teacher.config import LabelsConfig
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.teacher.pilot import Pilot, pilot_rows
@@ -43,7 +43,7 @@ def label(
     transfer_set: TransferSetConfig | TransferRows | Sequence[TransferRows],
     teacher: Ensemble,
     labels: LabelsConfig,
-    store: str | Path | LocalFolder,
+    store: Place,
     *,
     watch: Watch = LOGGED,
 ) -> dict[str, Manifest]:
@@ -90,7 +90,7 @@ class _Labelled(Stores[TransferRows]):
     """Stores of what an ensemble says of prepared rows."""
 
     rows: Mapping[str, TransferRows]
-    folders: Mapping[str, LocalFolder]
+    folders: Mapping[str, Folder]
     classes: Mapping[str, int]
     teacher: Ensemble
     encoding: Encoding
@@ -157,7 +157,7 @@ class _Labelled(Stores[TransferRows]):
             self.watch.say(line)
         check_committed(writer, self.rows[split], self.teacher)
 
-    def announce(self, writers: Mapping[str, StoreWriter], free: int) -> None:
+    def announce(self, writers: Mapping[str, StoreWriter], free: int | None) -> None:
         """Teacher, rows, how splits relate, bytes."""
         spec, first, watch = next(iter(writers.values())).spec, self.first, self.watch
         members = counted(len(spec.teacher.members), "member")
@@ -173,7 +173,8 @@ class _Labelled(Stores[TransferRows]):
         left = sum(len(writer.pending) for writer in writers.values())
         shards = sum(writer.spec.shards for writer in writers.values())
         need = sum(writer.bytes_left for writer in writers.values())
-        watch.say(f"to write: {left} of {shards} shards, at most {need:,} bytes; the disk has {free:,} free")
+        known = "" if free is None else f"; the disk has {free:,} free"
+        watch.say(f"to write: {left} of {shards} shards, at most {need:,} bytes{known}")
 
     def say_what_was_made(self, split: str, manifest: Manifest) -> None:
         """Rows, bytes and digest of a store, and what encoding its labels lost, a line a temperature."""
@@ -187,7 +188,7 @@ class _Labelled(Stores[TransferRows]):
 
 
 def _rows_of(
-    given: TransferSetConfig | TransferRows | Sequence[TransferRows], root: LocalFolder, watch: Watch
+    given: TransferSetConfig | TransferRows | Sequence[TransferRows], root: Folder, watch: Watch
 ) -> dict[str, TransferRows]:
     """The rows of each split. Those of tokens begin as those of the splits below `root` that are begun already."""
     if not isinstance(given, TransferSetConfig):

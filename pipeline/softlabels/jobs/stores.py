@@ -19,7 +19,7 @@ from softlabels.store.commit import is_bound
 from softlabels.store.same_plan import require_same_plan
 from softlabels.store.spec import MANIFEST, PLAN, About, Manifest, Plan, Spec, plan_of, read_json
 from softlabels.store.writer import StoreWriter, require_room
-from softlabels.system.local import LocalFolder
+from softlabels.system.files import Folder
 from softlabels.teacher.label import label_rows
 from softlabels.teacher.pilot import needs_basis
 from softlabels.teacher.teacher import Teacher
@@ -33,7 +33,7 @@ class Stores(Protocol[Rows]):
     """
 
     rows: Mapping[str, Rows]
-    folders: Mapping[str, LocalFolder]
+    folders: Mapping[str, Folder]
     classes: Mapping[str, int]
     teacher: Teacher[Rows]
     encoding: Encoding
@@ -51,8 +51,8 @@ class Stores(Protocol[Rows]):
     def compare(self, split: str, writer: StoreWriter) -> None:
         """Raise `SpecMismatch` and the like where a store that is begun holds other labels, which its plan cannot show."""
 
-    def announce(self, writers: Mapping[str, StoreWriter], free: int) -> None:
-        """Say what the pass will take; so many bytes of the disk are `free`, which is enough."""
+    def announce(self, writers: Mapping[str, StoreWriter], free: int | None) -> None:
+        """Say what the pass will take; so many bytes are `free` where the stores lie, which is enough, or nobody knows."""
 
     def say_what_was_made(self, split: str, manifest: Manifest) -> None:
         """Say what a store holds, and what encoding lost."""
@@ -114,6 +114,6 @@ class Stores(Protocol[Rows]):
         return manifest
 
 
-def is_begun(store: LocalFolder) -> bool:
+def is_begun(store: Folder) -> bool:
     """Whether a store is there that binds whoever goes on with it: sealed, or with committed shards."""
     return store.exists(PLAN) and (store.exists(MANIFEST) or is_bound(store))

@@ -30,6 +30,7 @@ from softlabels.jobs.words import counted
 from softlabels.labels import NO_LABEL
 from softlabels.models import ModelConfig, build_model, weights_digest
 from softlabels.models.build import untrained
+from softlabels.names import as_before
 from softlabels.objects import plain
 from softlabels.report.comparison import Results
 from softlabels.store.digest import blake3_hex
@@ -47,7 +48,6 @@ from softlabels.student.sweep import HARD, StudentTraining, Variant
 from softlabels.student.trainer import Trainer
 from softlabels.student.trial import require_trainable
 from softlabels.transfer import TransferSetConfig
-from softlabels.transfer.config import identifying
 
 
 class Run(NamedTuple):
@@ -157,7 +157,7 @@ def _begin(
     facts = {"student": plain(student), "stores": digests(splits), "labels": labels}
     identity = facts | {
         "training": deciding(plain(training)),
-        "transfer_set": identifying(None if transfer_set is None else plain(transfer_set)),
+        "transfer_set": transfer_set and as_before("transfer_set", plain(transfer_set)),
         "missing": missing,
         **_prepared(transfer_set, splits),
         **_begun_from(student),
