@@ -16,9 +16,9 @@ from typing import get_args
 
 import pytest
 
+from softlabels.jobs import outputs
 from softlabels.recipes import tokenizer
 from softlabels.recipes.tokenizer_config import LEAST_TOKENS
-from softlabels.store import outputs
 from softlabels.stream import join
 from softlabels.student import export
 from softlabels.student.config import LOSS_NAMES

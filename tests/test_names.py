@@ -16,15 +16,15 @@ from torch import nn
 
 from softlabels import EmbeddedRows, StoreWriter, array_keys, dense_spec, open_store
 from softlabels.errors import ConfigError
+from softlabels.jobs.run_folder import RunFolder
+from softlabels.jobs.splits import Split
 from softlabels.models import ModelConfig
 from softlabels.names import OF_0_1, SHIPPED, renamed, short
 from softlabels.objects import ObjectSpec, canonical, import_object
 from softlabels.store.dense_spec import prepared_by
 from softlabels.teacher.config import MemberConfig
+from softlabels_stages.arguments import TrainStudent
 from softlabels_stages.recipe import parse
-from softlabels_stages.run_folder import RunFolder
-from softlabels_stages.splits import Split
-from softlabels_stages.train_student import TrainStudent
 
 OLD, SHORT, LONG = "pipeline.models.mlp.MLP", "softlabels.models.MLP", "softlabels.models.mlp.MLP"
 GOLDEN = Path(__file__).parent / "stages" / "golden_0_1" / "finished" / "expected.json"

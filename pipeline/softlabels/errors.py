@@ -59,7 +59,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the system's reasons for `DiskFull`
 
@@ -104,6 +104,8 @@ class SoftLabelsError(Exception):
     exit_code = 2
     what: str
     remedy: str
+    differences: tuple[Any, ...] = ()  # of a store that was begun otherwise: `softlabels.store.differences.Difference`
+    spec: Any = None  # this run's specification, from which they are
 
     if TYPE_CHECKING:  # whoever raises one gives a remedy
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from softlabels.errors import ConfigError
+from softlabels.jobs.words import counted
 from softlabels.labels.fidelity import by_temperature, nats
 from softlabels.store import store_splits
 from softlabels.store.commit import recorded_shards
@@ -18,7 +19,6 @@ from softlabels.system.files import Folder
 from softlabels_stages.arguments import Info
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import command
-from softlabels_stages.words import counted
 
 if TYPE_CHECKING:
     from softlabels.store.shared import Shared

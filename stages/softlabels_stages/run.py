@@ -26,6 +26,7 @@ from typing import Protocol
 from softlabels.errors import Interrupted, SoftLabelsError, Stalled
 from softlabels.objects import one_command
 from softlabels_stages import beside
+from softlabels_stages.recipe_keys import in_recipe
 from softlabels_stages.unexpected import foreseen, lack
 
 BROKEN_PIPE = 128 + signal.SIGPIPE
@@ -45,6 +46,16 @@ def should_stop() -> bool:
     return _stop.is_set()
 
 
+def say(line: str) -> None:
+    """Print a line on what is done, at once."""
+    print(line, flush=True)
+
+
+def warn(line: str) -> None:
+    """Print a line on what may be wrong on standard error."""
+    print(line, file=sys.stderr)
+
+
 def program() -> str:
     """How this user calls `softlabels`: by its name, or by its path where it stands in an environment that is not active."""
     beside = Path(sys.executable).with_name("softlabels")
@@ -56,8 +67,9 @@ def suggested(*words: object) -> str:
     return shlex.join([program(), *map(str, words)])
 
 
-def command(*, resumable: bool = False) -> Callable[[Main], Main]:
-    """Turn a stage's `main(argv) -> exit code` into a command.
+def command(*, resumable: bool = False, settings: str = "labels.") -> Callable[[Main], Main]:
+    """Turn a stage's `main(argv) -> exit code` into a command. `settings` stands before the names of the settings of labels
+    in messages, as `recipe_keys.in_recipe` says.
 
     A `resumable` command hears the first SIGTERM or SIGINT as `should_stop()` and ends by itself; a second one ends it
     at once with 75, which is safe because whatever it had committed or saved stays as it is.
@@ -75,7 +87,7 @@ def command(*, resumable: bool = False) -> Callable[[Main], Main]:
                 sys.stdout.flush()
                 os._exit(code)  # the end of the interpreter would wait for the thread that hangs
             except SoftLabelsError as error:
-                return _report(lack(error.__cause__) or error)
+                return _report(lack(error.__cause__) or in_recipe(error, settings))
             except BrokenPipeError:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still in the buffer has nowhere to go
                 return BROKEN_PIPE

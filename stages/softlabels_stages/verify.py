@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from softlabels.errors import ConfigError, DamagedStore, UnsealedStore
+from softlabels.jobs.watch import Watch
+from softlabels.jobs.words import counted
 from softlabels.store import Store, open_store, store_splits
 from softlabels.store.commit import SET_ASIDE
 from softlabels.store.findings import Stored, ask, stored_agreement
@@ -27,8 +29,7 @@ from softlabels.system.files import Folder
 from softlabels.system.places import folder_of
 from softlabels_stages.arguments import Verify
 from softlabels_stages.recipe import parse
-from softlabels_stages.run import command, suggested
-from softlabels_stages.words import counted
+from softlabels_stages.run import command, say, suggested, warn
 
 if TYPE_CHECKING:
     from softlabels_stages.teacher_arguments import TeacherLogits
@@ -145,15 +146,15 @@ def _recheck(split: str, path: Folder, recipe: TeacherLogits, args: Verify) -> i
 
     Raises `TeacherError` where it does not, and what both say of a row depends on its batch or its padding.
     """
+    from softlabels.jobs.splits import load_rows
     from softlabels.models.alone import is_padded
     from softlabels.teacher.ensemble import load_ensemble
     from softlabels.teacher.recheck import compare_with_teacher
     from softlabels.teacher.sentinels import check_sentinels
     from softlabels.transfer.sequences import as_stored
-    from softlabels_stages.rows import load_rows
 
     store = open_store(path)
-    rows = load_rows(as_stored(recipe.transfer_set, store.spec.preprocessing), split)
+    rows = load_rows(as_stored(recipe.transfer_set, store.spec.preprocessing), split, Watch(say, warn))
     ensemble = load_ensemble(recipe.teacher, train=suggested("train-teacher", f"--config={args.against_teacher}"))
     found = compare_with_teacher(store, rows, ensemble, sample=args.teacher_rows)
     print(f"{split}: {counted(found.rows, 'row')} against the live teacher: {found.line}")

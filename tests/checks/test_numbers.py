@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from softlabels.errors import ConfigError
+from softlabels.jobs import possible
 from softlabels.labels.dense import encode_dense
 from softlabels.labels.ensemble import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, log_probs
 from softlabels.labels.soft import SoftLabels
@@ -19,7 +20,7 @@ from softlabels.student.fused import linear_distillation_loss
 from softlabels.student.loss_spec import LossSpec
 from softlabels.student.losses import distillation_loss
 from softlabels.transfer import array_keys
-from softlabels_stages import evaluate, possible, train_student
+from softlabels_stages import evaluate, train_student
 from tests.checks import samples
 from tests.checks.recipes import write_recipe
 from tests.checks.samples import CLASSES, exact, softmax, some_rows

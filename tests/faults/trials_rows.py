@@ -157,13 +157,13 @@ def _bad_row(kind: float, rows: tuple[int, int]) -> Change:
     return _set(bad=lambda rng: int(rng.integers(*rows)), value=lambda rng: kind)
 
 
-COMMITTED = {"softlabels_stages.teacher_logits.check_committed": _nothing}
+COMMITTED = {"softlabels.jobs.label.check_committed": _nothing}
 PLAN = COMMITTED | {
     "softlabels.store.writer.require_same_plan": _nothing,
     "softlabels.store.writer.StoreWriter._check_keys": _nothing,
 }
 PLAN_WHAT, COMMITTED_WHAT = "plan, committed shards and keys not compared", "committed shards not compared"
-SENTINELS = {"softlabels_stages.teacher_logits.check_sentinels": lambda *args, **options: CLASSES}
+SENTINELS = {"softlabels.jobs.label.check_sentinels": lambda *args, **options: CLASSES}
 STORABLE = {
     "softlabels.teacher.sentinels.require_storable": _nothing,
     "softlabels.labels.dense._refuse": _nothing,
@@ -227,7 +227,7 @@ TRAINED = (
         "classes in another order",
         "OtherLabels",
         _names_permuted,
-        {"softlabels_stages.splits._require_same_classes": _nothing},
+        {"softlabels.jobs.splits._require_same_classes": _nothing},
         "class names not compared",
     ),
     Mistake(

@@ -4,7 +4,7 @@ them from a file, `write_store` takes them from memory. R rows, M members, C cla
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from tqdm import tqdm
 from softlabels.checks.contradictions import Columns, dense_apart, require_consistent
 from softlabels.checks.order import largest, require_order
 from softlabels.errors import ConfigError
+from softlabels.jobs.watch import Watch
 from softlabels.labels.dense import check_logits
 from softlabels.labels.ensemble import normalised_weights
 from softlabels.store.arrays import check_labels
@@ -41,9 +42,7 @@ def store_outputs(
     values: NDArray[np.generic],
     about: About,
     where: str,
-    say: Callable[[str], None],
-    settings: str = "labels.",
-    should_stop: Callable[[], bool] = lambda: False,
+    watch: Watch,
 ) -> Manifest:
     """Check outputs, make their store or go on with it, and describe the folder of splits that it lies in.
 
@@ -54,21 +53,21 @@ def store_outputs(
         keys, labels, inputs: (R, 16), (R,), and (R, ...) where the specification embeds them.
         about: the source's words; the digest of the values is added.
         where: where the outputs come from, for messages.
-        say: is told what there is to say of the rows. settings, should_stop: see `StoreWriter`; asked before each shard.
+        watch: is told what there is to say of the rows, and asked before each shard whether to stop.
 
     Raises:
         ContradictingOutputs, OtherClassOrder: see `softlabels.checks`; nothing is written. Others as `StoreWriter` raises them.
-        Interrupted: `should_stop` was true; the same call goes on from there.
+        Interrupted: `watch` asked to stop; the same call goes on from there.
     """
     _check(spec, logits, keys, labels, where)
     made_of = f"outputs {_digest(values, labels, is_logits=values is logits)}"
     about = msgspec.structs.replace(about, source=f"{about.source}; {made_of}")
-    with StoreWriter(path, spec, about=about, settings=settings) as writer:
+    with StoreWriter(path, spec, about=about) as writer:
         require_same_maker(writer.folder, made_of, remedy="give the outputs that began it")
         kept = kept_about(writer.folder, about)
         require_room([writer])
         for shard in tqdm(writer.pending, desc="import", unit="shard", disable=None):
-            if should_stop():
+            if watch.should_stop():
                 raise writer.stopped()
             span = slice(*writer.rows_of(shard))
             writer.write_logits(
@@ -81,7 +80,7 @@ def store_outputs(
             )
         manifest = writer.seal(checked=True)
     for line in (*kept, *_not_finite(inputs), *writer.said):
-        say(line)
+        watch.say(line)
     if is_split_folder(LocalFolder(path), spec.transfer_set.split):
         write_root(LocalFolder(Path(path).parent))
     return manifest

@@ -16,8 +16,10 @@ from softlabels.errors import DamagedBasis, DamagedManifest, SpecMismatch, UserE
 from softlabels.labels.encoding import TopkEncoding
 from softlabels.labels.topk import check_basis
 from softlabels.store.commit import LOCK, create, is_bound
+from softlabels.store.differences import Difference
 from softlabels.store.digest import blake3_hex
 from softlabels.store.rules import check_spec
+from softlabels.store.same_plan import mismatch
 from softlabels.store.spec import (
     BASIS_FOLDER,
     MANIFEST,
@@ -109,7 +111,7 @@ def drop_basis(store: Folder, *, keep: Basis | None) -> None:
         store.settle([BASIS_FILE])
 
 
-def resumable_basis(path: Place, *, rank: int | None = None, settings: str = "labels.") -> Basis | None:
+def resumable_basis(path: Place, *, rank: int | None = None) -> Basis | None:
     """The basis that a store at `path` is bound to: it is sealed, or holds committed shards, or another writer is at work in
     it. None where there is no such store, its tails have no basis, or its start binds nobody: a new one may be computed. None
     too where an unfinished store has lost it, or `repair` set it aside: what is computed must be the same, or the plan
@@ -117,7 +119,7 @@ def resumable_basis(path: Place, *, rank: int | None = None, settings: str = "la
 
     Raises:
         DamagedBasis: it is not what the plan says, or a sealed store has lost it.
-        SpecMismatch: it is not of this `rank`, where one is given; `settings` as `require_same_plan` says.
+        SpecMismatch: it is not of this `rank`, where one is given.
     """
     store = folder_of(path)
     try:
@@ -130,8 +132,5 @@ def resumable_basis(path: Place, *, rank: int | None = None, settings: str = "la
     lost = not sealed and not store.exists(BASIS_FILE)
     basis = read_basis(store, spec) if bound and not lost else None
     if basis is not None and rank is not None and len(basis) != 1 + rank:
-        raise SpecMismatch(
-            f"{store} was begun with another specification ({settings}rank: {len(basis) - 1} here, {rank} in this run)",
-            remedy="go on with the settings that began it, or give another store path",
-        )
+        raise mismatch(SpecMismatch, str(store), [Difference("encoding.rank", len(basis) - 1, rank)], spec)
     return basis

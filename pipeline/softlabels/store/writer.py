@@ -96,12 +96,11 @@ class StoreWriter:
         basis: Basis | None = None,
         about: About | None = None,
         environment: Mapping[str, str] | None = None,
-        settings: str = "labels.",
     ) -> None:
         self.spec = spec = check_spec(spec, error=UserError)
         if basis is not None:
             require_basis(spec, basis)
-        self.folder, self._settings = folder_of(path), settings
+        self.folder = folder_of(path)
         self.path = self.folder.at()
         self.layout = layout_of(spec)
         self.plan = plan_of(spec, about)
@@ -169,7 +168,7 @@ class StoreWriter:
         return standing
 
     def _require_same(self, standing: Plan) -> None:
-        require_same_plan(self.plan, standing, str(self.path), settings=self._settings)
+        require_same_plan(self.plan, standing, str(self.path))
         self.spec = standing.spec  # of an earlier version, where names alone are other ones: the store keeps its digest
 
     def stopped(self) -> Interrupted:

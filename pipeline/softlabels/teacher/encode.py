@@ -20,7 +20,7 @@ from softlabels.labels.dense import check_logits, encode_dense
 from softlabels.labels.encoding import Encoding, TopkEncoding
 from softlabels.labels.ensemble import normalised_weights
 from softlabels.labels.fidelity import FidelitySums, add_up, measure_dense
-from softlabels.teacher.outputs import Outputs
+from softlabels.teacher.teacher import Batch
 
 Columns = dict[str, NDArray[np.generic]]
 _PLACE = re.compile(r"\((?:row|position) (\d+)")
@@ -41,43 +41,32 @@ class Encoder:
 
     Attributes:
         encoding: of the store.
-        weights: (M,) of the members, for those that are reduced.
+        weights: (M,) of the members, for those that are reduced; None where they are already.
         basis: (1 + r, C) float16 on the teacher's device, where the tails have one.
     """
 
     encoding: Encoding
-    weights: NDArray[np.float64]
+    weights: NDArray[np.float64] | None
     basis: Tensor | None = None
 
-    def encode(
-        self,
-        outputs: Outputs,
-        *,
-        labels: NDArray[np.int64],
-        mask: NDArray[np.bool_] | None = None,
-        place: Callable[[int], str] = "row {}".format,
-    ) -> Encoded:
-        """Encode a batch, a block of distributions at a time.
-
-        Args:
-            labels: (N,) hard labels or next tokens, -1 for none.
-            mask: (N,) which distributions count; the others are stored as if all logits were 0.
-            place: how a distribution is called in an error, from its number.
+    def encode(self, batch: Batch) -> Encoded:
+        """Encode a batch, a block of distributions at a time; those that do not count are stored as if all logits were 0.
 
         Raises:
             LogitsError: NaN and the like, naming row, position and member.
         """
-        device = outputs.device
-        given = torch.from_numpy(np.array(labels))
-        counts = None if mask is None else torch.from_numpy(np.array(mask))
+        given = torch.from_numpy(np.array(batch.labels))
+        counts = None if batch.mask is None else torch.from_numpy(np.array(batch.mask))
         parts = []
-        for at, block in outputs.blocks():
-            logits = reduced(block, self.weights) if self.encoding.reduce == "geometric" else block
-            real = None if counts is None else counts[at].to(device)
+        for at, block in batch.blocks:
+            reduces = self.encoding.reduce == "geometric"
+            logits = block if self.weights is None or not reduces else reduced(block, self.weights)
+            real = None if counts is None else counts[at].to(block.device)
             try:
-                parts.append(Encoded(*self._block(logits, given[at].to(device), real), probabilities_among(block)))
+                columns, lost = self._block(logits, given[at].to(block.device), real)
             except LogitsError as error:
-                raise _renamed(error, at.start, place) from error
+                raise _renamed(error, at.start, batch.place) from error
+            parts.append(Encoded(columns, lost, probabilities_among(block)))
         return joined(parts)
 
     def _block(self, logits: Tensor, labels: Tensor, mask: Tensor | None) -> tuple[Columns, tuple[FidelitySums, ...]]:
@@ -110,7 +99,7 @@ def probabilities_among(logits: Tensor) -> NDArray[np.bool_]:
 
 
 def require_storable(logits: Tensor, weights: NDArray[np.float64], *, reduce: str, place: Callable[[int], str]) -> None:
-    """Raise `LogitsError` where logits (n, M, C) are such as no store can hold; arguments as in `Encoder.encode`."""
+    """Raise `LogitsError` where logits (n, M, C) are such as no store can hold; arguments as of `Encoder` and `Batch`."""
     logits = (
         reduced(logits, weights)
         if reduce == "geometric"

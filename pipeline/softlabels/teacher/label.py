@@ -1,4 +1,4 @@
-"""The shard loop: prepared rows through the teacher into a store, writing one shard while the next is computed.
+"""The shard loop: rows through a teacher into a store, writing one shard while the next is computed.
 
 A shard is the unit of work. Its batches are cut from its first row on and never cross into the next, so its bytes depend
 on the plan alone and a resumed run gives the digest of an unbroken one. Dense labels of classifiers are encoded as they are
@@ -7,9 +7,10 @@ written; all others batch by batch, on the device. R rows of a shard, P position
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,21 +19,19 @@ from numpy.typing import NDArray
 from softlabels.checks.probabilities import require_logits, rows_of_positions
 from softlabels.labels.encoding import TopkEncoding
 from softlabels.store.basis import read_basis
-from softlabels.store.spec import Manifest, Spec
+from softlabels.store.spec import Manifest
 from softlabels.store.writer import StoreWriter
 from softlabels.system.patience import background, result_of
 from softlabels.teacher.encode import Encoded, Encoder, joined
-from softlabels.teacher.ensemble import Ensemble
-from softlabels.transfer.alignment import alignment
-from softlabels.transfer.rows import TransferRows
+from softlabels.teacher.teacher import Batch, Teacher
 
-Logits = NDArray[np.float32]
 _WAITS = "the disk has not taken a shard"
+Rows = TypeVar("Rows")
 
 
 def label_rows(
-    rows: TransferRows,
-    ensemble: Ensemble,
+    rows: Rows,
+    teacher: Teacher[Rows],
     writer: StoreWriter,
     *,
     should_stop: Callable[[], bool] = lambda: False,
@@ -41,7 +40,7 @@ def label_rows(
     """Compute every pending shard of the writer's store and seal it.
 
     Args:
-        should_stop: asked after every batch; when true the shard being written is finished, the one being computed is
+        should_stop: asked before every batch; when true the shard being written is finished, the one being computed is
             given up.
         progress: called with the number of rows after every batch.
 
@@ -50,97 +49,67 @@ def label_rows(
             the disk. Stalled: the thread that writes hangs.
         In each case committed shards are kept, and calling again goes on after them.
     """
-    work = _Work(rows, ensemble, encoder_of(writer, ensemble), should_stop, progress)
+    encoder = encoder_of(writer, teacher)
     with background("softlabels-write") as pool:
         writing: Future[None] | None = None
         for shard in writer.pending:
-            found = work.shard(writer.spec, shard)
+            parts: list[_Part] = []
+            for start, stop in teacher.cut(rows, writer.spec, shard):
+                if should_stop():
+                    if writing is not None:
+                        result_of(writing, _WAITS)
+                    raise writer.stopped()
+                parts.append(
+                    _Part.of(teacher.batch(rows, start, stop, embed=writer.spec.encoding.inputs == "embed"), encoder)
+                )
+                progress(stop - start)
             if writing is not None:
                 result_of(writing, _WAITS)
-            if found is None:
-                raise writer.stopped()
-            writing = pool.submit(_write, rows, writer, shard, found)
+            writing = pool.submit(_write, writer, shard, parts)
         if writing is not None:
             result_of(writing, _WAITS)
     return writer.seal()
 
 
-def encoder_of(writer: StoreWriter, ensemble: Ensemble) -> Encoder | None:
+def encoder_of(writer: StoreWriter, teacher: Teacher[Any]) -> Encoder | None:
     """What encodes a batch; None where whole shards of logits are handed to the writer: dense labels, one a row."""
     encoding = writer.spec.encoding
-    if not isinstance(encoding, TopkEncoding) and ensemble.sequence is None:
+    if not isinstance(encoding, TopkEncoding) and writer.spec.positions is None:
         return None
     basis = read_basis(writer.folder, writer.spec)
-    shared = None if basis is None else torch.from_numpy(np.array(basis, np.float16)).to(ensemble.device)
-    return Encoder(encoding, ensemble.weights, shared)
-
-
-def shard_batches(spec: Spec, shard: int) -> list[tuple[int, int]]:
-    """First row and one past the last of each teacher batch of a shard."""
-    span, size = spec.shard_rows(shard), spec.cut.teacher_batch
-    return [(start, min(start + size, span.stop)) for start in range(span.start, span.stop, size)]
+    shared = None if basis is None else torch.from_numpy(np.array(basis, np.float16)).to(teacher.device)
+    return Encoder(encoding, teacher.weights, shared)
 
 
 @dataclass(frozen=True, eq=False)
-class _Work:
-    """Rows to what is written of them."""
+class _Part:
+    """A batch without its logits where they are encoded: the rows' own columns, and either `found` or `logits` (B, M, C)."""
 
-    rows: TransferRows
-    ensemble: Ensemble
-    encoder: Encoder | None
-    should_stop: Callable[[], bool]
-    progress: Callable[[int], object]
+    columns: dict[str, NDArray[np.generic]]
+    found: Encoded | None
+    logits: NDArray[np.float32] | None
 
-    def shard(self, spec: Spec, shard: int) -> Logits | Encoded | None:
-        """The logits (R, M, C) of a shard, or its columns (R * P, M, ...); None when told to stop."""
-        logits, parts = [], []
-        for start, stop in shard_batches(spec, shard):
-            if self.should_stop():
-                return None
-            if self.encoder is None:
-                logits.append(self.ensemble.logits(self.rows.inputs[start:stop]))
-            else:
-                parts.append(self._encoded(self.encoder, start, stop))
-            self.progress(stop - start)
-        return torch.cat(logits).numpy() if self.encoder is None else joined(parts)
-
-    def _encoded(self, encoder: Encoder, start: int, stop: int) -> Encoded:
-        """The columns of rows [start, stop)."""
-        inputs = np.array(self.rows.inputs[start:stop])
-        outputs = self.ensemble.outputs(inputs)
-        if self.ensemble.sequence is None:
-            labels = np.asarray(self.rows.labels[start:stop])
-            return encoder.encode(outputs, labels=labels, place=lambda n: f"row {start + n}")
-        found, positions = alignment(inputs), self.ensemble.sequence.positions
-        return encoder.encode(
-            outputs,
-            labels=found.next_token.reshape(-1),
-            mask=found.mask.reshape(-1).astype(np.bool_),
-            place=lambda n: f"row {start + n // positions}, position {n % positions}",
-        )
+    @classmethod
+    def of(cls, batch: Batch, encoder: Encoder | None) -> _Part:
+        if encoder is not None:
+            return cls(batch.columns, encoder.encode(batch), None)
+        return cls(batch.columns, None, torch.cat([block.float().cpu() for _, block in batch.blocks]).numpy())
 
 
-def _write(rows: TransferRows, writer: StoreWriter, shard: int, found: Logits | Encoded) -> None:
+def _write(writer: StoreWriter, shard: int, parts: Sequence[_Part]) -> None:
+    own = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
     start, stop = writer.rows_of(shard)
-    keys, labels = rows.keys[start:stop], rows.labels[start:stop]
-    embeds = writer.spec.encoding.inputs == "embed"
-    inputs = np.array(rows.inputs[start:stop]) if embeds or rows.sequence is not None else None
-    places = None if rows.sequence is None or inputs is None else alignment(inputs)
-    embedded = inputs if embeds else None
-    if isinstance(found, Encoded):
-        suspects = found.suspects
-        if places is not None:
-            suspects = rows_of_positions(suspects.reshape(stop - start, -1, suspects.shape[1]), places.mask)
-        require_logits(suspects, total=writer.spec.rows, first_row=start)
-        writer.write_columns(
-            shard,
-            keys=keys,
-            labels=labels,
-            columns=found.columns,
-            mask=None if places is None else places.mask,
-            document=None if places is None else places.document,
-            inputs=embedded,
-            fidelity=found.fidelity,
+    names = {"keys": "content_key", "labels": "label", "document": "document", "inputs": "input"}
+    given: dict[str, Any] = {name: own.get(column) for name, column in names.items()}
+    mask = given["mask"] = own.get("position_mask")
+    if parts[0].found is None:
+        writer.write_logits(
+            shard, logits=np.concatenate([part.logits for part in parts if part.logits is not None]), **given
         )
-    else:
-        writer.write_logits(shard, keys=keys, labels=labels, logits=found, inputs=embedded)
+        return
+    found = joined([part.found for part in parts if part.found is not None])
+    suspects = found.suspects
+    if mask is not None:
+        suspects = rows_of_positions(suspects.reshape(stop - start, -1, suspects.shape[1]), mask)
+    require_logits(suspects, total=writer.spec.rows, first_row=start)
+    writer.write_columns(shard, columns=found.columns, fidelity=found.fidelity, **given)

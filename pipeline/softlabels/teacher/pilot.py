@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -25,17 +26,9 @@ from softlabels.transfer.rows import TransferRows
 POSITIONS = 4096
 
 
-def needs_basis(encoding: object) -> bool:
+def needs_basis(encoding: object) -> TypeGuard[TopkEncoding]:
     """Whether the tails of an encoding have a prior or a basis."""
     return isinstance(encoding, TopkEncoding) and encoding.tail in ("prior", "lowrank")
-
-
-def pilot_basis(rows: TransferRows, ensemble: Ensemble, encoding: TopkEncoding) -> NDArray[np.float16]:
-    """The prior and basis (1 + r, C) of the tails. Raises `LogitsError` where the teacher gives no distribution."""
-    from softlabels.labels.tail_basis import find_basis
-
-    basis: NDArray[np.float16] = find_basis(Pilot(rows, ensemble, reduce=encoding.reduce), encoding.rank)
-    return basis
 
 
 def pilot_rows(rows: TransferRows) -> NDArray[np.int64]:

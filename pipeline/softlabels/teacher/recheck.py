@@ -23,8 +23,8 @@ from softlabels.store.reader import Store
 from softlabels.store.spec import Spec
 from softlabels.teacher.encode import Columns, reduced
 from softlabels.teacher.ensemble import Ensemble
-from softlabels.teacher.label import shard_batches
 from softlabels.teacher.sentinels import require_ensemble_logits
+from softlabels.teacher.teacher import teacher_batches
 from softlabels.transfer.alignment import alignment
 from softlabels.transfer.rows import TransferRows
 
@@ -133,7 +133,7 @@ def compare_with_teacher(
     _require_weights(store, ensemble)
     ensemble.expect(rows.sequence)
     require_ensemble_logits(ensemble, rows.inputs)
-    batches = [batch for shard in range(store.spec.shards) for batch in shard_batches(store.spec, shard)]
+    batches = [batch for shard in range(store.spec.shards) for batch in teacher_batches(store.spec, shard)]
     index = KeyIndex(np.asarray(rows.keys))
     stated = max((line.tail_mass_error for line in store.manifest.fidelity.values()), default=0.0)
     found = Deviation(store.spec.teacher.precision, stated)

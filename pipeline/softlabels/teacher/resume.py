@@ -18,7 +18,7 @@ from softlabels.store.commit import record_name, recorded_shards
 from softlabels.store.key_index import KeyIndex
 from softlabels.store.spec import PLAN, Commit, Payload, Plan, Spec, read_json
 from softlabels.store.writer import StoreWriter
-from softlabels.system.local import LocalFolder
+from softlabels.system.files import Files
 from softlabels.teacher.encode import Columns
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.teacher.recheck import Deviation, compare_batch, compared_columns
@@ -50,7 +50,7 @@ def check_committed(writer: StoreWriter, rows: TransferRows, ensemble: Ensemble)
         reader.close()
 
 
-def explained(error: OtherRows, store: LocalFolder, keys: NDArray[np.uint8]) -> OtherRows | OtherOrder:
+def explained(error: OtherRows, store: Files, keys: NDArray[np.uint8]) -> OtherRows | OtherOrder:
     """The error, with what the keys (R, 16) of this run's rows and those of the committed shards say more: which row is gone,
     or that the rows only stand in another order.
     """

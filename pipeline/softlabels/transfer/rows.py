@@ -52,6 +52,7 @@ class TransferRows:
         prepare: the prepare function and its arguments, with digests in place of files (see `file_arguments`).
         sequence: of rows of tokens: their length and vocabulary; None for everything else.
         key_rule: the version of the key rule, 2 where rows miss inputs, see `keys`.
+        key: how keys are made: of the content, or the name of the column that holds ids.
         notes: what is worth a line about these rows, for whoever reads what a command prints.
     """
 
@@ -67,6 +68,7 @@ class TransferRows:
     sequence: SequenceInfo | None = None
     key_rule: int = KEY_RULE
     notes: tuple[str, ...] = ()
+    key: str = "content"
 
 
 def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | None = None) -> TransferRows:
@@ -123,6 +125,7 @@ def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | No
         sequence=None if tokens is None else tokens.info,
         key_rule=NULLS_RULE if config.key == "content" and entry.facts.get("missing") else KEY_RULE,
         notes=tuple(_notes(source, entry.facts)),
+        key=config.key,
     )
 
 

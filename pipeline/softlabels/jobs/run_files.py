@@ -7,7 +7,8 @@ from typing import Any
 
 from softlabels.errors import DamagedRun
 from softlabels.system.local import LocalFolder
-from softlabels_stages.trust import RESULTS
+
+RUN, RECIPE, RESULTS = "run.json", "config.yaml", "results.json"
 
 
 def read_object(run: LocalFolder, name: str, remedy: str) -> dict[str, Any]:

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from softlabels.errors import LogitsError
+from softlabels.jobs.splits import Split, all_batches
 from softlabels.labels.encoding import TopkEncoding
 from softlabels.models.device import resolve_device
 from softlabels.store import Store
 from softlabels.student.learner import Student
 from softlabels.student.outputs import batch_loss, outputs_of
-from softlabels_stages.splits import Split, all_batches
 
 LOSSES = ("logit_mse", "reverse_kl")
 _TRIED = 4096  # rows with such classes on which the loss is tried
