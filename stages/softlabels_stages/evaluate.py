@@ -17,10 +17,10 @@ from softlabels.models.device import resolve_device
 from softlabels.report.by_class import class_lines, class_table, confusion_table, has_classes
 from softlabels.report.table import as_text, results_table
 from softlabels.store.findings import Stored, ask
-from softlabels.store.markdown import one_line
 from softlabels.stream import Loader
 from softlabels.student.metrics import Scores, evaluate_student, evaluate_teacher
 from softlabels.student.runlog import finite
+from softlabels.text import one_line
 from softlabels_stages.arguments import Evaluate
 from softlabels_stages.judge import member_names
 from softlabels_stages.recipe import parse

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from softlabels.checks.leaks import leak_lines, leaks
 from softlabels.checks.unseen import unseen_lines
+from softlabels.text import one_line
 from softlabels.transfer import TransferRows, TransferSetConfig, load_transfer_set
 
 
@@ -31,4 +32,4 @@ def say_how_splits_relate(
     """
     shared = leak_lines(leaks(keys), {name: len(rows) for name, rows in keys.items()})
     for line in (*shared, *unseen_lines(labels, names)):
-        print(line, flush=True)
+        print(one_line(line, None), flush=True)

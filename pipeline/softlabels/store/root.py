@@ -17,6 +17,7 @@ from softlabels.store.shared import shared
 from softlabels.store.spec import FORMAT, MANIFEST, Manifest, read_json, read_small_file
 from softlabels.store.verify import CARD
 from softlabels.system.local import LocalFolder
+from softlabels.text import one_line
 
 _log = logging.getLogger(__name__)
 _FOR_READERS = ("zarr.json", "dataset_dict.json")
@@ -46,7 +47,7 @@ def require_root(root: LocalFolder, splits: tuple[str, ...]) -> None:
             f"{root} holds other files ({some(found)})", remedy="give the path of a store or of a new folder"
         )
     for name in found:
-        _log.warning("%s: warning: %s is not part of the store", root, name)
+        _log.warning("%s: warning: %s is not part of the store", root, one_line(name))
 
 
 def root_strangers(root: LocalFolder, splits: tuple[str, ...] = ()) -> list[str]:
