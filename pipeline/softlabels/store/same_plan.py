@@ -29,7 +29,7 @@ from softlabels.system.local import LocalFolder
 
 _REMEDIES: dict[type[UserError], str] = {
     OtherTokenizer: "name the tokenizer that the rows were labelled with",
-    OtherRows: "give the transfer set that was labelled",
+    OtherRows: "give the transfer set that was labelled, and its key_salt where it has one",
     OtherLabels: "take labels and classes as they were (transfer_set.label, classes)",
     OtherMemberOrder: "list teacher.members in the order in which they began it",
     OtherWeights: "give the weights that began it",
@@ -41,7 +41,7 @@ _PREPARE_ARGUMENTS = "transfer_set.prepare.init_args"
 # What the recipe calls the fields of a specification, by how their names begin; the others are called alike.
 _RECIPE_KEYS = {
     "transfer_set.split": "transfer_set.splits",
-    "transfer_set.key_rule": "transfer_set.missing",
+    "transfer_set.key_rule": "transfer_set.missing, key_salt",
     "transfer_set.rows": "transfer_set: number of rows",
     "transfer_set.content_keys": "transfer_set: content of its rows",
     "label_space.names": "transfer_set.classes",

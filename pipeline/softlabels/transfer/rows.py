@@ -27,8 +27,9 @@ from softlabels.transfer.config import TransferSetConfig
 from softlabels.transfer.decode import Array
 from softlabels.transfer.file_arguments import package_versions, recorded, versions_of
 from softlabels.transfer.fill import blocks, write_rows
-from softlabels.transfer.keys import KEY_RULE, NULLS_RULE
+from softlabels.transfer.keys import KEY_RULE, NULLS_RULE, SALTED_RULE, salted_keys
 from softlabels.transfer.kinds import Kinds, require_one_kind
+from softlabels.transfer.salt import read_salt
 from softlabels.transfer.sequences import PACKAGES, SequenceInfo, open_tokenization, write_sequences
 from softlabels.transfer.source import Source, open_split
 
@@ -51,7 +52,7 @@ class TransferRows:
         class_names: ordered, None where nobody names them.
         prepare: the prepare function and its arguments, with digests in place of files (see `file_arguments`).
         sequence: of rows of tokens: their length and vocabulary; None for everything else.
-        key_rule: the version of the key rule, 2 where rows miss inputs, see `keys`.
+        key_rule: the version of the key rule, 2 where rows miss inputs, 3 where keys are salted, see `keys`.
         notes: what is worth a line about these rows, for whoever reads what a command prints.
     """
 
@@ -81,10 +82,11 @@ def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | No
         TransferSetError: source, split, column or value that cannot be read as `config` says; rows of several kinds; a prepare
             function that does not treat every row alone.
         LabelError: a hard label outside the label space.
-        ConfigError: the prepare function or factory cannot be found or called so.
+        ConfigError: the prepare function or factory cannot be found or called so; there is no salt where the recipe names one.
         DiskFull, StorageError: the cache cannot be written.
     """
     root = cache if cache is not None else default_cache()
+    salt = None if config.key_salt is None else read_salt(config.key_salt)
     source = open_split(config, split)
     tokens = None if config.sequences is None else open_tokenization(config.sequences)
     if tokens is None:
@@ -110,18 +112,20 @@ def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | No
         raise depends(config)
     if tokens is None and not config.mixed_images:
         _require_one_kind(config, split, entry.facts["kinds"], root)
+    keys = cast("Keys", entry.arrays["keys"])
+    rule = NULLS_RULE if config.key == "content" and entry.facts.get("missing") else KEY_RULE
     return TransferRows(
         name=_shown_name(config),
         split=split,
         revision=config.revision,
         source=config.origin,
         inputs=entry.arrays["inputs"],
-        keys=cast("Keys", entry.arrays["keys"]),
+        keys=keys if salt is None else salted_keys(keys, salt),
         labels=cast("npt.NDArray[np.int64]", entry.arrays["labels"]),
         class_names=source.class_names,
         prepare=prepare,
         sequence=None if tokens is None else tokens.info,
-        key_rule=NULLS_RULE if config.key == "content" and entry.facts.get("missing") else KEY_RULE,
+        key_rule=rule if salt is None else SALTED_RULE,
         notes=tuple(_notes(source, entry.facts)),
     )
 
@@ -158,8 +162,9 @@ def _require_one_kind(config: TransferSetConfig, split: str, kinds: list[Kinds],
 
 
 def _recipe_digest(config: TransferSetConfig) -> str:
-    """What the splits of one transfer set have in common."""
+    """What the splits of one transfer set have in common. The cache holds keys without their salt."""
     facts = asdict(config) | {"splits": None, "classes": None, "label": None}
+    del facts["key_salt"]
     return blake3(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
