@@ -9,11 +9,12 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
@@ -21,7 +22,7 @@ from blake3 import blake3
 from softlabels.errors import ConfigError, TransferSetError
 from softlabels.objects import ObjectSpec, call_with, import_object
 from softlabels.transfer.anew import depends, is_current
-from softlabels.transfer.cache import FileRecord, cached, default_cache
+from softlabels.transfer.cache import Entry, FileRecord, cached, default_cache
 from softlabels.transfer.cache_entries import recorded_entries
 from softlabels.transfer.config import TransferSetConfig
 from softlabels.transfer.decode import Array
@@ -107,7 +108,10 @@ def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | No
 
     identity = _identity(config, split, source, prepare)
     about = {"recipe": _recipe_digest(config), "transfer_set": _shown_name(config), "split": split}
-    entry = cached(root, identity, write, about=about, is_current=check)
+    rows = source.rows if tokens is None else None
+    entry = cached(
+        root, identity, write, about=about, is_current=check, fits=lambda entry: _fits(entry, rows, config.inputs)
+    )
     if filled and not check(entry.arrays):
         raise depends(config)
     if tokens is None and not config.mixed_images:
@@ -127,6 +131,30 @@ def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | No
         sequence=None if tokens is None else tokens.info,
         key_rule=rule if salt is None else SALTED_RULE,
         notes=tuple(_notes(source, entry.facts)),
+    )
+
+
+class _Facts(msgspec.Struct):
+    """What `fill` and `sequences` hand on of the rows."""
+
+    kinds: list[Kinds] = []
+    missing: int = 0
+    empty: int = 0
+
+
+def _fits(entry: Entry, rows: int | None, inputs: Sequence[str]) -> bool:
+    """Whether an entry holds one input, key and label a row, of `rows` rows where their number is known beforehand."""
+    found = [entry.arrays[name] for name in ("inputs", "keys", "labels")]
+    values, keys, labels = ((array.dtype, array.shape[1:]) for array in found)
+    try:
+        facts = msgspec.convert(entry.facts, _Facts)
+    except msgspec.ValidationError:
+        return False
+    return (
+        {len(array) for array in found} == {len(found[0]) if rows is None else rows}
+        and values[0].kind in "biuf"
+        and (keys, labels) == ((np.dtype(np.uint8), (16,)), (np.dtype(np.int64), ()))
+        and len(facts.kinds) == (len(inputs) if rows is not None else 0)
     )
 
 
@@ -154,8 +182,10 @@ def _require_one_kind(config: TransferSetConfig, split: str, kinds: list[Kinds],
         if meta["about"].get("recipe") != ours or other == split or other not in config.splits:
             continue
         try:
-            both = {other: meta["facts"]["kinds"], split: kinds}
+            both = {other: msgspec.convert(meta["facts"], _Facts).kinds, split: kinds}
             require_one_kind(dict(sorted(both.items())), config.inputs, prepare=config.prepare.class_path)
+        except (msgspec.ValidationError, IndexError):  # nobody wrote it for this recipe
+            continue
         except TransferSetError:
             if _identity(config, other, open_split(config, other), recorded(config.prepare)) == meta["identity"]:
                 raise
