@@ -214,7 +214,7 @@ FORGED: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
 def test_rows_that_are_none_of_the_recipe_are_prepared_again(tmp_path: Path, name: str) -> None:
     """Their meta.json fits. Seen to fail: "a mistake of softlabels"."""
     config = TransferSetConfig(factory=ObjectSpec(f"{__name__}.numbers"), inputs=("x",), splits={"train": "train"})
-    before = load_transfer_set(config, "train", cache=tmp_path)
+    before = _arrays(config, tmp_path)
     [folder] = [path for path in tmp_path.iterdir() if path.is_dir()]
     array, change = FORGED[name]
     forged = npy(change(np.load(folder / f"{array}.npy")))
@@ -223,9 +223,13 @@ def test_rows_that_are_none_of_the_recipe_are_prepared_again(tmp_path: Path, nam
     [record] = [each for each in meta["files"] if each["name"] == f"{array}.npy"]
     record |= {"bytes": len(forged), "blake3": blake3(forged).hexdigest()}
     (folder / META).write_text(json.dumps(meta))
-    again = load_transfer_set(config, "train", cache=tmp_path)
-    for one, other in ((before.inputs, again.inputs), (before.keys, again.keys), (before.labels, again.labels)):
+    for one, other in zip(before, _arrays(config, tmp_path), strict=True):
         assert np.array_equal(one, other)
+
+
+def _arrays(config: TransferSetConfig, cache: Path) -> list[np.ndarray]:
+    rows = load_transfer_set(config, "train", cache=cache)
+    return [np.array(each) for each in (rows.inputs, rows.keys, rows.labels)]
 
 
 @pytest.mark.parametrize(

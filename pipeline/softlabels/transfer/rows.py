@@ -11,6 +11,7 @@ import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -108,30 +109,35 @@ def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | No
 
     identity = _identity(config, split, source, prepare)
     about = {"recipe": _recipe_digest(config), "transfer_set": _shown_name(config), "split": split}
-    rows = source.rows if tokens is None else None
-    entry = cached(
-        root, identity, write, about=about, is_current=check, fits=lambda entry: _fits(entry, rows, config.inputs)
-    )
+    fits = partial(_fits, rows=source.rows if tokens is None else None, inputs=config.inputs)
+    entry = cached(root, identity, write, about=about, is_current=check, fits=fits)
     if filled and not check(entry.arrays):
         raise depends(config)
     if tokens is None and not config.mixed_images:
         _require_one_kind(config, split, entry.facts["kinds"], root)
-    keys = cast("Keys", entry.arrays["keys"])
-    rule = NULLS_RULE if config.key == "content" and entry.facts.get("missing") else KEY_RULE
+    keys, key_rule = _keys(config, entry, salt)
     return TransferRows(
         name=_shown_name(config),
         split=split,
         revision=config.revision,
         source=config.origin,
         inputs=entry.arrays["inputs"],
-        keys=keys if salt is None else salted_keys(keys, salt),
+        keys=keys,
         labels=cast("npt.NDArray[np.int64]", entry.arrays["labels"]),
         class_names=source.class_names,
         prepare=prepare,
         sequence=None if tokens is None else tokens.info,
-        key_rule=rule if salt is None else SALTED_RULE,
+        key_rule=key_rule,
         notes=tuple(_notes(source, entry.facts)),
     )
+
+
+def _keys(config: TransferSetConfig, entry: Entry, salt: bytes | None) -> tuple[Keys, int]:
+    """The rows' keys (R, 16), and the version of the rule that they have."""
+    keys = cast("Keys", entry.arrays["keys"])
+    if salt is not None:
+        return salted_keys(keys, salt), SALTED_RULE
+    return keys, NULLS_RULE if config.key == "content" and entry.facts.get("missing") else KEY_RULE
 
 
 class _Facts(msgspec.Struct):
