@@ -207,12 +207,15 @@ def wrong_files(work: Path) -> dict[str, str]:
     (work / "empty").touch()
     (work / "noise").write_bytes(bytes(range(256)) * 40)
     (work / "loop").symlink_to("loop")
+    (work / "zeros").symlink_to("/dev/zero")
     os.mkfifo(work / "pipe")
     names = [
         "folder",
         "empty",
         "noise",
         "loop",
+        "pipe",
+        "zeros",
         "nowhere",
         "noise/below",
         "x" * 300,
