@@ -97,7 +97,7 @@ def records(path: Path, kind: str, outside: Path, rng: Rng) -> str:
     part, shard = str(rng.choice(["spec", "spec", "payload", "record", "manifest", "plan"])), int(rng.integers(2))
 
     def change(record: dict[str, Any]) -> None:
-        said.extend(_other_word(record, rng) for _ in range(int(rng.integers(1, 3))))
+        said.extend(other_word(record, rng) for _ in range(int(rng.integers(1, 3))))
 
     seal_again(path, part, change, shard)
     return f"{part} {said}"
@@ -150,7 +150,7 @@ def _pretty(record: dict[str, Any], kind: type) -> bytes:
         return json.dumps(record).encode()
 
 
-def _other_word(record: Any, rng: Rng) -> str:
+def other_word(record: Any, rng: Rng) -> str:
     """Put something else into a record, somewhere."""
     at, where = record, []
     while at:

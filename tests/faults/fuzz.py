@@ -1,9 +1,9 @@
-"""A fuzzer of what strangers hand over: `python -m tests.faults.fuzz [--cases 1000] [--seed N] [--only records]`.
+"""A fuzzer of what strangers hand over: `python -m tests.faults.fuzz [--cases 1000] [--cpu 3600] [--seed N] [--kinds arrow]`.
 
-A case is the copy of a sound store, changed by one of the tools of `forge` with its digests made to fit, and some commands over
-it, each of which must end with one of the exit codes 0, 2, 3, 74, 75 within little memory and time, print nothing that a
-terminal obeys, run nothing, and open nothing but the store, its own outputs and what Python loads (`watch`). A folder beside
-it, to which links and hard links lead, must stay as it was. Distributions that are read without an error sum to 1.
+A case is the copy of a sound store, run or cache, changed by one of the tools of `forge` with its digests made to fit, and some
+commands over it, each of which must end with one of the exit codes 0, 2, 3, 74, 75 within little memory and time, print nothing
+that a terminal obeys, run nothing, and open nothing but the store, its own outputs and what Python loads (`watch`). A folder
+beside it, to which links and hard links lead, must stay as it was. Distributions that are read without an error sum to 1.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import argparse
 import collections
 import contextlib
 import io
+import itertools
+import math
 import os
 import shutil
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -30,14 +31,17 @@ from softlabels import EmbeddedRows, SoftLabelDataset, open_store, text
 from softlabels.errors import SoftLabelsError
 from softlabels_stages import output
 from softlabels_stages.__main__ import main as command
-from tests.faults import forge
+from tests.faults import forge, forge_run
 from tests.faults.apart import scratch
 from tests.faults.campaign import FIRST, Harm, Outcome
 from tests.faults.watch import limit_itself, watched
 from tests.faults.writers import Acknowledge, Child
+from tests.stages import toy
 from tests.store.samples import ALL, make_spec, sample, write_store
 
 COMMANDS = 4  # of a case
+DEAR = ("train", "export")  # which are run less often
+KINDS = (*ALL, "run", "run", "cache", "cache")
 WAIT = 300  # seconds for a case
 Seen = collections.Counter[str]
 
@@ -55,32 +59,65 @@ class Linear(torch.nn.Module):
 
 
 def prepare(base: Path, kinds: Sequence[str]) -> None:
-    """A sound store of each kind and a recipe, and every command once, so that what is imported and compiled late is so now."""
+    """A sound store of each kind, a run, a cache and recipes, and every command once, so that what is imported and compiled
+    late is so now.
+    """
     os.environ.update(SOFTLABELS_STATE=str(base / "state"), SOFTLABELS_CACHE=str(base / "cache"))
-    for kind in kinds:
+    for kind in {*kinds} & {*ALL}:
         data = sample(np.random.default_rng(forge.SEED), forge.ROWS, kind)
         write_store(base / kind / "train", data, make_spec(data, kind))
-    recipe = {
-        "name": "fuzzed",
-        "student": {"class_path": "tests.faults.fuzz.Linear", "init_args": {"inputs": 6, "classes": 7}},
-        "training": {"temperature": 4, "epochs": 1, "seeds": [0], "batch_size": 16, "validation": 0.3},
-    }
-    (base / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    for kind in {"zarr", "ragged-arrow"} & {*kinds}:
-        shutil.copytree(base / kind, base / "warm" / kind)
-        for name, work in works(base / "warm" / kind / "train", kind, base).items():
-            with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
-                code = work()
-            assert code in (0, 2), (kind, name, code, said.getvalue())
+    training = {"temperature": 4, "epochs": 1, "seeds": [0], "batch_size": 16, "validation": 0.3, "device": "cpu"}
+    student = {"class_path": "tests.faults.fuzz.Linear", "init_args": {"inputs": 6, "classes": 7}}
+    (base / "recipe.yaml").write_text(yaml.safe_dump({"name": "fuzzed", "student": student, "training": training}))
+    if {"run", "cache"} & {*kinds}:
+        toy.write_recipe(base / "rows.yaml", training=training)
+        os.chdir(base)
+        toy.write_store(base / "embedded", embed=True)
+        toy.write_store(base / "toy")
+        words = [f"--config={base / 'rows.yaml'}", f"--store={base / 'embedded'}", f"--out={base / 'run'}"]
+        assert _quietly(lambda: command(["train-student", *words]))[0] == 0
+    for kind in {"zarr", "ragged-arrow", "run", "cache"} & {*kinds}:
+        path = base / "warm" / kind / "train"
+        shutil.copytree(_sound(base, kind), path)
+        for name, work in works(path, kind, base).items():
+            code, said = _quietly(work)
+            assert code in (0, 2), (kind, name, code, said)
+
+
+def _sound(base: Path, kind: str) -> Path:
+    return base / kind if kind in ("run", "cache") else base / kind / "train"
+
+
+def _quietly(work: Callable[[], int]) -> tuple[int, str]:
+    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
+        return work(), said.getvalue()
 
 
 def works(path: Path, kind: str, base: Path) -> dict[str, Callable[[], int]]:
-    """What may be done with somebody's store."""
-    recipe, out = f"--config={base / 'recipe.yaml'}", path.parent / "out"
+    """What may be done with somebody's store, run or cache."""
+    recipe, rows, out = f"--config={base / 'recipe.yaml'}", f"--config={base / 'rows.yaml'}", path.parent / "out"
+    layout = f"--layout={'arrow' if kind.endswith('arrow') else 'zarr'}"
 
     def run(*words: object) -> Callable[[], int]:
         return lambda: command([str(word) for word in words])
 
+    if kind == "cache":
+        os.environ["SOFTLABELS_CACHE"] = str(path)
+        return {
+            "cache": run("cache"),
+            "train with it": run("train-student", f"--store={base / 'toy'}", rows, f"--out={out}-run"),
+            "evaluate with it": run("evaluate", f"--store={base / 'toy'}", rows, "--split=train"),
+            "cache --clear": run("cache", "--clear"),
+        }
+    if kind == "run":
+        student = path / "distilled-seed0"
+        return {
+            "evaluate student": run("evaluate", student),
+            "evaluate by its store": run("evaluate", student, f"--store={base / 'embedded'}"),
+            "evaluate run": run("evaluate", path),
+            "export": run("export", student, "--formats=torch"),
+            "train on": run("train-student", f"--store={base / 'embedded'}", rows, f"--out={path}"),
+        }
     return {
         "read": partial(read, path),
         "load": partial(load, path),
@@ -92,9 +129,7 @@ def works(path: Path, kind: str, base: Path) -> dict[str, Callable[[], int]]:
         "convert": run("convert", path, f"{out}-copy"),
         "encode": run("encode", path, f"{out}-sparse", "--k=2", "--tail=uniform"),
         "repair": run("repair", path),
-        "convert into it": run(
-            "convert", base / kind / "train", path, f"--layout={'arrow' if kind.endswith('arrow') else 'zarr'}"
-        ),
+        "convert into it": run("convert", base / kind / "train", path, layout),
         "train": run("train-student", f"--store={path}", recipe, f"--out={out}-run"),
     }
 
@@ -124,10 +159,12 @@ def load(path: Path) -> int:
 
 def attack(base: Path, rng: np.random.Generator, kinds: Sequence[str], tools: Sequence[forge.Tool], seen: Seen) -> None:
     """One case. Raises `Harm`."""
-    kind, tool = str(rng.choice(kinds)), tools[rng.integers(len(tools))]
+    kind = str(rng.choice(kinds))
+    tools = tools or (forge_run.TOOLS if kind in ("run", "cache") else forge.TOOLS)
+    tool = tools[rng.integers(len(tools))]
     with scratch() as place:
         path, outside = Path(place) / "case" / "train", Path(place) / "outside"
-        shutil.copytree(base / kind / "train", path)
+        shutil.copytree(_sound(base, kind), path)
         outside.mkdir()
         for name in ("secret", "0", "1", "manifest.json"):
             (outside / name).write_text(f"precious {name}")
@@ -150,8 +187,9 @@ def attack(base: Path, rng: np.random.Generator, kinds: Sequence[str], tools: Se
 
 
 def _chosen(every: Mapping[str, Callable[[], int]], rng: np.random.Generator) -> dict[str, Callable[[], int]]:
-    names = [str(name) for name in rng.permutation(list(every)[:-1])[:COMMANDS]]
-    return {name: every[name] for name in [*names, *(["train"] if rng.random() < 0.15 else [])]}
+    cheap = [name for name in every if name not in DEAR]
+    names = [str(name) for name in rng.permutation(cheap)[:COMMANDS]]
+    return {name: every[name] for name in [*names, *(name for name in DEAR if name in every and rng.random() < 0.15)]}
 
 
 def _in_child(chosen: Mapping[str, Callable[[], int]], folders: Sequence[Path], acknowledge: Acknowledge) -> int:
@@ -175,11 +213,11 @@ def _snapshot(root: Path) -> dict[str, tuple[bytes | None, int]]:
 
 
 def fuzz(
-    cases: range,
+    cases: Iterable[int],
     seed: int,
     *,
-    kinds: Sequence[str] = ALL,
-    tools: Sequence[forge.Tool] = forge.TOOLS,
+    kinds: Sequence[str] = KINDS,
+    tools: Sequence[forge.Tool] = (),
     seen: Seen | None = None,
 ) -> tuple[str, ...]:
     """What these cases find, a line each."""
@@ -216,20 +254,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--first", type=int, default=0, help="the number of the first case; with --cases=1 a find again"
     )
-    parser.add_argument("--only", default="", help="the tools whose names hold this")
+    parser.add_argument("--cpu", type=float, default=math.inf, help="seconds of CPU after which no case is begun")
+    parser.add_argument("--kinds", default="", help="kinds whose names hold this: of stores, run, cache")
     args = parser.parse_args(argv)
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if args.seed is None else args.seed
-    tools = [tool for tool in forge.TOOLS if args.only in tool.__name__]
+    kinds = [kind for kind in KINDS if args.kinds in kind]
     seen: Seen = collections.Counter()
-    began = time.monotonic()
-    finds = len(fuzz(range(args.first, args.first + args.cases), seed, tools=tools, seen=seen))
+    numbers = range(args.first, args.first + args.cases)
+    cases = list[int]()
+
+    def in_time(number: int) -> bool:
+        within = sum(os.times()[:4]) < args.cpu
+        cases.extend([number] * within)
+        return within
+
+    finds = len(fuzz(itertools.takewhile(in_time, numbers), seed, kinds=kinds, seen=seen))
     for line, count in sorted(seen.items()):
         print(f"{count:7} {line}")
-    cpu = sum(os.times()[:4])
-    print(
-        f"{args.cases:,} cases, {finds} finds, seed {seed}, {time.monotonic() - began:.0f} s, {cpu:.0f} s of CPU",
-        flush=True,
-    )
+    print(f"{len(cases):,} cases, {finds} finds, seed {seed}, {sum(os.times()[:4]):,.0f} s of CPU", flush=True)
     return 1 if finds else 0
 
 

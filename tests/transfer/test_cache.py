@@ -72,8 +72,18 @@ def npy(array: np.ndarray) -> bytes:
     return file.getvalue()
 
 
+def with_header(text: bytes) -> bytes:
+    """A .npy file of version 2.0, as we write it."""
+    return b"\x93NUMPY\x02\x00" + len(text).to_bytes(4, "little") + text + bytes(96)
+
+
+UNENDING, INDENTED = with_header(b"{'descr': (\n\n"), with_header(b"if 1:\n  2\n 3\n")
+
+
 @pytest.mark.parametrize(
-    "forged", [b"", b"hello", npy(np.array([{}])), npy(INPUTS)[:-8]], ids=["empty", "text", "object", "cut"]
+    "forged",
+    [b"", b"hello", npy(np.array([{}])), npy(INPUTS)[:-8], UNENDING, INDENTED],
+    ids=["empty", "text", "object", "cut", "header", "indented header"],
 )
 def test_an_entry_that_somebody_else_wrote_is_made_again(tmp_path: Path, forged: bytes) -> None:
     """Its meta.json vouches for bytes that are no array."""

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError  # of the header of a .npy file, which numpy reads as Python
 from typing import Any, Self
 
 import numpy as np
@@ -34,6 +35,7 @@ from softlabels.system.patience import wait_for_lock
 Array = npt.NDArray[np.generic]
 FileRecord = dict[str, int | str]  # name, bytes, blake3
 META = "meta.json"
+_BROKEN = (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError, OverflowError, TokenError, SyntaxError)
 _log = logging.getLogger(__name__)
 
 
@@ -179,7 +181,7 @@ def _sound(folder: LocalFolder, identity: Mapping[str, object], fits: Callable[[
         # Whoever wrote meta.json may have written the arrays too.
         if is_whole and all(_matches(folder, record) for record in meta["files"]) and fits(_opened(folder)):
             return True
-    except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError, StrangePath, StorageError):
+    except (*_BROKEN, StrangePath, StorageError):
         pass
     _log.warning("the prepared rows in %s are damaged; preparing them again", folder)
     return False
