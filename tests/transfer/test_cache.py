@@ -255,3 +255,6 @@ def test_facts_that_nobody_wrote(tmp_path: Path, facts: dict[str, Any]) -> None:
     (folder / META).write_text(json.dumps(meta | {"facts": facts}))
     assert len(load_transfer_set(config, "test", cache=tmp_path).keys) == 5
     assert len(load_transfer_set(config, "train", cache=tmp_path).keys) == 5
+    meta = json.loads((folder / META).read_text())
+    (folder / META).write_text(json.dumps(meta | {"about": meta["about"] | {"split": {}}}))  # seen to fail: unhashable
+    assert len(load_transfer_set(config, "test", cache=tmp_path).keys) == 5

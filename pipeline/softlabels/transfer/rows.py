@@ -184,7 +184,7 @@ def _require_one_kind(config: TransferSetConfig, split: str, kinds: list[Kinds],
     require_one_kind({split: kinds}, config.inputs, prepare=config.prepare.class_path)
     ours = _recipe_digest(config)
     for meta in recorded_entries(root):
-        other = meta["about"].get("split")
+        other = str(meta["about"].get("split"))
         if meta["about"].get("recipe") != ours or other == split or other not in config.splits:
             continue
         try:
