@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -12,7 +11,7 @@ from softlabels.errors import ConfigError
 from softlabels.store import open_store, store_splits
 from softlabels.store.convert import convert
 from softlabels.store.root import require_apart, require_root, write_root
-from softlabels.system.local import LocalFolder
+from softlabels.system.places import folder_of
 from softlabels_stages.arguments import Convert
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import command, should_stop, suggested
@@ -26,10 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(
             "a store and a target are needed", remedy="write softlabels convert --from=STORE --store=COPY"
         )
-    splits, target = store_splits(args.from_), LocalFolder(args.store)
-    single = list(splits.values()) == [LocalFolder(args.from_)]
+    splits, target = store_splits(args.from_), folder_of(args.store)
+    single = list(splits.values()) == [folder_of(args.from_)]
     if not single:
-        require_apart(Path(args.from_), target.at())
+        require_apart(folder_of(args.from_), target)
         require_root(target, tuple(splits))
     for split, path in splits.items():
         store = open_store(path)

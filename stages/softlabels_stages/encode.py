@@ -12,7 +12,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -35,7 +34,8 @@ from softlabels.store.root import require_apart, require_root, write_root
 from softlabels.store.same_plan import require_same_maker
 from softlabels.store.spec import Manifest, Spec
 from softlabels.store.writer import require_room
-from softlabels.system.local import LocalFolder
+from softlabels.system.files import Folder
+from softlabels.system.places import folder_of
 from softlabels.teacher.pilot import needs_basis
 from softlabels.teacher.reencode import DensePilot, reencode
 from softlabels_stages.arguments import Encode
@@ -54,9 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     if args.try_:
         return _try(args)
-    target, splits = LocalFolder(args.store), store_splits(args.from_)
-    single = list(splits.values()) == [LocalFolder(args.from_)]
-    require_apart(Path(args.from_), target.at())
+    target, splits = folder_of(args.store), store_splits(args.from_)
+    single = list(splits.values()) == [folder_of(args.from_)]
+    require_apart(folder_of(args.from_), target)
     if not single:
         require_root(target, tuple(splits))
     stores = {split: _dense(path) for split, path in splits.items()}
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _dense(path: LocalFolder) -> Store:
+def _dense(path: Folder) -> Store:
     store = open_store(path)
     if isinstance(store.encoding, TopkEncoding):
         raise ConfigError(
@@ -112,7 +112,7 @@ def _encoding(args: Encode, store: Store) -> TopkEncoding:
 
 def _shared_basis(
     stores: Mapping[str, Store],
-    paths: Mapping[str, LocalFolder],
+    paths: Mapping[str, Folder],
     encodings: Mapping[str, TopkEncoding],
     device: torch.device,
 ) -> Basis | None:
@@ -134,7 +134,7 @@ def _spec(args: Encode, store: Store, encoding: TopkEncoding, basis: Basis | Non
     )
 
 
-def _writer(path: LocalFolder, store: Store, spec: Spec, basis: Basis | None) -> StoreWriter:
+def _writer(path: Folder, store: Store, spec: Spec, basis: Basis | None) -> StoreWriter:
     about = store.manifest.about
     made_of = f"encoded from the dense labels {store.content_digest[:16]}"
     about = msgspec.structs.replace(about, source=f"{about.source}; {made_of}" if about.source else made_of)

@@ -14,7 +14,7 @@ from softlabels.labels.fidelity import by_temperature, nats
 from softlabels.store import store_splits
 from softlabels.store.commit import recorded_shards
 from softlabels.store.spec import MANIFEST, PLAN, Manifest, Plan, read_json
-from softlabels.system.local import LocalFolder
+from softlabels.system.files import Folder
 from softlabels.text import one_line
 from softlabels_stages.arguments import Info
 from softlabels_stages.recipe import parse
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _shared(folders: Mapping[str, LocalFolder], described: dict[str, dict[str, Any]]) -> Shared:
+def _shared(folders: Mapping[str, Folder], described: dict[str, dict[str, Any]]) -> Shared:
     """The rows that the sealed splits share or repeat, told apart by content key; each split's own go into its facts."""
     from softlabels.store.shared import shared
 
@@ -60,7 +60,7 @@ def _shared(folders: Mapping[str, LocalFolder], described: dict[str, dict[str, A
     return found
 
 
-def describe(path: LocalFolder) -> dict[str, Any]:
+def describe(path: Folder) -> dict[str, Any]:
     """What `--json` prints of one store, sealed or not; sealed ones are opened and so checked against themselves."""
     from softlabels.store import open_store
 

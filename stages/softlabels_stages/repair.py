@@ -19,14 +19,14 @@ from tqdm import tqdm
 
 from softlabels.errors import ConfigError, SoftLabelsError
 from softlabels.store.reader import store_folders
-from softlabels.store.repair import UNVOUCHED, Repaired, earlier_digests, repair
+from softlabels.store.repair import Repaired, repair
 from softlabels.store.root import close_root, is_described, lost_splits, outdated, write_root
 from softlabels.store.spec import MANIFEST
-from softlabels.system.local import LocalFolder
+from softlabels.system.files import Folder
+from softlabels.system.places import folder_of
 from softlabels_stages.arguments import Repair
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import command
-from softlabels_stages.words import counted
 
 
 @command()
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             unfinished |= found.digest is None
             _say(folder, found)
-    root = LocalFolder(args.store)
+    root = folder_of(args.store)
     if unfinished and folders != [root]:
         close_root(root)
     elif folders != [root] and (lost := lost_splits(root)):  # the list at the root is all that tells of them
@@ -62,12 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return next(iter(codes), 0)
 
 
-def _say(folder: LocalFolder, found: Repaired) -> None:
+def _say(folder: Folder, found: Repaired) -> None:
     """What was wrong, what was done, and what to do next."""
     for problem in found.problems:
         print(f"{folder}: {problem.where}", file=sys.stderr)
-    if found.moved:
-        print(f"{folder}: {counted(len(found.moved), 'file')} set aside in {found.folder}")
+    if found.aside:
+        print(f"{folder}: what was damaged is set aside in {found.aside}")
     if found.digest is None:
         missing = [f"shard {shard}" for shard in found.pending] + ["the basis of the tails"] * found.basis
         again = f", and has the digest {found.before} again" if found.before else ""
@@ -76,7 +76,7 @@ def _say(folder: LocalFolder, found: Repaired) -> None:
             "next: the command that made the store, such as softlabels teacher-logits with the same recipe; it makes this "
             f"only{again}"
         )
-    elif found.before is None and found.digest not in earlier_digests(folder).values():
+    elif found.before is None:
         print(
             f"{folder}: it had no {MANIFEST}, as of a store that is unfinished or whose manifest was deleted; all shards were "
             f"there, and it is sealed from their commit records: digest {found.digest}; where you know the digest that it had, "
@@ -88,10 +88,7 @@ def _say(folder: LocalFolder, found: Repaired) -> None:
             "compare with the digest that you know before you use it"
         )
     else:
-        print(f"{folder}: {'sealed again' if found.moved else 'nothing to repair'}, digest {found.digest}")
-    for aside, named in earlier_digests(folder).items():
-        if named is None:
-            print(f"{folder}: NOTHING VOUCHES for its shards: the manifest in {aside} names no digest; {UNVOUCHED}")
+        print(f"{folder}: {'sealed again' if found.aside else 'nothing to repair'}, digest {found.digest}")
 
 
 if __name__ == "__main__":

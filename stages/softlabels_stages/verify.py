@@ -21,10 +21,10 @@ from softlabels.errors import ConfigError, DamagedStore, UnsealedStore
 from softlabels.store import Store, open_store, store_splits
 from softlabels.store.commit import SET_ASIDE
 from softlabels.store.findings import Stored, ask, stored_agreement
-from softlabels.store.repair import UNVOUCHED, earlier_digests
 from softlabels.store.root import lost_splits, outdated, root_strangers
 from softlabels.store.verify import verify
-from softlabels.system.local import LocalFolder
+from softlabels.system.files import Folder
+from softlabels.system.places import folder_of
 from softlabels.text import one_line
 from softlabels_stages.arguments import Verify
 from softlabels_stages.recipe import parse
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError("--quick and --sample exclude each other", remedy="give one; a sample is quick elsewhere")
     part = _part(args)
     recipe = None if args.against_teacher is None else _recipe(args)  # before every byte is read
-    faults, unfinished, root, splits = 0, 0, LocalFolder(args.store), store_splits(args.store)
+    faults, unfinished, root, splits = 0, 0, folder_of(args.store), store_splits(args.store)
     for split, path in splits.items():
         try:
             wrong = _verify(split, path, part)
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return DamagedStore.exit_code if faults else UnsealedStore.exit_code if unfinished else 0
 
 
-def _verify_root(root: LocalFolder, *, whole: bool) -> int:
+def _verify_root(root: Folder, *, whole: bool) -> int:
     """Say what is wrong above the splits, of which `whole` says that they are sealed and sound; how many problems there are.
     Files of others there are no problem: they are named.
     """
@@ -95,7 +95,7 @@ def _part(args: Verify) -> tuple[int, int] | None:
     return int(given[1]), int(given[2])
 
 
-def _verify(split: str, path: LocalFolder, part: tuple[int, int] | None) -> int:
+def _verify(split: str, path: Folder, part: tuple[int, int] | None) -> int:
     """Say what is wrong with a split, and of which shards every byte was read; how many problems there are."""
     try:
         store = open_store(path)
@@ -114,24 +114,12 @@ def _verify(split: str, path: LocalFolder, part: tuple[int, int] | None) -> int:
         f"{counted(len(problems), 'problem')}, digest {store.digest}"
     )
     if not problems:
-        _say_what_was_repaired(split, path, store.digest)
+        if path.is_folder(SET_ASIDE):
+            print(
+                f"{split}: {path.at(SET_ASIDE)} holds what `repair` set aside, and no reader looks there; it may be deleted"
+            )
         _say_what_labels_are(split, store, every_byte=part is None)
     return len(problems)
-
-
-def _say_what_was_repaired(split: str, path: LocalFolder, digest: str) -> None:
-    """Made again on another kind of machine, shards may differ in their last bits, and so does the digest. Where the manifest
-    could not be read, nobody has compared it.
-    """
-    if path.is_folder(SET_ASIDE):
-        print(
-            f"{split}: {path.at(SET_ASIDE)} holds what `repair` set aside, and no reader looks there; it may be deleted"
-        )
-        for folder, named in earlier_digests(path).items():
-            if named is None:
-                print(f"{split}: NOTHING VOUCHES for its shards: the manifest in {folder} names no digest; {UNVOUCHED}")
-            elif named != digest:
-                print(f"{split}: ANOTHER STORE than before: the manifest in {folder} names {named}")
 
 
 def _say_what_labels_are(split: str, store: Store, *, every_byte: bool) -> None:
@@ -153,7 +141,7 @@ def _recipe(args: Verify) -> TeacherLogits:
     return parse(words, TeacherLogits, stage="teacher-logits", doc=None)
 
 
-def _recheck(split: str, path: LocalFolder, recipe: TeacherLogits, args: Verify) -> int:
+def _recheck(split: str, path: Folder, recipe: TeacherLogits, args: Verify) -> int:
     """Compare with the live teacher; 1 when it deviates by more than rounding explains.
 
     Raises `TeacherError` where it does not, and what both say of a row depends on its batch or its padding.

@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import softlabels_stages.run
 from softlabels.errors import SoftLabelsError
-from softlabels.store.commit import WriterLock
+from softlabels.store.commit import LOCK
 from softlabels.store.reader import Store
 from softlabels.stream import watched
 from softlabels.stream.prefetch import prefetch
@@ -166,11 +166,11 @@ def sweeping(seed: int) -> None:
     locks = []
 
     def hold() -> None:
-        locks.append(WriterLock(LocalFolder("store")))
+        locks.append(LocalFolder("store").enter(LOCK))
         assert locks[-1].alone()
 
     beside(hold)
-    WriterLock(LocalFolder("store")).share()
+    LocalFolder("store").enter(LOCK).share()
 
 
 def decoding(seed: int) -> None:

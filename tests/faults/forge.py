@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 from blake3 import blake3
 
-from softlabels.store import writer
+from softlabels.store import shard_writer, writer
 from softlabels.store.digest import blake3_hex
 from softlabels.store.spec import Commit, Manifest, Payload, Plan, Spec
 from tests.faults.trials_hostile import NUMBERS, OTHERS, WORDS
@@ -41,32 +41,32 @@ Tool = Callable[
 @contextmanager
 def unchecked() -> Iterator[None]:
     """The library's writer without its own checks."""
-    before = writer.check_arrays, writer.check_written
-    writer.check_arrays, writer.check_written = lambda *_: None, lambda *_, **__: ()  # type: ignore[attr-defined]
+    before = shard_writer.check_arrays, writer.check_written
+    shard_writer.check_arrays, writer.check_written = lambda *_: None, lambda *_, **__: ()  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        writer.check_arrays, writer.check_written = before  # type: ignore[attr-defined]
+        shard_writer.check_arrays, writer.check_written = before  # type: ignore[attr-defined]
 
 
 def values(path: Path, kind: str, outside: Path, rng: Rng) -> str:
     """The store is written anew, with other numbers in some columns of a shard."""
     data = sample(np.random.default_rng(SEED), ROWS, kind)
     spec, said = make_spec(data, kind), []
-    shard, times, write = int(rng.integers(spec.shards)), int(rng.integers(1, 4)), writer.StoreWriter.write_arrays
+    shard, times, add = int(rng.integers(spec.shards)), int(rng.integers(1, 4)), shard_writer.ShardWriter.add
 
-    def forged(self: Any, number: int, arrays: dict[str, Any], **options: Any) -> Any:
+    def forged(self: Any, arrays: dict[str, Any], rows: int) -> None:
         arrays = {name: np.array(each) for name, each in arrays.items()}
-        said.extend(_other_values(arrays, rng) for _ in range(times if number == shard else 0))
-        return write(self, number, arrays, **options)
+        said.extend(_other_values(arrays, rng) for _ in range(times if self._shard == shard else 0))
+        add(self, arrays, rows)
 
     shutil.rmtree(path)
-    writer.StoreWriter.write_arrays = forged  # type: ignore[method-assign]
+    shard_writer.ShardWriter.add = forged  # type: ignore[method-assign]
     try:
         with unchecked():
             write_store(path, data, spec)
     finally:
-        writer.StoreWriter.write_arrays = write  # type: ignore[method-assign]
+        shard_writer.ShardWriter.add = add  # type: ignore[method-assign]
     return f"shard {shard}: {'; '.join(said)}"
 
 

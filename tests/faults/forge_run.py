@@ -19,7 +19,10 @@ def words(path: Path, kind: str, outside: Path, rng: Rng) -> str:
     """Words of a file that says what the run or the rows are."""
     file = _some(path, rng, ".json", ".yaml")
     found = yaml.safe_load(file.read_text()) if file.suffix == ".yaml" else json.loads(file.read_text())
+    store = found.get("store")
     said = [other_word(found, rng) for _ in range(int(rng.integers(1, 3)))]
+    if store is not None:
+        found["store"] = store  # a run names the store that is opened, wherever that lies
     file.write_text(yaml.safe_dump(found) if file.suffix == ".yaml" else json.dumps(found))
     return f"{file.name}: {said}"
 

@@ -9,15 +9,16 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from softlabels.store import commit, writer
+from softlabels.store import shard_writer, writer
 from softlabels.store.commit import STAGING
 from softlabels.store.spec import Commit
+from softlabels.system import presence
 from softlabels.system.local import LocalFolder
 from tests.faults.apart import apart, scratch
 from tests.faults.campaign import Outcome, Trial, repeated
@@ -76,7 +77,7 @@ def _moved(what: str, ways: tuple[int, ...], prepare: Callable[[], None], rng: n
 
 def _stopped_before(shard: int, case: Case, path: Path, acknowledge: Acknowledge) -> None:
     """Write the store, stopping between the staging of a shard and its record."""
-    record = writer.commit  # type: ignore[attr-defined]
+    record = shard_writer.commit  # type: ignore[attr-defined]
 
     def stopping(store: Path, staged: Commit) -> bool:
         if staged.payload.shard == shard:
@@ -84,7 +85,7 @@ def _stopped_before(shard: int, case: Case, path: Path, acknowledge: Acknowledge
             os.kill(os.getpid(), signal.SIGSTOP)
         return bool(record(store, staged))
 
-    writer.commit = stopping  # type: ignore[attr-defined]
+    shard_writer.commit = stopping  # type: ignore[attr-defined]
     case.write(path, acknowledge)
 
 
@@ -103,12 +104,12 @@ def _move_clock(seconds: int) -> None:
 def sweep_by_age() -> None:
     """Take the defence away, in this process: what was staged an hour ago is swept, whoever lives."""
 
-    def sweep(store: LocalFolder, recorded: Iterable[str]) -> None:
+    def sweep(store: LocalFolder) -> None:
         for entry in store.at(STAGING).iterdir():
             if entry.is_dir() and time.time() - entry.stat().st_mtime > HOUR:
                 shutil.rmtree(entry)
 
-    commit.WriterLock.alone = lambda self: True  # type: ignore[method-assign]
+    presence.Lock.alone = lambda self: True  # type: ignore[method-assign]
     writer.sweep = sweep  # type: ignore[attr-defined]
 
 

@@ -76,8 +76,8 @@ def _owners(path: Path, versions: list[Sample]) -> dict[int, list[int]]:
 def last_record_wins() -> None:
     """Take the defence away, in this process: a record replaces the one that stands there."""
 
-    def replacing(self: LocalFolder, staged: str, name: str) -> bool:
-        self.replace(staged, name)
+    def replacing(self: LocalFolder, name: str, data: bytes, *, staged: str) -> bool:
+        self.put(name, data)
         return True
 
     LocalFolder.create = replacing  # type: ignore[method-assign]

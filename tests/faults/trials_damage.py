@@ -293,8 +293,8 @@ def _manifest_first() -> None:
     """The defence taken away: the manifest, which vouches for the records, goes first."""
     in_order = repairing._set_aside
 
-    def careless(store: LocalFolder, spec: object, problems: object, aside: repairing._Aside) -> None:
-        aside.move("manifest.json")
+    def careless(store: LocalFolder, spec: object, problems: object, aside: str) -> None:
+        repairing._move(store, aside, "manifest.json")
         in_order(store, spec, problems, aside)  # type: ignore[arg-type]
 
     repairing._set_aside = careless  # type: ignore[assignment]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from softlabels.system.local import LocalFolder
+from softlabels.system.handles import LocalSink
 from tests.faults.apart import apart, scratch
 from tests.faults.campaign import Outcome, Trial, repeated
 from tests.faults.sweep import Judge, sweep
@@ -105,11 +105,11 @@ def errors_unheeded(seed: int) -> Outcome:
 def take_short_writes() -> None:
     """Take the defence away, in this process: what does not fit is left out, and nobody asks."""
 
-    def careless(self: LocalFolder, name: str, data: bytes | memoryview) -> None:
-        with suppress(OSError), self.at(name).open("wb", buffering=0) as file:
-            file.write(data)
+    def careless(self: LocalSink, data: bytes | memoryview) -> None:
+        with suppress(OSError):
+            os.write(self._handle, data)
 
-    LocalFolder.write = careless  # type: ignore[method-assign]
+    LocalSink.write = careless  # type: ignore[method-assign]
 
 
 def ignore_flushes() -> None:

@@ -5,14 +5,16 @@ random moments, through the command line too, and at every system call that chan
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
-from softlabels.store import arrow_layout, writer, zarr_layout
-from softlabels.store.commit import record_name
+from softlabels.store import shard_writer
+from softlabels.store.commit import create, discard, record_name, staged
 from softlabels.store.spec import Commit, pretty_json
 from softlabels.system.local import LocalFolder
 from tests.faults.apart import apart, scratch
@@ -60,37 +62,24 @@ def _killed(prepare: Callable[[], None], rng: np.random.Generator) -> None:
         case.finish(path)
 
 
-def naive(store: LocalFolder, files: dict[int, dict[str, bytes]], pause: float, record: Commit) -> None:
+def naive(pause: float, store: LocalFolder, record: Commit) -> bool:
     """What a writer without the protocol would do: the record, then the files under their final names."""
-    shard = record.payload.shard
-    staged = f"staging/{record.write_id}-record"
-    store.make("staging")
-    store.write(staged, pretty_json(record))
-    store.create(staged, record_name(shard))
-    for name, data in files[shard].items():
+    names = sorted(record.payload.files)
+    files = {name: store.read(staged(record.write_id, number)) for number, name in enumerate(names)}
+    discard(store, record.write_id)
+    record = msgspec.structs.replace(record, write_id=uuid.uuid4().hex)  # nothing is staged under this one
+    create(store, record_name(record.payload.shard), pretty_json(record))
+    for name, data in files.items():
         store.make(name.rpartition("/")[0])
         for part in range(0, len(data), 512):  # a slow disk
             time.sleep(pause)
             store.append(name, data[part : part + 512])
+    return True
 
 
 def without_protocol(pause: float = 0.0005) -> None:
     """Take the defence away, in this process; writing 512 bytes takes `pause` seconds."""
-    files: dict[int, dict[str, bytes]] = {}
-    stage = writer.stage  # type: ignore[attr-defined]
-
-    def keeping(encode):  # type: ignore[no-untyped-def]
-        def wrapper(self, spec, shard, arrays):  # type: ignore[no-untyped-def]
-            encoded = encode(self, spec, shard, arrays)
-            files[shard] = encoded.files
-            return encoded
-
-        return wrapper
-
-    for layout in (arrow_layout.ArrowLayout, zarr_layout.ZarrLayout):
-        layout.encode = keeping(layout.encode)  # type: ignore[method-assign]
-    writer.stage = lambda store, new: stage(store, new) if "plan.json" in new else np.random.bytes(16).hex()  # type: ignore[attr-defined]
-    writer.commit = lambda store, record: naive(store, files, pause, record)  # type: ignore[attr-defined]
+    shard_writer.commit = partial(naive, pause)  # type: ignore[attr-defined]
 
 
 def killed_at_each_call(count: int, seed: int) -> Outcome:

@@ -320,7 +320,7 @@ def another_tokenizer(rng: Random) -> None:
 
 NO_MEMORY = {
     "softlabels.store.writer.StoreWriter._taken": property(lambda self: set(), lambda self, value: None),
-    "softlabels.system.local.LocalFolder.create": lambda self, staged, name: self.replace(staged, name) is None,
+    "softlabels.system.local.LocalFolder.create": lambda self, name, data, *, staged: self.put(name, data) is None,
 }
 TRIALS = (
     *(mistake.trial(mistake.resumed, "in the middle of a store") for mistake in RESUMED),

@@ -177,12 +177,12 @@ def test_a_disk_that_does_not_read_is_no_damage(case: Case, monkeypatch: pytest.
     """An I/O error is named as one, and does not end the process, as it would where a file is mapped."""
     (*_, name) = case.files()
 
-    def pread(handle: int, size: int, offset: int) -> bytes:
+    def preadv(handle: int, buffers: list[memoryview], offset: int) -> int:
         if os.path.realpath(f"/proc/self/fd/{handle}") == str((case.path / name).resolve()):
             raise OSError(5, "Input/output error")
-        return b""
+        return 0
 
-    monkeypatch.setattr(os, "pread", pread)
+    monkeypatch.setattr(os, "preadv", preadv)
     problems = [problem for problem in verify(case.path, shards=(SHARDS - 1,)) if problem.file == name]
     assert [(problem.shard, problem.unread) for problem in problems] == [(SHARDS - 1, True)]
     assert "Input/output error; check the disk" in str(problems[0])

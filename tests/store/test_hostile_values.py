@@ -72,7 +72,7 @@ def test_values_that_the_format_forbids(
     with pytest.raises((UserError, LabelError), match=f"row {BAD}"):
         write(tmp_path / "refused", kind, rng, column, at, value)
     with monkeypatch.context() as patch:
-        patch.setattr("softlabels.store.writer.check_arrays", lambda *_: None)
+        patch.setattr("softlabels.store.shard_writer.check_arrays", lambda *_: None)
         patch.setattr("softlabels.store.writer.check_written", lambda *_, **__: ())
         write(tmp_path / "store", kind, rng, column, at, value)
     for check in ("first", "never"):

@@ -14,6 +14,7 @@ from softlabels.errors import ConfigError, MeanUnavailable, StorePathError, Unse
 from softlabels.labels.dense import encode_dense
 from softlabels.store import StoreWriter, open_store, store_splits
 from softlabels.store.chunks import ChunkReader
+from softlabels.system.local import LocalFolder
 from tests.store.samples import KINDS, Sample, fill, make_spec, sample, write_store
 
 kinds = pytest.mark.parametrize("kind", KINDS)
@@ -98,7 +99,7 @@ def test_threads_share_a_store(
     tmp_path: Path, rng: np.random.Generator, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More shards than files may be open, read by several threads at once."""
-    monkeypatch.setattr("softlabels.store.chunks.MAX_OPEN_FILES", 2)
+    monkeypatch.setattr(LocalFolder, "most_files", lambda self: 2)
     data = sample(rng, 160)
     store = write_store(tmp_path / "store", data, make_spec(data, kind, rows_per_shard=16))
     expected, wrong = data.stored()["logits"], []

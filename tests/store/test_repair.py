@@ -30,12 +30,12 @@ from softlabels.errors import (
 from softlabels.store import StoreWriter, open_store
 from softlabels.store import repair as repairing
 from softlabels.store.basis import BASIS_FILE, resumable_basis
-from softlabels.store.commit import WriterLock
 from softlabels.store.layouts import layout_of
-from softlabels.store.repair import earlier_digests, named_digest, repair
+from softlabels.store.repair import Repaired, named_digest, repair
 from softlabels.store.spec import FORMAT
 from softlabels.store.verify import verify
 from softlabels.system.local import LocalFolder
+from softlabels.system.presence import Lock
 from tests.store.samples import KINDS, SPARSE, Sample, assert_holds, fill, make_spec, sample, write_store
 from tests.store.test_writer import snapshot
 
@@ -59,12 +59,17 @@ def damage(path: Path, shard: int, column: str = "label") -> None:
     file.write_bytes(data)
 
 
+def aside_of(found: Repaired) -> Path:
+    assert found.aside is not None
+    return Path(found.aside)
+
+
 @kinds
 def test_a_sound_store_is_left_alone(store: tuple[Path, Sample]) -> None:
     path, _ = store
     before = snapshot(path)
     found = repair(path)
-    assert (found.problems, found.moved, found.pending) == ((), (), ())
+    assert (found.problems, found.aside, found.pending) == ((), None, ())
     assert found.digest == found.before == open_store(path).digest
     assert snapshot(path) == before
     assert not (path / "staging").exists()
@@ -78,8 +83,8 @@ def test_a_damaged_shard_is_set_aside_and_made_again(store: tuple[Path, Sample],
     broken = snapshot(path)
     found = repair(path)
     assert (found.pending, found.digest, found.before) == ((1,), None, digest)
-    aside = snapshot(found.folder)
-    assert set(found.moved) == set(aside)
+    aside = snapshot(aside_of(found))
+    assert {"README.md", "manifest.json", "commits/00001.json"} < set(aside)
     assert snapshot(path) == {name: data for name, data in broken.items() if name not in aside} | {
         f"set_aside/1/{name}": broken[name] for name in aside
     } | {"staging/lock": b""}
@@ -181,7 +186,7 @@ def test_a_damaged_manifest_and_its_digest(store: tuple[Path, Sample]) -> None:
     (path / "manifest.json").write_bytes(msgspec.json.encode(wrong))
     found = repair(path)
     assert (found.before, found.digest) == ("0" * 64, manifest.digest)
-    assert named_digest(LocalFolder(found.folder)) == "0" * 64
+    assert named_digest(LocalFolder(aside_of(found))) == "0" * 64
     (path / "manifest.json").write_bytes(b"\xff")
     assert named_digest(LocalFolder(path)) is None
 
@@ -194,7 +199,7 @@ def test_a_basis_is_the_same_one_again_or_none(store: tuple[Path, Sample], kind:
     (path / BASIS_FILE).write_bytes(data.basis.tobytes()[::-1])
     found = repair(path)
     assert (found.pending, found.basis, found.digest) == ((), True, None)
-    assert (found.folder / BASIS_FILE).read_bytes() == data.basis.tobytes()[::-1]
+    assert (aside_of(found) / BASIS_FILE).read_bytes() == data.basis.tobytes()[::-1]
     assert resumable_basis(path) is None
     with pytest.raises(DamagedBasis, match=r"is gone: .*; get this file again from whoever made the store"):
         StoreWriter(path, spec)
@@ -228,12 +233,11 @@ def test_an_unfinished_store_that_lost_its_basis_gets_it_again(
 
 
 @pytest.mark.parametrize("kind", ["zarr", "arrow"])
-def test_a_manifest_that_names_no_digest_vouches_for_nothing(store: tuple[Path, Sample]) -> None:
+def test_a_manifest_that_names_no_digest(store: tuple[Path, Sample]) -> None:
     path, _ = store
     (path / "manifest.json").write_bytes(b"")
-    assert earlier_digests(LocalFolder(path)) == {}
     found = repair(path)
-    assert (found.pending, found.before, earlier_digests(LocalFolder(path))) == ((), None, {found.folder: None})
+    assert (found.pending, found.before) == ((), None)
 
 
 @pytest.mark.parametrize("kind", ["zarr", "arrow"])
@@ -242,16 +246,16 @@ def test_a_store_that_is_sealed_while_repair_begins(
 ) -> None:
     path, data = store
     (path / "manifest.json").unlink()
-    begin = WriterLock.alone
+    begin = Lock.alone
 
-    def seals_first(lock: WriterLock) -> bool:
-        monkeypatch.setattr(WriterLock, "alone", begin)
+    def seals_first(lock: Lock) -> bool:
+        monkeypatch.setattr(Lock, "alone", begin)
         write_store(path, data, make_spec(data, kind))
         return lock.alone()
 
-    monkeypatch.setattr(WriterLock, "alone", seals_first)
+    monkeypatch.setattr(Lock, "alone", seals_first)
     found = repair(path)
-    assert (found.problems, found.moved, found.digest) == ((), (), open_store(path).digest)
+    assert (found.problems, found.aside, found.digest) == ((), None, open_store(path).digest)
 
 
 @kinds
@@ -267,7 +271,7 @@ def test_what_people_wrote_on_the_card_is_kept(store: tuple[Path, Sample], broke
         (path / broken).write_bytes(b"{}")
     else:
         (path / "manifest.json").unlink()
-    assert (repair(path).folder / "README.md").read_bytes() == card
+    assert (aside_of(repair(path)) / "README.md").read_bytes() == card
 
 
 @pytest.mark.parametrize("kind", ["zarr", "arrow"])
@@ -277,7 +281,7 @@ def test_a_repair_that_died_before_it_wrote_the_plan_again(
     path, data = store
     (path / "plan.json").write_bytes(b"{}")
     with monkeypatch.context() as patch:
-        patch.setattr(repairing, "replace_by_way_of_staging", Mock(side_effect=KeyboardInterrupt))
+        patch.setattr(repairing, "replace", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             repair(path)
     with pytest.raises(DamagedManifest, match=r"has a manifest.json and no plan.json; run `softlabels repair`, then"):
@@ -307,10 +311,10 @@ def test_a_file_that_cannot_be_read_is_not_taken_for_damaged(
     path, _ = store
     before = snapshot(path)
 
-    def pread(handle: int, size: int, offset: int) -> bytes:
+    def preadv(*_: object) -> int:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(os, "pread", pread)
+    monkeypatch.setattr(os, "preadv", preadv)
     with pytest.raises(StorageError, match="Input/output error; check disk and permissions"):
         repair(path)
     assert {name: data for name, data in snapshot(path).items() if name != "staging/lock"} == before
@@ -386,7 +390,8 @@ def test_what_does_not_belong_is_set_aside_and_the_store_stays_sealed(store: tup
     (path / "evil").symlink_to("/etc")
     assert {problem.file for problem in verify(path)} == {"commits/00099.json", "evil"}
     found = repair(path)
-    assert set(found.moved) == {"commits/00099.json", "evil"}
+    assert os.path.lexists(aside_of(found) / "evil")
+    assert (aside_of(found) / "commits" / "00099.json").read_bytes() == b"x"
     assert (path / "manifest.json").stat().st_ino == manifest
     assert_holds(open_store(path), data)
     assert verify(path) == []

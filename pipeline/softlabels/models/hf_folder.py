@@ -11,7 +11,7 @@ from torch import nn
 from softlabels.errors import ConfigError
 from softlabels.models.hf import HuggingFaceModel
 from softlabels.objects import ObjectSpec, import_object
-from softlabels.system.local import LocalFolder, folder_of
+from softlabels.system.local import LocalFolder, local_folder
 from softlabels.transfer.config import SequencesConfig
 from softlabels.transfer.pretrained import quiet, whole_folder
 from softlabels.transfer.text import load_tokenizer, tokenize
@@ -44,7 +44,7 @@ def save_hf(
             f"{type(model).__name__} is no Hugging Face model",
             remedy="use a class of softlabels.models.hf or causal_lm as student",
         )
-    folder = folder_of(folder)
+    folder = local_folder(folder)
     if folder.names() and not folder.exists("config.json"):
         raise ConfigError(
             f"{folder} holds something that is no Hugging Face model, and would be lost", remedy="name another folder"

@@ -122,11 +122,10 @@ def row_arrays(
     return arrays
 
 
-def check_arrays(spec: Spec, shard: int, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-    """Raise `UserError` unless these are the columns of a shard: names, dtypes, shapes, and values that can be true; for a
-    class id that is none, `ClassIdOverflow`.
+def check_arrays(spec: Spec, shard: int, arrays: Mapping[str, NDArray[np.generic]], rows: range) -> None:
+    """Raise `UserError` unless these are the columns of some rows of a shard: names, dtypes, shapes, and values that can be
+    true; for a class id that is none, `ClassIdOverflow`.
     """
-    rows = spec.shard_rows(shard)
     strangers = sorted(arrays.keys() - {column.name for column in spec.columns})
     if strangers:
         raise UserError(

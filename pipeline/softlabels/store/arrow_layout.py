@@ -9,35 +9,30 @@ bytes as well; how many belong to each row says the column `positions`.
 from __future__ import annotations
 
 import json
+import struct
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from softlabels.store.columns import Column
-from softlabels.store.layouts import EncodedShard, Places, chunk_rows
+from softlabels.store.layout import Array, Places, chunk_rows
 from softlabels.store.positions import kept, padded
 from softlabels.store.spec import Spec, Version, pretty_json
+from softlabels.system.files import File, Sink
+
+_AROUND = 1 << 20  # at most, of a message around its columns
 
 
 class ArrowLayout:
-    """See `softlabels.store.layouts.Layout`."""
+    """See `softlabels.store.layout.Layout`."""
 
     def path(self, column: Column, shard: int) -> str:
         return f"data-{shard:05}.arrow"
 
-    def encode(self, spec: Spec, shard: int, arrays: dict[str, NDArray[np.generic]]) -> EncodedShard:
-        values = {column.name: column.encode(arrays[column.name]) for column in spec.columns}
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, _schema(spec)) as out:
-            for chunk in range(spec.shard_chunks(shard)):
-                rows = chunk_rows(spec, shard, chunk)
-                part = {name: array[rows.start : rows.stop] for name, array in values.items()}
-                batch = [_to_arrow(spec, column, part) for column in spec.columns]
-                out.write_batch(pa.record_batch(batch, schema=_schema(spec)))
-        data = sink.getvalue().to_pybytes()
-        places = {column.name: self.locate(spec, shard, column, memoryview(data)) for column in spec.columns}
-        return EncodedShard({self.path(spec.columns[0], shard): data}, places)
+    def files(self, spec: Spec, shard: int, sinks: Mapping[str, Sink]) -> _File:
+        return _File(spec, sinks[self.path(spec.columns[0], shard)])
 
     def decode(
         self,
@@ -58,19 +53,26 @@ class ArrowLayout:
             spec, column, np.frombuffer(data, column.numpy_dtype).reshape(count, *column.shape[1:]), positions
         )
 
-    def locate(self, spec: Spec, shard: int, column: Column, data: memoryview) -> Places:
-        whole = pa.py_buffer(data)
+    def locate(self, spec: Spec, shard: int, columns: Sequence[Column], file: File) -> dict[str, Places]:
+        largest = sum(each.row_bytes for each in spec.columns) * spec.cut.rows_per_chunk + _AROUND
+        found: dict[str, list[tuple[int, int]]] = {column.name: [] for column in columns}
+        rows = []
         try:
-            with pa.ipc.open_stream(whole) as stream:
-                if stream.schema != _schema(spec):
-                    raise ValueError("the file's schema is not the store's")
-                places = tuple(_values_place(spec, batch, column, whole) for batch in stream)
-        except (pa.ArrowException, OSError) as error:
+            source = pa.PythonFile(_Reading(file, largest), mode="r")
+            messages = pa.ipc.MessageReader.open_stream(source)
+            if pa.ipc.read_schema(messages.read_next_message()) != _schema(spec):
+                raise ValueError("the file's schema is not the store's")
+            for message in messages:
+                batch, start = _batch(spec, message), source.tell() - message.body.size
+                rows.append(batch.num_rows)
+                for column in columns:
+                    offset, size = _values_place(spec, batch, column, message.body)
+                    found[column.name].append((start + offset, size))
+        except (pa.ArrowException, OSError, StopIteration, struct.error) as error:
             raise ValueError(f"is no Arrow stream: {error}") from error
-        rows = [len(chunk_rows(spec, shard, chunk)) for chunk in range(spec.shard_chunks(shard))]
-        if [count for count, _, _ in places] != rows:
+        if rows != [len(chunk_rows(spec, shard, chunk)) for chunk in range(spec.shard_chunks(shard))]:
             raise ValueError("the file's record batches are not the chunks that the plan cuts")
-        return tuple((offset, size) for _, offset, size in places)
+        return {name: tuple(places) for name, places in found.items()}
 
     def metadata(self, spec: Spec, digest: str, version: Version) -> dict[str, bytes]:
         files = [{"filename": self.path(spec.columns[0], shard)} for shard in range(spec.shards)]
@@ -83,6 +85,77 @@ class ArrowLayout:
 
     def root_metadata(self, splits: tuple[str, ...], version: Version) -> dict[str, bytes]:
         return {"dataset_dict.json": (json.dumps({"splits": list(splits)}) + "\n").encode()}
+
+
+class _File:
+    """One file with all columns: a record batch a chunk."""
+
+    def __init__(self, spec: Spec, sink: Sink) -> None:
+        self._spec, self._sink, self._out = spec, sink, _Written()
+        self._stream = pa.ipc.new_stream(pa.PythonFile(self._out, mode="w"), _schema(spec))
+
+    def add(self, arrays: Mapping[str, Array]) -> Iterator[tuple[str, int, memoryview]]:
+        values = {column.name: column.encode(arrays[column.name]) for column in self._spec.columns}
+        arrow = [_to_arrow(self._spec, column, values) for column in self._spec.columns]
+        start = self._out.start
+        self._stream.write_batch(pa.record_batch(arrow, schema=_schema(self._spec)))
+        data = self._out.taken()
+        self._sink.write(data)
+        whole = pa.py_buffer(data)
+        source = pa.BufferReader(whole)
+        while (message := pa.ipc.read_message(source)).type == "schema":  # before the first batch
+            pass
+        batch = _batch(self._spec, message)
+        for column in self._spec.columns:
+            offset, size = _values_place(self._spec, batch, column, whole)
+            yield column.name, start + offset, memoryview(data)[offset : offset + size]
+
+    def end(self) -> None:
+        self._stream.close()
+        self._sink.write(self._out.taken())
+
+
+class _Written:
+    """What a stream writer has written since it was last taken away; `start`: how many bytes before."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.start, self._parts = 0, list[bytes]()
+
+    def write(self, data: bytes) -> int:
+        self._parts.append(bytes(data))
+        return len(data)
+
+    def tell(self) -> int:
+        return self.start + sum(map(len, self._parts))
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
+    def taken(self) -> bytes:
+        data, self._parts = b"".join(self._parts), []
+        self.start += len(data)
+        return data
+
+
+class _Reading:
+    """A file for a stream reader, which does not get more at once than a message may have, whatever the file declares."""
+
+    closed = False
+
+    def __init__(self, file: File, most: int) -> None:
+        self._file, self._most, self._at = file, most, 0
+
+    def read(self, size: int) -> memoryview:
+        if size > self._most:
+            raise ValueError(f"a message of {size} bytes is larger than a chunk")
+        out = memoryview(bytearray(max(0, min(size, self._file.size - self._at))))
+        self._at += self._file.read_into(self._at, out)
+        return out
+
+    def tell(self) -> int:
+        return self._at
 
 
 def _schema(spec: Spec) -> pa.Schema:
@@ -119,8 +192,17 @@ def _offsets(positions: NDArray[np.generic]) -> NDArray[np.int32]:
     return np.concatenate([np.zeros(1, np.int32), np.cumsum(positions, dtype=np.int32)])
 
 
-def _values_place(spec: Spec, batch: pa.RecordBatch, column: Column, whole: pa.Buffer) -> tuple[int, int, int]:
-    """Rows of a batch, and offset and size of a column's numbers in the file that `whole` maps."""
+def _batch(spec: Spec, message: pa.Message) -> pa.RecordBatch:
+    """The record batch of a message, without a copy; `ValueError` where it is none that this layout has."""
+    if _is_compressed(message.metadata):
+        raise ValueError("a record batch is compressed")
+    batch = pa.ipc.read_record_batch(message, _schema(spec))
+    batch.validate()
+    return batch
+
+
+def _values_place(spec: Spec, batch: pa.RecordBatch, column: Column, body: pa.Buffer) -> tuple[int, int]:
+    """Offset and size of a column's numbers in the body of a batch."""
     values = batch.column(column.name).buffers()[-1]
     size = batch.num_rows * column.row_bytes
     if spec.ragged and column.by_position:
@@ -128,10 +210,31 @@ def _values_place(spec: Spec, batch: pa.RecordBatch, column: Column, whole: pa.B
         if not np.array_equal(batch.column(column.name).offsets.to_numpy(), offsets):
             raise ValueError(f"the rows of column {column.name} are not as long as `positions` says")
         size = int(offsets[-1]) * column.position_bytes
-    offset = values.address - whole.address
-    if values.size < size or offset < 0 or offset + size > whole.size:
+    offset = values.address - body.address
+    if values.size < size or offset < 0 or offset + size > body.size:
         raise ValueError(f"column {column.name} does not lie in the file as plain numbers")
-    return batch.num_rows, offset, size
+    return offset, size
+
+
+def _is_compressed(metadata: pa.Buffer) -> bool:
+    """Whether a message's header has the field `compression` (the fourth of `RecordBatch` in Arrow's Message.fbs, the header
+    being the third of `Message`): pyarrow would allocate whatever size a compressed buffer declares.
+    """
+    data = memoryview(metadata)
+
+    def field(table: int, number: int) -> int:
+        (back,) = struct.unpack_from("<i", data, table)
+        (size,) = struct.unpack_from("<H", data, table - back)
+        if 4 + 2 * number >= size:
+            return 0
+        (offset,) = struct.unpack_from("<H", data, table - back + 4 + 2 * number)
+        return table + int(offset) if offset else 0
+
+    def target(at: int) -> int:
+        return at + int(struct.unpack_from("<I", data, at)[0])
+
+    header = field(target(0), 2)
+    return header != 0 and field(target(header), 3) != 0
 
 
 def _feature(spec: Spec, column: Column) -> dict[str, object]:

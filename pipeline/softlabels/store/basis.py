@@ -7,11 +7,7 @@ it (`resumable_basis`) and computes none, but where it was lost, and then the sa
 
 from __future__ import annotations
 
-import fcntl
 import math
-import os
-from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +15,7 @@ from numpy.typing import NDArray
 from softlabels.errors import DamagedBasis, DamagedManifest, SpecMismatch, UserError
 from softlabels.labels.encoding import TopkEncoding
 from softlabels.labels.topk import check_basis
-from softlabels.store.commit import LOCK, STAGING, discard, is_bound, stage
+from softlabels.store.commit import LOCK, create, is_bound
 from softlabels.store.digest import blake3_hex
 from softlabels.store.rules import check_spec
 from softlabels.store.spec import (
@@ -32,8 +28,8 @@ from softlabels.store.spec import (
     read_json,
     read_small_file,
 )
-from softlabels.system.durable import system_errors
-from softlabels.system.local import LocalFolder, folder_of
+from softlabels.system.files import Files, Folder
+from softlabels.system.places import Place, folder_of
 
 Basis = NDArray[np.float16]
 BASIS_FILE = f"{BASIS_FOLDER}/c.0.0"
@@ -65,7 +61,7 @@ def _check(spec: Spec, basis: Basis) -> None:
         raise ValueError("its digest is not the one that the specification names")
 
 
-def read_basis(store: LocalFolder, spec: Spec) -> Basis | None:
+def read_basis(store: Files, spec: Spec) -> Basis | None:
     """The basis of a store, checked; None where its encoding has none. Raises `DamagedBasis`."""
     if spec.basis_shape is None:
         return None
@@ -84,23 +80,19 @@ def read_basis(store: LocalFolder, spec: Spec) -> Basis | None:
     return basis
 
 
-def put_basis(store: LocalFolder, basis: Basis) -> None:
+def put_basis(store: Folder, basis: Basis) -> None:
     """Write the basis, flushed, where there is none. Raises `SpecMismatch` where another one stands."""
     if _stands(store, basis):
         return
     data = np.ascontiguousarray(basis, "<f2").tobytes()
-    store.make(BASIS_FOLDER)
-    write_id = stage(store, {BASIS_FILE: data})
-    created = store.create(f"{STAGING}/{write_id}/0", BASIS_FILE)
-    discard(store, write_id)
-    if not created and not _stands(store, basis):
+    if not create(store, BASIS_FILE, data) and not _stands(store, basis):
         raise SpecMismatch(
             f"another basis of the tails stands in {store}, of a writer that began at the same time",
             remedy="run the same command again",
         )
 
 
-def _stands(store: LocalFolder, basis: Basis) -> bool:
+def _stands(store: Files, basis: Basis) -> bool:
     """Whether the store has this basis."""
     try:
         return read_small_file(store, BASIS_FILE, MAX_BASIS_BYTES) == np.ascontiguousarray(basis, "<f2").tobytes()
@@ -108,18 +100,16 @@ def _stands(store: LocalFolder, basis: Basis) -> bool:
         return False
 
 
-def drop_basis(store: LocalFolder, *, keep: Basis | None) -> None:
+def drop_basis(store: Folder, *, keep: Basis | None) -> None:
     """Remove the basis of a start that committed nothing, unless it is the one to `keep`."""
     if keep is not None and _stands(store, keep):
         return
     store.remove(BASIS_FILE)
     if store.is_folder(BASIS_FOLDER):
-        store.sync(BASIS_FOLDER)
+        store.settle([BASIS_FILE])
 
 
-def resumable_basis(
-    path: str | Path | LocalFolder, *, rank: int | None = None, settings: str = "labels."
-) -> Basis | None:
+def resumable_basis(path: Place, *, rank: int | None = None, settings: str = "labels.") -> Basis | None:
     """The basis that a store at `path` is bound to: it is sealed, or holds committed shards, or another writer is at work in
     it. None where there is no such store, its tails have no basis, or its start binds nobody: a new one may be computed. None
     too where an unfinished store has lost it, or `repair` set it aside: what is computed must be the same, or the plan
@@ -136,7 +126,7 @@ def resumable_basis(
         return None
     spec = check_spec(plan.spec, version=plan.format)
     sealed = store.exists(MANIFEST)
-    bound = sealed or is_bound(store) or _written_to(store)
+    bound = sealed or is_bound(store) or store.busy(LOCK)
     lost = not sealed and not store.exists(BASIS_FILE)
     basis = read_basis(store, spec) if bound and not lost else None
     if basis is not None and rank is not None and len(basis) != 1 + rank:
@@ -145,16 +135,3 @@ def resumable_basis(
             remedy="go on with the settings that began it, or give another store path",
         )
     return basis
-
-
-def _written_to(store: LocalFolder) -> bool:
-    """Whether a live writer holds its lock."""
-    with system_errors("lock", store.at(LOCK)), suppress(FileNotFoundError):
-        handle = store.open(LOCK, os.O_RDWR)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(handle)
-    return False

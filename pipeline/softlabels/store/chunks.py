@@ -6,43 +6,35 @@ Paths are made from numbers, never read from the store, and links are not follow
 
 from __future__ import annotations
 
-import os
-import resource
 import threading
 from collections import OrderedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from softlabels.errors import DamagedShard, MissingShard, StrangePath, refused
+from softlabels.errors import DamagedShard, MissingShard, StrangePath
 from softlabels.labels.stored import check_stored, needs_page
 from softlabels.store.columns import Column
 from softlabels.store.digest import blake3_hex
-from softlabels.store.layouts import chunk_rows, layout_of
+from softlabels.store.layout import chunk_rows
+from softlabels.store.layouts import layout_of
 from softlabels.store.positions import check_counts
 from softlabels.store.spec import RELABEL, Payload, Spec
-from softlabels.system.local import LocalFolder
+from softlabels.system.files import File, Files
 
 Array = NDArray[np.generic]
-MAX_OPEN_FILES = 128  # of one store, or an eighth of what the process may have open
-
-
-def open_files() -> int:
-    """How many files of a store stay open: there may be several stores, and everything else of the process."""
-    return max(1, min(MAX_OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8))
 
 
 class ChunkReader:
     """Reads chunks of one store. Safe to use from several threads."""
 
-    def __init__(self, store: LocalFolder, spec: Spec) -> None:
+    def __init__(self, store: Files, spec: Spec) -> None:
         self.folder = store
         self.spec = spec
         self.layout = layout_of(spec)
         self._positions = next((column for column in spec.columns if column.name == "positions"), spec.columns[0])
-        self._handles: OrderedDict[str, int] = OrderedDict()
-        self._lock = threading.Lock()
-        self._most = open_files()
+        self._open: OrderedDict[str, File] = OrderedDict()
+        self._lock, self._most = threading.Lock(), store.most_files()
 
     def read(self, payload: Payload, column: Column, chunk: int, *, check: bool = True, values: bool = True) -> Array:
         """Chunk number `chunk` of the shard that `payload` describes: (rows of the chunk, ...). `check` its digest, and whether
@@ -56,7 +48,7 @@ class ChunkReader:
         positions = self.read(payload, self._positions, chunk, check=check) if ragged else None
         place = payload.chunks[column.name][chunk]
         name = self.layout.path(column, payload.shard)
-        data = self._pread(name, payload, place.offset, place.size)
+        data = self._bytes(name, payload, place.offset, place.size)
         if check and blake3_hex(data) != place.blake3:
             raise self.damaged(payload.shard, name, f"chunk {chunk} of column {column.name} differs from its digest")
         try:
@@ -85,82 +77,57 @@ class ChunkReader:
             what = f"chunk {chunk} of column {column.name} holds what the format forbids: {error}"
             raise self.damaged(payload.shard, name, what) from error
 
-    def _pread(self, name: str, payload: Payload, offset: int, size: int) -> NDArray[np.uint8]:
+    def _bytes(self, name: str, payload: Payload, offset: int, size: int) -> NDArray[np.uint8]:
         """`size` bytes at `offset` of a shard file."""
-        with self._lock:  # only for the handle: a handle evicted by another thread must not be closed while it is read
-            handle = os.dup(self._open(name, payload))
-        try:
-            data = np.empty(size, np.uint8)  # no more than the file holds: its size is that of the record
-            done = 0
-            while done < size:
-                got = os.preadv(handle, [data.data[done:]], offset + done)
-                if got == 0:
-                    raise self.damaged(payload.shard, name, f"ends at byte {offset + done}")
-                done += got
-        except OSError as error:
-            raise refused(
-                f"cannot read {self.folder.at(name)} (shard {payload.shard}): {error.strerror}",
-                error,
-                else_="check the disk; `softlabels verify` names every damaged shard",
-            ) from error
-        finally:
-            os.close(handle)
+        file = self._file(name, payload)
+        data = np.empty(size, np.uint8)  # no more than the file holds: its size is that of the record
+        got = file.read_into(offset, data.data)
+        if got < size:
+            raise self.damaged(payload.shard, name, f"ends at byte {offset + got}")
         return data
 
-    def _open(self, name: str, payload: Payload) -> int:
-        if name in self._handles:
-            self._handles.move_to_end(name)
-            return self._handles[name]
-        handle = self._handles[name] = open_sized(self.folder, name, payload)
-        if len(self._handles) > self._most:
-            os.close(self._handles.popitem(last=False)[1])
-        return handle
+    def _file(self, name: str, payload: Payload) -> File:
+        with self._lock:
+            if name not in self._open:
+                self._open[name] = open_sized(self.folder, name, payload)
+            self._open.move_to_end(name)
+            file = self._open[name]
+            if len(self._open) > self._most:
+                self._open.popitem(last=False)  # it stays open while another thread reads it
+            return file
 
     def damaged(self, shard: int, name: str, what: str) -> DamagedShard:
         """The error for damage in one file."""
         return _damaged(self.folder, name, shard, what)
 
     def close(self) -> None:
-        """Close all files; they are opened again when needed."""
+        """Let go of all files; they are opened again when needed."""
         with self._lock:
-            while self._handles:
-                os.close(self._handles.popitem()[1])
+            self._open.clear()
 
-    def __del__(self) -> None:
-        self.close()
-
-    def __getstate__(self) -> tuple[LocalFolder, Spec]:
+    def __getstate__(self) -> tuple[Files, Spec]:
         return self.folder, self.spec
 
-    def __setstate__(self, state: tuple[LocalFolder, Spec]) -> None:
+    def __setstate__(self, state: tuple[Files, Spec]) -> None:
         self.__init__(*state)  # type: ignore[misc]  # a copy in another process opens its own files
 
 
-def open_plain(store: LocalFolder, name: str, shard: int) -> int:
-    """A read-only handle of a shard's file; neither it nor its folder may be a link."""
+def open_sized(store: Files, name: str, payload: Payload) -> File:
+    """A shard's file, open for reading; neither it nor its folder may be a link, and its size must be the recorded one."""
+    shard = payload.shard
     try:
-        return store.open(name)
+        file = store.file(name)
     except FileNotFoundError as error:
         raise MissingShard(f"shard {shard} is missing: {store.at(name)} is gone", remedy=RELABEL) from error
     except StrangePath as error:
         raise DamagedShard(f"shard {shard}: {error.what}", remedy=error.remedy) from error
-    except OSError as error:
-        raise refused(
-            f"cannot open {store.at(name)}: {error.strerror}", error, else_="check the disk and permissions"
-        ) from error
+    if file.size != payload.files[name].size:
+        what = f"has {file.size} bytes, not the recorded {payload.files[name].size}"
+        raise _damaged(store, name, shard, what)
+    return file
 
 
-def open_sized(store: LocalFolder, name: str, payload: Payload) -> int:
-    """The same of a file that has the recorded size; `DamagedShard` where it has another."""
-    handle = open_plain(store, name, payload.shard)
-    size, recorded = os.fstat(handle).st_size, payload.files[name].size
-    if size != recorded:
-        os.close(handle)
-        raise _damaged(store, name, payload.shard, f"has {size} bytes, not the recorded {recorded}")
-    return handle
-
-
-def _damaged(store: LocalFolder, name: str, shard: int, what: str) -> DamagedShard:
+def _damaged(store: Files, name: str, shard: int, what: str) -> DamagedShard:
     return DamagedShard(f"shard {shard} is damaged: {store.at(name)} {what}", remedy=RELABEL)
 
 

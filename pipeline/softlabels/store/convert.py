@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from softlabels.errors import DamagedStore, UserError
 from softlabels.store.reader import open_store
 from softlabels.store.root import require_apart
 from softlabels.store.spec import Manifest, Spec
 from softlabels.store.writer import StoreWriter, require_room
-from softlabels.system.local import LocalFolder, folder_of
+from softlabels.system.places import Place, folder_of
 
 
 def convert(
-    source: str | Path | LocalFolder,
-    target: str | Path | LocalFolder,
+    source: Place,
+    target: Place,
     *,
     layout: str,
     compression: str = "none",
@@ -37,7 +35,7 @@ def convert(
         SpecMismatch, StorePathError: `target` holds something else, or lies inside the source, or around it.
         Interrupted: `should_stop` said so; calling again goes on. DiskFull: before the first shard, where possible.
     """
-    require_apart(folder_of(source).at(), folder_of(target).at())
+    require_apart(folder_of(source), folder_of(target))
     store = open_store(source)
     if store.spec.ragged and layout != "arrow":
         raise UserError(
@@ -51,9 +49,11 @@ def convert(
         for shard in writer.pending:
             if should_stop():
                 raise writer.stopped()
-            chunks = range(shard * per_shard, shard * per_shard + spec.shard_chunks(shard))
-            arrays = {name: np.concatenate([store.read_chunk(name, c) for c in chunks]) for name in store.columns}
-            writer.write_arrays(shard, arrays, fidelity=store.record(shard).fidelity)
+            with writer.shard(shard) as out:
+                for chunk in range(shard * per_shard, shard * per_shard + spec.shard_chunks(shard)):
+                    arrays = {name: store.read_chunk(name, chunk) for name in store.columns}
+                    out.add(arrays, len(arrays["label"]))
+                out.commit(store.record(shard).fidelity)
             progress(1)
         manifest = writer.seal(checked=True)
     if manifest.content_digest != store.content_digest:

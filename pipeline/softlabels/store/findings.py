@@ -26,7 +26,7 @@ from softlabels.store.digest import keys_digest
 from softlabels.store.key_index import KeyIndex
 from softlabels.store.reader import Store
 from softlabels.store.spec import Commit, Spec
-from softlabels.system.local import LocalFolder
+from softlabels.system.files import Files
 
 MOST_ROWS = 1 << 16  # that are looked at; of more, whole chunks that are evenly spread
 RELABELLED = (
@@ -98,9 +98,7 @@ class Own:
         return self._rows[found] - start, self._labels[found]
 
 
-def check_written(
-    store: LocalFolder, spec: Spec, records: Sequence[Commit], *, checked: bool = False
-) -> tuple[str, ...]:
+def check_written(store: Files, spec: Spec, records: Sequence[Commit], *, checked: bool = False) -> tuple[str, ...]:
     """Check the committed shards of a store that is about to be sealed, and return what there is to say of their labels.
 
     Raises:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shlex
 from functools import cached_property
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -39,12 +38,13 @@ from softlabels.store.spec import (
     read_json,
     read_small_file,
 )
-from softlabels.system.local import LocalFolder, folder_of
+from softlabels.system.files import Files, Folder
+from softlabels.system.places import Place, folder_of
 
 Check = Literal["first", "always", "never"]
 
 
-def open_store(path: str | Path | LocalFolder, *, split: str | None = None, check: Check = "first") -> Store:
+def open_store(path: Place, *, split: str | None = None, check: Check = "first") -> Store:
     """Open a sealed store.
 
     Args:
@@ -67,7 +67,7 @@ def open_store(path: str | Path | LocalFolder, *, split: str | None = None, chec
     return Store(splits[split] if split else next(iter(splits.values())), check=check)
 
 
-def store_splits(path: str | Path | LocalFolder) -> dict[str, LocalFolder]:
+def store_splits(path: Place) -> dict[str, Folder]:
     """The splits below a root by name, or the one split that `path` itself is. Raises `StorePathError` where there is none."""
     root, folders = folder_of(path), store_folders(path)
     if folders == [root]:
@@ -78,14 +78,14 @@ def store_splits(path: str | Path | LocalFolder) -> dict[str, LocalFolder]:
     return {folder.name: folder for folder in folders}
 
 
-def _seen(root: LocalFolder, split: str) -> str:
+def _seen(root: Folder, split: str) -> str:
     """The name of a split, which every command repeats. Raises `StorePathError` where it holds what no terminal shows."""
     if not split.isprintable():
         raise StorePathError(f"a split in {root} is called {split!r}", remedy="give its folder another name")
     return split
 
 
-def store_folders(path: str | Path | LocalFolder) -> list[LocalFolder]:
+def store_folders(path: Place) -> list[Folder]:
     """The folders at `path` that are stores, sealed or not, whole or damaged: itself, or those right below it.
 
     Raises:
@@ -96,7 +96,7 @@ def store_folders(path: str | Path | LocalFolder) -> list[LocalFolder]:
         raise StorePathError(f"{root} is a file; a store is a folder", remedy="give the path of a store")
     if holds_store(root):
         return [root]
-    inner = [name for name in root.names() if root.at(name).is_dir() and holds_store(LocalFolder(root.at(name)))]
+    inner = [name for name in root.names() if root.followed(name).is_folder() and holds_store(root.followed(name))]
     found = [root.within(_seen(root, name)) for name in inner if root.is_folder(name)]
     if not found:
         raise StorePathError(
@@ -106,7 +106,7 @@ def store_folders(path: str | Path | LocalFolder) -> list[LocalFolder]:
     return found
 
 
-def holds_store(folder: LocalFolder) -> bool:
+def holds_store(folder: Files) -> bool:
     """Whether a folder holds what makes it a store, be it unfinished or damaged."""
     return folder.exists(PLAN) or folder.exists(MANIFEST)
 
@@ -127,7 +127,7 @@ class Store:
             inputs are embedded. What ragged rows do not hold is filled up, with mask and document 0.
     """
 
-    def __init__(self, folder: LocalFolder, *, check: Check = "first") -> None:
+    def __init__(self, folder: Files, *, check: Check = "first") -> None:
         if check not in ("first", "always", "never"):
             raise UserError(f"check={check!r}", remedy="choose first, always or never")
         self.folder, self.path = folder, folder.at()
@@ -241,7 +241,7 @@ class Store:
         return read_basis(self.folder, self.spec)
 
 
-def _read_manifest(store: LocalFolder) -> Manifest:
+def _read_manifest(store: Files) -> Manifest:
     """Manifest and plan of a sealed store, checked against themselves and each other."""
     try:
         plan = read_json(store, PLAN, Plan)

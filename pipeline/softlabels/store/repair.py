@@ -17,19 +17,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
 from softlabels.errors import DamagedManifest, DamagedStore, LaterFormat, RunExists, StorageError, StorePathError
 from softlabels.store.basis import BASIS_FILE
 from softlabels.store.commit import (
+    LOCK,
     SET_ASIDE,
     STAGING,
-    WriterLock,
     place,
     record_name,
-    replace_by_way_of_staging,
+    replace,
 )
 from softlabels.store.layouts import layout_of
 from softlabels.store.rules import check_spec
@@ -60,12 +59,10 @@ from softlabels.store.verify import (
     verify,
 )
 from softlabels.store.writer import StoreWriter
-from softlabels.system.local import LocalFolder, folder_of
+from softlabels.system.files import Files, Folder
+from softlabels.system.places import Place, folder_of
 
 Progress = Callable[[int], object]
-UNVOUCHED = (
-    "an older shard with its own commit record would pass: compare with the digest that you know before you use it"
-)
 
 
 @dataclass(frozen=True)
@@ -74,22 +71,21 @@ class Repaired:
 
     Attributes:
         problems: what was wrong.
-        folder, moved: where files were set aside, and which, by their paths in the store.
+        aside: where files were set aside; None where none were.
         pending: the shards that are still to be made. basis: whether the basis of the tails is.
         before: the digest that its manifest named, where there was one to be read.
         digest: the digest that it has now; None while something is to be made.
     """
 
     problems: tuple[Problem, ...]
-    folder: Path
-    moved: tuple[str, ...]
+    aside: str | None
     pending: tuple[int, ...]
     basis: bool
     before: str | None
     digest: str | None
 
 
-def repair(path: str | Path | LocalFolder, *, progress: Progress = lambda shards: None) -> Repaired:
+def repair(path: Place, *, progress: Progress = lambda shards: None) -> Repaired:
     """Repair one store, sealed or not. It is sealed again where nothing is to be made.
 
     Args:
@@ -108,7 +104,7 @@ def repair(path: str | Path | LocalFolder, *, progress: Progress = lambda shards
     with _alone(store):
         plan, manifest = _plan_and_manifest(store)  # again: a writer may have sealed it meanwhile
         _refuse_links(store, plan.spec)
-        before, sealed_before, aside = named_digest(store), was_sealed(store, plan.spec), _Aside(store)
+        before, sealed_before, aside = named_digest(store), was_sealed(store, plan.spec), _new_aside(store)
         problems = [*_mend_plan(store, plan, manifest, aside), *_problems(store, plan.spec, manifest, progress)]
         _set_aside(store, plan.spec, problems, aside)
     pending = tuple(shard for shard in range(plan.spec.shards) if not store.exists(record_name(shard)))
@@ -117,10 +113,11 @@ def repair(path: str | Path | LocalFolder, *, progress: Progress = lambda shards
         with StoreWriter(store, plan.spec) as writer:
             writer.seal(checked=sealed_before)
     digest = None if pending or basis else named_digest(store)
-    return Repaired(tuple(problems), store.at(aside.folder), tuple(aside.moved), pending, basis, before, digest)
+    where = str(store.at(aside)) if store.exists(aside) else None
+    return Repaired(tuple(problems), where, pending, basis, before, digest)
 
 
-def _plan_and_manifest(store: LocalFolder) -> tuple[Plan, Manifest | None]:
+def _plan_and_manifest(store: Files) -> tuple[Plan, Manifest | None]:
     """The plan that the store was made by, and its manifest: None where there is none, or none that agrees with itself."""
     wrong: DamagedManifest | LaterFormat | None = None
     try:
@@ -149,7 +146,7 @@ def _plan_and_manifest(store: LocalFolder) -> tuple[Plan, Manifest | None]:
     ) from wrong
 
 
-def named_digest(store: LocalFolder) -> str | None:
+def named_digest(store: Files) -> str | None:
     """The digest that stands in a store's manifest, which need not be sound; None where none can be read."""
     try:
         return str(msgspec.json.decode(read_small_file(store, MANIFEST))["digest"])[:64]
@@ -157,52 +154,40 @@ def named_digest(store: LocalFolder) -> str | None:
         return None
 
 
-def earlier_digests(store: LocalFolder) -> dict[Path, str | None]:
-    """The digest that each manifest names which was set aside, by its folder; None where none can be read."""
-    aside = [store.within(f"{SET_ASIDE}/{name}") for name in store.names(SET_ASIDE)]
-    return {folder.at(): named_digest(folder) for folder in aside if folder.is_folder() and folder.exists(MANIFEST)}
-
-
-def _refuse_links(store: LocalFolder, spec: Spec) -> None:
+def _refuse_links(store: Files, spec: Spec) -> None:
     """Before anything is touched: what lies behind such a link would not even be set aside."""
     for name in (COMMITS, STAGING, SET_ASIDE, BASIS_FOLDER, *(column.name for column in spec.columns)):
         store.is_folder(name)
 
 
 @contextmanager
-def _alone(store: LocalFolder) -> Iterator[None]:
+def _alone(store: Folder) -> Iterator[None]:
     """Keep writers out. Raises `RunExists` where there is one."""
-    lock = WriterLock(store)
+    presence = store.enter(LOCK)
     try:
-        if not lock.alone():
+        if not presence.alone():
             raise RunExists(f"another process writes to {store}", remedy="wait until it has ended, or stop it")
         yield
         if store.exists(MANIFEST):
             store.clear(STAGING)
     finally:
-        lock.close()
+        presence.close()
 
 
-class _Aside:
-    """A new folder below `set_aside`, and what was moved into it."""
-
-    def __init__(self, store: LocalFolder) -> None:
-        before = [int(name) for name in store.names(SET_ASIDE) if name.isascii() and name.isdigit()]
-        self.store, self.folder = store, f"{SET_ASIDE}/{max(before, default=0) + 1}"
-        self.moved: list[str] = []
-
-    def move(self, name: str) -> None:
-        """Move a file or link of the store, where it is there; durable when this returns."""
-        target = f"{self.folder}/{name}"
-        if self.store.exists(name):
-            self.store.make(target.rpartition("/")[0])
-            self.store.rename(name, target)
-            for moved in (target, name):
-                self.store.sync(moved.rpartition("/")[0])
-            self.moved.append(name)
+def _new_aside(store: Files) -> str:
+    """The name of a folder below `set_aside` that is not there yet."""
+    before = [int(name) for name in store.names(SET_ASIDE) if name.isascii() and name.isdigit()]
+    return f"{SET_ASIDE}/{max(before, default=0) + 1}"
 
 
-def _mend_plan(store: LocalFolder, plan: Plan, manifest: Manifest | None, aside: _Aside) -> Iterator[Problem]:
+def _move(store: Folder, aside: str, name: str) -> None:
+    """Move a file or link of the store below `aside`, where it is there; durable when this returns."""
+    if store.exists(name):
+        store.place({name: f"{aside}/{name}"})
+        store.settle([f"{aside}/{name}", name])
+
+
+def _mend_plan(store: Folder, plan: Plan, manifest: Manifest | None, aside: str) -> Iterator[Problem]:
     """Write the plan that a sound manifest was made of, where another stands."""
     data = pretty_json(plan)
     try:
@@ -211,12 +196,12 @@ def _mend_plan(store: LocalFolder, plan: Plan, manifest: Manifest | None, aside:
         same = False
     if not same:
         what = "is not byte for byte what was sealed" if store.exists(PLAN) else "is gone"
-        aside.move(PLAN)
-        replace_by_way_of_staging(store, PLAN, data)
+        _move(store, aside, PLAN)
+        replace(store, PLAN, data)
         yield Problem(PLAN, what, RESEAL)
 
 
-def _problems(store: LocalFolder, spec: Spec, manifest: Manifest | None, progress: Progress) -> Iterator[Problem]:
+def _problems(store: Folder, spec: Spec, manifest: Manifest | None, progress: Progress) -> Iterator[Problem]:
     """What is wrong with a store whose plan is right.
 
     Raises:
@@ -233,7 +218,7 @@ def _problems(store: LocalFolder, spec: Spec, manifest: Manifest | None, progres
         yield problem
 
 
-def _by_records(store: LocalFolder, spec: Spec, progress: Progress) -> Iterator[Problem]:
+def _by_records(store: Folder, spec: Spec, progress: Progress) -> Iterator[Problem]:
     """What is wrong with a store that is unfinished, or whose manifest is damaged: each shard by its own record."""
     if store.exists(MANIFEST):
         yield Problem(MANIFEST, "does not agree with itself", RESEAL)
@@ -244,7 +229,7 @@ def _by_records(store: LocalFolder, spec: Spec, progress: Progress) -> Iterator[
         try:
             record = read_json(store, name, Commit)
             check_record(spec, shard, record, str(store.at(name)))
-            place(store, record)
+            place(store, [record])
         except DamagedStore as error:
             yield Problem(name, error.what, RELABEL, shard)
         else:
@@ -253,20 +238,20 @@ def _by_records(store: LocalFolder, spec: Spec, progress: Progress) -> Iterator[
     yield from strangers(store, spec, recorded)
 
 
-def _set_aside(store: LocalFolder, spec: Spec, problems: list[Problem], aside: _Aside) -> None:
+def _set_aside(store: Folder, spec: Spec, problems: list[Problem], aside: str) -> None:
     """Move what is damaged, in the order that the module's docstring gives reasons for."""
     layout, damaged = layout_of(spec), any(problem.what != STRANGER for problem in problems)
     if damaged or not store.exists(MANIFEST):  # sealing writes the card anew, and people may have added to it
-        aside.move(CARD)
+        _move(store, aside, CARD)
     if damaged:
         for name in sorted(layout.metadata(spec, "", FORMAT), key=lambda name: name.count("/")):
-            aside.move(name)
+            _move(store, aside, name)
     for shard in sorted({problem.shard for problem in problems if problem.shard is not None}):
-        aside.move(record_name(shard))
+        _move(store, aside, record_name(shard))
         for name in sorted({layout.path(column, shard) for column in spec.columns}):
-            aside.move(name)
+            _move(store, aside, name)
     for problem in problems:
         if problem.what == STRANGER or problem.file == BASIS_FILE:
-            aside.move(problem.file)
+            _move(store, aside, problem.file)
     if damaged:
-        aside.move(MANIFEST)
+        _move(store, aside, MANIFEST)

@@ -5,7 +5,6 @@ or a Hugging Face `DatasetDict`. Written anew whenever a split was sealed; holds
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import msgspec
 
@@ -16,7 +15,7 @@ from softlabels.store.reader import holds_store, store_folders, store_splits
 from softlabels.store.shared import shared
 from softlabels.store.spec import FORMAT, MANIFEST, Manifest, read_json, read_small_file
 from softlabels.store.verify import CARD
-from softlabels.system.local import LocalFolder
+from softlabels.system.files import Folder
 from softlabels.text import one_line
 
 _log = logging.getLogger(__name__)
@@ -24,14 +23,13 @@ _FOR_READERS = ("zarr.json", "dataset_dict.json")
 _OWN = {CARD, *_FOR_READERS}
 
 
-def require_apart(source: Path, target: Path) -> None:
+def require_apart(source: Folder, target: Folder) -> None:
     """Raise `StorePathError` where one of two folders lies in the other, or is the other."""
-    here, there = source.resolve(), target.resolve()
-    if here.is_relative_to(there) or there.is_relative_to(here):
+    if source.overlaps(target):
         raise StorePathError(f"{target} and {source} lie in each other", remedy="give a target beside the source")
 
 
-def require_root(root: LocalFolder, splits: tuple[str, ...]) -> None:
+def require_root(root: Folder, splits: tuple[str, ...]) -> None:
     """Raise `StorePathError` unless the stores of `splits` may be put below `root`: a new or empty folder, or one that holds
     such stores already, where a warning names what else lies beside them. A folder that holds anything else is left alone.
     """
@@ -50,19 +48,19 @@ def require_root(root: LocalFolder, splits: tuple[str, ...]) -> None:
         _log.warning("%s: warning: %s is not part of the store", root, one_line(name))
 
 
-def root_strangers(root: LocalFolder, splits: tuple[str, ...] = ()) -> list[str]:
+def root_strangers(root: Folder, splits: tuple[str, ...] = ()) -> list[str]:
     """What lies in `root` and is none of these splits, no store, and nothing that describes them."""
     entries, kinds = set(root.names()), {folder.name for folder in root.folders()}
     stores = {name for name in entries if name in splits or (name in kinds and holds_store(root.within(name)))}
     return sorted(entries - stores - (_OWN if stores else set()))
 
 
-def is_split_folder(store: LocalFolder, split: str) -> bool:
+def is_split_folder(store: Folder, split: str) -> bool:
     """Whether a store lies where a folder of splits would keep it, with nothing but such stores beside it."""
-    return store.name == split and not root_strangers(LocalFolder(store.at().parent))
+    return store.name == split and not root_strangers(store.above())
 
 
-def write_root(root: LocalFolder) -> None:
+def write_root(root: Folder) -> None:
     """Describe the sealed splits below `root`. Splits of different layouts are legal; each is listed in the file of its own."""
     described = _described(root, count=True)
     for name, data in described.items():
@@ -72,7 +70,7 @@ def write_root(root: LocalFolder) -> None:
             root.remove(name)
 
 
-def lost_splits(root: LocalFolder) -> list[DamagedStore]:
+def lost_splits(root: Folder) -> list[DamagedStore]:
     """An error for each split that the files at `root` for other readers list, and that holds no store any more."""
     listed: set[str] = set()
     for name in _FOR_READERS:
@@ -90,24 +88,24 @@ def lost_splits(root: LocalFolder) -> list[DamagedStore]:
     return [DamagedStore(f"{root}: split {split} is gone, though it was sealed", remedy=remedy) for split in lost]
 
 
-def is_described(root: LocalFolder) -> bool:
+def is_described(root: Folder) -> bool:
     """Whether anything at `root` describes the splits below it, if only a card of ours: else they are stores that happen to lie
     together.
     """
     return _is_own_card(root) or any(root.exists(name) for name in _FOR_READERS)
 
 
-def _is_own_card(root: LocalFolder) -> bool:
+def _is_own_card(root: Folder) -> bool:
     return (_bytes_at(root, CARD) or b"").startswith(FRONT_MATTER.encode())
 
 
-def outdated(root: LocalFolder) -> list[str]:
+def outdated(root: Folder) -> list[str]:
     """The files at `root` for other readers that do not describe the sealed splits below it, or are gone."""
     described = _described(root) if is_described(root) else {}
     return [name for name in _FOR_READERS if _bytes_at(root, name) != described.get(name)]
 
 
-def _bytes_at(root: LocalFolder, name: str) -> bytes | None:
+def _bytes_at(root: Folder, name: str) -> bytes | None:
     """None too where a link or a folder stands there."""
     try:
         return read_small_file(root, name)
@@ -115,7 +113,7 @@ def _bytes_at(root: LocalFolder, name: str) -> bytes | None:
         return None
 
 
-def _described(root: LocalFolder, *, count: bool = False) -> dict[str, bytes]:
+def _described(root: Folder, *, count: bool = False) -> dict[str, bytes]:
     """What the files at `root` should hold, by name; `count`: with the rows that splits share on the card."""
     manifests = {
         split: read_json(folder, MANIFEST, Manifest)
@@ -133,14 +131,14 @@ def _described(root: LocalFolder, *, count: bool = False) -> dict[str, bytes]:
     return files
 
 
-def close_root(root: LocalFolder) -> None:
+def close_root(root: Folder) -> None:
     """Take back what opens the folder for other readers, while a split of it is unfinished."""
     for name in _FOR_READERS:
         root.remove(name)
-    root.sync()
+    root.settle(_FOR_READERS[:1])
 
 
-def _write(root: LocalFolder, name: str, data: bytes) -> None:
+def _write(root: Folder, name: str, data: bytes) -> None:
     """Write what is not there already: a sealed folder on a read-only disk is left alone."""
     if _bytes_at(root, name) != data:
         root.put(name, data)

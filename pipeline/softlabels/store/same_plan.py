@@ -25,7 +25,7 @@ from softlabels.errors import (
 from softlabels.names import renamed
 from softlabels.store.differences import differences
 from softlabels.store.spec import PLAN, About, Plan, plain_json, read_json
-from softlabels.system.local import LocalFolder
+from softlabels.system.files import Files
 
 _REMEDIES: dict[type[UserError], str] = {
     OtherTokenizer: "name the tokenizer that the rows were labelled with",
@@ -91,7 +91,7 @@ def require_same_plan(ours: Plan, theirs: Plan, where: str, *, settings: str = "
         )
 
 
-def named_as_begun(ours: Plan, store: LocalFolder) -> Plan:
+def named_as_begun(ours: Plan, store: Files) -> Plan:
     """Our plan. Where only an earlier version's names tell it from the plan in `store`, it keeps them: the digest has them."""
     try:
         standing = read_json(store, PLAN, Plan)
@@ -101,7 +101,7 @@ def named_as_begun(ours: Plan, store: LocalFolder) -> Plan:
     return msgspec.structs.replace(standing, about=ours.about)
 
 
-def require_same_maker(store: LocalFolder, made_of: str, *, remedy: str) -> None:
+def require_same_maker(store: Files, made_of: str, *, remedy: str) -> None:
     """Raise `SpecMismatch` where a begun store was made of something else. `made_of` is words and a digest, with which the
     source ends that its maker gave it: specifications do not tell what somebody else's numbers were.
     """
@@ -113,7 +113,7 @@ def require_same_maker(store: LocalFolder, made_of: str, *, remedy: str) -> None
         )
 
 
-def kept_about(store: LocalFolder, about: About) -> list[str]:
+def kept_about(store: Files, about: About) -> list[str]:
     """A line for each text for people (licences, source) that stands in a begun store otherwise than in this run: it keeps
     what it was begun with.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import msgspec
 
@@ -30,7 +29,7 @@ from softlabels.store.spec import (
     Spec,
     pretty_json,
 )
-from softlabels.system.local import LocalFolder
+from softlabels.system.files import Files
 
 _FOR_READERS = 1 << 16  # bytes of card, fidelity table and the files for other readers
 _IN_MANIFEST, _NAME = 256, 64  # bytes of a shard in the manifest and in state.json, of a file in its folder
@@ -73,7 +72,7 @@ def _label_bytes(spec: Spec, payloads: list[Payload]) -> float:
     return sum(sizes.values()) / positions
 
 
-def was_sealed(store: LocalFolder, spec: Spec) -> bool:
+def was_sealed(store: Files, spec: Spec) -> bool:
     """Whether a store was sealed once, and so is not asked again what its labels are: only sealing writes these files, and
     `repair` sets manifests aside.
     """
@@ -141,7 +140,7 @@ def store_bytes(plan: Plan, shards: Sequence[int], environment: Mapping[str, str
         sizes = [*_file_sizes(spec, chunks).values(), _record_size(spec, chunks, environment)]
         one = sum(-(-size // block) * block + _NAME for size in sizes)
         total += one * sum(spec.shard_chunks(shard) == chunks for shard in shards)
-    folders = len({Path(path).parent for path in _file_sizes(spec, 1)} | {COMMITS})
+    folders = len({path.rpartition("/")[0] for path in _file_sizes(spec, 1)} | {COMMITS})
     return total + 2 * folders * block + 3 * len(pretty_json(plan)) + spec.shards * _IN_MANIFEST
 
 

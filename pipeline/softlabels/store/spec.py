@@ -10,7 +10,6 @@ written again elsewhere keeps its digest.
 
 from __future__ import annotations
 
-import stat
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -20,7 +19,7 @@ from softlabels.errors import DamagedManifest, LaterFormat, StrangePath
 from softlabels.labels.encoding import DenseEncoding, TopkEncoding
 from softlabels.labels.fidelity import Fidelity, FidelitySums
 from softlabels.store.columns import Column, is_soft
-from softlabels.system.local import LocalFolder
+from softlabels.system.files import Files
 
 Version = Literal[1, 2, 3]
 FORMAT: Version = 3  # the latest that is read; what is written is the earliest from 2 on that holds the specification
@@ -321,21 +320,16 @@ def plain_json(record: msgspec.Struct) -> dict[str, Any]:
     return values
 
 
-def read_json(store: LocalFolder, name: str, kind: type[T]) -> T:
+def read_json(store: Files, name: str, kind: type[T]) -> T:
     """Read and decode one of the store's JSON files, as `read_small_file` does."""
     limit = MAX_RECORD_BYTES if kind is Commit else MAX_JSON_BYTES
     return decode_json(read_small_file(store, name, limit), kind, str(store.at(name)))
 
 
-def read_small_file(store: LocalFolder, name: str, limit: int = MAX_RECORD_BYTES) -> bytes:
+def read_small_file(store: Files, name: str, limit: int = MAX_RECORD_BYTES) -> bytes:
     """The bytes of a plain file of at most `limit`, reached without a link; `FileNotFoundError` where there is none."""
     try:
-        found = store.status(name)
-        if found is not None and not stat.S_ISREG(found.st_mode):
-            raise DamagedManifest(
-                f"{store.at(name)} is a link or no file; a store never refers outside itself", remedy=RESTORE
-            )
-        if found is not None and found.st_size > limit:
+        if store.size(name) > limit:
             raise DamagedManifest(f"{store.at(name)} is larger than {limit} bytes", remedy=RESTORE)
         return store.read(name, limit)
     except StrangePath as error:

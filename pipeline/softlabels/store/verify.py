@@ -6,22 +6,17 @@ may add to it. What `repair` has set aside is no part of the store.
 
 from __future__ import annotations
 
-import mmap
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 from blake3 import blake3
-from numpy.typing import NDArray
 
 from softlabels.errors import DamagedBasis, DamagedManifest, DamagedStore, SoftLabelsError, StorageError
 from softlabels.store.basis import BASIS_FILE, read_basis
 from softlabels.store.chunks import ChunkReader, open_sized
 from softlabels.store.columns import Column
 from softlabels.store.commit import SET_ASIDE, STAGING, record_name
-from softlabels.store.digest import block_hashes, content_columns, keys_digest
+from softlabels.store.digest import block_hashes, content_columns
 from softlabels.store.layouts import layout_of
 from softlabels.store.positions import check_positions
 from softlabels.store.reader import Store, open_store
@@ -40,8 +35,8 @@ from softlabels.store.spec import (
     read_json,
     read_small_file,
 )
-from softlabels.system.durable import system_errors
-from softlabels.system.local import LocalFolder
+from softlabels.system.files import File, Files
+from softlabels.system.places import Place
 from softlabels.text import one_line
 
 CARD = "README.md"
@@ -71,7 +66,7 @@ class Problem:
 
 
 def verify(
-    path: str | Path | LocalFolder,
+    path: Place,
     *,
     shards: Collection[int] | None = None,
     progress: Callable[[int], object] = lambda shards: None,
@@ -113,7 +108,7 @@ def verify(
     return problems
 
 
-def basis_problems(store: LocalFolder, spec: Spec) -> Iterator[Problem]:
+def basis_problems(store: Files, spec: Spec) -> Iterator[Problem]:
     """Whether the basis of the tails is the one that the specification names."""
     try:
         read_basis(store, spec)
@@ -129,17 +124,17 @@ def require_files(store: Store) -> None:
     for shard in range(store.spec.shards):
         payload = store.payload(shard)
         for name in sorted(payload.files):
-            os.close(open_sized(store.folder, name, payload))
+            open_sized(store.folder, name, payload)
 
 
-def strangers(store: LocalFolder, spec: Spec, shards: Iterable[int]) -> Iterator[Problem]:
+def strangers(store: Files, spec: Spec, shards: Iterable[int]) -> Iterator[Problem]:
     """Files and links that a store of these shards does not have."""
     layout, shards = layout_of(spec), tuple(shards)
     known = {layout.path(column, shard) for column in spec.columns for shard in shards}
     known |= {record_name(shard) for shard in shards}
     known |= {*layout.metadata(spec, "", FORMAT), MANIFEST, PLAN, CARD}
     known |= set() if spec.basis_shape is None else {BASIS_FILE}
-    for found in _files(store.at()):
+    for found in store.list():
         if found not in known and not found.startswith((f"{STAGING}/", f"{SET_ASIDE}/")):
             yield Problem(
                 found, STRANGER, "delete it, or find out who put it there (`softlabels repair` sets it aside)"
@@ -162,14 +157,7 @@ def _metadata(store: Store) -> Iterator[Problem]:
             yield Problem(name, what, RESEAL)
 
 
-def _files(root: Path) -> Iterator[str]:
-    """Everything in a folder that is no folder, by path; a link to a folder is none."""
-    for folder, folders, names in os.walk(root):
-        for name in (*names, *(name for name in folders if (Path(folder) / name).is_symlink())):
-            yield str((Path(folder) / name).relative_to(root))
-
-
-def shard_problems(store: LocalFolder, spec: Spec, payload: Payload, *, read_all: bool = True) -> Iterator[Problem]:
+def shard_problems(store: Files, spec: Spec, payload: Payload, *, read_all: bool = True) -> Iterator[Problem]:
     """What is wrong with a recorded shard: each file's presence and size and, with `read_all`, its digest, the place of its
     chunks, each chunk's digest, and what the chunks hold.
     """
@@ -189,78 +177,64 @@ def shard_problems(store: LocalFolder, spec: Spec, payload: Payload, *, read_all
         yield from _content(store, spec, payload)
 
 
-def _file(store: LocalFolder, spec: Spec, payload: Payload, name: str, columns: list[Column] | None) -> list[str]:
+def _file(store: Files, spec: Spec, payload: Payload, name: str, columns: list[Column] | None) -> list[str]:
     """What is wrong with one file of a shard, read where its columns are given: which chunks, or the file around them, or its
     own index. Raises `DamagedStore`, `StorageError`.
     """
-    handle, where, whole = open_sized(store, name, payload), store.at(name), payload.files[name]
+    file, whole = open_sized(store, name, payload), payload.files[name]
+    if columns is None:
+        return []
+    same = _digest(file, 0, whole.size) == whole.blake3
+    wrong = [
+        f"chunk {number} of column {column.name} differs from its digest"
+        for column in columns
+        for number, chunk in enumerate(payload.chunks[column.name])
+        if _digest(file, chunk.offset, chunk.size) != chunk.blake3
+    ]
+    if wrong or not same:
+        return wrong or ["differs from its digest outside the chunks"]
     try:
-        if columns is None:
-            return []
-        if not whole.size:
-            return ["is empty"]  # and cannot be mapped
-        same = _digest(handle, where, 0, whole.size) == whole.blake3
-        wrong = [
-            f"chunk {number} of column {column.name} differs from its digest"
-            for column in columns
-            for number, chunk in enumerate(payload.chunks[column.name])
-            if _digest(handle, where, chunk.offset, chunk.size) != chunk.blake3
-        ]
-        if wrong or not same:
-            return wrong or ["differs from its digest outside the chunks"]
-        return _index(handle, spec, payload, columns)
-    finally:
-        os.close(handle)
+        places = layout_of(spec).locate(spec, payload.shard, columns, file)
+    except ValueError as error:
+        return [str(error)]
+    return [
+        f"plain readers find column {name} elsewhere than the commit record says"
+        for name, found in places.items()
+        if found != tuple((chunk.offset, chunk.size) for chunk in payload.chunks[name])
+    ]
 
 
-def _digest(handle: int, path: Path, offset: int, size: int) -> str:
-    """blake3 of a part of a file. Read, and not mapped: of a mapped file, an error of the disk would kill this process."""
-    hasher, end = blake3(), offset + size
-    with system_errors("read", path):
-        while data := os.pread(handle, min(1 << 20, end - offset), offset):
-            hasher.update(data)
-            offset += len(data)
+def _digest(file: File, offset: int, size: int) -> str:
+    """blake3 of a part of a file."""
+    hasher, end, part = blake3(), offset + size, memoryview(bytearray(1 << 20))
+    while got := file.read_into(offset, part[: end - offset]):
+        hasher.update(part[:got])
+        offset += got
     return hasher.hexdigest()
 
 
-def _index(handle: int, spec: Spec, payload: Payload, columns: list[Column]) -> list[str]:
-    """What is wrong with the index of a file, mapped here: all of it has just been read, without an error."""
-    with mmap.mmap(handle, 0, prot=mmap.PROT_READ) as mapped, memoryview(mapped) as data:
-        for column in columns:
-            try:
-                places = layout_of(spec).locate(spec, payload.shard, column, data)
-            except ValueError as error:
-                return [str(error)]
-            if places != tuple((chunk.offset, chunk.size) for chunk in payload.chunks[column.name]):
-                return [f"plain readers find column {column.name} elsewhere than the commit record says"]
-    return []
-
-
-def _content(store: LocalFolder, spec: Spec, payload: Payload) -> Iterator[Problem]:
+def _content(store: Files, spec: Spec, payload: Payload) -> Iterator[Problem]:
     """Whether the decoded values are those that the content digest was taken of, and can be true."""
     reader = ChunkReader(store, spec)
-    where = record_name(payload.shard)
+    keys, blocks, where = blake3(), list[str](), record_name(payload.shard)
     try:
-        arrays = {column.name: _column(reader, payload, column) for column in content_columns(spec)}
+        for chunk in range(spec.shard_chunks(payload.shard)):
+            arrays = {column.name: reader.read(payload, column, chunk, check=False) for column in content_columns(spec)}
+            keys.update(arrays["content_key"].tobytes())
+            blocks += block_hashes(spec, arrays)
+            if spec.positions is not None:
+                first = spec.shard_rows(payload.shard).start + chunk * spec.cut.rows_per_chunk
+                check_positions(arrays, first_row=first)
     except DamagedStore as error:
         yield Problem(where, error.what, RELABEL, payload.shard)
         return
-    finally:
-        reader.close()
-    if keys_digest(arrays["content_key"]) != payload.content_keys:  # type: ignore[arg-type]  # uint8 by the column
-        yield Problem(where, "the content keys are not those recorded", RELABEL, payload.shard)
-    if block_hashes(spec, arrays) != payload.blocks:
-        yield Problem(where, "the values are not those that the content digest was taken of", RELABEL, payload.shard)
-    try:
-        if spec.positions is not None:
-            check_positions(arrays, first_row=spec.shard_rows(payload.shard).start)
     except ValueError as error:
         yield Problem(where, f"the shard holds labels that cannot be: {error}", RELABEL, payload.shard)
-
-
-def _column(reader: ChunkReader, payload: Payload, column: Column) -> NDArray[np.generic]:
-    chunks = range(reader.spec.shard_chunks(payload.shard))
-    return np.concatenate([reader.read(payload, column, chunk, check=False) for chunk in chunks])
+        return
+    if keys.hexdigest() != payload.content_keys:
+        yield Problem(where, "the content keys are not those recorded", RELABEL, payload.shard)
+    if tuple(blocks) != payload.blocks:
+        yield Problem(where, "the values are not those that the content digest was taken of", RELABEL, payload.shard)
 
 
 def _totals(store: Store, records: list[Commit]) -> Iterator[Problem]:
@@ -275,6 +249,8 @@ def _totals(store: Store, records: list[Commit]) -> Iterator[Problem]:
 
 def _keys(store: Store) -> Iterator[Problem]:
     """Whether the rows are those of the specification."""
-    keys = store.column("content_key")
-    if keys_digest(keys) != store.spec.transfer_set.content_keys:  # type: ignore[arg-type]  # uint8 by the column
+    keys = blake3()
+    for chunk in range(store.chunks):
+        keys.update(store.read_chunk("content_key", chunk).tobytes())
+    if keys.hexdigest() != store.spec.transfer_set.content_keys:
         yield Problem(PLAN, "the content keys are not those of the transfer set that it names", RESTORE)

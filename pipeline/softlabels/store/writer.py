@@ -7,10 +7,8 @@ sequence row, M members, C classes.
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -28,43 +26,35 @@ from softlabels.errors import (
     some,
 )
 from softlabels.labels.fidelity import FidelitySums
-from softlabels.store.arrays import Arrays, check_arrays, encode_logits, row_arrays
+from softlabels.store.arrays import Arrays, encode_logits, row_arrays
 from softlabels.store.basis import BASIS_FILE, Basis, drop_basis, put_basis, read_basis, require_basis
 from softlabels.store.card import store_card
-from softlabels.store.columns import Column
 from softlabels.store.commit import (
+    LOCK,
     STAGING,
-    WriterLock,
-    commit,
-    discard,
-    environment_here,
-    flush_placed,
+    create,
     is_bound,
     place,
     record_name,
     recorded_shards,
-    replace_by_way_of_staging,
-    stage,
+    replace,
     sweep,
 )
-from softlabels.store.digest import blake3_hex, block_hashes, keys_digest
 from softlabels.store.findings import check_written
 from softlabels.store.layouts import layout_of
 from softlabels.store.reader import open_store
 from softlabels.store.rules import check_spec
 from softlabels.store.same_plan import named_as_begun, require_same_plan
 from softlabels.store.seal import check_record, make_manifest, store_bytes, was_sealed
+from softlabels.store.shard_writer import ShardWriter, environment_here
 from softlabels.store.spec import (
     BASIS_FOLDER,
     COMMITS,
     MANIFEST,
     PLAN,
     About,
-    Chunk,
     Commit,
-    FileRecord,
     Manifest,
-    Payload,
     Plan,
     Spec,
     decode_json,
@@ -74,9 +64,8 @@ from softlabels.store.spec import (
     read_small_file,
 )
 from softlabels.store.verify import require_files
-from softlabels.system.local import LocalFolder, folder_of
-
-_LARGEST_BLOCK = 4096  # bytes; network file systems call what they transfer at once so, up to 4 MiB
+from softlabels.system.files import Folder, Presence
+from softlabels.system.places import Place, folder_of
 
 
 class StoreWriter:
@@ -101,7 +90,7 @@ class StoreWriter:
 
     def __init__(
         self,
-        path: str | Path | LocalFolder,
+        path: Place,
         spec: Spec,
         *,
         basis: Basis | None = None,
@@ -119,26 +108,25 @@ class StoreWriter:
         self.said: tuple[str, ...] = ()
         self.environment = {**environment_here(), **(environment or {})}
         _require_store_path(self.folder)
+        self._presence: Presence | None = None
         self.sealed = self.folder.exists(MANIFEST)
         self._taken = set(range(spec.shards)) if self.sealed else set()
         if self.sealed:
             self._require_same(read_json(self.folder, PLAN, Plan))
             require_files(open_store(self.folder))
-            self._lock = None
             return
-        self._lock = WriterLock(self.folder)
+        self._presence = self.folder.enter(LOCK)
         try:
-            self._begin(self._lock, basis)
+            self._begin(self._presence, basis)
         except BaseException:
             self.close()
             raise
 
-    def _begin(self, lock: WriterLock, basis: Basis | None) -> None:
+    def _begin(self, presence: Presence, basis: Basis | None) -> None:
         """Write the plan or compare it, finish what dead writers left, and let other writers in."""
-        self.folder.make(COMMITS)
-        alone = lock.alone()
+        alone = presence.alone()
         if not alone:
-            lock.share()  # before anything is staged, so that it cannot be swept
+            presence.share()  # before anything is staged, so that it cannot be swept
         if alone and not is_bound(self.folder):  # a start that committed nothing binds nobody
             self.plan = named_as_begun(self.plan, self.folder)
             self.spec = self.plan.spec
@@ -147,16 +135,20 @@ class StoreWriter:
                 drop_basis(self.folder, keep=basis)
         self.plan = self._agree_on_plan(basis)
         records = [self.record(shard) for shard in sorted(recorded_shards(self.folder))]
-        for record in records:
-            place(self.folder, record)
-            self._taken.add(record.payload.shard)
-        flush_placed(self.folder, records)
+        self._place(records)
+        self._taken |= {record.payload.shard for record in records}
         if alone:
-            sweep(self.folder, (record.write_id for record in records))
-            lock.share()
+            sweep(self.folder)
+            presence.share()
         if self.folder.exists(MANIFEST):  # sealed by another writer, meanwhile
             self.sealed = True
             self._leave_staging()
+
+    def _place(self, records: list[Commit]) -> None:
+        """Finish what writers recorded that may be dead."""
+        place(self.folder, records)
+        if records:
+            self.folder.settle([record_name(0)])
 
     def _agree_on_plan(self, basis: Basis | None) -> Plan:
         """The plan that stands in the store: ours if none stood there. The basis that it names stands before it does."""
@@ -167,9 +159,7 @@ class StoreWriter:
                 raise UserError(
                     f"the tails of {self.path} need a basis", remedy="give the one that the specification was made with"
                 )
-            write_id = stage(self.folder, {PLAN: pretty_json(self.plan)})
-            self.folder.create(f"{STAGING}/{write_id}/0", PLAN)
-            discard(self.folder, write_id)
+            create(self.folder, PLAN, pretty_json(self.plan))
         standing = read_json(self.folder, PLAN, Plan)
         self._require_same(standing)
         check_spec(standing.spec, version=standing.format)
@@ -197,9 +187,9 @@ class StoreWriter:
 
     def close(self) -> None:
         """Stop counting as a live writer. Shards written so far stay."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        if self._presence is not None:
+            self._presence.close()
+            self._presence = None
 
     @property
     def pending(self) -> list[int]:
@@ -226,8 +216,19 @@ class StoreWriter:
     @property
     def bytes_left(self) -> int:
         """About how many bytes of the disk, in whole blocks, are still to be taken, before compression."""
-        block = min(os.statvfs(self.path).f_frsize, _LARGEST_BLOCK)
-        return store_bytes(self.plan, self.pending, self.environment, block=block)
+        return store_bytes(self.plan, self.pending, self.environment, block=self.folder.block())
+
+    @contextmanager
+    def shard(self, shard: int) -> Iterator[ShardWriter]:
+        """Write a shard a part after the other, with no more than a chunk of it in memory: see `ShardWriter`. Raises
+        `RepeatedRow` as `write_logits` does.
+        """
+        first, last = self.rows_of(shard)
+        if shard in self._taken:
+            raise RepeatedRow(f"rows {first} to {last - 1} are in {self.path} already", remedy="write each shard once")
+        with ShardWriter(self.folder, self.spec, shard, self.environment) as out:
+            yield out
+        self._taken.add(shard)
 
     def write_logits(
         self,
@@ -298,32 +299,9 @@ class StoreWriter:
 
     def write_arrays(self, shard: int, arrays: Arrays, *, fidelity: tuple[FidelitySums, ...]) -> None:
         """Commit a shard whose columns are encoded already (each (R, ...)), with what their encoding lost."""
-        if shard in self._taken:
-            first, last = self.rows_of(shard)
-            raise RepeatedRow(f"rows {first} to {last - 1} are in {self.path} already", remedy="write each shard once")
-        check_arrays(self.spec, shard, arrays)
-        encoded = self.layout.encode(self.spec, shard, arrays)
-        payload = Payload(
-            shard=shard,
-            rows=len(self.spec.shard_rows(shard)),
-            content_keys=keys_digest(arrays["content_key"]),  # type: ignore[arg-type]  # checked right above
-            files={path: FileRecord(size=len(data), blake3=blake3_hex(data)) for path, data in encoded.files.items()},
-            chunks={
-                column.name: self._chunks(column, shard, encoded.files, encoded.places) for column in self.spec.columns
-            },
-            blocks=block_hashes(self.spec, arrays),
-        )
-        write_id = stage(self.folder, encoded.files)
-        commit(self.folder, Commit(write_id=write_id, payload=payload, fidelity=fidelity, environment=self.environment))
-        self._taken.add(shard)
-
-    def _chunks(
-        self, column: Column, shard: int, files: dict[str, bytes], places: Mapping[str, tuple[tuple[int, int], ...]]
-    ) -> tuple[Chunk, ...]:
-        view = memoryview(files[self.layout.path(column, shard)])
-        return tuple(
-            Chunk(offset, size, blake3_hex(view[offset : offset + size])) for offset, size in places[column.name]
-        )
+        with self.shard(shard) as out:
+            out.add(arrays, len(self.spec.shard_rows(shard)))
+            out.commit(fidelity)
 
     def seal(self, *, checked: bool = False) -> Manifest:
         """Check that every shard is there and write card, metadata for other readers, and last the manifest. `said` then holds
@@ -340,37 +318,37 @@ class StoreWriter:
         if self.pending:
             raise UnsealedStore(f"{self.path} still lacks shards {some(self.pending)}", remedy="write them, then seal")
         raw = [read_small_file(self.folder, record_name(shard)) for shard in range(self.spec.shards)]
-        records = [decode_json(data, Commit, f"{self.path}/{COMMITS}/{i:05}.json") for i, data in enumerate(raw)]
+        names = [str(self.folder.at(record_name(shard))) for shard in range(self.spec.shards)]
+        records = [decode_json(data, Commit, name) for data, name in zip(raw, names, strict=True)]
         for shard, record in enumerate(records):
-            check_record(self.spec, shard, record, str(self.folder.at(record_name(shard))))
-            place(self.folder, record)
-        flush_placed(self.folder, records)
+            check_record(self.spec, shard, record, names[shard])
+        self._place(records)
         self.said = check_written(
             self.folder, self.spec, records, checked=checked or was_sealed(self.folder, self.spec)
         )
         read_basis(self.folder, self.spec)
         manifest = make_manifest(self.plan, records, raw)
         for name, data in self.layout.metadata(self.spec, manifest.digest, manifest.format).items():
-            replace_by_way_of_staging(self.folder, name, data)
-        replace_by_way_of_staging(self.folder, "README.md", store_card(manifest, self.said).encode())
-        replace_by_way_of_staging(self.folder, MANIFEST, pretty_json(manifest))
+            replace(self.folder, name, data)
+        replace(self.folder, "README.md", store_card(manifest, self.said).encode())
+        replace(self.folder, MANIFEST, pretty_json(manifest))
         self.sealed = True
         self._leave_staging()
         return manifest
 
     def _leave_staging(self) -> None:
         """Remove the staging folder, unless another writer is still alive in it."""
-        if self._lock is not None and self._lock.alone():
+        if self._presence is not None and self._presence.alone():
             self.folder.clear(STAGING)
         self.close()
 
 
-def require_room(writers: Iterable[StoreWriter]) -> int:
-    """Raise `DiskFull` unless the disk can hold what these writers still have to write; returns the free bytes."""
+def require_room(writers: Iterable[StoreWriter]) -> int | None:
+    """Raise `DiskFull` unless the place can hold what these writers still have to write; returns the free bytes, if it says."""
     writers = list(writers)
     need = sum(writer.bytes_left for writer in writers)
-    free = shutil.disk_usage(writers[0].path).free
-    if need > free:
+    free = writers[0].folder.room()
+    if free is not None and need > free:
         raise DiskFull(
             f"{writers[0].path} still needs {need:,} bytes and the disk has {free:,} free",
             remedy="make room, or give a store path on another disk, then run the same command again",
@@ -378,7 +356,7 @@ def require_room(writers: Iterable[StoreWriter]) -> int:
     return free
 
 
-def _require_store_path(store: LocalFolder) -> None:
+def _require_store_path(store: Folder) -> None:
     if store.exists() and not store.is_folder():
         raise StorePathError(f"{store} is a file; a store is a folder", remedy="give another path")
     strangers = [name for name in store.names() if name not in (STAGING, COMMITS, BASIS_FOLDER)]

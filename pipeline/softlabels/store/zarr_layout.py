@@ -8,6 +8,8 @@ chunks and an index, the same bytes every time, and every chunk is written, also
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+
 import google_crc32c
 import numpy as np
 import pyarrow as pa
@@ -15,8 +17,9 @@ from numpy.typing import NDArray
 
 from softlabels.labels.encoding import DenseEncoding
 from softlabels.store.columns import Column
-from softlabels.store.layouts import EncodedShard, Places, chunk_rows
+from softlabels.store.layout import Array, Places
 from softlabels.store.spec import BASIS_FOLDER, Spec, Version, pretty_json
+from softlabels.system.files import File, Sink
 
 ZSTD_LEVEL = 3
 _CRC_BYTES = 4
@@ -24,27 +27,13 @@ _EMPTY = np.uint64(2**64 - 1)  # offset and size of a chunk beyond the last row
 
 
 class ZarrLayout:
-    """See `softlabels.store.layouts.Layout`."""
+    """See `softlabels.store.layout.Layout`."""
 
     def path(self, column: Column, shard: int) -> str:
         return f"{column.name}/c.{'.'.join([str(shard), *('0' for _ in column.shape)])}"
 
-    def encode(self, spec: Spec, shard: int, arrays: dict[str, NDArray[np.generic]]) -> EncodedShard:
-        files, places = {}, {}
-        for column in spec.columns:
-            values = column.encode(arrays[column.name])
-            parts, offset, found = [], 0, []
-            for chunk in range(spec.shard_chunks(shard)):
-                rows = chunk_rows(spec, shard, chunk)
-                data = _encode_chunk(spec, column, values[rows.start : rows.stop])
-                parts.append(data)
-                found.append((offset, len(data)))
-                offset += len(data)
-            index = np.full((spec.cut.rows_per_shard // spec.cut.rows_per_chunk, 2), _EMPTY, "<u8")
-            index[: len(found)] = found
-            files[self.path(column, shard)] = b"".join([*parts, _with_crc(index.tobytes())])
-            places[column.name] = tuple(found)
-        return EncodedShard(files, places)
+    def files(self, spec: Spec, shard: int, sinks: Mapping[str, Sink]) -> _Files:
+        return _Files(spec, {column.name: sinks[self.path(column, shard)] for column in spec.columns})
 
     def decode(
         self,
@@ -63,17 +52,18 @@ class ZarrLayout:
         values = np.frombuffer(body, column.numpy_dtype)
         return values.reshape(spec.cut.rows_per_chunk, *column.shape)[:rows]
 
-    def locate(self, spec: Spec, shard: int, column: Column, data: memoryview) -> Places:
+    def locate(self, spec: Spec, shard: int, columns: Sequence[Column], file: File) -> dict[str, Places]:
         chunks = spec.cut.rows_per_shard // spec.cut.rows_per_chunk
-        size = chunks * 16 + _CRC_BYTES
-        tail = bytes(data[-size:])
-        if len(tail) != size or _with_crc(tail[:-_CRC_BYTES]) != tail:
+        tail = bytearray(min(chunks * 16 + _CRC_BYTES, file.size))
+        file.read_into(file.size - len(tail), memoryview(tail))
+        index = bytes(tail[:-_CRC_BYTES])
+        if len(index) != chunks * 16 or _with_crc(index) != tail:
             raise ValueError("the shard's index does not match its checksum")
-        index = np.frombuffer(tail[:-_CRC_BYTES], "<u8").reshape(chunks, 2)
+        places = np.frombuffer(index, "<u8").reshape(chunks, 2)
         filled = spec.shard_chunks(shard)
-        if (index[:filled] == _EMPTY).any() or (index[filled:] != _EMPTY).any():
+        if (places[:filled] == _EMPTY).any() or (places[filled:] != _EMPTY).any():
             raise ValueError("the shard's index does not list the chunks that the plan cuts")
-        return tuple((int(offset), int(length)) for offset, length in index[:filled])
+        return {columns[0].name: tuple((int(offset), int(length)) for offset, length in places[:filled])}
 
     def metadata(self, spec: Spec, digest: str, version: Version) -> dict[str, bytes]:
         hint = READ_HINT if isinstance(spec.encoding, DenseEncoding) else TOPK_HINT
@@ -90,6 +80,29 @@ class ZarrLayout:
 
     def root_metadata(self, splits: tuple[str, ...], version: Version) -> dict[str, bytes]:
         return {"zarr.json": pretty_json(_group({"softlabels": {"format": version, "splits": list(splits)}}))}
+
+
+class _Files:
+    """A file a column, its chunks one behind the other and then their index."""
+
+    def __init__(self, spec: Spec, sinks: Mapping[str, Sink]) -> None:
+        self._spec, self._sinks = spec, sinks
+        self._places: dict[str, list[tuple[int, int]]] = {name: [] for name in sinks}
+        self._sizes = dict.fromkeys(sinks, 0)
+
+    def add(self, arrays: Mapping[str, Array]) -> Iterator[tuple[str, int, bytes]]:
+        for column in self._spec.columns:
+            name, data = column.name, _encode_chunk(self._spec, column, column.encode(arrays[column.name]))
+            self._sinks[name].write(data)
+            yield name, self._sizes[name], data
+            self._places[name].append((self._sizes[name], len(data)))
+            self._sizes[name] += len(data)
+
+    def end(self) -> None:
+        for name, places in self._places.items():
+            index = np.full((self._spec.cut.rows_per_shard // self._spec.cut.rows_per_chunk, 2), _EMPTY, "<u8")
+            index[: len(places)] = places
+            self._sinks[name].write(_with_crc(index.tobytes()))
 
 
 READ_HINT = "softmax((logits)/T) over the last axis is a member's distribution; logits + shift are its raw outputs"

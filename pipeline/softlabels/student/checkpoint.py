@@ -16,17 +16,18 @@ import pickle
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from softlabels import __version__
-from softlabels.errors import DamagedStore, DiskFull, SpecMismatch, StorageError
+from softlabels.errors import DamagedStore, DiskFull, SoftLabelsError, SpecMismatch, StorageError
 from softlabels.names import renamed
 from softlabels.store.differences import differences
 from softlabels.student.seeding import rng_state, set_rng_state
 from softlabels.system.durable import system_errors
+from softlabels.system.files import Sink
 from softlabels.system.local import LocalFolder
 
 NAME = "checkpoint.pt"
@@ -57,18 +58,17 @@ def save_checkpoint(folder: LocalFolder, state: Mapping[str, Any], identity: Map
         "state": dict(state),
         "rng": rng_state(),
     }
-    path, staged = folder.at(NAME), NAME + ".partial"
+    staged = NAME + ".partial"
     folder.remove(staged)  # of a run that was killed
     try:
-        with system_errors("write", path), folder.new_file(staged) as file:
+        with folder.filled(staged) as file:
             watched = _Watched(file)
             try:
                 torch.save(whole, watched)  # type: ignore[arg-type]  # all that it asks of a file is write and flush
             except RuntimeError as error:
                 raise watched.error or error from error
-            file.flush()
-            os.fsync(file.fileno())
-        folder.replace(staged, NAME)
+        folder.place({staged: NAME})
+        folder.settle([NAME])
     except (DiskFull, StorageError):
         folder.remove(staged)  # where the disk is full, it is part of the reason
         raise
@@ -77,21 +77,21 @@ def save_checkpoint(folder: LocalFolder, state: Mapping[str, Any], identity: Map
 class _Watched:
     """A file that remembers the system's error, of which `torch.save` makes a RuntimeError without reason."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: Sink) -> None:
         self._file = file
-        self.error: OSError | None = None
+        self.error: SoftLabelsError | None = None
 
     def write(self, data: bytes) -> int:
         """As the file's."""
         try:
-            return self._file.write(data)
-        except OSError as error:
+            self._file.write(data)
+        except SoftLabelsError as error:
             self.error = error
             raise
+        return len(data)
 
     def flush(self) -> None:
-        """As the file's."""
-        self._file.flush()
+        """Nothing is kept back."""
 
 
 def load_checkpoint(folder: LocalFolder, identity: Mapping[str, object]) -> dict[str, Any] | None:

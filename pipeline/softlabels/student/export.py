@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from softlabels.errors import ExportError, some
 from softlabels.objects import require_extra
-from softlabels.system.local import LocalFolder, folder_of
+from softlabels.system.local import LocalFolder, local_folder
 
 FILES = {"onnx": "student.onnx", "torch": "student.pt2"}  # format -> file name
 FACTS = "softlabels.json"  # the extra file of a .pt2 that holds the facts
@@ -91,7 +91,7 @@ def export_student(
             run = _onnx_runner(data) if form == "onnx" else _torch_runner(data)
             difference, agreement = _compare(form, _in_batches(run, rows), expected)
             made.append((form, data, opset, difference, agreement))
-    folder = folder_of(folder)
+    folder = local_folder(folder)
     folder.make()
     found = []
     for form, data, opset, difference, agreement in made:

@@ -30,7 +30,7 @@ from softlabels.student.metrics import Batches, Scores
 from softlabels.student.runlog import RunLog
 from softlabels.student.seeding import deterministic
 from softlabels.student.validation import validate
-from softlabels.system.local import LocalFolder, folder_of
+from softlabels.system.local import LocalFolder, local_folder
 
 if TYPE_CHECKING:
     from softlabels.stream.loader import Batch
@@ -100,7 +100,7 @@ class Trainer:
         identity: Mapping[str, object],
         augment: Augment | None = None,
     ) -> None:
-        self._train, self._validation, self._folder = train, validation, folder_of(folder)
+        self._train, self._validation, self._folder = train, validation, local_folder(folder)
         self._config = _shared_config(students)
         self._device = resolve_device(self._config.device)
         self._total_steps = self._config.epochs * train.steps_per_epoch

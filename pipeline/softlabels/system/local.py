@@ -11,24 +11,26 @@ after it. Names are relative and '/'-separated; they come from our code, never f
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
+import resource
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from os import PathLike
 from pathlib import Path
-from typing import IO
 
 from softlabels.errors import RunExists, StorageError, StrangePath, refused
 from softlabels.system.durable import make_folder, system_errors
+from softlabels.system.handles import LocalFile, LocalSink
+from softlabels.system.presence import Lock, is_locked
 
 _STEP = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe must not hold us up
 
 
-def folder_of(place: str | Path | LocalFolder) -> LocalFolder:
+def local_folder(place: str | PathLike[str] | LocalFolder) -> LocalFolder:
     """A path that the user names, as the root of what is below it; a folder as it is."""
     return place if isinstance(place, LocalFolder) else LocalFolder(place)
 
@@ -39,7 +41,8 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 class LocalFolder:
-    """A folder below `root`, which is `root` itself where `inside` is "". `str()` of it is its path.
+    """A folder below `root`, which is `root` itself where `inside` is "". `str()` of it is its path. The port
+    `softlabels.system.files.Folder`, and what only a disk has.
 
     Every method raises `StrangePath` where a name in front of the last one is a link, and `StorageError` or `DiskFull` where
     the system refuses.
@@ -52,7 +55,7 @@ class LocalFolder:
         run.within("distilled-seed0").make()
     """
 
-    def __init__(self, root: str | Path, inside: str = "") -> None:
+    def __init__(self, root: str | PathLike[str], inside: str = "") -> None:
         self.root, self.inside = Path(root), inside
 
     def __str__(self) -> str:
@@ -78,8 +81,16 @@ class LocalFolder:
         return LocalFolder(self.root, f"{self.inside}/{name}".lstrip("/"))
 
     def above(self) -> LocalFolder:
-        """The folder that holds this one: with the same root, but for the root itself, which lies where the user says."""
         return LocalFolder(self.root, self.inside.rpartition("/")[0]) if self.inside else LocalFolder(self.root.parent)
+
+    def followed(self, name: str) -> LocalFolder:
+        return LocalFolder(self.at(name))
+
+    def overlaps(self, other: object) -> bool:
+        if not isinstance(other, LocalFolder):
+            return False
+        here, there = self.at().resolve(), other.at().resolve()
+        return here.is_relative_to(there) or there.is_relative_to(here)
 
     # What is there
 
@@ -119,7 +130,37 @@ class LocalFolder:
         found = ((entry, self.status(inner + entry)) for entry in self.names(name))
         return [self.within(inner + entry) for entry, kind in found if kind is not None and stat.S_ISDIR(kind.st_mode)]
 
+    def list(self, name: str = "") -> Iterator[str]:
+        inner = f"{name}/" if name else ""
+        for entry in self.names(name):
+            found = self.status(inner + entry)
+            if found is not None and stat.S_ISDIR(found.st_mode):
+                yield from self.list(inner + entry)
+            else:
+                yield inner + entry
+
+    def size(self, name: str) -> int:
+        found = self.status(name)
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.at(name)))
+        if not stat.S_ISREG(found.st_mode):
+            raise self._linked(name) if stat.S_ISLNK(found.st_mode) else self._not_plain(name)
+        return found.st_size
+
     # Reading
+
+    def file(self, name: str) -> LocalFile:
+        try:
+            return LocalFile(self.open(name), self.at(name))
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise refused(
+                f"cannot open {self.at(name)}: {error.strerror}", error, else_="check the disk and permissions"
+            ) from error
+
+    def most_files(self) -> int:
+        return max(1, min(128, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8))
 
     def open(self, name: str, flags: int = os.O_RDONLY, mode: int = 0o644) -> int:
         """A handle of a plain file. `FileNotFoundError` where there is none; other `OSError`s pass too.
@@ -177,19 +218,21 @@ class LocalFolder:
         parent.sync()
 
     @contextmanager
-    def new_file(self, name: str, *, buffering: int = -1) -> Iterator[IO[bytes]]:
-        """A new file to be filled, not flushed: `FileExistsError` where the name is taken, also by a link."""
-        handle = self.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-        with os.fdopen(handle, "wb", buffering=buffering) as file:
-            yield file
+    def filled(self, name: str) -> Iterator[LocalSink]:
+        """A new file to be filled, flushed when the block ends. Not atomic: the name may exist only where nobody looks."""
+        self.make(name.rpartition("/")[0])
+        with system_errors("write", self.at(name)):
+            handle = self.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            try:
+                yield LocalSink(handle, self.at(name))
+                os.fsync(handle)
+            finally:
+                os.close(handle)
 
     def write(self, name: str, data: bytes | memoryview) -> None:
-        """Write a new file and flush it. Not atomic: the name may exist only where nobody looks."""
-        with system_errors("write", self.at(name)), self.new_file(name, buffering=0) as file:
-            view = memoryview(data)
-            while len(view):
-                view = view[file.write(view) :]
-            os.fsync(file.fileno())
+        """The same in one piece."""
+        with self.filled(name) as out:
+            out.write(data)
 
     def append(self, name: str, data: bytes) -> None:
         """Append to a plain file, without a flush; it is created where it is not there."""
@@ -198,56 +241,68 @@ class LocalFolder:
             with os.fdopen(handle, "ab") as file:
                 file.write(data)
 
-    def create(self, staged: str, name: str) -> bool:
-        """Give the flushed file `staged` the name too, unless it is taken; True when it was free. Atomic: the name appears with
-        its whole content, and of several processes one wins.
+    def create(self, name: str, data: bytes, *, staged: str) -> bool:
+        """Write a file, by way of `staged`, unless its name is taken; True when it was free. Atomic and durable: the name
+        appears with its whole content, and of several processes one wins.
         """
+        self.make(name.rpartition("/")[0])
+        try:
+            self.write(staged, data)
+            won = self._link(staged, name)
+            self.settle([name])
+        finally:
+            self.clear(staged)
+        return won
+
+    def _link(self, staged: str, name: str) -> bool:
         with system_errors("create", self.at(name)), self._parent(staged) as source, self._parent(name) as target:
             try:
                 os.link(source[1], target[1], src_dir_fd=source[0], dst_dir_fd=target[0], follow_symlinks=False)
             except FileExistsError:
                 return False
-        self._sync_parent(name)
         return True
-
-    def replace(self, staged: str, name: str) -> None:
-        """Give the flushed file `staged` the name, replacing what stood there (a link itself, not what it leads to); atomic and
-        durable.
-        """
-        with system_errors("create", self.at(name)):
-            self._rename(staged, name)
-        self._sync_parent(name)
 
     @contextmanager
     def only_process(self) -> Iterator[None]:
         """Keep other processes out of the folder while the block runs. Raises `RunExists` where one is in it."""
-        with system_errors("lock", self.at(".lock")):
-            handle = self.open(".lock", os.O_RDWR | os.O_CREAT)
+        lock = self.enter(".lock")
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not lock.alone():
                 raise RunExists(
                     f"another process is at work in {self}", remedy="wait until it has ended, or give another folder"
-                ) from None
+                )
             yield
         finally:
-            os.close(handle)
+            lock.close()
 
     def put(self, name: str, data: bytes, *, staged: str | None = None) -> None:
         """Write a file atomically and durably by way of the temporary name `staged`, by default one beside it."""
         folder, _, last = name.rpartition("/")
         staged = staged or f"{folder}/.{last}.{uuid.uuid4().hex}".lstrip("/")
+        self.make(folder)
         try:
             self.write(staged, data)
-            self.replace(staged, name)
+            self.place({staged: name})
+            self.settle([name])
         finally:
             self.clear(staged)
+
+    def place(self, staged: Mapping[str, str]) -> None:
+        """Rename files, links themselves too; those that are not there are where they should be."""
+        for name, target in staged.items():
+            self.make(target.rpartition("/")[0])
+            self.rename(name, target)
+
+    def settle(self, names: Iterable[str]) -> None:
+        """Flush the lists of names of the folders that hold these."""
+        for folder in dict.fromkeys(name.rpartition("/")[0] for name in names):
+            self.sync(folder)
 
     def rename(self, name: str, target: str) -> bool:
         """Rename a file, folder or link itself; False where it is not there. Durable once both folders are flushed."""
         with system_errors("rename", self.at(name)), suppress(FileNotFoundError):
-            self._rename(name, target)
+            with self._parent(name) as source, self._parent(target) as found:
+                os.rename(source[1], found[1], src_dir_fd=source[0], dst_dir_fd=found[0])
             return True
         return False
 
@@ -274,6 +329,22 @@ class LocalFolder:
                 shutil.rmtree(last, ignore_errors=True, dir_fd=parent)  # follows no link, from handle to handle
             else:
                 os.unlink(last, dir_fd=parent)
+
+    def enter(self, lock: str) -> Lock:
+        return Lock(self, lock)
+
+    def busy(self, lock: str) -> bool:
+        return is_locked(self, lock)
+
+    def room(self) -> int:
+        """Bytes that are free."""
+        with system_errors("look at", self.at()):
+            return shutil.disk_usage(self.at()).free
+
+    def block(self) -> int:
+        """Bytes that a file takes at least; network file systems call what they transfer at once so, up to 4 MiB."""
+        with system_errors("look at", self.at()):
+            return min(os.statvfs(self.at()).f_frsize, 4096)
 
     # Steps
 
@@ -312,13 +383,6 @@ class LocalFolder:
                 if error.errno in (errno.ENOTDIR, errno.ELOOP):
                     self._refuse_link(parent, last, f"{self.inside}/{name}".strip("/"))
                 raise
-
-    def _rename(self, name: str, target: str) -> None:
-        with self._parent(name) as source, self._parent(target) as found:
-            os.rename(source[1], found[1], src_dir_fd=source[0], dst_dir_fd=found[0])
-
-    def _sync_parent(self, name: str) -> None:
-        self.sync(name.rpartition("/")[0])
 
     def _linked(self, name: str) -> StrangePath:
         return StrangePath(

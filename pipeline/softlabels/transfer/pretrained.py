@@ -18,7 +18,7 @@ from typing import Any
 from softlabels.errors import ConfigError
 from softlabels.objects import require_extra
 from softlabels.system.durable import system_errors
-from softlabels.system.local import LocalFolder, folder_of
+from softlabels.system.local import LocalFolder, local_folder
 
 
 def pretrained_folder(name: str, *, revision: str | None, patterns: tuple[str, ...]) -> Path:
@@ -82,7 +82,7 @@ def whole_folder(folder: Path | LocalFolder) -> Iterator[Path]:
         DiskFull, StorageError: the system refused. Then, as after any error inside the block, nothing has that name that
         had not had it before.
     """
-    place = folder_of(folder)
+    place = local_folder(folder)
     above, name = place.above(), place.name
     part, old = (f".{name}.{kind}-{uuid.uuid4().hex}" for kind in ("part", "old"))
     above.make(part)

@@ -1,0 +1,153 @@
+"""One shard on its way into a store: rows in, a chunk of them at a time in memory; committed once all are there."""
+
+from __future__ import annotations
+
+import platform
+import uuid
+from collections.abc import Mapping
+from contextlib import ExitStack
+from importlib.metadata import version
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from blake3 import blake3
+
+from softlabels import __version__
+from softlabels.errors import UserError
+from softlabels.labels.fidelity import FidelitySums
+from softlabels.store.arrays import Arrays, check_arrays
+from softlabels.store.commit import commit, discard, staged
+from softlabels.store.digest import blake3_hex, block_hashes
+from softlabels.store.layouts import layout_of
+from softlabels.store.spec import Chunk, Commit, FileRecord, Payload, Spec
+from softlabels.system.files import Folder, Sink
+
+
+def environment_here() -> dict[str, str]:
+    """What may change a store's bytes though the specification is the same."""
+    return {
+        "softlabels": __version__, "numpy": version("numpy"), "pyarrow": version("pyarrow"),
+        "python": platform.python_version(), "machine": platform.machine(), "system": platform.system(),
+    }  # fmt: skip
+
+
+class ShardWriter:
+    """Made by `StoreWriter.shard`. Nothing of it is visible before `commit`; leaving the block without one discards it.
+
+    ::
+
+        with writer.shard(3) as shard:
+            for columns in parts:
+                shard.add(columns, len(columns["label"]))
+            shard.commit(fidelity)
+    """
+
+    def __init__(self, folder: Folder, spec: Spec, shard: int, environment: Mapping[str, str]) -> None:
+        self._folder, self._spec, self._shard, self._environment = folder, spec, shard, environment
+        self._write_id = uuid.uuid4().hex
+        layout, self._open = layout_of(spec), ExitStack()
+        self._path = {column.name: layout.path(column, shard) for column in spec.columns}
+        self._sinks: dict[str, _Digested] = {}
+        self._left: Arrays = {}
+        self._rows, self._blocks, self._keys = 0, list[str](), blake3()
+        self._chunks: dict[str, list[Chunk]] = {column.name: [] for column in spec.columns}
+        try:
+            for number, name in enumerate(sorted(set(self._path.values()))):
+                sink = self._open.enter_context(folder.filled(staged(self._write_id, number)))
+                self._sinks[name] = _Digested(sink)
+        except BaseException:
+            self._drop()
+            raise
+        self._files = layout.files(spec, shard, self._sinks)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._sinks:
+            self._drop()
+
+    def _drop(self) -> None:
+        """Close what is open, without a flush, and remove it."""
+        try:
+            self._open.__exit__(_Dropped, _Dropped(), None)
+        except _Dropped:
+            pass
+        finally:
+            discard(self._folder, self._write_id)
+
+    def add(self, arrays: Mapping[str, np.ndarray], rows: int) -> None:
+        """Add the shard's next rows: every column of the store, each (rows, ...).
+
+        Raises:
+            UserError, LabelError, ClassIdOverflow: columns that are not the specification's, or that the format forbids.
+            DiskFull, StorageError: the place does not take them.
+        """
+        spec, given = self._spec, dict(arrays)
+        whole, step = spec.shard_rows(self._shard), spec.cut.rows_per_chunk
+        held = len(next(iter(self._left.values()), ()))
+        begun = self._rows + held
+        check_arrays(spec, self._shard, given, whole[begun : begun + rows])
+        if held:
+            given = {name: np.concatenate([self._left[name], values]) for name, values in given.items()}
+        is_last, total = begun + rows == len(whole), held + rows
+        whole_chunks = total if is_last else total - total % step
+        for start in range(0, whole_chunks, step):
+            self._add({name: values[start : min(start + step, total)] for name, values in given.items()})
+        self._left = {} if is_last else {name: values[whole_chunks:].copy() for name, values in given.items()}
+
+    def _add(self, chunk: Arrays) -> None:
+        for name, offset, data in self._files.add(chunk):
+            self._chunks[name].append(Chunk(offset, len(data), blake3_hex(data)))
+        self._blocks += block_hashes(self._spec, chunk)
+        self._keys.update(np.ascontiguousarray(chunk["content_key"]).reshape(-1).data)
+        self._rows += len(chunk["label"])
+
+    def commit(self, fidelity: tuple[FidelitySums, ...]) -> bool:
+        """Commit the shard, with what encoding its labels lost; False where another writer was quicker.
+
+        Raises:
+            UserError: rows are missing. DiskFull, StorageError: nothing of the shard is visible.
+        """
+        rows = len(self._spec.shard_rows(self._shard))
+        if self._rows != rows:
+            raise UserError(f"shard {self._shard} has {self._rows} of {rows} rows", remedy="add all, then commit")
+        self._files.end()
+        self._open.close()
+        self._folder.settle([staged(self._write_id, 0)])
+        payload = Payload(
+            shard=self._shard,
+            rows=rows,
+            content_keys=self._keys.hexdigest(),
+            files={name: FileRecord(size=sink.size, blake3=sink.hexdigest()) for name, sink in self._sinks.items()},
+            chunks={name: tuple(chunks) for name, chunks in self._chunks.items()},
+            blocks=tuple(self._blocks),
+        )
+        self._sinks = {}  # from here on `commit` says what becomes of the staged files
+        record = Commit(
+            write_id=self._write_id, payload=payload, fidelity=fidelity, environment=dict(self._environment)
+        )
+        return commit(self._folder, record)
+
+
+class _Digested:
+    """A sink that knows size and digest of what went into it."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink, self._hasher, self.size = sink, blake3(), 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        self._sink.write(data)
+        self._hasher.update(data)
+        self.size += len(data)
+
+    def hexdigest(self) -> str:
+        digest: str = self._hasher.hexdigest()
+        return digest
+
+
+class _Dropped(Exception):
+    """Ends the blocks of files that nobody will need."""

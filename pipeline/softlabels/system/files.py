@@ -1,0 +1,137 @@
+"""The port to a place: what the store asks of whatever its files lie in. `LocalFolder` is a folder on a disk, `MemoryFolder`
+one in memory; an object store needs no more than this.
+
+Names are relative and '/'-separated ("commits/00000.json"); "" is the folder itself. They come from our code, never from a
+file, and nothing else is ever opened. Everything raises `StrangePath` where a name, or one in front of it, is a link or no
+plain file, `DiskFull`, `OutOfResources` or `StorageError` where the place refuses, and `FileNotFoundError` where it says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Protocol, Self
+
+
+class File(Protocol):
+    """A file that is open for reading, until nobody holds it any more. Safe to use from several threads."""
+
+    @property
+    def size(self) -> int:
+        """Bytes, of the very file that is read."""
+
+    def read_into(self, start: int, out: memoryview) -> int:
+        """Fill `out` with the bytes from `start` on; how many there were: fewer where the file ends."""
+
+
+class Sink(Protocol):
+    """A file that is being written."""
+
+    def write(self, data: bytes | memoryview) -> object:
+        """Append all of these bytes."""
+
+
+class Presence(Protocol):
+    """The mark of a live writer, gone with the process however it ends."""
+
+    def alone(self) -> bool:
+        """Try to become the only writer; others then cannot begin until `share`. False where others are alive, or the place
+        cannot tell.
+        """
+
+    def share(self) -> None:
+        """Be one live writer among others; first wait until nobody is `alone`. Raises `Stalled` where that does not end."""
+
+    def close(self) -> None:
+        """Stop being a live writer."""
+
+
+class Files(Protocol):
+    """Files to read. `str()` of it is what messages call it."""
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+
+    def at(self, name: str = "") -> object:
+        """What messages call a name."""
+
+    def within(self, name: str) -> Self:
+        """The folder `name` in this one; it need not be there."""
+
+    def above(self) -> Self:
+        """The folder that holds this one."""
+
+    def followed(self, name: str) -> Self:
+        """What lies under `name` as a place of its own, which may be a link."""
+
+    def overlaps(self, other: object) -> bool:
+        """Whether one of the two is the other, or lies in it."""
+
+    def exists(self, name: str = "") -> bool:
+        """Whether something, and be it a link, stands under a name."""
+
+    def is_folder(self, name: str = "") -> bool:
+        """Whether a folder stands under a name."""
+
+    def names(self, name: str = "") -> list[str]:
+        """What stands in a folder, sorted, without what stands in folders of it; nothing where it is not there."""
+
+    def folders(self, name: str = "") -> list[Self]:
+        """The folders in a folder; links are none."""
+
+    def list(self, name: str = "") -> Iterator[str]:
+        """Everything below a folder that is no folder, by its name in this one; links too, which are not followed."""
+
+    def size(self, name: str) -> int:
+        """Bytes of a plain file. Raises `FileNotFoundError`."""
+
+    def read(self, name: str, limit: int | None = None) -> bytes:
+        """A plain file. Raises `FileNotFoundError`, and `StorageError` where it has more than `limit` bytes."""
+
+    def file(self, name: str) -> File:
+        """Open a plain file once, to read parts of it. Raises `FileNotFoundError`."""
+
+    def most_files(self) -> int:
+        """How many files of this place may be open at once."""
+
+
+class Folder(Files, Protocol):
+    """What a commit needs. A name appears with its whole content, or not at all."""
+
+    def create(self, name: str, data: bytes, *, staged: str) -> bool:
+        """Write a file unless its name is taken; True where it was free: of several writers one wins. Durable. `staged` is the
+        name under which a place may prepare it.
+        """
+
+    def put(self, name: str, data: bytes, *, staged: str | None = None) -> None:
+        """Write a file, replacing what stood there. Durable."""
+
+    def filled(self, name: str) -> AbstractContextManager[Sink]:
+        """A new file to be filled piece by piece, where nobody looks until it is placed: it is durable when the block ends."""
+
+    def place(self, staged: Mapping[str, str]) -> None:
+        """Give files (also links, themselves) their final names, by the names that they have; those that are not there, another
+        writer has placed already. Durable once the final names are settled.
+        """
+
+    def settle(self, names: Iterable[str]) -> None:
+        """Make durable what stands under these names, whoever wrote it."""
+
+    def remove(self, name: str) -> None:
+        """Remove a file, or a link itself, where it is there."""
+
+    def clear(self, name: str) -> None:
+        """Remove a file or a folder with all that is in it, on which nothing depends: as far as the place lets us."""
+
+    def enter(self, lock: str) -> Presence:
+        """Begin to be a live writer; `lock` is the name of a file that a place may keep for it."""
+
+    def busy(self, lock: str) -> bool:
+        """Whether a live writer is known to be in it."""
+
+    def room(self) -> int | None:
+        """Bytes that are free, where that means something."""
+
+    def block(self) -> int:
+        """Bytes that a file takes at least; sizes are rounded up to whole blocks."""
