@@ -55,9 +55,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     lines = [
         "# Peak memory of the commands that read every label",
         "",
-        f"A dense store of {rows:,} rows and {CLASSES:,} classes in one shard ({options.mebibytes} MiB of labels, chunks of "
-        f"{ROWS_PER_CHUNK:,} rows: {2 * CLASSES * ROWS_PER_CHUNK / 2**20:.1f} MiB). MiB of resident memory at most; beside the process: less",
-        "that of the same command on a store of one such chunk.",
+        f"A dense store of {rows:,} rows and {CLASSES:,} classes in one shard: {options.mebibytes} MiB of labels, in chunks of "
+        f"{ROWS_PER_CHUNK:,} rows, {2 * CLASSES * ROWS_PER_CHUNK / 2**20:.1f} MiB each. MiB of resident memory at most; beside",
+        "the process: less that of the same command on a store of one such chunk.",
         "",
         machine("numpy", "torch", "pyarrow"),
         "",
@@ -106,7 +106,9 @@ def peak(words: Sequence[str], store: Path, target: Path) -> tuple[float, float]
     given = [word.replace("STORE", str(store)).replace("TARGET", str(target / "test")) for word in words]
     begun = time.perf_counter()
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", RUN, *given], capture_output=True, text=True, env=environment)
+    done = subprocess.run(  # noqa: S603  # our own command
+        [sys.executable, "-c", RUN, *given], capture_output=True, text=True, env=environment
+    )
     if done.returncode:
         raise SystemExit(f"{' '.join(given)} ended with {done.returncode}: {done.stderr[-2000:]}")
     return int(done.stderr.split()[-2]) / 1024, time.perf_counter() - begun

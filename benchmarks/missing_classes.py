@@ -20,7 +20,7 @@ import torch
 import yaml
 
 from softlabels.models import ModelConfig, build_model
-from softlabels.student.prior import predictions
+from softlabels.recipes.prior import predictions
 from softlabels.student.trainer import WEIGHTS
 from softlabels.transfer import TransferSetConfig
 from softlabels_stages.schema import typed

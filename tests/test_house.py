@@ -10,18 +10,19 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
+from softlabels.recipes import tokenizer
+from softlabels.recipes.tokenizer_config import LEAST_TOKENS
 from softlabels.store import outputs
 from softlabels.stream import join
 from softlabels.student import export
 from softlabels.student.config import LOSS_NAMES
 from softlabels.student.losses import LOSSES
-from softlabels.transfer import tokenizer
-from softlabels.transfer.config import LEAST_TOKENS
 from softlabels_stages import arguments
 from softlabels_stages.__main__ import main
 from softlabels_stages.arguments import COMMANDS, FORMATS
@@ -29,7 +30,7 @@ from softlabels_stages.arguments import COMMANDS, FORMATS
 ROOT = Path(__file__).parent.parent
 ROOMS = (
     "text", "errors", "lazy", "names", "objects", "system", "labels", "checks", "store", "transfer", "stream", "models",
-    "teacher", "student", "report", "jobs",
+    "teacher", "student", "report", "jobs", "recipes",
 )  # fmt: skip
 FORBIDDEN = {("stream", "teacher"), ("student", "teacher"), ("report", "teacher"), ("report", "student")}
 HOMES = ("pipeline/softlabels", "stages/softlabels_stages")
@@ -85,6 +86,67 @@ def test_the_direction_test_can_fail() -> None:
     ]  # fmt: skip
 
 
+# What the store may not know: that anything lies on a disk. `LocalFolder` does, behind softlabels.system.files.
+DISK = {"os", "pathlib", "fcntl", "shutil", "io", "tempfile", "mmap", "stat", "glob"} | {
+    f"softlabels.system.{name}" for name in ("local", "handles", "presence", "durable")
+}
+LEAVING = {"outputs.py", "output_files.py"}  # the store, for jobs
+STORE = [path for path in FILES if path.parts[2] == "store" and path.name not in LEAVING]
+
+
+def disk(source: str) -> list[str]:
+    """What of a disk a module imports or opens."""
+    tree = ast.parse(source)
+    modules = [name for name in imported(tree, "softlabels.store") if name in DISK or name.partition(".")[0] in DISK]
+    calls = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return modules + [call.id for call in calls if isinstance(call, ast.Name) and call.id in ("open", "Path")]
+
+
+@pytest.mark.parametrize("path", STORE, ids=str)
+def test_the_store_knows_no_disk(path: Path) -> None:
+    assert disk((ROOT / path).read_text()) == []
+
+
+def test_the_test_of_disks_can_fail() -> None:
+    assert disk("import os.path\ndef f():\n    with open('x') as file:\n        from pathlib import Path\n") == [
+        "os.path", "pathlib", "pathlib.Path", "open",
+    ]  # fmt: skip
+    assert disk("from softlabels.system.files import Folder\nfolder.open('x')\nimport ostrich\n") == []
+
+
+def circle(files: dict[str, str]) -> list[str]:
+    """Modules of one room that import each other in a circle, by the text of each; none where there is no circle. What is
+    imported inside a function or for types only counts too.
+    """
+    imports = {name: {*imported(ast.parse(text), name.rpartition(".")[0])} - {name} for name, text in files.items()}
+    try:
+        TopologicalSorter({name: found & files.keys() for name, found in imports.items()}).prepare()
+    except CycleError as error:
+        return list(reversed(error.args[1]))  # it names them as imported, importer, ...
+    return []
+
+
+@pytest.mark.parametrize("room", sorted({path.parent for path in FILES}), ids=str)
+def test_no_circles_inside_a_room(room: Path) -> None:
+    names = {path: ".".join(path.with_suffix("").parts[1:]) for path in FILES if path.parent == room}
+    found = circle({name.removesuffix(".__init__"): (ROOT / path).read_text() for path, name in names.items()})
+    assert found == [], " imports ".join(found)
+
+
+def test_the_test_of_circles_can_fail() -> None:
+    files = {
+        "room": "from room import a\n",
+        "room.a": "import os\ndef f():\n    from room.b import x\n",
+        "room.b": "if TYPE_CHECKING:\n    from room import c\n",
+        "room.c": "from room.d import y\n",
+        "room.d": "",
+    }
+    assert circle(files) == ["room", "room.a", "room.b", "room"]
+    longer = circle(files | {"room.b": "from room.c import z\n", "room.d": "import room.a\n"})
+    assert {*longer} == {"room.a", "room.b", "room.c", "room.d"}
+    assert circle(files | {"room.b": "from room.c import z\n"}) == []
+
+
 @pytest.mark.parametrize(
     ("modules", "absent"),
     [
@@ -113,7 +175,7 @@ from softlabels_stages.__main__ import main
 from softlabels_stages.arguments import COMMANDS
 for stage in COMMANDS:
     assert main([stage, "--help"]) == 0
-heavy = {"torch", "datasets", "jsonargparse", "zarr", "transformers", "matplotlib", "tensorboard", "pandas", "sklearn"}
+heavy = {"torch", "datasets", "zarr", "transformers", "matplotlib", "tensorboard", "pandas", "sklearn"}
 print(sorted((heavy | {"pyarrow"}) & set(sys.modules)))
 assert main(["info", "tests/store/golden/v2-topk-zarr"]) == 0
 print(sorted(heavy & set(sys.modules)))

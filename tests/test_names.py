@@ -54,7 +54,8 @@ def forget() -> dict[str, object]:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_short_and_long_name_one_object(name: str) -> None:
     by_name = []
-    for path in (name, SHIPPED[name]):
+    moved = SHIPPED[name].startswith("softlabels.recipes.")  # its name is that of the module where it was
+    for path in (SHIPPED[name] if moved else name, SHIPPED[name]):
         module, _, attribute = path.rpartition(".")
         by_name.append(getattr(importlib.import_module(module), attribute))  # as Python has it, without our table
     assert by_name[0] is by_name[1] is import_object(name) is import_object(SHIPPED[name])
@@ -67,10 +68,10 @@ def test_the_table_holds_everything_that_a_recipe_can_name() -> None:
 
 def shipped() -> set[str]:
     """Long names of models, prepare functions and augmentations, found in the modules."""
-    packages = [importlib.import_module(f"softlabels.{room}") for room in ("models", "transfer")]
+    packages = [importlib.import_module(f"softlabels.{room}") for room in ("models", "transfer", "recipes")]
     modules = [entry.name for each in packages for entry in pkgutil.iter_modules(each.__path__, f"{each.__name__}.")]
     found = {}
-    for module in [*modules, "softlabels.student.augment"]:
+    for module in modules:
         values = vars(importlib.import_module(module)).items()
         found |= {f"{module}.{name}": value for name, value in values if getattr(value, "__module__", "") == module}
     public = {path: value for path, value in found.items() if not path.rpartition(".")[2].startswith("_")}
@@ -81,7 +82,7 @@ def shipped() -> set[str]:
     return (
         {path for path, value in models.items() if value not in built_on}
         | prepares
-        | {path for path in functions if path.startswith("softlabels.student.augment.")}
+        | {path for path in functions if path.startswith("softlabels.recipes.augment.")}
         | {"softlabels.transfer.sequences.token_rows"}  # what a specification says of rows of tokens; a recipe does not
     )
 
@@ -102,6 +103,11 @@ def test_whatever_a_recipe_writes_one_name_is_kept(name: str) -> None:
         assert canonical(given) == name
         assert ObjectSpec(given).class_path == ModelConfig(given).class_path == MemberConfig(given).class_path == name
         assert import_object(given) is import_object(name)
+
+
+def test_where_0_2_had_what_has_moved_since() -> None:
+    assert canonical("softlabels.models.biased.Biased") == "softlabels.models.Biased"
+    assert import_object("softlabels.models.biased.Biased").__module__ == "softlabels.recipes.biased"
 
 
 def test_others_are_left_as_they_are() -> None:

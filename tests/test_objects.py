@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from softlabels.errors import ConfigError, MissingExtra, UntrustedCode
-from softlabels.models import Biased
 from softlabels.names import OF_0_1, OF_TORCH, SHIPPED
 from softlabels.objects import (
     ObjectSpec,
@@ -20,6 +19,7 @@ from softlabels.objects import (
     only_shipped,
     require_extra,
 )
+from softlabels.recipes.biased import Biased
 
 MODULE = """
 class Outer:

@@ -1,25 +1,25 @@
 """What softlabels ships under a class path, and what those were called before: one thing has one name in every specification.
 
 A recipe may write a short name (`softlabels.models.MLP`) or the module that defines it (`softlabels.models.mlp.MLP`); what is
-written down and hashed is always the short one. Version 0.1 installed as `pipeline`; its names stay readable. Neighbour:
-`objects` imports what a class path names.
+written down and hashed is always the short one, which stays when the code moves to another module. Version 0.1 installed as
+`pipeline`; its names stay readable. Neighbour: `objects` imports what a class path names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 # The name that is written down -> the module that defines the object.
 SHIPPED = {
-    "softlabels.models.Biased": "softlabels.models.biased.Biased",
+    "softlabels.models.Biased": "softlabels.recipes.biased.Biased",
     "softlabels.models.CausalLM": "softlabels.models.causal_lm.CausalLM",
     "softlabels.models.ConvNet": "softlabels.models.cnn.ConvNet",
     "softlabels.models.ImageClassifier": "softlabels.models.hf.ImageClassifier",
     "softlabels.models.MLP": "softlabels.models.mlp.MLP",
     "softlabels.models.SequenceClassifier": "softlabels.models.hf.SequenceClassifier",
-    "softlabels.student.augment.jitter": "softlabels.student.augment.jitter",
-    "softlabels.student.augment.mask_tokens": "softlabels.student.augment.mask_tokens",
+    "softlabels.student.augment.jitter": "softlabels.recipes.augment.jitter",
+    "softlabels.student.augment.mask_tokens": "softlabels.recipes.augment.mask_tokens",
     "softlabels.transfer.image": "softlabels.transfer.prepare.image",
     "softlabels.transfer.scale": "softlabels.transfer.prepare.scale",
     "softlabels.transfer.sequences.token_rows": "softlabels.transfer.sequences.token_rows",
@@ -49,7 +49,9 @@ OF_TORCH = frozenset(
         )
     ]
 )
-_SHORT = {long: short for short, long in SHIPPED.items()}
+_SHORT = {long: short for short, long in SHIPPED.items()} | {
+    "softlabels.models.biased.Biased": "softlabels.models.Biased",  # where 0.2 had it
+}
 # What version 0.1 called them. Closed: nothing is added here.
 OF_0_1 = {
     "pipeline.models.biased.Biased": "softlabels.models.Biased",
@@ -68,6 +70,24 @@ OF_0_1 = {
     "pipeline.transfer.text.tokenize": "softlabels.transfer.tokenize",
     "pipeline.transfer.vision.process": "softlabels.transfer.vision.process",
 }
+
+
+# Settings that came after a section did, each with the value that says what was done before.
+_LATER: dict[str, dict[str, Any]] = {
+    "training": {"class_weights": None, "members": None, "weights": None},
+    "transfer_set": {"missing": "refuse", "mixed_images": False, "sample_by": None, "key_salt": None},
+    "sequences": {"bos": "auto"},
+}
+
+
+def as_before(section: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A section's settings by name, without those that came later and say what was done before: as earlier runs tell them."""
+    later = _LATER[section]
+    return {
+        name: as_before(name, value) if name in _LATER and isinstance(value, Mapping) else value
+        for name, value in settings.items()
+        if name not in later or later[name] != value
+    }
 
 
 def short(path: str) -> str:

@@ -125,7 +125,7 @@ def import_object(path: str) -> Any:
         UntrustedCode: `only_shipped` holds, and softlabels does not ship it; nothing was imported.
     """
     path = canonical(path)
-    parts = path.split(".")
+    parts = SHIPPED.get(path, path).split(".")
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
         raise ConfigError(f"{path!r} is no dotted path", remedy="write it as package.module.Name")
     if _door.refusal is not None and path not in SHIPPED and path not in OF_TORCH:

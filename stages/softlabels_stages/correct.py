@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from softlabels.errors import ConfigError
 from softlabels.models import ModelConfig, build_model, save_weights, weights_digest
-from softlabels.models.biased import Biased
 from softlabels.models.device import resolve_device
+from softlabels.recipes.biased import Biased
+from softlabels.recipes.prior import class_shares, matched_bias, predictions, ratio_bias, target_shares
 from softlabels.report.comparison import comparison_text
-from softlabels.student.prior import class_shares, matched_bias, predictions, ratio_bias, target_shares
 from softlabels.student.trainer import WEIGHTS
 from softlabels.system.local import LocalFolder
 from softlabels_stages.arguments import Correct

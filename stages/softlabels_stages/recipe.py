@@ -25,9 +25,8 @@ YAML is loaded safely, a key that stands twice is refused. What a dataclass says
 from __future__ import annotations
 
 import json
-import re
 import sys
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from importlib import resources
 from pathlib import Path
@@ -178,7 +177,7 @@ def _read(config: str) -> tuple[Path | None, bytes]:
 def sections_of(data: bytes, config: str) -> dict[str, Any]:
     """A recipe's bytes as plain values; errors call it `config`."""
     try:
-        recipe = yaml.load(data.decode("utf-8"), _Loader)  # noqa: S506  # _Loader is a SafeLoader
+        recipe = schema.read_yaml(data.decode("utf-8"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{config} is not a YAML file: {error}", remedy="mend the file at that place") from None
     _require_size(recipe, config)
@@ -306,7 +305,8 @@ def _list(text: str, hint: object) -> str:
     """A list as YAML, whether it was written so or as `1,2,4`."""
     if text.lstrip().startswith(("[", "null")) or text in schema.choices(hint):
         return text
-    return json.dumps([item.strip() for item in text.split(",")]) if schema.holds_texts(hint) else f"[{text}]"
+    items = [item.strip() for item in text.split(",")]
+    return json.dumps(items, ensure_ascii=False) if schema.holds_texts(hint) else f"[{text}]"
 
 
 def _with_entry(mapping: Mapping[str, object], path: Sequence[str], text: str) -> dict[str, object]:
@@ -320,21 +320,6 @@ def _with_entry(mapping: Mapping[str, object], path: Sequence[str], text: str) -
 def _value(name: str, text: str) -> object:
     """The value of an entry of a mapping. Raises ConfigError."""
     try:
-        return yaml.load(text, _Loader)  # noqa: S506  # _Loader is a SafeLoader
+        return schema.read_yaml(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"command line: {name} is {text!r}, which is no YAML: {error}", remedy="quote it") from None
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads 1e-3 as a number (YAML 1.2) and refuses a key that stands twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """As in SafeLoader, but a key that stands twice is an error."""
-        names = [key.value for key, _ in node.value]
-        for key, _ in node.value:
-            if names.count(key.value) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), "-+0123456789")

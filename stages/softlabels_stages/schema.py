@@ -2,9 +2,9 @@
 
 `typed` makes an instance from a plain mapping. Its steps stand alone, because a recipe and a command line give values
 for the same keys (`softlabels_stages.recipe`): `keys` lists the leaves of a dataclass, `flatten` finds a mapping's values for
-them (an unknown key is an error with the nearest known one), `check` has jsonargparse bring each value to its type, `build`
-makes the instance. Fields that are dataclasses, or `dataclass | None`, nest; a list of dataclasses is one leaf whose
-items are mappings. jsonargparse sees leaves only: a dataclass with a field `class_path` means something else to it.
+them (an unknown key is an error with the nearest known one), `check` brings each value to its type, a text as YAML reads it,
+`build` makes the instance. Fields that are dataclasses, or `dataclass | None`, nest; a list of dataclasses is one leaf whose
+items are mappings.
 
 Two-level objects (`class_path`, `init_args`) follow one rule everywhere: another class starts with empty `init_args`,
 for the arguments of the class before it would not fit.
@@ -16,15 +16,18 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar, Union
+
+import msgspec
+import yaml
 
 from softlabels.errors import ConfigError
 
 T = TypeVar("T")
 LONGEST = 200  # characters of a value in a message
-_FAILED = re.compile(r'Parser key "([^"]+)"')
 
 
 @dataclass(frozen=True)
@@ -84,38 +87,46 @@ def flatten(cls: type, mapping: object, *, where: str, prefix: str = "") -> dict
 
 def check(known: Mapping[str, Key], given: Mapping[str, object], *, where: str) -> dict[str, object]:
     """The given values in the types of their keys. Raises ConfigError naming key, value and type where one differs."""
-    if all(name in known and _is_plain(known[name].hint, value) for name, value in given.items()):
-        return dict(given)  # right as they stand: `softlabels info STORE` waits for no parser
-    from jsonargparse import ArgumentError, ArgumentParser, Namespace  # here, for help and `info STORE` need none of it
-
-    parser = ArgumentParser(exit_on_error=False)
-    values = Namespace()  # type: ignore[no-untyped-call]
-    for name, value in given.items():
-        if name not in known or (value is None and allows_none(known[name].hint)):
-            continue  # a section that is null; a null where null is a value
-        if value is None:
-            raise _wrong_type(known[name], value, where)
-        hint = known[name].hint
-        parser.add_argument(f"--{name}", type=list[dict[str, Any]] if item_class(hint) else hint)
-        values[name] = value
-    try:
-        right = parser.parse_object(values)
-    except ArgumentError as error:
-        failed = _FAILED.search(str(error))
-        if failed is None or failed[1] not in known:
-            raise ConfigError(f"{where}: {' '.join(str(error).split())}", remedy="see --help") from None
-        raise _wrong_type(known[failed[1]], given[failed[1]], where) from None
-    except (OverflowError, ValueError, RecursionError):  # jsonargparse's own, of numbers and nestings beyond Python's
-        for name, value in given.items() if len(given) > 1 else ():
-            check(known, {name: value}, where=where)
-        name = next(iter(given))
-        raise _wrong_type(known[name], given[name], where) from None
-    return {name: right[name] if name in values else given[name] for name in given}
+    # A name that is no key is a section that is null.
+    return {name: _right(known[name], value, where) if name in known else value for name, value in given.items()}
 
 
-def _is_plain(hint: object, value: object) -> bool:
-    """Whether a value is a text or a switch where one is asked for: such a value is never changed."""
-    return hint in (str, bool) and type(value) is hint
+def _right(key: Key, value: object, where: str) -> object:
+    hint = list[dict[str, Any]] if item_class(key.hint) else key.hint
+    for reading in _readings(hint, value):
+        with suppress(msgspec.ValidationError, ValueError, OverflowError, RecursionError):
+            return msgspec.convert(reading, hint)
+    raise _wrong_type(key, value, where)
+
+
+def _readings(hint: object, value: object) -> Iterator[object]:
+    """What a value may mean: a text first what it is in YAML, where that is no text and the type has others than text."""
+    if isinstance(value, str) and hint is not str and value.strip():
+        with suppress(yaml.YAMLError, ValueError, RecursionError):
+            reading = read_yaml(value)
+            if not isinstance(reading, str):
+                yield reading
+    yield value
+
+
+def read_yaml(text: str) -> Any:
+    """Safe YAML; raises what YAML raises, and ValueError and RecursionError of numbers and nestings beyond Python's."""
+    return yaml.load(text, _Loader)  # noqa: S506  # _Loader is a SafeLoader
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that reads 1e-3 as a number (YAML 1.2) and refuses a key that stands twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """As in SafeLoader, but a key that stands twice is an error."""
+        names = [key.value for key, _ in node.value]
+        for key, _ in node.value:
+            if names.count(key.value) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), "-+0123456789")
 
 
 def _wrong_type(key: Key, value: object, where: str) -> ConfigError:

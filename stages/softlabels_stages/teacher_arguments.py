@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from softlabels.objects import ObjectSpec
+from softlabels.recipes.tokenizer_config import TokenizerConfig
 from softlabels.student.config import TrainingConfig
 from softlabels.teacher.config import LabelsConfig, TeacherConfig
-from softlabels.transfer.config import TokenizerConfig, TransferSetConfig
+from softlabels.transfer.config import TransferSetConfig
 from softlabels_stages.recipe import OWN_STORE
 
 

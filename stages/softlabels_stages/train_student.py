@@ -20,6 +20,7 @@ from softlabels.errors import ConfigError
 from softlabels.labels import NO_LABEL
 from softlabels.models import ModelConfig, build_model, weights_digest
 from softlabels.models.build import untrained
+from softlabels.names import as_before
 from softlabels.report.comparison import Results, best_seed, best_student, comparison_text
 from softlabels.store.digest import blake3_hex
 from softlabels.stream import EmbeddedRows, Loader
@@ -33,7 +34,6 @@ from softlabels.student.seeding import seed_everything
 from softlabels.student.split import labelled_rows
 from softlabels.student.trainer import Trainer
 from softlabels.student.trial import require_trainable
-from softlabels.transfer.config import identifying
 from softlabels_stages.arguments import TrainStudent
 from softlabels_stages.judge import Judged, digests, judge
 from softlabels_stages.possible import require_possible
@@ -248,7 +248,7 @@ def _identity(args: TrainStudent, splits: Mapping[str, Split]) -> dict[str, Any]
     return {
         "student": plain(args.student),
         "training": deciding(plain(args.training)),
-        "transfer_set": identifying(None if args.transfer_set is None else plain(args.transfer_set)),
+        "transfer_set": args.transfer_set and as_before("transfer_set", plain(args.transfer_set)),
         "stores": digests(splits),
         "labels": _label_digests(splits),
         "missing": args.missing,

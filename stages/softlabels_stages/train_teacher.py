@@ -25,6 +25,7 @@ from softlabels.models import build_model, save_weights
 from softlabels.models.build import answer_of, untrained
 from softlabels.models.classes import require_vocabulary
 from softlabels.objects import build, import_object
+from softlabels.recipes.tokenizer import ensure_tokenizer, named_tokenizer
 from softlabels.store.dense_spec import prepared_by
 from softlabels.store.digest import blake3_hex
 from softlabels.stream import Loader
@@ -37,7 +38,6 @@ from softlabels.student.trainer import Trainer
 from softlabels.student.trial import require_trainable
 from softlabels.teacher.config import MemberConfig
 from softlabels.transfer import TransferRows
-from softlabels.transfer.tokenizer import ensure_tokenizer, named_tokenizer
 from softlabels_stages.progress import TimeLeft
 from softlabels_stages.recipe import parse, plain
 from softlabels_stages.rows import load_rows

@@ -157,15 +157,7 @@ def _recheck(split: str, path: Folder, recipe: TeacherLogits, args: Verify) -> i
     rows = load_rows(as_stored(recipe.transfer_set, store.spec.preprocessing), split)
     ensemble = load_ensemble(recipe.teacher, train=suggested("train-teacher", f"--config={args.against_teacher}"))
     found = compare_with_teacher(store, rows, ensemble, sample=args.teacher_rows)
-    mass, kl = found.largest_mass, found.kl_max
-    print(
-        f"{split}: {counted(found.rows, 'row')} against the live teacher: largest deviation of a logit "
-        f"{found.largest_logit:.3g} (rounding explains {found.allowed:.3g}), root mean square "
-        f"{found.difference.value:.3g} ({found.allowed_together:.3g}), "
-        + ("" if mass is None else f"of the tail's mass {mass:.3g} ({found.allowed_mass:.3g}), ")
-        + ("" if kl is None else f"largest KL {kl:.3g}, ")
-        + f"same top class {found.top1_agreement:.2%}"
-    )
+    print(f"{split}: {counted(found.rows, 'row')} against the live teacher: {found.line}")
     if found.sound:
         check_sentinels(
             ensemble, rows.inputs, reduce=store.spec.encoding.reduce, padded=is_padded(rows.prepare.class_path)

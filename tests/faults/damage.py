@@ -24,7 +24,8 @@ from softlabels.store.layouts import layout_of
 from softlabels.store.reader import Check
 from softlabels.store.spec import Commit, Manifest, plan_of, pretty_json, read_json
 from softlabels.store.verify import verify
-from softlabels.system.local import LocalFolder
+from softlabels.system.places import folder_of
+from tests.store.places import AnyPath, copy
 from tests.store.samples import KINDS, Sample, make_spec, sample, write_store
 
 SHARDS = 3
@@ -37,12 +38,12 @@ class Case:
     """
 
     store: Store
-    path: Path
+    path: AnyPath
     data: Sample
-    older: Path
+    older: AnyPath
 
     @classmethod
-    def make(cls, rng: np.random.Generator, root: Path, kind: str) -> Self:
+    def make(cls, rng: np.random.Generator, root: AnyPath, kind: str) -> Self:
         """Four classes and two members, so that chunks of different columns have the same size."""
         data = sample(rng, SHARDS * 48, kind, classes=4 if kind in KINDS else 7)
         older, spec = data.changed(1.25), make_spec(data, kind)
@@ -68,19 +69,19 @@ class Case:
 
 
 @contextmanager
-def restored(path: Path) -> Iterator[None]:
+def restored(path: AnyPath) -> Iterator[None]:
     """Put every file back as it was."""
     keep = path.with_name("pristine")
     if not keep.exists():
-        shutil.copytree(path, keep)
+        copy(path, keep)
     try:
         yield
     finally:
         for file in path.rglob("*"):
-            if file.is_symlink() or (file.is_file() and not (keep / file.relative_to(path)).exists()):
+            if file.is_symlink() or (file.is_file() and not (keep / str(file.relative_to(path))).exists()):
                 file.unlink()
         for file in keep.rglob("*"):
-            target = path / file.relative_to(keep)
+            target = path / str(file.relative_to(keep))
             if file.is_dir():
                 target.mkdir(exist_ok=True)
             elif not target.exists() or target.read_bytes() != file.read_bytes():
@@ -107,7 +108,7 @@ def refusals(case: Case, check: Check = "first") -> list[DamagedStore]:
     return found
 
 
-def complaints(path: Path) -> str:
+def complaints(path: AnyPath) -> str:
     """What `verify` says, by way of a list or of an error of damage."""
     try:
         return "\n".join(map(str, verify(path)))
@@ -117,13 +118,17 @@ def complaints(path: Path) -> str:
         return str(error)
 
 
-def write_bytes(path: Path, offset: int, data: bytes) -> None:
+def write_bytes(path: AnyPath, offset: int, data: bytes) -> None:
+    if not isinstance(path, Path):
+        whole = path.read_bytes()
+        path.write_bytes(whole[:offset] + data + whole[offset + len(data) :])
+        return
     with path.open("r+b") as file:
         file.seek(offset)
         file.write(data)
 
 
-def read_bytes(path: Path, offset: int, size: int) -> bytes:
+def read_bytes(path: AnyPath, offset: int, size: int) -> bytes:
     return path.read_bytes()[offset : offset + size]
 
 
@@ -223,7 +228,7 @@ def replay_with_record(case: Case, rng: np.random.Generator) -> str:
     """An older shard as a whole, with its own commit record."""
     shard = int(rng.integers(SHARDS))
     for name in [*case.store.payload(shard).files, f"commits/{shard:05}.json"]:
-        shutil.copyfile(case.older / name, case.path / name)
+        (case.path / name).write_bytes((case.older / name).read_bytes())
     return f"commits/{shard:05}.json"
 
 
@@ -326,7 +331,7 @@ def add_shard(case: Case, rng: np.random.Generator) -> str:
 def list_shard(case: Case, rng: np.random.Generator) -> str:
     """The same, with a plan and a manifest that list it, sealed anew; the digest, which others have pinned, stays."""
     name, manifest = add_shard(case, rng), case.store.manifest
-    payload, spec = read_json(LocalFolder(case.path), name, Commit).payload, manifest.spec
+    payload, spec = read_json(folder_of(case.path), name, Commit).payload, manifest.spec
     rows = msgspec.structs.replace(spec.transfer_set, rows=spec.rows + spec.cut.rows_per_shard)
     spec = msgspec.structs.replace(spec, transfer_set=rows)
     (case.path / "plan.json").write_bytes(pretty_json(plan_of(spec, manifest.about)))
@@ -342,7 +347,7 @@ def list_shard(case: Case, rng: np.random.Generator) -> str:
     return "manifest.json"
 
 
-def write_manifest(path: Path, manifest: Manifest) -> None:
+def write_manifest(path: AnyPath, manifest: Manifest) -> None:
     """Sealed anew, as whoever edits it may do."""
     sealed = msgspec.structs.replace(manifest, seal=manifest_seal(manifest))
     (path / "manifest.json").write_bytes(pretty_json(sealed))

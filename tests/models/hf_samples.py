@@ -8,8 +8,8 @@ from typing import Any
 import transformers
 
 from softlabels.objects import ObjectSpec
+from softlabels.recipes.tokenizer import TokenizerConfig, ensure_tokenizer
 from softlabels.transfer import TransferSetConfig
-from softlabels.transfer.tokenizer import TokenizerConfig, ensure_tokenizer
 
 CLASSES = 3
 NAMES = ("bird", "fish", "stone")

@@ -358,7 +358,7 @@ from softlabels.models import ModelConfig, build_model
 from softlabels.objects import ObjectSpec
 from softlabels.transfer import TransferSetConfig
 from softlabels.transfer.text import tokenize
-from softlabels.transfer.tokenizer import TokenizerConfig, ensure_tokenizer
+from softlabels.recipes.tokenizer import TokenizerConfig, ensure_tokenizer
 from softlabels.teacher.sentinels import check_sentinels
 from softlabels.transfer.vision import process
 

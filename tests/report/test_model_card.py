@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 
 from softlabels.models import ModelConfig, build_model, save_weights
 from softlabels.objects import ObjectSpec
 from softlabels.report.model_card import model_card
-from softlabels.store.markdown import code, escaped, quoted, without_folders
+from softlabels.store.markdown import code, escaped, without_folders, yaml_lines
 from softlabels.store.reader import open_store
 from softlabels.store.spec import Manifest
 from softlabels.text import LONGEST, one_line
@@ -80,6 +81,14 @@ def front_matter(text: str) -> tuple[dict[str, Any], str]:
     match = re.match(r"---\n(.*?\n)---\n", text, re.DOTALL)
     assert match is not None
     return yaml.safe_load(match[1]), text[match.end() :]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_the_hub_reads_the_card(rng: np.random.Generator, manifest: Manifest, name: str) -> None:
+    """With its own classes, which know what a model's card holds."""
+    data = ModelCard(card(rng, with_names(manifest, name))).data
+    assert data.license == "other"
+    assert {each.dataset_name for each in data.eval_results} == {one_line(name)}
 
 
 def test_the_card_says_what_was_done(rng: np.random.Generator, manifest: Manifest) -> None:
@@ -161,11 +170,12 @@ def test_a_strangers_names_stay_in_their_places(rng: np.random.Generator, manife
 
 def test_escapes(rng: np.random.Generator) -> None:
     text = "".join(chr(int(number)) for number in rng.integers(1, 0x3000, 400))
-    for kept in (one_line(text), escaped(text), code(text), quoted(text)):
+    (quoted,) = yaml_lines({"name": one_line(text)})
+    for kept in (one_line(text), escaped(text), code(text), quoted):
         assert len(kept.splitlines()) <= 1
         assert kept.isprintable()
     assert len(one_line(text * 9)) == LONGEST
-    assert yaml.safe_load(quoted(text)) == one_line(text)
+    assert yaml.safe_load(quoted) == {"name": one_line(text)}
     assert code("a|`b`") == "`a¦'b'`"
     assert escaped("pipeline_x [y]") == r"pipeline\_x \[y\]"
 

@@ -21,9 +21,9 @@ import transformers
 
 from softlabels.errors import MeanUnavailable
 from softlabels.models import ModelConfig, build_model, save_weights
+from softlabels.recipes.tokenizer import TokenizerConfig, ensure_tokenizer
 from softlabels.store import open_store
 from softlabels.transfer import TransferSetConfig, load_transfer_set
-from softlabels.transfer.tokenizer import TokenizerConfig, ensure_tokenizer
 from softlabels_stages import convert, correct, encode, teacher_logits, train_student, verify
 from softlabels_stages.schema import typed
 from tests.stages import lm, toy

@@ -88,8 +88,8 @@ def test_verify_against_the_live_teacher(work: Path, capsys: pytest.CaptureFixtu
     assert label("store") == 0
     assert verify.main(["store", "--against_teacher=recipe.yaml"]) == 0
     assert re.search(
-        r"against the live teacher: largest deviation of a logit \S+ \(rounding explains \S+\), "
-        r"root mean square \S+ \(\S+\), largest KL",
+        r"against the live teacher: largest deviation of a logit \S+ of its row's largest "
+        r"\(rounding explains \S+\), root mean square \S+ \(\S+\), same top class 100.00%",
         capsys.readouterr().out,
     )
     text = Path("recipe.yaml").read_text()

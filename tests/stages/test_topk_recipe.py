@@ -15,6 +15,7 @@ import yaml
 
 from softlabels.models import ModelConfig, build_model, save_weights
 from softlabels.models.causal_lm import CausalLM
+from softlabels.recipes.tokenizer import TokenizerConfig, ensure_tokenizer
 from softlabels.store import Store, open_store, store_splits
 from softlabels.store.basis import resumable_basis
 from softlabels.store.verify import verify
@@ -22,7 +23,6 @@ from softlabels.teacher import pilot
 from softlabels.teacher.config import LabelsConfig
 from softlabels.transfer import TransferSetConfig, load_transfer_set
 from softlabels.transfer.alignment import alignment
-from softlabels.transfer.tokenizer import TokenizerConfig, ensure_tokenizer
 from softlabels_stages import evaluate, teacher_logits, train_teacher
 from softlabels_stages import verify as verify_stage
 from softlabels_stages.recipe import load

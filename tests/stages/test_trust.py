@@ -353,7 +353,7 @@ def test_results_that_name_no_store_are_one_line(
 
 # What these commands import, or try to, and what a folder may have in its place.
 NAMES = (
-    "torch", "numpy", "yaml", "json", "dataclasses", "pathlib", "datasets", "msgspec", "blake3", "jsonargparse", "safetensors",
+    "torch", "numpy", "yaml", "json", "dataclasses", "pathlib", "datasets", "msgspec", "blake3", "safetensors",
     "tqdm", "softlabels", "tensorflow", "jax", "tensorboard", "matplotlib", "triton", "kernels", "polars", "torchvision",
 )  # fmt: skip
 SCRIPT = ["-P", "-c", "from softlabels_stages.__main__ import main; raise SystemExit(main())"]

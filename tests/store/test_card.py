@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from huggingface_hub import DatasetCard
 
 from softlabels.labels.encoding import TopkEncoding
 from softlabels.labels.topk import stored_log_probs
@@ -16,6 +17,7 @@ from softlabels.store.card import root_card, store_card
 from tests.report.test_model_card import HOSTILE, front_matter, with_names
 from tests.store.samples import ALL, LOWRANK, Sample, make_spec, sample, topk, write_store
 
+pytestmark = pytest.mark.on_disk("the lines on a card load a path")
 FENCED = re.compile(r"(?ms)^```python\n(.*?)^```$")
 
 
@@ -71,6 +73,14 @@ def test_class_ids_of_every_width(
     ids = stored_log_probs(columns, encoding, classes, 1.0)[0]
     assert ids.max() == classes - 1
     assert_decodes(store, run(store, 0))
+
+
+def test_the_hub_reads_the_card(tmp_path: Path, rng: np.random.Generator) -> None:
+    data = sample(rng, 20, "arrow")
+    manifest = write_store(tmp_path / "store", data, make_spec(data, "arrow")).manifest
+    read = DatasetCard(root_card({"a": manifest, "b": manifest})).data.to_dict()
+    files = [{"split": split, "path": f"{split}/*.arrow"} for split in "ab"]
+    assert read["configs"] == [{"config_name": "default", "data_files": files}]
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -47,6 +47,7 @@ class Log:
         return any(event[:2] == ("flush", str(path)) for event in self.events[after + 1 : before])
 
 
+@pytest.mark.on_disk("flushes and renames, seen at the system's calls")
 @sparse_too
 def test_names_appear_only_after_their_content_is_flushed(
     tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, kind: str

@@ -29,19 +29,33 @@ from tests.faults.damage import (
     write_bytes,
     write_manifest,
 )
+from tests.store.conftest import IN_MEMORY
+from tests.store.places import AnyPath, MemoryPath, in_memory
 from tests.store.samples import KINDS, SPARSE, require_sound
 
 
-@pytest.fixture(scope="module", params=KINDS + SPARSE)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "case" not in metafunc.fixturenames:
+        return
+    cases = [pytest.param(("local", kind), id=kind) for kind in KINDS + SPARSE]
+    if metafunc.definition.get_closest_marker("on_disk") is None:
+        for kind in KINDS + SPARSE:
+            slow = [] if kind in IN_MEMORY else [pytest.mark.slow]
+            cases.append(pytest.param(("memory", kind), id=f"memory-{kind}", marks=slow))
+    metafunc.parametrize("case", cases, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def case(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     rng_of: Callable[[str], np.random.Generator],
 ) -> Case:
-    return Case.make(rng_of(request.param), tmp_path_factory.mktemp(request.param), request.param)
+    where, kind = request.param
+    return Case.make(rng_of(kind), MemoryPath() if where == "memory" else tmp_path_factory.mktemp(kind), kind)
 
 
-def read_all(path: Path) -> None:
+def read_all(path: AnyPath) -> None:
     """Everything that a store holds."""
     store = open_store(path)
     assert store.basis is None or store.spec.basis_shape is not None
@@ -55,6 +69,7 @@ def test_a_sound_store_is_sound(case: Case) -> None:
     assert refusals(case) == []
 
 
+@pytest.mark.on_disk("a file that is changed while it is open")
 def test_a_chunk_is_checked_once_or_always(case: Case) -> None:
     """`first` trusts what it has seen once; `always` does not."""
     name, column, offset, size = case.places()[0]
@@ -117,17 +132,19 @@ def test_a_forged_shard_cannot_keep_the_digest(case: Case, rng: np.random.Genera
     "name",
     ["plan.json", "manifest.json", "commits", "commits/00001.json", "logits", "top_class", "tail_basis", BASIS_FILE],
 )
-def test_links_and_missing_parts(case: Case, name: str, tmp_path: Path) -> None:
+def test_links_and_missing_parts(case: Case, name: str) -> None:
     if not (case.path / name).exists():
         pytest.skip("this store has no such file")
     with restored(case.path):
-        target = tmp_path / "elsewhere"
+        target = case.path.with_name(f"elsewhere-{Path(name).name}")
         (case.path / name).rename(target)
         if name != "manifest.json":  # without it the store is an unfinished one
             with pytest.raises(SoftLabelsError) as caught:
                 read_all(case.path)
             assert isinstance(caught.value, DamagedStore)
             assert Path(name).name in str(caught.value)
+        if in_memory(case.path):
+            return
         (case.path / name).symlink_to(target)
         with pytest.raises(DamagedStore, match="is a link"):
             read_all(case.path)
@@ -173,6 +190,7 @@ def test_a_damaged_basis_is_refused(case: Case, rng: np.random.Generator) -> Non
                 StoreWriter(case.path, case.store.spec)
 
 
+@pytest.mark.on_disk("a disk that does not read")
 def test_a_disk_that_does_not_read_is_no_damage(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """An I/O error is named as one, and does not end the process, as it would where a file is mapped."""
     (*_, name) = case.files()
@@ -188,6 +206,7 @@ def test_a_disk_that_does_not_read_is_no_damage(case: Case, monkeypatch: pytest.
     assert "Input/output error; check the disk" in str(problems[0])
 
 
+@pytest.mark.on_disk("files that are mapped")
 def test_a_file_whose_chunks_are_damaged_is_not_mapped(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its chunks are compared as they are read; of a mapped file, an error of the disk would end the process."""
     name, _, offset, _ = case.places()[0]
@@ -214,6 +233,5 @@ def test_of_a_sample_every_byte_is_read_and_of_the_others_sizes(case: Case) -> N
         assert [problem.file for problem in verify(case.path, shards=(0,))] == [first]
         assert [problem.shard for problem in verify(case.path, shards=(1,))] == []
         assert {problem.shard for problem in verify(case.path)} == {0, SHARDS - 1}
-        with (case.path / last).open("ab") as file:
-            file.write(b"x")
+        (case.path / last).write_bytes((case.path / last).read_bytes() + b"x")
         assert [problem.file for problem in verify(case.path, shards=())] == [last]

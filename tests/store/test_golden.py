@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,16 +16,17 @@ from msgspec import UNSET
 
 from softlabels.errors import DamagedManifest, UserError
 from softlabels.labels.encoding import DenseEncoding
-from softlabels.store import open_store
+from softlabels.store import StoreWriter, open_store
 from softlabels.store.convert import convert
 from softlabels.store.dense_spec import store_spec
 from softlabels.store.digest import manifest_seal
 from softlabels.store.spec import Commit, Manifest, MemberSpec, Plan, TeacherSpec, plan_of, pretty_json, read_json
 from softlabels.store.verify import verify
-from softlabels.system.local import LocalFolder
+from softlabels.system.places import folder_of
 from tests.store import golden_rows
 from tests.store.golden_rows import GOLDEN
-from tests.store.samples import assert_holds
+from tests.store.places import AnyPath, copy, in_memory
+from tests.store.samples import assert_holds, fill
 from tests.store.test_round_trip import plain, seen
 
 DENSE = "56ef732499de79ef518e7a75dabed4fc5eca2fd97b7435d9b1a1ffdd7f7e4536"  # what dense labels say, in every version
@@ -52,9 +52,15 @@ def kind_of(name: str) -> str:
     return name.partition("-")[2]
 
 
+@pytest.fixture
+def golden(tmp_path: AnyPath, name: str) -> AnyPath:
+    """The store of that name where it lies, or in memory."""
+    return copy(GOLDEN / name, tmp_path / name) if in_memory(tmp_path) else GOLDEN / name
+
+
 @stores
-def test_every_store_reads_as_ever(name: str) -> None:
-    store = open_store(GOLDEN / name)
+def test_every_store_reads_as_ever(golden: AnyPath, name: str) -> None:
+    store = open_store(golden)
     assert (store.digest, store.manifest.format) == (DIGESTS[name], int(name[1]))
     assert (store.rows, store.members, store.chunks, store.layout) == (40, 2, 3, name.rpartition("-")[2])
     assert store.member_weights.tolist() == [0.25, 0.75]
@@ -66,9 +72,9 @@ def test_every_store_reads_as_ever(name: str) -> None:
 
 
 @dense
-def test_dense_labels_read_as_ever(name: str) -> None:
+def test_dense_labels_read_as_ever(golden: AnyPath) -> None:
     """In numbers that no code made."""
-    store = open_store(GOLDEN / name)
+    store = open_store(golden)
     assert (store.content_digest, store.class_names) == (DENSE, ("yes", "no", "perhaps — ü"))
     assert store.column("logits")[39].tolist() == [[-1.25, -0.625, 0.0], [-np.inf, -0.625, 0.0]]
     assert store.column("shift")[39].tolist() == [1.625, 3.0]
@@ -190,13 +196,13 @@ def test_ragged_rows_read_as_ever() -> None:
 
 @stores
 def test_others_read_it_as_ever(tmp_path: Path, name: str) -> None:
-    shutil.copytree(GOLDEN / name, tmp_path / "store")
+    copy(GOLDEN / name, tmp_path / "store")
     data = golden_rows.rows(kind_of(name))
     found = plain(tmp_path / "store", data)
     for column, values in seen(data).items():
         assert found[column].tobytes() == values.tobytes()
     if data.basis is not None:
-        values = np.fromfile(tmp_path / "store" / "tail_basis" / "c.0.0", "<f2")
+        values = np.frombuffer((tmp_path / "store" / "tail_basis" / "c.0.0").read_bytes(), "<f2")
         assert np.array_equal(values.reshape(-1, 40), data.basis)
 
 
@@ -207,9 +213,8 @@ def test_the_same_plan_still_gives_the_same_store(tmp_path: Path, name: str) -> 
     golden_rows.write(path, name)
     store = open_store(path)
     assert store.content_digest == open_store(golden).content_digest
-    environment = json.loads((golden / "commits" / "00000.json").read_bytes())["environment"]
-    if store.layout == "arrow" and environment["pyarrow"] != pa.__version__:
-        pytest.skip(f"written by pyarrow {environment['pyarrow']}, this is {pa.__version__}")
+    if store.layout == "arrow" and pyarrow_of(golden) != pa.__version__:
+        pytest.skip(f"written by pyarrow {pyarrow_of(golden)}, this is {pa.__version__}")
     assert store.digest == DIGESTS[name]
     names = {str(file.relative_to(golden)) for file in golden.rglob("*") if file.is_file()}
     assert names == {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
@@ -218,9 +223,31 @@ def test_the_same_plan_still_gives_the_same_store(tmp_path: Path, name: str) -> 
             assert (path / file).read_bytes() == (golden / file).read_bytes(), file
 
 
+@written
+def test_it_is_resumed_as_ever(tmp_path: AnyPath, name: str) -> None:
+    """Without its second shard and what sealed it: the same store again, to the byte where nothing tells the machine."""
+    path, data = copy(GOLDEN / name, tmp_path / "store"), golden_rows.rows(kind_of(name))
+    for file in (*open_store(path).payload(1).files, "commits/00001.json", "manifest.json", "README.md"):
+        (path / file).unlink()
+    with StoreWriter(path, golden_rows.spec(name), basis=data.basis) as writer:
+        assert writer.pending == [1]
+        fill(writer, data)
+        manifest = writer.seal(checked=True)
+    assert manifest.content_digest == open_store(GOLDEN / name).content_digest
+    assert manifest.digest == DIGESTS[name] or (name.endswith("arrow") and pyarrow_of(path) != pa.__version__)
+    assert verify(path) == []
+    assert_holds(open_store(path), data)
+
+
+def pyarrow_of(path: AnyPath) -> str:
+    """The version that wrote the first shard."""
+    environment: dict[str, str] = json.loads((path / "commits" / "00000.json").read_bytes())["environment"]
+    return environment["pyarrow"]
+
+
 @stores
-def test_it_converts_to_the_other_layout(tmp_path: Path, name: str) -> None:
-    source = open_store(GOLDEN / name)
+def test_it_converts_to_the_other_layout(tmp_path: AnyPath, golden: AnyPath, name: str) -> None:
+    source = open_store(golden)
     other = "arrow" if source.layout == "zarr" else "zarr"
     if source.spec.ragged:
         with pytest.raises(UserError, match=r"are ragged .* Zarr holds regular arrays; keep the layout arrow"):
@@ -239,10 +266,10 @@ def test_golden_stores_are_small() -> None:
 
 
 def test_version_1_holds_nothing_of_version_2(tmp_path: Path) -> None:
-    path = shutil.copytree(GOLDEN / "v2-topk-zarr", tmp_path / "store")
+    path = copy(GOLDEN / "v2-topk-zarr", tmp_path / "store")
     for file in ("plan.json", "manifest.json"):
         (path / file).write_bytes((path / file).read_bytes().replace(b'"format": 2', b'"format": 1'))
-    manifest = read_json(LocalFolder(path), "manifest.json", Manifest)
+    manifest = read_json(folder_of(path), "manifest.json", Manifest)
     sealed = msgspec.structs.replace(manifest, seal=manifest_seal(manifest))
     (path / "manifest.json").write_bytes(pretty_json(sealed))
     with pytest.raises(DamagedManifest, match="format 1 holds neither topk labels nor sequences"):
@@ -250,8 +277,8 @@ def test_version_1_holds_nothing_of_version_2(tmp_path: Path) -> None:
 
 
 def test_version_2_holds_nothing_of_version_3(tmp_path: Path) -> None:
-    path = shutil.copytree(GOLDEN / "v3-zarr", tmp_path / "store")
-    manifest = msgspec.structs.replace(read_json(LocalFolder(path), "manifest.json", Manifest), format=2)
+    path = copy(GOLDEN / "v3-zarr", tmp_path / "store")
+    manifest = msgspec.structs.replace(read_json(folder_of(path), "manifest.json", Manifest), format=2)
     sealed = msgspec.structs.replace(manifest, seal=manifest_seal(manifest))
     (path / "manifest.json").write_bytes(pretty_json(sealed))
     with pytest.raises(DamagedManifest, match=r"format 2 has no transfer_set\.key_rule and no teacher\.floor"):

@@ -361,6 +361,7 @@ def in_little_memory(path: Path, megabytes: int) -> str:
     return done.stdout
 
 
+@pytest.mark.on_disk("another process")
 @pytest.mark.parametrize("store", ["zstd"], indirect=True)
 @pytest.mark.parametrize(
     ("megabytes", "words"),
@@ -384,6 +385,7 @@ def test_a_decompression_bomb(store: Store, megabytes: int, words: str) -> None:
     assert words in said
 
 
+@pytest.mark.on_disk("another process")
 def test_a_shard_that_claims_to_be_huge(store: Store) -> None:
     """A sparse file of 1 TB, a chunk of 2 GB: refused by the size that the plan cuts, before it is read."""
     name = "logits/c.0.0.0"
@@ -397,11 +399,13 @@ def test_a_shard_that_claims_to_be_huge(store: Store) -> None:
     assert "DamagedManifest" in in_little_memory(store.path, 300)
 
 
+@pytest.mark.on_disk("another process")
 def test_a_specification_of_a_trillion_rows(store: Store) -> None:
     seal_again(store.path, spec=SPECS["rows and shard: huge"])
     assert "DamagedManifest" in in_little_memory(store.path, 100)
 
 
+@pytest.mark.on_disk("another process")
 @pytest.mark.parametrize("file", ["plan.json", "manifest.json", "commits/00000.json"])
 def test_json_files_that_are_too_large(store: Store, file: str) -> None:
     os.truncate(store.path / file, (MAX_RECORD_BYTES if file.startswith("commits") else MAX_JSON_BYTES) + 1)
@@ -410,6 +414,7 @@ def test_json_files_that_are_too_large(store: Store, file: str) -> None:
     assert Path(file).name in said
 
 
+@pytest.mark.on_disk("pipes, and folders that are empty")
 @pytest.mark.parametrize("file", ["plan.json", "manifest.json", "commits/00001.json", "shift/c.1.0"])
 @pytest.mark.parametrize("what", ["pipe", "folder"])
 def test_what_is_no_file_does_not_hold_us_up(store: Store, file: str, what: str) -> None:
@@ -444,6 +449,7 @@ AUDIT = """
 """
 
 
+@pytest.mark.on_disk("another process")
 def test_reading_imports_and_runs_nothing(tmp_path: Path, rng: np.random.Generator) -> None:
     """An audit hook watches a sound store of each kind, and one whose words name code, being read and verified."""
     data = sample(rng, 40)

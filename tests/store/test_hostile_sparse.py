@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from softlabels.errors import DamagedShard, DamagedStore, LaterFormat
 from softlabels.store import Store, open_store
 from softlabels.store.digest import blake3_hex
+from tests.store.places import copy
 from tests.store.samples import make_spec, require_sound, sample, write_store
 from tests.store.test_hostile import Edit, in_little_memory, put, read_all, seal_again
 
@@ -30,7 +30,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, rng_of: Callable[[str], np.r
 @pytest.fixture
 def store(whole: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Store:
     """A copy of it."""
-    return open_store(shutil.copytree(whole / request.param, tmp_path / "store"))
+    return open_store(copy(whole / request.param, tmp_path / "store"))
 
 
 @pytest.mark.parametrize("store", ["topk-zarr", "sequence-zarr", "ragged-arrow"], indirect=True)
@@ -103,6 +103,7 @@ def test_hostile_specifications_of_sparse_labels(store: Store, name: str) -> Non
         require_sound(store.path)
 
 
+@pytest.mark.on_disk("another process")
 @pytest.mark.parametrize("store", ["topk-zarr"], indirect=True)
 def test_the_largest_basis_that_a_specification_can_claim(store: Store) -> None:
     """4,096 vectors of eight million classes: refused before anything of that size is asked for."""

@@ -14,7 +14,8 @@ from softlabels.errors import ConfigError, MeanUnavailable, StorePathError, Unse
 from softlabels.labels.dense import encode_dense
 from softlabels.store import StoreWriter, open_store, store_splits
 from softlabels.store.chunks import ChunkReader
-from softlabels.system.local import LocalFolder
+from softlabels.system.places import folder_of
+from tests.store.places import in_memory
 from tests.store.samples import KINDS, Sample, fill, make_spec, sample, write_store
 
 kinds = pytest.mark.parametrize("kind", KINDS)
@@ -99,7 +100,7 @@ def test_threads_share_a_store(
     tmp_path: Path, rng: np.random.Generator, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More shards than files may be open, read by several threads at once."""
-    monkeypatch.setattr(LocalFolder, "most_files", lambda self: 2)
+    monkeypatch.setattr(type(folder_of(tmp_path)), "most_files", lambda self: 2)
     data = sample(rng, 160)
     store = write_store(tmp_path / "store", data, make_spec(data, kind, rows_per_shard=16))
     expected, wrong = data.stored()["logits"], []
@@ -122,6 +123,7 @@ def test_threads_share_a_store(
     assert wrong == []
 
 
+@pytest.mark.on_disk("another process sees no memory of this one")
 def test_a_reader_can_be_sent_to_another_process(tmp_path: Path, rng: np.random.Generator) -> None:
     data = sample(rng, 40)
     store = write_store(tmp_path / "store", data, make_spec(data))
@@ -163,6 +165,10 @@ def test_paths_that_hold_no_sealed_store(tmp_path: Path, rng: np.random.Generato
     (tmp_path / "folder").mkdir()
     with pytest.raises(StorePathError, match="file is a file; a store is a folder"):
         open_store(tmp_path / "file")
+    words = "folder does not exist" if in_memory(tmp_path) else "folder holds no store"  # there, an empty one is none
+    with pytest.raises(StorePathError, match=words):
+        open_store(tmp_path / "folder")
+    (tmp_path / "folder" / "notes").write_text("x")
     with pytest.raises(StorePathError, match="folder holds no store"):
         open_store(tmp_path / "folder")
     with pytest.raises(StorePathError, match="nowhere does not exist"):
@@ -186,6 +192,7 @@ def test_a_root_of_splits_asks_which(tmp_path: Path, rng: np.random.Generator) -
     assert list(store_splits(tmp_path / "test")) == ["test"]
 
 
+@pytest.mark.on_disk("the system's handles")
 def test_few_files_stay_open_where_few_may_be(
     tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,8 +34,9 @@ from softlabels.store.layouts import layout_of
 from softlabels.store.repair import Repaired, named_digest, repair
 from softlabels.store.spec import FORMAT
 from softlabels.store.verify import verify
-from softlabels.system.local import LocalFolder
-from softlabels.system.presence import Lock
+from softlabels.system.files import Presence
+from softlabels.system.places import folder_of
+from tests.store.places import AnyPath, copy, in_memory, lock_left, on_disk, remove_folder
 from tests.store.samples import KINDS, SPARSE, Sample, assert_holds, fill, make_spec, sample, write_store
 from tests.store.test_writer import snapshot
 
@@ -59,9 +60,11 @@ def damage(path: Path, shard: int, column: str = "label") -> None:
     file.write_bytes(data)
 
 
-def aside_of(found: Repaired) -> Path:
+def aside_of(path: AnyPath, found: Repaired) -> AnyPath:
     assert found.aside is not None
-    return Path(found.aside)
+    aside = path / "set_aside" / found.aside.rpartition("/")[2]
+    assert str(aside) == found.aside
+    return aside
 
 
 @kinds
@@ -83,11 +86,11 @@ def test_a_damaged_shard_is_set_aside_and_made_again(store: tuple[Path, Sample],
     broken = snapshot(path)
     found = repair(path)
     assert (found.pending, found.digest, found.before) == ((1,), None, digest)
-    aside = snapshot(aside_of(found))
+    aside = snapshot(aside_of(path, found))
     assert {"README.md", "manifest.json", "commits/00001.json"} < set(aside)
     assert snapshot(path) == {name: data for name, data in broken.items() if name not in aside} | {
         f"set_aside/1/{name}": broken[name] for name in aside
-    } | {"staging/lock": b""}
+    } | {f"staging/{name}": data for name, data in lock_left(path).items()}
     with pytest.raises(UnsealedStore, match=r"under repair .*: 2 of 3 shards .*run the command that began it again"):
         open_store(path)
     with StoreWriter(path, make_spec(data, kind), basis=data.basis) as writer:
@@ -106,16 +109,17 @@ def test_plain_readers_see_no_hole(store: tuple[Path, Sample], kind: str) -> Non
     damage(path, 0)
     repair(path)
     if kind == "zarr":
-        with pytest.raises(FileNotFoundError):
-            zarr.open_group(path, mode="r")
+        with on_disk(path) as there, pytest.raises(FileNotFoundError):
+            zarr.open_group(there, mode="r")
     write_store(path, data, make_spec(data, kind))
-    if kind == "zarr":
-        group = zarr.open_group(path, mode="r")
-        assert set(group) == {"content_key", "label", "logits", "shift", "input"}
-        assert np.array_equal(group["label"][:], data.labels)  # type: ignore[index]
-    else:
-        datasets = pytest.importorskip("datasets")
-        assert datasets.load_from_disk(str(path))["label"][:] == data.labels.tolist()
+    with on_disk(path) as there:
+        if kind == "zarr":
+            group = zarr.open_group(there, mode="r")
+            assert set(group) == {"content_key", "label", "logits", "shift", "input"}
+            assert np.array_equal(group["label"][:], data.labels)  # type: ignore[index]
+        else:
+            datasets = pytest.importorskip("datasets")
+            assert datasets.load_from_disk(str(there))["label"][:] == data.labels.tolist()
 
 
 @kinds
@@ -154,7 +158,7 @@ def test_what_follows_from_the_rest_is_written_again(store: tuple[Path, Sample],
         found = repair(path)
         assert (found.pending, found.digest) == ((), digest), name
         assert verify(path) == []
-        shutil.rmtree(path / "set_aside", ignore_errors=True)
+        remove_folder(path / "set_aside")
         assert snapshot(path) == whole
 
 
@@ -186,9 +190,9 @@ def test_a_damaged_manifest_and_its_digest(store: tuple[Path, Sample]) -> None:
     (path / "manifest.json").write_bytes(msgspec.json.encode(wrong))
     found = repair(path)
     assert (found.before, found.digest) == ("0" * 64, manifest.digest)
-    assert named_digest(LocalFolder(aside_of(found))) == "0" * 64
+    assert named_digest(folder_of(aside_of(path, found))) == "0" * 64
     (path / "manifest.json").write_bytes(b"\xff")
-    assert named_digest(LocalFolder(path)) is None
+    assert named_digest(folder_of(path)) is None
 
 
 @pytest.mark.parametrize("kind", SPARSE)
@@ -199,7 +203,7 @@ def test_a_basis_is_the_same_one_again_or_none(store: tuple[Path, Sample], kind:
     (path / BASIS_FILE).write_bytes(data.basis.tobytes()[::-1])
     found = repair(path)
     assert (found.pending, found.basis, found.digest) == ((), True, None)
-    assert (aside_of(found) / BASIS_FILE).read_bytes() == data.basis.tobytes()[::-1]
+    assert (aside_of(path, found) / BASIS_FILE).read_bytes() == data.basis.tobytes()[::-1]
     assert resumable_basis(path) is None
     with pytest.raises(DamagedBasis, match=r"is gone: .*; get this file again from whoever made the store"):
         StoreWriter(path, spec)
@@ -246,14 +250,16 @@ def test_a_store_that_is_sealed_while_repair_begins(
 ) -> None:
     path, data = store
     (path / "manifest.json").unlink()
-    begin = Lock.alone
+    entered = folder_of(path).enter("staging/lock")
+    entered.close()
+    begin = type(entered).alone
 
-    def seals_first(lock: Lock) -> bool:
-        monkeypatch.setattr(Lock, "alone", begin)
+    def seals_first(lock: Presence) -> bool:
+        monkeypatch.setattr(type(entered), "alone", begin)
         write_store(path, data, make_spec(data, kind))
         return lock.alone()
 
-    monkeypatch.setattr(Lock, "alone", seals_first)
+    monkeypatch.setattr(type(entered), "alone", seals_first)
     found = repair(path)
     assert (found.problems, found.aside, found.digest) == ((), None, open_store(path).digest)
 
@@ -271,7 +277,7 @@ def test_what_people_wrote_on_the_card_is_kept(store: tuple[Path, Sample], broke
         (path / broken).write_bytes(b"{}")
     else:
         (path / "manifest.json").unlink()
-    assert (aside_of(repair(path)) / "README.md").read_bytes() == card
+    assert (aside_of(path, repair(path)) / "README.md").read_bytes() == card
 
 
 @pytest.mark.parametrize("kind", ["zarr", "arrow"])
@@ -290,6 +296,7 @@ def test_a_repair_that_died_before_it_wrote_the_plan_again(
     assert_holds(open_store(path), data)
 
 
+@pytest.mark.on_disk("links")
 @pytest.mark.parametrize("kind", ["zarr"])
 @pytest.mark.parametrize("name", ["commits", "logits", "set_aside"])
 def test_folders_that_are_links_are_refused(store: tuple[Path, Sample], name: str, tmp_path: Path) -> None:
@@ -304,6 +311,7 @@ def test_folders_that_are_links_are_refused(store: tuple[Path, Sample], name: st
     assert snapshot(elsewhere) == before
 
 
+@pytest.mark.on_disk("a disk that does not read")
 @pytest.mark.parametrize("kind", ["zarr", "arrow"])
 def test_a_file_that_cannot_be_read_is_not_taken_for_damaged(
     store: tuple[Path, Sample], monkeypatch: pytest.MonkeyPatch
@@ -340,12 +348,12 @@ def open_store_of(path: Path):  # type: ignore[no-untyped-def]
     from softlabels.store.spec import Manifest, read_json
     from tests.faults.damage import write_manifest
 
-    manifest = read_json(LocalFolder(path), "manifest.json", Manifest)
+    manifest = read_json(folder_of(path), "manifest.json", Manifest)
     keys = msgspec.structs.replace(manifest.spec.transfer_set, content_keys="0" * 64)
     forged = msgspec.structs.replace(manifest, spec=msgspec.structs.replace(manifest.spec, transfer_set=keys))
     forged = msgspec.structs.replace(forged, digest=store_digest(forged, forged.payloads))
     write_manifest(path, forged)
-    return read_json(LocalFolder(path), "manifest.json", Manifest)
+    return read_json(folder_of(path), "manifest.json", Manifest)
 
 
 @kinds
@@ -387,11 +395,12 @@ def test_what_does_not_belong_is_set_aside_and_the_store_stays_sealed(store: tup
     path, data = store
     manifest = (path / "manifest.json").stat().st_ino
     (path / "commits" / "00099.json").write_bytes(b"x")
-    (path / "evil").symlink_to("/etc")
+    (path / "evil").write_bytes(b"") if in_memory(path) else (path / "evil").symlink_to("/etc")
     assert {problem.file for problem in verify(path)} == {"commits/00099.json", "evil"}
     found = repair(path)
-    assert os.path.lexists(aside_of(found) / "evil")
-    assert (aside_of(found) / "commits" / "00099.json").read_bytes() == b"x"
+    evil = aside_of(path, found) / "evil"
+    assert evil.exists() if in_memory(path) else evil.is_symlink()
+    assert (aside_of(path, found) / "commits" / "00099.json").read_bytes() == b"x"
     assert (path / "manifest.json").stat().st_ino == manifest
     assert_holds(open_store(path), data)
     assert verify(path) == []
@@ -400,7 +409,7 @@ def test_what_does_not_belong_is_set_aside_and_the_store_stays_sealed(store: tup
 @pytest.mark.parametrize("name", sorted(entry.name for entry in GOLDEN.iterdir() if entry.name.startswith("v1")))
 def test_a_store_of_an_older_format_stays_one(name: str, tmp_path: Path) -> None:
     path = tmp_path / "store"
-    shutil.copytree(GOLDEN / name, path)
+    copy(GOLDEN / name, path)
     digest = open_store(path).digest
     (path / "manifest.json").write_bytes(b"{}")
     found = repair(path)

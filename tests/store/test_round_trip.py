@@ -13,7 +13,8 @@ import zarr
 from softlabels.store import Store, StoreWriter, open_store, store_splits
 from softlabels.store.columns import DTYPES
 from softlabels.store.root import write_root
-from softlabels.system.local import LocalFolder
+from softlabels.system.places import folder_of
+from tests.store.places import AnyPath, on_disk
 from tests.store.samples import ALL, KINDS, SPARSE, Sample, assert_holds, fill, make_spec, sample, write_store
 
 SIZES = [(1, 16, 16), (16, 16, 16), (96, 48, 16), (100, 48, 16), (37, 1024, 32), (65, 64, 32), (49, 48, 48)]
@@ -39,14 +40,15 @@ def seen(data: Sample) -> dict[str, np.ndarray]:
     return {name: values if name in whole else values[real] for name, values in stored.items()}
 
 
-def plain(path: Path, data: Sample) -> dict[str, np.ndarray]:
+def plain(store: AnyPath, data: Sample) -> dict[str, np.ndarray]:
     """All columns as somebody reads them who has never heard of us."""
     expected = seen(data)
-    if (path / "zarr.json").exists():
-        group = zarr.open_group(path, mode="r")
-        return {name: np.asarray(group[name][:]) for name in group.array_keys() if name != "tail_basis"}
-    table = datasets.load_from_disk(str(path)).with_format("arrow")[:]
-    return {name: arrow_column(table, name, expected[name]) for name in table.column_names}
+    with on_disk(store) as path:
+        if (path / "zarr.json").exists():
+            group = zarr.open_group(path, mode="r")
+            return {name: np.asarray(group[name][:]) for name in group.array_keys() if name != "tail_basis"}
+        table = datasets.load_from_disk(str(path)).with_format("arrow")[:]
+        return {name: arrow_column(table, name, expected[name]) for name in table.column_names}
 
 
 @pytest.mark.parametrize(
@@ -111,15 +113,16 @@ def test_class_names_and_missing_labels_survive_plain_readers(
     store = write_store(tmp_path / "store", data, make_spec(data, kind, names=True, embed=False))
     assert store.class_names == tuple(f"class {i}" for i in range(7))
     if kind == "arrow":
-        found = datasets.load_from_disk(str(store.path))
-        assert found.features["label"].names == list(store.class_names)
-        assert found["label"][:3] == [-1, 0, 6]
-        files = {"train": str(store.path / "*.arrow")}  # what the card's front matter says on a hub
-        again = datasets.load_dataset("arrow", data_files=files, cache_dir=str(tmp_path / "cache"))["train"]
-        assert (
-            arrow_column(again.with_format("arrow")[:], "logits", data.logits).tobytes()
-            == data.stored()["logits"].tobytes()
-        )
+        with on_disk(store.path) as path:
+            found = datasets.load_from_disk(str(path))
+            assert found.features["label"].names == list(store.class_names)
+            assert found["label"][:3] == [-1, 0, 6]
+            files = {"train": str(path / "*.arrow")}  # what the card's front matter says on a hub
+            again = datasets.load_dataset("arrow", data_files=files, cache_dir=str(path / "cache"))["train"]
+            assert (
+                arrow_column(again.with_format("arrow")[:], "logits", data.logits).tobytes()
+                == data.stored()["logits"].tobytes()
+            )
 
 
 @kinds
@@ -127,17 +130,18 @@ def test_a_folder_of_splits_is_one_thing_for_other_readers(tmp_path: Path, rng: 
     parts = {"train": sample(rng, 70), "test": sample(rng, 20)}
     for split, data in parts.items():
         write_store(tmp_path / split, data, make_spec(data, kind, split=split))
-    write_root(LocalFolder(tmp_path))
+    write_root(folder_of(tmp_path))
     assert {split: path.name for split, path in store_splits(tmp_path).items()} == {"train": "train", "test": "test"}
     for split, data in parts.items():
         assert_holds(open_store(tmp_path, split=split), data)
         logits = data.stored()["logits"]
-        if kind == "arrow":
-            whole = datasets.load_from_disk(str(tmp_path))
-            assert isinstance(whole, datasets.DatasetDict)
-            found = arrow_column(whole[split].with_format("arrow")[:], "logits", logits)
-        else:
-            found = np.asarray(zarr.open_group(tmp_path, mode="r")[split]["logits"][:])  # type: ignore[index]
+        with on_disk(tmp_path) as path:
+            if kind == "arrow":
+                whole = datasets.load_from_disk(str(path))
+                assert isinstance(whole, datasets.DatasetDict)
+                found = arrow_column(whole[split].with_format("arrow")[:], "logits", logits)
+            else:
+                found = np.asarray(zarr.open_group(path, mode="r")[split]["logits"][:])  # type: ignore[index]
         assert found.tobytes() == logits.tobytes()
 
 

@@ -26,10 +26,11 @@ from softlabels.store import StoreWriter, open_store
 from softlabels.store.dense_spec import dense_spec
 from softlabels.store.same_plan import in_recipe
 from softlabels.store.spec import MemberSpec, Preprocessing, Spec, TeacherSpec, encode_json
+from tests.store.places import AnyPath, lock_left
 from tests.store.samples import FIDELITY, Sample, assert_holds, fill, make_spec, sample, write_store
 
 
-def snapshot(path: Path) -> dict[str, bytes]:
+def snapshot(path: AnyPath) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
@@ -271,12 +272,13 @@ def test_leftovers_of_dead_writers_are_swept(tmp_path: Path, rng: np.random.Gene
             fill(second, data, [1])
         assert writer.pending == [2]
     with StoreWriter(tmp_path / "store", spec) as writer:
-        assert {entry.name for entry in staging.iterdir()} == {"lock"}
+        assert snapshot(staging) == lock_left(staging)
         fill(writer, data)
         writer.seal()
     assert_holds(write_store(tmp_path / "store", data, spec), data)
 
 
+@pytest.mark.on_disk("blocks of a file system")
 @pytest.mark.parametrize("rows_per_shard", [16, 64, 640])
 @pytest.mark.parametrize("kind", ["zarr", "arrow", "topk-zarr", "topk-arrow", "sequence-zarr"])
 def test_the_estimate_covers_what_a_store_takes_of_the_disk(
@@ -296,6 +298,7 @@ def test_the_estimate_covers_what_a_store_takes_of_the_disk(
     assert taken <= estimate <= 1.3 * taken + (1 << 17)
 
 
+@pytest.mark.on_disk("blocks of a file system")
 def test_what_a_network_moves_at_once_is_no_block(
     tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,10 +16,10 @@ from blake3 import blake3
 
 from softlabels.errors import ConfigError, TransferSetError
 from softlabels.objects import ObjectSpec
+from softlabels.recipes.tokenizer import END_OF_TEXT, TokenizerConfig, ensure_tokenizer
 from softlabels.transfer import TransferRows, TransferSetConfig, array_keys, load_transfer_set, sequences
 from softlabels.transfer.config import SequencesConfig
 from softlabels.transfer.text import load_tokenizer
-from softlabels.transfer.tokenizer import END_OF_TEXT, TokenizerConfig, ensure_tokenizer
 from tests.models.hf_samples import sentences, train_tokenizer
 
 ROOT = Path(__file__).parent.parent.parent
@@ -221,7 +221,7 @@ def test_bpe_is_lossless_and_begins_with_its_special_token(tokenizer: Path) -> N
 
 def test_bpe_is_the_same_in_every_process(source: Path, tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom softlabels.transfer.tokenizer import *\n"
+        "import sys\nfrom pathlib import Path\nfrom softlabels.recipes.tokenizer import *\n"
         "from tests.transfer.test_sequences import config\n"
         "made = ensure_tokenizer(TokenizerConfig(kind='bpe', vocab_size=400), config(Path(sys.argv[2]), Path(sys.argv[1])))\n"
         "assert made\n"

@@ -15,10 +15,10 @@ import pytest
 
 from softlabels.errors import ConfigError, TransferSetError
 from softlabels.objects import ObjectSpec
+from softlabels.recipes.tokenizer import SPECIAL, TokenizerConfig, ensure_tokenizer
 from softlabels.transfer import TransferRows, TransferSetConfig, load_transfer_set
 from softlabels.transfer.file_arguments import file_digest, recorded
 from softlabels.transfer.text import load_tokenizer, tokenize
-from softlabels.transfer.tokenizer import SPECIAL, TokenizerConfig, ensure_tokenizer
 from tests.models.hf_samples import sentences, texts_config, train_tokenizer
 
 ROOT = Path(__file__).parent.parent.parent
@@ -224,7 +224,7 @@ def test_a_tokenizer_of_no_texts_is_refused(functions: Path, tmp_path: Path) -> 
 
 def test_the_same_texts_give_the_same_tokenizer_in_every_process(data: Path, tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom softlabels.transfer.tokenizer import *\n"
+        "import sys\nfrom pathlib import Path\nfrom softlabels.recipes.tokenizer import *\n"
         "from tests.models.hf_samples import texts_config\n"
         "ensure_tokenizer(TokenizerConfig(vocab_size=80), texts_config(Path(sys.argv[1]), sys.argv[2]))\n"
     )

@@ -1,8 +1,7 @@
 """Models for teachers and students alike: built from a class path (`build`), with safetensors weights (`weights`).
 
 Models that ship: `MLP` and `ConvNet`, for the digits and for tests; `SequenceClassifier`, `ImageClassifier` and `CausalLM` hold
-a Hugging Face model; `Biased` adds a constant to another model's logits. Anything else is a user's own class. Names are loaded
-when they are first used.
+a Hugging Face model. Anything else is a user's own class. Names are loaded when they are first used.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING
 from softlabels.lazy import exports
 
 if TYPE_CHECKING:
-    from softlabels.models.biased import Biased
     from softlabels.models.build import build_model
     from softlabels.models.causal_lm import CausalLM
     from softlabels.models.cnn import ConvNet
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MLP",
-    "Biased",
     "CausalLM",
     "ConvNet",
     "ImageClassifier",
@@ -40,7 +37,6 @@ if not TYPE_CHECKING:  # a type checker that knew of it would take every name fo
         __name__,
         {
             "MLP": "softlabels.models.mlp",
-            "Biased": "softlabels.models.biased",
             "CausalLM": "softlabels.models.causal_lm",
             "ConvNet": "softlabels.models.cnn",
             "ImageClassifier": "softlabels.models.hf",

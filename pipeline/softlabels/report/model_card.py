@@ -26,8 +26,10 @@ from softlabels.report.comparison import (
 from softlabels.report.model_loading import Shape, loading
 from softlabels.report.spread import spread
 from softlabels.report.table import as_markdown
-from softlabels.store.markdown import code, escaped, quoted, without_folders
+from softlabels.store.card import licence_fields, licences
+from softlabels.store.markdown import code, escaped, without_folders, yaml_lines
 from softlabels.store.spec import Manifest
+from softlabels.text import one_line
 
 Recipe = Mapping[str, Any]
 _SHOWN = 20  # classes, members and students that are listed one by one
@@ -87,37 +89,29 @@ def model_card(
 
 
 def _front_matter(results: Results, recipe: Recipe, first: Manifest) -> str:
-    """YAML, with every string of unknown origin in JSON's quotes, which YAML reads alike."""
-    lines = ["---", "tags: [knowledge-distillation, soft-labels]"]
-    if first.about.teacher_licence or first.about.transfer_licence:
-        lines += ["license: other", f"license_name: {quoted(_licences(first))}"]
+    """For the hub."""
+    fields = licence_fields(first)
     source = str((recipe.get("transfer_set") or {}).get("source") or first.about.source.partition("; ")[0])
     if _HUB_ID.fullmatch(source):
-        lines.append(f"datasets: [{quoted(source)}]")
-    entries = [line for student in results["students"][:_SHOWN] for line in _index_entry(results, student, first)]
-    if entries:
-        lines += ["model-index:", *entries]
-    return "\n".join([*lines, "---"])
+        fields["datasets"] = [one_line(source)]
+    shown = [s for s in results["students"][:_SHOWN] if all("accuracy" in scores for scores in s["scores"])]
+    if shown:
+        fields["model-index"] = [_index_entry(results, student, first) for student in shown]
+    return "\n".join(["---", "tags: [knowledge-distillation, soft-labels]", *yaml_lines(fields), "---"])
 
 
-def _index_entry(results: Results, student: Student, first: Manifest) -> list[str]:
+def _index_entry(results: Results, student: Student, first: Manifest) -> dict[str, object]:
     """What the hub lists of one student: its mean accuracy."""
-    if not all("accuracy" in scores for scores in student["scores"]):
-        return []
     accuracy = spread([scores["accuracy"] for scores in student["scores"]])
-    dataset = first.spec.transfer_set.name
-    return [
-        f"- name: {quoted(student['label'])}",
-        "  results:",
-        "  - task: {type: classification}",
-        f"    dataset: {{name: {quoted(dataset)}, type: {quoted(dataset)}, split: {quoted(results['split'])}}}",
-        f"    metrics: [{{type: accuracy, value: {accuracy.mean:.6f}, name: {quoted(f'accuracy, mean of {accuracy.count}')}}}]",
-    ]
-
-
-def _licences(first: Manifest) -> str:
-    about = first.about
-    return f"teacher: {about.teacher_licence or 'not stated'}; data: {about.transfer_licence or 'not stated'}"
+    dataset = one_line(first.spec.transfer_set.name)
+    result = {
+        "task": {"type": "classification"},
+        "dataset": {"name": dataset, "type": dataset, "split": one_line(results["split"])},
+        "metrics": [
+            {"type": "accuracy", "value": round(accuracy.mean, 6), "name": f"accuracy, mean of {accuracy.count}"}
+        ],
+    }
+    return {"name": one_line(student["label"]), "results": [result]}
 
 
 def _what(recipe: Recipe, first: Manifest, parameters: int, prepare: ObjectSpec) -> str:
@@ -141,7 +135,7 @@ def _what(recipe: Recipe, first: Manifest, parameters: int, prepare: ObjectSpec)
             f"member{'s' * (count > 1)}, not needed and not included:",
             *members,
             *([f"  - and {more} more"] if more > 0 else []),
-            f"- Licences: {escaped(_licences(first))}; none is given for the students here",
+            f"- Licences: {escaped(licences(first))}; none is given for the students here",
         ]
     )
 

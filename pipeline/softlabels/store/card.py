@@ -5,15 +5,15 @@ strangers' stores: `markdown` keeps them in their place.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from urllib.parse import quote
 
 from softlabels.labels.encoding import TopkEncoding
 from softlabels.labels.fidelity import Fidelity, by_temperature, nats, one_of
 from softlabels.store.card_loading import encoding_line, loading
-from softlabels.store.markdown import code, escaped, quoted
+from softlabels.store.markdown import code, escaped, yaml_lines
 from softlabels.store.spec import Manifest, Spec
+from softlabels.text import one_line
 
 FRONT_MATTER = "---\ntags: [soft-labels, knowledge-distillation]"  # how every card begins
 
@@ -76,20 +76,21 @@ def fidelity_table(fidelity: dict[str, Fidelity]) -> str:
 
 
 def _front_matter(manifest: Manifest, files: dict[str, str]) -> str:
-    """YAML, with every string in JSON's quotes, which YAML reads alike; paths are not shortened."""
-    spec = manifest.spec
-    lines = [FRONT_MATTER]
-    lines.append(f"pretty_name: {quoted(f'{spec.teacher.name} on {spec.transfer_set.name}')}")
-    if manifest.about.transfer_licence or manifest.about.teacher_licence:
-        lines += ["license: other", f"license_name: {quoted(_licences(manifest))}"]
-    if files:
-        lines += ["configs:", "- config_name: default", "  data_files:"]
-        for split, pattern in files.items():
-            lines += [f"  - split: {json.dumps(split)}", f"    path: {json.dumps(pattern)}"]
-    return "\n".join([*lines, "---"])
+    """For the hub; paths are not shortened."""
+    spec, data = manifest.spec, [{"split": split, "path": pattern} for split, pattern in files.items()]
+    fields: dict[str, object] = {"pretty_name": one_line(f"{spec.teacher.name} on {spec.transfer_set.name}")}
+    fields |= licence_fields(manifest) | ({"configs": [{"config_name": "default", "data_files": data}]} if data else {})
+    return "\n".join([FRONT_MATTER, *yaml_lines(fields), "---"])
 
 
-def _licences(manifest: Manifest) -> str:
+def licence_fields(manifest: Manifest) -> dict[str, object]:
+    """What the front matter says of licences, if anything is known."""
+    given = manifest.about.teacher_licence or manifest.about.transfer_licence
+    return {"license": "other", "license_name": one_line(licences(manifest))} if given else {}
+
+
+def licences(manifest: Manifest) -> str:
+    """Those of teacher and data."""
     about = manifest.about
     return f"teacher: {about.teacher_licence or 'not stated'}; data: {about.transfer_licence or 'not stated'}"
 
@@ -108,7 +109,7 @@ def _what(manifest: Manifest, *, rows: bool = True) -> str:
         f"- Transfer set: **{escaped(spec.transfer_set.name)}**"
         + (f", revision {code(spec.transfer_set.revision)}" if spec.transfer_set.revision else "")
         + (f", split {escaped(spec.transfer_set.split)}, {spec.rows:,} rows" if rows else ""),
-        f"- Licences: {escaped(_licences(manifest))}",
+        f"- Licences: {escaped(licences(manifest))}",
         f"- Label space: {spec.label_space.classes} classes ({names}{more})",
         f"- Inputs: {'embedded, as prepared' if spec.encoding.inputs == 'embed' else 'not here: rows are found by content key'}"
         f" (prepared by {code(spec.preprocessing.function)})",

@@ -7,11 +7,11 @@ Everything passes `softlabels.text` first.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from softlabels.system.places import lies_here
 from softlabels.text import one_line
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~$#!&])")
@@ -28,9 +28,9 @@ def code(text: object) -> str:
     return f"`{line or ' '}`"
 
 
-def quoted(text: object) -> str:
-    """The text as a string of YAML's front matter, in JSON's quotes and ASCII, which YAML reads alike."""
-    return json.dumps(one_line(text))
+def yaml_lines(fields: Mapping[str, object]) -> list[str]:
+    """Lines of YAML's front matter, each value in JSON and ASCII, which YAML reads alike; texts went through `one_line`."""
+    return [f"{name}: {json.dumps(value)}" for name, value in fields.items()]
 
 
 def without_folders(value: Any) -> Any:
@@ -43,8 +43,8 @@ def without_folders(value: Any) -> Any:
         return [without_folders(each) for each in value]
     if not isinstance(value, str):
         return value
-    exists = value.startswith("/") and os.path.exists(value)  # noqa: PTH110  # pathlib's raises where it is too long
-    return re.split(r"[/\\]", value.rstrip("/\\"))[-1] or value if exists or _ABSOLUTE.match(value) else value
+    is_path = _ABSOLUTE.match(value) or lies_here(value)
+    return re.split(r"[/\\]", value.rstrip("/\\"))[-1] or value if is_path else value
 
 
 # Text that only begins with a slash, as some instructions to language models do, is no path: that has a second one and no

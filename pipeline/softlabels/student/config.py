@@ -15,13 +15,13 @@ from softlabels.errors import ConfigError
 from softlabels.labels.encoding import Encoding, TopkEncoding
 from softlabels.labels.ensemble import MEANS, check_temperature
 from softlabels.labels.tail_mass import check_beta
+from softlabels.names import as_before
 from softlabels.objects import ObjectSpec
 from softlabels.student.class_weights import ClassWeights, check_class_weights
 from softlabels.student.loss_spec import LossSpec
 from softlabels.student.schedule import Setting, ends, value_at
 
 DEFAULT_ALPHA = 0.9
-NEWER = ("class_weights", "members", "weights")  # settings that run folders of version 0.2 do not name
 LOSS_NAMES = (
     "forward_kl",
     "reverse_kl",
@@ -185,14 +185,8 @@ class TrainingConfig(LoopConfig):
 
 
 def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings, by name, that decide what is trained: not how often it is saved, and none that older runs do not name
-    where it is not given.
-    """
-    return {
-        name: value
-        for name, value in settings.items()
-        if name != "checkpoint_every" and not (name in NEWER and value is None)
-    }
+    """The settings, by name, that decide what is trained: not how often it is saved."""
+    return {name: value for name, value in as_before("training", settings).items() if name != "checkpoint_every"}
 
 
 def require_temperatures(encoding: Encoding, config: TrainingConfig) -> None:

@@ -176,6 +176,7 @@ class LocalFolder:
                 raise self._linked(name) from error
             if error.errno == errno.ENXIO:  # a pipe that nobody reads, a socket
                 raise self._not_plain(name) from error
+            error.filename = str(self.at(name))  # not its last part
             raise
         found = os.fstat(handle)
         writes = flags & (os.O_WRONLY | os.O_RDWR)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from io import BytesIO
+from typing import Self
 
-from softlabels.errors import StorageError
+from softlabels.errors import Stalled, StorageError
+from softlabels.system.patience import AGAIN, patience, slices
 
 
-@dataclass
+@dataclass(eq=False)
 class _Shared:
     """What all views of one folder see."""
 
@@ -48,13 +50,13 @@ class MemoryFolder:
     def at(self, name: str = "") -> str:
         return f"memory:/{self._key(name)}"
 
-    def within(self, name: str) -> MemoryFolder:
-        return MemoryFolder(self._key(name), self._shared)
+    def within(self, name: str) -> Self:
+        return type(self)(self._key(name), self._shared)
 
     followed = within
 
-    def above(self) -> MemoryFolder:
-        return MemoryFolder(self.inside.rpartition("/")[0], self._shared)
+    def above(self) -> Self:
+        return type(self)(self.inside.rpartition("/")[0], self._shared)
 
     def overlaps(self, other: object) -> bool:
         if not isinstance(other, MemoryFolder) or other._shared is not self._shared:
@@ -72,13 +74,13 @@ class MemoryFolder:
         lead = f"{name}/" if name else ""
         return sorted({found.removeprefix(lead).partition("/")[0] for found in self.list(name)})
 
-    def folders(self, name: str = "") -> list[MemoryFolder]:
+    def folders(self, name: str = "") -> list[Self]:
         lead = f"{name}/" if name else ""
         return [self.within(lead + entry) for entry in self.names(name) if self.is_folder(lead + entry)]
 
     def list(self, name: str = "") -> Iterator[str]:
         root, below = f"{self.inside}/".lstrip("/"), f"{self._key(name)}/".lstrip("/")
-        yield from (key.removeprefix(root) for key in list(self._shared.files) if key.startswith(below))
+        yield from (key.removeprefix(root) for key in sorted(self._shared.files) if key.startswith(below))
 
     def size(self, name: str) -> int:
         return len(self.read(name))
@@ -106,7 +108,8 @@ class MemoryFolder:
         return free
 
     def put(self, name: str, data: bytes, *, staged: str | None = None) -> None:
-        self._shared.files[self._key(name)] = data
+        with self._shared.changed:
+            self._shared.files[self._key(name)] = data
 
     @contextmanager
     def filled(self, name: str) -> Iterator[BytesIO]:
@@ -116,9 +119,9 @@ class MemoryFolder:
 
     def place(self, staged: Mapping[str, str]) -> None:
         for name, target in staged.items():
-            data = self._shared.files.pop(self._key(name), None)
-            if data is not None:
-                self.put(target, data)
+            with self._shared.changed, suppress(FileNotFoundError):
+                self.put(target, self.read(name))  # first there, then gone here: who reads finds it under either name
+                self.remove(name)
 
     def settle(self, names: Iterable[str]) -> None:
         """What is in memory is as durable as it will be."""
@@ -171,13 +174,19 @@ class _Presence:
     def share(self) -> None:
         with self._shared.changed:
             self._leave()
-            self._shared.changed.wait_for(lambda: self._shared.writers.get(self._lock, 0) >= 0)
+            if not any(self._shared.changed.wait_for(self._nobody_alone, seconds) for seconds in slices()):
+                raise Stalled(
+                    f"another thread has been alone in memory:/{self._lock} for {patience():g} s", remedy=AGAIN
+                )
             self._held = 1
             self._shared.writers[self._lock] = self._shared.writers.get(self._lock, 0) + 1
 
     def close(self) -> None:
         with self._shared.changed:
             self._leave()
+
+    def _nobody_alone(self) -> bool:
+        return self._shared.writers.get(self._lock, 0) >= 0
 
     def _leave(self) -> None:
         if self._held:

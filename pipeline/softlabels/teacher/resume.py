@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from softlabels.checks.dependence import spread
 from softlabels.errors import OtherLabels, OtherLogits, OtherOrder, OtherRows
-from softlabels.labels.encoding import TopkEncoding
 from softlabels.store.chunks import ChunkReader, read_shard_column
 from softlabels.store.commit import record_name, recorded_shards
 from softlabels.store.key_index import KeyIndex
@@ -103,14 +102,12 @@ def _check_sentinels(
     columns = _gather(reader, payloads, at, compared_columns(spec))
     inputs = np.array(rows.inputs[at])
     labels = np.asarray(rows.labels[at]) if rows.sequence is None else alignment(inputs).next_token.reshape(-1)
-    beta = spec.encoding.beta_max if isinstance(spec.encoding, TopkEncoding) else 1.0
-    found = Deviation(spec.teacher.precision, beta, stated)
+    found = Deviation(spec.teacher.precision, stated)
     compare_batch(spec, ensemble, inputs, columns, labels, found)
     if not found.sound:
         raise OtherLogits(
-            f"the teacher gives {len(at)} rows of {reader.folder} logits that differ from those that it holds by up to "
-            f"{found.largest_logit:.3g} (rounding explains {found.allowed:.3g}), root mean square {found.difference.value:.3g} "
-            f"({found.allowed_together:.3g}), though its weights are the same",
+            f"the teacher gives {len(at)} rows of {reader.folder} logits that differ from those that it holds, "
+            f"though its weights are the same: {found.line}",
             remedy="go on with the code and the versions of packages that began it, or give another store path",
         )
 

@@ -3,46 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from softlabels.errors import ConfigError
 from softlabels.objects import ObjectSpec
 
-LEAST_TOKENS = {"wordpiece": 6, "bpe": 257}  # the special tokens and one; the bytes and one
 MAX_LENGTH = 1 << 16  # tokens of a row; its documents are numbered in uint16
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_LATER = {
-    "missing": "refuse",
-    "mixed_images": False,
-    "sample_by": None,
-    "key_salt": None,
-}  # than version 0.1, which did this
 _STACK = ObjectSpec("softlabels.transfer.stack")
-
-
-@dataclass(frozen=True)
-class TokenizerConfig:
-    """A tokenizer to train where the folder that transfer_set.prepare or transfer_set.sequences names is not there.
-
-    Attributes:
-        kind: wordpiece (BERT's, for classifiers), or bpe (GPT-2's byte-level BPE, for language models).
-        vocab_size: tokens, the special ones among them; fewer where the texts have no more.
-        lowercase: whether capitals are made small and accents dropped; bpe keeps texts as they are.
-        max_length: the longest row that models with this tokenizer are meant for.
-    """
-
-    kind: Literal["wordpiece", "bpe"] = "wordpiece"
-    vocab_size: int = 8192
-    lowercase: bool = True
-    max_length: int = 512
-
-    def __post_init__(self) -> None:
-        least = LEAST_TOKENS[self.kind]
-        for name, smallest in (("vocab_size", least), ("max_length", 3)):
-            if getattr(self, name) < smallest:
-                raise ConfigError(f"tokenizer.{name} is {getattr(self, name)}", remedy=f"give {smallest} or more")
 
 
 @dataclass(frozen=True)
@@ -164,15 +133,3 @@ class TransferSetConfig:
     def origin(self) -> str:
         """The source, or the dotted path of the factory."""
         return self.source if self.source is not None else self.factory.class_path if self.factory else ""
-
-
-def identifying(settings: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The settings of a transfer set, by name, that tell runs apart: none that came after version 0.1 and is as it was then."""
-    if settings is None:
-        return None
-    told = {name: value for name, value in settings.items() if name not in _LATER or _LATER[name] != value}
-    if isinstance(told.get("sequences"), Mapping):
-        told["sequences"] = {
-            name: value for name, value in told["sequences"].items() if (name, value) != ("bos", "auto")
-        }
-    return told

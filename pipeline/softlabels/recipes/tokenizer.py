@@ -2,7 +2,7 @@
 
 Two kinds, both in the two files that `AutoTokenizer.from_pretrained` opens: lower-cased WordPiece with BERT's rules for words,
 for classifiers, and byte-level BPE with GPT-2's, for language models: every text is tokens and can be had back from them. The
-same texts give the same bytes. Neighbours: `text` and `sequences` use it.
+same texts give the same bytes. `transfer.text` and `transfer.sequences` use it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any
 
 from softlabels.errors import TransferSetError
 from softlabels.objects import require_extra
-from softlabels.transfer.config import TokenizerConfig, TransferSetConfig
+from softlabels.recipes.tokenizer_config import TokenizerConfig
+from softlabels.transfer.config import TransferSetConfig
 from softlabels.transfer.decode import decode
 from softlabels.transfer.pretrained import whole_folder
 from softlabels.transfer.source import open_split

@@ -9,9 +9,9 @@ from torch import nn
 
 from softlabels.errors import ConfigError
 from softlabels.models import build_model
-from softlabels.models.biased import Biased
 from softlabels.models.config import ModelConfig
-from softlabels.student.prior import class_shares, matched_bias, ratio_bias, target_shares
+from softlabels.recipes.biased import Biased
+from softlabels.recipes.prior import class_shares, matched_bias, ratio_bias, target_shares
 from tests.student.runs import MemoryBatches, examples
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from softlabels.errors import ConfigError
-from softlabels.student.augment import jitter, mask_tokens
+from softlabels.recipes.augment import jitter, mask_tokens
 
 
 @pytest.mark.parametrize("shape", [(200, 7, 5), (200, 3, 6, 9)])
