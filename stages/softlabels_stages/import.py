@@ -36,7 +36,8 @@ from softlabels.store.dense_spec import dense_spec, prepared_by
 from softlabels.store.markdown import without_folders
 from softlabels.store.spec import About, MemberSpec, Preprocessing, Spec, TeacherSpec
 from softlabels.transfer import array_keys
-from softlabels.transfer.keys import id_keys
+from softlabels.transfer.keys import KEY_RULE, SALTED_RULE, id_keys, salted_keys
+from softlabels.transfer.salt import read_salt
 from softlabels_stages.arguments import Import
 from softlabels_stages.recipe import load, parse, texts
 from softlabels_stages.run import command, say, should_stop, suggested, warn
@@ -155,11 +156,22 @@ def _rows_of(
         keys = id_keys(pa.chunked_array([pa.array(outputs.ids.tolist())]), name=key, start=0)
     elif keys is None and outputs.inputs is not None:
         keys = array_keys(outputs.inputs)
+    salt = None if args.transfer_set is None else args.transfer_set.key_salt
     if keys is not None:
+        rule = KEY_RULE
+        if salt is not None and outputs.keys is None:  # keys that the file holds are what its maker made them
+            keys, rule = salted_keys(keys, read_salt(salt)), SALTED_RULE
         labels = np.full(count, NO_LABEL, np.int64) if outputs.labels is None else outputs.labels
         how = Preprocessing(function="") if outputs.inputs is None else prepared_by("", {}, outputs.inputs)
         file = Path(args.from_)
-        facts: dict[str, Any] = {"name": file.stem, "keys": keys, "key": key, "classes": None, "preprocessing": how}
+        facts: dict[str, Any] = {
+            "name": file.stem,
+            "keys": keys,
+            "key": key,
+            "key_rule": rule,
+            "classes": None,
+            "preprocessing": how,
+        }
         return facts, labels, outputs.inputs, str(file)
     if args.transfer_set is None:
         raise ConfigError(

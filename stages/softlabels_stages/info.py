@@ -16,6 +16,7 @@ from softlabels.store import store_splits
 from softlabels.store.commit import recorded_shards
 from softlabels.store.spec import MANIFEST, PLAN, Manifest, Plan, read_json
 from softlabels.system.files import Folder
+from softlabels.text import one_line
 from softlabels_stages.arguments import Info
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import command
@@ -127,7 +128,7 @@ def _text(path: str, facts: dict[str, Any]) -> str:
             ("digest", facts["digest"]),
             ("content", facts["content_digest"]),
         ]
-    return "\n".join(f"{name:<13} {text}" for name, text in lines)
+    return "\n".join(f"{name:<13} {one_line(text, None)}" for name, text in lines)
 
 
 if __name__ == "__main__":

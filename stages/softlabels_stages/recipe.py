@@ -165,6 +165,9 @@ def _read(config: str) -> tuple[Path | None, bytes]:
     """Where the user's recipe lies, None for a built-in one, whose name no file in the working folder takes; and its bytes."""
     if config in built_in():
         return None, resources.files("softlabels_stages.configs").joinpath(f"{config}.yaml").read_bytes()
+    is_stream = config == "/dev/stdin" or config.startswith("/dev/fd/")  # on purpose, as of a shell's <(...)
+    if Path(config).exists() and not (Path(config).is_file() or Path(config).is_dir() or is_stream):
+        raise ConfigError(f"{config} is a pipe or a device", remedy="give a YAML file, or /dev/stdin")
     try:
         return Path(config), Path(config).read_bytes()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError):  # the last: no path at all

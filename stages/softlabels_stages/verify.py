@@ -27,6 +27,7 @@ from softlabels.store.root import lost_splits, outdated, root_strangers
 from softlabels.store.verify import verify
 from softlabels.system.files import Folder
 from softlabels.system.places import folder_of
+from softlabels.text import one_line
 from softlabels_stages.arguments import Verify
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import command, say, suggested, warn
@@ -77,7 +78,7 @@ def _verify_root(root: Folder, *, whole: bool) -> int:
     for error in lost:
         print(error, file=sys.stderr)
     for name in root_strangers(root):
-        print(f"{root}: warning: {name} is not part of the store", file=sys.stderr)
+        print(f"{root}: warning: {one_line(name)} is not part of the store", file=sys.stderr)
     stale = outdated(root) if whole and not lost else []
     for name in stale:
         what = "does not list these splits" if root.exists(name) else "is gone, and plain readers need it"

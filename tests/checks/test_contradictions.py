@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from softlabels.checks.contradictions import dense_apart, repeats, topk_apart
+from softlabels.checks.contradictions import dense_apart, repeats, require_consistent, topk_apart
 from softlabels.errors import ContradictingOutputs, UnsealedStore
 from softlabels.labels.dense import encode_dense
 from softlabels.labels.encoding import TopkEncoding
@@ -261,3 +262,30 @@ def test_a_student_of_such_a_store_is_told(
         samples.earlier(work / "s" / split, logits(rng, wrong=20), array_keys(inputs), split=split, embed=inputs)
     assert train_student.main(["--config=r.yaml", "--store=s", "--out=run"]) == 0
     assert "train: warning: ContradictingOutputs: 20 of the 48 rows of s/train" in capsys.readouterr().err
+
+
+def test_many_repeats_anywhere_do_not_read_a_store_many_times(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of each key in shuffled order, as of epochs one after the other. Seen to fail: a row was read 125 times."""
+    count, read = 2000, np.zeros(4000, np.int64)
+    own, order = rng.integers(0, 256, (count, 16), np.uint8), rng.permutation(count)
+    z = rng.normal(size=(count, 1, CLASSES))
+    columns = {name: np.concatenate([values, values[order]]) for name, values in _columns(z).items()}
+
+    def rows(numbers: np.ndarray) -> dict[str, np.ndarray]:
+        chunks = np.unique(numbers // 16)
+        read[(chunks[:, None] * 16 + np.arange(16)).reshape(-1)] += 1
+        return {name: values[numbers] for name, values in columns.items()}
+
+    monkeypatch.setattr("softlabels.checks.contradictions._BYTES", 16 * 100)
+    ask = partial(
+        require_consistent, np.concatenate([own, own[order]]), rows, partial(dense_apart, precision="float32"), row_bytes=100,
+        where="these",
+    )  # fmt: skip
+    ask()
+    assert read.max() <= 2 * 8
+    assert (read[2000:] > 0).any()
+    columns["logits"][2000:] = columns["logits"][2000:][..., ::-1]
+    with pytest.raises(ContradictingOutputs, match=rf"1\d\d of the 128 {WHAT}"):
+        ask()

@@ -286,7 +286,8 @@ def test_version_2_holds_nothing_of_version_3(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("facts", "version"), [({}, 2), ({"key_rule": 1}, 2), ({"key_rule": 2}, 3), ({"floor": 1e-3}, 3)]
+    ("facts", "version"),
+    [({}, 2), ({"key_rule": 1}, 2), ({"key_rule": 2}, 3), ({"key_rule": 3}, 3), ({"floor": 1e-3}, 3)],
 )
 def test_the_earliest_format_that_holds_it_is_written(facts: dict[str, float], version: int) -> None:
     teacher = TeacherSpec(name="t", precision="", members=(MemberSpec(model="m"),))
@@ -298,7 +299,7 @@ def test_the_earliest_format_that_holds_it_is_written(facts: dict[str, float], v
     assert (b"key_rule" in pretty_json(plan) or b"floor" in pretty_json(plan)) == (version == 3)
 
 
-@pytest.mark.parametrize("facts", [{"key_rule": 3}, {"floor": 0.0}, {"floor": -1.0}])
+@pytest.mark.parametrize("facts", [{"key_rule": 4}, {"floor": 0.0}, {"floor": -1.0}])
 def test_fields_of_version_3_have_limits(facts: dict[str, float]) -> None:
     teacher = TeacherSpec(name="t", precision="", members=(MemberSpec(model="m"),), floor=facts.pop("floor", UNSET))
     with pytest.raises(UserError, match=r"key_rule|floor"):

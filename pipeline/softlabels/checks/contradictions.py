@@ -21,6 +21,9 @@ from softlabels.labels.topk import stored_log_probs
 
 LEAST = 1e-3
 _BYTES = 1 << 25  # of rows that are compared at a time
+_BLOCKS = (
+    8  # of rows; of more, such as are evenly spread: rows of a key may stand anywhere, and a block may read every chunk
+)
 REMEDY = (
     "give each row a key of its own: name the column that says which row it is (transfer_set.key; --key of import; of a "
     "graph's nodes their number: key: node), or keep one row of each key; of outputs that were computed in float16 or bfloat16 "
@@ -46,7 +49,8 @@ def repeats(keys: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int6
 def require_consistent(
     keys: NDArray[np.uint8], read: Callable[[NDArray[np.int64]], Columns], apart: Apart, *, row_bytes: int, where: str
 ) -> None:
-    """Raise `ContradictingOutputs`, which counts and names them, where rows of one key contradict each other.
+    """Raise `ContradictingOutputs`, which counts and names them, where rows of one key contradict each other. Of very many such
+    rows some are looked at, so that no split is read more than `_BLOCKS` times.
 
     Args:
         keys: (R, 16), of all rows of a split.
@@ -56,18 +60,21 @@ def require_consistent(
         where: what the rows are of, for the message.
     """
     rows, firsts = repeats(keys)
-    step, wrong, example = max(1, _BYTES // max(row_bytes, 1)), 0, list[str]()
-    for start in range(0, len(rows), step):
+    step, wrong, looked_at, example = max(1, _BYTES // max(row_bytes, 1)), 0, 0, list[str]()
+    starts = np.arange(0, len(rows), step)
+    for start in starts[
+        np.arange(min(len(starts), _BLOCKS)) * len(starts) // max(1, min(len(starts), _BLOCKS))
+    ].tolist():
         these, those = rows[start : start + step], firsts[start : start + step]
         known, at = np.unique(those, return_inverse=True)
         standing = read(known)
         gap = apart(read(these), {name: values[at] for name, values in standing.items()})
         bad = np.flatnonzero(gap > 0)
-        wrong += len(bad)
+        wrong, looked_at = wrong + len(bad), looked_at + len(these)
         example += [f"row {these[n]} (as row {those[n]}, a probability off by {gap[n]:.3g})" for n in bad[:5].tolist()]
     if wrong:
         raise ContradictingOutputs(
-            f"{wrong} of the {len(rows)} rows of {where} whose content key stands in an earlier row have outputs of another "
+            f"{wrong} of the {looked_at} rows of {where} whose content key stands in an earlier row have outputs of another "
             f"distribution: {some(example + [''] * (wrong - len(example)))}; all rows of a key would get the first one's",
             remedy=REMEDY,
         )

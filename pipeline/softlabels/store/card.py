@@ -11,8 +11,9 @@ from urllib.parse import quote
 from softlabels.labels.encoding import TopkEncoding
 from softlabels.labels.fidelity import Fidelity, by_temperature, nats, one_of
 from softlabels.store.card_loading import encoding_line, loading
-from softlabels.store.markdown import code, escaped, one_line, yaml_lines
+from softlabels.store.markdown import code, escaped, yaml_lines
 from softlabels.store.spec import Manifest, Spec
+from softlabels.text import one_line
 
 FRONT_MATTER = "---\ntags: [soft-labels, knowledge-distillation]"  # how every card begins
 

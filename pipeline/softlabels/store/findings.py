@@ -68,14 +68,12 @@ class Stored:
     def rows(self, numbers: NDArray[np.int64]) -> Columns:
         """What tells the distributions of some rows apart: (len(numbers), ...) each; a chunk is read once."""
         names = [*self.spec.soft_columns, *(["position_mask"] if self.spec.positions is not None else [])]
-        chunk_of = numbers // self.spec.cut.rows_per_chunk
-        order = np.argsort(chunk_of, kind="stable")
+        order = np.argsort(numbers, kind="stable")
+        chunks, begins = np.unique(numbers[order] // self.spec.cut.rows_per_chunk, return_index=True)
+        inside = np.split(numbers[order] % self.spec.cut.rows_per_chunk, begins[1:])
         found = {}
         for name in names:
-            parts = [
-                self.read(name, chunk)[numbers[chunk_of == chunk] - chunk * self.spec.cut.rows_per_chunk]
-                for chunk in np.unique(chunk_of).tolist()
-            ]
+            parts = [self.read(name, chunk)[rows] for chunk, rows in zip(chunks.tolist(), inside, strict=True)]
             whole = np.concatenate(parts)
             found[name] = np.empty_like(whole)
             found[name][order] = whole

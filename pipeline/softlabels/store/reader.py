@@ -74,8 +74,15 @@ def store_splits(path: Place) -> dict[str, Folder]:
         named: Plan | Manifest = (
             read_json(root, PLAN, Plan) if root.exists(PLAN) else read_json(root, MANIFEST, Manifest)
         )
-        return {named.spec.transfer_set.split: root}
+        return {_seen(root, named.spec.transfer_set.split): root}
     return {folder.name: folder for folder in folders}
+
+
+def _seen(root: Folder, split: str) -> str:
+    """The name of a split, which every command repeats. Raises `StorePathError` where it holds what no terminal shows."""
+    if not split.isprintable():
+        raise StorePathError(f"a split in {root} is called {split!r}", remedy="give its folder another name")
+    return split
 
 
 def store_folders(path: Place) -> list[Folder]:
@@ -90,7 +97,7 @@ def store_folders(path: Place) -> list[Folder]:
     if holds_store(root):
         return [root]
     inner = [name for name in root.names() if root.followed(name).is_folder() and holds_store(root.followed(name))]
-    found = [root.within(name) for name in inner if root.is_folder(name)]
+    found = [root.within(_seen(root, name)) for name in inner if root.is_folder(name)]
     if not found:
         raise StorePathError(
             f"{root} holds no store" if root.exists() else f"{root} does not exist",

@@ -29,7 +29,7 @@ from softlabels.system.files import Files
 
 _REMEDIES: dict[type[UserError], str] = {
     OtherTokenizer: "name the tokenizer that the rows were labelled with",
-    OtherRows: "give the transfer set that was labelled",
+    OtherRows: "give the transfer set that was labelled, and its key_salt where it has one",
     OtherLabels: "take labels and classes as they were",
     OtherMemberOrder: "list the members in the order in which they began it",
     OtherWeights: "give the weights that began it",

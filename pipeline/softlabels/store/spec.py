@@ -85,7 +85,7 @@ class TransferSpec(_Record, kw_only=True, frozen=True):
     content_keys: Hex
     revision: Text | None = None
     key: Text = "content"
-    key_rule: Literal[2] | UnsetType = UNSET
+    key_rule: Literal[2, 3] | UnsetType = UNSET
 
 
 class LabelSpace(_Record, kw_only=True, frozen=True):

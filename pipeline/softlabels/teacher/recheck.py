@@ -170,7 +170,7 @@ def _find(index: KeyIndex, name: str, keys: NDArray[np.generic]) -> NDArray[np.i
     if missing:
         raise UnlabelledRows(
             f"{missing} of {len(keys)} sampled rows of the store are not in the transfer set {name}",
-            remedy="give the recipe of the transfer set that was labelled",
+            remedy="give the recipe of the transfer set that was labelled, and its transfer_set.key_salt where it has one",
         )
     return found
 
