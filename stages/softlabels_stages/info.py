@@ -92,10 +92,11 @@ def describe(path: Folder) -> dict[str, Any]:
     }
 
 
-def _positions(facts: dict[str, Any]) -> str:
+def _rows(facts: dict[str, Any]) -> str:
+    salted = ", salted keys" if facts["transfer_set"].get("key_rule") == 3 else ""
     if facts["positions"] is None:
-        return ""
-    return f" of {'up to ' if facts['ragged'] else ''}{facts['positions']:,} positions"
+        return salted
+    return f" of {'up to ' if facts['ragged'] else ''}{facts['positions']:,} positions{salted}"
 
 
 def _encoding(encoding: dict[str, Any]) -> str:
@@ -115,7 +116,7 @@ def _text(path: str, facts: dict[str, Any]) -> str:
     lines = [
         ("store", f"{path} ({state})"),
         ("teacher", f"{teacher['name']}, {members}, {teacher['precision'] or 'precision not stated'}"),
-        ("transfer set", f"{transfer_set['name']}, split {transfer_set['split']}, {rows}{_positions(facts)}"),
+        ("transfer set", f"{transfer_set['name']}, split {transfer_set['split']}, {rows}{_rows(facts)}"),
         ("classes", f"{facts['classes']}" + (f": {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else "")),
         ("encoding", _encoding(encoding)),
         ("layout", f"{facts['layout']}, compression {facts['compression']}, {counted(facts['shards'], 'shard')}"),

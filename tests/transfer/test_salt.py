@@ -122,6 +122,8 @@ def test_a_store_with_salted_keys(
         ["teacher-logits", recipe("env:SALT"), "--store=store"],
     ):
         assert main(words) == 0
+    assert main(["info", "store"]) == 0
+    assert "transfer set  points, split train, 160 rows, salted keys" in capsys.readouterr().out
     assert open_store("copy/train").spec.transfer_set.key_rule == 3
     kept = [
         file.read_bytes()
