@@ -4,7 +4,7 @@ Names are loaded when they are first used, so that reading a store imports no to
 
     open_store         a sealed store (`Store`): columns, rows by content key, distributions at any temperature
     write_store        a store of logits that are at hand as arrays
-    StoreWriter        fill a store shard by shard; dense_spec (store_spec for all encodings) says what it will hold,
+    StoreWriter        fill a store shard by shard; store_spec says what it will hold,
                        array_keys gives its rows' keys
     load_transfer_set  the transfer set's rows, hashed and prepared; TransferSetConfig says which
     EmbeddedRows       the rows of a store that holds its inputs itself
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from softlabels.jobs.write_store import write_store
     from softlabels.labels.soft import SoftLabels
     from softlabels.store import Store, StoreWriter, open_store
-    from softlabels.store.dense_spec import dense_spec, store_spec
+    from softlabels.store.new_spec import store_spec
     from softlabels.stream import Batch, EmbeddedRows, Loader, SoftLabelDataset
     from softlabels.student.losses import distillation_loss
     from softlabels.transfer import TransferSetConfig, array_keys, load_transfer_set
@@ -67,7 +67,6 @@ __all__ = [
     "UnsealedStore",
     "UserError",
     "array_keys",
-    "dense_spec",
     "distillation_loss",
     "errors",
     "load_transfer_set",
@@ -89,11 +88,10 @@ if not TYPE_CHECKING:  # a type checker that knew of it would take every name fo
             "StoreWriter": "softlabels.store.writer",
             "TransferSetConfig": "softlabels.transfer.config",
             "array_keys": "softlabels.transfer.keys",
-            "dense_spec": "softlabels.store.dense_spec",
             "distillation_loss": "softlabels.student.losses",
             "load_transfer_set": "softlabels.transfer.rows",
             "open_store": "softlabels.store.reader",
-            "store_spec": "softlabels.store.dense_spec",
+            "store_spec": "softlabels.store.new_spec",
             "write_store": "softlabels.jobs.write_store",
         },
     )

@@ -21,22 +21,20 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from softlabels.errors import ConfigError, SpecMismatch
-from softlabels.labels.encoding import TopkEncoding
-from softlabels.labels.fidelity import Fidelity, add_up, by_temperature, mass_warning, nats, table
+from softlabels.labels.encoding import Encoding
+from softlabels.labels.fidelity import Fidelity, add_up, by_temperature, nats, table
 from softlabels.labels.tail_basis import find_basis
-from softlabels.labels.topk_encode import encode_topk
 from softlabels.models.device import resolve_device, warm_up
 from softlabels.report.table import as_text, fidelity_table
 from softlabels.store import Store, StoreWriter, open_store, store_splits
 from softlabels.store.basis import Basis, resumable_basis
-from softlabels.store.dense_spec import encoded_as
 from softlabels.store.findings import Stored, ask
+from softlabels.store.new_spec import encoded_as
 from softlabels.store.root import require_apart, require_root, write_root
 from softlabels.store.same_plan import require_same_maker
 from softlabels.store.spec import Manifest, Spec
 from softlabels.store.writer import require_room
 from softlabels.system.local import LocalFolder
-from softlabels.teacher.pilot import needs_basis
 from softlabels.teacher.reencode import DensePilot, reencode
 from softlabels_stages.arguments import Encode
 from softlabels_stages.recipe import parse
@@ -79,7 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             size = manifest.bytes_per_position
             for line in writers[split].said:
                 print(f"{split}: {line}")
-            print(_before_and_after(f"{split}: {sizes}", store, args.tail, size, manifest.fidelity), flush=True)
+            print(
+                _before_and_after(f"{split}: {sizes}", store, writers[split].spec.encoding, size, manifest.fidelity),
+                flush=True,
+            )
     if not single:
         write_root(target)
     print(f"sealed: {target} (look: {suggested('info', target)})")
@@ -88,9 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dense(path: LocalFolder) -> Store:
     store = open_store(path)
-    if isinstance(store.encoding, TopkEncoding):
+    if not store.encoding.keeps_all:
         raise ConfigError(
-            f"{path} holds topk labels already, and what they left out is gone", remedy="give the dense store"
+            f"{path} holds {store.encoding.kind} labels already, and what they left out is gone",
+            remedy="give the dense store",
         )
     return store
 
@@ -102,33 +104,31 @@ def _require_sound(store: Store) -> None:
         raise error
 
 
-def _encoding(args: Encode, store: Store) -> TopkEncoding:
+def _encoding(args: Encode, store: Store) -> Encoding:
     """What is asked for, its basis not found yet. Raises `ConfigError`."""
     dense = store.encoding
-    found = args.made(store.members, classes=store.classes, reduce=dense.reduce, inputs=dense.inputs)
-    assert isinstance(found, TopkEncoding)
-    return found
+    return args.made(store.members, classes=store.classes, reduce=dense.reduce, inputs=dense.inputs)
 
 
 def _shared_basis(
     stores: Mapping[str, Store],
     paths: Mapping[str, LocalFolder],
-    encodings: Mapping[str, TopkEncoding],
+    encodings: Mapping[str, Encoding],
     device: torch.device,
 ) -> Basis | None:
     """The prior and basis of the tails: that of a target that is begun, else found now. None where the tails have none."""
     split = _first(stores)
     encoding = encodings[split]
-    if not needs_basis(encoding):
+    if encoding.basis_rank is None:
         return None
     for path in paths.values():
-        found = resumable_basis(path, rank=encoding.rank, settings="--")
+        found = resumable_basis(path, rank=encoding.basis_rank, settings="--")
         if found is not None:
             return found
-    return find_basis(DensePilot(stores[split], device), encoding.rank)
+    return find_basis(DensePilot(stores[split], device), encoding.basis_rank)
 
 
-def _spec(args: Encode, store: Store, encoding: TopkEncoding, basis: Basis | None) -> Spec:
+def _spec(args: Encode, store: Store, encoding: Encoding, basis: Basis | None) -> Spec:
     return encoded_as(
         store.spec, encoding, basis=basis, layout=args.layout or store.layout, compression=args.compression
     )
@@ -186,14 +186,14 @@ def _try(args: Encode) -> int:
     split = _first(splits)
     store = _dense(splits[split])
     encoding = _encoding(args, store)
-    basis = find_basis(DensePilot(store, device), encoding.rank) if needs_basis(encoding) else None
+    rank = encoding.basis_rank
+    basis = None if rank is None else find_basis(DensePilot(store, device), rank)
     spec, shared = _spec(args, store, encoding, basis), _on(device, basis)
-    assert isinstance(spec.encoding, TopkEncoding)
-    lost = add_up(encode_topk(logits, spec.encoding, basis=shared)[1] for logits in _Sample(store, device))
+    lost = add_up(spec.encoding.encode(logits, basis=shared)[1] for logits in _Sample(store, device))
     tried = max((sums.samples for sums in lost), default=0)
     columns = [column for column in spec.columns if column.name in spec.soft_columns or column.by_position]
     size = sum(column.row_bytes for column in columns) / (spec.positions or 1)
-    print(_before_and_after(f"{split}: {counted(tried, 'distribution')} tried", store, args.tail, size, table([lost])))
+    print(_before_and_after(f"{split}: {counted(tried, 'distribution')} tried", store, encoding, size, table([lost])))
     print(f"nothing was written; to encode: {suggested('encode')} with --store=STORE in place of --try")
     return 0
 
@@ -207,15 +207,17 @@ def _on(device: torch.device, basis: Basis | None) -> torch.Tensor | None:
     return None if basis is None else torch.from_numpy(np.array(basis)).to(device)
 
 
-def _before_and_after(title: str, dense: Store, tail: str, size: float, fidelity: Mapping[str, Fidelity]) -> str:
-    """Bytes a position and fidelity of a dense store, and `size` and `fidelity` of what was made of it with this tail."""
+def _before_and_after(
+    title: str, dense: Store, encoding: Encoding, size: float, fidelity: Mapping[str, Fidelity]
+) -> str:
+    """Bytes a position and fidelity of a dense store, and `size` and `fidelity` of what was made of it."""
     before = dense.manifest
     dense_kl = [nats(before.fidelity[t].kl_mean) if t in before.fidelity else "" for t, _ in by_temperature(fidelity)]
     lines = as_text(fidelity_table(fidelity).with_column("dense: mean KL", dense_kl, after="T"))
     return (
         f"{title}, {before.bytes_per_position:,.1f} -> {size:,.1f} bytes a position\n"
-        "KL in nats, dense: of the teacher's logits to the dense labels; the others: of these to the topk labels\n"
-        + "\n".join(filter(None, [lines, mass_warning(fidelity, tail)]))
+        f"KL in nats, dense: of the teacher's logits to the dense labels; the others: of these to the {encoding.kind} labels\n"
+        + "\n".join(filter(None, [lines, encoding.warning(fidelity)]))
     )
 
 

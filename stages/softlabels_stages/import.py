@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from softlabels.errors import ClassMismatch, ConfigError, TransferSetError
 from softlabels.jobs.store_outputs import split_of, store_outputs
 from softlabels.labels import NO_LABEL
-from softlabels.store.dense_spec import dense_spec, prepared_by
 from softlabels.store.markdown import without_folders
+from softlabels.store.new_spec import prepared_by, store_spec
 from softlabels.store.outputs import Outputs, read_outputs
 from softlabels.store.spec import About, MemberSpec, Preprocessing, Spec, TeacherSpec
 from softlabels.transfer import array_keys
@@ -132,7 +132,7 @@ def _spec(args: Import, outputs: Outputs, rows: _Rows, split: str) -> Spec:
             f"{args.from_} holds keys and no inputs", remedy="leave out --inputs=embed, or add the inputs"
         )
     weights = args.weights or (1.0,) * outputs.logits.shape[1]
-    return dense_spec(
+    return store_spec(
         teacher=TeacherSpec(
             name=args.teacher_name,
             precision=args.precision

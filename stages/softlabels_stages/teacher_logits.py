@@ -17,16 +17,14 @@ import numpy as np
 from tqdm import tqdm
 
 from softlabels.errors import ClassMismatch, OtherRows
-from softlabels.labels.encoding import Encoding, TopkEncoding
-from softlabels.labels.fidelity import mass_warning
-from softlabels.labels.topk import check_encoding
+from softlabels.labels.encoding import Encoding
 from softlabels.models.alone import is_padded
 from softlabels.report.table import as_text, fidelity_table
 from softlabels.store.basis import Basis, resumable_basis
 from softlabels.store.commit import is_bound
-from softlabels.store.dense_spec import prepared_by
-from softlabels.store.dense_spec import store_spec as spec_of
 from softlabels.store.markdown import without_folders
+from softlabels.store.new_spec import prepared_by
+from softlabels.store.new_spec import store_spec as spec_of
 from softlabels.store.root import require_root, write_root
 from softlabels.store.same_plan import kept_about, require_same_plan
 from softlabels.store.spec import MANIFEST, PLAN, About, Manifest, Plan, Spec, plan_of, read_json
@@ -35,7 +33,7 @@ from softlabels.system.local import LocalFolder
 from softlabels.teacher.config import LabelsConfig
 from softlabels.teacher.ensemble import Ensemble, load_ensemble
 from softlabels.teacher.label import label_rows
-from softlabels.teacher.pilot import needs_basis, pilot_basis, pilot_rows
+from softlabels.teacher.pilot import pilot_basis, pilot_rows
 from softlabels.teacher.resume import check_committed, explained
 from softlabels.teacher.sentinels import check_sentinels, token_classes
 from softlabels.transfer import TransferRows, TransferSetConfig
@@ -63,11 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     splits = [load_rows(args.transfer_set, split) for split in args.transfer_set.splits]
     ensemble.expect(splits[0].sequence)
     classes = [checked_classes(rows, ensemble, encoding) for rows in splits]
-    if isinstance(encoding, TopkEncoding):
-        check_encoding(encoding, 1 if encoding.reduce == "geometric" else len(args.teacher.members), min(classes))
-    if needs_basis(encoding):
-        for rows, count in zip(splits, classes, strict=True):
-            _require_same_tails(args, root.within(rows.split), rows, ensemble, encoding, count)
+    encoding.check(1 if encoding.reduce == "geometric" else len(args.teacher.members), min(classes))
+    for rows, count in zip(splits, classes, strict=True):
+        _require_same_tails(args, root.within(rows.split), rows, ensemble, encoding, count)
     basis = shared_basis(root, splits, ensemble, encoding, classes[0])
     specs = [
         store_spec(args, rows, ensemble, encoding, count, basis) for rows, count in zip(splits, classes, strict=True)
@@ -151,10 +147,10 @@ def shared_basis(
     None where the tails have none. Raises `SpecMismatch` where a store that is begun has tails of another rank; one of other
     classes is left to the comparison of specifications.
     """
-    if not isinstance(encoding, TopkEncoding) or not needs_basis(encoding):
+    if encoding.basis_rank is None:
         return None
     for rows in splits:
-        found = resumable_basis(root.within(rows.split), rank=encoding.rank)
+        found = resumable_basis(root.within(rows.split), rank=encoding.basis_rank)
         if found is not None and found.shape[1] == classes:
             return found
     chosen = pilot_rows(splits[0])
@@ -162,24 +158,29 @@ def shared_basis(
     if splits[0].sequence is not None:
         size += f" ({int(alignment(np.array(splits[0].inputs[chosen])).mask.sum()):,} positions)"
     print(f"pilot: {size} of {splits[0].split}, for the shape of the tails", flush=True)
-    return pilot_basis(splits[0], ensemble, encoding)
+    return pilot_basis(splits[0], ensemble, reduce=encoding.reduce, rank=encoding.basis_rank)
 
 
 def _require_same_tails(
     args: TeacherLogits, store: LocalFolder, rows: TransferRows, ensemble: Ensemble, encoding: Encoding, classes: int
 ) -> None:
     """Raise `SpecMismatch` where `store` holds labels without such tails: before any are computed for it."""
-    assert isinstance(encoding, TopkEncoding)
-    if not store.exists(PLAN) or not (store.exists(MANIFEST) or is_bound(store)):
+    shape = encoding.basis_shape(classes)
+    if shape is None or not store.exists(PLAN) or not (store.exists(MANIFEST) or is_bound(store)):
         return
-    standing, shape = read_json(store, PLAN, Plan), (1 + encoding.rank, classes)
+    standing = read_json(store, PLAN, Plan)
     if standing.spec.basis_shape != shape:
         ours = store_spec(args, rows, ensemble, encoding, classes, np.zeros(shape, np.float16))
         require_same_plan(plan_of(ours), standing, str(store))
 
 
 def store_spec(
-    args: TeacherLogits, rows: TransferRows, ensemble: Ensemble, encoding: Encoding, classes: int, basis: Basis | None
+    args: TeacherLogits,
+    rows: TransferRows,
+    ensemble: Ensemble,
+    encoding: Encoding,
+    classes: int,
+    basis: Basis | None,
 ) -> Spec:
     """What decides the bytes of one split's store."""
     labels, sequence = args.labels, rows.sequence
@@ -257,10 +258,10 @@ def _label(rows: TransferRows, ensemble: Ensemble, writer: StoreWriter) -> None:
     )
     for line in writer.said:
         print(f"{rows.split}: {line}")
-    if isinstance(manifest.spec.encoding, TopkEncoding):
+    if not manifest.spec.encoding.keeps_all:
         print(fidelity_lines(manifest))
-        if warning := mass_warning(manifest.fidelity, manifest.spec.encoding.tail):
-            print(f"{rows.split}: {warning}")
+    if warning := manifest.spec.encoding.warning(manifest.fidelity):
+        print(f"{rows.split}: {warning}")
 
 
 def fidelity_lines(manifest: Manifest) -> str:

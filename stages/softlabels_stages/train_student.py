@@ -201,7 +201,7 @@ def _require_loss(student: Student, splits: Mapping[str, Split], train: Loader, 
         micro_batch=config.micro_batch,
         reduce=splits["train"].store.reduce,
         classes=splits["train"].store.classes,
-        tail=getattr(splits["train"].store.encoding, "tail", None),
+        tail=splits["train"].store.encoding.tail,
         class_weights=config.class_weights is not None,
     )
 

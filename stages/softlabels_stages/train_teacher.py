@@ -25,8 +25,8 @@ from softlabels.models import build_model, save_weights
 from softlabels.models.build import answer_of, untrained
 from softlabels.models.classes import require_vocabulary
 from softlabels.objects import build, import_object
-from softlabels.store.dense_spec import prepared_by
 from softlabels.store.digest import blake3_hex
+from softlabels.store.new_spec import prepared_by
 from softlabels.stream import Loader
 from softlabels.student.class_weights import resolved
 from softlabels.student.learner import Student

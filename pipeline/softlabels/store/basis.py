@@ -17,15 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.errors import DamagedBasis, DamagedManifest, SpecMismatch, UserError
-from softlabels.labels.encoding import TopkEncoding
-from softlabels.labels.topk import check_basis
+from softlabels.labels.topk_fields import MAX_BASIS_BYTES, check_basis
 from softlabels.store.commit import LOCK, STAGING, discard, is_bound, stage
 from softlabels.store.digest import blake3_hex
 from softlabels.store.rules import check_spec
 from softlabels.store.spec import (
     BASIS_FOLDER,
     MANIFEST,
-    MAX_BASIS_BYTES,
     PLAN,
     Plan,
     Spec,
@@ -59,9 +57,9 @@ def require_basis(spec: Spec, basis: Basis) -> None:
 
 
 def _check(spec: Spec, basis: Basis) -> None:
-    assert isinstance(spec.encoding, TopkEncoding)
-    check_basis(basis, spec.encoding, spec.label_space.classes)
-    if basis_digest(basis) != spec.encoding.basis:
+    assert spec.basis_shape is not None
+    check_basis(basis, spec.basis_shape)
+    if spec.encoding != spec.encoding.with_basis(basis_digest(basis)):
         raise ValueError("its digest is not the one that the specification names")
 
 

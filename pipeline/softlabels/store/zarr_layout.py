@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from softlabels.labels.encoding import DenseEncoding
 from softlabels.store.columns import Column
 from softlabels.store.layouts import EncodedShard, Places, chunk_rows
 from softlabels.store.spec import BASIS_FOLDER, Spec, Version, pretty_json
@@ -76,8 +75,9 @@ class ZarrLayout:
         return tuple((int(offset), int(length)) for offset, length in index[:filled])
 
     def metadata(self, spec: Spec, digest: str, version: Version) -> dict[str, bytes]:
-        hint = READ_HINT if isinstance(spec.encoding, DenseEncoding) else TOPK_HINT
-        attributes: dict[str, object] = {"softlabels": {"format": version, "digest": digest, "read": hint}}
+        attributes: dict[str, object] = {
+            "softlabels": {"format": version, "digest": digest, "read": spec.encoding.read_hint}
+        }
         arrays = {column.name: _array(spec, column) for column in spec.columns}
         if spec.basis_shape is not None:
             arrays[BASIS_FOLDER] = _basis_array(spec.basis_shape)
@@ -90,12 +90,6 @@ class ZarrLayout:
 
     def root_metadata(self, splits: tuple[str, ...], version: Version) -> dict[str, bytes]:
         return {"zarr.json": pretty_json(_group({"softlabels": {"format": version, "splits": list(splits)}}))}
-
-
-READ_HINT = "softmax((logits)/T) over the last axis is a member's distribution; logits + shift are its raw outputs"
-TOPK_HINT = (
-    "the largest logits of each distribution and its tail; README.md and docs/format.md say how they are decoded"
-)
 
 
 def _encode_chunk(spec: Spec, column: Column, values: NDArray[np.generic]) -> bytes:

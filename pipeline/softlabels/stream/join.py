@@ -24,7 +24,7 @@ Ints = NDArray[np.int64]
 Missing = Literal["error", "skip"]
 
 
-def label_rows(
+def find_labels(
     keys: NDArray[np.uint8], store: Store, *, items: Ints, missing: Missing, names: tuple[str, str]
 ) -> tuple[Ints, Ints]:
     """The items that have labels, and the store row of each.

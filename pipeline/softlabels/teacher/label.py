@@ -1,8 +1,8 @@
 """The shard loop: prepared rows through the teacher into a store, writing one shard while the next is computed.
 
 A shard is the unit of work. Its batches are cut from its first row on and never cross into the next, so its bytes depend
-on the plan alone and a resumed run gives the digest of an unbroken one. Dense labels of classifiers are encoded as they are
-written; all others batch by batch, on the device. R rows of a shard, P positions of a row of tokens, M members, C classes.
+on the plan alone and a resumed run gives the digest of an unbroken one. They are encoded batch by batch, on the device: of
+classifiers by the thread that writes. R rows of a shard, P positions of a row of tokens, M members, C classes.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from softlabels.checks.probabilities import require_logits, rows_of_positions
-from softlabels.labels.encoding import TopkEncoding
 from softlabels.store.basis import read_basis
 from softlabels.store.spec import Manifest, Spec
 from softlabels.store.writer import StoreWriter
@@ -26,7 +25,7 @@ from softlabels.teacher.ensemble import Ensemble
 from softlabels.transfer.alignment import alignment
 from softlabels.transfer.rows import TransferRows
 
-Logits = NDArray[np.float32]
+Part = Callable[[], Encoded]
 _WAITS = "the disk has not taken a shard"
 
 
@@ -65,14 +64,11 @@ def label_rows(
     return writer.seal()
 
 
-def encoder_of(writer: StoreWriter, ensemble: Ensemble) -> Encoder | None:
-    """What encodes a batch; None where whole shards of logits are handed to the writer: dense labels, one a row."""
-    encoding = writer.spec.encoding
-    if not isinstance(encoding, TopkEncoding) and ensemble.sequence is None:
-        return None
+def encoder_of(writer: StoreWriter, ensemble: Ensemble) -> Encoder:
+    """What encodes a batch."""
     basis = read_basis(writer.folder, writer.spec)
     shared = None if basis is None else torch.from_numpy(np.array(basis, np.float16)).to(ensemble.device)
-    return Encoder(encoding, ensemble.weights, shared)
+    return Encoder(writer.spec.encoding, ensemble.weights, shared)
 
 
 def shard_batches(spec: Spec, shard: int) -> list[tuple[int, int]]:
@@ -87,60 +83,55 @@ class _Work:
 
     rows: TransferRows
     ensemble: Ensemble
-    encoder: Encoder | None
+    encoder: Encoder
     should_stop: Callable[[], bool]
     progress: Callable[[int], object]
 
-    def shard(self, spec: Spec, shard: int) -> Logits | Encoded | None:
-        """The logits (R, M, C) of a shard, or its columns (R * P, M, ...); None when told to stop."""
-        logits, parts = [], []
+    def shard(self, spec: Spec, shard: int) -> list[Part] | None:
+        """The columns (R * P, M, ...) of a shard, batch by batch; None when told to stop."""
+        parts = []
         for start, stop in shard_batches(spec, shard):
             if self.should_stop():
                 return None
-            if self.encoder is None:
-                logits.append(self.ensemble.logits(self.rows.inputs[start:stop]))
-            else:
-                parts.append(self._encoded(self.encoder, start, stop))
+            parts.append(self._part(start, stop))
             self.progress(stop - start)
-        return torch.cat(logits).numpy() if self.encoder is None else joined(parts)
+        return parts
 
-    def _encoded(self, encoder: Encoder, start: int, stop: int) -> Encoded:
-        """The columns of rows [start, stop)."""
+    def _part(self, start: int, stop: int) -> Part:
+        """What gives the columns of rows [start, stop): of tokens they are encoded here, as their logits are many."""
         inputs = np.array(self.rows.inputs[start:stop])
         outputs = self.ensemble.outputs(inputs)
         if self.ensemble.sequence is None:
             labels = np.asarray(self.rows.labels[start:stop])
-            return encoder.encode(outputs, labels=labels, place=lambda n: f"row {start + n}")
+            return partial(self.encoder.encode, outputs, labels=labels, place=lambda n: f"row {start + n}")
         found, positions = alignment(inputs), self.ensemble.sequence.positions
-        return encoder.encode(
+        encoded = self.encoder.encode(
             outputs,
             labels=found.next_token.reshape(-1),
             mask=found.mask.reshape(-1).astype(np.bool_),
             place=lambda n: f"row {start + n // positions}, position {n % positions}",
         )
+        return lambda: encoded
 
 
-def _write(rows: TransferRows, writer: StoreWriter, shard: int, found: Logits | Encoded) -> None:
+def _write(rows: TransferRows, writer: StoreWriter, shard: int, parts: list[Part]) -> None:
+    found = joined([part() for part in parts])
     start, stop = writer.rows_of(shard)
     keys, labels = rows.keys[start:stop], rows.labels[start:stop]
     embeds = writer.spec.encoding.inputs == "embed"
     inputs = np.array(rows.inputs[start:stop]) if embeds or rows.sequence is not None else None
     places = None if rows.sequence is None or inputs is None else alignment(inputs)
-    embedded = inputs if embeds else None
-    if isinstance(found, Encoded):
-        suspects = found.suspects
-        if places is not None:
-            suspects = rows_of_positions(suspects.reshape(stop - start, -1, suspects.shape[1]), places.mask)
-        require_logits(suspects, total=writer.spec.rows, first_row=start)
-        writer.write_columns(
-            shard,
-            keys=keys,
-            labels=labels,
-            columns=found.columns,
-            mask=None if places is None else places.mask,
-            document=None if places is None else places.document,
-            inputs=embedded,
-            fidelity=found.fidelity,
-        )
-    else:
-        writer.write_logits(shard, keys=keys, labels=labels, logits=found, inputs=embedded)
+    suspects = found.suspects
+    if places is not None:
+        suspects = rows_of_positions(suspects.reshape(stop - start, -1, suspects.shape[1]), places.mask)
+    require_logits(suspects, total=writer.spec.rows, first_row=start)
+    writer.write_columns(
+        shard,
+        keys=keys,
+        labels=labels,
+        columns=found.columns,
+        mask=None if places is None else places.mask,
+        document=None if places is None else places.document,
+        inputs=inputs if embeds else None,
+        fidelity=found.fidelity,
+    )

@@ -15,14 +15,13 @@ from torch import Tensor
 
 from softlabels.checks.rounding import TOLERANCE
 from softlabels.errors import OtherMemberOrder, OtherWeights, SpecMismatch, UnlabelledRows
-from softlabels.labels.class_ids import widen
-from softlabels.labels.encoding import TopkEncoding
-from softlabels.labels.fidelity import measure_dense
-from softlabels.labels.topk import stored_log_probs
+from softlabels.labels.base import Columns
+from softlabels.labels.blocks import reduced
+from softlabels.labels.dense_encode import measure_dense
+from softlabels.labels.encoding import Encoding
 from softlabels.store.key_index import KeyIndex
 from softlabels.store.reader import Store
 from softlabels.store.spec import Spec
-from softlabels.teacher.encode import Columns, reduced
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.teacher.label import shard_batches
 from softlabels.teacher.sentinels import require_ensemble_logits
@@ -146,9 +145,8 @@ def compare_with_teacher(
     require_ensemble_logits(ensemble, rows.inputs)
     batches = [batch for shard in range(store.spec.shards) for batch in shard_batches(store.spec, shard)]
     index = KeyIndex(np.asarray(rows.keys))
-    beta = store.encoding.beta_max if isinstance(store.encoding, TopkEncoding) else 1.0
     stated = max((line.tail_mass_error for line in store.manifest.fidelity.values()), default=0.0)
-    found = Deviation(store.spec.teacher.precision, beta, stated)
+    found = Deviation(store.spec.teacher.precision, 1 / (store.encoding.lowest_temperature or 1.0), stated)
     for number in np.random.default_rng(seed).permutation(len(batches)):
         if found.rows >= sample:
             break
@@ -247,10 +245,10 @@ def _compare(
             if spec.encoding.reduce == "geometric":
                 live = reduced(live, np.array(ensemble.weights))
             own = {name: values[where][real] for name, values in soft.items()}
-            if isinstance(spec.encoding, TopkEncoding):
-                _topk(spec.encoding, spec.label_space.classes, live, own, labels[where][real], found)
-            else:
+            if spec.encoding.keeps_all:
                 _dense(live, own, found)
+            else:
+                _topk(spec.encoding, spec.label_space.classes, live, own, labels[where][real], found)
 
 
 def _dense(logits: Tensor, columns: Columns, found: Deviation) -> None:
@@ -262,14 +260,14 @@ def _dense(logits: Tensor, columns: Columns, found: Deviation) -> None:
     found.scale = max(found.scale, float(np.abs(encoded[np.isfinite(encoded)]).max(initial=0.0)))
     both = np.isfinite(live.max(axis=-1)) & (np.isneginf(live) == np.isneginf(encoded)).all(axis=-1)
     real = both.all(axis=-1)  # rows whose distributions have the same classes, without which the KL is infinite
-    sums = measure_dense(live[real], encoded[real])[0]
+    sums = measure_dense(torch.from_numpy(live[real]), torch.from_numpy(encoded[real]))[0]
     kl_max = sums.kl_max if real.all() else None
     found.kl_max = max(found.kl_max or 0.0, math.inf if kl_max is None else kl_max)
     found.agreed, found.samples = found.agreed + sums.top1_agreed, found.samples + live[..., 0].size
 
 
 def _topk(
-    encoding: TopkEncoding,
+    encoding: Encoding,
     classes: int,
     logits: Tensor,
     columns: Columns,
@@ -279,7 +277,8 @@ def _topk(
     """The stored classes' logits, that no other class is above them, the label's logit, and the tail's mass."""
     found.scale = max(found.scale, float(torch.where(torch.isfinite(logits), logits.abs(), 0.0).max()))
     z = _below_largest(logits, found)
-    ids = torch.from_numpy(widen(columns, classes)).to(z.device)
+    kept = encoding.members({name: torch.from_numpy(values) for name, values in columns.items()}, classes).to(z.device)
+    ids = kept.ids()
     stored = columns["top_logit"].astype(np.float32)
     live = z.gather(-1, ids).float().cpu().numpy()
     _logits(live, stored, found)
@@ -293,17 +292,13 @@ def _topk(
     top = ids.gather(-1, torch.from_numpy(stored.argmax(axis=-1)[..., None]).to(z.device))[..., 0]
     found.agreed += int((z.argmax(dim=-1) == top).sum())
     found.samples += top.numel()
-    if encoding.nodes:
-        _masses(encoding, classes, z, ids, columns, found)
-
-
-def _masses(encoding: TopkEncoding, classes: int, z: Tensor, ids: Tensor, columns: Columns, found: Deviation) -> None:
     tail = z.scatter(-1, ids, -math.inf)
-    for factor in (1.0, 2.0, 4.0):
-        temperature = factor / encoding.beta_max
-        live = (tail / temperature).logsumexp(-1).sub((z / temperature).logsumexp(-1)).exp().cpu().numpy()
-        stored = np.exp(stored_log_probs(columns, encoding, classes, temperature)[2])
-        found.largest_mass = max(found.largest_mass or 0.0, float(np.abs(live - stored).max()))
+    for factor in (1.0, 2.0, 4.0) if kept.tail != "renormalised" else ():
+        temperature = factor * encoding.lowest_temperature
+        mass = (tail / temperature).logsumexp(-1).sub((z / temperature).logsumexp(-1)).exp()
+        found.largest_mass = max(
+            found.largest_mass or 0.0, float((mass - kept.stored(temperature)[1].exp()).abs().max())
+        )
 
 
 def _below_largest(logits: Tensor, found: Deviation) -> Tensor:

@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from softlabels.labels import NO_LABEL
-from softlabels.labels.encoding import TopkEncoding
 from softlabels.labels.fidelity import FidelitySums, add_up
-from softlabels.labels.topk_encode import encode_topk
 from softlabels.store import Store, StoreWriter
 from softlabels.store.spec import Spec
 from softlabels.teacher.pilot import POSITIONS
@@ -95,16 +93,14 @@ def _encoded(
     arrays: Arrays, spec: Spec, basis: Tensor | None, device: torch.device
 ) -> tuple[dict[str, NDArray[np.generic]], tuple[FidelitySums, ...]]:
     """The topk columns (n, [P,] M, ...) of some rows of a dense store, and what they lost against it."""
-    assert isinstance(spec.encoding, TopkEncoding)
     labels, mask = arrays["label"], None
     if spec.positions is not None:
         mask = torch.tensor(arrays["position_mask"].reshape(-1) == 1, device=device)
         none = np.full(arrays["position_mask"].shape, NO_LABEL, np.int64)
         labels = alignment(arrays["input"]).next_token if "input" in arrays else none
     logits = arrays["logits"]
-    columns, lost = encode_topk(
+    columns, lost = spec.encoding.encode(
         torch.tensor(logits, device=device).reshape(-1, *logits.shape[-2:]),
-        spec.encoding,
         basis=basis,
         labels=torch.tensor(labels.reshape(-1), device=device),
         mask=mask,
