@@ -169,6 +169,30 @@ def test_what_a_module_leaves_alone(modules: str, absent: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+KINDS = {"DenseEncoding", "TopkEncoding", "TopkFields", "DenseMembers", "TopkMembers"}
+
+
+def asks_kind(tree: ast.Module) -> list[int]:
+    """The lines that ask which kind an encoding, or what is decoded of it, is."""
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("isinstance", "issubclass", "type")
+        and KINDS & {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
+    ]
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parts[2] != "labels"], ids=str)
+def test_only_labels_know_which_kind_an_encoding_is(path: Path) -> None:
+    assert asks_kind(ast.parse((ROOT / path).read_text())) == []
+
+
+def test_the_test_of_kinds_can_fail() -> None:
+    source = "a = isinstance(x, DenseEncoding)\nb = isinstance(x.members, (int, TopkMembers))\nc = TopkEncoding(k=1)\n"
+    assert asks_kind(ast.parse(source)) == [1, 2]
+
+
 HELP = """
 import sys
 from softlabels_stages.__main__ import main

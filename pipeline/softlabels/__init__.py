@@ -6,7 +6,7 @@ Names are loaded when they are first used, so that reading a store imports no to
     label, encode      a teacher (`Ensemble`) over a transfer set into stores; a dense store's labels as topk
     train, judge       students from stores, and scores of a student or of the stored teacher
     write_store        a store of logits that are at hand as arrays
-    StoreWriter        fill a store shard by shard; dense_spec (store_spec for all encodings) says what it will hold,
+    StoreWriter        fill a store shard by shard; store_spec says what it will hold,
                        array_keys gives its rows' keys
     load_transfer_set  the transfer set's rows, hashed and prepared; TransferSetConfig says which
     EmbeddedRows       the rows of a store that holds its inputs itself
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from softlabels.labels.soft import SoftLabels
     from softlabels.models.config import ModelConfig
     from softlabels.store import Store, StoreWriter, open_store
-    from softlabels.store.dense_spec import dense_spec, store_spec
+    from softlabels.store.new_spec import store_spec
     from softlabels.stream import Batch, EmbeddedRows, Loader, SoftLabelDataset
     from softlabels.student.losses import distillation_loss
     from softlabels.student.sweep import StudentTraining
@@ -83,7 +83,6 @@ __all__ = [
     "UnsealedStore",
     "UserError",
     "array_keys",
-    "dense_spec",
     "distillation_loss",
     "encode",
     "errors",
@@ -114,14 +113,13 @@ if not TYPE_CHECKING:  # a type checker that knew of it would take every name fo
             "Teacher": "softlabels.teacher.teacher",
             "TransferSetConfig": "softlabels.transfer.config",
             "array_keys": "softlabels.transfer.keys",
-            "dense_spec": "softlabels.store.dense_spec",
             "distillation_loss": "softlabels.student.losses",
             "encode": "softlabels.jobs.encode",
             "judge": "softlabels.jobs.judge",
             "label": "softlabels.jobs.label",
             "load_transfer_set": "softlabels.transfer.rows",
             "open_store": "softlabels.store.reader",
-            "store_spec": "softlabels.store.dense_spec",
+            "store_spec": "softlabels.store.new_spec",
             "train": "softlabels.jobs.train",
             "write_store": "softlabels.jobs.write_store",
         },

@@ -32,8 +32,8 @@ from softlabels.jobs.splits import load_rows
 from softlabels.jobs.store_outputs import split_of, store_outputs
 from softlabels.jobs.watch import Watch
 from softlabels.labels import NO_LABEL
-from softlabels.store.dense_spec import dense_spec, prepared_by
 from softlabels.store.markdown import without_folders
+from softlabels.store.new_spec import prepared_by, store_spec
 from softlabels.store.spec import About, MemberSpec, Preprocessing, Spec, TeacherSpec
 from softlabels.transfer import array_keys
 from softlabels.transfer.keys import KEY_RULE, SALTED_RULE, id_keys, salted_keys
@@ -123,7 +123,7 @@ def _spec(
     )
     classes = _classes(args.classes or facts["classes"], outputs.logits.shape[2])
     own = {"split": split, "layout": args.layout, "embed": embed, "classes": classes}
-    return dense_spec(teacher=teacher, **{**facts, **own, "name": args.transfer_name or facts["name"]})
+    return store_spec(teacher=teacher, **{**facts, **own, "name": args.transfer_name or facts["name"]})
 
 
 def _outputs(args: Import) -> Outputs:

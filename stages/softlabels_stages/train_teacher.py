@@ -29,8 +29,8 @@ from softlabels.models.build import answer_of, untrained
 from softlabels.models.classes import require_vocabulary
 from softlabels.objects import build, import_object, plain
 from softlabels.recipes.tokenizer import ensure_tokenizer, named_tokenizer
-from softlabels.store.dense_spec import prepared_by
 from softlabels.store.digest import blake3_hex
+from softlabels.store.new_spec import prepared_by
 from softlabels.stream import Loader
 from softlabels.student.class_weights import resolved
 from softlabels.student.learner import Student

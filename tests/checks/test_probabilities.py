@@ -15,7 +15,7 @@ from softlabels.errors import LogitsError
 from softlabels.labels.encoding import TopkEncoding
 from softlabels.models import weights_digest
 from softlabels.store import StoreWriter, open_store
-from softlabels.store.dense_spec import store_spec
+from softlabels.store.new_spec import store_spec
 from softlabels.store.spec import MemberSpec, TeacherSpec
 from softlabels.student.config import TrainingConfig
 from softlabels.student.learner import Student

@@ -16,7 +16,7 @@ import torch
 
 from softlabels import array_keys
 from softlabels.labels.encoding import TopkEncoding
-from softlabels.store import Store, StoreWriter, dense_spec, open_store
+from softlabels.store import Store, StoreWriter, new_spec, open_store
 from softlabels.store.verify import verify
 from softlabels_stages import convert, encode
 from tests.stages import toy
@@ -111,7 +111,7 @@ def test_impossible_classes_that_are_marked_by_a_number_are_worth_a_word(
     inputs, logits = np.arange(64)[:, None], rng.normal(0, 3, (64, 1, 500))
     logits[..., 20:] = mark
     keys = array_keys(inputs)
-    with StoreWriter("dense", dense_spec.dense_spec(teacher="mine", name="rows", keys=keys, classes=500)) as writer:
+    with StoreWriter("dense", new_spec.store_spec(teacher="mine", name="rows", keys=keys, classes=500)) as writer:
         writer.write_logits(0, keys=keys, labels=np.full(64, -1), logits=logits)
         writer.seal()
     for words in (["--try"], ["--store=sparse"]):
@@ -197,8 +197,8 @@ def test_going_on_keeps_basis_and_digest(
 ) -> None:
     words = ("--k=2", "--rank=1")
     assert encoded(*words, target="whole") == 0
-    monkeypatch.setattr("softlabels.store.dense_spec.CHUNKS_PER_SHARD", 1)
-    monkeypatch.setattr("softlabels.store.dense_spec.MAX_CHUNK_ROWS", 16)
+    monkeypatch.setattr("softlabels.store.new_spec.CHUNKS_PER_SHARD", 1)
+    monkeypatch.setattr("softlabels.store.new_spec.MAX_CHUNK_ROWS", 16)
     write = StoreWriter.write_arrays
 
     def stopping(self: StoreWriter, shard: int, *args: object, **options: object) -> None:
@@ -232,7 +232,7 @@ def test_going_on_keeps_basis_and_digest(
 
 def _child(words: list[str]) -> None:
     torch.set_num_threads(1)
-    dense_spec.CHUNKS_PER_SHARD, dense_spec.MAX_CHUNK_ROWS = 1, 16
+    new_spec.CHUNKS_PER_SHARD, new_spec.MAX_CHUNK_ROWS = 1, 16
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)

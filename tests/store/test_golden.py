@@ -18,8 +18,8 @@ from softlabels.errors import DamagedManifest, UserError
 from softlabels.labels.encoding import DenseEncoding
 from softlabels.store import StoreWriter, open_store
 from softlabels.store.convert import convert
-from softlabels.store.dense_spec import store_spec
 from softlabels.store.digest import manifest_seal
+from softlabels.store.new_spec import store_spec
 from softlabels.store.spec import Commit, Manifest, MemberSpec, Plan, TeacherSpec, plan_of, pretty_json, read_json
 from softlabels.store.verify import verify
 from softlabels.system.places import folder_of

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from softlabels.errors import Interrupted, LogitsError, UnsealedStore
+from softlabels.labels.encoding import DenseEncoding
 from softlabels.labels.ensemble import log_probs
 from softlabels.store import open_store
 from softlabels.teacher.ensemble import load_ensemble
@@ -24,7 +25,9 @@ def test_every_row_gets_its_teachers_logits(
     layout: str, reduce: str, tmp_path: Path, rows: TransferRows, teacher: Teachers
 ) -> None:
     ensemble = load_ensemble(teacher("Linear", "Linear", weights=(1.0, 3.0)))
-    with writer_for(tmp_path / "store", rows, ensemble, layout=layout, reduce=reduce, embed=rows.inputs) as writer:
+    with writer_for(
+        tmp_path / "store", rows, ensemble, layout=layout, encoding=DenseEncoding(reduce=reduce), embed=rows.inputs
+    ) as writer:
         label_rows(rows, ensemble, writer)
     store = open_store(tmp_path / "store")
     exact = ensemble.logits(rows.inputs).numpy()

@@ -16,16 +16,15 @@ from softlabels.errors import ConfigError
 from softlabels.jobs.stores import Stores
 from softlabels.jobs.watch import LOGGED, Watch
 from softlabels.jobs.words import counted
-from softlabels.labels.encoding import TopkEncoding
-from softlabels.labels.fidelity import Fidelity, add_up, by_temperature, mass_warning, nats, table
+from softlabels.labels.encoding import Encoding
+from softlabels.labels.fidelity import Fidelity, add_up, by_temperature, nats, table
 from softlabels.labels.settings import EncodingSettings
-from softlabels.labels.topk_encode import encode_topk
 from softlabels.models.device import resolve_device, warm_up
 from softlabels.report.table import as_text, fidelity_table
 from softlabels.store import Store, StoreWriter, open_store, store_splits
 from softlabels.store.basis import Basis
-from softlabels.store.dense_spec import encoded_as
 from softlabels.store.findings import Stored, ask
+from softlabels.store.new_spec import encoded_as
 from softlabels.store.root import require_apart, require_root, write_root
 from softlabels.store.same_plan import require_same_maker
 from softlabels.store.spec import About, Manifest, Spec
@@ -132,7 +131,7 @@ class _Encoded(Stores[Store]):
         """Bytes and fidelity before and after."""
         dense, size = self.rows[split], manifest.bytes_per_position
         sizes = f"{counted(manifest.spec.rows, 'row')}, {dense.manifest.bytes:,} -> {manifest.bytes:,} bytes"
-        self.watch.say(_before_and_after(f"{split}: {sizes}", dense, size, manifest.fidelity, self.settings.tail))
+        self.watch.say(_before_and_after(f"{split}: {sizes}", dense, size, manifest.fidelity, manifest.spec.encoding))
 
 
 def try_encoding(
@@ -152,29 +151,29 @@ def try_encoding(
     made = _Encoded({split: store}, {}, settings, layout, compression, place, LOGGED)
     basis = made.basis()
     spec, shared = made.spec(split, basis), None if basis is None else torch.from_numpy(np.array(basis)).to(place)
-    assert isinstance(spec.encoding, TopkEncoding)
-    lost = add_up(encode_topk(logits, spec.encoding, basis=shared)[1] for logits in _Sample(store, place))
+    lost = add_up(spec.encoding.encode(logits, basis=shared)[1] for logits in _Sample(store, place))
     tried = max((sums.samples for sums in lost), default=0)
     columns = [column for column in spec.columns if column.name in spec.soft_columns or column.by_position]
     size = sum(column.row_bytes for column in columns) / (spec.positions or 1)
     title = f"{split}: {counted(tried, 'distribution')} tried"
-    return _before_and_after(title, store, size, table([lost]), settings.tail)
+    return _before_and_after(title, store, size, table([lost]), spec.encoding)
 
 
 def _dense(path: Folder) -> Store:
     store = open_store(path)
-    if isinstance(store.encoding, TopkEncoding):
+    if not store.encoding.keeps_all:
         raise ConfigError(
-            f"{path} holds topk labels already, and what they left out is gone", remedy="give the dense store"
+            f"{path} holds {store.encoding.kind} labels already, and what they left out is gone",
+            remedy="give the dense store",
         )
     return store
 
 
-def _encoding(settings: EncodingSettings, store: Store) -> TopkEncoding:
+def _encoding(settings: EncodingSettings, store: Store) -> Encoding:
     """What is asked for, its basis not found yet. Raises `ConfigError`."""
     dense = store.encoding
     found = settings.made(store.members, classes=store.classes, reduce=dense.reduce, inputs=dense.inputs)
-    if not isinstance(found, TopkEncoding):
+    if found.keeps_all:
         raise ConfigError("the settings ask for dense labels, which these are", remedy='say encoding="topk"')
     return found
 
@@ -193,13 +192,15 @@ class _Sample(DensePilot):
         return pilot if len(pilot) < 2 else np.minimum(pilot + (pilot[1] - pilot[0]) // 2, self.store.rows - 1)
 
 
-def _before_and_after(title: str, dense: Store, size: float, fidelity: Mapping[str, Fidelity], tail: str) -> str:
-    """Bytes a position and fidelity of a dense store, and `size` and `fidelity` of what was made of it with this tail."""
+def _before_and_after(
+    title: str, dense: Store, size: float, fidelity: Mapping[str, Fidelity], encoding: Encoding
+) -> str:
+    """Bytes a position and fidelity of a dense store, and `size` and `fidelity` of what was made of it."""
     before = dense.manifest
     dense_kl = [nats(before.fidelity[t].kl_mean) if t in before.fidelity else "" for t, _ in by_temperature(fidelity)]
     lines = as_text(fidelity_table(fidelity).with_column("dense: mean KL", dense_kl, after="T"))
     return (
         f"{title}, {before.bytes_per_position:,.1f} -> {size:,.1f} bytes a position\n"
-        "KL in nats, dense: of the teacher's logits to the dense labels; the others: of these to the topk labels\n"
-        + "\n".join(filter(None, [lines, mass_warning(fidelity, tail)]))
+        f"KL in nats, dense: of the teacher's logits to the dense labels; the others: of these to the {encoding.kind} labels\n"
+        + "\n".join(filter(None, [lines, encoding.warning(fidelity)]))
     )

@@ -13,14 +13,12 @@ from softlabels.jobs.splits import load_rows, say_how_splits_relate
 from softlabels.jobs.stores import Stores, is_begun
 from softlabels.jobs.watch import LOGGED, Watch
 from softlabels.jobs.words import counted
-from softlabels.labels.encoding import Encoding, TopkEncoding
-from softlabels.labels.fidelity import mass_warning
-from softlabels.labels.topk import check_encoding
+from softlabels.labels.encoding import Encoding
 from softlabels.models.alone import is_padded
 from softlabels.report.table import as_text, fidelity_table
 from softlabels.store.basis import Basis
-from softlabels.store.dense_spec import prepared_by, store_spec
 from softlabels.store.markdown import without_folders
+from softlabels.store.new_spec import prepared_by, store_spec
 from softlabels.store.root import require_root, write_root
 from softlabels.store.same_plan import kept_about
 from softlabels.store.spec import PLAN, About, Manifest, Plan, Spec, read_json
@@ -77,8 +75,7 @@ def label(
     encoding, members = labels.encoding_of(len(teacher.models)), len(teacher.models)
     teacher.expect(next(iter(rows.values())).sequence)
     classes = {split: checked_classes(each, teacher, encoding) for split, each in rows.items()}
-    if isinstance(encoding, TopkEncoding):
-        check_encoding(encoding, 1 if encoding.reduce == "geometric" else members, min(classes.values()))
+    encoding.check(1 if encoding.reduce == "geometric" else members, min(classes.values()))
     folders = {split: root.within(split) for split in rows}
     found = _Labelled(rows, folders, classes, teacher, encoding, watch, labels).fill()
     write_root(root)
@@ -180,11 +177,11 @@ class _Labelled(Stores[TransferRows]):
         """Rows, bytes and digest of a store, and what encoding its labels lost, a line a temperature."""
         say, encoding = self.watch.say, manifest.spec.encoding
         say(f"{split}: {counted(manifest.spec.rows, 'row')}, {manifest.bytes:,} bytes, digest {manifest.digest[:16]}")
-        if isinstance(encoding, TopkEncoding):
+        if not encoding.keeps_all:
             table = as_text(fidelity_table(manifest.fidelity, up_to=SHOWN))
             say(f"{manifest.bytes_per_position:.1f} bytes a position; KL(exact || stored) in nats:\n{table}")
-            if warning := mass_warning(manifest.fidelity, encoding.tail):
-                say(f"{split}: {warning}")
+        if warning := encoding.warning(manifest.fidelity):
+            say(f"{split}: {warning}")
 
 
 def _rows_of(

@@ -18,8 +18,6 @@ from softlabels.checks.leaks import leak_lines, leaks
 from softlabels.checks.unseen import unseen_lines
 from softlabels.errors import ClassMismatch, ConfigError, OtherLabels, SpecMismatch, some
 from softlabels.jobs.watch import LOGGED, Watch
-from softlabels.labels.encoding import tail_of
-from softlabels.labels.ensemble import check_mean
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.alone import is_padded
 from softlabels.models.build import answer_of
@@ -27,10 +25,10 @@ from softlabels.models.classes import require_vocabulary
 from softlabels.names import renamed
 from softlabels.objects import ObjectSpec
 from softlabels.store import Store, open_store, store_splits
-from softlabels.store.dense_spec import prepared_by
 from softlabels.store.differences import differences
 from softlabels.store.digest import keys_digest
 from softlabels.store.findings import Own, Stored, ask, stored_agreement
+from softlabels.store.new_spec import prepared_by
 from softlabels.store.spec import plain_json
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.stream.columns import SoftColumns
@@ -118,7 +116,7 @@ def with_members(splits: Mapping[str, Split], training: StudentTraining) -> dict
         found[name] = replace(split, members=training.members, weights=training.weights)
         store, columns = split.store, SoftColumns.of(split.store, training.weights, training.members)
         count = int((columns.weights > 0).sum())
-        check_mean(training.mean, store.reduce, tail=tail_of(store.encoding, store.classes), members=count)
+        store.encoding.check_mean(training.mean, store.classes, count)
     return found
 
 

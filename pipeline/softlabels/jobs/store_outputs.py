@@ -14,12 +14,12 @@ from blake3 import blake3
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from softlabels.checks.contradictions import Columns, dense_apart, require_consistent
-from softlabels.checks.order import largest, require_order
+from softlabels.checks.contradictions import apart, require_consistent
+from softlabels.checks.order import require_order
 from softlabels.errors import ConfigError
 from softlabels.jobs.watch import Watch
-from softlabels.labels.dense import check_logits
-from softlabels.labels.ensemble import normalised_weights
+from softlabels.labels.base import Columns
+from softlabels.labels.ensemble import largest_class, normalised_weights
 from softlabels.store.arrays import check_labels
 from softlabels.store.root import is_split_folder, write_root
 from softlabels.store.same_plan import kept_about, require_same_maker
@@ -113,6 +113,8 @@ def _check(
     spec: Spec, logits: NDArray[np.floating], keys: NDArray[np.uint8], labels: NDArray[np.int64], where: str
 ) -> None:
     """Before a store is begun: rows of one key that contradict each other, and classes in another order than the labels."""
+    from softlabels.labels.blocks import block_of, tensor_of
+
     classes = spec.label_space.classes
     check_labels(labels, classes)
 
@@ -120,12 +122,12 @@ def _check(
         peak = logits[numbers].max(axis=-1, keepdims=True)
         return {"logits": logits[numbers] - peak, "shift": peak[..., 0]}
 
-    check_logits(logits)
-    apart = partial(dense_apart, precision=spec.teacher.precision)
-    require_consistent(keys, read, apart, row_bytes=logits[0].nbytes, where=where)
+    _ = block_of(tensor_of(logits), None, None, "row {}".format).peak
+    compare = partial(apart, encoding=spec.encoding, classes=classes, precision=spec.teacher.precision)
+    require_consistent(keys, read, compare, row_bytes=logits[0].nbytes, where=where)
     weights = [member.weight for member in spec.teacher.members]
     share = normalised_weights(weights, len(weights))
-    best = largest(logits, share) if (labels >= 0).any() else labels
+    best = largest_class(logits, share) if (labels >= 0).any() else labels
     require_order(best, labels, classes, names=spec.label_space.names, where=where)
 
 

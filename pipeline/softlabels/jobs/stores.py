@@ -21,7 +21,6 @@ from softlabels.store.spec import MANIFEST, PLAN, About, Manifest, Plan, Spec, p
 from softlabels.store.writer import StoreWriter, require_room
 from softlabels.system.files import Folder
 from softlabels.teacher.label import label_rows
-from softlabels.teacher.pilot import needs_basis
 from softlabels.teacher.teacher import Teacher
 
 Rows = TypeVar("Rows")
@@ -61,16 +60,17 @@ class Stores(Protocol[Rows]):
         """The prior and basis of the tails, one for all splits: that of a store that is begun, else found now. None where the
         tails have none. Raises `SpecMismatch` where a store that is begun has other tails.
         """
-        if not needs_basis(self.encoding):
+        rank = self.encoding.basis_rank
+        if rank is None:
             return None
         for split, folder in self.folders.items():
-            shape = (1 + self.encoding.rank, self.classes[split])
-            found = resumable_basis(folder, rank=self.encoding.rank)
+            shape = (1 + rank, self.classes[split])
+            found = resumable_basis(folder, rank=rank)
             if found is not None and found.shape == shape:
                 return found
             if is_begun(folder) and (standing := read_json(folder, PLAN, Plan)).spec.basis_shape != shape:
                 require_same_plan(plan_of(self.spec(split, np.zeros(shape, np.float16))), standing, str(folder))
-        basis: Basis = find_basis(self.pilot(), self.encoding.rank)
+        basis: Basis = find_basis(self.pilot(), rank)
         return basis
 
     def open(self, split: str, spec: Spec, basis: Basis | None) -> StoreWriter:

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.errors import DamagedBasis, DamagedManifest, SpecMismatch, UserError
-from softlabels.labels.encoding import TopkEncoding
-from softlabels.labels.topk import check_basis
+from softlabels.labels.topk_fields import MAX_BASIS_BYTES, check_basis
 from softlabels.store.commit import LOCK, create, is_bound
 from softlabels.store.differences import Difference
 from softlabels.store.digest import blake3_hex
@@ -23,7 +22,6 @@ from softlabels.store.same_plan import mismatch
 from softlabels.store.spec import (
     BASIS_FOLDER,
     MANIFEST,
-    MAX_BASIS_BYTES,
     PLAN,
     Plan,
     Spec,
@@ -57,9 +55,9 @@ def require_basis(spec: Spec, basis: Basis) -> None:
 
 
 def _check(spec: Spec, basis: Basis) -> None:
-    assert isinstance(spec.encoding, TopkEncoding)
-    check_basis(basis, spec.encoding, spec.label_space.classes)
-    if basis_digest(basis) != spec.encoding.basis:
+    assert spec.basis_shape is not None
+    check_basis(basis, spec.basis_shape)
+    if spec.encoding != spec.encoding.with_basis(basis_digest(basis)):
         raise ValueError("its digest is not the one that the specification names")
 
 

@@ -291,9 +291,9 @@ class StoreWriter:
             UserError: columns that are not the specification's, or that cannot be true; others as `write_logits` says.
         """
         self.rows_of(shard)
-        arrays = row_arrays(
-            self.spec, shard, keys=keys, labels=labels, soft=columns, mask=mask, document=document, inputs=inputs
-        )
+        own: dict[str, NDArray[np.generic] | None]
+        own = {"content_key": keys, "label": labels, "position_mask": mask, "document": document, "input": inputs}
+        arrays = row_arrays(self.spec, {name: each for name, each in own.items() if each is not None}, columns)
         self.write_arrays(shard, arrays, fidelity=fidelity)
 
     def write_arrays(self, shard: int, arrays: Arrays, *, fidelity: tuple[FidelitySums, ...]) -> None:

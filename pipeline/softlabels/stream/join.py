@@ -35,7 +35,7 @@ _OTHER_DATA = (
 )
 
 
-def label_rows(
+def find_labels(
     keys: NDArray[np.uint8], store: Store, *, items: Ints, missing: Missing, names: tuple[str, str]
 ) -> tuple[Ints, Ints]:
     """The items that have labels, and the store row of each.

@@ -1,32 +1,35 @@
-"""The shard loop: rows through a teacher into a store, writing one shard while the next is computed.
+"""The shard loop: rows through a teacher into a store, a thread encoding and writing one batch while the next is computed.
 
 A shard is the unit of work. Its batches are cut from its first row on and never cross into the next, so its bytes depend
-on the plan alone and a resumed run gives the digest of an unbroken one. Dense labels of classifiers are encoded as they are
-written; all others batch by batch, on the device. R rows of a shard, P positions of a row of tokens, M members, C classes.
+on the plan alone and a resumed run gives the digest of an unbroken one. No more than a few batches and a chunk are in memory.
+R rows of a shard, P positions of a row of tokens, M members, C classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import queue
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from contextlib import suppress
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from softlabels.checks.probabilities import require_logits, rows_of_positions
-from softlabels.labels.encoding import TopkEncoding
+from softlabels.labels.fidelity import add_up
+from softlabels.store.arrays import row_arrays
 from softlabels.store.basis import read_basis
 from softlabels.store.spec import Manifest
 from softlabels.store.writer import StoreWriter
-from softlabels.system.patience import background, result_of
-from softlabels.teacher.encode import Encoded, Encoder, joined
+from softlabels.system.patience import background, result_of, slices, stalled
+from softlabels.teacher.encode import Encoded, Encoder
 from softlabels.teacher.teacher import Batch, Teacher
 
 _WAITS = "the disk has not taken a shard"
+_WAITING = 2  # batches, for the thread that writes
 Rows = TypeVar("Rows")
+_Item = tuple[Batch, Encoded | None]  # encoded already, or by the thread that writes
 
 
 def label_rows(
@@ -40,8 +43,7 @@ def label_rows(
     """Compute every pending shard of the writer's store and seal it.
 
     Args:
-        should_stop: asked before every batch; when true the shard being written is finished, the one being computed is
-            given up.
+        should_stop: asked before every batch; when true the shard being computed is given up, those before it are finished.
         progress: called with the number of rows after every batch.
 
     Raises:
@@ -49,67 +51,82 @@ def label_rows(
             the disk. Stalled: the thread that writes hangs.
         In each case committed shards are kept, and calling again goes on after them.
     """
-    encoder = encoder_of(writer, teacher)
+    encoder, embeds = encoder_of(writer, teacher), writer.spec.encoding.inputs == "embed"
     with background("softlabels-write") as pool:
-        writing: Future[None] | None = None
+        written: list[Future[None]] = []
         for shard in writer.pending:
-            parts: list[_Part] = []
-            for start, stop in teacher.cut(rows, writer.spec, shard):
-                if should_stop():
-                    if writing is not None:
-                        result_of(writing, _WAITS)
-                    raise writer.stopped()
-                parts.append(
-                    _Part.of(teacher.batch(rows, start, stop, embed=writer.spec.encoding.inputs == "embed"), encoder)
-                )
-                progress(stop - start)
-            if writing is not None:
-                result_of(writing, _WAITS)
-            writing = pool.submit(_write, writer, shard, parts)
-        if writing is not None:
-            result_of(writing, _WAITS)
+            with _Feed(written) as feed:
+                written.append(pool.submit(_write, writer, shard, encoder, iter(feed)))
+                for start, stop in teacher.cut(rows, writer.spec, shard):
+                    if should_stop():
+                        raise writer.stopped()
+                    batch = teacher.batch(rows, start, stop, embed=embeds)
+                    # Of tokens here, as their logits are many.
+                    feed.put((batch, None if batch.mask is None else encoder.encode(batch)))
+                    progress(stop - start)
+        for each in written:
+            result_of(each, _WAITS)
     return writer.seal()
 
 
-def encoder_of(writer: StoreWriter, teacher: Teacher[Any]) -> Encoder | None:
-    """What encodes a batch; None where whole shards of logits are handed to the writer: dense labels, one a row."""
-    encoding = writer.spec.encoding
-    if not isinstance(encoding, TopkEncoding) and writer.spec.positions is None:
-        return None
+def encoder_of(writer: StoreWriter, teacher: Teacher[Any]) -> Encoder:
+    """What encodes a batch."""
     basis = read_basis(writer.folder, writer.spec)
     shared = None if basis is None else torch.from_numpy(np.array(basis, np.float16)).to(teacher.device)
-    return Encoder(encoding, teacher.weights, shared)
+    return Encoder(writer.spec.encoding, teacher.weights, shared)
 
 
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """A batch without its logits where they are encoded: the rows' own columns, and either `found` or `logits` (B, M, C)."""
+class _Feed:
+    """A shard's batches, on their way to the thread that writes them; leaving the block by an error gives the shard up."""
 
-    columns: dict[str, NDArray[np.generic]]
-    found: Encoded | None
-    logits: NDArray[np.float32] | None
+    def __init__(self, written: list[Future[None]]) -> None:
+        self._written, self._given_up = written, False
+        self._queue: queue.Queue[_Item | None] = queue.Queue(_WAITING)
 
-    @classmethod
-    def of(cls, batch: Batch, encoder: Encoder | None) -> _Part:
-        if encoder is not None:
-            return cls(batch.columns, encoder.encode(batch), None)
-        return cls(batch.columns, None, torch.cat([block.float().cpu() for _, block in batch.blocks]).numpy())
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is None:
+            self.put(None)
+            return
+        self._given_up = True
+        with suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()
+        self._queue.put(None)
+
+    def __iter__(self) -> Iterator[_Item]:
+        while (item := self._queue.get()) is not None:
+            yield item
+        if self._given_up:
+            raise _GivenUp
+
+    def put(self, item: _Item | None) -> None:
+        """Wait until there is room; what the thread raised is raised here. Raises `Stalled`."""
+        for seconds in slices():
+            for each in self._written:
+                if each.done():
+                    each.result()
+            with suppress(queue.Full):
+                return self._queue.put(item, timeout=seconds)
+        raise stalled(_WAITS)
 
 
-def _write(writer: StoreWriter, shard: int, parts: Sequence[_Part]) -> None:
-    own = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
-    start, stop = writer.rows_of(shard)
-    names = {"keys": "content_key", "labels": "label", "document": "document", "inputs": "input"}
-    given: dict[str, Any] = {name: own.get(column) for name, column in names.items()}
-    mask = given["mask"] = own.get("position_mask")
-    if parts[0].found is None:
-        writer.write_logits(
-            shard, logits=np.concatenate([part.logits for part in parts if part.logits is not None]), **given
-        )
-        return
-    found = joined([part.found for part in parts if part.found is not None])
-    suspects = found.suspects
-    if mask is not None:
-        suspects = rows_of_positions(suspects.reshape(stop - start, -1, suspects.shape[1]), mask)
-    require_logits(suspects, total=writer.spec.rows, first_row=start)
-    writer.write_columns(shard, columns=found.columns, fidelity=found.fidelity, **given)
+class _GivenUp(Exception):
+    """Nothing of the shard is to be written."""
+
+
+def _write(writer: StoreWriter, shard: int, encoder: Encoder, batches: Iterator[_Item]) -> None:
+    spec, parts, suspects = writer.spec, [], []
+    with writer.shard(shard) as out:
+        for batch, encoded in batches:
+            found = encoder.encode(batch) if encoded is None else encoded
+            rows, looks = len(batch.columns["label"]), found.suspects
+            if batch.mask is not None:
+                looks = rows_of_positions(looks.reshape(rows, -1, looks.shape[1]), batch.columns["position_mask"])
+            out.add(row_arrays(spec, batch.columns, found.columns), rows)
+            parts.append(found.fidelity)
+            suspects.append(looks)
+        require_logits(np.concatenate(suspects), total=spec.rows, first_row=spec.shard_rows(shard).start)
+        out.commit(add_up(parts))

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -17,18 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from softlabels.checks.dependence import spread
-from softlabels.labels.encoding import TopkEncoding
-from softlabels.teacher.encode import reduced, require_storable
+from softlabels.labels.blocks import reduced
+from softlabels.teacher.encode import require_storable
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.transfer.alignment import alignment
 from softlabels.transfer.rows import TransferRows
 
 POSITIONS = 4096
-
-
-def needs_basis(encoding: object) -> TypeGuard[TopkEncoding]:
-    """Whether the tails of an encoding have a prior or a basis."""
-    return isinstance(encoding, TopkEncoding) and encoding.tail in ("prior", "lowrank")
 
 
 def pilot_rows(rows: TransferRows) -> NDArray[np.int64]:
