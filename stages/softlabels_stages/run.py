@@ -47,13 +47,13 @@ def should_stop() -> bool:
 
 
 def say(line: str) -> None:
-    """Print a line on what is done, at once."""
-    print(one_line(line, None), flush=True)
+    """Print what is done, at once."""
+    print(line, flush=True)
 
 
 def warn(line: str) -> None:
     """Print a line on what may be wrong on standard error."""
-    print(one_line(line, None), file=sys.stderr)
+    print(line, file=sys.stderr)
 
 
 def program() -> str:

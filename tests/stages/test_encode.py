@@ -17,6 +17,7 @@ import torch
 from softlabels import array_keys
 from softlabels.labels.encoding import TopkEncoding
 from softlabels.store import Store, StoreWriter, new_spec, open_store
+from softlabels.store.shard_writer import ShardWriter
 from softlabels.store.verify import verify
 from softlabels_stages import convert, encode
 from tests.stages import toy
@@ -199,15 +200,15 @@ def test_going_on_keeps_basis_and_digest(
     assert encoded(*words, target="whole") == 0
     monkeypatch.setattr("softlabels.store.new_spec.CHUNKS_PER_SHARD", 1)
     monkeypatch.setattr("softlabels.store.new_spec.MAX_CHUNK_ROWS", 16)
-    write = StoreWriter.write_arrays
+    write = ShardWriter.commit
 
-    def stopping(self: StoreWriter, shard: int, *args: object, **options: object) -> None:
-        write(self, shard, *args, **options)  # type: ignore[arg-type]
-        if shard == 0:  # a second signal would end the process at once
+    def stopping(self: ShardWriter, *args: object) -> None:
+        write(self, *args)  # type: ignore[arg-type]
+        if self._shard == 0:  # a second signal would end the process at once
             signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(StoreWriter, "write_arrays", stopping)
+        patch.setattr(ShardWriter, "commit", stopping)
         assert encoded(*words) == 75
     assert "shards left in sparse/test; run the same command again" in capsys.readouterr().err
 

@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from softlabels_stages.run_files import read_results
 
 from softlabels.errors import DamagedRun
+from softlabels.jobs.run_files import read_results
 from softlabels.models import build_model, save_weights
 from softlabels.models.build import ModelConfig
 from softlabels.report.comparison import best_student, comparison_text

@@ -39,6 +39,7 @@ from softlabels.student.outputs import require_student_logits
 from softlabels.student.split import chosen_rows, validation_rows
 from softlabels.student.sweep import StudentTraining
 from softlabels.student.trial import require_own_rows, trial_rows
+from softlabels.text import one_line
 from softlabels.transfer import TransferRows, TransferSetConfig, load_transfer_set
 from softlabels.transfer.sequences import SequenceInfo, as_stored
 
@@ -165,7 +166,7 @@ def say_how_splits_relate(
         *leak_lines(shared, {name: len(each.keys) for name, each in rows.items()}),
         *unseen_lines(labels, names),
     ):
-        watch.say(line)
+        watch.say(one_line(line, None))
     return shared
 
 

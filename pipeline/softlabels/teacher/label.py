@@ -11,7 +11,7 @@ import queue
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,9 +27,10 @@ from softlabels.teacher.encode import Encoded, Encoder
 from softlabels.teacher.teacher import Batch, Teacher
 
 _WAITS = "the disk has not taken a shard"
-_WAITING = 2  # batches, for the thread that writes
+_MOST = 2  # batches that wait for the thread that writes
 Rows = TypeVar("Rows")
 _Item = tuple[Batch, Encoded | None]  # encoded already, or by the thread that writes
+_Waiting = queue.Queue[_Item | bool]  # batches of a shard, and whether it is whole
 
 
 def label_rows(
@@ -52,20 +53,24 @@ def label_rows(
         In each case committed shards are kept, and calling again goes on after them.
     """
     encoder, embeds = encoder_of(writer, teacher), writer.spec.encoding.inputs == "embed"
+    waiting, last = _Waiting(_MOST), None
     with background("softlabels-write") as pool:
-        written: list[Future[None]] = []
         for shard in writer.pending:
-            with _Feed(written) as feed:
-                written.append(pool.submit(_write, writer, shard, encoder, iter(feed)))
+            last = pool.submit(_write, writer, shard, encoder, waiting, last)
+            whole = False
+            try:
                 for start, stop in teacher.cut(rows, writer.spec, shard):
                     if should_stop():
                         raise writer.stopped()
                     batch = teacher.batch(rows, start, stop, embed=embeds)
                     # Of tokens here, as their logits are many.
-                    feed.put((batch, None if batch.mask is None else encoder.encode(batch)))
+                    _put(waiting, (batch, None if batch.mask is None else encoder.encode(batch)), last)
                     progress(stop - start)
-        for each in written:
-            result_of(each, _WAITS)
+                whole = True
+            finally:
+                _put(waiting, whole, last)
+        if last is not None:
+            result_of(last, _WAITS)
     return writer.seal()
 
 
@@ -76,51 +81,34 @@ def encoder_of(writer: StoreWriter, teacher: Teacher[Any]) -> Encoder:
     return Encoder(writer.spec.encoding, teacher.weights, shared)
 
 
-class _Feed:
-    """A shard's batches, on their way to the thread that writes them; leaving the block by an error gives the shard up."""
+def _put(waiting: _Waiting, item: _Item | bool, writing: Future[None]) -> None:
+    """Wait until there is room; whoever writes no more takes nothing. Raises `Stalled`."""
+    for seconds in slices():
+        if writing.done():
+            return writing.result()
+        with suppress(queue.Full):
+            return waiting.put(item, timeout=seconds)
+    raise stalled(_WAITS)
 
-    def __init__(self, written: list[Future[None]]) -> None:
-        self._written, self._given_up = written, False
-        self._queue: queue.Queue[_Item | None] = queue.Queue(_WAITING)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if kind is None:
-            self.put(None)
-            return
-        self._given_up = True
-        with suppress(queue.Empty):
-            while True:
-                self._queue.get_nowait()
-        self._queue.put(None)
-
-    def __iter__(self) -> Iterator[_Item]:
-        while (item := self._queue.get()) is not None:
-            yield item
-        if self._given_up:
-            raise _GivenUp
-
-    def put(self, item: _Item | None) -> None:
-        """Wait until there is room; what the thread raised is raised here. Raises `Stalled`."""
-        for seconds in slices():
-            for each in self._written:
-                if each.done():
-                    each.result()
-            with suppress(queue.Full):
-                return self._queue.put(item, timeout=seconds)
-        raise stalled(_WAITS)
+def _taken(waiting: _Waiting) -> Iterator[_Item]:
+    """The batches of a shard. Raises `_GivenUp` where it is not whole."""
+    while not isinstance(item := waiting.get(), bool):
+        yield item
+    if not item:
+        raise _GivenUp
 
 
 class _GivenUp(Exception):
     """Nothing of the shard is to be written."""
 
 
-def _write(writer: StoreWriter, shard: int, encoder: Encoder, batches: Iterator[_Item]) -> None:
+def _write(writer: StoreWriter, shard: int, encoder: Encoder, waiting: _Waiting, before: Future[None] | None) -> None:
+    if before is not None:
+        before.result()  # where one failed, none is written after it
     spec, parts, suspects = writer.spec, [], []
     with writer.shard(shard) as out:
-        for batch, encoded in batches:
+        for batch, encoded in _taken(waiting):
             found = encoder.encode(batch) if encoded is None else encoded
             rows, looks = len(batch.columns["label"]), found.suspects
             if batch.mask is not None:
