@@ -35,8 +35,9 @@ from typing import Any, TypeVar, cast
 import yaml
 
 from softlabels.errors import ConfigError
-from softlabels.jobs.run_files import RECIPE
+from softlabels.jobs.run_files import RECIPE, RESULTS, RUN
 from softlabels.objects import canonical
+from softlabels.system.local import LocalFolder
 from softlabels_stages import beside, schema
 from softlabels_stages.help import help_text
 from softlabels_stages.schema import Key
@@ -169,7 +170,10 @@ def _read(config: str) -> tuple[Path | None, bytes]:
     if Path(config).exists() and not (Path(config).is_file() or Path(config).is_dir() or is_stream):
         raise ConfigError(f"{config} is a pipe or a device", remedy="give a YAML file, or /dev/stdin")
     try:
-        return Path(config), Path(config).read_bytes()
+        found, run = Path(config), LocalFolder(Path(config).parent)
+        if found.name and any(map(run.exists, (RUN, RESULTS))):
+            return found, run.read(found.name)  # through no link: a run may be somebody else's
+        return found, found.read_bytes()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError):  # the last: no path at all
         remedy = f"give a YAML file or a built-in recipe: {', '.join(built_in())}"
         raise ConfigError(f"there is no recipe {config}", remedy=remedy) from None

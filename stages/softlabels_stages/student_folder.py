@@ -38,7 +38,11 @@ def with_store_of(run: Path | None, words: Sequence[str]) -> list[str]:
 
 
 def with_weights(student: ModelConfig | None, path: str) -> ModelConfig:
-    """The recipe's student with the weights at `path`. Raises WeightsError without a file, ConfigError without a student."""
+    """The recipe's student with the weights at `path`. Raises WeightsError without a file, ConfigError without a student, and
+    StrangePath where it is a link in a run.
+    """
+    if (Path(path).parent / RECIPE).is_file():
+        LocalFolder(Path(path).parent).is_folder(Path(path).name)  # a link in a run leads to what is not the run's
     weights = Path(path) / WEIGHTS if Path(path).is_dir() else Path(path)
     if not weights.is_file():
         raise WeightsError(

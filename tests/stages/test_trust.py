@@ -370,3 +370,16 @@ def test_modules_in_their_folder_are_not_imported(embedded: str, work: Path, com
     done = subprocess.run([sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not (folder / "PWNED").exists()
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "distilled-seed0"])
+def test_a_link_in_a_run_is_not_read_through(embedded: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What lies behind it is not the run's, and would be quoted in the error that names its lines."""
+    folder = make_run(Path("run"), embedded, recipe())
+    Path("secret").write_text("password: hunter2")
+    shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
+    (folder / name).symlink_to(Path("secret").absolute())
+    assert run("evaluate", "run/distilled-seed0", "--config=run/config.yaml") == 3
+    said = capsys.readouterr()
+    assert "is a link" in said.err
+    assert "hunter2" not in said.err + said.out
