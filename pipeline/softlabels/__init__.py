@@ -77,26 +77,7 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # a type checker that knew of it would take every name for one that is there
-    __getattr__ = exports(
-        __name__,
-        {
-            "Batch": "softlabels.stream.loader",
-            "EmbeddedRows": "softlabels.stream.examples",
-            "Loader": "softlabels.stream.loader",
-            "SoftLabelDataset": "softlabels.stream.dataset",
-            "SoftLabels": "softlabels.labels.soft",
-            "Store": "softlabels.store.reader",
-            "StoreWriter": "softlabels.store.writer",
-            "TransferSetConfig": "softlabels.transfer.config",
-            "array_keys": "softlabels.transfer.keys",
-            "dense_spec": "softlabels.store.dense_spec",
-            "distillation_loss": "softlabels.student.losses",
-            "load_transfer_set": "softlabels.transfer.rows",
-            "open_store": "softlabels.store.reader",
-            "store_spec": "softlabels.store.dense_spec",
-            "write_store": "softlabels.jobs.write_store",
-        },
-    )
+    __getattr__ = exports(__name__)
 
 
 def __dir__() -> list[str]:

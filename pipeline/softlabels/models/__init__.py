@@ -33,18 +33,4 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # a type checker that knew of it would take every name for one that is there
-    __getattr__ = exports(
-        __name__,
-        {
-            "MLP": "softlabels.models.mlp",
-            "CausalLM": "softlabels.models.causal_lm",
-            "ConvNet": "softlabels.models.cnn",
-            "ImageClassifier": "softlabels.models.hf",
-            "ModelConfig": "softlabels.models.config",
-            "SequenceClassifier": "softlabels.models.hf",
-            "build_model": "softlabels.models.build",
-            "load_weights": "softlabels.models.weights",
-            "save_weights": "softlabels.models.weights",
-            "weights_digest": "softlabels.models.weights",
-        },
-    )
+    __getattr__ = exports(__name__)

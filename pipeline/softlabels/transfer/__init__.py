@@ -32,17 +32,4 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # a type checker that knew of it would take every name for one that is there
-    __getattr__ = exports(
-        __name__,
-        {
-            "TransferRows": "softlabels.transfer.rows",
-            "TransferSetConfig": "softlabels.transfer.config",
-            "array_keys": "softlabels.transfer.keys",
-            "image": "softlabels.transfer.prepare",
-            "load_transfer_set": "softlabels.transfer.rows",
-            "scale": "softlabels.transfer.prepare",
-            "stack": "softlabels.transfer.prepare",
-            "tokenize": "softlabels.transfer.text",
-            "vector": "softlabels.transfer.prepare",
-        },
-    )
+    __getattr__ = exports(__name__)
