@@ -116,7 +116,7 @@ def _present(array: pa.Array, *, name: str, rows: Rows, images: bool) -> Decoded
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
         return Decoded(array.to_pylist())
     if is_file(kind):
-        return _images(array, name=name, rows=rows) if images else _files(array, name=name, rows=rows)
+        return _files(array, name=name, rows=rows, images=images)
     if _is_list(kind):
         return Decoded(_lists(array, name=name, rows=rows))
     return Decoded(_numbers(array, name=name, rows=rows))
@@ -149,20 +149,13 @@ def texts(array: pa.Array, *, what: str, rows: Rows) -> list[str | None]:
     try:
         found: list[str | None] = array.to_pylist()
     except UnicodeDecodeError:
-        row = next(row for row in range(len(array)) if not _is_utf8(array[row]))
+        raw = enumerate(array.cast(pa.large_binary()).to_pylist())
+        row = next(row for row, data in raw if data and data.decode(errors="replace").encode() != data)
         raise TransferSetError(
             f"{what}, row {rows[row]}: this text is not UTF-8",
             remedy="write the file again with its texts in UTF-8, or filter such rows",
         ) from None
     return found
-
-
-def _is_utf8(value: pa.Scalar) -> bool:
-    try:
-        value.as_py()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def is_file(kind: pa.DataType) -> bool:
@@ -225,36 +218,22 @@ def _ragged(array: pa.Array, *, name: str, rows: Rows) -> list[Array]:
     ]
 
 
-def _images(array: pa.Array, *, name: str, rows: Rows) -> Decoded:
-    """Decode every image of a block; files named by path are read."""
+def _files(array: pa.Array, *, name: str, rows: Rows, images: bool) -> Decoded:
+    """Every file of a block, images decoded, others as they are; those named by path are read."""
     values: list[Value] = []
     hashed: list[bytes | Array | None] = []
     for row, file in zip(rows, array.to_pylist(), strict=True):
         try:
             data = file_bytes(file)
-            pixels, coded = decode_image(data)
+            value, coded = decode_image(data) if images else (data, None)
         except (OSError, ValueError) as error:
+            what = "this image does not decode" if images else "this file cannot be read"
             raise TransferSetError(
-                f"input column {name!r}, row {row}: this image does not decode: {error}",
-                remedy="mend or filter such rows",
+                f"input column {name!r}, row {row}: {what}: {error}", remedy="mend or filter such rows"
             ) from error
-        values.append(pixels)
+        values.append(value)
         hashed.append(data if coded is None else coded)
-    return Decoded(values, hashed)
-
-
-def _files(array: pa.Array, *, name: str, rows: Rows) -> Decoded:
-    """The bytes of every file of a block, as they are."""
-    values: list[Value] = []
-    for row, file in zip(rows, array.to_pylist(), strict=True):
-        try:
-            values.append(file_bytes(file))
-        except (OSError, ValueError) as error:
-            raise TransferSetError(
-                f"input column {name!r}, row {row}: this file cannot be read: {error}",
-                remedy="mend or filter such rows",
-            ) from error
-    return Decoded(values)
+    return Decoded(values, hashed if images else None)
 
 
 def file_bytes(file: dict[str, bytes | str | None]) -> bytes:

@@ -22,8 +22,9 @@ from softlabels.objects import ObjectSpec, build
 from softlabels.transfer.class_names import require_one_naming
 from softlabels.transfer.config import TransferSetConfig
 from softlabels.transfer.decode import file_bytes, is_file
-from softlabels.transfer.files import COMMAS, from_files, one_line, pick
+from softlabels.transfer.files import COMMAS, from_files, pick
 from softlabels.transfer.images import decode_image
+from softlabels.transfer.pretrained import one_line
 
 _DIGEST_ROWS = 256
 
@@ -50,16 +51,6 @@ class Source:
     def rows(self) -> int:
         """Number of rows."""
         return len(self.data)
-
-    def block(self, start: int, stop: int) -> pa.Table:
-        """Rows [start, stop) of every column."""
-        table: pa.Table = self.data[start:stop]
-        return table
-
-    def chosen(self, rows: Sequence[int]) -> pa.Table:
-        """These rows of every column."""
-        table: pa.Table = self.data[list(rows)]
-        return table
 
 
 def open_split(config: TransferSetConfig, split: str) -> Source:
@@ -89,13 +80,9 @@ def open_split(config: TransferSetConfig, split: str) -> Source:
         raise TransferSetError(
             f"split {config.splits[split]!r} of {config.origin} has no rows", remedy="name another split"
         )
-    class_names = config.classes
-    if (
-        class_names is None
-        and config.label_column is not None
-        and isinstance(data.features[config.label_column], ClassLabel)
-    ):
-        class_names = tuple(data.features[config.label_column].names)
+    class_names, labels = config.classes, data.features.get(config.label_column)
+    if class_names is None and isinstance(labels, ClassLabel):
+        class_names = tuple(labels.names)
     data = data.select_columns(wanted).with_format("arrow")
     identity = _content_identity(data) if config.factory is not None else _file_identity(config, data)
     return Source(
@@ -120,15 +107,11 @@ def _holds_images(data: Dataset, name: str) -> bool:
         return False
     if not isinstance(data.features[name], dict):
         return isinstance(data.features[name], Image)
-    for start in range(len(data)):
-        [file] = data[start : start + 1].column(name).to_pylist()
-        if file is not None:
-            try:
-                decode_image(file_bytes(file))
-            except (OSError, ValueError):
-                return False
-            return True
-    return False
+    files = (data[row : row + 1].column(name)[0].as_py() for row in range(len(data)))
+    try:
+        return any(decode_image(file_bytes(file)) for file in files if file is not None)
+    except (OSError, ValueError):
+        return False
 
 
 def _wanted_columns(config: TransferSetConfig) -> list[str]:
