@@ -54,7 +54,7 @@ def sweep_png(results: Results, path: Path) -> None:
         MissingExtra: matplotlib is not installed.
         DiskFull, StorageError: the file cannot be written.
     """
-    axis, others = _axes(results)
+    axis, *others = [name for name in _AXES if name in results.get("swept", ())] or ["temperature"]
     groups = _groups(distilled_students(results), others)
     panels = _panels(results)
     with figure_in(path, width=_WIDTHS[len(panels)], height=_HEIGHT) as figure:
@@ -105,12 +105,6 @@ class _Places:
         if not self.numeric:
             axes.set_xlim(-0.5, len(ticks) - 0.5)
         axes.set_xlabel(_AXES.get(self.axis, self.axis) + (" (log scale)" if self.logarithmic else ""))
-
-
-def _axes(results: Results) -> tuple[str, list[str]]:
-    """The swept setting that is the x axis, and the others."""
-    swept = [name for name in _AXES if name in results.get("swept", ())] or ["temperature"]
-    return swept[0], swept[1:]
 
 
 def _groups(students: Sequence[Student], others: Sequence[str]) -> dict[str, list[Student]]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +51,7 @@ class Decoded:
         """Bytes of the values (of text: its characters)."""
         if isinstance(self.values, np.ndarray):
             return self.values.nbytes
-        return sum(_size(value) for value in self.values)
+        return sum(len(v) if isinstance(v, str | bytes) else getattr(v, "nbytes", 0) for v in self.values)
 
     def take(self, rows: Iterable[int]) -> Decoded:
         """These rows of the block."""
@@ -61,12 +60,6 @@ class Decoded:
             return Decoded(self.values[chosen])
         hashed = self.hashed
         return Decoded([self.values[r] for r in chosen], None if hashed is None else [hashed[r] for r in chosen])
-
-
-def _size(value: Value) -> int:
-    if value is None:
-        return 0
-    return len(value) if isinstance(value, str | bytes) else value.nbytes
 
 
 def decode(column: pa.ChunkedArray, *, name: str, start: int, images: bool = True, missing: bool = False) -> Decoded:
@@ -92,20 +85,16 @@ def decode(column: pa.ChunkedArray, *, name: str, start: int, images: bool = Tru
             remedy="fill or filter such rows, or set transfer_set.missing: pass, and prepare gets None there (of a CSV, empty "
             "fields and words such as NA, None and null are read as nulls)",
         )
-    places = np.flatnonzero(array.is_valid().to_numpy(zero_copy_only=False))
-    if not places.size:
+    is_there = array.is_valid().to_numpy(zero_copy_only=False)
+    if not is_there.any():
         return Decoded([None] * len(array))
-    found = _present(array.drop_null(), name=name, rows=(start + places).tolist(), images=images)
-    hashed = None if found.hashed is None else _spread(found.hashed, places, len(array))
-    return Decoded(_spread(found.rows(), places, len(array)), hashed)
-
-
-def _spread(values: Sequence[Any], places: npt.NDArray[np.int64], count: int) -> list[Any]:
-    """`values` at their places among `count` rows, None elsewhere."""
-    found: list[Any] = [None] * count
-    for place, value in zip(places.tolist(), values, strict=True):
-        found[place] = value
-    return found
+    places = start + np.flatnonzero(is_there)
+    found = _present(array.drop_null(), name=name, rows=places.tolist(), images=images)
+    values, hashed = iter(found.rows()), None if found.hashed is None else iter(found.hashed)
+    return Decoded(
+        [next(values) if there else None for there in is_there],
+        None if hashed is None else [next(hashed) if there else None for there in is_there],
+    )
 
 
 def _present(array: pa.Array, *, name: str, rows: Rows, images: bool) -> Decoded:
