@@ -22,7 +22,7 @@ from benchmarks.any_temperature.frontier import (
 )
 from benchmarks.any_temperature.logits import Teacher
 from softlabels.labels.encoding import TopkEncoding
-from softlabels.report.figure import figure_in, legend_below, legend_lines, line_style
+from softlabels.report.figure import figure_in, legend_below, line_style
 
 WIDTH = 8.0
 DRAWN = (ONCE, GHOST, "uniform", "prior", "lowrank")
@@ -31,7 +31,7 @@ _T = tuple(float(t) for t in np.geomspace(1, 20, 25).round(3))
 
 def bytes_plot(found: dict[str, dict[int, Point]], path: Path) -> None:
     """KL at T = 1 and 2 against bytes a position, a line a tail."""
-    with figure_in(path, width=WIDTH, height=3.2, legend_lines=legend_lines(DRAWN, WIDTH)) as figure:
+    with figure_in(path, width=WIDTH, height=3.2) as figure:
         panels = figure.subplots(1, 2, sharey=True)
         for at, (axes, temperature) in enumerate(zip(panels, (1, 2), strict=True)):
             handles = []
@@ -43,14 +43,14 @@ def bytes_plot(found: dict[str, dict[int, Point]], path: Path) -> None:
             axes.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
             axes.set_xticks([], minor=True)
         panels[0].set_ylabel("mean KL(exact || stored), nats")
-        legend_below(figure, handles, DRAWN, WIDTH)
+        legend_below(figure, dict(zip(DRAWN, handles, strict=True)))
 
 
 def temperature_plot(teacher: Teacher, setting: Setting, basis: NDArray[np.float16], path: Path) -> None:
     """What labels of the same bytes say of the tail's mass over T, and their KL."""
     curves = _curves(teacher.positions, setting, torch.from_numpy(basis[: 1 + setting.encoding.rank]))
     names = list(curves)
-    with figure_in(path, width=WIDTH, height=3.2, legend_lines=legend_lines(names, WIDTH)) as figure:
+    with figure_in(path, width=WIDTH, height=3.2) as figure:
         mass, loss = figure.subplots(1, 2)
         handles = []
         for number, (tail, divergence) in enumerate(curves.values()):
@@ -65,7 +65,7 @@ def temperature_plot(teacher: Teacher, setting: Setting, basis: NDArray[np.float
         k = setting.encoding.k
         mass.set(title=f"mean mass outside of the {k} largest classes")
         loss.set(yscale="log", title="mean KL(exact || stored), nats")
-        legend_below(figure, handles, names, WIDTH)
+        legend_below(figure, dict(zip(names, handles, strict=True)))
 
 
 def _curves(z: Tensor, setting: Setting, vectors: Tensor) -> dict[str, tuple[list[float], list[float] | None]]:

@@ -96,34 +96,7 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # a type checker that knew of it would take every name for one that is there
-    __getattr__ = exports(
-        __name__,
-        {
-            "Batch": "softlabels.stream.loader",
-            "EmbeddedRows": "softlabels.stream.examples",
-            "Ensemble": "softlabels.teacher.ensemble",
-            "LabelsConfig": "softlabels.teacher.config",
-            "Loader": "softlabels.stream.loader",
-            "ModelConfig": "softlabels.models.config",
-            "SoftLabelDataset": "softlabels.stream.dataset",
-            "SoftLabels": "softlabels.labels.soft",
-            "Store": "softlabels.store.reader",
-            "StoreWriter": "softlabels.store.writer",
-            "StudentTraining": "softlabels.student.sweep",
-            "Teacher": "softlabels.teacher.teacher",
-            "TransferSetConfig": "softlabels.transfer.config",
-            "array_keys": "softlabels.transfer.keys",
-            "distillation_loss": "softlabels.student.losses",
-            "encode": "softlabels.jobs.encode",
-            "judge": "softlabels.jobs.judge",
-            "label": "softlabels.jobs.label",
-            "load_transfer_set": "softlabels.transfer.rows",
-            "open_store": "softlabels.store.reader",
-            "store_spec": "softlabels.store.new_spec",
-            "train": "softlabels.jobs.train",
-            "write_store": "softlabels.jobs.write_store",
-        },
-    )
+    __getattr__ = exports(__name__)
 
 
 def __dir__() -> list[str]:

@@ -11,40 +11,16 @@ from typing import TYPE_CHECKING
 from softlabels.lazy import exports
 
 if TYPE_CHECKING:
-    from softlabels.models.build import build_model
-    from softlabels.models.causal_lm import CausalLM
-    from softlabels.models.cnn import ConvNet
-    from softlabels.models.config import ModelConfig
-    from softlabels.models.hf import ImageClassifier, SequenceClassifier
-    from softlabels.models.mlp import MLP
-    from softlabels.models.weights import load_weights, save_weights, weights_digest
-
-__all__ = [
-    "MLP",
-    "CausalLM",
-    "ConvNet",
-    "ImageClassifier",
-    "ModelConfig",
-    "SequenceClassifier",
-    "build_model",
-    "load_weights",
-    "save_weights",
-    "weights_digest",
-]
+    from softlabels.models.build import build_model as build_model
+    from softlabels.models.causal_lm import CausalLM as CausalLM
+    from softlabels.models.cnn import ConvNet as ConvNet
+    from softlabels.models.config import ModelConfig as ModelConfig
+    from softlabels.models.hf import ImageClassifier as ImageClassifier
+    from softlabels.models.hf import SequenceClassifier as SequenceClassifier
+    from softlabels.models.mlp import MLP as MLP
+    from softlabels.models.weights import load_weights as load_weights
+    from softlabels.models.weights import save_weights as save_weights
+    from softlabels.models.weights import weights_digest as weights_digest
 
 if not TYPE_CHECKING:  # a type checker that knew of it would take every name for one that is there
-    __getattr__ = exports(
-        __name__,
-        {
-            "MLP": "softlabels.models.mlp",
-            "CausalLM": "softlabels.models.causal_lm",
-            "ConvNet": "softlabels.models.cnn",
-            "ImageClassifier": "softlabels.models.hf",
-            "ModelConfig": "softlabels.models.config",
-            "SequenceClassifier": "softlabels.models.hf",
-            "build_model": "softlabels.models.build",
-            "load_weights": "softlabels.models.weights",
-            "save_weights": "softlabels.models.weights",
-            "weights_digest": "softlabels.models.weights",
-        },
-    )
+    __getattr__ = exports(__name__)

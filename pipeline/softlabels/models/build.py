@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from softlabels.errors import ConfigError
 from softlabels.models.config import ModelConfig
 from softlabels.models.weights import load_weights
-from softlabels.objects import ObjectSpec, call_with
+from softlabels.objects import call_with
 
 # Attributes by which a model whose class loads weights of its own, such as those of `hf`, says what it has loaded.
 OWN_FACTS = ("untrained", "class_names")
@@ -23,7 +23,7 @@ def build_model(config: ModelConfig) -> nn.Module:
         ConfigError: the class cannot be found, refuses its arguments, or is no `torch.nn.Module`.
         WeightsError: the weights do not fit.
     """
-    make = call_with(ObjectSpec(config.class_path, config.init_args))
+    make = call_with(config)
     try:
         model = make()
     except (TypeError, ValueError, RuntimeError) as error:

@@ -93,19 +93,11 @@ class CausalLM(HuggingFaceModel):
                 remedy="lower transfer_set.sequences.length, or raise max_position_embeddings in the config",
             )
         if not torch.compiler.is_compiling():  # an exported graph knows no values to check
-            self._check_ids(inputs[:, 0])
+            lowest, highest = torch.stack(torch.aminmax(inputs[:, 0])).tolist()  # one wait for the device
+            self._check_ids(lowest, highest, self.network.get_input_embeddings().num_embeddings)
         tokens_B2P = inputs[:, :, :positions].long()
         given = {"input_ids": tokens_B2P[:, 0], "attention_mask": (tokens_B2P[:, 1] > 0).long()}
         return given | ({"use_cache": False} if "use_cache" in self._takes else {})
-
-    def _check_ids(self, ids: Tensor) -> None:
-        lowest, highest = torch.stack(torch.aminmax(ids)).tolist()  # one wait for the device
-        tokens = self.network.get_input_embeddings().num_embeddings
-        if lowest < 0 or highest >= tokens:
-            raise ConfigError(
-                f"rows have token ids from {lowest} to {highest} and {type(self.network).__name__} embeddings for {tokens}",
-                remedy="give the tokenizer that belongs to the model, or vocab_size in its config",
-            )
 
     @torch.no_grad()
     def _try_product(self) -> bool:

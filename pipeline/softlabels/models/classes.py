@@ -13,20 +13,15 @@ from softlabels.transfer.sequences import SequenceInfo
 from softlabels.transfer.vocabulary import Vocabulary
 
 
-def class_names_of(model: nn.Module) -> tuple[str, ...] | None:
-    """The names that the model's checkpoint gives its classes, in the order of the logits; None where it gives none."""
-    names = getattr(model, "class_names", None)
-    return tuple(map(str, names)) if isinstance(names, tuple | list) else None
-
-
 def require_class_names(model: nn.Module, names: Sequence[str] | None, *, who: str, whose: str) -> None:
     """Raise ClassMismatch where the model (`who`) and the data (`whose`) name other classes, OtherLabels where they name the
-    same in another order.
+    same in another order. The model's are those that its checkpoint gives, in the order of the logits, in its attribute
+    `class_names`.
 
     Capitals, spaces and punctuation do not count. Nothing is compared where one of them names none.
     """
-    own = class_names_of(model)
-    if own is None or names is None or [_plain(name) for name in own] == [_plain(name) for name in names]:
+    own = getattr(model, "class_names", None)
+    if not isinstance(own, tuple | list) or names is None or [*map(_plain, own)] == [*map(_plain, names)]:
         return
     same = sorted(map(_plain, own)) == sorted(map(_plain, names))
     raise (OtherLabels if same else ClassMismatch)(
@@ -65,5 +60,5 @@ def _agree(words: Vocabulary, sequence: SequenceInfo) -> bool:
     return words.only_added(shared) and beyond and words.digest(shared) == sequence.below(shared).vocabulary
 
 
-def _plain(name: str) -> str:
-    return "".join(letter for letter in name.casefold() if letter.isalnum()) or name
+def _plain(name: object) -> str:
+    return "".join(letter for letter in str(name).casefold() if letter.isalnum()) or str(name)

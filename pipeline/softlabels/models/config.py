@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from softlabels.objects import canonical
+from softlabels.objects import ObjectSpec
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """A model: dotted path of its class (or of a function that returns it), keyword arguments, safetensors file of weights."""
+class ModelConfig(ObjectSpec):
+    """A model: dotted path of its class (or of a function that returns it), keyword arguments, safetensors file of weights.
 
-    class_path: str
-    init_args: dict[str, Any] = field(default_factory=dict)  # its keyword arguments
-    weights: str | None = None  # a safetensors file of weights to start from
+    Attributes:
+        init_args: its keyword arguments.
+        weights: a safetensors file of weights to start from.
+    """
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "class_path", canonical(self.class_path))
+    weights: str | None = None

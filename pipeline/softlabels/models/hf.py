@@ -38,12 +38,14 @@ class HuggingFaceModel(nn.Module):
         model: folder or hub id of a checkpoint; None builds the architecture from `config`, untrained.
         config: keys of the model's config.json: all that matter with `model_type` where `model` is None, else those to change,
             such as a dropout.
-        classes: C, of a model that has a head of classes.
+        classes: C, of a model that has a head of classes: by default those of the checkpoint; of another number the head is new
+            and untrained.
         revision: branch, tag or commit on the hub.
 
     Attributes:
         network: the transformers model.
         untrained: names of the tensors that no checkpoint gave: all where there is none, the head where it is new.
+        class_names: ordered, where the checkpoint's head of classes is used and names them; else None.
         words: the vocabulary of the checkpoint's own tokenizer, of models that read tokens; None where it has none.
 
     Raises:
@@ -67,24 +69,24 @@ class HuggingFaceModel(nn.Module):
         revision: str | None = None,
     ) -> None:
         super().__init__()
+        options, self.words = dict(config or {}), None
         if model is None:
-            self.network = new_network(self._auto, dict(config or {}), classes, labelled=self._labelled)
+            self.network = new_network(self._auto, options, classes, labelled=self._labelled)
             self.untrained = tuple(self.state_dict())
         else:
-            options = dict(config or {})
             self.network, missing = pretrained_network(
                 self._auto, model, options, classes, revision, labelled=self._labelled
             )
             self.untrained = tuple(f"network.{name}" for name in sorted(missing))
-            self._say(model)
-        self.words = own_vocabulary(model, revision) if self._reads_tokens and model is not None else None
+            if self.untrained and (model, self.untrained) not in _said:
+                _said.add((model, self.untrained))
+                say = "%s gives no values for %s: they start untrained, unless a weights file gives them"
+                _log.warning(say, model, ", ".join(self.untrained))
+            self.words = own_vocabulary(model, revision) if self._reads_tokens else None
+        names = numbered_names(self.network.config, str(model)) if self._labelled and not self.untrained else ()
+        placeholders = any(re.fullmatch(r"LABEL_\d+", name) for name in names)
+        self.class_names = None if placeholders else names or None
         self._takes = frozenset(inspect.signature(self.network.forward).parameters)
-
-    def _say(self, model: str) -> None:
-        if self.untrained and (model, self.untrained) not in _said:
-            _said.add((model, self.untrained))
-            say = "%s gives no values for %s: they start untrained, unless a weights file gives them"
-            _log.warning(say, model, ", ".join(self.untrained))
 
     @contextmanager
     def _plain_errors(self, inputs: Tensor) -> Iterator[None]:
@@ -100,28 +102,15 @@ class HuggingFaceModel(nn.Module):
                 else "change the model's config, or transfer_set.prepare",
             ) from error
 
-
-class HuggingFaceClassifier(HuggingFaceModel):
-    """A model with a head of `classes`: without that argument the checkpoint's own; where it differs from those, the model gets
-    a new, untrained head.
-
-    Attributes:
-        class_names: ordered, where the checkpoint's head is used and it names its classes; else None.
-    """
-
-    def __init__(
-        self,
-        model: str | None = None,
-        *,
-        config: Mapping[str, Any] | None = None,
-        classes: int | None = None,
-        revision: str | None = None,
-    ) -> None:
-        super().__init__(model, config=config, classes=classes, revision=revision)
-        self.class_names = None if self.untrained else _class_names(numbered_names(self.network.config, str(model)))
+    def _check_ids(self, lowest: int, highest: int, tokens: object) -> None:
+        if lowest < 0 or (isinstance(tokens, int) and highest >= tokens):
+            raise ConfigError(
+                f"rows have token ids from {lowest} to {highest} and {type(self.network).__name__} embeddings for {tokens}",
+                remedy="give the tokenizer that belongs to the model, or vocab_size in its config",
+            )
 
 
-class SequenceClassifier(HuggingFaceClassifier):
+class SequenceClassifier(HuggingFaceModel):
     """Text classifiers: `AutoModelForSequenceClassification`. Takes what `softlabels.transfer.tokenize` gives."""
 
     _auto = "AutoModelForSequenceClassification"
@@ -176,18 +165,13 @@ class SequenceClassifier(HuggingFaceClassifier):
         places = torch.arange(length, device=inputs.device)
         first, last = torch.where(used, places, length).min(), torch.where(used, places, -1).max()
         ids = torch.where(real, inputs[:, 0], 0)
-        facts = torch.stack([first, last, ids.min().long(), ids.max().long()]).tolist()  # one wait for the device
-        start, end, lowest, highest = facts
-        vocabulary = getattr(self.network.config, "vocab_size", None)
-        if lowest < 0 or (isinstance(vocabulary, int) and highest >= vocabulary):
-            raise ConfigError(
-                f"rows have token ids from {lowest} to {highest} and {type(self.network).__name__} embeddings for {vocabulary}",
-                remedy="give the tokenizer that belongs to the model, or vocab_size in its config",
-            )
+        facts = torch.stack([first, last, ids.min().long(), ids.max().long()])
+        start, end, lowest, highest = facts.tolist()  # one wait for the device
+        self._check_ids(lowest, highest, getattr(self.network.config, "vocab_size", None))
         return inputs[:, :, start : end + 1] if end >= start else inputs
 
 
-class ImageClassifier(HuggingFaceClassifier):
+class ImageClassifier(HuggingFaceModel):
     """Image classifiers: `AutoModelForImageClassification`. Takes what `softlabels.transfer.vision.process` gives."""
 
     _auto = "AutoModelForImageClassification"
@@ -220,8 +204,3 @@ def own_vocabulary(name: str, revision: str | None) -> Vocabulary | None:
     except ConfigError as error:
         _log.warning("the tokenizer in %s is not compared with that of the transfer set: %s", name, error.what)
         return None
-
-
-def _class_names(names: tuple[str, ...]) -> tuple[str, ...] | None:
-    """The names; None where they are placeholders (LABEL_0, ...)."""
-    return None if any(re.fullmatch(r"LABEL_\d+", name) for name in names) else names

@@ -22,17 +22,9 @@ from softlabels.transfer.pretrained import matching
 ADAPTER = ("adapter_config.json", "adapter_model*")
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SOFTMAX = "single_label_classification"
-_PARTS = (
-    "lora_A",
-    "lora_B",
-    "lora_embedding",
-    "base_layer",
-    "qweight",
-    "qzeros",
-    "absmax",
-    "weight_packed",
-    "weight_scale",
-)
+_PARTS = {
+    "lora_A", "lora_B", "lora_embedding", "base_layer", "qweight", "qzeros", "absmax", "weight_packed", "weight_scale",
+}  # fmt: skip
 
 
 def require_plain_weights(folder: Path, name: str) -> None:
@@ -48,12 +40,10 @@ def require_plain_weights(folder: Path, name: str) -> None:
             remedy="merge it where peft is installed, with its AutoPeftModel class: from_pretrained(FOLDER)"
             ".merge_and_unload().save_pretrained(NEW), and name NEW; the base model alone belongs in a folder without it",
         )
-    quantized = _quantized(_json(folder / "config.json"))
+    quantized = _quantized(read_json(folder / "config.json"))
     if quantized is not None:
         raise _is_quantized(name, f"config.json says so: {quantized}")
-    if (folder / INDEX).is_file():
-        _require_one_set(folder, name)
-    for file in _weight_files(folder):
+    for file in _weight_files(folder, name):
         for tensor, dtype in _dtypes(file):
             if dtype[:2] in ("F8", "F4", "F6") or (dtype[:1] in "IU" and tensor.endswith("weight")):
                 raise _is_quantized(name, f"{tensor} in {file.name} is {dtype}")
@@ -69,14 +59,14 @@ def require_whole(name: str, network: nn.Module, missing: Iterable[str], unexpec
     wrapped = wrapping(strangers, network.state_dict())
     if wrapped is not None:
         raise WeightsError(f"the weights in {name} have {wrapped[0]}", remedy=wrapped[1])
-    parts = [key for key in strangers if any(part in key.split(".") for part in _PARTS)]
+    parts = [key for key in strangers if _PARTS.intersection(key.split("."))]
     if parts:
         raise WeightsError(
             f"{name} holds parts of an adapter or of quantized layers: {some(parts)}",
             remedy="merge or dequantize the model where it was made, and save it again",
         )
     own, saved = type(network).__name__, getattr(network.config, "architectures", None) or [type(network).__name__]
-    if own not in saved and not list(missing) and _has_head(network):
+    if own not in saved and not list(missing) and "Classification" in own:
         raise WeightsError(
             f"{name} was saved as {', '.join(saved)}, and {own} would take its head for one of another kind",
             remedy="name a checkpoint of this kind, or give classes for a new head, to be trained",
@@ -126,18 +116,17 @@ def numbered_names(config: Any, name: str) -> tuple[str, ...]:
     return names
 
 
-def _has_head(network: nn.Module) -> bool:
-    return "Classification" in type(network).__name__
-
-
-def _require_one_set(folder: Path, name: str) -> None:
-    """Refuse shards beside a single file, and an index that names files elsewhere."""
-    if (folder / SINGLE).is_file():
+def _weight_files(folder: Path, name: str) -> list[Path]:
+    """The files that are loaded. Refuses shards beside a single file, and an index that names files elsewhere."""
+    is_single = (folder / SINGLE).is_file()
+    if not (folder / INDEX).is_file():
+        return [folder / SINGLE] if is_single else []
+    if is_single:
         raise WeightsError(
             f"{name} holds two sets of weights: {SINGLE}, and the shards of {INDEX}",
             remedy="remove the one that is not meant",
         )
-    given = _json(folder / INDEX).get("weight_map")
+    given = read_json(folder / INDEX).get("weight_map")
     files = sorted({str(file) for file in given.values()}) if isinstance(given, dict) else []
     elsewhere = [file for file in files if PurePosixPath(file).name != file or "\\" in file]
     gone = [file for file in files if not (folder / file).is_file()]
@@ -147,15 +136,7 @@ def _require_one_set(folder: Path, name: str) -> None:
             f"{INDEX} in {name} names {what if files else 'no files'}",
             remedy="save the model again: model.save_pretrained(folder), or fetch all of it",
         )
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """The files that are loaded."""
-    if (folder / SINGLE).is_file():
-        return [folder / SINGLE]
-    if (folder / INDEX).is_file():
-        return [folder / file for file in sorted(set(_json(folder / INDEX)["weight_map"].values()))]
-    return []
+    return [folder / file for file in files]
 
 
 def _dtypes(file: Path) -> Iterator[tuple[str, str]]:
@@ -187,7 +168,7 @@ def _is_quantized(name: str, why: str) -> WeightsError:
     )
 
 
-def _json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
     """What a JSON file holds, {} where there is none or no object in it: what opens it later says what is wrong with it."""
     if not path.is_file():
         return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,12 @@ from torch import nn
 
 from softlabels.errors import ConfigError
 from softlabels.models.hf import HuggingFaceModel
-from softlabels.objects import ObjectSpec, import_object
+from softlabels.objects import ObjectSpec
 from softlabels.system.local import LocalFolder, local_folder
 from softlabels.transfer.config import SequencesConfig
 from softlabels.transfer.pretrained import quiet, whole_folder
-from softlabels.transfer.text import load_tokenizer, tokenize
-from softlabels.transfer.vision import load_processor, process
+from softlabels.transfer.text import load_tokenizer
+from softlabels.transfer.vision import load_processor
 
 
 def save_hf(
@@ -89,18 +90,14 @@ def _suppress_padding(network: Any, tokenizer: Any) -> None:
 
 
 def _save_preparation(folder: Path, prepare: ObjectSpec | None) -> None:
-    function = None if prepare is None else import_object(prepare.class_path)
-    if prepare is None or function not in (tokenize, process):
+    if prepare is None:
         return
-    arguments = dict(prepare.init_args)
-    length, revision = arguments.get("max_length"), arguments.get("revision")
-    if function is process:
-        load_processor(arguments["processor"], revision).save_pretrained(folder)
-        return
-    tokenizer = load_tokenizer(arguments["tokenizer"], revision)
-    before = tokenizer.model_max_length
-    try:
-        tokenizer.model_max_length = before if length is None else length
+    arguments = prepare.init_args
+    if prepare.class_path == "softlabels.transfer.vision.process":
+        load_processor(arguments["processor"], arguments.get("revision")).save_pretrained(folder)
+    elif prepare.class_path == "softlabels.transfer.tokenize":
+        # a copy: the object is kept for the next rows
+        tokenizer = copy.deepcopy(load_tokenizer(arguments["tokenizer"], arguments.get("revision")))
+        if arguments.get("max_length") is not None:
+            tokenizer.model_max_length = arguments["max_length"]
         tokenizer.save_pretrained(folder)
-    finally:
-        tokenizer.model_max_length = before  # the object is kept for the next rows

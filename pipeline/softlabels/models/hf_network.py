@@ -6,8 +6,8 @@ What it takes and gives as a model of ours is `hf`'s business.
 from __future__ import annotations
 
 import difflib
-import json
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from softlabels.errors import ConfigError, SoftLabelsError, WeightsError, some
-from softlabels.models.hf_facts import SOFTMAX, require_plain_weights, require_softmax, require_whole
+from softlabels.models.hf_facts import SOFTMAX, read_json, require_plain_weights, require_softmax, require_whole
 from softlabels.transfer.pretrained import matching, one_line, pretrained_folder, quiet
 
 WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
@@ -40,17 +40,12 @@ def new_network(auto: str, options: Options, classes: int | None, *, labelled: b
             remedy=f"give model (a folder or hub id), or config with a model_type such as {example}{classes_too}",
         )
     head = {"num_labels": classes} if labelled else {}
-    with quiet() as transformers:
-        try:
-            _require_known(options, transformers.AutoConfig.for_model(kind), kind)
-            config = transformers.AutoConfig.for_model(kind, **options, **head)
-            if labelled:
-                require_softmax(config, kind)
-            network: nn.Module = getattr(transformers, auto).from_config(config, trust_remote_code=False)
-        except SoftLabelsError:
-            raise
-        except Exception as error:  # transformers and its architectures promise no class of errors
-            raise _unbuildable(f"{kind} with {options}", error) from error
+    with _building(f"{kind} with {options}") as transformers:
+        _require_known(options, transformers.AutoConfig.for_model(kind), kind)
+        config = transformers.AutoConfig.for_model(kind, **options, **head)
+        if labelled:
+            require_softmax(config, kind)
+        network: nn.Module = getattr(transformers, auto).from_config(config, trust_remote_code=False)
     return network.float().train()
 
 
@@ -68,34 +63,29 @@ def pretrained_network(
     folder = pretrained_folder(name, revision=revision, patterns=("config.json", "adapter_config.json", *WEIGHTS))
     require_plain_weights(folder, name)
     _require_safetensors(folder, name)
-    _require_no_kernels(folder, name)
-    with quiet() as transformers:
-        try:
-            config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-            own = config.num_labels
-            _require_known(options, config, name)
-            for key, value in options.items():
-                setattr(config, key, value)
-            if classes is not None and classes != own:
-                config.num_labels = classes
-                config.problem_type = SOFTMAX if getattr(config, "problem_type", None) else None
-            if labelled:
-                require_softmax(config, name)
-            config.return_dict = True  # outputs by name, whatever the checkpoint's config says
-            network, found = getattr(transformers, auto).from_pretrained(
-                folder,
-                config=config,
-                dtype=torch.float32,
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-                ignore_mismatched_sizes=True,  # they are looked at below
-                output_loading_info=True,
-            )
-        except SoftLabelsError:
-            raise
-        except Exception as error:  # as above
-            raise _unbuildable(name, error) from error
+    _refuse_kernels(read_json(folder / "config.json"), f"the config.json in {name}")
+    with _building(name) as transformers:
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        own = config.num_labels
+        _require_known(options, config, name)
+        for key, value in options.items():
+            setattr(config, key, value)
+        if classes is not None and classes != own:
+            config.num_labels = classes
+            config.problem_type = SOFTMAX if getattr(config, "problem_type", None) else None
+        if labelled:
+            require_softmax(config, name)
+        config.return_dict = True  # outputs by name, whatever the checkpoint's config says
+        network, found = getattr(transformers, auto).from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are looked at below
+            output_loading_info=True,
+        )
     missing, mismatched = set(found["missing_keys"]), {key: shapes for key, *shapes in found["mismatched_keys"]}
     require_whole(name, network, missing | set(mismatched), found["unexpected_keys"])
     _require_fit(name, network, missing, mismatched, own=own, wanted=config.num_labels)
@@ -117,17 +107,10 @@ def _require_safetensors(folder: Path, name: str) -> None:
     )
 
 
-def _require_no_kernels(folder: Path, name: str) -> None:
-    """Refuse a config.json that names a repository of kernels, as in `attn_implementation`: where the package kernels is
-    installed, transformers fetches and runs what stands there.
-    """
-    found: object = None
-    with suppress(ValueError, RecursionError):  # transformers will say so
-        found = json.loads((folder / "config.json").read_bytes())
-    _refuse_kernels(found, f"the config.json in {name}")
-
-
 def _refuse_kernels(found: object, where: str) -> None:
+    """Refuse a config that names a repository of kernels, as in `attn_implementation`: where the package kernels is installed,
+    transformers fetches and runs what stands there.
+    """
     if kernels := _kernels(found):
         raise ConfigError(
             f"{where} asks for code on the hub: {some(kernels)}",
@@ -159,13 +142,7 @@ def _require_known(options: Options, config: Any, where: str) -> None:
 
 
 def _require_fit(
-    name: str,
-    network: nn.Module,
-    missing: set[str],
-    mismatched: dict[str, list[Any]],
-    *,
-    own: int,
-    wanted: int,
+    name: str, network: nn.Module, missing: set[str], mismatched: dict[str, list[Any]], *, own: int, wanted: int
 ) -> None:
     """Refuse a checkpoint of which nothing fits, or in which more than the head has another shape."""
     if missing >= set(dict(network.named_parameters())):
@@ -184,10 +161,17 @@ def _require_fit(
         )
 
 
-def _unbuildable(what: str, error: Exception) -> ConfigError:
-    return ConfigError(
-        f"transformers cannot build {what}: {one_line(error)}",
-        remedy=PAD_REMEDY
-        if "adding_idx" in str(error)
-        else "correct model, config and classes; code that stands in a checkpoint is not run",
-    )
+@contextmanager
+def _building(what: str) -> Iterator[Any]:
+    """The package transformers, and what it raises inside the block as an error of ours: it cannot build `what`."""
+    with quiet() as transformers:
+        try:
+            yield transformers
+        except SoftLabelsError:
+            raise
+        except Exception as error:  # transformers and its architectures promise no class of errors
+            others = "correct model, config and classes; code that stands in a checkpoint is not run"
+            raise ConfigError(
+                f"transformers cannot build {what}: {one_line(error)}",
+                remedy=PAD_REMEDY if "adding_idx" in str(error) else others,
+            ) from error

@@ -48,8 +48,7 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
     wanted, found = _tensors(model), _read(path)
     first = _first_names(wanted)
     given = {first[name]: tensor for name, tensor in found.items() if name in wanted}
-    complete = {name: found.get(name, given.get(first[name])) for name in wanted}
-    loaded = {name: tensor for name, tensor in complete.items() if tensor is not None}
+    loaded = {name: found.get(name, given[first[name]]) for name in wanted if first[name] in given}
     wrapped = wrapping(found, wanted) or _other_lead(found, wanted)
     if wrapped is not None:
         raise WeightsError(f"the tensors in weights file {path} have {wrapped[0]}", remedy=wrapped[1])
@@ -62,7 +61,8 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
             if differ(loaded[name], tensor)
         ]
         _refuse(path, f"does not fit in {what}:", wrong)
-    untied = [name for name, tensor in loaded.items() if _differ(tensor, given[first[name]])]
+    twins = ((name, tensor, given[first[name]]) for name, tensor in loaded.items())
+    untied = [name for name, tensor, twin in twins if tensor is not twin and not torch.equal(tensor, twin)]
     _refuse(path, "gives several values to tensors that the model ties:", untied)
     model.load_state_dict(loaded)
 
@@ -216,10 +216,6 @@ def _other_dtype(given: Tensor, own: Tensor) -> str:
     """How the dtypes differ, empty where they do not or the given one widens without loss."""
     widens = given.is_floating_point() and own.is_floating_point() and given.dtype.itemsize < own.dtype.itemsize
     return "" if widens or given.dtype == own.dtype else f"{given.dtype}, the model has {own.dtype}"
-
-
-def _differ(tensor: Tensor, twin: Tensor) -> bool:
-    return tensor is not twin and not torch.equal(tensor, twin)
 
 
 def _refuse(path: Path, what: str, names: list[str]) -> None:

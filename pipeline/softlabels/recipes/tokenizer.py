@@ -17,14 +17,13 @@ from softlabels.errors import TransferSetError
 from softlabels.objects import require_extra
 from softlabels.recipes.tokenizer_config import TokenizerConfig
 from softlabels.transfer.config import TransferSetConfig
-from softlabels.transfer.decode import decode
+from softlabels.transfer.fill import blocks
 from softlabels.transfer.pretrained import whole_folder
 from softlabels.transfer.source import open_split
 
 PAD, UNKNOWN, START, END, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # WordPiece's ids 0 to 4
 END_OF_TEXT = "<|endoftext|>"  # id 0 of byte-level BPE: begins and ends texts, and pads
 _BYTES = 256
-_BLOCK_ROWS = 1000
 _MOST_LETTERS = 1000
 Corpus = Callable[[], Iterator[str]]
 
@@ -71,13 +70,8 @@ def ensure_tokenizer(config: TokenizerConfig | None, transfer_set: TransferSetCo
 def texts(transfer_set: TransferSetConfig, split: str) -> Iterator[str]:
     """Every text of the input columns of one split, row by row."""
     source = open_split(transfer_set, split)
-    for start in range(0, source.rows, _BLOCK_ROWS):
-        table = source.block(start, min(start + _BLOCK_ROWS, source.rows))
-        columns = [
-            decode(table.column(name), name=name, start=start, images=name in source.images).values
-            for name in transfer_set.inputs
-        ]
-        for row in zip(*columns, strict=True):
+    for _, _, columns in blocks(transfer_set, source):
+        for row in zip(*(column.values for column in columns), strict=True):
             for name, text in zip(transfer_set.inputs, row, strict=True):
                 if not isinstance(text, str):
                     raise TransferSetError(

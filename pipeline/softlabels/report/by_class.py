@@ -26,13 +26,11 @@ def class_table(runs: Sequence[Scores], names: Names) -> Table:
     """A line a class: labelled rows, how often it is predicted, recall and F1; of many classes the worst."""
     first = runs[0]["classes"]
     labelled = first["labelled"]
-    scores = {c: _means(runs, c) for c in range(len(labelled))}
-    order = [c for c in scores if scores[c] is not None]
-    if len(order) > SHOWN:
-        order = sorted(order, key=lambda c: (scores[c] or (0, 0))[1])[:SHOWN]
+    scores = {c: means for c in range(len(labelled)) if (means := _means(runs, c)) is not None}
+    shown = sorted(scores, key=lambda c: scores[c][1])[:SHOWN] if len(scores) > SHOWN else list(scores)
     lines = []
-    for c in order:
-        recall, f1 = scores[c] or (0.0, 0.0)
+    for c in shown:
+        recall, f1 = scores[c]
         said = spread([run["classes"]["predicted"][c] for run in runs]).mean
         lines.append((class_name(c, names), f"{labelled[c]:,}", _count(said), f"{recall:.3f}", f"{f1:.3f}"))
     return Table(("class", "labelled rows", "predicted", "recall", "F1"), tuple(lines))

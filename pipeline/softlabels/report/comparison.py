@@ -62,13 +62,14 @@ def comparison_table(results: Results) -> Table:
         return table
     students = results["students"]
     before = [""] * (len(lines) - len(students))
-    own = [_own_kl(student) for student in students]
-    table = table.with_column("KL at own T", before + own, after="KL at T=1") if any(own) else table
-    held_out = [_validation_errors(student) for student in students]
-    if any(held_out):
-        table = table.with_column("validation errors", before + held_out, after="errors")
-    ahead = [_ahead(results, student) for student in students]
-    return table.with_column("hard - distilled (SE)", before + ahead, after="errors") if any(ahead) else table
+    own = {
+        ("KL at own T", "KL at T=1"): [_own_kl(student) for student in students],
+        ("validation errors", "errors"): [_validation_errors(student) for student in students],
+        ("hard - distilled (SE)", "errors"): [_ahead(results, student) for student in students],
+    }
+    for (title, after), cells in own.items():
+        table = table.with_column(title, before + cells, after=after) if any(cells) else table
+    return table
 
 
 def distilled_students(results: Results) -> list[Student]:
@@ -96,45 +97,39 @@ def hard_student(results: Results) -> Student | None:
     return next((student for student in results["students"] if student["kind"] == "hard"), None)
 
 
-def own_temperature(student: Student) -> float | None:
-    """The temperature that a student was trained at, the last one of a schedule; None with hard labels."""
-    temperature = student["settings"].get("temperature")
-    return None if temperature is None else float(str(temperature).rpartition(":")[2])
-
-
 def statements(results: Results) -> list[str]:
     """What the table says about distilling, a sentence a line, and what else a reader should know."""
     return [*_statements(results), *findings(results)]
 
 
 def _statements(results: Results) -> list[str]:
-    distilled, hard = distilled_students(results), hard_student(results)
+    distilled = distilled_students(results)
     if len(distilled) > 1:
         return _statements_of_sweep(results)
     lines = []
     for student in distilled:
-        if hard and _have_errors(hard, student):
-            lines.append(f"hard - distilled: {_difference(paired_difference(_errors(hard), _errors(student)))}")
-        behind = _behind(results, student)
-        if behind is not None:
-            lines.append(f"distilled - its teacher: {_difference(behind)}")
+        ahead, behind = _fewer_than_hard(results, student), _more_than_teacher(results, student)
+        lines += [f"hard - distilled: {_difference(ahead)}"] if ahead else []
+        lines += [f"distilled - its teacher: {_difference(behind)}"] if behind else []
         agreement = spread([scores["agreement"] for scores in student["scores"]]).mean
         lines.append(f"the distilled student gives its teacher's answer on {agreement:.1%} of the {judged(results)[1]}")
     return lines
 
 
 def _statements_of_sweep(results: Results) -> list[str]:
-    distilled, hard = distilled_students(results), hard_student(results)
+    distilled = distilled_students(results)
     swept = ", ".join(results.get("swept", ()))
     each = f"each of {len(distilled)} settings of {swept}" if swept else f"each of {len(distilled)} distilled students"
     lines = []
-    if hard and any(_have_errors(hard, student) for student in distilled):
+    if any(_fewer_than_hard(results, student) for student in distilled):
         seeds = len(results["seeds"])
         paired = (
             f"mean and standard error (SE) over {seeds} seeds, paired" if seeds > 1 else "one seed: no standard error"
         )
         lines.append(f"hard - distilled, for {each}: {paired}")
-    behind = [(found.mean, student["label"]) for student in distilled if (found := _behind(results, student))]
+    behind = [
+        (found.mean, student["label"]) for student in distilled if (found := _more_than_teacher(results, student))
+    ]
     if behind:
         (least, nearest), (most, farthest) = min(behind), max(behind)
         lines.append(f"distilled - its teacher: from {least:+.1f} errors ({nearest}) to {most:+.1f} ({farthest})")
@@ -181,16 +176,16 @@ def _lines(results: Results) -> list[tuple[str, Sequence[Scores]]]:
 
 
 def _own_kl(student: Student) -> str:
-    temperature = own_temperature(student)
-    return "" if temperature is None else kl_cell(student["scores"], temperature)
+    """KL at the temperature that a student was trained at, the last one of a schedule; empty with hard labels."""
+    temperature = student["settings"].get("temperature")
+    return "" if temperature is None else kl_cell(student["scores"], float(str(temperature).rpartition(":")[2]))
 
 
 def _ahead(results: Results, student: Student) -> str:
     """How many errors fewer than the hard student's, and the standard error: "+12.3 (1.9)"."""
-    hard = hard_student(results)
-    if hard is None or student["kind"] != "distilled" or not _have_errors(hard, student):
+    found = _fewer_than_hard(results, student)
+    if found is None or student["kind"] != "distilled":
         return ""
-    found = paired_difference(_errors(hard), _errors(student))
     error = "" if found.standard_error is None else f" ({found.standard_error:.1f})"
     return f"{found.mean:+.1f}{error}"
 
@@ -201,13 +196,23 @@ def _validation_errors(student: Student) -> str:
     return errors_cell(runs) if runs and all("errors" in scores for scores in runs) else ""
 
 
-def _behind(results: Results, student: Student) -> Spread | None:
-    """Distilled - teacher, seed by seed; None where no row has a label."""
-    teacher = results["teacher"]["ensemble"]
-    if not all("errors" in scores for scores in [*teacher, *student["scores"]]):
+def _fewer_than_hard(results: Results, student: Student) -> Spread | None:
+    """Hard - distilled; None where there is no such student."""
+    hard = hard_student(results)
+    return None if hard is None else _more_errors(hard["scores"], student["scores"])
+
+
+def _more_than_teacher(results: Results, student: Student) -> Spread | None:
+    """Distilled - teacher, which may be judged once for all seeds."""
+    teacher, runs = results["teacher"]["ensemble"], student["scores"]
+    return _more_errors(runs, teacher * len(runs) if len(teacher) == 1 else teacher)
+
+
+def _more_errors(runs: Sequence[Scores], others: Sequence[Scores]) -> Spread | None:
+    """How many more errors than others, seed by seed; None where no row has a label."""
+    if not all("errors" in scores for scores in [*runs, *others]):
         return None
-    errors = [scores["errors"] for scores in teacher]
-    return paired_difference(_errors(student), errors * len(student["scores"]) if len(errors) == 1 else errors)
+    return paired_difference([scores["errors"] for scores in runs], [scores["errors"] for scores in others])
 
 
 def _difference(found: Spread) -> str:
@@ -216,11 +221,3 @@ def _difference(found: Spread) -> str:
         return f"{errors} (one seed: no standard error)"
     paired = f"{errors}, standard error {found.standard_error:.1f} (paired over {found.count} seeds)"
     return f"{paired}: {found.mean / found.standard_error:.1f} standard errors" if found.standard_error else paired
-
-
-def _have_errors(*students: Student) -> bool:
-    return all("errors" in scores for student in students for scores in student["scores"])
-
-
-def _errors(student: Student) -> list[float]:
-    return [scores["errors"] for scores in student["scores"]]

@@ -12,16 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from softlabels.report.figure import (
-    HARD,
-    far_apart,
-    figure_in,
-    legend_below,
-    legend_lines,
-    line_style,
-    log_y,
-    plain_text,
-)
+from softlabels.report.figure import HARD, far_apart, figure_in, legend_below, line_style, log_y
 
 Line = Mapping[str, Any]
 Curve = dict[int, float]  # epoch -> value
@@ -68,24 +59,23 @@ def curves_png(lines_by_name: Mapping[str, Sequence[Line]], path: Path) -> None:
     logs = list(lines_by_name.values())
     measured = [key for key in _PANELS if any(_curve(lines, key) for lines in logs)] or ["train_loss"]
     rows = -(-len(measured) // 2)
-    labels = [plain_text(f"{name} ({len(own)} seeds)" if len(own) > 1 else name) for name, own in groups.items()]
-    legend = legend_lines(labels, _WIDTH)
     wide = far_apart([value for lines in logs for key in _LOSSES for value in _curve(lines, key).values()], 30)
-    with figure_in(path, width=_WIDTH, height=_HEIGHT * rows + 0.3, legend_lines=legend) as figure:
+    with figure_in(path, width=_WIDTH, height=_HEIGHT * rows + 0.3) as figure:
         panels = figure.subplots(rows, 2, squeeze=False, sharex=True).ravel()
-        handles: list[Any] = []
+        handles: dict[str, Any] = {}
         for axes, key in zip(panels, measured, strict=False):
-            curves = [[_curve(lines, key) for lines in group] for group in groups.values()]
-            drawn = [_draw_group(axes, group, style, len(groups)) for group, style in zip(curves, styles, strict=True)]
-            handles = handles or drawn
-            if key == "validation_loss":
-                _mark_kept(axes, list(groups.values()), curves, styles)
+            for (name, group), style in zip(groups.items(), styles, strict=True):
+                curves = [_curve(lines, key) for lines in group]
+                drawn = _draw_group(axes, curves, style, len(groups))
+                handles.setdefault(f"{name} ({len(group)} seeds)" if len(group) > 1 else name, drawn)
+                if key == "validation_loss":
+                    _mark_kept(axes, group, curves, style)
             _label(axes, key, wide)
         for axes in panels[len(measured) :]:
             axes.remove()
         last = max((line["epoch"] for lines in logs for line in lines if "epoch" in line), default=1)
         _label_epochs(panels[: len(measured)], last)
-        legend_below(figure, handles, labels, _WIDTH)
+        legend_below(figure, handles)
 
 
 def _kind(name: str) -> str:
@@ -113,25 +103,12 @@ def _draw_group(axes: Any, curves: Sequence[Curve], style: Mapping[str, Any], co
     return handle
 
 
-def _mark_kept(
-    axes: Any,
-    groups: Sequence[Sequence[Sequence[Line]]],
-    curves: Sequence[Sequence[Curve]],
-    styles: Sequence[Mapping[str, Any]],
-) -> None:
+def _mark_kept(axes: Any, logs: Sequence[Sequence[Line]], curves: Sequence[Curve], style: Mapping[str, Any]) -> None:
     """A dot where each student's kept epoch is."""
-    for logs, found, style in zip(groups, curves, styles, strict=True):
-        kept = [(lines[-1].get("kept_epoch"), curve) for lines, curve in zip(logs, found, strict=True) if lines]
-        points = [(epoch, curve[epoch]) for epoch, curve in kept if epoch in curve]
-        axes.scatter(
-            [epoch for epoch, _ in points],
-            [value for _, value in points],
-            s=16,
-            color=[style["color"]],
-            edgecolor="white",
-            linewidth=0.6,
-            zorder=4,
-        )
+    kept = [(lines[-1].get("kept_epoch"), curve) for lines, curve in zip(logs, curves, strict=True) if lines]
+    epochs = [epoch for epoch, curve in kept if epoch in curve]
+    values = [curve[epoch] for epoch, curve in kept if epoch in curve]
+    axes.scatter(epochs, values, s=16, color=[style["color"]], edgecolor="white", linewidth=0.6, zorder=4)
 
 
 def _label(axes: Any, key: str, wide: bool) -> None:

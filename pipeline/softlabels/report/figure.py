@@ -7,7 +7,8 @@ no style of the user's is read. What is plotted is `plots`' and `curves`' busine
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,9 @@ _STYLE = {
 
 
 @contextmanager
-def figure_in(path: Path, *, width: float, height: float, legend_lines: int = 0) -> Iterator[Any]:
-    """A matplotlib figure, `height` inches high and higher by the legend's lines, written to `path` as PNG at the end of
-    the block; atomically, so that no half picture is ever there.
+def figure_in(path: Path, *, width: float, height: float) -> Iterator[Any]:
+    """A matplotlib figure of so many inches, written to `path` as PNG at the end of the block; atomically, so that no half
+    picture is ever there.
 
     Raises:
         MissingExtra: matplotlib is not installed.
@@ -44,9 +45,7 @@ def figure_in(path: Path, *, width: float, height: float, legend_lines: int = 0)
     agg = require_extra("matplotlib.backends.backend_agg", extra="report")
     with matplotlib.rc_context(matplotlib.rcParamsDefault):
         matplotlib.rcParams.update(_STYLE)
-        figure = figure_module.Figure(
-            figsize=(width, height + _LEGEND_LINE * legend_lines), dpi=DPI, layout="constrained"
-        )
+        figure = figure_module.Figure(figsize=(width, height), dpi=DPI, layout="constrained")
         figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08, wspace=0.03)  # inches, so that no text touches an edge
         agg.FigureCanvasAgg(figure)
         yield figure
@@ -66,20 +65,14 @@ def line_style(number: int, count: int) -> dict[str, Any]:
     return {"color": colours(0.9 * number / (count - 1)), "linestyle": dashes, "marker": marker}
 
 
-def legend_columns(labels: Sequence[str], width: float) -> int:
-    """How many columns of a legend fit into `width` inches (a character of its size takes about 0.07, a line 0.5)."""
-    widest = max((len(label) for label in labels), default=1)
-    return max(1, min(len(labels), int(width / (0.5 + 0.07 * widest))))
-
-
-def legend_lines(labels: Sequence[str], width: float) -> int:
-    """How many lines such a legend has."""
-    return -(-len(labels) // legend_columns(labels, width))
-
-
-def legend_below(figure: Any, handles: Sequence[Any], labels: Sequence[str], width: float) -> None:
-    """One legend for all panels, below them, where it covers nothing."""
-    figure.legend(handles, labels, loc="outside lower center", ncols=legend_columns(labels, width), handlelength=3.2)
+def legend_below(figure: Any, handles: Mapping[str, Any]) -> None:
+    """One legend for all panels, by label, below them, where it covers nothing: the figure grows by its lines."""
+    # Inches: a character of its size takes about 0.07, a line 0.5.
+    fitting = int(figure.get_figwidth() / (0.5 + 0.07 * max(map(len, handles), default=1)))
+    columns = max(1, min(len(handles), fitting))
+    figure.set_figheight(figure.get_figheight() + _LEGEND_LINE * math.ceil(len(handles) / columns))
+    labels = [plain_text(label) for label in handles]
+    figure.legend(handles.values(), labels, loc="outside lower center", ncols=columns, handlelength=3.2)
 
 
 def plain_text(text: str) -> str:

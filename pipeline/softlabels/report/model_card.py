@@ -150,28 +150,27 @@ def _training(results: Results, recipe: Recipe, stores: Mapping[str, Manifest]) 
     transfer_set = next(iter(stores.values())).spec.transfer_set
     revision = f", revision {code(transfer_set.revision)}" if transfer_set.revision else ""
     store = code(without_folders(results.get("store", "")))
+    given = {said: training[key] for key, (said, default) in _TRAINING.items() if training.get(key, default) != default}
     lines = [
         f"- Transfer set: **{escaped(transfer_set.name)}**{revision}; soft labels from the store {store}:",
         *(
             f"  - {escaped(split)}: {manifest.spec.rows:,} rows, digest `{manifest.digest}`"
             for split, manifest in stores.items()
         ),
+        *(f"- {escaped(student['label'])}: {_settings(student)}" for student in results["students"][:_SHOWN]),
+        f"- Seeds: {', '.join(map(str, results['seeds']))}: a student each, of every kind above",
+        *(f"- {key}: {_object(training[key])}" for key in ("optimizer", "scheduler") if training.get(key)),
+        f"- {'; '.join(f'{said} {escaped(value)}' for said, value in given.items())}",
+        "- Everything, to repeat it: `config.yaml`",
     ]
-    for student in results["students"][:_SHOWN]:
-        said = "hard labels only" if student["kind"] == "hard" else _settings(student["settings"])
-        lines.append(f"- {escaped(student['label'])}: {said}")
-    seeds = ", ".join(str(seed) for seed in results["seeds"])
-    lines.append(f"- Seeds: {seeds}: a student each, of every kind above")
-    for key in ("optimizer", "scheduler"):
-        if training.get(key):
-            lines.append(f"- {key}: {_object(training[key])}")
-    given = {said: training[key] for key, (said, default) in _TRAINING.items() if training.get(key, default) != default}
-    lines.append(f"- {'; '.join(f'{said} {escaped(value)}' for said, value in given.items())}")
-    return "\n".join([*lines, "- Everything, to repeat it: `config.yaml`"])
+    return "\n".join(lines)
 
 
-def _settings(settings: Mapping[str, Any]) -> str:
-    """The loss of a distilled student as a formula."""
+def _settings(student: Student) -> str:
+    """What a student learnt from; of a distilled one the loss as a formula."""
+    if student["kind"] == "hard":
+        return "hard labels only"
+    settings = student["settings"]
     alpha = settings.get("alpha")
     if isinstance(alpha, int | float):
         weights = f"hard weight {1 - alpha:g}, soft weight {alpha:g}"

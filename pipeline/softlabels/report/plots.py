@@ -7,23 +7,14 @@ Made from the mapping of `results.json` (see `comparison`) and from nothing else
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from softlabels.report.comparison import Results, Student, distilled_students, hard_student
-from softlabels.report.figure import (
-    HARD,
-    far_apart,
-    figure_in,
-    legend_below,
-    legend_lines,
-    line_style,
-    log_y,
-    plain_text,
-)
+from softlabels.report.figure import HARD, far_apart, figure_in, legend_below, line_style, log_y, plain_text
 from softlabels.report.spread import Spread, spread
 from softlabels.report.table import Scores
 
@@ -31,21 +22,24 @@ _AXES = {"temperature": "temperature T", "alpha": "alpha (weight of the soft lab
 _SHORT = {"temperature": "T=", "alpha": "alpha=", "loss": ""}
 _WIDTHS, _HEIGHT = {1: 5.4, 2: 9.0, 3: 13.0}, 3.5
 _MANY_TICKS = 9
-Measure = Callable[[Scores], float | None]
+_TEACHER = {"color": "#555555", "linestyle": (0, (1, 1))}
 
 
 @dataclass(frozen=True)
 class _Panel:
-    """What one part of the picture shows: `measure` of a student's runs in `of`, `scores` or `validation`."""
+    """What one part of the picture shows: `errors` or `kl` at T = 1 of a student's runs in `of`, `scores` or `validation`."""
 
     title: str
     unit: str
-    measure: Measure
+    measure: str
     of: str = "scores"
 
     def found(self, student: Student) -> Spread | None:
-        """Of one student."""
-        return _measured(student.get(self.of, ()), self.measure)
+        """Of one student; None where a run's value is not there, or infinite."""
+        runs = student.get(self.of, ())
+        values = [run.get("kl", {}).get("1") if self.measure == "kl" else run.get(self.measure) for run in runs]
+        numbers = [float(value) for value in values if value is not None and math.isfinite(value)]
+        return spread(numbers) if numbers and len(numbers) == len(values) else None
 
 
 def sweep_png(results: Results, path: Path) -> None:
@@ -60,29 +54,24 @@ def sweep_png(results: Results, path: Path) -> None:
         MissingExtra: matplotlib is not installed.
         DiskFull, StorageError: the file cannot be written.
     """
-    axis, others = _axes(results)
+    axis, *others = [name for name in _AXES if name in results.get("swept", ())] or ["temperature"]
     groups = _groups(distilled_students(results), others)
-    labels = (
-        [name or "distilled" for name in groups] + ["teacher"] + ["hard labels"] * (hard_student(results) is not None)
-    )
     panels = _panels(results)
-    width = _WIDTHS[len(panels)]
-    lines = legend_lines(labels, width)
-    with figure_in(path, width=width, height=_HEIGHT, legend_lines=lines) as figure:
+    with figure_in(path, width=_WIDTHS[len(panels)], height=_HEIGHT) as figure:
         all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
         places = _Places(axis, distilled_students(results))
-        handles: dict[str, Any] = {}
+        lines: dict[str, Any] = {}
+        references: dict[str, Any] = {}
         for axes, panel in zip(all_axes, panels, strict=True):
-            _draw_references(axes, results, panel, handles)
+            references |= _draw_references(axes, results, panel)
             for number, (name, students) in enumerate(groups.items()):
-                handles[name or "distilled"] = _draw_line(axes, places, students, panel, number, len(groups))
+                lines[name or "distilled"] = _draw_line(axes, places, students, panel, number, len(groups))
             places.label(axes)
             axes.set_title(panel.title, loc="left")
             axes.set_ylabel(panel.unit)
             _scale_y(axes, results, panel)
         figure.suptitle(plain_text(_title(results)), fontsize=9)
-        ordered = [label for label in labels if label in handles]
-        legend_below(figure, [handles[label] for label in ordered], [plain_text(label) for label in ordered], width)
+        legend_below(figure, lines | references)
 
 
 class _Places:
@@ -90,27 +79,24 @@ class _Places:
 
     def __init__(self, axis: str, students: Sequence[Student]) -> None:
         self.axis = axis
-        self.values = list(dict.fromkeys(student["settings"].get(axis) for student in students))
-        self.numeric = all(isinstance(value, int | float) for value in self.values)
+        values = list(dict.fromkeys(student["settings"].get(axis) for student in students))
+        self.numeric = all(isinstance(value, int | float) for value in values)
         self.logarithmic = self.numeric and axis == "temperature"
-        if self.numeric:
-            self.values.sort()
-        places = self.values if self.numeric else list(range(len(self.values)))
-        scaled = [math.log(place) if self.logarithmic else place for place in places]
+        numbers = sorted(values) if self.numeric else range(len(values))
+        self.places = dict(zip(numbers if self.numeric else values, map(float, numbers), strict=True))
+        scaled = [math.log(place) if self.logarithmic else place for place in self.places.values()]
         gaps = [after - before for before, after in pairwise(scaled)]
         self._aside = 0.25 * min(gaps, default=1.0)  # how far all lines together may stand aside
 
     def of(self, student: Student, number: int, count: int) -> float:
         """x of a student of line `number`, a little aside, so that bars of several lines do not cover each other."""
-        value = student["settings"].get(self.axis)
-        place = float(value) if self.numeric else float(self.values.index(value))
+        place = self.places[student["settings"].get(self.axis)]
         aside = self._aside / count * (number - (count - 1) / 2)
         return place * math.exp(aside) if self.logarithmic else place + aside
 
     def label(self, axes: Any) -> None:
         """Ticks at the values that were tried, and the axis's name."""
-        ticks = [float(value) for value in self.values] if self.numeric else list(range(len(self.values)))
-        texts = [plain_text(_shown(value)) for value in self.values]
+        ticks, texts = list(self.places.values()), [plain_text(_shown(value)) for value in self.places]
         if self.logarithmic:
             axes.set_xscale("log")
             axes.minorticks_off()
@@ -119,12 +105,6 @@ class _Places:
         if not self.numeric:
             axes.set_xlim(-0.5, len(ticks) - 0.5)
         axes.set_xlabel(_AXES.get(self.axis, self.axis) + (" (log scale)" if self.logarithmic else ""))
-
-
-def _axes(results: Results) -> tuple[str, list[str]]:
-    """The swept setting that is the x axis, and the others."""
-    swept = [name for name in _AXES if name in results.get("swept", ())] or ["temperature"]
-    return swept[0], swept[1:]
 
 
 def _groups(students: Sequence[Student], others: Sequence[str]) -> dict[str, list[Student]]:
@@ -146,12 +126,12 @@ def _panels(results: Results) -> list[_Panel]:
     held_out = [scores for student in results["students"] for scores in student.get("validation", ())]
     chosen_by = bool(held_out) and all("errors" in scores for scores in held_out)
     if chosen_by:
-        panels.append(_Panel("errors, validation: choose by these", _rows(held_out), _errors, "validation"))
+        panels.append(_Panel("errors, validation: choose by these", _rows(held_out), "errors", "validation"))
     judged = [scores for student in results["students"] for scores in student["scores"]]
     if all("errors" in scores for scores in judged):
         marked = f"errors, {split}: not to choose by" if chosen_by else f"errors, {split}"
-        panels.append(_Panel(plain_text(marked), _rows(judged), _errors))
-    return [*panels, _Panel("KL(teacher || student) at T=1", "nats", _kl)]
+        panels.append(_Panel(plain_text(marked), _rows(judged), "errors"))
+    return [*panels, _Panel("KL(teacher || student) at T=1", "nats", "kl")]
 
 
 def _rows(runs: Sequence[Scores]) -> str:
@@ -160,46 +140,24 @@ def _rows(runs: Sequence[Scores]) -> str:
     return f"rows of {counts[-1]:,} with a hard label" if counts else "rows"
 
 
-def _errors(scores: Scores) -> float | None:
-    return scores.get("errors")
-
-
-def _kl(scores: Scores) -> float | None:
-    value: float | None = scores.get("kl", {}).get("1")
-    return value
-
-
-def _measured(runs: Sequence[Scores], measure: Measure) -> Spread | None:
-    """None where a run's value is not there, or infinite."""
-    values = [measure(scores) for scores in runs]
-    numbers = [float(value) for value in values if value is not None and math.isfinite(value)]
-    return spread(numbers) if numbers and len(numbers) == len(values) else None
-
-
-def _draw_references(axes: Any, results: Results, panel: _Panel, handles: dict[str, Any]) -> None:
+def _draw_references(axes: Any, results: Results, panel: _Panel) -> dict[str, Any]:
     """Teacher and hard student as horizontal lines with bands; a KL of the teacher to itself says nothing."""
-    hard = hard_student(results)
-    references: list[tuple[str, Sequence[Scores], dict[str, Any]]] = []
-    if panel.measure is _errors and panel.of == "scores":
-        references.append(("teacher", results["teacher"]["ensemble"], {"color": "#555555", "linestyle": (0, (1, 1))}))
-    if hard is not None:
-        references.append(("hard labels", hard.get(panel.of, ()), HARD))
-    for name, runs, style in references:
-        found = _measured(runs, panel.measure)
+    # judged on the held-out rows alone
+    teacher = {"scores": results["teacher"]["ensemble"]} if panel.measure == "errors" else {}
+    handles = {}
+    for name, model, style in (("teacher", teacher, _TEACHER), ("hard labels", hard_student(results) or {}, HARD)):
+        found = panel.found(model)
         if found is None:
             continue
         handles[name] = axes.axhline(found.mean, linewidth=1.3, zorder=1.5, **style)
         if found.deviation:
             band = (found.mean - found.deviation, found.mean + found.deviation)
             axes.axhspan(*band, color=style["color"], alpha=0.10, linewidth=0, zorder=1)
+    return handles
 
 
 def _draw_line(axes: Any, places: _Places, students: Sequence[Student], panel: _Panel, number: int, count: int) -> Any:
-    points: list[tuple[float, Spread]] = []
-    for student in students:
-        found = panel.found(student)
-        if found is not None:
-            points.append((places.of(student, number, count), found))
+    points = [(places.of(student, number, count), found) for student in students if (found := panel.found(student))]
     points.sort(key=lambda point: point[0])
     style = line_style(number, count) | ({} if places.numeric else {"linestyle": "none"})
     return axes.errorbar(
@@ -216,9 +174,9 @@ def _draw_line(axes: Any, places: _Places, students: Sequence[Student], panel: _
 
 def _scale_y(axes: Any, results: Results, panel: _Panel) -> None:
     """KL on a logarithmic axis where the hard student's would press all others to the ground."""
-    found = [one for student in results["students"] if (one := panel.found(student)) is not None]
+    found = [one for student in results["students"] if (one := panel.found(student))]
     lowest = min((one.mean - (one.deviation or 0.0) for one in found), default=0.0)
-    if panel.measure is _kl and lowest > 0 and far_apart([one.mean for one in found], 4):
+    if panel.measure == "kl" and lowest > 0 and far_apart([one.mean for one in found], 4):
         log_y(axes)
         axes.set_ylabel(f"{axes.get_ylabel()} (log scale)")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,7 @@ class Spread:
 
 def spread(values: Sequence[float]) -> Spread:
     """Mean and spread of S >= 1 values."""
-    mean = math.fsum(values) / len(values)
-    if len(values) == 1:
-        return Spread(mean, None, 1)
-    variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    return Spread(mean, math.sqrt(variance), len(values))
+    return Spread(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> Spread:

@@ -81,15 +81,12 @@ def as_text(table: Table) -> str:
     """Aligned columns for a terminal: names to the left, numbers to the right."""
     rows = [tuple(map(one_line, line)) for line in (table.titles, *table.lines)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(table.titles))]
-
-    def lay_out(row: Sequence[str]) -> str:
-        first, *rest = (
-            cell.ljust(w) if n == 0 else cell.rjust(w) for n, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        return "  ".join([first, *rest]).rstrip()
-
+    lines = []
+    for name, *numbers in rows:
+        cells = [cell.rjust(width) for cell, width in zip(numbers, widths[1:], strict=True)]
+        lines.append("  ".join([name.ljust(widths[0]), *cells]).rstrip())
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    return "\n".join([lay_out(rows[0]), rule, *(lay_out(row) for row in rows[1:])])
+    return "\n".join([lines[0], rule, *lines[1:]])
 
 
 def as_markdown(table: Table) -> str:

@@ -20,12 +20,4 @@ __all__ = [
     "store_splits",
 ]
 
-__getattr__ = exports(
-    __name__,
-    {
-        "Store": "softlabels.store.reader",
-        "StoreWriter": "softlabels.store.writer",
-        "open_store": "softlabels.store.reader",
-        "store_splits": "softlabels.store.reader",
-    },
-)
+__getattr__ = exports(__name__)

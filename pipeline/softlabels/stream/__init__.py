@@ -23,13 +23,4 @@ __all__ = [
     "watched",
 ]
 
-__getattr__ = exports(
-    __name__,
-    {
-        "Batch": "softlabels.stream.loader",
-        "EmbeddedRows": "softlabels.stream.examples",
-        "Loader": "softlabels.stream.loader",
-        "SoftLabelDataset": "softlabels.stream.dataset",
-        "watched": "softlabels.stream.dataset",
-    },
-)
+__getattr__ = exports(__name__)

@@ -13,36 +13,15 @@ from typing import TYPE_CHECKING
 from softlabels.lazy import exports
 
 if TYPE_CHECKING:
-    from softlabels.transfer.config import TransferSetConfig
-    from softlabels.transfer.keys import array_keys
-    from softlabels.transfer.prepare import image, scale, stack, vector
-    from softlabels.transfer.rows import TransferRows, load_transfer_set
-    from softlabels.transfer.text import tokenize
-
-__all__ = [
-    "TransferRows",
-    "TransferSetConfig",
-    "array_keys",
-    "image",
-    "load_transfer_set",
-    "scale",
-    "stack",
-    "tokenize",
-    "vector",
-]
+    from softlabels.transfer.config import TransferSetConfig as TransferSetConfig
+    from softlabels.transfer.keys import array_keys as array_keys
+    from softlabels.transfer.prepare import image as image
+    from softlabels.transfer.prepare import scale as scale
+    from softlabels.transfer.prepare import stack as stack
+    from softlabels.transfer.prepare import vector as vector
+    from softlabels.transfer.rows import TransferRows as TransferRows
+    from softlabels.transfer.rows import load_transfer_set as load_transfer_set
+    from softlabels.transfer.text import tokenize as tokenize
 
 if not TYPE_CHECKING:  # a type checker that knew of it would take every name for one that is there
-    __getattr__ = exports(
-        __name__,
-        {
-            "TransferRows": "softlabels.transfer.rows",
-            "TransferSetConfig": "softlabels.transfer.config",
-            "array_keys": "softlabels.transfer.keys",
-            "image": "softlabels.transfer.prepare",
-            "load_transfer_set": "softlabels.transfer.rows",
-            "scale": "softlabels.transfer.prepare",
-            "stack": "softlabels.transfer.prepare",
-            "tokenize": "softlabels.transfer.text",
-            "vector": "softlabels.transfer.prepare",
-        },
-    )
+    __getattr__ = exports(__name__)

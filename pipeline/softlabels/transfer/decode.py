@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +51,7 @@ class Decoded:
         """Bytes of the values (of text: its characters)."""
         if isinstance(self.values, np.ndarray):
             return self.values.nbytes
-        return sum(_size(value) for value in self.values)
+        return sum(len(v) if isinstance(v, str | bytes) else getattr(v, "nbytes", 0) for v in self.values)
 
     def take(self, rows: Iterable[int]) -> Decoded:
         """These rows of the block."""
@@ -61,12 +60,6 @@ class Decoded:
             return Decoded(self.values[chosen])
         hashed = self.hashed
         return Decoded([self.values[r] for r in chosen], None if hashed is None else [hashed[r] for r in chosen])
-
-
-def _size(value: Value) -> int:
-    if value is None:
-        return 0
-    return len(value) if isinstance(value, str | bytes) else value.nbytes
 
 
 def decode(column: pa.ChunkedArray, *, name: str, start: int, images: bool = True, missing: bool = False) -> Decoded:
@@ -92,20 +85,16 @@ def decode(column: pa.ChunkedArray, *, name: str, start: int, images: bool = Tru
             remedy="fill or filter such rows, or set transfer_set.missing: pass, and prepare gets None there (of a CSV, empty "
             "fields and words such as NA, None and null are read as nulls)",
         )
-    places = np.flatnonzero(array.is_valid().to_numpy(zero_copy_only=False))
-    if not places.size:
+    is_there = array.is_valid().to_numpy(zero_copy_only=False)
+    if not is_there.any():
         return Decoded([None] * len(array))
-    found = _present(array.drop_null(), name=name, rows=(start + places).tolist(), images=images)
-    hashed = None if found.hashed is None else _spread(found.hashed, places, len(array))
-    return Decoded(_spread(found.rows(), places, len(array)), hashed)
-
-
-def _spread(values: Sequence[Any], places: npt.NDArray[np.int64], count: int) -> list[Any]:
-    """`values` at their places among `count` rows, None elsewhere."""
-    found: list[Any] = [None] * count
-    for place, value in zip(places.tolist(), values, strict=True):
-        found[place] = value
-    return found
+    places = start + np.flatnonzero(is_there)
+    found = _present(array.drop_null(), name=name, rows=places.tolist(), images=images)
+    values, hashed = iter(found.rows()), None if found.hashed is None else iter(found.hashed)
+    return Decoded(
+        [next(values) if there else None for there in is_there],
+        None if hashed is None else [next(hashed) if there else None for there in is_there],
+    )
 
 
 def _present(array: pa.Array, *, name: str, rows: Rows, images: bool) -> Decoded:
@@ -116,7 +105,7 @@ def _present(array: pa.Array, *, name: str, rows: Rows, images: bool) -> Decoded
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
         return Decoded(array.to_pylist())
     if is_file(kind):
-        return _images(array, name=name, rows=rows) if images else _files(array, name=name, rows=rows)
+        return _files(array, name=name, rows=rows, images=images)
     if _is_list(kind):
         return Decoded(_lists(array, name=name, rows=rows))
     return Decoded(_numbers(array, name=name, rows=rows))
@@ -149,20 +138,13 @@ def texts(array: pa.Array, *, what: str, rows: Rows) -> list[str | None]:
     try:
         found: list[str | None] = array.to_pylist()
     except UnicodeDecodeError:
-        row = next(row for row in range(len(array)) if not _is_utf8(array[row]))
+        raw = enumerate(array.cast(pa.large_binary()).to_pylist())
+        row = next(row for row, data in raw if data and data.decode(errors="replace").encode() != data)
         raise TransferSetError(
             f"{what}, row {rows[row]}: this text is not UTF-8",
             remedy="write the file again with its texts in UTF-8, or filter such rows",
         ) from None
     return found
-
-
-def _is_utf8(value: pa.Scalar) -> bool:
-    try:
-        value.as_py()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def is_file(kind: pa.DataType) -> bool:
@@ -225,36 +207,22 @@ def _ragged(array: pa.Array, *, name: str, rows: Rows) -> list[Array]:
     ]
 
 
-def _images(array: pa.Array, *, name: str, rows: Rows) -> Decoded:
-    """Decode every image of a block; files named by path are read."""
+def _files(array: pa.Array, *, name: str, rows: Rows, images: bool) -> Decoded:
+    """Every file of a block, images decoded, others as they are; those named by path are read."""
     values: list[Value] = []
     hashed: list[bytes | Array | None] = []
     for row, file in zip(rows, array.to_pylist(), strict=True):
         try:
             data = file_bytes(file)
-            pixels, coded = decode_image(data)
+            value, coded = decode_image(data) if images else (data, None)
         except (OSError, ValueError) as error:
+            what = "this image does not decode" if images else "this file cannot be read"
             raise TransferSetError(
-                f"input column {name!r}, row {row}: this image does not decode: {error}",
-                remedy="mend or filter such rows",
+                f"input column {name!r}, row {row}: {what}: {error}", remedy="mend or filter such rows"
             ) from error
-        values.append(pixels)
+        values.append(value)
         hashed.append(data if coded is None else coded)
-    return Decoded(values, hashed)
-
-
-def _files(array: pa.Array, *, name: str, rows: Rows) -> Decoded:
-    """The bytes of every file of a block, as they are."""
-    values: list[Value] = []
-    for row, file in zip(rows, array.to_pylist(), strict=True):
-        try:
-            values.append(file_bytes(file))
-        except (OSError, ValueError) as error:
-            raise TransferSetError(
-                f"input column {name!r}, row {row}: this file cannot be read: {error}",
-                remedy="mend or filter such rows",
-            ) from error
-    return Decoded(values)
+    return Decoded(values, hashed if images else None)
 
 
 def file_bytes(file: dict[str, bytes | str | None]) -> bytes:

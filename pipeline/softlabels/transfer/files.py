@@ -12,18 +12,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from datasets import (
-    Dataset,
-    DatasetDict,
-    concatenate_datasets,
-    get_dataset_config_names,
-    load_dataset,
-    load_from_disk,
-)
+from datasets import Dataset, DatasetDict, concatenate_datasets, get_dataset_config_names, load_dataset, load_from_disk
 
 from softlabels.errors import OtherLabels, TransferSetError
 from softlabels.transfer.class_names import files_of, require_one_naming
 from softlabels.transfer.config import TransferSetConfig
+from softlabels.transfer.pretrained import one_line
 
 # Owner and name: `datasets` takes a lone name like "csv" for a file format and reads what lies in the working directory.
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -116,7 +110,7 @@ def _load(config: TransferSetConfig, split: str, path: str, **options: Any) -> D
             ) from None
         if isinstance(error.__cause__ or error, UnicodeDecodeError):
             remedy = "its texts are not UTF-8: write the files again in UTF-8"
-        what = one_line(error)
+        what = one_line(error.__cause__ or error)
         if "tokenizing data" in what:
             remedy = COMMAS
         raise TransferSetError(f"cannot open {config.source}: {what}", remedy=remedy) from error
@@ -142,7 +136,8 @@ def _saved(config: TransferSetConfig, path: Path, split: str) -> Dataset:
         data = load_from_disk(str(path))
     except Exception as error:  # as in _load
         raise TransferSetError(
-            f"cannot open {path}: {one_line(error)}", remedy="save the dataset again, or correct source"
+            f"cannot open {path}: {one_line(error.__cause__ or error)}",
+            remedy="save the dataset again, or correct source",
         ) from error
     if isinstance(data, Dataset):
         data = DatasetDict({str(data.split or "train"): data})
@@ -159,9 +154,3 @@ def _pick(data: Mapping[str, Dataset], split: str, source: str) -> Dataset:
         return data[name]
 
     return whole(split) if split in data else pick(split, whole)
-
-
-def one_line(error: Exception) -> str:
-    """Class and message of an error, the cause that was wrapped last, on one line."""
-    cause = error.__cause__ if error.__cause__ is not None else error
-    return f"{type(cause).__name__}: {' '.join(str(cause).split())}"[:400]

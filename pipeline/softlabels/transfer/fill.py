@@ -76,7 +76,7 @@ def blocks(config: TransferSetConfig, source: Source) -> Iterator[tuple[int, pa.
     """First row, Arrow table and decoded input columns of one block after the other, each of about `BLOCK_BYTES`."""
     start, rows = 0, FIRST_ROWS
     while start < source.rows:
-        table = source.block(start, min(start + rows, source.rows))
+        table = source.data[start : start + rows]
         columns = decoded(config, source, table, start=start)
         yield start, table, columns
         start += len(table)

@@ -82,14 +82,9 @@ def _from_names(
             f"label column {name!r} holds text and the source gives no class names",
             remedy=f"list them, in order, in transfer_set.classes; the first rows have {_shown(array, what, rows)}",
         )
-    number = {class_name: index for index, class_name in enumerate(class_names)}
-    labels = np.full(len(array), NO_LABEL, np.int64)
-    for row, value in enumerate(texts(array, what=what, rows=rows)):
-        if value is None:
-            continue
+    number: dict[str | None, int] = {name: index for index, name in enumerate(class_names)} | {None: NO_LABEL}
+    values = texts(array, what=what, rows=rows)
+    for row, value in zip(rows, values, strict=True):
         if value not in number:
-            raise LabelError(
-                f"label {value!r} in row {start + row} is none of the classes", remedy="list it in classes"
-            )
-        labels[row] = number[value]
-    return labels
+            raise LabelError(f"label {value!r} in row {row} is none of the classes", remedy="list it in classes")
+    return np.array([number[value] for value in values], np.int64)

@@ -33,50 +33,35 @@ class Seen:
 
     def __init__(self) -> None:
         self.kinds: Kinds = {}
-        self._known: set[object] = set()
 
     def add(self, column: Decoded, *, start: int) -> None:
         """Look at a block; `start` is the number of its first row."""
         values = column.values
         if isinstance(values, np.ndarray):
-            self._add_block(values, start)
+            self._add(values, start)
             return
         for row, value in enumerate(values, start):
             if isinstance(value, np.ndarray):
-                self._add_one(value, row, is_image=column.hashed is not None)
+                self._add(value[None], row, are_images=column.hashed is not None)
 
     def _note(self, aspect: str, kind: str, row: int) -> None:
         self.kinds.setdefault(aspect, {}).setdefault(kind, row)
 
-    def _add_block(self, values: Array, start: int) -> None:
+    def _add(self, values: Array, start: int, *, are_images: bool = False) -> None:
         """Rows (B, ...) of one dtype and shape."""
-        if values.ndim > 2 and values.dtype.name in ("bool", "uint8", "uint16"):
-            self._note(BIT_DEPTH, _DEPTHS[values.dtype.name], start)
+        name = values.dtype.name
+        if are_images or (values.ndim > 2 and name in ("bool", "uint8", "uint16")):
+            self._note(BIT_DEPTH, _DEPTHS.get(name, name), start)
+        if are_images:
+            channels = 1 if values.ndim == 3 else values.shape[3]
+            self._note(COLOUR_MODE, _MODES.get(channels, f"{channels} channels"), start)
         flat = values.reshape(len(values), -1)
-        if flat.shape[1] >= MANY:
+        # Integers show no other kind than whole numbers.
+        is_known = values.dtype.kind in "iu" and _WHOLE in self.kinds.get(VALUE_RANGE, {})
+        if flat.shape[1] >= MANY and not is_known:
             for kind, is_kind in _ranges(flat).items():
                 if is_kind.any():
                     self._note(VALUE_RANGE, kind, start + int(np.flatnonzero(is_kind)[0]))
-
-    def _add_one(self, value: Array, row: int, *, is_image: bool) -> None:
-        """One row: an image, or an array of a shape of its own."""
-        name = value.dtype.name
-        if is_image:
-            channels = 1 if value.ndim == 2 else value.shape[2]
-            if (name, channels) not in self._known:
-                self._known.add((name, channels))
-                self._note(BIT_DEPTH, _DEPTHS.get(name, name), row)
-                self._note(COLOUR_MODE, _MODES.get(channels, f"{channels} channels"), row)
-        elif value.ndim > 1 and name in ("bool", "uint8", "uint16"):
-            self._note(BIT_DEPTH, _DEPTHS[name], row)
-        elif value.ndim == 1 and value.dtype.kind in "iu":
-            return  # tokens
-        if value.size >= MANY and (name, _WHOLE) not in self._known:
-            for kind, is_kind in _ranges(value.reshape(1, -1)).items():
-                if is_kind[0]:
-                    self._note(VALUE_RANGE, kind, row)
-                    if value.dtype.kind in "iu":  # such values show no other kind
-                        self._known.add((name, _WHOLE))
 
 
 def _ranges(flat: Array) -> dict[str, np.ndarray]:

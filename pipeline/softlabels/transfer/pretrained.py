@@ -104,9 +104,9 @@ def whole_folder(folder: Path | LocalFolder) -> Iterator[Path]:
             above.clear(rest)
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """Class and message of an error, on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]
 
 
 @contextmanager

@@ -208,13 +208,9 @@ def _recipe_digest(config: TransferSetConfig) -> str:
 
 
 def _shown_name(config: TransferSetConfig) -> str:
-    return config.name or _name(config)
-
-
-def _name(config: TransferSetConfig) -> str:
-    """A name that does not say where the data lies: that of the local folder or file, else the hub id or the factory."""
+    """The recipe's, or one that does not say where the data lies: of the local folder or file, else the hub id or factory."""
     local = None if config.source is None else Path(config.source).expanduser()
-    return local.resolve().name if local is not None and local.exists() else config.origin
+    return config.name or (local.resolve().name if local is not None and local.exists() else config.origin)
 
 
 def _identity(config: TransferSetConfig, split: str, source: Source, prepare: ObjectSpec) -> dict[str, object]:

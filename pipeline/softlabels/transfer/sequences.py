@@ -103,10 +103,8 @@ def open_tokenization(config: SequencesConfig) -> Tokenization:
         MissingExtra: transformers is not installed.
         ConfigError: no such tokenizer, or a separator or bos that is none of its tokens.
     """
-    tokenizer, digest = (
-        load_tokenizer(config.tokenizer, config.revision),
-        tokenizer_digest(config.tokenizer, config.revision),
-    )
+    tokenizer = load_tokenizer(config.tokenizer, config.revision)
+    digest = tokenizer_digest(config.tokenizer, config.revision)
     token = tokenizer.eos_token if config.separator is None else config.separator
     vocabulary = tokenizer.get_vocab()
     if token is None or token not in vocabulary:
@@ -298,21 +296,17 @@ def _write_tokens(
     """Write every token (N,) int32 to `path`, separators among them; one past the last token of each text (D,)."""
     ends: list[npt.NDArray[np.int64]] = []
     total = 0
-    with ExitStack() as stack, tqdm(total=texts, desc=title, unit="text", delay=2, disable=None) as progress:
-        with system_errors("create", path):
-            file = stack.enter_context(path.open("wb"))
+    with tqdm(total=texts, desc=title, unit="text", delay=2, disable=None) as progress:
         for block in blocks:
             rows = block.rows()
             found = _tokenize(tokenization.tokenizer, rows)
             parts = [[*tokenization.bos, *ids, tokenization.separator] for ids in found if len(ids)]
             if parts:
-                with system_errors("write", path):
+                with system_errors("write", path), path.open("ab") as file:
                     file.write(np.concatenate([np.asarray(part, np.int32) for part in parts]).data)
                 ends.append(total + np.cumsum([len(part) for part in parts], dtype=np.int64))
                 total = int(ends[-1][-1])
             progress.update(len(rows))
-        with system_errors("write", path):
-            file.flush()
     return np.concatenate(ends) if ends else np.zeros(0, np.int64)
 
 

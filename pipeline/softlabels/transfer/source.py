@@ -22,8 +22,9 @@ from softlabels.objects import ObjectSpec, build
 from softlabels.transfer.class_names import require_one_naming
 from softlabels.transfer.config import TransferSetConfig
 from softlabels.transfer.decode import file_bytes, is_file
-from softlabels.transfer.files import COMMAS, from_files, one_line, pick
+from softlabels.transfer.files import COMMAS, from_files, pick
 from softlabels.transfer.images import decode_image
+from softlabels.transfer.pretrained import one_line
 
 _DIGEST_ROWS = 256
 
@@ -51,16 +52,6 @@ class Source:
         """Number of rows."""
         return len(self.data)
 
-    def block(self, start: int, stop: int) -> pa.Table:
-        """Rows [start, stop) of every column."""
-        table: pa.Table = self.data[start:stop]
-        return table
-
-    def chosen(self, rows: Sequence[int]) -> pa.Table:
-        """These rows of every column."""
-        table: pa.Table = self.data[list(rows)]
-        return table
-
 
 def open_split(config: TransferSetConfig, split: str) -> Source:
     """Open `split` (its name in the store).
@@ -78,7 +69,9 @@ def open_split(config: TransferSetConfig, split: str) -> Source:
         data = pick(config.splits[split], lambda name: _from_factory(config, factory, name))
     else:
         data = from_files(config, config.splits[split])
-    wanted = _wanted_columns(config)
+    keys = [] if config.key == "content" else [config.key]
+    labels = [] if config.label_column is None else [config.label_column]
+    wanted = list(dict.fromkeys([*config.inputs, *labels, *keys]))  # each once
     for column in wanted:
         if column not in data.column_names:
             raise TransferSetError(
@@ -89,13 +82,9 @@ def open_split(config: TransferSetConfig, split: str) -> Source:
         raise TransferSetError(
             f"split {config.splits[split]!r} of {config.origin} has no rows", remedy="name another split"
         )
-    class_names = config.classes
-    if (
-        class_names is None
-        and config.label_column is not None
-        and isinstance(data.features[config.label_column], ClassLabel)
-    ):
-        class_names = tuple(data.features[config.label_column].names)
+    class_names, feature = config.classes, data.features.get(config.label_column)
+    if class_names is None and isinstance(feature, ClassLabel):
+        class_names = tuple(feature.names)
     data = data.select_columns(wanted).with_format("arrow")
     identity = _content_identity(data) if config.factory is not None else _file_identity(config, data)
     return Source(
@@ -120,22 +109,11 @@ def _holds_images(data: Dataset, name: str) -> bool:
         return False
     if not isinstance(data.features[name], dict):
         return isinstance(data.features[name], Image)
-    for start in range(len(data)):
-        [file] = data[start : start + 1].column(name).to_pylist()
-        if file is not None:
-            try:
-                decode_image(file_bytes(file))
-            except (OSError, ValueError):
-                return False
-            return True
-    return False
-
-
-def _wanted_columns(config: TransferSetConfig) -> list[str]:
-    """The columns that the recipe names, each once."""
-    label = [] if config.label_column is None else [config.label_column]
-    key = [] if config.key == "content" else [config.key]
-    return list(dict.fromkeys([*config.inputs, *label, *key]))
+    files = (data[row : row + 1].column(name)[0].as_py() for row in range(len(data)))
+    try:
+        return any(decode_image(file_bytes(file)) for file in files if file is not None)
+    except (OSError, ValueError):
+        return False
 
 
 def _from_factory(config: TransferSetConfig, factory: ObjectSpec, split: str) -> Dataset:
@@ -187,18 +165,12 @@ def _content_identity(data: Dataset) -> str:
     for start in range(0, len(data), _DIGEST_ROWS):
         table = data[start : start + _DIGEST_ROWS]
         for name in table.column_names:
-            column = table.column(name)
-            if is_file(column.type):
-                _hash_files(hasher, column)
+            files = table.column(name).to_pylist() if is_file(table.column(name).type) else []
+            for file in files:
+                if file is not None and file["bytes"] is None and file["path"] is not None:
+                    hasher.update(file_bytes(file))  # of a file that is named by path
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as stream:
             stream.write_table(table)
         hasher.update(memoryview(sink.getvalue()))
     return hasher.hexdigest()
-
-
-def _hash_files(hasher: blake3, column: pa.ChunkedArray) -> None:
-    """The files that a block names by path."""
-    for file in column.to_pylist():
-        if file is not None and file["bytes"] is None and file["path"] is not None:
-            hasher.update(file_bytes(file))

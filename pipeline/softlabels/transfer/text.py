@@ -26,9 +26,8 @@ FILES = (
 _NO_LIMIT = 1_000_000  # tokenizers that know no limit say 10^30
 
 
-def _digests(
-    *, tokenizer: str, max_length: int | None = None, revision: str | None = None
-) -> dict[str, str | None]:  # the arguments of `tokenize`
+def _digests(*, tokenizer: str, max_length: int | None = None, revision: str | None = None) -> dict[str, str | None]:
+    """Of the arguments of `tokenize`."""
     return {"tokenizer": tokenizer_digest(tokenizer, revision), "revision": None}
 
 

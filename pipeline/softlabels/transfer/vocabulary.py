@@ -35,15 +35,8 @@ class Vocabulary:
             self._digests[limit] = blake3(words.encode("utf-8", "surrogatepass")).hexdigest()
         return self._digests[limit]
 
-    def agrees(self, other: Vocabulary) -> bool:
-        """Whether an id means one token in both: they are alike but for tokens at the end that were added to one of them, which
-        no text is cut into.
-        """
-        shared = min(self.size, other.size)
-        return self.digest(shared) == other.digest(shared) and all(each.only_added(shared) for each in (self, other))
-
     def only_added(self, first: int) -> bool:
-        """Whether the tokens from id `first` on were all added, such as special tokens."""
+        """Whether the tokens from id `first` on were all added, such as special tokens, which no text is cut into."""
         return all(token in self._added for token, number in self._ids.items() if number >= first)
 
     def name(self, number: int) -> str:
