@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from softlabels.stream.loader import Batch
 
 BINS = 15
-CHUNK = 64  # classes among which the most probable one is looked for at a time
 FEW = 1024  # classes up to which a distribution is computed in float64; beyond in float32, which costs half
 LogProbsAt = Callable[[float], Tensor]
 
@@ -214,19 +213,8 @@ def _of_label(soft: SoftLabels, mean: str, labels: Tensor) -> Tensor:
 
 
 def top_class(log_p: Tensor) -> Tensor:
-    """The first of the most probable classes, (B,) of (B, C): `argmax` on a CPU, in a seventh of the time for many classes."""
-    chunks = log_p.shape[1] // CHUNK
-    if log_p.device.type != "cpu" or chunks < 2:
-        return log_p.argmax(dim=-1)
-    parts = log_p[:, : chunks * CHUNK].view(len(log_p), chunks, CHUNK)
-    highest = parts.amax(dim=-1)
-    chunk = highest.argmax(dim=-1)
-    rows = torch.arange(len(log_p))
-    found = chunk * CHUNK + parts[rows, chunk].argmax(dim=-1)
-    if chunks * CHUNK == log_p.shape[1]:
-        return found
-    last, place = log_p[:, chunks * CHUNK :].max(dim=-1)
-    return torch.where(last > highest.amax(dim=-1), chunks * CHUNK + place, found)
+    """The first of the most probable classes, (B,) of (B, C). On a CPU numpy's `argmax` takes a seventh of the time of torch's."""
+    return log_p.argmax(dim=-1) if log_p.is_cuda else torch.from_numpy(log_p.numpy().argmax(axis=-1))
 
 
 def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:

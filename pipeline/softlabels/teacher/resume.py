@@ -21,9 +21,8 @@ from softlabels.store.writer import StoreWriter
 from softlabels.system.local import LocalFolder
 from softlabels.teacher.encode import Columns
 from softlabels.teacher.ensemble import Ensemble
-from softlabels.teacher.recheck import Deviation, compare_batch, compared_columns
+from softlabels.teacher.recheck import Deviation, compare_batch
 from softlabels.teacher.sentinels import sentinel_count
-from softlabels.transfer.alignment import alignment
 from softlabels.transfer.rows import TransferRows
 
 
@@ -99,11 +98,9 @@ def _check_sentinels(
     spec = reader.spec
     numbers = np.concatenate([np.asarray(spec.shard_rows(shard), np.int64) for shard in payloads])
     at = numbers[spread(len(numbers), sentinel_count(rows.sequence))]
-    columns = _gather(reader, payloads, at, compared_columns(spec))
-    inputs = np.array(rows.inputs[at])
-    labels = np.asarray(rows.labels[at]) if rows.sequence is None else alignment(inputs).next_token.reshape(-1)
+    columns = _gather(reader, payloads, at, spec.soft_columns)
     found = Deviation(spec.teacher.precision, stated)
-    compare_batch(spec, ensemble, inputs, columns, labels, found)
+    compare_batch(spec, ensemble, np.array(rows.inputs[at]), columns, np.asarray(rows.labels[at]), found)
     if not found.sound:
         raise OtherLogits(
             f"the teacher gives {len(at)} rows of {reader.folder} logits that differ from those that it holds, "
