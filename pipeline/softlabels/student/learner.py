@@ -135,16 +135,8 @@ class Learner:
         """The loss after `share` of the run's steps."""
         return dataclasses.replace(self.config.loss_at(share), class_weights=self._class_weights)
 
-    def wake(self) -> None:
-        """Make this learner's random numbers torch's."""
-        set_torch_rng(self._rng)
-
-    def rest(self) -> None:
-        """Keep torch's random numbers as this learner's."""
-        self._rng = torch_rng()
-
     def step(self, batch: Batch, moved: Batch, step: int) -> float:
-        """One optimizer step, and the batch's loss.
+        """One optimizer step with this learner's own random numbers, and the batch's loss.
 
         Args:
             batch: B rows on the CPU.
@@ -154,9 +146,10 @@ class Learner:
         Raises:
             LogitsError: the loss is NaN or infinite; the model gives probabilities; a row's members have no geometric mean.
         """
-        labelled = self._own_labels(batch, moved)
-        self.standing.labelled += labelled[1]
-        moved = dataclasses.replace(moved, labels=labelled[0])
+        set_torch_rng(self._rng)
+        labels, labelled = self._own_labels(batch, moved)
+        self.standing.labelled += labelled
+        moved = dataclasses.replace(moved, labels=labels)
         if self._augment is not None:
             moved = dataclasses.replace(moved, inputs=self._augment(moved.inputs.clone()))
         self.model.train()
@@ -167,7 +160,7 @@ class Learner:
         size = self.config.micro_batch or rows
         for start in range(0, rows, size):
             with naming_row(batch, self.config.mean):
-                loss = self._loss(moved[start : start + size], spec, positions=positions, labelled=labelled[1])
+                loss = self._loss(moved[start : start + size], spec, positions=positions, labelled=labelled)
             if not loss.requires_grad:
                 raise ConfigError(
                     f"the model {self.name}".rstrip() + " cannot learn: its outputs carry no gradient",
@@ -179,6 +172,7 @@ class Learner:
         self.check_finite("training", value, step)
         self._update()
         self.standing.loss_sum += value * positions
+        self._rng = torch_rng()
         return value
 
     def predict(self, model: nn.Module, batch: Batch) -> Outputs:

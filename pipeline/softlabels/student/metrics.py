@@ -195,11 +195,11 @@ def evaluate_teacher(
             raise ConfigError("these batches carry no soft labels", remedy="give the loader a store")
         members = members or [Metrics(temperatures, mean, by_class=True) for _ in range(batch.soft.stored_members)]
         with naming_row(batch, mean):
-            for _, labels, soft in counted_blocks(batch, batch.soft.classes, whole=batch.mask is None):
-                assert soft is not None
-                ensemble.update_teacher(labels, soft)
+            for _, part in counted_blocks(batch, batch.soft.classes, whole=batch.mask is None):
+                assert part.soft is not None
+                ensemble.update_teacher(part.labels, part.soft)
                 for number, member in enumerate(members):
-                    member.update_member(number, labels, soft)
+                    member.update_member(number, part.labels, part.soft)
     return ensemble.result(), [member.result() for member in members]
 
 
@@ -213,8 +213,10 @@ def _of_label(soft: SoftLabels, mean: str, labels: Tensor) -> Tensor:
 
 
 def top_class(log_p: Tensor) -> Tensor:
-    """The first of the most probable classes, (B,) of (B, C). On a CPU numpy's `argmax` takes a seventh of the time of torch's."""
-    return log_p.argmax(dim=-1) if log_p.is_cuda else torch.from_numpy(log_p.numpy().argmax(axis=-1))
+    """The first of the most probable classes, (B,) of (B, C); on a CPU by numpy, which takes a third of the time or less."""
+    if log_p.device.type != "cpu":
+        return log_p.argmax(dim=-1)
+    return torch.from_numpy(log_p.detach().numpy().argmax(axis=-1))
 
 
 def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:

@@ -120,7 +120,7 @@ class Deviation:
 
 
 def compare_with_teacher(store: Store, rows: TransferRows, ensemble: Ensemble, *, sample: int = 256) -> Deviation:
-    """Run at least `sample` rows of the store (whole teacher batches, drawn at random, always the same) through the live teacher.
+    """Run at least `sample` rows of the store (whole teacher batches, always the same ones) through the live teacher.
 
     Raises:
         OtherWeights, OtherMemberOrder: the weights are not those that the store names, or in another order.
