@@ -130,7 +130,7 @@ def _pass(
     classes: int,
     term: BlockTerm,
     blocks: Blocks,
-    wants: tuple[bool, bool, bool],
+    wants: tuple[bool, ...],
 ) -> tuple[Tensor, Gradients]:
     """The loss, and its gradients at hidden states, matrix and bias where they are wanted."""
     wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
