@@ -35,8 +35,9 @@ LABEL_ROWS = 4  # of a class, before it is judged
 SAME_MAP = 0.95  # the share of them that one numbering must explain before it is taken for a mistake
 
 
-class EmbeddedRows:
-    """The rows that a store holds itself (`inputs: embed`), in the place of a transfer set.
+class StoredRows:
+    """The rows of a store whose inputs are not at hand, for judging the stored teacher: their inputs are their keys. Of token
+    rows nobody knows the tokens, and so no label.
 
     Attributes:
         keys: (R, 16) uint8 content keys.
@@ -46,28 +47,21 @@ class EmbeddedRows:
     """
 
     def __init__(self, store: Store) -> None:
-        if "input" not in store.columns:
-            raise ConfigError(f"the store {store.path} holds no inputs", remedy="name the transfer set that it labels")
-        self.store = store
+        self.store, self.name, self.class_names = store, str(store.path), store.class_names
         self.sequence = stored_sequence(store)
-        self.name = str(store.path)
         self.keys = np.asarray(store.column("content_key"), np.uint8)
         self.labels: Ints = np.asarray(store.column("label"), np.int64)
-        self.class_names = store.class_names
+        self.inputs: Array | ChunkReader = self.keys
 
 
-class StoredRows:
-    """The rows of a store whose inputs are not at hand, for judging the stored teacher: their inputs are their keys.
-
-    Attributes:
-        keys, labels, class_names: as in `EmbeddedRows`; of token rows nobody knows the tokens, and so no label.
-    """
+class EmbeddedRows(StoredRows):
+    """The rows that a store holds itself (`inputs: embed`), in the place of a transfer set."""
 
     def __init__(self, store: Store) -> None:
-        self.name = str(store.path)
-        self.inputs = self.keys = np.asarray(store.column("content_key"), np.uint8)
-        self.labels: Ints = np.asarray(store.column("label"), np.int64)
-        self.class_names = store.class_names
+        if "input" not in store.columns:
+            raise ConfigError(f"the store {store.path} holds no inputs", remedy="name the transfer set that it labels")
+        super().__init__(store)
+        self.inputs = store
 
 
 @dataclass(frozen=True)
@@ -172,8 +166,7 @@ def join_examples(
             f"labelled is a {labelled.dtype} array of shape {labelled.shape}, not bool of shape ({total},)",
             remedy="give one bool a row",
         )
-    has_tokens = not isinstance(rows, StoredRows)
-    sequence = rows.sequence if not isinstance(rows, StoredRows) else None if store is None else stored_sequence(store)
+    has_tokens, sequence = not isinstance(rows, StoredRows) or isinstance(rows, EmbeddedRows), rows.sequence
     soft, found = None, items
     if store is not None:
         check_sequences(rows.name, sequence, store)
@@ -181,17 +174,16 @@ def join_examples(
         soft = SoftColumns.of(store, weights, members)
     labels = rows.labels[items].astype(np.int64, copy=False)
     _check_labels(labels, items, classes=None if store is None else store.classes, name=rows.name)
-    if store is not None and sequence is None and not isinstance(rows, EmbeddedRows | StoredRows):
+    if store is not None and sequence is None and not isinstance(rows, StoredRows):
         _check_label_map(labels, found, store, name=rows.name)
     if labelled is not None:
         labels = np.where(labelled[items], labels, -1)
     classes = 0 if sequence is None else sequence.classes if store is None else store.classes
     positions = None if sequence is None else Positions(rows.name, classes, labelled, has_tokens)
-    inputs = rows.store if isinstance(rows, EmbeddedRows) else rows.inputs
     relabelled = None
     if store is not None and positions is None and "label_logit" in store.columns:
         relabelled = (labels >= 0) & (np.asarray(store.column("label"), np.int64)[found] != labels)
-    return Examples(items, labels, inputs, store, soft, positions, found, relabelled)
+    return Examples(items, labels, rows.inputs, store, soft, positions, found, relabelled)
 
 
 def _behind(lead: Block | None, name: str, values: Array) -> Array:

@@ -37,7 +37,8 @@ def prefetch(source: Iterator[T]) -> Generator[T]:
 
     def end() -> None:
         stop.set()
-        _drain(queue)  # a producer that waits for room finds it, then sees `stop`
+        with suppress(Empty):
+            queue.get_nowait()  # a producer that waits for room finds it, then sees `stop`
         if thread is not threading.current_thread():  # the garbage collector may run this anywhere
             thread.join(patience())
 
@@ -66,19 +67,10 @@ def _next(queue: Queue[T | _End], stop: threading.Event) -> T | _End:
 def _produce(source: Iterator[T], queue: Queue[T | _End], stop: threading.Event) -> None:
     try:
         for value in source:
-            if stop.is_set():
-                return
-            queue.put(value)
+            if not stop.is_set():
+                queue.put(value)
             if stop.is_set():
                 return
         queue.put(_End(None))
     except BaseException as error:  # whatever it is belongs to the consumer
         queue.put(_End(error))
-
-
-def _drain(queue: Queue[T | _End]) -> None:
-    try:
-        while True:
-            queue.get_nowait()
-    except Empty:
-        return

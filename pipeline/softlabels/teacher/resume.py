@@ -16,7 +16,7 @@ from softlabels.errors import OtherLabels, OtherLogits, OtherOrder, OtherRows
 from softlabels.store.chunks import ChunkReader, read_shard_column
 from softlabels.store.commit import record_name, recorded_shards
 from softlabels.store.key_index import KeyIndex
-from softlabels.store.spec import PLAN, Commit, Payload, Plan, Spec, read_json
+from softlabels.store.spec import PLAN, Commit, Payload, Plan, read_json
 from softlabels.store.writer import StoreWriter
 from softlabels.system.local import LocalFolder
 from softlabels.teacher.encode import Columns
@@ -35,18 +35,14 @@ def check_committed(writer: StoreWriter, rows: TransferRows, ensemble: Ensemble)
         OtherLogits: the teacher does not give the stored logits.
         MissingShard, DamagedShard: what is read of them is gone or damaged.
     """
-    records = {} if writer.sealed else {shard: writer.record(shard) for shard in _committed(writer)}
+    committed = set() if writer.sealed else set(range(writer.spec.shards)) - set(writer.pending)
+    records = [writer.record(shard) for shard in sorted(committed)]
     if not records:
         return
-    payloads = {shard: record.payload for shard, record in records.items()}
-    stated = max((sums.tail_mass_error for record in records.values() for sums in record.fidelity), default=0.0)
     reader = ChunkReader(writer.folder, writer.spec)
-    try:
-        for payload in payloads.values():
-            _check_labels(reader, payload, rows)
-        _check_sentinels(reader, payloads, rows, ensemble, stated)
-    finally:
-        reader.close()
+    for record in records:
+        _check_labels(reader, record.payload, rows)
+    _check_sentinels(reader, records, rows, ensemble)
 
 
 def explained(error: OtherRows, store: LocalFolder, keys: NDArray[np.uint8]) -> OtherRows | OtherOrder:
@@ -73,10 +69,6 @@ def explained(error: OtherRows, store: LocalFolder, keys: NDArray[np.uint8]) -> 
     return error
 
 
-def _committed(writer: StoreWriter) -> list[int]:
-    return sorted(set(range(writer.spec.shards)) - set(writer.pending))
-
-
 def _check_labels(reader: ChunkReader, payload: Payload, rows: TransferRows) -> None:
     span = reader.spec.shard_rows(payload.shard)
     column = next(column for column in reader.spec.columns if column.name == "label")
@@ -91,14 +83,12 @@ def _check_labels(reader: ChunkReader, payload: Payload, rows: TransferRows) -> 
         )
 
 
-def _check_sentinels(
-    reader: ChunkReader, payloads: dict[int, Payload], rows: TransferRows, ensemble: Ensemble, stated: float
-) -> None:
-    """`stated`: the error of the tails' mass that the shards say they have."""
-    spec = reader.spec
+def _check_sentinels(reader: ChunkReader, records: Sequence[Commit], rows: TransferRows, ensemble: Ensemble) -> None:
+    spec, payloads = reader.spec, {record.payload.shard: record.payload for record in records}
     numbers = np.concatenate([np.asarray(spec.shard_rows(shard), np.int64) for shard in payloads])
     at = numbers[spread(len(numbers), sentinel_count(rows.sequence))]
-    columns = _gather(reader, payloads, at, spec.soft_columns)
+    columns = _gather(reader, payloads, at)
+    stated = max((sums.tail_mass_error for record in records for sums in record.fidelity), default=0.0)
     found = Deviation(spec.teacher.precision, stated)
     compare_batch(spec, ensemble, np.array(rows.inputs[at]), columns, np.asarray(rows.labels[at]), found)
     if not found.sound:
@@ -109,10 +99,10 @@ def _check_sentinels(
         )
 
 
-def _gather(reader: ChunkReader, payloads: dict[int, Payload], at: NDArray[np.int64], names: Sequence[str]) -> Columns:
-    """Rows of the store's columns, (len(at), ...), each chunk read once."""
-    spec: Spec = reader.spec
-    parts: dict[str, list[NDArray[np.generic]]] = {name: [] for name in names}
+def _gather(reader: ChunkReader, payloads: dict[int, Payload], at: NDArray[np.int64]) -> Columns:
+    """Ascending rows of the store's columns of soft labels, (len(at), ...), each chunk read once."""
+    spec = reader.spec
+    parts: dict[str, list[NDArray[np.generic]]] = {name: [] for name in spec.soft_columns}
     chunk_of = at // spec.cut.rows_per_chunk  # chunks never cross a shard
     for chunk in np.unique(chunk_of).tolist():
         shard, number = divmod(chunk, spec.cut.rows_per_shard // spec.cut.rows_per_chunk)
