@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from softlabels.checks.dependence import spread
 from softlabels.errors import ConfigError, LabelError, OtherLabels
 from softlabels.labels.encoding import TopkEncoding
 from softlabels.stream.columns import SoftColumns
@@ -222,22 +223,20 @@ def _check_label_map(labels: Ints, found: Ints, store: Store, *, name: str) -> N
     """Raise `OtherLabels` where another numbering of the classes, and nothing else, explains how the labels of a sample of rows
     differ from those that the store holds for them (`found`): such labels pass every other check.
     """
-    sample = np.arange(min(LABEL_SAMPLE, len(found))) * len(found) // min(LABEL_SAMPLE, len(found))
+    sample = spread(len(found), LABEL_SAMPLE)
     stored, own = np.asarray(store.gather("label", found[sample]), np.int64), labels[sample]
-    known = (stored >= 0) & (own >= 0)
-    pairs, counts = np.unique(np.stack([stored[known], own[known]]), axis=1, return_counts=True)
-    order = np.argsort(counts, kind="stable")
-    usual = dict(pairs.T[order].tolist())  # of each stored class the most frequent own one, which is the last
-    rows = {there: int(counts[pairs[0] == there].sum()) for there in usual}
-    usual = {there: here for there, here in usual.items() if rows[there] >= LABEL_ROWS}
+    # Of each stored class the most frequent own one, how many rows have it, and of how many.
+    usual, as_usual, rows = dict[int, int](), 0, 0
+    for there in np.unique(stored[(stored >= 0) & (own >= 0)]).tolist():
+        here, counts = np.unique(own[(stored == there) & (own >= 0)], return_counts=True)
+        if counts.sum() >= LABEL_ROWS:
+            usual[there] = int(here[counts.argmax()])
+            as_usual, rows = as_usual + int(counts.max()), rows + int(counts.sum())
     moved = [there for there, here in usual.items() if there != here]
-    as_usual = sum(
-        int(count) for (there, here), count in zip(pairs.T.tolist(), counts, strict=True) if usual.get(there) == here
-    )
     if (
         len(moved) > 1
         and len({*usual.values()}) == len(usual)
-        and as_usual > SAME_MAP * sum(rows[there] for there in usual)
+        and as_usual > SAME_MAP * rows
         and not _teacher_agrees(store, found[sample], stored, own)
     ):
         raise OtherLabels(
@@ -252,7 +251,7 @@ def _teacher_agrees(store: Store, at: Ints, stored: Ints, own: Ints) -> bool:
     (three standard deviations): then the labels were mended since, and the store's are in the other numbering.
     """
     apart = np.flatnonzero((stored >= 0) & (own >= 0) & (stored != own))
-    apart = apart[np.arange(min(TEACHER_SAMPLE, len(apart))) * len(apart) // min(TEACHER_SAMPLE, len(apart))]
+    apart = apart[spread(len(apart), TEACHER_SAMPLE)]
     temperature = 1.0 if not isinstance(store.encoding, TopkEncoding) else max(1.0, 1 / store.encoding.beta_max)
     top = store.log_probs(at[apart], temperature=temperature).argmax(axis=-1)
     mine, theirs = int((top == own[apart]).sum()), int((top == stored[apart]).sum())

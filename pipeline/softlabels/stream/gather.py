@@ -55,7 +55,8 @@ def gather(
     `pool` reads chunks side by side; the answer does not depend on it.
     """
     first = 0 if lead is None else len(lead[columns[0]])
-    block = {name: _room(reader.columns[name], first + len(rows)) for name in columns}
+    kinds = {name: reader.columns[name] for name in columns}
+    block = {name: np.empty((first + len(rows), *kind.shape), kind.numpy_dtype) for name, kind in kinds.items()}
     order = np.argsort(rows)
     ascending = rows[order]
     distinct = bool((np.diff(ascending) > 0).all())
@@ -76,7 +77,3 @@ def gather(
         for name in columns:
             block[name][:first] = lead[name]
     return block
-
-
-def _room(column: Column, rows: int) -> Array:
-    return np.empty((rows, *column.shape), column.numpy_dtype)

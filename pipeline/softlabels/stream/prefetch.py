@@ -67,8 +67,7 @@ def _next(queue: Queue[T | _End], stop: threading.Event) -> T | _End:
 def _produce(source: Iterator[T], queue: Queue[T | _End], stop: threading.Event) -> None:
     try:
         for value in source:
-            if not stop.is_set():
-                queue.put(value)
+            queue.put(value)
             if stop.is_set():
                 return
         queue.put(_End(None))

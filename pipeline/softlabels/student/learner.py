@@ -195,10 +195,7 @@ class Learner:
     def check_finite(self, which: str, loss: float, step: int) -> None:
         """Raise LogitsError unless the loss is a finite number."""
         if not math.isfinite(loss):
-            raise LogitsError(
-                f"the {which} loss{f' of {self.name}' if self.name else ''} is {loss} after step {step}",
-                remedy="lower the learning rate (optimizer.init_args.lr) and begin a new run folder",
-            )
+            raise self._diverged(f"the {which} loss", f"is {loss} after step {step}")
 
     def check_labelled(self, which: str, labelled: int, *, is_soft: bool) -> None:
         """Raise ConfigError where there is nothing to learn from, or nothing to judge by."""
@@ -231,10 +228,7 @@ class Learner:
         self.model.load_state_dict(self.standing.kept_weights or self.judged.state_dict())
         for name, weight in self.model.named_parameters():
             if weight.requires_grad and not bool(torch.isfinite(weight).all()):
-                raise LogitsError(
-                    f"{name}{f' of {self.name}' if self.name else ''} is not finite after the last step",
-                    remedy="lower the learning rate (optimizer.init_args.lr) and begin a new run folder",
-                )
+                raise self._diverged(name, "is not finite after the last step")
 
     def state(self) -> dict[str, Any]:
         """All of it, as plain values and tensors that `load` takes."""
@@ -290,6 +284,12 @@ class Learner:
                 remedy="give those of `student.class_weights.resolved`",
             )
         return None if weights is None else torch.tensor(weights, dtype=torch.float32, device=self._device)
+
+    def _diverged(self, what: str, how: str) -> LogitsError:
+        of = f" of {self.name}" if self.name else ""
+        return LogitsError(
+            f"{what}{of} {how}", remedy="lower the learning rate (optimizer.init_args.lr) and begin a new run folder"
+        )
 
     def _update(self) -> None:
         """From gradients to weights."""

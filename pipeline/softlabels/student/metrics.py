@@ -94,18 +94,16 @@ class Metrics:
         wide = _wide(logits)
         self._add(lambda t: torch.log_softmax(wide if t == 1 else wide / t, dim=-1), labels, soft)
 
-    def update_teacher(self, labels: Tensor, soft: SoftLabels) -> None:
-        """Add the stored teacher itself (the mean of its members at each T), whose KL is 0 by definition."""
-        own = None if isinstance(soft.members, DenseMembers) else _of_label(soft, self._mean, labels)
-        self._add(lambda t: _wide(soft.log_probs(t, self._mean)), labels, soft, own)
-
-    def update_member(self, number: int, labels: Tensor, soft: SoftLabels) -> None:
-        """Add one member of the stored teacher, whose KL to the mean of all is measured."""
-        if isinstance(soft.members, DenseMembers):
-            self.update(soft.members.logits[:, number], labels, soft)
-        else:
-            one, mean = soft.member(number), "geometric"  # all means of one are alike
-            self._add(lambda t: _wide(one.log_probs(t, mean)), labels, soft, _of_label(one, mean, labels))
+    def update_teacher(self, labels: Tensor, soft: SoftLabels, member: int | None = None) -> None:
+        """Add the stored teacher itself (the mean of its members at each T), whose KL is 0 by definition; or one member of it,
+        whose KL to the mean of all is measured.
+        """
+        # All means of one member are alike. Of sparse labels a hard label's own probability follows from its own stored logit.
+        said, mean = (soft, self._mean) if member is None else (soft.member(member), "geometric")
+        of_label = None
+        if not isinstance(said.members, DenseMembers):
+            of_label = _wide(said.log_probs_of_label(1.0, mean, labels))
+        self._add(lambda t: _wide(said.log_probs(t, mean)), labels, soft, of_label)
 
     def result(self) -> Scores:
         """The scores of everything added so far."""
@@ -199,17 +197,12 @@ def evaluate_teacher(
                 assert part.soft is not None
                 ensemble.update_teacher(part.labels, part.soft)
                 for number, member in enumerate(members):
-                    member.update_member(number, part.labels, part.soft)
+                    member.update_teacher(part.labels, part.soft, number)
     return ensemble.result(), [member.result() for member in members]
 
 
 def _wide(values: Tensor) -> Tensor:
     return values.double() if values.shape[-1] <= FEW else values.float()
-
-
-def _of_label(soft: SoftLabels, mean: str, labels: Tensor) -> Tensor:
-    """Log-probabilities (B, C) at T = 1, of sparse labels those of the hard labels (B,) from their own stored logits."""
-    return _wide(soft.log_probs_of_label(1.0, mean, labels))
 
 
 def top_class(log_p: Tensor) -> Tensor:
