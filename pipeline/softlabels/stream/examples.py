@@ -112,11 +112,9 @@ class Examples:
         if not isinstance(self.inputs, np.ndarray):
             block |= gather(self.inputs, ("input",), items, lead=lead, pool=pool)
         if self.reader is not None and self.soft is not None:
-            found = gather(self.reader, self.soft.names, self.label_rows[numbers], lead=lead, pool=pool)
-            own = {name: values[-len(numbers) :] for name, values in found.items()}
+            block |= gather(self.reader, self.soft.names, self.label_rows[numbers], lead=lead, pool=pool)
             if self.relabelled is not None and len(numbers):
-                own["label_logit"][self.relabelled[numbers]] = np.nan
-            block |= found
+                block["label_logit"][-len(numbers) :][self.relabelled[numbers]] = np.nan
         return block
 
     def with_inputs(self, block: Block) -> Block:

@@ -157,16 +157,12 @@ def _pass(
         if of_hidden is not None:
             of_hidden[where] = (slope @ matrix.to(narrow)).to(wide).mul_(factor)
         if of_weight is not None:
-            _add_product(of_weight[:classes], slope.t(), states.to(wide).mul(factor).to(narrow))
+            right, total_of = states.to(wide).mul(factor).to(narrow), of_weight[:classes]
+            if narrow == wide:
+                total_of.addmm_(slope.t(), right)  # without a temporary of the matrix's size
+            else:
+                total_of += slope.t() @ right
     return total.to(wide), gradients
-
-
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left @ right, without a temporary where dtypes agree."""
-    if total.dtype == left.dtype:
-        total.addmm_(left, right)
-    else:
-        total += left @ right
 
 
 def _check_shapes(

@@ -58,21 +58,10 @@ def block_term(spec: LossSpec, soft: SoftLabels | None, *, impossible: bool) -> 
             f"the loss {spec.loss} looks at a batch as a whole, and the fused loss takes it in blocks of positions",
             remedy="use a loss that is a sum over positions, such as forward_kl",
         )
-    if spec.class_weights is None and spec.soft_weight == 0:
-        return partial(_hard, spec)
     plain = spec.class_weights is None and not spec.logit_standardization and not impossible
-    if plain and soft is not None and spec.loss in ("forward_kl", "soft_ce"):
+    if plain and soft is not None and spec.soft_weight > 0 and spec.loss in ("forward_kl", "soft_ce"):
         return partial(_cross_entropy, spec)
     return partial(_by_autograd, spec)
-
-
-def _hard(spec: LossSpec, z: Tensor, part: Part, wants: bool) -> Slope:
-    """Cross-entropy with the hard labels."""
-    q, log_sum = softmax_and_sum(z)
-    own = is_own(part.labels, z)
-    value = nll(z, log_sum, part.labels, own) * spec.hard_weight
-    take_at(q, part.labels, own)
-    return value, q if wants else None, own * spec.hard_weight
 
 
 def _cross_entropy(spec: LossSpec, z: Tensor, part: Part, wants: bool) -> Slope:
@@ -80,7 +69,8 @@ def _cross_entropy(spec: LossSpec, z: Tensor, part: Part, wants: bool) -> Slope:
     assert part.soft is not None
     t, hard_weight, soft_weight = spec.temperature, spec.hard_weight, spec.soft_weight
     factor = soft_weight * t
-    total, own = torch.zeros((), dtype=torch.float64, device=z.device), is_own(part.labels, z)
+    total = torch.zeros((), dtype=torch.float64, device=z.device)
+    own = (part.labels >= 0)[:, None].to(z.dtype)  # (n, 1)
     hard, amount = None, own * (hard_weight / factor)
     if hard_weight > 0:
         hard = softmax_and_sum(z)
@@ -133,11 +123,6 @@ def _by_autograd(spec: LossSpec, z: Tensor, part: Part, wants: bool) -> Slope:
         value = weighted_sum(z, part.soft, part.labels, spec)
         slope = torch.autograd.grad(value, z)[0] if value.requires_grad else None
         return value.detach().double(), slope, torch.ones_like(z[:, :1])
-
-
-def is_own(labels: Tensor, z: Tensor) -> Tensor:
-    """1 at the positions that have a label, else 0: (n, 1) of the dtype of `z`."""
-    return (labels >= 0)[:, None].to(z.dtype)
 
 
 def nll(z: Tensor, log_sum: Tensor, labels: Tensor, own: Tensor) -> Tensor:
