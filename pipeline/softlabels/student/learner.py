@@ -99,7 +99,7 @@ class Learner:
     """A student while it is trained on `device` for `total_steps` steps.
 
     Raises:
-        ConfigError: an optimizer or schedule that cannot be had.
+        ConfigError: an optimizer or schedule that cannot be had, or weights of classes that nobody has counted yet.
     """
 
     def __init__(self, student: Student, *, device: torch.device, total_steps: int, augment: Augment | None) -> None:
@@ -114,7 +114,14 @@ class Learner:
         self._optimizer.zero_grad()
         self._scheduler = build_scheduler(config.scheduler, self._optimizer, total_steps)
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
-        self._class_weights = self._weights_of_classes()
+        if config.class_weights == "balanced":
+            raise ConfigError(
+                "class_weights=balanced is no list of numbers yet",
+                remedy="give those of `student.class_weights.resolved`",
+            )
+        self._class_weights: Tensor | None = None  # (C,)
+        if config.class_weights is not None:
+            self._class_weights = torch.tensor(config.class_weights, dtype=torch.float32, device=device)
         self._average = None if config.ema is None else WeightAverage(self.model, config.ema)
 
     @property
@@ -155,8 +162,6 @@ class Learner:
         self.model.train()
         total = torch.zeros((), device=self._device)
         rows, positions, spec = len(batch), batch.positions, self.loss_at(self.share(step))
-        if spec.soft_weight == 0:
-            moved = dataclasses.replace(moved, soft=None)
         size = self.config.micro_batch or rows
         for start in range(0, rows, size):
             with naming_row(batch, self.config.mean):
@@ -265,25 +270,10 @@ class Learner:
     def _loss(self, part: Batch, spec: LossSpec, *, positions: int, labelled: int) -> Tensor:
         """The share of some rows in the loss of a batch in which `positions` count and `labelled` of them have a label."""
         outputs = self.predict(self.model, part)
-        if (
-            not self._asked
-            and isinstance(outputs.states, Tensor)
-            and outputs.matrix is None
-            and outputs.states.dim() == 2
-        ):
+        if not self._asked and outputs.matrix is None:
             require_student_logits(outputs.states, who=f"the model {self.name}".rstrip())
             self._asked = len(outputs.states) >= FEWEST
         return batch_loss(outputs, part, spec, positions=positions, labelled=labelled)
-
-    def _weights_of_classes(self) -> Tensor | None:
-        """(C,) on the device, or None. Raises ConfigError for weights that nobody has counted yet."""
-        weights = self.config.class_weights
-        if weights == "balanced":
-            raise ConfigError(
-                "class_weights=balanced is no list of numbers yet",
-                remedy="give those of `student.class_weights.resolved`",
-            )
-        return None if weights is None else torch.tensor(weights, dtype=torch.float32, device=self._device)
 
     def _diverged(self, what: str, how: str) -> LogitsError:
         of = f" of {self.name}" if self.name else ""
