@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -209,12 +210,8 @@ def _torch_runner(data: bytes) -> Run:
 
 def _in_batches(run: Run, rows: Tensor) -> Tensor:
     """Logits (R, C) of all rows, in batches of each of SIZES in turn and of the last one from then on."""
-    found, start = [], 0
-    for size in [*SIZES, *[SIZES[-1]] * (len(rows) // SIZES[-1] + 1)]:
-        if start < len(rows):
-            found.append(run(rows[start : start + size]).float())
-            start += size
-    return torch.cat(found)
+    ends = [*accumulate(SIZES), *range(sum(SIZES) + SIZES[-1], len(rows), SIZES[-1])]
+    return torch.cat([run(batch).float() for batch in rows.tensor_split(ends) if len(batch)])
 
 
 def _compare(form: str, found: Tensor, expected: Tensor) -> tuple[float, float]:

@@ -90,7 +90,7 @@ class Standing:
     labelled: int = 0
     kept_epoch: int = 0
     kept_validation: float | None = None
-    scores: dict[str, Any] = field(default_factory=dict)
+    scores: Scores = field(default_factory=Scores)
     kept_weights: dict[str, Tensor] | None = None
     lines: list[str] = field(default_factory=list)
 
@@ -220,7 +220,7 @@ class Learner:
         loss, scores = held_out
         is_best = standing.kept_validation is None or loss < standing.kept_validation
         if is_best or self.config.keep == "last":
-            standing.kept_epoch, standing.kept_validation, standing.scores = epoch, loss, dict(scores)
+            standing.kept_epoch, standing.kept_validation, standing.scores = epoch, loss, scores
         if is_best and self.config.keep == "best":
             standing.kept_weights = {name: t.detach().cpu().clone() for name, t in self.judged.state_dict().items()}
 

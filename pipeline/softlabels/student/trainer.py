@@ -252,10 +252,8 @@ class Trainer:
     def _result(self, learner: Learner) -> TrainingResult:
         standing, progress = learner.standing, self._progress
         kept_epoch = progress.epoch if standing.kept_validation is None else standing.kept_epoch
-        scores: Scores = {**standing.scores}  # type: ignore[typeddict-item]  # they were Scores when they were saved
-        return TrainingResult(
-            kept_epoch, standing.kept_validation, scores, progress.step, self._home(learner).at(WEIGHTS)
-        )
+        weights = self._home(learner).at(WEIGHTS)
+        return TrainingResult(kept_epoch, standing.kept_validation, standing.scores, progress.step, weights)
 
     def _save(self) -> None:
         state = {"progress": vars(self._progress), "learners": [learner.state() for learner in self._learners]}
