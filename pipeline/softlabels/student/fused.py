@@ -48,7 +48,7 @@ def linear_distillation_loss(
     """`losses.distillation_loss`, with its options in `spec` and its errors, of the logits hidden @ weight[:C].T + bias[:C].
 
     Products are taken in the dtype of `hidden`, to which `weight` is cast once where it has another; all else, and the sums
-    of gradients over blocks, in float32 (float64 for float64). Gradients of outputs beyond C are 0.
+    of gradients over blocks, in float32 (forward_kl, soft_ce of float64 in float64). Gradients of outputs beyond C are 0.
 
     Args:
         hidden, weight, bias: (N, d), (V, d) and (V,) or None, any float dtype. soft, labels: of the N positions.
