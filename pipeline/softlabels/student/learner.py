@@ -162,6 +162,8 @@ class Learner:
         self.model.train()
         total = torch.zeros((), device=self._device)
         rows, positions, spec = len(batch), batch.positions, self.loss_at(self.share(step))
+        if spec.soft_weight == 0:
+            moved = dataclasses.replace(moved, soft=None)
         size = self.config.micro_batch or rows
         for start in range(0, rows, size):
             with naming_row(batch, self.config.mean):
