@@ -198,7 +198,7 @@ def test_sparse_teachers_are_judged_by_the_labels_own_logits(rng: np.random.Gene
     teacher, each = Metrics((4.0,)), [Metrics((4.0,)) for _ in range(members)]
     teacher.update_teacher(labels, soft)
     for number, member in enumerate(each):
-        member.update_member(number, labels, soft)
+        member.update_teacher(labels, soft, number)
     for metrics, logits in [(teacher, z), *((one, z[:, m : m + 1]) for m, one in enumerate(each))]:
         exact = log_probs(logits, 1.0)[np.arange(300), labels]
         # half a step of float16 where it is coarsest here: a label's logit is at most 32 below the largest

@@ -21,6 +21,7 @@ from softlabels.student.loss_spec import LossSpec
 from softlabels.student.losses import LOSSES, soft_sum
 from softlabels.student.metrics import FEW, Metrics, evaluate_student, evaluate_teacher
 from softlabels.student.outputs import batch_loss, blocks, outputs_of
+from softlabels.student.seeding import torch_rng
 from softlabels.student.trainer import Trainer
 from tests.student.loss_reference import soft_labels
 from tests.student.sparse_samples import Sparse
@@ -202,7 +203,7 @@ def test_labels_are_dropped_by_row(rng: np.random.Generator) -> None:
     batch = token_batch(rng)
     labelled = np.arange(ROWS) % 3 == 0
     config = TrainingConfig(batch_size=8, device="cpu", hard_weight=1.0, soft_weight=0.0, epochs=1)
-    learner = Learner(Student("", Net(), config, labelled, []), device=CPU, total_steps=1, augment=None)
+    learner = Learner(Student("", Net(), config, labelled, torch_rng()), device=CPU, total_steps=1, augment=None)
     loss = learner.step(batch, batch, 0)
     some = batch.labels[torch.from_numpy(labelled)]
     assert learner.standing.labelled == (some >= 0).sum()

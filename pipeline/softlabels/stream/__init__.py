@@ -6,14 +6,9 @@ and which labels, `examples` reads them, `prefetch` reads ahead. Nothing here kn
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from softlabels.lazy import exports
-
-if TYPE_CHECKING:
-    from softlabels.stream.dataset import SoftLabelDataset, watched
-    from softlabels.stream.examples import EmbeddedRows
-    from softlabels.stream.loader import Batch, Loader
+from softlabels.stream.dataset import SoftLabelDataset, watched
+from softlabels.stream.examples import EmbeddedRows
+from softlabels.stream.loader import Batch, Loader
 
 __all__ = [
     "Batch",
@@ -22,5 +17,3 @@ __all__ = [
     "SoftLabelDataset",
     "watched",
 ]
-
-__getattr__ = exports(__name__)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from softlabels.checks.dependence import spread
 from softlabels.errors import ConfigError, LabelError, OtherLabels
 from softlabels.store.gather import Array, Block, ChunkSource, gather
 from softlabels.stream.columns import SoftColumns
@@ -34,8 +35,9 @@ LABEL_ROWS = 4  # of a class, before it is judged
 SAME_MAP = 0.95  # the share of them that one numbering must explain before it is taken for a mistake
 
 
-class EmbeddedRows:
-    """The rows that a store holds itself (`inputs: embed`), in the place of a transfer set.
+class StoredRows:
+    """The rows of a store whose inputs are not at hand, for judging the stored teacher: their inputs are their keys. Of token
+    rows nobody knows the tokens, and so no label.
 
     Attributes:
         keys: (R, 16) uint8 content keys.
@@ -45,28 +47,21 @@ class EmbeddedRows:
     """
 
     def __init__(self, store: Store) -> None:
-        if "input" not in store.columns:
-            raise ConfigError(f"the store {store.path} holds no inputs", remedy="name the transfer set that it labels")
-        self.store = store
+        self.store, self.name, self.class_names = store, str(store.path), store.class_names
         self.sequence = stored_sequence(store)
-        self.name = str(store.path)
         self.keys = np.asarray(store.column("content_key"), np.uint8)
         self.labels: Ints = np.asarray(store.column("label"), np.int64)
-        self.class_names = store.class_names
+        self.inputs: Array | ChunkSource = self.keys
 
 
-class StoredRows:
-    """The rows of a store whose inputs are not at hand, for judging the stored teacher: their inputs are their keys.
-
-    Attributes:
-        keys, labels, class_names: as in `EmbeddedRows`; of token rows nobody knows the tokens, and so no label.
-    """
+class EmbeddedRows(StoredRows):
+    """The rows that a store holds itself (`inputs: embed`), in the place of a transfer set."""
 
     def __init__(self, store: Store) -> None:
-        self.name = str(store.path)
-        self.inputs = self.keys = np.asarray(store.column("content_key"), np.uint8)
-        self.labels: Ints = np.asarray(store.column("label"), np.int64)
-        self.class_names = store.class_names
+        if "input" not in store.columns:
+            raise ConfigError(f"the store {store.path} holds no inputs", remedy="name the transfer set that it labels")
+        super().__init__(store)
+        self.inputs = store
 
 
 @dataclass(frozen=True)
@@ -116,11 +111,9 @@ class Examples:
         if not isinstance(self.inputs, np.ndarray):
             block |= gather(self.inputs, ("input",), items, lead=lead, pool=pool)
         if self.reader is not None and self.soft is not None:
-            found = gather(self.reader, self.soft.names, self.labelled_by[numbers], lead=lead, pool=pool)
-            own = {name: values[-len(numbers) :] for name, values in found.items()}
+            block |= gather(self.reader, self.soft.names, self.labelled_by[numbers], lead=lead, pool=pool)
             if self.relabelled is not None and len(numbers):
-                own["label_logit"][self.relabelled[numbers]] = np.nan
-            block |= found
+                block["label_logit"][-len(numbers) :][self.relabelled[numbers]] = np.nan
         return block
 
     def with_inputs(self, block: Block) -> Block:
@@ -171,8 +164,7 @@ def join_examples(
             f"labelled is a {labelled.dtype} array of shape {labelled.shape}, not bool of shape ({total},)",
             remedy="give one bool a row",
         )
-    has_tokens = not isinstance(rows, StoredRows)
-    sequence = rows.sequence if not isinstance(rows, StoredRows) else None if store is None else stored_sequence(store)
+    has_tokens, sequence = not isinstance(rows, StoredRows) or isinstance(rows, EmbeddedRows), rows.sequence
     soft, found = None, items
     if store is not None:
         check_sequences(rows.name, sequence, store)
@@ -180,17 +172,16 @@ def join_examples(
         soft = SoftColumns.of(store, weights, members)
     labels = rows.labels[items].astype(np.int64, copy=False)
     _check_labels(labels, items, classes=None if store is None else store.classes, name=rows.name)
-    if store is not None and sequence is None and not isinstance(rows, EmbeddedRows | StoredRows):
+    if store is not None and sequence is None and not isinstance(rows, StoredRows):
         _check_label_map(labels, found, store, name=rows.name)
     if labelled is not None:
         labels = np.where(labelled[items], labels, -1)
     classes = 0 if sequence is None else sequence.classes if store is None else store.classes
     positions = None if sequence is None else Positions(rows.name, classes, labelled, has_tokens)
-    inputs = rows.store if isinstance(rows, EmbeddedRows) else rows.inputs
     relabelled = None
     if store is not None and positions is None and "label_logit" in store.columns:
         relabelled = (labels >= 0) & (np.asarray(store.column("label"), np.int64)[found] != labels)
-    return Examples(items, labels, inputs, store, soft, positions, found, relabelled)
+    return Examples(items, labels, rows.inputs, store, soft, positions, found, relabelled)
 
 
 def _behind(lead: Block | None, name: str, values: Array) -> Array:
@@ -229,22 +220,20 @@ def _check_label_map(labels: Ints, found: Ints, store: Store, *, name: str) -> N
     """Raise `OtherLabels` where another numbering of the classes, and nothing else, explains how the labels of a sample of rows
     differ from those that the store holds for them (`found`): such labels pass every other check.
     """
-    sample = np.arange(min(LABEL_SAMPLE, len(found))) * len(found) // min(LABEL_SAMPLE, len(found))
+    sample = spread(len(found), LABEL_SAMPLE)
     stored, own = np.asarray(store.gather("label", found[sample]), np.int64), labels[sample]
-    known = (stored >= 0) & (own >= 0)
-    pairs, counts = np.unique(np.stack([stored[known], own[known]]), axis=1, return_counts=True)
-    order = np.argsort(counts, kind="stable")
-    usual = dict(pairs.T[order].tolist())  # of each stored class the most frequent own one, which is the last
-    rows = {there: int(counts[pairs[0] == there].sum()) for there in usual}
-    usual = {there: here for there, here in usual.items() if rows[there] >= LABEL_ROWS}
+    # Of each stored class the most frequent own one, how many rows have it, and of how many.
+    usual, as_usual, rows = dict[int, int](), 0, 0
+    for there in np.unique(stored[(stored >= 0) & (own >= 0)]).tolist():
+        here, counts = np.unique(own[(stored == there) & (own >= 0)], return_counts=True)
+        if counts.sum() >= LABEL_ROWS:
+            usual[there] = int(here[counts.argmax()])
+            as_usual, rows = as_usual + int(counts.max()), rows + int(counts.sum())
     moved = [there for there, here in usual.items() if there != here]
-    as_usual = sum(
-        int(count) for (there, here), count in zip(pairs.T.tolist(), counts, strict=True) if usual.get(there) == here
-    )
     if (
         len(moved) > 1
         and len({*usual.values()}) == len(usual)
-        and as_usual > SAME_MAP * sum(rows[there] for there in usual)
+        and as_usual > SAME_MAP * rows
         and not _teacher_agrees(store, found[sample], stored, own)
     ):
         raise OtherLabels(
@@ -259,7 +248,7 @@ def _teacher_agrees(store: Store, at: Ints, stored: Ints, own: Ints) -> bool:
     (three standard deviations): then the labels were mended since, and the store's are in the other numbering.
     """
     apart = np.flatnonzero((stored >= 0) & (own >= 0) & (stored != own))
-    apart = apart[np.arange(min(TEACHER_SAMPLE, len(apart))) * len(apart) // min(TEACHER_SAMPLE, len(apart))]
+    apart = apart[spread(len(apart), TEACHER_SAMPLE)]
     temperature = max(1.0, store.encoding.lowest_temperature)
     top = store.log_probs(at[apart], temperature=temperature).argmax(axis=-1)
     mine, theirs = int((top == own[apart]).sum()), int((top == stored[apart]).sum())

@@ -10,7 +10,7 @@ a batch, row after row (B where rows have no positions).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -147,11 +147,11 @@ class Loader:
             keys=rows.keys[self.rows],
             facts=facts | {"shuffle": shuffle},
         )
-        self._order: Order | None = None
-        self._in_order = as_they_stand(len(examples), window_items=window * rows_per_chunk, batch_size=batch_size)
+        in_order = as_they_stand(len(examples), window_items=window * rows_per_chunk, batch_size=batch_size)
+        self._epoch: Callable[[int], Epoch] = lambda epoch: in_order
         if shuffle:
             chunks = examples.labelled_by // rows_per_chunk
-            self._order = Order(chunks, digest=self.order_digest, window=window, batch_size=batch_size)
+            self._epoch = Order(chunks, digest=self.order_digest, window=window, batch_size=batch_size).epoch
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Batches from `start` to the end of an epoch: the same on every call. Close it, or drop it, to stop early.
@@ -164,7 +164,7 @@ class Loader:
                 f"an epoch has batches 0 to {self.steps_per_epoch - 1}, there is no batch {start} to start at",
                 remedy="check that the run that is resumed had the same data and batch size",
             )
-        return self._batches(self._in_order if self._order is None else self._order.epoch(epoch), start)
+        return self._batches(self._epoch(epoch), start)
 
     def _batches(self, epoch: Epoch, start: int) -> Iterator[Batch]:
         with closing(prefetch(_blocks(self._examples, epoch, start))) as blocks:

@@ -103,13 +103,10 @@ class Order:
         ends = np.cumsum(self._counts[chunks])[cuts[1:] - 1]
 
         def window(number: int) -> Ints:
-            return permute(self._items_of(chunks[cuts[number] : cuts[number + 1]]), item_key)
+            places = ((self._first[k], self._counts[k]) for k in chunks[cuts[number] : cuts[number + 1]])
+            return permute(np.concatenate([self._by_chunk[first : first + count] for first, count in places]), item_key)
 
         return Epoch(self._batch_size, np.concatenate([[0], ends]), window)
-
-    def _items_of(self, chunks: Ints) -> Ints:
-        first, counts = self._first, self._counts
-        return np.concatenate([self._by_chunk[first[k] : first[k] + counts[k]] for k in chunks])
 
 
 def as_they_stand(items: int, *, window_items: int, batch_size: int) -> Epoch:

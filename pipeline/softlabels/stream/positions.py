@@ -121,16 +121,12 @@ def check_sequences(name: str, sequence: SequenceInfo | None, store: Store) -> N
             f"rows of {name} have {sequence.positions} positions, those of {store.path} {stored.positions}",
             remedy=f"set transfer_set.sequences.length to {stored.length}",
         )
-    if sequence.bos != stored.bos and not _made_elsewhere(store):
+    from softlabels.transfer.sequences import stored_bos
+
+    # Where another function made the store's rows, nobody knows how they begin.
+    if sequence.bos != stored.bos and stored_bos(store.spec.preprocessing) is not None:
         ours, theirs = (f"with {bos!r}" if bos else "without a bos" for bos in (sequence.bos, stored.bos))
         raise AlignmentError(
             f"texts of {name} begin {ours}, those of {store.path} {theirs}: no row would meet its labels",
             remedy=f"set transfer_set.sequences.bos to {stored.bos or 'none'}",
         )
-
-
-def _made_elsewhere(store: Store) -> bool:
-    """Whether another function made the store's rows, of which nobody knows how they begin."""
-    from softlabels.transfer.sequences import stored_bos
-
-    return stored_bos(store.spec.preprocessing) is None

@@ -11,7 +11,6 @@ import atexit
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from queue import Empty, Queue
 from typing import TypeVar
 
@@ -20,42 +19,38 @@ from softlabels.system.patience import patience, slices, stalled
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class _End:
-    error: BaseException | None
-
-
 def prefetch(source: Iterator[T]) -> Generator[T]:
     """The values of `source`, in its order.
 
     Raises:
         Stalled: the next one does not come; names the threads that make it, and where they stand.
     """
-    queue: Queue[T | _End] = Queue(maxsize=1)
+    queue: Queue[tuple[T] | BaseException | None] = Queue(maxsize=1)
     stop = threading.Event()
     thread = threading.Thread(target=_produce, args=(source, queue, stop), name="softlabels-prefetch", daemon=True)
 
     def end() -> None:
         stop.set()
-        _drain(queue)  # a producer that waits for room finds it, then sees `stop`
+        with suppress(Empty):
+            queue.get_nowait()  # a producer that waits for room finds it, then sees `stop`
         if thread is not threading.current_thread():  # the garbage collector may run this anywhere
             thread.join(patience())
 
     thread.start()
     atexit.register(end)  # a generator that lives to the end of the program is closed when no module works any more
     try:
-        while not isinstance(value := _next(queue, stop), _End):
-            yield value
-            del value  # lest it stays alive while this waits for the next one
-        if value.error is not None:
-            raise value.error
+        while isinstance(found := _next(queue, stop), tuple):
+            yield found[0]
+            del found  # lest it stays alive while this waits for the next one
+        if found is not None:
+            raise found
     finally:
         if not stop.is_set():
             end()
         atexit.unregister(end)
 
 
-def _next(queue: Queue[T | _End], stop: threading.Event) -> T | _End:
+def _next(queue: Queue[T], stop: threading.Event) -> T:
     for seconds in slices():
         with suppress(Empty):
             return queue.get(timeout=seconds)
@@ -63,22 +58,14 @@ def _next(queue: Queue[T | _End], stop: threading.Event) -> T | _End:
     raise stalled("no batch has been read")
 
 
-def _produce(source: Iterator[T], queue: Queue[T | _End], stop: threading.Event) -> None:
+def _produce(source: Iterator[T], queue: Queue[tuple[T] | BaseException | None], stop: threading.Event) -> None:
+    """Put each value, as a tuple of it, and last the error that ended them, or None."""
+    end = None
     try:
         for value in source:
+            queue.put((value,))
             if stop.is_set():
                 return
-            queue.put(value)
-            if stop.is_set():
-                return
-        queue.put(_End(None))
     except BaseException as error:  # whatever it is belongs to the consumer
-        queue.put(_End(error))
-
-
-def _drain(queue: Queue[T | _End]) -> None:
-    try:
-        while True:
-            queue.get_nowait()
-    except Empty:
-        return
+        end = error
+    queue.put(end)

@@ -22,9 +22,10 @@ class WeightAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model = copy.deepcopy(model).requires_grad_(False)
         self._decay, self._steps = decay, 0
-        distinct = {id(tensor): name for name, tensor in self.model.state_dict(keep_vars=True).items()}
-        self._names = tuple(distinct.values())
-        self._averaged = frozenset(name for name, tensor in self.model.state_dict().items() if _is_averaged(tensor))
+        distinct = {id(tensor): (name, tensor) for name, tensor in self.model.state_dict(keep_vars=True).items()}
+        self._averaged, self._copied = list[str](), list[str]()
+        for name, tensor in distinct.values():
+            (self._averaged if _is_averaged(tensor) else self._copied).append(name)
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
@@ -32,11 +33,9 @@ class WeightAverage:
         decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
         self._steps += 1
         mine, new = self.model.state_dict(), model.state_dict()
-        averaged = [name for name in self._names if name in self._averaged]
-        torch._foreach_lerp_([mine[name] for name in averaged], [new[name] for name in averaged], 1 - decay)
-        for name in self._names:
-            if name not in self._averaged:
-                mine[name].copy_(new[name])
+        torch._foreach_lerp_([mine[name] for name in self._averaged], [new[name] for name in self._averaged], 1 - decay)
+        for name in self._copied:
+            mine[name].copy_(new[name])
 
     def state(self) -> dict[str, Any]:
         """As plain values and tensors."""

@@ -15,19 +15,20 @@ import os
 import pickle
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 
 from softlabels import __version__
-from softlabels.errors import DamagedStore, DiskFull, SoftLabelsError, SpecMismatch, StorageError
+from softlabels.errors import DamagedStore, DiskFull, SpecMismatch, StorageError
 from softlabels.names import renamed
 from softlabels.store.differences import differences
 from softlabels.student.seeding import rng_state, set_rng_state
 from softlabels.system.durable import system_errors
-from softlabels.system.files import Sink
 from softlabels.system.local import LocalFolder
 
 NAME = "checkpoint.pt"
@@ -62,36 +63,16 @@ def save_checkpoint(folder: LocalFolder, state: Mapping[str, Any], identity: Map
     folder.remove(staged)  # of a run that was killed
     try:
         with folder.filled(staged) as file:
-            watched = _Watched(file)
+            target: Any = SimpleNamespace(write=file.write, flush=lambda: None)  # all that torch asks of a file
             try:
-                torch.save(whole, watched)  # type: ignore[arg-type]  # all that it asks of a file is write and flush
-            except RuntimeError as error:
-                raise watched.error or error from error
+                torch.save(whole, target)
+            except RuntimeError as error:  # torch's, without a reason, in the wake of the system's
+                raise error.__context__ or error from error
         folder.place({staged: NAME})
         folder.settle([NAME])
     except (DiskFull, StorageError):
         folder.remove(staged)  # where the disk is full, it is part of the reason
         raise
-
-
-class _Watched:
-    """A file that remembers the system's error, of which `torch.save` makes a RuntimeError without reason."""
-
-    def __init__(self, file: Sink) -> None:
-        self._file = file
-        self.error: SoftLabelsError | None = None
-
-    def write(self, data: bytes) -> int:
-        """As the file's."""
-        try:
-            self._file.write(data)
-        except SoftLabelsError as error:
-            self.error = error
-            raise
-        return len(data)
-
-    def flush(self) -> None:
-        """Nothing is kept back."""
 
 
 def load_checkpoint(folder: LocalFolder, identity: Mapping[str, object]) -> dict[str, Any] | None:
@@ -156,10 +137,8 @@ def environment() -> dict[str, object]:
 
 def _processor() -> str:
     """The model of the processor, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()

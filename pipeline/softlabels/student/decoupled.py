@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from softlabels.labels.soft import SoftLabels
-from softlabels.student.divergences import summed
+from softlabels.student.divergences import expected
 from softlabels.student.loss_spec import LossSpec
 
 
@@ -39,7 +39,9 @@ def dkd(
     """
     p_pair, p_others = _apart(soft.log_probs_of_label(spec.temperature, spec.mean, labels), labels)
     q_pair, q_others = _apart(torch.log_softmax(student / spec.temperature, dim=-1), labels)
-    tckd, nckd = _kl(p_pair, q_pair, weights), _kl(p_others, q_others, weights)
+    tckd, nckd = (
+        expected(log_p.exp(), log_p - log_q, weights) for log_p, log_q in ((p_pair, q_pair), (p_others, q_others))
+    )
     return spec.temperature**2 * (alpha * tckd + beta * nckd)
 
 
@@ -55,10 +57,10 @@ def nkd(
     own = labels[:, None]
     p_own = soft.log_probs_of_label(1.0, spec.mean, labels).gather(1, own).exp()
     log_q_own = torch.log_softmax(student, dim=-1).gather(1, own)
-    of_own = -summed(p_own * log_q_own.masked_fill(p_own == 0, 0.0), weights)
+    of_own = -expected(p_own, log_q_own, weights)
     p_others = _apart(soft.log_probs_of_label(spec.temperature, spec.mean, labels), labels)[1].exp()
     log_q_others = _apart(torch.log_softmax(student / spec.temperature, dim=-1), labels)[1]
-    of_others = -summed(p_others * log_q_others.masked_fill(p_others == 0, 0.0), weights)
+    of_others = -expected(p_others, log_q_others, weights)
     return of_own + gamma * spec.temperature**2 * of_others
 
 
@@ -72,9 +74,3 @@ def _apart(log_p: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     )  # of finite numbers, so that its gradient is too
     pair = torch.cat([log_p.gather(1, own), mass.masked_fill(none, -torch.inf)], dim=-1)
     return pair, others - mass
-
-
-def _kl(log_p: Tensor, log_q: Tensor, weights: Tensor | None) -> Tensor:
-    """Sum over the rows of KL(p || q); 0 * log 0 = 0."""
-    p = log_p.exp()
-    return summed(p * (log_p - log_q).masked_fill(p == 0, 0.0), weights)

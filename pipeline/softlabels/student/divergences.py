@@ -31,15 +31,14 @@ def forward_kl(
     log_p = soft.log_probs(spec.temperature, spec.mean)
     p = log_p.exp()
     log_q = torch.log_softmax(student / spec.temperature, dim=-1)
-    value = summed(p * (log_p - log_q).masked_fill(p == 0, 0.0), weights) + _left_over(log_q.exp(), p, weights)
-    return spec.temperature**2 * value
+    return spec.temperature**2 * (expected(p, log_p - log_q, weights) + _left_over(log_q.exp(), p, weights))
 
 
 def soft_ce(student: Tensor, soft: SoftLabels, labels: Tensor | None, spec: LossSpec, weights: Tensor | None) -> Tensor:
     """T^2 * cross-entropy of q under p: `forward_kl` plus T^2 times the teacher's entropy, with the same gradients."""
     p = soft.log_probs(spec.temperature, spec.mean).exp()
     log_q = torch.log_softmax(student / spec.temperature, dim=-1)
-    return -(spec.temperature**2) * summed(p * log_q.masked_fill(p == 0, 0.0), weights)
+    return -(spec.temperature**2) * expected(p, log_q, weights)
 
 
 def reverse_kl(
@@ -87,6 +86,11 @@ def js(
 def summed(values: Tensor, weights: Tensor | None) -> Tensor:
     """The sum of (B, K) values, each row times its weight (B,) where there are weights."""
     return values.sum() if weights is None else (values * weights[:, None]).sum()
+
+
+def expected(p: Tensor, values: Tensor, weights: Tensor | None) -> Tensor:
+    """The sum of p times values, two (B, K), as `summed`; 0 where p is 0, whatever the value is."""
+    return summed(p * values.masked_fill(p == 0, 0.0), weights)
 
 
 def _left_over(q: Tensor, p: Tensor, weights: Tensor | None) -> Tensor:

@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -85,19 +86,17 @@ def export_student(
         expected = _in_batches(model, rows)
         if not bool(torch.isfinite(expected).any()):
             raise ExportError("the student's logits are not finite", remedy="train it again: there is nothing to check")
-        made = []
+        folder = local_folder(folder)
+        made: list[tuple[bytes, Exported]] = []
         for form in formats:  # all are checked before the first is written
             data, opset = _onnx(program, facts) if form == "onnx" else (_torch(program, facts), None)
             run = _onnx_runner(data) if form == "onnx" else _torch_runner(data)
             difference, agreement = _compare(form, _in_batches(run, rows), expected)
-            made.append((form, data, opset, difference, agreement))
-    folder = local_folder(folder)
-    folder.make()
-    found = []
-    for form, data, opset, difference, agreement in made:
-        folder.put(FILES[form], data)
-        found.append(Exported(form, folder.at(FILES[form]), len(data), opset, len(rows), difference, agreement))
-    return found
+            path = folder.at(FILES[form])
+            made.append((data, Exported(form, path, len(data), opset, len(rows), difference, agreement)))
+    for data, exported in made:
+        folder.put(exported.path.name, data)
+    return [exported for _, exported in made]
 
 
 def compared(form: str, path: Path, size: int, again: nn.Module, model: nn.Module, rows: Tensor) -> Exported:
@@ -183,25 +182,15 @@ def _clean(proto: Any) -> None:
     """Drop the exporter's notes (source code, paths, internal names) and call the first axis `batch`."""
     graph = proto.graph
     axis = graph.input[0].type.tensor_type.shape.dim[0].dim_param
-    for value in [*graph.input, *graph.output, *graph.value_info]:
+    values = [*graph.input, *graph.output, *graph.value_info]
+    for value in values:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param:
                 dim.dim_param = re.sub(rf"\b{re.escape(axis)}\b", "batch", dim.dim_param)
-    for part in [
-        graph,
-        *graph.node,
-        *graph.input,
-        *graph.output,
-        *graph.value_info,
-        *graph.initializer,
-        *proto.functions,
-    ]:
+    nodes = [node for owner in (graph, *proto.functions) for node in owner.node]
+    for part in [graph, *proto.functions, *nodes, *values, *graph.initializer]:
         del part.metadata_props[:]
         part.doc_string = ""
-    for function in proto.functions:
-        for node in function.node:
-            del node.metadata_props[:]
-            node.doc_string = ""
 
 
 def _onnx_runner(data: bytes) -> Run:
@@ -221,12 +210,8 @@ def _torch_runner(data: bytes) -> Run:
 
 def _in_batches(run: Run, rows: Tensor) -> Tensor:
     """Logits (R, C) of all rows, in batches of each of SIZES in turn and of the last one from then on."""
-    found, start = [], 0
-    for size in [*SIZES, *[SIZES[-1]] * (len(rows) // SIZES[-1] + 1)]:
-        if start < len(rows):
-            found.append(run(rows[start : start + size]).float())
-            start += size
-    return torch.cat(found)
+    ends = [*accumulate(SIZES), *range(sum(SIZES) + SIZES[-1], len(rows), SIZES[-1])]
+    return torch.cat([run(batch).float() for batch in rows.tensor_split(ends) if len(batch)])
 
 
 def _compare(form: str, found: Tensor, expected: Tensor) -> tuple[float, float]:

@@ -10,8 +10,8 @@ N positions, d hidden width, V outputs of the model, C <= V classes (outputs bey
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,6 +27,8 @@ from softlabels.student.losses import check_labels
 # Float32 logits of a block: on a CPU as many as its cache bears, but enough positions to be worth reading the matrix for.
 CPU_BYTES, CPU_POSITIONS = 1 << 22, 64
 DEVICE_BYTES = 1 << 28
+Blocks = Iterator[tuple[slice | Tensor, Part]]
+Gradients = list[Tensor | None]
 
 
 def linear_distillation_loss(
@@ -46,7 +48,7 @@ def linear_distillation_loss(
     """`losses.distillation_loss`, with its options in `spec` and its errors, of the logits hidden @ weight[:C].T + bias[:C].
 
     Products are taken in the dtype of `hidden`, to which `weight` is cast once where it has another; all else, and the sums
-    of gradients over blocks, in float32 (float64 for float64). Gradients of outputs beyond C are 0.
+    of gradients over blocks, in float32 (forward_kl, soft_ce of float64 in float64). Gradients of outputs beyond C are 0.
 
     Args:
         hidden, weight, bias: (N, d), (V, d) and (V,) or None, any float dtype. soft, labels: of the N positions.
@@ -68,13 +70,13 @@ def linear_distillation_loss(
     check_labels(labels, classes)
     counted = None if valid is None or bool(valid.all()) else valid.nonzero()[:, 0]
     own = labels if counted is None else labels[counted]
-    term = block_term(
-        spec.per_position(own, positions=positions, labelled=labelled),
-        has_soft=soft is not None,
-        impossible=bias is not None and bool(torch.isneginf(bias[:classes]).any()),
-    )
-    step = block_positions(classes, hidden.device, block_bytes)
-    return _Work(term, soft, labels, counted, classes, step).loss(hidden, weight, bias)
+    impossible = bias is not None and bool(torch.isneginf(bias[:classes]).any())
+    term = block_term(spec.per_position(own, positions=positions, labelled=labelled), soft, impossible=impossible)
+    blocks = parts(soft, labels, counted, block_positions(classes, hidden.device, block_bytes))
+    wants = tuple(torch.is_grad_enabled() and t is not None and t.requires_grad for t in (hidden, weight, bias))
+    run = partial(_pass, classes=classes, term=term, blocks=blocks, wants=wants)
+    total: Tensor = _LinearLoss.apply(hidden, weight, bias, run)  # type: ignore[no-untyped-call]
+    return total
 
 
 def block_positions(classes: int, device: torch.device, block_bytes: int | None = None) -> int:
@@ -84,39 +86,29 @@ def block_positions(classes: int, device: torch.device, block_bytes: int | None 
     return max(1, (block_bytes or DEVICE_BYTES) // (4 * classes))
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What the blocks are made of: the arguments of `linear_distillation_loss`, and positions a block (`step`)."""
+def parts(soft: SoftLabels | None, labels: Tensor, counted: Tensor | None, step: int) -> Blocks:
+    """Where each block of `step` positions of those that are `counted` (numbers; None for all) stands, and what is known."""
+    for start in range(0, len(labels if counted is None else counted), step):
+        where = slice(start, start + step) if counted is None else counted[start : start + step]
+        yield where, Part(None if soft is None else soft[where], labels[where])
 
-    term: BlockTerm
-    soft: SoftLabels | None
-    labels: Tensor
-    counted: Tensor | None
-    classes: int
-    step: int
 
-    def loss(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The loss, with gradients for those that want one."""
-        wants = tuple(torch.is_grad_enabled() and t is not None and t.requires_grad for t in (hidden, weight, bias))
-        total: Tensor = _LinearLoss.apply(hidden, weight, bias, self, wants)  # type: ignore[no-untyped-call]
-        return total
-
-    def parts(self) -> Iterator[tuple[slice | Tensor, Part]]:
-        """Where each block's positions stand, and what is known of them."""
-        total = len(self.labels) if self.counted is None else len(self.counted)
-        for start in range(0, total, self.step):
-            end = start + self.step
-            where = slice(start, end) if self.counted is None else self.counted[start:end]
-            yield where, Part(None if self.soft is None else self.soft[where], self.labels[where])
+def require_outputs(outputs: int, classes: int) -> None:
+    """Raise ClassMismatch where a model has fewer outputs than there are classes."""
+    if outputs < classes:
+        raise ClassMismatch(
+            f"the model has {outputs} outputs, and there are {classes} classes",
+            remedy="give the model as many outputs as the label space has classes, or more",
+        )
 
 
 class _LinearLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, work: _Work, wants: tuple[bool, bool, bool]
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, run: Callable[..., tuple[Tensor, Gradients]]
     ) -> Tensor:
         with torch.autocast(hidden.device.type, enabled=False):
-            total, gradients = _pass(hidden, weight, bias, work, wants)
+            total, gradients = run(hidden, weight, bias)
         ctx.gradients, ctx.dtypes = gradients, [None if t is None else t.dtype for t in (hidden, weight, bias)]
         return total
 
@@ -127,16 +119,23 @@ class _LinearLoss(torch.autograd.Function):
         if gradients is None:
             raise RuntimeError("the gradients of this loss were asked for twice; they are kept for one backward pass")
         found = (None if g is None else g.mul_(scale).to(t) for g, t in zip(gradients, ctx.dtypes, strict=True))
-        return *found, None, None
+        return *found, None
 
 
 def _pass(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, work: _Work, wants: tuple[bool, bool, bool]
-) -> tuple[Tensor, list[Tensor | None]]:
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    classes: int,
+    term: BlockTerm,
+    blocks: Blocks,
+    wants: tuple[bool, ...],
+) -> tuple[Tensor, Gradients]:
     """The loss, and its gradients at hidden states, matrix and bias where they are wanted."""
     wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-    matrix = weight[: work.classes].to(hidden.dtype)
-    offset = None if bias is None else bias[: work.classes].to(wide)
+    matrix = weight[:classes].to(hidden.dtype)
+    offset = None if bias is None else bias[:classes].to(wide)
     # float16 holds no gradients that the loss was not scaled for, and scaling comes later
     narrow = wide if hidden.dtype == torch.float16 else hidden.dtype
     of_hidden, of_weight, of_bias = gradients = [
@@ -144,36 +143,26 @@ def _pass(
         for each, wanted in zip((hidden, weight, bias), wants, strict=True)
     ]
     total = torch.zeros((), dtype=torch.float64, device=hidden.device)
-    for where, part in work.parts():
+    for where, part in blocks:
         states = hidden[where]
-        value, slope, factor = work.term(_logits_of(states, matrix, offset, wide), part, any(wants))
+        logits = (states @ matrix.t()).to(wide)
+        logits = logits if offset is None else logits.add_(offset)
+        value, slope, factor = term(logits, part, any(wants))
         total += value
         if slope is None:
             continue
         if of_bias is not None:
-            of_bias[: work.classes] += slope.t() @ factor[:, 0]
+            of_bias[:classes] += slope.t() @ factor[:, 0]
         slope = slope.to(narrow)
         if of_hidden is not None:
             of_hidden[where] = (slope @ matrix.to(narrow)).to(wide).mul_(factor)
         if of_weight is not None:
-            _add_product(of_weight[: work.classes], slope.t(), states.to(wide).mul(factor).to(narrow))
+            right, total_of = states.to(wide).mul(factor).to(narrow), of_weight[:classes]
+            if narrow == wide:
+                total_of.addmm_(slope.t(), right)  # without a temporary of the matrix's size
+            else:
+                total_of += slope.t() @ right
     return total.to(wide), gradients
-
-
-def _logits_of(states: Tensor, matrix: Tensor, offset: Tensor | None, wide: torch.dtype) -> Tensor:
-    """(n, C) in `wide`."""
-    if offset is not None and states.dtype == wide:
-        return torch.addmm(offset, states, matrix.t())
-    logits = (states @ matrix.t()).to(wide)
-    return logits if offset is None else logits.add_(offset)
-
-
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left @ right, without a temporary where dtypes agree."""
-    if total.dtype == left.dtype:
-        total.addmm_(left, right)
-    else:
-        total += left @ right
 
 
 def _check_shapes(
@@ -192,11 +181,7 @@ def _check_shapes(
             f"the bias has shape {tuple(bias.shape)} for {len(weight)} outputs",
             remedy="give one number an output, or None",
         )
-    if len(weight) < classes:
-        raise ClassMismatch(
-            f"the model has {len(weight)} outputs, and there are {classes} classes",
-            remedy="give the model as many outputs as the label space has classes, or more",
-        )
+    require_outputs(len(weight), classes)
     stored = (len(hidden), classes) if soft is None else (len(soft), soft.classes)
     if labels.shape != hidden.shape[:1] or stored != (len(hidden), classes):
         raise ClassMismatch(

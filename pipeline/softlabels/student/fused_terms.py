@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -39,16 +40,16 @@ BlockTerm = Callable[
 ]  # of z (n, C), which may be overwritten; the slope only where asked for
 
 
-def block_term(spec: LossSpec, *, has_soft: bool, impossible: bool) -> BlockTerm:
+def block_term(spec: LossSpec, soft: SoftLabels | None, *, impossible: bool) -> BlockTerm:
     """What gives a block's share in the loss.
 
     Args:
         spec: the loss, with the weights of one position.
-        has_soft: whether there are soft labels.
+        soft: the teacher's labels, if any, of which blocks have some.
         impossible: some class is -inf to the student at every position.
 
     Raises:
-        ConfigError: a loss that is no sum over positions, an unknown one, impossible arguments, or no soft labels.
+        ConfigError: a loss that is no sum over positions, an unknown one, or impossible arguments.
     """
     checked_args(spec)
     if spec.soft_weight > 0 and LOSSES[spec.loss].whole_batch:
@@ -56,81 +57,54 @@ def block_term(spec: LossSpec, *, has_soft: bool, impossible: bool) -> BlockTerm
             f"the loss {spec.loss} looks at a batch as a whole, and the fused loss takes it in blocks of positions",
             remedy="use a loss that is a sum over positions, such as forward_kl",
         )
-    if spec.soft_weight > 0 and not has_soft:
-        raise ConfigError(
-            f"the loss {spec.loss} needs soft labels and there are none", remedy="give a store, or alpha=0"
-        )
-    alike = spec.class_weights is None
-    if alike and spec.soft_weight == 0:
-        return _Hard(spec.hard_weight)
-    if alike and spec.loss in ("forward_kl", "soft_ce") and not spec.logit_standardization and not impossible:
-        return _CrossEntropy(spec)
-    return _ByAutograd(spec)
+    plain = spec.class_weights is None and not spec.logit_standardization and not impossible
+    if plain and soft is not None and spec.soft_weight > 0 and spec.loss in ("forward_kl", "soft_ce"):
+        return partial(_cross_entropy, spec)
+    return partial(_by_autograd, spec)
 
 
-@dataclass(frozen=True)
-class _Hard:
-    """Cross-entropy with the hard labels."""
-
-    hard_weight: float
-
-    def __call__(self, z: Tensor, part: Part, wants: bool) -> Slope:
-        q, log_sum = softmax_and_sum(z)
-        own = is_own(part.labels, z)
-        value = nll(z, log_sum, part.labels, own) * self.hard_weight
-        take_at(q, part.labels, own)
-        return value, q if wants else None, own * self.hard_weight
-
-
-@dataclass(frozen=True)
-class _CrossEntropy:
+def _cross_entropy(spec: LossSpec, z: Tensor, part: Part, wants: bool) -> Slope:
     """T^2 KL(p || q), or T^2 CE(p, q), and the hard labels' cross-entropy."""
+    assert part.soft is not None
+    t, hard_weight, soft_weight = spec.temperature, spec.hard_weight, spec.soft_weight
+    factor = soft_weight * t
+    total = torch.zeros((), dtype=torch.float64, device=z.device)
+    own = (part.labels >= 0)[:, None].to(z.dtype)  # (n, 1)
+    hard, amount = None, own * (hard_weight / factor)
+    if hard_weight > 0:
+        hard = softmax_and_sum(z)
+        total += nll(z, hard[1], part.labels, own) * hard_weight
+    q, log_sum = hard if hard is not None and t == 1 else softmax_and_sum(z if t == 1 else z.div_(t))
+    # where both terms have the same q, its factor is taken out of a position's slope: K numbers are scaled, and not C
+    gain = 1 + amount if t == 1 else torch.ones_like(amount)
+    found = _compare(spec, part.soft, z, q, log_sum, gain)
+    if spec.loss == "forward_kl" and t != 1:
+        found += q.sum(dim=-1).sum(dtype=torch.float64)  # of q - p, see `divergences`
+    total += found * (soft_weight * t * t)
+    if hard is not None and wants:
+        q = q if t == 1 else q.addcmul_(hard[0], amount)
+        take_at(q, part.labels, amount / gain)
+    return total, q if wants else None, gain * factor
 
-    spec: LossSpec
 
-    @property
-    def subtracts_entropy(self) -> bool:
-        return self.spec.loss == "forward_kl"
+def _compare(spec: LossSpec, soft: SoftLabels, z: Tensor, q: Tensor, log_sum: Tensor, gain: Tensor) -> Tensor:
+    """The sum over the positions of sum_i p_i (log p_i - log q_i), or of -sum_i p_i log q_i, float64.
 
-    def __call__(self, z: Tensor, part: Part, wants: bool) -> Slope:
-        assert part.soft is not None
-        t, hard_weight, soft_weight = self.spec.temperature, self.spec.hard_weight, self.spec.soft_weight
-        factor = soft_weight * t
-        total, own = torch.zeros((), dtype=torch.float64, device=z.device), is_own(part.labels, z)
-        hard, amount = None, own * (hard_weight / factor)
-        if hard_weight > 0:
-            hard = softmax_and_sum(z)
-            total += nll(z, hard[1], part.labels, own) * hard_weight
-        q, log_sum = hard if hard is not None and t == 1 else softmax_and_sum(z if t == 1 else z.div_(t))
-        # where both terms have the same q, its factor is taken out of a position's slope: K numbers are scaled, and not C
-        gain = 1 + amount if t == 1 else torch.ones_like(amount)
-        found = self._compare(part.soft, z, q, log_sum, gain)
-        if self.subtracts_entropy and t != 1:
-            found += q.sum(dim=-1).sum(dtype=torch.float64)  # of q - p, see `divergences`
-        total += found * (soft_weight * t * t)
-        if hard is not None and wants:
-            q = q if t == 1 else q.addcmul_(hard[0], amount)
-            take_at(q, part.labels, amount / gain)
-        return total, q if wants else None, gain * factor
-
-    def _compare(self, soft: SoftLabels, z: Tensor, q: Tensor, log_sum: Tensor, gain: Tensor) -> Tensor:
-        """The sum over the positions of sum_i p_i (log p_i - log q_i), or of -sum_i p_i log q_i, float64.
-
-        Args:
-            soft: the teacher's labels.
-            z: (n, C), the student's logits / T, overwritten. q: its softmax, becomes q - p / gain.
-            log_sum: (n, 1) float64, the log-sum-exp of z.
-            gain: (n, 1).
-        """
-        temperature, mean = self.spec.temperature, self.spec.mean
-        check_mean(mean, soft.reduce)
-        if soft.tail not in (None, "uniform") and soft.stored_members == 1:
-            return compare_topk(soft, temperature, z, q, log_sum, gain, subtracts_entropy=self.subtracts_entropy)
-        u = _teacher_logits(soft, temperature, mean).to(z.dtype).clamp_min_(NOWHERE)
-        p, log_sum_u = softmax_and_sum(u)
-        q.addcdiv_(p, gain, value=-1)
-        inner = log_sum[:, 0] - dot_into(z if not self.subtracts_entropy else z.sub_(u), p)
-        return (inner - log_sum_u[:, 0] if self.subtracts_entropy else inner).sum(dtype=torch.float64)
+    Args:
+        soft: the teacher's labels.
+        z: (n, C), the student's logits / T, overwritten. q: its softmax, becomes q - p / gain.
+        log_sum: (n, 1) float64, the log-sum-exp of z.
+        gain: (n, 1).
+    """
+    check_mean(spec.mean, soft.reduce)
+    subtracts_entropy = spec.loss == "forward_kl"
+    if soft.tail not in (None, "uniform") and soft.stored_members == 1:
+        return compare_topk(soft, spec.temperature, z, q, log_sum, gain, subtracts_entropy=subtracts_entropy)
+    u = _teacher_logits(soft, spec.temperature, spec.mean).to(z.dtype).clamp_min_(NOWHERE)
+    p, log_sum_u = softmax_and_sum(u)
+    q.addcdiv_(p, gain, value=-1)
+    inner = log_sum[:, 0] - dot_into(z.sub_(u) if subtracts_entropy else z, p)
+    return (inner - log_sum_u[:, 0] if subtracts_entropy else inner).sum(dtype=torch.float64)
 
 
 def _teacher_logits(soft: SoftLabels, temperature: float, mean: str) -> Tensor:
@@ -142,23 +116,13 @@ def _teacher_logits(soft: SoftLabels, temperature: float, mean: str) -> Tensor:
     return soft.log_probs(temperature, mean).add_(math.log(soft.classes))  # near 0, where float32 is fine
 
 
-@dataclass(frozen=True)
-class _ByAutograd:
+def _by_autograd(spec: LossSpec, z: Tensor, part: Part, wants: bool) -> Slope:
     """Any sum over positions; the slope holds the weights already."""
-
-    spec: LossSpec
-
-    def __call__(self, z: Tensor, part: Part, wants: bool) -> Slope:
-        with torch.set_grad_enabled(wants):
-            z = z.detach().requires_grad_(wants)
-            value = weighted_sum(z, part.soft, part.labels, self.spec)
-            slope = torch.autograd.grad(value, z)[0] if value.requires_grad else None
-            return value.detach().double(), slope, torch.ones_like(z[:, :1])
-
-
-def is_own(labels: Tensor, z: Tensor) -> Tensor:
-    """1 at the positions that have a label, else 0: (n, 1) of the dtype of `z`."""
-    return (labels >= 0)[:, None].to(z.dtype)
+    with torch.set_grad_enabled(wants):
+        z = z.detach().requires_grad_(wants)
+        value = weighted_sum(z, part.soft, part.labels, spec)
+        slope = torch.autograd.grad(value, z)[0] if value.requires_grad else None
+        return value.detach().double(), slope, torch.ones_like(z[:, :1])
 
 
 def nll(z: Tensor, log_sum: Tensor, labels: Tensor, own: Tensor) -> Tensor:

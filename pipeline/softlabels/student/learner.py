@@ -90,7 +90,7 @@ class Standing:
     labelled: int = 0
     kept_epoch: int = 0
     kept_validation: float | None = None
-    scores: dict[str, Any] = field(default_factory=dict)
+    scores: Scores = field(default_factory=Scores)
     kept_weights: dict[str, Tensor] | None = None
     lines: list[str] = field(default_factory=list)
 
@@ -99,7 +99,7 @@ class Learner:
     """A student while it is trained on `device` for `total_steps` steps.
 
     Raises:
-        ConfigError: an optimizer or schedule that cannot be had.
+        ConfigError: an optimizer or schedule that cannot be had, or weights of classes that nobody has counted yet.
     """
 
     def __init__(self, student: Student, *, device: torch.device, total_steps: int, augment: Augment | None) -> None:
@@ -114,7 +114,14 @@ class Learner:
         self._optimizer.zero_grad()
         self._scheduler = build_scheduler(config.scheduler, self._optimizer, total_steps)
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
-        self._class_weights = self._weights_of_classes()
+        if config.class_weights == "balanced":
+            raise ConfigError(
+                "class_weights=balanced is no list of numbers yet",
+                remedy="give those of `student.class_weights.resolved`",
+            )
+        self._class_weights: Tensor | None = None  # (C,)
+        if config.class_weights is not None:
+            self._class_weights = torch.tensor(config.class_weights, dtype=torch.float32, device=device)
         self._average = None if config.ema is None else WeightAverage(self.model, config.ema)
 
     @property
@@ -135,16 +142,8 @@ class Learner:
         """The loss after `share` of the run's steps."""
         return dataclasses.replace(self.config.loss_at(share), class_weights=self._class_weights)
 
-    def wake(self) -> None:
-        """Make this learner's random numbers torch's."""
-        set_torch_rng(self._rng)
-
-    def rest(self) -> None:
-        """Keep torch's random numbers as this learner's."""
-        self._rng = torch_rng()
-
     def step(self, batch: Batch, moved: Batch, step: int) -> float:
-        """One optimizer step, and the batch's loss.
+        """One optimizer step with this learner's own random numbers, and the batch's loss.
 
         Args:
             batch: B rows on the CPU.
@@ -154,9 +153,10 @@ class Learner:
         Raises:
             LogitsError: the loss is NaN or infinite; the model gives probabilities; a row's members have no geometric mean.
         """
-        labelled = self._own_labels(batch, moved)
-        self.standing.labelled += labelled[1]
-        moved = dataclasses.replace(moved, labels=labelled[0])
+        set_torch_rng(self._rng)
+        labels, labelled = self._own_labels(batch, moved)
+        self.standing.labelled += labelled
+        moved = dataclasses.replace(moved, labels=labels)
         if self._augment is not None:
             moved = dataclasses.replace(moved, inputs=self._augment(moved.inputs.clone()))
         self.model.train()
@@ -167,7 +167,7 @@ class Learner:
         size = self.config.micro_batch or rows
         for start in range(0, rows, size):
             with naming_row(batch, self.config.mean):
-                loss = self._loss(moved[start : start + size], spec, positions=positions, labelled=labelled[1])
+                loss = self._loss(moved[start : start + size], spec, positions=positions, labelled=labelled)
             if not loss.requires_grad:
                 raise ConfigError(
                     f"the model {self.name}".rstrip() + " cannot learn: its outputs carry no gradient",
@@ -179,6 +179,7 @@ class Learner:
         self.check_finite("training", value, step)
         self._update()
         self.standing.loss_sum += value * positions
+        self._rng = torch_rng()
         return value
 
     def predict(self, model: nn.Module, batch: Batch) -> StudentOutputs:
@@ -201,10 +202,7 @@ class Learner:
     def check_finite(self, which: str, loss: float, step: int) -> None:
         """Raise LogitsError unless the loss is a finite number."""
         if not math.isfinite(loss):
-            raise LogitsError(
-                f"the {which} loss{f' of {self.name}' if self.name else ''} is {loss} after step {step}",
-                remedy="lower the learning rate (optimizer.init_args.lr) and begin a new run folder",
-            )
+            raise self._diverged(f"the {which} loss", f"is {loss} after step {step}")
 
     def check_labelled(self, which: str, labelled: int, *, is_soft: bool) -> None:
         """Raise ConfigError where there is nothing to learn from, or nothing to judge by."""
@@ -224,7 +222,7 @@ class Learner:
         loss, scores = held_out
         is_best = standing.kept_validation is None or loss < standing.kept_validation
         if is_best or self.config.keep == "last":
-            standing.kept_epoch, standing.kept_validation, standing.scores = epoch, loss, dict(scores)
+            standing.kept_epoch, standing.kept_validation, standing.scores = epoch, loss, scores
         if is_best and self.config.keep == "best":
             standing.kept_weights = {name: t.detach().cpu().clone() for name, t in self.judged.state_dict().items()}
 
@@ -237,10 +235,7 @@ class Learner:
         self.model.load_state_dict(self.standing.kept_weights or self.judged.state_dict())
         for name, weight in self.model.named_parameters():
             if weight.requires_grad and not bool(torch.isfinite(weight).all()):
-                raise LogitsError(
-                    f"{name}{f' of {self.name}' if self.name else ''} is not finite after the last step",
-                    remedy="lower the learning rate (optimizer.init_args.lr) and begin a new run folder",
-                )
+                raise self._diverged(name, "is not finite after the last step")
 
     def state(self) -> dict[str, Any]:
         """All of it, as plain values and tensors that `load` takes."""
@@ -277,25 +272,16 @@ class Learner:
     def _loss(self, part: Batch, spec: LossSpec, *, positions: int, labelled: int) -> Tensor:
         """The share of some rows in the loss of a batch in which `positions` count and `labelled` of them have a label."""
         outputs = self.predict(self.model, part)
-        if (
-            not self._asked
-            and isinstance(outputs.states, Tensor)
-            and outputs.matrix is None
-            and outputs.states.dim() == 2
-        ):
+        if not self._asked and outputs.matrix is None:
             require_student_logits(outputs.states, who=f"the model {self.name}".rstrip())
             self._asked = len(outputs.states) >= FEWEST
         return batch_loss(outputs, part, spec, positions=positions, labelled=labelled)
 
-    def _weights_of_classes(self) -> Tensor | None:
-        """(C,) on the device, or None. Raises ConfigError for weights that nobody has counted yet."""
-        weights = self.config.class_weights
-        if weights == "balanced":
-            raise ConfigError(
-                "class_weights=balanced is no list of numbers yet",
-                remedy="give those of `student.class_weights.resolved`",
-            )
-        return None if weights is None else torch.tensor(weights, dtype=torch.float32, device=self._device)
+    def _diverged(self, what: str, how: str) -> LogitsError:
+        of = f" of {self.name}" if self.name else ""
+        return LogitsError(
+            f"{what}{of} {how}", remedy="lower the learning rate (optimizer.init_args.lr) and begin a new run folder"
+        )
 
     def _update(self) -> None:
         """From gradients to weights."""

@@ -23,7 +23,7 @@ from softlabels.errors import ClassMismatch, NoPossibleClass
 from softlabels.labels.ensemble import no_common_class
 from softlabels.labels.soft import SoftLabels
 from softlabels.models.product import output_matrix
-from softlabels.student.fused import block_positions, linear_distillation_loss
+from softlabels.student.fused import Blocks, block_positions, linear_distillation_loss, parts, require_outputs
 from softlabels.student.loss_spec import LossSpec
 from softlabels.student.losses import LOSSES, weighted_sum
 
@@ -48,21 +48,21 @@ class StudentOutputs:
     matrix: Tensor | None = None
     bias: Tensor | None = None
 
+    @property
+    def width(self) -> int:
+        """V."""
+        return self.states.shape[-1] if self.matrix is None else len(self.matrix)
+
     def logits(self, classes: int, where: slice | Tensor = slice(None)) -> Tensor:
         """Logits (n, C) of the positions `where`.
 
         Raises:
             ClassMismatch: fewer outputs than classes.
         """
-        outputs = self.states.shape[-1] if self.matrix is None else len(self.matrix)
-        if outputs < classes:
-            raise ClassMismatch(
-                f"the model has {outputs} outputs, and there are {classes} classes",
-                remedy="give the model as many outputs as the label space has classes, or more",
-            )
+        require_outputs(self.width, classes)
         states = self.states[where]
         if self.matrix is None:
-            return states if outputs == classes else states[:, :classes]
+            return states[:, :classes]
         with torch.autocast(states.device.type, enabled=False):
             logits = (states @ self.matrix[:classes].to(states.dtype).t()).float()
             return logits if self.bias is None else logits + self.bias[:classes]
@@ -122,9 +122,7 @@ def naming_row(batch: Batch, mean: str) -> Iterator[None]:
 
 def classes_of(outputs: StudentOutputs, batch: Batch) -> int:
     """C: that of the batch's label space where it is known, else as many as the model has outputs."""
-    if batch.classes is not None:
-        return batch.classes
-    return outputs.states.shape[-1] if outputs.matrix is None else len(outputs.matrix)
+    return outputs.width if batch.classes is None else batch.classes
 
 
 def batch_loss(
@@ -147,24 +145,14 @@ def batch_loss(
 def blocks(outputs: StudentOutputs, batch: Batch, *, whole: bool = False) -> Iterator[Block]:
     """The positions that count: a batch of rows at once, positions in blocks of bounded memory; `whole`: all at once."""
     classes = classes_of(outputs, batch)
-    for where, labels, soft in counted_blocks(
-        batch, classes, whole=whole or (batch.mask is None and outputs.matrix is None)
-    ):
-        yield outputs.logits(classes, where), labels, soft
+    whole = whole or (batch.mask is None and outputs.matrix is None)
+    for where, part in counted_blocks(batch, classes, whole=whole):
+        yield outputs.logits(classes, where), part.labels, part.soft
 
 
-def counted_blocks(
-    batch: Batch, classes: int, *, whole: bool = False
-) -> Iterator[tuple[slice | Tensor, Tensor, SoftLabels | None]]:
-    """Where blocks of positions that count stand among all N of a batch, with their labels and the teacher's."""
-    labels, soft = batch.labels.flatten(), batch.soft
-    if batch.mask is None and whole:
-        yield slice(None), labels, soft
-        return
-    counted = torch.arange(len(labels), device=labels.device)
-    if batch.mask is not None:
-        counted = counted[batch.mask.flatten()]
-    step = max(1, len(counted)) if whole else block_positions(classes, labels.device)
-    for start in range(0, len(counted), step):
-        where = counted[start : start + step]
-        yield where, labels[where], None if soft is None else soft[where]
+def counted_blocks(batch: Batch, classes: int, *, whole: bool = False) -> Blocks:
+    """Where blocks of positions that count stand among all N of a batch, and what is known of them."""
+    labels = batch.labels.flatten()
+    counted = None if batch.mask is None else batch.mask.flatten().nonzero()[:, 0]
+    step = max(1, len(labels)) if whole else block_positions(classes, labels.device)
+    return parts(batch.soft, labels, counted, step)

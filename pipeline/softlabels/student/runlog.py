@@ -10,7 +10,6 @@ import json
 import logging
 import math
 from collections.abc import Mapping
-from types import TracebackType
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -44,12 +43,8 @@ class RunLog:
             for name, value in _scalars(entry):
                 self._events.add_scalar(name, value, step)
 
-    def __enter__(self) -> RunLog:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Close TensorBoard's events."""
         if self._events is not None:
             self._events.close()
 

@@ -7,6 +7,7 @@ Learning rates have torch's own schedules (`optimizer`).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from softlabels.errors import ConfigError
 
@@ -37,12 +38,7 @@ def value_at(setting: Setting, share: float) -> float:
     return start + (end - start) * _SHAPES[str(setting).partition(":")[0]](share)
 
 
-def _linear(share: float) -> float:
-    return share
-
-
-def _cosine(share: float) -> float:
-    return (1 - math.cos(math.pi * share)) / 2
-
-
-_SHAPES = {"linear": _linear, "cosine": _cosine}
+_SHAPES: dict[str, Callable[[float], float]] = {
+    "linear": lambda share: share,
+    "cosine": lambda share: (1 - math.cos(math.pi * share)) / 2,
+}

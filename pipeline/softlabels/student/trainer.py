@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm import tqdm
 
@@ -31,9 +31,6 @@ from softlabels.student.runlog import RunLog
 from softlabels.student.seeding import deterministic
 from softlabels.student.validation import validate
 from softlabels.system.local import LocalFolder, local_folder
-
-if TYPE_CHECKING:
-    from softlabels.stream.loader import Batch
 
 WEIGHTS = "weights.safetensors"
 SHARED = ("epochs", "batch_size", "validation", "checkpoint_every", "device", "threads")
@@ -142,7 +139,7 @@ class Trainer:
                 return [self._result(learner) for learner in self._learners]
             with ExitStack() as stack:
                 logs = [
-                    stack.enter_context(RunLog(self._home(each), each.standing.lines, self._progress.step))
+                    stack.enter_context(closing(RunLog(self._home(each), each.standing.lines, self._progress.step)))
                     for each in self._learners
                 ]
                 self._train_epochs(logs, should_stop, on_epoch)
@@ -211,22 +208,14 @@ class Trainer:
                     f"stopped in epoch {progress.epoch + 1} of {self._config.epochs}, after step {progress.step}",
                     remedy="run the same command again to go on",
                 )
-            losses = self._step(batch)
+            moved = batch.to(self._device)
+            losses = [learner.step(batch, moved, progress.step) for learner in self._learners]
             progress.rows += len(batch)
             progress.positions += batch.positions
             progress.batch += 1
             progress.step += 1
             bar.set_postfix(epoch=progress.epoch + 1, loss=f"{losses[0]:.4g}", refresh=False)
             bar.update()
-
-    def _step(self, batch: Batch) -> list[float]:
-        """One step of every learner; their losses."""
-        moved, losses = batch.to(self._device), []
-        for learner in self._learners:
-            learner.wake()
-            losses.append(learner.step(batch, moved, self._progress.step))
-            learner.rest()
-        return losses
 
     def _finish_epoch(self, logs: Sequence[RunLog], times: Mapping[str, float]) -> None:
         progress = self._progress
@@ -263,10 +252,8 @@ class Trainer:
     def _result(self, learner: Learner) -> TrainingResult:
         standing, progress = learner.standing, self._progress
         kept_epoch = progress.epoch if standing.kept_validation is None else standing.kept_epoch
-        scores: Scores = {**standing.scores}  # type: ignore[typeddict-item]  # they were Scores when they were saved
-        return TrainingResult(
-            kept_epoch, standing.kept_validation, scores, progress.step, self._home(learner).at(WEIGHTS)
-        )
+        weights = self._home(learner).at(WEIGHTS)
+        return TrainingResult(kept_epoch, standing.kept_validation, standing.scores, progress.step, weights)
 
     def _save(self) -> None:
         state = {"progress": vars(self._progress), "learners": [learner.state() for learner in self._learners]}

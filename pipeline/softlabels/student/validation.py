@@ -75,5 +75,5 @@ class _Tally:
         if LOSSES[self._spec.loss].whole_batch:
             return soft_sum(logits, soft, labels, self._spec).item()
         alone = dataclasses.replace(self._spec, hard_weight=0.0, soft_weight=1.0)
-        term = block_term(alone, has_soft=soft is not None, impossible=bool(torch.isneginf(logits.amin())))
+        term = block_term(alone, soft, impossible=bool(torch.isneginf(logits.amin())))
         return term(logits, Part(soft, labels), False)[0].item()

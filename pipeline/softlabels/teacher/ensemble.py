@@ -147,13 +147,10 @@ class Ensemble:
         with self._arithmetic():
             matrix = None if self.sequence is None else output_matrix(model)
             output: object = model(batch) if matrix is None else model.hidden(batch)
-        if not isinstance(output, Tensor):
-            found = type(output).__name__
-        elif output.is_floating_point() and output.shape[:-1] == lead:
+        if isinstance(output, Tensor) and output.is_floating_point() and output.shape[:-1] == lead:
             flat = output.flatten(0, -2)
             return flat if matrix is None else Product(flat, *matrix)
-        else:
-            found = f"{output.dtype} {tuple(output.shape)}"
+        found = f"{output.dtype} {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
         of = "" if self.sequence is None else f" of {lead[-1]} positions"
         axes = "(batch, classes)" if self.sequence is None else "(batch, positions, vocabulary), positions = tokens - 1"
         raise LogitsError(

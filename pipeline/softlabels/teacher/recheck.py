@@ -117,10 +117,8 @@ class Deviation:
         return math.sqrt(squares / max(self.distributions, 1))
 
 
-def compare_with_teacher(
-    store: Store, rows: TransferRows, ensemble: Ensemble, *, sample: int = 256, seed: int = 0
-) -> Deviation:
-    """Run at least `sample` rows of the store (whole teacher batches, drawn by `seed`) through the live teacher.
+def compare_with_teacher(store: Store, rows: TransferRows, ensemble: Ensemble, *, sample: int = 256) -> Deviation:
+    """Run at least `sample` rows of the store (whole teacher batches, always the same ones) through the live teacher.
 
     Raises:
         OtherWeights, OtherMemberOrder: the weights are not those that the store names, or in another order.
@@ -135,28 +133,29 @@ def compare_with_teacher(
     index = KeyIndex(np.asarray(rows.keys))
     stated = max((line.tail_mass_error for line in store.manifest.fidelity.values()), default=0.0)
     found = Deviation(store.spec.teacher.precision, stated)
-    for number in np.random.default_rng(seed).permutation(len(batches)):
+    for number in np.random.default_rng(0).permutation(len(batches)):
         if found.rows >= sample:
             break
         at = np.arange(*batches[number])
         inputs = np.array(rows.inputs[_find(index, rows.name, store.gather("content_key", at))])
-        columns = {name: np.asarray(store.gather(name, at)) for name in compared_columns(store.spec)}
-        compare_batch(store.spec, ensemble, inputs, columns, np.asarray(_labels(store, at, inputs)), found)
+        _require_positions(store, at, inputs)
+        columns = {name: store.gather(name, at) for name in store.soft_columns}
+        compare_batch(store.spec, ensemble, inputs, columns, np.asarray(store.gather("label", at), np.int64), found)
     return found
 
 
 def _require_weights(store: Store, ensemble: Ensemble) -> None:
-    stored, live = store.spec.teacher.members, ensemble.spec.members
-    ours, theirs = [member.weights for member in live], [member.weights for member in stored]
+    ours = [member.weights for member in ensemble.spec.members]
+    theirs = [member.weights for member in store.spec.teacher.members]
+    if ours != theirs and sorted(ours) == sorted(theirs):
+        raise OtherMemberOrder(
+            f"the teacher's members stand in another order than in {store.path}",
+            remedy="list teacher.members as they were, or their logits are compared with each other's",
+        )
     if ours != theirs:
-        if sorted(ours) == sorted(theirs):
-            raise OtherMemberOrder(
-                f"the teacher's members stand in another order than in {store.path}",
-                remedy="list teacher.members as they were, or their logits are compared with each other's",
-            )
         raise OtherWeights(
-            f"the teacher's weights ({', '.join(m.weights[:12] for m in live)}) are not those that made the store "
-            f"({', '.join(m.weights[:12] for m in stored)})",
+            f"the teacher's weights ({', '.join(digest[:12] for digest in ours)}) are not those that made the store "
+            f"({', '.join(digest[:12] for digest in theirs)})",
             remedy="give the recipe whose teacher made it",
         )
 
@@ -173,24 +172,17 @@ def _find(index: KeyIndex, name: str, keys: NDArray[np.generic]) -> NDArray[np.i
     return found
 
 
-def _labels(store: Store, at: NDArray[np.int64], inputs: NDArray[np.generic]) -> NDArray[np.int64]:
-    """The class (N,) of each distribution, -1 for none. Raises SpecMismatch where sequences have other positions."""
+def _require_positions(store: Store, at: NDArray[np.int64], inputs: NDArray[np.generic]) -> None:
+    """Raise SpecMismatch where rows of tokens have other positions than the store's rows `at`."""
     if store.positions is None:
-        return np.asarray(store.gather("label", at), np.int64)
+        return
     found = alignment(inputs)
     for name, own in (("position_mask", found.mask), ("document", found.document)):
-        stored = np.asarray(store.gather(name, at))
-        if own.shape != stored.shape or (own != stored).any():
+        if not np.array_equal(own, store.gather(name, at)):
             raise SpecMismatch(
                 f"{name} of the store is not that of the transfer set's rows",
                 remedy="give the recipe whose transfer_set.sequences made the store",
             )
-    return found.next_token.reshape(-1)
-
-
-def compared_columns(spec: Spec) -> tuple[str, ...]:
-    """What `compare_batch` needs of a store's rows."""
-    return spec.soft_columns if spec.positions is None else (*spec.soft_columns, "position_mask")
 
 
 def compare_batch(
@@ -202,21 +194,23 @@ def compare_batch(
     found: Deviation,
 ) -> None:
     """Run inputs (B, ...), as many at once as the recipe lets the teacher see, and add to `found` how far the stored columns
-    (B, ...) are from the outputs; positions that do not count are left out. `labels` (N,): the class of each distribution.
+    (B, ...) of soft labels are from the outputs. `labels` (B,): the rows' hard labels; the class of a position is its next
+    token, and one that has none does not count.
     """
-    each = len(labels) // len(inputs)  # distributions of a row
-    soft, counts = {name: columns[name] for name in spec.soft_columns}, np.ones(len(labels), np.bool_)
+    counts = np.ones(len(labels), np.bool_)
     if spec.positions is not None:
-        soft = {name: values.reshape(-1, *values.shape[2:]) for name, values in soft.items()}
-        counts = columns["position_mask"].reshape(-1).astype(np.bool_)
+        labels = alignment(inputs).next_token.reshape(-1)
+        columns = {name: values.reshape(-1, *values.shape[2:]) for name, values in columns.items()}
+        counts = labels >= 0
+    each = len(labels) // len(inputs)  # distributions of a row
     found.rows += len(inputs)
     for start in range(0, len(inputs), ensemble.batch_size):
         for where, block in ensemble.outputs(inputs[start : start + ensemble.batch_size]).blocks():
-            at = np.arange(where.start, where.stop) + start * each
-            real = counts[at]
-            if real.any():
-                live, at = block[torch.from_numpy(real).to(block.device)], at[real]
-                own = {name: values[at] for name, values in soft.items()}
+            real = np.flatnonzero(counts[start * each :][where])
+            at = real + where.start + start * each
+            if len(at):
+                live = block[torch.from_numpy(real).to(block.device)]
+                own = {name: values[at] for name, values in columns.items()}
                 _compare(spec, live, np.array(ensemble.weights), own, labels[at], found)
 
 
@@ -243,10 +237,9 @@ def _compare(
     _logits(z, z.gather(-1, ids), stored, found)
     _largest(z, z.topk(ids.shape[-1], dim=-1).values, stored.sort(dim=-1, descending=True).values, found)
     label = _tensor(columns["label_logit"], z)[..., None] + peak
-    known = ~label.isnan().flatten(1).any(dim=1)  # NaN: its maker knew no label
-    has = torch.from_numpy(labels >= 0).to(z.device) & known
-    own = torch.from_numpy(labels).to(z.device)[:, None, None].expand(-1, z.shape[1], 1)
-    _largest(z[has], z[has].gather(-1, own[has]), label[has], found)
+    own = torch.from_numpy(labels).to(z.device)[:, None, None].expand_as(label)
+    known = (own >= 0) & ~label.isnan()  # NaN: its maker knew no label
+    _largest(z, z.gather(-1, own.clamp_min(0)).where(known, 0.0), label.where(known, 0.0), found)
     tail = z.scatter(-1, ids, -math.inf)
     for factor in (1.0, 2.0, 4.0) if kept.tail != "renormalised" else ():
         temperature = factor * spec.encoding.lowest_temperature
@@ -280,7 +273,7 @@ def _largest(z: Tensor, live: Tensor, stored: Tensor, found: Deviation) -> None:
         found.largest_logit = math.inf
     scale = 1 + torch.where(torch.isfinite(z), z.abs(), 0.0).amax(dim=-1, keepdim=True)
     apart = torch.where(torch.isfinite(live), (live - stored).abs(), 0.0) / scale
-    found.largest_logit = max(found.largest_logit, *apart.flatten(1).amax(dim=1).tolist(), 0.0)
+    found.largest_logit = max(found.largest_logit, float(apart.max()))
 
 
 def _tensor(values: NDArray[np.generic], like: Tensor) -> Tensor:

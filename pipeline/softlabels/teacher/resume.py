@@ -21,9 +21,8 @@ from softlabels.store.spec import PLAN, Commit, Plan, read_json
 from softlabels.store.writer import StoreWriter
 from softlabels.system.files import Files
 from softlabels.teacher.ensemble import Ensemble
-from softlabels.teacher.recheck import Deviation, compare_batch, compared_columns
+from softlabels.teacher.recheck import Deviation, compare_batch
 from softlabels.teacher.sentinels import sentinel_count
-from softlabels.transfer.alignment import alignment
 from softlabels.transfer.rows import TransferRows
 
 
@@ -36,16 +35,15 @@ def check_committed(writer: StoreWriter, rows: TransferRows, ensemble: Ensemble)
         OtherLogits: the teacher does not give the stored logits.
         MissingShard, DamagedShard: what is read of them is gone or damaged.
     """
-    committed = () if writer.sealed else sorted(set(range(writer.spec.shards)) - set(writer.pending))
-    records = {shard: writer.record(shard) for shard in committed}
+    committed = set() if writer.sealed else set(range(writer.spec.shards)) - set(writer.pending)
+    records = [writer.record(shard) for shard in sorted(committed)]
     if not records:
         return
-    payloads = {shard: record.payload for shard, record in records.items()}
-    stated = max((sums.tail_mass_error for record in records.values() for sums in record.fidelity), default=0.0)
+    payloads = {record.payload.shard: record.payload for record in records}
     with closing(RecordedChunks(writer.folder, writer.spec, payloads)) as source:
         for shard in payloads:
             _check_labels(writer, source, shard, rows)
-        _check_sentinels(writer, source, sorted(payloads), rows, ensemble, stated)
+        _check_sentinels(writer, source, records, rows, ensemble)
 
 
 def explained(error: OtherRows, store: Files, keys: NDArray[np.uint8]) -> OtherRows | OtherOrder:
@@ -88,22 +86,15 @@ def _check_labels(writer: StoreWriter, source: RecordedChunks, shard: int, rows:
 
 
 def _check_sentinels(
-    writer: StoreWriter,
-    source: RecordedChunks,
-    shards: Sequence[int],
-    rows: TransferRows,
-    ensemble: Ensemble,
-    stated: float,
+    writer: StoreWriter, source: RecordedChunks, records: Sequence[Commit], rows: TransferRows, ensemble: Ensemble
 ) -> None:
-    """`stated`: the error of the tails' mass that the shards say they have."""
     spec = writer.spec
-    numbers = np.concatenate([np.asarray(spec.shard_rows(shard), np.int64) for shard in shards])
+    numbers = np.concatenate([np.asarray(spec.shard_rows(record.payload.shard), np.int64) for record in records])
     at = numbers[spread(len(numbers), sentinel_count(rows.sequence))]
-    columns = gather(source, compared_columns(spec), at)
-    inputs = np.array(rows.inputs[at])
-    labels = np.asarray(rows.labels[at]) if rows.sequence is None else alignment(inputs).next_token.reshape(-1)
+    columns = gather(source, spec.soft_columns, at)
+    stated = max((sums.tail_mass_error for record in records for sums in record.fidelity), default=0.0)
     found = Deviation(spec.teacher.precision, stated)
-    compare_batch(spec, ensemble, inputs, columns, labels, found)
+    compare_batch(spec, ensemble, np.array(rows.inputs[at]), columns, np.asarray(rows.labels[at]), found)
     if not found.sound:
         raise OtherLogits(
             f"the teacher gives {len(at)} rows of {writer.folder} logits that differ from those that it holds, "

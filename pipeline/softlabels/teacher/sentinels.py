@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -66,7 +65,7 @@ def check_sentinels(
             (position) and member.
         ConfigError: the models cannot take these inputs.
     """
-    asked = _Sentinels.of(ensemble, inputs, padded=padded or ensemble.sequence is not None)
+    asked = _Sentinels(ensemble, inputs, padded=padded)
     whole, parts = asked.outputs()
     asked.require_logits(whole, total=len(inputs))
     asked.require_storable(whole, reduce)
@@ -91,11 +90,10 @@ def token_classes(ensemble: Ensemble, inputs: NDArray[np.generic]) -> int:
 
 def require_ensemble_logits(ensemble: Ensemble, inputs: NDArray[np.generic]) -> None:
     """Raise `LogitsError` where a member's outputs for a few of all prepared rows look like probabilities."""
-    asked = _Sentinels.of(ensemble, inputs, padded=ensemble.sequence is not None)
+    asked = _Sentinels(ensemble, inputs)
     asked.require_logits(asked.outputs()[0], total=len(inputs))
 
 
-@dataclass(frozen=True, eq=False)
 class _Sentinels:
     """Rows of the transfer set, and what is asked of the teacher's outputs for them.
 
@@ -106,21 +104,13 @@ class _Sentinels:
         padded: their last array says where they have tokens.
     """
 
-    ensemble: Ensemble
-    numbers: NDArray[np.int64]
-    rows: NDArray[np.generic]
-    counts: NDArray[np.bool_]
-    padded: bool
-
-    @classmethod
-    def of(cls, ensemble: Ensemble, inputs: NDArray[np.generic], *, padded: bool) -> _Sentinels:
-        """Those of all rows `inputs`."""
-        numbers = _chosen(inputs, sentinel_count(ensemble.sequence), padded=padded)
-        rows = np.array(inputs[numbers])
-        counts = np.ones((len(rows), 1), np.bool_)
+    def __init__(self, ensemble: Ensemble, inputs: NDArray[np.generic], *, padded: bool = False) -> None:
+        self.ensemble, self.padded = ensemble, padded or ensemble.sequence is not None
+        self.numbers = _chosen(inputs, sentinel_count(ensemble.sequence), padded=self.padded)
+        self.rows = np.array(inputs[self.numbers])
+        self.counts = np.ones((len(self.rows), 1), np.bool_)
         if ensemble.sequence is not None:
-            counts = alignment(rows).mask.astype(np.bool_)
-        return cls(ensemble, numbers, rows, counts, padded)
+            self.counts = alignment(self.rows).mask.astype(np.bool_)
 
     def outputs(self) -> tuple[Outputs, Outputs]:
         """The outputs in batches as the recipe cuts them, and in smaller ones. Raises `ConfigError`."""
@@ -145,19 +135,15 @@ class _Sentinels:
 
     def require_same_in_batches(self, whole: Outputs, parts: Outputs) -> None:
         """Raise `TeacherError` where the two cuts give a row other logits."""
-        found = self._dependence()
+        found = Dependence(len(self.ensemble.models), self.ensemble.spec.precision)
         for places in self._blocks(whole):
             self._compare(found, places, self._logits(whole, places), self._logits(parts, places))
-        for member, count, most in found.found():
-            raise TeacherError(
-                f"{self.ensemble.who(member)} gives {count} of {len(self.rows)} rows other logits in batches of another size: "
-                f"they differ by up to {most:.3g}",
-                remedy=self._remedy,
-            )
+        self._require_none(found, len(self.rows), "in batches of another size", self._remedy)
 
     def require_same_alone(self, whole: Outputs) -> None:
         """Raise `TeacherError` where a row alone, without padding if the models can take it so, gets other logits."""
-        found, shorter = self._dependence(), self.padded and takes_shorter(self.ensemble.models)
+        found = Dependence(len(self.ensemble.models), self.ensemble.spec.precision)
+        shorter = self.padded and takes_shorter(self.ensemble.models)
         asked = range(0, len(self.rows), 1 if self.padded else _NOT_ALONE)
         for number in asked:
             row = self.rows[number]
@@ -172,22 +158,23 @@ class _Sentinels:
             first = number * self.counts.shape[1]
             for places in self._blocks(whole, [number]):
                 self._compare(found, places, self._logits(whole, places), self._logits(alone, places - first))
-        for member, count, most in found.found():
-            without = ", without padding," if shorter else ""
-            raise TeacherError(
-                f"{self.ensemble.who(member)} gives {count} of {len(asked)} rows other logits alone{without} than in a "
-                f"batch: they differ by up to {most:.3g}",
-                remedy=f"{PADDING}; a model that was trained on rows with padding has an attribute {TRAINED_WITH} = True"
-                if shorter
-                else self._remedy,
-            )
+        if shorter:
+            remedy = f"{PADDING}; a model that was trained on rows with padding has an attribute {TRAINED_WITH} = True"
+            self._require_none(found, len(asked), "alone, without padding, than in a batch", remedy)
+        self._require_none(found, len(asked), "alone than in a batch", self._remedy)
 
     @property
     def _remedy(self) -> str:
         return f"{EVALUATION}; {PADDING}" if self.padded else EVALUATION
 
-    def _dependence(self) -> Dependence:
-        return Dependence(len(self.ensemble.models), self.ensemble.spec.precision)
+    def _require_none(self, found: Dependence, asked: int, where: str, remedy: str) -> None:
+        """Raise `TeacherError` for a member that gave other logits."""
+        for member, count, most in found.found():
+            raise TeacherError(
+                f"{self.ensemble.who(member)} gives {count} of {asked} rows other logits {where}: they differ by up to "
+                f"{most:.3g}",
+                remedy=remedy,
+            )
 
     def _blocks(self, whole: Outputs, rows: Sequence[int] | None = None) -> Iterator[NDArray[np.int64]]:
         """Places among all R * P of the distributions of `rows` (all) that count, as many at a time as `Outputs.blocks` has."""
