@@ -29,7 +29,7 @@ from benchmarks.loader import BATCH, CHUNK, write
 from benchmarks.page import machine, publish
 from softlabels.models.mlp import MLP
 from softlabels.store import StoreWriter, open_store
-from softlabels.store.dense_spec import dense_spec
+from softlabels.store.new_spec import store_spec
 from softlabels.store.reader import Check
 from softlabels.store.spec import BLOCK_ROWS, MemberSpec, TeacherSpec
 from softlabels.stream import Batch, Loader
@@ -78,7 +78,7 @@ def label(folder: Path, rows: TransferRows, options: argparse.Namespace) -> Seco
     model = MLP(inputs=INPUTS, hidden=[options.hidden] * 3, classes=classes)
     teacher = TeacherSpec(name="noise", precision="float32", members=(MemberSpec(model="MLP"),))
     ensemble = Ensemble([model], teacher, torch.device("cpu"), batch_size=256)
-    spec = dense_spec(
+    spec = store_spec(
         teacher=teacher, name="noise", keys=rows.keys, classes=classes, rows_per_shard=4 * CHUNK, rows_per_chunk=CHUNK,
         teacher_batch=256,
     )  # fmt: skip
@@ -100,11 +100,9 @@ def without(way: str, classes: int) -> Mapping[str, Callable[..., Any]]:
     """What is taken away in a way, by name, and what stands in its place."""
     checks: dict[str, Callable[..., Any]] = {
         "softlabels.teacher.sentinels.check_sentinels": lambda *args, **options: classes,
-        "softlabels.labels.dense.check_logits": nothing,
-        "softlabels.labels.dense._refuse": nothing,
-        "softlabels.store.arrays.check_logits": nothing,
+        "softlabels.labels.blocks.Block.refuse": nothing,
         "softlabels.store.writer.check_arrays": nothing,
-        "softlabels.store.chunks.check_stored": nothing,
+        "softlabels.labels.base.EncodingBase.check_column": nothing,
         "softlabels.store.writer.blake3_hex": lambda data: NO_DIGEST,
         "softlabels.store.writer.block_hashes": lambda spec, arrays: (
             (NO_DIGEST,) * -(-len(arrays["label"]) // BLOCK_ROWS)
@@ -112,7 +110,7 @@ def without(way: str, classes: int) -> Mapping[str, Callable[..., Any]]:
         "softlabels.store.writer.check_written": lambda *args, **options: (),
     }
     questions: dict[str, Callable[..., Any]] = {
-        "softlabels.store.arrays.are_probabilities": lambda logits: np.zeros((0, 1), np.bool_),
+        "softlabels.teacher.encode.probabilities_among": lambda logits: np.zeros((len(logits), 1), np.bool_),
         "softlabels.store.findings._require_consistent": nothing,
         "softlabels.store.findings.stored_agreement": nothing,
         "softlabels.teacher.sentinels.require_order": nothing,

@@ -28,7 +28,7 @@ from torch.nn import functional
 from benchmarks.page import machine, publish
 from softlabels.labels.encoding import TopkEncoding
 from softlabels.labels.soft import SoftLabels
-from softlabels.labels.topk_encode import encode_topk
+from softlabels.labels.topk_soft import TopkMembers
 from softlabels.student.fused import block_positions, linear_distillation_loss
 from softlabels.student.loss_spec import LossSpec
 from softlabels.student.losses import distillation_loss
@@ -96,10 +96,12 @@ def made_up(size: Size, device: torch.device) -> Problem:
 
 
 def _labels(few: Tensor, encoding: TopkEncoding, size: Size, basis: Tensor | None) -> SoftLabels:
-    columns, _ = encode_topk(few, encoding, basis=basis)
+    columns, _ = encoding.encode(few, basis=basis)
     each = torch.arange(size.positions) % len(few)
     basis = None if basis is None else basis.float()  # as batches have it
-    return SoftLabels.topk(columns, torch.ones(1), encoding=encoding, classes=size.classes, basis=basis)[each]
+    return SoftLabels(TopkMembers.of(columns, encoding=encoding, classes=size.classes, basis=basis), torch.ones(1))[
+        each
+    ]
 
 
 # --- the ways ---------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 from benchmarks.page import machine, publish
 from softlabels.objects import ObjectSpec
 from softlabels.store import StoreWriter, open_store
-from softlabels.store.dense_spec import dense_spec
+from softlabels.store.new_spec import store_spec
 from softlabels.store.reader import Check
 from softlabels.store.spec import MemberSpec, TeacherSpec
 from softlabels.stream import Loader, SoftLabelDataset
@@ -70,7 +70,7 @@ def write(folder: Path, rows: int, classes: int) -> TransferRows:
     logits = rng.standard_normal((rows, 1, classes), np.float32).astype(np.float16)
     np.save(folder / "logits.npy", logits)
     for layout in ("zarr", "arrow"):
-        spec = dense_spec(
+        spec = store_spec(
             teacher=TeacherSpec(name="noise", precision="float16", members=(MemberSpec(model="noise"),)),
             name="noise", keys=keys, classes=classes, layout=layout, rows_per_shard=SHARD, rows_per_chunk=CHUNK,
         )  # fmt: skip

@@ -19,12 +19,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from benchmarks.page import machine, publish
-from softlabels.labels.dense import encode_dense
-from softlabels.labels.fidelity import measure_dense
+from softlabels.labels.encoding import DenseEncoding
 from softlabels.store import StoreWriter
-from softlabels.store.dense_spec import dense_spec
+from softlabels.store.new_spec import store_spec
 from softlabels.store.spec import MemberSpec, TeacherSpec
 
 CLASSES, ROWS_PER_CHUNK = 1000, 1024
@@ -82,7 +82,7 @@ def write(path: Path, rows: int, layout: str) -> None:
     """A sealed store of random logits, in one shard."""
     rng = np.random.default_rng(0)
     keys = rng.integers(0, 256, (rows, 16), np.uint8)
-    spec = dense_spec(
+    spec = store_spec(
         teacher=TeacherSpec(name="noise", precision="float32", members=(MemberSpec(model="noise"),)),
         name="noise", split="test", keys=keys, classes=CLASSES, layout=layout, rows_per_shard=rows,
         rows_per_chunk=ROWS_PER_CHUNK,
@@ -91,12 +91,11 @@ def write(path: Path, rows: int, layout: str) -> None:
         with writer.shard(0) as shard:
             for start in range(0, rows, ROWS_PER_CHUNK):
                 logits = rng.normal(size=(ROWS_PER_CHUNK, 1, CLASSES)).astype(np.float32) * 4
-                encoded = encode_dense(logits)
+                soft, lost = DenseEncoding().encode(torch.from_numpy(logits))
                 labels = rng.integers(0, CLASSES, ROWS_PER_CHUNK)
-                columns = {"content_key": keys[start : start + ROWS_PER_CHUNK], "label": labels}
-                columns |= {"logits": encoded.logits, "shift": encoded.shift}
-                shard.add(columns, ROWS_PER_CHUNK)
-            shard.commit(measure_dense(logits, encoded.logits))
+                own = {"content_key": keys[start : start + ROWS_PER_CHUNK], "label": labels}
+                shard.add(own | soft, ROWS_PER_CHUNK)
+            shard.commit(lost)
         writer.seal(checked=True)
 
 

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 import yaml
 
+from softlabels.jobs.splits import all_batches, open_splits
 from softlabels.models import ModelConfig, build_model
 from softlabels.recipes.prior import predictions
 from softlabels.student.trainer import WEIGHTS
 from softlabels.transfer import TransferSetConfig
 from softlabels_stages.schema import typed
-from softlabels_stages.splits import all_batches, open_splits
 
 GRID = np.arange(-2, 15.01, 0.1)
 

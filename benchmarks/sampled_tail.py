@@ -25,7 +25,6 @@ from benchmarks.any_temperature.logits import made_up, spread
 from benchmarks.page import publish
 from softlabels.labels.encoding import TopkEncoding
 from softlabels.labels.tail_basis import find_basis
-from softlabels.labels.topk_encode import encode_topk
 from softlabels.labels.topk_soft import TopkMembers
 from softlabels.store import open_store, store_splits
 from softlabels.teacher.reencode import DensePilot
@@ -73,7 +72,7 @@ def lowrank(z: Tensor, basis: Tensor, tail_bytes: int) -> Target:
     """What the store gives: coefficients of 4 bits and their scale."""
     encoding = TopkEncoding(k=K, nodes=NODES, rank=2 * (tail_bytes - 2))
     vectors = basis[: 1 + encoding.rank]
-    columns, _ = encode_topk(z[:, None], encoding, basis=vectors)
+    columns, _ = encoding.encode(z[:, None], basis=vectors)
     members = TopkMembers.of(columns, encoding=encoding, classes=z.shape[1], basis=vectors)
     return lambda at, temperature: members[at].log_probs(0, temperature).exp()
 

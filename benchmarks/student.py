@@ -34,7 +34,7 @@ from softlabels.models.mlp import MLP
 from softlabels.models.weights import weights_digest
 from softlabels.objects import ObjectSpec
 from softlabels.store import Store, StoreWriter, open_store
-from softlabels.store.dense_spec import dense_spec, prepared_by
+from softlabels.store.new_spec import prepared_by, store_spec
 from softlabels.store.spec import MemberSpec, TeacherSpec
 from softlabels.stream import Loader
 from softlabels.stream.loader import Batch
@@ -191,7 +191,7 @@ def teacher(members: int) -> Ensemble:
 def label(folder: Path, rows: TransferRows, ensemble: Ensemble) -> Store:
     """The teacher stage: sentinels run twice, labels computed, checked, hashed and written, the store sealed."""
     classes = check_sentinels(ensemble, rows.inputs)
-    spec = dense_spec(
+    spec = store_spec(
         teacher=ensemble.spec,
         name=rows.name,
         keys=rows.keys,

@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from softlabels.store.dense_spec import dense_spec
 from softlabels.store.layout import chunk_rows
 from softlabels.store.layouts import layout_of
+from softlabels.store.new_spec import store_spec
 from softlabels.store.spec import Spec
 
 WAYS = ("ours", "zarr-python")
@@ -43,7 +43,7 @@ def shard(classes: int, compression: str, rows: int, cut: int) -> tuple[Spec, in
     facts |= {"rows_per_shard": cut, "rows_per_chunk": cut // CHUNKS}
     rng = np.random.default_rng(0)
     keys = rng.integers(0, 256, (rows, 16), np.uint8)
-    spec = dense_spec(keys=keys, **facts)
+    spec = store_spec(keys=keys, **facts)
     number = spec.shards - 1
     at = spec.shard_rows(number)
     logits = 3 * rng.standard_normal((len(at), 1, classes), np.float32)

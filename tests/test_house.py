@@ -16,9 +16,9 @@ from typing import get_args
 
 import pytest
 
+from softlabels.jobs import outputs
 from softlabels.recipes import tokenizer
 from softlabels.recipes.tokenizer_config import LEAST_TOKENS
-from softlabels.store import outputs
 from softlabels.stream import join
 from softlabels.student import export
 from softlabels.student.config import LOSS_NAMES
@@ -29,8 +29,8 @@ from softlabels_stages.arguments import COMMANDS, FORMATS
 
 ROOT = Path(__file__).parent.parent
 ROOMS = (
-    "errors", "lazy", "names", "objects", "system", "labels", "checks", "store", "transfer", "stream", "models", "teacher",
-    "student", "report", "jobs", "recipes",
+    "text", "errors", "lazy", "names", "objects", "system", "labels", "checks", "store", "transfer", "stream", "models",
+    "teacher", "student", "report", "jobs", "recipes",
 )  # fmt: skip
 FORBIDDEN = {("stream", "teacher"), ("student", "teacher"), ("report", "teacher"), ("report", "student")}
 HOMES = ("pipeline/softlabels", "stages/softlabels_stages")
@@ -167,6 +167,30 @@ def test_what_a_module_leaves_alone(modules: str, absent: str) -> None:
     code = f"import sys, {modules}\nassert {absent!r} not in sys.modules, '{absent} was imported'"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+KINDS = {"DenseEncoding", "TopkEncoding", "TopkFields", "DenseMembers", "TopkMembers"}
+
+
+def asks_kind(tree: ast.Module) -> list[int]:
+    """The lines that ask which kind an encoding, or what is decoded of it, is."""
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("isinstance", "issubclass", "type")
+        and KINDS & {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
+    ]
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parts[2] != "labels"], ids=str)
+def test_only_labels_know_which_kind_an_encoding_is(path: Path) -> None:
+    assert asks_kind(ast.parse((ROOT / path).read_text())) == []
+
+
+def test_the_test_of_kinds_can_fail() -> None:
+    source = "a = isinstance(x, DenseEncoding)\nb = isinstance(x.members, (int, TopkMembers))\nc = TopkEncoding(k=1)\n"
+    assert asks_kind(ast.parse(source)) == [1, 2]
 
 
 HELP = """

@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 from torch import nn
 
-from softlabels import EmbeddedRows, StoreWriter, array_keys, dense_spec, open_store
+from softlabels import EmbeddedRows, StoreWriter, array_keys, open_store, store_spec
 from softlabels.errors import ConfigError
+from softlabels.jobs.run_folder import RunFolder
+from softlabels.jobs.splits import Split
 from softlabels.models import ModelConfig
 from softlabels.names import OF_0_1, SHIPPED, renamed, short
 from softlabels.objects import ObjectSpec, canonical, import_object
-from softlabels.store.dense_spec import prepared_by
+from softlabels.store.new_spec import prepared_by
 from softlabels.teacher.config import MemberConfig
+from softlabels_stages.arguments import TrainStudent
 from softlabels_stages.recipe import parse
-from softlabels_stages.run_folder import RunFolder
-from softlabels_stages.splits import Split
-from softlabels_stages.train_student import TrainStudent
 
 OLD, SHORT, LONG = "pipeline.models.mlp.MLP", "softlabels.models.MLP", "softlabels.models.mlp.MLP"
 GOLDEN = Path(__file__).parent / "stages" / "golden_0_1" / "finished" / "expected.json"
@@ -172,7 +172,7 @@ def test_a_store_does_not_name_it(pipeline: Path, tmp_path: Path) -> None:
     (pipeline / "transfer").mkdir()
     (pipeline / "transfer" / "prepare.py").write_text("raise SystemExit('a store ran this')")
     inputs = np.arange(6, dtype=np.float32).reshape(3, 2)
-    spec = dense_spec(
+    spec = store_spec(
         teacher="t", name="rows", keys=array_keys(inputs), classes=2, embed=inputs,
         preprocessing=prepared_by("pipeline.transfer.prepare.scale", {"divisor": 2}, inputs),
     )  # fmt: skip

@@ -17,8 +17,6 @@ from torch import Tensor
 
 from benchmarks.any_temperature.logits import Teacher
 from softlabels.labels.encoding import TopkEncoding
-from softlabels.labels.topk import topk_columns
-from softlabels.labels.topk_encode import encode_topk
 from softlabels.labels.topk_soft import TopkMembers
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0)
@@ -40,7 +38,7 @@ class Setting:
     def bytes(self, classes: int = CLASSES) -> int:
         """A position of a sequence, with the label's logit, mask and document."""
         extra = 2 if self.shape in (ONCE, GHOST) else 0
-        columns = topk_columns(self.encoding, classes, 1)
+        columns = self.encoding.columns(classes, 1)
         return (
             _SEQUENCE_BYTES + extra + sum(np.dtype(dtype).itemsize * math.prod(shape) for _, dtype, shape, _ in columns)
         )
@@ -110,7 +108,7 @@ def stored(z: Tensor, setting: Setting, vectors: Tensor) -> Callable[[float], Te
     if setting.shape in (ONCE, GHOST):
         return lambda temperature: others_log_probs(z.double(), encoding.k, temperature, ghost=setting.shape == GHOST)
     shared = vectors if encoding.tail in ("lowrank", "prior") else None
-    columns, _ = encode_topk(z[:, None], encoding, basis=shared)
+    columns, _ = encoding.encode(z[:, None], basis=shared)
     members = TopkMembers.of(columns, encoding=encoding, classes=z.shape[1], basis=shared)
     return lambda temperature: members.log_probs(0, temperature).double()
 

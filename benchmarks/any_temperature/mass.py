@@ -15,7 +15,6 @@ from torch import Tensor
 from benchmarks.any_temperature.frontier import LARGE, SMALL
 from benchmarks.any_temperature.logits import TEMPERATURES, Teacher, shapes
 from softlabels.labels.encoding import TopkEncoding
-from softlabels.labels.topk_encode import encode_topk
 from softlabels.labels.topk_soft import TopkMembers
 
 # Mass and stored classes do not depend on the tail's shape. Beside the two that are recommended, more classes.
@@ -50,7 +49,7 @@ def errors(z: Tensor, encoding: TopkEncoding) -> Errors:
     """Of (n, C) float32, encoded, and decoded in torch as a student's loss does it."""
     found = Errors()
     for block in torch.split(z, max(1, (1 << 22) // z.shape[1])):
-        columns, _ = encode_topk(block[:, None], encoding)
+        columns, _ = encoding.encode(block[:, None])
         found.join(_compared(block.double(), TopkMembers.of(columns, encoding=encoding, classes=z.shape[1])))
     return found
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.any_temperature.frontier import Setting
-from softlabels.labels.topk_encode import encode_topk
 from softlabels.labels.topk_soft import TopkMembers
 
 ENCODED, DECODED = 32, 4096  # positions a call
@@ -38,12 +37,12 @@ def _rates(z: Tensor, setting: Setting, *, quick: bool) -> list[float]:
     """Positions a second: encoded, stored classes, all classes."""
     encoding, classes = setting.encoding, z.shape[-1]
     basis = torch.randn(1 + encoding.rank, classes, generator=torch.Generator().manual_seed(1)).half()
-    columns, _ = encode_topk(z, encoding, basis=basis)
+    columns, _ = encoding.encode(z, basis=basis)
     few = TopkMembers.of(columns, encoding=encoding, classes=classes, basis=basis)
     many = few[torch.arange(DECODED) % ENCODED]
     rounds = 1 if quick else _ROUNDS
     return [
-        ENCODED / seconds(lambda: encode_topk(z, encoding, basis=basis), rounds),
+        ENCODED / seconds(lambda: encoding.encode(z, basis=basis), rounds),
         DECODED / seconds(lambda: many.stored(2.0), rounds),
         ENCODED / seconds(lambda: few.log_probs(0, 2.0), rounds),
     ]

@@ -3,8 +3,10 @@
 Names are loaded when they are first used, so that reading a store imports no torch::
 
     open_store         a sealed store (`Store`): columns, rows by content key, distributions at any temperature
+    label, encode      a teacher (`Ensemble`) over a transfer set into stores; a dense store's labels as topk
+    train, judge       students from stores, and scores of a student or of the stored teacher
     write_store        a store of logits that are at hand as arrays
-    StoreWriter        fill a store shard by shard; dense_spec (store_spec for all encodings) says what it will hold,
+    StoreWriter        fill a store shard by shard; store_spec says what it will hold,
                        array_keys gives its rows' keys
     load_transfer_set  the transfer set's rows, hashed and prepared; TransferSetConfig says which
     EmbeddedRows       the rows of a store that holds its inputs itself
@@ -38,12 +40,21 @@ from softlabels.errors import (
 from softlabels.lazy import exports
 
 if TYPE_CHECKING:
+    from softlabels.jobs.encode import encode
+    from softlabels.jobs.judge import judge
+    from softlabels.jobs.label import label
+    from softlabels.jobs.train import train
     from softlabels.jobs.write_store import write_store
     from softlabels.labels.soft import SoftLabels
+    from softlabels.models.config import ModelConfig
     from softlabels.store import Store, StoreWriter, open_store
-    from softlabels.store.dense_spec import dense_spec, store_spec
+    from softlabels.store.new_spec import store_spec
     from softlabels.stream import Batch, EmbeddedRows, Loader, SoftLabelDataset
     from softlabels.student.losses import distillation_loss
+    from softlabels.student.sweep import StudentTraining
+    from softlabels.teacher.config import LabelsConfig
+    from softlabels.teacher.ensemble import Ensemble
+    from softlabels.teacher.teacher import Teacher
     from softlabels.transfer import TransferSetConfig, array_keys, load_transfer_set
 
 __version__ = "0.2.0"
@@ -52,8 +63,11 @@ __all__ = [
     "ConfigError",
     "DamagedStore",
     "EmbeddedRows",
+    "Ensemble",
+    "LabelsConfig",
     "Loader",
     "LogitsError",
+    "ModelConfig",
     "Resumable",
     "SoftLabelDataset",
     "SoftLabels",
@@ -62,17 +76,22 @@ __all__ = [
     "StorageError",
     "Store",
     "StoreWriter",
+    "StudentTraining",
+    "Teacher",
     "TransferSetConfig",
     "UnlabelledRows",
     "UnsealedStore",
     "UserError",
     "array_keys",
-    "dense_spec",
     "distillation_loss",
+    "encode",
     "errors",
+    "judge",
+    "label",
     "load_transfer_set",
     "open_store",
     "store_spec",
+    "train",
     "write_store",
 ]
 

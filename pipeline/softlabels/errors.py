@@ -59,7 +59,9 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from softlabels.text import one_line, visible
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the system's reasons for `DiskFull`
 
@@ -95,7 +97,8 @@ def some(items: Iterable[object], shown: int = 5) -> str:
 
 
 class SoftLabelsError(Exception):
-    """Base of all errors that this software raises on purpose. `str(error)` is one line: what, then remedy.
+    """Base of all errors that this software raises on purpose. `str(error)` is one line: what, then remedy. What it repeats of
+    a file, a name or another error can be printed as it is: it has passed `softlabels.text`.
 
     They cross a border between processes with class, exit code and text: by pickle, and by torch's DataLoader, which puts the
     worker's traceback into the text.
@@ -104,6 +107,8 @@ class SoftLabelsError(Exception):
     exit_code = 2
     what: str
     remedy: str
+    differences: tuple[Any, ...] = ()  # of a store that was begun otherwise: `softlabels.store.differences.Difference`
+    spec: Any = None  # this run's specification, from which they are
 
     if TYPE_CHECKING:  # whoever raises one gives a remedy
 
@@ -112,9 +117,9 @@ class SoftLabelsError(Exception):
     else:  # whoever copies one from another process, as pickle and torch's DataLoader do, has its text alone
 
         def __init__(self, what, *, remedy=None):
-            super().__init__(what if remedy is None else f"{what}; {remedy}")
-            self.what = what
-            self.remedy = remedy or ""
+            self.what = visible(str(what)) if remedy is None else one_line(what, None)  # a traceback keeps its lines
+            self.remedy = one_line(remedy or "", None)
+            super().__init__(self.what if remedy is None else f"{self.what}; {self.remedy}")
 
 
 class UserError(SoftLabelsError):

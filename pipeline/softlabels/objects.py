@@ -13,9 +13,9 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +231,14 @@ def require_extra(package: str, *, extra: str) -> Any:
         raise MissingExtra(
             f"this needs the package {package}, which is not installed", remedy=f"pip install 'softlabels[{extra}]'"
         ) from None
+
+
+def plain(value: object) -> Any:
+    """A configuration as JSON and YAML write it: dataclasses as mappings, tuples as lists."""
+    if is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value

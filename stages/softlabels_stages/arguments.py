@@ -12,9 +12,9 @@ from typing import Any, Literal, NamedTuple
 from softlabels.errors import ConfigError
 from softlabels.labels.settings import EncodingSettings
 from softlabels.models.config import ModelConfig
+from softlabels.student.sweep import StudentTraining
 from softlabels.transfer.config import TransferSetConfig
 from softlabels_stages.recipe import OWN_STORE
-from softlabels_stages.sweep import StudentTraining
 
 FORMATS = ("onnx", "torch", "hf")  # of exported students
 Missing = Literal["error", "skip"]

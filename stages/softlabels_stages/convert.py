@@ -17,7 +17,7 @@ from softlabels_stages.recipe import parse
 from softlabels_stages.run import command, should_stop, suggested
 
 
-@command(resumable=True)
+@command(resumable=True, settings="")
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert every split."""
     args = parse(argv, Convert, stage="convert", doc=__doc__, positional=("from_", "store"))

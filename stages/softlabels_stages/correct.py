@@ -21,23 +21,26 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from softlabels.checks.leaks import leaks
 from softlabels.errors import ConfigError
+from softlabels.jobs.judge import Judged, digests, judge_run
+from softlabels.jobs.run_files import RECIPE
+from softlabels.jobs.run_folder import RunFolder
+from softlabels.jobs.splits import Split, all_batches, open_splits, training_batches, with_members
+from softlabels.jobs.watch import Watch
 from softlabels.models import ModelConfig, build_model, save_weights, weights_digest
 from softlabels.models.device import resolve_device
+from softlabels.objects import plain
 from softlabels.recipes.biased import Biased
 from softlabels.recipes.prior import class_shares, matched_bias, predictions, ratio_bias, target_shares
 from softlabels.report.comparison import comparison_text
+from softlabels.student.sweep import HARD, Variant
 from softlabels.student.trainer import WEIGHTS
 from softlabels.system.local import LocalFolder
 from softlabels_stages.arguments import Correct
-from softlabels_stages.judge import Judged, digests, judge
-from softlabels_stages.recipe import asks_help, parse, plain, texts
-from softlabels_stages.run import command, suggested
-from softlabels_stages.run_folder import RunFolder
-from softlabels_stages.splits import Split, all_batches, open_splits, training_batches, with_members
-from softlabels_stages.student_folder import with_store_of
-from softlabels_stages.sweep import HARD, Variant
-from softlabels_stages.trust import RECIPE
+from softlabels_stages.recipe import asks_help, parse, texts
+from softlabels_stages.run import command, say, suggested, warn
+from softlabels_stages.student_folder import record_own, with_store_of
 
 FOLDER = "corrected"
 _BIASED = "softlabels.models.Biased"
@@ -57,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"the students in {run} were corrected already, and a second correction would be added to the first",
             remedy="name the run that they were corrected from",
         )
-    splits = with_members(open_splits(args.store, args.transfer_set, missing=args.missing), args.training)
+    splits = with_members(
+        open_splits(args.store, args.transfer_set, missing=args.missing, watch=Watch(say, warn)), args.training
+    )
     if any(split.store.positions is not None for split in splits.values()):
         raise ConfigError(
             f"{args.store} labels rows of tokens, and shares of classes are those of whole rows",
@@ -76,12 +81,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = {"rows": args.rows, "class_prior": args.class_prior}
     identity = {**settings, "weights": digest, "stores": digests(splits)}
     opened = RunFolder.open(place, name=args.name, identity=identity)
-    opened.keep_recipe(_recipe(args, len(shares)))
+    recipe = _recipe(args, len(shares))
+    opened.keep_recipe(recipe)
+    record_own(opened, recipe)
     for variant, corrected in zip(variants, judged[1::2], strict=True):
         for seed, model in _by_seed(args, corrected):
             save_weights(model, WEIGHTS, folder=opened.folder.within(variant.folder(seed)))
     if opened.results is None:
-        opened.finish(judge(args.training, splits, judged), store=args.store)
+        shared = leaks({name: split.rows.keys for name, split in splits.items()})
+        opened.finish(judge_run(args.training, splits, judged, shared), store=args.store)
     print(f"\n{comparison_text(opened.results or {})}\n")
     print(
         f"corrected: {folder}; try next: {suggested('evaluate', folder / variants[-1].folder(args.training.seeds[0]))}"
@@ -128,11 +136,10 @@ def _correct(args: Correct, variant: Variant, find: Callable[[nn.Module], Tensor
         biased.model.load_state_dict(model.state_dict())
         plain_models.append(model)
         corrected.append(biased)
-    temperature = args.training.of(variant, 0).loss_at(1.0).temperature
-    settings = args.training.settings(variant)
+    judged = Judged.of(args.training, variant, corrected)
     return [
-        Judged(variant.label, variant.kind, settings, temperature, plain_models),
-        Judged(f"{variant.label}, corrected", variant.kind, settings, temperature, corrected),
+        Judged.of(args.training, variant, plain_models),
+        dataclasses.replace(judged, label=f"{variant.label}, corrected"),
     ]
 
 

@@ -17,6 +17,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from softlabels.errors import ConfigError
+from softlabels.jobs.splits import Split, all_batches, check_classes, open_splits
+from softlabels.jobs.watch import Watch
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.weights import weights_digest
 from softlabels.store import store_splits
@@ -26,8 +28,7 @@ from softlabels.system.local import LocalFolder
 from softlabels.transfer import TransferSetConfig
 from softlabels_stages.arguments import Export
 from softlabels_stages.recipe import parse
-from softlabels_stages.run import command
-from softlabels_stages.splits import Split, all_batches, check_classes, open_splits
+from softlabels_stages.run import command, say, warn
 from softlabels_stages.student_folder import home_of, run_of, student_word, with_store_of, with_weights
 
 HF = "hf"  # a folder rather than a file
@@ -80,7 +81,7 @@ def _split(args: Export) -> dict[str, Split]:
     """The split whose rows the export is checked with, by its name."""
     there = list(store_splits(args.store))
     name = args.split or next((name for name in ("test", "validation") if name in there), there[0])
-    return open_splits(args.store, args.transfer_set, only=name, missing=args.missing)
+    return open_splits(args.store, args.transfer_set, only=name, missing=args.missing, watch=Watch(say, warn))
 
 
 def _facts(student: ModelConfig, split: Split, rows: Tensor) -> dict[str, Any]:

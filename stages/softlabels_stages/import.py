@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,40 +27,27 @@ from msgspec import UNSET
 from numpy.typing import NDArray
 
 from softlabels.errors import ClassMismatch, ConfigError, TransferSetError
+from softlabels.jobs.outputs import Outputs, read_outputs
+from softlabels.jobs.splits import load_rows
 from softlabels.jobs.store_outputs import split_of, store_outputs
+from softlabels.jobs.watch import Watch
 from softlabels.labels import NO_LABEL
-from softlabels.store.dense_spec import dense_spec, prepared_by
 from softlabels.store.markdown import without_folders
-from softlabels.store.outputs import Outputs, read_outputs
+from softlabels.store.new_spec import prepared_by, store_spec
 from softlabels.store.spec import About, MemberSpec, Preprocessing, Spec, TeacherSpec
 from softlabels.transfer import array_keys
-from softlabels.transfer.keys import id_keys
+from softlabels.transfer.keys import KEY_RULE, SALTED_RULE, id_keys, salted_keys
+from softlabels.transfer.salt import read_salt
 from softlabels_stages.arguments import Import
 from softlabels_stages.recipe import load, parse, texts
-from softlabels_stages.rows import load_rows
-from softlabels_stages.run import command, should_stop, suggested
+from softlabels_stages.run import command, say, should_stop, suggested, warn
 
 _POSITIONAL = ("from_", "store")
 _OF_LABELS = ("layout", "inputs", "licence")  # what import takes of a recipe's labels
 _AS_IT_IS = (("encoding", "dense"), ("reduce", "none"), ("compression", "none"))
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """The rows that outputs belong to."""
-
-    name: str
-    source: str
-    keys: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    inputs: NDArray[np.generic] | None
-    class_names: tuple[str, ...] | None
-    preprocessing: Preprocessing
-    key: str = "content"
-    key_rule: int = 1
-
-
-@command(resumable=True)
+@command(resumable=True, settings="--")
 def main(argv: Sequence[str] | None = None) -> int:
     """Read, check, write, seal."""
     args = _parsed(sys.argv[1:] if argv is None else argv)
@@ -70,31 +58,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     known = () if args.transfer_set is None else args.transfer_set.splits
     split = split_of(args.store, args.split, others=known, setting="--split")
     outputs = _outputs(args)
-    rows = _rows_of(args, outputs, split)
-    spec = _spec(args, outputs, rows, split)
-
-    def say(line: str) -> None:
-        print(f"{split}: {line}")
-
+    facts, labels, inputs, source = _rows_of(args, outputs, split)
+    if args.inputs == "embed" and inputs is None:
+        raise ConfigError(
+            f"{args.from_} holds keys and no inputs", remedy="leave out --inputs=embed, or add the inputs"
+        )
+    kept = inputs if args.inputs == "embed" else None
+    watch = Watch(lambda line: say(f"{split}: {line}"), warn, should_stop)
     for line in outputs.said:
-        say(line)
+        watch.say(line)
     manifest = store_outputs(
         args.store,
-        spec,
+        _spec(args, outputs, split, facts, kept),
         outputs.logits,
-        keys=rows.keys,
-        labels=rows.labels,
-        inputs=rows.inputs if args.inputs == "embed" else None,
+        keys=facts["keys"],
+        labels=labels,
+        inputs=kept,
         values=outputs.values,
         about=About(
-            source=without_folders(rows.source),
-            teacher_licence=args.teacher_licence,
-            transfer_licence=args.licence,
+            source=without_folders(source), teacher_licence=args.teacher_licence, transfer_licence=args.licence
         ),
         where=args.from_,
-        say=say,
-        settings="--",
-        should_stop=should_stop,
+        watch=watch,
     )
     print(f"sealed: {args.store}, {manifest.spec.rows:,} rows (look: {suggested('info', args.store)})")
     return 0
@@ -125,31 +110,20 @@ def _parsed(argv: Sequence[str]) -> Import:
     return args
 
 
-def _spec(args: Import, outputs: Outputs, rows: _Rows, split: str) -> Spec:
-    """What decides the bytes of the store."""
-    if args.inputs == "embed" and rows.inputs is None:
-        raise ConfigError(
-            f"{args.from_} holds keys and no inputs", remedy="leave out --inputs=embed, or add the inputs"
-        )
+def _spec(
+    args: Import, outputs: Outputs, split: str, facts: Mapping[str, Any], embed: NDArray[np.generic] | None
+) -> Spec:
+    """What decides the bytes of the store; `facts` are those of its rows."""
     weights = args.weights or (1.0,) * outputs.logits.shape[1]
-    return dense_spec(
-        teacher=TeacherSpec(
-            name=args.teacher_name,
-            precision=args.precision
-            or outputs.values.dtype.name,  # of probabilities their logarithm is made in float64
-            members=tuple(MemberSpec(model=args.teacher_name, weight=weight) for weight in weights),
-            floor=UNSET if outputs.floor is None else outputs.floor,
-        ),
-        name=args.transfer_name or rows.name,
-        split=split,
-        keys=rows.keys,
-        key=rows.key,
-        key_rule=rows.key_rule,
-        classes=_classes(args.classes or rows.class_names, outputs.logits.shape[2]),
-        layout=args.layout,
-        preprocessing=rows.preprocessing,
-        embed=rows.inputs if args.inputs == "embed" else None,
+    teacher = TeacherSpec(
+        name=args.teacher_name,
+        precision=args.precision or outputs.values.dtype.name,  # of probabilities their logarithm is made in float64
+        members=tuple(MemberSpec(model=args.teacher_name, weight=weight) for weight in weights),
+        floor=UNSET if outputs.floor is None else outputs.floor,
     )
+    classes = _classes(args.classes or facts["classes"], outputs.logits.shape[2])
+    own = {"split": split, "layout": args.layout, "embed": embed, "classes": classes}
+    return store_spec(teacher=teacher, **{**facts, **own, "name": args.transfer_name or facts["name"]})
 
 
 def _outputs(args: Import) -> Outputs:
@@ -169,8 +143,12 @@ def _outputs(args: Import) -> Outputs:
     )
 
 
-def _rows_of(args: Import, outputs: Outputs, split: str) -> _Rows:
-    """The rows in the file, by their ids, keys or inputs; else those of the recipe's transfer set."""
+def _rows_of(
+    args: Import, outputs: Outputs, split: str
+) -> tuple[dict[str, Any], NDArray[np.int64], NDArray[np.generic] | None, str]:
+    """The rows in the file, by their ids, keys or inputs; else those of the recipe's transfer set: what a specification says of
+    them, hard labels, inputs and source.
+    """
     count = len(outputs.logits)
     keys, key = outputs.keys, "content"
     if outputs.ids is not None:
@@ -178,11 +156,23 @@ def _rows_of(args: Import, outputs: Outputs, split: str) -> _Rows:
         keys = id_keys(pa.chunked_array([pa.array(outputs.ids.tolist())]), name=key, start=0)
     elif keys is None and outputs.inputs is not None:
         keys = array_keys(outputs.inputs)
+    salt = None if args.transfer_set is None else args.transfer_set.key_salt
     if keys is not None:
+        rule = KEY_RULE
+        if salt is not None and outputs.keys is None:  # keys that the file holds are what its maker made them
+            keys, rule = salted_keys(keys, read_salt(salt)), SALTED_RULE
         labels = np.full(count, NO_LABEL, np.int64) if outputs.labels is None else outputs.labels
         how = Preprocessing(function="") if outputs.inputs is None else prepared_by("", {}, outputs.inputs)
         file = Path(args.from_)
-        return _Rows(file.stem, str(file), keys, labels, outputs.inputs, None, how, key)
+        facts: dict[str, Any] = {
+            "name": file.stem,
+            "keys": keys,
+            "key": key,
+            "key_rule": rule,
+            "classes": None,
+            "preprocessing": how,
+        }
+        return facts, labels, outputs.inputs, str(file)
     if args.transfer_set is None:
         raise ConfigError(
             f"{args.from_} has neither inputs nor keys, and the recipe no transfer_set",
@@ -190,7 +180,7 @@ def _rows_of(args: Import, outputs: Outputs, split: str) -> _Rows:
         )
     where = f"the {split} split of {args.transfer_set.name} (--config)"
     print(f"{args.from_} has neither inputs nor keys: its rows are taken to be those of {where}", file=sys.stderr)
-    rows = load_rows(args.transfer_set, split)
+    rows = load_rows(args.transfer_set, split, Watch(say, warn))
     if len(rows.keys) != count:
         raise TransferSetError(
             f"{args.from_} has {count} rows of outputs and the {split} split of {rows.name} {len(rows.keys)}",
@@ -205,8 +195,8 @@ def _rows_of(args: Import, outputs: Outputs, split: str) -> _Rows:
             remedy="add an array inputs (or keys) to the file, or ids (--key); if the order is right, leave out its labels",
         )
     how = prepared_by(rows.prepare.class_path, rows.prepare.init_args, rows.inputs)
-    key = args.transfer_set.key
-    return _Rows(rows.name, rows.source, rows.keys, labels, rows.inputs, rows.class_names, how, key, rows.key_rule)
+    facts = {"name": rows.name, "keys": rows.keys, "key": rows.key, "classes": rows.class_names}
+    return facts | {"preprocessing": how, "key_rule": rows.key_rule}, labels, rows.inputs, rows.source
 
 
 def _classes(names: Sequence[str] | None, count: int) -> int | Sequence[str]:

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from softlabels.errors import ConfigError
+from softlabels.jobs.words import counted
 from softlabels.labels.fidelity import by_temperature, nats
 from softlabels.store import store_splits
 from softlabels.store.commit import recorded_shards
 from softlabels.store.spec import MANIFEST, PLAN, Manifest, Plan, read_json
 from softlabels.system.files import Folder
+from softlabels.text import one_line
 from softlabels_stages.arguments import Info
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import command
-from softlabels_stages.words import counted
 
 if TYPE_CHECKING:
     from softlabels.store.shared import Shared
@@ -91,10 +92,11 @@ def describe(path: Folder) -> dict[str, Any]:
     }
 
 
-def _positions(facts: dict[str, Any]) -> str:
+def _rows(facts: dict[str, Any]) -> str:
+    salted = ", salted keys" if facts["transfer_set"].get("key_rule") == 3 else ""
     if facts["positions"] is None:
-        return ""
-    return f" of {'up to ' if facts['ragged'] else ''}{facts['positions']:,} positions"
+        return salted
+    return f" of {'up to ' if facts['ragged'] else ''}{facts['positions']:,} positions{salted}"
 
 
 def _encoding(encoding: dict[str, Any]) -> str:
@@ -114,7 +116,7 @@ def _text(path: str, facts: dict[str, Any]) -> str:
     lines = [
         ("store", f"{path} ({state})"),
         ("teacher", f"{teacher['name']}, {members}, {teacher['precision'] or 'precision not stated'}"),
-        ("transfer set", f"{transfer_set['name']}, split {transfer_set['split']}, {rows}{_positions(facts)}"),
+        ("transfer set", f"{transfer_set['name']}, split {transfer_set['split']}, {rows}{_rows(facts)}"),
         ("classes", f"{facts['classes']}" + (f": {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else "")),
         ("encoding", _encoding(encoding)),
         ("layout", f"{facts['layout']}, compression {facts['compression']}, {counted(facts['shards'], 'shard')}"),
@@ -127,7 +129,7 @@ def _text(path: str, facts: dict[str, Any]) -> str:
             ("digest", facts["digest"]),
             ("content", facts["content_digest"]),
         ]
-    return "\n".join(f"{name:<13} {text}" for name, text in lines)
+    return "\n".join(f"{name:<13} {one_line(text, None)}" for name, text in lines)
 
 
 if __name__ == "__main__":

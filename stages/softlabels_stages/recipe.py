@@ -27,7 +27,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -35,11 +35,12 @@ from typing import Any, TypeVar, cast
 import yaml
 
 from softlabels.errors import ConfigError
+from softlabels.jobs.run_files import RECIPE
 from softlabels.objects import canonical
 from softlabels_stages import beside, schema
 from softlabels_stages.help import help_text
 from softlabels_stages.schema import Key
-from softlabels_stages.trust import RECIPE, guard, is_of_run
+from softlabels_stages.trust import guard, is_of_run
 
 T = TypeVar("T")
 SECTIONS = ("name", "transfer_set", "tokenizer", "teacher", "teacher_training", "labels", "student", "training")
@@ -164,6 +165,9 @@ def _read(config: str) -> tuple[Path | None, bytes]:
     """Where the user's recipe lies, None for a built-in one, whose name no file in the working folder takes; and its bytes."""
     if config in built_in():
         return None, resources.files("softlabels_stages.configs").joinpath(f"{config}.yaml").read_bytes()
+    is_stream = config == "/dev/stdin" or config.startswith("/dev/fd/")  # on purpose, as of a shell's <(...)
+    if Path(config).exists() and not (Path(config).is_file() or Path(config).is_dir() or is_stream):
+        raise ConfigError(f"{config} is a pipe or a device", remedy="give a YAML file, or /dev/stdin")
     try:
         return Path(config), Path(config).read_bytes()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError):  # the last: no path at all
@@ -215,17 +219,6 @@ def built_in() -> list[str]:
     """Names of the recipes that come with the software."""
     files = (Path(entry.name) for entry in resources.files("softlabels_stages.configs").iterdir())
     return sorted(file.stem for file in files if file.suffix == ".yaml")
-
-
-def plain(value: object) -> Any:
-    """A configuration as JSON and YAML write it: dataclasses as mappings, tuples as lists."""
-    if is_dataclass(value):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value
 
 
 def _from_recipe(cls: type, recipe: Mapping[str, Any], known: Mapping[str, Key], *, where: str) -> dict[str, object]:

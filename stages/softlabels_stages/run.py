@@ -8,9 +8,7 @@ command that has nothing to resume, 141 nobody reads its output any more, as in 
 
 from __future__ import annotations
 
-import codecs
 import functools
-import io
 import os
 import shlex
 import shutil
@@ -25,7 +23,10 @@ from typing import Protocol
 
 from softlabels.errors import Interrupted, SoftLabelsError, Stalled
 from softlabels.objects import one_command
+from softlabels.text import one_line
 from softlabels_stages import beside
+from softlabels_stages.output import visible_output
+from softlabels_stages.recipe_keys import in_recipe
 from softlabels_stages.unexpected import foreseen, lack
 
 BROKEN_PIPE = 128 + signal.SIGPIPE
@@ -45,6 +46,16 @@ def should_stop() -> bool:
     return _stop.is_set()
 
 
+def say(line: str) -> None:
+    """Print what is done, at once."""
+    print(line, flush=True)
+
+
+def warn(line: str) -> None:
+    """Print a line on what may be wrong on standard error."""
+    print(line, file=sys.stderr)
+
+
 def program() -> str:
     """How this user calls `softlabels`: by its name, or by its path where it stands in an environment that is not active."""
     beside = Path(sys.executable).with_name("softlabels")
@@ -56,8 +67,9 @@ def suggested(*words: object) -> str:
     return shlex.join([program(), *map(str, words)])
 
 
-def command(*, resumable: bool = False) -> Callable[[Main], Main]:
-    """Turn a stage's `main(argv) -> exit code` into a command.
+def command(*, resumable: bool = False, settings: str = "labels.") -> Callable[[Main], Main]:
+    """Turn a stage's `main(argv) -> exit code` into a command. `settings` stands before the names of the settings of labels
+    in messages, as `recipe_keys.in_recipe` says.
 
     A `resumable` command hears the first SIGTERM or SIGINT as `should_stop()` and ends by itself; a second one ends it
     at once with 75, which is safe because whatever it had committed or saved stays as it is.
@@ -65,8 +77,8 @@ def command(*, resumable: bool = False) -> Callable[[Main], Main]:
 
     def wrap(main: Main) -> Main:
         @functools.wraps(main)
+        @visible_output()
         def run(argv: Sequence[str] | None = None) -> int:
-            say_anything()
             try:
                 with one_command(), _signals_as_flag() if resumable else _no_signals():
                     return main(argv)
@@ -75,7 +87,7 @@ def command(*, resumable: bool = False) -> Callable[[Main], Main]:
                 sys.stdout.flush()
                 os._exit(code)  # the end of the interpreter would wait for the thread that hangs
             except SoftLabelsError as error:
-                return _report(lack(error.__cause__) or error)
+                return _report(lack(error.__cause__) or in_recipe(error, settings))
             except BrokenPipeError:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still in the buffer has nowhere to go
                 return BROKEN_PIPE
@@ -95,29 +107,8 @@ def command(*, resumable: bool = False) -> Callable[[Main], Main]:
     return wrap
 
 
-def say_anything() -> None:
-    """Let stdout and stderr take any text: the bytes of a path that is not UTF-8 as they are, and what their encoding lacks as
-    its number.
-    """
-    codecs.register_error("softlabels", _as_bytes)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="softlabels")
-
-
-def _as_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
-    """For `codecs.register_error`: lone surrogates that stand for bytes become these again, anything else an escape."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    number = ord(error.object[error.start])
-    if 0xDC80 <= number <= 0xDCFF:
-        return bytes([number - 0xDC00]), error.start + 1
-    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}", error.start + 1
-
-
 def _report(error: SoftLabelsError) -> int:
-    line = " ".join(str(error).split())
-    print(f"{type(error).__name__}: {line}{beside.hint(line)}", file=sys.stderr, flush=True)
+    print(f"{type(error).__name__}: {one_line(error, None)}{beside.hint(str(error))}", file=sys.stderr, flush=True)
     return error.exit_code
 
 

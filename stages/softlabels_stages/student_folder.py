@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from softlabels.errors import ConfigError, DamagedRun, WeightsError
+from softlabels.errors import ConfigError, DamagedRun, SoftLabelsError, WeightsError
+from softlabels.jobs.run_files import RECIPE, RESULTS, read_object
+from softlabels.jobs.run_folder import RunFolder
 from softlabels.models import ModelConfig
+from softlabels.names import renamed
+from softlabels.objects import is_guarded
 from softlabels.student.trainer import WEIGHTS
 from softlabels.system.local import LocalFolder
-from softlabels_stages.run_files import read_object
-from softlabels_stages.trust import RECIPE, RESULTS
+from softlabels_stages.recipe import sections_of
+from softlabels_stages.trust import record
 
 
 def run_of(words: Sequence[str]) -> Path | None:
@@ -76,3 +81,29 @@ def only_student(path: str) -> str:
         f"{path} holds {len(students)} students: {', '.join(student.name for student in students)}",
         remedy=f"name one, as {distilled[0] if distilled else students[0]}",
     )
+
+
+def record_own(run: RunFolder, recipe: Mapping[str, Any]) -> None:
+    """Record that a run was made here: not where the recipe is itself that of another's run, nor where another config.yaml
+    stands there.
+    """
+    standing = run.folder.read(RECIPE)
+    if not is_guarded() and _says_no_more(standing, recipe):
+        record(standing, run.path)
+
+
+def _says_no_more(standing: bytes, recipe: Mapping[str, Any]) -> bool:
+    """Whether a config.yaml names nothing that `recipe` does not: its bytes, or those that an earlier version wrote, with its
+    names, and without settings that came later.
+    """
+    try:
+        found = renamed(sections_of(standing, RECIPE))
+    except (SoftLabelsError, RecursionError):
+        return False
+    return _is_within(found, renamed(dict(recipe)))
+
+
+def _is_within(part: object, whole: object) -> bool:
+    if isinstance(part, dict) and isinstance(whole, dict):
+        return all(name in whole and _is_within(value, whole[name]) for name, value in part.items())
+    return part == whole

@@ -21,13 +21,16 @@ import torch
 from torch import Tensor, nn
 
 from softlabels.errors import ClassMismatch, ConfigError
+from softlabels.jobs.progress import TimeLeft
+from softlabels.jobs.splits import load_rows
+from softlabels.jobs.watch import Watch
 from softlabels.models import build_model, save_weights
 from softlabels.models.build import answer_of, untrained
 from softlabels.models.classes import require_vocabulary
-from softlabels.objects import build, import_object
+from softlabels.objects import build, import_object, plain
 from softlabels.recipes.tokenizer import ensure_tokenizer, named_tokenizer
-from softlabels.store.dense_spec import prepared_by
 from softlabels.store.digest import blake3_hex
+from softlabels.store.new_spec import prepared_by
 from softlabels.stream import Loader
 from softlabels.student.class_weights import resolved
 from softlabels.student.learner import Student
@@ -38,10 +41,8 @@ from softlabels.student.trainer import Trainer
 from softlabels.student.trial import require_trainable
 from softlabels.teacher.config import MemberConfig
 from softlabels.transfer import TransferRows
-from softlabels_stages.progress import TimeLeft
-from softlabels_stages.recipe import parse, plain
-from softlabels_stages.rows import load_rows
-from softlabels_stages.run import command, should_stop
+from softlabels_stages.recipe import parse
+from softlabels_stages.run import command, say, should_stop, warn
 from softlabels_stages.teacher_arguments import TeacherTraining, TrainTeacher
 
 
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"teacher {number}: {member.weights or member.class_path} is there, left as it is")
     if not missing:
         return 0
-    rows, training = load_rows(args.transfer_set, "train"), _training(args, missing)
+    rows, training = load_rows(args.transfer_set, "train", Watch(say, warn)), _training(args, missing)
     for number in missing:
         print(f"teacher {number}: training {args.teacher.members[number].class_path}", flush=True)
         _train(args.teacher.members[number], rows, dataclasses.replace(training, seed=training.seed + number))
@@ -120,7 +121,7 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
     train, augment = batches(~is_held_out, shuffle=True), _augment(config, rows)
     trainer = Trainer([student], train, validation, folder, identity, augment)
     keep_freed_memory()
-    [result] = trainer.run(should_stop, TimeLeft(config.epochs))
+    [result] = trainer.run(should_stop, TimeLeft(config.epochs, say))
     save_weights(student.model, weights)
     print(f"teacher {member.class_path}: {weights}{_said(result.scores, rows)}", flush=True)
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from blake3 import blake3
 
 from softlabels.errors import ConfigError, SoftLabelsError
+from softlabels.jobs.run_files import RECIPE, RESULTS, RUN
 from softlabels.objects import only_shipped
 from softlabels.system.local import write_atomically
 
-RUN, RECIPE, RESULTS = "run.json", "config.yaml", "results.json"
 _STUDENTS = "*/weights.safetensors"
 
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from softlabels.errors import ConfigError, DamagedStore, UnsealedStore
+from softlabels.jobs.watch import Watch
+from softlabels.jobs.words import counted
 from softlabels.store import Store, open_store, store_splits
 from softlabels.store.commit import SET_ASIDE
 from softlabels.store.findings import Stored, ask, stored_agreement
@@ -25,10 +27,10 @@ from softlabels.store.root import lost_splits, outdated, root_strangers
 from softlabels.store.verify import verify
 from softlabels.system.files import Folder
 from softlabels.system.places import folder_of
+from softlabels.text import one_line
 from softlabels_stages.arguments import Verify
 from softlabels_stages.recipe import parse
-from softlabels_stages.run import command, suggested
-from softlabels_stages.words import counted
+from softlabels_stages.run import command, say, suggested, warn
 
 if TYPE_CHECKING:
     from softlabels_stages.teacher_arguments import TeacherLogits
@@ -76,7 +78,7 @@ def _verify_root(root: Folder, *, whole: bool) -> int:
     for error in lost:
         print(error, file=sys.stderr)
     for name in root_strangers(root):
-        print(f"{root}: warning: {name} is not part of the store", file=sys.stderr)
+        print(f"{root}: warning: {one_line(name)} is not part of the store", file=sys.stderr)
     stale = outdated(root) if whole and not lost else []
     for name in stale:
         what = "does not list these splits" if root.exists(name) else "is gone, and plain readers need it"
@@ -145,15 +147,15 @@ def _recheck(split: str, path: Folder, recipe: TeacherLogits, args: Verify) -> i
 
     Raises `TeacherError` where it does not, and what both say of a row depends on its batch or its padding.
     """
+    from softlabels.jobs.splits import load_rows
     from softlabels.models.alone import is_padded
     from softlabels.teacher.ensemble import load_ensemble
     from softlabels.teacher.recheck import compare_with_teacher
     from softlabels.teacher.sentinels import check_sentinels
     from softlabels.transfer.sequences import as_stored
-    from softlabels_stages.rows import load_rows
 
     store = open_store(path)
-    rows = load_rows(as_stored(recipe.transfer_set, store.spec.preprocessing), split)
+    rows = load_rows(as_stored(recipe.transfer_set, store.spec.preprocessing), split, Watch(say, warn))
     ensemble = load_ensemble(recipe.teacher, train=suggested("train-teacher", f"--config={args.against_teacher}"))
     found = compare_with_teacher(store, rows, ensemble, sample=args.teacher_rows)
     print(f"{split}: {counted(found.rows, 'row')} against the live teacher: {found.line}")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from softlabels.objects import ObjectSpec
 from softlabels.store import Store, StoreWriter, open_store
-from softlabels.store.dense_spec import dense_spec
+from softlabels.store.new_spec import store_spec
 from softlabels.store.spec import MemberSpec, TeacherSpec
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.transfer import TransferRows, array_keys
@@ -68,7 +68,7 @@ def writer_of(path: Path, keys: np.ndarray, classes: int = CLASSES, *, members: 
     """A writer of dense labels, 32 rows a shard."""
     spec = TeacherSpec(name="it", precision="float32", members=(MemberSpec(model="m"),) * members)
     options = {"teacher": spec, "rows_per_shard": 32, "rows_per_chunk": 16} | options
-    return StoreWriter(path, dense_spec(name="rows", keys=keys, classes=classes, **options))
+    return StoreWriter(path, store_spec(name="rows", keys=keys, classes=classes, **options))
 
 
 def fill(

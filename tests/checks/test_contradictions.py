@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -11,14 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from softlabels.checks.contradictions import dense_apart, repeats, topk_apart
+from softlabels.checks.contradictions import apart, repeats, require_consistent
 from softlabels.errors import ContradictingOutputs, UnsealedStore
-from softlabels.labels.dense import encode_dense
-from softlabels.labels.encoding import TopkEncoding
-from softlabels.labels.topk_encode import encode_topk
+from softlabels.labels.encoding import DenseEncoding, TopkEncoding
 from softlabels.store import StoreWriter, open_store
 from softlabels.store.convert import convert
-from softlabels.store.dense_spec import store_spec
+from softlabels.store.new_spec import store_spec
 from softlabels.store.repair import repair
 from softlabels.store.verify import verify
 from softlabels.teacher.label import label_rows
@@ -27,6 +26,7 @@ from softlabels_stages import encode, train_student
 from softlabels_stages import verify as verify_stage
 from tests.checks import samples
 from tests.checks.samples import CLASSES, exact, live, rows_of, softmax, some_rows
+from tests.labels.dense_reference import dense_columns
 
 ROWS = 96
 WHAT = "rows of .* whose content key stands in an earlier row have outputs of another distribution"
@@ -92,8 +92,8 @@ def test_topk_as_dense(rng: np.random.Generator, members: int) -> None:
     encoding = TopkEncoding(k=8, tail="uniform", nodes=4)
     one = rng.normal(size=(100, members, 30)) * 3
     other = one + np.where(np.arange(100)[:, None, None] % 2, rng.normal(size=one.shape) * 2, 1e-6)
-    columns = [encode_topk(torch.tensor(z, dtype=torch.float32), encoding)[0] for z in (one, other)]
-    found = topk_apart(*columns, precision="float32", encoding=encoding, classes=30)
+    columns = [encoding.encode(torch.tensor(z, dtype=torch.float32))[0] for z in (one, other)]
+    found = apart(*columns, precision="float32", encoding=encoding, classes=30)
     gap = np.abs(softmax(one) - softmax(other)).max(axis=(1, 2))
     assert (found[::2] == 0).all()
     assert (found <= gap + 5e-3).all()
@@ -101,8 +101,11 @@ def test_topk_as_dense(rng: np.random.Generator, members: int) -> None:
 
 
 def _columns(z: np.ndarray) -> dict[str, np.ndarray]:
-    dense = encode_dense(z)
-    return {"logits": dense.logits, "shift": dense.shift}
+    return dense_columns(z)._asdict()
+
+
+def dense_apart(one: dict[str, np.ndarray], other: dict[str, np.ndarray], precision: str) -> np.ndarray:
+    return apart(one, other, encoding=DenseEncoding(), classes=one["logits"].shape[-1], precision=precision)
 
 
 @pytest.mark.parametrize("rows_per_shard", [16, 32, 96])
@@ -141,7 +144,7 @@ def test_topk_columns(rng: np.random.Generator, work: Path, keys: np.ndarray) ->
     encoding = TopkEncoding(k=2, tail="uniform", nodes=4)
     spec = store_spec(encoding, teacher="it", name="rows", keys=keys, classes=CLASSES)
     for name, wrong in (("honest", 0), ("wrong", 7)):
-        columns, lost = encode_topk(torch.tensor(logits(rng, wrong=wrong))[:, None], encoding)
+        columns, lost = encoding.encode(torch.tensor(logits(rng, wrong=wrong))[:, None])
         with StoreWriter(work / name, spec) as writer:
             writer.write_columns(0, keys=keys, labels=np.full(ROWS, -1), columns=columns, fidelity=lost)
             if not wrong:
@@ -261,3 +264,30 @@ def test_a_student_of_such_a_store_is_told(
         samples.earlier(work / "s" / split, logits(rng, wrong=20), array_keys(inputs), split=split, embed=inputs)
     assert train_student.main(["--config=r.yaml", "--store=s", "--out=run"]) == 0
     assert "train: warning: ContradictingOutputs: 20 of the 48 rows of s/train" in capsys.readouterr().err
+
+
+def test_many_repeats_anywhere_do_not_read_a_store_many_times(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of each key in shuffled order, as of epochs one after the other. Seen to fail: a row was read 125 times."""
+    count, read = 2000, np.zeros(4000, np.int64)
+    own, order = rng.integers(0, 256, (count, 16), np.uint8), rng.permutation(count)
+    z = rng.normal(size=(count, 1, CLASSES))
+    columns = {name: np.concatenate([values, values[order]]) for name, values in _columns(z).items()}
+
+    def rows(numbers: np.ndarray) -> dict[str, np.ndarray]:
+        chunks = np.unique(numbers // 16)
+        read[(chunks[:, None] * 16 + np.arange(16)).reshape(-1)] += 1
+        return {name: values[numbers] for name, values in columns.items()}
+
+    monkeypatch.setattr("softlabels.checks.contradictions._BYTES", 16 * 100)
+    ask = partial(
+        require_consistent, np.concatenate([own, own[order]]), rows, partial(dense_apart, precision="float32"), row_bytes=100,
+        where="these",
+    )  # fmt: skip
+    ask()
+    assert read.max() <= 2 * 8
+    assert (read[2000:] > 0).any()
+    columns["logits"][2000:] = columns["logits"][2000:][..., ::-1]
+    with pytest.raises(ContradictingOutputs, match=rf"1\d\d of the 128 {WHAT}"):
+        ask()

@@ -12,8 +12,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from softlabels.jobs.outputs import read_outputs
 from softlabels.store import open_store
-from softlabels.store.outputs import read_outputs
 from softlabels.transfer import TransferSetConfig, load_transfer_set
 from tests.checks.recipes import write_recipe
 from tests.checks.samples import CLASSES, exact, softmax, some_rows

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from softlabels.errors import ConfigError
-from softlabels.labels.dense import encode_dense
+from softlabels.jobs import possible
 from softlabels.labels.ensemble import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, log_probs
 from softlabels.labels.soft import SoftLabels
 from softlabels.store import Store, open_store
@@ -19,10 +19,11 @@ from softlabels.student.fused import linear_distillation_loss
 from softlabels.student.loss_spec import LossSpec
 from softlabels.student.losses import distillation_loss
 from softlabels.transfer import array_keys
-from softlabels_stages import evaluate, possible, train_student
+from softlabels_stages import evaluate, train_student
 from tests.checks import samples
 from tests.checks.recipes import write_recipe
 from tests.checks.samples import CLASSES, exact, softmax, some_rows
+from tests.labels.dense_reference import dense_columns
 
 BEYOND = (1e6, 1e30, 1e-30, 1025.0, 1 / 1025)
 WHAT = "lies beyond what float32 reaches"
@@ -30,7 +31,7 @@ WHAT = "lies beyond what float32 reaches"
 
 def soft_of(z: np.ndarray) -> SoftLabels:
     """Labels (B, M, C) as a store keeps them."""
-    dense, members = encode_dense(z), z.shape[1]
+    dense, members = dense_columns(z), z.shape[1]
     return SoftLabels.dense(torch.tensor(dense.logits), torch.tensor(dense.shift), torch.full((members,), 1 / members))
 
 
@@ -85,7 +86,7 @@ def test_what_is_reached_is_right(rng: np.random.Generator, temperature: float, 
     z = torch.tensor(student, dtype=torch.float32, requires_grad=True)
     value = loss_of(z, soft, temperature=temperature)
     value.backward()
-    stored = encode_dense(teacher).logits[:, 0].astype(np.float64) / temperature
+    stored = dense_columns(teacher).logits[:, 0].astype(np.float64) / temperature
     scaled = z.detach().double().numpy() / temperature
     p, q = softmax(stored), softmax(scaled)
     log_p, log_q = (x - x.max(1, keepdims=True) for x in (stored, scaled))

@@ -12,12 +12,10 @@ import pytest
 import torch
 
 from softlabels.checks.dependence import spread
-from softlabels.checks.order import agreement, largest, largest_stored, require_order
+from softlabels.checks.order import agreement, require_order
 from softlabels.errors import OtherClassOrder
-from softlabels.labels.encoding import TopkEncoding
-from softlabels.labels.ensemble import log_probs
-from softlabels.labels.topk import stored_log_probs
-from softlabels.labels.topk_encode import encode_topk
+from softlabels.labels.encoding import DenseEncoding, TopkEncoding
+from softlabels.labels.ensemble import largest_class, log_probs
 from softlabels.store import open_store
 from softlabels.store.findings import Own, Stored, stored_agreement
 from softlabels.teacher.label import label_rows
@@ -117,10 +115,10 @@ def test_the_largest_output_of_an_ensemble(rng: np.random.Generator, members: in
     z, weights = rng.normal(size=(200, members, 9)) * 3, np.arange(1.0, members + 1)
     weights /= weights.sum()
     expected = log_probs(z, 1.0, "arithmetic", weights).argmax(-1)
-    assert (largest(z, weights) == expected).all()
-    encoding = TopkEncoding(k=9, tail="uniform", nodes=2)
-    ids, log_p, _ = stored_log_probs(encode_topk(torch.tensor(z).float(), encoding)[0], encoding, 9, 1.0)
-    assert (largest_stored(ids, log_p, weights, 9) == expected).mean() > 0.99  # float16
+    assert (largest_class(z, weights) == expected).all()
+    for encoding in (DenseEncoding(), TopkEncoding(k=9, tail="uniform", nodes=2)):
+        columns, _ = encoding.encode(torch.tensor(z).float())
+        assert (encoding.largest(columns, 9, weights) == expected).mean() > 0.99  # float16
 
 
 def test_live_teacher(rng: np.random.Generator, work: Path, capsys: pytest.CaptureFixture[str]) -> None:

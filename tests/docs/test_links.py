@@ -36,3 +36,10 @@ def test_every_page_is_found_from_the_readme() -> None:
         found |= new
         new = {path for page in new for path in links(page) if path.suffix == ".md" and path.is_file()} - found
     assert sorted(str(page.relative_to(ROOT)) for page in set(PAGES) - found) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tests_that_a_page_names_are_there(page: Path) -> None:
+    for file, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page.read_text()):
+        assert not name or f"def {name}(" in (ROOT / file).read_text(), name
+        assert (ROOT / file).is_file()

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from softlabels.store import StoreWriter, open_store, store_splits
+from softlabels.store.shard_writer import ShardWriter
 from softlabels.store.verify import verify
 from tests.faults.apart import ROOT, apart, scratch
 from tests.faults.campaign import Outcome, Trial, repeated
@@ -111,18 +112,18 @@ class Recipe:
 
 def _tell(acknowledge: Acknowledge) -> None:
     """In this process, acknowledge each shard when the writer says that it is done, and the opening of the first store."""
-    begin, write = StoreWriter._begin, StoreWriter.write_arrays
+    begin, write = StoreWriter._begin, ShardWriter.commit
 
     def telling_begin(self: StoreWriter, *arguments: Any) -> None:
         acknowledge(BEGUN)
         begin(self, *arguments)
 
-    def telling_write(self: StoreWriter, shard: int, *arguments: Any, **options: Any) -> None:
-        write(self, shard, *arguments, **options)
-        acknowledge(1000 * SPLITS.index(self.path.name) + shard)
+    def telling_write(self: ShardWriter, *arguments: Any) -> None:
+        write(self, *arguments)
+        acknowledge(1000 * SPLITS.index(self._folder.name) + self._shard)
 
     StoreWriter._begin = telling_begin  # type: ignore[method-assign]
-    StoreWriter.write_arrays = telling_write  # type: ignore[method-assign]
+    ShardWriter.commit = telling_write  # type: ignore[method-assign]
 
 
 TRIALS = (

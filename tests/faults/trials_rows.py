@@ -157,18 +157,17 @@ def _bad_row(kind: float, rows: tuple[int, int]) -> Change:
     return _set(bad=lambda rng: int(rng.integers(*rows)), value=lambda rng: kind)
 
 
-COMMITTED = {"softlabels_stages.teacher_logits.check_committed": _nothing}
+COMMITTED = {"softlabels.jobs.label.check_committed": _nothing}
 PLAN = COMMITTED | {
     "softlabels.store.writer.require_same_plan": _nothing,
     "softlabels.store.writer.StoreWriter._check_keys": _nothing,
 }
 PLAN_WHAT, COMMITTED_WHAT = "plan, committed shards and keys not compared", "committed shards not compared"
-SENTINELS = {"softlabels_stages.teacher_logits.check_sentinels": lambda *args, **options: CLASSES}
+SENTINELS = {"softlabels.jobs.label.check_sentinels": lambda *args, **options: CLASSES}
 STORABLE = {
     "softlabels.teacher.sentinels.require_storable": _nothing,
-    "softlabels.labels.dense._refuse": _nothing,
-    "softlabels.store.arrays.check_stored": _nothing,
-    "softlabels.store.chunks.check_stored": _nothing,
+    "softlabels.labels.blocks.Block.refuse": _nothing,
+    "softlabels.labels.base.EncodingBase.check_column": _nothing,
     "tests.faults.recipes.TOPK": {},  # of sparse labels the basis and the store's own checks would refuse them, too
 }
 STORABLE_WHAT = "logits of dense labels not checked"
@@ -227,7 +226,7 @@ TRAINED = (
         "classes in another order",
         "OtherLabels",
         _names_permuted,
-        {"softlabels_stages.splits._require_same_classes": _nothing},
+        {"softlabels.jobs.splits._require_same_classes": _nothing},
         "class names not compared",
     ),
     Mistake(
@@ -241,7 +240,7 @@ TRAINED = (
         "a row that the store has no labels for",
         "UnlabelledRows",
         _set(alter=lambda rng: int(rng.integers(ROWS))),
-        {"softlabels.stream.examples.label_rows": lambda keys, store, *, items, **options: (items, items)},
+        {"softlabels.stream.examples.find_labels": lambda keys, store, *, items, **options: (items, items)},
         "rows joined by their number",
     ),
 )
@@ -339,7 +338,10 @@ TRIALS = (
     _trial(
         "class ids that overflowed",
         narrowed,
-        {"softlabels.store.arrays.check_values": _nothing, "softlabels.store.chunks.check_stored": _nothing},
+        {
+            "softlabels.store.arrays.check_values": _nothing,
+            "softlabels.labels.base.EncodingBase.check_column": _nothing,
+        },
         "values not checked",
     ),
     _trial("another tokenizer of as many tokens", another_tokenizer, PLAN, PLAN_WHAT),

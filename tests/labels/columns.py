@@ -8,10 +8,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from softlabels.labels.encoding import TopkEncoding
-from softlabels.labels.stored import check_stored
 
 
 def check_columns(columns: Mapping[str, NDArray[Any]], encoding: TopkEncoding, classes: int) -> None:
     """Raise `ValueError` where no encoder can have written these columns."""
     for name in sorted(columns, key=lambda name: name != "top_page"):  # before the ids that it is needed for
-        check_stored(name, columns[name], encoding, classes, page=columns.get("top_page"))
+        encoding.check_column(name, columns[name], classes, beside=columns.get("top_page"))

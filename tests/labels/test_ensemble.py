@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from softlabels.errors import ConfigError, MeanUnavailable, NoPossibleClass
-from softlabels.labels.dense import encode_dense
 from softlabels.labels.ensemble import MEANS, check_mean, check_temperature, log_probs, normalised_weights
 from softlabels.labels.soft import SoftLabels
+from tests.labels.dense_reference import dense_columns
 
 R, M, C = 6, 5, 10
 TEMPERATURES = (1.0, 2.0, 4.0, 20.0)
@@ -126,7 +126,7 @@ def test_high_and_low_temperature(rng: np.random.Generator) -> None:
 
 def test_logits_come_back_from_what_is_stored(rng: np.random.Generator) -> None:
     z = rng.normal(size=(R, M, C)).astype(np.float32) * 3 + 100
-    encoded = encode_dense(z)
+    encoded = dense_columns(z)
     weights = rng.random(M).astype(np.float32)
     weights /= weights.sum()
     soft = SoftLabels.dense(

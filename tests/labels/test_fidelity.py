@@ -4,10 +4,12 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 
-from softlabels.labels import fidelity
-from softlabels.labels.dense import encode_dense
-from softlabels.labels.fidelity import TEMPERATURES, Fidelity, mass_warning, measure_dense, table
+from softlabels.labels import dense_encode
+from softlabels.labels.encoding import DenseEncoding, TopkEncoding
+from softlabels.labels.fidelity import TEMPERATURES, Fidelity, FidelitySums, table
+from tests.labels.dense_reference import dense_columns
 
 M, C = 2, 17
 
@@ -18,6 +20,10 @@ def direct_kl(exact: np.ndarray, stored: np.ndarray, temperature: float) -> np.n
     with np.errstate(invalid="ignore"):
         terms = np.exp(log_p) * (log_p - log_q)
     return np.where(np.isneginf(log_p), 0, terms).sum(axis=-1)
+
+
+def measure_dense(exact: np.ndarray, stored: np.ndarray) -> tuple[FidelitySums, ...]:
+    return dense_encode.measure_dense(torch.from_numpy(exact), torch.from_numpy(stored))
 
 
 def _log_softmax(z: np.ndarray) -> np.ndarray:
@@ -39,10 +45,12 @@ def test_a_tail_whose_mass_is_off_is_worth_a_word() -> None:
             for t, error in zip(("1", "2", "20"), errors, strict=True)
         }
 
-    assert mass_warning(lines(0.0, 0.01, 0.003), "lowrank") is None
-    assert mass_warning(lines(0.9, 0.9, 0.9), "renormalised") is None
-    assert mass_warning({}, "lowrank") is None
-    found = mass_warning(lines(0.02, 0.389, 0.3), "uniform")
+    encoding = TopkEncoding(k=3, tail="uniform")
+    assert encoding.warning(lines(0.0, 0.01, 0.003)) is None
+    assert TopkEncoding(k=3, tail="renormalised", nodes=0).warning(lines(0.9, 0.9, 0.9)) is None
+    assert DenseEncoding().warning(lines(0.9, 0.9, 0.9)) is None
+    assert encoding.warning({}) is None
+    found = encoding.warning(lines(0.02, 0.389, 0.3))
     assert found is not None
     assert "off by up to 0.39 (at T=2)" in found
     assert "-inf" in found
@@ -50,7 +58,7 @@ def test_a_tail_whose_mass_is_off_is_worth_a_word() -> None:
 
 def test_sums_are_those_of_a_direct_kl(rng: np.random.Generator) -> None:
     z = some_logits(rng, 200)
-    stored = encode_dense(z).logits
+    stored = dense_columns(z).logits
     for sums in measure_dense(z, stored):
         kl = direct_kl(z, stored, sums.temperature)
         assert sums.samples == 200 * M
@@ -65,7 +73,7 @@ def test_a_crude_encoding_shows(rng: np.random.Generator) -> None:
     z = some_logits(rng, 100)
     z -= z.max(axis=-1, keepdims=True)
     crude = np.round(z).astype(np.float16)
-    fine = encode_dense(z).logits
+    fine = dense_columns(z).logits
     for bad, good in zip(measure_dense(z, crude), measure_dense(z, fine), strict=True):
         kl = direct_kl(z, crude, bad.temperature)
         assert bad.kl_sum == pytest.approx(float(kl.sum()), rel=1e-9)
@@ -83,7 +91,7 @@ def test_exact_storage_loses_nothing(rng: np.random.Generator) -> None:
 
 def test_a_possible_class_that_is_stored_as_impossible_makes_the_kl_infinite(rng: np.random.Generator) -> None:
     z = some_logits(rng, 20)
-    stored = encode_dense(z).logits
+    stored = dense_columns(z).logits
     stored[7, 0, z[7, 0].argmin()] = stored[3, 1, 0] = -np.inf
     z[7, 0, z[7, 0].argmin()] = -1e5  # whose probability is 0 in float64
     for line in table([measure_dense(z[:5], stored[:5]), measure_dense(z[5:], stored[5:])]).values():
@@ -96,12 +104,12 @@ def test_a_possible_class_that_is_stored_as_impossible_makes_the_kl_infinite(rng
 
 def test_shards_add_up_to_one_pass(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     z = some_logits(rng, 90)
-    stored = encode_dense(z).logits
+    stored = dense_columns(z).logits
     whole = table([measure_dense(z, stored)])
     cuts = [0, 1, 40, 90]
     shards = [measure_dense(z[a:b], stored[a:b]) for a, b in itertools.pairwise(cuts)]
     merged = table(shards)
-    monkeypatch.setattr(fidelity, "_BLOCK_BYTES", 8 * C * 7)  # blocks of seven distributions
+    monkeypatch.setattr(dense_encode, "_MEASURED_BYTES", 8 * C * 7)  # blocks of seven distributions
     blocks = table([measure_dense(z, stored)])
     assert list(whole) == [f"{t:g}" for t in TEMPERATURES] == ["1", "2", "4", "8", "20"]
     for name, line in whole.items():
@@ -119,6 +127,6 @@ def test_no_shards_no_table() -> None:
 def test_what_dense_labels_lose_is_small(rng: np.random.Generator, scale: float) -> None:
     """float16 has 11 significant bits; the squared error of the logits where the mass is bounds the KL."""
     z = some_logits(rng, 300, scale)
-    for line in table([measure_dense(z, encode_dense(z).logits)]).values():
+    for line in table([measure_dense(z, dense_columns(z).logits)]).values():
         assert 0 <= line.kl_mean <= line.kl_max < 1e-4
         assert line.top1_agreement > 0.99

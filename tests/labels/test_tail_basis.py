@@ -9,8 +9,8 @@ import torch
 from softlabels.errors import ConfigError, LogitsError
 from softlabels.labels import tail_basis
 from softlabels.labels.tail_basis import TailFit, coefficient_columns, find_basis
-from softlabels.labels.topk import IMPOSSIBLE, check_basis, coefficients, topk_columns, topk_log_probs
-from softlabels.labels.topk_encode import encode_topk
+from softlabels.labels.topk_fields import IMPOSSIBLE, check_basis
+from softlabels.labels.topk_reference import coefficients, topk_log_probs
 from tests.labels.test_topk import encoding_of
 
 C, RANK, K = 200, 5, 8
@@ -36,7 +36,7 @@ def test_prior_and_basis_are_those_of_a_singular_value_decomposition(rng: np.ran
     expected = values[:RANK, None] * vectors[:RANK] / np.sqrt(300)
     expected *= np.sign(np.take_along_axis(expected, np.abs(expected).argmax(1)[:, None], 1))
     np.testing.assert_allclose(found[1:], expected, rtol=0.02, atol=0.02)
-    check_basis(find_basis(torch.from_numpy(z).split(70), RANK), encoding_of("lowrank", K, rank=RANK), C)
+    check_basis(find_basis(torch.from_numpy(z).split(70), RANK), (1 + RANK, C))
 
 
 def test_the_same_sample_gives_the_same_basis_whatever_the_blocks(rng: np.random.Generator) -> None:
@@ -62,7 +62,7 @@ def test_impossible_classes(rng: np.random.Generator) -> None:
     z[:, :, 3] = -np.inf
     z[:50, :, 4] = -np.inf
     found = find_basis([torch.from_numpy(z)], 3)
-    check_basis(found, encoding_of("lowrank", K, rank=3), C)
+    check_basis(found, (4, C))
     assert found[0, 3] == IMPOSSIBLE
     assert (found[1:, 3] == 0).all()
     below = (z[50:, 0, 4] - z[50:, 0].max(axis=-1)).astype(np.float32).astype(np.float16)  # by float32, as torch does
@@ -75,7 +75,7 @@ def test_impossible_classes(rng: np.random.Generator) -> None:
 def test_positions_without_a_distribution_are_refused(rng: np.random.Generator, value: float, rank: int) -> None:
     z = low_rank_logits(rng, 30)
     z[7, 0, slice(None) if value == -np.inf else 4] = value
-    with pytest.raises(LogitsError, match="a sampled position"):
+    with pytest.raises(LogitsError, match=r"row 7 of a sampled block, member 0"):
         find_basis([torch.from_numpy(z)], rank)
 
 
@@ -84,7 +84,7 @@ def test_a_class_that_the_sample_never_allows_does_not_spoil_the_others(rng: np.
     sample[:, :, 3] = -np.inf
     basis = torch.from_numpy(find_basis([torch.from_numpy(sample)], RANK))
     encoding = encoding_of("lowrank", K, count=8, rank=RANK, fine=RANK)
-    columns, _ = encode_topk(z, encoding, basis=basis)
+    columns, _ = encoding.encode(z, basis=basis)
     log_q = topk_log_probs(columns, encoding, C, basis.numpy(), 2.0)[:, 0]
     rest = np.delete(np.arange(C), 3)
     found, exact = (torch.log_softmax(torch.as_tensor(one[:, rest]), -1) for one in (log_q, z[:, 0].numpy() / 2))
@@ -131,7 +131,7 @@ def test_tails_of_few_classes_have_coefficients(rng: np.random.Generator, left: 
     basis = find_basis([torch.from_numpy(low_rank_logits(rng, 300))], RANK)
     z = torch.from_numpy(low_rank_logits(rng, 4))
     z[0, 0, 1:] = -torch.inf
-    columns, lost = encode_topk(z, encoding, basis=torch.from_numpy(basis))
+    columns, lost = encoding.encode(z, basis=torch.from_numpy(basis))
     assert np.isfinite(coefficients(columns, encoding)).all()
     assert all(line.kl_max is not None and line.kl_max < 1e-3 for line in lost)
 
@@ -145,7 +145,7 @@ def test_tails_of_low_rank_come_back(rng: np.random.Generator) -> None:
     def kl(tail: str) -> float:
         encoding = encoding_of(tail, K, count=8, rank=RANK, fine=RANK)  # type: ignore[arg-type]
         given = {"lowrank": basis, "prior": basis[:1]}.get(tail)
-        sums = encode_topk(z, encoding, basis=given)[1][1]
+        sums = encoding.encode(z, basis=given)[1][1]
         assert sums.kl_sum is not None
         return sums.kl_sum / sums.samples
 
@@ -161,7 +161,7 @@ def test_rounding_to_a_position_s_largest(rng: np.random.Generator, rank: int, f
     encoding = encoding_of("lowrank", K, rank=rank, fine=fine)
     exact = torch.from_numpy(rng.normal(size=(500, rank)) * 10 ** rng.uniform(-3, 3, (500, 1)))
     columns = {name: values.numpy() for name, values in coefficient_columns(exact, encoding, never).items()}
-    declared = {name: (dtype, shape) for name, dtype, shape, _ in topk_columns(encoding, C, 1)}
+    declared = {name: (dtype, shape) for name, dtype, shape, _ in encoding.columns(C, 1)}
     for name, values in columns.items():
         assert (values.dtype.name, (1, *values.shape[1:])) == declared[name]
     back = coefficients(columns, encoding)

@@ -13,15 +13,8 @@ from softlabels.errors import ConfigError
 from softlabels.labels.class_ids import narrow, widen
 from softlabels.labels.encoding import Tail, TopkEncoding
 from softlabels.labels.tail_mass import check_beta, curve_weights, nodes
-from softlabels.labels.topk import (
-    IMPOSSIBLE,
-    check_basis,
-    check_encoding,
-    coefficients,
-    stored_log_probs,
-    topk_columns,
-    topk_log_probs,
-)
+from softlabels.labels.topk_fields import IMPOSSIBLE, check_basis
+from softlabels.labels.topk_reference import coefficients, stored_log_probs, topk_log_probs
 from tests.labels import topk_reference as reference
 from tests.labels.columns import check_columns
 
@@ -251,7 +244,7 @@ def test_ids_are_checked_before_they_are_narrowed(ids: list[list[int]]) -> None:
 
 def test_columns_of_a_row() -> None:
     lowrank = encoding_of("lowrank", 32, rank=17, fine=4)
-    assert topk_columns(lowrank, 151_936, 2, 255) == (
+    assert lowrank.columns(151_936, 2, 255) == (
         ("top_class", "uint16", (255, 2, 32), ("position", "member", "stored")),
         ("top_page", "uint8", (255, 2, 2), ("position", "member", "page")),
         ("top_logit", "float16", (255, 2, 32), ("position", "member", "stored")),
@@ -262,18 +255,16 @@ def test_columns_of_a_row() -> None:
         ("tail_scale", "float16", (255, 2, 2), ("position", "member", "precision")),
         ("label_logit", "float16", (255, 2), ("position", "member")),
     )
-    assert topk_columns(encoding_of("renormalised", 300), 2_000_000, 1) == (
+    assert encoding_of("renormalised", 300).columns(2_000_000, 1) == (
         ("top_class", "uint32", (1, 300), ("member", "stored")),
         ("top_logit", "float16", (1, 300), ("member", "stored")),
         ("label_logit", "float16", (1,), ("member",)),
     )
-    names = {name: (dtype, shape) for name, dtype, shape, _ in topk_columns(encoding_of("uniform", 300), 70_000, 1)}
+    names = {name: (dtype, shape) for name, dtype, shape, _ in encoding_of("uniform", 300).columns(70_000, 1)}
     assert names["top_page"] == ("uint16", (1, 1))
-    assert ("tail_curve", "int16", (1, 1), ("member", "node")) in topk_columns(
-        encoding_of("uniform", 3, count=2), 10, 1
-    )
+    assert ("tail_curve", "int16", (1, 1), ("member", "node")) in encoding_of("uniform", 3, count=2).columns(10, 1)
     for fine, absent in ((0, "tail_fine"), (4, "tail_coarse")):
-        found = {name: shape for name, _, shape, _ in topk_columns(encoding_of("lowrank", 3, fine=fine), 10, 2)}
+        found = {name: shape for name, _, shape, _ in encoding_of("lowrank", 3, fine=fine).columns(10, 2)}
         assert found["tail_scale"] == (2, 1)
         assert absent not in found
 
@@ -283,7 +274,7 @@ def test_columns_made_by_the_reference_are_the_columns_declared(rng: np.random.G
         for classes in (40, 66_000):
             encoding = encoding_of(tail, 4)
             columns = columns_of(rng, reference.some_logits(rng, "flat", 1, 1, classes), encoding)
-            declared = topk_columns(encoding, classes, 1)
+            declared = encoding.columns(classes, 1)
             assert [(name, values.dtype.name, values.shape[1:]) for name, values in columns.items()] == [
                 (name, dtype, shape) for name, dtype, shape, _ in declared
             ]
@@ -303,13 +294,13 @@ def test_columns_made_by_the_reference_are_the_columns_declared(rng: np.random.G
 )
 def test_encodings_that_make_no_sense(encoding: TopkEncoding, members: int, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        check_encoding(encoding, members)
+        encoding.check(members)
 
 
 def test_encodings_that_make_sense() -> None:
     for tail in ("lowrank", "prior", "uniform", "renormalised"):
-        check_encoding(encoding_of(tail, 4), 3)
-    check_encoding(encoding_of("bucket", 4), 1)
+        encoding_of(tail, 4).check(3)
+    encoding_of("bucket", 4).check(1)
 
 
 @pytest.mark.parametrize(
@@ -350,17 +341,17 @@ def test_columns_that_no_encoder_wrote(
 
 
 def test_a_basis_is_checked(rng: np.random.Generator) -> None:
-    encoding = encoding_of("lowrank", 4, rank=3)
-    good = rng.normal(size=(4, 30)).astype(np.float16)
-    check_basis(good, encoding, 30)
+    shape = (4, 30)
+    good = rng.normal(size=shape).astype(np.float16)
+    check_basis(good, shape)
     for bad in (good[:3], good[:, :29], good.astype(np.float32)):
         with pytest.raises(ValueError, match="the basis is"):
-            check_basis(bad, encoding, 30)
+            check_basis(bad, shape)
     for value in (np.nan, np.inf, -np.inf):
         spoiled = good.copy()
         spoiled[0, 7] = value
         with pytest.raises(ValueError, match="NaN or infinite"):
-            check_basis(spoiled, encoding, 30)
+            check_basis(spoiled, shape)
 
 
 def test_coefficients_use_the_whole_scale() -> None:

@@ -12,8 +12,7 @@ from softlabels.errors import ConfigError, LabelError, LogitsError
 from softlabels.labels.class_ids import widen
 from softlabels.labels.encoding import Tail, TopkEncoding
 from softlabels.labels.fidelity import table
-from softlabels.labels.topk import topk_columns, topk_log_probs
-from softlabels.labels.topk_encode import encode_topk
+from softlabels.labels.topk_reference import topk_log_probs
 from tests.labels import topk_reference as reference
 from tests.labels.columns import check_columns
 from tests.labels.test_topk import basis_of, encoding_of
@@ -25,7 +24,7 @@ def encode(
     z: np.ndarray, encoding: TopkEncoding, basis: np.ndarray | None = None, **options: object
 ) -> dict[str, np.ndarray]:
     tensor = None if basis is None else torch.from_numpy(basis)
-    return encode_topk(torch.from_numpy(z), encoding, basis=tensor, **options)[0]  # type: ignore[arg-type]
+    return encoding.encode(torch.from_numpy(z), basis=tensor, **options)[0]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("shape", reference.SHAPES)
@@ -40,7 +39,7 @@ def test_columns_are_the_definition(rng: np.random.Generator, shape: str, dtype:
     z[1, 1, 0] = 2.0
     columns = encode(z, encoding)
     assert [(name, values.dtype.name, values.shape[1:]) for name, values in columns.items()] == [
-        (name, dtype, shape) for name, dtype, shape, _ in topk_columns(encoding, C, M)
+        (name, dtype, shape) for name, dtype, shape, _ in encoding.columns(C, M)
     ]
     check_columns(columns, encoding, C)
     wide = z.astype(np.float64)
@@ -69,8 +68,8 @@ def test_columns_are_the_definition(rng: np.random.Generator, shape: str, dtype:
 def test_bfloat16_logits(rng: np.random.Generator) -> None:
     encoding = encoding_of("uniform", K)
     z = torch.from_numpy(rng.normal(size=(N, M, C)) * 4).bfloat16()
-    found = encode_topk(z, encoding)[0]
-    expected = encode_topk(z.float(), encoding)[0]
+    found = encoding.encode(z)[0]
+    expected = encoding.encode(z.float())[0]
     assert all(np.array_equal(found[name], expected[name], equal_nan=name == "label_logit") for name in expected)
 
 
@@ -82,9 +81,9 @@ def test_blocks_of_any_size_give_the_same(rng: np.random.Generator, tail: Tail) 
     mask = torch.from_numpy(rng.random(23) < 0.7)
     given = None if basis is None else torch.from_numpy(basis)
     logits = torch.from_numpy(z)
-    whole, lost = encode_topk(logits, encoding, basis=given, labels=labels, mask=mask)
+    whole, lost = encoding.encode(logits, basis=given, labels=labels, mask=mask)
     for size in (1, 4 * 12 * M * C * 5, 4 * 12 * M * C * 22):
-        parts, again = encode_topk(logits, encoding, basis=given, labels=labels, mask=mask, block_bytes=size)
+        parts, again = encoding.encode(logits, basis=given, labels=labels, mask=mask, block_bytes=size)
         for name, values in whole.items():
             if name == "tail_fine":  # a product of matrices may round otherwise
                 assert np.abs(parts[name].astype(int) - values).max() <= 1
@@ -127,8 +126,8 @@ def test_labels_logits_and_positions_that_do_not_count(rng: np.random.Generator)
     labels = np.array([5, -1, 3, 4, 0, 59, 7])
     mask = np.array([True, True, False, True, True, False, True])
     basis = torch.from_numpy(basis_of(rng, encoding, C))
-    columns, lost = encode_topk(
-        torch.from_numpy(z), encoding, basis=basis, labels=torch.from_numpy(labels), mask=torch.from_numpy(mask)
+    columns, lost = encoding.encode(
+        torch.from_numpy(z), basis=basis, labels=torch.from_numpy(labels), mask=torch.from_numpy(mask)
     )
     below = z - z.max(axis=-1, keepdims=True)
     for n in range(N):
@@ -140,7 +139,7 @@ def test_labels_logits_and_positions_that_do_not_count(rng: np.random.Generator)
     for name, values in columns.items():
         for n in (2, 5):
             assert np.array_equal(values[n], nothing[name][0], equal_nan=values.dtype.kind == "f")
-    real, alone = encode_topk(torch.from_numpy(z[mask]), encoding, basis=basis)
+    real, alone = encoding.encode(torch.from_numpy(z[mask]), basis=basis)
     assert all(np.array_equal(columns[name][mask], real[name]) for name in real if name != "label_logit")
     assert lost == alone
     assert {line.samples for line in lost} == {mask.sum() * M}
@@ -155,7 +154,7 @@ def test_what_was_lost_is_the_definition(rng: np.random.Generator, tail: Tail, b
     z[0, 0, 10:] = -np.inf
     basis = basis_of(rng, encoding, C)
     given = None if basis is None else torch.from_numpy(basis)
-    columns, lost = encode_topk(torch.from_numpy(z), encoding, basis=given)
+    columns, lost = encoding.encode(torch.from_numpy(z), basis=given)
     assert [line.temperature for line in lost] == [t for t in (1.0, 2.0, 4.0, 8.0, 20.0) if t * beta_max >= 1]
     for line in lost:
         log_q = topk_log_probs(columns, encoding, C, basis, line.temperature)
@@ -179,7 +178,7 @@ def test_what_was_lost_is_the_definition(rng: np.random.Generator, tail: Tail, b
 def test_a_class_of_next_to_no_probability_does_not_spoil_what_was_lost(dtype: torch.dtype, far: float) -> None:
     """About half the mass in one tail class, spread over three: KL = p log 3, p the mass, whatever float32 makes of exp."""
     z = torch.tensor([[[0.0, -0.125, far, far]]], dtype=dtype)
-    lost = encode_topk(z, encoding_of("uniform", 1, count=8))[1][0]
+    lost = encoding_of("uniform", 1, count=8).encode(z)[1][0]
     tail = math.exp(-0.125) / (1 + math.exp(-0.125))
     assert lost.temperature == 1
     assert lost.kl_sum == pytest.approx(tail * math.log(3), rel=2e-3)
@@ -188,12 +187,12 @@ def test_a_class_of_next_to_no_probability_does_not_spoil_what_was_lost(dtype: t
 def test_labels_without_a_tail_lose_infinitely_much(rng: np.random.Generator) -> None:
     z = torch.from_numpy(rng.normal(size=(N, 1, C)))
     z[0] *= 200  # far classes have probability 0 in float32, on both sides
-    columns, lost = encode_topk(z, encoding_of("renormalised", K))
+    columns, lost = encoding_of("renormalised", K).encode(z)
     assert not [name for name in columns if name.startswith("tail")]
     for line in table([lost]).values():
         assert (line.kl_mean, line.kl_max) == (None, None)
         assert line.tail_mass_error > 0.1
-    whole = table([encode_topk(z, encoding_of("renormalised", C))[1]])
+    whole = table([encoding_of("renormalised", C).encode(z)[1]])
     assert all(line.kl_mean is not None and line.kl_mean < 1e-4 for line in whole.values())
 
 
@@ -211,34 +210,34 @@ def test_refused_with_position_and_member(rng: np.random.Generator, value: float
     z = rng.normal(size=(N, M, C)).astype(np.float32)
     n, m = int(rng.integers(N)), int(rng.integers(M))
     z[n, m, slice(None) if value == -np.inf else 7] = value
-    with pytest.raises(LogitsError, match=rf"{words}.*\(position {n}, member {m}\)"):
+    with pytest.raises(LogitsError, match=rf"{words}.*\(row {n}, member {m}\)"):
         encode(z, encoding_of("uniform", K), block_bytes=block_bytes)
 
 
 def test_other_refusals(rng: np.random.Generator) -> None:
     z = torch.from_numpy(rng.normal(size=(N, M, C)))
     with pytest.raises(LogitsError, match="floats of shape"):
-        encode_topk(z[0], encoding_of("uniform", K))
+        encoding_of("uniform", K).encode(z[0])
     with pytest.raises(LogitsError, match="floats of shape"):
-        encode_topk(z.long(), encoding_of("uniform", K))
+        encoding_of("uniform", K).encode(z.long())
     for label in (-2, C):
         with pytest.raises(LabelError, match=f"a label is {label}, and there are {C} classes"):
-            encode_topk(z, encoding_of("uniform", K), labels=torch.full((N,), label))
+            encoding_of("uniform", K).encode(z, labels=torch.full((N,), label))
     with pytest.raises(ConfigError, match="2 members"):
-        encode_topk(z, encoding_of("bucket", K))
+        encoding_of("bucket", K).encode(z)
     with pytest.raises(ConfigError, match=f"k is {C + 1}, and there are {C} classes"):
-        encode_topk(z, encoding_of("uniform", C + 1))
+        encoding_of("uniform", C + 1).encode(z)
     z[3, 1, K:] = -60_000
     z[3, 1, :K] = 0
-    with pytest.raises(LogitsError, match=r"mass of the tail is too small.*\(position 3, member 1\)"):
-        encode_topk(z, encoding_of("uniform", K, beta_max=4.0))
+    with pytest.raises(LogitsError, match=r"mass of the tail is too small.*\(row 3, member 1\)"):
+        encoding_of("uniform", K, beta_max=4.0).encode(z)
 
 
 def test_no_positions_give_empty_columns() -> None:
     encoding = encoding_of("lowrank", K)
-    columns, lost = encode_topk(torch.zeros(0, M, C), encoding, basis=torch.zeros(5, C).half())
+    columns, lost = encoding.encode(torch.zeros(0, M, C), basis=torch.zeros(5, C).half())
     assert [(name, values.dtype.name, values.shape) for name, values in columns.items()] == [
-        (name, dtype, (0, *shape)) for name, dtype, shape, _ in topk_columns(encoding, C, M)
+        (name, dtype, (0, *shape)) for name, dtype, shape, _ in encoding.columns(C, M)
     ]
     assert table([lost]) == {}
 
@@ -249,7 +248,7 @@ def test_of_many_classes_one_position_of_several_is_measured(rng: np.random.Gene
     mask[:2] = False, True
     chosen = np.flatnonzero(mask)[::3]
     for size in (1, 4 * 12 * M * classes * 7, 1 << 28):
-        lost = encode_topk(torch.from_numpy(z), encoding, mask=torch.from_numpy(mask), block_bytes=size)[1]
+        lost = encoding.encode(torch.from_numpy(z), mask=torch.from_numpy(mask), block_bytes=size)[1]
         exact, stored = z[chosen], encode(z[chosen], encoding)
         for line in lost:
             log_q = topk_log_probs(stored, encoding, classes, None, line.temperature)

@@ -15,7 +15,8 @@ from softlabels.labels.class_ids import narrow, widen
 from softlabels.labels.encoding import Tail, TopkEncoding
 from softlabels.labels.ensemble import MEANS, log_probs
 from softlabels.labels.soft import SoftLabels
-from softlabels.labels.topk import IMPOSSIBLE, topk_log_probs
+from softlabels.labels.topk_fields import IMPOSSIBLE
+from softlabels.labels.topk_reference import topk_log_probs
 from softlabels.labels.topk_soft import TopkMembers
 from tests.labels import topk_reference as reference
 from tests.labels.test_topk import basis_of, columns_of, encoding_of
@@ -35,14 +36,9 @@ def soft_of(
 ) -> SoftLabels:
     members = columns["top_logit"].shape[1]
     share = torch.tensor([1 / members] * members if weights is None else weights)
-    return SoftLabels.topk(
-        {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in columns.items()},
-        share / share.sum(),
-        reduce,
-        encoding=encoding,
-        classes=classes,
-        basis=None if basis is None else torch.from_numpy(basis),
-    )
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in columns.items()}
+    stored = encoding.members(tensors, classes, None if basis is None else torch.from_numpy(basis))
+    return SoftLabels(stored, share / share.sum(), reduce)
 
 
 def assert_same(found: torch.Tensor, expected: np.ndarray) -> None:

@@ -68,7 +68,7 @@ def test_whoever_makes_labels_or_weights_calls_them_first(
     def warmed() -> None:
         raise Warmed
 
-    for module in ("softlabels.teacher.ensemble", "softlabels_stages.encode", "softlabels.student.seeding"):
+    for module in ("softlabels.teacher.ensemble", "softlabels.jobs.encode", "softlabels.student.seeding"):
         monkeypatch.setattr(f"{module}.warm_up", warmed)
     with pytest.raises(Warmed):
         ensemble.Ensemble((), TeacherSpec(name="t", precision="float32", members=()), torch.device("cpu"))
@@ -76,6 +76,6 @@ def test_whoever_makes_labels_or_weights_calls_them_first(
         seed_everything(1)
     data = sample(rng, 5)
     write_store(tmp_path / "dense", data, make_spec(data))
-    monkeypatch.setattr("softlabels_stages.encode.find_basis", None)
+    monkeypatch.setattr("softlabels.jobs.stores.find_basis", None)
     with pytest.raises(Warmed):
         encode.main([f"--from={tmp_path / 'dense'}", f"--store={tmp_path / 'sparse'}", "--k=2", "--rank=1"])

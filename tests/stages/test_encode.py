@@ -16,7 +16,8 @@ import torch
 
 from softlabels import array_keys
 from softlabels.labels.encoding import TopkEncoding
-from softlabels.store import Store, StoreWriter, dense_spec, open_store
+from softlabels.store import Store, StoreWriter, new_spec, open_store
+from softlabels.store.shard_writer import ShardWriter
 from softlabels.store.verify import verify
 from softlabels_stages import convert, encode
 from tests.stages import toy
@@ -111,7 +112,7 @@ def test_impossible_classes_that_are_marked_by_a_number_are_worth_a_word(
     inputs, logits = np.arange(64)[:, None], rng.normal(0, 3, (64, 1, 500))
     logits[..., 20:] = mark
     keys = array_keys(inputs)
-    with StoreWriter("dense", dense_spec.dense_spec(teacher="mine", name="rows", keys=keys, classes=500)) as writer:
+    with StoreWriter("dense", new_spec.store_spec(teacher="mine", name="rows", keys=keys, classes=500)) as writer:
         writer.write_logits(0, keys=keys, labels=np.full(64, -1), logits=logits)
         writer.seal()
     for words in (["--try"], ["--store=sparse"]):
@@ -197,16 +198,17 @@ def test_going_on_keeps_basis_and_digest(
 ) -> None:
     words = ("--k=2", "--rank=1")
     assert encoded(*words, target="whole") == 0
-    monkeypatch.setattr("softlabels.store.dense_spec.CHUNKS_PER_SHARD", 1)
-    monkeypatch.setattr("softlabels.store.dense_spec.MAX_CHUNK_ROWS", 16)
-    write = StoreWriter.write_arrays
+    monkeypatch.setattr("softlabels.store.new_spec.CHUNKS_PER_SHARD", 1)
+    monkeypatch.setattr("softlabels.store.new_spec.MAX_CHUNK_ROWS", 16)
+    write = ShardWriter.commit
 
-    def stopping(self: StoreWriter, shard: int, *args: object, **options: object) -> None:
-        write(self, shard, *args, **options)  # type: ignore[arg-type]
-        signal.raise_signal(signal.SIGTERM)
+    def stopping(self: ShardWriter, *args: object) -> None:
+        write(self, *args)  # type: ignore[arg-type]
+        if self._shard == 0:  # a second signal would end the process at once
+            signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(StoreWriter, "write_arrays", stopping)
+        patch.setattr(ShardWriter, "commit", stopping)
         assert encoded(*words) == 75
     assert "shards left in sparse/test; run the same command again" in capsys.readouterr().err
 
@@ -214,7 +216,7 @@ def test_going_on_keeps_basis_and_digest(
         raise AssertionError("the basis was computed anew")
 
     with monkeypatch.context() as patch:
-        patch.setattr(encode, "find_basis", refuse)
+        patch.setattr("softlabels.jobs.stores.find_basis", refuse)
         assert encoded("--k=2", "--rank=2") == 2
         said = capsys.readouterr().err
         assert "SpecMismatch: sparse/test was begun with another specification (--rank: 1 here, 2 in this run)" in said
@@ -231,7 +233,7 @@ def test_going_on_keeps_basis_and_digest(
 
 def _child(words: list[str]) -> None:
     torch.set_num_threads(1)
-    dense_spec.CHUNKS_PER_SHARD, dense_spec.MAX_CHUNK_ROWS = 1, 16
+    new_spec.CHUNKS_PER_SHARD, new_spec.MAX_CHUNK_ROWS = 1, 16
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import logging
@@ -20,8 +21,12 @@ import pytest
 import torch
 import yaml
 
+from softlabels.errors import DamagedRun
+from softlabels.jobs.run_files import read_results
 from softlabels.models import build_model, save_weights
 from softlabels.models.build import ModelConfig
+from softlabels.report.comparison import best_student, comparison_text
+from softlabels.system.local import LocalFolder
 from softlabels_stages.__main__ import main
 from softlabels_stages.arguments import COMMANDS
 from tests.stages import toy
@@ -100,6 +105,26 @@ def test_broken_files_of_a_run(
         assert "DamagedRun: run/results.json " in said(capsysbinary, *TRAIN)
     if name == "run.json" and broken != b'{"store": 3}':
         assert "DamagedRun: run/run.json " in said(capsysbinary, *TRAIN)
+
+
+def test_other_words_in_results(there: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    """Each in turn is refused, or can be shown. Seen to fail: errors of ours where rows that splits share are a number, where a
+    temperature is a list.
+    """
+    path, folder = there / "run" / "results.json", LocalFolder(there / "run")
+    results = json.loads(path.read_text())
+    for place in (results, results["students"][0], results["students"][0]["scores"][0], results["teacher"]):
+        for name in place:
+            for value in (3, "x", [], {}, None, float("inf"), [[1]]):
+                before, place[name] = place[name], value
+                path.write_text(json.dumps(results))
+                with contextlib.suppress(DamagedRun):
+                    found = read_results(folder)
+                    comparison_text(found)
+                    best_student(found)
+                place[name] = before
+    path.write_text(json.dumps(results | {"shared_rows": float("inf")}))
+    assert "DamagedRun: run/results.json lacks what the results of a run are made of" in said(capsysbinary, *TRAIN)
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=range(len(BROKEN)))
@@ -207,12 +232,15 @@ def wrong_files(work: Path) -> dict[str, str]:
     (work / "empty").touch()
     (work / "noise").write_bytes(bytes(range(256)) * 40)
     (work / "loop").symlink_to("loop")
+    (work / "zeros").symlink_to("/dev/zero")
     os.mkfifo(work / "pipe")
     names = [
         "folder",
         "empty",
         "noise",
         "loop",
+        "pipe",
+        "zeros",
         "nowhere",
         "noise/below",
         "x" * 300,

@@ -12,16 +12,15 @@ import yaml
 
 from softlabels.errors import ConfigError
 from softlabels.models import ModelConfig
-from softlabels.objects import ObjectSpec
+from softlabels.objects import ObjectSpec, plain
+from softlabels.student.sweep import StudentTraining
+from softlabels_stages.arguments import Evaluate, TrainStudent
 from softlabels_stages.correct import Correct
-from softlabels_stages.evaluate import Evaluate
 from softlabels_stages.export import Export
 from softlabels_stages.help import field_help
-from softlabels_stages.recipe import OWN_STORE, built_in, load, parse, plain
+from softlabels_stages.recipe import OWN_STORE, built_in, load, parse
 from softlabels_stages.schema import typed
-from softlabels_stages.sweep import StudentTraining
-from softlabels_stages.teacher_logits import TeacherLogits
-from softlabels_stages.train_student import TrainStudent
+from softlabels_stages.teacher_arguments import TeacherLogits
 from softlabels_stages.train_teacher import TrainTeacher
 from softlabels_stages.verify import Verify
 

@@ -12,9 +12,9 @@ import pytest
 import yaml
 from PIL import Image
 
+from softlabels.jobs.run_report import write_report
 from softlabels.objects import ObjectSpec
 from softlabels.store import open_store
-from softlabels_stages.run_report import write_report
 from tests.report import made_up
 from tests.stages import toy
 
@@ -53,8 +53,8 @@ def test_a_run_gets_its_pictures_and_its_card(store: Path, rng: np.random.Genera
 
 
 def test_without_matplotlib_there_is_a_card_without_pictures(
-    store: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    store: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert ".png" not in report(Path("run"), rng)
-    assert "no pictures: this needs the package matplotlib" in capsys.readouterr().err
+    assert "no pictures: this needs the package matplotlib" in caplog.text

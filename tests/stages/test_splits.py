@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from softlabels.errors import ConfigError
+from softlabels.jobs.splits import Split, held_out_batches, training_batches
 from softlabels.store import Store
 from softlabels.stream import EmbeddedRows, Loader
-from softlabels_stages.splits import Split, held_out_batches, training_batches
-from softlabels_stages.sweep import StudentTraining
+from softlabels.student.sweep import StudentTraining
 from tests.stream.samples import write_store
 
 

@@ -16,13 +16,13 @@ import yaml
 
 from softlabels.models import ModelConfig, build_model
 from softlabels.store import open_store
+from softlabels.student.sweep import StudentTraining
 from softlabels.teacher.config import TeacherConfig
 from softlabels.transfer import TransferSetConfig, load_transfer_set
 from softlabels_stages import export, teacher_logits, train_student, train_teacher
 from softlabels_stages.recipe import load
 from softlabels_stages.run import should_stop
 from softlabels_stages.schema import typed
-from softlabels_stages.sweep import StudentTraining
 from tests.models.hf_samples import BERT, CLASSES, DISTILBERT, NAMES, checkpoint, sentences
 from tests.stages import toy
 

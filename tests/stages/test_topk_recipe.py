@@ -136,7 +136,7 @@ def test_going_on_never_finds_a_basis_anew(work: Path, monkeypatch: pytest.Monke
         raise AssertionError("the basis was found anew")
 
     with monkeypatch.context() as patch:
-        patch.setattr(teacher_logits, "pilot_basis", never)
+        patch.setattr("softlabels.jobs.stores.find_basis", never)
         assert teacher_logits.main(["--config=recipe.yaml", "other"]) == 0
         assert teacher_logits.main(["--config=recipe.yaml", "other"]) == 0  # sealed
         write(recipe | {"labels": recipe["labels"] | {"rank": 5}})

@@ -18,7 +18,7 @@ from msgspec import UNSET
 
 from softlabels.labels.encoding import DenseEncoding, TopkEncoding
 from softlabels.store import StoreWriter
-from softlabels.store.dense_spec import store_spec
+from softlabels.store.new_spec import store_spec
 from softlabels.store.spec import About, MemberSpec, Preprocessing, Spec, TeacherSpec
 from tests.store.samples import Sample, fill
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
-from softlabels.system.memory import MemoryFolder
+from tests.system.memory import MemoryFolder
 
 
 class MemoryPath(MemoryFolder):

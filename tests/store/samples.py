@@ -14,13 +14,13 @@ import numpy as np
 
 from softlabels.errors import DamagedStore
 from softlabels.labels.class_ids import narrow
-from softlabels.labels.dense import encode_dense
 from softlabels.labels.encoding import DenseEncoding, TopkEncoding
 from softlabels.labels.fidelity import FidelitySums
 from softlabels.store import Store, StoreWriter, open_store
-from softlabels.store.dense_spec import store_spec
+from softlabels.store.new_spec import store_spec
 from softlabels.store.spec import MemberSpec, Spec, TeacherSpec
 from softlabels.store.verify import verify
+from tests.labels.dense_reference import dense_columns
 from tests.labels.test_topk import some_coefficients
 
 KINDS = ("zarr", "zstd", "arrow")
@@ -107,11 +107,11 @@ class Sample:
         if self.soft is not None:
             found |= self.soft
         elif self.mask is None:
-            encoded = encode_dense(self.logits)
+            encoded = dense_columns(self.logits)
             found |= {"logits": encoded.logits, "shift": encoded.shift}
         else:
             quiet = np.where(self.mask[:, :, None, None] == 1, self.logits, np.float32(0))
-            encoded = encode_dense(quiet.reshape(-1, *quiet.shape[2:]))
+            encoded = dense_columns(quiet.reshape(-1, *quiet.shape[2:]))
             found |= {"logits": encoded.logits.reshape(quiet.shape), "shift": encoded.shift.reshape(quiet.shape[:3])}
         return found | {"input": self.inputs}
 

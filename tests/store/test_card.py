@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import DatasetCard
 
 from softlabels.labels.encoding import TopkEncoding
-from softlabels.labels.topk import stored_log_probs
+from softlabels.labels.topk_reference import stored_log_probs
 from softlabels.store import Store, open_store
 from softlabels.store.card import root_card, store_card
 from tests.report.test_model_card import HOSTILE, front_matter, with_names

@@ -4,7 +4,6 @@ read. What chance does, the campaign tries many times (tests/faults/trials_damag
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -204,24 +203,6 @@ def test_a_disk_that_does_not_read_is_no_damage(case: Case, monkeypatch: pytest.
     problems = [problem for problem in verify(case.path, shards=(SHARDS - 1,)) if problem.file == name]
     assert [(problem.shard, problem.unread) for problem in problems] == [(SHARDS - 1, True)]
     assert "Input/output error; check the disk" in str(problems[0])
-
-
-@pytest.mark.on_disk("files that are mapped")
-def test_a_file_whose_chunks_are_damaged_is_not_mapped(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its chunks are compared as they are read; of a mapped file, an error of the disk would end the process."""
-    name, _, offset, _ = case.places()[0]
-    mapped, real = [], mmap.mmap
-
-    def noted(handle: int, *arguments: int, prot: int) -> mmap.mmap:
-        mapped.append(os.path.realpath(f"/proc/self/fd/{handle}"))
-        return real(handle, *arguments, prot=prot)
-
-    monkeypatch.setattr(mmap, "mmap", noted)
-    with restored(case.path):
-        (byte,) = read_bytes(case.path / name, offset, 1)
-        write_bytes(case.path / name, offset, bytes([byte ^ 1]))
-        assert [problem.file for problem in verify(case.path, shards=(0,))] == [name]
-    assert str((case.path / name).resolve()) not in mapped
 
 
 def test_of_a_sample_every_byte_is_read_and_of_the_others_sizes(case: Case) -> None:

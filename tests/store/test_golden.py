@@ -18,8 +18,8 @@ from softlabels.errors import DamagedManifest, UserError
 from softlabels.labels.encoding import DenseEncoding
 from softlabels.store import StoreWriter, open_store
 from softlabels.store.convert import convert
-from softlabels.store.dense_spec import store_spec
 from softlabels.store.digest import manifest_seal
+from softlabels.store.new_spec import store_spec
 from softlabels.store.spec import Commit, Manifest, MemberSpec, Plan, TeacherSpec, plan_of, pretty_json, read_json
 from softlabels.store.verify import verify
 from softlabels.system.places import folder_of
@@ -223,7 +223,7 @@ def test_the_same_plan_still_gives_the_same_store(tmp_path: Path, name: str) -> 
             assert (path / file).read_bytes() == (golden / file).read_bytes(), file
 
 
-@written
+@stores
 def test_it_is_resumed_as_ever(tmp_path: AnyPath, name: str) -> None:
     """Without its second shard and what sealed it: the same store again, to the byte where nothing tells the machine."""
     path, data = copy(GOLDEN / name, tmp_path / "store"), golden_rows.rows(kind_of(name))
@@ -286,7 +286,8 @@ def test_version_2_holds_nothing_of_version_3(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("facts", "version"), [({}, 2), ({"key_rule": 1}, 2), ({"key_rule": 2}, 3), ({"floor": 1e-3}, 3)]
+    ("facts", "version"),
+    [({}, 2), ({"key_rule": 1}, 2), ({"key_rule": 2}, 3), ({"key_rule": 3}, 3), ({"floor": 1e-3}, 3)],
 )
 def test_the_earliest_format_that_holds_it_is_written(facts: dict[str, float], version: int) -> None:
     teacher = TeacherSpec(name="t", precision="", members=(MemberSpec(model="m"),))
@@ -298,7 +299,7 @@ def test_the_earliest_format_that_holds_it_is_written(facts: dict[str, float], v
     assert (b"key_rule" in pretty_json(plan) or b"floor" in pretty_json(plan)) == (version == 3)
 
 
-@pytest.mark.parametrize("facts", [{"key_rule": 3}, {"floor": 0.0}, {"floor": -1.0}])
+@pytest.mark.parametrize("facts", [{"key_rule": 4}, {"floor": 0.0}, {"floor": -1.0}])
 def test_fields_of_version_3_have_limits(facts: dict[str, float]) -> None:
     teacher = TeacherSpec(name="t", precision="", members=(MemberSpec(model="m"),), floor=facts.pop("floor", UNSET))
     with pytest.raises(UserError, match=r"key_rule|floor"):

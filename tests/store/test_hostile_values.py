@@ -9,7 +9,6 @@ import pytest
 
 from softlabels.errors import DamagedShard, LabelError, UserError
 from softlabels.labels.encoding import DenseEncoding
-from softlabels.labels.stored import check_stored
 from softlabels.store import StoreWriter, open_store
 from softlabels.store.verify import verify
 from tests.store.samples import FIDELITY, make_spec, sample
@@ -90,20 +89,20 @@ def test_values_that_the_format_forbids(
 def test_zeros_with_a_sign_are_zeros(rng: np.random.Generator) -> None:
     values = -np.abs(rng.normal(size=(9, 2, 5))).astype(np.float16)
     values[..., 2] = -0.0
-    check_stored("logits", values, DenseEncoding(), 5)
+    DenseEncoding().check_column("logits", values, 5)
     values[4, 1, 2] = -1e-7
     with pytest.raises(ValueError, match="row 104: "):
-        check_stored("logits", values, DenseEncoding(), 5, first_row=100)
+        DenseEncoding().check_column("logits", values, 5, first_row=100)
 
 
 @pytest.mark.parametrize("block", [1, 7, 1 << 20])
 def test_blocks_of_rows_are_all_looked_at(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
-    monkeypatch.setattr("softlabels.labels.stored._BLOCK", block)
+    monkeypatch.setattr("softlabels.labels.base.BLOCK", block)
     for row in range(9):
         labels = rng.integers(-1, 5, 9)
-        check_stored("label", labels, DenseEncoding(), 5)
+        DenseEncoding().check_column("label", labels, 5)
         labels[row] = 5
         with pytest.raises(ValueError, match=f"row {row}: "):
-            check_stored("label", labels, DenseEncoding(), 5)
+            DenseEncoding().check_column("label", labels, 5)

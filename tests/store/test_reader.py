@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from softlabels.errors import ConfigError, MeanUnavailable, StorePathError, UnsealedStore, UserError
-from softlabels.labels.dense import encode_dense
 from softlabels.store import StoreWriter, open_store, store_splits
 from softlabels.store.chunks import ChunkReader
 from softlabels.system.places import folder_of
+from tests.labels.dense_reference import dense_columns
 from tests.store.places import in_memory
 from tests.store.samples import KINDS, Sample, fill, make_spec, sample, write_store
 
@@ -72,7 +72,7 @@ def test_distributions_of_rows(tmp_path: Path, rng: np.random.Generator, kind: s
     store = write_store(tmp_path / "store", data, make_spec(data, kind, weights=[1, 0, 3]))
     assert store.member_weights.tolist() == [0.25, 0, 0.75]
     rows = rng.integers(0, 60, 25)
-    z = encode_dense(data.logits).logits[rows].astype(np.float64)
+    z = dense_columns(data.logits).logits[rows].astype(np.float64)
     arithmetic = 0.25 * softmax(z[:, 0] / temperature) + 0.75 * softmax(z[:, 2] / temperature)
     geometric = softmax((0.25 * z[:, 0] + 0.75 * z[:, 2]) / temperature)
     tempered = softmax(np.log(0.25 * softmax(z[:, 0]) + 0.75 * softmax(z[:, 2])) / temperature)

@@ -22,9 +22,9 @@ from softlabels.errors import (
     UnsealedStore,
     UserError,
 )
+from softlabels.labels.encoding import DenseEncoding
 from softlabels.store import StoreWriter, open_store
-from softlabels.store.dense_spec import dense_spec
-from softlabels.store.same_plan import in_recipe
+from softlabels.store.new_spec import store_spec
 from softlabels.store.spec import MemberSpec, Preprocessing, Spec, TeacherSpec, encode_json
 from tests.store.places import AnyPath, lock_left
 from tests.store.samples import FIDELITY, Sample, assert_holds, fill, make_spec, sample, write_store
@@ -188,9 +188,9 @@ def test_another_specification_is_refused_naming_each_field(tmp_path: Path, rng:
             before = snapshot(tmp_path / name)
             with pytest.raises(UserError, match="begun with another specification") as caught:
                 StoreWriter(tmp_path / name, other)
-            said = {field: in_recipe(field) for field, _ in CHANGES}
-            named = [field for field, key in said.items() if re.search(rf"[( ]{re.escape(key)}[.:]", str(caught.value))]
+            named = [field for field, _ in CHANGES if re.search(rf"[( ]{re.escape(field)}[.:]", str(caught.value))]
             assert named == [field for field in (first, second) if field != "compression" or first != "layout"]
+            assert all(str(leaf.said()) in str(caught.value) for leaf in caught.value.differences)
             assert snapshot(tmp_path / name) == before
 
 
@@ -215,7 +215,10 @@ IMPOSSIBLE = [
     ({"layout": "arrow", "compression": "zstd"}, "zstd needs layout: zarr"),
     ({"layout": "parquet"}, "Invalid enum value 'parquet'.*layout"),
     ({"compression": "gzip"}, "Invalid enum value 'gzip'.*compression"),
-    ({"reduce": "arithmetic"}, "Invalid enum value 'arithmetic'.*reduce"),
+    (
+        {"encoding": DenseEncoding(reduce="arithmetic")},  # type: ignore[arg-type]
+        "Invalid enum value 'arithmetic'.*reduce",
+    ),
     ({"classes": 1}, "classes"),
     ({"embed": np.array([["a"]] * 40)}, "<U1 cannot be embedded|str.*cannot be embedded"),
     ({"embed": np.zeros((40, 1 << 28), np.bool_)[:, :0]}, "cannot be embedded"),
@@ -234,7 +237,7 @@ def test_impossible_specifications(rng: np.random.Generator, changes: dict[str, 
     data = sample(rng, 40)
     arguments: dict[str, object] = {"teacher": "t", "name": "rows", "keys": data.keys, "classes": 7}
     with pytest.raises(UserError, match=words):
-        dense_spec(**{**arguments, **changes})  # type: ignore[arg-type]
+        store_spec(**{**arguments, **changes})  # type: ignore[arg-type]
 
 
 def test_a_bad_specification_leaves_no_trace(tmp_path: Path, rng: np.random.Generator) -> None:

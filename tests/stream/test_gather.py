@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from softlabels.stream.gather import gather
+from softlabels.store.gather import gather
 from tests.stream.samples import CHUNK
 
 COLUMNS = ("logits", "shift")

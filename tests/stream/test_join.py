@@ -5,7 +5,7 @@ import pytest
 
 from softlabels.errors import ConfigError, OtherLabels, UnlabelledRows
 from softlabels.stream.examples import join_examples
-from softlabels.stream.join import label_rows
+from softlabels.stream.join import find_labels
 from tests.stream.samples import CLASSES, keys_of, rows_of
 
 NAMES = ("digits", "teacher/train")
@@ -13,7 +13,7 @@ NAMES = ("digits", "teacher/train")
 
 def join(numbers, store, *, items=None, missing="error"):
     items = np.arange(len(numbers)) if items is None else np.asarray(items)
-    return label_rows(keys_of(numbers), store, items=items, missing=missing, names=NAMES)
+    return find_labels(keys_of(numbers), store, items=items, missing=missing, names=NAMES)
 
 
 def test_rows_in_the_stores_order_need_no_index(make_store, monkeypatch) -> None:

@@ -196,6 +196,6 @@ def test_what_no_encoder_writes_is_not_decoded(
     columns = data.soft | {"top_class": data.soft["top_class"].copy()}
     columns["top_class"][40, 0, 0, -1] = CLASSES
     with monkeypatch.context() as patch:
-        patch.setattr("softlabels.store.arrays.check_stored", lambda *_, **__: None)
+        patch.setattr("softlabels.store.arrays.check_values", lambda *_, **__: None)
         store = token_store(tmp_path / "store", replace(data, soft=columns), "sequence-zarr")
     refuse(DamagedShard, "class id", data, store)

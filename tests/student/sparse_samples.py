@@ -10,7 +10,7 @@ import torch
 from softlabels.labels.class_ids import widen
 from softlabels.labels.encoding import TopkEncoding
 from softlabels.labels.soft import SoftLabels
-from softlabels.labels.topk import stored_log_probs, topk_log_probs
+from softlabels.labels.topk_reference import stored_log_probs, topk_log_probs
 from tests.store.samples import topk
 
 TAILS = ("lowrank", "prior", "uniform", "bucket", "renormalised")
@@ -44,7 +44,7 @@ class Sparse:
         columns: Any = {name: torch.from_numpy(values) for name, values in (self.columns | changes).items()}
         basis = None if self.basis is None else torch.from_numpy(self.basis)
         weights = torch.tensor(self.share, dtype=torch.float32)
-        return SoftLabels.topk(columns, weights, encoding=self.encoding, classes=self.classes, basis=basis)
+        return SoftLabels(self.encoding.members(columns, self.classes, basis), weights)
 
     def probabilities(self, temperature: float) -> np.ndarray:
         """(N, C), the members' arithmetic mean."""

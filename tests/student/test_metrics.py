@@ -16,7 +16,6 @@ from softlabels.errors import ConfigError
 from softlabels.labels.encoding import TopkEncoding
 from softlabels.labels.ensemble import log_probs
 from softlabels.labels.soft import SoftLabels
-from softlabels.labels.topk_encode import encode_topk
 from softlabels.student.metrics import Metrics, evaluate_student, evaluate_teacher, top_class
 
 CLASSES = 6
@@ -193,8 +192,9 @@ def test_sparse_teachers_are_judged_by_the_labels_own_logits(rng: np.random.Gene
     """And not by the tail's shape, which says nothing here."""
     z, labels = rng.normal(0, 3, (300, members, 40)), torch.tensor(rng.integers(0, 40, 300))
     encoding = TopkEncoding(k=3, tail="uniform", nodes=8)
-    columns, _ = encode_topk(torch.tensor(z), encoding, labels=labels)
-    soft = SoftLabels.topk(columns, torch.full((members,), 1 / members), encoding=encoding, classes=40)
+    columns, _ = encoding.encode(torch.tensor(z), labels=labels)
+    stored = encoding.members({name: torch.from_numpy(values) for name, values in columns.items()}, 40)
+    soft = SoftLabels(stored, torch.full((members,), 1 / members))
     teacher, each = Metrics((4.0,)), [Metrics((4.0,)) for _ in range(members)]
     teacher.update_teacher(labels, soft)
     for number, member in enumerate(each):

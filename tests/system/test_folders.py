@@ -18,7 +18,7 @@ import pytest
 from softlabels.errors import Stalled, StorageError, StrangePath
 from softlabels.system.files import Folder
 from softlabels.system.local import LocalFolder
-from softlabels.system.memory import MemoryFolder
+from tests.system.memory import MemoryFolder
 
 LOCK = "staging/lock"
 

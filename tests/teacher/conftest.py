@@ -12,7 +12,7 @@ import torch
 from softlabels.models import build_model, save_weights
 from softlabels.objects import ObjectSpec
 from softlabels.store import StoreWriter
-from softlabels.store.dense_spec import dense_spec
+from softlabels.store.new_spec import store_spec
 from softlabels.teacher.config import MemberConfig, TeacherConfig
 from softlabels.teacher.ensemble import Ensemble, load_ensemble
 from softlabels.transfer import TransferRows, array_keys
@@ -52,7 +52,7 @@ def teacher(tmp_path: Path, rng: np.random.Generator) -> Teachers:
 
 def writer_for(path: Path, rows: TransferRows, ensemble: Ensemble, **options: object) -> StoreWriter:
     """A writer of a store with four shards."""
-    spec = dense_spec(
+    spec = store_spec(
         teacher=ensemble.spec, name=rows.name, keys=rows.keys, classes=CLASSES, rows_per_shard=48, rows_per_chunk=16,
         teacher_batch=16, **options,  # type: ignore[arg-type]
     )  # fmt: skip

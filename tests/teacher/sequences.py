@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.labels.encoding import DenseEncoding, Encoding, TopkEncoding
+from softlabels.labels.tail_basis import find_basis
 from softlabels.objects import ObjectSpec
 from softlabels.store import StoreWriter
-from softlabels.store.dense_spec import store_spec
+from softlabels.store.new_spec import store_spec
 from softlabels.teacher.ensemble import Ensemble
-from softlabels.teacher.pilot import needs_basis, pilot_basis
+from softlabels.teacher.pilot import Pilot
 from softlabels.transfer import TransferRows, array_keys
 from softlabels.transfer.sequences import SequenceInfo
 
@@ -57,9 +58,8 @@ def sequence_writer(
     assert rows.sequence is not None
     ensemble.expect(rows.sequence)
     basis = None
-    if needs_basis(encoding):
-        assert isinstance(encoding, TopkEncoding)
-        basis = pilot_basis(rows, ensemble, encoding)
+    if encoding.basis_rank is not None:
+        basis = find_basis(Pilot(rows, ensemble, reduce=encoding.reduce), encoding.basis_rank)
     settings: dict[str, Any] = {
         "teacher": ensemble.spec, "name": rows.name, "keys": rows.keys, "classes": rows.sequence.classes,
         "positions": rows.sequence.positions, "vocabulary": rows.sequence.vocabulary, "basis": basis,

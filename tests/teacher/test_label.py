@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from softlabels.errors import Interrupted, LogitsError, UnsealedStore
+from softlabels.labels.encoding import DenseEncoding
 from softlabels.labels.ensemble import log_probs
 from softlabels.store import open_store
 from softlabels.teacher.ensemble import load_ensemble
-from softlabels.teacher.label import label_rows, shard_batches
+from softlabels.teacher.label import label_rows
+from softlabels.teacher.teacher import teacher_batches
 from softlabels.transfer import TransferRows
 from tests.teacher.conftest import ROWS, Teachers, writer_for
 
@@ -23,7 +25,9 @@ def test_every_row_gets_its_teachers_logits(
     layout: str, reduce: str, tmp_path: Path, rows: TransferRows, teacher: Teachers
 ) -> None:
     ensemble = load_ensemble(teacher("Linear", "Linear", weights=(1.0, 3.0)))
-    with writer_for(tmp_path / "store", rows, ensemble, layout=layout, reduce=reduce, embed=rows.inputs) as writer:
+    with writer_for(
+        tmp_path / "store", rows, ensemble, layout=layout, encoding=DenseEncoding(reduce=reduce), embed=rows.inputs
+    ) as writer:
         label_rows(rows, ensemble, writer)
     store = open_store(tmp_path / "store")
     exact = ensemble.logits(rows.inputs).numpy()
@@ -83,6 +87,6 @@ def test_nan_names_row_and_member_and_leaves_the_store_resumable(
 def test_batches_never_cross_shards(tmp_path: Path, rows: TransferRows, teacher: Teachers) -> None:
     ensemble = load_ensemble(teacher("Linear"))
     with writer_for(tmp_path / "store", rows, ensemble) as writer:
-        cut = [shard_batches(writer.spec, shard) for shard in range(4)]
+        cut = [teacher_batches(writer.spec, shard) for shard in range(4)]
     assert cut[0] == [(0, 16), (16, 32), (32, 48)]
     assert cut[3] == [(144, 150)]

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from softlabels.errors import Interrupted, SpecMismatch, UnlabelledRows
+from softlabels.labels.encoding import DenseEncoding
 from softlabels.store import Store, open_store
 from softlabels.teacher.ensemble import Ensemble, load_ensemble
 from softlabels.teacher.label import label_rows
@@ -27,7 +28,7 @@ def labelled(
     request: pytest.FixtureRequest, tmp_path: Path, rows: TransferRows, teacher: Teachers
 ) -> tuple[Store, Ensemble]:
     ensemble = load_ensemble(teacher("Linear", "Linear", weights=(3.0, 1.0)))
-    with writer_for(tmp_path / "store", rows, ensemble, reduce=request.param) as writer:
+    with writer_for(tmp_path / "store", rows, ensemble, encoding=DenseEncoding(reduce=request.param)) as writer:
         label_rows(rows, ensemble, writer)
     return open_store(tmp_path / "store"), ensemble
 

@@ -16,7 +16,7 @@ from softlabels.store import Store, open_store
 from softlabels.teacher.ensemble import Ensemble, load_ensemble
 from softlabels.teacher.label import label_rows
 from softlabels.teacher.recheck import Deviation, compare_with_teacher
-from softlabels.teacher.reencode import reencode
+from softlabels.teacher.reencode import DenseTeacher
 from softlabels.transfer import TransferRows
 from tests.teacher.conftest import Teachers
 from tests.teacher.sequences import DENSE, TOKENS, other_length, sequence_writer, token_rows, topk
@@ -170,9 +170,7 @@ def test_labels_of_a_dense_store_that_has_no_tokens_are_compared_but_for_the_log
     dense, ensemble = labelled(DENSE)
     encoding = topk(tail="uniform", rank=0)
     with sequence_writer(tmp_path / "sparse", rows, ensemble, encoding) as writer:
-        for shard in writer.pending:
-            reencode(dense, writer, shard, basis=None, device=torch.device("cpu"))
-        writer.seal()
+        label_rows(dense, DenseTeacher(dense.spec.teacher, torch.device("cpu")), writer)
     sparse = open_store(tmp_path / "sparse")
     assert np.isnan(sparse.column("label_logit")).all()
     assert compare_with_teacher(sparse, rows, ensemble, sample=60).sound

@@ -2,7 +2,7 @@
 another numbering explains the labels far better.
 
 A weak teacher is no fault: outputs are refused only where the given numbering is no better than chance, and another one,
-chosen on half of the rows, agrees with the labels of the other half. n rows, M members, C classes, K stored classes.
+chosen on half of the rows, agrees with the labels of the other half. n rows.
 """
 
 from __future__ import annotations
@@ -145,26 +145,3 @@ def _shown(means: Ints, names: Sequence[str] | None) -> str:
     words = [f"output {n} is class {means[n] if names is None else repr(names[means[n]])}" for n in moved]
     more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
     return ", ".join(words[:_SHOWN]) + more
-
-
-def largest(logits: NDArray[np.floating], weights: NDArray[np.float64]) -> Ints:
-    """The class (n,) of the largest mean probability of members (n, M, C) with weights (M,) that sum to 1."""
-    if logits.shape[1] == 1:
-        return np.asarray(logits[:, 0].argmax(axis=-1), np.int64)
-    total = np.zeros((len(logits), logits.shape[2]), np.float32)
-    for number, weight in enumerate(weights.tolist()):
-        z = logits[:, number].astype(np.float32)
-        p = np.exp(z - z.max(axis=-1, keepdims=True))
-        total += p * (weight / p.sum(axis=-1, keepdims=True))
-    return np.asarray(total.argmax(axis=-1), np.int64)
-
-
-def largest_stored(ids: Ints, log_p: NDArray[np.float64], weights: NDArray[np.float64], classes: int) -> Ints:
-    """The same of the stored classes (n, M, K) of topk labels and their log-probabilities."""
-    rows = len(ids)
-    flat = ((np.arange(rows)[:, None, None] * classes) + ids).reshape(-1)
-    pairs, at = np.unique(flat, return_inverse=True)
-    total = np.bincount(at, weights=(np.exp(log_p) * weights[:, None]).reshape(-1))
-    order = np.lexsort((-total, pairs // classes))
-    first = np.unique(pairs[order] // classes, return_index=True)[1]
-    return np.asarray(pairs[order][first] % classes, np.int64)

@@ -4,7 +4,7 @@ them from a file, `write_store` takes them from memory. R rows, M members, C cla
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,11 +14,12 @@ from blake3 import blake3
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from softlabels.checks.contradictions import Columns, dense_apart, require_consistent
-from softlabels.checks.order import largest, require_order
+from softlabels.checks.contradictions import apart, require_consistent
+from softlabels.checks.order import require_order
 from softlabels.errors import ConfigError
-from softlabels.labels.dense import check_logits
-from softlabels.labels.ensemble import normalised_weights
+from softlabels.jobs.watch import Watch
+from softlabels.labels.base import Columns
+from softlabels.labels.ensemble import largest_class, normalised_weights
 from softlabels.store.arrays import check_labels
 from softlabels.store.root import is_split_folder, write_root
 from softlabels.store.same_plan import kept_about, require_same_maker
@@ -41,9 +42,7 @@ def store_outputs(
     values: NDArray[np.generic],
     about: About,
     where: str,
-    say: Callable[[str], None],
-    settings: str = "labels.",
-    should_stop: Callable[[], bool] = lambda: False,
+    watch: Watch,
 ) -> Manifest:
     """Check outputs, make their store or go on with it, and describe the folder of splits that it lies in.
 
@@ -54,21 +53,21 @@ def store_outputs(
         keys, labels, inputs: (R, 16), (R,), and (R, ...) where the specification embeds them.
         about: the source's words; the digest of the values is added.
         where: where the outputs come from, for messages.
-        say: is told what there is to say of the rows. settings, should_stop: see `StoreWriter`; asked before each shard.
+        watch: is told what there is to say of the rows, and asked before each shard whether to stop.
 
     Raises:
         ContradictingOutputs, OtherClassOrder: see `softlabels.checks`; nothing is written. Others as `StoreWriter` raises them.
-        Interrupted: `should_stop` was true; the same call goes on from there.
+        Interrupted: `watch` asked to stop; the same call goes on from there.
     """
     _check(spec, logits, keys, labels, where)
     made_of = f"outputs {_digest(values, labels, is_logits=values is logits)}"
     about = msgspec.structs.replace(about, source=f"{about.source}; {made_of}")
-    with StoreWriter(path, spec, about=about, settings=settings) as writer:
+    with StoreWriter(path, spec, about=about) as writer:
         require_same_maker(writer.folder, made_of, remedy="give the outputs that began it")
         kept = kept_about(writer.folder, about)
         require_room([writer])
         for shard in tqdm(writer.pending, desc="import", unit="shard", disable=None):
-            if should_stop():
+            if watch.should_stop():
                 raise writer.stopped()
             span = slice(*writer.rows_of(shard))
             writer.write_logits(
@@ -81,7 +80,7 @@ def store_outputs(
             )
         manifest = writer.seal(checked=True)
     for line in (*kept, *_not_finite(inputs), *writer.said):
-        say(line)
+        watch.say(line)
     if is_split_folder(LocalFolder(path), spec.transfer_set.split):
         write_root(LocalFolder(Path(path).parent))
     return manifest
@@ -114,6 +113,8 @@ def _check(
     spec: Spec, logits: NDArray[np.floating], keys: NDArray[np.uint8], labels: NDArray[np.int64], where: str
 ) -> None:
     """Before a store is begun: rows of one key that contradict each other, and classes in another order than the labels."""
+    from softlabels.labels.blocks import block_of, tensor_of
+
     classes = spec.label_space.classes
     check_labels(labels, classes)
 
@@ -121,12 +122,12 @@ def _check(
         peak = logits[numbers].max(axis=-1, keepdims=True)
         return {"logits": logits[numbers] - peak, "shift": peak[..., 0]}
 
-    check_logits(logits)
-    apart = partial(dense_apart, precision=spec.teacher.precision)
-    require_consistent(keys, read, apart, row_bytes=logits[0].nbytes, where=where)
+    _ = block_of(tensor_of(logits), None, None, "row {}".format).peak
+    compare = partial(apart, encoding=spec.encoding, classes=classes, precision=spec.teacher.precision)
+    require_consistent(keys, read, compare, row_bytes=logits[0].nbytes, where=where)
     weights = [member.weight for member in spec.teacher.members]
     share = normalised_weights(weights, len(weights))
-    best = largest(logits, share) if (labels >= 0).any() else labels
+    best = largest_class(logits, share) if (labels >= 0).any() else labels
     require_order(best, labels, classes, names=spec.label_space.names, where=where)
 
 

@@ -12,10 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from softlabels.checks.probabilities import REMEDY, are_probabilities, require_logits
 from softlabels.errors import ClassMismatch, LogitsError, UserError
+from softlabels.jobs.outputs import checked_keys, hard_labels, of_length
 from softlabels.jobs.store_outputs import split_of, store_outputs
+from softlabels.jobs.watch import Watch
 from softlabels.labels import NO_LABEL
-from softlabels.store.dense_spec import dense_spec, prepared_by
-from softlabels.store.outputs import checked_keys, hard_labels, of_length
+from softlabels.store.new_spec import prepared_by, store_spec
 from softlabels.store.reader import Store, open_store
 from softlabels.store.spec import About, MemberSpec, TeacherSpec
 from softlabels.transfer.keys import array_keys
@@ -65,7 +66,7 @@ def write_store(
     """
     split, values = split_of(path, split), _by_member(np.asarray(logits), are_logits)
     names, kept, found, own = _fitting(values, classes, inputs, keys, labels)
-    spec = dense_spec(
+    spec = store_spec(
         teacher=_teacher(teacher, values),
         name=Path(path).absolute().parent.name, split=split, keys=found, classes=names, layout=layout,
         compression=compression or "none", rows_per_shard=rows_per_shard, embed=kept,
@@ -73,7 +74,7 @@ def write_store(
     )  # fmt: skip
     store_outputs(
         path, spec, values, keys=found, labels=own, inputs=kept, values=values, about=About(source="arrays"),
-        where=_WHERE, say=lambda line: _log.warning("%s: %s", path, line),
+        where=_WHERE, watch=Watch(say=lambda line: _log.warning("%s: %s", path, line)),
     )  # fmt: skip
     return open_store(path)
 

@@ -2,92 +2,90 @@
 
 float16 is finest near 0, which is where this puts the classes that hold the mass: a logit 8 below the maximum is off by at
 most 0.004, one within 1 by 0.0005. Stored logits, unlike stored probabilities, do not underflow, so softmax((z - max)/T)
-is right at any T. What is lost is measured by `fidelity`.
+is right at any T. `dense_encode` makes the columns, `dense_soft` decodes them in torch.
 
-R rows, M members, C classes.
+R rows or positions (any number of leading axes), M members, C classes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from softlabels.errors import InfiniteLogits, LogitsError, LogitsOverflow, NanLogits, NoPossibleClass
-from softlabels.labels.ensemble import normalised_weights
+from softlabels.labels.base import Columns, ColumnShape, Encoded, EncodingBase, Gap
+from softlabels.labels.compare import dense_gap
+from softlabels.labels.ensemble import largest_class
+from softlabels.labels.stored import require, require_below_peak
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from softlabels.labels.blocks import Block
+    from softlabels.labels.dense_soft import DenseMembers
 
 
-@dataclass(frozen=True)
-class DenseLabels:
-    """`logits` (R, M, C) float16 = z - max(z) and `shift` (R, M) float32 = max(z)."""
+class DenseEncoding(EncodingBase, frozen=True, kw_only=True, tag="dense"):
+    """Every class's logit: columns `logits` float16 (M, C) and `shift` float32 (M,)."""
 
-    logits: NDArray[np.float16]
-    shift: NDArray[np.float32]
-
-
-def encode_dense(logits: NDArray[np.floating], *, first_row: int = 0) -> DenseLabels:
-    """Encode raw logits.
-
-    Args:
-        logits: (R, M, C) float16, float32 or float64; -inf marks a class of probability 0.
-        first_row: the number of the first row, for messages.
-
-    Raises:
-        NanLogits, NoPossibleClass: NaN, or -inf in every class.
-        InfiniteLogits: +inf, or a maximum beyond float32.
-        LogitsOverflow: a finite logit more than 65,504 below its row's maximum (it would become -inf in float16).
-        Each names row and member. LogitsError: no floats of three axes.
-    """
-    check_logits(logits, first_row=first_row)
-    wide = logits if logits.dtype == np.float64 else logits.astype(np.float32, copy=False)
-    peak = wide.max(axis=-1, keepdims=True)
-    with np.errstate(over="ignore"):  # an overflow is found, and named, right below
-        stored = (wide - peak).astype(np.float16)
-        shift = peak[..., 0].astype(np.float32)
-    _refuse(
-        LogitsOverflow,
-        np.isneginf(stored) & np.isfinite(wide),
-        first_row,
-        "a finite logit lies more than 65504 below the largest of its row, which float16 cannot hold",
-        "mark impossible classes with -inf instead of a large negative number",
+    first_format: ClassVar[int] = 1
+    keeps_all: ClassVar[bool] = True
+    tail: ClassVar[None] = None
+    read_hint: ClassVar[str] = (
+        "softmax((logits)/T) over the last axis is a member's distribution; logits + shift are its raw outputs"
     )
-    _refuse(
-        InfiniteLogits,
-        np.isinf(shift),
-        first_row,
-        "the largest logit lies beyond float32",
-        "scale the teacher's outputs down",
-    )
-    return DenseLabels(stored, shift)
+    how: ClassVar[str] = "`softmax(logits / T)` over the last axis is a member's distribution at temperature T"
 
-
-def check_logits(logits: NDArray[np.floating], *, first_row: int = 0) -> None:
-    """Raise `LogitsError`, naming row and member, unless every row of (R, M, C) is a distribution's logits."""
-    if logits.ndim != 3 or logits.dtype not in (np.float16, np.float32, np.float64):
-        raise LogitsError(
-            f"logits must be floats of shape (rows, members, classes), not {logits.dtype} of shape {logits.shape}",
-            remedy="give one float logit a class",
+    def columns(self, classes: int, members: int, positions: int | None = None) -> tuple[ColumnShape, ...]:
+        lead, axes = ((), ()) if positions is None else ((positions,), ("position",))
+        return (
+            ("logits", "float16", (*lead, members, classes), (*axes, "member", "class")),
+            ("shift", "float32", (*lead, members), (*axes, "member")),
         )
-    peak = logits.max(axis=-1)  # NaN where any is NaN, -inf where all are
-    if np.isfinite(peak).all():
-        return
-    fix = "mend the teacher's outputs for this row"
-    overflow = f"{fix}: NaN inputs or an overflow in half precision is the usual cause"
-    _refuse(NanLogits, np.isnan(peak), first_row, "logits are NaN", overflow)
-    _refuse(InfiniteLogits, np.isposinf(peak), first_row, "a logit is +inf", overflow)
-    impossible = "the logits of all classes are -inf"
-    _refuse(NoPossibleClass, np.isneginf(peak), first_row, impossible, f"{fix}: no class is possible")
 
+    def check_values(
+        self, name: str, values: NDArray[Any], classes: int, beside: NDArray[Any] | None, first_row: int
+    ) -> None:
+        if name == "logits":
+            require_below_peak(values, first_row)
+        elif name == "shift":
+            require(np.isfinite(values), "is NaN or infinite", first_row)
 
-def _refuse(kind: type[LogitsError], bad: NDArray[np.bool_], first_row: int, what: str, remedy: str) -> None:
-    if bad.any():
-        index = np.argwhere(bad)[0]
-        raise kind(f"{what} (row {first_row + index[0]}, member {index[1]})", remedy=remedy)
+    def encoder(self, classes: int, basis: Tensor | None, labels: Tensor | None) -> Callable[[Block], Encoded]:
+        from softlabels.labels.dense_encode import encode_dense
 
+        return encode_dense
 
-def reduce_geometric(logits: NDArray[np.floating], weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-    """The members' weighted mean logits: (R, M, C) -> (R, 1, C) float64, all that a geometric mean needs."""
-    share = normalised_weights(weights, logits.shape[1])
-    keep = share > 0
-    return np.asarray((logits[:, keep].astype(np.float64) * share[keep, None]).sum(axis=1, keepdims=True))
+    def member_logits(
+        self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, temperature: float
+    ) -> NDArray[np.float64]:
+        return np.asarray(columns["logits"].astype(np.float64) / temperature)
+
+    def members(self, columns: Mapping[str, Tensor], classes: int, basis: Tensor | None = None) -> DenseMembers:
+        from softlabels.labels.dense_soft import DenseMembers
+
+        return DenseMembers(columns["logits"], columns["shift"])
+
+    def largest(self, columns: Columns, classes: int, weights: NDArray[np.float64]) -> NDArray[np.int64]:
+        logits = columns["logits"]
+        if logits.shape[1] == 1:  # the largest is 0: found as an integer in a tenth of the time
+            return np.asarray((logits[:, 0].view(np.uint16) << 1 == 0).argmax(axis=-1), np.int64)
+        return largest_class(logits, weights)
+
+    def gaps(self, one: Columns, other: Columns, classes: int) -> list[Gap]:
+        return [dense_gap(one, other)]
+
+    def outputs(self, columns: Columns) -> NDArray[np.float32]:
+        return np.asarray(columns["logits"].astype(np.float32) + columns["shift"].astype(np.float32)[..., None])
+
+    def words(self, classes: int, basis_file: str) -> str:
+        return "dense, logits minus their maximum as float16 and the maximum as float32"
+
+    def code(self, layout: str, path: str, classes: int, *, positions: bool) -> str:
+        shape = "(rows, positions, members, classes)" if positions else "(rows, members, classes)"
+        if layout == "zarr":
+            return f'import zarr\n\nlogits = zarr.open_group({path}, mode="r")["logits"][:]  # {shape}'
+        read = f'logits = datasets.load_from_disk({path}).with_format("arrow")["logits"]'
+        return f"import datasets\n\n{read}  # float16; the numpy and torch formats give float32"

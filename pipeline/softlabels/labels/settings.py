@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from softlabels.errors import ConfigError
-from softlabels.labels.encoding import DenseEncoding, Encoding, Inputs, Reduce, Tail, TopkEncoding
-from softlabels.labels.topk import check_encoding
+from softlabels.labels.base import Inputs, Reduce
+from softlabels.labels.encoding import DenseEncoding, Encoding, Tail, TopkEncoding
 
 FINE = 16  # coefficients that have 8 bits where nothing else is asked for
 
@@ -42,7 +42,7 @@ class EncodingSettings:
         that its tail has no use for are left out.
 
         Raises:
-            ConfigError: a setting out of range, or settings that do not go together, see `check_encoding`.
+            ConfigError: a setting out of range, or settings that do not go together, see `EncodingBase.check`.
         """
         if self.encoding == "dense":
             return DenseEncoding(reduce=reduce, inputs=inputs)
@@ -58,7 +58,7 @@ class EncodingSettings:
             reduce=reduce,
             inputs=inputs,
         )
-        check_encoding(encoding, 1 if reduce == "geometric" else members, classes)
+        encoding.check(1 if reduce == "geometric" else members, classes)
         return encoding
 
     def _check_ranges(self) -> None:

@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from softlabels.errors import ConfigError, LogitsError
-from softlabels.labels.encoding import TopkEncoding
-from softlabels.labels.topk import COARSE, FINE, IMPOSSIBLE
+from softlabels.errors import ConfigError
+from softlabels.labels.blocks import block_of
+from softlabels.labels.topk_fields import COARSE, FINE, IMPOSSIBLE, TopkFields
 
 SMALLEST = 2.0**-14  # below it float16 is coarser than int8's coefficients
 _RIDGE = 0.1  # squared error of one class against a coefficient of one standard deviation
@@ -40,7 +40,9 @@ def find_basis(logits: Iterable[Tensor], rank: int) -> NDArray[np.float16]:
         LogitsError: a position with NaN, +inf, or nothing but -inf.
         ConfigError: the sample has fewer distributions or classes than `rank`, or none.
     """
-    blocks = [_centred(block.flatten(0, 1)) for block in logits]
+    blocks = [
+        block_of(block, None, None, "row {} of a sampled block".format).below.flatten(0, 1).half() for block in logits
+    ]
     sample = torch.cat(blocks) if blocks else torch.zeros(0, 0)
     if len(sample) == 0 or rank > min(sample.shape):
         raise ConfigError(
@@ -51,18 +53,6 @@ def find_basis(logits: Iterable[Tensor], rank: int) -> NDArray[np.float16]:
     prior = _prior(sample)
     found = torch.cat([prior[None], _leading(_Residuals(sample, prior.float()), rank)])
     return np.asarray(found.cpu().numpy())
-
-
-def _centred(logits: Tensor) -> Tensor:
-    """z - max z (n, C) float16. Raises `LogitsError`."""
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    peak = wide.amax(dim=-1, keepdim=True)  # NaN where any is NaN
-    if not torch.isfinite(peak).all():
-        raise LogitsError(
-            "the logits of a sampled position are NaN, +inf, or -inf for all classes",
-            remedy="mend the teacher's outputs: NaN inputs or an overflow in half precision is the usual cause",
-        )
-    return (wide - peak).half()
 
 
 def _chunks(sample: Tensor) -> Iterable[slice]:
@@ -161,7 +151,7 @@ class TailFit:
 
 
 def coefficient_columns(
-    coefficients: Tensor, encoding: TopkEncoding, refuse: Callable[[Tensor, str, str], None]
+    coefficients: Tensor, encoding: TopkFields, refuse: Callable[[Tensor, str, str], None]
 ) -> dict[str, Tensor]:
     """Coefficients (n, r) as the columns (n, ...) that keep them: the leading ones with 8 bits, the others with 4, two a byte.
 

@@ -12,7 +12,7 @@ straight line through these ends, in steps of 1 / `CURVE_STEPS`. Between the end
 -log of the tail's classes, so that 16 bits hold it; at beta_max it is what float16 rounded off the odds. The interpolation is
 the barycentric one (Berrut and Trefethen 2004, SIAM Review 46).
 
-This file knows nodes and weights; what is done with them in numpy is in `topk`, in torch in `topk_soft`.
+This file knows nodes and weights; what is done with them in numpy is in `topk_reference`, in torch in `topk_soft`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from __future__ import annotations
 import math
 
 from softlabels.errors import ConfigError
-from softlabels.labels.encoding import TopkEncoding
 from softlabels.labels.ensemble import check_temperature
+from softlabels.labels.topk_fields import TopkFields
 
 CURVE_STEPS = 2048  # a nat
 
@@ -44,7 +44,7 @@ def curve_weights(beta: float, count: int, beta_max: float) -> tuple[float, ...]
     return tuple(part / total for part in parts[1:])
 
 
-def check_beta(encoding: TopkEncoding, temperature: float) -> float:
+def check_beta(encoding: TopkFields, temperature: float) -> float:
     """beta = 1 / `temperature`.
 
     Raises:

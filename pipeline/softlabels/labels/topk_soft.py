@@ -1,4 +1,4 @@
-"""The top-k encoding in torch: `TopkMembers`, the sparse half of `SoftLabels`. The numpy reference is `topk`.
+"""The top-k encoding in torch: `TopkMembers`, the sparse half of `SoftLabels`. The numpy reference is `topk_reference`.
 
 A tail class's log-probability is the log of the tail's mass + z_i / T - the log-sum-exp of z / T over the tail. The stored
 classes are taken out of that sum by putting -inf in their places, never by subtracting what they add to it: where they hold
@@ -10,7 +10,7 @@ N positions, M members, C classes, K stored classes, n tail nodes, r basis vecto
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,57 +19,59 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from softlabels.labels.class_ids import PAGE, pages
-from softlabels.labels.encoding import TopkEncoding
+from softlabels.labels.members import Members, existing
 from softlabels.labels.tail_mass import CURVE_STEPS, check_beta, curve_weights
-from softlabels.labels.topk import COARSE, FINE, IMPOSSIBLE
-
-Columns = Mapping[str, Tensor | NDArray[np.generic]]
+from softlabels.labels.topk_fields import COARSE, FINE, IMPOSSIBLE, TopkFields
 
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32}  # torch cannot index the former
 
 
 @dataclass(frozen=True)
-class TopkMembers:
+class TopkMembers(Members):
     """The sparse outputs of M members, as stored.
 
     Attributes:
-        columns: the encoding's columns by name, each (N, M, ...), see `topk`; unsigned ones seen as signed.
+        columns: the encoding's columns by name, each (N, M, ...), see `topk_fields`; unsigned ones seen as signed.
         encoding: what is kept.
         classes: C.
         basis: (1 + r, C) float16, the prior and the basis; None where the tail has none.
     """
 
     columns: Mapping[str, Tensor]
-    encoding: TopkEncoding
+    encoding: TopkFields
     classes: int
     basis: Tensor | None
 
     @staticmethod
-    def of(columns: Columns, *, encoding: TopkEncoding, classes: int, basis: Tensor | None = None) -> TopkMembers:
+    def of(
+        columns: Mapping[str, Tensor | NDArray[np.generic]],
+        *,
+        encoding: TopkFields,
+        classes: int,
+        basis: Tensor | None = None,
+    ) -> TopkMembers:
         """Members of columns as a store or an encoder gives them; arrays are not copied."""
         tensors = {name: torch.as_tensor(values) for name, values in columns.items()}
         signed = {name: values.view(_SIGNED.get(values.dtype, values.dtype)) for name, values in tensors.items()}
         return TopkMembers(signed, encoding, classes, basis)
 
-    def __len__(self) -> int:
-        return self.columns["top_logit"].shape[0]
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (*self.columns["label_logit"].shape, self.classes)
 
     @property
-    def count(self) -> int:
-        """M."""
-        return self.columns["top_logit"].shape[1]
+    def tail(self) -> str:
+        return self.encoding.tail
 
-    def __getitem__(self, index: slice | Tensor) -> TopkMembers:
-        return replace(self, columns={name: values[index] for name, values in self.columns.items()})
+    @property
+    def left_out(self) -> str | None:
+        return self.encoding.tail_of(self.classes)
 
-    def member(self, number: int) -> TopkMembers:
-        """One member's outputs, M = 1."""
-        return replace(self, columns={name: values[:, number : number + 1] for name, values in self.columns.items()})
+    def each(self, change: Callable[[Tensor], Tensor]) -> TopkMembers:
+        return replace(self, columns={name: change(values) for name, values in self.columns.items()})
 
     def to(self, device: torch.device | str) -> TopkMembers:
-        """The same on `device`."""
-        basis = None if self.basis is None else self.basis.to(device)
-        return replace(self, columns={name: values.to(device) for name, values in self.columns.items()}, basis=basis)
+        return replace(super().to(device), basis=None if self.basis is None else self.basis.to(device))
 
     def ids(self) -> Tensor:
         """Ids (N, M, K) int64 of the stored classes, ascending."""
@@ -112,6 +114,23 @@ class TopkMembers:
         g = (1 - along) * first + along * last + curve
         return g.masked_fill(empty, -torch.inf)
 
+    def averaged(self, weights: Tensor, temperature: float, mean: str, labels: Tensor | None = None) -> Tensor:
+        """Each member's distribution after the other, so that no more than two stand in memory."""
+        if self.shape[1] == 1:
+            return self.log_probs(0, temperature, labels)
+        inner = 1.0 if mean == "tempered" else temperature
+        nothing = 0.0 if mean == "geometric" else -torch.inf
+        total = torch.full((self.shape[0], self.classes), nothing, device=weights.device)
+        for number, weight in enumerate(weights):
+            log_p = self.log_probs(number, inner, labels)
+            if mean == "geometric":
+                total += torch.where(weight > 0, weight * log_p, 0.0)
+            else:
+                total = torch.logaddexp(total, log_p.add_(weight.log()))
+        if mean == "arithmetic":
+            return total
+        return torch.log_softmax(existing(total) if mean == "geometric" else total / temperature, dim=-1)
+
     def log_probs(self, number: int, temperature: float, labels: Tensor | None = None) -> Tensor:
         """Log-probabilities (N, C) float32 of member `number`; with `labels` (N,) those of the labels are the exact ones.
 
@@ -145,7 +164,7 @@ class TopkMembers:
         assert self.basis is not None
         wide = self.basis.float()
         if self.encoding.tail == "prior":
-            z = (wide[0] / temperature).repeat(len(self), 1)
+            z = (wide[0] / temperature).repeat(self.shape[0], 1)
         else:
             coefficients = self.coefficients()[:, 0]
             with torch.autocast(wide.device.type, enabled=False):  # half precision would blur the logits

@@ -22,7 +22,8 @@ from typing import Any
 from softlabels.report.findings import findings
 from softlabels.report.spread import Spread, paired_difference, spread
 from softlabels.report.table import Scores, Table, as_markdown, as_text, errors_cell, kl_cell, results_table
-from softlabels.store.markdown import escaped, one_line
+from softlabels.store.markdown import escaped
+from softlabels.text import one_line
 
 Results = Mapping[str, Any]
 Student = Mapping[str, Any]

@@ -27,8 +27,9 @@ from softlabels.report.model_loading import Shape, loading
 from softlabels.report.spread import spread
 from softlabels.report.table import as_markdown
 from softlabels.store.card import licence_fields, licences
-from softlabels.store.markdown import code, escaped, one_line, without_folders, yaml_lines
+from softlabels.store.markdown import code, escaped, without_folders, yaml_lines
 from softlabels.store.spec import Manifest
+from softlabels.text import one_line
 
 Recipe = Mapping[str, Any]
 _SHOWN = 20  # classes, members and students that are listed one by one

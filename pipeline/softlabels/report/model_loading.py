@@ -9,7 +9,8 @@ from typing import Any
 
 from softlabels.objects import ObjectSpec
 from softlabels.report.comparison import Results, best_seed, best_student
-from softlabels.store.markdown import one_line, without_folders
+from softlabels.store.markdown import without_folders
+from softlabels.text import one_line
 
 Recipe = Mapping[str, Any]
 Shape = tuple[str, Sequence[int]]  # dtype and shape of one prepared row

@@ -14,7 +14,8 @@ from typing import Any
 
 from softlabels.labels.fidelity import Fidelity, by_temperature, nats
 from softlabels.report.spread import spread
-from softlabels.store.markdown import escaped, one_line
+from softlabels.store.markdown import escaped
+from softlabels.text import one_line
 
 Scores = Mapping[str, Any]
 _MEASURES = {"errors": 1, "nll": 3, "ece": 3, "brier": 3, "agreement": 3}  # digits after the point
@@ -78,7 +79,7 @@ def kl_cell(runs: Sequence[Scores], temperature: float) -> str:
 
 def as_text(table: Table) -> str:
     """Aligned columns for a terminal: names to the left, numbers to the right."""
-    rows = [table.titles, *(tuple(one_line(cell) for cell in line) for line in table.lines)]
+    rows = [tuple(map(one_line, line)) for line in (table.titles, *table.lines)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(table.titles))]
     lines = []
     for name, *numbers in rows:
@@ -90,7 +91,7 @@ def as_text(table: Table) -> str:
 
 def as_markdown(table: Table) -> str:
     """A Markdown table; names are escaped, so that one from a stranger's store stays in its cell."""
-    rows = [table.titles, ("---", *["---:"] * (len(table.titles) - 1))]
+    rows = [tuple(map(escaped, table.titles)), ("---", *["---:"] * (len(table.titles) - 1))]
     rows += [(escaped(name), *numbers) for name, *numbers in table.lines]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
 

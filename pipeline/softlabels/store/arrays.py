@@ -15,10 +15,7 @@ from softlabels.checks.probabilities import are_probabilities, require_logits, r
 from softlabels.errors import ClassIdOverflow, LabelError, LogitsError, UserError
 from softlabels.labels import NO_LABEL
 from softlabels.labels.class_ids import NoSuchClass
-from softlabels.labels.dense import check_logits, encode_dense, reduce_geometric
-from softlabels.labels.encoding import DenseEncoding
-from softlabels.labels.fidelity import FidelitySums, measure_dense
-from softlabels.labels.stored import check_stored
+from softlabels.labels.fidelity import FidelitySums
 from softlabels.store.positions import check_positions
 from softlabels.store.spec import Spec
 
@@ -26,58 +23,38 @@ Arrays = dict[str, NDArray[np.generic]]
 
 
 def encode_logits(
-    spec: Spec,
-    shard: int,
-    logits: NDArray[np.floating],
-    mask: NDArray[np.uint8] | None,
-    *,
-    are_logits: bool = False,
+    spec: Spec, shard: int, logits: NDArray[np.floating], mask: NDArray[np.uint8] | None, *, are_logits: bool = False
 ) -> tuple[Arrays, tuple[FidelitySums, ...]]:
-    """The columns `logits` and `shift` of raw logits (R, [P,] M, C), and what they lost; reduced where the spec says so.
+    """The columns (R * P, M, ...) of raw logits (R, [P,] M, C), and what they lost; reduced where the spec says so.
 
     Positions whose `mask` (R, P) is 0 are stored as if all logits were 0. Raises `LogitsError`, naming row (position) and
     member; also where they look like probabilities, unless it is said that they `are_logits`.
     """
+    import torch
+
+    from softlabels.labels.blocks import tensor_of
+
     _require_logits(spec, shard, logits, mask)
-    first = spec.shard_rows(shard).start
+    first, each = spec.shard_rows(shard).start, spec.positions or 1
     if not are_logits:
         found = are_probabilities(logits)
         found = found if mask is None else rows_of_positions(found, mask)
         require_logits(found, total=spec.rows, first_row=first)
-    if mask is None:
-        stored, shift, exact = _encode(spec, logits, first)
-        return {"logits": stored, "shift": shift}, measure_dense(exact, stored)
-    parts, sums = [], []
-    for row, (values, real) in enumerate(zip(logits, mask.astype(np.bool_), strict=True)):
-        try:
-            stored, shift, exact = _encode(spec, np.where(real[:, None, None], values, values.dtype.type(0)), 0)
-        except LogitsError as error:
-            what = error.what.replace("(row ", f"(row {first + row}, position ")
-            raise type(error)(what, remedy=error.remedy) from error
-        parts.append((stored, shift))
-        sums.append((exact[real], stored[real]))
-    exact, stored = (np.concatenate(column) for column in zip(*sums, strict=True))
-    arrays: Arrays = {"logits": np.stack([part[0] for part in parts]), "shift": np.stack([part[1] for part in parts])}
-    return arrays, measure_dense(exact, stored)
-
-
-def _encode(
-    spec: Spec, logits: NDArray[np.floating], first: int
-) -> tuple[NDArray[np.float16], NDArray[np.float32], NDArray[np.floating]]:
-    """Stored logits, shift and the exact logits that they stand for."""
-    check_logits(logits, first_row=first)
-    if spec.encoding.reduce == "geometric":
-        logits = reduce_geometric(logits, np.array([member.weight for member in spec.teacher.members]))
-    encoded = encode_dense(logits, first_row=first)
-    return encoded.logits, encoded.shift, logits
+    weights = [member.weight for member in spec.teacher.members]
+    return spec.encoding.encode(
+        tensor_of(logits).flatten(0, -3),
+        weights=weights if spec.encoding.reduce == "geometric" else None,
+        mask=None if mask is None else torch.from_numpy(mask.reshape(-1) != 0),
+        place=lambda n: f"row {first + n // each}" + ("" if mask is None else f", position {n % each}"),
+    )
 
 
 def _require_logits(spec: Spec, shard: int, logits: NDArray[np.floating], mask: NDArray[np.uint8] | None) -> None:
     rows, members, classes = len(spec.shard_rows(shard)), len(spec.teacher.members), spec.label_space.classes
-    if not isinstance(spec.encoding, DenseEncoding):
+    if not spec.encoding.keeps_all:
         raise UserError(
-            "the specification's labels are topk, which are encoded where the logits are",
-            remedy="encode them with softlabels.labels.topk_encode and give the columns to write_columns",
+            f"the specification's labels are {spec.encoding.kind}, which are encoded where the logits are",
+            remedy="encode them with the specification's encoding.encode and give the columns to write_columns",
         )
     if (mask is None) != (spec.positions is None):
         raise UserError(
@@ -96,24 +73,13 @@ def _require_logits(spec: Spec, shard: int, logits: NDArray[np.floating], mask: 
         raise UserError(f"the mask has the shape {mask.shape}, not {lead}", remedy="give one number a position")
 
 
-def row_arrays(
-    spec: Spec,
-    shard: int,
-    *,
-    keys: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    soft: Mapping[str, NDArray[np.generic]],
-    mask: NDArray[np.uint8] | None,
-    document: NDArray[np.uint16] | None,
-    inputs: NDArray[np.generic] | None,
-) -> Arrays:
-    """All columns of a shard by name. `soft` may be (R * P, ...) where positions were encoded row behind row."""
-    rows = len(spec.shard_rows(shard))
-    arrays: Arrays = {"content_key": keys, "label": labels}
-    if spec.ragged and document is not None:
-        arrays["positions"] = (document > 0).sum(axis=-1).astype(np.int32)
-    given = {"position_mask": mask, "document": document, "input": inputs}
-    arrays |= {name: values for name, values in given.items() if values is not None}
+def row_arrays(spec: Spec, own: Mapping[str, NDArray[np.generic]], soft: Mapping[str, NDArray[np.generic]]) -> Arrays:
+    """All columns of some rows by name: what the rows have themselves, and what holds their distributions, which may be
+    (R * P, ...) where positions were encoded row behind row.
+    """
+    arrays, rows = dict(own), len(own["label"])
+    if spec.ragged and "document" in own:
+        arrays["positions"] = np.count_nonzero(own["document"], axis=-1).astype(np.int32)
     by_position = {column.name: column for column in spec.columns if column.by_position}
     for name, values in soft.items():
         column = by_position.get(name)
@@ -155,9 +121,10 @@ def check_values(spec: Spec, arrays: Mapping[str, NDArray[np.generic]], *, first
     """Raise `ValueError` where the format forbids values of well-formed columns, or they contradict each other."""
     if spec.positions is not None:
         check_positions(arrays, first_row=first_row)
+    classes = spec.label_space.classes
     for name in spec.soft_columns:
-        page = arrays.get("top_page")
-        check_stored(name, arrays[name], spec.encoding, spec.label_space.classes, page=page, first_row=first_row)
+        beside = arrays.get(spec.encoding.beside(name, classes) or "")
+        spec.encoding.check_column(name, arrays[name], classes, beside=beside, first_row=first_row)
 
 
 def check_labels(labels: NDArray[np.int64], classes: int, *, first_row: int = 0) -> None:

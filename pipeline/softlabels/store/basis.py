@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.errors import DamagedBasis, DamagedManifest, SpecMismatch, UserError
-from softlabels.labels.encoding import TopkEncoding
-from softlabels.labels.topk import check_basis
+from softlabels.labels.topk_fields import MAX_BASIS_BYTES, check_basis
 from softlabels.store.commit import LOCK, create, is_bound
+from softlabels.store.differences import Difference
 from softlabels.store.digest import blake3_hex
 from softlabels.store.rules import check_spec
+from softlabels.store.same_plan import mismatch
 from softlabels.store.spec import (
     BASIS_FOLDER,
     MANIFEST,
-    MAX_BASIS_BYTES,
     PLAN,
     Plan,
     Spec,
@@ -55,9 +55,9 @@ def require_basis(spec: Spec, basis: Basis) -> None:
 
 
 def _check(spec: Spec, basis: Basis) -> None:
-    assert isinstance(spec.encoding, TopkEncoding)
-    check_basis(basis, spec.encoding, spec.label_space.classes)
-    if basis_digest(basis) != spec.encoding.basis:
+    assert spec.basis_shape is not None
+    check_basis(basis, spec.basis_shape)
+    if spec.encoding != spec.encoding.with_basis(basis_digest(basis)):
         raise ValueError("its digest is not the one that the specification names")
 
 
@@ -109,7 +109,7 @@ def drop_basis(store: Folder, *, keep: Basis | None) -> None:
         store.settle([BASIS_FILE])
 
 
-def resumable_basis(path: Place, *, rank: int | None = None, settings: str = "labels.") -> Basis | None:
+def resumable_basis(path: Place, *, rank: int | None = None) -> Basis | None:
     """The basis that a store at `path` is bound to: it is sealed, or holds committed shards, or another writer is at work in
     it. None where there is no such store, its tails have no basis, or its start binds nobody: a new one may be computed. None
     too where an unfinished store has lost it, or `repair` set it aside: what is computed must be the same, or the plan
@@ -117,7 +117,7 @@ def resumable_basis(path: Place, *, rank: int | None = None, settings: str = "la
 
     Raises:
         DamagedBasis: it is not what the plan says, or a sealed store has lost it.
-        SpecMismatch: it is not of this `rank`, where one is given; `settings` as `require_same_plan` says.
+        SpecMismatch: it is not of this `rank`, where one is given.
     """
     store = folder_of(path)
     try:
@@ -130,8 +130,5 @@ def resumable_basis(path: Place, *, rank: int | None = None, settings: str = "la
     lost = not sealed and not store.exists(BASIS_FILE)
     basis = read_basis(store, spec) if bound and not lost else None
     if basis is not None and rank is not None and len(basis) != 1 + rank:
-        raise SpecMismatch(
-            f"{store} was begun with another specification ({settings}rank: {len(basis) - 1} here, {rank} in this run)",
-            remedy="go on with the settings that began it, or give another store path",
-        )
+        raise mismatch(SpecMismatch, str(store), [Difference("encoding.rank", len(basis) - 1, rank)], spec)
     return basis

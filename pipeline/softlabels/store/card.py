@@ -5,14 +5,15 @@ strangers' stores: `markdown` keeps them in their place.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from softlabels.labels.encoding import TopkEncoding
-from softlabels.labels.fidelity import Fidelity, by_temperature, nats, one_of
-from softlabels.store.card_loading import encoding_line, loading
-from softlabels.store.markdown import code, escaped, one_line, yaml_lines
+from softlabels.labels.fidelity import Fidelity, by_temperature, nats
+from softlabels.store.basis import BASIS_FILE
+from softlabels.store.markdown import code, escaped, yaml_lines
 from softlabels.store.spec import Manifest, Spec
+from softlabels.text import one_line
 
 FRONT_MATTER = "---\ntags: [soft-labels, knowledge-distillation]"  # how every card begins
 
@@ -29,7 +30,7 @@ def store_card(manifest: Manifest, said: Sequence[str] = ()) -> str:
             "## Fidelity\n\nWhat storing lost, against the exact logits when they were written: KL(exact || stored) in\n"
             f"nats over {_measured(spec)}, and how often the top class is the same.\n\n"
             + fidelity_table(manifest.fidelity),
-            "## How to load\n\n" + loading(manifest, "PATH"),
+            "## How to load\n\n" + _loading(manifest, "PATH"),
             f"`digest` `{manifest.digest}`\n\n`content_digest` `{manifest.content_digest}`",
         ]
     ) + "\n"  # fmt: skip
@@ -50,7 +51,7 @@ def root_card(manifests: dict[str, Manifest], shared: Sequence[str] = ()) -> str
             "| split | rows | digest | content digest |\n| --- | --- | --- | --- |\n" + "\n".join(rows),
             *(["Rows that splits share:\n\n" + "\n".join(f"- {escaped(line)}" for line in shared)] if shared else []),
             _what(first, rows=False),
-            "## How to load\n\n" + loading(first, f"PATH/{next(iter(manifests))}"),
+            "## How to load\n\n" + _loading(first, f"PATH/{next(iter(manifests))}"),
         ]
     ) + "\n"  # fmt: skip
 
@@ -60,7 +61,7 @@ def _title(spec: Spec) -> str:
 
 
 def _measured(spec: Spec) -> str:
-    step = one_of(spec.label_space.classes) if isinstance(spec.encoding, TopkEncoding) else 1
+    step = spec.encoding.measured_share(spec.label_space.classes)
     return "all stored distributions" if step == 1 else f"one of {step} stored distributions, evenly spread"
 
 
@@ -113,7 +114,7 @@ def _what(manifest: Manifest, *, rows: bool = True) -> str:
         f"- Inputs: {'embedded, as prepared' if spec.encoding.inputs == 'embed' else 'not here: rows are found by content key'}"
         f" (prepared by {code(spec.preprocessing.function)})",
         *_rows_and_positions(spec),
-        encoding_line(manifest),
+        _encoding(manifest),
     ]
     return "\n".join(lines)
 
@@ -127,3 +128,28 @@ def _rows_and_positions(spec: Spec) -> list[str]:
         f"- Sequences: {upto}{spec.positions} positions a row, each a distribution of the next token; padding and the ends of "
         f"documents are masked; vocabulary `{str(spec.label_space.vocabulary)[:16]}`"
     ]
+
+
+def _encoding(manifest: Manifest) -> str:
+    """How distributions are kept, and in how many bytes."""
+    spec, encoding = manifest.spec, manifest.spec.encoding
+    size = f"{manifest.bytes_per_position:.1f}".removesuffix(".0")
+    what = encoding.words(spec.label_space.classes, BASIS_FILE)
+    return f"- Encoding: {what}, reduce: {encoding.reduce}, {size} bytes a position; layout {spec.layout}"
+
+
+def _loading(manifest: Manifest, path: str) -> str:
+    """The section "How to load" for the store at `path`."""
+    spec = manifest.spec
+    shape = "(8, classes)" if spec.positions is None else "(8, positions, classes)"
+    ours = (
+        f"from softlabels import open_store\n\nstore = open_store({json.dumps(path)})\n"
+        f"log_p = store.log_probs(range(8), temperature=4.0)  # {shape}, the ensemble's distribution"
+    )
+    classes, positions = spec.label_space.classes, spec.positions is not None
+    plain = spec.encoding.code(spec.layout, json.dumps(path), classes, positions=positions)
+    label = "With plain zarr" if spec.layout == "zarr" else "With `datasets`"
+    return (
+        f"{label}; {spec.encoding.how}:\n\n```python\n{plain}\n```\n\n"
+        f"With `softlabels`, every chunk checked, members averaged:\n\n```python\n{ours}\n```"
+    )

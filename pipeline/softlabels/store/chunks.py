@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.errors import DamagedShard, MissingShard, StrangePath
-from softlabels.labels.stored import check_stored, needs_page
 from softlabels.store.columns import Column
 from softlabels.store.digest import blake3_hex
 from softlabels.store.layout import chunk_rows
@@ -66,13 +65,13 @@ class ChunkReader:
         self, payload: Payload, column: Column, chunk: int, found: Array, name: str, *, check: bool
     ) -> None:
         encoding, classes = self.spec.encoding, self.spec.label_space.classes
-        page = None
-        if needs_page(column.name, encoding, classes):
-            beside = next(other for other in self.spec.columns if other.name == "top_page")
-            page = self.read(payload, beside, chunk, check=check)
+        beside = None
+        if (name_beside := encoding.beside(column.name, classes)) is not None:
+            other = next(other for other in self.spec.columns if other.name == name_beside)
+            beside = self.read(payload, other, chunk, check=check)
         start = self.spec.shard_rows(payload.shard).start + chunk_rows(self.spec, payload.shard, chunk).start
         try:
-            check_stored(column.name, found, encoding, classes, page=page, first_row=start)
+            encoding.check_column(column.name, found, classes, beside=beside, first_row=start)
         except ValueError as error:
             what = f"chunk {chunk} of column {column.name} holds what the format forbids: {error}"
             raise self.damaged(payload.shard, name, what) from error
@@ -129,9 +128,3 @@ def open_sized(store: Files, name: str, payload: Payload) -> File:
 
 def _damaged(store: Files, name: str, shard: int, what: str) -> DamagedShard:
     return DamagedShard(f"shard {shard} is damaged: {store.at(name)} {what}", remedy=RELABEL)
-
-
-def read_shard_column(reader: ChunkReader, payload: Payload, column: Column) -> NDArray[np.generic]:
-    """A column of one shard, (rows of the shard, ...)."""
-    chunks = range(reader.spec.shard_chunks(payload.shard))
-    return np.concatenate([reader.read(payload, column, chunk) for chunk in chunks])

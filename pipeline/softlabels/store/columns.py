@@ -10,9 +10,9 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
+from softlabels.errors import UserError
 from softlabels.labels import NO_LABEL
-from softlabels.labels.encoding import Encoding, TopkEncoding
-from softlabels.labels.topk import topk_columns
+from softlabels.labels.encoding import Encoding
 
 DType = Literal[
     "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64"
@@ -88,22 +88,19 @@ def store_columns(
     if positions is not None:
         columns.append(Column(name="position_mask", dtype="uint8", shape=(positions,), axes=(POSITION,)))
         columns.append(Column(name="document", dtype="uint16", shape=(positions,), axes=(POSITION,)))
-    if isinstance(encoding, TopkEncoding):
-        columns += [
-            Column(name=name, dtype=dtype, shape=shape, axes=axes)  # type: ignore[arg-type]  # names of numpy's dtypes
-            for name, dtype, shape, axes in topk_columns(encoding, classes, members, positions)
-        ]
-    else:
-        lead, axis = ((), ()) if positions is None else ((positions,), (POSITION,))
-        columns += [
-            Column(name="logits", dtype="float16", shape=(*lead, members, classes), axes=(*axis, "member", "class")),
-            Column(name="shift", dtype="float32", shape=(*lead, members), axes=(*axis, "member")),
-        ]
+    columns += [
+        Column(name=name, dtype=dtype, shape=shape, axes=axes)  # type: ignore[arg-type]  # names of numpy's dtypes
+        for name, dtype, shape, axes in encoding.columns(classes, members, positions)
+    ]
     return tuple(columns if inputs is None else [*columns, inputs])
 
 
 def input_column(inputs: NDArray[np.generic]) -> Column:
-    """The column of embedded inputs (R, ...)."""
+    """The column of embedded inputs (R, ...). Raises `UserError` for a dtype that no column has."""
+    if inputs.dtype.name not in DTYPES:
+        raise UserError(
+            f"inputs of {inputs.dtype} cannot be embedded", remedy=f"prepare them as one of {', '.join(DTYPES)}"
+        )
     axes = tuple(f"input_{axis}" for axis in range(inputs.ndim - 1))
-    dtype: DType = inputs.dtype.name  # type: ignore[assignment]  # checked with the specification
+    dtype: DType = inputs.dtype.name  # type: ignore[assignment]  # checked right above
     return Column(name="input", dtype=dtype, shape=tuple(inputs.shape[1:]), axes=axes)

@@ -44,7 +44,7 @@ def convert(
         )
     spec: Spec = msgspec.structs.replace(store.spec, layout=layout, compression=compression)
     per_shard = spec.cut.rows_per_shard // spec.cut.rows_per_chunk
-    with StoreWriter(target, spec, basis=store.basis, about=store.manifest.about, settings="") as writer:
+    with StoreWriter(target, spec, basis=store.basis, about=store.manifest.about) as writer:
         require_room([writer])
         for shard in writer.pending:
             if should_stop():

@@ -15,10 +15,9 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from softlabels.labels.encoding import TopkEncoding
 from softlabels.store.columns import Column
 from softlabels.store.positions import kept
-from softlabels.store.spec import BLOCK_ROWS, Manifest, Payload, Plan, Spec, encode_json, plain_json
+from softlabels.store.spec import BLOCK_ROWS, Manifest, Payload, Plan, Spec, encode_json
 
 
 def blake3_hex(data: bytes | memoryview | NDArray[np.generic]) -> str:
@@ -60,9 +59,8 @@ def content_digest(spec: Spec, blocks: list[str]) -> str:
     head: dict[str, Any] = {
         "columns": [[c.name, c.dtype, list(c.shape)] for c in content_columns(spec)], "rows": spec.rows,
     }  # fmt: skip
-    if isinstance(spec.encoding, TopkEncoding):
-        encoding = plain_json(spec.encoding)
-        head["encoding"] = {name: value for name, value in encoding.items() if name != "inputs"}
+    if decoding := spec.encoding.decoding():
+        head["encoding"] = decoding
     hasher = blake3(encode_json(head))
     for block in blocks:
         hasher.update(bytes.fromhex(block))

@@ -7,22 +7,22 @@ sequence row, M members, C classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from softlabels.checks.contradictions import Columns, dense_apart, require_consistent, topk_apart
-from softlabels.checks.order import Agreement, agreement, largest, largest_stored, require_order
+from softlabels.checks.contradictions import apart, require_consistent
+from softlabels.checks.order import Agreement, agreement, require_order
 from softlabels.checks.probabilities import are_probabilities, require_logits, rows_of_positions
 from softlabels.checks.rounding import HALF
 from softlabels.errors import LogitsError, OtherClassOrder, SpecMismatch, UserError
-from softlabels.labels.encoding import TopkEncoding
+from softlabels.labels.base import Columns
 from softlabels.labels.ensemble import normalised_weights
-from softlabels.labels.topk import stored_log_probs
-from softlabels.store.chunks import ChunkReader
 from softlabels.store.digest import keys_digest
+from softlabels.store.gather import ChunkSource, RecordedChunks, gather, read_rows
 from softlabels.store.key_index import KeyIndex
 from softlabels.store.reader import Store
 from softlabels.store.spec import Commit, Spec
@@ -40,23 +40,22 @@ class Stored:
 
     Attributes:
         spec: of the store.
-        read: one chunk of a column, by name and number.
+        source: what reads its chunks.
         where: what messages call it.
     """
 
     spec: Spec
-    read: Callable[[str, int], NDArray[np.generic]]
+    source: ChunkSource
     where: str
 
     @classmethod
     def of(cls, store: Store) -> Stored:
         """A sealed store's."""
-        return cls(store.spec, store.read_chunk, str(store.path))
+        return cls(store.spec, store, str(store.path))
 
     def keys(self) -> NDArray[np.uint8]:
         """(R, 16) content keys."""
-        chunks = range(-(-self.spec.rows // self.spec.cut.rows_per_chunk))
-        return np.concatenate([self.read("content_key", chunk) for chunk in chunks]).astype(np.uint8, copy=False)
+        return read_rows(self.source, "content_key", 0, self.spec.rows).astype(np.uint8, copy=False)
 
     @property
     def chunks(self) -> NDArray[np.int64]:
@@ -65,21 +64,9 @@ class Stored:
         total, most = -(-self.spec.rows // per_chunk), max(1, MOST_ROWS // per_chunk)
         return np.unique(np.arange(min(total, most), dtype=np.int64) * total // min(total, most))
 
-    def rows(self, numbers: NDArray[np.int64]) -> Columns:
-        """What tells the distributions of some rows apart: (len(numbers), ...) each; a chunk is read once."""
-        names = [*self.spec.soft_columns, *(["position_mask"] if self.spec.positions is not None else [])]
-        chunk_of = numbers // self.spec.cut.rows_per_chunk
-        order = np.argsort(chunk_of, kind="stable")
-        found = {}
-        for name in names:
-            parts = [
-                self.read(name, chunk)[numbers[chunk_of == chunk] - chunk * self.spec.cut.rows_per_chunk]
-                for chunk in np.unique(chunk_of).tolist()
-            ]
-            whole = np.concatenate(parts)
-            found[name] = np.empty_like(whole)
-            found[name][order] = whole
-        return found
+    def soft(self, chunk: int) -> Columns:
+        """A chunk's columns of the distributions."""
+        return {name: self.source.read_chunk(name, chunk) for name in self.spec.soft_columns}
 
 
 class Own:
@@ -107,14 +94,9 @@ def check_written(store: Files, spec: Spec, records: Sequence[Commit], *, checke
         SpecMismatch: the content keys are not those of the specification.
         ContradictingOutputs, OtherClassOrder: unless the labels were `checked` before.
     """
-    reader, per_shard = ChunkReader(store, spec), spec.cut.rows_per_shard // spec.cut.rows_per_chunk
-    columns = {column.name: column for column in spec.columns}
-
-    def read(name: str, chunk: int) -> NDArray[np.generic]:
-        return reader.read(records[chunk // per_shard].payload, columns[name], chunk % per_shard)
-
-    try:
-        stored = Stored(spec, read, str(store))
+    payloads = {record.payload.shard: record.payload for record in records}
+    with closing(RecordedChunks(store, spec, payloads)) as source:
+        stored = Stored(spec, source, str(store))
         keys = stored.keys()
         if keys_digest(keys) != spec.transfer_set.content_keys:
             raise SpecMismatch(
@@ -124,8 +106,6 @@ def check_written(store: Files, spec: Spec, records: Sequence[Commit], *, checke
         if not checked:
             _require_consistent(stored, keys)
         found = stored_agreement(stored, refuse=not checked)
-    finally:
-        reader.close()
     return () if found is None else (found.line,)
 
 
@@ -151,60 +131,44 @@ def stored_agreement(stored: Stored, *, own: Own | None = None, refuse: bool = F
     """
     if stored.spec.positions is not None:
         return None
+    spec, encoding, classes = stored.spec, stored.spec.encoding, stored.spec.label_space.classes
+    weights = normalised_weights(spec.member_weights, spec.stored_members)
     outputs, labels = [], []
     for chunk in stored.chunks.tolist():
-        start = chunk * stored.spec.cut.rows_per_chunk
-        named = stored.read("label", chunk).astype(np.int64)
+        start = chunk * spec.cut.rows_per_chunk
+        named = stored.source.read_chunk("label", chunk).astype(np.int64)
         places = np.arange(len(named), dtype=np.int64)
         if own is not None:
             places, named = own.between(start, start + len(named))
-            named = np.where(
-                named < stored.spec.label_space.classes, named, -1
-            )  # others are refused where rows are joined
+            named = np.where(named < classes, named, -1)  # others are refused where rows are joined
         if (named >= 0).any():
-            outputs.append(_largest(stored, chunk)[places])
+            outputs.append(encoding.largest(stored.soft(chunk), classes, weights)[places])
             labels.append(named)
     if not labels:
         return None
-    space = stored.spec.label_space
     found, given = np.concatenate(outputs), np.concatenate(labels)
     if refuse:
-        return require_order(found, given, space.classes, names=space.names, where=stored.where)
-    return agreement(found, given, space.classes)
-
-
-def _largest(stored: Stored, chunk: int) -> NDArray[np.int64]:
-    """The class (n,) of the largest mean probability of each row of a chunk."""
-    spec = stored.spec
-    weights = normalised_weights(spec.member_weights, spec.stored_members)
-    if not isinstance(spec.encoding, TopkEncoding):
-        logits: NDArray[np.floating] = stored.read("logits", chunk)  # type: ignore[assignment]  # float16 by the column
-        if logits.shape[1] == 1:  # the largest is 0: found as an integer in a tenth of the time
-            return np.asarray((logits[:, 0].view(np.uint16) << 1 == 0).argmax(axis=-1), np.int64)
-        return largest(logits, weights)
-    columns = {name: stored.read(name, chunk) for name in spec.soft_columns}
-    classes = spec.label_space.classes
-    ids, log_p, _ = stored_log_probs(columns, spec.encoding, classes, max(1.0, 1 / spec.encoding.beta_max))
-    return largest_stored(ids, log_p, weights, classes)
+        return require_order(found, given, classes, names=spec.label_space.names, where=stored.where)
+    return agreement(found, given, classes)
 
 
 def _require_consistent(stored: Stored, keys: NDArray[np.uint8]) -> None:
-    spec, precision = stored.spec, stored.spec.teacher.precision
-    apart = partial(dense_apart, precision=precision)
-    if isinstance(spec.encoding, TopkEncoding):
-        apart = partial(topk_apart, precision=precision, encoding=spec.encoding, classes=spec.label_space.classes)
-    require_consistent(keys, stored.rows, apart, row_bytes=spec.row_bytes, where=stored.where)
+    spec = stored.spec
+    names = (*spec.soft_columns, *(["position_mask"] if spec.positions is not None else []))
+    compare = partial(apart, encoding=spec.encoding, classes=spec.label_space.classes, precision=spec.teacher.precision)
+    require_consistent(
+        keys, partial(gather, stored.source, names), compare, row_bytes=spec.row_bytes, where=stored.where
+    )
 
 
 def _require_logits(stored: Stored) -> None:
-    """Of topk labels the outputs themselves are not known."""
+    """Of labels that leave classes out the outputs themselves are not known."""
     spec = stored.spec
-    if isinstance(spec.encoding, TopkEncoding):
+    if not spec.encoding.keeps_all:
         return
     for chunk in stored.chunks.tolist():
-        z, peak = (stored.read(name, chunk).astype(np.float32) for name in ("logits", "shift"))
-        found = are_probabilities(z + peak[..., None], rounding=HALF)
+        found = are_probabilities(spec.encoding.outputs(stored.soft(chunk)), rounding=HALF)
         if spec.positions is not None:
-            found = rows_of_positions(found, stored.read("position_mask", chunk))
+            found = rows_of_positions(found, stored.source.read_chunk("position_mask", chunk))
         first = chunk * spec.cut.rows_per_chunk
         require_logits(found, total=spec.rows, first_row=first, who=stored.where, remedy=RELABELLED)

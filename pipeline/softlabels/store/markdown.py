@@ -1,31 +1,20 @@
-"""Text of unknown origin inside a page or on a terminal: names of teachers, classes and files may come from a stranger's store.
+"""Text of unknown origin inside a page: names of teachers, classes and files may come from a stranger's store.
 
-What is escaped here stays inside its line, table cell or quoted string: no line break, no heading, no HTML, no terminal
-control sequence gets through.
+What is escaped here stays inside its line, table cell or quoted string: no line break, no heading, no HTML gets through.
+Everything passes `softlabels.text` first.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
 from softlabels.system.places import lies_here
+from softlabels.text import one_line
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~$#!&])")
-LONGEST = 200  # characters of one name
-
-
-def one_line(text: object) -> str:
-    """The text on one line of at most LONGEST characters: each run of blanks, line breaks, control and invisible format
-    characters (terminal sequences, reversed writing) is one space.
-    """
-    seen = (" " if character.isspace() or unicodedata.category(character) in _UNSEEN else character for character in
-            str(text)[: 4 * LONGEST])  # fmt: skip
-    line = " ".join("".join(seen).split())
-    return line if len(line) <= LONGEST else line[: LONGEST - 3] + "..."
 
 
 def escaped(text: object) -> str:
@@ -61,4 +50,3 @@ def without_folders(value: Any) -> Any:
 # Text that only begins with a slash, as some instructions to language models do, is no path: that has a second one and no
 # blanks, or a file's suffix, or exists.
 _ABSOLUTE = re.compile(r"(~[^/]*/|[A-Za-z]:[/\\]|\\\\|file:/+)[^/\\]|/[^\s/]+/\S*$|/[^/].*\.\w+$")
-_UNSEEN = {"Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp"}

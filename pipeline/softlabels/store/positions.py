@@ -5,7 +5,7 @@ is the number of the document that token p belongs to (1, 2, ... inside the row,
 `position_mask` is 1 where tokens p and p + 1 belong to the same document.
 
 In a ragged store a row keeps the positions whose token is no padding, and `positions` says how many they are. Arrays in
-memory are (R, P, ...) all the same: what is not kept has mask 0, document 0 and the values of `blank`.
+memory are (R, P, ...) all the same: what is not kept has mask 0, document 0 and the values of `Encoding.blank`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.labels import NO_LABEL
-from softlabels.labels.class_ids import PAGE
+from softlabels.labels.stored import require
 from softlabels.store.columns import Column
 from softlabels.store.spec import Spec
 
@@ -27,28 +27,23 @@ def check_positions(arrays: Mapping[str, NDArray[np.generic]], *, first_row: int
     mask, real = arrays["position_mask"].astype(np.int64), document > 0
     step = np.diff(document, axis=1, prepend=0)
     same = (np.diff(document, axis=1) == 0) & real[:, 1:]
-    _require(
+    require(
         ((document == 0) | (step == 0) | (step == 1)).all(axis=1) & (real[:, :-1] >= real[:, 1:]).all(axis=1),
-        first_row,
         "document numbers do not run 1, 2, ... with 0 only at the end",
-    )
-    _require(
-        (mask[:, :-1] == same).all(axis=1) & (mask[:, -1] <= real[:, -1]),
         first_row,
-        "the mask is not 1 just where this token and the next are of one document",
     )
-    _require(arrays["label"] == NO_LABEL, first_row, "the label is not -1: the tokens of a sequence are its labels")
+    require(
+        (mask[:, :-1] == same).all(axis=1) & (mask[:, -1] <= real[:, -1]),
+        "the mask is not 1 just where this token and the next are of one document",
+        first_row,
+    )
+    require(arrays["label"] == NO_LABEL, "the label is not -1: the tokens of a sequence are its labels", first_row)
     if "positions" in arrays:
-        _require(
+        require(
             (arrays["positions"] == real.sum(axis=1)) & real[:, 0],
-            first_row,
             "positions is not the number of tokens that are no padding, or is 0",
+            first_row,
         )
-
-
-def _require(holds: NDArray[np.bool_], first_row: int, what: str) -> None:
-    if not holds.all():
-        raise ValueError(f"row {first_row + int(np.argmin(holds))}: {what}")
 
 
 def kept(values: NDArray[np.generic], positions: NDArray[np.int32]) -> NDArray[np.generic]:
@@ -61,22 +56,9 @@ def padded(
 ) -> NDArray[np.generic]:
     """What `kept` gave, as (R, P, ...) again."""
     out = np.empty((len(positions), *column.shape), column.numpy_dtype)
-    out[:] = blank(spec, column)
+    out[:] = spec.encoding.blank(column.name, column.shape[1:], column.numpy_dtype)
     out[np.arange(column.shape[0]) < positions[:, None]] = values
     return out
-
-
-def blank(spec: Spec, column: Column) -> NDArray[np.generic]:
-    """A value (...) of one position that nobody looks at, but that is well-formed: the first K classes, all logits 0."""
-    shape, dtype = column.shape[1:], column.numpy_dtype
-    if column.name == "top_class":
-        return np.broadcast_to(np.arange(shape[-1]) % (1 << 8 * dtype.itemsize), shape).astype(dtype)
-    if column.name == "top_page":
-        stored = next(each.shape[-1] for each in spec.columns if each.name == "top_class")
-        return np.broadcast_to(np.minimum(stored, PAGE * np.arange(1, shape[-1] + 1)), shape).astype(dtype)
-    if column.name == "label_logit":
-        return np.full(shape, np.nan, dtype)
-    return np.zeros(shape, dtype)
 
 
 def check_counts(positions: NDArray[np.int32], most: int) -> None:

@@ -15,14 +15,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from softlabels.errors import DamagedManifest, StorePathError, UnsealedStore, UserError
-from softlabels.labels.encoding import TopkEncoding, tail_of
-from softlabels.labels.ensemble import check_mean, check_temperature, log_probs, normalised_weights
-from softlabels.labels.topk import topk_log_probs
+from softlabels.labels.ensemble import check_temperature, normalised_weights
 from softlabels.store.basis import Basis, read_basis
 from softlabels.store.chunks import ChunkReader
 from softlabels.store.columns import Column
 from softlabels.store.commit import SET_ASIDE, record_name, recorded_shards
 from softlabels.store.digest import blake3_hex, payload_digest
+from softlabels.store.gather import gather, read_rows
 from softlabels.store.key_index import KeyIndex
 from softlabels.store.seal import check_manifest, check_record
 from softlabels.store.spec import (
@@ -74,8 +73,15 @@ def store_splits(path: Place) -> dict[str, Folder]:
         named: Plan | Manifest = (
             read_json(root, PLAN, Plan) if root.exists(PLAN) else read_json(root, MANIFEST, Manifest)
         )
-        return {named.spec.transfer_set.split: root}
+        return {_seen(root, named.spec.transfer_set.split): root}
     return {folder.name: folder for folder in folders}
+
+
+def _seen(root: Folder, split: str) -> str:
+    """The name of a split, which every command repeats. Raises `StorePathError` where it holds what no terminal shows."""
+    if not split.isprintable():
+        raise StorePathError(f"a split in {root} is called {split!r}", remedy="give its folder another name")
+    return split
 
 
 def store_folders(path: Place) -> list[Folder]:
@@ -90,7 +96,7 @@ def store_folders(path: Place) -> list[Folder]:
     if holds_store(root):
         return [root]
     inner = [name for name in root.names() if root.followed(name).is_folder() and holds_store(root.followed(name))]
-    found = [root.within(name) for name in inner if root.is_folder(name)]
+    found = [root.within(_seen(root, name)) for name in inner if root.is_folder(name)]
     if not found:
         raise StorePathError(
             f"{root} holds no store" if root.exists() else f"{root} does not exist",
@@ -184,7 +190,7 @@ class Store:
 
     def column(self, name: str) -> NDArray[np.generic]:
         """A whole column, (R, ...)."""
-        return np.concatenate([self.read_chunk(name, chunk) for chunk in range(self.chunks)])
+        return read_rows(self, name, 0, self.rows)
 
     def gather(self, name: str, rows: ArrayLike) -> NDArray[np.generic]:
         """The given rows of a column, in the order given: (len(rows), ...); each chunk is read once."""
@@ -193,13 +199,7 @@ class Store:
             raise UserError(
                 f"rows {wanted.min()} to {wanted.max()} of a store of {self.rows}", remedy="ask for its rows"
             )
-        column = self.columns[name]
-        out = np.empty((len(wanted), *column.shape), column.numpy_dtype)
-        chunk_of = wanted // self.rows_per_chunk
-        for chunk in np.unique(chunk_of):
-            here = chunk_of == chunk
-            out[here] = self.read_chunk(name, int(chunk))[wanted[here] - chunk * self.rows_per_chunk]
-        return out
+        return gather(self, (name,), wanted)[name]
 
     def find(self, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
         """The row of each content key (Q, 16) -> (Q,), the first where several rows share a key, -1 where there is none."""
@@ -218,15 +218,12 @@ class Store:
         that the store's encoding does not know.
         """
         share = self.spec.member_weights if weights is None else weights
-        check_mean(mean, self.reduce, tail=tail_of(self.encoding, self.classes), members=int(np.count_nonzero(share)))
+        self.encoding.check_mean(mean, self.classes, int(np.count_nonzero(share)))
         check_temperature(temperature)
-        if not isinstance(self.encoding, TopkEncoding):
-            return log_probs(self.gather("logits", rows), temperature, mean, share)
         columns = {name: self.gather(name, rows) for name in self.soft_columns}
-        tempered = mean == "tempered" and self.members > 1  # of one member all means are its own distribution
-        inner, outer = (1.0, temperature) if tempered else (temperature, 1.0)
-        members = topk_log_probs(columns, self.encoding, self.classes, self.basis, inner)  # (len(rows), [P,] M, C)
-        return log_probs(members, outer, mean, share)
+        return self.encoding.log_probs(
+            columns, self.classes, self.basis, temperature=temperature, mean=mean, weights=share
+        )
 
     @cached_property
     def basis(self) -> Basis | None:

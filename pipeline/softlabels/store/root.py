@@ -16,6 +16,7 @@ from softlabels.store.shared import shared
 from softlabels.store.spec import FORMAT, MANIFEST, Manifest, read_json, read_small_file
 from softlabels.store.verify import CARD
 from softlabels.system.files import Folder
+from softlabels.text import one_line
 
 _log = logging.getLogger(__name__)
 _FOR_READERS = ("zarr.json", "dataset_dict.json")
@@ -44,7 +45,7 @@ def require_root(root: Folder, splits: tuple[str, ...]) -> None:
             f"{root} holds other files ({some(found)})", remedy="give the path of a store or of a new folder"
         )
     for name in found:
-        _log.warning("%s: warning: %s is not part of the store", root, name)
+        _log.warning("%s: warning: %s is not part of the store", root, one_line(name))
 
 
 def root_strangers(root: Folder, splits: tuple[str, ...] = ()) -> list[str]:

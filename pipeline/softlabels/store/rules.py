@@ -10,19 +10,16 @@ from typing import Any
 
 from msgspec import UNSET
 
-from softlabels.errors import ConfigError, DamagedManifest, UserError
-from softlabels.labels.encoding import TopkEncoding
-from softlabels.labels.topk import check_encoding
-from softlabels.store.columns import store_columns
+from softlabels.errors import DamagedManifest, UserError
+from softlabels.labels.base import Rule
+from softlabels.store.columns import Column, store_columns
 from softlabels.store.spec import (
     FORMAT,
-    MAX_BASIS_BYTES,
     MAX_CHUNK_BYTES,
     MAX_SHARD_CHUNKS,
     MAX_SHARD_ROWS,
     MAX_SHARDS,
     MAX_SPEC_BYTES,
-    MAX_TOPK_CLASSES,
     RESTORE,
     Spec,
     Version,
@@ -32,7 +29,6 @@ from softlabels.store.spec import (
 )
 
 MAX_DEPTH = 64  # of the arguments of preprocessing: whoever walks through them calls itself
-Rule = tuple[object, str]  # whether it is broken, and how
 
 
 def check_spec(
@@ -70,13 +66,12 @@ def _rules(spec: Spec, size: int, version: Version) -> Iterator[Rule]:
     weight = sum(member.weight for member in spec.teacher.members)
     yield not 0 < weight < math.inf, f"the members' weights add up to {weight}"
     yield (
-        version == 1 and (isinstance(spec.encoding, TopkEncoding) or spec.sequence is not UNSET),
+        version == 1 and (spec.encoding.first_format > 1 or spec.sequence is not UNSET),
         "format 1 holds neither topk labels nor sequences",
     )
     later = fields_of_3(spec)
     yield version < 3 and bool(later), f"format {version} has no {' and no '.join(later)}"
-    if isinstance(spec.encoding, TopkEncoding):
-        yield from _topk_rules(spec, spec.encoding)
+    yield from spec.encoding.rules(spec.stored_members, space.classes)
     yield from _sequence_rules(spec)
     yield from _column_rules(spec)
     yield from _cut_rules(spec)
@@ -93,21 +88,6 @@ def _deeper(values: Any, most: int) -> bool:
     return True
 
 
-def _topk_rules(spec: Spec, encoding: TopkEncoding) -> Iterator[Rule]:
-    classes, tail = spec.label_space.classes, encoding.tail
-    try:
-        check_encoding(encoding, spec.stored_members, classes)
-    except ConfigError as error:
-        yield True, error.what
-    yield classes > MAX_TOPK_CLASSES, f"{classes} classes are more than the {MAX_TOPK_CLASSES} of topk labels"
-    yield (
-        bool(encoding.basis) != (tail in ("lowrank", "prior")),
-        f"tail={tail} {'with' if encoding.basis else 'without'} a basis: lowrank and prior have one, no other",
-    )
-    bytes_ = math.prod(spec.basis_shape or (0,)) * 2
-    yield bytes_ > MAX_BASIS_BYTES, f"a basis of {bytes_} bytes exceeds {MAX_BASIS_BYTES}"
-
-
 def _sequence_rules(spec: Spec) -> Iterator[Rule]:
     named = spec.label_space.vocabulary is not UNSET
     yield (
@@ -117,10 +97,9 @@ def _sequence_rules(spec: Spec) -> Iterator[Rule]:
     yield spec.ragged and spec.layout != "arrow", "ragged rows need layout: arrow (Zarr holds regular arrays)"
 
 
-def _column_rules(spec: Spec) -> Iterator[Rule]:
-    inputs = spec.columns[-1] if spec.columns[-1].name == "input" else None
-    embeds = inputs is not None and len(inputs.axes) == len(inputs.shape)
-    columns = store_columns(
+def spec_columns(spec: Spec, inputs: Column | None) -> tuple[Column, ...]:
+    """The columns that a specification's other fields ask for, and those of embedded inputs."""
+    return store_columns(
         spec.encoding,
         classes=spec.label_space.classes,
         members=spec.stored_members,
@@ -128,10 +107,16 @@ def _column_rules(spec: Spec) -> Iterator[Rule]:
         ragged=spec.ragged,
         inputs=inputs,
     )
+
+
+def _column_rules(spec: Spec) -> Iterator[Rule]:
+    inputs = spec.columns[-1] if spec.columns[-1].name == "input" else None
+    embeds = inputs is not None and len(inputs.axes) == len(inputs.shape)
+    columns = spec_columns(spec, inputs)
     encoding = spec.encoding
     yield (
         spec.columns != columns or embeds != (encoding.inputs == "embed"),
-        f"the columns are not those of {'topk' if isinstance(encoding, TopkEncoding) else 'dense'} labels of "
+        f"the columns are not those of {encoding.kind} labels of "
         f"{spec.stored_members} members x {spec.label_space.classes} classes, inputs: {encoding.inputs}",
     )
 

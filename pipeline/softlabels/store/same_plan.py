@@ -1,12 +1,12 @@
 """Whether a run's plan is the one that a store was begun with; where it is not, an error that says what kind of mistake it is,
-and which keys of the recipe make the difference.
+and which fields of the specification make the difference. What a recipe calls them is the business of the command.
 
 What a plan cannot show (hard labels, what the teacher says) `softlabels.teacher.resume` asks of the shards that are there.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -23,56 +23,32 @@ from softlabels.errors import (
     UserError,
 )
 from softlabels.names import renamed
-from softlabels.store.differences import differences
-from softlabels.store.spec import PLAN, About, Plan, plain_json, read_json
+from softlabels.store.differences import Difference, differences
+from softlabels.store.spec import PLAN, About, Plan, Spec, plain_json, read_json
 from softlabels.system.files import Files
 
 _REMEDIES: dict[type[UserError], str] = {
     OtherTokenizer: "name the tokenizer that the rows were labelled with",
-    OtherRows: "give the transfer set that was labelled",
-    OtherLabels: "take labels and classes as they were (transfer_set.label, classes)",
-    OtherMemberOrder: "list teacher.members in the order in which they began it",
+    OtherRows: "give the transfer set that was labelled, and its key_salt where it has one",
+    OtherLabels: "take labels and classes as they were",
+    OtherMemberOrder: "list the members in the order in which they began it",
     OtherWeights: "give the weights that began it",
-    OtherPreprocessing: "prepare the inputs as they were (transfer_set.prepare)",
+    OtherPreprocessing: "prepare the inputs as they were",
     SpecMismatch: "go on with the settings that began it",
 }
 
-_PREPARE_ARGUMENTS = "transfer_set.prepare.init_args"
-# What the recipe calls the fields of a specification, by how their names begin; the others are called alike.
-_RECIPE_KEYS = {
-    "transfer_set.split": "transfer_set.splits",
-    "transfer_set.key_rule": "transfer_set.missing",
-    "transfer_set.rows": "transfer_set: number of rows",
-    "transfer_set.content_keys": "transfer_set: content of its rows",
-    "label_space.names": "transfer_set.classes",
-    "label_space.classes": "classes of the teacher",
-    "label_space.vocabulary": "transfer_set.sequences.tokenizer",
-    "sequence.ragged": "rows of different length (transfer_set.sequences.pack, labels.layout)",
-    "sequence": "transfer_set.sequences",
-    "preprocessing.function": "transfer_set.prepare.class_path",
-    "preprocessing.arguments": _PREPARE_ARGUMENTS,
-    "preprocessing.sample": "transfer_set.prepare: the rows that it makes",
-    "teacher.floor": "floor",
-    "encoding.kind": "labels.encoding",
-    "encoding": "labels",
-    "layout": "labels.layout",
-    "compression": "labels.compression",
-    "cut.teacher_batch": "teacher.batch_size",
-    "cut": "labels",
-}
 _FOLLOWS = ("columns", "encoding.basis", "cut.rows_per_")  # from other fields, where the columns differ
 
 
-def require_same_plan(ours: Plan, theirs: Plan, where: str, *, settings: str = "labels.") -> None:
-    """Compare this run's plan with the one that stands in the store `where`. `settings` stands before the names of the settings
-    of labels where this run got them: those of a recipe's section, or flags.
+def require_same_plan(ours: Plan, theirs: Plan, where: str) -> None:
+    """Compare this run's plan with the one that stands in the store `where`.
 
     Raises:
         OtherTokenizer, OtherRows, OtherLabels, OtherMemberOrder, OtherWeights, OtherPreprocessing: where that is what differs
-            (the first of these, where it is several), else `SpecMismatch`; each names every key of the recipe that differs.
+            (the first of these, where it is several), else `SpecMismatch`; see `mismatch`.
     """
     this, that = plain_json(ours.spec), plain_json(theirs.spec)
-    this, that = _fields(this), _fields(renamed(that, this))
+    that = renamed(that, this)
     if this["encoding"]["kind"] != that["encoding"]["kind"]:  # each has settings that mean nothing to the other
         for fields in (this, that):
             fields["encoding"] = {name: fields["encoding"][name] for name in ("kind", "reduce", "inputs")}
@@ -81,14 +57,24 @@ def require_same_plan(ours: Plan, theirs: Plan, where: str, *, settings: str = "
         kind = _kind(this, that, [leaf.path for leaf in found])
         if any(leaf.path.startswith("columns") for leaf in found):
             found = [leaf for leaf in found if not leaf.path.startswith(_FOLLOWS)] or found
-        remedy, tokens = _REMEDIES[kind], "sequence" in this
-        if tokens:
-            remedy = remedy.replace("transfer_set.prepare", "transfer_set.sequences")
-        named = dict.fromkeys(leaf._replace(path=in_recipe(leaf.path, settings, tokens)).said() for leaf in found)
-        raise kind(
-            f"{where} was begun with another specification ({'; '.join(named)})",
-            remedy=f"{remedy}, or give another store path",
-        )
+        raise mismatch(kind, where, found, ours.spec)
+
+
+def mismatch(kind: type[UserError], where: str, found: Sequence[Difference], ours: Spec) -> UserError:
+    """The error for a store that was begun with another specification: its text names the fields that differ, and it carries
+    them as `differences`, with this run's specification as `spec`.
+    """
+    error = kind(
+        f"{where} was begun with another specification ({said(found)})",
+        remedy=f"{_REMEDIES[kind]}, or give another store path",
+    )
+    error.differences, error.spec = tuple(found), ours
+    return error
+
+
+def said(found: Sequence[Difference]) -> str:
+    """How a message lists differences."""
+    return "; ".join(dict.fromkeys(leaf.said() for leaf in found))
 
 
 def named_as_begun(ours: Plan, store: Files) -> Plan:
@@ -124,26 +110,6 @@ def kept_about(store: Files, about: About) -> list[str]:
         for name in About.__struct_fields__
         if (there := getattr(standing, name)) != (here := getattr(about, name))
     ]
-
-
-def _fields(fields: dict[str, Any]) -> dict[str, Any]:
-    """A specification, as JSON's own values, with what a recipe gives in place of what is computed from it."""
-    if "beta_max" in fields["encoding"]:
-        fields["encoding"]["min_temperature"] = 1 / fields["encoding"].pop("beta_max")
-    if "sequence" in fields:
-        fields["sequence"]["length"] = fields["sequence"].pop("positions") + 1
-    return fields
-
-
-def in_recipe(path: str, settings: str = "labels.", tokens: bool = False) -> str:
-    """What the recipe calls the field at `path` of a specification, or the flag where `settings` is `--`; of rows of `tokens`
-    the prepare function is ours, and its arguments are those of the section `transfer_set.sequences`.
-    """
-    for field, key in _RECIPE_KEYS.items():
-        if re.match(rf"{re.escape(field)}(?![^.\[])", path):
-            key = "transfer_set.sequences" if tokens and key == _PREPARE_ARGUMENTS else key
-            return re.sub(r"^labels\.", settings, key + path[len(field) :])
-    return re.sub(r"^(teacher\.members\[\d+\])\.model$", r"\1.class_path", path)
 
 
 def _kind(ours: dict[str, Any], theirs: dict[str, Any], fields: list[str]) -> type[UserError]:

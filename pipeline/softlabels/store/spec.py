@@ -16,7 +16,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from softlabels.errors import DamagedManifest, LaterFormat, StrangePath
-from softlabels.labels.encoding import DenseEncoding, TopkEncoding
+from softlabels.labels.encoding import Encoding
 from softlabels.labels.fidelity import Fidelity, FidelitySums
 from softlabels.store.columns import Column, is_soft
 from softlabels.system.files import Files
@@ -34,9 +34,7 @@ RELABEL = (
     "get this file again from whoever made the store, or run `softlabels repair` and then the command that made it"
 )
 MAX_CHUNK_BYTES = 1 << 31
-MAX_BASIS_BYTES = 1 << 31
 MAX_POSITIONS = 1 << 20
-MAX_TOPK_CLASSES = 1 << 23
 MAX_SHARDS = 1 << 17
 MAX_SHARD_ROWS = 1 << 23
 MAX_SHARD_CHUNKS = 1 << 16
@@ -85,7 +83,7 @@ class TransferSpec(_Record, kw_only=True, frozen=True):
     content_keys: Hex
     revision: Text | None = None
     key: Text = "content"
-    key_rule: Literal[2] | UnsetType = UNSET
+    key_rule: Literal[2, 3] | UnsetType = UNSET
 
 
 class LabelSpace(_Record, kw_only=True, frozen=True):
@@ -130,7 +128,7 @@ class Spec(_Record, kw_only=True, frozen=True):
     transfer_set: TransferSpec
     label_space: LabelSpace
     preprocessing: Preprocessing
-    encoding: DenseEncoding | TopkEncoding
+    encoding: Encoding
     sequence: SequenceSpec | UnsetType = UNSET
     layout: Literal["zarr", "arrow"]
     compression: Literal["none", "zstd"] = "none"
@@ -165,9 +163,7 @@ class Spec(_Record, kw_only=True, frozen=True):
     @property
     def basis_shape(self) -> tuple[int, int] | None:
         """(1 + r, C) of the prior and the basis of the tails, None where there is none."""
-        if not isinstance(self.encoding, TopkEncoding) or not self.encoding.basis:
-            return None
-        return 1 + self.encoding.rank, self.label_space.classes
+        return self.encoding.basis_shape(self.label_space.classes)
 
     @property
     def member_weights(self) -> tuple[float, ...]:

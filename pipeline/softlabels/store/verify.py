@@ -37,6 +37,7 @@ from softlabels.store.spec import (
 )
 from softlabels.system.files import File, Files
 from softlabels.system.places import Place
+from softlabels.text import one_line
 
 CARD = "README.md"
 RESEAL = "`softlabels repair` writes it again"
@@ -58,7 +59,7 @@ class Problem:
     @property
     def where(self) -> str:
         """Shard, file and what is wrong."""
-        return f"{'store' if self.shard is None else f'shard {self.shard}'}: {self.file}: {self.what}"
+        return one_line(f"{'store' if self.shard is None else f'shard {self.shard}'}: {self.file}: {self.what}", None)
 
     def __str__(self) -> str:
         return f"{self.where}; {self.remedy}"

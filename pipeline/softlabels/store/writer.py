@@ -96,12 +96,11 @@ class StoreWriter:
         basis: Basis | None = None,
         about: About | None = None,
         environment: Mapping[str, str] | None = None,
-        settings: str = "labels.",
     ) -> None:
         self.spec = spec = check_spec(spec, error=UserError)
         if basis is not None:
             require_basis(spec, basis)
-        self.folder, self._settings = folder_of(path), settings
+        self.folder = folder_of(path)
         self.path = self.folder.at()
         self.layout = layout_of(spec)
         self.plan = plan_of(spec, about)
@@ -169,7 +168,7 @@ class StoreWriter:
         return standing
 
     def _require_same(self, standing: Plan) -> None:
-        require_same_plan(self.plan, standing, str(self.path), settings=self._settings)
+        require_same_plan(self.plan, standing, str(self.path))
         self.spec = standing.spec  # of an earlier version, where names alone are other ones: the store keeps its digest
 
     def stopped(self) -> Interrupted:
@@ -292,9 +291,9 @@ class StoreWriter:
             UserError: columns that are not the specification's, or that cannot be true; others as `write_logits` says.
         """
         self.rows_of(shard)
-        arrays = row_arrays(
-            self.spec, shard, keys=keys, labels=labels, soft=columns, mask=mask, document=document, inputs=inputs
-        )
+        own: dict[str, NDArray[np.generic] | None]
+        own = {"content_key": keys, "label": labels, "position_mask": mask, "document": document, "input": inputs}
+        arrays = row_arrays(self.spec, {name: each for name, each in own.items() if each is not None}, columns)
         self.write_arrays(shard, arrays, fidelity=fidelity)
 
     def write_arrays(self, shard: int, arrays: Arrays, *, fidelity: tuple[FidelitySums, ...]) -> None:

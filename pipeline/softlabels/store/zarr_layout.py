@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from softlabels.labels.encoding import DenseEncoding
 from softlabels.store.columns import Column
 from softlabels.store.layout import Array, Places
 from softlabels.store.spec import BASIS_FOLDER, Spec, Version, pretty_json
@@ -66,8 +65,9 @@ class ZarrLayout:
         return {columns[0].name: tuple((int(offset), int(length)) for offset, length in places[:filled])}
 
     def metadata(self, spec: Spec, digest: str, version: Version) -> dict[str, bytes]:
-        hint = READ_HINT if isinstance(spec.encoding, DenseEncoding) else TOPK_HINT
-        attributes: dict[str, object] = {"softlabels": {"format": version, "digest": digest, "read": hint}}
+        attributes: dict[str, object] = {
+            "softlabels": {"format": version, "digest": digest, "read": spec.encoding.read_hint}
+        }
         arrays = {column.name: _array(spec, column) for column in spec.columns}
         if spec.basis_shape is not None:
             arrays[BASIS_FOLDER] = _basis_array(spec.basis_shape)
@@ -103,12 +103,6 @@ class _Files:
             index = np.full((self._spec.cut.rows_per_shard // self._spec.cut.rows_per_chunk, 2), _EMPTY, "<u8")
             index[: len(places)] = places
             self._sinks[name].write(_with_crc(index.tobytes()))
-
-
-READ_HINT = "softmax((logits)/T) over the last axis is a member's distribution; logits + shift are its raw outputs"
-TOPK_HINT = (
-    "the largest logits of each distribution and its tail; README.md and docs/format.md say how they are decoded"
-)
 
 
 def _encode_chunk(spec: Spec, column: Column, values: NDArray[np.generic]) -> bytes:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from softlabels.errors import ConfigError, MeanUnavailable
-from softlabels.labels.encoding import DenseEncoding, Encoding
+from softlabels.labels.encoding import Encoding
 from softlabels.labels.ensemble import normalised_weights
 from softlabels.labels.soft import SoftLabels
 
@@ -50,21 +50,18 @@ class SoftColumns:
 
     Attributes:
         names: all of them, and before them those of positions, where rows have some.
-        encoding, classes, reduce: of the store.
+        encoding, classes: of the store.
         weights: (M,) float32 member weights, summing to 1.
         members: the numbers of the stored members that are taken, M of them; None for all.
         basis: (1 + r, C) float32, the prior and the basis of the tails, made once; None where there is none.
-        has_positions: columns have an axis of positions.
     """
 
     names: tuple[str, ...]
     encoding: Encoding
     classes: int
-    reduce: str
     weights: Tensor
     members: tuple[int, ...] | None
     basis: Tensor | None
-    has_positions: bool
 
     @classmethod
     def of(
@@ -83,11 +80,9 @@ class SoftColumns:
             (*(POSITIONS if store.positions is not None else ()), *store.soft_columns),
             store.encoding,
             store.classes,
-            store.reduce,
             torch.from_numpy(share.astype(np.float32)),
             None if chosen == tuple(range(store.members)) else chosen,
             None if store.basis is None else torch.from_numpy(store.basis.astype(np.float32)),
-            store.positions is not None,
         )
 
     def stackable(self, columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -100,13 +95,11 @@ class SoftColumns:
     def soft_labels(self, columns: Mapping[str, Tensor]) -> SoftLabels:
         """The labels of columns (B, [P,] M, ...) among others, N positions row after row."""
         own = {name: columns[name] for name in self.names if name not in POSITIONS}
-        if self.has_positions:
+        if self.names[0] in POSITIONS:
             own = {name: values.flatten(0, 1) for name, values in own.items()}
         if self.members is not None:
             own = {name: values[:, list(self.members)] for name, values in own.items()}
         device = next(iter(own.values())).device
-        weights = self.weights.to(device)
-        if isinstance(self.encoding, DenseEncoding):
-            return SoftLabels.dense(own["logits"], own["shift"], weights, self.reduce)
         basis = None if self.basis is None else self.basis.to(device)
-        return SoftLabels.topk(own, weights, self.reduce, encoding=self.encoding, classes=self.classes, basis=basis)
+        members = self.encoding.members(own, self.classes, basis)
+        return SoftLabels(members, self.weights.to(device), self.encoding.reduce)

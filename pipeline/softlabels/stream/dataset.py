@@ -25,8 +25,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from softlabels.errors import ConfigError, Stalled
 from softlabels.labels.soft import SoftLabels
+from softlabels.store.gather import Array, ChunkSource
 from softlabels.stream.examples import EmbeddedRows, Examples, join_examples
-from softlabels.stream.gather import Array, ChunkReader
 from softlabels.stream.join import Ints, Missing
 from softlabels.stream.prefetch import prefetch
 from softlabels.system.patience import AGAIN, patience, process
@@ -148,7 +148,7 @@ def watched(batches: DataLoader[Any]) -> Iterator[Any]:
 class ChunkCache:
     """A store's chunks with the most recently used of them in memory, up to `limit` bytes."""
 
-    def __init__(self, reader: ChunkReader, *, limit: int) -> None:
+    def __init__(self, reader: ChunkSource, *, limit: int) -> None:
         self._reader = reader
         self._limit = limit
         self._bytes = 0

@@ -1,8 +1,8 @@
 """A student's examples: its own inputs and hard labels, joined to the teacher's soft labels, read by number.
 
 `Examples` is the one place where inputs and labels are read: `loader.py` asks for a window of labels and for a bounded
-part of its inputs at a time, `dataset.py` for a few rows through a cache, `gather.py` reads the store's chunks. The hard labels
-of token rows are their own next tokens (`positions`).
+part of its inputs at a time, `dataset.py` for a few rows through a cache, `store/gather.py` reads chunks. The hard labels of
+token rows are their own next tokens (`positions`).
 
 Shape letters: R rows of the transfer set, N selected items, B rows asked for, P positions, M members, C classes.
 """
@@ -19,10 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.errors import ConfigError, LabelError, OtherLabels
-from softlabels.labels.encoding import TopkEncoding
+from softlabels.store.gather import Array, Block, ChunkSource, gather
 from softlabels.stream.columns import SoftColumns
-from softlabels.stream.gather import Array, Block, ChunkReader, gather
-from softlabels.stream.join import Ints, Missing, label_rows
+from softlabels.stream.join import Ints, Missing, find_labels
 from softlabels.stream.positions import Positions, check_sequences, stored_sequence
 
 if TYPE_CHECKING:
@@ -81,17 +80,17 @@ class Examples:
         reader: what reads the columns of the store with the soft labels, or None.
         soft: what its columns are, or None.
         positions: what labels and mask of token rows are; None where a row is one example.
-        label_rows: (N,) int64, the row of the store that labels each.
+        labelled_by: (N,) int64, the row of the store that labels each.
         relabelled: (N,) bool, whose hard label is not the one whose logit sparse labels keep; None where that cannot be.
     """
 
     items: Ints
     labels: Ints
-    inputs: Array | ChunkReader
-    reader: ChunkReader | None
+    inputs: Array | ChunkSource
+    reader: ChunkSource | None
     soft: SoftColumns | None
     positions: Positions | None
-    label_rows: Ints
+    labelled_by: Ints
     relabelled: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
@@ -117,7 +116,7 @@ class Examples:
         if not isinstance(self.inputs, np.ndarray):
             block |= gather(self.inputs, ("input",), items, lead=lead, pool=pool)
         if self.reader is not None and self.soft is not None:
-            found = gather(self.reader, self.soft.names, self.label_rows[numbers], lead=lead, pool=pool)
+            found = gather(self.reader, self.soft.names, self.labelled_by[numbers], lead=lead, pool=pool)
             own = {name: values[-len(numbers) :] for name, values in found.items()}
             if self.relabelled is not None and len(numbers):
                 own["label_logit"][self.relabelled[numbers]] = np.nan
@@ -159,7 +158,7 @@ def join_examples(
         labelled: (R,) rows whose hard label may be used; that of the others becomes -1.
 
     Raises:
-        UnlabelledRows: see `join.label_rows`.
+        UnlabelledRows: see `join.find_labels`.
         LabelError: a hard label outside the store's classes.
         OtherLabels: hard labels that number the classes in another order than the store's own, and than its teacher.
         ClassMismatch, AlignmentError: rows of tokens and a store of another tokenizer, or of other positions.
@@ -177,7 +176,7 @@ def join_examples(
     soft, found = None, items
     if store is not None:
         check_sequences(rows.name, sequence, store)
-        items, found = label_rows(rows.keys, store, items=items, missing=missing, names=(rows.name, str(store.path)))
+        items, found = find_labels(rows.keys, store, items=items, missing=missing, names=(rows.name, str(store.path)))
         soft = SoftColumns.of(store, weights, members)
     labels = rows.labels[items].astype(np.int64, copy=False)
     _check_labels(labels, items, classes=None if store is None else store.classes, name=rows.name)
@@ -261,7 +260,7 @@ def _teacher_agrees(store: Store, at: Ints, stored: Ints, own: Ints) -> bool:
     """
     apart = np.flatnonzero((stored >= 0) & (own >= 0) & (stored != own))
     apart = apart[np.arange(min(TEACHER_SAMPLE, len(apart))) * len(apart) // min(TEACHER_SAMPLE, len(apart))]
-    temperature = 1.0 if not isinstance(store.encoding, TopkEncoding) else max(1.0, 1 / store.encoding.beta_max)
+    temperature = max(1.0, store.encoding.lowest_temperature)
     top = store.log_probs(at[apart], temperature=temperature).argmax(axis=-1)
     mine, theirs = int((top == own[apart]).sum()), int((top == stored[apart]).sum())
     return mine - theirs > 3 * math.sqrt(mine + theirs)

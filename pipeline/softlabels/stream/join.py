@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.errors import ConfigError, UnlabelledRows
+from softlabels.transfer.keys import SALTED_RULE
 
 if TYPE_CHECKING:
     from softlabels.store import Store
@@ -24,7 +25,17 @@ Ints = NDArray[np.int64]
 Missing = Literal["error", "skip"]
 
 
-def label_rows(
+_SALTED = (
+    "the store's keys are salted: give the salt that it was made with (transfer_set.key_salt: a file, or env:NAME); ask who "
+    "made it. With the right salt, check that it is the same data and split"
+)
+_OTHER_DATA = (
+    "check that it is the same data and split with the same input columns of the same dtypes, and no key_salt; where inputs "
+    "were re-encoded with loss (JPEG), join by an id column (`key`)"
+)
+
+
+def find_labels(
     keys: NDArray[np.uint8], store: Store, *, items: Ints, missing: Missing, names: tuple[str, str]
 ) -> tuple[Ints, Ints]:
     """The items that have labels, and the store row of each.
@@ -50,8 +61,7 @@ def label_rows(
     if not known.any():
         raise UnlabelledRows(
             f"{names[0]} ({len(items)} rows) and the store {names[1]} ({store.rows} rows) share no content keys",
-            remedy="check that it is the same data and split with the same input columns of the same dtypes; where inputs "
-            "were re-encoded with loss (JPEG), join by an id column (`key`)",
+            remedy=_SALTED if store.spec.transfer_set.key_rule == SALTED_RULE else _OTHER_DATA,
         )
     if missing == "error" and not known.all():
         lost = items[~known]

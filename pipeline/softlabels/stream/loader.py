@@ -23,8 +23,8 @@ from torch import Tensor
 
 from softlabels.errors import ConfigError
 from softlabels.labels.soft import SoftLabels
+from softlabels.store.gather import Block
 from softlabels.stream.examples import EmbeddedRows, Examples, StoredRows, join_examples
-from softlabels.stream.gather import Block
 from softlabels.stream.join import Ints, Missing
 from softlabels.stream.order import Epoch, Order, as_they_stand, order_digest
 from softlabels.stream.prefetch import prefetch
@@ -150,7 +150,7 @@ class Loader:
         self._order: Order | None = None
         self._in_order = as_they_stand(len(examples), window_items=window * rows_per_chunk, batch_size=batch_size)
         if shuffle:
-            chunks = examples.label_rows // rows_per_chunk
+            chunks = examples.labelled_by // rows_per_chunk
             self._order = Order(chunks, digest=self.order_digest, window=window, batch_size=batch_size)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from softlabels.errors import AlignmentError, ClassMismatch, LabelError, OtherTokenizer
 from softlabels.labels import NO_LABEL
-from softlabels.stream.gather import Block
+from softlabels.store.gather import Block
 
 if TYPE_CHECKING:
     from softlabels.store import Store

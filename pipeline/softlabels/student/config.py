@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from softlabels.errors import ConfigError
-from softlabels.labels.encoding import Encoding, TopkEncoding
+from softlabels.labels.encoding import Encoding
 from softlabels.labels.ensemble import MEANS, check_temperature
-from softlabels.labels.tail_mass import check_beta
 from softlabels.names import as_before
 from softlabels.objects import ObjectSpec
 from softlabels.student.class_weights import ClassWeights, check_class_weights
@@ -193,9 +192,8 @@ def require_temperatures(encoding: Encoding, config: TrainingConfig) -> None:
     """Raise `ConfigError` where labels of this encoding do not know a temperature that a student is trained or judged at:
     T = 1, and both ends of its own setting.
     """
-    if isinstance(encoding, TopkEncoding):
-        for temperature in (1.0, *ends(config.temperature, name="temperature")):
-            check_beta(encoding, temperature)
+    for temperature in (1.0, *ends(config.temperature, name="temperature")):
+        encoding.check_temperature(temperature)
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from softlabels.errors import LogitsError
-from softlabels.labels.soft import LOWEST, SoftLabels
+from softlabels.labels.dense_soft import LOWEST
+from softlabels.labels.soft import SoftLabels
 from softlabels.student.loss_spec import LossSpec
 
 

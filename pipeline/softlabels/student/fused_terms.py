@@ -18,8 +18,7 @@ from torch import Tensor
 
 from softlabels.errors import ConfigError
 from softlabels.labels.ensemble import check_mean
-from softlabels.labels.soft import DenseMembers, SoftLabels
-from softlabels.labels.topk_soft import TopkMembers
+from softlabels.labels.soft import SoftLabels
 from softlabels.student.fused_topk import NOWHERE, compare_topk, dot_into, softmax_and_sum
 from softlabels.student.loss_spec import LossSpec
 from softlabels.student.losses import LOSSES, checked_args, weighted_sum
@@ -125,7 +124,7 @@ class _CrossEntropy:
         """
         temperature, mean = self.spec.temperature, self.spec.mean
         check_mean(mean, soft.reduce)
-        if isinstance(soft.members, TopkMembers) and soft.stored_members == 1 and soft.tail != "uniform":
+        if soft.tail not in (None, "uniform") and soft.stored_members == 1:
             return compare_topk(soft, temperature, z, q, log_sum, gain, subtracts_entropy=self.subtracts_entropy)
         u = _teacher_logits(soft, temperature, mean).to(z.dtype).clamp_min_(NOWHERE)
         p, log_sum_u = softmax_and_sum(u)
@@ -136,8 +135,9 @@ class _CrossEntropy:
 
 def _teacher_logits(soft: SoftLabels, temperature: float, mean: str) -> Tensor:
     """(n, C), whose softmax is the teacher's distribution at T; a tensor of its own."""
-    if isinstance(soft.members, DenseMembers) and soft.stored_members == 1:
-        logits = soft.members.logits[:, 0].to(torch.float32, copy=True)
+    stored = soft.members.logits_of(0) if soft.stored_members == 1 else None
+    if stored is not None:
+        logits = stored.to(torch.float32, copy=True)
         return logits if temperature == 1 else logits.div_(temperature)
     return soft.log_probs(temperature, mean).add_(math.log(soft.classes))  # near 0, where float32 is fine
 

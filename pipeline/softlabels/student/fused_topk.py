@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from softlabels.labels.soft import SoftLabels
-from softlabels.labels.topk_soft import TopkMembers
 
 NOWHERE = -1e30  # log of nothing, as a number: 0 * NOWHERE is 0
 
@@ -67,7 +66,6 @@ def _tail(
     if soft.tail == "bucket":
         shape, of_tail = softmax_and_sum(z.scatter_(1, ids, NOWHERE))
         return shape, log_sum - of_tail[:, 0]
-    assert isinstance(soft.members, TopkMembers)
     u = soft.members.tail_logits(ids, temperature, NOWHERE).to(z.dtype)
     shape, of_tail = softmax_and_sum(u)
     if not subtracts_entropy:

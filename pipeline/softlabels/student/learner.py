@@ -29,7 +29,7 @@ from softlabels.student.config import TrainingConfig
 from softlabels.student.loss_spec import LossSpec
 from softlabels.student.metrics import Scores
 from softlabels.student.optimizer import build_optimizer, build_scheduler, limit_norms
-from softlabels.student.outputs import Outputs, batch_loss, naming_row, outputs_of, require_student_logits
+from softlabels.student.outputs import StudentOutputs, batch_loss, naming_row, outputs_of, require_student_logits
 from softlabels.student.seeding import seed_everything, set_torch_rng, torch_rng
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ class Learner:
         self.standing.loss_sum += value * positions
         return value
 
-    def predict(self, model: nn.Module, batch: Batch) -> Outputs:
+    def predict(self, model: nn.Module, batch: Batch) -> StudentOutputs:
         """What a model says of a batch in the precision of the training; the loss makes float32 of it.
 
         Raises:

@@ -22,7 +22,6 @@ from softlabels.errors import ClassMismatch, ConfigError, LabelError, MeanUnavai
 from softlabels.labels import NO_LABEL
 from softlabels.labels.soft import SoftLabels
 from softlabels.labels.standardise import standardise
-from softlabels.labels.topk_soft import TopkMembers
 from softlabels.student.decoupled import dkd, nkd
 from softlabels.student.divergences import centred, forward_kl, js, logit_mse, reverse_kl, soft_ce
 from softlabels.student.loss_spec import LossSpec
@@ -158,8 +157,8 @@ def soft_sum(student: Tensor, soft: SoftLabels | None, labels: Tensor | None, sp
         )
     if LOSSES[loss].needs_label:
         _check_labelled(loss, labels, student)
-    if isinstance(soft.members, TopkMembers):
-        require_sparse(spec, soft.members.encoding.tail)
+    if soft.tail is not None:
+        require_sparse(spec, soft.tail)
     weights = None if spec.class_weights is None else soft.log_probs(1.0, spec.mean).exp() @ spec.class_weights
     student = _single(student)
     if soft.tail in OUTCOMES and soft.stored_members == 1 and loss in COARSE:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from softlabels.errors import ConfigError
-from softlabels.labels.soft import DenseMembers, SoftLabels
+from softlabels.labels.soft import SoftLabels
 from softlabels.student.by_class import MOST, ByClass
 from softlabels.student.outputs import blocks, counted_blocks, naming_row, outputs_of
 
@@ -97,13 +97,14 @@ class Metrics:
 
     def update_teacher(self, labels: Tensor, soft: SoftLabels) -> None:
         """Add the stored teacher itself (the mean of its members at each T), whose KL is 0 by definition."""
-        own = None if isinstance(soft.members, DenseMembers) else _of_label(soft, self._mean, labels)
+        own = None if soft.tail is None else _of_label(soft, self._mean, labels)
         self._add(lambda t: _wide(soft.log_probs(t, self._mean)), labels, soft, own)
 
     def update_member(self, number: int, labels: Tensor, soft: SoftLabels) -> None:
         """Add one member of the stored teacher, whose KL to the mean of all is measured."""
-        if isinstance(soft.members, DenseMembers):
-            self.update(soft.members.logits[:, number], labels, soft)
+        logits = soft.members.logits_of(number)
+        if logits is not None:
+            self.update(logits, labels, soft)
         else:
             one, mean = soft.member(number), "geometric"  # all means of one are alike
             self._add(lambda t: _wide(one.log_probs(t, mean)), labels, soft, _of_label(one, mean, labels))

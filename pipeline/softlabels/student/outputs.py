@@ -35,7 +35,7 @@ Block = tuple[Tensor, Tensor, SoftLabels | None]  # logits (n, C), labels (n,), 
 
 
 @dataclass(frozen=True)
-class Outputs:
+class StudentOutputs:
     """A model's outputs for N positions.
 
     Attributes:
@@ -68,7 +68,7 @@ class Outputs:
             return logits if self.bias is None else logits + self.bias[:classes]
 
 
-def outputs_of(model: nn.Module, batch: Batch, dtype: torch.dtype = torch.float32) -> Outputs:
+def outputs_of(model: nn.Module, batch: Batch, dtype: torch.dtype = torch.float32) -> StudentOutputs:
     """What `model` says of a batch, which it may change; products with its output matrix are taken in `dtype`.
 
     Raises:
@@ -76,9 +76,9 @@ def outputs_of(model: nn.Module, batch: Batch, dtype: torch.dtype = torch.float3
     """
     matrix, inputs = output_matrix(model), batch.inputs.clone()  # other students get the same batch
     if matrix is None:
-        return Outputs(_flat(model(inputs), batch))
+        return StudentOutputs(_flat(model(inputs), batch))
     states = _flat(model.hidden(inputs), batch)  # type: ignore[operator]
-    return Outputs(states if dtype == torch.float32 else states.to(dtype), *matrix)
+    return StudentOutputs(states if dtype == torch.float32 else states.to(dtype), *matrix)
 
 
 def require_student_logits(logits: Tensor, *, who: str, total: int = FEWEST) -> None:
@@ -120,7 +120,7 @@ def naming_row(batch: Batch, mean: str) -> Iterator[None]:
         raise
 
 
-def classes_of(outputs: Outputs, batch: Batch) -> int:
+def classes_of(outputs: StudentOutputs, batch: Batch) -> int:
     """C: that of the batch's label space where it is known, else as many as the model has outputs."""
     if batch.classes is not None:
         return batch.classes
@@ -128,7 +128,7 @@ def classes_of(outputs: Outputs, batch: Batch) -> int:
 
 
 def batch_loss(
-    outputs: Outputs, batch: Batch, spec: LossSpec, *, positions: int | None = None, labelled: int | None = None
+    outputs: StudentOutputs, batch: Batch, spec: LossSpec, *, positions: int | None = None, labelled: int | None = None
 ) -> Tensor:
     """`losses.distillation_loss` over the positions that count."""
     labels, soft = batch.labels.flatten(), batch.soft if spec.soft_weight > 0 else None
@@ -144,7 +144,7 @@ def batch_loss(
     return weighted_sum(logits, soft, labels, spec.per_position(labels, positions=positions, labelled=labelled))
 
 
-def blocks(outputs: Outputs, batch: Batch, *, whole: bool = False) -> Iterator[Block]:
+def blocks(outputs: StudentOutputs, batch: Batch, *, whole: bool = False) -> Iterator[Block]:
     """The positions that count: a batch of rows at once, positions in blocks of bounded memory; `whole`: all at once."""
     classes = classes_of(outputs, batch)
     for where, labels, soft in counted_blocks(

@@ -14,7 +14,7 @@ from softlabels.student.fused_terms import Part, block_term
 from softlabels.student.learner import Learner
 from softlabels.student.losses import LOSSES, hard_sum, soft_sum
 from softlabels.student.metrics import Batches, Metrics, Scores
-from softlabels.student.outputs import Outputs, blocks, naming_row
+from softlabels.student.outputs import StudentOutputs, blocks, naming_row
 
 if TYPE_CHECKING:
     from softlabels.stream.loader import Batch
@@ -51,7 +51,7 @@ class _Tally:
         self._metrics = Metrics((self._spec.temperature,), self._spec.mean)
         self._soft = self._hard = 0.0
 
-    def add(self, outputs: Outputs, batch: Batch) -> None:
+    def add(self, outputs: StudentOutputs, batch: Batch) -> None:
         spec = self._spec
         for logits, labels, soft in blocks(outputs, batch, whole=LOSSES[spec.loss].whole_batch):
             self._metrics.update(logits, labels, soft)

@@ -1,5 +1,5 @@
-"""The port to a place: what the store asks of whatever its files lie in. `LocalFolder` is a folder on a disk, `MemoryFolder`
-one in memory; an object store needs no more than this.
+"""The port to a place: what the store asks of whatever its files lie in. `LocalFolder` is a folder on a disk; the tests have
+one in memory, and an object store needs no more than this.
 
 Names are relative and '/'-separated ("commits/00000.json"); "" is the folder itself. They come from our code, never from a
 file, and nothing else is ever opened. Everything raises `StrangePath` where a name, or one in front of it, is a link or no

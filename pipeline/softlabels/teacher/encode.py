@@ -5,7 +5,6 @@ N distributions of a batch (rows, or rows x positions, row behind row), M member
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,15 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from softlabels.checks.probabilities import SUM
-from softlabels.errors import LogitsError
-from softlabels.labels.dense import check_logits, encode_dense
-from softlabels.labels.encoding import Encoding, TopkEncoding
-from softlabels.labels.ensemble import normalised_weights
-from softlabels.labels.fidelity import FidelitySums, add_up, measure_dense
-from softlabels.teacher.outputs import Outputs
-
-Columns = dict[str, NDArray[np.generic]]
-_PLACE = re.compile(r"\((?:row|position) (\d+)")
+from softlabels.labels.base import Columns
+from softlabels.labels.blocks import block_of
+from softlabels.labels.encoding import Encoding
+from softlabels.labels.fidelity import FidelitySums, add_up
+from softlabels.teacher.teacher import Batch
 
 
 @dataclass(frozen=True)
@@ -41,64 +36,34 @@ class Encoder:
 
     Attributes:
         encoding: of the store.
-        weights: (M,) of the members, for those that are reduced.
+        weights: (M,) of the members, for those that are reduced; None where they are already.
         basis: (1 + r, C) float16 on the teacher's device, where the tails have one.
     """
 
     encoding: Encoding
-    weights: NDArray[np.float64]
+    weights: NDArray[np.float64] | None
     basis: Tensor | None = None
 
-    def encode(
-        self,
-        outputs: Outputs,
-        *,
-        labels: NDArray[np.int64],
-        mask: NDArray[np.bool_] | None = None,
-        place: Callable[[int], str] = "row {}".format,
-    ) -> Encoded:
-        """Encode a batch, a block of distributions at a time.
-
-        Args:
-            labels: (N,) hard labels or next tokens, -1 for none.
-            mask: (N,) which distributions count; the others are stored as if all logits were 0.
-            place: how a distribution is called in an error, from its number.
+    def encode(self, batch: Batch) -> Encoded:
+        """Encode a batch, a block of distributions at a time; those that do not count are stored as if all logits were 0.
 
         Raises:
             LogitsError: NaN and the like, naming row, position and member.
         """
-        device = outputs.device
-        given = torch.from_numpy(np.array(labels))
-        counts = None if mask is None else torch.from_numpy(np.array(mask))
+        given = torch.from_numpy(np.array(batch.labels))
+        counts = None if batch.mask is None else torch.from_numpy(np.array(batch.mask))
         parts = []
-        for at, block in outputs.blocks():
-            logits = reduced(block, self.weights) if self.encoding.reduce == "geometric" else block
-            real = None if counts is None else counts[at].to(device)
-            try:
-                parts.append(Encoded(*self._block(logits, given[at].to(device), real), probabilities_among(block)))
-            except LogitsError as error:
-                raise _renamed(error, at.start, place) from error
+        for at, block in batch.blocks:
+            found = self.encoding.encode(
+                block,
+                weights=self.weights if self.encoding.reduce == "geometric" else None,
+                basis=self.basis,
+                labels=given[at].to(block.device),
+                mask=None if counts is None else counts[at].to(block.device),
+                place=lambda n, first=at.start: batch.place(first + n),  # type: ignore[misc]
+            )
+            parts.append(Encoded(*found, probabilities_among(block)))
         return joined(parts)
-
-    def _block(self, logits: Tensor, labels: Tensor, mask: Tensor | None) -> tuple[Columns, tuple[FidelitySums, ...]]:
-        if isinstance(self.encoding, TopkEncoding):
-            from softlabels.labels.topk_encode import encode_topk
-
-            return encode_topk(logits, self.encoding, basis=self.basis, labels=labels, mask=mask)
-        if mask is not None:
-            logits = torch.where(mask[:, None, None], logits, 0.0)
-        exact = logits.to(torch.promote_types(logits.dtype, torch.float32)).cpu().numpy()
-        check_logits(exact)
-        dense = encode_dense(exact)
-        real = slice(None) if mask is None else mask.cpu().numpy()
-        return {"logits": dense.logits, "shift": dense.shift}, measure_dense(exact[real], dense.logits[real])
-
-
-def reduced(logits: Tensor, weights: NDArray[np.float64]) -> Tensor:
-    """The members' weighted mean logits, (n, M, C) -> (n, 1, C) float64; see `softlabels.labels.dense.reduce_geometric`."""
-    share = torch.from_numpy(normalised_weights(weights, logits.shape[1])).to(logits.device)
-    keep = share > 0
-    return (logits[:, keep].double() * share[keep, None]).sum(dim=1, keepdim=True)
 
 
 def probabilities_among(logits: Tensor) -> NDArray[np.bool_]:
@@ -111,19 +76,7 @@ def probabilities_among(logits: Tensor) -> NDArray[np.bool_]:
 
 def require_storable(logits: Tensor, weights: NDArray[np.float64], *, reduce: str, place: Callable[[int], str]) -> None:
     """Raise `LogitsError` where logits (n, M, C) are such as no store can hold; arguments as in `Encoder.encode`."""
-    logits = (
-        reduced(logits, weights)
-        if reduce == "geometric"
-        else logits.to(torch.promote_types(logits.dtype, torch.float32))
-    )
-    peak = logits.amax(dim=-1)
-    spread = peak - logits.masked_fill(logits.isneginf(), torch.inf).amin(dim=-1)
-    suspects = (~torch.isfinite(peak) | (spread > torch.finfo(torch.float16).max)).any(dim=1).nonzero()[:, 0].tolist()
-    for number in suspects:
-        try:
-            encode_dense(logits[number : number + 1].cpu().numpy())
-        except LogitsError as error:
-            raise _renamed(error, number, place) from error
+    _ = block_of(logits, weights if reduce == "geometric" else None, None, place).below
 
 
 def joined(parts: Sequence[Encoded]) -> Encoded:
@@ -131,9 +84,3 @@ def joined(parts: Sequence[Encoded]) -> Encoded:
     columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
     suspects = np.concatenate([part.suspects for part in parts])
     return Encoded(columns, add_up(part.fidelity for part in parts), suspects)
-
-
-def _renamed(error: LogitsError, first: int, place: Callable[[int], str]) -> LogitsError:
-    """The error with the place in the transfer set instead of that in the block."""
-    what = _PLACE.sub(lambda found: f"({place(first + int(found[1]))}", error.what, count=1)
-    return type(error)(what, remedy=error.remedy)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,9 +23,13 @@ from softlabels.models.classes import require_class_names, require_vocabulary, w
 from softlabels.models.device import arithmetic, resolve_device, warm_up
 from softlabels.models.product import output_matrix
 from softlabels.models.weights import weights_digest
-from softlabels.store.spec import MemberSpec, TeacherSpec
+from softlabels.objects import canonical
+from softlabels.store.spec import MemberSpec, Spec, TeacherSpec
 from softlabels.teacher.config import TeacherConfig
 from softlabels.teacher.outputs import Outputs, Product
+from softlabels.teacher.teacher import Batch, teacher_batches
+from softlabels.transfer.alignment import alignment
+from softlabels.transfer.rows import TransferRows
 from softlabels.transfer.sequences import SequenceInfo
 
 
@@ -33,7 +38,9 @@ class Ensemble:
 
     Attributes:
         spec: what the store says of it: name, precision, each member's class, weights digest and weight.
+        weights: (M,) of the members, as given.
         batch_size: rows that the recipe lets it see at once.
+        licence: of the weights, for the store's card.
         sequence: of rows of tokens, what they are; see `expect`.
     """
 
@@ -42,10 +49,26 @@ class Ensemble:
     ) -> None:
         warm_up()  # so that the same store comes out again, byte for byte
         self.spec = spec
-        self.batch_size = batch_size
+        self.weights: NDArray[np.float64] = np.array([member.weight for member in spec.members])
+        self.batch_size, self.licence = batch_size, ""
         self.device = device
         self.models = [model.to(device).eval().requires_grad_(False) for model in models]
         self.sequence: SequenceInfo | None = None
+
+    @classmethod
+    def of(
+        cls,
+        models: Sequence[nn.Module],
+        *,
+        name: str = "teacher",
+        precision: Literal["float32", "bfloat16", "float16"] = "float32",
+        device: str = "auto",
+        batch_size: int = 64,
+    ) -> Ensemble:
+        """Trained models that are at hand, of equal weight: each takes a batch of inputs (B, ...) and gives logits (B, C)."""
+        members = tuple(_member(canonical(f"{type(m).__module__}.{type(m).__qualname__}"), m) for m in models)
+        spec = TeacherSpec(name=name, precision=precision, members=members)
+        return cls(models, spec, resolve_device(device), batch_size=batch_size)
 
     def expect(self, sequence: SequenceInfo | None) -> None:
         """Rows of tokens will come, and members give (B, P, V); or, with None, other rows, and members give (B, C).
@@ -59,11 +82,6 @@ class Ensemble:
             known = [words.size for model in self.models if (words := words_of(model)) is not None]
             sequence = sequence.below(min([sequence.classes, *known]))
         self.sequence = sequence
-
-    @property
-    def weights(self) -> NDArray[np.float64]:
-        """(M,) the members' weights as given."""
-        return np.array([member.weight for member in self.spec.members])
 
     def logits(self, inputs: NDArray[np.generic]) -> Tensor:
         """Every member's logits for a batch of prepared inputs (B, ...): (B, [P,] M, C) float32 on the CPU.
@@ -94,6 +112,23 @@ class Ensemble:
             )
         classes = widths[0] if self.sequence is None else min(self.sequence.classes, *widths)
         return Outputs(members, classes, self._arithmetic)
+
+    def cut(self, rows: TransferRows, spec: Spec, shard: int) -> list[tuple[int, int]]:
+        """As the specification says."""
+        return teacher_batches(spec, shard)
+
+    def batch(self, rows: TransferRows, start: int, stop: int, *, embed: bool) -> Batch:
+        """As `Teacher.batch`."""
+        inputs, labels = np.array(rows.inputs[start:stop]), np.asarray(rows.labels[start:stop])
+        columns: dict[str, NDArray[np.generic]] = {"content_key": rows.keys[start:stop], "label": labels}
+        columns |= {"input": inputs} if embed else {}
+        blocks = self.outputs(inputs).blocks()
+        if self.sequence is None:
+            return Batch(blocks, columns, labels, None, lambda number: f"row {start + number}")
+        found = alignment(inputs)
+        columns |= {"position_mask": found.mask, "document": found.document}
+        place = partial(self.place, range(start, stop), range(found.mask.size))
+        return Batch(blocks, columns, found.next_token.reshape(-1), found.mask.reshape(-1).astype(np.bool_), place)
 
     def who(self, number: int) -> str:
         """How messages call a member."""
@@ -189,11 +224,17 @@ def load_ensemble(config: TeacherConfig, *, train: str = "softlabels train-teach
         name=config.name,
         precision=config.precision,
         members=tuple(
-            MemberSpec(model=member.class_path, weights=weights_digest(model), weight=member.weight)
+            _member(member.class_path, model, member.weight)
             for member, model in zip(config.members, models, strict=True)
         ),
     )
-    return Ensemble(models, spec, resolve_device(config.device), batch_size=config.batch_size)
+    found = Ensemble(models, spec, resolve_device(config.device), batch_size=config.batch_size)
+    found.licence = config.licence
+    return found
+
+
+def _member(name: str, model: nn.Module, weight: float = 1.0) -> MemberSpec:
+    return MemberSpec(model=name, weights=weights_digest(model), weight=weight)
 
 
 @contextmanager

@@ -1,38 +1,41 @@
-"""The shard loop: prepared rows through the teacher into a store, writing one shard while the next is computed.
+"""The shard loop: rows through a teacher into a store, a thread encoding and writing one batch while the next is computed.
 
 A shard is the unit of work. Its batches are cut from its first row on and never cross into the next, so its bytes depend
-on the plan alone and a resumed run gives the digest of an unbroken one. Dense labels of classifiers are encoded as they are
-written; all others batch by batch, on the device. R rows of a shard, P positions of a row of tokens, M members, C classes.
+on the plan alone and a resumed run gives the digest of an unbroken one. No more than a few batches and a chunk are in memory.
+R rows of a shard, P positions of a row of tokens, M members, C classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import queue
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from softlabels.checks.probabilities import require_logits, rows_of_positions
-from softlabels.labels.encoding import TopkEncoding
+from softlabels.labels.fidelity import add_up
+from softlabels.store.arrays import row_arrays
 from softlabels.store.basis import read_basis
-from softlabels.store.spec import Manifest, Spec
+from softlabels.store.spec import Manifest
 from softlabels.store.writer import StoreWriter
-from softlabels.system.patience import background, result_of
-from softlabels.teacher.encode import Encoded, Encoder, joined
-from softlabels.teacher.ensemble import Ensemble
-from softlabels.transfer.alignment import alignment
-from softlabels.transfer.rows import TransferRows
+from softlabels.system.patience import background, result_of, slices, stalled
+from softlabels.teacher.encode import Encoded, Encoder
+from softlabels.teacher.teacher import Batch, Teacher
 
-Logits = NDArray[np.float32]
 _WAITS = "the disk has not taken a shard"
+_MOST = 2  # batches that wait for the thread that writes
+Rows = TypeVar("Rows")
+_Item = tuple[Batch, Encoded | None]  # encoded already, or by the thread that writes
+_Waiting = queue.Queue[_Item | bool]  # batches of a shard, and whether it is whole
 
 
 def label_rows(
-    rows: TransferRows,
-    ensemble: Ensemble,
+    rows: Rows,
+    teacher: Teacher[Rows],
     writer: StoreWriter,
     *,
     should_stop: Callable[[], bool] = lambda: False,
@@ -41,8 +44,7 @@ def label_rows(
     """Compute every pending shard of the writer's store and seal it.
 
     Args:
-        should_stop: asked after every batch; when true the shard being written is finished, the one being computed is
-            given up.
+        should_stop: asked before every batch; when true the shard being computed is given up, those before it are finished.
         progress: called with the number of rows after every batch.
 
     Raises:
@@ -50,97 +52,69 @@ def label_rows(
             the disk. Stalled: the thread that writes hangs.
         In each case committed shards are kept, and calling again goes on after them.
     """
-    work = _Work(rows, ensemble, encoder_of(writer, ensemble), should_stop, progress)
+    encoder, embeds = encoder_of(writer, teacher), writer.spec.encoding.inputs == "embed"
+    waiting, last = _Waiting(_MOST), None
     with background("softlabels-write") as pool:
-        writing: Future[None] | None = None
         for shard in writer.pending:
-            found = work.shard(writer.spec, shard)
-            if writing is not None:
-                result_of(writing, _WAITS)
-            if found is None:
-                raise writer.stopped()
-            writing = pool.submit(_write, rows, writer, shard, found)
-        if writing is not None:
-            result_of(writing, _WAITS)
+            last = pool.submit(_write, writer, shard, encoder, waiting, last)
+            whole = False
+            try:
+                for start, stop in teacher.cut(rows, writer.spec, shard):
+                    if should_stop():
+                        raise writer.stopped()
+                    batch = teacher.batch(rows, start, stop, embed=embeds)
+                    # Of tokens here, as their logits are many.
+                    _put(waiting, (batch, None if batch.mask is None else encoder.encode(batch)), last)
+                    progress(stop - start)
+                whole = True
+            finally:
+                _put(waiting, whole, last)
+        if last is not None:
+            result_of(last, _WAITS)
     return writer.seal()
 
 
-def encoder_of(writer: StoreWriter, ensemble: Ensemble) -> Encoder | None:
-    """What encodes a batch; None where whole shards of logits are handed to the writer: dense labels, one a row."""
-    encoding = writer.spec.encoding
-    if not isinstance(encoding, TopkEncoding) and ensemble.sequence is None:
-        return None
+def encoder_of(writer: StoreWriter, teacher: Teacher[Any]) -> Encoder:
+    """What encodes a batch."""
     basis = read_basis(writer.folder, writer.spec)
-    shared = None if basis is None else torch.from_numpy(np.array(basis, np.float16)).to(ensemble.device)
-    return Encoder(encoding, ensemble.weights, shared)
+    shared = None if basis is None else torch.from_numpy(np.array(basis, np.float16)).to(teacher.device)
+    return Encoder(writer.spec.encoding, teacher.weights, shared)
 
 
-def shard_batches(spec: Spec, shard: int) -> list[tuple[int, int]]:
-    """First row and one past the last of each teacher batch of a shard."""
-    span, size = spec.shard_rows(shard), spec.cut.teacher_batch
-    return [(start, min(start + size, span.stop)) for start in range(span.start, span.stop, size)]
+def _put(waiting: _Waiting, item: _Item | bool, writing: Future[None]) -> None:
+    """Wait until there is room; whoever writes no more takes nothing. Raises `Stalled`."""
+    for seconds in slices():
+        if writing.done():
+            return writing.result()
+        with suppress(queue.Full):
+            return waiting.put(item, timeout=seconds)
+    raise stalled(_WAITS)
 
 
-@dataclass(frozen=True, eq=False)
-class _Work:
-    """Rows to what is written of them."""
-
-    rows: TransferRows
-    ensemble: Ensemble
-    encoder: Encoder | None
-    should_stop: Callable[[], bool]
-    progress: Callable[[int], object]
-
-    def shard(self, spec: Spec, shard: int) -> Logits | Encoded | None:
-        """The logits (R, M, C) of a shard, or its columns (R * P, M, ...); None when told to stop."""
-        logits, parts = [], []
-        for start, stop in shard_batches(spec, shard):
-            if self.should_stop():
-                return None
-            if self.encoder is None:
-                logits.append(self.ensemble.logits(self.rows.inputs[start:stop]))
-            else:
-                parts.append(self._encoded(self.encoder, start, stop))
-            self.progress(stop - start)
-        return torch.cat(logits).numpy() if self.encoder is None else joined(parts)
-
-    def _encoded(self, encoder: Encoder, start: int, stop: int) -> Encoded:
-        """The columns of rows [start, stop)."""
-        inputs = np.array(self.rows.inputs[start:stop])
-        outputs = self.ensemble.outputs(inputs)
-        if self.ensemble.sequence is None:
-            labels = np.asarray(self.rows.labels[start:stop])
-            return encoder.encode(outputs, labels=labels, place=lambda n: f"row {start + n}")
-        found, positions = alignment(inputs), self.ensemble.sequence.positions
-        return encoder.encode(
-            outputs,
-            labels=found.next_token.reshape(-1),
-            mask=found.mask.reshape(-1).astype(np.bool_),
-            place=lambda n: f"row {start + n // positions}, position {n % positions}",
-        )
+def _taken(waiting: _Waiting) -> Iterator[_Item]:
+    """The batches of a shard. Raises `_GivenUp` where it is not whole."""
+    while not isinstance(item := waiting.get(), bool):
+        yield item
+    if not item:
+        raise _GivenUp
 
 
-def _write(rows: TransferRows, writer: StoreWriter, shard: int, found: Logits | Encoded) -> None:
-    start, stop = writer.rows_of(shard)
-    keys, labels = rows.keys[start:stop], rows.labels[start:stop]
-    embeds = writer.spec.encoding.inputs == "embed"
-    inputs = np.array(rows.inputs[start:stop]) if embeds or rows.sequence is not None else None
-    places = None if rows.sequence is None or inputs is None else alignment(inputs)
-    embedded = inputs if embeds else None
-    if isinstance(found, Encoded):
-        suspects = found.suspects
-        if places is not None:
-            suspects = rows_of_positions(suspects.reshape(stop - start, -1, suspects.shape[1]), places.mask)
-        require_logits(suspects, total=writer.spec.rows, first_row=start)
-        writer.write_columns(
-            shard,
-            keys=keys,
-            labels=labels,
-            columns=found.columns,
-            mask=None if places is None else places.mask,
-            document=None if places is None else places.document,
-            inputs=embedded,
-            fidelity=found.fidelity,
-        )
-    else:
-        writer.write_logits(shard, keys=keys, labels=labels, logits=found, inputs=embedded)
+class _GivenUp(Exception):
+    """Nothing of the shard is to be written."""
+
+
+def _write(writer: StoreWriter, shard: int, encoder: Encoder, waiting: _Waiting, before: Future[None] | None) -> None:
+    if before is not None:
+        before.result()  # where one failed, none is written after it
+    spec, parts, suspects = writer.spec, [], []
+    with writer.shard(shard) as out:
+        for batch, encoded in _taken(waiting):
+            found = encoder.encode(batch) if encoded is None else encoded
+            rows, looks = len(batch.columns["label"]), found.suspects
+            if batch.mask is not None:
+                looks = rows_of_positions(looks.reshape(rows, -1, looks.shape[1]), batch.columns["position_mask"])
+            out.add(row_arrays(spec, batch.columns, found.columns), rows)
+            parts.append(found.fidelity)
+            suspects.append(looks)
+        require_logits(np.concatenate(suspects), total=spec.rows, first_row=spec.shard_rows(shard).start)
+        out.commit(add_up(parts))

@@ -16,26 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from softlabels.checks.dependence import spread
-from softlabels.labels.encoding import TopkEncoding
-from softlabels.teacher.encode import reduced, require_storable
+from softlabels.labels.blocks import reduced
+from softlabels.teacher.encode import require_storable
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.transfer.alignment import alignment
 from softlabels.transfer.rows import TransferRows
 
 POSITIONS = 4096
-
-
-def needs_basis(encoding: object) -> bool:
-    """Whether the tails of an encoding have a prior or a basis."""
-    return isinstance(encoding, TopkEncoding) and encoding.tail in ("prior", "lowrank")
-
-
-def pilot_basis(rows: TransferRows, ensemble: Ensemble, encoding: TopkEncoding) -> NDArray[np.float16]:
-    """The prior and basis (1 + r, C) of the tails. Raises `LogitsError` where the teacher gives no distribution."""
-    from softlabels.labels.tail_basis import find_basis
-
-    basis: NDArray[np.float16] = find_basis(Pilot(rows, ensemble, reduce=encoding.reduce), encoding.rank)
-    return basis
 
 
 def pilot_rows(rows: TransferRows) -> NDArray[np.int64]:

@@ -15,16 +15,14 @@ from torch import Tensor
 
 from softlabels.checks.rounding import HALF, TOLERANCE
 from softlabels.errors import OtherMemberOrder, OtherWeights, SpecMismatch, UnlabelledRows
-from softlabels.labels.class_ids import widen
-from softlabels.labels.encoding import TopkEncoding
-from softlabels.labels.topk import stored_log_probs
+from softlabels.labels.base import Columns
+from softlabels.labels.blocks import reduced
 from softlabels.store.key_index import KeyIndex
 from softlabels.store.reader import Store
 from softlabels.store.spec import Spec
-from softlabels.teacher.encode import Columns, reduced
 from softlabels.teacher.ensemble import Ensemble
-from softlabels.teacher.label import shard_batches
 from softlabels.teacher.sentinels import require_ensemble_logits
+from softlabels.teacher.teacher import teacher_batches
 from softlabels.transfer.alignment import alignment
 from softlabels.transfer.rows import TransferRows
 
@@ -133,7 +131,7 @@ def compare_with_teacher(
     _require_weights(store, ensemble)
     ensemble.expect(rows.sequence)
     require_ensemble_logits(ensemble, rows.inputs)
-    batches = [batch for shard in range(store.spec.shards) for batch in shard_batches(store.spec, shard)]
+    batches = [batch for shard in range(store.spec.shards) for batch in teacher_batches(store.spec, shard)]
     index = KeyIndex(np.asarray(rows.keys))
     stated = max((line.tail_mass_error for line in store.manifest.fidelity.values()), default=0.0)
     found = Deviation(store.spec.teacher.precision, stated)
@@ -170,7 +168,7 @@ def _find(index: KeyIndex, name: str, keys: NDArray[np.generic]) -> NDArray[np.i
     if missing:
         raise UnlabelledRows(
             f"{missing} of {len(keys)} sampled rows of the store are not in the transfer set {name}",
-            remedy="give the recipe of the transfer set that was labelled",
+            remedy="give the recipe of the transfer set that was labelled, and its transfer_set.key_salt where it has one",
         )
     return found
 
@@ -234,11 +232,13 @@ def _compare(
     z = (reduced(given, weights) if spec.encoding.reduce == "geometric" else given).double()
     peak = z.amax(dim=-1, keepdim=True)
     found.grid += float((torch.finfo(given.dtype).eps * peak).square().sum())
-    if not isinstance(spec.encoding, TopkEncoding):
+    if spec.encoding.keeps_all:
         _logits(z, z, _tensor(columns["logits"], z) + _tensor(columns["shift"], z)[..., None], found)
         return
     # The stored classes' logits, that no other class is above them, the label's logit, and the tail's mass.
-    ids = torch.from_numpy(widen(columns, spec.label_space.classes)).to(z.device)
+    given_columns = {name: torch.from_numpy(values) for name, values in columns.items()}
+    kept = spec.encoding.members(given_columns, spec.label_space.classes).to(z.device)
+    ids = kept.ids()
     stored = _tensor(columns["top_logit"], z) + peak
     _logits(z, z.gather(-1, ids), stored, found)
     _largest(z, z.topk(ids.shape[-1], dim=-1).values, stored.sort(dim=-1, descending=True).values, found)
@@ -247,12 +247,12 @@ def _compare(
     has = torch.from_numpy(labels >= 0).to(z.device) & known
     own = torch.from_numpy(labels).to(z.device)[:, None, None].expand(-1, z.shape[1], 1)
     _largest(z[has], z[has].gather(-1, own[has]), label[has], found)
-    for factor in (1.0, 2.0, 4.0) if spec.encoding.nodes else ():
-        temperature = factor / spec.encoding.beta_max
-        tail = z.scatter(-1, ids, -math.inf)
-        live = ((tail / temperature).logsumexp(-1) - (z / temperature).logsumexp(-1)).exp().cpu().numpy()
-        mass = np.exp(stored_log_probs(columns, spec.encoding, spec.label_space.classes, temperature)[2])
-        found.largest_mass = max(found.largest_mass or 0.0, float(np.abs(live - mass).max()))
+    tail = z.scatter(-1, ids, -math.inf)
+    for factor in (1.0, 2.0, 4.0) if kept.tail != "renormalised" else ():
+        temperature = factor * spec.encoding.lowest_temperature
+        live = ((tail / temperature).logsumexp(-1) - (z / temperature).logsumexp(-1)).exp()
+        apart = (live - kept.stored(temperature)[1].exp()).abs().max()
+        found.largest_mass = max(found.largest_mass or 0.0, float(apart))
 
 
 def _logits(z: Tensor, live: Tensor, stored: Tensor, found: Deviation) -> None:

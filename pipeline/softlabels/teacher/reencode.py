@@ -6,9 +6,8 @@ n rows of a chunk, P positions of a sequence row, M stored members, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,15 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from softlabels.labels import NO_LABEL
-from softlabels.labels.encoding import TopkEncoding
-from softlabels.labels.fidelity import FidelitySums, add_up
-from softlabels.labels.topk_encode import encode_topk
-from softlabels.store import Store, StoreWriter
-from softlabels.store.spec import Spec
+from softlabels.store import Store
+from softlabels.store.spec import Spec, TeacherSpec
 from softlabels.teacher.pilot import POSITIONS
+from softlabels.teacher.teacher import Batch
 from softlabels.transfer.alignment import alignment
-
-Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -59,55 +54,43 @@ class DensePilot:
                 yield torch.tensor(logits, device=self.device)
 
 
-def reencode(
-    store: Store,
-    writer: StoreWriter,
-    shard: int,
-    *,
-    basis: Tensor | None,
-    device: torch.device,
-    on_rows: Callable[[int], None] = lambda _: None,
-) -> None:
-    """Write one shard of a topk store from a dense one of the same rows.
+@dataclass
+class DenseTeacher:
+    """Dense stores of one teacher, asked again for the logits that they hold; see `Teacher`. Chunks are its batches."""
 
-    Args:
-        basis: (1 + r, C) float16 on `device`, where the tails have one.
-        on_rows: told of each chunk's rows, once they are encoded; what it raises ends the shard unwritten.
+    spec: TeacherSpec
+    device: torch.device
+    weights: NDArray[np.float64] | None = None  # members that are stored reduced are reduced
 
-    Raises:
-        MissingShard, DamagedShard: of the dense store; nothing of the shard is written.
-    """
-    first, last = writer.rows_of(shard)
-    parts, sums = [], []
-    for chunk in range(first // store.rows_per_chunk, -(-last // store.rows_per_chunk)):
-        start = chunk * store.rows_per_chunk
-        rows = slice(max(first - start, 0), last - start)
-        arrays = {name: store.read_chunk(name, chunk)[rows] for name in store.columns if name != "shift"}
-        columns, lost = _encoded(arrays, writer.spec, basis, device)
-        parts.append({name: values for name, values in arrays.items() if name != "logits"} | columns)
-        sums.append(lost)
-        on_rows(len(arrays["content_key"]))
-    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    writer.write_arrays(shard, whole, fidelity=add_up(sums))
+    def environment(self) -> dict[str, str]:
+        """No model is run."""
+        return {"torch": str(torch.__version__)}
 
+    def cut(self, rows: Store, spec: Spec, shard: int) -> list[tuple[int, int]]:
+        """Chunks of the dense store, as far as they lie in the shard."""
+        span, size = spec.shard_rows(shard), rows.rows_per_chunk
+        first = span.start // size * size
+        return [(max(at, span.start), min(at + size, span.stop)) for at in range(first, span.stop, size)]
 
-def _encoded(
-    arrays: Arrays, spec: Spec, basis: Tensor | None, device: torch.device
-) -> tuple[dict[str, NDArray[np.generic]], tuple[FidelitySums, ...]]:
-    """The topk columns (n, [P,] M, ...) of some rows of a dense store, and what they lost against it."""
-    assert isinstance(spec.encoding, TopkEncoding)
-    labels, mask = arrays["label"], None
-    if spec.positions is not None:
-        mask = torch.tensor(arrays["position_mask"].reshape(-1) == 1, device=device)
-        none = np.full(arrays["position_mask"].shape, NO_LABEL, np.int64)
-        labels = alignment(arrays["input"]).next_token if "input" in arrays else none
-    logits = arrays["logits"]
-    columns, lost = encode_topk(
-        torch.tensor(logits, device=device).reshape(-1, *logits.shape[-2:]),
-        spec.encoding,
-        basis=basis,
-        labels=torch.tensor(labels.reshape(-1), device=device),
-        mask=mask,
-    )
-    lead = logits.shape[:-2]
-    return {name: values.reshape(*lead, *values.shape[1:]) for name, values in columns.items()}, lost
+    def batch(self, rows: Store, start: int, stop: int, *, embed: bool) -> Batch:
+        """As `Teacher.batch`."""
+        size = rows.rows_per_chunk
+        chunk = start // size
+        at = slice(start - chunk * size, stop - chunk * size)
+        names = [name for name in rows.columns if name not in ("shift", "positions")]
+        columns = {name: rows.read_chunk(name, chunk)[at] for name in names}
+        labels, mask = columns["label"], None
+        if rows.positions is not None:
+            mask = columns["position_mask"].reshape(-1) == 1
+            none = np.full(columns["position_mask"].shape, NO_LABEL, np.int64)
+            labels = alignment(columns["input"]).next_token if "input" in columns else none
+        logits = columns.pop("logits")
+        whole = torch.tensor(logits, device=self.device).reshape(-1, *logits.shape[-2:])
+        each = rows.positions or 1
+        return Batch(
+            [(slice(0, len(whole)), whole)],
+            columns,
+            labels.reshape(-1).astype(np.int64, copy=False),
+            mask,
+            lambda number: f"row {start + number // each}" + (f", position {number % each}" if rows.positions else ""),
+        )

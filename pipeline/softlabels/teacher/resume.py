@@ -7,19 +7,19 @@ that differ the plan knows only that they do. Neighbour: `recheck` compares a se
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 
 import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.checks.dependence import spread
 from softlabels.errors import OtherLabels, OtherLogits, OtherOrder, OtherRows
-from softlabels.store.chunks import ChunkReader, read_shard_column
 from softlabels.store.commit import record_name, recorded_shards
+from softlabels.store.gather import RecordedChunks, gather, read_rows
 from softlabels.store.key_index import KeyIndex
-from softlabels.store.spec import PLAN, Commit, Payload, Plan, Spec, read_json
+from softlabels.store.spec import PLAN, Commit, Plan, read_json
 from softlabels.store.writer import StoreWriter
-from softlabels.system.local import LocalFolder
-from softlabels.teacher.encode import Columns
+from softlabels.system.files import Files
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.teacher.recheck import Deviation, compare_batch, compared_columns
 from softlabels.teacher.sentinels import sentinel_count
@@ -36,30 +36,30 @@ def check_committed(writer: StoreWriter, rows: TransferRows, ensemble: Ensemble)
         OtherLogits: the teacher does not give the stored logits.
         MissingShard, DamagedShard: what is read of them is gone or damaged.
     """
-    records = {} if writer.sealed else {shard: writer.record(shard) for shard in _committed(writer)}
+    committed = () if writer.sealed else sorted(set(range(writer.spec.shards)) - set(writer.pending))
+    records = {shard: writer.record(shard) for shard in committed}
     if not records:
         return
     payloads = {shard: record.payload for shard, record in records.items()}
     stated = max((sums.tail_mass_error for record in records.values() for sums in record.fidelity), default=0.0)
-    reader = ChunkReader(writer.folder, writer.spec)
-    try:
-        for payload in payloads.values():
-            _check_labels(reader, payload, rows)
-        _check_sentinels(reader, payloads, rows, ensemble, stated)
-    finally:
-        reader.close()
+    with closing(RecordedChunks(writer.folder, writer.spec, payloads)) as source:
+        for shard in payloads:
+            _check_labels(writer, source, shard, rows)
+        _check_sentinels(writer, source, sorted(payloads), rows, ensemble, stated)
 
 
-def explained(error: OtherRows, store: LocalFolder, keys: NDArray[np.uint8]) -> OtherRows | OtherOrder:
+def explained(error: OtherRows, store: Files, keys: NDArray[np.uint8]) -> OtherRows | OtherOrder:
     """The error, with what the keys (R, 16) of this run's rows and those of the committed shards say more: which row is gone,
     or that the rows only stand in another order.
     """
     spec = read_json(store, PLAN, Plan).spec
-    reader, index = ChunkReader(store, spec), KeyIndex(keys)
-    for shard in sorted(recorded_shards(store)):
-        payload = read_json(store, record_name(shard), Commit).payload
-        stored = np.asarray(read_shard_column(reader, payload, spec.columns[0]), np.uint8)
-        found, first = index.find(stored), spec.shard_rows(payload.shard).start
+    index = KeyIndex(keys)
+    payloads = {shard: read_json(store, record_name(shard), Commit).payload for shard in sorted(recorded_shards(store))}
+    source = RecordedChunks(store, spec, payloads)
+    for shard in payloads:
+        first, last = spec.shard_rows(shard).start, spec.shard_rows(shard).stop
+        stored = np.asarray(read_rows(source, "content_key", first, last), np.uint8)
+        found = index.find(stored)
         if (found < 0).any():
             row = first + int(np.argmax(found < 0))
             return OtherRows(f"{error.what}: row {row} of the store is none of this run's", remedy=error.remedy)
@@ -74,53 +74,39 @@ def explained(error: OtherRows, store: LocalFolder, keys: NDArray[np.uint8]) -> 
     return error
 
 
-def _committed(writer: StoreWriter) -> list[int]:
-    return sorted(set(range(writer.spec.shards)) - set(writer.pending))
-
-
-def _check_labels(reader: ChunkReader, payload: Payload, rows: TransferRows) -> None:
-    span = reader.spec.shard_rows(payload.shard)
-    column = next(column for column in reader.spec.columns if column.name == "label")
-    stored, own = read_shard_column(reader, payload, column), rows.labels[span.start : span.stop]
+def _check_labels(writer: StoreWriter, source: RecordedChunks, shard: int, rows: TransferRows) -> None:
+    span = writer.spec.shard_rows(shard)
+    stored, own = read_rows(source, "label", span.start, span.stop), rows.labels[span.start : span.stop]
     wrong = np.flatnonzero(stored != own)
     if wrong.size:
         row = int(wrong[0])
         raise OtherLabels(
-            f"{wrong.size} of the {len(span)} rows of shard {payload.shard} of {reader.folder} have another hard label than "
+            f"{wrong.size} of the {len(span)} rows of shard {shard} of {writer.folder} have another hard label than "
             f"this run gives them: row {span.start + row} has {stored[row]} there, {own[row]} here",
             remedy="give the labels that began it (transfer_set.label, classes), or give another store path",
         )
 
 
 def _check_sentinels(
-    reader: ChunkReader, payloads: dict[int, Payload], rows: TransferRows, ensemble: Ensemble, stated: float
+    writer: StoreWriter,
+    source: RecordedChunks,
+    shards: Sequence[int],
+    rows: TransferRows,
+    ensemble: Ensemble,
+    stated: float,
 ) -> None:
     """`stated`: the error of the tails' mass that the shards say they have."""
-    spec = reader.spec
-    numbers = np.concatenate([np.asarray(spec.shard_rows(shard), np.int64) for shard in payloads])
+    spec = writer.spec
+    numbers = np.concatenate([np.asarray(spec.shard_rows(shard), np.int64) for shard in shards])
     at = numbers[spread(len(numbers), sentinel_count(rows.sequence))]
-    columns = _gather(reader, payloads, at, compared_columns(spec))
+    columns = gather(source, compared_columns(spec), at)
     inputs = np.array(rows.inputs[at])
     labels = np.asarray(rows.labels[at]) if rows.sequence is None else alignment(inputs).next_token.reshape(-1)
     found = Deviation(spec.teacher.precision, stated)
     compare_batch(spec, ensemble, inputs, columns, labels, found)
     if not found.sound:
         raise OtherLogits(
-            f"the teacher gives {len(at)} rows of {reader.folder} logits that differ from those that it holds, "
+            f"the teacher gives {len(at)} rows of {writer.folder} logits that differ from those that it holds, "
             f"though its weights are the same: {found.line}",
             remedy="go on with the code and the versions of packages that began it, or give another store path",
         )
-
-
-def _gather(reader: ChunkReader, payloads: dict[int, Payload], at: NDArray[np.int64], names: Sequence[str]) -> Columns:
-    """Rows of the store's columns, (len(at), ...), each chunk read once."""
-    spec: Spec = reader.spec
-    parts: dict[str, list[NDArray[np.generic]]] = {name: [] for name in names}
-    chunk_of = at // spec.cut.rows_per_chunk  # chunks never cross a shard
-    for chunk in np.unique(chunk_of).tolist():
-        shard, number = divmod(chunk, spec.cut.rows_per_shard // spec.cut.rows_per_chunk)
-        inside = at[chunk_of == chunk] - chunk * spec.cut.rows_per_chunk
-        for column in spec.columns:
-            if column.name in parts:
-                parts[column.name].append(reader.read(payloads[shard], column, number)[inside])
-    return {name: np.concatenate(values) for name, values in parts.items()}

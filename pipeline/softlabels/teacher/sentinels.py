@@ -21,11 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from softlabels.checks.dependence import Dependence, of_all_lengths, spread
-from softlabels.checks.order import largest as largest_class
 from softlabels.checks.order import require_order
 from softlabels.checks.probabilities import require_logits, rows_of_positions
 from softlabels.errors import ConfigError, TeacherError
-from softlabels.labels.ensemble import normalised_weights
+from softlabels.labels.ensemble import largest_class, normalised_weights
 from softlabels.models.alone import EVALUATION, PADDING, TRAINED_WITH, apart, largest, lengths, takes_shorter, unpadded
 from softlabels.teacher.encode import probabilities_among, require_storable
 from softlabels.teacher.ensemble import Ensemble

@@ -3,7 +3,8 @@
 One folder an identity (a digest of everything that the arrays depend on). It is written under another name, flushed and
 renamed, so a kill leaves no half cache; `meta.json` holds size and blake3 of each file, checked at every opening, and a
 folder that fails is made again. A lock keeps two processes from doing the same work. Not a store: nobody is given it, and it
-may be deleted at any time. Neighbours: `rows` says what is written, `cache_entries` lists and deletes.
+may be deleted at any time. Users of one group may share a cache: files have the modes that a user's umask lets through, and who
+may write to it decides what rows are (docs/data.md). Neighbours: `rows` says what is written, `cache_entries` lists, deletes.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import io
 import json
 import logging
 import os
+import stat
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError  # of the header of a .npy file, which numpy reads as Python
 from typing import Any, Self
 
 import numpy as np
@@ -32,6 +35,7 @@ from softlabels.system.patience import wait_for_lock
 Array = npt.NDArray[np.generic]
 FileRecord = dict[str, int | str]  # name, bytes, blake3
 META = "meta.json"
+_BROKEN = (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError, OverflowError, TokenError, SyntaxError)
 _log = logging.getLogger(__name__)
 
 
@@ -66,6 +70,7 @@ def cached(
     *,
     about: Mapping[str, object],
     is_current: Callable[[dict[str, Array]], bool],
+    fits: Callable[[Entry], bool] = lambda entry: True,
 ) -> Entry:
     """The arrays of `identity`.
 
@@ -75,16 +80,19 @@ def cached(
         fill: `fill(folder)` writes the arrays where they are missing, damaged or stale; it returns their records, and facts.
         about: JSON values for `softlabels cache`, and for finding the other splits of a transfer set.
         is_current: asked at every opening; False: the arrays depend on something else, which has changed.
+        fits: whether an entry has the arrays and facts that `fill` gives; False: somebody else wrote it.
 
     Raises:
+        StrangePath: another user's entry, where anybody may put one.
         DiskFull, StorageError: the cache cannot be written. Stalled: a process that prepares these rows hangs.
     """
     cache, name = LocalFolder(root), entry_name(identity)
     entry = cache.within(name)
     try:
         cache.make()
+        _refuse_planted(cache, name)
         with lock(cache, f"{name}.lock", lambda: _written(cache, name)):
-            sound = _sound(entry, identity)
+            sound = _sound(entry, identity, fits)
             if sound and not is_current(_arrays(entry)):
                 _log.warning("the prepare function gives other rows than those in %s; preparing them again", entry)
                 sound = False
@@ -95,10 +103,25 @@ def cached(
                 _write(cache, name, {"identity": identity, "about": about}, fill)
             _mark_used(entry)
             # in the lock: beyond it another process may replace or delete the folder, and what is mapped stays
-            return Entry(_arrays(entry), json.loads(entry.read(META))["facts"])
+            return _opened(entry)
     except (DiskFull, StorageError) as error:
-        remedy = "make room or mend it, or set SOFTLABELS_CACHE to another folder, then run the same command again"
+        remedy = (
+            "make room or mend it, set SOFTLABELS_CACHE to a folder of your own, or let its owner share it with your group "
+            "(docs/data.md), then run the same command again"
+        )
         raise type(error)(error.what, remedy=remedy) from error
+
+
+def _refuse_planted(cache: LocalFolder, name: str) -> None:
+    """Raise `StrangePath` where anybody may write to the cache, and this entry is neither ours nor of the cache's owner."""
+    above, entry = cache.status(), cache.status(name)
+    if above is None or entry is None or not above.st_mode & stat.S_IWOTH:
+        return
+    if entry.st_uid not in (os.geteuid(), above.st_uid, 0):
+        raise StrangePath(
+            f"{cache.at(name)} belongs to another user, and anybody may write to {cache}",
+            remedy="set SOFTLABELS_CACHE to a folder of your own, or let only those write to it whom you trust (chmod o-w)",
+        )
 
 
 def _mark_used(entry: LocalFolder) -> None:
@@ -115,6 +138,10 @@ def entry_name(identity: Mapping[str, object]) -> str:
     return blake3(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
+def _opened(entry: LocalFolder) -> Entry:
+    return Entry(_arrays(entry), json.loads(entry.read(META))["facts"])
+
+
 def _arrays(entry: LocalFolder) -> dict[str, Array]:
     files = (entry.at(file) for file in entry.names() if file.endswith(".npy"))
     return {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in files}
@@ -127,7 +154,7 @@ def lock(cache: LocalFolder, name: str, progress: Callable[[], object]) -> Itera
     """
     path = cache.at(name)
     with system_errors("lock", path):
-        handle = cache.open(name, os.O_RDWR | os.O_CREAT)
+        handle = cache.open(name, os.O_RDWR | os.O_CREAT, 0o666)  # less what the umask takes: a group may share it
     try:
         with system_errors("lock", path):
             wait_for_lock(handle, fcntl.LOCK_EX, path, progress=progress)
@@ -143,7 +170,7 @@ def _written(cache: LocalFolder, name: str) -> int:
     return sum(status.st_size for status in found if status is not None)
 
 
-def _sound(folder: LocalFolder, identity: Mapping[str, object]) -> bool:
+def _sound(folder: LocalFolder, identity: Mapping[str, object], fits: Callable[[Entry], bool]) -> bool:
     """Whether the folder, and no link, holds what was written for this identity, byte for byte."""
     if folder.status() is None:
         return False
@@ -151,10 +178,10 @@ def _sound(folder: LocalFolder, identity: Mapping[str, object]) -> bool:
         meta = json.loads(folder.read(META))
         names = {str(record["name"]) for record in meta["files"]} | {META}
         is_whole = meta["identity"] == identity and isinstance(meta["facts"], dict) and names == set(folder.names())
-        if is_whole and all(_matches(folder, record) for record in meta["files"]):
-            _arrays(folder)  # whoever wrote meta.json may have written the arrays too
+        # Whoever wrote meta.json may have written the arrays too.
+        if is_whole and all(_matches(folder, record) for record in meta["files"]) and fits(_opened(folder)):
             return True
-    except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError, StrangePath, StorageError):
+    except (*_BROKEN, StrangePath, StorageError):
         pass
     _log.warning("the prepared rows in %s are damaged; preparing them again", folder)
     return False

@@ -80,7 +80,7 @@ def delete_entry(entry: CacheEntry) -> bool:
     name, cache = _NAME.fullmatch(entry.folder.name), entry.folder.above()
     assert name is not None  # `cache_entries` lists no others
     with system_errors("delete", entry.folder.at()):
-        handle = cache.open(f"{name['entry']}.lock", os.O_RDWR | os.O_CREAT)
+        handle = cache.open(f"{name['entry']}.lock", os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if is_entry(entry.folder):

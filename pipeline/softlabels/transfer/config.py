@@ -59,6 +59,8 @@ class TransferSetConfig:
         label: column of hard labels: whole numbers, false and true, or names of classes; None: there are none (rows of tokens
             predict their own next tokens: it is not read).
         key: "content", or the name of an id column that says which row is which.
+        key_salt: where the salt of the keys is, a file or env:NAME: who is given the store, and not the salt, cannot tell
+            which rows are in it. Whoever joins rows to the store needs it.
         prepare: function from a list of decoded rows to one array (B, ...); see `softlabels.transfer.prepare`.
         splits: name of the split in the store -> name of the split in the source, or a slice of it: `train[:12000]`.
         classes: ordered class names, instead of those that the source gives. Of a CSV each is a class, also None or NA.
@@ -76,6 +78,7 @@ class TransferSetConfig:
     inputs: tuple[str, ...] = ("image",)
     label: str | None = "label"
     key: str = "content"
+    key_salt: str | None = None
     prepare: ObjectSpec = field(default_factory=lambda: _STACK)
     splits: dict[str, str] = field(default_factory=lambda: {"train": "train", "test": "test"})
     classes: tuple[str, ...] | None = None
@@ -97,6 +100,10 @@ class TransferSetConfig:
         for split in self.splits:
             if not _SPLIT_NAME.fullmatch(split):
                 raise ConfigError(f"{split!r} is no split name", remedy="use letters, digits, '_', '-' and '.'")
+        if self.key_salt == "":
+            raise ConfigError(
+                "transfer_set.key_salt is empty", remedy="give a file, env:NAME, or null for keys without salt"
+            )
         if self.classes is not None and len(set(self.classes)) < len(self.classes):
             raise ConfigError("class names repeat in classes", remedy="give every class a name of its own")
         if self.sequences is not None:

@@ -1,5 +1,9 @@
 """Content keys: 128 bits that say which row this is, whatever file it came from and wherever it stands.
 
+Key rule, version 3, where the recipe names a salt: the key of each row by the rules below (also of an id), 16 bytes, is hashed
+by BLAKE3 in its keyed mode, and the first 16 bytes are the row's key. BLAKE3's key is derived from the salt, in its mode for
+that, with the context `softlabels content keys, rule 3`. Who does not have the salt cannot tell which row a key is of.
+
 Key rule, version 2. A row in which an input is missing (null) has the XXH3-128 digest, seed 2, of a message that holds for each
 column, in the order of the recipe's `inputs`, 2^64 - 1 as little-endian uint64 where it is missing, else what version 1 puts
 there for one of several columns. All other rows have the keys of version 1; where no row has a missing input, version 1 it is.
@@ -32,12 +36,14 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from blake3 import blake3
 from xxhash import xxh3_128_digest
 
 from softlabels.errors import TransferSetError
 from softlabels.transfer.decode import Array, Decoded, Value, first_null, is_text, plain, texts
 
-KEY_RULE, NULLS_RULE = 1, 2
+KEY_RULE, NULLS_RULE, SALTED_RULE = 1, 2, 3
+_CONTEXT = "softlabels content keys, rule 3"
 _MISSING = b"\xff" * 8
 Bytes = npt.NDArray[np.uint8]
 
@@ -86,6 +92,14 @@ def _whole_keys(columns: Sequence[Decoded]) -> Bytes:
 def array_keys(*columns: npt.ArrayLike) -> Bytes:
     """Keys (R, 16) uint8 of rows that are at hand as arrays, one (R, ...) for each input column."""
     return content_keys([Decoded(np.asarray(column)) for column in columns])
+
+
+def salted_keys(keys: Bytes, salt: bytes) -> Bytes:
+    """Keys (R, 16) uint8 by version 3 of the rule, of keys (R, 16) by version 1 or 2."""
+    secret = blake3(salt, derive_key_context=_CONTEXT).digest()
+    rows = keys.tobytes()
+    found = [blake3(rows[start : start + 16], key=secret).digest(16) for start in range(0, len(rows), 16)]
+    return np.frombuffer(b"".join(found), np.uint8).reshape(-1, 16)
 
 
 def id_keys(column: pa.ChunkedArray, *, name: str, start: int) -> Bytes:

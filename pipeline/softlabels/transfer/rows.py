@@ -9,11 +9,13 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
@@ -21,14 +23,15 @@ from blake3 import blake3
 from softlabels.errors import ConfigError, TransferSetError
 from softlabels.objects import ObjectSpec, call_with, import_object
 from softlabels.transfer.anew import depends, is_current
-from softlabels.transfer.cache import FileRecord, cached, default_cache
+from softlabels.transfer.cache import Entry, FileRecord, cached, default_cache
 from softlabels.transfer.cache_entries import recorded_entries
 from softlabels.transfer.config import TransferSetConfig
 from softlabels.transfer.decode import Array
 from softlabels.transfer.file_arguments import package_versions, recorded, versions_of
 from softlabels.transfer.fill import blocks, write_rows
-from softlabels.transfer.keys import KEY_RULE, NULLS_RULE
+from softlabels.transfer.keys import KEY_RULE, NULLS_RULE, SALTED_RULE, salted_keys
 from softlabels.transfer.kinds import Kinds, require_one_kind
+from softlabels.transfer.salt import read_salt
 from softlabels.transfer.sequences import PACKAGES, SequenceInfo, open_tokenization, write_sequences
 from softlabels.transfer.source import Source, open_split
 
@@ -51,7 +54,8 @@ class TransferRows:
         class_names: ordered, None where nobody names them.
         prepare: the prepare function and its arguments, with digests in place of files (see `file_arguments`).
         sequence: of rows of tokens: their length and vocabulary; None for everything else.
-        key_rule: the version of the key rule, 2 where rows miss inputs, see `keys`.
+        key_rule: the version of the key rule, 2 where rows miss inputs, 3 where keys are salted, see `keys`.
+        key: how keys are made: of the content, or the name of the column that holds ids.
         notes: what is worth a line about these rows, for whoever reads what a command prints.
     """
 
@@ -67,6 +71,7 @@ class TransferRows:
     sequence: SequenceInfo | None = None
     key_rule: int = KEY_RULE
     notes: tuple[str, ...] = ()
+    key: str = "content"
 
 
 def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | None = None) -> TransferRows:
@@ -81,10 +86,11 @@ def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | No
         TransferSetError: source, split, column or value that cannot be read as `config` says; rows of several kinds; a prepare
             function that does not treat every row alone.
         LabelError: a hard label outside the label space.
-        ConfigError: the prepare function or factory cannot be found or called so.
+        ConfigError: the prepare function or factory cannot be found or called so; there is no salt where the recipe names one.
         DiskFull, StorageError: the cache cannot be written.
     """
     root = cache if cache is not None else default_cache()
+    salt = None if config.key_salt is None else read_salt(config.key_salt)
     source = open_split(config, split)
     tokens = None if config.sequences is None else open_tokenization(config.sequences)
     if tokens is None:
@@ -105,24 +111,59 @@ def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | No
 
     identity = _identity(config, split, source, prepare)
     about = {"recipe": _recipe_digest(config), "transfer_set": _shown_name(config), "split": split}
-    entry = cached(root, identity, write, about=about, is_current=check)
+    fits = partial(_fits, rows=source.rows if tokens is None else None, inputs=config.inputs)
+    entry = cached(root, identity, write, about=about, is_current=check, fits=fits)
     if filled and not check(entry.arrays):
         raise depends(config)
     if tokens is None and not config.mixed_images:
         _require_one_kind(config, split, entry.facts["kinds"], root)
+    keys, key_rule = _keys(config, entry, salt)
     return TransferRows(
         name=_shown_name(config),
         split=split,
         revision=config.revision,
         source=config.origin,
         inputs=entry.arrays["inputs"],
-        keys=cast("Keys", entry.arrays["keys"]),
+        keys=keys,
         labels=cast("npt.NDArray[np.int64]", entry.arrays["labels"]),
         class_names=source.class_names,
         prepare=prepare,
         sequence=None if tokens is None else tokens.info,
-        key_rule=NULLS_RULE if config.key == "content" and entry.facts.get("missing") else KEY_RULE,
+        key_rule=key_rule,
         notes=tuple(_notes(source, entry.facts)),
+        key=config.key,
+    )
+
+
+def _keys(config: TransferSetConfig, entry: Entry, salt: bytes | None) -> tuple[Keys, int]:
+    """The rows' keys (R, 16), and the version of the rule that they have."""
+    keys = cast("Keys", entry.arrays["keys"])
+    if salt is not None:
+        return salted_keys(keys, salt), SALTED_RULE
+    return keys, NULLS_RULE if config.key == "content" and entry.facts.get("missing") else KEY_RULE
+
+
+class _Facts(msgspec.Struct):
+    """What `fill` and `sequences` hand on of the rows."""
+
+    kinds: list[Kinds] = []
+    missing: int = 0
+    empty: int = 0
+
+
+def _fits(entry: Entry, rows: int | None, inputs: Sequence[str]) -> bool:
+    """Whether an entry holds one input, key and label a row, of `rows` rows where their number is known beforehand."""
+    found = [entry.arrays[name] for name in ("inputs", "keys", "labels")]
+    values, keys, labels = ((array.dtype, array.shape[1:]) for array in found)
+    try:
+        facts = msgspec.convert(entry.facts, _Facts)
+    except msgspec.ValidationError:
+        return False
+    return (
+        {len(array) for array in found} == {len(found[0]) if rows is None else rows}
+        and values[0].kind in "biuf"
+        and (keys, labels) == ((np.dtype(np.uint8), (16,)), (np.dtype(np.int64), ()))
+        and len(facts.kinds) == (len(inputs) if rows is not None else 0)
     )
 
 
@@ -146,20 +187,23 @@ def _require_one_kind(config: TransferSetConfig, split: str, kinds: list[Kinds],
     require_one_kind({split: kinds}, config.inputs, prepare=config.prepare.class_path)
     ours = _recipe_digest(config)
     for meta in recorded_entries(root):
-        other = meta["about"].get("split")
+        other = str(meta["about"].get("split"))
         if meta["about"].get("recipe") != ours or other == split or other not in config.splits:
             continue
         try:
-            both = {other: meta["facts"]["kinds"], split: kinds}
+            both = {other: msgspec.convert(meta["facts"], _Facts).kinds, split: kinds}
             require_one_kind(dict(sorted(both.items())), config.inputs, prepare=config.prepare.class_path)
+        except (msgspec.ValidationError, IndexError):  # nobody wrote it for this recipe
+            continue
         except TransferSetError:
             if _identity(config, other, open_split(config, other), recorded(config.prepare)) == meta["identity"]:
                 raise
 
 
 def _recipe_digest(config: TransferSetConfig) -> str:
-    """What the splits of one transfer set have in common."""
+    """What the splits of one transfer set have in common. The cache holds keys without their salt."""
     facts = asdict(config) | {"splits": None, "classes": None, "label": None}
+    del facts["key_salt"]
     return blake3(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 

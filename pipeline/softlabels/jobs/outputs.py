@@ -16,8 +16,8 @@ from softlabels.checks.axes import by_member
 from softlabels.checks.floor import floor_of, lifted, zeros_line
 from softlabels.checks.probabilities import are_probabilities, require_logits
 from softlabels.errors import LogitsError, UserError
+from softlabels.jobs.output_files import BY_CLASS, LABELS, Arrays, read_arrays
 from softlabels.labels import NO_LABEL
-from softlabels.store.output_files import BY_CLASS, LABELS, Arrays, read_arrays
 
 Kind = Literal["auto", "logits", "probabilities"]
 SUM_TOLERANCE = 1e-3
@@ -118,15 +118,12 @@ def _made(
 ) -> tuple[NDArray[np.floating], tuple[str, ...], float | None]:
     """The logits, what there is to say of them, and the floor."""
     if kind == "probabilities" or (kind == "auto" and name in PROBABILITIES):
-        line = zeros_line(values)
-        if floor is None:
-            return _log(values), () if line is None else (line,), None
-        least = floor_of(floor, values.shape[-1])
-        return (
-            np.log(lifted(_checked(values), least)),
-            (f"every probability is at least {least:.3g} (--floor={floor})",),
-            least,
-        )
+        least = None if floor is None else floor_of(floor, values.shape[-1])
+        checked = _checked(values)
+        with np.errstate(divide="ignore"):  # of 0 it is -inf: a class that this member holds for impossible
+            logits = np.log(checked if least is None else lifted(checked, least))
+        line = zeros_line(values) if least is None else f"every probability is at least {least:.3g} (--floor={floor})"
+        return logits, () if line is None else (line,), least
     if floor is not None:
         raise UserError(
             f"--floor={floor}, and {name} in {path} are logits", remedy="leave it out, or say --kind=probabilities"
@@ -137,21 +134,10 @@ def _made(
     return values, (), None
 
 
-def _no_distribution(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(R, M) where a row of (R, M, C) is not >= 0 with sum 1."""
-    return np.asarray(~((values >= 0).all(axis=-1) & (np.abs(values.sum(axis=-1) - 1) <= SUM_TOLERANCE)))
-
-
-def _log(probabilities: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Log-probabilities, which are logits; 0 becomes -inf, a class that this member holds for impossible."""
-    with np.errstate(divide="ignore"):
-        return np.log(_checked(probabilities))
-
-
 def _checked(probabilities: NDArray[np.generic]) -> NDArray[np.float64]:
     """The same as float64. Raises `LogitsError` where a row is no distribution."""
     values = probabilities.astype(np.float64)
-    bad = _no_distribution(values)
+    bad = ~((values >= 0).all(axis=-1) & (np.abs(values.sum(axis=-1) - 1) <= SUM_TOLERANCE))
     if bad.any():
         row, member = np.argwhere(bad)[0]
         raise LogitsError(

@@ -10,12 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from softlabels.errors import LogitsError
-from softlabels.labels.encoding import TopkEncoding
+from softlabels.jobs.splits import Split, all_batches
 from softlabels.models.device import resolve_device
 from softlabels.store import Store
 from softlabels.student.learner import Student
 from softlabels.student.outputs import batch_loss, outputs_of
-from softlabels_stages.splits import Split, all_batches
 
 LOSSES = ("logit_mse", "reverse_kl")
 _TRIED = 4096  # rows with such classes on which the loss is tried
@@ -26,7 +25,7 @@ def require_possible(students: Sequence[Student], split: Split, used: NDArray[np
     that of a class which is impossible to the teacher alone. The store is read once, whatever the number of students.
     """
     asked = [student for student in students if student.config.is_soft and student.config.loss in LOSSES]
-    if not asked or isinstance(split.store.encoding, TopkEncoding):
+    if not asked or not split.store.encoding.keeps_all:
         return
     labelled_by = split.store.find(np.asarray(split.rows.keys)[used])
     rows = used[(labelled_by >= 0) & impossible(split.store)[labelled_by]]

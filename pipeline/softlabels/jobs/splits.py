@@ -5,19 +5,19 @@ Rows come from the transfer set that the recipe names, or, where the store embed
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from softlabels.checks.leaks import leak_lines, leaks
+from softlabels.checks.unseen import unseen_lines
 from softlabels.errors import ClassMismatch, ConfigError, OtherLabels, SpecMismatch, some
-from softlabels.labels.encoding import tail_of
-from softlabels.labels.ensemble import check_mean
+from softlabels.jobs.watch import LOGGED, Watch
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.alone import is_padded
 from softlabels.models.build import answer_of
@@ -25,10 +25,10 @@ from softlabels.models.classes import require_vocabulary
 from softlabels.names import renamed
 from softlabels.objects import ObjectSpec
 from softlabels.store import Store, open_store, store_splits
-from softlabels.store.dense_spec import prepared_by
 from softlabels.store.differences import differences
 from softlabels.store.digest import keys_digest
 from softlabels.store.findings import Own, Stored, ask, stored_agreement
+from softlabels.store.new_spec import prepared_by
 from softlabels.store.spec import plain_json
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.stream.columns import SoftColumns
@@ -37,12 +37,13 @@ from softlabels.stream.join import Missing
 from softlabels.stream.positions import stored_sequence
 from softlabels.student.outputs import require_student_logits
 from softlabels.student.split import chosen_rows, validation_rows
+from softlabels.student.sweep import StudentTraining
 from softlabels.student.trial import require_own_rows, trial_rows
-from softlabels.transfer import TransferRows, TransferSetConfig
+from softlabels.text import one_line
+from softlabels.transfer import TransferRows, TransferSetConfig, load_transfer_set
 from softlabels.transfer.sequences import SequenceInfo, as_stored
-from softlabels_stages.rows import load_rows
-from softlabels_stages.sweep import StudentTraining
 
+Rows = TransferRows | EmbeddedRows | StoredRows
 _LOOKED_AT = 64  # rows among which short and long ones are chosen
 
 
@@ -51,7 +52,7 @@ class Split:
     """One split of a store, and the rows that it labels."""
 
     store: Store
-    rows: TransferRows | EmbeddedRows | StoredRows
+    rows: Rows
     missing: Missing = "error"
     members: tuple[int, ...] | None = None
     weights: tuple[float, ...] | None = None
@@ -81,11 +82,16 @@ class Split:
 
 
 def open_splits(
-    path: str | Path, transfer_set: TransferSetConfig | None, *, only: str | None = None, missing: Missing = "error"
+    path: str | Path,
+    transfer_set: TransferSetConfig | None,
+    *,
+    only: str | None = None,
+    missing: Missing = "error",
+    watch: Watch = LOGGED,
 ) -> dict[str, Split]:
     """The sealed splits at `path` (a root, or the folder of one split) by name; `only` opens that one alone.
 
-    With `missing` = "skip" rows that a store does not label are left out, and a line says how many.
+    With `missing` = "skip" rows that a store does not label are left out, and a warning says how many.
 
     Raises ConfigError without a transfer set where one is needed, ClassMismatch where its class names are not the
     store's, and what `open_store` and `load_transfer_set` raise.
@@ -93,13 +99,10 @@ def open_splits(
     names = [only] if only else list(store_splits(path))
     stores = {name: open_store(path, split=name) for name in names}
     _require_one_teacher(stores)
-    splits = {name: Split(store, _rows(store, transfer_set, name), missing) for name, store in stores.items()}
+    splits = {name: Split(store, _rows(store, transfer_set, name, watch), missing) for name, store in stores.items()}
     for name, split in splits.items() if missing == "skip" else ():
         left_out = all_batches(split, 1).left_out
-        print(
-            f"{name}: {left_out:,} of {len(split.rows.keys):,} rows have no soft labels and are left out",
-            file=sys.stderr,
-        )
+        watch.warn(f"{name}: {left_out:,} of {len(split.rows.keys):,} rows have no soft labels and are left out")
     return splits
 
 
@@ -114,36 +117,65 @@ def with_members(splits: Mapping[str, Split], training: StudentTraining) -> dict
         found[name] = replace(split, members=training.members, weights=training.weights)
         store, columns = split.store, SoftColumns.of(split.store, training.weights, training.members)
         count = int((columns.weights > 0).sum())
-        check_mean(training.mean, store.reduce, tail=tail_of(store.encoding, store.classes), members=count)
+        store.encoding.check_mean(training.mean, store.classes, count)
     return found
 
 
-def say_what_labels_are(splits: Mapping[str, Split], out: TextIO | None = None) -> None:
-    """Print (to `out`, by default standard output) how often the largest output is the hard label of these rows, and warn of
-    what the checks find in the stores: those of earlier versions were not asked.
+def say_what_labels_are(splits: Mapping[str, Split], watch: Watch) -> None:
+    """Say how often the largest output is the hard label of these rows, and warn of what the checks find in the stores: those
+    of earlier versions were not asked.
 
     Raises OtherClassOrder where the outputs' classes stand in another order than the rows' hard labels.
     """
     for name, split in splits.items():
         stored = Stored.of(split.store)
-        keys = stored.keys()
-        for error in ask(stored, keys, order=False):
-            print(f"{name}: warning: {type(error).__name__}: {error}", file=sys.stderr)
+        keys = warn_of_findings(name, stored, watch, order=False)
         if split.store.positions is not None:
             continue
         own = Own(keys, np.asarray(split.rows.keys), np.asarray(split.rows.labels))
         found = stored_agreement(stored, own=own, refuse=True)
         if found is not None:
-            print(f"{name}: {found.line}", file=out or sys.stdout, flush=True)
+            watch.say(f"{name}: {found.line}")
 
 
-def _rows(store: Store, transfer_set: TransferSetConfig | None, split: str) -> TransferRows | EmbeddedRows:
+def warn_of_findings(name: str, stored: Stored, watch: Watch, *, order: bool = True) -> np.ndarray:
+    """Warn of what the checks find in a store's labels; the keys (R, 16) of its rows."""
+    keys = stored.keys()
+    for error in ask(stored, keys, order=order):
+        watch.warn(f"{name}: warning: {type(error).__name__}: {error}")
+    return keys
+
+
+def load_rows(transfer_set: TransferSetConfig, split: str, watch: Watch = LOGGED) -> TransferRows:
+    """`load_transfer_set`, with a warning for each of its notes."""
+    rows = load_transfer_set(transfer_set, split)
+    for note in rows.notes:
+        watch.warn(f"{split}: {note}")
+    return rows
+
+
+def say_how_splits_relate(
+    rows: Mapping[str, Rows], names: Sequence[str] | None, watch: Watch, *, tokens: bool
+) -> dict[str, int]:
+    """Say which rows stand in several splits, by their keys, and which classes the training rows lack, by their hard labels;
+    `names` are the classes', and rows of `tokens` have no such labels. Returns what `leaks` counts.
+    """
+    shared = leaks({name: each.keys for name, each in rows.items()})
+    labels = {} if tokens else {name: np.asarray(each.labels) for name, each in rows.items()}
+    for line in (
+        *leak_lines(shared, {name: len(each.keys) for name, each in rows.items()}),
+        *unseen_lines(labels, names),
+    ):
+        watch.say(one_line(line, None))
+    return shared
+
+
+def _rows(
+    store: Store, transfer_set: TransferSetConfig | None, split: str, watch: Watch
+) -> TransferRows | EmbeddedRows:
     if "input" in store.columns:
         if transfer_set is not None:
-            print(
-                f"{split}: rows and inputs are those in {store.path}; the recipe's transfer_set is not read",
-                file=sys.stderr,
-            )
+            watch.warn(f"{split}: rows and inputs are those in {store.path}; the recipe's transfer_set is not read")
         return EmbeddedRows(store)
     if transfer_set is None:
         raise ConfigError(
@@ -151,10 +183,10 @@ def _rows(store: Store, transfer_set: TransferSetConfig | None, split: str) -> T
             remedy=f"give --config=RECIPE with the transfer_set {store.spec.transfer_set.name!r}, or a store that embeds its "
             "inputs (labels.inputs=embed)",
         )
-    rows = load_rows(as_stored(transfer_set, store.spec.preprocessing), split)
+    rows = load_rows(as_stored(transfer_set, store.spec.preprocessing), split, watch)
     _require_same_classes(store, rows)
     if line := _other_preparation(store, rows):
-        print(f"{split}: {line}", file=sys.stderr)
+        watch.warn(f"{split}: {line}")
     return rows
 
 
@@ -252,17 +284,6 @@ def _require_one_teacher(stores: Mapping[str, Store]) -> None:
 def _facts(store: Store) -> dict[str, Any]:
     spec = renamed(plain_json(store.spec))
     return {name: spec[name] for name in ("teacher", "label_space")} | {"reduce": spec["encoding"]["reduce"]}
-
-
-def stored_labels(path: str | Path, split: str, training: StudentTraining) -> tuple[Store, Loader]:
-    """A split's own labels in batches, for judging the stored teacher: no transfer set is needed (inputs are the keys).
-
-    The next tokens of token rows are known only where the store holds its inputs.
-    """
-    store = open_store(path, split=split)
-    tokens = store.positions is not None and "input" in store.columns
-    found = with_members({split: Split(store, EmbeddedRows(store) if tokens else StoredRows(store))}, training)
-    return store, all_batches(found[split], training.batch_size)
 
 
 def training_batches(splits: Mapping[str, Split], training: StudentTraining) -> tuple[Loader, Loader | None]:

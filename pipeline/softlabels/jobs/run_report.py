@@ -7,12 +7,12 @@ it a line says so, and the run is as good.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from softlabels.errors import MissingExtra
+from softlabels.jobs.watch import LOGGED, Watch
 from softlabels.objects import ObjectSpec
 from softlabels.report.curves import curves_png, log_lines
 from softlabels.report.model_card import model_card
@@ -35,6 +35,7 @@ def write_report(
     parameters: int,
     prepare: ObjectSpec,
     inputs: Shape | None = None,
+    watch: Watch = LOGGED,
 ) -> None:
     """Write pictures and card into the run `folder`; written again, they replace what stood there.
 
@@ -57,7 +58,7 @@ def write_report(
             sweep_png(results, folder / SWEEP)
             pictures.insert(0, SWEEP)
     except MissingExtra as error:
-        print(f"no pictures: {error}", file=sys.stderr)
+        watch.warn(f"no pictures: {error}")
     card = model_card(
         results,
         recipe,

@@ -6,8 +6,10 @@ import json
 from typing import Any
 
 from softlabels.errors import DamagedRun
+from softlabels.report.comparison import best_seed, best_student, comparison_text
 from softlabels.system.local import LocalFolder
-from softlabels_stages.trust import RESULTS
+
+RUN, RECIPE, RESULTS = "run.json", "config.yaml", "results.json"
 
 
 def read_object(run: LocalFolder, name: str, remedy: str) -> dict[str, Any]:
@@ -37,6 +39,12 @@ def read_results(run: LocalFolder) -> dict[str, Any]:
         and {"ensemble", "members"} <= teacher.keys()
         and {"split", "rows", "temperatures", "seeds", "store"} <= found.keys()
     )
+    if is_whole:
+        try:  # to show them, as whoever reads them does
+            comparison_text(found)
+            best_seed(found, best_student(found))
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+            is_whole = False
     if not is_whole:
         raise DamagedRun(f"{run.at(RESULTS)} lacks what the results of a run are made of", remedy=remedy)
     return found

@@ -16,16 +16,13 @@ import yaml
 from blake3 import blake3
 
 from softlabels.errors import RunExists, SoftLabelsError
+from softlabels.jobs.run_files import RECIPE, RESULTS, RUN, read_object, read_results
 from softlabels.names import renamed
-from softlabels.objects import is_guarded
 from softlabels.report.comparison import comparison_markdown
 from softlabels.store.differences import Difference, differences
 from softlabels.student.config import deciding
 from softlabels.student.runlog import finite
 from softlabels.system.local import LocalFolder
-from softlabels_stages.recipe import sections_of
-from softlabels_stages.run_files import read_object, read_results
-from softlabels_stages.trust import RECIPE, RESULTS, RUN, record
 
 PAGE = "results.md"
 
@@ -43,7 +40,7 @@ class RunFolder:
         self.results: dict[str, Any] | None = read_results(folder) if folder.exists(RESULTS) else None
 
     @staticmethod
-    def place(out: str | None, *, name: str, identity: Mapping[str, Any]) -> Path:
+    def place(out: str | Path | None, *, name: str, identity: Mapping[str, Any]) -> Path:
         """Where `open` begins or finds the run; nothing is touched."""
         if out:
             return Path(out)
@@ -52,7 +49,7 @@ class RunFolder:
         return next((run.parent for run in begun if _is_same(LocalFolder(run.parent), identity)), ours)
 
     @classmethod
-    def open(cls, out: str | LocalFolder | None, *, name: str, identity: Mapping[str, Any]) -> RunFolder:
+    def open(cls, out: str | Path | LocalFolder | None, *, name: str, identity: Mapping[str, Any]) -> RunFolder:
         """Begin a run in `out`, or go on with it.
 
         Args:
@@ -81,22 +78,16 @@ class RunFolder:
         return cls(folder)
 
     def keep_recipe(self, recipe: Mapping[str, Any]) -> None:
-        """Write config.yaml, the recipe that repeats the run, where it is not there yet, and record that the run was made here:
-        not where the recipe is itself that of another's run, nor where another config.yaml stands there.
-        """
-        if self.folder.exists(RECIPE):
-            standing = self.folder.read(RECIPE)
-        else:
-            standing = yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True).encode()
-            self.folder.put(RECIPE, standing)
-        if not is_guarded() and _says_no_more(standing, recipe):
-            record(standing, self.path)
+        """Write config.yaml, the recipe that repeats the run, where it is not there yet."""
+        if not self.folder.exists(RECIPE):
+            self.folder.put(RECIPE, yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True).encode())
 
-    def finish(self, results: Mapping[str, Any], *, store: str) -> None:
-        """Write results.md, then results.json, whose presence says that the run is finished."""
+    def finish(self, results: Mapping[str, Any], *, store: str) -> dict[str, Any]:
+        """What results.json holds now: write results.md, then results.json, whose presence says that the run is finished."""
         self.results = {"store": store, **cast(dict[str, Any], finite(results))}
         self.folder.put(PAGE, comparison_markdown(self.results, title=self.path.name).encode())
         self.folder.put(RESULTS, json.dumps(self.results, indent=1, allow_nan=False).encode())
+        return self.results
 
 
 def _different(run: LocalFolder, identity: Mapping[str, Any]) -> list[Difference]:
@@ -114,23 +105,6 @@ def _is_same(run: LocalFolder, identity: Mapping[str, Any]) -> bool:
         return not _different(run, identity)
     except (OSError, SoftLabelsError, ValueError, TypeError, AttributeError):
         return False
-
-
-def _says_no_more(standing: bytes, recipe: Mapping[str, Any]) -> bool:
-    """Whether a config.yaml names nothing that `recipe` does not: its bytes, or those that an earlier version wrote, with its
-    names, and without settings that came later.
-    """
-    try:
-        found = renamed(sections_of(standing, RECIPE))
-    except (SoftLabelsError, RecursionError):
-        return False
-    return _is_within(found, renamed(dict(recipe)))
-
-
-def _is_within(part: object, whole: object) -> bool:
-    if isinstance(part, dict) and isinstance(whole, dict):
-        return all(name in whole and _is_within(value, whole[name]) for name, value in part.items())
-    return part == whole
 
 
 def _text(identity: Mapping[str, Any]) -> str:

@@ -1,24 +1,21 @@
-"""`store_spec`, and `dense_spec` for dense labels: the specification of a store from what its maker knows; sizes are chosen
-where none are given.
-"""
+"""`store_spec`: the specification of a new store from what its maker knows; sizes are chosen where none are given."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import numpy as np
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 from numpy.typing import NDArray
 
 from softlabels.errors import UserError
-from softlabels.labels.encoding import DenseEncoding, Encoding, TopkEncoding
-from softlabels.labels.topk import check_encoding
+from softlabels.labels.encoding import DenseEncoding, Encoding
 from softlabels.store.basis import Basis, basis_digest
-from softlabels.store.columns import DTYPES, Column, input_column, store_columns
+from softlabels.store.columns import Column, input_column
 from softlabels.store.digest import blake3_hex, keys_digest
-from softlabels.store.rules import check_spec
+from softlabels.store.rules import check_spec, spec_columns
 from softlabels.store.spec import (
     BLOCK_ROWS,
     Cut,
@@ -35,17 +32,11 @@ CHUNK_BYTES = 1 << 20
 MAX_CHUNK_ROWS = 1024
 CHUNKS_PER_SHARD = 16
 SAMPLE_ROWS = 64
-
-E = TypeVar("E", bound=Encoding)
-
-
-def dense_spec(*, reduce: str = "none", **facts: Any) -> Spec:
-    """The specification of a store of dense labels: `reduce` is "none" or "geometric", everything else as `store_spec` says."""
-    return store_spec(DenseEncoding(reduce=reduce), **facts)  # type: ignore[arg-type]  # the word is checked there
+DENSE = DenseEncoding()
 
 
 def store_spec(
-    encoding: Encoding,
+    encoding: Encoding = DENSE,
     *,
     teacher: TeacherSpec | str,
     name: str,
@@ -71,7 +62,7 @@ def store_spec(
     """The specification of a store.
 
     Args:
-        encoding: dense or topk; its `inputs` and `basis` are filled in here.
+        encoding: dense by default, or topk; its `inputs` and `basis` are filled in here.
         teacher: who produced the logits; a plain name stands for `members` unnamed models of equal weight.
         name: of the transfer set. split, revision: which part and version of it.
         keys: (R, 16) content keys of its rows, in order. key: how they are made: "content" or a column's name,
@@ -89,21 +80,19 @@ def store_spec(
     space = _label_space(classes, vocabulary)
     stored = 1 if encoding.reduce == "geometric" else len(teacher.members)
     encoding = _filled_in(encoding, stored, basis, "reference" if embed is None else "embed")
-    sequence = UNSET if positions is None else SequenceSpec(positions=positions, ragged=ragged)
-    columns = _columns(encoding, space.classes, stored, sequence, None if embed is None else _input_column(embed))
     spec = Spec(
         teacher=teacher,
         transfer_set=_transfer_set(name, split, revision, keys, key, key_rule),
         label_space=space,
         preprocessing=preprocessing or Preprocessing(function=""),
         encoding=encoding,
-        sequence=sequence,
+        sequence=UNSET if positions is None else SequenceSpec(positions=positions, ragged=ragged),
         layout=layout,  # type: ignore[arg-type]  # these words are checked below, by decoding the specification
         compression=compression,  # type: ignore[arg-type]
-        cut=_cut(columns, len(keys), rows_per_shard, rows_per_chunk, teacher_batch),
-        columns=columns,
+        cut=Cut(rows_per_shard=0, rows_per_chunk=0, teacher_batch=teacher_batch),
+        columns=(),
     )
-    return check_spec(spec, error=UserError)
+    return _cut(spec, None if embed is None else input_column(embed), rows_per_shard, rows_per_chunk)
 
 
 def _transfer_set(
@@ -120,9 +109,7 @@ def _transfer_set(
     )
 
 
-def encoded_as(
-    spec: Spec, encoding: TopkEncoding, *, basis: Basis | None, layout: str, compression: str = "none"
-) -> Spec:
+def encoded_as(spec: Spec, encoding: Encoding, *, basis: Basis | None, layout: str, compression: str = "none") -> Spec:
     """The specification of a store that holds the labels of `spec` in another encoding, cut anew, as its rows take other room.
 
     Raises:
@@ -130,17 +117,8 @@ def encoded_as(
     """
     encoding = _filled_in(encoding, spec.stored_members, basis, spec.encoding.inputs)
     inputs = next((column for column in spec.columns if column.name == "input"), None)
-    columns = _columns(encoding, spec.label_space.classes, spec.stored_members, spec.sequence, inputs)
-    cut = _cut(columns, spec.rows, None, None, spec.cut.teacher_batch)
-    changed: dict[str, Any] = {"layout": layout, "compression": compression, "cut": cut, "columns": columns}
-    return check_spec(msgspec.structs.replace(spec, encoding=encoding, **changed), error=UserError)
-
-
-def _columns(
-    encoding: Encoding, classes: int, members: int, sequence: SequenceSpec | UnsetType, inputs: Column | None
-) -> tuple[Column, ...]:
-    shape = (None, False) if sequence is UNSET else (sequence.positions, sequence.ragged)
-    return store_columns(encoding, classes=classes, members=members, positions=shape[0], ragged=shape[1], inputs=inputs)
+    changed: dict[str, Any] = {"layout": layout, "compression": compression}
+    return _cut(msgspec.structs.replace(spec, encoding=encoding, **changed), inputs, None, None)
 
 
 def _teacher(teacher: TeacherSpec | str, members: int) -> TeacherSpec:
@@ -155,12 +133,11 @@ def _label_space(classes: int | Sequence[str], vocabulary: str | None) -> LabelS
     return LabelSpace(classes=count, names=names, vocabulary=vocabulary or UNSET)
 
 
-def _filled_in(encoding: E, members: int, basis: Basis | None, inputs: str) -> E:
+def _filled_in(encoding: Encoding, members: int, basis: Basis | None, inputs: str) -> Encoding:
     """An encoding with what follows from the rest: whether inputs are embedded, and which basis it needs."""
-    if isinstance(encoding, TopkEncoding):
-        check_encoding(encoding, members)
-        encoding = msgspec.structs.replace(encoding, basis="" if basis is None else basis_digest(basis))
-    return msgspec.structs.replace(encoding, inputs=inputs)
+    encoding.check(members)
+    filled = encoding.with_basis("" if basis is None else basis_digest(basis))
+    return msgspec.structs.replace(filled, inputs=inputs)
 
 
 def prepared_by(function: str, arguments: dict[str, object], inputs: NDArray[np.generic]) -> Preprocessing:
@@ -170,14 +147,15 @@ def prepared_by(function: str, arguments: dict[str, object], inputs: NDArray[np.
     )
 
 
-def _cut(
-    columns: tuple[Column, ...], count: int, rows_per_shard: int | None, rows_per_chunk: int | None, teacher_batch: int
-) -> Cut:
-    """Where sizes are not given, `_chunk_rows` and `CHUNKS_PER_SHARD` of them a shard."""
-    chunk = rows_per_chunk or _chunk_rows(columns, count, rows_per_shard)
-    return Cut(
-        rows_per_shard=rows_per_shard or chunk * CHUNKS_PER_SHARD, rows_per_chunk=chunk, teacher_batch=teacher_batch
-    )
+def _cut(spec: Spec, inputs: Column | None, rows_per_shard: int | None, rows_per_chunk: int | None) -> Spec:
+    """The specification with its columns, cut into chunks and shards: where sizes are not given, `_chunk_rows` and
+    `CHUNKS_PER_SHARD` of them a shard. Raises `UserError` where it breaks a rule.
+    """
+    columns = spec_columns(spec, inputs)
+    chunk = rows_per_chunk or _chunk_rows(columns, spec.rows, rows_per_shard)
+    shard = rows_per_shard or chunk * CHUNKS_PER_SHARD
+    cut = Cut(rows_per_shard=shard, rows_per_chunk=chunk, teacher_batch=spec.cut.teacher_batch)
+    return check_spec(msgspec.structs.replace(spec, columns=columns, cut=cut), error=UserError)
 
 
 def _chunk_rows(columns: tuple[Column, ...], count: int, rows_per_shard: int | None) -> int:
@@ -189,11 +167,3 @@ def _chunk_rows(columns: tuple[Column, ...], count: int, rows_per_shard: int | N
     ):
         rows //= 2
     return rows
-
-
-def _input_column(inputs: NDArray[np.generic]) -> Column:
-    if inputs.dtype.name not in DTYPES:
-        raise UserError(
-            f"inputs of {inputs.dtype} cannot be embedded", remedy=f"prepare them as one of {', '.join(DTYPES)}"
-        )
-    return input_column(inputs)

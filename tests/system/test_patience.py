@@ -51,8 +51,6 @@ else:
     next(prefetch(source()))
 """
 
-pytestmark = pytest.mark.on_disk("locks of the system")
-
 
 @pytest.fixture
 def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int, Path]]:

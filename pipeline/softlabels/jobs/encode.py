@@ -1,0 +1,206 @@
+"""`encode`: a dense store's labels as topk: its logits in the teacher's place. n rows, M members, C classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from softlabels.errors import ConfigError
+from softlabels.jobs.stores import Stores
+from softlabels.jobs.watch import LOGGED, Watch
+from softlabels.jobs.words import counted
+from softlabels.labels.encoding import Encoding
+from softlabels.labels.fidelity import Fidelity, add_up, by_temperature, nats, table
+from softlabels.labels.settings import EncodingSettings
+from softlabels.models.device import resolve_device, warm_up
+from softlabels.report.table import as_text, fidelity_table
+from softlabels.store import Store, StoreWriter, open_store, store_splits
+from softlabels.store.basis import Basis
+from softlabels.store.findings import Stored, ask
+from softlabels.store.new_spec import encoded_as
+from softlabels.store.root import require_apart, require_root, write_root
+from softlabels.store.same_plan import require_same_maker
+from softlabels.store.spec import About, Manifest, Spec
+from softlabels.system.files import Folder
+from softlabels.system.places import Place, folder_of
+from softlabels.teacher.reencode import DensePilot, DenseTeacher
+
+
+def encode(
+    dense: Place,
+    store: Place,
+    settings: EncodingSettings,
+    *,
+    layout: Literal["zarr", "arrow"] | None = None,
+    compression: Literal["none", "zstd"] = "none",
+    device: str = "auto",
+    watch: Watch = LOGGED,
+) -> dict[str, Manifest]:
+    """Encode a dense store as topk, without a teacher: `encode("stores/lm", "stores/lm-topk", EncodingSettings("topk", k=16))`.
+
+    The basis of the tails is found once, in a sample of the first split (train, where there is one), and shared by all. The
+    same call goes on where it was stopped.
+
+    Args:
+        dense: the dense store (R, [P,] M, C): one split, or a folder of splits. store: where the topk labels go.
+        settings: k, tail and its rank, docs/any-temperature.md.
+        layout: "zarr" or "arrow"; by default that of the dense store. compression: "none" or "zstd" (zarr).
+        device: "cuda", "cpu" or "auto". watch: is told what is done, and asked whether to stop.
+
+    Returns:
+        The manifest of each split's store, whose fidelity is measured against the dense labels.
+
+    Raises:
+        ConfigError: `dense` is topk already, or settings that do not fit its classes.
+        StorePathError: the folders lie in each other, or `store` holds something else. SpecMismatch: it was begun otherwise.
+        Interrupted: `watch` asked to stop. DiskFull, StorageError, DamagedStore: of the disk.
+    """
+    target, splits = folder_of(store), store_splits(dense)
+    single = list(splits.values()) == [folder_of(dense)]
+    require_apart(folder_of(dense), target)
+    if not single:
+        require_root(target, tuple(splits))
+    stores = {split: _dense(path) for split, path in splits.items()}
+    for each in stores.values():
+        found = Stored.of(each)
+        for error in ask(found, found.keys()):
+            raise error
+    folders = {split: target if single else target.within(split) for split in splits}
+    warm_up()
+    made = _Encoded(stores, folders, settings, layout, compression, resolve_device(device), watch).fill()
+    if not single:
+        write_root(target)
+    return made
+
+
+@dataclass
+class _Encoded(Stores[Store]):
+    """Topk stores of what dense ones hold."""
+
+    rows: Mapping[str, Store]
+    folders: Mapping[str, Folder]
+    settings: EncodingSettings
+    layout: str | None
+    compression: str
+    device: torch.device
+    watch: Watch
+
+    def __post_init__(self) -> None:
+        """Raises `ConfigError` where the settings do not fit a store."""
+        first = self.rows.get("train") or next(iter(self.rows.values()))
+        encodings = [_encoding(self.settings, each) for each in (first, *self.rows.values())]
+        self.first, self.encoding, self.teacher = first, encodings[0], DenseTeacher(first.spec.teacher, self.device)
+        self.classes = {split: each.classes for split, each in self.rows.items()}
+
+    def spec(self, split: str, basis: Basis | None) -> Spec:
+        """That of the dense store, of other labels."""
+        store = self.rows[split]
+        encoding, layout = _encoding(self.settings, store), self.layout or store.layout
+        return encoded_as(store.spec, encoding, basis=basis, layout=layout, compression=self.compression)
+
+    def about(self, split: str) -> About:
+        """That of the dense store, and which it was."""
+        about, made_of = self.rows[split].manifest.about, _made_of(self.rows[split])
+        return msgspec.structs.replace(about, source=f"{about.source}; {made_of}" if about.source else made_of)
+
+    def pilot(self) -> Iterable[Tensor]:
+        """A sample of the first split."""
+        return DensePilot(self.first, self.teacher.device)
+
+    def compare(self, split: str, writer: StoreWriter) -> None:
+        """The dense labels that they were made of."""
+        require_same_maker(writer.folder, _made_of(self.rows[split]), remedy="give the dense store that began it")
+
+    def announce(self, writers: Mapping[str, StoreWriter], free: int | None) -> None:
+        """What is lost for lack of tokens."""
+        for split, store in self.rows.items():
+            if store.positions is not None and "input" not in store.columns and writers[split].pending:
+                self.watch.say(
+                    f"{split}: the store holds no tokens (inputs: reference), so the next token's exact logit is not kept, and "
+                    "the losses dkd and nkd take it from the tail's shape; a dense store with labels.inputs=embed keeps it"
+                )
+
+    def say_what_was_made(self, split: str, manifest: Manifest) -> None:
+        """Bytes and fidelity before and after."""
+        dense, size = self.rows[split], manifest.bytes_per_position
+        sizes = f"{counted(manifest.spec.rows, 'row')}, {dense.manifest.bytes:,} -> {manifest.bytes:,} bytes"
+        self.watch.say(_before_and_after(f"{split}: {sizes}", dense, size, manifest.fidelity, manifest.spec.encoding))
+
+
+def try_encoding(
+    dense: Place,
+    settings: EncodingSettings,
+    *,
+    layout: Literal["zarr", "arrow"] | None = None,
+    compression: Literal["none", "zstd"] = "none",
+    device: str = "auto",
+) -> str:
+    """What settings would cost and lose, in words, on a sample of the split in which the basis is found; nothing is written.
+    Arguments and errors as of `encode`.
+    """
+    splits, place = store_splits(dense), resolve_device(device)
+    split = "train" if "train" in splits else next(iter(splits))
+    store = _dense(splits[split])
+    made = _Encoded({split: store}, {}, settings, layout, compression, place, LOGGED)
+    basis = made.basis()
+    spec, shared = made.spec(split, basis), None if basis is None else torch.from_numpy(np.array(basis)).to(place)
+    lost = add_up(spec.encoding.encode(logits, basis=shared)[1] for logits in _Sample(store, place))
+    tried = max((sums.samples for sums in lost), default=0)
+    columns = [column for column in spec.columns if column.name in spec.soft_columns or column.by_position]
+    size = sum(column.row_bytes for column in columns) / (spec.positions or 1)
+    title = f"{split}: {counted(tried, 'distribution')} tried"
+    return _before_and_after(title, store, size, table([lost]), spec.encoding)
+
+
+def _dense(path: Folder) -> Store:
+    store = open_store(path)
+    if not store.encoding.keeps_all:
+        raise ConfigError(
+            f"{path} holds {store.encoding.kind} labels already, and what they left out is gone",
+            remedy="give the dense store",
+        )
+    return store
+
+
+def _encoding(settings: EncodingSettings, store: Store) -> Encoding:
+    """What is asked for, its basis not found yet. Raises `ConfigError`."""
+    dense = store.encoding
+    found = settings.made(store.members, classes=store.classes, reduce=dense.reduce, inputs=dense.inputs)
+    if found.keeps_all:
+        raise ConfigError("the settings ask for dense labels, which these are", remedy='say encoding="topk"')
+    return found
+
+
+def _made_of(store: Store) -> str:
+    return f"encoded from the dense labels {store.content_digest[:16]}"
+
+
+@dataclass(frozen=True)
+class _Sample(DensePilot):
+    """As many distributions as the basis is found in, of the rows between those where there are any."""
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        pilot = super().rows
+        return pilot if len(pilot) < 2 else np.minimum(pilot + (pilot[1] - pilot[0]) // 2, self.store.rows - 1)
+
+
+def _before_and_after(
+    title: str, dense: Store, size: float, fidelity: Mapping[str, Fidelity], encoding: Encoding
+) -> str:
+    """Bytes a position and fidelity of a dense store, and `size` and `fidelity` of what was made of it."""
+    before = dense.manifest
+    dense_kl = [nats(before.fidelity[t].kl_mean) if t in before.fidelity else "" for t, _ in by_temperature(fidelity)]
+    lines = as_text(fidelity_table(fidelity).with_column("dense: mean KL", dense_kl, after="T"))
+    return (
+        f"{title}, {before.bytes_per_position:,.1f} -> {size:,.1f} bytes a position\n"
+        f"KL in nats, dense: of the teacher's logits to the dense labels; the others: of these to the {encoding.kind} labels\n"
+        + "\n".join(filter(None, [lines, encoding.warning(fidelity)]))
+    )

@@ -1,0 +1,297 @@
+"""`train`: students of a sweep from stored labels, no teacher in sight. R rows, C classes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from softlabels.errors import ConfigError
+from softlabels.jobs.judge import Judged, digests, judge_run
+from softlabels.jobs.possible import require_possible
+from softlabels.jobs.progress import TimeLeft
+from softlabels.jobs.run_folder import RunFolder
+from softlabels.jobs.run_report import write_report
+from softlabels.jobs.splits import (
+    Split,
+    all_batches,
+    check_classes,
+    open_splits,
+    say_how_splits_relate,
+    say_what_labels_are,
+    training_batches,
+    with_members,
+)
+from softlabels.jobs.watch import LOGGED, Watch
+from softlabels.jobs.words import counted
+from softlabels.labels import NO_LABEL
+from softlabels.models import ModelConfig, build_model, weights_digest
+from softlabels.models.build import untrained
+from softlabels.names import as_before
+from softlabels.objects import plain
+from softlabels.report.comparison import Results
+from softlabels.store.digest import blake3_hex
+from softlabels.stream import EmbeddedRows, Loader
+from softlabels.stream.join import Missing
+from softlabels.student.class_weights import resolved
+from softlabels.student.config import deciding, require_temperatures
+from softlabels.student.learner import Student
+from softlabels.student.losses import require_loss
+from softlabels.student.memory import keep_freed_memory
+from softlabels.student.metrics import Scores
+from softlabels.student.seeding import seed_everything
+from softlabels.student.split import labelled_rows
+from softlabels.student.sweep import HARD, StudentTraining, Variant
+from softlabels.student.trainer import Trainer
+from softlabels.student.trial import require_trainable
+from softlabels.transfer import TransferSetConfig
+
+
+class Run(NamedTuple):
+    """A finished run: its folder, and what its results.json holds (docs/runs.md): the scores of teacher and students."""
+
+    path: Path
+    results: Results
+
+
+def train(
+    student: ModelConfig,
+    store: str | Path,
+    training: StudentTraining | None = None,
+    *,
+    transfer_set: TransferSetConfig | None = None,
+    missing: Missing = "error",
+    name: str = "student",
+    out: str | Path | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    begun: Callable[[RunFolder], object] = lambda folder: None,
+    watch: Watch = LOGGED,
+) -> Run:
+    """Train students from the stores of a transfer set's splits, distilled and with hard labels only, and judge them once.
+
+    ::
+
+        mlp = ModelConfig("softlabels.models.MLP", {"inputs": 64, "hidden": [32], "classes": 10})
+        run = train(mlp, "stores/digits", StudentTraining(temperature=(1.0, 4.0), seeds=(0, 1)))
+        run.results["students"][0]["scores"][0]["errors"]  # on the test split
+
+    The same call goes on where one was stopped, and reads the results of a run that is finished.
+
+    Args:
+        student: the class of the students, which gives one logit a class: (B, C), of rows of tokens (B, P, C).
+        store: a folder of splits with a split train, or that split.
+        training: how they are trained, and which; by default as `StudentTraining` says.
+        transfer_set: where the students' inputs come from; a store that embeds its inputs needs none.
+        missing: rows that the store does not label: "error", or "skip" to leave them out with a warning.
+        name: of the run. out: its folder; by default runs/NAME-xxxxxxxx, another one for other settings.
+        recipe: what its config.yaml says, which repeats the run; by default these arguments.
+        begun: is given the folder once all that may be wrong was asked, before anything is trained.
+        watch: is told what is done, and asked whether to stop.
+
+    Raises:
+        ConfigError, ClassMismatch, LogitsError, UnlabelledRows: settings, student and stores that do not fit together.
+        RunExists: `out` holds another run. Interrupted: `watch` asked to stop. DiskFull, StorageError, DamagedStore.
+    """
+    training = StudentTraining() if training is None else training
+    splits = open_splits(store, transfer_set, missing=missing, watch=watch)
+    check_classes(student, splits)
+    splits = with_members(splits, training)
+    sweep = _begin(student, training, splits, transfer_set, missing, name, out, watch)
+    folder, shared = sweep.folder, {} if sweep.folder.results else _say_what_is_learnt(splits, watch)
+    given = {"name": name, "transfer_set": transfer_set, "student": student, "training": training}
+    said = recipe or {section: plain(value) for section, value in given.items() if value is not None}
+    folder.keep_recipe(said)
+    begun(folder)
+    return Run(folder.path, folder.results or sweep.finish(shared, said, str(store), watch))
+
+
+class _Sweep(NamedTuple):
+    """The students of a run; all that may be wrong with them was asked."""
+
+    training: StudentTraining
+    splits: Mapping[str, Split]
+    variants: Sequence[Variant]
+    students: Sequence[Student]
+    trainer: Trainer
+    folder: RunFolder
+
+    def finish(self, shared: Mapping[str, int], recipe: Mapping[str, Any], store: str, watch: Watch) -> Results:
+        """Train, judge, and write what the run's folder says of it."""
+        students, splits = self.students, self.splits
+        scores = _train(self.trainer, students, self.training.epochs, watch)
+        judged, count = [], len(self.training.seeds)  # the seeds of a variant stand together
+        for number, variant in enumerate(self.variants):
+            at = slice(number * count, (number + 1) * count)
+            models = [student.model for student in students[at]]
+            judged.append(Judged.of(self.training, variant, models, validation=scores[at]))
+        results = judge_run(self.training, splits, judged, shared)
+        write_report(
+            self.folder.path,
+            [each.name for each in students],
+            results | {"store": store},
+            recipe,
+            stores={split: each.store.manifest for split, each in splits.items()},
+            parameters=sum(parameter.numel() for parameter in students[0].model.parameters()),
+            prepare=splits["train"].prepare,
+            inputs=splits["train"].input_shape,
+            watch=watch,
+        )
+        return self.folder.finish(results, store=store)
+
+
+def _begin(
+    student: ModelConfig,
+    training: StudentTraining,
+    splits: Mapping[str, Split],
+    transfer_set: TransferSetConfig | None,
+    missing: Missing,
+    name: str,
+    out: str | Path | None,
+    watch: Watch,
+) -> _Sweep:
+    variants = _variants(training, splits, watch)
+    labels = {split: blake3_hex(np.asarray(each.rows.labels)) for split, each in splits.items()}  # in no content key
+    facts = {"student": plain(student), "stores": digests(splits), "labels": labels}
+    identity = facts | {
+        "training": deciding(plain(training)),
+        "transfer_set": transfer_set and as_before("transfer_set", plain(transfer_set)),
+        "missing": missing,
+        **_prepared(transfer_set, splits),
+        **_begun_from(student),
+    }
+    path = RunFolder.place(out, name=name, identity=identity)
+    train, validation = training_batches(splits, training)
+    students = _students(student, training, splits["train"], variants, train)
+    for each in students:
+        _require_loss(each, splits, train, validation)
+    require_possible(students, splits["train"], train.rows)
+    if validation is not None:
+        require_possible(students, splits.get("validation", splits["train"]), validation.rows)
+    chosen = {"members": training.members, "weights": training.weights}
+    facts |= {setting: list(value) for setting, value in chosen.items() if value is not None}
+    trainer = Trainer(students, train, validation, path, facts)
+    folder = RunFolder.open(out, name=name, identity=identity)  # after what may be wrong with the settings
+    return _Sweep(training, splits, variants, students, trainer, folder)
+
+
+def _say_what_is_learnt(splits: Mapping[str, Split], watch: Watch) -> dict[str, int]:
+    """What labels and rows are; the rows that splits share. Raises `OtherClassOrder`."""
+    say_what_labels_are(splits, watch)
+    rows, train = {split: each.rows for split, each in splits.items()}, splits["train"].store
+    return say_how_splits_relate(rows, train.class_names, watch, tokens=train.positions is not None)
+
+
+def _variants(training: StudentTraining, splits: Mapping[str, Split], watch: Watch) -> tuple[Variant, ...]:
+    """Which students to train; without a hard label there is no baseline, and a line says so."""
+    labelled = (
+        "train" not in splits
+        or splits["train"].store.positions is not None
+        or bool((np.asarray(splits["train"].rows.labels) >= 0).any())
+    )
+    if training.baseline and not (labelled and training.hard_label_fraction > 0):
+        watch.say("no training row has a hard label: no baseline is trained")
+        return training.variants
+    return (HARD, *training.variants) if training.baseline else training.variants
+
+
+def _students(
+    model: ModelConfig, training: StudentTraining, train: Split, variants: Sequence[Variant], batches: Loader
+) -> list[Student]:
+    """Every student of the run; the seeds of a variant stand together."""
+    require_trainable(
+        build_model(model),
+        next(iter(all_batches(train, 2).epoch(0))).inputs,
+        who=model.class_path,
+        section="student",
+        rows=len(batches.rows),
+        batch_size=training.batch_size,
+        micro_batch=training.micro_batch,
+    )
+    fraction = training.hard_label_fraction
+    labelled = {
+        seed: None if fraction == 1 else labelled_rows(train.rows.keys, fraction, seed) for seed in training.seeds
+    }
+    weights = {seed: _class_weights(training, train, batches, labelled[seed]) for seed in training.seeds}
+    return [
+        Student.begin(
+            variant.folder(seed),
+            dataclasses.replace(training.of(variant, seed), class_weights=weights[seed]),
+            lambda: build_model(model),
+            labelled=labelled[seed],
+        )
+        for variant in variants
+        for seed in training.seeds
+    ]
+
+
+def _class_weights(
+    training: StudentTraining, train: Split, batches: Loader, labelled: np.ndarray | None
+) -> tuple[float, ...] | None:
+    """What rows of each class count, by the labels of the training rows that a student may use. Raises ConfigError."""
+    if training.class_weights is not None and train.store.positions is not None:
+        raise ConfigError(
+            f"{train.store.path} labels rows of tokens, and class_weights are for rows of one class each",
+            remedy="drop class_weights",
+        )
+    used = np.asarray(train.rows.labels)[batches.rows]
+    if labelled is not None:
+        used = np.where(labelled[batches.rows], used, NO_LABEL)
+    return resolved(training.class_weights, used, train.store.classes)
+
+
+def _require_loss(student: Student, splits: Mapping[str, Split], train: Loader, validation: Loader | None) -> None:
+    """Refuse a loss that these rows, or this store, cannot serve."""
+    config, rows = student.config, splits["train"].rows
+    for split in splits.values():
+        require_temperatures(split.store.encoding, config)
+    if not config.is_soft:
+        return
+    has_tokens = splits["train"].store.positions is not None  # whose labels are their own next tokens
+    without_label = np.zeros(len(rows.keys), bool) if has_tokens else np.asarray(rows.labels) < 0
+    if student.labelled is not None:
+        without_label |= ~student.labelled
+    # Where the validation rows stand, with every label they have.
+    judged = splits.get("validation", splits["train"]).rows
+    unjudged = 0
+    if validation is not None and not has_tokens:
+        unjudged = int((np.asarray(judged.labels)[validation.rows] < 0).sum())
+    require_loss(
+        config.loss_at(0.0),
+        label_free_rows=int(without_label[train.rows].sum()) + unjudged,
+        micro_batch=config.micro_batch,
+        reduce=splits["train"].store.reduce,
+        classes=splits["train"].store.classes,
+        tail=getattr(splits["train"].store.encoding, "tail", None),
+        class_weights=config.class_weights is not None,
+    )
+
+
+def _train(trainer: Trainer, students: Sequence[Student], epochs: int, watch: Watch) -> list[Scores]:
+    """Train all students to the end, saying how long it will take, and what was kept of each: validation scores."""
+    names = ", ".join(student.name for student in students)
+    watch.say(f"{counted(len(students), 'student')} side by side: {names}")
+    keep_freed_memory()
+    results = trainer.run(watch.should_stop, TimeLeft(epochs, watch.say))
+    for student, result in zip(students, results, strict=True):
+        found = "" if result.kept_validation is None else f", validation loss {result.kept_validation:.4f}"
+        watch.say(f"  {student.name}: {result.steps} steps, epoch {result.kept_epoch} of {epochs} kept{found}")
+    return [result.scores for result in results]
+
+
+def _begun_from(student: ModelConfig) -> dict[str, str]:
+    """The digest of the weights that students begin with, where a file or a checkpoint gives them: its path says nothing."""
+    seed_everything(0)  # a new head on a checkpoint is drawn at random
+    model = build_model(student)
+    lacking = untrained(model)
+    is_given = student.weights is not None or (lacking is not None and not {*lacking} >= {*model.state_dict()})
+    return {"begun_from": weights_digest(model)} if is_given else {}
+
+
+def _prepared(transfer_set: TransferSetConfig | None, splits: Mapping[str, Split]) -> dict[str, Any]:
+    """Digests of the files that the prepare function reads, if any: the recipe has their paths, which stay when they change."""
+    split = next(iter(splits.values()))
+    named = None if isinstance(split.rows, EmbeddedRows) or transfer_set is None else transfer_set.prepare
+    return {} if named in (None, split.prepare) else {"prepare": plain(split.prepare)}

@@ -1,0 +1,249 @@
+"""`EncodingBase`: what every kind of encoding owns, which is all that follows from what it keeps. Its columns, what their
+values must be, how logits become them and they become distributions again, and what the card says.
+
+The kinds stand side by side: `dense` (every class's logit) and `topk` (the k largest and the tail). A new one is a class like
+these, its name in `encoding`, and the settings that ask for it in `settings`. Nobody outside of this package asks which kind an
+encoding is. Torch is imported inside the methods that need it.
+
+R rows or positions (any number of leading axes), M members, C classes.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
+
+import msgspec
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from softlabels.labels.ensemble import check_mean, check_temperature, log_probs
+from softlabels.labels.fidelity import Fidelity, FidelitySums, add_up
+from softlabels.labels.stored import BLOCK, require_label
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from softlabels.labels.blocks import Block
+    from softlabels.labels.members import Members
+
+Reduce = Literal["none", "geometric"]
+Inputs = Literal["reference", "embed"]
+Columns = Mapping[str, NDArray[Any]]  # arrays of one length, by the column's name
+ColumnShape = tuple[str, str, tuple[int, ...], tuple[str, ...]]  # name, dtype, shape of a row, names of its axes
+Encoded = tuple[dict[str, NDArray[Any]], tuple[FidelitySums, ...]]  # columns, and what they lost
+BLOCK_BYTES = 1 << 28
+Rule = tuple[object, str]  # whether it is broken, and how
+
+
+class Gap(NamedTuple):
+    """How far the classes of pairs of distributions are apart, (..., M, classes) each or (..., M, 1): |z - z'| and |p - p'| at
+    T = 1, the size of z, and of the numbers that z is rounded with.
+    """
+
+    z: NDArray[np.floating]
+    p: NDArray[np.floating]
+    size: NDArray[np.floating]
+    scale: NDArray[np.floating]
+
+
+class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
+    """`reduce`: "none" keeps every member, "geometric" the members' mean logits. `inputs`: whether they are embedded.
+
+    Class attributes:
+        first_format: the first version of the store's format that has this kind.
+        keeps_all: every class's logit is kept, so that the teacher's `outputs` are known.
+        read_hint: in a line, how the columns are read, for those who find them without us.
+        how: the same for the card, of its lines of code.
+    """
+
+    reduce: Reduce = "none"
+    inputs: Inputs = "reference"
+
+    first_format: ClassVar[int]
+    keeps_all: ClassVar[bool]
+    read_hint: ClassVar[str]
+    how: ClassVar[str]
+
+    @property
+    def kind(self) -> str:
+        """Its name in specifications."""
+        return str(self.__struct_config__.tag)
+
+    # What is stored.
+
+    @abstractmethod
+    def columns(self, classes: int, members: int, positions: int | None = None) -> tuple[ColumnShape, ...]:
+        """The columns of M stored members in the store's order; `positions` P of a sequence row, None of other rows."""
+
+    def check_column(
+        self, name: str, values: NDArray[Any], classes: int, *, beside: NDArray[Any] | None = None, first_row: int = 0
+    ) -> None:
+        """Raise `ValueError`, naming row and rule, where a column (N, ...) holds what the format forbids; `NoSuchClass` of ids.
+
+        Args:
+            name, values: of any column of a store; of names without a rule, everything is allowed.
+            beside: the same rows of the column that `beside` names, where it names one.
+            first_row: the number of the first row, for messages.
+        """
+        step = max(1, BLOCK * len(values) // max(1, values.size))
+        for start in range(0, len(values), step):
+            part, first = values[start : start + step], first_row + start
+            if name == "label":
+                require_label(part, classes, first)
+            else:
+                self.check_values(name, part, classes, None if beside is None else beside[start : start + step], first)
+
+    @abstractmethod
+    def check_values(
+        self, name: str, values: NDArray[Any], classes: int, beside: NDArray[Any] | None, first_row: int
+    ) -> None:
+        """The same of some rows of one of the kind's columns."""
+
+    def beside(self, name: str, classes: int) -> str | None:
+        """The name of the column that the values of column `name` are read with; None of one that stands alone."""
+        return None
+
+    def blank(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """A value of one position of a column that nobody looks at, but that is well-formed."""
+        return np.zeros(shape, dtype)
+
+    def check(self, members: int, classes: int | None = None) -> None:
+        """Raise `ConfigError` unless the encoding's numbers fit each other and those of stored members and of classes; where
+        classes are not known yet, these are not looked at.
+        """
+
+    def rules(self, members: int, classes: int) -> Iterator[Rule]:
+        """What a specification with this encoding must satisfy beyond the types of its fields."""
+        yield from ()
+
+    def decoding(self) -> dict[str, Any]:
+        """What it takes to decode the columns beyond their names, dtypes and shapes: part of the content digest."""
+        return {}
+
+    @property
+    def basis_rank(self) -> int | None:
+        """r, of tails whose prior and r basis vectors are found before anything is encoded; None where they have none."""
+        return None
+
+    def basis_shape(self, classes: int) -> tuple[int, int] | None:
+        """(1 + r, C) of the prior and the basis of the tails, None where there is none."""
+        return None if self.basis_rank is None else (1 + self.basis_rank, classes)
+
+    def with_basis(self, digest: str) -> Self:
+        """The same with the digest of its basis, "" for none."""
+        return self
+
+    def tail_of(self, classes: int) -> str | None:
+        """What is known of the classes that are not stored; None where all are."""
+        return None
+
+    # Logits to columns, on the device.
+
+    def encode(
+        self, logits: Tensor, *, weights: ArrayLike | None = None, basis: Tensor | None = None, labels: Tensor | None = None,
+        mask: Tensor | None = None, place: Callable[[int], str] = "row {}".format, block_bytes: int = BLOCK_BYTES,
+    ) -> Encoded:  # fmt: skip
+        """The columns (N, M, ...) of raw logits, and what they lost; blocks pass one after the other.
+
+        Args:
+            logits: (N, M, C) float16, bfloat16, float32 or float64 on any device; -inf marks a class of probability 0.
+            weights: (M,) of members that are still to be reduced to their mean logits; None where they are not.
+            basis: (1 + r, C) float16 on the same device, where the tails have one.
+            labels: (N,) int64 on the same device, -1 for none: the logit of this class may be kept beside others.
+            mask: (N,) bool, which positions count; the others are encoded as if all logits were 0. None: all.
+            place: what messages call a position, from its number.
+            block_bytes: working memory, roughly.
+
+        Raises:
+            NanLogits, InfiniteLogits, NoPossibleClass: NaN; +inf or a maximum beyond float32; only -inf. LogitsOverflow: a
+                finite logit more than 65,504 below the largest of its row. Each names place and member. LogitsError: others.
+            LabelError: a label that is no class. ConfigError: see `check`.
+        """
+        from softlabels.labels.blocks import blocks
+
+        cut = blocks(logits, weights, mask, place, block_bytes)
+        members, classes = 1 if weights is not None else logits.shape[1], logits.shape[2]
+        self.check(members, classes)
+        parts = [*map(self.encoder(classes, basis, labels), cut)]
+        nothing = {name: np.zeros((0, *shape), dtype) for name, dtype, shape, _ in self.columns(classes, members)}
+        found = {name: np.concatenate([none, *(part[0][name] for part in parts)]) for name, none in nothing.items()}
+        return found, add_up(part[1] for part in parts)
+
+    @abstractmethod
+    def encoder(self, classes: int, basis: Tensor | None, labels: Tensor | None) -> Callable[[Block], Encoded]:
+        """What encodes a block of positions of `encode`, one block after the other."""
+
+    # Columns to distributions.
+
+    @property
+    def lowest_temperature(self) -> float:
+        """Down to which the labels are known, 0 for any."""
+        return 0.0
+
+    def check_temperature(self, temperature: float) -> None:
+        """Raise `ConfigError` where `temperature` is impossible, or lower than the labels are known for."""
+        check_temperature(temperature)
+
+    def check_mean(self, mean: str, classes: int, members: int) -> None:
+        """Raise `ConfigError` for an unknown mean, `MeanUnavailable` for one that labels cannot give of so many members that
+        have a weight above 0.
+        """
+        check_mean(mean, self.reduce, tail=self.tail_of(classes), members=members)
+
+    def log_probs(
+        self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, *, temperature: float, mean: str,
+        weights: ArrayLike,
+    ) -> NDArray[np.float64]:  # fmt: skip
+        """The log-probabilities (..., C) of an ensemble with `weights` (M,) in float64 numpy, of columns (..., M, ...).
+
+        Raises:
+            ConfigError: a temperature that the labels do not know.
+            NoPossibleClass: a geometric mean of members that have no possible class in common.
+        """
+        tempered = mean == "tempered" and np.size(weights) > 1  # of one member all means are its own distribution
+        inner, outer = (1.0, temperature) if tempered else (temperature, 1.0)
+        return log_probs(self.member_logits(columns, classes, basis, inner), outer, mean, weights)
+
+    @abstractmethod
+    def member_logits(
+        self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, temperature: float
+    ) -> NDArray[np.float64]:
+        """Numbers (..., M, C) float64 whose softmax is each member's distribution at a temperature: the reference."""
+
+    @abstractmethod
+    def members(self, columns: Mapping[str, Tensor], classes: int, basis: Tensor | None = None) -> Members:
+        """The same columns (N, M, ...) in torch, to be decoded on their device; `basis` (1 + r, C) on it."""
+
+    # What is asked of stored labels.
+
+    @abstractmethod
+    def largest(self, columns: Columns, classes: int, weights: NDArray[np.float64]) -> NDArray[np.int64]:
+        """The class (n,) of the largest mean probability of rows (n, M, ...), of members with `weights` that sum to 1."""
+
+    @abstractmethod
+    def gaps(self, one: Columns, other: Columns, classes: int) -> list[Gap]:
+        """How far n pairs of rows (n, [P,] M, ...) are apart; where a kind does not know a class, by what it knows of it."""
+
+    def outputs(self, columns: Columns) -> NDArray[np.float32]:
+        """The teacher's own logits (..., M, C), where the encoding `keeps_all`."""
+        raise NotImplementedError(self.kind)
+
+    # Words.
+
+    @abstractmethod
+    def words(self, classes: int, basis_file: str) -> str:
+        """What is kept, in a line of the card; `basis_file`: where the basis lies."""
+
+    @abstractmethod
+    def code(self, layout: str, path: str, classes: int, *, positions: bool) -> str:
+        """Lines of Python that read the store at `path` (in quotes) with zarr or `datasets` alone."""
+
+    def measured_share(self, classes: int) -> int:
+        """Of so many positions the fidelity of one is measured."""
+        return 1
+
+    def warning(self, fidelity: Mapping[str, Fidelity]) -> str | None:
+        """What is to be said of a table of fidelity, in a line; None where it is as expected."""
+        return None

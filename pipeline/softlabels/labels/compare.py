@@ -1,0 +1,60 @@
+"""How far stored distributions are apart, class by class: what `checks.contradictions` weighs.
+
+n pairs of rows, [P positions,] M members, C classes, K stored classes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softlabels.labels.base import Columns, Gap
+
+Stored = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]  # what `stored_log_probs` gives
+
+
+def dense_gap(one: Columns, other: Columns) -> Gap:
+    """Of columns `logits` (n, [P,] M, C), z - max(z), and `shift` (n, [P,] M)."""
+    a, b = (side["logits"].astype(np.float32) for side in (one, other))
+    peak = np.maximum(np.abs(one["shift"]), np.abs(other["shift"]))[..., None]
+    own = np.maximum(_size(a), _size(b))
+    with np.errstate(invalid="ignore"):
+        apart = np.where(a == b, 0.0, np.abs(a - b))
+    return Gap(apart, np.abs(_softmax(a) - _softmax(b)), own, np.maximum(peak, own))
+
+
+def topk_gap(one: Columns, other: Columns, mine: Stored, theirs: Stored, classes: int) -> Gap:
+    """Of topk columns over the classes that `one` stores: what the other side leaves out is no larger than the least that it
+    stores.
+    """
+    z, z_other = one["top_logit"].astype(np.float32), other["top_logit"].astype(np.float32)
+    at, is_there = _places(mine[0], theirs[0], classes)
+    p, p_other = np.exp(mine[1]), np.exp(theirs[1])
+    their_p = np.where(is_there, np.take_along_axis(p_other, at, -1), p_other.min(axis=-1, keepdims=True))
+    their_z = np.where(is_there, np.take_along_axis(z_other, at, -1), z_other.min(axis=-1, keepdims=True))
+    gap, apart = p - their_p, np.where(z == their_z, 0.0, z - their_z)
+    gap, apart = (np.where(is_there, np.abs(v), np.maximum(v, 0.0)) for v in (gap, apart))
+    size = np.maximum(_size(z), _size(z_other))
+    return Gap(apart, gap, size, size)
+
+
+def _places(
+    ids: NDArray[np.int64], among: NDArray[np.int64], classes: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Where each of ids (..., K) stands among those (..., K) of the other side, and whether it does; both ascend."""
+    count = ids.shape[-1]
+    offset = np.arange(ids[..., 0].size).reshape(*ids.shape[:-1], 1) * classes
+    flat = (among + offset).reshape(-1)
+    at = np.minimum(np.searchsorted(flat, ids + offset), flat.size - 1)
+    return at % count, flat[at] == ids + offset
+
+
+def _size(z: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The largest finite |z| of each distribution, (..., 1)."""
+    return np.asarray(np.where(np.isfinite(z), np.abs(z), 0.0).max(axis=-1, keepdims=True))
+
+
+def _softmax(z: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of z - max(z)."""
+    p = np.exp(z)
+    return np.asarray(p / p.sum(axis=-1, keepdims=True))

@@ -1,0 +1,54 @@
+"""Logits to the columns of the dense encoding, where the logits are, and what was lost.
+
+N positions, M members, C classes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from softlabels.labels.base import Encoded
+from softlabels.labels.blocks import Block, halved
+from softlabels.labels.fidelity import TEMPERATURES, FidelitySums
+
+_MEASURED_BYTES = 1 << 22  # of float64 logits that are measured at a time: they stay in the cache
+
+
+def encode_dense(block: Block) -> Encoded:
+    """The columns of a block, and what they lost at its positions that count."""
+    stored = halved(block.below)
+    columns = {"logits": stored.cpu().numpy(), "shift": block.peak[..., 0].float().cpu().numpy()}
+    return columns, measure_dense(block.logits[block.real], stored[block.real])
+
+
+def measure_dense(exact: Tensor, stored: Tensor) -> tuple[FidelitySums, ...]:
+    """Compare raw logits (n, M, C) with their dense encoding (n, M, C), a temperature at a time, in float64."""
+    classes = exact.shape[-1]
+    exact, stored = exact.reshape(-1, classes), stored.reshape(-1, classes)
+    step = max(1, _MEASURED_BYTES // (8 * classes))
+    parts = [
+        _compared(z.double(), s.double())
+        for z, s in zip(torch.split(exact, step), torch.split(stored, step), strict=True)
+    ]
+    agreed, *kl = torch.cat(parts, dim=1)
+    return tuple(FidelitySums.of(t, each, agreed) for t, each in zip(TEMPERATURES, kl, strict=True))
+
+
+def _compared(z: Tensor, stored: Tensor) -> Tensor:
+    """Of some distributions (n, C): whether the largest class is the same, and below it the KL at each temperature."""
+    z = z - z.amax(dim=-1, keepdim=True)
+    delta = (stored - z).masked_fill_(z.isneginf(), 0.0)
+    agreed = z.argmax(dim=-1) == stored.argmax(dim=-1)
+    return torch.stack([agreed.double(), *(_kl(z, delta, temperature) for temperature in TEMPERATURES)])
+
+
+def _kl(z: Tensor, delta: Tensor, temperature: float) -> Tensor:
+    """KL(softmax(z/T) || softmax((z + delta)/T)) = log E_p[exp(d)] with d = delta/T - E_p[delta/T], per row; written so,
+    it keeps its digits when the two are nearly equal. Infinite where a possible class has a delta of -inf.
+    """
+    p = torch.softmax(z / temperature, dim=-1)
+    d = delta / temperature
+    d -= (p * d).sum(dim=-1, keepdim=True)  # a delta of -inf makes the row NaN
+    kl = torch.log1p((p * d.expm1_()).sum(dim=-1)).clamp_min_(0.0)
+    return torch.where(kl.isnan(), torch.inf, kl)

@@ -1,0 +1,76 @@
+"""`Teacher`: what the shard loop asks of whatever produces logits, a batch at a time. `Ensemble` runs models over prepared
+rows, `DenseTeacher` reads a dense store.
+
+B rows of a batch, N their distributions (rows, or rows x positions, row behind row), M members, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from softlabels.store.spec import Spec, TeacherSpec
+
+Rows = TypeVar("Rows", contravariant=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some rows, and what the teacher says of them.
+
+    Attributes:
+        blocks: the distributions in order, a block at a time: where they stand, and logits (n, M, C) on the teacher's device.
+        columns: what the store holds of the rows themselves (B, ...), by name: content_key, label; position_mask and document
+            of rows of tokens; input where the store keeps it.
+        labels: (N,) hard labels or next tokens, -1 for none.
+        mask: (N,) bool, which distributions count; None for all.
+        place: how a distribution is called in an error, from its number.
+    """
+
+    blocks: Iterable[tuple[slice, Tensor]]
+    columns: dict[str, NDArray[np.generic]]
+    labels: NDArray[np.int64]
+    mask: NDArray[np.bool_] | None
+    place: Callable[[int], str]
+
+
+class Teacher(Protocol[Rows]):
+    """What labels rows: `Rows` are what it is asked about, a split of them.
+
+    Attributes:
+        spec: what a store says of it: name, precision, each member's class, weights and weight in the mean.
+        device: where its logits are, and are encoded.
+        weights: (M,) of the members, by which they are reduced; None where the logits are reduced already, if at all.
+    """
+
+    spec: TeacherSpec
+    device: torch.device
+
+    @property
+    def weights(self) -> NDArray[np.float64] | None:
+        """As above."""
+
+    def environment(self) -> dict[str, str]:
+        """What, beside the specification, decides the last bits of its logits."""
+
+    def cut(self, rows: Rows, spec: Spec, shard: int) -> list[tuple[int, int]]:
+        """First row and one past the last of each batch of a shard. They never cross into another one."""
+
+    def batch(self, rows: Rows, start: int, stop: int, *, embed: bool) -> Batch:
+        """The rows [start, stop), one of `cut`; with their inputs where the store is to `embed` them.
+
+        Raises:
+            LogitsError: outputs that are no logits. MissingShard, DamagedShard: of a store that is read.
+        """
+
+
+def teacher_batches(spec: Spec, shard: int) -> list[tuple[int, int]]:
+    """The cut that a specification names: teacher batches from a shard's first row on."""
+    span, size = spec.shard_rows(shard), spec.cut.teacher_batch
+    return [(start, min(start + size, span.stop)) for start in range(span.start, span.stop, size)]
