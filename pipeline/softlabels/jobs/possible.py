@@ -14,9 +14,9 @@ from softlabels.jobs.splits import Split, all_batches
 from softlabels.models.device import resolve_device
 from softlabels.store import Store
 from softlabels.student.learner import Student
+from softlabels.student.losses import LOSSES
 from softlabels.student.outputs import batch_loss, outputs_of
 
-LOSSES = ("logit_mse", "reverse_kl")
 _TRIED = 4096  # rows with such classes on which the loss is tried
 
 
@@ -24,7 +24,7 @@ def require_possible(students: Sequence[Student], split: Split, used: NDArray[np
     """Raise `LogitsError` where a student's loss is not finite for the labels of the rows `used` (numbers of the split's), as
     that of a class which is impossible to the teacher alone. The store is read once, whatever the number of students.
     """
-    asked = [student for student in students if student.config.is_soft and student.config.loss in LOSSES]
+    asked = [student for student in students if student.config.is_soft and LOSSES[student.config.loss].needs_possible]
     if not asked or not split.store.encoding.keeps_all:
         return
     labelled_by = split.store.find(np.asarray(split.rows.keys)[used])

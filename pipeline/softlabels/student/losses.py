@@ -39,20 +39,22 @@ class Loss:
         args: its own arguments, all numbers, with their defaults; the names of `loss_args`.
         needs_label: every row must have a hard label.
         whole_batch: the value of a batch is not the sum of its micro-batches' values.
+        needs_possible: it raises `LogitsError` for classes that are impossible to the teacher alone.
     """
 
     term: Callable[..., Tensor]
     args: Mapping[str, float] = field(default_factory=dict)
     needs_label: bool = False
     whole_batch: bool = False
+    needs_possible: bool = False
 
 
 LOSSES: dict[str, Loss] = {
     "forward_kl": Loss(forward_kl),
-    "reverse_kl": Loss(reverse_kl),
+    "reverse_kl": Loss(reverse_kl, needs_possible=True),
     "js": Loss(js, {"beta": 0.5}),
     "soft_ce": Loss(soft_ce),
-    "logit_mse": Loss(logit_mse),
+    "logit_mse": Loss(logit_mse, needs_possible=True),
     "dkd": Loss(dkd, {"alpha": 1.0, "beta": 8.0}, needs_label=True),
     "nkd": Loss(nkd, {"gamma": 1.5}, needs_label=True),
     "dist": Loss(dist, {"beta": 1.0, "gamma": 1.0}, whole_batch=True),
