@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from softlabels.errors import Interrupted, LogitsError, UnsealedStore
+from softlabels.errors import Interrupted, LogitsError, Stalled, UnsealedStore
 from softlabels.labels.encoding import DenseEncoding
 from softlabels.labels.ensemble import log_probs
 from softlabels.store import open_store
+from softlabels.store.shard_writer import ShardWriter
 from softlabels.teacher.ensemble import load_ensemble
 from softlabels.teacher.label import label_rows
 from softlabels.teacher.teacher import teacher_batches
@@ -90,3 +94,47 @@ def test_batches_never_cross_shards(tmp_path: Path, rows: TransferRows, teacher:
         cut = [teacher_batches(writer.spec, shard) for shard in range(4)]
     assert cut[0] == [(0, 16), (16, 32), (32, 48)]
     assert cut[3] == [(144, 150)]
+
+
+def _slow(monkeypatch: pytest.MonkeyPatch, wait: Callable[[], object], name: str) -> None:
+    """A shard's `name` (add, commit) waits first."""
+    quick = getattr(ShardWriter, name)
+
+    def slow(self: ShardWriter, *args: object) -> object:
+        wait()
+        return quick(self, *args)
+
+    monkeypatch.setattr(ShardWriter, name, slow)
+
+
+def test_a_stopped_run_counts_the_shard_that_was_still_being_written(
+    tmp_path: Path, rows: TransferRows, teacher: Teachers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _slow(monkeypatch, lambda: time.sleep(0.3), "commit")
+    ensemble, batches = load_ensemble(teacher("Linear")), list[int]()
+    with writer_for(tmp_path / "store", rows, ensemble) as writer:
+        with pytest.raises(Interrupted, match="stopped with 3 of 4 shards left"):
+            label_rows(rows, ensemble, writer, should_stop=lambda: len(batches) >= 4, progress=batches.append)
+        assert len(writer.pending) == 3
+
+
+def test_a_thread_that_hangs_is_waited_for_once_and_ends_when_it_can(
+    tmp_path: Path, rows: TransferRows, teacher: Teachers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the end of the interpreter would wait for it for ever."""
+    goes_on = threading.Event()
+    _slow(monkeypatch, goes_on.wait, "add")
+    monkeypatch.setenv("SOFTLABELS_PATIENCE", "2")
+    ensemble = load_ensemble(teacher("Linear"))
+    with writer_for(tmp_path / "store", rows, ensemble) as writer:
+        began = time.monotonic()
+        with pytest.raises(Stalled, match="the disk has not taken a shard"):
+            label_rows(rows, ensemble, writer)
+        assert time.monotonic() - began < 3.5
+        goes_on.set()
+        writing = [thread for thread in threading.enumerate() if thread.name.startswith("softlabels-write")]
+        for thread in writing:
+            thread.join(10)
+            assert not thread.is_alive()
+        assert writer.pending == [0, 1, 2, 3]
+        assert [path.name for path in (tmp_path / "store" / "staging").iterdir()] == ["lock"]
