@@ -107,8 +107,8 @@ def _put(waiting: _Waiting, item: _Item | None, writing: Future[None]) -> None:
 
 
 def _taken(waiting: _Waiting, over: threading.Event) -> Iterator[_Item]:
-    """The batches of a shard, until it is whole. Raises `_GivenUp` where it will never be and is `over`, of which no word in the
-    queue tells: it may be full, or whoever would say it be interrupted, and a thread that waits for ever ends no process.
+    """The batches of a shard, until it is whole. Raises `_GivenUp` where it will never be and is `over`, which no word in
+    the queue tells: it may be full, or whoever would say it be interrupted, and a thread that waits for ever ends no process.
     """
     while not over.is_set():
         with suppress(queue.Empty):
