@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -11,13 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from softlabels.errors import Interrupted, LogitsError, Stalled, UnsealedStore
+from softlabels.errors import DamagedManifest, Interrupted, LogitsError, OtherRows, Stalled, UnsealedStore
 from softlabels.labels.encoding import DenseEncoding
 from softlabels.labels.ensemble import log_probs
 from softlabels.store import open_store
 from softlabels.store.shard_writer import ShardWriter
+from softlabels.system.local import LocalFolder
 from softlabels.teacher.ensemble import load_ensemble
 from softlabels.teacher.label import label_rows
+from softlabels.teacher.resume import explained
 from softlabels.teacher.teacher import teacher_batches
 from softlabels.transfer import TransferRows
 from tests.teacher.conftest import ROWS, Teachers, writer_for
@@ -138,3 +141,17 @@ def test_a_thread_that_hangs_is_waited_for_once_and_ends_when_it_can(
             assert not thread.is_alive()
         assert writer.pending == [0, 1, 2, 3]
         assert [path.name for path in (tmp_path / "store" / "staging").iterdir()] == ["lock"]
+
+
+def test_a_record_that_is_cut_is_named_where_rows_are_others(
+    tmp_path: Path, rows: TransferRows, teacher: Teachers
+) -> None:
+    ensemble, seen = load_ensemble(teacher("Linear")), list[int]()
+    with writer_for(tmp_path / "store", rows, ensemble) as writer, pytest.raises(Interrupted):
+        label_rows(rows, ensemble, writer, should_stop=lambda: len(seen) > 4, progress=seen.append)
+    path = tmp_path / "store" / "commits" / "00000.json"
+    record = json.loads(path.read_bytes())
+    record["payload"]["chunks"] = {}
+    path.write_text(json.dumps(record))
+    with pytest.raises(DamagedManifest, match=r"00000.json does not describe shard 0"):
+        explained(OtherRows("other rows", remedy="give these"), LocalFolder(tmp_path / "store"), rows.keys[::-1].copy())
