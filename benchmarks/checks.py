@@ -101,10 +101,10 @@ def without(way: str, classes: int) -> Mapping[str, Callable[..., Any]]:
     checks: dict[str, Callable[..., Any]] = {
         "softlabels.teacher.sentinels.check_sentinels": lambda *args, **options: classes,
         "softlabels.labels.blocks.Block.refuse": nothing,
-        "softlabels.store.writer.check_arrays": nothing,
+        "softlabels.store.shard_writer.check_arrays": nothing,
         "softlabels.labels.base.EncodingBase.check_column": nothing,
-        "softlabels.store.writer.blake3_hex": lambda data: NO_DIGEST,
-        "softlabels.store.writer.block_hashes": lambda spec, arrays: (
+        "softlabels.store.shard_writer.blake3_hex": lambda data: NO_DIGEST,
+        "softlabels.store.shard_writer.block_hashes": lambda spec, arrays: (
             (NO_DIGEST,) * -(-len(arrays["label"]) // BLOCK_ROWS)
         ),
         "softlabels.store.writer.check_written": lambda *args, **options: (),

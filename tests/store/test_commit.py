@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from softlabels.errors import DamagedManifest
 from softlabels.store import StoreWriter
 from softlabels.store.commit import record_name
 from tests.store.samples import KINDS, SPARSE, fill, make_spec, sample
@@ -103,4 +104,25 @@ def test_a_record_names_no_file_outside_the_store(tmp_path: Path, rng: np.random
     (path / record_name(0)).write_bytes(msgspec.json.encode(forged))
     with pytest.raises(Exception, match=r"00000.json does not describe shard 0 as the plan cuts it"):
         StoreWriter(path, spec)
+    assert not (tmp_path / "victim").exists()
+
+
+def test_the_record_of_another_writer_names_no_file_outside_the_store_either(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """It appears while a shard is being written, after what was there was checked."""
+    data = sample(rng, 32)
+    spec = make_spec(data, "arrow", rows_per_shard=16)
+    path = tmp_path / "store"
+    with StoreWriter(path, spec) as writer:
+        fill(writer, data, [0])
+        record = writer.record(0)
+        files = {"../victim": next(iter(record.payload.files.values()))}
+        payload = msgspec.structs.replace(record.payload, shard=1, files=files)
+        (path / record_name(1)).write_bytes(msgspec.json.encode(msgspec.structs.replace(record, payload=payload)))
+        staged = path / "staging" / record.write_id
+        staged.mkdir()
+        (staged / "0").write_bytes(bytes(next(iter(files.values())).size))
+        with pytest.raises(DamagedManifest, match=r"00001.json is no record of shard 1"):
+            fill(writer, data, [1])
     assert not (tmp_path / "victim").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -116,6 +117,42 @@ def test_each_row_is_written_once(tmp_path: Path, rng: np.random.Generator) -> N
         with pytest.raises(RepeatedRow, match="rows 96 to 99"):
             fill(writer, data, [2])
     assert snapshot(tmp_path / "store") == before
+
+
+def test_a_shard_that_was_not_committed_may_be_written_again(tmp_path: Path, rng: np.random.Generator) -> None:
+    data = sample(rng, 100)
+    with StoreWriter(tmp_path / "store", make_spec(data)) as writer:
+        with writer.shard(1):
+            pass
+        assert writer.pending == [0, 1, 2]
+        fill(writer, data)
+        assert writer.pending == []
+
+
+def test_rows_one_at_a_time_are_copied_once(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the whole chunk so far with each of them."""
+    copied, concatenate = [0], np.concatenate
+
+    def counting(arrays: Sequence[np.ndarray], axis: int = 0) -> np.ndarray:
+        found: np.ndarray = concatenate(arrays, axis)
+        copied[0] += found.nbytes
+        return found
+
+    data = sample(rng, 100)
+    spec = make_spec(data)
+    arrays = {each.name: data.stored()[each.name] for each in spec.columns}
+    with StoreWriter(tmp_path / "whole", spec) as whole, StoreWriter(tmp_path / "pieces", spec) as writer:
+        fill(whole, data)
+        monkeypatch.setattr("softlabels.store.shard_writer.np.concatenate", counting)
+        for shard in writer.pending:
+            with writer.shard(shard) as out:
+                for row in range(*writer.rows_of(shard)):
+                    out.add({name: values[row : row + 1] for name, values in arrays.items()}, 1)
+                out.commit(FIDELITY)
+        assert copied[0] <= 1.1 * sum(values.nbytes for values in arrays.values())
+        assert writer.seal().digest == whole.seal().digest
 
 
 def test_sealing_takes_every_shard(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -451,3 +451,16 @@ def test_the_root_itself_may_be_a_link(linked: LocalFolder, tmp_path: Path) -> N
     assert root.read("real/file") == b"ours"
     assert root.overlaps(linked)
     assert root.overlaps(linked.within("real"))
+
+
+def test_a_lock_that_cannot_be_opened_again_is_closed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its number may be that of another file by then."""
+    folder = LocalFolder(tmp_path)
+    lock = folder.enter(LOCK)
+    folder.clear("staging")
+    monkeypatch.setattr(LocalFolder, "make", lambda *_: (_ for _ in ()).throw(StorageError("full", remedy="none")))
+    with pytest.raises(StorageError, match="full"):
+        lock.share()
+    with (tmp_path / "other").open("wb") as other:
+        lock.close()
+        other.write(b"still open")

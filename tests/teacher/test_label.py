@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from softlabels.errors import Interrupted, LogitsError, UnsealedStore
+from softlabels.errors import DamagedManifest, Interrupted, LogitsError, OtherRows, Stalled, UnsealedStore
 from softlabels.labels.encoding import DenseEncoding
 from softlabels.labels.ensemble import log_probs
 from softlabels.store import open_store
+from softlabels.store.shard_writer import ShardWriter
+from softlabels.system.local import LocalFolder
 from softlabels.teacher.ensemble import load_ensemble
 from softlabels.teacher.label import label_rows
+from softlabels.teacher.resume import explained
 from softlabels.teacher.teacher import teacher_batches
 from softlabels.transfer import TransferRows
 from tests.teacher.conftest import ROWS, Teachers, writer_for
@@ -90,3 +97,61 @@ def test_batches_never_cross_shards(tmp_path: Path, rows: TransferRows, teacher:
         cut = [teacher_batches(writer.spec, shard) for shard in range(4)]
     assert cut[0] == [(0, 16), (16, 32), (32, 48)]
     assert cut[3] == [(144, 150)]
+
+
+def _slow(monkeypatch: pytest.MonkeyPatch, wait: Callable[[], object], name: str) -> None:
+    """A shard's `name` (add, commit) waits first."""
+    quick = getattr(ShardWriter, name)
+
+    def slow(self: ShardWriter, *args: object) -> object:
+        wait()
+        return quick(self, *args)
+
+    monkeypatch.setattr(ShardWriter, name, slow)
+
+
+def test_a_stopped_run_counts_the_shard_that_was_still_being_written(
+    tmp_path: Path, rows: TransferRows, teacher: Teachers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _slow(monkeypatch, lambda: time.sleep(0.3), "commit")
+    ensemble, batches = load_ensemble(teacher("Linear")), list[int]()
+    with writer_for(tmp_path / "store", rows, ensemble) as writer:
+        with pytest.raises(Interrupted, match="stopped with 3 of 4 shards left"):
+            label_rows(rows, ensemble, writer, should_stop=lambda: len(batches) >= 4, progress=batches.append)
+        assert len(writer.pending) == 3
+
+
+def test_a_thread_that_hangs_is_waited_for_once_and_ends_when_it_can(
+    tmp_path: Path, rows: TransferRows, teacher: Teachers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the end of the interpreter would wait for it for ever."""
+    goes_on = threading.Event()
+    _slow(monkeypatch, goes_on.wait, "add")
+    monkeypatch.setenv("SOFTLABELS_PATIENCE", "2")
+    ensemble = load_ensemble(teacher("Linear"))
+    with writer_for(tmp_path / "store", rows, ensemble) as writer:
+        began = time.monotonic()
+        with pytest.raises(Stalled, match="the disk has not taken a shard"):
+            label_rows(rows, ensemble, writer)
+        assert time.monotonic() - began < 3.5
+        goes_on.set()
+        writing = [thread for thread in threading.enumerate() if thread.name.startswith("softlabels-write")]
+        for thread in writing:
+            thread.join(10)
+            assert not thread.is_alive()
+        assert writer.pending == [0, 1, 2, 3]
+        assert [path.name for path in (tmp_path / "store" / "staging").iterdir()] == ["lock"]
+
+
+def test_a_record_that_is_cut_is_named_where_rows_are_others(
+    tmp_path: Path, rows: TransferRows, teacher: Teachers
+) -> None:
+    ensemble, seen = load_ensemble(teacher("Linear")), list[int]()
+    with writer_for(tmp_path / "store", rows, ensemble) as writer, pytest.raises(Interrupted):
+        label_rows(rows, ensemble, writer, should_stop=lambda: len(seen) > 4, progress=seen.append)
+    path = tmp_path / "store" / "commits" / "00000.json"
+    record = json.loads(path.read_bytes())
+    record["payload"]["chunks"] = {}
+    path.write_text(json.dumps(record))
+    with pytest.raises(DamagedManifest, match=r"00000.json does not describe shard 0"):
+        explained(OtherRows("other rows", remedy="give these"), LocalFolder(tmp_path / "store"), rows.keys[::-1].copy())

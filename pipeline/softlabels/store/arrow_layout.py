@@ -60,7 +60,10 @@ class ArrowLayout:
         try:
             source = pa.PythonFile(_Reading(file, largest), mode="r")
             messages = pa.ipc.MessageReader.open_stream(source)
-            if pa.ipc.read_schema(messages.read_next_message()) != _schema(spec):
+            first = messages.read_next_message()
+            if first.type != "schema":  # pyarrow reads anything as one, and dies of it
+                raise ValueError(f"its first message is no schema ({first.type})")
+            if pa.ipc.read_schema(first) != _schema(spec):
                 raise ValueError("the file's schema is not the store's")
             for message in messages:
                 batch, start = _batch(spec, message), source.tell() - message.body.size
@@ -198,7 +201,14 @@ def _batch(spec: Spec, message: pa.Message) -> pa.RecordBatch:
         raise ValueError("a record batch is compressed")
     batch = pa.ipc.read_record_batch(message, _schema(spec))
     batch.validate()
+    if any(map(_has_nulls, batch.columns)):
+        raise ValueError("a record batch has nulls")
     return batch
+
+
+def _has_nulls(array: pa.Array) -> bool:
+    """In its rows, or in any of the lists or numbers that these hold: readers of Arrow take them for missing, we do not."""
+    return array.null_count > 0 or (pa.types.is_nested(array.type) and _has_nulls(array.values))
 
 
 def _values_place(spec: Spec, batch: pa.RecordBatch, column: Column, body: pa.Buffer) -> tuple[int, int]:

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Iterable
 from contextlib import suppress
 
-from softlabels.errors import DamagedShard, MissingShard, StorageError, StrangePath
+from softlabels.errors import DamagedManifest, DamagedShard, MissingShard, StorageError, StrangePath
 from softlabels.store.spec import COMMITS, Commit, pretty_json, read_json
 from softlabels.system.files import Files, Folder
 
@@ -74,7 +74,9 @@ def commit(store: Folder, record: Commit) -> bool:
         raise
     if not won:
         discard(store, record.write_id)
-        record = read_json(store, name, Commit)
+        ours, record = record, read_json(store, name, Commit)
+        if (record.payload.shard, record.payload.files.keys()) != (ours.payload.shard, ours.payload.files.keys()):
+            raise DamagedManifest(f"{store.at(name)} is no record of shard {ours.payload.shard}", remedy=_AGAIN)
         store.settle([name])
     place(store, [record])
     return won

@@ -49,8 +49,9 @@ class ShardWriter:
         layout, self._open = layout_of(spec), ExitStack()
         self._path = {column.name: layout.path(column, shard) for column in spec.columns}
         self._sinks: dict[str, _Digested] = {}
-        self._left: Arrays = {}
-        self._rows, self._blocks, self._keys = 0, list[str](), blake3()
+        self._left: list[Arrays] = []  # less than a chunk, `_held` rows of it
+        self._rows, self._held, self._blocks, self._keys = 0, 0, list[str](), blake3()
+        self.committed = False
         self._chunks: dict[str, list[Chunk]] = {column.name: [] for column in spec.columns}
         try:
             for number, name in enumerate(sorted(set(self._path.values()))):
@@ -88,16 +89,17 @@ class ShardWriter:
         """
         spec, given = self._spec, dict(arrays)
         whole, step = spec.shard_rows(self._shard), spec.cut.rows_per_chunk
-        held = len(next(iter(self._left.values()), ()))
-        begun = self._rows + held
+        begun, total = self._rows + self._held, self._held + rows
         check_arrays(spec, self._shard, given, whole[begun : begun + rows])
-        if held:
-            given = {name: np.concatenate([self._left[name], values]) for name, values in given.items()}
-        is_last, total = begun + rows == len(whole), held + rows
-        whole_chunks = total if is_last else total - total % step
-        for start in range(0, whole_chunks, step):
-            self._add({name: values[start : min(start + step, total)] for name, values in given.items()})
-        self._left = {} if is_last else {name: values[whole_chunks:].copy() for name, values in given.items()}
+        ready = total if begun + rows == len(whole) else total - total % step
+        if ready and self._left:
+            parts, self._left = [*self._left, given], []
+            given = {name: np.concatenate([part[name] for part in parts]) for name in given}
+        for start in range(0, ready, step):
+            self._add({name: values[start : min(start + step, ready)] for name, values in given.items()})
+        self._held = total - ready
+        if self._held:  # joined once a chunk: a teacher may give a row at a time
+            self._left.append({name: values[ready:].copy() for name, values in given.items()})
 
     def _add(self, chunk: Arrays) -> None:
         for name, offset, data in self._files.add(chunk):
@@ -130,7 +132,9 @@ class ShardWriter:
         record = Commit(
             write_id=self._write_id, payload=payload, fidelity=fidelity, environment=dict(self._environment)
         )
-        return commit(self._folder, record)
+        won = commit(self._folder, record)
+        self.committed = True
+        return won
 
 
 class _Digested:

@@ -227,7 +227,8 @@ class StoreWriter:
             raise RepeatedRow(f"rows {first} to {last - 1} are in {self.path} already", remedy="write each shard once")
         with ShardWriter(self.folder, self.spec, shard, self.environment) as out:
             yield out
-        self._taken.add(shard)
+        if out.committed:
+            self._taken.add(shard)
 
     def write_logits(
         self,

@@ -45,8 +45,8 @@ class Lock:
             standing = self._folder.status(self._name)
             if standing is not None and os.path.samestat(os.fstat(self._handle), standing):
                 return
-            os.close(self._handle)
-            self._handle = self._open()
+            gone, self._handle = self._handle, self._open()  # where none can be opened, `close` still has one to close
+            os.close(gone)
 
     def alone(self) -> bool:
         """Where others are alive, a lock held before is given up."""

@@ -8,6 +8,7 @@ R rows of a shard, P positions of a row of tokens, M members, C classes.
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
@@ -28,9 +29,10 @@ from softlabels.teacher.teacher import Batch, Teacher
 
 _WAITS = "the disk has not taken a shard"
 _MOST = 2  # batches that wait for the thread that writes
+_GLANCE = 0.1  # seconds after which that thread looks whether more will come
 Rows = TypeVar("Rows")
 _Item = tuple[Batch, Encoded | None]  # encoded already, or by the thread that writes
-_Waiting = queue.Queue[_Item | bool]  # batches of a shard, and whether it is whole
+_Waiting = queue.Queue[_Item | None]  # batches of a shard, and None where it is whole
 
 
 def label_rows(
@@ -53,24 +55,37 @@ def label_rows(
         In each case committed shards are kept, and calling again goes on after them.
     """
     encoder, embeds = encoder_of(writer, teacher), writer.spec.encoding.inputs == "embed"
-    waiting, last = _Waiting(_MOST), None
+    waiting, stops = _Waiting(_MOST), False
+    last: Future[None] | None = None
     with background("softlabels-write") as pool:
         for shard in writer.pending:
-            last = pool.submit(_write, writer, shard, encoder, waiting, last)
-            whole = False
+            over, whole = threading.Event(), False
             try:
+                last = pool.submit(_write, writer, shard, encoder, waiting, over, last)
                 for start, stop in teacher.cut(rows, writer.spec, shard):
-                    if should_stop():
-                        raise writer.stopped()
+                    if stops := should_stop():
+                        break
                     batch = teacher.batch(rows, start, stop, embed=embeds)
                     # Of tokens here, as their logits are many.
                     _put(waiting, (batch, None if batch.mask is None else encoder.encode(batch)), last)
                     progress(stop - start)
-                whole = True
+                else:
+                    _put(waiting, None, last)
+                    whole = True
+            except BaseException:
+                if last is not None and last.done():
+                    last.result()  # what the thread raised came first
+                raise
             finally:
-                _put(waiting, whole, last)
+                if not whole:
+                    over.set()
+            if stops:
+                break
         if last is not None:
-            result_of(last, _WAITS)
+            with suppress(_GivenUp):
+                result_of(last, _WAITS)
+    if stops:
+        raise writer.stopped()
     return writer.seal()
 
 
@@ -81,7 +96,7 @@ def encoder_of(writer: StoreWriter, teacher: Teacher[Any]) -> Encoder:
     return Encoder(writer.spec.encoding, teacher.weights, shared)
 
 
-def _put(waiting: _Waiting, item: _Item | bool, writing: Future[None]) -> None:
+def _put(waiting: _Waiting, item: _Item | None, writing: Future[None]) -> None:
     """Wait until there is room; whoever writes no more takes nothing. Raises `Stalled`."""
     for seconds in slices():
         if writing.done():
@@ -91,24 +106,36 @@ def _put(waiting: _Waiting, item: _Item | bool, writing: Future[None]) -> None:
     raise stalled(_WAITS)
 
 
-def _taken(waiting: _Waiting) -> Iterator[_Item]:
-    """The batches of a shard. Raises `_GivenUp` where it is not whole."""
-    while not isinstance(item := waiting.get(), bool):
-        yield item
-    if not item:
-        raise _GivenUp
+def _taken(waiting: _Waiting, over: threading.Event) -> Iterator[_Item]:
+    """The batches of a shard, until it is whole. Raises `_GivenUp` where it will never be and is `over`, which no word in
+    the queue tells: it may be full, or whoever would say it be interrupted, and a thread that waits for ever ends no process.
+    """
+    while not over.is_set():
+        with suppress(queue.Empty):
+            item = waiting.get(timeout=_GLANCE)
+            if item is None:
+                return
+            yield item
+    raise _GivenUp
 
 
 class _GivenUp(Exception):
     """Nothing of the shard is to be written."""
 
 
-def _write(writer: StoreWriter, shard: int, encoder: Encoder, waiting: _Waiting, before: Future[None] | None) -> None:
+def _write(
+    writer: StoreWriter,
+    shard: int,
+    encoder: Encoder,
+    waiting: _Waiting,
+    over: threading.Event,
+    before: Future[None] | None,
+) -> None:
     if before is not None:
         before.result()  # where one failed, none is written after it
     spec, parts, suspects = writer.spec, [], []
     with writer.shard(shard) as out:
-        for batch, encoded in _taken(waiting):
+        for batch, encoded in _taken(waiting, over):
             found = encoder.encode(batch) if encoded is None else encoded
             rows, looks = len(batch.columns["label"]), found.suspects
             if batch.mask is not None:

@@ -17,6 +17,7 @@ from softlabels.errors import OtherLabels, OtherLogits, OtherOrder, OtherRows
 from softlabels.store.commit import record_name, recorded_shards
 from softlabels.store.gather import RecordedChunks, gather, read_rows
 from softlabels.store.key_index import KeyIndex
+from softlabels.store.seal import check_record
 from softlabels.store.spec import PLAN, Commit, Plan, read_json
 from softlabels.store.writer import StoreWriter
 from softlabels.system.files import Files
@@ -52,7 +53,12 @@ def explained(error: OtherRows, store: Files, keys: NDArray[np.uint8]) -> OtherR
     """
     spec = read_json(store, PLAN, Plan).spec
     index = KeyIndex(keys)
-    payloads = {shard: read_json(store, record_name(shard), Commit).payload for shard in sorted(recorded_shards(store))}
+    payloads = {}
+    for shard in sorted(recorded_shards(store)):
+        name = record_name(shard)
+        record = read_json(store, name, Commit)
+        check_record(spec, shard, record, str(store.at(name)))
+        payloads[shard] = record.payload
     source = RecordedChunks(store, spec, payloads)
     for shard in payloads:
         first, last = spec.shard_rows(shard).start, spec.shard_rows(shard).stop
