@@ -21,8 +21,8 @@ from softlabels.errors import ConfigError, DamagedStore, UnsealedStore
 from softlabels.jobs.watch import Watch
 from softlabels.jobs.words import counted
 from softlabels.store import Store, open_store, store_splits
-from softlabels.store.commit import SET_ASIDE
 from softlabels.store.findings import Stored, ask, stored_agreement
+from softlabels.store.paths import SET_ASIDE
 from softlabels.store.root import lost_splits, outdated, root_strangers
 from softlabels.store.verify import verify
 from softlabels.system.files import Folder

@@ -12,7 +12,9 @@ import pytest
 
 from softlabels import array_keys, errors, open_store, write_store
 from softlabels.store import StoreWriter
-from softlabels.store.spec import MANIFEST, Manifest, MemberSpec, TeacherSpec, read_json
+from softlabels.store.json_files import read_json
+from softlabels.store.paths import MANIFEST
+from softlabels.store.spec import Manifest, MemberSpec, TeacherSpec
 from softlabels.store.verify import verify
 from softlabels.system.local import LocalFolder
 

@@ -28,8 +28,8 @@ from softlabels.store import Store, open_store, store_splits
 from softlabels.store.differences import differences
 from softlabels.store.digest import keys_digest
 from softlabels.store.findings import Own, Stored, ask, stored_agreement
+from softlabels.store.json_files import plain_json
 from softlabels.store.new_spec import prepared_by
-from softlabels.store.spec import plain_json
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.stream.columns import SoftColumns
 from softlabels.stream.examples import StoredRows

@@ -17,9 +17,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from softlabels.store.columns import Column
+from softlabels.store.json_files import pretty_json
 from softlabels.store.layout import Array, Places, chunk_rows
 from softlabels.store.positions import kept, padded
-from softlabels.store.spec import Spec, Version, pretty_json
+from softlabels.store.spec import Spec, Version
 from softlabels.system.files import File, Sink
 
 _AROUND = 1 << 20  # at most, of a message around its columns

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 from softlabels.labels.fidelity import Fidelity, by_temperature, nats
-from softlabels.store.basis import BASIS_FILE
 from softlabels.store.markdown import code, escaped, yaml_lines
+from softlabels.store.paths import BASIS_FILE
 from softlabels.store.spec import Manifest, Spec
 from softlabels.text import one_line
 

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from softlabels.errors import DamagedShard, MissingShard, StrangePath
 from softlabels.store.columns import Column
 from softlabels.store.digest import blake3_hex
+from softlabels.store.json_files import RELABEL
 from softlabels.store.layout import chunk_rows
 from softlabels.store.layouts import layout_of
 from softlabels.store.positions import check_counts
-from softlabels.store.spec import RELABEL, Payload, Spec
+from softlabels.store.spec import Payload, Spec
 from softlabels.system.files import File, Files
 
 Array = NDArray[np.generic]

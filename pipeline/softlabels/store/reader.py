@@ -19,24 +19,14 @@ from softlabels.labels.ensemble import check_temperature, normalised_weights
 from softlabels.store.basis import Basis, read_basis
 from softlabels.store.chunks import ChunkReader
 from softlabels.store.columns import Column
-from softlabels.store.commit import SET_ASIDE, record_name, recorded_shards
+from softlabels.store.commit import recorded_shards
 from softlabels.store.digest import blake3_hex, payload_digest
 from softlabels.store.gather import gather, read_rows
+from softlabels.store.json_files import RELABEL, RESTORE, decode_json, read_json, read_small_file
 from softlabels.store.key_index import KeyIndex
+from softlabels.store.paths import MANIFEST, PLAN, SET_ASIDE, record_name
 from softlabels.store.seal import check_manifest, check_record
-from softlabels.store.spec import (
-    MANIFEST,
-    PLAN,
-    RELABEL,
-    RESTORE,
-    Commit,
-    Manifest,
-    Payload,
-    Plan,
-    decode_json,
-    read_json,
-    read_small_file,
-)
+from softlabels.store.spec import Commit, Manifest, Payload, Plan
 from softlabels.system.files import Files, Folder
 from softlabels.system.places import Place, folder_of
 

@@ -10,11 +10,12 @@ import msgspec
 
 from softlabels.errors import DamagedManifest, DamagedStore, StorePathError, some
 from softlabels.store.card import FRONT_MATTER, root_card
+from softlabels.store.json_files import read_json, read_small_file
 from softlabels.store.layouts import layout_of
+from softlabels.store.paths import CARD, MANIFEST
 from softlabels.store.reader import holds_store, store_folders, store_splits
 from softlabels.store.shared import shared
-from softlabels.store.spec import FORMAT, MANIFEST, Manifest, read_json, read_small_file
-from softlabels.store.verify import CARD
+from softlabels.store.spec import FORMAT, Manifest
 from softlabels.system.files import Folder
 from softlabels.text import one_line
 

@@ -13,6 +13,7 @@ from msgspec import UNSET
 from softlabels.errors import DamagedManifest, UserError
 from softlabels.labels.base import Rule
 from softlabels.store.columns import Column, store_columns
+from softlabels.store.json_files import RESTORE, decode_json, encode_json
 from softlabels.store.spec import (
     FORMAT,
     MAX_CHUNK_BYTES,
@@ -20,11 +21,8 @@ from softlabels.store.spec import (
     MAX_SHARD_ROWS,
     MAX_SHARDS,
     MAX_SPEC_BYTES,
-    RESTORE,
     Spec,
     Version,
-    decode_json,
-    encode_json,
     fields_of_3,
 )
 

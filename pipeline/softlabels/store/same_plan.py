@@ -24,7 +24,9 @@ from softlabels.errors import (
 )
 from softlabels.names import renamed
 from softlabels.store.differences import Difference, differences
-from softlabels.store.spec import PLAN, About, Plan, Spec, plain_json, read_json
+from softlabels.store.json_files import plain_json, read_json
+from softlabels.store.paths import PLAN
+from softlabels.store.spec import About, Plan, Spec
 from softlabels.system.files import Files
 
 _REMEDIES: dict[type[UserError], str] = {

@@ -10,25 +10,12 @@ import msgspec
 from softlabels.errors import DamagedManifest
 from softlabels.labels.fidelity import TEMPERATURES, FidelitySums, is_temperature, table
 from softlabels.store.columns import Column
-from softlabels.store.commit import SET_ASIDE
 from softlabels.store.digest import blake3_hex, content_digest, manifest_seal, payload_digest, store_digest
+from softlabels.store.json_files import RESTORE, pretty_json
 from softlabels.store.layouts import layout_of
+from softlabels.store.paths import COMMITS, MANIFEST, SET_ASIDE
 from softlabels.store.rules import check_spec
-from softlabels.store.spec import (
-    BLOCK_ROWS,
-    COMMITS,
-    FORMAT,
-    MANIFEST,
-    RESTORE,
-    Chunk,
-    Commit,
-    FileRecord,
-    Manifest,
-    Payload,
-    Plan,
-    Spec,
-    pretty_json,
-)
+from softlabels.store.spec import BLOCK_ROWS, FORMAT, Chunk, Commit, FileRecord, Manifest, Payload, Plan, Spec
 from softlabels.system.files import Files
 
 _FOR_READERS = 1 << 16  # bytes of card, fidelity table and the files for other readers

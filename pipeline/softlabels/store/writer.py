@@ -27,42 +27,19 @@ from softlabels.errors import (
 )
 from softlabels.labels.fidelity import FidelitySums
 from softlabels.store.arrays import Arrays, encode_logits, row_arrays
-from softlabels.store.basis import BASIS_FILE, Basis, drop_basis, put_basis, read_basis, require_basis
+from softlabels.store.basis import Basis, drop_basis, put_basis, read_basis, require_basis
 from softlabels.store.card import store_card
-from softlabels.store.commit import (
-    LOCK,
-    STAGING,
-    create,
-    is_bound,
-    place,
-    record_name,
-    recorded_shards,
-    replace,
-    sweep,
-)
+from softlabels.store.commit import create, is_bound, place, recorded_shards, replace, sweep
 from softlabels.store.findings import check_written
+from softlabels.store.json_files import decode_json, pretty_json, read_json, read_small_file
 from softlabels.store.layouts import layout_of
+from softlabels.store.paths import BASIS_FILE, BASIS_FOLDER, CARD, COMMITS, LOCK, MANIFEST, PLAN, STAGING, record_name
 from softlabels.store.reader import open_store
 from softlabels.store.rules import check_spec
 from softlabels.store.same_plan import named_as_begun, require_same_plan
 from softlabels.store.seal import check_record, make_manifest, store_bytes, was_sealed
 from softlabels.store.shard_writer import ShardWriter, environment_here
-from softlabels.store.spec import (
-    BASIS_FOLDER,
-    COMMITS,
-    MANIFEST,
-    PLAN,
-    About,
-    Commit,
-    Manifest,
-    Plan,
-    Spec,
-    decode_json,
-    plan_of,
-    pretty_json,
-    read_json,
-    read_small_file,
-)
+from softlabels.store.spec import About, Commit, Manifest, Plan, Spec, plan_of
 from softlabels.store.verify import require_files
 from softlabels.system.files import Folder, Presence
 from softlabels.system.places import Place, folder_of
@@ -329,7 +306,7 @@ class StoreWriter:
         manifest = make_manifest(self.plan, records, raw)
         for name, data in self.layout.metadata(self.spec, manifest.digest, manifest.format).items():
             replace(self.folder, name, data)
-        replace(self.folder, "README.md", store_card(manifest, self.said).encode())
+        replace(self.folder, CARD, store_card(manifest, self.said).encode())
         replace(self.folder, MANIFEST, pretty_json(manifest))
         self.sealed = True
         self._leave_staging()

@@ -16,8 +16,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from softlabels.store.columns import Column
+from softlabels.store.json_files import pretty_json
 from softlabels.store.layout import Array, Places
-from softlabels.store.spec import BASIS_FOLDER, Spec, Version, pretty_json
+from softlabels.store.paths import BASIS_FOLDER
+from softlabels.store.spec import Spec, Version
 from softlabels.system.files import File, Sink
 
 ZSTD_LEVEL = 3
