@@ -80,9 +80,9 @@ def with_the_run_in_the_digest() -> None:
     """Take the defence away, in this process: the digest covers the whole commit records."""
     make = writer.make_manifest  # type: ignore[attr-defined]
 
-    def remembering(plan: Plan, records: list[Commit], raw: list[bytes]) -> Manifest:
-        found: Manifest = make(plan, records, raw)
-        found = msgspec.structs.replace(found, digest=blake3_hex(b"".join(raw)), seal="")
+    def remembering(plan: Plan, records: list[Commit], commits: tuple[str, ...]) -> Manifest:
+        found: Manifest = make(plan, records, commits)
+        found = msgspec.structs.replace(found, digest=blake3_hex("".join(commits).encode()), seal="")
         return msgspec.structs.replace(found, seal=manifest_seal(found))
 
     writer.make_manifest = remembering  # type: ignore[attr-defined]

@@ -36,12 +36,7 @@ class ArrowLayout:
         return _File(spec, sinks[self.path(spec.columns[0], shard)])
 
     def decode(
-        self,
-        spec: Spec,
-        column: Column,
-        data: bytes | memoryview,
-        rows: int,
-        positions: NDArray[np.int32] | None = None,
+        self, spec: Spec, column: Column, data: memoryview, rows: int, positions: NDArray[np.int32] | None
     ) -> NDArray[np.generic]:
         if positions is None:
             if len(data) != rows * column.row_bytes:

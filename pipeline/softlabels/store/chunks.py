@@ -32,7 +32,8 @@ class ChunkReader:
         self.folder = store
         self.spec = spec
         self.layout = layout_of(spec)
-        self._positions = next((column for column in spec.columns if column.name == "positions"), spec.columns[0])
+        self.columns = {column.name: column for column in spec.columns}
+        self.rows_per_chunk = spec.cut.rows_per_chunk
         self._open: OrderedDict[str, File] = OrderedDict()
         self._lock, self._most = threading.Lock(), store.most_files()
 
@@ -45,7 +46,7 @@ class ChunkReader:
             DamagedShard: its bytes are not those that were committed, or are what the format forbids.
         """
         ragged = self.spec.ragged and column.by_position
-        positions = self.read(payload, self._positions, chunk, check=check) if ragged else None
+        positions = self.read(payload, self.columns["positions"], chunk, check=check) if ragged else None
         place = payload.chunks[column.name][chunk]
         name = self.layout.path(column, payload.shard)
         data = self._bytes(name, payload, place.offset, place.size)
@@ -68,8 +69,7 @@ class ChunkReader:
         encoding, classes = self.spec.encoding, self.spec.label_space.classes
         beside = None
         if (name_beside := encoding.beside(column.name, classes)) is not None:
-            other = next(other for other in self.spec.columns if other.name == name_beside)
-            beside = self.read(payload, other, chunk, check=check)
+            beside = self.read(payload, self.columns[name_beside], chunk, check=check)
         start = self.spec.shard_rows(payload.shard).start + chunk_rows(self.spec, payload.shard, chunk).start
         try:
             encoding.check_column(column.name, found, classes, beside=beside, first_row=start)

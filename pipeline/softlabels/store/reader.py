@@ -18,7 +18,6 @@ from softlabels.errors import DamagedManifest, StorePathError, UnsealedStore, Us
 from softlabels.labels.ensemble import check_temperature, normalised_weights
 from softlabels.store.basis import Basis, read_basis
 from softlabels.store.chunks import ChunkReader
-from softlabels.store.columns import Column
 from softlabels.store.commit import recorded_shards
 from softlabels.store.digest import blake3_hex, payload_digest
 from softlabels.store.gather import gather, read_rows
@@ -130,9 +129,9 @@ class Store:
         self.digest, self.content_digest = self.manifest.digest, self.manifest.content_digest
         self.rows_per_chunk = spec.cut.rows_per_chunk
         self.chunks = -(-self.rows // self.rows_per_chunk)
-        self.columns: dict[str, Column] = {column.name: column for column in self.spec.columns}
         self._records: dict[int, Commit] = {}
         self._reader = ChunkReader(folder, self.spec)
+        self.columns = self._reader.columns
         self._checked: set[tuple[str, int]] = set()
 
     def __repr__(self) -> str:

@@ -227,8 +227,7 @@ def _content(store: Files, spec: Spec, payload: Payload) -> Iterator[Problem]:
 def _totals(store: Store, records: list[Commit]) -> Iterator[Problem]:
     """Whether the manifest follows from plan and records."""
     plan = read_json(store.folder, PLAN, Plan)
-    raw = [read_small_file(store.folder, record_name(shard)) for shard in range(store.spec.shards)]
-    again = make_manifest(plan, records, raw)
+    again = make_manifest(plan, records, store.manifest.commits)  # whose files `Store.record` held against these
     for field in ("digest", "content_digest", "fidelity", "bytes", "bytes_per_position", "about"):
         if getattr(again, field) != getattr(store.manifest, field):
             yield Problem(MANIFEST, f"its {field} does not follow from the plan and the commit records", RESTORE)

@@ -26,12 +26,13 @@ from softlabels.errors import (
     some,
 )
 from softlabels.labels.fidelity import FidelitySums
-from softlabels.store.arrays import Arrays, encode_logits, row_arrays
+from softlabels.store.arrays import encode_logits, row_arrays
 from softlabels.store.basis import Basis, drop_basis, put_basis, read_basis, require_basis
 from softlabels.store.card import store_card
 from softlabels.store.commit import create, is_bound, place, recorded_shards, replace, sweep
+from softlabels.store.digest import blake3_hex
 from softlabels.store.findings import check_written
-from softlabels.store.json_files import decode_json, pretty_json, read_json, read_small_file
+from softlabels.store.json_files import pretty_json, read_json, read_small_file
 from softlabels.store.layouts import layout_of
 from softlabels.store.paths import BASIS_FILE, BASIS_FOLDER, CARD, COMMITS, LOCK, MANIFEST, PLAN, STAGING, record_name
 from softlabels.store.reader import open_store
@@ -271,10 +272,6 @@ class StoreWriter:
         own: dict[str, NDArray[np.generic] | None]
         own = {"content_key": keys, "label": labels, "position_mask": mask, "document": document, "input": inputs}
         arrays = row_arrays(self.spec, {name: each for name, each in own.items() if each is not None}, columns)
-        self.write_arrays(shard, arrays, fidelity=fidelity)
-
-    def write_arrays(self, shard: int, arrays: Arrays, *, fidelity: tuple[FidelitySums, ...]) -> None:
-        """Commit a shard whose columns are encoded already (each (R, ...)), with what their encoding lost."""
         with self.shard(shard) as out:
             out.add(arrays, len(self.spec.shard_rows(shard)))
             out.commit(fidelity)
@@ -293,17 +290,15 @@ class StoreWriter:
             return read_json(self.folder, MANIFEST, Manifest)
         if self.pending:
             raise UnsealedStore(f"{self.path} still lacks shards {some(self.pending)}", remedy="write them, then seal")
-        raw = [read_small_file(self.folder, record_name(shard)) for shard in range(self.spec.shards)]
-        names = [str(self.folder.at(record_name(shard))) for shard in range(self.spec.shards)]
-        records = [decode_json(data, Commit, name) for data, name in zip(raw, names, strict=True)]
-        for shard, record in enumerate(records):
-            check_record(self.spec, shard, record, names[shard])
+        shards = range(self.spec.shards)
+        records = [self.record(shard) for shard in shards]
+        commits = tuple(blake3_hex(read_small_file(self.folder, record_name(shard))) for shard in shards)
         self._place(records)
         self.said = check_written(
             self.folder, self.spec, records, checked=checked or was_sealed(self.folder, self.spec)
         )
         read_basis(self.folder, self.spec)
-        manifest = make_manifest(self.plan, records, raw)
+        manifest = make_manifest(self.plan, records, commits)
         for name, data in self.layout.metadata(self.spec, manifest.digest, manifest.format).items():
             replace(self.folder, name, data)
         replace(self.folder, CARD, store_card(manifest, self.said).encode())
