@@ -113,21 +113,14 @@ def _what(manifest: Manifest, *, rows: bool = True) -> str:
         f"- Label space: {spec.label_space.classes} classes ({names}{more})",
         f"- Inputs: {'embedded, as prepared' if spec.encoding.inputs == 'embed' else 'not here: rows are found by content key'}"
         f" (prepared by {code(spec.preprocessing.function)})",
-        *_rows_and_positions(spec),
-        _encoding(manifest),
     ]
-    return "\n".join(lines)
-
-
-def _rows_and_positions(spec: Spec) -> list[str]:
-    """Of sequences: how long they are, and whose tokens they are made of."""
-    if spec.positions is None:
-        return []
-    upto = "up to " if spec.ragged else ""
-    return [
-        f"- Sequences: {upto}{spec.positions} positions a row, each a distribution of the next token; padding and the ends of "
-        f"documents are masked; vocabulary `{str(spec.label_space.vocabulary)[:16]}`"
-    ]
+    if spec.positions is not None:
+        upto = "up to " if spec.ragged else ""
+        lines.append(
+            f"- Sequences: {upto}{spec.positions} positions a row, each a distribution of the next token; padding and the ends "
+            f"of documents are masked; vocabulary `{str(spec.label_space.vocabulary)[:16]}`"
+        )
+    return "\n".join([*lines, _encoding(manifest)])
 
 
 def _encoding(manifest: Manifest) -> str:

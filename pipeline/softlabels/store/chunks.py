@@ -51,14 +51,18 @@ class ChunkReader:
         name = self.layout.path(column, payload.shard)
         data = self._bytes(name, payload, place.offset, place.size)
         if check and blake3_hex(data) != place.blake3:
-            raise self.damaged(payload.shard, name, f"chunk {chunk} of column {column.name} differs from its digest")
+            raise _damaged(
+                self.folder, name, payload.shard, f"chunk {chunk} of column {column.name} differs from its digest"
+            )
         try:
             rows = len(chunk_rows(self.spec, payload.shard, chunk))
             found = self.layout.decode(self.spec, column, data.data, rows, positions)  # type: ignore[arg-type]  # int32
             if column.name == "positions":
                 check_counts(found, self.spec.positions or 1)  # type: ignore[arg-type]  # int32 by the column
         except ValueError as error:
-            raise self.damaged(payload.shard, name, f"chunk {chunk} of column {column.name} {error}") from error
+            raise _damaged(
+                self.folder, name, payload.shard, f"chunk {chunk} of column {column.name} {error}"
+            ) from error
         if values:
             self._check_values(payload, column, chunk, found, name, check=check)
         return found
@@ -75,7 +79,7 @@ class ChunkReader:
             encoding.check_column(column.name, found, classes, beside=beside, first_row=start)
         except ValueError as error:
             what = f"chunk {chunk} of column {column.name} holds what the format forbids: {error}"
-            raise self.damaged(payload.shard, name, what) from error
+            raise _damaged(self.folder, name, payload.shard, what) from error
 
     def _bytes(self, name: str, payload: Payload, offset: int, size: int) -> NDArray[np.uint8]:
         """`size` bytes at `offset` of a shard file."""
@@ -83,7 +87,7 @@ class ChunkReader:
         data = np.empty(size, np.uint8)  # no more than the file holds: its size is that of the record
         got = file.read_into(offset, data.data)
         if got < size:
-            raise self.damaged(payload.shard, name, f"ends at byte {offset + got}")
+            raise _damaged(self.folder, name, payload.shard, f"ends at byte {offset + got}")
         return data
 
     def _file(self, name: str, payload: Payload) -> File:
@@ -95,10 +99,6 @@ class ChunkReader:
             if len(self._open) > self._most:
                 self._open.popitem(last=False)  # it stays open while another thread reads it
             return file
-
-    def damaged(self, shard: int, name: str, what: str) -> DamagedShard:
-        """The error for damage in one file."""
-        return _damaged(self.folder, name, shard, what)
 
     def close(self) -> None:
         """Let go of all files; they are opened again when needed."""

@@ -24,10 +24,6 @@ FORMAT: Version = 3  # the latest that is read; what is written is the earliest 
 BLOCK_ROWS = 16  # rows that share one hash of the content digest; chunks hold whole blocks
 MAX_CHUNK_BYTES = 1 << 31
 MAX_POSITIONS = 1 << 20
-MAX_SHARDS = 1 << 17
-MAX_SHARD_ROWS = 1 << 23
-MAX_SHARD_CHUNKS = 1 << 16
-MAX_SPEC_BYTES = 1 << 23
 
 Count = Annotated[int, Meta(ge=1, le=1 << 40)]
 Natural = Annotated[int, Meta(ge=0, le=1 << 62)]
@@ -193,13 +189,8 @@ class Plan(_Record, kw_only=True, frozen=True):
 
 
 def plan_of(spec: Spec, about: About | None = None) -> Plan:
-    """The plan of a new store, in the format that its specification needs."""
-    return Plan(format=needed_format(spec), spec=spec, about=about or About())
-
-
-def needed_format(spec: Spec) -> Version:
-    """The earliest format, from 2 on, that holds a specification."""
-    return 3 if fields_of_3(spec) else 2
+    """The plan of a new store, in the earliest format, from 2 on, that holds its specification."""
+    return Plan(format=3 if fields_of_3(spec) else 2, spec=spec, about=about or About())
 
 
 def fields_of_3(spec: Spec) -> list[str]:

@@ -15,16 +15,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from softlabels.errors import (
-    DamagedManifest,
-    DiskFull,
-    Interrupted,
-    RepeatedRow,
-    StorePathError,
-    UnsealedStore,
-    UserError,
-    some,
-)
+from softlabels import errors
+from softlabels.errors import some
 from softlabels.labels.fidelity import FidelitySums
 from softlabels.store.arrays import encode_logits, row_arrays
 from softlabels.store.basis import Basis, drop_basis, put_basis, read_basis, require_basis
@@ -75,7 +67,7 @@ class StoreWriter:
         about: About | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self.spec = spec = check_spec(spec, error=UserError)
+        self.spec = spec = check_spec(spec, error=errors.UserError)
         if basis is not None:
             require_basis(spec, basis)
         self.folder = folder_of(path)
@@ -133,7 +125,7 @@ class StoreWriter:
             if basis is not None:
                 put_basis(self.folder, basis)
             elif self.spec.basis_shape is not None and not self.folder.exists(BASIS_FILE):
-                raise UserError(
+                raise errors.UserError(
                     f"the tails of {self.path} need a basis", remedy="give the one that the specification was made with"
                 )
             create(self.folder, PLAN, pretty_json(self.plan))
@@ -149,10 +141,10 @@ class StoreWriter:
         require_same_plan(self.plan, standing, str(self.path))
         self.spec = standing.spec  # of an earlier version, where names alone are other ones: the store keeps its digest
 
-    def stopped(self) -> Interrupted:
+    def stopped(self) -> errors.Interrupted:
         """The error for a writer that was asked to stop; whoever gives the same command again goes on."""
         what = f"stopped with {len(self.pending)} of {self.spec.shards} shards left in {self.path}"
-        return Interrupted(what, remedy="run the same command again to go on")
+        return errors.Interrupted(what, remedy="run the same command again to go on")
 
     def __enter__(self) -> Self:
         return self
@@ -183,7 +175,7 @@ class StoreWriter:
     def rows_of(self, shard: int) -> tuple[int, int]:
         """First and one past the last row of a shard."""
         if not 0 <= shard < self.spec.shards:
-            raise UserError(
+            raise errors.UserError(
                 f"shard {shard} of a store of {self.spec.shards} shards",
                 remedy=f"write shards 0 to {self.spec.shards - 1}",
             )
@@ -202,7 +194,9 @@ class StoreWriter:
         """
         first, last = self.rows_of(shard)
         if shard in self._taken:
-            raise RepeatedRow(f"rows {first} to {last - 1} are in {self.path} already", remedy="write each shard once")
+            raise errors.RepeatedRow(
+                f"rows {first} to {last - 1} are in {self.path} already", remedy="write each shard once"
+            )
         with ShardWriter(self.folder, self.spec, shard, self.environment) as out:
             yield out
         self._taken.add(shard)
@@ -289,7 +283,9 @@ class StoreWriter:
         if self.sealed:
             return read_json(self.folder, MANIFEST, Manifest)
         if self.pending:
-            raise UnsealedStore(f"{self.path} still lacks shards {some(self.pending)}", remedy="write them, then seal")
+            raise errors.UnsealedStore(
+                f"{self.path} still lacks shards {some(self.pending)}", remedy="write them, then seal"
+            )
         shards = range(self.spec.shards)
         records = [self.record(shard) for shard in shards]
         commits = tuple(blake3_hex(read_small_file(self.folder, record_name(shard))) for shard in shards)
@@ -320,7 +316,7 @@ def require_room(writers: Iterable[StoreWriter]) -> int | None:
     need = sum(writer.bytes_left for writer in writers)
     free = writers[0].folder.room()
     if free is not None and need > free:
-        raise DiskFull(
+        raise errors.DiskFull(
             f"{writers[0].path} still needs {need:,} bytes and the disk has {free:,} free",
             remedy="make room, or give a store path on another disk, then run the same command again",
         )
@@ -329,13 +325,13 @@ def require_room(writers: Iterable[StoreWriter]) -> int | None:
 
 def _require_store_path(store: Folder) -> None:
     if store.exists() and not store.is_folder():
-        raise StorePathError(f"{store} is a file; a store is a folder", remedy="give another path")
+        raise errors.StorePathError(f"{store} is a file; a store is a folder", remedy="give another path")
     strangers = [name for name in store.names() if name not in (STAGING, COMMITS, BASIS_FOLDER)]
     if strangers and not store.exists(PLAN):  # asked last: another writer may have begun meanwhile
         if MANIFEST in strangers:
             what = f"{store} has a {MANIFEST} and no {PLAN}"
-            raise DamagedManifest(what, remedy="run `softlabels repair`, then the same command again")
-        raise StorePathError(
+            raise errors.DamagedManifest(what, remedy="run `softlabels repair`, then the same command again")
+        raise errors.StorePathError(
             f"{store} holds other files ({some(strangers)}) and no {PLAN}",
             remedy="give the path of a store or of a new folder",
         )
