@@ -21,7 +21,6 @@ from softlabels.text import one_line
 
 _log = logging.getLogger(__name__)
 _FOR_READERS = ("zarr.json", "dataset_dict.json")
-_OWN = {CARD, *_FOR_READERS}
 
 
 def require_apart(source: Folder, target: Folder) -> None:
@@ -53,7 +52,7 @@ def root_strangers(root: Folder, splits: tuple[str, ...] = ()) -> list[str]:
     """What lies in `root` and is none of these splits, no store, and nothing that describes them."""
     entries, kinds = set(root.names()), {folder.name for folder in root.folders()}
     stores = {name for name in entries if name in splits or (name in kinds and holds_store(root.within(name)))}
-    return sorted(entries - stores - (_OWN if stores else set()))
+    return sorted(entries - stores - ({CARD, *_FOR_READERS} if stores else set()))
 
 
 def is_split_folder(store: Folder, split: str) -> bool:
@@ -65,7 +64,8 @@ def write_root(root: Folder) -> None:
     """Describe the sealed splits below `root`. Splits of different layouts are legal; each is listed in the file of its own."""
     described = _described(root, count=True)
     for name, data in described.items():
-        _write(root, name, data)
+        if _bytes_at(root, name) != data:  # a sealed folder on a read-only disk is left alone
+            root.put(name, data)
     for name in _FOR_READERS:
         if name not in described:  # of a layout that no split has any more
             root.remove(name)
@@ -137,9 +137,3 @@ def close_root(root: Folder) -> None:
     for name in _FOR_READERS:
         root.remove(name)
     root.settle(_FOR_READERS[:1])
-
-
-def _write(root: Folder, name: str, data: bytes) -> None:
-    """Write what is not there already: a sealed folder on a read-only disk is left alone."""
-    if _bytes_at(root, name) != data:
-        root.put(name, data)

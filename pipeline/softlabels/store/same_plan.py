@@ -117,15 +117,10 @@ def _kind(ours: dict[str, Any], theirs: dict[str, Any], fields: list[str]) -> ty
             found.append(errors.OtherRows)
         elif name.startswith("label_space."):
             found.append(errors.OtherLabels)
-        elif name.startswith("teacher.members"):
-            same = members[0] == members[1]
-            found.append(
-                errors.OtherMemberOrder
-                if same
-                else errors.OtherWeights
-                if name.endswith(".weights")
-                else errors.SpecMismatch
-            )
+        elif name.startswith("teacher.members") and members[0] == members[1]:
+            found.append(errors.OtherMemberOrder)
+        elif name.startswith("teacher.members") and name.endswith(".weights"):
+            found.append(errors.OtherWeights)
         elif name.startswith("preprocessing."):
             found.append(errors.OtherPreprocessing)
     if errors.OtherTokenizer not in found and errors.OtherPreprocessing in found and "sequence" in ours:

@@ -262,7 +262,6 @@ class StoreWriter:
         Raises:
             UserError: columns that are not the specification's, or that cannot be true; others as `write_logits` says.
         """
-        self.rows_of(shard)
         own: dict[str, NDArray[np.generic] | None]
         own = {"content_key": keys, "label": labels, "position_mask": mask, "document": document, "input": inputs}
         arrays = row_arrays(self.spec, {name: each for name, each in own.items() if each is not None}, columns)
