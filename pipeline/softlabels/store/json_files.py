@@ -75,3 +75,11 @@ def read_small_file(store: Files, name: str, limit: int = MAX_RECORD_BYTES) -> b
         return store.read(name, limit)
     except StrangePath as error:
         raise DamagedManifest(error.what, remedy=error.remedy) from error
+
+
+def bytes_at(store: Files, name: str) -> bytes | None:
+    """The same, and None where there is no such file, be it that a link or a folder stands there."""
+    try:
+        return read_small_file(store, name)
+    except (FileNotFoundError, DamagedManifest):
+        return None

@@ -22,7 +22,7 @@ import msgspec
 
 from softlabels.errors import DamagedManifest, DamagedStore, LaterFormat, RunExists, StorageError, StorePathError
 from softlabels.store.commit import place, replace
-from softlabels.store.json_files import RELABEL, pretty_json, read_json, read_small_file
+from softlabels.store.json_files import RELABEL, bytes_at, pretty_json, read_json, read_small_file
 from softlabels.store.layouts import layout_of
 from softlabels.store.paths import BASIS_FILE, CARD, FOLDERS, LOCK, MANIFEST, PLAN, SET_ASIDE, STAGING, record_name
 from softlabels.store.rules import check_spec
@@ -161,11 +161,7 @@ def _move(store: Folder, aside: str, name: str) -> None:
 def _mend_plan(store: Folder, plan: Plan, manifest: Manifest | None, aside: str) -> Iterator[Problem]:
     """Write the plan that a sound manifest was made of, where another stands."""
     data = pretty_json(plan)
-    try:
-        same = manifest is None or read_small_file(store, PLAN) == data
-    except (FileNotFoundError, DamagedManifest):
-        same = False
-    if not same:
+    if manifest is not None and bytes_at(store, PLAN) != data:
         what = "is not byte for byte what was sealed" if store.exists(PLAN) else "is gone"
         _move(store, aside, PLAN)
         replace(store, PLAN, data)

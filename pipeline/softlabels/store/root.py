@@ -10,7 +10,7 @@ import msgspec
 
 from softlabels.errors import DamagedManifest, DamagedStore, StorePathError, some
 from softlabels.store.card import FRONT_MATTER, root_card
-from softlabels.store.json_files import read_json, read_small_file
+from softlabels.store.json_files import bytes_at, read_json, read_small_file
 from softlabels.store.layouts import layout_of
 from softlabels.store.paths import CARD, MANIFEST
 from softlabels.store.reader import holds_store, store_folders, store_splits
@@ -64,7 +64,7 @@ def write_root(root: Folder) -> None:
     """Describe the sealed splits below `root`. Splits of different layouts are legal; each is listed in the file of its own."""
     described = _described(root, count=True)
     for name, data in described.items():
-        if _bytes_at(root, name) != data:  # a sealed folder on a read-only disk is left alone
+        if bytes_at(root, name) != data:  # a sealed folder on a read-only disk is left alone
             root.put(name, data)
     for name in _FOR_READERS:
         if name not in described:  # of a layout that no split has any more
@@ -97,21 +97,13 @@ def is_described(root: Folder) -> bool:
 
 
 def _is_own_card(root: Folder) -> bool:
-    return (_bytes_at(root, CARD) or b"").startswith(FRONT_MATTER.encode())
+    return (bytes_at(root, CARD) or b"").startswith(FRONT_MATTER.encode())
 
 
 def outdated(root: Folder) -> list[str]:
     """The files at `root` for other readers that do not describe the sealed splits below it, or are gone."""
     described = _described(root) if is_described(root) else {}
-    return [name for name in _FOR_READERS if _bytes_at(root, name) != described.get(name)]
-
-
-def _bytes_at(root: Folder, name: str) -> bytes | None:
-    """None too where a link or a folder stands there."""
-    try:
-        return read_small_file(root, name)
-    except (FileNotFoundError, DamagedManifest):
-        return None
+    return [name for name in _FOR_READERS if bytes_at(root, name) != described.get(name)]
 
 
 def _described(root: Folder, *, count: bool = False) -> dict[str, bytes]:

@@ -19,7 +19,7 @@ from softlabels.system.files import Files
 
 _FOR_READERS = 1 << 16  # bytes of card, fidelity table and the files for other readers
 _IN_MANIFEST, _NAME = 256, 64  # bytes of a shard in the manifest and in state.json, of a file in its folder
-_RECORD = 2560  # bytes of a commit record but for what is listed: the fidelity at each temperature
+_RECORD = 2048  # bytes of a commit record but for what is listed: the fidelity at each temperature
 # At most, of a column in Arrow's schema and in each record batch, and of the schema and the batch themselves; Zarr takes less.
 _AROUND = 192
 
