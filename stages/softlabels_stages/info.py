@@ -14,7 +14,9 @@ from softlabels.jobs.words import counted
 from softlabels.labels.fidelity import by_temperature, nats
 from softlabels.store import store_splits
 from softlabels.store.commit import recorded_shards
-from softlabels.store.spec import MANIFEST, PLAN, Manifest, Plan, read_json
+from softlabels.store.json_files import read_json
+from softlabels.store.paths import MANIFEST, PLAN
+from softlabels.store.spec import Manifest, Plan
 from softlabels.system.files import Folder
 from softlabels.text import one_line
 from softlabels_stages.arguments import Info

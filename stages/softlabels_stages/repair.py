@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from tqdm import tqdm
 
 from softlabels.errors import ConfigError, SoftLabelsError
+from softlabels.store.paths import MANIFEST
 from softlabels.store.reader import store_folders
 from softlabels.store.repair import Repaired, repair
 from softlabels.store.root import close_root, is_described, lost_splits, outdated, write_root
-from softlabels.store.spec import MANIFEST
 from softlabels.system.files import Folder
 from softlabels.system.places import folder_of
 from softlabels_stages.arguments import Repair

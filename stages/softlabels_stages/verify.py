@@ -21,8 +21,8 @@ from softlabels.errors import ConfigError, DamagedStore, UnsealedStore
 from softlabels.jobs.watch import Watch
 from softlabels.jobs.words import counted
 from softlabels.store import Store, open_store, store_splits
-from softlabels.store.commit import SET_ASIDE
-from softlabels.store.findings import Stored, ask, stored_agreement
+from softlabels.store.findings import ask, keys_of, stored_agreement
+from softlabels.store.paths import SET_ASIDE
 from softlabels.store.root import lost_splits, outdated, root_strangers
 from softlabels.store.verify import verify
 from softlabels.system.files import Folder
@@ -127,10 +127,9 @@ def _say_what_labels_are(split: str, store: Store, *, every_byte: bool) -> None:
     """What the checks say of sound bytes, where the labels were read: stores of earlier versions were not asked."""
     if not every_byte:
         return
-    stored = Stored.of(store)
-    for error in ask(stored, stored.keys()):
+    for error in ask(store, keys_of(store)):
         print(f"{split}: warning: {type(error).__name__}: {error}", file=sys.stderr)
-    found = stored_agreement(stored)
+    found = stored_agreement(store)
     if found is not None:
         print(f"{split}: {found.line}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from softlabels.checks.leaks import leak_lines, leaks, repeated_rows, shared_rows
+from softlabels.checks.leaks import leak_lines, leaks
 
 
 def keys(rng: np.random.Generator, rows: int, kinds: int) -> np.ndarray:
@@ -18,9 +18,11 @@ def keys(rng: np.random.Generator, rows: int, kinds: int) -> np.ndarray:
 def test_they_are_those_that_sets_find(rng: np.random.Generator) -> None:
     first, second = keys(rng, 300, 200), keys(rng, 150, 400)
     ours, theirs = [bytes(key) for key in first], [bytes(key) for key in second]
-    assert shared_rows(second, first) == sum(key in set(ours) for key in theirs)
-    assert repeated_rows(first) == len(ours) - len(set(ours)) > 0
-    assert shared_rows(second, np.zeros((0, 16), np.uint8)) == 0
+    found = leaks({"train": first, "test": second, "validation": np.zeros((0, 16), np.uint8)})
+    shared = sum(key in set(ours) for key in theirs)
+    repeated = {"train": len(ours) - len(set(ours)), "test": len(theirs) - len(set(theirs))}
+    assert found == repeated | {"test in train": shared}
+    assert min(found.values()) > 0
 
 
 def test_one_line_for_each_finding(rng: np.random.Generator) -> None:

@@ -17,7 +17,7 @@ from softlabels.errors import OtherClassOrder
 from softlabels.labels.encoding import DenseEncoding, TopkEncoding
 from softlabels.labels.ensemble import largest_class, log_probs
 from softlabels.store import open_store
-from softlabels.store.findings import Own, Stored, stored_agreement
+from softlabels.store.findings import Own, stored_agreement
 from softlabels.teacher.label import label_rows
 from softlabels.teacher.sentinels import check_sentinels
 from softlabels.transfer import array_keys
@@ -244,7 +244,7 @@ def test_rows_of_one_key_keep_their_own_labels(rng: np.random.Generator, work: P
     order = rng.permutation(ROWS)[:80] if shuffled else np.arange(ROWS)
     stranger = array_keys(some_rows(rng, 3))
     own = Own(keys, np.vstack([keys[order], stranger]), np.append(labels[order], [0, 1, 2]))
-    found = stored_agreement(Stored.of(open_store(work / "s")), own=own)
+    found = stored_agreement(open_store(work / "s"), own=own)
     given = labels[order] >= 0
     assert found is not None
     assert found.share == np.mean((z[order].argmax(-1) == labels[order])[given])

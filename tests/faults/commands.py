@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import softlabels_stages.run
 from softlabels.errors import SoftLabelsError
-from softlabels.store.commit import LOCK
+from softlabels.store.paths import LOCK
 from softlabels.store.reader import Store
 from softlabels.stream import watched
 from softlabels.stream.prefetch import prefetch

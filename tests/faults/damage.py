@@ -18,11 +18,12 @@ import numpy as np
 
 from softlabels.errors import DamagedStore, LaterFormat
 from softlabels.store import Store, open_store
-from softlabels.store.commit import record_name
 from softlabels.store.digest import blake3_hex, manifest_seal, payload_digest
+from softlabels.store.json_files import pretty_json, read_json
 from softlabels.store.layouts import layout_of
+from softlabels.store.paths import record_name
 from softlabels.store.reader import Check
-from softlabels.store.spec import Commit, Manifest, plan_of, pretty_json, read_json
+from softlabels.store.spec import Commit, Manifest, plan_of
 from softlabels.store.verify import verify
 from softlabels.system.places import folder_of
 from tests.store.places import AnyPath, copy

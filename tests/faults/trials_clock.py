@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from softlabels.store import shard_writer, writer
-from softlabels.store.commit import STAGING
+from softlabels.store.paths import STAGING
 from softlabels.store.spec import Commit
 from softlabels.system import presence
 from softlabels.system.local import LocalFolder

@@ -22,11 +22,12 @@ import numpy as np
 from softlabels.errors import DamagedStore, LaterFormat, UnsealedStore
 from softlabels.store import Store, reader
 from softlabels.store import repair as repairing
-from softlabels.store.commit import SET_ASIDE, record_name
+from softlabels.store.json_files import read_json
 from softlabels.store.layouts import layout_of
+from softlabels.store.paths import SET_ASIDE, record_name
 from softlabels.store.reader import Check
 from softlabels.store.repair import repair
-from softlabels.store.spec import Commit, read_json
+from softlabels.store.spec import Commit
 from softlabels.store.verify import verify
 from softlabels.system.local import LocalFolder
 from tests.faults import damage

@@ -21,8 +21,9 @@ import numpy as np
 from softlabels.errors import DamagedManifest, SoftLabelsError
 from softlabels.store import open_store, reader
 from softlabels.store.digest import blake3_hex
+from softlabels.store.json_files import decode_json
 from softlabels.store.layouts import layout_of
-from softlabels.store.spec import Plan, decode_json
+from softlabels.store.spec import Plan
 from softlabels.store.verify import verify
 from tests.faults.apart import apart, scratch
 from tests.faults.campaign import Outcome, Trial, repeated

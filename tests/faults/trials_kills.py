@@ -14,8 +14,10 @@ import msgspec
 import numpy as np
 
 from softlabels.store import shard_writer
-from softlabels.store.commit import create, discard, record_name, staged
-from softlabels.store.spec import Commit, pretty_json
+from softlabels.store.commit import create, discard
+from softlabels.store.json_files import pretty_json
+from softlabels.store.paths import record_name, staged
+from softlabels.store.spec import Commit
 from softlabels.system.local import LocalFolder
 from tests.faults.apart import apart, scratch
 from tests.faults.campaign import Outcome, Trial, repeated

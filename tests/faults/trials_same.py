@@ -13,7 +13,8 @@ import numpy as np
 
 from softlabels.store import StoreWriter, writer
 from softlabels.store.digest import blake3_hex, manifest_seal
-from softlabels.store.spec import Commit, Manifest, Plan, read_json
+from softlabels.store.json_files import read_json
+from softlabels.store.spec import Commit, Manifest, Plan
 from softlabels.system.local import LocalFolder
 from tests.faults.apart import apart, scratch
 from tests.faults.campaign import Outcome, Trial, repeated
@@ -79,9 +80,9 @@ def with_the_run_in_the_digest() -> None:
     """Take the defence away, in this process: the digest covers the whole commit records."""
     make = writer.make_manifest  # type: ignore[attr-defined]
 
-    def remembering(plan: Plan, records: list[Commit], raw: list[bytes]) -> Manifest:
-        found: Manifest = make(plan, records, raw)
-        found = msgspec.structs.replace(found, digest=blake3_hex(b"".join(raw)), seal="")
+    def remembering(plan: Plan, records: list[Commit], commits: tuple[str, ...]) -> Manifest:
+        found: Manifest = make(plan, records, commits)
+        found = msgspec.structs.replace(found, digest=blake3_hex("".join(commits).encode()), seal="")
         return msgspec.structs.replace(found, seal=manifest_seal(found))
 
     writer.make_manifest = remembering  # type: ignore[attr-defined]

@@ -19,10 +19,11 @@ import numpy as np
 
 from softlabels.errors import SoftLabelsError
 from softlabels.store import StoreWriter
-from softlabels.store.basis import BASIS_FILE, read_basis
-from softlabels.store.commit import record_name
+from softlabels.store.basis import read_basis
 from softlabels.store.digest import blake3_hex
-from softlabels.store.spec import Commit, Plan, Spec, read_json
+from softlabels.store.json_files import read_json
+from softlabels.store.paths import BASIS_FILE, record_name
+from softlabels.store.spec import Commit, Plan, Spec
 from softlabels.store.verify import verify
 from softlabels.system.local import LocalFolder
 from tests.store.samples import KINDS, SPARSE, Sample, assert_holds, fill, make_spec, sample, write_store

@@ -12,7 +12,9 @@ import pytest
 
 from softlabels import array_keys, errors, open_store, write_store
 from softlabels.store import StoreWriter
-from softlabels.store.spec import MANIFEST, Manifest, MemberSpec, TeacherSpec, read_json
+from softlabels.store.json_files import read_json
+from softlabels.store.paths import MANIFEST
+from softlabels.store.spec import Manifest, MemberSpec, TeacherSpec
 from softlabels.store.verify import verify
 from softlabels.system.local import LocalFolder
 
@@ -90,7 +92,7 @@ def test_keys_stand_for_inputs_that_students_bring(tmp_path: Path, arrays: dict[
 def test_the_same_call_goes_on(tmp_path: Path, arrays: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     whole, cut = tmp_path / "whole" / "train", tmp_path / "x" / "whole" / "train"
     write_store(whole, **arrays, rows_per_shard=16)
-    real, written = StoreWriter.write_arrays, []
+    real, written = StoreWriter.write_columns, []
 
     def stopping(self: StoreWriter, shard: int, *given: Any, **options: Any) -> None:
         if len(written) == 2:
@@ -99,7 +101,7 @@ def test_the_same_call_goes_on(tmp_path: Path, arrays: dict[str, Any], monkeypat
         real(self, shard, *given, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(StoreWriter, "write_arrays", stopping)
+        patch.setattr(StoreWriter, "write_columns", stopping)
         with pytest.raises(KeyboardInterrupt):
             write_store(cut, **arrays, rows_per_shard=16)
     with pytest.raises(errors.UnsealedStore):

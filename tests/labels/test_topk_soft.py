@@ -168,7 +168,7 @@ def test_renormalised_members_have_a_geometric_mean_where_all_classes_are_stored
     expected = log_probs(members, 1.0, "geometric", weights)  # those of T = 2 already
     soft = soft_of(columns, encoding, classes, None, weights)
     assert_same(soft.log_probs(2.0, "geometric"), expected)
-    assert_same(soft.log_probs_of_label(2.0, "geometric", torch.full((N,), -1)), expected)
+    assert_same(soft.log_probs(2.0, "geometric", torch.full((N,), -1)), expected)
 
 
 def test_an_ensemble_of_dense_like_labels_is_the_ensemble_of_their_logits(rng: np.random.Generator) -> None:
@@ -224,7 +224,7 @@ def test_the_labels_own_probability_is_exact(rng: np.random.Generator, tail: Tai
     soft = soft_of(columns, encoding, C, basis)
     for temperature in (1.0, 2.0, 8.0):
         plain = soft.log_probs(temperature).numpy()
-        found = soft.log_probs_of_label(temperature, "arithmetic", torch.from_numpy(labels)).numpy()
+        found = soft.log_probs(temperature, "arithmetic", torch.from_numpy(labels)).numpy()
         assert np.array_equal(found[:2], plain[:2])
         for n in range(2, 40):
             label = labels[n]
@@ -251,7 +251,7 @@ def test_a_label_has_at_most_the_tails_mass_and_all_of_it_where_it_is_alone(
     labels = order[:, -1 - K]  # the largest of the tail
     columns["label_logit"][:, 0] = columns["top_logit"][:, 0].min(-1)
     columns["tail_odds"][:] = -40.0  # the mass is far too small for it
-    found = soft_of(columns, encoding, C, basis).log_probs_of_label(1.0, "arithmetic", torch.from_numpy(labels))
+    found = soft_of(columns, encoding, C, basis).log_probs(1.0, "arithmetic", torch.from_numpy(labels))
     for n in range(2):
         tail_of = order[n, :-K]
         assert found[n, tail_of].exp().sum().item() == pytest.approx(found[n, labels[n]].exp().item(), rel=1e-6)
@@ -260,7 +260,7 @@ def test_a_label_has_at_most_the_tails_mass_and_all_of_it_where_it_is_alone(
         basis[0, np.setdiff1d(np.arange(C), [*order[0, -K:], labels[0]])] = IMPOSSIBLE
         columns["tail_odds"][:], columns["label_logit"][:, 0] = -6.0, -20.0
         soft = soft_of(columns, encoding, C, basis)
-        found = soft[:1].log_probs_of_label(1.0, "arithmetic", torch.from_numpy(labels[:1]))
+        found = soft[:1].log_probs(1.0, "arithmetic", torch.from_numpy(labels[:1]))
         # z + (log mass - z) is rounded twice, by at most half a float32 step of 128
         torch.testing.assert_close(found, soft[:1].log_probs(1.0), rtol=0, atol=2.0**-16)
 
@@ -272,7 +272,7 @@ def test_a_logit_that_is_another_classs_is_not_believed(rng: np.random.Generator
     columns["label_logit"][:] = 0.0  # of the most probable class, not of the labels below
     soft = soft_of(columns, encoding, C, None)
     labels = torch.from_numpy(z[:, 0].argmin(-1))
-    assert torch.equal(soft.log_probs_of_label(1.0, "arithmetic", labels), soft.log_probs(1.0))
+    assert torch.equal(soft.log_probs(1.0, "arithmetic", labels), soft.log_probs(1.0))
 
 
 @pytest.mark.parametrize("mean", MEANS)
@@ -284,9 +284,9 @@ def test_labels_of_ensembles_are_exact_in_each_member(rng: np.random.Generator, 
     columns["label_logit"] = (z - z.max(-1, keepdims=True))[np.arange(N), :, labels].astype(np.float16)
     soft = soft_of(columns, encoding, C, basis, [0.5, 0.2, 0.3])
     inner = 1.0 if mean == "tempered" else 2.0
-    each = [soft.member(m).log_probs_of_label(inner, "arithmetic", labels).double().numpy() for m in range(M)]
+    each = [soft.member(m).log_probs(inner, "arithmetic", labels).double().numpy() for m in range(M)]
     expected = [ensemble([one[n] for one in each], 2.0, mean, [0.5, 0.2, 0.3]) for n in range(N)]
-    assert_same(soft.log_probs_of_label(2.0, mean, labels), np.array(expected))
+    assert_same(soft.log_probs(2.0, mean, labels), np.array(expected))
 
 
 def test_cutting_and_moving(rng: np.random.Generator) -> None:

@@ -7,11 +7,13 @@ from typing import Any, Literal
 
 import numpy as np
 import yaml
+from msgspec.structs import replace
 
 from softlabels.labels.encoding import DenseEncoding
 from softlabels.store import StoreWriter
-from softlabels.store.columns import input_column, store_columns
+from softlabels.store.columns import input_column
 from softlabels.store.digest import keys_digest
+from softlabels.store.rules import spec_columns
 from softlabels.store.spec import Cut, LabelSpace, MemberSpec, Preprocessing, Spec, TeacherSpec, TransferSpec
 from softlabels.transfer import TransferSetConfig, load_transfer_set
 from softlabels_stages.schema import typed
@@ -101,13 +103,9 @@ def write_store(
             encoding=DenseEncoding(reduce=reduce, inputs="embed" if embed else "reference"),
             layout="zarr",
             cut=Cut(rows_per_shard=64, rows_per_chunk=32),
-            columns=store_columns(
-                DenseEncoding(),
-                members=1 if reduce == "geometric" else MEMBERS,
-                classes=CLASSES,
-                inputs=input_column(inputs) if embed else None,
-            ),
+            columns=(),
         )
+        spec = replace(spec, columns=spec_columns(spec, input_column(inputs) if embed else None))
         with StoreWriter(root / split, spec) as writer:
             for shard in writer.pending:
                 part = slice(*writer.rows_of(shard))

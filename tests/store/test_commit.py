@@ -15,7 +15,7 @@ import pytest
 
 from softlabels.errors import DamagedManifest
 from softlabels.store import StoreWriter
-from softlabels.store.commit import record_name
+from softlabels.store.paths import record_name
 from tests.store.samples import KINDS, SPARSE, fill, make_spec, sample
 
 sparse_too = pytest.mark.parametrize("kind", KINDS + SPARSE)

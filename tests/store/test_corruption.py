@@ -14,8 +14,8 @@ import pytest
 
 from softlabels.errors import DamagedBasis, DamagedManifest, DamagedStore, SoftLabelsError
 from softlabels.store import StoreWriter, open_store
-from softlabels.store.basis import BASIS_FILE
 from softlabels.store.digest import blake3_hex
+from softlabels.store.paths import BASIS_FILE
 from softlabels.store.verify import verify
 from tests.faults.damage import (
     SHARDS,

@@ -12,7 +12,8 @@ from blake3 import blake3
 
 from softlabels.store import Store, StoreWriter, open_store
 from softlabels.store.convert import convert
-from softlabels.store.spec import About, encode_json
+from softlabels.store.json_files import encode_json
+from softlabels.store.spec import About
 from tests.store.samples import KINDS, Sample, assert_holds, fill, make_spec, sample, write_store
 
 kinds = pytest.mark.parametrize("kind", KINDS)

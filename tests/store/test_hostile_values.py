@@ -52,7 +52,9 @@ def write(path: Path, kind: str, rng: np.random.Generator, column: str, at: obje
         for shard in writer.pending:
             rows = slice(*writer.rows_of(shard))
             arrays = {each.name: whole[each.name][rows] for each in spec.columns}
-            writer.write_arrays(shard, arrays, fidelity=FIDELITY)
+            with writer.shard(shard) as out:
+                out.add(arrays, len(arrays["label"]))
+                out.commit(FIDELITY)
         writer.seal(checked=True)
 
 

@@ -29,8 +29,9 @@ from softlabels.errors import (
 )
 from softlabels.store import StoreWriter, open_store
 from softlabels.store import repair as repairing
-from softlabels.store.basis import BASIS_FILE, resumable_basis
+from softlabels.store.basis import resumable_basis
 from softlabels.store.layouts import layout_of
+from softlabels.store.paths import BASIS_FILE
 from softlabels.store.repair import Repaired, named_digest, repair
 from softlabels.store.spec import FORMAT
 from softlabels.store.verify import verify
@@ -345,7 +346,8 @@ def test_rows_of_another_plan_are_refused(store: tuple[Path, Sample]) -> None:
 def open_store_of(path: Path):  # type: ignore[no-untyped-def]
     """Forge a manifest, sound in itself, that names other keys."""
     from softlabels.store.digest import store_digest
-    from softlabels.store.spec import Manifest, read_json
+    from softlabels.store.json_files import read_json
+    from softlabels.store.spec import Manifest
     from tests.faults.damage import write_manifest
 
     manifest = read_json(folder_of(path), "manifest.json", Manifest)

@@ -25,8 +25,9 @@ from softlabels.errors import (
 )
 from softlabels.labels.encoding import DenseEncoding
 from softlabels.store import StoreWriter, open_store
+from softlabels.store.json_files import encode_json
 from softlabels.store.new_spec import store_spec
-from softlabels.store.spec import MemberSpec, Preprocessing, Spec, TeacherSpec, encode_json
+from softlabels.store.spec import MemberSpec, Preprocessing, Spec, TeacherSpec
 from tests.store.places import AnyPath, lock_left
 from tests.store.samples import FIDELITY, Sample, assert_holds, fill, make_spec, sample, write_store
 

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from msgspec.structs import replace
 
 from softlabels.labels.encoding import DenseEncoding
 from softlabels.objects import ObjectSpec
 from softlabels.store import Store, StoreWriter, open_store
-from softlabels.store.columns import input_column, store_columns
+from softlabels.store.columns import input_column
 from softlabels.store.digest import keys_digest
+from softlabels.store.rules import spec_columns
 from softlabels.store.spec import Cut, LabelSpace, MemberSpec, Preprocessing, Spec, TeacherSpec, TransferSpec
 from softlabels.transfer import TransferRows
 
@@ -79,13 +81,9 @@ def write_store(
         encoding=DenseEncoding(inputs="embed" if embed else "reference", reduce=reduce),
         layout=layout,
         cut=Cut(rows_per_shard=CHUNK * chunks_a_shard, rows_per_chunk=CHUNK),
-        columns=store_columns(
-            DenseEncoding(),
-            members=MEMBERS if reduce == "none" else 1,
-            classes=CLASSES,
-            inputs=input_column(inputs) if embed else None,
-        ),
+        columns=(),
     )
+    spec = replace(spec, columns=spec_columns(spec, input_column(inputs) if embed else None))
     with StoreWriter(path, spec) as writer:
         for shard in writer.pending:
             rows = slice(*writer.rows_of(shard))

@@ -234,7 +234,7 @@ def test_scores_count_positions(rng: np.random.Generator, monkeypatch: pytest.Mo
         gap = torch.where(p.exp() > 0, p.exp() * (p - torch.log_softmax(z / 2, 1)), 0.0).sum(1)
         assert scores["kl"]["2"] == pytest.approx(gap.mean().item(), rel=1e-5)
     ensemble, members = evaluate_teacher(Rows(batch, 9), temperatures=[2.0], mean="arithmetic", device=CPU)
-    teacher = batch.soft[valid].log_probs_of_label(1.0, "arithmetic", labels).double()  # type: ignore[index]
+    teacher = batch.soft[valid].log_probs(1.0, "arithmetic", labels).double()  # type: ignore[index]
     if kind != "renormalised":
         assert ensemble["nll"] == pytest.approx(-teacher.gather(1, labels[:, None]).mean().item(), rel=1e-5)
     assert ensemble["rows"] == len(z)

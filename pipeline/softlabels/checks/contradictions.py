@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from softlabels.checks.dependence import spread
 from softlabels.checks.rounding import HALF, tolerance
 from softlabels.errors import ContradictingOutputs, some
 from softlabels.labels.base import Columns
@@ -19,9 +20,8 @@ from softlabels.labels.encoding import Encoding
 
 LEAST = 1e-3
 _BYTES = 1 << 25  # of rows that are compared at a time
-_BLOCKS = (
-    8  # of rows; of more, such as are evenly spread: rows of a key may stand anywhere, and a block may read every chunk
-)
+# Of rows; of more, such as are evenly spread: rows of a key may stand anywhere, and a block may read every chunk.
+_BLOCKS = 8
 REMEDY = (
     "give each row a key of its own: name the column that says which row it is (transfer_set.key; --key of import; of a "
     "graph's nodes their number: key: node), or keep one row of each key; of outputs that were computed in float16 or bfloat16 "
@@ -59,9 +59,7 @@ def require_consistent(
     rows, firsts = repeats(keys)
     step, wrong, looked_at, example = max(1, _BYTES // max(row_bytes, 1)), 0, 0, list[str]()
     starts = np.arange(0, len(rows), step)
-    for start in starts[
-        np.arange(min(len(starts), _BLOCKS)) * len(starts) // max(1, min(len(starts), _BLOCKS))
-    ].tolist():
+    for start in starts[spread(len(starts), _BLOCKS)].tolist():
         these, those = rows[start : start + step], firsts[start : start + step]
         known, at = np.unique(those, return_inverse=True)
         standing = read(known)

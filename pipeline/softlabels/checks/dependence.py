@@ -58,7 +58,7 @@ class Dependence:
 
 def spread(total: int, count: int) -> npt.NDArray[np.int64]:
     """`count` numbers below `total`, or all, evenly spread."""
-    return np.arange(min(count, total), dtype=np.int64) * total // min(count, total)
+    return np.arange(min(count, total), dtype=np.int64) * total // max(1, min(count, total))
 
 
 def of_all_lengths(lengths: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:

@@ -13,26 +13,18 @@ from numpy.typing import NDArray
 Keys = NDArray[np.uint8]
 
 
-def shared_rows(keys: Keys, others: Keys) -> int:
-    """How many rows of `keys` (R, 16) have a key that is among `others` (S, 16)."""
-    return int(np.isin(_whole(keys), _whole(others)).sum())
-
-
-def repeated_rows(keys: Keys) -> int:
-    """How many rows of `keys` (R, 16) repeat an earlier one."""
-    return len(keys) - len(np.unique(_whole(keys)))
-
-
 def leaks(splits: Mapping[str, Keys]) -> dict[str, int]:
     """What is repeated within and across splits: rows by `SPLIT` and by `SPLIT in OTHER`, where there are any.
 
     Across: rows of each split that also stand in an earlier one of train, validation, test, others.
     """
     order = sorted(splits, key=lambda name: (*(name != known for known in ("train", "validation", "test")), name))
-    found = {name: repeated_rows(splits[name]) for name in order}
+    number = np.dtype((np.void, 16))
+    whole = {name: np.ascontiguousarray(keys).view(number)[:, 0] for name, keys in splits.items()}
+    found = {name: len(whole[name]) - len(np.unique(whole[name])) for name in order}
     for place, name in enumerate(order):
         for other in order[:place]:
-            found[f"{name} in {other}"] = shared_rows(splits[name], splits[other])
+            found[f"{name} in {other}"] = int(np.isin(whole[name], whole[other]).sum())
     return {name: rows for name, rows in found.items() if rows}
 
 
@@ -44,7 +36,3 @@ def leak_lines(found: Mapping[str, int], rows: Mapping[str, int]) -> list[str]:
         of = f"{count:,} of {rows[split]:,} {split} rows"
         lines.append(f"{of} are {other} rows too (equal content keys)" if other else f"{of} repeat an earlier one")
     return lines
-
-
-def _whole(keys: Keys) -> NDArray[np.void]:
-    return np.ascontiguousarray(keys).view(np.dtype((np.void, keys.shape[1])))[:, 0]

@@ -103,11 +103,8 @@ def _others(
         here, there = (outputs[:-shift], labels[shift:]) if shift > 0 else (outputs[-shift:], labels[:shift])
         found = agreement(here, there, classes)
         if found is not None:
-            yield (
-                found,
-                f"the label of row n + {shift} for row n" if shift > 0 else f"the label of row n - {-shift} for row n",
-                ("give outputs and labels of the same rows, in the same order"),
-            )
+            what = f"the label of row n {'+' if shift > 0 else '-'} {abs(shift)} for row n"
+            yield found, what, "give outputs and labels of the same rows, in the same order"
     yield Agreement(1, 0, 1.0), "", remedy  # of too few rows
 
 

@@ -23,7 +23,7 @@ from softlabels.models.device import resolve_device, warm_up
 from softlabels.report.table import as_text, fidelity_table
 from softlabels.store import Store, StoreWriter, open_store, store_splits
 from softlabels.store.basis import Basis
-from softlabels.store.findings import Stored, ask
+from softlabels.store.findings import ask, keys_of
 from softlabels.store.new_spec import encoded_as
 from softlabels.store.root import require_apart, require_root, write_root
 from softlabels.store.same_plan import require_same_maker
@@ -69,8 +69,7 @@ def encode(
         require_root(target, tuple(splits))
     stores = {split: _dense(path) for split, path in splits.items()}
     for each in stores.values():
-        found = Stored.of(each)
-        for error in ask(found, found.keys()):
+        for error in ask(each, keys_of(each)):
             raise error
     folders = {split: target if single else target.within(split) for split in splits}
     warm_up()

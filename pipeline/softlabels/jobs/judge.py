@@ -26,7 +26,6 @@ from softlabels.jobs.watch import LOGGED, Watch
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.device import resolve_device
 from softlabels.store import Store, open_store
-from softlabels.store.findings import Stored
 from softlabels.stream import EmbeddedRows
 from softlabels.stream.examples import StoredRows
 from softlabels.stream.join import Missing
@@ -108,7 +107,7 @@ def judge(
             watch.warn(
                 f"{found.path} holds no tokens (inputs: reference): without the next one no errors, NLL, ECE and Brier"
             )
-        warn_of_findings(split, Stored.of(found), watch)
+        warn_of_findings(split, found, watch)
         splits = with_members({split: Split(found, own)}, settings)
         ensemble, members = evaluate_teacher(all_batches(splits[split], settings.batch_size), **options)
         if len(members) < 2:

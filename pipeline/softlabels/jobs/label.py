@@ -17,11 +17,13 @@ from softlabels.labels.encoding import Encoding
 from softlabels.models.alone import is_padded
 from softlabels.report.table import as_text, fidelity_table
 from softlabels.store.basis import Basis
+from softlabels.store.json_files import read_json
 from softlabels.store.markdown import without_folders
 from softlabels.store.new_spec import prepared_by, store_spec
+from softlabels.store.paths import PLAN
 from softlabels.store.root import require_root, write_root
 from softlabels.store.same_plan import kept_about
-from softlabels.store.spec import PLAN, About, Manifest, Plan, Spec, read_json
+from softlabels.store.spec import About, Manifest, Plan, Spec
 from softlabels.store.writer import StoreWriter
 from softlabels.system.files import Folder
 from softlabels.system.places import Place, folder_of

@@ -27,9 +27,9 @@ from softlabels.objects import ObjectSpec
 from softlabels.store import Store, open_store, store_splits
 from softlabels.store.differences import differences
 from softlabels.store.digest import keys_digest
-from softlabels.store.findings import Own, Stored, ask, stored_agreement
+from softlabels.store.findings import Own, ask, keys_of, stored_agreement
+from softlabels.store.json_files import plain_json
 from softlabels.store.new_spec import prepared_by
-from softlabels.store.spec import plain_json
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.stream.columns import SoftColumns
 from softlabels.stream.examples import StoredRows
@@ -128,20 +128,19 @@ def say_what_labels_are(splits: Mapping[str, Split], watch: Watch) -> None:
     Raises OtherClassOrder where the outputs' classes stand in another order than the rows' hard labels.
     """
     for name, split in splits.items():
-        stored = Stored.of(split.store)
-        keys = warn_of_findings(name, stored, watch, order=False)
+        keys = warn_of_findings(name, split.store, watch, order=False)
         if split.store.positions is not None:
             continue
         own = Own(keys, np.asarray(split.rows.keys), np.asarray(split.rows.labels))
-        found = stored_agreement(stored, own=own, refuse=True)
+        found = stored_agreement(split.store, own=own, refuse=True)
         if found is not None:
             watch.say(f"{name}: {found.line}")
 
 
-def warn_of_findings(name: str, stored: Stored, watch: Watch, *, order: bool = True) -> np.ndarray:
+def warn_of_findings(name: str, store: Store, watch: Watch, *, order: bool = True) -> np.ndarray:
     """Warn of what the checks find in a store's labels; the keys (R, 16) of its rows."""
-    keys = stored.keys()
-    for error in ask(stored, keys, order=order):
+    keys = keys_of(store)
+    for error in ask(store, keys, order=order):
         watch.warn(f"{name}: warning: {type(error).__name__}: {error}")
     return keys
 

@@ -16,8 +16,10 @@ from softlabels.labels.encoding import Encoding
 from softlabels.labels.tail_basis import find_basis
 from softlabels.store.basis import Basis, resumable_basis
 from softlabels.store.commit import is_bound
+from softlabels.store.json_files import read_json
+from softlabels.store.paths import MANIFEST, PLAN
 from softlabels.store.same_plan import require_same_plan
-from softlabels.store.spec import MANIFEST, PLAN, About, Manifest, Plan, Spec, plan_of, read_json
+from softlabels.store.spec import About, Manifest, Plan, Spec, plan_of
 from softlabels.store.writer import StoreWriter, require_room
 from softlabels.system.files import Folder
 from softlabels.teacher.label import label_rows

@@ -20,6 +20,7 @@ from softlabels.labels.ensemble import normalised_weights
 
 _ARRAYS = 12  # float32 arrays (block, C) that stand in memory at once, at most
 _BEYOND = 65520.0  # what float16 rounds to infinity
+_NO_CLASS = "mend the teacher's outputs there: no class is possible"
 _OVERFLOW = "mend the teacher's outputs there: NaN inputs or an overflow in half precision is the usual cause"
 
 
@@ -46,11 +47,7 @@ class Block:
         if not torch.isfinite(peak.float()).all():
             self.refuse(peak.isnan(), "logits are NaN", _OVERFLOW, NanLogits)
             self.refuse(peak.isposinf(), "a logit is +inf", _OVERFLOW, InfiniteLogits)
-            impossible, fix = (
-                "the logits of all classes are -inf",
-                "mend the teacher's outputs there: no class is possible",
-            )
-            self.refuse(peak.isneginf(), impossible, fix, NoPossibleClass)
+            self.refuse(peak.isneginf(), "the logits of all classes are -inf", _NO_CLASS, NoPossibleClass)
             beyond = "the largest logit lies beyond float32"
             self.refuse(peak.float().isinf(), beyond, "scale the teacher's outputs down", InfiniteLogits)
         return peak

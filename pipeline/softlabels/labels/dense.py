@@ -32,7 +32,6 @@ class DenseEncoding(EncodingBase, frozen=True, kw_only=True, tag="dense"):
 
     first_format: ClassVar[int] = 1
     keeps_all: ClassVar[bool] = True
-    tail: ClassVar[None] = None
     read_hint: ClassVar[str] = (
         "softmax((logits)/T) over the last axis is a member's distribution; logits + shift are its raw outputs"
     )

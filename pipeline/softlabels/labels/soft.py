@@ -67,23 +67,20 @@ class SoftLabels:
         """One member's labels, as those of an ensemble of one."""
         return SoftLabels(self.members.member(number), torch.ones_like(self.weights[:1]), self.reduce)
 
-    def log_probs(self, temperature: float, mean: str = "arithmetic") -> Tensor:
+    def log_probs(self, temperature: float, mean: str = "arithmetic", labels: Tensor | None = None) -> Tensor:
         """Log-probabilities (N, C) float32 of the ensemble at `temperature`; -inf for classes of probability 0.
 
         `mean` is "arithmetic", "geometric" or "tempered", defined in `softlabels.labels.ensemble`, of the members' full
         distributions.
 
+        `labels` (N,), -1 for none, are for losses that set a position's label apart from the other classes: where labels are
+        sparse and know the label's logit, its own probability is exact in each member, and the tail's other classes share
+        what it leaves of the tail's mass.
+
         Raises:
             ConfigError: temperature <= 0 or not finite, lower than the labels' tails are known for, or no such mean.
             MeanUnavailable: a mean that the labels cannot give.
             NoPossibleClass: the geometric mean of members that have no possible class in common.
-        """
-        return self.log_probs_of_label(temperature, mean, None)
-
-    def log_probs_of_label(self, temperature: float, mean: str, labels: Tensor | None) -> Tensor:
-        """As `log_probs`, for losses that set a position's label (N,) apart from the other classes: where labels are
-        sparse and know the label's logit, its own probability is exact in each member, and the tail's other classes share
-        what it leaves of the tail's mass. -1: no label.
         """
         check_temperature(temperature)
         tail = self.members.left_out

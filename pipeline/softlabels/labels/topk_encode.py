@@ -43,10 +43,10 @@ class TopkEncoder:
 
     def __call__(self, block: Block) -> Encoded:
         _, members, classes = block.below.shape
-        given = (
-            torch.full_like(block.real, NO_LABEL, dtype=torch.int64) if self.labels is None else self.labels[block.at]
-        )
-        labels = given.masked_fill(~block.real, NO_LABEL).repeat_interleave(members)
+        labels = torch.full_like(block.real, NO_LABEL, dtype=torch.int64)
+        if self.labels is not None:
+            labels = self.labels[block.at].masked_fill(~block.real, NO_LABEL)
+        labels = labels.repeat_interleave(members)
         below = block.below.flatten(0, 1)
         columns, tail = self._columns(below, labels, block)
         measured = block.real & ((self.counted + block.real.cumsum(0) - 1) % self.encoding.measured_share(classes) == 0)

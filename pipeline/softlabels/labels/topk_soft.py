@@ -198,9 +198,8 @@ class TopkMembers(Members):
         # false for NaN, which stands for no label
         known = (labels >= 0) & (logit <= top.amin(dim=-1)) & (ids != at).all(dim=-1)
         others = torch.logsumexp(log_probs.scatter(1, ids, -torch.inf).scatter_(1, at, -torch.inf), dim=-1)
-        own = torch.minimum(
-            logit / temperature + log_p.amax(dim=-1), log_tail
-        )  # the largest log p is -log Z: its logit is 0
+        # the largest log p is -log Z: its logit is 0
+        own = torch.minimum(logit / temperature + log_p.amax(dim=-1), log_tail)
         own = torch.where(torch.isneginf(others), log_tail, own)
         left = log_tail + torch.log1p(-(own - log_tail).exp())
         scale = torch.where(known & (others > -torch.inf), left - others, 0.0)

@@ -13,11 +13,6 @@ if TYPE_CHECKING:
     from softlabels.store.reader import Store, open_store, store_splits
     from softlabels.store.writer import StoreWriter
 
-__all__ = [
-    "Store",
-    "StoreWriter",
-    "open_store",
-    "store_splits",
-]
+__all__ = ["Store", "StoreWriter", "open_store", "store_splits"]
 
 __getattr__ = exports(__name__)

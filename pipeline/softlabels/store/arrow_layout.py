@@ -17,9 +17,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from softlabels.store.columns import Column
+from softlabels.store.json_files import pretty_json
 from softlabels.store.layout import Array, Places, chunk_rows
 from softlabels.store.positions import kept, padded
-from softlabels.store.spec import Spec, Version, pretty_json
+from softlabels.store.spec import Spec, Version
 from softlabels.system.files import File, Sink
 
 _AROUND = 1 << 20  # at most, of a message around its columns
@@ -35,12 +36,7 @@ class ArrowLayout:
         return _File(spec, sinks[self.path(spec.columns[0], shard)])
 
     def decode(
-        self,
-        spec: Spec,
-        column: Column,
-        data: bytes | memoryview,
-        rows: int,
-        positions: NDArray[np.int32] | None = None,
+        self, spec: Spec, column: Column, data: memoryview, rows: int, positions: NDArray[np.int32] | None
     ) -> NDArray[np.generic]:
         if positions is None:
             if len(data) != rows * column.row_bytes:

@@ -14,25 +14,18 @@ from numpy.typing import NDArray
 
 from softlabels.errors import DamagedBasis, DamagedManifest, SpecMismatch, UserError
 from softlabels.labels.topk_fields import MAX_BASIS_BYTES, check_basis
-from softlabels.store.commit import LOCK, create, is_bound
+from softlabels.store.commit import create, is_bound
 from softlabels.store.differences import Difference
 from softlabels.store.digest import blake3_hex
+from softlabels.store.json_files import read_json, read_small_file
+from softlabels.store.paths import BASIS_FILE, BASIS_FOLDER, LOCK, MANIFEST, PLAN
 from softlabels.store.rules import check_spec
 from softlabels.store.same_plan import mismatch
-from softlabels.store.spec import (
-    BASIS_FOLDER,
-    MANIFEST,
-    PLAN,
-    Plan,
-    Spec,
-    read_json,
-    read_small_file,
-)
+from softlabels.store.spec import Plan, Spec
 from softlabels.system.files import Files, Folder
 from softlabels.system.places import Place, folder_of
 
 Basis = NDArray[np.float16]
-BASIS_FILE = f"{BASIS_FOLDER}/c.0.0"
 _REMEDY = "get this file again from whoever made the store (all splits hold the same), or run `softlabels repair`"
 
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 from softlabels.labels.fidelity import Fidelity, by_temperature, nats
-from softlabels.store.basis import BASIS_FILE
 from softlabels.store.markdown import code, escaped, yaml_lines
+from softlabels.store.paths import BASIS_FILE
 from softlabels.store.spec import Manifest, Spec
 from softlabels.text import one_line
 
@@ -22,13 +22,15 @@ def store_card(manifest: Manifest, said: Sequence[str] = ()) -> str:
     """The card of one split's store; `said`: what the checks say of its labels."""
     spec = manifest.spec
     files = {spec.transfer_set.split: "*.arrow"} if spec.layout == "arrow" else {}
+    step = spec.encoding.measured_share(spec.label_space.classes)
+    measured = "all stored distributions" if step == 1 else f"one of {step} stored distributions, evenly spread"
     return "\n\n".join(
         [
             _front_matter(manifest, files),
             f"{_title(spec)} ({escaped(spec.transfer_set.split)})",
             "\n".join([_what(manifest), *(f"- Checks: {line}" for line in said)]),
             "## Fidelity\n\nWhat storing lost, against the exact logits when they were written: KL(exact || stored) in\n"
-            f"nats over {_measured(spec)}, and how often the top class is the same.\n\n"
+            f"nats over {measured}, and how often the top class is the same.\n\n"
             + fidelity_table(manifest.fidelity),
             "## How to load\n\n" + _loading(manifest, "PATH"),
             f"`digest` `{manifest.digest}`\n\n`content_digest` `{manifest.content_digest}`",
@@ -58,11 +60,6 @@ def root_card(manifests: dict[str, Manifest], shared: Sequence[str] = ()) -> str
 
 def _title(spec: Spec) -> str:
     return f"# Soft labels: {escaped(spec.teacher.name)} on {escaped(spec.transfer_set.name)}"
-
-
-def _measured(spec: Spec) -> str:
-    step = spec.encoding.measured_share(spec.label_space.classes)
-    return "all stored distributions" if step == 1 else f"one of {step} stored distributions, evenly spread"
 
 
 def fidelity_table(fidelity: dict[str, Fidelity]) -> str:
@@ -113,29 +110,17 @@ def _what(manifest: Manifest, *, rows: bool = True) -> str:
         f"- Label space: {spec.label_space.classes} classes ({names}{more})",
         f"- Inputs: {'embedded, as prepared' if spec.encoding.inputs == 'embed' else 'not here: rows are found by content key'}"
         f" (prepared by {code(spec.preprocessing.function)})",
-        *_rows_and_positions(spec),
-        _encoding(manifest),
     ]
-    return "\n".join(lines)
-
-
-def _rows_and_positions(spec: Spec) -> list[str]:
-    """Of sequences: how long they are, and whose tokens they are made of."""
-    if spec.positions is None:
-        return []
-    upto = "up to " if spec.ragged else ""
-    return [
-        f"- Sequences: {upto}{spec.positions} positions a row, each a distribution of the next token; padding and the ends of "
-        f"documents are masked; vocabulary `{str(spec.label_space.vocabulary)[:16]}`"
-    ]
-
-
-def _encoding(manifest: Manifest) -> str:
-    """How distributions are kept, and in how many bytes."""
-    spec, encoding = manifest.spec, manifest.spec.encoding
+    if spec.positions is not None:
+        upto = "up to " if spec.ragged else ""
+        lines.append(
+            f"- Sequences: {upto}{spec.positions} positions a row, each a distribution of the next token; padding and the ends "
+            f"of documents are masked; vocabulary `{str(spec.label_space.vocabulary)[:16]}`"
+        )
     size = f"{manifest.bytes_per_position:.1f}".removesuffix(".0")
-    what = encoding.words(spec.label_space.classes, BASIS_FILE)
-    return f"- Encoding: {what}, reduce: {encoding.reduce}, {size} bytes a position; layout {spec.layout}"
+    what = spec.encoding.words(spec.label_space.classes, BASIS_FILE)
+    encoding = f"- Encoding: {what}, reduce: {spec.encoding.reduce}, {size} bytes a position; layout {spec.layout}"
+    return "\n".join([*lines, encoding])
 
 
 def _loading(manifest: Manifest, path: str) -> str:

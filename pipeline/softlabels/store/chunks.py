@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from softlabels.errors import DamagedShard, MissingShard, StrangePath
 from softlabels.store.columns import Column
 from softlabels.store.digest import blake3_hex
+from softlabels.store.json_files import RELABEL
 from softlabels.store.layout import chunk_rows
 from softlabels.store.layouts import layout_of
 from softlabels.store.positions import check_counts
-from softlabels.store.spec import RELABEL, Payload, Spec
+from softlabels.store.spec import Payload, Spec
 from softlabels.system.files import File, Files
 
 Array = NDArray[np.generic]
@@ -31,7 +32,8 @@ class ChunkReader:
         self.folder = store
         self.spec = spec
         self.layout = layout_of(spec)
-        self._positions = next((column for column in spec.columns if column.name == "positions"), spec.columns[0])
+        self.columns = {column.name: column for column in spec.columns}
+        self.rows_per_chunk = spec.cut.rows_per_chunk
         self._open: OrderedDict[str, File] = OrderedDict()
         self._lock, self._most = threading.Lock(), store.most_files()
 
@@ -44,19 +46,23 @@ class ChunkReader:
             DamagedShard: its bytes are not those that were committed, or are what the format forbids.
         """
         ragged = self.spec.ragged and column.by_position
-        positions = self.read(payload, self._positions, chunk, check=check) if ragged else None
+        positions = self.read(payload, self.columns["positions"], chunk, check=check) if ragged else None
         place = payload.chunks[column.name][chunk]
         name = self.layout.path(column, payload.shard)
         data = self._bytes(name, payload, place.offset, place.size)
         if check and blake3_hex(data) != place.blake3:
-            raise self.damaged(payload.shard, name, f"chunk {chunk} of column {column.name} differs from its digest")
+            raise _damaged(
+                self.folder, name, payload.shard, f"chunk {chunk} of column {column.name} differs from its digest"
+            )
         try:
             rows = len(chunk_rows(self.spec, payload.shard, chunk))
             found = self.layout.decode(self.spec, column, data.data, rows, positions)  # type: ignore[arg-type]  # int32
             if column.name == "positions":
                 check_counts(found, self.spec.positions or 1)  # type: ignore[arg-type]  # int32 by the column
         except ValueError as error:
-            raise self.damaged(payload.shard, name, f"chunk {chunk} of column {column.name} {error}") from error
+            raise _damaged(
+                self.folder, name, payload.shard, f"chunk {chunk} of column {column.name} {error}"
+            ) from error
         if values:
             self._check_values(payload, column, chunk, found, name, check=check)
         return found
@@ -67,14 +73,13 @@ class ChunkReader:
         encoding, classes = self.spec.encoding, self.spec.label_space.classes
         beside = None
         if (name_beside := encoding.beside(column.name, classes)) is not None:
-            other = next(other for other in self.spec.columns if other.name == name_beside)
-            beside = self.read(payload, other, chunk, check=check)
+            beside = self.read(payload, self.columns[name_beside], chunk, check=check)
         start = self.spec.shard_rows(payload.shard).start + chunk_rows(self.spec, payload.shard, chunk).start
         try:
             encoding.check_column(column.name, found, classes, beside=beside, first_row=start)
         except ValueError as error:
             what = f"chunk {chunk} of column {column.name} holds what the format forbids: {error}"
-            raise self.damaged(payload.shard, name, what) from error
+            raise _damaged(self.folder, name, payload.shard, what) from error
 
     def _bytes(self, name: str, payload: Payload, offset: int, size: int) -> NDArray[np.uint8]:
         """`size` bytes at `offset` of a shard file."""
@@ -82,7 +87,7 @@ class ChunkReader:
         data = np.empty(size, np.uint8)  # no more than the file holds: its size is that of the record
         got = file.read_into(offset, data.data)
         if got < size:
-            raise self.damaged(payload.shard, name, f"ends at byte {offset + got}")
+            raise _damaged(self.folder, name, payload.shard, f"ends at byte {offset + got}")
         return data
 
     def _file(self, name: str, payload: Payload) -> File:
@@ -94,10 +99,6 @@ class ChunkReader:
             if len(self._open) > self._most:
                 self._open.popitem(last=False)  # it stays open while another thread reads it
             return file
-
-    def damaged(self, shard: int, name: str, what: str) -> DamagedShard:
-        """The error for damage in one file."""
-        return _damaged(self.folder, name, shard, what)
 
     def close(self) -> None:
         """Let go of all files; they are opened again when needed."""

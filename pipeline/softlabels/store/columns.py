@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from softlabels.errors import UserError
 from softlabels.labels import NO_LABEL
-from softlabels.labels.encoding import Encoding
 
 DType = Literal[
     "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64"
@@ -67,32 +66,6 @@ class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 def is_soft(name: str) -> bool:
     """Whether the column of this name holds part of the distributions."""
     return name not in ("content_key", "label", "positions", "position_mask", "document", "input")
-
-
-def store_columns(
-    encoding: Encoding,
-    *,
-    classes: int,
-    members: int,
-    positions: int | None = None,
-    ragged: bool = False,
-    inputs: Column | None = None,
-) -> tuple[Column, ...]:
-    """The columns of a store, in the order in which they are hashed; `positions` P of a sequence, else None."""
-    columns = [
-        Column(name="content_key", dtype="uint8", shape=(KEY_BYTES,), axes=("byte",)),
-        Column(name="label", dtype="int64", shape=(), axes=()),
-    ]
-    if ragged:
-        columns.append(Column(name="positions", dtype="int32", shape=(), axes=()))
-    if positions is not None:
-        columns.append(Column(name="position_mask", dtype="uint8", shape=(positions,), axes=(POSITION,)))
-        columns.append(Column(name="document", dtype="uint16", shape=(positions,), axes=(POSITION,)))
-    columns += [
-        Column(name=name, dtype=dtype, shape=shape, axes=axes)  # type: ignore[arg-type]  # names of numpy's dtypes
-        for name, dtype, shape, axes in encoding.columns(classes, members, positions)
-    ]
-    return tuple(columns if inputs is None else [*columns, inputs])
 
 
 def input_column(inputs: NDArray[np.generic]) -> Column:

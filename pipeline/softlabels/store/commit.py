@@ -17,18 +17,12 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from softlabels.errors import DamagedManifest, DamagedShard, MissingShard, StorageError, StrangePath
-from softlabels.store.spec import COMMITS, Commit, pretty_json, read_json
+from softlabels.store.json_files import pretty_json, read_json
+from softlabels.store.paths import COMMITS, LOCK, SET_ASIDE, STAGING, record_name, staged
+from softlabels.store.spec import Commit
 from softlabels.system.files import Files, Folder
 
-STAGING = "staging"
-SET_ASIDE = "set_aside"
-LOCK = f"{STAGING}/lock"
 _AGAIN = "run `softlabels repair`, then the same command again"
-
-
-def record_name(shard: int) -> str:
-    """The name of a shard's commit record in its store."""
-    return f"{COMMITS}/{shard:05}.json"
 
 
 def recorded_shards(store: Files) -> set[int]:
@@ -40,11 +34,6 @@ def recorded_shards(store: Files) -> set[int]:
 def is_bound(store: Files) -> bool:
     """Whether somebody's work depends on the store's plan: shards are recorded, or were until `repair` set them aside."""
     return bool(recorded_shards(store)) or store.exists(SET_ASIDE)
-
-
-def staged(write_id: str, number: int) -> str:
-    """The name of a write's file in staging."""
-    return f"{STAGING}/{write_id}/{number}"
 
 
 def create(store: Folder, name: str, data: bytes) -> bool:

@@ -16,8 +16,9 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from softlabels.store.columns import Column
+from softlabels.store.json_files import encode_json
 from softlabels.store.positions import kept
-from softlabels.store.spec import BLOCK_ROWS, Manifest, Payload, Plan, Spec, encode_json
+from softlabels.store.spec import BLOCK_ROWS, Manifest, Payload, Plan, Spec
 
 
 def blake3_hex(data: bytes | memoryview | NDArray[np.generic]) -> str:

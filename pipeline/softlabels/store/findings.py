@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.checks.contradictions import apart, require_consistent
+from softlabels.checks.dependence import spread
 from softlabels.checks.order import Agreement, agreement, require_order
 from softlabels.checks.probabilities import are_probabilities, require_logits, rows_of_positions
 from softlabels.checks.rounding import HALF
@@ -22,51 +22,33 @@ from softlabels.errors import LogitsError, OtherClassOrder, SpecMismatch, UserEr
 from softlabels.labels.base import Columns
 from softlabels.labels.ensemble import normalised_weights
 from softlabels.store.digest import keys_digest
-from softlabels.store.gather import ChunkSource, RecordedChunks, gather, read_rows
+from softlabels.store.gather import RecordedChunks, gather, read_rows
 from softlabels.store.key_index import KeyIndex
 from softlabels.store.reader import Store
 from softlabels.store.spec import Commit, Spec
 from softlabels.system.files import Files
 
+Stored = Store | RecordedChunks  # the columns of one split, sealed or about to be
 MOST_ROWS = 1 << 16  # that are looked at; of more, whole chunks that are evenly spread
 RELABELLED = (
     "label the transfer set again from what the softmax is taken of, or from the logarithm of the probabilities"
 )
 
 
-@dataclass(frozen=True)
-class Stored:
-    """The columns of one split, sealed or about to be.
+def keys_of(stored: Stored) -> NDArray[np.uint8]:
+    """(R, 16) content keys."""
+    return read_rows(stored, "content_key", 0, stored.spec.rows).astype(np.uint8, copy=False)
 
-    Attributes:
-        spec: of the store.
-        source: what reads its chunks.
-        where: what messages call it.
-    """
 
-    spec: Spec
-    source: ChunkSource
-    where: str
+def _looked_at(spec: Spec) -> NDArray[np.int64]:
+    """Numbers of the chunks that are looked at."""
+    per_chunk = spec.cut.rows_per_chunk
+    return spread(-(-spec.rows // per_chunk), max(1, MOST_ROWS // per_chunk))
 
-    @classmethod
-    def of(cls, store: Store) -> Stored:
-        """A sealed store's."""
-        return cls(store.spec, store, str(store.path))
 
-    def keys(self) -> NDArray[np.uint8]:
-        """(R, 16) content keys."""
-        return read_rows(self.source, "content_key", 0, self.spec.rows).astype(np.uint8, copy=False)
-
-    @property
-    def chunks(self) -> NDArray[np.int64]:
-        """Numbers of the chunks that are looked at."""
-        per_chunk = self.spec.cut.rows_per_chunk
-        total, most = -(-self.spec.rows // per_chunk), max(1, MOST_ROWS // per_chunk)
-        return np.unique(np.arange(min(total, most), dtype=np.int64) * total // min(total, most))
-
-    def soft(self, chunk: int) -> Columns:
-        """A chunk's columns of the distributions."""
-        return {name: self.source.read_chunk(name, chunk) for name in self.spec.soft_columns}
+def _soft(stored: Stored, chunk: int) -> Columns:
+    """A chunk's columns of the distributions."""
+    return {name: stored.read_chunk(name, chunk) for name in stored.spec.soft_columns}
 
 
 class Own:
@@ -95,9 +77,8 @@ def check_written(store: Files, spec: Spec, records: Sequence[Commit], *, checke
         ContradictingOutputs, OtherClassOrder: unless the labels were `checked` before.
     """
     payloads = {record.payload.shard: record.payload for record in records}
-    with closing(RecordedChunks(store, spec, payloads)) as source:
-        stored = Stored(spec, source, str(store))
-        keys = stored.keys()
+    with closing(RecordedChunks(store, spec, payloads)) as stored:
+        keys = keys_of(stored)
         if keys_digest(keys) != spec.transfer_set.content_keys:
             raise SpecMismatch(
                 f"the content keys written to {store} are not those of the transfer set in its specification",
@@ -134,21 +115,21 @@ def stored_agreement(stored: Stored, *, own: Own | None = None, refuse: bool = F
     spec, encoding, classes = stored.spec, stored.spec.encoding, stored.spec.label_space.classes
     weights = normalised_weights(spec.member_weights, spec.stored_members)
     outputs, labels = [], []
-    for chunk in stored.chunks.tolist():
+    for chunk in _looked_at(spec).tolist():
         start = chunk * spec.cut.rows_per_chunk
-        named = stored.source.read_chunk("label", chunk).astype(np.int64)
+        named = stored.read_chunk("label", chunk).astype(np.int64)
         places = np.arange(len(named), dtype=np.int64)
         if own is not None:
             places, named = own.between(start, start + len(named))
             named = np.where(named < classes, named, -1)  # others are refused where rows are joined
         if (named >= 0).any():
-            outputs.append(encoding.largest(stored.soft(chunk), classes, weights)[places])
+            outputs.append(encoding.largest(_soft(stored, chunk), classes, weights)[places])
             labels.append(named)
     if not labels:
         return None
     found, given = np.concatenate(outputs), np.concatenate(labels)
     if refuse:
-        return require_order(found, given, classes, names=spec.label_space.names, where=stored.where)
+        return require_order(found, given, classes, names=spec.label_space.names, where=str(stored.folder))
     return agreement(found, given, classes)
 
 
@@ -157,7 +138,7 @@ def _require_consistent(stored: Stored, keys: NDArray[np.uint8]) -> None:
     names = (*spec.soft_columns, *(["position_mask"] if spec.positions is not None else []))
     compare = partial(apart, encoding=spec.encoding, classes=spec.label_space.classes, precision=spec.teacher.precision)
     require_consistent(
-        keys, partial(gather, stored.source, names), compare, row_bytes=spec.row_bytes, where=stored.where
+        keys, partial(gather, stored, names), compare, row_bytes=spec.row_bytes, where=str(stored.folder)
     )
 
 
@@ -166,9 +147,9 @@ def _require_logits(stored: Stored) -> None:
     spec = stored.spec
     if not spec.encoding.keeps_all:
         return
-    for chunk in stored.chunks.tolist():
-        found = are_probabilities(spec.encoding.outputs(stored.soft(chunk)), rounding=HALF)
+    for chunk in _looked_at(spec).tolist():
+        found = are_probabilities(spec.encoding.outputs(_soft(stored, chunk)), rounding=HALF)
         if spec.positions is not None:
-            found = rows_of_positions(found, stored.source.read_chunk("position_mask", chunk))
+            found = rows_of_positions(found, stored.read_chunk("position_mask", chunk))
         first = chunk * spec.cut.rows_per_chunk
-        require_logits(found, total=spec.rows, first_row=first, who=stored.where, remedy=RELABELLED)
+        require_logits(found, total=spec.rows, first_row=first, who=str(stored.folder), remedy=RELABELLED)

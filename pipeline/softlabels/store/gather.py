@@ -43,23 +43,17 @@ class ChunkSource(Protocol):
         ...
 
 
-class RecordedChunks:
+class RecordedChunks(ChunkReader):
     """A `ChunkSource` of the committed shards of a store that need not be sealed, by their payloads."""
 
     def __init__(self, store: Files, spec: Spec, payloads: Mapping[int, Payload]) -> None:
-        self.columns = {column.name: column for column in spec.columns}
-        self.rows_per_chunk = spec.cut.rows_per_chunk
-        self._per_shard = spec.cut.rows_per_shard // spec.cut.rows_per_chunk
-        self._reader, self._payloads = ChunkReader(store, spec), payloads
+        super().__init__(store, spec)
+        self._payloads = payloads
 
     def read_chunk(self, column: str, chunk: int) -> Array:
         """See `ChunkSource`. Raises `MissingShard`, `DamagedShard`."""
-        shard, number = divmod(chunk, self._per_shard)
-        return self._reader.read(self._payloads[shard], self.columns[column], number)
-
-    def close(self) -> None:
-        """Close all files."""
-        self._reader.close()
+        shard, number = divmod(chunk, self.spec.cut.rows_per_shard // self.rows_per_chunk)
+        return self.read(self._payloads[shard], self.columns[column], number)
 
 
 def read_rows(source: ChunkSource, name: str, start: int, stop: int) -> Array:
@@ -76,7 +70,8 @@ def gather(
     `pool` reads chunks side by side; the answer does not depend on it.
     """
     first = 0 if lead is None else len(lead[columns[0]])
-    block = {name: _room(source.columns[name], first + len(rows)) for name in columns}
+    kinds = {name: source.columns[name] for name in columns}
+    block: Block = {name: np.empty((first + len(rows), *c.shape), c.numpy_dtype) for name, c in kinds.items()}
     order = np.argsort(rows)
     ascending = rows[order]
     distinct = bool((np.diff(ascending) > 0).all())
@@ -97,7 +92,3 @@ def gather(
         for name in columns:
             block[name][:first] = lead[name]
     return block
-
-
-def _room(column: Column, rows: int) -> Array:
-    return np.empty((rows, *column.shape), column.numpy_dtype)

@@ -41,12 +41,7 @@ class Layout(Protocol):
         """Begin the files of a shard; `sinks` has one for each `path`."""
 
     def decode(
-        self,
-        spec: Spec,
-        column: Column,
-        data: bytes | memoryview,
-        rows: int,
-        positions: NDArray[np.int32] | None = None,
+        self, spec: Spec, column: Column, data: memoryview, rows: int, positions: NDArray[np.int32] | None
     ) -> Array:
         """A chunk's encoded bytes back to (rows, ...); `ValueError` unless they decode to exactly the declared size.
         `positions` (rows,): how many each row has, for a ragged column.

@@ -18,25 +18,14 @@ from softlabels.errors import DamagedManifest, StorePathError, UnsealedStore, Us
 from softlabels.labels.ensemble import check_temperature, normalised_weights
 from softlabels.store.basis import Basis, read_basis
 from softlabels.store.chunks import ChunkReader
-from softlabels.store.columns import Column
-from softlabels.store.commit import SET_ASIDE, record_name, recorded_shards
+from softlabels.store.commit import recorded_shards
 from softlabels.store.digest import blake3_hex, payload_digest
 from softlabels.store.gather import gather, read_rows
+from softlabels.store.json_files import RELABEL, RESTORE, decode_json, read_json, read_small_file
 from softlabels.store.key_index import KeyIndex
+from softlabels.store.paths import MANIFEST, PLAN, SET_ASIDE, record_name
 from softlabels.store.seal import check_manifest, check_record
-from softlabels.store.spec import (
-    MANIFEST,
-    PLAN,
-    RELABEL,
-    RESTORE,
-    Commit,
-    Manifest,
-    Payload,
-    Plan,
-    decode_json,
-    read_json,
-    read_small_file,
-)
+from softlabels.store.spec import Commit, Manifest, Payload, Plan
 from softlabels.system.files import Files, Folder
 from softlabels.system.places import Place, folder_of
 
@@ -140,9 +129,9 @@ class Store:
         self.digest, self.content_digest = self.manifest.digest, self.manifest.content_digest
         self.rows_per_chunk = spec.cut.rows_per_chunk
         self.chunks = -(-self.rows // self.rows_per_chunk)
-        self.columns: dict[str, Column] = {column.name: column for column in self.spec.columns}
         self._records: dict[int, Commit] = {}
         self._reader = ChunkReader(folder, self.spec)
+        self.columns = self._reader.columns
         self._checked: set[tuple[str, int]] = set()
 
     def __repr__(self) -> str:

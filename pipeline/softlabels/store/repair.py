@@ -21,43 +21,14 @@ from dataclasses import dataclass
 import msgspec
 
 from softlabels.errors import DamagedManifest, DamagedStore, LaterFormat, RunExists, StorageError, StorePathError
-from softlabels.store.basis import BASIS_FILE
-from softlabels.store.commit import (
-    LOCK,
-    SET_ASIDE,
-    STAGING,
-    place,
-    record_name,
-    replace,
-)
+from softlabels.store.commit import place, replace
+from softlabels.store.json_files import RELABEL, bytes_at, pretty_json, read_json, read_small_file
 from softlabels.store.layouts import layout_of
+from softlabels.store.paths import BASIS_FILE, CARD, FOLDERS, LOCK, MANIFEST, PLAN, SET_ASIDE, STAGING, record_name
 from softlabels.store.rules import check_spec
 from softlabels.store.seal import check_manifest, check_record, was_sealed
-from softlabels.store.spec import (
-    BASIS_FOLDER,
-    COMMITS,
-    FORMAT,
-    MANIFEST,
-    PLAN,
-    RELABEL,
-    Commit,
-    Manifest,
-    Plan,
-    Spec,
-    pretty_json,
-    read_json,
-    read_small_file,
-)
-from softlabels.store.verify import (
-    CARD,
-    RESEAL,
-    STRANGER,
-    Problem,
-    basis_problems,
-    shard_problems,
-    strangers,
-    verify,
-)
+from softlabels.store.spec import FORMAT, Commit, Manifest, Plan, Spec
+from softlabels.store.verify import RESEAL, STRANGER, Problem, basis_problems, shard_problems, strangers, verify
 from softlabels.store.writer import StoreWriter
 from softlabels.system.files import Files, Folder
 from softlabels.system.places import Place, folder_of
@@ -156,7 +127,7 @@ def named_digest(store: Files) -> str | None:
 
 def _refuse_links(store: Files, spec: Spec) -> None:
     """Before anything is touched: what lies behind such a link would not even be set aside."""
-    for name in (COMMITS, STAGING, SET_ASIDE, BASIS_FOLDER, *(column.name for column in spec.columns)):
+    for name in (*FOLDERS, *(column.name for column in spec.columns)):
         store.is_folder(name)
 
 
@@ -190,11 +161,7 @@ def _move(store: Folder, aside: str, name: str) -> None:
 def _mend_plan(store: Folder, plan: Plan, manifest: Manifest | None, aside: str) -> Iterator[Problem]:
     """Write the plan that a sound manifest was made of, where another stands."""
     data = pretty_json(plan)
-    try:
-        same = manifest is None or read_small_file(store, PLAN) == data
-    except (FileNotFoundError, DamagedManifest):
-        same = False
-    if not same:
+    if manifest is not None and bytes_at(store, PLAN) != data:
         what = "is not byte for byte what was sealed" if store.exists(PLAN) else "is gone"
         _move(store, aside, PLAN)
         replace(store, PLAN, data)

@@ -10,17 +10,17 @@ import msgspec
 
 from softlabels.errors import DamagedManifest, DamagedStore, StorePathError, some
 from softlabels.store.card import FRONT_MATTER, root_card
+from softlabels.store.json_files import bytes_at, read_json, read_small_file
 from softlabels.store.layouts import layout_of
+from softlabels.store.paths import CARD, MANIFEST
 from softlabels.store.reader import holds_store, store_folders, store_splits
 from softlabels.store.shared import shared
-from softlabels.store.spec import FORMAT, MANIFEST, Manifest, read_json, read_small_file
-from softlabels.store.verify import CARD
+from softlabels.store.spec import FORMAT, Manifest
 from softlabels.system.files import Folder
 from softlabels.text import one_line
 
 _log = logging.getLogger(__name__)
 _FOR_READERS = ("zarr.json", "dataset_dict.json")
-_OWN = {CARD, *_FOR_READERS}
 
 
 def require_apart(source: Folder, target: Folder) -> None:
@@ -52,7 +52,7 @@ def root_strangers(root: Folder, splits: tuple[str, ...] = ()) -> list[str]:
     """What lies in `root` and is none of these splits, no store, and nothing that describes them."""
     entries, kinds = set(root.names()), {folder.name for folder in root.folders()}
     stores = {name for name in entries if name in splits or (name in kinds and holds_store(root.within(name)))}
-    return sorted(entries - stores - (_OWN if stores else set()))
+    return sorted(entries - stores - ({CARD, *_FOR_READERS} if stores else set()))
 
 
 def is_split_folder(store: Folder, split: str) -> bool:
@@ -64,7 +64,8 @@ def write_root(root: Folder) -> None:
     """Describe the sealed splits below `root`. Splits of different layouts are legal; each is listed in the file of its own."""
     described = _described(root, count=True)
     for name, data in described.items():
-        _write(root, name, data)
+        if bytes_at(root, name) != data:  # a sealed folder on a read-only disk is left alone
+            root.put(name, data)
     for name in _FOR_READERS:
         if name not in described:  # of a layout that no split has any more
             root.remove(name)
@@ -96,21 +97,13 @@ def is_described(root: Folder) -> bool:
 
 
 def _is_own_card(root: Folder) -> bool:
-    return (_bytes_at(root, CARD) or b"").startswith(FRONT_MATTER.encode())
+    return (bytes_at(root, CARD) or b"").startswith(FRONT_MATTER.encode())
 
 
 def outdated(root: Folder) -> list[str]:
     """The files at `root` for other readers that do not describe the sealed splits below it, or are gone."""
     described = _described(root) if is_described(root) else {}
-    return [name for name in _FOR_READERS if _bytes_at(root, name) != described.get(name)]
-
-
-def _bytes_at(root: Folder, name: str) -> bytes | None:
-    """None too where a link or a folder stands there."""
-    try:
-        return read_small_file(root, name)
-    except (FileNotFoundError, DamagedManifest):
-        return None
+    return [name for name in _FOR_READERS if bytes_at(root, name) != described.get(name)]
 
 
 def _described(root: Folder, *, count: bool = False) -> dict[str, bytes]:
@@ -136,9 +129,3 @@ def close_root(root: Folder) -> None:
     for name in _FOR_READERS:
         root.remove(name)
     root.settle(_FOR_READERS[:1])
-
-
-def _write(root: Folder, name: str, data: bytes) -> None:
-    """Write what is not there already: a sealed folder on a read-only disk is left alone."""
-    if _bytes_at(root, name) != data:
-        root.put(name, data)

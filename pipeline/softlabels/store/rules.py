@@ -12,22 +12,14 @@ from msgspec import UNSET
 
 from softlabels.errors import DamagedManifest, UserError
 from softlabels.labels.base import Rule
-from softlabels.store.columns import Column, store_columns
-from softlabels.store.spec import (
-    FORMAT,
-    MAX_CHUNK_BYTES,
-    MAX_SHARD_CHUNKS,
-    MAX_SHARD_ROWS,
-    MAX_SHARDS,
-    MAX_SPEC_BYTES,
-    RESTORE,
-    Spec,
-    Version,
-    decode_json,
-    encode_json,
-    fields_of_3,
-)
+from softlabels.store.columns import KEY_BYTES, POSITION, Column
+from softlabels.store.json_files import RESTORE, decode_json, encode_json
+from softlabels.store.spec import FORMAT, MAX_CHUNK_BYTES, Spec, Version, fields_of_3
 
+MAX_SHARDS = 1 << 17
+MAX_SHARD_ROWS = 1 << 23
+MAX_SHARD_CHUNKS = 1 << 16
+MAX_SPEC_BYTES = 1 << 23
 MAX_DEPTH = 64  # of the arguments of preprocessing: whoever walks through them calls itself
 
 
@@ -72,7 +64,11 @@ def _rules(spec: Spec, size: int, version: Version) -> Iterator[Rule]:
     later = fields_of_3(spec)
     yield version < 3 and bool(later), f"format {version} has no {' and no '.join(later)}"
     yield from spec.encoding.rules(spec.stored_members, space.classes)
-    yield from _sequence_rules(spec)
+    yield (
+        (space.vocabulary is UNSET) != (spec.sequence is UNSET),
+        "label_space.vocabulary and sequence go together: the classes of a sequence's positions are a tokenizer's tokens",
+    )
+    yield spec.ragged and spec.layout != "arrow", "ragged rows need layout: arrow (Zarr holds regular arrays)"
     yield from _column_rules(spec)
     yield from _cut_rules(spec)
 
@@ -88,25 +84,22 @@ def _deeper(values: Any, most: int) -> bool:
     return True
 
 
-def _sequence_rules(spec: Spec) -> Iterator[Rule]:
-    named = spec.label_space.vocabulary is not UNSET
-    yield (
-        named != (spec.sequence is not UNSET),
-        "label_space.vocabulary and sequence go together: the classes of a sequence's positions are a tokenizer's tokens",
-    )
-    yield spec.ragged and spec.layout != "arrow", "ragged rows need layout: arrow (Zarr holds regular arrays)"
-
-
 def spec_columns(spec: Spec, inputs: Column | None) -> tuple[Column, ...]:
-    """The columns that a specification's other fields ask for, and those of embedded inputs."""
-    return store_columns(
-        spec.encoding,
-        classes=spec.label_space.classes,
-        members=spec.stored_members,
-        positions=spec.positions,
-        ragged=spec.ragged,
-        inputs=inputs,
-    )
+    """The columns that a specification's other fields ask for, and those of embedded inputs, in the order in which they are
+    hashed.
+    """
+    columns = [
+        Column(name="content_key", dtype="uint8", shape=(KEY_BYTES,), axes=("byte",)),
+        Column(name="label", dtype="int64", shape=(), axes=()),
+    ]
+    if spec.ragged:
+        columns.append(Column(name="positions", dtype="int32", shape=(), axes=()))
+    if spec.positions is not None:
+        columns.append(Column(name="position_mask", dtype="uint8", shape=(spec.positions,), axes=(POSITION,)))
+        columns.append(Column(name="document", dtype="uint16", shape=(spec.positions,), axes=(POSITION,)))
+    kept = spec.encoding.columns(spec.label_space.classes, spec.stored_members, spec.positions)
+    columns += [Column(name=name, dtype=dtype, shape=shape, axes=axes) for name, dtype, shape, axes in kept]  # type: ignore[arg-type]  # names of numpy's dtypes
+    return tuple(columns if inputs is None else [*columns, inputs])
 
 
 def _column_rules(spec: Spec) -> Iterator[Rule]:

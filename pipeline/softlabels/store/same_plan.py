@@ -11,30 +11,22 @@ from typing import Any
 
 import msgspec
 
-from softlabels.errors import (
-    OtherLabels,
-    OtherMemberOrder,
-    OtherPreprocessing,
-    OtherRows,
-    OtherTokenizer,
-    OtherWeights,
-    SoftLabelsError,
-    SpecMismatch,
-    UserError,
-)
+from softlabels import errors
 from softlabels.names import renamed
 from softlabels.store.differences import Difference, differences
-from softlabels.store.spec import PLAN, About, Plan, Spec, plain_json, read_json
+from softlabels.store.json_files import plain_json, read_json
+from softlabels.store.paths import PLAN
+from softlabels.store.spec import About, Plan, Spec
 from softlabels.system.files import Files
 
-_REMEDIES: dict[type[UserError], str] = {
-    OtherTokenizer: "name the tokenizer that the rows were labelled with",
-    OtherRows: "give the transfer set that was labelled, and its key_salt where it has one",
-    OtherLabels: "take labels and classes as they were",
-    OtherMemberOrder: "list the members in the order in which they began it",
-    OtherWeights: "give the weights that began it",
-    OtherPreprocessing: "prepare the inputs as they were",
-    SpecMismatch: "go on with the settings that began it",
+_REMEDIES: dict[type[errors.UserError], str] = {
+    errors.OtherTokenizer: "name the tokenizer that the rows were labelled with",
+    errors.OtherRows: "give the transfer set that was labelled, and its key_salt where it has one",
+    errors.OtherLabels: "take labels and classes as they were",
+    errors.OtherMemberOrder: "list the members in the order in which they began it",
+    errors.OtherWeights: "give the weights that began it",
+    errors.OtherPreprocessing: "prepare the inputs as they were",
+    errors.SpecMismatch: "go on with the settings that began it",
 }
 
 _FOLLOWS = ("columns", "encoding.basis", "cut.rows_per_")  # from other fields, where the columns differ
@@ -60,7 +52,7 @@ def require_same_plan(ours: Plan, theirs: Plan, where: str) -> None:
         raise mismatch(kind, where, found, ours.spec)
 
 
-def mismatch(kind: type[UserError], where: str, found: Sequence[Difference], ours: Spec) -> UserError:
+def mismatch(kind: type[errors.UserError], where: str, found: Sequence[Difference], ours: Spec) -> errors.UserError:
     """The error for a store that was begun with another specification: its text names the fields that differ, and it carries
     them as `differences`, with this run's specification as `spec`.
     """
@@ -82,7 +74,7 @@ def named_as_begun(ours: Plan, store: Files) -> Plan:
     try:
         standing = read_json(store, PLAN, Plan)
         require_same_plan(ours, standing, str(store))
-    except (FileNotFoundError, SoftLabelsError):  # none there, or another one
+    except (FileNotFoundError, errors.SoftLabelsError):  # none there, or another one
         return ours
     return msgspec.structs.replace(standing, about=ours.about)
 
@@ -93,7 +85,7 @@ def require_same_maker(store: Files, made_of: str, *, remedy: str) -> None:
     """
     standing = read_json(store, PLAN, Plan).about.source.rpartition("; ")[2]
     if standing.rpartition(" ")[0] == made_of.rpartition(" ")[0] and standing != made_of:
-        raise SpecMismatch(
+        raise errors.SpecMismatch(
             f"{store} was begun from other values ({standing}, not {made_of.rpartition(' ')[2]})",
             remedy=f"{remedy}, or give another store path",
         )
@@ -112,24 +104,25 @@ def kept_about(store: Files, about: About) -> list[str]:
     ]
 
 
-def _kind(ours: dict[str, Any], theirs: dict[str, Any], fields: list[str]) -> type[UserError]:
+def _kind(ours: dict[str, Any], theirs: dict[str, Any], fields: list[str]) -> type[errors.UserError]:
     """What the fields that differ have in common. Of rows of tokens the keys follow from the preprocessing, which comes first
     then.
     """
     members = [sorted(map(str, spec["teacher"]["members"])) for spec in (ours, theirs)]
-    found: list[type[UserError]] = []
+    found: list[type[errors.UserError]] = []
     for name in fields:
         if name == "label_space.vocabulary" or name.endswith(".tokenizer"):
-            found.append(OtherTokenizer)
+            found.append(errors.OtherTokenizer)
         elif name in ("transfer_set.rows", "transfer_set.content_keys"):
-            found.append(OtherRows)
+            found.append(errors.OtherRows)
         elif name.startswith("label_space."):
-            found.append(OtherLabels)
-        elif name.startswith("teacher.members"):
-            same = members[0] == members[1]
-            found.append(OtherMemberOrder if same else OtherWeights if name.endswith(".weights") else SpecMismatch)
+            found.append(errors.OtherLabels)
+        elif name.startswith("teacher.members") and members[0] == members[1]:
+            found.append(errors.OtherMemberOrder)
+        elif name.startswith("teacher.members") and name.endswith(".weights"):
+            found.append(errors.OtherWeights)
         elif name.startswith("preprocessing."):
-            found.append(OtherPreprocessing)
-    if OtherTokenizer not in found and OtherPreprocessing in found and "sequence" in ours:
-        return OtherPreprocessing
-    return next((kind for kind in _REMEDIES if kind in found), SpecMismatch)
+            found.append(errors.OtherPreprocessing)
+    if errors.OtherTokenizer not in found and errors.OtherPreprocessing in found and "sequence" in ours:
+        return errors.OtherPreprocessing
+    return next((kind for kind in _REMEDIES if kind in found), errors.SpecMismatch)

@@ -8,36 +8,24 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from softlabels.errors import DamagedManifest
-from softlabels.labels.fidelity import TEMPERATURES, FidelitySums, is_temperature, table
-from softlabels.store.columns import Column
-from softlabels.store.commit import SET_ASIDE
-from softlabels.store.digest import blake3_hex, content_digest, manifest_seal, payload_digest, store_digest
+from softlabels.labels.fidelity import is_temperature, table
+from softlabels.store.digest import content_digest, manifest_seal, payload_digest, store_digest
+from softlabels.store.json_files import RESTORE, pretty_json
 from softlabels.store.layouts import layout_of
+from softlabels.store.paths import COMMITS, MANIFEST, SET_ASIDE
 from softlabels.store.rules import check_spec
-from softlabels.store.spec import (
-    BLOCK_ROWS,
-    COMMITS,
-    FORMAT,
-    MANIFEST,
-    RESTORE,
-    Chunk,
-    Commit,
-    FileRecord,
-    Manifest,
-    Payload,
-    Plan,
-    Spec,
-    pretty_json,
-)
+from softlabels.store.spec import BLOCK_ROWS, FORMAT, Commit, Manifest, Payload, Plan, Spec
 from softlabels.system.files import Files
 
 _FOR_READERS = 1 << 16  # bytes of card, fidelity table and the files for other readers
 _IN_MANIFEST, _NAME = 256, 64  # bytes of a shard in the manifest and in state.json, of a file in its folder
-_ARROW = 192  # at most, of a column in the schema and in each record batch, and of the schema and the batch themselves
+_RECORD = 2048  # bytes of a commit record but for what is listed: the fidelity at each temperature
+# At most, of a column in Arrow's schema and in each record batch, and of the schema and the batch themselves; Zarr takes less.
+_AROUND = 192
 
 
-def make_manifest(plan: Plan, records: list[Commit], raw: list[bytes]) -> Manifest:
-    """The manifest that follows from a plan and all commit records in order (`raw`: the records' files)."""
+def make_manifest(plan: Plan, records: list[Commit], commits: tuple[str, ...]) -> Manifest:
+    """The manifest that follows from a plan and all commit records in order (`commits`: the digests of their files)."""
     payloads = [record.payload for record in records]
     digests = tuple(payload_digest(payload) for payload in payloads)
     manifest = Manifest(
@@ -51,7 +39,7 @@ def make_manifest(plan: Plan, records: list[Commit], raw: list[bytes]) -> Manife
         digest=store_digest(plan, digests),
         content_digest=content_digest(plan.spec, [block for payload in payloads for block in payload.blocks]),
         payloads=digests,
-        commits=tuple(blake3_hex(data) for data in raw),
+        commits=commits,
     )
     return msgspec.structs.replace(manifest, seal=manifest_seal(manifest))
 
@@ -96,20 +84,15 @@ def check_manifest(manifest: Manifest, where: str) -> None:
         raise DamagedManifest(f"{where} holds a digest that is not that of its shards", remedy=RESTORE)
 
 
-def _largest_chunk(spec: Spec, column: Column) -> int:
-    """No encoding of a chunk is longer: zstd adds at most a 256th and a little, the checksum 4 bytes."""
-    size = column.row_bytes * spec.cut.rows_per_chunk
-    return size + size // 256 + 128
-
-
 def check_record(spec: Spec, shard: int, record: Commit, where: str) -> None:
     """Raise `DamagedManifest` unless a commit record describes exactly the files and chunks that the plan cuts."""
     layout, payload = layout_of(spec), record.payload
     paths = {column.name: layout.path(column, shard) for column in spec.columns}
     blocks = -(-len(spec.shard_rows(shard)) // BLOCK_ROWS)
-    largest = {column.name: _largest_chunk(spec, column) for column in spec.columns}
+    sizes = {column.name: column.row_bytes * spec.cut.rows_per_chunk for column in spec.columns}
     inside = all(
-        chunk.offset + chunk.size <= payload.files[paths[name]].size and chunk.size <= largest[name]
+        chunk.offset + chunk.size <= payload.files[paths[name]].size
+        and chunk.size <= sizes[name] + sizes[name] // 256 + 128  # what zstd adds at most, and the checksum
         for name, chunks in payload.chunks.items()
         if name in paths and paths[name] in payload.files
         for chunk in chunks
@@ -145,36 +128,18 @@ def store_bytes(plan: Plan, shards: Sequence[int], environment: Mapping[str, str
 
 
 def _file_sizes(spec: Spec, chunks: int) -> dict[str, int]:
-    """Size of each file of a shard of so many chunks, before compression; of the Arrow layout a little more."""
+    """Size of each file of a shard of so many chunks, before compression; of either layout a little more."""
     layout, sizes = layout_of(spec), dict[str, int]()
     for column in spec.columns:
         values = chunks * spec.cut.rows_per_chunk * column.row_bytes
-        index = 16 * spec.cut.rows_per_shard // spec.cut.rows_per_chunk
-        around = _ARROW * (chunks + 1) if spec.layout == "arrow" else 4 * chunks + index + 4
+        around = _AROUND * (chunks + 1) + 16 * spec.cut.rows_per_shard // spec.cut.rows_per_chunk
         path = layout.path(column, 0)
-        sizes[path] = sizes.get(path, _ARROW * (chunks + 1) if spec.layout == "arrow" else 0) + values + around
+        sizes[path] = sizes.get(path, around) + values + around
     return sizes
 
 
 def _record_size(spec: Spec, chunks: int, environment: Mapping[str, str]) -> int:
-    """Size of the commit record of a shard of so many chunks."""
-    digest, rows = "0" * 64, chunks * spec.cut.rows_per_chunk
-    sums = FidelitySums(
-        temperature=1.0, samples=rows, kl_sum=-math.pi, kl_max=math.pi, top1_agreed=rows, tail_mass_error=math.pi
-    )
-    files = _file_sizes(spec, chunks)
-    payload = Payload(
-        shard=spec.shards,
-        rows=rows,
-        content_keys=digest,
-        files={path: FileRecord(size=size, blake3=digest) for path, size in files.items()},
-        chunks={
-            column.name: (Chunk(max(files.values()), rows * column.row_bytes, digest),) * chunks
-            for column in spec.columns
-        },
-        blocks=(digest,) * (rows // BLOCK_ROWS),
-    )
-    fidelity = (sums,) * (len(TEMPERATURES) + 1)
-    return len(
-        pretty_json(Commit(write_id="0" * 32, payload=payload, fidelity=fidelity, environment=dict(environment)))
-    )
+    """At most, of the commit record of a shard of so many chunks: digests of 64 digits, with names and numbers around them."""
+    files = sum(128 + len(path) for path in _file_sizes(spec, chunks))
+    blocks = chunks * spec.cut.rows_per_chunk // BLOCK_ROWS
+    return _RECORD + files + 71 * blocks + 120 * chunks * len(spec.columns) + len(pretty_json(dict(environment)))

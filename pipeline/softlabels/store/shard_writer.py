@@ -17,9 +17,10 @@ from softlabels import __version__
 from softlabels.errors import UserError
 from softlabels.labels.fidelity import FidelitySums
 from softlabels.store.arrays import Arrays, check_arrays
-from softlabels.store.commit import commit, discard, staged
+from softlabels.store.commit import commit, discard
 from softlabels.store.digest import blake3_hex, block_hashes
 from softlabels.store.layouts import layout_of
+from softlabels.store.paths import staged
 from softlabels.store.spec import Chunk, Commit, FileRecord, Payload, Spec
 from softlabels.system.files import Folder, Sink
 

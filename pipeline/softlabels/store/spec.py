@@ -1,6 +1,6 @@
 """What a store says about itself: the specification, the plan made from it, each shard's commit record and the manifest.
 
-All four are strict JSON, decoded into the classes here and nowhere else: an unknown key, a wrong type or a number beyond
+All four are strict JSON, which `json_files` decodes into the classes here: an unknown key, a wrong type or a number beyond
 the limits is refused before anything is allocated for it. Nothing in them names code to run or a file outside the store.
 docs/format.md is the specification.
 
@@ -10,43 +10,25 @@ written again elsewhere keeps its digest.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from softlabels.errors import DamagedManifest, LaterFormat, StrangePath
 from softlabels.labels.encoding import Encoding
 from softlabels.labels.fidelity import Fidelity, FidelitySums
 from softlabels.store.columns import Column, is_soft
-from softlabels.system.files import Files
 
 Version = Literal[1, 2, 3]
 FORMAT: Version = 3  # the latest that is read; what is written is the earliest from 2 on that holds the specification
 BLOCK_ROWS = 16  # rows that share one hash of the content digest; chunks hold whole blocks
-PLAN = "plan.json"
-MANIFEST = "manifest.json"
-COMMITS = "commits"
-BASIS_FOLDER = "tail_basis"
-# What to do about a file that says what the store is, and about one of a shard.
-RESTORE = "get this file again from whoever made the store, or run `softlabels repair`; where that cannot, label again"
-RELABEL = (
-    "get this file again from whoever made the store, or run `softlabels repair` and then the command that made it"
-)
 MAX_CHUNK_BYTES = 1 << 31
 MAX_POSITIONS = 1 << 20
-MAX_SHARDS = 1 << 17
-MAX_SHARD_ROWS = 1 << 23
-MAX_SHARD_CHUNKS = 1 << 16
-MAX_SPEC_BYTES = 1 << 23
-MAX_JSON_BYTES = 1 << 25  # plan and manifest; a specification and 138 bytes a shard
-MAX_RECORD_BYTES = 1 << 27  # a commit record; about 71 bytes a block and 120 a chunk of a column
 
 Count = Annotated[int, Meta(ge=1, le=1 << 40)]
 Natural = Annotated[int, Meta(ge=0, le=1 << 62)]
 Hex = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Text = Annotated[str, Meta(max_length=4096)]
-T = TypeVar("T")
 
 
 class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -207,13 +189,8 @@ class Plan(_Record, kw_only=True, frozen=True):
 
 
 def plan_of(spec: Spec, about: About | None = None) -> Plan:
-    """The plan of a new store, in the format that its specification needs."""
-    return Plan(format=needed_format(spec), spec=spec, about=about or About())
-
-
-def needed_format(spec: Spec) -> Version:
-    """The earliest format, from 2 on, that holds a specification."""
-    return 3 if fields_of_3(spec) else 2
+    """The plan of a new store, in the earliest format, from 2 on, that holds its specification."""
+    return Plan(format=3 if fields_of_3(spec) else 2, spec=spec, about=about or About())
 
 
 def fields_of_3(spec: Spec) -> list[str]:
@@ -273,60 +250,3 @@ class Manifest(_Record, kw_only=True, frozen=True):
     payloads: tuple[Hex, ...]
     commits: tuple[Hex, ...]
     seal: str = ""
-
-
-def encode_json(record: msgspec.Struct | dict[str, Any]) -> bytes:
-    """Canonical JSON: keys sorted, no spaces, UTF-8."""
-    return msgspec.json.encode(record, order="sorted")
-
-
-def pretty_json(record: msgspec.Struct | dict[str, Any]) -> bytes:
-    """The same for people, with a line break at the end."""
-    return msgspec.json.format(encode_json(record), indent=1) + b"\n"
-
-
-def decode_json(data: bytes, kind: type[T], where: str) -> T:
-    """Strict JSON into `kind`; `DamagedManifest` naming file and field otherwise, `LaterFormat` for a later format."""
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        _refuse_later_format(data, where)
-        raise DamagedManifest(f"{where} does not fit the format: {error}", remedy=RESTORE) from error
-
-
-class _Version(msgspec.Struct):
-    format: int
-
-
-def _refuse_later_format(data: bytes, where: str) -> None:
-    try:
-        version = msgspec.json.decode(data, type=_Version).format
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return
-    if version > FORMAT:
-        raise LaterFormat(
-            f"{where} is of store format {version}, and this version of softlabels reads up to {FORMAT}",
-            remedy="install a newer softlabels",
-        )
-
-
-def plain_json(record: msgspec.Struct) -> dict[str, Any]:
-    """A record as JSON's own values."""
-    values: dict[str, Any] = msgspec.json.decode(encode_json(record))
-    return values
-
-
-def read_json(store: Files, name: str, kind: type[T]) -> T:
-    """Read and decode one of the store's JSON files, as `read_small_file` does."""
-    limit = MAX_RECORD_BYTES if kind is Commit else MAX_JSON_BYTES
-    return decode_json(read_small_file(store, name, limit), kind, str(store.at(name)))
-
-
-def read_small_file(store: Files, name: str, limit: int = MAX_RECORD_BYTES) -> bytes:
-    """The bytes of a plain file of at most `limit`, reached without a link; `FileNotFoundError` where there is none."""
-    try:
-        if store.size(name) > limit:
-            raise DamagedManifest(f"{store.at(name)} is larger than {limit} bytes", remedy=RESTORE)
-        return store.read(name, limit)
-    except StrangePath as error:
-        raise DamagedManifest(error.what, remedy=error.remedy) from error

@@ -12,34 +12,21 @@ from dataclasses import dataclass
 from blake3 import blake3
 
 from softlabels.errors import DamagedBasis, DamagedManifest, DamagedStore, SoftLabelsError, StorageError
-from softlabels.store.basis import BASIS_FILE, read_basis
+from softlabels.store.basis import read_basis
 from softlabels.store.chunks import ChunkReader, open_sized
 from softlabels.store.columns import Column
-from softlabels.store.commit import SET_ASIDE, STAGING, record_name
 from softlabels.store.digest import block_hashes, content_columns
+from softlabels.store.json_files import RELABEL, RESTORE, pretty_json, read_json, read_small_file
 from softlabels.store.layouts import layout_of
+from softlabels.store.paths import BASIS_FILE, CARD, MANIFEST, PLAN, SET_ASIDE, STAGING, record_name
 from softlabels.store.positions import check_positions
 from softlabels.store.reader import Store, open_store
 from softlabels.store.seal import make_manifest
-from softlabels.store.spec import (
-    FORMAT,
-    MANIFEST,
-    PLAN,
-    RELABEL,
-    RESTORE,
-    Commit,
-    Payload,
-    Plan,
-    Spec,
-    pretty_json,
-    read_json,
-    read_small_file,
-)
+from softlabels.store.spec import FORMAT, Commit, Payload, Plan, Spec
 from softlabels.system.files import File, Files
 from softlabels.system.places import Place
 from softlabels.text import one_line
 
-CARD = "README.md"
 RESEAL = "`softlabels repair` writes it again"
 STRANGER = "does not belong to the store"
 
@@ -240,8 +227,7 @@ def _content(store: Files, spec: Spec, payload: Payload) -> Iterator[Problem]:
 def _totals(store: Store, records: list[Commit]) -> Iterator[Problem]:
     """Whether the manifest follows from plan and records."""
     plan = read_json(store.folder, PLAN, Plan)
-    raw = [read_small_file(store.folder, record_name(shard)) for shard in range(store.spec.shards)]
-    again = make_manifest(plan, records, raw)
+    again = make_manifest(plan, records, store.manifest.commits)  # whose files `Store.record` held against these
     for field in ("digest", "content_digest", "fidelity", "bytes", "bytes_per_position", "about"):
         if getattr(again, field) != getattr(store.manifest, field):
             yield Problem(MANIFEST, f"its {field} does not follow from the plan and the commit records", RESTORE)

@@ -15,54 +15,24 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from softlabels.errors import (
-    DamagedManifest,
-    DiskFull,
-    Interrupted,
-    RepeatedRow,
-    StorePathError,
-    UnsealedStore,
-    UserError,
-    some,
-)
+from softlabels import errors
+from softlabels.errors import some
 from softlabels.labels.fidelity import FidelitySums
-from softlabels.store.arrays import Arrays, encode_logits, row_arrays
-from softlabels.store.basis import BASIS_FILE, Basis, drop_basis, put_basis, read_basis, require_basis
+from softlabels.store.arrays import encode_logits, row_arrays
+from softlabels.store.basis import Basis, drop_basis, put_basis, read_basis, require_basis
 from softlabels.store.card import store_card
-from softlabels.store.commit import (
-    LOCK,
-    STAGING,
-    create,
-    is_bound,
-    place,
-    record_name,
-    recorded_shards,
-    replace,
-    sweep,
-)
+from softlabels.store.commit import create, is_bound, place, recorded_shards, replace, sweep
+from softlabels.store.digest import blake3_hex
 from softlabels.store.findings import check_written
+from softlabels.store.json_files import pretty_json, read_json, read_small_file
 from softlabels.store.layouts import layout_of
+from softlabels.store.paths import BASIS_FILE, BASIS_FOLDER, CARD, COMMITS, LOCK, MANIFEST, PLAN, STAGING, record_name
 from softlabels.store.reader import open_store
 from softlabels.store.rules import check_spec
 from softlabels.store.same_plan import named_as_begun, require_same_plan
 from softlabels.store.seal import check_record, make_manifest, store_bytes, was_sealed
 from softlabels.store.shard_writer import ShardWriter, environment_here
-from softlabels.store.spec import (
-    BASIS_FOLDER,
-    COMMITS,
-    MANIFEST,
-    PLAN,
-    About,
-    Commit,
-    Manifest,
-    Plan,
-    Spec,
-    decode_json,
-    plan_of,
-    pretty_json,
-    read_json,
-    read_small_file,
-)
+from softlabels.store.spec import About, Commit, Manifest, Plan, Spec, plan_of
 from softlabels.store.verify import require_files
 from softlabels.system.files import Folder, Presence
 from softlabels.system.places import Place, folder_of
@@ -97,7 +67,7 @@ class StoreWriter:
         about: About | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self.spec = spec = check_spec(spec, error=UserError)
+        self.spec = spec = check_spec(spec, error=errors.UserError)
         if basis is not None:
             require_basis(spec, basis)
         self.folder = folder_of(path)
@@ -155,7 +125,7 @@ class StoreWriter:
             if basis is not None:
                 put_basis(self.folder, basis)
             elif self.spec.basis_shape is not None and not self.folder.exists(BASIS_FILE):
-                raise UserError(
+                raise errors.UserError(
                     f"the tails of {self.path} need a basis", remedy="give the one that the specification was made with"
                 )
             create(self.folder, PLAN, pretty_json(self.plan))
@@ -171,10 +141,10 @@ class StoreWriter:
         require_same_plan(self.plan, standing, str(self.path))
         self.spec = standing.spec  # of an earlier version, where names alone are other ones: the store keeps its digest
 
-    def stopped(self) -> Interrupted:
+    def stopped(self) -> errors.Interrupted:
         """The error for a writer that was asked to stop; whoever gives the same command again goes on."""
         what = f"stopped with {len(self.pending)} of {self.spec.shards} shards left in {self.path}"
-        return Interrupted(what, remedy="run the same command again to go on")
+        return errors.Interrupted(what, remedy="run the same command again to go on")
 
     def __enter__(self) -> Self:
         return self
@@ -205,7 +175,7 @@ class StoreWriter:
     def rows_of(self, shard: int) -> tuple[int, int]:
         """First and one past the last row of a shard."""
         if not 0 <= shard < self.spec.shards:
-            raise UserError(
+            raise errors.UserError(
                 f"shard {shard} of a store of {self.spec.shards} shards",
                 remedy=f"write shards 0 to {self.spec.shards - 1}",
             )
@@ -224,7 +194,9 @@ class StoreWriter:
         """
         first, last = self.rows_of(shard)
         if shard in self._taken:
-            raise RepeatedRow(f"rows {first} to {last - 1} are in {self.path} already", remedy="write each shard once")
+            raise errors.RepeatedRow(
+                f"rows {first} to {last - 1} are in {self.path} already", remedy="write each shard once"
+            )
         with ShardWriter(self.folder, self.spec, shard, self.environment) as out:
             yield out
         if out.committed:
@@ -291,14 +263,9 @@ class StoreWriter:
         Raises:
             UserError: columns that are not the specification's, or that cannot be true; others as `write_logits` says.
         """
-        self.rows_of(shard)
         own: dict[str, NDArray[np.generic] | None]
         own = {"content_key": keys, "label": labels, "position_mask": mask, "document": document, "input": inputs}
         arrays = row_arrays(self.spec, {name: each for name, each in own.items() if each is not None}, columns)
-        self.write_arrays(shard, arrays, fidelity=fidelity)
-
-    def write_arrays(self, shard: int, arrays: Arrays, *, fidelity: tuple[FidelitySums, ...]) -> None:
-        """Commit a shard whose columns are encoded already (each (R, ...)), with what their encoding lost."""
         with self.shard(shard) as out:
             out.add(arrays, len(self.spec.shard_rows(shard)))
             out.commit(fidelity)
@@ -316,21 +283,21 @@ class StoreWriter:
         if self.sealed:
             return read_json(self.folder, MANIFEST, Manifest)
         if self.pending:
-            raise UnsealedStore(f"{self.path} still lacks shards {some(self.pending)}", remedy="write them, then seal")
-        raw = [read_small_file(self.folder, record_name(shard)) for shard in range(self.spec.shards)]
-        names = [str(self.folder.at(record_name(shard))) for shard in range(self.spec.shards)]
-        records = [decode_json(data, Commit, name) for data, name in zip(raw, names, strict=True)]
-        for shard, record in enumerate(records):
-            check_record(self.spec, shard, record, names[shard])
+            raise errors.UnsealedStore(
+                f"{self.path} still lacks shards {some(self.pending)}", remedy="write them, then seal"
+            )
+        shards = range(self.spec.shards)
+        records = [self.record(shard) for shard in shards]
+        commits = tuple(blake3_hex(read_small_file(self.folder, record_name(shard))) for shard in shards)
         self._place(records)
         self.said = check_written(
             self.folder, self.spec, records, checked=checked or was_sealed(self.folder, self.spec)
         )
         read_basis(self.folder, self.spec)
-        manifest = make_manifest(self.plan, records, raw)
+        manifest = make_manifest(self.plan, records, commits)
         for name, data in self.layout.metadata(self.spec, manifest.digest, manifest.format).items():
             replace(self.folder, name, data)
-        replace(self.folder, "README.md", store_card(manifest, self.said).encode())
+        replace(self.folder, CARD, store_card(manifest, self.said).encode())
         replace(self.folder, MANIFEST, pretty_json(manifest))
         self.sealed = True
         self._leave_staging()
@@ -349,7 +316,7 @@ def require_room(writers: Iterable[StoreWriter]) -> int | None:
     need = sum(writer.bytes_left for writer in writers)
     free = writers[0].folder.room()
     if free is not None and need > free:
-        raise DiskFull(
+        raise errors.DiskFull(
             f"{writers[0].path} still needs {need:,} bytes and the disk has {free:,} free",
             remedy="make room, or give a store path on another disk, then run the same command again",
         )
@@ -358,13 +325,13 @@ def require_room(writers: Iterable[StoreWriter]) -> int | None:
 
 def _require_store_path(store: Folder) -> None:
     if store.exists() and not store.is_folder():
-        raise StorePathError(f"{store} is a file; a store is a folder", remedy="give another path")
+        raise errors.StorePathError(f"{store} is a file; a store is a folder", remedy="give another path")
     strangers = [name for name in store.names() if name not in (STAGING, COMMITS, BASIS_FOLDER)]
     if strangers and not store.exists(PLAN):  # asked last: another writer may have begun meanwhile
         if MANIFEST in strangers:
             what = f"{store} has a {MANIFEST} and no {PLAN}"
-            raise DamagedManifest(what, remedy="run `softlabels repair`, then the same command again")
-        raise StorePathError(
+            raise errors.DamagedManifest(what, remedy="run `softlabels repair`, then the same command again")
+        raise errors.StorePathError(
             f"{store} holds other files ({some(strangers)}) and no {PLAN}",
             remedy="give the path of a store or of a new folder",
         )

@@ -16,12 +16,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from softlabels.store.columns import Column
+from softlabels.store.json_files import pretty_json
 from softlabels.store.layout import Array, Places
-from softlabels.store.spec import BASIS_FOLDER, Spec, Version, pretty_json
+from softlabels.store.paths import BASIS_FOLDER
+from softlabels.store.spec import Spec, Version
 from softlabels.system.files import File, Sink
 
 ZSTD_LEVEL = 3
 _CRC_BYTES = 4
+_LITTLE: dict[str, object] = {"name": "bytes", "configuration": {"endian": "little"}}
 _EMPTY = np.uint64(2**64 - 1)  # offset and size of a chunk beyond the last row
 
 
@@ -35,15 +38,10 @@ class ZarrLayout:
         return _Files(spec, {column.name: sinks[self.path(column, shard)] for column in spec.columns})
 
     def decode(
-        self,
-        spec: Spec,
-        column: Column,
-        data: bytes | memoryview,
-        rows: int,
-        positions: NDArray[np.int32] | None = None,
+        self, spec: Spec, column: Column, data: memoryview, rows: int, positions: NDArray[np.int32] | None
     ) -> NDArray[np.generic]:
         size = column.row_bytes * spec.cut.rows_per_chunk
-        body = memoryview(data)[:-_CRC_BYTES]
+        body = data[:-_CRC_BYTES]
         if spec.compression == "zstd":
             body = memoryview(_decompress(body, size))
         if len(body) != size:
@@ -134,44 +132,40 @@ def _group(attributes: dict[str, object]) -> dict[str, object]:
 
 
 def _array(spec: Spec, column: Column) -> dict[str, object]:
-    """The array's zarr.json (Zarr v3 core specification; sharding codec 1.0)."""
+    """The zarr.json of a column (Zarr v3 core specification; sharding codec 1.0)."""
     wide = column.numpy_dtype.itemsize > 1
-    to_bytes = {"name": "bytes", **({"configuration": {"endian": "little"}} if wide else {})}
+    to_bytes = _LITTLE if wide else {"name": "bytes"}
     zstd = {"name": "zstd", "configuration": {"level": ZSTD_LEVEL, "checksum": False}}
     crc = {"name": "crc32c"}
-    inner = [to_bytes, *([zstd] if spec.compression == "zstd" else []), crc]
     sharding = {
         "chunk_shape": [spec.cut.rows_per_chunk, *column.shape],
-        "codecs": inner,
-        "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, crc],
+        "codecs": [to_bytes, *([zstd] if spec.compression == "zstd" else []), crc],
+        "index_codecs": [_LITTLE, crc],
         "index_location": "end",
     }
-    grid = {"chunk_shape": [spec.cut.rows_per_shard, *column.shape]}
-    return {
-        "zarr_format": 3,
-        "node_type": "array",
-        "shape": [spec.rows, *column.shape],
-        "data_type": column.dtype,
-        "chunk_grid": {"name": "regular", "configuration": grid},
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
-        "fill_value": "NaN" if column.dtype.startswith("float") else column.fill,
-        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
-        "attributes": {},
-        "dimension_names": ["row", *column.axes],
-    }
+    codec = {"name": "sharding_indexed", "configuration": sharding}
+    shapes = ((spec.rows, *column.shape), (spec.cut.rows_per_shard, *column.shape))
+    return _described(column.dtype, *shapes, codec, column.fill, ("row", *column.axes))
 
 
 def _basis_array(shape: tuple[int, int]) -> dict[str, object]:
     """The zarr.json of the tails' prior and basis: one chunk of plain bytes."""
+    return _described("float16", shape, shape, _LITTLE, 0, ("vector", "class"))
+
+
+def _described(
+    dtype: str, shape: Sequence[int], file: Sequence[int], codec: Mapping[str, object], fill: float, axes: Sequence[str]
+) -> dict[str, object]:
+    """An array whose files have the shape `file`; of floats the fill value is NaN."""
     return {
         "zarr_format": 3,
         "node_type": "array",
         "shape": list(shape),
-        "data_type": "float16",
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(shape)}},
+        "data_type": dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(file)}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
-        "fill_value": "NaN",
-        "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
+        "fill_value": "NaN" if dtype.startswith("float") else fill,
+        "codecs": [codec],
         "attributes": {},
-        "dimension_names": ["vector", "class"],
+        "dimension_names": list(axes),
     }

@@ -37,7 +37,7 @@ def dkd(
     computes p^ by subtracting 1000 from z_t / T and 1 - p_t by summing probabilities, which is the same until they round to 0;
     it also scales the term by min(epoch / 20, 1), which is a schedule of soft_weight here.
     """
-    p_pair, p_others = _apart(soft.log_probs_of_label(spec.temperature, spec.mean, labels), labels)
+    p_pair, p_others = _apart(soft.log_probs(spec.temperature, spec.mean, labels), labels)
     q_pair, q_others = _apart(torch.log_softmax(student / spec.temperature, dim=-1), labels)
     tckd, nckd = (
         expected(log_p.exp(), log_p - log_q, weights) for log_p, log_q in ((p_pair, q_pair), (p_others, q_others))
@@ -55,10 +55,10 @@ def nkd(
     gamma T^2 H(p^), so it pulls a student that agrees with its teacher on towards the label, by p_t(1).
     """
     own = labels[:, None]
-    p_own = soft.log_probs_of_label(1.0, spec.mean, labels).gather(1, own).exp()
+    p_own = soft.log_probs(1.0, spec.mean, labels).gather(1, own).exp()
     log_q_own = torch.log_softmax(student, dim=-1).gather(1, own)
     of_own = -expected(p_own, log_q_own, weights)
-    p_others = _apart(soft.log_probs_of_label(spec.temperature, spec.mean, labels), labels)[1].exp()
+    p_others = _apart(soft.log_probs(spec.temperature, spec.mean, labels), labels)[1].exp()
     log_q_others = _apart(torch.log_softmax(student / spec.temperature, dim=-1), labels)[1]
     of_others = -expected(p_others, log_q_others, weights)
     return of_own + gamma * spec.temperature**2 * of_others

@@ -100,7 +100,7 @@ class Metrics:
         """
         # All means of one member are alike. Of sparse labels a hard label's own probability follows from its own stored logit.
         said, mean = (soft, self._mean) if member is None else (soft.member(member), "geometric")
-        of_label = None if said.tail is None else _wide(said.log_probs_of_label(1.0, mean, labels))
+        of_label = None if said.tail is None else _wide(said.log_probs(1.0, mean, labels))
         self._add(lambda t: _wide(said.log_probs(t, mean)), labels, soft, of_label)
 
     def result(self) -> Scores:

@@ -5,7 +5,7 @@ N distributions of a batch (rows, or rows x positions, row behind row), M member
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +63,9 @@ class Encoder:
                 place=lambda n, first=at.start: batch.place(first + n),  # type: ignore[misc]
             )
             parts.append(Encoded(*found, probabilities_among(block)))
-        return joined(parts)
+        columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
+        suspects = np.concatenate([part.suspects for part in parts])
+        return Encoded(columns, add_up(part.fidelity for part in parts), suspects)
 
 
 def probabilities_among(logits: Tensor) -> NDArray[np.bool_]:
@@ -77,10 +79,3 @@ def probabilities_among(logits: Tensor) -> NDArray[np.bool_]:
 def require_storable(logits: Tensor, weights: NDArray[np.float64], *, reduce: str, place: Callable[[int], str]) -> None:
     """Raise `LogitsError` where logits (n, M, C) are such as no store can hold; arguments as in `Encoder.encode`."""
     _ = block_of(logits, weights if reduce == "geometric" else None, None, place).below
-
-
-def joined(parts: Sequence[Encoded]) -> Encoded:
-    """Parts one behind the other."""
-    columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
-    suspects = np.concatenate([part.suspects for part in parts])
-    return Encoded(columns, add_up(part.fidelity for part in parts), suspects)

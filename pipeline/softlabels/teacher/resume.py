@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from softlabels.checks.dependence import spread
 from softlabels.errors import OtherLabels, OtherLogits, OtherOrder, OtherRows
-from softlabels.store.commit import record_name, recorded_shards
+from softlabels.store.commit import recorded_shards
 from softlabels.store.gather import RecordedChunks, gather, read_rows
+from softlabels.store.json_files import read_json
 from softlabels.store.key_index import KeyIndex
+from softlabels.store.paths import PLAN, record_name
 from softlabels.store.seal import check_record
-from softlabels.store.spec import PLAN, Commit, Plan, read_json
+from softlabels.store.spec import Commit, Plan
 from softlabels.store.writer import StoreWriter
 from softlabels.system.files import Files
 from softlabels.teacher.ensemble import Ensemble
