@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -176,46 +177,41 @@ class Cache:
 
 
 class Command(NamedTuple):
-    """A command: what it does in a line, module and class of its arguments, and how they are written (see `recipe.parse`)."""
+    """A command: what it does in a line, how its arguments are written (see `recipe.parse`), and the module of their class."""
 
     what: str
-    arguments: str
     positional: Sequence[str] = ()
     flat: Sequence[str] = ()
+    home: str = "arguments"
 
 
 COMMANDS = {
     "train-teacher": Command(
-        "train the recipe's teachers from hard labels, where their weights are not there yet",
-        "teacher_arguments.TrainTeacher",
+        "train the recipe's teachers from hard labels, where their weights are not there yet", home="teacher_arguments"
     ),
     "teacher-logits": Command(
-        "run the teacher over the transfer set and store its logits", "teacher_arguments.TeacherLogits", ("store",)
+        "run the teacher over the transfer set and store its logits", ("store",), home="teacher_arguments"
     ),
     "train-student": Command(
         "train students from the store, distilled and with hard labels, and compare them",
-        "arguments.TrainStudent",
         ("store",),
         flat=("training",),
     ),
-    "evaluate": Command(
-        "judge a student, or the stored teacher, on one split of a store", "arguments.Evaluate", ("model",)
-    ),
-    "correct": Command("correct a run's students for other shares of the classes", "arguments.Correct", ("from_",)),
-    "export": Command("write a student as ONNX and torch.export, checked on real rows", "arguments.Export", ("from_",)),
-    "info": Command("say what a store is", "arguments.Info", ("store",)),
-    "verify": Command("re-read a store and report every damaged or missing chunk", "arguments.Verify", ("store",)),
-    "repair": Command(
-        "set damaged shards aside, so that the command that made the store makes them again",
-        "arguments.Repair",
-        ("store",),
-    ),
-    "convert": Command("copy a store into the other layout", "arguments.Convert", ("from_", "store")),
-    "encode": Command(
-        "encode a dense store's labels as topk, without a teacher", "arguments.Encode", ("from_", "store")
-    ),
-    "cache": Command("say where prepared rows are kept and how large they are, or delete them", "arguments.Cache"),
-    "import": Command(
-        "make a store from logits or probabilities that something else produced", "arguments.Import", ("from_", "store")
-    ),
+    "evaluate": Command("judge a student, or the stored teacher, on one split of a store", ("model",)),
+    "correct": Command("correct a run's students for other shares of the classes", ("from_",)),
+    "export": Command("write a student as ONNX and torch.export, checked on real rows", ("from_",)),
+    "info": Command("say what a store is", ("store",)),
+    "verify": Command("re-read a store and report every damaged or missing chunk", ("store",)),
+    "repair": Command("set damaged shards aside, so that the command that made the store makes them again", ("store",)),
+    "convert": Command("copy a store into the other layout", ("from_", "store")),
+    "encode": Command("encode a dense store's labels as topk, without a teacher", ("from_", "store")),
+    "cache": Command("say where prepared rows are kept and how large they are, or delete them"),
+    "import": Command("make a store from logits or probabilities that something else produced", ("from_", "store")),
 }
+
+
+def arguments_of(stage: str) -> type:
+    """The class of a command's arguments, which is called as the command is."""
+    home = importlib.import_module(f"softlabels_stages.{COMMANDS[stage].home}")
+    found: type = getattr(home, stage.title().replace("-", ""))
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,17 +18,15 @@ from softlabels.store.spec import MANIFEST, PLAN, Manifest, Plan, read_json
 from softlabels.system.files import Folder
 from softlabels.text import one_line
 from softlabels_stages.arguments import Info
-from softlabels_stages.recipe import parse
-from softlabels_stages.run import command
+from softlabels_stages.run import stage
 
 if TYPE_CHECKING:
     from softlabels.store.shared import Shared
 
 
-@command()
-def main(argv: Sequence[str] | None = None) -> int:
+@stage("info")
+def main(args: Info) -> int:
     """Describe every split asked for."""
-    args = parse(argv, Info, stage="info", doc=__doc__, positional=("store",))
     if not args.store:
         raise ConfigError("no store is named", remedy="write softlabels info STORE")
     splits = store_splits(args.store)

@@ -1,6 +1,7 @@
 """What every command does around its work: errors become one line and an exit code, signals become a flag.
 
-`command` wraps a stage's `main`. It knows nothing of what a stage does; the tree of errors is `softlabels.errors`.
+`command` wraps a stage's `main`; `stage` parses its arguments too. They know nothing of what a stage does; the tree of errors
+is `softlabels.errors`.
 Exit codes: 0 done, 2 the user's error, 3 a damaged store, 74 an I/O error, 75 stopped but resumable, 130 Ctrl-C in a
 command that has nothing to resume, 141 nobody reads its output any more, as in `| head`; what no rule foresaw is
 `unexpected`'s business: an error of a user's own code keeps its traceback.
@@ -19,13 +20,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 from softlabels.errors import Interrupted, SoftLabelsError, Stalled
 from softlabels.objects import one_command
 from softlabels.text import one_line
 from softlabels_stages import beside
+from softlabels_stages.arguments import COMMANDS, arguments_of
 from softlabels_stages.output import visible_output
+from softlabels_stages.recipe import parse
 from softlabels_stages.recipe_keys import in_recipe
 from softlabels_stages.unexpected import foreseen, lack
 
@@ -101,6 +104,20 @@ def command(*, resumable: bool = False, settings: str = "labels.") -> Callable[[
                     return _report(Interrupted("stopped by Ctrl-C", remedy="run the same command again to go on"))
                 print("stopped by Ctrl-C", file=sys.stderr)
                 return 130
+
+        return run
+
+    return wrap
+
+
+def stage(name: str, *, resumable: bool = False, settings: str = "labels.") -> Callable[[Callable[[Any], int]], Main]:
+    """A `command` whose words are parsed as `COMMANDS` says; its `main` takes the arguments."""
+
+    def wrap(main: Callable[[Any], int]) -> Main:
+        @command(resumable=resumable, settings=settings)
+        def run(argv: Sequence[str] | None = None) -> int:
+            doc, (_, positional, flat, _) = sys.modules[main.__module__].__doc__, COMMANDS[name]
+            return main(parse(argv, arguments_of(name), stage=name, doc=doc, positional=positional, flat=flat))
 
         return run
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 from softlabels.jobs.run_files import RECIPE
@@ -20,15 +19,13 @@ from softlabels.objects import plain
 from softlabels.report.comparison import Results, best_seed, best_student, comparison_text
 from softlabels.student.sweep import StudentTraining
 from softlabels_stages.arguments import TrainStudent
-from softlabels_stages.recipe import parse
-from softlabels_stages.run import command, say, should_stop, suggested, warn
+from softlabels_stages.run import say, should_stop, stage, suggested, warn
 from softlabels_stages.student_folder import record_own
 
 
-@command(resumable=True)
-def main(argv: Sequence[str] | None = None) -> int:
+@stage("train-student", resumable=True)
+def main(args: TrainStudent) -> int:
     """Train, judge, print."""
-    args = parse(argv, TrainStudent, stage="train-student", doc=__doc__, flat=("training",), positional=("store",))
     recipe = _recipe(args)
     run = train(
         args.student,

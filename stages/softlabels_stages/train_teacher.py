@@ -41,15 +41,13 @@ from softlabels.student.trainer import Trainer
 from softlabels.student.trial import require_trainable
 from softlabels.teacher.config import MemberConfig
 from softlabels.transfer import TransferRows
-from softlabels_stages.recipe import parse
-from softlabels_stages.run import command, say, should_stop, warn
+from softlabels_stages.run import say, should_stop, stage, warn
 from softlabels_stages.teacher_arguments import TeacherTraining, TrainTeacher
 
 
-@command(resumable=True)
-def main(argv: Sequence[str] | None = None) -> int:
+@stage("train-teacher", resumable=True)
+def main(args: TrainTeacher) -> int:
     """Train the members that have no weights."""
-    args = parse(argv, TrainTeacher, stage="train-teacher", doc=__doc__)
     if ensure_tokenizer(args.tokenizer, args.transfer_set):
         print(f"tokenizer: trained on the training rows, {named_tokenizer(args.transfer_set)}", flush=True)
     missing = [number for number, member in enumerate(args.teacher.members) if not _is_trained(member)]

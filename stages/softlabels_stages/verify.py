@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -30,16 +29,15 @@ from softlabels.system.places import folder_of
 from softlabels.text import one_line
 from softlabels_stages.arguments import Verify
 from softlabels_stages.recipe import parse
-from softlabels_stages.run import command, say, suggested, warn
+from softlabels_stages.run import say, stage, suggested, warn
 
 if TYPE_CHECKING:
     from softlabels_stages.teacher_arguments import TeacherLogits
 
 
-@command()
-def main(argv: Sequence[str] | None = None) -> int:
+@stage("verify")
+def main(args: Verify) -> int:
     """Verify every split; 3 when anything is wrong."""
-    args = parse(argv, Verify, stage="verify", doc=__doc__, positional=("store",))
     if not args.store:
         raise ConfigError("no store is named", remedy="write softlabels verify STORE")
     if args.teacher_rows < 1:
