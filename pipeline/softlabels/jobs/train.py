@@ -14,7 +14,7 @@ from softlabels.jobs.judge import Judged, digests, judge_run
 from softlabels.jobs.possible import require_possible
 from softlabels.jobs.progress import TimeLeft
 from softlabels.jobs.run_folder import RunFolder
-from softlabels.jobs.run_report import write_report
+from softlabels.jobs.run_report import draw, in_order
 from softlabels.jobs.splits import (
     Split,
     all_batches,
@@ -33,6 +33,7 @@ from softlabels.models.build import untrained
 from softlabels.names import as_before
 from softlabels.objects import plain
 from softlabels.report.comparison import Results
+from softlabels.report.model_card import model_card
 from softlabels.store.digest import blake3_hex
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.stream.join import Missing
@@ -48,6 +49,8 @@ from softlabels.student.sweep import HARD, StudentTraining, Variant
 from softlabels.student.trainer import Trainer
 from softlabels.student.trial import require_trainable
 from softlabels.transfer import TransferSetConfig
+
+CARD = "README.md"
 
 
 class Run(NamedTuple):
@@ -128,17 +131,18 @@ class _Sweep(NamedTuple):
             models = [student.model for student in students[at]]
             judged.append(Judged.of(self.training, variant, models, validation=scores[at]))
         results = judge_run(self.training, splits, judged, shared)
-        write_report(
-            self.folder.path,
-            [each.name for each in students],
+        names, run = in_order(each.name for each in students), self.folder.folder
+        card = model_card(
             results | {"store": store},
             recipe,
             stores={split: each.store.manifest for split, each in splits.items()},
             parameters=sum(parameter.numel() for parameter in students[0].model.parameters()),
             prepare=splits["train"].prepare,
+            folders=names,
+            pictures=draw(run, names, results, watch),
             inputs=splits["train"].input_shape,
-            watch=watch,
         )
+        run.put(CARD, card.encode())
         return self.folder.finish(results, store=store)
 
 
