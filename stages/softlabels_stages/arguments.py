@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from softlabels.errors import ConfigError
+from softlabels.jobs.reading import Reading
 from softlabels.labels.settings import EncodingSettings
 from softlabels.models.config import ModelConfig
 from softlabels.student.sweep import StudentTraining
@@ -20,7 +21,6 @@ from softlabels_stages.recipe import OWN_STORE
 FORMATS = ("onnx", "torch", "hf")  # of exported students
 Missing = Literal["error", "skip"]
 Precision = Literal["float32", "float16", "bfloat16"]
-Kind = Literal["auto", "logits", "probabilities"]
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Encode(EncodingSettings):
 
 
 @dataclass(frozen=True)
-class Import:
+class Import(Reading):
     """Arguments of import."""
 
     transfer_set: TransferSetConfig | None = None
@@ -154,15 +154,9 @@ class Import:
     store: str = ""  # where the store goes: the folder of one split
     split: str | None = None  # what these rows are; by default the store's folder, called train, test or the like
     teacher_name: str = "imported"  # how the teacher is named in the store
-    members: int | None = None  # how many there are, which outputs of three axes need (or weights)
     weights: tuple[float, ...] | None = None  # the members' shares in the mean; all alike by default
-    column: str | None = None  # the array or column of outputs, when it is not called logits or probabilities
-    key: str | None = None  # the array or column of ids that says which row is which, in place of its inputs
-    floor: str | None = None  # least probability of a class: a number, or laplace:N for a forest of N trees
     precision: Precision | None = None  # float16 or bfloat16 where outputs were computed so; by default as the file's
-    kind: Kind = "auto"  # logits or probabilities; auto goes by the array's name, and refuses logits that sum to 1
     transfer_name: str | None = None  # how the transfer set is named; by default as in the recipe, or as the file
-    classes: tuple[str, ...] | None = None  # names of the classes in order
     layout: Literal["zarr", "arrow"] = "zarr"  # zarr or arrow
     inputs: Literal["reference", "embed"] = "reference"  # embed keeps the inputs in the store
     teacher_licence: str = ""  # for the card

@@ -132,15 +132,7 @@ def _outputs(args: Import) -> Outputs:
     if args.members not in (None, members):
         raise ConfigError(f"--members={args.members}, and {members} weights", remedy="give one weight a member")
     names = args.classes or (None if args.transfer_set is None else args.transfer_set.classes)
-    return read_outputs(
-        args.from_,
-        column=args.column,
-        kind=args.kind,
-        members=members,
-        floor=args.floor,
-        key=args.key,
-        classes=names,
-    )
+    return read_outputs(args.from_, replace(args, members=members, classes=names))
 
 
 def _rows_of(
