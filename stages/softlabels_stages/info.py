@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 @stage("info")
 def main(args: Info) -> int:
     """Describe every split asked for."""
-    if not args.store:
-        raise ConfigError("no store is named", remedy="write softlabels info STORE")
     splits = store_splits(args.store)
     if args.split is not None:
         if args.split not in splits:

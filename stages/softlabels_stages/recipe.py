@@ -85,7 +85,8 @@ def parse(
         recipe = sections_of(data, where)
         if source is not None and not is_of_run(source, run):
             beside.use(source, recipe)
-        given = _from_recipe(cls, recipe, known, where=where)
+        own = {name: recipe[name] for name in dict.fromkeys(key.partition(".")[0] for key in known) if name in recipe}
+        given = schema.check(known, schema.flatten(cls, own, where=where), where=where)
     given |= schema.check(known, _merge(given, flags, known), where="command line")
     for name in (given.get("name"), (recipe or {}).get("name")):
         _require_name(name, where or stage)
@@ -214,21 +215,13 @@ def _require_size(recipe: object, config: str) -> None:
 @dataclass(frozen=True)
 class _Config:
     config: str = ""  # the recipe: a YAML file, or the name of a built-in one, such as digits; none by default
-    trust: bool = (
-        False  # run the code that the config.yaml of a run names, though the run was not made here: read it first
-    )
+    trust: bool = False  # run code that the config.yaml of a run names, though it was not made here: read it first
 
 
 def built_in() -> list[str]:
     """Names of the recipes that come with the software."""
     files = (Path(entry.name) for entry in resources.files("softlabels_stages.configs").iterdir())
     return sorted(file.stem for file in files if file.suffix == ".yaml")
-
-
-def _from_recipe(cls: type, recipe: Mapping[str, Any], known: Mapping[str, Key], *, where: str) -> dict[str, object]:
-    own = {field.name for field in fields(cls)}
-    given = schema.flatten(cls, {name: value for name, value in recipe.items() if name in own}, where=where)
-    return schema.check(known, given, where=where)
 
 
 def _flags(

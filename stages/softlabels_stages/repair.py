@@ -16,7 +16,7 @@ import sys
 
 from tqdm import tqdm
 
-from softlabels.errors import ConfigError, SoftLabelsError
+from softlabels.errors import SoftLabelsError
 from softlabels.store.reader import store_folders
 from softlabels.store.repair import Repaired, repair
 from softlabels.store.root import close_root, is_described, lost_splits, outdated, write_root
@@ -30,8 +30,6 @@ from softlabels_stages.run import stage
 @stage("repair")
 def main(args: Repair) -> int:
     """Repair every split; the exit code is that of the first that cannot be repaired."""
-    if not args.store:
-        raise ConfigError("no store is named", remedy="write softlabels repair STORE")
     codes, unfinished = [], False
     folders = store_folders(args.store)
     for folder in folders:

@@ -17,12 +17,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from softlabels.errors import Interrupted, SoftLabelsError, Stalled
+from softlabels.errors import ConfigError, Interrupted, SoftLabelsError, Stalled
 from softlabels.objects import one_command
 from softlabels.text import one_line
 from softlabels_stages import beside
@@ -83,7 +83,7 @@ def command(*, resumable: bool = False, settings: str = "labels.") -> Callable[[
         @visible_output()
         def run(argv: Sequence[str] | None = None) -> int:
             try:
-                with one_command(), _signals_as_flag() if resumable else _no_signals():
+                with one_command(), _signals_as_flag() if resumable else nullcontext():
                     return main(argv)
             except Stalled as error:
                 code = _report(error)
@@ -117,7 +117,10 @@ def stage(name: str, *, resumable: bool = False, settings: str = "labels.") -> C
         @command(resumable=resumable, settings=settings)
         def run(argv: Sequence[str] | None = None) -> int:
             doc, (_, positional, flat, _) = sys.modules[main.__module__].__doc__, COMMANDS[name]
-            return main(parse(argv, arguments_of(name), stage=name, doc=doc, positional=positional, flat=flat))
+            args: Any = parse(argv, arguments_of(name), stage=name, doc=doc, positional=positional, flat=flat)
+            if positional[:1] == ("store",) and not args.store:
+                raise ConfigError("no store is named", remedy=f"write softlabels {name} STORE")
+            return main(args)
 
         return run
 
@@ -127,11 +130,6 @@ def stage(name: str, *, resumable: bool = False, settings: str = "labels.") -> C
 def _report(error: SoftLabelsError) -> int:
     print(f"{type(error).__name__}: {one_line(error, None)}{beside.hint(str(error))}", file=sys.stderr, flush=True)
     return error.exit_code
-
-
-@contextmanager
-def _no_signals() -> Iterator[None]:
-    yield
 
 
 @contextmanager

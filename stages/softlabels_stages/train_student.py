@@ -16,8 +16,7 @@ from softlabels.jobs.run_files import RECIPE
 from softlabels.jobs.train import Run, train
 from softlabels.jobs.watch import Watch
 from softlabels.objects import plain
-from softlabels.report.comparison import Results, best_seed, best_student, comparison_text
-from softlabels.student.sweep import StudentTraining
+from softlabels.report.comparison import best_seed, best_student, comparison_text
 from softlabels_stages.arguments import TrainStudent
 from softlabels_stages.run import say, should_stop, stage, suggested, warn
 from softlabels_stages.student_folder import record_own
@@ -45,18 +44,15 @@ def main(args: TrainStudent) -> int:
 
 
 def _next(args: TrainStudent, run: Run) -> str:
-    """A command for whoever has just trained: a sweep; after a sweep, its best student by validation for others."""
+    """A command for whoever has just trained: a sweep; after a sweep, its best distilled student for others, by validation
+    errors (the first of all where they were not counted).
+    """
     if args.training.swept:
-        return suggested("export", run.path / _best(args.training, run.results))
+        best = best_student(run.results)
+        variant = next(variant for variant in args.training.variants if variant.label == best["label"])
+        return suggested("export", run.path / variant.folder(args.training.seeds[best_seed(run.results, best)]))
     words = (f"--config={run.path / RECIPE}", f"--store={args.store}", "--temperature=1,2,4,8,20")
     return suggested("train-student", *words)
-
-
-def _best(training: StudentTraining, results: Results) -> str:
-    """The folder of the best distilled student by validation errors; the first of all where they were not counted."""
-    best = best_student(results)
-    variant = next(variant for variant in training.variants if variant.label == best["label"])
-    return variant.folder(training.seeds[best_seed(results, best)])
 
 
 def _recipe(args: TrainStudent) -> dict[str, Any]:

@@ -113,16 +113,8 @@ def _is_users(trace: TracebackType) -> bool:
 def _standard() -> tuple[Path, ...]:
     """Where our own code and Python's lie. What is installed beside them may be a user's."""
     own = [Path(str(package.__file__)).parent for package in (softlabels, softlabels_stages)]
-    return (
-        *own,
-        *(Path(sysconfig.get_path(name)) / sub for name in ("stdlib", "platstdlib") for sub in _modules(name)),
-    )
-
-
-def _modules(name: str) -> list[str]:
-    """What lies in Python's own folder, but for packages that were installed there."""
-    folder = Path(sysconfig.get_path(name))
-    return [entry.name for entry in folder.iterdir() if entry.name not in ("site-packages", "dist-packages")]
+    pythons = [each for name in ("stdlib", "platstdlib") for each in Path(sysconfig.get_path(name)).iterdir()]
+    return (*own, *(each for each in pythons if each.name not in ("site-packages", "dist-packages")))
 
 
 @functools.cache

@@ -27,7 +27,7 @@ from softlabels.store.verify import verify
 from softlabels.system.files import Folder
 from softlabels.system.places import folder_of
 from softlabels.text import one_line
-from softlabels_stages.arguments import Verify
+from softlabels_stages.arguments import Verify, arguments_of
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import say, stage, suggested, warn
 
@@ -38,14 +38,15 @@ if TYPE_CHECKING:
 @stage("verify")
 def main(args: Verify) -> int:
     """Verify every split; 3 when anything is wrong."""
-    if not args.store:
-        raise ConfigError("no store is named", remedy="write softlabels verify STORE")
     if args.teacher_rows < 1:
         raise ConfigError(f"--teacher_rows={args.teacher_rows}", remedy="give 1 row or more")
     if args.quick and args.sample is not None:
         raise ConfigError("--quick and --sample exclude each other", remedy="give one; a sample is quick elsewhere")
     part = _part(args)
-    recipe = None if args.against_teacher is None else _recipe(args)  # before every byte is read
+    recipe: TeacherLogits | None = None
+    if args.against_teacher is not None:  # before every byte is read
+        words = [f"--config={args.against_teacher}", f"--trust={args.trust}"]
+        recipe = parse(words, arguments_of("teacher-logits"), stage="teacher-logits", doc=None)
     faults, unfinished, root, splits = 0, 0, folder_of(args.store), store_splits(args.store)
     for split, path in splits.items():
         try:
@@ -131,13 +132,6 @@ def _say_what_labels_are(split: str, store: Store, *, every_byte: bool) -> None:
     found = stored_agreement(stored)
     if found is not None:
         print(f"{split}: {found.line}")
-
-
-def _recipe(args: Verify) -> TeacherLogits:
-    from softlabels_stages.teacher_arguments import TeacherLogits
-
-    words = [f"--config={args.against_teacher}", f"--trust={args.trust}"]
-    return parse(words, TeacherLogits, stage="teacher-logits", doc=None)
 
 
 def _recheck(split: str, path: Folder, recipe: TeacherLogits, args: Verify) -> int:

@@ -288,7 +288,11 @@ def _facts(store: Store) -> dict[str, Any]:
 
 def training_batches(splits: Mapping[str, Split], training: StudentTraining) -> tuple[Loader, Loader | None]:
     """What to train on, and what to judge epochs on: the validation split, or rows cut from the training rows."""
-    train = _require(splits, "train")
+    if "train" not in splits:
+        raise ConfigError(
+            f"the store has no split 'train', only {', '.join(splits)}", remedy="give a store that has one"
+        )
+    train = splits["train"]
     chosen = _chosen(train, training)
     share = 0.0 if "validation" in splits else training.validation
     is_held_out = validation_rows(train.rows.keys[chosen], share, training.seed)
@@ -352,11 +356,3 @@ def _chosen(train: Split, training: StudentTraining) -> np.ndarray:
             remedy="name classes that the rows have, by number, or raise row_fraction",
         )
     return np.flatnonzero(is_chosen)
-
-
-def _require(splits: Mapping[str, Split], name: str) -> Split:
-    if name not in splits:
-        raise ConfigError(
-            f"the store has no split {name!r}, only {', '.join(splits)}", remedy="give a store that has one"
-        )
-    return splits[name]

@@ -9,10 +9,6 @@ from dataclasses import dataclass
 _log = logging.getLogger("softlabels")
 
 
-def _never() -> bool:
-    return False
-
-
 @dataclass(frozen=True)
 class Watch:
     """Who watches a job.
@@ -26,7 +22,7 @@ class Watch:
 
     say: Callable[[str], object] = _log.info
     warn: Callable[[str], object] = _log.warning
-    should_stop: Callable[[], bool] = _never
+    should_stop: Callable[[], bool] = lambda: False
 
 
 LOGGED = Watch()
