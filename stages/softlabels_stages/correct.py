@@ -17,7 +17,6 @@ import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -34,15 +33,17 @@ from softlabels.objects import plain
 from softlabels.recipes.biased import Biased
 from softlabels.recipes.prior import class_shares, matched_bias, predictions, ratio_bias, target_shares
 from softlabels.report.comparison import comparison_text
+from softlabels.report.table import Table, as_text
 from softlabels.student.sweep import HARD, Variant
 from softlabels.student.trainer import WEIGHTS
 from softlabels.system.local import LocalFolder
 from softlabels_stages.arguments import Correct
-from softlabels_stages.recipe import asks_help, parse, texts
+from softlabels_stages.recipe import asks_help, parse, recipe_of, texts
 from softlabels_stages.run import command, say, suggested, warn
 from softlabels_stages.student_folder import record_own, with_store_of
 
 FOLDER = "corrected"
+SHOWN = 30  # classes
 _BIASED = "softlabels.models.Biased"
 
 
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = {"rows": args.rows, "class_prior": args.class_prior}
     identity = {**settings, "weights": digest, "stores": digests(splits)}
     opened = RunFolder.open(place, name=args.name, identity=identity)
-    recipe = _recipe(args, len(shares))
+    recipe = recipe_of(args) | {"student": plain(_biased(args.student, len(shares)))}
     opened.keep_recipe(recipe)
     record_own(opened, recipe)
     for variant, corrected in zip(variants, judged[1::2], strict=True):
@@ -151,14 +152,6 @@ def _biased(student: ModelConfig, classes: int) -> ModelConfig:
     return ModelConfig(_BIASED, {"model": student.class_path, "model_args": student.init_args, "classes": classes})
 
 
-def _recipe(args: Correct, classes: int) -> dict[str, Any]:
-    """The run's recipe with the corrected student."""
-    names = ("name", "transfer_set", "teacher", "labels", "training")
-    sections = {name: plain(getattr(args, name)) for name in names}
-    found = sections | {"student": plain(_biased(args.student, classes))}
-    return {name: value for name, value in found.items() if value is not None}
-
-
 def _prior(given: str) -> str | list[float]:
     """`uniform`, or the numbers."""
     if given == "uniform":
@@ -171,15 +164,10 @@ def _prior(given: str) -> str | list[float]:
 
 def _table(shares: Tensor, model: nn.Module, names: Sequence[str] | None) -> str:
     """Each class with its share in the transfer set and what its logit got in one corrected student."""
-    bias = model.get_buffer("bias")
-    lines = [f"{'class':<20}{'share in transfer set':>24}{'added to its logit':>22}"]
-    for number, (share, added) in enumerate(zip(shares.tolist(), bias.tolist(), strict=True)):
-        name = " ".join(names[number].split())[:18] if names else str(number)
-        lines.append(f"{name:<20}{share:>24.4%}{added:>+22.2f}")
-    shown = 30
-    return "\n".join(
-        [*lines[: shown + 1], *([f"... and {len(lines) - shown - 1} more"] if len(lines) > shown + 1 else [])]
-    )
+    numbers = enumerate(zip(shares.tolist(), model.get_buffer("bias").tolist(), strict=True))
+    lines = [(names[n] if names else str(n), f"{share:.4%}", f"{added:+.2f}") for n, (share, added) in numbers]
+    text = as_text(Table(("class", "share in transfer set", "added to its logit"), tuple(lines[:SHOWN])))
+    return text if len(lines) <= SHOWN else f"{text}\n... and {len(lines) - SHOWN} more"
 
 
 if __name__ == "__main__":

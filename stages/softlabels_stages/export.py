@@ -43,8 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.from_:
         raise ConfigError("no student is named", remedy="write softlabels export RUN/STUDENT")
     student = with_weights(args.student, args.from_)
-    splits = _split(args)
-    ((name, split),) = splits.items()
+    there = list(store_splits(args.store))
+    name = args.split or next((name for name in ("test", "validation") if name in there), there[0])
+    splits = open_splits(args.store, args.transfer_set, only=name, missing=args.missing, watch=Watch(say, warn))
+    split = splits[name]
     check_classes(student, splits)
     model = build_model(student).float()
     rows = next(iter(all_batches(split, args.rows).epoch(0))).inputs
@@ -75,13 +77,6 @@ def _hugging_face(
     again = build_model(ModelConfig(f"{type(model).__module__}.{type(model).__qualname__}", {"model": str(folder)}))
     size = sum(file.stat().st_size for file in folder.at().iterdir())
     return compared(HF, folder.at(), size, again.eval(), model, rows)
-
-
-def _split(args: Export) -> dict[str, Split]:
-    """The split whose rows the export is checked with, by its name."""
-    there = list(store_splits(args.store))
-    name = args.split or next((name for name in ("test", "validation") if name in there), there[0])
-    return open_splits(args.store, args.transfer_set, only=name, missing=args.missing, watch=Watch(say, warn))
 
 
 def _facts(student: ModelConfig, split: Split, rows: Tensor) -> dict[str, Any]:

@@ -155,16 +155,8 @@ def _rows_of(
             keys, rule = salted_keys(keys, read_salt(salt)), SALTED_RULE
         labels = np.full(count, NO_LABEL, np.int64) if outputs.labels is None else outputs.labels
         how = Preprocessing(function="") if outputs.inputs is None else prepared_by("", {}, outputs.inputs)
-        file = Path(args.from_)
-        facts: dict[str, Any] = {
-            "name": file.stem,
-            "keys": keys,
-            "key": key,
-            "key_rule": rule,
-            "classes": None,
-            "preprocessing": how,
-        }
-        return facts, labels, outputs.inputs, str(file)
+        facts: dict[str, Any] = {"name": Path(args.from_).stem, "keys": keys, "key": key, "classes": None}
+        return facts | {"preprocessing": how, "key_rule": rule}, labels, outputs.inputs, str(Path(args.from_))
     if args.transfer_set is None:
         raise ConfigError(
             f"{args.from_} has neither inputs nor keys, and the recipe no transfer_set",

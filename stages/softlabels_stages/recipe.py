@@ -36,7 +36,7 @@ import yaml
 
 from softlabels.errors import ConfigError
 from softlabels.jobs.run_files import RECIPE, RESULTS, RUN
-from softlabels.objects import canonical
+from softlabels.objects import canonical, plain
 from softlabels.system.local import LocalFolder
 from softlabels_stages import beside, schema
 from softlabels_stages.help import help_text
@@ -95,6 +95,12 @@ def parse(
     elif recipe is not None and _needs_store(known, given):
         given["store"] = OWN_STORE.replace("NAME", str(recipe.get("name") or Path(str(where)).stem))
     return schema.build(cls, given, where=where or stage)
+
+
+def recipe_of(arguments: object) -> dict[str, Any]:
+    """The sections of a recipe as a command's arguments have them, but for those that are None."""
+    sections = {name: getattr(arguments, name, None) for name in SECTIONS}
+    return {name: plain(value) for name, value in sections.items() if value is not None}
 
 
 def print_help(

@@ -8,16 +8,14 @@ and results.md. The same command goes on where it was stopped, and shows a finis
 
 from __future__ import annotations
 
-import dataclasses
 import sys
-from typing import Any
 
 from softlabels.jobs.run_files import RECIPE
 from softlabels.jobs.train import Run, train
 from softlabels.jobs.watch import Watch
-from softlabels.objects import plain
 from softlabels.report.comparison import best_seed, best_student, comparison_text
 from softlabels_stages.arguments import TrainStudent
+from softlabels_stages.recipe import recipe_of
 from softlabels_stages.run import say, should_stop, stage, suggested, warn
 from softlabels_stages.student_folder import record_own
 
@@ -25,7 +23,7 @@ from softlabels_stages.student_folder import record_own
 @stage("train-student", resumable=True)
 def main(args: TrainStudent) -> int:
     """Train, judge, print."""
-    recipe = _recipe(args)
+    recipe = recipe_of(args)
     run = train(
         args.student,
         args.store,
@@ -53,13 +51,6 @@ def _next(args: TrainStudent, run: Run) -> str:
         return suggested("export", run.path / variant.folder(args.training.seeds[best_seed(run.results, best)]))
     words = (f"--config={run.path / RECIPE}", f"--store={args.store}", "--temperature=1,2,4,8,20")
     return suggested("train-student", *words)
-
-
-def _recipe(args: TrainStudent) -> dict[str, Any]:
-    """The sections of the recipe as this run used them."""
-    options = ("store", "out", "missing")
-    values = {item.name: plain(getattr(args, item.name)) for item in dataclasses.fields(args)}
-    return {name: value for name, value in values.items() if name not in options and value is not None}
 
 
 if __name__ == "__main__":

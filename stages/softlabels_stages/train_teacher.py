@@ -95,8 +95,9 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
         return Loader(rows, None, batch_size=config.batch_size, seed=config.seed, selection=items, shuffle=shuffle)
 
     model = dataclasses.replace(member.model, weights=None)
+    untaught = build_model(model)
     require_trainable(
-        build_model(model),
+        untaught,
         torch.from_numpy(np.array(rows.inputs[:2])),
         who=member.class_path,
         section="teacher.members",
@@ -104,10 +105,14 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
         batch_size=config.batch_size,
         micro_batch=config.micro_batch,
     )
-    student = Student.begin("", config, lambda: build_model(model))
     if rows.sequence is not None:
-        require_vocabulary(student.model, rows.sequence, who=member.class_path)
-    student = _weighted(student, rows, _try(student.model, member, rows), ~is_held_out)
+        require_vocabulary(untaught, rows.sequence, who=member.class_path)
+    classes = _try(untaught, member, rows)
+    if config.class_weights is not None and rows.sequence is not None:
+        raise ConfigError("class_weights are for rows of one class each, not of tokens", remedy="drop class_weights")
+    weights_by_class = resolved(config.class_weights, np.asarray(rows.labels)[~is_held_out], classes)
+    config = dataclasses.replace(config, class_weights=weights_by_class)
+    student = Student.begin("", config, lambda: build_model(model))
     validation = batches(is_held_out, shuffle=False) if is_held_out.any() else None
     folder = weights.with_suffix(".run")
     identity = {
@@ -122,14 +127,6 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
     [result] = trainer.run(should_stop, TimeLeft(config.epochs, say))
     save_weights(student.model, weights)
     print(f"teacher {member.class_path}: {weights}{_said(result.scores, rows)}", flush=True)
-
-
-def _weighted(student: Student, rows: TransferRows, classes: int, is_trained_on: np.ndarray) -> Student:
-    """With a number for each class in the place of class_weights=balanced. Raises ConfigError."""
-    if student.config.class_weights is not None and rows.sequence is not None:
-        raise ConfigError("class_weights are for rows of one class each, not of tokens", remedy="drop class_weights")
-    weights = resolved(student.config.class_weights, np.asarray(rows.labels)[is_trained_on], classes)
-    return dataclasses.replace(student, config=dataclasses.replace(student.config, class_weights=weights))
 
 
 def _try(model: nn.Module, member: MemberConfig, rows: TransferRows) -> int:

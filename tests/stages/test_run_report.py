@@ -35,7 +35,7 @@ def report(folder: Path, rng: np.random.Generator, **changes: Any) -> str:
     results = made_up.results(rng, **changes)
     names = in_order(students)
     pictures = draw(LocalFolder(folder), names, results)
-    facts = {"stores": stores, "parameters": 77, "prepare": prepare}
+    facts: dict[str, Any] = {"stores": stores, "parameters": 77, "prepare": prepare}
     return model_card(results, toy.recipe(), folders=names, pictures=pictures, **facts)
 
 
