@@ -137,11 +137,7 @@ def _correct(args: Correct, variant: Variant, find: Callable[[nn.Module], Tensor
         biased.model.load_state_dict(model.state_dict())
         plain_models.append(model)
         corrected.append(biased)
-    judged = Judged.of(args.training, variant, corrected)
-    return [
-        Judged.of(args.training, variant, plain_models),
-        dataclasses.replace(judged, label=f"{variant.label}, corrected"),
-    ]
+    return [Judged(variant, plain_models), Judged(variant, corrected, note=", corrected")]
 
 
 def _by_seed(args: Correct, group: Judged) -> list[tuple[int, nn.Module]]:

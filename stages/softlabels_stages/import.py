@@ -70,11 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     manifest = store_outputs(
         args.store,
         _spec(args, outputs, split, facts, kept),
-        outputs.logits,
-        keys=facts["keys"],
-        labels=labels,
-        inputs=kept,
-        values=outputs.values,
+        replace(outputs, keys=facts["keys"], labels=labels, inputs=kept),
         about=About(
             source=without_folders(source), teacher_licence=args.teacher_licence, transfer_licence=args.licence
         ),

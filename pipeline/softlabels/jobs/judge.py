@@ -40,26 +40,21 @@ class Judged:
     """The trained students of one kind and setting.
 
     Attributes:
-        label: as tables name them.
-        kind: hard or distilled.
-        settings: what the results say of them.
-        temperature: T that they were trained at, at the end.
+        variant: which kind and setting.
         models: one a seed.
         validation: the scores of each on the validation rows, where there were any.
+        note: what tables say after its name.
     """
 
-    label: str
-    kind: str
-    settings: dict[str, Any]
-    temperature: float
+    variant: Variant
     models: Sequence[nn.Module]
     validation: Sequence[Scores] = ()
+    note: str = ""
 
-    @classmethod
-    def of(cls, training: StudentTraining, variant: Variant, models: Sequence[nn.Module], **more: Any) -> Judged:
-        """Those of a variant."""
-        temperature = training.of(variant, 0).loss_at(1.0).temperature
-        return cls(variant.label, variant.kind, training.settings(variant), temperature, models, **more)
+    @property
+    def label(self) -> str:
+        """As tables name them."""
+        return f"{self.variant.label}{self.note}"
 
 
 def judge(
@@ -127,7 +122,8 @@ def judge_run(
 ) -> dict[str, Any]:
     """The results of a run; `softlabels.report.comparison` says what they hold. `shared`: see `say_how_splits_relate`."""
     device, mean = resolve_device(training.device), training.mean
-    temperatures = sorted({1.0, *(student.temperature for student in students if student.kind == "distilled")})
+    distilled = [student.variant for student in students if student.variant.kind == "distilled"]
+    temperatures = sorted({1.0, *(training.of(each, 0).loss_at(1.0).temperature for each in distilled)})
     split, batches = held_out_batches(splits, training)
     ensemble, members = evaluate_teacher(batches, temperatures=temperatures, mean=mean, device=device)
     store = splits["train"].store
@@ -143,8 +139,8 @@ def judge_run(
         "students": [
             {
                 "label": student.label,
-                "kind": student.kind,
-                "settings": student.settings,
+                "kind": student.variant.kind,
+                "settings": training.settings(student.variant),
                 "validation": [scores for scores in student.validation if scores],
                 "scores": [
                     evaluate_student(model.to(device), batches, temperatures=temperatures, mean=mean, device=device)

@@ -66,11 +66,6 @@ class Split:
         return column.dtype, column.shape
 
     @property
-    def teacher(self) -> dict[str, Any]:
-        """Which of the stored members are learnt from, and their shares: arguments of a `Loader`."""
-        return {"members": self.members, "weights": self.weights}
-
-    @property
     def prepare(self) -> ObjectSpec:
         """What made the inputs of the rows, which need not be what made the teacher's; digests stand in place of files."""
         if isinstance(self.rows, TransferRows):
@@ -296,15 +291,7 @@ def training_batches(splits: Mapping[str, Split], training: StudentTraining) -> 
     chosen = _chosen(train, training)
     share = 0.0 if "validation" in splits else training.validation
     is_held_out = validation_rows(train.rows.keys[chosen], share, training.seed)
-    train_batches = Loader(
-        train.rows,
-        train.store,
-        batch_size=training.batch_size,
-        seed=training.seed,
-        selection=chosen[~is_held_out],
-        missing=train.missing,
-        **train.teacher,
-    )
+    train_batches = all_batches(train, training.batch_size, chosen[~is_held_out], seed=training.seed)
     if "validation" in splits:
         return train_batches, all_batches(splits["validation"], training.batch_size)
     if not is_held_out.any():
@@ -325,17 +312,20 @@ def held_out_batches(splits: Mapping[str, Split], training: StudentTraining) -> 
     return "validation", validation
 
 
-def all_batches(split: Split, batch_size: int, selection: np.ndarray | None = None) -> Loader:
-    """The rows of a split as they stand, with every hard label that they have."""
+def all_batches(
+    split: Split, batch_size: int, selection: np.ndarray | None = None, *, seed: int | None = None
+) -> Loader:
+    """The rows of a split with every hard label that they have: as they stand, or shuffled by a `seed`."""
     return Loader(
         split.rows,
         split.store,
         batch_size=batch_size,
-        seed=0,
+        seed=seed or 0,
         selection=selection,
-        shuffle=False,
+        shuffle=seed is not None,
         missing=split.missing,
-        **split.teacher,
+        members=split.members,
+        weights=split.weights,
     )
 
 

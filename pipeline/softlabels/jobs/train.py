@@ -129,7 +129,7 @@ class _Sweep(NamedTuple):
         for number, variant in enumerate(self.variants):
             at = slice(number * count, (number + 1) * count)
             models = [student.model for student in students[at]]
-            judged.append(Judged.of(self.training, variant, models, validation=scores[at]))
+            judged.append(Judged(variant, models, scores[at]))
         results = judge_run(self.training, splits, judged, shared)
         names, run = in_order(each.name for each in students), self.folder.folder
         card = model_card(
