@@ -23,66 +23,66 @@ Missing = Literal["error", "skip"]
 Precision = Literal["float32", "float16", "bfloat16"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Rows:
+    """Where the rows of a store come from."""
+
+    transfer_set: TransferSetConfig | None = None
+    missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
+
+
 @dataclass(frozen=True)
-class TrainStudent:
+class TrainStudent(_Rows):
     """Arguments of train-student."""
 
     student: ModelConfig  # class of the student, a torch.nn.Module that gives one logit a class
     training: StudentTraining = field(default_factory=StudentTraining)
     name: str = "student"
-    transfer_set: TransferSetConfig | None = None
     teacher: dict[str, Any] | None = None  # not used, nothing is imported for it; kept in config.yaml
     teacher_training: dict[str, Any] | None = None  # as teacher
     labels: dict[str, Any] | None = None  # as teacher
     tokenizer: dict[str, Any] | None = None  # as teacher
     store: str = OWN_STORE  # the store: a folder of splits (train, validation, test), or one of them
-    missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
     out: str | None = None  # the run folder; by default runs/NAME-xxxxxxxx, another one for other settings
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(_Rows):
     """Arguments of evaluate."""
 
     student: ModelConfig | None = None
     training: StudentTraining = field(default_factory=StudentTraining)
-    transfer_set: TransferSetConfig | None = None
     model: str | None = None  # a student's folder in a run, or a safetensors file; without it, the stored teacher
     store: str = OWN_STORE  # a folder of splits, or one of them; a finished run's student brings its own
-    missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
     split: str = "test"  # which split to judge on
     temperature: float | None = None  # of the second KL (the first is at 1); by default that of training
     json: bool = False  # print one JSON object instead of a table
 
 
 @dataclass(frozen=True)
-class Correct:
+class Correct(_Rows):
     """Arguments of correct."""
 
     student: ModelConfig
     training: StudentTraining = field(default_factory=StudentTraining)
-    transfer_set: TransferSetConfig | None = None
     name: str = "student"
     teacher: dict[str, Any] | None = None  # not used; kept in config.yaml
     labels: dict[str, Any] | None = None  # as teacher
     from_: str = ""  # a finished run
     store: str = OWN_STORE  # the store that the run was trained on; a finished run knows it
-    missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
     rows: str | None = None  # a split of the store whose rows are as those where the students will be used
     class_prior: str = "uniform"  # shares of the classes where the students will be used: uniform, or as 0.5,0.3,0.2
     out: str | None = None  # the folder for the corrected students; by default the run's own, corrected
 
 
 @dataclass(frozen=True)
-class Export:
+class Export(_Rows):
     """Arguments of export."""
 
     student: ModelConfig | None = None
-    transfer_set: TransferSetConfig | None = None
     from_: str = ""  # a student's folder in a run, a run with one distilled student, or a safetensors file
     store: str = OWN_STORE  # where the rows to check with come from; a finished run's student brings its own
     split: str | None = None  # which split of it; by default test, else validation, else the first
-    missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
     formats: tuple[str, ...] = ("onnx", "torch")  # what to write: onnx, torch, hf (of Hugging Face models)
     rows: int = 512  # how many of its rows to check with
     out: str | None = None  # the folder for the files; by default the student's own

@@ -25,7 +25,7 @@ from softlabels.errors import ConfigError
 from softlabels.jobs.judge import Judged, digests, judge_run
 from softlabels.jobs.run_files import RECIPE
 from softlabels.jobs.run_folder import RunFolder
-from softlabels.jobs.splits import Split, all_batches, open_splits, training_batches, with_members
+from softlabels.jobs.splits import Split, all_batches, open_splits, training_batches
 from softlabels.jobs.watch import Watch
 from softlabels.models import ModelConfig, build_model, save_weights, weights_digest
 from softlabels.models.device import resolve_device
@@ -61,9 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"the students in {run} were corrected already, and a second correction would be added to the first",
             remedy="name the run that they were corrected from",
         )
-    splits = with_members(
-        open_splits(args.store, args.transfer_set, missing=args.missing, watch=Watch(say, warn)), args.training
-    )
+    watch = Watch(say, warn)
+    splits = open_splits(args.store, args.transfer_set, missing=args.missing, training=args.training, watch=watch)
     if any(split.store.positions is not None for split in splits.values()):
         raise ConfigError(
             f"{args.store} labels rows of tokens, and shares of classes are those of whole rows",

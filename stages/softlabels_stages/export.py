@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from softlabels.errors import ConfigError
-from softlabels.jobs.splits import Split, all_batches, check_classes, open_splits
+from softlabels.jobs.splits import Split, all_batches, open_splits
 from softlabels.jobs.watch import Watch
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.weights import weights_digest
@@ -45,9 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     student = with_weights(args.student, args.from_)
     there = list(store_splits(args.store))
     name = args.split or next((name for name in ("test", "validation") if name in there), there[0])
-    splits = open_splits(args.store, args.transfer_set, only=name, missing=args.missing, watch=Watch(say, warn))
-    split = splits[name]
-    check_classes(student, splits)
+    watch = Watch(say, warn)
+    [split] = open_splits(
+        args.store, args.transfer_set, only=name, missing=args.missing, student=student, watch=watch
+    ).values()
     model = build_model(student).float()
     rows = next(iter(all_batches(split, args.rows).epoch(0))).inputs
     folder = LocalFolder(args.out) if args.out else home_of(str(student.weights))

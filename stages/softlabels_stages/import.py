@@ -87,20 +87,15 @@ def _parsed(argv: Sequence[str]) -> Import:
     """
     given = texts(argv, Import, positional=_POSITIONAL)
     labels = load(given["config"]).get("labels") if "config" in given else None
-    words = list(argv)
-    if isinstance(labels, Mapping):
-        words += [f"--{name}={labels[name]}" for name in _OF_LABELS if name in labels and name not in given]
-    args = parse(words, Import, stage="import", doc=__doc__, positional=_POSITIONAL)
-    if isinstance(labels, Mapping):
-        others = sorted(
-            name for name, value in labels.items() if name not in _OF_LABELS and (name, value) not in _AS_IT_IS
+    labels = labels if isinstance(labels, Mapping) else {}
+    own = [f"--{name}={labels[name]}" for name in _OF_LABELS if name in labels and name not in given]
+    args = parse([*argv, *own], Import, stage="import", doc=__doc__, positional=_POSITIONAL)
+    others = sorted(item[0] for item in labels.items() if item[0] not in _OF_LABELS and item not in _AS_IT_IS)
+    if others:
+        warn(
+            f"the recipe's labels say {', '.join(others)}, which import does not use: it stores dense labels of all "
+            "members (topk: softlabels encode)"
         )
-        if others:
-            print(
-                f"the recipe's labels say {', '.join(others)}, which import does not use: it stores dense labels of all "
-                "members (topk: softlabels encode)",
-                file=sys.stderr,
-            )
     if args.classes is not None and args.transfer_set is not None:
         args = replace(args, transfer_set=replace(args.transfer_set, classes=args.classes))
     return args
@@ -159,7 +154,7 @@ def _rows_of(
             remedy="add an array inputs (or keys) to the file, or name a recipe with --config",
         )
     where = f"the {split} split of {args.transfer_set.name} (--config)"
-    print(f"{args.from_} has neither inputs nor keys: its rows are taken to be those of {where}", file=sys.stderr)
+    warn(f"{args.from_} has neither inputs nor keys: its rows are taken to be those of {where}")
     rows = load_rows(args.transfer_set, split, Watch(say, warn))
     if len(rows.keys) != count:
         raise TransferSetError(

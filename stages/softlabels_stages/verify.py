@@ -118,14 +118,13 @@ def _verify(split: str, path: Folder, part: tuple[int, int] | None) -> int:
             print(
                 f"{split}: {path.at(SET_ASIDE)} holds what `repair` set aside, and no reader looks there; it may be deleted"
             )
-        _say_what_labels_are(split, store, every_byte=part is None)
+        if part is None:
+            _say_what_labels_are(split, store)
     return len(problems)
 
 
-def _say_what_labels_are(split: str, store: Store, *, every_byte: bool) -> None:
-    """What the checks say of sound bytes, where the labels were read: stores of earlier versions were not asked."""
-    if not every_byte:
-        return
+def _say_what_labels_are(split: str, store: Store) -> None:
+    """What the checks say of sound bytes that were all read: stores of earlier versions were not asked."""
     stored = Stored.of(store)
     for error in ask(stored, stored.keys()):
         print(f"{split}: warning: {type(error).__name__}: {error}", file=sys.stderr)

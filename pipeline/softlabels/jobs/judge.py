@@ -15,7 +15,6 @@ from softlabels.jobs.splits import (
     Rows,
     Split,
     all_batches,
-    check_classes,
     held_out_batches,
     open_splits,
     say_what_labels_are,
@@ -110,8 +109,9 @@ def judge(
             return {"teacher": ensemble}
         named = zip(member_names(found, settings.members), members, strict=True)
         return {**{f"teacher {name}": scores for name, scores in named}, "ensemble": ensemble}
-    splits = with_members(open_splits(store, transfer_set, only=split, missing=missing, watch=watch), settings)
-    check_classes(student, splits)
+    splits = open_splits(
+        store, transfer_set, only=split, missing=missing, training=settings, student=student, watch=watch
+    )
     say_what_labels_are(splits, replace(watch, say=watch.warn))
     model = build_model(student).to(options["device"])
     return {"student": evaluate_student(model, all_batches(splits[split], settings.batch_size), **options)}

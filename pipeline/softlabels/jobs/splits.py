@@ -82,9 +82,12 @@ def open_splits(
     *,
     only: str | None = None,
     missing: Missing = "error",
+    training: StudentTraining | None = None,
+    student: ModelConfig | None = None,
     watch: Watch = LOGGED,
 ) -> dict[str, Split]:
-    """The sealed splits at `path` (a root, or the folder of one split) by name; `only` opens that one alone.
+    """The sealed splits at `path` (a root, or the folder of one split) by name; `only` opens that one alone. With what is
+    learnt of them where a `training` says it, and checked against a `student` where there is one.
 
     With `missing` = "skip" rows that a store does not label are left out, and a warning says how many.
 
@@ -98,7 +101,9 @@ def open_splits(
     for name, split in splits.items() if missing == "skip" else ():
         left_out = all_batches(split, 1).left_out
         watch.warn(f"{name}: {left_out:,} of {len(split.rows.keys):,} rows have no soft labels and are left out")
-    return splits
+    if student is not None:
+        check_classes(student, splits)
+    return splits if training is None else with_members(splits, training)
 
 
 def with_members(splits: Mapping[str, Split], training: StudentTraining) -> dict[str, Split]:

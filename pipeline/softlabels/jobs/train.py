@@ -18,12 +18,10 @@ from softlabels.jobs.run_report import draw, in_order
 from softlabels.jobs.splits import (
     Split,
     all_batches,
-    check_classes,
     open_splits,
     say_how_splits_relate,
     say_what_labels_are,
     training_batches,
-    with_members,
 )
 from softlabels.jobs.watch import LOGGED, Watch
 from softlabels.jobs.words import counted
@@ -99,9 +97,7 @@ def train(
         RunExists: `out` holds another run. Interrupted: `watch` asked to stop. DiskFull, StorageError, DamagedStore.
     """
     training = StudentTraining() if training is None else training
-    splits = open_splits(store, transfer_set, missing=missing, watch=watch)
-    check_classes(student, splits)
-    splits = with_members(splits, training)
+    splits = open_splits(store, transfer_set, missing=missing, training=training, student=student, watch=watch)
     sweep = _begin(student, training, splits, transfer_set, missing, name, out, watch)
     folder, shared = sweep.folder, {} if sweep.folder.results else _say_what_is_learnt(splits, watch)
     given = {"name": name, "transfer_set": transfer_set, "student": student, "training": training}
@@ -156,7 +152,8 @@ def _begin(
     out: str | Path | None,
     watch: Watch,
 ) -> _Sweep:
-    variants = _variants(training, splits, watch)
+    train, validation = training_batches(splits, training)
+    variants = _variants(training, splits["train"], watch)
     labels = {split: blake3_hex(np.asarray(each.rows.labels)) for split, each in splits.items()}  # in no content key
     facts = {"student": plain(student), "stores": digests(splits), "labels": labels}
     identity = facts | {
@@ -167,7 +164,6 @@ def _begin(
         **_begun_from(student),
     }
     path = RunFolder.place(out, name=name, identity=identity)
-    train, validation = training_batches(splits, training)
     students = _students(student, training, splits["train"], variants, train)
     for each in students:
         _require_loss(each, splits, train, validation)
@@ -188,13 +184,9 @@ def _say_what_is_learnt(splits: Mapping[str, Split], watch: Watch) -> dict[str, 
     return say_how_splits_relate(rows, train.class_names, watch, tokens=train.positions is not None)
 
 
-def _variants(training: StudentTraining, splits: Mapping[str, Split], watch: Watch) -> tuple[Variant, ...]:
+def _variants(training: StudentTraining, train: Split, watch: Watch) -> tuple[Variant, ...]:
     """Which students to train; without a hard label there is no baseline, and a line says so."""
-    labelled = (
-        "train" not in splits
-        or splits["train"].store.positions is not None
-        or bool((np.asarray(splits["train"].rows.labels) >= 0).any())
-    )
+    labelled = train.store.positions is not None or bool((np.asarray(train.rows.labels) >= 0).any())
     if training.baseline and not (labelled and training.hard_label_fraction > 0):
         watch.say("no training row has a hard label: no baseline is trained")
         return training.variants
@@ -257,14 +249,13 @@ def _require_loss(student: Student, splits: Mapping[str, Split], train: Loader, 
     without_label = np.zeros(len(rows.keys), bool) if has_tokens else np.asarray(rows.labels) < 0
     if student.labelled is not None:
         without_label |= ~student.labelled
-    # Where the validation rows stand, with every label they have.
-    judged = splits.get("validation", splits["train"]).rows
-    unjudged = 0
-    if validation is not None and not has_tokens:
-        unjudged = int((np.asarray(judged.labels)[validation.rows] < 0).sum())
+    label_free = int(without_label[train.rows].sum())
+    if validation is not None and not has_tokens:  # the validation rows, with every label they have
+        judged = splits.get("validation", splits["train"]).rows
+        label_free += int((np.asarray(judged.labels)[validation.rows] < 0).sum())
     require_loss(
         config.loss_at(0.0),
-        label_free_rows=int(without_label[train.rows].sum()) + unjudged,
+        label_free_rows=label_free,
         micro_batch=config.micro_batch,
         reduce=splits["train"].store.reduce,
         classes=splits["train"].store.classes,
