@@ -26,7 +26,6 @@ from softlabels.jobs.judge import Judged, digests, judge_run
 from softlabels.jobs.run_files import RECIPE
 from softlabels.jobs.run_folder import RunFolder
 from softlabels.jobs.splits import Split, all_batches, open_splits, training_batches
-from softlabels.jobs.watch import Watch
 from softlabels.models import ModelConfig, build_model, save_weights, weights_digest
 from softlabels.models.device import resolve_device
 from softlabels.objects import plain
@@ -39,7 +38,7 @@ from softlabels.student.trainer import WEIGHTS
 from softlabels.system.local import LocalFolder
 from softlabels_stages.arguments import Correct
 from softlabels_stages.recipe import asks_help, parse, recipe_of, texts
-from softlabels_stages.run import command, say, suggested, warn
+from softlabels_stages.run import PRINTED, command, suggested
 from softlabels_stages.student_folder import record_own, with_store_of
 
 FOLDER = "corrected"
@@ -61,8 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"the students in {run} were corrected already, and a second correction would be added to the first",
             remedy="name the run that they were corrected from",
         )
-    watch = Watch(say, warn)
-    splits = open_splits(args.store, args.transfer_set, missing=args.missing, training=args.training, watch=watch)
+    splits = open_splits(args.store, args.transfer_set, missing=args.missing, training=args.training, watch=PRINTED)
     if any(split.store.positions is not None for split in splits.values()):
         raise ConfigError(
             f"{args.store} labels rows of tokens, and shares of classes are those of whole rows",
@@ -72,7 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     find = _bias(args, splits, shares)
     place = LocalFolder(args.out) if args.out else LocalFolder(args.from_).within(FOLDER)
     folder = place.at()
-    variants = _variants(args)
+    variants = [v for v in (HARD, *args.training.variants) if _weights(args, v, args.training.seeds[0]).exists()]
+    if not variants:
+        raise ConfigError(
+            f"{args.from_ or 'nothing'} holds no trained student", remedy="name the folder of a finished run"
+        )
     judged = [pair for variant in variants for pair in _correct(args, variant, find)]
     print(_table(shares, judged[-1].models[0], splits["train"].store.class_names))
     digest = {
@@ -95,16 +97,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"corrected: {folder}; try next: {suggested('evaluate', folder / variants[-1].folder(args.training.seeds[0]))}"
     )
     return 0
-
-
-def _variants(args: Correct) -> list[Variant]:
-    """The kinds of students that the run trained."""
-    there = [v for v in (HARD, *args.training.variants) if _weights(args, v, args.training.seeds[0]).exists()]
-    if not there:
-        raise ConfigError(
-            f"{args.from_ or 'nothing'} holds no trained student", remedy="name the folder of a finished run"
-        )
-    return there
 
 
 def _weights(args: Correct, variant: Variant, seed: int) -> Path:

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from softlabels.errors import ConfigError
 from softlabels.jobs.splits import Split, all_batches, open_splits
-from softlabels.jobs.watch import Watch
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.weights import weights_digest
 from softlabels.store import store_splits
@@ -28,7 +27,7 @@ from softlabels.system.local import LocalFolder
 from softlabels.transfer import TransferSetConfig
 from softlabels_stages.arguments import Export
 from softlabels_stages.recipe import parse
-from softlabels_stages.run import command, say, warn
+from softlabels_stages.run import PRINTED, command
 from softlabels_stages.student_folder import home_of, run_of, student_word, with_store_of, with_weights
 
 HF = "hf"  # a folder rather than a file
@@ -45,9 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     student = with_weights(args.student, args.from_)
     there = list(store_splits(args.store))
     name = args.split or next((name for name in ("test", "validation") if name in there), there[0])
-    watch = Watch(say, warn)
     [split] = open_splits(
-        args.store, args.transfer_set, only=name, missing=args.missing, student=student, watch=watch
+        args.store, args.transfer_set, only=name, missing=args.missing, student=student, watch=PRINTED
     ).values()
     model = build_model(student).float()
     rows = next(iter(all_batches(split, args.rows).epoch(0))).inputs

@@ -112,8 +112,13 @@ def _spec(
         members=tuple(MemberSpec(model=args.teacher_name, weight=weight) for weight in weights),
         floor=UNSET if outputs.floor is None else outputs.floor,
     )
-    classes = _classes(args.classes or facts["classes"], outputs.logits.shape[2])
-    own = {"split": split, "layout": args.layout, "embed": embed, "classes": classes}
+    names, count = args.classes or facts["classes"], outputs.logits.shape[2]
+    if names is not None and len(names) != count:
+        raise ClassMismatch(
+            f"the outputs have {count} classes and there are {len(names)} class names",
+            remedy="name every class in order with --classes=a,b,...",
+        )
+    own = {"split": split, "layout": args.layout, "embed": embed, "classes": count if names is None else names}
     return store_spec(teacher=teacher, **{**facts, **own, "name": args.transfer_name or facts["name"]})
 
 
@@ -172,15 +177,6 @@ def _rows_of(
     how = prepared_by(rows.prepare.class_path, rows.prepare.init_args, rows.inputs)
     facts = {"name": rows.name, "keys": rows.keys, "key": rows.key, "classes": rows.class_names}
     return facts | {"preprocessing": how, "key_rule": rows.key_rule}, labels, rows.inputs, rows.source
-
-
-def _classes(names: Sequence[str] | None, count: int) -> int | Sequence[str]:
-    if names is not None and len(names) != count:
-        raise ClassMismatch(
-            f"the outputs have {count} classes and there are {len(names)} class names",
-            remedy="name every class in order with --classes=a,b,...",
-        )
-    return count if names is None else names
 
 
 if __name__ == "__main__":

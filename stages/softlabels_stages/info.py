@@ -5,23 +5,21 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from softlabels.errors import ConfigError
-from softlabels.jobs.words import counted
+from softlabels.jobs.watch import counted
 from softlabels.labels.fidelity import by_temperature, nats
-from softlabels.store import store_splits
+from softlabels.store import open_store, store_splits
 from softlabels.store.commit import recorded_shards
+from softlabels.store.shared import Shared, shared
 from softlabels.store.spec import MANIFEST, PLAN, Manifest, Plan, read_json
 from softlabels.system.files import Folder
 from softlabels.text import one_line
 from softlabels_stages.arguments import Info
 from softlabels_stages.run import stage
-
-if TYPE_CHECKING:
-    from softlabels.store.shared import Shared
 
 
 @stage("info")
@@ -45,8 +43,6 @@ def main(args: Info) -> int:
 
 def _shared(folders: Mapping[str, Folder], described: dict[str, dict[str, Any]]) -> Shared:
     """The rows that the sealed splits share or repeat, told apart by content key; each split's own go into its facts."""
-    from softlabels.store.shared import shared
-
     found = shared({split: folder for split, folder in folders.items() if described[split]["sealed"]})
     for split, facts in described.items():
         of = {
@@ -58,8 +54,6 @@ def _shared(folders: Mapping[str, Folder], described: dict[str, dict[str, Any]])
 
 def describe(path: Folder) -> dict[str, Any]:
     """What `--json` prints of one store, sealed or not; sealed ones are opened and so checked against themselves."""
-    from softlabels.store import open_store
-
     sealed = path.exists(MANIFEST)
     manifest: Manifest | None = open_store(path).manifest if sealed else None
     spec = manifest.spec if manifest else read_json(path, PLAN, Plan).spec

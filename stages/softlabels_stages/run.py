@@ -23,6 +23,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from softlabels.errors import ConfigError, Interrupted, SoftLabelsError, Stalled
+from softlabels.jobs.watch import Watch
 from softlabels.objects import one_command
 from softlabels.text import one_line
 from softlabels_stages import beside
@@ -59,15 +60,16 @@ def warn(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def program() -> str:
-    """How this user calls `softlabels`: by its name, or by its path where it stands in an environment that is not active."""
-    beside = Path(sys.executable).with_name("softlabels")
-    return "softlabels" if shutil.which("softlabels") or not beside.exists() else os.path.relpath(beside)
+PRINTED = Watch(say, warn)  # for what nothing stops
 
 
 def suggested(*words: object) -> str:
-    """A command of ours with these words, as one types it into a shell."""
-    return shlex.join([program(), *map(str, words)])
+    """A command of ours with these words, as this user types it into a shell: by its name, or by its path where it stands in an
+    environment that is not active.
+    """
+    own = Path(sys.executable).with_name("softlabels")
+    program = "softlabels" if shutil.which("softlabels") or not own.exists() else os.path.relpath(own)
+    return shlex.join([program, *map(str, words)])
 
 
 def command(*, resumable: bool = False, settings: str = "labels.") -> Callable[[Main], Main]:

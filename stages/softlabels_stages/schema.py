@@ -82,7 +82,7 @@ def flatten(cls: type, mapping: object, *, where: str, prefix: str = "") -> dict
         if name not in known:
             raise unknown_key(f"{where}: unknown key {name!r} (value {value!r})", str(name), known)
         inner = _nested(hints[name])
-        if inner is None or (value is None and allows_none(hints[name])):
+        if inner is None or (value is None and type(None) in typing.get_args(hints[name])):
             given[prefix + name] = value
         else:
             given |= flatten(inner, value, where=f"{where}.{name}", prefix=f"{prefix}{name}.")
@@ -193,11 +193,6 @@ def shown(value: object) -> str:
 def is_mapping(hint: object) -> bool:
     """Whether a value of this type is a mapping whose entries may be given one by one."""
     return any(part is dict or typing.get_origin(part) is dict for part in (hint, *typing.get_args(hint)))
-
-
-def allows_none(hint: object) -> bool:
-    """Whether null is a value of this type."""
-    return hint is None or hint is typing.Any or type(None) in typing.get_args(hint)
 
 
 def is_list(hint: object) -> bool:

@@ -21,9 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from softlabels.errors import ClassMismatch, ConfigError
-from softlabels.jobs.progress import TimeLeft
 from softlabels.jobs.splits import load_rows
-from softlabels.jobs.watch import Watch
+from softlabels.jobs.watch import TimeLeft, Watch
 from softlabels.models import build_model, save_weights
 from softlabels.models.build import answer_of, untrained
 from softlabels.models.classes import require_vocabulary

@@ -13,6 +13,7 @@ import re
 import sysconfig
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -122,7 +123,10 @@ def _libraries() -> frozenset[str]:
     """The top modules of all packages that softlabels needs, and those need in their turn."""
     found, left = {"softlabels"}, ["softlabels"]
     while left:
-        for line in metadata_of(left.pop()):
+        needs: list[str] = []
+        with suppress(metadata.PackageNotFoundError):  # what is not installed needs nothing
+            needs = metadata.requires(left.pop()) or []
+        for line in needs:
             name = re.split(r"[^\w.-]", line, maxsplit=1)[0].lower().replace("_", "-")
             if name not in found:
                 found.add(name)
@@ -131,11 +135,3 @@ def _libraries() -> frozenset[str]:
     return frozenset(
         module for module, owners in modules.items() if {o.lower().replace("_", "-") for o in owners} & found
     )
-
-
-def metadata_of(package: str) -> list[str]:
-    """What a package needs; nothing where it is not installed."""
-    try:
-        return metadata.requires(package) or []
-    except metadata.PackageNotFoundError:
-        return []

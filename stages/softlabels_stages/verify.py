@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from softlabels.errors import ConfigError, DamagedStore, UnsealedStore
-from softlabels.jobs.watch import Watch
-from softlabels.jobs.words import counted
+from softlabels.jobs.watch import counted
 from softlabels.store import Store, open_store, store_splits
 from softlabels.store.commit import SET_ASIDE
 from softlabels.store.findings import Stored, ask, stored_agreement
@@ -29,7 +28,7 @@ from softlabels.system.places import folder_of
 from softlabels.text import one_line
 from softlabels_stages.arguments import Verify, arguments_of
 from softlabels_stages.recipe import parse
-from softlabels_stages.run import say, stage, suggested, warn
+from softlabels_stages.run import PRINTED, stage, suggested
 
 if TYPE_CHECKING:
     from softlabels_stages.teacher_arguments import TeacherLogits
@@ -146,7 +145,7 @@ def _recheck(split: str, path: Folder, recipe: TeacherLogits, args: Verify) -> i
     from softlabels.transfer.sequences import as_stored
 
     store = open_store(path)
-    rows = load_rows(as_stored(recipe.transfer_set, store.spec.preprocessing), split, Watch(say, warn))
+    rows = load_rows(as_stored(recipe.transfer_set, store.spec.preprocessing), split, PRINTED)
     ensemble = load_ensemble(recipe.teacher, train=suggested("train-teacher", f"--config={args.against_teacher}"))
     found = compare_with_teacher(store, rows, ensemble, sample=args.teacher_rows)
     print(f"{split}: {counted(found.rows, 'row')} against the live teacher: {found.line}")

@@ -21,7 +21,6 @@ from softlabels.jobs.reading import Reading
 from softlabels.labels import NO_LABEL
 
 SUM_TOLERANCE = 1e-3
-KNOWN = ("inputs", "keys", *LABELS)
 LOGITS = ("logits", "logit")
 PROBABILITIES = ("probabilities", "probability", "probs", "prob", "proba", "p")
 
@@ -98,7 +97,7 @@ def _name_of_outputs(arrays: Arrays, key: str | None) -> str | None:
     named = next((name for name in (*LOGITS[:1], *PROBABILITIES[:1], *LOGITS, *PROBABILITIES) if name in arrays), None)
     if named is None and BY_CLASS in arrays:
         return BY_CLASS
-    others = [name for name in arrays if name not in (*KNOWN, key)]
+    others = [name for name in arrays if name not in ("inputs", "keys", *LABELS, key)]
     return named or (others[0] if len(others) == 1 else None)
 
 
@@ -147,9 +146,7 @@ def hard_labels(
         return None
     if found.dtype.kind in "OU" and found.ndim == 1:
         return _numbers(found, path, classes)
-    if found.dtype.kind == "b":
-        found = found.astype(np.int64)
-    if found.dtype.kind not in "iuf" or found.ndim != 1:
+    if found.dtype.kind not in "biuf" or found.ndim != 1:
         raise UserError(
             f"labels in {path} are {found.dtype} {found.shape}", remedy="give one whole number a row, -1 for none"
         )

@@ -70,9 +70,7 @@ class Split:
         """What made the inputs of the rows, which need not be what made the teacher's; digests stand in place of files."""
         if isinstance(self.rows, TransferRows):
             return self.rows.prepare
-        embedded = (
-            self.store.spec.preprocessing
-        )  # a store's names are never imported, not even to see what they mean here
+        embedded = self.store.spec.preprocessing  # its names are never imported, not even to see what they mean here
         return ObjectSpec(renamed(embedded.function), dict(embedded.arguments))
 
 
@@ -161,11 +159,9 @@ def say_how_splits_relate(
     `names` are the classes', and rows of `tokens` have no such labels. Returns what `leaks` counts.
     """
     shared = leaks({name: each.keys for name, each in rows.items()})
+    counts = {name: len(each.keys) for name, each in rows.items()}
     labels = {} if tokens else {name: np.asarray(each.labels) for name, each in rows.items()}
-    for line in (
-        *leak_lines(shared, {name: len(each.keys) for name, each in rows.items()}),
-        *unseen_lines(labels, names),
-    ):
+    for line in (*leak_lines(shared, counts), *unseen_lines(labels, names)):
         watch.say(one_line(line, None))
     return shared
 

@@ -12,7 +12,6 @@ import numpy as np
 from softlabels.errors import ConfigError
 from softlabels.jobs.judge import Judged, digests, judge_run
 from softlabels.jobs.possible import require_possible
-from softlabels.jobs.progress import TimeLeft
 from softlabels.jobs.run_folder import RunFolder
 from softlabels.jobs.run_report import draw, in_order
 from softlabels.jobs.splits import (
@@ -23,8 +22,7 @@ from softlabels.jobs.splits import (
     say_what_labels_are,
     training_batches,
 )
-from softlabels.jobs.watch import LOGGED, Watch
-from softlabels.jobs.words import counted
+from softlabels.jobs.watch import LOGGED, TimeLeft, Watch, counted
 from softlabels.labels import NO_LABEL
 from softlabels.models import ModelConfig, build_model, weights_digest
 from softlabels.models.build import untrained
@@ -99,7 +97,11 @@ def train(
     training = StudentTraining() if training is None else training
     splits = open_splits(store, transfer_set, missing=missing, training=training, student=student, watch=watch)
     sweep = _begin(student, training, splits, transfer_set, missing, name, out, watch)
-    folder, shared = sweep.folder, {} if sweep.folder.results else _say_what_is_learnt(splits, watch)
+    folder, shared = sweep.folder, {}
+    if folder.results is None:
+        say_what_labels_are(splits, watch)
+        rows, own = {split: each.rows for split, each in splits.items()}, splits["train"].store
+        shared = say_how_splits_relate(rows, own.class_names, watch, tokens=own.positions is not None)
     given = {"name": name, "transfer_set": transfer_set, "student": student, "training": training}
     said = recipe or {section: plain(value) for section, value in given.items() if value is not None}
     folder.keep_recipe(said)
@@ -175,13 +177,6 @@ def _begin(
     trainer = Trainer(students, train, validation, path, facts)
     folder = RunFolder.open(out, name=name, identity=identity)  # after what may be wrong with the settings
     return _Sweep(training, splits, variants, students, trainer, folder)
-
-
-def _say_what_is_learnt(splits: Mapping[str, Split], watch: Watch) -> dict[str, int]:
-    """What labels and rows are; the rows that splits share. Raises `OtherClassOrder`."""
-    say_what_labels_are(splits, watch)
-    rows, train = {split: each.rows for split, each in splits.items()}, splits["train"].store
-    return say_how_splits_relate(rows, train.class_names, watch, tokens=train.positions is not None)
 
 
 def _variants(training: StudentTraining, train: Split, watch: Watch) -> tuple[Variant, ...]:
