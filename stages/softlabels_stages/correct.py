@@ -80,8 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     digest = {
         f"{group.label} {seed}": weights_digest(model) for group in judged for seed, model in _by_seed(args, group)
     }
-    settings = {"rows": args.rows, "class_prior": args.class_prior}
-    identity = {**settings, "weights": digest, "stores": digests(splits)}
+    identity = {"rows": args.rows, "class_prior": args.class_prior, "weights": digest, "stores": digests(splits)}
     opened = RunFolder.open(place, name=args.name, identity=identity)
     recipe = recipe_of(args) | {"student": plain(_biased(args.student, len(shares)))}
     opened.keep_recipe(recipe)

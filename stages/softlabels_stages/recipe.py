@@ -305,14 +305,10 @@ def _list(text: str, hint: object) -> str:
 def _with_entry(mapping: Mapping[str, object], path: Sequence[str], text: str) -> dict[str, object]:
     first, *rest = path
     if not rest:
-        return {**mapping, first: _value(first, text)}
+        try:
+            return {**mapping, first: schema.read_yaml(text)}
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            what = f"command line: {first} is {text!r}, which is no YAML: {error}"
+            raise ConfigError(what, remedy="quote it") from None
     inner = mapping.get(first)
     return {**mapping, first: _with_entry(inner if isinstance(inner, Mapping) else {}, rest, text)}
-
-
-def _value(name: str, text: str) -> object:
-    """The value of an entry of a mapping. Raises ConfigError."""
-    try:
-        return schema.read_yaml(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"command line: {name} is {text!r}, which is no YAML: {error}", remedy="quote it") from None

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 from softlabels.errors import ConfigError, Interrupted, SoftLabelsError, Stalled
 from softlabels.jobs.watch import Watch
@@ -38,11 +38,7 @@ BROKEN_PIPE = 128 + signal.SIGPIPE
 _stop = threading.Event()
 
 
-class Main(Protocol):
-    """A stage: arguments (default: this process's) in, exit code out."""
-
-    def __call__(self, argv: Sequence[str] | None = None) -> int:
-        """Run the stage."""
+Main = Callable[..., int]  # a stage: arguments (default: this process's) in, exit code out
 
 
 def should_stop() -> bool:

@@ -49,8 +49,8 @@ def _next(args: TrainStudent, run: Run) -> str:
         best = best_student(run.results)
         variant = next(variant for variant in args.training.variants if variant.label == best["label"])
         return suggested("export", run.path / variant.folder(args.training.seeds[best_seed(run.results, best)]))
-    words = (f"--config={run.path / RECIPE}", f"--store={args.store}", "--temperature=1,2,4,8,20")
-    return suggested("train-student", *words)
+    recipe = f"--config={run.path / RECIPE}"
+    return suggested("train-student", recipe, f"--store={args.store}", "--temperature=1,2,4,8,20")
 
 
 if __name__ == "__main__":

@@ -113,7 +113,6 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
     config = dataclasses.replace(config, class_weights=weights_by_class)
     student = Student.begin("", config, lambda: build_model(model))
     validation = batches(is_held_out, shuffle=False) if is_held_out.any() else None
-    folder = weights.with_suffix(".run")
     identity = {
         "model": plain(member.model),
         "inputs": prepared_by(rows.prepare.class_path, rows.prepare.init_args, rows.inputs).sample,
@@ -121,7 +120,7 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
         "augment": plain(config.augment),
     }
     train, augment = batches(~is_held_out, shuffle=True), _augment(config, rows)
-    trainer = Trainer([student], train, validation, folder, identity, augment)
+    trainer = Trainer([student], train, validation, weights.with_suffix(".run"), identity, augment)
     keep_freed_memory()
     [result] = trainer.run(should_stop, TimeLeft(config.epochs, say))
     save_weights(student.model, weights)

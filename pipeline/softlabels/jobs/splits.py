@@ -110,13 +110,10 @@ def with_members(splits: Mapping[str, Split], training: StudentTraining) -> dict
     Raises:
         ConfigError, MeanUnavailable: no such members or weights, or a mean that they cannot give.
     """
-    found = {}
-    for name, split in splits.items():
-        found[name] = replace(split, members=training.members, weights=training.weights)
-        store, columns = split.store, SoftColumns.of(split.store, training.weights, training.members)
-        count = int((columns.weights > 0).sum())
-        store.encoding.check_mean(training.mean, store.classes, count)
-    return found
+    for store in (split.store for split in splits.values()):
+        weights = SoftColumns.of(store, training.weights, training.members).weights
+        store.encoding.check_mean(training.mean, store.classes, int((weights > 0).sum()))
+    return {name: replace(split, members=training.members, weights=training.weights) for name, split in splits.items()}
 
 
 def say_what_labels_are(splits: Mapping[str, Split], watch: Watch) -> None:
