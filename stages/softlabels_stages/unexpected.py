@@ -123,14 +123,12 @@ def _libraries() -> frozenset[str]:
     """The top modules of all packages that softlabels needs, and those need in their turn."""
     found, left = {"softlabels"}, ["softlabels"]
     while left:
-        needs: list[str] = []
         with suppress(metadata.PackageNotFoundError):  # what is not installed needs nothing
-            needs = metadata.requires(left.pop()) or []
-        for line in needs:
-            name = re.split(r"[^\w.-]", line, maxsplit=1)[0].lower().replace("_", "-")
-            if name not in found:
-                found.add(name)
-                left.append(name)
+            for line in metadata.requires(left.pop()) or []:
+                name = re.split(r"[^\w.-]", line, maxsplit=1)[0].lower().replace("_", "-")
+                if name not in found:
+                    found.add(name)
+                    left.append(name)
     modules = metadata.packages_distributions()
     return frozenset(
         module for module, owners in modules.items() if {o.lower().replace("_", "-") for o in owners} & found
