@@ -16,7 +16,6 @@ from typing import get_args
 
 import pytest
 
-from softlabels.jobs import outputs
 from softlabels.recipes import tokenizer
 from softlabels.recipes.tokenizer_config import LEAST_TOKENS
 from softlabels.stream import join
@@ -224,7 +223,6 @@ def test_the_names_that_light_modules_repeat() -> None:
     assert tuple(LOSSES) == LOSS_NAMES
     assert {*FORMATS} == {*export.FILES, "hf"}
     assert get_args(arguments.Missing) == get_args(join.Missing)
-    assert get_args(arguments.Kind) == get_args(outputs.Kind)
     assert {"wordpiece": len(tokenizer.SPECIAL) + 1, "bpe": 257} == LEAST_TOKENS
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from softlabels import __version__
 from softlabels.errors import ConfigError
-from softlabels_stages.arguments import COMMANDS
+from softlabels_stages.arguments import COMMANDS, arguments_of
 from softlabels_stages.recipe import asks_help, print_help
 from softlabels_stages.run import command
 
@@ -42,10 +42,8 @@ def _run(argv: Sequence[str] | None = None) -> int:
     module = stage.replace("-", "_")
     if asks_help(rest):  # without the module, whose imports take seconds
         source = Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8")
-        place, positional, flat = COMMANDS[stage][1:]
-        home, name = place.split(".")
-        arguments = getattr(importlib.import_module(f"softlabels_stages.{home}"), name)
-        print_help(arguments, stage=stage, doc=ast.get_docstring(ast.parse(source)), positional=positional, flat=flat)
+        doc, (_, positional, flat, _) = ast.get_docstring(ast.parse(source)), COMMANDS[stage]
+        print_help(arguments_of(stage), stage=stage, doc=doc, positional=positional, flat=flat)
         return 0
     code: int = importlib.import_module(f"softlabels_stages.{module}").main(rest)
     return code

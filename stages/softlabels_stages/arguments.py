@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from softlabels.errors import ConfigError
+from softlabels.jobs.reading import Reading
 from softlabels.labels.settings import EncodingSettings
 from softlabels.models.config import ModelConfig
 from softlabels.student.sweep import StudentTraining
@@ -19,69 +21,68 @@ from softlabels_stages.recipe import OWN_STORE
 FORMATS = ("onnx", "torch", "hf")  # of exported students
 Missing = Literal["error", "skip"]
 Precision = Literal["float32", "float16", "bfloat16"]
-Kind = Literal["auto", "logits", "probabilities"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rows:
+    """Where the rows of a store come from."""
+
+    transfer_set: TransferSetConfig | None = None
+    missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
 
 
 @dataclass(frozen=True)
-class TrainStudent:
+class TrainStudent(_Rows):
     """Arguments of train-student."""
 
     student: ModelConfig  # class of the student, a torch.nn.Module that gives one logit a class
     training: StudentTraining = field(default_factory=StudentTraining)
     name: str = "student"
-    transfer_set: TransferSetConfig | None = None
     teacher: dict[str, Any] | None = None  # not used, nothing is imported for it; kept in config.yaml
     teacher_training: dict[str, Any] | None = None  # as teacher
     labels: dict[str, Any] | None = None  # as teacher
     tokenizer: dict[str, Any] | None = None  # as teacher
     store: str = OWN_STORE  # the store: a folder of splits (train, validation, test), or one of them
-    missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
     out: str | None = None  # the run folder; by default runs/NAME-xxxxxxxx, another one for other settings
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(_Rows):
     """Arguments of evaluate."""
 
     student: ModelConfig | None = None
     training: StudentTraining = field(default_factory=StudentTraining)
-    transfer_set: TransferSetConfig | None = None
     model: str | None = None  # a student's folder in a run, or a safetensors file; without it, the stored teacher
     store: str = OWN_STORE  # a folder of splits, or one of them; a finished run's student brings its own
-    missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
     split: str = "test"  # which split to judge on
     temperature: float | None = None  # of the second KL (the first is at 1); by default that of training
     json: bool = False  # print one JSON object instead of a table
 
 
 @dataclass(frozen=True)
-class Correct:
+class Correct(_Rows):
     """Arguments of correct."""
 
     student: ModelConfig
     training: StudentTraining = field(default_factory=StudentTraining)
-    transfer_set: TransferSetConfig | None = None
     name: str = "student"
     teacher: dict[str, Any] | None = None  # not used; kept in config.yaml
     labels: dict[str, Any] | None = None  # as teacher
     from_: str = ""  # a finished run
     store: str = OWN_STORE  # the store that the run was trained on; a finished run knows it
-    missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
     rows: str | None = None  # a split of the store whose rows are as those where the students will be used
     class_prior: str = "uniform"  # shares of the classes where the students will be used: uniform, or as 0.5,0.3,0.2
     out: str | None = None  # the folder for the corrected students; by default the run's own, corrected
 
 
 @dataclass(frozen=True)
-class Export:
+class Export(_Rows):
     """Arguments of export."""
 
     student: ModelConfig | None = None
-    transfer_set: TransferSetConfig | None = None
     from_: str = ""  # a student's folder in a run, a run with one distilled student, or a safetensors file
     store: str = OWN_STORE  # where the rows to check with come from; a finished run's student brings its own
     split: str | None = None  # which split of it; by default test, else validation, else the first
-    missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
     formats: tuple[str, ...] = ("onnx", "torch")  # what to write: onnx, torch, hf (of Hugging Face models)
     rows: int = 512  # how many of its rows to check with
     out: str | None = None  # the folder for the files; by default the student's own
@@ -145,7 +146,7 @@ class Encode(EncodingSettings):
 
 
 @dataclass(frozen=True)
-class Import:
+class Import(Reading):
     """Arguments of import."""
 
     transfer_set: TransferSetConfig | None = None
@@ -153,15 +154,9 @@ class Import:
     store: str = ""  # where the store goes: the folder of one split
     split: str | None = None  # what these rows are; by default the store's folder, called train, test or the like
     teacher_name: str = "imported"  # how the teacher is named in the store
-    members: int | None = None  # how many there are, which outputs of three axes need (or weights)
     weights: tuple[float, ...] | None = None  # the members' shares in the mean; all alike by default
-    column: str | None = None  # the array or column of outputs, when it is not called logits or probabilities
-    key: str | None = None  # the array or column of ids that says which row is which, in place of its inputs
-    floor: str | None = None  # least probability of a class: a number, or laplace:N for a forest of N trees
     precision: Precision | None = None  # float16 or bfloat16 where outputs were computed so; by default as the file's
-    kind: Kind = "auto"  # logits or probabilities; auto goes by the array's name, and refuses logits that sum to 1
     transfer_name: str | None = None  # how the transfer set is named; by default as in the recipe, or as the file
-    classes: tuple[str, ...] | None = None  # names of the classes in order
     layout: Literal["zarr", "arrow"] = "zarr"  # zarr or arrow
     inputs: Literal["reference", "embed"] = "reference"  # embed keeps the inputs in the store
     teacher_licence: str = ""  # for the card
@@ -176,46 +171,41 @@ class Cache:
 
 
 class Command(NamedTuple):
-    """A command: what it does in a line, module and class of its arguments, and how they are written (see `recipe.parse`)."""
+    """A command: what it does in a line, how its arguments are written (see `recipe.parse`), and the module of their class."""
 
     what: str
-    arguments: str
     positional: Sequence[str] = ()
     flat: Sequence[str] = ()
+    home: str = "arguments"
 
 
 COMMANDS = {
     "train-teacher": Command(
-        "train the recipe's teachers from hard labels, where their weights are not there yet",
-        "teacher_arguments.TrainTeacher",
+        "train the recipe's teachers from hard labels, where their weights are not there yet", home="teacher_arguments"
     ),
     "teacher-logits": Command(
-        "run the teacher over the transfer set and store its logits", "teacher_arguments.TeacherLogits", ("store",)
+        "run the teacher over the transfer set and store its logits", ("store",), home="teacher_arguments"
     ),
     "train-student": Command(
         "train students from the store, distilled and with hard labels, and compare them",
-        "arguments.TrainStudent",
         ("store",),
         flat=("training",),
     ),
-    "evaluate": Command(
-        "judge a student, or the stored teacher, on one split of a store", "arguments.Evaluate", ("model",)
-    ),
-    "correct": Command("correct a run's students for other shares of the classes", "arguments.Correct", ("from_",)),
-    "export": Command("write a student as ONNX and torch.export, checked on real rows", "arguments.Export", ("from_",)),
-    "info": Command("say what a store is", "arguments.Info", ("store",)),
-    "verify": Command("re-read a store and report every damaged or missing chunk", "arguments.Verify", ("store",)),
-    "repair": Command(
-        "set damaged shards aside, so that the command that made the store makes them again",
-        "arguments.Repair",
-        ("store",),
-    ),
-    "convert": Command("copy a store into the other layout", "arguments.Convert", ("from_", "store")),
-    "encode": Command(
-        "encode a dense store's labels as topk, without a teacher", "arguments.Encode", ("from_", "store")
-    ),
-    "cache": Command("say where prepared rows are kept and how large they are, or delete them", "arguments.Cache"),
-    "import": Command(
-        "make a store from logits or probabilities that something else produced", "arguments.Import", ("from_", "store")
-    ),
+    "evaluate": Command("judge a student, or the stored teacher, on one split of a store", ("model",)),
+    "correct": Command("correct a run's students for other shares of the classes", ("from_",)),
+    "export": Command("write a student as ONNX and torch.export, checked on real rows", ("from_",)),
+    "info": Command("say what a store is", ("store",)),
+    "verify": Command("re-read a store and report every damaged or missing chunk", ("store",)),
+    "repair": Command("set damaged shards aside, so that the command that made the store makes them again", ("store",)),
+    "convert": Command("copy a store into the other layout", ("from_", "store")),
+    "encode": Command("encode a dense store's labels as topk, without a teacher", ("from_", "store")),
+    "cache": Command("say where prepared rows are kept and how large they are, or delete them"),
+    "import": Command("make a store from logits or probabilities that something else produced", ("from_", "store")),
 }
+
+
+def arguments_of(stage: str) -> type:
+    """The class of a command's arguments, which is called as the command is."""
+    home = importlib.import_module(f"softlabels_stages.{COMMANDS[stage].home}")
+    found: type = getattr(home, stage.title().replace("-", ""))
+    return found

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
 
 from softlabels.report.table import Table, as_text
 from softlabels.store.markdown import without_folders
 from softlabels.transfer.cache import default_cache
 from softlabels.transfer.cache_entries import CacheEntry, cache_entries, delete_entry
 from softlabels_stages.arguments import Cache
-from softlabels_stages.recipe import parse
-from softlabels_stages.run import command
+from softlabels_stages.run import stage
 
 
-@command()
-def main(argv: Sequence[str] | None = None) -> int:
+@stage("cache")
+def main(args: Cache) -> int:
     """List, or delete."""
-    args = parse(argv, Cache, stage="cache", doc=__doc__)
     root = default_cache()
     entries = cache_entries(root)
     total = sum(entry.bytes for entry in entries)

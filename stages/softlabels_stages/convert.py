@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 
 from tqdm import tqdm
 
@@ -13,14 +12,12 @@ from softlabels.store.convert import convert
 from softlabels.store.root import require_apart, require_root, write_root
 from softlabels.system.places import folder_of
 from softlabels_stages.arguments import Convert
-from softlabels_stages.recipe import parse
-from softlabels_stages.run import command, should_stop, suggested
+from softlabels_stages.run import should_stop, stage, suggested
 
 
-@command(resumable=True, settings="")
-def main(argv: Sequence[str] | None = None) -> int:
+@stage("convert", resumable=True, settings="")
+def main(args: Convert) -> int:
     """Convert every split."""
-    args = parse(argv, Convert, stage="convert", doc=__doc__, positional=("from_", "store"))
     if not args.from_ or not args.store:
         raise ConfigError(
             "a store and a target are needed", remedy="write softlabels convert --from=STORE --store=COPY"

@@ -17,7 +17,6 @@ import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -26,23 +25,24 @@ from softlabels.errors import ConfigError
 from softlabels.jobs.judge import Judged, digests, judge_run
 from softlabels.jobs.run_files import RECIPE
 from softlabels.jobs.run_folder import RunFolder
-from softlabels.jobs.splits import Split, all_batches, open_splits, training_batches, with_members
-from softlabels.jobs.watch import Watch
+from softlabels.jobs.splits import Split, all_batches, open_splits, training_batches
 from softlabels.models import ModelConfig, build_model, save_weights, weights_digest
 from softlabels.models.device import resolve_device
 from softlabels.objects import plain
 from softlabels.recipes.biased import Biased
 from softlabels.recipes.prior import class_shares, matched_bias, predictions, ratio_bias, target_shares
 from softlabels.report.comparison import comparison_text
+from softlabels.report.table import Table, as_text
 from softlabels.student.sweep import HARD, Variant
 from softlabels.student.trainer import WEIGHTS
 from softlabels.system.local import LocalFolder
 from softlabels_stages.arguments import Correct
-from softlabels_stages.recipe import asks_help, parse, texts
-from softlabels_stages.run import command, say, suggested, warn
+from softlabels_stages.recipe import asks_help, parse, recipe_of, texts
+from softlabels_stages.run import PRINTED, command, suggested
 from softlabels_stages.student_folder import record_own, with_store_of
 
 FOLDER = "corrected"
+SHOWN = 30  # classes
 _BIASED = "softlabels.models.Biased"
 
 
@@ -60,9 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"the students in {run} were corrected already, and a second correction would be added to the first",
             remedy="name the run that they were corrected from",
         )
-    splits = with_members(
-        open_splits(args.store, args.transfer_set, missing=args.missing, watch=Watch(say, warn)), args.training
-    )
+    splits = open_splits(args.store, args.transfer_set, missing=args.missing, training=args.training, watch=PRINTED)
     if any(split.store.positions is not None for split in splits.values()):
         raise ConfigError(
             f"{args.store} labels rows of tokens, and shares of classes are those of whole rows",
@@ -72,16 +70,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     find = _bias(args, splits, shares)
     place = LocalFolder(args.out) if args.out else LocalFolder(args.from_).within(FOLDER)
     folder = place.at()
-    variants = _variants(args)
+    variants = [v for v in (HARD, *args.training.variants) if _weights(args, v, args.training.seeds[0]).exists()]
+    if not variants:
+        raise ConfigError(
+            f"{args.from_ or 'nothing'} holds no trained student", remedy="name the folder of a finished run"
+        )
     judged = [pair for variant in variants for pair in _correct(args, variant, find)]
     print(_table(shares, judged[-1].models[0], splits["train"].store.class_names))
     digest = {
         f"{group.label} {seed}": weights_digest(model) for group in judged for seed, model in _by_seed(args, group)
     }
-    settings = {"rows": args.rows, "class_prior": args.class_prior}
-    identity = {**settings, "weights": digest, "stores": digests(splits)}
+    identity = {"rows": args.rows, "class_prior": args.class_prior, "weights": digest, "stores": digests(splits)}
     opened = RunFolder.open(place, name=args.name, identity=identity)
-    recipe = _recipe(args, len(shares))
+    recipe = recipe_of(args) | {"student": plain(_biased(args.student, len(shares)))}
     opened.keep_recipe(recipe)
     record_own(opened, recipe)
     for variant, corrected in zip(variants, judged[1::2], strict=True):
@@ -95,16 +96,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"corrected: {folder}; try next: {suggested('evaluate', folder / variants[-1].folder(args.training.seeds[0]))}"
     )
     return 0
-
-
-def _variants(args: Correct) -> list[Variant]:
-    """The kinds of students that the run trained."""
-    there = [v for v in (HARD, *args.training.variants) if _weights(args, v, args.training.seeds[0]).exists()]
-    if not there:
-        raise ConfigError(
-            f"{args.from_ or 'nothing'} holds no trained student", remedy="name the folder of a finished run"
-        )
-    return there
 
 
 def _weights(args: Correct, variant: Variant, seed: int) -> Path:
@@ -136,11 +127,7 @@ def _correct(args: Correct, variant: Variant, find: Callable[[nn.Module], Tensor
         biased.model.load_state_dict(model.state_dict())
         plain_models.append(model)
         corrected.append(biased)
-    judged = Judged.of(args.training, variant, corrected)
-    return [
-        Judged.of(args.training, variant, plain_models),
-        dataclasses.replace(judged, label=f"{variant.label}, corrected"),
-    ]
+    return [Judged(variant, plain_models), Judged(variant, corrected, note=", corrected")]
 
 
 def _by_seed(args: Correct, group: Judged) -> list[tuple[int, nn.Module]]:
@@ -149,14 +136,6 @@ def _by_seed(args: Correct, group: Judged) -> list[tuple[int, nn.Module]]:
 
 def _biased(student: ModelConfig, classes: int) -> ModelConfig:
     return ModelConfig(_BIASED, {"model": student.class_path, "model_args": student.init_args, "classes": classes})
-
-
-def _recipe(args: Correct, classes: int) -> dict[str, Any]:
-    """The run's recipe with the corrected student."""
-    names = ("name", "transfer_set", "teacher", "labels", "training")
-    sections = {name: plain(getattr(args, name)) for name in names}
-    found = sections | {"student": plain(_biased(args.student, classes))}
-    return {name: value for name, value in found.items() if value is not None}
 
 
 def _prior(given: str) -> str | list[float]:
@@ -171,15 +150,10 @@ def _prior(given: str) -> str | list[float]:
 
 def _table(shares: Tensor, model: nn.Module, names: Sequence[str] | None) -> str:
     """Each class with its share in the transfer set and what its logit got in one corrected student."""
-    bias = model.get_buffer("bias")
-    lines = [f"{'class':<20}{'share in transfer set':>24}{'added to its logit':>22}"]
-    for number, (share, added) in enumerate(zip(shares.tolist(), bias.tolist(), strict=True)):
-        name = " ".join(names[number].split())[:18] if names else str(number)
-        lines.append(f"{name:<20}{share:>24.4%}{added:>+22.2f}")
-    shown = 30
-    return "\n".join(
-        [*lines[: shown + 1], *([f"... and {len(lines) - shown - 1} more"] if len(lines) > shown + 1 else [])]
-    )
+    numbers = enumerate(zip(shares.tolist(), model.get_buffer("bias").tolist(), strict=True))
+    lines = [(names[n] if names else str(n), f"{share:.4%}", f"{added:+.2f}") for n, (share, added) in numbers]
+    text = as_text(Table(("class", "share in transfer set", "added to its logit"), tuple(lines[:SHOWN])))
+    return text if len(lines) <= SHOWN else f"{text}\n... and {len(lines) - SHOWN} more"
 
 
 if __name__ == "__main__":

@@ -9,21 +9,18 @@ shows what the settings would cost and lose, on a sample of that split.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 from softlabels.errors import ConfigError
 from softlabels.jobs.encode import encode, try_encoding
 from softlabels.jobs.watch import Watch
 from softlabels_stages.arguments import Encode
-from softlabels_stages.recipe import parse
-from softlabels_stages.run import command, say, should_stop, suggested, warn
+from softlabels_stages.run import say, should_stop, stage, suggested, warn
 
 
-@command(resumable=True, settings="--")
-def main(argv: Sequence[str] | None = None) -> int:
+@stage("encode", resumable=True, settings="--")
+def main(args: Encode) -> int:
     """Encode every split."""
-    args = parse(argv, Encode, stage="encode", doc=__doc__, positional=("from_", "store"))
     if not args.from_ or not (args.store or args.try_):
         raise ConfigError(
             "a dense store and a target are needed", remedy="write softlabels encode --from=DENSE --store=STORE"

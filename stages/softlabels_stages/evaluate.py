@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from softlabels.jobs.judge import judge
-from softlabels.jobs.watch import Watch
 from softlabels.report.by_class import class_lines, class_table, confusion_table, has_classes
 from softlabels.report.table import as_text, results_table
 from softlabels.store import open_store
@@ -22,7 +21,7 @@ from softlabels.student.runlog import finite
 from softlabels.text import one_line
 from softlabels_stages.arguments import Evaluate
 from softlabels_stages.recipe import parse
-from softlabels_stages.run import command, say, warn
+from softlabels_stages.run import PRINTED, command
 from softlabels_stages.student_folder import run_of, student_word, with_store_of, with_weights
 
 
@@ -41,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         temperature=temperature,
         transfer_set=args.transfer_set,
         missing=args.missing,
-        watch=Watch(say, warn),
+        watch=PRINTED,
     )
     lines = [(args.model if args.model and name == "student" else name, [scores]) for name, scores in found.items()]
     if args.json:

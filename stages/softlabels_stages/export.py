@@ -17,8 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from softlabels.errors import ConfigError
-from softlabels.jobs.splits import Split, all_batches, check_classes, open_splits
-from softlabels.jobs.watch import Watch
+from softlabels.jobs.splits import Split, all_batches, open_splits
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.weights import weights_digest
 from softlabels.store import store_splits
@@ -28,7 +27,7 @@ from softlabels.system.local import LocalFolder
 from softlabels.transfer import TransferSetConfig
 from softlabels_stages.arguments import Export
 from softlabels_stages.recipe import parse
-from softlabels_stages.run import command, say, warn
+from softlabels_stages.run import PRINTED, command
 from softlabels_stages.student_folder import home_of, run_of, student_word, with_store_of, with_weights
 
 HF = "hf"  # a folder rather than a file
@@ -43,9 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.from_:
         raise ConfigError("no student is named", remedy="write softlabels export RUN/STUDENT")
     student = with_weights(args.student, args.from_)
-    splits = _split(args)
-    ((name, split),) = splits.items()
-    check_classes(student, splits)
+    there = list(store_splits(args.store))
+    name = args.split or next((name for name in ("test", "validation") if name in there), there[0])
+    [split] = open_splits(
+        args.store, args.transfer_set, only=name, missing=args.missing, student=student, watch=PRINTED
+    ).values()
     model = build_model(student).float()
     rows = next(iter(all_batches(split, args.rows).epoch(0))).inputs
     folder = LocalFolder(args.out) if args.out else home_of(str(student.weights))
@@ -75,13 +76,6 @@ def _hugging_face(
     again = build_model(ModelConfig(f"{type(model).__module__}.{type(model).__qualname__}", {"model": str(folder)}))
     size = sum(file.stat().st_size for file in folder.at().iterdir())
     return compared(HF, folder.at(), size, again.eval(), model, rows)
-
-
-def _split(args: Export) -> dict[str, Split]:
-    """The split whose rows the export is checked with, by its name."""
-    there = list(store_splits(args.store))
-    name = args.split or next((name for name in ("test", "validation") if name in there), there[0])
-    return open_splits(args.store, args.transfer_set, only=name, missing=args.missing, watch=Watch(say, warn))
 
 
 def _facts(student: ModelConfig, split: Split, rows: Tensor) -> dict[str, Any]:

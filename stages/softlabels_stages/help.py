@@ -48,7 +48,12 @@ def field_help(cls: type) -> dict[str, str]:
 
 def _entry(flag: str, key: Key) -> list[str]:
     entry = f"  --{flag}" if key.hint is bool and not key.default else f"  --{flag}=<{type_name(key.hint)}>"
-    text = _text(key)
+    own, *above = reversed(list(zip(key.name.split("."), key.owners, strict=True)))
+    places = [
+        own,
+        *(above[:1] if own[0] == "class_path" else []),
+    ]  # of a class_path: or of the object that it belongs to
+    text = next((text for name, owner in places if (text := field_help(owner).get(name, ""))), "")
     if is_mapping(key.hint):
         text += f" (one entry: --{flag}.KEY=VALUE)"
     if key.default is MISSING:
@@ -57,10 +62,3 @@ def _entry(flag: str, key: Key) -> list[str]:
         text += f" (default: {shown(key.default)})"
     indent = " " * 6
     return [entry, *textwrap.wrap(text.strip(), WIDTH, initial_indent=indent, subsequent_indent=indent)]
-
-
-def _text(key: Key) -> str:
-    """What is said of the key's own field, or for a `class_path` of the object that it belongs to."""
-    own, *above = reversed(list(zip(key.name.split("."), key.owners, strict=True)))
-    places = [own, *(above[:1] if own[0] == "class_path" else [])]
-    return next((text for name, owner in places if (text := field_help(owner).get(name, ""))), "")

@@ -70,11 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     manifest = store_outputs(
         args.store,
         _spec(args, outputs, split, facts, kept),
-        outputs.logits,
-        keys=facts["keys"],
-        labels=labels,
-        inputs=kept,
-        values=outputs.values,
+        replace(outputs, keys=facts["keys"], labels=labels, inputs=kept),
         about=About(
             source=without_folders(source), teacher_licence=args.teacher_licence, transfer_licence=args.licence
         ),
@@ -91,20 +87,15 @@ def _parsed(argv: Sequence[str]) -> Import:
     """
     given = texts(argv, Import, positional=_POSITIONAL)
     labels = load(given["config"]).get("labels") if "config" in given else None
-    words = list(argv)
-    if isinstance(labels, Mapping):
-        words += [f"--{name}={labels[name]}" for name in _OF_LABELS if name in labels and name not in given]
-    args = parse(words, Import, stage="import", doc=__doc__, positional=_POSITIONAL)
-    if isinstance(labels, Mapping):
-        others = sorted(
-            name for name, value in labels.items() if name not in _OF_LABELS and (name, value) not in _AS_IT_IS
+    labels = labels if isinstance(labels, Mapping) else {}
+    own = [f"--{name}={labels[name]}" for name in _OF_LABELS if name in labels and name not in given]
+    args = parse([*argv, *own], Import, stage="import", doc=__doc__, positional=_POSITIONAL)
+    others = sorted(item[0] for item in labels.items() if item[0] not in _OF_LABELS and item not in _AS_IT_IS)
+    if others:
+        warn(
+            f"the recipe's labels say {', '.join(others)}, which import does not use: it stores dense labels of all "
+            "members (topk: softlabels encode)"
         )
-        if others:
-            print(
-                f"the recipe's labels say {', '.join(others)}, which import does not use: it stores dense labels of all "
-                "members (topk: softlabels encode)",
-                file=sys.stderr,
-            )
     if args.classes is not None and args.transfer_set is not None:
         args = replace(args, transfer_set=replace(args.transfer_set, classes=args.classes))
     return args
@@ -121,8 +112,13 @@ def _spec(
         members=tuple(MemberSpec(model=args.teacher_name, weight=weight) for weight in weights),
         floor=UNSET if outputs.floor is None else outputs.floor,
     )
-    classes = _classes(args.classes or facts["classes"], outputs.logits.shape[2])
-    own = {"split": split, "layout": args.layout, "embed": embed, "classes": classes}
+    names, count = args.classes or facts["classes"], outputs.logits.shape[2]
+    if names is not None and len(names) != count:
+        raise ClassMismatch(
+            f"the outputs have {count} classes and there are {len(names)} class names",
+            remedy="name every class in order with --classes=a,b,...",
+        )
+    own = {"split": split, "layout": args.layout, "embed": embed, "classes": count if names is None else names}
     return store_spec(teacher=teacher, **{**facts, **own, "name": args.transfer_name or facts["name"]})
 
 
@@ -132,15 +128,7 @@ def _outputs(args: Import) -> Outputs:
     if args.members not in (None, members):
         raise ConfigError(f"--members={args.members}, and {members} weights", remedy="give one weight a member")
     names = args.classes or (None if args.transfer_set is None else args.transfer_set.classes)
-    return read_outputs(
-        args.from_,
-        column=args.column,
-        kind=args.kind,
-        members=members,
-        floor=args.floor,
-        key=args.key,
-        classes=names,
-    )
+    return read_outputs(args.from_, replace(args, members=members, classes=names))
 
 
 def _rows_of(
@@ -163,23 +151,15 @@ def _rows_of(
             keys, rule = salted_keys(keys, read_salt(salt)), SALTED_RULE
         labels = np.full(count, NO_LABEL, np.int64) if outputs.labels is None else outputs.labels
         how = Preprocessing(function="") if outputs.inputs is None else prepared_by("", {}, outputs.inputs)
-        file = Path(args.from_)
-        facts: dict[str, Any] = {
-            "name": file.stem,
-            "keys": keys,
-            "key": key,
-            "key_rule": rule,
-            "classes": None,
-            "preprocessing": how,
-        }
-        return facts, labels, outputs.inputs, str(file)
+        facts: dict[str, Any] = {"name": Path(args.from_).stem, "keys": keys, "key": key, "classes": None}
+        return facts | {"preprocessing": how, "key_rule": rule}, labels, outputs.inputs, str(Path(args.from_))
     if args.transfer_set is None:
         raise ConfigError(
             f"{args.from_} has neither inputs nor keys, and the recipe no transfer_set",
             remedy="add an array inputs (or keys) to the file, or name a recipe with --config",
         )
     where = f"the {split} split of {args.transfer_set.name} (--config)"
-    print(f"{args.from_} has neither inputs nor keys: its rows are taken to be those of {where}", file=sys.stderr)
+    warn(f"{args.from_} has neither inputs nor keys: its rows are taken to be those of {where}")
     rows = load_rows(args.transfer_set, split, Watch(say, warn))
     if len(rows.keys) != count:
         raise TransferSetError(
@@ -197,15 +177,6 @@ def _rows_of(
     how = prepared_by(rows.prepare.class_path, rows.prepare.init_args, rows.inputs)
     facts = {"name": rows.name, "keys": rows.keys, "key": rows.key, "classes": rows.class_names}
     return facts | {"preprocessing": how, "key_rule": rows.key_rule}, labels, rows.inputs, rows.source
-
-
-def _classes(names: Sequence[str] | None, count: int) -> int | Sequence[str]:
-    if names is not None and len(names) != count:
-        raise ClassMismatch(
-            f"the outputs have {count} classes and there are {len(names)} class names",
-            remedy="name every class in order with --classes=a,b,...",
-        )
-    return count if names is None else names
 
 
 if __name__ == "__main__":

@@ -4,35 +4,29 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
 from softlabels.errors import ConfigError
-from softlabels.jobs.words import counted
+from softlabels.jobs.watch import counted
 from softlabels.labels.fidelity import by_temperature, nats
-from softlabels.store import store_splits
+from softlabels.store import open_store, store_splits
 from softlabels.store.commit import recorded_shards
 from softlabels.store.json_files import read_json
 from softlabels.store.paths import MANIFEST, PLAN
+from softlabels.store.shared import Shared, shared
 from softlabels.store.spec import Manifest, Plan
 from softlabels.system.files import Folder
 from softlabels.text import one_line
 from softlabels_stages.arguments import Info
-from softlabels_stages.recipe import parse
-from softlabels_stages.run import command
-
-if TYPE_CHECKING:
-    from softlabels.store.shared import Shared
+from softlabels_stages.run import stage
 
 
-@command()
-def main(argv: Sequence[str] | None = None) -> int:
+@stage("info")
+def main(args: Info) -> int:
     """Describe every split asked for."""
-    args = parse(argv, Info, stage="info", doc=__doc__, positional=("store",))
-    if not args.store:
-        raise ConfigError("no store is named", remedy="write softlabels info STORE")
     splits = store_splits(args.store)
     if args.split is not None:
         if args.split not in splits:
@@ -51,8 +45,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _shared(folders: Mapping[str, Folder], described: dict[str, dict[str, Any]]) -> Shared:
     """The rows that the sealed splits share or repeat, told apart by content key; each split's own go into its facts."""
-    from softlabels.store.shared import shared
-
     found = shared({split: folder for split, folder in folders.items() if described[split]["sealed"]})
     for split, facts in described.items():
         of = {
@@ -64,8 +56,6 @@ def _shared(folders: Mapping[str, Folder], described: dict[str, dict[str, Any]])
 
 def describe(path: Folder) -> dict[str, Any]:
     """What `--json` prints of one store, sealed or not; sealed ones are opened and so checked against themselves."""
-    from softlabels.store import open_store
-
     sealed = path.exists(MANIFEST)
     manifest: Manifest | None = open_store(path).manifest if sealed else None
     spec = manifest.spec if manifest else read_json(path, PLAN, Plan).spec

@@ -36,7 +36,7 @@ import yaml
 
 from softlabels.errors import ConfigError
 from softlabels.jobs.run_files import RECIPE, RESULTS, RUN
-from softlabels.objects import canonical
+from softlabels.objects import canonical, plain
 from softlabels.system.local import LocalFolder
 from softlabels_stages import beside, schema
 from softlabels_stages.help import help_text
@@ -85,7 +85,8 @@ def parse(
         recipe = sections_of(data, where)
         if source is not None and not is_of_run(source, run):
             beside.use(source, recipe)
-        given = _from_recipe(cls, recipe, known, where=where)
+        own = {name: recipe[name] for name in dict.fromkeys(key.partition(".")[0] for key in known) if name in recipe}
+        given = schema.check(known, schema.flatten(cls, own, where=where), where=where)
     given |= schema.check(known, _merge(given, flags, known), where="command line")
     for name in (given.get("name"), (recipe or {}).get("name")):
         _require_name(name, where or stage)
@@ -94,6 +95,12 @@ def parse(
     elif recipe is not None and _needs_store(known, given):
         given["store"] = OWN_STORE.replace("NAME", str(recipe.get("name") or Path(str(where)).stem))
     return schema.build(cls, given, where=where or stage)
+
+
+def recipe_of(arguments: object) -> dict[str, Any]:
+    """The sections of a recipe as a command's arguments have them, but for those that are None."""
+    sections = {name: getattr(arguments, name, None) for name in SECTIONS}
+    return {name: plain(value) for name, value in sections.items() if value is not None}
 
 
 def print_help(
@@ -214,21 +221,13 @@ def _require_size(recipe: object, config: str) -> None:
 @dataclass(frozen=True)
 class _Config:
     config: str = ""  # the recipe: a YAML file, or the name of a built-in one, such as digits; none by default
-    trust: bool = (
-        False  # run the code that the config.yaml of a run names, though the run was not made here: read it first
-    )
+    trust: bool = False  # run code that the config.yaml of a run names, though it was not made here: read it first
 
 
 def built_in() -> list[str]:
     """Names of the recipes that come with the software."""
     files = (Path(entry.name) for entry in resources.files("softlabels_stages.configs").iterdir())
     return sorted(file.stem for file in files if file.suffix == ".yaml")
-
-
-def _from_recipe(cls: type, recipe: Mapping[str, Any], known: Mapping[str, Key], *, where: str) -> dict[str, object]:
-    own = {field.name for field in fields(cls)}
-    given = schema.flatten(cls, {name: value for name, value in recipe.items() if name in own}, where=where)
-    return schema.check(known, given, where=where)
 
 
 def _flags(
@@ -306,14 +305,10 @@ def _list(text: str, hint: object) -> str:
 def _with_entry(mapping: Mapping[str, object], path: Sequence[str], text: str) -> dict[str, object]:
     first, *rest = path
     if not rest:
-        return {**mapping, first: _value(first, text)}
+        try:
+            return {**mapping, first: schema.read_yaml(text)}
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            what = f"command line: {first} is {text!r}, which is no YAML: {error}"
+            raise ConfigError(what, remedy="quote it") from None
     inner = mapping.get(first)
     return {**mapping, first: _with_entry(inner if isinstance(inner, Mapping) else {}, rest, text)}
-
-
-def _value(name: str, text: str) -> object:
-    """The value of an entry of a mapping. Raises ConfigError."""
-    try:
-        return schema.read_yaml(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"command line: {name} is {text!r}, which is no YAML: {error}", remedy="quote it") from None

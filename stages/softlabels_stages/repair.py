@@ -13,11 +13,10 @@ Who received a store and has no teacher fetches the damaged files again instead:
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from softlabels.errors import ConfigError, SoftLabelsError
+from softlabels.errors import SoftLabelsError
 from softlabels.store.paths import MANIFEST
 from softlabels.store.reader import store_folders
 from softlabels.store.repair import Repaired, repair
@@ -25,16 +24,12 @@ from softlabels.store.root import close_root, is_described, lost_splits, outdate
 from softlabels.system.files import Folder
 from softlabels.system.places import folder_of
 from softlabels_stages.arguments import Repair
-from softlabels_stages.recipe import parse
-from softlabels_stages.run import command
+from softlabels_stages.run import stage
 
 
-@command()
-def main(argv: Sequence[str] | None = None) -> int:
+@stage("repair")
+def main(args: Repair) -> int:
     """Repair every split; the exit code is that of the first that cannot be repaired."""
-    args = parse(argv, Repair, stage="repair", doc=__doc__, positional=("store",))
-    if not args.store:
-        raise ConfigError("no store is named", remedy="write softlabels repair STORE")
     codes, unfinished = [], False
     folders = store_folders(args.store)
     for folder in folders:

@@ -1,6 +1,7 @@
 """What every command does around its work: errors become one line and an exit code, signals become a flag.
 
-`command` wraps a stage's `main`. It knows nothing of what a stage does; the tree of errors is `softlabels.errors`.
+`command` wraps a stage's `main`; `stage` parses its arguments too. They know nothing of what a stage does; the tree of errors
+is `softlabels.errors`.
 Exit codes: 0 done, 2 the user's error, 3 a damaged store, 74 an I/O error, 75 stopped but resumable, 130 Ctrl-C in a
 command that has nothing to resume, 141 nobody reads its output any more, as in `| head`; what no rule foresaw is
 `unexpected`'s business: an error of a user's own code keeps its traceback.
@@ -16,16 +17,19 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import Any
 
-from softlabels.errors import Interrupted, SoftLabelsError, Stalled
+from softlabels.errors import ConfigError, Interrupted, SoftLabelsError, Stalled
+from softlabels.jobs.watch import Watch
 from softlabels.objects import one_command
 from softlabels.text import one_line
 from softlabels_stages import beside
+from softlabels_stages.arguments import COMMANDS, arguments_of
 from softlabels_stages.output import visible_output
+from softlabels_stages.recipe import parse
 from softlabels_stages.recipe_keys import in_recipe
 from softlabels_stages.unexpected import foreseen, lack
 
@@ -34,11 +38,7 @@ BROKEN_PIPE = 128 + signal.SIGPIPE
 _stop = threading.Event()
 
 
-class Main(Protocol):
-    """A stage: arguments (default: this process's) in, exit code out."""
-
-    def __call__(self, argv: Sequence[str] | None = None) -> int:
-        """Run the stage."""
+Main = Callable[..., int]  # a stage: arguments (default: this process's) in, exit code out
 
 
 def should_stop() -> bool:
@@ -56,15 +56,16 @@ def warn(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def program() -> str:
-    """How this user calls `softlabels`: by its name, or by its path where it stands in an environment that is not active."""
-    beside = Path(sys.executable).with_name("softlabels")
-    return "softlabels" if shutil.which("softlabels") or not beside.exists() else os.path.relpath(beside)
+PRINTED = Watch(say, warn)  # for what nothing stops
 
 
 def suggested(*words: object) -> str:
-    """A command of ours with these words, as one types it into a shell."""
-    return shlex.join([program(), *map(str, words)])
+    """A command of ours with these words, as this user types it into a shell: by its name, or by its path where it stands in an
+    environment that is not active.
+    """
+    own = Path(sys.executable).with_name("softlabels")
+    program = "softlabels" if shutil.which("softlabels") or not own.exists() else os.path.relpath(own)
+    return shlex.join([program, *map(str, words)])
 
 
 def command(*, resumable: bool = False, settings: str = "labels.") -> Callable[[Main], Main]:
@@ -80,7 +81,7 @@ def command(*, resumable: bool = False, settings: str = "labels.") -> Callable[[
         @visible_output()
         def run(argv: Sequence[str] | None = None) -> int:
             try:
-                with one_command(), _signals_as_flag() if resumable else _no_signals():
+                with one_command(), _signals_as_flag() if resumable else nullcontext():
                     return main(argv)
             except Stalled as error:
                 code = _report(error)
@@ -107,14 +108,26 @@ def command(*, resumable: bool = False, settings: str = "labels.") -> Callable[[
     return wrap
 
 
+def stage(name: str, *, resumable: bool = False, settings: str = "labels.") -> Callable[[Callable[[Any], int]], Main]:
+    """A `command` whose words are parsed as `COMMANDS` says; its `main` takes the arguments."""
+
+    def wrap(main: Callable[[Any], int]) -> Main:
+        @command(resumable=resumable, settings=settings)
+        def run(argv: Sequence[str] | None = None) -> int:
+            doc, (_, positional, flat, _) = sys.modules[main.__module__].__doc__, COMMANDS[name]
+            args: Any = parse(argv, arguments_of(name), stage=name, doc=doc, positional=positional, flat=flat)
+            if positional[:1] == ("store",) and not args.store:
+                raise ConfigError("no store is named", remedy=f"write softlabels {name} STORE")
+            return main(args)
+
+        return run
+
+    return wrap
+
+
 def _report(error: SoftLabelsError) -> int:
     print(f"{type(error).__name__}: {one_line(error, None)}{beside.hint(str(error))}", file=sys.stderr, flush=True)
     return error.exit_code
-
-
-@contextmanager
-def _no_signals() -> Iterator[None]:
-    yield
 
 
 @contextmanager

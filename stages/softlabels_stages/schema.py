@@ -60,7 +60,9 @@ def keys(cls: type, prefix: str = "", base: object = None, owners: tuple[type, .
             continue
         below = keys(inner, f"{name}.", default if is_dataclass(default) else None, owners)
         if default is None:  # nothing has to be given of a section that may be left out
-            below = {key: replace(leaf, default=_or_none(leaf.default)) for key, leaf in below.items()}
+            below = {
+                key: replace(leaf, default=None) if leaf.default is MISSING else leaf for key, leaf in below.items()
+            }
         found |= below
     return found
 
@@ -70,15 +72,17 @@ def flatten(cls: type, mapping: object, *, where: str, prefix: str = "") -> dict
 
     Raises ConfigError when it is no mapping or has a key that `cls` lacks.
     """
-    if not isinstance(mapping, Mapping):
-        raise ConfigError(f"{where} is {mapping!r}, expected a mapping of keys", remedy=f"known keys: {_names(cls)}")
-    hints, given = typing.get_type_hints(cls), {}
     known = [field.name for field in fields(cls)]
+    if not isinstance(mapping, Mapping):
+        raise ConfigError(
+            f"{where} is {mapping!r}, expected a mapping of keys", remedy=f"known keys: {', '.join(known)}"
+        )
+    hints, given = typing.get_type_hints(cls), {}
     for name, value in mapping.items():
         if name not in known:
             raise unknown_key(f"{where}: unknown key {name!r} (value {value!r})", str(name), known)
         inner = _nested(hints[name])
-        if inner is None or (value is None and allows_none(hints[name])):
+        if inner is None or (value is None and type(None) in typing.get_args(hints[name])):
             given[prefix + name] = value
         else:
             given |= flatten(inner, value, where=f"{where}.{name}", prefix=f"{prefix}{name}.")
@@ -96,7 +100,11 @@ def _right(key: Key, value: object, where: str) -> object:
     for reading in _readings(hint, value):
         with suppress(msgspec.ValidationError, ValueError, OverflowError, RecursionError):
             return msgspec.convert(reading, hint)
-    raise _wrong_type(key, value, where)
+    said = (
+        repr(value) if len(repr(value)) <= LONGEST else f"{repr(value)[:LONGEST]}... ({len(repr(value)):,} characters)"
+    )
+    remedy = "mend it there" if key.default in (MISSING, None) else f"the default is {shown(key.default)}"
+    raise ConfigError(f"{where}: {key.name} is {said}, expected {type_name(key.hint)}", remedy=remedy)
 
 
 def _readings(hint: object, value: object) -> Iterator[object]:
@@ -127,16 +135,6 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), "-+0123456789")
-
-
-def _wrong_type(key: Key, value: object, where: str) -> ConfigError:
-    what = f"{where}: {key.name} is {_cut(repr(value))}, expected {type_name(key.hint)}"
-    remedy = "mend it there" if key.default in (MISSING, None) else f"the default is {shown(key.default)}"
-    return ConfigError(what, remedy=remedy)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text):,} characters)"
 
 
 def build(cls: type[T], given: Mapping[str, object], *, where: str, prefix: str = "", base: object = None) -> T:
@@ -197,11 +195,6 @@ def is_mapping(hint: object) -> bool:
     return any(part is dict or typing.get_origin(part) is dict for part in (hint, *typing.get_args(hint)))
 
 
-def allows_none(hint: object) -> bool:
-    """Whether null is a value of this type."""
-    return hint is None or hint is typing.Any or type(None) in typing.get_args(hint)
-
-
 def is_list(hint: object) -> bool:
     """Whether a value of this type is a list: `1,2,4` on the command line then means [1, 2, 4]."""
     return any(typing.get_origin(part) in (list, tuple) for part in (hint, *typing.get_args(hint)))
@@ -248,14 +241,6 @@ def _default(field: Field[object], base: object) -> object:
     if field.default_factory is not MISSING:
         return field.default_factory()
     return field.default
-
-
-def _or_none(default: object) -> object:
-    return None if default is MISSING else default
-
-
-def _names(cls: type) -> str:
-    return ", ".join(field.name for field in fields(cls))
 
 
 def parents(name: str) -> Iterator[str]:

@@ -92,19 +92,13 @@ def record_own(run: RunFolder, recipe: Mapping[str, Any]) -> None:
     stands there.
     """
     standing = run.folder.read(RECIPE)
-    if not is_guarded() and _says_no_more(standing, recipe):
-        record(standing, run.path)
-
-
-def _says_no_more(standing: bytes, recipe: Mapping[str, Any]) -> bool:
-    """Whether a config.yaml names nothing that `recipe` does not: its bytes, or those that an earlier version wrote, with its
-    names, and without settings that came later.
-    """
     try:
         found = renamed(sections_of(standing, RECIPE))
     except (SoftLabelsError, RecursionError):
-        return False
-    return _is_within(found, renamed(dict(recipe)))
+        return
+    # It names nothing that `recipe` does not: an earlier version wrote it with its names, and without settings that came later.
+    if not is_guarded() and _is_within(found, renamed(dict(recipe))):
+        record(standing, run.path)
 
 
 def _is_within(part: object, whole: object) -> bool:

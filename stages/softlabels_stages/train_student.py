@@ -8,28 +8,22 @@ and results.md. The same command goes on where it was stopped, and shows a finis
 
 from __future__ import annotations
 
-import dataclasses
 import sys
-from collections.abc import Sequence
-from typing import Any
 
 from softlabels.jobs.run_files import RECIPE
 from softlabels.jobs.train import Run, train
 from softlabels.jobs.watch import Watch
-from softlabels.objects import plain
-from softlabels.report.comparison import Results, best_seed, best_student, comparison_text
-from softlabels.student.sweep import StudentTraining
+from softlabels.report.comparison import best_seed, best_student, comparison_text
 from softlabels_stages.arguments import TrainStudent
-from softlabels_stages.recipe import parse
-from softlabels_stages.run import command, say, should_stop, suggested, warn
+from softlabels_stages.recipe import recipe_of
+from softlabels_stages.run import say, should_stop, stage, suggested, warn
 from softlabels_stages.student_folder import record_own
 
 
-@command(resumable=True)
-def main(argv: Sequence[str] | None = None) -> int:
+@stage("train-student", resumable=True)
+def main(args: TrainStudent) -> int:
     """Train, judge, print."""
-    args = parse(argv, TrainStudent, stage="train-student", doc=__doc__, flat=("training",), positional=("store",))
-    recipe = _recipe(args)
+    recipe = recipe_of(args)
     run = train(
         args.student,
         args.store,
@@ -48,25 +42,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _next(args: TrainStudent, run: Run) -> str:
-    """A command for whoever has just trained: a sweep; after a sweep, its best student by validation for others."""
+    """A command for whoever has just trained: a sweep; after a sweep, its best distilled student for others, by validation
+    errors (the first of all where they were not counted).
+    """
     if args.training.swept:
-        return suggested("export", run.path / _best(args.training, run.results))
-    words = (f"--config={run.path / RECIPE}", f"--store={args.store}", "--temperature=1,2,4,8,20")
-    return suggested("train-student", *words)
-
-
-def _best(training: StudentTraining, results: Results) -> str:
-    """The folder of the best distilled student by validation errors; the first of all where they were not counted."""
-    best = best_student(results)
-    variant = next(variant for variant in training.variants if variant.label == best["label"])
-    return variant.folder(training.seeds[best_seed(results, best)])
-
-
-def _recipe(args: TrainStudent) -> dict[str, Any]:
-    """The sections of the recipe as this run used them."""
-    options = ("store", "out", "missing")
-    values = {item.name: plain(getattr(args, item.name)) for item in dataclasses.fields(args)}
-    return {name: value for name, value in values.items() if name not in options and value is not None}
+        best = best_student(run.results)
+        variant = next(variant for variant in args.training.variants if variant.label == best["label"])
+        return suggested("export", run.path / variant.folder(args.training.seeds[best_seed(run.results, best)]))
+    recipe = f"--config={run.path / RECIPE}"
+    return suggested("train-student", recipe, f"--store={args.store}", "--temperature=1,2,4,8,20")
 
 
 if __name__ == "__main__":

@@ -21,9 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from softlabels.errors import ClassMismatch, ConfigError
-from softlabels.jobs.progress import TimeLeft
 from softlabels.jobs.splits import load_rows
-from softlabels.jobs.watch import Watch
+from softlabels.jobs.watch import TimeLeft, Watch
 from softlabels.models import build_model, save_weights
 from softlabels.models.build import answer_of, untrained
 from softlabels.models.classes import require_vocabulary
@@ -41,15 +40,13 @@ from softlabels.student.trainer import Trainer
 from softlabels.student.trial import require_trainable
 from softlabels.teacher.config import MemberConfig
 from softlabels.transfer import TransferRows
-from softlabels_stages.recipe import parse
-from softlabels_stages.run import command, say, should_stop, warn
+from softlabels_stages.run import say, should_stop, stage, warn
 from softlabels_stages.teacher_arguments import TeacherTraining, TrainTeacher
 
 
-@command(resumable=True)
-def main(argv: Sequence[str] | None = None) -> int:
+@stage("train-teacher", resumable=True)
+def main(args: TrainTeacher) -> int:
     """Train the members that have no weights."""
-    args = parse(argv, TrainTeacher, stage="train-teacher", doc=__doc__)
     if ensure_tokenizer(args.tokenizer, args.transfer_set):
         print(f"tokenizer: trained on the training rows, {named_tokenizer(args.transfer_set)}", flush=True)
     missing = [number for number, member in enumerate(args.teacher.members) if not _is_trained(member)]
@@ -97,8 +94,9 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
         return Loader(rows, None, batch_size=config.batch_size, seed=config.seed, selection=items, shuffle=shuffle)
 
     model = dataclasses.replace(member.model, weights=None)
+    untaught = build_model(model)
     require_trainable(
-        build_model(model),
+        untaught,
         torch.from_numpy(np.array(rows.inputs[:2])),
         who=member.class_path,
         section="teacher.members",
@@ -106,12 +104,15 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
         batch_size=config.batch_size,
         micro_batch=config.micro_batch,
     )
-    student = Student.begin("", config, lambda: build_model(model))
     if rows.sequence is not None:
-        require_vocabulary(student.model, rows.sequence, who=member.class_path)
-    student = _weighted(student, rows, _try(student.model, member, rows), ~is_held_out)
+        require_vocabulary(untaught, rows.sequence, who=member.class_path)
+    classes = _try(untaught, member, rows)
+    if config.class_weights is not None and rows.sequence is not None:
+        raise ConfigError("class_weights are for rows of one class each, not of tokens", remedy="drop class_weights")
+    weights_by_class = resolved(config.class_weights, np.asarray(rows.labels)[~is_held_out], classes)
+    config = dataclasses.replace(config, class_weights=weights_by_class)
+    student = Student.begin("", config, lambda: build_model(model))
     validation = batches(is_held_out, shuffle=False) if is_held_out.any() else None
-    folder = weights.with_suffix(".run")
     identity = {
         "model": plain(member.model),
         "inputs": prepared_by(rows.prepare.class_path, rows.prepare.init_args, rows.inputs).sample,
@@ -119,19 +120,11 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
         "augment": plain(config.augment),
     }
     train, augment = batches(~is_held_out, shuffle=True), _augment(config, rows)
-    trainer = Trainer([student], train, validation, folder, identity, augment)
+    trainer = Trainer([student], train, validation, weights.with_suffix(".run"), identity, augment)
     keep_freed_memory()
     [result] = trainer.run(should_stop, TimeLeft(config.epochs, say))
     save_weights(student.model, weights)
     print(f"teacher {member.class_path}: {weights}{_said(result.scores, rows)}", flush=True)
-
-
-def _weighted(student: Student, rows: TransferRows, classes: int, is_trained_on: np.ndarray) -> Student:
-    """With a number for each class in the place of class_weights=balanced. Raises ConfigError."""
-    if student.config.class_weights is not None and rows.sequence is not None:
-        raise ConfigError("class_weights are for rows of one class each, not of tokens", remedy="drop class_weights")
-    weights = resolved(student.config.class_weights, np.asarray(rows.labels)[is_trained_on], classes)
-    return dataclasses.replace(student, config=dataclasses.replace(student.config, class_weights=weights))
 
 
 def _try(model: nn.Module, member: MemberConfig, rows: TransferRows) -> int:

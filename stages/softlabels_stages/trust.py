@@ -20,8 +20,6 @@ from softlabels.jobs.run_files import RECIPE, RESULTS, RUN
 from softlabels.objects import only_shipped
 from softlabels.system.local import write_atomically
 
-_STUDENTS = "*/weights.safetensors"
-
 
 def guard(recipe: Path, data: bytes, *, run: Path | None) -> None:
     """Refuse code for the rest of the command where `recipe`, whose bytes are `data`, is of a run that was not made here.
@@ -42,7 +40,9 @@ def is_of_run(recipe: Path, run: Path | None) -> bool:
     whole = recipe.resolve()
     folders = {recipe.parent, whole.parent}  # as given, and behind links
     lies_there = any(os.path.lexists(folder / name) for folder in folders for name in (RUN, RESULTS))
-    is_handed_on = any(file.name == RECIPE and any(file.parent.glob(_STUDENTS)) for file in (recipe, whole))
+    is_handed_on = any(
+        file.name == RECIPE and any(file.parent.glob("*/weights.safetensors")) for file in (recipe, whole)
+    )
     return lies_there or is_handed_on or (run is not None and recipe.samefile(run / RECIPE))
 
 

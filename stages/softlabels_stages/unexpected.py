@@ -13,6 +13,7 @@ import re
 import sysconfig
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -113,16 +114,8 @@ def _is_users(trace: TracebackType) -> bool:
 def _standard() -> tuple[Path, ...]:
     """Where our own code and Python's lie. What is installed beside them may be a user's."""
     own = [Path(str(package.__file__)).parent for package in (softlabels, softlabels_stages)]
-    return (
-        *own,
-        *(Path(sysconfig.get_path(name)) / sub for name in ("stdlib", "platstdlib") for sub in _modules(name)),
-    )
-
-
-def _modules(name: str) -> list[str]:
-    """What lies in Python's own folder, but for packages that were installed there."""
-    folder = Path(sysconfig.get_path(name))
-    return [entry.name for entry in folder.iterdir() if entry.name not in ("site-packages", "dist-packages")]
+    pythons = [each for name in ("stdlib", "platstdlib") for each in Path(sysconfig.get_path(name)).iterdir()]
+    return (*own, *(each for each in pythons if each.name not in ("site-packages", "dist-packages")))
 
 
 @functools.cache
@@ -130,20 +123,13 @@ def _libraries() -> frozenset[str]:
     """The top modules of all packages that softlabels needs, and those need in their turn."""
     found, left = {"softlabels"}, ["softlabels"]
     while left:
-        for line in metadata_of(left.pop()):
-            name = re.split(r"[^\w.-]", line, maxsplit=1)[0].lower().replace("_", "-")
-            if name not in found:
-                found.add(name)
-                left.append(name)
+        with suppress(metadata.PackageNotFoundError):  # what is not installed needs nothing
+            for line in metadata.requires(left.pop()) or []:
+                name = re.split(r"[^\w.-]", line, maxsplit=1)[0].lower().replace("_", "-")
+                if name not in found:
+                    found.add(name)
+                    left.append(name)
     modules = metadata.packages_distributions()
     return frozenset(
         module for module, owners in modules.items() if {o.lower().replace("_", "-") for o in owners} & found
     )
-
-
-def metadata_of(package: str) -> list[str]:
-    """What a package needs; nothing where it is not installed."""
-    try:
-        return metadata.requires(package) or []
-    except metadata.PackageNotFoundError:
-        return []

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from softlabels.errors import ConfigError, DamagedStore, UnsealedStore
-from softlabels.jobs.watch import Watch
-from softlabels.jobs.words import counted
+from softlabels.jobs.watch import counted
 from softlabels.store import Store, open_store, store_splits
 from softlabels.store.findings import ask, keys_of, stored_agreement
 from softlabels.store.paths import SET_ASIDE
@@ -28,26 +26,26 @@ from softlabels.store.verify import verify
 from softlabels.system.files import Folder
 from softlabels.system.places import folder_of
 from softlabels.text import one_line
-from softlabels_stages.arguments import Verify
+from softlabels_stages.arguments import Verify, arguments_of
 from softlabels_stages.recipe import parse
-from softlabels_stages.run import command, say, suggested, warn
+from softlabels_stages.run import PRINTED, stage, suggested
 
 if TYPE_CHECKING:
     from softlabels_stages.teacher_arguments import TeacherLogits
 
 
-@command()
-def main(argv: Sequence[str] | None = None) -> int:
+@stage("verify")
+def main(args: Verify) -> int:
     """Verify every split; 3 when anything is wrong."""
-    args = parse(argv, Verify, stage="verify", doc=__doc__, positional=("store",))
-    if not args.store:
-        raise ConfigError("no store is named", remedy="write softlabels verify STORE")
     if args.teacher_rows < 1:
         raise ConfigError(f"--teacher_rows={args.teacher_rows}", remedy="give 1 row or more")
     if args.quick and args.sample is not None:
         raise ConfigError("--quick and --sample exclude each other", remedy="give one; a sample is quick elsewhere")
     part = _part(args)
-    recipe = None if args.against_teacher is None else _recipe(args)  # before every byte is read
+    recipe: TeacherLogits | None = None
+    if args.against_teacher is not None:  # before every byte is read
+        words = [f"--config={args.against_teacher}", f"--trust={args.trust}"]
+        recipe = parse(words, arguments_of("teacher-logits"), stage="teacher-logits", doc=None)
     faults, unfinished, root, splits = 0, 0, folder_of(args.store), store_splits(args.store)
     for split, path in splits.items():
         try:
@@ -119,26 +117,18 @@ def _verify(split: str, path: Folder, part: tuple[int, int] | None) -> int:
             print(
                 f"{split}: {path.at(SET_ASIDE)} holds what `repair` set aside, and no reader looks there; it may be deleted"
             )
-        _say_what_labels_are(split, store, every_byte=part is None)
+        if part is None:
+            _say_what_labels_are(split, store)
     return len(problems)
 
 
-def _say_what_labels_are(split: str, store: Store, *, every_byte: bool) -> None:
-    """What the checks say of sound bytes, where the labels were read: stores of earlier versions were not asked."""
-    if not every_byte:
-        return
+def _say_what_labels_are(split: str, store: Store) -> None:
+    """What the checks say of sound bytes that were all read: stores of earlier versions were not asked."""
     for error in ask(store, keys_of(store)):
         print(f"{split}: warning: {type(error).__name__}: {error}", file=sys.stderr)
     found = stored_agreement(store)
     if found is not None:
         print(f"{split}: {found.line}")
-
-
-def _recipe(args: Verify) -> TeacherLogits:
-    from softlabels_stages.teacher_arguments import TeacherLogits
-
-    words = [f"--config={args.against_teacher}", f"--trust={args.trust}"]
-    return parse(words, TeacherLogits, stage="teacher-logits", doc=None)
 
 
 def _recheck(split: str, path: Folder, recipe: TeacherLogits, args: Verify) -> int:
@@ -154,7 +144,7 @@ def _recheck(split: str, path: Folder, recipe: TeacherLogits, args: Verify) -> i
     from softlabels.transfer.sequences import as_stored
 
     store = open_store(path)
-    rows = load_rows(as_stored(recipe.transfer_set, store.spec.preprocessing), split, Watch(say, warn))
+    rows = load_rows(as_stored(recipe.transfer_set, store.spec.preprocessing), split, PRINTED)
     ensemble = load_ensemble(recipe.teacher, train=suggested("train-teacher", f"--config={args.against_teacher}"))
     found = compare_with_teacher(store, rows, ensemble, sample=args.teacher_rows)
     print(f"{split}: {counted(found.rows, 'row')} against the live teacher: {found.line}")

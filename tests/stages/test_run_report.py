@@ -1,4 +1,4 @@
-"""Pictures and card of a finished run, from its files."""
+"""Pictures of a finished run, from its files, and the card that shows them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from softlabels.jobs.run_report import write_report
+from softlabels.jobs.run_report import draw, in_order
 from softlabels.objects import ObjectSpec
+from softlabels.report.model_card import model_card
 from softlabels.store import open_store
+from softlabels.system.local import LocalFolder
 from tests.report import made_up
 from tests.stages import toy
 
@@ -31,13 +33,15 @@ def report(folder: Path, rng: np.random.Generator, **changes: Any) -> str:
     stores = {split: open_store("store", split=split).manifest for split in ("train", "test")}
     prepare = ObjectSpec("softlabels.transfer.vector")
     results = made_up.results(rng, **changes)
-    write_report(folder, students, results, toy.recipe(), stores=stores, parameters=77, prepare=prepare)
-    return (folder / "README.md").read_text()
+    names = in_order(students)
+    pictures = draw(LocalFolder(folder), names, results)
+    facts: dict[str, Any] = {"stores": stores, "parameters": 77, "prepare": prepare}
+    return model_card(results, toy.recipe(), folders=names, pictures=pictures, **facts)
 
 
 def test_a_run_gets_its_pictures_and_its_card(store: Path, rng: np.random.Generator) -> None:
     card = report(Path("run"), rng)
-    assert sorted(path.name for path in Path("run").iterdir() if path.is_file()) == ["README.md", "curves.png"]
+    assert sorted(path.name for path in Path("run").iterdir() if path.is_file()) == ["curves.png"]
     assert "![curves.png](curves.png)" in card
     assert "sweep.png" not in card
     assert "`distilled-T=2.5-seed0`, `distilled-T=10-seed0`, `hard-seed0`" in card

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from softlabels.errors import ConfigError
 from softlabels.jobs.stores import Stores
-from softlabels.jobs.watch import LOGGED, Watch
-from softlabels.jobs.words import counted
+from softlabels.jobs.watch import LOGGED, Watch, counted
 from softlabels.labels.encoding import Encoding
 from softlabels.labels.fidelity import Fidelity, add_up, by_temperature, nats, table
 from softlabels.labels.settings import EncodingSettings

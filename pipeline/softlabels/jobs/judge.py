@@ -15,7 +15,6 @@ from softlabels.jobs.splits import (
     Rows,
     Split,
     all_batches,
-    check_classes,
     held_out_batches,
     open_splits,
     say_what_labels_are,
@@ -39,26 +38,21 @@ class Judged:
     """The trained students of one kind and setting.
 
     Attributes:
-        label: as tables name them.
-        kind: hard or distilled.
-        settings: what the results say of them.
-        temperature: T that they were trained at, at the end.
+        variant: which kind and setting.
         models: one a seed.
         validation: the scores of each on the validation rows, where there were any.
+        note: what tables say after its name.
     """
 
-    label: str
-    kind: str
-    settings: dict[str, Any]
-    temperature: float
+    variant: Variant
     models: Sequence[nn.Module]
     validation: Sequence[Scores] = ()
+    note: str = ""
 
-    @classmethod
-    def of(cls, training: StudentTraining, variant: Variant, models: Sequence[nn.Module], **more: Any) -> Judged:
-        """Those of a variant."""
-        temperature = training.of(variant, 0).loss_at(1.0).temperature
-        return cls(variant.label, variant.kind, training.settings(variant), temperature, models, **more)
+    @property
+    def label(self) -> str:
+        """As tables name them."""
+        return f"{self.variant.label}{self.note}"
 
 
 def judge(
@@ -114,8 +108,9 @@ def judge(
             return {"teacher": ensemble}
         named = zip(member_names(found, settings.members), members, strict=True)
         return {**{f"teacher {name}": scores for name, scores in named}, "ensemble": ensemble}
-    splits = with_members(open_splits(store, transfer_set, only=split, missing=missing, watch=watch), settings)
-    check_classes(student, splits)
+    splits = open_splits(
+        store, transfer_set, only=split, missing=missing, training=settings, student=student, watch=watch
+    )
     say_what_labels_are(splits, replace(watch, say=watch.warn))
     model = build_model(student).to(options["device"])
     return {"student": evaluate_student(model, all_batches(splits[split], settings.batch_size), **options)}
@@ -126,7 +121,8 @@ def judge_run(
 ) -> dict[str, Any]:
     """The results of a run; `softlabels.report.comparison` says what they hold. `shared`: see `say_how_splits_relate`."""
     device, mean = resolve_device(training.device), training.mean
-    temperatures = sorted({1.0, *(student.temperature for student in students if student.kind == "distilled")})
+    distilled = [student.variant for student in students if student.variant.kind == "distilled"]
+    temperatures = sorted({1.0, *(training.of(each, 0).loss_at(1.0).temperature for each in distilled)})
     split, batches = held_out_batches(splits, training)
     ensemble, members = evaluate_teacher(batches, temperatures=temperatures, mean=mean, device=device)
     store = splits["train"].store
@@ -142,8 +138,8 @@ def judge_run(
         "students": [
             {
                 "label": student.label,
-                "kind": student.kind,
-                "settings": student.settings,
+                "kind": student.variant.kind,
+                "settings": training.settings(student.variant),
                 "validation": [scores for scores in student.validation if scores],
                 "scores": [
                     evaluate_student(model.to(device), batches, temperatures=temperatures, mean=mean, device=device)

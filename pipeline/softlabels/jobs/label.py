@@ -11,8 +11,7 @@ from torch import Tensor
 from softlabels.errors import ClassMismatch, OtherRows, UserError
 from softlabels.jobs.splits import load_rows, say_how_splits_relate
 from softlabels.jobs.stores import Stores, is_begun
-from softlabels.jobs.watch import LOGGED, Watch
-from softlabels.jobs.words import counted
+from softlabels.jobs.watch import LOGGED, Watch, counted
 from softlabels.labels.encoding import Encoding
 from softlabels.models.alone import is_padded
 from softlabels.report.table import as_text, fidelity_table

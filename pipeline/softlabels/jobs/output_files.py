@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -74,26 +75,25 @@ def _columns(table: pa.Table, words: tuple[str, ...], classes: Sequence[str], *,
     if len(set(table.column_names)) < len(table.column_names):
         raise ValueError("two columns have the same name")
     found: Arrays = {}
-    for name in table.column_names:
-        kind = table.schema.field(name).type
+    kinds = dict(zip(table.column_names, table.schema.types, strict=True))
+    for name, kind in kinds.items():
         if name in LABELS:
             found[name] = _array(_without_gaps(table.column(name)), name)
         elif name in words or _is_list(kind):
             found[name] = _array(table.column(name), name)
     groups = {word: columns for word, columns in _numbered(table).items() if word in words}
-    if classes and all(_is_numeric(table, name) for name in classes):
+    if classes and all(name in kinds and _is_number(kinds[name]) for name in classes):
         groups[BY_CLASS] = list(classes)
     for word, columns in groups.items():
         if word not in found:
             parts = [_numbers(table.column(name), name) for name in columns]
-            whole = np.stack([part.astype(np.float64) for part in parts] if text else parts, axis=1)
-            found[word] = whole
+            found[word] = np.stack([part.astype(np.float64) for part in parts] if text else parts, axis=1)
     return found
 
 
 def _numbers(column: pa.ChunkedArray, name: str) -> NDArray[Any]:
     """One class's column. A column that is left out would make another distribution of the rest."""
-    if not pa.types.is_floating(column.type) and not pa.types.is_integer(column.type):
+    if not _is_number(column.type):
         raise ValueError(f"column {name} holds {column.type}, no numbers")
     return _array(column, name)
 
@@ -105,9 +105,9 @@ def _without_gaps(labels: pa.ChunkedArray) -> pa.ChunkedArray:
     kind = labels.type
     if pa.types.is_integer(kind) and labels.null_count:
         labels = labels.cast(pa.int64())  # unsigned ones hold no -1
-    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    return labels.fill_null(NO_LABEL if is_number else "") if is_number or is_text else labels
+    if _is_number(kind):
+        return labels.fill_null(NO_LABEL)
+    return labels.fill_null("") if pa.types.is_string(kind) or pa.types.is_large_string(kind) else labels
 
 
 def _numbered(table: pa.Table) -> dict[str, list[str]]:
@@ -119,18 +119,13 @@ def _numbered(table: pa.Table) -> dict[str, list[str]]:
             if int(parts[2]) in columns:
                 raise ValueError(f"columns {columns[int(parts[2])]} and {name} have the same number")
             columns[int(parts[2])] = name
-    found = {}
-    for word, columns in groups.items():
-        numbers = sorted(columns)
-        if len(numbers) >= 2 and numbers[0] in (0, 1) and numbers == list(range(numbers[0], numbers[0] + len(numbers))):
-            found[word] = [columns[number] for number in numbers]
-    return found
+    whole = {
+        word for word, of in groups.items() if len(of) >= 2 and min(of) in (0, 1) and max(of) - min(of) == len(of) - 1
+    }
+    return {word: [name for _, name in sorted(groups[word].items())] for word in groups if word in whole}
 
 
-def _is_numeric(table: pa.Table, name: str) -> bool:
-    if name not in table.column_names:
-        return False
-    kind = table.schema.field(name).type
+def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
 
 
@@ -142,16 +137,11 @@ def _array(column: pa.ChunkedArray, name: str) -> NDArray[Any]:
     """A column of numbers, texts or of equally long (nested) lists of numbers as an array."""
     leaf, shape = column.combine_chunks(), [len(column)]
     while _is_list(leaf.type):
-        inner = leaf.flatten()
-        if leaf.null_count or len(inner) % max(len(leaf), 1) or len(leaf) == 0:
+        lengths = pc.unique(pc.list_value_length(leaf)).to_pylist()
+        if leaf.null_count or len(lengths) != 1:
             raise ValueError(f"the lists of column {name} are not all equally long")
-        lengths = (
-            {leaf.type.list_size} if pa.types.is_fixed_size_list(leaf.type) else set(leaf.value_lengths().to_pylist())
-        )
-        if len(lengths) != 1:
-            raise ValueError(f"the lists of column {name} are not all equally long")
-        shape.append(int(lengths.pop()))
-        leaf = inner
+        shape.append(lengths[0])
+        leaf = leaf.flatten()
     if leaf.null_count:
         raise ValueError(f"column {name} has nulls")
     return np.asarray(leaf.to_numpy(zero_copy_only=False)).reshape(shape)

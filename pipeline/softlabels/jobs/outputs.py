@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +17,12 @@ from softlabels.checks.floor import floor_of, lifted, zeros_line
 from softlabels.checks.probabilities import are_probabilities, require_logits
 from softlabels.errors import LogitsError, UserError
 from softlabels.jobs.output_files import BY_CLASS, LABELS, Arrays, read_arrays
+from softlabels.jobs.reading import Reading
 from softlabels.labels import NO_LABEL
 
-Kind = Literal["auto", "logits", "probabilities"]
 SUM_TOLERANCE = 1e-3
-KNOWN = ("inputs", "keys", *LABELS)
 LOGITS = ("logits", "logit")
 PROBABILITIES = ("probabilities", "probability", "probs", "prob", "proba", "p")
-_SHAPES = "an array of shape (rows, classes) or (rows, members, classes)"
 
 
 @dataclass(frozen=True)
@@ -44,35 +42,20 @@ class Outputs:
     said: tuple[str, ...] = ()
 
 
-def read_outputs(
-    path: str | Path,
-    *,
-    column: str | None = None,
-    kind: Kind = "auto",
-    members: int | None = None,
-    floor: str | None = None,
-    key: str | None = None,
-    classes: Sequence[str] | None = None,
-) -> Outputs:
+def read_outputs(path: str | Path, how: Reading) -> Outputs:
     """Read a file of teacher outputs.
 
     Args:
         path: `.npy` holding one array; `.npz` with arrays `logits` or `probabilities`, and optionally `inputs`, `labels`,
             `keys`; or `.parquet` with columns of these names (lists of numbers), or `.csv`; in both, outputs may stand in one
             column a class (`output_files`).
-        column: the array or column that holds the outputs, under another name.
-        kind: "logits", "probabilities", or "auto": probabilities where the array is called so, else logits, which are refused
-            where they look like probabilities.
-        members: M, which three axes need.
-        floor: what probabilities are lifted to, see `softlabels.checks.floor`.
-        key: the array or column of ids, which say which row is which.
-        classes: their names, for labels that are names.
+        how: what the file does not say.
 
     Raises:
         UserError: another kind of file, names or shapes. ConfigError: three axes of which nobody says which is which.
         LogitsError: probabilities that are none, or logits that seem to be probabilities.
     """
-    path = Path(path)
+    path, column, key, classes = Path(path), how.column, how.key, how.classes
     wanted = tuple(each for each in (column, key) if each is not None)
     arrays = read_arrays(path, words=(*LOGITS, *PROBABILITIES, *wanted), classes=classes or ())
     name = column or _name_of_outputs(arrays, key)
@@ -87,18 +70,23 @@ def read_outputs(
     values = arrays[name]
     if values.dtype.kind != "f" or values.ndim not in (2, 3) or not len(values):
         raise UserError(
-            f"{name} in {path} is {values.dtype} of shape {values.shape}", remedy=f"give {_SHAPES}, of floats"
+            f"{name} in {path} is {values.dtype} of shape {values.shape}",
+            remedy="give an array of shape (rows, classes) or (rows, members, classes), of floats",
         )
-    values = by_member(values, members, name=f"{name} in {path}")
+    values = by_member(values, how.members, name=f"{name} in {path}")
     rows = len(values)
-    logits, said, least = _made(values, kind, name, path, floor)
+    if key is not None and key not in arrays:
+        raise UserError(
+            f"{path} has no {key}", remedy=f"give ids of the rows under this name; it has {', '.join(arrays)}"
+        )
+    logits, said, least = _made(values, how, name, path)
     return Outputs(
         logits=logits,
         values=values,
         labels=hard_labels(next((arrays[each] for each in LABELS if each in arrays), None), rows, path, classes),
         inputs=of_length(arrays.get("inputs"), rows, path, "inputs"),
         keys=checked_keys(arrays.get("keys"), rows, path),
-        ids=None if key is None else _ids(arrays, key, rows, path),
+        ids=None if key is None else of_length(arrays[key], rows, path, key),
         floor=least,
         said=said,
     )
@@ -109,14 +97,15 @@ def _name_of_outputs(arrays: Arrays, key: str | None) -> str | None:
     named = next((name for name in (*LOGITS[:1], *PROBABILITIES[:1], *LOGITS, *PROBABILITIES) if name in arrays), None)
     if named is None and BY_CLASS in arrays:
         return BY_CLASS
-    others = [name for name in arrays if name not in (*KNOWN, key)]
+    others = [name for name in arrays if name not in ("inputs", "keys", *LABELS, key)]
     return named or (others[0] if len(others) == 1 else None)
 
 
 def _made(
-    values: NDArray[Any], kind: Kind, name: str, path: Path, floor: str | None
+    values: NDArray[Any], how: Reading, name: str, path: Path
 ) -> tuple[NDArray[np.floating], tuple[str, ...], float | None]:
     """The logits, what there is to say of them, and the floor."""
+    kind, floor = how.kind, how.floor
     if kind == "probabilities" or (kind == "auto" and name in PROBABILITIES):
         least = None if floor is None else floor_of(floor, values.shape[-1])
         checked = _checked(values)
@@ -157,9 +146,7 @@ def hard_labels(
         return None
     if found.dtype.kind in "OU" and found.ndim == 1:
         return _numbers(found, path, classes)
-    if found.dtype.kind == "b":
-        found = found.astype(np.int64)
-    if found.dtype.kind not in "iuf" or found.ndim != 1:
+    if found.dtype.kind not in "biuf" or found.ndim != 1:
         raise UserError(
             f"labels in {path} are {found.dtype} {found.shape}", remedy="give one whole number a row, -1 for none"
         )
@@ -186,16 +173,6 @@ def _numbers(names: NDArray[np.generic], path: Path | str, classes: Sequence[str
             remedy="name the classes in the order of the outputs' columns: --classes=a,b,...",
         )
     return np.array([known[str(name)] for name in names.tolist()], np.int64)
-
-
-def _ids(arrays: Arrays, key: str, rows: int, path: Path) -> NDArray[np.generic]:
-    if key not in arrays:
-        raise UserError(
-            f"{path} has no {key}", remedy=f"give ids of the rows under this name; it has {', '.join(arrays)}"
-        )
-    found = of_length(arrays[key], rows, path, key)
-    assert found is not None
-    return found
 
 
 def checked_keys(keys: NDArray[np.generic] | None, rows: int, path: Path | str) -> NDArray[np.uint8] | None:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from softlabels.errors import LogitsError
 from softlabels.jobs.splits import Split, all_batches
 from softlabels.models.device import resolve_device
-from softlabels.store import Store
 from softlabels.student.learner import Student
 from softlabels.student.losses import LOSSES
 from softlabels.student.outputs import batch_loss, outputs_of
@@ -28,7 +27,10 @@ def require_possible(students: Sequence[Student], split: Split, used: NDArray[np
     if not asked or not split.store.encoding.keeps_all:
         return
     labelled_by = split.store.find(np.asarray(split.rows.keys)[used])
-    rows = used[(labelled_by >= 0) & impossible(split.store)[labelled_by]]
+    store = split.store
+    chunks = (store.read_chunk("logits", chunk).astype(np.float16, copy=False) for chunk in range(store.chunks))
+    impossible = np.concatenate([np.isneginf(chunk).reshape(len(chunk), -1).any(axis=1) for chunk in chunks])  # (R,)
+    rows = used[(labelled_by >= 0) & impossible[labelled_by]]
     if not len(rows):
         return
     for student in asked:
@@ -54,9 +56,3 @@ def _try(student: Student, split: Split, rows: NDArray[np.int64]) -> None:
                 batch_loss(outputs_of(model, moved), moved, spec)
     finally:
         model.train(training)
-
-
-def impossible(store: Store) -> NDArray[np.bool_]:
-    """(R,) which rows of a dense store hold a class of probability 0."""
-    chunks = (store.read_chunk("logits", chunk).astype(np.float16, copy=False) for chunk in range(store.chunks))
-    return np.concatenate([np.isneginf(chunk).reshape(len(chunk), -1).any(axis=1) for chunk in chunks])

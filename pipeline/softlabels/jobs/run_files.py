@@ -28,23 +28,16 @@ def read_results(run: LocalFolder) -> dict[str, Any]:
     """What results.json of a finished run holds. Raises DamagedRun where it is not what a run writes."""
     remedy = "delete that file and give the command again: the students are judged anew"
     found = read_object(run, RESULTS, remedy)
-    students, teacher = found.get("students"), found.get("teacher")
-    is_whole = (
-        isinstance(students, list)
-        and all(
-            isinstance(student, dict) and {"label", "kind", "settings", "scores"} <= student.keys()
-            for student in students
+    try:  # to show them, as whoever reads them does
+        is_whole = (
+            all({"label", "kind", "settings", "scores"} <= student.keys() for student in found["students"])
+            and {"ensemble", "members"} <= found["teacher"].keys()
+            and {"split", "rows", "temperatures", "seeds", "store"} <= found.keys()
         )
-        and isinstance(teacher, dict)
-        and {"ensemble", "members"} <= teacher.keys()
-        and {"split", "rows", "temperatures", "seeds", "store"} <= found.keys()
-    )
-    if is_whole:
-        try:  # to show them, as whoever reads them does
-            comparison_text(found)
-            best_seed(found, best_student(found))
-        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
-            is_whole = False
+        comparison_text(found)
+        best_seed(found, best_student(found))
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+        is_whole = False
     if not is_whole:
         raise DamagedRun(f"{run.at(RESULTS)} lacks what the results of a run are made of", remedy=remedy)
     return found

@@ -66,18 +66,11 @@ class Split:
         return column.dtype, column.shape
 
     @property
-    def teacher(self) -> dict[str, Any]:
-        """Which of the stored members are learnt from, and their shares: arguments of a `Loader`."""
-        return {"members": self.members, "weights": self.weights}
-
-    @property
     def prepare(self) -> ObjectSpec:
         """What made the inputs of the rows, which need not be what made the teacher's; digests stand in place of files."""
         if isinstance(self.rows, TransferRows):
             return self.rows.prepare
-        embedded = (
-            self.store.spec.preprocessing
-        )  # a store's names are never imported, not even to see what they mean here
+        embedded = self.store.spec.preprocessing  # its names are never imported, not even to see what they mean here
         return ObjectSpec(renamed(embedded.function), dict(embedded.arguments))
 
 
@@ -87,9 +80,12 @@ def open_splits(
     *,
     only: str | None = None,
     missing: Missing = "error",
+    training: StudentTraining | None = None,
+    student: ModelConfig | None = None,
     watch: Watch = LOGGED,
 ) -> dict[str, Split]:
-    """The sealed splits at `path` (a root, or the folder of one split) by name; `only` opens that one alone.
+    """The sealed splits at `path` (a root, or the folder of one split) by name; `only` opens that one alone. With what is
+    learnt of them where a `training` says it, and checked against a `student` where there is one.
 
     With `missing` = "skip" rows that a store does not label are left out, and a warning says how many.
 
@@ -103,7 +99,9 @@ def open_splits(
     for name, split in splits.items() if missing == "skip" else ():
         left_out = all_batches(split, 1).left_out
         watch.warn(f"{name}: {left_out:,} of {len(split.rows.keys):,} rows have no soft labels and are left out")
-    return splits
+    if student is not None:
+        check_classes(student, splits)
+    return splits if training is None else with_members(splits, training)
 
 
 def with_members(splits: Mapping[str, Split], training: StudentTraining) -> dict[str, Split]:
@@ -112,13 +110,10 @@ def with_members(splits: Mapping[str, Split], training: StudentTraining) -> dict
     Raises:
         ConfigError, MeanUnavailable: no such members or weights, or a mean that they cannot give.
     """
-    found = {}
-    for name, split in splits.items():
-        found[name] = replace(split, members=training.members, weights=training.weights)
-        store, columns = split.store, SoftColumns.of(split.store, training.weights, training.members)
-        count = int((columns.weights > 0).sum())
-        store.encoding.check_mean(training.mean, store.classes, count)
-    return found
+    for store in (split.store for split in splits.values()):
+        weights = SoftColumns.of(store, training.weights, training.members).weights
+        store.encoding.check_mean(training.mean, store.classes, int((weights > 0).sum()))
+    return {name: replace(split, members=training.members, weights=training.weights) for name, split in splits.items()}
 
 
 def say_what_labels_are(splits: Mapping[str, Split], watch: Watch) -> None:
@@ -160,11 +155,9 @@ def say_how_splits_relate(
     `names` are the classes', and rows of `tokens` have no such labels. Returns what `leaks` counts.
     """
     shared = leaks({name: each.keys for name, each in rows.items()})
+    counts = {name: len(each.keys) for name, each in rows.items()}
     labels = {} if tokens else {name: np.asarray(each.labels) for name, each in rows.items()}
-    for line in (
-        *leak_lines(shared, {name: len(each.keys) for name, each in rows.items()}),
-        *unseen_lines(labels, names),
-    ):
+    for line in (*leak_lines(shared, counts), *unseen_lines(labels, names)):
         watch.say(one_line(line, None))
     return shared
 
@@ -287,19 +280,15 @@ def _facts(store: Store) -> dict[str, Any]:
 
 def training_batches(splits: Mapping[str, Split], training: StudentTraining) -> tuple[Loader, Loader | None]:
     """What to train on, and what to judge epochs on: the validation split, or rows cut from the training rows."""
-    train = _require(splits, "train")
+    if "train" not in splits:
+        raise ConfigError(
+            f"the store has no split 'train', only {', '.join(splits)}", remedy="give a store that has one"
+        )
+    train = splits["train"]
     chosen = _chosen(train, training)
     share = 0.0 if "validation" in splits else training.validation
     is_held_out = validation_rows(train.rows.keys[chosen], share, training.seed)
-    train_batches = Loader(
-        train.rows,
-        train.store,
-        batch_size=training.batch_size,
-        seed=training.seed,
-        selection=chosen[~is_held_out],
-        missing=train.missing,
-        **train.teacher,
-    )
+    train_batches = all_batches(train, training.batch_size, chosen[~is_held_out], seed=training.seed)
     if "validation" in splits:
         return train_batches, all_batches(splits["validation"], training.batch_size)
     if not is_held_out.any():
@@ -320,17 +309,20 @@ def held_out_batches(splits: Mapping[str, Split], training: StudentTraining) -> 
     return "validation", validation
 
 
-def all_batches(split: Split, batch_size: int, selection: np.ndarray | None = None) -> Loader:
-    """The rows of a split as they stand, with every hard label that they have."""
+def all_batches(
+    split: Split, batch_size: int, selection: np.ndarray | None = None, *, seed: int | None = None
+) -> Loader:
+    """The rows of a split with every hard label that they have: as they stand, or shuffled by a `seed`."""
     return Loader(
         split.rows,
         split.store,
         batch_size=batch_size,
-        seed=0,
+        seed=seed or 0,
         selection=selection,
-        shuffle=False,
+        shuffle=seed is not None,
         missing=split.missing,
-        **split.teacher,
+        members=split.members,
+        weights=split.weights,
     )
 
 
@@ -351,11 +343,3 @@ def _chosen(train: Split, training: StudentTraining) -> np.ndarray:
             remedy="name classes that the rows have, by number, or raise row_fraction",
         )
     return np.flatnonzero(is_chosen)
-
-
-def _require(splits: Mapping[str, Split], name: str) -> Split:
-    if name not in splits:
-        raise ConfigError(
-            f"the store has no split {name!r}, only {', '.join(splits)}", remedy="give a store that has one"
-        )
-    return splits[name]

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from softlabels.checks.contradictions import apart, require_consistent
 from softlabels.checks.order import require_order
 from softlabels.errors import ConfigError
+from softlabels.jobs.outputs import Outputs
 from softlabels.jobs.watch import Watch
 from softlabels.labels.base import Columns
 from softlabels.labels.ensemble import largest_class, normalised_weights
@@ -32,25 +33,13 @@ _HASHED_ROWS = 1024  # at once
 
 
 def store_outputs(
-    path: str | Path,
-    spec: Spec,
-    logits: NDArray[np.floating],
-    *,
-    keys: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    inputs: NDArray[np.generic] | None,
-    values: NDArray[np.generic],
-    about: About,
-    where: str,
-    watch: Watch,
+    path: str | Path, spec: Spec, outputs: Outputs, *, about: About, where: str, watch: Watch
 ) -> Manifest:
     """Check outputs, make their store or go on with it, and describe the folder of splits that it lies in.
 
     Args:
         path: the store, the folder of one split. spec: what it will hold, of dense labels.
-        logits: (R, M, C) floats, which somebody said are logits.
-        values: what they were made of, by which a begun store is known again.
-        keys, labels, inputs: (R, 16), (R,), and (R, ...) where the specification embeds them.
+        outputs: with the keys and hard labels of their rows, and inputs where the specification embeds them.
         about: the source's words; the digest of the values is added.
         where: where the outputs come from, for messages.
         watch: is told what there is to say of the rows, and asked before each shard whether to stop.
@@ -59,8 +48,10 @@ def store_outputs(
         ContradictingOutputs, OtherClassOrder: see `softlabels.checks`; nothing is written. Others as `StoreWriter` raises them.
         Interrupted: `watch` asked to stop; the same call goes on from there.
     """
+    logits, keys, labels, inputs = outputs.logits, outputs.keys, outputs.labels, outputs.inputs
+    assert keys is not None and labels is not None  # noqa: PT018  # whoever calls has them
     _check(spec, logits, keys, labels, where)
-    made_of = f"outputs {_digest(values, labels, is_logits=values is logits)}"
+    made_of = f"outputs {_digest(outputs.values, labels, is_logits=outputs.values is logits)}"
     about = msgspec.structs.replace(about, source=f"{about.source}; {made_of}")
     with StoreWriter(path, spec, about=about) as writer:
         require_same_maker(writer.folder, made_of, remedy="give the outputs that began it")

@@ -12,27 +12,24 @@ import numpy as np
 from softlabels.errors import ConfigError
 from softlabels.jobs.judge import Judged, digests, judge_run
 from softlabels.jobs.possible import require_possible
-from softlabels.jobs.progress import TimeLeft
 from softlabels.jobs.run_folder import RunFolder
-from softlabels.jobs.run_report import write_report
+from softlabels.jobs.run_report import draw, in_order
 from softlabels.jobs.splits import (
     Split,
     all_batches,
-    check_classes,
     open_splits,
     say_how_splits_relate,
     say_what_labels_are,
     training_batches,
-    with_members,
 )
-from softlabels.jobs.watch import LOGGED, Watch
-from softlabels.jobs.words import counted
+from softlabels.jobs.watch import LOGGED, TimeLeft, Watch, counted
 from softlabels.labels import NO_LABEL
 from softlabels.models import ModelConfig, build_model, weights_digest
 from softlabels.models.build import untrained
 from softlabels.names import as_before
 from softlabels.objects import plain
 from softlabels.report.comparison import Results
+from softlabels.report.model_card import model_card
 from softlabels.store.digest import blake3_hex
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.stream.join import Missing
@@ -48,6 +45,8 @@ from softlabels.student.sweep import HARD, StudentTraining, Variant
 from softlabels.student.trainer import Trainer
 from softlabels.student.trial import require_trainable
 from softlabels.transfer import TransferSetConfig
+
+CARD = "README.md"
 
 
 class Run(NamedTuple):
@@ -96,11 +95,13 @@ def train(
         RunExists: `out` holds another run. Interrupted: `watch` asked to stop. DiskFull, StorageError, DamagedStore.
     """
     training = StudentTraining() if training is None else training
-    splits = open_splits(store, transfer_set, missing=missing, watch=watch)
-    check_classes(student, splits)
-    splits = with_members(splits, training)
+    splits = open_splits(store, transfer_set, missing=missing, training=training, student=student, watch=watch)
     sweep = _begin(student, training, splits, transfer_set, missing, name, out, watch)
-    folder, shared = sweep.folder, {} if sweep.folder.results else _say_what_is_learnt(splits, watch)
+    folder, shared = sweep.folder, {}
+    if folder.results is None:
+        say_what_labels_are(splits, watch)
+        rows, own = {split: each.rows for split, each in splits.items()}, splits["train"].store
+        shared = say_how_splits_relate(rows, own.class_names, watch, tokens=own.positions is not None)
     given = {"name": name, "transfer_set": transfer_set, "student": student, "training": training}
     said = recipe or {section: plain(value) for section, value in given.items() if value is not None}
     folder.keep_recipe(said)
@@ -126,19 +127,20 @@ class _Sweep(NamedTuple):
         for number, variant in enumerate(self.variants):
             at = slice(number * count, (number + 1) * count)
             models = [student.model for student in students[at]]
-            judged.append(Judged.of(self.training, variant, models, validation=scores[at]))
+            judged.append(Judged(variant, models, scores[at]))
         results = judge_run(self.training, splits, judged, shared)
-        write_report(
-            self.folder.path,
-            [each.name for each in students],
+        names, run = in_order(each.name for each in students), self.folder.folder
+        card = model_card(
             results | {"store": store},
             recipe,
             stores={split: each.store.manifest for split, each in splits.items()},
             parameters=sum(parameter.numel() for parameter in students[0].model.parameters()),
             prepare=splits["train"].prepare,
+            folders=names,
+            pictures=draw(run, names, results, watch),
             inputs=splits["train"].input_shape,
-            watch=watch,
         )
+        run.put(CARD, card.encode())
         return self.folder.finish(results, store=store)
 
 
@@ -152,7 +154,8 @@ def _begin(
     out: str | Path | None,
     watch: Watch,
 ) -> _Sweep:
-    variants = _variants(training, splits, watch)
+    train, validation = training_batches(splits, training)
+    variants = _variants(training, splits["train"], watch)
     labels = {split: blake3_hex(np.asarray(each.rows.labels)) for split, each in splits.items()}  # in no content key
     facts = {"student": plain(student), "stores": digests(splits), "labels": labels}
     identity = facts | {
@@ -163,7 +166,6 @@ def _begin(
         **_begun_from(student),
     }
     path = RunFolder.place(out, name=name, identity=identity)
-    train, validation = training_batches(splits, training)
     students = _students(student, training, splits["train"], variants, train)
     for each in students:
         _require_loss(each, splits, train, validation)
@@ -177,20 +179,9 @@ def _begin(
     return _Sweep(training, splits, variants, students, trainer, folder)
 
 
-def _say_what_is_learnt(splits: Mapping[str, Split], watch: Watch) -> dict[str, int]:
-    """What labels and rows are; the rows that splits share. Raises `OtherClassOrder`."""
-    say_what_labels_are(splits, watch)
-    rows, train = {split: each.rows for split, each in splits.items()}, splits["train"].store
-    return say_how_splits_relate(rows, train.class_names, watch, tokens=train.positions is not None)
-
-
-def _variants(training: StudentTraining, splits: Mapping[str, Split], watch: Watch) -> tuple[Variant, ...]:
+def _variants(training: StudentTraining, train: Split, watch: Watch) -> tuple[Variant, ...]:
     """Which students to train; without a hard label there is no baseline, and a line says so."""
-    labelled = (
-        "train" not in splits
-        or splits["train"].store.positions is not None
-        or bool((np.asarray(splits["train"].rows.labels) >= 0).any())
-    )
+    labelled = train.store.positions is not None or bool((np.asarray(train.rows.labels) >= 0).any())
     if training.baseline and not (labelled and training.hard_label_fraction > 0):
         watch.say("no training row has a hard label: no baseline is trained")
         return training.variants
@@ -253,14 +244,13 @@ def _require_loss(student: Student, splits: Mapping[str, Split], train: Loader, 
     without_label = np.zeros(len(rows.keys), bool) if has_tokens else np.asarray(rows.labels) < 0
     if student.labelled is not None:
         without_label |= ~student.labelled
-    # Where the validation rows stand, with every label they have.
-    judged = splits.get("validation", splits["train"]).rows
-    unjudged = 0
-    if validation is not None and not has_tokens:
-        unjudged = int((np.asarray(judged.labels)[validation.rows] < 0).sum())
+    label_free = int(without_label[train.rows].sum())
+    if validation is not None and not has_tokens:  # the validation rows, with every label they have
+        judged = splits.get("validation", splits["train"]).rows
+        label_free += int((np.asarray(judged.labels)[validation.rows] < 0).sum())
     require_loss(
         config.loss_at(0.0),
-        label_free_rows=int(without_label[train.rows].sum()) + unjudged,
+        label_free_rows=label_free,
         micro_batch=config.micro_batch,
         reduce=splits["train"].store.reduce,
         classes=splits["train"].store.classes,

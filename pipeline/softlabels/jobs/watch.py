@@ -1,16 +1,14 @@
-"""What a job tells whoever called it, and how it is told to stop."""
+"""What a job tells whoever called it, how long it will take, and how it is told to stop."""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 _log = logging.getLogger("softlabels")
-
-
-def _never() -> bool:
-    return False
+_INTERVAL = 60.0  # seconds between two lines on the time that is left
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,28 @@ class Watch:
 
     say: Callable[[str], object] = _log.info
     warn: Callable[[str], object] = _log.warning
-    should_stop: Callable[[], bool] = _never
+    should_stop: Callable[[], bool] = lambda: False
 
 
 LOGGED = Watch()
+
+
+class TimeLeft:
+    """Called with each epoch's number and seconds, says how many epochs are done and how long the rest will take."""
+
+    def __init__(self, epochs: int, say: Callable[[str], object]) -> None:
+        self._epochs, self._say, self._said = epochs, say, float("-inf")
+
+    def __call__(self, epoch: int, seconds: float) -> None:
+        """Say it, unless it was said a moment ago or nothing is left."""
+        if time.monotonic() - self._said < _INTERVAL or epoch == self._epochs:
+            return
+        self._said = time.monotonic()
+        left = (self._epochs - epoch) * seconds
+        shown = f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
+        self._say(f"epoch {epoch} of {self._epochs}, {seconds:.1f} s an epoch, about {shown} left")
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 shard`, `2 shards`: for nouns whose plural has an s."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from softlabels.checks.probabilities import REMEDY, are_probabilities, require_logits
 from softlabels.errors import ClassMismatch, LogitsError, UserError
-from softlabels.jobs.outputs import checked_keys, hard_labels, of_length
+from softlabels.jobs.outputs import Outputs, checked_keys, hard_labels, of_length
 from softlabels.jobs.store_outputs import split_of, store_outputs
 from softlabels.jobs.watch import Watch
 from softlabels.labels import NO_LABEL
@@ -72,10 +72,11 @@ def write_store(
         compression=compression or "none", rows_per_shard=rows_per_shard, embed=kept,
         preprocessing=None if kept is None else prepared_by("", {}, kept),
     )  # fmt: skip
-    store_outputs(
-        path, spec, values, keys=found, labels=own, inputs=kept, values=values, about=About(source="arrays"),
-        where=_WHERE, watch=Watch(say=lambda line: _log.warning("%s: %s", path, line)),
-    )  # fmt: skip
+    outputs, watch = (
+        Outputs(values, values, own, kept, found),
+        Watch(say=lambda line: _log.warning("%s: %s", path, line)),
+    )
+    store_outputs(path, spec, outputs, about=About(source="arrays"), where=_WHERE, watch=watch)
     return open_store(path)
 
 
