@@ -20,8 +20,7 @@ from softlabels.system.files import Files
 _FOR_READERS = 1 << 16  # bytes of card, fidelity table and the files for other readers
 _IN_MANIFEST, _NAME = 256, 64  # bytes of a shard in the manifest and in state.json, of a file in its folder
 _RECORD = 2048  # bytes of a commit record but for what is listed: the fidelity at each temperature
-# At most, of a column in Arrow's schema and in each record batch, and of the schema and the batch themselves; Zarr takes less.
-_AROUND = 192
+_ARROW = 192  # at most, of a column in the schema and in each record batch, and of the schema and the batch themselves
 
 
 def make_manifest(plan: Plan, records: list[Commit], commits: tuple[str, ...]) -> Manifest:
@@ -128,13 +127,14 @@ def store_bytes(plan: Plan, shards: Sequence[int], environment: Mapping[str, str
 
 
 def _file_sizes(spec: Spec, chunks: int) -> dict[str, int]:
-    """Size of each file of a shard of so many chunks, before compression; of either layout a little more."""
+    """Size of each file of a shard of so many chunks, before compression; of the Arrow layout a little more."""
     layout, sizes = layout_of(spec), dict[str, int]()
     for column in spec.columns:
         values = chunks * spec.cut.rows_per_chunk * column.row_bytes
-        around = _AROUND * (chunks + 1) + 16 * spec.cut.rows_per_shard // spec.cut.rows_per_chunk
+        index = 16 * spec.cut.rows_per_shard // spec.cut.rows_per_chunk
+        around = _ARROW * (chunks + 1) if spec.layout == "arrow" else 4 * chunks + index + 4
         path = layout.path(column, 0)
-        sizes[path] = sizes.get(path, around) + values + around
+        sizes[path] = sizes.get(path, _ARROW * (chunks + 1) if spec.layout == "arrow" else 0) + values + around
     return sizes
 
 
