@@ -17,7 +17,7 @@ from softlabels.checks.floor import floor_of, lifted, zeros_line
 from softlabels.checks.probabilities import are_probabilities, require_logits
 from softlabels.errors import LogitsError, UserError
 from softlabels.jobs.output_files import BY_CLASS, LABELS, Arrays, read_arrays
-from softlabels.jobs.reading import Reading
+from softlabels.jobs.reading import AS_IT_IS, Reading
 from softlabels.labels import NO_LABEL
 
 SUM_TOLERANCE = 1e-3
@@ -42,7 +42,7 @@ class Outputs:
     said: tuple[str, ...] = ()
 
 
-def read_outputs(path: str | Path, how: Reading) -> Outputs:
+def read_outputs(path: str | Path, how: Reading = AS_IT_IS) -> Outputs:
     """Read a file of teacher outputs.
 
     Args:

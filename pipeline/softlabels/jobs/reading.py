@@ -18,3 +18,6 @@ class Reading:
     floor: str | None = None  # least probability of a class: a number, or laplace:N for a forest of N trees
     key: str | None = None  # the array or column of ids that says which row is which, in place of its inputs
     classes: tuple[str, ...] | None = None  # names of the classes in order
+
+
+AS_IT_IS = Reading()
