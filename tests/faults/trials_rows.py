@@ -213,7 +213,7 @@ BEGUN = (
         for what, name in (("dropout left on", "Dropping"), ("batch statistics left on", "BatchStatistics"))
     ),
     *(
-        Mistake(f"{what} among the first rows", error, _bad_row(kind, (0, 64)), STORABLE, STORABLE_WHAT, ("Faulty",))
+        Mistake(f"{what} among the first rows", error, _bad_row(kind, (0, 32)), STORABLE, STORABLE_WHAT, ("Faulty",))
         for kind, what, error in KINDS
     ),
 )
