@@ -58,11 +58,12 @@ print the two as one line and exit with the class's `exit_code`::
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from softlabels.text import one_line, visible
-
+LONGEST = 200  # characters of one name
+_BREAKS = re.compile(r"[^\S ]+")  # blanks other than the space: line breaks, tabs, wide spaces
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the system's reasons for `DiskFull`
 
 
@@ -96,9 +97,35 @@ def some(items: Iterable[object], shown: int = 5) -> str:
     return ", ".join(found[:shown]) + more
 
 
+def visible(text: str) -> str:
+    r"""The text with an escape, such as `\x1b`, in the place of each character that is not seen or that a terminal obeys: of
+    control sequences, reversed writing, half surrogates. The byte 0xff of a name that is not UTF-8 is `\xff`. Line breaks and
+    tabs stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or each in "\n\t" else _escape(each) for each in text)
+
+
+def one_line(text: object, longest: int | None = LONGEST) -> str:
+    """The same on one line, cut to its first `longest` characters: a line break, and the blanks around it, is a space."""
+    words = str(text) if longest is None else str(text)[: 4 * longest]
+    line = visible(" ".join(filter(None, (part.strip() for part in _BREAKS.split(words)))))
+    return line if longest is None or len(line) <= longest else line[: longest - 3] + "..."
+
+
+def _escape(character: str) -> str:
+    if character.isspace() and ord(character) > 0xFF:
+        return " "
+    number = ord(character)
+    if 0xDC80 <= number <= 0xDCFF:  # a byte, as Python writes names that are not UTF-8
+        return f"\\x{number - 0xDC00:02x}"
+    return character.encode("unicode_escape", "backslashreplace").decode("ascii")
+
+
 class SoftLabelsError(Exception):
     """Base of all errors that this software raises on purpose. `str(error)` is one line: what, then remedy. What it repeats of
-    a file, a name or another error can be printed as it is: it has passed `softlabels.text`.
+    a file, a name or another error can be printed as it is: it has passed `softlabels.errors`.
 
     They cross a border between processes with class, exit code and text: by pickle, and by torch's DataLoader, which puts the
     worker's traceback into the text.

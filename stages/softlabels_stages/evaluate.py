@@ -12,13 +12,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from softlabels.errors import one_line
 from softlabels.jobs.judge import judge
 from softlabels.report.by_class import class_lines, class_table, confusion_table, has_classes
 from softlabels.report.table import as_text, results_table
 from softlabels.store import open_store
 from softlabels.student.metrics import Scores
 from softlabels.student.runlog import finite
-from softlabels.text import one_line
 from softlabels_stages.arguments import Evaluate
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import PRINTED, command

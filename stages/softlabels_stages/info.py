@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from softlabels.errors import ConfigError
+from softlabels.errors import ConfigError, one_line
 from softlabels.jobs.watch import counted
 from softlabels.labels.fidelity import by_temperature, nats
 from softlabels.store import open_store, store_splits
@@ -19,7 +19,6 @@ from softlabels.store.paths import MANIFEST, PLAN
 from softlabels.store.shared import Shared, shared
 from softlabels.store.spec import Manifest, Plan
 from softlabels.system.files import Folder
-from softlabels.text import one_line
 from softlabels_stages.arguments import Info
 from softlabels_stages.run import stage
 

@@ -1,7 +1,8 @@
 """What a command prints, errors, warnings and progress among it: nothing of it reaches a terminal as a control sequence.
 
-Names in a store, a run or a folder are a stranger's. All that is written while a command runs passes `softlabels.text`, so that
-no line of a stage can forget it; a line break inside a name is the business of whoever prints the name.
+Names in a store, a run or a folder are a stranger's. All that is written while a command runs passes
+`softlabels.errors.visible`, so that no line of a stage can forget it; a line break inside a name is the business of whoever
+prints the name.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, TextIO, cast
 
-from softlabels.text import visible
+from softlabels.errors import visible
 
 _UP = re.compile(r"(\x1b\[A)+")  # how a progress bar reaches the one above it
 

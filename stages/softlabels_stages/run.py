@@ -22,10 +22,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from softlabels.errors import ConfigError, Interrupted, SoftLabelsError, Stalled
+from softlabels.errors import ConfigError, Interrupted, SoftLabelsError, Stalled, one_line
 from softlabels.jobs.watch import Watch
 from softlabels.objects import one_command
-from softlabels.text import one_line
 from softlabels_stages import beside
 from softlabels_stages.arguments import COMMANDS, arguments_of
 from softlabels_stages.output import visible_output

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from softlabels.errors import ConfigError, DamagedStore, UnsealedStore
+from softlabels.errors import ConfigError, DamagedStore, UnsealedStore, one_line
 from softlabels.jobs.watch import counted
 from softlabels.store import Store, open_store, store_splits
 from softlabels.store.findings import ask, keys_of, stored_agreement
@@ -25,7 +25,6 @@ from softlabels.store.root import lost_splits, outdated, root_strangers
 from softlabels.store.verify import verify
 from softlabels.system.files import Folder
 from softlabels.system.places import folder_of
-from softlabels.text import one_line
 from softlabels_stages.arguments import Verify, arguments_of
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import PRINTED, stage, suggested

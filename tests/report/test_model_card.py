@@ -13,13 +13,13 @@ import torch
 import yaml
 from huggingface_hub import ModelCard
 
+from softlabels.errors import LONGEST, one_line
 from softlabels.models import ModelConfig, build_model, save_weights
 from softlabels.objects import ObjectSpec
 from softlabels.report.model_card import model_card
 from softlabels.store.markdown import code, escaped, without_folders, yaml_lines
 from softlabels.store.reader import open_store
 from softlabels.store.spec import Manifest
-from softlabels.text import LONGEST, one_line
 from tests.report import made_up
 
 GOLDEN = Path(__file__).parent.parent / "store" / "golden" / "v1-zarr"

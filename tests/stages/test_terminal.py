@@ -14,8 +14,7 @@ import pytest
 from tqdm import tqdm
 
 from softlabels import write_store
-from softlabels.errors import ConfigError, SoftLabelsError
-from softlabels.text import one_line, visible
+from softlabels.errors import ConfigError, SoftLabelsError, one_line, visible
 from softlabels_stages.__main__ import main
 from softlabels_stages.output import Visible
 from tests.stages import toy

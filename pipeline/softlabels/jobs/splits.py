@@ -16,7 +16,7 @@ from torch import nn
 
 from softlabels.checks.leaks import leak_lines, leaks
 from softlabels.checks.unseen import unseen_lines
-from softlabels.errors import ClassMismatch, ConfigError, OtherLabels, SpecMismatch, some
+from softlabels.errors import ClassMismatch, ConfigError, OtherLabels, SpecMismatch, one_line, some
 from softlabels.jobs.watch import LOGGED, Watch
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.alone import is_padded
@@ -39,7 +39,6 @@ from softlabels.student.outputs import require_student_logits
 from softlabels.student.split import chosen_rows, validation_rows
 from softlabels.student.sweep import StudentTraining
 from softlabels.student.trial import require_own_rows, trial_rows
-from softlabels.text import one_line
 from softlabels.transfer import TransferRows, TransferSetConfig, load_transfer_set
 from softlabels.transfer.sequences import SequenceInfo, as_stored
 

@@ -171,6 +171,18 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         found = {name: np.concatenate([none, *(part[0][name] for part in parts)]) for name, none in nothing.items()}
         return found, add_up(part[1] for part in parts)
 
+    def encode_arrays(
+        self, logits: NDArray[np.floating], *, weights: ArrayLike | None, mask: NDArray[np.uint8] | None,
+        place: Callable[[int], str],
+    ) -> Encoded:  # fmt: skip
+        """The same of logits (R, [P,] M, C) in numpy, of which `mask` (R, P) says which positions count; see `encode`."""
+        import torch
+
+        from softlabels.labels.blocks import tensor_of
+
+        counts = None if mask is None else torch.from_numpy(mask.reshape(-1) != 0)
+        return self.encode(tensor_of(logits).flatten(0, -3), weights=weights, mask=counts, place=place)
+
     @abstractmethod
     def encoder(self, classes: int, basis: Tensor | None, labels: Tensor | None) -> Callable[[Block], Encoded]:
         """What encodes a block of positions of `encode`, one block after the other."""

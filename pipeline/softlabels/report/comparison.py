@@ -19,11 +19,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from softlabels.errors import one_line
 from softlabels.report.findings import findings
 from softlabels.report.spread import Spread, paired_difference, spread
 from softlabels.report.table import Scores, Table, as_markdown, as_text, errors_cell, kl_cell, results_table
 from softlabels.store.markdown import escaped
-from softlabels.text import one_line
 
 Results = Mapping[str, Any]
 Student = Mapping[str, Any]

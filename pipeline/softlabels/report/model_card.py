@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from softlabels.errors import one_line
 from softlabels.labels.fidelity import nats
 from softlabels.objects import ObjectSpec
 from softlabels.report.by_class import class_lines, class_table, confusion_table, has_classes
@@ -29,7 +30,6 @@ from softlabels.report.table import as_markdown
 from softlabels.store.card import licence_fields, licences
 from softlabels.store.markdown import code, escaped, without_folders, yaml_lines
 from softlabels.store.spec import Manifest
-from softlabels.text import one_line
 
 Recipe = Mapping[str, Any]
 _SHOWN = 20  # classes, members and students that are listed one by one

@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from softlabels.errors import one_line
 from softlabels.objects import ObjectSpec
 from softlabels.report.comparison import Results, best_seed, best_student
 from softlabels.store.markdown import without_folders
-from softlabels.text import one_line
 
 Recipe = Mapping[str, Any]
 Shape = tuple[str, Sequence[int]]  # dtype and shape of one prepared row

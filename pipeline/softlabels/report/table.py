@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from softlabels.errors import one_line
 from softlabels.labels.fidelity import Fidelity, by_temperature, nats
 from softlabels.report.spread import spread
 from softlabels.store.markdown import escaped
-from softlabels.text import one_line
 
 Scores = Mapping[str, Any]
 _MEASURES = {"errors": 1, "nll": 3, "ece": 3, "brier": 3, "agreement": 3}  # digits after the point

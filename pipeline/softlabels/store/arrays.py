@@ -30,10 +30,6 @@ def encode_logits(
     Positions whose `mask` (R, P) is 0 are stored as if all logits were 0. Raises `LogitsError`, naming row (position) and
     member; also where they look like probabilities, unless it is said that they `are_logits`.
     """
-    import torch
-
-    from softlabels.labels.blocks import tensor_of
-
     _require_logits(spec, shard, logits, mask)
     first, each = spec.shard_rows(shard).start, spec.positions or 1
     if not are_logits:
@@ -41,10 +37,10 @@ def encode_logits(
         found = found if mask is None else rows_of_positions(found, mask)
         require_logits(found, total=spec.rows, first_row=first)
     weights = [member.weight for member in spec.teacher.members]
-    return spec.encoding.encode(
-        tensor_of(logits).flatten(0, -3),
+    return spec.encoding.encode_arrays(
+        logits,
         weights=weights if spec.encoding.reduce == "geometric" else None,
-        mask=None if mask is None else torch.from_numpy(mask.reshape(-1) != 0),
+        mask=mask,
         place=lambda n: f"row {first + n // each}" + ("" if mask is None else f", position {n % each}"),
     )
 

@@ -9,11 +9,11 @@ import json
 from collections.abc import Sequence
 from urllib.parse import quote
 
+from softlabels.errors import one_line
 from softlabels.labels.fidelity import Fidelity, by_temperature, nats
 from softlabels.store.markdown import code, escaped, yaml_lines
 from softlabels.store.paths import BASIS_FILE
 from softlabels.store.spec import Manifest, Spec
-from softlabels.text import one_line
 
 FRONT_MATTER = "---\ntags: [soft-labels, knowledge-distillation]"  # how every card begins
 

@@ -1,7 +1,7 @@
 """Text of unknown origin inside a page: names of teachers, classes and files may come from a stranger's store.
 
 What is escaped here stays inside its line, table cell or quoted string: no line break, no heading, no HTML gets through.
-Everything passes `softlabels.text` first.
+Everything passes `softlabels.errors` first.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from softlabels.errors import one_line
 from softlabels.system.places import lies_here
-from softlabels.text import one_line
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~$#!&])")
 

@@ -8,7 +8,7 @@ import logging
 
 import msgspec
 
-from softlabels.errors import DamagedManifest, DamagedStore, StorePathError, some
+from softlabels.errors import DamagedManifest, DamagedStore, StorePathError, one_line, some
 from softlabels.store.card import FRONT_MATTER, root_card
 from softlabels.store.json_files import bytes_at, read_json, read_small_file
 from softlabels.store.layouts import layout_of
@@ -17,7 +17,6 @@ from softlabels.store.reader import holds_store, store_folders, store_splits
 from softlabels.store.shared import shared
 from softlabels.store.spec import FORMAT, Manifest
 from softlabels.system.files import Folder
-from softlabels.text import one_line
 
 _log = logging.getLogger(__name__)
 _FOR_READERS = ("zarr.json", "dataset_dict.json")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from blake3 import blake3
 
-from softlabels.errors import DamagedBasis, DamagedManifest, DamagedStore, SoftLabelsError, StorageError
+from softlabels.errors import DamagedBasis, DamagedManifest, DamagedStore, SoftLabelsError, StorageError, one_line
 from softlabels.store.basis import read_basis
 from softlabels.store.chunks import ChunkReader, open_sized
 from softlabels.store.columns import Column
@@ -25,7 +25,6 @@ from softlabels.store.seal import make_manifest
 from softlabels.store.spec import FORMAT, Commit, Payload, Plan, Spec
 from softlabels.system.files import File, Files
 from softlabels.system.places import Place
-from softlabels.text import one_line
 
 RESEAL = "`softlabels repair` writes it again"
 STRANGER = "does not belong to the store"
