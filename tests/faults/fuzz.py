@@ -27,7 +27,7 @@ import numpy as np
 import torch
 import yaml
 
-from softlabels import EmbeddedRows, SoftLabelDataset, open_store, text
+from softlabels import EmbeddedRows, SoftLabelDataset, errors, open_store
 from softlabels.errors import SoftLabelsError
 from softlabels_stages import output
 from softlabels_stages.__main__ import main as command
@@ -241,7 +241,7 @@ def hostile_stores(count: int, seed: int) -> Outcome:
 
 def printed_as_it_is(seed: int) -> Outcome:
     """The defence taken away: names are printed as they stand in the store."""
-    text.visible = output.visible = lambda each: each  # type: ignore[attr-defined]
+    errors.visible = output.visible = lambda each: each  # type: ignore[attr-defined]
     return Outcome(24, fuzz(range(24), seed, kinds=("zarr",), tools=(forge.names_in_it,)))
 
 
