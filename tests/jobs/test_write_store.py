@@ -14,7 +14,8 @@ from softlabels import array_keys, errors, open_store, write_store
 from softlabels.store import StoreWriter
 from softlabels.store.json_files import read_json
 from softlabels.store.paths import MANIFEST
-from softlabels.store.spec import Manifest, MemberSpec, TeacherSpec
+from softlabels.store.records import Manifest
+from softlabels.store.spec import MemberSpec, TeacherSpec
 from softlabels.store.verify import verify
 from softlabels.system.local import LocalFolder
 

@@ -22,9 +22,10 @@ from softlabels.jobs.watch import Watch
 from softlabels.labels.base import Columns
 from softlabels.labels.ensemble import largest_class, normalised_weights
 from softlabels.store.arrays import check_labels
+from softlabels.store.records import Manifest
 from softlabels.store.root import is_split_folder, write_root
 from softlabels.store.same_plan import kept_about, require_same_maker
-from softlabels.store.spec import About, Manifest, Spec
+from softlabels.store.spec import About, Spec
 from softlabels.store.writer import StoreWriter, require_room
 from softlabels.system.local import LocalFolder
 
