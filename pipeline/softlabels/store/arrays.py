@@ -62,7 +62,7 @@ def encode_logits(
     weights = [member.weight for member in spec.teacher.members]
     return target.encoding.encode_arrays(
         logits,
-        weights=weights if target.encoding.reduce != "none" else None,
+        weights=weights if target.encoding.is_reduced else None,
         mask=mask,
         place=lambda n: f"{one}row {first + n // each}" + ("" if mask is None else f", position {n % each}"),
     )

@@ -165,7 +165,7 @@ def _label_space(classes: int | Sequence[str], vocabulary: str | None) -> LabelS
 
 def _filled_in(encoding: Encoding, members: int, basis: Basis | None, inputs: str) -> Encoding:
     """An encoding with what follows from the rest: whether inputs are embedded, and which basis it needs."""
-    encoding.check(1 if encoding.reduce != "none" else members)
+    encoding.check(1 if encoding.is_reduced else members)
     filled = encoding.with_basis("" if basis is None else basis_digest(basis))
     return msgspec.structs.replace(filled, inputs=inputs)
 

@@ -77,7 +77,7 @@ def _target_rules(spec: Spec, target: TargetSpec) -> Iterator[Rule]:
         space.names is not None and len(space.names) != space.classes,
         f"{one}{space.classes} classes have {len(space.names or ())} names",
     )
-    stored = 1 if target.encoding.reduce != "none" else members
+    stored = 1 if target.encoding.is_reduced else members
     yield from ((wrong, f"{one}{what}") for wrong, what in target.encoding.rules(stored, space.classes))
     yield (
         (space.vocabulary is not UNSET) != (spec.of_tokens and target.encoding.target == "softmax"),
@@ -124,7 +124,7 @@ def spec_columns(spec: Spec, inputs: Column | None, labelled: Collection[str] = 
     if spec.of_tokens and spec.positions is not None:
         columns.append(Column(name="document", dtype="uint16", shape=(spec.positions,), axes=(POSITION,)))
     for target in spec.targets:
-        members = 1 if target.encoding.reduce != "none" else len(spec.teacher.members)
+        members = 1 if target.encoding.is_reduced else len(spec.teacher.members)
         kept = target.encoding.columns(target.label_space.classes, members, spec.positions)
         columns += [
             Column(name=stored_name(target.name, name), dtype=dtype, shape=shape, axes=axes)  # type: ignore[arg-type]  # names of numpy's dtypes

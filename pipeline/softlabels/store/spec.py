@@ -248,7 +248,7 @@ class Spec(Record, kw_only=True, frozen=True):
     @property
     def stored_members(self) -> int:
         """Axis M of the labels: 1 where the members were reduced."""
-        return 1 if self.encoding.reduce != "none" else len(self.teacher.members)
+        return 1 if self.encoding.is_reduced else len(self.teacher.members)
 
     @property
     def of_tokens(self) -> bool:
@@ -288,7 +288,7 @@ class Spec(Record, kw_only=True, frozen=True):
     @property
     def member_weights(self) -> tuple[float, ...]:
         """The stored members' weights, as given."""
-        return (1.0,) if self.encoding.reduce != "none" else tuple(m.weight for m in self.teacher.members)
+        return (1.0,) if self.encoding.is_reduced else tuple(m.weight for m in self.teacher.members)
 
     @property
     def shards(self) -> int:
