@@ -135,7 +135,10 @@ def _kept(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """The lines that say what is stored, of several targets one of each."""
     if "targets" in facts:
         of_each = {name: (*_kept(one), ("", _lost(one))) for name, one in facts["targets"].items()}
-        return [("target", f"{name}: {'; '.join(filter(None, (text for _, text in each)))}") for name, each in of_each.items()]
+        return [
+            ("target", f"{name}: {'; '.join(filter(None, (text for _, text in each)))}")
+            for name, each in of_each.items()
+        ]
     names, number = facts["class_names"], "values" if facts["encoding"]["kind"] == "values" else "classes"
     more = f": {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else ""
     return [(number, f"{facts['classes']}{more}"), ("encoding", _encoding(facts["encoding"]))]

@@ -1,9 +1,9 @@
 """Small stores with random content, and what should be found in them. Imports no torch: writers in other processes use it.
 
 A kind is a layout (`zarr`, `zstd`: zarr compressed, `arrow`), or what is stored and a layout, such as `topk-zarr`: `topk`;
-`sequence` and `ragged`, topk labels of rows of several tokens; `tokens` and `ragtokens`, the same with dense labels; `sigmoid` and
-`values`; `anchors` and `frames`, dense labels of rows of positions, fixed and ragged; `several` and `ragseveral`, three targets
-of such rows.
+`sequence` and `ragged`, topk labels of rows of several tokens; `tokens` and `ragtokens`, the same with dense labels; `sigmoid`
+and `values`; `anchors` and `frames`, dense labels of rows of positions, fixed and ragged; `several` and `ragseveral`, three
+targets of such rows.
 """
 
 from __future__ import annotations
@@ -44,9 +44,10 @@ ERRORS = Lost(errors=ErrorSums(samples=9, squares=0.5, largest=0.25))
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows as a teacher stage has them: keys (R, 16), labels (R, ...) as the target's kind has them, logits (R, [P,] M, C) float32
-    or, where they are encoded already, columns `soft` (R, [P,] M, ...) with `encoding` and `basis`; of rows of positions the mask
-    (R, P), of tokens documents too; inputs (R, 3, 2) uint8. Of `several` targets each is a sample, of the same rows.
+    """Rows as a teacher stage has them: keys (R, 16), labels (R, ...) as the target's kind has them, logits (R, [P,] M, C)
+    float32 or, where they are encoded already, columns `soft` (R, [P,] M, ...) with `encoding` and `basis`; of rows of
+    positions the mask (R, P), of tokens documents too; inputs (R, 3, 2) uint8. Of `several` targets each is a sample, of the
+    same rows.
     """
 
     keys: np.ndarray
@@ -218,7 +219,11 @@ def _of_positions(rng: np.random.Generator, data: Sample, what: str, members: in
         soft, basis = topk(rng, mask.shape, LOWRANK, members=members, classes=classes)
         data = replace(data, basis=basis)
         own = replace(data, encoding=LOWRANK, logits=np.zeros((len(data), members, 1), np.float32)).with_columns(soft)
-    targets = {"class": own, "tag": _other(rng, data, "sigmoid", members, 3), "box": _other(rng, data, "values", members, 4)}
+    targets = {
+        "class": own,
+        "tag": _other(rng, data, "sigmoid", members, 3),
+        "box": _other(rng, data, "values", members, 4),
+    }
     targets["box"] = replace(targets["box"], labelled=not ragged)
     return replace(data, several=targets)
 

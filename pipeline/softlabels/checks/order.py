@@ -27,8 +27,8 @@ _SHOWN = 12
 
 @dataclass(frozen=True)
 class Agreement:
-    """How many of `rows` rows (or what they are `of`) with a hard label have it as their largest output, and the share that would
-    by chance: if outputs and labels were as frequent as they are, and independent.
+    """How many of `rows` rows (or what they are `of`) with a hard label have it as their largest output, and the share that
+    would by chance: if outputs and labels were as frequent as they are, and independent.
     """
 
     rows: int

@@ -7,7 +7,7 @@ R rows of the shard, P positions of a row, M members, C classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +21,13 @@ from softlabels.store.spec import Spec
 from softlabels.store.values import beside, check_column
 
 Arrays = dict[str, NDArray[np.generic]]
-T = TypeVar("T")
 
 
-def by_target(spec: Spec, given: T | Mapping[str, T], what: str) -> dict[str, T]:
+def by_target(spec: Spec, given: Any, what: str) -> dict[str, Any]:
     """What is given of each target, by its name; of one without a name as it is. Raises `UserError` where names differ."""
     names = [target.name for target in spec.targets]
     if names == [""]:
-        return {"": given}  # type: ignore[dict-item]
+        return {"": given}
     if not isinstance(given, Mapping) or given.keys() != {*names}:
         found = sorted(given) if isinstance(given, Mapping) else type(given).__name__
         raise UserError(
@@ -139,7 +138,9 @@ def check_arrays(spec: Spec, shard: int, arrays: Mapping[str, NDArray[np.generic
 
 
 def check_values(spec: Spec, arrays: Mapping[str, NDArray[np.generic]], *, first_row: int = 0) -> None:
-    """Raise `ValueError` where the format forbids values of well-formed columns, or they contradict each other; `LabelError`."""
+    """Raise `ValueError` (of hard labels `LabelError`) where the format forbids values of well-formed columns, or they
+    contradict each other.
+    """
     for name in (column.name for column in spec.columns):
         others = arrays.get(beside(spec, name) or "")
         check_column(spec, name, arrays[name], others=others, first_row=first_row)

@@ -190,8 +190,14 @@ def _ours(spec: Spec, target: TargetSpec, path: str) -> str:
     lead = "(8, " if spec.positions is None else "(8, positions, "
     temperature = 4.0 if target.encoding.known_at is UNSET else target.encoding.known_at
     call, what = {
-        "softmax": (f"log_p = store.log_probs(range(8), temperature={temperature})", "classes), the ensemble's distribution"),
-        "sigmoid": (f"p = store.probabilities(range(8), temperature={temperature})", "classes), the ensemble's probabilities"),
+        "softmax": (
+            f"log_p = store.log_probs(range(8), temperature={temperature})",
+            "classes), the ensemble's distribution",
+        ),
+        "sigmoid": (
+            f"p = store.probabilities(range(8), temperature={temperature})",
+            "classes), the ensemble's probabilities",
+        ),
         "values": ("values = store.values(range(8))", "values), the ensemble's mean"),
     }[target.encoding.target]
     only = f".only({json.dumps(target.name)})" if target.name else ""

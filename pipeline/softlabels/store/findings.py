@@ -109,8 +109,8 @@ def check_written(store: Files, spec: Spec, records: Sequence[Commit], *, checke
 
 
 def ask(stored: Stored, keys: NDArray[np.uint8], *, order: bool = True) -> Iterator[UserError]:
-    """What is wrong with the labels of a sealed store, a target after the other: outputs that are no logits, that contradict, or
-    whose classes stand in another order than the hard labels (not asked without `order`). `keys` (R, 16).
+    """What is wrong with the labels of a sealed store, a target after the other: outputs that are no logits, that contradict,
+    or whose classes stand in another order than the hard labels (not asked without `order`). `keys` (R, 16).
     """
     questions: list[Callable[[], object]] = []
     for one in map(stored.only, stored.targets):
@@ -124,8 +124,8 @@ def ask(stored: Stored, keys: NDArray[np.uint8], *, order: bool = True) -> Itera
 
 
 def stored_agreement(stored: Stored, *, own: Own | None = None, refuse: bool = False) -> Agreement | None:
-    """How often the largest output is the hard label, of `own` where they are not the store's; None of sequences, of targets that
-    are no distribution over classes, and where no row has a label. With `refuse` raises `OtherClassOrder`.
+    """How often the largest output is the hard label, of `own` where they are not the store's; None of sequences, of targets
+    that are no distribution over classes, and where no row has a label. With `refuse` raises `OtherClassOrder`.
     """
     spec, classes = stored.spec, stored.spec.label_space.classes
     if spec.encoding.target != "softmax" or spec.of_tokens:

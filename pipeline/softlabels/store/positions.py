@@ -78,9 +78,9 @@ def _check_mask(spec: Spec, arrays: Arrays, first_row: int) -> None:
 def count_positions(spec: Spec, own: Arrays) -> NDArray[np.int32]:
     """How many positions ragged rows keep (R,): those of tokens that are no padding, or up to the last that counts."""
     if spec.of_tokens:
-        return np.count_nonzero(own["document"], axis=-1).astype(np.int32)
+        return np.asarray(np.count_nonzero(own["document"], axis=-1), np.int32)
     counts = own["position_mask"] != 0
-    return (counts.shape[1] - counts[:, ::-1].argmax(axis=1)).astype(np.int32)
+    return np.asarray(counts.shape[1] - counts[:, ::-1].argmax(axis=1), np.int32)
 
 
 def _held(most: int, positions: NDArray[np.generic]) -> NDArray[np.bool_]:

@@ -274,7 +274,9 @@ class Store(Stored):
         )
 
     def values(self, rows: ArrayLike, *, weights: ArrayLike | None = None) -> NDArray[np.float64]:
-        """The members' weighted mean vectors of some rows: (len(rows), [P,] D) float64. Raises `ConfigError` of distributions."""
+        """The members' weighted mean vectors of some rows: (len(rows), [P,] D) float64. Raises `ConfigError` of
+        distributions.
+        """
         require_target(self.encoding.target, "values", "values")
         share = self.spec.member_weights if weights is None else weights
         return self.encoding.values({name: self.gather(name, rows) for name in self.soft_columns}, share)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -98,5 +98,7 @@ def record_of(
 ) -> Commit:
     """The commit record of a shard, with what storing lost where it stands."""
     by_name = {"": lost} if isinstance(lost, Lost) else dict(lost)
-    own = {"fidelity": (), "targets": by_name} if is_by_target(spec) else {"fidelity": by_name[""].fidelity}
-    return Commit(write_id=write_id, payload=payload, environment=dict(environment), **own)  # type: ignore[arg-type]
+    own: dict[str, Any] = (
+        {"fidelity": (), "targets": by_name} if is_by_target(spec) else {"fidelity": by_name[""].fidelity}
+    )
+    return Commit(write_id=write_id, payload=payload, environment=dict(environment), **own)

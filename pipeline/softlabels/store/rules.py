@@ -71,14 +71,14 @@ def _rules(spec: Spec, size: int, version: Version) -> Iterator[Rule]:
 def _target_rules(spec: Spec, target: TargetSpec) -> Iterator[Rule]:
     """Of one target."""
     space, one, members = target.label_space, target.titled, len(spec.teacher.members)
-    least = 2 if target.encoding.target == "softmax" else 1
-    yield space.classes < least, f"{one}{space.classes} classes are fewer than {least}"
     yield (
         space.names is not None and len(space.names) != space.classes,
         f"{one}{space.classes} classes have {len(space.names or ())} names",
     )
     stored = 1 if target.encoding.is_reduced else members
     yield from ((wrong, f"{one}{what}") for wrong, what in target.encoding.rules(stored, space.classes))
+    known_at = target.encoding.known_at is not UNSET and target.encoding.target == "values"
+    yield known_at, f"{one}values have no temperature at which they are known (known_at)"
     yield (
         (space.vocabulary is not UNSET) != (spec.of_tokens and target.encoding.target == "softmax"),
         f"{one}label_space.vocabulary and sequence go together: the classes of a sequence's positions are a tokenizer's tokens",

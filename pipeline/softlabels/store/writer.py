@@ -19,7 +19,7 @@ from softlabels import errors
 from softlabels.errors import some
 from softlabels.labels.base import Columns
 from softlabels.labels.lost import Lost
-from softlabels.store.arrays import Arrays, by_target, encode_logits, row_arrays
+from softlabels.store.arrays import by_target, encode_logits, row_arrays
 from softlabels.store.basis import Basis, drop_basis, put_basis, read_basis, require_basis
 from softlabels.store.card import store_card
 from softlabels.store.columns import LABEL, stored_name
@@ -241,10 +241,19 @@ class StoreWriter:
             name: encode_logits(self.spec, name, shard, given, mask, are_logits=are_logits)
             for name, given in by_target(self.spec, logits, "logits").items()
         }
-        soft = {name: columns for name, (columns, _) in encoded.items()}
-        lost = {name: found for name, (_, found) in encoded.items()}
-        own = self._own(keys, labels, mask, document, inputs, fold)
-        self._write(shard, own, soft, lost)
+        columns = {name: each for name, (each, _) in encoded.items()}
+        lost = {name: each for name, (_, each) in encoded.items()}
+        self.write_columns(
+            shard,
+            keys=keys,
+            labels=labels,
+            columns=columns.get("", columns),
+            mask=mask,
+            document=document,
+            inputs=inputs,
+            fold=fold,
+            fidelity=lost.get("", lost),
+        )
 
     def write_columns(
         self,
@@ -259,8 +268,8 @@ class StoreWriter:
         fold: NDArray[np.uint16] | None = None,
         fidelity: Lost | Mapping[str, Lost],
     ) -> None:
-        """Commit a shard whose outputs are encoded already. Of a store of several targets `labels`, `columns` and `fidelity` are
-        mappings by their names.
+        """Commit a shard whose outputs are encoded already. Of a store of several targets `labels`, `columns` and `fidelity`
+        are mappings by their names.
 
         Args:
             columns: the encoding's columns, each (R, [P,] M, ...), or (R * P, M, ...) as `Encoding.encode` gives them.
@@ -269,31 +278,18 @@ class StoreWriter:
         Raises:
             UserError: columns that are not the specification's, or that cannot be true; others as `write_logits` says.
         """
-        soft = by_target(self.spec, columns, "columns")
-        lost = by_target(self.spec, fidelity, "fidelity")
-        self._write(shard, self._own(keys, labels, mask, document, inputs, fold), soft, lost)
-
-    def _own(
-        self,
-        keys: NDArray[np.uint8],
-        labels: NDArray[np.generic] | Mapping[str, NDArray[np.generic]] | None,
-        mask: NDArray[np.uint8] | None,
-        document: NDArray[np.uint16] | None,
-        inputs: NDArray[np.generic] | None,
-        fold: NDArray[np.uint16] | None,
-    ) -> Arrays:
-        """What rows have beside their soft labels, by column."""
         by_name = labels if isinstance(labels, Mapping) else {} if labels is None else {"": labels}
         own = {stored_name(name, LABEL): values for name, values in by_name.items()}
         others = {"content_key": keys, "position_mask": mask, "document": document, "input": inputs, "fold": fold}
-        return own | {name: each for name, each in others.items() if each is not None}
-
-    def _write(self, shard: int, own: Arrays, soft: Mapping[str, Columns], lost: Mapping[str, Lost]) -> None:
-        columns = {stored_name(target, name): values for target, each in soft.items() for name, values in each.items()}
-        arrays = row_arrays(self.spec, own, columns)
+        soft = {
+            stored_name(target, name): values
+            for target, each in by_target(self.spec, columns, "columns").items()
+            for name, values in each.items()
+        }
+        arrays = row_arrays(self.spec, own | {name: each for name, each in others.items() if each is not None}, soft)
         with self.shard(shard) as out:
             out.add(arrays, len(self.spec.shard_rows(shard)))
-            out.commit(lost)
+            out.commit(by_target(self.spec, fidelity, "fidelity"))
 
     def seal(self, *, checked: bool = False) -> Manifest:
         """Check that every shard is there and write card, metadata for other readers, and last the manifest. `said` then holds
