@@ -21,7 +21,7 @@ from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import ArrayLike, NDArray
 
 from softlabels.errors import ConfigError
-from softlabels.labels.ensemble import HIGHEST_TEMPERATURE, check_mean, check_temperature, log_probs
+from softlabels.labels.ensemble import HIGHEST_TEMPERATURE, check_known, check_mean, check_temperature, log_probs
 from softlabels.labels.fidelity import TEMPERATURES, Fidelity
 from softlabels.labels.lost import Lost
 from softlabels.labels.stored import BLOCK, require_label
@@ -92,6 +92,11 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     def is_reduced(self) -> bool:
         """Whether the one stored member is the members' mean."""
         return self.reduce != "none"
+
+    @property
+    def only_at(self) -> float | None:
+        """`known_at`, None where the labels are known at any temperature."""
+        return None if self.known_at is UNSET else self.known_at
 
     # What is stored.
 
@@ -233,17 +238,17 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         """Down to which the labels are known, 0 for any."""
         return 0.0
 
+    @property
+    def near_1(self) -> float:
+        """The temperature next to 1 at which they are known."""
+        return max(1.0, self.lowest_temperature) if self.known_at is UNSET else self.known_at
+
     def check_temperature(self, temperature: float) -> None:
         """Raise `ConfigError` where `temperature` is impossible, one that the labels are not known at, or where they have
         none.
         """
         check_temperature(temperature)
-        if self.known_at is not UNSET and temperature != self.known_at:
-            raise ConfigError(
-                f"the labels are known at temperature {self.known_at:g} alone, not at {temperature:g}: whoever made them gave "
-                "probabilities",
-                remedy=f"take temperature {self.known_at:g}",
-            )
+        check_known(temperature, self.only_at)
 
     def check_mean(self, mean: str, classes: int, members: int) -> None:
         """Raise `ConfigError` for an unknown mean, or where the labels have none to choose; `MeanUnavailable` for one that
@@ -251,7 +256,7 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         """
         check_mean(mean, self.reduce, tail=self.tail_of(classes), members=members)
         if mean == "tempered" and members > 1:
-            self.check_temperature(1.0)  # of which it is the mean
+            check_known(1.0, self.only_at)  # of which it is the mean
 
     def log_probs(
         self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, *, temperature: float, mean: str,

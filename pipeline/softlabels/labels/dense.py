@@ -10,6 +10,7 @@ R rows or positions (any number of leading axes), M members, C classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -60,7 +61,7 @@ class DenseEncoding(EncodingBase, frozen=True, kw_only=True, tag="dense"):
     def encoder(self, classes: int, basis: Tensor | None, labels: Tensor | None) -> Callable[[Block], Encoded]:
         from softlabels.labels.dense_encode import encode_dense
 
-        return encode_dense
+        return partial(encode_dense, self.measured_at)
 
     def member_logits(
         self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, temperature: float

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from softlabels.errors import LogitsOverflow, NanLogits, NoPossibleClass
 from softlabels.labels.base import Encoded
@@ -75,11 +76,17 @@ def _compared(z: Tensor, stored: Tensor, temperatures: tuple[float, ...]) -> Ten
 
 
 def bernoulli_kl(z: Tensor, stored: Tensor) -> Tensor:
-    """KL(sigma(z) || sigma(s)) of logits of any shape, in float64: log(1 + r (exp(d) - 1)) - r d, where r is the probability of
-    the less probable outcome under z, and d by how much its logit grew. So written it keeps its digits when the two are nearly
-    equal. Infinite where s rules out what z does not.
+    """KL(sigma(z) || sigma(s)) of logits of any shape, in float64; infinite where s rules out what z does not.
+
+    With r the probability of the outcome that is the less probable one under z, and d by how much its logit grew, it is
+    log(1 + r (exp(d) - 1)) - r d. So written it keeps its digits when the two are nearly equal; where d is large, it is
+    log(1 + exp(s')) - log(1 + exp(-|z|)) - r d with s' that outcome's stored logit, which cannot overflow.
     """
     rare = torch.sigmoid(-z.abs())
-    grown = torch.where(z > 0, z - stored, stored - z).masked_fill(z == stored, 0.0)
-    kl = (torch.log1p(rare * torch.expm1(grown)) - rare * grown).clamp_min(0.0)
-    return torch.where(rare == 0, torch.where(grown > 0, grown, 0.0), kl)
+    theirs = torch.where(z > 0, -stored, stored)
+    grown = (theirs + z.abs()).masked_fill(z == stored, 0.0)
+    drift = torch.where(rare > 0, rare * grown, 0.0)
+    near = torch.log1p(rare * torch.expm1(grown.clamp(-1, 1))) - drift
+    far = logsigmoid(z.abs()) - logsigmoid(-theirs) - drift
+    kl = torch.where(grown.abs() < 1, near, far).clamp_min(0.0)
+    return kl.masked_fill((rare > 0) & grown.isinf(), torch.inf)
