@@ -16,6 +16,7 @@ from softlabels.errors import DamagedStore
 from softlabels.labels.class_ids import narrow
 from softlabels.labels.encoding import DenseEncoding, TopkEncoding
 from softlabels.labels.fidelity import FidelitySums
+from softlabels.labels.lost import Lost
 from softlabels.store import Store, StoreWriter, open_store
 from softlabels.store.new_spec import store_spec
 from softlabels.store.spec import MemberSpec, Spec, TeacherSpec
@@ -31,7 +32,9 @@ ALL = (
 )  # fmt: skip
 POSITIONS = 5
 LOWRANK = TopkEncoding(k=3, tail="lowrank", nodes=4, rank=4, fine=1)
-FIDELITY = (FidelitySums(temperature=1.0, samples=9, kl_sum=0.5, kl_max=0.25, tail_mass_error=0.125, top1_agreed=9),)
+FIDELITY = Lost(
+    fidelity=(FidelitySums(temperature=1.0, samples=9, kl_sum=0.5, kl_max=0.25, tail_mass_error=0.125, top1_agreed=9),)
+)
 
 
 @dataclass(frozen=True)

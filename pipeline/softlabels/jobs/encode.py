@@ -16,7 +16,8 @@ from softlabels.errors import ConfigError
 from softlabels.jobs.stores import Stores
 from softlabels.jobs.watch import LOGGED, Watch, counted
 from softlabels.labels.encoding import Encoding
-from softlabels.labels.fidelity import Fidelity, add_up, by_temperature, nats, table
+from softlabels.labels.fidelity import Fidelity, by_temperature, nats, table
+from softlabels.labels.lost import Lost
 from softlabels.labels.settings import EncodingSettings
 from softlabels.models.device import resolve_device, warm_up
 from softlabels.report.table import as_text, fidelity_table
@@ -149,7 +150,8 @@ def try_encoding(
     made = _Encoded({split: store}, {}, settings, layout, compression, place, LOGGED)
     basis = made.basis()
     spec, shared = made.spec(split, basis), None if basis is None else torch.from_numpy(np.array(basis)).to(place)
-    lost = add_up(spec.encoding.encode(logits, basis=shared)[1] for logits in _Sample(store, place))
+    parts = (spec.encoding.encode(logits, basis=shared)[1] for logits in _Sample(store, place))
+    lost = Lost.total(parts).fidelity
     tried = max((sums.samples for sums in lost), default=0)
     columns = [column for column in spec.columns if column.name in spec.soft_columns or column.by_position]
     size = sum(column.row_bytes for column in columns) / (spec.positions or 1)

@@ -76,7 +76,7 @@ def label(
     encoding, members = labels.encoding_of(len(teacher.models)), len(teacher.models)
     teacher.expect(next(iter(rows.values())).sequence)
     classes = {split: checked_classes(each, teacher, encoding) for split, each in rows.items()}
-    encoding.check(1 if encoding.reduce == "geometric" else members, min(classes.values()))
+    encoding.check(1 if encoding.is_reduced else members, min(classes.values()))
     folders = {split: root.within(split) for split in rows}
     found = _Labelled(rows, folders, classes, teacher, encoding, watch, labels).fill()
     write_root(root)

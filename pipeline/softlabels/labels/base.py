@@ -1,9 +1,10 @@
 """`EncodingBase`: what every kind of encoding owns, which is all that follows from what it keeps. Its columns, what their
 values must be, how logits become them and they become distributions again, and what the card says.
 
-The kinds stand side by side: `dense` (every class's logit) and `topk` (the k largest and the tail). A new one is a class like
-these, its name in `encoding`, and the settings that ask for it in `settings`. Nobody outside of this package asks which kind an
-encoding is. Torch is imported inside the methods that need it.
+The kinds stand side by side: `dense` (every class's logit) and `topk` (the k largest and the tail) of softmax targets,
+`sigmoid` and `values` of others. A new one is a class like these, its name in `encoding`, and the settings that ask for it in
+`settings`. Nobody outside of this package asks which kind an encoding is, only for its `target`. Torch is imported inside the
+methods that need it.
 
 R rows or positions (any number of leading axes), M members, C classes.
 """
@@ -12,15 +13,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import msgspec
 import numpy as np
+from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import ArrayLike, NDArray
 
-from softlabels.labels.ensemble import check_mean, check_temperature, log_probs
-from softlabels.labels.fidelity import Fidelity, FidelitySums, add_up
+from softlabels.errors import ConfigError
+from softlabels.labels.ensemble import HIGHEST_TEMPERATURE, check_mean, check_temperature, log_probs
+from softlabels.labels.fidelity import TEMPERATURES, Fidelity
+from softlabels.labels.lost import Lost
 from softlabels.labels.stored import BLOCK, require_label
+from softlabels.labels.targets import Target, require_target
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,13 +33,14 @@ if TYPE_CHECKING:
     from softlabels.labels.blocks import Block
     from softlabels.labels.members import Members
 
-Reduce = Literal["none", "geometric"]
+Reduce = Literal["none", "geometric", "arithmetic"]
 Inputs = Literal["reference", "embed"]
 Columns = Mapping[str, NDArray[Any]]  # arrays of one length, by the column's name
 ColumnShape = tuple[str, str, tuple[int, ...], tuple[str, ...]]  # name, dtype, shape of a row, names of its axes
-Encoded = tuple[dict[str, NDArray[Any]], tuple[FidelitySums, ...]]  # columns, and what they lost
+Encoded = tuple[dict[str, NDArray[Any]], Lost]  # columns, and what they lost
 BLOCK_BYTES = 1 << 28
 Rule = tuple[object, str]  # whether it is broken, and how
+Misfit = tuple[object, str, str]  # the same, and what to do
 
 
 class Gap(NamedTuple):
@@ -49,9 +55,17 @@ class Gap(NamedTuple):
 
 
 class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
-    """`reduce`: "none" keeps every member, "geometric" the members' mean logits. `inputs`: whether they are embedded.
+    """How the outputs of a position are kept.
+
+    Attributes:
+        reduce: "none" keeps every member; "geometric" the members' mean logits, "arithmetic" their mean values.
+        inputs: whether they are embedded.
+        known_at: the one temperature at which the labels are known, as those of somebody who gave probabilities taken at it;
+            in format 3. Where it is not set they are known at any, or as the kind says.
 
     Class attributes:
+        target: what is kept.
+        reduces: what `reduce` may be.
         first_format: the first version of the store's format that has this kind.
         keeps_all: every class's logit is kept, so that the teacher's `outputs` are known.
         read_hint: in a line, how the columns are read, for those who find them without us.
@@ -60,7 +74,10 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     reduce: Reduce = "none"
     inputs: Inputs = "reference"
+    known_at: Annotated[float, Meta(gt=0, le=HIGHEST_TEMPERATURE)] | UnsetType = UNSET
 
+    target: ClassVar[Target] = "softmax"
+    reduces: ClassVar[tuple[Reduce, ...]] = ("none", "geometric")
     first_format: ClassVar[int]
     keeps_all: ClassVar[bool]
     read_hint: ClassVar[str]
@@ -70,6 +87,11 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     def kind(self) -> str:
         """Its name in specifications."""
         return str(self.__struct_config__.tag)
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether the one stored member is the members' mean."""
+        return self.reduce != "none"
 
     # What is stored.
 
@@ -113,14 +135,25 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         """Raise `ConfigError` unless the encoding's numbers fit each other and those of stored members and of classes; where
         classes are not known yet, these are not looked at.
         """
+        for wrong, what, remedy in self.misfits(members, classes):
+            if wrong:
+                raise ConfigError(what, remedy=remedy)
+
+    def misfits(self, members: int, classes: int | None) -> Iterator[Misfit]:
+        """What `check` refuses."""
+        what = f"{self.kind} labels cannot be reduced to the {self.reduce} mean (reduce)"
+        yield self.reduce not in self.reduces, what, f"choose one of {', '.join(self.reduces)}"
 
     def rules(self, members: int, classes: int) -> Iterator[Rule]:
         """What a specification with this encoding must satisfy beyond the types of its fields."""
-        yield from ()
+        yield from ((wrong, what) for wrong, what, _ in self.misfits(members, classes))
+        least = 2 if self.target == "softmax" else 1
+        yield classes < least, f"{self.kind} labels of {classes} classes; at least {least}"
 
     def decoding(self) -> dict[str, Any]:
         """What it takes to decode the columns beyond their names, dtypes and shapes: part of the content digest."""
-        return {}
+        fields: dict[str, Any] = msgspec.to_builtins(self)
+        return {name: value for name, value in fields.items() if name != "inputs"}
 
     @property
     def basis_rank(self) -> int | None:
@@ -163,13 +196,13 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         """
         from softlabels.labels.blocks import blocks
 
-        cut = blocks(logits, weights, mask, place, block_bytes)
+        cut = blocks(logits, weights, mask, place, block_bytes, self.refuse)
         members, classes = 1 if weights is not None else logits.shape[1], logits.shape[2]
         self.check(members, classes)
         parts = [*map(self.encoder(classes, basis, labels), cut)]
         nothing = {name: np.zeros((0, *shape), dtype) for name, dtype, shape, _ in self.columns(classes, members)}
         found = {name: np.concatenate([none, *(part[0][name] for part in parts)]) for name, none in nothing.items()}
-        return found, add_up(part[1] for part in parts)
+        return found, Lost.total(part[1] for part in parts)
 
     def encode_arrays(
         self, logits: NDArray[np.floating], *, weights: ArrayLike | None, mask: NDArray[np.uint8] | None,
@@ -183,6 +216,12 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         counts = None if mask is None else torch.from_numpy(mask.reshape(-1) != 0)
         return self.encode(tensor_of(logits).flatten(0, -3), weights=weights, mask=counts, place=place)
 
+    def refuse(self, block: Block) -> None:
+        """Raise `LogitsError` where a block's outputs, not reduced yet, are none of the kind; naming place and member."""
+        from softlabels.labels.blocks import softmax_logits
+
+        softmax_logits(block)
+
     @abstractmethod
     def encoder(self, classes: int, basis: Tensor | None, labels: Tensor | None) -> Callable[[Block], Encoded]:
         """What encodes a block of positions of `encode`, one block after the other."""
@@ -195,14 +234,24 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         return 0.0
 
     def check_temperature(self, temperature: float) -> None:
-        """Raise `ConfigError` where `temperature` is impossible, or lower than the labels are known for."""
+        """Raise `ConfigError` where `temperature` is impossible, one that the labels are not known at, or where they have
+        none.
+        """
         check_temperature(temperature)
+        if self.known_at is not UNSET and temperature != self.known_at:
+            raise ConfigError(
+                f"the labels are known at temperature {self.known_at:g} alone, not at {temperature:g}: whoever made them gave "
+                "probabilities",
+                remedy=f"take temperature {self.known_at:g}",
+            )
 
     def check_mean(self, mean: str, classes: int, members: int) -> None:
-        """Raise `ConfigError` for an unknown mean, `MeanUnavailable` for one that labels cannot give of so many members that
-        have a weight above 0.
+        """Raise `ConfigError` for an unknown mean, or where the labels have none to choose; `MeanUnavailable` for one that
+        labels cannot give of so many members that have a weight above 0.
         """
         check_mean(mean, self.reduce, tail=self.tail_of(classes), members=members)
+        if mean == "tempered" and members > 1:
+            self.check_temperature(1.0)  # of which it is the mean
 
     def log_probs(
         self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, *, temperature: float, mean: str,
@@ -214,15 +263,30 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             ConfigError: a temperature that the labels do not know.
             NoPossibleClass: a geometric mean of members that have no possible class in common.
         """
+        require_target(self.target, "log-probabilities", "softmax")
+        self.check_temperature(temperature)
         tempered = mean == "tempered" and np.size(weights) > 1  # of one member all means are its own distribution
         inner, outer = (1.0, temperature) if tempered else (temperature, 1.0)
         return log_probs(self.member_logits(columns, classes, basis, inner), outer, mean, weights)
+
+    def probabilities(
+        self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, *, temperature: float, mean: str,
+        weights: ArrayLike,
+    ) -> NDArray[np.float64]:  # fmt: skip
+        """The probabilities (..., C) of the same: of a softmax over the classes, of a sigmoid each class's own."""
+        found = self.log_probs(columns, classes, basis, temperature=temperature, mean=mean, weights=weights)
+        return np.asarray(np.exp(found))
+
+    def values(self, columns: Columns, weights: ArrayLike) -> NDArray[np.float64]:
+        """The members' weighted mean values (..., D) in float64 numpy, of columns (..., M, D)."""
+        require_target(self.target, "values", "values")
+        raise NotImplementedError(self.kind)
 
     @abstractmethod
     def member_logits(
         self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, temperature: float
     ) -> NDArray[np.float64]:
-        """Numbers (..., M, C) float64 whose softmax is each member's distribution at a temperature: the reference."""
+        """Numbers (..., M, C) float64 whose softmax, or sigmoid, is each member's at a temperature: the reference."""
 
     @abstractmethod
     def members(self, columns: Mapping[str, Tensor], classes: int, basis: Tensor | None = None) -> Members:
@@ -230,9 +294,11 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     # What is asked of stored labels.
 
-    @abstractmethod
     def largest(self, columns: Columns, classes: int, weights: NDArray[np.float64]) -> NDArray[np.int64]:
-        """The class (n,) of the largest mean probability of rows (n, M, ...), of members with `weights` that sum to 1."""
+        """The class (n,) of the largest mean probability of rows (n, M, ...), of members with `weights` that sum to 1; of
+        softmax targets.
+        """
+        raise NotImplementedError(self.kind)
 
     @abstractmethod
     def gaps(self, one: Columns, other: Columns, classes: int) -> list[Gap]:
@@ -251,6 +317,11 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     @abstractmethod
     def code(self, layout: str, path: str, classes: int, *, positions: bool) -> str:
         """Lines of Python that read the store at `path` (in quotes) with zarr or `datasets` alone."""
+
+    @property
+    def measured_at(self) -> tuple[float, ...]:
+        """The temperatures at which the fidelity is measured, of those that the kind serves."""
+        return TEMPERATURES if self.known_at is UNSET else (self.known_at,)
 
     def measured_share(self, classes: int) -> int:
         """Of so many positions the fidelity of one is measured."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from msgspec import UNSET
 from numpy.typing import NDArray
 
 from softlabels.labels.base import Columns, ColumnShape, Encoded, EncodingBase, Gap
@@ -51,6 +52,10 @@ class DenseEncoding(EncodingBase, frozen=True, kw_only=True, tag="dense"):
             require_below_peak(values, first_row)
         elif name == "shift":
             require(np.isfinite(values), "is NaN or infinite", first_row)
+
+    def decoding(self) -> dict[str, Any]:
+        """Nothing, as in format 1, but of foreign probabilities."""
+        return {} if self.known_at is UNSET else {"known_at": self.known_at}
 
     def encoder(self, classes: int, basis: Tensor | None, labels: Tensor | None) -> Callable[[Block], Encoded]:
         from softlabels.labels.dense_encode import encode_dense

@@ -9,17 +9,18 @@ import torch
 from torch import Tensor
 
 from softlabels.labels.base import Encoded
-from softlabels.labels.blocks import Block, halved
+from softlabels.labels.blocks import Block, rounded
 from softlabels.labels.fidelity import TEMPERATURES, FidelitySums
+from softlabels.labels.lost import Lost
 
 _MEASURED_BYTES = 1 << 22  # of float64 logits that are measured at a time: they stay in the cache
 
 
 def encode_dense(block: Block) -> Encoded:
     """The columns of a block, and what they lost at its positions that count."""
-    stored = halved(block.below)
+    stored = rounded(block.below)
     columns = {"logits": stored.cpu().numpy(), "shift": block.peak[..., 0].float().cpu().numpy()}
-    return columns, measure_dense(block.logits[block.real], stored[block.real])
+    return columns, Lost(fidelity=measure_dense(block.logits[block.real], stored[block.real]))
 
 
 def measure_dense(exact: Tensor, stored: Tensor) -> tuple[FidelitySums, ...]:

@@ -134,11 +134,11 @@ def log_probs(
             raise no_common_class(f"{', '.join(map(str, np.argwhere(impossible)[0]))} of those given")
         return log_softmax(mean_logits / temperature)
     inner = 1.0 if mean == "tempered" else temperature
-    averaged = _log_mean_exp(log_softmax(exact / inner), share)
+    averaged = log_mean_exp(log_softmax(exact / inner), share)
     return log_softmax(averaged / temperature) if mean == "tempered" else averaged
 
 
-def _log_mean_exp(log_p: NDArray[np.float64], share: NDArray[np.float64]) -> NDArray[np.float64]:
+def log_mean_exp(log_p: NDArray[np.float64], share: NDArray[np.float64]) -> NDArray[np.float64]:
     """log sum_m share_m exp(log_p_m): (..., M, C) -> (..., C)."""
     weighted = log_p + np.log(share)[:, None]
     peak = weighted.max(axis=-2)

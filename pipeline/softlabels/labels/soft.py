@@ -16,6 +16,7 @@ from softlabels.errors import MeanUnavailable
 from softlabels.labels.dense_soft import DenseMembers
 from softlabels.labels.ensemble import check_mean, check_temperature
 from softlabels.labels.members import Members
+from softlabels.labels.targets import Target, require_target
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class SoftLabels:
         return self.members.shape[1]
 
     @property
+    def target(self) -> Target:
+        """The kind of what the teacher said."""
+        return self.members.target
+
+    @property
     def tail(self) -> str | None:
         """What is known of the tail's shape; None for dense labels, which have no tail."""
         return self.members.tail
@@ -82,11 +88,36 @@ class SoftLabels:
             MeanUnavailable: a mean that the labels cannot give.
             NoPossibleClass: the geometric mean of members that have no possible class in common.
         """
-        check_temperature(temperature)
+        require_target(self.target, "log-probabilities", "softmax")
+        self._check_temperature(temperature)
         tail = self.members.left_out
         members = int((self.weights > 0).sum()) if tail and mean == "geometric" else 1  # counted on the device
         check_mean(mean, self.reduce, tail=tail, members=members)
         return self.members.averaged(self.weights, temperature, mean, labels)
+
+    def logits(self, temperature: float, mean: str = "arithmetic") -> Tensor:
+        """Of a sigmoid target: numbers (N, C) float32 whose sigmoid is the ensemble's probability of each class at
+        `temperature`, to all digits however near to 0 or 1 it is; -inf and +inf where it is that.
+
+        `mean` is "arithmetic", "geometric" or "tempered", defined in `softlabels.labels.bernoulli`.
+
+        Raises:
+            ConfigError: an impossible temperature, no such mean, or no sigmoid target.
+            MeanUnavailable: a mean that the labels cannot give.
+            NoPossibleClass: the geometric mean of members one of which gives a class probability 0 and another 1.
+        """
+        require_target(self.target, "logits of one class each", "sigmoid")
+        self._check_temperature(temperature)
+        check_mean(mean, self.reduce)
+        return self.members.averaged_logits(self.weights, temperature, mean)
+
+    def values(self) -> Tensor:
+        """Of a values target: the members' weighted mean (N, D) float32. Raises `ConfigError` of other targets."""
+        require_target(self.target, "values", "values")
+        return self.members.mean_values(self.weights)
+
+    def _check_temperature(self, temperature: float) -> None:
+        check_temperature(temperature)
 
     def stored(self, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
         """Of sparse labels of one member: ids (N, K) int64 and log-probabilities (N, K) of the stored classes, and the

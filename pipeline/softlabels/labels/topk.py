@@ -71,6 +71,7 @@ class TopkEncoding(TopkFields, frozen=True, kw_only=True, tag="topk"):
         return TopkEncoder(self, classes, basis, labels)
 
     def check_temperature(self, temperature: float) -> None:
+        super().check_temperature(temperature)
         check_beta(self, temperature)
 
     def member_logits(

@@ -21,6 +21,7 @@ from softlabels.labels.base import Encoded
 from softlabels.labels.blocks import Block
 from softlabels.labels.class_ids import narrow
 from softlabels.labels.fidelity import TEMPERATURES, FidelitySums
+from softlabels.labels.lost import Lost
 from softlabels.labels.tail_basis import TailFit, coefficient_columns
 from softlabels.labels.tail_mass import CURVE_STEPS, nodes
 from softlabels.labels.topk_fields import TopkFields
@@ -54,8 +55,8 @@ class TopkEncoder:
         measured = measured.repeat_interleave(members)
         kept = {name: values[:, None] for name, values in columns.items()}
         stored = TopkMembers.of(kept, encoding=self.encoding, classes=classes, basis=self.basis).to(below.device)
-        sums = measure_topk(self.encoding, below[measured], tail[measured], stored[measured])
-        return {name: values.reshape(-1, members, *values.shape[1:]) for name, values in columns.items()}, sums
+        lost = Lost(fidelity=measure_topk(self.encoding, below[measured], tail[measured], stored[measured]))
+        return {name: values.reshape(-1, members, *values.shape[1:]) for name, values in columns.items()}, lost
 
     def _columns(self, below: Tensor, labels: Tensor, block: Block) -> tuple[dict[str, NDArray[np.generic]], Tensor]:
         """Columns (n, ...) of z - max z (n, C) with labels (n,), and z - max z with -inf where a class is stored."""

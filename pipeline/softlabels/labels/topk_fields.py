@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import msgspec
 import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from softlabels.errors import ConfigError
-from softlabels.labels.base import ColumnShape, EncodingBase, Rule
+from softlabels.labels.base import ColumnShape, EncodingBase, Misfit, Rule
 from softlabels.labels.class_ids import NoSuchClass, id_dtype, page_dtype, pages, widen
 from softlabels.labels.stored import Values, require, require_below_peak
 
@@ -71,19 +69,11 @@ class TopkFields(EncodingBase, frozen=True, kw_only=True):
     def basis_rank(self) -> int | None:
         return self.rank if self.tail in ("lowrank", "prior") else None
 
-    def decoding(self) -> dict[str, Any]:
-        fields: dict[str, Any] = msgspec.to_builtins(self)
-        return {name: value for name, value in fields.items() if name != "inputs"}
-
     def tail_of(self, classes: int) -> Tail | None:
         return self.tail if self.k < classes else None
 
-    def check(self, members: int, classes: int | None = None) -> None:
-        for wrong, what, remedy in self._misfits(members, classes):
-            if wrong:
-                raise ConfigError(what, remedy=remedy)
-
-    def _misfits(self, members: int, classes: int | None) -> Iterator[tuple[bool, str, str]]:
+    def misfits(self, members: int, classes: int | None) -> Iterator[Misfit]:
+        yield from super().misfits(members, classes)
         tail, fix = self.tail, "change the encoding"
         fewer = f"give at most {classes}; so few classes are as well kept dense"
         yield self.k > (classes or self.k), f"k is {self.k}, and there are {classes} classes", fewer
@@ -96,7 +86,7 @@ class TopkFields(EncodingBase, frozen=True, kw_only=True):
         yield tail == "bucket" and members != 1, one, "choose another tail, or reduce the members to one"
 
     def rules(self, members: int, classes: int) -> Iterator[Rule]:
-        yield from ((wrong, what) for wrong, what, _ in self._misfits(members, classes))
+        yield from super().rules(members, classes)
         yield classes > MAX_CLASSES, f"{classes} classes are more than the {MAX_CLASSES} of topk labels"
         yield (
             bool(self.basis) != (self.basis_rank is not None),

@@ -15,7 +15,7 @@ from softlabels.checks.probabilities import are_probabilities, require_logits, r
 from softlabels.errors import ClassIdOverflow, LabelError, LogitsError, UserError
 from softlabels.labels import NO_LABEL
 from softlabels.labels.class_ids import NoSuchClass
-from softlabels.labels.fidelity import FidelitySums
+from softlabels.labels.lost import Lost
 from softlabels.store.positions import check_positions
 from softlabels.store.spec import Spec
 
@@ -24,7 +24,7 @@ Arrays = dict[str, NDArray[np.generic]]
 
 def encode_logits(
     spec: Spec, shard: int, logits: NDArray[np.floating], mask: NDArray[np.uint8] | None, *, are_logits: bool = False
-) -> tuple[Arrays, tuple[FidelitySums, ...]]:
+) -> tuple[Arrays, Lost]:
     """The columns (R * P, M, ...) of raw logits (R, [P,] M, C), and what they lost; reduced where the spec says so.
 
     Positions whose `mask` (R, P) is 0 are stored as if all logits were 0. Raises `LogitsError`, naming row (position) and
@@ -39,7 +39,7 @@ def encode_logits(
     weights = [member.weight for member in spec.teacher.members]
     return spec.encoding.encode_arrays(
         logits,
-        weights=weights if spec.encoding.reduce == "geometric" else None,
+        weights=weights if spec.encoding.is_reduced else None,
         mask=mask,
         place=lambda n: f"row {first + n // each}" + ("" if mask is None else f", position {n % each}"),
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from softlabels.errors import DamagedStore, UserError
+from softlabels.labels.lost import Lost
 from softlabels.store.reader import open_store
 from softlabels.store.root import require_apart
 from softlabels.store.spec import Manifest, Spec
@@ -53,7 +54,7 @@ def convert(
                 for chunk in range(shard * per_shard, shard * per_shard + spec.shard_chunks(shard)):
                     arrays = {name: store.read_chunk(name, chunk) for name in store.columns}
                     out.add(arrays, len(arrays["label"]))
-                out.commit(store.record(shard).fidelity)
+                out.commit(Lost(fidelity=store.record(shard).fidelity))
             progress(1)
         manifest = writer.seal(checked=True)
     if manifest.content_digest != store.content_digest:

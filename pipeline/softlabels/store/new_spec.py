@@ -78,7 +78,7 @@ def store_spec(
     """
     teacher = _teacher(teacher, members)
     space = _label_space(classes, vocabulary)
-    stored = 1 if encoding.reduce == "geometric" else len(teacher.members)
+    stored = 1 if encoding.is_reduced else len(teacher.members)
     encoding = _filled_in(encoding, stored, basis, "reference" if embed is None else "embed")
     spec = Spec(
         teacher=teacher,

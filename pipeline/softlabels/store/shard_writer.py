@@ -15,7 +15,7 @@ from blake3 import blake3
 
 from softlabels import __version__
 from softlabels.errors import UserError
-from softlabels.labels.fidelity import FidelitySums
+from softlabels.labels.lost import Lost
 from softlabels.store.arrays import Arrays, check_arrays
 from softlabels.store.commit import commit, discard
 from softlabels.store.digest import blake3_hex, block_hashes
@@ -41,7 +41,7 @@ class ShardWriter:
         with writer.shard(3) as shard:
             for columns in parts:
                 shard.add(columns, len(columns["label"]))
-            shard.commit(fidelity)
+            shard.commit(lost)
     """
 
     def __init__(self, folder: Folder, spec: Spec, shard: int, environment: Mapping[str, str]) -> None:
@@ -109,7 +109,7 @@ class ShardWriter:
         self._keys.update(np.ascontiguousarray(chunk["content_key"]).reshape(-1).data)
         self._rows += len(chunk["label"])
 
-    def commit(self, fidelity: tuple[FidelitySums, ...]) -> bool:
+    def commit(self, lost: Lost) -> bool:
         """Commit the shard, with what encoding its labels lost; False where another writer was quicker.
 
         Raises:
@@ -131,7 +131,7 @@ class ShardWriter:
         )
         self._sinks = {}  # from here on `commit` says what becomes of the staged files
         record = Commit(
-            write_id=self._write_id, payload=payload, fidelity=fidelity, environment=dict(self._environment)
+            write_id=self._write_id, payload=payload, fidelity=lost.fidelity, environment=dict(self._environment)
         )
         won = commit(self._folder, record)
         self.committed = True

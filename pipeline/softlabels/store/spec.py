@@ -125,7 +125,7 @@ class Spec(_Record, kw_only=True, frozen=True):
     @property
     def stored_members(self) -> int:
         """Axis M of the labels: 1 where the members were reduced."""
-        return 1 if self.encoding.reduce == "geometric" else len(self.teacher.members)
+        return 1 if self.encoding.is_reduced else len(self.teacher.members)
 
     @property
     def positions(self) -> int | None:
@@ -150,7 +150,7 @@ class Spec(_Record, kw_only=True, frozen=True):
     @property
     def member_weights(self) -> tuple[float, ...]:
         """The stored members' weights, as given."""
-        return (1.0,) if self.encoding.reduce == "geometric" else tuple(m.weight for m in self.teacher.members)
+        return (1.0,) if self.encoding.is_reduced else tuple(m.weight for m in self.teacher.members)
 
     @property
     def shards(self) -> int:

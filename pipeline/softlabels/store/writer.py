@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from softlabels import errors
 from softlabels.errors import some
-from softlabels.labels.fidelity import FidelitySums
+from softlabels.labels.lost import Lost
 from softlabels.store.arrays import encode_logits, row_arrays
 from softlabels.store.basis import Basis, drop_basis, put_basis, read_basis, require_basis
 from softlabels.store.card import store_card
@@ -252,7 +252,7 @@ class StoreWriter:
         mask: NDArray[np.uint8] | None = None,
         document: NDArray[np.uint16] | None = None,
         inputs: NDArray[np.generic] | None = None,
-        fidelity: tuple[FidelitySums, ...],
+        fidelity: Lost,
     ) -> None:
         """Commit a shard whose distributions are encoded already.
 

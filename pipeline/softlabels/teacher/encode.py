@@ -17,7 +17,7 @@ from softlabels.checks.probabilities import SUM
 from softlabels.labels.base import Columns
 from softlabels.labels.blocks import block_of
 from softlabels.labels.encoding import Encoding
-from softlabels.labels.fidelity import FidelitySums, add_up
+from softlabels.labels.lost import Lost
 from softlabels.teacher.teacher import Batch
 
 
@@ -26,7 +26,7 @@ class Encoded:
     """Columns (N, M, ...) by name, what encoding them lost, and which outputs (N, M) look like probabilities."""
 
     columns: Columns
-    fidelity: tuple[FidelitySums, ...]
+    lost: Lost
     suspects: NDArray[np.bool_]
 
 
@@ -56,7 +56,7 @@ class Encoder:
         for at, block in batch.blocks:
             found = self.encoding.encode(
                 block,
-                weights=self.weights if self.encoding.reduce == "geometric" else None,
+                weights=self.weights if self.encoding.is_reduced else None,
                 basis=self.basis,
                 labels=given[at].to(block.device),
                 mask=None if counts is None else counts[at].to(block.device),
@@ -65,7 +65,7 @@ class Encoder:
             parts.append(Encoded(*found, probabilities_among(block)))
         columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
         suspects = np.concatenate([part.suspects for part in parts])
-        return Encoded(columns, add_up(part.fidelity for part in parts), suspects)
+        return Encoded(columns, Lost.total(part.lost for part in parts), suspects)
 
 
 def probabilities_among(logits: Tensor) -> NDArray[np.bool_]:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from softlabels.checks.probabilities import require_logits, rows_of_positions
-from softlabels.labels.fidelity import add_up
+from softlabels.labels.lost import Lost
 from softlabels.store.arrays import row_arrays
 from softlabels.store.basis import read_basis
 from softlabels.store.spec import Manifest
@@ -141,7 +141,7 @@ def _write(
             if batch.mask is not None:
                 looks = rows_of_positions(looks.reshape(rows, -1, looks.shape[1]), batch.columns["position_mask"])
             out.add(row_arrays(spec, batch.columns, found.columns), rows)
-            parts.append(found.fidelity)
+            parts.append(found.lost)
             suspects.append(looks)
         require_logits(np.concatenate(suspects), total=spec.rows, first_row=spec.shard_rows(shard).start)
-        out.commit(add_up(parts))
+        out.commit(Lost.total(parts))
