@@ -9,7 +9,8 @@ from typing import Any
 
 from softlabels.errors import one_line
 from softlabels.objects import ObjectSpec
-from softlabels.report.comparison import Results, best_seed, best_student
+from softlabels.report.comparison import best_seed, best_student
+from softlabels.report.measures import Results
 from softlabels.store.markdown import without_folders
 
 Recipe = Mapping[str, Any]

@@ -1,5 +1,5 @@
-"""Expected calibration error: the mean over 15 equal bins of confidence of |share that is right - confidence|, each bin counting by
-its rows (Guo et al. 2017). Bins are (rows, confidence, right), (15, 3) float64 on the CPU, where adding into them is
+"""Expected calibration error: the mean over 15 equal bins of confidence of |share that is right - confidence|, each bin counted
+by its rows (Guo et al. 2017). Bins are (rows, confidence, right), (15, 3) float64 on the CPU, where adding into them is
 deterministic.
 """
 

@@ -23,7 +23,7 @@ from softlabels.student.loss_spec import LossSpec
 
 
 def bce(student: Tensor, soft: SoftLabels, labels: Tensor | None, spec: LossSpec, weights: Tensor | None) -> Tensor:
-    """T^2 * sum over the classes of BCE(q, p), each times its class's weight (C,) where there are weights; summed over the rows.
+    """T^2 * sum over rows and classes of BCE(q, p), each times its class's weight (C,) where there are weights.
 
     A cross-entropy: at agreement it is the teacher's entropy, with a gradient of 0. +inf where the student excludes (z
     infinite) what the teacher does not.

@@ -1,8 +1,8 @@
 """How good the flags of a student are (targets of kind sigmoid): against known flags (NLL, ECE, F1, mean average precision) and
 against the teacher (agreement, KL). `metrics` runs it over batches, and has the names of the scores.
 
-A class is said where its probability is above 1/2, that is z > 0. A class without a flag of 1 has no average precision and no F1
-of its own, and takes no part in their means.
+A class is said where its probability is above 1/2, that is z > 0. A class without a flag of 1 has no average precision and no
+F1 of its own, and takes no part in their means.
 
 B batch (or a block of positions), C classes, K known flags.
 """
@@ -19,7 +19,9 @@ from torch.nn.functional import logsigmoid
 from softlabels.labels.soft import SoftLabels
 from softlabels.student.calibration import add_to_bins, calibration_error, empty_bins
 
-KEPT = 1 << 26  # flags whose logits are kept, at 5 bytes each, to be put in order; beyond there is no mean average precision
+KEPT = (
+    1 << 26
+)  # flags whose logits are kept, at 5 bytes each, to be put in order; beyond there is no mean average precision
 
 
 class FlagMetrics:
@@ -47,7 +49,9 @@ class FlagMetrics:
 
     def update_teacher(self, labels: Tensor, soft: SoftLabels, member: int | None = None) -> None:
         """Add the stored teacher itself, or one member of it, which is compared with the mean of all."""
-        said, mean = (soft, self._mean) if member is None else (soft.member(member), "geometric")  # of one all are alike
+        said, mean = (
+            (soft, self._mean) if member is None else (soft.member(member), "geometric")
+        )  # of one all are alike
         self._add(lambda t: said.logits(t, mean).double(), labels, soft)
 
     def result(self) -> dict[str, Any]:
@@ -55,7 +59,12 @@ class FlagMetrics:
         scores: dict[str, Any] = {"rows": self._rows, "labelled": self._labelled}
         if self._labelled:
             flags = int(self._bins[:, 0].sum())
-            scores |= {"flags": flags, "nll": self._nll / flags, "ece": calibration_error(self._bins), **self._of_classes()}
+            scores |= {
+                "flags": flags,
+                "nll": self._nll / flags,
+                "ece": calibration_error(self._bins),
+                **self._of_classes(),
+            }
         if self._compared:
             agreed, *kls = (self._soft / self._compared).tolist()
             scores["agreement"] = agreed
@@ -93,8 +102,10 @@ class FlagMetrics:
         true, said, both = self._counts
         if not int(true.sum()):
             return {}
-        own = (2 * both / (true + said))[true > 0]
-        found: dict[str, Any] = {"f1": {"micro": 2 * int(both.sum()) / int((true + said).sum()), "macro": own.mean().item()}}
+        own = (2 * both.double() / (true + said))[true > 0]
+        found: dict[str, Any] = {
+            "f1": {"micro": 2 * int(both.sum()) / int((true + said).sum()), "macro": own.mean().item()}
+        }
         if self._kept:
             logits, flags = (torch.cat(each) for each in zip(*self._kept, strict=True))
             precisions = [average_precision(logits[:, c], flags[:, c]) for c in (true > 0).nonzero()[:, 0].tolist()]
@@ -103,8 +114,8 @@ class FlagMetrics:
 
 
 def average_precision(scores: Tensor, flags: Tensor) -> float:
-    """sum_n (R_n - R_{n-1}) P_n over the thresholds n that scores (B,) of known flags give, from the highest down, with recall R and
-    precision P; rows of equal scores are one threshold. Some flag is 1.
+    """sum_n (R_n - R_{n-1}) P_n over the thresholds n that scores (B,) of known flags give, from the highest down; R is recall,
+    P precision. Rows of equal scores are one threshold. Some flag is 1.
     """
     known = flags >= 0
     ordered, order = scores[known].sort(descending=True)

@@ -65,7 +65,9 @@ def check_labels(labels: Tensor, outputs: int, target: Target = "softmax") -> No
         return
     _refuse(labels, labels.isinf(), "a hard label holds {}", mend)
     missing = labels.isnan()
-    _refuse(missing.sum(dim=-1), missing.any(dim=-1) & ~missing.all(dim=-1), "a hard label is NaN in {} of its values", mend)
+    _refuse(
+        missing.sum(dim=-1), missing.any(dim=-1) & ~missing.all(dim=-1), "a hard label is NaN in {} of its values", mend
+    )
 
 
 def _refuse(found: Tensor, wrong: Tensor, what: str, remedy: str) -> None:

@@ -1,4 +1,4 @@
-"""The distillation loss: hard_weight * hard term + soft_weight * soft term, and which soft terms there are of each kind of target.
+"""The distillation loss: hard_weight * hard term + soft_weight * soft term, and which soft terms there are.
 
 Every soft term of distributions and of flags is a sum over classes, of vectors a mean over values; all are averaged over
 positions and computed in float32 whatever the student's dtype. Terms whose gradient would shrink with the temperature carry the

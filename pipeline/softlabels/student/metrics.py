@@ -100,7 +100,7 @@ class Accumulator(Protocol):
 
 
 def metrics_of(target: Target, temperatures: Sequence[float], mean: str, *, by_class: bool = False) -> Accumulator:
-    """What adds up predictions of a target of this kind; the others as `Metrics` says. Values have neither temperature nor mean."""
+    """What adds up predictions of a target of this kind; the rest as `Metrics` says. Values have no temperature and no mean."""
     if target == "softmax":
         return Metrics(temperatures, mean, by_class=by_class)
     return cast(Accumulator, FlagMetrics(temperatures, mean) if target == "sigmoid" else ValueMetrics())

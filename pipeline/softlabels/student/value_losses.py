@@ -1,5 +1,5 @@
-"""The losses of real vectors (targets of kind values): mse, huber, cosine. There is no temperature and no distribution. The same
-distance is the soft term, to what the teacher says, and the hard term, to the row's own vector where it has one.
+"""The losses of real vectors (targets of kind values): mse, huber, cosine. There is no temperature and no distribution. The
+same distance is the soft term, to what the teacher says, and the hard term, to the row's own vector where it has one.
 
 B batch (positions), D values; s the student's vector, v the one that it is to learn; both (B, D) float32.
 """
@@ -35,8 +35,9 @@ def cosine(student: Tensor, wanted: Tensor) -> Tensor:
     most 1000 / |v|, and of s = 0 points along v, where the loss is 1. v = 0 has no direction: the row counts 0.
     """
     length = _norm(wanted)
-    dot = (student / torch.maximum(_norm(student), SMALL * length).clamp_min(_TINY) * (wanted / length.clamp_min(_TINY))).sum(dim=-1)
-    return (1 - dot).masked_fill(length[:, 0] == 0, 0.0)
+    own = torch.maximum(_norm(student), SMALL * length)
+    agree = (student / own.clamp_min(_TINY) * (wanted / length.clamp_min(_TINY))).sum(dim=-1)
+    return (1 - agree).masked_fill(length[:, 0] == 0, 0.0)
 
 
 DISTANCES: Mapping[str, Callable[..., Tensor]] = {"mse": mse, "huber": huber, "cosine": cosine}
@@ -60,4 +61,5 @@ def _norm(x: Tensor) -> Tensor:
     """|x| of each row, (B, 1): of any size that float32 holds, and with a gradient of 0 at 0."""
     peak = x.detach().abs().amax(dim=-1, keepdim=True)
     scale = torch.where(peak > 0, peak, 1.0)
-    return torch.linalg.vector_norm(x / scale, dim=-1, keepdim=True) * scale
+    length: Tensor = torch.linalg.vector_norm(x / scale, dim=-1, keepdim=True)
+    return length * scale

@@ -1,5 +1,5 @@
-"""How good the vectors of a student are (targets of kind values): squared errors, R2 and cosine, against the rows' own vectors and
-against the teacher's. `metrics` runs it over batches, and has the names of the scores.
+"""How good the vectors of a student are (targets of kind values): squared errors, R2 and cosine, against the rows' own vectors
+and against the teacher's. `metrics` runs it over batches, and has the names of the scores.
 
 B batch (or a block of positions), D values.
 """
@@ -60,7 +60,9 @@ class Distances:
         said, wanted = said.double(), wanted.double()
         mean = wanted.mean(dim=0)
         spread = (wanted - mean).square().sum(dim=0)
-        own = torch.stack([(said - wanted).square().sum(dim=0), mean, spread, wanted.amin(dim=0), wanted.amax(dim=0)]).cpu()
+        own = torch.stack(
+            [(said - wanted).square().sum(dim=0), mean, spread, wanted.amin(dim=0), wanted.amax(dim=0)]
+        ).cpu()
         self._sums = own if self._sums is None else _together(self._sums, self.rows, own, len(wanted))
         self.rows += len(wanted)
         lengths = wanted.norm(dim=-1)
@@ -88,4 +90,6 @@ def _together(one: Tensor, rows: int, other: Tensor, more: int) -> Tensor:
     apart = other[1] - one[1]
     mean = one[1] + apart * (more / (rows + more))
     spread = one[2] + other[2] + apart.square() * (rows * more / (rows + more))
-    return torch.stack([one[0] + other[0], mean, spread, torch.minimum(one[3], other[3]), torch.maximum(one[4], other[4])])
+    return torch.stack(
+        [one[0] + other[0], mean, spread, torch.minimum(one[3], other[3]), torch.maximum(one[4], other[4])]
+    )
