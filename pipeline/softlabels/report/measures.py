@@ -122,7 +122,7 @@ SHOWN: Mapping[Target, Shown] = {
     ),
     "sigmoid": Shown(
         (_MAP, _F1, _MACRO, _NLL, _ECE, _AGREEMENT), (_MAP, _F1), kl_at(1.0),
-        (_SHARE, "gives its teacher's answer for {} of the classes of"), "mAP, F1, NLL and ECE", ("NLL", "ECE"),
+        (_SHARE, "gives its teacher's answer for {} of the classes of"), "mAP, F1, NLL and ECE", ("macro F1", "NLL", "ECE"),
     ),
     "values": Shown(
         (_MSE, _RMSE, _R2, _COSINE, _TO_TEACHER, _R2_TEACHER, _COSINE_TEACHER), (_MSE, _TO_TEACHER), _TO_TEACHER,
