@@ -161,6 +161,11 @@ def try_encoding(
 
 def _dense(path: Folder) -> Store:
     store = open_store(path)
+    if store.encoding.target != "softmax":
+        raise ConfigError(
+            f"{path} holds {store.encoding.kind} labels, and topk keeps distributions over classes",
+            remedy="give a dense store",
+        )
     if not store.encoding.keeps_all:
         raise ConfigError(
             f"{path} holds {store.encoding.kind} labels already, and what they left out is gone",

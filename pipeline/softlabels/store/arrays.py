@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from softlabels.checks.probabilities import are_probabilities, require_logits, rows_of_positions
+from softlabels.checks.probabilities import looks, require_logits, rows_of_positions
 from softlabels.errors import ClassIdOverflow, LabelError, LogitsError, UserError
 from softlabels.labels import NO_LABEL
 from softlabels.labels.class_ids import NoSuchClass
@@ -33,9 +33,10 @@ def encode_logits(
     _require_logits(spec, shard, logits, mask)
     first, each = spec.shard_rows(shard).start, spec.positions or 1
     if not are_logits:
-        found = are_probabilities(logits)
-        found = found if mask is None else rows_of_positions(found, mask)
-        require_logits(found, total=spec.rows, first_row=first)
+        target = spec.encoding.target
+        found = looks(logits, target)
+        found = found if mask is None else rows_of_positions(found, mask, target)
+        require_logits(found, target=target, total=spec.rows, first_row=first)
     weights = [member.weight for member in spec.teacher.members]
     return spec.encoding.encode_arrays(
         logits,

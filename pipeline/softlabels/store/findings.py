@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from softlabels.checks.contradictions import apart, require_consistent
 from softlabels.checks.dependence import spread
 from softlabels.checks.order import Agreement, agreement, require_order
-from softlabels.checks.probabilities import are_probabilities, require_logits, rows_of_positions
+from softlabels.checks.probabilities import looks, require_logits, rows_of_positions
 from softlabels.checks.rounding import HALF
 from softlabels.errors import LogitsError, OtherClassOrder, SpecMismatch, UserError
 from softlabels.labels.base import Columns
@@ -30,9 +30,10 @@ from softlabels.system.files import Files
 
 Stored = Store | RecordedChunks  # the columns of one split, sealed or about to be
 MOST_ROWS = 1 << 16  # that are looked at; of more, whole chunks that are evenly spread
-RELABELLED = (
-    "label the transfer set again from what the softmax is taken of, or from the logarithm of the probabilities"
-)
+RELABELLED = {
+    "softmax": "label the transfer set again from what the softmax is taken of, or from the logarithm of the probabilities",
+    "sigmoid": "label the transfer set again from what the sigmoid is taken of, or from log(p / (1 - p))",
+}
 
 
 def keys_of(stored: Stored) -> NDArray[np.uint8]:
@@ -107,10 +108,10 @@ def ask(stored: Stored, keys: NDArray[np.uint8], *, order: bool = True) -> Itera
 
 
 def stored_agreement(stored: Stored, *, own: Own | None = None, refuse: bool = False) -> Agreement | None:
-    """How often the largest output is the hard label, of `own` where they are not the store's; None of sequences, and where no
-    row has one. With `refuse` raises `OtherClassOrder`.
+    """How often the largest output is the hard label, of `own` where they are not the store's; None of sequences, where no
+    row has one, and of targets that are no softmax. With `refuse` raises `OtherClassOrder`.
     """
-    if stored.spec.positions is not None:
+    if stored.spec.positions is not None or stored.spec.encoding.target != "softmax":
         return None
     spec, encoding, classes = stored.spec, stored.spec.encoding, stored.spec.label_space.classes
     weights = normalised_weights(spec.member_weights, spec.stored_members)
@@ -138,18 +139,29 @@ def _require_consistent(stored: Stored, keys: NDArray[np.uint8]) -> None:
     names = (*spec.soft_columns, *(["position_mask"] if spec.positions is not None else []))
     compare = partial(apart, encoding=spec.encoding, classes=spec.label_space.classes, precision=spec.teacher.precision)
     require_consistent(
-        keys, partial(gather, stored, names), compare, row_bytes=spec.row_bytes, where=str(stored.folder)
+        keys,
+        partial(gather, stored, names),
+        compare,
+        row_bytes=spec.row_bytes,
+        where=str(stored.folder),
+        off=spec.encoding.off,
     )
 
 
 def _require_logits(stored: Stored) -> None:
     """Of labels that leave classes out the outputs themselves are not known."""
-    spec = stored.spec
-    if not spec.encoding.keeps_all:
+    spec, target = stored.spec, stored.spec.encoding.target
+    if not spec.encoding.keeps_all or target not in RELABELLED:
         return
+    ask = partial(require_logits, target=target, total=spec.rows, who=str(stored.folder), remedy=RELABELLED[target])
+    parts = []
     for chunk in _looked_at(spec).tolist():
-        found = are_probabilities(spec.encoding.outputs(_soft(stored, chunk)), rounding=HALF)
+        found = looks(spec.encoding.outputs(_soft(stored, chunk)), target, rounding=HALF)
         if spec.positions is not None:
-            found = rows_of_positions(found, stored.read_chunk("position_mask", chunk))
-        first = chunk * spec.cut.rows_per_chunk
-        require_logits(found, total=spec.rows, first_row=first, who=str(stored.folder), remedy=RELABELLED)
+            found = rows_of_positions(found, stored.read_chunk("position_mask", chunk), target)
+        if target == "softmax":
+            ask(found, first_row=chunk * spec.cut.rows_per_chunk)
+        else:
+            parts.append(found)
+    if parts:
+        ask(np.concatenate(parts))
