@@ -18,9 +18,9 @@ from torch import Tensor
 from softlabels.checks.rounding import HALF, TOLERANCE
 from softlabels.labels.base import Columns
 from softlabels.labels.blocks import reduced
+from softlabels.labels.encoding import Encoding
 from softlabels.labels.fidelity import Fidelity, FidelitySums
 from softlabels.labels.targets import Target
-from softlabels.store.spec import Spec
 
 # Measured, as shares of what is allowed (docs/runs.md): rounding 0.39 at most together and 0.77 of a single logit; dropout 4.4,
 # two classes swapped 5.7, logits times 1.02 in float32 18, in float16 2.9, times 1.1 in bfloat16 1.5, a lower tail 1.2.
@@ -68,14 +68,13 @@ class Deviation:
     rounding: float = HALF
 
     @staticmethod
-    def of(spec: Spec, lines: Iterable[Fidelity | FidelitySums]) -> Deviation:
+    def of(encoding: Encoding, classes: int, *, precision: str, lines: Iterable[Fidelity | FidelitySums]) -> Deviation:
         """Of a store, with what it states of its fidelity."""
-        encoding = spec.encoding
         stated = max((line.tail_mass_error for line in lines), default=0.0)
         rounding = HALF
         if encoding.target != "softmax":
-            rounding = float(np.finfo(encoding.columns(spec.label_space.classes, 1)[0][1]).eps) / 2
-        return Deviation(spec.teacher.precision, stated, target=encoding.target, rounding=rounding)
+            rounding = float(np.finfo(encoding.columns(classes, 1)[0][1]).eps) / 2
+        return Deviation(precision, stated, target=encoding.target, rounding=rounding)
 
     @property
     def top1_agreement(self) -> float:
@@ -134,7 +133,7 @@ class Deviation:
 
 
 def compare(
-    spec: Spec,
+    encoding: Encoding,
     given: Tensor,
     weights: NDArray[np.float64],
     columns: Columns,
@@ -142,18 +141,18 @@ def compare(
     found: Deviation,
 ) -> None:
     """Live logits (n, M, C) and stored columns (n, ...) of the same distributions, of classes `labels` (n,)."""
-    z = (reduced(given, weights) if spec.encoding.is_reduced else given).double()
+    z = (reduced(given, weights) if encoding.is_reduced else given).double()
     if found.target != "softmax":
-        _one_by_one(z, _tensor(spec.encoding.outputs(columns), z), torch.finfo(given.dtype).eps, found)
+        _one_by_one(z, _tensor(encoding.outputs(columns), z), torch.finfo(given.dtype).eps, found)
         return
     peak = z.amax(dim=-1, keepdim=True)
     found.grid += float((torch.finfo(given.dtype).eps * peak).square().sum())
-    if spec.encoding.keeps_all:
+    if encoding.keeps_all:
         _logits(z, z, _tensor(columns["logits"], z) + _tensor(columns["shift"], z)[..., None], found)
         return
     # The stored classes' logits, that no other class is above them, the label's logit, and the tail's mass.
     given_columns = {name: torch.from_numpy(values) for name, values in columns.items()}
-    kept = spec.encoding.members(given_columns, spec.label_space.classes).to(z.device)
+    kept = encoding.members(given_columns, z.shape[-1]).to(z.device)
     ids = kept.ids()
     stored = _tensor(columns["top_logit"], z) + peak
     _logits(z, z.gather(-1, ids), stored, found)
@@ -164,7 +163,7 @@ def compare(
     _largest(z, z.gather(-1, own.clamp_min(0)).where(known, 0.0), label.where(known, 0.0), found)
     tail = z.scatter(-1, ids, -math.inf)
     for factor in (1.0, 2.0, 4.0) if kept.tail != "renormalised" else ():
-        temperature = factor * spec.encoding.lowest_temperature
+        temperature = factor * encoding.lowest_temperature
         live = ((tail / temperature).logsumexp(-1) - (z / temperature).logsumexp(-1)).exp()
         apart = (live - kept.stored(temperature)[1].exp()).abs().max()
         found.largest_mass = max(found.largest_mass or 0.0, float(apart))

@@ -36,7 +36,9 @@ def compare_with_teacher(store: Store, rows: TransferRows, ensemble: Ensemble, *
     require_ensemble_logits(ensemble, rows.inputs, store.encoding.target)
     batches = [batch for shard in range(store.spec.shards) for batch in teacher_batches(store.spec, shard)]
     index = KeyIndex(np.asarray(rows.keys))
-    found = Deviation.of(store.spec, store.manifest.fidelity.values())
+    found = Deviation.of(
+        store.encoding, store.classes, precision=store.spec.teacher.precision, lines=store.manifest.fidelity.values()
+    )
     for number in np.random.default_rng(0).permutation(len(batches)):
         if found.rows >= sample:
             break
@@ -115,4 +117,4 @@ def compare_batch(
             if len(at):
                 live = block[torch.from_numpy(real).to(block.device)]
                 own = {name: values[at] for name, values in columns.items()}
-                compare(spec, live, np.array(ensemble.weights), own, labels[at], found)
+                compare(spec.encoding, live, np.array(ensemble.weights), own, labels[at], found)

@@ -101,7 +101,8 @@ def _check_sentinels(
     numbers = np.concatenate([np.asarray(spec.shard_rows(record.payload.shard), np.int64) for record in records])
     at = numbers[spread(len(numbers), sentinel_count(rows.sequence))]
     columns = gather(source, spec.soft_columns, at)
-    found = Deviation.of(spec, (sums for record in records for sums in record.fidelity))
+    lines = (sums for record in records for sums in record.fidelity)
+    found = Deviation.of(spec.encoding, spec.label_space.classes, precision=spec.teacher.precision, lines=lines)
     compare_batch(spec, ensemble, np.array(rows.inputs[at]), columns, np.asarray(rows.labels[at]), found)
     if not found.sound:
         raise OtherLogits(
