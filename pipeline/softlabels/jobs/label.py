@@ -20,9 +20,10 @@ from softlabels.store.json_files import read_json
 from softlabels.store.markdown import without_folders
 from softlabels.store.new_spec import prepared_by, store_spec
 from softlabels.store.paths import PLAN
+from softlabels.store.records import Manifest
 from softlabels.store.root import require_root, write_root
 from softlabels.store.same_plan import kept_about
-from softlabels.store.spec import About, Manifest, Plan, Spec
+from softlabels.store.spec import About, Plan, Spec
 from softlabels.store.writer import StoreWriter
 from softlabels.system.files import Folder
 from softlabels.system.places import Place, folder_of

@@ -248,7 +248,8 @@ def _require_sound_logits(model: nn.Module, split: Split, who: str) -> None:
     at = trial_rows(batch.inputs, padded=padded, sequences=batch.mask is not None)
     mask = None if batch.mask is None else batch.mask[at]
     outputs = require_own_rows(ask, batch.inputs[at], mask, who=who, padded=padded)
-    require_student_logits(outputs.flatten(0, -2), who=who, total=split.store.rows)
+    if split.store.encoding.target == "softmax":
+        require_student_logits(outputs.flatten(0, -2), who=who, total=split.store.rows)
 
 
 def _sequence(split: Split) -> SequenceInfo | None:

@@ -21,10 +21,11 @@ from softlabels.jobs.outputs import Outputs
 from softlabels.jobs.watch import Watch
 from softlabels.labels.base import Columns
 from softlabels.labels.ensemble import largest_class, normalised_weights
-from softlabels.store.arrays import check_labels
+from softlabels.store.hard_labels import require_labels
+from softlabels.store.records import Manifest
 from softlabels.store.root import is_split_folder, write_root
 from softlabels.store.same_plan import kept_about, require_same_maker
-from softlabels.store.spec import About, Manifest, Spec
+from softlabels.store.spec import About, Spec
 from softlabels.store.writer import StoreWriter, require_room
 from softlabels.system.local import LocalFolder
 
@@ -107,7 +108,7 @@ def _check(
     from softlabels.labels.blocks import block_of, tensor_of
 
     classes, encoding = spec.label_space.classes, spec.encoding
-    check_labels(labels, classes)
+    require_labels(spec.target, labels)
 
     def read(numbers: NDArray[np.int64]) -> Columns:
         return encoding.exact(logits[numbers])

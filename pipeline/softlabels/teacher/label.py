@@ -21,7 +21,7 @@ from softlabels.checks.probabilities import require_logits, rows_of_positions
 from softlabels.labels.lost import Lost
 from softlabels.store.arrays import row_arrays
 from softlabels.store.basis import read_basis
-from softlabels.store.spec import Manifest
+from softlabels.store.records import Manifest
 from softlabels.store.writer import StoreWriter
 from softlabels.system.patience import background, result_of, slices, stalled
 from softlabels.teacher.encode import Encoded, Encoder

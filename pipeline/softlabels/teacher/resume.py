@@ -19,8 +19,9 @@ from softlabels.store.gather import RecordedChunks, gather, read_rows
 from softlabels.store.json_files import read_json
 from softlabels.store.key_index import KeyIndex
 from softlabels.store.paths import PLAN, record_name
+from softlabels.store.records import Commit
 from softlabels.store.seal import check_record
-from softlabels.store.spec import Commit, Plan
+from softlabels.store.spec import Plan
 from softlabels.store.writer import StoreWriter
 from softlabels.system.files import Files
 from softlabels.teacher.deviation import Deviation
