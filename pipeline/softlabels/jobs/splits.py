@@ -304,7 +304,8 @@ def training_batches(splits: Mapping[str, Split], training: StudentTraining) -> 
     chosen = _chosen(train, training)
     share = 0.0 if "validation" in splits else training.validation
     is_held_out = validation_rows(train.rows.keys[chosen], share, training.seed)
-    train_batches = all_batches(train, training.batch_size, chosen[~is_held_out], seed=training.seed)
+    shuffled: dict[str, Any] = {"seed": training.seed, "block": training.block}
+    train_batches = all_batches(train, training.batch_size, chosen[~is_held_out], **shuffled)
     if "validation" in splits:
         return train_batches, all_batches(splits["validation"], training.batch_size)
     if not is_held_out.any():
@@ -326,7 +327,12 @@ def held_out_batches(splits: Mapping[str, Split], training: StudentTraining) -> 
 
 
 def all_batches(
-    split: Split, batch_size: int, selection: np.ndarray | None = None, *, seed: int | None = None
+    split: Split,
+    batch_size: int,
+    selection: np.ndarray | None = None,
+    *,
+    seed: int | None = None,
+    block: int | None = None,
 ) -> Loader:
     """The rows of a split with every hard label that they have: as they stand, or shuffled by a `seed`."""
     return Loader(
@@ -336,6 +342,7 @@ def all_batches(
         seed=seed or 0,
         selection=selection,
         shuffle=seed is not None,
+        block=block,
         missing=split.missing,
         members=split.members,
         weights=split.weights,
