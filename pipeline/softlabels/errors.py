@@ -13,7 +13,7 @@ print the two as one line and exit with the class's `exit_code`::
     │   │   ├── InfiniteLogits        +inf, or a largest logit beyond float32
     │   │   ├── NoPossibleClass       -inf in every class
     │   │   ├── LogitsOverflow        a range that float16 cannot hold
-    │   │   └── ContradictingOutputs  rows of one content key with outputs of another distribution
+    │   │   └── ContradictingOutputs  rows of one content key with other outputs
     │   ├── ClassIdOverflow         a class id of sparse labels that is no class
     │   ├── TeacherError            the teacher's outputs depend on how its batches are cut
     │   ├── MeanUnavailable         the store was reduced and cannot give this mean of its members
@@ -187,7 +187,7 @@ class LogitsOverflow(LogitsError):
 
 
 class ContradictingOutputs(LogitsError):
-    """Rows of one content key, by which labels are found, with outputs of another distribution."""
+    """Rows of one content key, by which labels are found, with other outputs."""
 
 
 class ClassIdOverflow(UserError):

@@ -19,6 +19,7 @@ from softlabels.jobs.splits import (
     held_out_batches,
     open_splits,
     say_what_labels_are,
+    served,
     warn_of_findings,
     with_members,
 )
@@ -97,7 +98,7 @@ def judge(
         "mean": settings.mean, "device": resolve_device(settings.device),
     }  # fmt: skip
     if student is None:
-        found = open_store(store, split=split)
+        found = served(open_store(store, split=split))
         options["target"] = _target(found, temperature)
         own: Rows = StoredRows(found)  # the next tokens of token rows are known only where the store holds its inputs
         if found.positions is not None and "input" in found.columns:

@@ -107,16 +107,17 @@ def _check(
     """Before a store is begun: rows of one key that contradict each other, and classes in another order than the labels."""
     from softlabels.labels.blocks import block_of, tensor_of
 
-    classes = spec.label_space.classes
+    classes, encoding = spec.label_space.classes, spec.encoding
     require_labels(spec.target, labels)
 
     def read(numbers: NDArray[np.int64]) -> Columns:
-        peak = logits[numbers].max(axis=-1, keepdims=True)
-        return {"logits": logits[numbers] - peak, "shift": peak[..., 0]}
+        return encoding.exact(logits[numbers])
 
-    _ = block_of(tensor_of(logits), None, None, "row {}".format).peak
-    compare = partial(apart, encoding=spec.encoding, classes=classes, precision=spec.teacher.precision)
-    require_consistent(keys, read, compare, row_bytes=logits[0].nbytes, where=where)
+    _ = block_of(tensor_of(logits), None, None, "row {}".format, check=encoding.check_outputs)
+    compare = partial(apart, encoding=encoding, classes=classes, precision=spec.teacher.precision)
+    require_consistent(keys, read, compare, row_bytes=logits[0].nbytes, where=where, off=encoding.off)
+    if encoding.target != "softmax":
+        return
     weights = [member.weight for member in spec.teacher.members]
     share = normalised_weights(weights, len(weights))
     best = largest_class(logits, share) if (labels >= 0).any() else labels

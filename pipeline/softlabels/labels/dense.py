@@ -85,6 +85,10 @@ class DenseEncoding(EncodingBase, frozen=True, kw_only=True, tag="dense"):
     def outputs(self, columns: Columns) -> NDArray[np.float32]:
         return np.asarray(columns["logits"].astype(np.float32) + columns["shift"].astype(np.float32)[..., None])
 
+    def exact(self, outputs: NDArray[np.floating]) -> Columns:
+        peak = outputs.max(axis=-1, keepdims=True)
+        return {"logits": outputs - peak, "shift": peak[..., 0]}
+
     def words(self, classes: int, basis_file: str) -> str:
         return "dense, logits minus their maximum as float16 and the maximum as float32"
 

@@ -5,8 +5,6 @@ n positions of a block, M members, C classes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -25,33 +23,24 @@ def sigmoid_logits(block: Block) -> None:
     block.refuse(block.logits.isnan().any(dim=-1), "logits are NaN", OVERFLOW, NanLogits)
 
 
-@dataclass(frozen=True)
-class SigmoidEncoder:
-    """Blocks to columns. `dtype` is that of the column, `temperatures` are those at which the loss is measured.
+def encode_sigmoid(dtype: str, temperatures: tuple[float, ...], block: Block) -> Encoded:
+    """The column of a block, and what it lost at its positions that count, at some temperatures. Raises as `stored_logits`."""
+    stored = stored_logits(dtype, block)
+    lost = Lost(fidelity=measure_sigmoid(block.logits[block.real], stored[block.real], temperatures))
+    return {"logits": stored.cpu().numpy()}, lost
 
-    Raises `LogitsOverflow` for a finite logit that `dtype` does not hold, `NoPossibleClass` for a mean of -inf and +inf.
+
+def stored_logits(dtype: str, block: Block) -> Tensor:
+    """The logits as they are stored. Raises `NoPossibleClass` for a mean of -inf and +inf, `LogitsOverflow` for a finite one
+    that `dtype` does not hold.
     """
-
-    dtype: torch.dtype
-    temperatures: tuple[float, ...]
-
-    def __call__(self, block: Block) -> Encoded:
-        block.refuse(
-            block.logits.isnan().any(dim=-1),
-            "the mean logit does not exist: one member gives a class probability 0 and another 1",
-            "keep all members (reduce: none)",
-            NoPossibleClass,
-        )
-        stored = rounded(block.logits, self.dtype)
-        block.refuse(
-            (stored.isinf() & ~block.logits.isinf()).any(dim=-1),
-            f"a finite logit lies beyond {torch.finfo(self.dtype).max:g}, the largest {str(self.dtype).removeprefix('torch.')}",
-            "mark impossible classes with -inf instead of a large negative number, certain ones with +inf",
-            LogitsOverflow,
-        )
-        exact, kept = block.logits[block.real], stored[block.real]
-        lost = Lost(fidelity=measure_sigmoid(exact, kept, self.temperatures))
-        return {"logits": stored.cpu().numpy()}, lost
+    what = "the mean logit does not exist: one member gives a class probability 0 and another 1"
+    block.refuse(block.logits.isnan().any(dim=-1), what, "keep all members (reduce: none)", NoPossibleClass)
+    stored = rounded(block.logits, getattr(torch, dtype))
+    what = f"a finite logit lies beyond {torch.finfo(stored.dtype).max:g}, the largest {dtype}"
+    remedy = "mark impossible classes with -inf instead of a large negative number, certain ones with +inf"
+    block.refuse((stored.isinf() & ~block.logits.isinf()).any(dim=-1), what, remedy, LogitsOverflow)
+    return stored
 
 
 def measure_sigmoid(exact: Tensor, stored: Tensor, temperatures: tuple[float, ...]) -> tuple[FidelitySums, ...]:

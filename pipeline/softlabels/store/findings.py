@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from softlabels.checks.contradictions import apart, require_consistent
 from softlabels.checks.dependence import spread
 from softlabels.checks.order import Agreement, agreement, require_order
-from softlabels.checks.probabilities import are_probabilities, require_logits, rows_of_positions
+from softlabels.checks.probabilities import looks, require_logits, rows_of_positions
 from softlabels.checks.rounding import HALF
 from softlabels.errors import LogitsError, OtherClassOrder, SpecMismatch, UserError
 from softlabels.labels.base import Columns
@@ -30,9 +30,10 @@ from softlabels.store.spec import Spec
 from softlabels.system.files import Files
 
 MOST_ROWS = 1 << 16  # that are looked at; of more, whole chunks that are evenly spread
-RELABELLED = (
-    "label the transfer set again from what the softmax is taken of, or from the logarithm of the probabilities"
-)
+RELABELLED = {
+    "softmax": "label the transfer set again from what the softmax is taken of, or from the logarithm of the probabilities",
+    "sigmoid": "label the transfer set again from what the sigmoid is taken of, or from log(p / (1 - p))",
+}
 
 
 def keys_of(stored: Stored) -> NDArray[np.uint8]:
@@ -155,17 +156,25 @@ def _require_consistent(stored: Stored, keys: NDArray[np.uint8]) -> None:
     spec = stored.spec
     names = (*spec.soft_columns, *(["position_mask"] if spec.positions is not None else []))
     compare = partial(apart, encoding=spec.encoding, classes=spec.label_space.classes, precision=spec.teacher.precision)
-    require_consistent(keys, partial(gather, stored, names), compare, row_bytes=spec.row_bytes, where=_where(stored))
+    read = partial(gather, stored, names)
+    off = spec.encoding.off
+    require_consistent(keys, read, compare, row_bytes=spec.row_bytes, where=_where(stored), off=off)
 
 
 def _require_logits(stored: Stored) -> None:
-    """Of distributions over classes; of labels that leave classes out the outputs themselves are not known."""
-    spec = stored.spec
-    if not spec.encoding.keeps_all or spec.encoding.target != "softmax":
+    """Of labels that leave classes out the outputs themselves are not known, and values are none."""
+    spec, target = stored.spec, stored.spec.encoding.target
+    if not spec.encoding.keeps_all or target not in RELABELLED:
         return
+    ask = partial(require_logits, target=target, total=spec.rows, who=_where(stored), remedy=RELABELLED[target])
+    parts = []
     for chunk in _looked_at(spec).tolist():
-        found = are_probabilities(spec.encoding.outputs(_soft(stored, chunk)), rounding=HALF)
+        found = looks(spec.encoding.outputs(_soft(stored, chunk)), target, rounding=HALF)
         if spec.positions is not None:
-            found = rows_of_positions(found, stored.read_chunk("position_mask", chunk))
-        first = chunk * spec.cut.rows_per_chunk
-        require_logits(found, total=spec.rows, first_row=first, who=_where(stored), remedy=RELABELLED)
+            found = rows_of_positions(found, stored.read_chunk("position_mask", chunk), target)
+        if target == "softmax":
+            ask(found, first_row=chunk * spec.cut.rows_per_chunk)
+        else:
+            parts.append(found)
+    if parts:
+        ask(np.concatenate(parts))
