@@ -61,9 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             remedy="name the run that they were corrected from",
         )
     splits = open_splits(args.store, args.transfer_set, missing=args.missing, training=args.training, watch=PRINTED)
-    if any(split.store.positions is not None for split in splits.values()):
+    if any(split.store.positions is not None or split.kinds != {"": "softmax"} for split in splits.values()):
         raise ConfigError(
-            f"{args.store} labels rows of tokens, and shares of classes are those of whole rows",
+            f"{args.store} holds labels of positions, values or flags, and shares of classes are those of whole rows",
             remedy="correct students of classifiers only",
         )
     shares = class_shares(training_batches(splits, args.training)[0], mean=args.training.mean)
