@@ -24,7 +24,7 @@ from softlabels.errors import ConfigError
 from softlabels.labels.ensemble import HIGHEST_TEMPERATURE, check_known, check_mean, check_temperature, log_probs
 from softlabels.labels.fidelity import TEMPERATURES, Fidelity
 from softlabels.labels.lost import Lost
-from softlabels.labels.stored import BLOCK, require_label
+from softlabels.labels.stored import BLOCK
 from softlabels.labels.targets import Target, require_target
 
 if TYPE_CHECKING:
@@ -112,17 +112,14 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         """Raise `ValueError`, naming row and rule, where a column (N, ...) holds what the format forbids; `NoSuchClass` of ids.
 
         Args:
-            name, values: of any column of a store; of names without a rule, everything is allowed.
+            name, values: of one of the kind's columns.
             beside: the same rows of the column that `beside` names, where it names one.
             first_row: the number of the first row, for messages.
         """
         step = max(1, BLOCK * len(values) // max(1, values.size))
         for start in range(0, len(values), step):
-            part, first = values[start : start + step], first_row + start
-            if name == "label":
-                require_label(part, classes, first)
-            else:
-                self.check_values(name, part, classes, None if beside is None else beside[start : start + step], first)
+            part, others = values[start : start + step], None if beside is None else beside[start : start + step]
+            self.check_values(name, part, classes, others, first_row + start)
 
     @abstractmethod
     def check_values(
