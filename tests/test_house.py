@@ -167,7 +167,9 @@ def test_what_a_module_leaves_alone(modules: str, absent: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-KINDS = {"DenseEncoding", "TopkEncoding", "TopkFields", "DenseMembers", "TopkMembers"}
+KINDS = {"TopkFields"} | {
+    kind + of for kind in ("Dense", "Topk", "Sigmoid", "Values") for of in ("Encoding", "Members")
+}
 
 
 def asks_kind(tree: ast.Module) -> list[int]:

@@ -148,9 +148,7 @@ def _recheck(split: str, path: Folder, recipe: TeacherLogits, args: Verify) -> i
     found = compare_with_teacher(store, rows, ensemble, sample=args.teacher_rows)
     print(f"{split}: {counted(found.rows, 'row')} against the live teacher: {found.line}")
     if found.sound:
-        check_sentinels(
-            ensemble, rows.inputs, reduce=store.spec.encoding.reduce, padded=is_padded(rows.prepare.class_path)
-        )
+        check_sentinels(ensemble, rows.inputs, encoding=store.spec.encoding, padded=is_padded(rows.prepare.class_path))
         return 0
     print(
         f"{split}: the teacher does not give the stored logits; check preprocessing and versions, or label the transfer set "

@@ -23,7 +23,8 @@ from softlabels.store.json_files import pretty_json, read_json
 from softlabels.store.layouts import layout_of
 from softlabels.store.paths import record_name
 from softlabels.store.reader import Check
-from softlabels.store.spec import Commit, Manifest, plan_of
+from softlabels.store.records import Commit, Manifest
+from softlabels.store.spec import plan_of
 from softlabels.store.verify import verify
 from softlabels.system.places import folder_of
 from tests.store.places import AnyPath, copy

@@ -21,7 +21,8 @@ from blake3 import blake3
 
 from softlabels.store import shard_writer, writer
 from softlabels.store.digest import blake3_hex
-from softlabels.store.spec import Commit, Manifest, Payload, Plan, Spec
+from softlabels.store.records import Commit, Manifest, Payload
+from softlabels.store.spec import Plan, Spec
 from tests.faults.trials_hostile import NUMBERS, OTHERS, WORDS
 from tests.store.samples import make_spec, sample, write_store
 from tests.store.test_hostile import canonical

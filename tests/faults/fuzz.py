@@ -249,7 +249,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.faults.fuzz", description="Fuzz every command with hostile stores."
     )
-    parser.add_argument("--cases", type=int, default=1000)
+    parser.add_argument("--cases", type=int, default=None, help="how many; default: 1,000, or as many as --cpu allows")
     parser.add_argument("--seed", type=int, default=None, help="the seed that a find named; default: a new one")
     parser.add_argument(
         "--first", type=int, default=0, help="the number of the first case; with --cases=1 a find again"
@@ -260,7 +260,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if args.seed is None else args.seed
     kinds = [kind for kind in KINDS if args.kinds in kind]
     seen: Seen = collections.Counter()
-    numbers = range(args.first, args.first + args.cases)
+    most = args.cases if args.cases is not None else 1000 if math.isinf(args.cpu) else sys.maxsize
+    numbers = range(args.first, args.first + most)
     cases = list[int]()
 
     def in_time(number: int) -> bool:

@@ -26,8 +26,8 @@ from softlabels.store.json_files import read_json
 from softlabels.store.layouts import layout_of
 from softlabels.store.paths import SET_ASIDE, record_name
 from softlabels.store.reader import Check
+from softlabels.store.records import Commit
 from softlabels.store.repair import repair
-from softlabels.store.spec import Commit
 from softlabels.store.verify import verify
 from softlabels.system.local import LocalFolder
 from tests.faults import damage

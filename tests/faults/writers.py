@@ -23,7 +23,8 @@ from softlabels.store.basis import read_basis
 from softlabels.store.digest import blake3_hex
 from softlabels.store.json_files import read_json
 from softlabels.store.paths import BASIS_FILE, record_name
-from softlabels.store.spec import Commit, Plan, Spec
+from softlabels.store.records import Commit
+from softlabels.store.spec import Plan, Spec
 from softlabels.store.verify import verify
 from softlabels.system.local import LocalFolder
 from tests.store.samples import KINDS, SPARSE, Sample, assert_holds, fill, make_spec, sample, write_store

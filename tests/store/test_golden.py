@@ -21,7 +21,8 @@ from softlabels.store.convert import convert
 from softlabels.store.digest import manifest_seal
 from softlabels.store.json_files import pretty_json, read_json
 from softlabels.store.new_spec import store_spec
-from softlabels.store.spec import Commit, Manifest, MemberSpec, Plan, TeacherSpec, plan_of
+from softlabels.store.records import Commit, Manifest
+from softlabels.store.spec import MemberSpec, Plan, TeacherSpec, plan_of
 from softlabels.store.verify import verify
 from softlabels.system.places import folder_of
 from tests.store import golden_rows

@@ -24,7 +24,8 @@ from softlabels.errors import DamagedManifest, DamagedStore, LaterFormat, Unseal
 from softlabels.store import Store, open_store
 from softlabels.store.digest import blake3_hex, manifest_seal, payload_digest, store_digest
 from softlabels.store.json_files import MAX_JSON_BYTES, MAX_RECORD_BYTES, decode_json, encode_json, pretty_json
-from softlabels.store.spec import Commit, Manifest, Payload, Plan
+from softlabels.store.records import Commit, Manifest, Payload
+from softlabels.store.spec import Plan
 from softlabels.store.verify import verify
 from tests.store.samples import KINDS, make_spec, require_sound, sample, write_store
 

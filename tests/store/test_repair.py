@@ -347,7 +347,7 @@ def open_store_of(path: Path):  # type: ignore[no-untyped-def]
     """Forge a manifest, sound in itself, that names other keys."""
     from softlabels.store.digest import store_digest
     from softlabels.store.json_files import read_json
-    from softlabels.store.spec import Manifest
+    from softlabels.store.records import Manifest
     from tests.faults.damage import write_manifest
 
     manifest = read_json(folder_of(path), "manifest.json", Manifest)

@@ -25,9 +25,10 @@ from softlabels.store import Store, StoreWriter, open_store, store_splits
 from softlabels.store.basis import Basis
 from softlabels.store.findings import ask, keys_of
 from softlabels.store.new_spec import encoded_as
+from softlabels.store.records import Manifest
 from softlabels.store.root import require_apart, require_root, write_root
 from softlabels.store.same_plan import require_same_maker
-from softlabels.store.spec import About, Manifest, Spec
+from softlabels.store.spec import About, Spec
 from softlabels.system.files import Folder
 from softlabels.system.places import Place, folder_of
 from softlabels.teacher.reencode import DensePilot, DenseTeacher
@@ -161,6 +162,11 @@ def try_encoding(
 
 def _dense(path: Folder) -> Store:
     store = open_store(path)
+    if store.encoding.target != "softmax":
+        raise ConfigError(
+            f"{path} holds {store.encoding.kind} labels, and topk keeps distributions over classes",
+            remedy="give a dense store",
+        )
     if not store.encoding.keeps_all:
         raise ConfigError(
             f"{path} holds {store.encoding.kind} labels already, and what they left out is gone",

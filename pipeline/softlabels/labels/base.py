@@ -21,7 +21,7 @@ from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import ArrayLike, NDArray
 
 from softlabels.errors import ConfigError
-from softlabels.labels.ensemble import HIGHEST_TEMPERATURE, check_mean, check_temperature, log_probs
+from softlabels.labels.ensemble import HIGHEST_TEMPERATURE, check_known, check_mean, check_temperature, log_probs
 from softlabels.labels.fidelity import TEMPERATURES, Fidelity
 from softlabels.labels.lost import Lost
 from softlabels.labels.stored import BLOCK, require_label
@@ -45,7 +45,7 @@ Misfit = tuple[object, str, str]  # the same, and what to do
 
 class Gap(NamedTuple):
     """How far the classes of pairs of distributions are apart, (..., M, classes) each or (..., M, 1): |z - z'| and |p - p'| at
-    T = 1, the size of z, and of the numbers that z is rounded with.
+    T = 1, the size of z, and of the numbers that z is rounded with. Of values z are these, and p parts of the largest.
     """
 
     z: NDArray[np.floating]
@@ -70,6 +70,7 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         keeps_all: every class's logit is kept, so that the teacher's `outputs` are known.
         read_hint: in a line, how the columns are read, for those who find them without us.
         how: the same for the card, of its lines of code.
+        off: what is said of the `p` of a `Gap`.
     """
 
     reduce: Reduce = "none"
@@ -82,6 +83,7 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     keeps_all: ClassVar[bool]
     read_hint: ClassVar[str]
     how: ClassVar[str]
+    off: ClassVar[str] = "a probability off by {:.3g}"
 
     @property
     def kind(self) -> str:
@@ -92,6 +94,11 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     def is_reduced(self) -> bool:
         """Whether the one stored member is the members' mean."""
         return self.reduce != "none"
+
+    @property
+    def only_at(self) -> float | None:
+        """`known_at`, None where the labels are known at any temperature."""
+        return None if self.known_at is UNSET else self.known_at
 
     # What is stored.
 
@@ -196,7 +203,7 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         """
         from softlabels.labels.blocks import blocks
 
-        cut = blocks(logits, weights, mask, place, block_bytes, self.refuse)
+        cut = blocks(logits, weights, mask, place, block_bytes, self.check_outputs)
         members, classes = 1 if weights is not None else logits.shape[1], logits.shape[2]
         self.check(members, classes)
         parts = [*map(self.encoder(classes, basis, labels), cut)]
@@ -216,11 +223,15 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         counts = None if mask is None else torch.from_numpy(mask.reshape(-1) != 0)
         return self.encode(tensor_of(logits).flatten(0, -3), weights=weights, mask=counts, place=place)
 
-    def refuse(self, block: Block) -> None:
-        """Raise `LogitsError` where a block's outputs, not reduced yet, are none of the kind; naming place and member."""
+    def check_outputs(self, block: Block) -> None:
+        """Raise `LogitsError`, naming place and member, where a block's outputs, not reduced yet, are none of the kind."""
         from softlabels.labels.blocks import softmax_logits
 
         softmax_logits(block)
+
+    def check_storable(self, block: Block) -> None:
+        """The same where no column can hold them, reduced if they are to be."""
+        _ = block.below
 
     @abstractmethod
     def encoder(self, classes: int, basis: Tensor | None, labels: Tensor | None) -> Callable[[Block], Encoded]:
@@ -233,17 +244,17 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         """Down to which the labels are known, 0 for any."""
         return 0.0
 
+    @property
+    def near_1(self) -> float:
+        """The temperature next to 1 at which they are known."""
+        return max(1.0, self.lowest_temperature) if self.known_at is UNSET else self.known_at
+
     def check_temperature(self, temperature: float) -> None:
         """Raise `ConfigError` where `temperature` is impossible, one that the labels are not known at, or where they have
         none.
         """
         check_temperature(temperature)
-        if self.known_at is not UNSET and temperature != self.known_at:
-            raise ConfigError(
-                f"the labels are known at temperature {self.known_at:g} alone, not at {temperature:g}: whoever made them gave "
-                "probabilities",
-                remedy=f"take temperature {self.known_at:g}",
-            )
+        check_known(temperature, self.only_at)
 
     def check_mean(self, mean: str, classes: int, members: int) -> None:
         """Raise `ConfigError` for an unknown mean, or where the labels have none to choose; `MeanUnavailable` for one that
@@ -251,7 +262,7 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         """
         check_mean(mean, self.reduce, tail=self.tail_of(classes), members=members)
         if mean == "tempered" and members > 1:
-            self.check_temperature(1.0)  # of which it is the mean
+            check_known(1.0, self.only_at)  # of which it is the mean
 
     def log_probs(
         self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, *, temperature: float, mean: str,
@@ -306,6 +317,10 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     def outputs(self, columns: Columns) -> NDArray[np.float32]:
         """The teacher's own logits (..., M, C), where the encoding `keeps_all`."""
+        raise NotImplementedError(self.kind)
+
+    def exact(self, outputs: NDArray[np.floating]) -> Columns:
+        """Columns of outputs (..., M, C), of which nothing is rounded away, as `gaps` takes them; where it `keeps_all`."""
         raise NotImplementedError(self.kind)
 
     # Words.

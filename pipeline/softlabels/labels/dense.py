@@ -10,6 +10,7 @@ R rows or positions (any number of leading axes), M members, C classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -60,7 +61,7 @@ class DenseEncoding(EncodingBase, frozen=True, kw_only=True, tag="dense"):
     def encoder(self, classes: int, basis: Tensor | None, labels: Tensor | None) -> Callable[[Block], Encoded]:
         from softlabels.labels.dense_encode import encode_dense
 
-        return encode_dense
+        return partial(encode_dense, self.measured_at)
 
     def member_logits(
         self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, temperature: float
@@ -83,6 +84,10 @@ class DenseEncoding(EncodingBase, frozen=True, kw_only=True, tag="dense"):
 
     def outputs(self, columns: Columns) -> NDArray[np.float32]:
         return np.asarray(columns["logits"].astype(np.float32) + columns["shift"].astype(np.float32)[..., None])
+
+    def exact(self, outputs: NDArray[np.floating]) -> Columns:
+        peak = outputs.max(axis=-1, keepdims=True)
+        return {"logits": outputs - peak, "shift": peak[..., 0]}
 
     def words(self, classes: int, basis_file: str) -> str:
         return "dense, logits minus their maximum as float16 and the maximum as float32"

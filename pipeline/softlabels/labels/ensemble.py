@@ -46,6 +46,16 @@ def check_temperature(temperature: float) -> None:
         )
 
 
+def check_known(temperature: float, known_at: float | None) -> None:
+    """Raise `ConfigError` where labels are known at one temperature alone, which is another."""
+    if known_at not in (None, temperature):
+        raise ConfigError(
+            f"the labels are known at temperature {known_at:g} alone, not at {temperature:g}: they were made of probabilities "
+            "that were taken at it",
+            remedy=f"ask for temperature {known_at:g}",
+        )
+
+
 def check_mean(mean: str, reduce: str = "none", *, tail: str | None = None, members: int = 1) -> None:
     """Raise unless `mean` is one of `MEANS` and labels can give it.
 

@@ -10,6 +10,7 @@ M members, C classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -50,17 +51,20 @@ class SigmoidEncoding(EncodingBase, frozen=True, kw_only=True, tag="sigmoid"):
         if name == "logits":
             require(~np.isnan(values), "a logit is NaN", first_row)
 
-    def refuse(self, block: Block) -> None:
+    def check_outputs(self, block: Block) -> None:
         from softlabels.labels.sigmoid_encode import sigmoid_logits
 
         sigmoid_logits(block)
 
+    def check_storable(self, block: Block) -> None:
+        from softlabels.labels.sigmoid_encode import stored_logits
+
+        stored_logits(self.dtype, block)
+
     def encoder(self, classes: int, basis: Tensor | None, labels: Tensor | None) -> Callable[[Block], Encoded]:
-        import torch
+        from softlabels.labels.sigmoid_encode import encode_sigmoid
 
-        from softlabels.labels.sigmoid_encode import SigmoidEncoder
-
-        return SigmoidEncoder(getattr(torch, self.dtype), self.measured_at)
+        return partial(encode_sigmoid, self.dtype, self.measured_at)
 
     def probabilities(
         self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, *, temperature: float, mean: str,
@@ -84,6 +88,9 @@ class SigmoidEncoding(EncodingBase, frozen=True, kw_only=True, tag="sigmoid"):
 
     def outputs(self, columns: Columns) -> NDArray[np.float32]:
         return np.asarray(columns["logits"], np.float32)
+
+    def exact(self, outputs: NDArray[np.floating]) -> Columns:
+        return {"logits": outputs}
 
     def words(self, classes: int, basis_file: str) -> str:
         return f"sigmoid, each class's logit as {self.dtype}"

@@ -5,10 +5,9 @@ n positions of a block, M members, C classes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from softlabels.errors import LogitsOverflow, NanLogits, NoPossibleClass
 from softlabels.labels.base import Encoded
@@ -24,33 +23,24 @@ def sigmoid_logits(block: Block) -> None:
     block.refuse(block.logits.isnan().any(dim=-1), "logits are NaN", OVERFLOW, NanLogits)
 
 
-@dataclass(frozen=True)
-class SigmoidEncoder:
-    """Blocks to columns. `dtype` is that of the column, `temperatures` are those at which the loss is measured.
+def encode_sigmoid(dtype: str, temperatures: tuple[float, ...], block: Block) -> Encoded:
+    """The column of a block, and what it lost at its positions that count, at some temperatures. Raises as `stored_logits`."""
+    stored = stored_logits(dtype, block)
+    lost = Lost(fidelity=measure_sigmoid(block.logits[block.real], stored[block.real], temperatures))
+    return {"logits": stored.cpu().numpy()}, lost
 
-    Raises `LogitsOverflow` for a finite logit that `dtype` does not hold, `NoPossibleClass` for a mean of -inf and +inf.
+
+def stored_logits(dtype: str, block: Block) -> Tensor:
+    """The logits as they are stored. Raises `NoPossibleClass` for a mean of -inf and +inf, `LogitsOverflow` for a finite one
+    that `dtype` does not hold.
     """
-
-    dtype: torch.dtype
-    temperatures: tuple[float, ...]
-
-    def __call__(self, block: Block) -> Encoded:
-        block.refuse(
-            block.logits.isnan().any(dim=-1),
-            "the mean logit does not exist: one member gives a class probability 0 and another 1",
-            "keep all members (reduce: none)",
-            NoPossibleClass,
-        )
-        stored = rounded(block.logits, self.dtype)
-        block.refuse(
-            (stored.isinf() & ~block.logits.isinf()).any(dim=-1),
-            f"a finite logit lies beyond {torch.finfo(self.dtype).max:g}, the largest {str(self.dtype).removeprefix('torch.')}",
-            "mark impossible classes with -inf instead of a large negative number, certain ones with +inf",
-            LogitsOverflow,
-        )
-        exact, kept = block.logits[block.real], stored[block.real]
-        lost = Lost(fidelity=measure_sigmoid(exact, kept, self.temperatures))
-        return {"logits": stored.cpu().numpy()}, lost
+    what = "the mean logit does not exist: one member gives a class probability 0 and another 1"
+    block.refuse(block.logits.isnan().any(dim=-1), what, "keep all members (reduce: none)", NoPossibleClass)
+    stored = rounded(block.logits, getattr(torch, dtype))
+    what = f"a finite logit lies beyond {torch.finfo(stored.dtype).max:g}, the largest {dtype}"
+    remedy = "mark impossible classes with -inf instead of a large negative number, certain ones with +inf"
+    block.refuse((stored.isinf() & ~block.logits.isinf()).any(dim=-1), what, remedy, LogitsOverflow)
+    return stored
 
 
 def measure_sigmoid(exact: Tensor, stored: Tensor, temperatures: tuple[float, ...]) -> tuple[FidelitySums, ...]:
@@ -75,11 +65,17 @@ def _compared(z: Tensor, stored: Tensor, temperatures: tuple[float, ...]) -> Ten
 
 
 def bernoulli_kl(z: Tensor, stored: Tensor) -> Tensor:
-    """KL(sigma(z) || sigma(s)) of logits of any shape, in float64: log(1 + r (exp(d) - 1)) - r d, where r is the probability of
-    the less probable outcome under z, and d by how much its logit grew. So written it keeps its digits when the two are nearly
-    equal. Infinite where s rules out what z does not.
+    """KL(sigma(z) || sigma(s)) of logits of any shape, in float64; infinite where s rules out what z does not.
+
+    With r the probability of the outcome that is the less probable one under z, and d by how much its logit grew, it is
+    log(1 + r (exp(d) - 1)) - r d. So written it keeps its digits when the two are nearly equal; where d is large, it is
+    log(1 + exp(s')) - log(1 + exp(-|z|)) - r d with s' that outcome's stored logit, which cannot overflow.
     """
     rare = torch.sigmoid(-z.abs())
-    grown = torch.where(z > 0, z - stored, stored - z).masked_fill(z == stored, 0.0)
-    kl = (torch.log1p(rare * torch.expm1(grown)) - rare * grown).clamp_min(0.0)
-    return torch.where(rare == 0, torch.where(grown > 0, grown, 0.0), kl)
+    theirs = torch.where(z > 0, -stored, stored)
+    grown = (theirs + z.abs()).masked_fill(z == stored, 0.0)
+    drift = torch.where(rare > 0, rare * grown, 0.0)
+    near = torch.log1p(rare * torch.expm1(grown.clamp(-1, 1))) - drift
+    far = logsigmoid(z.abs()) - logsigmoid(-theirs) - drift
+    kl = torch.where(grown.abs() < 1, near, far).clamp_min(0.0)
+    return kl.masked_fill((rare > 0) & grown.isinf(), torch.inf)

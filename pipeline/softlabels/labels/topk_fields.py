@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import numpy as np
-from msgspec import Meta
+from msgspec import UNSET, Meta
 from numpy.typing import NDArray
 
 from softlabels.labels.base import ColumnShape, EncodingBase, Misfit, Rule
 from softlabels.labels.class_ids import NoSuchClass, id_dtype, page_dtype, pages, widen
+from softlabels.labels.fidelity import TEMPERATURES
 from softlabels.labels.stored import Values, require, require_below_peak
 
 Tail = Literal["lowrank", "prior", "uniform", "bucket", "renormalised"]
@@ -61,6 +62,15 @@ class TopkFields(EncodingBase, frozen=True, kw_only=True):
     def lowest_temperature(self) -> float:
         return 1 / self.beta_max
 
+    @property
+    def measured_at(self) -> tuple[float, ...]:
+        """Those of `TEMPERATURES` at which the tail is known, and the lowest, where that is lower still."""
+        if self.known_at is not UNSET:
+            return (self.known_at,)
+        everywhere, lowest = self.tail == "renormalised", 1 / self.beta_max
+        served = tuple(t for t in TEMPERATURES if everywhere or t * self.beta_max >= 1 - 1e-12)
+        return (lowest, *served) if lowest < TEMPERATURES[0] else served
+
     def measured_share(self, classes: int) -> int:
         """So that the table costs little beside the encoding."""
         return max(1, min(classes // 1024, 32))
@@ -82,6 +92,11 @@ class TopkFields(EncodingBase, frozen=True, kw_only=True):
         rank = f"a tail {tail!r} cannot have rank {self.rank}: 1 or more for lowrank, else 0"
         yield (self.rank == 0) == (tail == "lowrank"), rank, fix
         yield self.fine > self.rank, f"of {self.rank} coefficients, {self.fine} cannot have 8 bits", fix
+        if self.known_at is not UNSET and tail != "renormalised":
+            where = (
+                f"the labels are known at temperature {self.known_at:g}, and their tail from {1 / self.beta_max:g} up"
+            )
+            yield self.known_at * self.beta_max < 1 - 1e-12, where, fix
         one = f"a bucket is one outcome of one model, and there are {members} members"
         yield tail == "bucket" and members != 1, one, "choose another tail, or reduce the members to one"
 

@@ -8,6 +8,7 @@ M members, D values.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -37,6 +38,7 @@ class ValuesEncoding(EncodingBase, frozen=True, kw_only=True, tag="values"):
     first_format: ClassVar[int] = 3
     keeps_all: ClassVar[bool] = True
     read_hint: ClassVar[str] = "values are each member's raw outputs; their weighted mean is the teacher's"
+    off: ClassVar[str] = "a value off by {:.3g} of the largest"
     how: ClassVar[str] = "`values` are each member's outputs; their mean, with the members' weights, is the teacher's"
 
     def columns(self, classes: int, members: int, positions: int | None = None) -> tuple[ColumnShape, ...]:
@@ -49,17 +51,20 @@ class ValuesEncoding(EncodingBase, frozen=True, kw_only=True, tag="values"):
         if name == "values":
             require(np.isfinite(values), "a value is NaN or infinite", first_row)
 
-    def refuse(self, block: Block) -> None:
+    def check_outputs(self, block: Block) -> None:
         from softlabels.labels.values_encode import finite_values
 
         finite_values(block)
 
+    def check_storable(self, block: Block) -> None:
+        from softlabels.labels.values_encode import stored_values
+
+        stored_values(self.dtype, block)
+
     def encoder(self, classes: int, basis: Tensor | None, labels: Tensor | None) -> Callable[[Block], Encoded]:
-        import torch
+        from softlabels.labels.values_encode import encode_values
 
-        from softlabels.labels.values_encode import ValuesEncoder
-
-        return ValuesEncoder(getattr(torch, self.dtype))
+        return partial(encode_values, self.dtype)
 
     def check_temperature(self, temperature: float) -> None:
         require_target(self.target, "temperature", "softmax", "sigmoid")
@@ -88,6 +93,9 @@ class ValuesEncoding(EncodingBase, frozen=True, kw_only=True, tag="values"):
 
     def outputs(self, columns: Columns) -> NDArray[np.float32]:
         return np.asarray(columns["values"], np.float32)
+
+    def exact(self, outputs: NDArray[np.floating]) -> Columns:
+        return {"values": outputs}
 
     def words(self, classes: int, basis_file: str) -> str:
         return f"values, real numbers as {self.dtype}"

@@ -5,9 +5,8 @@ n positions of a block, M members, D values.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
+from torch import Tensor
 
 from softlabels.errors import InfiniteLogits, LogitsOverflow, NanLogits
 from softlabels.labels.base import Encoded
@@ -22,19 +21,18 @@ def finite_values(block: Block) -> None:
         block.refuse(block.logits.isinf().any(dim=-1), "a value is infinite", OVERFLOW, InfiniteLogits)
 
 
-@dataclass(frozen=True)
-class ValuesEncoder:
-    """Blocks to columns of a dtype. Raises `LogitsOverflow` for a value that it does not hold."""
+def encode_values(dtype: str, block: Block) -> Encoded:
+    """The column of a block, and what it lost at the positions that count. Raises as `stored_values`."""
+    stored = stored_values(dtype, block)
+    errors = stored[block.real].double() - block.logits[block.real].double()
+    return {"values": stored.cpu().numpy()}, Lost(errors=ErrorSums.of(errors))
 
-    dtype: torch.dtype
 
-    def __call__(self, block: Block) -> Encoded:
-        stored = rounded(block.logits, self.dtype)
-        block.refuse(
-            stored.isinf().any(dim=-1),
-            f"a value lies beyond {torch.finfo(self.dtype).max:g}, the largest {str(self.dtype).removeprefix('torch.')}",
-            "keep float32, or scale the teacher's outputs down",
-            LogitsOverflow,
-        )
-        errors = stored[block.real].double() - block.logits[block.real].double()
-        return {"values": stored.cpu().numpy()}, Lost(errors=ErrorSums.of(errors))
+def stored_values(dtype: str, block: Block) -> Tensor:
+    """The values as they are stored. Raises `LogitsOverflow` for one that `dtype` does not hold."""
+    stored = rounded(block.logits, getattr(torch, dtype))
+    most = torch.finfo(stored.dtype).max
+    what = f"a value lies beyond {most:g}, the largest {dtype}"
+    remedy = "keep float32 (dtype), or scale the teacher's outputs down"
+    block.refuse(stored.isinf().any(dim=-1), what, remedy, LogitsOverflow)
+    return stored

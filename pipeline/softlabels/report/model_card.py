@@ -30,7 +30,7 @@ from softlabels.report.spread import spread
 from softlabels.report.table import as_markdown
 from softlabels.store.card import licence_fields, licences
 from softlabels.store.markdown import code, escaped, without_folders, yaml_lines
-from softlabels.store.spec import Manifest
+from softlabels.store.records import Manifest
 
 Recipe = Mapping[str, Any]
 _SHOWN = 20  # classes, members and students that are listed one by one

@@ -21,7 +21,8 @@ from softlabels.store.commit import commit, discard
 from softlabels.store.digest import blake3_hex, block_hashes
 from softlabels.store.layouts import layout_of
 from softlabels.store.paths import staged
-from softlabels.store.spec import Chunk, Commit, FileRecord, Payload, Spec
+from softlabels.store.records import Chunk, FileRecord, Payload, record_of
+from softlabels.store.spec import Spec
 from softlabels.system.files import Folder, Sink
 
 
@@ -40,7 +41,7 @@ class ShardWriter:
 
         with writer.shard(3) as shard:
             for columns in parts:
-                shard.add(columns, len(columns["label"]))
+                shard.add(columns, len(columns["content_key"]))
             shard.commit(lost)
     """
 
@@ -107,10 +108,11 @@ class ShardWriter:
             self._chunks[name].append(Chunk(offset, len(data), blake3_hex(data)))
         self._blocks += block_hashes(self._spec, chunk)
         self._keys.update(np.ascontiguousarray(chunk["content_key"]).reshape(-1).data)
-        self._rows += len(chunk["label"])
+        self._rows += len(chunk["content_key"])
 
-    def commit(self, lost: Lost) -> bool:
-        """Commit the shard, with what encoding its labels lost; False where another writer was quicker.
+    def commit(self, lost: Lost | Mapping[str, Lost]) -> bool:
+        """Commit the shard, with what encoding its labels lost (by target where they have names); False where another writer
+        was quicker.
 
         Raises:
             UserError: rows are missing. DiskFull, StorageError: nothing of the shard is visible.
@@ -130,9 +132,7 @@ class ShardWriter:
             blocks=tuple(self._blocks),
         )
         self._sinks = {}  # from here on `commit` says what becomes of the staged files
-        record = Commit(
-            write_id=self._write_id, payload=payload, fidelity=lost.fidelity, environment=dict(self._environment)
-        )
+        record = record_of(self._spec, self._write_id, payload, lost, self._environment)
         won = commit(self._folder, record)
         self.committed = True
         return won
