@@ -263,3 +263,13 @@ def test_names_of_classes_inside_lists_are_one_for_all_splits(tmp_path: Path) ->
     (tmp_path / "test.parquet").unlink()
     rows = load_transfer_set(config, "train")
     assert (rows.names_of, rows.hard["kind"].tolist()) == ({"kind": ("cat", "dog")}, [[0, 1], [1, -1]])
+
+
+def test_boxes_as_an_array_of_datasets(tmp_path: Path, rng: np.random.Generator) -> None:
+    boxes = rng.random((3, 2, 4)).astype(np.float32)
+    features = datasets.Features({"x": datasets.Value("int64"), "box": datasets.Array2D((2, 4), "float32")})
+    datasets.Dataset.from_dict({"x": [1, 2, 3], "box": list(boxes)}, features=features).save_to_disk(tmp_path / "saved")
+    config = TransferSetConfig(
+        source=str(tmp_path / "saved"), inputs=("x",), label="box", label_as="values", positions=2, prepare=VECTOR
+    )
+    np.testing.assert_array_equal(load_transfer_set(config, "train").labels, boxes)
