@@ -91,7 +91,15 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
 
     def batches(selected: np.ndarray, *, shuffle: bool) -> Loader:
         items = np.flatnonzero(selected)
-        return Loader(rows, None, batch_size=config.batch_size, seed=config.seed, selection=items, shuffle=shuffle)
+        return Loader(
+            rows,
+            None,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            block=config.block,
+            selection=items,
+            shuffle=shuffle,
+        )
 
     model = dataclasses.replace(member.model, weights=None)
     untaught = build_model(model)
@@ -120,7 +128,9 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
         "augment": plain(config.augment),
     }
     train, augment = batches(~is_held_out, shuffle=True), _augment(config, rows)
-    trainer = Trainer([student], train, validation, weights.with_suffix(".run"), identity, augment)
+    before = (train.by_chunks(), None if validation is None else validation.by_chunks())
+    folder = weights.with_suffix(".run")
+    trainer = Trainer([student], train, validation, folder, identity, augment, before=before)
     keep_freed_memory()
     [result] = trainer.run(should_stop, TimeLeft(config.epochs, say))
     save_weights(student.model, weights)

@@ -76,7 +76,7 @@ def trainer(request: dict[str, Any]) -> Trainer:
         Student.begin(name, TrainingConfig(**common | EVERYTHING | settings), Net)
         for name, settings in zip(NAMES, SWEEP, strict=False)
     ]
-    train: Any = Loader(rows, store, batch_size=BATCH, seed=3, selection=numbers[~held_out], window=2)
+    train: Any = Loader(rows, store, batch_size=BATCH, seed=3, selection=numbers[~held_out], block=16, window=2)
     if request["workers"]:
         train = WorkerBatches(rows, store, numbers[~held_out], request["workers"])
     validation = Loader(rows, store, batch_size=BATCH, seed=0, selection=numbers[held_out], shuffle=False)

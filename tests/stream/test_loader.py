@@ -49,19 +49,20 @@ def same(one: Batch, two: Batch) -> bool:
     rows=st.integers(1, 300),
     share=st.floats(0.01, 1),
     batch_size=st.integers(1, 90),
+    block=st.integers(1, 40),
     window=st.integers(1, 8),
     shuffle=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_each_row_comes_once_with_its_own_values_and_any_start_gives_the_same_batches(
-    make_store, rows: int, share: float, batch_size: int, window: int, shuffle: bool, seed: int
+    make_store, rows: int, share: float, batch_size: int, block: int, window: int, shuffle: bool, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     stored = rng.permutation(rows)
     numbers = rng.choice(rows, max(1, int(share * rows)), replace=False)
     selection = rng.choice(len(numbers), rng.integers(1, len(numbers) + 1), replace=False)
-    options = {"batch_size": batch_size, "seed": seed, "window": window, "shuffle": shuffle, "selection": selection}
-    loader = Loader(rows_of(numbers), make_store(stored), **options)
+    options = {"seed": seed, "block": block, "window": window, "shuffle": shuffle, "selection": selection}
+    loader = Loader(rows_of(numbers), make_store(stored), batch_size=batch_size, **options)
     batches = list(loader.epoch(3))
     assert [len(batch) for batch in batches[:-1]] == [batch_size] * (loader.steps_per_epoch - 1)
     visited = np.concatenate([batch.rows for batch in batches])
@@ -88,8 +89,11 @@ def test_epochs_and_seeds_differ_and_a_second_loader_agrees(make_store) -> None:
 
 
 def test_the_order_of_one_fixed_run_never_changes() -> None:
-    (batch,) = Loader(rows_of(np.arange(24)), None, batch_size=24, seed=3).epoch(2)
-    assert batch.rows.tolist() == [9, 1, 21, 12, 0, 14, 17, 10, 18, 7, 20, 11, 22, 6, 19, 23, 2, 3, 4, 13, 8, 15, 5, 16]
+    loader = Loader(rows_of(np.arange(24)), None, batch_size=24, seed=3)
+    (batch,), (as_before,) = loader.epoch(2), loader.by_chunks().epoch(2)
+    assert batch.rows.tolist() == [18, 11, 13, 2, 15, 22, 8, 4, 21, 12, 16, 20, 9, 19, 6, 1, 14, 17, 0, 10, 5, 23, 7, 3]
+    expected = [9, 1, 21, 12, 0, 14, 17, 10, 18, 7, 20, 11, 22, 6, 19, 23, 2, 3, 4, 13, 8, 15, 5, 16]
+    assert as_before.rows.tolist() == expected
 
 
 def test_dtypes_and_shapes(make_store) -> None:
@@ -113,18 +117,21 @@ def count_reads(store, monkeypatch) -> list[tuple[str, int]]:
     return reads
 
 
-@pytest.mark.parametrize("shuffle", [True, False])
-def test_an_epoch_reads_each_chunk_once(make_store, monkeypatch, shuffle: bool) -> None:
-    store = make_store(np.arange(500))
-    loader = Loader(rows_of(np.arange(500)), store, batch_size=50, seed=0, window=4, shuffle=shuffle)
+@pytest.mark.parametrize(("shuffle", "block"), [(True, 4), (True, 8), (True, CHUNK), (True, 32), (False, None)])
+@pytest.mark.parametrize("embed", [False, True])
+def test_an_epoch_reads_each_chunk_once(make_store, monkeypatch, shuffle: bool, block: int | None, embed: bool) -> None:
+    store = make_store(np.arange(500), embed=embed)
+    rows = EmbeddedRows(store) if embed else rows_of(np.arange(500))
+    loader = Loader(rows, store, batch_size=50, seed=0, block=block, window=4, shuffle=shuffle)
     reads = count_reads(store, monkeypatch)
     list(loader.epoch(0))
-    assert sorted(reads) == [(column, chunk) for column in ("logits", "shift") for chunk in range(32)]
+    columns = ("input", "logits", "shift") if embed else ("logits", "shift")
+    assert sorted(reads) == [(column, chunk) for column in columns for chunk in range(32)]
 
 
 def test_a_late_start_reads_only_what_is_left(make_store, monkeypatch) -> None:
     store = make_store(np.arange(320))
-    loader = Loader(rows_of(np.arange(320)), store, batch_size=32, seed=0, window=2)
+    loader = Loader(rows_of(np.arange(320)), store, batch_size=32, seed=0, block=CHUNK, window=2)
     reads = count_reads(store, monkeypatch)
     list(loader.epoch(0, start=9))
     assert len(reads) == 4  # two chunks of two columns: the last window
@@ -241,6 +248,7 @@ def test_a_hard_label_outside_the_stores_classes(make_store, label: int, limit: 
     [
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"window": 0}, "window must be at least 1, not 0"),
+        ({"block": 0}, "block must be at least 1, not 0"),
         ({"selection": np.array([], np.int64)}, "selection is empty"),
         ({"selection": np.array([20])}, "leaves the rows 0 to 19"),
         ({"selection": np.array([-1])}, "leaves the rows 0 to 19"),
@@ -267,9 +275,11 @@ def test_the_order_digest_tells_loaders_apart(make_store) -> None:
         options = {"batch_size": 4, "seed": 0, "window": 4} | options
         return Loader(rows_of(np.arange(rows)), make_store(np.arange(20)), **options).order_digest
 
-    variants = [{}, {"rows": 19}, {"batch_size": 5}, {"seed": 1}, {"window": 5}, {"shuffle": False}]
+    variants = [{}, {"rows": 19}, {"batch_size": 5}, {"seed": 1}, {"window": 5}, {"shuffle": False}, {"block": 8}]
     assert len({of(**variant) for variant in variants}) == len(variants)
-    assert of() == of(selection=np.arange(20))
+    assert of() == of(selection=np.arange(20)) == of(block=512)
+    others = np.r_[np.arange(1, 20), 0]  # the same keys and rows of other numbers lie in other blocks
+    assert of(rows=20, selection=others, block=8) != of(rows=20, block=8)
 
 
 def alive() -> list[threading.Thread]:
@@ -278,7 +288,7 @@ def alive() -> list[threading.Thread]:
 
 @pytest.mark.parametrize("how", ["close", "drop", "never started", "to the end"])
 def test_no_thread_is_left_behind(make_store, how: str) -> None:
-    loader = Loader(rows_of(np.arange(500)), make_store(np.arange(500)), batch_size=16, seed=0, window=1)
+    loader = Loader(rows_of(np.arange(500)), make_store(np.arange(500)), batch_size=16, seed=0, block=16, window=1)
     batches = loader.epoch(0)
     if how == "to the end":
         list(batches)
@@ -302,7 +312,7 @@ def test_damage_reaches_the_consumer_before_one_of_its_rows(make_store, how: str
     else:
         file.unlink()
     gone = range(9, 10) if how == "flip" else range(8, 12)
-    batches = Loader(rows_of(np.arange(20 * CHUNK)), store, batch_size=8, seed=0, window=2).epoch(0)
+    batches = Loader(rows_of(np.arange(20 * CHUNK)), store, batch_size=8, seed=0, block=CHUNK, window=2).epoch(0)
     rows: list[int] = []
     with pytest.raises(error, match="shard 2"):
         rows.extend(row for batch in batches for row in batch.rows)
@@ -325,7 +335,8 @@ def test_a_program_may_end_in_the_middle_of_an_epoch(make_store) -> None:
     script = (
         "import sys; import numpy as np; from softlabels.store import open_store; from softlabels.stream import Loader\n"
         "from tests.stream.samples import rows_of\n"
-        "batches = Loader(rows_of(np.arange(500)), open_store(sys.argv[1]), batch_size=8, seed=0, window=1).epoch(0)\n"
+        "rows, store = rows_of(np.arange(500)), open_store(sys.argv[1])\n"
+        "batches = Loader(rows, store, batch_size=8, seed=0, block=16, window=1).epoch(0)\n"
         "print(len(next(batches)))\n"
     )
     done = subprocess.run([sys.executable, "-c", script, store.path], capture_output=True, text=True, timeout=200)

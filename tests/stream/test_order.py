@@ -5,14 +5,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softlabels.stream.order import Epoch, Order, as_they_stand, order_digest, permute, splitmix64
+from softlabels.stream.order import (
+    Epoch,
+    Order,
+    as_they_stand,
+    default_block,
+    default_span,
+    order_digest,
+    order_digest_by_chunks,
+    permute,
+    splitmix64,
+    times_wanted,
+)
 
-FACTS = {"rows_per_chunk": 16, "window": 3, "batch_size": 7, "seed": 1}
+FACTS = {"block": 4, "window": 3, "batch_size": 7, "seed": 1}
+KEYS = np.arange(160, dtype=np.uint8).reshape(10, 16)
 
 
-def digest(seed: int = 1, keys: np.ndarray | None = None, content: str = "abc") -> str:
-    keys = np.arange(160, dtype=np.uint8).reshape(10, 16) if keys is None else keys
-    return order_digest(content=content, keys=keys, facts=FACTS | {"seed": seed})
+def digest(seed: int = 1, keys: np.ndarray = KEYS, blocks: np.ndarray | None = None) -> str:
+    blocks = np.arange(len(keys)) // 4 if blocks is None else blocks
+    return order_digest(keys=keys, blocks=blocks, facts=FACTS | {"seed": seed})
 
 
 def batch(epoch: Epoch, number: int) -> np.ndarray:
@@ -30,7 +42,8 @@ def sequence(order: Order, epoch: int) -> np.ndarray:
 
 
 sizes = {
-    "chunks": st.lists(st.integers(0, 12), min_size=1, max_size=80),
+    "span": st.integers(1, 6),
+    "blocks": st.lists(st.integers(0, 12), min_size=1, max_size=80),
     "window": st.integers(1, 9),
     "batch_size": st.integers(1, 40),
     "seed": st.integers(0, 2**40),
@@ -39,28 +52,30 @@ sizes = {
 
 
 @given(**sizes)
-def test_an_epoch_holds_every_item_once(chunks: list[int], window: int, batch_size: int, seed: int, epoch: int) -> None:
-    order = Order(np.array(chunks), digest=digest(seed), window=window, batch_size=batch_size)
-    assert sorted(sequence(order, epoch)) == list(range(len(chunks)))
+def test_an_epoch_holds_every_item_once(
+    blocks: list[int], span: int, window: int, batch_size: int, seed: int, epoch: int
+) -> None:
+    order = Order(np.array(blocks), digest=digest(seed), window=window, batch_size=batch_size, span=span)
+    assert sorted(sequence(order, epoch)) == list(range(len(blocks)))
 
 
 @given(**sizes)
 def test_a_batch_is_found_without_the_ones_before(
-    chunks: list[int], window: int, batch_size: int, seed: int, epoch: int
+    blocks: list[int], span: int, window: int, batch_size: int, seed: int, epoch: int
 ) -> None:
-    order = Order(np.array(chunks), digest=digest(seed), window=window, batch_size=batch_size)
+    order = Order(np.array(blocks), digest=digest(seed), window=window, batch_size=batch_size, span=span)
     whole = sequence(order, epoch)
-    for number in range(-(-len(chunks) // batch_size)):
+    for number in range(-(-len(blocks) // batch_size)):
         expected = whole[number * batch_size : (number + 1) * batch_size]
         assert np.array_equal(batch(order.epoch(epoch), number), expected)
 
 
 @given(**sizes)
-def test_a_window_holds_whole_chunks_and_no_more_than_asked(
-    chunks: list[int], window: int, batch_size: int, seed: int, epoch: int
+def test_a_window_holds_whole_blocks_and_no_more_than_asked(
+    blocks: list[int], span: int, window: int, batch_size: int, seed: int, epoch: int
 ) -> None:
-    of_item = np.array(chunks)
-    one = Order(of_item, digest=digest(seed), window=window, batch_size=batch_size).epoch(epoch)
+    of_item = np.array(blocks)
+    one = Order(of_item, digest=digest(seed), window=window, batch_size=batch_size, span=span).epoch(epoch)
     seen: list[int] = []
     for number in range(one.windows):
         items = one.window(number)
@@ -68,12 +83,79 @@ def test_a_window_holds_whole_chunks_and_no_more_than_asked(
         here = set(of_item[items].tolist())
         assert len(here) <= window
         seen += here
-    assert sorted(seen) == sorted(set(chunks))  # each chunk in one window only
+    assert sorted(seen) == sorted(set(blocks))  # each block in one window only
+
+
+@pytest.mark.parametrize("block", [16, 64, 128])
+@pytest.mark.parametrize("chunk", [16, 48, 64, 256, 1024])
+def test_a_chunk_is_wanted_in_few_windows_one_behind_the_other(block: int, chunk: int) -> None:
+    """So that a cache of a window of chunks spares reading them again, whatever their size; yet blocks are shuffled."""
+    rows, window = 1 << 16, 16
+    of_item = np.arange(rows) // block
+    order = Order(of_item, digest=digest(), window=window, batch_size=8, span=default_span(block, rows, window))
+    one = order.epoch(3)
+    kept, read = dict[int, None](), 0
+    for number in range(one.windows):
+        for at in np.unique(one.window(number) // chunk).tolist():
+            read += at not in kept
+            kept.pop(at, None)
+            kept[at] = None
+            if len(kept) > window + 2:
+                kept.pop(next(iter(kept)))
+    assert read <= (1.0 if chunk != 48 else 1.8) * -(-rows // chunk)
+    firsts = sequence(order, 3)[::block] // block
+    assert abs(np.corrcoef(firsts[:-1], firsts[1:])[0, 1]) < 0.3
+
+
+@pytest.mark.parametrize("rows", [2_000, 10_000, 100_000])
+def test_a_window_takes_rows_of_all_places_also_where_there_are_few(rows: int) -> None:
+    block, window = 16, 16
+    span = default_span(block, rows, window)
+    one = Order(np.arange(rows) // block, digest=digest(), window=window, batch_size=8, span=span).epoch(0)
+    for number in range(one.windows):
+        places = np.unique(one.window(number) // block)
+        assert (np.diff(places) == 1).sum() < window / 2  # but for some neighbours
+
+
+@pytest.mark.parametrize(
+    ("row_bytes", "rows"), [(0, 512), (2 * 10, 512), (2048, 512), (2049, 256), (54_600, 16), (12_865_792, 16)]
+)
+def test_the_default_block_is_512_rows_or_about_a_mebibyte(row_bytes: int, rows: int) -> None:
+    assert default_block(row_bytes) == rows
+
+
+@pytest.mark.parametrize(
+    ("block", "items", "blocks"),
+    [(512, 10**6, 2), (1024, 10**6, 1), (16, 10**6, 64), (100, 10**6, 8), (16, 2100, 2), (16, 9, 1)],
+)
+def test_a_span_is_1024_rows_or_fewer_of_few(block: int, items: int, blocks: int) -> None:
+    assert default_span(block, items, 16) == blocks
+
+
+def test_how_often_chunks_are_wanted() -> None:
+    blocks = np.arange(16_000) // 16
+    one = Order(blocks, digest=digest(), window=10, batch_size=8).epoch(0)
+    assert one.windows == 100
+    assert times_wanted(one, blocks) == 1
+    assert times_wanted(one, blocks // 1000) == 100
+    shuffled = np.random.default_rng(0).permutation(blocks)
+    assert 14 < times_wanted(one, shuffled) < 16  # 160 rows of a window lie in about 148 of 1,000 chunks
+    assert times_wanted(as_they_stand(9, window_items=100, batch_size=2), np.arange(9)) == 1
 
 
 def test_the_order_of_one_fixed_input_never_changes() -> None:
-    order = Order(np.repeat(np.arange(5), 4), digest=digest(), window=2, batch_size=7)
-    assert digest() == "f343b59d603ac05db926a4aea10234d80b2eb2cc89f361bb9da5bb0c956d1086"
+    order = Order(np.repeat(np.arange(5), 4), digest=digest(), window=2, batch_size=7, span=2)
+    assert digest() == "7dde94c433cfcf177d245338a0e3dbfc5cd943303f26a4819749467537051930"
+    assert sequence(order, 0).tolist() == [12, 14, 13, 15, 3, 10, 0, 2, 11, 8, 9, 1, 6, 7, 16, 18, 5, 19, 17, 4]
+    assert sequence(order, 1).tolist() == [0, 1, 3, 2, 4, 5, 7, 13, 6, 15, 14, 12, 9, 19, 8, 10, 18, 17, 16, 11]
+
+
+def test_the_order_by_chunks_of_one_fixed_input_never_changes() -> None:
+    """That of earlier versions, in which their runs go on."""
+    facts = {"rows_per_chunk": 16, "window": 3, "batch_size": 7, "seed": 1}
+    of = order_digest_by_chunks(content="abc", keys=KEYS, facts=facts)
+    order = Order(np.repeat(np.arange(5), 4), digest=of, window=2, batch_size=7)
+    assert of == "f343b59d603ac05db926a4aea10234d80b2eb2cc89f361bb9da5bb0c956d1086"
     assert sequence(order, 0).tolist() == [18, 16, 19, 17, 6, 0, 2, 3, 1, 5, 4, 7, 10, 13, 11, 14, 9, 12, 8, 15]
     assert sequence(order, 1).tolist() == [13, 14, 15, 12, 18, 16, 17, 19, 7, 4, 6, 5, 2, 8, 0, 1, 11, 3, 9, 10]
 
@@ -90,14 +172,13 @@ def test_splitmix64_gives_the_published_stream() -> None:
     assert splitmix64(1234567, np.arange(5, dtype=np.uint64)).tolist() == expected
 
 
-def test_epoch_seed_content_and_keys_each_change_the_order() -> None:
-    chunks = np.arange(500) // 10
+def test_epoch_seed_keys_and_blocks_each_change_the_order() -> None:
+    blocks = np.arange(500) // 10
 
     def order(of: str, epoch: int = 0) -> list[int]:
-        return list(sequence(Order(chunks, digest=of, window=4, batch_size=8), epoch))
+        return list(sequence(Order(blocks, digest=of, window=4, batch_size=8), epoch))
 
-    other_keys = np.arange(160, dtype=np.uint8).reshape(10, 16)[::-1]
-    variants = [digest(), digest(seed=2), digest(keys=other_keys), digest(content="abd")]
+    variants = [digest(), digest(seed=2), digest(keys=KEYS[::-1]), digest(blocks=np.arange(1, 11) // 4)]
     orders = [order(of) for of in variants] + [order(variants[0], epoch=1)]
     assert len({tuple(one) for one in orders}) == len(orders)
     assert order(variants[0]) == orders[0]
@@ -118,7 +199,7 @@ def test_every_place_of_a_window_is_equally_likely() -> None:
 
 
 def test_windows_are_of_like_size() -> None:
-    # 17 chunks in windows of at most 16: not 16 and 1.
+    # 17 blocks in windows of at most 16: not 16 and 1.
     one = Order(np.arange(170) // 10, digest=digest(), window=16, batch_size=8).epoch(0)
     assert sorted(np.diff(one.bounds)) == [80, 90]
 

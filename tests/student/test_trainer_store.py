@@ -28,17 +28,25 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return write_store(tmp_path_factory.mktemp("store") / "train", np.arange(200))
 
 
-def make(store: Store, folder: Path, order: np.ndarray) -> tuple[nn.Module, Loader, Trainer]:
-    """A trainer over the rows of the store, which stand in another order in the transfer set."""
+def make(
+    store: Store, folder: Path, order: np.ndarray, *, of_before: bool = False, is_known: bool = False
+) -> tuple[nn.Module, Loader, Trainer]:
+    """A trainer over the rows of the store, which stand in another order in the transfer set: of an earlier version, whose
+    order goes by chunks, or one that knows of such.
+    """
     rows = rows_of(order)
     held_out = validation_rows(rows.keys, CONFIG.validation, CONFIG.seed)
     labelled = labelled_rows(rows.keys, CONFIG.hard_label_fraction, CONFIG.seed)
-    train = Loader(rows, store, batch_size=24, seed=0, selection=np.flatnonzero(~held_out), window=2)
+    train = Loader(rows, store, batch_size=24, seed=0, selection=np.flatnonzero(~held_out), block=16, window=2)
     validation = Loader(rows, store, batch_size=24, seed=0, selection=np.flatnonzero(held_out), shuffle=False)
     student = Student.begin(
         "", CONFIG, lambda: MLP(inputs=6, hidden=[8], classes=CLASSES, dropout=0.2), labelled=labelled
     )
-    return student.model, validation, Trainer([student], train, validation, folder, {"store": store.digest})
+    before = (train.by_chunks(), validation.by_chunks()) if is_known else None
+    if of_before:
+        train, validation = train.by_chunks(), validation.by_chunks()
+    trainer = Trainer([student], train, validation, folder, {"store": store.digest}, before=before)
+    return student.model, validation, trainer
 
 
 def test_a_student_from_a_store_goes_on_exactly(tmp_path: Path, store: Store, rng: np.random.Generator) -> None:
@@ -59,6 +67,28 @@ def test_a_student_from_a_store_goes_on_exactly(tmp_path: Path, store: Store, rn
     teacher, members = evaluate_teacher(validation, **options)  # type: ignore[arg-type]
     assert teacher["kl"] == {"1": 0.0, "4": 0.0}
     assert len(members) == MEMBERS
+
+
+def test_a_run_of_an_earlier_version_goes_on_in_its_order(
+    tmp_path: Path, store: Store, rng: np.random.Generator
+) -> None:
+    order = rng.permutation(200)
+    [whole] = make(store, tmp_path / "whole", order, of_before=True)[2].run()
+    asked = iter(range(14))
+    with pytest.raises(Interrupted):
+        make(store, tmp_path / "stopped", order, of_before=True)[2].run(lambda: next(asked) == 13)
+    with pytest.raises(SpecMismatch, match=r"order\.train: "):
+        make(store, tmp_path / "stopped", order)[2].run()
+    asked = iter(range(5))
+    with pytest.raises(Interrupted):  # and is stopped once more
+        make(store, tmp_path / "stopped", order, is_known=True)[2].run(lambda: next(asked) == 4)
+    trainer = make(store, tmp_path / "stopped", order, is_known=True)[2]
+    [again] = trainer.run()
+    assert trainer.is_of_before
+    assert again.weights.read_bytes() == whole.weights.read_bytes()
+    new = make(store, tmp_path / "new", order, is_known=True)[2]
+    assert new.run()[0].weights.read_bytes() != whole.weights.read_bytes()
+    assert not new.is_of_before
 
 
 def test_other_rows_are_another_run(tmp_path: Path, store: Store) -> None:

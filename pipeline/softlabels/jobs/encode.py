@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from softlabels.errors import ConfigError
+from softlabels.jobs.splits import served
 from softlabels.jobs.stores import Stores
 from softlabels.jobs.watch import LOGGED, Watch, counted
 from softlabels.labels.encoding import Encoding
@@ -161,12 +162,7 @@ def try_encoding(
 
 
 def _dense(path: Folder) -> Store:
-    store = open_store(path)
-    if store.encoding.target != "softmax":
-        raise ConfigError(
-            f"{path} holds {store.encoding.kind} labels, and topk keeps distributions over classes",
-            remedy="give a dense store",
-        )
+    store = served(open_store(path))
     if not store.encoding.keeps_all:
         raise ConfigError(
             f"{path} holds {store.encoding.kind} labels already, and what they left out is gone",

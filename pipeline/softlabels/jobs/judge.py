@@ -19,11 +19,11 @@ from softlabels.jobs.splits import (
     held_out_batches,
     open_splits,
     say_what_labels_are,
+    served,
     warn_of_findings,
     with_members,
 )
 from softlabels.jobs.watch import LOGGED, Watch
-from softlabels.labels.targets import Target
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.device import resolve_device
 from softlabels.store import Store, open_store
@@ -92,13 +92,9 @@ def judge(
         ConfigError, ClassMismatch, LogitsError: a store, transfer set or student that does not fit. DamagedStore: of the disk.
     """
     settings = StudentTraining() if training is None else training
-    options: dict[str, Any] = {
-        "temperatures": [DEFAULT_TEMPERATURE if temperature is None else temperature],
-        "mean": settings.mean, "device": resolve_device(settings.device),
-    }  # fmt: skip
     if student is None:
-        found = open_store(store, split=split)
-        options["target"] = _target(found, temperature)
+        found = served(open_store(store, split=split))
+        options = _options(settings, found, temperature)
         own: Rows = StoredRows(found)  # the next tokens of token rows are known only where the store holds its inputs
         if found.positions is not None and "input" in found.columns:
             own = EmbeddedRows(found)
@@ -116,7 +112,7 @@ def judge(
     splits = open_splits(
         store, transfer_set, only=split, missing=missing, training=settings, student=student, watch=watch
     )
-    options["target"] = _target(splits[split].store, temperature)
+    options = _options(settings, splits[split].store, temperature)
     say_what_labels_are(splits, replace(watch, say=watch.warn))
     model = build_model(student).to(options["device"])
     return {"student": evaluate_student(model, all_batches(splits[split], settings.batch_size), **options)}
@@ -162,13 +158,16 @@ def judge_run(
     }
 
 
-def _target(store: Store, temperature: float | None) -> Target:
-    """The kind of a store's labels. Raises ConfigError where they have no temperature and one is given."""
-    if temperature is not None and store.encoding.target == "values":
+def _options(settings: StudentTraining, store: Store, temperature: float | None) -> dict[str, Any]:
+    """How labels of a store are judged. Raises ConfigError where they have no temperature and one is given."""
+    target = store.encoding.target
+    if temperature is not None and target == "values":
         raise ConfigError(
             f"{store.path} holds values, which have no temperature to judge at", remedy="drop the temperature"
         )
-    return store.encoding.target
+    temperatures = [DEFAULT_TEMPERATURE if temperature is None else temperature]
+    device = resolve_device(settings.device)
+    return {"temperatures": temperatures, "mean": settings.mean, "device": device, "target": target}
 
 
 def digests(splits: Mapping[str, Split]) -> dict[str, str]:

@@ -49,19 +49,27 @@ class RunFolder:
         return next((run.parent for run in begun if _is_same(LocalFolder(run.parent), identity)), ours)
 
     @classmethod
-    def open(cls, out: str | Path | LocalFolder | None, *, name: str, identity: Mapping[str, Any]) -> RunFolder:
+    def open(
+        cls,
+        out: str | Path | LocalFolder | None,
+        *,
+        name: str,
+        identity: Mapping[str, Any],
+        order: Mapping[str, Any] | None = None,
+    ) -> RunFolder:
         """Begin a run in `out`, or go on with it.
 
         Args:
             out: default runs/NAME-xxxxxxxx, the end being a digest of the identity; the folder of an earlier version's run of
                 the same identity where there is one.
             identity: JSON values that tell this run from others.
+            order: what the order of its rows goes by (`Loader.order`), which is written beside them and tells no runs apart.
 
         Raises:
             RunExists: `out` holds another run, naming the fields that differ, or something else.
         """
         folder = out if isinstance(out, LocalFolder) else LocalFolder(cls.place(out, name=name, identity=identity))
-        text, path = _text(identity), folder.at()
+        path = folder.at()
         remedy = "give another --out, or leave it out: other settings then go to a folder of their own"
         if folder.exists() and not folder.is_folder():
             raise RunExists(f"{path} is a file, not a run folder", remedy=remedy)
@@ -74,7 +82,8 @@ class RunFolder:
         if any(not name.startswith(".") for name in folder.names()):
             raise RunExists(f"{path} holds something that is no run", remedy=remedy)
         folder.make()
-        folder.put(RUN, f"{text}\n".encode())
+        kept = {**identity, "order": dict(order)} if order else identity
+        folder.put(RUN, f"{_text(kept)}\n".encode())
         return cls(folder)
 
     def keep_recipe(self, recipe: Mapping[str, Any]) -> None:
@@ -94,6 +103,7 @@ def _different(run: LocalFolder, identity: Mapping[str, Any]) -> list[Difference
     """In what the run of a folder differs from ours; names and settings of earlier versions are known."""
     ours = json.loads(_text(identity))
     standing = renamed(read_object(run, RUN, f"delete {run} to train anew, or give another --out"), ours)
+    standing.pop("order", None)
     if isinstance(standing.get("training"), dict):  # of earlier versions, which counted every setting
         standing["training"] = deciding(standing["training"])
     return differences(standing, ours)

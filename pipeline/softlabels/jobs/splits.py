@@ -92,7 +92,7 @@ def open_splits(
     store's, and what `open_store` and `load_transfer_set` raise.
     """
     names = [only] if only else list(store_splits(path))
-    stores = {name: open_store(path, split=name) for name in names}
+    stores = {name: served(open_store(path, split=name)) for name in names}
     _require_one_teacher(stores)
     splits = {name: Split(store, _rows(store, transfer_set, name, watch), missing) for name, store in stores.items()}
     for name, split in splits.items() if missing == "skip" else ():
@@ -101,6 +101,22 @@ def open_splits(
     if student is not None:
         check_classes(student, splits)
     return splits if training is None else with_members(splits, training)
+
+
+def served(store: Store) -> Store:
+    """The same store. Raises `ConfigError` where its labels can be read, checked and copied, but nothing is made of them
+    yet.
+    """
+    kinds = sorted({target.encoding.target for target in store.spec.targets} - {"softmax"})
+    found = [f"{kind} labels" for kind in kinds]
+    found += ["positions that are no tokens"] * (store.positions is not None and not store.spec.of_tokens)
+    found += ["targets with names"] * (store.targets != ("",))
+    if found:
+        raise ConfigError(
+            f"{store.path} holds {' and '.join(found)}, which students and `encode` do not take yet",
+            remedy="read them with open_store: only(name), log_probs, probabilities, values",
+        )
+    return store
 
 
 def with_members(splits: Mapping[str, Split], training: StudentTraining) -> dict[str, Split]:
@@ -288,7 +304,8 @@ def training_batches(splits: Mapping[str, Split], training: StudentTraining) -> 
     chosen = _chosen(train, training)
     share = 0.0 if "validation" in splits else training.validation
     is_held_out = validation_rows(train.rows.keys[chosen], share, training.seed)
-    train_batches = all_batches(train, training.batch_size, chosen[~is_held_out], seed=training.seed)
+    shuffled: dict[str, Any] = {"seed": training.seed, "block": training.block}
+    train_batches = all_batches(train, training.batch_size, chosen[~is_held_out], **shuffled)
     if "validation" in splits:
         return train_batches, all_batches(splits["validation"], training.batch_size)
     if not is_held_out.any():
@@ -310,7 +327,12 @@ def held_out_batches(splits: Mapping[str, Split], training: StudentTraining) -> 
 
 
 def all_batches(
-    split: Split, batch_size: int, selection: np.ndarray | None = None, *, seed: int | None = None
+    split: Split,
+    batch_size: int,
+    selection: np.ndarray | None = None,
+    *,
+    seed: int | None = None,
+    block: int | None = None,
 ) -> Loader:
     """The rows of a split with every hard label that they have: as they stand, or shuffled by a `seed`."""
     return Loader(
@@ -320,6 +342,7 @@ def all_batches(
         seed=seed or 0,
         selection=selection,
         shuffle=seed is not None,
+        block=block,
         missing=split.missing,
         members=split.members,
         weights=split.weights,

@@ -30,6 +30,7 @@ from softlabels.names import as_before
 from softlabels.objects import plain
 from softlabels.report.measures import Results
 from softlabels.report.model_card import model_card
+from softlabels.store import Store
 from softlabels.store.digest import blake3_hex
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.stream.join import Missing
@@ -103,6 +104,7 @@ def train(
         say_what_labels_are(splits, watch)
         rows, own = {split: each.rows for split, each in splits.items()}, splits["train"].store
         shared = say_how_splits_relate(rows, own.class_names, watch, tokens=own.positions is not None)
+        _say_how_labels_are_read(sweep.batches, own, watch)
     given = {"name": name, "transfer_set": transfer_set, "student": student, "training": training}
     said = recipe or {section: plain(value) for section, value in given.items() if value is not None}
     folder.keep_recipe(said)
@@ -117,6 +119,7 @@ class _Sweep(NamedTuple):
     splits: Mapping[str, Split]
     variants: Sequence[Variant]
     students: Sequence[Student]
+    batches: Loader
     trainer: Trainer
     folder: RunFolder
 
@@ -129,7 +132,8 @@ class _Sweep(NamedTuple):
             at = slice(number * count, (number + 1) * count)
             models = [student.model for student in students[at]]
             judged.append(Judged(variant, models, scores[at]))
-        results = judge_run(self.training, splits, judged, shared)
+        trained = self.batches.by_chunks() if self.trainer.is_of_before else self.batches
+        results = judge_run(self.training, splits, judged, shared) | {"order": trained.order}
         names, run = in_order(each.name for each in students), self.folder.folder
         card = model_card(
             results | {"store": store},
@@ -175,9 +179,22 @@ def _begin(
         require_possible(students, splits.get("validation", splits["train"]), validation.rows)
     chosen = {"members": training.members, "weights": training.weights}
     facts |= {setting: list(value) for setting, value in chosen.items() if value is not None}
-    trainer = Trainer(students, train, validation, path, facts)
-    folder = RunFolder.open(out, name=name, identity=identity)  # after what may be wrong with the settings
-    return _Sweep(training, splits, variants, students, trainer, folder)
+    before = (train.by_chunks(), None if validation is None else validation.by_chunks())
+    trainer = Trainer(students, train, validation, path, facts, before=before)
+    folder = RunFolder.open(
+        out, name=name, identity=identity, order=train.order
+    )  # after what may be wrong with the settings
+    return _Sweep(training, splits, variants, students, train, trainer, folder)
+
+
+def _say_how_labels_are_read(batches: Loader, store: Store, watch: Watch) -> None:
+    """Say it where the store's rows stand in another order than those of the transfer set, which makes reading slow."""
+    times = batches.times_read()
+    if times > 1:
+        watch.say(
+            f"the rows of {store.path} stand in another order than those of the transfer set: every epoch reads about "
+            f"{times:.1f} times its labels; to read them once, label the transfer set as it is ordered now"
+        )
 
 
 def _variants(training: StudentTraining, train: Split, watch: Watch) -> tuple[Variant, ...]:

@@ -168,9 +168,17 @@ def _training(results: Results, recipe: Recipe, stores: Mapping[str, Manifest]) 
         f"- Seeds: {', '.join(map(str, results['seeds']))}: a student each, of every kind above",
         *(f"- {key}: {_object(training[key])}" for key in ("optimizer", "scheduler") if training.get(key)),
         f"- {'; '.join(f'{said} {escaped(value)}' for said, value in given.items())}",
+        f"- {_order(results.get('order'))}",
         "- Everything, to repeat it: `config.yaml`",
     ]
     return "\n".join(lines)
+
+
+def _order(order: Mapping[str, Any] | None) -> str:
+    """What the order of the rows went by; runs of earlier versions say nothing of it."""
+    if order is None or order.get("by") != "keys":
+        return "Rows in an order that went by the store's content and chunks"
+    return f"Rows in an order of their keys and the seed, shuffled in blocks of {escaped(order['block'])}"
 
 
 def _settings(student: Student) -> str:

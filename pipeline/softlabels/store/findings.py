@@ -156,14 +156,9 @@ def _require_consistent(stored: Stored, keys: NDArray[np.uint8]) -> None:
     spec = stored.spec
     names = (*spec.soft_columns, *(["position_mask"] if spec.positions is not None else []))
     compare = partial(apart, encoding=spec.encoding, classes=spec.label_space.classes, precision=spec.teacher.precision)
-    require_consistent(
-        keys,
-        partial(gather, stored, names),
-        compare,
-        row_bytes=spec.row_bytes,
-        where=_where(stored),
-        off=spec.encoding.off,
-    )
+    read = partial(gather, stored, names)
+    off = spec.encoding.off
+    require_consistent(keys, read, compare, row_bytes=spec.row_bytes, where=_where(stored), off=off)
 
 
 def _require_logits(stored: Stored) -> None:

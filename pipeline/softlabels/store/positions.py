@@ -13,6 +13,7 @@ values of `Encoding.blank`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -90,7 +91,8 @@ def _held(most: int, positions: NDArray[np.generic]) -> NDArray[np.bool_]:
 
 def kept(values: NDArray[np.generic], positions: NDArray[np.int32]) -> NDArray[np.generic]:
     """The positions that ragged rows keep, one row behind the other: (R, P, ...) -> (sum of `positions`, ...)."""
-    return values[_held(values.shape[1], positions)]
+    found = _whole(values, 2)[_held(values.shape[1], positions)]
+    return found.view(values.dtype).reshape(-1, *values.shape[2:])
 
 
 def padded(
@@ -98,15 +100,23 @@ def padded(
 ) -> NDArray[np.generic]:
     """What `kept` gave, as (R, P, ...) again."""
     out = np.empty((len(positions), *column.shape), column.numpy_dtype)
-    owner, name = spec.owner(column.name), bare(column.name)
-    if owner is None:
-        out[:] = 0
-    elif name == LABEL:
-        out[:] = no_label(owner)
-    else:
-        out[:] = owner.encoding.blank(name, column.shape[1:], column.numpy_dtype)
-    out[_held(column.shape[0], positions)] = values
+    owner, name, blank = spec.owner(column.name), bare(column.name), np.zeros(column.shape[1:], column.numpy_dtype)
+    if owner is not None and name == LABEL:
+        blank[...] = no_label(owner)
+    elif owner is not None:
+        blank = owner.encoding.blank(name, column.shape[1:], column.numpy_dtype)
+    held, whole = _held(column.shape[0], positions), _whole(out, 2)
+    whole[held], whole[~held] = _whole(values, 1), _whole(blank[None], 1)
     return out
+
+
+def _whole(values: NDArray[np.generic], lead: int) -> NDArray[np.void]:
+    """The same with the axes behind the first `lead` as one item, which numpy moves as a whole; not copied where it lies in one
+    piece.
+    """
+    count = math.prod(values.shape[lead:])
+    flat = np.ascontiguousarray(values).reshape(*values.shape[:lead], count)
+    return flat.view(f"V{count * values.itemsize}")[..., 0]
 
 
 def check_counts(positions: NDArray[np.int32], most: int) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from mmap import mmap
@@ -25,8 +24,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from softlabels.errors import ConfigError, Stalled
 from softlabels.labels.soft import SoftLabels
-from softlabels.store.gather import Array, ChunkSource
-from softlabels.stream.examples import EmbeddedRows, Examples, join_examples
+from softlabels.stream.chunk_cache import cached
+from softlabels.stream.examples import EmbeddedRows, join_examples
 from softlabels.stream.join import Ints, Missing
 from softlabels.stream.prefetch import prefetch
 from softlabels.system.patience import AGAIN, patience, process
@@ -68,12 +67,7 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
         examples = join_examples(
             rows, store, selection=selection, missing=missing, weights=weights, members=members, labelled=labelled
         )
-        inputs, reader = examples.inputs, examples.reader
-        stores = {id(each): each for each in (inputs, reader) if not (each is None or isinstance(each, np.ndarray))}
-        caches = {key: ChunkCache(each, limit=cache_bytes // len(stores)) for key, each in stores.items()}
-        self._examples: Examples = replace(
-            examples, inputs=caches.get(id(inputs), inputs), reader=caches.get(id(reader), reader)
-        )
+        self._examples = cached(examples, cache_bytes)
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -143,30 +137,3 @@ def watched(batches: DataLoader[Any]) -> Iterator[Any]:
             f"no batch for {patience():g} s from {len(workers)} workers: {' and '.join((stopped or found).values())}",
             remedy=AGAIN,
         ) from error
-
-
-class ChunkCache:
-    """A store's chunks with the most recently used of them in memory, up to `limit` bytes."""
-
-    def __init__(self, reader: ChunkSource, *, limit: int) -> None:
-        self._reader = reader
-        self._limit = limit
-        self._bytes = 0
-        self._chunks: OrderedDict[tuple[str, int], Array] = OrderedDict()
-        self.rows_per_chunk, self.columns = reader.rows_per_chunk, reader.columns
-
-    def read_chunk(self, column: str, chunk: int) -> Array:
-        """The chunk as the store reads it."""
-        where = (column, chunk)
-        if where in self._chunks:
-            self._chunks.move_to_end(where)
-            return self._chunks[where]
-        values = self._chunks[where] = self._reader.read_chunk(column, chunk)
-        self._bytes += values.nbytes
-        while self._bytes > self._limit and len(self._chunks) > 1:
-            self._bytes -= self._chunks.popitem(last=False)[1].nbytes
-        return values
-
-    def __getstate__(self) -> dict[str, Any]:
-        """A copy in another process begins empty."""
-        return self.__dict__ | {"_chunks": OrderedDict(), "_bytes": 0}

@@ -96,6 +96,14 @@ class Examples:
         """Bytes of one row's input that `with_inputs` copies from an array; 0 where a store holds the inputs."""
         return self.inputs.nbytes // len(self.inputs) if isinstance(self.inputs, np.ndarray) else 0
 
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of one row that `take` reads of stores."""
+        inputs = () if isinstance(self.inputs, np.ndarray) else (self.inputs.columns["input"],)
+        reader, names = self.reader, () if self.soft is None else self.soft.names
+        labels = () if reader is None else (reader.columns[name] for name in names)
+        return sum(column.row_bytes for column in (*inputs, *labels))
+
     def take(self, numbers: Ints, *, lead: Block | None = None, pool: Executor | None = None) -> Block:
         """What is kept in memory or in stores of the examples `numbers` (B,), in that order, behind those of `lead`; `pool`
         reads chunks side by side.

@@ -1,6 +1,6 @@
-"""Batches for a student: inputs, hard labels and soft labels, in an order that seed and epoch decide.
+"""Batches for a student: inputs, hard labels and soft labels, in an order that keys, seed and epoch decide.
 
-`order.py` says which example stands where, `examples.py` reads them; the loader reads a window of chunks in a
+`order.py` says which example stands where, `examples.py` reads them; the loader reads a window of blocks in a
 background thread while the batches of the window before are in use. Its place is two integers, epoch and batch:
 `epoch(e, start=k)` goes on where another run stopped. For other training loops there is `dataset.py`.
 
@@ -10,11 +10,13 @@ a batch, row after row (B where rows have no positions).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import copy
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,19 +26,30 @@ from torch import Tensor
 from softlabels.errors import ConfigError
 from softlabels.labels.soft import SoftLabels
 from softlabels.store.gather import Block
+from softlabels.stream.chunk_cache import cached
 from softlabels.stream.examples import EmbeddedRows, Examples, StoredRows, join_examples
 from softlabels.stream.join import Ints, Missing
-from softlabels.stream.order import Epoch, Order, as_they_stand, order_digest
+from softlabels.stream.order import (
+    MOST_ROWS,
+    Epoch,
+    Order,
+    as_they_stand,
+    default_block,
+    default_span,
+    order_digest,
+    order_digest_by_chunks,
+    times_wanted,
+)
 from softlabels.stream.prefetch import prefetch
 
 if TYPE_CHECKING:
     from softlabels.store import Store
     from softlabels.transfer import TransferRows
 
-CHUNK_WITHOUT_STORE = 512  # rows that stay together in the shuffle where no store says how labels are cut
 # Inputs copied from a mapped file at a time: a window of images would take gigabytes, and a copy of many megabytes drives the
 # student's weights out of the processor's cache.
 INPUT_BYTES = 1 << 22
+ANOTHER_ORDER = 1.5  # times as many chunks as of rows in order are wanted: then they stand in another one
 READERS = 2  # threads that read and check chunks; on two cores a third brought nothing
 
 
@@ -97,8 +110,11 @@ class Loader:
         selection: distinct row numbers to use; all by default.
         shuffle: False gives the rows in the order of `selection`, each epoch alike. Where the store keeps them in
             another order, memory stays bounded all the same but chunks are read more than once.
-        window: chunks whose rows are mixed with each other. Up to three windows of what stores hold are in memory, and of
-            inputs that are mapped from a file up to three times `INPUT_BYTES`, or three batches where those are larger.
+        block: consecutive rows of `rows` that stay together in the shuffle, up to its windows; `default_block` by default.
+            Beside keys, seed and epoch nothing but this decides the order: not the store's content, row order or chunks.
+        window: blocks whose rows are mixed with each other. Up to three windows of what stores hold are in memory, and of
+            inputs that are mapped from a file up to three times `INPUT_BYTES`, or three batches where those are larger. Where
+            chunks do not fit into blocks, as many chunks as two windows have blocks are, too.
         missing: "error", or "skip" to leave out rows that the store does not label (`left_out` counts them).
         weights: (M,) member weights; by default those of the store.
         members: numbers of the members to take, whose `weights` those are; by default all.
@@ -109,6 +125,7 @@ class Loader:
         rows: (N,) int64, the rows of the transfer set that are used, in the order of `selection`.
         left_out: how many selected rows have no soft labels.
         order_digest: equal for two loaders that give the same rows in the same order at every epoch.
+        order: what the order goes by, for the files of a run: {"by": "keys", "block": rows}, or {"by": "chunks"}.
 
     Raises:
         UnlabelledRows, LabelError, ClassMismatch, AlignmentError, ConfigError: as `examples.join_examples` says.
@@ -123,35 +140,68 @@ class Loader:
         seed: int,
         selection: Ints | None = None,
         shuffle: bool = True,
+        block: int | None = None,
         window: int = 16,
         missing: Missing = "error",
         weights: Sequence[float] | None = None,
         members: Sequence[int] | None = None,
         labelled: NDArray[np.bool_] | None = None,
     ) -> None:
-        for name, value in (("batch_size", batch_size), ("window", window)):
-            if value < 1:
+        for name, value in (("batch_size", batch_size), ("window", window), ("block", block)):
+            if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, not {value}", remedy=f"give a larger {name}")
         self._examples = examples = join_examples(
             rows, store, selection=selection, missing=missing, weights=weights, members=members, labelled=labelled
         )
-        chunked = store or (rows.store if isinstance(rows, EmbeddedRows) else None)
-        rows_per_chunk = CHUNK_WITHOUT_STORE if chunked is None else chunked.rows_per_chunk
+        self._store = store or (rows.store if isinstance(rows, EmbeddedRows) else None)
+        self._content = "" if store is None else store.content_digest
+        self._facts = {"window": window, "batch_size": batch_size, "seed": seed, "shuffle": shuffle}
+        self._keys = rows.keys[examples.items]
         self.rows = examples.items
         self.left_out = (len(rows.keys) if selection is None else len(selection)) - len(examples)
         self.batch_size = batch_size
         self.steps_per_epoch = -(-len(examples) // batch_size)
-        facts = {"rows_per_chunk": rows_per_chunk, "window": window, "batch_size": batch_size, "seed": seed}
-        self.order_digest = order_digest(
-            content="" if store is None else store.content_digest,
-            keys=rows.keys[self.rows],
-            facts=facts | {"shuffle": shuffle},
-        )
-        in_order = as_they_stand(len(examples), window_items=window * rows_per_chunk, batch_size=batch_size)
-        self._epoch: Callable[[int], Epoch] = lambda epoch: in_order
-        if shuffle:
-            chunks = examples.labelled_by // rows_per_chunk
-            self._epoch = Order(chunks, digest=self.order_digest, window=window, batch_size=batch_size).epoch
+        block = block or default_block(_row_bytes(examples, rows, self._store))
+        self._blocks, self._span = examples.items // block, default_span(block, len(examples), window)
+        self.order: dict[str, Any] = {"by": "keys", "block": block}
+        self.order_digest = order_digest(keys=self._keys, blocks=self._blocks, facts=self._facts | {"block": block})
+        if shuffle and block % self._rows_per_chunk:  # the next window wants the rest of this one's chunks
+            self._examples = cached(examples, 2 * window * self._rows_per_chunk * examples.stored_bytes)
+
+    @property
+    def _rows_per_chunk(self) -> int:
+        return MOST_ROWS if self._store is None else self._store.rows_per_chunk
+
+    def by_chunks(self) -> Loader:
+        """The same rows in the order of earlier versions, which went by the store's content and chunks: for runs begun so."""
+        other = copy.copy(self)
+        other.__dict__.pop("_order", None)
+        other._blocks, other._span = self._examples.labelled_by // self._rows_per_chunk, 1
+        other.order = {"by": "chunks"}
+        facts = self._facts | {"rows_per_chunk": self._rows_per_chunk}
+        other.order_digest = order_digest_by_chunks(content=self._content, keys=self._keys, facts=facts)
+        return other
+
+    @cached_property
+    def _order(self) -> Order:
+        facts: dict[str, Any] = {name: self._facts[name] for name in ("window", "batch_size")}
+        return Order(self._blocks, digest=self.order_digest, span=self._span, **facts)
+
+    def _epoch(self, epoch: int) -> Epoch:
+        if self._facts["shuffle"]:
+            return self._order.epoch(epoch)
+        rows = self._facts["window"] * self._rows_per_chunk
+        return as_they_stand(len(self._examples), window_items=rows, batch_size=self.batch_size)
+
+    def times_read(self) -> float:
+        """How often an epoch reads a chunk of labels: once where the store's rows stand in the order of these rows, else as a
+        sample of its windows says.
+        """
+        labelled_by, epoch = self._examples.labelled_by, self._epoch(0)
+        in_order = np.empty_like(labelled_by)
+        in_order[np.argsort(self.rows)] = np.sort(labelled_by)
+        often, least = (times_wanted(epoch, each // self._rows_per_chunk) for each in (labelled_by, in_order))
+        return often if often > ANOTHER_ORDER * least else 1.0
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Batches from `start` to the end of an epoch: the same on every call. Close it, or drop it, to stop early.
@@ -177,6 +227,15 @@ class Loader:
         soft = None if examples.soft is None else examples.soft.soft_labels(tensors)
         classes = None if examples.positions is None else examples.positions.classes
         return Batch(tensors["input"], tensors["label"], soft, block["row"], tensors.get("mask"), classes)
+
+
+def _row_bytes(examples: Examples, rows: TransferRows | EmbeddedRows | StoredRows, store: Store | None) -> int:
+    """Bytes of a row's distributions in float16, by positions and classes alone, and of its input."""
+    kept = examples.inputs
+    inputs = examples.mapped_bytes if isinstance(kept, np.ndarray) else kept.columns["input"].row_bytes
+    if store is not None:
+        return inputs + 2 * (store.positions or 1) * store.classes
+    return inputs + (0 if rows.sequence is None else 2 * rows.sequence.positions * rows.sequence.classes)
 
 
 def _blocks(examples: Examples, epoch: Epoch, start: int) -> Iterator[Block]:

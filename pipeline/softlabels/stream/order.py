@@ -1,16 +1,20 @@
 """The order of an epoch: which item stands where, as a pure function of a few numbers. No files, no labels, no torch.
 
-An item is a row of the student's data (numbered 0..N-1 after selection); it lies in the chunk of the store that holds
-its label. An epoch permutes the chunks, cuts them into windows of at most `window` chunks, and permutes the items
-inside each window; batches are consecutive slices of that sequence. So each chunk is read about once an epoch, no more
-than `window` chunks are wanted at a time, and batch g is found without generating the batches before it.
+An item is a row of the student's data (numbered 0..N-1 after selection). Consecutive rows of the transfer set are a block, and
+consecutive blocks a span. An epoch permutes the spans and takes `window` of them at a time, a shelf. It goes through a shelf in
+windows of `window` blocks, one of each span, and permutes the items inside each window; batches are consecutive slices of that
+sequence. So no more than a window is wanted in memory, and batch g is found without generating the batches before it.
+
+Which block of a span comes next is its number with some bits flipped. So blocks that share an aligned part of the span, of any
+power of two, come one behind the other, and with them what a store keeps in one chunk: a chunk that is larger than a block is
+read once, and kept while `window` others are. The order itself knows no chunks.
 
 Permutations sort the outputs of SplitMix64 over item numbers (Steele, Lea, Flood 2014, "Fast splittable pseudorandom
 number generators"). The function is a bijection, so there are no ties, and the order depends on no library's random
 stream.
 
 Neighbours: `join.py` says which items there are, `loader.py` reads them in this order.
-Shape letters: N items, K chunks that hold items.
+Shape letters: N items, K blocks that hold items, S spans that do.
 """
 
 from __future__ import annotations
@@ -24,6 +28,11 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+
+MOST_ROWS, FEWEST_ROWS = 512, 16  # of a block that nobody chose
+BLOCK_BYTES = 1 << 20  # as much as stores put into a chunk
+SPAN_ROWS = 1024  # the most rows that stores put into a chunk where nobody says how many
+SAMPLE = 8  # windows of an epoch that are looked at to say what it reads
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
@@ -46,13 +55,41 @@ def permute(values: Ints, key: int) -> Ints:
     return values[np.argsort(splitmix64(key, values.astype(np.uint64)))]
 
 
-def order_digest(*, content: str, keys: NDArray[np.uint8], facts: Mapping[str, int]) -> str:
+def default_block(row_bytes: int) -> int:
+    """Rows of a block where nobody says it: 512, or fewer, a power of two from 16, where they exceed `BLOCK_BYTES`.
+
+    Args:
+        row_bytes: of a row's distributions in float16 and its input, whatever a store keeps of them, so that all stores of a
+            transfer set, and none, have the same blocks.
+    """
+    rows = MOST_ROWS
+    while rows > FEWEST_ROWS and rows * row_bytes > BLOCK_BYTES:
+        rows //= 2
+    return rows
+
+
+def default_span(block: int, items: int, window: int) -> int:
+    """Blocks of a span, a power of two: as many as fit into `SPAN_ROWS`, or fewer, so that few items have several shelves."""
+    blocks = max(1, min(SPAN_ROWS, items // (4 * window)) // block)
+    return 1 << (blocks.bit_length() - 1)
+
+
+def order_digest(*, keys: NDArray[np.uint8], blocks: Ints, facts: Mapping[str, int]) -> str:
     """blake3 of everything that the order depends on but the epoch: two runs with equal digests see the same batches.
 
     Args:
-        content: content digest of the store ("" without one).
         keys: (N, 16) content keys of the items, in item order.
-        facts: rows a chunk, window, batch size, seed and whatever else decides the order.
+        blocks: (N,) block of each item.
+        facts: rows a block, window, batch size, seed and whatever else decides the order.
+    """
+    described = json.dumps(dict(facts), sort_keys=True).encode()
+    hashed = [blake3(np.ascontiguousarray(values).view(np.uint8).data).digest() for values in (keys, blocks)]
+    return blake3(b"softlabels order 2\n" + described + b"".join(hashed)).hexdigest()
+
+
+def order_digest_by_chunks(*, content: str, keys: NDArray[np.uint8], facts: Mapping[str, int]) -> str:
+    """What `order_digest` was where the order went by the chunks of the store, `content` being its content digest ("" of none);
+    `facts` had the rows a chunk.
     """
     described = json.dumps({"content": content, **facts}, sort_keys=True).encode()
     return blake3(b"softlabels order 1\n" + described + blake3(np.ascontiguousarray(keys).data).digest()).hexdigest()
@@ -80,33 +117,62 @@ class Order:
     """How N items are visited, epoch after epoch.
 
     Args:
-        chunk_of_item: (N,) chunk that holds each item's label.
+        block_of_item: (N,) block that holds each item.
         digest: what `order_digest` gave.
-        window: chunks in a window, at most.
+        window: blocks in a window, and spans in a shelf, at most.
         batch_size: items in a batch; the last batch of an epoch may be shorter, and no item is dropped or repeated.
+        span: blocks in a span; with one, blocks are permuted as they are.
     """
 
-    def __init__(self, chunk_of_item: Ints, *, digest: str, window: int, batch_size: int) -> None:
+    def __init__(self, block_of_item: Ints, *, digest: str, window: int, batch_size: int, span: int = 1) -> None:
         self._digest, self._window, self._batch_size = digest, window, batch_size
-        self._by_chunk = np.argsort(chunk_of_item, kind="stable")  # (N,) items, chunk after chunk
-        _, first, counts = np.unique(chunk_of_item[self._by_chunk], return_index=True, return_counts=True)
-        self._first, self._counts = first, counts  # (K,)
+        self._by_block = np.argsort(block_of_item, kind="stable")  # (N,) items, block after block
+        blocks, first, counts = np.unique(block_of_item[self._by_block], return_index=True, return_counts=True)
+        self._first, self._counts, self._in_span = first, counts, blocks % span  # (K,)
+        self._spans, self._span = np.unique(blocks // span, return_inverse=True)  # (S,), (K,) of which span a block is
+        self._bits = np.uint64((1 << (span - 1).bit_length()) - 1)  # that tell the blocks of a span apart
 
     def epoch(self, epoch: int) -> Epoch:
         """The shuffled order of one epoch."""
-        material = blake3(f"{self._digest} epoch {epoch}".encode()).digest(16)
-        chunk_key, item_key = (int.from_bytes(material[:8], "little"), int.from_bytes(material[8:], "little"))
-        chunks = permute(np.arange(len(self._first)), chunk_key)
-        windows = -(-len(chunks) // self._window)
-        # Windows of nearly equal size: a last window of a single chunk would hardly be shuffled.
-        cuts = np.arange(windows + 1) * len(chunks) // windows
-        ends = np.cumsum(self._counts[chunks])[cuts[1:] - 1]
+        material = blake3(f"{self._digest} epoch {epoch}".encode()).digest(24)
+        span_key, item_key, flip_key = (int.from_bytes(material[at : at + 8], "little") for at in (0, 8, 16))
+        blocks = self._sequence(span_key, flip_key)
+        cuts = _even_cuts(len(blocks), self._window)
+        ends = np.cumsum(self._counts[blocks])[cuts[1:] - 1]
 
         def window(number: int) -> Ints:
-            places = ((self._first[k], self._counts[k]) for k in chunks[cuts[number] : cuts[number + 1]])
-            return permute(np.concatenate([self._by_chunk[first : first + count] for first, count in places]), item_key)
+            places = ((self._first[k], self._counts[k]) for k in blocks[cuts[number] : cuts[number + 1]])
+            return permute(np.concatenate([self._by_block[first : first + count] for first, count in places]), item_key)
 
         return Epoch(self._batch_size, np.concatenate([[0], ends]), window)
+
+    def _sequence(self, span_key: int, flip_key: int) -> Ints:
+        """(K,) the blocks, by their place among those that hold items, as an epoch goes through them."""
+        spans = len(self._spans)
+        place = np.argsort(permute(np.arange(spans), span_key))  # (S,) in which the epoch takes them
+        shelf = np.searchsorted(_even_cuts(spans, self._window), place, side="right")  # (S,)
+        flip = (splitmix64(flip_key, self._spans.astype(np.uint64)) & self._bits).astype(np.int64)  # (S,)
+        return np.lexsort((place[self._span], self._in_span ^ flip[self._span], shelf[self._span]))
+
+
+def _even_cuts(count: int, most: int) -> Ints:
+    """Where to cut `count` things into parts of at most `most`, from 0 to `count`.
+
+    Parts are of nearly equal size: a last one of a single chunk would hardly be shuffled.
+    """
+    parts = -(-count // most)
+    return np.arange(parts + 1) * count // parts
+
+
+def times_wanted(epoch: Epoch, chunk_of_item: Ints) -> float:
+    """How often a chunk of the store is wanted in an epoch, once a window at most, by a sample of its windows.
+
+    Args:
+        chunk_of_item: (N,) chunk that holds what is read of each item.
+    """
+    sample = np.unique(np.linspace(0, epoch.windows - 1, min(epoch.windows, SAMPLE), dtype=np.int64))
+    wanted = sum(len(np.unique(chunk_of_item[epoch.window(number)])) for number in sample.tolist())
+    return wanted * epoch.windows / len(sample) / len(np.unique(chunk_of_item))
 
 
 def as_they_stand(items: int, *, window_items: int, batch_size: int) -> Epoch:

@@ -75,9 +75,18 @@ def save_checkpoint(folder: LocalFolder, state: Mapping[str, Any], identity: Map
         raise
 
 
-def load_checkpoint(folder: LocalFolder, identity: Mapping[str, object]) -> dict[str, Any] | None:
+def load_checkpoint(
+    folder: LocalFolder, identity: Mapping[str, object], *others: Mapping[str, object]
+) -> tuple[dict[str, Any], int] | None:
     """The state that the run in `folder` was saved with, after putting the random generators back; None where nothing was, and
     where what was saved is the start, before its first step, of a run with another identity: it binds nobody.
+
+    Args:
+        identity: of the run as it would be begun.
+        others: as which an earlier version may have begun it.
+
+    Returns:
+        The state, and as which of these the run was begun: 0 for `identity`.
 
     Raises:
         SpecMismatch: the run was begun with another identity, naming each field that differs, or by another version.
@@ -102,12 +111,13 @@ def load_checkpoint(folder: LocalFolder, identity: Mapping[str, object]) -> dict
             f"{path} has format {found}, this version of softlabels reads {FORMAT}",
             remedy="finish the run with the version that began it, or begin a new run folder",
         )
-    ours = json.loads(json.dumps(identity))
-    different = differences(renamed(begun, ours), ours)
-    if different and whole["state"].get("progress", {}).get("step") == 0:
+    ours: list[Any] = [json.loads(json.dumps(each)) for each in (identity, *others)]
+    different = [differences(renamed(begun, each), each) for each in ours]
+    number = next((at for at, leaves in enumerate(different) if not leaves), None)
+    if number is None and whole["state"].get("progress", {}).get("step") == 0:
         return None
-    if different:
-        said = "; ".join(leaf._replace(path=_MEANING.get(leaf.path, leaf.path)).said() for leaf in different)
+    if number is None:
+        said = "; ".join(leaf._replace(path=_MEANING.get(leaf.path, leaf.path)).said() for leaf in different[0])
         raise SpecMismatch(
             f"the run in {folder} was begun with other settings: {said}",
             remedy=f"give the same settings to go on; to begin anew, delete {folder} or name another run folder",
@@ -116,8 +126,7 @@ def load_checkpoint(folder: LocalFolder, identity: Mapping[str, object]) -> dict
     if changed:
         _log.warning("%s goes on in another environment, and its last bits may differ: %s", folder, "; ".join(changed))
     set_rng_state(whole["rng"])
-    state: dict[str, Any] = whole["state"]
-    return state
+    return whole["state"], number
 
 
 def environment() -> dict[str, object]:

@@ -34,6 +34,8 @@ class LoopConfig:
         loss_args: arguments of the soft term, by name, where it has any; docs/losses.md lists them.
         epochs: passes over the training rows.
         batch_size: rows a step.
+        block: consecutive rows of the transfer set that stay together in the shuffle: rows are mixed over 16 such blocks at a
+            time. By default 512, fewer where a row's distributions and input are large (docs/training.md).
         micro_batch: rows a forward pass, where a batch does not fit into memory (gradients are accumulated); the loss does
             not depend on it.
         optimizer: class and arguments, called with the model's parameters.
@@ -57,6 +59,7 @@ class LoopConfig:
     loss_args: dict[str, float] = field(default_factory=dict)
     epochs: int = 10
     batch_size: int = 128
+    block: int | None = None
     micro_batch: int | None = None
     optimizer: ObjectSpec = field(default_factory=lambda: ObjectSpec("torch.optim.AdamW", {"lr": 1e-3}))
     scheduler: ObjectSpec | None = None
@@ -74,7 +77,7 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         _one_of("mean", self.mean, MEANS)
-        for name in ("epochs", "batch_size", "checkpoint_every", "micro_batch", "threads"):
+        for name in ("epochs", "batch_size", "block", "checkpoint_every", "micro_batch", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, not {value}", remedy=f"give {name} >= 1")

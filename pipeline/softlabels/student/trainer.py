@@ -33,7 +33,7 @@ from softlabels.student.validation import validate
 from softlabels.system.local import LocalFolder, local_folder
 
 WEIGHTS = "weights.safetensors"
-SHARED = ("epochs", "batch_size", "validation", "checkpoint_every", "device", "threads")
+SHARED = ("epochs", "batch_size", "block", "validation", "checkpoint_every", "device", "threads")
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,10 @@ class Trainer:
         identity: JSON values that say what else is trained on which data (model, store digests); a folder that was begun
             with another identity or config is refused.
         augment: changes a batch's inputs before each training step; draws from torch's generators.
+        before: `train` and `validation` in the order of an earlier version: a run that it began goes on in that order.
+
+    Attributes:
+        is_of_before: whether it does so; known once `run` has begun.
 
     Raises:
         ConfigError: an optimizer, schedule or device that cannot be had; students that cannot share a pass.
@@ -96,8 +100,11 @@ class Trainer:
         folder: Path | LocalFolder,
         identity: Mapping[str, object],
         augment: Augment | None = None,
+        *,
+        before: tuple[Batches, Batches | None] | None = None,
     ) -> None:
         self._train, self._validation, self._folder = train, validation, local_folder(folder)
+        self._before, self.is_of_before = before, False
         self._config = _shared_config(students)
         self._device = resolve_device(self._config.device)
         self._total_steps = self._config.epochs * train.steps_per_epoch
@@ -105,8 +112,7 @@ class Trainer:
             Learner(student, device=self._device, total_steps=self._total_steps, augment=augment)
             for student in students
         ]
-        orders = {"train": train.order_digest, "validation": validation.order_digest if validation else None}
-        self._identity = {"training": _settings(students), "order": orders, **identity}
+        self._identity = {"training": _settings(students), "order": _orders(train, validation), **identity}
         self._progress = Progress()
 
     def run(
@@ -173,9 +179,14 @@ class Trainer:
     def _restore(self) -> bool:
         """Go back to the checkpoint; False where there is none that binds this run."""
         try:
-            state = load_checkpoint(self._folder, self._identity)
-            if state is None:
+            orders = [(self._train, self._validation), *([self._before] if self._before else [])]
+            identities = [self._identity | {"order": _orders(*each)} for each in orders]
+            found = load_checkpoint(self._folder, *identities)
+            if found is None:
                 return False
+            state, number = found
+            (self._train, self._validation), self._identity = orders[number], identities[number]
+            self.is_of_before = number > 0
             self._progress = Progress(**state["progress"])
             for learner, saved in zip(self._learners, state["learners"], strict=True):
                 learner.load(saved)
@@ -260,6 +271,10 @@ class Trainer:
     def _save(self) -> None:
         state = {"progress": vars(self._progress), "learners": [learner.state() for learner in self._learners]}
         save_checkpoint(self._folder, state, self._identity)
+
+
+def _orders(train: Batches, validation: Batches | None) -> dict[str, str | None]:
+    return {"train": train.order_digest, "validation": validation.order_digest if validation else None}
 
 
 def _shared_config(students: Sequence[Student]) -> TrainingConfig:
