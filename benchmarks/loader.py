@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.page import machine, publish
 from softlabels.labels.encoding import DenseEncoding, TopkEncoding
-from softlabels.labels.fidelity import Lost
+from softlabels.labels.lost import Lost
 from softlabels.objects import ObjectSpec
 from softlabels.store import StoreWriter, open_store
 from softlabels.store.new_spec import store_spec
