@@ -195,8 +195,8 @@ def test_a_damaged_basis_is_refused(case: Case, rng: np.random.Generator) -> Non
                 (case.path / BASIS_FILE).write_bytes(data)
             with pytest.raises(DamagedBasis, match=BASIS_FILE):
                 _ = open_store(case.path).basis
+            found = open_store(case.path)
             with pytest.raises(DamagedBasis, match=BASIS_FILE):
-                found = open_store(case.path)
                 found.only(found.targets[0]).log_probs([0], temperature=2.0)
             (problem,) = verify(case.path)
             assert (problem.file, problem.shard) == (BASIS_FILE, None)
