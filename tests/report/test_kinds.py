@@ -147,9 +147,8 @@ def test_nothing_of_values_speaks_of_distributions(rng: np.random.Generator, swe
 
 def of_kind(found: dict[str, Any], encoding: Any) -> str:
     manifest = open_store(GOLDEN).manifest
-    manifest = msgspec.structs.replace(
-        manifest, spec=msgspec.structs.replace(manifest.spec, encoding=encoding), fidelity={}
-    )
+    one = msgspec.structs.replace(manifest.spec.targets[0], encoding=encoding)
+    manifest = msgspec.structs.replace(manifest, spec=manifest.spec.with_targets((one,)), fidelity={})
     return model_card(
         found,
         RECIPE,
