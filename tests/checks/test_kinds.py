@@ -51,6 +51,8 @@ def test_probabilities_of_a_sigmoid(rng: np.random.Generator, classes: int, dtyp
         ask(p[:, :1].astype(dtype), remedy="say so")
     for values in (both, np.where(both < 0.5, both, 1.2)):
         assert np.array_equal(looks_among(torch.from_numpy(values.astype(dtype)), "sigmoid"), looks(values, "sigmoid"))
+        half = torch.from_numpy(values).bfloat16()
+        assert np.array_equal(looks_among(half, "sigmoid"), looks(half.float().numpy(), "sigmoid"))
 
 
 def test_logits_that_are_weak(rng: np.random.Generator) -> None:
