@@ -31,6 +31,8 @@ from softlabels.jobs import splits
 from softlabels.jobs.watch import Watch
 from softlabels.models import build_model, save_weights
 from softlabels.objects import ObjectSpec
+from softlabels.store import StoreWriter
+from softlabels.store.new_spec import store_spec
 from softlabels.store.verify import verify
 from softlabels_stages import teacher_logits
 from tests.stages import toy
@@ -192,3 +194,40 @@ def test_a_student_of_another_shape_is_refused_before_anything_is_written(work: 
     with pytest.raises(errors.ClassMismatch, match=r"gives outputs of shape \[2, 7\]"):
         train(ModelConfig("softlabels.models.MLP", MLP | {"classes": 7}), "store", TRAINING)
     assert not Path("runs").exists()
+
+
+def many(split: str) -> dict[str, np.ndarray]:
+    """The factory of a transfer set whose rows take several windows of small blocks."""
+    rng = np.random.default_rng(len(split))
+    return {"x": rng.normal(size=({"train": 1216, "test": 64}[split], toy.FEATURES)).astype(np.float32)}
+
+
+def test_a_store_in_another_row_order_teaches_the_same_and_a_line_says_what_it_costs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("softlabels.stream.loader.READ_ROWS", 256)
+    config = replace(ROWS, factory=ObjectSpec("tests.jobs.test_jobs.many"), label=None)
+    lines, weights = list[str](), []
+    for name in ("as it stands", "shuffled"):
+        for split in config.splits:
+            rows = load_transfer_set(config, split)
+            order = np.random.default_rng(1).permutation(len(rows.keys)) if name == "shuffled" else slice(None)
+            spec = store_spec(
+                teacher="one", name="points", split=split, keys=rows.keys[order], classes=toy.CLASSES,
+                rows_per_shard=len(rows.keys), rows_per_chunk=16,
+            )  # fmt: skip
+            with StoreWriter(f"{name}/{split}", spec) as writer:
+                logits = np.asarray(rows.inputs)[order][:, None, : toy.CLASSES]
+                writer.write_logits(0, keys=rows.keys[order], labels=rows.labels[order], logits=logits)
+                writer.seal()
+        training = replace(TRAINING, epochs=1, temperature=2.0, block=16)
+        run = train(STUDENT, name, training, transfer_set=config, watch=Watch(say=lines.append))
+        weights.append((run.path / "distilled-seed1" / "weights.safetensors").read_bytes())
+        assert run.results["order"] == {"by": "keys", "block": 16}
+    assert weights[0] == weights[1]
+    [line] = [line for line in lines if "another order" in line]
+    assert line.startswith(
+        "the rows of shuffled/train stand in another order than those of the transfer set: every epoch reads"
+    )
+    # 256 of 1,094 rows a window, which lie in about 74 of 76 chunks.
+    assert 4 < float(line.partition("about ")[2].partition(" times")[0]) < 6

@@ -97,6 +97,8 @@ def test_names_booleans_and_one_number() -> None:
     frames = pa.array([["dog", None], ["cat"]])
     found = reader("class", RowPositions(2, fixed=False)).read(pa.table({"x": frames}), start=0)
     assert found["labels"].tolist() == [[1, -1], [0, -1]]
+    gaps = pa.array([[1.0, float("nan"), 0.0]])
+    assert reader("flags").read(pa.table({"x": gaps}), start=0)["labels"].tolist() == [[1, -1, 0]]
     one = LabelReader((LabelColumn("", "x", "flags"),), None, {}, {"": 1})
     assert one.read(pa.table({"x": pa.array([True, None, False])}), start=0)["labels"].tolist() == [[1], [-1], [0]]
     score = LabelReader((LabelColumn("", "x", "values"),), None, {}, {"": 1})

@@ -44,6 +44,7 @@ def test_splits_may_be_several_values_or_slices(tmp_path: Path) -> None:
     source = write(tmp_path / "all.parquet", ["a+b", "b", "a b", "b", "c", "a+b"])
     for split, rows in {"b+c": [1, 3, 4], "a+b": [0, 5], "b[1:]+a b[:5]": [3, 2], "a b": [2]}.items():
         assert load(source, splits={"train": split}).labels.tolist() == rows
+    assert load(source, splits={"train": "a+b", "test": "b[1:] + a b+c"}).notes == ()
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,10 @@ def test_a_column_of_classes_goes_by_their_names(tmp_path: Path) -> None:
     data = datasets.Dataset.from_dict({"x": [5, 6, 7], "y": [0, 1, 2], "split": [1, 0, 1]}, features=features)
     data.save_to_disk(tmp_path / "saved")
     assert load(tmp_path / "saved").labels.tolist() == [0, 2]
+    gap = datasets.Dataset.from_dict({"x": [5, 6], "y": [0, 1], "split": [1, -1]}, features=features)
+    gap.save_to_disk(tmp_path / "gap")
+    with pytest.raises(TransferSetError, match="split_column 'split' is null in row 1"):
+        load(tmp_path / "gap")
 
 
 def test_all_files_of_a_source_are_one_table(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def open_splits(
     store's, and what `open_store` and `load_transfer_set` raise.
     """
     names = [only] if only else list(store_splits(path))
-    stores = {name: served(open_store(path, split=name)) for name in names}
+    stores = {name: open_store(path, split=name) for name in names}
     _require_one_teacher(stores)
     splits = {name: Split(store, _rows(store, transfer_set, name, watch), missing) for name, store in stores.items()}
     for name, split in splits.items() if missing == "skip" else ():
@@ -131,7 +131,7 @@ def served(store: Store) -> Store:
     found += ["targets with names"] * (store.targets != ("",))
     if found:
         raise ConfigError(
-            f"{store.path} holds {' and '.join(found)}, which students and `encode` do not take yet",
+            f"{store.path} holds {' and '.join(found)}, which `encode` does not take yet",
             remedy="read them with open_store: only(name), log_probs, probabilities, values",
         )
     return store
@@ -148,7 +148,7 @@ def with_members(splits: Mapping[str, Split], training: StudentTraining) -> dict
             store = one.store
             with naming_target(name):
                 weights = SoftColumns.of(store, training.weights, training.members).weights
-                if store.encoding.target != "values" or not name:
+                if not name and store.encoding.target != "values":  # by name each target has a mean of its own
                     store.encoding.check_mean(training.mean, store.classes, int((weights > 0).sum()))
     return {name: replace(split, members=training.members, weights=training.weights) for name, split in splits.items()}
 

@@ -15,6 +15,7 @@ from softlabels.errors import ConfigError
 from softlabels.jobs.splits import Split
 from softlabels.labels.targets import Target
 from softlabels.stream import Loader
+from softlabels.stream.columns import SoftColumns
 from softlabels.stream.hard_labels import NONE
 from softlabels.student.class_weights import resolved as resolved_weights
 from softlabels.student.config import TrainingConfig, require_temperatures
@@ -127,6 +128,9 @@ def _require_loss(
     require_served(config.loss, store.encoding.target)
     for split in splits.values():
         require_temperatures(split.store.encoding, config)
+        if config.has_temperature:
+            weights = SoftColumns.of(split.store, split.weights, split.members).weights
+            split.store.encoding.check_mean(config.mean, split.store.classes, int((weights > 0).sum()))
     if not config.is_soft:
         return
     label_free = 0

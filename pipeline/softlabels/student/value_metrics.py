@@ -51,7 +51,7 @@ class Distances:
         self.rows = 0
         self._directed = 0
         self._cosine = 0.0
-        self._sums: Tensor | None = None  # (5, D): squared errors, mean, spread, smallest, largest of what is wanted
+        self._sums: Tensor | None = None  # (3, D): squared errors; mean of what is wanted, and its spread about that
 
     def add(self, said: Tensor, wanted: Tensor) -> None:
         """Add vectors (B, D), and those that are wanted."""
@@ -60,9 +60,7 @@ class Distances:
         said, wanted = said.double(), wanted.double()
         mean = wanted.mean(dim=0)
         spread = (wanted - mean).square().sum(dim=0)
-        own = torch.stack(
-            [(said - wanted).square().sum(dim=0), mean, spread, wanted.amin(dim=0), wanted.amax(dim=0)]
-        ).cpu()
+        own = torch.stack([(said - wanted).square().sum(dim=0), mean, spread]).cpu()
         self._sums = own if self._sums is None else _together(self._sums, self.rows, own, len(wanted))
         self.rows += len(wanted)
         lengths = wanted.norm(dim=-1)
@@ -74,10 +72,10 @@ class Distances:
         """mse, rmse, r2 and cosine, as `metrics.Scores` says."""
         if self._sums is None:
             return {}
-        squares, _, spread, lowest, highest = self._sums
+        squares, _, spread = self._sums
         mse = squares.sum().item() / (self.rows * len(squares))
         found = {"mse": mse, "rmse": math.sqrt(mse)}
-        varies = highest > lowest
+        varies = spread > 0  # of equal float32 numbers the mean is exact, and the spread 0
         if bool(varies.any()):
             found["r2"] = (1 - squares[varies] / spread[varies]).mean().item()
         if self._directed:
@@ -86,10 +84,8 @@ class Distances:
 
 
 def _together(one: Tensor, rows: int, other: Tensor, more: int) -> Tensor:
-    """The sums (5, D) of `rows` and of `more` rows as those of all."""
+    """The sums (3, D) of `rows` and of `more` rows as those of all."""
     apart = other[1] - one[1]
     mean = one[1] + apart * (more / (rows + more))
     spread = one[2] + other[2] + apart.square() * (rows * more / (rows + more))
-    return torch.stack(
-        [one[0] + other[0], mean, spread, torch.minimum(one[3], other[3]), torch.maximum(one[4], other[4])]
-    )
+    return torch.stack([one[0] + other[0], mean, spread])

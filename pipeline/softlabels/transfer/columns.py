@@ -47,12 +47,16 @@ def _field(array: pa.Array, name: str) -> pa.Array:
 
 
 def type_at(schema: pa.Schema, name: str) -> Any:
-    """The Arrow type of that column; None where there is no such column."""
+    """The Arrow type in which that column is stored; None where there is no such column."""
     path = path_of(name, schema.names)
-    kind = schema.field(path[0]).type if path else None
+    kind = _stored(schema.field(path[0]).type) if path else None
     for field in path[1:]:
         kind = None if kind is None else _field_type(kind, field)
     return kind
+
+
+def _stored(kind: pa.DataType) -> Any:
+    return kind.storage_type if isinstance(kind, pa.ExtensionType) else kind
 
 
 def _field_type(kind: Any, name: str) -> Any:

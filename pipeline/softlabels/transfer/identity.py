@@ -56,14 +56,13 @@ def identity(config: TransferSetConfig, split: str, source: Source, prepare: Obj
 def _labels_identity(config: TransferSetConfig, source: Source) -> dict[str, object]:
     """Of a plain label the column and the class names alone, as entries say from before there were others."""
     names, labels, positions = source.class_names, config.targets, config.row_positions
-    found: dict[str, object] = {} if config.split_column is None else {"split_column": config.split_column}
     if positions is None and all(each.target == "" and each.kind == "class" for each in labels):
         plain = names.get("")
-        return found | {
+        return {
             "label": labels[0].column if labels else None,
             "class_names": None if plain is None else list(plain),
         }
-    return found | {
+    return {
         "label": [[each.target, each.column, each.kind] for each in labels],
         "class_names": {target: None if own is None else list(own) for target, own in names.items()},
         "positions": None if positions is None else [positions.most, positions.fixed, positions.length],

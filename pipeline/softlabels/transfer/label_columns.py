@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from softlabels.errors import TransferSetError
 from softlabels.labels import NO_LABEL
 from softlabels.transfer.class_names import Names
-from softlabels.transfer.columns import column_at, type_at
+from softlabels.transfer.columns import column_at, path_of, type_at
 from softlabels.transfer.config import TransferSetConfig
 from softlabels.transfer.decode import Array, Places, is_list, plain
 from softlabels.transfer.hard_labels import hard_labels
@@ -171,8 +171,9 @@ def _width_of(column: LabelColumn, source: Source, *, in_lists: bool) -> int:
 
 def _lengths(name: str, source: Source, *, in_lists: bool) -> Iterator[int]:
     """Of the lists of one label, those that are there."""
+    data = source.data.select_columns(path_of(name, source.data.column_names)[:1])
     for start in range(0, source.rows, _SCANNED):
-        array = plain(column_at(source.data[start : start + _SCANNED], name))
+        array = plain(column_at(data[start : start + _SCANNED], name))
         if in_lists and is_list(array.type):
             array = array.flatten()
         if is_list(array.type):
