@@ -163,6 +163,8 @@ def judge_run(
         "split_rows": {name: len(each.rows.keys) for name, each in splits.items()},
         "digests": digests(splits),
     }
+    if store.positions is not None and not store.spec.of_tokens:
+        results["counted"] = "positions"
     about = {name: _about(store.only(name), each) for name, each in asked.items()}
     if {*about} != {""}:
         return results | {"targets": about}

@@ -57,10 +57,15 @@ class Split:
     targets: tuple[str, ...] | None = None
 
     @property
+    def stored_kinds(self) -> dict[str, Target]:
+        """The kinds of the store's targets by name; "" is that of a target without one."""
+        return {each.name: each.encoding.target for each in self.store.spec.targets}
+
+    @property
     def kinds(self) -> dict[str, Target]:
-        """The kinds of the targets that students are taught, by name; "" is that of a target without one."""
-        kinds = {each.name: each.encoding.target for each in self.store.spec.targets}
-        return {name: kind for name, kind in kinds.items() if self.targets is None or name in self.targets}
+        """Of those that students are taught."""
+        taught = self.stored_kinds if self.targets is None else self.targets
+        return {name: kind for name, kind in self.stored_kinds.items() if name in taught}
 
     @property
     def each(self) -> dict[str, Split]:

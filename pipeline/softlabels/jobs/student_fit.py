@@ -62,7 +62,7 @@ def _one_named(split: Split, training: StudentTraining) -> StudentTraining:
     """The training with all targets left out but the one that it names, where it names one and others are not left out."""
     given = target_configs(training.targets)
     named = [name for name, entry in given.items() if entry.weight > 0]
-    if len(named) != 1:
+    if len(named) != 1 or "" in split.kinds:
         return training
     others = {name: {"weight": 0.0} for name in split.kinds if name not in given}
     return dataclasses.replace(training, targets={**training.targets, **others})

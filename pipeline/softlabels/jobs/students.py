@@ -35,7 +35,7 @@ def student_heads(training: StudentTraining, variant: Variant, split: Split, *, 
 
 
 def _resolved(training: StudentTraining, variant: Variant, seed: int, train: Split) -> TrainingConfig:
-    config = resolved(training.of(variant, seed), train.kinds)
+    config = resolved(training.of(variant, seed), train.stored_kinds)
     if variant.kind != HARD.kind or not config.targets:
         return config
     labelled = labelled_targets(train)  # some, or there is no hard student

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -180,30 +180,15 @@ def join_examples(
             another kind than the store's, or of targets that it lacks.
         ConfigError: a selection, mask or weights that do not fit.
     """
-    total = len(rows.keys)
-    items = np.arange(total) if selection is None else _checked_selection(selection, total)
-    if labelled is not None and (labelled.shape != (total,) or labelled.dtype != np.bool_):
-        raise ConfigError(
-            f"labelled is a {labelled.dtype} array of shape {labelled.shape}, not bool of shape ({total},)",
-            remedy="give one bool a row",
-        )
-    found = items
+    items = found = _checked_selection(selection, len(rows.keys))
+    _check_labelled(labelled, len(rows.keys))
     if store is not None:
         check_positions(rows.name, rows.sequence, rows.positions, store)
         items, found = find_labels(rows.keys, store, items=items, missing=missing, names=(rows.name, str(store.path)))
-    if store is not None and not isinstance(rows, StoredRows):
-        require_names(rows, store.targets, str(store.path))
+        if not isinstance(rows, StoredRows):
+            require_names(rows, store.targets, str(store.path))
     names = _chosen(tuple(rows.hard) if store is None else store.targets, targets)
-    views = {name: None if store is None else store.only(name) for name in names}
-    same = store is not None and isinstance(rows, StoredRows) and rows.store.folder is store.folder
-    same = same and np.array_equal(items, found)
-    made = {}
-    for name, view in views.items():
-        made[name] = each = _target(rows, name, view, items, (weights, members))
-        if view is not None and rows.sequence is None and not (same and each.labels is None):
-            made[name] = replace(each, keeps_label="label_logit" in view.columns)
-        if view is not None and each.labels is not None and each.kind == "softmax":
-            check_label_map(each.labels, items, found, view, name=rows.name)
+    made = {name: _target(rows, name, store, items, found, (weights, members)) for name in names}
     positions = _positions(rows, store, made, labelled)
     soft = [column for target in made.values() if target.soft is not None for column in target.soft.names]
     own_columns = ["input"] if rows.inputs is None else []
@@ -211,16 +196,16 @@ def join_examples(
         stored_name(name, LABEL) for name, each in made.items() if each.labels is None and not rows.sequence
     ]
     return Examples(
-        items,
-        found,
-        made,
-        rows.inputs,
-        rows.store if isinstance(rows, StoredRows) else None,
-        tuple(own_columns),
-        store,
-        (*(() if store is None or positions is None else positions.columns), *soft),
-        positions,
-        labelled,
+        items=items,
+        labelled_by=found,
+        targets=made,
+        inputs=rows.inputs,
+        own=rows.store if isinstance(rows, StoredRows) else None,
+        own_columns=tuple(own_columns),
+        reader=store,
+        columns=(*(() if store is None or positions is None else positions.columns), *soft),
+        positions=positions,
+        labelled=labelled,
     )
 
 
@@ -237,25 +222,31 @@ def _chosen(names: Sequence[str], targets: Collection[str] | None) -> Sequence[s
 def _target(
     rows: TransferRows | StoredRows,
     name: str,
-    store: Store | None,
+    whole: Store | None,
     items: Ints,
+    found: Ints,
     chosen: tuple[Sequence[float] | None, Sequence[int] | None],
 ) -> TargetRows:
-    """What is known of the target `name`, which `store`, if any, holds alone."""
+    """What is known of the target `name` of the rows `items` (N,), which rows `found` of a store label."""
+    store = None if whole is None else whole.only(name)
     soft = None if store is None else SoftColumns.of(store, *chosen)
+    keeps_label = store is not None and "label_logit" in store.columns
     if rows.sequence is not None:
         classes = rows.sequence.classes if store is None else store.classes
         kind = "softmax" if store is None else store.encoding.target
         return TargetRows(kind, None, soft, classes if kind == "softmax" else None)
     if isinstance(rows, StoredRows):
         own = rows.store.only(name)
-        column = own.columns.get(LABEL)
-        kept = None if column is not None and column.shape else rows.hard[name] if name else rows.labels
-        return TargetRows(own.encoding.target, kept, soft)  # one number a row is kept in memory, others are read
+        if LABEL in own.columns and own.columns[LABEL].shape:  # one number a row is kept in memory, others are read
+            same = whole is not None and rows.store.folder is whole.folder and np.array_equal(items, found)
+            return TargetRows(own.encoding.target, None, soft, keeps_label=keeps_label and not same)
+        return TargetRows(own.encoding.target, rows.hard[name] if name else rows.labels, soft, keeps_label=keeps_label)
     labels = rows.hard[name] if store is None else own_labels(rows, store)
     kind = kind_of(labels, positions=rows.positions is not None) if store is None else store.encoding.target
     check_labels(labels, items, kind, classes=None if store is None else store.classes, name=rows.name)
-    return TargetRows(kind, labels, soft)
+    if store is not None and kind == "softmax":
+        check_label_map(labels, items, found, store, name=rows.name)
+    return TargetRows(kind, labels, soft, keeps_label=keeps_label)
 
 
 def _positions(
@@ -278,7 +269,9 @@ def _behind(lead: Block | None, name: str, values: Array) -> Array:
     return values if lead is None else np.concatenate([lead[name], values])
 
 
-def _checked_selection(selection: Ints, total: int) -> Ints:
+def _checked_selection(selection: Ints | None, total: int) -> Ints:
+    if selection is None:
+        return np.arange(total)
     selection = np.asarray(selection)
     if selection.ndim != 1 or not np.issubdtype(selection.dtype, np.integer):
         raise ConfigError(
@@ -292,3 +285,11 @@ def _checked_selection(selection: Ints, total: int) -> Ints:
     if len(np.unique(selection)) != len(selection):
         raise ConfigError("the selection names a row twice", remedy="give each row once")
     return selection.astype(np.int64, copy=False)
+
+
+def _check_labelled(labelled: NDArray[np.bool_] | None, total: int) -> None:
+    if labelled is not None and (labelled.shape != (total,) or labelled.dtype != np.bool_):
+        raise ConfigError(
+            f"labelled is a {labelled.dtype} array of shape {labelled.shape}, not bool of shape ({total},)",
+            remedy="give one bool a row",
+        )
