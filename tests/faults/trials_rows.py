@@ -163,7 +163,7 @@ PLAN = COMMITTED | {
     "softlabels.store.writer.StoreWriter._check_keys": _nothing,
 }
 PLAN_WHAT, COMMITTED_WHAT = "plan, committed shards and keys not compared", "committed shards not compared"
-SENTINELS = {"softlabels.jobs.label.check_sentinels": lambda *args, **options: CLASSES}
+SENTINELS = {"softlabels.jobs.label.check_sentinels": lambda *args, **options: {"": CLASSES}}
 STORABLE = {
     "softlabels.teacher.sentinels.require_storable": _nothing,
     "softlabels.labels.blocks.Block.refuse": _nothing,
