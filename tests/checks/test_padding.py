@@ -235,7 +235,7 @@ def test_language_models(rng: np.random.Generator, masks: bool) -> None:
     for number, row in enumerate(rows):
         row[0, : 2 + number % 9], row[1, : 2 + number % 9] = rng.integers(1, 64, 2 + number % 9), 1
     ensemble = live(Peeking(masks))
-    ensemble.sequence = SequenceInfo(10, 4, "")
+    ensemble.expect(SequenceInfo(10, 4, ""))
     if masks:
         assert check_sentinels(ensemble, rows) == {"": 4}
         return

@@ -95,6 +95,11 @@ def _names(rows: TransferRows, named: Mapping[str, Array], kinds: Mapping[str, T
     return dict(found)
 
 
+def names_of(rows: TransferRows, target: str) -> Names | None:
+    """The class names of a target."""
+    return rows.names_of.get(target) if target else rows.class_names
+
+
 def require_width(target: str, labels: Array, classes: int, positions: int | None) -> None:
     """Raise `ConfigError` where flags or vectors (R, [P,] C) are not as wide as the teacher's outputs."""
     width = np.shape(labels)[-1]

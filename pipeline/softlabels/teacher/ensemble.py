@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from softlabels.errors import ClassMismatch, ConfigError, LogitsError, WeightsError, some
+from softlabels.errors import ClassMismatch, WeightsError
 from softlabels.labels.encoding import Encoding
 from softlabels.models.build import build_model, untrained
 from softlabels.models.classes import require_class_names, require_vocabulary, words_of
@@ -28,7 +27,8 @@ from softlabels.objects import canonical
 from softlabels.store.spec import MemberSpec, Spec, TeacherSpec
 from softlabels.teacher.config import TeacherConfig
 from softlabels.teacher.expected import Expected, softmax
-from softlabels.teacher.outputs import Outputs, Product
+from softlabels.teacher.outputs import Outputs, Product, joined
+from softlabels.teacher.shapes import by_target, of_target, strangers
 from softlabels.teacher.teacher import Batch, teacher_batches
 from softlabels.transfer.rows import TransferRows
 from softlabels.transfer.sequences import SequenceInfo
@@ -139,7 +139,7 @@ class Ensemble:
         sequence = self.sequence if self.expected.targets[name].target == "softmax" else None
         if sequence is None and len(set(widths)) > 1:
             raise ClassMismatch(
-                f"the teacher's members have {' and '.join(map(str, sorted(set(widths))))} classes{_of(name)}",
+                f"the teacher's members have {' and '.join(map(str, sorted(set(widths))))} classes{of_target(name)}",
                 remedy="members of an ensemble share one label space",
             )
         classes = widths[0] if sequence is None else min(sequence.classes, *widths)
@@ -175,48 +175,13 @@ class Ensemble:
         with self._arithmetic():
             matrix = output_matrix(model) if unnamed and self.sequence is not None else None
             output: object = model(batch) if matrix is None else model.hidden(batch)
-        parts = {"": output} if unnamed else self._named(number, output)
-        found: dict[str, _Part] = {}
-        for name, part in parts.items():
-            flat = self._flat(number, name, part, batch)
-            found[name] = flat if matrix is None else Product(flat, *matrix)
-        return found
-
-    def _named(self, number: int, output: object) -> dict[str, object]:
-        """What a member gives for each target that has a name. Raises `LogitsError`, `ConfigError`."""
-        wanted = [*self.expected.targets]
-        if not isinstance(output, Mapping):
-            raise LogitsError(
-                f"{self.who(number)} gives {_shown(output)}, and the targets to be stored are {some(wanted)}",
-                remedy="a teacher of several targets returns a mapping of tensors by the targets' names",
-            )
-        names = [name for name in output if isinstance(name, str)]
-        if lacking := [name for name in wanted if name not in names]:
-            raise ConfigError(
-                f"{self.who(number)} has no output for the target {some(lacking)}: it gives {some(names)}",
-                remedy="name the targets as the model's outputs (labels.targets), or leave this one out",
-            )
-        self.unused.update(name for name in names if name not in wanted)
-        return {name: output[name] for name in wanted}
-
-    def _flat(self, number: int, name: str, output: object, batch: Tensor) -> Tensor:
-        """A member's outputs (N, V) of a target. Raises `LogitsError`."""
-        rows, positions = len(batch), self.expected.positions
-        if self.sequence is not None:  # of rows that were cut shorter
-            positions = batch.shape[-1] - 1
-        lead = (rows,) if positions is None else (rows, positions)
-        if isinstance(output, Tensor) and output.is_floating_point() and output.shape[:-1] == lead:
-            return output.flatten(0, -2)
-        what, of = "logits", "" if positions is None else f" of {positions} positions"
-        if self.expected.targets[name].target == "values":
-            what = "values"
-        axes = "(batch, classes)" if positions is None else "(batch, positions, classes)"
-        if self.sequence is not None:
-            axes = "(batch, positions, vocabulary), positions = tokens - 1"
-        raise LogitsError(
-            f"{self.who(number)} gives {_shown(output)}{_of(name)} for a batch of {rows} rows{of}",
-            remedy=f"a teacher's forward returns float {what} of shape {axes}{_hint(output, lead)}",
-        )
+        positions = (
+            self.expected.positions if self.sequence is None else batch.shape[-1] - 1
+        )  # of rows that were cut shorter
+        lead = (len(batch),) if positions is None else (len(batch), positions)
+        found = by_target(output, self.expected, lead, who=self.who(number))
+        self.unused |= strangers(output, self.expected)
+        return {name: flat if matrix is None else Product(flat, *matrix) for name, flat in found.items()}
 
     def place(self, rows: Sequence[int], numbers: Sequence[int], at: int) -> str:
         """How distribution numbers[at] of a batch of `rows` is called."""
@@ -231,18 +196,7 @@ class Ensemble:
     def in_batches(self, rows: NDArray[np.generic], size: int) -> Answers:
         """The answers for `rows`, `size` at a time."""
         found = [self.answers(rows[start : start + size]) for start in range(0, len(rows), size)]
-        return {name: self._joined([each[name] for each in found]) for name in found[0]}
-
-    def _joined(self, found: Sequence[Outputs]) -> Outputs:
-        """The outputs for rows behind each other."""
-        members: list[_Part] = []
-        for parts in zip(*(each.members for each in found), strict=True):
-            first = parts[0]
-            if isinstance(first, Product):
-                members.append(replace(first, hidden=torch.cat([part.hidden for part in parts])))
-            else:
-                members.append(torch.cat(parts))
-        return Outputs(tuple(members), found[0].classes, self._arithmetic)
+        return {name: joined([each[name] for each in found]) for name in found[0]}
 
     def environment(self) -> dict[str, str]:
         """What, beside the specification, decides the last bits of the logits."""
@@ -289,32 +243,6 @@ def load_ensemble(config: TeacherConfig, *, train: str = "softlabels train-teach
     found = Ensemble(models, spec, resolve_device(config.device), batch_size=config.batch_size)
     found.licence = config.licence
     return found
-
-
-def _of(name: str) -> str:
-    """What messages say behind what is of a target."""
-    return f" for the target {name}" if name else ""
-
-
-def _shown(output: object) -> str:
-    """An output that is none, for a message."""
-    if isinstance(output, Tensor):
-        return f"{output.dtype} {tuple(output.shape)}"
-    return f"a mapping of {some(map(str, output))}" if isinstance(output, Mapping) else type(output).__name__
-
-
-def _hint(output: object, lead: tuple[int, ...]) -> str:
-    """What else a remedy says of an output whose rows are (`lead`) these."""
-    if isinstance(output, Mapping):
-        return "; a mapping is for targets that have names (labels.targets)"
-    if not isinstance(output, Tensor) or len(lead) < 2 or output.shape[:1] != lead[:1]:
-        return ""
-    rows, positions = lead
-    if output.ndim == 2 and output.shape[1] > positions and output.shape[1] % positions == 0:
-        return f"; positions and classes are two axes: outputs.reshape({rows}, {positions}, -1)"
-    if output.ndim == 3 and output.shape[2] == positions:
-        return "; the classes are the last axis: outputs.transpose(1, 2)"
-    return ""
 
 
 def _member(name: str, model: nn.Module, weight: float = 1.0) -> MemberSpec:
