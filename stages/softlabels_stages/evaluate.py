@@ -31,13 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = [student_word(word) for word in (sys.argv[1:] if argv is None else argv)]
     run = run_of(words)
     args = parse(with_store_of(run, words), Evaluate, stage="evaluate", doc=__doc__, positional=("model",), run=run)
+    student = None if args.model is None else with_weights(args.student, args.model)
     store = open_store(args.store, split=args.split)
     target, temperature = store.encoding.target, args.temperature
     if temperature is None and target != "values":
         temperature = _own_temperature(args)
     found = judge(
         args.store,
-        None if args.model is None else with_weights(args.student, args.model),
+        student,
         split=args.split,
         training=args.training,
         temperature=temperature,

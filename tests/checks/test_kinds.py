@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,10 @@ from softlabels.checks.contradictions import apart, require_consistent
 from softlabels.checks.probabilities import looks, require_logits, rows_of_positions
 from softlabels.errors import ContradictingOutputs, InfiniteLogits, LogitsError, LogitsOverflow
 from softlabels.labels.encoding import Encoding, SigmoidEncoding, ValuesEncoding
+from softlabels.store import StoreWriter, open_store
+from softlabels.store.findings import ask as ask_store
+from softlabels.store.findings import keys_of
+from softlabels.store.new_spec import store_spec
 from softlabels.teacher import sentinels
 from softlabels.teacher.deviation import Deviation, compare
 from softlabels.teacher.encode import looks_among
@@ -46,6 +52,8 @@ def test_probabilities_of_a_sigmoid(rng: np.random.Generator, classes: int, dtyp
         ask(p[:, :1].astype(dtype), remedy="say so")
     for values in (both, np.where(both < 0.5, both, 1.2)):
         assert np.array_equal(looks_among(torch.from_numpy(values.astype(dtype)), "sigmoid"), looks(values, "sigmoid"))
+        half = torch.from_numpy(values).bfloat16()
+        assert np.array_equal(looks_among(half, "sigmoid"), looks(half.float().numpy(), "sigmoid"))
 
 
 def test_logits_that_are_weak(rng: np.random.Generator) -> None:
@@ -194,3 +202,25 @@ def test_against_the_live_teacher(rng: np.random.Generator, encoding: Encoding, 
             certain = z.copy()
             certain[row, 0, number] = value
             assert not deviation(encoding, z, certain).sound
+
+
+def test_a_store_of_probabilities(rng: np.random.Generator, work: Path) -> None:
+    """The writer refuses a shard of them, and what was written all the same is found when the store is asked."""
+    z = rng.normal(-2, 3, size=(R, 1, 3))
+    keys = rng.integers(0, 256, (R, 16), np.uint8)
+    spec = store_spec(SigmoidEncoding(), teacher="it", name="rows", keys=keys, classes=3, rows_per_chunk=16)
+    rows = {"keys": keys, "labels": None}
+    for name, outputs in (("honest", z), ("wrong", sigmoid(z))):
+        with StoreWriter(work / name, spec) as writer:
+            if name == "wrong":
+                with pytest.raises(LogitsError, match=f"all outputs of 200 rows {WHAT}"):
+                    writer.write_logits(0, logits=outputs, **rows)  # type: ignore[arg-type]
+            writer.write_logits(0, logits=outputs, are_logits=True, **rows)  # type: ignore[arg-type]
+            writer.seal()
+        store = open_store(work / name)
+        found = [str(error) for error in ask_store(store, keys_of(store))]
+        assert len(found) == (name == "wrong")
+        assert not found or re.search(f"wrong: all outputs of 200 rows {WHAT}; label the transfer set again", found[0])
+    np.testing.assert_allclose(
+        open_store(work / "honest").probabilities(range(R), temperature=2.0), sigmoid(z[:, 0] / 2), atol=2e-3
+    )

@@ -109,7 +109,8 @@ def names_in_it(path: Path, kind: str, outside: Path, rng: Rng) -> str:
 
     def change(spec: dict[str, Any]) -> None:
         spec["teacher"]["name"] = spec["transfer_set"]["name"] = ODD
-        spec["label_space"]["names"] = [f"{number}{ODD}" for number in range(spec["label_space"]["classes"])]
+        for space in (target["label_space"] for target in spec.get("targets", [spec])):
+            space["names"] = [f"{number}{ODD}" for number in range(space["classes"])]
         if rng.random() < 0.2:
             spec["transfer_set"]["split"] = ODD
 

@@ -202,7 +202,10 @@ def many(split: str) -> dict[str, np.ndarray]:
     return {"x": rng.normal(size=({"train": 1216, "test": 64}[split], toy.FEATURES)).astype(np.float32)}
 
 
-def test_a_store_in_another_row_order_teaches_the_same_and_a_line_says_what_it_costs() -> None:
+def test_a_store_in_another_row_order_teaches_the_same_and_a_line_says_what_it_costs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("softlabels.stream.loader.READ_ROWS", 256)
     config = replace(ROWS, factory=ObjectSpec("tests.jobs.test_jobs.many"), label=None)
     lines, weights = list[str](), []
     for name in ("as it stands", "shuffled"):

@@ -255,3 +255,13 @@ def test_columns_and_words() -> None:
     empty, lost = encoding.encode(torch.zeros(0, M, C))
     assert empty["logits"].shape == (0, M, C)
     assert LostTable.of([lost]) == LostTable()
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 8.0])
+def test_what_float16_costs_at_most(rng: np.random.Generator, temperature: float) -> None:
+    """As docs/targets.md says."""
+    z = np.concatenate([rng.normal(size=50_000) * 4, rng.uniform(-2, 2, 50_000)]).reshape(1, 1, -1) * temperature
+    columns, _ = SigmoidEncoding().encode(torch.tensor(z))
+    exact, stored = torch.tensor(z) / temperature, torch.from_numpy(columns["logits"]).double() / temperature
+    assert (torch.sigmoid(exact) - torch.sigmoid(stored)).abs().max() < 1.1e-4
+    assert 4e-8 < bernoulli_kl(exact, stored).max() < 5.3e-8

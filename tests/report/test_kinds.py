@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from softlabels.labels.encoding import SigmoidEncoding, ValuesEncoding
+from softlabels.labels.lost import Errors, LostTable
 from softlabels.objects import ObjectSpec
 from softlabels.report.comparison import best_seed, best_student, comparison_markdown, comparison_table, comparison_text
 from softlabels.report.curves import curves_png
@@ -143,13 +144,15 @@ def test_nothing_of_values_speaks_of_distributions(rng: np.random.Generator, swe
     about = card.split("## How to load")[0] + card.split("## Limits")[1]
     assert not NOTHING_THERE.search(about.replace("expect more errors on new rows", ""))
     assert "gives its teacher's values to an RMSE of" in card
+    assert "Stored values differ from the teacher's exact ones by 2.50e-03 at most" in card
 
 
 def of_kind(found: dict[str, Any], encoding: Any) -> str:
     manifest = open_store(GOLDEN).manifest
-    manifest = msgspec.structs.replace(
-        manifest, spec=msgspec.structs.replace(manifest.spec, encoding=encoding), fidelity={}
-    )
+    one = msgspec.structs.replace(manifest.spec.targets[0], encoding=encoding)
+    lost = LostTable(errors=Errors(rmse=1e-4, largest=2.5e-3) if one.encoding.target == "values" else None)
+    spec = manifest.spec.with_targets((one,))
+    manifest = msgspec.structs.replace(manifest, spec=spec, fidelity={}, targets={"": lost})
     return model_card(
         found,
         RECIPE,

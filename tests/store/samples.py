@@ -62,6 +62,7 @@ class Sample:
     classes: int = 0  # where it does not follow from the logits
     ragged: bool = False
     labelled: bool = True
+    fold: np.ndarray | None = None
     several: dict[str, Sample] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -74,7 +75,7 @@ class Sample:
         soft = None if self.soft is None else {name: values[rows] for name, values in self.soft.items()}
         return replace(
             self, keys=self.keys[rows], labels=self.labels[rows], logits=self.logits[rows], inputs=self.inputs[rows],
-            soft=soft, mask=part(self.mask), document=part(self.document),
+            soft=soft, mask=part(self.mask), document=part(self.document), fold=part(self.fold),
             several={name: each[rows] for name, each in self.several.items()},
         )  # fmt: skip
 
@@ -133,6 +134,7 @@ class Sample:
         """The columns that a store of these rows holds."""
         found = {"content_key": self.keys}
         found |= {f"{name}.label".strip("."): each.labels for name, each in self.parts.items() if each.labelled}
+        found |= {} if self.fold is None else {"fold": self.fold}
         if self.mask is not None:
             if self.held is not None:
                 found["positions"] = self.held.sum(axis=1).astype(np.int32)
@@ -314,7 +316,7 @@ def fill(writer: StoreWriter, data: Sample, shards: Iterable[int] | None = None)
             return values[""] if plain else values
 
         rows = {
-            "keys": part.keys, "mask": part.mask, "document": part.document,
+            "keys": part.keys, "mask": part.mask, "document": part.document, "fold": part.fold,
             "labels": each({name: one.labels for name, one in parts.items() if one.labelled}),
             "inputs": part.inputs if writer.spec.inputs == "embed" else None,
         }  # fmt: skip

@@ -52,7 +52,7 @@ def seal_again(path: Path, *, spec: Edit | None = None, payload: Edit | None = N
     raw = json.dumps(record).encode()
     manifest["commits"][0] = blake3_hex(raw)
     manifest["payloads"][0] = blake3(canonical(record["payload"], Payload)).hexdigest()
-    root = blake3(canonical({"format": 2, "spec": plan["spec"]}, None))
+    root = blake3(canonical({"format": plan["format"], "spec": plan["spec"]}, None))
     for digest in manifest["payloads"]:
         root.update(bytes.fromhex(digest))
     manifest["digest"], manifest["seal"] = root.hexdigest(), ""

@@ -103,8 +103,8 @@ def test_blocks_of_rows_are_all_looked_at(
 ) -> None:
     monkeypatch.setattr("softlabels.labels.base.BLOCK", block)
     for row in range(9):
-        labels = rng.integers(-1, 5, 9)
-        DenseEncoding().check_column("label", labels, 5)
-        labels[row] = 5
+        shift = rng.normal(size=(9, 1))
+        DenseEncoding().check_column("shift", shift, 5)
+        shift[row] = np.nan
         with pytest.raises(ValueError, match=f"row {row}: "):
-            DenseEncoding().check_column("label", labels, 5)
+            DenseEncoding().check_column("shift", shift, 5)

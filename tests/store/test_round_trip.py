@@ -36,7 +36,7 @@ def seen(data: Sample) -> dict[str, np.ndarray]:
     stored, held = data.stored(), data.held
     if held is None:
         return stored
-    whole = ("content_key", "positions", "input", *(["label"] if data.document is not None else []))
+    whole = ("content_key", "fold", "positions", "input", *(["label"] if data.document is not None else []))
     return {name: values if name in whole else values[held] for name, values in stored.items()}
 
 

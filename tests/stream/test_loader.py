@@ -17,6 +17,12 @@ from softlabels.stream import Batch, EmbeddedRows, Loader, SoftLabelDataset
 from tests.stream.samples import CHUNK, CLASSES, MEMBERS, inputs_of, labels_of, rows_of
 
 
+@pytest.fixture(autouse=True)
+def one_window_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is read, however small."""
+    monkeypatch.setattr("softlabels.stream.loader.READ_ROWS", 1)
+
+
 def check_values(batch: Batch, numbers: np.ndarray, stored: np.ndarray) -> None:
     """Every row's input, label and logits are those of its own row."""
     identity = numbers[batch.rows]
@@ -51,12 +57,23 @@ def same(one: Batch, two: Batch) -> bool:
     batch_size=st.integers(1, 90),
     block=st.integers(1, 40),
     window=st.integers(1, 8),
+    read_rows=st.integers(1, 300),
     shuffle=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_each_row_comes_once_with_its_own_values_and_any_start_gives_the_same_batches(
-    make_store, rows: int, share: float, batch_size: int, block: int, window: int, shuffle: bool, seed: int
+    make_store,
+    monkeypatch,
+    rows: int,
+    share: float,
+    batch_size: int,
+    block: int,
+    window: int,
+    read_rows: int,
+    shuffle: bool,
+    seed: int,
 ) -> None:
+    monkeypatch.setattr("softlabels.stream.loader.READ_ROWS", read_rows)
     rng = np.random.default_rng(seed)
     stored = rng.permutation(rows)
     numbers = rng.choice(rows, max(1, int(share * rows)), replace=False)

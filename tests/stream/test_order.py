@@ -138,6 +138,8 @@ def test_how_often_chunks_are_wanted() -> None:
     assert one.windows == 100
     assert times_wanted(one, blocks) == 1
     assert times_wanted(one, blocks // 1000) == 100
+    assert times_wanted(one, blocks // 1000, at_once=10) == 10
+    assert times_wanted(one, blocks, at_once=7) == pytest.approx(1, rel=0.1)
     shuffled = np.random.default_rng(0).permutation(blocks)
     assert 14 < times_wanted(one, shuffled) < 16  # 160 rows of a window lie in about 148 of 1,000 chunks
     assert times_wanted(as_they_stand(9, window_items=100, batch_size=2), np.arange(9)) == 1

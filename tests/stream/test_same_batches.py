@@ -95,7 +95,11 @@ def test_the_default_block_goes_by_positions_classes_and_inputs(tmp_path: Path) 
         assert Loader(rows, None, batch_size=8, seed=0).order["block"] == block
 
 
-def test_a_store_in_another_row_order_says_how_often_it_is_read(make_loader: Callable[..., Loader]) -> None:
+def test_a_store_in_another_row_order_says_how_often_it_is_read(
+    make_loader: Callable[..., Loader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert make_loader(SMALL, seed=5).times_read() == 1  # all windows are read at once
+    monkeypatch.setattr("softlabels.stream.loader.READ_ROWS", 1)
     for variant in ({}, {"embed": True}, VARIANTS["larger chunks"], VARIANTS["three members"]):
         assert make_loader(SMALL, **variant).times_read() == 1
     # 40 rows of a window lie in about 20 of 25 chunks, and there are 9 windows.

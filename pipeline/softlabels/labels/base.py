@@ -24,7 +24,7 @@ from softlabels.errors import ConfigError
 from softlabels.labels.ensemble import HIGHEST_TEMPERATURE, check_known, check_mean, check_temperature, log_probs
 from softlabels.labels.fidelity import TEMPERATURES, Fidelity
 from softlabels.labels.lost import Lost
-from softlabels.labels.stored import BLOCK, require_label
+from softlabels.labels.stored import BLOCK
 from softlabels.labels.targets import Target, require_target
 
 if TYPE_CHECKING:
@@ -112,17 +112,14 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         """Raise `ValueError`, naming row and rule, where a column (N, ...) holds what the format forbids; `NoSuchClass` of ids.
 
         Args:
-            name, values: of any column of a store; of names without a rule, everything is allowed.
+            name, values: of one of the kind's columns.
             beside: the same rows of the column that `beside` names, where it names one.
             first_row: the number of the first row, for messages.
         """
         step = max(1, BLOCK * len(values) // max(1, values.size))
         for start in range(0, len(values), step):
-            part, first = values[start : start + step], first_row + start
-            if name == "label":
-                require_label(part, classes, first)
-            else:
-                self.check_values(name, part, classes, None if beside is None else beside[start : start + step], first)
+            part, others = values[start : start + step], None if beside is None else beside[start : start + step]
+            self.check_values(name, part, classes, others, first_row + start)
 
     @abstractmethod
     def check_values(
@@ -188,8 +185,9 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         """The columns (N, M, ...) of raw logits, and what they lost; blocks pass one after the other.
 
         Args:
-            logits: (N, M, C) float16, bfloat16, float32 or float64 on any device; -inf marks a class of probability 0.
-            weights: (M,) of members that are still to be reduced to their mean logits; None where they are not.
+            logits: (N, M, C) float16, bfloat16, float32 or float64 on any device, or (N, M, D) values; -inf marks a class of
+                probability 0, of a sigmoid +inf one of probability 1.
+            weights: (M,) of members that are still to be reduced to their mean; None where they are not.
             basis: (1 + r, C) float16 on the same device, where the tails have one.
             labels: (N,) int64 on the same device, -1 for none: the logit of this class may be kept beside others.
             mask: (N,) bool, which positions count; the others are encoded as if all logits were 0. None: all.
@@ -198,7 +196,8 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
         Raises:
             NanLogits, InfiniteLogits, NoPossibleClass: NaN; +inf or a maximum beyond float32; only -inf. LogitsOverflow: a
-                finite logit more than 65,504 below the largest of its row. Each names place and member. LogitsError: others.
+                finite logit more than 65,504 below the largest of its row, or a number of another target that its dtype does
+                not hold. Each names place and member. LogitsError: others.
             LabelError: a label that is no class. ConfigError: see `check`.
         """
         from softlabels.labels.blocks import blocks

@@ -266,7 +266,10 @@ def _limits(results: Results, first: Manifest) -> str:
         lines.append("- One seed: nothing is known of the spread")
     if hard_student(results) is None:
         lines.append("- No student was trained with hard labels only: what distilling added is not known")
-    fidelity = first.fidelity.get("1")
+    lost = next(iter(first.lost.values()))
+    if lost.errors is not None:
+        lines.append(f"- Stored values differ from the teacher's exact ones by {lost.errors.largest:.2e} at most")
+    fidelity = lost.fidelity.get("1")
     if fidelity is not None:
         lines.append(
             f"- Stored labels differ from the teacher's exact ones by a KL of at most {nats(fidelity.kl_max, 1)} nats at T = 1"

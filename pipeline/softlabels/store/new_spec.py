@@ -74,6 +74,8 @@ def store_spec(
     """
     teacher = _teacher(teacher, members)
     each = {"": (encoding, classes)} if targets is None else targets
+    if not each:
+        raise UserError("a store of no targets holds nothing", remedy="name one, or leave out targets")
     inputs = "reference" if embed is None else "embed"
     made = tuple(_target(one, *each[one], len(teacher.members), basis, vocabulary, inputs) for one in each)
     spec = Spec(

@@ -64,10 +64,12 @@ def _check_tokens(spec: Spec, arrays: Arrays, first_row: int) -> None:
 
 
 def _check_mask(spec: Spec, arrays: Arrays, first_row: int) -> None:
-    """Mask and counts by themselves are the business of `values` and `check_counts`."""
+    """Of what the mask may hold `values` says more."""
     counts = arrays["position_mask"] == 1  # (R, P)
     if "positions" in arrays:
-        beyond = counts & ~_held(counts.shape[1], arrays["positions"])
+        given, most = arrays["positions"].astype(np.int64), counts.shape[1]
+        require((given >= 1) & (given <= most), f"the number of its positions is not 1 to {most}", first_row)
+        beyond = counts & ~_held(most, given)
         require(~beyond.any(axis=1), "the mask is 1 beyond the number of its positions", first_row)
     for target in spec.targets:
         label = arrays.get(stored_name(target.name, LABEL))

@@ -49,6 +49,10 @@ if TYPE_CHECKING:
 # Inputs copied from a mapped file at a time: a window of images would take gigabytes, and a copy of many megabytes drives the
 # student's weights out of the processor's cache.
 INPUT_BYTES = 1 << 22
+READ_BYTES, READ_ROWS = (
+    1 << 24,
+    1 << 14,
+)  # small windows are read several at a time, as far as they are no more than this
 ANOTHER_ORDER = 1.5  # times as many chunks as of rows in order are wanted: then they stand in another one
 READERS = 2  # threads that read and check chunks; on two cores a third brought nothing
 
@@ -112,9 +116,9 @@ class Loader:
             another order, memory stays bounded all the same but chunks are read more than once.
         block: consecutive rows of `rows` that stay together in the shuffle, up to its windows; `default_block` by default.
             Beside keys, seed and epoch nothing but this decides the order: not the store's content, row order or chunks.
-        window: blocks whose rows are mixed with each other. Up to three windows of what stores hold are in memory, and of
-            inputs that are mapped from a file up to three times `INPUT_BYTES`, or three batches where those are larger. Where
-            chunks do not fit into blocks, as many chunks as two windows have blocks are, too.
+        window: blocks whose rows are mixed with each other. In memory are up to three windows of what stores hold (or three
+            times `READ_BYTES` where those are smaller), where chunks do not fit into blocks as many chunks as two windows
+            have blocks, and of inputs that are mapped from a file three times `INPUT_BYTES`, or three batches.
         missing: "error", or "skip" to leave out rows that the store does not label (`left_out` counts them).
         weights: (M,) member weights; by default those of the store.
         members: numbers of the members to take, whose `weights` those are; by default all.
@@ -150,7 +154,7 @@ class Loader:
         for name, value in (("batch_size", batch_size), ("window", window), ("block", block)):
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, not {value}", remedy=f"give a larger {name}")
-        self._examples = examples = join_examples(
+        self._joined = self._examples = examples = join_examples(
             rows, store, selection=selection, missing=missing, weights=weights, members=members, labelled=labelled
         )
         self._store = store or (rows.store if isinstance(rows, EmbeddedRows) else None)
@@ -165,20 +169,22 @@ class Loader:
         self._blocks, self._span = examples.items // block, default_span(block, len(examples), window)
         self.order: dict[str, Any] = {"by": "keys", "block": block}
         self.order_digest = order_digest(keys=self._keys, blocks=self._blocks, facts=self._facts | {"block": block})
-        if shuffle and block % self._rows_per_chunk:  # the next window wants the rest of this one's chunks
-            self._examples = cached(examples, 2 * window * self._rows_per_chunk * examples.stored_bytes)
+        if shuffle and block % self.rows_per_chunk:  # the next window wants the rest of this one's chunks
+            self._examples = cached(examples, 2 * window * self.rows_per_chunk * examples.stored_bytes)
 
     @property
-    def _rows_per_chunk(self) -> int:
+    def rows_per_chunk(self) -> int:
+        """Of the store that is read; as if there were one, where none is."""
         return MOST_ROWS if self._store is None else self._store.rows_per_chunk
 
     def by_chunks(self) -> Loader:
         """The same rows in the order of earlier versions, which went by the store's content and chunks: for runs begun so."""
         other = copy.copy(self)
         other.__dict__.pop("_order", None)
-        other._blocks, other._span = self._examples.labelled_by // self._rows_per_chunk, 1
+        other._examples, other._span = self._joined, 1
+        other._blocks = self._joined.labelled_by // self.rows_per_chunk
         other.order = {"by": "chunks"}
-        facts = self._facts | {"rows_per_chunk": self._rows_per_chunk}
+        facts = self._facts | {"rows_per_chunk": self.rows_per_chunk}
         other.order_digest = order_digest_by_chunks(content=self._content, keys=self._keys, facts=facts)
         return other
 
@@ -190,7 +196,7 @@ class Loader:
     def _epoch(self, epoch: int) -> Epoch:
         if self._facts["shuffle"]:
             return self._order.epoch(epoch)
-        rows = self._facts["window"] * self._rows_per_chunk
+        rows = self._facts["window"] * self.rows_per_chunk
         return as_they_stand(len(self._examples), window_items=rows, batch_size=self.batch_size)
 
     def times_read(self) -> float:
@@ -200,7 +206,8 @@ class Loader:
         labelled_by, epoch = self._examples.labelled_by, self._epoch(0)
         in_order = np.empty_like(labelled_by)
         in_order[np.argsort(self.rows)] = np.sort(labelled_by)
-        often, least = (times_wanted(epoch, each // self._rows_per_chunk) for each in (labelled_by, in_order))
+        at_once, size = _windows_at_once(self._examples, epoch), self.rows_per_chunk
+        often, least = (times_wanted(epoch, each // size, at_once) for each in (labelled_by, in_order))
         return often if often > ANOTHER_ORDER * least else 1.0
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -238,16 +245,22 @@ def _row_bytes(examples: Examples, rows: TransferRows | EmbeddedRows | StoredRow
     return inputs + (0 if rows.sequence is None else 2 * rows.sequence.positions * rows.sequence.classes)
 
 
+def _windows_at_once(examples: Examples, epoch: Epoch) -> int:
+    rows = min(READ_ROWS, READ_BYTES // max(1, examples.stored_bytes))
+    return max(1, rows * epoch.windows // int(epoch.bounds[-1]))
+
+
 def _blocks(examples: Examples, epoch: Epoch, start: int) -> Iterator[Block]:
-    """The examples from batch `start` on, a window or a part of one at a time; all but the last hold whole batches."""
+    """The examples from batch `start` on, some windows or a part of one at a time; all but the last hold whole batches."""
     position, rest = start * epoch.batch_size, None
     part = max(1, INPUT_BYTES // (max(1, examples.mapped_bytes) * epoch.batch_size)) * epoch.batch_size
+    at_once = _windows_at_once(examples, epoch)
     with ThreadPoolExecutor(READERS, thread_name_prefix="softlabels-read") as pool:
-        for number in range(epoch.window_at(position), epoch.windows):
-            numbers = epoch.window(number)[max(0, position - int(epoch.bounds[number])) :]
+        for number in range(epoch.window_at(position), epoch.windows, at_once):
+            numbers = epoch.several(number, at_once)[max(0, position - int(epoch.bounds[number])) :]
             block = examples.take(numbers, lead=rest, pool=pool)
             count = len(block["row"])
-            whole = count if number == epoch.windows - 1 else count - count % epoch.batch_size
+            whole = count if number + at_once >= epoch.windows else count - count % epoch.batch_size
             rest = {name: values[whole:] for name, values in block.items()}
             for first in range(0, whole, part):
                 last = min(first + part, whole)

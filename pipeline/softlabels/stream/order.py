@@ -112,6 +112,10 @@ class Epoch:
         """The window that holds `position` of the sequence."""
         return int(np.searchsorted(self.bounds, position, side="right")) - 1
 
+    def several(self, first: int, count: int) -> Ints:
+        """The items of up to `count` windows from `first` on."""
+        return np.concatenate([self.window(number) for number in range(first, min(first + count, self.windows))])
+
 
 class Order:
     """How N items are visited, epoch after epoch.
@@ -164,15 +168,17 @@ def _even_cuts(count: int, most: int) -> Ints:
     return np.arange(parts + 1) * count // parts
 
 
-def times_wanted(epoch: Epoch, chunk_of_item: Ints) -> float:
-    """How often a chunk of the store is wanted in an epoch, once a window at most, by a sample of its windows.
+def times_wanted(epoch: Epoch, chunk_of_item: Ints, at_once: int = 1) -> float:
+    """How often a chunk of the store is wanted in an epoch, by a sample of its windows.
 
     Args:
         chunk_of_item: (N,) chunk that holds what is read of each item.
+        at_once: windows for which a chunk is wanted once.
     """
-    sample = np.unique(np.linspace(0, epoch.windows - 1, min(epoch.windows, SAMPLE), dtype=np.int64))
-    wanted = sum(len(np.unique(chunk_of_item[epoch.window(number)])) for number in sample.tolist())
-    return wanted * epoch.windows / len(sample) / len(np.unique(chunk_of_item))
+    firsts = np.arange(0, epoch.windows, at_once)
+    sample = np.unique(np.linspace(0, len(firsts) - 1, min(len(firsts), SAMPLE), dtype=np.int64))
+    wanted = sum(len(np.unique(chunk_of_item[epoch.several(first, at_once)])) for first in firsts[sample].tolist())
+    return wanted * len(firsts) / len(sample) / len(np.unique(chunk_of_item))
 
 
 def as_they_stand(items: int, *, window_items: int, batch_size: int) -> Epoch:

@@ -95,7 +95,7 @@ def _joined(parts: Iterable[NDArray[Any]]) -> NDArray[Any]:
 def looks_among(logits: Tensor, target: Target) -> NDArray[np.uint8]:
     """What shows of outputs (n, M, C), (n, M): `softlabels.checks.probabilities.looks` on the device."""
     if target == "sigmoid":
-        return looks_of(logits.amin(dim=-1).cpu().numpy(), logits.amax(dim=-1).cpu().numpy())
+        return looks_of(*(ends.float().cpu().numpy() for ends in (logits.amin(dim=-1), logits.amax(dim=-1))))
     if target == "values":
         return np.zeros(logits.shape[:2], np.uint8)
     found = (logits.sum(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32)) - 1).abs() <= SUM
