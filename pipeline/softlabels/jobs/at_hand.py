@@ -55,39 +55,40 @@ def positions_of(logits: Mapping[str, Any], mask: Any, most: int | None) -> Posi
     """
     lengths = {name: found for name, values in logits.items() if (found := lengths_of(values)) is not None}
     if lengths:
-        (first, count), *others = lengths.items()
-        for name, found in others:
-            _same_lengths(count, found, first, name)
-        if most is not None and count.max() > most:
-            row = int(count.argmax())
-            raise UserError(
-                f"row {row} has {count[row]} positions, and positions={most} is the most", remedy="give a larger one"
-            )
-        most = int(count.max()) if most is None else most
-        counts = np.arange(most) < count[:, None]
-        if mask is not None:
-            given, named = padded(mask, most, np.dtype(np.uint8)), lengths_of(mask)
-            _same_lengths(count, count if named is None else named, first or "logits", "the mask")
-            counts = counts & (given != 0)
-        return Positions(most, count, _checked(counts.astype(np.uint8)))
+        return _ragged(lengths, mask, most)
     if mask is None and most is None:
         return None
     rows = len(next(iter(logits.values())))
-    if mask is None:
-        assert most is not None
-        return Positions(most, None, np.ones((rows, most), np.uint8))
-    given = np.asarray(mask)
-    if (
-        given.dtype.kind not in "bui"
-        or given.ndim != 2
-        or len(given) != rows
-        or given.shape[1] != (most or given.shape[1])
-    ):
+    return Positions(most or np.shape(mask)[-1], None, _mask(mask, rows, most))
+
+
+def _ragged(lengths: Mapping[str, NDArray[np.int64]], mask: Any, most: int | None) -> Positions:
+    """The same of lists, whose rows have these lengths."""
+    (first, count), *others = lengths.items()
+    if (named := lengths_of(mask)) is not None:
+        others.append(("the mask", named))
+    for name, found in others:
+        _same_lengths(count, found, first, name)
+    most = int(count.max()) if most is None else most
+    if count.max() > most:
+        row = int(count.argmax())
+        raise UserError(
+            f"row {row} has {count[row]} positions, and positions={most} is the most", remedy="give a larger one"
+        )
+    given = _mask(mask if named is None else padded(mask, most, np.dtype(np.uint8)), len(count), most)
+    return Positions(most, count, _checked(given * (np.arange(most) < count[:, None])))
+
+
+def _mask(mask: Any, rows: int, most: int | None) -> NDArray[np.uint8]:
+    """Which positions (R, P) count; all, where nobody says so. Raises `UserError`."""
+    given = np.ones((rows, most or 1), np.uint8) if mask is None else np.asarray(mask)
+    fits = given.ndim == 2 and len(given) == rows and most in (None, given.shape[-1])
+    if given.dtype.kind not in "bui" or not fits:
         raise UserError(
             f"the mask is {given.dtype} {given.shape}" + ("" if most is None else f", and positions={most}"),
             remedy=f"give 0 or 1 of each position: ({rows}, positions)",
         )
-    return Positions(given.shape[1], None, _checked(given))
+    return _checked(given)
 
 
 def _checked(mask: NDArray[Any]) -> NDArray[np.uint8]:

@@ -143,7 +143,7 @@ def _space(name: str, one: _One, given: Given) -> int | Sequence[str]:
 
 def _count(targets: Mapping[str, _One]) -> int:
     """R. Raises `UserError` where targets have different rows."""
-    counts = {name: len(one.logits) if np.iterable(one.logits) else 0 for name, one in targets.items()}
+    counts = {name: len(one.logits) if np.iterable(one.logits) else 0 for name, one in targets.items()}  # type: ignore[arg-type]  # what has rows has a length
     if not all(counts.values()):
         shapes = [np.shape(one.logits) for one in targets.values()]
         raise LogitsError(f"logits of shape {some(shapes)} hold no rows", remedy="give floats, one a row and class")
