@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.page import machine, publish
 from softlabels.labels.encoding import DenseEncoding, TopkEncoding
+from softlabels.labels.lost import Lost
 from softlabels.objects import ObjectSpec
 from softlabels.store import StoreWriter, open_store
 from softlabels.store.new_spec import store_spec
@@ -103,7 +104,7 @@ def by_order(folder: Path, rows: int, classes: int, k: int | None) -> dict[str, 
                 soft = {each: columns[each] for each in spec.soft_columns}
                 if k is not None:
                     soft["top_class"] = soft["top_class"] + np.arange(k, dtype=soft["top_class"].dtype)
-                writer.write_columns(shard, keys=keys[part], labels=labels[part], columns=soft, fidelity=())
+                writer.write_columns(shard, keys=keys[part], labels=labels[part], columns=soft, fidelity=Lost())
             writer.seal(checked=True)
         loaders.append(Loader(data, open_store(folder / name), batch_size=BATCH, seed=0))
     own, other = loaders

@@ -20,7 +20,7 @@ from softlabels.recipes import tokenizer
 from softlabels.recipes.tokenizer_config import LEAST_TOKENS
 from softlabels.stream import join
 from softlabels.student import export
-from softlabels.student.config import LOSS_NAMES
+from softlabels.student.loss_spec import LOSS_NAMES
 from softlabels.student.losses import LOSSES
 from softlabels_stages import arguments
 from softlabels_stages.__main__ import main
@@ -167,7 +167,9 @@ def test_what_a_module_leaves_alone(modules: str, absent: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-KINDS = {"DenseEncoding", "TopkEncoding", "TopkFields", "DenseMembers", "TopkMembers"}
+KINDS = {"TopkFields"} | {
+    kind + of for kind in ("Dense", "Topk", "Sigmoid", "Values") for of in ("Encoding", "Members")
+}
 
 
 def asks_kind(tree: ast.Module) -> list[int]:
@@ -219,7 +221,7 @@ def test_help_is_that_of_the_stage_itself(stage: str, capsys: pytest.CaptureFixt
 
 
 def test_the_names_that_light_modules_repeat() -> None:
-    assert tuple(LOSSES) == LOSS_NAMES
+    assert tuple(LOSSES) == tuple(name for names in LOSS_NAMES.values() for name in names)
     assert {*FORMATS} == {*export.FILES, "hf"}
     assert get_args(arguments.Missing) == get_args(join.Missing)
     assert {"wordpiece": len(tokenizer.SPECIAL) + 1, "bpe": 257} == LEAST_TOKENS

@@ -98,8 +98,7 @@ def test_the_names_of_0_1_are_those_that_it_had() -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_whatever_a_recipe_writes_one_name_is_kept(name: str) -> None:
-    old = next(old for old, now in OF_0_1.items() if now == name)
-    for given in (name, SHIPPED[name], old):
+    for given in (name, SHIPPED[name], *(old for old, now in OF_0_1.items() if now == name)):
         assert canonical(given) == name
         assert ObjectSpec(given).class_path == ModelConfig(given).class_path == MemberConfig(given).class_path == name
         assert import_object(given) is import_object(name)

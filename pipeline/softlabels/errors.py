@@ -13,10 +13,11 @@ print the two as one line and exit with the class's `exit_code`::
     │   │   ├── InfiniteLogits        +inf, or a largest logit beyond float32
     │   │   ├── NoPossibleClass       -inf in every class
     │   │   ├── LogitsOverflow        a range that float16 cannot hold
-    │   │   └── ContradictingOutputs  rows of one content key with outputs of another distribution
+    │   │   └── ContradictingOutputs  rows of one content key with other outputs
     │   ├── ClassIdOverflow         a class id of sparse labels that is no class
     │   ├── TeacherError            the teacher's outputs depend on how its batches are cut
     │   ├── MeanUnavailable         the store was reduced and cannot give this mean of its members
+    │   ├── SeveralTargets          a store of targets with names, where one target is asked of, or a name that it lacks
     │   ├── WeightsError            a weights file that does not fit, or is no safetensors file
     │   ├── ClassMismatch           store, student and transfer set disagree on the label space
     │   │   ├── OtherClassOrder       outputs whose classes stand in another order than the hard labels beside them
@@ -186,7 +187,7 @@ class LogitsOverflow(LogitsError):
 
 
 class ContradictingOutputs(LogitsError):
-    """Rows of one content key, by which labels are found, with outputs of another distribution."""
+    """Rows of one content key, by which labels are found, with other outputs."""
 
 
 class ClassIdOverflow(UserError):
@@ -199,6 +200,10 @@ class TeacherError(UserError):
 
 class MeanUnavailable(UserError):
     """The store keeps a reduced ensemble and cannot give this mean of its members."""
+
+
+class SeveralTargets(UserError):
+    """A store that holds targets by name, of which none is named where one is wanted; or that has none of this name."""
 
 
 class WeightsError(UserError):

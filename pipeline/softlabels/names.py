@@ -20,6 +20,7 @@ SHIPPED = {
     "softlabels.models.SequenceClassifier": "softlabels.models.hf.SequenceClassifier",
     "softlabels.student.augment.jitter": "softlabels.recipes.augment.jitter",
     "softlabels.student.augment.mask_tokens": "softlabels.recipes.augment.mask_tokens",
+    "softlabels.transfer.audio": "softlabels.transfer.sound.audio",
     "softlabels.transfer.image": "softlabels.transfer.prepare.image",
     "softlabels.transfer.scale": "softlabels.transfer.prepare.scale",
     "softlabels.transfer.sequences.token_rows": "softlabels.transfer.sequences.token_rows",
@@ -75,7 +76,15 @@ OF_0_1 = {
 # Settings that came after a section did, each with the value that says what was done before.
 _LATER: dict[str, dict[str, Any]] = {
     "training": {"class_weights": None, "members": None, "weights": None, "block": None},
-    "transfer_set": {"missing": "refuse", "mixed_images": False, "sample_by": None, "key_salt": None},
+    "transfer_set": {
+        "missing": "refuse",
+        "mixed_images": False,
+        "sample_by": None,
+        "key_salt": None,
+        "label_as": "class",
+        "positions": None,
+        "split_column": None,
+    },
     "sequences": {"bos": "auto"},
 }
 

@@ -139,6 +139,8 @@ class Encode(EncodingSettings):
     from_: str = ""  # the dense store, or a folder of dense stores
     store: str = ""  # where the encoded store goes
     encoding: Literal["topk"] = "topk"  # the only one that a dense store can be brought into
+    kind: Literal["softmax"] = "softmax"  # the only kind that topk keeps
+    dtype: Literal["float16"] | None = None  # topk keeps float16
     layout: Literal["zarr", "arrow"] | None = None  # by default that of the dense store
     compression: Literal["none", "zstd"] = "none"  # zstd: zarr only
     device: str = "auto"  # cuda, cpu, or auto (cuda where there is one)

@@ -31,10 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = [student_word(word) for word in (sys.argv[1:] if argv is None else argv)]
     run = run_of(words)
     args = parse(with_store_of(run, words), Evaluate, stage="evaluate", doc=__doc__, positional=("model",), run=run)
-    temperature = _own_temperature(args) if args.temperature is None else args.temperature
+    student = None if args.model is None else with_weights(args.student, args.model)
+    store = open_store(args.store, split=args.split)
+    target, temperature = store.encoding.target, args.temperature
+    if temperature is None and target != "values":
+        temperature = _own_temperature(args)
     found = judge(
         args.store,
-        None if args.model is None else with_weights(args.student, args.model),
+        student,
         split=args.split,
         training=args.training,
         temperature=temperature,
@@ -47,8 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         said = {"model": args.model or "teacher", "split": args.split, **lines[-1][1][0]}
         print(json.dumps(finite(said), indent=1, allow_nan=False))
     else:
-        print(as_text(results_table(lines, temperatures=[temperature])))
-        print(_more(lines[-1][1][0], open_store(args.store, split=args.split).class_names))
+        shown = [] if temperature is None else [temperature]
+        print(as_text(results_table(lines, temperatures=shown, target=target)))
+        print(_more(lines[-1][1][0], store.class_names))
     return 0
 
 

@@ -16,8 +16,9 @@ from softlabels.store import open_store, store_splits
 from softlabels.store.commit import recorded_shards
 from softlabels.store.json_files import read_json
 from softlabels.store.paths import MANIFEST, PLAN
+from softlabels.store.records import Manifest
 from softlabels.store.shared import Shared, shared
-from softlabels.store.spec import Manifest, Plan
+from softlabels.store.spec import Plan, Spec
 from softlabels.system.files import Folder
 from softlabels_stages.arguments import Info
 from softlabels_stages.run import stage
@@ -58,15 +59,13 @@ def describe(path: Folder) -> dict[str, Any]:
     sealed = path.exists(MANIFEST)
     manifest: Manifest | None = open_store(path).manifest if sealed else None
     spec = manifest.spec if manifest else read_json(path, PLAN, Plan).spec
+    targets = {target.name: _target(spec.only(target.name), manifest, target.name) for target in spec.targets}
     return {
         "rows": spec.rows,
-        "classes": spec.label_space.classes,
-        "members": spec.stored_members,
+        **targets.get("", {"targets": targets}),
         "layout": spec.layout,
-        "encoding": msgspec.to_builtins(spec.encoding),
         "positions": spec.positions,
         "ragged": spec.ragged,
-        "vocabulary": None if spec.label_space.vocabulary is msgspec.UNSET else spec.label_space.vocabulary,
         "compression": spec.compression,
         "sealed": sealed,
         "shards": spec.shards,
@@ -75,11 +74,23 @@ def describe(path: Folder) -> dict[str, Any]:
         "content_digest": manifest.content_digest if manifest else None,
         "bytes": manifest.bytes if manifest else None,
         "bytes_per_position": manifest.bytes_per_position if manifest else None,
-        "fidelity": msgspec.to_builtins(manifest.fidelity) if manifest else None,
-        "class_names": spec.label_space.names,
         "teacher": msgspec.to_builtins(spec.teacher),
         "transfer_set": msgspec.to_builtins(spec.transfer_set),
         "preprocessing": msgspec.to_builtins(spec.preprocessing),
+    }
+
+
+def _target(spec: Spec, manifest: Manifest | None, name: str) -> dict[str, Any]:
+    """What is printed of each target."""
+    space, lost = spec.label_space, None if manifest is None else manifest.lost[name]
+    return {
+        "classes": space.classes,
+        "members": spec.stored_members,
+        "encoding": msgspec.to_builtins(spec.encoding),
+        "vocabulary": None if space.vocabulary is msgspec.UNSET else space.vocabulary,
+        "fidelity": None if lost is None else msgspec.to_builtins(lost.fidelity),
+        **({} if lost is None or lost.errors is None else {"errors": msgspec.to_builtins(lost.errors)}),
+        "class_names": space.names,
     }
 
 
@@ -100,27 +111,45 @@ def _encoding(encoding: dict[str, Any]) -> str:
 
 
 def _text(path: str, facts: dict[str, Any]) -> str:
-    teacher, transfer_set, encoding = facts["teacher"], facts["transfer_set"], facts["encoding"]
+    teacher, transfer_set = facts["teacher"], facts["transfer_set"]
     rows, members = counted(facts["rows"], "row"), counted(len(teacher["members"]), "member")
-    names = facts["class_names"]
     state = "sealed" if facts["sealed"] else f"UNFINISHED, {facts['shards_done']} of {facts['shards']} shards"
     lines = [
         ("store", f"{path} ({state})"),
         ("teacher", f"{teacher['name']}, {members}, {teacher['precision'] or 'precision not stated'}"),
         ("transfer set", f"{transfer_set['name']}, split {transfer_set['split']}, {rows}{_rows(facts)}"),
-        ("classes", f"{facts['classes']}" + (f": {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else "")),
-        ("encoding", _encoding(encoding)),
+        *_kept(facts),
         ("layout", f"{facts['layout']}, compression {facts['compression']}, {counted(facts['shards'], 'shard')}"),
     ]  # fmt: skip
     if facts["sealed"]:
-        fidelity = by_temperature(facts["fidelity"])
         lines += [
             ("size", f"{facts['bytes']:,} bytes, {facts['bytes_per_position']:.1f} a position"),
-            ("fidelity", "mean KL " + ", ".join(f"{nats(f['kl_mean'], 1)} at T={t}" for t, f in fidelity)),
+            *([("fidelity", _lost(facts))] if "encoding" in facts else []),
             ("digest", facts["digest"]),
             ("content", facts["content_digest"]),
         ]
     return "\n".join(f"{name:<13} {one_line(text, None)}" for name, text in lines)
+
+
+def _kept(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """The lines that say what is stored, of several targets one of each."""
+    if "targets" in facts:
+        of_each = {name: (*_kept(one), ("", _lost(one))) for name, one in facts["targets"].items()}
+        return [
+            ("target", f"{name}: {'; '.join(filter(None, (text for _, text in each)))}")
+            for name, each in of_each.items()
+        ]
+    names, number = facts["class_names"], "values" if facts["encoding"]["kind"] == "values" else "classes"
+    more = f": {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else ""
+    return [(number, f"{facts['classes']}{more}"), ("encoding", _encoding(facts["encoding"]))]
+
+
+def _lost(facts: dict[str, Any]) -> str:
+    """What storing a target lost."""
+    if errors := facts.get("errors"):
+        return f"error {errors['rmse']:.1e}, at most {errors['largest']:.1e}"
+    fidelity = by_temperature(facts["fidelity"] or {})
+    return "mean KL " + ", ".join(f"{nats(f['kl_mean'], 1)} at T={t}" for t, f in fidelity) if fidelity else ""
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import yaml
 
@@ -284,7 +284,8 @@ def _merge(given: Mapping[str, object], flags: Mapping[str, str], known: Mapping
             continue
         parent = next(up for up in schema.parents(name) if up in known)
         default = None if known[parent].default is MISSING else known[parent].default
-        mapping = dict(cast(Mapping[str, object], found.get(parent, given.get(parent, default)) or {}))
+        standing = found.get(parent, given.get(parent, default))
+        mapping = dict(standing) if isinstance(standing, Mapping) else {}  # a text in its place is replaced
         found[parent] = _with_entry(mapping, name.removeprefix(f"{parent}.").split("."), text)
     return found
 

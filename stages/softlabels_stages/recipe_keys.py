@@ -26,7 +26,7 @@ _RECIPE_KEYS = {
     "preprocessing.arguments": _PREPARE_ARGUMENTS,
     "preprocessing.sample": "transfer_set.prepare: the rows that it makes",
     "teacher.floor": "floor",
-    "encoding.kind": "labels.encoding",
+    "encoding.kind": "labels.encoding, kind",
     "encoding": "labels",
     "layout": "labels.layout",
     "compression": "labels.compression",

@@ -125,9 +125,10 @@ def _say_what_labels_are(split: str, store: Store) -> None:
     """What the checks say of sound bytes that were all read: stores of earlier versions were not asked."""
     for error in ask(store, keys_of(store)):
         print(f"{split}: warning: {type(error).__name__}: {error}", file=sys.stderr)
-    found = stored_agreement(store)
-    if found is not None:
-        print(f"{split}: {found.line}")
+    for name in store.targets:
+        found = stored_agreement(store.only(name))
+        if found is not None:
+            print(f"{split}: {f'{name}: ' * bool(name)}{found.line}")
 
 
 def _recheck(split: str, path: Folder, recipe: TeacherLogits, args: Verify) -> int:
@@ -148,9 +149,7 @@ def _recheck(split: str, path: Folder, recipe: TeacherLogits, args: Verify) -> i
     found = compare_with_teacher(store, rows, ensemble, sample=args.teacher_rows)
     print(f"{split}: {counted(found.rows, 'row')} against the live teacher: {found.line}")
     if found.sound:
-        check_sentinels(
-            ensemble, rows.inputs, reduce=store.spec.encoding.reduce, padded=is_padded(rows.prepare.class_path)
-        )
+        check_sentinels(ensemble, rows.inputs, encoding=store.spec.encoding, padded=is_padded(rows.prepare.class_path))
         return 0
     print(
         f"{split}: the teacher does not give the stored logits; check preprocessing and versions, or label the transfer set "

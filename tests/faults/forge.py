@@ -21,7 +21,8 @@ from blake3 import blake3
 
 from softlabels.store import shard_writer, writer
 from softlabels.store.digest import blake3_hex
-from softlabels.store.spec import Commit, Manifest, Payload, Plan, Spec
+from softlabels.store.records import Commit, Manifest, Payload
+from softlabels.store.spec import Plan, Spec
 from tests.faults.trials_hostile import NUMBERS, OTHERS, WORDS
 from tests.store.samples import make_spec, sample, write_store
 from tests.store.test_hostile import canonical
@@ -108,7 +109,8 @@ def names_in_it(path: Path, kind: str, outside: Path, rng: Rng) -> str:
 
     def change(spec: dict[str, Any]) -> None:
         spec["teacher"]["name"] = spec["transfer_set"]["name"] = ODD
-        spec["label_space"]["names"] = [f"{number}{ODD}" for number in range(spec["label_space"]["classes"])]
+        for space in (target["label_space"] for target in spec.get("targets", [spec])):
+            space["names"] = [f"{number}{ODD}" for number in range(space["classes"])]
         if rng.random() < 0.2:
             spec["transfer_set"]["split"] = ODD
 

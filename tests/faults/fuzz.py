@@ -3,7 +3,8 @@
 A case is the copy of a sound store, run or cache, changed by one of the tools of `forge` with its digests made to fit, and some
 commands over it, each of which must end with one of the exit codes 0, 2, 3, 74, 75 within little memory and time, print nothing
 that a terminal obeys, run nothing, and open nothing but the store, its own outputs and what Python loads (`watch`). A folder
-beside it, to which links and hard links lead, must stay as it was. Distributions that are read without an error sum to 1.
+beside it, to which links and hard links lead, must stay as it was. Distributions that are read without an error sum to 1, and
+values are finite.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def prepare(base: Path, kinds: Sequence[str]) -> None:
         toy.write_store(base / "toy")
         words = [f"--config={base / 'rows.yaml'}", f"--store={base / 'embedded'}", f"--out={base / 'run'}"]
         assert _quietly(lambda: command(["train-student", *words]))[0] == 0
-    for kind in {"zarr", "ragged-arrow", "run", "cache"} & {*kinds}:
+    for kind in {"zarr", "ragged-arrow", "several-zarr", "run", "cache"} & {*kinds}:
         path = base / "warm" / kind / "train"
         shutil.copytree(_sound(base, kind), path)
         for name, work in works(path, kind, base).items():
@@ -136,19 +137,28 @@ def works(path: Path, kind: str, base: Path) -> dict[str, Callable[[], int]]:
 
 def read(path: Path) -> int:
     """Open, and read distributions at several temperatures; those that are given sum to 1."""
-    store = open_store(path)
-    for temperature in (1.0, 4.0, 1e3):
+    whole = open_store(path)
+    rows = range(min(whole.rows, 64))
+    for store in map(whole.only, whole.targets):
         with contextlib.suppress(SoftLabelsError):
-            probs = np.exp(store.log_probs(range(min(store.rows, 64)), temperature=temperature))
-            if not np.abs(probs.sum(axis=-1) - 1).max() < 1e-6:  # NaN is not below it
-                raise Harm(f"a distribution at T={temperature:g} does not sum to 1")
+            if not np.isfinite(store.values(rows)).all():
+                raise Harm("a value is not finite")
+        for temperature in (1.0, 4.0, 1e3):
+            with contextlib.suppress(SoftLabelsError):
+                probs = store.probabilities(rows, temperature=temperature)
+                total = probs.sum(axis=-1) if store.encoding.target == "softmax" else np.ones(1)
+                if not (
+                    np.abs(total - 1).max() < 1e-6 and (probs >= 0).all() and (probs <= 1 + 1e-6).all()
+                ):  # NaN is not
+                    raise Harm(f"a distribution at T={temperature:g} does not sum to 1")
     return 0
 
 
 def load(path: Path) -> int:
     """The same through torch's DataLoader."""
     store = open_store(path)
-    if "input" in store.columns and store.positions is None:
+    plain = store.targets == ("",) and store.encoding.target == "softmax"
+    if plain and "input" in store.columns and store.positions is None:
         data = SoftLabelDataset(EmbeddedRows(store), store)
         for batch in torch.utils.data.DataLoader(data, batch_size=32):
             total = data.soft_labels(batch).log_probs(4.0).double().exp().sum(-1)
@@ -249,7 +259,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.faults.fuzz", description="Fuzz every command with hostile stores."
     )
-    parser.add_argument("--cases", type=int, default=1000)
+    parser.add_argument("--cases", type=int, default=None, help="how many; default: 1,000, or as many as --cpu allows")
     parser.add_argument("--seed", type=int, default=None, help="the seed that a find named; default: a new one")
     parser.add_argument(
         "--first", type=int, default=0, help="the number of the first case; with --cases=1 a find again"
@@ -260,7 +270,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if args.seed is None else args.seed
     kinds = [kind for kind in KINDS if args.kinds in kind]
     seen: Seen = collections.Counter()
-    numbers = range(args.first, args.first + args.cases)
+    most = args.cases if args.cases is not None else 1000 if math.isinf(args.cpu) else sys.maxsize
+    numbers = range(args.first, args.first + most)
     cases = list[int]()
 
     def in_time(number: int) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 
 from softlabels.store import shard_writer, writer
 from softlabels.store.paths import STAGING
-from softlabels.store.spec import Commit
+from softlabels.store.records import Commit
 from softlabels.system import presence
 from softlabels.system.local import LocalFolder
 from tests.faults.apart import apart, scratch

@@ -26,15 +26,15 @@ from softlabels.store.json_files import read_json
 from softlabels.store.layouts import layout_of
 from softlabels.store.paths import SET_ASIDE, record_name
 from softlabels.store.reader import Check
+from softlabels.store.records import Commit
 from softlabels.store.repair import repair
-from softlabels.store.spec import Commit
 from softlabels.store.verify import verify
 from softlabels.system.local import LocalFolder
 from tests.faults import damage
 from tests.faults.apart import apart, scratch
 from tests.faults.campaign import Outcome, Trial, repeated
 from tests.faults.damage import Case, complaints, refusals, restored
-from tests.store.samples import KINDS, SPARSE, assert_holds, write_store
+from tests.store.samples import KINDS, SPARSE, TARGETS, assert_holds, write_store
 
 Mutation = Callable[[Case, np.random.Generator], str]
 ENDS = (damage.zero_chunk, damage.zero_tail, damage.truncate, damage.extend)
@@ -53,7 +53,7 @@ def sealed(kind: str) -> Case:
 
 
 def any_case(rng: np.random.Generator) -> Case:
-    return sealed(str(rng.choice(KINDS + SPARSE)))
+    return sealed(str(rng.choice(KINDS + SPARSE + TARGETS)))
 
 
 def refused(

@@ -30,7 +30,7 @@ from tests.faults.campaign import Outcome, Trial, repeated
 from tests.faults.writers import Acknowledge, Case, Child
 from tests.store.test_hostile import json_texts, read_all, seal_again
 
-KINDS = ("zarr", "zstd", "arrow", "topk-zarr", "sequence-zstd", "ragged-arrow")
+KINDS = ("zarr", "zstd", "arrow", "topk-zarr", "sequence-zstd", "ragged-arrow", "several-zarr", "ragseveral-arrow")
 MEMORY, SECONDS = 256 << 20, 20
 ROWS = 16 * 3 + 5
 FORBIDDEN = {

@@ -17,7 +17,7 @@ from softlabels.store import shard_writer
 from softlabels.store.commit import create, discard
 from softlabels.store.json_files import pretty_json
 from softlabels.store.paths import record_name, staged
-from softlabels.store.spec import Commit
+from softlabels.store.records import Commit
 from softlabels.system.local import LocalFolder
 from tests.faults.apart import apart, scratch
 from tests.faults.campaign import Outcome, Trial, repeated

@@ -305,7 +305,7 @@ def another_tokenizer(rng: Random) -> None:
         with StoreWriter("store/train", spec, basis=data.basis) as writer:
             samples.fill(writer, data, [0])
         space = msgspec.structs.replace(spec.label_space, vocabulary=rng.bytes(32).hex())
-        other = msgspec.structs.replace(spec, label_space=space)
+        other = msgspec.structs.replace(spec, one_label_space=space)
 
         def resume() -> None:
             with StoreWriter("store/train", other, basis=data.basis) as writer:

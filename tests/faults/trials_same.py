@@ -14,7 +14,8 @@ import numpy as np
 from softlabels.store import StoreWriter, writer
 from softlabels.store.digest import blake3_hex, manifest_seal
 from softlabels.store.json_files import read_json
-from softlabels.store.spec import Commit, Manifest, Plan
+from softlabels.store.records import Commit, Manifest
+from softlabels.store.spec import Plan
 from softlabels.system.local import LocalFolder
 from tests.faults.apart import apart, scratch
 from tests.faults.campaign import Outcome, Trial, repeated

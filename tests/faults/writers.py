@@ -23,10 +23,11 @@ from softlabels.store.basis import read_basis
 from softlabels.store.digest import blake3_hex
 from softlabels.store.json_files import read_json
 from softlabels.store.paths import BASIS_FILE, record_name
-from softlabels.store.spec import Commit, Plan, Spec
+from softlabels.store.records import Commit
+from softlabels.store.spec import Plan, Spec
 from softlabels.store.verify import verify
 from softlabels.system.local import LocalFolder
-from tests.store.samples import KINDS, SPARSE, Sample, assert_holds, fill, make_spec, sample, write_store
+from tests.store.samples import KINDS, SPARSE, TARGETS, Sample, assert_holds, fill, make_spec, sample, write_store
 
 ROWS, SHARD = 16 * 7 + 3, 32
 SEALED = -1
@@ -47,7 +48,7 @@ class Case:
     @classmethod
     def make(cls, rng: np.random.Generator, folder: Path, *, kind: str = "", rows: int = ROWS) -> Self:
         """A case of some kind; its unbroken store is left in `folder`/whole."""
-        kind = kind or str(rng.choice(KINDS + SPARSE))
+        kind = kind or str(rng.choice(KINDS + SPARSE + TARGETS))
         data = sample(rng, rows, kind)
         began = time.monotonic()
         store = write_store(folder / "whole", data, make_spec(data, kind, rows_per_shard=SHARD))

@@ -14,7 +14,8 @@ from softlabels import array_keys, errors, open_store, write_store
 from softlabels.store import StoreWriter
 from softlabels.store.json_files import read_json
 from softlabels.store.paths import MANIFEST
-from softlabels.store.spec import Manifest, MemberSpec, TeacherSpec
+from softlabels.store.records import Manifest
+from softlabels.store.spec import MemberSpec, TeacherSpec
 from softlabels.store.verify import verify
 from softlabels.system.local import LocalFolder
 
@@ -131,7 +132,7 @@ def refusals() -> dict[str, tuple[dict[str, Any], type[Exception], str]]:
         "integers": ({"logits": np.zeros((ROWS, 3), int)}, errors.LogitsError, "logits are int64"),
         "nothing": ({"logits": np.zeros((0, 3))}, errors.LogitsError, r"of shape \(0, 3\)"),
         "members first": ({"logits": np.zeros((3, ROWS, CLASSES))}, errors.UserError, r"inputs in memory has \(70, 4\) for 3"),
-        "one class": ({"logits": np.zeros((ROWS, 1))}, errors.UserError, "label_space.classes"),
+        "one class": ({"logits": np.zeros((ROWS, 1))}, errors.UserError, "1 classes; at least 2"),
         "no rows": ({"inputs": None}, errors.UserError, "nobody says which rows these are; give inputs, or keys"),
         "keys": ({"keys": np.zeros((ROWS, 8), np.uint8)}, errors.UserError, "keys in memory are uint8 .70, 8."),
         "texts": ({"inputs": ["x"] * ROWS, "keys": array_keys(np.arange(ROWS))}, errors.UserError, "cannot be embedded"),

@@ -123,8 +123,8 @@ def test_blocks_and_masks_change_nothing(rng: np.random.Generator) -> None:
     expected = dense_columns(np.where(mask.numpy()[:, None, None], logits, np.float32(0)))
     found = encode_dense(logits, mask=mask, block_bytes=1)
     assert all(np.array_equal(*pair) for pair in zip(found, expected, strict=True))
-    _, sums = DenseEncoding().encode(torch.from_numpy(logits), mask=mask)
-    assert {each.samples for each in sums} == {int(mask.sum()) * M}
+    _, lost = DenseEncoding().encode(torch.from_numpy(logits), mask=mask)
+    assert {each.samples for each in lost.fidelity} == {int(mask.sum()) * M}
 
 
 def test_a_member_that_is_no_distribution_is_named_though_it_is_reduced(rng: np.random.Generator) -> None:

@@ -95,7 +95,7 @@ def test_blocks_of_any_size_give_the_same(rng: np.random.Generator, tail: Tail) 
                 np.testing.assert_allclose(parts[name].astype(float), values.astype(float), rtol=2**-10)
             else:
                 assert np.array_equal(parts[name], values, equal_nan=values.dtype.kind == "f"), name
-        for one, other in zip(lost, again, strict=True):
+        for one, other in zip(lost.fidelity, again.fidelity, strict=True):
             assert (one.samples, one.top1_agreed) == (other.samples, other.top1_agreed)
             assert one.kl_sum is None or other.kl_sum == pytest.approx(one.kl_sum, rel=0.02, abs=1e-6)
 
@@ -142,7 +142,7 @@ def test_labels_logits_and_positions_that_do_not_count(rng: np.random.Generator)
     real, alone = encoding.encode(torch.from_numpy(z[mask]), basis=basis)
     assert all(np.array_equal(columns[name][mask], real[name]) for name in real if name != "label_logit")
     assert lost == alone
-    assert {line.samples for line in lost} == {mask.sum() * M}
+    assert {line.samples for line in lost.fidelity} == {mask.sum() * M}
 
 
 @pytest.mark.parametrize("tail", ["lowrank", "prior", "uniform", "bucket"])
@@ -155,8 +155,8 @@ def test_what_was_lost_is_the_definition(rng: np.random.Generator, tail: Tail, b
     basis = basis_of(rng, encoding, C)
     given = None if basis is None else torch.from_numpy(basis)
     columns, lost = encoding.encode(torch.from_numpy(z), basis=given)
-    assert [line.temperature for line in lost] == [t for t in (1.0, 2.0, 4.0, 8.0, 20.0) if t * beta_max >= 1]
-    for line in lost:
+    assert [line.temperature for line in lost.fidelity] == [t for t in (1.0, 2.0, 4.0, 8.0, 20.0) if t * beta_max >= 1]
+    for line in lost.fidelity:
         log_q = topk_log_probs(columns, encoding, C, basis, line.temperature)
         kls, masses, agreed = [], [], 0
         for at in np.ndindex(N, members):
@@ -178,7 +178,7 @@ def test_what_was_lost_is_the_definition(rng: np.random.Generator, tail: Tail, b
 def test_a_class_of_next_to_no_probability_does_not_spoil_what_was_lost(dtype: torch.dtype, far: float) -> None:
     """About half the mass in one tail class, spread over three: KL = p log 3, p the mass, whatever float32 makes of exp."""
     z = torch.tensor([[[0.0, -0.125, far, far]]], dtype=dtype)
-    lost = encoding_of("uniform", 1, count=8).encode(z)[1][0]
+    lost = encoding_of("uniform", 1, count=8).encode(z)[1].fidelity[0]
     tail = math.exp(-0.125) / (1 + math.exp(-0.125))
     assert lost.temperature == 1
     assert lost.kl_sum == pytest.approx(tail * math.log(3), rel=2e-3)
@@ -189,10 +189,10 @@ def test_labels_without_a_tail_lose_infinitely_much(rng: np.random.Generator) ->
     z[0] *= 200  # far classes have probability 0 in float32, on both sides
     columns, lost = encoding_of("renormalised", K).encode(z)
     assert not [name for name in columns if name.startswith("tail")]
-    for line in table([lost]).values():
+    for line in table([lost.fidelity]).values():
         assert (line.kl_mean, line.kl_max) == (None, None)
         assert line.tail_mass_error > 0.1
-    whole = table([encoding_of("renormalised", C).encode(z)[1]])
+    whole = table([encoding_of("renormalised", C).encode(z)[1].fidelity])
     assert all(line.kl_mean is not None and line.kl_mean < 1e-4 for line in whole.values())
 
 
@@ -239,7 +239,7 @@ def test_no_positions_give_empty_columns() -> None:
     assert [(name, values.dtype.name, values.shape) for name, values in columns.items()] == [
         (name, dtype, (0, *shape)) for name, dtype, shape, _ in encoding.columns(C, M)
     ]
-    assert table([lost]) == {}
+    assert table([lost.fidelity]) == {}
 
 
 def test_of_many_classes_one_position_of_several_is_measured(rng: np.random.Generator) -> None:
@@ -250,7 +250,7 @@ def test_of_many_classes_one_position_of_several_is_measured(rng: np.random.Gene
     for size in (1, 4 * 12 * M * classes * 7, 1 << 28):
         lost = encoding.encode(torch.from_numpy(z), mask=torch.from_numpy(mask), block_bytes=size)[1]
         exact, stored = z[chosen], encode(z[chosen], encoding)
-        for line in lost:
+        for line in lost.fidelity:
             log_q = topk_log_probs(stored, encoding, classes, None, line.temperature)
             log_p = [[reference.log_softmax(row / line.temperature) for row in position] for position in exact]
             assert line.samples == len(chosen) * M > 0

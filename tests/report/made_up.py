@@ -8,14 +8,25 @@ from typing import Any
 import numpy as np
 
 DEFAULTS: dict[str, Any] = {"temperature": 4.0, "alpha": 0.9, "loss": "forward_kl"}
+OF_KIND: dict[str, dict[str, Any]] = {
+    "softmax": DEFAULTS, "sigmoid": DEFAULTS | {"loss": "bce"}, "values": {"alpha": 0.9, "loss": "mse"},
+}  # fmt: skip
 SHORT = {"temperature": "T=", "alpha": "alpha=", "loss": ""}
 
 
-def scores(rng: np.random.Generator, *, temperatures: list[float], labels: bool = True) -> dict[str, Any]:
+def scores(
+    rng: np.random.Generator, *, temperatures: list[float], labels: bool = True, target: str = "softmax"
+) -> dict[str, Any]:
     """What one model got on 500 rows."""
+    if target == "values":
+        two = [{name: float(rng.random()) for name in ("mse", "rmse", "r2", "cosine")} for _ in range(2)]
+        return {"rows": 500, "labelled": 500 * labels, **(two[0] if labels else {}), "teacher": two[1]}
     kl = {f"{t:g}": float(rng.uniform(0.01, 0.2)) for t in temperatures}
     found: dict[str, Any] = {"rows": 500, "labelled": 500, "agreement": float(rng.uniform(0.9, 1)), "kl": kl}
-    if labels:
+    if labels and target == "sigmoid":
+        measured = {name: float(rng.random()) for name in ("nll", "ece", "map")}
+        found |= {"flags": 1500, "f1": {"micro": float(rng.random()), "macro": float(rng.random())}, **measured}
+    elif labels:
         measured = {name: float(rng.random()) for name in ("nll", "ece", "brier")}
         found |= {"errors": int(rng.integers(10, 90)), **measured}
     return found
@@ -29,15 +40,16 @@ def results(
     hard: bool = True,
     labels: bool = True,
     members: int = 2,
+    target: str = "softmax",
 ) -> dict[str, Any]:
     """The results of a run: a hard student, and one distilled student for each combination of the swept values."""
-    swept = swept or {}
-    combinations = [DEFAULTS | dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
-    own = {float(str(settings["temperature"]).rpartition(":")[2]) for settings in combinations}
+    swept, defaults = swept or {}, OF_KIND[target]
+    combinations = [defaults | dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
+    own = {float(str(given["temperature"]).rpartition(":")[2]) for given in combinations if "temperature" in given}
     temperatures = sorted({1.0, *own})
 
     def runs(count: int) -> list[dict[str, Any]]:
-        return [scores(rng, temperatures=temperatures, labels=labels) for _ in range(count)]
+        return [scores(rng, temperatures=temperatures, labels=labels, target=target) for _ in range(count)]
 
     students = [{"label": "hard", "kind": "hard", "settings": {}, "scores": runs(seeds)}] if hard else []
     for settings in combinations:
@@ -55,7 +67,7 @@ def results(
         "store": "stores/made-up",
         "digests": {"train": "ab" * 32, "test": "cd" * 32},
         "seconds": 12.5,
-    }
+    } | ({} if target == "softmax" else {"target": target})
 
 
 def log(rng: np.random.Generator, *, epochs: int, validation: bool = True) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from softlabels.objects import ObjectSpec
 from softlabels.report.model_card import model_card
 from softlabels.store.markdown import code, escaped, without_folders, yaml_lines
 from softlabels.store.reader import open_store
-from softlabels.store.spec import Manifest
+from softlabels.store.records import Manifest
 from tests.report import made_up
 
 GOLDEN = Path(__file__).parent.parent / "store" / "golden" / "v1-zarr"
@@ -52,7 +52,7 @@ def with_names(manifest: Manifest, name: str) -> Manifest:
                 spec.teacher, name=name, precision=name, members=(member, *spec.teacher.members[1:])
             ),
             transfer_set=msgspec.structs.replace(spec.transfer_set, name=name, revision=name, split=name),
-            label_space=msgspec.structs.replace(spec.label_space, names=(name,) * spec.label_space.classes),
+            one_label_space=msgspec.structs.replace(spec.label_space, names=(name,) * spec.label_space.classes),
             preprocessing=msgspec.structs.replace(spec.preprocessing, function=name, arguments={name: name}),
         ),
     )

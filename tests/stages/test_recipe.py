@@ -14,6 +14,7 @@ from softlabels.errors import ConfigError
 from softlabels.models import ModelConfig
 from softlabels.objects import ObjectSpec, plain
 from softlabels.student.sweep import StudentTraining
+from softlabels.transfer import TransferSetConfig
 from softlabels_stages.arguments import Evaluate, TrainStudent
 from softlabels_stages.correct import Correct
 from softlabels_stages.export import Export
@@ -299,3 +300,38 @@ def test_the_store_is_by_default_that_of_the_recipes_name(tmp_path: Path) -> Non
         (tmp_path / "other.yaml").write_text(text)
         assert parse([f"--config={tmp_path}/other.yaml"], WithStore, stage="x", doc="").store == name
         assert parse([f"--config={tmp_path}/other.yaml", "--store=s"], WithStore, stage="x", doc="").store == "s"
+
+
+@dataclass(frozen=True)
+class WithRows:
+    transfer_set: TransferSetConfig
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words", "settings"),
+    [
+        ("", ["--transfer_set.label=tags", "--transfer_set.label_as=set"], {"label": "tags", "label_as": "set"}),
+        ("", ["--transfer_set.label=null", "--transfer_set.positions=300"], {"label": None, "positions": 300}),
+        (
+            "label: {class: cell}, positions: {most: 4}",
+            ["--transfer_set.label.box.column=box", "--transfer_set.label.box.as=values", "--transfer_set.positions.length=n"],
+            {"label": {"class": "cell", "box": {"column": "box", "as": "values"}}, "positions": {"most": 4, "length": "n"}},
+        ),
+        (  # a text or number in the place of the mapping
+            "label: cell, positions: 3",
+            ["--transfer_set.label.a=b", "--transfer_set.positions.most=4"],
+            {"label": {"a": "b"}, "positions": {"most": 4}},
+        ),
+    ],
+)  # fmt: skip
+def test_labels_and_positions_are_texts_numbers_or_mappings(
+    tmp_path: Path, recipe: str, words: list[str], settings: dict[str, Any]
+) -> None:
+    (tmp_path / "r.yaml").write_text(f"transfer_set: {{source: a, {recipe}}}\n")
+    args = parse([f"--config={tmp_path}/r.yaml", *words], WithRows, stage="x", doc="")
+    found = {
+        name: value for name, value in plain(args.transfer_set).items() if name in ("label", "label_as", "positions")
+    }
+    assert found == {"label": "label", "label_as": "class", "positions": None, **settings}
+    with pytest.raises(ConfigError, match=r"positions is '1\.5', expected whole number or mapping or null"):
+        parse([f"--config={tmp_path}/r.yaml", "--transfer_set.positions=1.5"], WithRows, stage="x", doc="")

@@ -29,7 +29,7 @@ KEYS = {
     "preprocessing.arguments.size[0]": "transfer_set.prepare.init_args.size[0]",
     "layout": "labels.layout",
     "compression": "labels.compression",
-    "encoding.kind": "labels.encoding",
+    "encoding.kind": "labels.encoding, kind",
     "encoding.k": "labels.k",
     "cut.rows_per_shard": "labels.rows_per_shard",
     "cut.teacher_batch": "teacher.batch_size",

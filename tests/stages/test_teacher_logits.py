@@ -97,7 +97,7 @@ def test_a_sealed_store_is_left_as_it_is(work: Path) -> None:
         ({"labels": {"layout": "arrow"}}, 'labels.layout: "zarr" here, "arrow" in this run'),
         ({"labels": {"rows_per_shard": 64}}, "labels.rows_per_shard: 32 here, 64 in this run"),
         ({"words": ["--teacher.batch_size=8"]}, "teacher.batch_size: 16 here, 8 in this run"),
-        ({"labels": TOPK}, '(labels.encoding: "dense" here, "topk" in this run);'),
+        ({"labels": TOPK}, '(labels.encoding, kind: "dense" here, "topk" in this run);'),
         ({"words": ["--teacher.name=other"]}, 'teacher.name: "pair" here, "other" in this run'),
     ],
 )

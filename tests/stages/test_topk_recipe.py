@@ -155,7 +155,7 @@ def test_going_on_never_finds_a_basis_anew(work: Path, monkeypatch: pytest.Monke
         ({"k": 9}, "labels.k: 8 here, 9 in this run"),
         ({"tail": "uniform"}, 'labels.tail: "lowrank" here, "uniform" in this run'),
         ({"min_temperature": 0.5}, "labels.min_temperature: 1.0 here, 0.5 in this run"),
-        ({"encoding": "dense"}, '(labels.encoding: "topk" here, "dense" in this run'),
+        ({"encoding": "dense"}, '(labels.encoding, kind: "topk" here, "dense" in this run'),
     ],
 )
 def test_another_encoding_is_refused_field_by_field(

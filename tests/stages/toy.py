@@ -98,9 +98,9 @@ def write_store(
             transfer_set=TransferSpec(
                 name=rows.name, split=split, rows=len(inputs), content_keys=keys_digest(rows.keys)
             ),
-            label_space=LabelSpace(classes=CLASSES, names=tuple(NAMES)),
+            one_label_space=LabelSpace(classes=CLASSES, names=tuple(NAMES)),
             preprocessing=Preprocessing(function=function),
-            encoding=DenseEncoding(reduce=reduce, inputs="embed" if embed else "reference"),
+            one_encoding=DenseEncoding(reduce=reduce, inputs="embed" if embed else "reference"),
             layout="zarr",
             cut=Cut(rows_per_shard=64, rows_per_chunk=32),
             columns=(),

@@ -5,11 +5,15 @@ others.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.store.places import AnyPath, MemoryPath
+from softlabels.store import Store, open_store
+from tests.store.places import AnyPath, MemoryPath, copy
+from tests.store.samples import Sample, make_spec, sample, write_store
 
 IN_MEMORY = ("zarr", "arrow", "topk-zarr")
 
@@ -21,7 +25,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     values = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-    kinds = {values.get(name, "zarr") for name in ("kind", "target", "store")}
+    kinds = {values.get(name, "zarr") for name in ("kind", "target", "store", "target_store")}
     if values.get("tmp_path") == "memory" and not kinds <= {*IN_MEMORY}:
         item.add_marker(pytest.mark.slow)
 
@@ -30,3 +34,25 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def tmp_path(request: pytest.FixtureRequest, tmp_path: Path) -> AnyPath:
     """A folder of the test's own, on the disk or in memory."""
     return MemoryPath() if getattr(request, "param", "local") == "memory" else tmp_path
+
+
+@pytest.fixture(scope="session")
+def target_stores(
+    tmp_path_factory: pytest.TempPathFactory, rng_of: Callable[[str], np.random.Generator]
+) -> dict[str, tuple[Path, Sample]]:
+    """Sound stores of several targets and of rows of positions, by kind, and what they hold: members with weights 1 and 3."""
+    root, found = tmp_path_factory.mktemp("targets"), {}
+    for kind in ("several-zarr", "ragseveral-arrow", "frames-arrow"):
+        data = sample(rng_of(kind), 70, kind)
+        store = write_store(root / kind, data, make_spec(data, kind, weights=[1, 3]))
+        found[kind] = Path(root / kind), data
+        assert store.rows == 70
+    return found
+
+
+@pytest.fixture
+def target_store(
+    target_stores: dict[str, tuple[Path, Sample]], tmp_path: AnyPath, request: pytest.FixtureRequest
+) -> Store:
+    """A copy of one of them."""
+    return open_store(copy(target_stores[request.param][0], tmp_path / "store"))

@@ -3,8 +3,9 @@ beside them. `python -m tests.store.golden_rows --write v3` writes the ones of a
 
 Version 1 has `v1-zarr` and `v1-arrow`, dense labels of three classes. Version 2 has the same (`v2-zarr`, `v2-arrow`), and top-k
 labels: of 40 classes with a low-rank tail (`v2-topk-zarr`), of 70,000 with a uniform one (`v2-pages-arrow`), and of ragged rows
-of tokens with a prior (`v2-ragged-arrow`). Version 3, of which only `key_rule` and `floor` are there so far, has `v3-zarr` and
-`v3-arrow`: the dense labels again.
+of tokens with a prior (`v2-ragged-arrow`). Version 3 has `v3-zarr` and `v3-arrow`: the dense labels again, with `key_rule` and
+`floor`; and what `golden_targets` makes: sigmoid and values, rows of positions, fixed (with salted keys) and ragged (known at
+one temperature), and three targets of each (the fixed ones with folds, parents and views; of the ragged ones one is topk).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from msgspec import UNSET
@@ -20,10 +22,14 @@ from softlabels.labels.encoding import DenseEncoding, TopkEncoding
 from softlabels.store import StoreWriter
 from softlabels.store.new_spec import store_spec
 from softlabels.store.spec import About, MemberSpec, Preprocessing, Spec, TeacherSpec
+from tests.store import golden_targets
 from tests.store.samples import Sample, fill
 
 GOLDEN = Path(__file__).parent / "golden"
-KINDS = {"v2": ("zarr", "arrow", "topk-zarr", "pages-arrow", "ragged-arrow"), "v3": ("zarr", "arrow")}
+KINDS = {
+    "v2": ("zarr", "arrow", "topk-zarr", "pages-arrow", "ragged-arrow"),
+    "v3": ("zarr", "arrow", *golden_targets.KINDS),
+}
 ROWS, MEMBERS, POSITIONS = 40, 2, 4
 ENCODINGS = {
     "topk": TopkEncoding(k=3, tail="lowrank", nodes=5, rank=4, fine=1, beta_max=2.0),
@@ -45,6 +51,9 @@ def rows(kind: str = "zarr") -> Sample:
     )
     if not what:
         return data
+    if kind in golden_targets.KINDS:
+        data = golden_targets.with_dtype(golden_targets.of_targets(data, kind), kind)
+        return _with_topk(data) if kind == "several-arrow" else data
     encoding, classes = ENCODINGS[what], CLASSES[what]
     data = replace(data, encoding=encoding, classes=classes, basis=_basis(encoding, classes))
     if what != "ragged":
@@ -53,6 +62,16 @@ def rows(kind: str = "zarr") -> Sample:
     data = replace(data, labels=np.full(ROWS, -1), mask=mask, document=document, ragged=True)
     at = row[:, None, None] * 31 + np.arange(POSITIONS)[:, None] * 7 + np.arange(MEMBERS) * 3
     return data.with_columns(_columns(at, encoding, classes))
+
+
+def _with_topk(data: Sample) -> Sample:
+    """Several targets, of which `class` has a tail with a prior."""
+    encoding, classes = ENCODINGS["ragged"], CLASSES["ragged"]
+    at = np.arange(ROWS)[:, None, None] * 31 + np.arange(POSITIONS)[:, None] * 7 + np.arange(MEMBERS) * 3
+    own = replace(data.several["class"], encoding=encoding, classes=classes).with_columns(
+        _columns(at, encoding, classes)
+    )
+    return replace(data, several=data.several | {"class": own}, basis=_basis(encoding, classes))
 
 
 def _logits(row: np.ndarray) -> np.ndarray:
@@ -109,30 +128,35 @@ def _positions(row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def spec(name: str) -> Spec:
     """The specification of the golden store of one name."""
     version, _, kind = name.partition("-")
-    data, later = rows(kind), version == "v3"
+    data, later = rows(kind), version == "v3" and kind in ("zarr", "arrow")
+    facts: dict[str, Any] = {
+        "classes": data.classes or ("yes", "no", "perhaps — ü"),
+        "key_rule": 2 if later else 1,
+        **(golden_targets.facts(data, kind) if kind in golden_targets.KINDS else {}),
+    }
     members = tuple(
         MemberSpec(model=f"golden.Member{m}", weights=f"{m}" * 64, weight=1.0 + 2 * m) for m in range(MEMBERS)
     )
-    return store_spec(
+    made = store_spec(
         data.encoding or DenseEncoding(),
         teacher=TeacherSpec(name="golden", precision="float32", members=members, floor=0.125 if later else UNSET),
         name="forty rows",
         keys=data.keys,
-        classes=data.classes or ("yes", "no", "perhaps — ü"),
-        key_rule=2 if later else 1,
         split="train",
         revision="r1",
         preprocessing=Preprocessing(function="golden.stack", arguments={"size": [3, 2], "scale": 0.5}, sample="0" * 64),
         layout="zarr" if kind.endswith("zarr") else "arrow",
         basis=data.basis,
         positions=data.positions,
-        vocabulary=None if data.mask is None else "ab" * 32,
+        vocabulary=None if data.document is None else "ab" * 32,
         ragged=data.ragged,
         embed=data.inputs,
         rows_per_shard=32,
         rows_per_chunk=16,
         teacher_batch=8,
+        **facts,
     )
+    return golden_targets.finished(made, kind)
 
 
 def write(path: Path, name: str) -> None:
@@ -149,5 +173,6 @@ if __name__ == "__main__":
     for name in [f"{sys.argv[2]}-{kind}" for kind in KINDS[sys.argv[2]]]:
         target = GOLDEN / name
         if target.exists():
-            sys.exit(f"{target} is there already; delete it only if that version of the format was never released")
-        write(target, name)
+            print(f"{target} is there already; delete it only if that version of the format was never released")
+        else:
+            write(target, name)

@@ -1,21 +1,24 @@
 """Small stores with random content, and what should be found in them. Imports no torch: writers in other processes use it.
 
 A kind is a layout (`zarr`, `zstd`: zarr compressed, `arrow`), or what is stored and a layout, such as `topk-zarr`: `topk`;
-`sequence` and `ragged`, topk labels of rows of several positions; `tokens` and `ragtokens`, the same with dense labels.
+`sequence` and `ragged`, topk labels of rows of several tokens; `tokens` and `ragtokens`, the same with dense labels; `sigmoid`
+and `values`; `anchors` and `frames`, dense labels of rows of positions, fixed and ragged; `several` and `ragseveral`, three
+targets of such rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from softlabels.errors import DamagedStore
 from softlabels.labels.class_ids import narrow
-from softlabels.labels.encoding import DenseEncoding, TopkEncoding
+from softlabels.labels.encoding import DenseEncoding, Encoding, SigmoidEncoding, TopkEncoding, ValuesEncoding
 from softlabels.labels.fidelity import FidelitySums
+from softlabels.labels.lost import ErrorSums, Lost
 from softlabels.store import Store, StoreWriter, open_store
 from softlabels.store.new_spec import store_spec
 from softlabels.store.spec import MemberSpec, Spec, TeacherSpec
@@ -25,20 +28,26 @@ from tests.labels.test_topk import some_coefficients
 
 KINDS = ("zarr", "zstd", "arrow")
 SPARSE = ("topk-zarr", "sequence-zstd", "ragged-arrow")
+TARGETS = ("sigmoid-zarr", "values-arrow", "anchors-zstd", "several-zarr", "ragseveral-arrow")  # of format 3
 ALL = (
     *KINDS, *SPARSE, "topk-zstd", "topk-arrow", "sequence-zarr", "sequence-arrow", "tokens-zarr", "tokens-zstd",
-    "tokens-arrow", "ragtokens-arrow",
+    "tokens-arrow", "ragtokens-arrow", *TARGETS, "sigmoid-arrow", "values-zarr", "anchors-zarr", "anchors-arrow",
+    "frames-arrow", "several-zstd", "several-arrow",
 )  # fmt: skip
 POSITIONS = 5
 LOWRANK = TopkEncoding(k=3, tail="lowrank", nodes=4, rank=4, fine=1)
-FIDELITY = (FidelitySums(temperature=1.0, samples=9, kl_sum=0.5, kl_max=0.25, tail_mass_error=0.125, top1_agreed=9),)
+FIDELITY = Lost(
+    fidelity=(FidelitySums(temperature=1.0, samples=9, kl_sum=0.5, kl_max=0.25, tail_mass_error=0.125, top1_agreed=9),)
+)
+ERRORS = Lost(errors=ErrorSums(samples=9, squares=0.5, largest=0.25))
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows as a teacher stage has them: keys (R, 16), labels (R,), logits (R, [P,] M, C) float32 or, where they are encoded
-    already, columns `soft` (R, [P,] M, ...) with `encoding` and `basis`; of sequences mask and document (R, P); inputs
-    (R, 3, 2) uint8.
+    """Rows as a teacher stage has them: keys (R, 16), labels (R, ...) as the target's kind has them, logits (R, [P,] M, C)
+    float32 or, where they are encoded already, columns `soft` (R, [P,] M, ...) with `encoding` and `basis`; of rows of
+    positions the mask (R, P), of tokens documents too; inputs (R, 3, 2) uint8. Of `several` targets each is a sample, of the
+    same rows.
     """
 
     keys: np.ndarray
@@ -48,10 +57,13 @@ class Sample:
     soft: dict[str, np.ndarray] | None = None
     mask: np.ndarray | None = None
     document: np.ndarray | None = None
-    encoding: TopkEncoding | None = None
+    encoding: Encoding | None = None
     basis: np.ndarray | None = None
     classes: int = 0  # where it does not follow from the logits
     ragged: bool = False
+    labelled: bool = True
+    fold: np.ndarray | None = None
+    several: dict[str, Sample] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -63,7 +75,8 @@ class Sample:
         soft = None if self.soft is None else {name: values[rows] for name, values in self.soft.items()}
         return replace(
             self, keys=self.keys[rows], labels=self.labels[rows], logits=self.logits[rows], inputs=self.inputs[rows],
-            soft=soft, mask=part(self.mask), document=part(self.document),
+            soft=soft, mask=part(self.mask), document=part(self.document), fold=part(self.fold),
+            several={name: each[rows] for name, each in self.several.items()},
         )  # fmt: skip
 
     @property
@@ -74,8 +87,20 @@ class Sample:
     def members(self) -> int:
         return self.logits.shape[-2]
 
+    @property
+    def kind(self) -> str:
+        """Of its target."""
+        return "softmax" if self.encoding is None else self.encoding.target
+
+    @property
+    def parts(self) -> dict[str, Sample]:
+        """Each target's rows, by its name."""
+        return self.several or {"": self}
+
     def changed(self, by: float) -> Sample:
-        """The same rows with other distributions."""
+        """The same rows with other outputs."""
+        if self.several:
+            return replace(self, several={name: each.changed(by) for name, each in self.several.items()})
         if self.soft is None:
             return replace(self, logits=self.logits * np.float32(by))
         logit = (self.soft["top_logit"].astype(np.float32) * np.float32(by)).astype(np.float16)
@@ -83,7 +108,7 @@ class Sample:
 
     def with_columns(self, soft: dict[str, np.ndarray]) -> Sample:
         """The same rows with these columns (R, [P,] M, ...); positions that a ragged store does not keep are blank."""
-        assert self.encoding is not None
+        assert isinstance(self.encoding, TopkEncoding)
         blanks = {"top_class": np.arange(self.encoding.k, dtype=np.uint16), "label_logit": np.float16(np.nan)}
         blank = {
             name: np.where(self.real(values), values, blanks.get(name, values.dtype.type(0))).astype(values.dtype)
@@ -91,29 +116,46 @@ class Sample:
         }
         return replace(self, soft=blank)
 
+    @property
+    def held(self) -> np.ndarray | None:
+        """Which positions (R, P) a ragged store keeps; None of others."""
+        if not self.ragged or self.mask is None:
+            return None
+        if self.document is not None:
+            return self.document > 0
+        return np.cumsum(self.mask[:, ::-1], axis=1)[:, ::-1] > 0
+
     def real(self, like: np.ndarray) -> np.ndarray:
         """Whether a value (R, [P,] ...) is of a position that a ragged store keeps; True elsewhere."""
-        if not self.ragged or self.document is None:
-            return np.bool_(True)
-        return (self.document > 0).reshape(*self.document.shape, *(1,) * (like.ndim - 2))
+        held = self.held
+        return np.bool_(True) if held is None else held.reshape(*held.shape, *(1,) * (like.ndim - 2))
 
     def stored(self) -> dict[str, np.ndarray]:
         """The columns that a store of these rows holds."""
-        found = {"content_key": self.keys, "label": self.labels}
-        if self.mask is not None and self.document is not None:
-            if self.ragged:
-                found["positions"] = (self.document > 0).sum(axis=1).astype(np.int32)
-            found |= {"position_mask": self.mask, "document": self.document}
-        if self.soft is not None:
-            found |= self.soft
-        elif self.mask is None:
-            encoded = dense_columns(self.logits)
-            found |= {"logits": encoded.logits, "shift": encoded.shift}
-        else:
-            quiet = np.where(self.mask[:, :, None, None] == 1, self.logits, np.float32(0))
-            encoded = dense_columns(quiet.reshape(-1, *quiet.shape[2:]))
-            found |= {"logits": encoded.logits.reshape(quiet.shape), "shift": encoded.shift.reshape(quiet.shape[:3])}
+        found = {"content_key": self.keys}
+        found |= {f"{name}.label".strip("."): each.labels for name, each in self.parts.items() if each.labelled}
+        found |= {} if self.fold is None else {"fold": self.fold}
+        if self.mask is not None:
+            if self.held is not None:
+                found["positions"] = self.held.sum(axis=1).astype(np.int32)
+            found |= {"position_mask": self.mask} | ({} if self.document is None else {"document": self.document})
+        for name, each in self.parts.items():
+            found |= {f"{name}.{column}".strip("."): values for column, values in each.encoded().items()}
         return found | {"input": self.inputs}
+
+    def encoded(self) -> dict[str, np.ndarray]:
+        """The columns of its target's encoding."""
+        if self.soft is not None:
+            return self.soft
+        quiet = self.logits
+        if self.mask is not None:
+            quiet = np.where(self.mask[:, :, None, None] == 1, self.logits, np.float32(0))
+        if isinstance(self.encoding, SigmoidEncoding):
+            return {"logits": quiet.astype(self.encoding.dtype)}
+        if isinstance(self.encoding, ValuesEncoding):
+            return {"values": quiet.astype(self.encoding.dtype)}
+        found = dense_columns(quiet.reshape(-1, *quiet.shape[-2:]))
+        return {"logits": found.logits.reshape(quiet.shape), "shift": found.shift.reshape(quiet.shape[:-1])}
 
 
 def sample(rng: np.random.Generator, rows: int, kind: str = "zarr", *, members: int = 2, classes: int = 7) -> Sample:
@@ -127,6 +169,10 @@ def sample(rng: np.random.Generator, rows: int, kind: str = "zarr", *, members: 
         inputs=rng.integers(0, 256, (rows, 3, 2), np.uint8),
         classes=classes,
     )
+    if what in ("anchors", "frames", "several", "ragseveral"):
+        return _of_positions(rng, data, what, members, classes)
+    if what in ("sigmoid", "values"):
+        return _other(rng, data, what, members, classes)
     if what not in ("", "topk"):
         lead = (rows, POSITIONS)
         mask, document = positions(rng, rows)
@@ -134,10 +180,54 @@ def sample(rng: np.random.Generator, rows: int, kind: str = "zarr", *, members: 
     if what in ("topk", "sequence", "ragged"):
         soft, basis = topk(rng, lead, LOWRANK, members=members, classes=classes)
         return replace(data, encoding=LOWRANK, basis=basis).with_columns(soft)
-    logits = (rng.normal(size=(*lead, members, classes)) * 5).astype(np.float32)
+    return replace(data, logits=_logits(rng, (*lead, members, classes)))
+
+
+def _logits(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Of which each distribution's first class is possible."""
+    logits = (rng.normal(size=shape) * 5).astype(np.float32)
     logits[rng.random(logits.shape) < 0.1] = -np.inf
-    logits[..., 0] = rng.normal(size=(*lead, members))
-    return replace(data, logits=logits)
+    logits[..., 0] = rng.normal(size=shape[:-1])
+    return logits
+
+
+def _other(rng: np.random.Generator, data: Sample, what: str, members: int, classes: int) -> Sample:
+    """The rows with a target that is no distribution over classes, and hard labels of it."""
+    lead = (len(data),) if data.mask is None else data.mask.shape
+    off = np.zeros(lead, np.bool_) if data.mask is None else data.mask == 0
+    logits = (rng.normal(size=(*lead, members, classes)) * 5).astype(np.float32)
+    if what == "values":
+        labels = rng.normal(size=(*lead, classes)).astype(np.float32)
+        labels[off | (rng.random(lead) < 0.2)] = np.nan
+        return replace(data, logits=logits, labels=labels, encoding=ValuesEncoding(), classes=classes)
+    logits[rng.random(logits.shape) < 0.1] = np.inf
+    logits[rng.random(logits.shape) < 0.1] = -np.inf
+    labels = rng.integers(-1, 2, (*lead, classes)).astype(np.int8)
+    labels[off] = -1
+    return replace(data, logits=logits, labels=labels, encoding=SigmoidEncoding(), classes=classes)
+
+
+def _of_positions(rng: np.random.Generator, data: Sample, what: str, members: int, classes: int) -> Sample:
+    """The rows with positions that are no tokens, of which some count, and one target or three."""
+    mask = (rng.random((len(data), POSITIONS)) < 0.6).astype(np.uint8)
+    mask[np.arange(len(data)), rng.integers(0, POSITIONS, len(data))] = 1
+    labels = np.where(mask == 1, rng.integers(-1, classes, mask.shape), -1)
+    ragged = what in ("frames", "ragseveral")
+    data = replace(data, mask=mask, labels=labels, ragged=ragged, logits=_logits(rng, (*mask.shape, members, classes)))
+    if what in ("anchors", "frames"):
+        return data
+    own = data
+    if ragged:  # one target has tails with a basis
+        soft, basis = topk(rng, mask.shape, LOWRANK, members=members, classes=classes)
+        data = replace(data, basis=basis)
+        own = replace(data, encoding=LOWRANK, logits=np.zeros((len(data), members, 1), np.float32)).with_columns(soft)
+    targets = {
+        "class": own,
+        "tag": _other(rng, data, "sigmoid", members, 3),
+        "box": _other(rng, data, "values", members, 4),
+    }
+    targets["box"] = replace(targets["box"], labelled=not ragged)
+    return replace(data, several=targets)
 
 
 def positions(rng: np.random.Generator, rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -192,6 +282,7 @@ def make_spec(
     layout = kind.rpartition("-")[2]
     members, classes = data.members, data.classes or data.logits.shape[-1]
     shares = (1.0,) * members if weights is None else tuple(weights)
+    several = {name: (each.encoding or DenseEncoding(), each.classes) for name, each in data.several.items()}
     return store_spec(
         data.encoding or DenseEncoding(reduce=reduce),  # type: ignore[arg-type]
         teacher=TeacherSpec(
@@ -200,12 +291,14 @@ def make_spec(
         name="rows",
         keys=data.keys,
         classes=[f"class {i}" for i in range(classes)] if names else classes,
+        targets=several or None,
+        labelled=[name for name, each in data.parts.items() if each.labelled],
         split=split,
         layout="arrow" if layout == "arrow" else "zarr",
         compression="zstd" if layout == "zstd" else "none",
         basis=data.basis,
         positions=data.positions,
-        vocabulary=None if data.mask is None else "ab" * 32,
+        vocabulary=None if data.document is None else "ab" * 32,
         ragged=data.ragged,
         embed=data.inputs if embed else None,
         rows_per_shard=rows_per_shard,
@@ -217,14 +310,22 @@ def fill(writer: StoreWriter, data: Sample, shards: Iterable[int] | None = None)
     """Write these shards (default: all that are pending)."""
     for shard in writer.pending if shards is None else shards:
         part = data[slice(*writer.rows_of(shard))]
+        parts = part.parts
+
+        def each(values: dict[str, object], plain: bool = not data.several) -> object:
+            return values[""] if plain else values
+
         rows = {
-            "keys": part.keys, "labels": part.labels, "mask": part.mask, "document": part.document,
-            "inputs": part.inputs if writer.spec.encoding.inputs == "embed" else None,
+            "keys": part.keys, "mask": part.mask, "document": part.document, "fold": part.fold,
+            "labels": each({name: one.labels for name, one in parts.items() if one.labelled}),
+            "inputs": part.inputs if writer.spec.inputs == "embed" else None,
         }  # fmt: skip
-        if part.soft is None:
-            writer.write_logits(shard, logits=part.logits, **rows)  # type: ignore[arg-type]
-        else:
-            writer.write_columns(shard, columns=part.soft, fidelity=FIDELITY, **rows)  # type: ignore[arg-type]
+        if all(one.soft is None for one in parts.values()):
+            writer.write_logits(shard, logits=each({name: one.logits for name, one in parts.items()}), **rows)  # type: ignore[arg-type]
+            continue
+        lost = {name: ERRORS if one.kind == "values" else FIDELITY for name, one in parts.items()}
+        columns = {name: one.encoded() for name, one in parts.items()}
+        writer.write_columns(shard, columns=each(columns), fidelity=each(lost), **rows)  # type: ignore[arg-type]
 
 
 def write_store(path: Path, data: Sample, spec: Spec, *, checked: bool = False) -> Store:

@@ -34,12 +34,14 @@ def run(store: Store, block: int) -> dict[str, np.ndarray]:
 def test_the_card_of_each_kind_loads_it(tmp_path: Path, rng: np.random.Generator, kind: str) -> None:
     data = sample(rng, 20, kind)
     store = write_store(tmp_path / "store", data, make_spec(data, kind))
-    ours, plain = run(store, 1)["log_p"], run(store, 0)
-    assert ours.shape == (8, 7) if store.positions is None else (8, 5, 7)
-    if data.soft is None:
-        assert len(plain["logits"]) == 20
-    else:
-        assert_decodes(store, plain)
+    for number, (name, each) in enumerate(data.parts.items()):
+        one, plain, found = store.only(name), run(store, 2 * number), run(store, 2 * number + 1)
+        ours = found[{"softmax": "log_p", "sigmoid": "p", "values": "values"}[each.kind]]
+        assert ours.shape == (8, one.classes) if store.positions is None else (8, 5, one.classes)
+        if each.soft is None:
+            assert len(plain["values" if each.kind == "values" else "logits"]) == 20
+        else:
+            assert_decodes(one, plain)
 
 
 def assert_decodes(store: Store, plain: dict[str, np.ndarray]) -> None:

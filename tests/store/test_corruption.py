@@ -11,8 +11,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from msgspec import UNSET
 
 from softlabels.errors import DamagedBasis, DamagedManifest, DamagedStore, SoftLabelsError
+from softlabels.labels.fidelity import Fidelity
+from softlabels.labels.lost import LostTable
 from softlabels.store import StoreWriter, open_store
 from softlabels.store.digest import blake3_hex
 from softlabels.store.paths import BASIS_FILE
@@ -36,7 +39,7 @@ from tests.store.samples import KINDS, SPARSE, require_sound
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" not in metafunc.fixturenames:
         return
-    cases = [pytest.param(("local", kind), id=kind) for kind in KINDS + SPARSE]
+    cases = [pytest.param(("local", kind), id=kind) for kind in (*KINDS, *SPARSE, "several-zarr", "ragseveral-arrow")]
     if metafunc.definition.get_closest_marker("on_disk") is None:
         for kind in KINDS + SPARSE:
             slow = [] if kind in IN_MEMORY else [pytest.mark.slow]
@@ -99,7 +102,10 @@ def test_a_manifest_sealed_again_after_an_edit(case: Case, rng: np.random.Genera
         "bytes_per_position": 3.0,
         "payloads": (wrong, *manifest.payloads[1:]),
         "commits": (wrong, *manifest.commits[1:]),
-        "fidelity": {t: msgspec.structs.replace(line, kl_mean=0.0) for t, line in manifest.fidelity.items()},
+        **({"fidelity": _better(manifest.fidelity)} if manifest.fidelity else {}),
+        **(
+            {} if manifest.targets is UNSET else {"targets": {n: _better_table(t) for n, t in manifest.targets.items()}}
+        ),
         "spec": msgspec.structs.replace(
             manifest.spec, transfer_set=msgspec.structs.replace(manifest.spec.transfer_set, content_keys=wrong)
         ),
@@ -112,6 +118,14 @@ def test_a_manifest_sealed_again_after_an_edit(case: Case, rng: np.random.Genera
             if field in ("digest", "payloads", "spec"):
                 with pytest.raises(DamagedManifest):
                     open_store(case.path)
+
+
+def _better(fidelity: dict[str, Fidelity]) -> dict[str, Fidelity]:
+    return {t: msgspec.structs.replace(line, kl_mean=0.0) for t, line in fidelity.items()}
+
+
+def _better_table(lost: LostTable) -> LostTable:
+    return msgspec.structs.replace(lost, fidelity=_better(lost.fidelity))
 
 
 def test_a_forged_shard_cannot_keep_the_digest(case: Case, rng: np.random.Generator) -> None:
@@ -181,8 +195,9 @@ def test_a_damaged_basis_is_refused(case: Case, rng: np.random.Generator) -> Non
                 (case.path / BASIS_FILE).write_bytes(data)
             with pytest.raises(DamagedBasis, match=BASIS_FILE):
                 _ = open_store(case.path).basis
+            found = open_store(case.path)
             with pytest.raises(DamagedBasis, match=BASIS_FILE):
-                open_store(case.path).log_probs([0], temperature=2.0)
+                found.only(found.targets[0]).log_probs([0], temperature=2.0)
             (problem,) = verify(case.path)
             assert (problem.file, problem.shard) == (BASIS_FILE, None)
             with pytest.raises(DamagedBasis):

@@ -24,7 +24,8 @@ from softlabels.errors import DamagedManifest, DamagedStore, LaterFormat, Unseal
 from softlabels.store import Store, open_store
 from softlabels.store.digest import blake3_hex, manifest_seal, payload_digest, store_digest
 from softlabels.store.json_files import MAX_JSON_BYTES, MAX_RECORD_BYTES, decode_json, encode_json, pretty_json
-from softlabels.store.spec import Commit, Manifest, Payload, Plan
+from softlabels.store.records import Commit, Manifest, Payload
+from softlabels.store.spec import Plan
 from softlabels.store.verify import verify
 from tests.store.samples import KINDS, make_spec, require_sound, sample, write_store
 
@@ -51,7 +52,7 @@ def seal_again(path: Path, *, spec: Edit | None = None, payload: Edit | None = N
     raw = json.dumps(record).encode()
     manifest["commits"][0] = blake3_hex(raw)
     manifest["payloads"][0] = blake3(canonical(record["payload"], Payload)).hexdigest()
-    root = blake3(canonical({"format": 2, "spec": plan["spec"]}, None))
+    root = blake3(canonical({"format": plan["format"], "spec": plan["spec"]}, None))
     for digest in manifest["payloads"]:
         root.update(bytes.fromhex(digest))
     manifest["digest"], manifest["seal"] = root.hexdigest(), ""

@@ -33,11 +33,11 @@ def arrow_column(table: pa.Table, name: str, like: np.ndarray) -> np.ndarray:
 
 def seen(data: Sample) -> dict[str, np.ndarray]:
     """The columns as they lie in files: of ragged rows only what they have, one behind the other."""
-    stored = data.stored()
-    if not data.ragged or data.document is None:
+    stored, held = data.stored(), data.held
+    if held is None:
         return stored
-    real, whole = data.document > 0, ("content_key", "label", "positions", "input")
-    return {name: values if name in whole else values[real] for name, values in stored.items()}
+    whole = ("content_key", "fold", "positions", "input", *(["label"] if data.document is not None else []))
+    return {name: values if name in whole else values[held] for name, values in stored.items()}
 
 
 def plain(store: AnyPath, data: Sample) -> dict[str, np.ndarray]:

@@ -254,8 +254,8 @@ IMPOSSIBLE = [
     ({"layout": "parquet"}, "Invalid enum value 'parquet'.*layout"),
     ({"compression": "gzip"}, "Invalid enum value 'gzip'.*compression"),
     (
-        {"encoding": DenseEncoding(reduce="arithmetic")},  # type: ignore[arg-type]
-        "Invalid enum value 'arithmetic'.*reduce",
+        {"encoding": DenseEncoding(reduce="arithmetic")},
+        "dense labels cannot be reduced to the arithmetic mean",
     ),
     ({"classes": 1}, "classes"),
     ({"embed": np.array([["a"]] * 40)}, "<U1 cannot be embedded|str.*cannot be embedded"),

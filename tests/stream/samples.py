@@ -76,9 +76,9 @@ def write_store(
     spec = Spec(
         teacher=TeacherSpec(name="teacher", precision="float32", members=members),
         transfer_set=TransferSpec(name="digits", split="train", rows=len(keys), content_keys=keys_digest(keys)),
-        label_space=LabelSpace(classes=CLASSES),
+        one_label_space=LabelSpace(classes=CLASSES),
         preprocessing=Preprocessing(function="none"),
-        encoding=DenseEncoding(inputs="embed" if embed else "reference", reduce=reduce),
+        one_encoding=DenseEncoding(inputs="embed" if embed else "reference", reduce=reduce),
         layout=layout,
         cut=Cut(rows_per_shard=CHUNK * chunks_a_shard, rows_per_chunk=CHUNK),
         columns=(),

@@ -14,13 +14,13 @@ from softlabels.labels.soft import SoftLabels
 from softlabels.labels.topk_fields import IMPOSSIBLE
 from softlabels.student import fused, fused_terms
 from softlabels.student.fused import linear_distillation_loss
-from softlabels.student.loss_spec import LossSpec
+from softlabels.student.loss_spec import LOSS_NAMES, LossSpec
 from softlabels.student.losses import LOSSES, distillation_loss
 from tests.student.loss_reference import soft_labels
 from tests.student.sparse_samples import TAILS, Sparse
 
 CLASSES, WIDTH, OUTPUTS, POSITIONS = 13, 5, 16, 9
-SUMS = [name for name in LOSSES if not LOSSES[name].whole_batch]
+SUMS = [name for name in LOSS_NAMES["softmax"] if not LOSSES[name].whole_batch]
 OF_TAIL = [
     (tail, loss)
     for tail in TAILS

@@ -18,13 +18,14 @@ from softlabels.labels.ensemble import log_probs
 from softlabels.labels.soft import SoftLabels
 from softlabels.student.loss_spec import LossSpec
 from softlabels.student.losses import LOSSES, distillation_loss
+from tests.student.kind_reference import OTHERS
 from tests.student.loss_reference import ALL, PER_ROW, draw, soft_gradient, soft_labels, soft_only, soft_term, softmax
 
 TEMPERATURES = (0.5, 1.0, 2.0, 4.0, 20.0)
 
 
 def test_every_loss_has_a_definition() -> None:
-    assert sorted(ALL) == sorted(LOSSES)
+    assert sorted((*ALL, *OTHERS)) == sorted(LOSSES)
 
 
 def hard_reference(z: np.ndarray, labels: np.ndarray) -> float:
@@ -346,8 +347,10 @@ def test_its_keywords_are_those_of_a_spec() -> None:
     of_spec = {each.name: each.default for each in dataclasses.fields(LossSpec)}
     assert taken.keys() - of_spec.keys() == {"student", "soft", "labels", "positions", "labelled"}
     required = {name for name in of_spec if taken[name] is Parameter.empty}
-    assert required == {"temperature", "hard_weight", "soft_weight"}
-    assert {name: default for name, default in of_spec.items() if name not in required}.items() <= taken.items()
+    assert required == {"hard_weight", "soft_weight"}
+    assert taken["temperature"] is None  # for vectors, which have none
+    alike = of_spec.keys() - required - {"temperature"}
+    assert {name: of_spec[name] for name in alike}.items() <= taken.items()
 
 
 def test_a_spec_that_exists_can_be_had() -> None:
@@ -370,7 +373,7 @@ def test_a_spec_that_exists_can_be_had() -> None:
 def test_what_does_not_fit_is_refused_by_name(rng: np.random.Generator) -> None:
     z, v = draw(rng, members=2)
     student, soft, labels = torch.tensor(z), soft_labels(v), torch.zeros(len(z), dtype=torch.int64)
-    for temperature in (0.0, -1.0, math.nan, math.inf):
+    for temperature in (0.0, -1.0, math.nan, math.inf, None):
         with pytest.raises(ConfigError, match="temperature"):
             soft_only(student, soft, temperature=temperature)
     with pytest.raises(ConfigError, match=r"'kl'.*forward_kl, reverse_kl, js, soft_ce"):

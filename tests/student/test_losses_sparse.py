@@ -10,8 +10,8 @@ import torch
 
 from softlabels.errors import ConfigError, LogitsError
 from softlabels.labels.topk_fields import IMPOSSIBLE
-from softlabels.student.loss_spec import LossSpec
-from softlabels.student.losses import LOSSES, require_loss, soft_sum
+from softlabels.student.loss_spec import LOSS_NAMES, LossSpec
+from softlabels.student.losses import require_loss, soft_sum
 from tests.student.loss_reference import DEFAULTS, cross_entropy, kl, row_term, soft_gradient, soft_only, softmax
 from tests.student.sparse_samples import TAILS, Sparse
 
@@ -21,7 +21,7 @@ REFUSED = {
     "renormalised": ("reverse_kl", "dkd", "nkd", "dist", "logit_mse"),
     **dict.fromkeys(FULL, ("dist", "logit_mse")),
 }
-SERVED = [(tail, loss) for tail in TAILS for loss in LOSSES if loss not in REFUSED[tail]]
+SERVED = [(tail, loss) for tail in TAILS for loss in LOSS_NAMES["softmax"] if loss not in REFUSED[tail]]
 
 
 def require(loss: str, tail: str, **options: Any) -> None:

@@ -59,7 +59,7 @@ def sequence_writer(
     ensemble.expect(rows.sequence)
     basis = None
     if encoding.basis_rank is not None:
-        basis = find_basis(Pilot(rows, ensemble, reduce=encoding.reduce), encoding.basis_rank)
+        basis = find_basis(Pilot(rows, ensemble, encoding), encoding.basis_rank)
     settings: dict[str, Any] = {
         "teacher": ensemble.spec, "name": rows.name, "keys": rows.keys, "classes": rows.sequence.classes,
         "positions": rows.sequence.positions, "vocabulary": rows.sequence.vocabulary, "basis": basis,

@@ -13,9 +13,10 @@ import torch
 from softlabels.errors import SpecMismatch
 from softlabels.labels.encoding import DenseEncoding, Encoding
 from softlabels.store import Store, open_store
+from softlabels.teacher.deviation import Deviation
 from softlabels.teacher.ensemble import Ensemble, load_ensemble
 from softlabels.teacher.label import label_rows
-from softlabels.teacher.recheck import Deviation, compare_with_teacher
+from softlabels.teacher.recheck import compare_with_teacher
 from softlabels.teacher.reencode import DenseTeacher
 from softlabels.transfer import TransferRows
 from tests.teacher.conftest import Teachers

@@ -7,13 +7,14 @@ import pyarrow as pa
 import pytest
 
 from softlabels.errors import LabelError, TransferSetError
+from softlabels.transfer.decode import storage
 from softlabels.transfer.hard_labels import hard_labels
 
 NAMES = ("cat", "dog", "owl")
 
 
 def labels(array: pa.Array, names: tuple[str, ...] | None = NAMES) -> list[int]:
-    found = hard_labels(pa.chunked_array([array]), name="label", class_names=names, start=50)
+    found = hard_labels(storage(array), name="label", class_names=names, rows=range(50, 99))
     assert found.dtype == np.int64
     return found.tolist()
 

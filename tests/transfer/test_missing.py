@@ -71,7 +71,7 @@ def test_whole_floats_are_labels_and_others_are_not(kind: pa.DataType) -> None:
         array = pa.array(
             [None if value is None else np.dtype(kind.to_pandas_dtype()).type(value) for value in values], kind
         )
-        return hard_labels(pa.chunked_array([array]), name="label", class_names=None, start=50).tolist()
+        return hard_labels(array, name="label", class_names=None, rows=range(50, 99)).tolist()
 
     assert labels(3.0, None, 0.0, float("nan"), -1.0) == [3, -1, 0, -1, -1]
     with pytest.raises(LabelError, match=r"label 0.5 of column 'label' in row 51 is no whole number"):

@@ -303,6 +303,18 @@ def test_what_a_prepare_function_may_not_return(case: Case, body: str, words: st
         case.load()
 
 
+def test_a_row_that_the_prepare_function_refuses_is_named(case: Case) -> None:
+    case.functions.write_text(
+        "import numpy as np\nfrom softlabels.errors import TransferSetError\ndef double(rows):\n"
+        "    if any(row[0, 0] > 5 for row in rows):\n        raise TransferSetError('too bright', remedy='mend it')\n"
+        "    return np.stack(rows)\n"
+    )
+    case.values[83, 0, 0] = 9
+    case.write()
+    with pytest.raises(TransferSetError, match=r"^row 83: too bright; mend it$"):
+        case.load()
+
+
 def test_arguments_of_the_prepare_function_are_checked_first(case: Case) -> None:
     with pytest.raises(ConfigError, match="facto"):
         case.load({"facto": 3})

@@ -1,8 +1,10 @@
-"""Outputs that contradict: rows of one content key with outputs of another distribution. Rows meet their labels by key, so
-that all of them would get the first one's.
+"""Outputs that contradict: rows of one content key with other outputs. Rows meet their labels by key, so that all of
+them would get the first one's.
 
 Equal rows in other batches differ by rounding. Two rows contradict where the classes whose logits differ by more than `verify`
-explains by rounding differ in their probability at T = 1 by more than `LEAST` in all. n pairs of rows, M members, C classes.
+explains by rounding differ in their probability at T = 1 by more than `LEAST` in all; of values, in parts of the largest.
+
+n pairs of rows, M members, C classes.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from softlabels.checks.dependence import spread
 from softlabels.checks.rounding import HALF, tolerance
 from softlabels.errors import ContradictingOutputs, some
-from softlabels.labels.base import Columns
+from softlabels.labels.base import Columns, EncodingBase
 from softlabels.labels.encoding import Encoding
 
 LEAST = 1e-3
@@ -44,7 +46,13 @@ def repeats(keys: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int6
 
 
 def require_consistent(
-    keys: NDArray[np.uint8], read: Callable[[NDArray[np.int64]], Columns], compare: Apart, *, row_bytes: int, where: str
+    keys: NDArray[np.uint8],
+    read: Callable[[NDArray[np.int64]], Columns],
+    compare: Apart,
+    *,
+    row_bytes: int,
+    where: str,
+    off: str = EncodingBase.off,
 ) -> None:
     """Raise `ContradictingOutputs`, which counts and names them, where rows of one key contradict each other. Of very many such
     rows some are looked at, so that no split is read more than `_BLOCKS` times.
@@ -55,6 +63,7 @@ def require_consistent(
         compare: `apart`, of the columns that are read.
         row_bytes: of the columns of one row; bounds what is held.
         where: what the rows are of, for the message.
+        off: how it says how far they are apart.
     """
     rows, firsts = repeats(keys)
     step, wrong, looked_at, example = max(1, _BYTES // max(row_bytes, 1)), 0, 0, list[str]()
@@ -66,11 +75,11 @@ def require_consistent(
         gap = compare(read(these), {name: values[at] for name, values in standing.items()})
         bad = np.flatnonzero(gap > 0)
         wrong, looked_at = wrong + len(bad), looked_at + len(these)
-        example += [f"row {these[n]} (as row {those[n]}, a probability off by {gap[n]:.3g})" for n in bad[:5].tolist()]
+        example += [f"row {these[n]} (as row {those[n]}, {off.format(gap[n])})" for n in bad[:5].tolist()]
     if wrong:
         raise ContradictingOutputs(
-            f"{wrong} of the {looked_at} rows of {where} whose content key stands in an earlier row have outputs of another "
-            f"distribution: {some(example + [''] * (wrong - len(example)))}; all rows of a key would get the first one's",
+            f"{wrong} of the {looked_at} rows of {where} whose content key stands in an earlier row have other outputs: "
+            f"{some(example + [''] * (wrong - len(example)))}; all rows of a key would get the first one's",
             remedy=REMEDY,
         )
 

@@ -27,13 +27,14 @@ _SHOWN = 12
 
 @dataclass(frozen=True)
 class Agreement:
-    """How many of `rows` rows with a hard label have it as their largest output, and the share that would by chance: if outputs
-    and labels were as frequent as they are, and independent.
+    """How many of `rows` rows (or what they are `of`) with a hard label have it as their largest output, and the share that
+    would by chance: if outputs and labels were as frequent as they are, and independent.
     """
 
     rows: int
     agreed: int
     chance: float
+    of: str = "rows"
 
     @property
     def share(self) -> float:
@@ -48,7 +49,7 @@ class Agreement:
     @property
     def line(self) -> str:
         """For people."""
-        return f"the largest output is the hard label in {self.share:.1%} of rows; by chance {self.chance:.0%}"
+        return f"the largest output is the hard label in {self.share:.1%} of {self.of}; by chance {self.chance:.0%}"
 
     @property
     def is_far_better(self) -> bool:

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from softlabels.errors import ConfigError
+from softlabels.jobs.splits import served
 from softlabels.jobs.stores import Stores
 from softlabels.jobs.watch import LOGGED, Watch, counted
 from softlabels.labels.encoding import Encoding
-from softlabels.labels.fidelity import Fidelity, add_up, by_temperature, nats, table
+from softlabels.labels.fidelity import Fidelity, by_temperature, nats, table
+from softlabels.labels.lost import Lost
 from softlabels.labels.settings import EncodingSettings
 from softlabels.models.device import resolve_device, warm_up
 from softlabels.report.table import as_text, fidelity_table
@@ -24,9 +26,10 @@ from softlabels.store import Store, StoreWriter, open_store, store_splits
 from softlabels.store.basis import Basis
 from softlabels.store.findings import ask, keys_of
 from softlabels.store.new_spec import encoded_as
+from softlabels.store.records import Manifest
 from softlabels.store.root import require_apart, require_root, write_root
 from softlabels.store.same_plan import require_same_maker
-from softlabels.store.spec import About, Manifest, Spec
+from softlabels.store.spec import About, Spec
 from softlabels.system.files import Folder
 from softlabels.system.places import Place, folder_of
 from softlabels.teacher.reencode import DensePilot, DenseTeacher
@@ -149,7 +152,8 @@ def try_encoding(
     made = _Encoded({split: store}, {}, settings, layout, compression, place, LOGGED)
     basis = made.basis()
     spec, shared = made.spec(split, basis), None if basis is None else torch.from_numpy(np.array(basis)).to(place)
-    lost = add_up(spec.encoding.encode(logits, basis=shared)[1] for logits in _Sample(store, place))
+    parts = (spec.encoding.encode(logits, basis=shared)[1] for logits in _Sample(store, place))
+    lost = Lost.total(parts).fidelity
     tried = max((sums.samples for sums in lost), default=0)
     columns = [column for column in spec.columns if column.name in spec.soft_columns or column.by_position]
     size = sum(column.row_bytes for column in columns) / (spec.positions or 1)
@@ -158,7 +162,7 @@ def try_encoding(
 
 
 def _dense(path: Folder) -> Store:
-    store = open_store(path)
+    store = served(open_store(path))
     if not store.encoding.keeps_all:
         raise ConfigError(
             f"{path} holds {store.encoding.kind} labels already, and what they left out is gone",

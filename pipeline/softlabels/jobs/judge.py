@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from softlabels.errors import ConfigError
 from softlabels.jobs.splits import (
     Rows,
     Split,
@@ -18,6 +19,7 @@ from softlabels.jobs.splits import (
     held_out_batches,
     open_splits,
     say_what_labels_are,
+    served,
     warn_of_findings,
     with_members,
 )
@@ -28,6 +30,7 @@ from softlabels.store import Store, open_store
 from softlabels.stream import EmbeddedRows
 from softlabels.stream.examples import StoredRows
 from softlabels.stream.join import Missing
+from softlabels.student.config import DEFAULT_TEMPERATURE
 from softlabels.student.metrics import Scores, evaluate_student, evaluate_teacher
 from softlabels.student.sweep import StudentTraining, Variant
 from softlabels.transfer import TransferSetConfig
@@ -61,7 +64,7 @@ def judge(
     *,
     split: str = "test",
     training: StudentTraining | None = None,
-    temperature: float = 4.0,
+    temperature: float | None = None,
     transfer_set: TransferSetConfig | None = None,
     missing: Missing = "error",
     watch: Watch = LOGGED,
@@ -78,7 +81,7 @@ def judge(
         student: whom to judge; None for the stored teacher, which needs no transfer set.
         split: the split's name.
         training: which members of the teacher count, by which mean, and on which device; by default as `StudentTraining` says.
-        temperature: T of the second KL (the first is at 1).
+        temperature: T of the second KL (the first is at 1), by default 4; labels of kind values have neither.
         transfer_set, missing: see `train`.
         watch: is told what is found.
 
@@ -89,11 +92,9 @@ def judge(
         ConfigError, ClassMismatch, LogitsError: a store, transfer set or student that does not fit. DamagedStore: of the disk.
     """
     settings = StudentTraining() if training is None else training
-    options: dict[str, Any] = {
-        "temperatures": [temperature], "mean": settings.mean, "device": resolve_device(settings.device),
-    }  # fmt: skip
     if student is None:
-        found = open_store(store, split=split)
+        found = served(open_store(store, split=split))
+        options = _options(settings, found, temperature)
         own: Rows = StoredRows(found)  # the next tokens of token rows are known only where the store holds its inputs
         if found.positions is not None and "input" in found.columns:
             own = EmbeddedRows(found)
@@ -111,6 +112,7 @@ def judge(
     splits = open_splits(
         store, transfer_set, only=split, missing=missing, training=settings, student=student, watch=watch
     )
+    options = _options(settings, splits[split].store, temperature)
     say_what_labels_are(splits, replace(watch, say=watch.warn))
     model = build_model(student).to(options["device"])
     return {"student": evaluate_student(model, all_batches(splits[split], settings.batch_size), **options)}
@@ -120,12 +122,15 @@ def judge_run(
     training: StudentTraining, splits: Mapping[str, Split], students: Sequence[Judged], shared: Mapping[str, int]
 ) -> dict[str, Any]:
     """The results of a run; `softlabels.report.comparison` says what they hold. `shared`: see `say_how_splits_relate`."""
-    device, mean = resolve_device(training.device), training.mean
+    device = resolve_device(training.device)
     distilled = [student.variant for student in students if student.variant.kind == "distilled"]
     temperatures = sorted({1.0, *(training.of(each, 0).loss_at(1.0).temperature for each in distilled)})
     split, batches = held_out_batches(splits, training)
-    ensemble, members = evaluate_teacher(batches, temperatures=temperatures, mean=mean, device=device)
     store = splits["train"].store
+    options: dict[str, Any] = {
+        "temperatures": temperatures, "mean": training.mean, "device": device, "target": store.encoding.target,
+    }  # fmt: skip
+    ensemble, members = evaluate_teacher(batches, **options)
     names = member_names(store, training.members)
     return {
         "split": split,
@@ -141,10 +146,7 @@ def judge_run(
                 "kind": student.variant.kind,
                 "settings": training.settings(student.variant),
                 "validation": [scores for scores in student.validation if scores],
-                "scores": [
-                    evaluate_student(model.to(device), batches, temperatures=temperatures, mean=mean, device=device)
-                    for model in student.models
-                ],
+                "scores": [evaluate_student(model.to(device), batches, **options) for model in student.models],
             }
             for student in students
         ],
@@ -152,7 +154,20 @@ def judge_run(
         "shared_rows": dict(shared),
         "split_rows": {name: len(each.rows.keys) for name, each in splits.items()},
         "digests": digests(splits),
+        **({} if store.encoding.target == "softmax" else {"target": store.encoding.target}),
     }
+
+
+def _options(settings: StudentTraining, store: Store, temperature: float | None) -> dict[str, Any]:
+    """How labels of a store are judged. Raises ConfigError where they have no temperature and one is given."""
+    target = store.encoding.target
+    if temperature is not None and target == "values":
+        raise ConfigError(
+            f"{store.path} holds values, which have no temperature to judge at", remedy="drop the temperature"
+        )
+    temperatures = [DEFAULT_TEMPERATURE if temperature is None else temperature]
+    device = resolve_device(settings.device)
+    return {"temperatures": temperatures, "mean": settings.mean, "device": device, "target": target}
 
 
 def digests(splits: Mapping[str, Split]) -> dict[str, str]:

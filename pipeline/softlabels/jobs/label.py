@@ -20,9 +20,10 @@ from softlabels.store.json_files import read_json
 from softlabels.store.markdown import without_folders
 from softlabels.store.new_spec import prepared_by, store_spec
 from softlabels.store.paths import PLAN
+from softlabels.store.records import Manifest
 from softlabels.store.root import require_root, write_root
 from softlabels.store.same_plan import kept_about
-from softlabels.store.spec import About, Manifest, Plan, Spec
+from softlabels.store.spec import About, Plan, Spec
 from softlabels.store.writer import StoreWriter
 from softlabels.system.files import Folder
 from softlabels.system.places import Place, folder_of
@@ -76,7 +77,7 @@ def label(
     encoding, members = labels.encoding_of(len(teacher.models)), len(teacher.models)
     teacher.expect(next(iter(rows.values())).sequence)
     classes = {split: checked_classes(each, teacher, encoding) for split, each in rows.items()}
-    encoding.check(1 if encoding.reduce == "geometric" else members, min(classes.values()))
+    encoding.check(1 if encoding.is_reduced else members, min(classes.values()))
     folders = {split: root.within(split) for split in rows}
     found = _Labelled(rows, folders, classes, teacher, encoding, watch, labels).fill()
     write_root(root)
@@ -140,7 +141,7 @@ class _Labelled(Stores[TransferRows]):
         if first.sequence is not None:
             size += f" ({int(alignment(np.array(first.inputs[chosen])).mask.sum()):,} positions)"
         self.watch.say(f"pilot: {size} of {first.split}, for the shape of the tails")
-        return Pilot(first, self.teacher, reduce=self.encoding.reduce)
+        return Pilot(first, self.teacher, self.encoding)
 
     def open(self, split: str, spec: Spec, basis: Basis | None) -> StoreWriter:
         """With the row that tells the transfer set from that of the store."""
@@ -213,15 +214,15 @@ def checked_classes(rows: TransferRows, teacher: Ensemble, encoding: Encoding) -
     classes = check_sentinels(
         teacher,
         rows.inputs,
-        reduce=encoding.reduce,
+        encoding=encoding,
         labels=rows.labels,
         names=rows.class_names,
         padded=is_padded(rows.prepare.class_path),
     )
-    if classes < 2:
+    if classes < 2 and encoding.target == "softmax":
         raise ClassMismatch(
             "the teacher has one output, and a distribution has two classes or more",
-            remedy="of a score z for yes or no make the logits (0, z)",
+            remedy="of a score z for yes or no make the logits (0, z), or keep it as it is (labels.kind: sigmoid)",
         )
     if rows.class_names is not None and len(rows.class_names) != classes:
         raise ClassMismatch(

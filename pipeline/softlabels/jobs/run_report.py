@@ -28,7 +28,8 @@ def draw(run: LocalFolder, students: Sequence[str], results: Mapping[str, Any], 
         results: what results.json holds, or will hold.
     """
     try:
-        curves_png({name: log_lines(run.read(f"{name}/{LOG}").decode()) for name in students}, run.at(CURVES))
+        logs = {name: log_lines(run.read(f"{name}/{LOG}").decode()) for name in students}
+        curves_png(logs, run.at(CURVES), results.get("target", "softmax"))
         if not results["swept"]:
             return [CURVES]
         sweep_png(results, run.at(SWEEP))

@@ -92,7 +92,7 @@ def open_splits(
     store's, and what `open_store` and `load_transfer_set` raise.
     """
     names = [only] if only else list(store_splits(path))
-    stores = {name: open_store(path, split=name) for name in names}
+    stores = {name: served(open_store(path, split=name)) for name in names}
     _require_one_teacher(stores)
     splits = {name: Split(store, _rows(store, transfer_set, name, watch), missing) for name, store in stores.items()}
     for name, split in splits.items() if missing == "skip" else ():
@@ -101,6 +101,22 @@ def open_splits(
     if student is not None:
         check_classes(student, splits)
     return splits if training is None else with_members(splits, training)
+
+
+def served(store: Store) -> Store:
+    """The same store. Raises `ConfigError` where its labels can be read, checked and copied, but nothing is made of them
+    yet.
+    """
+    kinds = sorted({target.encoding.target for target in store.spec.targets} - {"softmax"})
+    found = [f"{kind} labels" for kind in kinds]
+    found += ["positions that are no tokens"] * (store.positions is not None and not store.spec.of_tokens)
+    found += ["targets with names"] * (store.targets != ("",))
+    if found:
+        raise ConfigError(
+            f"{store.path} holds {' and '.join(found)}, which students and `encode` do not take yet",
+            remedy="read them with open_store: only(name), log_probs, probabilities, values",
+        )
+    return store
 
 
 def with_members(splits: Mapping[str, Split], training: StudentTraining) -> dict[str, Split]:
@@ -248,7 +264,8 @@ def _require_sound_logits(model: nn.Module, split: Split, who: str) -> None:
     at = trial_rows(batch.inputs, padded=padded, sequences=batch.mask is not None)
     mask = None if batch.mask is None else batch.mask[at]
     outputs = require_own_rows(ask, batch.inputs[at], mask, who=who, padded=padded)
-    require_student_logits(outputs.flatten(0, -2), who=who, total=split.store.rows)
+    if split.store.encoding.target == "softmax":
+        require_student_logits(outputs.flatten(0, -2), who=who, total=split.store.rows)
 
 
 def _sequence(split: Split) -> SequenceInfo | None:

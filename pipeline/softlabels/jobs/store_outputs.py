@@ -21,10 +21,11 @@ from softlabels.jobs.outputs import Outputs
 from softlabels.jobs.watch import Watch
 from softlabels.labels.base import Columns
 from softlabels.labels.ensemble import largest_class, normalised_weights
-from softlabels.store.arrays import check_labels
+from softlabels.store.hard_labels import require_labels
+from softlabels.store.records import Manifest
 from softlabels.store.root import is_split_folder, write_root
 from softlabels.store.same_plan import kept_about, require_same_maker
-from softlabels.store.spec import About, Manifest, Spec
+from softlabels.store.spec import About, Spec
 from softlabels.store.writer import StoreWriter, require_room
 from softlabels.system.local import LocalFolder
 
@@ -106,16 +107,17 @@ def _check(
     """Before a store is begun: rows of one key that contradict each other, and classes in another order than the labels."""
     from softlabels.labels.blocks import block_of, tensor_of
 
-    classes = spec.label_space.classes
-    check_labels(labels, classes)
+    classes, encoding = spec.label_space.classes, spec.encoding
+    require_labels(spec.target, labels)
 
     def read(numbers: NDArray[np.int64]) -> Columns:
-        peak = logits[numbers].max(axis=-1, keepdims=True)
-        return {"logits": logits[numbers] - peak, "shift": peak[..., 0]}
+        return encoding.exact(logits[numbers])
 
-    _ = block_of(tensor_of(logits), None, None, "row {}".format).peak
-    compare = partial(apart, encoding=spec.encoding, classes=classes, precision=spec.teacher.precision)
-    require_consistent(keys, read, compare, row_bytes=logits[0].nbytes, where=where)
+    _ = block_of(tensor_of(logits), None, None, "row {}".format, check=encoding.check_outputs)
+    compare = partial(apart, encoding=encoding, classes=classes, precision=spec.teacher.precision)
+    require_consistent(keys, read, compare, row_bytes=logits[0].nbytes, where=where, off=encoding.off)
+    if encoding.target != "softmax":
+        return
     weights = [member.weight for member in spec.teacher.members]
     share = normalised_weights(weights, len(weights))
     best = largest_class(logits, share) if (labels >= 0).any() else labels

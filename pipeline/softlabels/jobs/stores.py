@@ -18,8 +18,9 @@ from softlabels.store.basis import Basis, resumable_basis
 from softlabels.store.commit import is_bound
 from softlabels.store.json_files import read_json
 from softlabels.store.paths import MANIFEST, PLAN
+from softlabels.store.records import Manifest
 from softlabels.store.same_plan import require_same_plan
-from softlabels.store.spec import About, Manifest, Plan, Spec, plan_of
+from softlabels.store.spec import About, Plan, Spec, plan_of
 from softlabels.store.writer import StoreWriter, require_room
 from softlabels.system.files import Folder
 from softlabels.teacher.label import label_rows

@@ -28,7 +28,7 @@ from softlabels.models import ModelConfig, build_model, weights_digest
 from softlabels.models.build import untrained
 from softlabels.names import as_before
 from softlabels.objects import plain
-from softlabels.report.comparison import Results
+from softlabels.report.measures import Results
 from softlabels.report.model_card import model_card
 from softlabels.store import Store
 from softlabels.store.digest import blake3_hex
@@ -37,6 +37,7 @@ from softlabels.stream.join import Missing
 from softlabels.student.class_weights import resolved
 from softlabels.student.config import deciding, require_temperatures
 from softlabels.student.learner import Student
+from softlabels.student.loss_spec import require_served
 from softlabels.student.losses import require_loss
 from softlabels.student.memory import keep_freed_memory
 from softlabels.student.metrics import Scores
@@ -247,12 +248,13 @@ def _class_weights(
     used = np.asarray(train.rows.labels)[batches.rows]
     if labelled is not None:
         used = np.where(labelled[batches.rows], used, NO_LABEL)
-    return resolved(training.class_weights, used, train.store.classes)
+    return resolved(training.class_weights, used, train.store.classes, train.store.encoding.target)
 
 
 def _require_loss(student: Student, splits: Mapping[str, Split], train: Loader, validation: Loader | None) -> None:
     """Refuse a loss that these rows, or this store, cannot serve."""
-    config, rows = student.config, splits["train"].rows
+    config, rows, target = student.config, splits["train"].rows, splits["train"].store.encoding.target
+    require_served(config.loss, target)
     for split in splits.values():
         require_temperatures(split.store.encoding, config)
     if not config.is_soft:
@@ -271,6 +273,7 @@ def _require_loss(student: Student, splits: Mapping[str, Split], train: Loader, 
         micro_batch=config.micro_batch,
         reduce=splits["train"].store.reduce,
         classes=splits["train"].store.classes,
+        target=target,
         tail=getattr(splits["train"].store.encoding, "tail", None),
         class_weights=config.class_weights is not None,
     )

@@ -1,9 +1,10 @@
 """`EncodingBase`: what every kind of encoding owns, which is all that follows from what it keeps. Its columns, what their
 values must be, how logits become them and they become distributions again, and what the card says.
 
-The kinds stand side by side: `dense` (every class's logit) and `topk` (the k largest and the tail). A new one is a class like
-these, its name in `encoding`, and the settings that ask for it in `settings`. Nobody outside of this package asks which kind an
-encoding is. Torch is imported inside the methods that need it.
+The kinds stand side by side: `dense` (every class's logit) and `topk` (the k largest and the tail) of softmax targets,
+`sigmoid` and `values` of others. A new one is a class like these, its name in `encoding`, and the settings that ask for it in
+`settings`. Nobody outside of this package asks which kind an encoding is, only for its `target`. Torch is imported inside the
+methods that need it.
 
 R rows or positions (any number of leading axes), M members, C classes.
 """
@@ -12,15 +13,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import msgspec
 import numpy as np
+from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import ArrayLike, NDArray
 
-from softlabels.labels.ensemble import check_mean, check_temperature, log_probs
-from softlabels.labels.fidelity import Fidelity, FidelitySums, add_up
-from softlabels.labels.stored import BLOCK, require_label
+from softlabels.errors import ConfigError
+from softlabels.labels.ensemble import HIGHEST_TEMPERATURE, check_known, check_mean, check_temperature, log_probs
+from softlabels.labels.fidelity import TEMPERATURES, Fidelity
+from softlabels.labels.lost import Lost
+from softlabels.labels.stored import BLOCK
+from softlabels.labels.targets import Target, require_target
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,18 +33,19 @@ if TYPE_CHECKING:
     from softlabels.labels.blocks import Block
     from softlabels.labels.members import Members
 
-Reduce = Literal["none", "geometric"]
+Reduce = Literal["none", "geometric", "arithmetic"]
 Inputs = Literal["reference", "embed"]
 Columns = Mapping[str, NDArray[Any]]  # arrays of one length, by the column's name
 ColumnShape = tuple[str, str, tuple[int, ...], tuple[str, ...]]  # name, dtype, shape of a row, names of its axes
-Encoded = tuple[dict[str, NDArray[Any]], tuple[FidelitySums, ...]]  # columns, and what they lost
+Encoded = tuple[dict[str, NDArray[Any]], Lost]  # columns, and what they lost
 BLOCK_BYTES = 1 << 28
 Rule = tuple[object, str]  # whether it is broken, and how
+Misfit = tuple[object, str, str]  # the same, and what to do
 
 
 class Gap(NamedTuple):
     """How far the classes of pairs of distributions are apart, (..., M, classes) each or (..., M, 1): |z - z'| and |p - p'| at
-    T = 1, the size of z, and of the numbers that z is rounded with.
+    T = 1, the size of z, and of the numbers that z is rounded with. Of values z are these, and p parts of the largest.
     """
 
     z: NDArray[np.floating]
@@ -49,27 +55,50 @@ class Gap(NamedTuple):
 
 
 class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
-    """`reduce`: "none" keeps every member, "geometric" the members' mean logits. `inputs`: whether they are embedded.
+    """How the outputs of a position are kept.
+
+    Attributes:
+        reduce: "none" keeps every member; "geometric" the members' mean logits, "arithmetic" their mean values.
+        inputs: whether they are embedded.
+        known_at: the one temperature at which the labels are known, as those of somebody who gave probabilities taken at it;
+            in format 3. Where it is not set they are known at any, or as the kind says.
 
     Class attributes:
+        target: what is kept.
+        reduces: what `reduce` may be.
         first_format: the first version of the store's format that has this kind.
         keeps_all: every class's logit is kept, so that the teacher's `outputs` are known.
         read_hint: in a line, how the columns are read, for those who find them without us.
         how: the same for the card, of its lines of code.
+        off: what is said of the `p` of a `Gap`.
     """
 
     reduce: Reduce = "none"
     inputs: Inputs = "reference"
+    known_at: Annotated[float, Meta(gt=0, le=HIGHEST_TEMPERATURE)] | UnsetType = UNSET
 
+    target: ClassVar[Target] = "softmax"
+    reduces: ClassVar[tuple[Reduce, ...]] = ("none", "geometric")
     first_format: ClassVar[int]
     keeps_all: ClassVar[bool]
     read_hint: ClassVar[str]
     how: ClassVar[str]
+    off: ClassVar[str] = "a probability off by {:.3g}"
 
     @property
     def kind(self) -> str:
         """Its name in specifications."""
         return str(self.__struct_config__.tag)
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether the one stored member is the members' mean."""
+        return self.reduce != "none"
+
+    @property
+    def only_at(self) -> float | None:
+        """`known_at`, None where the labels are known at any temperature."""
+        return None if self.known_at is UNSET else self.known_at
 
     # What is stored.
 
@@ -83,17 +112,14 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         """Raise `ValueError`, naming row and rule, where a column (N, ...) holds what the format forbids; `NoSuchClass` of ids.
 
         Args:
-            name, values: of any column of a store; of names without a rule, everything is allowed.
+            name, values: of one of the kind's columns.
             beside: the same rows of the column that `beside` names, where it names one.
             first_row: the number of the first row, for messages.
         """
         step = max(1, BLOCK * len(values) // max(1, values.size))
         for start in range(0, len(values), step):
-            part, first = values[start : start + step], first_row + start
-            if name == "label":
-                require_label(part, classes, first)
-            else:
-                self.check_values(name, part, classes, None if beside is None else beside[start : start + step], first)
+            part, others = values[start : start + step], None if beside is None else beside[start : start + step]
+            self.check_values(name, part, classes, others, first_row + start)
 
     @abstractmethod
     def check_values(
@@ -113,14 +139,25 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         """Raise `ConfigError` unless the encoding's numbers fit each other and those of stored members and of classes; where
         classes are not known yet, these are not looked at.
         """
+        for wrong, what, remedy in self.misfits(members, classes):
+            if wrong:
+                raise ConfigError(what, remedy=remedy)
+
+    def misfits(self, members: int, classes: int | None) -> Iterator[Misfit]:
+        """What `check` refuses."""
+        what = f"{self.kind} labels cannot be reduced to the {self.reduce} mean (reduce)"
+        yield self.reduce not in self.reduces, what, f"choose one of {', '.join(self.reduces)}"
 
     def rules(self, members: int, classes: int) -> Iterator[Rule]:
         """What a specification with this encoding must satisfy beyond the types of its fields."""
-        yield from ()
+        yield from ((wrong, what) for wrong, what, _ in self.misfits(members, classes))
+        least = 2 if self.target == "softmax" else 1
+        yield classes < least, f"{self.kind} labels of {classes} classes; at least {least}"
 
     def decoding(self) -> dict[str, Any]:
         """What it takes to decode the columns beyond their names, dtypes and shapes: part of the content digest."""
-        return {}
+        fields: dict[str, Any] = msgspec.to_builtins(self)
+        return {name: value for name, value in fields.items() if name != "inputs"}
 
     @property
     def basis_rank(self) -> int | None:
@@ -148,8 +185,9 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         """The columns (N, M, ...) of raw logits, and what they lost; blocks pass one after the other.
 
         Args:
-            logits: (N, M, C) float16, bfloat16, float32 or float64 on any device; -inf marks a class of probability 0.
-            weights: (M,) of members that are still to be reduced to their mean logits; None where they are not.
+            logits: (N, M, C) float16, bfloat16, float32 or float64 on any device, or (N, M, D) values; -inf marks a class of
+                probability 0, of a sigmoid +inf one of probability 1.
+            weights: (M,) of members that are still to be reduced to their mean; None where they are not.
             basis: (1 + r, C) float16 on the same device, where the tails have one.
             labels: (N,) int64 on the same device, -1 for none: the logit of this class may be kept beside others.
             mask: (N,) bool, which positions count; the others are encoded as if all logits were 0. None: all.
@@ -158,18 +196,19 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
         Raises:
             NanLogits, InfiniteLogits, NoPossibleClass: NaN; +inf or a maximum beyond float32; only -inf. LogitsOverflow: a
-                finite logit more than 65,504 below the largest of its row. Each names place and member. LogitsError: others.
+                finite logit more than 65,504 below the largest of its row, or a number of another target that its dtype does
+                not hold. Each names place and member. LogitsError: others.
             LabelError: a label that is no class. ConfigError: see `check`.
         """
         from softlabels.labels.blocks import blocks
 
-        cut = blocks(logits, weights, mask, place, block_bytes)
+        cut = blocks(logits, weights, mask, place, block_bytes, self.check_outputs)
         members, classes = 1 if weights is not None else logits.shape[1], logits.shape[2]
         self.check(members, classes)
         parts = [*map(self.encoder(classes, basis, labels), cut)]
         nothing = {name: np.zeros((0, *shape), dtype) for name, dtype, shape, _ in self.columns(classes, members)}
         found = {name: np.concatenate([none, *(part[0][name] for part in parts)]) for name, none in nothing.items()}
-        return found, add_up(part[1] for part in parts)
+        return found, Lost.total(part[1] for part in parts)
 
     def encode_arrays(
         self, logits: NDArray[np.floating], *, weights: ArrayLike | None, mask: NDArray[np.uint8] | None,
@@ -183,6 +222,16 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         counts = None if mask is None else torch.from_numpy(mask.reshape(-1) != 0)
         return self.encode(tensor_of(logits).flatten(0, -3), weights=weights, mask=counts, place=place)
 
+    def check_outputs(self, block: Block) -> None:
+        """Raise `LogitsError`, naming place and member, where a block's outputs, not reduced yet, are none of the kind."""
+        from softlabels.labels.blocks import softmax_logits
+
+        softmax_logits(block)
+
+    def check_storable(self, block: Block) -> None:
+        """The same where no column can hold them, reduced if they are to be."""
+        _ = block.below
+
     @abstractmethod
     def encoder(self, classes: int, basis: Tensor | None, labels: Tensor | None) -> Callable[[Block], Encoded]:
         """What encodes a block of positions of `encode`, one block after the other."""
@@ -194,15 +243,25 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         """Down to which the labels are known, 0 for any."""
         return 0.0
 
+    @property
+    def near_1(self) -> float:
+        """The temperature next to 1 at which they are known."""
+        return max(1.0, self.lowest_temperature) if self.known_at is UNSET else self.known_at
+
     def check_temperature(self, temperature: float) -> None:
-        """Raise `ConfigError` where `temperature` is impossible, or lower than the labels are known for."""
+        """Raise `ConfigError` where `temperature` is impossible, one that the labels are not known at, or where they have
+        none.
+        """
         check_temperature(temperature)
+        check_known(temperature, self.only_at)
 
     def check_mean(self, mean: str, classes: int, members: int) -> None:
-        """Raise `ConfigError` for an unknown mean, `MeanUnavailable` for one that labels cannot give of so many members that
-        have a weight above 0.
+        """Raise `ConfigError` for an unknown mean, or where the labels have none to choose; `MeanUnavailable` for one that
+        labels cannot give of so many members that have a weight above 0.
         """
         check_mean(mean, self.reduce, tail=self.tail_of(classes), members=members)
+        if mean == "tempered" and members > 1:
+            check_known(1.0, self.only_at)  # of which it is the mean
 
     def log_probs(
         self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, *, temperature: float, mean: str,
@@ -214,15 +273,30 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             ConfigError: a temperature that the labels do not know.
             NoPossibleClass: a geometric mean of members that have no possible class in common.
         """
+        require_target(self.target, "log-probabilities", "softmax")
+        self.check_temperature(temperature)
         tempered = mean == "tempered" and np.size(weights) > 1  # of one member all means are its own distribution
         inner, outer = (1.0, temperature) if tempered else (temperature, 1.0)
         return log_probs(self.member_logits(columns, classes, basis, inner), outer, mean, weights)
+
+    def probabilities(
+        self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, *, temperature: float, mean: str,
+        weights: ArrayLike,
+    ) -> NDArray[np.float64]:  # fmt: skip
+        """The probabilities (..., C) of the same: of a softmax over the classes, of a sigmoid each class's own."""
+        found = self.log_probs(columns, classes, basis, temperature=temperature, mean=mean, weights=weights)
+        return np.asarray(np.exp(found))
+
+    def values(self, columns: Columns, weights: ArrayLike) -> NDArray[np.float64]:
+        """The members' weighted mean values (..., D) in float64 numpy, of columns (..., M, D)."""
+        require_target(self.target, "values", "values")
+        raise NotImplementedError(self.kind)
 
     @abstractmethod
     def member_logits(
         self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, temperature: float
     ) -> NDArray[np.float64]:
-        """Numbers (..., M, C) float64 whose softmax is each member's distribution at a temperature: the reference."""
+        """Numbers (..., M, C) float64 whose softmax, or sigmoid, is each member's at a temperature: the reference."""
 
     @abstractmethod
     def members(self, columns: Mapping[str, Tensor], classes: int, basis: Tensor | None = None) -> Members:
@@ -230,9 +304,11 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     # What is asked of stored labels.
 
-    @abstractmethod
     def largest(self, columns: Columns, classes: int, weights: NDArray[np.float64]) -> NDArray[np.int64]:
-        """The class (n,) of the largest mean probability of rows (n, M, ...), of members with `weights` that sum to 1."""
+        """The class (n,) of the largest mean probability of rows (n, M, ...), of members with `weights` that sum to 1; of
+        softmax targets.
+        """
+        raise NotImplementedError(self.kind)
 
     @abstractmethod
     def gaps(self, one: Columns, other: Columns, classes: int) -> list[Gap]:
@@ -240,6 +316,10 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     def outputs(self, columns: Columns) -> NDArray[np.float32]:
         """The teacher's own logits (..., M, C), where the encoding `keeps_all`."""
+        raise NotImplementedError(self.kind)
+
+    def exact(self, outputs: NDArray[np.floating]) -> Columns:
+        """Columns of outputs (..., M, C), of which nothing is rounded away, as `gaps` takes them; where it `keeps_all`."""
         raise NotImplementedError(self.kind)
 
     # Words.
@@ -251,6 +331,11 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     @abstractmethod
     def code(self, layout: str, path: str, classes: int, *, positions: bool) -> str:
         """Lines of Python that read the store at `path` (in quotes) with zarr or `datasets` alone."""
+
+    @property
+    def measured_at(self) -> tuple[float, ...]:
+        """The temperatures at which the fidelity is measured, of those that the kind serves."""
+        return TEMPERATURES if self.known_at is UNSET else (self.known_at,)
 
     def measured_share(self, classes: int) -> int:
         """Of so many positions the fidelity of one is measured."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from softlabels.labels.ensemble import normalised_weights
 _ARRAYS = 12  # float32 arrays (block, C) that stand in memory at once, at most
 _BEYOND = 65520.0  # what float16 rounds to infinity
 _NO_CLASS = "mend the teacher's outputs there: no class is possible"
-_OVERFLOW = "mend the teacher's outputs there: NaN inputs or an overflow in half precision is the usual cause"
+OVERFLOW = "mend the teacher's outputs there: NaN inputs or an overflow in half precision is the usual cause"
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Block:
         """(n, M, 1) the largest of each distribution. Raises `LogitsError` where it is no number that float32 holds."""
         peak = self.logits.amax(dim=-1, keepdim=True)  # NaN where any is NaN, -inf where all are
         if not torch.isfinite(peak.float()).all():
-            self.refuse(peak.isnan(), "logits are NaN", _OVERFLOW, NanLogits)
-            self.refuse(peak.isposinf(), "a logit is +inf", _OVERFLOW, InfiniteLogits)
+            self.refuse(peak.isnan(), "logits are NaN", OVERFLOW, NanLogits)
+            self.refuse(peak.isposinf(), "a logit is +inf", OVERFLOW, InfiniteLogits)
             self.refuse(peak.isneginf(), "the logits of all classes are -inf", _NO_CLASS, NoPossibleClass)
             beyond = "the largest logit lies beyond float32"
             self.refuse(peak.float().isinf(), beyond, "scale the teacher's outputs down", InfiniteLogits)
@@ -71,9 +71,18 @@ class Block:
             raise kind(f"{what} ({self.place(number)}, member {member})", remedy=remedy)
 
 
+Check = Callable[[Block], object]  # what refuses outputs that are none of a kind
+
+
+def softmax_logits(block: Block) -> None:
+    """Raise `LogitsError` unless each distribution has a class of finite logit, and no NaN or +inf."""
+    _ = block.peak
+
+
 def blocks(
-    logits: Tensor, weights: ArrayLike | None, mask: Tensor | None, place: Callable[[int], str], block_bytes: int
-) -> Iterator[Block]:
+    logits: Tensor, weights: ArrayLike | None, mask: Tensor | None, place: Callable[[int], str], block_bytes: int,
+    check: Check,
+) -> Iterator[Block]:  # fmt: skip
     """Logits (N, M, C) in blocks; see `EncodingBase.encode`."""
     if logits.ndim != 3 or not logits.is_floating_point():
         raise LogitsError(
@@ -83,23 +92,27 @@ def blocks(
     step = max(1, block_bytes // (4 * _ARRAYS * logits[0:1].numel() or 1))
     cuts = (slice(start, start + step) for start in range(0, len(logits), step))
     return (
-        block_of(logits[at], weights, None if mask is None else mask[at], lambda n, at=at: place(at.start + n), at)  # type: ignore[misc]
+        block_of(logits[at], weights, None if mask is None else mask[at], partial(_placed, place, at.start), at, check)
         for at in cuts
     )
 
 
+def _placed(place: Callable[[int], str], start: int, number: int) -> str:
+    return place(start + number)
+
+
 def block_of(
-    logits: Tensor, weights: ArrayLike | None, mask: Tensor | None, place: Callable[[int], str], at: slice = slice(None)
-) -> Block:
-    """A block of logits (n, M, C), 0 where `mask` (n,) is false, and reduced where there are weights."""
+    logits: Tensor, weights: ArrayLike | None, mask: Tensor | None, place: Callable[[int], str], at: slice = slice(None),
+    check: Check = softmax_logits,
+) -> Block:  # fmt: skip
+    """A block of logits (n, M, C), 0 where `mask` (n,) is false, checked, and reduced where there are weights."""
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     real = torch.ones(len(wide), dtype=torch.bool, device=wide.device) if mask is None else mask
     if mask is not None:
         wide = wide.masked_fill(~mask[:, None, None], 0.0)
-    if weights is not None:
-        _ = Block(wide, real, place, at).peak  # refused here, where the member is known
-        wide = reduced(wide, weights)
-    return Block(wide, real, place, at)
+    given = Block(wide, real, place, at)
+    check(given)  # here, where the member is known
+    return given if weights is None else Block(reduced(wide, weights), real, place, at)
 
 
 def reduced(logits: Tensor, weights: ArrayLike) -> Tensor:
@@ -110,11 +123,12 @@ def reduced(logits: Tensor, weights: ArrayLike) -> Tensor:
     return mean[:, None]
 
 
-def halved(values: Tensor) -> Tensor:
-    """The nearest float16, on the device; of float64 too, which torch rounds twice."""
-    if values.dtype != torch.float64:
-        return values.half()
-    return torch.from_numpy(values.cpu().numpy().astype(np.float16)).to(values.device)
+def rounded(values: Tensor, dtype: torch.dtype = torch.float16) -> Tensor:
+    """The nearest numbers of a dtype, on the device; of float64 too, which torch rounds twice on its way to float16."""
+    if values.dtype != torch.float64 or dtype != torch.float16:
+        return values.to(dtype)
+    with np.errstate(over="ignore"):  # infinite, which is refused where it is none
+        return torch.from_numpy(values.cpu().numpy().astype(np.float16)).to(values.device)
 
 
 def tensor_of(logits: NDArray[np.floating]) -> Tensor:

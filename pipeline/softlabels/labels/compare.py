@@ -38,6 +38,24 @@ def topk_gap(one: Columns, other: Columns, mine: Stored, theirs: Stored, classes
     return Gap(apart, gap, size, size)
 
 
+def sigmoid_gap(one: Columns, other: Columns) -> Gap:
+    """Of a column `logits` (n, [P,] M, C): each class by itself."""
+    a, b = (side["logits"].astype(np.float32) for side in (one, other))
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart = np.where(a == b, 0.0, np.abs(a - b))
+        p = np.abs(1 / (1 + np.exp(-a)) - 1 / (1 + np.exp(-b)))
+    own = np.where(np.isfinite(a) & np.isfinite(b), np.maximum(np.abs(a), np.abs(b)), 0.0)
+    return Gap(apart, p, own, np.maximum(_size(a), _size(b)))
+
+
+def values_gap(one: Columns, other: Columns) -> Gap:
+    """Of a column `values` (n, [P,] M, D); for `p` how far they are apart in parts of the largest that there is."""
+    a, b = (side["values"].astype(np.float32) for side in (one, other))
+    apart = np.abs(a - b)
+    own = np.maximum(_size(a), _size(b))
+    return Gap(apart, apart / max(float(own.max(initial=0.0)), float(np.finfo(np.float32).tiny)), own, own)
+
+
 def _places(
     ids: NDArray[np.int64], among: NDArray[np.int64], classes: int
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -10,9 +10,11 @@ R rows or positions (any number of leading axes), M members, C classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from msgspec import UNSET
 from numpy.typing import NDArray
 
 from softlabels.labels.base import Columns, ColumnShape, Encoded, EncodingBase, Gap
@@ -52,10 +54,14 @@ class DenseEncoding(EncodingBase, frozen=True, kw_only=True, tag="dense"):
         elif name == "shift":
             require(np.isfinite(values), "is NaN or infinite", first_row)
 
+    def decoding(self) -> dict[str, Any]:
+        """Nothing, as in format 1, but of foreign probabilities."""
+        return {} if self.known_at is UNSET else {"known_at": self.known_at}
+
     def encoder(self, classes: int, basis: Tensor | None, labels: Tensor | None) -> Callable[[Block], Encoded]:
         from softlabels.labels.dense_encode import encode_dense
 
-        return encode_dense
+        return partial(encode_dense, self.measured_at)
 
     def member_logits(
         self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, temperature: float
@@ -78,6 +84,10 @@ class DenseEncoding(EncodingBase, frozen=True, kw_only=True, tag="dense"):
 
     def outputs(self, columns: Columns) -> NDArray[np.float32]:
         return np.asarray(columns["logits"].astype(np.float32) + columns["shift"].astype(np.float32)[..., None])
+
+    def exact(self, outputs: NDArray[np.floating]) -> Columns:
+        peak = outputs.max(axis=-1, keepdims=True)
+        return {"logits": outputs - peak, "shift": peak[..., 0]}
 
     def words(self, classes: int, basis_file: str) -> str:
         return "dense, logits minus their maximum as float16 and the maximum as float32"

@@ -5,42 +5,47 @@ N positions, M members, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from softlabels.labels.base import Encoded
-from softlabels.labels.blocks import Block, halved
+from softlabels.labels.blocks import Block, rounded
 from softlabels.labels.fidelity import TEMPERATURES, FidelitySums
+from softlabels.labels.lost import Lost
 
 _MEASURED_BYTES = 1 << 22  # of float64 logits that are measured at a time: they stay in the cache
 
 
-def encode_dense(block: Block) -> Encoded:
-    """The columns of a block, and what they lost at its positions that count."""
-    stored = halved(block.below)
+def encode_dense(temperatures: Sequence[float], block: Block) -> Encoded:
+    """The columns of a block, and what they lost at its positions that count, at some temperatures."""
+    stored = rounded(block.below)
     columns = {"logits": stored.cpu().numpy(), "shift": block.peak[..., 0].float().cpu().numpy()}
-    return columns, measure_dense(block.logits[block.real], stored[block.real])
+    return columns, Lost(fidelity=measure_dense(block.logits[block.real], stored[block.real], temperatures))
 
 
-def measure_dense(exact: Tensor, stored: Tensor) -> tuple[FidelitySums, ...]:
+def measure_dense(
+    exact: Tensor, stored: Tensor, temperatures: Sequence[float] = TEMPERATURES
+) -> tuple[FidelitySums, ...]:
     """Compare raw logits (n, M, C) with their dense encoding (n, M, C), a temperature at a time, in float64."""
     classes = exact.shape[-1]
     exact, stored = exact.reshape(-1, classes), stored.reshape(-1, classes)
     step = max(1, _MEASURED_BYTES // (8 * classes))
     parts = [
-        _compared(z.double(), s.double())
+        _compared(z.double(), s.double(), temperatures)
         for z, s in zip(torch.split(exact, step), torch.split(stored, step), strict=True)
     ]
     agreed, *kl = torch.cat(parts, dim=1)
-    return tuple(FidelitySums.of(t, each, agreed) for t, each in zip(TEMPERATURES, kl, strict=True))
+    return tuple(FidelitySums.of(t, each, agreed) for t, each in zip(temperatures, kl, strict=True))
 
 
-def _compared(z: Tensor, stored: Tensor) -> Tensor:
+def _compared(z: Tensor, stored: Tensor, temperatures: Sequence[float]) -> Tensor:
     """Of some distributions (n, C): whether the largest class is the same, and below it the KL at each temperature."""
     z = z - z.amax(dim=-1, keepdim=True)
     delta = (stored - z).masked_fill_(z.isneginf(), 0.0)
     agreed = z.argmax(dim=-1) == stored.argmax(dim=-1)
-    return torch.stack([agreed.double(), *(_kl(z, delta, temperature) for temperature in TEMPERATURES)])
+    return torch.stack([agreed.double(), *(_kl(z, delta, temperature) for temperature in temperatures)])
 
 
 def _kl(z: Tensor, delta: Tensor, temperature: float) -> Tensor:

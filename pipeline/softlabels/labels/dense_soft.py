@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from softlabels.labels.members import Members, existing
+from softlabels.labels.members import Members, existing, weighted
 from softlabels.labels.standardise import standardise
 
 LOWEST = torch.finfo(torch.float32).min
@@ -39,7 +39,7 @@ class DenseMembers(Members):
     def averaged(self, weights: Tensor, temperature: float, mean: str, labels: Tensor | None = None) -> Tensor:
         one = self.shape[1] == 1
         if mean == "geometric" and not one:
-            return torch.log_softmax(existing(_weighted(self.logits.float(), weights)) / temperature, dim=-1)
+            return torch.log_softmax(existing(weighted(self.logits.float(), weights)) / temperature, dim=-1)
         members = _log_softmax(self.logits, 1.0 if mean == "tempered" and not one else temperature)  # (N, M, C)
         if one:
             return members[:, 0]
@@ -53,17 +53,12 @@ class DenseMembers(Members):
 
     def mean_logits(self, weights: Tensor, *, shifted: bool) -> Tensor:
         logits = self.logits.float()
-        return _weighted(logits + self.shift[:, :, None] if shifted else logits, weights)
+        return weighted(logits + self.shift[:, :, None] if shifted else logits, weights)
 
     def standardised(self) -> DenseMembers:
         scaled = standardise(self.logits)
         shift = scaled.amax(dim=-1)
         return DenseMembers(scaled - shift[:, :, None], shift)
-
-
-def _weighted(logits: Tensor, weights: Tensor) -> Tensor:
-    """sum_m w_m logits_m: (N, M, C) -> (N, C); a member of weight 0 does not count, not even its -inf."""
-    return torch.where(weights[:, None] > 0, weights[:, None] * logits, 0.0).sum(dim=1)
 
 
 def _log_softmax(logits: Tensor, temperature: float) -> Tensor:

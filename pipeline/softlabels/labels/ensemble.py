@@ -46,6 +46,16 @@ def check_temperature(temperature: float) -> None:
         )
 
 
+def check_known(temperature: float, known_at: float | None) -> None:
+    """Raise `ConfigError` where labels are known at one temperature alone, which is another."""
+    if known_at not in (None, temperature):
+        raise ConfigError(
+            f"the labels are known at temperature {known_at:g} alone, not at {temperature:g}: they were made of probabilities "
+            "that were taken at it",
+            remedy=f"ask for temperature {known_at:g}",
+        )
+
+
 def check_mean(mean: str, reduce: str = "none", *, tail: str | None = None, members: int = 1) -> None:
     """Raise unless `mean` is one of `MEANS` and labels can give it.
 
@@ -134,11 +144,11 @@ def log_probs(
             raise no_common_class(f"{', '.join(map(str, np.argwhere(impossible)[0]))} of those given")
         return log_softmax(mean_logits / temperature)
     inner = 1.0 if mean == "tempered" else temperature
-    averaged = _log_mean_exp(log_softmax(exact / inner), share)
+    averaged = log_mean_exp(log_softmax(exact / inner), share)
     return log_softmax(averaged / temperature) if mean == "tempered" else averaged
 
 
-def _log_mean_exp(log_p: NDArray[np.float64], share: NDArray[np.float64]) -> NDArray[np.float64]:
+def log_mean_exp(log_p: NDArray[np.float64], share: NDArray[np.float64]) -> NDArray[np.float64]:
     """log sum_m share_m exp(log_p_m): (..., M, C) -> (..., C)."""
     weighted = log_p + np.log(share)[:, None]
     peak = weighted.max(axis=-2)

@@ -1,5 +1,5 @@
 """`Members`: what a batch keeps of each member of a teacher, in torch. Each kind of encoding has its own; `SoftLabels` asks
-nothing else. Its neighbours are `dense_soft` and `topk_soft`.
+nothing else. Its neighbours are `dense_soft`, `topk_soft`, `sigmoid_soft` and `values_soft`.
 
 N positions, M members, C classes.
 """
@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from softlabels.errors import MeanUnavailable
 from softlabels.labels.ensemble import no_common_class
+from softlabels.labels.targets import Target
 
 
 class Members(ABC):
     """Stored outputs of M members."""
+
+    target: ClassVar[Target] = "softmax"
 
     @property
     @abstractmethod
@@ -40,9 +43,17 @@ class Members(ABC):
         """The same on `device`."""
         return self.each(lambda values: values.to(device))
 
-    @abstractmethod
     def averaged(self, weights: Tensor, temperature: float, mean: str, labels: Tensor | None = None) -> Tensor:
-        """Log-probabilities (N, C) float32 of the ensemble; what `labels` (N,) are for is `SoftLabels`' to say."""
+        """Of a softmax: log-probabilities (N, C) float32 of the ensemble; for `labels` (N,) see `SoftLabels`."""
+        raise NotImplementedError
+
+    def averaged_logits(self, weights: Tensor, temperature: float, mean: str) -> Tensor:
+        """Of a sigmoid: logits (N, C) float32 of the ensemble's probabilities."""
+        raise NotImplementedError
+
+    def mean_values(self, weights: Tensor) -> Tensor:
+        """Of values: the members' weighted mean (N, D) float32."""
+        raise NotImplementedError
 
     @property
     def tail(self) -> str | None:
@@ -91,3 +102,8 @@ def existing(mean_logits: Tensor) -> Tensor:
     if bool(impossible.any()):
         raise no_common_class(f"position {int(impossible.nonzero()[0])} of {len(impossible)}")
     return mean_logits
+
+
+def weighted(logits: Tensor, weights: Tensor) -> Tensor:
+    """sum_m w_m logits_m: (N, M, C) -> (N, C); a member of weight 0 does not count, not even its -inf."""
+    return torch.where(weights[:, None] > 0, weights[:, None] * logits, 0.0).sum(dim=1)

@@ -1,23 +1,25 @@
-"""`EncodingSettings`: what a recipe or a command line says of how distributions are kept, and the encoding that it asks for."""
+"""`EncodingSettings`: what a recipe or a command line says of how a target is kept, and the encoding that it asks for."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from softlabels.errors import ConfigError
 from softlabels.labels.base import Inputs, Reduce
-from softlabels.labels.encoding import DenseEncoding, Encoding, Tail, TopkEncoding
+from softlabels.labels.encoding import DenseEncoding, Encoding, SigmoidEncoding, Tail, TopkEncoding, ValuesEncoding
+from softlabels.labels.targets import Target
 
 FINE = 16  # coefficients that have 8 bits where nothing else is asked for
 
 
 @dataclass(frozen=True)
 class EncodingSettings:
-    """How each distribution is kept. docs/any-temperature.md explains it; `softlabels encode` tries settings on a dense store.
+    """How a target is kept. docs/targets.md says what kinds there are, docs/any-temperature.md how a softmax is kept;
+    `softlabels encode` tries settings on a dense store.
 
     Attributes:
-        encoding: dense keeps every class's logit; topk the k largest and the tail, for large label spaces.
+        encoding: of a softmax: dense keeps every class's logit; topk the k largest and the tail, for large label spaces.
         k: of topk: how many classes are stored one by one.
         tail: of topk: the shape of the rest: lowrank, prior, uniform, bucket; or renormalised (no tail at all).
         rank: of lowrank tails: coefficients a distribution.
@@ -25,6 +27,9 @@ class EncodingSettings:
             fewer.
         nodes: of topk: values of the tail's mass over the temperatures, 2 or more.
         min_temperature: of topk: the lowest temperature at which the labels can be used.
+        kind: what the teacher's outputs are: softmax (logits of one distribution over the classes), sigmoid (a logit a class,
+            each by itself) or values (real numbers).
+        dtype: of sigmoid and values: float16 or float32; by default float16 for sigmoid, float32 for values.
     """
 
     encoding: Literal["dense", "topk"] = "dense"
@@ -34,6 +39,8 @@ class EncodingSettings:
     fine: int | None = None
     nodes: int = 12
     min_temperature: float = 1.0
+    kind: Target = "softmax"
+    dtype: Literal["float16", "float32"] | None = None
 
     def made(
         self, members: int, *, classes: int | None = None, reduce: Reduce = "none", inputs: Inputs = "reference"
@@ -44,11 +51,22 @@ class EncodingSettings:
         Raises:
             ConfigError: a setting out of range, or settings that do not go together, see `EncodingBase.check`.
         """
-        if self.encoding == "dense":
-            return DenseEncoding(reduce=reduce, inputs=inputs)
+        self._check_kind()
+        if self.kind == "sigmoid":
+            found: Encoding = SigmoidEncoding(dtype=self.dtype or "float16", reduce=reduce, inputs=inputs)
+        elif self.kind == "values":
+            found = ValuesEncoding(dtype=self.dtype or "float32", reduce=reduce, inputs=inputs)
+        elif self.encoding == "dense":
+            found = DenseEncoding(reduce=reduce, inputs=inputs)
+        else:
+            found = self._topk(reduce, inputs)
+        found.check(1 if found.is_reduced else members, classes)
+        return found
+
+    def _topk(self, reduce: Reduce, inputs: Inputs) -> Encoding:
         self._check_ranges()
         rank = self.rank if self.tail == "lowrank" else 0
-        encoding = TopkEncoding(
+        return TopkEncoding(
             k=self.k,
             tail=self.tail,
             nodes=0 if self.tail == "renormalised" else self.nodes,
@@ -58,8 +76,23 @@ class EncodingSettings:
             reduce=reduce,
             inputs=inputs,
         )
-        encoding.check(1 if reduce == "geometric" else members, classes)
-        return encoding
+
+    def _check_kind(self) -> None:
+        """Raise `ConfigError` for settings of another kind than what is kept."""
+        if self.kind == "softmax":
+            if self.dtype is not None:
+                raise ConfigError(
+                    f"dtype is {self.dtype}, and a softmax's logits are kept as float16",
+                    remedy="leave dtype out; it is for kind=sigmoid and kind=values",
+                )
+            return
+        of_softmax = [field for field in fields(EncodingSettings) if field.name not in ("kind", "dtype")]
+        given = [field.name for field in of_softmax if getattr(self, field.name) != field.default]
+        if given:
+            raise ConfigError(
+                f"kind is {self.kind}, and {', '.join(given)} say how a softmax is kept",
+                remedy=f"leave out {', '.join(given)}; {self.kind} keeps every number",
+            )
 
     def _check_ranges(self) -> None:
         ranges = (

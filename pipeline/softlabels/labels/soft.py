@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from softlabels.errors import MeanUnavailable
+from softlabels.errors import ConfigError, MeanUnavailable
 from softlabels.labels.dense_soft import DenseMembers
-from softlabels.labels.ensemble import check_mean, check_temperature
+from softlabels.labels.ensemble import check_known, check_mean, check_temperature
 from softlabels.labels.members import Members
+from softlabels.labels.targets import Target, require_target
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,15 @@ class SoftLabels:
     Attributes:
         members: what is stored of each member; `EncodingBase.members` makes it of columns.
         weights: (M,) float32, the members' weights, summing to 1.
-        reduce: "none", or "geometric" where the one stored member is the members' mean logits.
+        reduce: "none", or "geometric" where the one stored member is the members' mean logits, "arithmetic" where it is their
+            mean values.
+        known_at: the one temperature at which they are known, None for any.
     """
 
     members: Members
     weights: Tensor
     reduce: str = "none"
+    known_at: float | None = None
 
     @staticmethod
     def dense(logits: Tensor, shift: Tensor, weights: Tensor, reduce: str = "none") -> SoftLabels:
@@ -51,6 +55,11 @@ class SoftLabels:
         return self.members.shape[1]
 
     @property
+    def target(self) -> Target:
+        """The kind of what the teacher said."""
+        return self.members.target
+
+    @property
     def tail(self) -> str | None:
         """What is known of the tail's shape; None for dense labels, which have no tail."""
         return self.members.tail
@@ -65,7 +74,7 @@ class SoftLabels:
 
     def member(self, number: int) -> SoftLabels:
         """One member's labels, as those of an ensemble of one."""
-        return SoftLabels(self.members.member(number), torch.ones_like(self.weights[:1]), self.reduce)
+        return replace(self, members=self.members.member(number), weights=torch.ones_like(self.weights[:1]))
 
     def log_probs(self, temperature: float, mean: str = "arithmetic", labels: Tensor | None = None) -> Tensor:
         """Log-probabilities (N, C) float32 of the ensemble at `temperature`; -inf for classes of probability 0.
@@ -82,17 +91,45 @@ class SoftLabels:
             MeanUnavailable: a mean that the labels cannot give.
             NoPossibleClass: the geometric mean of members that have no possible class in common.
         """
-        check_temperature(temperature)
+        require_target(self.target, "log-probabilities", "softmax")
         tail = self.members.left_out
         members = int((self.weights > 0).sum()) if tail and mean == "geometric" else 1  # counted on the device
-        check_mean(mean, self.reduce, tail=tail, members=members)
+        self._check(temperature, mean, tail, members)
         return self.members.averaged(self.weights, temperature, mean, labels)
+
+    def logits(self, temperature: float, mean: str = "arithmetic") -> Tensor:
+        """Of a sigmoid target: numbers (N, C) float32 whose sigmoid is the ensemble's probability of each class at
+        `temperature`, to all digits however near to 0 or 1 it is; -inf and +inf where it is that.
+
+        `mean` is "arithmetic", "geometric" or "tempered", defined in `softlabels.labels.bernoulli`.
+
+        Raises:
+            ConfigError: an impossible temperature, no such mean, or no sigmoid target.
+            MeanUnavailable: a mean that the labels cannot give.
+            NoPossibleClass: the geometric mean of members one of which gives a class probability 0 and another 1.
+        """
+        require_target(self.target, "logits of one class each", "sigmoid")
+        self._check(temperature, mean, None, 1)
+        return self.members.averaged_logits(self.weights, temperature, mean)
+
+    def values(self) -> Tensor:
+        """Of a values target: the members' weighted mean (N, D) float32. Raises `ConfigError` of other targets."""
+        require_target(self.target, "values", "values")
+        return self.members.mean_values(self.weights)
+
+    def _check(self, temperature: float, mean: str, tail: str | None, members: int) -> None:
+        check_temperature(temperature)
+        check_known(temperature, self.known_at)
+        check_mean(mean, self.reduce, tail=tail, members=members)
+        if mean == "tempered" and self.stored_members > 1:
+            check_known(1.0, self.known_at)  # of which it is the mean
 
     def stored(self, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
         """Of sparse labels of one member: ids (N, K) int64 and log-probabilities (N, K) of the stored classes, and the
-        log mass (N,) of the tail, float32.
+        log mass (N,) of the tail, float32. Raises `ConfigError` at a temperature at which they are not known.
         """
         assert self.stored_members == 1
+        check_known(temperature, self.known_at)
         log_p, log_tail = self.members.stored(temperature)
         return self.members.ids()[:, 0], log_p[:, 0], log_tail[:, 0]
 
@@ -102,7 +139,9 @@ class SoftLabels:
         Raises:
             MeanUnavailable: only the members' mean logits are stored, from which no member can be standardised; or only
                 the largest logits are, whose mean and deviation are not those of all.
+            ConfigError: as of `mean_logits`.
         """
+        self._require_logits("logits to standardise")
         if self.reduce != "none":
             raise MeanUnavailable(
                 "logit_standardization scales each member's logits, and the labels keep only the members' mean "
@@ -117,5 +156,16 @@ class SoftLabels:
 
         Raises:
             MeanUnavailable: only the largest logits are stored.
+            ConfigError: no softmax target, or labels that are known at one temperature alone.
         """
+        self._require_logits("mean logits")
         return self.members.mean_logits(self.weights, shifted=shifted)
+
+    def _require_logits(self, what: str) -> None:
+        """Raise `ConfigError` unless they are logits of a softmax, which are known at any temperature."""
+        require_target(self.target, what, "softmax")
+        if self.known_at is not None:
+            raise ConfigError(
+                f"the labels are known at temperature {self.known_at:g} alone and have no {what}",
+                remedy="train without them, by a loss at that temperature",
+            )

@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from softlabels.labels import NO_LABEL
-
 Values = NDArray[Any]
 BLOCK = 1 << 20  # numbers that are looked at in one go: they stay in the cache, and whatever is made of them is small
 _NEG_INF = 0xFC00  # the bits of float16's -inf; those of NaN with a sign lie above
@@ -25,11 +23,6 @@ def require(holds: NDArray[np.bool_], what: str, first_row: int, kind: type[Valu
     """Raise, naming the first row of (N, ...) that does not hold."""
     if not holds.all():
         raise kind(f"row {first_row + int(np.argwhere(~holds)[0, 0])}: {what}")
-
-
-def require_label(values: Values, classes: int, first_row: int) -> None:
-    """Of hard labels (N,)."""
-    require((values >= NO_LABEL) & (values < classes), f"is neither {NO_LABEL} nor one of {classes} classes", first_row)
 
 
 def require_below_peak(values: Values, first_row: int) -> None:

@@ -71,6 +71,7 @@ class TopkEncoding(TopkFields, frozen=True, kw_only=True, tag="topk"):
         return TopkEncoder(self, classes, basis, labels)
 
     def check_temperature(self, temperature: float) -> None:
+        super().check_temperature(temperature)
         check_beta(self, temperature)
 
     def member_logits(
@@ -84,17 +85,12 @@ class TopkEncoding(TopkFields, frozen=True, kw_only=True, tag="topk"):
         return TopkMembers.of(columns, encoding=self, classes=classes, basis=basis)
 
     def largest(self, columns: Columns, classes: int, weights: NDArray[np.float64]) -> NDArray[np.int64]:
-        ids, log_p, _ = stored_log_probs(columns, self, classes, self._near_1)
+        ids, log_p, _ = stored_log_probs(columns, self, classes, self.near_1)
         return largest_stored(ids, log_p, weights, classes)
 
     def gaps(self, one: Columns, other: Columns, classes: int) -> list[Gap]:
-        first, second = (stored_log_probs(side, self, classes, self._near_1) for side in (one, other))
+        first, second = (stored_log_probs(side, self, classes, self.near_1) for side in (one, other))
         return [topk_gap(one, other, first, second, classes), topk_gap(other, one, second, first, classes)]
-
-    @property
-    def _near_1(self) -> float:
-        """The temperature next to 1 that is known."""
-        return max(1.0, self.lowest_temperature)
 
     def words(self, classes: int, basis_file: str) -> str:
         tail = tail_words(self, classes, basis_file)

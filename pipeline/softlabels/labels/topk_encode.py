@@ -20,7 +20,8 @@ from softlabels.labels import NO_LABEL
 from softlabels.labels.base import Encoded
 from softlabels.labels.blocks import Block
 from softlabels.labels.class_ids import narrow
-from softlabels.labels.fidelity import TEMPERATURES, FidelitySums
+from softlabels.labels.fidelity import FidelitySums
+from softlabels.labels.lost import Lost
 from softlabels.labels.tail_basis import TailFit, coefficient_columns
 from softlabels.labels.tail_mass import CURVE_STEPS, nodes
 from softlabels.labels.topk_fields import TopkFields
@@ -54,8 +55,8 @@ class TopkEncoder:
         measured = measured.repeat_interleave(members)
         kept = {name: values[:, None] for name, values in columns.items()}
         stored = TopkMembers.of(kept, encoding=self.encoding, classes=classes, basis=self.basis).to(below.device)
-        sums = measure_topk(self.encoding, below[measured], tail[measured], stored[measured])
-        return {name: values.reshape(-1, members, *values.shape[1:]) for name, values in columns.items()}, sums
+        lost = Lost(fidelity=measure_topk(self.encoding, below[measured], tail[measured], stored[measured]))
+        return {name: values.reshape(-1, members, *values.shape[1:]) for name, values in columns.items()}, lost
 
     def _columns(self, below: Tensor, labels: Tensor, block: Block) -> tuple[dict[str, NDArray[np.generic]], Tensor]:
         """Columns (n, ...) of z - max z (n, C) with labels (n,), and z - max z with -inf where a class is stored."""
@@ -136,8 +137,8 @@ def _count(holds: Tensor) -> Tensor:
 
 
 def measure_topk(encoding: TopkFields, logits: Tensor, tail: Tensor, stored: TopkMembers) -> tuple[FidelitySums, ...]:
-    """Compare a block with its encoding at each of `TEMPERATURES` that the encoding serves, and at the lowest that it serves,
-    where that is lower. The stored distribution is the full one; a bucket is spread over its classes.
+    """Compare a block with its encoding at the temperatures where that is measured. The stored distribution is the full one; a
+    bucket is spread over its classes.
 
     Args:
         encoding: what was kept.
@@ -145,10 +146,7 @@ def measure_topk(encoding: TopkFields, logits: Tensor, tail: Tensor, stored: Top
         tail: the same with -inf where a class is stored.
         stored: what was kept of them, M = 1.
     """
-    everywhere, lowest = encoding.tail == "renormalised", 1 / encoding.beta_max
-    served = [t for t in TEMPERATURES if everywhere or t * encoding.beta_max >= 1 - 1e-12]
-    served = [lowest, *served] if lowest < TEMPERATURES[0] else served
-    return tuple(_at(t, logits, tail, stored) for t in served)
+    return tuple(_at(t, logits, tail, stored) for t in encoding.measured_at)
 
 
 def _at(temperature: float, logits: Tensor, tail: Tensor, stored: TopkMembers) -> FidelitySums:

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import msgspec
 import numpy as np
-from msgspec import Meta
+from msgspec import UNSET, Meta
 from numpy.typing import NDArray
 
-from softlabels.errors import ConfigError
-from softlabels.labels.base import ColumnShape, EncodingBase, Rule
+from softlabels.labels.base import ColumnShape, EncodingBase, Misfit, Rule
 from softlabels.labels.class_ids import NoSuchClass, id_dtype, page_dtype, pages, widen
+from softlabels.labels.fidelity import TEMPERATURES
 from softlabels.labels.stored import Values, require, require_below_peak
 
 Tail = Literal["lowrank", "prior", "uniform", "bucket", "renormalised"]
@@ -63,6 +62,15 @@ class TopkFields(EncodingBase, frozen=True, kw_only=True):
     def lowest_temperature(self) -> float:
         return 1 / self.beta_max
 
+    @property
+    def measured_at(self) -> tuple[float, ...]:
+        """Those of `TEMPERATURES` at which the tail is known, and the lowest, where that is lower still."""
+        if self.known_at is not UNSET:
+            return (self.known_at,)
+        everywhere, lowest = self.tail == "renormalised", 1 / self.beta_max
+        served = tuple(t for t in TEMPERATURES if everywhere or t * self.beta_max >= 1 - 1e-12)
+        return (lowest, *served) if lowest < TEMPERATURES[0] else served
+
     def measured_share(self, classes: int) -> int:
         """So that the table costs little beside the encoding."""
         return max(1, min(classes // 1024, 32))
@@ -71,19 +79,11 @@ class TopkFields(EncodingBase, frozen=True, kw_only=True):
     def basis_rank(self) -> int | None:
         return self.rank if self.tail in ("lowrank", "prior") else None
 
-    def decoding(self) -> dict[str, Any]:
-        fields: dict[str, Any] = msgspec.to_builtins(self)
-        return {name: value for name, value in fields.items() if name != "inputs"}
-
     def tail_of(self, classes: int) -> Tail | None:
         return self.tail if self.k < classes else None
 
-    def check(self, members: int, classes: int | None = None) -> None:
-        for wrong, what, remedy in self._misfits(members, classes):
-            if wrong:
-                raise ConfigError(what, remedy=remedy)
-
-    def _misfits(self, members: int, classes: int | None) -> Iterator[tuple[bool, str, str]]:
+    def misfits(self, members: int, classes: int | None) -> Iterator[Misfit]:
+        yield from super().misfits(members, classes)
         tail, fix = self.tail, "change the encoding"
         fewer = f"give at most {classes}; so few classes are as well kept dense"
         yield self.k > (classes or self.k), f"k is {self.k}, and there are {classes} classes", fewer
@@ -92,11 +92,16 @@ class TopkFields(EncodingBase, frozen=True, kw_only=True):
         rank = f"a tail {tail!r} cannot have rank {self.rank}: 1 or more for lowrank, else 0"
         yield (self.rank == 0) == (tail == "lowrank"), rank, fix
         yield self.fine > self.rank, f"of {self.rank} coefficients, {self.fine} cannot have 8 bits", fix
+        if self.known_at is not UNSET and tail != "renormalised":
+            where = (
+                f"the labels are known at temperature {self.known_at:g}, and their tail from {1 / self.beta_max:g} up"
+            )
+            yield self.known_at * self.beta_max < 1 - 1e-12, where, fix
         one = f"a bucket is one outcome of one model, and there are {members} members"
         yield tail == "bucket" and members != 1, one, "choose another tail, or reduce the members to one"
 
     def rules(self, members: int, classes: int) -> Iterator[Rule]:
-        yield from ((wrong, what) for wrong, what, _ in self._misfits(members, classes))
+        yield from super().rules(members, classes)
         yield classes > MAX_CLASSES, f"{classes} classes are more than the {MAX_CLASSES} of topk labels"
         yield (
             bool(self.basis) != (self.basis_rank is not None),

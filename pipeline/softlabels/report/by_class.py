@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from softlabels.report.measures import Scores
 from softlabels.report.spread import spread
-from softlabels.report.table import Scores, Table
+from softlabels.report.table import Table
 
 SHOWN = 20  # classes in a table, the worst by F1 first where there are more
 MATRIX = 10  # classes up to which all counts are shown; beyond, the worst pairs

@@ -8,7 +8,8 @@ Made from the mapping that `results.json` holds, and from nothing else, so that 
                   {"label": "distilled, T=4", "kind": "distilled",
                    "settings": {"temperature": 4.0, "alpha": 0.9, "loss": "forward_kl"}, "scores": [scores, ..]}, ..]}
 
-`shared_rows` and `split_rows` (see `softlabels.checks.leaks`) and `class_names` may be there too.
+`shared_rows` and `split_rows` (see `softlabels.checks.leaks`) and `class_names` may be there too, and `target`, the kind of
+the labels where they are no distributions; `measures` says what is shown of each kind, and by what students are compared.
 Scores stand one a seed (one in all for a teacher judged once), with the names of `metrics.jsonl`; where there were validation
 rows, a student has `validation`, its scores on them. A sweep has several distilled students; `swept` names what differs
 between them. A temperature or alpha that follows a schedule is its text.
@@ -16,25 +17,26 @@ between them. A temperature or alpha that follows a schedule is its text.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from softlabels.errors import one_line
 from softlabels.report.findings import findings
-from softlabels.report.spread import Spread, paired_difference, spread
-from softlabels.report.table import Scores, Table, as_markdown, as_text, errors_cell, kl_cell, results_table
+from softlabels.report.measures import Measure, Results, Scores, kl_at, shown
+from softlabels.report.spread import Spread, paired_difference
+from softlabels.report.table import Table, as_markdown, as_text, cell, results_table
 from softlabels.store.markdown import escaped
 
-Results = Mapping[str, Any]
 Student = Mapping[str, Any]
 
 
 def comparison_text(results: Results) -> str:
     """For a terminal: what was judged on, the table, what the difference is. A sweep's table has more columns than a
-    terminal has room for: ECE and Brier are on the page only.
+    terminal has room for: some are on the page only.
     """
     table = comparison_table(results)
-    table = table.without("ECE", "Brier") if len(distilled_students(results)) > 1 else table
+    table = table.without(*shown(results).left_out) if len(distilled_students(results)) > 1 else table
     return "\n".join([_title(results), "", as_text(table), "", *map(one_line, statements(results))])
 
 
@@ -53,19 +55,20 @@ def comparison_table(results: Results) -> Table:
     """A line for each of the teacher's members, the ensemble, and each student.
 
     One distilled student: KL at 1 and at its temperature. Several: KL at 1 and at each one's own temperature, and how
-    far each is ahead of the hard student.
+    far each is ahead of the hard student. Vectors have no KL.
     """
     lines = _lines(results)
     sweep = len(distilled_students(results)) > 1
-    table = results_table(lines, temperatures=[] if sweep else results["temperatures"])
+    temperatures = [] if sweep else results["temperatures"]
+    table = results_table(lines, temperatures=temperatures, target=results.get("target", "softmax"))
     if not sweep:
         return table
-    students = results["students"]
+    students, by = results["students"], compared_by(results)
     before = [""] * (len(lines) - len(students))
     own = {
         ("KL at own T", "KL at T=1"): [_own_kl(student) for student in students],
-        ("validation errors", "errors"): [_validation_errors(student) for student in students],
-        ("hard - distilled (SE)", "errors"): [_ahead(results, student) for student in students],
+        (f"validation {by.title}", by.title): [_on_validation(student, by) for student in students],
+        (f"{by.ahead} (SE)", by.title): [_ahead(results, student) for student in students],
     }
     for (title, after), cells in own.items():
         table = table.with_column(title, before + cells, after=after) if any(cells) else table
@@ -77,19 +80,27 @@ def distilled_students(results: Results) -> list[Student]:
     return [student for student in results["students"] if student["kind"] == "distilled"]
 
 
+def compared_by(results: Results, of: str = "scores") -> Measure:
+    """The measure by which the run's students are compared, of those that their scores (or those of `validation`) have."""
+    return shown(results).compared_by([scores for student in results["students"] for scores in student.get(of, ())])
+
+
 def best_student(results: Results) -> Student:
     """The distilled student of the setting with the fewest validation errors; the first where they were not counted."""
-
-    def errors(student: Student) -> float:
-        return float(sum(scores.get("errors", 0) for scores in student.get("validation", ())))
-
-    return min(distilled_students(results) or results["students"], key=errors)
+    return min(distilled_students(results) or results["students"], key=lambda student: sum(_costs(results, student)))
 
 
 def best_seed(results: Results, student: Student) -> int:
     """The place of a student's seed with the fewest validation errors among the seeds; 0 where they were not counted."""
-    errors = [scores.get("errors", 0) for scores in student.get("validation", ())] or [0]
-    return errors.index(min(errors))
+    costs = _costs(results, student) or [0]
+    return costs.index(min(costs))
+
+
+def _costs(results: Results, student: Student) -> list[float]:
+    """What each seed's validation scores have of the main measure, the lower the better; 0 where it was not taken."""
+    by = compared_by(results, "validation")
+    values = [(by.found([scores]) or [0.0])[0] for scores in student.get("validation", ())]
+    return [math.inf if value is None else -value if by.is_higher_better else value for value in values]
 
 
 def hard_student(results: Results) -> Student | None:
@@ -106,13 +117,13 @@ def _statements(results: Results) -> list[str]:
     distilled = distilled_students(results)
     if len(distilled) > 1:
         return _statements_of_sweep(results)
-    lines = []
+    lines, by = [], compared_by(results)
     for student in distilled:
-        ahead, behind = _fewer_than_hard(results, student), _more_than_teacher(results, student)
-        lines += [f"hard - distilled: {_difference(ahead)}"] if ahead else []
-        lines += [f"distilled - its teacher: {_difference(behind)}"] if behind else []
-        agreement = spread([scores["agreement"] for scores in student["scores"]]).mean
-        lines.append(f"the distilled student gives its teacher's answer on {agreement:.1%} of the {judged(results)[1]}")
+        ahead, behind = _ahead_of_hard(results, student), _more_than_teacher(results, student)
+        lines += [f"{by.ahead}: {_difference(ahead, by)}"] if ahead else []
+        lines += [f"distilled - its teacher: {_difference(behind, by)}"] if behind else []
+        near = shown(results).near_teacher([student["scores"]])
+        lines.append(f"the distilled student {near} the {judged(results)[1]}")
     return lines
 
 
@@ -121,27 +132,32 @@ def _statements_of_sweep(results: Results) -> list[str]:
     swept = ", ".join(results.get("swept", ()))
     each = f"each of {len(distilled)} settings of {swept}" if swept else f"each of {len(distilled)} distilled students"
     lines = []
-    if any(_fewer_than_hard(results, student) for student in distilled):
+    by = compared_by(results)
+    if any(_ahead_of_hard(results, student) for student in distilled):
         seeds = len(results["seeds"])
         paired = (
             f"mean and standard error (SE) over {seeds} seeds, paired" if seeds > 1 else "one seed: no standard error"
         )
-        lines.append(f"hard - distilled, for {each}: {paired}")
+        lines.append(f"{by.ahead}, for {each}: {paired}")
     behind = [
         (found.mean, student["label"]) for student in distilled if (found := _more_than_teacher(results, student))
     ]
     if behind:
         (least, nearest), (most, farthest) = min(behind), max(behind)
-        lines.append(f"distilled - its teacher: from {least:+.1f} errors ({nearest}) to {most:+.1f} ({farthest})")
+        ends = f"from {least:+{by.form}} {by.title} ({nearest}) to {most:+{by.form}} ({farthest})"
+        lines.append(f"distilled - its teacher: {ends}")
     held_out = sorted(
         {scores.get("labelled") or 0 for student in distilled for scores in student.get("validation", ())} - {0}
     )
-    if held_out:
-        lines.append(f"validation errors are of {' or '.join(f'{rows:,}' for rows in held_out)} rows with a hard label")
+    if held_out and not by.is_about_teacher:
+        counts = " or ".join(f"{rows:,}" for rows in held_out)
+        lines.append(
+            f"validation {by.title} {'are' if by.title == 'errors' else 'is'} of {counts} rows with a hard label"
+        )
     if swept:
         lines.append(
             f"the best of {len(distilled)} settings on this split is chosen with the rows that judge it: choose by the "
-            "validation errors, or judge the choice on other rows"
+            f"validation {by.title}, or judge the choice on other rows"
         )
     return lines
 
@@ -155,7 +171,7 @@ def _title(results: Results) -> str:
         (scores.get("labelled", count) for student in results["students"] for scores in student["scores"]), count
     )
     if labelled != count:
-        rows += f", {labelled:,} of them with a hard label: errors, NLL, ECE and Brier are over these"
+        rows += f", {labelled:,} of them with a hard label: {shown(results).of_labels} are over these"
     return one_line(f"Held-out split {results['split']!r}, {rows}; students: {spread_over}.")
 
 
@@ -178,46 +194,50 @@ def _lines(results: Results) -> list[tuple[str, Sequence[Scores]]]:
 def _own_kl(student: Student) -> str:
     """KL at the temperature that a student was trained at, the last one of a schedule; empty with hard labels."""
     temperature = student["settings"].get("temperature")
-    return "" if temperature is None else kl_cell(student["scores"], float(str(temperature).rpartition(":")[2]))
+    return "" if temperature is None else cell(student["scores"], kl_at(float(str(temperature).rpartition(":")[2])))
 
 
 def _ahead(results: Results, student: Student) -> str:
-    """How many errors fewer than the hard student's, and the standard error: "+12.3 (1.9)"."""
-    found = _fewer_than_hard(results, student)
+    """How far it is ahead of the hard student, such as fewer errors, and the standard error: "+12.3 (1.9)"."""
+    found, form = _ahead_of_hard(results, student), compared_by(results).form
     if found is None or student["kind"] != "distilled":
         return ""
-    error = "" if found.standard_error is None else f" ({found.standard_error:.1f})"
-    return f"{found.mean:+.1f}{error}"
+    error = "" if found.standard_error is None else f" ({found.standard_error:{form}})"
+    return f"{found.mean:+{form}}{error}"
 
 
-def _validation_errors(student: Student) -> str:
-    """Errors on the validation rows, by which a setting may be chosen; empty where there were none."""
+def _on_validation(student: Student, by: Measure) -> str:
+    """A measure on the validation rows, by which a setting may be chosen; empty where it was not taken."""
     runs = student.get("validation", [])
-    return errors_cell(runs) if runs and all("errors" in scores for scores in runs) else ""
+    return cell(runs, by) if len(by.found(runs)) == len(runs) else ""
 
 
-def _fewer_than_hard(results: Results, student: Student) -> Spread | None:
-    """Hard - distilled; None where there is no such student."""
-    hard = hard_student(results)
-    return None if hard is None else _more_errors(hard["scores"], student["scores"])
+def _ahead_of_hard(results: Results, student: Student) -> Spread | None:
+    """`Measure.ahead`; None where there is no hard student."""
+    hard, by = hard_student(results), compared_by(results)
+    if hard is None:
+        return None
+    pair = (student["scores"], hard["scores"]) if by.is_higher_better else (hard["scores"], student["scores"])
+    return _more(by, *pair)
 
 
 def _more_than_teacher(results: Results, student: Student) -> Spread | None:
-    """Distilled - teacher, which may be judged once for all seeds."""
-    teacher, runs = results["teacher"]["ensemble"], student["scores"]
-    return _more_errors(runs, teacher * len(runs) if len(teacher) == 1 else teacher)
+    """Distilled - teacher, which may be judged once for all seeds; None of what compares with the teacher."""
+    teacher, runs, by = results["teacher"]["ensemble"], student["scores"], compared_by(results)
+    return None if by.is_about_teacher else _more(by, runs, teacher * len(runs) if len(teacher) == 1 else teacher)
 
 
-def _more_errors(runs: Sequence[Scores], others: Sequence[Scores]) -> Spread | None:
-    """How many more errors than others, seed by seed; None where no row has a label."""
-    if not all("errors" in scores for scores in [*runs, *others]):
+def _more(by: Measure, runs: Sequence[Scores], others: Sequence[Scores]) -> Spread | None:
+    """How much more than others, seed by seed; None where it was not taken, as without labels, or is infinite."""
+    pair = by.found(runs), by.found(others)
+    if len(pair[0]) < len(runs) or len(pair[1]) < len(others) or None in (*pair[0], *pair[1]):
         return None
-    return paired_difference([scores["errors"] for scores in runs], [scores["errors"] for scores in others])
+    return paired_difference(*pair)
 
 
-def _difference(found: Spread) -> str:
-    errors = f"{found.mean:+.1f} errors"
+def _difference(found: Spread, by: Measure) -> str:
+    errors = f"{found.mean:+{by.form}} {by.title}"
     if found.standard_error is None:
         return f"{errors} (one seed: no standard error)"
-    paired = f"{errors}, standard error {found.standard_error:.1f} (paired over {found.count} seeds)"
+    paired = f"{errors}, standard error {found.standard_error:{by.form}} (paired over {found.count} seeds)"
     return f"{paired}: {found.mean / found.standard_error:.1f} standard errors" if found.standard_error else paired

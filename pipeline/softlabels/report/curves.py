@@ -1,4 +1,5 @@
-"""Learning curves as a picture: losses, errors and learning rate over the epochs, from the lines of each `metrics.jsonl`.
+"""Learning curves as a picture: losses, errors (or what else students are compared by) and learning rate over the epochs, from
+the lines of each `metrics.jsonl`.
 
 Students that differ by their seed alone (`distilled-seed0`, `distilled-seed1`) are one bold mean with a thin line each.
 """
@@ -12,19 +13,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from softlabels.labels.targets import Target
 from softlabels.report.figure import HARD, far_apart, figure_in, legend_below, line_style, log_y
+from softlabels.report.measures import SHOWN, Measure
 
 Line = Mapping[str, Any]
 Curve = dict[int, float]  # epoch -> value
-_PANELS = {
-    "train_loss": "training loss",
-    "validation_loss": "validation loss",
-    "errors": "errors on validation rows",
-    "lr": "learning rate",
-}
+_TRAIN, _HELD_OUT = Measure(("train_loss",), "training loss"), Measure(("validation_loss",), "validation loss")
+_RATE = Measure(("lr",), "learning rate")
 _SEED, _HARD = re.compile(r"-seed\d+$"), "hard"
 _WIDTH, _HEIGHT = 9.0, 2.7  # of a row of panels
-_LOSSES = ("train_loss", "validation_loss")
+_LOSSES = (_TRAIN, _HELD_OUT)
 
 
 def log_lines(text: str) -> list[dict[str, Any]]:
@@ -38,12 +37,13 @@ def log_lines(text: str) -> list[dict[str, Any]]:
     return found
 
 
-def curves_png(lines_by_name: Mapping[str, Sequence[Line]], path: Path) -> None:
+def curves_png(lines_by_name: Mapping[str, Sequence[Line]], path: Path, target: Target = "softmax") -> None:
     """Draw the curves of each student to the file `path`.
 
     Args:
         lines_by_name: the lines of each student's log, by the name of its folder.
         path: where the PNG goes.
+        target: the kind of the labels.
 
     A panel without a value in any log is left out. Losses are each student's own: students with other weights, losses or
     temperatures have other scales. A dot on the validation loss marks the epoch whose weights were kept.
@@ -57,7 +57,8 @@ def curves_png(lines_by_name: Mapping[str, Sequence[Line]], path: Path) -> None:
         groups.setdefault(_kind(name), []).append(lines)
     styles = [HARD if name == _HARD else line_style(number, len(groups)) for number, name in enumerate(groups)]
     logs = list(lines_by_name.values())
-    measured = [key for key in _PANELS if any(_curve(lines, key) for lines in logs)] or ["train_loss"]
+    keys = (*_LOSSES, *SHOWN[target].main, _RATE)
+    measured = [key for key in keys if any(_curve(lines, key) for lines in logs)] or [_TRAIN]
     rows = -(-len(measured) // 2)
     wide = far_apart([value for lines in logs for key in _LOSSES for value in _curve(lines, key).values()], 30)
     with figure_in(path, width=_WIDTH, height=_HEIGHT * rows + 0.3) as figure:
@@ -68,9 +69,9 @@ def curves_png(lines_by_name: Mapping[str, Sequence[Line]], path: Path) -> None:
                 curves = [_curve(lines, key) for lines in group]
                 drawn = _draw_group(axes, curves, style, len(groups))
                 handles.setdefault(f"{name} ({len(group)} seeds)" if len(group) > 1 else name, drawn)
-                if key == "validation_loss":
+                if key is _HELD_OUT:
                     _mark_kept(axes, group, curves, style)
-            _label(axes, key, wide)
+            _label(axes, key, wide, SHOWN[target].unit)
         for axes in panels[len(measured) :]:
             axes.remove()
         last = max((line["epoch"] for lines in logs for line in lines if "epoch" in line), default=1)
@@ -83,10 +84,10 @@ def _kind(name: str) -> str:
     return _SEED.sub("", name)
 
 
-def _curve(lines: Sequence[Line], key: str) -> Curve:
+def _curve(lines: Sequence[Line], key: Measure) -> Curve:
     """Values by epoch; what was not measured, or is infinite, is left out."""
-    found = {line["epoch"]: line.get(key) for line in lines if "epoch" in line}
-    return {epoch: float(value) for epoch, value in found.items() if value is not None and math.isfinite(value)}
+    found = {line["epoch"]: key.found([line]) for line in lines if "epoch" in line}
+    return {epoch: float(x) for epoch, values in found.items() for x in values if x is not None and math.isfinite(x)}
 
 
 def _draw_group(axes: Any, curves: Sequence[Curve], style: Mapping[str, Any], count: int) -> Any:
@@ -111,10 +112,11 @@ def _mark_kept(axes: Any, logs: Sequence[Sequence[Line]], curves: Sequence[Curve
     axes.scatter(epochs, values, s=16, color=[style["color"]], edgecolor="white", linewidth=0.6, zorder=4)
 
 
-def _label(axes: Any, key: str, wide: bool) -> None:
-    axes.set_title(_PANELS[key] + ("; dots: epochs kept" if key == "validation_loss" else ""), loc="left")
+def _label(axes: Any, key: Measure, wide: bool, unit: str) -> None:
+    of = "; dots: epochs kept" if key is _HELD_OUT else "" if key in (_TRAIN, _RATE) else " on validation rows"
+    axes.set_title(key.title + of, loc="left")
     scale = " (log scale)" if wide and key in _LOSSES else ""
-    axes.set_ylabel({"errors": "rows", "lr": "learning rate"}.get(key, "nats, weighted") + scale)
+    axes.set_ylabel((unit if key in _LOSSES else "rows" if key.title == "errors" else key.title) + scale)
     if scale:
         log_y(axes)
 

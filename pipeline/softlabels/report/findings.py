@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from softlabels.checks.leaks import leak_lines
 from softlabels.report.by_class import class_name
-from softlabels.report.table import Scores
-
-Results = Mapping[str, Any]
+from softlabels.report.measures import Results, Scores, shown
 
 
 def findings(results: Results) -> list[str]:
@@ -39,13 +36,17 @@ def _one_class(name: str, runs: Sequence[Scores], names: Sequence[str] | None) -
 
 def _better_members(results: Results) -> Iterator[str]:
     teacher = results["teacher"]
-    members, ensemble = teacher["members"], teacher["ensemble"][0]
-    if len(members) < 2 or "errors" not in ensemble:
+    members, by = teacher["members"], shown(results).main[0]
+    ensemble = by.found(teacher["ensemble"][:1])
+    if len(members) < 2 or not ensemble:
         return
     numbers = results.get("members") or range(len(members))
     for number, (name, runs) in zip(numbers, members.items(), strict=False):  # a file that anybody may have changed
-        if runs[0]["errors"] < ensemble["errors"]:
+        [of_member], [of_all] = by.found(runs[:1]), ensemble
+        if of_member > of_all if by.is_higher_better else of_member < of_all:
+            one, all_of_them = (f"{x}" if isinstance(x, int) else f"{x:{by.form}}" for x in (of_member, of_all))
+            said = f"makes {one} {by.title}" if by.title == "errors" else f"has {by.title} {one}"
             yield (
-                f"teacher {name} makes {runs[0]['errors']} errors on these rows, the ensemble {ensemble['errors']}: "
+                f"teacher {name} {said} on these rows, the ensemble {all_of_them}: "
                 f"--members={number} trains from it alone; compare them on other rows"
             )

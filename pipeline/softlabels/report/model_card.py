@@ -13,10 +13,10 @@ from typing import Any
 
 from softlabels.errors import one_line
 from softlabels.labels.fidelity import nats
+from softlabels.labels.targets import Target
 from softlabels.objects import ObjectSpec
 from softlabels.report.by_class import class_lines, class_table, confusion_table, has_classes
 from softlabels.report.comparison import (
-    Results,
     Student,
     best_student,
     comparison_body,
@@ -24,12 +24,13 @@ from softlabels.report.comparison import (
     hard_student,
     judged,
 )
+from softlabels.report.measures import Results, shown
 from softlabels.report.model_loading import Shape, loading
 from softlabels.report.spread import spread
 from softlabels.report.table import as_markdown
 from softlabels.store.card import licence_fields, licences
 from softlabels.store.markdown import code, escaped, without_folders, yaml_lines
-from softlabels.store.spec import Manifest
+from softlabels.store.records import Manifest
 
 Recipe = Mapping[str, Any]
 _SHOWN = 20  # classes, members and students that are listed one by one
@@ -46,6 +47,12 @@ _TRAINING: dict[str, tuple[str, Any]] = {
     "hard_label_fraction": ("share of rows whose hard label was used", 1.0),
     "row_fraction": ("share of rows used", 1.0), "only_classes": ("rows of these classes only", None),
 }  # fmt: skip
+
+_GIVES: Mapping[Target, str] = {
+    "softmax": "the logits of {} classes{}; softmax of them is its prediction",
+    "sigmoid": "the logits of {} classes{}; sigmoid of each is the probability of that class",
+    "values": "{} real values{}",
+}
 
 
 def model_card(
@@ -129,7 +136,7 @@ def _what(recipe: Recipe, first: Manifest, parameters: int, prepare: ObjectSpec)
     return "\n".join(
         [
             f"- Student: {_object(student)}, {parameters:,} parameters",
-            f"- Gives the logits of {spec.label_space.classes} classes{classes}; softmax of them is its prediction",
+            f"- Gives {_GIVES[spec.encoding.target].format(spec.label_space.classes, classes)}",
             f"- Takes inputs {inputs}",
             f"- Teacher: **{escaped(spec.teacher.name)}** in {escaped(spec.teacher.precision)}, {count} "
             f"member{'s' * (count > 1)}, not needed and not included:",
@@ -186,7 +193,8 @@ def _settings(student: Student) -> str:
         weights = f"alpha {alpha}: soft weight alpha, hard weight 1 - alpha"
     else:
         weights = f"hard weight {settings.get('hard_weight')}, soft weight {settings.get('soft_weight')}"
-    return f"{escaped(weights)}, loss {code(settings.get('loss'))} at T = {escaped(settings.get('temperature'))}"
+    at = f" at T = {escaped(settings['temperature'])}" if "temperature" in settings else ""
+    return f"{escaped(weights)}, loss {code(settings.get('loss'))}{at}"
 
 
 def _judged(results: Results, recipe: Recipe, stores: Mapping[str, Manifest]) -> str:
@@ -241,13 +249,13 @@ def _files(pictures: Sequence[str], folders: Sequence[str]) -> str:
 
 def _limits(results: Results, first: Manifest) -> str:
     distilled, count = distilled_students(results), len(first.spec.teacher.members)
-    agreements = [spread([scores["agreement"] for scores in student["scores"]]).mean for student in distilled]
+    near = shown(results).near_teacher([student["scores"] for student in distilled])
     lines = [
-        "- A student learns its teacher's mistakes too. It gives its teacher's answer on "
-        + (f"{agreements[0]:.1%}" if len(agreements) == 1 else f"{min(agreements):.1%} to {max(agreements):.1%}")
-        + " of these {:,} {}; nothing was measured on other data".format(*judged(results)),
-        "- Its confidence is as good as ECE and NLL above say, on rows like these and nowhere else",
+        f"- A student learns its teacher's mistakes too. It {near}"
+        + " these {:,} {}; nothing was measured on other data".format(*judged(results)),
     ]
+    if shown(results).has_temperature:
+        lines.append("- Its confidence is as good as ECE and NLL above say, on rows like these and nowhere else")
     if count > 1:
         lines.append(
             f"- The teacher is {count} models; a student has learned their mean, and cannot say how far they disagree"
@@ -258,7 +266,10 @@ def _limits(results: Results, first: Manifest) -> str:
         lines.append("- One seed: nothing is known of the spread")
     if hard_student(results) is None:
         lines.append("- No student was trained with hard labels only: what distilling added is not known")
-    fidelity = first.fidelity.get("1")
+    lost = next(iter(first.lost.values()))
+    if lost.errors is not None:
+        lines.append(f"- Stored values differ from the teacher's exact ones by {lost.errors.largest:.2e} at most")
+    fidelity = lost.fidelity.get("1")
     if fidelity is not None:
         lines.append(
             f"- Stored labels differ from the teacher's exact ones by a KL of at most {nats(fidelity.kl_max, 1)} nats at T = 1"

@@ -9,7 +9,8 @@ from typing import Any
 
 from softlabels.errors import one_line
 from softlabels.objects import ObjectSpec
-from softlabels.report.comparison import Results, best_seed, best_student
+from softlabels.report.comparison import best_seed, best_student
+from softlabels.report.measures import Results
 from softlabels.store.markdown import without_folders
 
 Recipe = Mapping[str, Any]
@@ -41,12 +42,13 @@ def loading(results: Results, recipe: Recipe, folders: Sequence[str], prepare: O
     init_args = without_folders(student.get("init_args") or {})
     arguments = f"{one_line(student['class_path'])!r}, {init_args!r}, {f'{folder}/weights.safetensors'!r}"
     ours = f"from softlabels.models import ModelConfig, build_model\n\nstudent = build_model(ModelConfig({arguments})).eval()"
+    gives = "values" if results.get("target") == "values" else "logits"
     onnx = (
         f"import onnxruntime\n\nsession = onnxruntime.InferenceSession({f'{folder}/student.onnx'!r})\n"
         '(logits,) = session.run(["logits"], {"inputs": inputs})  # numpy, any number of rows'
     )
     return (
-        f"With `softlabels` installed, in this folder (PyTorch; `student(torch.from_numpy(inputs))` gives logits):\n\n"
+        f"With `softlabels` installed, in this folder (PyTorch; `student(torch.from_numpy(inputs))` gives {gives}):\n\n"
         f"```python\n{ours}\n```\n\n{_inputs(recipe, prepare, inputs)}\n\n"
         f"With nothing of ours, once `softlabels export {folder}` has written the file and checked it against the student:\n\n"
         f"```python\n{onnx}\n```"

@@ -1,5 +1,6 @@
-"""A sweep as a picture: errors on the validation rows, by which a setting may be chosen, beside them those on the test split,
-and KL to the teacher, over temperature (or alpha, or loss), with the spread over seeds.
+"""A sweep as a picture: errors (or what else students are compared by) on the validation rows, by which a setting may be
+chosen, beside them those on the test split, and how near students are to their teacher, over temperature (or alpha, or loss),
+with the spread over seeds.
 
 Made from the mapping of `results.json` (see `comparison`) and from nothing else. Learning curves are `curves`'.
 """
@@ -13,10 +14,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from softlabels.report.comparison import Results, Student, distilled_students, hard_student
+from softlabels.report.comparison import Student, compared_by, distilled_students, hard_student
 from softlabels.report.figure import HARD, far_apart, figure_in, legend_below, line_style, log_y, plain_text
+from softlabels.report.measures import Measure, Results, Scores, shown
 from softlabels.report.spread import Spread, spread
-from softlabels.report.table import Scores
 
 _AXES = {"temperature": "temperature T", "alpha": "alpha (weight of the soft labels)", "loss": "loss"}
 _SHORT = {"temperature": "T=", "alpha": "alpha=", "loss": ""}
@@ -27,19 +28,18 @@ _TEACHER = {"color": "#555555", "linestyle": (0, (1, 1))}
 
 @dataclass(frozen=True)
 class _Panel:
-    """What one part of the picture shows: `errors` or `kl` at T = 1 of a student's runs in `of`, `scores` or `validation`."""
+    """What one part of the picture shows: a measure of a student's runs in `of`, `scores` or `validation`."""
 
     title: str
     unit: str
-    measure: str
+    measure: Measure
     of: str = "scores"
 
     def found(self, student: Student) -> Spread | None:
         """Of one student; None where a run's value is not there, or infinite."""
         runs = student.get(self.of, ())
-        values = [run.get("kl", {}).get("1") if self.measure == "kl" else run.get(self.measure) for run in runs]
-        numbers = [float(value) for value in values if value is not None and math.isfinite(value)]
-        return spread(numbers) if numbers and len(numbers) == len(values) else None
+        numbers = [float(value) for value in self.measure.found(runs) if value is not None and math.isfinite(value)]
+        return spread(numbers) if numbers and len(numbers) == len(runs) else None
 
 
 def sweep_png(results: Results, path: Path) -> None:
@@ -121,17 +121,28 @@ def _shown(value: object) -> str:
 
 
 def _panels(results: Results) -> list[_Panel]:
-    """Validation errors, where there were any, then those on the held-out split, marked as not to choose by, then KL."""
-    split, panels = results["split"], []
+    """Errors (or what else students are compared by) on validation rows, where there were any, then those on the held-out
+    split, marked as not to choose by, then how near students are to their teacher.
+    """
+    split, panels, near = results["split"], [], shown(results).to_teacher
     held_out = [scores for student in results["students"] for scores in student.get("validation", ())]
-    chosen_by = bool(held_out) and all("errors" in scores for scores in held_out)
+    by = compared_by(results, "validation" if held_out else "scores")
+    what = by.title
+    chosen_by = bool(held_out) and len(by.found(held_out)) == len(held_out)
     if chosen_by:
-        panels.append(_Panel("errors, validation: choose by these", _rows(held_out), "errors", "validation"))
+        panels.append(_Panel(f"{what}, validation: choose by these", _unit(by, held_out), by, "validation"))
     judged = [scores for student in results["students"] for scores in student["scores"]]
-    if all("errors" in scores for scores in judged):
-        marked = f"errors, {split}: not to choose by" if chosen_by else f"errors, {split}"
-        panels.append(_Panel(plain_text(marked), _rows(judged), "errors"))
-    return [*panels, _Panel("KL(teacher || student) at T=1", "nats", "kl")]
+    if len(by.found(judged)) == len(judged):
+        marked = f"{what}, {split}: not to choose by" if chosen_by else f"{what}, {split}"
+        panels.append(_Panel(plain_text(marked), _unit(by, judged), by))
+    if near.path[0] == "kl":
+        return [*panels, _Panel("KL(teacher || student) at T=1", "nats", near)]
+    return panels if by == near else [*panels, _Panel(near.title, near.title, near)]
+
+
+def _unit(by: Measure, runs: Sequence[Scores]) -> str:
+    """What the numbers of a measure are."""
+    return _rows(runs) if by.path == ("errors",) else by.title
 
 
 def _rows(runs: Sequence[Scores]) -> str:
@@ -141,9 +152,9 @@ def _rows(runs: Sequence[Scores]) -> str:
 
 
 def _draw_references(axes: Any, results: Results, panel: _Panel) -> dict[str, Any]:
-    """Teacher and hard student as horizontal lines with bands; a KL of the teacher to itself says nothing."""
+    """Teacher and hard student as horizontal lines with bands; how far the teacher is from itself says nothing."""
     # judged on the held-out rows alone
-    teacher = {"scores": results["teacher"]["ensemble"]} if panel.measure == "errors" else {}
+    teacher = {} if panel.measure.is_about_teacher else {"scores": results["teacher"]["ensemble"]}
     handles = {}
     for name, model, style in (("teacher", teacher, _TEACHER), ("hard labels", hard_student(results) or {}, HARD)):
         found = panel.found(model)
@@ -173,10 +184,10 @@ def _draw_line(axes: Any, places: _Places, students: Sequence[Student], panel: _
 
 
 def _scale_y(axes: Any, results: Results, panel: _Panel) -> None:
-    """KL on a logarithmic axis where the hard student's would press all others to the ground."""
+    """KL, or MSE to the teacher, on a logarithmic axis where the hard student's would press all others to the ground."""
     found = [one for student in results["students"] if (one := panel.found(student))]
     lowest = min((one.mean - (one.deviation or 0.0) for one in found), default=0.0)
-    if panel.measure == "kl" and lowest > 0 and far_apart([one.mean for one in found], 4):
+    if panel.measure.is_about_teacher and lowest > 0 and far_apart([one.mean for one in found], 4):
         log_y(axes)
         axes.set_ylabel(f"{axes.get_ylabel()} (log scale)")
 

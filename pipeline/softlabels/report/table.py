@@ -10,17 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from softlabels.errors import one_line
 from softlabels.labels.fidelity import Fidelity, by_temperature, nats
+from softlabels.labels.targets import Target
+from softlabels.report.measures import SHOWN, Measure, Scores, kl_at
 from softlabels.report.spread import spread
 from softlabels.store.markdown import escaped
-
-Scores = Mapping[str, Any]
-_MEASURES = {"errors": 1, "nll": 3, "ece": 3, "brier": 3, "agreement": 3}  # digits after the point
-_KL_DIGITS = 4
-_TITLES = {"nll": "NLL", "ece": "ECE", "brier": "Brier"}
 
 
 @dataclass(frozen=True)
@@ -48,11 +44,16 @@ class Table:
         )
 
 
-def results_table(lines: Sequence[tuple[str, Sequence[Scores]]], *, temperatures: Sequence[float]) -> Table:
-    """Names with the scores of each of their runs (one a seed); a column of KL for each temperature."""
-    ordered = sorted({1.0, *temperatures})
-    titles = ("", *(_TITLES.get(name, name) for name in _MEASURES), *(f"KL at T={t:g}" for t in ordered))
-    return Table(titles, tuple((name, *_cells(runs, ordered)) for name, runs in lines))
+def results_table(
+    lines: Sequence[tuple[str, Sequence[Scores]]], *, temperatures: Sequence[float], target: Target = "softmax"
+) -> Table:
+    """Names with the scores of each of their runs (one a seed) on a target of this kind; where it has temperatures, a column
+    of KL for each.
+    """
+    shown = SHOWN[target]
+    columns = [*shown.columns, *(kl_at(t) for t in sorted({1.0, *temperatures}) if shown.has_temperature)]
+    titles = ("", *(measure.title for measure in columns))
+    return Table(titles, tuple((name, *(cell(runs, measure) for measure in columns)) for name, runs in lines))
 
 
 def fidelity_table(fidelity: Mapping[str, Fidelity], *, up_to: float = math.inf) -> Table:
@@ -65,16 +66,18 @@ def fidelity_table(fidelity: Mapping[str, Fidelity], *, up_to: float = math.inf)
     return Table(("T", "mean KL", "largest KL", "tail mass error", "same top class"), tuple(lines))
 
 
-def errors_cell(runs: Sequence[Scores]) -> str:
-    """Mean and spread of the errors."""
-    return _cell([run["errors"] for run in runs], _MEASURES["errors"])
-
-
-def kl_cell(runs: Sequence[Scores], temperature: float) -> str:
-    """Mean and spread of KL(teacher_T || model_T) at one temperature; empty where it was not measured."""
-    measured = [run.get("kl", {}) for run in runs]
-    key = f"{temperature:g}"
-    return _cell([kl[key] for kl in measured if key in kl], _KL_DIGITS)
+def cell(runs: Sequence[Scores], measure: Measure) -> str:
+    """Mean and spread of a measure; empty where it was not taken."""
+    values = measure.found(runs)
+    if not values:
+        return ""
+    numbers = [value for value in values if value is not None and math.isfinite(value)]
+    if len(numbers) < len(values):
+        return "inf"
+    found = spread(numbers)
+    if found.deviation is None:
+        return str(numbers[0]) if isinstance(numbers[0], int) else f"{found.mean:{measure.form}}"
+    return f"{found.mean:{measure.form}} ± {found.deviation:{measure.form}}"
 
 
 def as_text(table: Table) -> str:
@@ -94,20 +97,3 @@ def as_markdown(table: Table) -> str:
     rows = [tuple(map(escaped, table.titles)), ("---", *["---:"] * (len(table.titles) - 1))]
     rows += [(escaped(name), *numbers) for name, *numbers in table.lines]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
-
-
-def _cells(runs: Sequence[Scores], temperatures: Sequence[float]) -> list[str]:
-    cells = [_cell([run[name] for run in runs if name in run], digits) for name, digits in _MEASURES.items()]
-    return cells + [kl_cell(runs, temperature) for temperature in temperatures]
-
-
-def _cell(values: Sequence[float | None], digits: int) -> str:
-    if not values:
-        return ""
-    numbers = [value for value in values if value is not None and math.isfinite(value)]
-    if len(numbers) < len(values):
-        return "inf"
-    found = spread(numbers)
-    if found.deviation is None:
-        return str(numbers[0]) if isinstance(numbers[0], int) else f"{found.mean:.{digits}f}"
-    return f"{found.mean:.{digits}f} ± {found.deviation:.{digits}f}"

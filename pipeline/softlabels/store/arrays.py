@@ -1,66 +1,91 @@
 """The columns of one shard before they are written: made from logits or from what an encoder gave, and checked. Nothing is
 cast, and what is wrong is named by row.
 
-R rows of the shard, P positions of a sequence row, M members, C classes.
+R rows of the shard, P positions of a row, M members, C classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from softlabels.checks.probabilities import are_probabilities, require_logits, rows_of_positions
-from softlabels.errors import ClassIdOverflow, LabelError, LogitsError, UserError
-from softlabels.labels import NO_LABEL
+from softlabels.checks.probabilities import looks, require_logits, rows_of_positions
+from softlabels.errors import ClassIdOverflow, LogitsError, UserError
+from softlabels.labels.base import Encoded
 from softlabels.labels.class_ids import NoSuchClass
-from softlabels.labels.fidelity import FidelitySums
-from softlabels.store.positions import check_positions
+from softlabels.store.positions import check_positions, count_positions
 from softlabels.store.spec import Spec
+from softlabels.store.values import beside, check_column
 
 Arrays = dict[str, NDArray[np.generic]]
 
 
-def encode_logits(
-    spec: Spec, shard: int, logits: NDArray[np.floating], mask: NDArray[np.uint8] | None, *, are_logits: bool = False
-) -> tuple[Arrays, tuple[FidelitySums, ...]]:
-    """The columns (R * P, M, ...) of raw logits (R, [P,] M, C), and what they lost; reduced where the spec says so.
+def by_target(spec: Spec, given: Any, what: str) -> dict[str, Any]:
+    """What is given of each target, by its name; of one without a name as it is. Raises `UserError` where names differ."""
+    names = [target.name for target in spec.targets]
+    if names == [""]:
+        return {"": given}
+    if not isinstance(given, Mapping) or given.keys() != {*names}:
+        found = sorted(given) if isinstance(given, Mapping) else type(given).__name__
+        raise UserError(
+            f"{what} are {found}, and the targets of the store are {', '.join(names)}",
+            remedy="give a mapping with the name of each",
+        )
+    return {name: given[name] for name in names}
 
-    Positions whose `mask` (R, P) is 0 are stored as if all logits were 0. Raises `LogitsError`, naming row (position) and
-    member; also where they look like probabilities, unless it is said that they `are_logits`.
+
+def encode_logits(
+    spec: Spec,
+    name: str,
+    shard: int,
+    logits: NDArray[np.floating],
+    mask: NDArray[np.uint8] | None,
+    *,
+    are_logits: bool = False,
+) -> Encoded:
+    """The columns (R * P, M, ...) of a target's raw outputs (R, [P,] M, C), and what they lost; reduced where the spec says so.
+
+    Positions whose `mask` (R, P) is 0 are stored as if all outputs were 0. Raises `LogitsError`, naming row (position) and
+    member; also where logits look like probabilities, unless it is said that they `are_logits`.
     """
-    _require_logits(spec, shard, logits, mask)
+    target, one = spec.only(name), f"target {name}, " if name else ""
+    _require_logits(target, one, shard, logits, mask)
     first, each = spec.shard_rows(shard).start, spec.positions or 1
     if not are_logits:
-        found = are_probabilities(logits)
-        found = found if mask is None else rows_of_positions(found, mask)
-        require_logits(found, total=spec.rows, first_row=first)
+        kind = target.encoding.target
+        found = looks(logits, kind)
+        found = found if mask is None else rows_of_positions(found, mask, kind)
+        require_logits(found, target=kind, total=spec.rows, first_row=first, who=one.removesuffix(", "))
     weights = [member.weight for member in spec.teacher.members]
-    return spec.encoding.encode_arrays(
+    return target.encoding.encode_arrays(
         logits,
-        weights=weights if spec.encoding.reduce == "geometric" else None,
+        weights=weights if target.encoding.is_reduced else None,
         mask=mask,
-        place=lambda n: f"row {first + n // each}" + ("" if mask is None else f", position {n % each}"),
+        place=lambda n: f"{one}row {first + n // each}" + ("" if mask is None else f", position {n % each}"),
     )
 
 
-def _require_logits(spec: Spec, shard: int, logits: NDArray[np.floating], mask: NDArray[np.uint8] | None) -> None:
+def _require_logits(
+    spec: Spec, one: str, shard: int, logits: NDArray[np.floating], mask: NDArray[np.uint8] | None
+) -> None:
     rows, members, classes = len(spec.shard_rows(shard)), len(spec.teacher.members), spec.label_space.classes
     if not spec.encoding.keeps_all:
         raise UserError(
-            f"the specification's labels are {spec.encoding.kind}, which are encoded where the logits are",
+            f"{one}the specification's labels are {spec.encoding.kind}, which are encoded where the logits are",
             remedy="encode them with the specification's encoding.encode and give the columns to write_columns",
         )
     if (mask is None) != (spec.positions is None):
         raise UserError(
-            "a mask of positions belongs to sequences, and to them only",
-            remedy="give mask and document where the specification has positions, else neither",
+            "a mask of positions belongs to rows of positions, and to them only",
+            remedy="give a mask (of tokens a document too) where the specification has positions, else neither",
         )
     lead = (rows,) if spec.positions is None else (rows, spec.positions)
     if logits.shape != (*lead, members, classes):
         raise LogitsError(
-            f"logits of shape {logits.shape} do not hold {rows} rows x "
+            f"{one}logits of shape {logits.shape} do not hold {rows} rows x "
             + ("" if spec.positions is None else f"{spec.positions} positions x ")
             + f"{members} members x {classes} classes",
             remedy="give the logits of this shard's rows, one a member and class",
@@ -73,9 +98,10 @@ def row_arrays(spec: Spec, own: Mapping[str, NDArray[np.generic]], soft: Mapping
     """All columns of some rows by name: what the rows have themselves, and what holds their distributions, which may be
     (R * P, ...) where positions were encoded row behind row.
     """
-    arrays, rows = dict(own), len(own["label"])
-    if spec.ragged and "document" in own:
-        arrays["positions"] = np.count_nonzero(own["document"], axis=-1).astype(np.int32)
+    arrays, rows = dict(own), len(own["content_key"])
+    mask = own.get("document" if spec.of_tokens else "position_mask")
+    if spec.ragged and mask is not None and mask.shape == (rows, spec.positions):
+        arrays["positions"] = count_positions(spec, own)
     by_position = {column.name: column for column in spec.columns if column.by_position}
     for name, values in soft.items():
         column = by_position.get(name)
@@ -86,7 +112,7 @@ def row_arrays(spec: Spec, own: Mapping[str, NDArray[np.generic]], soft: Mapping
 
 def check_arrays(spec: Spec, shard: int, arrays: Mapping[str, NDArray[np.generic]], rows: range) -> None:
     """Raise `UserError` unless these are the columns of some rows of a shard: names, dtypes, shapes, and values that can be
-    true; for a class id that is none, `ClassIdOverflow`.
+    true; for a class id that is none, `ClassIdOverflow`, for a hard label that is none, `LabelError`.
     """
     strangers = sorted(arrays.keys() - {column.name for column in spec.columns})
     if strangers:
@@ -94,7 +120,7 @@ def check_arrays(spec: Spec, shard: int, arrays: Mapping[str, NDArray[np.generic
             f"the store of this specification has no column {', '.join(strangers)}",
             remedy="make the specification with what is given, such as embedded inputs, or leave them out",
         )
-    for column in spec.columns:
+    for column in sorted(spec.columns, key=lambda column: column.name == "positions"):  # it follows from the mask
         given = arrays.get(column.name)
         expected = (len(rows), *column.shape)
         if given is None or given.dtype != np.dtype(column.dtype) or given.shape != expected:
@@ -103,7 +129,6 @@ def check_arrays(spec: Spec, shard: int, arrays: Mapping[str, NDArray[np.generic
                 f"column {column.name} of shard {shard} is {found}, not {column.dtype} {expected}",
                 remedy="give what the specification's columns say; nothing is cast",
             )
-    check_labels(arrays["label"].astype(np.int64, copy=False), spec.label_space.classes, first_row=rows.start)
     try:
         check_values(spec, arrays, first_row=rows.start)
     except NoSuchClass as error:
@@ -114,20 +139,10 @@ def check_arrays(spec: Spec, shard: int, arrays: Mapping[str, NDArray[np.generic
 
 
 def check_values(spec: Spec, arrays: Mapping[str, NDArray[np.generic]], *, first_row: int = 0) -> None:
-    """Raise `ValueError` where the format forbids values of well-formed columns, or they contradict each other."""
-    if spec.positions is not None:
-        check_positions(arrays, first_row=first_row)
-    classes = spec.label_space.classes
-    for name in spec.soft_columns:
-        beside = arrays.get(spec.encoding.beside(name, classes) or "")
-        spec.encoding.check_column(name, arrays[name], classes, beside=beside, first_row=first_row)
-
-
-def check_labels(labels: NDArray[np.int64], classes: int, *, first_row: int = 0) -> None:
-    """Raise `LabelError` naming the first row whose hard label is neither -1 (none) nor a class."""
-    bad = np.flatnonzero((labels < NO_LABEL) | (labels >= classes))
-    if bad.size:
-        raise LabelError(
-            f"row {first_row + bad[0]} has the hard label {labels[bad[0]]}, outside the label space of {classes} classes",
-            remedy=f"use 0 to {classes - 1}, or {NO_LABEL} for a row without a label",
-        )
+    """Raise `ValueError` (of hard labels `LabelError`) where the format forbids values of well-formed columns, or they
+    contradict each other.
+    """
+    for name in (column.name for column in spec.columns):
+        others = arrays.get(beside(spec, name) or "")
+        check_column(spec, name, arrays[name], others=others, first_row=first_row)
+    check_positions(spec, arrays, first_row=first_row)

@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from softlabels.store.columns import Column
+from softlabels.store.columns import LABEL, Column, bare
+from softlabels.store.hard_labels import needs_label
 from softlabels.store.json_files import pretty_json
 from softlabels.store.layout import Array, Places, chunk_rows
 from softlabels.store.positions import kept, padded
@@ -245,9 +246,10 @@ def _is_compressed(metadata: pa.Buffer) -> bool:
 
 def _feature(spec: Spec, column: Column) -> dict[str, object]:
     """The column's entry in Hugging Face `Features`."""
-    names = spec.label_space.names
+    owner = spec.owner(column.name)
+    names = None if owner is None or bare(column.name) != LABEL or not needs_label(owner) else owner.label_space.names
     feature: dict[str, object] = {"dtype": column.dtype, "_type": "Value"}
-    if column.name == "label" and names is not None:
+    if names is not None:
         feature = {"names": list(names), "_type": "ClassLabel"}
     for size in reversed(_fixed(spec, column)):
         feature = {"feature": feature, "length": size, "_type": "List"}

@@ -50,7 +50,8 @@ def require_basis(spec: Spec, basis: Basis) -> None:
 def _check(spec: Spec, basis: Basis) -> None:
     assert spec.basis_shape is not None
     check_basis(basis, spec.basis_shape)
-    if spec.encoding != spec.encoding.with_basis(basis_digest(basis)):
+    target = spec.with_basis
+    if target is None or target.encoding != target.encoding.with_basis(basis_digest(basis)):
         raise ValueError("its digest is not the one that the specification names")
 
 

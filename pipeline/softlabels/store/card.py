@@ -6,14 +6,20 @@ strangers' stores: `markdown` keeps them in their place.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from urllib.parse import quote
 
+from msgspec import UNSET
+
 from softlabels.errors import one_line
 from softlabels.labels.fidelity import Fidelity, by_temperature, nats
+from softlabels.labels.lost import LostTable
+from softlabels.store.columns import stored_name
 from softlabels.store.markdown import code, escaped, yaml_lines
 from softlabels.store.paths import BASIS_FILE
-from softlabels.store.spec import Manifest, Spec
+from softlabels.store.records import Manifest
+from softlabels.store.spec import Spec, TargetSpec
 
 FRONT_MATTER = "---\ntags: [soft-labels, knowledge-distillation]"  # how every card begins
 
@@ -22,16 +28,12 @@ def store_card(manifest: Manifest, said: Sequence[str] = ()) -> str:
     """The card of one split's store; `said`: what the checks say of its labels."""
     spec = manifest.spec
     files = {spec.transfer_set.split: "*.arrow"} if spec.layout == "arrow" else {}
-    step = spec.encoding.measured_share(spec.label_space.classes)
-    measured = "all stored distributions" if step == 1 else f"one of {step} stored distributions, evenly spread"
     return "\n\n".join(
         [
             _front_matter(manifest, files),
             f"{_title(spec)} ({escaped(spec.transfer_set.split)})",
             "\n".join([_what(manifest), *(f"- Checks: {line}" for line in said)]),
-            "## Fidelity\n\nWhat storing lost, against the exact logits when they were written: KL(exact || stored) in\n"
-            f"nats over {measured}, and how often the top class is the same.\n\n"
-            + fidelity_table(manifest.fidelity),
+            "## Fidelity\n\n" + "\n\n".join(_lost(target, manifest.lost[target.name]) for target in spec.targets),
             "## How to load\n\n" + _loading(manifest, "PATH"),
             f"`digest` `{manifest.digest}`\n\n`content_digest` `{manifest.content_digest}`",
         ]
@@ -72,6 +74,25 @@ def fidelity_table(fidelity: dict[str, Fidelity]) -> str:
     return "\n".join(lines)
 
 
+def _lost(target: TargetSpec, lost: LostTable) -> str:
+    """What storing a target lost, with what it was measured against."""
+    title = f"**{target.name}**: w" if target.name else "W"
+    if target.encoding.target == "values":
+        what = f"{title}hat storing lost, against the exact values when they were written."
+        line = "unknown" if lost.errors is None else f"{lost.errors.rmse:.2e} | {lost.errors.largest:.2e}"
+        table = f"| root of the mean squared error | largest error |\n| --- | --- |\n| {line} |"
+        return f"{what}\n\n{'It was not measured.' if lost.errors is None else table}"
+    step = target.encoding.measured_share(target.label_space.classes)
+    kind, same = "distributions", "the top class is"
+    if target.encoding.target == "sigmoid":
+        kind, same = "rows of classes, summed over the classes,", "all decisions are"
+    measured = f"all stored {kind}" if step == 1 else f"one of {step} stored {kind} evenly spread"
+    return (
+        f"{title}hat storing lost, against the exact logits when they were written: KL(exact || stored) in\n"
+        f"nats over {measured.removesuffix(',')}, and how often {same} the same.\n\n" + fidelity_table(lost.fidelity)
+    )
+
+
 def _front_matter(manifest: Manifest, files: dict[str, str]) -> str:
     """For the hub; paths are not shortened."""
     spec, data = manifest.spec, [{"split": split, "path": pattern} for split, pattern in files.items()]
@@ -94,8 +115,6 @@ def licences(manifest: Manifest) -> str:
 
 def _what(manifest: Manifest, *, rows: bool = True) -> str:
     spec = manifest.spec
-    names = ", ".join(map(escaped, spec.label_space.names[:20])) if spec.label_space.names else "no names"
-    more = ", ..." if spec.label_space.names and len(spec.label_space.names) > 20 else ""
     members = "\n".join(
         f"  - {code(m.model)}, weight {m.weight:g}" + (f", weights digest `{m.weights[:16]}`" if m.weights else "")
         for m in spec.teacher.members
@@ -107,34 +126,80 @@ def _what(manifest: Manifest, *, rows: bool = True) -> str:
         + (f", revision {code(spec.transfer_set.revision)}" if spec.transfer_set.revision else "")
         + (f", split {escaped(spec.transfer_set.split)}, {spec.rows:,} rows" if rows else ""),
         f"- Licences: {escaped(licences(manifest))}",
-        f"- Label space: {spec.label_space.classes} classes ({names}{more})",
-        f"- Inputs: {'embedded, as prepared' if spec.encoding.inputs == 'embed' else 'not here: rows are found by content key'}"
+        *(f"- {_space(target)}" for target in spec.targets),
+        f"- Inputs: {'embedded, as prepared' if spec.inputs == 'embed' else 'not here: rows are found by content key'}"
         f" (prepared by {code(spec.preprocessing.function)})",
     ]
-    if spec.positions is not None:
-        upto = "up to " if spec.ragged else ""
+    upto = "up to " if spec.ragged else ""
+    if spec.of_tokens:
+        vocabulary = next(one for each in spec.targets if (one := each.label_space.vocabulary) is not UNSET)
         lines.append(
             f"- Sequences: {upto}{spec.positions} positions a row, each a distribution of the next token; padding and the ends "
-            f"of documents are masked; vocabulary `{str(spec.label_space.vocabulary)[:16]}`"
+            f"of documents are masked; vocabulary `{str(vocabulary)[:16]}`"
         )
+    elif spec.positions is not None:
+        lines.append(f"- Positions: {upto}{spec.positions} a row; `position_mask` is 1 where one counts")
     size = f"{manifest.bytes_per_position:.1f}".removesuffix(".0")
-    what = spec.encoding.words(spec.label_space.classes, BASIS_FILE)
-    encoding = f"- Encoding: {what}, reduce: {spec.encoding.reduce}, {size} bytes a position; layout {spec.layout}"
-    return "\n".join([*lines, encoding])
+    last = f"{size} bytes a position; layout {spec.layout}"
+    kept = [f"{f'of {each.name}: ' * bool(each.name)}{_encoding(each)}" for each in spec.targets]
+    return "\n".join([*lines, f"- Encoding: {'; '.join(kept)}, {last}"])
+
+
+def _space(target: TargetSpec) -> str:
+    """What a target is over."""
+    space = target.label_space
+    names = ", ".join(map(escaped, space.names[:20])) if space.names else "no names"
+    more = ", ..." if space.names and len(space.names) > 20 else ""
+    what = {
+        "softmax": f"{space.classes} classes ({names}{more})",
+        "sigmoid": f"{space.classes} classes, each for itself ({names}{more})",
+        "values": f"vectors of {space.classes} ({names}{more})",
+    }[target.encoding.target]
+    return f"Target **{target.name}**: {what}" if target.name else f"Label space: {what}"
+
+
+def _encoding(target: TargetSpec) -> str:
+    known_at = "" if target.encoding.known_at is UNSET else f", known at T={target.encoding.known_at:g} alone"
+    words = target.encoding.words(target.label_space.classes, BASIS_FILE)
+    return f"{words}{known_at}, reduce: {target.encoding.reduce}"
 
 
 def _loading(manifest: Manifest, path: str) -> str:
-    """The section "How to load" for the store at `path`."""
+    """The section "How to load" for the store at `path`: a part for each target."""
     spec = manifest.spec
-    shape = "(8, classes)" if spec.positions is None else "(8, positions, classes)"
-    ours = (
-        f"from softlabels import open_store\n\nstore = open_store({json.dumps(path)})\n"
-        f"log_p = store.log_probs(range(8), temperature=4.0)  # {shape}, the ensemble's distribution"
-    )
-    classes, positions = spec.label_space.classes, spec.positions is not None
-    plain = spec.encoding.code(spec.layout, json.dumps(path), classes, positions=positions)
     label = "With plain zarr" if spec.layout == "zarr" else "With `datasets`"
-    return (
-        f"{label}; {spec.encoding.how}:\n\n```python\n{plain}\n```\n\n"
-        f"With `softlabels`, every chunk checked, members averaged:\n\n```python\n{ours}\n```"
-    )
+    parts = []
+    for target in spec.targets:
+        plain, title = _plain(spec, target, json.dumps(path)), f"**{target.name}**. " if target.name else ""
+        parts.append(
+            f"{title}{label}; {target.encoding.how}:\n\n```python\n{plain}\n```\n\n"
+            f"With `softlabels`, every chunk checked, members averaged:\n\n```python\n{_ours(spec, target, path)}\n```"
+        )
+    return "\n\n".join(parts)
+
+
+def _plain(spec: Spec, target: TargetSpec, path: str) -> str:
+    """Lines that read a target without us, by the names that its columns have in the store."""
+    code = target.encoding.code(spec.layout, path, target.label_space.classes, positions=spec.positions is not None)
+    for name in spec.only(target.name).soft_columns:
+        code = re.sub(rf"([\"']){name}\1", rf"\g<1>{stored_name(target.name, name)}\g<1>", code)
+    return code
+
+
+def _ours(spec: Spec, target: TargetSpec, path: str) -> str:
+    lead = "(8, " if spec.positions is None else "(8, positions, "
+    temperature = 4.0 if target.encoding.known_at is UNSET else target.encoding.known_at
+    call, what = {
+        "softmax": (
+            f"log_p = store.log_probs(range(8), temperature={temperature})",
+            "classes), the ensemble's distribution",
+        ),
+        "sigmoid": (
+            f"p = store.probabilities(range(8), temperature={temperature})",
+            "classes), the ensemble's probabilities",
+        ),
+        "values": ("values = store.values(range(8))", "values), the ensemble's mean"),
+    }[target.encoding.target]
+    only = f".only({json.dumps(target.name)})" if target.name else ""
+    opened = f"from softlabels import open_store\n\nstore = open_store({json.dumps(path)}){only}\n"
+    return f"{opened}{call}  # {lead}{what}"

@@ -12,14 +12,16 @@ from collections import OrderedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from softlabels.errors import DamagedShard, MissingShard, StrangePath
+from softlabels.errors import DamagedShard, LabelError, MissingShard, StrangePath
 from softlabels.store.columns import Column
 from softlabels.store.digest import blake3_hex
 from softlabels.store.json_files import RELABEL
 from softlabels.store.layout import chunk_rows
 from softlabels.store.layouts import layout_of
 from softlabels.store.positions import check_counts
-from softlabels.store.spec import Payload, Spec
+from softlabels.store.records import Payload
+from softlabels.store.spec import Spec
+from softlabels.store.values import beside, check_column
 from softlabels.system.files import File, Files
 
 Array = NDArray[np.generic]
@@ -70,15 +72,15 @@ class ChunkReader:
     def _check_values(
         self, payload: Payload, column: Column, chunk: int, found: Array, name: str, *, check: bool
     ) -> None:
-        encoding, classes = self.spec.encoding, self.spec.label_space.classes
-        beside = None
-        if (name_beside := encoding.beside(column.name, classes)) is not None:
-            beside = self.read(payload, self.columns[name_beside], chunk, check=check)
+        others = None
+        if (name_beside := beside(self.spec, column.name)) is not None:
+            others = self.read(payload, self.columns[name_beside], chunk, check=check)
         start = self.spec.shard_rows(payload.shard).start + chunk_rows(self.spec, payload.shard, chunk).start
         try:
-            encoding.check_column(column.name, found, classes, beside=beside, first_row=start)
-        except ValueError as error:
-            what = f"chunk {chunk} of column {column.name} holds what the format forbids: {error}"
+            check_column(self.spec, column.name, found, others=others, first_row=start)
+        except (ValueError, LabelError) as error:
+            said = error.what if isinstance(error, LabelError) else error
+            what = f"chunk {chunk} of column {column.name} holds what the format forbids: {said}"
             raise _damaged(self.folder, name, payload.shard, what) from error
 
     def _bytes(self, name: str, payload: Payload, offset: int, size: int) -> NDArray[np.uint8]:

@@ -1,4 +1,7 @@
-"""The columns of a store: name, dtype and shape of one row, and what stands in a chunk beyond the last row."""
+"""The columns of a store: name, dtype and shape of one row, and what stands in a chunk beyond the last row.
+
+Those of a target that has a name, as where a store holds several, are called `NAME.column`.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,8 @@ DType = Literal[
 DTYPES: tuple[str, ...] = get_args(DType)
 KEY_BYTES = 16
 POSITION = "position"
+LABEL = "label"
+SHARED = ("content_key", "fold", "positions", "position_mask", "document", "input")  # by all targets of a store
 
 
 class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -41,7 +46,7 @@ class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @property
     def by_position(self) -> bool:
-        """Whether the first axis of a row is that of a sequence's positions."""
+        """Whether the first axis of a row is that of its positions."""
         return self.axes[:1] == (POSITION,)
 
     @property
@@ -54,7 +59,7 @@ class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         """The value of rows that were never written: NaN, no label, or 0."""
         if self.dtype.startswith("float"):
             return math.nan
-        return NO_LABEL if self.name == "label" else 0
+        return NO_LABEL if bare(self.name) == LABEL else 0
 
     def encode(self, values: NDArray[np.generic]) -> NDArray[np.generic]:
         """`values` as this column stores them; the dtype must be the column's already, nothing is cast."""
@@ -63,9 +68,19 @@ class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return np.ascontiguousarray(values, dtype=self.numpy_dtype)
 
 
+def stored_name(target: str, name: str) -> str:
+    """What a store calls the column `name` of a target: as it is where the target has no name, or all targets share it."""
+    return name if not target or name in SHARED else f"{target}.{name}"
+
+
+def bare(name: str) -> str:
+    """The name of a column without that of its target."""
+    return name.rpartition(".")[2]
+
+
 def is_soft(name: str) -> bool:
-    """Whether the column of this name holds part of the distributions."""
-    return name not in ("content_key", "label", "positions", "position_mask", "document", "input")
+    """Whether the column of this name holds part of the distributions or values."""
+    return bare(name) not in (LABEL, *SHARED)
 
 
 def input_column(inputs: NDArray[np.generic]) -> Column:

@@ -19,7 +19,7 @@ from contextlib import suppress
 from softlabels.errors import DamagedManifest, DamagedShard, MissingShard, StorageError, StrangePath
 from softlabels.store.json_files import pretty_json, read_json
 from softlabels.store.paths import COMMITS, LOCK, SET_ASIDE, STAGING, record_name, staged
-from softlabels.store.spec import Commit
+from softlabels.store.records import Commit
 from softlabels.system.files import Files, Folder
 
 _AGAIN = "run `softlabels repair`, then the same command again"

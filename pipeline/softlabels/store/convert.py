@@ -8,8 +8,9 @@ import msgspec
 
 from softlabels.errors import DamagedStore, UserError
 from softlabels.store.reader import open_store
+from softlabels.store.records import Manifest
 from softlabels.store.root import require_apart
-from softlabels.store.spec import Manifest, Spec
+from softlabels.store.spec import Spec
 from softlabels.store.writer import StoreWriter, require_room
 from softlabels.system.places import Place, folder_of
 
@@ -52,8 +53,8 @@ def convert(
             with writer.shard(shard) as out:
                 for chunk in range(shard * per_shard, shard * per_shard + spec.shard_chunks(shard)):
                     arrays = {name: store.read_chunk(name, chunk) for name in store.columns}
-                    out.add(arrays, len(arrays["label"]))
-                out.commit(store.record(shard).fidelity)
+                    out.add(arrays, len(arrays["content_key"]))
+                out.commit(store.record(shard).lost)
             progress(1)
         manifest = writer.seal(checked=True)
     if manifest.content_digest != store.content_digest:

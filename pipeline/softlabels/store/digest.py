@@ -13,12 +13,14 @@ from typing import Any
 import msgspec
 import numpy as np
 from blake3 import blake3
+from msgspec import UNSET
 from numpy.typing import NDArray
 
 from softlabels.store.columns import Column
 from softlabels.store.json_files import encode_json
 from softlabels.store.positions import kept
-from softlabels.store.spec import BLOCK_ROWS, Manifest, Payload, Plan, Spec
+from softlabels.store.records import Manifest, Payload
+from softlabels.store.spec import BLOCK_ROWS, Plan, Spec
 
 
 def blake3_hex(data: bytes | memoryview | NDArray[np.generic]) -> str:
@@ -60,8 +62,9 @@ def content_digest(spec: Spec, blocks: list[str]) -> str:
     head: dict[str, Any] = {
         "columns": [[c.name, c.dtype, list(c.shape)] for c in content_columns(spec)], "rows": spec.rows,
     }  # fmt: skip
-    if decoding := spec.encoding.decoding():
-        head["encoding"] = decoding
+    decoding = {target.name: how for target in spec.targets if (how := target.encoding.decoding())}
+    if decoding:
+        head |= {"targets": decoding} if spec.several is not UNSET else {"encoding": decoding[""]}
     hasher = blake3(encode_json(head))
     for block in blocks:
         hasher.update(bytes.fromhex(block))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -16,23 +17,23 @@ from numpy.typing import NDArray
 from softlabels.checks.contradictions import apart, require_consistent
 from softlabels.checks.dependence import spread
 from softlabels.checks.order import Agreement, agreement, require_order
-from softlabels.checks.probabilities import are_probabilities, require_logits, rows_of_positions
+from softlabels.checks.probabilities import looks, require_logits, rows_of_positions
 from softlabels.checks.rounding import HALF
 from softlabels.errors import LogitsError, OtherClassOrder, SpecMismatch, UserError
 from softlabels.labels.base import Columns
 from softlabels.labels.ensemble import normalised_weights
 from softlabels.store.digest import keys_digest
-from softlabels.store.gather import RecordedChunks, gather, read_rows
+from softlabels.store.gather import RecordedChunks, Stored, gather, read_rows
 from softlabels.store.key_index import KeyIndex
-from softlabels.store.reader import Store
-from softlabels.store.spec import Commit, Spec
+from softlabels.store.records import Commit
+from softlabels.store.spec import Spec
 from softlabels.system.files import Files
 
-Stored = Store | RecordedChunks  # the columns of one split, sealed or about to be
 MOST_ROWS = 1 << 16  # that are looked at; of more, whole chunks that are evenly spread
-RELABELLED = (
-    "label the transfer set again from what the softmax is taken of, or from the logarithm of the probabilities"
-)
+RELABELLED = {
+    "softmax": "label the transfer set again from what the softmax is taken of, or from the logarithm of the probabilities",
+    "sigmoid": "label the transfer set again from what the sigmoid is taken of, or from log(p / (1 - p))",
+}
 
 
 def keys_of(stored: Stored) -> NDArray[np.uint8]:
@@ -40,15 +41,29 @@ def keys_of(stored: Stored) -> NDArray[np.uint8]:
     return read_rows(stored, "content_key", 0, stored.spec.rows).astype(np.uint8, copy=False)
 
 
-def _looked_at(spec: Spec) -> NDArray[np.int64]:
-    """Numbers of the chunks that are looked at."""
+def _looked_at(spec: Spec, each: int = 1) -> NDArray[np.int64]:
+    """Numbers of the chunks that are looked at, where a row counts as `each`."""
     per_chunk = spec.cut.rows_per_chunk
-    return spread(-(-spec.rows // per_chunk), max(1, MOST_ROWS // per_chunk))
+    return spread(-(-spec.rows // per_chunk), max(1, MOST_ROWS // (per_chunk * each)))
+
+
+def _where(stored: Stored) -> str:
+    """What messages call it."""
+    return f"{stored.folder}{f', target {stored.name}' * bool(stored.name)}"
 
 
 def _soft(stored: Stored, chunk: int) -> Columns:
-    """A chunk's columns of the distributions."""
+    """A chunk's columns of the labels."""
     return {name: stored.read_chunk(name, chunk) for name in stored.spec.soft_columns}
+
+
+def _largest(stored: Stored, chunk: int) -> NDArray[np.int64]:
+    """The class of the largest mean probability of each row (n,) or position (n, P) of a chunk."""
+    spec, columns = stored.spec, _soft(stored, chunk)
+    lead = next(iter(columns.values())).shape[: 1 if spec.positions is None else 2]
+    flat = {name: values.reshape(-1, *values.shape[len(lead) :]) for name, values in columns.items()}
+    weights = normalised_weights(spec.member_weights, spec.stored_members)
+    return spec.encoding.largest(flat, spec.label_space.classes, weights).reshape(lead)
 
 
 class Own:
@@ -84,21 +99,24 @@ def check_written(store: Files, spec: Spec, records: Sequence[Commit], *, checke
                 f"the content keys written to {store} are not those of the transfer set in its specification",
                 remedy="write the keys of the rows that the specification was made from",
             )
-        if not checked:
-            _require_consistent(stored, keys)
-        found = stored_agreement(stored, refuse=not checked)
-    return () if found is None else (found.line,)
+        said = []
+        for name in stored.targets:
+            one, title = stored.only(name), f"{name}: " if name else ""
+            if not checked:
+                _require_consistent(one, keys)
+            if (found := stored_agreement(one, refuse=not checked)) is not None:
+                said.append(f"{title}{found.line}")
+    return tuple(said)
 
 
 def ask(stored: Stored, keys: NDArray[np.uint8], *, order: bool = True) -> Iterator[UserError]:
-    """What is wrong with the labels of a sealed store, a kind after the other: outputs that are no logits, that contradict, or
-    whose classes stand in another order than the hard labels (not asked without `order`). `keys` (R, 16).
+    """What is wrong with the labels of a sealed store, a target after the other: outputs that are no logits, that contradict,
+    or whose classes stand in another order than the hard labels (not asked without `order`). `keys` (R, 16).
     """
-    questions: list[Callable[[], object]] = [
-        partial(_require_logits, stored),
-        partial(_require_consistent, stored, keys),
-    ]
-    questions += [partial(stored_agreement, stored, refuse=True)] if order else []
+    questions: list[Callable[[], object]] = []
+    for one in map(stored.only, stored.targets):
+        questions += [partial(_require_logits, one), partial(_require_consistent, one, keys)]
+        questions += [partial(stored_agreement, one, refuse=True)] if order else []
     for question in questions:
         try:
             question()
@@ -107,15 +125,14 @@ def ask(stored: Stored, keys: NDArray[np.uint8], *, order: bool = True) -> Itera
 
 
 def stored_agreement(stored: Stored, *, own: Own | None = None, refuse: bool = False) -> Agreement | None:
-    """How often the largest output is the hard label, of `own` where they are not the store's; None of sequences, and where no
-    row has one. With `refuse` raises `OtherClassOrder`.
+    """How often the largest output is the hard label, of `own` where they are not the store's; None of sequences, of targets
+    that are no distribution over classes, and where no row has a label. With `refuse` raises `OtherClassOrder`.
     """
-    if stored.spec.positions is not None:
+    spec, classes = stored.spec, stored.spec.label_space.classes
+    if spec.encoding.target != "softmax" or spec.of_tokens:
         return None
-    spec, encoding, classes = stored.spec, stored.spec.encoding, stored.spec.label_space.classes
-    weights = normalised_weights(spec.member_weights, spec.stored_members)
     outputs, labels = [], []
-    for chunk in _looked_at(spec).tolist():
+    for chunk in _looked_at(spec, spec.positions or 1).tolist():
         start = chunk * spec.cut.rows_per_chunk
         named = stored.read_chunk("label", chunk).astype(np.int64)
         places = np.arange(len(named), dtype=np.int64)
@@ -123,33 +140,41 @@ def stored_agreement(stored: Stored, *, own: Own | None = None, refuse: bool = F
             places, named = own.between(start, start + len(named))
             named = np.where(named < classes, named, -1)  # others are refused where rows are joined
         if (named >= 0).any():
-            outputs.append(encoding.largest(_soft(stored, chunk), classes, weights)[places])
-            labels.append(named)
+            outputs.append(_largest(stored, chunk)[places].reshape(-1))
+            labels.append(named.reshape(-1))
     if not labels:
         return None
     found, given = np.concatenate(outputs), np.concatenate(labels)
     if refuse:
-        return require_order(found, given, classes, names=spec.label_space.names, where=str(stored.folder))
-    return agreement(found, given, classes)
+        said = require_order(found, given, classes, names=spec.label_space.names, where=_where(stored))
+    else:
+        said = agreement(found, given, classes)
+    return said if said is None or spec.positions is None else replace(said, of="positions")
 
 
 def _require_consistent(stored: Stored, keys: NDArray[np.uint8]) -> None:
     spec = stored.spec
     names = (*spec.soft_columns, *(["position_mask"] if spec.positions is not None else []))
     compare = partial(apart, encoding=spec.encoding, classes=spec.label_space.classes, precision=spec.teacher.precision)
-    require_consistent(
-        keys, partial(gather, stored, names), compare, row_bytes=spec.row_bytes, where=str(stored.folder)
-    )
+    read = partial(gather, stored, names)
+    off = spec.encoding.off
+    require_consistent(keys, read, compare, row_bytes=spec.row_bytes, where=_where(stored), off=off)
 
 
 def _require_logits(stored: Stored) -> None:
-    """Of labels that leave classes out the outputs themselves are not known."""
-    spec = stored.spec
-    if not spec.encoding.keeps_all:
+    """Of labels that leave classes out the outputs themselves are not known, and values are none."""
+    spec, target = stored.spec, stored.spec.encoding.target
+    if not spec.encoding.keeps_all or target not in RELABELLED:
         return
+    ask = partial(require_logits, target=target, total=spec.rows, who=_where(stored), remedy=RELABELLED[target])
+    parts = []
     for chunk in _looked_at(spec).tolist():
-        found = are_probabilities(spec.encoding.outputs(_soft(stored, chunk)), rounding=HALF)
+        found = looks(spec.encoding.outputs(_soft(stored, chunk)), target, rounding=HALF)
         if spec.positions is not None:
-            found = rows_of_positions(found, stored.read_chunk("position_mask", chunk))
-        first = chunk * spec.cut.rows_per_chunk
-        require_logits(found, total=spec.rows, first_row=first, who=str(stored.folder), remedy=RELABELLED)
+            found = rows_of_positions(found, stored.read_chunk("position_mask", chunk), target)
+        if target == "softmax":
+            ask(found, first_row=chunk * spec.cut.rows_per_chunk)
+        else:
+            parts.append(found)
+    if parts:
+        ask(np.concatenate(parts))

@@ -12,14 +12,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from typing import Any, Protocol
+from copy import copy
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.store.chunks import ChunkReader
-from softlabels.store.columns import Column
-from softlabels.store.spec import Payload, Spec
+from softlabels.store.columns import Column, stored_name
+from softlabels.store.records import Payload
+from softlabels.store.spec import Spec
 from softlabels.system.files import Files
 
 Array = NDArray[Any]
@@ -43,17 +45,54 @@ class ChunkSource(Protocol):
         ...
 
 
-class RecordedChunks(ChunkReader):
-    """A `ChunkSource` of the committed shards of a store that need not be sealed, by their payloads."""
+class Stored:
+    """A `ChunkSource` of a store in `folder`, of all its targets or, by `only`, of one, whose `name` it then has. `spec` and
+    `columns` are those of what is looked at; each column keeps the name under which it is stored.
+    """
 
-    def __init__(self, store: Files, spec: Spec, payloads: Mapping[int, Payload]) -> None:
-        super().__init__(store, spec)
-        self._payloads = payloads
+    name = ""
+
+    folder: Files
+    spec: Spec
+    columns: dict[str, Column]
+    rows_per_chunk: int
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The names of the targets; "" is the one of a store that has no names for them."""
+        return tuple(target.name for target in self.spec.targets)
+
+    def only(self, name: str) -> Self:
+        """The same with one target, whose columns are called as those of a store that has no other: `logits`, not
+        `NAME.logits`. What was read and checked is shared. Raises `SeveralTargets` where there is none of this name.
+        """
+        view = copy(self)
+        view.name = name
+        view.spec = self.spec.only(name)
+        view.columns = {column.name: self.columns[stored_name(name, column.name)] for column in view.spec.columns}
+        return view
 
     def read_chunk(self, column: str, chunk: int) -> Array:
         """See `ChunkSource`. Raises `MissingShard`, `DamagedShard`."""
+        raise NotImplementedError
+
+
+class RecordedChunks(Stored):
+    """The committed shards of a store that need not be sealed, by their payloads. See `Stored`."""
+
+    def __init__(self, store: Files, spec: Spec, payloads: Mapping[int, Payload]) -> None:
+        self.folder, self.spec, self._payloads = store, spec, payloads
+        self._reader = ChunkReader(store, spec)
+        self.columns, self.rows_per_chunk = self._reader.columns, spec.cut.rows_per_chunk
+
+    def read_chunk(self, column: str, chunk: int) -> Array:
+        """See `ChunkSource`."""
         shard, number = divmod(chunk, self.spec.cut.rows_per_shard // self.rows_per_chunk)
-        return self.read(self._payloads[shard], self.columns[column], number)
+        return self._reader.read(self._payloads[shard], self.columns[column], number)
+
+    def close(self) -> None:
+        """Let go of all files."""
+        self._reader.close()
 
 
 def read_rows(source: ChunkSource, name: str, start: int, stop: int) -> Array:

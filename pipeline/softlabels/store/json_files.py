@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from softlabels.errors import DamagedManifest, LaterFormat, StrangePath
-from softlabels.store.spec import FORMAT, Commit
+from softlabels.store.records import Commit
+from softlabels.store.spec import FORMAT
 from softlabels.system.files import Files
 
 # What to do about a file that says what the store is, and about one of a shard.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -10,20 +10,24 @@ import numpy as np
 from msgspec import UNSET
 from numpy.typing import NDArray
 
-from softlabels.errors import UserError
+from softlabels.errors import UserError, some
 from softlabels.labels.encoding import DenseEncoding, Encoding
 from softlabels.store.basis import Basis, basis_digest
 from softlabels.store.columns import Column, input_column
 from softlabels.store.digest import blake3_hex, keys_digest
 from softlabels.store.rules import check_spec, spec_columns
+from softlabels.store.rules import labelled as labelled_in
 from softlabels.store.spec import (
     BLOCK_ROWS,
     Cut,
     LabelSpace,
     MemberSpec,
+    Parent,
+    PositionSpec,
     Preprocessing,
     SequenceSpec,
     Spec,
+    TargetSpec,
     TeacherSpec,
     TransferSpec,
 )
@@ -33,66 +37,93 @@ MAX_CHUNK_ROWS = 1024
 CHUNKS_PER_SHARD = 16
 SAMPLE_ROWS = 64
 DENSE = DenseEncoding()
+Targets = Mapping[str, tuple[Encoding, int | Sequence[str]]]  # of each target how it is kept, and its classes, by name
 
 
 def store_spec(
-    encoding: Encoding = DENSE,
-    *,
-    teacher: TeacherSpec | str,
-    name: str,
-    keys: NDArray[np.uint8],
-    classes: int | Sequence[str],
-    members: int = 1,
-    split: str = "train",
-    revision: str | None = None,
-    key: str = "content",
-    key_rule: int = 1,
-    preprocessing: Preprocessing | None = None,
-    layout: str = "zarr",
-    compression: str = "none",
-    basis: Basis | None = None,
-    positions: int | None = None,
-    vocabulary: str | None = None,
-    ragged: bool = False,
-    embed: NDArray[np.generic] | None = None,
-    rows_per_shard: int | None = None,
-    rows_per_chunk: int | None = None,
-    teacher_batch: int = 0,
-) -> Spec:
+    encoding: Encoding = DENSE, *, teacher: TeacherSpec | str, name: str, keys: NDArray[np.uint8],
+    classes: int | Sequence[str] = (), targets: Targets | None = None, labelled: bool | Collection[str] = False,
+    members: int = 1, split: str = "train", revision: str | None = None, key: str = "content", key_rule: int = 1,
+    preprocessing: Preprocessing | None = None, layout: str = "zarr", compression: str = "none", basis: Basis | None = None,
+    positions: int | None = None, vocabulary: str | None = None, ragged: bool = False,
+    embed: NDArray[np.generic] | None = None, folds: int | None = None, parents: Sequence[Parent] = (),
+    rows_per_shard: int | None = None, rows_per_chunk: int | None = None, teacher_batch: int = 0,
+) -> Spec:  # fmt: skip
     """The specification of a store.
 
     Args:
-        encoding: dense by default, or topk; its `inputs` and `basis` are filled in here.
+        encoding: dense by default, or topk, sigmoid, values; its `inputs` and `basis` are filled in here.
         teacher: who produced the logits; a plain name stands for `members` unnamed models of equal weight.
         name: of the transfer set. split, revision: which part and version of it.
         keys: (R, 16) content keys of its rows, in order. key: how they are made: "content" or a column's name,
             by which version of the rule (`softlabels.transfer.keys`).
-        classes: their number, or their names in order. layout: "zarr" or "arrow". compression: "none" or "zstd" (zarr).
+        classes: their number, or their names in order; of values the numbers of a vector.
+        targets: of a store of several, in the place of `encoding` and `classes`: (encoding, classes) by name, such as
+            `{"class": (DenseEncoding(), ("rbc", "wbc")), "box": (ValuesEncoding(), 4)}`.
+        labelled: whether sigmoid and values targets have hard labels, or the names of those that have; others always do.
+        layout: "zarr" or "arrow". compression: "none" or "zstd" (zarr).
         basis: (1 + r, C) float16, the prior and basis of lowrank and prior tails.
-        positions: P of sequence rows, with `ragged` the most of a row; `vocabulary`: digest of their tokenizer's vocabulary.
+        positions: P, the positions of a row, with `ragged` the most of a row. With `vocabulary`, the digest of a tokenizer's
+            vocabulary, they are those of tokens.
         embed: (R, ...) prepared inputs, to be kept in the store.
+        folds: how many folds of the teacher labelled the rows. parents: the stores that this one is made from.
         rows_per_shard, rows_per_chunk: unit of work, unit of reading (a multiple of 16).
         teacher_batch: rows a teacher batch; 0 where outputs come from elsewhere.
 
     Raises `UserError` where values do not go together.
     """
     teacher = _teacher(teacher, members)
-    space = _label_space(classes, vocabulary)
-    stored = 1 if encoding.reduce == "geometric" else len(teacher.members)
-    encoding = _filled_in(encoding, stored, basis, "reference" if embed is None else "embed")
+    each = {"": (encoding, classes)} if targets is None else targets
+    if not each:
+        raise UserError("a store of no targets holds nothing", remedy="name one, or leave out targets")
+    inputs = "reference" if embed is None else "embed"
+    made = tuple(_target(one, *each[one], len(teacher.members), basis, vocabulary, inputs) for one in each)
     spec = Spec(
         teacher=teacher,
         transfer_set=_transfer_set(name, split, revision, keys, key, key_rule),
-        label_space=space,
+        several=made,
         preprocessing=preprocessing or Preprocessing(function=""),
-        encoding=encoding,
-        sequence=UNSET if positions is None else SequenceSpec(positions=positions, ragged=ragged),
         layout=layout,  # type: ignore[arg-type]  # these words are checked below, by decoding the specification
         compression=compression,  # type: ignore[arg-type]
         cut=Cut(rows_per_shard=0, rows_per_chunk=0, teacher_batch=teacher_batch),
         columns=(),
-    )
-    return _cut(spec, None if embed is None else input_column(embed), rows_per_shard, rows_per_chunk)
+        folds=UNSET if folds is None else folds,
+        parents=tuple(parents) or UNSET,
+        **_positions(positions, vocabulary, ragged),
+    ).with_targets(made)
+    names = _labelled(each, labelled)
+    return _cut(spec, None if embed is None else input_column(embed), names, rows_per_shard, rows_per_chunk)
+
+
+def _positions(positions: int | None, vocabulary: str | None, ragged: bool) -> dict[str, Any]:
+    """The fields that say what positions rows have."""
+    if positions is None:
+        return {}
+    if vocabulary is None:
+        return {"row_positions": PositionSpec(most=positions, ragged=ragged)}
+    return {"sequence": SequenceSpec(positions=positions, ragged=ragged)}
+
+
+def _labelled(targets: Collection[str], labelled: bool | Collection[str]) -> Collection[str]:
+    """The names of the targets that are to have hard labels. Raises `UserError` for one that is none."""
+    names = (targets if labelled else ()) if isinstance(labelled, bool) else labelled
+    if strangers := sorted({*names} - {*targets}):
+        raise UserError(f"no target is called {some(strangers)}", remedy=f"name some of {some(targets)}")
+    return names
+
+
+def _target(
+    name: str,
+    encoding: Encoding,
+    classes: int | Sequence[str],
+    members: int,
+    basis: Basis | None,
+    vocabulary: str | None,
+    inputs: str,
+) -> TargetSpec:
+    space = _label_space(classes, vocabulary if encoding.target == "softmax" else None)
+    own = None if encoding.basis_rank is None else basis
+    return TargetSpec(name=name, label_space=space, encoding=_filled_in(encoding, members, own, inputs))
 
 
 def _transfer_set(
@@ -115,10 +146,11 @@ def encoded_as(spec: Spec, encoding: Encoding, *, basis: Basis | None, layout: s
     Raises:
         UserError: values that do not go together.
     """
-    encoding = _filled_in(encoding, spec.stored_members, basis, spec.encoding.inputs)
+    encoding = _filled_in(encoding, spec.stored_members, basis, spec.inputs)
     inputs = next((column for column in spec.columns if column.name == "input"), None)
     changed: dict[str, Any] = {"layout": layout, "compression": compression}
-    return _cut(msgspec.structs.replace(spec, encoding=encoding, **changed), inputs, None, None)
+    other = spec.with_targets((msgspec.structs.replace(spec.target, encoding=encoding),))
+    return _cut(msgspec.structs.replace(other, **changed), inputs, labelled_in(spec), None, None)
 
 
 def _teacher(teacher: TeacherSpec | str, members: int) -> TeacherSpec:
@@ -135,7 +167,7 @@ def _label_space(classes: int | Sequence[str], vocabulary: str | None) -> LabelS
 
 def _filled_in(encoding: Encoding, members: int, basis: Basis | None, inputs: str) -> Encoding:
     """An encoding with what follows from the rest: whether inputs are embedded, and which basis it needs."""
-    encoding.check(members)
+    encoding.check(1 if encoding.is_reduced else members)
     filled = encoding.with_basis("" if basis is None else basis_digest(basis))
     return msgspec.structs.replace(filled, inputs=inputs)
 
@@ -147,11 +179,17 @@ def prepared_by(function: str, arguments: dict[str, object], inputs: NDArray[np.
     )
 
 
-def _cut(spec: Spec, inputs: Column | None, rows_per_shard: int | None, rows_per_chunk: int | None) -> Spec:
+def _cut(
+    spec: Spec,
+    inputs: Column | None,
+    labelled: Collection[str],
+    rows_per_shard: int | None,
+    rows_per_chunk: int | None,
+) -> Spec:
     """The specification with its columns, cut into chunks and shards: where sizes are not given, `_chunk_rows` and
     `CHUNKS_PER_SHARD` of them a shard. Raises `UserError` where it breaks a rule.
     """
-    columns = spec_columns(spec, inputs)
+    columns = spec_columns(spec, inputs, labelled)
     chunk = rows_per_chunk or _chunk_rows(columns, spec.rows, rows_per_shard)
     shard = rows_per_shard or chunk * CHUNKS_PER_SHARD
     cut = Cut(rows_per_shard=shard, rows_per_chunk=chunk, teacher_batch=spec.cut.teacher_batch)

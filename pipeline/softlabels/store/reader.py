@@ -1,31 +1,35 @@
 """`open_store`: a sealed store of one split, as numpy arrays and as distributions.
 
 Opening reads the manifest and the plan (kilobytes) and checks them against each other; commit records are read when a shard
-is first touched, chunks and the basis of the tails when they are asked for. R rows, P positions of a sequence row, M members,
-C classes.
+is first touched, chunks and the basis of the tails when they are asked for. R rows, P positions of a row, M members, C classes
+(or numbers of a vector).
 """
 
 from __future__ import annotations
 
 import shlex
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from softlabels.errors import DamagedManifest, StorePathError, UnsealedStore, UserError
+from softlabels.labels.base import Columns
+from softlabels.labels.encoding import Encoding
 from softlabels.labels.ensemble import check_temperature, normalised_weights
+from softlabels.labels.targets import require_target
 from softlabels.store.basis import Basis, read_basis
 from softlabels.store.chunks import ChunkReader
 from softlabels.store.commit import recorded_shards
 from softlabels.store.digest import blake3_hex, payload_digest
-from softlabels.store.gather import gather, read_rows
+from softlabels.store.gather import Stored, gather, read_rows
 from softlabels.store.json_files import RELABEL, RESTORE, decode_json, read_json, read_small_file
 from softlabels.store.key_index import KeyIndex
 from softlabels.store.paths import MANIFEST, PLAN, SET_ASIDE, record_name
+from softlabels.store.records import Commit, Manifest, Payload
 from softlabels.store.seal import check_manifest, check_record
-from softlabels.store.spec import Commit, Manifest, Payload, Plan
+from softlabels.store.spec import Plan
 from softlabels.system.files import Files, Folder
 from softlabels.system.places import Place, folder_of
 
@@ -99,20 +103,24 @@ def holds_store(folder: Files) -> bool:
     return folder.exists(PLAN) or folder.exists(MANIFEST)
 
 
-class Store:
+class Store(Stored):
     """A sealed store of one split; made by `open_store`.
+
+    Of a store of several targets `only(name)` gives each as a store of its own, which is what losses, metrics and tables look
+    at; `SeveralTargets` is raised where the whole is asked what only one target has.
 
     Attributes:
         path, folder: where it lies. spec, manifest: what it says of itself.
-        rows, classes, members, class_names: R, C, M and the names of the classes, or None.
-        encoding: dense, or topk with what its columns mean. soft_columns: the names of its columns.
-        positions: P, the (most) positions of a sequence row; None where a row is one distribution and has no such axis.
-        member_weights: (M,) float64, summing to 1. reduce: "none", or "geometric" where M is 1 and holds mean logits.
+        rows: R. targets: the names of its targets, "" of one without a name.
+        classes, members, class_names: C, M and the names of the classes, or None.
+        encoding: dense, topk, sigmoid or values, with what its columns mean. soft_columns: the names of its columns.
+        positions: P, the (most) positions of a row; None where a row is one distribution and has no such axis.
+        member_weights: (M,) float64, summing to 1. reduce: "none", or how M = 1 was made of all.
         digest, content_digest: its identity, and what its labels say whatever the layout.
         rows_per_chunk, chunks: chunk c holds rows c * rows_per_chunk and on.
-        columns: `content_key` uint8 (16,), `label` int64 (-1 none); `position_mask` and `document` (P,) of sequences; dense
-            `logits` float16 ([P,] M, C) and `shift` float32 ([P,] M), or what `softlabels.labels.topk` says; and `input` where
-            inputs are embedded. What ragged rows do not hold is filled up, with mask and document 0.
+        columns: `content_key` uint8 (16,), `label` (`softlabels.store.hard_labels`); `position_mask` (P,) of rows of positions,
+            of tokens `document` (P,); dense `logits` float16 ([P,] M, C) and `shift` float32 ([P,] M), or what another encoding
+            says; and `input` where inputs are embedded. What ragged rows do not hold is filled up, with mask and document 0.
     """
 
     def __init__(self, folder: Files, *, check: Check = "first") -> None:
@@ -121,21 +129,62 @@ class Store:
         self.folder, self.path = folder, folder.at()
         self.check = check
         self.manifest = _read_manifest(folder)
-        self.spec = spec = self.manifest.spec
-        self.rows, self.classes, self.members = spec.rows, spec.label_space.classes, spec.stored_members
-        self.class_names, self.reduce, self.layout = spec.label_space.names, spec.encoding.reduce, spec.layout
-        self.encoding, self.positions, self.soft_columns = spec.encoding, spec.positions, spec.soft_columns
-        self.member_weights = normalised_weights(spec.member_weights, self.members)
+        self.spec = self._whole = spec = self.manifest.spec
+        self.rows, self.layout, self.positions = spec.rows, spec.layout, spec.positions
         self.digest, self.content_digest = self.manifest.digest, self.manifest.content_digest
         self.rows_per_chunk = spec.cut.rows_per_chunk
         self.chunks = -(-self.rows // self.rows_per_chunk)
         self._records: dict[int, Commit] = {}
-        self._reader = ChunkReader(folder, self.spec)
+        self._reader = ChunkReader(folder, spec)
         self.columns = self._reader.columns
         self._checked: set[tuple[str, int]] = set()
 
+    def only(self, name: str) -> Self:
+        """One target as a store of its own; `Stored.only` says more."""
+        view = super().only(name)
+        view.manifest = self.manifest.only(name)
+        return view
+
+    @property
+    def classes(self) -> int:
+        """C, or the numbers of a vector."""
+        return self.spec.label_space.classes
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The classes' names in order."""
+        return self.spec.label_space.names
+
+    @property
+    def members(self) -> int:
+        """M."""
+        return self.spec.stored_members
+
+    @property
+    def encoding(self) -> Encoding:
+        """How labels are kept."""
+        return self.spec.encoding
+
+    @property
+    def reduce(self) -> str:
+        """How the members were reduced to one."""
+        return self.spec.encoding.reduce
+
+    @property
+    def soft_columns(self) -> tuple[str, ...]:
+        """The names of the encoding's columns; of all targets where there are several."""
+        return self.spec.soft_columns
+
+    @property
+    def member_weights(self) -> NDArray[np.float64]:
+        """(M,), summing to 1."""
+        return normalised_weights(self.spec.member_weights, self.members)
+
     def __repr__(self) -> str:
-        return f"Store({str(self.path)!r}, rows={self.rows}, members={self.members}, classes={self.classes})"
+        head = f"Store({str(self.path)!r}, rows={self.rows}, "
+        if self.targets != ("",):
+            return f"{head}targets={self.targets})"
+        return f"{head}members={self.members}, classes={self.classes})"
 
     def __len__(self) -> int:
         return self.rows
@@ -160,7 +209,7 @@ class Store:
                 raise DamagedManifest(
                     f"{path} (shard {shard}) is not what the store's digest was taken of", remedy=RELABEL
                 )
-            check_record(self.spec, shard, record, str(path))
+            check_record(self._whole, shard, record, str(path))
             self._records[shard] = record
         return self._records[shard]
 
@@ -171,10 +220,11 @@ class Store:
             MissingShard, DamagedShard: naming shard, file and remedy; never fill values.
         """
         shard, number = divmod(chunk, self.spec.cut.rows_per_shard // self.rows_per_chunk)
-        ask = self.check == "always" or (column, chunk) not in self._checked
+        stored = self.columns[column]
+        ask = self.check == "always" or (stored.name, chunk) not in self._checked
         check = ask and self.check != "never"
-        values = self._reader.read(self.payload(shard), self.columns[column], number, check=check, values=ask)
-        self._checked.add((column, chunk))
+        values = self._reader.read(self.payload(shard), stored, number, check=check, values=ask)
+        self._checked.add((stored.name, chunk))
         return values
 
     def column(self, name: str) -> NDArray[np.generic]:
@@ -206,18 +256,48 @@ class Store:
         `mean` and `weights` (default: the store's) as in `softlabels.labels.ensemble`. Raises `ConfigError` at temperatures
         that the store's encoding does not know.
         """
-        share = self.spec.member_weights if weights is None else weights
-        self.encoding.check_mean(mean, self.classes, int(np.count_nonzero(share)))
-        check_temperature(temperature)
-        columns = {name: self.gather(name, rows) for name in self.soft_columns}
+        require_target(self.encoding.target, "log-probabilities", "softmax")
+        columns, share = self._asked(rows, temperature, mean, weights)
         return self.encoding.log_probs(
             columns, self.classes, self.basis, temperature=temperature, mean=mean, weights=share
         )
 
-    @cached_property
+    def probabilities(
+        self, rows: ArrayLike, *, temperature: float, mean: str = "arithmetic", weights: ArrayLike | None = None
+    ) -> NDArray[np.float64]:
+        """The ensemble's probabilities of some rows: (len(rows), [P,] C) float64, of a softmax over the classes or, of sigmoid
+        labels, each class's own. The others as in `log_probs`.
+        """
+        columns, share = self._asked(rows, temperature, mean, weights)
+        return self.encoding.probabilities(
+            columns, self.classes, self.basis, temperature=temperature, mean=mean, weights=share
+        )
+
+    def values(self, rows: ArrayLike, *, weights: ArrayLike | None = None) -> NDArray[np.float64]:
+        """The members' weighted mean vectors of some rows: (len(rows), [P,] D) float64. Raises `ConfigError` of
+        distributions.
+        """
+        require_target(self.encoding.target, "values", "values")
+        share = self.spec.member_weights if weights is None else weights
+        return self.encoding.values({name: self.gather(name, rows) for name in self.soft_columns}, share)
+
+    def _asked(
+        self, rows: ArrayLike, temperature: float, mean: str, weights: ArrayLike | None
+    ) -> tuple[Columns, ArrayLike]:
+        """The columns of some rows and the members' weights, where the labels know the temperature and can give the mean."""
+        share = self.spec.member_weights if weights is None else weights
+        self.encoding.check_mean(mean, self.classes, int(np.count_nonzero(share)))
+        check_temperature(temperature)
+        return {name: self.gather(name, rows) for name in self.soft_columns}, share
+
+    @property
     def basis(self) -> Basis | None:
         """The prior and the basis of the tails, (1 + r, C) float16; None where they have none. Raises `DamagedBasis`."""
-        return read_basis(self.folder, self.spec)
+        return None if self.spec.basis_shape is None else self._basis
+
+    @cached_property
+    def _basis(self) -> Basis | None:
+        return read_basis(self.folder, self._whole)
 
 
 def _read_manifest(store: Files) -> Manifest:

@@ -25,9 +25,10 @@ from softlabels.store.commit import place, replace
 from softlabels.store.json_files import RELABEL, bytes_at, pretty_json, read_json, read_small_file
 from softlabels.store.layouts import layout_of
 from softlabels.store.paths import BASIS_FILE, CARD, FOLDERS, LOCK, MANIFEST, PLAN, SET_ASIDE, STAGING, record_name
+from softlabels.store.records import Commit, Manifest
 from softlabels.store.rules import check_spec
 from softlabels.store.seal import check_manifest, check_record, was_sealed
-from softlabels.store.spec import FORMAT, Commit, Manifest, Plan, Spec
+from softlabels.store.spec import FORMAT, Plan, Spec
 from softlabels.store.verify import RESEAL, STRANGER, Problem, basis_problems, shard_problems, strangers, verify
 from softlabels.store.writer import StoreWriter
 from softlabels.system.files import Files, Folder

@@ -14,8 +14,9 @@ from softlabels.store.json_files import bytes_at, read_json, read_small_file
 from softlabels.store.layouts import layout_of
 from softlabels.store.paths import CARD, MANIFEST
 from softlabels.store.reader import holds_store, store_folders, store_splits
+from softlabels.store.records import Manifest
 from softlabels.store.shared import shared
-from softlabels.store.spec import FORMAT, Manifest
+from softlabels.store.spec import FORMAT
 from softlabels.system.files import Folder
 
 _log = logging.getLogger(__name__)

@@ -6,6 +6,7 @@ What a plan cannot show (hard labels, what the teacher says) `softlabels.teacher
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,15 +42,27 @@ def require_same_plan(ours: Plan, theirs: Plan, where: str) -> None:
     """
     this, that = plain_json(ours.spec), plain_json(theirs.spec)
     that = renamed(that, this)
-    if this["encoding"]["kind"] != that["encoding"]["kind"]:  # each has settings that mean nothing to the other
-        for fields in (this, that):
-            fields["encoding"] = {name: fields["encoding"][name] for name in ("kind", "reduce", "inputs")}
+    for ours_kept, theirs_kept in zip(_encodings(this), _encodings(that), strict=False):
+        if ours_kept["kind"] != theirs_kept["kind"]:  # each has settings that mean nothing to the other
+            for fields in (ours_kept, theirs_kept):
+                for name in fields.keys() - {"kind", "reduce", "inputs"}:
+                    del fields[name]
     found = differences(that, this)
     if found:
         kind = _kind(this, that, [leaf.path for leaf in found])
         if any(leaf.path.startswith("columns") for leaf in found):
-            found = [leaf for leaf in found if not leaf.path.startswith(_FOLLOWS)] or found
+            found = [leaf for leaf in found if not _of_target(leaf.path).startswith(_FOLLOWS)] or found
         raise mismatch(kind, where, found, ours.spec)
+
+
+def _encodings(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """How each target is kept, in order."""
+    return [target["encoding"] for target in spec.get("targets", [spec])]
+
+
+def _of_target(path: str) -> str:
+    """A field's path, of a target among several as it is of the only one."""
+    return re.sub(r"^targets\[\d+\]\.", "", path)
 
 
 def mismatch(kind: type[errors.UserError], where: str, found: Sequence[Difference], ours: Spec) -> errors.UserError:
@@ -110,12 +123,12 @@ def _kind(ours: dict[str, Any], theirs: dict[str, Any], fields: list[str]) -> ty
     """
     members = [sorted(map(str, spec["teacher"]["members"])) for spec in (ours, theirs)]
     found: list[type[errors.UserError]] = []
-    for name in fields:
+    for name in map(_of_target, fields):
         if name == "label_space.vocabulary" or name.endswith(".tokenizer"):
             found.append(errors.OtherTokenizer)
         elif name in ("transfer_set.rows", "transfer_set.content_keys"):
             found.append(errors.OtherRows)
-        elif name.startswith("label_space."):
+        elif name.startswith(("label_space.", "targets")):
             found.append(errors.OtherLabels)
         elif name.startswith("teacher.members") and members[0] == members[1]:
             found.append(errors.OtherMemberOrder)

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
-from softlabels.errors import DamagedManifest
-from softlabels.labels.fidelity import is_temperature, table
+from softlabels.errors import DamagedManifest, some
+from softlabels.labels.fidelity import is_temperature
+from softlabels.labels.lost import LostTable
+from softlabels.store.columns import is_soft
 from softlabels.store.digest import content_digest, manifest_seal, payload_digest, store_digest
 from softlabels.store.json_files import RESTORE, pretty_json
 from softlabels.store.layouts import layout_of
 from softlabels.store.paths import COMMITS, MANIFEST, SET_ASIDE
+from softlabels.store.records import Commit, Manifest, Payload, is_by_target
 from softlabels.store.rules import check_spec
-from softlabels.store.spec import BLOCK_ROWS, FORMAT, Commit, Manifest, Payload, Plan, Spec
+from softlabels.store.spec import BLOCK_ROWS, FORMAT, Plan, Spec
 from softlabels.system.files import Files
 
 _FOR_READERS = 1 << 16  # bytes of card, fidelity table and the files for other readers
 _IN_MANIFEST, _NAME = 256, 64  # bytes of a shard in the manifest and in state.json, of a file in its folder
-_RECORD = 2048  # bytes of a commit record but for what is listed: the fidelity at each temperature
+_RECORD = 2048  # bytes of a commit record but for what is listed: what storing each target lost
 _ARROW = 192  # at most, of a column in the schema and in each record batch, and of the schema and the batch themselves
 
 
@@ -34,7 +39,7 @@ def make_manifest(plan: Plan, records: list[Commit], commits: tuple[str, ...]) -
         bytes=sum(file.size for payload in payloads for file in payload.files.values())
         + 2 * math.prod(plan.spec.basis_shape or (0,)),
         bytes_per_position=_label_bytes(plan.spec, payloads),
-        fidelity=table(record.fidelity for record in records),
+        **_tables(plan.spec, records),
         digest=store_digest(plan, digests),
         content_digest=content_digest(plan.spec, [block for payload in payloads for block in payload.blocks]),
         payloads=digests,
@@ -43,12 +48,20 @@ def make_manifest(plan: Plan, records: list[Commit], commits: tuple[str, ...]) -
     return msgspec.structs.replace(manifest, seal=manifest_seal(manifest))
 
 
+def _tables(spec: Spec, records: Sequence[Commit]) -> dict[str, Any]:
+    """The fields of a manifest that say what storing lost."""
+    found = {name: LostTable.of(record.lost[name] for record in records) for name in (t.name for t in spec.targets)}
+    return {"fidelity": {}, "targets": found} if is_by_target(spec) else {"fidelity": found[""].fidelity}
+
+
 def _label_bytes(spec: Spec, payloads: list[Payload]) -> float:
-    """Stored bytes a position of what a distribution needs: the encoding's columns, of sequences also mask and document; not
+    """Stored bytes a position of what its labels need: the encodings' columns, of rows of positions also mask and document; not
     keys, hard labels, inputs or the basis that all share. Rows that only fill up the last chunk count where compression
     leaves no other figure.
     """
-    columns = [column for column in spec.columns if column.name in spec.soft_columns or column.by_position]
+    columns = [
+        column for column in spec.columns if is_soft(column.name) or column.name in ("position_mask", "document")
+    ]
     if spec.compression == "none" and not spec.ragged:
         return sum(column.row_bytes for column in columns) / (spec.positions or 1)
     sizes = {
@@ -76,15 +89,33 @@ def check_manifest(manifest: Manifest, where: str) -> None:
     for listed in (manifest.commits, manifest.payloads):
         if len(listed) != manifest.spec.shards:
             raise DamagedManifest(f"{where} lists {len(listed)} shards, not {manifest.spec.shards}", remedy=RESTORE)
-    for key in manifest.fidelity:
+    _check_lost(manifest.spec, manifest, where)
+    for key in {key for table in manifest.lost.values() for key in table.fidelity}:
         if not is_temperature(key):
             raise DamagedManifest(f"{where} has the fidelity of {key[:40]!r}, which is no temperature", remedy=RESTORE)
     if store_digest(manifest, manifest.payloads) != manifest.digest:
         raise DamagedManifest(f"{where} holds a digest that is not that of its shards", remedy=RESTORE)
 
 
+def _check_lost(spec: Spec, found: Commit | Manifest, where: str) -> None:
+    """Raise `DamagedManifest` unless what storing lost stands where it belongs: of each target what its kind has."""
+    kinds = {target.name: target.encoding.target for target in spec.targets}
+    here = is_by_target(spec)
+    fits = (
+        here == (found.targets is not UNSET)
+        and not (here and found.fidelity)
+        and found.lost.keys() == kinds.keys()
+        and not any(lost.fidelity if kinds[name] == "values" else lost.errors for name, lost in found.lost.items())
+    )
+    if not fits:
+        raise DamagedManifest(
+            f"{where} does not say what storing lost of {some(kinds) or 'its labels'}", remedy=RESTORE
+        )
+
+
 def check_record(spec: Spec, shard: int, record: Commit, where: str) -> None:
     """Raise `DamagedManifest` unless a commit record describes exactly the files and chunks that the plan cuts."""
+    _check_lost(spec, record, where)
     layout, payload = layout_of(spec), record.payload
     paths = {column.name: layout.path(column, shard) for column in spec.columns}
     blocks = -(-len(spec.shard_rows(shard)) // BLOCK_ROWS)
@@ -142,4 +173,10 @@ def _record_size(spec: Spec, chunks: int, environment: Mapping[str, str]) -> int
     """At most, of the commit record of a shard of so many chunks: digests of 64 digits, with names and numbers around them."""
     files = sum(128 + len(path) for path in _file_sizes(spec, chunks))
     blocks = chunks * spec.cut.rows_per_chunk // BLOCK_ROWS
-    return _RECORD + files + 71 * blocks + 120 * chunks * len(spec.columns) + len(pretty_json(dict(environment)))
+    return (
+        _RECORD * len(spec.targets)
+        + files
+        + 71 * blocks
+        + 120 * chunks * len(spec.columns)
+        + len(pretty_json(dict(environment)))
+    )

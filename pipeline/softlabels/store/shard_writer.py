@@ -15,13 +15,14 @@ from blake3 import blake3
 
 from softlabels import __version__
 from softlabels.errors import UserError
-from softlabels.labels.fidelity import FidelitySums
+from softlabels.labels.lost import Lost
 from softlabels.store.arrays import Arrays, check_arrays
 from softlabels.store.commit import commit, discard
 from softlabels.store.digest import blake3_hex, block_hashes
 from softlabels.store.layouts import layout_of
 from softlabels.store.paths import staged
-from softlabels.store.spec import Chunk, Commit, FileRecord, Payload, Spec
+from softlabels.store.records import Chunk, FileRecord, Payload, record_of
+from softlabels.store.spec import Spec
 from softlabels.system.files import Folder, Sink
 
 
@@ -40,8 +41,8 @@ class ShardWriter:
 
         with writer.shard(3) as shard:
             for columns in parts:
-                shard.add(columns, len(columns["label"]))
-            shard.commit(fidelity)
+                shard.add(columns, len(columns["content_key"]))
+            shard.commit(lost)
     """
 
     def __init__(self, folder: Folder, spec: Spec, shard: int, environment: Mapping[str, str]) -> None:
@@ -107,10 +108,11 @@ class ShardWriter:
             self._chunks[name].append(Chunk(offset, len(data), blake3_hex(data)))
         self._blocks += block_hashes(self._spec, chunk)
         self._keys.update(np.ascontiguousarray(chunk["content_key"]).reshape(-1).data)
-        self._rows += len(chunk["label"])
+        self._rows += len(chunk["content_key"])
 
-    def commit(self, fidelity: tuple[FidelitySums, ...]) -> bool:
-        """Commit the shard, with what encoding its labels lost; False where another writer was quicker.
+    def commit(self, lost: Lost | Mapping[str, Lost]) -> bool:
+        """Commit the shard, with what encoding its labels lost (by target where they have names); False where another writer
+        was quicker.
 
         Raises:
             UserError: rows are missing. DiskFull, StorageError: nothing of the shard is visible.
@@ -130,9 +132,7 @@ class ShardWriter:
             blocks=tuple(self._blocks),
         )
         self._sinks = {}  # from here on `commit` says what becomes of the staged files
-        record = Commit(
-            write_id=self._write_id, payload=payload, fidelity=fidelity, environment=dict(self._environment)
-        )
+        record = record_of(self._spec, self._write_id, payload, lost, self._environment)
         won = commit(self._folder, record)
         self.committed = True
         return won

@@ -21,8 +21,9 @@ from softlabels.store.layouts import layout_of
 from softlabels.store.paths import BASIS_FILE, CARD, MANIFEST, PLAN, SET_ASIDE, STAGING, record_name
 from softlabels.store.positions import check_positions
 from softlabels.store.reader import Store, open_store
+from softlabels.store.records import Commit, Payload
 from softlabels.store.seal import make_manifest
-from softlabels.store.spec import FORMAT, Commit, Payload, Plan, Spec
+from softlabels.store.spec import FORMAT, Plan, Spec
 from softlabels.system.files import File, Files
 from softlabels.system.places import Place
 
@@ -208,9 +209,8 @@ def _content(store: Files, spec: Spec, payload: Payload) -> Iterator[Problem]:
             arrays = {column.name: reader.read(payload, column, chunk, check=False) for column in content_columns(spec)}
             keys.update(arrays["content_key"].tobytes())
             blocks += block_hashes(spec, arrays)
-            if spec.positions is not None:
-                first = spec.shard_rows(payload.shard).start + chunk * spec.cut.rows_per_chunk
-                check_positions(arrays, first_row=first)
+            first = spec.shard_rows(payload.shard).start + chunk * spec.cut.rows_per_chunk
+            check_positions(spec, arrays, first_row=first)
     except DamagedStore as error:
         yield Problem(where, error.what, RELABEL, payload.shard)
         return
@@ -227,7 +227,7 @@ def _totals(store: Store, records: list[Commit]) -> Iterator[Problem]:
     """Whether the manifest follows from plan and records."""
     plan = read_json(store.folder, PLAN, Plan)
     again = make_manifest(plan, records, store.manifest.commits)  # whose files `Store.record` held against these
-    for field in ("digest", "content_digest", "fidelity", "bytes", "bytes_per_position", "about"):
+    for field in ("digest", "content_digest", "fidelity", "targets", "bytes", "bytes_per_position", "about"):
         if getattr(again, field) != getattr(store.manifest, field):
             yield Problem(MANIFEST, f"its {field} does not follow from the plan and the commit records", RESTORE)
 

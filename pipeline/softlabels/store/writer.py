@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from softlabels import errors
 from softlabels.errors import some
-from softlabels.labels.fidelity import FidelitySums
-from softlabels.store.arrays import encode_logits, row_arrays
+from softlabels.labels.base import Columns
+from softlabels.labels.lost import Lost
+from softlabels.store.arrays import by_target, encode_logits, row_arrays
 from softlabels.store.basis import Basis, drop_basis, put_basis, read_basis, require_basis
 from softlabels.store.card import store_card
+from softlabels.store.columns import LABEL, stored_name
 from softlabels.store.commit import create, is_bound, place, recorded_shards, replace, sweep
 from softlabels.store.digest import blake3_hex
 from softlabels.store.findings import check_written
@@ -28,11 +30,12 @@ from softlabels.store.json_files import pretty_json, read_json, read_small_file
 from softlabels.store.layouts import layout_of
 from softlabels.store.paths import BASIS_FILE, BASIS_FOLDER, CARD, COMMITS, LOCK, MANIFEST, PLAN, STAGING, record_name
 from softlabels.store.reader import open_store
+from softlabels.store.records import Commit, Manifest
 from softlabels.store.rules import check_spec
 from softlabels.store.same_plan import named_as_begun, require_same_plan
 from softlabels.store.seal import check_record, make_manifest, store_bytes, was_sealed
 from softlabels.store.shard_writer import ShardWriter, environment_here
-from softlabels.store.spec import About, Commit, Manifest, Plan, Spec, plan_of
+from softlabels.store.spec import About, Plan, Spec, plan_of
 from softlabels.store.verify import require_files
 from softlabels.system.files import Folder, Presence
 from softlabels.system.places import Place, folder_of
@@ -207,20 +210,24 @@ class StoreWriter:
         shard: int,
         *,
         keys: NDArray[np.uint8],
-        labels: NDArray[np.int64],
-        logits: NDArray[np.floating],
+        labels: NDArray[np.generic] | Mapping[str, NDArray[np.generic]] | None,
+        logits: NDArray[np.floating] | Mapping[str, NDArray[np.floating]],
         mask: NDArray[np.uint8] | None = None,
         document: NDArray[np.uint16] | None = None,
         inputs: NDArray[np.generic] | None = None,
+        fold: NDArray[np.uint16] | None = None,
         are_logits: bool = False,
     ) -> None:
-        """Encode densely and commit a shard.
+        """Encode and commit a shard. Of a store of several targets `labels` and `logits` are mappings by their names.
 
         Args:
-            keys: (R, 16) content keys. labels: (R,) hard labels, -1 for none (sequences: always).
+            keys: (R, 16) content keys.
+            labels: hard labels as `softlabels.store.hard_labels` says: (R, [P]) int64 of distributions, -1 for none (of tokens
+                (R,): always). None, or no entry, of a target without a column of them.
             logits: (R, [P,] M, C) raw outputs of every member, float16 to float64; reduced here where the spec says so.
-            mask, document: (R, P) of sequences, see `softlabels.store.positions`; where the mask is 0, logits do not matter.
-            inputs: (R, ...) prepared inputs, where the spec embeds them.
+            mask: (R, P) of rows of positions, see `softlabels.store.positions`; where it is 0, outputs do not matter.
+            document: (R, P), of rows of tokens besides.
+            inputs: (R, ...) prepared inputs, where the spec embeds them. fold: (R,) where it has folds.
             are_logits: they are, even where they look like probabilities, which are refused else.
 
         Raises:
@@ -230,16 +237,22 @@ class StoreWriter:
             DiskFull, StorageError: nothing of this shard is visible; earlier shards are kept.
         """
         self.rows_of(shard)
-        soft, fidelity = encode_logits(self.spec, shard, logits, mask, are_logits=are_logits)
+        encoded = {
+            name: encode_logits(self.spec, name, shard, given, mask, are_logits=are_logits)
+            for name, given in by_target(self.spec, logits, "logits").items()
+        }
+        columns = {name: each for name, (each, _) in encoded.items()}
+        lost = {name: each for name, (_, each) in encoded.items()}
         self.write_columns(
             shard,
             keys=keys,
             labels=labels,
-            columns=soft,
+            columns=columns.get("", columns),
             mask=mask,
             document=document,
             inputs=inputs,
-            fidelity=fidelity,
+            fold=fold,
+            fidelity=lost.get("", lost),
         )
 
     def write_columns(
@@ -247,28 +260,36 @@ class StoreWriter:
         shard: int,
         *,
         keys: NDArray[np.uint8],
-        labels: NDArray[np.int64],
-        columns: Mapping[str, NDArray[np.generic]],
+        labels: NDArray[np.generic] | Mapping[str, NDArray[np.generic]] | None,
+        columns: Columns | Mapping[str, Columns],
         mask: NDArray[np.uint8] | None = None,
         document: NDArray[np.uint16] | None = None,
         inputs: NDArray[np.generic] | None = None,
-        fidelity: tuple[FidelitySums, ...],
+        fold: NDArray[np.uint16] | None = None,
+        fidelity: Lost | Mapping[str, Lost],
     ) -> None:
-        """Commit a shard whose distributions are encoded already.
+        """Commit a shard whose outputs are encoded already. Of a store of several targets `labels`, `columns` and `fidelity`
+        are mappings by their names.
 
         Args:
-            columns: the encoding's columns, each (R, [P,] M, ...), or (R * P, M, ...) as `encode_topk` gives them.
+            columns: the encoding's columns, each (R, [P,] M, ...), or (R * P, M, ...) as `Encoding.encode` gives them.
             fidelity: what encoding them lost. The others: as `write_logits` says.
 
         Raises:
             UserError: columns that are not the specification's, or that cannot be true; others as `write_logits` says.
         """
-        own: dict[str, NDArray[np.generic] | None]
-        own = {"content_key": keys, "label": labels, "position_mask": mask, "document": document, "input": inputs}
-        arrays = row_arrays(self.spec, {name: each for name, each in own.items() if each is not None}, columns)
+        by_name = labels if isinstance(labels, Mapping) else {} if labels is None else {"": labels}
+        own = {stored_name(name, LABEL): values for name, values in by_name.items()}
+        others = {"content_key": keys, "position_mask": mask, "document": document, "input": inputs, "fold": fold}
+        soft = {
+            stored_name(target, name): values
+            for target, each in by_target(self.spec, columns, "columns").items()
+            for name, values in each.items()
+        }
+        arrays = row_arrays(self.spec, own | {name: each for name, each in others.items() if each is not None}, soft)
         with self.shard(shard) as out:
             out.add(arrays, len(self.spec.shard_rows(shard)))
-            out.commit(fidelity)
+            out.commit(by_target(self.spec, fidelity, "fidelity"))
 
     def seal(self, *, checked: bool = False) -> Manifest:
         """Check that every shard is there and write card, metadata for other readers, and last the manifest. `said` then holds

@@ -63,8 +63,9 @@ class ZarrLayout:
         return {columns[0].name: tuple((int(offset), int(length)) for offset, length in places[:filled])}
 
     def metadata(self, spec: Spec, digest: str, version: Version) -> dict[str, bytes]:
+        hints = {target.name: target.encoding.read_hint for target in spec.targets}
         attributes: dict[str, object] = {
-            "softlabels": {"format": version, "digest": digest, "read": spec.encoding.read_hint}
+            "softlabels": {"format": version, "digest": digest, "read": hints.get("", hints)}
         }
         arrays = {column.name: _array(spec, column) for column in spec.columns}
         if spec.basis_shape is not None:

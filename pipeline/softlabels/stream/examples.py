@@ -257,7 +257,6 @@ def _teacher_agrees(store: Store, at: Ints, stored: Ints, own: Ints) -> bool:
     """
     apart = np.flatnonzero((stored >= 0) & (own >= 0) & (stored != own))
     apart = apart[spread(len(apart), TEACHER_SAMPLE)]
-    temperature = max(1.0, store.encoding.lowest_temperature)
-    top = store.log_probs(at[apart], temperature=temperature).argmax(axis=-1)
+    top = store.log_probs(at[apart], temperature=store.encoding.near_1).argmax(axis=-1)
     mine, theirs = int((top == own[apart]).sum()), int((top == stored[apart]).sum())
     return mine - theirs > 3 * math.sqrt(mine + theirs)

@@ -3,7 +3,8 @@
 With w_c the weight of class c, a labelled row's cross-entropy counts w_y, and a row's soft term u = sum_c w_c p_c, p being
 the teacher's distribution at T = 1: what its class weighs on average, as far as the teacher knows the class. The sums are
 divided by the numbers of rows as without weights, so the loss does not depend on how a batch is cut, and weights that average
-1 over the labelled rows leave its size alone. C classes.
+1 over the labelled rows leave its size alone. Of flags (targets of kind sigmoid) w_c is what class c's term counts, in both
+terms. C classes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.errors import ClassMismatch, ConfigError
+from softlabels.labels.targets import Target
 
 ClassWeights = Literal["balanced"] | tuple[float, ...] | None
 
@@ -29,18 +31,25 @@ def check_class_weights(weights: ClassWeights) -> None:
         )
 
 
-def resolved(weights: ClassWeights, labels: NDArray[np.int64], classes: int) -> tuple[float, ...] | None:
+def resolved(
+    weights: ClassWeights, labels: NDArray[np.int64], classes: int, target: Target = "softmax"
+) -> tuple[float, ...] | None:
     """One number a class.
 
     `balanced` is L / (K n_c), of L labels (R,) in K classes, n_c of them in class c (-1, none, does not count): the weights
     average 1 over the labelled rows, and every class weighs the same in all. A class without a label counts 1.
 
     Raises:
-        ConfigError: no row has a label.
+        ConfigError: no row has a label, or labels of another kind than one class a row are to be `balanced`.
         ClassMismatch: another number of weights than of classes.
     """
     if weights is None:
         return None
+    if weights == "balanced" and target != "softmax":
+        raise ConfigError(
+            f"class_weights=balanced counts rows of one class each, and these labels are of kind {target}",
+            remedy="give a number for each class",
+        )
     if weights == "balanced":
         counts = np.bincount(labels[labels >= 0], minlength=classes)
         if not counts.any():

@@ -17,20 +17,11 @@ from softlabels.labels.ensemble import MEANS, check_temperature
 from softlabels.names import as_before
 from softlabels.objects import ObjectSpec
 from softlabels.student.class_weights import ClassWeights, check_class_weights
-from softlabels.student.loss_spec import LossSpec
+from softlabels.student.loss_spec import WITHOUT_T, LossSpec, require_meaning, target_of
 from softlabels.student.schedule import Setting, ends, value_at
 
 DEFAULT_ALPHA = 0.9
-LOSS_NAMES = (
-    "forward_kl",
-    "reverse_kl",
-    "js",
-    "soft_ce",
-    "logit_mse",
-    "dkd",
-    "nkd",
-    "dist",
-)  # those of `losses.LOSSES`, which needs torch
+DEFAULT_TEMPERATURE = 4.0
 
 
 @dataclass(frozen=True)
@@ -56,7 +47,7 @@ class LoopConfig:
         validation: share of the training rows held out to judge epochs; 0 for none.
         keep: best keeps the epoch with the lowest validation loss (the last one without validation), last the last epoch.
         class_weights: what rows of each class count in both terms: balanced (by the labelled training rows), or a list of a
-            number a class; all alike by default. docs/losses.md says how.
+            number a class; all alike by default. Of flags what each class's term counts. docs/losses.md says how.
         hard_label_fraction: share of the training rows whose hard label is used.
         checkpoint_every: epochs between checkpoints.
         device: auto (cuda where there is one, else cpu), cpu, cuda or cuda:N.
@@ -115,17 +106,18 @@ class TrainingConfig(LoopConfig):
     """Loss, optimizer and schedule of one training run.
 
     Attributes:
-        temperature: T > 0 of the soft term: a number, or a schedule over the steps such as linear:20:4 or cosine:20:4.
+        temperature: T > 0 of the soft term: a number, or a schedule over the steps such as linear:20:4 or cosine:20:4; a loss
+            of values has none.
         alpha: short for soft_weight = alpha and hard_weight = 1 - alpha, a number or a schedule; 0.9 where nothing is given,
             0 for hard labels only.
-        hard_weight: weight of the cross-entropy with the hard labels, a number or a schedule; given together with
-            soft_weight, without alpha.
+        hard_weight: weight of the hard labels' term, a number or a schedule; given together with soft_weight, without alpha.
         soft_weight: weight of the soft term.
-        loss: the soft term: forward_kl, reverse_kl, js, soft_ce, logit_mse, dkd, nkd or dist.
+        loss: the soft term: forward_kl, reverse_kl, js, soft_ce, logit_mse, dkd, nkd or dist; of flags (sigmoid) bce, of
+            values mse, huber or cosine, which are the hard labels' term too.
         seed: of initialisation, dropout, and which rows keep their hard label.
     """
 
-    temperature: Setting = 4.0
+    temperature: Setting = DEFAULT_TEMPERATURE
     alpha: Setting | None = None
     hard_weight: Setting | None = None
     soft_weight: Setting | None = None
@@ -137,7 +129,13 @@ class TrainingConfig(LoopConfig):
         for temperature in ends(self.temperature, name="temperature"):
             check_temperature(temperature)
         self._check_weights()
-        _one_of("loss", self.loss, LOSS_NAMES)
+        require_meaning(
+            self.loss,
+            temperature=self.temperature != DEFAULT_TEMPERATURE,
+            mean=self.mean != "arithmetic",
+            logit_standardization=self.logit_standardization,
+            class_weights=self.class_weights is not None,
+        )
         if self.seed < 0:
             raise ConfigError(f"seed must be >= 0, not {self.seed}", remedy="give a whole number >= 0")
 
@@ -148,8 +146,13 @@ class TrainingConfig(LoopConfig):
         else:
             soft = value_at(DEFAULT_ALPHA if self.alpha is None else self.alpha, share)
             hard = 1 - soft
-        temperature = value_at(self.temperature, share)
+        temperature = value_at(self.temperature, share) if self.has_temperature else WITHOUT_T
         return LossSpec(temperature, hard, soft, self.loss, self.loss_args, self.logit_standardization, self.mean)
+
+    @property
+    def has_temperature(self) -> bool:
+        """Whether a temperature plays a part: not in losses of values."""
+        return target_of(self.loss) != "values"
 
     @property
     def is_soft(self) -> bool:
@@ -193,8 +196,10 @@ def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def require_temperatures(encoding: Encoding, config: TrainingConfig) -> None:
     """Raise `ConfigError` where labels of this encoding do not know a temperature that a student is trained or judged at:
-    T = 1, and both ends of its own setting.
+    T = 1, and both ends of its own setting; nothing of a student that has none.
     """
+    if not config.has_temperature:
+        return
     for temperature in (1.0, *ends(config.temperature, name="temperature")):
         encoding.check_temperature(temperature)
 

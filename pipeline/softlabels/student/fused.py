@@ -20,9 +20,10 @@ from torch.autograd.function import once_differentiable
 
 from softlabels.errors import ClassMismatch
 from softlabels.labels.soft import SoftLabels
+from softlabels.labels.targets import Target
 from softlabels.student.fused_terms import BlockTerm, Part, block_term
+from softlabels.student.hard_labels import check_labels
 from softlabels.student.loss_spec import LossSpec
-from softlabels.student.losses import check_labels
 
 # Float32 logits of a block: on a CPU as many as its cache bears, but enough positions to be worth reading the matrix for.
 CPU_BYTES, CPU_POSITIONS = 1 << 22, 64
@@ -66,8 +67,9 @@ def linear_distillation_loss(
         ClassMismatch: also for fewer outputs than classes.
     """
     soft = soft if spec.soft_weight > 0 else None
-    _check_shapes(hidden, weight, bias, soft, labels, classes)
-    check_labels(labels, classes)
+    _check_shapes(hidden, weight, bias, soft, labels, classes, spec.target)
+    if spec.target == "softmax":  # other labels are checked by the block
+        check_labels(labels, classes)
     counted = None if valid is None or bool(valid.all()) else valid.nonzero()[:, 0]
     own = labels if counted is None else labels[counted]
     impossible = bias is not None and bool(torch.isneginf(bias[:classes]).any())
@@ -166,7 +168,13 @@ def _pass(
 
 
 def _check_shapes(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, soft: SoftLabels | None, labels: Tensor, classes: int
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    soft: SoftLabels | None,
+    labels: Tensor,
+    classes: int,
+    target: Target,
 ) -> None:
     """Raise ClassMismatch where the arguments do not fit each other."""
     fits = hidden.dim() == 2 and weight.dim() == 2 and hidden.shape[1] == weight.shape[1]
@@ -183,7 +191,10 @@ def _check_shapes(
         )
     require_outputs(len(weight), classes)
     stored = (len(hidden), classes) if soft is None else (len(soft), soft.classes)
-    if labels.shape != hidden.shape[:1] or stored != (len(hidden), classes):
+    if (labels.shape if target == "softmax" else labels.shape[:1]) != hidden.shape[:1] or stored != (
+        len(hidden),
+        classes,
+    ):
         raise ClassMismatch(
             f"{len(hidden)} positions of {classes} classes have labels of shape {tuple(labels.shape)} and soft labels of "
             f"(positions, classes) = {stored}",

@@ -27,7 +27,7 @@ from softlabels.student.losses import LOSSES, checked_args, weighted_sum
 
 @dataclass(frozen=True)
 class Part:
-    """What is known of a block's n positions: the teacher's labels, and hard labels (n,) with -1 for none."""
+    """What is known of a block's n positions: the teacher's labels, and hard labels (n, ...), see `hard_labels`."""
 
     soft: SoftLabels | None
     labels: Tensor

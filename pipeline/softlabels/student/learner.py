@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from softlabels.checks.probabilities import FEWEST
 from softlabels.errors import ConfigError, LogitsError
-from softlabels.labels import NO_LABEL
 from softlabels.models.device import DTYPES, arithmetic
 from softlabels.student.average import WeightAverage
 from softlabels.student.config import TrainingConfig
-from softlabels.student.loss_spec import LossSpec
+from softlabels.student.hard_labels import count_labelled, only_where
+from softlabels.student.loss_spec import LossSpec, target_of
 from softlabels.student.metrics import Scores
 from softlabels.student.optimizer import build_optimizer, build_scheduler, limit_norms
 from softlabels.student.outputs import StudentOutputs, batch_loss, naming_row, outputs_of, require_student_logits
@@ -262,17 +262,17 @@ class Learner:
         self.standing = Standing(**state["standing"])
 
     def _own_labels(self, batch: Batch, moved: Batch) -> tuple[Tensor, int]:
-        """The hard labels (B, [P]) that this learner may use, on the device, and how many they are."""
+        """The hard labels (B, [P], ...) that this learner may use, on the device, and how many positions have one."""
+        target = target_of(self.config.loss)
         if self._labelled is None:
-            return moved.labels, int((batch.labels >= 0).sum())
-        own = torch.from_numpy(self._labelled[batch.rows])
-        labels = torch.where(own if batch.labels.dim() == 1 else own[:, None], batch.labels, NO_LABEL)
-        return labels.to(self._device), int((labels >= 0).sum())
+            return moved.labels, count_labelled(batch.labels, target)
+        labels = only_where(torch.from_numpy(self._labelled[batch.rows]), batch.labels, target)
+        return labels.to(self._device), count_labelled(labels, target)
 
     def _loss(self, part: Batch, spec: LossSpec, *, positions: int, labelled: int) -> Tensor:
         """The share of some rows in the loss of a batch in which `positions` count and `labelled` of them have a label."""
         outputs = self.predict(self.model, part)
-        if not self._asked and outputs.matrix is None:
+        if not self._asked and outputs.matrix is None and spec.target == "softmax":
             require_student_logits(outputs.states, who=f"the model {self.name}".rstrip())
             self._asked = len(outputs.states) >= FEWEST
         return batch_loss(outputs, part, spec, positions=positions, labelled=labelled)

@@ -1,11 +1,13 @@
-"""The distillation loss: hard_weight * CE(student, label) + soft_weight * soft term, and which soft terms there are.
+"""The distillation loss: hard_weight * hard term + soft_weight * soft term, and which soft terms there are.
 
-Every soft term is a sum over classes, averaged over positions, computed in float32 whatever the student's dtype. Terms whose
-gradient would shrink with the temperature carry the factor T^2, so that it keeps its size at any T (Hinton, Vinyals, Dean
-2015, section 2). The formulas stand in `divergences`, `decoupled` and `relational`; the teacher's distributions come from
-`softlabels.labels.soft`; which rows carry a hard label is `split`'s business.
+Every soft term of distributions and of flags is a sum over classes, of vectors a mean over values; all are averaged over
+positions and computed in float32 whatever the student's dtype. Terms whose gradient would shrink with the temperature carry the
+factor T^2, so that it keeps its size at any T (Hinton, Vinyals, Dean 2015, section 2). The hard term is the cross-entropy with
+the label, of a class or of known flags, or the soft term's distance to the label's vector. The formulas stand in `divergences`,
+`decoupled`, `relational`, `flag_losses` and `value_losses`; what the teacher says comes from `softlabels.labels.soft`; which
+rows carry a hard label is `split`'s business.
 
-B batch (positions), C classes; z the student's logits.
+B batch (positions), C classes (or values); z the student's logits.
 """
 
 from __future__ import annotations
@@ -22,20 +24,24 @@ from softlabels.errors import ClassMismatch, ConfigError, LabelError, MeanUnavai
 from softlabels.labels import NO_LABEL
 from softlabels.labels.soft import SoftLabels
 from softlabels.labels.standardise import standardise
+from softlabels.labels.targets import Target
 from softlabels.student.decoupled import dkd, nkd
 from softlabels.student.divergences import centred, forward_kl, js, logit_mse, reverse_kl, soft_ce
-from softlabels.student.loss_spec import LossSpec
+from softlabels.student.flag_losses import bce, hard_bce
+from softlabels.student.hard_labels import check_labels
+from softlabels.student.loss_spec import WITHOUT_T, LossSpec, require_served, target_of
 from softlabels.student.relational import dist
 from softlabels.student.sparse import COARSE, OUTCOMES, outcomes, require_sparse
+from softlabels.student.value_losses import to_labels, to_teacher
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A soft term and what it needs.
+    """A soft term and what it needs; `loss_spec.LOSS_NAMES` says of which kind of target it is.
 
     Attributes:
         term: called with (student, soft, labels, spec, weights, **args); the sum over the rows, each times its
-            weight (B,) where there are weights, a float32 scalar.
+            weight (B,) where there are weights (of flags each class times its (C,)), a float32 scalar.
         args: its own arguments, all numbers, with their defaults; the names of `loss_args`.
         needs_label: every row must have a hard label.
         whole_batch: the value of a batch is not the sum of its micro-batches' values.
@@ -58,6 +64,10 @@ LOSSES: dict[str, Loss] = {
     "dkd": Loss(dkd, {"alpha": 1.0, "beta": 8.0}, needs_label=True),
     "nkd": Loss(nkd, {"gamma": 1.5}, needs_label=True),
     "dist": Loss(dist, {"beta": 1.0, "gamma": 1.0}, whole_batch=True),
+    "bce": Loss(bce),
+    "mse": Loss(to_teacher),
+    "huber": Loss(to_teacher, {"delta": 1.0}),
+    "cosine": Loss(to_teacher),
 }
 
 
@@ -66,7 +76,7 @@ def distillation_loss(
     soft: SoftLabels | None,
     labels: Tensor,
     *,
-    temperature: float,
+    temperature: float | None = None,
     hard_weight: float,
     soft_weight: float,
     loss: str = "forward_kl",
@@ -80,29 +90,35 @@ def distillation_loss(
     """The loss of a batch, or of one micro-batch's share in it.
 
     Args:
-        student: (B, C) raw logits z, any float dtype.
+        student: (B, C) raw logits z, or vectors (B, D), any float dtype.
         soft: the teacher's labels of the same rows; None where `soft_weight` is 0, and not looked at there.
-        labels: (B,) int64 hard labels, -1 for none.
-        temperature: T > 0 of the soft term; the hard term is taken at T = 1.
+        labels: hard labels as `hard_labels` says: of classes (B,) int64, -1 for none.
+        temperature: T > 0 of the soft term; the hard term is taken at T = 1. Losses of values have none.
         hard_weight, soft_weight: finite, >= 0; a term of weight 0 is not computed.
         loss, loss_args: a name of `LOSSES`, and its arguments where they are not the defaults.
         logit_standardization: the soft term sees standardised logits of student and members, the hard term does not.
-        mean: how members are averaged, see `softlabels.labels.ensemble`; `logit_mse` always takes the mean logits.
+        mean: how members are averaged, see `softlabels.labels.ensemble`; `logit_mse` always takes the mean logits, and of
+            values there is one.
         positions, labelled: how many positions, and how many with a label, the whole batch has; those of this call by
             default. With them the losses of micro-batches add up to the loss of the batch (but not for `dist`).
         class_weights: (C,) float32, see `class_weights`.
 
     Returns:
-        hard_weight * (sum of CE) / labelled + soft_weight * (sum of the soft term) / positions, scalar float32; the hard term
-        is 0 without a labelled row.
+        hard_weight * `hard_sum` / labelled + soft_weight * `soft_sum` / positions, scalar float32; the hard term is 0 without
+        a labelled row.
 
     Raises:
-        ConfigError: an impossible temperature, weight or argument, an unknown name, or no soft labels where they are needed.
+        ConfigError: an impossible temperature, weight or argument, an unknown name, an option that means nothing for the loss,
+            soft labels of another kind, or none where they are needed.
         ClassMismatch: student and soft labels differ in rows or classes.
-        LabelError: a label outside -1 .. C - 1, or a row without one where the loss needs it.
+        LabelError: a label that is none, see `hard_labels.check_labels`, or a row without one where the loss needs it.
         LogitsError: a loss that is undefined because one side alone is -inf, see the term.
         MeanUnavailable: reduced labels cannot give the mean, or standardised members.
     """
+    if temperature is None:
+        if target_of(loss) != "values":
+            raise ConfigError(f"the loss {loss} needs a temperature", remedy="give temperature=1, 4 or the like")
+        temperature = WITHOUT_T
     spec = LossSpec(temperature, hard_weight, soft_weight, loss, loss_args, logit_standardization, mean, class_weights)
     positions = len(student) if positions is None else positions
     return weighted_sum(student, soft, labels, spec.per_position(labels, positions=positions, labelled=labelled))
@@ -112,7 +128,7 @@ def weighted_sum(student: Tensor, soft: SoftLabels | None, labels: Tensor, spec:
     """hard_weight * `hard_sum` + soft_weight * `soft_sum`, scalar float32; a term of weight 0 is not computed."""
     terms = []
     if spec.hard_weight > 0:
-        terms.append(hard_sum(student, labels, spec.class_weights) * spec.hard_weight)
+        terms.append(hard_sum(student, labels, spec) * spec.hard_weight)
     if spec.soft_weight > 0:
         terms.append(soft_sum(student, soft, labels, spec) * spec.soft_weight)
     if len(terms) == 2:
@@ -120,21 +136,27 @@ def weighted_sum(student: Tensor, soft: SoftLabels | None, labels: Tensor, spec:
     return terms[0] if terms else student.new_zeros((), dtype=torch.float32)
 
 
-def hard_sum(student: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
-    """Sum of CE(student, label) in nats over the rows of (B, C) that have a label in (B,), each times the weight of its class
-    where there are weights: scalar float32.
+def hard_sum(student: Tensor, labels: Tensor, spec: LossSpec) -> Tensor:
+    """The hard term of the loss's kind of target, summed over the rows (B, C) that have a label, without its weight: scalar
+    float32. The cross-entropy with the label in nats, each row's times the weight of its class where there are weights; that
+    of every known flag; the distance to known vectors.
     """
     _check_student(student)
-    if labels.shape != student.shape[:1]:
+    if labels.shape[:1] != student.shape[:1] or (spec.target == "softmax" and labels.dim() != 1):
         raise ClassMismatch(
             f"the model gives logits for {len(student)} rows, the batch has labels of shape {tuple(labels.shape)}",
             remedy="use a model that gives one row of logits for each input",
         )
+    if spec.target != "softmax":
+        check_labels(labels, student.shape[1], spec.target)
+        if spec.target == "sigmoid":
+            return hard_bce(student.float(), labels, spec.class_weights)
+        return to_labels(student.float(), labels, spec.loss, checked_args(spec))
     if labels.device.type != "cpu":  # torch would stop the whole process there
         check_labels(labels, student.shape[1])
     try:
         return functional.cross_entropy(
-            _single(student), labels, weight=class_weights, ignore_index=NO_LABEL, reduction="sum"
+            _single(student), labels, weight=spec.class_weights, ignore_index=NO_LABEL, reduction="sum"
         )
     except IndexError:
         check_labels(labels, student.shape[1])
@@ -150,6 +172,7 @@ def soft_sum(student: Tensor, soft: SoftLabels | None, labels: Tensor | None, sp
     args = checked_args(spec)
     if soft is None:
         raise ConfigError(f"the loss {loss} needs soft labels and there are none", remedy="give a store, or alpha=0")
+    require_served(loss, soft.target)
     _check_student(student)
     stored = (len(soft), soft.classes)
     if stored != tuple(student.shape):
@@ -157,6 +180,8 @@ def soft_sum(student: Tensor, soft: SoftLabels | None, labels: Tensor | None, sp
             f"the student gives (rows, classes) = {tuple(student.shape)}, the soft labels have {stored}",
             remedy="give the student as many classes as the store has",
         )
+    if spec.target != "softmax":  # whose logits have no constant to be free of
+        return LOSSES[loss].term(student.float(), soft, labels, spec, spec.class_weights, **args)
     if LOSSES[loss].needs_label:
         _check_labelled(loss, labels, student)
     if soft.tail is not None:
@@ -178,6 +203,7 @@ def require_loss(
     micro_batch: int | None,
     reduce: str,
     classes: int,
+    target: Target = "softmax",
     tail: str | None = None,
     class_weights: bool = False,
 ) -> None:
@@ -189,6 +215,7 @@ def require_loss(
         micro_batch: rows a forward pass, None for whole batches.
         reduce: how the store's members were reduced, "none" or "geometric".
         classes: C of the store.
+        target: the kind of its labels.
         tail: of the store's encoding, None where that is dense.
         class_weights: whether classes have weights of their own.
 
@@ -197,6 +224,7 @@ def require_loss(
         MeanUnavailable: standardization of members that are not stored.
     """
     checked_args(spec)
+    require_served(spec.loss, target)
     name, loss = spec.loss, LOSSES[spec.loss]
     if tail is not None:
         require_sparse(spec, tail)
@@ -222,8 +250,6 @@ def require_loss(
 def checked_args(spec: LossSpec) -> dict[str, float]:
     """The arguments of a loss, defaults included. Raises ConfigError for a name or an argument that is none."""
     name = spec.loss
-    if name not in LOSSES:
-        raise ConfigError(f"no loss is called {name!r}", remedy=f"choose one of {', '.join(LOSSES)}")
     known = LOSSES[name].args
     args = {**known, **(spec.loss_args or {})}
     unknown = [key for key in args if key not in known]
@@ -240,6 +266,8 @@ def checked_args(spec: LossSpec) -> dict[str, float]:
             f"js needs 0 < beta < 1, not {args['beta']}: at the ends it is 0 for every student",
             remedy="use loss=forward_kl for the limit beta -> 0, reverse_kl for beta -> 1",
         )
+    if name == "huber" and args["delta"] == 0:
+        raise ConfigError("huber needs delta > 0: at 0 it is 0 for every student", remedy="give loss_args: {delta: 1}")
     if args and not any(args.values()) and name != "nkd":
         raise ConfigError(f"all weights of {name} are 0: {args}", remedy="raise one of them")
     return args
@@ -268,16 +296,6 @@ def _check_student(student: Tensor) -> None:
         raise ClassMismatch(
             f"the model's output is {student.dtype} of shape {tuple(student.shape)}, not float logits (rows, classes)",
             remedy="use a model that gives one float logit for each class",
-        )
-
-
-def check_labels(labels: Tensor, classes: int) -> None:
-    """Raise `LabelError` unless every hard label is -1 or one of the classes."""
-    wrong = labels[(labels < NO_LABEL) | (labels >= classes)]
-    if len(wrong):
-        raise LabelError(
-            f"hard label {wrong[0].item()} lies outside the student's {classes} classes (-1 means none)",
-            remedy="mend the transfer set's labels, or give the student the right number of classes",
         )
 
 

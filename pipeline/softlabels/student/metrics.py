@@ -1,7 +1,8 @@
 """How good predictions are: against hard labels (errors, accuracy, NLL, ECE, Brier) and against the teacher (agreement, KL).
 
-`Metrics` adds up batches in float64; `evaluate_student` and `evaluate_teacher` run it over a loader. The loss that is
-trained is `losses`' business; a store's own coding loss is `softlabels.labels.fidelity`'s.
+`Metrics` adds up batches of distributions in float64, `flag_metrics` and `value_metrics` those of other kinds of targets, and
+`metrics_of` gives the right one; `evaluate_student` and `evaluate_teacher` run it over a loader. The loss that is trained is
+`losses`' business; a store's own coding loss is `softlabels.labels.fidelity`'s.
 
 Of rows of tokens every position that counts is a row of these scores: `rows` are positions, and `nll` is the log of perplexity.
 
@@ -18,13 +19,16 @@ from torch import Tensor, nn
 
 from softlabels.errors import ConfigError
 from softlabels.labels.soft import SoftLabels
+from softlabels.labels.targets import Target
 from softlabels.student.by_class import MOST, ByClass
+from softlabels.student.calibration import add_to_bins, calibration_error, empty_bins
+from softlabels.student.flag_metrics import FlagMetrics
 from softlabels.student.outputs import blocks, counted_blocks, naming_row, outputs_of
+from softlabels.student.value_metrics import ValueMetrics
 
 if TYPE_CHECKING:
     from softlabels.stream.loader import Batch
 
-BINS = 15
 FEW = 1024  # classes up to which a distribution is computed in float64; beyond in float32, which costs half
 LogProbsAt = Callable[[float], Tensor]
 
@@ -68,6 +72,39 @@ class Scores(TypedDict, total=False):
     confused: list[list[int]]  # [label, predicted, rows] of the most frequent mistakes
     auc: float  # of two classes: the area under the ROC curve
 
+    # Of flags (sigmoid); labelled is a row with a known flag, `nll` and `ece` are over the flags, the latter in bins of p;
+    # agreement is the mean share of the classes that are said alike, and kl the sum over the classes.
+    flags: int  # that are known
+    f1: dict[str, float]  # micro: of all flags together; macro: the mean over the classes with a flag of 1
+    map: float  # the mean over these of their average precision
+
+    # Of vectors (values), against the rows' own; and the same of `teacher`, against the teacher's.
+    mse: float  # the mean over rows and values of the squared error
+    rmse: float  # its root
+    r2: float  # 1 - squared error / spread about the mean, of each value that varies; their mean
+    cosine: float  # the mean over the rows that are wanted to be no zero; a zero counts 0
+    teacher: dict[str, float]
+
+
+class Accumulator(Protocol):
+    """What adds up predictions of one kind of target, a batch at a time."""
+
+    def update(self, logits: Tensor, labels: Tensor, soft: SoftLabels | None) -> None:
+        """Add what a model says of a batch (B, C); its hard labels; the teacher's, if any."""
+
+    def update_teacher(self, labels: Tensor, soft: SoftLabels, member: int | None = None) -> None:
+        """Add the stored teacher itself, or one member of it."""
+
+    def result(self) -> Scores:
+        """The scores of everything added so far."""
+
+
+def metrics_of(target: Target, temperatures: Sequence[float], mean: str, *, by_class: bool = False) -> Accumulator:
+    """What adds up predictions of a target of this kind; the rest as `Metrics` says. Values have no temperature and no mean."""
+    if target == "softmax":
+        return Metrics(temperatures, mean, by_class=by_class)
+    return cast(Accumulator, FlagMetrics(temperatures, mean) if target == "sigmoid" else ValueMetrics())
+
 
 class Metrics:
     """Adds up predictions, a batch at a time.
@@ -87,7 +124,7 @@ class Metrics:
         self._rows = self._compared = 0
         self._hard = torch.zeros(3, dtype=torch.float64)  # errors, nll, brier
         self._soft = torch.zeros(1 + len(self._temperatures), dtype=torch.float64)  # agreement, kl at each T
-        self._bins = torch.zeros(BINS, 3, dtype=torch.float64)  # rows, confidence, correct
+        self._bins = empty_bins()
 
     def update(self, logits: Tensor, labels: Tensor, soft: SoftLabels | None) -> None:
         """Add a model's raw logits (B, C), any float dtype; labels (B,) int64 with -1 for none; the teacher, if any."""
@@ -109,9 +146,8 @@ class Metrics:
         scores: Scores = {"rows": self._rows, "labelled": labelled}
         if labelled:
             errors, nll, brier = self._hard.tolist()
-            gaps = (self._bins[:, 2] - self._bins[:, 1]).abs()  # a bin's |accuracy - confidence| times its rows
             scores["errors"], scores["accuracy"] = int(errors), 1 - errors / labelled
-            scores["nll"], scores["ece"] = nll / labelled, gaps.sum().item() / labelled
+            scores["nll"], scores["ece"] = nll / labelled, calibration_error(self._bins)
             scores["brier"] = brier / labelled
         if self._compared:
             agreed, *kls = (self._soft / self._compared).tolist()
@@ -150,20 +186,19 @@ class Metrics:
         nll = -log_p.gather(1, of_label)[:, 0]
         brier = 1 - 2 * p.gather(1, of_label)[:, 0] + p.square_().sum(dim=-1)
         correct = predicted == labels
-        rows = torch.stack([(~correct).double(), nll, brier, torch.ones_like(nll), confidence, correct.double()], dim=1)
-        rows = rows.double().cpu()  # where adding into bins is deterministic
-        bins = (rows[:, 4] * BINS).ceil().long().clamp(1, BINS) - 1  # (lower, upper]
+        rows = torch.stack([(~correct).double(), nll, brier, confidence, correct.double()], dim=1).double().cpu()
         self._hard += rows[:, :3].sum(dim=0)
-        self._bins.index_add_(0, bins, rows[:, 3:])
+        add_to_bins(self._bins, rows[:, 3], rows[:, 4])
         if self._by_class is not None:
             self._by_class.add(log_p, predicted, labels)
 
 
 def evaluate_student(
-    model: nn.Module, batches: Batches, *, temperatures: Sequence[float], mean: str, device: torch.device
-) -> Scores:
-    """Scores of a model, put into evaluation mode, over every batch."""
-    metrics = Metrics(temperatures, mean, by_class=True)
+    model: nn.Module, batches: Batches, *, temperatures: Sequence[float], mean: str, device: torch.device,
+    target: Target = "softmax",
+) -> Scores:  # fmt: skip
+    """Scores of a model, put into evaluation mode, over every batch; `target` is the kind of the labels."""
+    metrics = metrics_of(target, temperatures, mean, by_class=True)
     model.eval()
     with torch.inference_mode():
         for batch in batches.epoch(0):
@@ -175,7 +210,7 @@ def evaluate_student(
 
 
 def evaluate_teacher(
-    batches: Batches, *, temperatures: Sequence[float], mean: str, device: torch.device
+    batches: Batches, *, temperatures: Sequence[float], mean: str, device: torch.device, target: Target = "softmax"
 ) -> tuple[Scores, list[Scores]]:
     """Scores of the stored teacher, and of each of its members against it, from the store alone.
 
@@ -183,13 +218,15 @@ def evaluate_teacher(
         ConfigError: a batch without soft labels.
         NoPossibleClass: a row whose members have no geometric mean, which is asked for.
     """
-    ensemble = Metrics(temperatures, mean, by_class=True)
-    members: list[Metrics] = []
+    ensemble = metrics_of(target, temperatures, mean, by_class=True)
+    members: list[Accumulator] = []
     for batch in batches.epoch(0):
         batch = batch.to(device)
         if batch.soft is None:
             raise ConfigError("these batches carry no soft labels", remedy="give the loader a store")
-        members = members or [Metrics(temperatures, mean, by_class=True) for _ in range(batch.soft.stored_members)]
+        members = members or [
+            metrics_of(target, temperatures, mean, by_class=True) for _ in range(batch.soft.stored_members)
+        ]
         with naming_row(batch, mean):
             for _, part in counted_blocks(batch, batch.soft.classes, whole=batch.mask is None):
                 assert part.soft is not None

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from softlabels.checks.probabilities import BLOCK, FEWEST, are_probabilities, require_logits
 from softlabels.errors import ClassMismatch, NoPossibleClass
+from softlabels.labels.bernoulli import no_common_outcome
 from softlabels.labels.ensemble import no_common_class
 from softlabels.labels.soft import SoftLabels
 from softlabels.models.product import output_matrix
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from softlabels.stream.loader import Batch
 
 LOGITS_ALONE = "let its forward return the logits (rows, classes) alone, in training as in evaluation mode"
-Block = tuple[Tensor, Tensor, SoftLabels | None]  # logits (n, C), labels (n,), the teacher's
+Block = tuple[Tensor, Tensor, SoftLabels | None]  # logits (n, C), labels (n, ...), the teacher's
 
 
 @dataclass(frozen=True)
@@ -113,11 +114,21 @@ def naming_row(batch: Batch, mean: str) -> Iterator[None]:
     except NoPossibleClass:
         assert batch.soft is not None
         for at in range(len(batch.soft)):
+            one, none = batch.soft[at : at + 1], no_common_class
             try:
-                batch.soft[at : at + 1].log_probs(1.0, mean)
+                if one.target == "softmax":
+                    one.log_probs(1.0, mean)
+                else:
+                    none = no_common_outcome
+                    one.logits(1.0, mean)
             except NoPossibleClass:
-                raise no_common_class(f"row {batch.rows[at * len(batch) // len(batch.soft)]}") from None
+                raise none(f"row {batch.rows[at * len(batch) // len(batch.soft)]}") from None
         raise
+
+
+def labels_of(batch: Batch) -> Tensor:
+    """The hard labels (N, ...) of a batch's positions, one row after the other."""
+    return batch.labels if batch.mask is None else batch.labels.flatten(0, 1)
 
 
 def classes_of(outputs: StudentOutputs, batch: Batch) -> int:
@@ -129,7 +140,7 @@ def batch_loss(
     outputs: StudentOutputs, batch: Batch, spec: LossSpec, *, positions: int | None = None, labelled: int | None = None
 ) -> Tensor:
     """`losses.distillation_loss` over the positions that count."""
-    labels, soft = batch.labels.flatten(), batch.soft if spec.soft_weight > 0 else None
+    labels, soft = labels_of(batch), batch.soft if spec.soft_weight > 0 else None
     valid, classes = None if batch.mask is None else batch.mask.flatten(), classes_of(outputs, batch)
     if outputs.matrix is not None and not LOSSES[spec.loss].whole_batch and spec.class_weights is None:
         return linear_distillation_loss(
@@ -152,7 +163,7 @@ def blocks(outputs: StudentOutputs, batch: Batch, *, whole: bool = False) -> Ite
 
 def counted_blocks(batch: Batch, classes: int, *, whole: bool = False) -> Blocks:
     """Where blocks of positions that count stand among all N of a batch, and what is known of them."""
-    labels = batch.labels.flatten()
+    labels = labels_of(batch)
     counted = None if batch.mask is None else batch.mask.flatten().nonzero()[:, 0]
     step = max(1, len(labels)) if whole else block_positions(classes, labels.device)
     return parts(batch.soft, labels, counted, step)

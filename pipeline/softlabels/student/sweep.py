@@ -10,7 +10,8 @@ from itertools import product
 from typing import Any, TypeVar
 
 from softlabels.errors import ConfigError
-from softlabels.student.config import DEFAULT_ALPHA, LoopConfig, TrainingConfig
+from softlabels.student.config import DEFAULT_ALPHA, DEFAULT_TEMPERATURE, LoopConfig, TrainingConfig
+from softlabels.student.loss_spec import target_of
 from softlabels.student.schedule import Setting
 
 AXES = ("temperature", "alpha", "loss")
@@ -26,10 +27,10 @@ class StudentTraining(LoopConfig):
             list of these: a student for each.
         alpha: short for soft_weight = alpha and hard_weight = 1 - alpha: a number, a schedule, or a list of these; 0.9 where
             nothing is given.
-        hard_weight: weight of the cross-entropy with the hard labels, a number or a schedule; given together with
-            soft_weight, without alpha.
+        hard_weight: weight of the hard labels' term, a number or a schedule; given together with soft_weight, without alpha.
         soft_weight: weight of the soft term.
-        loss: the soft term, or a list: forward_kl, reverse_kl, js, soft_ce, logit_mse, dkd, nkd, dist.
+        loss: the soft term, or a list: forward_kl, reverse_kl, js, soft_ce, logit_mse, dkd, nkd, dist; of flags (sigmoid) bce,
+            of values mse, huber, cosine. The hard student of values takes the first.
         seeds: a student of each kind for every seed, which decides its first weights, dropout, and with hard_label_fraction
             the rows that keep their label.
         seed: decides, with the rows' keys, their order, and which are held out; alike for all students.
@@ -40,7 +41,7 @@ class StudentTraining(LoopConfig):
         only_classes: use only the training rows whose hard label is one of these numbers.
     """
 
-    temperature: Setting | tuple[Setting, ...] = 4.0
+    temperature: Setting | tuple[Setting, ...] = DEFAULT_TEMPERATURE
     alpha: Setting | tuple[Setting, ...] | None = None
     hard_weight: Setting | None = None
     soft_weight: Setting | None = None
@@ -89,16 +90,22 @@ class StudentTraining(LoopConfig):
         """How one student is trained."""
         values: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(LoopConfig)}
         if variant.kind == "hard":  # its temperature is that of the KL it is measured with
-            first = self.variants[0].values["temperature"]
-            return TrainingConfig(**values, temperature=first, hard_weight=1.0, soft_weight=0.0, seed=seed)
+            first = self.variants[0].values
+            if target_of(first["loss"]) != "softmax":  # of which no loss but the cross-entropy is a hard label's
+                values["loss"] = first["loss"]
+            return TrainingConfig(
+                **values, temperature=first["temperature"], hard_weight=1.0, soft_weight=0.0, seed=seed
+            )
         values |= variant.values | {"hard_weight": self.hard_weight, "soft_weight": self.soft_weight}
         return TrainingConfig(**values, seed=seed)
 
     def settings(self, variant: Variant) -> dict[str, Any]:
-        """What the results say of a variant: T, alpha (or both weights) and loss of a distilled one."""
+        """What the results say of a variant: T (if it has one), alpha (or both weights) and loss of a distilled one."""
         if variant.kind == "hard":
             return {}
         given = dict(variant.values)
+        if target_of(given["loss"]) == "values":
+            del given["temperature"]
         if self.hard_weight is not None:
             del given["alpha"]
             return given | {"hard_weight": self.hard_weight, "soft_weight": self.soft_weight}

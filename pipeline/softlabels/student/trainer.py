@@ -253,6 +253,8 @@ class Trainer:
         if learner.config.is_scheduled:
             loss = learner.loss_at(learner.share(step - 1))
             line |= {name: getattr(loss, name) for name in ("temperature", "hard_weight", "soft_weight")}
+            if not learner.config.has_temperature:
+                del line["temperature"]
         return line if held_out is None else line | {"validation_loss": held_out[0], **held_out[1]}
 
     def _last_line(self, learner: Learner) -> dict[str, object]:

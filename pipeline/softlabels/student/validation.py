@@ -13,7 +13,7 @@ from softlabels.labels.soft import SoftLabels
 from softlabels.student.fused_terms import Part, block_term
 from softlabels.student.learner import Learner
 from softlabels.student.losses import LOSSES, hard_sum, soft_sum
-from softlabels.student.metrics import Batches, Metrics, Scores
+from softlabels.student.metrics import Batches, Scores, metrics_of
 from softlabels.student.outputs import StudentOutputs, blocks, naming_row
 
 if TYPE_CHECKING:
@@ -48,24 +48,24 @@ class _Tally:
 
     def __init__(self, learner: Learner) -> None:
         self._learner, self._spec = learner, learner.loss_at(1.0)
-        self._metrics = Metrics((self._spec.temperature,), self._spec.mean)
+        self._metrics = metrics_of(self._spec.target, (self._spec.temperature,), self._spec.mean)
+        # of a class without weights the scores have it: the NLL
+        self._sums_hard = self._spec.target != "softmax" or self._spec.class_weights is not None
         self._soft = self._hard = 0.0
 
     def add(self, outputs: StudentOutputs, batch: Batch) -> None:
         spec = self._spec
         for logits, labels, soft in blocks(outputs, batch, whole=LOSSES[spec.loss].whole_batch):
             self._metrics.update(logits, labels, soft)
-            if spec.class_weights is not None and spec.hard_weight > 0:
-                self._hard += hard_sum(logits, labels, spec.class_weights).item()
+            if self._sums_hard and spec.hard_weight > 0:
+                self._hard += hard_sum(logits, labels, spec).item()
             if spec.soft_weight > 0:
                 self._soft += self._soft_sum(logits.float(), labels, soft)
 
     def result(self, step: int) -> tuple[float, Scores]:
         scores, spec = self._metrics.result(), self._spec
         self._learner.check_labelled("validation", scores["labelled"], is_soft=spec.soft_weight > 0)
-        hard = scores.get("nll", 0.0)
-        if spec.class_weights is not None:
-            hard = self._hard / max(scores["labelled"], 1)
+        hard = self._hard / max(scores["labelled"], 1) if self._sums_hard else scores.get("nll", 0.0)
         loss = spec.hard_weight * hard + spec.soft_weight * self._soft / scores["rows"]
         self._learner.check_finite("validation", loss, step)
         return loss, scores

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from softlabels.errors import ConfigError
+from softlabels.labels.base import Reduce
 from softlabels.labels.encoding import Encoding
 from softlabels.labels.settings import EncodingSettings
 from softlabels.models.config import ModelConfig
@@ -71,7 +72,7 @@ class LabelsConfig(EncodingSettings):
 
     Attributes:
         layout: zarr (any Zarr v3 reader opens it) or arrow (`datasets.load_from_disk` opens it).
-        reduce: none keeps every member; geometric keeps only the members' mean logits.
+        reduce: none keeps every member; geometric keeps only the members' mean logits, arithmetic (kind: values) their mean.
         inputs: reference names the transfer set; embed puts the prepared inputs into the store.
         compression: none, or zstd (layout zarr; float16 logits shrink by about a tenth).
         rows_per_shard: the unit of work and commit; by default 16 chunks.
@@ -80,7 +81,7 @@ class LabelsConfig(EncodingSettings):
     """
 
     layout: Literal["zarr", "arrow"] = "zarr"
-    reduce: Literal["none", "geometric"] = "none"
+    reduce: Reduce = "none"
     inputs: Literal["reference", "embed"] = "reference"
     compression: Literal["none", "zstd"] = "none"
     rows_per_shard: int | None = None

@@ -13,21 +13,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from softlabels.checks.probabilities import SUM
+from softlabels.checks.probabilities import SUM, looks_of
 from softlabels.labels.base import Columns
 from softlabels.labels.blocks import block_of
 from softlabels.labels.encoding import Encoding
-from softlabels.labels.fidelity import FidelitySums, add_up
+from softlabels.labels.lost import Lost
+from softlabels.labels.targets import Target
 from softlabels.teacher.teacher import Batch
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Columns (N, M, ...) by name, what encoding them lost, and which outputs (N, M) look like probabilities."""
+    """Columns (N, M, ...) by name, what encoding them lost, and which outputs (N, M) look like probabilities (`looks`)."""
 
     columns: Columns
-    fidelity: tuple[FidelitySums, ...]
-    suspects: NDArray[np.bool_]
+    lost: Lost
+    suspects: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,26 +57,33 @@ class Encoder:
         for at, block in batch.blocks:
             found = self.encoding.encode(
                 block,
-                weights=self.weights if self.encoding.reduce == "geometric" else None,
+                weights=self.weights if self.encoding.is_reduced else None,
                 basis=self.basis,
                 labels=given[at].to(block.device),
                 mask=None if counts is None else counts[at].to(block.device),
                 place=lambda n, first=at.start: batch.place(first + n),  # type: ignore[misc]
             )
-            parts.append(Encoded(*found, probabilities_among(block)))
+            parts.append(Encoded(*found, looks_among(block, self.encoding.target)))
         columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
         suspects = np.concatenate([part.suspects for part in parts])
-        return Encoded(columns, add_up(part.fidelity for part in parts), suspects)
+        return Encoded(columns, Lost.total(part.lost for part in parts), suspects)
 
 
-def probabilities_among(logits: Tensor) -> NDArray[np.bool_]:
-    """Which of (n, M, C) are >= 0 and sum to 1, (n, M): `softlabels.checks.probabilities.are_probabilities` on the device."""
+def looks_among(logits: Tensor, target: Target) -> NDArray[np.uint8]:
+    """What shows of outputs (n, M, C), (n, M): `softlabels.checks.probabilities.looks` on the device."""
+    if target == "sigmoid":
+        return looks_of(*(ends.float().cpu().numpy() for ends in (logits.amin(dim=-1), logits.amax(dim=-1))))
+    if target == "values":
+        return np.zeros(logits.shape[:2], np.uint8)
     found = (logits.sum(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32)) - 1).abs() <= SUM
     if bool(found.any()):  # never, of logits: one pass over them
         found &= ((logits >= 0) & (logits <= 1 + SUM)).all(dim=-1)
-    return found.cpu().numpy()
+    return np.asarray(found.cpu().numpy().view(np.uint8))
 
 
-def require_storable(logits: Tensor, weights: NDArray[np.float64], *, reduce: str, place: Callable[[int], str]) -> None:
+def require_storable(
+    logits: Tensor, weights: NDArray[np.float64], *, encoding: Encoding, place: Callable[[int], str]
+) -> None:
     """Raise `LogitsError` where logits (n, M, C) are such as no store can hold; arguments as in `Encoder.encode`."""
-    _ = block_of(logits, weights if reduce == "geometric" else None, None, place).below
+    share = weights if encoding.is_reduced else None
+    encoding.check_storable(block_of(logits, share, None, place, check=encoding.check_outputs))

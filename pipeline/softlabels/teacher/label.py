@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from softlabels.checks.probabilities import require_logits, rows_of_positions
-from softlabels.labels.fidelity import add_up
+from softlabels.labels.lost import Lost
 from softlabels.store.arrays import row_arrays
 from softlabels.store.basis import read_basis
-from softlabels.store.spec import Manifest
+from softlabels.store.records import Manifest
 from softlabels.store.writer import StoreWriter
 from softlabels.system.patience import background, result_of, slices, stalled
 from softlabels.teacher.encode import Encoded, Encoder
@@ -133,15 +133,18 @@ def _write(
 ) -> None:
     if before is not None:
         before.result()  # where one failed, none is written after it
-    spec, parts, suspects = writer.spec, [], []
+    spec, target, parts, suspects = writer.spec, writer.spec.encoding.target, [], []
     with writer.shard(shard) as out:
         for batch, encoded in _taken(waiting, over):
             found = encoder.encode(batch) if encoded is None else encoded
             rows, looks = len(batch.columns["label"]), found.suspects
             if batch.mask is not None:
-                looks = rows_of_positions(looks.reshape(rows, -1, looks.shape[1]), batch.columns["position_mask"])
+                looks = rows_of_positions(
+                    looks.reshape(rows, -1, looks.shape[1]), batch.columns["position_mask"], target
+                )
             out.add(row_arrays(spec, batch.columns, found.columns), rows)
-            parts.append(found.fidelity)
+            parts.append(found.lost)
             suspects.append(looks)
-        require_logits(np.concatenate(suspects), total=spec.rows, first_row=spec.shard_rows(shard).start)
-        out.commit(add_up(parts))
+        first = spec.shard_rows(shard).start
+        require_logits(np.concatenate(suspects), target=target, total=spec.rows, first_row=first)
+        out.commit(Lost.total(parts))

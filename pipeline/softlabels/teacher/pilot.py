@@ -17,6 +17,7 @@ from torch import Tensor
 
 from softlabels.checks.dependence import spread
 from softlabels.labels.blocks import reduced
+from softlabels.labels.encoding import Encoding
 from softlabels.teacher.encode import require_storable
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.transfer.alignment import alignment
@@ -47,7 +48,7 @@ class Pilot:
 
     rows: TransferRows
     ensemble: Ensemble
-    reduce: str
+    encoding: Encoding
 
     def __iter__(self) -> Iterator[Tensor]:
         chosen, size = pilot_rows(self.rows), self.ensemble.batch_size
@@ -63,5 +64,5 @@ class Pilot:
                 if len(kept):
                     numbers = (at.start + np.flatnonzero(counts[at])).tolist()
                     place = partial(self.ensemble.place, batch.tolist(), numbers)
-                    require_storable(kept, self.ensemble.weights, reduce=self.reduce, place=place)
-                    yield reduced(kept, self.ensemble.weights) if self.reduce == "geometric" else kept
+                    require_storable(kept, self.ensemble.weights, encoding=self.encoding, place=place)
+                    yield reduced(kept, self.ensemble.weights) if self.encoding.is_reduced else kept

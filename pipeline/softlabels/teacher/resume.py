@@ -19,12 +19,14 @@ from softlabels.store.gather import RecordedChunks, gather, read_rows
 from softlabels.store.json_files import read_json
 from softlabels.store.key_index import KeyIndex
 from softlabels.store.paths import PLAN, record_name
+from softlabels.store.records import Commit
 from softlabels.store.seal import check_record
-from softlabels.store.spec import Commit, Plan
+from softlabels.store.spec import Plan
 from softlabels.store.writer import StoreWriter
 from softlabels.system.files import Files
+from softlabels.teacher.deviation import Deviation
 from softlabels.teacher.ensemble import Ensemble
-from softlabels.teacher.recheck import Deviation, compare_batch
+from softlabels.teacher.recheck import compare_batch
 from softlabels.teacher.sentinels import sentinel_count
 from softlabels.transfer.rows import TransferRows
 
@@ -100,8 +102,8 @@ def _check_sentinels(
     numbers = np.concatenate([np.asarray(spec.shard_rows(record.payload.shard), np.int64) for record in records])
     at = numbers[spread(len(numbers), sentinel_count(rows.sequence))]
     columns = gather(source, spec.soft_columns, at)
-    stated = max((sums.tail_mass_error for record in records for sums in record.fidelity), default=0.0)
-    found = Deviation(spec.teacher.precision, stated)
+    lines = (sums for record in records for sums in record.fidelity)
+    found = Deviation.of(spec.encoding, spec.label_space.classes, precision=spec.teacher.precision, lines=lines)
     compare_batch(spec, ensemble, np.array(rows.inputs[at]), columns, np.asarray(rows.labels[at]), found)
     if not found.sound:
         raise OtherLogits(

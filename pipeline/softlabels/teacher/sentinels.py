@@ -23,9 +23,11 @@ from softlabels.checks.dependence import Dependence, of_all_lengths, spread
 from softlabels.checks.order import require_order
 from softlabels.checks.probabilities import require_logits, rows_of_positions
 from softlabels.errors import ConfigError, TeacherError
+from softlabels.labels.encoding import DenseEncoding, Encoding
 from softlabels.labels.ensemble import largest_class, normalised_weights
+from softlabels.labels.targets import Target
 from softlabels.models.alone import EVALUATION, PADDING, TRAINED_WITH, apart, largest, lengths, takes_shorter, unpadded
-from softlabels.teacher.encode import probabilities_among, require_storable
+from softlabels.teacher.encode import looks_among, require_storable
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.teacher.outputs import BLOCK_BYTES, Outputs
 from softlabels.transfer.alignment import alignment
@@ -33,6 +35,11 @@ from softlabels.transfer.sequences import SequenceInfo
 
 ROWS, SEQUENCES = 64, 8
 _NOT_ALONE = 8  # one row in so many is asked alone where no padding can count: batches cut otherwise show the rest
+DENSE = DenseEncoding()
+_REMEDIES = {
+    "softmax": "leave out the softmax at its end, or return its logarithm (log-probabilities are logits)",
+    "sigmoid": "leave out the sigmoid at its end, or return log(p / (1 - p))",
+}
 _LOOKED_AT = 1024  # rows of tokens among which short and long ones are chosen
 
 
@@ -45,7 +52,7 @@ def check_sentinels(
     ensemble: Ensemble,
     inputs: NDArray[np.generic],
     *,
-    reduce: str = "none",
+    encoding: Encoding = DENSE,
     labels: NDArray[np.int64] | None = None,
     names: Sequence[str] | None = None,
     padded: bool = False,
@@ -54,7 +61,7 @@ def check_sentinels(
 
     Args:
         inputs: (R, ...) all prepared rows.
-        reduce: what becomes of members, as in the store's encoding.
+        encoding: of the store.
         labels: (R,) the rows' hard labels, where they have any. names: the classes', in order.
         padded: rows are those of `softlabels.transfer.tokenize`. Rows of tokens (see `Ensemble.expect`) always are.
 
@@ -67,11 +74,11 @@ def check_sentinels(
     """
     asked = _Sentinels(ensemble, inputs, padded=padded)
     whole, parts = asked.outputs()
-    asked.require_logits(whole, total=len(inputs))
-    asked.require_storable(whole, reduce)
+    asked.require_logits(whole, encoding.target, total=len(inputs))
+    asked.require_storable(whole, encoding)
     asked.require_same_in_batches(whole, parts)
     asked.require_same_alone(whole)
-    if labels is not None and ensemble.sequence is None:
+    if labels is not None and ensemble.sequence is None and encoding.target == "softmax":
         best = largest_class(
             whole.logits().float().cpu().numpy(), normalised_weights(ensemble.weights, len(ensemble.models))
         )
@@ -88,10 +95,10 @@ def token_classes(ensemble: Ensemble, inputs: NDArray[np.generic]) -> int:
         return ensemble.outputs(row).classes
 
 
-def require_ensemble_logits(ensemble: Ensemble, inputs: NDArray[np.generic]) -> None:
+def require_ensemble_logits(ensemble: Ensemble, inputs: NDArray[np.generic], target: Target = "softmax") -> None:
     """Raise `LogitsError` where a member's outputs for a few of all prepared rows look like probabilities."""
     asked = _Sentinels(ensemble, inputs)
-    asked.require_logits(asked.outputs()[0], total=len(inputs))
+    asked.require_logits(asked.outputs()[0], target, total=len(inputs))
 
 
 class _Sentinels:
@@ -118,20 +125,20 @@ class _Sentinels:
         with taking(self.rows[:size]):
             return tuple(self.ensemble.in_batches(self.rows, each) for each in (size, max(1, size * 3 // 8)))  # type: ignore[return-value]
 
-    def require_logits(self, whole: Outputs, *, total: int) -> None:
+    def require_logits(self, whole: Outputs, target: Target, *, total: int) -> None:
         """Raise `LogitsError` where a member's outputs look like probabilities."""
-        found = np.concatenate([probabilities_among(block) for _, block in whole.blocks()])
+        found = np.concatenate([looks_among(block, target) for _, block in whole.blocks()])
         if self.ensemble.sequence is not None:
-            found = rows_of_positions(found.reshape(*self.counts.shape, -1), self.counts)
+            found = rows_of_positions(found.reshape(*self.counts.shape, -1), self.counts, target)
         who = f"the teacher ({self.ensemble.spec.name})"
-        remedy = "leave out the softmax at its end, or return its logarithm (log-probabilities are logits)"
-        require_logits(found, total=total, numbers=self.numbers, who=who, remedy=remedy)
+        remedy = _REMEDIES.get(target, "")
+        require_logits(found, target=target, total=total, numbers=self.numbers, who=who, remedy=remedy)
 
-    def require_storable(self, whole: Outputs, reduce: str) -> None:
-        """Raise `LogitsError` where no store can hold the logits of members that become what `reduce` says."""
+    def require_storable(self, whole: Outputs, encoding: Encoding) -> None:
+        """Raise `LogitsError` where no store of this encoding can hold the members' logits."""
         for places in self._blocks(whole):
             place = partial(self.ensemble.place, self.numbers.tolist(), places.tolist())
-            require_storable(self._logits(whole, places), self.ensemble.weights, reduce=reduce, place=place)
+            require_storable(self._logits(whole, places), self.ensemble.weights, encoding=encoding, place=place)
 
     def require_same_in_batches(self, whole: Outputs, parts: Outputs) -> None:
         """Raise `TeacherError` where the two cuts give a row other logits."""

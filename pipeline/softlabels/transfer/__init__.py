@@ -1,8 +1,9 @@
 """The transfer set: the rows that the teacher labels, their content keys and their prepared inputs.
 
 config -> `source` opens a split -> `decode` and `images` give values -> `keys` hash them, `prepare` shapes them,
-`hard_labels` reads the labels (or `sequences` makes rows of tokens of texts) -> `cache` keeps all three -> `rows` hands them
-out. No torch, no soft labels. Prepare functions that ship: `stack`, `scale`, `image`, `vector`, `tokenize`, `vision.process`.
+`label_columns` reads the labels (or `sequences` makes rows of tokens of texts) -> `cache` keeps all three -> `rows` hands
+them out. No torch, no soft labels. Prepare functions that ship: `stack`, `scale`, `image`, `vector`, `audio`, `tokenize`,
+`vision.process`.
 Names are loaded when they are first used.
 """
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from softlabels.transfer.prepare import vector as vector
     from softlabels.transfer.rows import TransferRows as TransferRows
     from softlabels.transfer.rows import load_transfer_set as load_transfer_set
+    from softlabels.transfer.sound import audio as audio
+    from softlabels.transfer.sound import waveform as waveform
     from softlabels.transfer.text import tokenize as tokenize
 
 if not TYPE_CHECKING:  # a type checker that knew of it would take every name for one that is there

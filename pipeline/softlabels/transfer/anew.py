@@ -65,7 +65,7 @@ def _pieces(rows: Sequence[int], cut: Sequence[int]) -> list[list[int]]:
 
 def _prepare(config: TransferSetConfig, source: Source, rows: Sequence[int]) -> Array:
     columns = decoded(config, source, source.data[list(rows)], start=0)
-    return prepared(config.prepare, columns, start=rows[0])
+    return prepared(config.prepare, columns, rows=rows)
 
 
 def _same(one: Array, other: Array) -> bool:

@@ -23,7 +23,7 @@ from softlabels.transfer.cache import META, entry_name
 
 _NAME = re.compile(r"(?P<entry>[0-9a-f]{32})(\.part-[a-z0-9_]+)?")
 _PARTS = ("identity", "about", "facts")
-_FILES = {"inputs.npy", "keys.npy", "labels.npy", "tokens", META}
+_FILE = re.compile(rf"(inputs|keys|mask|labels(\.[a-z][a-z0-9_]*)?)\.npy|tokens|{re.escape(META)}")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,9 @@ def is_entry(folder: LocalFolder) -> bool:
     if not _NAME.fullmatch(folder.name):
         return False
     found = {name: folder.status(name) for name in folder.names()}
-    return all(name in _FILES and (status is None or stat.S_ISREG(status.st_mode)) for name, status in found.items())
+    return all(
+        _FILE.fullmatch(name) and (status is None or stat.S_ISREG(status.st_mode)) for name, status in found.items()
+    )
 
 
 def recorded_entries(root: Path) -> Iterator[dict[str, Any]]:

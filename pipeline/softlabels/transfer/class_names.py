@@ -18,10 +18,11 @@ import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, Features, load_dataset_builder
 
 from softlabels.errors import OtherLabels
+from softlabels.transfer.columns import feature_at
 from softlabels.transfer.config import TransferSetConfig
+from softlabels.transfer.label_config import LabelColumn
 
 Names = tuple[str, ...]
-LISTED = "transfer_set.classes"
 
 
 def require_one_naming(config: TransferSetConfig, data: Mapping[str, Dataset], files: Iterable[Path] = ()) -> None:
@@ -31,16 +32,21 @@ def require_one_naming(config: TransferSetConfig, data: Mapping[str, Dataset], f
         OtherLabels: a name has one number here and another there; or, where the recipe lists no classes, names differ, or some
             splits have names and others numbers alone.
     """
-    column = config.label_column
-    if column is None:
-        return
     wanted = {name for split in config.splits.values() for name in re.split(r"\[[^\]]*\]|[+\s]", split)}
-    columns = {f"split {name}": each.features.get(column) for name, each in data.items() if name in wanted}
+    chosen = {name: each for name, each in data.items() if name in wanted or config.split_column is not None}
+    for label in config.targets:
+        if label.is_of_classes:
+            _require_of_column(label, chosen, files)
+
+
+def _require_of_column(label: LabelColumn, data: Mapping[str, Dataset], files: Iterable[Path]) -> None:
+    column, listed = label.column, label.listed
+    columns = {f"split {name}": feature_at(each.features, column) for name, each in data.items()}
     named = {where: tuple(each.names) for where, each in columns.items() if isinstance(each, ClassLabel)}
-    known = {} if config.classes is None else {LISTED: config.classes}
+    known = {} if label.classes is None else {listed: label.classes}
     found = list((known | named | dict(_in_files(files, column))).items())
     for (where, names), (other, others) in combinations(found, 2):
-        _require_alike(column, (where, names), (other, others), strict=not known)
+        _require_alike(column, (where, names), (other, others), listed=listed, strict=not known)
     numbers = [
         where
         for where, each in columns.items()
@@ -50,11 +56,11 @@ def require_one_naming(config: TransferSetConfig, data: Mapping[str, Dataset], f
         where, names = next(iter(named.items()))
         raise OtherLabels(
             f"label column {column!r} has class names in {where} and numbers alone in {numbers[0]}",
-            remedy=f"if the numbers mean the same, list the names in {LISTED}: [{', '.join(names)}]",
+            remedy=f"if the numbers mean the same, list the names in {listed}: [{', '.join(names)}]",
         )
 
 
-def _require_alike(column: str, one: tuple[str, Names], other: tuple[str, Names], *, strict: bool) -> None:
+def _require_alike(column: str, one: tuple[str, Names], other: tuple[str, Names], *, listed: str, strict: bool) -> None:
     (where, names), (there, others) = one, other
     moved = [name for number, name in enumerate(names) if name in others and others.index(name) != number]
     if moved:
@@ -62,8 +68,8 @@ def _require_alike(column: str, one: tuple[str, Names], other: tuple[str, Names]
         raise OtherLabels(
             f"class {moved[0]!r} of label column {column!r} is number {numbers} ({len(moved)} of {len(names)} classes moved)",
             remedy="number the classes alike and write the file again"
-            if LISTED not in (where, there)
-            else f"give {LISTED} in the order of the numbers, or leave it out",
+            if listed not in (where, there)
+            else f"give {listed} in the order of the numbers, or leave it out",
         )
     if strict and names != others:
         number, (here, beside) = next(
@@ -71,7 +77,7 @@ def _require_alike(column: str, one: tuple[str, Names], other: tuple[str, Names]
         )
         raise OtherLabels(
             f"class {number} of label column {column!r} is {here!r} in {where} and {beside!r} in {there}",
-            remedy=f"if the numbers mean the same, list the names in {LISTED}; else number the classes alike",
+            remedy=f"if the numbers mean the same, list the names in {listed}; else number the classes alike",
         )
 
 
@@ -86,7 +92,7 @@ def files_of(path: str, builder: str | None, **options: Any) -> list[Path]:
 def _in_files(files: Iterable[Path], column: str) -> Iterator[tuple[str, Names]]:
     """The files that name the classes of a column."""
     for file in files:
-        feature = Features.from_arrow_schema(_schema(file)).get(column)
+        feature = feature_at(Features.from_arrow_schema(_schema(file)), column)
         if isinstance(feature, ClassLabel):
             yield file.name, tuple(feature.names)
 

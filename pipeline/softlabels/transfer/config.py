@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from softlabels.errors import ConfigError
 from softlabels.objects import ObjectSpec
+from softlabels.transfer.label_config import As, LabelColumn, RowPositions, label_columns, row_positions
 
 MAX_LENGTH = 1 << 16  # tokens of a row; its documents are numbered in uint16
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -55,14 +56,20 @@ class TransferSetConfig:
             dict of numpy arrays, first axis = rows.
         subset: configuration name on the hub; of a local source only where it has configurations of such names.
         revision: branch, tag or commit on the hub.
-        inputs: input columns; their order counts, their names do not.
+        inputs: input columns; their order counts, their names do not. `objects.area` is a field of a column of structs.
         label: column of hard labels: whole numbers, false and true, or names of classes; None: there are none (rows of tokens
-            predict their own next tokens: it is not read).
+            predict their own next tokens: it is not read). Of several targets a mapping: {class: COLUMN, box: {column:
+            COLUMN, as: values}}; each may list its classes.
+        label_as: what a label is: class; set, a list of the classes that hold; flags, a list of 0, 1 or null for each class;
+            values, a list of real numbers.
+        positions: how many positions a row has, each with a label of its own: 300, or {most: 228, length: COLUMN of whole
+            numbers}, or {most: 228} where a row has as many as labels. The label column is then a list, a label a position.
         key: "content", or the name of an id column that says which row is which.
         key_salt: where the salt of the keys is, a file or env:NAME: who is given the store, and not the salt, cannot tell
             which rows are in it. Whoever joins rows to the store needs it.
         prepare: function from a list of decoded rows to one array (B, ...); see `softlabels.transfer.prepare`.
         splits: name of the split in the store -> name of the split in the source, or a slice of it: `train[:12000]`.
+        split_column: column that says which split a row belongs to, of a source that is one table; splits name its values.
         classes: ordered class names, instead of those that the source gives. Of a CSV each is a class, also None or NA.
         missing: refuse inputs that are missing (null) and prepared rows that are not finite, or pass: prepare gets None.
         mixed_images: whether images of several bit depths, colour modes or value ranges are meant: prepare makes them alike.
@@ -76,11 +83,14 @@ class TransferSetConfig:
     subset: str | None = None
     revision: str | None = None
     inputs: tuple[str, ...] = ("image",)
-    label: str | None = "label"
+    label: str | dict[str, Any] | None = "label"
+    label_as: As = "class"
+    positions: int | dict[str, Any] | None = None
     key: str = "content"
     key_salt: str | None = None
     prepare: ObjectSpec = field(default_factory=lambda: _STACK)
     splits: dict[str, str] = field(default_factory=lambda: {"train": "train", "test": "test"})
+    split_column: str | None = None
     classes: tuple[str, ...] | None = None
     missing: Literal["refuse", "pass"] = "refuse"
     mixed_images: bool = False
@@ -106,8 +116,14 @@ class TransferSetConfig:
             )
         if self.classes is not None and len(set(self.classes)) < len(self.classes):
             raise ConfigError("class names repeat in classes", remedy="give every class a name of its own")
+        if self.split_column is not None and self.factory is not None:
+            raise ConfigError(
+                "split_column is given, and a factory makes the rows",
+                remedy="let factory(split=...) return each split's rows",
+            )
         if self.sequences is not None:
             self._check_sequences()
+        _ = self.targets, self.row_positions  # refuse what cannot be meant
 
     def _check_sequences(self) -> None:
         """Refuse what rows of tokens have no use for; the default label column is not read."""
@@ -115,19 +131,26 @@ class TransferSetConfig:
             f"inputs names {len(self.inputs)} columns": len(self.inputs) != 1,
             f"prepare is {self.prepare.class_path}": self.prepare != _STACK,
             f"label is {self.label!r}": self.label not in (None, "label"),
+            f"label_as is {self.label_as}": self.label_as != "class",
+            f"positions is {self.positions!r}": self.positions is not None,
             f"key is {self.key!r}": self.key != "content",
             "classes are named": self.classes is not None,
         }
         for what in (what for what, is_wrong in wrong.items() if is_wrong):
             raise ConfigError(
                 f"{what}, and transfer_set.sequences makes rows of tokens",
-                remedy="give one column of text in inputs, and leave label, key, prepare and classes out",
+                remedy="give one column of text in inputs, and leave label, label_as, positions, key, prepare and classes out",
             )
 
     @property
-    def label_column(self) -> str | None:
-        """The column of hard labels that is read; rows of tokens have none."""
-        return self.label if self.sequences is None else None
+    def targets(self) -> tuple[LabelColumn, ...]:
+        """The columns of hard labels that are read; rows of tokens have none."""
+        return label_columns(self.label, self.label_as, self.classes) if self.sequences is None else ()
+
+    @property
+    def row_positions(self) -> RowPositions | None:
+        """How many positions a row has; None where it has none, and of tokens."""
+        return row_positions(self.positions, labelled=bool(self.targets))
 
     @property
     def origin(self) -> str:

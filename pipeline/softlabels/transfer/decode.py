@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,13 @@ from softlabels.transfer.images import decode_image
 Array = npt.NDArray[np.generic]
 Value = Array | np.generic | str | bytes | None
 Rows = Sequence[int]  # the numbers of a block's rows, for messages
+
+
+class Places(Protocol):
+    """Where each of several values stands, for messages: `row {places[n]}`; the numbers of rows, or `7, position 3`."""
+
+    def __getitem__(self, number: int, /) -> object:
+        """Of one value."""
 
 
 @dataclass(frozen=True)
@@ -106,14 +114,18 @@ def _present(array: pa.Array, *, name: str, rows: Rows, images: bool) -> Decoded
         return Decoded(array.to_pylist())
     if is_file(kind):
         return _files(array, name=name, rows=rows, images=images)
-    if _is_list(kind):
+    if is_list(kind):
         return Decoded(_lists(array, name=name, rows=rows))
     return Decoded(_numbers(array, name=name, rows=rows))
 
 
 def plain(column: pa.ChunkedArray) -> pa.Array:
-    """One array in its storage type: extension types and dictionaries undone."""
-    array = column.combine_chunks()
+    """One array in its storage type."""
+    return storage(column.combine_chunks())
+
+
+def storage(array: pa.Array) -> pa.Array:
+    """An array in its storage type: extension types and dictionaries undone."""
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
     return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
@@ -129,8 +141,8 @@ def is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def texts(array: pa.Array, *, what: str, rows: Rows) -> list[str | None]:
-    """A text array as Python's strings; `what` and the numbers of its `rows` are for messages.
+def texts(array: pa.Array, *, what: str, rows: Places) -> list[str | None]:
+    """A text array as Python's strings; `what` and the places of its `rows` are for messages.
 
     Raises:
         TransferSetError: bytes that are not UTF-8, which Arrow's readers do not look for.
@@ -152,7 +164,8 @@ def is_file(kind: pa.DataType) -> bool:
     return bool(pa.types.is_struct(kind)) and {field.name for field in kind} == {"bytes", "path"}
 
 
-def _is_list(kind: pa.DataType) -> bool:
+def is_list(kind: pa.DataType) -> bool:
+    """Whether an Arrow type is a list of any kind."""
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
@@ -181,7 +194,7 @@ def _refuse_inner_null(array: pa.Array, *, name: str, rows: Rows) -> None:
 def _lists(array: pa.Array, *, name: str, rows: Rows) -> Array | list[Array]:
     """B lists as one array (B, ...), or as B arrays where their shapes differ."""
     shape, leaf = [len(array)], array
-    while _is_list(leaf.type):
+    while is_list(leaf.type):
         _refuse_inner_null(leaf, name=name, rows=rows)
         lengths = pc.list_value_length(leaf).to_numpy(zero_copy_only=False)
         if lengths.size and (lengths != lengths[0]).any():
@@ -198,7 +211,7 @@ def _ragged(array: pa.Array, *, name: str, rows: Rows) -> list[Array]:
             f"input column {name!r} has lists of different lengths inside row {rows[0]}",
             remedy="pad them to a rectangle",
         )
-    if not _is_list(array.type.value_type):  # token rows: no need to look at each alone
+    if not is_list(array.type.value_type):  # token rows: no need to look at each alone
         values = _numbers(array.flatten(), name=name, rows=rows)
         ends = np.cumsum(pc.list_value_length(array).to_numpy(zero_copy_only=False))
         return np.split(values, ends[:-1])

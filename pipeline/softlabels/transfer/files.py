@@ -1,4 +1,4 @@
-"""One split of a local folder or file, or of a hub id, through `datasets`, which runs no code that it finds there.
+"""The splits of a local folder or file, or of a hub id, through `datasets`, which runs no code that it finds there.
 
 Two things are said to its readers. Of a CSV: a class that the recipe lists is a class, also where it is called None or NA,
 words that pandas reads as missing values. Of text files: what one row is, a line, a paragraph or a whole file.
@@ -14,10 +14,11 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict, concatenate_datasets, get_dataset_config_names, load_dataset, load_from_disk
 
-from softlabels.errors import OtherLabels, TransferSetError
+from softlabels.errors import OtherLabels, TransferSetError, some
 from softlabels.transfer.class_names import files_of, require_one_naming
 from softlabels.transfer.config import TransferSetConfig
 from softlabels.transfer.pretrained import one_line
+from softlabels.transfer.split_column import ColumnSplits
 
 # Owner and name: `datasets` takes a lone name like "csv" for a file format and reads what lies in the working directory.
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -30,27 +31,41 @@ MISSING_WORDS = (
 )  # fmt: skip
 
 
-def from_files(config: TransferSetConfig, split: str) -> Dataset:
-    """The rows of `split`, which may be a slice as `datasets` writes it: `train[:12000]`.
+def from_files(config: TransferSetConfig) -> Mapping[str, Dataset]:
+    """The splits of a source by name: its own, or those that a column of it tells apart (`split_column`).
 
     Raises:
-        TransferSetError: there is no such source or split, or it cannot be opened.
+        TransferSetError: there is no such source or column, or it cannot be opened.
         OtherLabels: its splits or files name the classes otherwise, see `class_names`.
     """
+    data = _open(config)
+    if config.split_column is None:
+        return data
+    try:
+        whole = concatenate_datasets(list(data.values()))
+    except ValueError as error:
+        raise TransferSetError(
+            f"the splits {', '.join(data)} of {config.source} are not one table: {one_line(error)}",
+            remedy="drop transfer_set.split_column, or give one of its files as source",
+        ) from error
+    return ColumnSplits(whole, config.split_column, source=str(config.source))
+
+
+def _open(config: TransferSetConfig) -> Mapping[str, Dataset]:
     source = str(config.source)
     path = Path(source).expanduser()
     if path.is_dir():
         if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-            return _saved(config, path, split)
-        return _load(config, split, str(path.resolve()))
+            return _saved(config, path)
+        return _load(config, str(path.resolve()))
     if path.is_file():
         whole = path.resolve()
-        return _load(config, split, str(whole.parent), data_files={"train": whole.name})
+        return _load(config, str(whole.parent), data_files={"train": whole.name})
     if not _HUB_ID.fullmatch(source):
         raise TransferSetError(
             f"there is no file or folder {source}", remedy="correct source, or name a hub id as owner/name"
         )
-    return _load(config, split, source)
+    return _load(config, source)
 
 
 def pick(split: str, open_one: Callable[[str], Dataset]) -> Dataset:
@@ -64,8 +79,6 @@ def pick(split: str, open_one: Callable[[str], Dataset]) -> Dataset:
     Raises:
         TransferSetError: a slice that cannot be read.
     """
-    if "[" not in split:
-        return open_one(split)
     parts = [_SLICE.fullmatch(part.strip()) for part in split.split("+")]
     if None in parts:
         raise TransferSetError(
@@ -84,8 +97,8 @@ def _place(end: str, rows: int) -> int:
     return round(int(end[:-1]) * rows / 100) if end.endswith("%") else int(end)
 
 
-def _load(config: TransferSetConfig, split: str, path: str, **options: Any) -> Dataset:
-    """One split through `load_dataset`, whose many errors become one line."""
+def _load(config: TransferSetConfig, path: str, **options: Any) -> dict[str, Dataset]:
+    """All splits through `load_dataset`, whose many errors become one line."""
     remedy = "give a folder or file of Parquet, Arrow, CSV, JSON, text or images, or what save_to_disk wrote; no script is run"
     if not Path(path).is_absolute():
         remedy = "there is no local path of that name; for the hub check id, subset, revision and the network"
@@ -114,24 +127,23 @@ def _load(config: TransferSetConfig, split: str, path: str, **options: Any) -> D
         if "tokenizing data" in what:
             remedy = COMMAS
         raise TransferSetError(f"cannot open {config.source}: {what}", remedy=remedy) from error
-    return _pick(data, split, str(config.source))
+    return dict(data)
 
 
 def _words_of_classes(config: TransferSetConfig, data: Mapping[str, Dataset]) -> dict[str, Any]:
     """How to read a CSV again, where a listed class is called by a word that is read as missing; empty for all others."""
-    listed = set(config.classes or ()) & set(MISSING_WORDS)
     first = next(iter(data.values()))
-    if not listed or config.label_column not in first.column_names or first.info.builder_name != "csv":
-        return {}
-    words = {
-        name: [word for word in MISSING_WORDS if name != config.label_column or word not in listed]
-        for name in first.column_names
+    listed = {
+        each.column: set(each.classes or ()) & set(MISSING_WORDS) for each in config.targets if each.is_of_classes
     }
+    if first.info.builder_name != "csv" or not any(listed.get(name) for name in first.column_names):
+        return {}
+    words = {name: [word for word in MISSING_WORDS if word not in listed.get(name, ())] for name in first.column_names}
     return {"keep_default_na": False, "na_values": words}
 
 
-def _saved(config: TransferSetConfig, path: Path, split: str) -> Dataset:
-    """One split of what `save_to_disk` wrote; a single dataset is the split that it says it is, or "train"."""
+def _saved(config: TransferSetConfig, path: Path) -> dict[str, Dataset]:
+    """The splits of what `save_to_disk` wrote; a single dataset is the split that it says it is, or "train"."""
     try:
         data = load_from_disk(str(path))
     except Exception as error:  # as in _load
@@ -142,15 +154,19 @@ def _saved(config: TransferSetConfig, path: Path, split: str) -> Dataset:
     if isinstance(data, Dataset):
         data = DatasetDict({str(data.split or "train"): data})
     require_one_naming(config, data)
-    return _pick(data, split, str(path))
+    return dict(data)
 
 
-def _pick(data: Mapping[str, Dataset], split: str, source: str) -> Dataset:
+def split_of(data: Mapping[str, Dataset], split: str, *, config: TransferSetConfig) -> Dataset:
+    """The rows of a split, or of slices of splits as `pick` reads them. Raises TransferSetError where one is not there."""
+
     def whole(name: str) -> Dataset:
-        if name not in data:
-            raise TransferSetError(
-                f"{source} has no split {name!r}", remedy=f"its splits are {', '.join(map(str, data))}"
-            )
-        return data[name]
+        if name in data:
+            return data[name]
+        column = config.split_column
+        raise TransferSetError(
+            f"{config.source} has no split {name!r}",
+            remedy=f"its splits are {some(data, 20)}{'' if column is None else f' (the values of split_column {column!r})'}",
+        )
 
-    return whole(split) if split in data else pick(split, whole)
+    return whole(split) if split in data or not re.search(r"[\[+]", split) else pick(split, whole)

@@ -17,14 +17,14 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from softlabels.errors import TransferSetError
-from softlabels.labels import NO_LABEL
 from softlabels.objects import ObjectSpec, build
 from softlabels.transfer.cache import FileRecord, NpyFile
+from softlabels.transfer.columns import column_at
 from softlabels.transfer.config import TransferSetConfig
 from softlabels.transfer.decode import Array, Decoded, decode
-from softlabels.transfer.hard_labels import hard_labels
 from softlabels.transfer.keys import content_keys, id_keys, missing_rows
 from softlabels.transfer.kinds import Seen, require_one_kind
+from softlabels.transfer.label_columns import LabelReader
 from softlabels.transfer.source import Source
 
 Keys = npt.NDArray[np.uint8]
@@ -33,10 +33,10 @@ FIRST_ROWS, MOST_ROWS = 16, 8192
 
 
 def write_rows(
-    config: TransferSetConfig, source: Source, folder: Path, *, split: str
+    config: TransferSetConfig, source: Source, reader: LabelReader, folder: Path, *, split: str
 ) -> tuple[list[FileRecord], dict[str, Any]]:
-    """Write inputs.npy, keys.npy and labels.npy; memory holds one block, and the keys. Their records, and of the split: `kinds`
-    of each input column, and `missing`, the number of rows that miss an input.
+    """Write inputs.npy, keys.npy and the arrays of labels; memory holds one block, and the keys. Their records, and of the
+    split: `kinds` of each input column, and `missing`, the number of rows that miss an input.
 
     Raises:
         TransferSetError, LabelError: a row that cannot be read as `config` says, or rows of several kinds.
@@ -48,39 +48,44 @@ def write_rows(
         ExitStack() as stack,
         tqdm(total=source.rows, desc=f"prepare {split}", unit="row", delay=2, disable=None) as bar,
     ):
-        inputs, keys, labels = [
-            stack.enter_context(NpyFile(folder / f"{name}.npy", rows=source.rows))
-            for name in ("inputs", "keys", "labels")
-        ]
-        for start, table, columns in blocks(config, source):
+        files = {
+            name: stack.enter_context(NpyFile(folder / f"{name}.npy", rows=source.rows))
+            for name in ("inputs", "keys", *reader.arrays)
+        }
+        for start, table, columns in blocks(config, source, beside=reader.row_bytes):
             for one, column in zip(seen, columns, strict=True):
                 one.add(column, start=start)
             if not config.mixed_images:
                 kinds = [one.kinds for one in seen]
                 require_one_kind({split: kinds}, config.inputs, prepare=config.prepare.class_path)
-            inputs.append(_finite(config, prepared(config.prepare, columns, start=start), columns, start=start))
+            found = prepared(config.prepare, columns, rows=range(start, start + len(table)))
             content.append(content_keys(columns))
             missing += int(missing_rows(columns).sum())
             if config.key != "content":
-                ids.append(id_keys(table.column(config.key), name=config.key, start=start))
-            keys.append(ids[-1] if ids else content[-1])
-            labels.append(_labels(config, source, table, start=start))
+                ids.append(id_keys(column_at(table, config.key), name=config.key, start=start))
+            block = {"inputs": _finite(config, found, columns, start=start), "keys": ids[-1] if ids else content[-1]}
+            for name, values in (block | reader.read(table, start=start)).items():
+                files[name].append(values)
             bar.update(len(table))
         if ids:
             _check_ids(config.key, np.concatenate(ids), np.concatenate(content))
         facts = {"kinds": [one.kinds for one in seen], "missing": missing}
-        return [file.finish() for file in (inputs, keys, labels)], facts
+        return [file.finish() for file in files.values()], facts
 
 
-def blocks(config: TransferSetConfig, source: Source) -> Iterator[tuple[int, pa.Table, list[Decoded]]]:
-    """First row, Arrow table and decoded input columns of one block after the other, each of about `BLOCK_BYTES`."""
+def blocks(
+    config: TransferSetConfig, source: Source, *, beside: int = 0
+) -> Iterator[tuple[int, pa.Table, list[Decoded]]]:
+    """First row, Arrow table and decoded input columns of one block after the other, each of about `BLOCK_BYTES` with the
+    `beside` bytes of each row that the caller holds beside them.
+    """
     start, rows = 0, FIRST_ROWS
     while start < source.rows:
         table = source.data[start : start + rows]
         columns = decoded(config, source, table, start=start)
         yield start, table, columns
         start += len(table)
-        row_bytes = sum(column.nbytes() for column in columns) / len(table)
+        row_bytes = beside + sum(column.nbytes() for column in columns) / len(table)
         rows = max(1, min(MOST_ROWS, int(BLOCK_BYTES / max(row_bytes, 1))))
 
 
@@ -88,19 +93,24 @@ def decoded(config: TransferSetConfig, source: Source, table: pa.Table, *, start
     """The input columns of a block."""
     missing = config.missing == "pass"
     return [
-        decode(table.column(name), name=name, start=start, images=name in source.images, missing=missing)
+        decode(column_at(table, name), name=name, start=start, images=name in source.images, missing=missing)
         for name in config.inputs
     ]
 
 
-def prepared(spec: ObjectSpec, columns: Sequence[Decoded], *, start: int) -> Array:
-    """The prepare function's array (B, ...) for one block.
+def prepared(spec: ObjectSpec, columns: Sequence[Decoded], *, rows: Sequence[int]) -> Array:
+    """The prepare function's array (B, ...) for one block, of the rows of these numbers.
 
     Raises:
-        TransferSetError: it returned something else.
+        TransferSetError: it returned something else, or refuses a row, which the error names.
     """
-    rows = columns[0].rows() if len(columns) == 1 else list(zip(*(column.rows() for column in columns), strict=True))
-    found = build(spec, rows)
+    values = columns[0].rows() if len(columns) == 1 else list(zip(*(column.rows() for column in columns), strict=True))
+    try:
+        found = build(spec, values)
+    except TransferSetError:
+        for row, value in zip(rows, values, strict=True):
+            _ask_alone(spec, value, row)
+        raise
     if not isinstance(found, np.ndarray) or found.dtype.kind not in "biuf":
         what = f"an array of {found.dtype}" if isinstance(found, np.ndarray) else f"a {type(found).__name__}"
         raise TransferSetError(
@@ -113,10 +123,18 @@ def prepared(spec: ObjectSpec, columns: Sequence[Decoded], *, start: int) -> Arr
         )
     if found.ndim == 0 or len(found) != len(rows):
         raise TransferSetError(
-            f"{spec.class_path} returned an array {list(found.shape)} for {len(rows)} rows from row {start} on",
+            f"{spec.class_path} returned an array {list(found.shape)} for {len(rows)} rows from row {rows[0]} on",
             remedy="return one row for each row it is given",
         )
     return found
+
+
+def _ask_alone(spec: ObjectSpec, value: object, row: int) -> None:
+    """Prepare one row. Raises `TransferSetError` with its number where it is refused."""
+    try:
+        build(spec, [value])
+    except TransferSetError as error:
+        raise TransferSetError(f"row {row}: {error.what}", remedy=error.remedy) from error
 
 
 def _finite(config: TransferSetConfig, values: Array, columns: Sequence[Decoded], *, start: int) -> Array:
@@ -141,15 +159,6 @@ def _finite(config: TransferSetConfig, values: Array, columns: Sequence[Decoded]
 def _not_finite(column: Decoded, row: int) -> bool:
     value = np.asarray(column.values[row])
     return value.dtype.kind == "f" and not np.isfinite(value).all()
-
-
-def _labels(config: TransferSetConfig, source: Source, table: pa.Table, *, start: int) -> npt.NDArray[np.int64]:
-    """Hard labels (B,) of one block."""
-    if config.label_column is None:
-        return np.full(len(table), NO_LABEL, np.int64)
-    return hard_labels(
-        table.column(config.label_column), name=config.label_column, class_names=source.class_names, start=start
-    )
 
 
 def _check_ids(name: str, ids: Keys, content: Keys) -> None:

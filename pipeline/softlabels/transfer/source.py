@@ -15,16 +15,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from blake3 import blake3
-from datasets import ClassLabel, Dataset, Image
+from datasets import Dataset, Image
 
 from softlabels.errors import TransferSetError
 from softlabels.objects import ObjectSpec, build
-from softlabels.transfer.class_names import require_one_naming
+from softlabels.transfer.class_names import Names, require_one_naming
+from softlabels.transfer.columns import class_names_at, column_at, feature_at, path_of, shown_columns, type_at
 from softlabels.transfer.config import TransferSetConfig
 from softlabels.transfer.decode import file_bytes, is_file
-from softlabels.transfer.files import COMMAS, from_files, pick
+from softlabels.transfer.files import COMMAS, from_files, pick, split_of
 from softlabels.transfer.images import decode_image
 from softlabels.transfer.pretrained import one_line
+from softlabels.transfer.split_column import ColumnSplits
 
 _DIGEST_ROWS = 256
 
@@ -35,17 +37,20 @@ class Source:
 
     Attributes:
         data: the rows, columns as the recipe names them, in Arrow format.
-        class_names: ordered class names of the label column, where recipe or source give them.
+        class_names: ordered names of the classes, or values, of each target, where recipe or source give them; "" is the
+            target without a name.
         identity: changes whenever what was opened changes; part of the cache's name.
         images: the columns of files that hold images; other files, such as audio, reach the prepare function as bytes.
         text_by: of text files what a row is: line, paragraph or document.
+        note: what is worth a line about rows that are in no split.
     """
 
     data: Dataset
-    class_names: tuple[str, ...] | None
+    class_names: Mapping[str, Names | None]
     identity: str
     images: frozenset[str] = frozenset()
     text_by: str | None = None
+    note: str | None = None
 
     @property
     def rows(self) -> int:
@@ -64,27 +69,20 @@ def open_split(config: TransferSetConfig, split: str) -> Source:
         raise TransferSetError(
             f"there is no split {split!r}", remedy=f"the recipe's splits are {', '.join(config.splits) or 'empty'}"
         )
-    if config.factory is not None:
-        factory = config.factory
-        data = pick(config.splits[split], lambda name: _from_factory(config, factory, name))
-    else:
-        data = from_files(config, config.splits[split])
-    keys = [] if config.key == "content" else [config.key]
-    labels = [] if config.label_column is None else [config.label_column]
-    wanted = list(dict.fromkeys([*config.inputs, *labels, *keys]))  # each once
-    for column in wanted:
-        if column not in data.column_names:
+    data, note = _rows_of(config, config.splits[split])
+    schema = data.features.arrow_schema
+    for column in _columns(config):
+        if type_at(schema, column) is None:
             raise TransferSetError(
                 f"{config.origin} has no column {column!r}",
-                remedy=f"its columns are {', '.join(data.column_names)}{_cut(data)}",
+                remedy=f"its columns are {shown_columns(schema)}{_cut(data)}",
             )
     if len(data) == 0:
         raise TransferSetError(
             f"split {config.splits[split]!r} of {config.origin} has no rows", remedy="name another split"
         )
-    class_names, feature = config.classes, data.features.get(config.label_column)
-    if class_names is None and isinstance(feature, ClassLabel):
-        class_names = tuple(feature.names)
+    class_names = _class_names(config, data)
+    wanted = list(dict.fromkeys(path_of(column, data.column_names)[0] for column in _columns(config)))
     data = data.select_columns(wanted).with_format("arrow")
     identity = _content_identity(data) if config.factory is not None else _file_identity(config, data)
     return Source(
@@ -93,7 +91,38 @@ def open_split(config: TransferSetConfig, split: str) -> Source:
         identity=identity,
         images=frozenset(name for name in config.inputs if _holds_images(data, name)),
         text_by=(config.sample_by or "line") if data.info.builder_name == "text" else None,
+        note=note,
     )
+
+
+def _rows_of(config: TransferSetConfig, split: str) -> tuple[Dataset, str | None]:
+    """The rows of a split, by its name in the source, and a line about those that are in none."""
+    if config.factory is not None:
+        factory = config.factory
+        if "[" not in split:
+            return _from_factory(config, factory, split), None
+        return pick(split, lambda name: _from_factory(config, factory, name)), None
+    splits = from_files(config)
+    note = splits.note(config.splits.values()) if isinstance(splits, ColumnSplits) else None
+    return split_of(splits, split, config=config), note
+
+
+def _columns(config: TransferSetConfig) -> list[str]:
+    """The columns that are read, each once."""
+    length = None if config.row_positions is None else config.row_positions.length
+    labels = [each.column for each in config.targets]
+    keys = [] if config.key == "content" else [config.key]
+    return list(dict.fromkeys([*config.inputs, *labels, *keys, *([] if length is None else [length])]))
+
+
+def _class_names(config: TransferSetConfig, data: Dataset) -> dict[str, Names | None]:
+    """Of each target, "" for the one without a name, which has those of the recipe where there are no labels."""
+    found: dict[str, Names | None] = {} if config.targets else {"": config.classes}
+    for each in config.targets:
+        found[each.target] = each.classes
+        if each.classes is None and each.is_of_classes:
+            found[each.target] = class_names_at(data.features, each.column)
+    return found
 
 
 def _cut(data: Dataset) -> str:
@@ -105,11 +134,12 @@ def _cut(data: Dataset) -> str:
 
 def _holds_images(data: Dataset, name: str) -> bool:
     """Whether a column of files holds images: as its feature says; where it says nothing, as the first file does."""
-    if not is_file(data.features.arrow_schema.field(name).type):
+    if not is_file(type_at(data.features.arrow_schema, name)):
         return False
-    if not isinstance(data.features[name], dict):
-        return isinstance(data.features[name], Image)
-    files = (data[row : row + 1].column(name)[0].as_py() for row in range(len(data)))
+    feature = feature_at(data.features, name)
+    if not isinstance(feature, dict):
+        return isinstance(feature, Image)
+    files = (column_at(data[row : row + 1], name)[0].as_py() for row in range(len(data)))
     try:
         return any(decode_image(file_bytes(file)) for file in files if file is not None)
     except (OSError, ValueError):

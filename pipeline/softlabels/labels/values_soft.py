@@ -1,0 +1,34 @@
+"""The values encoding in torch: `ValuesMembers`.
+
+N positions, M members, D values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from softlabels.labels.members import Members, weighted
+from softlabels.labels.targets import Target
+
+
+@dataclass(frozen=True)
+class ValuesMembers(Members):
+    """The values of M members (N, M, D), as stored."""
+
+    values: Tensor
+
+    target: ClassVar[Target] = "values"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.values.shape  # type: ignore[return-value]  # of three axes
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> ValuesMembers:
+        return ValuesMembers(change(self.values))
+
+    def mean_values(self, weights: Tensor) -> Tensor:
+        return weighted(self.values.float(), weights)

@@ -1,0 +1,104 @@
+"""What a store says of what is in it: the commit record of each shard, and the manifest, in strict JSON (see `spec`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from softlabels.labels.fidelity import Fidelity, FidelitySums
+from softlabels.labels.lost import Lost, LostTable
+from softlabels.store.spec import MAX_CHUNK_BYTES, About, Count, Hex, Natural, Record, Spec, Version
+
+
+class Chunk(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """Where one chunk's encoded bytes stand in its file, and their blake3."""
+
+    offset: Natural
+    size: Annotated[int, Meta(ge=1, le=MAX_CHUNK_BYTES)]
+    blake3: Hex
+
+
+class FileRecord(Record, kw_only=True, frozen=True):
+    """Size and blake3 of one file of a shard."""
+
+    size: Natural
+    blake3: Hex
+
+
+class Payload(Record, kw_only=True, frozen=True):
+    """What a commit record says of a shard's content; the part that enters the store's digest."""
+
+    shard: Natural
+    rows: Count
+    content_keys: Hex
+    files: dict[str, FileRecord]
+    chunks: dict[str, tuple[Chunk, ...]]
+    blocks: tuple[Hex, ...]
+
+
+class Commit(Record, kw_only=True, frozen=True):
+    """commits/00042.json: from the moment it exists, shard 42 is the one that write `write_id` staged.
+
+    What storing lost stands in `fidelity` where the store has one target without a name, of distributions over classes; else by
+    target in `targets`, and `fidelity` is empty.
+    """
+
+    write_id: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+    payload: Payload
+    fidelity: tuple[FidelitySums, ...]
+    environment: dict[str, str]
+    targets: dict[str, Lost] | UnsetType = UNSET
+
+    @property
+    def lost(self) -> dict[str, Lost]:
+        """What storing lost, by the target's name."""
+        return {"": Lost(fidelity=self.fidelity)} if self.targets is UNSET else self.targets
+
+
+class Manifest(Record, kw_only=True, frozen=True):
+    """manifest.json: written last. `payloads` holds the digest of each shard's payload, from which `digest` follows,
+    `commits` the blake3 of each commit record, `seal` that of this manifest's other fields. `fidelity` and `targets` as in
+    `Commit`.
+    """
+
+    format: Version = 2
+    spec: Spec
+    about: About
+    bytes: Natural
+    bytes_per_position: float
+    fidelity: dict[str, Fidelity]
+    targets: dict[str, LostTable] | UnsetType = UNSET
+    digest: Hex
+    content_digest: Hex
+    payloads: tuple[Hex, ...]
+    commits: tuple[Hex, ...]
+    seal: str = ""
+
+    @property
+    def lost(self) -> dict[str, LostTable]:
+        """What storing lost, by the target's name."""
+        return {"": LostTable(fidelity=self.fidelity)} if self.targets is UNSET else self.targets
+
+    def only(self, name: str) -> Manifest:
+        """The same of one target, as `Spec.only`, with its table as `fidelity`."""
+        spec, table = self.spec.only(name), self.lost[name]
+        return msgspec.structs.replace(self, spec=spec, fidelity=table.fidelity, targets={"": table})
+
+
+def is_by_target(spec: Spec) -> bool:
+    """Whether what storing lost stands in `targets`."""
+    return spec.several is not UNSET or spec.encoding.target != "softmax"
+
+
+def record_of(
+    spec: Spec, write_id: str, payload: Payload, lost: Lost | Mapping[str, Lost], environment: Mapping[str, str]
+) -> Commit:
+    """The commit record of a shard, with what storing lost where it stands."""
+    by_name = {"": lost} if isinstance(lost, Lost) else dict(lost)
+    own: dict[str, Any] = (
+        {"fidelity": (), "targets": by_name} if is_by_target(spec) else {"fidelity": by_name[""].fidelity}
+    )
+    return Commit(write_id=write_id, payload=payload, environment=dict(environment), **own)

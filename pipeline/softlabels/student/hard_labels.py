@@ -1,0 +1,76 @@
+"""Hard labels of each kind of target: which positions have one, what stands where there is none, and what a label may be.
+
+===========  =====================  ==============================  =====================
+target       labels                 one of a position               none
+===========  =====================  ==============================  =====================
+softmax      (N, ...) int64         its class                       -1
+sigmoid      (N, ..., C) int8       0 or 1 a class; -1 is unknown   -1 for every class
+values       (N, ..., D) float32    a real vector                   NaN
+===========  =====================  ==============================  =====================
+
+N positions (or rows of positions), C classes, D values. No torch at import.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from softlabels.errors import ClassMismatch, LabelError
+from softlabels.labels import NO_LABEL
+from softlabels.labels.targets import Target
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def is_labelled(labels: Tensor, target: Target) -> Tensor:
+    """Which positions have a label: bool, of the labels' shape but for the axis of classes or values."""
+    if target == "softmax":
+        return labels >= 0
+    return (labels >= 0).any(dim=-1) if target == "sigmoid" else ~labels.isnan().any(dim=-1)
+
+
+def count_labelled(labels: Tensor, target: Target) -> int:
+    """How many positions have a label."""
+    return int(is_labelled(labels, target).sum())
+
+
+def only_where(kept: Tensor, labels: Tensor, target: Target) -> Tensor:
+    """The labels of the rows that are `kept` (B,) bool, and none for the others."""
+    axes = kept.view(-1, *[1] * (labels.dim() - 1))
+    return labels.masked_fill(~axes, float("nan") if target == "values" else NO_LABEL)
+
+
+def check_labels(labels: Tensor, outputs: int, target: Target = "softmax") -> None:
+    """Raise unless labels (N, ...) may be those of a student with `outputs` outputs.
+
+    Raises:
+        ClassMismatch: flags or vectors of another length.
+        LabelError: a class outside -1 .. C - 1, a flag that is none of -1, 0 and 1, a vector that is infinite or NaN in part.
+    """
+    if target == "softmax":
+        remedy = "mend the transfer set's labels, or give the student the right number of classes"
+        outside = f"hard label {{}} lies outside the student's {outputs} classes (-1 means none)"
+        _refuse(labels, (labels < NO_LABEL) | (labels >= outputs), outside, remedy)
+        return
+    dtype = "int8" if target == "sigmoid" else "float32"
+    if labels.shape[1:] != (outputs,) or labels.is_floating_point() != (target == "values"):
+        raise ClassMismatch(
+            f"hard labels are {labels.dtype} of shape {tuple(labels.shape)}, and the student gives {outputs} outputs",
+            remedy=f"labels of kind {target} are (positions, outputs) {dtype}",
+        )
+    mend = "mend the transfer set's labels"
+    if target == "sigmoid":
+        _refuse(labels, (labels < NO_LABEL) | (labels > 1), "a flag is {}: flags are 0, 1 or -1 (unknown)", mend)
+        return
+    _refuse(labels, labels.isinf(), "a hard label holds {}", mend)
+    missing = labels.isnan()
+    _refuse(
+        missing.sum(dim=-1), missing.any(dim=-1) & ~missing.all(dim=-1), "a hard label is NaN in {} of its values", mend
+    )
+
+
+def _refuse(found: Tensor, wrong: Tensor, what: str, remedy: str) -> None:
+    """Raise LabelError, which names the first that is wrong."""
+    if bool(wrong.any()):
+        raise LabelError(what.format(found[wrong][0].item()), remedy=remedy)
