@@ -241,7 +241,7 @@ def _row_bytes(examples: Examples, rows: TransferRows | EmbeddedRows | StoredRow
     kept = examples.inputs
     inputs = examples.mapped_bytes if isinstance(kept, np.ndarray) else kept.columns["input"].row_bytes
     if store is not None:
-        return inputs + 2 * (store.positions or 1) * store.classes
+        return inputs + 2 * (store.positions or 1) * sum(each.label_space.classes for each in store.spec.targets)
     return inputs + (0 if rows.sequence is None else 2 * rows.sequence.positions * rows.sequence.classes)
 
 
