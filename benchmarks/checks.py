@@ -89,7 +89,7 @@ def label(folder: Path, rows: TransferRows, options: argparse.Namespace) -> Seco
                 for name, replacement in without(way, classes).items():
                     stack.enter_context(mock.patch(name, replacement))
                 began = time.perf_counter()
-                sentinels.check_sentinels(ensemble, rows.inputs, labels=rows.labels)
+                sentinels.check_sentinels(ensemble, rows.inputs, labels={"": rows.labels})
                 with StoreWriter(folder / f"made-{number}-{way}", spec) as writer:
                     label_rows(rows, ensemble, writer)
                 found[way].append(time.perf_counter() - began)
@@ -99,7 +99,7 @@ def label(folder: Path, rows: TransferRows, options: argparse.Namespace) -> Seco
 def without(way: str, classes: int) -> Mapping[str, Callable[..., Any]]:
     """What is taken away in a way, by name, and what stands in its place."""
     checks: dict[str, Callable[..., Any]] = {
-        "softlabels.teacher.sentinels.check_sentinels": lambda *args, **options: classes,
+        "softlabels.teacher.sentinels.check_sentinels": lambda *args, **options: {"": classes},
         "softlabels.labels.blocks.Block.refuse": nothing,
         "softlabels.store.shard_writer.check_arrays": nothing,
         "softlabels.labels.base.EncodingBase.check_column": nothing,
@@ -110,7 +110,7 @@ def without(way: str, classes: int) -> Mapping[str, Callable[..., Any]]:
         "softlabels.store.writer.check_written": lambda *args, **options: (),
     }
     questions: dict[str, Callable[..., Any]] = {
-        "softlabels.teacher.encode.probabilities_among": lambda logits: np.zeros((len(logits), 1), np.bool_),
+        "softlabels.teacher.encode.looks_among": lambda logits, target: np.zeros((len(logits), 1), np.uint8),
         "softlabels.store.findings._require_consistent": nothing,
         "softlabels.store.findings.stored_agreement": nothing,
         "softlabels.teacher.sentinels.require_order": nothing,

@@ -190,7 +190,7 @@ def teacher(members: int) -> Ensemble:
 
 def label(folder: Path, rows: TransferRows, ensemble: Ensemble) -> Store:
     """The teacher stage: sentinels run twice, labels computed, checked, hashed and written, the store sealed."""
-    classes = check_sentinels(ensemble, rows.inputs)
+    classes = check_sentinels(ensemble, rows.inputs)[""]
     spec = store_spec(
         teacher=ensemble.spec,
         name=rows.name,

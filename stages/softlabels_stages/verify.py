@@ -140,23 +140,26 @@ def _recheck(split: str, path: Folder, recipe: TeacherLogits, args: Verify) -> i
     from softlabels.models.alone import is_padded
     from softlabels.teacher.ensemble import load_ensemble
     from softlabels.teacher.recheck import compare_with_teacher
-    from softlabels.teacher.sentinels import check_sentinels
+    from softlabels.teacher.sentinels import check_sentinels, titled
     from softlabels.transfer.sequences import as_stored
 
     store = open_store(path)
     rows = load_rows(as_stored(recipe.transfer_set, store.spec.preprocessing), split, PRINTED)
     ensemble = load_ensemble(recipe.teacher, train=suggested("train-teacher", f"--config={args.against_teacher}"))
-    found = compare_with_teacher(store, rows, ensemble, sample=args.teacher_rows)
-    print(f"{split}: {counted(found.rows, 'row')} against the live teacher: {found.line}")
-    if found.sound:
-        check_sentinels(ensemble, rows.inputs, encoding=store.spec.encoding, padded=is_padded(rows.prepare.class_path))
-        return 0
-    print(
-        f"{split}: the teacher does not give the stored logits; check preprocessing and versions, or label the transfer set "
-        "again",
-        file=sys.stderr,
-    )
-    return 1
+    deviations = compare_with_teacher(store, rows, ensemble, sample=args.teacher_rows)
+    for name, found in deviations.items():
+        print(f"{split}: {titled(name)}{counted(found.rows, 'row')} against the live teacher: {found.line}")
+    wrong = {name: found for name, found in deviations.items() if not found.sound}
+    for name, found in wrong.items():
+        what = "values" if found.target == "values" else "logits"
+        print(
+            f"{split}: {titled(name)}the teacher does not give the stored {what}; check preprocessing and versions, or label "
+            "the transfer set again",
+            file=sys.stderr,
+        )
+    if not wrong:
+        check_sentinels(ensemble, rows.inputs, mask=rows.mask, padded=is_padded(rows.prepare.class_path))
+    return int(bool(wrong))
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ def test_live_teacher_after_the_first_rows(rng: np.random.Generator, work: Path)
     labels = CLASSES - 1 - exact(inputs).argmax(-1)
     labels[spread(300, 64)] = -1
     rows, ensemble = rows_of(inputs, labels=labels), live(samples.Model())
-    assert check_sentinels(ensemble, inputs, labels=labels) == CLASSES
+    assert check_sentinels(ensemble, inputs, labels={"": labels}) == {"": CLASSES}
     with (
         samples.writer_of(work / "s", rows.keys, teacher_batch=16) as writer,
         pytest.raises(OtherClassOrder, match=REVERSED),

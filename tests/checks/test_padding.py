@@ -222,7 +222,7 @@ def test_models_of_rows_of_one_length() -> None:
     rows = np.stack([np.stack([np.arange(LENGTH) + n, np.arange(LENGTH) < 1 + n % LENGTH]) for n in range(40)]).astype(
         np.int32
     )
-    assert check_sentinels(live(Fixed()), rows, padded=True) == 4
+    assert check_sentinels(live(Fixed()), rows, padded=True) == {"": 4}
     with pytest.raises(TeacherError, match="gives 40 of 40 rows other logits"):
         check_sentinels(live(Fixed(statistics=True)), rows, padded=True)
     with pytest.raises(TeacherError, match=r"gives 38 of 38 rows other logits alone, without padding"):
@@ -235,9 +235,9 @@ def test_language_models(rng: np.random.Generator, masks: bool) -> None:
     for number, row in enumerate(rows):
         row[0, : 2 + number % 9], row[1, : 2 + number % 9] = rng.integers(1, 64, 2 + number % 9), 1
     ensemble = live(Peeking(masks))
-    ensemble.sequence = SequenceInfo(10, 4, "")
+    ensemble.expect(SequenceInfo(10, 4, ""))
     if masks:
-        assert check_sentinels(ensemble, rows) == 4
+        assert check_sentinels(ensemble, rows) == {"": 4}
         return
     with pytest.raises(TeacherError, match=r"gives 6 of 8 rows other logits alone, without padding"):
         check_sentinels(ensemble, rows)

@@ -157,13 +157,13 @@ def _bad_row(kind: float, rows: tuple[int, int]) -> Change:
     return _set(bad=lambda rng: int(rng.integers(*rows)), value=lambda rng: kind)
 
 
-COMMITTED = {"softlabels.jobs.label.check_committed": _nothing}
+COMMITTED = {"softlabels.jobs.labelled.check_committed": _nothing}
 PLAN = COMMITTED | {
     "softlabels.store.writer.require_same_plan": _nothing,
     "softlabels.store.writer.StoreWriter._check_keys": _nothing,
 }
 PLAN_WHAT, COMMITTED_WHAT = "plan, committed shards and keys not compared", "committed shards not compared"
-SENTINELS = {"softlabels.jobs.label.check_sentinels": lambda *args, **options: CLASSES}
+SENTINELS = {"softlabels.jobs.teacher_checks.check_sentinels": lambda *args, **options: {"": CLASSES}}
 STORABLE = {
     "softlabels.teacher.sentinels.require_storable": _nothing,
     "softlabels.labels.blocks.Block.refuse": _nothing,

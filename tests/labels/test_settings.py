@@ -31,7 +31,7 @@ MADE = (
 @pytest.mark.parametrize(("settings", "others", "expected"), MADE, ids=str)
 def test_a_kind_has_its_encoding(settings: dict[str, Any], others: dict[str, Any], expected: Encoding) -> None:
     assert EncodingSettings(**settings).made(3, classes=5, **others) == expected
-    assert LabelsConfig(**settings, **others).encoding_of(3) == expected
+    assert LabelsConfig(**settings, **others).encodings(3) == {"": expected}
 
 
 @pytest.mark.parametrize(

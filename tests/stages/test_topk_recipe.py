@@ -300,7 +300,7 @@ def test_the_language_model_recipe_is_what_it_says() -> None:
         rows.sequences.length == teacher["n_positions"] == student["n_positions"] == recipe["tokenizer"]["max_length"]
     )
     assert teacher["vocab_size"] == student["vocab_size"] == recipe["tokenizer"]["vocab_size"]
-    assert typed(LabelsConfig, recipe["labels"], where="lm").encoding_of(1).reduce == "none"
+    assert typed(LabelsConfig, recipe["labels"], where="lm").encodings(1)[""].reduce == "none"
 
 
 @pytest.mark.parametrize(

@@ -288,9 +288,9 @@ def test_a_trained_step_and_the_validation_loss_are_those_of_the_definition(
     assert result.kept_validation == pytest.approx(after, rel=1e-5)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 @pytest.mark.parametrize("loss", OTHERS)
-def test_training_in_any_precision_learns_and_goes_on_to_the_same_bits(
+def test_training_in_half_precision_learns_and_goes_on_to_the_same_bits(
     rng: np.random.Generator, loss: str, precision: Any, tmp_path: Path
 ) -> None:
     rows = draw(rng, loss, rows=60)
@@ -298,7 +298,7 @@ def test_training_in_any_precision_learns_and_goes_on_to_the_same_bits(
 
     def begin(folder: str) -> Trainer:
         config = TrainingConfig(
-            epochs=6, batch_size=20, micro_batch=8, loss=loss, precision=precision, threads=1, device="cpu",
+            epochs=5, batch_size=20, micro_batch=8, loss=loss, precision=precision, threads=1, device="cpu",
             ema=0.5, optimizer=ObjectSpec("torch.optim.Adam", {"lr": 0.05}),
         )  # fmt: skip
         student = Student.begin("", config, lambda: nn.Linear(5, 5))

@@ -5,6 +5,8 @@ failing disks do to the one on a disk: tests/faults.
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -15,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from softlabels.errors import Stalled, StorageError, StrangePath
+from softlabels.errors import RunExists, Stalled, StorageError, StrangePath
 from softlabels.system.files import Folder
 from softlabels.system.local import LocalFolder
 from tests.system.memory import MemoryFolder
@@ -320,6 +322,33 @@ def test_of_many_one_is_alone(folder: Folder, often: None) -> None:
 
     in_threads(4, work)
     assert not folder.busy(LOCK)
+
+
+def test_a_folder_is_free_when_its_process_is_killed_though_a_worker_of_it_lives_on(tmp_path: Path) -> None:
+    trainer = f"""
+import os, time
+from pathlib import Path
+from softlabels.system.local import LocalFolder
+with LocalFolder(Path({str(tmp_path)!r})).only_process():
+    if os.fork() == 0:
+        print(os.getpid(), flush=True)
+    time.sleep(60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", trainer], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    worker = int(process.stdout.readline())
+    try:
+        with pytest.raises(RunExists, match="another process is at work"), LocalFolder(tmp_path).only_process():
+            pass
+        process.kill()
+        process.wait()
+        os.kill(worker, 0)  # it is alive
+        with LocalFolder(tmp_path).only_process():
+            pass
+    finally:
+        process.kill()
+        os.kill(worker, signal.SIGKILL)
+        process.communicate()
 
 
 # Places

@@ -15,12 +15,18 @@ import torch
 from softlabels.errors import Interrupted, SpecMismatch, UnlabelledRows
 from softlabels.labels.encoding import DenseEncoding
 from softlabels.store import Store, open_store
+from softlabels.teacher import recheck
+from softlabels.teacher.deviation import Deviation
 from softlabels.teacher.ensemble import Ensemble, load_ensemble
 from softlabels.teacher.label import label_rows
-from softlabels.teacher.recheck import compare_with_teacher
 from softlabels.teacher.resume import check_committed
 from softlabels.transfer import TransferRows, array_keys
 from tests.teacher.conftest import ROWS, Teachers, writer_for
+
+
+def compared(store: Store, rows: TransferRows, ensemble: Ensemble, **options: int) -> Deviation:
+    """Of a store of one target."""
+    return recheck.compare_with_teacher(store, rows, ensemble, **options)[""]
 
 
 @pytest.fixture(params=["none", "geometric"])
@@ -39,7 +45,7 @@ def test_a_sound_store_passes_wherever_its_rows_stand(
     store, ensemble = labelled
     order = rng.permutation(ROWS)
     shuffled = replace(rows, inputs=rows.inputs[order], keys=rows.keys[order], labels=rows.labels[order])
-    found = compare_with_teacher(store, shuffled, ensemble, sample=ROWS)
+    found = compared(store, shuffled, ensemble, sample=ROWS)
     assert found.sound
     assert (found.rows, found.top1_agreement) == (ROWS, 1.0)
     assert 0 < found.largest_logit < 0.01
@@ -48,7 +54,7 @@ def test_a_sound_store_passes_wherever_its_rows_stand(
 
 def test_other_preprocessing_shows_as_a_deviation(labelled: tuple[Store, Ensemble], rows: TransferRows) -> None:
     store, ensemble = labelled
-    found = compare_with_teacher(store, replace(rows, inputs=rows.inputs * 1.1), ensemble, sample=40)
+    found = compared(store, replace(rows, inputs=rows.inputs * 1.1), ensemble, sample=40)
     assert not found.sound
     assert found.largest_logit > found.allowed_logit
 
@@ -57,7 +63,7 @@ def test_a_class_that_became_impossible_is_a_deviation(labelled: tuple[Store, En
     store, ensemble = labelled
     mask = torch.tensor([0.0, -torch.inf, 0.0, 0.0, 0.0])
     ensemble.models[1].register_forward_hook(lambda module, inputs, output: output + mask)
-    found = compare_with_teacher(store, rows, ensemble, sample=40)
+    found = compared(store, rows, ensemble, sample=40)
     assert not found.sound
     assert found.largest_logit == np.inf
 
@@ -73,9 +79,9 @@ def test_what_no_store_can_hold_is_a_deviation_also_in_place_of_an_impossible_cl
     with writer_for(tmp_path / "store", rows, ensemble) as writer:
         label_rows(rows, ensemble, writer)
     store = open_store(tmp_path / "store")
-    assert compare_with_teacher(store, rows, ensemble).sound
+    assert compared(store, rows, ensemble).sound
     given[0] = value
-    found = compare_with_teacher(store, rows, ensemble)
+    found = compared(store, rows, ensemble)
     assert found.largest_logit == np.inf
     assert not found.sound
 
@@ -84,13 +90,13 @@ def test_other_weights_are_refused_by_their_digest(
     labelled: tuple[Store, Ensemble], rows: TransferRows, teacher: Teachers
 ) -> None:
     with pytest.raises(SpecMismatch, match="are not those that made the store"):
-        compare_with_teacher(labelled[0], rows, load_ensemble(teacher("Linear", "Linear")))
+        compared(labelled[0], rows, load_ensemble(teacher("Linear", "Linear")))
 
 
 def test_another_transfer_set_is_refused(labelled: tuple[Store, Ensemble], rows: TransferRows) -> None:
     other = np.array(rows.inputs) + 1
     with pytest.raises(UnlabelledRows, match="sampled rows of the store are not in the transfer set"):
-        compare_with_teacher(labelled[0], replace(rows, inputs=other, keys=array_keys(other)), labelled[1])
+        compared(labelled[0], replace(rows, inputs=other, keys=array_keys(other)), labelled[1])
 
 
 def test_the_teacher_sees_no_more_rows_at_once_than_the_recipe_says(
@@ -102,12 +108,12 @@ def test_the_teacher_sees_no_more_rows_at_once_than_the_recipe_says(
     with writer_for(tmp_path / "begun", rows, ensemble) as writer:
         with pytest.raises(Interrupted):
             label_rows(rows, ensemble, writer, should_stop=lambda: len(shards) > 5, progress=shards.append)
-        plain, sizes = Ensemble.outputs, []
-        monkeypatch.setattr(Ensemble, "outputs", lambda self, given: sizes.append(len(given)) or plain(self, given))
+        plain, sizes = Ensemble.answers, []
+        monkeypatch.setattr(Ensemble, "answers", lambda self, given: sizes.append(len(given)) or plain(self, given))
         ensemble.batch_size = 5
         check_committed(writer, rows, ensemble)
         assert sum(sizes) == 64
-    assert compare_with_teacher(store, rows, ensemble).sound
+    assert compared(store, rows, ensemble).sound
     assert max(sizes) == 5
 
 
@@ -120,9 +126,9 @@ def test_a_constant_or_a_mask_by_a_number_hides_no_change_of_the_others(
     with writer_for(tmp_path / "store", rows, ensemble) as writer:
         label_rows(rows, ensemble, writer)
     store = open_store(tmp_path / "store")
-    assert compare_with_teacher(store, rows, ensemble, sample=ROWS).sound
+    assert compared(store, rows, ensemble, sample=ROWS).sound
     factor[0] = 1.02
-    found = compare_with_teacher(store, rows, ensemble, sample=ROWS)
+    found = compared(store, rows, ensemble, sample=ROWS)
     assert found.largest_logit <= found.allowed_logit
     assert found.together > found.allowed_together
     assert not found.sound
@@ -146,9 +152,9 @@ def test_rounding_of_half_precision_passes(
     """The same in float32 differs from it by all the rounding that there was."""
     store, ensemble = deep
     ensemble.batch_size = 5
-    assert compare_with_teacher(store, rows, ensemble, sample=ROWS).sound
+    assert compared(store, rows, ensemble, sample=ROWS).sound
     monkeypatch.setattr(ensemble, "_arithmetic", nullcontext)
-    found = compare_with_teacher(store, rows, ensemble, sample=ROWS)
+    found = compared(store, rows, ensemble, sample=ROWS)
     assert found.sound
     assert found.together > 0
 
@@ -163,7 +169,7 @@ def test_rounding_of_large_terms_that_cancel_passes(
         label_rows(rows, ensemble, writer)
     store = open_store(tmp_path / "store")
     monkeypatch.setattr(ensemble, "_arithmetic", nullcontext)
-    found = compare_with_teacher(store, rows, ensemble, sample=ROWS)
+    found = compared(store, rows, ensemble, sample=ROWS)
     assert found.together > 0.02 * math.sqrt(found.spread / found.distributions)
     assert found.sound
 
@@ -184,7 +190,7 @@ def test_rounding_of_logits_far_from_zero_passes(
     with writer_for(tmp_path / "store", rows, ensemble) as writer:
         label_rows(rows, ensemble, writer)
     noise[0] = 256 * torch.finfo(getattr(torch, precision)).eps / 2  # half the spacing from 256 to 512
-    found = compare_with_teacher(open_store(tmp_path / "store"), rows, ensemble, sample=ROWS)
+    found = compared(open_store(tmp_path / "store"), rows, ensemble, sample=ROWS)
     assert found.together > 0.05 * (0.1 + math.sqrt(found.spread / found.distributions))
     assert found.sound
 
@@ -212,7 +218,7 @@ def test_what_moves_many_logits_a_little_shows_in_half_precision(
 ) -> None:
     store, ensemble = deep
     other = replace(rows, inputs=harm(ensemble, np.array(rows.inputs)))
-    found = compare_with_teacher(store, other, ensemble, sample=ROWS)
+    found = compared(store, other, ensemble, sample=ROWS)
     assert found.together > found.allowed_together
     assert not found.sound
 
@@ -224,7 +230,7 @@ def test_what_no_single_logit_shows_all_together_do(
     """All logits by less than one may be off, relative to the largest, and by more than all may, relative to themselves."""
     store, ensemble = deep
     ensemble.models[0].register_forward_hook(lambda module, inputs, output: output.float() * factor)
-    found = compare_with_teacher(store, rows, ensemble, sample=ROWS)
+    found = compared(store, rows, ensemble, sample=ROWS)
     assert found.largest_logit <= found.allowed_logit
     assert found.together > found.allowed_together
     assert not found.sound

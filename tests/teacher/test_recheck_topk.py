@@ -13,10 +13,10 @@ import torch
 from softlabels.errors import SpecMismatch
 from softlabels.labels.encoding import DenseEncoding, Encoding
 from softlabels.store import Store, open_store
+from softlabels.teacher import recheck
 from softlabels.teacher.deviation import Deviation
 from softlabels.teacher.ensemble import Ensemble, load_ensemble
 from softlabels.teacher.label import label_rows
-from softlabels.teacher.recheck import compare_with_teacher
 from softlabels.teacher.reencode import DenseTeacher
 from softlabels.transfer import TransferRows
 from tests.teacher.conftest import Teachers
@@ -25,6 +25,11 @@ from tests.teacher.sequences import DENSE, TOKENS, other_length, sequence_writer
 Labelled = Callable[[Encoding], tuple[Store, Ensemble]]
 ENCODINGS = [DENSE, DenseEncoding(reduce="geometric"), topk(), topk(reduce="geometric"), topk(tail="bucket", rank=0)]
 NAMES = ["dense", "dense-geometric", "lowrank", "lowrank-geometric", "bucket"]
+
+
+def compared(store: Store, rows: TransferRows, ensemble: Ensemble, **options: int) -> Deviation:
+    """Of a store of one target."""
+    return recheck.compare_with_teacher(store, rows, ensemble, **options)[""]
 
 
 @pytest.fixture
@@ -51,7 +56,7 @@ def test_a_sound_store_passes_wherever_its_rows_stand(
     store, ensemble = labelled(encoding)
     order = rng.permutation(len(rows.keys))
     shuffled = replace(rows, inputs=rows.inputs[order], keys=rows.keys[order])
-    found = compare_with_teacher(store, shuffled, ensemble, sample=len(order))
+    found = compared(store, shuffled, ensemble, sample=len(order))
     assert found.sound
     assert (found.rows, found.top1_agreement) == (len(order), 1.0)
     assert 0 < found.largest_logit < 0.01
@@ -73,7 +78,7 @@ def adding(ensemble: Ensemble, change: Callable[[torch.Tensor], torch.Tensor]) -
 def test_other_logits_show(encoding: Encoding, labelled: Labelled, rows: TransferRows) -> None:
     store, ensemble = labelled(encoding)
     adding(ensemble, lambda logits: logits * 1.05)
-    found = compare_with_teacher(store, rows, ensemble, sample=40)
+    found = compared(store, rows, ensemble, sample=40)
     assert not found.sound
     assert found.largest_logit > found.allowed_logit
 
@@ -87,9 +92,9 @@ def test_a_constant_or_a_mask_by_a_number_hides_no_change_of_the_others(
     with sequence_writer(tmp_path / "marked", rows, ensemble, topk(tail="uniform", rank=0)) as writer:
         label_rows(rows, ensemble, writer)
     store = open_store(tmp_path / "marked")
-    assert compare_with_teacher(store, rows, ensemble, sample=60).sound
+    assert compared(store, rows, ensemble, sample=60).sound
     factor[0] = 1.01
-    found = compare_with_teacher(store, rows, ensemble, sample=60)
+    found = compared(store, rows, ensemble, sample=60)
     assert found.largest_logit <= found.allowed_logit
     assert found.together > found.allowed_together
     assert not found.sound
@@ -103,7 +108,7 @@ def test_another_tail_shows_in_its_mass(labelled: Labelled, rows: TransferRows) 
         return torch.where(kept, logits, logits - 0.5)
 
     adding(ensemble, weaker)
-    found = compare_with_teacher(store, rows, ensemble, sample=40)
+    found = compared(store, rows, ensemble, sample=40)
     assert found.largest_mass is not None
     assert found.largest_mass > found.allowed_mass
     assert not found.sound
@@ -124,10 +129,10 @@ def test_tokens_that_stand_one_position_on_show_in_half_precision(
     with sequence_writer(tmp_path / "store", rows, ensemble, encoding) as writer:
         label_rows(rows, ensemble, writer)
     store = open_store(tmp_path / "store")
-    assert compare_with_teacher(store, rows, ensemble, sample=40).sound
+    assert compared(store, rows, ensemble, sample=40).sound
     tokens = np.array(rows.inputs)
     tokens[:, 0, 1:] = tokens[:, 0, :-1].copy()
-    found = compare_with_teacher(store, replace(rows, inputs=tokens), ensemble, sample=40)
+    found = compared(store, replace(rows, inputs=tokens), ensemble, sample=40)
     assert found.together > found.allowed_together
     assert not found.sound
 
@@ -142,7 +147,7 @@ def test_a_class_above_the_stored_ones_shows(labelled: Labelled, rows: TransferR
         return logits.scatter(-1, last.indices[..., 5:6], raised)
 
     adding(ensemble, risen)
-    found = compare_with_teacher(store, rows, ensemble, sample=40)
+    found = compared(store, rows, ensemble, sample=40)
     assert not found.sound
     assert found.largest_logit > found.allowed_logit
 
@@ -150,18 +155,18 @@ def test_a_class_above_the_stored_ones_shows(labelled: Labelled, rows: TransferR
 def test_a_class_that_became_impossible_shows(labelled: Labelled, rows: TransferRows) -> None:
     store, ensemble = labelled(topk())
     adding(ensemble, lambda logits: logits.index_fill(-1, torch.tensor([1]), -torch.inf))
-    assert compare_with_teacher(store, rows, ensemble, sample=60).largest_logit == np.inf
+    assert compared(store, rows, ensemble, sample=60).largest_logit == np.inf
 
 
 @pytest.mark.parametrize("encoding", [DENSE, topk()], ids=["dense", "topk"])
 def test_rows_cut_otherwise_are_refused(encoding: Encoding, labelled: Labelled, rows: TransferRows) -> None:
     store, ensemble = labelled(encoding)
     with pytest.raises(SpecMismatch, match="position_mask of the store is not that of the transfer set"):
-        compare_with_teacher(store, other_length(rows), ensemble, sample=40)
+        compared(store, other_length(rows), ensemble, sample=40)
     inputs = np.array(rows.inputs)
     inputs[:, 1] = np.minimum(inputs[:, 1], 1)  # one document instead of several
     with pytest.raises(SpecMismatch, match=r"position_mask of the store|document of the store"):
-        compare_with_teacher(store, replace(rows, inputs=inputs), ensemble, sample=60)
+        compared(store, replace(rows, inputs=inputs), ensemble, sample=60)
 
 
 def test_labels_of_a_dense_store_that_has_no_tokens_are_compared_but_for_the_logit_of_the_next_one(
@@ -174,6 +179,6 @@ def test_labels_of_a_dense_store_that_has_no_tokens_are_compared_but_for_the_log
         label_rows(dense, DenseTeacher(dense.spec.teacher, torch.device("cpu")), writer)
     sparse = open_store(tmp_path / "sparse")
     assert np.isnan(sparse.column("label_logit")).all()
-    assert compare_with_teacher(sparse, rows, ensemble, sample=60).sound
+    assert compared(sparse, rows, ensemble, sample=60).sound
     adding(ensemble, lambda logits: logits * 1.05)
-    assert not compare_with_teacher(sparse, rows, ensemble, sample=60).sound
+    assert not compared(sparse, rows, ensemble, sample=60).sound

@@ -25,10 +25,12 @@ class Dependent(NamedTuple):
 
 
 class Dependence:
-    """What was compared so far, of outputs in one precision."""
+    """What was compared so far, of outputs in one precision. They may differ by so much, relative to the largest and `least`:
+    1 of logits, which are near it, 0 of outputs that have a unit.
+    """
 
-    def __init__(self, members: int, precision: str) -> None:
-        self._tolerance = TOLERANCE[precision]
+    def __init__(self, members: int, precision: str, *, least: float = 1.0) -> None:
+        self._tolerance, self._least = TOLERANCE[precision], least
         self._rows: list[npt.NDArray[np.int64]] = []
         self._apart: list[npt.NDArray[np.floating]] = []
         self._largest = np.zeros(members)
@@ -49,7 +51,7 @@ class Dependence:
         if not self._rows:
             return []
         rows, apart = np.concatenate(self._rows), np.concatenate(self._apart)
-        off = apart > self._tolerance * (1 + self._largest)
+        off = apart > self._tolerance * (self._least + self._largest)
         return [
             Dependent(int(member), len(np.unique(rows[off[:, member]])), float(apart[:, member].max()))
             for member in np.flatnonzero(off.any(axis=0))

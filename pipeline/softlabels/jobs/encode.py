@@ -97,8 +97,9 @@ class _Encoded(Stores[Store]):
         """Raises `ConfigError` where the settings do not fit a store."""
         first = self.rows.get("train") or next(iter(self.rows.values()))
         encodings = [_encoding(self.settings, each) for each in (first, *self.rows.values())]
-        self.first, self.encoding, self.teacher = first, encodings[0], DenseTeacher(first.spec.teacher, self.device)
-        self.classes = {split: each.classes for split, each in self.rows.items()}
+        self.first, self.teacher = first, DenseTeacher(first.spec.teacher, self.device)
+        self.encodings: Mapping[str, Encoding] = {"": encodings[0]}
+        self.classes = {split: {"": each.classes} for split, each in self.rows.items()}
 
     def spec(self, split: str, basis: Basis | None) -> Spec:
         """That of the dense store, of other labels."""
@@ -111,7 +112,7 @@ class _Encoded(Stores[Store]):
         about, made_of = self.rows[split].manifest.about, _made_of(self.rows[split])
         return msgspec.structs.replace(about, source=f"{about.source}; {made_of}" if about.source else made_of)
 
-    def pilot(self) -> Iterable[Tensor]:
+    def pilot(self, target: str) -> Iterable[Tensor]:
         """A sample of the first split."""
         return DensePilot(self.first, self.teacher.device)
 

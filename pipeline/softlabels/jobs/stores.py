@@ -31,14 +31,15 @@ Rows = TypeVar("Rows")
 
 class Stores(Protocol[Rows]):
     """The stores of several splits, which one teacher fills: of each split its `rows`, of which the teacher is asked, the
-    `folders` of its store, and its number of `classes`. The basis of the `encoding` is not found yet.
+    `folders` of its store, and the number of `classes` of each target. The basis of the `encodings`, by target, is not found
+    yet.
     """
 
     rows: Mapping[str, Rows]
     folders: Mapping[str, Folder]
-    classes: Mapping[str, int]
+    classes: Mapping[str, Mapping[str, int]]
     teacher: Teacher[Rows]
-    encoding: Encoding
+    encodings: Mapping[str, Encoding]
     watch: Watch
 
     def spec(self, split: str, basis: Basis | None) -> Spec:
@@ -47,8 +48,8 @@ class Stores(Protocol[Rows]):
     def about(self, split: str) -> About:
         """What its card says beside that."""
 
-    def pilot(self) -> Iterable[Tensor]:
-        """Logits (n, M, C) in which the tails' basis is found."""
+    def pilot(self, target: str) -> Iterable[Tensor]:
+        """Logits (n, M, C) of a target, in which its tails' basis is found."""
 
     def compare(self, split: str, writer: StoreWriter) -> None:
         """Raise `SpecMismatch` and the like where a store that is begun holds other labels, which its plan cannot show."""
@@ -63,17 +64,18 @@ class Stores(Protocol[Rows]):
         """The prior and basis of the tails, one for all splits: that of a store that is begun, else found now. None where the
         tails have none. Raises `SpecMismatch` where a store that is begun has other tails.
         """
-        rank = self.encoding.basis_rank
-        if rank is None:
+        ranks = {name: rank for name, each in self.encodings.items() if (rank := each.basis_rank) is not None}
+        if not ranks:
             return None
+        name, rank = next(iter(ranks.items()))
         for split, folder in self.folders.items():
-            shape = (1 + rank, self.classes[split])
+            shape = (1 + rank, self.classes[split][name])
             found = resumable_basis(folder, rank=rank)
             if found is not None and found.shape == shape:
                 return found
             if is_begun(folder) and (standing := read_json(folder, PLAN, Plan)).spec.basis_shape != shape:
                 require_same_plan(plan_of(self.spec(split, np.zeros(shape, np.float16))), standing, str(folder))
-        basis: Basis = find_basis(self.pilot(), rank)
+        basis: Basis = find_basis(self.pilot(name), rank)
         return basis
 
     def open(self, split: str, spec: Spec, basis: Basis | None) -> StoreWriter:

@@ -34,7 +34,7 @@ class StudentTraining(LoopConfig):
             of values mse, huber, cosine. The hard student of values takes the first.
         seeds: a student of each kind for every seed, which decides its first weights, dropout, and with hard_label_fraction
             the rows that keep their label.
-        seed: decides, with the store's content, the order of the rows, and which are held out; alike for all students.
+        seed: decides, with the rows' keys, their order, and which are held out; alike for all students.
         members: numbers of the teacher's members to learn from, such as 0,2; all by default.
         weights: the members' shares in the mean, one for each that is taken; by default those that the store names.
         baseline: train the same student with hard labels only as well, on the same rows in the same order.

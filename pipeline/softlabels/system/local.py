@@ -272,7 +272,8 @@ class LocalFolder:
                 raise RunExists(
                     f"another process is at work in {self}", remedy="wait until it has ended, or give another folder"
                 )
-            yield
+            with lock.own():
+                yield
         finally:
             lock.close()
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +23,9 @@ class OnDisk(Protocol):
     def make(self, name: str) -> None: ...
     def open(self, name: str, flags: int) -> int: ...
     def status(self, name: str) -> os.stat_result | None: ...
+
+
+_OWN: set[Lock] = set()  # of this process alone
 
 
 class Lock:
@@ -62,9 +66,30 @@ class Lock:
         """Wait until nobody is alone, then be one among others."""
         self._lock(fcntl.LOCK_SH)
 
+    @contextmanager
+    def own(self) -> Iterator[None]:
+        """While the block runs, processes that are forked from this one let go of the lock, so that it ends with this one: a
+        worker of a `DataLoader` lives on for seconds when who started it is killed.
+        """
+        _OWN.add(self)
+        try:
+            yield
+        finally:
+            _OWN.discard(self)
+
     def close(self) -> None:
         """The lock goes with its handle."""
-        os.close(self._handle)
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+
+def _let_go() -> None:
+    while _OWN:
+        _OWN.pop().close()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def is_locked(folder: OnDisk, name: str) -> bool:

@@ -11,6 +11,7 @@ from softlabels.labels.encoding import Encoding
 from softlabels.labels.settings import EncodingSettings
 from softlabels.models.config import ModelConfig
 from softlabels.objects import canonical
+from softlabels.teacher.target_config import require_defaults, target_configs
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class LabelsConfig(EncodingSettings):
     Attributes:
         layout: zarr (any Zarr v3 reader opens it) or arrow (`datasets.load_from_disk` opens it).
         reduce: none keeps every member; geometric keeps only the members' mean logits, arithmetic (kind: values) their mean.
+        targets: of a teacher that gives several outputs, how each is kept, by its name: {class: {kind: softmax}, box: {kind:
+            values, dtype: float16}}. An entry has the settings above, and classes, the ordered names of its classes.
         inputs: reference names the transfer set; embed puts the prepared inputs into the store.
         compression: none, or zstd (layout zarr; float16 logits shrink by about a tenth).
         rows_per_shard: the unit of work and commit; by default 16 chunks.
@@ -82,6 +85,7 @@ class LabelsConfig(EncodingSettings):
 
     layout: Literal["zarr", "arrow"] = "zarr"
     reduce: Reduce = "none"
+    targets: dict[str, Any] | None = None
     inputs: Literal["reference", "embed"] = "reference"
     compression: Literal["none", "zstd"] = "none"
     rows_per_shard: int | None = None
@@ -89,12 +93,23 @@ class LabelsConfig(EncodingSettings):
     licence: str = ""
 
     def __post_init__(self) -> None:
-        self.encoding_of(1)
+        self.encodings(1)
 
-    def encoding_of(self, members: int) -> Encoding:
-        """What the recipe asks for, of a teacher of so many members; its basis is not found yet.
+    def encodings(self, members: int) -> dict[str, Encoding]:
+        """What the recipe asks for, by target ("" where it has no name), of a teacher of so many members; a basis is not found
+        yet.
 
         Raises:
             ConfigError: settings that do not go together.
         """
-        return self.made(members, reduce=self.reduce, inputs=self.inputs)
+        named = target_configs(self.targets)
+        if not named:
+            return {"": self.made(members, reduce=self.reduce, inputs=self.inputs)}
+        require_defaults(self, self.reduce, named)
+        return {name: each.of_target(name, members, self.inputs) for name, each in named.items()}
+
+    @property
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """The classes' names that the recipe lists of targets that have names."""
+        found = {name: each.classes for name, each in target_configs(self.targets).items()}
+        return {name: classes for name, classes in found.items() if classes is not None}

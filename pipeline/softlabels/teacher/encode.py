@@ -5,8 +5,10 @@ N distributions of a batch (rows, or rows x positions, row behind row), M member
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,21 +21,24 @@ from softlabels.labels.blocks import block_of
 from softlabels.labels.encoding import Encoding
 from softlabels.labels.lost import Lost
 from softlabels.labels.targets import Target
+from softlabels.store.columns import stored_name
 from softlabels.teacher.teacher import Batch
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Columns (N, M, ...) by name, what encoding them lost, and which outputs (N, M) look like probabilities (`looks`)."""
+    """Columns (N, M, ...) by the name that the store has for them; and by target what encoding them lost, and what shows of its
+    outputs (N, M), see `looks`.
+    """
 
     columns: Columns
-    lost: Lost
-    suspects: NDArray[np.uint8]
+    lost: Mapping[str, Lost]
+    looks: Mapping[str, NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
-    """How a teacher's outputs are encoded.
+    """How a teacher's outputs for a target are encoded.
 
     Attributes:
         encoding: of the store.
@@ -45,28 +50,46 @@ class Encoder:
     weights: NDArray[np.float64] | None
     basis: Tensor | None = None
 
-    def encode(self, batch: Batch) -> Encoded:
-        """Encode a batch, a block of distributions at a time; those that do not count are stored as if all logits were 0.
+    def encode(self, name: str, batch: Batch) -> tuple[dict[str, NDArray[np.generic]], Lost, NDArray[np.uint8]]:
+        """Columns, what was lost and `looks` of a target's outputs in a batch, a block of distributions at a time; those that
+        do not count are stored as if all logits were 0.
 
         Raises:
-            LogitsError: NaN and the like, naming row, position and member.
+            LogitsError: NaN and the like, naming target, row, position and member.
         """
-        given = torch.from_numpy(np.array(batch.labels))
+        given = None if name not in batch.classes else torch.from_numpy(np.array(batch.classes[name], np.int64))
         counts = None if batch.mask is None else torch.from_numpy(np.array(batch.mask))
+        where = f"target {name}, " if name else ""
         parts = []
-        for at, block in batch.blocks:
-            found = self.encoding.encode(
+        for at, block in batch.blocks[name]:
+            columns, lost = self.encoding.encode(
                 block,
                 weights=self.weights if self.encoding.is_reduced else None,
                 basis=self.basis,
-                labels=given[at].to(block.device),
+                labels=None if given is None else given[at].to(block.device),
                 mask=None if counts is None else counts[at].to(block.device),
-                place=lambda n, first=at.start: batch.place(first + n),  # type: ignore[misc]
+                place=partial(_placed, batch, where, at.start),
             )
-            parts.append(Encoded(*found, looks_among(block, self.encoding.target)))
-        columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
-        suspects = np.concatenate([part.suspects for part in parts])
-        return Encoded(columns, Lost.total(part.lost for part in parts), suspects)
+            parts.append((columns, lost, looks_among(block, self.encoding.target)))
+        columns = {stored_name(name, one): _joined(part[0][one] for part in parts) for one in parts[0][0]}
+        return columns, Lost.total(part[1] for part in parts), _joined(part[2] for part in parts)
+
+
+def encode(encoders: Mapping[str, Encoder], batch: Batch) -> Encoded:
+    """All targets of a batch, one after the other; `encoders` by target. Raises `LogitsError`."""
+    found = {name: encoders[name].encode(name, batch) for name in batch.blocks}
+    columns = {name: values for each, _, _ in found.values() for name, values in each.items()}
+    lost = {**batch.lost, **{name: each for name, (_, each, _) in found.items()}}
+    return Encoded(columns, lost, {name: looks for name, (_, _, looks) in found.items()})
+
+
+def _placed(batch: Batch, where: str, first: int, number: int) -> str:
+    """What an error calls distribution `number` of a block that begins with distribution `first` of a batch."""
+    return where + batch.place(first + number)
+
+
+def _joined(parts: Iterable[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate([*parts])
 
 
 def looks_among(logits: Tensor, target: Target) -> NDArray[np.uint8]:

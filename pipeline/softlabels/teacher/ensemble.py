@@ -1,13 +1,12 @@
 """A teacher: its members as models in evaluation mode, and a batch of prepared inputs to their outputs.
 
-B batch, P positions of a row of tokens, M members, C classes, V outputs of a language model (at least C).
+B batch, P positions of a row, M members, C classes (or numbers of a vector), V outputs of a language model (at least C).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from softlabels.errors import ClassMismatch, LogitsError, WeightsError
+from softlabels.errors import ClassMismatch, WeightsError
+from softlabels.labels.encoding import Encoding
 from softlabels.models.build import build_model, untrained
 from softlabels.models.classes import require_class_names, require_vocabulary, words_of
 from softlabels.models.device import arithmetic, resolve_device, warm_up
@@ -26,11 +26,15 @@ from softlabels.models.weights import weights_digest
 from softlabels.objects import canonical
 from softlabels.store.spec import MemberSpec, Spec, TeacherSpec
 from softlabels.teacher.config import TeacherConfig
-from softlabels.teacher.outputs import Outputs, Product
+from softlabels.teacher.expected import Expected, softmax
+from softlabels.teacher.outputs import Outputs, Product, joined
+from softlabels.teacher.shapes import by_target, of_target, strangers
 from softlabels.teacher.teacher import Batch, teacher_batches
-from softlabels.transfer.alignment import alignment
 from softlabels.transfer.rows import TransferRows
 from softlabels.transfer.sequences import SequenceInfo
+
+Answers = dict[str, Outputs]  # what the members say of a batch, by target
+_Part = Tensor | Product  # logits (N, V) of a member, or what they are a product of
 
 
 class Ensemble:
@@ -41,7 +45,8 @@ class Ensemble:
         weights: (M,) of the members, as given.
         batch_size: rows that the recipe lets it see at once.
         licence: of the weights, for the store's card.
-        sequence: of rows of tokens, what they are; see `expect`.
+        expected: which targets it is asked for, and of what rows; see `expect`.
+        unused: names of outputs that members gave and no target has.
     """
 
     def __init__(
@@ -53,7 +58,8 @@ class Ensemble:
         self.batch_size, self.licence = batch_size, ""
         self.device = device
         self.models = [model.to(device).eval().requires_grad_(False) for model in models]
-        self.sequence: SequenceInfo | None = None
+        self.expected = Expected()
+        self.unused: set[str] = set()
 
     @classmethod
     def of(
@@ -65,13 +71,22 @@ class Ensemble:
         device: str = "auto",
         batch_size: int = 64,
     ) -> Ensemble:
-        """Trained models that are at hand, of equal weight: each takes a batch of inputs (B, ...) and gives logits (B, C)."""
+        """Trained models that are at hand, of equal weight: each takes a batch of inputs (B, ...) and gives logits (B, [P,] C),
+        or a mapping of such by target.
+        """
         members = tuple(_member(canonical(f"{type(m).__module__}.{type(m).__qualname__}"), m) for m in models)
         spec = TeacherSpec(name=name, precision=precision, members=members)
         return cls(models, spec, resolve_device(device), batch_size=batch_size)
 
-    def expect(self, sequence: SequenceInfo | None) -> None:
-        """Rows of tokens will come, and members give (B, P, V); or, with None, other rows, and members give (B, C).
+    def expect(
+        self,
+        sequence: SequenceInfo | None = None,
+        *,
+        positions: int | None = None,
+        targets: Mapping[str, Encoding] | None = None,
+    ) -> None:
+        """Rows of tokens will come, and members give (B, P, V); or rows of so many positions, (B, P, C); or other rows, (B, C).
+        Of `targets` that have names they give a mapping of such; by default it is one softmax without a name.
 
         Raises:
             ClassMismatch: a member's checkpoint has a tokenizer of another vocabulary.
@@ -81,37 +96,54 @@ class Ensemble:
         if sequence is not None:  # an output beyond a member's own tokens stands for none
             known = [words.size for model in self.models if (words := words_of(model)) is not None]
             sequence = sequence.below(min([sequence.classes, *known]))
-        self.sequence = sequence
+        self.expected = Expected(softmax() if targets is None else targets, sequence, positions)
+
+    @property
+    def sequence(self) -> SequenceInfo | None:
+        """Of rows of tokens, what they are."""
+        return self.expected.sequence
 
     def logits(self, inputs: NDArray[np.generic]) -> Tensor:
-        """Every member's logits for a batch of prepared inputs (B, ...): (B, [P,] M, C) float32 on the CPU.
+        """Every member's logits for a batch of prepared inputs (B, ...): (B, [P,] M, C) float32 on the CPU, of one target.
 
         Raises as `outputs`.
         """
-        found = self.outputs(inputs).logits().float().cpu()
-        return found if self.sequence is None else found.reshape(len(inputs), self.sequence.positions, *found.shape[1:])
+        found, positions = self.outputs(inputs).logits().float().cpu(), self.expected.positions
+        return found if positions is None else found.reshape(len(inputs), positions, *found.shape[1:])
+
+    def outputs(self, inputs: NDArray[np.generic]) -> Outputs:
+        """The one target's of `answers`."""
+        (found,) = self.answers(inputs).values()
+        return found
 
     @torch.inference_mode()
-    def outputs(self, inputs: NDArray[np.generic]) -> Outputs:
-        """Every member's outputs for a batch of prepared inputs (B, ...), on the device; of rows of tokens B x P distributions.
+    def answers(self, inputs: NDArray[np.generic]) -> Answers:
+        """Every member's outputs for a batch of prepared inputs (B, ...), on the device; of rows of positions for B x P
+        distributions.
 
         A member that offers `hidden` and `output_matrix` (see `softlabels.models.causal_lm`) makes no logits yet.
 
         Raises:
-            LogitsError: a member gives something else than (B, C) floats, or (B, P, V) of rows of tokens.
+            LogitsError: a member gives something else than floats (B, C), or (B, P, C) of rows of positions; or no mapping of
+                such where targets have names. ConfigError: a target that it has no output for.
             ClassMismatch: members differ in C. Of rows of tokens C is what all of them have and the tokenizer too: outputs
                 beyond its tokens are padding, and tokens beyond the outputs must not occur (`require_known_tokens`).
         """
         batch = torch.from_numpy(np.array(inputs)).to(self.device)
-        members = tuple(self._member(number, batch.clone()) for number in range(len(self.models)))  # one may change it
+        members = [self._member(number, batch.clone()) for number in range(len(self.models))]  # one may change it
+        return {name: self._together(name, [member[name] for member in members]) for name in self.expected.targets}
+
+    def _together(self, name: str, members: Sequence[_Part]) -> Outputs:
+        """What the members say of a target. Raises `ClassMismatch`."""
         widths = [len(part.weight) if isinstance(part, Product) else part.shape[1] for part in members]
-        if self.sequence is None and len(set(widths)) > 1:
+        sequence = self.sequence if self.expected.targets[name].target == "softmax" else None
+        if sequence is None and len(set(widths)) > 1:
             raise ClassMismatch(
-                f"the teacher's members have {' and '.join(map(str, sorted(set(widths))))} classes",
+                f"the teacher's members have {' and '.join(map(str, sorted(set(widths))))} classes{of_target(name)}",
                 remedy="members of an ensemble share one label space",
             )
-        classes = widths[0] if self.sequence is None else min(self.sequence.classes, *widths)
-        return Outputs(members, classes, self._arithmetic)
+        classes = widths[0] if sequence is None else min(sequence.classes, *widths)
+        return Outputs(tuple(members), classes, self._arithmetic)
 
     def cut(self, rows: TransferRows, spec: Spec, shard: int) -> list[tuple[int, int]]:
         """As the specification says."""
@@ -119,16 +151,12 @@ class Ensemble:
 
     def batch(self, rows: TransferRows, start: int, stop: int, *, embed: bool) -> Batch:
         """As `Teacher.batch`."""
-        inputs, labels = np.array(rows.inputs[start:stop]), np.asarray(rows.labels[start:stop])
-        columns: dict[str, NDArray[np.generic]] = {"content_key": rows.keys[start:stop], "label": labels}
-        columns |= {"input": inputs} if embed else {}
-        blocks = self.outputs(inputs).blocks()
-        if self.sequence is None:
-            return Batch(blocks, columns, labels, None, lambda number: f"row {start + number}")
-        found = alignment(inputs)
-        columns |= {"position_mask": found.mask, "document": found.document}
-        place = partial(self.place, range(start, stop), range(found.mask.size))
-        return Batch(blocks, columns, found.next_token.reshape(-1), found.mask.reshape(-1).astype(np.bool_), place)
+        inputs, at = np.array(rows.inputs[start:stop]), slice(start, stop)
+        found = self.expected.count(rows, at, inputs)
+        columns = {"content_key": rows.keys[at], **found.columns} | ({"input": inputs} if embed else {})
+        blocks = {name: outputs.blocks() for name, outputs in self.answers(inputs).items()}
+        classes = {name: labels.reshape(-1) for name, labels in found.classes.items()}
+        return Batch(blocks, columns, classes, found.flat, partial(self.expected.place, range(start, stop)))
 
     def who(self, number: int) -> str:
         """How messages call a member."""
@@ -140,30 +168,24 @@ class Ensemble:
         with arithmetic(self.device, self.spec.precision), _no_tf32():
             yield
 
-    def _member(self, number: int, batch: Tensor) -> Tensor | Product:
-        """A member's logits (N, V), or what they are a product of."""
+    def _member(self, number: int, batch: Tensor) -> dict[str, _Part]:
+        """A member's outputs by target."""
         model: Any = self.models[number]
-        lead = (len(batch),) if self.sequence is None else (len(batch), batch.shape[-1] - 1)
+        unnamed = [*self.expected.targets] == [""]
         with self._arithmetic():
-            matrix = None if self.sequence is None else output_matrix(model)
+            matrix = output_matrix(model) if unnamed and self.sequence is not None else None
             output: object = model(batch) if matrix is None else model.hidden(batch)
-        if isinstance(output, Tensor) and output.is_floating_point() and output.shape[:-1] == lead:
-            flat = output.flatten(0, -2)
-            return flat if matrix is None else Product(flat, *matrix)
-        found = f"{output.dtype} {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-        of = "" if self.sequence is None else f" of {lead[-1]} positions"
-        axes = "(batch, classes)" if self.sequence is None else "(batch, positions, vocabulary), positions = tokens - 1"
-        raise LogitsError(
-            f"{self.who(number)} gives {found} for a batch of {len(batch)} rows{of}",
-            remedy=f"a teacher's forward returns float logits of shape {axes}",
-        )
+        positions = (
+            self.expected.positions if self.sequence is None else batch.shape[-1] - 1
+        )  # of rows that were cut shorter
+        lead = (len(batch),) if positions is None else (len(batch), positions)
+        found = by_target(output, self.expected, lead, who=self.who(number))
+        self.unused |= strangers(output, self.expected)
+        return {name: flat if matrix is None else Product(flat, *matrix) for name, flat in found.items()}
 
     def place(self, rows: Sequence[int], numbers: Sequence[int], at: int) -> str:
         """How distribution numbers[at] of a batch of `rows` is called."""
-        if self.sequence is None:
-            return f"row {rows[numbers[at]]}"
-        row, position = divmod(numbers[at], self.sequence.positions)
-        return f"row {rows[row]}, position {position}"
+        return self.expected.place(rows, numbers[at])
 
     def check_class_names(self, names: Sequence[str] | None, *, whose: str) -> None:
         """Raise ClassMismatch where a member names its classes and they are not `names`, in this order."""
@@ -171,17 +193,10 @@ class Ensemble:
             require_class_names(model, names, who=self.who(number), whose=whose)
 
     @torch.inference_mode()
-    def in_batches(self, rows: NDArray[np.generic], size: int) -> Outputs:
-        """The outputs for `rows`, `size` at a time."""
-        found = [self.outputs(rows[start : start + size]) for start in range(0, len(rows), size)]
-        members: list[Tensor | Product] = []
-        for parts in zip(*(each.members for each in found), strict=True):
-            first = parts[0]
-            if isinstance(first, Product):
-                members.append(replace(first, hidden=torch.cat([part.hidden for part in parts])))
-            else:
-                members.append(torch.cat(parts))
-        return Outputs(tuple(members), found[0].classes, self._arithmetic)
+    def in_batches(self, rows: NDArray[np.generic], size: int) -> Answers:
+        """The answers for `rows`, `size` at a time."""
+        found = [self.answers(rows[start : start + size]) for start in range(0, len(rows), size)]
+        return {name: joined([each[name] for each in found]) for name in found[0]}
 
     def environment(self) -> dict[str, str]:
         """What, beside the specification, decides the last bits of the logits."""

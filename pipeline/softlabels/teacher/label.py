@@ -2,29 +2,31 @@
 
 A shard is the unit of work. Its batches are cut from its first row on and never cross into the next, so its bytes depend
 on the plan alone and a resumed run gives the digest of an unbroken one. No more than a few batches and a chunk are in memory.
-R rows of a shard, P positions of a row of tokens, M members, C classes.
+R rows of a shard, P positions of a row, M members, C classes.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from softlabels.checks.probabilities import require_logits, rows_of_positions
 from softlabels.labels.lost import Lost
 from softlabels.store.arrays import row_arrays
 from softlabels.store.basis import read_basis
 from softlabels.store.records import Manifest
+from softlabels.store.spec import Spec
 from softlabels.store.writer import StoreWriter
 from softlabels.system.patience import background, result_of, slices, stalled
-from softlabels.teacher.encode import Encoded, Encoder
+from softlabels.teacher.encode import Encoded, Encoder, encode
 from softlabels.teacher.teacher import Batch, Teacher
 
 _WAITS = "the disk has not taken a shard"
@@ -54,20 +56,20 @@ def label_rows(
             the disk. Stalled: the thread that writes hangs.
         In each case committed shards are kept, and calling again goes on after them.
     """
-    encoder, embeds = encoder_of(writer, teacher), writer.spec.encoding.inputs == "embed"
+    encoders, embeds = encoders_of(writer, teacher), writer.spec.inputs == "embed"
     waiting, stops = _Waiting(_MOST), False
     last: Future[None] | None = None
     with background("softlabels-write") as pool:
         for shard in writer.pending:
             over, whole = threading.Event(), False
             try:
-                last = pool.submit(_write, writer, shard, encoder, waiting, over, last)
+                last = pool.submit(_write, writer, shard, encoders, waiting, over, last)
                 for start, stop in teacher.cut(rows, writer.spec, shard):
                     if stops := should_stop():
                         break
                     batch = teacher.batch(rows, start, stop, embed=embeds)
-                    # Of tokens here, as their logits are many.
-                    _put(waiting, (batch, None if batch.mask is None else encoder.encode(batch)), last)
+                    # Of positions here, as their logits are many.
+                    _put(waiting, (batch, None if batch.mask is None else encode(encoders, batch)), last)
                     progress(stop - start)
                 else:
                     _put(waiting, None, last)
@@ -89,11 +91,14 @@ def label_rows(
     return writer.seal()
 
 
-def encoder_of(writer: StoreWriter, teacher: Teacher[Any]) -> Encoder:
-    """What encodes a batch."""
-    basis = read_basis(writer.folder, writer.spec)
+def encoders_of(writer: StoreWriter, teacher: Teacher[Any]) -> dict[str, Encoder]:
+    """What encodes a batch, by target."""
+    spec, basis = writer.spec, read_basis(writer.folder, writer.spec)
     shared = None if basis is None else torch.from_numpy(np.array(basis, np.float16)).to(teacher.device)
-    return Encoder(writer.spec.encoding, teacher.weights, shared)
+    return {
+        target.name: Encoder(target.encoding, teacher.weights, shared if target == spec.with_basis else None)
+        for target in spec.targets
+    }
 
 
 def _put(waiting: _Waiting, item: _Item | None, writing: Future[None]) -> None:
@@ -126,25 +131,46 @@ class _GivenUp(Exception):
 def _write(
     writer: StoreWriter,
     shard: int,
-    encoder: Encoder,
+    encoders: Mapping[str, Encoder],
     waiting: _Waiting,
     over: threading.Event,
     before: Future[None] | None,
 ) -> None:
     if before is not None:
         before.result()  # where one failed, none is written after it
-    spec, target, parts, suspects = writer.spec, writer.spec.encoding.target, [], []
+    spec, lost, looks = writer.spec, [], []
     with writer.shard(shard) as out:
         for batch, encoded in _taken(waiting, over):
-            found = encoder.encode(batch) if encoded is None else encoded
-            rows, looks = len(batch.columns["label"]), found.suspects
-            if batch.mask is not None:
-                looks = rows_of_positions(
-                    looks.reshape(rows, -1, looks.shape[1]), batch.columns["position_mask"], target
-                )
-            out.add(row_arrays(spec, batch.columns, found.columns), rows)
-            parts.append(found.lost)
-            suspects.append(looks)
-        first = spec.shard_rows(shard).start
-        require_logits(np.concatenate(suspects), target=target, total=spec.rows, first_row=first)
-        out.commit(Lost.total(parts))
+            found = encode(encoders, batch) if encoded is None else encoded
+            out.add(row_arrays(spec, batch.columns, found.columns), len(batch.columns["content_key"]))
+            lost.append(found.lost)
+            looks.append(_of_rows(spec, found.looks, batch))
+        _require_logits(spec, shard, looks)
+        out.commit(
+            {each.name: Lost.total(part[each.name] for part in lost if each.name in part) for each in spec.targets}
+        )
+
+
+_Looks = Mapping[str, NDArray[np.uint8]]  # (N, M) of distributions or (R, M) of rows, by target
+
+
+def _of_rows(spec: Spec, looks: _Looks, batch: Batch) -> _Looks:
+    """What shows of the rows of a batch, of what shows of its distributions."""
+    if batch.mask is None:
+        return looks
+    mask = batch.columns["position_mask"]
+    return {
+        each.name: rows_of_positions(looks[each.name].reshape(*mask.shape, -1), mask, each.encoding.target)
+        for each in spec.targets
+        if each.name in looks
+    }
+
+
+def _require_logits(spec: Spec, shard: int, looks: Sequence[_Looks]) -> None:
+    """Raise `LogitsError` where what shows of a shard's rows is that of probabilities."""
+    first = spec.shard_rows(shard).start
+    for each in spec.targets:
+        if each.name in looks[0]:
+            found = np.concatenate([part[each.name] for part in looks])
+            who = f"target {each.name}" if each.name else ""
+            require_logits(found, target=each.encoding.target, total=spec.rows, first_row=first, who=who)

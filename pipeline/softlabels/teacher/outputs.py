@@ -9,9 +9,9 @@ hidden width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -81,3 +81,15 @@ class Outputs:
         for start in range(0, len(self), step):
             at = slice(start, min(start + step, len(self)))
             yield at, self.logits(at)
+
+
+def joined(found: Sequence[Outputs]) -> Outputs:
+    """The outputs for batches one behind the other, of the same members."""
+    members: list[Tensor | Product] = []
+    for parts in zip(*(each.members for each in found), strict=True):
+        first = parts[0]
+        if isinstance(first, Product):
+            members.append(replace(first, hidden=torch.cat([part.hidden for part in parts])))
+        else:
+            members.append(torch.cat(parts))
+    return replace(found[0], members=tuple(members))

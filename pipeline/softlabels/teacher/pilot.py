@@ -20,6 +20,7 @@ from softlabels.labels.blocks import reduced
 from softlabels.labels.encoding import Encoding
 from softlabels.teacher.encode import require_storable
 from softlabels.teacher.ensemble import Ensemble
+from softlabels.teacher.expected import mask_of
 from softlabels.transfer.alignment import alignment
 from softlabels.transfer.rows import TransferRows
 
@@ -29,37 +30,44 @@ POSITIONS = 4096
 def pilot_rows(rows: TransferRows) -> NDArray[np.int64]:
     """Numbers of the sample's rows, ascending."""
     total = len(rows.inputs)
-    if rows.sequence is None:
+    positions = rows.positions if rows.sequence is None else rows.sequence.positions
+    if positions is None:
         return spread(total, POSITIONS)
-    count = -(-POSITIONS // rows.sequence.positions)
+    count = -(-POSITIONS // positions)
     while True:
         chosen = spread(total, count)
-        found = int(alignment(np.array(rows.inputs[chosen])).mask.sum())
+        found = int(pilot_mask(rows, chosen).sum())
         if found >= POSITIONS or len(chosen) == total:
             return chosen
         count = max(count + 1, min(total, count * POSITIONS // max(found, 1)))
 
 
+def pilot_mask(rows: TransferRows, chosen: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(n, P) which positions of these rows count; P is 1 where they have none."""
+    if rows.sequence is not None:
+        return np.asarray(alignment(np.array(rows.inputs[chosen])).mask == 1)
+    if rows.positions is not None:
+        return np.asarray(mask_of(rows)[chosen] == 1)
+    return np.ones((len(chosen), 1), np.bool_)
+
+
 @dataclass(frozen=True, eq=False)
 class Pilot:
-    """The sample's logits (n, M, C), block by block on the device; each iteration asks the teacher again. Raises `LogitsError`
-    where no store can hold them, naming row (position) and member.
+    """The sample's logits (n, M, C) of a target, block by block on the device; each iteration asks the teacher again. Raises
+    `LogitsError` where no store can hold them, naming row (position) and member.
     """
 
     rows: TransferRows
     ensemble: Ensemble
     encoding: Encoding
+    target: str = ""
 
     def __iter__(self) -> Iterator[Tensor]:
         chosen, size = pilot_rows(self.rows), self.ensemble.batch_size
         for start in range(0, len(chosen), size):
             batch = chosen[start : start + size]
-            inputs = np.array(self.rows.inputs[batch])
-            outputs = self.ensemble.outputs(inputs)
-            counts = np.ones(len(outputs), np.bool_)
-            if self.rows.sequence is not None:
-                counts = alignment(inputs).mask.reshape(-1).astype(np.bool_)
-            for at, block in outputs.blocks():
+            counts = pilot_mask(self.rows, batch).reshape(-1)
+            for at, block in self.ensemble.answers(np.array(self.rows.inputs[batch]))[self.target].blocks():
                 kept = block[torch.from_numpy(counts[at]).to(block.device)]
                 if len(kept):
                     numbers = (at.start + np.flatnonzero(counts[at])).tolist()

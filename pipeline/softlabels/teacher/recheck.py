@@ -5,49 +5,86 @@ What is compared is `deviation`'s business. B rows of a batch.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from softlabels.errors import OtherMemberOrder, OtherWeights, SpecMismatch, UnlabelledRows
+from softlabels.labels import NO_LABEL
 from softlabels.labels.base import Columns
+from softlabels.labels.encoding import Encoding
+from softlabels.labels.fidelity import Fidelity, FidelitySums
+from softlabels.store.columns import LABEL, bare, is_soft, stored_name
 from softlabels.store.key_index import KeyIndex
 from softlabels.store.reader import Store
 from softlabels.store.spec import Spec
-from softlabels.teacher.deviation import Deviation, compare
+from softlabels.teacher.comparison import compare, nothing_seen
+from softlabels.teacher.deviation import Deviation, ValuesDeviation
 from softlabels.teacher.ensemble import Ensemble
+from softlabels.teacher.expected import Counted
 from softlabels.teacher.sentinels import require_ensemble_logits
 from softlabels.teacher.teacher import teacher_batches
-from softlabels.transfer.alignment import alignment
 from softlabels.transfer.rows import TransferRows
 
+Seen = Deviation | ValuesDeviation
 
-def compare_with_teacher(store: Store, rows: TransferRows, ensemble: Ensemble, *, sample: int = 256) -> Deviation:
-    """Run at least `sample` rows of the store (whole teacher batches, always the same ones) through the live teacher.
+
+def compare_with_teacher(store: Store, rows: TransferRows, ensemble: Ensemble, *, sample: int = 256) -> dict[str, Seen]:
+    """Run at least `sample` rows of the store (whole teacher batches, always the same ones) through the live teacher: what
+    shows of each target, by its name.
 
     Raises:
         OtherWeights, OtherMemberOrder: the weights are not those that the store names, or in another order.
         SpecMismatch: its rows have other positions than the transfer set's.
         UnlabelledRows: the transfer set lacks its rows.
-        LogitsError: the teacher's outputs are no logits.
+        LogitsError: the teacher's outputs are no logits. ConfigError: it has no output for a target.
     """
     _require_weights(store, ensemble)
-    ensemble.expect(rows.sequence)
-    require_ensemble_logits(ensemble, rows.inputs, store.encoding.target)
+    _require_positions(store, rows)
+    ensemble.expect(rows.sequence, positions=rows.positions, targets=encodings_of(store.spec))
+    require_ensemble_logits(ensemble, rows.inputs, rows.mask)
     batches = [batch for shard in range(store.spec.shards) for batch in teacher_batches(store.spec, shard)]
-    index = KeyIndex(np.asarray(rows.keys))
-    found = Deviation.of(
-        store.encoding, store.classes, precision=store.spec.teacher.precision, lines=store.manifest.fidelity.values()
-    )
+    index, read = KeyIndex(np.asarray(rows.keys)), 0
+    lines = {name: table.fidelity.values() for name, table in store.manifest.lost.items()}
+    found = deviations(store.spec, lines)
     for number in np.random.default_rng(0).permutation(len(batches)):
-        if found.rows >= sample:
+        if read >= sample:
             break
         at = np.arange(*batches[number])
-        inputs = np.array(rows.inputs[_find(index, rows.name, store.gather("content_key", at))])
-        _require_positions(store, at, inputs)
-        columns = {name: store.gather(name, at) for name in store.soft_columns}
-        compare_batch(store.spec, ensemble, inputs, columns, np.asarray(store.gather("label", at), np.int64), found)
+        theirs = _find(index, rows.name, store.gather("content_key", at))
+        inputs = np.array(rows.inputs[theirs])
+        counted = ensemble.expected.count(rows, theirs, inputs)
+        _require_same_mask(store, at, counted)
+        compare_batch(ensemble, inputs, counted, _stored(store, at), found)
+        read += len(at)
     return found
+
+
+def encodings_of(spec: Spec) -> dict[str, Encoding]:
+    """How each target is kept, by its name."""
+    return {target.name: target.encoding for target in spec.targets}
+
+
+def deviations(spec: Spec, lines: Mapping[str, Iterable[Fidelity | FidelitySums]]) -> dict[str, Seen]:
+    """Nothing seen yet, of each target; `lines` are what the store states of its fidelity."""
+    return {
+        each.name: nothing_seen(
+            each.encoding, each.label_space.classes, precision=spec.teacher.precision, lines=lines[each.name]
+        )
+        for each in spec.targets
+    }
+
+
+def compared(spec: Spec) -> list[str]:
+    """The columns that are compared: outputs, and hard labels, by which some of them are chosen."""
+    return [column.name for column in spec.columns if is_soft(column.name) or bare(column.name) == LABEL]
+
+
+def _stored(store: Store, at: NDArray[np.int64]) -> Columns:
+    """What the store holds of the outputs for the rows `at`, and of their hard labels."""
+    return {name: store.gather(name, at) for name in compared(store.spec)}
 
 
 def _require_weights(store: Store, ensemble: Ensemble) -> None:
@@ -78,43 +115,72 @@ def _find(index: KeyIndex, name: str, keys: NDArray[np.generic]) -> NDArray[np.i
     return found
 
 
-def _require_positions(store: Store, at: NDArray[np.int64], inputs: NDArray[np.generic]) -> None:
-    """Raise SpecMismatch where rows of tokens have other positions than the store's rows `at`."""
-    if store.positions is None:
-        return
-    found = alignment(inputs)
-    for name, own in (("position_mask", found.mask), ("document", found.document)):
-        if not np.array_equal(own, store.gather(name, at)):
+def _require_positions(store: Store, rows: TransferRows) -> None:
+    """Raise `SpecMismatch` where the transfer set's rows have another number of positions than the store's."""
+    if rows.sequence is None and (rows.positions != store.positions or store.spec.of_tokens):
+        ours, theirs = (positions_line(each) for each in (rows.positions, store.positions))
+        raise SpecMismatch(
+            f"the rows of {store.path} have {theirs}, those of the transfer set {rows.name} {ours}",
+            remedy="give the recipe whose transfer_set.positions (or sequences) made the store",
+        )
+
+
+def positions_line(positions: int | None) -> str:
+    """How many positions rows have, for messages."""
+    return "no positions" if positions is None else f"{positions} positions"
+
+
+def _require_same_mask(store: Store, at: NDArray[np.int64], counted: Counted) -> None:
+    """Raise `SpecMismatch` where rows have other positions than the store's rows `at`."""
+    section = "sequences" if store.spec.of_tokens else "positions"
+    for name in ("position_mask", "document"):
+        if name in counted.columns and not np.array_equal(counted.columns[name], store.gather(name, at)):
             raise SpecMismatch(
                 f"{name} of the store is not that of the transfer set's rows",
-                remedy="give the recipe whose transfer_set.sequences made the store",
+                remedy=f"give the recipe whose transfer_set.{section} made the store",
             )
 
 
 def compare_batch(
-    spec: Spec,
     ensemble: Ensemble,
     inputs: NDArray[np.generic],
+    counted: Counted,
     columns: Columns,
-    labels: NDArray[np.int64],
-    found: Deviation,
+    found: Mapping[str, Seen],
 ) -> None:
-    """Run inputs (B, ...), as many at once as the recipe lets the teacher see, and add to `found` how far the stored columns
-    (B, ...) of soft labels are from the outputs. `labels` (B,): the rows' hard labels; the class of a position is its next
-    token, and one that has none does not count.
+    """Run inputs (B, ...), as many at once as the recipe lets the teacher see, and add to `found`, by target, how far the
+    stored columns (B, ...) are from the outputs, of what is `counted`.
+
+    The class of a distribution is its next token, of rows of tokens, and else its stored hard label.
     """
-    counts = np.ones(len(labels), np.bool_)
-    if spec.positions is not None:
-        labels = alignment(inputs).next_token.reshape(-1)
-        columns = {name: values.reshape(-1, *values.shape[2:]) for name, values in columns.items()}
-        counts = labels >= 0
-    each = len(labels) // len(inputs)  # distributions of a row
-    found.rows += len(inputs)
-    for start in range(0, len(inputs), ensemble.batch_size):
-        for where, block in ensemble.outputs(inputs[start : start + ensemble.batch_size]).blocks():
-            real = np.flatnonzero(counts[start * each :][where])
-            at = real + where.start + start * each
-            if len(at):
-                live = block[torch.from_numpy(real).to(block.device)]
-                own = {name: values[at] for name, values in columns.items()}
-                compare(spec.encoding, live, np.array(ensemble.weights), own, labels[at], found)
+    expected, rows = ensemble.expected, len(inputs)
+    each = expected.positions or 1
+    counts = np.ones(rows * each, np.bool_) if counted.flat is None else counted.flat
+    labels = {
+        name: classes if ensemble.sequence is not None else columns[stored_name(name, LABEL)]
+        for name, classes in counted.classes.items()
+    }
+    flat = {name: np.asarray(values, np.int64).reshape(-1) for name, values in labels.items()}
+    for start in range(0, rows, ensemble.batch_size):
+        answers = ensemble.answers(inputs[start : start + ensemble.batch_size])
+        for name, outputs in answers.items():
+            own = _of_target(columns, name, expected.positions)
+            for where, block in outputs.blocks():
+                real = np.flatnonzero(counts[start * each :][where])
+                at = real + where.start + start * each
+                if len(at):
+                    live = block[torch.from_numpy(real).to(block.device)]
+                    classes = flat[name][at] if name in flat else np.full(len(at), NO_LABEL)
+                    kept = {column: values[at] for column, values in own.items()}
+                    compare(expected.targets[name], live, np.array(ensemble.weights), kept, classes, found[name])
+    for deviation in found.values():
+        deviation.rows += rows
+
+
+def _of_target(columns: Columns, name: str, positions: int | None) -> dict[str, NDArray[np.generic]]:
+    """The columns (N, M, ...) of a target's outputs, by the names that they have without its own."""
+    return {
+        bare(column): values if positions is None else values.reshape(-1, *values.shape[2:])
+        for column, values in columns.items()
+        if is_soft(column) and column == stored_name(name, bare(column))
+    }

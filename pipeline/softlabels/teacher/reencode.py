@@ -88,9 +88,9 @@ class DenseTeacher:
         whole = torch.tensor(logits, device=self.device).reshape(-1, *logits.shape[-2:])
         each = rows.positions or 1
         return Batch(
-            [(slice(0, len(whole)), whole)],
+            {"": [(slice(0, len(whole)), whole)]},
             columns,
-            labels.reshape(-1).astype(np.int64, copy=False),
+            {"": labels.reshape(-1).astype(np.int64, copy=False)},
             mask,
             lambda number: f"row {start + number // each}" + (f", position {number % each}" if rows.positions else ""),
         )

@@ -6,7 +6,7 @@ that differ the plan knows only that they do. Neighbour: `recheck` compares a se
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from softlabels.checks.dependence import spread
 from softlabels.errors import OtherLabels, OtherLogits, OtherOrder, OtherRows
+from softlabels.store.columns import LABEL, stored_name
 from softlabels.store.commit import recorded_shards
 from softlabels.store.gather import RecordedChunks, gather, read_rows
 from softlabels.store.json_files import read_json
@@ -24,10 +25,10 @@ from softlabels.store.seal import check_record
 from softlabels.store.spec import Plan
 from softlabels.store.writer import StoreWriter
 from softlabels.system.files import Files
-from softlabels.teacher.deviation import Deviation
 from softlabels.teacher.ensemble import Ensemble
-from softlabels.teacher.recheck import compare_batch
-from softlabels.teacher.sentinels import sentinel_count
+from softlabels.teacher.expected import hard_of, mask_of
+from softlabels.teacher.recheck import compare_batch, compared, deviations
+from softlabels.teacher.sentinels import sentinel_count, titled
 from softlabels.transfer.rows import TransferRows
 
 
@@ -46,8 +47,12 @@ def check_committed(writer: StoreWriter, rows: TransferRows, ensemble: Ensemble)
         return
     payloads = {record.payload.shard: record.payload for record in records}
     with closing(RecordedChunks(writer.folder, writer.spec, payloads)) as source:
+        kinds = {target.name: target.encoding.target for target in writer.spec.targets}
+        hard = {} if writer.spec.of_tokens else hard_of(rows, kinds)
         for shard in payloads:
-            _check_labels(writer, source, shard, rows)
+            _check_labels(writer, source, shard, hard)
+            if rows.positions is not None:
+                _check_mask(writer, source, shard, mask_of(rows))
         _check_sentinels(writer, source, records, rows, ensemble)
 
 
@@ -82,16 +87,36 @@ def explained(error: OtherRows, store: Files, keys: NDArray[np.uint8]) -> OtherR
     return error
 
 
-def _check_labels(writer: StoreWriter, source: RecordedChunks, shard: int, rows: TransferRows) -> None:
+def _check_labels(
+    writer: StoreWriter, source: RecordedChunks, shard: int, hard: Mapping[str, NDArray[np.generic]]
+) -> None:
+    """Of each target the hard labels (R, ...) that this run gives its rows."""
     span = writer.spec.shard_rows(shard)
-    stored, own = read_rows(source, "label", span.start, span.stop), rows.labels[span.start : span.stop]
-    wrong = np.flatnonzero(stored != own)
+    for name, labels in hard.items():
+        stored, own = read_rows(source, stored_name(name, LABEL), span.start, span.stop), labels[span.start : span.stop]
+        same = (stored == own) | ((stored != stored) & (own != own))  # NaN is none, on both sides
+        wrong = np.flatnonzero(~same.reshape(len(own), -1).all(axis=1))
+        if wrong.size:
+            row = int(wrong[0])
+            at = (row, *(() if own.ndim == 1 else np.argwhere(~same[row])[0].tolist()))
+            place = "" if own.ndim == 1 else f" at {', '.join(map(str, at[1:]))}"
+            raise OtherLabels(
+                f"{titled(name)}{wrong.size} of the {len(span)} rows of shard {shard} of {writer.folder} have another hard "
+                f"label than this run gives them: row {span.start + row} has {stored[at]}{place} there, {own[at]} here",
+                remedy="give the labels that began it (transfer_set.label, classes), or give another store path",
+            )
+
+
+def _check_mask(writer: StoreWriter, source: RecordedChunks, shard: int, mask: NDArray[np.uint8]) -> None:
+    """Of rows of positions the mask (R, P) that this run has."""
+    span = writer.spec.shard_rows(shard)
+    stored = read_rows(source, "position_mask", span.start, span.stop)
+    wrong = np.flatnonzero((stored != mask[span.start : span.stop]).any(axis=1))
     if wrong.size:
-        row = int(wrong[0])
         raise OtherLabels(
-            f"{wrong.size} of the {len(span)} rows of shard {shard} of {writer.folder} have another hard label than "
-            f"this run gives them: row {span.start + row} has {stored[row]} there, {own[row]} here",
-            remedy="give the labels that began it (transfer_set.label, classes), or give another store path",
+            f"{wrong.size} of the {len(span)} rows of shard {shard} of {writer.folder} have other positions that count than "
+            f"this run gives them, row {span.start + wrong[0]} first",
+            remedy="give the positions that began it (transfer_set.positions), or give another store path",
         )
 
 
@@ -100,14 +125,17 @@ def _check_sentinels(
 ) -> None:
     spec = writer.spec
     numbers = np.concatenate([np.asarray(spec.shard_rows(record.payload.shard), np.int64) for record in records])
-    at = numbers[spread(len(numbers), sentinel_count(rows.sequence))]
-    columns = gather(source, spec.soft_columns, at)
-    lines = (sums for record in records for sums in record.fidelity)
-    found = Deviation.of(spec.encoding, spec.label_space.classes, precision=spec.teacher.precision, lines=lines)
-    compare_batch(spec, ensemble, np.array(rows.inputs[at]), columns, np.asarray(rows.labels[at]), found)
-    if not found.sound:
-        raise OtherLogits(
-            f"the teacher gives {len(at)} rows of {writer.folder} logits that differ from those that it holds, "
-            f"though its weights are the same: {found.line}",
-            remedy="go on with the code and the versions of packages that began it, or give another store path",
-        )
+    at = numbers[spread(len(numbers), sentinel_count(ensemble.expected))]
+    columns = gather(source, compared(spec), at)
+    names = [target.name for target in spec.targets]
+    lines = {name: [sums for record in records for sums in record.lost[name].fidelity] for name in names}
+    found, inputs = deviations(spec, lines), np.array(rows.inputs[at])
+    compare_batch(ensemble, inputs, ensemble.expected.count(rows, at, inputs), columns, found)
+    for name, deviation in found.items():
+        if not deviation.sound:
+            what = "values" if deviation.target == "values" else "logits"
+            raise OtherLogits(
+                f"{titled(name)}the teacher gives {len(at)} rows of {writer.folder} {what} that differ from those that it "
+                f"holds, though its weights are the same: {deviation.line}",
+                remedy="go on with the code and the versions of packages that began it, or give another store path",
+            )

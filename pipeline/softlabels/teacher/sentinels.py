@@ -5,12 +5,12 @@ padding, as the model was trained. Where the answers differ by more than roundin
 than of the row. The verdict is `softlabels.checks.dependence`'s. A model that cannot take rows of another length, or says
 that it was trained on rows with padding, sees them with their padding only. Neighbour: `softlabels.student.trial`.
 
-B distributions of the rows, P positions of a row of tokens, M members, C classes.
+B distributions of the rows, P positions of a row, M members, C classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -21,21 +21,18 @@ from torch import Tensor
 
 from softlabels.checks.dependence import Dependence, of_all_lengths, spread
 from softlabels.checks.order import require_order
-from softlabels.checks.probabilities import require_logits, rows_of_positions
+from softlabels.checks.probabilities import BLOCK, require_logits, rows_of_positions
 from softlabels.errors import ConfigError, TeacherError
-from softlabels.labels.encoding import DenseEncoding, Encoding
 from softlabels.labels.ensemble import largest_class, normalised_weights
-from softlabels.labels.targets import Target
 from softlabels.models.alone import EVALUATION, PADDING, TRAINED_WITH, apart, largest, lengths, takes_shorter, unpadded
 from softlabels.teacher.encode import looks_among, require_storable
-from softlabels.teacher.ensemble import Ensemble
+from softlabels.teacher.ensemble import Answers, Ensemble
+from softlabels.teacher.expected import Expected
 from softlabels.teacher.outputs import BLOCK_BYTES, Outputs
 from softlabels.transfer.alignment import alignment
-from softlabels.transfer.sequences import SequenceInfo
 
 ROWS, SEQUENCES = 64, 8
 _NOT_ALONE = 8  # one row in so many is asked alone where no padding can count: batches cut otherwise show the rest
-DENSE = DenseEncoding()
 _REMEDIES = {
     "softmax": "leave out the softmax at its end, or return its logarithm (log-probabilities are logits)",
     "sigmoid": "leave out the sigmoid at its end, or return log(p / (1 - p))",
@@ -43,26 +40,30 @@ _REMEDIES = {
 _LOOKED_AT = 1024  # rows of tokens among which short and long ones are chosen
 
 
-def sentinel_count(sequence: SequenceInfo | None) -> int:
-    """How many rows are asked of the teacher again, to see whether it can be trusted."""
-    return ROWS if sequence is None else SEQUENCES
+def sentinel_count(expected: Expected) -> int:
+    """How many rows are asked of the teacher again, to see whether it can be trusted: fewer that have many positions."""
+    if expected.sequence is not None:
+        return SEQUENCES
+    return max(BLOCK, ROWS // (expected.positions or 1))
 
 
 def check_sentinels(
     ensemble: Ensemble,
     inputs: NDArray[np.generic],
     *,
-    encoding: Encoding = DENSE,
-    labels: NDArray[np.int64] | None = None,
-    names: Sequence[str] | None = None,
+    labels: Mapping[str, NDArray[np.generic]] | None = None,
+    names: Mapping[str, Sequence[str] | None] | None = None,
+    mask: NDArray[np.uint8] | None = None,
     padded: bool = False,
-) -> int:
-    """The number of classes, once a few rows have shown that the teacher's outputs for a row are logits, and its own.
+) -> dict[str, int]:
+    """The number of classes of each target that is expected (`Ensemble.expect`), by its name, once a few rows have shown that
+    the teacher's outputs for a row are logits, and its own.
 
     Args:
         inputs: (R, ...) all prepared rows.
-        encoding: of the store.
-        labels: (R,) the rows' hard labels, where they have any. names: the classes', in order.
+        labels: hard labels (R, [P]) of targets that are distributions over classes, where rows have any. names: their classes',
+            in order.
+        mask: (R, P) of rows of positions that are no tokens, where not all count.
         padded: rows are those of `softlabels.transfer.tokenize`. Rows of tokens (see `Ensemble.expect`) always are.
 
     Raises:
@@ -72,19 +73,28 @@ def check_sentinels(
             (position) and member.
         ConfigError: the models cannot take these inputs.
     """
-    asked = _Sentinels(ensemble, inputs, padded=padded)
+    asked = _Sentinels(ensemble, inputs, mask, padded=padded)
     whole, parts = asked.outputs()
-    asked.require_logits(whole, encoding.target, total=len(inputs))
-    asked.require_storable(whole, encoding)
+    for name, outputs in whole.items():
+        asked.require_logits(name, outputs, total=len(inputs))
+        asked.require_storable(name, outputs)
     asked.require_same_in_batches(whole, parts)
     asked.require_same_alone(whole)
-    if labels is not None and ensemble.sequence is None and encoding.target == "softmax":
-        best = largest_class(
-            whole.logits().float().cpu().numpy(), normalised_weights(ensemble.weights, len(ensemble.models))
-        )
-        where = f"{len(asked.rows)} rows of the teacher"
-        require_order(best, np.asarray(labels[asked.numbers]), whole.classes, names=names, where=where)
-    return whole.classes
+    for name, given in (labels or {}).items() if ensemble.sequence is None else ():
+        outputs, classes = whole[name], None if names is None else names.get(name)
+        if classes is not None and len(classes) != outputs.classes:
+            classes = None  # whoever asked says so
+        share = normalised_weights(ensemble.weights, len(ensemble.models))
+        best = largest_class(outputs.logits().float().cpu().numpy(), share)
+        where = f"{titled(name)}{len(asked.rows)} rows of the teacher"
+        own = np.asarray(given[asked.numbers], np.int64).reshape(-1)
+        require_order(best, own, outputs.classes, names=classes, where=where)
+    return {name: outputs.classes for name, outputs in whole.items()}
+
+
+def titled(name: str) -> str:
+    """What messages put before what is said of a target."""
+    return f"target {name}: " if name else ""
 
 
 def token_classes(ensemble: Ensemble, inputs: NDArray[np.generic]) -> int:
@@ -92,13 +102,17 @@ def token_classes(ensemble: Ensemble, inputs: NDArray[np.generic]) -> int:
     row = np.array(inputs[:1])
     row[:, 0] = 0
     with taking(row):
-        return ensemble.outputs(row).classes
+        found = ensemble.answers(row)
+    return min(found[name].classes for name, kept in ensemble.expected.targets.items() if kept.target == "softmax")
 
 
-def require_ensemble_logits(ensemble: Ensemble, inputs: NDArray[np.generic], target: Target = "softmax") -> None:
+def require_ensemble_logits(
+    ensemble: Ensemble, inputs: NDArray[np.generic], mask: NDArray[np.uint8] | None = None
+) -> None:
     """Raise `LogitsError` where a member's outputs for a few of all prepared rows look like probabilities."""
-    asked = _Sentinels(ensemble, inputs)
-    asked.require_logits(asked.outputs()[0], target, total=len(inputs))
+    asked = _Sentinels(ensemble, inputs, mask)
+    for name, outputs in asked.outputs()[0].items():
+        asked.require_logits(name, outputs, total=len(inputs))
 
 
 class _Sentinels:
@@ -107,51 +121,65 @@ class _Sentinels:
     Attributes:
         numbers: (R,) theirs in the transfer set.
         rows: (R, ...) prepared.
-        counts: (R, P) bool, the distributions that count; P is 1 but of rows of tokens.
+        counts: (R, P) bool, the distributions that count; P is 1 but of rows of positions.
         padded: their last array says where they have tokens.
     """
 
-    def __init__(self, ensemble: Ensemble, inputs: NDArray[np.generic], *, padded: bool = False) -> None:
+    def __init__(
+        self,
+        ensemble: Ensemble,
+        inputs: NDArray[np.generic],
+        mask: NDArray[np.uint8] | None = None,
+        *,
+        padded: bool = False,
+    ) -> None:
+        expected = ensemble.expected
         self.ensemble, self.padded = ensemble, padded or ensemble.sequence is not None
-        self.numbers = _chosen(inputs, sentinel_count(ensemble.sequence), padded=self.padded)
+        self.numbers = _chosen(inputs, sentinel_count(expected), padded=self.padded)
         self.rows = np.array(inputs[self.numbers])
-        self.counts = np.ones((len(self.rows), 1), np.bool_)
+        self.counts = np.ones((len(self.rows), expected.positions or 1), np.bool_)
         if ensemble.sequence is not None:
             self.counts = alignment(self.rows).mask.astype(np.bool_)
+        elif mask is not None:
+            self.counts = np.asarray(mask[self.numbers]) == 1
 
-    def outputs(self) -> tuple[Outputs, Outputs]:
+    def outputs(self) -> tuple[Answers, Answers]:
         """The outputs in batches as the recipe cuts them, and in smaller ones. Raises `ConfigError`."""
         size = min(self.ensemble.batch_size, len(self.rows))
         with taking(self.rows[:size]):
             return tuple(self.ensemble.in_batches(self.rows, each) for each in (size, max(1, size * 3 // 8)))  # type: ignore[return-value]
 
-    def require_logits(self, whole: Outputs, target: Target, *, total: int) -> None:
-        """Raise `LogitsError` where a member's outputs look like probabilities."""
+    def require_logits(self, name: str, whole: Outputs, *, total: int) -> None:
+        """Raise `LogitsError` where a member's outputs for a target look like probabilities."""
+        target = self.ensemble.expected.targets[name].target
         found = np.concatenate([looks_among(block, target) for _, block in whole.blocks()])
-        if self.ensemble.sequence is not None:
+        if self.ensemble.expected.positions is not None:
             found = rows_of_positions(found.reshape(*self.counts.shape, -1), self.counts, target)
-        who = f"the teacher ({self.ensemble.spec.name})"
+        who = f"{titled(name)}the teacher ({self.ensemble.spec.name})"
         remedy = _REMEDIES.get(target, "")
         require_logits(found, target=target, total=total, numbers=self.numbers, who=who, remedy=remedy)
 
-    def require_storable(self, whole: Outputs, encoding: Encoding) -> None:
-        """Raise `LogitsError` where no store of this encoding can hold the members' logits."""
+    def require_storable(self, name: str, whole: Outputs) -> None:
+        """Raise `LogitsError` where no store that keeps the target as is expected can hold the members' outputs for it."""
+        encoding = self.ensemble.expected.targets[name]
+        where = f"target {name}, " if name else ""
         for places in self._blocks(whole):
-            place = partial(self.ensemble.place, self.numbers.tolist(), places.tolist())
+            place = partial(_placed, self.ensemble, where, self.numbers.tolist(), places.tolist())
             require_storable(self._logits(whole, places), self.ensemble.weights, encoding=encoding, place=place)
 
-    def require_same_in_batches(self, whole: Outputs, parts: Outputs) -> None:
-        """Raise `TeacherError` where the two cuts give a row other logits."""
-        found = Dependence(len(self.ensemble.models), self.ensemble.spec.precision)
-        for places in self._blocks(whole):
-            self._compare(found, places, self._logits(whole, places), self._logits(parts, places))
-        self._require_none(found, len(self.rows), "in batches of another size", self._remedy)
+    def require_same_in_batches(self, whole: Answers, parts: Answers) -> None:
+        """Raise `TeacherError` where the two cuts give a row other outputs."""
+        for name, outputs in whole.items():
+            found = self._dependence(name)
+            for places in self._blocks(outputs):
+                self._compare(found, places, self._logits(outputs, places), self._logits(parts[name], places))
+            self._require_none(name, found, len(self.rows), "in batches of another size", self._remedy)
 
-    def require_same_alone(self, whole: Outputs) -> None:
-        """Raise `TeacherError` where a row alone, without padding if the models can take it so, gets other logits."""
-        found = Dependence(len(self.ensemble.models), self.ensemble.spec.precision)
+    def require_same_alone(self, whole: Answers) -> None:
+        """Raise `TeacherError` where a row alone, without padding if the models can take it so, gets other outputs."""
+        found = {name: self._dependence(name) for name in whole}
         shorter = self.padded and takes_shorter(self.ensemble.models)
-        asked = range(0, len(self.rows), 1 if self.padded else _NOT_ALONE)
+        asked = range(0, len(self.rows), 1 if self.padded or self.counts.shape[1] > 1 else _NOT_ALONE)
         for number in asked:
             row = self.rows[number]
             if not self.counts[number].any():
@@ -161,25 +189,35 @@ class _Sentinels:
                 alone = _shorter(self.ensemble, row)
                 shorter = alone is not None
             if alone is None:
-                alone = self.ensemble.outputs(row[None])
+                alone = self.ensemble.answers(row[None])
             first = number * self.counts.shape[1]
-            for places in self._blocks(whole, [number]):
-                self._compare(found, places, self._logits(whole, places), self._logits(alone, places - first))
+            for name, outputs in whole.items():
+                for places in self._blocks(outputs, [number]):
+                    one, other = self._logits(outputs, places), self._logits(alone[name], places - first)
+                    self._compare(found[name], places, one, other)
+        where, remedy = "alone than in a batch", self._remedy
         if shorter:
+            where = "alone, without padding, than in a batch"
             remedy = f"{PADDING}; a model that was trained on rows with padding has an attribute {TRAINED_WITH} = True"
-            self._require_none(found, len(asked), "alone, without padding, than in a batch", remedy)
-        self._require_none(found, len(asked), "alone than in a batch", self._remedy)
+        for name in whole:
+            self._require_none(name, found[name], len(asked), where, remedy)
 
     @property
     def _remedy(self) -> str:
         return f"{EVALUATION}; {PADDING}" if self.padded else EVALUATION
 
-    def _require_none(self, found: Dependence, asked: int, where: str, remedy: str) -> None:
-        """Raise `TeacherError` for a member that gave other logits."""
+    def _dependence(self, name: str) -> Dependence:
+        """Of values, which have a unit, the tolerance is relative to the largest alone."""
+        is_value = self.ensemble.expected.targets[name].target == "values"
+        return Dependence(len(self.ensemble.models), self.ensemble.spec.precision, least=0.0 if is_value else 1.0)
+
+    def _require_none(self, name: str, found: Dependence, asked: int, where: str, remedy: str) -> None:
+        """Raise `TeacherError` for a member that gave other outputs for a target."""
+        what = "values" if self.ensemble.expected.targets[name].target == "values" else "logits"
         for member, count, most in found.found():
             raise TeacherError(
-                f"{self.ensemble.who(member)} gives {count} of {asked} rows other logits {where}: they differ by up to "
-                f"{most:.3g}",
+                f"{titled(name)}{self.ensemble.who(member)} gives {count} of {asked} rows other {what} {where}: they differ by "
+                f"up to {most:.3g}",
                 remedy=remedy,
             )
 
@@ -220,9 +258,14 @@ def _chosen(inputs: NDArray[np.generic], count: int, *, padded: bool) -> NDArray
     return some[of_all_lengths(lengths(np.asarray(inputs[some])), count)]
 
 
-def _shorter(ensemble: Ensemble, row: NDArray[np.generic]) -> Outputs | None:
-    """The outputs for a row without its padding; None where a member cannot take rows of another length."""
+def _placed(ensemble: Ensemble, where: str, rows: Sequence[int], places: Sequence[int], number: int) -> str:
+    """How distribution places[number] of these rows is called."""
+    return where + ensemble.place(rows, places, number)
+
+
+def _shorter(ensemble: Ensemble, row: NDArray[np.generic]) -> Answers | None:
+    """The answers for a row without its padding; None where a member cannot take rows of another length."""
     try:
-        return ensemble.outputs(unpadded(row))
+        return ensemble.answers(unpadded(row))
     except Exception:  # whatever the user's own model says of it; it is asked with the padding next
         return None

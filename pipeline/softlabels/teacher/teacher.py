@@ -6,8 +6,8 @@ B rows of a batch, N their distributions (rows, or rows x positions, row behind 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from softlabels.labels.lost import Lost
 from softlabels.store.spec import Spec, TeacherSpec
 
 Rows = TypeVar("Rows", contravariant=True)
@@ -25,19 +26,22 @@ class Batch:
     """Some rows, and what the teacher says of them.
 
     Attributes:
-        blocks: the distributions in order, a block at a time: where they stand, and logits (n, M, C) on the teacher's device.
-        columns: what the store holds of the rows themselves (B, ...), by name: content_key, label; position_mask and document
-            of rows of tokens; input where the store keeps it.
-        labels: (N,) hard labels or next tokens, -1 for none.
+        blocks: of each target, by its name ("" of one without), the distributions in order, a block at a time: where they
+            stand, and logits (n, M, C) on the teacher's device. Those of a target whose columns are given are left out.
+        columns: what the store holds of the rows themselves (B, ...), by name: content_key, label (`hard_labels`);
+            position_mask of rows of positions, of tokens document; input where the store keeps it; and what is encoded already.
+        classes: (N,) int64 hard labels or next tokens, -1 for none, of the targets that are distributions over classes.
         mask: (N,) bool, which distributions count; None for all.
         place: how a distribution is called in an error, from its number.
+        lost: what encoding lost of the targets that are encoded already, in this part of the shard.
     """
 
-    blocks: Iterable[tuple[slice, Tensor]]
+    blocks: Mapping[str, Iterable[tuple[slice, Tensor]]]
     columns: dict[str, NDArray[np.generic]]
-    labels: NDArray[np.int64]
+    classes: Mapping[str, NDArray[np.generic]]
     mask: NDArray[np.bool_] | None
     place: Callable[[int], str]
+    lost: Mapping[str, Lost] = field(default_factory=dict)
 
 
 class Teacher(Protocol[Rows]):

@@ -1,0 +1,85 @@
+"""What a recipe says of several targets: how each is kept, under its name (`labels.targets`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import msgspec
+
+from softlabels.errors import ConfigError, some
+from softlabels.labels.base import Inputs, Reduce
+from softlabels.labels.encoding import Encoding
+from softlabels.labels.settings import EncodingSettings
+
+MOST = 32
+_SECTION = "labels.targets"
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+
+
+@dataclass(frozen=True)
+class TargetConfig(EncodingSettings):
+    """How one of several targets is kept.
+
+    Attributes:
+        reduce: none keeps every member; geometric keeps only the members' mean logits, arithmetic (kind: values) their mean.
+        classes: ordered names of its classes, or of a vector's numbers; by default those of its hard labels.
+    """
+
+    reduce: Reduce = "none"
+    classes: tuple[str, ...] | None = None
+
+    def of_target(self, name: str, members: int, inputs: Inputs) -> Encoding:
+        """`made` for the target of this name, which errors name."""
+        try:
+            return self.made(members, reduce=self.reduce, inputs=inputs)
+        except ConfigError as error:
+            raise ConfigError(f"{_SECTION}.{name}: {error.what}", remedy=error.remedy) from error
+
+
+def target_configs(given: Mapping[str, Any] | None) -> dict[str, TargetConfig]:
+    """The targets that `labels.targets` names.
+
+    Raises:
+        ConfigError: a name, a key or a value that cannot be meant.
+    """
+    if given is None:
+        return {}
+    if not 1 <= len(given) <= MOST:
+        raise ConfigError(f"{_SECTION} names {len(given)} targets", remedy=f"name 1 to {MOST}, or leave it out")
+    return {name: _target(name, entry) for name, entry in given.items()}
+
+
+def _target(name: object, entry: object) -> TargetConfig:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"{name!r} is no name of a target", remedy="use a-z, 0-9 and '_', a letter first, at most 32 characters"
+        )
+    where, known = f"{_SECTION}.{name}", [field.name for field in fields(TargetConfig)]
+    if isinstance(entry, TargetConfig):
+        return entry
+    if not isinstance(entry, Mapping):
+        raise ConfigError(f"{where} is {entry!r}, expected a mapping of keys", remedy=f"known keys: {', '.join(known)}")
+    for key in entry:
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key {key!r}", remedy=f"known keys: {', '.join(known)}")
+    try:
+        found = msgspec.convert(dict(entry), TargetConfig)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}: {error}", remedy="mend it there") from None
+    if found.classes is not None and len(set(found.classes)) < len(found.classes):
+        raise ConfigError(f"{where}: class names repeat in classes", remedy="give every class a name of its own")
+    return found
+
+
+def require_defaults(settings: EncodingSettings, reduce: Reduce, names: Iterable[str]) -> None:
+    """Raise `ConfigError` where settings of one target are given beside several."""
+    given = [each.name for each in fields(EncodingSettings) if getattr(settings, each.name) != each.default]
+    given += ["reduce"] if reduce != "none" else []
+    if given:
+        raise ConfigError(
+            f"labels.{given[0]} is given, and {_SECTION} names {some(names)}",
+            remedy=f"say {', '.join(given)} of each target",
+        )
