@@ -128,6 +128,7 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], None], type[Exception], str]] = 
 }
 
 
+@pytest.mark.on_disk("what is refused knows no folder")
 @pytest.mark.parametrize("what", BAD)
 def test_bad_input_is_named_and_nothing_is_written(tmp_path: AnyPath, rng: np.random.Generator, what: str) -> None:
     change, kind, words = BAD[what]
