@@ -113,9 +113,7 @@ def test_a_detector_from_its_recipe(work: Path, capsys: pytest.CaptureFixture[st
     finally:
         _scale[0] = 1.0
     assert code == 3
-    assert (
-        "train: target box: the teacher does not give the stored values; check preprocessing and versions" in err
-    )
+    assert "train: target box: the teacher does not give the stored values; check preprocessing and versions" in err
     assert "target class" not in err
 
     write_recipe(dtype="float32")
