@@ -19,7 +19,7 @@ STORE_IS_THERE := $(wildcard $(STORE)/manifest.json $(STORE)/zarr.json $(STORE)/
 # Tests start hundreds of processes: compile each file once, whatever the caller's environment says.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help mnist ag-news lm train-student teacher-logits train-teacher install dev lint format types test slow faults docs check clean
+.PHONY: help mnist ag-news lm speech train-student teacher-logits train-teacher install dev lint format types test slow faults docs check clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -45,6 +45,9 @@ ag-news: .venv/hf ## news topics with transformers, from the hub or SOURCE: abou
 lm: .venv/hf ## language models on WikiText-2, from the hub or SOURCE: half an hour of one core for the teacher alone
 	$(MAKE) train-student CONFIG=lm
 
+speech: .venv/audio ## spoken digits, clip by clip, from the folder SOURCE: five minutes of one core
+	$(MAKE) train-student CONFIG=speech
+
 install: .venv/installed ## set up .venv with what running takes
 
 dev: .venv/dev ## set up .venv with what tests and checks take as well
@@ -59,9 +62,13 @@ dev: .venv/dev ## set up .venv with what tests and checks take as well
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[report,hf]'
 	@touch $@
 
+.venv/audio: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[report,audio]'
+	@touch $@
+
 .venv/dev: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@ .venv/hf
+	@touch $@ .venv/hf .venv/audio
 
 lint: dev ## ruff: mistakes, import order, layout
 	$(BIN)/ruff check .
