@@ -19,7 +19,7 @@ STORE_IS_THERE := $(wildcard $(STORE)/manifest.json $(STORE)/zarr.json $(STORE)/
 # Tests start hundreds of processes: compile each file once, whatever the caller's environment says.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help mnist ag-news lm speech train-student teacher-logits train-teacher install dev lint format types test slow faults docs check clean
+.PHONY: help mnist ag-news lm speech speech-take speech-frames train-student teacher-logits train-teacher install dev lint format types test slow faults docs check clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -47,6 +47,13 @@ lm: .venv/hf ## language models on WikiText-2, from the hub or SOURCE: half an h
 
 speech: .venv/audio ## spoken digits, clip by clip, from the folder SOURCE: five minutes of one core
 	$(MAKE) train-student CONFIG=speech
+
+speech-take: .venv/audio ## the same, judged by other takes of the same speakers
+	$(MAKE) train-student CONFIG=speech_take
+
+speech-frames: .venv/audio ## the same as speech, frame by frame, with its teachers
+	$(SOFTLABELS) train-teacher --config=speech $(FROM)
+	$(MAKE) train-student CONFIG=speech_frames FROM=$(if $(SOURCE),--transfer_set.factory.init_args.source=$(SOURCE))
 
 install: .venv/installed ## set up .venv with what running takes
 

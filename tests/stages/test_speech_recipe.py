@@ -1,4 +1,4 @@
-"""The recipe `speech` on sounds of our own: what it names, by the commands, on a few tones."""
+"""The recipes of spoken digits on sounds of our own: what they name, by the commands, on a few tones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from softlabels.models import ModelConfig, build_model
 from softlabels.store import open_store
-from softlabels_stages import teacher_logits, train_student, train_teacher
+from softlabels_stages import evaluate, teacher_logits, train_student, train_teacher
 from softlabels_stages.recipe import load
 from tests.transfer.test_sound import wav
 
@@ -47,33 +47,54 @@ def small(work: Path, rng: np.random.Generator) -> list[str]:
     )
     (work / "sounds").mkdir()
     datasets.Dataset.from_dict(columns, features=features).to_parquet(work / "sounds" / "all.parquet")
-    recipe = load("speech")
-    for member in recipe["teacher"]["members"]:
+    return ["--transfer_set.prepare.init_args={rate: 8000, frames: 24, mels: 20}"]
+
+
+def teachers(recipe: str) -> str:
+    """The flag of a recipe's members, made small."""
+    members = load(recipe)["teacher"]["members"]
+    for member in members:
         member["init_args"] |= {"channels": [16], "features": 20, "dropout": 0}
-    return [
-        "--transfer_set.source=./sounds",
-        "--transfer_set.prepare.init_args={rate: 8000, frames: 24, mels: 20}",
-        f"--teacher.members={json.dumps(recipe['teacher']['members'])}",
-    ]
+    return f"--teacher.members={json.dumps(members)}"
 
 
-def test_from_sounds_to_students(small: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--config=speech", *small]
-    quick = ["--teacher_training.epochs=12", "--teacher_training.batch_size=32"]
-    assert train_teacher.main([*words, *quick]) == 0
-    assert teacher_logits.main(words) == 0
-    assert (open_store("stores/speech", split="train").rows, open_store("stores/speech", split="test").rows) == (
-        160,
-        80,
-    )
-    student = ["--student.init_args={features: 20, channels: [12], classes: 10}", "--epochs=8", "--batch_size=32"]
-    words = ["--config=speech", *small[:2], *student, "--seeds=0,1", "--out=run"]
-    capsys.readouterr()
-    assert train_student.main(words) == 0
-    assert "hard - distilled" in capsys.readouterr().out
-    results = json.loads(Path("run/results.json").read_text())
+def test_from_sounds_to_students_of_clips_and_of_frames(small: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    clips = ["--config=speech", "--transfer_set.source=./sounds", *small]
+    quick = ["--epochs=8", "--batch_size=32", "--seeds=0,1"]
+    net = {"features": 20, "channels": [12], "classes": 10}
+    training = ["--teacher_training.epochs=12", "--teacher_training.batch_size=32"]
+    assert train_teacher.main([*clips, teachers("speech"), *training]) == 0
+    assert teacher_logits.main([*clips, teachers("speech")]) == 0
+    assert train_student.main([*clips, *quick, f"--student.init_args={json.dumps(net)}", "--out=clips"]) == 0
+    results = json.loads(Path("clips/results.json").read_text())
+    assert (results["rows"], len(results["students"])) == (80, 2)
     assert results["teacher"]["ensemble"][0]["accuracy"] > 0.5
-    assert results["rows"] == 80
+
+    factory = {"source": "./sounds", "split_column": "speaker", "rate": 8000, "frames": 24}
+    frames = ["--config=speech_frames", f"--transfer_set.factory.init_args={json.dumps(factory)}", *small]
+    frames.append("--transfer_set.positions={most: 24}")
+    assert teacher_logits.main([*frames, teachers("speech_frames")]) == 0
+    store = open_store("stores/speech-frames", split="test")
+    assert (store.positions, store.spec.ragged, store.rows) == (24, True, 80)
+    each = f"--student.init_args={json.dumps(net | {'each_frame': True})}"
+    assert train_student.main([*frames, *quick, each, "--out=frames"]) == 0
+    capsys.readouterr()
+    weights = "frames/distilled-seed0/weights.safetensors"
+    assert evaluate.main([weights, *clips, f"--student.init_args={json.dumps(net)}", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["rows"], found["labelled"]) == (80, 80)
+    assert found["accuracy"] > 0.2  # of ten digits
+
+
+def test_by_take_and_by_speaker_are_one_recipe() -> None:
+    one, other = load("speech"), load("speech_take")
+    for recipe in (one, other):
+        for name in ("name", "splits", "split_column"):
+            recipe["transfer_set"].pop(name, None)
+        for member in recipe["teacher"]["members"]:
+            del member["weights"]
+        del recipe["name"]
+    assert one == other
 
 
 def test_the_student_is_under_128_kb() -> None:
