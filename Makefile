@@ -45,7 +45,7 @@ ag-news: .venv/hf ## news topics with transformers, from the hub or SOURCE: abou
 lm: .venv/hf ## language models on WikiText-2, from the hub or SOURCE: half an hour of one core for the teacher alone
 	$(MAKE) train-student CONFIG=lm
 
-speech: .venv/audio ## spoken digits, clip by clip, from the folder SOURCE: five minutes of one core
+speech: .venv/audio ## spoken digits, clip by clip, from the folder SOURCE: two minutes of one core
 	$(MAKE) train-student CONFIG=speech
 
 speech-take: .venv/audio ## the same, judged by other takes of the same speakers
