@@ -307,6 +307,7 @@ SPECS: dict[str, Edit] = {
     "kind: another": put("targets", 1, "encoding", "kind")("values"),
     "classes: huge": put("targets", 2, "label_space", "classes")(1 << 24),
     "known_at: zero": put("targets", 0, "encoding", "known_at")(0.0),
+    "known_at: lower than any that readers give": put("targets", 0, "encoding", "known_at")(2.0**-11),
     "known_at: of values": put("targets", 2, "encoding", "known_at")(1.0),
     "inputs: one alone": put("targets", 0, "encoding", "inputs")("reference"),
     "column: label of none": lambda s: s["columns"].insert(3, s["columns"][1] | {"name": "cat.label"}),
