@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from softlabels.checks.probabilities import REMEDIES, looks, require_logits, rows_of_positions
 from softlabels.errors import ClassMismatch, ConfigError, LogitsError, UserError, some
 from softlabels.jobs.at_hand import Positions, by_target, labels_of, outputs_of, positions_of, refuse_positions
-from softlabels.jobs.outputs import checked_keys, of_length
+from softlabels.jobs.plain_labels import checked_keys, of_length
 from softlabels.jobs.store_outputs import Given, Whole, split_of, store_outputs
 from softlabels.jobs.watch import Watch
 from softlabels.labels.encoding import DenseEncoding, Encoding, SigmoidEncoding, ValuesEncoding
@@ -110,7 +110,7 @@ def _targets(logits: Any, labels: Any, kind: Any, classes: Any) -> dict[str, _On
         raise UserError("logits are a mapping without names of targets", remedy="name each, or give an array")
     kinds: dict[str, Any] = dict.fromkeys(each, kind) if isinstance(kind, str) else by_target(kind, each, "kind")
     own, spaces = by_target(labels, each, "labels"), by_target(classes, each, "classes")
-    for wrong in {*kinds.values()} - {*get_args(Target)}:
+    for wrong in (each for each in kinds.values() if each not in get_args(Target)):
         raise ConfigError(
             f"there is no kind {wrong!r} of targets", remedy=f"choose one of {', '.join(get_args(Target))}"
         )
