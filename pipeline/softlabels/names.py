@@ -15,6 +15,7 @@ SHIPPED = {
     "softlabels.models.Biased": "softlabels.recipes.biased.Biased",
     "softlabels.models.CausalLM": "softlabels.models.causal_lm.CausalLM",
     "softlabels.models.ConvNet": "softlabels.models.cnn.ConvNet",
+    "softlabels.models.Detector": "softlabels.recipes.detect_model.Detector",
     "softlabels.models.ImageClassifier": "softlabels.models.hf.ImageClassifier",
     "softlabels.models.MLP": "softlabels.models.mlp.MLP",
     "softlabels.models.SequenceClassifier": "softlabels.models.hf.SequenceClassifier",
@@ -75,7 +76,7 @@ OF_0_1 = {
 
 # Settings that came after a section did, each with the value that says what was done before.
 _LATER: dict[str, dict[str, Any]] = {
-    "training": {"class_weights": None, "members": None, "weights": None, "block": None},
+    "training": {"class_weights": None, "members": None, "weights": None, "block": None, "targets": {}},
     "transfer_set": {
         "missing": "refuse",
         "mixed_images": False,
