@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -13,12 +14,15 @@ import pytest
 import torch
 
 from softlabels.errors import TransferSetError
+from softlabels.objects import ObjectSpec
 from softlabels.recipes.detect_ap import average_precisions
 from softlabels.recipes.detect_grid import Objects, centres, from_cells, overlaps, to_cells
 from softlabels.recipes.detect_model import Detector
 from softlabels.recipes.detect_rows import cell_rows
+from softlabels.transfer import TransferSetConfig, load_transfer_set
 
 CLASSES = 3
+Columns = dict[str, list[Any]]
 NAMES = ["Platelets", "other", "RBC", "WBC"]  # in another order than ours, and one more
 
 
@@ -126,13 +130,13 @@ def test_a_detector_says_something_of_each_cell() -> None:
 
 def write_cells(
     folder: Path, rng: np.random.Generator, rows: int, names: list[str] = NAMES
-) -> list[dict[str, list[object]]]:
-    """A detection set of the hub's columns in `folder`; the objects of its rows."""
-    objects: list[dict[str, list[object]]] = []
+) -> tuple[list[Columns], list[bytes]]:
+    """A detection set of the hub's columns in `folder`; the objects of its rows, and their files."""
+    objects: list[Columns] = []
     pictures = []
     for _ in range(rows):
         pixels = np.full((48, 64, 3), 200, np.uint8)
-        each: dict[str, list[object]] = {"bbox": [], "category": []}
+        each: Columns = {"bbox": [], "category": []}
         for _ in range(int(rng.integers(1, 4))):
             x, y, side = int(rng.integers(0, 40)), int(rng.integers(0, 24)), int(rng.integers(8, 20))
             pixels[y : y + side, x : x + side, :2] = 40
@@ -154,23 +158,28 @@ def write_cells(
     folder.mkdir(exist_ok=True)
     table = datasets.Dataset.from_dict({"image": pictures, "objects": objects}, features=features)
     table.to_parquet(folder / "train.parquet")
-    return objects
+    return objects, [each["bytes"] for each in pictures]
 
 
 def test_rows_of_a_detection_set(tmp_path: Path, rng: np.random.Generator) -> None:
-    objects = write_cells(tmp_path / "cells", rng, 6)
-    rows = cell_rows("train", source=str(tmp_path / "cells"), size=[24, 32])  # half of their size
-    assert {name: (each.dtype.name, each.shape) for name, each in rows.items()} == {
-        "image": ("uint8", (6, 3, 24, 32)), "class": ("int64", (6, 12)), "box": ("float32", (6, 12, 4)),
-    }  # fmt: skip
+    objects, pictures = write_cells(tmp_path / "cells", rng, 6)
+    factory = ObjectSpec(
+        "softlabels.recipes.detect_rows.cell_rows", {"source": str(tmp_path / "cells"), "size": [24, 32]}
+    )
+    label = {"class": "class", "box": {"column": "box", "as": "values"}}
+    config = TransferSetConfig(factory=factory, label=label, positions=12)  # half of their size
+    rows = load_transfer_set(config, "train")
+    assert (rows.inputs.dtype, rows.inputs.shape) == (np.uint8, (6, 3, 24, 32))
+    corner = PIL.Image.open(io.BytesIO(pictures[0])).resize((32, 24), PIL.Image.Resampling.BOX)
+    np.testing.assert_array_equal(rows.inputs[0].transpose(1, 2, 0), np.asarray(corner))
     ours = {2: 0, 3: 1, 0: 2}  # RBC, WBC, Platelets
     for row, each in enumerate(objects):
-        known = [(ours[c], box) for c, box in zip(each["category"], each["bbox"], strict=True) if c in ours]  # type: ignore[index]
+        known = [(ours[c], box) for c, box in zip(each["category"], each["bbox"], strict=True) if c in ours]
         boxes = np.array([[x, y, x + w, y + h] for _, (x, y, w, h) in known], np.float32).reshape(-1, 4) / 2
         there = Objects(np.array([c for c, _ in known], np.int64), boxes, np.ones(len(known), np.float32))
         classes, coded = to_cells(there, centres(24, 32), background=3)
-        np.testing.assert_array_equal(rows["class"][row], classes)
-        np.testing.assert_array_equal(rows["box"][row], coded)
+        np.testing.assert_array_equal(rows.hard["class"][row], classes)
+        np.testing.assert_array_equal(rows.hard["box"][row], coded)
 
 
 @pytest.mark.parametrize(

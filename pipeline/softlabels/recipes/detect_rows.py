@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+import pyarrow as pa
 from datasets import Dataset
 from numpy.typing import NDArray
 
@@ -23,11 +24,10 @@ from softlabels.transfer.images import decode_image
 from softlabels.transfer.source import open_split
 
 CLASSES = ("RBC", "WBC", "Platelets")  # background follows them
-Column = NDArray[np.generic]
 
 
-def cell_rows(split: str, *, source: str, size: Sequence[int], classes: Sequence[str] = CLASSES) -> dict[str, Column]:
-    """The rows of a split: `image` (R, 3, H, W) uint8, `class` (R, P) int64, `box` (R, P, 4) float32.
+def cell_rows(split: str, *, source: str, size: Sequence[int], classes: Sequence[str] = CLASSES) -> Dataset:
+    """The rows of a split: `image` (3, H, W) uint8; `class` (P,) int64; `box` (P, 4) float32, null where there is none.
 
     Args:
         split: its name in the source.
@@ -36,17 +36,19 @@ def cell_rows(split: str, *, source: str, size: Sequence[int], classes: Sequence
         classes: names of the classes, in the order of the labels; objects of others are left out.
 
     Raises:
-        TransferSetError: a source that cannot be opened, lacks a column, or names none of these classes.
+        TransferSetError: a source that cannot be opened, lacks a column, or does not name these classes.
     """
     height, width = size
     pictures, objects = images_and_objects(split, source=source, size=size, classes=classes)
     cells = centres(height, width)
     labels = [to_cells(each, cells, background=len(classes)) for each in objects]
-    return {
-        "image": pictures,
-        "class": np.stack([label for label, _ in labels]),
-        "box": np.stack([box for _, box in labels]),
+    own, boxes = np.concatenate([each for each, _ in labels]), np.concatenate([box for _, box in labels])  # (R P, ...)
+    columns = {
+        "image": _lists(pa.array(pictures.reshape(-1)), *pictures.shape[:0:-1]),
+        "class": _lists(pa.array(own), len(cells)),
+        "box": _lists(_lists(pa.array(boxes.reshape(-1)), 4, none=own == len(classes)), len(cells)),
     }
+    return Dataset(pa.table(columns), fingerprint="factory")
 
 
 def images_and_objects(
@@ -86,3 +88,11 @@ def _scaled(objects: dict[str, Any], numbers: dict[int, int], scale: tuple[float
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     classes = np.array([numbers[int(each)] for each in category[kept]], np.int64)
     return Objects(classes, corners, np.ones(len(classes), np.float32))
+
+
+def _lists(values: pa.Array, *lengths: int, none: NDArray[np.bool_] | None = None) -> pa.Array:
+    """Lists of these lengths, from the innermost outwards; null where there is `none`."""
+    for length in lengths:
+        mask = None if none is None else pa.array(none)
+        values = pa.FixedSizeListArray.from_arrays(values, length, mask=mask)
+    return values
