@@ -4,7 +4,7 @@
 
 RUN is a finished run of the recipe `detect`, in a folder where the teachers' weights still lie. Here its distilled students
 learn anew: the same first weights, batches, labelled images, optimizer and schedule, but the three teachers look at every
-batch, and the loss is written down in plain torch, with nothing of ours in it. What differs is what storing loses, and rounding.
+batch, and the loss is written in plain torch, with nothing of ours in it. What differs is what storing loses, and rounding.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> None:
     given = parser.parse_args()
     recipe = yaml.safe_load((given.run / "config.yaml").read_text())
     store = read_object(LocalFolder(given.run), RESULTS, "finish the run")["store"]
-    training = typed(recipe["training"], StudentTraining)
+    training = typed(recipe["training"], StudentTraining, where="training")
     torch.set_num_threads(1)
     plain = in_the_loop(recipe, open_splits(store, None, training=training), training)
     judge = judge_of(recipe["transfer_set"]["factory"]["init_args"], recipe["transfer_set"]["splits"][given.split])
