@@ -1,5 +1,5 @@
-"""Students of every kind of target and of rows of positions, from stores by `train`: against plain torch on the same batches, and
-in all that training promises.
+"""Students of every kind of target and of rows of positions, from stores by `train`: against plain torch on the same batches,
+and in all that training promises.
 """
 
 from __future__ import annotations
