@@ -129,7 +129,7 @@ def test_a_detector_says_something_of_each_cell() -> None:
 
 
 def write_cells(
-    folder: Path, rng: np.random.Generator, rows: int, names: list[str] = NAMES
+    folder: Path, rng: np.random.Generator, rows: int, names: list[str] = NAMES, *, split: str = "train"
 ) -> tuple[list[Columns], list[bytes]]:
     """A detection set of the hub's columns in `folder`; the objects of its rows, and their files."""
     objects: list[Columns] = []
@@ -157,7 +157,7 @@ def write_cells(
     )
     folder.mkdir(exist_ok=True)
     table = datasets.Dataset.from_dict({"image": pictures, "objects": objects}, features=features)
-    table.to_parquet(folder / "train.parquet")
+    table.to_parquet(folder / f"{split}.parquet")
     return objects, [each["bytes"] for each in pictures]
 
 

@@ -99,7 +99,8 @@ def scores(run: Path, split: str) -> tuple[Sequence[str], dict[str, list[Precisi
     store = open_store(results["store"], split=split)
     *members, teacher = judge.of_store(store)
     found = {f"teacher {number}": [each] for number, each in enumerate(members)} | {"ensemble": [teacher]}
-    for weights in sorted(run.glob(f"*-seed*/{WEIGHTS}")):
+    students = sorted(run.glob(f"*-seed*/{WEIGHTS}"), key=lambda each: (not each.parent.name.startswith("hard"), each))
+    for weights in students:
         model = Detector(**student["init_args"])
         load_weights(model, weights)
         found.setdefault(f"student, {weights.parent.name.rpartition('-seed')[0]}", []).append(judge.of_model(model))
