@@ -41,7 +41,7 @@ def main() -> None:
     given = parser.parse_args()
     recipe = yaml.safe_load((given.run / "config.yaml").read_text())
     store = read_object(LocalFolder(given.run), RESULTS, "finish the run")["store"]
-    training = typed(recipe["training"], StudentTraining, where="training")
+    training = typed(StudentTraining, recipe["training"], where="training")
     torch.set_num_threads(1)
     plain = in_the_loop(recipe, open_splits(store, None, training=training), training)
     judge = judge_of(recipe["transfer_set"]["factory"]["init_args"], recipe["transfer_set"]["splits"][given.split])

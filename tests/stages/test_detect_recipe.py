@@ -40,6 +40,9 @@ def test_from_images_to_ap50(work: Path, rng: np.random.Generator, capsys: pytes
     assert said[-1].startswith("student, distilled - student, hard: ")
     assert said[-1].endswith("(paired over 2 seeds)")
 
+    write_cells(work / "cells", rng, ROWS["test"], split="test")
+    assert detect_score.main([str(run)]) == 2
+    assert "has no labels for image 0 of 8; give the source that the store was made of" in capsys.readouterr().err
     assert detect_score.main(["runs"]) == 2
     assert capsys.readouterr().err == (
         "ConfigError: runs is no finished run; name the folder that train-student printed\n"

@@ -1,7 +1,9 @@
 """AP50 of the teacher and all students of a run of the recipe `detect`: `python -m softlabels.recipes.detect_score RUN`.
 
-Objects are those of the source, not those that cells can tell; everyone sees the images that the store embeds, and is judged by
-the same threshold and the same suppression of overlapping boxes (`detect_grid.from_cells`). C classes, background among them.
+Objects are those of the source, not those that cells can tell, and images meet the teacher's labels by their content keys.
+Everyone is judged by the same threshold and the same suppression of overlapping boxes (`detect_grid.from_cells`).
+
+R images, P cells, C classes, background among them.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
-from softlabels.errors import ConfigError, UserError
+from softlabels.errors import ConfigError, SoftLabelsError, UnlabelledRows
 from softlabels.jobs.run_files import RECIPE, RESULTS, read_object
 from softlabels.models.weights import load_weights
 from softlabels.recipes.detect_ap import average_precisions
@@ -30,6 +32,7 @@ from softlabels.report.table import Table, as_text
 from softlabels.store import Store, open_store
 from softlabels.student.trainer import WEIGHTS
 from softlabels.system.local import LocalFolder
+from softlabels.transfer import array_keys
 
 DETECTOR = "softlabels.models.Detector"
 _BATCH = 64
@@ -67,8 +70,13 @@ class Judge:
         return self.of_outputs(np.concatenate(outputs["class"]), np.concatenate(outputs["box"]))
 
     def of_store(self, store: Store) -> Iterator[Precisions]:
-        """AP50 a class of each member of the stored teacher, and of all where there are several."""
-        rows, members = np.arange(len(store)), store.only("class").members
+        """AP50 a class of each member of the stored teacher, where there are several, and of all. Raises UnlabelledRows."""
+        rows, members = store.find(array_keys(self.images)), store.only("class").members
+        if (rows < 0).any():
+            raise UnlabelledRows(
+                f"{store.path} has no labels for image {int(rows.argmin())} of {len(rows)}",
+                remedy="give the source that the store was made of",
+            )
         chosen = [np.eye(members)[member] for member in range(members)] if members > 1 else []
         for weights in [*chosen, None]:
             probabilities = store.only("class").probabilities(rows, temperature=1.0, weights=weights)
@@ -86,7 +94,7 @@ def scores(run: Path, split: str) -> tuple[Sequence[str], dict[str, list[Precisi
     """Names of the classes; and of each teacher and kind of student the AP50 of each class, seed by seed.
 
     Raises:
-        ConfigError: no finished run of this recipe.
+        ConfigError: no finished run of this recipe, or no such split. UnlabelledRows: the source has other images by now.
     """
     if not (run / RESULTS).is_file():
         raise ConfigError(f"{run} is no finished run", remedy="name the folder that train-student printed")
@@ -95,8 +103,8 @@ def scores(run: Path, split: str) -> tuple[Sequence[str], dict[str, list[Precisi
     student, factory = recipe["student"], (recipe.get("transfer_set") or {}).get("factory")
     if student["class_path"] != DETECTOR or factory is None:
         raise ConfigError(f"{run} holds {student['class_path']}", remedy=f"name a run of a {DETECTOR} from images")
-    judge = judge_of(factory["init_args"], recipe["transfer_set"]["splits"][split])
     store = open_store(results["store"], split=split)
+    judge = judge_of(factory["init_args"], recipe["transfer_set"]["splits"].get(split, split))
     *members, teacher = judge.of_store(store)
     found = {f"teacher {number}": [each] for number, each in enumerate(members)} | {"ensemble": [teacher]}
     students = sorted(run.glob(f"*-seed*/{WEIGHTS}"), key=lambda each: (not each.parent.name.startswith("hard"), each))
@@ -115,9 +123,9 @@ def main(words: Sequence[str] | None = None) -> int:
     given = parser.parse_args(words)
     try:
         classes, found = scores(given.run, given.split)
-    except UserError as error:
+    except SoftLabelsError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     print(as_text(Table((f"AP50, {given.split}", "mean", *classes), tuple(map(_line, found, found.values())))))
     hard = found.get("student, hard")
     for name, seeds in found.items():
