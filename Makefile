@@ -45,7 +45,7 @@ ag-news: .venv/hf ## news topics with transformers, from the hub or SOURCE: abou
 lm: .venv/hf ## language models on WikiText-2, from the hub or SOURCE: half an hour of one core for the teacher alone
 	$(MAKE) train-student CONFIG=lm
 
-detect: install ## blood cells in images, a class and a box each, from the hub or SOURCE: about ten minutes of one core
+detect: install ## blood cells in images, a class and a box each, from the hub or SOURCE: about five minutes of one core
 	$(MAKE) train-student CONFIG=detect
 	$(BIN)/python -m softlabels.recipes.detect_score $$(ls -td runs/detect-* | head -n 1)
 
