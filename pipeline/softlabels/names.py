@@ -16,6 +16,7 @@ SHIPPED = {
     "softlabels.models.CausalLM": "softlabels.models.causal_lm.CausalLM",
     "softlabels.models.ConvNet": "softlabels.models.cnn.ConvNet",
     "softlabels.models.FrameNet": "softlabels.recipes.frame_net.FrameNet",
+    "softlabels.models.Detector": "softlabels.recipes.detect_model.Detector",
     "softlabels.models.ImageClassifier": "softlabels.models.hf.ImageClassifier",
     "softlabels.models.MLP": "softlabels.models.mlp.MLP",
     "softlabels.models.SequenceClassifier": "softlabels.models.hf.SequenceClassifier",
