@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from softlabels.errors import Interrupted
+from softlabels.errors import ConfigError, Interrupted
 from softlabels.jobs.train import Run, train
 from softlabels.jobs.watch import Watch
 from softlabels.models import ModelConfig, build_model
@@ -148,3 +148,30 @@ def test_positions_that_the_mask_leaves_out_change_nothing(tmp_path: Path, what:
     assert scores[0] == scores[1]
     inputs = [rows_of(store).column("input") for store in stores]
     assert not np.array_equal(*inputs)
+
+
+def test_classes_of_positions_have_weights_and_positions_are_sampled(tmp_path: Path) -> None:
+    case, how = ONE["anchors"]
+    store, given = (
+        write(tmp_path / "store", case),
+        {"class_weights": "balanced", "positions": {"background": 2, "class": 0}},
+    )
+    run = taught(tmp_path / "run", case, store, training(how, **given))
+    counts = np.bincount(made(case, "train").labels[""].ravel() + 1, minlength=5)[1:]
+    weights = tuple(float(counts.sum()) / (4 * int(count)) for count in counts)
+    settings = training(how, class_weights=weights, positions=given["positions"])
+    again = taught(tmp_path / "again", case, store, settings)
+    assert bits(run.path) == bits(again.path)
+    others = [
+        taught(tmp_path / f"other {n}", case, store, training(how, **dict([each])))
+        for n, each in enumerate(given.items())
+    ]
+    assert len({*bits(run.path), *bits(others[0].path), *bits(others[1].path)}) == 3
+    ended = stopped(
+        tmp_path / "stopped", lambda out, watch: train(student(case), store, settings, out=out, watch=watch)
+    )
+    assert bits(ended.path) == bits(run.path)
+    flags, of_flags = ONE["tags"]
+    other = write(tmp_path / "tags store", flags)
+    with pytest.raises(ConfigError, match=r"training.positions is given, and rows of .* have no positions"):
+        taught(tmp_path / "tags", flags, other, training(of_flags, positions=3))

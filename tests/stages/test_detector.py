@@ -105,7 +105,7 @@ def test_a_detector_from_hard_labels_to_an_exported_student(capsys: pytest.Captu
 
     assert evaluate.main(["--store=store"]) == 0
     said = capsys.readouterr().out
-    assert said.index("class:\n") < said.index("errors") < said.index("box:\n") < said.index("RMSE")
+    assert said.index("class\n") < said.index("errors") < said.index("box\n") < said.index("RMSE")
     assert evaluate.main(["run/distilled-seed1", "--json"]) == 0
     again = json.loads(capsys.readouterr().out)["targets"]
     mine = results["students"][1]["scores"][1]["targets"]

@@ -105,6 +105,11 @@ def labelled_targets(split: Split) -> list[str]:
 
 def require_losses(student: Student, splits: Mapping[str, Split], train: Loader, validation: Loader | None) -> None:
     """Raise ConfigError for a loss that these rows, or this store, cannot serve; MeanUnavailable likewise."""
+    store = splits["train"].store
+    if student.config.positions is not None and store.positions is None:
+        raise ConfigError(
+            f"training.positions is given, and rows of {store.path} have no positions", remedy="drop training.positions"
+        )
     for name, head in heads_of(student.config).items():
         own = {split: each.only(name) for split, each in splits.items()}
         with naming_target(name):

@@ -46,6 +46,7 @@ _TRAINING: dict[str, tuple[str, Any]] = {
     "ema": ("moving average of the weights, decay", None), "keep": ("kept epoch:", None),
     "members": ("members of the teacher that were learnt from", None), "weights": ("their weights", None),
     "class_weights": ("weights of the classes", None), "targets": ("of single targets", {}),
+    "positions": ("positions of a row that a step takes", None),
     "hard_label_fraction": ("share of rows whose hard label was used", 1.0),
     "row_fraction": ("share of rows used", 1.0), "only_classes": ("rows of these classes only", None),
 }  # fmt: skip

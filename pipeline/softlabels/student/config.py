@@ -18,6 +18,7 @@ from softlabels.names import as_before
 from softlabels.objects import ObjectSpec
 from softlabels.student.class_weights import ClassWeights, check_class_weights
 from softlabels.student.loss_spec import WITHOUT_T, LossSpec, require_meaning, target_of
+from softlabels.student.sampled import position_sample
 from softlabels.student.schedule import Setting, ends, value_at
 from softlabels.student.target_config import target_configs
 
@@ -54,6 +55,9 @@ class LoopConfig:
             logit_standardization, class_weights; weight, of its loss in the sum (0 leaves the target out); and output, the
             student's output that meets it (by default that of its name). docs/targets.md says what holds where nothing is
             given.
+        positions: of rows of positions, how many of a row's a step takes: a number, or a share between 0 and 1; all by default.
+            {background: 30, class: 0} takes all that have a hard label of another class, and 30 of the others (without class,
+            of those without a label). docs/training.md says which.
         hard_label_fraction: share of the training rows whose hard label is used.
         checkpoint_every: epochs between checkpoints.
         device: auto (cuda where there is one, else cpu), cpu, cuda or cuda:N.
@@ -77,6 +81,7 @@ class LoopConfig:
     keep: Literal["best", "last"] = "best"
     class_weights: ClassWeights = None
     targets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    positions: int | float | dict[str, Any] | None = None
     hard_label_fraction: float = 1.0
     checkpoint_every: int = 1
     device: str = "auto"
@@ -104,7 +109,7 @@ class LoopConfig:
                 remedy="give a share of the rows",
             )
         check_class_weights(self.class_weights)
-        target_configs(self.targets)  # refuse what cannot be meant
+        _ = target_configs(self.targets), position_sample(self.positions)  # refuse what cannot be meant
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ConfigError(f"device is {self.device!r}", remedy="choose auto, cpu, cuda or cuda:N")
 

@@ -41,6 +41,12 @@ def only_where(kept: Tensor, labels: Tensor, target: Target) -> Tensor:
     return labels.masked_fill(~axes, float("nan") if target == "values" else NO_LABEL)
 
 
+def only_at(mask: Tensor, labels: Tensor, target: Target) -> Tensor:
+    """The labels of the positions that the mask (B, P) bool has, and none for the others."""
+    axes = mask.view(*mask.shape, *[1] * (labels.dim() - 2))
+    return labels.masked_fill(~axes, float("nan") if target == "values" else NO_LABEL)
+
+
 def check_labels(labels: Tensor, outputs: int, target: Target = "softmax") -> None:
     """Raise unless labels (N, ...) may be those of a student with `outputs` outputs.
 

@@ -24,20 +24,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from softlabels.checks.probabilities import FEWEST
-from softlabels.errors import ConfigError, LogitsError, some
+from softlabels.errors import ConfigError, LogitsError
 from softlabels.models.device import DTYPES, arithmetic
 from softlabels.student.average import WeightAverage
 from softlabels.student.config import TrainingConfig
-from softlabels.student.hard_labels import count_labelled, only_where
 from softlabels.student.heads import Head, heads_of, naming_target
 from softlabels.student.loss_spec import LossSpec
 from softlabels.student.metrics import Scores
 from softlabels.student.optimizer import build_optimizer, build_scheduler, limit_norms
 from softlabels.student.outputs import StudentOutputs, answers_of, batch_loss, naming_row, require_student_logits
+from softlabels.student.own_batch import OwnBatches
 from softlabels.student.seeding import seed_everything, set_torch_rng, torch_rng
 
 if TYPE_CHECKING:
-    from softlabels.stream.batch import Batch, TargetBatch
+    from softlabels.stream.batch import Batch
 
 Augment = Callable[[Tensor], Tensor]
 
@@ -116,7 +116,8 @@ class Learner:
         self.model = student.model.to(device)
         self.standing = Standing()
         self.heads = heads_of(student.config)
-        self._labelled, self._rng = student.labelled, student.rng
+        self._own = OwnBatches(self.name, self.config, self.heads, labelled=student.labelled, device=device)
+        self._rng = student.rng
         self._asked: set[str] = set()  # targets whose outputs were seen to be logits
         self._device, self._total_steps, self._augment = device, total_steps, augment
         config = student.config
@@ -161,18 +162,16 @@ class Learner:
         """
         set_torch_rng(self._rng)
         specs = self.loss_at(self.share(step))
-        moved, labelled = self._own(batch, moved, specs)
+        own, positions, labelled = self._own.of(batch, moved, specs, step=step)
         for name, count in labelled.items():
             self.standing.labelled[name] = self.standing.labelled.get(name, 0) + count
         if self._augment is not None:
-            moved = dataclasses.replace(moved, inputs=self._augment(moved.inputs.clone()))
+            own = dataclasses.replace(own, inputs=self._augment(own.inputs.clone()))
         self.model.train()
         total = torch.zeros((), device=self._device)
-        rows, positions = len(batch), batch.positions
-        size = self.config.micro_batch or rows
-        for start in range(0, rows, size):
-            part = moved[start : start + size]
-            loss = self._loss(batch, part, specs, positions=positions, labelled=labelled)
+        size = self.config.micro_batch or len(batch)
+        for start in range(0, len(batch), size):
+            loss = self._loss(batch, own[start : start + size], specs, positions=positions, labelled=labelled)
             if not loss.requires_grad:
                 raise ConfigError(
                     f"the model {self.name}".rstrip() + " cannot learn: its outputs carry no gradient",
@@ -183,7 +182,7 @@ class Learner:
         value = total.item()
         self.check_finite("training", value, step)
         self._update()
-        self.standing.loss_sum += value * positions
+        self.standing.loss_sum += value * batch.positions
         self._rng = torch_rng()
         return value
 
@@ -282,29 +281,6 @@ class Learner:
                 remedy="give those of `student.class_weights.resolved`",
             )
         return None if weights is None else torch.tensor(weights, dtype=torch.float32, device=self._device)
-
-    def _own(self, batch: Batch, moved: Batch, specs: Mapping[str, LossSpec]) -> tuple[Batch, dict[str, int]]:
-        """A batch on the device with what this learner may use of it, and how many positions have a hard label, by target."""
-        if lacking := [name for name in self.heads if name not in batch.targets]:
-            raise ConfigError(
-                f"{self.name or 'the student'} is taught {some(map(repr, lacking))}, and batches carry "
-                f"{some(map(repr, batch.targets))}",
-                remedy="give it a config of these targets (`softlabels.student.heads.resolved`)",
-            )
-        targets, labelled = {}, {}
-        for name, head in self.heads.items():
-            targets[name], labelled[name] = self._own_target(head, batch, moved.targets[name])
-            if specs[name].soft_weight == 0:
-                targets[name] = dataclasses.replace(targets[name], soft=None)
-        return dataclasses.replace(moved, targets=targets), labelled
-
-    def _own_target(self, head: Head, batch: Batch, moved: TargetBatch) -> tuple[TargetBatch, int]:
-        """The same of one target."""
-        labels = batch.targets[head.name].labels  # (B, [P], ...)
-        if self._labelled is None:
-            return moved, count_labelled(labels, head.target)
-        labels = only_where(torch.from_numpy(self._labelled[batch.rows]), labels, head.target)
-        return dataclasses.replace(moved, labels=labels.to(self._device)), count_labelled(labels, head.target)
 
     def _loss(
         self, batch: Batch, part: Batch, specs: Mapping[str, LossSpec], *, positions: int, labelled: Mapping[str, int]
