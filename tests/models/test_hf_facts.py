@@ -82,19 +82,33 @@ ONE = {"id2label": {"0": "value"}, "label2id": {"value": 0}}
 SOFTMAX, SIGMOID, NUMBERS = ("single_label_classification", "multi_label_classification", "regression")
 
 
+BY_ITSELF = (
+    r"no problem_type, and labels are stored of each class by itself \(sigmoid\); say labels.kind: softmax, .*config"
+)
+ONE_OF_ALL = (
+    "problem_type is multi_label_classification, and labels are stored of one softmax .*labels.kind: sigmoid, .*config"
+)
+
+
 @pytest.mark.parametrize(
     ("facts", "target", "refused"),
     [
-        ({}, "softmax", {"sigmoid": r"no problem_type, and labels are stored of each class by itself \(sigmoid\); say "
-                         "labels.kind: softmax, .*if each class is by itself, give config: {problem_type: multi_label_classification}"}),
+        ({}, "softmax", {"sigmoid": BY_ITSELF}),
         ({"problem_type": SOFTMAX}, "softmax", {"sigmoid": "problem_type is single_label_classification, and"}),
-        ({"problem_type": SIGMOID}, "sigmoid", {"softmax": "problem_type is multi_label_classification, and labels are stored "
-                         "of one softmax .*say labels.kind: sigmoid, .*give config: {problem_type: single_label_classification}"}),
-        ({"problem_type": NUMBERS}, "values", {"softmax": "problem_type is regression, and", "sigmoid": "is regression, and"}),
-        (ONE, "values", {"softmax": "num_labels is 1, a regression, and labels are stored of one", "sigmoid": "is 1, a"}),
+        ({"problem_type": SIGMOID}, "sigmoid", {"softmax": ONE_OF_ALL}),
+        (
+            {"problem_type": NUMBERS},
+            "values",
+            {"softmax": "problem_type is regression, and", "sigmoid": "is regression, and"},
+        ),
+        (
+            ONE,
+            "values",
+            {"softmax": "num_labels is 1, a regression, and labels are stored of one", "sigmoid": "is 1, a"},
+        ),
         (ONE | {"problem_type": SIGMOID}, "sigmoid", {"softmax": "problem_type is multi_label_classification, and"}),
     ],
-)  # fmt: skip
+)
 def test_a_head_is_taken_for_what_it_is(
     facts: dict[str, Any], target: Target, refused: dict[str, str], model: Path
 ) -> None:
