@@ -43,14 +43,8 @@ def halved(velocity: Velocity, z: Tensor, t: Tensor, step: Tensor) -> Tensor:
     return (turn.cos() * z - end) / turn.sin()
 
 
-class Denoiser(nn.Module):
-    """Velocities of noisy samples by a residual perceptron.
-
-    Args:
-        size: D.
-        width: of its hidden layers.
-        blocks: how many of them.
-    """
+class _Network(nn.Module):
+    """A residual perceptron; the arguments are those of `Denoiser`."""
 
     def __init__(self, size: int, width: int = 256, blocks: int = 3) -> None:
         super().__init__()
@@ -71,13 +65,23 @@ class Denoiser(nn.Module):
         found: Tensor = self.last(hidden)
         return found
 
+
+class Denoiser(_Network):
+    """Velocities of noisy samples.
+
+    Args:
+        size: D.
+        width: of its hidden layers.
+        blocks: how many of them.
+    """
+
     def forward(self, inputs: Tensor) -> Tensor:
         """Velocities (B, D) of rows (B, D + 1): a noisy sample and its time."""
         z, t = _apart(inputs, self.size)
         return self.velocity(z, t)
 
 
-class TwoSteps(Denoiser):
+class TwoSteps(_Network):
     """What a denoiser of half the steps is to say: two steps of this one in one (progressive distillation).
 
     Args:
@@ -97,7 +101,7 @@ class TwoSteps(Denoiser):
         return halved(self.velocity, z, t, torch.full_like(t, 1 / self.steps))
 
 
-class Sampler(Denoiser):
+class DiffusionSampler(_Network):
     """Samples of noise, by deterministic steps.
 
     Args:

@@ -5,6 +5,8 @@ Each split has random numbers of its own. R rows, D numbers a sample.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,19 +16,19 @@ from softlabels.transfer import TransferSetConfig, load_transfer_set
 _HALF = ObjectSpec("softlabels.transfer.scale", {"divisor": 8})  # pixels run from 0 to 16
 
 
-def noise(*, split: str, size: int, rows: int, seed: int = 0) -> dict[str, NDArray[np.float32]]:
-    """Normal noise, from which samplers begin: the column noise (R, D)."""
-    return {"noise": _random(split, seed).standard_normal((rows, size), np.float32)}
+def noise(*, split: str, size: int, rows: Mapping[str, int], seed: int = 0) -> dict[str, NDArray[np.float32]]:
+    """Normal noise, from which samplers begin: the column noise (R, D); `rows` says R of each split."""
+    return {"noise": _random(split, seed).standard_normal((rows[split], size), np.float32)}
 
 
 def noisy_digits(
-    *, split: str, rows: int, steps: int | None = None, source: str = "./data/digits", seed: int = 0
+    *, split: str, rows: Mapping[str, int], steps: int | None = None, source: str = "./data/digits", seed: int = 0
 ) -> dict[str, NDArray[np.float32]]:
     """Digits of the split with noise in them, at random times, on the schedule of `softlabels.recipes.diffusion`.
 
     Args:
         split: train or test, of the digits too.
-        rows: R; each a digit, noise and time of its own.
+        rows: R of each split; each row a digit, noise and time of its own.
         steps: times are those at which a sampler of so many steps asks its denoiser; None: any from 0 to 1.
         source: the folder of the digits.
         seed: of digits, noise and times.
@@ -37,9 +39,9 @@ def noisy_digits(
     digits = load_transfer_set(
         TransferSetConfig(name="digits", source=source, inputs=("image",), label=None, prepare=_HALF), split
     )
-    random = _random(split, seed)
-    x = np.asarray(digits.inputs).reshape(len(digits.inputs), -1)[random.integers(len(digits.inputs), size=rows)] - 1
-    t = random.random((rows, 1)) if steps is None else random.integers(1, steps + 1, (rows, 1)) / steps
+    count, random = rows[split], _random(split, seed)
+    x = np.asarray(digits.inputs).reshape(len(digits.inputs), -1)[random.integers(len(digits.inputs), size=count)] - 1
+    t = random.random((count, 1)) if steps is None else random.integers(1, steps + 1, (count, 1)) / steps
     e = random.standard_normal(x.shape)
     cosine, sine = np.cos(t * np.pi / 2), np.sin(t * np.pi / 2)
     noisy = np.hstack([cosine * x + sine * e, t])

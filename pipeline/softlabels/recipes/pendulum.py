@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 Policy = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
-class Controller(nn.Module):
+class PendulumController(nn.Module):
     """Brings the energy to that of the upright pendulum at rest, and balances it there by linear feedback (LQR).
 
     Args:
@@ -99,17 +99,17 @@ def policy(model: nn.Module) -> Policy:
     return torques
 
 
-def returns(acts: Policy, states: Floats, steps: int = STEPS) -> Floats:
-    """The sum of the rewards of an episode from each state (B, 2): (B,)."""
+def played(acts: Policy, states: Floats, steps: int = STEPS) -> tuple[Floats, NDArray[np.bool_]]:
+    """Episodes from states (B, 2): the sum of the rewards of each, and whether it ends upright, within 0.2 radians: (B,)."""
     total = np.zeros(len(states))
     for _ in range(steps):
         torques = acts(seen(states))[:, 0].astype(np.float64)
         total += rewards(states, torques)
         states = moved(states, torques)
-    return total
+    return total, np.cos(states[:, 0]) > np.cos(0.2)
 
 
-def demonstrations(*, split: str, episodes: int = 100, noise: float = 0.5, seed: int = 0) -> dict[str, NDArray[Any]]:
+def pendulum(*, split: str, episodes: int = 100, noise: float = 0.5, seed: int = 0) -> dict[str, NDArray[Any]]:
     """States of the controller's own episodes with actions as a log has them: a factory of transfer sets.
 
     What moved the pendulum is the controller's torque plus noise, so that episodes leave the controller's own paths; that is
@@ -125,7 +125,7 @@ def demonstrations(*, split: str, episodes: int = 100, noise: float = 0.5, seed:
         state (R, 3) float32, action (R, 1) float32.
     """
     random = np.random.default_rng([seed, *split.encode()])
-    states, acts = random.uniform((-np.pi, -1.0), (np.pi, 1.0), (episodes, 2)), policy(Controller())
+    states, acts = random.uniform((-np.pi, -1.0), (np.pi, 1.0), (episodes, 2)), policy(PendulumController())
     inputs, actions = [], []
     for _ in range(STEPS):
         inputs.append(seen(states))
