@@ -2,9 +2,9 @@
 
     python -m benchmarks.clone RUN [RUN ...]
 
-RUN is a run of `train-student --config=clone`. The controller and each student swing the pendulum up from the same 1,000 states;
-a line a kind of student: the mean return over the states, how much lower it is than the controller's, and the share of episodes
-that do not end upright; each with its mean and spread over the seeds.
+RUN is a run of `train-student --config=clone`. The controller and each student swing the pendulum up from the same 1,000
+states; a line a kind of student: the mean return over the states, how much lower it is than the controller's, and the share of
+episodes that do not end upright; each with its mean and spread over the seeds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import argparse
 import statistics
 from pathlib import Path
 
-import numpy as np
 import yaml
 
 from softlabels.models import ModelConfig, build_model

@@ -1,15 +1,16 @@
-"""Diffusion samplers as teachers and students (recipe `diffuse`): a denoiser, its deterministic sampler, two of its steps in one.
+"""Diffusion samplers as teachers and students (recipe `diffuse`): a denoiser, its deterministic sampler, two steps in one.
 
 Time t runs from 1 (noise) to 0 (data) on the cosine schedule: z_t = cos(pi t / 2) x + sin(pi t / 2) noise. A denoiser says the
 velocity v = cos(pi t / 2) noise - sin(pi t / 2) x at (z, t), from which both x and noise follow (Salimans, Ho 2022, arXiv
-2202.00512, appendix D). A step of DDIM goes from z_t to z_s along what the denoiser says at t. All classes here keep their weights
-under the same names, so one file serves them all. B batch, D numbers of a sample.
+2202.00512, appendix D). A step of DDIM goes from z_t to z_s along what the denoiser says at t. All classes here keep their
+weights under the same names, so one file serves them all. B batch, D numbers of a sample.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ def stepped(z: Tensor, v: Tensor, t: Tensor, s: Tensor) -> Tensor:
 def sampled(velocity: Velocity, noise: Tensor, steps: int) -> Tensor:
     """Samples (B, D) of noise (B, D), in so many deterministic steps of one length."""
     z, times = noise, torch.linspace(1, 0, steps + 1, dtype=noise.dtype).tolist()
-    for now, then in zip(times, times[1:], strict=False):
+    for now, then in pairwise(times):
         t = z.new_full((len(z), 1), now)
         z = stepped(z, velocity(z, t), t, z.new_full((len(z), 1), then))
     return z

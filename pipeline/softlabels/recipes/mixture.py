@@ -34,7 +34,7 @@ class MixtureSampler(nn.Module):
         self.register_buffer("means", (radius * torch.stack([angles.cos(), angles.sin()], dim=1)).float())
 
     def velocity(self, z: Tensor, t: Tensor) -> Tensor:
-        """The mean of cos(pi t / 2) noise - sin(pi t / 2) x over all x and noise that make z (B, 2) at times t (B, 1), t > 0."""
+        """The mean of cos(pi t / 2) noise - sin(pi t / 2) x over all x and noise that make z (B, 2) at times t > 0, (B, 1)."""
         alpha, sigma = (t * (math.pi / 2)).cos(), (t * (math.pi / 2)).sin()
         means_K2 = self.means.to(z.dtype)
         variance = alpha.square() * self.deviation**2 + sigma.square()
@@ -61,7 +61,7 @@ class MixtureSampler(nn.Module):
 
 
 def energy_distance(a: Tensor, b: Tensor) -> float:
-    """2 E|a - b| - E|a - a'| - E|b - b'| of points (N, D) and (N', D), without bias: 0 in the mean where both are of one law."""
+    """2 E|a - b| - E|a - a'| - E|b - b'| of points (N, D) and (N', D), without bias: 0 in the mean where they are of one law."""
     a, b = a.double(), b.double()
     return float(2 * torch.cdist(a, b).mean() - _mean_distance(a) - _mean_distance(b))
 

@@ -36,16 +36,21 @@ def noisy_digits(
     Returns:
         noisy (R, 65), the noisy digit from -1 to 1 and its time; velocity (R, 64), what a denoiser learns to say of it.
     """
-    digits = load_transfer_set(
-        TransferSetConfig(name="digits", source=source, inputs=("image",), label=None, prepare=_HALF), split
-    )
-    count, random = rows[split], _random(split, seed)
-    x = np.asarray(digits.inputs).reshape(len(digits.inputs), -1)[random.integers(len(digits.inputs), size=count)] - 1
+    x, random = digits(split, source), _random(split, seed)
+    count = rows[split]
+    x = x[random.integers(len(x), size=count)]
     t = random.random((count, 1)) if steps is None else random.integers(1, steps + 1, (count, 1)) / steps
     e = random.standard_normal(x.shape)
     cosine, sine = np.cos(t * np.pi / 2), np.sin(t * np.pi / 2)
     noisy = np.hstack([cosine * x + sine * e, t])
     return {"noisy": noisy.astype(np.float32), "velocity": (cosine * e - sine * x).astype(np.float32)}
+
+
+def digits(split: str, source: str = "./data/digits") -> NDArray[np.float32]:
+    """The digits of a split, their pixels from -1 to 1: (R, 64)."""
+    config = TransferSetConfig(name="digits", source=source, inputs=("image",), label=None, prepare=_HALF)
+    images = np.asarray(load_transfer_set(config, split).inputs)
+    return images.reshape(len(images), -1) - 1
 
 
 def _random(split: str, seed: int) -> np.random.Generator:

@@ -1,8 +1,8 @@
-"""A simulated pendulum that is swung up and held (recipe `clone`): its motion, a controller, states with logged actions, returns.
+"""A simulated pendulum that is swung up and held (recipe `clone`): its motion, a controller, logged actions, returns.
 
-The pendulum is the one of Gym's Pendulum-v1: a rod of 1 kg and 1 m, g = 10 m/s2, steps of 0.05 s, a torque of at most 2 Nm, which
-cannot lift it at once. B pendulums side by side. A state is (angle, velocity): radians from upright, radians a second. A policy
-is given (cosine, sine, velocity / 8), (B, 3) float32, and gives torques (B, 1).
+The pendulum is the one of Gym's Pendulum-v1: a rod of 1 kg and 1 m, g = 10 m/s2, steps of 0.05 s, a torque of at most 2 Nm,
+which cannot lift it at once. B pendulums side by side. A state is (angle, velocity): radians from upright, radians a second. A
+policy is given (cosine, sine, velocity / 8), (B, 3) float32, and gives torques (B, 1).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class PendulumController(nn.Module):
 
 
 def feedback() -> Floats:
-    """The gains (2,) of the discrete regulator of the upright pendulum for the costs of `rewards`: Riccati's equation, iterated."""
+    """The gains (2,) of the regulator that is best near upright for the costs of `rewards`: Riccati's equation, iterated."""
     a = np.array([[1 + _FALL * STEP**2, STEP], [_FALL * STEP, 1.0]])
     b = np.array([[_PUSH * STEP**2], [_PUSH * STEP]])
     q, r = np.diag([1.0, 0.1]), np.array([[0.001]])
