@@ -3,8 +3,8 @@
     python -m benchmarks.diffuse --run=RUN [--halve=FOLDER] [--steps=64]
 
 RUN is a run of `train-student` with the recipe diffuse or diffuse_2d. Plain torch trains the same student with as many steps of
-as many rows, on pairs that it makes with the live teacher. A line a student: mean square distance to the teacher's samples of the
-test split's noise; the energy distance of its samples to the mixture itself (2-D, exact) or to the held-out digits; mean ±
+as many rows, on pairs that it makes with the live teacher. A line a student: mean square distance to the teacher's samples of
+the test split's noise; the energy distance of its samples to the mixture itself (2-D, exact) or to the held-out digits; mean ±
 standard deviation over the seeds. With --halve the denoiser of the recipe `denoise` is halved to one step too.
 """
 
@@ -108,9 +108,9 @@ def plain(world: World, seed: int) -> nn.Module:
     steps = training.epochs * -(-len(noise) // training.batch_size)
     scheduler = build_scheduler(training.scheduler, optimizer, steps)
     for _ in range(training.epochs):
-        for rows in torch.randperm(len(noise)).split(training.batch_size):
+        for rows in torch.split(torch.randperm(len(noise)), training.batch_size):
             optimizer.zero_grad()
-            functional.mse_loss(student(noise[rows]), samples[rows]).backward()
+            torch.autograd.backward(functional.mse_loss(student(noise[rows]), samples[rows]))
             optimizer.step()
             if scheduler is not None:
                 scheduler.step()
@@ -129,7 +129,7 @@ def halved(folder: Path, steps: int) -> Iterator[tuple[int, ModelConfig]]:
 @torch.inference_mode()
 def made(model: nn.Module, noise: Tensor) -> Tensor:
     """A model's samples of noise (R, D), block by block."""
-    return torch.cat([model(block) for block in noise.split(_BLOCK)])
+    return torch.cat([model(block) for block in torch.split(noise, _BLOCK)])
 
 
 def shown(values: list[float]) -> str:

@@ -61,7 +61,7 @@ class MixtureSampler(nn.Module):
 
 
 def energy_distance(a: Tensor, b: Tensor) -> float:
-    """2 E|a - b| - E|a - a'| - E|b - b'| of points (N, D) and (N', D), without bias: 0 in the mean where they are of one law."""
+    """2 E|a - b| - E|a - a'| - E|b - b'| of points (N, D) and (N', D), 0 in the mean where both are of one law."""
     a, b = a.double(), b.double()
     return float(2 * torch.cdist(a, b).mean() - _mean_distance(a) - _mean_distance(b))
 
@@ -74,4 +74,5 @@ def _mean_distance(points: Tensor) -> Tensor:
 def _mean_norm(distance: Tensor, deviation: float) -> Tensor:
     """E|X| of a Gaussian in the plane whose mean has norm `distance`: the mean of Rice's distribution."""
     q = distance.square() / (4 * deviation**2)
-    return deviation * math.sqrt(math.pi / 2) * ((1 + 2 * q) * torch.special.i0e(q) + 2 * q * torch.special.i1e(q))
+    mean: Tensor = (1 + 2 * q) * torch.special.i0e(q) + 2 * q * torch.special.i1e(q)
+    return deviation * math.sqrt(math.pi / 2) * mean

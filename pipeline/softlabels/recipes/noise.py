@@ -49,8 +49,8 @@ def noisy_digits(
 def digits(split: str, source: str = "./data/digits") -> NDArray[np.float32]:
     """The digits of a split, their pixels from -1 to 1: (R, 64)."""
     config = TransferSetConfig(name="digits", source=source, inputs=("image",), label=None, prepare=_HALF)
-    images = np.asarray(load_transfer_set(config, split).inputs)
-    return images.reshape(len(images), -1) - 1
+    images = np.asarray(load_transfer_set(config, split).inputs, np.float32)
+    return images.reshape(len(images), -1) - np.float32(1)
 
 
 def _random(split: str, seed: int) -> np.random.Generator:
