@@ -5,9 +5,6 @@ check), zarr-python and Hugging Face `datasets` on the very same store, and hard
 tensors of a batch in random order; inputs are one byte a row, so that labels alone are timed. Peers read the logits
 only, our loader all of a store's columns but the key.
 
-Then what the order costs: by blocks of the transfer set, and by chunks of the store, as it was before, where a chunk is as
-large as a block, twice and 64 times as large, and where the store's rows stand in another order than the transfer set's.
-
     python -m benchmarks.loader --rows 100000 --classes 1000 --output benchmarks/results/loader.md
 """
 
@@ -27,8 +24,6 @@ import zarr
 from torch.utils.data import DataLoader
 
 from benchmarks.page import machine, publish
-from softlabels.labels.encoding import DenseEncoding, TopkEncoding
-from softlabels.labels.lost import Lost
 from softlabels.objects import ObjectSpec
 from softlabels.store import StoreWriter, open_store
 from softlabels.store.new_spec import store_spec
@@ -40,13 +35,6 @@ from softlabels.transfer import TransferRows
 BATCH = 512
 CHUNK = 512
 SHARD = 32 * CHUNK
-# Rows, classes, and of topk stores K: by what a chunk of a store, cut by default, is beside a block.
-ORDERS = {
-    "1,000 classes, dense": (100_000, 1_000, None),
-    "10 classes, dense": (500_000, 10, None),
-    "32,768 classes, 32 kept": (100_000, 32_768, 32),
-}
-BY_CHUNKS, BY_BLOCKS, OTHER_ROWS = "by chunks, as before", "by blocks", "by blocks, store in another row order"
 SECONDS = 3.0  # a reader that is not through with its epoch by then is judged by the rows that it gave
 
 Reader = Callable[[int], Iterator[int]]  # epoch -> number of rows of each batch
@@ -71,44 +59,7 @@ def main() -> None:
             for name, reader in readers.items():
                 rates[name].append(rate(reader(epoch)))
     text = report(rates, options)
-    with tempfile.TemporaryDirectory(prefix="softlabels-benchmark-") as folder:
-        found = {}
-        for name, (count, classes, k) in ORDERS.items():
-            loaders = by_order(Path(folder) / name, count, classes, k)
-            rates = {order: [] for order in loaders}
-            for epoch in range(2 * options.rounds):  # every second round backwards
-                for order, loader in list(loaders.items())[:: 1 - 2 * (epoch % 2)]:
-                    rates[order].append(rate((len(batch) for batch in loader.epoch(epoch)), time.process_time))
-            found[name] = {order: (rates[order], loader) for order, loader in loaders.items()}
-    publish(text + report_orders(found, 2 * options.rounds), options.output)
-
-
-def by_order(folder: Path, rows: int, classes: int, k: int | None) -> dict[str, Loader]:
-    """Loaders of a store that is cut by default (dense, or the `k` largest alone), and of one in another row order."""
-    rng = np.random.default_rng(0)
-    keys = rng.integers(0, 256, (rows, 16), dtype=np.uint8)
-    labels = np.full(rows, -1)
-    data = TransferRows(
-        name="noise", split="train", revision=None, source="", inputs=np.zeros((rows, 1), np.uint8), keys=keys, labels=labels,
-        class_names=None, prepare=ObjectSpec("none"),
-    )  # fmt: skip
-    encoding = DenseEncoding() if k is None else TopkEncoding(k=k, tail="renormalised", nodes=0)
-    loaders = []
-    for name, order in (("own", np.arange(rows)), ("other", rng.permutation(rows))):
-        teacher = TeacherSpec(name="noise", precision="float16", members=(MemberSpec(model="noise"),))
-        spec = store_spec(encoding, teacher=teacher, name="noise", keys=keys[order], classes=classes)
-        with StoreWriter(folder / name, spec) as writer:
-            for shard in writer.pending:
-                part = order[slice(*writer.rows_of(shard))]
-                columns = {each.name: np.zeros((len(part), *each.shape), each.numpy_dtype) for each in spec.columns}
-                soft = {each: columns[each] for each in spec.soft_columns}
-                if k is not None:
-                    soft["top_class"] = soft["top_class"] + np.arange(k, dtype=soft["top_class"].dtype)
-                writer.write_columns(shard, keys=keys[part], labels=labels[part], columns=soft, fidelity=Lost())
-            writer.seal(checked=True)
-        loaders.append(Loader(data, open_store(folder / name), batch_size=BATCH, seed=0))
-    own, other = loaders
-    return {BY_CHUNKS: own.by_chunks(), BY_BLOCKS: own, OTHER_ROWS: other}
+    publish(text, options.output)
 
 
 def write(folder: Path, rows: int, classes: int) -> TransferRows:
@@ -201,14 +152,14 @@ def others(folder: Path, rows: int) -> dict[str, Reader]:
     }
 
 
-def rate(batches: Iterator[int], clock: Callable[[], float] = time.perf_counter) -> float:
+def rate(batches: Iterator[int]) -> float:
     """Rows a second, until the epoch or `SECONDS` are over."""
-    rows, start = 0, clock()
+    rows, start = 0, time.perf_counter()
     for count in batches:
         rows += count
-        if clock() - start > SECONDS:
+        if time.perf_counter() - start > SECONDS:
             break
-    return rows / (clock() - start)
+    return rows / (time.perf_counter() - start)
 
 
 def report(rates: dict[str, list[float]], options: argparse.Namespace) -> str:
@@ -225,30 +176,6 @@ def report(rates: dict[str, list[float]], options: argparse.Namespace) -> str:
         "| --- | ---: | ---: |",
     ]
     lines += [f"| {n} | {max(r) / 1e3:,.1f} | {statistics.median(r) / 1e3:,.1f} |" for n, r in rates.items()]
-    return "\n".join(lines) + "\n"
-
-
-def report_orders(found: dict[str, dict[str, tuple[list[float], Loader]]], rounds: int) -> str:
-    """A section of the page."""
-    lines = [
-        "",
-        "## What the order costs",
-        "",
-        f"Stores cut by default, zarr, checked once; {rounds} rounds, every second one backwards. Rows a second of CPU time, "
-        "that of reading threads, too; ratio to the order by chunks of the same round: median (least to most). Times read: how "
-        "often an epoch reads a chunk, as the loader says.",
-        "",
-        "| labels | rows a chunk | rows a block | order | median, krows/s | ratio | times read |",
-        "| --- | ---: | ---: | --- | ---: | ---: | ---: |",
-    ]
-    for name, orders in found.items():
-        base, own = orders[BY_CHUNKS][0], orders[BY_BLOCKS][1]
-        for order, (rates, loader) in orders.items():
-            ratios = [each / before for each, before in zip(rates, base, strict=True)]
-            lines.append(
-                f"| {name} | {own.rows_per_chunk:,} | {own.order['block']} | {order} | {statistics.median(rates) / 1e3:,.1f} | "
-                f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) | {loader.times_read():,.1f} |"
-            )
     return "\n".join(lines) + "\n"
 
 

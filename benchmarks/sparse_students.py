@@ -5,8 +5,8 @@
     python -m benchmarks.sparse_students --store=stores/dense --out=runs/sparse_students
 
 Each way of keeping the labels encodes the dense store's training split anew and trains a student for every temperature and
-seed. Seed by seed they share first weights, dropout and batches, so that differences are paired. All are judged on the dense labels of the test split. Bytes are those of a store of 151,936 classes. Stopped, the
-command goes on where it was.
+seed. Seed by seed they share first weights, dropout and batches, so that differences are paired. All are judged on the dense
+labels of the test split. Bytes are those of a store of 151,936 classes. Stopped, the command goes on where it was.
 """
 
 from __future__ import annotations

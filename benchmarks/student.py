@@ -37,7 +37,7 @@ from softlabels.store import Store, StoreWriter, open_store
 from softlabels.store.new_spec import prepared_by, store_spec
 from softlabels.store.spec import MemberSpec, TeacherSpec
 from softlabels.stream import Loader
-from softlabels.stream.loader import Batch
+from softlabels.stream.batch import Batch
 from softlabels.student.config import TrainingConfig
 from softlabels.student.learner import Student
 from softlabels.student.trainer import Trainer

@@ -83,7 +83,7 @@ OF_0_1 = {
 
 # Settings that came after a section did, each with the value that says what was done before.
 _LATER: dict[str, dict[str, Any]] = {
-    "training": {"class_weights": None, "members": None, "weights": None, "block": None},
+    "training": {"class_weights": None, "members": None, "weights": None, "block": None, "targets": {}},
     "transfer_set": {
         "missing": "refuse",
         "mixed_images": False,

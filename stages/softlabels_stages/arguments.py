@@ -80,6 +80,7 @@ class Export(_Rows):
     """Arguments of export."""
 
     student: ModelConfig | None = None
+    training: StudentTraining = field(default_factory=StudentTraining)  # its targets: which output meets which
     from_: str = ""  # a student's folder in a run, a run with one distilled student, or a safetensors file
     store: str = OWN_STORE  # where the rows to check with come from; a finished run's student brings its own
     split: str | None = None  # which split of it; by default test, else validation, else the first

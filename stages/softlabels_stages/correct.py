@@ -61,9 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             remedy="name the run that they were corrected from",
         )
     splits = open_splits(args.store, args.transfer_set, missing=args.missing, training=args.training, watch=PRINTED)
-    if any(split.store.positions is not None for split in splits.values()):
+    if any(split.store.positions is not None or split.kinds != {"": "softmax"} for split in splits.values()):
+        what = "labels rows of tokens"
+        if not all(split.store.spec.of_tokens for split in splits.values()):
+            what = "holds positions, values, flags or several targets"
         raise ConfigError(
-            f"{args.store} labels rows of tokens, and shares of classes are those of whole rows",
+            f"{args.store} {what}, and shares of classes are those of whole rows",
             remedy="correct students of classifiers only",
         )
     shares = class_shares(training_batches(splits, args.training)[0], mean=args.training.mean)

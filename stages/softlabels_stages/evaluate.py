@@ -16,7 +16,7 @@ from softlabels.errors import one_line
 from softlabels.jobs.judge import judge
 from softlabels.report.by_class import class_lines, class_table, confusion_table, has_classes
 from softlabels.report.table import as_text, results_table
-from softlabels.store import open_store
+from softlabels.store import Store, open_store
 from softlabels.student.metrics import Scores
 from softlabels.student.runlog import finite
 from softlabels_stages.arguments import Evaluate
@@ -32,10 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = run_of(words)
     args = parse(with_store_of(run, words), Evaluate, stage="evaluate", doc=__doc__, positional=("model",), run=run)
     student = None if args.model is None else with_weights(args.student, args.model)
-    store = open_store(args.store, split=args.split)
-    target, temperature = store.encoding.target, args.temperature
-    if temperature is None and target != "values":
-        temperature = _own_temperature(args)
+    store, temperature = open_store(args.store, split=args.split), args.temperature
+    if temperature is None and store.targets == ("",) and store.encoding.target != "values":
+        temperature = _own_temperature(args)  # where there are several targets, each has its own
     found = judge(
         args.store,
         student,
@@ -46,20 +45,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         missing=args.missing,
         watch=PRINTED,
     )
-    lines = [(args.model if args.model and name == "student" else name, [scores]) for name, scores in found.items()]
+    lines = [(args.model if args.model and name == "student" else name, scores) for name, scores in found.items()]
     if args.json:
-        said = {"model": args.model or "teacher", "split": args.split, **lines[-1][1][0]}
+        said = {"model": args.model or "teacher", "split": args.split, **lines[-1][1]}
         print(json.dumps(finite(said), indent=1, allow_nan=False))
-    else:
-        shown = [] if temperature is None else [temperature]
-        print(as_text(results_table(lines, temperatures=shown, target=target)))
-        print(_more(lines[-1][1][0], store.class_names))
+        return 0
+    for name in lines[-1][1].get("targets", {"": None}):
+        _show([(title, scores["targets"][name] if name else scores) for title, scores in lines], store.only(name))
     return 0
 
 
-def _more(scores: Scores, names: Sequence[str] | None) -> str:
+def _show(lines: Sequence[tuple[str, Scores]], store: Store) -> None:
+    """Print the scores of each model on one target, and more of the last."""
+    last = lines[-1][1]
+    temperatures = [float(temperature) for temperature in last.get("kl", {})]
+    table = results_table(
+        [(title, [scores]) for title, scores in lines], temperatures=temperatures, target=store.encoding.target
+    )
+    print(f"{f'{one_line(store.name)}:{chr(10)}' if store.name else ''}{as_text(table)}")
+    print(_more(last, store))
+
+
+def _more(scores: Scores, store: Store) -> str:
     """Of how many labelled rows errors are counted, and what they are class by class."""
-    lines = [f"\n{scores['rows']:,} rows, {scores['labelled']:,} of them with a hard label"]
+    what = "rows" if store.positions is None else "tokens" if store.spec.of_tokens else "positions"
+    names = store.class_names
+    lines = [f"\n{scores['rows']:,} {what}, {scores['labelled']:,} of them with a hard label"]
     if has_classes([scores]):
         tables = [class_table([scores], names), confusion_table([scores], names)]
         lines += [f"{as_text(table)}\n" for table in tables if table is not None]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from softlabels.errors import ConfigError
 from softlabels.jobs.splits import Split, all_batches, open_splits
+from softlabels.jobs.student_fit import fitted
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.weights import weights_digest
 from softlabels.store import store_splits
@@ -44,9 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     student = with_weights(args.student, args.from_)
     there = list(store_splits(args.store))
     name = args.split or next((name for name in ("test", "validation") if name in there), there[0])
-    [split] = open_splits(
-        args.store, args.transfer_set, only=name, missing=args.missing, student=student, watch=PRINTED
-    ).values()
+    splits = open_splits(args.store, args.transfer_set, only=name, missing=args.missing, watch=PRINTED)
+    [split] = fitted(student, splits, args.training)[1].values()
     model = build_model(student).float()
     rows = next(iter(all_batches(split, args.rows).epoch(0))).inputs
     folder = LocalFolder(args.out) if args.out else home_of(str(student.weights))

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from softlabels.errors import ClassMismatch, ConfigError, TransferSetError
 from softlabels.jobs.outputs import Outputs, read_outputs
 from softlabels.jobs.splits import load_rows
-from softlabels.jobs.store_outputs import split_of, store_outputs
+from softlabels.jobs.store_outputs import Given, Whole, split_of, store_outputs
 from softlabels.jobs.watch import Watch
 from softlabels.labels import NO_LABEL
 from softlabels.store.markdown import without_folders
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     manifest = store_outputs(
         args.store,
         _spec(args, outputs, split, facts, kept),
-        replace(outputs, keys=facts["keys"], labels=labels, inputs=kept),
+        Whole(facts["keys"], kept, {"": Given(outputs.logits, outputs.values, labels)}),
         about=About(
             source=without_folders(source), teacher_licence=args.teacher_licence, transfer_licence=args.licence
         ),

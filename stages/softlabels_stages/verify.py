@@ -149,15 +149,17 @@ def _recheck(split: str, path: Folder, recipe: TeacherLogits, args: Verify) -> i
     deviations = compare_with_teacher(store, rows, ensemble, sample=args.teacher_rows)
     for name, found in deviations.items():
         print(f"{split}: {titled(name)}{counted(found.rows, 'row')} against the live teacher: {found.line}")
-    if all(found.sound for found in deviations.values()):
+    wrong = {name: found for name, found in deviations.items() if not found.sound}
+    for name, found in wrong.items():
+        what = "values" if found.target == "values" else "logits"
+        print(
+            f"{split}: {titled(name)}the teacher does not give the stored {what}; check preprocessing and versions, or label "
+            "the transfer set again",
+            file=sys.stderr,
+        )
+    if not wrong:
         check_sentinels(ensemble, rows.inputs, mask=rows.mask, padded=is_padded(rows.prepare.class_path))
-        return 0
-    print(
-        f"{split}: the teacher does not give the stored logits; check preprocessing and versions, or label the transfer set "
-        "again",
-        file=sys.stderr,
-    )
-    return 1
+    return int(bool(wrong))
 
 
 if __name__ == "__main__":

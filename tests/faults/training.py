@@ -63,7 +63,7 @@ class WorkerBatches:
             self._data, batch_sampler=batches, num_workers=self._workers, multiprocessing_context="fork"
         )  # type: ignore[arg-type]  # any iterable of lists of numbers
         for found in watched(loader):
-            yield Batch(found["input"], found["label"], self._data.soft_labels(found), found["row"].numpy())
+            yield Batch.plain(found["input"], found["label"], self._data.soft_labels(found), found["row"].numpy())
 
 
 def trainer(request: dict[str, Any]) -> Trainer:

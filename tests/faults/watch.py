@@ -108,6 +108,8 @@ def _watch(event: str, args: tuple[Any, ...]) -> None:
         name, flags = os.fsdecode(args[0]), args[2] or 0
         if "/" not in name and name not in (".", "..") and flags & os.O_NOFOLLOW:
             return  # a step from the handle of a folder that was opened here before
+        if flags & os.O_PATH and flags & os.O_DIRECTORY:
+            return  # looks for a place, such as the store that a run names; nothing is read
         path = os.path.realpath(name)
         reads = not flags & WRITES and (_inside(path, PYTHONS) or path.startswith(SYSTEMS))
         if not (reads or _inside(path, allowed) or path == "/dev/null"):

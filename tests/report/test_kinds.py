@@ -201,7 +201,7 @@ def test_curves_of_each_kind(rng: np.random.Generator, tmp_path: Path, drawn: li
         | made_up.scores(rng, temperatures=[1.0], target=target)
         for n in (1, 2, 3)
     ]
-    curves_png({"distilled-seed0": lines}, tmp_path / "curves.png", target)
+    curves_png({"distilled-seed0": lines}, tmp_path / "curves.png", {"": target})
     check_whole(tmp_path / "curves.png", drawn[0])
     shown = {axes.get_title(loc="left"): axes.get_ylabel() for axes in drawn[0].axes}
     unit = "weighted" if target == "values" else "nats, weighted"

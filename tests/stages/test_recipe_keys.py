@@ -33,13 +33,22 @@ KEYS = {
     "encoding.k": "labels.k",
     "cut.rows_per_shard": "labels.rows_per_shard",
     "cut.teacher_batch": "teacher.batch_size",
+    "positions.most": "transfer_set.positions.most",
+    "targets[1].encoding.dtype": "labels.targets.box.dtype",
+    "targets[0].encoding.kind": "labels.targets.class.kind, encoding",
+    "targets[0].label_space.names[2]": "labels.targets.class.classes[2]",
+    "targets[1].label_space.classes": "classes of the teacher for box",
+    "targets[0].label_space.vocabulary": "transfer_set.sequences.tokenizer",
+    "targets[1].name": "labels.targets",
+    "targets": "labels.targets",
 }
+TARGETS = ("class", "box")
 
 
 @pytest.mark.parametrize(("field", "key"), KEYS.items(), ids=str)
 def test_each_field_has_the_name_that_the_recipe_gives_it(field: str, key: str) -> None:
-    assert key_of(field) == key
-    assert key_of(field, "--") == re.sub(r"^labels\.", "--", key)
+    assert key_of(field, targets=TARGETS) == key
+    assert key_of(field, "--", targets=TARGETS) == re.sub(r"^labels\.", "--", key)
     assert key_of("preprocessing.arguments.pack", tokens=True) == "transfer_set.sequences.pack"
 
 
@@ -65,7 +74,7 @@ def test_the_sections_are_named_in_what_to_do(tmp_path: Path, data: Sample) -> N
     for kind, changes, field, words in (
         (
             OtherLabels,
-            {"label_space": names},
+            {"one_label_space": names},
             "label_space.names",
             r"\(transfer_set\.label, classes\), or give another",
         ),

@@ -81,7 +81,7 @@ def test_two_classes_exchanged_are_refused_where_the_teacher_does_not_say_that_t
     wrong = np.array([1, 0, *range(2, CLASSES)])[right]
     top = np.where(numbers % 10 < 6, right, 2)  # of a teacher that is no better than most
     mended = make_store(numbers, labels=wrong, top=top)
-    assert (join_examples(rows_of(numbers, labels=right), mended).labels == right).all()
+    assert (join_examples(rows_of(numbers, labels=right), mended).targets[""].labels == right).all()
     for store in (make_store(numbers, top=top), make_store(numbers, top=np.full(200, 2))):
         with pytest.raises(OtherLabels, match=r"digits calls class 1 what .* calls class 0"):
             join_examples(rows_of(numbers, labels=wrong), store)

@@ -14,7 +14,7 @@ from softlabels.errors import AlignmentError, ClassMismatch, DamagedShard, Label
 from softlabels.labels.topk_soft import TopkMembers
 from softlabels.store import Store
 from softlabels.stream import EmbeddedRows, Loader, SoftLabelDataset
-from softlabels.stream.examples import StoredRows
+from softlabels.stream.stored_rows import StoredRows
 from softlabels.transfer.sequences import SequenceInfo
 from tests.store.samples import POSITIONS, sample
 from tests.stream.samples import rows_of

@@ -11,7 +11,7 @@ import torch
 
 from softlabels.labels.encoding import SigmoidEncoding, ValuesEncoding
 from softlabels.labels.soft import SoftLabels
-from softlabels.stream.loader import Batch
+from softlabels.stream.batch import Batch
 from softlabels.student.losses import distillation_loss
 
 Array = np.ndarray
@@ -41,7 +41,7 @@ class Rows:
 
     @property
     def batch(self) -> Batch:
-        return Batch(torch.tensor(self.z).float(), self.hard, self.soft, np.arange(len(self.z)))
+        return Batch.plain(torch.tensor(self.z).float(), self.hard, self.soft, np.arange(len(self.z)))
 
     def at(self, rows: slice) -> Rows:
         return Rows(self.kind, self.z[rows], self.v[rows], self.labels[rows], self.share)

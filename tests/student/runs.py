@@ -26,7 +26,7 @@ from torch import nn
 
 from softlabels.labels.soft import SoftLabels
 from softlabels.objects import ObjectSpec
-from softlabels.stream.loader import Batch
+from softlabels.stream.batch import Batch
 from softlabels.student.config import TrainingConfig
 from softlabels.student.learner import Student
 from softlabels.student.trainer import Trainer, TrainingResult
@@ -55,7 +55,7 @@ class MemoryBatches:
 def take(batch: Batch, rows: np.ndarray) -> Batch:
     index = torch.from_numpy(rows)
     soft = None if batch.soft is None else batch.soft[index]
-    return Batch(batch.inputs[index], batch.labels[index], soft, batch.rows[rows])
+    return Batch.plain(batch.inputs[index], batch.labels[index], soft, batch.rows[rows])
 
 
 def examples(seed: int = 0, rows: int = ROWS, unlabelled: int = 4) -> Batch:
@@ -71,7 +71,7 @@ def examples(seed: int = 0, rows: int = ROWS, unlabelled: int = 4) -> Batch:
     soft = SoftLabels.dense(
         torch.tensor(z - shift[..., None]).half(), torch.tensor(shift).float(), torch.full((MEMBERS,), 1 / MEMBERS)
     )
-    return Batch(torch.tensor(inputs), torch.tensor(labels), soft, np.arange(rows))
+    return Batch.plain(torch.tensor(inputs), torch.tensor(labels), soft, np.arange(rows))
 
 
 def net() -> nn.Module:

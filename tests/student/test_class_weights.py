@@ -112,9 +112,9 @@ class Fixed:
     steps_per_epoch, order_digest = 1, "x"
 
     def __init__(self, inputs: torch.Tensor, labels: torch.Tensor) -> None:
-        from softlabels.stream.loader import Batch
+        from softlabels.stream.batch import Batch
 
-        self.batch = Batch(inputs, labels, None, np.arange(len(labels)))
+        self.batch = Batch.plain(inputs, labels, None, np.arange(len(labels)))
 
     def epoch(self, epoch: int, start: int = 0) -> object:
         return iter([self.batch][start:])

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from softlabels.errors import Interrupted
 from softlabels.objects import ObjectSpec
-from softlabels.stream.loader import Batch
+from softlabels.stream.batch import Batch
 from softlabels.student.config import TrainingConfig
 from softlabels.student.fused import linear_distillation_loss
 from softlabels.student.learner import Student
@@ -140,7 +140,7 @@ def test_positions_of_rows_are_flattened_and_those_that_are_masked_play_no_part(
     """Of a model with an output matrix and of one without."""
     rows, mask = draw(rng, loss), torch.tensor(rng.random((4, 3)) < 0.6)
     mask[:, 0] = True
-    batch = Batch(torch.randn(4, 3, 6), rows.hard.unflatten(0, (4, 3)), rows.soft, np.arange(4), mask, 5)
+    batch = Batch.plain(torch.randn(4, 3, 6), rows.hard.unflatten(0, (4, 3)), rows.soft, np.arange(4), mask, 5)
     head, spec = nn.Linear(6, 5), LossSpec(2.0 if loss == "bce" else 1.0, **BOTH, loss=loss)
     kept = mask.flatten()
     z = head(batch.inputs).flatten(0, 1)[kept]

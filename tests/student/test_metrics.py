@@ -16,7 +16,9 @@ from softlabels.errors import ConfigError
 from softlabels.labels.encoding import TopkEncoding
 from softlabels.labels.ensemble import log_probs
 from softlabels.labels.soft import SoftLabels
-from softlabels.student.metrics import Metrics, evaluate_student, evaluate_teacher, top_class
+from softlabels.stream.batch import Batch
+from softlabels.student.evaluate import Asked, evaluate_student, evaluate_teacher
+from softlabels.student.metrics import Metrics, top_class
 
 CLASSES = 6
 
@@ -28,7 +30,6 @@ class Rows:
     logits: torch.Tensor
     labels: torch.Tensor
     teacher: np.ndarray
-    mask, classes = None, None
 
     @property
     def soft(self) -> SoftLabels:
@@ -37,13 +38,6 @@ class Rows:
         return SoftLabels.dense(
             torch.tensor(self.teacher - shift[..., None]).half(), torch.tensor(shift).float(), weights
         )
-
-    def to(self, device: torch.device) -> Rows:
-        return self
-
-    @property
-    def inputs(self) -> torch.Tensor:
-        return self.logits
 
 
 @pytest.fixture
@@ -146,21 +140,15 @@ class Fixed:
     def epoch(self, epoch: int, start: int = 0):  # type: ignore[no-untyped-def]
         for at in range(start * 128, len(self.rows.labels), 128):
             part = slice(at, at + 128)
-            batch = Rows(self.rows.logits[part], self.rows.labels[part], self.rows.teacher[part])
-            yield batch if self.with_soft else Without(batch.logits, batch.labels, batch.teacher)
-
-
-class Without(Rows):
-    """A batch without soft labels."""
-
-    @property
-    def soft(self) -> None:  # type: ignore[override]
-        return None
+            rows = Rows(self.rows.logits[part], self.rows.labels[part], self.rows.teacher[part])
+            yield Batch.plain(
+                rows.logits, rows.labels, rows.soft if self.with_soft else None, np.arange(len(rows.labels))
+            )
 
 
 def test_evaluate_student_runs_the_model_in_evaluation_mode(rows: Rows) -> None:
     model = nn.Sequential(nn.Dropout(0.9)).train()
-    got = evaluate_student(model, Fixed(rows), temperatures=(4.0,), mean="arithmetic", device=torch.device("cpu"))
+    got = evaluate_student(model, Fixed(rows), {"": Asked((4.0,))}, device=torch.device("cpu"))
     want = scores(rows, temperatures=(4.0,))
     assert got.pop("kl") == pytest.approx(want.pop("kl"))
     assert {name: got[name] for name in want} == pytest.approx(want)  # by class there is more: see test_by_class.py
@@ -169,7 +157,7 @@ def test_evaluate_student_runs_the_model_in_evaluation_mode(rows: Rows) -> None:
 @pytest.mark.parametrize("mean", ["arithmetic", "geometric", "tempered"])
 def test_evaluate_teacher_scores_the_ensemble_and_each_member(rows: Rows, mean: str) -> None:
     cpu = torch.device("cpu")
-    ensemble, members = evaluate_teacher(Fixed(rows), temperatures=(4.0,), mean=mean, device=cpu)
+    ensemble, members = evaluate_teacher(Fixed(rows), {"": Asked((4.0,), mean)}, device=cpu)
     assert ensemble["kl"] == {"1": 0.0, "4": 0.0}
     assert ensemble["agreement"] == 1.0
     probs = np.exp(log_probs(rows.soft.members.logits.double().numpy(), 1.0, mean, weights=rows.soft.weights.numpy()))
@@ -184,7 +172,7 @@ def test_evaluate_teacher_scores_the_ensemble_and_each_member(rows: Rows, mean: 
         assert member["kl"] == pytest.approx(want["kl"], rel=1e-2)
         assert member["kl"]["1"] > 0.01
     with pytest.raises(ConfigError, match=r"no soft labels.*store"):
-        evaluate_teacher(Fixed(rows, with_soft=False), temperatures=(), mean="arithmetic", device=cpu)
+        evaluate_teacher(Fixed(rows, with_soft=False), {"": Asked(())}, device=cpu)
 
 
 @pytest.mark.parametrize("members", [1, 3])

@@ -15,7 +15,8 @@ from torch import nn
 from torchmetrics.classification import BinaryCalibrationError
 
 from softlabels.student import flag_metrics
-from softlabels.student.metrics import Metrics, evaluate_student, evaluate_teacher, metrics_of
+from softlabels.student.evaluate import Asked, evaluate_student, evaluate_teacher
+from softlabels.student.metrics import Metrics, metrics_of
 from softlabels.student.runlog import finite
 from tests.student import runs
 from tests.student.kind_reference import Rows, draw, probabilities, sigmoid
@@ -156,9 +157,9 @@ def test_beyond_a_number_of_flags_they_are_not_put_in_order(
 def test_the_stored_teacher_and_its_members_are_judged_alike(rng: np.random.Generator, loss: str) -> None:
     rows = flags(rng) if loss == "bce" else vectors(rng)
     mean = "tempered" if loss == "bce" else "arithmetic"
-    options: Any = {"temperatures": (4.0,), "mean": mean, "device": torch.device("cpu"), "target": rows.soft.target}
+    asked, device = {"": Asked((4.0,), mean, rows.soft.target)}, torch.device("cpu")
     batches = runs.MemoryBatches(rows.batch, 128, seed=None)
-    ensemble, members = evaluate_teacher(batches, **options)
+    ensemble, members = evaluate_teacher(batches, asked, device=device)
     if loss == "bce":
         assert (ensemble["agreement"], ensemble["kl"]) == (1.0, {"1": 0.0, "4": 0.0})
     else:
@@ -169,7 +170,7 @@ def test_the_stored_teacher_and_its_members_are_judged_alike(rng: np.random.Gene
         of_model = scores(alone, mean=mean)
         for name, value in of_model.items():
             assert member[name] == pytest.approx(value, rel=1e-4), name  # type: ignore[literal-required]
-    student = evaluate_student(nn.Identity(), batches, **options)
+    student = evaluate_student(nn.Identity(), batches, asked, device=device)
     for name, value in scores(rows, mean=mean).items():
         assert student[name] == pytest.approx(value, rel=1e-4), name  # type: ignore[literal-required]
 

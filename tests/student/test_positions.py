@@ -14,12 +14,13 @@ from torch.nn import functional
 
 from softlabels.errors import ClassMismatch, ConfigError, Interrupted
 from softlabels.labels.encoding import DenseEncoding, TopkEncoding
-from softlabels.stream.loader import Batch
+from softlabels.stream.batch import Batch
 from softlabels.student.config import TrainingConfig, require_temperatures
+from softlabels.student.evaluate import Asked, evaluate_student, evaluate_teacher
 from softlabels.student.learner import Learner, Student
 from softlabels.student.loss_spec import LossSpec
 from softlabels.student.losses import LOSSES, soft_sum
-from softlabels.student.metrics import FEW, Metrics, evaluate_student, evaluate_teacher
+from softlabels.student.metrics import FEW, Metrics
 from softlabels.student.outputs import batch_loss, blocks, outputs_of
 from softlabels.student.seeding import torch_rng
 from softlabels.student.trainer import Trainer
@@ -62,7 +63,7 @@ def token_batch(rng: np.random.Generator, kind: str = "lowrank") -> Batch:
     else:
         soft = Sparse(rng, kind, positions=count, classes=CLASSES, always=True).soft
     inputs = torch.tensor(np.stack([tokens, document], axis=1), dtype=torch.int32)
-    return Batch(inputs, torch.tensor(labels), soft, np.arange(ROWS), torch.tensor(mask), CLASSES)
+    return Batch.plain(inputs, torch.tensor(labels), soft, np.arange(ROWS), torch.tensor(mask), CLASSES)
 
 
 class Rows:
@@ -206,12 +207,12 @@ def test_labels_are_dropped_by_row(rng: np.random.Generator) -> None:
     learner = Learner(Student("", Net(), config, labelled, torch_rng()), device=CPU, total_steps=1, augment=None)
     loss = learner.step(batch, batch, 0)
     some = batch.labels[torch.from_numpy(labelled)]
-    assert learner.standing.labelled == (some >= 0).sum()
+    assert learner.standing.labelled[""] == (some >= 0).sum()
     net = Net()
     torch.manual_seed(0)
     assert np.isfinite(loss)
     kept = torch.where(torch.from_numpy(labelled)[:, None], batch.labels, -1)
-    own = Batch(batch.inputs, kept, None, batch.rows, batch.mask, CLASSES)
+    own = Batch.plain(batch.inputs, kept, None, batch.rows, batch.mask, CLASSES)
     want = functional.cross_entropy(net(batch.inputs).flatten(0, 1)[:, :CLASSES], kept.flatten(), ignore_index=-1)
     got = loss_of(net, own, hard_weight=1.0, soft_weight=0.0)
     assert got.item() == pytest.approx(want.item(), rel=1e-5)
@@ -226,14 +227,14 @@ def test_scores_count_positions(rng: np.random.Generator, monkeypatch: pytest.Mo
     labels = batch.labels.flatten()[valid]
     monkeypatch.setattr("softlabels.student.outputs.block_positions", lambda classes, device: 5)
     for model in (net, _same(net, Net(whole=True))):
-        scores = evaluate_student(model, Rows(batch, 9), temperatures=[2.0], mean="arithmetic", device=CPU)
+        scores = evaluate_student(model, Rows(batch, 9), {"": Asked([2.0])}, device=CPU)
         assert scores["rows"] == scores["labelled"] == len(z)
         assert scores["nll"] == pytest.approx(functional.cross_entropy(z, labels).item(), rel=1e-6)
         assert scores["errors"] == int((z.argmax(1) != labels).sum())
         p = batch.soft[valid].log_probs(2.0).double()  # type: ignore[index]
         gap = torch.where(p.exp() > 0, p.exp() * (p - torch.log_softmax(z / 2, 1)), 0.0).sum(1)
         assert scores["kl"]["2"] == pytest.approx(gap.mean().item(), rel=1e-5)
-    ensemble, members = evaluate_teacher(Rows(batch, 9), temperatures=[2.0], mean="arithmetic", device=CPU)
+    ensemble, members = evaluate_teacher(Rows(batch, 9), {"": Asked([2.0])}, device=CPU)
     teacher = batch.soft[valid].log_probs(1.0, "arithmetic", labels).double()  # type: ignore[index]
     if kind != "renormalised":
         assert ensemble["nll"] == pytest.approx(-teacher.gather(1, labels[:, None]).mean().item(), rel=1e-5)

@@ -29,7 +29,7 @@ from softlabels.errors import (
 from softlabels.labels.ensemble import log_probs
 from softlabels.labels.soft import SoftLabels
 from softlabels.objects import ObjectSpec
-from softlabels.stream.loader import Batch
+from softlabels.stream.batch import Batch
 from softlabels.student.checkpoint import load_checkpoint, save_checkpoint
 from softlabels.student.config import TrainingConfig
 from softlabels.student.learner import Student
@@ -126,7 +126,7 @@ def test_hard_labels_alone_need_no_store_and_look_at_no_soft_labels(tmp_path: Pa
             return self
 
     data = examples()
-    plain = MemoryBatches(Batch(data.inputs, data.labels, None, data.rows), 32)
+    plain = MemoryBatches(Batch.plain(data.inputs, data.labels, None, data.rows), 32)
     options = {"alpha": 0.0, "validation": plain, "epochs": 8, "optimizer": ADAM}
     without = run(tmp_path / "without", train=plain, **options)
     assert "kl" not in without.scores
@@ -136,16 +136,16 @@ def test_hard_labels_alone_need_no_store_and_look_at_no_soft_labels(tmp_path: Pa
     class Carrying(MemoryBatches):
         def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
             for batch in super().epoch(epoch, start):
-                yield Batch(batch.inputs, batch.labels, Untouchable(*(torch.zeros(0),) * 3), batch.rows)
+                yield Batch.plain(batch.inputs, batch.labels, Untouchable(*(torch.zeros(0),) * 3), batch.rows)
 
-    carried = Carrying(Batch(data.inputs, data.labels, None, data.rows), 32)
+    carried = Carrying(Batch.plain(data.inputs, data.labels, None, data.rows), 32)
     with_store = run(tmp_path / "with", train=carried, **options)
     assert with_store.weights.read_bytes() == without.weights.read_bytes()
 
 
 def test_a_soft_loss_without_a_store_is_refused(tmp_path: Path) -> None:
     data = examples()
-    plain = MemoryBatches(Batch(data.inputs, data.labels, None, data.rows), 32)
+    plain = MemoryBatches(Batch.plain(data.inputs, data.labels, None, data.rows), 32)
     with pytest.raises(ConfigError, match=r"needs soft labels.*store"):
         run(tmp_path, train=plain)
 

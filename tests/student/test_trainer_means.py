@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from softlabels.errors import NoPossibleClass
-from softlabels.student.metrics import evaluate_teacher
+from softlabels.student.evaluate import Asked, evaluate_teacher
 from tests.student.runs import MemoryBatches, examples, run
 
 
@@ -26,4 +26,4 @@ def test_a_row_whose_members_have_no_geometric_mean_is_named(tmp_path: Path, mic
         run(tmp_path / "validation", validation=MemoryBatches(held_out, 25, seed=None), **config)
     cpu = torch.device("cpu")
     with pytest.raises(NoPossibleClass, match=r"\(row 44\)"):
-        evaluate_teacher(MemoryBatches(held_out, 25, seed=None), temperatures=(), mean="geometric", device=cpu)
+        evaluate_teacher(MemoryBatches(held_out, 25, seed=None), {"": Asked((), "geometric")}, device=cpu)

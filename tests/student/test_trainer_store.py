@@ -14,8 +14,8 @@ from softlabels.models.mlp import MLP
 from softlabels.store import Store
 from softlabels.stream import Loader
 from softlabels.student.config import TrainingConfig
+from softlabels.student.evaluate import Asked, evaluate_student, evaluate_teacher
 from softlabels.student.learner import Student
-from softlabels.student.metrics import evaluate_student, evaluate_teacher
 from softlabels.student.split import labelled_rows, validation_rows
 from softlabels.student.trainer import Trainer
 from tests.stream.samples import CLASSES, MEMBERS, rows_of, write_store
@@ -61,10 +61,10 @@ def test_a_student_from_a_store_goes_on_exactly(tmp_path: Path, store: Store, rn
         [again] = make(store, tmp_path / f"stopped{stop}", order)[2].run()
         assert again.weights.read_bytes() == whole.weights.read_bytes()
 
-    options = {"temperatures": (4.0,), "mean": "arithmetic", "device": torch.device("cpu")}
-    scores = evaluate_student(model, validation, **options)  # type: ignore[arg-type]  # by class, too
+    asked, device = {"": Asked((4.0,))}, torch.device("cpu")
+    scores = evaluate_student(model, validation, asked, device=device)  # by class, too
     assert {**scores, **whole.scores} == scores
-    teacher, members = evaluate_teacher(validation, **options)  # type: ignore[arg-type]
+    teacher, members = evaluate_teacher(validation, asked, device=device)
     assert teacher["kl"] == {"1": 0.0, "4": 0.0}
     assert len(members) == MEMBERS
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from softlabels.errors import ConfigError
@@ -19,19 +20,23 @@ from softlabels.jobs.splits import (
     held_out_batches,
     open_splits,
     say_what_labels_are,
-    served,
     warn_of_findings,
     with_members,
 )
+from softlabels.jobs.student_fit import fitted
+from softlabels.jobs.students import student_heads
 from softlabels.jobs.watch import LOGGED, Watch
+from softlabels.labels.targets import Target
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.device import resolve_device
 from softlabels.store import Store, open_store
-from softlabels.stream import EmbeddedRows
-from softlabels.stream.examples import StoredRows
+from softlabels.stream import EmbeddedRows, Loader
 from softlabels.stream.join import Missing
+from softlabels.stream.stored_rows import StoredRows
 from softlabels.student.config import DEFAULT_TEMPERATURE
-from softlabels.student.metrics import Scores, evaluate_student, evaluate_teacher
+from softlabels.student.evaluate import Asked, evaluate_student, evaluate_teacher
+from softlabels.student.heads import Head, head_settings
+from softlabels.student.metrics import Scores
 from softlabels.student.sweep import StudentTraining, Variant
 from softlabels.transfer import TransferSetConfig
 
@@ -92,30 +97,41 @@ def judge(
         ConfigError, ClassMismatch, LogitsError: a store, transfer set or student that does not fit. DamagedStore: of the disk.
     """
     settings = StudentTraining() if training is None else training
+    device = resolve_device(settings.device)
     if student is None:
-        found = served(open_store(store, split=split))
-        options = _options(settings, found, temperature)
+        found = open_store(store, split=split)
         own: Rows = StoredRows(found)  # the next tokens of token rows are known only where the store holds its inputs
-        if found.positions is not None and "input" in found.columns:
+        if found.spec.of_tokens and "input" in found.columns:
             own = EmbeddedRows(found)
-        elif found.positions is not None:
+        elif found.spec.of_tokens:
             watch.warn(
                 f"{found.path} holds no tokens (inputs: reference): without the next one no errors, NLL, ECE and Brier"
             )
         warn_of_findings(split, found, watch)
-        splits = with_members({split: Split(found, own)}, settings)
-        ensemble, members = evaluate_teacher(all_batches(splits[split], settings.batch_size), **options)
+        [stored] = with_members({split: Split(found, own)}, settings).values()
+        asked = {name: _asked(settings, kind, temperature) for name, kind in _kinds(stored, temperature).items()}
+        ensemble, members = evaluate_teacher(all_batches(stored, settings.batch_size), asked, device=device)
         if len(members) < 2:
             return {"teacher": ensemble}
         named = zip(member_names(found, settings.members), members, strict=True)
         return {**{f"teacher {name}": scores for name, scores in named}, "ensemble": ensemble}
-    splits = open_splits(
-        store, transfer_set, only=split, missing=missing, training=settings, student=student, watch=watch
-    )
-    options = _options(settings, splits[split].store, temperature)
+    splits = open_splits(store, transfer_set, only=split, missing=missing, training=settings, watch=watch)
+    settings, splits = fitted(student, splits, settings)
     say_what_labels_are(splits, replace(watch, say=watch.warn))
-    model = build_model(student).to(options["device"])
-    return {"student": evaluate_student(model, all_batches(splits[split], settings.batch_size), **options)}
+    kinds = _kinds(splits[split], temperature)
+    heads = student_heads(settings, settings.variants[0], splits[split])
+    asked = {name: _asked(settings, kinds[name], temperature, head) for name, head in heads.items()}
+    model = build_model(student).to(device)
+    return {"student": evaluate_student(model, all_batches(splits[split], settings.batch_size), asked, device=device)}
+
+
+def _asked(training: StudentTraining, kind: Target, temperature: float | None, head: Head | None = None) -> Asked:
+    """What is asked of a target: by the mean and the temperature that are its own, where a student meets it by a `head`."""
+    if head is None:
+        return Asked([DEFAULT_TEMPERATURE if temperature is None else temperature], training.mean, kind)
+    if temperature is None:
+        temperature = head.config.loss_at(1.0).temperature if head.name else DEFAULT_TEMPERATURE
+    return Asked([temperature], head.config.mean, kind, head.output)
 
 
 def judge_run(
@@ -123,51 +139,81 @@ def judge_run(
 ) -> dict[str, Any]:
     """The results of a run; `softlabels.report.comparison` says what they hold. `shared`: see `say_how_splits_relate`."""
     device = resolve_device(training.device)
-    distilled = [student.variant for student in students if student.variant.kind == "distilled"]
-    temperatures = sorted({1.0, *(training.of(each, 0).loss_at(1.0).temperature for each in distilled)})
+    train, distilled = splits["train"], [each.variant for each in students if each.variant.kind == "distilled"]
+    heads = [student_heads(training, each, train) for each in distilled]
+    asked = {name: _asked_of_run([own[name] for own in heads]) for name in heads[0]}
     split, batches = held_out_batches(splits, training)
-    store = splits["train"].store
-    options: dict[str, Any] = {
-        "temperatures": temperatures, "mean": training.mean, "device": device, "target": store.encoding.target,
-    }  # fmt: skip
-    ensemble, members = evaluate_teacher(batches, **options)
+    store = train.store
+    ensemble, members = evaluate_teacher(batches, asked, device=device)
     names = member_names(store, training.members)
-    return {
+    results = {
         "split": split,
         "rows": len(batches.rows),
-        "temperatures": temperatures,
+        "temperatures": sorted({t for each in asked.values() for t in each.temperatures}),
         "seeds": list(training.seeds),
         "swept": list(training.swept),
         "members": None if training.members is None else list(training.members),
-        "teacher": {"ensemble": [ensemble], "members": {name: [members[m]] for m, name in enumerate(names)}},
-        "students": [
-            {
-                "label": student.label,
-                "kind": student.variant.kind,
-                "settings": training.settings(student.variant),
-                "validation": [scores for scores in student.validation if scores],
-                "scores": [evaluate_student(model.to(device), batches, **options) for model in student.models],
-            }
-            for student in students
-        ],
-        "class_names": None if store.class_names is None else list(store.class_names),
+        "teacher": {
+            "ensemble": [ensemble],
+            "members": {name: [found] for name, found in zip(names, members, strict=True)},
+        },
+        "students": [_student_results(training, each, train, batches, asked, device) for each in students],
+        "class_names": None,
         "shared_rows": dict(shared),
         "split_rows": {name: len(each.rows.keys) for name, each in splits.items()},
         "digests": digests(splits),
-        **({} if store.encoding.target == "softmax" else {"target": store.encoding.target}),
     }
+    if store.positions is not None and not store.spec.of_tokens:
+        results["counted"] = "positions"
+    about = {name: _about(store.only(name), each) for name, each in asked.items()}
+    if {*about} != {""}:
+        return results | {"targets": about}
+    return results | {name: value for name, value in about[""].items() if name != "temperatures"}
 
 
-def _options(settings: StudentTraining, store: Store, temperature: float | None) -> dict[str, Any]:
-    """How labels of a store are judged. Raises ConfigError where they have no temperature and one is given."""
-    target = store.encoding.target
-    if temperature is not None and target == "values":
+def _student_results(
+    training: StudentTraining,
+    student: Judged,
+    train: Split,
+    batches: Loader,
+    asked: Mapping[str, Asked],
+    device: torch.device,
+) -> dict[str, Any]:
+    """What the results say of the students of a variant, judged on the targets that they were taught."""
+    own = student_heads(training, student.variant, train)
+    mine = {name: each for name, each in asked.items() if name in own}
+    found = {
+        "label": student.label,
+        "kind": student.variant.kind,
+        "settings": training.settings(student.variant),
+        "validation": [scores for scores in student.validation if scores],
+        "scores": [evaluate_student(model.to(device), batches, mine, device=device) for model in student.models],
+    }
+    if {*own} != {""} and student.variant.kind == "distilled":
+        found["targets"] = {name: head_settings(head) for name, head in own.items()}
+    return found
+
+
+def _asked_of_run(heads: Sequence[Head]) -> Asked:
+    """What is asked of a target that students meet by these heads: KLs at each temperature that one was taught at."""
+    temperatures = sorted({1.0, *(head.config.loss_at(1.0).temperature for head in heads)})
+    return Asked(temperatures, heads[0].config.mean, heads[0].target, heads[0].output)
+
+
+def _about(store: Store, asked: Asked) -> dict[str, Any]:
+    """What results say of a target."""
+    names = None if store.class_names is None else list(store.class_names)
+    kind = {} if asked.target == "softmax" else {"target": asked.target}
+    return {"class_names": names, "temperatures": list(asked.temperatures), **kind}
+
+
+def _kinds(split: Split, temperature: float | None) -> dict[str, Target]:
+    """The kinds of a split's targets. Raises ConfigError where they have no temperature and one is given."""
+    if temperature is not None and {*split.kinds.values()} == {"values"}:
         raise ConfigError(
-            f"{store.path} holds values, which have no temperature to judge at", remedy="drop the temperature"
+            f"{split.store.path} holds values, which have no temperature to judge at", remedy="drop the temperature"
         )
-    temperatures = [DEFAULT_TEMPERATURE if temperature is None else temperature]
-    device = resolve_device(settings.device)
-    return {"temperatures": temperatures, "mean": settings.mean, "device": device, "target": target}
+    return split.kinds
 
 
 def digests(splits: Mapping[str, Split]) -> dict[str, str]:
@@ -178,7 +224,7 @@ def digests(splits: Mapping[str, Split]) -> dict[str, str]:
 def member_names(store: Store, chosen: Sequence[int] | None) -> list[str]:
     """A short name for each member that is taken: its number and its class, or its mean where the store keeps only that."""
     members = store.spec.teacher.members
-    if store.members != len(members):
+    if any(each.encoding.is_reduced for each in store.spec.targets):
         return ["mean of members"]
     numbers = range(len(members)) if chosen is None else chosen
     return [f"{number}: {members[number].model.rpartition('.')[2]}" for number in numbers]

@@ -178,4 +178,4 @@ class Labelled(Stores[TransferRows]):
 def _size(target: TargetSpec) -> str:
     """How many classes or values a target has."""
     count, what = target.label_space.classes, "values" if target.encoding.target == "values" else "classes"
-    return f"{titled(target.name)}{count} {what}"
+    return f"{target.name}{': ' * bool(target.name)}{count} {what}"

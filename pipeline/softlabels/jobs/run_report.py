@@ -1,4 +1,4 @@
-"""The pictures of a finished run: curves.png, for a sweep sweep.png.
+"""The pictures of a finished run: curves.png, for a sweep sweep.png, of several targets sweep-NAME.png of each.
 
 They are made from the run's files and its results. They need the extra `[report]`; without it a line says so, and the run is as
 good.
@@ -14,6 +14,7 @@ from softlabels.errors import MissingExtra
 from softlabels.jobs.watch import LOGGED, Watch
 from softlabels.report.curves import curves_png, log_lines
 from softlabels.report.plots import sweep_png
+from softlabels.report.views import views
 from softlabels.student.runlog import NAME as LOG
 from softlabels.system.local import LocalFolder
 
@@ -29,11 +30,14 @@ def draw(run: LocalFolder, students: Sequence[str], results: Mapping[str, Any], 
     """
     try:
         logs = {name: log_lines(run.read(f"{name}/{LOG}").decode()) for name in students}
-        curves_png(logs, run.at(CURVES), results.get("target", "softmax"))
+        found = views(results)
+        curves_png(logs, run.at(CURVES), {name: view.get("target", "softmax") for name, view in found.items()})
         if not results["swept"]:
             return [CURVES]
-        sweep_png(results, run.at(SWEEP))
-        return [SWEEP, CURVES]
+        sweeps = {f"sweep-{name}.png" if name else SWEEP: view for name, view in found.items()}
+        for picture, view in sweeps.items():
+            sweep_png(view, run.at(picture))
+        return [*sweeps, CURVES]
     except MissingExtra as error:
         watch.warn(f"no pictures: {error}")
         return []

@@ -11,17 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
 from softlabels.checks.leaks import leak_lines, leaks
 from softlabels.checks.unseen import unseen_lines
 from softlabels.errors import ClassMismatch, ConfigError, OtherLabels, SpecMismatch, one_line, some
 from softlabels.jobs.watch import LOGGED, Watch
-from softlabels.models import ModelConfig, build_model
-from softlabels.models.alone import is_padded
-from softlabels.models.build import answer_of
-from softlabels.models.classes import require_vocabulary
+from softlabels.labels.targets import Target
 from softlabels.names import renamed
 from softlabels.objects import ObjectSpec
 from softlabels.store import Store, open_store, store_splits
@@ -32,29 +27,60 @@ from softlabels.store.json_files import plain_json
 from softlabels.store.new_spec import prepared_by
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.stream.columns import SoftColumns
-from softlabels.stream.examples import StoredRows
+from softlabels.stream.hard_labels import own_labels
 from softlabels.stream.join import Missing
-from softlabels.stream.positions import stored_sequence
-from softlabels.student.outputs import require_student_logits
+from softlabels.stream.stored_rows import StoredRows
+from softlabels.student.heads import naming_target
 from softlabels.student.split import chosen_rows, validation_rows
 from softlabels.student.sweep import StudentTraining
-from softlabels.student.trial import require_own_rows, trial_rows
 from softlabels.transfer import TransferRows, TransferSetConfig, load_transfer_set
-from softlabels.transfer.sequences import SequenceInfo, as_stored
+from softlabels.transfer.sequences import as_stored
 
 Rows = TransferRows | EmbeddedRows | StoredRows
-_LOOKED_AT = 64  # rows among which short and long ones are chosen
 
 
 @dataclass(frozen=True)
 class Split:
-    """One split of a store, and the rows that it labels."""
+    """One split of a store, and the rows that it labels.
+
+    Attributes:
+        missing: whether rows that the store does not label are an "error", or left out ("skip").
+        members, weights: of the teacher, that students learn from.
+        targets: names of the targets that they are taught; None for all.
+    """
 
     store: Store
     rows: Rows
     missing: Missing = "error"
     members: tuple[int, ...] | None = None
     weights: tuple[float, ...] | None = None
+    targets: tuple[str, ...] | None = None
+
+    @property
+    def stored_kinds(self) -> dict[str, Target]:
+        """The kinds of the store's targets by name; "" is that of a target without one."""
+        return {each.name: each.encoding.target for each in self.store.spec.targets}
+
+    @property
+    def kinds(self) -> dict[str, Target]:
+        """Of those that students are taught."""
+        taught = self.stored_kinds if self.targets is None else self.targets
+        return {name: kind for name, kind in self.stored_kinds.items() if name in taught}
+
+    @property
+    def each(self) -> dict[str, Split]:
+        """The same with one target alone, for each of these."""
+        return {name: self.only(name) for name in self.kinds}
+
+    def only(self, name: str) -> Split:
+        """The same with one target, which then has no name."""
+        store, rows = self.store.only(name), self.rows
+        if isinstance(rows, StoredRows):
+            rows = rows.only(name) if name else rows
+        else:
+            names = store.class_names if name else rows.class_names
+            rows = replace(rows, labels=own_labels(rows, store), class_names=names, named={}, names_of={})
+        return replace(self, store=store, rows=rows, targets=None)
 
     @property
     def input_shape(self) -> tuple[str, tuple[int, ...]]:
@@ -80,11 +106,10 @@ def open_splits(
     only: str | None = None,
     missing: Missing = "error",
     training: StudentTraining | None = None,
-    student: ModelConfig | None = None,
     watch: Watch = LOGGED,
 ) -> dict[str, Split]:
     """The sealed splits at `path` (a root, or the folder of one split) by name; `only` opens that one alone. With what is
-    learnt of them where a `training` says it, and checked against a `student` where there is one.
+    learnt of them where a `training` says it.
 
     With `missing` = "skip" rows that a store does not label are left out, and a warning says how many.
 
@@ -92,14 +117,12 @@ def open_splits(
     store's, and what `open_store` and `load_transfer_set` raise.
     """
     names = [only] if only else list(store_splits(path))
-    stores = {name: served(open_store(path, split=name)) for name in names}
+    stores = {name: open_store(path, split=name) for name in names}
     _require_one_teacher(stores)
     splits = {name: Split(store, _rows(store, transfer_set, name, watch), missing) for name, store in stores.items()}
     for name, split in splits.items() if missing == "skip" else ():
         left_out = all_batches(split, 1).left_out
         watch.warn(f"{name}: {left_out:,} of {len(split.rows.keys):,} rows have no soft labels and are left out")
-    if student is not None:
-        check_classes(student, splits)
     return splits if training is None else with_members(splits, training)
 
 
@@ -113,7 +136,7 @@ def served(store: Store) -> Store:
     found += ["targets with names"] * (store.targets != ("",))
     if found:
         raise ConfigError(
-            f"{store.path} holds {' and '.join(found)}, which students and `encode` do not take yet",
+            f"{store.path} holds {' and '.join(found)}, which `encode` does not take yet",
             remedy="read them with open_store: only(name), log_probs, probabilities, values",
         )
     return store
@@ -125,9 +148,13 @@ def with_members(splits: Mapping[str, Split], training: StudentTraining) -> dict
     Raises:
         ConfigError, MeanUnavailable: no such members or weights, or a mean that they cannot give.
     """
-    for store in (split.store for split in splits.values()):
-        weights = SoftColumns.of(store, training.weights, training.members).weights
-        store.encoding.check_mean(training.mean, store.classes, int((weights > 0).sum()))
+    for split in splits.values():
+        for name, one in split.each.items():
+            store = one.store
+            with naming_target(name):
+                weights = SoftColumns.of(store, training.weights, training.members).weights
+                if not name and store.encoding.target != "values":  # by name each target has a mean of its own
+                    store.encoding.check_mean(training.mean, store.classes, int((weights > 0).sum()))
     return {name: replace(split, members=training.members, weights=training.weights) for name, split in splits.items()}
 
 
@@ -139,12 +166,14 @@ def say_what_labels_are(splits: Mapping[str, Split], watch: Watch) -> None:
     """
     for name, split in splits.items():
         keys = warn_of_findings(name, split.store, watch, order=False)
-        if split.store.positions is not None:
-            continue
-        own = Own(keys, np.asarray(split.rows.keys), np.asarray(split.rows.labels))
-        found = stored_agreement(split.store, own=own, refuse=True)
-        if found is not None:
-            watch.say(f"{name}: {found.line}")
+        for target, one in split.each.items():
+            if one.store.spec.of_tokens or one.store.encoding.target != "softmax":
+                continue
+            own = Own(keys, np.asarray(one.rows.keys), np.asarray(one.rows.labels))
+            with naming_target(target):
+                found = stored_agreement(one.store, own=own, refuse=True)
+            if found is not None:
+                watch.say(f"{name}: {target + ': ' if target else ''}{found.line}")
 
 
 def warn_of_findings(name: str, store: Store, watch: Watch, *, order: bool = True) -> np.ndarray:
@@ -171,8 +200,13 @@ def say_how_splits_relate(
     """
     shared = leaks({name: each.keys for name, each in rows.items()})
     counts = {name: len(each.keys) for name, each in rows.items()}
-    labels = {} if tokens else {name: np.asarray(each.labels) for name, each in rows.items()}
-    for line in (*leak_lines(shared, counts), *unseen_lines(labels, names)):
+    lines = leak_lines(shared, counts)
+    for target in () if tokens else next(iter(rows.values())).hard:
+        labels: dict[str, Any] = {name: each.hard[target] for name, each in rows.items() if target in each.hard}
+        if all(each.dtype.kind == "i" and each.itemsize > 1 for each in labels.values()):  # classes, and no flags
+            title, own = f"{target}: " if target else "", next(iter(rows.values())).only(target).class_names
+            lines += [f"{title}{line}" for line in unseen_lines(labels, own if target else names)]
+    for line in lines:
         watch.say(one_line(line, None))
     return shared
 
@@ -218,61 +252,15 @@ def _other_preparation(store: Store, rows: TransferRows) -> str:
 
 
 def _require_same_classes(store: Store, rows: TransferRows) -> None:
-    if store.class_names and rows.class_names and store.class_names != rows.class_names:
-        same = sorted(store.class_names) == sorted(rows.class_names)
-        ours, theirs = (f"{some(names)} ({len(names)})" for names in (rows.class_names, store.class_names))
-        raise (OtherLabels if same else ClassMismatch)(
-            f"the classes of {rows.name} are {ours}, those of {store.path} {theirs}",
-            remedy="use the transfer set that the store was made for, or a store of these classes",
-        )
-
-
-def check_classes(student: ModelConfig, splits: Mapping[str, Split]) -> None:
-    """Raise ClassMismatch unless the student gives one logit for each of the stores' classes (at least one a token, of rows of
-    tokens, and by the same vocabulary), for a real batch, ConfigError where it cannot take that batch at all or says something
-    else of a row alone, and LogitsError where it gives probabilities.
-    """
-    model = build_model(student)
-    for split in splits.values():
-        require_vocabulary(model, _sequence(split), who=student.class_path)
-        batch = next(iter(all_batches(split, 2).epoch(0)))
-        outputs = answer_of(model, batch.inputs, who=student.class_path, section="student")
-        shape = list(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
-        classes, given_shape = split.store.classes, [len(batch), split.store.classes]
-        if batch.mask is not None:  # outputs beyond the vocabulary are padding
-            given_shape = [*batch.mask.shape, max(classes, shape[-1] if isinstance(shape, list) else 0)]
-        if shape != given_shape:
-            raise ClassMismatch(
-                f"{student.class_path} gives outputs of shape {shape} for {len(batch)} rows"
-                f"{'' if batch.mask is None else f' of {batch.mask.shape[1]} positions'}, and {split.store.path} has "
-                f"{classes} classes",
-                remedy="change student.init_args so that it gives one logit a class, or use another store",
-            )
-        _require_sound_logits(model, split, student.class_path)
-
-
-def _require_sound_logits(model: nn.Module, split: Split, who: str) -> None:
-    """Raise LogitsError where the student gives probabilities, ConfigError where what it says of a row depends on others."""
-
-    def ask(inputs: torch.Tensor) -> torch.Tensor:
-        found = answer_of(model, inputs, who=who, section="student")
-        assert isinstance(found, torch.Tensor)
-        return found
-
-    batch = next(iter(all_batches(split, _LOOKED_AT).epoch(0)))
-    padded = batch.mask is not None or is_padded(split.prepare.class_path)
-    at = trial_rows(batch.inputs, padded=padded, sequences=batch.mask is not None)
-    mask = None if batch.mask is None else batch.mask[at]
-    outputs = require_own_rows(ask, batch.inputs[at], mask, who=who, padded=padded)
-    if split.store.encoding.target == "softmax":
-        require_student_logits(outputs.flatten(0, -2), who=who, total=split.store.rows)
-
-
-def _sequence(split: Split) -> SequenceInfo | None:
-    """What the rows of tokens of a split are, over the store's classes; None of other rows."""
-    if isinstance(split.rows, TransferRows) and split.rows.sequence is not None:
-        return split.rows.sequence.below(split.store.classes)
-    return stored_sequence(split.store)
+    for target in (name for name in rows.hard if name in store.targets):
+        own, there = rows.only(target).class_names, store.only(target).class_names
+        if there and own and there != own:
+            ours, theirs = (f"{some(names)} ({len(names)})" for names in (own, there))
+            with naming_target(target):
+                raise (OtherLabels if sorted(there) == sorted(own) else ClassMismatch)(
+                    f"the classes of {rows.name} are {ours}, those of {store.path} {theirs}",
+                    remedy="use the transfer set that the store was made for, or a store of these classes",
+                )
 
 
 def _require_one_teacher(stores: Mapping[str, Store]) -> None:
@@ -291,6 +279,9 @@ def _require_one_teacher(stores: Mapping[str, Store]) -> None:
 
 def _facts(store: Store) -> dict[str, Any]:
     spec = renamed(plain_json(store.spec))
+    if "targets" in spec:
+        reduced = [{**each, "encoding": {"reduce": each["encoding"]["reduce"]}} for each in spec["targets"]]
+        return {"teacher": spec["teacher"], "targets": reduced}
     return {name: spec[name] for name in ("teacher", "label_space")} | {"reduce": spec["encoding"]["reduce"]}
 
 
@@ -346,6 +337,7 @@ def all_batches(
         missing=split.missing,
         members=split.members,
         weights=split.weights,
+        targets=split.targets,
     )
 
 
@@ -353,6 +345,11 @@ def _chosen(train: Split, training: StudentTraining) -> np.ndarray:
     """Numbers of the training rows that a run uses. Raises ConfigError when there are none."""
     is_chosen = chosen_rows(train.rows.keys, training.row_fraction, training.seed)
     if training.only_classes is not None:
+        if train.kinds != {"": "softmax"} or train.store.positions is not None:
+            raise ConfigError(
+                f"only_classes picks rows by their class, and those of {train.store.path} have no single one",
+                remedy="drop only_classes",
+            )
         strangers = [number for number in training.only_classes if not 0 <= number < train.store.classes]
         if strangers:
             raise ConfigError(

@@ -4,9 +4,11 @@ them from a file, `write_store` takes them from memory. R rows, M members, C cla
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -17,7 +19,6 @@ from tqdm import tqdm
 from softlabels.checks.contradictions import apart, require_consistent
 from softlabels.checks.order import require_order
 from softlabels.errors import ConfigError
-from softlabels.jobs.outputs import Outputs
 from softlabels.jobs.watch import Watch
 from softlabels.labels.base import Columns
 from softlabels.labels.ensemble import largest_class, normalised_weights
@@ -29,18 +30,41 @@ from softlabels.store.spec import About, Spec
 from softlabels.store.writer import StoreWriter, require_room
 from softlabels.system.local import LocalFolder
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 SPLITS = ("train", "validation", "val", "valid", "dev", "test")  # what the folder of a split is called
 _HASHED_ROWS = 1024  # at once
 
 
-def store_outputs(
-    path: str | Path, spec: Spec, outputs: Outputs, *, about: About, where: str, watch: Watch
-) -> Manifest:
+@dataclass(frozen=True)
+class Given:
+    """Outputs of one target: `logits` (R, [P,] M, C); `values`, which they were made of; hard `labels` as
+    `softlabels.store.hard_labels` says, None where it has none.
+    """
+
+    logits: NDArray[np.floating]
+    values: NDArray[np.generic]
+    labels: NDArray[np.generic] | None
+
+
+@dataclass(frozen=True)
+class Whole:
+    """All rows of a split: `keys` (R, 16); `inputs` (R, ...), where they are kept; what is given of each target, by its name
+    ("" of one without); and `mask` (R, P) uint8 of rows of positions.
+    """
+
+    keys: NDArray[np.uint8]
+    inputs: NDArray[np.generic] | None
+    targets: Mapping[str, Given]
+    mask: NDArray[np.uint8] | None = None
+
+
+def store_outputs(path: str | Path, spec: Spec, whole: Whole, *, about: About, where: str, watch: Watch) -> Manifest:
     """Check outputs, make their store or go on with it, and describe the folder of splits that it lies in.
 
     Args:
-        path: the store, the folder of one split. spec: what it will hold, of dense labels.
-        outputs: with the keys and hard labels of their rows, and inputs where the specification embeds them.
+        path: the store, the folder of one split. spec: what it will hold, of encodings that keep all outputs.
         about: the source's words; the digest of the values is added.
         where: where the outputs come from, for messages.
         watch: is told what there is to say of the rows, and asked before each shard whether to stop.
@@ -49,10 +73,9 @@ def store_outputs(
         ContradictingOutputs, OtherClassOrder: see `softlabels.checks`; nothing is written. Others as `StoreWriter` raises them.
         Interrupted: `watch` asked to stop; the same call goes on from there.
     """
-    logits, keys, labels, inputs = outputs.logits, outputs.keys, outputs.labels, outputs.inputs
-    assert keys is not None and labels is not None  # noqa: PT018  # whoever calls has them
-    _check(spec, logits, keys, labels, where)
-    made_of = f"outputs {_digest(outputs.values, labels, is_logits=outputs.values is logits)}"
+    for name, given in whole.targets.items():
+        _check(spec, name, given, whole, where)
+    made_of = f"outputs {_digest(whole)}"
     about = msgspec.structs.replace(about, source=f"{about.source}; {made_of}")
     with StoreWriter(path, spec, about=about) as writer:
         require_same_maker(writer.folder, made_of, remedy="give the outputs that began it")
@@ -62,16 +85,19 @@ def store_outputs(
             if watch.should_stop():
                 raise writer.stopped()
             span = slice(*writer.rows_of(shard))
+            logits = {name: given.logits[span] for name, given in whole.targets.items()}
+            labels = {name: given.labels[span] for name, given in whole.targets.items() if given.labels is not None}
             writer.write_logits(
                 shard,
-                keys=keys[span],
-                labels=labels[span],
-                logits=logits[span],
+                keys=whole.keys[span],
+                labels=labels,
+                logits=logits.get("", logits),
+                mask=None if whole.mask is None else whole.mask[span],
                 are_logits=True,
-                inputs=None if inputs is None else np.array(inputs[span]),
+                inputs=None if whole.inputs is None else np.array(whole.inputs[span]),
             )
         manifest = writer.seal(checked=True)
-    for line in (*kept, *_not_finite(inputs), *writer.said):
+    for line in (*kept, *_not_finite(whole.inputs), *writer.said):
         watch.say(line)
     if is_split_folder(LocalFolder(path), spec.transfer_set.split):
         write_root(LocalFolder(Path(path).parent))
@@ -101,37 +127,60 @@ def split_of(store: str | Path, split: str | None, *, others: Collection[str] = 
     return split or folder
 
 
-def _check(
-    spec: Spec, logits: NDArray[np.floating], keys: NDArray[np.uint8], labels: NDArray[np.int64], where: str
-) -> None:
-    """Before a store is begun: rows of one key that contradict each other, and classes in another order than the labels."""
+def _check(whole_spec: Spec, name: str, given: Given, whole: Whole, where: str) -> None:
+    """Before a store is begun, of one target: hard labels and outputs that are none, rows of one key that contradict each
+    other, and classes in another order than the labels.
+    """
     from softlabels.labels.blocks import block_of, tensor_of
 
-    classes, encoding = spec.label_space.classes, spec.encoding
-    require_labels(spec.target, labels)
+    spec, title = whole_spec.only(name), f", target {name}" if name else ""
+    target, mask = next(each for each in whole_spec.targets if each.name == name), whole.mask
+    classes, encoding, logits, labels = spec.label_space.classes, spec.encoding, given.logits, given.labels
+    if labels is not None:
+        require_labels(target, labels, positions=mask is not None)
+    each, lead = spec.positions or 1, logits.shape[:-2]
 
     def read(numbers: NDArray[np.int64]) -> Columns:
-        return encoding.exact(logits[numbers])
+        columns = encoding.exact(logits[numbers])
+        return columns if mask is None else {**columns, "position_mask": mask[numbers]}
 
-    _ = block_of(tensor_of(logits), None, None, "row {}".format, check=encoding.check_outputs)
+    def place(number: int) -> str:
+        position = "" if mask is None else f", position {number % each}"
+        return f"{title.removeprefix(', ')}{', ' * bool(title)}row {number // each}{position}"
+
+    counts = None if mask is None else tensor_of_mask(mask)
+    _ = block_of(tensor_of(logits).flatten(0, -3), None, counts, place, check=encoding.check_outputs)
     compare = partial(apart, encoding=encoding, classes=classes, precision=spec.teacher.precision)
-    require_consistent(keys, read, compare, row_bytes=logits[0].nbytes, where=where, off=encoding.off)
-    if encoding.target != "softmax":
+    row_bytes = logits[0].nbytes
+    require_consistent(whole.keys, read, compare, row_bytes=row_bytes, where=where + title, off=encoding.off)
+    if target.encoding.target != "softmax" or labels is None or not (labels >= 0).any():  # type: ignore[operator]  # integers
         return
     weights = [member.weight for member in spec.teacher.members]
     share = normalised_weights(weights, len(weights))
-    best = largest_class(logits, share) if (labels >= 0).any() else labels
-    require_order(best, labels, classes, names=spec.label_space.names, where=where)
+    best = largest_class(logits.reshape(-1, *logits.shape[len(lead) :]), share)
+    named = labels.reshape(-1).astype(np.int64)
+    require_order(best, named, classes, names=spec.label_space.names, where=where + title)
 
 
-def _digest(values: NDArray[np.generic], labels: NDArray[np.int64], *, is_logits: bool) -> str:
+def tensor_of_mask(mask: NDArray[np.uint8]) -> Tensor:
+    """(R, P) as (R * P,) bool in torch."""
+    import torch
+
+    return torch.from_numpy(mask.reshape(-1) != 0)
+
+
+def _digest(whole: Whole) -> str:
     """Of outputs and hard labels, which no specification tells apart. The logarithm of a probability may have other last bits
-    on another machine, so `values` are the outputs as they were given.
+    on another machine, so of these the outputs are taken as they were given.
     """
-    hasher = blake3(np.ascontiguousarray(labels).tobytes())
-    hasher.update(b"" if is_logits else b"probabilities")
-    for start in range(0, len(values), _HASHED_ROWS):
-        hasher.update(np.ascontiguousarray(values[start : start + _HASHED_ROWS]).tobytes())
+    hasher = blake3()
+    for name, given in whole.targets.items():
+        hasher.update(name.encode())
+        hasher.update(b"" if given.labels is None else np.ascontiguousarray(given.labels).tobytes())
+        hasher.update(b"" if given.values is given.logits else b"probabilities")
+        for start in range(0, len(given.values), _HASHED_ROWS):
+            hasher.update(np.ascontiguousarray(given.values[start : start + _HASHED_ROWS]).tobytes())
+    hasher.update(b"" if whole.mask is None else whole.mask.tobytes())
     return hasher.hexdigest()[:16]
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from softlabels.errors import ClassMismatch
+import numpy as np
+
+from softlabels.errors import ClassMismatch, UserError
 from softlabels.labels.targets import Target
 from softlabels.models.alone import is_padded
 from softlabels.teacher.assign import names_of, require_width
 from softlabels.teacher.ensemble import Ensemble
-from softlabels.teacher.expected import hard_of
+from softlabels.teacher.expected import hard_of, mask_of
 from softlabels.teacher.sentinels import check_sentinels, titled, token_classes
 from softlabels.transfer import TransferRows
 from softlabels.transfer.sequences import require_known_tokens
@@ -18,6 +20,7 @@ def checked_classes(rows: TransferRows, teacher: Ensemble) -> dict[str, int]:
 
     Raises `TeacherError`, `LogitsError`, `ClassMismatch`; `LabelError` of a token that has no output.
     """
+    _require_counted(rows)
     if rows.sequence is not None:
         require_known_tokens(rows.name, rows.inputs, rows.sequence, token_classes(teacher, rows.inputs))
     kinds = {name: encoding.target for name, encoding in teacher.expected.targets.items()}
@@ -37,6 +40,24 @@ def checked_classes(rows: TransferRows, teacher: Ensemble) -> dict[str, int]:
     if "" in classes:
         teacher.check_class_names(rows.class_names, whose=f"the transfer set {rows.name}")
     return classes
+
+
+def _require_counted(rows: TransferRows) -> None:
+    """Raise `UserError` where a row has no position that counts."""
+    if rows.positions is None:
+        return
+    mask, shape = mask_of(rows), (len(rows.keys), rows.positions)
+    if mask.shape != shape or mask.dtype != np.uint8:
+        raise UserError(
+            f"the mask of {rows.name} is {mask.dtype} {mask.shape}, and its rows have {rows.positions} positions",
+            remedy=f"give uint8 {shape}, 1 where a position counts",
+        )
+    none = np.flatnonzero(~np.asarray(mask.any(axis=1)))
+    if none.size:
+        raise UserError(
+            f"row {none[0]} of {rows.name} has no position that counts ({none.size} of {len(mask)} rows)",
+            remedy="leave such rows out",
+        )
 
 
 def _check_classes(rows: TransferRows, name: str, kind: Target, classes: int) -> None:

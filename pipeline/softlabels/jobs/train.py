@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from softlabels.errors import ConfigError
 from softlabels.jobs.judge import Judged, digests, judge_run
 from softlabels.jobs.possible import require_possible
 from softlabels.jobs.run_folder import RunFolder
@@ -22,8 +20,9 @@ from softlabels.jobs.splits import (
     say_what_labels_are,
     training_batches,
 )
+from softlabels.jobs.student_fit import fitted
+from softlabels.jobs.students import labelled_targets, require_losses, student_config
 from softlabels.jobs.watch import LOGGED, TimeLeft, Watch, counted
-from softlabels.labels import NO_LABEL
 from softlabels.models import ModelConfig, build_model, weights_digest
 from softlabels.models.build import untrained
 from softlabels.names import as_before
@@ -34,11 +33,8 @@ from softlabels.store import Store
 from softlabels.store.digest import blake3_hex
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.stream.join import Missing
-from softlabels.student.class_weights import resolved
-from softlabels.student.config import deciding, require_temperatures
+from softlabels.student.config import deciding
 from softlabels.student.learner import Student
-from softlabels.student.loss_spec import require_served
-from softlabels.student.losses import require_loss
 from softlabels.student.memory import keep_freed_memory
 from softlabels.student.metrics import Scores
 from softlabels.student.seeding import seed_everything
@@ -82,7 +78,8 @@ def train(
     The same call goes on where one was stopped, and reads the results of a run that is finished.
 
     Args:
-        student: the class of the students, which gives one logit a class: (B, C), of rows of tokens (B, P, C).
+        student: the class of the students, which gives one logit a class (or number a value): (B, C), of rows of positions
+            (B, P, C); of several targets a mapping of such by name.
         store: a folder of splits with a split train, or that split.
         training: how they are trained, and which; by default as `StudentTraining` says.
         transfer_set: where the students' inputs come from; a store that embeds its inputs needs none.
@@ -97,13 +94,15 @@ def train(
         RunExists: `out` holds another run. Interrupted: `watch` asked to stop. DiskFull, StorageError, DamagedStore.
     """
     training = StudentTraining() if training is None else training
-    splits = open_splits(store, transfer_set, missing=missing, training=training, student=student, watch=watch)
+    splits = open_splits(store, transfer_set, missing=missing, training=training, watch=watch)
     sweep = _begin(student, training, splits, transfer_set, missing, name, out, watch)
+    splits = sweep.splits
     folder, shared = sweep.folder, {}
     if folder.results is None:
         say_what_labels_are(splits, watch)
         rows, own = {split: each.rows for split, each in splits.items()}, splits["train"].store
-        shared = say_how_splits_relate(rows, own.class_names, watch, tokens=own.positions is not None)
+        names = own.class_names if own.targets == ("",) else None
+        shared = say_how_splits_relate(rows, names, watch, tokens=own.spec.of_tokens)
         _say_how_labels_are_read(sweep.batches, own, watch)
     given = {"name": name, "transfer_set": transfer_set, "student": student, "training": training}
     said = recipe or {section: plain(value) for section, value in given.items() if value is not None}
@@ -116,7 +115,7 @@ class _Sweep(NamedTuple):
     """The students of a run; all that may be wrong with them was asked."""
 
     training: StudentTraining
-    splits: Mapping[str, Split]
+    splits: dict[str, Split]
     variants: Sequence[Variant]
     students: Sequence[Student]
     batches: Loader
@@ -152,19 +151,20 @@ class _Sweep(NamedTuple):
 def _begin(
     student: ModelConfig,
     training: StudentTraining,
-    splits: Mapping[str, Split],
+    splits: dict[str, Split],
     transfer_set: TransferSetConfig | None,
     missing: Missing,
     name: str,
     out: str | Path | None,
     watch: Watch,
 ) -> _Sweep:
+    given, (training, splits) = training, fitted(student, splits, training)
     train, validation = training_batches(splits, training)
     variants = _variants(training, splits["train"], watch)
-    labels = {split: blake3_hex(np.asarray(each.rows.labels)) for split, each in splits.items()}  # in no content key
+    labels = {split: _label_digests(each) for split, each in splits.items()}  # in no content key
     facts = {"student": plain(student), "stores": digests(splits), "labels": labels}
     identity = facts | {
-        "training": deciding(plain(training)),
+        "training": deciding(plain(given)),
         "transfer_set": transfer_set and as_before("transfer_set", plain(transfer_set)),
         "missing": missing,
         **_prepared(transfer_set, splits),
@@ -173,7 +173,7 @@ def _begin(
     path = RunFolder.place(out, name=name, identity=identity)
     students = _students(student, training, splits["train"], variants, train)
     for each in students:
-        _require_loss(each, splits, train, validation)
+        require_losses(each, splits, train, validation)
     require_possible(students, splits["train"], train.rows)
     if validation is not None:
         require_possible(students, splits.get("validation", splits["train"]), validation.rows)
@@ -199,8 +199,7 @@ def _say_how_labels_are_read(batches: Loader, store: Store, watch: Watch) -> Non
 
 def _variants(training: StudentTraining, train: Split, watch: Watch) -> tuple[Variant, ...]:
     """Which students to train; without a hard label there is no baseline, and a line says so."""
-    labelled = train.store.positions is not None or bool((np.asarray(train.rows.labels) >= 0).any())
-    if training.baseline and not (labelled and training.hard_label_fraction > 0):
+    if training.baseline and not (labelled_targets(train) and training.hard_label_fraction > 0):
         watch.say("no training row has a hard label: no baseline is trained")
         return training.variants
     return (HARD, *training.variants) if training.baseline else training.variants
@@ -223,11 +222,10 @@ def _students(
     labelled = {
         seed: None if fraction == 1 else labelled_rows(train.rows.keys, fraction, seed) for seed in training.seeds
     }
-    weights = {seed: _class_weights(training, train, batches, labelled[seed]) for seed in training.seeds}
     return [
         Student.begin(
             variant.folder(seed),
-            dataclasses.replace(training.of(variant, seed), class_weights=weights[seed]),
+            student_config(training, variant, seed, train, batches, labelled[seed]),
             lambda: build_model(model),
             labelled=labelled[seed],
         )
@@ -236,47 +234,10 @@ def _students(
     ]
 
 
-def _class_weights(
-    training: StudentTraining, train: Split, batches: Loader, labelled: np.ndarray | None
-) -> tuple[float, ...] | None:
-    """What rows of each class count, by the labels of the training rows that a student may use. Raises ConfigError."""
-    if training.class_weights is not None and train.store.positions is not None:
-        raise ConfigError(
-            f"{train.store.path} labels rows of tokens, and class_weights are for rows of one class each",
-            remedy="drop class_weights",
-        )
-    used = np.asarray(train.rows.labels)[batches.rows]
-    if labelled is not None:
-        used = np.where(labelled[batches.rows], used, NO_LABEL)
-    return resolved(training.class_weights, used, train.store.classes, train.store.encoding.target)
-
-
-def _require_loss(student: Student, splits: Mapping[str, Split], train: Loader, validation: Loader | None) -> None:
-    """Refuse a loss that these rows, or this store, cannot serve."""
-    config, rows, target = student.config, splits["train"].rows, splits["train"].store.encoding.target
-    require_served(config.loss, target)
-    for split in splits.values():
-        require_temperatures(split.store.encoding, config)
-    if not config.is_soft:
-        return
-    has_tokens = splits["train"].store.positions is not None  # whose labels are their own next tokens
-    without_label = np.zeros(len(rows.keys), bool) if has_tokens else np.asarray(rows.labels) < 0
-    if student.labelled is not None:
-        without_label |= ~student.labelled
-    label_free = int(without_label[train.rows].sum())
-    if validation is not None and not has_tokens:  # the validation rows, with every label they have
-        judged = splits.get("validation", splits["train"]).rows
-        label_free += int((np.asarray(judged.labels)[validation.rows] < 0).sum())
-    require_loss(
-        config.loss_at(0.0),
-        label_free_rows=label_free,
-        micro_batch=config.micro_batch,
-        reduce=splits["train"].store.reduce,
-        classes=splits["train"].store.classes,
-        target=target,
-        tail=getattr(splits["train"].store.encoding, "tail", None),
-        class_weights=config.class_weights is not None,
-    )
+def _label_digests(split: Split) -> str | dict[str, str]:
+    """Of the hard labels of each target that students are taught."""
+    found = {name: blake3_hex(np.ascontiguousarray(each.rows.hard[""])) for name, each in split.each.items()}
+    return found[""] if {*found} == {""} else found
 
 
 def _train(trainer: Trainer, students: Sequence[Student], epochs: int, watch: Watch) -> list[Scores]:

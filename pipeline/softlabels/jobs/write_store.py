@@ -1,56 +1,70 @@
-"""`write_store`: a store of logits that are at hand in memory, in one call. R rows, M members, C classes."""
+"""`write_store`: a store of outputs that are at hand in memory, in one call.
+
+R rows, P positions, M members, C classes (or numbers of a vector).
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from softlabels.checks.probabilities import REMEDY, are_probabilities, require_logits
-from softlabels.errors import ClassMismatch, LogitsError, UserError
-from softlabels.jobs.outputs import Outputs, checked_keys, hard_labels, of_length
-from softlabels.jobs.store_outputs import split_of, store_outputs
+from softlabels.checks.probabilities import REMEDIES, looks, require_logits, rows_of_positions
+from softlabels.errors import ClassMismatch, ConfigError, LogitsError, UserError, some
+from softlabels.jobs.at_hand import Positions, by_target, labels_of, outputs_of, positions_of, refuse_positions
+from softlabels.jobs.outputs import checked_keys, of_length
+from softlabels.jobs.store_outputs import Given, Whole, split_of, store_outputs
 from softlabels.jobs.watch import Watch
-from softlabels.labels import NO_LABEL
+from softlabels.labels.encoding import DenseEncoding, Encoding, SigmoidEncoding, ValuesEncoding
+from softlabels.labels.targets import Target
 from softlabels.store.new_spec import prepared_by, store_spec
 from softlabels.store.reader import Store, open_store
 from softlabels.store.spec import About, MemberSpec, TeacherSpec
 from softlabels.transfer.keys import array_keys
 
+Outputs = ArrayLike | Sequence[ArrayLike]  # an array, or rows of different length
 _WHERE = "memory"  # in messages, where an import names its file
+_ENCODINGS: dict[str, Encoding] = {"softmax": DenseEncoding(), "sigmoid": SigmoidEncoding(), "values": ValuesEncoding()}
 _log = logging.getLogger(__name__)
 
 
+class _One(NamedTuple):
+    """What is given of a target."""
+
+    logits: Any
+    labels: Any
+    kind: Target
+    classes: Sequence[str] | None
+
+
 def write_store(
-    path: str | Path,
-    logits: ArrayLike,
-    *,
-    inputs: ArrayLike | None = None,
-    keys: ArrayLike | None = None,
-    labels: ArrayLike | None = None,
-    layout: str = "zarr",
-    compression: str | None = None,
-    rows_per_shard: int | None = None,
-    classes: Sequence[str] | None = None,
-    teacher: TeacherSpec | str = "imported",
-    split: str | None = None,
-    are_logits: bool = False,
-) -> Store:
-    """Make a sealed store of a teacher's logits, and open it: `write_store("stores/noise/train", logits, inputs=x, labels=y)`.
+    path: str | Path, logits: Outputs | Mapping[str, Outputs], *,
+    inputs: ArrayLike | None = None, keys: ArrayLike | None = None, labels: Any = None,
+    mask: Outputs | None = None, positions: int | None = None, kind: Target | Mapping[str, Target] = "softmax",
+    layout: str = "zarr", compression: str | None = None, rows_per_shard: int | None = None,
+    classes: Sequence[str] | Mapping[str, Sequence[str]] | None = None, teacher: TeacherSpec | str = "imported",
+    split: str | None = None, are_logits: bool = False,
+) -> Store:  # fmt: skip
+    """Make a sealed store of a teacher's outputs, and open it: `write_store("stores/noise/train", logits, inputs=x, labels=y)`.
 
     The same call goes on where one was interrupted, and leaves a finished store as it is. What there is to say of the rows
     (docs/checks.md) is logged as a warning.
 
     Args:
         path: the folder of one split. The folder above it gives the transfer set its name.
-        logits: (R, M, C), or (R, C) of one model, float16 to float64; -inf for an impossible class.
+        logits: (R, M, C), or (R, C) of one model, float16 to float64; -inf for an impossible class. With positions (R, P, M, C)
+            or (R, P, C), or a list of R arrays of different length (layout "arrow"). Of several targets a mapping by name.
         inputs: (R, ...) integers or floats that students are given; the store keeps them, for `EmbeddedRows`.
         keys: (R, 16) uint8, which row is which; `array_keys(inputs)` by default. Alone where students bring their own inputs.
-        labels: (R,) whole numbers, -1 or NaN for none, or names of `classes`.
+        labels: (R,) whole numbers, -1 or NaN for none, or names of `classes`; of sigmoid (R, C) 0 or 1, of values (R, C), NaN
+            for none; a row and position each where there are positions, and a mapping where there are targets by name.
+        mask: (R, P), 1 where a position counts; all by default. positions: P, of ragged rows the most.
+        kind: softmax, sigmoid or values; by name where they differ.
         layout, compression: "zarr" or "arrow"; None or "zstd" (zarr only).
         rows_per_shard: the unit of commit, a multiple of 16; chosen by default.
         classes: C names in order.
@@ -64,40 +78,89 @@ def write_store(
         ContradictingOutputs, OtherClassOrder: rows of one key with other outputs, classes in another order than the labels.
         SpecMismatch: the folder holds a store of other rows, outputs or settings. DiskFull, StorageError: call again.
     """
-    split, values = split_of(path, split), _by_member(np.asarray(logits), are_logits)
-    names, kept, found, own = _fitting(values, classes, inputs, keys, labels)
+    split, targets = split_of(path, split), _targets(logits, labels, kind, classes)
+    rows, named = _count(targets), not isinstance(teacher, str)
+    kept = of_length(None if inputs is None else np.asarray(inputs), rows, _WHERE, "inputs")
+    where = positions_of({name: one.logits for name, one in targets.items()}, mask, positions)
+    found = {name: _given(name, one, where, named=named, are_logits=are_logits) for name, one in targets.items()}
+    own = _keys(keys, kept, rows)
+    spaces = {name: (_ENCODINGS[one.kind], _space(name, one, found[name])) for name, one in targets.items()}
+    encoding, space = spaces.get("", (DenseEncoding(), 2))
     spec = store_spec(
-        teacher=_teacher(teacher, values),
-        name=Path(path).absolute().parent.name, split=split, keys=found, classes=names, layout=layout,
+        encoding, classes=space, targets=None if "" in spaces else spaces, teacher=_teacher(teacher, found),
+        name=Path(path).absolute().parent.name, split=split, keys=own, layout=layout,
+        labelled=[name for name, given in found.items() if given.labels is not None],
+        positions=None if where is None else where.most, ragged=where is not None and where.lengths is not None,
         compression=compression or "none", rows_per_shard=rows_per_shard, embed=kept,
         preprocessing=None if kept is None else prepared_by("", {}, kept),
     )  # fmt: skip
-    outputs, watch = (
-        Outputs(values, values, own, kept, found),
-        Watch(say=lambda line: _log.warning("%s: %s", path, line)),
-    )
-    store_outputs(path, spec, outputs, about=About(source="arrays"), where=_WHERE, watch=watch)
+    whole, watch = Whole(own, kept, found, None if where is None else where.mask), Watch(say=partial(_warn, path))
+    store_outputs(path, spec, whole, about=About(source="arrays"), where=_WHERE, watch=watch)
     return open_store(path)
 
 
-def _by_member(values: NDArray[Any], are_logits: bool) -> NDArray[np.floating]:
-    """(R, M, C) of (R, C) or (R, M, C). Raises `LogitsError` for another shape or dtype, and for probabilities."""
-    if values.ndim not in (2, 3) or values.dtype.kind != "f" or not values.size:
-        raise LogitsError(
-            f"logits are {values.dtype} of shape {values.shape}",
-            remedy="give floats of shape (rows, classes) or (rows, members, classes)",
+def _warn(path: str | Path, line: str) -> None:
+    _log.warning("%s: %s", path, line)
+
+
+def _targets(logits: Any, labels: Any, kind: Any, classes: Any) -> dict[str, _One]:
+    """What is given of each target, by name; "" of the one without. Raises `UserError` for names that are none."""
+    each = logits if isinstance(logits, Mapping) else {"": logits}
+    if not each or ("" in each and isinstance(logits, Mapping)):
+        raise UserError("logits are a mapping without names of targets", remedy="name each, or give an array")
+    kinds: dict[str, Any] = dict.fromkeys(each, kind) if isinstance(kind, str) else by_target(kind, each, "kind")
+    own, spaces = by_target(labels, each, "labels"), by_target(classes, each, "classes")
+    for wrong in {*kinds.values()} - {*get_args(Target)}:
+        raise ConfigError(
+            f"there is no kind {wrong!r} of targets", remedy=f"choose one of {', '.join(get_args(Target))}"
         )
-    values = values[:, None] if values.ndim == 2 else values
-    if not are_logits:
-        require_logits(are_probabilities(values), total=len(values), remedy=f"{REMEDY}, or say are_logits=True")
-    return values
+    return {name: _One(z, own.get(name), kinds.get(name, "softmax"), spaces.get(name)) for name, z in each.items()}
 
 
-def _teacher(teacher: TeacherSpec | str, values: NDArray[np.floating]) -> TeacherSpec:
-    """Who made (R, M, C). Raises `UserError` where it has other members."""
-    members = values.shape[1]
+def _given(name: str, one: _One, where: Positions | None, *, named: bool, are_logits: bool) -> Given:
+    """The outputs (R, [P,] M, C) of a target and its hard labels. Raises `LogitsError` for probabilities, and `UserError`."""
+    values = outputs_of(name, one.logits, where)
+    if where is None:
+        refuse_positions(name, values, one.labels, one.kind, named=named)
+    if not are_logits and one.kind in REMEDIES:
+        found = looks(values, one.kind)
+        found = found if where is None else rows_of_positions(found, where.mask, one.kind)
+        remedy = f"{REMEDIES[one.kind]}, or say are_logits=True"
+        require_logits(found, target=one.kind, total=len(values), who=name, remedy=remedy)
+    return Given(values, values, labels_of(name, one.labels, values.shape, where, one.kind, one.classes))
+
+
+def _space(name: str, one: _One, given: Given) -> int | Sequence[str]:
+    """The classes' names, or their number. Raises `ClassMismatch` where there are others."""
+    count = given.logits.shape[-1]
+    if one.classes is not None and len(one.classes) != count:
+        raise ClassMismatch(
+            f"{name}{': ' * bool(name)}the logits have {count} classes and there are {len(one.classes)} names",
+            remedy="name every class in order",
+        )
+    return count if one.classes is None else one.classes
+
+
+def _count(targets: Mapping[str, _One]) -> int:
+    """R. Raises `UserError` where targets have different rows."""
+    counts = {name: len(one.logits) if np.iterable(one.logits) else 0 for name, one in targets.items()}  # type: ignore[arg-type]  # what has rows has a length
+    if not all(counts.values()):
+        shapes = [np.shape(one.logits) for one in targets.values()]
+        raise LogitsError(f"logits of shape {some(shapes)} hold no rows", remedy="give floats, one a row and class")
+    if len({*counts.values()}) > 1:
+        raise UserError(f"targets have different rows: {counts}", remedy="give all targets of the same rows")
+    return next(iter(counts.values()))
+
+
+def _teacher(teacher: TeacherSpec | str, found: Mapping[str, Given]) -> TeacherSpec:
+    """Who made the outputs. Raises `UserError` where it has other members."""
+    counts = {name: given.logits.shape[-2] for name, given in found.items()}
+    first = next(iter(found.values())).logits
+    if len({*counts.values()}) > 1:
+        raise UserError(f"targets have different members: {counts}", remedy="give the outputs of all members in each")
+    members = first.shape[-2]
     if isinstance(teacher, str):
-        return TeacherSpec(name=teacher, precision=values.dtype.name, members=(MemberSpec(model=teacher),) * members)
+        return TeacherSpec(name=teacher, precision=first.dtype.name, members=(MemberSpec(model=teacher),) * members)
     if len(teacher.members) != members:
         raise UserError(
             f"the logits have {members} members and the teacher {len(teacher.members)}",
@@ -106,23 +169,10 @@ def _teacher(teacher: TeacherSpec | str, values: NDArray[np.floating]) -> Teache
     return teacher
 
 
-def _fitting(
-    values: NDArray[np.floating],
-    classes: Sequence[str] | None,
-    inputs: ArrayLike | None,
-    keys: ArrayLike | None,
-    labels: ArrayLike | None,
-) -> tuple[int | Sequence[str], NDArray[np.generic] | None, NDArray[np.uint8], NDArray[np.int64]]:
-    """Classes, inputs, keys and labels of the rows of (R, M, C). Raises `UserError` where they do not fit."""
-    rows, _, count = values.shape
-    if classes is not None and len(classes) != count:
-        raise ClassMismatch(
-            f"the logits have {count} classes and there are {len(classes)} names", remedy="name every class in order"
-        )
-    kept = of_length(None if inputs is None else np.asarray(inputs), rows, _WHERE, "inputs")
+def _keys(keys: ArrayLike | None, kept: NDArray[np.generic] | None, rows: int) -> NDArray[np.uint8]:
+    """Which row is which. Raises `UserError` where nobody says so."""
     if kept is None and keys is None:
         raise UserError("nobody says which rows these are", remedy="give inputs, or keys (array_keys makes them)")
-    found = checked_keys(np.asarray(keys) if kept is None or keys is not None else array_keys(kept), rows, _WHERE)
-    own = hard_labels(None if labels is None else np.asarray(labels), rows, _WHERE, classes)
+    found = checked_keys(array_keys(kept) if keys is None and kept is not None else np.asarray(keys), rows, _WHERE)
     assert found is not None
-    return count if classes is None else classes, kept, found, np.full(rows, NO_LABEL) if own is None else own
+    return found

@@ -8,6 +8,7 @@ Made from the mapping that `results.json` holds, and from nothing else, so that 
                   {"label": "distilled, T=4", "kind": "distilled",
                    "settings": {"temperature": 4.0, "alpha": 0.9, "loss": "forward_kl"}, "scores": [scores, ..]}, ..]}
 
+Of several targets there is `targets`, see `views`. `counted` says what is scored where it is neither rows nor tokens.
 `shared_rows` and `split_rows` (see `softlabels.checks.leaks`) and `class_names` may be there too, and `target`, the kind of
 the labels where they are no distributions; `measures` says what is shown of each kind, and by what students are compared.
 Scores stand one a seed (one in all for a teacher judged once), with the names of `metrics.jsonl`; where there were validation
@@ -26,15 +27,19 @@ from softlabels.report.findings import findings
 from softlabels.report.measures import Measure, Results, Scores, kl_at, shown
 from softlabels.report.spread import Spread, paired_difference
 from softlabels.report.table import Table, as_markdown, as_text, cell, results_table
+from softlabels.report.views import first_view, views
 from softlabels.store.markdown import escaped
 
 Student = Mapping[str, Any]
 
 
 def comparison_text(results: Results) -> str:
-    """For a terminal: what was judged on, the table, what the difference is. A sweep's table has more columns than a
-    terminal has room for: some are on the page only.
+    """For a terminal: what was judged on, the table, what the difference is; of several targets for each. A sweep's table has
+    more columns than a terminal has room for: some are on the page only.
     """
+    if "targets" in results:
+        parts = (f"{one_line(name)}\n{comparison_text(view)}" for name, view in views(results).items())
+        return "\n\n".join(parts)
     table = comparison_table(results)
     table = table.without(*shown(results).left_out) if len(distilled_students(results)) > 1 else table
     return "\n".join([_title(results), "", as_text(table), "", *map(one_line, statements(results))])
@@ -46,7 +51,10 @@ def comparison_markdown(results: Results, *, title: str) -> str:
 
 
 def comparison_body(results: Results) -> str:
-    """The page without its heading: what was judged on, the table, the statements as a list."""
+    """The page without its heading: what was judged on, the table, the statements as a list; of several targets for each."""
+    if "targets" in results:
+        parts = (f"### {escaped(name)}\n\n{comparison_body(view)}" for name, view in views(results).items())
+        return "\n".join(parts)
     lines = "\n".join(f"- {escaped(line)}" for line in statements(results))
     return f"{escaped(_title(results))}\n\n{as_markdown(comparison_table(results))}\n{lines}\n"
 
@@ -86,12 +94,20 @@ def compared_by(results: Results, of: str = "scores") -> Measure:
 
 
 def best_student(results: Results) -> Student:
-    """The distilled student of the setting with the fewest validation errors; the first where they were not counted."""
+    """The distilled student of the setting with the fewest validation errors; the first where they were not counted. Of several
+    targets by the first.
+    """
+    if "targets" in results:
+        chosen = best_student(first_view(results))["label"]
+        return next(student for student in results["students"] if student["label"] == chosen)
     return min(distilled_students(results) or results["students"], key=lambda student: sum(_costs(results, student)))
 
 
 def best_seed(results: Results, student: Student) -> int:
     """The place of a student's seed with the fewest validation errors among the seeds; 0 where they were not counted."""
+    if "targets" in results:
+        view = first_view(results)
+        return best_seed(view, next(each for each in view["students"] if each["label"] == student["label"]))
     costs = _costs(results, student) or [0]
     return costs.index(min(costs))
 
@@ -176,9 +192,9 @@ def _title(results: Results) -> str:
 
 
 def judged(results: Results) -> tuple[int, str]:
-    """How many samples the scores are over, and what they are: rows, or of rows of tokens each token that counts."""
+    """How many samples the scores are over, and what they are: rows, or of rows of positions (tokens) each that counts."""
     count = next((scores["rows"] for student in results["students"] for scores in student["scores"]), results["rows"])
-    return count, "rows" if count == results["rows"] else "tokens"
+    return count, "rows" if count == results["rows"] else results.get("counted", "tokens")
 
 
 def _lines(results: Results) -> list[tuple[str, Sequence[Scores]]]:

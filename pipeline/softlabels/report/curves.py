@@ -6,6 +6,7 @@ Students that differ by their seed alone (`distilled-seed0`, `distilled-seed1`) 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -37,13 +38,15 @@ def log_lines(text: str) -> list[dict[str, Any]]:
     return found
 
 
-def curves_png(lines_by_name: Mapping[str, Sequence[Line]], path: Path, target: Target = "softmax") -> None:
+def curves_png(
+    lines_by_name: Mapping[str, Sequence[Line]], path: Path, targets: Mapping[str, Target] | None = None
+) -> None:
     """Draw the curves of each student to the file `path`.
 
     Args:
         lines_by_name: the lines of each student's log, by the name of its folder.
         path: where the PNG goes.
-        target: the kind of the labels.
+        targets: the kinds of the targets by name; by default one of distributions without a name.
 
     A panel without a value in any log is left out. Losses are each student's own: students with other weights, losses or
     temperatures have other scales. A dot on the validation loss marks the epoch whose weights were kept.
@@ -57,7 +60,9 @@ def curves_png(lines_by_name: Mapping[str, Sequence[Line]], path: Path, target: 
         groups.setdefault(_kind(name), []).append(lines)
     styles = [HARD if name == _HARD else line_style(number, len(groups)) for number, name in enumerate(groups)]
     logs = list(lines_by_name.values())
-    keys = (*_LOSSES, *SHOWN[target].main, _RATE)
+    kinds = targets or {"": "softmax"}
+    keys = (*_LOSSES, *(_of_target(by, name) for name, kind in kinds.items() for by in SHOWN[kind].main), _RATE)
+    unit = SHOWN[kinds[""]].unit if "" in kinds else "weighted"
     measured = [key for key in keys if any(_curve(lines, key) for lines in logs)] or [_TRAIN]
     rows = -(-len(measured) // 2)
     wide = far_apart([value for lines in logs for key in _LOSSES for value in _curve(lines, key).values()], 30)
@@ -71,12 +76,19 @@ def curves_png(lines_by_name: Mapping[str, Sequence[Line]], path: Path, target: 
                 handles.setdefault(f"{name} ({len(group)} seeds)" if len(group) > 1 else name, drawn)
                 if key is _HELD_OUT:
                     _mark_kept(axes, group, curves, style)
-            _label(axes, key, wide, SHOWN[target].unit)
+            _label(axes, key, wide, unit)
         for axes in panels[len(measured) :]:
             axes.remove()
         last = max((line["epoch"] for lines in logs for line in lines if "epoch" in line), default=1)
         _label_epochs(panels[: len(measured)], last)
         legend_below(figure, handles)
+
+
+def _of_target(measure: Measure, name: str) -> Measure:
+    """A measure of one of several targets, as the lines of a log have it."""
+    if not name:
+        return measure
+    return dataclasses.replace(measure, path=("targets", name, *measure.path), title=f"{name}: {measure.title}")
 
 
 def _kind(name: str) -> str:
@@ -116,7 +128,7 @@ def _label(axes: Any, key: Measure, wide: bool, unit: str) -> None:
     of = "; dots: epochs kept" if key is _HELD_OUT else "" if key in (_TRAIN, _RATE) else " on validation rows"
     axes.set_title(key.title + of, loc="left")
     scale = " (log scale)" if wide and key in _LOSSES else ""
-    axes.set_ylabel((unit if key in _LOSSES else "rows" if key.title == "errors" else key.title) + scale)
+    axes.set_ylabel((unit if key in _LOSSES else "rows" if key.path[-1] == "errors" else key.title) + scale)
     if scale:
         log_y(axes)
 

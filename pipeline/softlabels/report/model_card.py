@@ -8,7 +8,7 @@ keeps them in their place. Neighbour: a store's own card is `softlabels.store.ca
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from softlabels.errors import one_line
@@ -28,9 +28,11 @@ from softlabels.report.measures import Results, shown
 from softlabels.report.model_loading import Shape, loading
 from softlabels.report.spread import spread
 from softlabels.report.table import as_markdown
+from softlabels.report.views import views
 from softlabels.store.card import licence_fields, licences
 from softlabels.store.markdown import code, escaped, without_folders, yaml_lines
 from softlabels.store.records import Manifest
+from softlabels.store.spec import Spec
 
 Recipe = Mapping[str, Any]
 _SHOWN = 20  # classes, members and students that are listed one by one
@@ -43,7 +45,7 @@ _TRAINING: dict[str, tuple[str, Any]] = {
     "clip_norm": ("gradients clipped to norm", None), "max_norm": ("norm of a unit's incoming weights at most", None),
     "ema": ("moving average of the weights, decay", None), "keep": ("kept epoch:", None),
     "members": ("members of the teacher that were learnt from", None), "weights": ("their weights", None),
-    "class_weights": ("weights of the classes", None),
+    "class_weights": ("weights of the classes", None), "targets": ("of single targets", {}),
     "hard_label_fraction": ("share of rows whose hard label was used", 1.0),
     "row_fraction": ("share of rows used", 1.0), "only_classes": ("rows of these classes only", None),
 }  # fmt: skip
@@ -83,7 +85,7 @@ def model_card(
     parts = [
         _front_matter(results, recipe, first),
         f"# {escaped(name)}: students of {escaped(first.spec.teacher.name)}",
-        _what(recipe, first, parameters, prepare),
+        _what(results, recipe, first, parameters, prepare),
         "## Training\n\n" + _training(results, recipe, stores),
         "## Results\n\n" + comparison_body(results).rstrip() + "\n\n" + _judged(results, recipe, stores),
         *(f"![{escaped(picture)}]({picture})" for picture in pictures),
@@ -101,14 +103,19 @@ def _front_matter(results: Results, recipe: Recipe, first: Manifest) -> str:
     source = str((recipe.get("transfer_set") or {}).get("source") or first.about.source.partition("; ")[0])
     if _HUB_ID.fullmatch(source):
         fields["datasets"] = [one_line(source)]
-    shown = [s for s in results["students"][:_SHOWN] if all("accuracy" in scores for scores in s["scores"])]
-    if shown:
-        fields["model-index"] = [_index_entry(results, student, first) for student in shown]
+    index = [
+        _index_entry(view, name, student, first)
+        for name, view in views(results).items()
+        for student in view["students"][:_SHOWN]
+        if all("accuracy" in scores for scores in student["scores"])
+    ]
+    if index:
+        fields["model-index"] = index
     return "\n".join(["---", "tags: [knowledge-distillation, soft-labels]", *yaml_lines(fields), "---"])
 
 
-def _index_entry(results: Results, student: Student, first: Manifest) -> dict[str, object]:
-    """What the hub lists of one student: its mean accuracy."""
+def _index_entry(results: Results, target: str, student: Student, first: Manifest) -> dict[str, object]:
+    """What the hub lists of one student: its mean accuracy, of a `target` that has a name."""
     accuracy = spread([scores["accuracy"] for scores in student["scores"]])
     dataset = one_line(first.spec.transfer_set.name)
     result = {
@@ -118,13 +125,11 @@ def _index_entry(results: Results, student: Student, first: Manifest) -> dict[st
             {"type": "accuracy", "value": round(accuracy.mean, 6), "name": f"accuracy, mean of {accuracy.count}"}
         ],
     }
-    return {"name": one_line(student["label"]), "results": [result]}
+    return {"name": one_line(", ".join(filter(None, (student["label"], target)))), "results": [result]}
 
 
-def _what(recipe: Recipe, first: Manifest, parameters: int, prepare: ObjectSpec) -> str:
+def _what(results: Results, recipe: Recipe, first: Manifest, parameters: int, prepare: ObjectSpec) -> str:
     spec, student = first.spec, recipe["student"]
-    names = [escaped(name) for name in (spec.label_space.names or ())[:_SHOWN]]
-    classes = f" ({', '.join(names)}{', ...' if len(spec.label_space.names or ()) > _SHOWN else ''})" if names else ""
     members = [
         f"  - {code(member.model)}, weight {member.weight:g}"
         + (f", weights digest `{member.weights[:16]}`" if re.fullmatch("[0-9a-f]+", member.weights) else "")
@@ -136,7 +141,7 @@ def _what(recipe: Recipe, first: Manifest, parameters: int, prepare: ObjectSpec)
     return "\n".join(
         [
             f"- Student: {_object(student)}, {parameters:,} parameters",
-            f"- Gives {_GIVES[spec.encoding.target].format(spec.label_space.classes, classes)}",
+            *(_gives(spec.only(name), name) for name in views(results)),
             f"- Takes inputs {inputs}",
             f"- Teacher: **{escaped(spec.teacher.name)}** in {escaped(spec.teacher.precision)}, {count} "
             f"member{'s' * (count > 1)}, not needed and not included:",
@@ -145,6 +150,16 @@ def _what(recipe: Recipe, first: Manifest, parameters: int, prepare: ObjectSpec)
             f"- Licences: {escaped(licences(first))}; none is given for the students here",
         ]
     )
+
+
+def _gives(spec: Spec, target: str) -> str:
+    """What a student says of a target."""
+    space = spec.label_space
+    names = [escaped(name) for name in (space.names or ())[:_SHOWN]]
+    classes = f" ({', '.join(names)}{', ...' if len(space.names or ()) > _SHOWN else ''})" if names else ""
+    of = f" of {code(target)}" if target else ""
+    each = "" if spec.positions is None or spec.of_tokens else f", for each of {spec.positions} positions"
+    return f"- Gives{of} {_GIVES[spec.encoding.target].format(space.classes, classes)}{each}"
 
 
 def _object(section: Mapping[str, Any]) -> str:
@@ -185,7 +200,13 @@ def _settings(student: Student) -> str:
     """What a student learnt from; of a distilled one the loss as a formula."""
     if student["kind"] == "hard":
         return "hard labels only"
-    settings = student["settings"]
+    if "targets" in student:
+        return "; ".join(f"{code(name)}: {_loss(settings)}" for name, settings in student["targets"].items())
+    return _loss(student["settings"])
+
+
+def _loss(settings: Mapping[str, Any]) -> str:
+    """The weights and the loss of settings."""
     alpha = settings.get("alpha")
     if isinstance(alpha, int | float):
         weights = f"hard weight {1 - alpha:g}, soft weight {alpha:g}"
@@ -194,7 +215,8 @@ def _settings(student: Student) -> str:
     else:
         weights = f"hard weight {settings.get('hard_weight')}, soft weight {settings.get('soft_weight')}"
     at = f" at T = {escaped(settings['temperature'])}" if "temperature" in settings else ""
-    return f"{escaped(weights)}, loss {code(settings.get('loss'))}{at}"
+    share = f", times {escaped(settings['weight'])}" if settings.get("weight", 1) != 1 else ""
+    return f"{escaped(weights)}, loss {code(settings.get('loss'))}{at}{share}"
 
 
 def _judged(results: Results, recipe: Recipe, stores: Mapping[str, Manifest]) -> str:
@@ -214,6 +236,9 @@ def _judged(results: Results, recipe: Recipe, stores: Mapping[str, Manifest]) ->
 
 def _by_class(results: Results) -> str:
     """Recall, F1 and mistakes of the best student by validation, class by class."""
+    if "targets" in results:
+        found = {name: _by_class(view) for name, view in views(results).items()}
+        return "\n\n".join(f"### {escaped(name)}\n\n{text}" for name, text in found.items() if text)
     student = best_student(results)
     runs, names = student["scores"], results.get("class_names")
     if not has_classes(runs):
@@ -248,13 +273,11 @@ def _files(pictures: Sequence[str], folders: Sequence[str]) -> str:
 
 
 def _limits(results: Results, first: Manifest) -> str:
-    distilled, count = distilled_students(results), len(first.spec.teacher.members)
-    near = shown(results).near_teacher([student["scores"] for student in distilled])
+    count = len(first.spec.teacher.members)
     lines = [
-        f"- A student learns its teacher's mistakes too. It {near}"
-        + " these {:,} {}; nothing was measured on other data".format(*judged(results)),
+        f"- A student learns its teacher's mistakes too. {'; '.join(_near(results))}; nothing was measured on other data"
     ]
-    if shown(results).has_temperature:
+    if any(shown(view).has_temperature for view in views(results).values()):
         lines.append("- Its confidence is as good as ECE and NLL above say, on rows like these and nowhere else")
     if count > 1:
         lines.append(
@@ -266,12 +289,21 @@ def _limits(results: Results, first: Manifest) -> str:
         lines.append("- One seed: nothing is known of the spread")
     if hard_student(results) is None:
         lines.append("- No student was trained with hard labels only: what distilling added is not known")
-    lost = next(iter(first.lost.values()))
-    if lost.errors is not None:
-        lines.append(f"- Stored values differ from the teacher's exact ones by {lost.errors.largest:.2e} at most")
-    fidelity = lost.fidelity.get("1")
-    if fidelity is not None:
-        lines.append(
-            f"- Stored labels differ from the teacher's exact ones by a KL of at most {nats(fidelity.kl_max, 1)} nats at T = 1"
-        )
+    for name in views(results):
+        lost, of = first.lost[name], f" of {code(name)}" if name else ""
+        if lost.errors is not None:
+            lines.append(
+                f"- Stored values{of} differ from the teacher's exact ones by {lost.errors.largest:.2e} at most"
+            )
+        fidelity = lost.fidelity.get("1")
+        if fidelity is not None:
+            kl = f"a KL of at most {nats(fidelity.kl_max, 1)} nats at T = 1"
+            lines.append(f"- Stored labels{of} differ from the teacher's exact ones by {kl}")
     return "\n".join(lines)
+
+
+def _near(results: Results) -> Iterator[str]:
+    """How near students are to their teacher, of each target."""
+    for name, view in views(results).items():
+        near = shown(view).near_teacher([student["scores"] for student in distilled_students(view)])
+        yield f"{f'Of {code(name)} it' if name else 'It'} {near}" + " these {:,} {}".format(*judged(view))

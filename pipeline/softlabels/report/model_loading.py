@@ -43,9 +43,13 @@ def loading(results: Results, recipe: Recipe, folders: Sequence[str], prepare: O
     arguments = f"{one_line(student['class_path'])!r}, {init_args!r}, {f'{folder}/weights.safetensors'!r}"
     ours = f"from softlabels.models import ModelConfig, build_model\n\nstudent = build_model(ModelConfig({arguments})).eval()"
     gives = "values" if results.get("target") == "values" else "logits"
+    run = '(logits,) = session.run(["logits"], {"inputs": inputs})'
+    if "targets" in results:
+        gives = "one tensor, or a mapping of them by name"
+        run = 'found = session.run(None, {"inputs": inputs})  # in the order of session.get_outputs()'
     onnx = (
         f"import onnxruntime\n\nsession = onnxruntime.InferenceSession({f'{folder}/student.onnx'!r})\n"
-        '(logits,) = session.run(["logits"], {"inputs": inputs})  # numpy, any number of rows'
+        f"{run}  # numpy, any number of rows"
     )
     return (
         f"With `softlabels` installed, in this folder (PyTorch; `student(torch.from_numpy(inputs))` gives {gives}):\n\n"

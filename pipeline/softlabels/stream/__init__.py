@@ -6,9 +6,10 @@ and which labels, `examples` reads them, `prefetch` reads ahead. Nothing here kn
 
 from __future__ import annotations
 
+from softlabels.stream.batch import Batch
 from softlabels.stream.dataset import SoftLabelDataset, watched
-from softlabels.stream.examples import EmbeddedRows
-from softlabels.stream.loader import Batch, Loader
+from softlabels.stream.loader import Loader
+from softlabels.stream.stored_rows import EmbeddedRows
 
 __all__ = [
     "Batch",

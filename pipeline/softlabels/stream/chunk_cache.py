@@ -10,18 +10,15 @@ from collections import OrderedDict
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from softlabels.store.gather import Array, ChunkSource
 from softlabels.stream.examples import Examples
 
 
 def cached(examples: Examples, limit: int) -> Examples:
     """The same examples, which keep up to `limit` bytes of the chunks that they read of stores."""
-    inputs, reader = examples.inputs, examples.reader
-    stores = {id(each): each for each in (inputs, reader) if not (each is None or isinstance(each, np.ndarray))}
+    stores = {id(each): each for each in (examples.own, examples.reader) if each is not None}
     caches = {key: ChunkCache(each, limit=limit // len(stores)) for key, each in stores.items()}
-    return replace(examples, inputs=caches.get(id(inputs), inputs), reader=caches.get(id(reader), reader))
+    return replace(examples, own=caches.get(id(examples.own)), reader=caches.get(id(examples.reader)))
 
 
 class ChunkCache:

@@ -1,4 +1,4 @@
-"""A store's columns of soft labels, and the `SoftLabels` of rows of them, dense or sparse.
+"""A target's columns of soft labels in a store, and the `SoftLabels` of rows of them, dense or sparse.
 
 B rows, P positions, M members, C classes, N = B * P (B without positions).
 """
@@ -18,11 +18,10 @@ from softlabels.errors import ConfigError, MeanUnavailable
 from softlabels.labels.encoding import Encoding
 from softlabels.labels.ensemble import normalised_weights
 from softlabels.labels.soft import SoftLabels
+from softlabels.store.columns import bare, stored_name
 
 if TYPE_CHECKING:
     from softlabels.store import Store
-
-POSITIONS = ("position_mask", "document")
 
 
 def chosen_members(
@@ -31,8 +30,8 @@ def chosen_members(
     """The numbers of the stored members to take, in the order given; all by default. Raises as `SoftColumns.of`."""
     if store.reduce != "none" and (weights is not None or members is not None):
         raise MeanUnavailable(
-            f"{store.path} keeps only the members' mean logits (reduce: {store.reduce}): no member of it can be chosen or "
-            "weighted anew",
+            f"{store.path} keeps only the members' mean {'logits' if store.reduce == 'geometric' else 'values'} (reduce: "
+            f"{store.reduce}): no member of it can be chosen or weighted anew",
             remedy="drop members and weights, or label the transfer set again with reduce: none",
         )
     chosen = tuple(range(store.members)) if members is None else tuple(members)
@@ -46,17 +45,19 @@ def chosen_members(
 
 @dataclass(frozen=True)
 class SoftColumns:
-    """What the columns of a store's soft labels are.
+    """What the columns of a target's soft labels are.
 
     Attributes:
-        names: all of them, and before them those of positions, where rows have some.
-        encoding, classes: of the store.
+        names: as the store has them.
+        by_position: whether rows have positions, an axis of all columns.
+        encoding, classes: of the target.
         weights: (M,) float32 member weights, summing to 1.
         members: the numbers of the stored members that are taken, M of them; None for all.
         basis: (1 + r, C) float32, the prior and the basis of the tails, made once; None where there is none.
     """
 
     names: tuple[str, ...]
+    by_position: bool
     encoding: Encoding
     classes: int
     weights: Tensor
@@ -67,7 +68,8 @@ class SoftColumns:
     def of(
         cls, store: Store, weights: Sequence[float] | None = None, members: Sequence[int] | None = None
     ) -> SoftColumns:
-        """Those of a store, with its own member weights or others, of all its members or some.
+        """Those of a store of one target (of several: of one of them, see `Store.only`), with its own member weights or others,
+        of all its members or some.
 
         Raises:
             ConfigError: weights or members that do not fit.
@@ -77,7 +79,8 @@ class SoftColumns:
         own = store.member_weights[list(chosen)]
         share = normalised_weights(own if weights is None else weights, len(chosen))
         return cls(
-            (*(POSITIONS if store.positions is not None else ()), *store.soft_columns),
+            tuple(stored_name(store.name, column) for column in store.soft_columns),
+            store.positions is not None,
             store.encoding,
             store.classes,
             torch.from_numpy(share.astype(np.float32)),
@@ -94,8 +97,8 @@ class SoftColumns:
 
     def soft_labels(self, columns: Mapping[str, Tensor]) -> SoftLabels:
         """The labels of columns (B, [P,] M, ...) among others, N positions row after row."""
-        own = {name: columns[name] for name in self.names if name not in POSITIONS}
-        if self.names[0] in POSITIONS:
+        own = {bare(name): columns[name] for name in self.names}
+        if self.by_position:
             own = {name: values.flatten(0, 1) for name, values in own.items()}
         if self.members is not None:
             own = {name: values[:, list(self.members)] for name, values in own.items()}

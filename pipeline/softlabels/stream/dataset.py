@@ -11,9 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from mmap import mmap
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,12 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from softlabels.errors import ConfigError, Stalled
+from softlabels.errors import ConfigError, SeveralTargets, Stalled, some
 from softlabels.labels.soft import SoftLabels
 from softlabels.stream.chunk_cache import cached
-from softlabels.stream.examples import EmbeddedRows, join_examples
+from softlabels.stream.examples import join_examples
 from softlabels.stream.join import Ints, Missing
 from softlabels.stream.prefetch import prefetch
+from softlabels.stream.stored_rows import EmbeddedRows
+from softlabels.stream.travel import packed, unpacked
 from softlabels.system.patience import AGAIN, patience, process
 
 if TYPE_CHECKING:
@@ -39,14 +39,18 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
     """Examples by number: `{"input", "label", "row"}` and, with a store, its columns of soft labels, as tensors.
 
     `input` has the shape and dtype of a prepared input, `label` is int64 (-1 = none), `row` the int64 number of the row
-    in the transfer rows. Of rows of tokens `label` is (P,), each position's next token, and beside it stands `mask` (P,) bool,
-    the positions that count. Dense labels are `logits` ([P,] M, C) float16 and `shift` ([P,] M) float32; sparse ones what
-    `softlabels.labels.topk` says, unsigned integers seen as signed ones. The default collate function of `DataLoader` stacks
-    them, and `soft_labels` makes `SoftLabels` of the result. Works in worker processes, forked or spawned.
+    in the transfer rows. Of rows of positions `label` is (P,), of tokens each position's next token, and beside it stands
+    `mask` (P,) bool, the positions that count. Dense labels are `logits` ([P,] M, C) float16 and `shift` ([P,] M) float32;
+    sparse ones what `softlabels.labels.topk` says, unsigned integers seen as signed ones. Of other kinds of targets labels are
+    what `softlabels.store.hard_labels` says, and there are `logits` ([P,] M, C) or `values` ([P,] M, D). Where targets have
+    names, their columns begin with them: `box.label`, `box.values`.
+
+    The default collate function of `DataLoader` stacks them, and `soft_labels` makes `SoftLabels` of the result. Works in
+    worker processes, forked or spawned.
 
     Args:
         cache_bytes: decoded chunks kept in memory, by each worker process for itself.
-        rows, store, selection, missing, weights, members, labelled: as in `loader.Loader`.
+        rows, store, selection, missing, weights, members, labelled, targets: as in `loader.Loader`.
 
     Raises:
         UnlabelledRows, LabelError, ClassMismatch, AlignmentError, ConfigError: as `examples.join_examples` says.
@@ -62,11 +66,13 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
         weights: Sequence[float] | None = None,
         members: Sequence[int] | None = None,
         labelled: NDArray[np.bool_] | None = None,
+        targets: Collection[str] | None = None,
         cache_bytes: int = 1 << 28,
     ) -> None:
         examples = join_examples(
-            rows, store, selection=selection, missing=missing, weights=weights, members=members, labelled=labelled
-        )
+            rows, store, selection=selection, missing=missing, weights=weights, members=members, labelled=labelled,
+            targets=targets,
+        )  # fmt: skip
         self._examples = cached(examples, cache_bytes)
 
     def __len__(self) -> int:
@@ -81,30 +87,30 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
         if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(self):
             raise IndexError(f"examples are numbered 0 to {len(self) - 1}")
         block = self._examples.with_inputs(self._examples.take(numbers))
-        block = block if self._examples.soft is None else self._examples.soft.stackable(block)
+        for target in self._examples.targets.values():
+            block = block if target.soft is None else target.soft.stackable(block)
         tensors = {name: torch.from_numpy(values) for name, values in block.items()}
         return [{name: values[i] for name, values in tensors.items()} for i in range(len(numbers))]
 
     def __getstate__(self) -> dict[str, Any]:
-        """What travels to a spawned worker: of inputs that are mapped from a file, the file's name and not its content."""
-        inputs = self._examples.inputs
-        if not (isinstance(inputs, np.memmap) and isinstance(inputs.base, mmap) and inputs.flags.c_contiguous):
-            return self.__dict__
-        place = {name: getattr(inputs, name) for name in ("filename", "dtype", "offset", "shape")}
-        return {"_examples": replace(self._examples, inputs=np.empty(0)), "_mapped": place}
+        return {"_examples": packed(self._examples)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._examples = state["_examples"]
-        if "_mapped" in state:
-            self._examples = replace(self._examples, inputs=np.memmap(**state["_mapped"], mode="r"))
+        self._examples = unpacked(state["_examples"])
 
-    def soft_labels(self, batch: Mapping[str, Tensor]) -> SoftLabels:
-        """The soft labels of a collated batch, with the member weights of this dataset; of token rows one a position, row after
-        row.
+    def soft_labels(self, batch: Mapping[str, Tensor], target: str = "") -> SoftLabels:
+        """The soft labels of a collated batch, with the member weights of this dataset, of rows of positions one a position and
+        row after row. `target`: which, where the store has several by name.
         """
-        if self._examples.soft is None:
+        targets = self._examples.targets
+        if target not in targets:
+            raise SeveralTargets(
+                f"this dataset has no target {target!r}", remedy=f"name one of {some(map(repr, targets))}"
+            )
+        soft = targets[target].soft
+        if soft is None:
             raise ConfigError("this dataset has no store, so it holds no soft labels", remedy="give it a store")
-        return self._examples.soft.soft_labels(batch)
+        return soft.soft_labels(batch)
 
 
 def watched(batches: DataLoader[Any]) -> Iterator[Any]:

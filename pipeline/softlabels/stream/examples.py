@@ -1,16 +1,15 @@
 """A student's examples: its own inputs and hard labels, joined to the teacher's soft labels, read by number.
 
 `Examples` is the one place where inputs and labels are read: `loader.py` asks for a window of labels and for a bounded
-part of its inputs at a time, `dataset.py` for a few rows through a cache, `store/gather.py` reads chunks. The hard labels of
-token rows are their own next tokens (`positions`).
+part of its inputs at a time, `dataset.py` for a few rows through a cache, `store/gather.py` reads chunks. What is read has the
+names of a store's columns; those of a target that has a name begin with it: `box.label`, `box.values`.
 
 Shape letters: R rows of the transfer set, N selected items, B rows asked for, P positions, M members, C classes.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,50 +17,39 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from softlabels.checks.dependence import spread
-from softlabels.errors import ConfigError, LabelError, OtherLabels
+from softlabels.errors import ConfigError, SeveralTargets, some
+from softlabels.labels.targets import Target
+from softlabels.store.columns import LABEL, stored_name
 from softlabels.store.gather import Array, Block, ChunkSource, gather
 from softlabels.stream.columns import SoftColumns
+from softlabels.stream.hard_labels import DTYPES, NONE, check_labels, kind_of, own_labels, require_names
 from softlabels.stream.join import Ints, Missing, find_labels
-from softlabels.stream.positions import Positions, check_sequences, stored_sequence
+from softlabels.stream.label_map import check_label_map
+from softlabels.stream.positions import Positions, TokenPositions, check_positions
+from softlabels.stream.stored_rows import EmbeddedRows, StoredRows
 
 if TYPE_CHECKING:
     from softlabels.store import Store
     from softlabels.transfer import TransferRows
 
-LABEL_SAMPLE = 4096  # rows whose hard labels are compared with the store's
-TEACHER_SAMPLE = 256  # rows whose two labels are held against the teacher's top class
-LABEL_ROWS = 4  # of a class, before it is judged
-SAME_MAP = 0.95  # the share of them that one numbering must explain before it is taken for a mistake
 
-
-class StoredRows:
-    """The rows of a store whose inputs are not at hand, for judging the stored teacher: their inputs are their keys. Of token
-    rows nobody knows the tokens, and so no label.
+@dataclass(frozen=True)
+class TargetRows:
+    """What is known of one target of the rows.
 
     Attributes:
-        keys: (R, 16) uint8 content keys.
-        labels: (R,) int64, -1 = none.
-        class_names: ordered, or None.
-        sequence: what rows of tokens are; None for other rows.
+        kind: of the labels.
+        labels: (R, ...) hard labels, by row; None where `Examples.own` holds them, and of tokens, which are their own.
+        soft: what its columns in the store are, or None.
+        classes: C of tokens, beyond which outputs pad a vocabulary; else None.
+        keeps_label: the store keeps the logit of the hard label that it knew, which is not that of another label.
     """
 
-    def __init__(self, store: Store) -> None:
-        self.store, self.name, self.class_names = store, str(store.path), store.class_names
-        self.sequence = stored_sequence(store)
-        self.keys = np.asarray(store.column("content_key"), np.uint8)
-        self.labels: Ints = np.asarray(store.column("label"), np.int64)
-        self.inputs: Array | ChunkSource = self.keys
-
-
-class EmbeddedRows(StoredRows):
-    """The rows that a store holds itself (`inputs: embed`), in the place of a transfer set."""
-
-    def __init__(self, store: Store) -> None:
-        if "input" not in store.columns:
-            raise ConfigError(f"the store {store.path} holds no inputs", remedy="name the transfer set that it labels")
-        super().__init__(store)
-        self.inputs = store
+    kind: Target
+    labels: Array | None
+    soft: SoftColumns | None = None
+    classes: int | None = None
+    keeps_label: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,23 +58,27 @@ class Examples:
 
     Attributes:
         items: (N,) int64, the row of each in the transfer rows.
-        labels: (N,) int64 hard labels, -1 = none.
-        inputs: (R, ...) prepared inputs, or the store that holds them.
-        reader: what reads the columns of the store with the soft labels, or None.
-        soft: what its columns are, or None.
-        positions: what labels and mask of token rows are; None where a row is one example.
         labelled_by: (N,) int64, the row of the store that labels each.
-        relabelled: (N,) bool, whose hard label is not the one whose logit sparse labels keep; None where that cannot be.
+        targets: by name; "" is one without a name.
+        inputs: (R, ...) prepared inputs; None where `own` holds them.
+        own: the store whose own rows these are, or None.
+        own_columns: what is read of it, by item.
+        reader: what reads the columns of the store with the soft labels, or None.
+        columns: what is read of it.
+        positions: what labels and mask of rows of positions are; None where a row is one example.
+        labelled: (R,) bool, the rows whose hard label may be used; None for all.
     """
 
     items: Ints
-    labels: Ints
-    inputs: Array | ChunkSource
-    reader: ChunkSource | None
-    soft: SoftColumns | None
-    positions: Positions | None
     labelled_by: Ints
-    relabelled: NDArray[np.bool_] | None = None
+    targets: Mapping[str, TargetRows]
+    inputs: Array | None
+    own: ChunkSource | None
+    own_columns: tuple[str, ...]
+    reader: ChunkSource | None
+    columns: tuple[str, ...]
+    positions: Positions | TokenPositions | None
+    labelled: NDArray[np.bool_] | None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -94,15 +86,13 @@ class Examples:
     @property
     def mapped_bytes(self) -> int:
         """Bytes of one row's input that `with_inputs` copies from an array; 0 where a store holds the inputs."""
-        return self.inputs.nbytes // len(self.inputs) if isinstance(self.inputs, np.ndarray) else 0
+        return 0 if self.inputs is None else self.inputs.nbytes // len(self.inputs)
 
     @property
     def stored_bytes(self) -> int:
         """Bytes of one row that `take` reads of stores."""
-        inputs = () if isinstance(self.inputs, np.ndarray) else (self.inputs.columns["input"],)
-        reader, names = self.reader, () if self.soft is None else self.soft.names
-        labels = () if reader is None else (reader.columns[name] for name in names)
-        return sum(column.row_bytes for column in (*inputs, *labels))
+        sources = (self.own, self.own_columns), (self.reader, self.columns)
+        return sum(source.columns[name].row_bytes for source, names in sources if source is not None for name in names)
 
     def take(self, numbers: Ints, *, lead: Block | None = None, pool: Executor | None = None) -> Block:
         """What is kept in memory or in stores of the examples `numbers` (B,), in that order, behind those of `lead`; `pool`
@@ -114,23 +104,45 @@ class Examples:
         Raises:
             DamagedShard: what was stored is not what was committed, or what the format forbids.
         """
-        items = self.items[numbers]
-        block = {"row": _behind(lead, "row", items), "label": _behind(lead, "label", self.labels[numbers])}
-        if not isinstance(self.inputs, np.ndarray):
-            block |= gather(self.inputs, ("input",), items, lead=lead, pool=pool)
-        if self.reader is not None and self.soft is not None:
-            block |= gather(self.reader, self.soft.names, self.labelled_by[numbers], lead=lead, pool=pool)
-            if self.relabelled is not None and len(numbers):
-                block["label_logit"][-len(numbers) :][self.relabelled[numbers]] = np.nan
+        items, at = self.items[numbers], self.labelled_by[numbers]
+        block: Block = {"row": _behind(lead, "row", items)}
+        if self.own is not None and self.own_columns:
+            block |= gather(self.own, self.own_columns, items, lead=lead, pool=pool)
+        for name, target in self.targets.items():
+            if target.labels is not None:
+                column, dtype = stored_name(name, LABEL), DTYPES[target.kind]
+                block[column] = _behind(lead, column, target.labels[items].astype(dtype, copy=False))
+        if self.reader is not None and self.columns:
+            block |= gather(self.reader, self.columns, at, lead=lead, pool=pool)
+        if len(numbers):
+            new = {name: values[-len(numbers) :] for name, values in block.items()}
+            self._hide_labels(new, items)
+            self._forget_other_labels(new, at)
         return block
 
+    def _hide_labels(self, block: Block, items: Ints) -> None:
+        """Take the hard labels that may not be used out of a block."""
+        if self.labelled is None or self.labelled[items].all():
+            return
+        for name, target in self.targets.items():
+            if (column := stored_name(name, LABEL)) in block:
+                block[column][~self.labelled[items]] = NONE[target.kind]
+
+    def _forget_other_labels(self, block: Block, at: Ints) -> None:
+        """Make the stored logit of a hard label unknown where the row (or position) has another label than the store knew."""
+        for name, target in self.targets.items():
+            if target.keeps_label and self.reader is not None:
+                column = stored_name(name, LABEL)
+                own, stored = block[column], gather(self.reader, (column,), at)[column]
+                block[stored_name(name, "label_logit")][(own >= 0) & (stored != own)] = np.nan
+
     def with_inputs(self, block: Block) -> Block:
-        """A block of `take`, or a part of one, with "input", and of token rows with "label" and "mask" (B, P).
+        """A block of `take`, or a part of one, with "input", of rows of positions "mask" (B, P), and of tokens their labels.
 
         Raises:
-            AlignmentError: the store counts other positions than the rows' tokens have.
+            AlignmentError: the store counts other positions than the rows have.
         """
-        if isinstance(self.inputs, np.ndarray):
+        if self.inputs is not None:
             inputs = np.empty((len(block["row"]), *self.inputs.shape[1:]), self.inputs.dtype)
             np.take(self.inputs, block["row"], axis=0, out=inputs, mode="clip")  # "raise" would copy twice
             block = block | {"input": inputs}
@@ -146,6 +158,7 @@ def join_examples(
     weights: Sequence[float] | None = None,
     members: Sequence[int] | None = None,
     labelled: NDArray[np.bool_] | None = None,
+    targets: Collection[str] | None = None,
 ) -> Examples:
     """Join the selected rows to the labels that `store` holds for them.
 
@@ -156,47 +169,109 @@ def join_examples(
         missing: "error", or "skip" to leave out rows that the store does not label.
         weights: (M,) member weights; by default those of the store.
         members: numbers of the members to take, whose `weights` those are; by default all.
-        labelled: (R,) rows whose hard label may be used; that of the others becomes -1.
+        labelled: (R,) rows whose hard label may be used; that of the others becomes none.
+        targets: names of the store's targets that are read; by default all.
 
     Raises:
         UnlabelledRows: see `join.find_labels`.
-        LabelError: a hard label outside the store's classes.
+        LabelError: a hard label that cannot be true, as one outside the store's classes.
         OtherLabels: hard labels that number the classes in another order than the store's own, and than its teacher.
-        ClassMismatch, AlignmentError: rows of tokens and a store of another tokenizer, or of other positions.
+        ClassMismatch, AlignmentError: rows of tokens and a store of another tokenizer, or of other positions; hard labels of
+            another kind than the store's, or of targets that it lacks.
         ConfigError: a selection, mask or weights that do not fit.
     """
-    total = len(rows.keys)
-    items = np.arange(total) if selection is None else _checked_selection(selection, total)
-    if labelled is not None and (labelled.shape != (total,) or labelled.dtype != np.bool_):
-        raise ConfigError(
-            f"labelled is a {labelled.dtype} array of shape {labelled.shape}, not bool of shape ({total},)",
-            remedy="give one bool a row",
-        )
-    has_tokens, sequence = not isinstance(rows, StoredRows) or isinstance(rows, EmbeddedRows), rows.sequence
-    soft, found = None, items
+    items = found = _checked_selection(selection, len(rows.keys))
+    _check_labelled(labelled, len(rows.keys))
     if store is not None:
-        check_sequences(rows.name, sequence, store)
+        check_positions(rows.name, rows.sequence, rows.positions, store)
         items, found = find_labels(rows.keys, store, items=items, missing=missing, names=(rows.name, str(store.path)))
-        soft = SoftColumns.of(store, weights, members)
-    labels = rows.labels[items].astype(np.int64, copy=False)
-    _check_labels(labels, items, classes=None if store is None else store.classes, name=rows.name)
-    if store is not None and sequence is None and not isinstance(rows, StoredRows):
-        _check_label_map(labels, found, store, name=rows.name)
-    if labelled is not None:
-        labels = np.where(labelled[items], labels, -1)
-    classes = 0 if sequence is None else sequence.classes if store is None else store.classes
-    positions = None if sequence is None else Positions(rows.name, classes, labelled, has_tokens)
-    relabelled = None
-    if store is not None and positions is None and "label_logit" in store.columns:
-        relabelled = (labels >= 0) & (np.asarray(store.column("label"), np.int64)[found] != labels)
-    return Examples(items, labels, rows.inputs, store, soft, positions, found, relabelled)
+        if not isinstance(rows, StoredRows):
+            require_names(rows, store.targets, str(store.path))
+    names = _chosen(tuple(rows.hard) if store is None else store.targets, targets)
+    made = {name: _target(rows, name, store, items, found, (weights, members)) for name in names}
+    positions = _positions(rows, store, made, labelled)
+    soft = [column for target in made.values() if target.soft is not None for column in target.soft.names]
+    own_columns = ["input"] if rows.inputs is None else []
+    own_columns += [
+        stored_name(name, LABEL) for name, each in made.items() if each.labels is None and not rows.sequence
+    ]
+    return Examples(
+        items=items,
+        labelled_by=found,
+        targets=made,
+        inputs=rows.inputs,
+        own=rows.store if isinstance(rows, StoredRows) else None,
+        own_columns=tuple(own_columns),
+        reader=store,
+        columns=(*(() if store is None or positions is None else positions.columns), *soft),
+        positions=positions,
+        labelled=labelled,
+    )
+
+
+def _chosen(names: Sequence[str], targets: Collection[str] | None) -> Sequence[str]:
+    if targets is None:
+        return names
+    if strangers := [name for name in targets if name not in names]:
+        raise SeveralTargets(
+            f"there is no target {some(map(repr, strangers))}", remedy=f"name some of {some(map(repr, names))}"
+        )
+    return [name for name in names if name in targets]
+
+
+def _target(
+    rows: TransferRows | StoredRows,
+    name: str,
+    whole: Store | None,
+    items: Ints,
+    found: Ints,
+    chosen: tuple[Sequence[float] | None, Sequence[int] | None],
+) -> TargetRows:
+    """What is known of the target `name` of the rows `items` (N,), which rows `found` of a store label."""
+    store = None if whole is None else whole.only(name)
+    soft = None if store is None else SoftColumns.of(store, *chosen)
+    keeps_label = store is not None and "label_logit" in store.columns
+    if rows.sequence is not None:
+        classes = rows.sequence.classes if store is None else store.classes
+        kind = "softmax" if store is None else store.encoding.target
+        return TargetRows(kind, None, soft, classes if kind == "softmax" else None)
+    if isinstance(rows, StoredRows):
+        own = rows.store.only(name)
+        if LABEL in own.columns and own.columns[LABEL].shape:  # one number a row is kept in memory, others are read
+            same = whole is not None and rows.store.folder is whole.folder and np.array_equal(items, found)
+            return TargetRows(own.encoding.target, None, soft, keeps_label=keeps_label and not same)
+        return TargetRows(own.encoding.target, rows.hard[name] if name else rows.labels, soft, keeps_label=keeps_label)
+    labels = rows.hard[name] if store is None else own_labels(rows, store)
+    kind = kind_of(labels, positions=rows.positions is not None) if store is None else store.encoding.target
+    check_labels(labels, items, kind, classes=None if store is None else store.classes, name=rows.name)
+    if store is not None and kind == "softmax":
+        check_label_map(labels, items, found, store, name=rows.name)
+    return TargetRows(kind, labels, soft, keeps_label=keeps_label)
+
+
+def _positions(
+    rows: TransferRows | StoredRows,
+    store: Store | None,
+    targets: Mapping[str, TargetRows],
+    labelled: NDArray[np.bool_] | None,
+) -> Positions | TokenPositions | None:
+    if rows.sequence is not None:
+        kinds = {name: (each.kind, each.classes or 0) for name, each in targets.items()}
+        kinds |= {name: (each.kind, each.soft.classes) for name, each in targets.items() if each.soft is not None}
+        return TokenPositions(rows.name, kinds, labelled, not isinstance(rows, StoredRows) or rows.inputs is None)
+    own = rows.mask if store is None or rows.ragged else None  # where all rows have as many, the store says which count
+    if own is None and (store is None or store.positions is None):
+        return None
+    return Positions(rows.name, own)
 
 
 def _behind(lead: Block | None, name: str, values: Array) -> Array:
     return values if lead is None else np.concatenate([lead[name], values])
 
 
-def _checked_selection(selection: Ints, total: int) -> Ints:
+def _checked_selection(selection: Ints | None, total: int) -> Ints:
+    if selection is None:
+        return np.arange(total)
     selection = np.asarray(selection)
     if selection.ndim != 1 or not np.issubdtype(selection.dtype, np.integer):
         raise ConfigError(
@@ -212,51 +287,9 @@ def _checked_selection(selection: Ints, total: int) -> Ints:
     return selection.astype(np.int64, copy=False)
 
 
-def _check_labels(labels: Ints, items: Ints, *, classes: int | None, name: str) -> None:
-    """Raise `LabelError` on the first hard label that is neither -1 nor one of the store's classes."""
-    wrong = labels < -1 if classes is None else (labels < -1) | (labels >= classes)
-    if wrong.any():
-        first = int(np.argmax(wrong))
-        raise LabelError(
-            f"row {items[first]} of {name} has the hard label {labels[first]} ({wrong.sum()} rows are like it), "
-            f"but labels run from 0{'' if classes is None else f' to {classes - 1}'}, -1 being none",
-            remedy="check `label` and `classes` of the transfer set, or use a store of this label space",
+def _check_labelled(labelled: NDArray[np.bool_] | None, total: int) -> None:
+    if labelled is not None and (labelled.shape != (total,) or labelled.dtype != np.bool_):
+        raise ConfigError(
+            f"labelled is a {labelled.dtype} array of shape {labelled.shape}, not bool of shape ({total},)",
+            remedy="give one bool a row",
         )
-
-
-def _check_label_map(labels: Ints, found: Ints, store: Store, *, name: str) -> None:
-    """Raise `OtherLabels` where another numbering of the classes, and nothing else, explains how the labels of a sample of rows
-    differ from those that the store holds for them (`found`): such labels pass every other check.
-    """
-    sample = spread(len(found), LABEL_SAMPLE)
-    stored, own = np.asarray(store.gather("label", found[sample]), np.int64), labels[sample]
-    # Of each stored class the most frequent own one, how many rows have it, and of how many.
-    usual, as_usual, rows = dict[int, int](), 0, 0
-    for there in np.unique(stored[(stored >= 0) & (own >= 0)]).tolist():
-        here, counts = np.unique(own[(stored == there) & (own >= 0)], return_counts=True)
-        if counts.sum() >= LABEL_ROWS:
-            usual[there] = int(here[counts.argmax()])
-            as_usual, rows = as_usual + int(counts.max()), rows + int(counts.sum())
-    moved = [there for there, here in usual.items() if there != here]
-    if (
-        len(moved) > 1
-        and len({*usual.values()}) == len(usual)
-        and as_usual > SAME_MAP * rows
-        and not _teacher_agrees(store, found[sample], stored, own)
-    ):
-        raise OtherLabels(
-            f"{name} calls class {usual[moved[0]]} what {store.path} calls class {moved[0]} (one of {len(moved)}): "
-            "the hard labels are the store's in another numbering",
-            remedy="number the classes as the store does (transfer_set.label, classes); its logits stand in that order",
-        )
-
-
-def _teacher_agrees(store: Store, at: Ints, stored: Ints, own: Ints) -> bool:
-    """Whether the stored teacher's top class is the own label of rows more often than the stored one, by more than chance
-    (three standard deviations): then the labels were mended since, and the store's are in the other numbering.
-    """
-    apart = np.flatnonzero((stored >= 0) & (own >= 0) & (stored != own))
-    apart = apart[spread(len(apart), TEACHER_SAMPLE)]
-    top = store.log_probs(at[apart], temperature=store.encoding.near_1).argmax(axis=-1)
-    mine, theirs = int((top == own[apart]).sum()), int((top == stored[apart]).sum())
-    return mine - theirs > 3 * math.sqrt(mine + theirs)

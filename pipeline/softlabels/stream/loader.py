@@ -11,23 +11,22 @@ a batch, row after row (B where rows have no positions).
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from softlabels.errors import ConfigError
-from softlabels.labels.soft import SoftLabels
+from softlabels.store.columns import LABEL, stored_name
 from softlabels.store.gather import Block
+from softlabels.stream.batch import Batch, TargetBatch
 from softlabels.stream.chunk_cache import cached
-from softlabels.stream.examples import EmbeddedRows, Examples, StoredRows, join_examples
+from softlabels.stream.examples import Examples, join_examples
 from softlabels.stream.join import Ints, Missing
 from softlabels.stream.order import (
     MOST_ROWS,
@@ -41,6 +40,7 @@ from softlabels.stream.order import (
     times_wanted,
 )
 from softlabels.stream.prefetch import prefetch
+from softlabels.stream.stored_rows import EmbeddedRows, StoredRows
 
 if TYPE_CHECKING:
     from softlabels.store import Store
@@ -55,54 +55,6 @@ READ_BYTES, READ_ROWS = (
 )  # small windows are read several at a time, as far as they are no more than this
 ANOTHER_ORDER = 1.5  # times as many chunks as of rows in order are wanted: then they stand in another one
 READERS = 2  # threads that read and check chunks; on two cores a third brought nothing
-
-
-@dataclass(frozen=True)
-class Batch:
-    """B examples.
-
-    Attributes:
-        inputs: (B, ...) of the prepared inputs' dtype.
-        labels: int64 hard labels, -1 = none: (B,), of token rows (B, P), each position's next token.
-        soft: the teacher's outputs of N positions, or None without a store.
-        rows: (B,) int64, the row of each example in the transfer rows.
-        mask: (B, P) bool, the positions that count; None where rows have none.
-        classes: C where it is known: of token rows always, so that outputs that pad a vocabulary can be told.
-    """
-
-    inputs: Tensor
-    labels: Tensor
-    soft: SoftLabels | None
-    rows: Ints
-    mask: Tensor | None = None
-    classes: int | None = None
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, part: slice) -> Batch:
-        """Some of the rows, one behind the other."""
-        start, stop, _ = part.indices(len(self))
-        each = 1 if self.mask is None else self.mask.shape[1]
-        return Batch(
-            self.inputs[start:stop],
-            self.labels[start:stop],
-            None if self.soft is None else self.soft[start * each : stop * each],
-            self.rows[start:stop],
-            None if self.mask is None else self.mask[start:stop],
-            self.classes,
-        )
-
-    @property
-    def positions(self) -> int:
-        """How many positions count; without a mask, rows."""
-        return len(self) if self.mask is None else int(self.mask.sum())
-
-    def to(self, device: torch.device | str) -> Batch:
-        """The same batch with its tensors on `device`."""
-        soft = None if self.soft is None else self.soft.to(device)
-        mask = None if self.mask is None else self.mask.to(device)
-        return Batch(self.inputs.to(device), self.labels.to(device), soft, self.rows, mask, self.classes)
 
 
 class Loader:
@@ -122,7 +74,8 @@ class Loader:
         missing: "error", or "skip" to leave out rows that the store does not label (`left_out` counts them).
         weights: (M,) member weights; by default those of the store.
         members: numbers of the members to take, whose `weights` those are; by default all.
-        labelled: (R,) bool, the rows whose hard label may be used; that of the others becomes -1.
+        labelled: (R,) bool, the rows whose hard label may be used; that of the others becomes none.
+        targets: names of the store's targets that batches carry; by default all.
 
     Attributes:
         steps_per_epoch: batches in an epoch.
@@ -150,13 +103,15 @@ class Loader:
         weights: Sequence[float] | None = None,
         members: Sequence[int] | None = None,
         labelled: NDArray[np.bool_] | None = None,
+        targets: Collection[str] | None = None,
     ) -> None:
         for name, value in (("batch_size", batch_size), ("window", window), ("block", block)):
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, not {value}", remedy=f"give a larger {name}")
         self._joined = self._examples = examples = join_examples(
-            rows, store, selection=selection, missing=missing, weights=weights, members=members, labelled=labelled
-        )
+            rows, store, selection=selection, missing=missing, weights=weights, members=members, labelled=labelled,
+            targets=targets,
+        )  # fmt: skip
         self._store = store or (rows.store if isinstance(rows, EmbeddedRows) else None)
         self._content = "" if store is None else store.content_digest
         self._facts = {"window": window, "batch_size": batch_size, "seed": seed, "shuffle": shuffle}
@@ -230,18 +185,20 @@ class Loader:
                     yield self._batch({name: values[first : first + self.batch_size] for name, values in block.items()})
 
     def _batch(self, block: Block) -> Batch:
-        examples, tensors = self._examples, {name: torch.from_numpy(block[name]) for name in block if name != "row"}
-        soft = None if examples.soft is None else examples.soft.soft_labels(tensors)
-        classes = None if examples.positions is None else examples.positions.classes
-        return Batch(tensors["input"], tensors["label"], soft, block["row"], tensors.get("mask"), classes)
+        tensors = {name: torch.from_numpy(block[name]) for name in block if name != "row"}
+        targets = {}
+        for name, target in self._examples.targets.items():
+            soft = None if target.soft is None else target.soft.soft_labels(tensors)
+            targets[name] = TargetBatch(tensors[stored_name(name, LABEL)], soft, target.classes)
+        return Batch(tensors["input"], targets, block["row"], tensors.get("mask"))
 
 
 def _row_bytes(examples: Examples, rows: TransferRows | EmbeddedRows | StoredRows, store: Store | None) -> int:
     """Bytes of a row's distributions in float16, by positions and classes alone, and of its input."""
-    kept = examples.inputs
-    inputs = examples.mapped_bytes if isinstance(kept, np.ndarray) else kept.columns["input"].row_bytes
-    if store is not None:
-        return inputs + 2 * (store.positions or 1) * store.classes
+    kept = examples.own if examples.inputs is None else None
+    inputs = examples.mapped_bytes if kept is None else kept.columns["input"].row_bytes
+    if store is not None:  # also of the targets that a student leaves out
+        return inputs + 2 * (store.positions or 1) * sum(each.label_space.classes for each in store.spec.targets)
     return inputs + (0 if rows.sequence is None else 2 * rows.sequence.positions * rows.sequence.classes)
 
 

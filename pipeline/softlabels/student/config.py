@@ -19,6 +19,7 @@ from softlabels.objects import ObjectSpec
 from softlabels.student.class_weights import ClassWeights, check_class_weights
 from softlabels.student.loss_spec import WITHOUT_T, LossSpec, require_meaning, target_of
 from softlabels.student.schedule import Setting, ends, value_at
+from softlabels.student.target_config import target_configs
 
 DEFAULT_ALPHA = 0.9
 DEFAULT_TEMPERATURE = 4.0
@@ -48,6 +49,11 @@ class LoopConfig:
         keep: best keeps the epoch with the lowest validation loss (the last one without validation), last the last epoch.
         class_weights: what rows of each class count in both terms: balanced (by the labelled training rows), or a list of a
             number a class; all alike by default. Of flags what each class's term counts. docs/losses.md says how.
+        targets: of a store of several targets, what is other for one of them: a mapping {box: {loss: huber, weight: 2}} by
+            their names. An entry may give loss, loss_args, temperature, alpha (or hard_weight and soft_weight), mean,
+            logit_standardization, class_weights; weight, of its loss in the sum (0 leaves the target out); and output, the
+            student's output that meets it (by default that of its name). docs/targets.md says what holds where nothing is
+            given.
         hard_label_fraction: share of the training rows whose hard label is used.
         checkpoint_every: epochs between checkpoints.
         device: auto (cuda where there is one, else cpu), cpu, cuda or cuda:N.
@@ -70,6 +76,7 @@ class LoopConfig:
     validation: float = 0.1
     keep: Literal["best", "last"] = "best"
     class_weights: ClassWeights = None
+    targets: dict[str, dict[str, Any]] = field(default_factory=dict)
     hard_label_fraction: float = 1.0
     checkpoint_every: int = 1
     device: str = "auto"
@@ -97,6 +104,7 @@ class LoopConfig:
                 remedy="give a share of the rows",
             )
         check_class_weights(self.class_weights)
+        target_configs(self.targets)  # refuse what cannot be meant
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ConfigError(f"device is {self.device!r}", remedy="choose auto, cpu, cuda or cuda:N")
 
@@ -129,13 +137,15 @@ class TrainingConfig(LoopConfig):
         for temperature in ends(self.temperature, name="temperature"):
             check_temperature(temperature)
         self._check_weights()
-        require_meaning(
-            self.loss,
-            temperature=self.temperature != DEFAULT_TEMPERATURE,
-            mean=self.mean != "arithmetic",
-            logit_standardization=self.logit_standardization,
-            class_weights=self.class_weights is not None,
-        )
+        target_of(self.loss)
+        if not self.targets:  # where there are several targets, each has its own (`heads`)
+            require_meaning(
+                self.loss,
+                temperature=self.temperature != DEFAULT_TEMPERATURE,
+                mean=self.mean != "arithmetic",
+                logit_standardization=self.logit_standardization,
+                class_weights=self.class_weights is not None,
+            )
         if self.seed < 0:
             raise ConfigError(f"seed must be >= 0, not {self.seed}", remedy="give a whole number >= 0")
 

@@ -4,14 +4,17 @@ A `Trainer` takes one or several through the same batches. Each learner has rand
 with the weights that it would have alone; only a model that draws from Python's or numpy's generators shares those. Reading
 batches, checkpoints and folders are the trainer's business.
 
-B batch, P positions of a row of tokens, R rows of the transfer set. Where a row is one example, it is one position.
+Its loss is the weighted sum over the targets that it is taught, each looked at by itself (`heads`).
+
+B batch, P positions of a row, R rows of the transfer set. Where a row is one example, it is one position.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,19 +24,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from softlabels.checks.probabilities import FEWEST
-from softlabels.errors import ConfigError, LogitsError
+from softlabels.errors import ConfigError, LogitsError, some
 from softlabels.models.device import DTYPES, arithmetic
 from softlabels.student.average import WeightAverage
 from softlabels.student.config import TrainingConfig
 from softlabels.student.hard_labels import count_labelled, only_where
-from softlabels.student.loss_spec import LossSpec, target_of
+from softlabels.student.heads import Head, heads_of, naming_target
+from softlabels.student.loss_spec import LossSpec
 from softlabels.student.metrics import Scores
 from softlabels.student.optimizer import build_optimizer, build_scheduler, limit_norms
-from softlabels.student.outputs import StudentOutputs, batch_loss, naming_row, outputs_of, require_student_logits
+from softlabels.student.outputs import StudentOutputs, answers_of, batch_loss, naming_row, require_student_logits
 from softlabels.student.seeding import seed_everything, set_torch_rng, torch_rng
 
 if TYPE_CHECKING:
-    from softlabels.stream.loader import Batch
+    from softlabels.stream.batch import Batch, TargetBatch
 
 Augment = Callable[[Tensor], Tensor]
 
@@ -44,7 +48,8 @@ class Student:
 
     Attributes:
         name: its folder inside the run's; "" for the run's folder itself.
-        model: gives (B, C) float logits for a batch's inputs, or those of positions; see `outputs`.
+        model: gives (B, C) float logits for a batch's inputs, or those of positions, or a mapping of such by name; see
+            `outputs`.
         config: how it is trained.
         labelled: (R,) bool, the rows whose hard label it may use; None for all that have one.
         rng: the state of torch's generators that it goes on with.
@@ -77,7 +82,7 @@ class Standing:
 
     Attributes:
         loss_sum: sum over the positions of the unfinished epoch of their batch's loss.
-        labelled: positions with a hard label seen since the run began.
+        labelled: positions with a hard label seen since the run began, by target.
         kept_epoch: the epoch (from 1) whose weights are kept, the best so far by validation loss or (keep: last) the last; 0
             before the first, and without validation.
         kept_validation: its validation loss.
@@ -87,12 +92,16 @@ class Standing:
     """
 
     loss_sum: float = 0.0
-    labelled: int = 0
+    labelled: dict[str, int] = field(default_factory=dict)
     kept_epoch: int = 0
     kept_validation: float | None = None
     scores: Scores = field(default_factory=Scores)
     kept_weights: dict[str, Tensor] | None = None
     lines: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.labelled, int):  # of a run that an earlier version began
+            self.labelled = {"": self.labelled}
 
 
 class Learner:
@@ -106,22 +115,16 @@ class Learner:
         self.name, self.config = student.name, student.config
         self.model = student.model.to(device)
         self.standing = Standing()
+        self.heads = heads_of(student.config)
         self._labelled, self._rng = student.labelled, student.rng
-        self._asked = False
+        self._asked: set[str] = set()  # targets whose outputs were seen to be logits
         self._device, self._total_steps, self._augment = device, total_steps, augment
         config = student.config
         self._optimizer = build_optimizer(config.optimizer, self.model.parameters())
         self._optimizer.zero_grad()
         self._scheduler = build_scheduler(config.scheduler, self._optimizer, total_steps)
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
-        if config.class_weights == "balanced":
-            raise ConfigError(
-                "class_weights=balanced is no list of numbers yet",
-                remedy="give those of `student.class_weights.resolved`",
-            )
-        self._class_weights: Tensor | None = None  # (C,)
-        if config.class_weights is not None:
-            self._class_weights = torch.tensor(config.class_weights, dtype=torch.float32, device=device)
+        self._class_weights = {name: self._weights_of(head) for name, head in self.heads.items()}
         self._average = None if config.ema is None else WeightAverage(self.model, config.ema)
 
     @property
@@ -138,9 +141,12 @@ class Learner:
         """The share of the run that lies before a step: 0 for the first, 1 for the last."""
         return min(1.0, step / max(1, self._total_steps - 1))
 
-    def loss_at(self, share: float) -> LossSpec:
-        """The loss after `share` of the run's steps."""
-        return dataclasses.replace(self.config.loss_at(share), class_weights=self._class_weights)
+    def loss_at(self, share: float) -> dict[str, LossSpec]:
+        """The loss of each target after `share` of the run's steps."""
+        return {
+            name: dataclasses.replace(head.config.loss_at(share), class_weights=self._class_weights[name])
+            for name, head in self.heads.items()
+        }
 
     def step(self, batch: Batch, moved: Batch, step: int) -> float:
         """One optimizer step with this learner's own random numbers, and the batch's loss.
@@ -154,20 +160,19 @@ class Learner:
             LogitsError: the loss is NaN or infinite; the model gives probabilities; a row's members have no geometric mean.
         """
         set_torch_rng(self._rng)
-        labels, labelled = self._own_labels(batch, moved)
-        self.standing.labelled += labelled
-        moved = dataclasses.replace(moved, labels=labels)
+        specs = self.loss_at(self.share(step))
+        moved, labelled = self._own(batch, moved, specs)
+        for name, count in labelled.items():
+            self.standing.labelled[name] = self.standing.labelled.get(name, 0) + count
         if self._augment is not None:
             moved = dataclasses.replace(moved, inputs=self._augment(moved.inputs.clone()))
         self.model.train()
         total = torch.zeros((), device=self._device)
-        rows, positions, spec = len(batch), batch.positions, self.loss_at(self.share(step))
-        if spec.soft_weight == 0:
-            moved = dataclasses.replace(moved, soft=None)
+        rows, positions = len(batch), batch.positions
         size = self.config.micro_batch or rows
         for start in range(0, rows, size):
-            with naming_row(batch, self.config.mean):
-                loss = self._loss(moved[start : start + size], spec, positions=positions, labelled=labelled)
+            part = moved[start : start + size]
+            loss = self._loss(batch, part, specs, positions=positions, labelled=labelled)
             if not loss.requires_grad:
                 raise ConfigError(
                     f"the model {self.name}".rstrip() + " cannot learn: its outputs carry no gradient",
@@ -182,15 +187,16 @@ class Learner:
         self._rng = torch_rng()
         return value
 
-    def predict(self, model: nn.Module, batch: Batch) -> StudentOutputs:
-        """What a model says of a batch in the precision of the training; the loss makes float32 of it.
+    def predict(self, model: nn.Module, batch: Batch) -> dict[str, StudentOutputs]:
+        """What a model says of each target of a batch in the precision of the training; the loss makes float32 of it.
 
         Raises:
             ConfigError: a single row, as the last batch of an epoch may be, in a model that needs several.
         """
+        outputs = {name: head.output for name, head in self.heads.items()}
         with arithmetic(self._device, self.config.precision):
             try:
-                return outputs_of(model, batch, DTYPES[self.config.precision])
+                return answers_of(model, batch, outputs, DTYPES[self.config.precision])
             except ValueError as error:
                 if len(batch) > 1 or "more than 1 value per channel" not in str(error):
                     raise
@@ -204,14 +210,20 @@ class Learner:
         if not math.isfinite(loss):
             raise self._diverged(f"the {which} loss", f"is {loss} after step {step}")
 
-    def check_labelled(self, which: str, labelled: int, *, is_soft: bool) -> None:
-        """Raise ConfigError where there is nothing to learn from, or nothing to judge by."""
+    def check_trained(self) -> None:
+        """Raise ConfigError where the rows of the epochs so far had nothing to learn from, of some target."""
+        for name, head in self.heads.items():
+            self.check_labelled("training", name, self.standing.labelled.get(name, 0), is_soft=head.config.is_soft)
+
+    def check_labelled(self, which: str, name: str, labelled: int, *, is_soft: bool) -> None:
+        """Raise ConfigError where there is nothing to learn from of a target, or nothing to judge by."""
         if labelled == 0 and not is_soft:
-            at_end = " at the end" if self.config.is_soft else ""
-            raise ConfigError(
-                f"no {which} row has a hard label and soft_weight is 0{at_end}: there is nothing to learn from",
-                remedy="raise alpha (or soft_weight) and give a store, or use rows with labels",
-            )
+            at_end = " at the end" if self.heads[name].config.is_soft else ""
+            with naming_target(name):
+                raise ConfigError(
+                    f"no {which} row has a hard label and soft_weight is 0{at_end}: there is nothing to learn from",
+                    remedy="raise alpha (or soft_weight) and give a store, or use rows with labels",
+                )
 
     def finish_epoch(self, epoch: int, held_out: tuple[float, Scores] | None) -> None:
         """Keep the weights where this epoch (from 1) is the one to keep; `held_out` is its validation loss and scores."""
@@ -261,21 +273,59 @@ class Learner:
         self._rng = state["rng"]
         self.standing = Standing(**state["standing"])
 
-    def _own_labels(self, batch: Batch, moved: Batch) -> tuple[Tensor, int]:
-        """The hard labels (B, [P], ...) that this learner may use, on the device, and how many positions have one."""
-        target = target_of(self.config.loss)
-        if self._labelled is None:
-            return moved.labels, count_labelled(batch.labels, target)
-        labels = only_where(torch.from_numpy(self._labelled[batch.rows]), batch.labels, target)
-        return labels.to(self._device), count_labelled(labels, target)
+    def _weights_of(self, head: Head) -> Tensor | None:
+        """(C,) of a target's classes, where they have weights."""
+        weights = head.config.class_weights
+        if weights == "balanced":
+            raise ConfigError(
+                "class_weights=balanced is no list of numbers yet",
+                remedy="give those of `student.class_weights.resolved`",
+            )
+        return None if weights is None else torch.tensor(weights, dtype=torch.float32, device=self._device)
 
-    def _loss(self, part: Batch, spec: LossSpec, *, positions: int, labelled: int) -> Tensor:
-        """The share of some rows in the loss of a batch in which `positions` count and `labelled` of them have a label."""
-        outputs = self.predict(self.model, part)
-        if not self._asked and outputs.matrix is None and spec.target == "softmax":
-            require_student_logits(outputs.states, who=f"the model {self.name}".rstrip())
-            self._asked = len(outputs.states) >= FEWEST
-        return batch_loss(outputs, part, spec, positions=positions, labelled=labelled)
+    def _own(self, batch: Batch, moved: Batch, specs: Mapping[str, LossSpec]) -> tuple[Batch, dict[str, int]]:
+        """A batch on the device with what this learner may use of it, and how many positions have a hard label, by target."""
+        if lacking := [name for name in self.heads if name not in batch.targets]:
+            raise ConfigError(
+                f"{self.name or 'the student'} is taught {some(map(repr, lacking))}, and batches carry "
+                f"{some(map(repr, batch.targets))}",
+                remedy="give it a config of these targets (`softlabels.student.heads.resolved`)",
+            )
+        targets, labelled = {}, {}
+        for name, head in self.heads.items():
+            targets[name], labelled[name] = self._own_target(head, batch, moved.targets[name])
+            if specs[name].soft_weight == 0:
+                targets[name] = dataclasses.replace(targets[name], soft=None)
+        return dataclasses.replace(moved, targets=targets), labelled
+
+    def _own_target(self, head: Head, batch: Batch, moved: TargetBatch) -> tuple[TargetBatch, int]:
+        """The same of one target."""
+        labels = batch.targets[head.name].labels  # (B, [P], ...)
+        if self._labelled is None:
+            return moved, count_labelled(labels, head.target)
+        labels = only_where(torch.from_numpy(self._labelled[batch.rows]), labels, head.target)
+        return dataclasses.replace(moved, labels=labels.to(self._device)), count_labelled(labels, head.target)
+
+    def _loss(
+        self, batch: Batch, part: Batch, specs: Mapping[str, LossSpec], *, positions: int, labelled: Mapping[str, int]
+    ) -> Tensor:
+        """The share of some rows in the loss of a batch in which `positions` count, `labelled` of them with a label."""
+        answers, terms = self.predict(self.model, part), []
+        for name, head in self.heads.items():
+            outputs, spec = answers[name], specs[name]
+            self._require_logits(head, outputs)
+            with naming_target(name), naming_row(batch.only(name), spec.mean):
+                loss = batch_loss(outputs, part.only(name), spec, positions=positions, labelled=labelled[name])
+            terms.append(loss if head.weight == 1 else loss * head.weight)
+        return functools.reduce(torch.add, terms)
+
+    def _require_logits(self, head: Head, outputs: StudentOutputs) -> None:
+        if head.name not in self._asked and outputs.matrix is None and head.target == "softmax":
+            who = f"the model {self.name}".rstrip()
+            with naming_target(head.name):
+                require_student_logits(outputs.states, who=who)
+            if len(outputs.states) >= FEWEST:
+                self._asked.add(head.name)
 
     def _diverged(self, what: str, how: str) -> LogitsError:
         of = f" of {self.name}" if self.name else ""

@@ -1,33 +1,32 @@
 """How good predictions are: against hard labels (errors, accuracy, NLL, ECE, Brier) and against the teacher (agreement, KL).
 
 `Metrics` adds up batches of distributions in float64, `flag_metrics` and `value_metrics` those of other kinds of targets, and
-`metrics_of` gives the right one; `evaluate_student` and `evaluate_teacher` run it over a loader. The loss that is trained is
-`losses`' business; a store's own coding loss is `softlabels.labels.fidelity`'s.
+`metrics_of` gives the right one; `evaluate` runs it over a loader. The loss that is trained is `losses`' business; a store's
+own coding loss is `softlabels.labels.fidelity`'s.
 
-Of rows of tokens every position that counts is a row of these scores: `rows` are positions, and `nll` is the log of perplexity.
+Of rows of positions every position that counts is a row of these scores: `rows` are positions; of tokens `nll` is the log of
+perplexity.
 
 B batch (or a block of positions), M members, C classes, T temperatures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from softlabels.errors import ConfigError
 from softlabels.labels.soft import SoftLabels
 from softlabels.labels.targets import Target
 from softlabels.student.by_class import MOST, ByClass
 from softlabels.student.calibration import add_to_bins, calibration_error, empty_bins
 from softlabels.student.flag_metrics import FlagMetrics
-from softlabels.student.outputs import blocks, counted_blocks, naming_row, outputs_of
 from softlabels.student.value_metrics import ValueMetrics
 
 if TYPE_CHECKING:
-    from softlabels.stream.loader import Batch
+    from softlabels.stream.batch import Batch
 
 FEW = 1024  # classes up to which a distribution is computed in float64; beyond in float32, which costs half
 LogProbsAt = Callable[[float], Tensor]
@@ -85,6 +84,10 @@ class Scores(TypedDict, total=False):
     cosine: float  # the mean over the rows that are wanted to be no zero; a zero counts 0
     teacher: dict[str, float]
 
+    # Of several targets `rows`, and the scores of each by its name; on validation rows each has its own loss, too.
+    targets: dict[str, Any]
+    validation_loss: float
+
 
 class Accumulator(Protocol):
     """What adds up predictions of one kind of target, a batch at a time."""
@@ -97,6 +100,13 @@ class Accumulator(Protocol):
 
     def result(self) -> Scores:
         """The scores of everything added so far."""
+
+
+def together(found: Mapping[str, Scores]) -> Scores:
+    """The scores of several targets as those of one model; of one without a name its own."""
+    if {*found} == {""}:
+        return found[""]
+    return {"rows": next(iter(found.values()))["rows"], "targets": dict(found)}
 
 
 def metrics_of(target: Target, temperatures: Sequence[float], mean: str, *, by_class: bool = False) -> Accumulator:
@@ -191,49 +201,6 @@ class Metrics:
         add_to_bins(self._bins, rows[:, 3], rows[:, 4])
         if self._by_class is not None:
             self._by_class.add(log_p, predicted, labels)
-
-
-def evaluate_student(
-    model: nn.Module, batches: Batches, *, temperatures: Sequence[float], mean: str, device: torch.device,
-    target: Target = "softmax",
-) -> Scores:  # fmt: skip
-    """Scores of a model, put into evaluation mode, over every batch; `target` is the kind of the labels."""
-    metrics = metrics_of(target, temperatures, mean, by_class=True)
-    model.eval()
-    with torch.inference_mode():
-        for batch in batches.epoch(0):
-            batch = batch.to(device)
-            with naming_row(batch, mean):
-                for logits, labels, soft in blocks(outputs_of(model, batch), batch):
-                    metrics.update(logits, labels, soft)
-    return metrics.result()
-
-
-def evaluate_teacher(
-    batches: Batches, *, temperatures: Sequence[float], mean: str, device: torch.device, target: Target = "softmax"
-) -> tuple[Scores, list[Scores]]:
-    """Scores of the stored teacher, and of each of its members against it, from the store alone.
-
-    Raises:
-        ConfigError: a batch without soft labels.
-        NoPossibleClass: a row whose members have no geometric mean, which is asked for.
-    """
-    ensemble = metrics_of(target, temperatures, mean, by_class=True)
-    members: list[Accumulator] = []
-    for batch in batches.epoch(0):
-        batch = batch.to(device)
-        if batch.soft is None:
-            raise ConfigError("these batches carry no soft labels", remedy="give the loader a store")
-        members = members or [
-            metrics_of(target, temperatures, mean, by_class=True) for _ in range(batch.soft.stored_members)
-        ]
-        with naming_row(batch, mean):
-            for _, part in counted_blocks(batch, batch.soft.classes, whole=batch.mask is None):
-                assert part.soft is not None
-                ensemble.update_teacher(part.labels, part.soft)
-                for number, member in enumerate(members):
-                    member.update_teacher(part.labels, part.soft, number)
-    return ensemble.result(), [member.result() for member in members]
 
 
 def _wide(values: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """What a model says of a batch, whatever its kind: logits of rows or of positions, or hidden states with the matrix that makes
 logits of them; and the loss of it, or its logits a block of positions at a time.
 
+A model gives one tensor, or a mapping of tensors by name where it is taught several targets; each target meets its own output.
 A model with the methods `hidden(inputs)` (B, [P,] d) and `output_matrix()` (weight (V, d), bias (V,) or None; or None: it has
 no such matrix) is asked for those, and positions x classes are never held. Of a model of rows of tokens, outputs beyond the
 label space's C classes pad its vocabulary and are cut off; positions that the batch's mask leaves out do not count.
@@ -10,7 +11,7 @@ B rows, P positions of a row, N = B * P (B without positions), V outputs, C clas
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from softlabels.checks.probabilities import BLOCK, FEWEST, are_probabilities, require_logits
-from softlabels.errors import ClassMismatch, NoPossibleClass
+from softlabels.errors import ClassMismatch, NoPossibleClass, some
 from softlabels.labels.bernoulli import no_common_outcome
 from softlabels.labels.ensemble import no_common_class
 from softlabels.labels.soft import SoftLabels
@@ -29,7 +30,7 @@ from softlabels.student.loss_spec import LossSpec
 from softlabels.student.losses import LOSSES, weighted_sum
 
 if TYPE_CHECKING:
-    from softlabels.stream.loader import Batch
+    from softlabels.stream.batch import Batch
 
 LOGITS_ALONE = "let its forward return the logits (rows, classes) alone, in training as in evaluation mode"
 Block = tuple[Tensor, Tensor, SoftLabels | None]  # logits (n, C), labels (n, ...), the teacher's
@@ -75,11 +76,58 @@ def outputs_of(model: nn.Module, batch: Batch, dtype: torch.dtype = torch.float3
     Raises:
         ClassMismatch: outputs that are not (B, ...), or of rows of tokens (B, P, ...).
     """
+    [found] = answers_of(model, batch, {"": ""}, dtype).values()
+    return found
+
+
+def answers_of(
+    model: nn.Module, batch: Batch, outputs: Mapping[str, str], dtype: torch.dtype = torch.float32
+) -> dict[str, StudentOutputs]:
+    """The same of several targets by name: what the model says of each, by the output that `outputs` names for it; "" is a
+    tensor alone.
+
+    Raises:
+        ClassMismatch: also an output that the model lacks, or one tensor for several targets.
+    """
     matrix, inputs = output_matrix(model), batch.inputs.clone()  # other students get the same batch
     if matrix is None:
-        return StudentOutputs(_flat(model(inputs), batch))
-    states = _flat(model.hidden(inputs), batch)  # type: ignore[operator]
-    return StudentOutputs(states if dtype == torch.float32 else states.to(dtype), *matrix)
+        found = by_target(model(inputs), outputs)
+        return {name: StudentOutputs(_flat(each, batch, name)) for name, each in found.items()}
+    [(name, hidden)] = by_target(model.hidden(inputs), outputs).items()  # type: ignore[operator]
+    states = _flat(hidden, batch, name)
+    return {name: StudentOutputs(states if dtype == torch.float32 else states.to(dtype), *matrix)}
+
+
+def by_target(found: object, outputs: Mapping[str, str]) -> dict[str, object]:
+    """What a model gives, by target; see `answers_of`."""
+    if {*outputs} == {""}:
+        return {"": found}
+    if isinstance(found, Tensor) and len(outputs) == 1:
+        [(name, output)] = outputs.items()
+        if output == name:
+            return {name: found}
+        raise ClassMismatch(
+            f"the model gives one tensor, and target {name} is to meet its output {output!r}",
+            remedy=f"drop training.targets.{name}.output, or let its forward return a mapping of tensors by name",
+        )
+    if isinstance(found, Tensor):
+        raise ClassMismatch(
+            f"the model gives one tensor, and is taught {some(outputs)}",
+            remedy="let its forward return a mapping of tensors by name, or leave all targets but one out (training.targets: "
+            "{NAME: {weight: 0}})",
+        )
+    if not isinstance(found, Mapping):
+        raise ClassMismatch(
+            f"the model gives {type(found).__name__}", remedy="let its forward return a mapping of tensors by name"
+        )
+    for name, output in outputs.items():
+        if output not in found:
+            raise ClassMismatch(
+                f"the model has no output {output!r} for target {name}, its outputs are {some(found)}",
+                remedy=f"let its forward return it, name another (training.targets: {{{name}: {{output: NAME}}}}), or leave "
+                "the target out (weight: 0)",
+            )
+    return {name: found[output] for name, output in outputs.items()}
 
 
 def require_student_logits(logits: Tensor, *, who: str, total: int = FEWEST) -> None:
@@ -91,17 +139,20 @@ def require_student_logits(logits: Tensor, *, who: str, total: int = FEWEST) -> 
     require_logits(are_probabilities(first)[:, None], total=total, who=who, remedy=remedy)
 
 
-def _flat(found: object, batch: Batch) -> Tensor:
+def _flat(found: object, batch: Batch, name: str = "") -> Tensor:
     """(N, ...) of a model's (B, [P,] ...)."""
+    of = f" for target {name}" if name else ""
     if not isinstance(found, Tensor) or (batch.mask is None and (found.dim() != 2 or len(found) != len(batch.inputs))):
         what = f"outputs of shape {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        raise ClassMismatch(f"the model gives {what} for a batch of {len(batch.inputs)} rows", remedy=LOGITS_ALONE)
+        remedy = "give (rows, outputs) for each target" if name else LOGITS_ALONE
+        raise ClassMismatch(f"the model gives {what}{of} for a batch of {len(batch.inputs)} rows", remedy=remedy)
     if batch.mask is None:
         return found
     if found.dim() != 3 or found.shape[:2] != batch.mask.shape:
         raise ClassMismatch(
-            f"the model's output for {len(batch)} rows of {batch.mask.shape[1]} positions has shape {tuple(found.shape)}",
-            remedy="use a model that gives the logits of every position's next token, (rows, positions, vocabulary)",
+            f"the model's output{of} for {len(batch)} rows of {batch.mask.shape[1]} positions has shape {tuple(found.shape)}",
+            remedy="use a model that gives logits (or values) of every position, (rows, positions, outputs); of tokens those "
+            "of the next token",
         )
     return found.flatten(0, 1)
 

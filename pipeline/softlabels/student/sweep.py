@@ -13,6 +13,7 @@ from softlabels.errors import ConfigError
 from softlabels.student.config import DEFAULT_ALPHA, DEFAULT_TEMPERATURE, LoopConfig, TrainingConfig
 from softlabels.student.loss_spec import target_of
 from softlabels.student.schedule import Setting
+from softlabels.student.target_config import WEIGHTS
 
 AXES = ("temperature", "alpha", "loss")
 T = TypeVar("T")
@@ -91,6 +92,10 @@ class StudentTraining(LoopConfig):
         values: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(LoopConfig)}
         if variant.kind == "hard":  # its temperature is that of the KL it is measured with
             first = self.variants[0].values
+            values["targets"] = {
+                name: {key: value for key, value in (entry or {}).items() if key not in WEIGHTS}
+                for name, entry in self.targets.items()
+            }
             if target_of(first["loss"]) != "softmax":  # of which no loss but the cross-entropy is a hard label's
                 values["loss"] = first["loss"]
             return TrainingConfig(

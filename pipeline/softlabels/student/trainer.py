@@ -25,7 +25,9 @@ from softlabels.models.device import resolve_device, warm_up
 from softlabels.student import checkpoint, runlog
 from softlabels.student.checkpoint import load_checkpoint, save_checkpoint
 from softlabels.student.config import TrainingConfig, deciding
+from softlabels.student.heads import Head
 from softlabels.student.learner import Augment, Learner, Student
+from softlabels.student.loss_spec import LossSpec
 from softlabels.student.metrics import Batches, Scores
 from softlabels.student.runlog import RunLog
 from softlabels.student.seeding import deterministic
@@ -232,7 +234,7 @@ class Trainer:
         progress = self._progress
         train_losses = [learner.standing.loss_sum / max(progress.positions, 1) for learner in self._learners]
         for learner in self._learners:
-            learner.check_labelled("training", learner.standing.labelled, is_soft=learner.config.is_soft)
+            learner.check_trained()
         progress.epoch += 1
         progress.batch, progress.rows, progress.positions = 0, 0, 0
         held_out = [None] * len(self._learners)
@@ -250,11 +252,12 @@ class Trainer:
         step = self._progress.step
         line: dict[str, object] = {"epoch": self._progress.epoch, "step": step, "train_loss": train_loss}
         line["lr"] = learner.learning_rate
-        if learner.config.is_scheduled:
-            loss = learner.loss_at(learner.share(step - 1))
-            line |= {name: getattr(loss, name) for name in ("temperature", "hard_weight", "soft_weight")}
-            if not learner.config.has_temperature:
-                del line["temperature"]
+        moving = {
+            name: _moving(spec, learner.heads[name])
+            for name, spec in learner.loss_at(learner.share(step - 1)).items()
+            if learner.heads[name].config.is_scheduled
+        }
+        line |= moving.pop("", {}) | ({"settings": moving} if moving else {})
         return line if held_out is None else line | {"validation_loss": held_out[0], **held_out[1]}
 
     def _last_line(self, learner: Learner) -> dict[str, object]:
@@ -271,6 +274,12 @@ class Trainer:
     def _save(self) -> None:
         state = {"progress": vars(self._progress), "learners": [learner.state() for learner in self._learners]}
         save_checkpoint(self._folder, state, self._identity)
+
+
+def _moving(spec: LossSpec, head: Head) -> dict[str, float]:
+    """What a target's schedules have come to."""
+    names = ("temperature", "hard_weight", "soft_weight")
+    return {name: getattr(spec, name) for name in names if name != "temperature" or head.config.has_temperature}
 
 
 def _orders(train: Batches, validation: Batches | None) -> dict[str, str | None]:

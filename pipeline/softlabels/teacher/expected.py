@@ -118,4 +118,4 @@ def kind_of(labels: Array, positions: int | None) -> Target:
     """What hard labels are: classes (R, [P]), flags (R, [P,] C) or vectors of real numbers (R, [P,] D)."""
     if labels.dtype.kind == "f":
         return "values"
-    return "softmax" if labels.ndim == (1 if positions is None else 2) else "sigmoid"
+    return "softmax" if labels.ndim <= (1 if positions is None else 2) else "sigmoid"

@@ -20,17 +20,18 @@ from softlabels.store.columns import LABEL, bare, is_soft, stored_name
 from softlabels.store.key_index import KeyIndex
 from softlabels.store.reader import Store
 from softlabels.store.spec import Spec
-from softlabels.teacher.deviation import Deviation, compare
+from softlabels.teacher.comparison import compare, nothing_seen
+from softlabels.teacher.deviation import Deviation, ValuesDeviation
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.teacher.expected import Counted
 from softlabels.teacher.sentinels import require_ensemble_logits
 from softlabels.teacher.teacher import teacher_batches
 from softlabels.transfer.rows import TransferRows
 
+Seen = Deviation | ValuesDeviation
 
-def compare_with_teacher(
-    store: Store, rows: TransferRows, ensemble: Ensemble, *, sample: int = 256
-) -> dict[str, Deviation]:
+
+def compare_with_teacher(store: Store, rows: TransferRows, ensemble: Ensemble, *, sample: int = 256) -> dict[str, Seen]:
     """Run at least `sample` rows of the store (whole teacher batches, always the same ones) through the live teacher: what
     shows of each target, by its name.
 
@@ -66,10 +67,10 @@ def encodings_of(spec: Spec) -> dict[str, Encoding]:
     return {target.name: target.encoding for target in spec.targets}
 
 
-def deviations(spec: Spec, lines: Mapping[str, Iterable[Fidelity | FidelitySums]]) -> dict[str, Deviation]:
+def deviations(spec: Spec, lines: Mapping[str, Iterable[Fidelity | FidelitySums]]) -> dict[str, Seen]:
     """Nothing seen yet, of each target; `lines` are what the store states of its fidelity."""
     return {
-        each.name: Deviation.of(
+        each.name: nothing_seen(
             each.encoding, each.label_space.classes, precision=spec.teacher.precision, lines=lines[each.name]
         )
         for each in spec.targets
@@ -145,7 +146,7 @@ def compare_batch(
     inputs: NDArray[np.generic],
     counted: Counted,
     columns: Columns,
-    found: Mapping[str, Deviation],
+    found: Mapping[str, Seen],
 ) -> None:
     """Run inputs (B, ...), as many at once as the recipe lets the teacher see, and add to `found`, by target, how far the
     stored columns (B, ...) are from the outputs, of what is `counted`.

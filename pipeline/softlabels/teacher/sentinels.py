@@ -82,6 +82,8 @@ def check_sentinels(
     asked.require_same_alone(whole)
     for name, given in (labels or {}).items() if ensemble.sequence is None else ():
         outputs, classes = whole[name], None if names is None else names.get(name)
+        if classes is not None and len(classes) != outputs.classes:
+            classes = None  # whoever asked says so
         share = normalised_weights(ensemble.weights, len(ensemble.models))
         best = largest_class(outputs.logits().float().cpu().numpy(), share)
         where = f"{titled(name)}{len(asked.rows)} rows of the teacher"

@@ -1,0 +1,234 @@
+"""Outputs and hard labels of rows that are at hand in memory, as arrays or as lists of ragged rows: which axis is which, one
+row's length against another's. Nothing is guessed: three axes are rows, members and classes unless positions are said.
+
+R rows, P positions (the most, of ragged rows), M members, C classes or numbers of a vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softlabels.errors import LabelError, LogitsError, UserError
+from softlabels.jobs.outputs import hard_labels
+from softlabels.labels import NO_LABEL
+from softlabels.labels.targets import Target
+
+MANY = 32  # members that nobody named
+_WHERE = "memory"  # in messages, where an import names its file
+_POSITIONS = "give positions=N (or a mask) where that axis is positions, such as anchors or frames"
+
+
+def by_target(given: Any, names: Collection[str], what: str) -> dict[str, Any]:
+    """What is given of targets, by name; "" is the one without. Raises `UserError` for a name that no target has."""
+    if given is None:
+        return {}
+    by_name = given if isinstance(given, Mapping) else {"": given}
+    strangers = sorted({*map(str, by_name)} - {*names})
+    if strangers:
+        found = f"{what} name {strangers[0]!r}" if isinstance(given, Mapping) else f"{what} are of no name"
+        called = ", ".join(names) or "no name"
+        raise UserError(
+            f"{found}, and the logits are of {called}", remedy="give a mapping with names of the targets, or none"
+        )
+    return dict(by_name)
+
+
+@dataclass(frozen=True)
+class Positions:
+    """P of rows of positions, of ragged ones the most, and how many each of these has (R,); which of them count (R, P)."""
+
+    most: int
+    lengths: NDArray[np.int64] | None
+    mask: NDArray[np.uint8]
+
+
+def positions_of(logits: Mapping[str, Any], mask: Any, most: int | None) -> Positions | None:
+    """Those of rows; None where they are one position each.
+
+    Raises:
+        UserError: targets with different positions, more than `most`, a mask of another shape, or one that is all false.
+    """
+    lengths = {name: found for name, values in logits.items() if (found := lengths_of(values)) is not None}
+    if lengths:
+        return _ragged(lengths, mask, most)
+    if mask is None and most is None:
+        return None
+    rows = len(next(iter(logits.values())))
+    return Positions(most or np.shape(mask)[-1], None, _mask(mask, rows, most))
+
+
+def _ragged(lengths: Mapping[str, NDArray[np.int64]], mask: Any, most: int | None) -> Positions:
+    """The same of lists, whose rows have these lengths."""
+    (first, count), *others = lengths.items()
+    if (named := lengths_of(mask)) is not None:
+        others.append(("the mask", named))
+    for name, found in others:
+        _same_lengths(count, found, first, name)
+    most = int(count.max()) if most is None else most
+    if count.max() > most:
+        row = int(count.argmax())
+        raise UserError(
+            f"row {row} has {count[row]} positions, and positions={most} is the most", remedy="give a larger one"
+        )
+    given = _mask(mask if named is None else padded(mask, most, np.dtype(np.uint8)), len(count), most)
+    return Positions(most, count, _checked(given * (np.arange(most) < count[:, None])))
+
+
+def _mask(mask: Any, rows: int, most: int | None) -> NDArray[np.uint8]:
+    """Which positions (R, P) count; all, where nobody says so. Raises `UserError`."""
+    given = np.ones((rows, most or 1), np.uint8) if mask is None else np.asarray(mask)
+    fits = given.ndim == 2 and len(given) == rows and most in (None, given.shape[-1])
+    if given.dtype.kind not in "bui" or not fits:
+        raise UserError(
+            f"the mask is {given.dtype} {given.shape}" + ("" if most is None else f", and positions={most}"),
+            remedy=f"give 0 or 1 of each position: ({rows}, positions)",
+        )
+    return _checked(given)
+
+
+def _checked(mask: NDArray[Any]) -> NDArray[np.uint8]:
+    odd, empty = np.flatnonzero((mask > 1).any(axis=1)), np.flatnonzero(~mask.any(axis=1))
+    if odd.size:
+        raise UserError(
+            f"row {odd[0]}: the mask of its positions is neither 0 nor 1", remedy="give 1 where a position counts"
+        )
+    if empty.size:
+        raise UserError(
+            f"row {empty[0]}: none of its positions counts: the mask is 0 throughout", remedy="leave such rows out"
+        )
+    return mask.astype(np.uint8)
+
+
+def _same_lengths(one: NDArray[np.int64], other: NDArray[np.int64], first: str, name: str) -> None:
+    if len(one) != len(other):
+        raise UserError(f"{len(one)} rows in {first or 'logits'}, {len(other)} in {name}", remedy="give the same rows")
+    wrong = np.flatnonzero(one != other)
+    if wrong.size:
+        row = wrong[0]
+        raise UserError(
+            f"row {row} has {one[row]} positions in {first or 'logits'} and {other[row]} in {name}",
+            remedy="give all of a row as many positions",
+        )
+
+
+def lengths_of(values: Any) -> NDArray[np.int64] | None:
+    """How many positions each row of a list has (R,); None of arrays, and of lists whose rows are alike."""
+    if not isinstance(values, list | tuple) or not values:
+        return None
+    try:
+        found = np.array([len(row) for row in values], np.int64)
+    except TypeError:
+        return None
+    return None if (found == found[0]).all() else found
+
+
+def padded(rows: Sequence[Any], most: int, dtype: np.dtype[Any] | None = None, fill: float = 0) -> NDArray[Any]:
+    """Rows of different length as one array (R, P, ...), `fill` beyond each."""
+    parts = [np.asarray(row) for row in rows]
+    kind = np.result_type(*{part.dtype for part in parts}) if dtype is None else dtype
+    out = np.full((len(parts), most, *parts[0].shape[1:]), fill, kind)
+    for row, part in enumerate(parts):
+        if part.shape[1:] != out.shape[2:]:
+            raise UserError(
+                f"row {row} has the shape {part.shape}, row 0 {parts[0].shape}",
+                remedy="give rows that differ in length alone",
+            )
+        out[row, : len(part)] = part
+    return out
+
+
+def outputs_of(name: str, given: Any, where: Positions | None) -> NDArray[np.floating]:
+    """(R, [P,] M, C) of a target's outputs. Raises `LogitsError` for another dtype or other axes."""
+    one = f"{name}: " if name else ""
+    ragged = lengths_of(given) is not None
+    values = padded(given, where.most) if ragged and where is not None else np.asarray(given)
+    lead = 1 if where is None else 2
+    if values.dtype.kind != "f" or not values.size or values.ndim - lead not in (1, 2):
+        axes = "rows" if where is None else "rows, positions"
+        remedy = f"give floats of shape ({axes}, classes) or ({axes}, members, classes)"
+        more = f"; {_POSITIONS}" if where is None and values.ndim == 4 else ""
+        raise LogitsError(f"{one}logits are {values.dtype} of shape {values.shape}", remedy=remedy + more)
+    if where is not None and values.shape[:2] != where.mask.shape:
+        raise UserError(
+            f"{one}logits of shape {values.shape} have {values.shape[1]} positions in {len(values)} rows, and "
+            f"{where.most} in {len(where.mask)} are said",
+            remedy="give all targets, and the mask, the same positions",
+        )
+    return values[..., None, :] if values.ndim - lead == 1 else values
+
+
+def refuse_positions(name: str, values: NDArray[np.floating], labels: Any, kind: Target, *, named: bool) -> None:
+    """Raise `UserError` where outputs (R, M, C) that nobody calls positions look so: many members that nobody `named`, or hard
+    labels of each.
+    """
+    one, shape = f"{name}: " if name else "", values.shape
+    found: tuple[int, ...] = () if labels is None or lengths_of(labels) is not None else np.shape(labels)
+    own = len(found) - (kind != "softmax")  # axes of labels, but for the classes of flags and the numbers of vectors
+    if own == 2:
+        cut = f"reshape them to (rows, {found[1]}, {shape[2] // found[1] or 1}), and " * (shape[1] == 1)
+        raise UserError(
+            f"{one}logits of shape {shape} are {shape[0]} rows of {shape[1]} members and {shape[2]} classes, and labels of "
+            f"shape {found} are of {found[1]} positions each",
+            remedy=f"{cut}{_POSITIONS}",
+        )
+    if shape[1] > MANY and not named:
+        raise UserError(
+            f"{one}logits of shape {shape} are {shape[0]} rows of {shape[1]} members and {shape[2]} classes",
+            remedy=f"{_POSITIONS}; where they are members, say who they are with a TeacherSpec",
+        )
+
+
+def labels_of(
+    name: str, given: Any, shape: tuple[int, ...], where: Positions | None, kind: Target, classes: Sequence[str] | None
+) -> NDArray[Any] | None:
+    """Hard labels of a target's outputs of this `shape` (R, [P,] M, C), as `softlabels.store.hard_labels` says; None where a
+    kind that needs none has none.
+
+    Raises:
+        UserError, LabelError: another shape or length, no whole number, neither 0 nor 1, a name that no class has.
+    """
+    lead, one = shape[:-2], f"{name}: " if name else ""
+    if given is None:
+        return np.full(lead, NO_LABEL) if kind == "softmax" else None
+    if kind == "softmax" and where is None:
+        return hard_labels(np.asarray(given), lead[0], _WHERE, classes)
+    named = lengths_of(given)
+    if where is not None and named is not None:
+        _same_lengths(
+            np.full(len(named), where.most) if where.lengths is None else where.lengths, named, name, "labels"
+        )
+    none = np.nan if kind == "values" else NO_LABEL
+    found = np.asarray(given) if named is None or where is None else padded(given, where.most, fill=none)
+    expected = lead if kind == "softmax" else (*lead, shape[-1])
+    if found.shape != expected:
+        raise UserError(
+            f"{one}labels have the shape {found.shape}, not {expected}", remedy="give one a row (and position)"
+        )
+    if kind == "values":
+        return found.astype(np.float32)
+    if kind == "softmax" and found.dtype.kind in "OU":
+        flat = hard_labels(found.reshape(-1), found.size, _WHERE, classes)
+        assert flat is not None
+        return flat.reshape(lead)
+    return _whole(one, found, np.dtype(np.int64 if kind == "softmax" else np.int8))
+
+
+def _whole(one: str, labels: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Whole numbers; NaN is none. Raises `LabelError`."""
+    numbers = np.where(np.isnan(labels), NO_LABEL, labels) if labels.dtype.kind == "f" else labels
+    limits = np.iinfo(dtype)
+    if labels.dtype.kind not in "biuf":
+        raise LabelError(f"{one}labels are {labels.dtype}", remedy="give whole numbers, -1 for none")
+    wrong = np.argwhere((numbers != np.trunc(numbers)) | (numbers < limits.min) | (numbers > limits.max))
+    if wrong.size:
+        at = tuple(wrong[0].tolist())
+        raise LabelError(
+            f"{one}label {labels[at]} in row {at[0]}{f', position {at[1]}' * (len(at) > 1)} is no whole number of a class",
+            remedy="give whole numbers, -1 or NaN for none",
+        )
+    return numbers.astype(dtype)

@@ -1,0 +1,167 @@
+"""What students are taught of each target: the whole config of each student of a run, and whether these rows and this store can
+serve its losses. R rows, P positions, C classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softlabels.errors import ConfigError
+from softlabels.jobs.splits import Split
+from softlabels.labels.targets import Target
+from softlabels.stream import Loader
+from softlabels.stream.columns import SoftColumns
+from softlabels.stream.hard_labels import NONE
+from softlabels.student.class_weights import resolved as resolved_weights
+from softlabels.student.config import TrainingConfig, require_temperatures
+from softlabels.student.heads import Head, heads_of, naming_target, resolved
+from softlabels.student.learner import Student
+from softlabels.student.loss_spec import require_served
+from softlabels.student.losses import LOSSES, require_loss
+from softlabels.student.sweep import HARD, StudentTraining, Variant
+from softlabels.transfer import TransferRows
+
+Labels = NDArray[Any]
+
+
+def student_heads(training: StudentTraining, variant: Variant, split: Split, *, seed: int = 0) -> dict[str, Head]:
+    """How a student of a variant meets each target of a split; the hard student those that have hard labels."""
+    return heads_of(_resolved(training, variant, seed, split))
+
+
+def _resolved(training: StudentTraining, variant: Variant, seed: int, train: Split) -> TrainingConfig:
+    config = resolved(training.of(variant, seed), train.stored_kinds)
+    if variant.kind != HARD.kind or not config.targets:
+        return config
+    labelled = labelled_targets(train)  # some, or there is no hard student
+    return dataclasses.replace(
+        config, targets={name: each for name, each in config.targets.items() if name in labelled}
+    )
+
+
+def student_config(
+    training: StudentTraining,
+    variant: Variant,
+    seed: int,
+    train: Split,
+    batches: Loader,
+    labelled: NDArray[np.bool_] | None,
+) -> TrainingConfig:
+    """How a student of a run is trained, with numbers in the place of balanced class weights: by the labels of the training
+    rows (of `batches`) that it may use, which `labelled` (R,) says.
+
+    Raises:
+        ConfigError: class weights of rows of tokens, or where no row has a label. ClassMismatch: of other classes.
+    """
+    config = _resolved(training, variant, seed, train)
+    weights: dict[str, tuple[float, ...] | None] = {}
+    for name, head in heads_of(config).items():
+        with naming_target(name):
+            weights[name] = _class_weights(head, train.only(name), batches, labelled)
+    if not config.targets:
+        return dataclasses.replace(config, class_weights=weights[""])
+    targets = {
+        name: {**entry, "class_weights": None if (found := weights[name]) is None else list(found)}
+        for name, entry in config.targets.items()
+    }
+    return dataclasses.replace(config, class_weights=None, targets=targets)
+
+
+def _class_weights(
+    head: Head, train: Split, batches: Loader, labelled: NDArray[np.bool_] | None
+) -> tuple[float, ...] | None:
+    given, kind = head.config.class_weights, train.store.encoding.target
+    if given is not None and train.store.spec.of_tokens:
+        raise ConfigError(
+            f"{train.store.path} labels rows of tokens, and class_weights are for rows of one class each",
+            remedy="drop class_weights",
+        )
+    used = np.empty(0, np.int64)
+    if given == "balanced" and kind == "softmax":
+        used = hard_labels(train)[batches.rows]
+        if labelled is not None:
+            used[~labelled[batches.rows]] = NONE[kind]
+    return resolved_weights(given, used, train.store.classes, kind)
+
+
+def hard_labels(split: Split) -> Labels:
+    """(R, ...) of a split of one target."""
+    return np.asarray(split.rows.hard[""])
+
+
+def are_labelled(labels: Labels, kind: Target) -> NDArray[np.bool_]:
+    """Which rows (or positions) of labels (R, [P,] ...) have one."""
+    if kind == "softmax":
+        return np.asarray(labels >= 0)
+    known = ~np.isnan(labels) if kind == "values" else labels >= 0
+    return np.asarray(known.any(axis=-1))
+
+
+def labelled_targets(split: Split) -> list[str]:
+    """Names of the targets that students are taught of which some row has a hard label; tokens are their own."""
+    if split.store.spec.of_tokens:
+        return [name for name, kind in split.kinds.items() if kind == "softmax"]
+    return [name for name, kind in split.kinds.items() if are_labelled(hard_labels(split.only(name)), kind).any()]
+
+
+def require_losses(student: Student, splits: Mapping[str, Split], train: Loader, validation: Loader | None) -> None:
+    """Raise ConfigError for a loss that these rows, or this store, cannot serve; MeanUnavailable likewise."""
+    for name, head in heads_of(student.config).items():
+        own = {split: each.only(name) for split, each in splits.items()}
+        with naming_target(name):
+            _require_loss(head.config, student.labelled, own, train, validation)
+
+
+def _require_loss(
+    config: TrainingConfig,
+    labelled: NDArray[np.bool_] | None,
+    splits: Mapping[str, Split],
+    train: Loader,
+    validation: Loader | None,
+) -> None:
+    store = splits["train"].store
+    require_served(config.loss, store.encoding.target)
+    for split in splits.values():
+        require_temperatures(split.store.encoding, config)
+        if config.has_temperature:
+            weights = SoftColumns.of(split.store, split.weights, split.members).weights
+            split.store.encoding.check_mean(config.mean, split.store.classes, int((weights > 0).sum()))
+    if not config.is_soft:
+        return
+    label_free = 0
+    if LOSSES[config.loss].needs_label:
+        label_free = _label_free(splits["train"], train, labelled)
+        if validation is not None:  # with every label that they have
+            label_free += _label_free(splits.get("validation", splits["train"]), validation, None)
+    require_loss(
+        config.loss_at(0.0),
+        label_free_rows=label_free,
+        micro_batch=config.micro_batch,
+        reduce=store.reduce,
+        classes=store.classes,
+        target=store.encoding.target,
+        tail=getattr(store.encoding, "tail", None),
+        class_weights=config.class_weights is not None,
+    )
+
+
+def _label_free(split: Split, batches: Loader, labelled: NDArray[np.bool_] | None) -> int:
+    """How many rows of the batches have no label that may be used, at some position that counts."""
+    store, rows = split.store, split.rows
+    without: NDArray[np.bool_] = np.zeros(len(rows.keys), np.bool_)
+    if not store.spec.of_tokens:  # whose labels are their own next tokens
+        without = np.asarray(hard_labels(split) < 0)
+    if without.ndim == 2:
+        mask = rows.mask if isinstance(rows, TransferRows) and rows.ragged else None
+        if mask is None:
+            mask = np.zeros(without.shape, np.uint8)
+            mask[batches.rows] = store.gather("position_mask", store.find(np.asarray(rows.keys)[batches.rows]))
+        without = np.asarray((without & (mask > 0)).any(axis=1))
+    if labelled is not None:
+        without = np.logical_or(without, ~labelled)
+    return int(without[batches.rows].sum())

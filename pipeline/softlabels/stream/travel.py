@@ -1,0 +1,66 @@
+"""Examples on their way to a spawned worker process: of arrays that are mapped from a file, the file's name and not its
+content; of labels that are none in every row, one value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from mmap import mmap
+from typing import Any
+
+import numpy as np
+
+from softlabels.store.gather import Array
+from softlabels.stream.examples import Examples
+from softlabels.stream.positions import Positions
+
+
+@dataclass(frozen=True)
+class _Mapped:
+    """Where a file holds an array."""
+
+    filename: str
+    dtype: np.dtype[np.generic]
+    offset: int
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Repeated:
+    """An array of one value."""
+
+    value: Array
+    shape: tuple[int, ...]
+
+
+def packed(examples: Examples) -> Examples:
+    """As they travel."""
+    return _changed(examples, _pack)
+
+
+def unpacked(examples: Examples) -> Examples:
+    """As they are used."""
+    return _changed(examples, _unpack)
+
+
+def _changed(examples: Examples, change: Callable[[Any], Any]) -> Examples:
+    targets = {name: replace(each, labels=change(each.labels)) for name, each in examples.targets.items()}
+    positions = examples.positions
+    if isinstance(positions, Positions):
+        positions = replace(positions, own=change(positions.own))
+    return replace(examples, inputs=change(examples.inputs), targets=targets, positions=positions)
+
+
+def _pack(array: Any) -> Any:
+    if isinstance(array, np.memmap) and isinstance(array.base, mmap) and array.flags.c_contiguous:
+        return _Mapped(str(array.filename), array.dtype, array.offset, array.shape)
+    if isinstance(array, np.ndarray) and array.size and not any(array.strides):
+        return _Repeated(array.reshape(-1)[:1].copy(), array.shape)
+    return array
+
+
+def _unpack(given: Any) -> Any:
+    if isinstance(given, _Mapped):
+        return np.memmap(given.filename, given.dtype, "r", given.offset, given.shape)
+    return np.broadcast_to(given.value[0], given.shape) if isinstance(given, _Repeated) else given

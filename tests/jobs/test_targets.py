@@ -1,0 +1,150 @@
+"""Students of every kind of target and of rows of positions, from stores by `train`: against plain torch on the same batches,
+and in all that training promises.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from softlabels.errors import Interrupted
+from softlabels.jobs.train import Run, train
+from softlabels.jobs.watch import Watch
+from softlabels.models import ModelConfig, build_model
+from softlabels.objects import ObjectSpec
+from softlabels.stream import EmbeddedRows, Loader
+from softlabels.student.learner import Student
+from softlabels.student.sweep import StudentTraining
+from tests.jobs.targets import Case, Taught, made, plain_training, rows_of, weights_of, write
+
+LR, EPOCHS, BATCH = 0.5, 2, 32
+SGD = ObjectSpec("torch.optim.SGD", {"lr": LR})
+ONE: dict[str, Any] = {
+    "anchors": (Case({"": "softmax"}, "fixed"), Taught("forward_kl")),
+    "frames": (Case({"": "softmax"}, "ragged"), Taught("forward_kl", temperature=2.0)),
+    "tags": (Case({"": "sigmoid"}), Taught("bce", temperature=2.0)),
+    "tags of anchors": (Case({"": "sigmoid"}, "fixed"), Taught("bce")),
+    "vector": (Case({"": "values"}), Taught("mse")),
+    "vector, huber": (Case({"": "values"}), Taught("huber", 0.2, 0.8)),
+    "vector, cosine": (Case({"": "values"}), Taught("cosine")),
+    "one value": (Case({"": "values"}, sizes={"values": 1}), Taught("huber")),
+    "values of frames": (Case({"": "values"}, "ragged"), Taught("mse")),
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take longer than the training; tests/report draws some."""
+    monkeypatch.setattr("softlabels.jobs.train.draw", lambda *args, **options: [])
+
+
+def training(how: Taught, **changes: Any) -> StudentTraining:
+    given: dict[str, Any] = {
+        "loss": how.loss, "hard_weight": how.hard, "soft_weight": how.soft, "epochs": EPOCHS, "batch_size": BATCH,
+        "optimizer": SGD, "validation": 0.0, "threads": 1, "device": "cpu", "baseline": False, "keep": "last",
+    }  # fmt: skip
+    if how.loss in ("forward_kl", "bce"):
+        given["temperature"] = how.temperature
+    return StudentTraining(**given | changes)
+
+
+def student(case: Case) -> ModelConfig:
+    return ModelConfig("tests.jobs.targets.Net", {"outputs": case.size("")})
+
+
+def taught(out: Path, case: Case, store: Path, settings: StudentTraining, **more: Any) -> Run:
+    return train(student(case), store, settings, out=out, watch=Watch(lambda line: None, lambda line: None), **more)
+
+
+def reference(case: Case, store: Path, how: Taught) -> dict[str, torch.Tensor]:
+    """What plain torch makes of the same first weights and batches."""
+    opened = rows_of(store)
+    loader = Loader(EmbeddedRows(opened), opened, batch_size=BATCH, seed=0)
+    model = Student.begin("", training(how).of(training(how).variants[0], 0), lambda: build_model(student(case))).model
+    plain_training(model, opened, loader, {"": how}, epochs=EPOCHS, lr=LR)
+    return model.state_dict()
+
+
+@pytest.mark.parametrize("what", ONE)
+def test_one_target_is_trained_as_plain_torch_does(tmp_path: Path, what: str) -> None:
+    case, how = ONE[what]
+    store = write(tmp_path / "store", case)
+    run = taught(tmp_path / "run", case, store, training(how))
+    ours, theirs = weights_of(run.path / "distilled-seed0"), reference(case, store, how)
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, rtol=2e-4, atol=2e-5)
+    [scores] = run.results["students"][0]["scores"]
+    kind = case.kinds[""]
+    assert scores["rows"] == (48 if made(case, "test").mask is None else made(case, "test").mask.sum())
+    assert 0 < scores["labelled"] < scores["rows"]
+    assert {"softmax": "errors", "sigmoid": "map", "values": "mse"}[kind] in scores
+
+
+def bits(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(folder.glob("*/weights.safetensors"))]
+
+
+def stopped(out: Path, go: Callable[..., Run]) -> Run:
+    """A run that is stopped again and again, at one step after the other, until it ends."""
+    for step in range(1, 100):
+        left = step
+
+        def stop() -> bool:
+            nonlocal left
+            left -= 1
+            return left < 0
+
+        try:
+            return go(out, watch=Watch(lambda line: None, lambda line: None, stop))
+        except Interrupted:
+            continue
+    raise AssertionError("it does not end")
+
+
+@pytest.mark.parametrize("what", ["frames", "tags", "vector, huber"])
+def test_stopped_resumed_cut_and_side_by_side(tmp_path: Path, what: str) -> None:
+    case, how = ONE[what]
+    store, settings = write(tmp_path / "store", case), training(how, seeds=(0, 1), validation=0.2, baseline=True)
+    whole = taught(tmp_path / "whole", case, store, settings)
+    assert {path.name for path in whole.path.iterdir() if path.is_dir()} == {
+        "hard-seed0", "hard-seed1", "distilled-seed0", "distilled-seed1",
+    }  # fmt: skip
+
+    def go(out: Path, watch: Watch) -> Run:
+        return train(student(case), store, settings, out=out, watch=watch)
+
+    again = stopped(tmp_path / "stopped", go)
+    assert bits(again.path) == bits(whole.path)
+    assert {**again.results, "store": ""} == {**whole.results, "store": ""}
+    alone = taught(tmp_path / "alone", case, store, training(how, seeds=(1,), validation=0.2))
+    assert bits(alone.path) == [bits(whole.path)[1]]
+    cut = taught(tmp_path / "cut", case, store, training(how, validation=0.2, micro_batch=7))
+    for name, tensor in weights_of(cut.path / "distilled-seed0").items():
+        wanted = weights_of(whole.path / "distilled-seed0")[name]
+        torch.testing.assert_close(tensor, wanted, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("what", ["anchors", "values of frames"])
+def test_positions_that_the_mask_leaves_out_change_nothing(tmp_path: Path, what: str) -> None:
+    case, how = ONE[what]
+    rows = {split: made(case, split) for split in ("train", "test")}
+    for each in rows.values():
+        each.inputs[each.mask == 0] = 100
+    others = {split: made(case, split) for split in ("train", "test")}
+    for split, each in others.items():
+        each.keys[:] = rows[split].keys
+        each.inputs[each.mask == 0] = -100
+        each.outputs[""][each.mask == 0] = np.inf if case.kinds[""] == "softmax" else np.nan
+    stores = [write(tmp_path / name, case, each) for name, each in (("one", rows), ("other", others))]
+    runs = [taught(tmp_path / f"run {n}", case, store, training(how, validation=0.2)) for n, store in enumerate(stores)]
+    assert bits(runs[0].path) == bits(runs[1].path)
+    scores = [json.dumps([run.results[part] for part in ("teacher", "students")]) for run in runs]
+    assert scores[0] == scores[1]
+    inputs = [rows_of(store).column("input") for store in stores]
+    assert not np.array_equal(*inputs)
