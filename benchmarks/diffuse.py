@@ -53,9 +53,9 @@ def main() -> None:
     print("| samples | seeds | MSE to the teacher | energy distance |")
     print("| --- | ---: | ---: | ---: |")
     world.line("teacher", [world.teacher])
+    world.line("one step, plain torch", [plain(world, seed) for seed in world.training.seeds])
     stored = sorted(args.run.glob(f"distilled*/{WEIGHTS}"))
     world.line("one step, from the store", [world.student(weights) for weights in stored])
-    world.line("one step, plain torch", [plain(world, seed) for seed in world.training.seeds])
     if args.halve is not None:
         for steps, denoiser in halved(args.halve, args.steps):
             sampler = DiffusionSampler(steps, **denoiser.init_args)
