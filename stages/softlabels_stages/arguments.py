@@ -142,6 +142,7 @@ class Encode(EncodingSettings):
     encoding: Literal["topk"] = "topk"  # the only one that a dense store can be brought into
     kind: Literal["softmax"] = "softmax"  # the only kind that topk keeps
     dtype: Literal["float16"] | None = None  # topk keeps float16
+    target: str | None = None  # which of several targets is encoded; by default the only dense one
     layout: Literal["zarr", "arrow"] | None = None  # by default that of the dense store
     compression: Literal["none", "zstd"] = "none"  # zstd: zarr only
     device: str = "auto"  # cuda, cpu, or auto (cuda where there is one)
@@ -153,11 +154,10 @@ class Import(Reading):
     """Arguments of import."""
 
     transfer_set: TransferSetConfig | None = None
-    from_: str = ""  # npy, npz, Parquet or CSV: logits or probabilities, (rows, classes) or (rows, members, classes)
+    from_: str = ""  # npy, npz, Parquet or CSV: outputs (rows, [positions,] [members,] classes)
     store: str = ""  # where the store goes: the folder of one split
     split: str | None = None  # what these rows are; by default the store's folder, called train, test or the like
     teacher_name: str = "imported"  # how the teacher is named in the store
-    weights: tuple[float, ...] | None = None  # the members' shares in the mean; all alike by default
     precision: Precision | None = None  # float16 or bfloat16 where outputs were computed so; by default as the file's
     transfer_name: str | None = None  # how the transfer set is named; by default as in the recipe, or as the file
     layout: Literal["zarr", "arrow"] = "zarr"  # zarr or arrow

@@ -2,8 +2,8 @@
 tail, and bytes a position and fidelity are printed before and after, so that the choice can be made by looking.
 
 The dense store may be one split or a folder of splits; the basis of the tails is found once, in a sample of the first split
-(train, where there is one), and shared by all. The same command goes on where it was stopped. --try writes nothing: it
-shows what the settings would cost and lose, on a sample of that split.
+(train, where there is one), and shared by all. Of several targets one is encoded, and the others are copied. The same command
+goes on where it was stopped. --try writes nothing: it shows what the settings would cost and lose, on a sample of that split.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main(args: Encode) -> int:
         raise ConfigError(
             "a dense store and a target are needed", remedy="write softlabels encode --from=DENSE --store=STORE"
         )
-    options: dict[str, Any] = {"layout": args.layout, "compression": args.compression, "device": args.device}
+    options: dict[str, Any] = {name: getattr(args, name) for name in ("target", "layout", "compression", "device")}
     if args.try_:
         print(try_encoding(args.from_, args, **options))
         print(f"nothing was written; to encode: {suggested('encode')} with --store=STORE in place of --try")

@@ -50,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         said = {"model": args.model or "teacher", "split": args.split, **lines[-1][1]}
         print(json.dumps(finite(said), indent=1, allow_nan=False))
         return 0
-    for name in lines[-1][1].get("targets", {"": None}):
+    for number, name in enumerate(lines[-1][1].get("targets", {"": None})):
+        print("\n" * (number > 0), end="")
         _show([(title, scores["targets"][name] if name else scores) for title, scores in lines], store.only(name))
     return 0
 
@@ -62,7 +63,7 @@ def _show(lines: Sequence[tuple[str, Scores]], store: Store) -> None:
     table = results_table(
         [(title, [scores]) for title, scores in lines], temperatures=temperatures, target=store.encoding.target
     )
-    print(f"{f'{one_line(store.name)}:{chr(10)}' if store.name else ''}{as_text(table)}")
+    print(f"{f'{one_line(store.name)}{chr(10)}' if store.name else ''}{as_text(table)}")
     print(_more(last, store))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,11 +19,13 @@ from torch import Tensor, nn
 from softlabels.errors import ConfigError
 from softlabels.jobs.splits import Split, all_batches, open_splits
 from softlabels.jobs.student_fit import fitted
+from softlabels.jobs.students import student_heads
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.weights import weights_digest
 from softlabels.store import store_splits
 from softlabels.store.markdown import without_folders
-from softlabels.student.export import SIZES, Exported, compared, export_student
+from softlabels.student.export import LOGITS, SIZES, Exported, compared, export_student
+from softlabels.student.heads import Head
 from softlabels.system.local import LocalFolder
 from softlabels.transfer import TransferSetConfig
 from softlabels_stages.arguments import Export
@@ -46,19 +48,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     there = list(store_splits(args.store))
     name = args.split or next((name for name in ("test", "validation") if name in there), there[0])
     splits = open_splits(args.store, args.transfer_set, only=name, missing=args.missing, watch=PRINTED)
-    [split] = fitted(student, splits, args.training)[1].values()
+    training, splits = fitted(student, splits, args.training)
+    [split] = splits.values()
+    heads = student_heads(training, training.variants[0], split)
     model = build_model(student).float()
     rows = next(iter(all_batches(split, args.rows).epoch(0))).inputs
     folder = LocalFolder(args.out) if args.out else home_of(str(student.weights))
-    facts = _facts(student, split, rows) | {"softlabels.weights": weights_digest(model)}
+    facts = _facts(student, split, rows, heads) | {"softlabels.weights": weights_digest(model)}
+    classes = [head.output or LOGITS for name, head in heads.items() if split.kinds[name] == "softmax"]
+    classes += [LOGITS] * (len(heads) == 1 and bool(classes))  # of one tensor, whatever its target is called
     files = [form for form in args.formats if form != HF]
-    exported = export_student(model, rows, folder, formats=files, facts=facts) if files else []
+    exported = export_student(model, rows, folder, formats=files, facts=facts, classes=classes) if files else []
     for found in exported:
         print(_line(found, name))
     if HF in args.formats:
-        print(_line(_hugging_face(model, rows, folder.within(HF), split.store.class_names, args.transfer_set), name))
+        names = split.only(next(iter(heads))).store.class_names
+        print(_line(_hugging_face(model, rows, folder.within(HF), names, args.transfer_set), name))
     again = (
-        _try_next(exported[0], rows) if exported else f"transformers' from_pretrained({json.dumps(str(folder.at(HF)))})"
+        _try_next(exported[0], rows, one=len(heads) == 1)
+        if exported
+        else f"transformers' from_pretrained({json.dumps(str(folder.at(HF)))})"
     )
     print(f"exported: {folder}; try next: {again}")
     return 0
@@ -78,16 +87,17 @@ def _hugging_face(
     return compared(HF, folder.at(), size, again.eval(), model, rows)
 
 
-def _facts(student: ModelConfig, split: Split, rows: Tensor) -> dict[str, Any]:
+def _facts(student: ModelConfig, split: Split, rows: Tensor, heads: Mapping[str, Head]) -> dict[str, Any]:
     """What whoever loads the file needs to know: what goes in, what comes out, where it is from."""
-    spec = split.store.spec
-    return {
+    spec, names = split.store.spec, {name: one.store.class_names for name, one in split.each.items()}
+    outputs = {} if "" in heads else {"softlabels.outputs": {head.output: name for name, head in heads.items()}}
+    return outputs | {
         "softlabels.inputs": {"dtype": str(rows.dtype).removeprefix("torch."), "shape": ["batch", *rows.shape[1:]]},
         "softlabels.preprocessing": {
             "function": split.prepare.class_path,
             "arguments": without_folders(split.prepare.init_args),
         },
-        "softlabels.class_names": spec.label_space.names,
+        "softlabels.class_names": names.get("", names),
         "softlabels.student": {"class_path": student.class_path, "init_args": without_folders(student.init_args)},
         "softlabels.teacher": spec.teacher.name,
         "softlabels.transfer_set": spec.transfer_set.name,
@@ -100,18 +110,18 @@ def _line(found: Exported, split: str) -> str:
     sizes = ", ".join(str(size) for size in SIZES[:-1])
     return (
         f"{found.path}: {found.bytes:,} bytes{opset}; against the student on {found.rows:,} rows of {split}, in batches of "
-        f"{sizes} and {SIZES[-1]}: largest difference {found.difference:.1e} of the largest logit, same class on "
-        f"{found.agreement:.2%}"
+        f"{sizes} and {SIZES[-1]}: largest difference {found.difference:.1e} of the largest logit"
+        f"{'' if found.agreement is None else f', same class on {found.agreement:.2%}'}"
     )
 
 
-def _try_next(found: Exported, rows: Tensor) -> str:
-    """One line of Python that runs the file on a row of zeros."""
+def _try_next(found: Exported, rows: Tensor, *, one: bool) -> str:
+    """One line of Python that runs the file on a row of zeros; `one`: there is one output."""
     shape, dtype, path = [1, *rows.shape[1:]], str(rows.dtype).removeprefix("torch."), json.dumps(str(found.path))
     if found.form == "onnx":
         code = (
             f"import numpy, onnxruntime; session = onnxruntime.InferenceSession({path}); "
-            f'print(session.run(["logits"], {{"inputs": numpy.zeros({shape}, "{dtype}")}})[0])'
+            f'print(session.run(None, {{"inputs": numpy.zeros({shape}, "{dtype}")}}){"[0]" * one})'
         )
     else:
         code = f"import torch; print(torch.export.load({path}).module()(torch.zeros({shape}, dtype=torch.{dtype})))"

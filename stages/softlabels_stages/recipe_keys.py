@@ -88,7 +88,9 @@ def key_of(path: str, settings: str = "labels.", tokens: bool = False, targets: 
 def _as_given(leaf: Difference) -> Difference:
     """With what a recipe gives in place of what is computed from it."""
     if leaf.path.endswith("encoding.beta_max"):
-        return Difference(leaf.path.replace("beta_max", "min_temperature"), *(value and 1 / value for value in leaf[1:]))
+        return Difference(
+            leaf.path.replace("beta_max", "min_temperature"), *(value and 1 / value for value in leaf[1:])
+        )
     if leaf.path == "sequence.positions":
         return Difference("sequence.length", *(value and value + 1 for value in leaf[1:]))
     return leaf

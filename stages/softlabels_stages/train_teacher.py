@@ -1,7 +1,8 @@
 """Train the recipe's teachers from hard labels, where their weights are not there yet.
 
 Each member of `teacher.members` is trained as `teacher_training` says, with its number added to the seed, on the training
-split of the transfer set; the weights go to the member's `weights`. A member whose file exists, or whose class loads a whole
+split of the transfer set; the weights go to the member's `weights`. Where hard labels are of several targets, a member gives a
+mapping of outputs by name. A member whose file exists, or whose class loads a whole
 checkpoint of its own, is left as it is. Language models learn the next tokens of their rows. Before them the tokenizer that
 the transfer set names is trained, as the section `tokenizer` says, where it is not there. Who has a trained teacher needs this
 stage only once, or never.
@@ -13,8 +14,9 @@ import dataclasses
 import functools
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,10 +33,15 @@ from softlabels.recipes.tokenizer import ensure_tokenizer, named_tokenizer
 from softlabels.store.digest import blake3_hex
 from softlabels.store.new_spec import prepared_by
 from softlabels.stream import Loader
-from softlabels.student.class_weights import resolved
+from softlabels.stream.hard_labels import kind_of
+from softlabels.student import class_weights
+from softlabels.student.config import TrainingConfig
+from softlabels.student.heads import USUAL, Head, heads_of, naming_target, resolved, with_class_weights
 from softlabels.student.learner import Student
+from softlabels.student.loss_spec import require_served
 from softlabels.student.memory import keep_freed_memory
 from softlabels.student.metrics import Scores
+from softlabels.student.outputs import by_target
 from softlabels.student.split import validation_rows
 from softlabels.student.trainer import Trainer
 from softlabels.student.trial import require_trainable
@@ -90,16 +97,8 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
     is_held_out = validation_rows(rows.keys, config.validation, config.seed)
 
     def batches(selected: np.ndarray, *, shuffle: bool) -> Loader:
-        items = np.flatnonzero(selected)
-        return Loader(
-            rows,
-            None,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            block=config.block,
-            selection=items,
-            shuffle=shuffle,
-        )
+        order: dict[str, Any] = {"seed": config.seed, "block": config.block, "shuffle": shuffle}
+        return Loader(rows, None, batch_size=config.batch_size, selection=np.flatnonzero(selected), **order)
 
     model = dataclasses.replace(member.model, weights=None)
     untaught = build_model(model)
@@ -114,17 +113,14 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
     )
     if rows.sequence is not None:
         require_vocabulary(untaught, rows.sequence, who=member.class_path)
-    classes = _try(untaught, member, rows)
-    if config.class_weights is not None and rows.sequence is not None:
-        raise ConfigError("class_weights are for rows of one class each, not of tokens", remedy="drop class_weights")
-    weights_by_class = resolved(config.class_weights, np.asarray(rows.labels)[~is_held_out], classes)
-    config = dataclasses.replace(config, class_weights=weights_by_class)
-    student = Student.begin("", config, lambda: build_model(model))
+    taught = _taught(config, rows)
+    taught = _with_class_weights(taught, rows, ~is_held_out, _try(untaught, member, rows, heads_of(taught)))
+    student = Student.begin("", taught, lambda: build_model(model))
     validation = batches(is_held_out, shuffle=False) if is_held_out.any() else None
     identity = {
         "model": plain(member.model),
         "inputs": prepared_by(rows.prepare.class_path, rows.prepare.init_args, rows.inputs).sample,
-        "labels": blake3_hex(np.asarray(rows.labels)),
+        "labels": _label_digests(rows),
         "augment": plain(config.augment),
     }
     train, augment = batches(~is_held_out, shuffle=True), _augment(config, rows)
@@ -137,27 +133,77 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
     print(f"teacher {member.class_path}: {weights}{_said(result.scores, rows)}", flush=True)
 
 
-def _try(model: nn.Module, member: MemberConfig, rows: TransferRows) -> int:
-    """C. Raise ConfigError where the model cannot take the prepared rows, ClassMismatch where it does not give them logits."""
+def _taught(config: TeacherTraining, rows: TransferRows) -> TrainingConfig:
+    """The config with the loss of each kind of hard labels. Raises ConfigError for another, and where there are none."""
+    kinds = {name: kind_of(each, positions=rows.positions is not None) for name, each in rows.hard.items()}
+    if {*kinds} == {""} and config.loss == USUAL["softmax"] and not config.targets:
+        return dataclasses.replace(config, loss=USUAL[kinds[""]])
+    found = resolved(config, kinds)
+    for name, head in heads_of(found).items():
+        with naming_target(name):
+            require_served(head.config.loss, kinds[name])
+    return found
+
+
+def _try(model: nn.Module, member: MemberConfig, rows: TransferRows, heads: Mapping[str, Head]) -> dict[str, int]:
+    """C, or the number of values, of each target. Raises ConfigError where the model cannot take the prepared rows,
+    ClassMismatch where it does not give outputs for each target.
+    """
     batch = torch.from_numpy(np.array(rows.inputs[:2]))
-    found = answer_of(model, batch, who=member.class_path, section="teacher.members")
-    lead = [len(batch)] if rows.sequence is None else [len(batch), rows.sequence.positions]
-    if not isinstance(found, Tensor) or [*found.shape[:-1]] != lead:
-        said = f"outputs of shape {[*found.shape]}" if isinstance(found, Tensor) else type(found).__name__
-        raise ClassMismatch(
-            f"{member.class_path} gives {said} for inputs of shape {[*batch.shape]}",
-            remedy=f"a teacher's forward returns logits of shape {[*lead, 'classes']}",
-        )
-    return found.shape[-1]
+    answer = answer_of(model, batch, who=member.class_path, section="teacher.members")
+    answers, sizes = by_target(answer, {name: head.output for name, head in heads.items()}), {}
+    positions = rows.positions if rows.sequence is None else rows.sequence.positions
+    lead = [len(batch)] if positions is None else [len(batch), positions]
+    for name, head in heads.items():
+        found, last = answers[name], "classes"
+        if head.target != "softmax":  # whose labels say how many there are
+            last = str(rows.hard[name].shape[-1])
+        shape = [*found.shape] if isinstance(found, Tensor) else []
+        if shape[:-1] != lead or (head.target != "softmax" and str(shape[-1]) != last):
+            said = f"outputs of shape {shape}" if isinstance(found, Tensor) else type(found).__name__
+            what = "logits" if head.target != "values" else "values"
+            raise ClassMismatch(
+                f"{member.class_path} gives {said} for inputs of shape {[*batch.shape]}{f' and target {name}' if name else ''}",
+                remedy=f"a teacher's forward returns {what} of shape [{', '.join(map(str, [*lead, last]))}]",
+            )
+        sizes[name] = shape[-1]
+    return sizes
+
+
+def _with_class_weights(
+    config: TrainingConfig, rows: TransferRows, used: np.ndarray, sizes: Mapping[str, int]
+) -> TrainingConfig:
+    """The config with a number a class in the place of balanced weights, by the labels of the rows that are `used` (R,)."""
+    found = {}
+    for name, head in heads_of(config).items():
+        if head.config.class_weights is not None and rows.sequence is not None:
+            raise ConfigError(
+                "class_weights are for rows of one class each, not of tokens", remedy="drop class_weights"
+            )
+        labels = np.empty(0, np.int64) if head.config.class_weights != "balanced" else np.asarray(rows.hard[name])[used]
+        with naming_target(name):
+            found[name] = class_weights.resolved(head.config.class_weights, labels, sizes[name], head.target)
+    return with_class_weights(config, found)
+
+
+def _label_digests(rows: TransferRows) -> str | dict[str, str]:
+    """Of the hard labels of each target."""
+    found = {name: blake3_hex(np.ascontiguousarray(each)) for name, each in rows.hard.items()}
+    return found[""] if {*found} == {""} else found
 
 
 def _said(scores: Scores, rows: TransferRows) -> str:
     """How good the model is on the validation rows."""
-    if not scores:
-        return ""
-    if rows.sequence is None:
-        return f", {scores['accuracy']:.1%} of the validation rows right"
-    return f", {scores['nll']:.3f} nats a token on the validation rows (perplexity {math.exp(scores['nll']):.1f})"
+    if "targets" in scores:
+        return "".join(f"\n  {name}{_said(each, rows)}" for name, each in scores["targets"].items())
+    what = "rows" if rows.positions is None else "positions"
+    if rows.sequence is not None and scores:
+        return f", {scores['nll']:.3f} nats a token on the validation rows (perplexity {math.exp(scores['nll']):.1f})"
+    if "accuracy" in scores:
+        return f", {scores['accuracy']:.1%} of the validation {what} right"
+    if "f1" in scores:
+        return f", micro F1 {scores['f1']['micro']:.3f} on the validation {what}"
+    return f", MSE {scores['mse']:.4g} on the validation {what}" if "mse" in scores else ""
 
 
 def _augment(config: TeacherTraining, rows: TransferRows) -> Callable[[Tensor], Tensor] | None:

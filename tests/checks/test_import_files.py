@@ -275,7 +275,7 @@ def test_npy_and_npz_are_told_by_what_they_hold(rng: np.random.Generator, work: 
     Path("z.npy").rename("other.npz")
     Path("z.npz").rename("other.npy")
     for path in ("other.npz", "other.npy"):
-        assert np.array_equal(read_outputs(path).logits[:, 0], z)
+        assert np.array_equal(read_outputs(path).first.logits[:, 0], z)
 
 
 @pytest.mark.parametrize("at", [0, 2])

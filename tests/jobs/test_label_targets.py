@@ -17,8 +17,10 @@ import torch
 import zarr
 from torch import Tensor, nn
 
-from softlabels import Ensemble, LabelsConfig, errors, label, open_store
+from softlabels import Ensemble, LabelsConfig, encode, errors, label, open_store
+from softlabels.jobs.encode import try_encoding
 from softlabels.jobs.watch import Watch
+from softlabels.labels.settings import EncodingSettings
 from softlabels.objects import ObjectSpec
 from softlabels.store.convert import convert
 from softlabels.store.verify import verify
@@ -204,3 +206,59 @@ def test_the_live_teacher_is_found_again_and_a_changed_one_is_not(
             changed.models[-1].heads[name or "only"].weight[0] *= 1.05  # without a word to the digest of its weights
         found = compare_with_teacher(store, rows, changed, sample=R)
         assert {other: each.sound for other, each in found.items()} == {other: other != name for other in case.sizes}
+
+
+@pytest.mark.parametrize("name", ["anchors-zarr", "anchors-mean", "frames", "detector", "ragged detector"])
+def test_dense_labels_of_positions_and_of_one_target_become_topk(
+    name: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    case, sparse = CASES[name], EncodingSettings("topk", k=3, rank=4)
+    rows, own = rows_of(case, rng), "class" if "class" in case.sizes else ""
+    label(rows, teacher(case), settings(case), tmp_path)
+    dense, said = open_store(tmp_path / "train"), list[str]()
+    whole = encode(dense.folder, tmp_path / "whole", sparse, watch=Watch(said.append))["train"]
+    with pytest.raises(errors.Interrupted, match="shards left in"):
+        encode(dense.folder, tmp_path / "again", sparse, watch=Watch(should_stop=stopping(2)))
+    assert encode(dense.folder, tmp_path / "again", sparse, target=own or None)["train"].digest == whole.digest
+    assert not any("no tokens" in line for line in said)
+    made = open_store(tmp_path / "again")
+    assert verify(made.folder) == []
+    assert (made.positions, made.spec.ragged, made.targets) == (dense.positions, dense.spec.ragged, dense.targets)
+    counts = dense.column("position_mask") == 1
+    mean = "geometric" if made.only(own).reduce == "geometric" else "arithmetic"
+    one, two = (store.only(own).probabilities(range(R), temperature=2.0, mean=mean) for store in (dense, made))
+    assert np.abs(one - two)[counts].max() < 0.05
+    for column in (*made.columns.keys() & dense.columns.keys(),):
+        np.testing.assert_array_equal(made.column(column), dense.column(column))
+    logit = made.only(own).column("label_logit")
+    np.testing.assert_array_equal(np.isnan(logit).all(-1), rows.hard[own] < 0)
+    assert {name: lost for name, lost in made.manifest.lost.items() if name != own} == {
+        name: lost for name, lost in dense.manifest.lost.items() if name != own
+    }
+    assert f"{'target class: ' * bool(own)}72 rows, " in said[-1]
+    found = compare_with_teacher(made, rows, teacher(case), sample=R)
+    assert all(each.sound for each in found.values()), [each.line for each in found.values()]
+    tried = try_encoding(dense.folder, sparse)
+    assert "bytes a position" in tried
+    assert tried.split(" bytes a position")[0].split("-> ")[1] in said[-1] or case.ragged
+
+
+def test_what_cannot_become_topk(tmp_path: Path, rng: np.random.Generator) -> None:
+    sparse = EncodingSettings("topk", k=2, rank=2)
+    case = CASES["embedder"]
+    label(rows_of(case, rng), teacher(case), settings(case), tmp_path / "a")
+    with pytest.raises(errors.ConfigError, match=r"target tag: .* holds sigmoid labels, and topk is of distributions"):
+        encode(tmp_path / "a", tmp_path / "b", sparse)
+    with pytest.raises(errors.SeveralTargets, match="has no target 'box'; ask for one of tag, vector"):
+        encode(tmp_path / "a", tmp_path / "b", sparse, target="box")
+    both = Case({"a": C, "b": C}, {"targets": {"a": {}, "b": {}}})
+    label(rows_of(both, rng), teacher(both), settings(both), tmp_path / "c")
+    with pytest.raises(errors.ConfigError, match=r"holds 2 dense targets \(a, b\); say --target=a"):
+        encode(tmp_path / "c", tmp_path / "b", sparse)
+    encode(tmp_path / "c", tmp_path / "d", sparse, target="b")
+    store = open_store(tmp_path / "d/train")
+    assert [target.encoding.kind for target in store.spec.targets] == ["dense", "topk"]
+    with pytest.raises(
+        errors.ConfigError, match=r"target b: .* holds topk labels already, and what they left out is gone"
+    ):
+        encode(tmp_path / "d", tmp_path / "e", sparse, target="b")

@@ -1,6 +1,6 @@
 """The store's battery runs on both folders: each test with a `tmp_path` (or a `case`) once on the disk and once in memory, but
 for those marked `on_disk`, which need what only a disk has. `make test` tries three kinds of stores in memory, `make slow` the
-others.
+others, and more layouts of what format 3 added.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from tests.store.places import AnyPath, MemoryPath, copy
 from tests.store.samples import Sample, make_spec, sample, write_store
 
 IN_MEMORY = ("zarr", "arrow", "topk-zarr")
+MORE = ("sigmoid-arrow", "values-zarr", "anchors-zarr", "anchors-arrow", "several-zstd", "several-arrow")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -26,7 +27,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_itemcollected(item: pytest.Item) -> None:
     values = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
     kinds = {values.get(name, "zarr") for name in ("kind", "target", "store", "target_store")}
-    if values.get("tmp_path") == "memory" and not kinds <= {*IN_MEMORY}:
+    if (values.get("tmp_path") == "memory" and not kinds <= {*IN_MEMORY}) or kinds & {*MORE}:
         item.add_marker(pytest.mark.slow)
 
 

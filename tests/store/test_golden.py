@@ -253,6 +253,7 @@ def test_others_read_it_as_ever(tmp_path: Path, name: str) -> None:
         assert np.array_equal(values.reshape(-1, 40), data.basis)
 
 
+@pytest.mark.slow
 @pytest.mark.on_disk("another process")
 def test_others_read_it_without_us() -> None:
     """In a process that cannot import this project."""

@@ -331,7 +331,7 @@ def golden_records(
     }
 
 
-def in_little_memory(path: Path, megabytes: int) -> str:
+def in_little_memory(path: Path, megabytes: int, column: str = "logits") -> str:
     """Open and read a store in a process with limited memory and time; what it says."""
     code = f"""
         import resource, sys
@@ -342,7 +342,7 @@ def in_little_memory(path: Path, megabytes: int) -> str:
         size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (size + ({megabytes} << 20),) * 2)
         resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
-        for work in (lambda s: open_store(s).read_chunk("logits", 0), lambda s: print(verify(s)[0])):
+        for work in (lambda s: open_store(s).read_chunk({column!r}, 0), lambda s: print(verify(s)[0])):
             try:
                 work({str(path)!r})
             except SoftLabelsError as error:

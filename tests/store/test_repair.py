@@ -42,7 +42,7 @@ from tests.store.samples import KINDS, SPARSE, Sample, assert_holds, fill, make_
 from tests.store.test_writer import snapshot
 
 GOLDEN = Path(__file__).parent / "golden"
-kinds = pytest.mark.parametrize("kind", ["zarr", *SPARSE, "ragseveral-arrow"])
+kinds = pytest.mark.parametrize("kind", ["zarr", *SPARSE])
 
 
 @pytest.fixture

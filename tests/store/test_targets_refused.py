@@ -4,6 +4,7 @@ that somebody made to harm.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from softlabels.store.spec import Parent, Spec, fields_of_3, plan_of
 from softlabels.store.verify import verify
 from tests.store.places import AnyPath
 from tests.store.samples import fill, make_spec, sample
-from tests.store.test_hostile import Edit, put, read_all, seal_again
+from tests.store.test_hostile import Edit, in_little_memory, put, read_all, seal_again
 from tests.store.test_writer import snapshot
 
 ROWS = 70
@@ -127,6 +128,7 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], None], type[Exception], str]] = 
 }
 
 
+@pytest.mark.on_disk("what is refused knows no folder")
 @pytest.mark.parametrize("what", BAD)
 def test_bad_input_is_named_and_nothing_is_written(tmp_path: AnyPath, rng: np.random.Generator, what: str) -> None:
     change, kind, words = BAD[what]
@@ -339,6 +341,24 @@ def test_harmless_fields_are_read(target_store: Store) -> None:
     found = open_store(store.path)
     assert (found.spec.views, found.spec.parents) == (1, (Parent(digest="ab" * 32, how="merged"),))
     read_all(store.path)
+
+
+@pytest.mark.on_disk("another process")
+@several
+def test_the_most_positions_that_a_specification_can_claim(target_store: Store) -> None:
+    """A million of them, in columns of their sizes: nothing of that size is asked for."""
+
+    def edit(spec: dict[str, Any]) -> None:
+        spec["positions"]["most"] = 1 << 20
+        for column in spec["columns"]:
+            column["shape"] = [
+                1 << 20 if axis == "position" else size
+                for axis, size in zip(column["axes"], column["shape"], strict=True)
+            ]
+
+    seal_again(target_store.path, spec=edit)
+    said = in_little_memory(target_store.path, 100, "class.logits")
+    assert re.search(r"DamagedShard .*column class.logits decodes to \d+ bytes, not \d+", said)
 
 
 LOST: dict[str, Edit] = {

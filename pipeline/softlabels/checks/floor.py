@@ -39,12 +39,28 @@ def lifted(probabilities: NDArray[np.float64], floor: float) -> NDArray[np.float
 
 
 def zeros_line(probabilities: NDArray[np.floating]) -> str | None:
-    """What to say of the zeros among probabilities (R, M, C); None where there are none."""
+    """What to say of the zeros among probabilities (R, ..., C); None where there are none."""
     zero = probabilities == 0
-    share, rows = float(zero.mean()), float(zero.any(axis=(1, 2)).mean())
+    share, rows = float(zero.mean()), _rows(zero)
     if not share:
         return None
     return (
         f"{share:.1%} of the probabilities are 0, in {rows:.1%} of the rows: these classes are impossible (-inf) at every "
         "temperature; --floor=laplace:N lifts them, for a forest of N trees"
     )
+
+
+def ends_line(probabilities: NDArray[np.floating]) -> str | None:
+    """What to say of the zeros and ones among probabilities (R, ..., C) of each class by itself; None where there are none."""
+    zero, one = probabilities == 0, probabilities == 1
+    if not (zero.any() or one.any()):
+        return None
+    return (
+        f"{float(zero.mean()):.1%} of the probabilities are 0 and {float(one.mean()):.1%} are 1, in {_rows(zero | one):.1%} of "
+        "the rows: these classes are impossible (-inf) or certain (inf) at every temperature"
+    )
+
+
+def _rows(flags: NDArray[np.bool_]) -> float:
+    """The share of rows (R, ...) with one that is true."""
+    return float(flags.reshape(len(flags), -1).any(axis=1).mean())

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.errors import LabelError, LogitsError, UserError
-from softlabels.jobs.outputs import hard_labels
+from softlabels.jobs.plain_labels import hard_labels
 from softlabels.labels import NO_LABEL
 from softlabels.labels.targets import Target
 
@@ -162,9 +163,12 @@ def outputs_of(name: str, given: Any, where: Positions | None) -> NDArray[np.flo
     return values[..., None, :] if values.ndim - lead == 1 else values
 
 
-def refuse_positions(name: str, values: NDArray[np.floating], labels: Any, kind: Target, *, named: bool) -> None:
+def refuse_positions(
+    name: str, values: NDArray[np.floating], labels: Any, kind: Target, *, named: bool, positions: str = _POSITIONS,
+    who: str = "say who they are with a TeacherSpec",
+) -> None:  # fmt: skip
     """Raise `UserError` where outputs (R, M, C) that nobody calls positions look so: many members that nobody `named`, or hard
-    labels of each.
+    labels of each. `positions` and `who`: how a remedy tells the caller to say either.
     """
     one, shape = f"{name}: " if name else "", values.shape
     found: tuple[int, ...] = () if labels is None or lengths_of(labels) is not None else np.shape(labels)
@@ -174,18 +178,19 @@ def refuse_positions(name: str, values: NDArray[np.floating], labels: Any, kind:
         raise UserError(
             f"{one}logits of shape {shape} are {shape[0]} rows of {shape[1]} members and {shape[2]} classes, and labels of "
             f"shape {found} are of {found[1]} positions each",
-            remedy=f"{cut}{_POSITIONS}",
+            remedy=f"{cut}{positions}",
         )
     if shape[1] > MANY and not named:
         raise UserError(
             f"{one}logits of shape {shape} are {shape[0]} rows of {shape[1]} members and {shape[2]} classes",
-            remedy=f"{_POSITIONS}; where they are members, say who they are with a TeacherSpec",
+            remedy=f"{positions}; where they are members, {who}",
         )
 
 
 def labels_of(
-    name: str, given: Any, shape: tuple[int, ...], where: Positions | None, kind: Target, classes: Sequence[str] | None
-) -> NDArray[Any] | None:
+    name: str, given: Any, shape: tuple[int, ...], where: Positions | None, kind: Target, classes: Sequence[str] | None,
+    *, source: str | Path = _WHERE,
+) -> NDArray[Any] | None:  # fmt: skip
     """Hard labels of a target's outputs of this `shape` (R, [P,] M, C), as `softlabels.store.hard_labels` says; None where a
     kind that needs none has none.
 
@@ -196,7 +201,7 @@ def labels_of(
     if given is None:
         return np.full(lead, NO_LABEL) if kind == "softmax" else None
     if kind == "softmax" and where is None:
-        return hard_labels(np.asarray(given), lead[0], _WHERE, classes)
+        return hard_labels(np.asarray(given), lead[0], source, classes)
     named = lengths_of(given)
     if where is not None and named is not None:
         _same_lengths(
@@ -212,7 +217,7 @@ def labels_of(
     if kind == "values":
         return found.astype(np.float32)
     if kind == "softmax" and found.dtype.kind in "OU":
-        flat = hard_labels(found.reshape(-1), found.size, _WHERE, classes)
+        flat = hard_labels(found.reshape(-1), found.size, source, classes)
         assert flat is not None
         return flat.reshape(lead)
     return _whole(one, found, np.dtype(np.int64 if kind == "softmax" else np.int8))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from softlabels.errors import ConfigError
-from softlabels.jobs.splits import served
+from softlabels.errors import ConfigError, some
 from softlabels.jobs.stores import Stores
 from softlabels.jobs.watch import LOGGED, Watch, counted
 from softlabels.labels.encoding import Encoding
@@ -24,6 +23,7 @@ from softlabels.models.device import resolve_device, warm_up
 from softlabels.report.table import as_text, fidelity_table
 from softlabels.store import Store, StoreWriter, open_store, store_splits
 from softlabels.store.basis import Basis
+from softlabels.store.columns import is_soft
 from softlabels.store.findings import ask, keys_of
 from softlabels.store.new_spec import encoded_as
 from softlabels.store.records import Manifest
@@ -33,6 +33,7 @@ from softlabels.store.spec import About, Spec
 from softlabels.system.files import Folder
 from softlabels.system.places import Place, folder_of
 from softlabels.teacher.reencode import DensePilot, DenseTeacher
+from softlabels.teacher.sentinels import titled
 
 
 def encode(
@@ -40,6 +41,7 @@ def encode(
     store: Place,
     settings: EncodingSettings,
     *,
+    target: str | None = None,
     layout: Literal["zarr", "arrow"] | None = None,
     compression: Literal["none", "zstd"] = "none",
     device: str = "auto",
@@ -53,6 +55,7 @@ def encode(
     Args:
         dense: the dense store (R, [P,] M, C): one split, or a folder of splits. store: where the topk labels go.
         settings: k, tail and its rank, docs/any-temperature.md.
+        target: which of several targets; by default the only dense one. The others are copied.
         layout: "zarr" or "arrow"; by default that of the dense store. compression: "none" or "zstd" (zarr).
         device: "cuda", "cpu" or "auto". watch: is told what is done, and asked whether to stop.
 
@@ -64,20 +67,21 @@ def encode(
         StorePathError: the folders lie in each other, or `store` holds something else. SpecMismatch: it was begun otherwise.
         Interrupted: `watch` asked to stop. DiskFull, StorageError, DamagedStore: of the disk.
     """
-    target, splits = folder_of(store), store_splits(dense)
+    root, splits = folder_of(store), store_splits(dense)
     single = list(splits.values()) == [folder_of(dense)]
-    require_apart(folder_of(dense), target)
+    require_apart(folder_of(dense), root)
     if not single:
-        require_root(target, tuple(splits))
-    stores = {split: _dense(path) for split, path in splits.items()}
+        require_root(root, tuple(splits))
+    stores = {split: open_store(path) for split, path in splits.items()}
+    name = _chosen(stores.values(), target)
     for each in stores.values():
         for error in ask(each, keys_of(each)):
             raise error
-    folders = {split: target if single else target.within(split) for split in splits}
+    folders = {split: root if single else root.within(split) for split in splits}
     warm_up()
-    made = _Encoded(stores, folders, settings, layout, compression, resolve_device(device), watch).fill()
+    made = _Encoded(stores, folders, name, settings, layout, compression, resolve_device(device), watch).fill()
     if not single:
-        write_root(target)
+        write_root(root)
     return made
 
 
@@ -87,6 +91,7 @@ class _Encoded(Stores[Store]):
 
     rows: Mapping[str, Store]
     folders: Mapping[str, Folder]
+    target: str
     settings: EncodingSettings
     layout: str | None
     compression: str
@@ -96,16 +101,23 @@ class _Encoded(Stores[Store]):
     def __post_init__(self) -> None:
         """Raises `ConfigError` where the settings do not fit a store."""
         first = self.rows.get("train") or next(iter(self.rows.values()))
-        encodings = [_encoding(self.settings, each) for each in (first, *self.rows.values())]
-        self.first, self.teacher = first, DenseTeacher(first.spec.teacher, self.device)
-        self.encodings: Mapping[str, Encoding] = {"": encodings[0]}
-        self.classes = {split: {"": each.classes} for split, each in self.rows.items()}
+        encodings = [_encoding(self.settings, each.only(self.target)) for each in (first, *self.rows.values())]
+        self.first, self.teacher = first, DenseTeacher(first.spec.teacher, self.device, self.target)
+        self.encodings: Mapping[str, Encoding] = {
+            each.name: encodings[0] if each.name == self.target else each.encoding for each in first.spec.targets
+        }
+        self.classes = {
+            split: {each.name: each.label_space.classes for each in store.spec.targets}
+            for split, store in self.rows.items()
+        }
 
     def spec(self, split: str, basis: Basis | None) -> Spec:
         """That of the dense store, of other labels."""
         store = self.rows[split]
-        encoding, layout = _encoding(self.settings, store), self.layout or store.layout
-        return encoded_as(store.spec, encoding, basis=basis, layout=layout, compression=self.compression)
+        encoding, layout = _encoding(self.settings, store.only(self.target)), self.layout or store.layout
+        return encoded_as(
+            store.spec, encoding, target=self.target, basis=basis, layout=layout, compression=self.compression
+        )
 
     def about(self, split: str) -> About:
         """That of the dense store, and which it was."""
@@ -114,7 +126,7 @@ class _Encoded(Stores[Store]):
 
     def pilot(self, target: str) -> Iterable[Tensor]:
         """A sample of the first split."""
-        return DensePilot(self.first, self.teacher.device)
+        return DensePilot(self.first.only(target), self.teacher.device)
 
     def compare(self, split: str, writer: StoreWriter) -> None:
         """The dense labels that they were made of."""
@@ -123,7 +135,7 @@ class _Encoded(Stores[Store]):
     def announce(self, writers: Mapping[str, StoreWriter], free: int | None) -> None:
         """What is lost for lack of tokens."""
         for split, store in self.rows.items():
-            if store.positions is not None and "input" not in store.columns and writers[split].pending:
+            if store.spec.of_tokens and "input" not in store.columns and writers[split].pending:
                 self.watch.say(
                     f"{split}: the store holds no tokens (inputs: reference), so the next token's exact logit is not kept, and "
                     "the losses dkd and nkd take it from the tail's shape; a dense store with labels.inputs=embed keeps it"
@@ -133,13 +145,15 @@ class _Encoded(Stores[Store]):
         """Bytes and fidelity before and after."""
         dense, size = self.rows[split], manifest.bytes_per_position
         sizes = f"{counted(manifest.spec.rows, 'row')}, {dense.manifest.bytes:,} -> {manifest.bytes:,} bytes"
-        self.watch.say(_before_and_after(f"{split}: {sizes}", dense, size, manifest.fidelity, manifest.spec.encoding))
+        made, title = manifest.only(self.target), f"{split}: {titled(self.target)}{sizes}"
+        self.watch.say(_before_and_after(title, dense.only(self.target), size, made.fidelity, made.spec.encoding))
 
 
 def try_encoding(
     dense: Place,
     settings: EncodingSettings,
     *,
+    target: str | None = None,
     layout: Literal["zarr", "arrow"] | None = None,
     compression: Literal["none", "zstd"] = "none",
     device: str = "auto",
@@ -149,27 +163,50 @@ def try_encoding(
     """
     splits, place = store_splits(dense), resolve_device(device)
     split = "train" if "train" in splits else next(iter(splits))
-    store = _dense(splits[split])
-    made = _Encoded({split: store}, {}, settings, layout, compression, place, LOGGED)
-    basis = made.basis()
+    whole = open_store(splits[split])
+    made = _Encoded({split: whole}, {}, _chosen([whole], target), settings, layout, compression, place, LOGGED)
+    basis, store = made.basis(), whole.only(made.target)
     spec, shared = made.spec(split, basis), None if basis is None else torch.from_numpy(np.array(basis)).to(place)
-    parts = (spec.encoding.encode(logits, basis=shared)[1] for logits in _Sample(store, place))
+    encoding = spec.only(made.target).encoding
+    parts = (encoding.encode(logits, basis=shared)[1] for logits in _Sample(store, place))
     lost = Lost.total(parts).fidelity
     tried = max((sums.samples for sums in lost), default=0)
-    columns = [column for column in spec.columns if column.name in spec.soft_columns or column.by_position]
+    columns = [
+        column for column in spec.columns if is_soft(column.name) or column.name in ("position_mask", "document")
+    ]
     size = sum(column.row_bytes for column in columns) / (spec.positions or 1)
-    title = f"{split}: {counted(tried, 'distribution')} tried"
-    return _before_and_after(title, store, size, table([lost]), spec.encoding)
+    title = f"{split}: {titled(made.target)}{counted(tried, 'distribution')} tried"
+    return _before_and_after(title, store, size, table([lost]), encoding)
 
 
-def _dense(path: Folder) -> Store:
-    store = served(open_store(path))
-    if not store.encoding.keeps_all:
+def _chosen(stores: Collection[Store], target: str | None) -> str:
+    """The name of the target that is encoded, alike in all splits. Raises `ConfigError`."""
+    names = {_only_dense(store) if target is None else target for store in stores}
+    if len(names) > 1:
         raise ConfigError(
-            f"{path} holds {store.encoding.kind} labels already, and what they left out is gone",
-            remedy="give the dense store",
+            f"the splits have dense targets of different names ({', '.join(sorted(names))})", remedy="say which"
         )
-    return store
+    name = names.pop()
+    for store in stores:
+        encoding = store.only(name).encoding
+        if encoding.target != "softmax" or not encoding.keeps_all:
+            already = encoding.target == "softmax"
+            raise ConfigError(
+                f"{titled(name)}{store.path} holds {encoding.kind} labels{' already' * already}, "
+                + ("and what they left out is gone" if already else "and topk is of distributions over classes"),
+                remedy="give the dense store" if already else "give a dense store, or another target",
+            )
+    return name
+
+
+def _only_dense(store: Store) -> str:
+    """The one target that can be encoded, or the first, for an error that says why not. Raises `ConfigError`."""
+    found = [each.name for each in store.spec.targets if each.encoding.target == "softmax" and each.encoding.keeps_all]
+    if len(found) > 1:
+        raise ConfigError(
+            f"{store.path} holds {len(found)} dense targets ({some(found)})", remedy=f"say --target={found[0]}"
+        )
+    return found[0] if found else store.targets[0]
 
 
 def _encoding(settings: EncodingSettings, store: Store) -> Encoding:

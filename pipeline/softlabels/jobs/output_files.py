@@ -4,6 +4,8 @@ the business of `outputs`.
 In Parquet and CSV the outputs may stand in one numeric column a class, whose names are a word and a number: p0, p1, ...;
 prob_1, prob_2, ...; logit.0, logit.1, .... They become one array under that word, in the order of the numbers. So do
 columns that have the classes for names, in the order of the classes.
+
+In Parquet the lists of a column may have different lengths: they are the positions of rows, and come as a list of arrays.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from numpy.typing import NDArray
 from softlabels.errors import StorageError, UserError
 from softlabels.labels import NO_LABEL
 
-Arrays = dict[str, NDArray[Any]]
+Values = NDArray[Any] | list[NDArray[Any]]  # of rows that are alike, or of rows of different length
+Arrays = dict[str, Values]
 KINDS = "a npy, npz, Parquet or CSV file"
 LABELS = ("labels", "label")
 # What numpy, zipfile and Arrow raise for a file that is cut, damaged or of another kind.
@@ -37,8 +40,10 @@ BY_CLASS = "the columns of the classes"  # the array that is made of columns wit
 _NUMBERED = re.compile(r"(.*?[^\d._ -])[._ -]?(\d{1,7})")
 
 
-def read_arrays(path: Path, *, words: tuple[str, ...], classes: Sequence[str] = ()) -> Arrays:
-    """The arrays of a file by name. Of a table these are lists, labels, and what `words` name: columns of any type, and those
+def read_arrays(
+    path: Path, *, words: tuple[str, ...], labels: tuple[str, ...] = LABELS, classes: Sequence[str] = ()
+) -> Arrays:
+    """The arrays of a file by name. Of a table these are lists, `labels`, and what `words` name: columns of any type, and those
     that have the word and a number for a name; and, as `BY_CLASS`, the columns that have the names of all `classes`.
 
     Raises:
@@ -48,9 +53,9 @@ def read_arrays(path: Path, *, words: tuple[str, ...], classes: Sequence[str] = 
         if path.suffix in (".npy", ".npz"):
             return _plain(path)
         if path.suffix == ".parquet":
-            return _columns(pq.read_table(path), words, classes)
+            return _columns(pq.read_table(path), words, labels, classes)
         if path.suffix == ".csv":
-            return _columns(pyarrow.csv.read_csv(path), words, classes, text=True)
+            return _columns(pyarrow.csv.read_csv(path), words, labels, classes, text=True)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist", remedy=f"give {KINDS}") from None
     except _BROKEN as error:
@@ -70,14 +75,16 @@ def _plain(path: Path) -> Arrays:
         return {name: values.astype(values.dtype.newbyteorder("="), copy=False) for name, values in arrays.items()}
 
 
-def _columns(table: pa.Table, words: tuple[str, ...], classes: Sequence[str], *, text: bool = False) -> Arrays:
+def _columns(
+    table: pa.Table, words: tuple[str, ...], labels: tuple[str, ...], classes: Sequence[str], *, text: bool = False
+) -> Arrays:
     """What may be outputs, labels, keys or inputs in a table; of `text`, numbers have no type of their own, and are float64."""
     if len(set(table.column_names)) < len(table.column_names):
         raise ValueError("two columns have the same name")
     found: Arrays = {}
     kinds = dict(zip(table.column_names, table.schema.types, strict=True))
     for name, kind in kinds.items():
-        if name in LABELS:
+        if name in labels:
             found[name] = _array(_without_gaps(table.column(name)), name)
         elif name in words or _is_list(kind):
             found[name] = _array(table.column(name), name)
@@ -87,7 +94,7 @@ def _columns(table: pa.Table, words: tuple[str, ...], classes: Sequence[str], *,
     for word, columns in groups.items():
         if word not in found:
             parts = [_numbers(table.column(name), name) for name in columns]
-            found[word] = np.stack([part.astype(np.float64) for part in parts] if text else parts, axis=1)
+            found[word] = np.stack([part.astype(np.float64) if text else part for part in parts], axis=1)
     return found
 
 
@@ -95,7 +102,7 @@ def _numbers(column: pa.ChunkedArray, name: str) -> NDArray[Any]:
     """One class's column. A column that is left out would make another distribution of the rest."""
     if not _is_number(column.type):
         raise ValueError(f"column {name} holds {column.type}, no numbers")
-    return _array(column, name)
+    return _even(column.combine_chunks(), name)
 
 
 def _without_gaps(labels: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -133,13 +140,26 @@ def _is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
-def _array(column: pa.ChunkedArray, name: str) -> NDArray[Any]:
-    """A column of numbers, texts or of equally long (nested) lists of numbers as an array."""
-    leaf, shape = column.combine_chunks(), [len(column)]
+def _array(column: pa.ChunkedArray, name: str) -> Values:
+    """A column of numbers, texts or of (nested) lists of numbers as an array; as one a row where the outer lists are of
+    different length.
+    """
+    array = column.combine_chunks()
+    if not _is_list(array.type) or array.null_count or len(pc.unique(pc.list_value_length(array))) == 1:
+        return _even(array, name)
+    lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False)
+    return np.split(_even(array.flatten(), name), np.cumsum(lengths)[:-1])
+
+
+def _even(leaf: pa.Array, name: str) -> NDArray[Any]:
+    """The same of lists that are alike."""
+    shape = [len(leaf)]
     while _is_list(leaf.type):
         lengths = pc.unique(pc.list_value_length(leaf)).to_pylist()
         if leaf.null_count or len(lengths) != 1:
-            raise ValueError(f"the lists of column {name} are not all equally long")
+            raise ValueError(
+                f"the lists of column {name} are not all equally long" + ", or null" * bool(leaf.null_count)
+            )
         shape.append(lengths[0])
         leaf = leaf.flatten()
     if leaf.null_count:

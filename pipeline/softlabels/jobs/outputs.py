@@ -1,94 +1,195 @@
-"""Outputs that something else produced, as arrays: npy, npz, Parquet and CSV files, logits or probabilities. Nothing that could
-run code is read. `softlabels_stages.import` makes a store of them. R rows, M members, C classes.
+"""Outputs that something else produced, as arrays: npy, npz, Parquet and CSV files, of one target or of several, of rows or of
+positions of rows. Nothing that could run code is read. `imported` makes a store of them.
+
+R rows, P positions, M members, C classes or numbers of a vector.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from softlabels.checks.axes import by_member
-from softlabels.checks.floor import floor_of, lifted, zeros_line
-from softlabels.checks.probabilities import are_probabilities, require_logits
-from softlabels.errors import LogitsError, UserError
+from softlabels.checks.axes import POSITIONS
+from softlabels.errors import UserError, some
+from softlabels.jobs.as_logits import Made, as_logits
+from softlabels.jobs.at_hand import Positions, labels_of, refuse_positions
+from softlabels.jobs.output_axes import LENGTHS, MASK, says_positions, with_axes
 from softlabels.jobs.output_files import BY_CLASS, LABELS, Arrays, read_arrays
+from softlabels.jobs.plain_labels import checked_keys, hard_labels, of_length
 from softlabels.jobs.reading import AS_IT_IS, Reading
-from softlabels.labels import NO_LABEL
+from softlabels.jobs.store_outputs import Given
 
-SUM_TOLERANCE = 1e-3
-LOGITS = ("logits", "logit")
+WEIGHTS = "give --weights, one a member"
+LOGITS = ("logits", "values", "logit")
 PROBABILITIES = ("probabilities", "probability", "probs", "prob", "proba", "p")
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """`logits` (R, M, C) float; `values` (R, M, C): the file's own, of which they were made; `labels` (R,) int64, `inputs`
-    (R, ...), `keys` (R, 16) uint8, `ids` (R,) where the file has them. `floor`: what probabilities were lifted to. `said`: what
-    there is to say of the values.
+    """What a file holds.
+
+    Attributes:
+        targets: outputs of each target, by its name ("" of one without), and its hard labels where the file has them.
+        positions: of rows of positions; `has_mask`: whether the file says which of them count.
+        inputs: (R, ...), keys: (R, 16) uint8, ids: (R,), where the file has them.
+        floor: what probabilities were lifted to. said: what there is to say of the values.
     """
 
-    logits: NDArray[np.floating]
-    values: NDArray[np.generic]
-    labels: NDArray[np.int64] | None
+    targets: Mapping[str, Given]
+    positions: Positions | None
     inputs: NDArray[np.generic] | None
     keys: NDArray[np.uint8] | None
     ids: NDArray[np.generic] | None = None
+    has_mask: bool = False
     floor: float | None = None
     said: tuple[str, ...] = ()
 
+    @property
+    def first(self) -> Given:
+        """Of the first target."""
+        return next(iter(self.targets.values()))
+
+    @property
+    def rows(self) -> int:
+        """R."""
+        return len(self.first.logits)
+
 
 def read_outputs(path: str | Path, how: Reading = AS_IT_IS) -> Outputs:
-    """Read a file of teacher outputs.
+    """A file of teacher outputs.
 
     Args:
-        path: `.npy` holding one array; `.npz` with arrays `logits` or `probabilities`, and optionally `inputs`, `labels`,
-            `keys`; or `.parquet` with columns of these names (lists of numbers), or `.csv`; in both, outputs may stand in one
-            column a class (`output_files`).
+        path: `.npy` holding one array; `.npz` with an array `logits`, `probabilities` or `values`, and optionally `inputs`,
+            `labels`, `keys`, `mask` or `lengths`; or `.parquet` with columns of these names (lists of numbers), or `.csv`; in
+            both, outputs may stand in one column a class (`output_files`). Of several targets `NAME.logits`, `NAME.labels`.
         how: what the file does not say.
 
     Raises:
-        UserError: another kind of file, names or shapes. ConfigError: three axes of which nobody says which is which.
+        UserError: another kind of file, names or shapes. ConfigError: axes of which nobody says which is which.
         LogitsError: probabilities that are none, or logits that seem to be probabilities.
     """
-    path, column, key, classes = Path(path), how.column, how.key, how.classes
-    wanted = tuple(each for each in (column, key) if each is not None)
-    arrays = read_arrays(path, words=(*LOGITS, *PROBABILITIES, *wanted), classes=classes or ())
-    name = column or _name_of_outputs(arrays, key)
-    if name is None or name not in arrays:
+    return OutputFile(Path(path), how).read()
+
+
+class OutputFile:
+    """A file of outputs whose arrays are at hand, and are looked at next. Raises as `read_outputs`."""
+
+    def __init__(self, path: Path, how: Reading) -> None:
+        self.path, self.how, self.wanted = path, how, how.wanted
+        names = _label_names(self.wanted)
+        self.arrays = arrays = read_arrays(path, words=_words(how), labels=names, classes=how.classes or ())
+        self.at = {name: _found(arrays, name, how, path) for name in self.wanted}
+        if how.key is not None and how.key not in arrays:
+            raise UserError(
+                f"{path} has no {how.key}", remedy=f"give ids of the rows under this name; it has {', '.join(arrays)}"
+            )
+        given = {array: arrays[array] for array in self.at.values()}
+        kinds = {array: self.wanted[name].kind for name, array in self.at.items()}
+        self.has_mask = says_positions(arrays) or any(isinstance(values, list) for values in given.values())
+        self.shaped, self.positions = with_axes(given, arrays, how, kinds, path)
+
+    @property
+    def says_rows(self) -> bool:
+        """Whether it says which row is which."""
+        return self.how.key is not None or "keys" in self.arrays or "inputs" in self.arrays
+
+    def read(self, mask: NDArray[np.uint8] | None = None) -> Outputs:
+        """What it holds; `mask` (R, P) of the rows that it is of, where the file has none. Raises as `read_outputs`."""
+        path, how, where = self.path, self.how, self.positions
+        if where is not None and mask is not None and not self.has_mask and mask.shape == where.mask.shape:
+            where = replace(where, mask=mask)
+        targets, said, floor = dict[str, Given](), list[str](), None
+        for name, array in self.at.items():
+            made = self._made(name, array, self.shaped[array], where)
+            hard = self._hard(name, made.logits, where)
+            targets[name], floor = Given(made.logits, made.values, hard), floor or made.floor
+            said += [f"{name}{': ' * bool(name)}{line}" for line in made.said]
+        rows = len(next(iter(targets.values())).logits)
+        return Outputs(
+            targets, where,
+            inputs=of_length(self._plain("inputs"), rows, path, "inputs"),
+            keys=checked_keys(self._plain("keys"), rows, path),
+            ids=None if how.key is None else of_length(self._plain(how.key), rows, path, how.key),
+            has_mask=self.has_mask, floor=floor, said=tuple(said),
+        )  # fmt: skip
+
+    def _made(self, target: str, array: str, values: NDArray[np.floating], where: Positions | None) -> Made:
+        """The logits of a target."""
+        called, kind = f"{array} in {self.path}", self.wanted[target].kind
+        if where is None:
+            labels = next((self.arrays[name] for name in _label_names([target]) if name in self.arrays), None)
+            refuse_positions(
+                called, values, labels, kind, named=self.how.weights is not None, positions=POSITIONS, who=WEIGHTS
+            )
+        mask = None if where is None else where.mask
+        by_name = array.rpartition(".")[2] in PROBABILITIES
+        return as_logits(values, kind, self.how.kind, self.how.floor, mask, named=by_name, name=called)
+
+    def _hard(self, target: str, logits: NDArray[np.floating], where: Positions | None) -> NDArray[Any] | None:
+        """Hard labels of a target, as `softlabels.store.hard_labels` says; None where the file has none."""
+        name = next((name for name in _label_names([target]) if name in self.arrays), None)
+        if name is None:
+            return None
+        kind, classes = self.wanted[target].kind, self.wanted[target].classes
+        given = self.arrays[name] if where is not None else self._plain(name)
+        if where is None and kind == "softmax":
+            return hard_labels(np.asarray(given), len(logits), self.path, classes)
+        return labels_of(target, given, logits.shape, where, kind, classes, source=self.path)
+
+    def _plain(self, name: str) -> NDArray[np.generic] | None:
+        """An array of rows that are alike; None where there is none."""
+        found = self.arrays.get(name)
+        if isinstance(found, list):
+            raise UserError(
+                f"the lists of {name} in {self.path} are not all equally long", remedy="give rows that are alike"
+            )
+        return found
+
+
+def _words(how: Reading) -> tuple[str, ...]:
+    """Names of columns that are taken, whatever their type."""
+    own = [each for name in how.wanted for each in (how.column_of(name), *(_names(name) if name else ()))]
+    return (*LOGITS, *PROBABILITIES, *MASK, *LENGTHS, *(each for each in (*own, how.key) if each is not None))
+
+
+def _names(target: str) -> tuple[str, ...]:
+    """What the array of a target's outputs may be called."""
+    return (*(f"{target}.{word}" for word in (PROBABILITIES[0], *LOGITS[:2])), target)
+
+
+def _label_names(targets: Collection[str]) -> tuple[str, ...]:
+    """What the arrays of hard labels may be called."""
+    return tuple(f"{name}.{word}" if name else word for name in targets for word in LABELS)
+
+
+def _found(arrays: Arrays, target: str, how: Reading, path: Path) -> str:
+    """The name of the array of a target's outputs. Raises `UserError`."""
+    column = how.column_of(target)
+    if column is not None:
+        name: str | None = column
+    elif target:
+        name = next((name for name in _names(target) if name in arrays), None)
+    else:
+        name = _name_of_outputs(arrays, how.key)
+    if name is not None and name in arrays:
+        return name
+    has = ", ".join(arrays) or "no outputs"
+    if target:
         raise UserError(
-            f"{path} has {', '.join(arrays) or 'no outputs'}, no {column or 'logits or probabilities'}",
-            remedy="leave out --column: the array of a npy file has no name, and --kind says what it holds"
-            if path.suffix == ".npy"
-            else "name the array or column of outputs with --column (of columns p0, p1, ... the word: --column=p), or the "
-            "classes with --classes=a,b,... where columns have these names",
+            f"{path} has {has}, and no outputs of the target {target} ({column or some(_names(target))})",
+            remedy=f"call its array {target}.logits, .probabilities or .values, or name it: --targets.{target}.column=NAME",
         )
-    values = arrays[name]
-    if values.dtype.kind != "f" or values.ndim not in (2, 3) or not len(values):
-        raise UserError(
-            f"{name} in {path} is {values.dtype} of shape {values.shape}",
-            remedy="give an array of shape (rows, classes) or (rows, members, classes), of floats",
-        )
-    values = by_member(values, how.members, name=f"{name} in {path}")
-    rows = len(values)
-    if key is not None and key not in arrays:
-        raise UserError(
-            f"{path} has no {key}", remedy=f"give ids of the rows under this name; it has {', '.join(arrays)}"
-        )
-    logits, said, least = _made(values, how, name, path)
-    return Outputs(
-        logits=logits,
-        values=values,
-        labels=hard_labels(next((arrays[each] for each in LABELS if each in arrays), None), rows, path, classes),
-        inputs=of_length(arrays.get("inputs"), rows, path, "inputs"),
-        keys=checked_keys(arrays.get("keys"), rows, path),
-        ids=None if key is None else of_length(arrays[key], rows, path, key),
-        floor=least,
-        said=said,
+    raise UserError(
+        f"{path} has {has}, no {column or 'logits or probabilities'}",
+        remedy="leave out --column: the array of a npy file has no name, and --kind says what it holds"
+        if path.suffix == ".npy"
+        else "name the array or column of outputs with --column (of columns p0, p1, ... the word: --column=p), or the "
+        "classes with --classes=a,b,... where columns have these names; of several targets say --targets",
     )
 
 
@@ -97,96 +198,5 @@ def _name_of_outputs(arrays: Arrays, key: str | None) -> str | None:
     named = next((name for name in (*LOGITS[:1], *PROBABILITIES[:1], *LOGITS, *PROBABILITIES) if name in arrays), None)
     if named is None and BY_CLASS in arrays:
         return BY_CLASS
-    others = [name for name in arrays if name not in ("inputs", "keys", *LABELS, key)]
+    others = [name for name in arrays if name not in ("inputs", "keys", *LABELS, *MASK, *LENGTHS, key)]
     return named or (others[0] if len(others) == 1 else None)
-
-
-def _made(
-    values: NDArray[Any], how: Reading, name: str, path: Path
-) -> tuple[NDArray[np.floating], tuple[str, ...], float | None]:
-    """The logits, what there is to say of them, and the floor."""
-    kind, floor = how.kind, how.floor
-    if kind == "probabilities" or (kind == "auto" and name in PROBABILITIES):
-        least = None if floor is None else floor_of(floor, values.shape[-1])
-        checked = _checked(values)
-        with np.errstate(divide="ignore"):  # of 0 it is -inf: a class that this member holds for impossible
-            logits = np.log(checked if least is None else lifted(checked, least))
-        line = zeros_line(values) if least is None else f"every probability is at least {least:.3g} (--floor={floor})"
-        return logits, () if line is None else (line,), least
-    if floor is not None:
-        raise UserError(
-            f"--floor={floor}, and {name} in {path} are logits", remedy="leave it out, or say --kind=probabilities"
-        )
-    if kind == "auto":
-        remedy = "say which they are: --kind=probabilities or --kind=logits"
-        require_logits(are_probabilities(values), total=len(values), who=f"{name} in {path}", remedy=remedy)
-    return values, (), None
-
-
-def _checked(probabilities: NDArray[np.generic]) -> NDArray[np.float64]:
-    """The same as float64. Raises `LogitsError` where a row is no distribution."""
-    values = probabilities.astype(np.float64)
-    bad = ~((values >= 0).all(axis=-1) & (np.abs(values.sum(axis=-1) - 1) <= SUM_TOLERANCE))
-    if bad.any():
-        row, member = np.argwhere(bad)[0]
-        raise LogitsError(
-            f"row {row}, member {member} is no distribution: its values lie between {values[row, member].min():.3g} and "
-            f"{values[row, member].max():.3g} and sum to {values[row, member].sum():.6g}",
-            remedy="give probabilities >= 0 that sum to 1, or logits",
-        )
-    return values
-
-
-def hard_labels(
-    labels: NDArray[np.generic] | None, rows: int, path: Path | str, classes: Sequence[str] | None
-) -> NDArray[np.int64] | None:
-    """Labels (R,) as numbers: whole ones, or names of classes; NaN and an empty text are none. `path` is for messages."""
-    found = of_length(labels, rows, path, "labels")
-    if found is None:
-        return None
-    if found.dtype.kind in "OU" and found.ndim == 1:
-        return _numbers(found, path, classes)
-    if found.dtype.kind not in "biuf" or found.ndim != 1:
-        raise UserError(
-            f"labels in {path} are {found.dtype} {found.shape}", remedy="give one whole number a row, -1 for none"
-        )
-    if found.max(initial=0) > np.iinfo(np.int64).max:  # unsigned ones, which would come out as -1
-        raise UserError(f"label {found.max()} in {path} is the number of no class", remedy="give -1 for no label")
-    if found.dtype.kind == "f":  # as integers with gaps come from pandas
-        found = np.where(np.isnan(found), NO_LABEL, found)
-        wrong = np.flatnonzero((found != np.trunc(found)) | (np.abs(found) > 1 << 53))
-        if wrong.size:
-            raise UserError(
-                f"label {found[wrong[0]]} in row {wrong[0]} of {path} is no whole number",
-                remedy="give the numbers of classes, -1 or NaN for none",
-            )
-    return found.astype(np.int64)
-
-
-def _numbers(names: NDArray[np.generic], path: Path | str, classes: Sequence[str] | None) -> NDArray[np.int64]:
-    """Labels that are class names as numbers; an empty text is none."""
-    known = {name: number for number, name in enumerate(classes or ())} | {"": NO_LABEL}
-    strangers = sorted({str(name) for name in names.tolist()} - known.keys())
-    if strangers:
-        raise UserError(
-            f"labels in {path} are texts, and {strangers[0]!r} is the name of no class",
-            remedy="name the classes in the order of the outputs' columns: --classes=a,b,...",
-        )
-    return np.array([known[str(name)] for name in names.tolist()], np.int64)
-
-
-def checked_keys(keys: NDArray[np.generic] | None, rows: int, path: Path | str) -> NDArray[np.uint8] | None:
-    """Content keys (R, 16), or `UserError`; `path` is for messages."""
-    found = of_length(keys, rows, path, "keys")
-    if found is None:
-        return None
-    if found.dtype != np.uint8 or found.shape != (rows, 16):
-        raise UserError(f"keys in {path} are {found.dtype} {found.shape}", remedy="give content keys: uint8 (rows, 16)")
-    return found.astype(np.uint8)
-
-
-def of_length(values: NDArray[np.generic] | None, rows: int, path: Path | str, name: str) -> NDArray[np.generic] | None:
-    """The same, or `UserError` where it is not one value a row; `path` and `name` are for messages."""
-    if values is not None and (values.ndim == 0 or len(values) != rows):
-        raise UserError(f"{name} in {path} has {values.shape} for {rows} rows of outputs", remedy="give one a row")
-    return values

@@ -148,7 +148,7 @@ def _check(whole_spec: Spec, name: str, given: Given, whole: Whole, where: str) 
         position = "" if mask is None else f", position {number % each}"
         return f"{title.removeprefix(', ')}{', ' * bool(title)}row {number // each}{position}"
 
-    counts = None if mask is None else tensor_of_mask(mask)
+    counts = None if mask is None else _counts(mask)
     _ = block_of(tensor_of(logits).flatten(0, -3), None, counts, place, check=encoding.check_outputs)
     compare = partial(apart, encoding=encoding, classes=classes, precision=spec.teacher.precision)
     row_bytes = logits[0].nbytes
@@ -162,7 +162,7 @@ def _check(whole_spec: Spec, name: str, given: Given, whole: Whole, where: str) 
     require_order(best, named, classes, names=spec.label_space.names, where=where + title)
 
 
-def tensor_of_mask(mask: NDArray[np.uint8]) -> Tensor:
+def _counts(mask: NDArray[np.uint8]) -> Tensor:
     """(R, P) as (R * P,) bool in torch."""
     import torch
 

@@ -19,7 +19,7 @@ from softlabels.stream.columns import SoftColumns
 from softlabels.stream.hard_labels import NONE
 from softlabels.student.class_weights import resolved as resolved_weights
 from softlabels.student.config import TrainingConfig, require_temperatures
-from softlabels.student.heads import Head, heads_of, naming_target, resolved
+from softlabels.student.heads import Head, heads_of, naming_target, resolved, with_class_weights
 from softlabels.student.learner import Student
 from softlabels.student.loss_spec import require_served
 from softlabels.student.losses import LOSSES, require_loss
@@ -63,13 +63,7 @@ def student_config(
     for name, head in heads_of(config).items():
         with naming_target(name):
             weights[name] = _class_weights(head, train.only(name), batches, labelled)
-    if not config.targets:
-        return dataclasses.replace(config, class_weights=weights[""])
-    targets = {
-        name: {**entry, "class_weights": None if (found := weights[name]) is None else list(found)}
-        for name, entry in config.targets.items()
-    }
-    return dataclasses.replace(config, class_weights=None, targets=targets)
+    return with_class_weights(config, weights)
 
 
 def _class_weights(

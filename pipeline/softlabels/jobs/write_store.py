@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from softlabels.checks.probabilities import REMEDIES, looks, require_logits, rows_of_positions
 from softlabels.errors import ClassMismatch, ConfigError, LogitsError, UserError, some
 from softlabels.jobs.at_hand import Positions, by_target, labels_of, outputs_of, positions_of, refuse_positions
-from softlabels.jobs.outputs import checked_keys, of_length
+from softlabels.jobs.plain_labels import checked_keys, of_length
 from softlabels.jobs.store_outputs import Given, Whole, split_of, store_outputs
 from softlabels.jobs.watch import Watch
 from softlabels.labels.encoding import DenseEncoding, Encoding, SigmoidEncoding, ValuesEncoding

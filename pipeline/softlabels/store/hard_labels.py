@@ -91,11 +91,6 @@ def label_column(spec: Spec, target: TargetSpec) -> Column:
     return Column(name=stored_name(target.name, LABEL), dtype=kind.dtype, shape=(*lead, *last), axes=(*axes, *named))
 
 
-def no_labels(column: Column, rows: int) -> Values:
-    """The labels of rows that have none."""
-    return np.full((rows, *column.shape), column.fill, column.numpy_dtype)
-
-
 def are_none(target: TargetSpec, values: Values, lead: int) -> Flags:
     """Which labels are none, over the first `lead` axes."""
     none = np.isnan(values) if target.encoding.target == "values" else values == NO_LABEL

@@ -140,17 +140,23 @@ def _transfer_set(
     )
 
 
-def encoded_as(spec: Spec, encoding: Encoding, *, basis: Basis | None, layout: str, compression: str = "none") -> Spec:
-    """The specification of a store that holds the labels of `spec` in another encoding, cut anew, as its rows take other room.
+def encoded_as(
+    spec: Spec, encoding: Encoding, *, target: str = "", basis: Basis | None, layout: str, compression: str = "none"
+) -> Spec:
+    """The specification of a store that holds the labels of `spec`, those of a target in another encoding. Of one target it is
+    cut anew, as its rows take other room; of several as before, since the others are copied, shard by shard.
 
     Raises:
         UserError: values that do not go together.
     """
-    encoding = _filled_in(encoding, spec.stored_members, basis, spec.inputs)
+    members = len(spec.teacher.members)
+    encoding = _filled_in(encoding, 1 if encoding.is_reduced else members, basis, spec.inputs)
     inputs = next((column for column in spec.columns if column.name == "input"), None)
     changed: dict[str, Any] = {"layout": layout, "compression": compression}
-    other = spec.with_targets((msgspec.structs.replace(spec.target, encoding=encoding),))
-    return _cut(msgspec.structs.replace(other, **changed), inputs, labelled_in(spec), None, None)
+    each = (msgspec.structs.replace(one, encoding=encoding) if one.name == target else one for one in spec.targets)
+    other = spec.with_targets(tuple(each))
+    shard, chunk = (spec.cut.rows_per_shard, spec.cut.rows_per_chunk) if target else (None, None)
+    return _cut(msgspec.structs.replace(other, **changed), inputs, labelled_in(spec), shard, chunk)
 
 
 def _teacher(teacher: TeacherSpec | str, members: int) -> TeacherSpec:

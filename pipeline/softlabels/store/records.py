@@ -84,7 +84,10 @@ class Manifest(Record, kw_only=True, frozen=True):
 
     def only(self, name: str) -> Manifest:
         """The same of one target, as `Spec.only`, with its table as `fidelity`."""
-        spec, table = self.spec.only(name), self.lost[name]
+        spec = self.spec.only(name)
+        if self.targets is UNSET:
+            return self
+        table = self.targets[name]
         return msgspec.structs.replace(self, spec=spec, fidelity=table.fidelity, targets={"": table})
 
 

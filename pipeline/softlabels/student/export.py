@@ -5,7 +5,7 @@ sizes: an exporter that leaves something out says so here and not in production.
 classes, the digests (`facts`). Left out: paths of this machine, code, and the rows that were used.
 
 Loading a `.pt2` file unpickles (torch's own warning): load one with `torch.export.load` only from people you trust. An ONNX
-file is data. B batch, C classes.
+file is data. B batch, P positions, C classes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -33,9 +33,12 @@ FILES = {"onnx": "student.onnx", "torch": "student.pt2"}  # format -> file name
 FACTS = "softlabels.json"  # the extra file of a .pt2 that holds the facts
 TOLERANCE = 1e-4  # of the largest |logit|; float32 arithmetic in another order differs by 1e-7 to 1e-5
 SIZES = (1, 2, 5, 32)  # of the batches that are checked
+ALONE = "let its forward return the logits alone, or a mapping of tensors by name"
 _TRACED = 3  # rows in the traced batch: none of SIZES, and not 1, to which torch would specialise
 _ONNX_LIMIT = 2**31 - 2**22  # bytes of weights; a protobuf message ends at 2 GiB
-Run = Callable[[Tensor], Tensor]
+LOGITS = "logits"  # the name of the output of a student that gives one tensor
+Outputs = dict[str, Tensor]
+Run = Callable[[Tensor], Outputs]
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,10 @@ class Exported:
         bytes: its size.
         opset: of ONNX; None for torch.
         rows: rows of inputs that it was checked on.
-        difference: largest |logit - student's logit| over them, as a share of the student's largest |logit|.
-        agreement: share of them with the student's most probable class.
+        difference: largest |logit - student's logit| over them, as a share of the student's largest |logit|; of several outputs
+            the largest.
+        agreement: share of them (of positions, where rows have some) with the student's most probable class, of several outputs
+            the smallest; None where none is of classes.
     """
 
     form: str
@@ -58,21 +63,24 @@ class Exported:
     opset: int | None
     rows: int
     difference: float
-    agreement: float
+    agreement: float | None
 
 
 def export_student(
-    model: nn.Module, rows: Tensor, folder: Path | LocalFolder, *, formats: Sequence[str], facts: Mapping[str, Any]
-) -> list[Exported]:
+    model: nn.Module, rows: Tensor, folder: Path | LocalFolder, *, formats: Sequence[str], facts: Mapping[str, Any],
+    classes: Collection[str] = (LOGITS,),
+) -> list[Exported]:  # fmt: skip
     """Write `model` to `folder`, a file for each of `formats`.
 
-    Both have one input `inputs`, whose first axis is any number of rows, and one output `logits` (B, C) float32.
+    Both have one input `inputs`, whose first axis is any number of rows, and one output `logits` (B, [P,] C) float32; of a
+    model that gives a mapping of tensors an output for each, of its name.
 
     Args:
         model: a student on the CPU with float32 weights; it is put into evaluation mode and frozen.
         rows: (R, ...) prepared inputs, real ones, R >= 1; traced and checked with, and not kept.
         folder: created where it is missing; a file of an earlier export is replaced.
         formats: of onnx, torch.
+        classes: the outputs whose largest number is a class.
         facts: JSON values for whoever loads the file: the metadata of an ONNX file, `softlabels.json` in a .pt2.
 
     Raises:
@@ -83,15 +91,15 @@ def export_student(
     model.eval().requires_grad_(False)
     with torch.no_grad():
         program = _trace(model, rows)
-        expected = _in_batches(model, rows)
-        if not bool(torch.isfinite(expected).any()):
+        expected = _in_batches(_of_model(model), rows)
+        if not all(bool(torch.isfinite(each).any()) for each in expected.values()):
             raise ExportError("the student's logits are not finite", remedy="train it again: there is nothing to check")
         folder = local_folder(folder)
         made: list[tuple[bytes, Exported]] = []
         for form in formats:  # all are checked before the first is written
-            data, opset = _onnx(program, facts) if form == "onnx" else (_torch(program, facts), None)
-            run = _onnx_runner(data) if form == "onnx" else _torch_runner(data)
-            difference, agreement = _compare(form, _in_batches(run, rows), expected)
+            data, opset = _onnx(program, facts, [*expected]) if form == "onnx" else (_torch(program, facts), None)
+            run = _onnx_runner(data, [*expected]) if form == "onnx" else _torch_runner(data)
+            difference, agreement = _compare(form, _in_batches(run, rows), expected, classes)
             path = folder.at(FILES[form])
             made.append((data, Exported(form, path, len(data), opset, len(rows), difference, agreement)))
     for data, exported in made:
@@ -106,7 +114,8 @@ def compared(form: str, path: Path, size: int, again: nn.Module, model: nn.Modul
         ExportError: they answer differently.
     """
     with torch.no_grad():
-        difference, agreement = _compare(form, _in_batches(again, rows), _in_batches(model, rows))
+        found, expected = (_in_batches(_of_model(each), rows) for each in (again, model))
+        difference, agreement = _compare(form, found, expected, (LOGITS,))
     return Exported(form, path, size, None, len(rows), difference, agreement)
 
 
@@ -132,8 +141,9 @@ def _trace(model: nn.Module, rows: Tensor) -> Any:
             remedy="write its forward without Python branches on values or on the number of rows",
         ) from error
     outputs = program.graph_signature.user_outputs
-    if len(outputs) != 1:
-        raise ExportError(f"{name} gives {len(outputs)} outputs", remedy="let its forward return the logits alone")
+    found = model(example)
+    if len(outputs) != (len(found) if isinstance(found, Mapping) else 1):
+        raise ExportError(f"{name} gives {len(outputs)} outputs", remedy=ALONE)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # lines of source code with their paths
     program.example_inputs = None
@@ -147,7 +157,7 @@ def _torch(program: Any, facts: Mapping[str, Any]) -> bytes:
     return data.getvalue()
 
 
-def _onnx(program: Any, facts: Mapping[str, Any]) -> tuple[bytes, int]:
+def _onnx(program: Any, facts: Mapping[str, Any], outputs: Sequence[str]) -> tuple[bytes, int]:
     """The file's bytes and its opset."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
         require_extra(package, extra="export")
@@ -160,7 +170,7 @@ def _onnx(program: Any, facts: Mapping[str, Any]) -> tuple[bytes, int]:
                 program,
                 dynamo=True,
                 input_names=["inputs"],
-                output_names=["logits"],
+                output_names=list(outputs),
                 external_data=False,
                 verbose=False,
             )
@@ -193,29 +203,57 @@ def _clean(proto: Any) -> None:
         part.doc_string = ""
 
 
-def _onnx_runner(data: bytes) -> Run:
+def _onnx_runner(data: bytes, outputs: Sequence[str]) -> Run:
     runtime = require_extra("onnxruntime", extra="export")
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors: it warns about graphics cards that are not there
     options.intra_op_num_threads = torch.get_num_threads()
     session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    return lambda batch: torch.from_numpy(session.run(["logits"], {"inputs": batch.numpy()})[0])
+
+    def run(batch: Tensor) -> Outputs:
+        found = session.run(list(outputs), {"inputs": batch.numpy()})
+        return {name: torch.from_numpy(each) for name, each in zip(outputs, found, strict=True)}
+
+    return run
 
 
 def _torch_runner(data: bytes) -> Run:
     with _quiet():
         module = torch.export.load(io.BytesIO(data)).module()
-    return lambda batch: module(batch)
+    return _of_model(module)
 
 
-def _in_batches(run: Run, rows: Tensor) -> Tensor:
-    """Logits (R, C) of all rows, in batches of each of SIZES in turn and of the last one from then on."""
+def _of_model(model: Callable[[Tensor], Any]) -> Run:
+    """What a model gives, by name."""
+
+    def run(batch: Tensor) -> Outputs:
+        found = model(batch)
+        if isinstance(found, Tensor):
+            return {LOGITS: found}
+        if isinstance(found, Mapping) and all(isinstance(each, Tensor) for each in found.values()):
+            return dict(found)
+        raise ExportError(f"the student gives {type(found).__name__}", remedy=ALONE)
+
+    return run
+
+
+def _in_batches(run: Run, rows: Tensor) -> Outputs:
+    """Outputs (R, [P,] C) of all rows, in batches of each of SIZES in turn and of the last one from then on."""
     ends = [*accumulate(SIZES), *range(sum(SIZES) + SIZES[-1], len(rows), SIZES[-1])]
-    return torch.cat([run(batch).float() for batch in rows.tensor_split(ends) if len(batch)])
+    parts = [run(batch) for batch in rows.tensor_split(ends) if len(batch)]
+    return {name: torch.cat([part[name].float() for part in parts]) for name in parts[0]}
 
 
-def _compare(form: str, found: Tensor, expected: Tensor) -> tuple[float, float]:
+def _compare(form: str, found: Outputs, expected: Outputs, classes: Collection[str]) -> tuple[float, float | None]:
     """(difference, agreement), as `Exported` has them. Raises ExportError where they are too far apart."""
+    if {*found} != {*expected}:
+        raise _differs(form, f"gives the outputs {some(found)}, not {some(expected)}")
+    each = {name: _compare_one(form, found[name], expected[name]) for name in expected}
+    agreements = [agreement for name, (_, agreement) in each.items() if name in classes]
+    return max(difference for difference, _ in each.values()), min(agreements, default=None)
+
+
+def _compare_one(form: str, found: Tensor, expected: Tensor) -> tuple[float, float]:
     finite = torch.isfinite(expected)
     same = found.shape == expected.shape and torch.equal(found[~finite], expected[~finite])
     if not same or not bool(torch.isfinite(found[finite]).all()):
@@ -224,7 +262,7 @@ def _compare(form: str, found: Tensor, expected: Tensor) -> tuple[float, float]:
     difference = ((found - expected)[finite].abs().max() / scale).item()
     if difference > TOLERANCE:
         raise _differs(form, f"differs by {difference:.1e} of its largest logit, and {TOLERANCE:.0e} is allowed")
-    return difference, (found.argmax(1) == expected.argmax(1)).double().mean().item()
+    return difference, (found.argmax(-1) == expected.argmax(-1)).double().mean().item()
 
 
 def _differs(form: str, how: str) -> ExportError:

@@ -121,6 +121,17 @@ def resolved(config: TrainingConfig, kinds: Mapping[str, Target]) -> TrainingCon
     return found
 
 
+def with_class_weights(config: TrainingConfig, weights: Mapping[str, tuple[float, ...] | None]) -> TrainingConfig:
+    """The config with these weights of classes, by target."""
+    if not config.targets:
+        return dataclasses.replace(config, class_weights=weights[""])
+    targets = {
+        name: {**entry, "class_weights": None if (own := weights.get(name)) is None else list(own)}
+        for name, entry in config.targets.items()
+    }
+    return dataclasses.replace(config, class_weights=None, targets=targets)
+
+
 def _full(config: TrainingConfig, entry: TargetConfig, kind: Target, name: str) -> dict[str, Any]:
     """An entry that leaves nothing open."""
     own = entry.given

@@ -9,9 +9,9 @@ from softlabels.errors import ConfigError
 from softlabels.labels.base import Reduce
 from softlabels.labels.encoding import Encoding
 from softlabels.labels.settings import EncodingSettings
+from softlabels.labels.target_settings import require_defaults, target_settings
 from softlabels.models.config import ModelConfig
 from softlabels.objects import canonical
-from softlabels.teacher.target_config import require_defaults, target_configs
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class LabelsConfig(EncodingSettings):
         Raises:
             ConfigError: settings that do not go together.
         """
-        named = target_configs(self.targets)
+        named = target_settings(self.targets)
         if not named:
             return {"": self.made(members, reduce=self.reduce, inputs=self.inputs)}
         require_defaults(self, self.reduce, named)
@@ -111,5 +111,5 @@ class LabelsConfig(EncodingSettings):
     @property
     def names(self) -> dict[str, tuple[str, ...]]:
         """The classes' names that the recipe lists of targets that have names."""
-        found = {name: each.classes for name, each in target_configs(self.targets).items()}
+        found = {name: each.classes for name, each in target_settings(self.targets).items()}
         return {name: classes for name, classes in found.items() if classes is not None}

@@ -1,13 +1,15 @@
-"""A dense store in the teacher's place: its logits as topk labels, a chunk at a time.
+"""A dense store in the teacher's place: its logits as topk labels, a chunk at a time. Of several targets one is encoded anew,
+and the others are copied.
 
 What is exact here are the dense labels, float16 as they are stored: the fidelity that is measured is against them.
-n rows of a chunk, P positions of a sequence row, M stored members, C classes.
+n rows of a chunk, P positions of a row, M stored members, C classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,8 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from softlabels.labels import NO_LABEL
+from softlabels.labels.lost import Lost
 from softlabels.store import Store
+from softlabels.store.columns import LABEL, stored_name
 from softlabels.store.spec import Spec, TeacherSpec
+from softlabels.teacher.expected import Expected
 from softlabels.teacher.pilot import POSITIONS
 from softlabels.teacher.teacher import Batch
 from softlabels.transfer.alignment import alignment
@@ -24,8 +29,8 @@ from softlabels.transfer.alignment import alignment
 
 @dataclass(frozen=True)
 class DensePilot:
-    """Logits (n, M, C) of at least `POSITIONS` distributions of a dense store that count, or all, spread evenly over it, chunk
-    by chunk, for `find_basis`.
+    """Logits (n, M, C) of at least `POSITIONS` distributions of a dense store of one target that count, or all, spread evenly
+    over it, chunk by chunk, for `find_basis`.
     """
 
     store: Store
@@ -56,10 +61,13 @@ class DensePilot:
 
 @dataclass
 class DenseTeacher:
-    """Dense stores of one teacher, asked again for the logits that they hold; see `Teacher`. Chunks are its batches."""
+    """Dense stores of one teacher, asked again for the logits of a target that they hold; see `Teacher`. Chunks are its
+    batches. Other targets are copied: their stores are cut alike.
+    """
 
     spec: TeacherSpec
     device: torch.device
+    target: str = ""
     weights: NDArray[np.float64] | None = None  # members that are stored reduced are reduced
 
     def environment(self) -> dict[str, str]:
@@ -74,23 +82,31 @@ class DenseTeacher:
 
     def batch(self, rows: Store, start: int, stop: int, *, embed: bool) -> Batch:
         """As `Teacher.batch`."""
-        size = rows.rows_per_chunk
+        size, own = rows.rows_per_chunk, rows.only(self.target)
         chunk = start // size
         at = slice(start - chunk * size, stop - chunk * size)
-        names = [name for name in rows.columns if name not in ("shift", "positions")]
-        columns = {name: rows.read_chunk(name, chunk)[at] for name in names}
-        labels, mask = columns["label"], None
+        left = {"positions", *(stored_name(self.target, name) for name in own.soft_columns)}
+        columns = {name: rows.read_chunk(name, chunk)[at] for name in rows.columns if name not in left}
+        logits = own.read_chunk("logits", chunk)[at]
+        classes, mask = columns[stored_name(self.target, LABEL)], None
         if rows.positions is not None:
             mask = columns["position_mask"].reshape(-1) == 1
+        if rows.spec.of_tokens:
             none = np.full(columns["position_mask"].shape, NO_LABEL, np.int64)
-            labels = alignment(columns["input"]).next_token if "input" in columns else none
-        logits = columns.pop("logits")
+            classes = alignment(columns["input"]).next_token if "input" in columns else none
         whole = torch.tensor(logits, device=self.device).reshape(-1, *logits.shape[-2:])
-        each = rows.positions or 1
         return Batch(
-            {"": [(slice(0, len(whole)), whole)]},
+            {self.target: [(slice(0, len(whole)), whole)]},
             columns,
-            {"": labels.reshape(-1).astype(np.int64, copy=False)},
+            {self.target: classes.reshape(-1).astype(np.int64, copy=False)},
             mask,
-            lambda number: f"row {start + number // each}" + (f", position {number % each}" if rows.positions else ""),
+            partial(Expected(row_positions=rows.positions).place, range(start, stop)),
+            self._lost(rows, start),
         )
+
+    def _lost(self, rows: Store, start: int) -> dict[str, Lost]:
+        """What encoding lost of the targets that are copied: of a shard in its first batch."""
+        shard, inside = divmod(start, rows.spec.cut.rows_per_shard)
+        if inside:
+            return {}
+        return {name: lost for name, lost in rows.record(shard).lost.items() if name != self.target}

@@ -20,7 +20,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
 @dataclass(frozen=True)
-class TargetConfig(EncodingSettings):
+class TargetSettings(EncodingSettings):
     """How one of several targets is kept.
 
     Attributes:
@@ -39,7 +39,7 @@ class TargetConfig(EncodingSettings):
             raise ConfigError(f"{_SECTION}.{name}: {error.what}", remedy=error.remedy) from error
 
 
-def target_configs(given: Mapping[str, Any] | None) -> dict[str, TargetConfig]:
+def target_settings(given: Mapping[str, Any] | None) -> dict[str, TargetSettings]:
     """The targets that `labels.targets` names.
 
     Raises:
@@ -52,13 +52,13 @@ def target_configs(given: Mapping[str, Any] | None) -> dict[str, TargetConfig]:
     return {name: _target(name, entry) for name, entry in given.items()}
 
 
-def _target(name: object, entry: object) -> TargetConfig:
+def _target(name: object, entry: object) -> TargetSettings:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigError(
             f"{name!r} is no name of a target", remedy="use a-z, 0-9 and '_', a letter first, at most 32 characters"
         )
-    where, known = f"{_SECTION}.{name}", [field.name for field in fields(TargetConfig)]
-    if isinstance(entry, TargetConfig):
+    where, known = f"{_SECTION}.{name}", [field.name for field in fields(TargetSettings)]
+    if isinstance(entry, TargetSettings):
         return entry
     if not isinstance(entry, Mapping):
         raise ConfigError(f"{where} is {entry!r}, expected a mapping of keys", remedy=f"known keys: {', '.join(known)}")
@@ -66,7 +66,7 @@ def _target(name: object, entry: object) -> TargetConfig:
         if key not in known:
             raise ConfigError(f"{where}: unknown key {key!r}", remedy=f"known keys: {', '.join(known)}")
     try:
-        found = msgspec.convert(dict(entry), TargetConfig)
+        found = msgspec.convert(dict(entry), TargetSettings)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{where}: {error}", remedy="mend it there") from None
     if found.classes is not None and len(set(found.classes)) < len(found.classes):

@@ -1,0 +1,107 @@
+"""Which positions the rows of a file's outputs have, and their axes in the order of a store. R rows, P positions (the most, of
+ragged rows), M members, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softlabels.checks.axes import by_member, by_position
+from softlabels.errors import UserError
+from softlabels.jobs.at_hand import Positions, padded, positions_of
+from softlabels.jobs.output_files import Arrays, Values
+from softlabels.jobs.reading import Reading
+from softlabels.labels.targets import Target
+
+MASK, LENGTHS = ("mask", "position_mask"), ("lengths", "length")
+Shaped = dict[str, NDArray[np.floating]]
+
+
+def says_positions(arrays: Arrays) -> bool:
+    """Whether a file says which positions of its rows count."""
+    return any(name in arrays for name in (*MASK, *LENGTHS))
+
+
+def with_axes(
+    given: Mapping[str, Values], arrays: Arrays, how: Reading, kinds: Mapping[str, Target], path: Path
+) -> tuple[Shaped, Positions | None]:
+    """The outputs of each target as (R, [P,] M, C), and the positions of rows that have some.
+
+    Raises:
+        ConfigError: axes of which nobody says which is which, or that contradict what is said.
+        UserError: no floats; other positions, or rows, in one target than in another; a mask or length that cannot be.
+    """
+    mask, lengths = (next((arrays[name] for name in names if name in arrays), None) for names in (MASK, LENGTHS))
+    if any(isinstance(values, list) for values in given.values()):
+        if lengths is not None:
+            raise UserError(f"{path} has lengths, and lists of as many", remedy="leave lengths out: the lists say them")
+        where = positions_of(given, mask, how.positions)
+        assert where is not None  # of lists
+        found = {name: _padded(values, where, name, path) for name, values in given.items()}
+        return {
+            name: _ordered(values, name, how, kinds[name], where.most, path) for name, values in found.items()
+        }, where
+    plain = {name: np.asarray(values) for name, values in given.items()}
+    most = how.positions or (None if mask is None else np.shape(mask)[-1])
+    if most is None and lengths is not None:
+        most = max(values.shape[1] if values.ndim > 2 else 0 for values in plain.values()) or None
+    shaped = {name: _ordered(values, name, how, kinds[name], most, path) for name, values in plain.items()}
+    rows = {name: len(values) for name, values in shaped.items()}
+    if len({*rows.values()}) > 1:
+        raise UserError(f"targets in {path} have different rows: {rows}", remedy="give all targets of the same rows")
+    if most is None:
+        return shaped, None
+    if lengths is None:
+        return shaped, positions_of(shaped, mask, most)
+    return shaped, _of_lengths(np.asarray(lengths), most, len(next(iter(shaped.values()))), path)
+
+
+def _padded(values: Values, where: Positions, name: str, path: Path) -> NDArray[np.floating]:
+    """(R, P, ...) of lists of different length, or of lists that are alike."""
+    if not isinstance(values, list):
+        return np.asarray(values)
+    if values[0].dtype.kind != "f":
+        raise UserError(f"{_called(name, path)} are lists of {values[0].dtype}", remedy="give lists of floats")
+    return padded(values, where.most)
+
+
+def _ordered(
+    values: NDArray[np.floating], name: str, how: Reading, kind: Target, most: int | None, path: Path
+) -> NDArray[np.floating]:
+    called, members, one = _called(name, path), how.count, kind != "softmax"
+    least = (1 if one else 2) if most is None else (2 if one else 3)
+    if values.dtype.kind != "f" or not values.size or (values.ndim < least and most is None) or values.ndim > 4:
+        axes = "(rows, classes) or (rows, members, classes)"
+        if most is not None:
+            axes = "(rows, positions, classes) or (rows, positions, members, classes)"
+        raise UserError(
+            f"{called} is {values.dtype} of shape {values.shape}", remedy=f"give an array of shape {axes}, of floats"
+        )
+    if most is not None:
+        return by_position(values, most, members, name=called, one=one)
+    return by_member(values[:, None] if values.ndim == 1 else values, members, name=called)
+
+
+def _of_lengths(lengths: NDArray[np.generic], most: int, rows: int, path: Path) -> Positions:
+    """Of rows that have so many positions each."""
+    if lengths.dtype.kind not in "iu" or lengths.shape != (rows,):
+        raise UserError(
+            f"the lengths in {path} are {lengths.dtype} {lengths.shape}", remedy=f"give {rows} whole numbers, one a row"
+        )
+    count = lengths.astype(np.int64)
+    wrong = np.flatnonzero((count < 1) | (count > most))
+    if wrong.size:
+        raise UserError(
+            f"row {wrong[0]} of {path} has {count[wrong[0]]} positions (lengths), and a row has 1 to {most}",
+            remedy="mend the length, or raise --positions",
+        )
+    return Positions(most, count, (np.arange(most) < count[:, None]).astype(np.uint8))
+
+
+def _called(name: str, path: Path) -> str:
+    """What messages call the outputs of an array."""
+    return f"{name} in {path}"
