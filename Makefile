@@ -19,7 +19,7 @@ STORE_IS_THERE := $(wildcard $(STORE)/manifest.json $(STORE)/zarr.json $(STORE)/
 # Tests start hundreds of processes: compile each file once, whatever the caller's environment says.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help mnist ag-news lm train-student teacher-logits train-teacher install dev lint format types test slow faults docs check clean
+.PHONY: help mnist ag-news lm clone diffuse train-student teacher-logits train-teacher install dev lint format types test slow faults docs check clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -44,6 +44,17 @@ ag-news: .venv/hf ## news topics with transformers, from the hub or SOURCE: abou
 
 lm: .venv/hf ## language models on WikiText-2, from the hub or SOURCE: half an hour of one core for the teacher alone
 	$(MAKE) train-student CONFIG=lm
+
+clone: install ## a controller of a simulated pendulum, cloned from its stored actions: two minutes of one core
+	$(MAKE) train-student CONFIG=clone ARGS="--out=runs/clone"
+	$(BIN)/python -m benchmarks.clone runs/clone
+
+diffuse: install ## one-step students of diffusion samplers, and progressive halving: six minutes of one core
+	$(MAKE) train-student CONFIG=diffuse_2d ARGS="--out=runs/diffuse_2d"
+	$(BIN)/python -m benchmarks.diffuse --run=runs/diffuse_2d
+	$(SOFTLABELS) train-teacher --config=denoise
+	$(MAKE) train-student CONFIG=diffuse ARGS="--out=runs/diffuse"
+	$(BIN)/python -m benchmarks.diffuse --run=runs/diffuse --halve=runs/halved
 
 install: .venv/installed ## set up .venv with what running takes
 

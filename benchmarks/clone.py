@@ -13,6 +13,7 @@ import argparse
 import statistics
 from pathlib import Path
 
+import torch
 import yaml
 
 from softlabels.models import ModelConfig, build_model
@@ -28,6 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
     runs = parser.parse_args().runs
+    torch.set_num_threads(1)
     best = earned(policy(PendulumController()))
     print("| run | policy | seeds | mean return | lower than the controller's | episodes that fail |")
     print("| --- | --- | ---: | ---: | ---: | ---: |")
