@@ -1,6 +1,6 @@
 """One-step students of a diffusion sampler from stored pairs, beside plain torch on the exact pairs, and progressive halving.
 
-    python -m benchmarks.diffuse --run=RUN [--halve=FOLDER] [--steps=64]
+    python -m benchmarks.diffuse --run=RUN [--halve=FOLDER] [--steps=64] [--seed=0]
 
 RUN is a run of `train-student` with the recipe diffuse or diffuse_2d. Plain torch trains the same student with as many steps of
 as many rows, on pairs that it makes with the live teacher. A line a student: mean square distance to the teacher's samples of
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--halve", type=Path)
     parser.add_argument("--steps", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0, help="of the order of the rows in halving")
     args = parser.parse_args()
     torch.set_num_threads(1)
     world = World(yaml.safe_load((args.run / "config.yaml").read_text()))
@@ -57,10 +58,11 @@ def main() -> None:
     stored = sorted(args.run.glob(f"distilled*/{WEIGHTS}"))
     world.line("one step, from the store", [world.student(weights) for weights in stored])
     if args.halve is not None:
-        for steps, denoiser in halved(args.halve, args.steps):
-            sampler = DiffusionSampler(steps, **denoiser.init_args)
-            sampler.load_state_dict(build_model(denoiser).state_dict())
-            world.line(f"halved to {steps}", [sampler])
+        untaught, training, rows = halving(args.seed)
+        watch = Watch(say=partial(print, file=sys.stderr))
+        for steps, denoiser in halve(untaught, rows, training, args.halve, steps=args.steps, watch=watch):
+            world.line(f"{steps} steps, the denoiser's own", [sampler(untaught, steps)])
+            world.line(f"{steps} steps, halved", [sampler(denoiser, steps)])
 
 
 class World:
@@ -117,13 +119,19 @@ def plain(world: World, seed: int) -> nn.Module:
     return student
 
 
-def halved(folder: Path, steps: int) -> Iterator[tuple[int, ModelConfig]]:
-    """The denoisers of progressive halving, as the recipe `denoise` says."""
+def halving(seed: int) -> tuple[ModelConfig, StudentTraining, TransferSetConfig]:
+    """What is halved, how its students are trained, and the noisy rows, as the recipe `denoise` says."""
     recipe = load("denoise")
-    student = typed(ModelConfig, recipe["student"], where="student")
+    training = typed(StudentTraining, recipe["training"] | {"seeds": [seed], "seed": seed}, where="training")
     rows = typed(TransferSetConfig, recipe["transfer_set"], where="transfer_set")
-    training = typed(StudentTraining, recipe["training"], where="training")
-    return halve(student, rows, training, folder, steps=steps, watch=Watch(say=partial(print, file=sys.stderr)))
+    return typed(ModelConfig, recipe["student"], where="student"), training, rows
+
+
+def sampler(denoiser: ModelConfig, steps: int) -> nn.Module:
+    """A denoiser's sampler of so many steps."""
+    found = DiffusionSampler(steps, **denoiser.init_args)
+    found.load_state_dict(build_model(denoiser).state_dict())
+    return found
 
 
 @torch.inference_mode()
