@@ -19,7 +19,7 @@ STORE_IS_THERE := $(wildcard $(STORE)/manifest.json $(STORE)/zarr.json $(STORE)/
 # Tests start hundreds of processes: compile each file once, whatever the caller's environment says.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help mnist ag-news lm speech speech-take speech-frames train-student teacher-logits train-teacher install dev lint format types test slow faults docs check clean detect
+.PHONY: help mnist ag-news lm speech speech-take speech-frames train-student teacher-logits train-teacher install dev lint format types test slow faults docs check clean detect clone diffuse
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -58,6 +58,17 @@ speech-frames: .venv/audio ## the same as speech, frame by frame, with its teach
 detect: install ## blood cells in images, a class and a box each, from the hub or SOURCE: about five minutes of one core
 	$(MAKE) train-student CONFIG=detect
 	$(BIN)/python -m softlabels.recipes.detect_score $$(ls -td runs/detect-* | head -n 1)
+
+clone: install ## a controller of a simulated pendulum, cloned from its stored actions: two minutes of one core
+	$(MAKE) train-student CONFIG=clone ARGS="--out=runs/clone"
+	$(BIN)/python -m benchmarks.clone runs/clone
+
+diffuse: install ## one-step students of diffusion samplers, and progressive halving: six minutes of one core
+	$(MAKE) train-student CONFIG=diffuse_2d ARGS="--out=runs/diffuse_2d"
+	$(BIN)/python -m benchmarks.diffuse --run=runs/diffuse_2d
+	$(SOFTLABELS) train-teacher --config=denoise
+	$(MAKE) train-student CONFIG=diffuse ARGS="--out=runs/diffuse"
+	$(BIN)/python -m benchmarks.diffuse --run=runs/diffuse --halve=runs/halved
 
 install: .venv/installed ## set up .venv with what running takes
 
