@@ -28,6 +28,7 @@ SHIPPED = {
     "softlabels.student.augment.jitter": "softlabels.recipes.augment.jitter",
     "softlabels.student.augment.mask_tokens": "softlabels.recipes.augment.mask_tokens",
     "softlabels.transfer.audio": "softlabels.transfer.sound.audio",
+    "softlabels.transfer.clip_frames": "softlabels.recipes.clip_frames.clip_frames",
     "softlabels.transfer.image": "softlabels.transfer.prepare.image",
     "softlabels.transfer.log_mel": "softlabels.recipes.log_mel.log_mel",
     "softlabels.transfer.noise": "softlabels.recipes.noise.noise",
