@@ -27,7 +27,7 @@ from softlabels.jobs.splits import load_rows
 from softlabels.jobs.watch import TimeLeft, Watch
 from softlabels.models import build_model, save_weights
 from softlabels.models.build import answer_of, untrained
-from softlabels.models.classes import require_vocabulary
+from softlabels.models.classes import require_head, require_vocabulary
 from softlabels.objects import build, import_object, plain
 from softlabels.recipes.tokenizer import ensure_tokenizer, named_tokenizer
 from softlabels.store.digest import blake3_hex
@@ -114,6 +114,8 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
     if rows.sequence is not None:
         require_vocabulary(untaught, rows.sequence, who=member.class_path)
     taught = _taught(config, rows)
+    if (head := heads_of(taught).get("")) is not None and rows.sequence is None:
+        require_head(untaught, head.target, who=member.class_path)
     taught = _with_class_weights(taught, rows, ~is_held_out, _try(untaught, member, rows, heads_of(taught)))
     student = Student.begin("", taught, lambda: build_model(model))
     validation = batches(is_held_out, shuffle=False) if is_held_out.any() else None

@@ -22,12 +22,13 @@ from softlabels.jobs.encode import try_encoding
 from softlabels.jobs.watch import Watch
 from softlabels.labels.settings import EncodingSettings
 from softlabels.objects import ObjectSpec
+from softlabels.store import Store
 from softlabels.store.convert import convert
 from softlabels.store.verify import verify
 from softlabels.teacher.recheck import compare_with_teacher
 from softlabels.transfer import TransferRows, array_keys
 
-R, P, F, C = 72, 12, 6, 5
+R, P, F, C = 40, 12, 6, 5
 Outputs = Tensor | dict[str, Tensor]
 
 
@@ -107,7 +108,7 @@ def rows_of(case: Case, rng: np.random.Generator) -> TransferRows:
 def teacher(case: Case) -> Ensemble:
     torch.manual_seed(7)
     models = [Heads(case.sizes) for _ in range(case.members)]
-    return Ensemble.of(models, name="it", device="cpu", batch_size=5)
+    return Ensemble.of(models, name="it", device="cpu", batch_size=8)
 
 
 def settings(case: Case) -> LabelsConfig:
@@ -152,12 +153,12 @@ def expected(kind: str, reduce: str, z: np.ndarray) -> np.ndarray:
 
 
 def test_from_the_teacher_to_a_plain_reader(case: Case, tmp_path: Path, rng: np.random.Generator) -> None:
+    """Labelled, stopped and gone on with, verified, held against the live teacher, converted, and read without us."""
     rows, said = rows_of(case, rng), list[str]()
     whole = label(rows, teacher(case), settings(case), tmp_path / "whole", watch=Watch(said.append))["train"]
     assert any("the teacher also gives aux" in line for line in said) == ("" not in case.sizes)
-    for after in (10, 5):
-        with pytest.raises(errors.Interrupted, match="shards left in"):
-            label(rows, teacher(case), settings(case), tmp_path / "store", watch=Watch(should_stop=stopping(after)))
+    with pytest.raises(errors.Interrupted, match="stopped with 1 of 2 shards left in"):
+        label(rows, teacher(case), settings(case), tmp_path / "store", watch=Watch(should_stop=stopping(4)))
     assert label(rows, teacher(case), settings(case), tmp_path / "store")["train"].digest == whole.digest
     store = open_store(tmp_path / "store/train")
     assert verify(store.folder) == []
@@ -174,6 +175,7 @@ def test_from_the_teacher_to_a_plain_reader(case: Case, tmp_path: Path, rng: np.
         np.testing.assert_array_equal(one.column("label"), rows.hard[name])
     if "embed" in str(case.labels):
         np.testing.assert_array_equal(store.column("input"), rows.inputs)
+    _hold_against_the_live_teacher(case, store, rows, rng.permutation(R))
     convert(store.folder, tmp_path / "copy", layout="zarr" if store.layout == "arrow" and not case.ragged else "arrow")
     copy = open_store(tmp_path / "copy")
     assert copy.content_digest == whole.content_digest or case.ragged
@@ -188,12 +190,8 @@ def test_from_the_teacher_to_a_plain_reader(case: Case, tmp_path: Path, rng: np.
         np.testing.assert_array_equal(read, store.gather(first, [7])[0][: len(read)])
 
 
-def test_the_live_teacher_is_found_again_and_a_changed_one_is_not(
-    case: Case, tmp_path: Path, rng: np.random.Generator
-) -> None:
-    rows = rows_of(case, rng)
-    label(rows, teacher(case), settings(case), tmp_path)
-    store, order = open_store(tmp_path / "train"), rng.permutation(R)
+def _hold_against_the_live_teacher(case: Case, store: Store, rows: TransferRows, order: np.ndarray) -> None:
+    """It is found again wherever its rows stand, and a changed one is not."""
     shuffled = replace(
         rows, inputs=rows.inputs[order], keys=rows.keys[order], mask=None if rows.mask is None else rows.mask[order],
         labels=rows.labels[order], named={name: each[order] for name, each in rows.named.items()},
@@ -208,7 +206,7 @@ def test_the_live_teacher_is_found_again_and_a_changed_one_is_not(
         assert {other: each.sound for other, each in found.items()} == {other: other != name for other in case.sizes}
 
 
-@pytest.mark.parametrize("name", ["anchors-zarr", "anchors-mean", "frames", "detector", "ragged detector"])
+@pytest.mark.parametrize("name", ["anchors-mean", "frames", "detector", "ragged detector"])
 def test_dense_labels_of_positions_and_of_one_target_become_topk(
     name: str, tmp_path: Path, rng: np.random.Generator
 ) -> None:
@@ -218,7 +216,7 @@ def test_dense_labels_of_positions_and_of_one_target_become_topk(
     dense, said = open_store(tmp_path / "train"), list[str]()
     whole = encode(dense.folder, tmp_path / "whole", sparse, watch=Watch(said.append))["train"]
     with pytest.raises(errors.Interrupted, match="shards left in"):
-        encode(dense.folder, tmp_path / "again", sparse, watch=Watch(should_stop=stopping(2)))
+        encode(dense.folder, tmp_path / "again", sparse, watch=Watch(should_stop=stopping(1)))
     assert encode(dense.folder, tmp_path / "again", sparse, target=own or None)["train"].digest == whole.digest
     assert not any("no tokens" in line for line in said)
     made = open_store(tmp_path / "again")
@@ -235,7 +233,7 @@ def test_dense_labels_of_positions_and_of_one_target_become_topk(
     assert {name: lost for name, lost in made.manifest.lost.items() if name != own} == {
         name: lost for name, lost in dense.manifest.lost.items() if name != own
     }
-    assert f"{'target class: ' * bool(own)}72 rows, " in said[-1]
+    assert f"{'target class: ' * bool(own)}40 rows, " in said[-1]
     found = compare_with_teacher(made, rows, teacher(case), sample=R)
     assert all(each.sound for each in found.values()), [each.line for each in found.values()]
     tried = try_encoding(dense.folder, sparse)

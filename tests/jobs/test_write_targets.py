@@ -258,6 +258,22 @@ RAGGED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         errors.UserError,
         r"row 1 has the shape \(3, 5\), row 0 \(1, 4\)",
     ),
+    "a mask that a byte would make 1": (
+        {"mask": [np.full(length, 257) for length in (1, 3, 2)]},
+        errors.UserError,
+        "row 0: the mask of its positions is neither 0 nor 1",
+    ),
+    "a mask of parts": ({"mask": [np.full(n, 1.7) for n in (1, 3, 2)]}, errors.UserError, "the mask is float64"),
+    "a number of positions that no store has": (
+        {"positions": 1 << 40},
+        errors.UserError,
+        "positions=1099511627776; give a whole number from 1 to 1048576",
+    ),
+    "vectors of complex numbers": (
+        {"kind": "values", "labels": [np.zeros((n, 4), complex) for n in (1, 3, 2)]},
+        errors.LabelError,
+        "labels are complex",
+    ),
     "a row of nothing": (
         {"logits": [np.zeros((n, 4)) for n in (1, 0, 2)], "labels": None},
         errors.UserError,
@@ -273,3 +289,33 @@ def test_lists_that_are_refused(tmp_path: Path, rng: np.random.Generator, case: 
     with pytest.raises(kind, match=words):
         write_store(tmp_path / "train", **{"keys": KEYS[:3], "layout": "arrow"} | lists | changes)
     assert not (tmp_path / "train" / "commits").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [*(("softmax", each) for each in ("u1", "u8", "?", "U")), ("sigmoid", "u1"), ("sigmoid", "?"), ("values", "i8")],
+)
+def test_hard_labels_of_lists_in_any_dtype(tmp_path: Path, rng: np.random.Generator, kind: Any, dtype: str) -> None:
+    """What stands beyond a row's positions is none, whatever its dtype could hold."""
+    counts, classes = (1, 3, 2), ["0", "1"]
+    shapes = [(n,) if kind == "softmax" else (n, 2) for n in counts]
+    labels = [rng.integers(0, 2, shape).astype(dtype) for shape in shapes]
+    logits = [rng.normal(size=(n, 2)) for n in counts]
+    store = write_store(
+        tmp_path / "train", logits, labels=labels, kind=kind, classes=classes, keys=KEYS[:3], layout="arrow"
+    )
+    for row, (given, found) in enumerate(zip(labels, store.column("label"), strict=True)):
+        np.testing.assert_array_equal(found[: counts[row]], given.astype(found.dtype))
+        rest = found[counts[row] :]
+        assert (np.isnan(rest) if kind == "values" else rest == -1).all()
+
+
+def test_lists_of_one_length_are_filled_up_too(tmp_path: Path, rng: np.random.Generator) -> None:
+    """As a split may have where others have rows of several."""
+    logits, labels = [rng.normal(size=(2, 3)) for _ in range(4)], [np.ones(2, int) for _ in range(4)]
+    store = write_store(
+        tmp_path / "train", logits, labels=labels, mask=labels, positions=5, keys=KEYS[:4], layout="arrow"
+    )
+    assert (store.positions, store.spec.ragged) == (5, True)
+    np.testing.assert_array_equal(store.column("positions"), [2] * 4)
+    np.testing.assert_array_equal(store.column("label"), [[1, 1, -1, -1, -1]] * 4)

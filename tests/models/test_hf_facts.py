@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from softlabels.errors import ClassMismatch, WeightsError
+from softlabels.labels.encoding import DenseEncoding, SigmoidEncoding, ValuesEncoding
+from softlabels.labels.targets import Target
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.causal_lm import CausalLM
 from softlabels.models.hf import ImageClassifier, SequenceClassifier
 from softlabels.models.weights import wrapping
+from softlabels.teacher.ensemble import Ensemble
 from tests.models.hf_samples import BERT, CLASSES, DISTILBERT, VIT, checkpoint
 from tests.models.lm_samples import GPT2_LM, LLAMA, saved_lm
 
@@ -61,9 +65,7 @@ def changed(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, 
 @pytest.mark.parametrize(
     ("facts", "words"),
     [
-        ({"problem_type": "multi_label_classification"}, "problem_type is multi_label_classification, .* one softmax"),
-        ({"problem_type": "regression"}, "problem_type is regression"),
-        ({"id2label": {"0": "value"}, "label2id": {"value": 0}}, "num_labels is 1, a regression"),
+        ({"problem_type": "several_labels"}, "problem_type is several_labels, and num_labels is 3; .*, regression"),
         ({"id2label": {"1": "a", "2": "b", "3": "c"}}, "id2label names the classes 1, 2, 3, and logits are numbered from 0"),
         (
             {"id2label": {"0": "a", "1": "b", "2": "c"}, "label2id": {"a": 0, "b": 2, "c": 1}},
@@ -71,25 +73,67 @@ def changed(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, 
         ),
     ],
 )  # fmt: skip
-def test_heads_that_are_no_softmax_over_numbered_classes(facts: dict[str, Any], words: str, model: Path) -> None:
-    if len(facts.get("id2label", "abc")) == 1:
-        changed(model, lambda t: t | {name: t[name][:1] for name in ("classifier.weight", "classifier.bias")})
+def test_heads_of_no_known_kind_or_without_numbered_classes(facts: dict[str, Any], words: str, model: Path) -> None:
     with pytest.raises(ClassMismatch, match=words):
         SequenceClassifier(str(configured(model, **facts)))
 
 
-def test_a_head_that_is_said_to_be_a_softmax_or_that_is_new_is_taken(model: Path, bert: Path) -> None:
+ONE = {"id2label": {"0": "value"}, "label2id": {"value": 0}}
+SOFTMAX, SIGMOID, NUMBERS = ("single_label_classification", "multi_label_classification", "regression")
+
+
+BY_ITSELF = (
+    r"no problem_type, and labels are stored of each class by itself \(sigmoid\); say labels.kind: softmax, .*config"
+)
+ONE_OF_ALL = (
+    "problem_type is multi_label_classification, and labels are stored of one softmax .*labels.kind: sigmoid, .*config"
+)
+
+
+@pytest.mark.parametrize(
+    ("facts", "target", "refused"),
+    [
+        ({}, "softmax", {"sigmoid": BY_ITSELF}),
+        ({"problem_type": SOFTMAX}, "softmax", {"sigmoid": "problem_type is single_label_classification, and"}),
+        ({"problem_type": SIGMOID}, "sigmoid", {"softmax": ONE_OF_ALL}),
+        (
+            {"problem_type": NUMBERS},
+            "values",
+            {"softmax": "problem_type is regression, and", "sigmoid": "is regression, and"},
+        ),
+        (
+            ONE,
+            "values",
+            {"softmax": "num_labels is 1, a regression, and labels are stored of one", "sigmoid": "is 1, a"},
+        ),
+        (ONE | {"problem_type": SIGMOID}, "sigmoid", {"softmax": "problem_type is multi_label_classification, and"}),
+    ],
+)
+def test_a_head_is_taken_for_what_it_is(
+    facts: dict[str, Any], target: Target, refused: dict[str, str], model: Path
+) -> None:
+    if "id2label" in facts:
+        changed(model, lambda t: t | {name: t[name][:1] for name in ("classifier.weight", "classifier.bias")})
+    found = SequenceClassifier(str(configured(model, **facts)))
+    assert found.target == target
+    encodings = {"softmax": DenseEncoding(), "sigmoid": SigmoidEncoding(), "values": ValuesEncoding()}
+    for kind, encoding in encodings.items():
+        with pytest.raises(ClassMismatch, match=refused[kind]) if kind in refused else nullcontext():
+            Ensemble.of([found], device="cpu").expect(targets={"": encoding})
+
+
+def test_a_head_is_taken_for_what_is_said_or_is_new(model: Path, bert: Path) -> None:
     configured(model, problem_type="multi_label_classification")
     rows = torch.tensor([[[2, 7, 8, 3], [1, 1, 1, 1]]])
     said = SequenceClassifier(str(model), config={"problem_type": "single_label_classification"}).eval()
+    assert said.target == "softmax"
     with torch.no_grad():
         torch.testing.assert_close(said(rows), SequenceClassifier(str(bert)).eval()(rows), rtol=0, atol=0)
     new = SequenceClassifier(str(model), classes=CLASSES + 1)
     assert new.network.config.problem_type == "single_label_classification"  # what its exported config.json says
-    with pytest.raises(ClassMismatch, match="num_labels is 1"):
-        SequenceClassifier(config=DISTILBERT, classes=1)
-    with pytest.raises(ClassMismatch, match="problem_type is regression"):
-        SequenceClassifier(config={**DISTILBERT, "problem_type": "regression"}, classes=3)
+    kept = SequenceClassifier(str(model), classes=CLASSES + 1, config={"problem_type": "multi_label_classification"})
+    assert (new.target, kept.target) == ("softmax", "sigmoid")
+    assert SequenceClassifier(config=DISTILBERT, classes=1).target == "values"
 
 
 def test_labels_may_be_named_as_the_hub_does(model: Path) -> None:
@@ -100,8 +144,7 @@ def test_labels_may_be_named_as_the_hub_does(model: Path) -> None:
 
 def test_of_images_too(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "vit", VIT, auto="AutoModelForImageClassification")
-    with pytest.raises(ClassMismatch, match="problem_type is multi_label"):
-        ImageClassifier(str(configured(folder, problem_type="multi_label_classification")))
+    assert ImageClassifier(str(configured(folder, problem_type="multi_label_classification"))).target == "sigmoid"
 
 
 def adapter(folder: Path, base: Path | None = None) -> dict[str, torch.Tensor]:

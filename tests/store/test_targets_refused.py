@@ -20,7 +20,9 @@ from softlabels.errors import (
     LogitsError,
     UserError,
 )
-from softlabels.labels.encoding import DenseEncoding, SigmoidEncoding, TopkEncoding, ValuesEncoding
+from softlabels.labels.encoding import DenseEncoding, Encoding, SigmoidEncoding, TopkEncoding, ValuesEncoding
+from softlabels.labels.fidelity import FidelitySums
+from softlabels.labels.lost import ErrorSums, Lost
 from softlabels.store import Store, StoreWriter, open_store
 from softlabels.store.new_spec import store_spec
 from softlabels.store.rules import check_spec
@@ -308,6 +310,7 @@ SPECS: dict[str, Edit] = {
     "kind: another": put("targets", 1, "encoding", "kind")("values"),
     "classes: huge": put("targets", 2, "label_space", "classes")(1 << 24),
     "known_at: zero": put("targets", 0, "encoding", "known_at")(0.0),
+    "known_at: lower than any that readers give": put("targets", 0, "encoding", "known_at")(2.0**-11),
     "known_at: of values": put("targets", 2, "encoding", "known_at")(1.0),
     "inputs: one alone": put("targets", 0, "encoding", "inputs")("reference"),
     "column: label of none": lambda s: s["columns"].insert(3, s["columns"][1] | {"name": "cat.label"}),
@@ -413,3 +416,37 @@ def test_a_mask_that_is_all_false_is_not_read(target_store: Store) -> None:
     seal_again(store.path, payload=edit)
     with pytest.raises(DamagedShard, match=r"column position_mask .*row 0: none of its positions counts"):
         open_store(store.path).read_chunk("position_mask", 0)
+
+
+KL = Lost(
+    fidelity=(FidelitySums(temperature=1.0, samples=16, kl_sum=0.0, kl_max=0.0, tail_mass_error=0.0, top1_agreed=16),)
+)
+OFF = Lost(errors=ErrorSums(samples=32, squares=0.0, largest=0.0))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "lost"),
+    [(ValuesEncoding(), KL), (ValuesEncoding(), {"box": OFF}), (SigmoidEncoding(), OFF), (DenseEncoding(), OFF)],
+    ids=["values", "another name", "sigmoid", "dense"],
+)
+def test_what_was_lost_of_another_kind_is_no_part_of_a_store(
+    tmp_path: AnyPath, encoding: Encoding, lost: Lost | dict[str, Lost]
+) -> None:
+    """It is refused before the shard is committed, which could not be read again."""
+    keys, soft = np.arange(256, dtype=np.uint8).reshape(16, 16), np.zeros((16, 1, 2), np.float32)
+    spec = store_spec(encoding, teacher="mine", name="rows", keys=keys, classes=2)
+    columns, own = encoding.encode_arrays(soft, weights=None, mask=None, place=str)
+    labels = np.full(16, -1) if encoding.target == "softmax" else None
+    with StoreWriter(tmp_path / "store", spec) as writer:
+        with pytest.raises(UserError, match=rf"is not of its targets and their kinds \({encoding.kind}\); give what"):
+            writer.write_columns(0, keys=keys, labels=labels, columns=columns, fidelity=lost)
+        assert writer.pending == [0]
+        writer.write_columns(0, keys=keys, labels=labels, columns=columns, fidelity=own)
+        writer.seal()
+
+
+@several
+def test_a_column_that_only_a_target_has(target_store: Store) -> None:
+    for read in (target_store.column, lambda name: target_store.gather(name, [0])):
+        with pytest.raises(UserError, match=r"the store has no column 'logits'; its columns are .*tag\.logits"):
+            read("logits")

@@ -163,6 +163,7 @@ def test_a_position_whose_value_is_no_label(kind: str, values: list[object], wor
     ("kind", "array", "words"),
     [
         ("set", pa.array([1]), "column 'x' has type int64, and its rows are to be lists of classes"),
+        ("set", pa.array([[True, False]]), "column 'x' lists false and true, .*; say as: flags"),
         ("flags", pa.array([["a", "b", "c"]]), "column 'x' holds string, and these labels are numbers"),
         ("values", pa.array([[[1.0]] * 3]), "column 'x' holds list<item: double>, and these labels are numbers"),
         (

@@ -18,6 +18,7 @@ from softlabels.errors import LabelError, LogitsError, UserError
 from softlabels.jobs.plain_labels import hard_labels
 from softlabels.labels import NO_LABEL
 from softlabels.labels.targets import Target
+from softlabels.store.spec import MAX_POSITIONS
 
 MANY = 32  # members that nobody named
 _WHERE = "memory"  # in messages, where an import names its file
@@ -52,21 +53,27 @@ def positions_of(logits: Mapping[str, Any], mask: Any, most: int | None) -> Posi
     """Those of rows; None where they are one position each.
 
     Raises:
-        UserError: targets with different positions, more than `most`, a mask of another shape, or one that is all false.
+        UserError: a number of positions that is none, targets with different positions, more than `most`, a mask of another
+            shape, or one that is all false.
     """
-    lengths = {name: found for name, values in logits.items() if (found := lengths_of(values)) is not None}
+    is_whole = isinstance(most, int | np.integer) and not isinstance(most, bool)
+    if most is not None and not (is_whole and 1 <= most <= MAX_POSITIONS):
+        raise UserError(f"positions={most!r}", remedy=f"give a whole number from 1 to {MAX_POSITIONS}")
+    most = None if most is None else int(most)
+    lengths = {name: found for name, values in logits.items() if (found := lengths_of(values, most)) is not None}
     if lengths:
         return _ragged(lengths, mask, most)
     if mask is None and most is None:
         return None
     rows = len(next(iter(logits.values())))
-    return Positions(most or np.shape(mask)[-1], None, _mask(mask, rows, most))
+    counts = _mask(mask, rows, most)
+    return Positions(counts.shape[1], None, counts)
 
 
 def _ragged(lengths: Mapping[str, NDArray[np.int64]], mask: Any, most: int | None) -> Positions:
     """The same of lists, whose rows have these lengths."""
     (first, count), *others = lengths.items()
-    if (named := lengths_of(mask)) is not None:
+    if (named := lengths_of(mask, most)) is not None:
         others.append(("the mask", named))
     for name, found in others:
         _same_lengths(count, found, first, name)
@@ -76,7 +83,7 @@ def _ragged(lengths: Mapping[str, NDArray[np.int64]], mask: Any, most: int | Non
         raise UserError(
             f"row {row} has {count[row]} positions, and positions={most} is the most", remedy="give a larger one"
         )
-    given = _mask(mask if named is None else padded(mask, most, np.dtype(np.uint8)), len(count), most)
+    given = _mask(mask if named is None else padded(mask, most), len(count), most)
     return Positions(most, count, _checked(given * (np.arange(most) < count[:, None])))
 
 
@@ -93,7 +100,7 @@ def _mask(mask: Any, rows: int, most: int | None) -> NDArray[np.uint8]:
 
 
 def _checked(mask: NDArray[Any]) -> NDArray[np.uint8]:
-    odd, empty = np.flatnonzero((mask > 1).any(axis=1)), np.flatnonzero(~mask.any(axis=1))
+    odd, empty = np.flatnonzero(((mask < 0) | (mask > 1)).any(axis=1)), np.flatnonzero(~mask.any(axis=1))
     if odd.size:
         raise UserError(
             f"row {odd[0]}: the mask of its positions is neither 0 nor 1", remedy="give 1 where a position counts"
@@ -117,21 +124,27 @@ def _same_lengths(one: NDArray[np.int64], other: NDArray[np.int64], first: str, 
         )
 
 
-def lengths_of(values: Any) -> NDArray[np.int64] | None:
-    """How many positions each row of a list has (R,); None of arrays, and of lists whose rows are alike."""
+def lengths_of(values: Any, most: int | None = None) -> NDArray[np.int64] | None:
+    """How many positions each row of a list has (R,); None of arrays, and of lists whose rows are alike and have `most`, where
+    that is said.
+    """
     if not isinstance(values, list | tuple) or not values:
         return None
     try:
         found = np.array([len(row) for row in values], np.int64)
     except TypeError:
         return None
-    return None if (found == found[0]).all() else found
+    return None if (found == found[0]).all() and most in (None, found[0]) else found
 
 
-def padded(rows: Sequence[Any], most: int, dtype: np.dtype[Any] | None = None, fill: float = 0) -> NDArray[Any]:
-    """Rows of different length as one array (R, P, ...), `fill` beyond each."""
+def padded(rows: Sequence[Any], most: int, fill: np.generic = np.False_) -> NDArray[Any]:
+    """Rows of different length as one array (R, P, ...), `fill` beyond each (of texts an empty one), in the dtype that holds
+    all of it.
+    """
     parts = [np.asarray(row) for row in rows]
-    kind = np.result_type(*{part.dtype for part in parts}) if dtype is None else dtype
+    are_texts = any(part.dtype.kind in "OU" for part in parts)
+    fill = np.str_("") if are_texts else fill
+    kind = np.dtype(object) if are_texts else np.result_type(fill.dtype, *{part.dtype for part in parts})
     out = np.full((len(parts), most, *parts[0].shape[1:]), fill, kind)
     for row, part in enumerate(parts):
         if part.shape[1:] != out.shape[2:]:
@@ -146,7 +159,7 @@ def padded(rows: Sequence[Any], most: int, dtype: np.dtype[Any] | None = None, f
 def outputs_of(name: str, given: Any, where: Positions | None) -> NDArray[np.floating]:
     """(R, [P,] M, C) of a target's outputs. Raises `LogitsError` for another dtype or other axes."""
     one = f"{name}: " if name else ""
-    ragged = lengths_of(given) is not None
+    ragged = where is not None and lengths_of(given, where.most) is not None
     values = padded(given, where.most) if ragged and where is not None else np.asarray(given)
     lead = 1 if where is None else 2
     if values.dtype.kind != "f" or not values.size or values.ndim - lead not in (1, 2):
@@ -202,25 +215,33 @@ def labels_of(
         return np.full(lead, NO_LABEL) if kind == "softmax" else None
     if kind == "softmax" and where is None:
         return hard_labels(np.asarray(given), lead[0], source, classes)
-    named = lengths_of(given)
+    named = None if where is None else lengths_of(given, where.most)
     if where is not None and named is not None:
         _same_lengths(
             np.full(len(named), where.most) if where.lengths is None else where.lengths, named, name, "labels"
         )
-    none = np.nan if kind == "values" else NO_LABEL
-    found = np.asarray(given) if named is None or where is None else padded(given, where.most, fill=none)
+    none: np.generic = np.float32(np.nan) if kind == "values" else np.int8(NO_LABEL)
+    found = np.asarray(given) if named is None or where is None else padded(given, where.most, none)
     expected = lead if kind == "softmax" else (*lead, shape[-1])
     if found.shape != expected:
         raise UserError(
             f"{one}labels have the shape {found.shape}, not {expected}", remedy="give one a row (and position)"
         )
     if kind == "values":
-        return found.astype(np.float32)
+        return _vectors(one, found)
     if kind == "softmax" and found.dtype.kind in "OU":
         flat = hard_labels(found.reshape(-1), found.size, source, classes)
         assert flat is not None
         return flat.reshape(lead)
     return _whole(one, found, np.dtype(np.int64 if kind == "softmax" else np.int8))
+
+
+def _vectors(one: str, labels: NDArray[Any]) -> NDArray[np.float32]:
+    """Real numbers. Raises `LabelError`."""
+    if labels.dtype.kind not in "biuf":
+        raise LabelError(f"{one}labels are {labels.dtype}", remedy="give real numbers, NaN throughout for none")
+    with np.errstate(over="ignore"):  # infinite, which is refused with its row
+        return labels.astype(np.float32)
 
 
 def _whole(one: str, labels: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

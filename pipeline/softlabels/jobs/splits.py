@@ -126,22 +126,6 @@ def open_splits(
     return splits if training is None else with_members(splits, training)
 
 
-def served(store: Store) -> Store:
-    """The same store. Raises `ConfigError` where its labels can be read, checked and copied, but nothing is made of them
-    yet.
-    """
-    kinds = sorted({target.encoding.target for target in store.spec.targets} - {"softmax"})
-    found = [f"{kind} labels" for kind in kinds]
-    found += ["positions that are no tokens"] * (store.positions is not None and not store.spec.of_tokens)
-    found += ["targets with names"] * (store.targets != ("",))
-    if found:
-        raise ConfigError(
-            f"{store.path} holds {' and '.join(found)}, which `encode` does not take yet",
-            remedy="read them with open_store: only(name), log_probs, probabilities, values",
-        )
-    return store
-
-
 def with_members(splits: Mapping[str, Split], training: StudentTraining) -> dict[str, Split]:
     """The splits with the members, and their weights, that students learn from.
 

@@ -17,7 +17,7 @@ from softlabels.jobs.splits import Split, all_batches
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.alone import is_padded
 from softlabels.models.build import answer_of
-from softlabels.models.classes import require_vocabulary
+from softlabels.models.classes import require_head, require_vocabulary
 from softlabels.stream.positions import stored_sequence
 from softlabels.student.heads import Head, heads_of, naming_target, resolved
 from softlabels.student.outputs import by_target, require_student_logits
@@ -54,6 +54,8 @@ def fitted(
     taught = {name: replace(split, targets=tuple(heads)) for name, split in splits.items()}
     for split in taught.values():
         require_vocabulary(model, _sequence(split), who=student.class_path)
+        if "" in split.kinds:
+            require_head(model, split.kinds[""], who=student.class_path)
         _check_outputs(model, split, heads, student.class_path)
     return training, taught
 

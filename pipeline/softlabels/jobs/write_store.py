@@ -110,7 +110,7 @@ def _targets(logits: Any, labels: Any, kind: Any, classes: Any) -> dict[str, _On
         raise UserError("logits are a mapping without names of targets", remedy="name each, or give an array")
     kinds: dict[str, Any] = dict.fromkeys(each, kind) if isinstance(kind, str) else by_target(kind, each, "kind")
     own, spaces = by_target(labels, each, "labels"), by_target(classes, each, "classes")
-    for wrong in {*kinds.values()} - {*get_args(Target)}:
+    for wrong in (each for each in kinds.values() if each not in get_args(Target)):
         raise ConfigError(
             f"there is no kind {wrong!r} of targets", remedy=f"choose one of {', '.join(get_args(Target))}"
         )

@@ -21,7 +21,14 @@ from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import ArrayLike, NDArray
 
 from softlabels.errors import ConfigError
-from softlabels.labels.ensemble import HIGHEST_TEMPERATURE, check_known, check_mean, check_temperature, log_probs
+from softlabels.labels.ensemble import (
+    HIGHEST_TEMPERATURE,
+    LOWEST_TEMPERATURE,
+    check_known,
+    check_mean,
+    check_temperature,
+    log_probs,
+)
 from softlabels.labels.fidelity import TEMPERATURES, Fidelity
 from softlabels.labels.lost import Lost
 from softlabels.labels.stored import BLOCK
@@ -75,7 +82,7 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     reduce: Reduce = "none"
     inputs: Inputs = "reference"
-    known_at: Annotated[float, Meta(gt=0, le=HIGHEST_TEMPERATURE)] | UnsetType = UNSET
+    known_at: Annotated[float, Meta(ge=LOWEST_TEMPERATURE, le=HIGHEST_TEMPERATURE)] | UnsetType = UNSET
 
     target: ClassVar[Target] = "softmax"
     reduces: ClassVar[tuple[Reduce, ...]] = ("none", "geometric")

@@ -1,5 +1,5 @@
-"""Whether a model's own names of its classes are those of the data, in the same order, and of a language model whether its
-vocabulary is. Only some models say.
+"""Whether a model's own names of its classes are those of the data, in the same order, whether its outputs are of the kind that
+is stored, and of a language model whether its vocabulary is that of the rows. Only some models say.
 """
 
 from __future__ import annotations
@@ -9,8 +9,13 @@ from collections.abc import Sequence
 from torch import nn
 
 from softlabels.errors import ClassMismatch, OtherLabels, OtherTokenizer, some
+from softlabels.labels.targets import Target
 from softlabels.transfer.sequences import SequenceInfo
 from softlabels.transfer.vocabulary import Vocabulary
+
+_HEADS: dict[Target, str] = {
+    "softmax": "one softmax over two classes or more", "sigmoid": "each class by itself (sigmoid)", "values": "real numbers",
+}  # fmt: skip
 
 
 def require_class_names(model: nn.Module, names: Sequence[str] | None, *, who: str, whose: str) -> None:
@@ -28,6 +33,24 @@ def require_class_names(model: nn.Module, names: Sequence[str] | None, *, who: s
         f"{who} has {'the classes in another order' if same else 'other classes'}: {some(own, 10)}; {whose}: {some(names, 10)}",
         remedy="order the names and the labels of the data as the model does (transfer_set.classes, in its label column too), "
         "or correct id2label in the model's config.json",
+    )
+
+
+def require_head(model: nn.Module, target: Target, *, who: str) -> None:
+    """Raise ClassMismatch where the model (`who`) says in an attribute `target` that its outputs are of another kind than this
+    one; outputs of every kind can be taken as real numbers (values).
+    """
+    own = getattr(model, "target", None)
+    if own not in _HEADS or target in (own, "values"):
+        return
+    remedy = f"say labels.kind: {own}, or name a checkpoint of such a head"
+    if own != "values":
+        other = "single" if target == "softmax" else "multi"
+        means = "one class excludes the others" if target == "softmax" else "each class is by itself"
+        remedy += f"; if {means}, give config: {{problem_type: {other}_label_classification}}"
+    raise ClassMismatch(
+        f"{who}: {getattr(model, 'head', own)}, and labels are stored of {_HEADS[target]}",
+        remedy=f"{remedy}; or give classes for a new one, to be trained",
     )
 
 

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from softlabels.errors import ConfigError
-from softlabels.models.hf_facts import numbered_names
+from softlabels.labels.targets import Target
+from softlabels.models.hf_facts import head_of, numbered_names
 from softlabels.models.hf_network import PAD_REMEDY, new_network, pretrained_network
 from softlabels.models.inputs import check_dtype
 from softlabels.transfer.pretrained import matching, one_line, pretrained_folder
@@ -47,12 +48,14 @@ class HuggingFaceModel(nn.Module):
         untrained: names of the tensors that no checkpoint gave: all where there is none, the head where it is new.
         class_names: ordered, where the checkpoint's head of classes is used and names them; else None.
         words: the vocabulary of the checkpoint's own tokenizer, of models that read tokens; None where it has none.
+        target: what its outputs are, by the `problem_type` of its config; None of models without a head of classes. head: the
+            words of the config that say so.
 
     Raises:
         MissingExtra: transformers is not installed.
         ConfigError: no such folder or hub id, unknown keys, an architecture that cannot be built.
         WeightsError: pickles, adapters, quantized weights, or tensors that do not fit.
-        ClassMismatch: a head that is no softmax over classes.
+        ClassMismatch: a head of no known kind.
     """
 
     network: Any  # transformers is an extra: none of its types are known here
@@ -83,6 +86,10 @@ class HuggingFaceModel(nn.Module):
                 say = "%s gives no values for %s: they start untrained, unless a weights file gives them"
                 _log.warning(say, model, ", ".join(self.untrained))
             self.words = own_vocabulary(model, revision) if self._reads_tokens else None
+        self.target: Target | None = None
+        self.head = ""
+        if self._labelled:
+            self.target, self.head = head_of(self.network.config, str(model))
         names = numbered_names(self.network.config, str(model)) if self._labelled and not self.untrained else ()
         placeholders = any(re.fullmatch(r"LABEL_\d+", name) for name in names)
         self.class_names = None if placeholders else names or None

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from softlabels.errors import ClassMismatch, WeightsError, some
+from softlabels.labels.targets import Target
 from softlabels.models.weights import wrapping
 from softlabels.system.durable import system_errors
 from softlabels.transfer.pretrained import matching
@@ -22,6 +23,7 @@ from softlabels.transfer.pretrained import matching
 ADAPTER = ("adapter_config.json", "adapter_model*")
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SOFTMAX = "single_label_classification"
+HEADS: dict[str, Target] = {SOFTMAX: "softmax", "multi_label_classification": "sigmoid", "regression": "values"}
 _PARTS = {
     "lora_A", "lora_B", "lora_embedding", "base_layer", "qweight", "qzeros", "absmax", "weight_packed", "weight_scale",
 }  # fmt: skip
@@ -73,22 +75,21 @@ def require_whole(name: str, network: nn.Module, missing: Iterable[str], unexpec
         )
 
 
-def require_softmax(config: Any, name: str) -> None:
-    """Refuse a head whose outputs are not the logits of one softmax.
+def head_of(config: Any, name: str) -> tuple[Target, str]:
+    """What the outputs of a head of classes are, and the words of its config that say so.
 
     Raises:
-        ClassMismatch: of several labels a row, of a regression, or of one output.
+        ClassMismatch: a config that says nothing that is known.
     """
     kind = getattr(config, "problem_type", None)
-    if kind in (None, SOFTMAX) and config.num_labels > 1:
-        return
-    what = f"problem_type is {kind}" if kind not in (None, SOFTMAX) else "num_labels is 1, a regression"
-    override = f"; if one class excludes the others, give config: {{problem_type: {SOFTMAX}}}"
-    raise ClassMismatch(
-        f"{name}: {what}, and labels are stored of one softmax over two classes or more",
-        remedy="name a checkpoint of such a head, or give classes for a new one, to be trained"
-        + (override if config.num_labels > 1 else ""),
-    )
+    if kind is None:
+        return ("values", "num_labels is 1, a regression") if config.num_labels < 2 else ("softmax", "no problem_type")
+    if kind not in HEADS or (kind == SOFTMAX and config.num_labels < 2):
+        raise ClassMismatch(
+            f"{name}: problem_type is {kind}, and num_labels is {config.num_labels}",
+            remedy=f"give config: {{problem_type: ...}}, one of {', '.join(HEADS)}; of one class not the first",
+        )
+    return HEADS[kind], f"problem_type is {kind}"
 
 
 def numbered_names(config: Any, name: str) -> tuple[str, ...]:

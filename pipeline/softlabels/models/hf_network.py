@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from softlabels.errors import ConfigError, SoftLabelsError, WeightsError, some
-from softlabels.models.hf_facts import SOFTMAX, read_json, require_plain_weights, require_softmax, require_whole
+from softlabels.models.hf_facts import SOFTMAX, head_of, read_json, require_plain_weights, require_whole
 from softlabels.transfer.pretrained import matching, one_line, pretrained_folder, quiet
 
 WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
@@ -44,7 +44,7 @@ def new_network(auto: str, options: Options, classes: int | None, *, labelled: b
         _require_known(options, transformers.AutoConfig.for_model(kind), kind)
         config = transformers.AutoConfig.for_model(kind, **options, **head)
         if labelled:
-            require_softmax(config, kind)
+            head_of(config, kind)
         network: nn.Module = getattr(transformers, auto).from_config(config, trust_remote_code=False)
     return network.float().train()
 
@@ -58,7 +58,7 @@ def pretrained_network(
         ConfigError: no such folder or hub id, unknown keys, an architecture that cannot be built.
         WeightsError: pickles, no weights, weights that are not plain (see `hf_facts`), or tensors of other shapes than the
             config's (but for a head of other classes).
-        ClassMismatch: of a model that is `labelled`, a head that is no softmax over classes.
+        ClassMismatch: of a model that is `labelled`, a head of no known kind.
     """
     folder = pretrained_folder(name, revision=revision, patterns=("config.json", "adapter_config.json", *WEIGHTS))
     require_plain_weights(folder, name)
@@ -72,9 +72,10 @@ def pretrained_network(
             setattr(config, key, value)
         if classes is not None and classes != own:
             config.num_labels = classes
-            config.problem_type = SOFTMAX if getattr(config, "problem_type", None) else None
+            if getattr(config, "problem_type", None) and "problem_type" not in options:
+                config.problem_type = SOFTMAX  # a new head is one, where nobody says otherwise
         if labelled:
-            require_softmax(config, name)
+            head_of(config, name)
         config.return_dict = True  # outputs by name, whatever the checkpoint's config says
         network, found = getattr(transformers, auto).from_pretrained(
             folder,

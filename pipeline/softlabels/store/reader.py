@@ -229,16 +229,22 @@ class Store(Stored):
 
     def column(self, name: str) -> NDArray[np.generic]:
         """A whole column, (R, ...)."""
+        self._require(name)
         return read_rows(self, name, 0, self.rows)
 
     def gather(self, name: str, rows: ArrayLike) -> NDArray[np.generic]:
         """The given rows of a column, in the order given: (len(rows), ...); each chunk is read once."""
+        self._require(name)
         wanted = np.asarray(rows, np.int64)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= self.rows):
             raise UserError(
                 f"rows {wanted.min()} to {wanted.max()} of a store of {self.rows}", remedy="ask for its rows"
             )
         return gather(self, (name,), wanted)[name]
+
+    def _require(self, name: str) -> None:
+        if name not in self.columns:
+            raise UserError(f"the store has no column {name!r}", remedy=f"its columns are {', '.join(self.columns)}")
 
     def find(self, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
         """The row of each content key (Q, 16) -> (Q,), the first where several rows share a key, -1 where there is none."""

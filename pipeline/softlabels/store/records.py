@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from softlabels.errors import UserError
 from softlabels.labels.fidelity import Fidelity, FidelitySums
 from softlabels.labels.lost import Lost, LostTable
 from softlabels.store.spec import MAX_CHUNK_BYTES, About, Count, Hex, Natural, Record, Spec, Version
@@ -96,12 +97,31 @@ def is_by_target(spec: Spec) -> bool:
     return spec.several is not UNSET or spec.encoding.target != "softmax"
 
 
+def fits_targets(spec: Spec, lost: Mapping[str, Lost | LostTable]) -> bool:
+    """Whether this says of each target what its kind loses, or nothing."""
+    kinds = {target.name: target.encoding.target for target in spec.targets}
+    return lost.keys() == kinds.keys() and not any(
+        each.fidelity if kinds[name] == "values" else each.errors for name, each in lost.items()
+    )
+
+
+def by_name_of(spec: Spec, lost: Any) -> dict[str, Lost]:
+    """What storing lost, by the target's name. Raises `UserError` where it is not what the targets' kinds lose."""
+    given = lost if isinstance(lost, Mapping) else {"": lost}
+    if not all(isinstance(each, Lost) for each in given.values()) or not fits_targets(spec, given):
+        said = ", ".join(f"{target.name} {target.encoding.kind}".strip() for target in spec.targets)
+        raise UserError(
+            f"what is said of what storing lost is not of its targets and their kinds ({said})",
+            remedy="give what encoding gave, of each target (Lost() where nobody knows)",
+        )
+    return dict(given)
+
+
 def record_of(
-    spec: Spec, write_id: str, payload: Payload, lost: Lost | Mapping[str, Lost], environment: Mapping[str, str]
+    spec: Spec, write_id: str, payload: Payload, by_name: Mapping[str, Lost], environment: Mapping[str, str]
 ) -> Commit:
     """The commit record of a shard, with what storing lost where it stands."""
-    by_name = {"": lost} if isinstance(lost, Lost) else dict(lost)
     own: dict[str, Any] = (
-        {"fidelity": (), "targets": by_name} if is_by_target(spec) else {"fidelity": by_name[""].fidelity}
+        {"fidelity": (), "targets": dict(by_name)} if is_by_target(spec) else {"fidelity": by_name[""].fidelity}
     )
     return Commit(write_id=write_id, payload=payload, environment=dict(environment), **own)

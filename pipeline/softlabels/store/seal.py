@@ -17,7 +17,7 @@ from softlabels.store.digest import content_digest, manifest_seal, payload_diges
 from softlabels.store.json_files import RESTORE, pretty_json
 from softlabels.store.layouts import layout_of
 from softlabels.store.paths import COMMITS, MANIFEST, SET_ASIDE
-from softlabels.store.records import Commit, Manifest, Payload, is_by_target
+from softlabels.store.records import Commit, Manifest, Payload, fits_targets, is_by_target
 from softlabels.store.rules import check_spec
 from softlabels.store.spec import BLOCK_ROWS, FORMAT, Plan, Spec
 from softlabels.system.files import Files
@@ -99,18 +99,11 @@ def check_manifest(manifest: Manifest, where: str) -> None:
 
 def _check_lost(spec: Spec, found: Commit | Manifest, where: str) -> None:
     """Raise `DamagedManifest` unless what storing lost stands where it belongs: of each target what its kind has."""
-    kinds = {target.name: target.encoding.target for target in spec.targets}
     here = is_by_target(spec)
-    fits = (
-        here == (found.targets is not UNSET)
-        and not (here and found.fidelity)
-        and found.lost.keys() == kinds.keys()
-        and not any(lost.fidelity if kinds[name] == "values" else lost.errors for name, lost in found.lost.items())
-    )
+    fits = here == (found.targets is not UNSET) and not (here and found.fidelity) and fits_targets(spec, found.lost)
     if not fits:
-        raise DamagedManifest(
-            f"{where} does not say what storing lost of {some(kinds) or 'its labels'}", remedy=RESTORE
-        )
+        names = some(target.name for target in spec.targets)
+        raise DamagedManifest(f"{where} does not say what storing lost of {names or 'its labels'}", remedy=RESTORE)
 
 
 def check_record(spec: Spec, shard: int, record: Commit, where: str) -> None:

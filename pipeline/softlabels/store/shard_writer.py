@@ -21,7 +21,7 @@ from softlabels.store.commit import commit, discard
 from softlabels.store.digest import blake3_hex, block_hashes
 from softlabels.store.layouts import layout_of
 from softlabels.store.paths import staged
-from softlabels.store.records import Chunk, FileRecord, Payload, record_of
+from softlabels.store.records import Chunk, FileRecord, Payload, by_name_of, record_of
 from softlabels.store.spec import Spec
 from softlabels.system.files import Folder, Sink
 
@@ -115,11 +115,13 @@ class ShardWriter:
         was quicker.
 
         Raises:
-            UserError: rows are missing. DiskFull, StorageError: nothing of the shard is visible.
+            UserError: rows are missing, or what was lost is not what the targets' kinds lose.
+            DiskFull, StorageError: nothing of the shard is visible.
         """
         rows = len(self._spec.shard_rows(self._shard))
         if self._rows != rows:
             raise UserError(f"shard {self._shard} has {self._rows} of {rows} rows", remedy="add all, then commit")
+        by_name = by_name_of(self._spec, lost)
         self._files.end()
         self._open.close()
         self._folder.settle([staged(self._write_id, 0)])
@@ -132,7 +134,7 @@ class ShardWriter:
             blocks=tuple(self._blocks),
         )
         self._sinks = {}  # from here on `commit` says what becomes of the staged files
-        record = record_of(self._spec, self._write_id, payload, lost, self._environment)
+        record = record_of(self._spec, self._write_id, payload, by_name, self._environment)
         won = commit(self._folder, record)
         self.committed = True
         return won

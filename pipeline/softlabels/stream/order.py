@@ -60,7 +60,8 @@ def default_block(row_bytes: int) -> int:
 
     Args:
         row_bytes: of a row's distributions in float16 and its input, whatever a store keeps of them, so that all stores of a
-            transfer set, and none, have the same blocks.
+            transfer set have the same blocks, and of rows of tokens none too. (Without a store nobody knows the classes of
+            other rows, which count where there are thousands.)
     """
     rows = MOST_ROWS
     while rows > FEWEST_ROWS and rows * row_bytes > BLOCK_BYTES:

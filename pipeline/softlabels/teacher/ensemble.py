@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from softlabels.errors import ClassMismatch, WeightsError
 from softlabels.labels.encoding import Encoding
 from softlabels.models.build import build_model, untrained
-from softlabels.models.classes import require_class_names, require_vocabulary, words_of
+from softlabels.models.classes import require_class_names, require_head, require_vocabulary, words_of
 from softlabels.models.device import arithmetic, resolve_device, warm_up
 from softlabels.models.product import output_matrix
 from softlabels.models.weights import weights_digest
@@ -89,10 +89,12 @@ class Ensemble:
         Of `targets` that have names they give a mapping of such; by default it is one softmax without a name.
 
         Raises:
-            ClassMismatch: a member's checkpoint has a tokenizer of another vocabulary.
+            ClassMismatch: a member's checkpoint has a tokenizer of another vocabulary, or a head of another kind.
         """
         for number, model in enumerate(self.models):
             require_vocabulary(model, sequence, who=self.who(number))
+            if targets is not None and "" in targets:
+                require_head(model, targets[""].target, who=self.who(number))
         if sequence is not None:  # an output beyond a member's own tokens stands for none
             known = [words.size for model in self.models if (words := words_of(model)) is not None]
             sequence = sequence.below(min([sequence.classes, *known]))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 from softlabels.errors import ConfigError
+from softlabels.store.spec import MAX_POSITIONS
 
 As = Literal["class", "set", "flags", "values"]
 MOST_TARGETS = 32
@@ -135,9 +136,9 @@ def row_positions(given: int | Mapping[str, Any] | None, *, labelled: bool) -> R
         if key not in ("most", "length"):
             raise ConfigError(f"transfer_set.positions: unknown key {key!r}", remedy="known keys: most, length")
     most, length = entry.get("most"), entry.get("length")
-    if not isinstance(most, int) or isinstance(most, bool) or most < 1:
+    if not isinstance(most, int) or isinstance(most, bool) or not 1 <= most <= MAX_POSITIONS:
         raise ConfigError(
-            f"transfer_set.positions is {most!r}, expected a whole number from 1 up",
+            f"transfer_set.positions is {most!r}, expected a whole number from 1 to {MAX_POSITIONS}",
             remedy="write positions: 300, or positions: {most: 228, length: COLUMN}",
         )
     if length is not None and (not isinstance(length, str) or not length):

@@ -29,6 +29,11 @@ def set_flags(array: pa.Array, *, name: str, class_names: tuple[str, ...], rows:
         TransferSetError: a column of another type. LabelError: an item that is no class.
     """
     lengths, items, places = items_of(array, name=name, rows=rows, unit="item", wanted="lists of classes")
+    if pa.types.is_boolean(items.type):
+        raise TransferSetError(
+            f"label column {name!r} lists false and true, and a set lists the classes that hold",
+            remedy="say as: flags (label_as: flags where targets have no names)",
+        )
     classes = hard_labels(items, name=name, class_names=class_names, rows=places, listed=listed)
     wrong = np.flatnonzero(classes < 0)
     if wrong.size:
