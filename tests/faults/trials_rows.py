@@ -160,7 +160,6 @@ def _bad_row(kind: float, rows: tuple[int, int]) -> Change:
 COMMITTED = {"softlabels.jobs.labelled.check_committed": _nothing}
 PLAN = COMMITTED | {
     "softlabels.store.writer.require_same_plan": _nothing,
-    "softlabels.store.writer.StoreWriter._check_keys": _nothing,
 }
 PLAN_WHAT, COMMITTED_WHAT = "plan, committed shards and keys not compared", "committed shards not compared"
 SENTINELS = {"softlabels.jobs.teacher_checks.check_sentinels": lambda *args, **options: {"": CLASSES}}
@@ -233,7 +232,7 @@ TRAINED = (
         "hard labels numbered otherwise",
         "OtherLabels",
         _set(relabel=lambda rng: int(rng.integers(1, CLASSES))),
-        {"softlabels.stream.examples._check_label_map": _nothing},
+        {"softlabels.stream.examples.check_label_map": _nothing},
         "hard labels not compared",
     ),
     Mistake(
