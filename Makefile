@@ -12,14 +12,14 @@ SOURCE ?=
 
 BIN := .venv/bin
 SOFTLABELS := $(BIN)/softlabels
-FROM := $(if $(SOURCE),--transfer_set.source=$(SOURCE))
+FROM := $(if $(SOURCE),--transfer_set.$(if $(filter detect,$(CONFIG)),factory.init_args.)source=$(SOURCE))
 # The root of a finished store holds one of these; teacher-logits finishes an unfinished one.
 STORE_IS_THERE := $(wildcard $(STORE)/manifest.json $(STORE)/zarr.json $(STORE)/dataset_dict.json)
 
 # Tests start hundreds of processes: compile each file once, whatever the caller's environment says.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help mnist ag-news lm train-student teacher-logits train-teacher install dev lint format types test slow faults docs check clean
+.PHONY: help mnist ag-news lm speech speech-take speech-frames train-student teacher-logits train-teacher install dev lint format types test slow faults docs check clean detect clone diffuse
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -45,6 +45,31 @@ ag-news: .venv/hf ## news topics with transformers, from the hub or SOURCE: abou
 lm: .venv/hf ## language models on WikiText-2, from the hub or SOURCE: half an hour of one core for the teacher alone
 	$(MAKE) train-student CONFIG=lm
 
+speech: .venv/audio ## spoken digits, clip by clip, from the folder SOURCE: two minutes of one core
+	$(MAKE) train-student CONFIG=speech
+
+speech-take: .venv/audio ## the same, judged by other takes of the same speakers
+	$(MAKE) train-student CONFIG=speech_take
+
+speech-frames: .venv/audio ## the same as speech, frame by frame, with its teachers
+	$(SOFTLABELS) train-teacher --config=speech $(FROM)
+	$(MAKE) train-student CONFIG=speech_frames FROM=$(if $(SOURCE),--transfer_set.factory.init_args.source=$(SOURCE))
+
+detect: install ## blood cells in images, a class and a box each, from the hub or SOURCE: about five minutes of one core
+	$(MAKE) train-student CONFIG=detect
+	$(BIN)/python -m softlabels.recipes.detect_score $$(ls -td runs/detect-* | head -n 1)
+
+clone: install ## a controller of a simulated pendulum, cloned from its stored actions: two minutes of one core
+	$(MAKE) train-student CONFIG=clone ARGS="--out=runs/clone"
+	$(BIN)/python -m benchmarks.clone runs/clone
+
+diffuse: install ## one-step students of diffusion samplers, and progressive halving: six minutes of one core
+	$(MAKE) train-student CONFIG=diffuse_2d ARGS="--out=runs/diffuse_2d"
+	$(BIN)/python -m benchmarks.diffuse --run=runs/diffuse_2d
+	$(SOFTLABELS) train-teacher --config=denoise
+	$(MAKE) train-student CONFIG=diffuse ARGS="--out=runs/diffuse"
+	$(BIN)/python -m benchmarks.diffuse --run=runs/diffuse --halve=runs/halved
+
 install: .venv/installed ## set up .venv with what running takes
 
 dev: .venv/dev ## set up .venv with what tests and checks take as well
@@ -59,9 +84,13 @@ dev: .venv/dev ## set up .venv with what tests and checks take as well
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[report,hf]'
 	@touch $@
 
+.venv/audio: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[report,audio]'
+	@touch $@
+
 .venv/dev: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@ .venv/hf
+	@touch $@ .venv/hf .venv/audio
 
 lint: dev ## ruff: mistakes, import order, layout
 	$(BIN)/ruff check .

@@ -168,7 +168,7 @@ def test_a_default_keeps_its_arguments_until_the_class_changes(tmp_path: Path) -
         (["--student.init_args=3"], "command line: student.init_args is '3', expected mapping; the default is {}"),
         (
             ["--config=digitz"],
-            "there is no recipe digitz; give a YAML file or a built-in recipe: ag_news, digits, lm, mnist",
+            f"there is no recipe digitz; give a YAML file or a built-in recipe: {', '.join(built_in())}",
         ),
     ],
 )

@@ -188,6 +188,9 @@ def test_positions_that_are_not_the_stores(tmp_path: Path, rng: np.random.Genera
         rows_for(data, positions=9, **wide),
         store,
     )
+    nowhere = data.mask.copy()
+    nowhere[4] = 0
+    refuse(AlignmentError, "row 4 of mine has no position that counts", rows_for(data, mask=nowhere), store)
     flat = sample(rng, ROWS, "zarr")
     single = store_of(tmp_path / "single", flat, "zarr")
     refuse(ClassMismatch, "holds one distribution a row, and mine is rows of positions", rows_for(data), single)

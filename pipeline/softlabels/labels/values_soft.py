@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
-from softlabels.labels.members import Members, weighted
+from softlabels.labels.members import Members
 from softlabels.labels.targets import Target
 
 
@@ -31,4 +33,6 @@ class ValuesMembers(Members):
         return ValuesMembers(change(self.values))
 
     def mean_values(self, weights: Tensor) -> Tensor:
-        return weighted(self.values.float(), weights)
+        # Values are finite: one of weight 0 adds 0. A member at a time is several times faster than all in one array.
+        parts = (self.values[:, number].float() * weight for number, weight in enumerate(weights.unbind()))
+        return reduce(torch.add, parts) if len(weights) > 1 else self.values[:, 0].float()

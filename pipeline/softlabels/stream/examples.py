@@ -25,7 +25,7 @@ from softlabels.stream.columns import SoftColumns
 from softlabels.stream.hard_labels import DTYPES, NONE, check_labels, kind_of, own_labels, require_names
 from softlabels.stream.join import Ints, Missing, find_labels
 from softlabels.stream.label_map import check_label_map
-from softlabels.stream.positions import Positions, TokenPositions, check_positions
+from softlabels.stream.positions import Positions, TokenPositions, check_positions, require_positions
 from softlabels.stream.stored_rows import EmbeddedRows, StoredRows
 
 if TYPE_CHECKING:
@@ -260,6 +260,8 @@ def _positions(
         kinds |= {name: (each.kind, each.soft.classes) for name, each in targets.items() if each.soft is not None}
         return TokenPositions(rows.name, kinds, labelled, not isinstance(rows, StoredRows) or rows.inputs is None)
     own = rows.mask if store is None or rows.ragged else None  # where all rows have as many, the store says which count
+    if own is not None:
+        require_positions(own, rows.name)
     if own is None and (store is None or store.positions is None):
         return None
     return Positions(rows.name, own)

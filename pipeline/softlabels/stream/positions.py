@@ -180,6 +180,16 @@ def check_positions(name: str, sequence: SequenceInfo | None, positions: int | N
         )
 
 
+def require_positions(mask: NDArray[np.uint8], name: str) -> None:
+    """Raise `AlignmentError` where a row has no position that counts."""
+    counts = np.asarray(mask).any(axis=1)
+    if not counts.all():
+        raise AlignmentError(
+            f"row {int(np.argmin(counts))} of {name} has no position that counts: its mask is 0 everywhere",
+            remedy="leave such rows out of the transfer set",
+        )
+
+
 _ROWS = "one distribution a row", "rows of tokens", "rows of positions"
 
 
