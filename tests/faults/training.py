@@ -20,12 +20,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from softlabels.store import Store, open_store
+from softlabels.store.columns import stored_name
 from softlabels.stream import Batch, EmbeddedRows, Loader, SoftLabelDataset, watched
+from softlabels.stream.batch import TargetBatch
 from softlabels.stream.order import Order
 from softlabels.student import checkpoint
 from softlabels.student.config import TrainingConfig
+from softlabels.student.heads import resolved
 from softlabels.student.learner import Learner, Student
 from softlabels.student.trainer import Trainer
+from tests.store.samples import POSITIONS
 from tests.student.runs import EVERYTHING, SWEEP, die_at
 
 EPOCHS, BATCH, STEPS = 3, 20, 12  # of 80 rows
@@ -46,12 +50,25 @@ class Net(nn.Module):
         return self.layers(inputs.float() / 255)
 
 
+class Several(nn.Module):
+    """The same for several targets of rows of positions."""
+
+    def __init__(self, outputs: dict[str, int]) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3))
+        self.heads = nn.ModuleDict({name: nn.Linear(16, POSITIONS * size) for name, size in outputs.items()})
+
+    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
+        hidden = self.body(inputs.float() / 255)
+        return {name: head(hidden).unflatten(1, (POSITIONS, -1)) for name, head in self.heads.items()}
+
+
 class WorkerBatches:
     """Batches of a `DataLoader` with worker processes, in an order of ours."""
 
     def __init__(self, rows: EmbeddedRows, store: Store, selection: np.ndarray, workers: int) -> None:
         self._data = SoftLabelDataset(rows, store, selection=selection)
-        self._workers = workers
+        self._workers, self._targets = workers, store.targets
         self._order = Order(selection // store.rows_per_chunk, digest=store.digest, window=2, batch_size=BATCH)
         self.steps_per_epoch, self.order_digest = -(-len(selection) // BATCH), store.digest
 
@@ -63,7 +80,11 @@ class WorkerBatches:
             self._data, batch_sampler=batches, num_workers=self._workers, multiprocessing_context="fork"
         )  # type: ignore[arg-type]  # any iterable of lists of numbers
         for found in watched(loader):
-            yield Batch.plain(found["input"], found["label"], self._data.soft_labels(found), found["row"].numpy())
+            targets = {
+                name: TargetBatch(found[stored_name(name, "label")], self._data.soft_labels(found, name))
+                for name in self._targets
+            }
+            yield Batch(found["input"], targets, found["row"].numpy(), found.get("mask"))
 
 
 def trainer(request: dict[str, Any]) -> Trainer:
@@ -72,8 +93,16 @@ def trainer(request: dict[str, Any]) -> Trainer:
     rows, numbers = EmbeddedRows(store), np.arange(store.rows)
     held_out = numbers % 6 == 5
     common: dict[str, Any] = {"epochs": EPOCHS, "batch_size": BATCH, "threads": 1, "device": "cpu"}
+    kinds = {target.name: target.encoding.target for target in store.spec.targets}
+    sizes = {target.name: target.label_space.classes for target in store.spec.targets}
+    if store.positions is not None:
+        common["positions"] = 3
     students = [
-        Student.begin(name, TrainingConfig(**common | EVERYTHING | settings), Net)
+        Student.begin(
+            name,
+            resolved(TrainingConfig(**common | EVERYTHING | settings), kinds),
+            Net if "" in kinds else lambda: Several(sizes),
+        )
         for name, settings in zip(NAMES, SWEEP, strict=False)
     ]
     train: Any = Loader(rows, store, batch_size=BATCH, seed=3, selection=numbers[~held_out], block=16, window=2)

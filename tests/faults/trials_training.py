@@ -19,7 +19,7 @@ from tests.faults.recipes import MEMORY
 from tests.store import samples
 from tests.student.runs import Server, server
 
-KINDS = ("zarr", "topk-arrow")
+KINDS = ("zarr", "topk-arrow", "ragseveral-arrow")
 STEPS = 24  # of both students together
 FLUSHES = 20  # an unbroken run has a few more flushes and renames
 ENDS = (0, 75, -signal.SIGKILL)

@@ -15,6 +15,7 @@ from softlabels.errors import ClassMismatch, ConfigError
 from softlabels.jobs.judge import judge
 from softlabels.jobs.train import Run, train
 from softlabels.jobs.watch import Watch
+from softlabels.labels.encoding import DenseEncoding, ValuesEncoding
 from softlabels.models import ModelConfig, build_model
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.student.learner import Student
@@ -140,6 +141,16 @@ def test_rows_of_one_distribution_with_an_embedding(tmp_path: Path) -> None:
     settings = training(loss="huber")
     run = go(tmp_path / "run", store, settings, model)
     check(run, store, settings, {"class": Taught("forward_kl"), "embedding": Taught("huber")}, model)
+
+
+def test_a_target_of_which_the_store_keeps_the_mean_alone(tmp_path: Path) -> None:
+    encodings = {"softmax": DenseEncoding(), "values": ValuesEncoding(reduce="arithmetic")}
+    store = write(tmp_path / "store", Case(CLASSIFIER.kinds, encodings=encodings))
+    model, settings = ModelConfig(HEADS.class_path, {"outputs": {"class": 4, "embedding": 2}}), training()
+    run = go(tmp_path / "run", store, settings, model)
+    check(run, store, settings, {"class": Taught("forward_kl"), "embedding": Taught("mse")}, model)
+    assert run.results["teacher"]["members"] == {}
+    assert {*judge(store, training=settings)} == {"teacher"}
 
 
 @pytest.mark.parametrize(

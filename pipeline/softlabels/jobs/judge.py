@@ -141,7 +141,8 @@ def judge_run(
     device = resolve_device(training.device)
     train, distilled = splits["train"], [each.variant for each in students if each.variant.kind == "distilled"]
     heads = [student_heads(training, each, train) for each in distilled]
-    asked = {name: _asked_of_run([own[name] for own in heads]) for name in heads[0]}
+    first = student_heads(training, training.variants[0], train)
+    asked = {name: _asked_of_run(head, [own[name] for own in heads]) for name, head in first.items()}
     split, batches = held_out_batches(splits, training)
     store = train.store
     ensemble, members = evaluate_teacher(batches, asked, device=device)
@@ -155,7 +156,7 @@ def judge_run(
         "members": None if training.members is None else list(training.members),
         "teacher": {
             "ensemble": [ensemble],
-            "members": {name: [found] for name, found in zip(names, members, strict=True)},
+            "members": {name: [found] for name, found in zip(names, members, strict=bool(members))},
         },
         "students": [_student_results(training, each, train, batches, asked, device) for each in students],
         "class_names": None,
@@ -194,10 +195,10 @@ def _student_results(
     return found
 
 
-def _asked_of_run(heads: Sequence[Head]) -> Asked:
-    """What is asked of a target that students meet by these heads: KLs at each temperature that one was taught at."""
+def _asked_of_run(first: Head, heads: Sequence[Head]) -> Asked:
+    """What is asked of a target that distilled students meet by these heads: KLs at each temperature that one was taught at."""
     temperatures = sorted({1.0, *(head.config.loss_at(1.0).temperature for head in heads)})
-    return Asked(temperatures, heads[0].config.mean, heads[0].target, heads[0].output)
+    return Asked(temperatures, first.config.mean, first.target, first.output)
 
 
 def _about(store: Store, asked: Asked) -> dict[str, Any]:

@@ -94,19 +94,21 @@ def _check_outputs(model: nn.Module, split: Split, heads: Mapping[str, Head], wh
                 f"{store.classes} {what}",
                 remedy=remedy,
             )
-        with naming_target(name):
-            _require_sound_outputs(model, one, heads[name].output, who)
+    _require_sound_outputs(model, split, heads, who)
 
 
-def _require_sound_outputs(model: nn.Module, split: Split, output: str, who: str) -> None:
+def _require_sound_outputs(model: nn.Module, split: Split, heads: Mapping[str, Head], who: str) -> None:
     """Raise LogitsError where the student gives probabilities, ConfigError where what it says of a row depends on others."""
     batch, tokens = next(iter(all_batches(split, _LOOKED_AT).epoch(0))), split.store.spec.of_tokens
     padded = tokens or is_padded(split.prepare.class_path)
     at = trial_rows(batch.inputs, padded=padded, sequences=tokens)
     mask = None if batch.mask is None else batch.mask[at]
-    outputs = require_own_rows(partial(_asked, model, output, who), batch.inputs[at], mask, who=who, padded=padded)
-    if split.store.encoding.target == "softmax":
-        require_student_logits(outputs.flatten(0, -2), who=who, total=split.store.rows)
+    for name, head in heads.items():
+        ask = partial(_asked, model, head.output, who)
+        with naming_target(name):
+            outputs = require_own_rows(ask, batch.inputs[at], mask, who=who, padded=padded)
+            if split.kinds[name] == "softmax":
+                require_student_logits(outputs.flatten(0, -2), who=who, total=split.store.rows)
 
 
 def _asked(model: nn.Module, output: str, who: str, inputs: Tensor) -> Tensor:

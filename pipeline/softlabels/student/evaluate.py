@@ -59,7 +59,8 @@ def evaluate_student(model: nn.Module, batches: Batches, asked: Mapping[str, Ask
 def evaluate_teacher(
     batches: Batches, asked: Mapping[str, Asked], *, device: torch.device
 ) -> tuple[Scores, list[Scores]]:
-    """Scores of the stored teacher, and of each of its members against it, from the store alone.
+    """Scores of the stored teacher, and of each of its members against it, from the store alone; of none where a part of the
+    targets keeps its members and another only their mean.
 
     Raises:
         ConfigError: a batch without soft labels.
@@ -81,7 +82,8 @@ def evaluate_teacher(
                     ensemble[name].update_teacher(part.labels, part.soft)
                     for number, member in enumerate(members[name]):
                         member.update_teacher(part.labels, part.soft, number)
-    of_members = zip(*members.values(), strict=True)
+    alike = len({len(each) for each in members.values()}) == 1
+    of_members = zip(*members.values(), strict=True) if alike else ()
     return (
         together({name: each.result() for name, each in ensemble.items()}),
         [together({name: each.result() for name, each in zip(members, found, strict=True)}) for found in of_members],

@@ -9,7 +9,7 @@ R rows, P positions of a row of tokens, V outputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -78,11 +78,9 @@ def require_trainable(
     require_savable(model)
     expected = answer_of(model, inputs, who=who, section=section)
     found = answer_of(model, inputs, who=who, section=section, training=len(inputs) > 1)
-    if isinstance(expected, Tensor) and not (isinstance(found, Tensor) and found.shape == expected.shape):
-        what = f"outputs of shape {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+    if _shapes(found) != _shapes(expected):
         raise ClassMismatch(
-            f"{who} gives {what} in training, and outputs of shape {list(expected.shape)} in evaluation mode",
-            remedy=LOGITS_ALONE,
+            f"{who} gives {_shown(found)} in training, and {_shown(expected)} in evaluation mode", remedy=LOGITS_ALONE
         )
     if not leaves_one(rows, batch_size, micro_batch):
         return
@@ -97,6 +95,19 @@ def require_trainable(
             "cannot take a variance",
             remedy=f"give {_other_size(rows, batch_size, micro_batch)}, or a model without batch norm",
         ) from error
+
+
+def _shapes(answer: object) -> object:
+    """What training must have in common with evaluation: the shape of a tensor, or of each by name."""
+    if isinstance(answer, Mapping):
+        return {name: _shapes(each) for name, each in answer.items()}
+    return answer.shape if isinstance(answer, Tensor) else type(answer)
+
+
+def _shown(answer: object) -> str:
+    if isinstance(answer, Mapping):
+        return f"outputs {', '.join(f'{name} ({_shown(each)})' for name, each in answer.items())}"
+    return f"outputs of shape {list(answer.shape)}" if isinstance(answer, Tensor) else type(answer).__name__
 
 
 def leaves_one(rows: int, batch_size: int, micro_batch: int | None = None) -> bool:
