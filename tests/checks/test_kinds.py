@@ -244,4 +244,4 @@ def test_values_are_measured_in_the_unit_of_all_rows(rng: np.random.Generator) -
     part = {name: values[7:8] for name, values in columns.items()}
     compare(ValuesEncoding(), live[7:8], np.ones(1), part, np.full(1, -1), found)
     assert not found.sound
-    assert "of output 0 in its root mean square: largest deviation of a value inf" in found.line
+    assert "largest deviation of a value inf of its output's root mean square" in found.line

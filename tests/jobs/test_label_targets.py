@@ -62,6 +62,7 @@ class Case:
 
 
 BOTH = {"class": {"kind": "softmax"}, "box": {"kind": "values", "dtype": "float16"}}
+MEANS = {"class": {"reduce": "geometric"}, "box": {"kind": "values", "reduce": "arithmetic"}}
 CASES = {
     "anchors-zarr": Case({"": C}, {}, members=3, positions=P),
     "anchors-arrow": Case({"": C}, {"layout": "arrow"}, members=3, positions=P),
@@ -76,7 +77,7 @@ CASES = {
         {"": 3}, {"kind": "values", "dtype": "float16", "layout": "arrow", "reduce": "arithmetic"}, members=2
     ),
     "detector": Case({"class": C, "box": 4}, {"targets": BOTH, "inputs": "embed"}, members=2, positions=P),
-    "ragged detector": Case({"class": C, "box": 4}, {"targets": BOTH, "layout": "arrow"}, positions=P, ragged=True),
+    "ragged detector": Case({"class": C, "box": 4}, {"targets": MEANS, "layout": "arrow"}, 2, positions=P, ragged=True),
     "embedder": Case({"tag": C, "vector": 7}, {"targets": {"tag": {"kind": "sigmoid"}, "vector": {"kind": "values"}}}),
 }
 

@@ -102,7 +102,7 @@ def test_a_detector_from_its_recipe(work: Path, capsys: pytest.CaptureFixture[st
     code, out, err = run(capsys, "store", "--against_teacher=recipe.yaml", "--teacher_rows=20", command=verify)
     assert (code, err) == (0, "")
     for split in ROWS:
-        for name, words in (("class", "same top class 100.00%"), ("box", "in its root mean square")):
+        for name, words in (("class", "same top class 100.00%"), ("box", "of its output's root mean square")):
             assert any(
                 line.startswith(f"{split}: {name}: ") or (f"target {name}: " in line and words in line)
                 for line in out.splitlines()

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from softlabels import Ensemble, LabelsConfig, label
 from softlabels.errors import ClassMismatch, Interrupted, LabelError, LogitsError, TeacherError
 from softlabels.labels.encoding import DenseEncoding, Encoding
 from softlabels.models import build_model
@@ -20,11 +22,13 @@ from softlabels.teacher import outputs
 from softlabels.teacher.ensemble import load_ensemble
 from softlabels.teacher.label import label_rows
 from softlabels.teacher.pilot import pilot_rows
+from softlabels.teacher.recheck import compare_with_teacher
 from softlabels.teacher.sentinels import check_sentinels
 from softlabels.transfer import TransferRows
 from softlabels.transfer.alignment import alignment
 from softlabels.transfer.sequences import SequenceInfo, require_known_tokens
 from tests.teacher.conftest import Teachers
+from tests.teacher.models import OnlyForward
 from tests.teacher.sequences import DENSE, INFO, LENGTH, TOKENS, exact, other_length, sequence_writer, token_rows, topk
 
 POSITIONS = LENGTH - 1
@@ -270,3 +274,29 @@ def test_rows_of_another_length_are_another_alignment(rows: TransferRows, teache
     assert isinstance(longer.sequence, SequenceInfo)
     ensemble.expect(longer.sequence)
     assert ensemble.logits(longer.inputs[:3]).shape == (3, LENGTH, 1, TOKENS)
+
+
+class WithState(OnlyForward):
+    """Its hidden states, too."""
+
+    def forward(self, inputs: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        return {"next": super().forward(inputs), "state": self.hidden(inputs)}
+
+
+def test_tokens_with_another_target_beside_them(tmp_path: Path, rows: TransferRows) -> None:
+    torch.manual_seed(5)
+    models = [WithState(), WithState()]
+    labels = LabelsConfig(targets={"next": {}, "state": {"kind": "values"}}, rows_per_shard=16, rows_per_chunk=16)
+    label([rows], Ensemble.of(models, device="cpu", batch_size=8), labels, tmp_path)
+    store, counts = open_store(tmp_path / "train"), alignment(rows.inputs).mask == 1
+    assert (store.only("next").classes, store.only("state").classes) == (TOKENS, 6)
+    with torch.inference_mode():
+        found = [model.eval()(torch.tensor(rows.inputs)) for model in models]
+    states = np.mean([each["state"].double().numpy() for each in found], axis=0)
+    np.testing.assert_allclose(store.only("state").values(range(60))[counts], states[counts], atol=1e-6)
+    p = np.mean([np.exp(exact(each["next"][..., :TOKENS].double().numpy(), 2.0)) for each in found], axis=0)
+    np.testing.assert_allclose(
+        store.only("next").probabilities(range(60), temperature=2.0)[counts], p[counts], atol=2e-3
+    )
+    deviations = compare_with_teacher(store, rows, Ensemble.of(models, device="cpu"))
+    assert all(found.sound for found in deviations.values())

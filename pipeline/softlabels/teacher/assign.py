@@ -26,7 +26,7 @@ def assigned(rows: TransferRows, kinds: Mapping[str, Target], listed: Mapping[st
         ConfigError: labels of a target that there is not, or of another kind; or nobody says whose they are.
     """
     if rows.sequence is not None:  # their labels are their tokens
-        return rows
+        return replace(rows, names_of={**rows.names_of, **listed})
     has_any = bool(rows.named) or kind_of(rows.labels, rows.positions) != "softmax" or bool((rows.labels >= 0).any())
     if [*kinds] == [""]:
         _require_unnamed(rows, kinds[""], has_any)

@@ -46,7 +46,8 @@ class TeacherConfig:
     Attributes:
         name: how the teacher is named in the store.
         members: its models, a list of {class_path, init_args, weights, weight}; each takes a batch of prepared inputs
-            (B, ...) and gives logits (B, C), of rows of L tokens (B, L - 1, vocabulary).
+            (B, ...) and gives logits (B, C), of rows of positions (B, P, C), of L tokens (B, L - 1, vocabulary); of several
+            targets (labels.targets) a mapping of such by name.
         licence: of the weights, for the store's card.
         precision: the arithmetic of the forward pass.
         batch_size: rows the teacher sees at once; part of the specification, since it decides the last bits.

@@ -177,6 +177,7 @@ class ValuesDeviation:
         single, together = self.largest / self.unit, self.together
         worst = int(np.argmax(np.maximum(single / self.allowed_value, together / self.allowed_together)))
         return (
-            f"of output {worst} in its root mean square: largest deviation of a value {single[worst]:.3g} (rounding explains "
-            f"{self.allowed_value[worst]:.3g}), root mean square {together[worst]:.3g} ({self.allowed_together:.3g})"
+            f"largest deviation of a value {single[worst]:.3g} of its output's root mean square (rounding explains "
+            f"{self.allowed_value[worst]:.3g}), root mean square {together[worst]:.3g} ({self.allowed_together:.3g}), of "
+            f"output {worst}"
         )
