@@ -90,7 +90,9 @@ class Export(_Rows):
     )  # onnx, torch, int8 (ONNX of eight bits), hf (of Hugging Face models)
     rows: int = 512  # how many of its rows to check with; as many of the training split give int8 its ranges
     latency: bool = False  # measure milliseconds a row of what is written as ONNX, one thread, batches of 1 and 32
-    teacher: str | None = None  # a recipe (file or built-in name) whose teacher is measured beside it; needs --latency
+    against_teacher: str | None = (
+        None  # a recipe (file or built-in name) whose teacher is measured as well, with --latency
+    )
     out: str | None = None  # the folder for the files; by default the student's own
 
     def __post_init__(self) -> None:

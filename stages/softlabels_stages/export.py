@@ -3,7 +3,7 @@
 softlabels export runs/digits-xxxxxxxx/distilled-seed0       student.onnx and student.pt2 into that folder
 softlabels export runs/digits-xxxxxxxx --formats=onnx           the run's only distilled student
 softlabels export runs/ag_news-xxxxxxxx/distilled-seed0 --formats=hf    a folder for from_pretrained
-softlabels export runs/digits-xxxxxxxx/distilled-seed0 --formats=onnx,int8 --latency --teacher=digits    for small devices
+softlabels export runs/digits-xxxxxxxx/distilled-seed0 --formats=onnx,int8 --latency --against_teacher=digits    small devices
 softlabels export weights.safetensors --config=mine.yaml --store=stores/mine --out=shipped
 """
 
@@ -102,15 +102,15 @@ def _teacher(args: Export, words: Sequence[str], split: str) -> tuple[Sequence[n
     """The models of the teacher that is timed, and prepared inputs of it."""
     if args.latency and not {ONNX, INT8} & {*args.formats}:
         raise ConfigError("--latency is of ONNX files", remedy="give --formats=onnx, or --formats=onnx,int8")
-    if args.teacher is None:
+    if args.against_teacher is None:
         return None
     if not args.latency:
-        raise ConfigError(f"--teacher={args.teacher} is there to be timed", remedy="add --latency")
+        raise ConfigError(f"--against_teacher={args.against_teacher} is there to be timed", remedy="add --latency")
     from softlabels.teacher.ensemble import load_ensemble
 
     trust = [word for word in words if word.partition("=")[0] == "--trust"]
     recipe: TeacherLogits = parse(
-        [f"--config={args.teacher}", *trust], arguments_of("teacher-logits"), stage="teacher-logits", doc=None
+        [f"--config={args.against_teacher}", *trust], arguments_of("teacher-logits"), stage="teacher-logits", doc=None
     )
     rows = load_rows(recipe.transfer_set, split, PRINTED).inputs[: max(SIZES)]
     return load_ensemble(recipe.teacher).models, torch.from_numpy(np.array(rows))

@@ -127,7 +127,7 @@ def test_eight_bits_beside_student_and_teacher(run: Path, store: Path, capsys: p
     member = {"class_path": "softlabels.models.MLP", "init_args": {"inputs": toy.FEATURES, "hidden": [9], "classes": 5}}
     save_weights(build_model(ModelConfig(**member)), Path("teacher.safetensors"))
     toy.write_recipe(Path("teacher.yaml"), teacher={"members": [member | {"weights": "teacher.safetensors"}]})
-    words = ["run", "--formats=onnx,int8", "--latency", "--teacher=teacher.yaml", "--rows=100"]
+    words = ["run", "--formats=onnx,int8", "--latency", "--against_teacher=teacher.yaml", "--rows=100"]
     assert export.main(words) == 0
     said = capsys.readouterr().out
     assert "ranges of activations from 100 rows of train" in said
@@ -149,7 +149,7 @@ def test_eight_bits_beside_student_and_teacher(run: Path, store: Path, capsys: p
     ("words", "message"),
     [
         (["--formats=torch", "--latency"], "--latency is of ONNX files; give --formats=onnx"),
-        (["--teacher=teacher.yaml"], "--teacher=teacher.yaml is there to be timed; add --latency"),
+        (["--against_teacher=teacher.yaml"], "--against_teacher=teacher.yaml is there to be timed; add --latency"),
     ],
 )
 def test_settings_without_use(run: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
