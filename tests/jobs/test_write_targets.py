@@ -51,6 +51,14 @@ def test_several_targets_of_positions(tmp_path: Path, detector: dict[str, Any]) 
     other = detector["logits"] | {"box": detector["logits"]["box"] + 1}
     with pytest.raises(errors.SpecMismatch, match="begun from other values"):
         write_store(tmp_path / "train", **detector | {"logits": other}, teacher="detector")
+    detector["labels"].pop("box")
+    with pytest.raises(errors.SpecMismatch, match=r'\(columns: \["box.label"\] here, \[\] in this run\)'):
+        write_store(tmp_path / "train", **detector, teacher="detector")
+    fewer = {"logits": {"class": detector["logits"]["class"]}, "kind": "softmax"}
+    with pytest.raises(
+        errors.SpecMismatch, match=r'\(targets: \["class","box"\] here, \["class"\] in this run\); go on'
+    ):
+        write_store(tmp_path / "train", **detector | fewer, teacher="detector")
 
 
 def test_rows_of_different_length(tmp_path: Path, detector: dict[str, Any]) -> None:

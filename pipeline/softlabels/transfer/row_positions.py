@@ -73,7 +73,7 @@ def _lengths(table: pa.Table, name: str, *, start: int) -> Array:
         raise TransferSetError(
             f"length column {name!r} is null in row {start + first_null(array)}", remedy="fill or filter such rows"
         )
-    return array.to_numpy(zero_copy_only=False)
+    return np.asarray(array.to_numpy(zero_copy_only=False))
 
 
 def position_mask(counts: Ints, most: int) -> npt.NDArray[np.bool_]:
