@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from softlabels.errors import ConfigError, some
+from softlabels.labels.hard import kind_of
 from softlabels.labels.targets import Target
-from softlabels.teacher.expected import Array, kind_of
+from softlabels.teacher.expected import Array
 from softlabels.transfer.class_names import Names
 from softlabels.transfer.rows import TransferRows
 
