@@ -84,8 +84,6 @@ class Labelled(Stores[TransferRows]):
             for name, encoding in self.encodings.items()
         }
         hard = hard_of(rows, {name: encoding.target for name, encoding in self.encodings.items()})
-        if "" in found:
-            return {"encoding": found[""][0], "classes": found[""][1], "labelled": hard.keys()}
         return {"targets": found, "labelled": hard.keys()}
 
     def _positions(self, split: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from softlabels.checks.probabilities import REMEDIES, looks, require_logits, rows_of_positions
+from softlabels.checks.probabilities import REMEDIES, looks, require_logits
 from softlabels.errors import ClassMismatch, ConfigError, LogitsError, UserError, some
 from softlabels.jobs.at_hand import Positions, by_target, labels_of, outputs_of, positions_of, refuse_positions
 from softlabels.jobs.plain_labels import checked_keys, of_length
@@ -85,9 +85,8 @@ def write_store(
     found = {name: _given(name, one, where, named=named, are_logits=are_logits) for name, one in targets.items()}
     own = _keys(keys, kept, rows)
     spaces = {name: (_ENCODINGS[one.kind], _space(name, one, found[name])) for name, one in targets.items()}
-    encoding, space = spaces.get("", (DenseEncoding(), 2))
     spec = store_spec(
-        encoding, classes=space, targets=None if "" in spaces else spaces, teacher=_teacher(teacher, found),
+        targets=spaces, teacher=_teacher(teacher, found),
         name=Path(path).absolute().parent.name, split=split, keys=own, layout=layout,
         labelled=[name for name, given in found.items() if given.labels is not None],
         positions=None if where is None else where.most, ragged=where is not None and where.lengths is not None,
@@ -123,8 +122,7 @@ def _given(name: str, one: _One, where: Positions | None, *, named: bool, are_lo
     if where is None:
         refuse_positions(name, values, one.labels, one.kind, named=named)
     if not are_logits and one.kind in REMEDIES:
-        found = looks(values, one.kind)
-        found = found if where is None else rows_of_positions(found, where.mask, one.kind)
+        found = looks(values, one.kind, None if where is None else where.mask)
         remedy = f"{REMEDIES[one.kind]}, or say are_logits=True"
         require_logits(found, target=one.kind, total=len(values), who=name, remedy=remedy)
     return Given(values, values, labels_of(name, one.labels, values.shape, where, one.kind, one.classes))

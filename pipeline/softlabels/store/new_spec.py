@@ -58,7 +58,7 @@ def store_spec(
         keys: (R, 16) content keys of its rows, in order. key: how they are made: "content" or a column's name,
             by which version of the rule (`softlabels.transfer.keys`).
         classes: their number, or their names in order; of values the numbers of a vector.
-        targets: of a store of several, in the place of `encoding` and `classes`: (encoding, classes) by name, such as
+        targets: in the place of `encoding` and `classes`: (encoding, classes) by name, "" of one without, such as
             `{"class": (DenseEncoding(), ("rbc", "wbc")), "box": (ValuesEncoding(), 4)}`.
         labelled: whether sigmoid and values targets have hard labels, or the names of those that have; others always do.
         layout: "zarr" or "arrow". compression: "none" or "zstd" (zarr).
