@@ -16,7 +16,7 @@ from softlabels.errors import ClassMismatch, LabelError, some
 from softlabels.labels import NO_LABEL
 from softlabels.labels.hard import are_labelled, are_wrong, kind_of, no_labels
 from softlabels.labels.stored import BLOCK
-from softlabels.labels.targets import Target
+from softlabels.labels.targets import Target, titled
 from softlabels.store.gather import Array
 from softlabels.store.hard_labels import label_column
 
@@ -45,11 +45,10 @@ def own_labels(rows: TransferRows, store: Store) -> Array:
         return no_labels(kind, shape)
     if given.shape == shape and (given.dtype.kind == "f") == (kind == "values"):
         return given
-    of = f"target {store.name}: " if store.name else ""
     remedy = f"give the store's transfer set: {_HOW[kind]} in transfer_set"
     raise ClassMismatch(
-        f"{of}the hard labels of {rows.name} are {given.dtype} of shape {list(given.shape)}, and of the {kind} labels in "
-        f"{store.path} they are {column.dtype} of shape {list(shape)}",
+        f"{titled(store.name)}the hard labels of {rows.name} are {given.dtype} of shape {list(given.shape)}, and of the {kind} "
+        f"labels in {store.path} they are {column.dtype} of shape {list(shape)}",
         remedy=remedy if store.positions is None else f"{remedy}, with positions: {store.positions}",
     )
 
