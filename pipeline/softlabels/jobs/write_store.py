@@ -58,7 +58,8 @@ def write_store(
     Args:
         path: the folder of one split. The folder above it gives the transfer set its name.
         logits: (R, M, C), or (R, C) of one model, float16 to float64; -inf for an impossible class. With positions (R, P, M, C)
-            or (R, P, C), or a list of R arrays of different length (layout "arrow"). Of several targets a mapping by name.
+            or (R, P, C), or a list of R arrays of different length, which layout "arrow" keeps so. Of several targets a mapping
+            by name.
         inputs: (R, ...) integers or floats that students are given; the store keeps them, for `EmbeddedRows`.
         keys: (R, 16) uint8, which row is which; `array_keys(inputs)` by default. Alone where students bring their own inputs.
         labels: (R,) whole numbers, -1 or NaN for none, or names of `classes`; of sigmoid (R, C) 0 or 1, of values (R, C), NaN
@@ -89,7 +90,8 @@ def write_store(
         targets=spaces, teacher=_teacher(teacher, found),
         name=Path(path).absolute().parent.name, split=split, keys=own, layout=layout,
         labelled=[name for name, given in found.items() if given.labels is not None],
-        positions=None if where is None else where.most, ragged=where is not None and where.lengths is not None,
+        positions=None if where is None else where.most,
+        ragged=layout == "arrow" and where is not None and where.lengths is not None,
         compression=compression or "none", rows_per_shard=rows_per_shard, embed=kept,
         preprocessing=None if kept is None else prepared_by("", {}, kept),
     )  # fmt: skip
