@@ -35,16 +35,21 @@ def titled(name: str) -> str:
     return f"target {name}: " if name else ""
 
 
+def require_name(name: object) -> None:
+    """Raise `ConfigError` unless a target may have this name."""
+    if not isinstance(name, str) or not re.fullmatch(NAME, name):
+        raise ConfigError(
+            f"{name!r} is no name of a target", remedy="use a-z, 0-9 and '_', a letter first, at most 32 characters"
+        )
+
+
 def require_names(given: Iterable[object], section: str, otherwise: str) -> None:
     """Raise `ConfigError` unless a section of a recipe names 1 to `MOST_TARGETS` targets; `otherwise`: what else to do."""
     names = list(given)
     if not 1 <= len(names) <= MOST_TARGETS:
         raise ConfigError(f"{section} names {len(names)} targets", remedy=f"name 1 to {MOST_TARGETS}, or {otherwise}")
     for name in names:
-        if not isinstance(name, str) or not re.fullmatch(NAME, name):
-            raise ConfigError(
-                f"{name!r} is no name of a target", remedy="use a-z, 0-9 and '_', a letter first, at most 32 characters"
-            )
+        require_name(name)
 
 
 def require_distinct(classes: Sequence[str] | None, where: str) -> None:
