@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from softlabels.errors import ClassMismatch, ConfigError
 from softlabels.jobs.splits import load_rows
 from softlabels.jobs.watch import TimeLeft, Watch
+from softlabels.labels.hard import kind_of
 from softlabels.models import build_model, save_weights
 from softlabels.models.build import answer_of, untrained
 from softlabels.models.classes import require_head, require_vocabulary
@@ -33,7 +34,6 @@ from softlabels.recipes.tokenizer import ensure_tokenizer, named_tokenizer
 from softlabels.store.digest import blake3_hex
 from softlabels.store.new_spec import prepared_by
 from softlabels.stream import Loader
-from softlabels.stream.hard_labels import kind_of
 from softlabels.student import class_weights
 from softlabels.student.config import TrainingConfig
 from softlabels.student.heads import USUAL, Head, heads_of, naming_target, resolved, with_class_weights
@@ -137,7 +137,7 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
 
 def _taught(config: TeacherTraining, rows: TransferRows) -> TrainingConfig:
     """The config with the loss of each kind of hard labels. Raises ConfigError for another, and where there are none."""
-    kinds = {name: kind_of(each, positions=rows.positions is not None) for name, each in rows.hard.items()}
+    kinds = {name: kind_of(each, rows.positions) for name, each in rows.hard.items()}
     if {*kinds} == {""} and config.loss == USUAL["softmax"] and not config.targets:
         return dataclasses.replace(config, loss=USUAL[kinds[""]])
     found = resolved(config, kinds)
