@@ -124,7 +124,7 @@ def _require_loss(
     validation: Loader | None,
 ) -> None:
     store = splits["train"].store
-    require_served(config.loss, store.encoding.target)
+    require_served(config.loss, store.encoding.target, store.classes)
     for split in splits.values():
         require_temperatures(split.store.encoding, config)
         if config.has_temperature:
