@@ -20,7 +20,7 @@ from softlabels.stream.hard_labels import NONE
 from softlabels.student.class_weights import resolved as resolved_weights
 from softlabels.student.config import TrainingConfig, require_temperatures
 from softlabels.student.heads import Head, heads_of, naming_target, resolved, with_class_weights
-from softlabels.student.learner import Student
+from softlabels.student.learner import Student, nothing_to_learn
 from softlabels.student.loss_spec import require_served
 from softlabels.student.losses import LOSSES, require_loss
 from softlabels.student.sweep import HARD, StudentTraining, Variant
@@ -131,6 +131,8 @@ def _require_loss(
             weights = SoftColumns.of(split.store, split.weights, split.members).weights
             split.store.encoding.check_mean(config.mean, split.store.classes, int((weights > 0).sum()))
     if not config.is_soft:
+        if not labelled_targets(splits["train"]):
+            raise nothing_to_learn("training")
         return
     label_free = 0
     if LOSSES[config.loss].needs_label:

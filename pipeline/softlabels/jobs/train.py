@@ -15,6 +15,7 @@ from softlabels.jobs.run_report import draw, in_order
 from softlabels.jobs.splits import (
     Split,
     all_batches,
+    held_out_batches,
     open_splits,
     say_how_splits_relate,
     say_what_labels_are,
@@ -160,6 +161,7 @@ def _begin(
 ) -> _Sweep:
     given, (training, splits) = training, fitted(student, splits, training)
     train, validation = training_batches(splits, training)
+    held_out_batches(splits, training)  # now, and not when all students are trained
     variants = _variants(training, splits["train"], watch)
     labels = {split: _label_digests(each) for split, each in splits.items()}  # in no content key
     facts = {"student": plain(student), "stores": digests(splits), "labels": labels}
