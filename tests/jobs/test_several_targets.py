@@ -170,6 +170,7 @@ def test_a_target_of_which_the_store_keeps_the_mean_alone(tmp_path: Path) -> Non
         ({}, {"targets": {"class": {"temperature": [1, 2]}}}, ConfigError, r"training.targets.class: .*temperature"),
         ({}, {"targets": {"class": {"loss": "dkd"}}}, ConfigError, r"target class: the loss dkd .* have no hard label"),
         ({}, {"only_classes": (0,)}, ConfigError, "only_classes picks rows by their class"),
+        ({}, {"positions": {"background": 2, "class": 4}}, ConfigError, r"target class: .*class is 4, and there are 4 classes"),
     ],
 )  # fmt: skip
 def test_what_is_refused_before_training(

@@ -23,6 +23,7 @@ from softlabels.student.heads import Head, heads_of, naming_target, resolved, wi
 from softlabels.student.learner import Student, nothing_to_learn
 from softlabels.student.loss_spec import require_served
 from softlabels.student.losses import LOSSES, require_loss
+from softlabels.student.sampled import position_sample
 from softlabels.student.sweep import HARD, StudentTraining, Variant
 from softlabels.transfer import TransferRows
 
@@ -110,9 +111,12 @@ def require_losses(student: Student, splits: Mapping[str, Split], train: Loader,
         raise ConfigError(
             f"training.positions is given, and rows of {store.path} have no positions", remedy="drop training.positions"
         )
+    sample = position_sample(student.config.positions)
     for name, head in heads_of(student.config).items():
         own = {split: each.only(name) for split, each in splits.items()}
         with naming_target(name):
+            if sample is not None and head.target == "softmax" and sample.target in (None, name):
+                sample.require_class(own["train"].store.classes)
             _require_loss(head.config, student.labelled, own, train, validation)
 
 
