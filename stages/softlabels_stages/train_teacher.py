@@ -143,7 +143,7 @@ def _taught(config: TeacherTraining, rows: TransferRows) -> TrainingConfig:
     found = resolved(config, kinds)
     for name, head in heads_of(found).items():
         with naming_target(name):
-            require_served(head.config.loss, kinds[name])
+            require_served(head.config.loss, kinds[name], rows.hard[name].shape[-1])
     return found
 
 
