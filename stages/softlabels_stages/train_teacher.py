@@ -80,7 +80,7 @@ def _labelled(rows: TransferRows) -> np.ndarray:
     if rows.sequence is not None:  # whose labels are their own next tokens
         return np.ones(len(rows.keys), bool)
     each = (are_labelled(found, kind_of(found, positions=rows.positions is not None)) for found in rows.hard.values())
-    found = np.any([one.reshape(len(rows.keys), -1).any(axis=1) for one in each], axis=0)
+    found: np.ndarray = np.any([one.reshape(len(rows.keys), -1).any(axis=1) for one in each], axis=0)
     if not found.any():
         raise ConfigError(
             f"no training row of {rows.name} has a hard label, so nothing can be learnt",
