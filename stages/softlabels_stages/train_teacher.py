@@ -23,12 +23,14 @@ import torch
 from torch import Tensor, nn
 
 from softlabels.errors import ClassMismatch, ConfigError
+from softlabels.jobs.fit_estimator import fit_estimator
 from softlabels.jobs.splits import load_rows
 from softlabels.jobs.students import are_labelled
 from softlabels.jobs.watch import TimeLeft, Watch
 from softlabels.models import build_model, save_weights
 from softlabels.models.build import answer_of, untrained
 from softlabels.models.classes import require_head, require_vocabulary
+from softlabels.models.estimator import Estimator, build_member
 from softlabels.objects import build, import_object, plain
 from softlabels.recipes.tokenizer import ensure_tokenizer, named_tokenizer
 from softlabels.store.digest import blake3_hex
@@ -43,7 +45,7 @@ from softlabels.student.loss_spec import require_served
 from softlabels.student.memory import keep_freed_memory
 from softlabels.student.metrics import Scores
 from softlabels.student.outputs import by_target
-from softlabels.student.split import validation_rows
+from softlabels.student.split import labelled_rows, validation_rows
 from softlabels.student.trainer import Trainer
 from softlabels.student.trial import require_trainable
 from softlabels.teacher.config import MemberConfig
@@ -93,7 +95,7 @@ def _is_trained(member: MemberConfig) -> bool:
     """Whether the member's weights are there: in their file, or, where it names none, in a checkpoint that its class loads."""
     if member.weights is not None:
         return Path(member.weights).exists()
-    return untrained(build_model(member.model)) == ()
+    return untrained(build_member(member.model)) == ()
 
 
 def _training(args: TrainTeacher, missing: Sequence[int]) -> TeacherTraining:
@@ -124,7 +126,12 @@ def _train(member: MemberConfig, rows: TransferRows, has_label: np.ndarray, conf
         return Loader(rows, None, batch_size=config.batch_size, selection=np.flatnonzero(selected), **order)
 
     model = dataclasses.replace(member.model, weights=None)
-    untaught = build_model(model)
+    untaught = build_member(model)
+    if isinstance(untaught, Estimator):
+        used = ~is_held_out & labelled_rows(rows.keys, config.hard_label_fraction, config.seed)
+        scores = fit_estimator(untaught, rows, used, weights, seed=config.seed, judged=is_held_out)
+        print(f"teacher {member.class_path}: {weights}{_said(scores, rows)}", flush=True)
+        return
     require_trainable(
         untaught,
         torch.from_numpy(np.array(rows.inputs[:2])),
