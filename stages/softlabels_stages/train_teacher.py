@@ -25,9 +25,8 @@ from torch import Tensor, nn
 from softlabels.errors import ClassMismatch, ConfigError
 from softlabels.jobs.fit_estimator import fit_estimator
 from softlabels.jobs.splits import load_rows
-from softlabels.jobs.students import are_labelled
 from softlabels.jobs.watch import TimeLeft, Watch
-from softlabels.labels.hard import kind_of
+from softlabels.labels.hard import are_labelled, kind_of
 from softlabels.models import build_model, save_weights
 from softlabels.models.build import answer_of, untrained
 from softlabels.models.classes import require_head, require_vocabulary
@@ -81,7 +80,7 @@ def _labelled(rows: TransferRows) -> np.ndarray:
     """Which rows (R,) have a hard label: of some target, at some position. Raises ConfigError where none has."""
     if rows.sequence is not None:  # whose labels are their own next tokens
         return np.ones(len(rows.keys), bool)
-    each = (are_labelled(found, kind_of(found, positions=rows.positions is not None)) for found in rows.hard.values())
+    each = (are_labelled(found, kind_of(found, rows.positions)) for found in rows.hard.values())
     found: np.ndarray = np.any([one.reshape(len(rows.keys), -1).any(axis=1) for one in each], axis=0)
     if not found.any():
         raise ConfigError(
