@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from softlabels.errors import ConfigError
 from softlabels.jobs.splits import Split
-from softlabels.labels.targets import Target
+from softlabels.labels.hard import NONE, are_labelled
 from softlabels.stream import Loader
 from softlabels.stream.columns import SoftColumns
-from softlabels.stream.hard_labels import NONE
 from softlabels.student.class_weights import resolved as resolved_weights
 from softlabels.student.config import TrainingConfig, require_temperatures
 from softlabels.student.heads import Head, heads_of, naming_target, resolved, with_class_weights
@@ -87,14 +86,6 @@ def _class_weights(
 def hard_labels(split: Split) -> Labels:
     """(R, ...) of a split of one target."""
     return np.asarray(split.rows.hard[""])
-
-
-def are_labelled(labels: Labels, kind: Target) -> NDArray[np.bool_]:
-    """Which rows (or positions) of labels (R, [P,] ...) have one."""
-    if kind == "softmax":
-        return np.asarray(labels >= 0)
-    known = ~np.isnan(labels) if kind == "values" else labels >= 0
-    return np.asarray(known.any(axis=-1))
 
 
 def labelled_targets(split: Split) -> list[str]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from softlabels.errors import ConfigError, some
 from softlabels.student.config import TrainingConfig
-from softlabels.student.hard_labels import count_labelled, only_at, only_where
+from softlabels.student.hard_labels import count_labelled, only_where
 from softlabels.student.heads import Head
 from softlabels.student.loss_spec import LossSpec
 from softlabels.student.sampled import position_sample, sampled_positions
@@ -89,7 +89,7 @@ class OwnBatches:
         if self._labelled is None and taken is None:
             return moved, count_labelled(labels, head.target)
         if taken is not None:
-            labels = only_at(taken, labels, head.target)
+            labels = only_where(taken, labels, head.target)
         return dataclasses.replace(moved, labels=labels.to(self._device)), count_labelled(labels, head.target)
 
     def _own_labels(self, head: Head, batch: Batch) -> Tensor:
