@@ -185,7 +185,8 @@ def _title(results: Results) -> str:
         (scores.get("labelled", count) for student in results["students"] for scores in student["scores"]), count
     )
     if labelled != count:
-        rows += f", {labelled:,} of them with a hard label: {shown(results).of_labels} are over these"
+        over = f"{labelled:,} of them with a hard label: {shown(results).of_labels} are over these"
+        rows += f", {over if labelled else 'none of them with a hard label'}"
     return one_line(f"Held-out split {results['split']!r}, {rows}; students: {spread_over}.")
 
 
