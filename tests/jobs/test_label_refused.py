@@ -73,6 +73,7 @@ def refused(
         (DETECTOR, lambda x: {"class": x[..., :C], "boxes": x}, "has no output for the target box: it gives class, boxes"),
         ({"kind": "values"}, lambda x: x.sum(-1), r"float values of shape \(batch, positions, classes\); one number is an "
          r"axis, too: outputs.unsqueeze\(-1\)"),
+        ({"kind": "values"}, lambda x: x[..., :0], r"gives torch.float32 \(8, 12, 0\) for a batch of 8 rows"),
         (DETECTOR, lambda x: detector(x) | {"box": x[:, :9]},
          r"\(8, 9, 6\) for the target box for a batch of 8 rows of 12 positions.* float values of"),
         (DETECTOR, lambda x: detector(x) | {"box": torch.where(x > 2.4, torch.nan, x)},
@@ -83,7 +84,7 @@ def refused(
          r"target box: member 0 .* gives \d+ of 16 rows other values in batches of another size"),
         ({"kind": "sigmoid"}, lambda x: x[..., :C].sigmoid() * torch.rand(()), "other logits in batches of another size"),
     ],
-    ids=["one class axis", "class axis first", "other positions", "mapping", "no mapping", "no such output", "no last axis",
+    ids=["one class axis", "class axis first", "other positions", "mapping", "no mapping", "no such output", "no last axis", "no number",
          "other positions of a target", "NaN boxes", "probabilities", "batch statistics", "dropout"],
 )  # fmt: skip
 def test_outputs(
