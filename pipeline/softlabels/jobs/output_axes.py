@@ -92,13 +92,13 @@ def _of_lengths(lengths: NDArray[np.generic], most: int, rows: int, path: Path) 
         raise UserError(
             f"the lengths in {path} are {lengths.dtype} {lengths.shape}", remedy=f"give {rows} whole numbers, one a row"
         )
-    count = lengths.astype(np.int64)
-    wrong = np.flatnonzero((count < 1) | (count > most))
+    wrong = np.flatnonzero((lengths < 1) | (lengths > most))  # type: ignore[operator]  # whole numbers
     if wrong.size:
         raise UserError(
-            f"row {wrong[0]} of {path} has {count[wrong[0]]} positions (lengths), and a row has 1 to {most}",
+            f"row {wrong[0]} of {path} has {lengths[wrong[0]]} positions (lengths), and a row has 1 to {most}",
             remedy="mend the length, or raise --positions",
         )
+    count = lengths.astype(np.int64)
     return Positions(most, count, (np.arange(most) < count[:, None]).astype(np.uint8))
 
 
