@@ -36,28 +36,46 @@ def with_axes(
         UserError: no floats; other positions, or rows, in one target than in another; a mask or length that cannot be.
     """
     mask, lengths = (next((arrays[name] for name in names if name in arrays), None) for names in (MASK, LENGTHS))
+    if mask is not None and lengths is not None:
+        raise UserError(f"{path} has a mask and lengths", remedy="leave lengths out, and say all in the mask")
     if any(isinstance(values, list) for values in given.values()):
         if lengths is not None:
             raise UserError(f"{path} has lengths, and lists of as many", remedy="leave lengths out: the lists say them")
         where = positions_of(given, mask, how.positions)
         assert where is not None  # of lists
         found = {name: _padded(values, where, name, path) for name, values in given.items()}
-        return {
-            name: _ordered(values, name, how, kinds[name], where.most, path) for name, values in found.items()
-        }, where
+        shaped = {name: _ordered(values, name, how, kinds[name], where.most, path) for name, values in found.items()}
+        _require_alike(shaped, path)
+        return shaped, where
     plain = {name: np.asarray(values) for name, values in given.items()}
+    if mask is not None and np.ndim(mask) != 2:
+        raise UserError(
+            f"the mask in {path} has the shape {np.shape(mask)}", remedy="give 0 or 1 of each position of each row"
+        )
     most = how.positions or (None if mask is None else np.shape(mask)[-1])
     if most is None and lengths is not None:
         most = max(values.shape[1] if values.ndim > 2 else 0 for values in plain.values()) or None
+    if most is None and lengths is not None:
+        raise UserError(
+            f"{path} has lengths, and its outputs no axis of positions",
+            remedy="give --positions=N, or leave lengths out",
+        )
     shaped = {name: _ordered(values, name, how, kinds[name], most, path) for name, values in plain.items()}
-    rows = {name: len(values) for name, values in shaped.items()}
-    if len({*rows.values()}) > 1:
-        raise UserError(f"targets in {path} have different rows: {rows}", remedy="give all targets of the same rows")
+    _require_alike(shaped, path)
     if most is None:
         return shaped, None
     if lengths is None:
         return shaped, positions_of(shaped, mask, most)
     return shaped, _of_lengths(np.asarray(lengths), most, len(next(iter(shaped.values()))), path)
+
+
+def _require_alike(shaped: Shaped, path: Path) -> None:
+    for what, axis in (("rows", 0), ("members", -2)):
+        found = {name: values.shape[axis] for name, values in shaped.items()}
+        if len({*found.values()}) > 1:
+            raise UserError(
+                f"targets in {path} have different {what}: {found}", remedy=f"give all targets of the same {what}"
+            )
 
 
 def _padded(values: Values, where: Positions, name: str, path: Path) -> NDArray[np.floating]:
