@@ -71,6 +71,8 @@ def test_rows_of_different_length(tmp_path: Path, detector: dict[str, Any]) -> N
     lists = {name: {key: cut(each) for key, each in detector[name].items()} for name in ("logits", "labels")}
     ragged = write_store(tmp_path / "a" / "train", **detector | lists | {"mask": None}, layout="arrow", positions=P)
     fixed = write_store(tmp_path / "b" / "train", **detector, layout="arrow")
+    padded = write_store(tmp_path / "z" / "train", **detector | lists | {"mask": None}, positions=P)
+    assert (padded.layout, padded.spec.ragged, padded.content_digest) == ("zarr", False, fixed.content_digest)
     assert (ragged.spec.ragged, fixed.spec.ragged, ragged.positions) == (True, False, P)
     assert ragged.column("positions").tolist() == lengths.tolist()
     for name in fixed.columns:
@@ -261,7 +263,6 @@ RAGGED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         errors.UserError,
         "row 1 has 3 positions, and positions=2 is the most",
     ),
-    "in zarr": ({"layout": "zarr"}, errors.UserError, "ragged rows need layout: arrow"),
     "labels of another length": (
         {"labels": [np.zeros(length, int) for length in (1, 2, 2)]},
         errors.UserError,

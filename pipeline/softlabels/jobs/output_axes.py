@@ -37,7 +37,7 @@ def with_axes(
     """
     mask, lengths = (next((arrays[name] for name in names if name in arrays), None) for names in (MASK, LENGTHS))
     if mask is not None and lengths is not None:
-        raise UserError(f"{path} has a mask and lengths", remedy="leave lengths out, and say all in the mask")
+        raise UserError(f"{path} has lengths and a mask", remedy="leave one out: both say which positions count")
     if any(isinstance(values, list) for values in given.values()):
         if lengths is not None:
             raise UserError(f"{path} has lengths, and lists of as many", remedy="leave lengths out: the lists say them")
@@ -54,12 +54,7 @@ def with_axes(
         )
     most = how.positions or (None if mask is None else np.shape(mask)[-1])
     if most is None and lengths is not None:
-        most = max(values.shape[1] if values.ndim > 2 else 0 for values in plain.values()) or None
-    if most is None and lengths is not None:
-        raise UserError(
-            f"{path} has lengths, and its outputs no axis of positions",
-            remedy="give --positions=N, or leave lengths out",
-        )
+        most = max(values.shape[1] if values.ndim > 1 else 1 for values in plain.values())
     shaped = {name: _ordered(values, name, how, kinds[name], most, path) for name, values in plain.items()}
     _require_alike(shaped, path)
     if most is None:

@@ -24,6 +24,7 @@ from softlabels.checks.order import require_order
 from softlabels.checks.probabilities import BLOCK, require_logits, rows_of_positions
 from softlabels.errors import ClassMismatch, ConfigError, TeacherError, some
 from softlabels.labels.ensemble import largest_class, normalised_weights
+from softlabels.labels.targets import titled
 from softlabels.models.alone import EVALUATION, PADDING, TRAINED_WITH, apart, largest, lengths, takes_shorter, unpadded
 from softlabels.teacher.encode import looks_among, require_storable
 from softlabels.teacher.ensemble import Answers, Ensemble
@@ -90,11 +91,6 @@ def check_sentinels(
         own = np.asarray(given[asked.numbers], np.int64).reshape(-1)
         require_order(best, own, outputs.classes, names=classes, where=where)
     return {name: outputs.classes for name, outputs in whole.items()}
-
-
-def titled(name: str) -> str:
-    """What messages put before what is said of a target."""
-    return f"target {name}: " if name else ""
 
 
 def token_classes(ensemble: Ensemble, inputs: NDArray[np.generic]) -> int:
