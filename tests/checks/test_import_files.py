@@ -329,7 +329,7 @@ def test_a_label_beyond_every_class(rng: np.random.Generator, work: Path, capsys
     labels = np.array([0, 1, 2**64 - 1], np.uint64)
     np.savez("f.npz", logits=rng.normal(size=(3, 2)), labels=labels, inputs=np.arange(3)[:, None])
     assert main("f.npz", "s/train") == 2
-    assert "label 18446744073709551615 in f.npz" in capsys.readouterr().err
+    assert "label 18446744073709551615 in row 2 of f.npz" in capsys.readouterr().err
 
 
 def test_equal_rows_that_were_computed_in_half(

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from softlabels.checks.axes import POSITIONS
 from softlabels.errors import UserError, some
 from softlabels.jobs.as_logits import Made, as_logits
-from softlabels.jobs.at_hand import Positions, labels_of, refuse_positions
+from softlabels.jobs.at_hand import Positions, refuse_positions
 from softlabels.jobs.output_axes import LENGTHS, MASK, says_positions, with_axes
 from softlabels.jobs.output_files import BY_CLASS, LABELS, Arrays, read_arrays
-from softlabels.jobs.plain_labels import checked_keys, hard_labels, of_length
+from softlabels.jobs.plain_labels import checked_keys, labels_of, of_length
 from softlabels.jobs.reading import AS_IT_IS, Reading
 from softlabels.jobs.store_outputs import Given
 
@@ -137,8 +137,6 @@ class OutputFile:
             return None
         kind, classes = self.wanted[target].kind, self.wanted[target].classes
         given = self.arrays[name] if where is not None else self._plain(name)
-        if where is None and kind == "softmax":
-            return hard_labels(np.asarray(given), len(logits), self.path, classes)
         return labels_of(target, given, logits.shape, where, kind, classes, source=self.path)
 
     def _plain(self, name: str) -> NDArray[np.generic] | None:
