@@ -36,7 +36,7 @@ class ValuesEncoding(OneColumn, frozen=True, kw_only=True, tag="values"):
     column: ClassVar[str] = "values"
     axis: ClassVar[str] = "value"
     read_hint: ClassVar[str] = "values are each member's raw outputs; their weighted mean is the teacher's"
-    off: ClassVar[str] = "a value off by {:.3g} of the largest"
+    off: ClassVar[str] = "a value off by {:.3g} of its usual size"
     how: ClassVar[str] = "`values` are each member's outputs; their mean, with the members' weights, is the teacher's"
 
     def check_values(
