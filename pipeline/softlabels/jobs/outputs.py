@@ -21,7 +21,7 @@ from softlabels.jobs.at_hand import Positions, refuse_positions
 from softlabels.jobs.output_axes import LENGTHS, MASK, says_positions, with_axes
 from softlabels.jobs.output_files import BY_CLASS, LABELS, Arrays, read_arrays
 from softlabels.jobs.plain_labels import checked_keys, labels_of, of_length
-from softlabels.jobs.reading import AS_IT_IS, Reading
+from softlabels.jobs.reading import Reading
 from softlabels.jobs.store_outputs import Given
 
 WEIGHTS = "give --weights, one a member"
@@ -60,8 +60,8 @@ class Outputs:
         return len(self.first.logits)
 
 
-def read_outputs(path: str | Path, how: Reading = AS_IT_IS) -> Outputs:
-    """A file of teacher outputs.
+class OutputFile:
+    """A file of teacher outputs, whose arrays are at hand.
 
     Args:
         path: `.npy` holding one array; `.npz` with an array `logits`, `probabilities` or `values`, and optionally `inputs`,
@@ -71,13 +71,7 @@ def read_outputs(path: str | Path, how: Reading = AS_IT_IS) -> Outputs:
 
     Raises:
         UserError: another kind of file, names or shapes. ConfigError: axes of which nobody says which is which.
-        LogitsError: probabilities that are none, or logits that seem to be probabilities.
     """
-    return OutputFile(Path(path), how).read()
-
-
-class OutputFile:
-    """A file of outputs whose arrays are at hand, and are looked at next. Raises as `read_outputs`."""
 
     def __init__(self, path: Path, how: Reading) -> None:
         self.path, self.how, self.wanted = path, how, how.wanted
@@ -99,7 +93,10 @@ class OutputFile:
         return self.how.key is not None or "keys" in self.arrays or "inputs" in self.arrays
 
     def read(self, mask: NDArray[np.uint8] | None = None) -> Outputs:
-        """What it holds; `mask` (R, P) of the rows that it is of, where the file has none. Raises as `read_outputs`."""
+        """What it holds; `mask` (R, P) of the rows that it is of, where the file has none. Raises `LogitsError` for
+        probabilities
+        that are none, and logits that seem to be probabilities.
+        """
         path, how, where = self.path, self.how, self.positions
         if where is not None and mask is not None and not self.has_mask and mask.shape == where.mask.shape:
             where = replace(where, mask=mask)
