@@ -188,7 +188,7 @@ def refuse_positions(
         raise UserError(
             f"{one}logits of shape {shape} are {shape[0]} rows of {shape[1]} members and {shape[2]} classes, and labels of "
             f"shape {found} are of {found[1]} positions each",
-            remedy=f"{cut}{positions}",
+            remedy=f"{cut}{positions}" + "; a 0 or 1 for each class is a label of a sigmoid" * (found[1] == shape[2]),
         )
     if shape[1] > MANY and not named:
         raise UserError(

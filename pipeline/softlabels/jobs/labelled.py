@@ -139,6 +139,8 @@ class Labelled(Stores[TransferRows]):
             watch.say(
                 f"the teacher also gives {some(sorted(self.teacher.unused))}, which no target of labels.targets stores"
             )
+        for line in self.teacher.said:
+            watch.warn(line)
         say_how_splits_relate(self.rows, None, watch, tokens=True)
         for target in spec.targets if first.sequence is None else ():
             for line in self._unseen(target):

@@ -41,6 +41,8 @@ def labels_of(
     none = DTYPES[kind](NONE[kind])
     found = np.asarray(given) if named is None or where is None else padded(given, where.most, none)
     expected = lead if kind == "softmax" else (*lead, shape[-1])
+    if found.shape == lead and shape[-1] == 1 and kind != "softmax":  # one number a row needs no axis
+        found = found.reshape(expected)
     if found.shape != expected:
         raise UserError(
             f"{one}labels have the shape {found.shape}, not {expected}", remedy="give one a row (and position)"

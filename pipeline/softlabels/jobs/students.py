@@ -19,9 +19,10 @@ from softlabels.stream.columns import SoftColumns
 from softlabels.student.class_weights import resolved as resolved_weights
 from softlabels.student.config import TrainingConfig, require_temperatures
 from softlabels.student.heads import Head, heads_of, naming_target, resolved, with_class_weights
-from softlabels.student.learner import Student
+from softlabels.student.learner import Student, nothing_to_learn
 from softlabels.student.loss_spec import require_served
 from softlabels.student.losses import LOSSES, require_loss
+from softlabels.student.sampled import position_sample
 from softlabels.student.sweep import HARD, StudentTraining, Variant
 from softlabels.transfer import TransferRows
 
@@ -101,9 +102,12 @@ def require_losses(student: Student, splits: Mapping[str, Split], train: Loader,
         raise ConfigError(
             f"training.positions is given, and rows of {store.path} have no positions", remedy="drop training.positions"
         )
+    sample = position_sample(student.config.positions)
     for name, head in heads_of(student.config).items():
         own = {split: each.only(name) for split, each in splits.items()}
         with naming_target(name):
+            if sample is not None and head.target == "softmax" and sample.target in (None, name):
+                sample.require_class(own["train"].store.classes)
             _require_loss(head.config, student.labelled, own, train, validation)
 
 
@@ -115,13 +119,15 @@ def _require_loss(
     validation: Loader | None,
 ) -> None:
     store = splits["train"].store
-    require_served(config.loss, store.encoding.target)
+    require_served(config.loss, store.encoding.target, store.classes)
     for split in splits.values():
         require_temperatures(split.store.encoding, config)
         if config.has_temperature:
             weights = SoftColumns.of(split.store, split.weights, split.members).weights
             split.store.encoding.check_mean(config.mean, split.store.classes, int((weights > 0).sum()))
     if not config.is_soft:
+        if not labelled_targets(splits["train"]):
+            raise nothing_to_learn("training")
         return
     label_free = 0
     if LOSSES[config.loss].needs_label:

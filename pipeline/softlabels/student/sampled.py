@@ -42,6 +42,14 @@ class PositionSample:
     background: int = -1
     target: str | None = None
 
+    def require_class(self, classes: int) -> None:
+        """Raise ConfigError where the background is none of so many classes."""
+        if self.background >= classes:
+            raise ConfigError(
+                f"{_WHERE}.class is {self.background}, and there are {classes} classes",
+                remedy=f"give the number of the background's class, 0 to {classes - 1}",
+            )
+
 
 def position_sample(given: Sampled) -> PositionSample | None:
     """What a setting asks for; None where nothing is sampled. Raises ConfigError for what cannot be meant."""
