@@ -132,7 +132,7 @@ class OutputFile:
         return as_logits(values, kind, self.how.kind, self.how.floor, mask, named=by_name, name=called)
 
     def _hard(self, target: str, logits: NDArray[np.floating], where: Positions | None) -> NDArray[Any] | None:
-        """Hard labels of a target, as `softlabels.store.hard_labels` says; None where the file has none."""
+        """Hard labels of a target, as `softlabels.labels.hard` says; None where the file has none."""
         name = next((name for name in _label_names([target]) if name in self.arrays), None)
         if name is None:
             return None

@@ -25,7 +25,7 @@ def labels_of(
     name: str, given: Any, shape: tuple[int, ...], where: Positions | None, kind: Target, classes: Sequence[str] | None,
     *, source: str | Path = MEMORY,
 ) -> NDArray[Any] | None:  # fmt: skip
-    """Hard labels of a target's outputs of this `shape` (R, [P,] M, C), as `softlabels.store.hard_labels` says; None where a
+    """Hard labels of a target's outputs of this `shape` (R, [P,] M, C), as `softlabels.labels.hard` says; None where a
     kind that needs none has none.
 
     Raises:
