@@ -49,7 +49,9 @@ def test_from_letters_to_a_table(letters: Path, work: Path, capsys: pytest.Captu
     assert train_teacher.main([*words, "--teacher_training.epochs=1"]) == 0
     assert "100 of 150 training rows have no hard label and are left out" in capsys.readouterr().out
     assert teacher_logits.main([*words, "--store=s"]) == 0
-    labels = open_store("s", split="train").column("label")
+    store = open_store("s", split="train")
+    assert "; 100 pseudo rows (munge: passes 2, probability" in store.manifest.about.source
+    labels = store.column("label")
     assert ((labels >= 0) == (np.arange(150) < 50)).all()
     assert train_student.main([*words, "--store=s", "--epochs=1", "--seeds=0,1", "--out=run"]) == 0
     capsys.readouterr()

@@ -104,9 +104,10 @@ class Labelled(Stores[TransferRows]):
         return self.encodings[name].target == "softmax"
 
     def about(self, split: str) -> About:
-        """Source and licences."""
+        """Source, with the rows that were made of it, and licences."""
         licences = {"teacher_licence": self.teacher.licence, "transfer_licence": self.labels.licence}
-        return About(source=without_folders(self.first.source), **licences)
+        parts = [without_folders(self.first.source), self.rows[split].pseudo]
+        return About(source="; ".join(filter(None, parts)), **licences)
 
     def pilot(self, target: str) -> Iterable[Tensor]:
         """A sample of the first split."""

@@ -2,7 +2,8 @@
 
 Greedy selection with replacement (Caruana, Niculescu-Mizil, Crew, Ksikes 2004, Ensemble selection from libraries of models): of
 all members the one is added, time after time, that brings the mean distribution nearest to the hard labels, by the Brier score;
-how often a member was added, up to the best point on the way, is its weight. The store keeps every member, so none runs again.
+how often a member was added, up to the best point on the way, is its weight. Few rows make one choice a matter of chance, so it
+is made for several draws of the rows, and the weights are added. The store keeps every member, so none runs again.
 
 R rows, M members, C classes.
 """
@@ -43,12 +44,22 @@ def greedy(probabilities_MRC: Floats, labels: NDArray[np.int64], *, rounds: int 
     return kept
 
 
+def bagged(
+    probabilities_MRC: Floats, labels: NDArray[np.int64], *, rounds: int = 30, bags: int = 20
+) -> NDArray[np.int64]:
+    """(M,) the sum of what `greedy` says of so many draws of R rows, with replacement; the first is the rows themselves."""
+    draws = [np.arange(len(labels))]
+    draws += [np.random.default_rng(bag).integers(0, len(labels), len(labels)) for bag in range(1, bags)]
+    found = [greedy(probabilities_MRC[:, rows], labels[rows], rounds=rounds) for rows in draws]
+    return np.asarray(np.sum(found, axis=0))
+
+
 def brier(found: Floats, wanted: Floats) -> float:
     """The mean over the rows of the squared distance of two distributions (R, C)."""
     return float(np.square(found - wanted).sum(axis=1).mean())
 
 
-def select(store: Store, *, rounds: int = 30) -> tuple[NDArray[np.int64], Floats]:
+def select(store: Store, *, rounds: int = 30, bags: int = 20) -> tuple[NDArray[np.int64], Floats]:
     """The weights (M,) by the labelled rows of a store; the Brier scores of each member alone, of all alike, of the weights.
 
     Raises:
@@ -65,7 +76,7 @@ def select(store: Store, *, rounds: int = 30) -> tuple[NDArray[np.int64], Floats
         raise UserError(f"{store.path} has no hard labels", remedy="name the store of a split that has them")
     each = [store.probabilities(rows, temperature=1.0, weights=one) for one in np.eye(store.members)]
     probabilities_MRC, wanted = np.stack(each), np.eye(store.classes)[labels[rows]]
-    weights = greedy(probabilities_MRC, labels[rows], rounds=rounds)
+    weights = bagged(probabilities_MRC, labels[rows], rounds=rounds, bags=bags)
     together = [np.average(probabilities_MRC, axis=0, weights=w) for w in (np.ones(len(weights)), weights)]
     return weights, np.array([brier(p, wanted) for p in [*probabilities_MRC, *together]])
 
@@ -75,10 +86,11 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="selection", description="weights of an ensemble's members, by hard labels")
     parser.add_argument("store", type=Path, help="the store of a split, such as stores/mine/validation")
     parser.add_argument("--rounds", type=int, default=30, help="how many members are added, one after the other")
+    parser.add_argument("--bags", type=int, default=20, help="draws of the rows for each of which this is done")
     given = parser.parse_args(words)
     try:
         store = open_store(given.store)
-        weights, scores = select(store, rounds=given.rounds)
+        weights, scores = select(store, rounds=given.rounds, bags=given.bags)
     except SoftLabelsError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_code
