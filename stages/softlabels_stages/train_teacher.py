@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from softlabels.errors import ClassMismatch, ConfigError
 from softlabels.jobs.fit_estimator import fit_estimator
 from softlabels.jobs.splits import load_rows
-from softlabels.jobs.students import are_labelled
 from softlabels.jobs.watch import TimeLeft, Watch
+from softlabels.labels.hard import are_labelled, kind_of
 from softlabels.models import build_model, save_weights
 from softlabels.models.build import answer_of, untrained
 from softlabels.models.classes import require_head, require_vocabulary
@@ -36,7 +36,6 @@ from softlabels.recipes.tokenizer import ensure_tokenizer, named_tokenizer
 from softlabels.store.digest import blake3_hex
 from softlabels.store.new_spec import prepared_by
 from softlabels.stream import Loader
-from softlabels.stream.hard_labels import kind_of
 from softlabels.student import class_weights
 from softlabels.student.config import TrainingConfig
 from softlabels.student.heads import USUAL, Head, heads_of, naming_target, resolved, with_class_weights
@@ -81,7 +80,7 @@ def _labelled(rows: TransferRows) -> np.ndarray:
     """Which rows (R,) have a hard label: of some target, at some position. Raises ConfigError where none has."""
     if rows.sequence is not None:  # whose labels are their own next tokens
         return np.ones(len(rows.keys), bool)
-    each = (are_labelled(found, kind_of(found, positions=rows.positions is not None)) for found in rows.hard.values())
+    each = (are_labelled(found, kind_of(found, rows.positions)) for found in rows.hard.values())
     found: np.ndarray = np.any([one.reshape(len(rows.keys), -1).any(axis=1) for one in each], axis=0)
     if not found.any():
         raise ConfigError(
@@ -167,13 +166,13 @@ def _train(member: MemberConfig, rows: TransferRows, has_label: np.ndarray, conf
 
 def _taught(config: TeacherTraining, rows: TransferRows) -> TrainingConfig:
     """The config with the loss of each kind of hard labels. Raises ConfigError for another, and where there are none."""
-    kinds = {name: kind_of(each, positions=rows.positions is not None) for name, each in rows.hard.items()}
+    kinds = {name: kind_of(each, rows.positions) for name, each in rows.hard.items()}
     if {*kinds} == {""} and config.loss == USUAL["softmax"] and not config.targets:
         return dataclasses.replace(config, loss=USUAL[kinds[""]])
     found = resolved(config, kinds)
     for name, head in heads_of(found).items():
         with naming_target(name):
-            require_served(head.config.loss, kinds[name])
+            require_served(head.config.loss, kinds[name], rows.hard[name].shape[-1])
     return found
 
 
