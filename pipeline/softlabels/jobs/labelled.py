@@ -74,6 +74,7 @@ class Labelled(Stores[TransferRows]):
             rows_per_shard=labels.rows_per_shard,
             rows_per_chunk=labels.rows_per_chunk,
             teacher_batch=self.teacher.batch_size,
+            folds=self.teacher.folds(rows),
         )
 
     def _targets(self, split: str) -> dict[str, Any]:
