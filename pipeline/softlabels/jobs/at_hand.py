@@ -235,7 +235,8 @@ def labels_of(
         flat = hard_labels(found.reshape(-1), found.size, source, classes)
         assert flat is not None
         return flat.reshape(lead)
-    return _whole(one, found, np.dtype(np.int64 if kind == "softmax" else np.int8))
+    axes = (*("row", "position")[: len(lead)], "class")
+    return _whole(one, found, np.dtype(np.int64 if kind == "softmax" else np.int8), axes)
 
 
 def _vectors(one: str, labels: NDArray[Any]) -> NDArray[np.float32]:
@@ -246,7 +247,7 @@ def _vectors(one: str, labels: NDArray[Any]) -> NDArray[np.float32]:
         return labels.astype(np.float32)
 
 
-def _whole(one: str, labels: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+def _whole(one: str, labels: NDArray[Any], dtype: np.dtype[Any], axes: tuple[str, ...]) -> NDArray[Any]:
     """Whole numbers; NaN is none. Raises `LabelError`."""
     numbers = np.where(np.isnan(labels), NO_LABEL, labels) if labels.dtype.kind == "f" else labels
     limits = np.iinfo(dtype)
@@ -255,8 +256,9 @@ def _whole(one: str, labels: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]
     wrong = np.argwhere((numbers != np.trunc(numbers)) | (numbers < limits.min) | (numbers > limits.max))
     if wrong.size:
         at = tuple(wrong[0].tolist())
+        place = ", ".join(f"{axis} {number}" for axis, number in zip(axes, at, strict=False))
         raise LabelError(
-            f"{one}label {labels[at]} in row {at[0]}{f', position {at[1]}' * (len(at) > 1)} is no whole number of a class",
+            f"{one}label {labels[at]} in {place} is no whole number of a class",
             remedy="give whole numbers, -1 or NaN for none",
         )
     return numbers.astype(dtype)
