@@ -78,7 +78,7 @@ class TeacherConfig:
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     batch_size: int = 256
     device: str = "auto"
-    floor: str | None = None
+    floor: float | str | None = None
     folds: int | None = None
 
     def __post_init__(self) -> None:
