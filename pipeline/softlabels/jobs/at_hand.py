@@ -139,8 +139,8 @@ def array_of(values: Any, what: str) -> NDArray[Any]:
 
 
 def lengths_of(values: Any, most: int | None = None) -> NDArray[np.int64] | None:
-    """How many positions each row of a list, or array of arrays, has (R,); None of other arrays, and of lists whose rows are alike
-    and have `most`, where that is said.
+    """How many positions each row of a list, or array of arrays, has (R,); None of other arrays, and of lists whose rows are
+    alike and have `most`, where that is said.
     """
     if isinstance(values, np.ndarray) and values.dtype.kind == "O" and values.ndim == 1:
         values = values.tolist()
