@@ -68,7 +68,8 @@ def _target(name: object, entry: object) -> TargetSettings:
     try:
         found = msgspec.convert(dict(entry), TargetSettings)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {error}", remedy="mend it there") from None
+        said, _, at = str(error).partition(" - at `$")
+        raise ConfigError(f"{where}{at[:-1]}: {said}", remedy="mend it there; a list is written [a,b]") from None
     if found.classes is not None and len(set(found.classes)) < len(found.classes):
         raise ConfigError(f"{where}: class names repeat in classes", remedy="give every class a name of its own")
     return found
