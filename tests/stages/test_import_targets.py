@@ -233,6 +233,8 @@ KEYS = {"keys": np.arange(R * 16, dtype=np.uint8).reshape(R, 16)}
         ({"logits": OF, "mask": np.ones((R, 5), int)}, [], "has the axes (40, 6, 5), and 5 positions a row are said"),
         ({"logits": OF, "lengths": np.arange(R)}, [], "row 0 of f.npz has 0 positions (lengths), and a row has 1 to 6"),
         ({"logits": OF, "lengths": np.full(R, 7)}, [], "row 0 of f.npz has 7 positions (lengths), and a row has 1 to 6"),
+        ({"logits": OF[:, 0], "lengths": np.ones(R, int)}, [], "has the axes (40, 5), and 5 positions a row are said"),
+        ({"logits": OF, "lengths": np.ones(R, int), "mask": np.ones((R, P), int)}, [], "has lengths and a mask; leave one"),
         ({"logits": OF, "labels": np.zeros((R, 4), int)}, ["--positions=6"], "labels have the shape (40, 4), not (40, 6)"),
         ({"logits": np.zeros((R, C)), "labels": np.full((R, C), 2)}, ["--target=sigmoid", "--kind=logits"],
          "row 0 has the hard label 2 of class 0, which is neither 0 nor 1"),

@@ -126,9 +126,8 @@ def imported_spec(
                 remedy=f"name every class in order with {flag}",
             )
         spaces[name] = (how.wanted[name].made(len(weights)), count if names is None else names)
-    encoding, space = spaces.get("", (None, ()))
     return store_spec(
-        **({"targets": spaces} if encoding is None else {"encoding": encoding, "classes": space}),
+        targets=spaces,
         **rows.facts,
         teacher=TeacherSpec(
             name=teacher,
