@@ -156,12 +156,13 @@ def padded(rows: Sequence[Any], most: int, fill: np.generic = np.False_) -> NDAr
     return out
 
 
-def outputs_of(name: str, given: Any, where: Positions | None) -> NDArray[np.floating]:
-    """(R, [P,] M, C) of a target's outputs. Raises `LogitsError` for another dtype or other axes."""
+def outputs_of(name: str, given: Any, where: Positions | None, kind: Target) -> NDArray[np.floating]:
+    """(R, [P,] M, C) of a target's outputs, a single number without an axis too. Raises `LogitsError` for other axes."""
     one = f"{name}: " if name else ""
     ragged = where is not None and lengths_of(given, where.most) is not None
     values = padded(given, where.most) if ragged and where is not None else np.asarray(given)
     lead = 1 if where is None else 2
+    values = values[..., None] if values.ndim == lead and kind != "softmax" else values
     if values.dtype.kind != "f" or not values.size or values.ndim - lead not in (1, 2):
         axes = "rows" if where is None else "rows, positions"
         remedy = f"give floats of shape ({axes}, classes) or ({axes}, members, classes)"

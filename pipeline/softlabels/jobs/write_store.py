@@ -120,7 +120,7 @@ def _targets(logits: Any, labels: Any, kind: Any, classes: Any) -> dict[str, _On
 
 def _given(name: str, one: _One, where: Positions | None, *, named: bool, are_logits: bool) -> Given:
     """The outputs (R, [P,] M, C) of a target and its hard labels. Raises `LogitsError` for probabilities, and `UserError`."""
-    values = outputs_of(name, one.logits, where)
+    values = outputs_of(name, one.logits, where, one.kind)
     if where is None:
         refuse_positions(name, values, one.labels, one.kind, named=named)
     if not are_logits and one.kind in REMEDIES:
