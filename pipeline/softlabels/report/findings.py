@@ -43,7 +43,7 @@ def _far_off(label: str, runs: Sequence[Scores]) -> str:
         return ""
     return (
         f"the student {label} is farther from the teacher's values than their mean is (R2 {fmean(found):.3g}): "
-        "scale values to sizes around 1, or train for longer"
+        "train for longer, or scale values to sizes around 1"
     )
 
 
