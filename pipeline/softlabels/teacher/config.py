@@ -13,7 +13,8 @@ from softlabels.labels.settings import EncodingSettings
 from softlabels.labels.target_settings import require_defaults, target_settings
 from softlabels.models.config import ModelConfig
 from softlabels.objects import canonical
-from softlabels.stream.folds import MOST_FOLDS
+
+MOST_FOLDS = 1 << 16  # a store's column of folds is uint16
 
 
 @dataclass(frozen=True)
