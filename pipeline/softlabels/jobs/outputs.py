@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.checks.axes import POSITIONS
-from softlabels.errors import UserError, some
+from softlabels.errors import ConfigError, UserError, some
 from softlabels.jobs.as_logits import Made, as_logits
 from softlabels.jobs.at_hand import Positions, refuse_positions
 from softlabels.jobs.output_axes import LENGTHS, MASK, says_positions, with_axes
@@ -127,8 +127,11 @@ class OutputFile:
             refuse_positions(
                 called, values, labels, kind, named=self.how.weights is not None, positions=POSITIONS, who=WEIGHTS
             )
-        mask = None if where is None else where.mask
-        by_name = array.rpartition(".")[2] in PROBABILITIES
+        mask, word = None if where is None else where.mask, array.rpartition(".")[2]
+        if word == "values" and kind != "values" and self.how.kind == "auto":
+            says = f"--targets.{target}.kind=values" if target else "--target=values"
+            raise ConfigError(f"{called} are to be stored as a {kind}", remedy=f"say {says}, or --kind=logits")
+        by_name = word in PROBABILITIES
         return as_logits(values, kind, self.how.kind, self.how.floor, mask, named=by_name, name=called)
 
     def _hard(self, target: str, logits: NDArray[np.floating], where: Positions | None) -> NDArray[Any] | None:

@@ -51,7 +51,8 @@ def labels_of(
         return _vectors(one, found)
     if kind == "softmax" and found.dtype.kind in "OU":
         found = _numbers(found.reshape(-1), source, classes).reshape(lead)
-    return _whole(one, found, np.dtype(DTYPES[kind]), source, positions=where is not None)
+    axes = (*("row", "position")[: len(lead)], "class")
+    return _whole(one, found, np.dtype(DTYPES[kind]), source, axes)
 
 
 def _vectors(one: str, labels: NDArray[Any]) -> NDArray[np.float32]:
@@ -63,7 +64,7 @@ def _vectors(one: str, labels: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _whole(
-    one: str, labels: NDArray[Any], dtype: np.dtype[Any], source: str | Path, *, positions: bool
+    one: str, labels: NDArray[Any], dtype: np.dtype[Any], source: str | Path, axes: tuple[str, ...]
 ) -> NDArray[Any]:
     """Whole numbers; NaN is none. Raises `LabelError`."""
     numbers = np.where(np.isnan(labels), NO_LABEL, labels) if labels.dtype.kind == "f" else labels
@@ -73,9 +74,9 @@ def _whole(
     wrong = np.argwhere((numbers != np.trunc(numbers)) | (numbers < limits.min) | (numbers > limits.max))
     if wrong.size:
         at = tuple(wrong[0].tolist())
-        place = f", position {at[1]}" if positions else ""
+        place = ", ".join(f"{axis} {number}" for axis, number in zip(axes, at, strict=False))
         raise LabelError(
-            f"{one}label {labels[at]} in row {at[0]}{place} of {source} is no whole number of a class",
+            f"{one}label {labels[at]} in {place} of {source} is no whole number of a class",
             remedy="give whole numbers, -1 or NaN for none",
         )
     return numbers.astype(dtype)
