@@ -249,7 +249,7 @@ KEYS = {"keys": np.arange(R * 16, dtype=np.uint8).reshape(R, 16)}
         ({"probabilities": np.full((R, C), 1.5)}, ["--target=sigmoid"], "row 0, member 0 gives class 0 1.5, which is no prob"),
         ({"probabilities": np.full((R, P, C), 0.1)}, ["--positions=6"], "row 0, position 0, member 0 is no distribution"),
         ({"values": np.ones((R, C))}, [], "values in f.npz are to be stored as a softmax; say --target=values, or --kind=l"),
-        ({"logits": np.zeros((R, C)), "labels": np.full((R, C), 0.5)}, ["--target=sigmoid"], "label 0.5 in row 0, class 0 of f.npz is"),
+        ({"logits": np.zeros((R, C)), "labels": np.full((R, C), 0.5)}, ["--target=sigmoid"], "label 0.5 in row 0, class 0 of"),
         ({"values": np.full((R, C), np.nan)}, ["--target=values"], "values are NaN (row 0, member 0)"),
         ({"values": np.ones((R, C))}, ["--target=values", "--kind=probabilities"], "and values in f.npz are values; leave"),
         ({"values": np.ones((R, C))}, ["--target=values", "--floor=0.01"], "--floor=0.01, and values in f.npz are values"),
