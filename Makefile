@@ -88,9 +88,13 @@ dev: .venv/dev ## set up .venv with what tests and checks take as well
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[report,audio]'
 	@touch $@
 
+.venv/tables: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[report,tables]'
+	@touch $@
+
 .venv/dev: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@ .venv/hf .venv/audio
+	@touch $@ .venv/hf .venv/audio .venv/tables
 
 lint: dev ## ruff: mistakes, import order, layout
 	$(BIN)/ruff check .

@@ -135,6 +135,8 @@ def test_rows_that_do_not_count_up_to_the_transfer_set(work: Path, capsys: pytes
         "outputs.npy has neither inputs nor keys: its rows are taken to be those of the train split of points" in said
     )
     assert "has 7 rows of outputs and the train split of points 160" in said
+    assert main(["outputs.npy", "store", "--config=recipe.yaml", "--transfer_set.name="]) == 2
+    assert f"of the train split of {toy.__name__}.points" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz"])

@@ -14,6 +14,7 @@ import yaml
 
 from softlabels.store import open_store
 from softlabels.store.verify import verify
+from softlabels.transfer import array_keys
 from tests.stages import test_targets_recipe as scenes
 
 R, P, M, C = 40, 6, 3, 5
@@ -124,12 +125,27 @@ def test_probabilities_of_each_class(work: Path, rng: np.random.Generator, capsy
 
 def test_one_value_of_a_row(work: Path, rng: np.random.Generator) -> None:
     values = rng.normal(size=R)
-    np.savez("f.npz", values=values, keys=rng.integers(0, 256, (R, 16), np.uint8), labels=values[:, None])
+    np.savez("f.npz", values=values, keys=rng.integers(0, 256, (R, 16), np.uint8), labels=values)
     assert main("f.npz", "s", "--target=values") == 0
+    np.testing.assert_array_equal(open_store("s").column("label")[:, 0], values.astype(np.float32))
     np.testing.assert_array_equal(open_store("s").values(range(R))[:, 0], values.astype(np.float32))
     pq.write_table(pa.table({"values": values, "id": np.arange(R)}), "f.parquet")
     assert main("f.parquet", "t", "--target=values", "--key=id") == 0
     np.testing.assert_array_equal(open_store("t").column("values")[:, 0, 0], values.astype(np.float32))
+
+
+def test_rows_that_are_text_and_columns_that_are_not_read(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["a dog", "a cat"]
+    table = {"inputs": words, "p0": [0.9, 0.2], "p1": [0.1, 0.8], "y": [0, 1]}
+    pq.write_table(pa.table(table), "f.parquet")
+    assert main("f.parquet", "s") == 0
+    assert "not read of f.parquet: y; hard labels are called labels" in capsys.readouterr().out
+    np.testing.assert_array_equal(open_store("s").column("content_key"), array_keys(np.array(words)))
+    pq.write_table(pa.table({**table, "inputs": [["a", "dog"], ["cat"]]}), "f.parquet")
+    assert main("f.parquet", "t") == 2
+    assert "or ids of the rows in place of inputs (--key=NAME)" in capsys.readouterr().err
+    np.savez("f.npz", logits=-np.eye(2), keys=np.arange(2))
+    assert main("f.npz", "t", "--key=keys") == 0
 
 
 def test_rows_of_a_recipe_with_positions(
@@ -209,11 +225,16 @@ KEYS = {"keys": np.arange(R * 16, dtype=np.uint8).reshape(R, 16)}
         ({"logits": OF, "labels": np.zeros((R, P), int)}, ["--members=6"], "labels of shape (40, 6) are of 6 positions each; "
          "give --positions=N"),
         ({"logits": OF.reshape(R, -1), "labels": np.zeros((R, P), int)}, [], "reshape them to (rows, 6, 5), and give"),
+        ({"logits": OF[:, 0], "labels": np.zeros((R, C), int)}, [], "; a 0 or 1 for each class is a label of a sigmoid"),
+        ({"class.logits": OF, "box.values": OF}, [], "; say what each target is: --targets.class.kind=softmax "
+         "--targets.box.kind=values"),
         ({"logits": OF, "mask": np.tri(R, P, -1)}, ["--positions=6"], "the mask is float64 (40, 6)"),
         ({"logits": OF, "mask": np.tri(R, P, -1, int)}, [], "row 0: none of its positions counts: the mask is 0 throughout"),
         ({"logits": OF, "mask": np.ones((R, 5), int)}, [], "has the axes (40, 6, 5), and 5 positions a row are said"),
         ({"logits": OF, "lengths": np.arange(R)}, [], "row 0 of f.npz has 0 positions (lengths), and a row has 1 to 6"),
         ({"logits": OF, "lengths": np.full(R, 7)}, [], "row 0 of f.npz has 7 positions (lengths), and a row has 1 to 6"),
+        ({"logits": OF[:, 0], "lengths": np.ones(R, int)}, [], "has the axes (40, 5), and 5 positions a row are said"),
+        ({"logits": OF, "lengths": np.ones(R, int), "mask": np.ones((R, P), int)}, [], "has lengths and a mask; leave one"),
         ({"logits": OF, "labels": np.zeros((R, 4), int)}, ["--positions=6"], "labels have the shape (40, 4), not (40, 6)"),
         ({"logits": np.zeros((R, C)), "labels": np.full((R, C), 2)}, ["--target=sigmoid", "--kind=logits"],
          "row 0 has the hard label 2 of class 0, which is neither 0 nor 1"),

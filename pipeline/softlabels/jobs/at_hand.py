@@ -191,7 +191,7 @@ def refuse_positions(
         raise UserError(
             f"{one}logits of shape {shape} are {shape[0]} rows of {shape[1]} members and {shape[2]} classes, and labels of "
             f"shape {found} are of {found[1]} positions each",
-            remedy=f"{cut}{positions}",
+            remedy=f"{cut}{positions}" + "; a 0 or 1 for each class is a label of a sigmoid" * (found[1] == shape[2]),
         )
     if shape[1] > MANY and not named:
         raise UserError(
@@ -223,6 +223,8 @@ def labels_of(
     none: np.generic = np.float32(np.nan) if kind == "values" else np.int8(NO_LABEL)
     found = np.asarray(given) if named is None or where is None else padded(given, where.most, none)
     expected = lead if kind == "softmax" else (*lead, shape[-1])
+    if found.shape == lead and shape[-1] == 1 and kind != "softmax":  # one number a row needs no axis
+        found = found.reshape(expected)
     if found.shape != expected:
         raise UserError(
             f"{one}labels have the shape {found.shape}, not {expected}", remedy="give one a row (and position)"

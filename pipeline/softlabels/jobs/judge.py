@@ -125,6 +125,17 @@ def judge(
     return {"student": evaluate_student(model, all_batches(splits[split], settings.batch_size), asked, device=device)}
 
 
+def judge_beside_teacher(models: Mapping[str, nn.Module], split: Split, training: StudentTraining) -> dict[str, Scores]:
+    """Scores on a split of its stored teacher, "teacher", and of models on the CPU that answer as the recipe's student does."""
+    heads, device = student_heads(training, training.variants[0], split), torch.device("cpu")
+    asked = {name: _asked(training, split.kinds[name], None, head) for name, head in heads.items()}
+    batches = all_batches(split, training.batch_size)
+    teacher, _ = evaluate_teacher(batches, asked, device=device)
+    return {"teacher": teacher} | {
+        name: evaluate_student(model, batches, asked, device=device) for name, model in models.items()
+    }
+
+
 def _asked(training: StudentTraining, kind: Target, temperature: float | None, head: Head | None = None) -> Asked:
     """What is asked of a target: by the mean and the temperature that are its own, where a student meets it by a `head`."""
     if head is None:
@@ -139,10 +150,12 @@ def judge_run(
 ) -> dict[str, Any]:
     """The results of a run; `softlabels.report.comparison` says what they hold. `shared`: see `say_how_splits_relate`."""
     device = resolve_device(training.device)
-    train, distilled = splits["train"], [each.variant for each in students if each.variant.kind == "distilled"]
-    heads = [student_heads(training, each, train) for each in distilled]
+    train = splits["train"]
+    heads = {each.variant.label: student_heads(training, each.variant, train) for each in students}
+    distilled = [heads[each.variant.label] for each in students if each.variant.kind == "distilled"]
     first = student_heads(training, training.variants[0], train)
-    asked = {name: _asked_of_run(head, [own[name] for own in heads]) for name, head in first.items()}
+    taught = {name: head for name, head in first.items() if any(name in own for own in heads.values())}
+    asked = {name: _asked_of_run(head, [own[name] for own in distilled]) for name, head in taught.items()}
     split, batches = held_out_batches(splits, training)
     store = train.store
     ensemble, members = evaluate_teacher(batches, asked, device=device)

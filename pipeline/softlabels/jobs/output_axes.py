@@ -36,6 +36,8 @@ def with_axes(
         UserError: no floats; other positions, or rows, in one target than in another; a mask or length that cannot be.
     """
     mask, lengths = (next((arrays[name] for name in names if name in arrays), None) for names in (MASK, LENGTHS))
+    if mask is not None and lengths is not None:
+        raise UserError(f"{path} has lengths and a mask", remedy="leave one out: both say which positions count")
     if any(isinstance(values, list) for values in given.values()):
         if lengths is not None:
             raise UserError(f"{path} has lengths, and lists of as many", remedy="leave lengths out: the lists say them")
@@ -48,7 +50,7 @@ def with_axes(
     plain = {name: np.asarray(values) for name, values in given.items()}
     most = how.positions or (None if mask is None else np.shape(mask)[-1])
     if most is None and lengths is not None:
-        most = max(values.shape[1] if values.ndim > 2 else 0 for values in plain.values()) or None
+        most = max(values.shape[1] if values.ndim > 1 else 1 for values in plain.values())
     shaped = {name: _ordered(values, name, how, kinds[name], most, path) for name, values in plain.items()}
     rows = {name: len(values) for name, values in shaped.items()}
     if len({*rows.values()}) > 1:

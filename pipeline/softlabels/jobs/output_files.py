@@ -42,16 +42,17 @@ _NUMBERED = re.compile(r"(.*?[^\d._ -])[._ -]?(\d{1,7})")
 
 def read_arrays(
     path: Path, *, words: tuple[str, ...], labels: tuple[str, ...] = LABELS, classes: Sequence[str] = ()
-) -> Arrays:
-    """The arrays of a file by name. Of a table these are lists, `labels`, and what `words` name: columns of any type, and those
-    that have the word and a number for a name; and, as `BY_CLASS`, the columns that have the names of all `classes`.
+) -> tuple[Arrays, list[str]]:
+    """The arrays of a file by name, and the names of columns that were not read. Of a table these are lists, `labels`, and what
+    `words` name: columns of any type, and those that have the word and a number for a name; and, as `BY_CLASS`, the columns
+    that have the names of all `classes`.
 
     Raises:
         UserError: another kind of file, or columns that are no arrays. StorageError: the system refused to read it.
     """
     try:
         if path.suffix in (".npy", ".npz"):
-            return _plain(path)
+            return _plain(path), []
         if path.suffix == ".parquet":
             return _columns(pq.read_table(path), words, labels, classes)
         if path.suffix == ".csv":
@@ -77,7 +78,7 @@ def _plain(path: Path) -> Arrays:
 
 def _columns(
     table: pa.Table, words: tuple[str, ...], labels: tuple[str, ...], classes: Sequence[str], *, text: bool = False
-) -> Arrays:
+) -> tuple[Arrays, list[str]]:
     """What may be outputs, labels, keys or inputs in a table; of `text`, numbers have no type of their own, and are float64."""
     if len(set(table.column_names)) < len(table.column_names):
         raise ValueError("two columns have the same name")
@@ -91,11 +92,13 @@ def _columns(
     groups = {word: columns for word, columns in _numbered(table).items() if word in words}
     if classes and all(name in kinds and _is_number(kinds[name]) for name in classes):
         groups[BY_CLASS] = list(classes)
+    unread = [name for name in kinds if name not in found]
     for word, columns in groups.items():
         if word not in found:
+            unread = [name for name in unread if name not in columns]
             parts = [_numbers(table.column(name), name) for name in columns]
             found[word] = np.stack([part.astype(np.float64) if text else part for part in parts], axis=1)
-    return found
+    return found, unread
 
 
 def _numbers(column: pa.ChunkedArray, name: str) -> NDArray[Any]:

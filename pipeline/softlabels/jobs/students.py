@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from softlabels.errors import ConfigError
 from softlabels.jobs.splits import Split
-from softlabels.labels.targets import Target
+from softlabels.labels.hard import NONE, are_labelled
 from softlabels.stream import Loader
 from softlabels.stream.columns import SoftColumns
-from softlabels.stream.hard_labels import NONE
 from softlabels.student.class_weights import resolved as resolved_weights
 from softlabels.student.config import TrainingConfig, require_temperatures
 from softlabels.student.heads import Head, heads_of, naming_target, resolved, with_class_weights
-from softlabels.student.learner import Student
+from softlabels.student.learner import Student, nothing_to_learn
 from softlabels.student.loss_spec import require_served
 from softlabels.student.losses import LOSSES, require_loss
+from softlabels.student.sampled import position_sample
 from softlabels.student.sweep import HARD, StudentTraining, Variant
 from softlabels.transfer import TransferRows
 
@@ -88,14 +88,6 @@ def hard_labels(split: Split) -> Labels:
     return np.asarray(split.rows.hard[""])
 
 
-def are_labelled(labels: Labels, kind: Target) -> NDArray[np.bool_]:
-    """Which rows (or positions) of labels (R, [P,] ...) have one."""
-    if kind == "softmax":
-        return np.asarray(labels >= 0)
-    known = ~np.isnan(labels) if kind == "values" else labels >= 0
-    return np.asarray(known.any(axis=-1))
-
-
 def labelled_targets(split: Split) -> list[str]:
     """Names of the targets that students are taught of which some row has a hard label; tokens are their own."""
     if split.store.spec.of_tokens:
@@ -110,9 +102,12 @@ def require_losses(student: Student, splits: Mapping[str, Split], train: Loader,
         raise ConfigError(
             f"training.positions is given, and rows of {store.path} have no positions", remedy="drop training.positions"
         )
+    sample = position_sample(student.config.positions)
     for name, head in heads_of(student.config).items():
         own = {split: each.only(name) for split, each in splits.items()}
         with naming_target(name):
+            if sample is not None and head.target == "softmax" and sample.target in (None, name):
+                sample.require_class(own["train"].store.classes)
             _require_loss(head.config, student.labelled, own, train, validation)
 
 
@@ -124,13 +119,15 @@ def _require_loss(
     validation: Loader | None,
 ) -> None:
     store = splits["train"].store
-    require_served(config.loss, store.encoding.target)
+    require_served(config.loss, store.encoding.target, store.classes)
     for split in splits.values():
         require_temperatures(split.store.encoding, config)
         if config.has_temperature:
             weights = SoftColumns.of(split.store, split.weights, split.members).weights
             split.store.encoding.check_mean(config.mean, split.store.classes, int((weights > 0).sum()))
     if not config.is_soft:
+        if not labelled_targets(splits["train"]):
+            raise nothing_to_learn("training")
         return
     label_free = 0
     if LOSSES[config.loss].needs_label:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from softlabels.errors import ClassMismatch, UserError
-from softlabels.labels.targets import Target
+from softlabels.labels.targets import Target, titled
 from softlabels.models.alone import is_padded
 from softlabels.teacher.assign import names_of, require_width
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.teacher.expected import hard_of, mask_of
-from softlabels.teacher.sentinels import check_sentinels, titled, token_classes
+from softlabels.teacher.sentinels import check_sentinels, token_classes
 from softlabels.transfer import TransferRows
 from softlabels.transfer.sequences import require_known_tokens
 

@@ -274,6 +274,7 @@ class Store(Stored):
         """The ensemble's probabilities of some rows: (len(rows), [P,] C) float64, of a softmax over the classes or, of sigmoid
         labels, each class's own. The others as in `log_probs`.
         """
+        require_target(self.encoding.target, "probabilities", "softmax", "sigmoid")
         columns, share = self._asked(rows, temperature, mean, weights)
         return self.encoding.probabilities(
             columns, self.classes, self.basis, temperature=temperature, mean=mean, weights=share

@@ -21,7 +21,7 @@ class MemberConfig:
     Attributes:
         class_path: the model's class, by its dotted path.
         init_args: what the class is built with.
-        weights: a safetensors file.
+        weights: a safetensors file; of an estimator of scikit-learn a .skops file.
         weight: the member's share in the ensemble's mean; all alike by default.
     """
 
@@ -52,6 +52,8 @@ class TeacherConfig:
         precision: the arithmetic of the forward pass.
         batch_size: rows the teacher sees at once; part of the specification, since it decides the last bits.
         device: cuda, cpu, or auto (cuda where there is one).
+        floor: of estimators of scikit-learn, the least probability that they give a class: a number, or laplace:N for a forest
+            of N trees; by default none, and a class without a vote is impossible.
     """
 
     members: tuple[MemberConfig, ...]
@@ -60,6 +62,7 @@ class TeacherConfig:
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     batch_size: int = 256
     device: str = "auto"
+    floor: str | None = None
 
     def __post_init__(self) -> None:
         if not self.members:

@@ -13,14 +13,16 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from softlabels.errors import ClassMismatch, WeightsError
+from softlabels.errors import ClassMismatch, ConfigError, WeightsError
 from softlabels.labels.encoding import Encoding
-from softlabels.models.build import build_model, untrained
+from softlabels.models.build import untrained
 from softlabels.models.classes import require_class_names, require_head, require_vocabulary, words_of
 from softlabels.models.device import arithmetic, resolve_device, warm_up
+from softlabels.models.estimator import FLAG, Estimator, build_member
 from softlabels.models.product import output_matrix
 from softlabels.models.weights import weights_digest
 from softlabels.objects import canonical
@@ -189,6 +191,12 @@ class Ensemble:
         """How distribution numbers[at] of a batch of `rows` is called."""
         return self.expected.place(rows, numbers[at])
 
+    @property
+    def said(self) -> tuple[str, ...]:
+        """What there is to say of the members, once they were asked."""
+        each = ((number, model) for number, model in enumerate(self.models) if isinstance(model, Estimator))
+        return tuple(f"{self.who(number)}: {model.zeros}" for number, model in each if model.zeros)
+
     def check_class_names(self, names: Sequence[str] | None, *, whose: str) -> None:
         """Raise ClassMismatch where a member names its classes and they are not `names`, in this order."""
         for number, model in enumerate(self.models):
@@ -223,9 +231,9 @@ def load_ensemble(config: TeacherConfig, *, train: str = "softlabels train-teach
         if member.weights is not None and not Path(member.weights).exists():
             raise WeightsError(
                 f"teacher.members[{number}] ({member.class_path}) has no weights: there is no file {member.weights}",
-                remedy=f"train it with `{train}`, or name the safetensors file that holds them",
+                remedy=f"train it with `{train}`, or name the file that holds them",
             )
-    models = [build_model(member.model) for member in config.members]
+    models = [build_member(member.model, floor=config.floor) for member in config.members]
     for number, (member, model) in enumerate(zip(config.members, models, strict=True)):
         lacking = () if member.weights is not None else untrained(model)
         if lacking != ():
@@ -241,10 +249,22 @@ def load_ensemble(config: TeacherConfig, *, train: str = "softlabels train-teach
             _member(member.class_path, model, member.weight)
             for member, model in zip(config.members, models, strict=True)
         ),
+        floor=_floor(config, models),
     )
     found = Ensemble(models, spec, resolve_device(config.device), batch_size=config.batch_size)
     found.licence = config.licence
     return found
+
+
+def _floor(config: TeacherConfig, models: Sequence[nn.Module]) -> float | UnsetType:
+    """What probabilities are lifted to. Raises `ConfigError` where no member gives any."""
+    found = [model.floor for model in models if isinstance(model, Estimator) and model.floor is not None]
+    if config.floor is not None and not found:
+        raise ConfigError(
+            f"{FLAG}{config.floor}, and no member gives probabilities",
+            remedy="leave it out",
+        )
+    return found[0] if found else UNSET
 
 
 def _member(name: str, model: nn.Module, weight: float = 1.0) -> MemberSpec:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from softlabels.checks.dependence import spread
 from softlabels.errors import OtherLabels, OtherLogits, OtherOrder, OtherRows
+from softlabels.labels.targets import titled
 from softlabels.store.columns import LABEL, stored_name
 from softlabels.store.commit import recorded_shards
 from softlabels.store.gather import RecordedChunks, gather, read_rows
@@ -28,7 +29,7 @@ from softlabels.system.files import Files
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.teacher.expected import hard_of, mask_of
 from softlabels.teacher.recheck import compare_batch, compared, deviations
-from softlabels.teacher.sentinels import sentinel_count, titled
+from softlabels.teacher.sentinels import sentinel_count
 from softlabels.transfer.rows import TransferRows
 
 

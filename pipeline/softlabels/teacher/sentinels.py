@@ -22,8 +22,9 @@ from torch import Tensor
 from softlabels.checks.dependence import Dependence, of_all_lengths, spread
 from softlabels.checks.order import require_order
 from softlabels.checks.probabilities import BLOCK, require_logits, rows_of_positions
-from softlabels.errors import ConfigError, TeacherError
+from softlabels.errors import ClassMismatch, ConfigError, TeacherError, some
 from softlabels.labels.ensemble import largest_class, normalised_weights
+from softlabels.labels.targets import titled
 from softlabels.models.alone import EVALUATION, PADDING, TRAINED_WITH, apart, largest, lengths, takes_shorter, unpadded
 from softlabels.teacher.encode import looks_among, require_storable
 from softlabels.teacher.ensemble import Answers, Ensemble
@@ -92,18 +93,28 @@ def check_sentinels(
     return {name: outputs.classes for name, outputs in whole.items()}
 
 
-def titled(name: str) -> str:
-    """What messages put before what is said of a target."""
-    return f"target {name}: " if name else ""
-
-
 def token_classes(ensemble: Ensemble, inputs: NDArray[np.generic]) -> int:
-    """C, of a teacher of rows of tokens (R, 2, L): asked of a row of token 0, which all models have. Raises `ConfigError`."""
+    """C, of a teacher of rows of tokens (R, 2, L): asked of a row of token 0, which all models have. Raises `ConfigError`,
+    and `ClassMismatch` of targets that differ in it.
+    """
+    over = [name for name, kept in ensemble.expected.targets.items() if kept.target == "softmax"]
+    if not over:
+        raise ConfigError(
+            "rows of tokens (transfer_set.sequences) have a softmax over the tokens, and no target is one",
+            remedy="store it beside the others: labels.targets: {next: {}, ...}, and let the teacher give it by that name",
+        )
     row = np.array(inputs[:1])
     row[:, 0] = 0
     with taking(row):
         found = ensemble.answers(row)
-    return min(found[name].classes for name, kept in ensemble.expected.targets.items() if kept.target == "softmax")
+    sizes = sorted({found[name].classes for name in over})
+    if len(sizes) > 1:
+        raise ClassMismatch(
+            f"the targets {some(over)} have {' and '.join(map(str, sizes))} classes, and a softmax of rows of tokens is over "
+            "the tokens of the tokenizer",
+            remedy="give each of them an output for every token, or leave out those of other classes (labels.targets)",
+        )
+    return sizes[0]
 
 
 def require_ensemble_logits(

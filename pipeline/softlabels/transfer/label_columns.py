@@ -17,26 +17,23 @@ import pyarrow.compute as pc
 
 from softlabels.errors import TransferSetError
 from softlabels.labels import NO_LABEL
+from softlabels.labels.hard import DTYPES, NONE
+from softlabels.labels.targets import Target
 from softlabels.transfer.class_names import Names
 from softlabels.transfer.columns import column_at, path_of, type_at
 from softlabels.transfer.config import TransferSetConfig
 from softlabels.transfer.decode import Array, Places, is_list, plain
 from softlabels.transfer.hard_labels import hard_labels
-from softlabels.transfer.label_config import LabelColumn, RowPositions
+from softlabels.transfer.label_config import As, LabelColumn, RowPositions
 from softlabels.transfer.lists import items_of
 from softlabels.transfer.row_positions import count_positions, into_rows, position_mask
 from softlabels.transfer.source import Source
-from softlabels.transfer.wide_labels import flags, real_values, set_flags
+from softlabels.transfer.wide_labels import are_flags, flags, real_values, set_flags
 
 RowKind = tuple[np.dtype[np.generic], tuple[int, ...]]  # of an array (R, ...)
 MASK = "mask"
 _SCANNED = 4096  # rows of a label column that are looked at together
-_KINDS: dict[str, tuple[np.dtype[np.generic], float]] = {  # dtype, and what says that there is none
-    "class": (np.dtype(np.int64), NO_LABEL),
-    "set": (np.dtype(np.int8), NO_LABEL),
-    "flags": (np.dtype(np.int8), NO_LABEL),
-    "values": (np.dtype(np.float32), np.nan),
-}
+_TARGETS: dict[As, Target] = {"class": "softmax", "set": "sigmoid", "flags": "sigmoid", "values": "values"}
 
 
 @dataclass(frozen=True)
@@ -59,9 +56,7 @@ class LabelReader:
     def arrays(self) -> dict[str, RowKind]:
         """Name, and dtype and shape of a row, of each array that `read` gives."""
         lead = () if self.positions is None else (self.positions.most,)
-        found = {
-            array_name(each.target): (_KINDS[each.kind][0], (*lead, *self._width(each.target))) for each in self.columns
-        }
+        found = {array_name(each.target): (_dtype(each), (*lead, *self._width(each.target))) for each in self.columns}
         if self.positions is None:
             return found or {array_name(""): (np.dtype(np.int64), ())}
         return found if self.positions.fixed else {**found, MASK: (np.dtype(np.uint8), lead)}
@@ -99,7 +94,7 @@ class LabelReader:
         found = {} if self.positions.fixed else {MASK: position_mask(counts, most).astype(np.uint8)}
         for each, (own, values, places) in items.items():
             labels = self._read(each, values, places)
-            fill = _KINDS[each.kind][1]
+            fill = NONE[_TARGETS[each.kind]]
             found[array_name(each.target)] = into_rows(labels, counts, own >= 0, most=most, fill=fill)
         return found
 
@@ -134,14 +129,26 @@ def array_name(target: str) -> str:
     return f"labels.{target}" if target else "labels"
 
 
+def _dtype(column: LabelColumn) -> np.dtype[np.generic]:
+    return np.dtype(DTYPES[_TARGETS[column.kind]])
+
+
 def label_reader(config: TransferSetConfig, source: Source) -> LabelReader:
     """The reader of a split.
 
     Raises:
-        TransferSetError: nothing says how many numbers a label is.
+        TransferSetError: nothing says how many numbers a label is, or flags are called a set.
     """
+    in_lists = config.row_positions is not None
     wide = [each for each in config.targets if each.kind != "class"]
-    widths = {each.target: _width_of(each, source, in_lists=config.row_positions is not None) for each in wide}
+    widths = {each.target: _width_of(each, source, in_lists=in_lists) for each in wide}
+    for each in wide:
+        if each.kind == "set" and are_flags(_lists(each.column, source, in_lists=in_lists), widths[each.target]):
+            raise TransferSetError(
+                f"label column {each.column!r} is read as a set of class ids, and each of its lists holds "
+                f"{widths[each.target]} times 0 or 1, one for every class",
+                remedy="of flags say as: flags (label_as: flags where targets have no names); of class ids list each once",
+            )
     return LabelReader(config.targets, config.row_positions, source.class_names, widths)
 
 
@@ -159,7 +166,8 @@ def _width_of(column: LabelColumn, source: Source, *, in_lists: bool) -> int:
         kind = kind.value_type
     if not is_list(kind) and not pa.types.is_null(kind):
         return 1
-    lengths = _lengths(column.column, source, in_lists=in_lists)
+    lists = _lists(column.column, source, in_lists=in_lists)
+    lengths = (length for array in lists for length in pc.list_value_length(array).to_pylist())
     width = kind.list_size if pa.types.is_fixed_size_list(kind) else next(filter(None, lengths), 0)
     if width < 1:
         raise TransferSetError(
@@ -169,12 +177,12 @@ def _width_of(column: LabelColumn, source: Source, *, in_lists: bool) -> int:
     return int(width)
 
 
-def _lengths(name: str, source: Source, *, in_lists: bool) -> Iterator[int]:
-    """Of the lists of one label, those that are there."""
+def _lists(name: str, source: Source, *, in_lists: bool) -> Iterator[pa.Array]:
+    """The lists of one label each, those that are there, block by block."""
     data = source.data.select_columns(path_of(name, source.data.column_names)[:1])
     for start in range(0, source.rows, _SCANNED):
         array = plain(column_at(data[start : start + _SCANNED], name))
         if in_lists and is_list(array.type):
             array = array.flatten()
         if is_list(array.type):
-            yield from pc.list_value_length(array.drop_null()).to_pylist()
+            yield array.drop_null()

@@ -30,6 +30,7 @@ from softlabels.transfer.identity import identity, recipe_digest, shown_name
 from softlabels.transfer.keys import KEY_RULE, NULLS_RULE, SALTED_RULE, salted_keys
 from softlabels.transfer.kinds import Kinds, require_one_kind
 from softlabels.transfer.label_columns import LabelReader, RowKind, label_reader
+from softlabels.transfer.pseudo import with_pseudo_rows
 from softlabels.transfer.salt import read_salt
 from softlabels.transfer.sequences import SequenceInfo, Tokenization, open_tokenization, write_sequences
 from softlabels.transfer.source import Source, open_split
@@ -119,7 +120,7 @@ def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | No
     """
     root = cache if cache is not None else default_cache()
     salt = None if config.key_salt is None else read_salt(config.key_salt)
-    source = open_split(config, split)
+    source = _open(config, split, root)
     reader = label_reader(config, source)
     tokens = None if config.sequences is None else open_tokenization(config.sequences)
     if tokens is None:
@@ -145,6 +146,11 @@ def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | No
         names_of={name: names for name, names in source.class_names.items() if name},
         **reader.of_rows(entry.arrays, len(keys)),
     )
+
+
+def _open(config: TransferSetConfig, split: str, root: Path) -> Source:
+    """The split, with the rows that are made for it."""
+    return with_pseudo_rows(config, split, open_split(config, split), root)
 
 
 def _entry(
@@ -214,8 +220,7 @@ def _fits(entry: Entry, rows: int | None, inputs: Sequence[str], labels: Mapping
 
 
 def _notes(source: Source, facts: Mapping[str, Any]) -> Iterator[str]:
-    if source.note is not None:
-        yield source.note
+    yield from source.notes
     if source.text_by is not None:
         ways = " and ".join(way for way in ("line", "paragraph", "document") if way != source.text_by)
         yield (
@@ -244,5 +249,5 @@ def _require_one_kind(config: TransferSetConfig, split: str, kinds: list[Kinds],
         except (msgspec.ValidationError, IndexError):  # nobody wrote it for this recipe
             continue
         except TransferSetError:
-            if identity(config, other, open_split(config, other), recorded(config.prepare)) == meta["identity"]:
+            if identity(config, other, _open(config, other, root), recorded(config.prepare)) == meta["identity"]:
                 raise
