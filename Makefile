@@ -12,14 +12,14 @@ SOURCE ?=
 
 BIN := .venv/bin
 SOFTLABELS := $(BIN)/softlabels
-FROM := $(if $(SOURCE),--transfer_set.$(if $(filter detect graph%,$(CONFIG)),factory.init_args.)source=$(SOURCE))
+FROM := $(if $(SOURCE),--transfer_set.$(if $(filter detect letter% graph%,$(CONFIG)),factory.init_args.)source=$(SOURCE))
 # The root of a finished store holds one of these; teacher-logits finishes an unfinished one.
 STORE_IS_THERE := $(wildcard $(STORE)/manifest.json $(STORE)/zarr.json $(STORE)/dataset_dict.json)
 
 # Tests start hundreds of processes: compile each file once, whatever the caller's environment says.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help mnist ag-news lm speech speech-take speech-frames train-student teacher-logits train-teacher install dev lint format types test slow faults docs check clean detect clone diffuse graph graph-inductive chunker
+.PHONY: help mnist ag-news lm speech speech-take speech-frames train-student teacher-logits train-teacher install dev lint format types test slow faults docs check clean detect clone diffuse graph graph-inductive chunker letter
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -69,6 +69,11 @@ diffuse: install ## one-step students of diffusion samplers, and progressive hal
 	$(SOFTLABELS) train-teacher --config=denoise
 	$(MAKE) train-student CONFIG=diffuse ARGS="--out=runs/diffuse"
 	$(BIN)/python -m benchmarks.diffuse --run=runs/diffuse --halve=runs/halved
+
+letter: .venv/tables ## letters in two classes, by pseudo-data that an ensemble labels, from the folder SOURCE
+	$(MAKE) train-student CONFIG=letter ARGS="--out=runs/letter"
+	$(MAKE) train-student CONFIG=letter_p2 ARGS="--out=runs/letter_p2"
+	$(BIN)/python -m benchmarks.letter runs/letter runs/letter_p2
 
 graph: install ## a citation graph's papers by their own words, taught by graph networks, from the folder SOURCE: three minutes of one core
 	$(MAKE) train-student CONFIG=graph

@@ -73,8 +73,8 @@ def test_pseudo_rows_follow_the_own_and_have_no_label(file: Path) -> None:
     assert np.isnan(rows.hard["price"][15:]).all()
     assert len(np.unique(rows.keys, axis=0)) > 50
     [note] = rows.notes
-    words = "munge: passes 3, probability 0.5, spread 1, seed 0; 0 of them equal a row of the source"
-    assert note == f"15 rows of the source, 45 pseudo rows ({words})"
+    assert rows.pseudo == "45 pseudo rows (munge: passes 3, probability 0.2, spread 1, seed 0)"
+    assert note == f"15 rows of the source, {rows.pseudo}; 0 of them equal a row of the source"
     assert load_transfer_set(config(file), "test").inputs.shape == (5, 7)
 
 

@@ -74,6 +74,7 @@ class Labelled(Stores[TransferRows]):
             rows_per_shard=labels.rows_per_shard,
             rows_per_chunk=labels.rows_per_chunk,
             teacher_batch=self.teacher.batch_size,
+            folds=self.teacher.folds(rows),
         )
 
     def _targets(self, split: str) -> dict[str, Any]:
@@ -102,9 +103,10 @@ class Labelled(Stores[TransferRows]):
         return self.encodings[name].target == "softmax"
 
     def about(self, split: str) -> About:
-        """Source and licences."""
+        """Source, with the rows that were made of it, and licences."""
         licences = {"teacher_licence": self.teacher.licence, "transfer_licence": self.labels.licence}
-        return About(source=without_folders(self.first.source), **licences)
+        parts = [without_folders(self.first.source), self.rows[split].pseudo]
+        return About(source="; ".join(filter(None, parts)), **licences)
 
     def pilot(self, target: str) -> Iterable[Tensor]:
         """A sample of the first split."""

@@ -78,6 +78,8 @@ def _class_weights(
     used = np.empty(0, np.int64)
     if given == "balanced" and kind == "softmax":
         used = hard_labels(train)[batches.rows]
+        if used.ndim == 2:
+            used[~_counted(train, batches)] = NONE[kind]
         if labelled is not None:
             used[~labelled[batches.rows]] = NONE[kind]
     return resolved_weights(given, used, train.store.classes, kind)
@@ -148,16 +150,19 @@ def _require_loss(
 
 def _label_free(split: Split, batches: Loader, labelled: NDArray[np.bool_] | None) -> int:
     """How many rows of the batches have no label that may be used, at some position that counts."""
-    store, rows = split.store, split.rows
-    without: NDArray[np.bool_] = np.zeros(len(rows.keys), np.bool_)
-    if not store.spec.of_tokens:  # whose labels are their own next tokens
-        without = np.asarray(hard_labels(split) < 0)
+    without: NDArray[np.bool_] = np.zeros(len(batches.rows), np.bool_)
+    if not split.store.spec.of_tokens:  # whose labels are their own next tokens
+        without = np.asarray(hard_labels(split)[batches.rows] < 0)
     if without.ndim == 2:
-        mask = rows.mask if isinstance(rows, TransferRows) and rows.ragged else None
-        if mask is None:
-            mask = np.zeros(without.shape, np.uint8)
-            mask[batches.rows] = store.gather("position_mask", store.find(np.asarray(rows.keys)[batches.rows]))
-        without = np.asarray((without & (mask > 0)).any(axis=1))
+        without = np.asarray((without & _counted(split, batches)).any(axis=1))
     if labelled is not None:
-        without = np.logical_or(without, ~labelled)
-    return int(without[batches.rows].sum())
+        without = np.logical_or(without, ~labelled[batches.rows])
+    return int(without.sum())
+
+
+def _counted(split: Split, batches: Loader) -> NDArray[np.bool_]:
+    """Which positions (n, P) of the n rows of batches count: as the rows say, or the store where they do not."""
+    store, rows = split.store, split.rows
+    if isinstance(rows, TransferRows) and rows.ragged and rows.mask is not None:
+        return np.asarray(rows.mask[batches.rows] > 0)
+    return np.asarray(store.gather("position_mask", store.find(np.asarray(rows.keys)[batches.rows]))) > 0

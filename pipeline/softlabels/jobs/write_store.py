@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from softlabels.checks.probabilities import REMEDIES, looks, require_logits
 from softlabels.errors import ClassMismatch, ConfigError, LogitsError, UserError, some
-from softlabels.jobs.at_hand import Positions, by_target, labels_of, outputs_of, positions_of, refuse_positions
-from softlabels.jobs.plain_labels import checked_keys, of_length
+from softlabels.jobs.at_hand import Positions, by_target, outputs_of, positions_of, refuse_positions
+from softlabels.jobs.plain_labels import MEMORY, checked_keys, labels_of, of_length
 from softlabels.jobs.store_outputs import Given, Whole, split_of, store_outputs
 from softlabels.jobs.watch import Watch
 from softlabels.labels.encoding import DenseEncoding, Encoding, SigmoidEncoding, ValuesEncoding
@@ -28,7 +28,6 @@ from softlabels.store.spec import About, MemberSpec, TeacherSpec
 from softlabels.transfer.keys import array_keys
 
 Outputs = ArrayLike | Sequence[ArrayLike]  # an array, or rows of different length
-_WHERE = "memory"  # in messages, where an import names its file
 _ENCODINGS: dict[str, Encoding] = {"softmax": DenseEncoding(), "sigmoid": SigmoidEncoding(), "values": ValuesEncoding()}
 _log = logging.getLogger(__name__)
 
@@ -81,7 +80,7 @@ def write_store(
     """
     split, targets = split_of(path, split), _targets(logits, labels, kind, classes)
     rows, named = _count(targets), not isinstance(teacher, str)
-    kept = of_length(None if inputs is None else np.asarray(inputs), rows, _WHERE, "inputs")
+    kept = of_length(None if inputs is None else np.asarray(inputs), rows, MEMORY, "inputs")
     where = positions_of({name: one.logits for name, one in targets.items()}, mask, positions)
     found = {name: _given(name, one, where, named=named, are_logits=are_logits) for name, one in targets.items()}
     own = _keys(keys, kept, rows)
@@ -96,7 +95,7 @@ def write_store(
         preprocessing=None if kept is None else prepared_by("", {}, kept),
     )  # fmt: skip
     whole, watch = Whole(own, kept, found, None if where is None else where.mask), Watch(say=partial(_warn, path))
-    store_outputs(path, spec, whole, about=About(source="arrays"), where=_WHERE, watch=watch)
+    store_outputs(path, spec, whole, about=About(source="arrays"), where=MEMORY, watch=watch)
     return open_store(path)
 
 
@@ -173,6 +172,6 @@ def _keys(keys: ArrayLike | None, kept: NDArray[np.generic] | None, rows: int) -
     """Which row is which. Raises `UserError` where nobody says so."""
     if kept is None and keys is None:
         raise UserError("nobody says which rows these are", remedy="give inputs, or keys (array_keys makes them)")
-    found = checked_keys(array_keys(kept) if keys is None and kept is not None else np.asarray(keys), rows, _WHERE)
+    found = checked_keys(array_keys(kept) if keys is None and kept is not None else np.asarray(keys), rows, MEMORY)
     assert found is not None
     return found

@@ -43,7 +43,7 @@ class Estimator(nn.Module):
         floor: f, where probabilities p become f + (1 - C f) p.
     """
 
-    def __init__(self, fitted: Any, *, digest: str = "", floor: str | None = None) -> None:
+    def __init__(self, fitted: Any, *, digest: str = "", floor: float | str | None = None) -> None:
         super().__init__()
         self.fitted, self.file_digest = _in_one_thread(fitted), digest
         self.target = "values" if _is_regressor(fitted) else "softmax"
@@ -51,7 +51,7 @@ class Estimator(nn.Module):
         self.columns = _columns(fitted) if digest and self.target == "softmax" else None
         own = 0 if self.columns is None else 1 + int(self.columns.max())
         self.classes = int(getattr(fitted, LABEL_SPACE, own))
-        self.floor = None if floor is None or self.columns is None else floor_of(floor, self.classes, FLAG)
+        self.floor = None if floor is None or self.columns is None else floor_of(str(floor), self.classes, FLAG)
         self.zeros: str | None = None
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class Estimator(nn.Module):
             return np.log(p if self.floor is None else lifted(p, self.floor))
 
 
-def build_member(config: ModelConfig, *, floor: str | None = None) -> nn.Module:
+def build_member(config: ModelConfig, *, floor: float | str | None = None) -> nn.Module:
     """A model of a teacher, with its weights where the config names them: a `torch.nn.Module`, or an estimator as one. Where an
     argument of an estimator is an estimator, it is a mapping {class_path, init_args} too.
 

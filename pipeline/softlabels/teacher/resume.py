@@ -131,7 +131,8 @@ def _check_sentinels(
     names = [target.name for target in spec.targets]
     lines = {name: [sums for record in records for sums in record.lost[name].fidelity] for name in names}
     found, inputs = deviations(spec, lines), np.array(rows.inputs[at])
-    compare_batch(ensemble, inputs, ensemble.expected.count(rows, at, inputs), columns, found)
+    counted, fold = ensemble.expected.count(rows, at, inputs), ensemble.fold_of(rows, at)
+    compare_batch(ensemble, inputs, counted, columns, found, fold)
     for name, deviation in found.items():
         if not deviation.sound:
             what = "values" if deviation.target == "values" else "logits"
