@@ -75,7 +75,7 @@ letter: .venv/tables ## letters in two classes, by pseudo-data that an ensemble 
 	$(MAKE) train-student CONFIG=letter_p2 ARGS="--out=runs/letter_p2"
 	$(BIN)/python -m benchmarks.letter runs/letter runs/letter_p2
 
-graph: install ## a citation graph's papers by their own words, taught by graph networks, from the folder SOURCE: three minutes of one core
+graph: install ## papers of a citation graph by their own words, from the folder SOURCE: three minutes of one core
 	$(MAKE) train-student CONFIG=graph
 
 graph-inductive: install ## the same, judged by papers that nobody has seen
