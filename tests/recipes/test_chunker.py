@@ -30,13 +30,10 @@ def test_the_chunker_is_given_what_was_not_foreseen(rng: np.random.Generator) ->
                 )
             else:
                 skipped += 1
-            name = "automatizer.memory."
-            own = (
-                weight[name + "weight_ih_l0"] @ weight["automatizer.symbols.weight"][symbol]
-                + weight[name + "bias_ih_l0"]
-            )
+            name = "units.memory."
+            own = weight[name + "weight_ih_l0"] @ weight["units.symbols.weight"][symbol] + weight[name + "bias_ih_l0"]
             units = np.tanh(own + weight[name + "weight_hh_l0"] @ units + weight[name + "bias_hh_l0"])
-            coming = weight["automatizer.next.weight"] @ units + weight["automatizer.next.bias"]
+            coming = weight["next.weight"] @ units + weight["next.bias"]
             np.testing.assert_allclose(found["next"][row, position], coming)
             np.testing.assert_allclose(found["state"][row, position], state)
             answer = weight["answer.weight"] @ state + weight["answer.bias"]

@@ -16,8 +16,28 @@ from torch import Tensor, nn
 from softlabels.errors import ConfigError
 
 
+class Recurrent(nn.Module):
+    """Elman's network: a unit is the tanh of what symbol and units before it give."""
+
+    def __init__(self, symbols: int, hidden: int) -> None:
+        super().__init__()
+        self.symbols = nn.Embedding(symbols, hidden)
+        self.memory = nn.RNN(hidden, hidden, batch_first=True)
+
+    def forward(self, symbols: Tensor) -> Tensor:
+        """Units (B, P, H) after each of the symbols (B, P). Raises ConfigError for other inputs."""
+        if symbols.ndim != 2 or symbols.is_floating_point():
+            raise ConfigError(
+                f"sequences are whole numbers (B, P), a batch has {symbols.dtype} of shape {list(symbols.shape)}",
+                remedy="name one column of lists of symbols in transfer_set.inputs",
+            )
+        units, _ = self.memory(self.symbols(symbols))
+        found: Tensor = units
+        return found
+
+
 class Automatizer(nn.Module):
-    """A recurrent network (Elman's, tanh) that says of each position the next symbol, the answer, and the chunker's state.
+    """A recurrent network that says of each position the next symbol, the answer, and the chunker's state.
 
     Args:
         symbols: V.
@@ -28,16 +48,15 @@ class Automatizer(nn.Module):
 
     def __init__(self, symbols: int, hidden: int, answers: int, state: int) -> None:
         super().__init__()
-        self.symbols = nn.Embedding(symbols, hidden)
-        self.memory = nn.RNN(hidden, hidden, batch_first=True)
-        self.heads = nn.ModuleDict(
-            {name: nn.Linear(hidden, size) for name, size in (("next", symbols), ("answer", answers), ("state", state))}
-        )
+        self.units = Recurrent(symbols, hidden)
+        self.next = nn.Linear(hidden, symbols)
+        self.answer = nn.Linear(hidden, answers)
+        self.state = nn.Linear(hidden, state)
 
     def forward(self, symbols: Tensor) -> dict[str, Tensor]:
         """next (B, P, V), answer (B, P, C) and state (B, P, S) of symbols (B, P)."""
-        units, _ = self.memory(self.symbols(_checked(symbols)))
-        return {name: head(units) for name, head in self.heads.items()}
+        units = self.units(symbols)
+        return {"next": self.next(units), "answer": self.answer(units), "state": self.state(units)}
 
 
 class Chunker(nn.Module):
@@ -58,21 +77,15 @@ class Chunker(nn.Module):
     def __init__(self, symbols: int, hidden: int, answers: int, state: int, foreseen: float = 0.5) -> None:
         super().__init__()
         self.foreseen = foreseen
-        self.automatizer = nn.ModuleDict(
-            {
-                "symbols": nn.Embedding(symbols, hidden),
-                "memory": nn.RNN(hidden, hidden, batch_first=True),
-                "next": nn.Linear(hidden, symbols),
-            }
-        )
+        self.units = Recurrent(symbols, hidden)
+        self.next = nn.Linear(hidden, symbols)
         self.symbols = nn.Embedding(symbols, state)
         self.cell = nn.RNNCell(state, state)
         self.answer = nn.Linear(state, answers)
 
     def forward(self, symbols: Tensor) -> dict[str, Tensor]:
         """next (B, P, V), of the automatizer; answer (B, P, C) and state (B, P, S), of the chunker; of symbols (B, P)."""
-        units, _ = self.automatizer["memory"](self.automatizer["symbols"](_checked(symbols)))
-        coming = self.automatizer["next"](units)
+        coming = self.next(self.units(symbols))
         state = self._states(symbols, self.unforeseen(symbols, coming))
         return {"next": coming, "answer": self.answer(state), "state": state}
 
@@ -89,12 +102,3 @@ class Chunker(nn.Module):
             state = torch.where(is_new[:, None], self.cell(inputs[:, position], state), state)
             states.append(state)
         return torch.stack(states, dim=1)
-
-
-def _checked(symbols: Tensor) -> Tensor:
-    if symbols.ndim != 2 or symbols.is_floating_point():
-        raise ConfigError(
-            f"sequences are whole numbers (B, P), a batch has {symbols.dtype} of shape {list(symbols.shape)}",
-            remedy="name one column of lists of symbols in transfer_set.inputs",
-        )
-    return symbols
