@@ -92,7 +92,7 @@ def test_flags_and_vectors_without_positions(tmp_path: Path, rng: np.random.Gene
         write_store(tmp_path / "b" / "train", z, keys=KEYS, labels=np.full((ROWS, 3), 0.5), kind="sigmoid")
     np.testing.assert_allclose(store.probabilities(range(ROWS), temperature=1.0), 1 / (1 + np.exp(-z)), atol=1e-3)
     np.testing.assert_array_equal(store.column("label"), np.where(np.isnan(flags), -1, flags))
-    values = write_store(tmp_path / "b" / "train", z[:, :1], keys=KEYS, kind="values")
+    values = write_store(tmp_path / "b" / "train", z[:, 0], keys=KEYS, kind="values")
     np.testing.assert_allclose(values.values(range(ROWS)), z[:, :1], atol=1e-6)
     assert "label" not in values.columns
     one = write_store(tmp_path / "c" / "train", z, keys=KEYS, labels=rng.integers(0, 3, ROWS), kind="softmax")

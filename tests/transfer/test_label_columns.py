@@ -219,7 +219,7 @@ BOTH = {"x": [[0], [0, 1, 2]], "y": [[0.5], [1, 2, 3]]}
         (lengths(3, None), {"x": [[], [0, 1, 2]]}, "row 50 has 0 positions .label column 'x'."),
         (lengths(3, None), {"x": [[0], None]}, r"row 51 has no list in label column 'x', which says .*positions\.length"),
         (lengths(2, None), {}, "row 51 has 3 positions .label column 'x'., and transfer_set.positions allows 1 to 2"),
-        (lengths(3, None, fixed=True), {}, r"row 50 has 1 labels in column 'x' and 3 positions \(transfer_set\.positions: 3\)"),
+        (lengths(3, None, fixed=True), {}, r"row 50 has 1 labels in column 'x' and 3 positions \(tr.*: \{most: 3\}"),
         (lengths(3), {"n": [1, 3], "x": [0, 1]}, "column 'x' has type int64, and its rows are to be lists, a label a position"),
     ],
 )  # fmt: skip

@@ -170,10 +170,14 @@ def padded(rows: Sequence[Any], most: int, fill: np.generic = np.False_) -> NDAr
 
 
 def outputs_of(name: str, given: Any, where: Positions | None, kind: Target) -> NDArray[np.floating]:
-    """(R, [P,] M, C) of a target's outputs. Raises `LogitsError` for another dtype, and `ConfigError` for other axes."""
+    """(R, [P,] M, C) of a target's outputs, a single number without an axis too. Raises `LogitsError` for another dtype, and
+    `ConfigError` for other axes.
+    """
     what = f"{name}: logits" if name else "logits"
     ragged = where is not None and lengths_of(given, where.most) is not None
     values = padded(given, where.most) if ragged and where is not None else array_of(given, what)
+    if where is None and values.ndim == 1 and kind != "softmax":
+        values = values[:, None]
     if values.dtype.kind != "f" or not values.size or (where is None and values.ndim not in (2, 3)):
         axes = "rows" if where is None else "rows, positions"
         more = (
