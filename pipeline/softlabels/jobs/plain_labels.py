@@ -109,7 +109,7 @@ def _numbers(names: NDArray[np.generic], path: Path | str, classes: Sequence[str
     if strangers:
         raise UserError(
             f"labels in {path} are texts, and {strangers[0]!r} is the name of no class",
-            remedy="name the classes in the order of the outputs' columns: --classes=a,b,...",
+            remedy="name the classes in the order of the outputs' columns: classes=[...]; of import --classes=a,b,...",
         )
     return np.array([known[str(name)] for name in names.tolist()], np.int64)
 
