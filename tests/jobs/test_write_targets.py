@@ -88,7 +88,7 @@ def test_flags_and_vectors_without_positions(tmp_path: Path, rng: np.random.Gene
     flags[flags < 0] = np.nan
     store = write_store(tmp_path / "a" / "train", z, keys=KEYS, labels=flags, kind="sigmoid", classes=["x", "y", "z"])
     assert (store.targets, store.encoding.kind, store.class_names) == (("",), "sigmoid", ("x", "y", "z"))
-    with pytest.raises(errors.LabelError, match=r"label 0\.5 in row 0 of memory is no whole number"):
+    with pytest.raises(errors.LabelError, match=r"label 0\.5 in row 0, class 0 of memory is no whole"):
         write_store(tmp_path / "b" / "train", z, keys=KEYS, labels=np.full((ROWS, 3), 0.5), kind="sigmoid")
     np.testing.assert_allclose(store.probabilities(range(ROWS), temperature=1.0), 1 / (1 + np.exp(-z)), atol=1e-3)
     np.testing.assert_array_equal(store.column("label"), np.where(np.isnan(flags), -1, flags))
