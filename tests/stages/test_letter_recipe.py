@@ -53,13 +53,14 @@ def test_from_letters_to_a_table(letters: Path, work: Path, capsys: pytest.Captu
     assert "; 100 pseudo rows (munge: passes 2, probability" in store.manifest.about.source
     labels = store.column("label")
     assert ((labels >= 0) == (np.arange(150) < 50)).all()
-    assert train_student.main([*words, "--store=s", "--epochs=1", "--seeds=0,1", "--out=run"]) == 0
+    quick = ["--epochs=1", "--seeds=0,1", "--weights=[5,3,2,0,1]"]
+    assert train_student.main([*words, "--store=s", *quick, "--out=run"]) == 0
     capsys.readouterr()
     letter.main(["run"])
     table = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
     assert [line[1] for line in table][3:5] == ["networks alone", "ensemble"]
     own = open_store("s", split="test")
-    wrong = own.probabilities(range(20), temperature=1.0)[:, 1] - own.column("label")
+    wrong = own.probabilities(range(20), temperature=1.0, weights=[5, 3, 2, 0, 1])[:, 1] - own.column("label")
     assert float(table[4][2]) == pytest.approx(math.sqrt(np.mean(wrong**2)), abs=1e-4)
     assert [line[1] for line in table][5:7] == ["student, distilled, forward_kl", "student, distilled, logit_mse"]
 
