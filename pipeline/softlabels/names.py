@@ -25,6 +25,7 @@ SHIPPED = {
     "softlabels.models.PendulumController": "softlabels.recipes.pendulum.PendulumController",
     "softlabels.models.SequenceClassifier": "softlabels.models.hf.SequenceClassifier",
     "softlabels.models.TwoSteps": "softlabels.recipes.diffusion.TwoSteps",
+    "softlabels.models.narrowed": "softlabels.models.narrow.narrowed",
     "softlabels.student.augment.jitter": "softlabels.recipes.augment.jitter",
     "softlabels.student.augment.mask_tokens": "softlabels.recipes.augment.mask_tokens",
     "softlabels.transfer.audio": "softlabels.transfer.sound.audio",

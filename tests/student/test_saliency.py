@@ -2,6 +2,8 @@
 by differentiating twice; and against the rise of the loss that is measured.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from typing import Any
 

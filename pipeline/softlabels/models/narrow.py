@@ -1,4 +1,4 @@
-"""A model some of whose layers are narrower than its class makes them: what is left of a network when hidden units were removed."""
+"""A model whose layers are narrower than its class makes them: what is left of a network when hidden units were removed."""
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@ from softlabels.report.comparison import (
 )
 from softlabels.report.measures import Results, shown
 from softlabels.report.model_loading import Shape, loading
+from softlabels.report.pruned import remains
 from softlabels.report.spread import spread
 from softlabels.report.table import as_markdown
 from softlabels.report.views import views
@@ -87,6 +88,7 @@ def model_card(
         _front_matter(results, recipe, first),
         f"# {escaped(name)}: students of {escaped(first.spec.teacher.name)}",
         _what(results, recipe, first, parameters, prepare),
+        *(["## What remains\n\n" + remains(results)] if "pruned" in results else []),
         "## Training\n\n" + _training(results, recipe, stores),
         "## Results\n\n" + comparison_body(results).rstrip() + "\n\n" + _judged(results, recipe, stores),
         *(f"![{escaped(picture)}]({picture})" for picture in pictures),

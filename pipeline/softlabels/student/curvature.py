@@ -1,6 +1,6 @@
 """The second derivative H of a position's own loss at the student's outputs, as a factor F with F F^T = H: what Gauss-Newton
-needs of a loss. H is positive semidefinite: where a loss is not convex in the logits (reverse_kl, dkd), its negative eigenvalues are
-taken for 0.
+needs of a loss. H is positive semidefinite: where a loss is not convex in the logits (reverse_kl, dkd), its negative eigenvalues
+are taken for 0.
 
 Of a row with up to 64 outputs (positions times classes) every column of F is taken. Of more, K random columns F e, the signs e
 of all positions drawn at once, whose squares have the right mean. Of more than 64 classes H is not made: it is the Fisher
@@ -12,6 +12,7 @@ B rows, P positions (1 where rows have none), C classes, N = B * P, K columns.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -53,7 +54,7 @@ def row_columns(outputs: Tensor, batch: Batch, spec: LossSpec, draw: torch.Gener
     soft = batch.soft[counts] if batch.soft is not None and spec.soft_weight > 0 else None
     if classes > MOST:
         found = flat.new_zeros(DRAWS, *flat.shape)
-        found[:, counts] = _drawn_classes(flat[counts], labels[counts], spec, draw) / DRAWS**0.5
+        found[:, counts] = _drawn_classes(flat[counts], labels[counts], spec, draw) / math.sqrt(DRAWS)
         return found.view(DRAWS, *outputs.shape).transpose(0, 1)
     factor = flat.new_zeros(*flat.shape, classes)
     factor[counts] = factor_of(hessian(flat[counts], soft, labels[counts], spec))
@@ -64,7 +65,8 @@ def row_columns(outputs: Tensor, batch: Batch, spec: LossSpec, draw: torch.Gener
         every[:, range(places), :, range(places)] = of_rows.permute(1, 0, 3, 2)
         return every.view(rows, places * classes, *outputs.shape[1:])
     signs = torch.randint(2, (rows, DRAWS, places, classes), generator=draw).to(of_rows) * 2 - 1
-    return torch.einsum("bpck,bnpk->bnpc", of_rows, signs).reshape(rows, DRAWS, *outputs.shape[1:]) / DRAWS**0.5
+    drawn = torch.einsum("bpck,bnpk->bnpc", of_rows, signs)
+    return drawn.reshape(rows, DRAWS, *outputs.shape[1:]) / math.sqrt(DRAWS)
 
 
 def hessian(outputs: Tensor, soft: SoftLabels | None, labels: Tensor, spec: LossSpec) -> Tensor:
@@ -85,7 +87,8 @@ def factor_of(matrices: Tensor) -> Tensor:
     """F (N, C, C) with F F^T the part of symmetric matrices that is positive semidefinite."""
     wide = matrices.double()
     values, vectors = torch.linalg.eigh((wide + wide.mT) / 2)
-    return (vectors * values.clamp(min=0).sqrt()[:, None]).to(matrices.dtype)
+    factor: Tensor = vectors * values.clamp(min=0).sqrt()[:, None]
+    return factor.to(matrices.dtype)
 
 
 def _drawn_classes(outputs: Tensor, labels: Tensor, spec: LossSpec, draw: torch.Generator) -> Tensor:

@@ -43,7 +43,7 @@ def least_weights(scores: Mapping[str, Tensor], masks: Masks, count: int) -> Mas
     order = flat.masked_fill(was_deleted, -1.0).argsort(stable=True)
     left = torch.ones_like(was_deleted)
     left[order[: max(count, int(was_deleted.sum()))]] = False
-    parts = left.split([masks.left[name].numel() for name in names])
+    parts = torch.split(left, [masks.left[name].numel() for name in names])
     return Masks({name: part.view_as(masks.left[name]) for name, part in zip(names, parts, strict=True)})
 
 

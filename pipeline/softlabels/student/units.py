@@ -50,7 +50,7 @@ class Chain:
     def along(self, products: Tensor) -> Tensor:
         """(B, K, U): the sums over the weights out of each unit of products (B, K, outputs, inputs, ...)."""
         by_input = products.sum(2).flatten(3).sum(-1) if products.ndim > 4 else products.sum(2)
-        return by_input.unflatten(2, (self.units, self.block)).sum(-1)
+        return by_input.reshape(*by_input.shape[:2], self.units, self.block).sum(-1)
 
     def inputs(self, left: Tensor) -> Tensor:
         """Which inputs of the reader are left, of units (U,) bool."""
@@ -58,7 +58,8 @@ class Chain:
 
     def norms_of(self, model: nn.Module) -> Tensor:
         """(U,) the Euclidean norm of the weights into each unit: the control for their saliency."""
-        return model.get_parameter(f"{self.layer}.weight").detach().flatten(1).double().norm(dim=1)
+        weights = model.get_parameter(f"{self.layer}.weight").detach().flatten(1)
+        return weights.double().square().sum(dim=1).sqrt()
 
 
 def chains_of(model: nn.Module, inputs: Tensor) -> list[Chain]:
@@ -155,9 +156,7 @@ class _Seen:
 
 
 def _chain(model: nn.Module, layers: Mapping[str, nn.Module], name: str, inputs: Tensor) -> Chain | None:
-    units = layers[name].weight.shape[0]
-    assert isinstance(units, int)
-    found = None
+    units, found = model.get_parameter(f"{name}.weight").shape[0], None
     for unit in {0, units // 2, units - 1}:
         seen, is_clean = _probe(model, layers, name, unit, inputs)
         if not is_clean or len(seen.others) != 1 or any(count > 1 for count in seen.calls.values()):
@@ -165,7 +164,7 @@ def _chain(model: nn.Module, layers: Mapping[str, nn.Module], name: str, inputs:
         [(reader, channels)] = seen.others.items()
         if reader not in layers or reader == name:
             return None
-        block, rest = divmod(layers[reader].weight.shape[1], units)  # type: ignore[operator]
+        block, rest = divmod(model.get_parameter(f"{reader}.weight").shape[1], units)
         is_apart = channels == list(range(unit * block, (unit + 1) * block))
         if rest or not is_apart or any(each != [unit] for each in seen.norms.values()):
             return None
