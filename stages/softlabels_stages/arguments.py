@@ -19,7 +19,7 @@ from softlabels.student.sweep import StudentTraining
 from softlabels.transfer.config import TransferSetConfig
 from softlabels_stages.recipe import OWN_STORE
 
-FORMATS = ("onnx", "torch", "hf")  # of exported students
+FORMATS = ("onnx", "torch", "int8", "hf")  # of exported students
 Missing = Literal["error", "skip"]
 Precision = Literal["float32", "float16", "bfloat16"]
 
@@ -99,13 +99,22 @@ class Export(_Rows):
     from_: str = ""  # a student's folder in a run, a run with one distilled student, or a safetensors file
     store: str = OWN_STORE  # where the rows to check with come from; a finished run's student brings its own
     split: str | None = None  # which split of it; by default test, else validation, else the first
-    formats: tuple[str, ...] = ("onnx", "torch")  # what to write: onnx, torch, hf (of Hugging Face models)
-    rows: int = 512  # how many of its rows to check with
+    formats: tuple[str, ...] = (
+        "onnx",
+        "torch",
+    )  # onnx, torch, int8 (ONNX of eight bits), hf (of Hugging Face models)
+    rows: int = 512  # how many of its rows to check with; as many of the training split give int8 its ranges
+    latency: bool = False  # measure milliseconds a row of what is written as ONNX, one thread, batches of 1 and 32
+    against_teacher: str | None = (
+        None  # a recipe (file or built-in name) whose teacher is measured as well, with --latency
+    )
     out: str | None = None  # the folder for the files; by default the student's own
 
     def __post_init__(self) -> None:
         if not self.formats or not set(self.formats) <= set(FORMATS) or len(set(self.formats)) < len(self.formats):
-            raise ConfigError(f"formats are {', '.join(self.formats)}", remedy="give onnx, torch, hf, or some of them")
+            raise ConfigError(
+                f"formats are {', '.join(self.formats)}", remedy="give onnx, torch, int8, hf, or some of them"
+            )
         if self.rows < 1:
             raise ConfigError(f"rows is {self.rows}", remedy="give a whole number >= 1")
 

@@ -3,6 +3,7 @@
 softlabels export runs/digits-xxxxxxxx/distilled-seed0       student.onnx and student.pt2 into that folder
 softlabels export runs/digits-xxxxxxxx --formats=onnx           the run's only distilled student
 softlabels export runs/ag_news-xxxxxxxx/distilled-seed0 --formats=hf    a folder for from_pretrained
+softlabels export runs/digits-xxxxxxxx/distilled-seed0 --formats=onnx,int8 --latency --against_teacher=digits    small devices
 softlabels export weights.safetensors --config=mine.yaml --store=stores/mine --out=shipped
 """
 
@@ -12,28 +13,37 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from softlabels.errors import ConfigError
-from softlabels.jobs.splits import Split, all_batches, open_splits
+from softlabels.jobs.edge import in_turn, latency_table, score_tables
+from softlabels.jobs.splits import Split, all_batches, load_rows, open_splits
 from softlabels.jobs.student_fit import fitted
 from softlabels.jobs.students import student_heads
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.weights import weights_digest
+from softlabels.report.table import as_text
 from softlabels.store import store_splits
 from softlabels.store.markdown import without_folders
 from softlabels.student.export import LOGITS, SIZES, Exported, compared, export_student
 from softlabels.student.heads import Head
+from softlabels.student.onnx_file import OnnxModel
+from softlabels.student.sweep import StudentTraining
 from softlabels.system.local import LocalFolder
 from softlabels.transfer import TransferSetConfig
-from softlabels_stages.arguments import Export
+from softlabels_stages.arguments import Export, arguments_of
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import PRINTED, command
 from softlabels_stages.student_folder import home_of, run_of, student_word, with_store_of, with_weights
 
-HF = "hf"  # a folder rather than a file
+if TYPE_CHECKING:
+    from softlabels_stages.teacher_arguments import TeacherLogits
+
+HF, ONNX, INT8 = "hf", "onnx", "int8"  # the first is a folder rather than a file
 
 
 @command()
@@ -58,9 +68,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     classes = [head.output or LOGITS for name, head in heads.items() if split.kinds[name] == "softmax"]
     classes += [LOGITS] * (len(heads) == 1 and bool(classes))  # of one tensor, whatever its target is called
     files = [form for form in args.formats if form != HF]
-    exported = export_student(model, rows, folder, formats=files, facts=facts, classes=classes) if files else []
+    teacher = _teacher(args, words, name)
+    ranges = _calibration(args, there, name) if INT8 in files else None
+    exported = export_student(model, rows, folder, formats=files, facts=facts, classes=classes, calibration=ranges)
     for found in exported:
         print(_line(found, name))
+    if INT8 in files:
+        _say_scores(model, exported, split, training)
+    if args.latency:
+        _say_latency(exported, rows, teacher)
     if HF in args.formats:
         names = split.only(next(iter(heads))).store.class_names
         print(_line(_hugging_face(model, rows, folder.within(HF), names, args.transfer_set), name))
@@ -71,6 +87,55 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print(f"exported: {folder}; try next: {again}")
     return 0
+
+
+def _calibration(args: Export, there: Sequence[str], checked: str) -> Tensor:
+    """Prepared inputs that int8 takes its ranges from: of the training rows, where the store has them."""
+    name = "train" if "train" in there else checked
+    [split] = open_splits(args.store, args.transfer_set, only=name, missing=args.missing, watch=PRINTED).values()
+    rows = next(iter(all_batches(split, args.rows, seed=0).epoch(0))).inputs
+    print(f"int8: ranges of activations from {len(rows):,} rows of {name}")
+    return rows
+
+
+def _teacher(args: Export, words: Sequence[str], split: str) -> tuple[Sequence[nn.Module], Tensor] | None:
+    """The models of the teacher that is timed, and prepared inputs of it."""
+    if args.latency and not {ONNX, INT8} & {*args.formats}:
+        raise ConfigError("--latency is of ONNX files", remedy="give --formats=onnx, or --formats=onnx,int8")
+    if args.against_teacher is None:
+        return None
+    if not args.latency:
+        raise ConfigError(f"--against_teacher={args.against_teacher} is there to be timed", remedy="add --latency")
+    from softlabels.teacher.ensemble import load_ensemble
+
+    trust = [word for word in words if word.partition("=")[0] == "--trust"]
+    recipe: TeacherLogits = parse(
+        [f"--config={args.against_teacher}", *trust], arguments_of("teacher-logits"), stage="teacher-logits", doc=None
+    )
+    rows = load_rows(recipe.transfer_set, split, PRINTED).inputs[: max(SIZES)]
+    return load_ensemble(recipe.teacher).models, torch.from_numpy(np.array(rows))
+
+
+def _say_scores(model: nn.Module, exported: Sequence[Exported], split: Split, training: StudentTraining) -> None:
+    """What eight bits cost, over the whole split."""
+    named = len(student_heads(training, training.variants[0], split)) > 1
+    [int8] = [OnnxModel(found.path.read_bytes(), named=named) for found in exported if found.form == INT8]
+    for name, table in score_tables({"student": model, INT8: int8}, split, training).items():
+        print(f"\n{f'{name}{chr(10)}' * bool(name)}{as_text(table)}")
+
+
+def _say_latency(
+    exported: Sequence[Exported], rows: Tensor, teacher: tuple[Sequence[nn.Module], Tensor] | None
+) -> None:
+    """How large and how fast they are, in a table."""
+    files = {found.form: found.path.read_bytes() for found in exported if found.form in (ONNX, INT8)}
+    sizes, timed = {name: len(data) for name, data in files.items()}, {}
+    if teacher is not None:
+        run, size, note = in_turn(*teacher)
+        timed[f"teacher{note}"], sizes[f"teacher{note}"] = run, size
+    timed |= {name: (OnnxModel(data, named=True, threads=1), rows) for name, data in files.items()}
+    table, said = latency_table(timed, sizes)
+    print(f"\n{as_text(table)}", *said, sep="\n")
 
 
 def _hugging_face(

@@ -38,7 +38,6 @@ _RECIPE_KEYS = {
     "cut": "labels",
 }
 _OF_TARGET = {  # of a target that has a name, below it
-    "name": "labels.targets",
     "label_space.names": "labels.targets.{}.classes",
     "label_space.classes": "classes of the teacher for {}",
     "encoding.kind": "labels.targets.{}.kind, encoding",

@@ -103,7 +103,10 @@ def test_outputs_that_contradict(rng: np.random.Generator, encoding: Encoding) -
         if encoding.target == "sigmoid":
             expected = np.abs(sigmoid(z) - sigmoid(other))[[10, 11], [1, 0], [3, 0]]
         else:
-            expected = np.array([2.0, 40.0]) / np.abs(np.stack([z, other])).max()
+            sizes = np.abs(np.stack([z, other]))
+            usual = np.quantile(sizes.reshape(-1, CLASSES), 0.75, axis=0, method="lower")
+            largest = (sizes / usual).max(axis=(0, -1))[[10, 11], [1, 0]]
+            expected = np.array([2.0, 40.0]) / usual[[3, 0]] / np.maximum(largest, 1)
         np.testing.assert_allclose(gap[10:12], expected, rtol=1e-4 if exact else 1e-2)
     keys = np.zeros((R, 16), np.uint8)
     keys[:, 0] = np.arange(R)
@@ -113,6 +116,22 @@ def test_outputs_that_contradict(rng: np.random.Generator, encoding: Encoding) -
     words = rf"2 of the 200 rows of here .* have other outputs: row 210 \(as row 10, {encoding.off.split('{')[0]}0"
     with pytest.raises(ContradictingOutputs, match=words):
         require_consistent(np.concatenate([keys, keys]), read, compare_, row_bytes=1, where="here", off=encoding.off)
+
+
+@pytest.mark.parametrize("unit", [1e-7, 1.0, 1e5])
+def test_values_contradict_in_any_unit(rng: np.random.Generator, unit: float) -> None:
+    """Also beside one pair that is far larger, outputs of other sizes, and padding."""
+    z = rng.normal(size=(R, 3, 1, 4)) * unit * np.array([1, 100, 1, 0])
+    z[..., 2] *= rng.random((R, 3, 1)) < 0.3  # mostly 0
+    z[40] *= 1e6
+    other = z * (1 + 1e-6 * rng.normal(size=z.shape)) + 1e-7 * unit * rng.normal(size=z.shape)
+    other[[3, 4, 5], 1, 0, [0, 1, 2]] += np.array([0.5, 50, 0.5]) * unit
+    mask = np.ones((R, 3), np.uint8)
+    mask[:, 2] = 0
+    other[:, 2], z[:, 2] = np.nan, 1e9 * unit
+    pair = [{"values": each.astype(np.float32), "position_mask": mask} for each in (z, other)]
+    gap = apart(*pair, encoding=ValuesEncoding(), classes=4, precision="float32")
+    assert np.flatnonzero(gap).tolist() == [3, 4, 5]
 
 
 def test_classes_that_both_are_sure_of_do_not_contradict() -> None:

@@ -106,7 +106,7 @@ def _trial(what: str, attack: Callable[[Random], None], defences: Mapping[str, A
     def control(seed: int) -> Outcome:
         with contextlib.ExitStack() as stack:
             for name, replacement in defences.items():
-                stack.enter_context(mock.patch(name, replacement, create=True))
+                stack.enter_context(mock.patch(name, replacement))
             return repeated(1, seed, attack, failing=(Harm,))
 
     return Trial(8, what, 10, 1, lambda count, seed: repeated(count, seed, attack), control, defence_what)
@@ -316,8 +316,16 @@ def another_tokenizer(rng: Random) -> None:
         assert found == "OtherTokenizer", found
 
 
+_SHARD = StoreWriter.shard
+
+
+def _forgetful(self: StoreWriter, shard: int) -> Any:
+    self._taken.clear()
+    return _SHARD(self, shard)
+
+
 NO_MEMORY = {
-    "softlabels.store.writer.StoreWriter._taken": property(lambda self: set(), lambda self, value: None),
+    "softlabels.store.writer.StoreWriter.shard": _forgetful,
     "softlabels.system.local.LocalFolder.create": lambda self, name, data, *, staged: self.put(name, data) is None,
 }
 TRIALS = (

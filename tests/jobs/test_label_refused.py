@@ -71,6 +71,8 @@ def refused(
         ({}, detector, r"gives a mapping of class, box for .*; a mapping is for targets that have names \(labels.targets\)"),
         (DETECTOR, lambda x: x[..., :C], r"gives torch.float32 \(8, 12, 5\), and the targets to be stored are class, box"),
         (DETECTOR, lambda x: {"class": x[..., :C], "boxes": x}, "has no output for the target box: it gives class, boxes"),
+        ({"kind": "values"}, lambda x: x.sum(-1), r"float values of shape \(batch, positions, classes\); one number is an "
+         r"axis, too: outputs.unsqueeze\(-1\)"),
         (DETECTOR, lambda x: detector(x) | {"box": x[:, :9]},
          r"\(8, 9, 6\) for the target box for a batch of 8 rows of 12 positions.* float values of"),
         (DETECTOR, lambda x: detector(x) | {"box": torch.where(x > 2.4, torch.nan, x)},
@@ -81,7 +83,7 @@ def refused(
          r"target box: member 0 .* gives \d+ of 16 rows other values in batches of another size"),
         ({"kind": "sigmoid"}, lambda x: x[..., :C].sigmoid() * torch.rand(()), "other logits in batches of another size"),
     ],
-    ids=["one class axis", "class axis first", "other positions", "mapping", "no mapping", "no such output",
+    ids=["one class axis", "class axis first", "other positions", "mapping", "no mapping", "no such output", "no last axis",
          "other positions of a target", "NaN boxes", "probabilities", "batch statistics", "dropout"],
 )  # fmt: skip
 def test_outputs(

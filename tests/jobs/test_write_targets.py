@@ -51,6 +51,14 @@ def test_several_targets_of_positions(tmp_path: Path, detector: dict[str, Any]) 
     other = detector["logits"] | {"box": detector["logits"]["box"] + 1}
     with pytest.raises(errors.SpecMismatch, match="begun from other values"):
         write_store(tmp_path / "train", **detector | {"logits": other}, teacher="detector")
+    detector["labels"].pop("box")
+    with pytest.raises(errors.SpecMismatch, match=r'\(columns: \["box.label"\] here, \[\] in this run\)'):
+        write_store(tmp_path / "train", **detector, teacher="detector")
+    fewer = {"logits": {"class": detector["logits"]["class"]}, "kind": "softmax"}
+    with pytest.raises(
+        errors.SpecMismatch, match=r'\(targets: \["class","box"\] here, \["class"\] in this run\); go on'
+    ):
+        write_store(tmp_path / "train", **detector | fewer, teacher="detector")
 
 
 def test_rows_of_different_length(tmp_path: Path, detector: dict[str, Any]) -> None:
@@ -209,6 +217,13 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
         errors.ClassMismatch,
         "box: the logits have 4 classes and there are 1 names",
     ),
+    "a name that no target may have": (
+        lambda given: (
+            given | {"logits": {"Box": given["logits"]["box"]}, "kind": "values", "labels": None, "classes": None}
+        ),
+        errors.ConfigError,
+        "'Box' is no name of a target; use a-z, 0-9",
+    ),
     "a name that is none": (
         lambda given: given | {"logits": {"": given["logits"]["class"]}},
         errors.UserError,
@@ -308,6 +323,16 @@ def test_hard_labels_of_lists_in_any_dtype(tmp_path: Path, rng: np.random.Genera
         np.testing.assert_array_equal(found[: counts[row]], given.astype(found.dtype))
         rest = found[counts[row] :]
         assert (np.isnan(rest) if kind == "values" else rest == -1).all()
+
+
+@pytest.mark.parametrize("labels", [["a", None, "b", ""], [0, None, 1, None], ["a", float("nan"), "b", None]], ids=str)
+def test_no_label_among_others(tmp_path: Path, rng: np.random.Generator, labels: list[Any]) -> None:
+    logits = rng.normal(size=(4, 2))
+    flat = write_store(tmp_path / "a" / "train", logits, labels=labels, classes=["a", "b"], keys=KEYS[:4])
+    lists = {"logits": [logits[:1], logits[1:]], "labels": [labels[:1], labels[1:]]}
+    ragged = write_store(tmp_path / "b" / "train", **lists, classes=["a", "b"], keys=KEYS[:2], layout="arrow")
+    assert flat.column("label").tolist() == [0, -1, 1, -1]
+    assert ragged.column("label").tolist() == [[0, -1, -1], [-1, 1, -1]]
 
 
 def test_lists_of_one_length_are_filled_up_too(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -100,7 +100,7 @@ def test_plain_weights_go_where_they_are_told(run: Path, capsys: pytest.CaptureF
     ("words", "message"),
     [
         ([], "no student is named; write softlabels export RUN/STUDENT"),
-        (["run", "--formats=onnx,tflite"], "formats are onnx, tflite; give onnx, torch, hf, or some of them"),
+        (["run", "--formats=onnx,tflite"], "formats are onnx, tflite; give onnx, torch, int8, hf, or some of them"),
         (["run", "--rows=0"], "rows is 0; "),
         (["run/none-seed0", "--config=run/config.yaml"], "WeightsError: there is no student run/none-seed0;"),
         (["--from=run/hard-seed0", "--store=elsewhere"], "elsewhere"),
@@ -120,3 +120,39 @@ def test_of_several_students_one_must_be_named(run: Path, capsys: pytest.Capture
     assert export.main(["run"]) == 2
     listed = "run holds 3 students: distilled-seed0, distilled-seed1, hard-seed0; name one, as run/distilled-seed0"
     assert listed in capsys.readouterr().err
+
+
+def test_eight_bits_beside_student_and_teacher(run: Path, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Scores of the whole split, bytes and time; ranges from the training rows."""
+    member = {"class_path": "softlabels.models.MLP", "init_args": {"inputs": toy.FEATURES, "hidden": [9], "classes": 5}}
+    save_weights(build_model(ModelConfig(**member)), Path("teacher.safetensors"))
+    toy.write_recipe(Path("teacher.yaml"), teacher={"members": [member | {"weights": "teacher.safetensors"}]})
+    words = ["run", "--formats=onnx,int8", "--latency", "--against_teacher=teacher.yaml", "--rows=100"]
+    assert export.main(words) == 0
+    said = capsys.readouterr().out
+    assert "ranges of activations from 100 rows of train" in said
+    lines = {tuple(line.split()[:2]): line.split() for line in said.splitlines() if line}
+    names = [
+        line.split()[0] for line in said.splitlines() if re.match(r"(teacher|student|onnx|int8)\s+[\d.,]+\s", line)
+    ]
+    assert names == ["teacher", "student", "int8", "teacher", "onnx", "int8"]
+    folder = run / "distilled-seed0"
+    for form, name in (("onnx", "student.onnx"), ("int8", "student.int8.onnx")):
+        assert ((form, f"{(folder / name).stat().st_size:,}")) in lines
+        rows = toy.points("test")
+        [logits] = onnxruntime.InferenceSession(folder / name).run(None, {"inputs": rows["x"]})
+        wrong = (logits.argmax(-1) != rows["label"]).sum()
+        assert (("student" if form == "onnx" else form), str(wrong)) in lines
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--formats=torch", "--latency"], "--latency is of ONNX files; give --formats=onnx"),
+        (["--against_teacher=teacher.yaml"], "--against_teacher=teacher.yaml is there to be timed; add --latency"),
+    ],
+)
+def test_settings_without_use(run: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+    assert export.main(["run", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not [*run.glob("*/student.*")]

@@ -39,7 +39,6 @@ KEYS = {
     "targets[0].label_space.names[2]": "labels.targets.class.classes[2]",
     "targets[1].label_space.classes": "classes of the teacher for box",
     "targets[0].label_space.vocabulary": "transfer_set.sequences.tokenizer",
-    "targets[1].name": "labels.targets",
     "targets": "labels.targets",
 }
 TARGETS = ("class", "box")

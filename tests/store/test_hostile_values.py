@@ -39,6 +39,11 @@ TOPK = {
 CASES = [
     *((kind, what, *case) for kind in ("zarr", "arrow") for what, case in DENSE.items()),
     *((kind, what, *case) for kind in ("topk-zarr", "topk-arrow") for what, case in TOPK.items()),
+    # of tokens, whose labels have no axis of positions; seen to fail with an IndexError
+    *(
+        (kind, "label", "label", 0, 7, "outside the label space")
+        for kind in ("ragged-arrow", "sequence-zstd", "anchors-zarr")
+    ),
 ]
 
 

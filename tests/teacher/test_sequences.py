@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from softlabels import Ensemble, LabelsConfig, label
-from softlabels.errors import ClassMismatch, Interrupted, LabelError, LogitsError, TeacherError
+from softlabels.errors import ClassMismatch, ConfigError, Interrupted, LabelError, LogitsError, TeacherError
 from softlabels.labels.encoding import DenseEncoding, Encoding
 from softlabels.models import build_model
 from softlabels.store import open_store
@@ -300,3 +300,15 @@ def test_tokens_with_another_target_beside_them(tmp_path: Path, rows: TransferRo
     )
     deviations = compare_with_teacher(store, rows, Ensemble.of(models, device="cpu"))
     assert all(found.sound for found in deviations.values())
+    for wrong, message in (
+        (
+            {"next": {}, "state": {}},
+            f"the targets next, state have 6 and {TOKENS} classes, and a softmax of rows of tokens is",
+        ),
+        (
+            {"state": {"kind": "values"}},
+            "have a softmax over the tokens, and no target is one; store it beside the others",
+        ),
+    ):
+        with pytest.raises((ClassMismatch, ConfigError), match=message):
+            label([rows], Ensemble.of(models, device="cpu"), LabelsConfig(targets=wrong), tmp_path / "wrong")

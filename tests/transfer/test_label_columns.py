@@ -192,6 +192,7 @@ BOTH = {"x": [[0], [0, 1, 2]], "y": [[0.5], [1, 2, 3]]}
         (lengths(2), {"n": [1, 3]}, "row 51 has 3 positions .length column 'n'., and transfer_set.positions allows 1 to 2"),
         (lengths(3), {"n": [0, 3]}, "row 50 has 0 positions .*allows 1 to 3"),
         (lengths(3), {"n": [1, -1]}, "row 51 has -1 positions"),
+        (lengths(3), {"n": pa.array([1, 2**64 - 1], pa.uint64())}, "row 51 has 18446744073709551615 positions"),
         (lengths(3), {"n": [1, 2]}, r"row 51 has 3 labels in column 'x' and 2 positions \(length column 'n'\); give a label"),
         (lengths(3), {"n": [1.0, 3.0]}, "length column 'n' has type double; name a column of whole numbers"),
         (lengths(3), {"n": [1, None]}, "length column 'n' is null in row 51"),

@@ -128,6 +128,22 @@ def test_as_many_positions_as_labels(case: Case) -> None:
     assert rows.mask.sum(axis=1).tolist() == case.counts.tolist()
 
 
+@pytest.mark.parametrize(("kind", "gap"), [(pa.int8(), None), (pa.float32(), float("nan"))], ids=str)
+def test_flags_that_are_called_a_set(case: Case, rng: np.random.Generator, kind: pa.DataType, gap: object) -> None:
+    """Unless one other list shows them to be ids."""
+    tags = [[[*rng.integers(0, 2, C - 1).tolist(), 1] for _ in range(n)] for n in case.counts]
+    tags[3] = [None] * case.counts[3]
+    tags[4][0][0] = gap
+    case.write(tags=pa.array(tags, pa.list_(pa.list_(kind))))
+    with pytest.raises(
+        TransferSetError, match=r"'tags' is read as a set of class ids, and each .* 3 times 0 or 1.*as: flags"
+    ):
+        case.load()
+    tags[4][0] = [0]
+    case.write(tags=pa.array(tags, pa.list_(pa.list_(kind))))
+    assert case.load().hard["tags"][4, 0].tolist() == [1, 0, 0]
+
+
 def test_every_row_has_all_positions(case: Case) -> None:
     case.write(cell=[[0, 1]] * ROWS)
     rows = case.load(label="cell", positions=2, classes=tuple("xyz"))

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 
 from softlabels.errors import ConfigError, MissingExtra, TransferSetError
 from softlabels.objects import ObjectSpec
@@ -32,6 +33,13 @@ def wav(samples: np.ndarray, *, rate: int = 8000) -> bytes:
     return buffer.getvalue()
 
 
+def floats(samples: np.ndarray) -> bytes:
+    """A file of float32."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, 8000, subtype="FLOAT", format="WAV")
+    return buffer.getvalue()
+
+
 @pytest.fixture
 def clips(rng: np.random.Generator) -> list[np.ndarray]:
     return [rng.integers(-(1 << 15), 1 << 15, n) for n in (300, 70_000, 1)]
@@ -41,9 +49,9 @@ def test_samples_are_those_of_the_file(clips: list[np.ndarray], rng: np.random.G
     for clip in clips:
         np.testing.assert_array_equal(waveform(wav(clip), rate=8000), np.float32(clip) / 32768)
         np.testing.assert_array_equal(waveform(wav(clip), rate=8000, most=200), np.float32(clip[:200]) / 32768)
+    np.testing.assert_array_equal(waveform(floats(np.array([1.25, -0.5])), rate=8000), [1.25, -0.5])
     stereo = rng.integers(-(1 << 15), 1 << 15, (50, 2))
     np.testing.assert_array_equal(waveform(wav(stereo), rate=8000), np.float32(stereo.mean(axis=1)) / 32768)
-    assert waveform(wav(np.zeros(0)), rate=8000).shape == (0,)
 
 
 def load(
@@ -81,9 +89,15 @@ def test_what_a_file_says_of_its_length_is_not_believed() -> None:
     [
         (b"RIFF and no more", "row 2: this is no audio that soundfile reads: .*; mend or filter it"),
         (b"", "row 2: this is no audio"),
-        (wav(np.zeros(9), rate=16000), "row 2: this audio has 16,000 samples a second, and rate is 8,000; resample"),
+        (wav(np.zeros(0)), "row 2: this audio has no samples; mend or filter it"),
+        (
+            floats(np.array([0.5, 32767])),
+            "row 2: this audio has samples up to 32767, and they lie from -1 to 1 .*; scale",
+        ),
+        (floats(np.array([0.5, np.nan])), "row 2: this audio has samples up to nan"),
+        (wav(np.zeros(9), rate=16000), "row 2: this audio has 16,000 samples a second, and rate is 8000; resample"),
     ],
-    ids=["other bytes", "nothing", "another rate"],
+    ids=["other bytes", "nothing", "no samples", "integers as floats", "NaN", "another rate"],
 )
 def test_a_file_that_is_none_is_named_by_its_row(tmp_path: Path, bad: bytes, words: str) -> None:
     (tmp_path / "data").mkdir()
@@ -96,8 +110,12 @@ def test_a_file_that_is_none_is_named_by_its_row(tmp_path: Path, bad: bytes, wor
 def test_what_is_no_file_and_settings_that_cannot_be_meant() -> None:
     with pytest.raises(TransferSetError, match="audio is the bytes of a file, not tuple; name one column"):
         audio([(b"", b"")], rate=8000, samples=10)
-    with pytest.raises(ConfigError, match="audio cannot make rows of 0 samples"):
-        audio([b""], rate=8000, samples=0)
+    for settings in ({"samples": 0}, {"samples": 5.0}, {"samples": 1 << 45}, {"rate": "8000"}, {"rate": True}):
+        ((name, value),) = settings.items()
+        with pytest.raises(
+            ConfigError, match=rf"prepare\.init_args\.{name} of audio is {value!r}; give a whole number from 1"
+        ):
+            audio([b""], **{"rate": 8000, "samples": 9, **settings})
 
 
 def test_without_soundfile_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,6 +125,17 @@ def judge(
     return {"student": evaluate_student(model, all_batches(splits[split], settings.batch_size), asked, device=device)}
 
 
+def judge_beside_teacher(models: Mapping[str, nn.Module], split: Split, training: StudentTraining) -> dict[str, Scores]:
+    """Scores on a split of its stored teacher, "teacher", and of models on the CPU that answer as the recipe's student does."""
+    heads, device = student_heads(training, training.variants[0], split), torch.device("cpu")
+    asked = {name: _asked(training, split.kinds[name], None, head) for name, head in heads.items()}
+    batches = all_batches(split, training.batch_size)
+    teacher, _ = evaluate_teacher(batches, asked, device=device)
+    return {"teacher": teacher} | {
+        name: evaluate_student(model, batches, asked, device=device) for name, model in models.items()
+    }
+
+
 def _asked(training: StudentTraining, kind: Target, temperature: float | None, head: Head | None = None) -> Asked:
     """What is asked of a target: by the mean and the temperature that are its own, where a student meets it by a `head`."""
     if head is None:

@@ -15,10 +15,12 @@ from softlabels.labels import NO_LABEL
 def hard_labels(
     labels: NDArray[np.generic] | None, rows: int, path: Path | str, classes: Sequence[str] | None
 ) -> NDArray[np.int64] | None:
-    """Labels (R,) as numbers: whole ones, or names of classes; NaN and an empty text are none. `path` is for messages."""
+    """Labels (R,) as numbers: whole ones, or names of classes; None, NaN and an empty text are none. `path` is for messages."""
     found = of_length(labels, rows, path, "labels")
     if found is None:
         return None
+    if found.dtype.kind == "O" and found.ndim == 1:
+        found = _without_gaps(found)
     if found.dtype.kind in "OU" and found.ndim == 1:
         return _numbers(found, path, classes)
     if found.dtype.kind not in "biuf" or found.ndim != 1:
@@ -36,6 +38,21 @@ def hard_labels(
                 remedy="give the numbers of classes, -1 or NaN for none",
             )
     return found.astype(np.int64)
+
+
+def _without_gaps(labels: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Numbers beside None as floats with NaN, names with empty texts."""
+    is_gap = np.array([label is None or _is_nan(label) or str(label) == "" for label in labels.tolist()], np.bool_)
+    given = np.array(labels[~is_gap].tolist())
+    if given.dtype.kind not in "biuf":
+        return np.where(is_gap, "", labels)
+    found = np.full(len(labels), np.nan)
+    found[~is_gap] = given
+    return found
+
+
+def _is_nan(label: object) -> bool:
+    return isinstance(label, float | np.floating) and bool(np.isnan(label))
 
 
 def _numbers(names: NDArray[np.generic], path: Path | str, classes: Sequence[str] | None) -> NDArray[np.int64]:

@@ -137,7 +137,7 @@ def _check(whole_spec: Spec, name: str, given: Given, whole: Whole, where: str) 
     target, mask = next(each for each in whole_spec.targets if each.name == name), whole.mask
     classes, encoding, logits, labels = spec.label_space.classes, spec.encoding, given.logits, given.labels
     if labels is not None:
-        require_labels(target, labels, positions=mask is not None)
+        require_labels(target, labels)
     each, lead = spec.positions or 1, logits.shape[:-2]
 
     def read(numbers: NDArray[np.int64]) -> Columns:

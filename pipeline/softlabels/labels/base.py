@@ -52,7 +52,7 @@ Misfit = tuple[object, str, str]  # the same, and what to do
 
 class Gap(NamedTuple):
     """How far the classes of pairs of distributions are apart, (..., M, classes) each or (..., M, 1): |z - z'| and |p - p'| at
-    T = 1, the size of z, and of the numbers that z is rounded with. Of values z are these, and p parts of the largest.
+    T = 1, the size of z, and of the numbers that z is rounded with. Of values z are these in usual sizes, and p parts of them.
     """
 
     z: NDArray[np.floating]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from softlabels.labels.base import Columns, Gap
 
+_LEAST = 1e-3  # of the largest usual size: any smaller one
 Stored = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]  # what `stored_log_probs` gives
 
 
@@ -49,11 +50,28 @@ def sigmoid_gap(one: Columns, other: Columns) -> Gap:
 
 
 def values_gap(one: Columns, other: Columns) -> Gap:
-    """Of a column `values` (n, [P,] M, D); for `p` how far they are apart in parts of the largest that there is."""
-    a, b = (side["values"].astype(np.float32) for side in (one, other))
-    apart = np.abs(a - b)
-    own = np.maximum(_size(a), _size(b))
-    return Gap(apart, apart / max(float(own.max(initial=0.0)), float(np.finfo(np.float32).tiny)), own, own)
+    """Of a column `values` (n, [P,] M, D), each in its output's usual size; for `p` in parts of the pair's largest, where that
+    is more.
+    """
+    a, b = (side["values"].astype(np.float64) for side in (one, other))
+    both = np.stack([a, b])
+    if "position_mask" in one:
+        both = both * (one["position_mask"] * other["position_mask"])[..., None, None]
+    unit = _usual_size(np.abs(both).reshape(-1, a.shape[-1]))
+    a, b = a / unit, b / unit
+    apart, own = np.abs(a - b), np.maximum(_size(a), _size(b))
+    return Gap(apart, apart / np.maximum(own, 1.0), own, own)
+
+
+def _usual_size(sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of each output of (N, D) what three quarters of those that are not 0 do not exceed: a few large rows do not decide it. An
+    output that is far below the others may be no more than their rounding.
+    """
+    sizes = np.where(np.isfinite(sizes) & (sizes > 0), sizes, np.nan)
+    known = ~np.isnan(sizes).all(axis=0)
+    usual = np.zeros(sizes.shape[-1])
+    usual[known] = np.nanquantile(sizes[:, known], 0.75, axis=0, method="lower")
+    return np.maximum(usual, max(_LEAST * usual.max(), np.finfo(np.float64).tiny))
 
 
 def _places(
@@ -67,7 +85,7 @@ def _places(
     return at % count, flat[at] == ids + offset
 
 
-def _size(z: NDArray[np.float32]) -> NDArray[np.float32]:
+def _size(z: NDArray[np.floating]) -> NDArray[np.floating]:
     """The largest finite |z| of each distribution, (..., 1)."""
     return np.asarray(np.where(np.isfinite(z), np.abs(z), 0.0).max(axis=-1, keepdims=True))
 

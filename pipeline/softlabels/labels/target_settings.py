@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -13,10 +12,10 @@ from softlabels.errors import ConfigError, some
 from softlabels.labels.base import Inputs, Reduce
 from softlabels.labels.encoding import Encoding
 from softlabels.labels.settings import EncodingSettings
+from softlabels.labels.targets import require_name
 
 MOST = 32
 _SECTION = "labels.targets"
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
 @dataclass(frozen=True)
@@ -53,11 +52,7 @@ def target_settings(given: Mapping[str, Any] | None) -> dict[str, TargetSettings
 
 
 def _target(name: object, entry: object) -> TargetSettings:
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ConfigError(
-            f"{name!r} is no name of a target", remedy="use a-z, 0-9 and '_', a letter first, at most 32 characters"
-        )
-    where, known = f"{_SECTION}.{name}", [field.name for field in fields(TargetSettings)]
+    where, known = f"{_SECTION}.{require_name(name)}", [field.name for field in fields(TargetSettings)]
     if isinstance(entry, TargetSettings):
         return entry
     if not isinstance(entry, Mapping):

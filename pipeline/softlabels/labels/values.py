@@ -38,7 +38,7 @@ class ValuesEncoding(EncodingBase, frozen=True, kw_only=True, tag="values"):
     first_format: ClassVar[int] = 3
     keeps_all: ClassVar[bool] = True
     read_hint: ClassVar[str] = "values are each member's raw outputs; their weighted mean is the teacher's"
-    off: ClassVar[str] = "a value off by {:.3g} of the largest"
+    off: ClassVar[str] = "a value off by {:.3g} of its usual size"
     how: ClassVar[str] = "`values` are each member's outputs; their mean, with the members' weights, is the teacher's"
 
     def columns(self, classes: int, members: int, positions: int | None = None) -> tuple[ColumnShape, ...]:

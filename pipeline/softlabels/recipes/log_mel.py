@@ -12,9 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from softlabels.errors import ConfigError
 from softlabels.transfer.file_arguments import reads_files
-from softlabels.transfer.prepare import Row
+from softlabels.transfer.prepare import Row, require_whole
 from softlabels.transfer.sound import waveform
 
 Floats = npt.NDArray[np.float32]
@@ -40,11 +39,8 @@ def log_mel(
         MissingExtra: soundfile is not installed.
         TransferSetError: rows that are no audio files, or of another rate.
     """
-    if min(frames, mels, hop) < 1 or window < 2:
-        raise ConfigError(
-            f"log_mel cannot make {frames} frames of {window} samples every {hop} in {mels} bands",
-            remedy="give frames, mels and hop >= 1 and window >= 2",
-        )
+    require_whole("log_mel", rate=rate, frames=frames, mels=mels, hop=hop)
+    require_whole("log_mel", window=window, least=2)
     found = np.zeros((len(rows), frames, mels), np.float32)
     for row, data in zip(found, rows, strict=True):
         clip = waveform(data, rate=rate, most=(frames - 1) * hop + window)

@@ -97,8 +97,8 @@ def are_none(target: TargetSpec, values: Values, lead: int) -> Flags:
     return np.asarray(none.all(axis=tuple(range(lead, values.ndim))))
 
 
-def require_labels(target: TargetSpec, values: Values, *, first_row: int = 0, positions: bool = False) -> None:
-    """Raise `LabelError`, naming the first row whose label the kind does not know. Of rows of `positions` the place too."""
+def require_labels(target: TargetSpec, values: Values, *, first_row: int = 0) -> None:
+    """Raise `LabelError`, naming the first row whose label (N, [P,] [C or D]) the kind does not know, and its position."""
     kind, classes = _KINDS[target.encoding.target], target.label_space.classes
     step = max(1, BLOCK * len(values) // max(1, values.size))
     for start in range(0, len(values), step):
@@ -107,7 +107,7 @@ def require_labels(target: TargetSpec, values: Values, *, first_row: int = 0, po
         if wrong.any():
             at = tuple(np.argwhere(wrong)[0].tolist())
             of_class = f" of class {at[-1]}" if target.encoding.target == "sigmoid" else ""
-            place = f" at position {at[1]}" if positions else ""
+            place = f" at position {at[1]}" if part.ndim - bool(kind.axis) > 1 else ""
             label = "a hard label" if part[at].ndim else f"the hard label {part[at]}"
             raise LabelError(
                 f"{target.titled}row {first_row + start + at[0]} has {label}{of_class}{place}, {kind.rule.format(classes)}",

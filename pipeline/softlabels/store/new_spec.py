@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from softlabels.errors import UserError, some
 from softlabels.labels.encoding import DenseEncoding, Encoding
+from softlabels.labels.targets import require_name
 from softlabels.store.basis import Basis, basis_digest
 from softlabels.store.columns import Column, input_column
 from softlabels.store.digest import blake3_hex, keys_digest
@@ -76,6 +77,8 @@ def store_spec(
     each = {"": (encoding, classes)} if targets is None else targets
     if not each:
         raise UserError("a store of no targets holds nothing", remedy="name one, or leave out targets")
+    for one in each if targets is not None else ():
+        require_name(one)
     inputs = "reference" if embed is None else "embed"
     made = tuple(_target(one, *each[one], len(teacher.members), basis, vocabulary, inputs) for one in each)
     spec = Spec(

@@ -42,7 +42,12 @@ def require_same_plan(ours: Plan, theirs: Plan, where: str) -> None:
     """
     this, that = plain_json(ours.spec), plain_json(theirs.spec)
     that = renamed(that, this)
-    for ours_kept, theirs_kept in zip(_encodings(this), _encodings(that), strict=False):
+    if _names(this) != _names(that):  # nothing below them can be compared, and columns follow
+        for spec in (this, that):
+            spec["targets"] = _names(spec)
+            for name in ("label_space", "encoding", "columns"):
+                spec.pop(name, None)
+    for ours_kept, theirs_kept in zip(_encodings(this), _encodings(that), strict=True):
         if ours_kept["kind"] != theirs_kept["kind"]:  # each has settings that mean nothing to the other
             for fields in (ours_kept, theirs_kept):
                 for name in fields.keys() - {"kind", "reduce", "inputs"}:
@@ -51,13 +56,33 @@ def require_same_plan(ours: Plan, theirs: Plan, where: str) -> None:
     if found:
         kind = _kind(this, that, [leaf.path for leaf in found])
         if any(leaf.path.startswith("columns") for leaf in found):
-            found = [leaf for leaf in found if not _of_target(leaf.path).startswith(_FOLLOWS)] or found
+            found = [leaf for leaf in found if not _of_target(leaf.path).startswith(_FOLLOWS)] or _by_name(found)
         raise mismatch(kind, where, found, ours.spec)
 
 
 def _encodings(spec: dict[str, Any]) -> list[dict[str, Any]]:
     """How each target is kept, in order."""
-    return [target["encoding"] for target in spec.get("targets", [spec])]
+    each = spec.get("targets", [spec])
+    return [target["encoding"] for target in each] if isinstance(each, list) else []
+
+
+def _names(spec: dict[str, Any]) -> tuple[str, ...] | None:
+    """Those of the targets, in order; None of one without."""
+    return tuple(target["name"] for target in spec["targets"]) if "targets" in spec else None
+
+
+def _by_name(found: Sequence[Difference]) -> list[Difference]:
+    """Lists of columns as the names that are in one alone."""
+    return [
+        leaf
+        if leaf.path != "columns"
+        else Difference(leaf.path, _lacking(leaf.theirs, leaf.ours), _lacking(leaf.ours, leaf.theirs))
+        for leaf in found
+    ]
+
+
+def _lacking(columns: list[dict[str, Any]], others: list[dict[str, Any]]) -> list[str]:
+    return [column["name"] for column in columns if column["name"] not in {other["name"] for other in others}]
 
 
 def _of_target(path: str) -> str:
@@ -128,7 +153,7 @@ def _kind(ours: dict[str, Any], theirs: dict[str, Any], fields: list[str]) -> ty
             found.append(errors.OtherTokenizer)
         elif name in ("transfer_set.rows", "transfer_set.content_keys"):
             found.append(errors.OtherRows)
-        elif name.startswith(("label_space.", "targets")):
+        elif name.startswith("label_space."):
             found.append(errors.OtherLabels)
         elif name.startswith("teacher.members") and members[0] == members[1]:
             found.append(errors.OtherMemberOrder)

@@ -37,6 +37,6 @@ def check_column(
         require(np.asarray((values <= 1).all(axis=1)), "the mask of its positions is neither 0 nor 1", first_row)
         require(np.asarray(values.any(axis=1)), "none of its positions counts: the mask is 0 throughout", first_row)
     elif owner is not None and bare(name) == LABEL:
-        require_labels(owner, values, first_row=first_row, positions=spec.positions is not None)
+        require_labels(owner, values, first_row=first_row)
     elif owner is not None:
         owner.encoding.check_column(bare(name), values, owner.label_space.classes, beside=others, first_row=first_row)

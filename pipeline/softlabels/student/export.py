@@ -13,7 +13,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,16 +25,16 @@ import torch
 from torch import Tensor, nn
 
 from softlabels.errors import ExportError, some
-from softlabels.objects import require_extra
+from softlabels.student.int8 import int8_bytes
+from softlabels.student.onnx_file import OnnxModel, first_line, onnx_bytes
 from softlabels.system.local import LocalFolder, local_folder
 
-FILES = {"onnx": "student.onnx", "torch": "student.pt2"}  # format -> file name
+FILES = {"onnx": "student.onnx", "torch": "student.pt2", "int8": "student.int8.onnx"}  # format -> file name
 FACTS = "softlabels.json"  # the extra file of a .pt2 that holds the facts
 TOLERANCE = 1e-4  # of the largest |logit|; float32 arithmetic in another order differs by 1e-7 to 1e-5
 SIZES = (1, 2, 5, 32)  # of the batches that are checked
 ALONE = "let its forward return the logits alone, or a mapping of tensors by name"
 _TRACED = 3  # rows in the traced batch: none of SIZES, and not 1, to which torch would specialise
-_ONNX_LIMIT = 2**31 - 2**22  # bytes of weights; a protobuf message ends at 2 GiB
 LOGITS = "logits"  # the name of the output of a student that gives one tensor
 Outputs = dict[str, Tensor]
 Run = Callable[[Tensor], Outputs]
@@ -46,7 +45,7 @@ class Exported:
     """One file that was written.
 
     Attributes:
-        form: onnx, torch or hf.
+        form: onnx, torch, int8 or hf.
         path: the file, or folder.
         bytes: its size.
         opset: of ONNX; None for torch.
@@ -68,19 +67,21 @@ class Exported:
 
 def export_student(
     model: nn.Module, rows: Tensor, folder: Path | LocalFolder, *, formats: Sequence[str], facts: Mapping[str, Any],
-    classes: Collection[str] = (LOGITS,),
+    classes: Collection[str] = (LOGITS,), calibration: Tensor | None = None,
 ) -> list[Exported]:  # fmt: skip
     """Write `model` to `folder`, a file for each of `formats`.
 
-    Both have one input `inputs`, whose first axis is any number of rows, and one output `logits` (B, [P,] C) float32; of a
+    Each has one input `inputs`, whose first axis is any number of rows, and one output `logits` (B, [P,] C) float32; of a
     model that gives a mapping of tensors an output for each, of its name.
 
     Args:
         model: a student on the CPU with float32 weights; it is put into evaluation mode and frozen.
         rows: (R, ...) prepared inputs, real ones, R >= 1; traced and checked with, and not kept.
         folder: created where it is missing; a file of an earlier export is replaced.
-        formats: of onnx, torch.
+        formats: of onnx, torch and int8: an ONNX file of eight bits (`int8`), which may differ from the student by more than
+            `TOLERANCE`: how far, the result says.
         classes: the outputs whose largest number is a class.
+        calibration: prepared inputs from which the ranges of int8 are taken; by default `rows`.
         facts: JSON values for whoever loads the file: the metadata of an ONNX file, `softlabels.json` in a .pt2.
 
     Raises:
@@ -96,15 +97,25 @@ def export_student(
             raise ExportError("the student's logits are not finite", remedy="train it again: there is nothing to check")
         folder = local_folder(folder)
         made: list[tuple[bytes, Exported]] = []
-        for form in formats:  # all are checked before the first is written
-            data, opset = _onnx(program, facts, [*expected]) if form == "onnx" else (_torch(program, facts), None)
-            run = _onnx_runner(data, [*expected]) if form == "onnx" else _torch_runner(data)
-            difference, agreement = _compare(form, _in_batches(run, rows), expected, classes)
-            path = folder.at(FILES[form])
-            made.append((data, Exported(form, path, len(data), opset, len(rows), difference, agreement)))
-    for data, exported in made:
+        for form, data, opset, again in _files(
+            program, formats, facts, expected, rows if calibration is None else calibration
+        ):
+            difference, agreement = _compare(form, _in_batches(_of_model(again), rows), expected, classes)
+            made.append(
+                (data, Exported(form, folder.at(FILES[form]), len(data), opset, len(rows), difference, agreement))
+            )
+    for data, exported in made:  # all were checked before the first is written
         folder.put(exported.path.name, data)
     return [exported for _, exported in made]
+
+
+def as_onnx(model: nn.Module, rows: Tensor) -> bytes:
+    """A model on the CPU as an ONNX file, which is not compared with it. Raises ExportError, MissingExtra."""
+    model.eval().requires_grad_(False)
+    with torch.no_grad():
+        program, answer = _trace(model, rows), _of_model(model)(rows[:1])
+        with _quiet():
+            return onnx_bytes(program, {}, [*answer])[0]
 
 
 def compared(form: str, path: Path, size: int, again: nn.Module, model: nn.Module, rows: Tensor) -> Exported:
@@ -137,7 +148,7 @@ def _trace(model: nn.Module, rows: Tensor) -> Any:
             program = torch.export.export(model, (example,), dynamic_shapes=({0: batch},))
     except Exception as error:  # torch promises no class of errors here
         raise ExportError(
-            f"torch.export cannot trace {name} for any number of rows: {_first_line(error)}",
+            f"torch.export cannot trace {name} for any number of rows: {first_line(error)}",
             remedy="write its forward without Python branches on values or on the number of rows",
         ) from error
     outputs = program.graph_signature.user_outputs
@@ -150,77 +161,29 @@ def _trace(model: nn.Module, rows: Tensor) -> Any:
     return program
 
 
+def _files(
+    program: Any, formats: Sequence[str], facts: Mapping[str, Any], expected: Outputs, calibration: Tensor
+) -> Iterator[tuple[str, bytes, int | None, Callable[[Tensor], Any]]]:
+    """The name, bytes and opset of each form, and what the bytes say when they are loaded again."""
+    exact: tuple[bytes, int] | None = None
+    for form in formats:
+        if form == "torch":
+            data = _torch(program, facts)
+            with _quiet():
+                yield form, data, None, torch.export.load(io.BytesIO(data)).module()
+            continue
+        if exact is None:
+            with _quiet():
+                exact = onnx_bytes(program, facts, [*expected])
+        data = int8_bytes(exact[0], calibration) if form == "int8" else exact[0]
+        yield form, data, exact[1], OnnxModel(data, named=True)
+
+
 def _torch(program: Any, facts: Mapping[str, Any]) -> bytes:
     data = io.BytesIO()
     with _quiet():
         torch.export.save(program, data, extra_files={FACTS: json.dumps(facts, indent=1)})
     return data.getvalue()
-
-
-def _onnx(program: Any, facts: Mapping[str, Any], outputs: Sequence[str]) -> tuple[bytes, int]:
-    """The file's bytes and its opset."""
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        require_extra(package, extra="export")
-    size = sum(tensor.numel() * tensor.itemsize for tensor in program.state_dict.values())
-    if size > _ONNX_LIMIT:
-        raise ExportError(f"{size:,} bytes of weights do not fit into one ONNX file", remedy="give --formats=torch")
-    try:
-        with _quiet():
-            made = torch.onnx.export(
-                program,
-                dynamo=True,
-                input_names=["inputs"],
-                output_names=list(outputs),
-                external_data=False,
-                verbose=False,
-            )
-    except Exception as error:  # the exporter promises no class of errors
-        raise ExportError(
-            f"the student cannot be written as ONNX: {_first_line(error.__cause__ or error)}",
-            remedy="give --formats=torch",
-        ) from error
-    assert made is not None
-    proto: Any = made.model_proto
-    _clean(proto)
-    for key, value in facts.items():
-        proto.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
-    opset = next(entry.version for entry in proto.opset_import if entry.domain == "")
-    return proto.SerializeToString(deterministic=True), int(opset)
-
-
-def _clean(proto: Any) -> None:
-    """Drop the exporter's notes (source code, paths, internal names) and call the first axis `batch`."""
-    graph = proto.graph
-    axis = graph.input[0].type.tensor_type.shape.dim[0].dim_param
-    values = [*graph.input, *graph.output, *graph.value_info]
-    for value in values:
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param:
-                dim.dim_param = re.sub(rf"\b{re.escape(axis)}\b", "batch", dim.dim_param)
-    nodes = [node for owner in (graph, *proto.functions) for node in owner.node]
-    for part in [graph, *proto.functions, *nodes, *values, *graph.initializer]:
-        del part.metadata_props[:]
-        part.doc_string = ""
-
-
-def _onnx_runner(data: bytes, outputs: Sequence[str]) -> Run:
-    runtime = require_extra("onnxruntime", extra="export")
-    options = runtime.SessionOptions()
-    options.log_severity_level = 3  # errors: it warns about graphics cards that are not there
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-
-    def run(batch: Tensor) -> Outputs:
-        found = session.run(list(outputs), {"inputs": batch.numpy()})
-        return {name: torch.from_numpy(each) for name, each in zip(outputs, found, strict=True)}
-
-    return run
-
-
-def _torch_runner(data: bytes) -> Run:
-    with _quiet():
-        module = torch.export.load(io.BytesIO(data)).module()
-    return _of_model(module)
 
 
 def _of_model(model: Callable[[Tensor], Any]) -> Run:
@@ -260,7 +223,7 @@ def _compare_one(form: str, found: Tensor, expected: Tensor) -> tuple[float, flo
         raise _differs(form, "gives other shapes, or infinite logits at other places")
     scale = expected[finite].abs().max().clamp(min=torch.finfo(torch.float32).tiny)
     difference = ((found - expected)[finite].abs().max() / scale).item()
-    if difference > TOLERANCE:
+    if difference > TOLERANCE and form != "int8":
         raise _differs(form, f"differs by {difference:.1e} of its largest logit, and {TOLERANCE:.0e} is allowed")
     return difference, (found.argmax(-1) == expected.argmax(-1)).double().mean().item()
 
@@ -270,12 +233,6 @@ def _differs(form: str, how: str) -> ExportError:
         f"the {form} export is not the student: it {how}; no file was written",
         remedy="look for random numbers, state or branches in its forward, or give the other format",
     )
-
-
-def _first_line(error: BaseException) -> str:
-    """The first line that says something, in words."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 
 
 @contextmanager

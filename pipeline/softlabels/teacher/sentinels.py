@@ -22,7 +22,7 @@ from torch import Tensor
 from softlabels.checks.dependence import Dependence, of_all_lengths, spread
 from softlabels.checks.order import require_order
 from softlabels.checks.probabilities import BLOCK, require_logits, rows_of_positions
-from softlabels.errors import ConfigError, TeacherError
+from softlabels.errors import ClassMismatch, ConfigError, TeacherError, some
 from softlabels.labels.ensemble import largest_class, normalised_weights
 from softlabels.models.alone import EVALUATION, PADDING, TRAINED_WITH, apart, largest, lengths, takes_shorter, unpadded
 from softlabels.teacher.encode import looks_among, require_storable
@@ -98,12 +98,27 @@ def titled(name: str) -> str:
 
 
 def token_classes(ensemble: Ensemble, inputs: NDArray[np.generic]) -> int:
-    """C, of a teacher of rows of tokens (R, 2, L): asked of a row of token 0, which all models have. Raises `ConfigError`."""
+    """C, of a teacher of rows of tokens (R, 2, L): asked of a row of token 0, which all models have. Raises `ConfigError`,
+    and `ClassMismatch` of targets that differ in it.
+    """
+    over = [name for name, kept in ensemble.expected.targets.items() if kept.target == "softmax"]
+    if not over:
+        raise ConfigError(
+            "rows of tokens (transfer_set.sequences) have a softmax over the tokens, and no target is one",
+            remedy="store it beside the others: labels.targets: {next: {}, ...}, and let the teacher give it by that name",
+        )
     row = np.array(inputs[:1])
     row[:, 0] = 0
     with taking(row):
         found = ensemble.answers(row)
-    return min(found[name].classes for name, kept in ensemble.expected.targets.items() if kept.target == "softmax")
+    sizes = sorted({found[name].classes for name in over})
+    if len(sizes) > 1:
+        raise ClassMismatch(
+            f"the targets {some(over)} have {' and '.join(map(str, sizes))} classes, and a softmax of rows of tokens is over "
+            "the tokens of the tokenizer",
+            remedy="give each of them an output for every token, or leave out those of other classes (labels.targets)",
+        )
+    return sizes[0]
 
 
 def require_ensemble_logits(

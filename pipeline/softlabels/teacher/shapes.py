@@ -73,6 +73,8 @@ def _hint(output: object, lead: tuple[int, ...]) -> str:
     """What else a remedy says of an output whose rows are (`lead`) these."""
     if isinstance(output, Mapping):
         return "; a mapping is for targets that have names (labels.targets)"
+    if isinstance(output, Tensor) and output.shape == lead:
+        return "; one number is an axis, too: outputs.unsqueeze(-1)"
     if not isinstance(output, Tensor) or len(lead) < 2 or output.shape[:1] != lead[:1]:
         return ""
     rows, positions = lead

@@ -26,7 +26,7 @@ from softlabels.transfer.label_config import LabelColumn, RowPositions
 from softlabels.transfer.lists import items_of
 from softlabels.transfer.row_positions import count_positions, into_rows, position_mask
 from softlabels.transfer.source import Source
-from softlabels.transfer.wide_labels import flags, real_values, set_flags
+from softlabels.transfer.wide_labels import are_flags, flags, real_values, set_flags
 
 RowKind = tuple[np.dtype[np.generic], tuple[int, ...]]  # of an array (R, ...)
 MASK = "mask"
@@ -138,10 +138,18 @@ def label_reader(config: TransferSetConfig, source: Source) -> LabelReader:
     """The reader of a split.
 
     Raises:
-        TransferSetError: nothing says how many numbers a label is.
+        TransferSetError: nothing says how many numbers a label is, or flags are called a set.
     """
+    in_lists = config.row_positions is not None
     wide = [each for each in config.targets if each.kind != "class"]
-    widths = {each.target: _width_of(each, source, in_lists=config.row_positions is not None) for each in wide}
+    widths = {each.target: _width_of(each, source, in_lists=in_lists) for each in wide}
+    for each in wide:
+        if each.kind == "set" and are_flags(_lists(each.column, source, in_lists=in_lists), widths[each.target]):
+            raise TransferSetError(
+                f"label column {each.column!r} is read as a set of class ids, and each of its lists holds "
+                f"{widths[each.target]} times 0 or 1, one for every class",
+                remedy="of flags say as: flags (label_as: flags where targets have no names); of class ids list each once",
+            )
     return LabelReader(config.targets, config.row_positions, source.class_names, widths)
 
 
@@ -159,7 +167,8 @@ def _width_of(column: LabelColumn, source: Source, *, in_lists: bool) -> int:
         kind = kind.value_type
     if not is_list(kind) and not pa.types.is_null(kind):
         return 1
-    lengths = _lengths(column.column, source, in_lists=in_lists)
+    lists = _lists(column.column, source, in_lists=in_lists)
+    lengths = (length for array in lists for length in pc.list_value_length(array).to_pylist())
     width = kind.list_size if pa.types.is_fixed_size_list(kind) else next(filter(None, lengths), 0)
     if width < 1:
         raise TransferSetError(
@@ -169,12 +178,12 @@ def _width_of(column: LabelColumn, source: Source, *, in_lists: bool) -> int:
     return int(width)
 
 
-def _lengths(name: str, source: Source, *, in_lists: bool) -> Iterator[int]:
-    """Of the lists of one label, those that are there."""
+def _lists(name: str, source: Source, *, in_lists: bool) -> Iterator[pa.Array]:
+    """The lists of one label each, those that are there, block by block."""
     data = source.data.select_columns(path_of(name, source.data.column_names)[:1])
     for start in range(0, source.rows, _SCANNED):
         array = plain(column_at(data[start : start + _SCANNED], name))
         if in_lists and is_list(array.type):
             array = array.flatten()
         if is_list(array.type):
-            yield from pc.list_value_length(array.drop_null()).to_pylist()
+            yield array.drop_null()

@@ -5,18 +5,17 @@ Nothing is opened here. Neighbours: `config` is the whole transfer set, `label_c
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 from softlabels.errors import ConfigError
+from softlabels.labels.targets import require_name
 from softlabels.store.spec import MAX_POSITIONS
 
 As = Literal["class", "set", "flags", "values"]
 MOST_TARGETS = 32
 _KINDS = get_args(As)
-_TARGET = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _SECTION = "transfer_set.label"
 LISTED = "transfer_set.classes"  # where a recipe lists the names of classes, where targets have no names
 
@@ -93,12 +92,8 @@ def label_columns(
 
 
 def _target(name: object, given: object) -> LabelColumn:
+    name = require_name(name)
     where = f"{_SECTION}.{name}"
-    if not isinstance(name, str) or not _TARGET.fullmatch(name):
-        raise ConfigError(
-            f"{name!r} is no name of a target",
-            remedy="use a-z, 0-9 and '_', a letter first, at most 32 characters",
-        )
     entry: Mapping[str, Any] = given if isinstance(given, Mapping) else {"column": given}
     for key in entry:
         if key not in ("column", "as", "classes"):

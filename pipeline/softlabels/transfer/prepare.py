@@ -18,6 +18,17 @@ from softlabels.errors import ConfigError, TransferSetError
 from softlabels.transfer.decode import Array, Value
 
 Row = Value | tuple[Value, ...]
+_MOST = 1 << 28  # numbers of a row: 1 GiB of float32
+
+
+def require_whole(function: str, *, least: int = 1, **settings: object) -> None:
+    """Raise `ConfigError` for an argument of a prepare function that is no whole number, or none that an array may have."""
+    for name, value in settings.items():
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MOST:
+            raise ConfigError(
+                f"prepare.init_args.{name} of {function} is {value!r}",
+                remedy=f"give a whole number from {least} to {_MOST:,}",
+            )
 
 
 def stack(rows: Sequence[Row]) -> Array:
@@ -50,8 +61,8 @@ def stack(rows: Sequence[Row]) -> Array:
 
 def scale(rows: Sequence[Row], *, divisor: float) -> npt.NDArray[np.float32]:
     """Rows of one dtype and shape as float32, divided by `divisor`: (B, ...); of several input columns (B, F)."""
-    if divisor == 0:
-        raise ConfigError("scale cannot divide by 0", remedy="set prepare.init_args.divisor")
+    if not isinstance(divisor, int | float) or not np.isfinite(divisor) or divisor == 0:
+        raise ConfigError(f"scale cannot divide by {divisor!r}", remedy="set prepare.init_args.divisor")
     values = vector(rows) if isinstance(rows[0], tuple) else stack(rows)
     return values.astype(np.float32) / np.float32(divisor)
 

@@ -50,6 +50,7 @@ def count_positions(rule: RowPositions, table: pa.Table, labels: Mapping[str, In
             f"row {start + wrong[0]} has {counts[wrong[0]]} positions ({said}), and {_RULE} allows 1 to {rule.most}",
             remedy="raise most, or cut or filter such rows",
         )
+    counts = counts.astype(np.int64)
     for name, lengths in labels.items():
         wrong = np.flatnonzero((lengths >= 0) & (lengths != counts))
         if wrong.size:
@@ -61,7 +62,7 @@ def count_positions(rule: RowPositions, table: pa.Table, labels: Mapping[str, In
     return counts
 
 
-def _lengths(table: pa.Table, name: str, *, start: int) -> Ints:
+def _lengths(table: pa.Table, name: str, *, start: int) -> Array:
     array = plain(column_at(table, name))
     if not pa.types.is_integer(array.type):
         raise TransferSetError(
@@ -72,8 +73,7 @@ def _lengths(table: pa.Table, name: str, *, start: int) -> Ints:
         raise TransferSetError(
             f"length column {name!r} is null in row {start + first_null(array)}", remedy="fill or filter such rows"
         )
-    lengths: Ints = array.to_numpy(zero_copy_only=False).astype(np.int64)
-    return lengths
+    return np.asarray(array.to_numpy(zero_copy_only=False))
 
 
 def position_mask(counts: Ints, most: int) -> npt.NDArray[np.bool_]:

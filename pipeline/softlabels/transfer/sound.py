@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from softlabels.errors import ConfigError, MissingExtra, TransferSetError
+from softlabels.errors import MissingExtra, TransferSetError
 from softlabels.objects import require_extra
 from softlabels.transfer.file_arguments import reads_files
-from softlabels.transfer.prepare import Row
+from softlabels.transfer.prepare import Row, require_whole
 
 Samples = npt.NDArray[np.float32]
 _BLOCK = 1 << 16  # samples read at a time: what a file says of its length is not believed
+_LOUDEST = 4.0  # what is lossy or was mixed in floats passes 1; integers that are called floats pass it by far
 
 
 @reads_files(lambda **_: {}, packages=("soundfile",))
@@ -33,10 +34,9 @@ def audio(rows: Sequence[Row], *, rate: int, samples: int) -> Samples:
 
     Raises:
         MissingExtra: soundfile is not installed.
-        TransferSetError: rows that are no audio files, or of another rate.
+        TransferSetError: as `waveform`.
     """
-    if samples < 1:
-        raise ConfigError(f"audio cannot make rows of {samples} samples", remedy="set prepare.init_args.samples")
+    require_whole("audio", rate=rate, samples=samples)
     found = np.zeros((len(rows), samples), np.float32)
     for row, data in zip(found, rows, strict=True):
         own = waveform(data, rate=rate, most=samples)
@@ -54,7 +54,7 @@ def waveform(data: Row, *, rate: int, most: int | None = None) -> Samples:
 
     Raises:
         MissingExtra: soundfile is not installed.
-        TransferSetError: no audio file, or of another rate.
+        TransferSetError: no audio file, one of another rate or without samples, or samples that are NaN or far beyond 1.
     """
     soundfile = _soundfile()
     if not isinstance(data, bytes):
@@ -66,13 +66,21 @@ def waveform(data: Row, *, rate: int, most: int | None = None) -> Samples:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             if file.samplerate != rate:
                 raise TransferSetError(
-                    f"this audio has {file.samplerate:,} samples a second, and rate is {rate:,}",
+                    f"this audio has {file.samplerate:,} samples a second, and rate is {rate!r}",
                     remedy="resample the files to one rate, or correct prepare.init_args.rate",
                 )
-            return _read(file, most)
+            found = _read(file, most)
     except soundfile.SoundFileError as error:
         why = getattr(error, "error_string", str(error))
         raise TransferSetError(f"this is no audio that soundfile reads: {why}", remedy="mend or filter it") from error
+    if not len(found) and most != 0:
+        raise TransferSetError("this audio has no samples", remedy="mend or filter it")
+    if not np.abs(found).max(initial=0) <= _LOUDEST:
+        raise TransferSetError(
+            f"this audio has samples up to {np.abs(found).max():g}, and they lie from -1 to 1 (a decoder may pass it a little)",
+            remedy="scale the samples of files of floats before they are written, or filter it",
+        )
+    return found
 
 
 def _read(file: Any, most: int | None) -> Samples:

@@ -7,13 +7,16 @@ values, W either.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from softlabels.errors import LabelError, TransferSetError
 from softlabels.labels import NO_LABEL
-from softlabels.transfer.decode import Places, is_list
+from softlabels.transfer.decode import Places, is_list, storage
 from softlabels.transfer.hard_labels import hard_labels
 from softlabels.transfer.label_config import LISTED
 from softlabels.transfer.lists import items_of
@@ -46,6 +49,26 @@ def set_flags(array: pa.Array, *, name: str, class_names: tuple[str, ...], rows:
     flags[np.repeat(np.arange(len(array)), np.maximum(lengths, 0)), classes] = 1
     flags[lengths < 0] = NO_LABEL
     return flags
+
+
+def are_flags(blocks: Iterable[pa.Array], classes: int) -> bool:
+    """Whether lists that are to be sets of `classes` are flags: each has a 0 or 1 (or null, -1) for every class, and as sets
+    some would hold a class twice, or one that there is not.
+    """
+    impossible = False
+    for lists in blocks:
+        items = storage(lists.flatten())
+        if pa.types.is_null(items.type) or not len(items):
+            continue
+        if not (pa.types.is_integer(items.type) or pa.types.is_floating(items.type)):
+            return False
+        numbers = np.nan_to_num(items.fill_null(NO_LABEL).to_numpy(zero_copy_only=False), nan=NO_LABEL)
+        lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
+        if (lengths != classes).any() or not np.isin(numbers, (NO_LABEL, 0, 1)).all():
+            return False
+        rows = np.sort(numbers.reshape(-1, classes), axis=1)
+        impossible |= bool((rows >= classes).any() or (rows[:, 1:] == rows[:, :-1]).any())
+    return impossible
 
 
 def flags(array: pa.Array, *, name: str, width: int, rows: Places) -> Flags:
