@@ -1,5 +1,5 @@
-"""Saliencies against the definition in float64: second derivatives of a loss that is written out here, by finite differences and
-by differentiating twice; and against the rise of the loss that is measured.
+"""Saliencies against the definition in float64: second derivatives of a loss that is written out here, by finite differences
+and by differentiating twice; and against the rise of the loss that is measured.
 """
 
 from __future__ import annotations

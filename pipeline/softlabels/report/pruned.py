@@ -1,5 +1,5 @@
-"""What is said of a run of pruned students: what remains of each, on its card, and a picture of errors (or what else students are
-compared by) over the share that is left.
+"""What is said of a run of pruned students: what remains of each, on its card, and a picture of errors (or what else students
+are compared by) over the share that is left.
 
 Made from the mapping of `results.json`, and from nothing else::
 

@@ -1,6 +1,6 @@
 """The second derivative H of a position's own loss at the student's outputs, as a factor F with F F^T = H: what Gauss-Newton
-needs of a loss. H is positive semidefinite: where a loss is not convex in the logits (reverse_kl, dkd), its negative eigenvalues
-are taken for 0.
+needs of a loss. H is positive semidefinite: the negative eigenvalues of a loss that is not convex in the logits (reverse_kl,
+dkd) are taken for 0.
 
 Of a row with up to 64 outputs (positions times classes) every column of F is taken. Of more, K random columns F e, the signs e
 of all positions drawn at once, whose squares have the right mean. Of more than 64 classes H is not made: it is the Fisher
