@@ -19,6 +19,7 @@ SHIPPED = {
     "softlabels.models.Detector": "softlabels.recipes.detect_model.Detector",
     "softlabels.models.DiffusionSampler": "softlabels.recipes.diffusion.DiffusionSampler",
     "softlabels.models.FrameNet": "softlabels.recipes.frame_net.FrameNet",
+    "softlabels.models.LeNet1990": "softlabels.recipes.lenet_1990.LeNet1990",
     "softlabels.models.ImageClassifier": "softlabels.models.hf.ImageClassifier",
     "softlabels.models.MLP": "softlabels.models.mlp.MLP",
     "softlabels.models.MixtureSampler": "softlabels.recipes.mixture.MixtureSampler",
