@@ -12,14 +12,14 @@ SOURCE ?=
 
 BIN := .venv/bin
 SOFTLABELS := $(BIN)/softlabels
-FROM := $(if $(SOURCE),--transfer_set.$(if $(filter detect,$(CONFIG)),factory.init_args.)source=$(SOURCE))
+FROM := $(if $(SOURCE),--transfer_set.$(if $(filter detect letter letter_p2,$(CONFIG)),factory.init_args.)source=$(SOURCE))
 # The root of a finished store holds one of these; teacher-logits finishes an unfinished one.
 STORE_IS_THERE := $(wildcard $(STORE)/manifest.json $(STORE)/zarr.json $(STORE)/dataset_dict.json)
 
 # Tests start hundreds of processes: compile each file once, whatever the caller's environment says.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help mnist ag-news lm speech speech-take speech-frames train-student teacher-logits train-teacher install dev lint format types test slow faults docs check clean detect clone diffuse
+.PHONY: help mnist ag-news lm speech speech-take speech-frames train-student teacher-logits train-teacher install dev lint format types test slow faults docs check clean detect clone diffuse letter
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -70,6 +70,11 @@ diffuse: install ## one-step students of diffusion samplers, and progressive hal
 	$(MAKE) train-student CONFIG=diffuse ARGS="--out=runs/diffuse"
 	$(BIN)/python -m benchmarks.diffuse --run=runs/diffuse --halve=runs/halved
 
+letter: .venv/tables ## letters in two classes, by pseudo-data that an ensemble labels, from the folder SOURCE
+	$(MAKE) train-student CONFIG=letter ARGS="--out=runs/letter"
+	$(MAKE) train-student CONFIG=letter_p2 ARGS="--out=runs/letter_p2"
+	$(BIN)/python -m benchmarks.letter runs/letter runs/letter_p2
+
 install: .venv/installed ## set up .venv with what running takes
 
 dev: .venv/dev ## set up .venv with what tests and checks take as well
@@ -88,9 +93,13 @@ dev: .venv/dev ## set up .venv with what tests and checks take as well
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[report,audio]'
 	@touch $@
 
+.venv/tables: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[report,tables]'
+	@touch $@
+
 .venv/dev: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@ .venv/hf .venv/audio
+	@touch $@ .venv/hf .venv/audio .venv/tables
 
 lint: dev ## ruff: mistakes, import order, layout
 	$(BIN)/ruff check .

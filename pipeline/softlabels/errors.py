@@ -98,6 +98,14 @@ def some(items: Iterable[object], shown: int = 5) -> str:
     return ", ".join(found[:shown]) + more
 
 
+def require_keys(given: Iterable[object], known: Iterable[str], where: str, more: str = "") -> None:
+    """Raise `ConfigError` for a key of the mapping at `where` that is not known; `more`: what else a remedy says."""
+    for key in given:
+        if key not in (*known,):
+            names = ", ".join(known)
+            raise ConfigError(f"{where}: unknown key {key!r}", remedy=f"known keys: {names}{'; ' * bool(more)}{more}")
+
+
 def visible(text: str) -> str:
     r"""The text with an escape, such as `\x1b`, in the place of each character that is not seen or that a terminal obeys: of
     control sequences, reversed writing, half surrogates. The byte 0xff of a name that is not UTF-8 is `\xff`. Line breaks and

@@ -35,6 +35,7 @@ from softlabels.jobs.watch import Watch
 from softlabels.store.markdown import without_folders
 from softlabels.store.spec import About
 from softlabels.transfer import TransferRows
+from softlabels.transfer.identity import shown_name
 from softlabels.transfer.salt import read_salt
 from softlabels_stages.arguments import Import
 from softlabels_stages.recipe import load, parse, texts
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = _rows(args, file, outputs, rows, split)
     if args.inputs == "embed" and found.inputs is None:
         raise ConfigError(
-            f"{args.from_} holds keys and no inputs", remedy="leave out --inputs=embed, or add the inputs"
+            f"{args.from_} holds no inputs of numbers", remedy="leave out --inputs=embed, or add the inputs"
         )
     kept = found.inputs if args.inputs == "embed" else None
     watch = Watch(lambda line: say(f"{split}: {line}"), warn, should_stop)
@@ -161,7 +162,7 @@ def _set_of(args: Import, split: str) -> TransferRows:
 
 def _called(args: Import, split: str) -> str:
     """What messages call the rows of the transfer set."""
-    return f"the {split} split of {args.transfer_set.name if args.transfer_set else ''} (--config)"
+    return f"the {split} split of {shown_name(args.transfer_set) if args.transfer_set else ''} (--config)"
 
 
 def _rows(args: Import, file: OutputFile, outputs: Outputs, rows: TransferRows | None, split: str) -> Imported:

@@ -15,6 +15,7 @@ from softlabels.jobs.train import Run, train
 from softlabels.jobs.watch import Watch
 from softlabels.report.comparison import best_seed, best_student, comparison_text
 from softlabels.report.views import views
+from softlabels.student.sweep import HARD
 from softlabels_stages.arguments import TrainStudent
 from softlabels_stages.recipe import recipe_of
 from softlabels_stages.run import say, should_stop, stage, suggested, warn
@@ -48,7 +49,7 @@ def _next(args: TrainStudent, run: Run) -> str:
     """
     if args.training.swept:
         best = best_student(run.results)
-        variant = next(variant for variant in args.training.variants if variant.label == best["label"])
+        variant = next(variant for variant in (*args.training.variants, HARD) if variant.label == best["label"])
         return suggested("export", run.path / variant.folder(args.training.seeds[best_seed(run.results, best)]))
     recipe, swept = f"--config={run.path / RECIPE}", "--temperature=1,2,4,8,20"
     if all(view.get("target") == "values" for view in views(run.results).values()):

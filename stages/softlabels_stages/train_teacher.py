@@ -2,7 +2,9 @@
 
 Each member of `teacher.members` is trained as `teacher_training` says, with its number added to the seed, on the training
 split of the transfer set; the weights go to the member's `weights`. Where hard labels are of several targets, a member gives a
-mapping of outputs by name. A member whose file exists, or whose class loads a whole
+mapping of outputs by name. With `teacher.folds` there is one more a fold, trained alike (with the same seed) but without the
+rows of the fold, so that each row is labelled by a model that never saw it. Estimators of scikit-learn are fitted: of
+`teacher_training` they take seed, validation and hard_label_fraction. A member whose file exists, or whose class loads a whole
 checkpoint of its own, is left as it is. Language models learn the next tokens of their rows. Before them the tokenizer that
 the transfer set names is trained, as the section `tokenizer` says, where it is not there. Who has a trained teacher needs this
 stage only once, or never.
@@ -14,7 +16,7 @@ import dataclasses
 import functools
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +25,20 @@ import torch
 from torch import Tensor, nn
 
 from softlabels.errors import ClassMismatch, ConfigError
+from softlabels.jobs.fit_estimator import fit_estimator
 from softlabels.jobs.splits import load_rows
 from softlabels.jobs.watch import TimeLeft, Watch
+from softlabels.labels.hard import are_labelled, kind_of
 from softlabels.models import build_model, save_weights
 from softlabels.models.build import answer_of, untrained
 from softlabels.models.classes import require_head, require_vocabulary
+from softlabels.models.estimator import Estimator, build_member
 from softlabels.objects import build, import_object, plain
 from softlabels.recipes.tokenizer import ensure_tokenizer, named_tokenizer
 from softlabels.store.digest import blake3_hex
 from softlabels.store.new_spec import prepared_by
 from softlabels.stream import Loader
-from softlabels.stream.hard_labels import kind_of
+from softlabels.stream.folds import fold_of, require_folds
 from softlabels.student import class_weights
 from softlabels.student.config import TrainingConfig
 from softlabels.student.heads import USUAL, Head, heads_of, naming_target, resolved, with_class_weights
@@ -42,10 +47,10 @@ from softlabels.student.loss_spec import require_served
 from softlabels.student.memory import keep_freed_memory
 from softlabels.student.metrics import Scores
 from softlabels.student.outputs import by_target
-from softlabels.student.split import validation_rows
+from softlabels.student.split import labelled_rows, validation_rows
 from softlabels.student.trainer import Trainer
 from softlabels.student.trial import require_trainable
-from softlabels.teacher.config import MemberConfig
+from softlabels.teacher.config import MemberConfig, TeacherConfig
 from softlabels.transfer import TransferRows
 from softlabels_stages.run import say, should_stop, stage, warn
 from softlabels_stages.teacher_arguments import TeacherTraining, TrainTeacher
@@ -56,35 +61,85 @@ def main(args: TrainTeacher) -> int:
     """Train the members that have no weights."""
     if ensure_tokenizer(args.tokenizer, args.transfer_set):
         print(f"tokenizer: trained on the training rows, {named_tokenizer(args.transfer_set)}", flush=True)
-    missing = [number for number, member in enumerate(args.teacher.members) if not _is_trained(member)]
-    for number, member in enumerate(args.teacher.members):
-        if number not in missing:
-            print(f"teacher {number}: {member.weights or member.class_path} is there, left as it is")
+    every = [*_lessons(args.teacher)]
+    missing = [lesson for lesson in every if not _is_trained(lesson.member)]
+    for lesson in every:
+        if lesson not in missing:
+            print(f"{lesson.who}: {lesson.member.weights or lesson.member.class_path} is there, left as it is")
     if not missing:
         return 0
     rows, training = load_rows(args.transfer_set, "train", Watch(say, warn)), _training(args, missing)
-    for number in missing:
-        print(f"teacher {number}: training {args.teacher.members[number].class_path}", flush=True)
-        _train(args.teacher.members[number], rows, dataclasses.replace(training, seed=training.seed + number))
+    has_label = _labelled(rows)
+    if without := int((~has_label).sum()):
+        print(f"{without:,} of {len(has_label):,} training rows have no hard label and are left out", flush=True)
+    if args.teacher.folds is not None:
+        require_folds(rows.keys[has_label], args.teacher.folds)
+    for lesson in missing:
+        print(f"{lesson.who}: training {lesson.member.class_path}", flush=True)
+        config = dataclasses.replace(training, seed=training.seed + lesson.number)
+        _train(lesson.member, rows, has_label & lesson.sees(rows.keys), config)
     return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Lesson:
+    """A member to be trained, `number` of the recipe: on all rows, or on those of all folds but one."""
+
+    number: int
+    member: MemberConfig
+    fold: int | None = None
+    folds: int = 0
+
+    @property
+    def who(self) -> str:
+        return f"teacher {self.number}" + ("" if self.fold is None else f", without fold {self.fold} of {self.folds}")
+
+    def sees(self, keys: np.ndarray) -> np.ndarray:
+        """Which of the rows with these keys (R, 16): (R,)."""
+        if self.fold is None:
+            return np.ones(len(keys), bool)
+        return np.asarray(fold_of(keys, self.folds) != self.fold)
+
+
+def _lessons(teacher: TeacherConfig) -> Iterator[_Lesson]:
+    """All that the members have to learn."""
+    folds = teacher.folds or 0
+    for number, member in enumerate(teacher.members):
+        yield _Lesson(number, member)
+        for fold in range(folds):
+            yield _Lesson(number, member.of_fold(fold, folds), fold, folds)
+
+
+def _labelled(rows: TransferRows) -> np.ndarray:
+    """Which rows (R,) have a hard label: of some target, at some position. Raises ConfigError where none has."""
+    if rows.sequence is not None:  # whose labels are their own next tokens
+        return np.ones(len(rows.keys), bool)
+    each = (are_labelled(found, kind_of(found, rows.positions)) for found in rows.hard.values())
+    found: np.ndarray = np.any([one.reshape(len(rows.keys), -1).any(axis=1) for one in each], axis=0)
+    if not found.any():
+        raise ConfigError(
+            f"no training row of {rows.name} has a hard label, so nothing can be learnt",
+            remedy="name the column in transfer_set.label, or give the members weights that are trained already",
+        )
+    return found
 
 
 def _is_trained(member: MemberConfig) -> bool:
     """Whether the member's weights are there: in their file, or, where it names none, in a checkpoint that its class loads."""
     if member.weights is not None:
         return Path(member.weights).exists()
-    return untrained(build_model(member.model)) == ()
+    return untrained(build_member(member.model)) == ()
 
 
-def _training(args: TrainTeacher, missing: Sequence[int]) -> TeacherTraining:
+def _training(args: TrainTeacher, missing: Sequence[_Lesson]) -> TeacherTraining:
     """How to train from hard labels. Raises ConfigError where the recipe does not say so, or not where to."""
-    for number in missing:
-        if args.teacher.members[number].weights is None:
+    for lesson in missing:
+        if lesson.member.weights is None:
             raise ConfigError(
-                f"teacher.members[{number}] names no weights", remedy="give a path ending in .safetensors"
+                f"teacher.members[{lesson.number}] names no weights", remedy="give a path ending in .safetensors"
             )
     if args.teacher_training is None:
-        files = ", ".join(str(args.teacher.members[number].weights) for number in missing)
+        files = ", ".join(str(lesson.member.weights) for lesson in missing)
         raise ConfigError(
             f"weights of the teacher are missing ({files}), and the recipe has no section teacher_training",
             remedy="put the files there, or add that section to train them",
@@ -92,22 +147,30 @@ def _training(args: TrainTeacher, missing: Sequence[int]) -> TeacherTraining:
     return dataclasses.replace(args.teacher_training, alpha=None, hard_weight=1.0, soft_weight=0.0)
 
 
-def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) -> None:
+def _train(member: MemberConfig, rows: TransferRows, seen: np.ndarray, config: TeacherTraining) -> None:
+    """Train a member from the rows that it may see (R,), all of which have labels."""
     weights = Path(str(member.weights))
-    is_held_out = validation_rows(rows.keys, config.validation, config.seed)
+    is_held_out, is_used = np.zeros((2, len(seen)), bool)
+    is_held_out[seen] = validation_rows(rows.keys[seen], config.validation, config.seed)
+    is_used[seen] = ~is_held_out[seen]
 
     def batches(selected: np.ndarray, *, shuffle: bool) -> Loader:
         order: dict[str, Any] = {"seed": config.seed, "block": config.block, "shuffle": shuffle}
         return Loader(rows, None, batch_size=config.batch_size, selection=np.flatnonzero(selected), **order)
 
     model = dataclasses.replace(member.model, weights=None)
-    untaught = build_model(model)
+    untaught = build_member(model)
+    if isinstance(untaught, Estimator):
+        used = is_used & labelled_rows(rows.keys, config.hard_label_fraction, config.seed)
+        scores = fit_estimator(untaught, rows, used, weights, seed=config.seed, judged=is_held_out)
+        print(f"teacher {member.class_path}: {weights}{_said(scores, rows)}", flush=True)
+        return
     require_trainable(
         untaught,
         torch.from_numpy(np.array(rows.inputs[:2])),
         who=member.class_path,
         section="teacher.members",
-        rows=int((~is_held_out).sum()),
+        rows=int(is_used.sum()),
         batch_size=config.batch_size,
         micro_batch=config.micro_batch,
     )
@@ -116,7 +179,7 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
     taught = _taught(config, rows)
     if (head := heads_of(taught).get("")) is not None and rows.sequence is None:
         require_head(untaught, head.target, who=member.class_path)
-    taught = _with_class_weights(taught, rows, ~is_held_out, _try(untaught, member, rows, heads_of(taught)))
+    taught = _with_class_weights(taught, rows, is_used, _try(untaught, member, rows, heads_of(taught)))
     student = Student.begin("", taught, lambda: build_model(model))
     validation = batches(is_held_out, shuffle=False) if is_held_out.any() else None
     identity = {
@@ -125,7 +188,7 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
         "labels": _label_digests(rows),
         "augment": plain(config.augment),
     }
-    train, augment = batches(~is_held_out, shuffle=True), _augment(config, rows)
+    train, augment = batches(is_used, shuffle=True), _augment(config, rows)
     before = (train.by_chunks(), None if validation is None else validation.by_chunks())
     folder = weights.with_suffix(".run")
     trainer = Trainer([student], train, validation, folder, identity, augment, before=before)
@@ -137,13 +200,13 @@ def _train(member: MemberConfig, rows: TransferRows, config: TeacherTraining) ->
 
 def _taught(config: TeacherTraining, rows: TransferRows) -> TrainingConfig:
     """The config with the loss of each kind of hard labels. Raises ConfigError for another, and where there are none."""
-    kinds = {name: kind_of(each, positions=rows.positions is not None) for name, each in rows.hard.items()}
+    kinds = {name: kind_of(each, rows.positions) for name, each in rows.hard.items()}
     if {*kinds} == {""} and config.loss == USUAL["softmax"] and not config.targets:
         return dataclasses.replace(config, loss=USUAL[kinds[""]])
     found = resolved(config, kinds)
     for name, head in heads_of(found).items():
         with naming_target(name):
-            require_served(head.config.loss, kinds[name])
+            require_served(head.config.loss, kinds[name], rows.hard[name].shape[-1])
     return found
 
 

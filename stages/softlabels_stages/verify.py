@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from softlabels.errors import ConfigError, DamagedStore, UnsealedStore, one_line
 from softlabels.jobs.watch import counted
+from softlabels.labels.targets import titled
 from softlabels.store import Store, open_store, store_splits
 from softlabels.store.findings import ask, keys_of, stored_agreement
 from softlabels.store.paths import SET_ASIDE
@@ -140,7 +141,7 @@ def _recheck(split: str, path: Folder, recipe: TeacherLogits, args: Verify) -> i
     from softlabels.models.alone import is_padded
     from softlabels.teacher.ensemble import load_ensemble
     from softlabels.teacher.recheck import compare_with_teacher
-    from softlabels.teacher.sentinels import check_sentinels, titled
+    from softlabels.teacher.sentinels import check_sentinels
     from softlabels.transfer.sequences import as_stored
 
     store = open_store(path)

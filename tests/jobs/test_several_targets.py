@@ -4,6 +4,7 @@ their own; and what is refused before training.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from softlabels.models import ModelConfig, build_model
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.student.learner import Student
 from softlabels.student.sweep import StudentTraining
-from tests.jobs.targets import Case, Taught, plain_training, rows_of, weights_of, write
+from softlabels_stages import evaluate
+from tests.jobs.targets import Case, Taught, made, plain_training, rows_of, weights_of, write
 from tests.jobs.test_targets import BATCH, EPOCHS, LR, SGD, bits, stopped
 
 DETECTOR = Case({"class": "softmax", "box": "values", "tag": "sigmoid"}, "fixed")
@@ -119,7 +121,7 @@ def test_a_student_of_one_tensor_meets_the_target_that_is_named(tmp_path: Path, 
             go(tmp_path / "none", store, training(targets=targets), model)
 
 
-def test_stopped_resumed_cut_and_side_by_side(tmp_path: Path, store: Path) -> None:
+def test_stopped_resumed_cut_and_side_by_side(tmp_path: Path, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = {"box": {"loss": "huber", "weight": 2, "alpha": "linear:1:0.5"}}
     settings = training(targets=own, seeds=(0, 1), validation=0.2, baseline=True, temperature=(1.0, 4.0))
     whole = go(tmp_path / "whole", store, settings)
@@ -127,12 +129,35 @@ def test_stopped_resumed_cut_and_side_by_side(tmp_path: Path, store: Path) -> No
     again = stopped(tmp_path / "stopped", lambda out, watch: go(out, store, settings, watch=watch))
     assert bits(again.path) == bits(whole.path)
     assert again.results == whole.results
+    capsys.readouterr()
+    assert evaluate.main([str(whole.path / "distilled-T=4-seed0"), "--trust", "--json"]) == 0  # at its own temperature
+    assert [*json.loads(capsys.readouterr().out)["targets"]["class"]["kl"]] == ["1", "4"]
     alone = go(tmp_path / "alone", store, training(targets=own, seeds=(1,), validation=0.2, temperature=4.0))
     assert bits(alone.path)[0] in bits(whole.path)
     cut = go(tmp_path / "cut", store, training(targets=own, validation=0.2, temperature=4.0, micro_batch=7))
     for name, tensor in weights_of(cut.path / "distilled-seed0").items():
         wanted = weights_of(whole.path / "distilled-T=4-seed0")[name]
         torch.testing.assert_close(tensor, wanted, rtol=2e-4, atol=2e-5)
+
+
+def test_a_student_without_soft_labels_is_the_baseline(tmp_path: Path) -> None:
+    """And not trained twice; of the targets it learns those that have hard labels."""
+    rows = {split: made(CLASSIFIER, split) for split in ("train", "test")}
+    for each in rows.values():
+        each.labels["embedding"][:] = np.nan
+    store, said = write(tmp_path / "store", CLASSIFIER, rows), list[str]()
+    model = ModelConfig(HEADS.class_path, {"outputs": {"class": 4, "embedding": 2}})
+    watch = Watch(said.append, said.append)
+    none = go(tmp_path / "none", store, training(alpha=0.0, baseline=True), model, watch)
+    assert "alpha=0 (soft_weight=0) learns from hard labels alone: that student is trained once, as hard" in said
+    assert [student["kind"] for student in none.results["students"]] == ["hard"]
+    assert [*none.results["targets"]] == ["class"]
+    card = (none.path / "README.md").read_text()
+    assert "teacher's mistakes" not in card
+    swept = go(tmp_path / "swept", store, training(alpha=(0.0, 1.0), baseline=True), model)
+    assert [student["label"] for student in swept.results["students"]] == ["hard", "distilled, alpha=1"]
+    assert [*swept.results["targets"]] == ["class", "embedding"]
+    assert bits(swept.path)[1] == bits(none.path)[0]
 
 
 def test_rows_of_one_distribution_with_an_embedding(tmp_path: Path) -> None:
@@ -170,6 +195,7 @@ def test_a_target_of_which_the_store_keeps_the_mean_alone(tmp_path: Path) -> Non
         ({}, {"targets": {"class": {"temperature": [1, 2]}}}, ConfigError, r"training.targets.class: .*temperature"),
         ({}, {"targets": {"class": {"loss": "dkd"}}}, ConfigError, r"target class: the loss dkd .* have no hard label"),
         ({}, {"only_classes": (0,)}, ConfigError, "only_classes picks rows by their class"),
+        ({}, {"positions": {"background": 2, "class": 4}}, ConfigError, r"target class: .*class is 4, and there are 4 classes"),
     ],
 )  # fmt: skip
 def test_what_is_refused_before_training(

@@ -71,6 +71,8 @@ def test_rows_of_different_length(tmp_path: Path, detector: dict[str, Any]) -> N
     lists = {name: {key: cut(each) for key, each in detector[name].items()} for name in ("logits", "labels")}
     ragged = write_store(tmp_path / "a" / "train", **detector | lists | {"mask": None}, layout="arrow", positions=P)
     fixed = write_store(tmp_path / "b" / "train", **detector, layout="arrow")
+    padded = write_store(tmp_path / "z" / "train", **detector | lists | {"mask": None}, positions=P)
+    assert (padded.layout, padded.spec.ragged, padded.content_digest) == ("zarr", False, fixed.content_digest)
     assert (ragged.spec.ragged, fixed.spec.ragged, ragged.positions) == (True, False, P)
     assert ragged.column("positions").tolist() == lengths.tolist()
     for name in fixed.columns:
@@ -85,6 +87,8 @@ def test_flags_and_vectors_without_positions(tmp_path: Path, rng: np.random.Gene
     flags[flags < 0] = np.nan
     store = write_store(tmp_path / "a" / "train", z, keys=KEYS, labels=flags, kind="sigmoid", classes=["x", "y", "z"])
     assert (store.targets, store.encoding.kind, store.class_names) == (("",), "sigmoid", ("x", "y", "z"))
+    with pytest.raises(errors.LabelError, match=r"label 0\.5 in row 0 of memory is no whole number"):
+        write_store(tmp_path / "b" / "train", z, keys=KEYS, labels=np.full((ROWS, 3), 0.5), kind="sigmoid")
     np.testing.assert_allclose(store.probabilities(range(ROWS), temperature=1.0), 1 / (1 + np.exp(-z)), atol=1e-3)
     np.testing.assert_array_equal(store.column("label"), np.where(np.isnan(flags), -1, flags))
     values = write_store(tmp_path / "b" / "train", z[:, :1], keys=KEYS, kind="values")
@@ -261,7 +265,6 @@ RAGGED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         errors.UserError,
         "row 1 has 3 positions, and positions=2 is the most",
     ),
-    "in zarr": ({"layout": "zarr"}, errors.UserError, "ragged rows need layout: arrow"),
     "labels of another length": (
         {"labels": [np.zeros(length, int) for length in (1, 2, 2)]},
         errors.UserError,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from softlabels.labels import blocks as blocks_of_logits
 from softlabels.labels import dense_encode
 from softlabels.labels.encoding import DenseEncoding, TopkEncoding
 from softlabels.labels.fidelity import TEMPERATURES, Fidelity, FidelitySums, table
@@ -109,7 +110,7 @@ def test_shards_add_up_to_one_pass(rng: np.random.Generator, monkeypatch: pytest
     cuts = [0, 1, 40, 90]
     shards = [measure_dense(z[a:b], stored[a:b]) for a, b in itertools.pairwise(cuts)]
     merged = table(shards)
-    monkeypatch.setattr(dense_encode, "_MEASURED_BYTES", 8 * C * 7)  # blocks of seven distributions
+    monkeypatch.setattr(blocks_of_logits, "_COMPARED_BYTES", 8 * C * 7)  # blocks of seven distributions
     blocks = table([measure_dense(z, stored)])
     assert list(whole) == [f"{t:g}" for t in TEMPERATURES] == ["1", "2", "4", "8", "20"]
     for name, line in whole.items():

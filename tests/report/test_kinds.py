@@ -106,6 +106,9 @@ def test_what_was_not_measured_is_left_out(rng: np.random.Generator, target: str
     assert ("MSE to teacher, standard" in text) == values_alone
     assert ("its teacher: " in text) == ("labels" not in change)
     assert ("no standard error" in text) == ("seeds" in change)
+    assert ("500 rows, none of them with a hard label;" in text) == ("labels" in change)
+    card = of_kind(found, ValuesEncoding() if target == "values" else SigmoidEncoding())
+    assert ("Its confidence is as good as" in card) == (target == "sigmoid" and "labels" not in change)
 
 
 def test_a_member_that_beats_its_ensemble_is_named(rng: np.random.Generator) -> None:

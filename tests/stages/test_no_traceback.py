@@ -361,7 +361,7 @@ def test_few_open_files_are_enough(there: Path) -> None:
     assert (code, "Traceback" in text) == (0, False), text
 
 
-@pytest.mark.parametrize("mebibytes", [300, 1500])
+@pytest.mark.parametrize("mebibytes", [300, pytest.param(1500, marks=pytest.mark.slow)])
 def test_too_little_memory_is_one_line(there: Path, mebibytes: int) -> None:
     code, text = process(*TRAIN[:3], "--epochs=1", limits={resource.RLIMIT_AS: mebibytes << 20})
     assert "Traceback" not in text, text

@@ -444,7 +444,7 @@ def test_evaluate_finds_recipe_and_store_of_a_run(store: Path, capsys: pytest.Ca
 
 def test_a_sweep_suggests_its_best_student_by_validation(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """alpha=0 with almost no hard labels learns nothing; the first setting is not the best."""
-    words = ["--out=out", "--epochs=2", "--alpha=0,1", "--hard_label_fraction=0.05"]
+    words = ["--out=out", "--epochs=2", "--alpha=0,1", "--baseline=false", "--hard_label_fraction=0.05"]
     assert run(*words) == 0
     errors = {
         student["settings"]["alpha"]: [scores["errors"] for scores in student["validation"]]

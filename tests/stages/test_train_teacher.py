@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,35 @@ def test_other_settings_begin_anew_where_no_step_was_taken_and_are_refused_after
     said = capsys.readouterr().err
     assert "the prepared inputs, by transfer_set.prepare or its code: " in said
     assert "to begin anew, delete teachers/a.run or" in said
+
+
+def test_rows_without_a_hard_label_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    found = {}
+    for factory in ("few", "few_labelled"):
+        rows = toy.recipe()["transfer_set"] | {"factory": {"class_path": f"{__name__}.{factory}"}}
+        assert run(transfer_set=rows) == 0
+        found[factory] = [Path(file).read_bytes() for file in FILES]
+        for path in (*map(Path, FILES), Path("teachers/a.run"), Path("teachers/b.run")):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert found["few"] == found["few_labelled"]
+    assert "60 of 160 training rows have no hard label and are left out" in capsys.readouterr().out
+
+
+def test_rows_without_any_hard_label_teach_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(transfer_set=toy.recipe()["transfer_set"] | {"label": None}) == 2
+    assert "ConfigError: no training row of points has a hard label" in capsys.readouterr().err
+    assert not Path("teachers").exists()
+
+
+def few(split: str) -> dict[str, np.ndarray]:
+    """The first 100 rows."""
+    return {name: values[:100] for name, values in toy.points(split).items()}
+
+
+def few_labelled(split: str) -> dict[str, np.ndarray]:
+    """All rows, of which the first 100 have a label."""
+    rows = toy.points(split)
+    return rows | {"label": np.where(np.arange(len(rows["x"])) < 100, rows["label"], -1)}
 
 
 def deeper(rows: Sequence[Row]) -> np.ndarray:

@@ -26,7 +26,7 @@ from tests.student import runs
 from tests.student.kind_reference import OTHERS, Rows, draw
 from tests.student.loss_reference import soft_labels
 
-FITTING: dict[str, Any] = {"label_free_rows": 9, "micro_batch": 4, "reduce": "none", "classes": 1}
+FITTING: dict[str, Any] = {"label_free_rows": 9, "micro_batch": 4, "reduce": "none", "classes": 5}
 BOTH: dict[str, Any] = {"hard_weight": 0.5, "soft_weight": 0.5}
 OF = {loss: target for target, names in LOSS_NAMES.items() for loss in names}
 
@@ -82,6 +82,19 @@ def test_settings_that_mean_nothing_for_values_are_refused(
     for config in (TrainingConfig, StudentTraining):
         with pytest.raises(ConfigError, match=message):
             config(loss=loss, **of_config)
+
+
+def test_one_value_has_no_direction(rng: np.random.Generator) -> None:
+    """cosine of it is its sign; its gradient was the rounding of float32."""
+    rows, message = draw(rng, "cosine"), "cosine of one value asks for its sign alone, .* no gradient; use loss=mse"
+    one = replace(rows, z=rows.z[:, :1], v=rows.v[..., :1], labels=rows.labels[:, :1])
+    with pytest.raises(ConfigError, match=message):
+        require_loss(LossSpec(1.0, loss="cosine"), **FITTING | {"classes": 1}, target="values")
+    for hard in (0.0, 1.0):
+        with pytest.raises(ConfigError, match=message):
+            distillation_loss(
+                torch.tensor(one.z), one.soft, one.hard, loss="cosine", hard_weight=hard, soft_weight=1 - hard
+            )
 
 
 def test_a_schedule_of_temperatures_or_a_sweep_of_them_is_one_too() -> None:

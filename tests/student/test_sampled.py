@@ -93,8 +93,8 @@ def learner(**changes: Any) -> Learner:
     return begun(TrainingConfig(**given | changes))
 
 
-def begun(config: TrainingConfig) -> Learner:
-    student = Student.begin("", config, lambda: nn.Linear(F, C))
+def begun(config: TrainingConfig, labelled: np.ndarray | None = None) -> Learner:
+    student = Student.begin("", config, lambda: nn.Linear(F, C), labelled=labelled)
     return Learner(student, device=CPU, total_steps=9, augment=None)
 
 
@@ -113,6 +113,14 @@ def test_a_step_is_that_of_the_positions_it_takes(
         want = batch_loss(outputs_of(one.model.eval(), small), small, LossSpec(4.0, 0.4, 0.6))
         assert one.step(batch, batch, step) == pytest.approx(want.item(), rel=1e-5)
     assert 0 < one.standing.labelled[""] <= 3 * int((batch.labels >= 0).sum())
+
+
+def test_labels_that_may_not_be_used_do_not_say_what_is_background(rng: np.random.Generator, mask: np.ndarray) -> None:
+    batch, labelled = batch_of(rng, mask), np.arange(ROWS) % 2 > 0
+    config = TrainingConfig(alpha=0.6, device="cpu", seed=3, positions={"background": 4, "class": 2})
+    labels = batch.labels.masked_fill(~torch.tensor(labelled)[:, None], -1)
+    hidden = Batch.plain(batch.inputs, labels, batch.soft, batch.rows, batch.mask)
+    assert begun(config, labelled).step(batch, batch, 0) == begun(config).step(hidden, hidden, 0)
 
 
 def test_other_students_and_the_rest_of_a_run_do_not_change_it(rng: np.random.Generator, mask: np.ndarray) -> None:

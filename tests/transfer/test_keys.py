@@ -11,7 +11,7 @@ import xxhash
 
 from softlabels.errors import TransferSetError
 from softlabels.transfer.decode import Decoded, decode
-from softlabels.transfer.keys import content_keys, id_keys
+from softlabels.transfer.keys import array_keys, content_keys, id_keys
 
 
 def hashed(*messages: bytes) -> np.ndarray:
@@ -34,6 +34,25 @@ def test_text_counts_as_utf8() -> None:
     expected = np.stack([hashed(text.encode()) for text in texts])
     for kind in (pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())):
         np.testing.assert_array_equal(keys_of(pa.array(texts).cast(kind)), expected)
+    np.testing.assert_array_equal(array_keys(np.array(texts)), expected)
+    np.testing.assert_array_equal(array_keys(np.array(texts, object)), expected)
+    with pytest.raises(TransferSetError, match=r"inputs of object \[1\] have no content keys"):
+        array_keys(np.array([{"a": 1}]))
+
+
+def test_lists_of_text_count_with_their_number_and_lengths() -> None:
+    rows = [["a", "ab", ""], [], ["aab"], ["", "a"]]
+
+    def message(row: list[str]) -> bytes:
+        return f"text[{len(row)}]".encode() + b"\0" + b"".join(struct.pack("<Q", len(w)) + w.encode() for w in row)
+
+    expected = np.stack([hashed(message(row)) for row in rows])
+    for kind in (pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())):
+        array = pa.array(rows, pa.list_(kind))
+        np.testing.assert_array_equal(keys_of(array), expected)
+        np.testing.assert_array_equal(keys_of(array.slice(1)), expected[1:])
+    alike = [["a", "é"], ["aé", ""]]
+    np.testing.assert_array_equal(array_keys(np.array(alike)), keys_of(pa.array(alike)))
 
 
 @pytest.mark.parametrize("kind", [pa.int32(), pa.int64(), pa.uint32()])

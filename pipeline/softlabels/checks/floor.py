@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 
 from softlabels.errors import ConfigError
 
+FLAG = "--floor="  # of `import`
 
-def floor_of(setting: str, classes: int) -> float:
-    """The least probability of a class: a number, or of `laplace:N` 1 / (N + C), for a forest of N trees.
+
+def floor_of(setting: str, classes: int, flag: str = FLAG) -> float:
+    """The least probability of a class: a number, or of `laplace:N` 1 / (N + C), for a forest of N trees; messages call the
+    setting `flag`.
 
     Raises:
         ConfigError: no such setting, or a floor that is not between 0 and 1 / C.
@@ -25,7 +28,7 @@ def floor_of(setting: str, classes: int) -> float:
         value = 0.0
     if not 0 < value < 1 / classes:
         raise ConfigError(
-            f"--floor={setting} of {classes} classes",
+            f"{flag}{setting} of {classes} classes",
             remedy=f"give laplace:N for a forest of N trees, or a number above 0 and below 1/{classes}",
         )
     return value
@@ -38,15 +41,15 @@ def lifted(probabilities: NDArray[np.float64], floor: float) -> NDArray[np.float
     return np.asarray(floor + (1 - probabilities.shape[-1] * floor) * probabilities)
 
 
-def zeros_line(probabilities: NDArray[np.floating]) -> str | None:
-    """What to say of the zeros among probabilities (R, ..., C); None where there are none."""
+def zeros_line(probabilities: NDArray[np.floating], flag: str = FLAG) -> str | None:
+    """What to say of the zeros among probabilities (R, ..., C); None where there are none. `flag` as in `floor_of`."""
     zero = probabilities == 0
     share, rows = float(zero.mean()), _rows(zero)
     if not share:
         return None
     return (
         f"{share:.1%} of the probabilities are 0, in {rows:.1%} of the rows: these classes are impossible (-inf) at every "
-        "temperature; --floor=laplace:N lifts them, for a forest of N trees"
+        f"temperature; {flag}laplace:N lifts them, for a forest of N trees"
     )
 
 

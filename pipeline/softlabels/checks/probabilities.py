@@ -33,15 +33,20 @@ ENOUGH = 16  # rows with outputs near 0: logits there are as often below 0 as ab
 Looks = NDArray[np.bool_] | NDArray[np.uint8]
 
 
-def looks(values: NDArray[np.floating], target: Target, *, rounding: float = 0.0) -> NDArray[np.uint8]:
+def looks(
+    values: NDArray[np.floating], target: Target, mask: NDArray[np.generic] | None = None, *, rounding: float = 0.0
+) -> NDArray[np.uint8]:
     """What shows of rows (..., C) of a target's outputs, (...): of a softmax 1 where they look like probabilities, see
-    `are_probabilities`; of a sigmoid `INSIDE`, `LOW` and `HIGH`; of values nothing.
+    `are_probabilities`; of a sigmoid `INSIDE`, `LOW` and `HIGH`; of values nothing. With the `mask` (R, P) of rows of positions
+    (R, P, M, C) what `rows_of_positions` says, (R, M).
     """
     if target == "softmax":
-        return are_probabilities(values, rounding=rounding).view(np.uint8)
-    if target == "sigmoid":
-        return looks_of(values.min(axis=-1), values.max(axis=-1))
-    return np.zeros(values.shape[:-1], np.uint8)
+        found = are_probabilities(values, rounding=rounding).view(np.uint8)
+    elif target == "sigmoid":
+        found = looks_of(values.min(axis=-1), values.max(axis=-1))
+    else:
+        found = np.zeros(values.shape[:-1], np.uint8)
+    return found if mask is None else rows_of_positions(found, mask, target)
 
 
 def looks_of(lowest: NDArray[np.floating], highest: NDArray[np.floating]) -> NDArray[np.uint8]:

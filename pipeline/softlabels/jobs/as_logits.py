@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.checks.floor import ends_line, floor_of, lifted, zeros_line
-from softlabels.checks.probabilities import looks, require_logits, rows_of_positions
+from softlabels.checks.probabilities import looks, require_logits
 from softlabels.errors import ConfigError, LogitsError, UserError
 from softlabels.jobs.reading import Kind
 from softlabels.labels.targets import Target
@@ -55,8 +55,7 @@ def as_logits(
         what = "values" if target == "values" else "logits"
         raise UserError(f"--floor={floor}, and {name} are {what}", remedy="leave it out, or say --kind=probabilities")
     if kind == "auto":
-        found = looks(values, target)
-        found = found if mask is None else rows_of_positions(found, mask, target)
+        found = looks(values, target, mask)
         remedy = "say which they are: --kind=probabilities or --kind=logits"
         require_logits(found, target=target, total=len(values), who=name, remedy=remedy)
     return Made(values, values)

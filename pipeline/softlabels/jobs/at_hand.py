@@ -1,5 +1,5 @@
-"""Outputs and hard labels of rows that are at hand in memory, as arrays or as lists of ragged rows: which axis is which, one
-row's length against another's. Nothing is guessed: three axes are rows, members and classes unless positions are said.
+"""Outputs of rows that are at hand in memory, as arrays or as lists of ragged rows: which axis is which, one row's length
+against another's. Nothing is guessed: three axes are rows, members and classes unless positions are said.
 
 R rows, P positions (the most, of ragged rows), M members, C classes or numbers of a vector.
 """
@@ -8,20 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from softlabels.errors import LabelError, LogitsError, UserError
-from softlabels.jobs.plain_labels import hard_labels
-from softlabels.labels import NO_LABEL
+from softlabels.errors import LogitsError, UserError
 from softlabels.labels.targets import Target
 from softlabels.store.spec import MAX_POSITIONS
 
 MANY = 32  # members that nobody named
-_WHERE = "memory"  # in messages, where an import names its file
 _POSITIONS = "give positions=N (or a mask) where that axis is positions, such as anchors or frames"
 
 
@@ -76,7 +72,7 @@ def _ragged(lengths: Mapping[str, NDArray[np.int64]], mask: Any, most: int | Non
     if (named := lengths_of(mask, most)) is not None:
         others.append(("the mask", named))
     for name, found in others:
-        _same_lengths(count, found, first, name)
+        require_same_lengths(count, found, first, name)
     most = int(count.max()) if most is None else most
     if count.max() > most:
         row = int(count.argmax())
@@ -112,7 +108,8 @@ def _checked(mask: NDArray[Any]) -> NDArray[np.uint8]:
     return mask.astype(np.uint8)
 
 
-def _same_lengths(one: NDArray[np.int64], other: NDArray[np.int64], first: str, name: str) -> None:
+def require_same_lengths(one: NDArray[np.int64], other: NDArray[np.int64], first: str, name: str) -> None:
+    """Raise `UserError` where rows have other numbers of positions in `first` than in `name`."""
     if len(one) != len(other):
         raise UserError(f"{len(one)} rows in {first or 'logits'}, {len(other)} in {name}", remedy="give the same rows")
     wrong = np.flatnonzero(one != other)
@@ -191,70 +188,10 @@ def refuse_positions(
         raise UserError(
             f"{one}logits of shape {shape} are {shape[0]} rows of {shape[1]} members and {shape[2]} classes, and labels of "
             f"shape {found} are of {found[1]} positions each",
-            remedy=f"{cut}{positions}",
+            remedy=f"{cut}{positions}" + "; a 0 or 1 for each class is a label of a sigmoid" * (found[1] == shape[2]),
         )
     if shape[1] > MANY and not named:
         raise UserError(
             f"{one}logits of shape {shape} are {shape[0]} rows of {shape[1]} members and {shape[2]} classes",
             remedy=f"{positions}; where they are members, {who}",
         )
-
-
-def labels_of(
-    name: str, given: Any, shape: tuple[int, ...], where: Positions | None, kind: Target, classes: Sequence[str] | None,
-    *, source: str | Path = _WHERE,
-) -> NDArray[Any] | None:  # fmt: skip
-    """Hard labels of a target's outputs of this `shape` (R, [P,] M, C), as `softlabels.store.hard_labels` says; None where a
-    kind that needs none has none.
-
-    Raises:
-        UserError, LabelError: another shape or length, no whole number, neither 0 nor 1, a name that no class has.
-    """
-    lead, one = shape[:-2], f"{name}: " if name else ""
-    if given is None:
-        return np.full(lead, NO_LABEL) if kind == "softmax" else None
-    if kind == "softmax" and where is None:
-        return hard_labels(np.asarray(given), lead[0], source, classes)
-    named = None if where is None else lengths_of(given, where.most)
-    if where is not None and named is not None:
-        _same_lengths(
-            np.full(len(named), where.most) if where.lengths is None else where.lengths, named, name, "labels"
-        )
-    none: np.generic = np.float32(np.nan) if kind == "values" else np.int8(NO_LABEL)
-    found = np.asarray(given) if named is None or where is None else padded(given, where.most, none)
-    expected = lead if kind == "softmax" else (*lead, shape[-1])
-    if found.shape != expected:
-        raise UserError(
-            f"{one}labels have the shape {found.shape}, not {expected}", remedy="give one a row (and position)"
-        )
-    if kind == "values":
-        return _vectors(one, found)
-    if kind == "softmax" and found.dtype.kind in "OU":
-        flat = hard_labels(found.reshape(-1), found.size, source, classes)
-        assert flat is not None
-        return flat.reshape(lead)
-    return _whole(one, found, np.dtype(np.int64 if kind == "softmax" else np.int8))
-
-
-def _vectors(one: str, labels: NDArray[Any]) -> NDArray[np.float32]:
-    """Real numbers. Raises `LabelError`."""
-    if labels.dtype.kind not in "biuf":
-        raise LabelError(f"{one}labels are {labels.dtype}", remedy="give real numbers, NaN throughout for none")
-    with np.errstate(over="ignore"):  # infinite, which is refused with its row
-        return labels.astype(np.float32)
-
-
-def _whole(one: str, labels: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Whole numbers; NaN is none. Raises `LabelError`."""
-    numbers = np.where(np.isnan(labels), NO_LABEL, labels) if labels.dtype.kind == "f" else labels
-    limits = np.iinfo(dtype)
-    if labels.dtype.kind not in "biuf":
-        raise LabelError(f"{one}labels are {labels.dtype}", remedy="give whole numbers, -1 for none")
-    wrong = np.argwhere((numbers != np.trunc(numbers)) | (numbers < limits.min) | (numbers > limits.max))
-    if wrong.size:
-        at = tuple(wrong[0].tolist())
-        raise LabelError(
-            f"{one}label {labels[at]} in row {at[0]}{f', position {at[1]}' * (len(at) > 1)} is no whole number of a class",
-            remedy="give whole numbers, -1 or NaN for none",
-        )
-    return numbers.astype(dtype)

@@ -19,6 +19,7 @@ from softlabels.labels.encoding import Encoding
 from softlabels.labels.fidelity import Fidelity, by_temperature, nats, table
 from softlabels.labels.lost import Lost
 from softlabels.labels.settings import EncodingSettings
+from softlabels.labels.targets import titled
 from softlabels.models.device import resolve_device, warm_up
 from softlabels.report.table import as_text, fidelity_table
 from softlabels.store import Store, StoreWriter, open_store, store_splits
@@ -33,7 +34,6 @@ from softlabels.store.spec import About, Spec
 from softlabels.system.files import Folder
 from softlabels.system.places import Place, folder_of
 from softlabels.teacher.reencode import DensePilot, DenseTeacher
-from softlabels.teacher.sentinels import titled
 
 
 def encode(

@@ -69,12 +69,15 @@ def rows_of_file(outputs: Outputs, how: Reading, path: Path, salt: bytes | None)
     rule = KEY_RULE
     if salt is not None and outputs.keys is None:  # keys that the file holds are what its maker made them
         keys, rule = salted_keys(keys, salt), SALTED_RULE
-    made = Preprocessing(function="") if outputs.inputs is None else prepared_by("", {}, outputs.inputs)
+    inputs = (
+        None if outputs.inputs is None or outputs.inputs.dtype.kind not in "biuf" else outputs.inputs
+    )  # text is a key
+    made = Preprocessing(function="") if inputs is None else prepared_by("", {}, inputs)
     facts = {"name": path.stem, "keys": keys, "key": key, "preprocessing": made, "key_rule": rule}
     where, hard = outputs.positions, {name: _labels(outputs, name, None, how) for name in outputs.targets}
     return Imported(
         facts, {name: labels for name, labels in hard.items() if labels is not None},
-        {name: each.classes for name, each in how.wanted.items()}, outputs.inputs, str(path),
+        {name: each.classes for name, each in how.wanted.items()}, inputs, str(path),
         None if where is None else where.mask, where is not None and where.lengths is not None,
     )  # fmt: skip
 
@@ -123,9 +126,8 @@ def imported_spec(
                 remedy=f"name every class in order with {flag}",
             )
         spaces[name] = (how.wanted[name].made(len(weights)), count if names is None else names)
-    encoding, space = spaces.get("", (None, ()))
     return store_spec(
-        **({"targets": spaces} if encoding is None else {"encoding": encoding, "classes": space}),
+        targets=spaces,
         **rows.facts,
         teacher=TeacherSpec(
             name=teacher,

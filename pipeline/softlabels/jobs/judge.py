@@ -150,10 +150,12 @@ def judge_run(
 ) -> dict[str, Any]:
     """The results of a run; `softlabels.report.comparison` says what they hold. `shared`: see `say_how_splits_relate`."""
     device = resolve_device(training.device)
-    train, distilled = splits["train"], [each.variant for each in students if each.variant.kind == "distilled"]
-    heads = [student_heads(training, each, train) for each in distilled]
+    train = splits["train"]
+    heads = {each.variant.label: student_heads(training, each.variant, train) for each in students}
+    distilled = [heads[each.variant.label] for each in students if each.variant.kind == "distilled"]
     first = student_heads(training, training.variants[0], train)
-    asked = {name: _asked_of_run(head, [own[name] for own in heads]) for name, head in first.items()}
+    taught = {name: head for name, head in first.items() if any(name in own for own in heads.values())}
+    asked = {name: _asked_of_run(head, [own[name] for own in distilled]) for name, head in taught.items()}
     split, batches = held_out_batches(splits, training)
     store = train.store
     ensemble, members = evaluate_teacher(batches, asked, device=device)

@@ -15,6 +15,7 @@ from softlabels.jobs.splits import say_how_splits_relate
 from softlabels.jobs.stores import Stores
 from softlabels.jobs.watch import Watch, counted
 from softlabels.labels.encoding import Encoding
+from softlabels.labels.targets import titled
 from softlabels.report.table import as_text, fidelity_table
 from softlabels.store.basis import Basis
 from softlabels.store.markdown import without_folders
@@ -30,7 +31,6 @@ from softlabels.teacher.ensemble import Ensemble
 from softlabels.teacher.expected import hard_of
 from softlabels.teacher.pilot import Pilot, pilot_mask, pilot_rows
 from softlabels.teacher.resume import check_committed, explained
-from softlabels.teacher.sentinels import titled
 from softlabels.transfer import TransferRows
 
 SHOWN = 4.0  # the highest temperature of the table that is said; the store's card has them all
@@ -74,6 +74,7 @@ class Labelled(Stores[TransferRows]):
             rows_per_shard=labels.rows_per_shard,
             rows_per_chunk=labels.rows_per_chunk,
             teacher_batch=self.teacher.batch_size,
+            folds=self.teacher.folds(rows),
         )
 
     def _targets(self, split: str) -> dict[str, Any]:
@@ -84,8 +85,6 @@ class Labelled(Stores[TransferRows]):
             for name, encoding in self.encodings.items()
         }
         hard = hard_of(rows, {name: encoding.target for name, encoding in self.encodings.items()})
-        if "" in found:
-            return {"encoding": found[""][0], "classes": found[""][1], "labelled": hard.keys()}
         return {"targets": found, "labelled": hard.keys()}
 
     def _positions(self, split: str) -> dict[str, Any]:
@@ -104,9 +103,10 @@ class Labelled(Stores[TransferRows]):
         return self.encodings[name].target == "softmax"
 
     def about(self, split: str) -> About:
-        """Source and licences."""
+        """Source, with the rows that were made of it, and licences."""
         licences = {"teacher_licence": self.teacher.licence, "transfer_licence": self.labels.licence}
-        return About(source=without_folders(self.first.source), **licences)
+        parts = [without_folders(self.first.source), self.rows[split].pseudo]
+        return About(source="; ".join(filter(None, parts)), **licences)
 
     def pilot(self, target: str) -> Iterable[Tensor]:
         """A sample of the first split."""
@@ -141,6 +141,8 @@ class Labelled(Stores[TransferRows]):
             watch.say(
                 f"the teacher also gives {some(sorted(self.teacher.unused))}, which no target of labels.targets stores"
             )
+        for line in self.teacher.said:
+            watch.warn(line)
         say_how_splits_relate(self.rows, None, watch, tokens=True)
         for target in spec.targets if first.sequence is None else ():
             for line in self._unseen(target):

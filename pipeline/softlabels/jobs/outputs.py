@@ -15,17 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.checks.axes import POSITIONS
-from softlabels.errors import UserError, some
+from softlabels.errors import ConfigError, UserError, some
 from softlabels.jobs.as_logits import Made, as_logits
-from softlabels.jobs.at_hand import Positions, labels_of, refuse_positions
+from softlabels.jobs.at_hand import Positions, refuse_positions
 from softlabels.jobs.output_axes import LENGTHS, MASK, says_positions, with_axes
 from softlabels.jobs.output_files import BY_CLASS, LABELS, Arrays, read_arrays
-from softlabels.jobs.plain_labels import checked_keys, hard_labels, of_length
-from softlabels.jobs.reading import AS_IT_IS, Reading
+from softlabels.jobs.plain_labels import checked_keys, labels_of, of_length
+from softlabels.jobs.reading import Reading
 from softlabels.jobs.store_outputs import Given
 
 WEIGHTS = "give --weights, one a member"
 LOGITS = ("logits", "values", "logit")
+_BESIDE = ("inputs", "keys", *MASK, *LENGTHS)
 PROBABILITIES = ("probabilities", "probability", "probs", "prob", "proba", "p")
 
 
@@ -60,8 +61,8 @@ class Outputs:
         return len(self.first.logits)
 
 
-def read_outputs(path: str | Path, how: Reading = AS_IT_IS) -> Outputs:
-    """A file of teacher outputs.
+class OutputFile:
+    """A file of teacher outputs, whose arrays are at hand.
 
     Args:
         path: `.npy` holding one array; `.npz` with an array `logits`, `probabilities` or `values`, and optionally `inputs`,
@@ -71,23 +72,21 @@ def read_outputs(path: str | Path, how: Reading = AS_IT_IS) -> Outputs:
 
     Raises:
         UserError: another kind of file, names or shapes. ConfigError: axes of which nobody says which is which.
-        LogitsError: probabilities that are none, or logits that seem to be probabilities.
     """
-    return OutputFile(Path(path), how).read()
-
-
-class OutputFile:
-    """A file of outputs whose arrays are at hand, and are looked at next. Raises as `read_outputs`."""
 
     def __init__(self, path: Path, how: Reading) -> None:
         self.path, self.how, self.wanted = path, how, how.wanted
         names = _label_names(self.wanted)
-        self.arrays = arrays = read_arrays(path, words=_words(how), labels=names, classes=how.classes or ())
+        arrays, others = read_arrays(path, words=_words(how), labels=names, classes=how.classes or ())
+        self.arrays = arrays
         self.at = {name: _found(arrays, name, how, path) for name in self.wanted}
         if how.key is not None and how.key not in arrays:
             raise UserError(
                 f"{path} has no {how.key}", remedy=f"give ids of the rows under this name; it has {', '.join(arrays)}"
             )
+        used = {*self.at.values(), *names, *_BESIDE, how.key}
+        self.unread = [name for name in (*arrays, *others) if name not in used]
+        self.labelled = any(name in arrays for name in names)
         given = {array: arrays[array] for array in self.at.values()}
         kinds = {array: self.wanted[name].kind for name, array in self.at.items()}
         self.has_mask = says_positions(arrays) or any(isinstance(values, list) for values in given.values())
@@ -99,11 +98,13 @@ class OutputFile:
         return self.how.key is not None or "keys" in self.arrays or "inputs" in self.arrays
 
     def read(self, mask: NDArray[np.uint8] | None = None) -> Outputs:
-        """What it holds; `mask` (R, P) of the rows that it is of, where the file has none. Raises as `read_outputs`."""
+        """What it holds; `mask` (R, P) of the rows that it is of, where the file has none. Raises `LogitsError` for
+        probabilities that are none, and logits that seem to be probabilities.
+        """
         path, how, where = self.path, self.how, self.positions
         if where is not None and mask is not None and not self.has_mask and mask.shape == where.mask.shape:
             where = replace(where, mask=mask)
-        targets, said, floor = dict[str, Given](), list[str](), None
+        targets, said, floor = dict[str, Given](), self._said(), None
         for name, array in self.at.items():
             made = self._made(name, array, self.shaped[array], where)
             hard = self._hard(name, made.logits, where)
@@ -113,7 +114,7 @@ class OutputFile:
         return Outputs(
             targets, where,
             inputs=of_length(self._plain("inputs"), rows, path, "inputs"),
-            keys=checked_keys(self._plain("keys"), rows, path),
+            keys=None if how.key == "keys" else checked_keys(self._plain("keys"), rows, path),
             ids=None if how.key is None else of_length(self._plain(how.key), rows, path, how.key),
             has_mask=self.has_mask, floor=floor, said=tuple(said),
         )  # fmt: skip
@@ -126,27 +127,37 @@ class OutputFile:
             refuse_positions(
                 called, values, labels, kind, named=self.how.weights is not None, positions=POSITIONS, who=WEIGHTS
             )
-        mask = None if where is None else where.mask
-        by_name = array.rpartition(".")[2] in PROBABILITIES
+        mask, word = None if where is None else where.mask, array.rpartition(".")[2]
+        if word == "values" and kind != "values" and self.how.kind == "auto":
+            says = f"--targets.{target}.kind=values" if target else "--target=values"
+            raise ConfigError(f"{called} are to be stored as a {kind}", remedy=f"say {says}, or --kind=logits")
+        by_name = word in PROBABILITIES
         return as_logits(values, kind, self.how.kind, self.how.floor, mask, named=by_name, name=called)
 
     def _hard(self, target: str, logits: NDArray[np.floating], where: Positions | None) -> NDArray[Any] | None:
-        """Hard labels of a target, as `softlabels.store.hard_labels` says; None where the file has none."""
+        """Hard labels of a target, as `softlabels.labels.hard` says; None where the file has none."""
         name = next((name for name in _label_names([target]) if name in self.arrays), None)
         if name is None:
             return None
         kind, classes = self.wanted[target].kind, self.wanted[target].classes
         given = self.arrays[name] if where is not None else self._plain(name)
-        if where is None and kind == "softmax":
-            return hard_labels(np.asarray(given), len(logits), self.path, classes)
         return labels_of(target, given, logits.shape, where, kind, classes, source=self.path)
+
+    def _said(self) -> list[str]:
+        """A line on what was not read, which may be hard labels by another name."""
+        if not self.unread:
+            return []
+        hint = "" if self.labelled else "; hard labels are called labels, of a target NAME.labels"
+        return [f"not read of {self.path.name}: {some(self.unread)}{hint}"]
 
     def _plain(self, name: str) -> NDArray[np.generic] | None:
         """An array of rows that are alike; None where there is none."""
         found = self.arrays.get(name)
         if isinstance(found, list):
+            instead = ", or ids of the rows in place of inputs (--key=NAME)" if name == "inputs" else ""
             raise UserError(
-                f"the lists of {name} in {self.path} are not all equally long", remedy="give rows that are alike"
+                f"the lists of {name} in {self.path} are not all equally long",
+                remedy=f"give rows that are alike{instead}",
             )
         return found
 
@@ -154,7 +165,7 @@ class OutputFile:
 def _words(how: Reading) -> tuple[str, ...]:
     """Names of columns that are taken, whatever their type."""
     own = [each for name in how.wanted for each in (how.column_of(name), *(_names(name) if name else ()))]
-    return (*LOGITS, *PROBABILITIES, *MASK, *LENGTHS, *(each for each in (*own, how.key) if each is not None))
+    return (*LOGITS, *PROBABILITIES, "inputs", *MASK, *LENGTHS, *(each for each in (*own, how.key) if each is not None))
 
 
 def _names(target: str) -> tuple[str, ...]:
@@ -188,9 +199,18 @@ def _found(arrays: Arrays, target: str, how: Reading, path: Path) -> str:
         f"{path} has {has}, no {column or 'logits or probabilities'}",
         remedy="leave out --column: the array of a npy file has no name, and --kind says what it holds"
         if path.suffix == ".npy"
-        else "name the array or column of outputs with --column (of columns p0, p1, ... the word: --column=p), or the "
+        else " ".join(_targets(arrays))
+        or "name the array or column of outputs with --column (of columns p0, p1, ... the word: --column=p), or the "
         "classes with --classes=a,b,... where columns have these names; of several targets say --targets",
     )
+
+
+def _targets(arrays: Arrays) -> list[str]:
+    """The words that say which targets these are, where arrays are called NAME.logits and the like."""
+    parts = [(target, word) for target, _, word in (name.rpartition(".") for name in arrays) if target]
+    kinds = {name: word == "values" for name, word in parts if word in (*LOGITS, *PROBABILITIES)}
+    said = [f"--targets.{name}.kind={'values' if values else 'softmax'}" for name, values in kinds.items()]
+    return ["say what each target is:", *said] if said else []
 
 
 def _name_of_outputs(arrays: Arrays, key: str | None) -> str | None:
@@ -198,5 +218,5 @@ def _name_of_outputs(arrays: Arrays, key: str | None) -> str | None:
     named = next((name for name in (*LOGITS[:1], *PROBABILITIES[:1], *LOGITS, *PROBABILITIES) if name in arrays), None)
     if named is None and BY_CLASS in arrays:
         return BY_CLASS
-    others = [name for name in arrays if name not in ("inputs", "keys", *LABELS, *MASK, *LENGTHS, key)]
+    others = [name for name in arrays if name not in (*_BESIDE, *LABELS, key)]
     return named or (others[0] if len(others) == 1 else None)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from softlabels.errors import ConfigError
+from softlabels.errors import ConfigError, require_keys
 from softlabels.labels.target_settings import TargetSettings, target_settings
 from softlabels.labels.targets import Target
 
@@ -76,12 +76,5 @@ def _settings(name: str, entry: Any) -> Any:
     """What an entry says of how a target is kept. Raises `ConfigError` for what an import has no use for."""
     if not isinstance(entry, Mapping):
         return entry
-    if strangers := [key for key in entry if key not in KEYS]:
-        raise ConfigError(
-            f"--targets.{name}: unknown key {strangers[0]!r}",
-            remedy=f"known keys: {', '.join(KEYS)}; every output is kept (topk: softlabels encode)",
-        )
+    require_keys(entry, KEYS, f"--targets.{name}", "every output is kept (topk: softlabels encode)")
     return {key: value for key, value in entry.items() if key != "column"}
-
-
-AS_IT_IS = Reading()

@@ -12,6 +12,7 @@ from typing import Any
 
 from softlabels.errors import MissingExtra
 from softlabels.jobs.watch import LOGGED, Watch
+from softlabels.report.comparison import distilled_students
 from softlabels.report.curves import curves_png, log_lines
 from softlabels.report.plots import sweep_png
 from softlabels.report.views import views
@@ -32,7 +33,7 @@ def draw(run: LocalFolder, students: Sequence[str], results: Mapping[str, Any], 
         logs = {name: log_lines(run.read(f"{name}/{LOG}").decode()) for name in students}
         found = views(results)
         curves_png(logs, run.at(CURVES), {name: view.get("target", "softmax") for name, view in found.items()})
-        if not results["swept"]:
+        if not (results["swept"] and distilled_students(results)):
             return [CURVES]
         sweeps = {f"sweep-{name}.png" if name else SWEEP: view for name, view in found.items()}
         for picture, view in sweeps.items():

@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from softlabels.errors import ConfigError
 from softlabels.jobs.splits import Split
-from softlabels.labels.targets import Target
+from softlabels.labels.hard import NONE, are_labelled
 from softlabels.stream import Loader
 from softlabels.stream.columns import SoftColumns
-from softlabels.stream.hard_labels import NONE
 from softlabels.student.class_weights import resolved as resolved_weights
 from softlabels.student.config import TrainingConfig, require_temperatures
 from softlabels.student.heads import Head, heads_of, naming_target, resolved, with_class_weights
-from softlabels.student.learner import Student
+from softlabels.student.learner import Student, nothing_to_learn
 from softlabels.student.loss_spec import require_served
 from softlabels.student.losses import LOSSES, require_loss
+from softlabels.student.sampled import position_sample
 from softlabels.student.sweep import HARD, StudentTraining, Variant
 from softlabels.transfer import TransferRows
 
@@ -78,6 +78,8 @@ def _class_weights(
     used = np.empty(0, np.int64)
     if given == "balanced" and kind == "softmax":
         used = hard_labels(train)[batches.rows]
+        if used.ndim == 2:
+            used[~_counted(train, batches)] = NONE[kind]
         if labelled is not None:
             used[~labelled[batches.rows]] = NONE[kind]
     return resolved_weights(given, used, train.store.classes, kind)
@@ -86,14 +88,6 @@ def _class_weights(
 def hard_labels(split: Split) -> Labels:
     """(R, ...) of a split of one target."""
     return np.asarray(split.rows.hard[""])
-
-
-def are_labelled(labels: Labels, kind: Target) -> NDArray[np.bool_]:
-    """Which rows (or positions) of labels (R, [P,] ...) have one."""
-    if kind == "softmax":
-        return np.asarray(labels >= 0)
-    known = ~np.isnan(labels) if kind == "values" else labels >= 0
-    return np.asarray(known.any(axis=-1))
 
 
 def labelled_targets(split: Split) -> list[str]:
@@ -110,9 +104,12 @@ def require_losses(student: Student, splits: Mapping[str, Split], train: Loader,
         raise ConfigError(
             f"training.positions is given, and rows of {store.path} have no positions", remedy="drop training.positions"
         )
+    sample = position_sample(student.config.positions)
     for name, head in heads_of(student.config).items():
         own = {split: each.only(name) for split, each in splits.items()}
         with naming_target(name):
+            if sample is not None and head.target == "softmax" and sample.target in (None, name):
+                sample.require_class(own["train"].store.classes)
             _require_loss(head.config, student.labelled, own, train, validation)
 
 
@@ -124,13 +121,15 @@ def _require_loss(
     validation: Loader | None,
 ) -> None:
     store = splits["train"].store
-    require_served(config.loss, store.encoding.target)
+    require_served(config.loss, store.encoding.target, store.classes)
     for split in splits.values():
         require_temperatures(split.store.encoding, config)
         if config.has_temperature:
             weights = SoftColumns.of(split.store, split.weights, split.members).weights
             split.store.encoding.check_mean(config.mean, split.store.classes, int((weights > 0).sum()))
     if not config.is_soft:
+        if not labelled_targets(splits["train"]):
+            raise nothing_to_learn("training")
         return
     label_free = 0
     if LOSSES[config.loss].needs_label:
@@ -151,16 +150,19 @@ def _require_loss(
 
 def _label_free(split: Split, batches: Loader, labelled: NDArray[np.bool_] | None) -> int:
     """How many rows of the batches have no label that may be used, at some position that counts."""
-    store, rows = split.store, split.rows
-    without: NDArray[np.bool_] = np.zeros(len(rows.keys), np.bool_)
-    if not store.spec.of_tokens:  # whose labels are their own next tokens
-        without = np.asarray(hard_labels(split) < 0)
+    without: NDArray[np.bool_] = np.zeros(len(batches.rows), np.bool_)
+    if not split.store.spec.of_tokens:  # whose labels are their own next tokens
+        without = np.asarray(hard_labels(split)[batches.rows] < 0)
     if without.ndim == 2:
-        mask = rows.mask if isinstance(rows, TransferRows) and rows.ragged else None
-        if mask is None:
-            mask = np.zeros(without.shape, np.uint8)
-            mask[batches.rows] = store.gather("position_mask", store.find(np.asarray(rows.keys)[batches.rows]))
-        without = np.asarray((without & (mask > 0)).any(axis=1))
+        without = np.asarray((without & _counted(split, batches)).any(axis=1))
     if labelled is not None:
-        without = np.logical_or(without, ~labelled)
-    return int(without[batches.rows].sum())
+        without = np.logical_or(without, ~labelled[batches.rows])
+    return int(without.sum())
+
+
+def _counted(split: Split, batches: Loader) -> NDArray[np.bool_]:
+    """Which positions (n, P) of the n rows of batches count: as the rows say, or the store where they do not."""
+    store, rows = split.store, split.rows
+    if isinstance(rows, TransferRows) and rows.ragged and rows.mask is not None:
+        return np.asarray(rows.mask[batches.rows] > 0)
+    return np.asarray(store.gather("position_mask", store.find(np.asarray(rows.keys)[batches.rows]))) > 0

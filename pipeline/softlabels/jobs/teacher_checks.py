@@ -5,22 +5,29 @@ from __future__ import annotations
 import numpy as np
 
 from softlabels.errors import ClassMismatch, UserError
-from softlabels.labels.targets import Target
+from softlabels.labels.targets import Target, titled
 from softlabels.models.alone import is_padded
 from softlabels.teacher.assign import names_of, require_width
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.teacher.expected import hard_of, mask_of
-from softlabels.teacher.sentinels import check_sentinels, titled, token_classes
+from softlabels.teacher.sentinels import check_sentinels, token_classes
 from softlabels.transfer import TransferRows
 from softlabels.transfer.sequences import require_known_tokens
 
 
 def checked_classes(rows: TransferRows, teacher: Ensemble) -> dict[str, int]:
-    """C of each target, of a teacher whose outputs do not depend on its batches.
+    """C of each target, of a teacher whose outputs do not depend on its batches. Of rows that folds label the members of each
+    fold are asked.
 
     Raises `TeacherError`, `LogitsError`, `ClassMismatch`; `LabelError` of a token that has no output.
     """
     _require_counted(rows)
+    found, *_ = [_checked(rows, asked) for asked in teacher.asked(rows)]
+    return found
+
+
+def _checked(rows: TransferRows, teacher: Ensemble) -> dict[str, int]:
+    """Of the members, or of those of one fold."""
     if rows.sequence is not None:
         require_known_tokens(rows.name, rows.inputs, rows.sequence, token_classes(teacher, rows.inputs))
     kinds = {name: encoding.target for name, encoding in teacher.expected.targets.items()}

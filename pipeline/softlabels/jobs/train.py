@@ -15,13 +15,14 @@ from softlabels.jobs.run_report import draw, in_order
 from softlabels.jobs.splits import (
     Split,
     all_batches,
+    held_out_batches,
     open_splits,
     say_how_splits_relate,
     say_what_labels_are,
     training_batches,
 )
 from softlabels.jobs.student_fit import fitted
-from softlabels.jobs.students import labelled_targets, require_losses, student_config
+from softlabels.jobs.students import labelled_targets, require_losses, student_config, student_heads
 from softlabels.jobs.watch import LOGGED, TimeLeft, Watch, counted
 from softlabels.models import ModelConfig, build_model, weights_digest
 from softlabels.models.build import untrained
@@ -160,6 +161,7 @@ def _begin(
 ) -> _Sweep:
     given, (training, splits) = training, fitted(student, splits, training)
     train, validation = training_batches(splits, training)
+    held_out_batches(splits, training)  # now, and not when all students are trained
     variants = _variants(training, splits["train"], watch)
     labels = {split: label_digests(each) for split, each in splits.items()}  # in no content key
     facts = {"student": plain(student), "stores": digests(splits), "labels": labels}
@@ -198,11 +200,19 @@ def _say_how_labels_are_read(batches: Loader, store: Store, watch: Watch) -> Non
 
 
 def _variants(training: StudentTraining, train: Split, watch: Watch) -> tuple[Variant, ...]:
-    """Which students to train; without a hard label there is no baseline, and a line says so."""
-    if training.baseline and not (labelled_targets(train) and training.hard_label_fraction > 0):
+    """Which students to train, and a line about those that are not: a baseline without a hard label, and beside a baseline
+    students that learn from hard labels alone as it does.
+    """
+    if not training.baseline:
+        return training.variants
+    if not (labelled_targets(train) and training.hard_label_fraction > 0):
         watch.say("no training row has a hard label: no baseline is trained")
         return training.variants
-    return (HARD, *training.variants) if training.baseline else training.variants
+    heads = {variant.label: student_heads(training, variant, train).values() for variant in training.variants}
+    soft = [variant for variant in training.variants if any(head.config.is_soft for head in heads[variant.label])]
+    if len(soft) < len(training.variants):
+        watch.say("alpha=0 (soft_weight=0) learns from hard labels alone: that student is trained once, as hard")
+    return (HARD, *soft)
 
 
 def _students(

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from softlabels.checks.probabilities import REMEDIES, looks, require_logits, rows_of_positions
+from softlabels.checks.probabilities import REMEDIES, looks, require_logits
 from softlabels.errors import ClassMismatch, ConfigError, LogitsError, UserError, some
-from softlabels.jobs.at_hand import Positions, by_target, labels_of, outputs_of, positions_of, refuse_positions
-from softlabels.jobs.plain_labels import checked_keys, of_length
+from softlabels.jobs.at_hand import Positions, by_target, outputs_of, positions_of, refuse_positions
+from softlabels.jobs.plain_labels import MEMORY, checked_keys, labels_of, of_length
 from softlabels.jobs.store_outputs import Given, Whole, split_of, store_outputs
 from softlabels.jobs.watch import Watch
 from softlabels.labels.encoding import DenseEncoding, Encoding, SigmoidEncoding, ValuesEncoding
@@ -28,7 +28,6 @@ from softlabels.store.spec import About, MemberSpec, TeacherSpec
 from softlabels.transfer.keys import array_keys
 
 Outputs = ArrayLike | Sequence[ArrayLike]  # an array, or rows of different length
-_WHERE = "memory"  # in messages, where an import names its file
 _ENCODINGS: dict[str, Encoding] = {"softmax": DenseEncoding(), "sigmoid": SigmoidEncoding(), "values": ValuesEncoding()}
 _log = logging.getLogger(__name__)
 
@@ -58,7 +57,8 @@ def write_store(
     Args:
         path: the folder of one split. The folder above it gives the transfer set its name.
         logits: (R, M, C), or (R, C) of one model, float16 to float64; -inf for an impossible class. With positions (R, P, M, C)
-            or (R, P, C), or a list of R arrays of different length (layout "arrow"). Of several targets a mapping by name.
+            or (R, P, C), or a list of R arrays of different length, which layout "arrow" keeps so. Of several targets a mapping
+            by name.
         inputs: (R, ...) integers or floats that students are given; the store keeps them, for `EmbeddedRows`.
         keys: (R, 16) uint8, which row is which; `array_keys(inputs)` by default. Alone where students bring their own inputs.
         labels: (R,) whole numbers, -1 or NaN for none, or names of `classes`; of sigmoid (R, C) 0 or 1, of values (R, C), NaN
@@ -80,22 +80,22 @@ def write_store(
     """
     split, targets = split_of(path, split), _targets(logits, labels, kind, classes)
     rows, named = _count(targets), not isinstance(teacher, str)
-    kept = of_length(None if inputs is None else np.asarray(inputs), rows, _WHERE, "inputs")
+    kept = of_length(None if inputs is None else np.asarray(inputs), rows, MEMORY, "inputs")
     where = positions_of({name: one.logits for name, one in targets.items()}, mask, positions)
     found = {name: _given(name, one, where, named=named, are_logits=are_logits) for name, one in targets.items()}
     own = _keys(keys, kept, rows)
     spaces = {name: (_ENCODINGS[one.kind], _space(name, one, found[name])) for name, one in targets.items()}
-    encoding, space = spaces.get("", (DenseEncoding(), 2))
     spec = store_spec(
-        encoding, classes=space, targets=None if "" in spaces else spaces, teacher=_teacher(teacher, found),
+        targets=spaces, teacher=_teacher(teacher, found),
         name=Path(path).absolute().parent.name, split=split, keys=own, layout=layout,
         labelled=[name for name, given in found.items() if given.labels is not None],
-        positions=None if where is None else where.most, ragged=where is not None and where.lengths is not None,
+        positions=None if where is None else where.most,
+        ragged=layout == "arrow" and where is not None and where.lengths is not None,
         compression=compression or "none", rows_per_shard=rows_per_shard, embed=kept,
         preprocessing=None if kept is None else prepared_by("", {}, kept),
     )  # fmt: skip
     whole, watch = Whole(own, kept, found, None if where is None else where.mask), Watch(say=partial(_warn, path))
-    store_outputs(path, spec, whole, about=About(source="arrays"), where=_WHERE, watch=watch)
+    store_outputs(path, spec, whole, about=About(source="arrays"), where=MEMORY, watch=watch)
     return open_store(path)
 
 
@@ -123,8 +123,7 @@ def _given(name: str, one: _One, where: Positions | None, *, named: bool, are_lo
     if where is None:
         refuse_positions(name, values, one.labels, one.kind, named=named)
     if not are_logits and one.kind in REMEDIES:
-        found = looks(values, one.kind)
-        found = found if where is None else rows_of_positions(found, where.mask, one.kind)
+        found = looks(values, one.kind, None if where is None else where.mask)
         remedy = f"{REMEDIES[one.kind]}, or say are_logits=True"
         require_logits(found, target=one.kind, total=len(values), who=name, remedy=remedy)
     return Given(values, values, labels_of(name, one.labels, values.shape, where, one.kind, one.classes))
@@ -173,6 +172,6 @@ def _keys(keys: ArrayLike | None, kept: NDArray[np.generic] | None, rows: int) -
     """Which row is which. Raises `UserError` where nobody says so."""
     if kept is None and keys is None:
         raise UserError("nobody says which rows these are", remedy="give inputs, or keys (array_keys makes them)")
-    found = checked_keys(array_keys(kept) if keys is None and kept is not None else np.asarray(keys), rows, _WHERE)
+    found = checked_keys(array_keys(kept) if keys is None and kept is not None else np.asarray(keys), rows, MEMORY)
     assert found is not None
     return found

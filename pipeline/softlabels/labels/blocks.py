@@ -6,7 +6,7 @@ N positions, M members, C classes; n positions of a block.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -17,8 +17,10 @@ from torch import Tensor
 
 from softlabels.errors import InfiniteLogits, LogitsError, LogitsOverflow, NanLogits, NoPossibleClass
 from softlabels.labels.ensemble import normalised_weights
+from softlabels.labels.fidelity import FidelitySums
 
 _ARRAYS = 12  # float32 arrays (block, C) that stand in memory at once, at most
+_COMPARED_BYTES = 1 << 22  # of float64 logits that are compared at a time: they stay in the cache
 _BEYOND = 65520.0  # what float16 rounds to infinity
 _NO_CLASS = "mend the teacher's outputs there: no class is possible"
 OVERFLOW = "mend the teacher's outputs there: NaN inputs or an overflow in half precision is the usual cause"
@@ -129,6 +131,22 @@ def rounded(values: Tensor, dtype: torch.dtype = torch.float16) -> Tensor:
         return values.to(dtype)
     with np.errstate(over="ignore"):  # infinite, which is refused where it is none
         return torch.from_numpy(values.cpu().numpy().astype(np.float16)).to(values.device)
+
+
+def compared(
+    exact: Tensor,
+    stored: Tensor,
+    temperatures: Sequence[float],
+    compare: Callable[[Tensor, Tensor, Sequence[float]], Tensor],
+) -> tuple[FidelitySums, ...]:
+    """What storing (n, M, C) lost, in float64 and a few distributions at a time. `compare` gives of some (n, C) whether they
+    agree, and below it the KL at each temperature.
+    """
+    classes = exact.shape[-1]
+    step = max(1, _COMPARED_BYTES // (8 * classes))
+    pairs = zip(*(torch.split(each.reshape(-1, classes), step) for each in (exact, stored)), strict=True)
+    agreed, *kl = torch.cat([compare(z.double(), s.double(), temperatures) for z, s in pairs], dim=1)
+    return tuple(FidelitySums.of(t, each, agreed) for t, each in zip(temperatures, kl, strict=True))
 
 
 def tensor_of(logits: NDArray[np.floating]) -> Tensor:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from softlabels.labels.base import Columns, ColumnShape, Encoded, EncodingBase, Gap
 from softlabels.labels.compare import dense_gap
 from softlabels.labels.ensemble import largest_class
+from softlabels.labels.one_column import column_code
 from softlabels.labels.stored import require, require_below_peak
 
 if TYPE_CHECKING:
@@ -93,8 +94,4 @@ class DenseEncoding(EncodingBase, frozen=True, kw_only=True, tag="dense"):
         return "dense, logits minus their maximum as float16 and the maximum as float32"
 
     def code(self, layout: str, path: str, classes: int, *, positions: bool) -> str:
-        shape = "(rows, positions, members, classes)" if positions else "(rows, members, classes)"
-        if layout == "zarr":
-            return f'import zarr\n\nlogits = zarr.open_group({path}, mode="r")["logits"][:]  # {shape}'
-        read = f'logits = datasets.load_from_disk({path}).with_format("arrow")["logits"]'
-        return f"import datasets\n\n{read}  # float16; the numpy and torch formats give float32"
+        return column_code(layout, path, "logits", f"{'positions, ' * positions}members, classes", "float16")

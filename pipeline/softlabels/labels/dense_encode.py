@@ -11,11 +11,9 @@ import torch
 from torch import Tensor
 
 from softlabels.labels.base import Encoded
-from softlabels.labels.blocks import Block, rounded
+from softlabels.labels.blocks import Block, compared, rounded
 from softlabels.labels.fidelity import TEMPERATURES, FidelitySums
 from softlabels.labels.lost import Lost
-
-_MEASURED_BYTES = 1 << 22  # of float64 logits that are measured at a time: they stay in the cache
 
 
 def encode_dense(temperatures: Sequence[float], block: Block) -> Encoded:
@@ -29,15 +27,7 @@ def measure_dense(
     exact: Tensor, stored: Tensor, temperatures: Sequence[float] = TEMPERATURES
 ) -> tuple[FidelitySums, ...]:
     """Compare raw logits (n, M, C) with their dense encoding (n, M, C), a temperature at a time, in float64."""
-    classes = exact.shape[-1]
-    exact, stored = exact.reshape(-1, classes), stored.reshape(-1, classes)
-    step = max(1, _MEASURED_BYTES // (8 * classes))
-    parts = [
-        _compared(z.double(), s.double(), temperatures)
-        for z, s in zip(torch.split(exact, step), torch.split(stored, step), strict=True)
-    ]
-    agreed, *kl = torch.cat(parts, dim=1)
-    return tuple(FidelitySums.of(t, each, agreed) for t, each in zip(temperatures, kl, strict=True))
+    return compared(exact, stored, temperatures, _compared)
 
 
 def _compared(z: Tensor, stored: Tensor, temperatures: Sequence[float]) -> Tensor:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from softlabels.labels.base import Columns, ColumnShape, Encoded, EncodingBase, Gap, Reduce
+from softlabels.labels.base import Columns, Encoded, Gap, Reduce
 from softlabels.labels.bernoulli import mean_logits, sigmoid
 from softlabels.labels.compare import sigmoid_gap
+from softlabels.labels.one_column import OneColumn
 from softlabels.labels.stored import require
 from softlabels.labels.targets import Target
 
@@ -29,21 +30,17 @@ if TYPE_CHECKING:
     from softlabels.labels.sigmoid_soft import SigmoidMembers
 
 
-class SigmoidEncoding(EncodingBase, frozen=True, kw_only=True, tag="sigmoid"):
+class SigmoidEncoding(OneColumn, frozen=True, kw_only=True, tag="sigmoid"):
     """Every class's logit: column `logits` (M, C). `dtype`: of what is stored."""
 
     dtype: Literal["float16", "float32"] = "float16"
 
     target: ClassVar[Target] = "sigmoid"
     reduces: ClassVar[tuple[Reduce, ...]] = ("none", "geometric")
-    first_format: ClassVar[int] = 3
-    keeps_all: ClassVar[bool] = True
+    column: ClassVar[str] = "logits"
+    axis: ClassVar[str] = "class"
     read_hint: ClassVar[str] = "sigmoid(logits / T) is a member's probability of each class, one by one; logits are raw"
     how: ClassVar[str] = "`sigmoid(logits / T)` is a member's probability of each class at temperature T, one by one"
-
-    def columns(self, classes: int, members: int, positions: int | None = None) -> tuple[ColumnShape, ...]:
-        lead, axes = ((), ()) if positions is None else ((positions,), ("position",))
-        return (("logits", self.dtype, (*lead, members, classes), (*axes, "member", "class")),)
 
     def check_values(
         self, name: str, values: NDArray[Any], classes: int, beside: NDArray[Any] | None, first_row: int
@@ -86,23 +83,5 @@ class SigmoidEncoding(EncodingBase, frozen=True, kw_only=True, tag="sigmoid"):
     def gaps(self, one: Columns, other: Columns, classes: int) -> list[Gap]:
         return [sigmoid_gap(one, other)]
 
-    def outputs(self, columns: Columns) -> NDArray[np.float32]:
-        return np.asarray(columns["logits"], np.float32)
-
-    def exact(self, outputs: NDArray[np.floating]) -> Columns:
-        return {"logits": outputs}
-
     def words(self, classes: int, basis_file: str) -> str:
         return f"sigmoid, each class's logit as {self.dtype}"
-
-    def code(self, layout: str, path: str, classes: int, *, positions: bool) -> str:
-        return column_code(layout, path, "logits", f"{'positions, ' * positions}members, classes", self.dtype)
-
-
-def column_code(layout: str, path: str, name: str, axes: str, dtype: str) -> str:
-    """Lines of Python that read a column of rows with these `axes`."""
-    if layout == "zarr":
-        return f'import zarr\n\n{name} = zarr.open_group({path}, mode="r")["{name}"][:]  # (rows, {axes})'
-    read = f'{name} = datasets.load_from_disk({path}).with_format("arrow")["{name}"]'
-    note = "float16; the numpy and torch formats give float32" if dtype == "float16" else dtype
-    return f"import datasets\n\n{read}  # {note}"

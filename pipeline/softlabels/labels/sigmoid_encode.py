@@ -5,17 +5,16 @@ n positions of a block, M members, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from softlabels.errors import LogitsOverflow, NanLogits, NoPossibleClass
 from softlabels.labels.base import Encoded
-from softlabels.labels.blocks import OVERFLOW, Block, rounded
-from softlabels.labels.fidelity import FidelitySums
+from softlabels.labels.blocks import OVERFLOW, Block, compared, rounded
 from softlabels.labels.lost import Lost
-
-_MEASURED_BYTES = 1 << 22  # of float64 logits that are measured at a time: they stay in the cache
 
 
 def sigmoid_logits(block: Block) -> None:
@@ -23,10 +22,10 @@ def sigmoid_logits(block: Block) -> None:
     block.refuse(block.logits.isnan().any(dim=-1), "logits are NaN", OVERFLOW, NanLogits)
 
 
-def encode_sigmoid(dtype: str, temperatures: tuple[float, ...], block: Block) -> Encoded:
+def encode_sigmoid(dtype: str, temperatures: Sequence[float], block: Block) -> Encoded:
     """The column of a block, and what it lost at its positions that count, at some temperatures. Raises as `stored_logits`."""
     stored = stored_logits(dtype, block)
-    lost = Lost(fidelity=measure_sigmoid(block.logits[block.real], stored[block.real], temperatures))
+    lost = Lost(fidelity=compared(block.logits[block.real], stored[block.real], temperatures, _compared))
     return {"logits": stored.cpu().numpy()}, lost
 
 
@@ -43,23 +42,10 @@ def stored_logits(dtype: str, block: Block) -> Tensor:
     return stored
 
 
-def measure_sigmoid(exact: Tensor, stored: Tensor, temperatures: tuple[float, ...]) -> tuple[FidelitySums, ...]:
-    """Compare logits (n, M, C) with those that are stored, a temperature at a time, in float64: the KL is the sum over the
-    classes, and a distribution agrees where every class's decision z > 0 does.
+def _compared(z: Tensor, stored: Tensor, temperatures: Sequence[float]) -> Tensor:
+    """Of some rows (n, C): whether all decisions z > 0 are the same, and below it the KL, summed over the classes, at each
+    temperature.
     """
-    classes = exact.shape[-1]
-    exact, stored = exact.reshape(-1, classes), stored.reshape(-1, classes)
-    step = max(1, _MEASURED_BYTES // (8 * classes))
-    parts = [
-        _compared(z.double(), s.double(), temperatures)
-        for z, s in zip(torch.split(exact, step), torch.split(stored, step), strict=True)
-    ]
-    agreed, *kl = torch.cat(parts, dim=1)
-    return tuple(FidelitySums.of(t, each, agreed) for t, each in zip(temperatures, kl, strict=True))
-
-
-def _compared(z: Tensor, stored: Tensor, temperatures: tuple[float, ...]) -> Tensor:
-    """Of some rows (n, C): whether all decisions are the same, and below it the KL at each temperature."""
     agreed = ((z > 0) == (stored > 0)).all(dim=-1)
     return torch.stack([agreed.double(), *(bernoulli_kl(z / t, stored / t).sum(dim=-1) for t in temperatures)])
 

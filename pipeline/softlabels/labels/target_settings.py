@@ -8,13 +8,12 @@ from typing import Any
 
 import msgspec
 
-from softlabels.errors import ConfigError, some
+from softlabels.errors import ConfigError, require_keys, some
 from softlabels.labels.base import Inputs, Reduce
 from softlabels.labels.encoding import Encoding
 from softlabels.labels.settings import EncodingSettings
-from softlabels.labels.targets import require_name
+from softlabels.labels.targets import require_distinct, require_names
 
-MOST = 32
 _SECTION = "labels.targets"
 
 
@@ -46,26 +45,22 @@ def target_settings(given: Mapping[str, Any] | None) -> dict[str, TargetSettings
     """
     if given is None:
         return {}
-    if not 1 <= len(given) <= MOST:
-        raise ConfigError(f"{_SECTION} names {len(given)} targets", remedy=f"name 1 to {MOST}, or leave it out")
+    require_names(given, _SECTION, "leave it out")
     return {name: _target(name, entry) for name, entry in given.items()}
 
 
-def _target(name: object, entry: object) -> TargetSettings:
-    where, known = f"{_SECTION}.{require_name(name)}", [field.name for field in fields(TargetSettings)]
+def _target(name: str, entry: object) -> TargetSettings:
+    where, known = f"{_SECTION}.{name}", [field.name for field in fields(TargetSettings)]
     if isinstance(entry, TargetSettings):
         return entry
     if not isinstance(entry, Mapping):
         raise ConfigError(f"{where} is {entry!r}, expected a mapping of keys", remedy=f"known keys: {', '.join(known)}")
-    for key in entry:
-        if key not in known:
-            raise ConfigError(f"{where}: unknown key {key!r}", remedy=f"known keys: {', '.join(known)}")
+    require_keys(entry, known, where)
     try:
         found = msgspec.convert(dict(entry), TargetSettings)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{where}: {error}", remedy="mend it there") from None
-    if found.classes is not None and len(set(found.classes)) < len(found.classes):
-        raise ConfigError(f"{where}: class names repeat in classes", remedy="give every class a name of its own")
+    require_distinct(found.classes, where)
     return found
 
 

@@ -1,16 +1,18 @@
-"""The kinds of targets: softmax (one distribution over the classes), sigmoid (a Bernoulli a class), values (a real vector); and
-the errors for a question that a kind has no answer to, and for a name that no target may have.
+"""The kinds of targets: softmax (one distribution over the classes), sigmoid (a Bernoulli a class), values (a real vector); the
+error for a question that a kind has no answer to; and what targets may be called.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from softlabels.errors import ConfigError
 
 Target = Literal["softmax", "sigmoid", "values"]
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+MOST_TARGETS = 32
+NAME = "[a-z][a-z0-9_]{0,31}"  # as a regular expression
 _WHAT = {
     "softmax": ("distributions over the classes (softmax)", "ask for log_probs"),
     "sigmoid": ("a Bernoulli a class (sigmoid)", "ask for its logits or probabilities"),
@@ -28,10 +30,29 @@ def require_target(target: Target, what: str, *targets: Target) -> None:
         raise ConfigError(f"the labels are {are} and have no {what}", remedy=instead)
 
 
-def require_name(name: object) -> str:
-    """A name that a target may have. Raises `ConfigError` for others."""
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+def titled(name: str) -> str:
+    """What messages put before what is said of a target: nothing where it has no name."""
+    return f"target {name}: " if name else ""
+
+
+def require_name(name: object) -> None:
+    """Raise `ConfigError` unless a target may have this name."""
+    if not isinstance(name, str) or not re.fullmatch(NAME, name):
         raise ConfigError(
             f"{name!r} is no name of a target", remedy="use a-z, 0-9 and '_', a letter first, at most 32 characters"
         )
-    return name
+
+
+def require_names(given: Iterable[object], section: str, otherwise: str) -> None:
+    """Raise `ConfigError` unless a section of a recipe names 1 to `MOST_TARGETS` targets; `otherwise`: what else to do."""
+    names = list(given)
+    if not 1 <= len(names) <= MOST_TARGETS:
+        raise ConfigError(f"{section} names {len(names)} targets", remedy=f"name 1 to {MOST_TARGETS}, or {otherwise}")
+    for name in names:
+        require_name(name)
+
+
+def require_distinct(classes: Sequence[str] | None, where: str) -> None:
+    """Raise `ConfigError` where two classes of an entry of a recipe have one name."""
+    if classes is not None and len(set(classes)) < len(classes):
+        raise ConfigError(f"{where}: class names repeat in classes", remedy="give every class a name of its own")

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from softlabels.labels.base import Columns, ColumnShape, Encoded, EncodingBase, Gap, Reduce
+from softlabels.labels.base import Columns, Encoded, Gap, Reduce
 from softlabels.labels.compare import values_gap
 from softlabels.labels.ensemble import normalised_weights
-from softlabels.labels.sigmoid import column_code
+from softlabels.labels.one_column import OneColumn
 from softlabels.labels.stored import require
 from softlabels.labels.targets import Target, require_target
 
@@ -28,22 +28,16 @@ if TYPE_CHECKING:
     from softlabels.labels.values_soft import ValuesMembers
 
 
-class ValuesEncoding(EncodingBase, frozen=True, kw_only=True, tag="values"):
-    """Every value: column `values` (M, D). `dtype`: of what is stored."""
-
-    dtype: Literal["float16", "float32"] = "float32"
+class ValuesEncoding(OneColumn, frozen=True, kw_only=True, tag="values"):
+    """Every value: column `values` (M, D)."""
 
     target: ClassVar[Target] = "values"
     reduces: ClassVar[tuple[Reduce, ...]] = ("none", "arithmetic")
-    first_format: ClassVar[int] = 3
-    keeps_all: ClassVar[bool] = True
+    column: ClassVar[str] = "values"
+    axis: ClassVar[str] = "value"
     read_hint: ClassVar[str] = "values are each member's raw outputs; their weighted mean is the teacher's"
     off: ClassVar[str] = "a value off by {:.3g} of its usual size"
     how: ClassVar[str] = "`values` are each member's outputs; their mean, with the members' weights, is the teacher's"
-
-    def columns(self, classes: int, members: int, positions: int | None = None) -> tuple[ColumnShape, ...]:
-        lead, axes = ((), ()) if positions is None else ((positions,), ("position",))
-        return (("values", self.dtype, (*lead, members, classes), (*axes, "member", "value")),)
 
     def check_values(
         self, name: str, values: NDArray[Any], classes: int, beside: NDArray[Any] | None, first_row: int
@@ -91,14 +85,5 @@ class ValuesEncoding(EncodingBase, frozen=True, kw_only=True, tag="values"):
     def gaps(self, one: Columns, other: Columns, classes: int) -> list[Gap]:
         return [values_gap(one, other)]
 
-    def outputs(self, columns: Columns) -> NDArray[np.float32]:
-        return np.asarray(columns["values"], np.float32)
-
-    def exact(self, outputs: NDArray[np.floating]) -> Columns:
-        return {"values": outputs}
-
     def words(self, classes: int, basis_file: str) -> str:
         return f"values, real numbers as {self.dtype}"
-
-    def code(self, layout: str, path: str, classes: int, *, positions: bool) -> str:
-        return column_code(layout, path, "values", f"{'positions, ' * positions}members, values", self.dtype)

@@ -23,14 +23,23 @@ def build_model(config: ModelConfig) -> nn.Module:
         ConfigError: the class cannot be found, refuses its arguments, or is no `torch.nn.Module`.
         WeightsError: the weights do not fit.
     """
+    return ready(made(config), config)
+
+
+def made(config: ModelConfig) -> object:
+    """What the class path makes of its arguments, whatever it is. Raises `ConfigError`."""
     make = call_with(config)
     try:
-        model = make()
+        return make()
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"{config.class_path} refused {config.init_args}: {type(error).__name__}: {error}",
             remedy="correct init_args",
         ) from error
+
+
+def ready(model: object, config: ModelConfig) -> nn.Module:
+    """What was `made`, with the weights that the config names. Raises as `build_model`."""
     if not isinstance(model, nn.Module):
         raise ConfigError(
             f"{config.class_path} made a {type(model).__name__}, no torch.nn.Module", remedy="name a model class"

@@ -172,10 +172,8 @@ def _statements_of_sweep(results: Results) -> list[str]:
         {scores.get("labelled") or 0 for student in distilled for scores in student.get("validation", ())} - {0}
     )
     if held_out and not by.is_about_teacher:
-        counts = " or ".join(f"{rows:,}" for rows in held_out)
-        lines.append(
-            f"validation {by.title} {'are' if by.title == 'errors' else 'is'} of {counts} rows with a hard label"
-        )
+        counts, verb = " or ".join(f"{rows:,}" for rows in held_out), "are" if by.title == "errors" else "is"
+        lines.append(f"validation {by.title} {verb} of {counts} {judged(results)[1]} with a hard label")
     if swept:
         lines.append(
             f"the best of {len(distilled)} settings on this split is chosen with the rows that judge it: choose by the "
@@ -209,7 +207,8 @@ def _title(results: Results) -> str:
         (scores.get("labelled", count) for student in results["students"] for scores in student["scores"]), count
     )
     if labelled != count:
-        rows += f", {labelled:,} of them with a hard label: {shown(results).of_labels} are over these"
+        over = f"{labelled:,} of them with a hard label: {shown(results).of_labels} are over these"
+        rows += f", {over if labelled else 'none of them with a hard label'}"
     return one_line(f"Held-out split {results['split']!r}, {rows}; students: {spread_over}.")
 
 

@@ -21,7 +21,7 @@ def findings(results: Results) -> list[str]:
 
 
 def _one_class(name: str, runs: Sequence[Scores], names: Sequence[str] | None) -> str:
-    """Where a model gives one class for every row, though there are several."""
+    """Where a model always gives one class, though there are several."""
     found = []
     for run in runs:
         predicted = run.get("classes", {}).get("predicted", ())
@@ -31,7 +31,7 @@ def _one_class(name: str, runs: Sequence[Scores], names: Sequence[str] | None) -
     if not found:
         return ""
     of = "" if len(runs) == 1 else f", with {len(found)} of {len(runs)} seeds"
-    return f"{name} answers one class for every row ({', '.join(dict.fromkeys(found))}){of}"
+    return f"{name} always answers one class ({', '.join(dict.fromkeys(found))}){of}"
 
 
 def _better_members(results: Results) -> Iterator[str]:

@@ -277,10 +277,12 @@ def _files(pictures: Sequence[str], folders: Sequence[str]) -> str:
 
 def _limits(results: Results, first: Manifest) -> str:
     count = len(first.spec.teacher.members)
-    lines = [
-        f"- A student learns its teacher's mistakes too. {'; '.join(_near(results))}; nothing was measured on other data"
-    ]
-    if any(shown(view).has_temperature for view in views(results).values()):
+    lines = ["- Nothing was measured on other data"]
+    if distilled_students(results):
+        near = "; ".join(_near(results))
+        lines = [f"- A student learns its teacher's mistakes too. {near}; nothing was measured on other data"]
+    scores = (run for view in views(results).values() for student in view["students"] for run in student["scores"])
+    if any("nll" in run for run in scores):
         lines.append("- Its confidence is as good as ECE and NLL above say, on rows like these and nowhere else")
     if count > 1:
         lines.append(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from softlabels.checks.probabilities import looks, require_logits, rows_of_positions
+from softlabels.checks.probabilities import looks, require_logits
 from softlabels.errors import ClassIdOverflow, LogitsError, UserError
 from softlabels.labels.base import Encoded
 from softlabels.labels.class_ids import NoSuchClass
@@ -56,8 +56,7 @@ def encode_logits(
     first, each = spec.shard_rows(shard).start, spec.positions or 1
     if not are_logits:
         kind = target.encoding.target
-        found = looks(logits, kind)
-        found = found if mask is None else rows_of_positions(found, mask, kind)
+        found = looks(logits, kind, mask)
         require_logits(found, target=kind, total=spec.rows, first_row=first, who=one.removesuffix(", "))
     weights = [member.weight for member in spec.teacher.members]
     return target.encoding.encode_arrays(

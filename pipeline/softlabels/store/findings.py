@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from softlabels.checks.contradictions import apart, require_consistent
 from softlabels.checks.dependence import spread
 from softlabels.checks.order import Agreement, agreement, require_order
-from softlabels.checks.probabilities import looks, require_logits, rows_of_positions
+from softlabels.checks.probabilities import looks, require_logits
 from softlabels.checks.rounding import HALF
 from softlabels.errors import LogitsError, OtherClassOrder, SpecMismatch, UserError
 from softlabels.labels.base import Columns
@@ -169,9 +169,8 @@ def _require_logits(stored: Stored) -> None:
     ask = partial(require_logits, target=target, total=spec.rows, who=_where(stored), remedy=RELABELLED[target])
     parts = []
     for chunk in _looked_at(spec).tolist():
-        found = looks(spec.encoding.outputs(_soft(stored, chunk)), target, rounding=HALF)
-        if spec.positions is not None:
-            found = rows_of_positions(found, stored.read_chunk("position_mask", chunk), target)
+        mask = None if spec.positions is None else stored.read_chunk("position_mask", chunk)
+        found = looks(spec.encoding.outputs(_soft(stored, chunk)), target, mask, rounding=HALF)
         if target == "softmax":
             ask(found, first_row=chunk * spec.cut.rows_per_chunk)
         else:

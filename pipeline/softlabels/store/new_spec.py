@@ -59,7 +59,7 @@ def store_spec(
         keys: (R, 16) content keys of its rows, in order. key: how they are made: "content" or a column's name,
             by which version of the rule (`softlabels.transfer.keys`).
         classes: their number, or their names in order; of values the numbers of a vector.
-        targets: of a store of several, in the place of `encoding` and `classes`: (encoding, classes) by name, such as
+        targets: in the place of `encoding` and `classes`: (encoding, classes) by name, "" of one without, such as
             `{"class": (DenseEncoding(), ("rbc", "wbc")), "box": (ValuesEncoding(), 4)}`.
         labelled: whether sigmoid and values targets have hard labels, or the names of those that have; others always do.
         layout: "zarr" or "arrow". compression: "none" or "zstd" (zarr).
@@ -77,7 +77,7 @@ def store_spec(
     each = {"": (encoding, classes)} if targets is None else targets
     if not each:
         raise UserError("a store of no targets holds nothing", remedy="name one, or leave out targets")
-    for one in each if targets is not None else ():
+    for one in each if [*each] != [""] else ():
         require_name(one)
     inputs = "reference" if embed is None else "embed"
     made = tuple(_target(one, *each[one], len(teacher.members), basis, vocabulary, inputs) for one in each)

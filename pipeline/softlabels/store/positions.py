@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.labels import NO_LABEL
+from softlabels.labels.hard import NONE, are_labelled
 from softlabels.labels.stored import require
 from softlabels.store.columns import LABEL, Column, bare, stored_name
-from softlabels.store.hard_labels import are_none, no_label
 from softlabels.store.rules import labelled
 from softlabels.store.spec import Spec
 
@@ -75,7 +75,7 @@ def _check_mask(spec: Spec, arrays: Arrays, first_row: int) -> None:
         label = arrays.get(stored_name(target.name, LABEL))
         if label is not None:
             what = f"{target.titled}a position that the mask leaves out has a hard label"
-            require((counts | are_none(target, label, 2)).all(axis=1), what, first_row)
+            require((counts | ~are_labelled(label, target.encoding.target)).all(axis=1), what, first_row)
 
 
 def count_positions(spec: Spec, own: Arrays) -> NDArray[np.int32]:
@@ -104,7 +104,7 @@ def padded(
     out = np.empty((len(positions), *column.shape), column.numpy_dtype)
     owner, name, blank = spec.owner(column.name), bare(column.name), np.zeros(column.shape[1:], column.numpy_dtype)
     if owner is not None and name == LABEL:
-        blank[...] = no_label(owner)
+        blank[...] = NONE[owner.encoding.target]
     elif owner is not None:
         blank = owner.encoding.blank(name, column.shape[1:], column.numpy_dtype)
     held, whole = _held(column.shape[0], positions), _whole(out, 2)

@@ -18,6 +18,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from softlabels.errors import SeveralTargets, some
 from softlabels.labels.encoding import Encoding
+from softlabels.labels.targets import MOST_TARGETS, NAME, titled
 from softlabels.store.columns import SHARED, Column, bare, is_soft, stored_name
 
 Version = Literal[1, 2, 3]
@@ -25,14 +26,13 @@ FORMAT: Version = 3  # the latest that is read; what is written is the earliest 
 BLOCK_ROWS = 16  # rows that share one hash of the content digest; chunks hold whole blocks
 MAX_CHUNK_BYTES = 1 << 31
 MAX_POSITIONS = 1 << 20
-MAX_TARGETS = 32
 MAX_COLUMNS = 512
 
 Count = Annotated[int, Meta(ge=1, le=1 << 40)]
 Natural = Annotated[int, Meta(ge=0, le=1 << 62)]
 Hex = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Text = Annotated[str, Meta(max_length=4096)]
-TargetName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}\Z")]
+TargetName = Annotated[str, Meta(pattern=rf"^{NAME}\Z")]
 How = Literal["merged", "concatenated", "selected", "extended", "re-encoded", "imported"]
 
 
@@ -93,7 +93,7 @@ class TargetSpec(Record, kw_only=True, frozen=True):
     @property
     def titled(self) -> str:
         """What messages put before its columns: nothing where it has no name."""
-        return f"target {self.name}: " if self.name else ""
+        return titled(self.name)
 
 
 class SequenceSpec(Record, kw_only=True, frozen=True):
@@ -149,7 +149,7 @@ class Spec(Record, kw_only=True, frozen=True):
     one_label_space: LabelSpace | UnsetType = msgspec.field(default=UNSET, name="label_space")
     preprocessing: Preprocessing
     one_encoding: Encoding | UnsetType = msgspec.field(default=UNSET, name="encoding")
-    several: Annotated[tuple[TargetSpec, ...], Meta(min_length=1, max_length=MAX_TARGETS)] | UnsetType = msgspec.field(
+    several: Annotated[tuple[TargetSpec, ...], Meta(min_length=1, max_length=MOST_TARGETS)] | UnsetType = msgspec.field(
         default=UNSET, name="targets"
     )
     sequence: SequenceSpec | UnsetType = UNSET

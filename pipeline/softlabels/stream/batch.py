@@ -25,7 +25,7 @@ class TargetBatch:
     """One target of B examples.
 
     Attributes:
-        labels: hard labels, as `softlabels.student.hard_labels` says for the target's kind: classes are int64, -1 = none, (B,),
+        labels: hard labels, as `softlabels.labels.hard` says for the target's kind: classes are int64, -1 = none, (B,),
             of rows of positions (B, P); of tokens each position's next token.
         soft: the teacher's outputs of N positions, or None without a store.
         classes: C where outputs beyond pad a vocabulary, as those of tokens may; else None.

@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.errors import ConfigError, SeveralTargets, some
+from softlabels.labels.hard import DTYPES, NONE, kind_of
 from softlabels.labels.targets import Target
 from softlabels.store.columns import LABEL, stored_name
 from softlabels.store.gather import Array, Block, ChunkSource, gather
 from softlabels.stream.columns import SoftColumns
-from softlabels.stream.hard_labels import DTYPES, NONE, check_labels, kind_of, own_labels, require_names
+from softlabels.stream.hard_labels import check_labels, own_labels, require_names
 from softlabels.stream.join import Ints, Missing, find_labels
 from softlabels.stream.label_map import check_label_map
 from softlabels.stream.positions import Positions, TokenPositions, check_positions, require_positions
@@ -242,7 +243,7 @@ def _target(
             return TargetRows(own.encoding.target, None, soft, keeps_label=keeps_label and not same)
         return TargetRows(own.encoding.target, rows.hard[name] if name else rows.labels, soft, keeps_label=keeps_label)
     labels = rows.hard[name] if store is None else own_labels(rows, store)
-    kind = kind_of(labels, positions=rows.positions is not None) if store is None else store.encoding.target
+    kind = kind_of(labels, rows.positions) if store is None else store.encoding.target
     check_labels(labels, items, kind, classes=None if store is None else store.classes, name=rows.name)
     if store is not None and kind == "softmax":
         check_label_map(labels, items, found, store, name=rows.name)

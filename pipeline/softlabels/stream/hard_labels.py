@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from softlabels.errors import ClassMismatch, LabelError, some
 from softlabels.labels import NO_LABEL
+from softlabels.labels.hard import are_labelled, are_wrong, kind_of, no_labels
 from softlabels.labels.stored import BLOCK
-from softlabels.labels.targets import Target
+from softlabels.labels.targets import Target, titled
 from softlabels.store.gather import Array
 from softlabels.store.hard_labels import label_column
 
@@ -24,25 +25,11 @@ if TYPE_CHECKING:
     from softlabels.transfer import TransferRows
 
 Ints = NDArray[np.int64]
-NONE: dict[Target, float] = {"softmax": NO_LABEL, "sigmoid": NO_LABEL, "values": np.nan}
-DTYPES: dict[Target, type[np.generic]] = {"softmax": np.int64, "sigmoid": np.int8, "values": np.float32}
 _HOW: dict[Target, str] = {
     "softmax": "label_as: class (a class a row or position)",
     "sigmoid": "label_as: set or flags (0, 1 or null for each class)",
     "values": "label_as: values (a list of numbers)",
 }
-
-
-def kind_of(labels: Array, *, positions: bool) -> Target:
-    """The kind of target that hard labels (R, [P,] ...) are of, where no store says it."""
-    if labels.dtype.kind == "f":
-        return "values"
-    return "sigmoid" if labels.ndim > 1 + positions else "softmax"
-
-
-def no_labels(kind: Target, shape: tuple[int, ...]) -> Array:
-    """Labels (R, ...) of rows that have none."""
-    return np.broadcast_to(DTYPES[kind](NONE[kind]), shape)
 
 
 def own_labels(rows: TransferRows, store: Store) -> Array:
@@ -58,11 +45,10 @@ def own_labels(rows: TransferRows, store: Store) -> Array:
         return no_labels(kind, shape)
     if given.shape == shape and (given.dtype.kind == "f") == (kind == "values"):
         return given
-    of = f"target {store.name}: " if store.name else ""
     remedy = f"give the store's transfer set: {_HOW[kind]} in transfer_set"
     raise ClassMismatch(
-        f"{of}the hard labels of {rows.name} are {given.dtype} of shape {list(given.shape)}, and of the {kind} labels in "
-        f"{store.path} they are {column.dtype} of shape {list(shape)}",
+        f"{titled(store.name)}the hard labels of {rows.name} are {given.dtype} of shape {list(given.shape)}, and of the {kind} "
+        f"labels in {store.path} they are {column.dtype} of shape {list(shape)}",
         remedy=remedy if store.positions is None else f"{remedy}, with positions: {store.positions}",
     )
 
@@ -71,7 +57,10 @@ def require_names(rows: TransferRows, targets: Collection[str], where: str) -> N
     """Raise `ClassMismatch` where a transfer set names hard labels of a target that the store lacks, or has some without a name
     where its targets have names.
     """
-    strangers = [name for name, labels in rows.hard.items() if name not in targets and _any(labels)]
+    some_label = {
+        name: are_labelled(labels, kind_of(labels, rows.positions)).any() for name, labels in rows.hard.items()
+    }
+    strangers = [name for name, has_some in some_label.items() if name not in targets and has_some]
     if not strangers:
         return
     if strangers == [""]:
@@ -84,11 +73,6 @@ def require_names(rows: TransferRows, targets: Collection[str], where: str) -> N
     raise ClassMismatch(what, remedy=remedy)
 
 
-def _any(labels: Array) -> bool:
-    """Whether there is any label."""
-    return bool((~np.isnan(labels)).any() if labels.dtype.kind == "f" else (labels != NO_LABEL).any())
-
-
 def check_labels(labels: Array, items: Ints, kind: Target, *, classes: int | None, name: str) -> None:
     """Raise `LabelError` on the first hard label of the rows `items` (N,) that cannot be true: no class and not -1, no flag, or
     a vector that is infinite or NaN in a part.
@@ -99,7 +83,7 @@ def check_labels(labels: Array, items: Ints, kind: Target, *, classes: int | Non
     first, count = None, 0
     for start in range(0, len(items), step):
         part = labels[items[start : start + step]]
-        wrong = _wrong(part, kind, classes)
+        wrong = are_wrong(part, kind, classes)
         if first is None and wrong.any():
             at = tuple(np.argwhere(wrong)[0].tolist())
             first = items[start + at[0]], at[1:], part[at]
@@ -120,12 +104,3 @@ def check_labels(labels: Array, items: Ints, kind: Target, *, classes: int | Non
         rule = "but a vector is finite, or NaN throughout where there is none"
         what, remedy = f"the hard label {found.tolist()}{at_position}", "correct the label column of the transfer set"
     raise LabelError(f"row {row} of {name} has {what}, {rule}", remedy=remedy)
-
-
-def _wrong(labels: Array, kind: Target, classes: int | None) -> NDArray[np.bool_]:
-    """Which labels (n, [P,] ...) cannot be true: of vectors (n, [P])."""
-    if kind == "values":
-        missing = np.isnan(labels)
-        return np.asarray(np.isinf(labels).any(axis=-1) | (missing.any(axis=-1) & ~missing.all(axis=-1)))
-    most = 2 if kind == "sigmoid" else classes
-    return np.asarray((labels < NO_LABEL) | (False if most is None else labels >= most))

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from softlabels.errors import AlignmentError, ClassMismatch, LabelError, OtherTokenizer
 from softlabels.labels import NO_LABEL
+from softlabels.labels.hard import DTYPES, NONE, kind_of
 from softlabels.labels.targets import Target
 from softlabels.store.columns import LABEL, bare, stored_name
 from softlabels.store.gather import Block
-from softlabels.stream.hard_labels import DTYPES, NONE
 
 if TYPE_CHECKING:
     from softlabels.store import Store
@@ -59,7 +59,7 @@ class Positions:
         mask = np.asarray(own if stored is None else stored) > 0
         if not mask.all():
             for name in (name for name in block if bare(name) == LABEL):
-                none = NONE["values"] if block[name].dtype.kind == "f" else NO_LABEL
+                none = NONE[kind_of(block[name], mask.shape[1])]
                 at = mask.reshape(*mask.shape, *[1] * (block[name].ndim - 2))
                 block[name] = np.where(at, block[name], block[name].dtype.type(none))
         return block | {"mask": mask}

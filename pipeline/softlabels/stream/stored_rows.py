@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.errors import ConfigError
+from softlabels.labels.hard import no_labels
 from softlabels.store.columns import LABEL
 from softlabels.store.hard_labels import label_column
-from softlabels.stream.hard_labels import no_labels
 from softlabels.stream.positions import stored_sequence
 
 if TYPE_CHECKING:

@@ -1,12 +1,5 @@
-"""Hard labels of each kind of target: which positions have one, what stands where there is none, and what a label may be.
-
-===========  =====================  ==============================  =====================
-target       labels                 one of a position               none
-===========  =====================  ==============================  =====================
-softmax      (N, ...) int64         its class                       -1
-sigmoid      (N, ..., C) int8       0 or 1 a class; -1 is unknown   -1 for every class
-values       (N, ..., D) float32    a real vector                   NaN
-===========  =====================  ==============================  =====================
+"""Hard labels of a batch in torch: which positions have one, and what a label may be. What they are of each kind of target says
+`softlabels.labels.hard`.
 
 N positions (or rows of positions), C classes, D values. No torch at import.
 """
@@ -17,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from softlabels.errors import ClassMismatch, LabelError
 from softlabels.labels import NO_LABEL
+from softlabels.labels.hard import NONE
 from softlabels.labels.targets import Target
 
 if TYPE_CHECKING:
@@ -36,15 +30,9 @@ def count_labelled(labels: Tensor, target: Target) -> int:
 
 
 def only_where(kept: Tensor, labels: Tensor, target: Target) -> Tensor:
-    """The labels of the rows that are `kept` (B,) bool, and none for the others."""
-    axes = kept.view(-1, *[1] * (labels.dim() - 1))
-    return labels.masked_fill(~axes, float("nan") if target == "values" else NO_LABEL)
-
-
-def only_at(mask: Tensor, labels: Tensor, target: Target) -> Tensor:
-    """The labels of the positions that the mask (B, P) bool has, and none for the others."""
-    axes = mask.view(*mask.shape, *[1] * (labels.dim() - 2))
-    return labels.masked_fill(~axes, float("nan") if target == "values" else NO_LABEL)
+    """The labels of the rows (B,), or positions (B, P), that are `kept`, bool, and none for the others."""
+    axes = kept.view(*kept.shape, *[1] * (labels.dim() - kept.dim()))
+    return labels.masked_fill(~axes, NONE[target])
 
 
 def check_labels(labels: Tensor, outputs: int, target: Target = "softmax") -> None:

@@ -43,6 +43,14 @@ if TYPE_CHECKING:
 Augment = Callable[[Tensor], Tensor]
 
 
+def nothing_to_learn(which: str, when: str = "") -> ConfigError:
+    """The error for rows without labels of either kind; `which` rows, and `when` soft labels have no weight."""
+    return ConfigError(
+        f"no {which} row has a hard label and soft_weight is 0{when}: there is nothing to learn from",
+        remedy="raise alpha (or soft_weight) and give a store, or use rows with labels",
+    )
+
+
 @dataclass(frozen=True)
 class Student:
     """A model, and how it is to be trained; made by `begin`.
@@ -223,12 +231,8 @@ class Learner:
     def check_labelled(self, which: str, name: str, labelled: int, *, is_soft: bool) -> None:
         """Raise ConfigError where there is nothing to learn from of a target, or nothing to judge by."""
         if labelled == 0 and not is_soft:
-            at_end = " at the end" if self.heads[name].config.is_soft else ""
             with naming_target(name):
-                raise ConfigError(
-                    f"no {which} row has a hard label and soft_weight is 0{at_end}: there is nothing to learn from",
-                    remedy="raise alpha (or soft_weight) and give a store, or use rows with labels",
-                )
+                raise nothing_to_learn(which, " at the end" if self.heads[name].config.is_soft else "")
 
     def finish_epoch(self, epoch: int, held_out: tuple[float, Scores] | None) -> None:
         """Keep the weights where this epoch (from 1) is the one to keep; `held_out` is its validation loss and scores."""

@@ -85,13 +85,19 @@ def target_of(loss: str) -> Target:
     raise ConfigError(f"no loss is called {loss!r}", remedy=f"choose one of {known}")
 
 
-def require_served(loss: str, target: Target) -> None:
-    """Raise ConfigError, naming the losses that can be had, where labels of the kind `target` cannot serve a loss."""
+def require_served(loss: str, target: Target, classes: int | None = None) -> None:
+    """Raise ConfigError, naming the losses that can be had, where labels of the kind `target`, of so many classes or values
+    where that is known, cannot serve a loss.
+    """
     of = target_of(loss)
     if of != target:
         raise ConfigError(
             f"the loss {loss} is for labels of kind {of}, and these are of kind {target}",
             remedy=f"use loss={' or '.join(LOSS_NAMES[target])}",
+        )
+    if loss == "cosine" and classes == 1:
+        raise ConfigError(
+            "the loss cosine of one value asks for its sign alone, and has no gradient", remedy="use loss=mse or huber"
         )
 
 

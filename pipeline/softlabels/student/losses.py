@@ -92,7 +92,7 @@ def distillation_loss(
     Args:
         student: (B, C) raw logits z, or vectors (B, D), any float dtype.
         soft: the teacher's labels of the same rows; None where `soft_weight` is 0, and not looked at there.
-        labels: hard labels as `hard_labels` says: of classes (B,) int64, -1 for none.
+        labels: hard labels as `softlabels.labels.hard` says: of classes (B,) int64, -1 for none.
         temperature: T > 0 of the soft term; the hard term is taken at T = 1. Losses of values have none.
         hard_weight, soft_weight: finite, >= 0; a term of weight 0 is not computed.
         loss, loss_args: a name of `LOSSES`, and its arguments where they are not the defaults.
@@ -148,6 +148,7 @@ def hard_sum(student: Tensor, labels: Tensor, spec: LossSpec) -> Tensor:
             remedy="use a model that gives one row of logits for each input",
         )
     if spec.target != "softmax":
+        require_served(spec.loss, spec.target, student.shape[1])
         check_labels(labels, student.shape[1], spec.target)
         if spec.target == "sigmoid":
             return hard_bce(student.float(), labels, spec.class_weights)
@@ -172,7 +173,7 @@ def soft_sum(student: Tensor, soft: SoftLabels | None, labels: Tensor | None, sp
     args = checked_args(spec)
     if soft is None:
         raise ConfigError(f"the loss {loss} needs soft labels and there are none", remedy="give a store, or alpha=0")
-    require_served(loss, soft.target)
+    require_served(loss, soft.target, soft.classes)
     _check_student(student)
     stored = (len(soft), soft.classes)
     if stored != tuple(student.shape):
@@ -224,7 +225,7 @@ def require_loss(
         MeanUnavailable: standardization of members that are not stored.
     """
     checked_args(spec)
-    require_served(spec.loss, target)
+    require_served(spec.loss, target, classes)
     name, loss = spec.loss, LOSSES[spec.loss]
     if tail is not None:
         require_sparse(spec, tail)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from softlabels.errors import ConfigError, some
 from softlabels.student.config import TrainingConfig
-from softlabels.student.hard_labels import count_labelled, only_at, only_where
+from softlabels.student.hard_labels import count_labelled, only_where
 from softlabels.student.heads import Head
 from softlabels.student.loss_spec import LossSpec
 from softlabels.student.sampled import position_sample, sampled_positions
@@ -85,14 +85,19 @@ class OwnBatches:
 
     def _target(self, head: Head, batch: Batch, moved: TargetBatch, taken: Tensor | None) -> tuple[TargetBatch, int]:
         """The same of one target, and how many positions have a label."""
-        labels = batch.targets[head.name].labels  # (B, [P], ...)
+        labels = self._own_labels(head, batch)
         if self._labelled is None and taken is None:
             return moved, count_labelled(labels, head.target)
-        if self._labelled is not None:
-            labels = only_where(torch.from_numpy(self._labelled[batch.rows]), labels, head.target)
         if taken is not None:
-            labels = only_at(taken, labels, head.target)
+            labels = only_where(taken, labels, head.target)
         return dataclasses.replace(moved, labels=labels.to(self._device)), count_labelled(labels, head.target)
+
+    def _own_labels(self, head: Head, batch: Batch) -> Tensor:
+        """The hard labels (B, [P], ...) of a target that may be used."""
+        labels = batch.targets[head.name].labels
+        if self._labelled is None:
+            return labels
+        return only_where(torch.from_numpy(self._labelled[batch.rows]), labels, head.target)
 
     def _taken(self, batch: Batch, step: int) -> NDArray[np.bool_]:
         """Which positions (B, P) a step takes."""
@@ -102,7 +107,7 @@ class OwnBatches:
             raise ConfigError(
                 "training.positions is given, and rows have no positions", remedy="drop training.positions"
             )
-        labels = None if self._background is None else batch.targets[self._background].labels.numpy()
+        labels = None if self._background is None else self._own_labels(self._heads[self._background], batch).numpy()
         return sampled_positions(batch.mask.numpy(), sample, labels, seed=self._seed, step=step)
 
     def _target_of_background(self) -> str | None:

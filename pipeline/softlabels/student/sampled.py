@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from softlabels.errors import ConfigError
+from softlabels.errors import ConfigError, require_keys
 
 Sampled = int | float | dict[str, Any] | None
 _WHERE = "training.positions"
@@ -42,6 +42,14 @@ class PositionSample:
     background: int = -1
     target: str | None = None
 
+    def require_class(self, classes: int) -> None:
+        """Raise ConfigError where the background is none of so many classes."""
+        if self.background >= classes:
+            raise ConfigError(
+                f"{_WHERE}.class is {self.background}, and there are {classes} classes",
+                remedy=f"give the number of the background's class, 0 to {classes - 1}",
+            )
+
 
 def position_sample(given: Sampled) -> PositionSample | None:
     """What a setting asks for; None where nothing is sampled. Raises ConfigError for what cannot be meant."""
@@ -49,9 +57,7 @@ def position_sample(given: Sampled) -> PositionSample | None:
         return None
     if not isinstance(given, Mapping):
         return PositionSample(_count(given, _WHERE))
-    for key in given:
-        if key not in ("background", "class", "target"):
-            raise ConfigError(f"{_WHERE}: unknown key {key!r}", remedy="known keys: background, class, target")
+    require_keys(given, ("background", "class", "target"), _WHERE)
     number, target = given.get("class"), given.get("target")
     if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 0):
         raise ConfigError(f"{_WHERE}.class is {number!r}", remedy="give the number of the background's class, or null")

@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from softlabels.errors import ConfigError, some
-from softlabels.labels.targets import Target
-from softlabels.teacher.expected import Array, kind_of
+from softlabels.labels.hard import kind_of
+from softlabels.labels.targets import Target, titled
+from softlabels.teacher.expected import Array
 from softlabels.transfer.class_names import Names
 from softlabels.transfer.rows import TransferRows
 
@@ -104,8 +105,7 @@ def require_width(target: str, labels: Array, classes: int, positions: int | Non
     """Raise `ConfigError` where flags or vectors (R, [P,] C) are not as wide as the teacher's outputs."""
     width = np.shape(labels)[-1]
     if kind_of(labels, positions) != "softmax" and width != classes:
-        one = f"target {target}: " if target else ""
         raise ConfigError(
-            f"{one}the hard labels are {width} numbers each, and the teacher gives {classes}",
+            f"{titled(target)}the hard labels are {width} numbers each, and the teacher gives {classes}",
             remedy=f"name the column of its labels in {_LABEL}, and all classes",
         )

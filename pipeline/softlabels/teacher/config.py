@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from softlabels.errors import ConfigError
@@ -12,6 +13,7 @@ from softlabels.labels.settings import EncodingSettings
 from softlabels.labels.target_settings import require_defaults, target_settings
 from softlabels.models.config import ModelConfig
 from softlabels.objects import canonical
+from softlabels.stream.folds import MOST_FOLDS
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class MemberConfig:
     Attributes:
         class_path: the model's class, by its dotted path.
         init_args: what the class is built with.
-        weights: a safetensors file.
+        weights: a safetensors file; of an estimator of scikit-learn a .skops file.
         weight: the member's share in the ensemble's mean; all alike by default.
     """
 
@@ -38,6 +40,18 @@ class MemberConfig:
         """How to build it."""
         return ModelConfig(class_path=self.class_path, init_args=self.init_args, weights=self.weights)
 
+    def of_fold(self, fold: int, folds: int) -> MemberConfig:
+        """The same with weights that were trained without the rows of a fold: of net.safetensors net.fold0of5.safetensors, so
+        that weights of other folds are never taken for them. Raises `ConfigError` where it names no weights.
+        """
+        if self.weights is None:
+            raise ConfigError(
+                f"teacher.folds={folds}, and the member {self.class_path} names no weights",
+                remedy="give it a file, beside which those of its folds are kept",
+            )
+        path = Path(self.weights)
+        return replace(self, weights=str(path.with_suffix(f".fold{fold}of{folds}{path.suffix}")))
+
 
 @dataclass(frozen=True)
 class TeacherConfig:
@@ -52,6 +66,10 @@ class TeacherConfig:
         precision: the arithmetic of the forward pass.
         batch_size: rows the teacher sees at once; part of the specification, since it decides the last bits.
         device: cuda, cpu, or auto (cuda where there is one).
+        floor: of estimators of scikit-learn, the least probability that they give a class: a number, or laplace:N for a forest
+            of N trees; by default none, and a class without a vote is impossible.
+        folds: from 2 up: each training row is labelled by members that were trained without it. Beside each member there is one
+            a fold, trained on the rows of the others; rows of other splits are labelled by the members themselves.
     """
 
     members: tuple[MemberConfig, ...]
@@ -60,8 +78,14 @@ class TeacherConfig:
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     batch_size: int = 256
     device: str = "auto"
+    floor: float | str | None = None
+    folds: int | None = None
 
     def __post_init__(self) -> None:
+        if self.folds is not None and not 2 <= self.folds <= MOST_FOLDS:
+            raise ConfigError(
+                f"teacher.folds is {self.folds}", remedy=f"give a number from 2 to {MOST_FOLDS}, or leave it out"
+            )
         if not self.members:
             raise ConfigError("teacher.members is empty", remedy="list at least one model")
         if self.batch_size < 1:

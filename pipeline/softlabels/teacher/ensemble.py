@@ -13,26 +13,31 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from softlabels.errors import ClassMismatch, WeightsError
+from softlabels.errors import ClassMismatch, ConfigError, WeightsError
 from softlabels.labels.encoding import Encoding
-from softlabels.models.build import build_model, untrained
+from softlabels.models.build import untrained
 from softlabels.models.classes import require_class_names, require_head, require_vocabulary, words_of
 from softlabels.models.device import arithmetic, resolve_device, warm_up
+from softlabels.models.estimator import FLAG, Estimator, build_member
 from softlabels.models.product import output_matrix
 from softlabels.models.weights import weights_digest
 from softlabels.objects import canonical
 from softlabels.store.spec import MemberSpec, Spec, TeacherSpec
+from softlabels.stream.folds import fold_of
 from softlabels.teacher.config import TeacherConfig
 from softlabels.teacher.expected import Expected, softmax
+from softlabels.teacher.folded import folded_digest, out_of_fold
 from softlabels.teacher.outputs import Outputs, Product, joined
 from softlabels.teacher.shapes import by_target, of_target, strangers
 from softlabels.teacher.teacher import Batch, teacher_batches
 from softlabels.transfer.rows import TransferRows
 from softlabels.transfer.sequences import SequenceInfo
 
+TRAIN = "train"  # the split whose rows folds label
 Answers = dict[str, Outputs]  # what the members say of a batch, by target
 _Part = Tensor | Product  # logits (N, V) of a member, or what they are a product of
 
@@ -47,10 +52,19 @@ class Ensemble:
         licence: of the weights, for the store's card.
         expected: which targets it is asked for, and of what rows; see `expect`.
         unused: names of outputs that members gave and no target has.
+        of_fold: of each fold of the training rows the same members, trained without its rows.
+        titled: what messages put behind the name of a member.
     """
 
     def __init__(
-        self, models: Sequence[nn.Module], spec: TeacherSpec, device: torch.device, *, batch_size: int = 64
+        self,
+        models: Sequence[nn.Module],
+        spec: TeacherSpec,
+        device: torch.device,
+        *,
+        batch_size: int = 64,
+        of_fold: Sequence[Sequence[nn.Module]] = (),
+        titled: str = "",
     ) -> None:
         warm_up()  # so that the same store comes out again, byte for byte
         self.spec = spec
@@ -60,6 +74,11 @@ class Ensemble:
         self.models = [model.to(device).eval().requires_grad_(False) for model in models]
         self.expected = Expected()
         self.unused: set[str] = set()
+        self.titled = titled
+        self.of_fold = tuple(
+            Ensemble(each, spec, device, batch_size=batch_size, titled=f", fold {fold}")
+            for fold, each in enumerate(of_fold)
+        )
 
     @classmethod
     def of(
@@ -70,13 +89,16 @@ class Ensemble:
         precision: Literal["float32", "bfloat16", "float16"] = "float32",
         device: str = "auto",
         batch_size: int = 64,
+        of_fold: Sequence[Sequence[nn.Module]] = (),
     ) -> Ensemble:
         """Trained models that are at hand, of equal weight: each takes a batch of inputs (B, ...) and gives logits (B, [P,] C),
-        or a mapping of such by target.
+        or a mapping of such by target. `of_fold` has, for each fold of the training rows (`softlabels.stream.folds`), the same
+        models trained without its rows.
         """
-        members = tuple(_member(canonical(f"{type(m).__module__}.{type(m).__qualname__}"), m) for m in models)
+        names = [canonical(f"{type(m).__module__}.{type(m).__qualname__}") for m in models]
+        members = _members(names, [1.0] * len(names), models, of_fold)
         spec = TeacherSpec(name=name, precision=precision, members=members)
-        return cls(models, spec, resolve_device(device), batch_size=batch_size)
+        return cls(models, spec, resolve_device(device), batch_size=batch_size, of_fold=of_fold)
 
     def expect(
         self,
@@ -99,6 +121,21 @@ class Ensemble:
             known = [words.size for model in self.models if (words := words_of(model)) is not None]
             sequence = sequence.below(min([sequence.classes, *known]))
         self.expected = Expected(softmax() if targets is None else targets, sequence, positions)
+        for each in self.of_fold:
+            each.expect(sequence, positions=positions, targets=targets)
+
+    def folds(self, rows: TransferRows) -> int | None:
+        """How many folds label these rows: those of the training split, of a teacher that has any."""
+        return len(self.of_fold) or None if rows.split == TRAIN else None
+
+    def fold_of(self, rows: TransferRows, at: slice | NDArray[np.int64]) -> NDArray[np.uint16] | None:
+        """(B,) the fold that labels each of the rows `at`; None where the members themselves do."""
+        folds = self.folds(rows)
+        return None if folds is None else fold_of(rows.keys[at], folds)
+
+    def asked(self, rows: TransferRows) -> Sequence[Ensemble]:
+        """Who is asked about these rows, one after the other where something is asked of each."""
+        return (self,) if self.folds(rows) is None else self.of_fold
 
     @property
     def sequence(self) -> SequenceInfo | None:
@@ -119,9 +156,9 @@ class Ensemble:
         return found
 
     @torch.inference_mode()
-    def answers(self, inputs: NDArray[np.generic]) -> Answers:
+    def answers(self, inputs: NDArray[np.generic], fold: NDArray[np.uint16] | None = None) -> Answers:
         """Every member's outputs for a batch of prepared inputs (B, ...), on the device; of rows of positions for B x P
-        distributions.
+        distributions. With `fold` (B,) each row's are those of the members of its fold.
 
         A member that offers `hidden` and `output_matrix` (see `softlabels.models.causal_lm`) makes no logits yet.
 
@@ -131,6 +168,10 @@ class Ensemble:
             ClassMismatch: members differ in C. Of rows of tokens C is what all of them have and the tokenizer too: outputs
                 beyond its tokens are padding, and tokens beyond the outputs must not occur (`require_known_tokens`).
         """
+        if fold is not None:
+            return out_of_fold(
+                lambda number, rows: self.of_fold[number].answers(rows), inputs, fold, self._positions(inputs)
+            )
         batch = torch.from_numpy(np.array(inputs)).to(self.device)
         members = [self._member(number, batch.clone()) for number in range(len(self.models))]  # one may change it
         return {name: self._together(name, [member[name] for member in members]) for name in self.expected.targets}
@@ -154,15 +195,16 @@ class Ensemble:
     def batch(self, rows: TransferRows, start: int, stop: int, *, embed: bool) -> Batch:
         """As `Teacher.batch`."""
         inputs, at = np.array(rows.inputs[start:stop]), slice(start, stop)
-        found = self.expected.count(rows, at, inputs)
+        found, fold = self.expected.count(rows, at, inputs), self.fold_of(rows, at)
         columns = {"content_key": rows.keys[at], **found.columns} | ({"input": inputs} if embed else {})
-        blocks = {name: outputs.blocks() for name, outputs in self.answers(inputs).items()}
+        columns |= {} if fold is None else {"fold": fold}
+        blocks = {name: outputs.blocks() for name, outputs in self.answers(inputs, fold).items()}
         classes = {name: labels.reshape(-1) for name, labels in found.classes.items()}
         return Batch(blocks, columns, classes, found.flat, partial(self.expected.place, range(start, stop)))
 
     def who(self, number: int) -> str:
         """How messages call a member."""
-        return f"member {number} ({self.spec.members[number].model})"
+        return f"member {number} ({self.spec.members[number].model}){self.titled}"
 
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:
@@ -177,17 +219,26 @@ class Ensemble:
         with self._arithmetic():
             matrix = output_matrix(model) if unnamed and self.sequence is not None else None
             output: object = model(batch) if matrix is None else model.hidden(batch)
-        positions = (
-            self.expected.positions if self.sequence is None else batch.shape[-1] - 1
-        )  # of rows that were cut shorter
+        positions = self._positions(batch)
         lead = (len(batch),) if positions is None else (len(batch), positions)
         found = by_target(output, self.expected, lead, who=self.who(number))
         self.unused |= strangers(output, self.expected)
         return {name: flat if matrix is None else Product(flat, *matrix) for name, flat in found.items()}
 
+    def _positions(self, batch: Tensor | NDArray[np.generic]) -> int | None:
+        """P of these rows: of tokens they may be cut shorter."""
+        return self.expected.positions if self.sequence is None else batch.shape[-1] - 1
+
     def place(self, rows: Sequence[int], numbers: Sequence[int], at: int) -> str:
         """How distribution numbers[at] of a batch of `rows` is called."""
         return self.expected.place(rows, numbers[at])
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """What there is to say of the members, once they were asked."""
+        each = ((number, model) for number, model in enumerate(self.models) if isinstance(model, Estimator))
+        own = tuple(f"{self.who(number)}: {model.zeros}" for number, model in each if model.zeros)
+        return own + tuple(line for other in self.of_fold for line in other.said)
 
     def check_class_names(self, names: Sequence[str] | None, *, whose: str) -> None:
         """Raise ClassMismatch where a member names its classes and they are not `names`, in this order."""
@@ -219,14 +270,26 @@ def load_ensemble(config: TeacherConfig, *, train: str = "softlabels train-teach
         WeightsError: a member without weights, neither of a file nor of its own, or weights that do not fit.
         ConfigError: a class that cannot be built.
     """
-    for number, member in enumerate(config.members):
+    models, *of_fold = (_models(config, fold, train) for fold in (None, *range(config.folds or 0)))
+    names, weights = zip(*((member.class_path, member.weight) for member in config.members), strict=True)
+    members, floor = _members(names, weights, models, of_fold), _floor(config, models)
+    spec = TeacherSpec(name=config.name, precision=config.precision, members=members, floor=floor)
+    found = Ensemble(models, spec, resolve_device(config.device), batch_size=config.batch_size, of_fold=of_fold)
+    found.licence = config.licence
+    return found
+
+
+def _models(config: TeacherConfig, fold: int | None, train: str) -> list[nn.Module]:
+    """The members, or those of a fold, with their weights. Raises as `load_ensemble`."""
+    members = [one if fold is None else one.of_fold(fold, config.folds or 0) for one in config.members]
+    for number, member in enumerate(members):
         if member.weights is not None and not Path(member.weights).exists():
             raise WeightsError(
                 f"teacher.members[{number}] ({member.class_path}) has no weights: there is no file {member.weights}",
-                remedy=f"train it with `{train}`, or name the safetensors file that holds them",
+                remedy=f"train it with `{train}`, or name the file that holds them",
             )
-    models = [build_model(member.model) for member in config.members]
-    for number, (member, model) in enumerate(zip(config.members, models, strict=True)):
+    models = [build_member(member.model, floor=config.floor) for member in members]
+    for number, (member, model) in enumerate(zip(members, models, strict=True)):
         lacking = () if member.weights is not None else untrained(model)
         if lacking != ():
             lacks = "no weights" if lacking is None else f"no weights for {', '.join(lacking[:3])} and the like"
@@ -234,21 +297,32 @@ def load_ensemble(config: TeacherConfig, *, train: str = "softlabels train-teach
                 f"teacher.members[{number}] ({member.class_path}) has {lacks}: its logits would be noise",
                 remedy=f"give a safetensors file, or train it with `{train}`",
             )
-    spec = TeacherSpec(
-        name=config.name,
-        precision=config.precision,
-        members=tuple(
-            _member(member.class_path, model, member.weight)
-            for member, model in zip(config.members, models, strict=True)
-        ),
+    return models
+
+
+def _floor(config: TeacherConfig, models: Sequence[nn.Module]) -> float | UnsetType:
+    """What probabilities are lifted to. Raises `ConfigError` where no member gives any."""
+    found = [model.floor for model in models if isinstance(model, Estimator) and model.floor is not None]
+    if config.floor is not None and not found:
+        raise ConfigError(
+            f"{FLAG}{config.floor}, and no member gives probabilities",
+            remedy="leave it out",
+        )
+    return found[0] if found else UNSET
+
+
+def _members(
+    names: Sequence[str], weights: Sequence[float], models: Sequence[nn.Module], of_fold: Sequence[Sequence[nn.Module]]
+) -> tuple[MemberSpec, ...]:
+    """What the store says of the members: one digest for the weights of a member and of those of its folds."""
+    whole, *folds = ([weights_digest(model) for model in each] for each in (models, *of_fold))
+    digests = (
+        whole
+        if not folds
+        else [folded_digest(one, of) for one, of in zip(whole, zip(*folds, strict=True), strict=True)]
     )
-    found = Ensemble(models, spec, resolve_device(config.device), batch_size=config.batch_size)
-    found.licence = config.licence
-    return found
-
-
-def _member(name: str, model: nn.Module, weight: float = 1.0) -> MemberSpec:
-    return MemberSpec(model=name, weights=weights_digest(model), weight=weight)
+    found = zip(names, digests, weights, strict=True)
+    return tuple(MemberSpec(model=name, weights=digest, weight=weight) for name, digest, weight in found)
 
 
 @contextmanager

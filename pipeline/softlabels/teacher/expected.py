@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from softlabels.labels import NO_LABEL
 from softlabels.labels.encoding import DenseEncoding, Encoding
+from softlabels.labels.hard import kind_of, no_labels
 from softlabels.labels.targets import Target
 from softlabels.store.columns import LABEL, stored_name
 from softlabels.transfer.alignment import alignment
@@ -103,7 +103,7 @@ def hard_of(rows: TransferRows, kinds: Mapping[str, Target]) -> dict[str, Array]
     own kind, where there are any.
     """
     positions = rows.positions
-    none = np.broadcast_to(np.int64(NO_LABEL), (len(rows.keys), *(() if positions is None else (positions,))))
+    none = no_labels("softmax", (len(rows.keys), *(() if positions is None else (positions,))))
     found: dict[str, Array] = {}
     for name, kind in kinds.items():
         labels = rows.hard.get(name)
@@ -112,10 +112,3 @@ def hard_of(rows: TransferRows, kinds: Mapping[str, Target]) -> dict[str, Array]
         elif labels is not None and kind_of(labels, positions) == kind:
             found[name] = labels
     return found
-
-
-def kind_of(labels: Array, positions: int | None) -> Target:
-    """What hard labels are: classes (R, [P]), flags (R, [P,] C) or vectors of real numbers (R, [P,] D)."""
-    if labels.dtype.kind == "f":
-        return "values"
-    return "softmax" if labels.ndim <= (1 if positions is None else 2) else "sigmoid"

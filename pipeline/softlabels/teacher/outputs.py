@@ -34,16 +34,42 @@ class Product:
 
 
 @dataclass(frozen=True, eq=False)
+class Gathered:
+    """Logits of N distributions that several models gave, each of some: distribution i is number inside[i] of parts[part[i]].
+
+    Attributes:
+        parts: logits (n, V), or what they are a product of; one a model.
+        part, inside: (N,) int64.
+    """
+
+    parts: tuple[Tensor | Product, ...]
+    part: Tensor
+    inside: Tensor
+
+    def rows(self, at: slice | Tensor, classes: int) -> Tensor:
+        """Logits (n, C) of some of the N distributions."""
+        part, inside = self.part[at], self.inside[at]
+        found = [rows_of(each, inside[part == number], classes) for number, each in enumerate(self.parts)]
+        places = torch.cat([torch.nonzero(part == number)[:, 0] for number in range(len(self.parts))])
+        return torch.cat(found)[places.argsort()]
+
+
+def rows_of(part: Tensor | Product | Gathered, at: slice | Tensor, classes: int) -> Tensor:
+    """Logits (n, C) of some of a member's distributions."""
+    return part[at, :classes] if isinstance(part, Tensor) else part.rows(at, classes)
+
+
+@dataclass(frozen=True, eq=False)
 class Outputs:
     """The members' outputs for a batch, on the device.
 
     Attributes:
-        members: logits (N, V), or what they are a product of; one a member.
+        members: logits (N, V), what they are a product of, or those of several models; one a member.
         classes: C, at most V: outputs beyond are padding.
         arithmetic: what products run in: the teacher's precision.
     """
 
-    members: tuple[Tensor | Product, ...]
+    members: tuple[Tensor | Product | Gathered, ...]
     classes: int
     arithmetic: Callable[[], AbstractContextManager[object]]
 
@@ -58,16 +84,13 @@ class Outputs:
     @property
     def _first(self) -> Tensor:
         first = self.members[0]
-        return first.hidden if isinstance(first, Product) else first
+        return first if isinstance(first, Tensor) else first.hidden if isinstance(first, Product) else first.part
 
     @torch.inference_mode()
     def logits(self, at: slice | Tensor = slice(None)) -> Tensor:
         """Logits (n, M, C) of the distributions that `at` selects, in the members' dtype (float32 where they differ)."""
         with self.arithmetic():
-            parts = [
-                part.rows(at, self.classes) if isinstance(part, Product) else part[at, : self.classes]
-                for part in self.members
-            ]
+            parts = [rows_of(part, at, self.classes) for part in self.members]
         if len({part.dtype for part in parts}) > 1:
             parts = [part.float() for part in parts]
         return torch.stack(parts, dim=1)
@@ -85,9 +108,11 @@ class Outputs:
 
 def joined(found: Sequence[Outputs]) -> Outputs:
     """The outputs for batches one behind the other, of the same members."""
-    members: list[Tensor | Product] = []
+    members: list[Tensor | Product | Gathered] = []
     for parts in zip(*(each.members for each in found), strict=True):
         first = parts[0]
+        if isinstance(first, Gathered):
+            raise TypeError("batches of rows of several folds are not joined")
         if isinstance(first, Product):
             members.append(replace(first, hidden=torch.cat([part.hidden for part in parts])))
         else:

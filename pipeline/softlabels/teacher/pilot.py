@@ -67,7 +67,8 @@ class Pilot:
         for start in range(0, len(chosen), size):
             batch = chosen[start : start + size]
             counts = pilot_mask(self.rows, batch).reshape(-1)
-            for at, block in self.ensemble.answers(np.array(self.rows.inputs[batch]))[self.target].blocks():
+            fold = self.ensemble.fold_of(self.rows, batch)
+            for at, block in self.ensemble.answers(np.array(self.rows.inputs[batch]), fold)[self.target].blocks():
                 kept = block[torch.from_numpy(counts[at]).to(block.device)]
                 if len(kept):
                     numbers = (at.start + np.flatnonzero(counts[at])).tolist()

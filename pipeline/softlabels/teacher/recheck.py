@@ -57,7 +57,7 @@ def compare_with_teacher(store: Store, rows: TransferRows, ensemble: Ensemble, *
         inputs = np.array(rows.inputs[theirs])
         counted = ensemble.expected.count(rows, theirs, inputs)
         _require_same_mask(store, at, counted)
-        compare_batch(ensemble, inputs, counted, _stored(store, at), found)
+        compare_batch(ensemble, inputs, counted, _stored(store, at), found, ensemble.fold_of(rows, theirs))
         read += len(at)
     return found
 
@@ -147,9 +147,10 @@ def compare_batch(
     counted: Counted,
     columns: Columns,
     found: Mapping[str, Seen],
+    fold: NDArray[np.uint16] | None = None,
 ) -> None:
     """Run inputs (B, ...), as many at once as the recipe lets the teacher see, and add to `found`, by target, how far the
-    stored columns (B, ...) are from the outputs, of what is `counted`.
+    stored columns (B, ...) are from the outputs, of what is `counted`; of rows that folds label with the `fold` (B,) of each.
 
     The class of a distribution is its next token, of rows of tokens, and else its stored hard label.
     """
@@ -162,7 +163,8 @@ def compare_batch(
     }
     flat = {name: np.asarray(values, np.int64).reshape(-1) for name, values in labels.items()}
     for start in range(0, rows, ensemble.batch_size):
-        answers = ensemble.answers(inputs[start : start + ensemble.batch_size])
+        part = slice(start, start + ensemble.batch_size)
+        answers = ensemble.answers(inputs[part], None if fold is None else fold[part])
         for name, outputs in answers.items():
             own = _of_target(columns, name, expected.positions)
             for where, block in outputs.blocks():

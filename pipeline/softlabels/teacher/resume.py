@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from softlabels.checks.dependence import spread
 from softlabels.errors import OtherLabels, OtherLogits, OtherOrder, OtherRows
+from softlabels.labels.targets import titled
 from softlabels.store.columns import LABEL, stored_name
 from softlabels.store.commit import recorded_shards
 from softlabels.store.gather import RecordedChunks, gather, read_rows
@@ -28,7 +29,7 @@ from softlabels.system.files import Files
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.teacher.expected import hard_of, mask_of
 from softlabels.teacher.recheck import compare_batch, compared, deviations
-from softlabels.teacher.sentinels import sentinel_count, titled
+from softlabels.teacher.sentinels import sentinel_count
 from softlabels.transfer.rows import TransferRows
 
 
@@ -130,7 +131,8 @@ def _check_sentinels(
     names = [target.name for target in spec.targets]
     lines = {name: [sums for record in records for sums in record.lost[name].fidelity] for name in names}
     found, inputs = deviations(spec, lines), np.array(rows.inputs[at])
-    compare_batch(ensemble, inputs, ensemble.expected.count(rows, at, inputs), columns, found)
+    counted, fold = ensemble.expected.count(rows, at, inputs), ensemble.fold_of(rows, at)
+    compare_batch(ensemble, inputs, counted, columns, found, fold)
     for name, deviation in found.items():
         if not deviation.sound:
             what = "values" if deviation.target == "values" else "logits"

@@ -23,7 +23,7 @@ from softlabels.transfer.cache import META, entry_name
 
 _NAME = re.compile(r"(?P<entry>[0-9a-f]{32})(\.part-[a-z0-9_]+)?")
 _PARTS = ("identity", "about", "facts")
-_FILE = re.compile(rf"(inputs|keys|mask|labels(\.[a-z][a-z0-9_]*)?)\.npy|tokens|{re.escape(META)}")
+_FILE = re.compile(rf"(inputs|keys|mask|reals|codes|labels(\.[a-z][a-z0-9_]*)?)\.npy|tokens|{re.escape(META)}")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from softlabels.errors import ConfigError
 from softlabels.objects import ObjectSpec
 from softlabels.transfer.label_config import As, LabelColumn, RowPositions, label_columns, row_positions
+from softlabels.transfer.pseudo_config import PseudoDataConfig
 
 MAX_LENGTH = 1 << 16  # tokens of a row; its documents are numbered in uint16
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -75,6 +76,7 @@ class TransferSetConfig:
         mixed_images: whether images of several bit depths, colour modes or value ranges are meant: prepare makes them alike.
         sample_by: what a row of text files is: line (also an empty one), paragraph or document; by default a line.
         sequences: make rows of tokens from one column of text, for language models; instead of prepare.
+        pseudo_data: rows without hard labels that are made of a split's own and follow them; docs/data.md has examples.
     """
 
     name: str = ""
@@ -96,6 +98,7 @@ class TransferSetConfig:
     mixed_images: bool = False
     sample_by: Literal["line", "paragraph", "document"] | None = None
     sequences: SequencesConfig | None = None
+    pseudo_data: PseudoDataConfig | None = None
 
     def __post_init__(self) -> None:
         if (self.source is None) == (self.factory is None):
@@ -123,6 +126,8 @@ class TransferSetConfig:
             )
         if self.sequences is not None:
             self._check_sequences()
+        if self.pseudo_data is not None:
+            self._check_pseudo_data(self.pseudo_data)
         _ = self.targets, self.row_positions  # refuse what cannot be meant
 
     def _check_sequences(self) -> None:
@@ -140,6 +145,25 @@ class TransferSetConfig:
             raise ConfigError(
                 f"{what}, and transfer_set.sequences makes rows of tokens",
                 remedy="give one column of text in inputs, and leave label, label_as, positions, key, prepare and classes out",
+            )
+
+    def _check_pseudo_data(self, asked: PseudoDataConfig) -> None:
+        """Refuse pseudo rows where nothing would say what they are."""
+        if asked.split not in self.splits:
+            raise ConfigError(
+                f"transfer_set.pseudo_data.split is {asked.split!r}", remedy=f"the splits are {', '.join(self.splits)}"
+            )
+        lacks = {
+            "sequences makes rows of tokens": self.sequences is not None,
+            f"positions is {self.positions!r}, which counts labels that pseudo rows lack": isinstance(
+                self.positions, dict
+            ),
+            f"key is {self.key!r}, and MUNGE makes no ids": self.key != "content" and asked.factory is None,
+        }
+        for why in (why for why, holds in lacks.items() if holds):
+            raise ConfigError(
+                f"transfer_set.pseudo_data is given, and {why}",
+                remedy="add rows to the source instead, or drop pseudo_data",
             )
 
     @property

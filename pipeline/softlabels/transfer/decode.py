@@ -6,6 +6,7 @@ No hashing (`keys`), no shaping to a model's taste (`prepare`). B rows of a bloc
     binary                               bytes
     integer, float, bool                 numpy scalar, dtype as stored
     lists, nested or not, `Array2D` ..   numpy array, dtype and shape as stored; a row's lists must make a rectangle
+    lists of text                        list of str
     images ({bytes, path} structs)       numpy array, see `images`
     audio and other such files           bytes
     null                                 None, where the recipe lets missing values pass
@@ -15,8 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +29,7 @@ from softlabels.errors import TransferSetError
 from softlabels.transfer.images import decode_image
 
 Array = npt.NDArray[np.generic]
-Value = Array | np.generic | str | bytes | None
+Value = Array | np.generic | str | bytes | list[str] | None
 Rows = Sequence[int]  # the numbers of a block's rows, for messages
 
 
@@ -59,7 +61,8 @@ class Decoded:
         """Bytes of the values (of text: its characters)."""
         if isinstance(self.values, np.ndarray):
             return self.values.nbytes
-        return sum(len(v) if isinstance(v, str | bytes) else getattr(v, "nbytes", 0) for v in self.values)
+        flat = (part for v in self.values for part in (v if isinstance(v, list) else (v,)))
+        return sum(len(v) if isinstance(v, str | bytes) else getattr(v, "nbytes", 0) for v in flat)
 
     def take(self, rows: Iterable[int]) -> Decoded:
         """These rows of the block."""
@@ -114,6 +117,8 @@ def _present(array: pa.Array, *, name: str, rows: Rows, images: bool) -> Decoded
         return Decoded(array.to_pylist())
     if is_file(kind):
         return _files(array, name=name, rows=rows, images=images)
+    if is_list(kind) and is_text(storage(leaf := array.flatten()).type):
+        return Decoded(_text_lists(array, storage(leaf), name=name, rows=rows))
     if is_list(kind):
         return Decoded(_lists(array, name=name, rows=rows))
     return Decoded(_numbers(array, name=name, rows=rows))
@@ -175,8 +180,8 @@ def _numbers(array: pa.Array, *, name: str, rows: Rows) -> Array:
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
         raise TransferSetError(
             f"input column {name!r} has type {kind}",
-            remedy="inputs are text, numbers, lists of numbers, images or other files; write dates, durations and decimals as "
-            "text, or as numbers such as days since a date",
+            remedy="inputs are text, numbers, lists of these, images or other files; write dates, durations and decimals as "
+            "text, or as numbers such as days since a date, and lists of lists of text as lists of text",
         )
     _refuse_inner_null(array, name=name, rows=rows)
     numbers: Array = array.to_numpy(zero_copy_only=False)
@@ -202,6 +207,15 @@ def _lists(array: pa.Array, *, name: str, rows: Rows) -> Array | list[Array]:
         shape.append(int(lengths[0]) if lengths.size else 0)
         leaf = leaf.flatten()
     return _numbers(leaf, name=name, rows=rows).reshape(shape)
+
+
+def _text_lists(array: pa.Array, leaf: pa.Array, *, name: str, rows: Rows) -> list[list[str]]:
+    """B lists of text of any lengths; `leaf` is all of it."""
+    _refuse_inner_null(leaf, name=name, rows=rows)
+    places = np.asarray(rows)[pc.list_parent_indices(array).to_numpy(zero_copy_only=False)]
+    found = cast("list[str]", texts(leaf, what=f"input column {name!r}", rows=places))
+    ends = np.cumsum(pc.list_value_length(array).to_numpy(zero_copy_only=False)).tolist()
+    return [found[start:end] for start, end in pairwise([0, *ends])]
 
 
 def _ragged(array: pa.Array, *, name: str, rows: Rows) -> list[Array]:

@@ -93,8 +93,9 @@ def recipe_digest(config: TransferSetConfig) -> str:
     facts = asdict(config) | {"splits": None, "classes": None, "label": None}
     for name in ("key_salt", "label_as", "positions"):
         del facts[name]
-    if config.split_column is None:
-        del facts["split_column"]  # as in entries from before there was one
+    for name in ("split_column", "pseudo_data"):
+        if facts[name] is None:
+            del facts[name]  # as in entries from before there was one
     return blake3(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 

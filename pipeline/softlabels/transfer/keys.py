@@ -12,6 +12,8 @@ Key rule, version 1. The key of a row is the canonical (big-endian) XXH3-128 dig
 input column's decoded value (`decode`) is:
 
 - text: its UTF-8 bytes; binary: its bytes;
+- a list of n texts: the ASCII header `text[n]`, a zero byte, then of each text its length in bytes as little-endian uint64 and
+  its UTF-8 bytes;
 - a lossily coded image (JPEG, WebP, AVIF, JPEG 2000, TIFF with lossy compression): its encoded bytes;
 - a token row, which is a one-dimensional list of integers that all lie in [0, 2^32), whatever their dtype and whether the
   list type has a fixed length: each value as little-endian uint32;
@@ -90,8 +92,24 @@ def _whole_keys(columns: Sequence[Decoded]) -> Bytes:
 
 
 def array_keys(*columns: npt.ArrayLike) -> Bytes:
-    """Keys (R, 16) uint8 of rows that are at hand as arrays, one (R, ...) for each input column."""
-    return content_keys([Decoded(np.asarray(column)) for column in columns])
+    """Keys (R, 16) uint8 of rows that are at hand as arrays, one (R, ...) for each input column: numbers, or text.
+
+    Raises:
+        TransferSetError: an array of anything else.
+    """
+    return content_keys([_at_hand(np.asarray(column)) for column in columns])
+
+
+def _at_hand(values: Array) -> Decoded:
+    """A column of numbers, or of text (R,) or lists of as many texts (R, n)."""
+    if values.dtype.kind in "biuf":
+        return Decoded(values)
+    if values.ndim not in (1, 2) or not all(isinstance(value, str) for value in values.flat):
+        raise TransferSetError(
+            f"inputs of {values.dtype} {list(values.shape)} have no content keys",
+            remedy="give arrays of numbers, or of text (rows,) or (rows, texts)",
+        )
+    return Decoded(values.tolist())
 
 
 def salted_keys(keys: Bytes, salt: bytes) -> Bytes:
@@ -161,6 +179,9 @@ def _message(value: Value) -> bytes:
         return value.encode()
     if isinstance(value, bytes):
         return value
+    if isinstance(value, list):
+        coded = [text.encode() for text in value]
+        return f"text[{len(coded)}]\0".encode() + b"".join(_frame(len(text)) + text for text in coded)
     block = np.asarray(value)[None]
     return _matrix(block, tokens=_is_token_block(block)).tobytes()
 

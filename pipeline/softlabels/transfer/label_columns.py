@@ -17,12 +17,14 @@ import pyarrow.compute as pc
 
 from softlabels.errors import TransferSetError
 from softlabels.labels import NO_LABEL
+from softlabels.labels.hard import DTYPES, NONE
+from softlabels.labels.targets import Target
 from softlabels.transfer.class_names import Names
 from softlabels.transfer.columns import column_at, path_of, type_at
 from softlabels.transfer.config import TransferSetConfig
 from softlabels.transfer.decode import Array, Places, is_list, plain
 from softlabels.transfer.hard_labels import hard_labels
-from softlabels.transfer.label_config import LabelColumn, RowPositions
+from softlabels.transfer.label_config import As, LabelColumn, RowPositions
 from softlabels.transfer.lists import items_of
 from softlabels.transfer.row_positions import count_positions, into_rows, position_mask
 from softlabels.transfer.source import Source
@@ -31,12 +33,7 @@ from softlabels.transfer.wide_labels import are_flags, flags, real_values, set_f
 RowKind = tuple[np.dtype[np.generic], tuple[int, ...]]  # of an array (R, ...)
 MASK = "mask"
 _SCANNED = 4096  # rows of a label column that are looked at together
-_KINDS: dict[str, tuple[np.dtype[np.generic], float]] = {  # dtype, and what says that there is none
-    "class": (np.dtype(np.int64), NO_LABEL),
-    "set": (np.dtype(np.int8), NO_LABEL),
-    "flags": (np.dtype(np.int8), NO_LABEL),
-    "values": (np.dtype(np.float32), np.nan),
-}
+_TARGETS: dict[As, Target] = {"class": "softmax", "set": "sigmoid", "flags": "sigmoid", "values": "values"}
 
 
 @dataclass(frozen=True)
@@ -59,9 +56,7 @@ class LabelReader:
     def arrays(self) -> dict[str, RowKind]:
         """Name, and dtype and shape of a row, of each array that `read` gives."""
         lead = () if self.positions is None else (self.positions.most,)
-        found = {
-            array_name(each.target): (_KINDS[each.kind][0], (*lead, *self._width(each.target))) for each in self.columns
-        }
+        found = {array_name(each.target): (_dtype(each), (*lead, *self._width(each.target))) for each in self.columns}
         if self.positions is None:
             return found or {array_name(""): (np.dtype(np.int64), ())}
         return found if self.positions.fixed else {**found, MASK: (np.dtype(np.uint8), lead)}
@@ -99,7 +94,7 @@ class LabelReader:
         found = {} if self.positions.fixed else {MASK: position_mask(counts, most).astype(np.uint8)}
         for each, (own, values, places) in items.items():
             labels = self._read(each, values, places)
-            fill = _KINDS[each.kind][1]
+            fill = NONE[_TARGETS[each.kind]]
             found[array_name(each.target)] = into_rows(labels, counts, own >= 0, most=most, fill=fill)
         return found
 
@@ -132,6 +127,10 @@ class LabelReader:
 def array_name(target: str) -> str:
     """Of the array that holds a target's hard labels."""
     return f"labels.{target}" if target else "labels"
+
+
+def _dtype(column: LabelColumn) -> np.dtype[np.generic]:
+    return np.dtype(DTYPES[_TARGETS[column.kind]])
 
 
 def label_reader(config: TransferSetConfig, source: Source) -> LabelReader:

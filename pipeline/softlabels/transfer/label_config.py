@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
-from softlabels.errors import ConfigError
-from softlabels.labels.targets import require_name
+from softlabels.errors import ConfigError, require_keys
+from softlabels.labels.targets import require_distinct, require_names
 from softlabels.store.spec import MAX_POSITIONS
 
 As = Literal["class", "set", "flags", "values"]
-MOST_TARGETS = 32
 _KINDS = get_args(As)
 _SECTION = "transfer_set.label"
 LISTED = "transfer_set.classes"  # where a recipe lists the names of classes, where targets have no names
@@ -83,21 +82,14 @@ def label_columns(
                 f"transfer_set.{name} is given, and transfer_set.label names targets",
                 remedy="say it of each target: label: {tags: {column: tags, as: set, classes: [a, b]}}",
             )
-    if not 1 <= len(label) <= MOST_TARGETS:
-        raise ConfigError(
-            f"{_SECTION} names {len(label)} targets",
-            remedy=f"name 1 to {MOST_TARGETS}, or give null where there are no hard labels",
-        )
+    require_names(label, _SECTION, "give null where there are no hard labels")
     return tuple(_target(name, given) for name, given in label.items())
 
 
-def _target(name: object, given: object) -> LabelColumn:
-    name = require_name(name)
+def _target(name: str, given: object) -> LabelColumn:
     where = f"{_SECTION}.{name}"
     entry: Mapping[str, Any] = given if isinstance(given, Mapping) else {"column": given}
-    for key in entry:
-        if key not in ("column", "as", "classes"):
-            raise ConfigError(f"{where}: unknown key {key!r}", remedy="known keys: column, as, classes")
+    require_keys(entry, ("column", "as", "classes"), where)
     column, classes = entry.get("column"), entry.get("classes")
     if not isinstance(column, str) or not column:
         raise ConfigError(
@@ -107,8 +99,7 @@ def _target(name: object, given: object) -> LabelColumn:
     names = None if classes is None else tuple(classes) if isinstance(classes, list | tuple) else (None,)
     if names is not None and not all(isinstance(each, str) for each in names):
         raise ConfigError(f"{where}: classes is {classes!r}, expected a list of texts", remedy="quote numbers")
-    if names is not None and len(set(names)) < len(names):
-        raise ConfigError(f"{where}: class names repeat in classes", remedy="give every class a name of its own")
+    require_distinct(names, where)
     return LabelColumn(name, column, _kind(entry.get("as", "class"), f"{where}.as"), names)
 
 
@@ -127,9 +118,7 @@ def row_positions(given: int | Mapping[str, Any] | None, *, labelled: bool) -> R
     if given is None:
         return None
     entry = given if isinstance(given, Mapping) else {"most": given}
-    for key in entry:
-        if key not in ("most", "length"):
-            raise ConfigError(f"transfer_set.positions: unknown key {key!r}", remedy="known keys: most, length")
+    require_keys(entry, ("most", "length"), "transfer_set.positions")
     most, length = entry.get("most"), entry.get("length")
     if not isinstance(most, int) or isinstance(most, bool) or not 1 <= most <= MAX_POSITIONS:
         raise ConfigError(

@@ -43,7 +43,7 @@ def stack(rows: Sequence[Row]) -> Array:
             "stack takes no missing values, which are None where transfer_set.missing is pass",
             remedy="set prepare to a function that fills them",
         )
-    if types & {tuple, str, bytes}:
+    if types & {tuple, str, bytes, list}:
         found = "several input columns" if tuple in types else "text or bytes"
         raise TransferSetError(
             f"stack takes one column of numbers, not {found}",

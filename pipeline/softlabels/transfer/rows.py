@@ -30,6 +30,7 @@ from softlabels.transfer.identity import identity, recipe_digest, shown_name
 from softlabels.transfer.keys import KEY_RULE, NULLS_RULE, SALTED_RULE, salted_keys
 from softlabels.transfer.kinds import Kinds, require_one_kind
 from softlabels.transfer.label_columns import LabelReader, RowKind, label_reader
+from softlabels.transfer.pseudo import with_pseudo_rows
 from softlabels.transfer.salt import read_salt
 from softlabels.transfer.sequences import SequenceInfo, Tokenization, open_tokenization, write_sequences
 from softlabels.transfer.source import Source, open_split
@@ -62,6 +63,7 @@ class TransferRows:
         positions: P, the positions of a row; None where rows have none, and of rows of tokens.
         ragged: whether a row may have fewer.
         mask: (R, P) uint8, 1 where a row has the position; None where rows have none.
+        pseudo: which rows were made, and how (`transfer_set.pseudo_data`); "" where all are the source's.
     """
 
     name: str
@@ -82,6 +84,7 @@ class TransferRows:
     positions: int | None = None
     ragged: bool = False
     mask: npt.NDArray[np.uint8] | None = None
+    pseudo: str = ""
 
     @property
     def hard(self) -> Mapping[str, Array]:
@@ -119,7 +122,7 @@ def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | No
     """
     root = cache if cache is not None else default_cache()
     salt = None if config.key_salt is None else read_salt(config.key_salt)
-    source = open_split(config, split)
+    source = _open(config, split, root)
     reader = label_reader(config, source)
     tokens = None if config.sequences is None else open_tokenization(config.sequences)
     if tokens is None:
@@ -141,10 +144,16 @@ def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | No
         sequence=None if tokens is None else tokens.info,
         key_rule=key_rule,
         notes=tuple(_notes(source, entry.facts)),
+        pseudo=source.pseudo,
         key=config.key,
         names_of={name: names for name, names in source.class_names.items() if name},
         **reader.of_rows(entry.arrays, len(keys)),
     )
+
+
+def _open(config: TransferSetConfig, split: str, root: Path) -> Source:
+    """The split, with the rows that are made for it."""
+    return with_pseudo_rows(config, split, open_split(config, split), root)
 
 
 def _entry(
@@ -214,8 +223,7 @@ def _fits(entry: Entry, rows: int | None, inputs: Sequence[str], labels: Mapping
 
 
 def _notes(source: Source, facts: Mapping[str, Any]) -> Iterator[str]:
-    if source.note is not None:
-        yield source.note
+    yield from source.notes
     if source.text_by is not None:
         ways = " and ".join(way for way in ("line", "paragraph", "document") if way != source.text_by)
         yield (
@@ -244,5 +252,5 @@ def _require_one_kind(config: TransferSetConfig, split: str, kinds: list[Kinds],
         except (msgspec.ValidationError, IndexError):  # nobody wrote it for this recipe
             continue
         except TransferSetError:
-            if identity(config, other, open_split(config, other), recorded(config.prepare)) == meta["identity"]:
+            if identity(config, other, _open(config, other, root), recorded(config.prepare)) == meta["identity"]:
                 raise

@@ -42,7 +42,8 @@ class Source:
         identity: changes whenever what was opened changes; part of the cache's name.
         images: the columns of files that hold images; other files, such as audio, reach the prepare function as bytes.
         text_by: of text files what a row is: line, paragraph or document.
-        note: what is worth a line about rows that are in no split.
+        notes: what is worth a line: rows that are in no split, rows that were made.
+        pseudo: which rows were made, and how; "" where all are the source's.
     """
 
     data: Dataset
@@ -50,7 +51,8 @@ class Source:
     identity: str
     images: frozenset[str] = frozenset()
     text_by: str | None = None
-    note: str | None = None
+    notes: tuple[str, ...] = ()
+    pseudo: str = ""
 
     @property
     def rows(self) -> int:
@@ -84,14 +86,14 @@ def open_split(config: TransferSetConfig, split: str) -> Source:
     class_names = _class_names(config, data)
     wanted = list(dict.fromkeys(path_of(column, data.column_names)[0] for column in _columns(config)))
     data = data.select_columns(wanted).with_format("arrow")
-    identity = _content_identity(data) if config.factory is not None else _file_identity(config, data)
+    identity = content_identity(data) if config.factory is not None else _file_identity(config, data)
     return Source(
         data=data,
         class_names=class_names,
         identity=identity,
         images=frozenset(name for name in config.inputs if _holds_images(data, name)),
         text_by=(config.sample_by or "line") if data.info.builder_name == "text" else None,
-        note=note,
+        notes=() if note is None else (note,),
     )
 
 
@@ -147,26 +149,33 @@ def _holds_images(data: Dataset, name: str) -> bool:
 
 
 def _from_factory(config: TransferSetConfig, factory: ObjectSpec, split: str) -> Dataset:
-    data = build(factory, split=split)
-    if isinstance(data, Dataset):
+    found = build(factory, split=split)
+    data = dataset_of(found, factory.class_path)
+    if data is found:
         require_one_naming(config, {split: data})
+    return data
+
+
+def dataset_of(data: object, who: str) -> Dataset:
+    """What the function `who` of a recipe returned: a dataset, or columns by name. Raises `TransferSetError` for others."""
+    if isinstance(data, Dataset):
         return data
     if not isinstance(data, Mapping):
         raise TransferSetError(
-            f"{factory.class_path} returned a {type(data).__name__}",
+            f"{who} returned a {type(data).__name__}",
             remedy="return a datasets.Dataset or a dict of numpy arrays",
         )
     try:
-        table = pa.table({str(name): _arrow(values) for name, values in data.items()})
+        table = pa.table({str(name): arrow_column(values) for name, values in data.items()})
         return Dataset(table, fingerprint="factory")
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise TransferSetError(
-            f"{factory.class_path} returned columns that make no table: {one_line(error)}",
+            f"{who} returned columns that make no table: {one_line(error)}",
             remedy="return numpy arrays of numbers or text with the same first axis",
         ) from error
 
 
-def _arrow(values: Sequence[object] | np.ndarray[Any, np.dtype[Any]]) -> pa.Array:
+def arrow_column(values: Sequence[object] | np.ndarray[Any, np.dtype[Any]]) -> pa.Array:
     """A column of an Arrow table; a numeric array is not copied."""
     if not isinstance(values, np.ndarray) or values.ndim < 2:
         return pa.array(values)
@@ -189,7 +198,7 @@ def _file_identity(config: TransferSetConfig, data: Dataset) -> str:
     return hasher.hexdigest()
 
 
-def _content_identity(data: Dataset) -> str:
+def content_identity(data: Dataset) -> str:
     """Digest of every value: what a factory returns may change while its name and arguments stay."""
     hasher = blake3()
     for start in range(0, len(data), _DIGEST_ROWS):

@@ -1,0 +1,78 @@
+"""An estimator of scikit-learn fitted on the hard labels of prepared rows, as a member of a teacher. Models that are trained by
+gradients are `softlabels.student.trainer`'s.
+
+R rows, D numbers of a vector.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softlabels.errors import ConfigError
+from softlabels.models.estimator import Estimator, fit, flat
+from softlabels.models.estimator_file import require_kind, write_estimator
+from softlabels.student.metrics import Scores
+from softlabels.transfer import TransferRows
+
+
+def fit_estimator(
+    model: Estimator,
+    rows: TransferRows,
+    used: NDArray[np.bool_],
+    weights: Path,
+    *,
+    seed: int,
+    judged: NDArray[np.bool_],
+) -> Scores:
+    """Fit it on those of the rows `used` (R,) that have a hard label, and write it to `weights`.
+
+    Returns:
+        Its accuracy, or of values mse, on those of the rows `judged` (R,) that have one; nothing where there are none.
+
+    Raises:
+        ConfigError: rows of positions or tokens, labels of several targets or of another kind, or none. WeightsError: `weights`
+            is the name of no such file. DiskFull, StorageError: of the disk.
+    """
+    require_kind(weights)
+    labels, known = _labels(model, rows)
+    chosen = np.flatnonzero(used & known)
+    if not len(chosen):
+        raise ConfigError(
+            f"no training row of {rows.name} has a hard label", remedy="name their column (transfer_set.label)"
+        )
+    classes = len(rows.class_names or ()) or 1 + int(labels.max(initial=0))
+    fit(model, np.asarray(rows.inputs[chosen]), labels[chosen], classes=classes, seed=seed)
+    write_estimator(model.fitted, weights)
+    others = np.flatnonzero(judged & known)
+    if not len(others):
+        return {}
+    found, own = np.asarray(model.fitted.predict(flat(np.asarray(rows.inputs[others])))), labels[others]
+    if model.target == "softmax":
+        return {"accuracy": float((found == own).mean())}
+    return {"mse": float(np.square(found.reshape(own.shape) - own).mean())}
+
+
+def _labels(model: Estimator, rows: TransferRows) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+    """Classes (R,) or values (R, D), and which rows (R,) have them. Raises `ConfigError`."""
+    who = type(model.fitted).__name__
+    if rows.positions is not None or rows.sequence is not None:
+        what = "positions" if rows.sequence is None else "tokens"
+        raise ConfigError(
+            f"{who} gives a row one answer, and the rows of {rows.name} have {what}", remedy="name a torch model"
+        )
+    if {*rows.hard} != {""}:
+        raise ConfigError(
+            f"{who} has one output, and the hard labels of {rows.name} are of {', '.join(rows.hard)}",
+            remedy="name a torch model that gives a mapping of outputs",
+        )
+    labels = np.asarray(rows.labels)
+    if (labels.dtype.kind == "f") != (model.target == "values") or (labels.ndim > 1 and model.target == "softmax"):
+        kind = "values" if labels.dtype.kind == "f" else "classes" if labels.ndim == 1 else "flags"
+        raise ConfigError(
+            f"{model.head}, and the hard labels of {rows.name} are {kind}",
+            remedy="name a classifier for classes and a regressor for values (transfer_set.label_as)",
+        )
+    return labels, np.asarray(labels >= 0 if model.target == "softmax" else ~np.isnan(labels).any(axis=-1))

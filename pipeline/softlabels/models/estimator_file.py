@@ -1,0 +1,77 @@
+"""Files of fitted estimators. A `.skops` file is read with a list of the types that may be in it; a `.joblib` file is a pickle
+and runs whatever it names, so both are opened only where the user's own recipe names them (docs/security.md).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from softlabels.errors import WeightsError, some
+from softlabels.objects import require_extra
+from softlabels.store.digest import blake3_hex
+from softlabels.system.durable import system_errors
+from softlabels.system.local import LocalFolder
+
+SUFFIXES = (".skops", ".joblib")
+_EXTRA = "tables"
+
+
+def read_estimator(path: Path, packages: Collection[str]) -> tuple[Any, str]:
+    """A fitted estimator, and the blake3 of its file.
+
+    Args:
+        packages: whose types a `.skops` file may hold beside those that skops and scikit-learn know: those of the recipe's
+            class paths.
+
+    Raises:
+        WeightsError: no such file, another kind of file, one that is not whole, or one of other types.
+        MissingExtra: the package that reads it is not installed. StorageError: it cannot be read.
+    """
+    require_kind(path)
+    with system_errors("read", path):
+        data = path.read_bytes()
+    if path.suffix == ".joblib":
+        return require_extra("joblib", extra=_EXTRA).load(io.BytesIO(data)), blake3_hex(data)
+    skops = require_extra("skops.io", extra=_EXTRA)
+    try:
+        doubtful = skops.get_untrusted_types(data=data)
+        known = {"sklearn", *packages}
+        strange = [name for name in doubtful if name.partition(".")[0] not in known]
+        if strange:
+            raise WeightsError(
+                f"{path} holds types of packages that the recipe does not name: {some(strange)}",
+                remedy="read what they are; of a file that you trust, fit the estimator again with `softlabels train-teacher`",
+            )
+        return skops.loads(data, trusted=doubtful), blake3_hex(data)
+    except WeightsError:
+        raise
+    except Exception as error:  # skops says in many ways that a file is none of its own
+        raise WeightsError(
+            f"{path} is no whole skops file: {type(error).__name__}: {error}", remedy="save or fetch it again"
+        ) from error
+
+
+def write_estimator(fitted: Any, path: Path) -> None:
+    """Write a fitted estimator; atomic and flushed. Raises as `read_estimator`; DiskFull."""
+    require_kind(path)
+    if path.suffix == ".joblib":
+        out = io.BytesIO()
+        require_extra("joblib", extra=_EXTRA).dump(fitted, out)
+        data = out.getvalue()
+    else:
+        data = require_extra("skops.io", extra=_EXTRA).dumps(fitted)
+    folder = LocalFolder(path.parent)
+    folder.make()
+    folder.put(path.name, data)
+
+
+def require_kind(path: Path) -> None:
+    """Raise `WeightsError` where the name is of another kind of file."""
+    if path.suffix not in SUFFIXES:
+        raise WeightsError(
+            f"{path} is to hold an estimator of scikit-learn",
+            remedy="give a name that ends in .skops, or in .joblib, which is a pickle and runs code when it is read",
+        )
