@@ -120,7 +120,7 @@ def _begin(
     of_run = {**identity, "training": deciding(plain(given)), "missing": missing}
     chains: list[Chain] = []
     if how.structure == "unit":
-        rows = next(iter(all_batches(splits["train"], 2).epoch(0))).inputs
+        rows = next(iter(all_batches(splits["train"], 16).epoch(0))).inputs
         chains = chains_of(begun[origins[0].name], rows)
     folder = RunFolder.open(out, name=f"{name}-pruned", identity=of_run, order=train.order)
     setup = Setup(student, splits, training, how, origins, train, validation, identity, chains, folder.folder)

@@ -159,10 +159,11 @@ def _chain(model: nn.Module, layers: Mapping[str, nn.Module], name: str, inputs:
     units, found = model.get_parameter(f"{name}.weight").shape[0], None
     for unit in {0, units // 2, units - 1}:
         seen, is_clean = _probe(model, layers, name, unit, inputs)
-        if not is_clean or len(seen.others) != 1 or any(count > 1 for count in seen.calls.values()):
+        if not is_clean or len(seen.others) != 1:
             return None
         [(reader, channels)] = seen.others.items()
-        if reader not in layers or reader == name:
+        is_once = all(seen.calls[each] == 1 for each in (name, reader, *seen.norms))
+        if reader not in layers or not is_once or _reads_more(model, name, reader, inputs):
             return None
         block, rest = divmod(model.get_parameter(f"{reader}.weight").shape[1], units)
         is_apart = channels == list(range(unit * block, (unit + 1) * block))
@@ -187,10 +188,10 @@ def _probe(
         return spoilt
 
     def look(at: str, module: nn.Module, given: Any, output: Any) -> Any:
+        seen.calls[at] = seen.calls.get(at, 0) + 1
         channels = _nan_channels(module, given[0]) if given and isinstance(given[0], Tensor) else []
         if not channels:
             return None
-        seen.calls[at] = seen.calls.get(at, 0) + 1
         if isinstance(module, NORMS):
             seen.norms[at] = channels
             return None
@@ -205,6 +206,21 @@ def _probe(
                 stack.enter_context(module.register_forward_hook(partial(look, at)))
         answers = _tensors(model(inputs.clone()))
     return seen, name in seen.calls and not any(bool(answer.isnan().any()) for answer in answers)
+
+
+def _reads_more(model: nn.Module, name: str, reader: str, inputs: Tensor) -> bool:
+    """Whether a layer reads more than the units of `name`, as behind a residual path: where those are the same for all rows,
+    what it reads is not.
+    """
+    read: list[Tensor] = []
+    modules = dict(model.named_modules())
+    with (
+        torch.no_grad(),
+        modules[name].register_forward_hook(lambda module, given, output: torch.full_like(output, 0.5)),
+        modules[reader].register_forward_pre_hook(lambda module, given: read.append(given[0])),
+    ):
+        model(inputs.clone())
+    return not all(bool((each == each[:1]).all()) for each in read)
 
 
 def _axis(module: nn.Module) -> int:
