@@ -15,8 +15,10 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from softlabels.errors import DamagedRun
 from softlabels.jobs.run_files import read_object
 from softlabels.jobs.splits import Split, all_batches
 from softlabels.jobs.students import require_losses, student_config
@@ -138,9 +140,9 @@ def train_round(setup: Setup, number: int, before: Mapping[str, Path], watch: Wa
     with deterministic(setup.device, setup.training.threads):
         if not home.exists(FACTS):
             _delete(setup, number, before)
-    facts = read_object(home, FACTS, f"delete {setup.folder} and prune again")
-    masks = {each.name: _read(home, each.name) for each in setup.origins}
-    watch.say(_said(setup, number, facts))
+    facts, masks = _deleted(setup, home)
+    left, total = facts["students"][setup.origins[0].name]["left"]
+    watch.say(f"round {number} of {setup.how.rounds}: {left:,} of {total:,} parameters are left ({left / total:.1%})")
     students = [setup.begin(each, before[each.name], masks[each.name]) for each in setup.origins]
     identity = {**setup.identity, "round": number}
     trainer = Trainer(students, setup.batches, setup.validation, home, identity)
@@ -232,11 +234,19 @@ def _expected(setup: Setup, found: Saliency, masks: Masks) -> float:
     )
 
 
-def _read(home: LocalFolder, name: str) -> Masks:
-    return Masks(safetensors.torch.load(home.within(name).read(MASKS)))
-
-
-def _said(setup: Setup, number: int, facts: Mapping[str, Any]) -> str:
-    counts = [each["left"] for each in facts["students"].values()]
-    left, total = counts[0]
-    return f"round {number} of {setup.how.rounds}: {left:,} of {total:,} parameters are left ({left / total:.1%})"
+def _deleted(setup: Setup, home: LocalFolder) -> tuple[dict[str, Any], dict[str, Masks]]:
+    """What a round wrote down, and its masks. Raises DamagedRun where that is not what a round writes."""
+    remedy = f"delete {setup.folder} and prune again"
+    facts, masks = read_object(home, FACTS, remedy), {}
+    wanted = {name: mask.shape for name, mask in Masks.whole(build_model(setup.student)).left.items()}
+    try:
+        for origin in setup.origins:
+            left, total = facts["students"][origin.name]["left"]
+            tensors = safetensors.torch.load(home.within(origin.name).read(MASKS))
+            fits = {name: mask.shape for name, mask in tensors.items() if mask.dtype == torch.bool} == wanted
+            if not (fits and 0 < left <= total):
+                raise ValueError(f"the masks of {origin.name} do not fit the student")
+            masks[origin.name] = Masks(tensors)
+    except (LookupError, TypeError, ValueError, SafetensorError) as error:
+        raise DamagedRun(f"{home.at()} lacks what a round of pruning is made of: {error}", remedy=remedy) from None
+    return facts, masks

@@ -94,7 +94,7 @@ def model_card(
         *(f"![{escaped(picture)}]({picture})" for picture in pictures),
         *([f"## By class\n\n{_by_class(results)}"] if _by_class(results) else []),
         "## How to load\n\n" + loading(results, recipe, folders, prepare, inputs),
-        "## Files\n\n" + _files(pictures, folders),
+        "## Files\n\n" + _files(pictures, folders, is_pruned="pruned" in results),
         "## Limits\n\n" + _limits(results, first),
     ]
     return "\n\n".join(parts) + "\n"
@@ -257,7 +257,7 @@ def _by_class(results: Results) -> str:
     )
 
 
-def _files(pictures: Sequence[str], folders: Sequence[str]) -> str:
+def _files(pictures: Sequence[str], folders: Sequence[str], *, is_pruned: bool) -> str:
     shown = ", ".join(f"`{name}`" for name in folders[:_SHOWN]) + (", ..." if len(folders) > _SHOWN else "")
     lines = [
         "- `config.yaml`: the recipe that repeats the run. It names classes, and a class is code: of a run that was made "
@@ -265,6 +265,7 @@ def _files(pictures: Sequence[str], folders: Sequence[str]) -> str:
         "- `run.json`: settings and store digests that tell the run from others",
         "- `results.json`, `results.md`: every score of every student",
         *([f"- {', '.join(f'`{picture}`' for picture in pictures)}: the same as pictures"] if pictures else []),
+        *(["- `rounds`: a training run a round, and the masks that it trained under"] if is_pruned else []),
         "- `checkpoint.pt`: only to go on with training; leave it out when you hand the run on",
         f"- a folder a student ({shown}):",
         "  - `weights.safetensors`: its weights, data without code",
