@@ -176,7 +176,8 @@ def test_a_damaged_round_is_named(capsys: pytest.CaptureFixture[str], name: str)
         (["nothing"], "nothing is no run"),
         (["out", "--keep=1.5"], "keep must lie between 0 and 1"),
         (["out", "--keep=0.05", "--out=a"], "19 of them are biases and the like"),
-        (["out", "--keep=0.02", "--structure=unit", "--out=b"], "with one unit a layer 17 are left"),
+        (["out", "--keep=0.02", "--structure=unit", "--out=b"], "17 of them are left with one unit a layer"),
+        (["out", "--training.loss=dist", "--out=c"], "--rule=magnitude"),
     ],
 )
 def test_what_cannot_be_had_is_refused(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from softlabels.errors import ConfigError
 from softlabels.objects import ObjectSpec
 from softlabels.student.config import TrainingConfig
-from softlabels.student.deletion import best_units, least_weights, to_delete, widths
+from softlabels.student.deletion import best_units, least_weights, require_share, widths
 from softlabels.student.learner import Learner, Student
 from softlabels.student.masks import Masks, prunable
 from softlabels.student.trainer import Trainer
@@ -79,9 +79,8 @@ def test_the_least_go_first_and_stay_gone() -> None:
     assert least_weights(scores, masks, 2).left["a"].tolist() == [[True, False], [False, True]]
     assert least_weights(scores, masks, 1).left["a"].tolist() == [[True, False], [True, True]]
     model = nn.Linear(10, 10)
-    assert to_delete(model, 0.4) == 110 - 44
     with pytest.raises(ConfigError, match=r"keep=0.05 of 110 parameters, and 10 of them"):
-        to_delete(model, 0.05)
+        require_share(model, [], 0.05)
 
 
 def test_widths_are_alike_for_all_students(rng: np.random.Generator) -> None:

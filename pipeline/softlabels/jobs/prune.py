@@ -27,10 +27,13 @@ from softlabels.models import ModelConfig, build_model, save_weights, weights_di
 from softlabels.objects import plain
 from softlabels.stream.join import Missing
 from softlabels.student.config import deciding
+from softlabels.student.deletion import require_share
 from softlabels.student.pruning import Pruning
+from softlabels.student.saliency import saliency
 from softlabels.student.sweep import HARD, StudentTraining
 from softlabels.student.trainer import WEIGHTS
 from softlabels.student.units import Chain, chains_of, without_units
+from softlabels.system.local import LocalFolder
 from softlabels.transfer import TransferSetConfig
 
 Models = dict[str, nn.Module]  # by the names of the students' folders
@@ -122,9 +125,14 @@ def _begin(
     if how.structure == "unit":
         rows = next(iter(all_batches(splits["train"], 16).epoch(0))).inputs
         chains = chains_of(begun[origins[0].name], rows)
-    folder = RunFolder.open(out, name=f"{name}-pruned", identity=of_run, order=train.order)
-    setup = Setup(student, splits, training, how, origins, train, validation, identity, chains, folder.folder)
-    return setup, folder
+    require_share(begun[origins[0].name], chains, how.keep)
+    place = LocalFolder(RunFolder.place(out, name=f"{name}-pruned", identity=of_run))
+    setup = Setup(student, splits, training, how, origins, train, validation, identity, chains, place)
+    if how.rule == "saliency" and not place.exists():
+        two = all_batches(splits["train"], 2, train.rows[:2])
+        for origin in {each.variant.kind: each for each in origins}.values():  # a loss may have no saliencies
+            saliency(setup.begin(origin, origin.weights), two, device=setup.device)
+    return setup, RunFolder.open(place, name=f"{name}-pruned", identity=of_run, order=train.order)
 
 
 def _origins(run: Path, training: StudentTraining) -> list[Origin]:
@@ -165,14 +173,16 @@ def _results(setup: Setup, lines: Sequence[Settled], masked: Models | Mapping[st
     last = parameters_left(setup, masked[first], lines[-1].masks[first])
     left = [each.facts["students"][first]["left"] for each in lines[1:]]
     shares = [1.0, *(count / total for count, total in left)]
+    notes = [", whole", *(f", {100 * share:.3g}% left" for share in shares[1:])]
+    if len({*notes}) < len(notes):  # rounds that delete next to nothing
+        notes[1:] = [f"{note} after round {number}" for number, note in enumerate(notes[1:], start=1)]
     judged, kept = [], []
     for label in dict.fromkeys(origin.variant.label for origin in setup.origins):
         own = [origin for origin in setup.origins if origin.variant.label == label]
         for share, done in zip(shares, lines, strict=True):
             models = [done.models[origin.name] for origin in own]
             scores = [done.scores[origin.name] for origin in own if done.scores.get(origin.name)]
-            note = ", whole" if share == 1 else f", {100 * share:.3g}% left"
-            judged.append(Judged(own[0].variant, models, scores, note))
+            judged.append(Judged(own[0].variant, models, scores, notes[len(judged) % len(notes)]))
             kept.append(share)
     results = judge_run(setup.training, setup.splits, judged, {})
     for student, share in zip(results["students"], kept, strict=True):

@@ -27,7 +27,7 @@ from softlabels.models import ModelConfig, build_model
 from softlabels.models.device import resolve_device
 from softlabels.stream import Loader
 from softlabels.student.config import TrainingConfig
-from softlabels.student.deletion import best_units, count_of, least_weights, magnitudes, to_delete, widths
+from softlabels.student.deletion import best_units, count_of, least_weights, magnitudes, widths
 from softlabels.student.learner import Learner, Student
 from softlabels.student.masks import Masks
 from softlabels.student.metrics import Scores
@@ -212,7 +212,7 @@ def _masks(
     """What is left of each student. Weights that are 0 already were deleted: their scores are 0, and nothing's is less."""
     model = next(iter(students.values())).model
     if not setup.chains:
-        count = to_delete(model, share)
+        count = count_of(model) - round(share * count_of(model))
         return {
             name: least_weights(found[name].weights, Masks.whole(student.model), count)
             for name, student in students.items()

@@ -24,15 +24,19 @@ def count_of(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def to_delete(model: nn.Module, keep: float) -> int:
-    """How many weights go so that a share `keep` of all parameters is left. Raises ConfigError where too few may go."""
-    total, may_go = count_of(model), sum(weight.numel() for weight in prunable(model).values())
-    if total - may_go > keep * total:
+def require_share(model: nn.Module, chains: Sequence[Chain], keep: float) -> None:
+    """Raise ConfigError where more than a share `keep` of all parameters stays whatever is deleted: of `chains` all units but
+    one each, else single weights.
+    """
+    total, why = count_of(model), "are biases and the like, which stay"
+    least = total - sum(weight.numel() for weight in prunable(model).values())
+    if chains:
+        least, why = _narrow(model, chains, [1] * len(chains)), "are left with one unit a layer"
+    if least > keep * total:
         raise ConfigError(
-            f"keep={keep:g} of {total:,} parameters, and {total - may_go:,} of them are biases and the like, which stay",
-            remedy=f"keep at least {(total - may_go) / total:.3f}",
+            f"keep={keep:g} of {total:,} parameters, and {least:,} of them {why}",
+            remedy=f"keep at least {least / total:.3f}",
         )
-    return total - round(keep * total)
 
 
 def least_weights(scores: Mapping[str, Tensor], masks: Masks, count: int) -> Masks:
@@ -54,9 +58,6 @@ def widths(model: nn.Module, chains: Sequence[Chain], scores: Sequence[Sequence[
 
     Args:
         scores: of each student, of each chain (units,), 0 for what was deleted before.
-
-    Raises:
-        ConfigError: more is left of a layer a unit.
     """
     shares = [[each.double().cpu() / sum(float(one.sum()) for one in own) for each in own] for own in scores]
     profiles = [torch.stack(same).sort(dim=1).values.mean(0) for same in zip(*shares, strict=True)]
@@ -66,11 +67,6 @@ def widths(model: nn.Module, chains: Sequence[Chain], scores: Sequence[Sequence[
         if _narrow(model, chains, left) <= keep * total:
             return left
         left[number] -= 1
-    if (least := _narrow(model, chains, left)) > keep * total:
-        raise ConfigError(
-            f"keep={keep:g} of {total:,} parameters, and with one unit a layer {least:,} are left",
-            remedy=f"keep at least {least / total:.3f}, or use --structure=weight",
-        )
     return left
 
 
