@@ -150,6 +150,9 @@ def test_rows_that_are_text_and_columns_that_are_not_read(work: Path, capsys: py
     pq.write_table(pa.table({**table, "inputs": [["a", "dog"], ["cat"]]}), "f.parquet")
     assert main("f.parquet", "t") == 2
     assert "or ids of the rows in place of inputs (--key=NAME)" in capsys.readouterr().err
+    pq.write_table(pa.table({**table, "labels": [["x"], []]}), "f.parquet")
+    assert main("f.parquet", "t", "--target=sigmoid", "--kind=probabilities") == 2
+    assert "rows that are alike; a label of a sigmoid is 0 or 1 for each class" in capsys.readouterr().err
     np.savez("f.npz", logits=-np.eye(2), keys=np.arange(2))
     assert main("f.npz", "t", "--key=keys") == 0
 

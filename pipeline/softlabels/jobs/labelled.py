@@ -179,5 +179,6 @@ class Labelled(Stores[TransferRows]):
 
 def _size(target: TargetSpec) -> str:
     """How many classes or values a target has."""
-    count, what = target.label_space.classes, "values" if target.encoding.target == "values" else "classes"
-    return f"{target.name}{': ' * bool(target.name)}{count} {what}"
+    count, is_values = target.label_space.classes, target.encoding.target == "values"
+    one, many = ("value", "values") if is_values else ("class", "classes")
+    return f"{target.name}{': ' * bool(target.name)}{count} {one if count == 1 else many}"

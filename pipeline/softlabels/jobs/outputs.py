@@ -154,7 +154,8 @@ class OutputFile:
         """An array of rows that are alike; None where there is none."""
         found = self.arrays.get(name)
         if isinstance(found, list):
-            instead = ", or ids of the rows in place of inputs (--key=NAME)" if name == "inputs" else ""
+            instead = "; a label of a sigmoid is 0 or 1 for each class" if name in _label_names(self.wanted) else ""
+            instead = ", or ids of the rows in place of inputs (--key=NAME)" if name == "inputs" else instead
             raise UserError(
                 f"the lists of {name} in {self.path} are not all equally long",
                 remedy=f"give rows that are alike{instead}",

@@ -179,10 +179,10 @@ def _results(setup: Setup, lines: Sequence[Settled], masked: Models | Mapping[st
     judged, kept = [], []
     for label in dict.fromkeys(origin.variant.label for origin in setup.origins):
         own = [origin for origin in setup.origins if origin.variant.label == label]
-        for share, done in zip(shares, lines, strict=True):
+        for share, note, done in zip(shares, notes, lines, strict=True):
             models = [done.models[origin.name] for origin in own]
             scores = [done.scores[origin.name] for origin in own if done.scores.get(origin.name)]
-            judged.append(Judged(own[0].variant, models, scores, notes[len(judged) % len(notes)]))
+            judged.append(Judged(own[0].variant, models, scores, note))
             kept.append(share)
     results = judge_run(setup.training, setup.splits, judged, {})
     for student, share in zip(results["students"], kept, strict=True):

@@ -29,9 +29,9 @@ from softlabels.transfer import TransferRows
 Labels = NDArray[Any]
 
 
-def student_heads(training: StudentTraining, variant: Variant, split: Split, *, seed: int = 0) -> dict[str, Head]:
+def student_heads(training: StudentTraining, variant: Variant, split: Split) -> dict[str, Head]:
     """How a student of a variant meets each target of a split; the hard student those that have hard labels."""
-    return heads_of(_resolved(training, variant, seed, split))
+    return heads_of(_resolved(training, variant, 0, split))
 
 
 def _resolved(training: StudentTraining, variant: Variant, seed: int, train: Split) -> TrainingConfig:
@@ -90,11 +90,16 @@ def hard_labels(split: Split) -> Labels:
     return np.asarray(split.rows.hard[""])
 
 
-def labelled_targets(split: Split) -> list[str]:
-    """Names of the targets that students are taught of which some row has a hard label; tokens are their own."""
+def labelled_targets(split: Split, rows: NDArray[np.int64] | None = None) -> list[str]:
+    """Names of the targets that students are taught of which some row (of these numbers; of all) has a hard label; tokens are
+    their own.
+    """
     if split.store.spec.of_tokens:
         return [name for name, kind in split.kinds.items() if kind == "softmax"]
-    return [name for name, kind in split.kinds.items() if are_labelled(hard_labels(split.only(name)), kind).any()]
+    labels = (hard_labels(one) if rows is None else hard_labels(one)[rows] for one in split.each.values())
+    return [
+        name for (name, kind), own in zip(split.kinds.items(), labels, strict=True) if are_labelled(own, kind).any()
+    ]
 
 
 def require_losses(student: Student, splits: Mapping[str, Split], train: Loader, validation: Loader | None) -> None:
@@ -127,15 +132,19 @@ def _require_loss(
         if config.has_temperature:
             weights = SoftColumns.of(split.store, split.weights, split.members).weights
             split.store.encoding.check_mean(config.mean, split.store.classes, int((weights > 0).sum()))
+    held_out = splits.get("validation", splits["train"])
+    if not config.is_soft and not labelled_targets(splits["train"], train.rows):
+        raise nothing_to_learn("training")
+    by_labels = config.loss_at(1.0).soft_weight == 0
+    if by_labels and validation is not None and not labelled_targets(held_out, validation.rows):
+        raise nothing_to_learn("validation", " at the end" if config.is_soft else "")
     if not config.is_soft:
-        if not labelled_targets(splits["train"]):
-            raise nothing_to_learn("training")
         return
     label_free = 0
     if LOSSES[config.loss].needs_label:
         label_free = _label_free(splits["train"], train, labelled)
         if validation is not None:  # with every label that they have
-            label_free += _label_free(splits.get("validation", splits["train"]), validation, None)
+            label_free += _label_free(held_out, validation, None)
     require_loss(
         config.loss_at(0.0),
         label_free_rows=label_free,

@@ -45,9 +45,15 @@ Augment = Callable[[Tensor], Tensor]
 
 def nothing_to_learn(which: str, when: str = "") -> ConfigError:
     """The error for rows without labels of either kind; `which` rows, and `when` soft labels have no weight."""
+    remedy = "raise alpha (or soft_weight) and give a store, or use rows with labels"
+    if which == "validation":
+        remedy = (
+            "hold out more rows, or none (validation), or let baseline=false leave out the student of hard labels alone"
+        )
     return ConfigError(
-        f"no {which} row has a hard label and soft_weight is 0{when}: there is nothing to learn from",
-        remedy="raise alpha (or soft_weight) and give a store, or use rows with labels",
+        f"no {which} row has a hard label and soft_weight is 0{when}: there is nothing to "
+        f"{'judge epochs by' if which == 'validation' else 'learn from'}",
+        remedy=remedy,
     )
 
 

@@ -57,7 +57,8 @@ def count_positions(rule: RowPositions, table: pa.Table, labels: Mapping[str, In
             row = int(wrong[0])
             raise TransferSetError(
                 f"row {start + row} has {lengths[row]} labels in column {name!r} and {counts[row]} positions ({said})",
-                remedy="give a label for each position of the row, null or -1 where it has none",
+                remedy="give a label for each position of the row, null or -1 where it has none"
+                + f"; where rows have as many positions as labels, say positions: {{most: {rule.most}}}" * rule.fixed,
             )
     return counts
 
