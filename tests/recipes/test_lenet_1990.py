@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from softlabels.recipes.lenet_1990 import LeNet1990, Sparse
+from softlabels.recipes.lenet_1990 import LeNet1990
 
 
 def test_it_has_2578_parameters() -> None:
@@ -16,7 +16,8 @@ def test_it_has_2578_parameters() -> None:
 
 
 def test_a_map_reads_only_its_own() -> None:
-    layer, maps = Sparse(((0,), (0, 1)), maps=2, size=3), torch.rand(4, 2, 5, 5)
+    sparse = type(LeNet1990().second)
+    layer, maps = sparse(((0,), (0, 1)), maps=2, size=3), torch.rand(4, 2, 5, 5)
     moved = maps.clone()
     moved[:, 1] += 1
     before, after = layer(maps), layer(moved)

@@ -30,8 +30,8 @@ class LeNet1990(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.halved = nn.Conv2d(1, 4, 5), Halved(4)
-        self.second, self.quartered = Sparse(_READS, maps=4, size=5), Halved(len(_READS))
+        self.first, self.halved = nn.Conv2d(1, 4, 5), _Halved(4)
+        self.second, self.quartered = _Sparse(_READS, maps=4, size=5), _Halved(len(_READS))
         self.head = nn.Linear(192, 10)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class LeNet1990(nn.Module):
         return logits
 
 
-class Halved(nn.Module):
+class _Halved(nn.Module):
     """Maps of half the height and width: tanh of the mean of 2 x 2, times a factor a map, plus a bias."""
 
     def __init__(self, maps: int) -> None:
@@ -55,7 +55,7 @@ class Halved(nn.Module):
         return torch.tanh(means * self.factor[:, None, None] + self.bias[:, None, None])
 
 
-class Sparse(nn.Module):
+class _Sparse(nn.Module):
     """A convolution whose maps each read only some of the maps before; a kernel a connection.
 
     Args:
