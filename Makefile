@@ -19,7 +19,7 @@ STORE_IS_THERE := $(wildcard $(STORE)/manifest.json $(STORE)/zarr.json $(STORE)/
 # Tests start hundreds of processes: compile each file once, whatever the caller's environment says.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help mnist ag-news lm speech speech-take speech-frames train-student teacher-logits train-teacher install dev lint format types test slow faults docs check clean detect clone diffuse graph graph-inductive chunker letter
+.PHONY: help mnist ag-news lm speech speech-take speech-frames train-student teacher-logits train-teacher install dev lint format types test slow faults docs check clean detect clone diffuse graph graph-inductive chunker letter prune
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -69,6 +69,12 @@ diffuse: install ## one-step students of diffusion samplers, and progressive hal
 	$(SOFTLABELS) train-teacher --config=denoise
 	$(MAKE) train-student CONFIG=diffuse ARGS="--out=runs/diffuse"
 	$(BIN)/python -m benchmarks.diffuse --run=runs/diffuse --halve=runs/halved
+
+prune: install ## Optimal Brain Damage: 5,000 digits of MNIST, from the hub or SOURCE: ten minutes of one core
+	$(MAKE) train-student CONFIG=prune ARGS="--out=runs/prune"
+	$(SOFTLABELS) prune runs/prune --keep=0.16 --epochs=5 --out=runs/prune-saliency
+	$(SOFTLABELS) prune runs/prune --keep=0.16 --epochs=5 --rule=magnitude --out=runs/prune-magnitude
+	$(SOFTLABELS) prune runs/prune --keep=0.9996 --epochs=5 --out=runs/prune-whole
 
 letter: .venv/tables ## letters in two classes, by pseudo-data that an ensemble labels, from the folder SOURCE
 	$(MAKE) train-student CONFIG=letter ARGS="--out=runs/letter"

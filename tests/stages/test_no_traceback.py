@@ -260,6 +260,7 @@ WANTS = {
     "train-student": ["--config={}", f"{MINE} --store={{}}", f"{MINE} --store=store --student.weights={{}}"],
     "evaluate": ["{}", "--store={}", "--config=recipe.yaml --store=store {}", "--store=store --split={}"],
     "correct": ["{}", "run --rows={}", "run --class_prior={}"],
+    "prune": ["{}", "run --store={}", "run --keep={}"],
     "export": ["{}", "run --store={}", "run --split={}"],
     "info": ["{}", "store --split={}"],
     "verify": ["{}", "store --sample={}", "store --against_teacher={}"],
