@@ -12,14 +12,14 @@ SOURCE ?=
 
 BIN := .venv/bin
 SOFTLABELS := $(BIN)/softlabels
-FROM := $(if $(SOURCE),--transfer_set.$(if $(filter detect letter letter_p2,$(CONFIG)),factory.init_args.)source=$(SOURCE))
+FROM := $(if $(SOURCE),--transfer_set.$(if $(filter detect letter% graph%,$(CONFIG)),factory.init_args.)source=$(SOURCE))
 # The root of a finished store holds one of these; teacher-logits finishes an unfinished one.
 STORE_IS_THERE := $(wildcard $(STORE)/manifest.json $(STORE)/zarr.json $(STORE)/dataset_dict.json)
 
 # Tests start hundreds of processes: compile each file once, whatever the caller's environment says.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help mnist ag-news lm speech speech-take speech-frames train-student teacher-logits train-teacher install dev lint format types test slow faults docs check clean detect clone diffuse letter
+.PHONY: help mnist ag-news lm speech speech-take speech-frames train-student teacher-logits train-teacher install dev lint format types test slow faults docs check clean detect clone diffuse graph graph-inductive chunker letter
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -74,6 +74,16 @@ letter: .venv/tables ## letters in two classes, by pseudo-data that an ensemble 
 	$(MAKE) train-student CONFIG=letter ARGS="--out=runs/letter"
 	$(MAKE) train-student CONFIG=letter_p2 ARGS="--out=runs/letter_p2"
 	$(BIN)/python -m benchmarks.letter runs/letter runs/letter_p2
+
+graph: install ## papers of a citation graph by their own words, from the folder SOURCE: three minutes of one core
+	$(MAKE) train-student CONFIG=graph
+
+graph-inductive: install ## the same, judged by papers that nobody has seen
+	$(MAKE) train-student CONFIG=graph_inductive
+
+chunker: install ## a recurrent network taught a chunker's states, over gaps of 52 steps and more: four minutes of one core
+	$(MAKE) train-student CONFIG=chunker ARGS="--out=runs/chunker"
+	$(BIN)/python -m benchmarks.chunker runs/chunker
 
 install: .venv/installed ## set up .venv with what running takes
 

@@ -69,6 +69,7 @@ def test_rows_of_different_length(tmp_path: Path, detector: dict[str, Any]) -> N
         return [row[:length] for row, length in zip(values, lengths, strict=True)]
 
     lists = {name: {key: cut(each) for key, each in detector[name].items()} for name in ("logits", "labels")}
+    lists["logits"]["class"] = np.array(lists["logits"]["class"], object)  # as `datasets` gives columns of them
     ragged = write_store(tmp_path / "a" / "train", **detector | lists | {"mask": None}, layout="arrow", positions=P)
     fixed = write_store(tmp_path / "b" / "train", **detector, layout="arrow")
     padded = write_store(tmp_path / "z" / "train", **detector | lists | {"mask": None}, positions=P)
@@ -138,12 +139,12 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "other positions": (
         changed(mask=None, positions=5),
         errors.UserError,
-        r"class: logits .* 6 positions in 40 rows, and 5 in 40",
+        r"class: logits has the axes \(40, 6, 2, 3\), and 5 positions a row are said; give",
     ),
     "targets with different positions": (
         in_target("logits", "box", lambda z: z[:, :4]),
         errors.UserError,
-        r"box: logits of shape .* have 4 positions",
+        r"box: logits has the axes \(40, 4, 2, 4\), and 6 positions a row are said; give",
     ),
     "targets with different rows": (
         in_target("logits", "box", lambda z: z[:30]),
@@ -215,6 +216,27 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
         lambda given: given | {"labels": given["labels"]["class"]},
         errors.UserError,
         "labels are of no name",
+    ),
+    "flattened": (
+        in_target("logits", "class", lambda z: z[:, :, 0].reshape(ROWS, -1)),
+        errors.ConfigError,
+        r"and 6 positions a row are said; .*reshape\(40, 6, 3\)",
+    ),
+    "lists that are not alike": (
+        in_target("logits", "class", lambda z: [[[0.0] * (1 + n % 2)] * P for n in range(ROWS)]),
+        errors.UserError,
+        r"class: logits: no array \(.*inhomogeneous.*; give an array, or lists that are alike",
+    ),
+    "a mask of lists": (
+        lambda given: given | {"mask": [[1] * (1 + n % P) for n in range(ROWS)]},
+        errors.UserError,
+        "the mask: no array",
+    ),
+    "a name twice": (changed(classes={"class": ["a", "b", "a"]}), errors.UserError, "class names repeat in classes"),
+    "a number of classes": (
+        changed(classes={"class": 3}),
+        errors.UserError,
+        "classes=3; list the names of all classes",
     ),
     "names of classes": (
         changed(classes={"box": ["x"]}),

@@ -179,7 +179,11 @@ def test_a_position_whose_value_is_no_label(kind: str, values: list[object], wor
         ),
         ("set", pa.array([[True, False]]), "column 'x' lists false and true, .*; say as: flags"),
         ("flags", pa.array([["a", "b", "c"]]), "column 'x' holds string, and these labels are numbers"),
-        ("values", pa.array([[[1.0]] * 3]), "column 'x' holds list<item: double>, and these labels are numbers"),
+        (
+            "values",
+            pa.array([[[1.0]] * 3]),
+            "holds list<item: double>, and these labels are numbers; .* say transfer_set.positions$",
+        ),
         (
             "class",
             pa.array([[1]]),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from softlabels.checks.axes import by_position
 from softlabels.errors import LogitsError, UserError
 from softlabels.labels.targets import Target
 from softlabels.store.spec import MAX_POSITIONS
@@ -85,7 +86,7 @@ def _ragged(lengths: Mapping[str, NDArray[np.int64]], mask: Any, most: int | Non
 
 def _mask(mask: Any, rows: int, most: int | None) -> NDArray[np.uint8]:
     """Which positions (R, P) count; all, where nobody says so. Raises `UserError`."""
-    given = np.ones((rows, most or 1), np.uint8) if mask is None else np.asarray(mask)
+    given = np.ones((rows, most or 1), np.uint8) if mask is None else array_of(mask, "the mask")
     fits = given.ndim == 2 and len(given) == rows and most in (None, given.shape[-1])
     if given.dtype.kind not in "bui" or not fits:
         raise UserError(
@@ -121,11 +122,26 @@ def require_same_lengths(one: NDArray[np.int64], other: NDArray[np.int64], first
         )
 
 
-def lengths_of(values: Any, most: int | None = None) -> NDArray[np.int64] | None:
-    """How many positions each row of a list has (R,); None of arrays, and of lists whose rows are alike and have `most`, where
-    that is said.
+def array_of(values: Any, what: str) -> NDArray[Any]:
+    """`values` as an array. Raises `UserError` where they are none, such as lists of different length, or tensors with a
+    gradient.
     """
-    if not isinstance(values, list | tuple) or not values:
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{what}: no array ({error})",
+            remedy="give an array, or lists that are alike (of rows of different length a list of arrays, as the logits are)",
+        ) from error
+
+
+def lengths_of(values: Any, most: int | None = None) -> NDArray[np.int64] | None:
+    """How many positions each row of a list, or array of arrays, has (R,); None of other arrays, and of lists whose rows are
+    alike and have `most`, where that is said.
+    """
+    if isinstance(values, np.ndarray) and values.dtype.kind == "O" and values.ndim == 1:
+        values = values.tolist()
+    if not isinstance(values, list | tuple) or not values or isinstance(values[0], str):
         return None
     try:
         found = np.array([len(row) for row in values], np.int64)
@@ -138,7 +154,7 @@ def padded(rows: Sequence[Any], most: int, fill: np.generic = np.False_) -> NDAr
     """Rows of different length as one array (R, P, ...), `fill` beyond each (of texts an empty one), in the dtype that holds
     all of it.
     """
-    parts = [np.asarray(row) for row in rows]
+    parts = [array_of(row, f"the values of row {number}") for number, row in enumerate(rows)]
     are_texts = any(part.dtype.kind in "OU" for part in parts)
     fill = np.str_("") if are_texts else fill
     kind = np.dtype(object) if are_texts else np.result_type(fill.dtype, *{part.dtype for part in parts})
@@ -154,24 +170,33 @@ def padded(rows: Sequence[Any], most: int, fill: np.generic = np.False_) -> NDAr
 
 
 def outputs_of(name: str, given: Any, where: Positions | None, kind: Target) -> NDArray[np.floating]:
-    """(R, [P,] M, C) of a target's outputs, a single number without an axis too. Raises `LogitsError` for other axes."""
-    one = f"{name}: " if name else ""
+    """(R, [P,] M, C) of a target's outputs, a single number without an axis too. Raises `LogitsError` for another dtype, and
+    `ConfigError` for other axes.
+    """
+    what = f"{name}: logits" if name else "logits"
     ragged = where is not None and lengths_of(given, where.most) is not None
-    values = padded(given, where.most) if ragged and where is not None else np.asarray(given)
-    lead = 1 if where is None else 2
-    values = values[..., None] if values.ndim == lead and kind != "softmax" else values
-    if values.dtype.kind != "f" or not values.size or values.ndim - lead not in (1, 2):
+    values = padded(given, where.most) if ragged and where is not None else array_of(given, what)
+    if where is None and values.ndim == 1 and kind != "softmax":
+        values = values[:, None]
+    if values.dtype.kind != "f" or not values.size or (where is None and values.ndim not in (2, 3)):
         axes = "rows" if where is None else "rows, positions"
-        remedy = f"give floats of shape ({axes}, classes) or ({axes}, members, classes)"
-        more = f"; {_POSITIONS}" if where is None and values.ndim == 4 else ""
-        raise LogitsError(f"{one}logits are {values.dtype} of shape {values.shape}", remedy=remedy + more)
-    if where is not None and values.shape[:2] != where.mask.shape:
-        raise UserError(
-            f"{one}logits of shape {values.shape} have {values.shape[1]} positions in {len(values)} rows, and "
-            f"{where.most} in {len(where.mask)} are said",
-            remedy="give all targets, and the mask, the same positions",
+        more = (
+            {1: "; one number is an axis, too: [:, None]", 4: f"; {_POSITIONS}"}
+            if where is None and values.dtype.kind == "f"
+            else {}
         )
-    return values[..., None, :] if values.ndim - lead == 1 else values
+        raise LogitsError(
+            f"{what} are {values.dtype} of shape {values.shape}",
+            remedy=f"give floats of shape ({axes}, classes) or ({axes}, members, classes)" + more.get(values.ndim, ""),
+        )
+    if where is None:
+        return values[:, None] if values.ndim == 2 else values
+    found = by_position(values, where.most, None, name=what, one=kind != "softmax")
+    if len(found) != len(where.mask):
+        raise UserError(
+            f"{what} are of {len(found)} rows, and the mask of {len(where.mask)}", remedy="give the same rows"
+        )
+    return np.asarray(found)
 
 
 def refuse_positions(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.errors import LabelError, UserError
-from softlabels.jobs.at_hand import Positions, lengths_of, padded, require_same_lengths
+from softlabels.jobs.at_hand import Positions, array_of, lengths_of, padded, require_same_lengths
 from softlabels.labels import NO_LABEL
 from softlabels.labels.hard import DTYPES, NONE
 from softlabels.labels.targets import Target
@@ -39,13 +39,15 @@ def labels_of(
         own = np.full(len(named), where.most) if where.lengths is None else where.lengths
         require_same_lengths(own, named, name, "labels")
     none = DTYPES[kind](NONE[kind])
-    found = np.asarray(given) if named is None or where is None else padded(given, where.most, none)
+    found = array_of(given, f"{one}labels") if named is None or where is None else padded(given, where.most, none)
     expected = lead if kind == "softmax" else (*lead, shape[-1])
     if found.shape == lead and shape[-1] == 1 and kind != "softmax":  # one number a row needs no axis
         found = found.reshape(expected)
     if found.shape != expected:
+        each = {"softmax": "one", "sigmoid": "0 or 1 for each class, -1 where it is unknown,", "values": "a vector"}
         raise UserError(
-            f"{one}labels have the shape {found.shape}, not {expected}", remedy="give one a row (and position)"
+            f"{one}labels have the shape {found.shape}, not {expected}",
+            remedy=f"give {each[kind]} a row (and position)",
         )
     if kind == "values":
         return _vectors(one, found)
@@ -107,7 +109,7 @@ def _numbers(names: NDArray[np.generic], path: Path | str, classes: Sequence[str
     if strangers:
         raise UserError(
             f"labels in {path} are texts, and {strangers[0]!r} is the name of no class",
-            remedy="name the classes in the order of the outputs' columns: --classes=a,b,...",
+            remedy="name the classes in the order of the outputs' columns: classes=[...]; of import --classes=a,b,...",
         )
     return np.array([known[str(name)] for name in names.tolist()], np.int64)
 

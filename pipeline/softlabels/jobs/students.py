@@ -29,9 +29,9 @@ from softlabels.transfer import TransferRows
 Labels = NDArray[Any]
 
 
-def student_heads(training: StudentTraining, variant: Variant, split: Split, *, seed: int = 0) -> dict[str, Head]:
+def student_heads(training: StudentTraining, variant: Variant, split: Split) -> dict[str, Head]:
     """How a student of a variant meets each target of a split; the hard student those that have hard labels."""
-    return heads_of(_resolved(training, variant, seed, split))
+    return heads_of(_resolved(training, variant, 0, split))
 
 
 def _resolved(training: StudentTraining, variant: Variant, seed: int, train: Split) -> TrainingConfig:

@@ -52,19 +52,6 @@ class Batch:
     rows: NDArray[np.int64]
     mask: Tensor | None = None
 
-    @classmethod
-    def plain(
-        cls,
-        inputs: Tensor,
-        labels: Tensor,
-        soft: SoftLabels | None,
-        rows: NDArray[np.int64],
-        mask: Tensor | None = None,
-        classes: int | None = None,
-    ) -> Batch:
-        """A batch of one target without a name."""
-        return cls(inputs, {"": TargetBatch(labels, soft, classes)}, rows, mask)
-
     def only(self, name: str) -> Batch:
         """The same with one target, which then has no name. Raises `SeveralTargets` where there is none of this name."""
         if name not in self.targets:

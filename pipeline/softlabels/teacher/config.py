@@ -13,8 +13,7 @@ from softlabels.labels.settings import EncodingSettings
 from softlabels.labels.target_settings import require_defaults, target_settings
 from softlabels.models.config import ModelConfig
 from softlabels.objects import canonical
-
-MOST_FOLDS = 1 << 16  # a store's column of folds is uint16
+from softlabels.store.spec import MOST_FOLDS
 
 
 @dataclass(frozen=True)

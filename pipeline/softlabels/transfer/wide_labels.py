@@ -122,7 +122,9 @@ def _numbers(
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
         raise TransferSetError(
             f"label column {name!r} holds {kind}, and these labels are numbers",
-            remedy="name a column of numbers or of lists of numbers, or say as: class or set" + IN_TEXT * is_text(kind),
+            remedy="name a column of numbers or of lists of numbers, or say as: class or set"
+            + IN_TEXT * is_text(kind)
+            + "; where a row has a label for each of its positions, say transfer_set.positions" * is_list(kind),
         )
     wrong = np.flatnonzero((lengths >= 0) & (lengths != width))
     if wrong.size:
