@@ -12,14 +12,14 @@ SOURCE ?=
 
 BIN := .venv/bin
 SOFTLABELS := $(BIN)/softlabels
-FROM := $(if $(SOURCE),--transfer_set.$(if $(filter detect,$(CONFIG)),factory.init_args.)source=$(SOURCE))
+FROM := $(if $(SOURCE),--transfer_set.$(if $(filter detect letter% graph%,$(CONFIG)),factory.init_args.)source=$(SOURCE))
 # The root of a finished store holds one of these; teacher-logits finishes an unfinished one.
 STORE_IS_THERE := $(wildcard $(STORE)/manifest.json $(STORE)/zarr.json $(STORE)/dataset_dict.json)
 
 # Tests start hundreds of processes: compile each file once, whatever the caller's environment says.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help mnist ag-news lm speech speech-take speech-frames train-student teacher-logits train-teacher install dev lint format types test slow faults docs check clean detect clone diffuse
+.PHONY: help mnist ag-news lm speech speech-take speech-frames train-student teacher-logits train-teacher install dev lint format types test slow faults docs check clean detect clone diffuse graph graph-inductive chunker letter prune
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -69,6 +69,27 @@ diffuse: install ## one-step students of diffusion samplers, and progressive hal
 	$(SOFTLABELS) train-teacher --config=denoise
 	$(MAKE) train-student CONFIG=diffuse ARGS="--out=runs/diffuse"
 	$(BIN)/python -m benchmarks.diffuse --run=runs/diffuse --halve=runs/halved
+
+prune: install ## Optimal Brain Damage: 5,000 digits of MNIST, from the hub or SOURCE: ten minutes of one core
+	$(MAKE) train-student CONFIG=prune ARGS="--out=runs/prune"
+	$(SOFTLABELS) prune runs/prune --keep=0.16 --epochs=5 --out=runs/prune-saliency
+	$(SOFTLABELS) prune runs/prune --keep=0.16 --epochs=5 --rule=magnitude --out=runs/prune-magnitude
+	$(SOFTLABELS) prune runs/prune --keep=0.9996 --epochs=5 --out=runs/prune-whole
+
+letter: .venv/tables ## letters in two classes, by pseudo-data that an ensemble labels, from the folder SOURCE
+	$(MAKE) train-student CONFIG=letter ARGS="--out=runs/letter"
+	$(MAKE) train-student CONFIG=letter_p2 ARGS="--out=runs/letter_p2"
+	$(BIN)/python -m benchmarks.letter runs/letter runs/letter_p2
+
+graph: install ## papers of a citation graph by their own words, from the folder SOURCE: three minutes of one core
+	$(MAKE) train-student CONFIG=graph
+
+graph-inductive: install ## the same, judged by papers that nobody has seen
+	$(MAKE) train-student CONFIG=graph_inductive
+
+chunker: install ## a recurrent network taught a chunker's states, over gaps of 52 steps and more: four minutes of one core
+	$(MAKE) train-student CONFIG=chunker ARGS="--out=runs/chunker"
+	$(BIN)/python -m benchmarks.chunker runs/chunker
 
 install: .venv/installed ## set up .venv with what running takes
 

@@ -84,6 +84,7 @@ def shipped() -> set[str]:
         | prepares
         | {path for path in functions if path.startswith("softlabels.recipes.augment.")}
         | {path for path, value in functions.items() if str(inspect.signature(value)).startswith("(*, split: 'str', ")}
+        | {"softlabels.models.narrow.narrowed"}  # what a recipe of pruned students says of them
         | {"softlabels.transfer.sequences.token_rows"}  # what a specification says of rows of tokens; a recipe does not
     )
 

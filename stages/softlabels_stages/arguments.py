@@ -14,6 +14,7 @@ from softlabels.errors import ConfigError
 from softlabels.jobs.reading import Reading
 from softlabels.labels.settings import EncodingSettings
 from softlabels.models.config import ModelConfig
+from softlabels.student.pruning import Pruning
 from softlabels.student.sweep import StudentTraining
 from softlabels.transfer.config import TransferSetConfig
 from softlabels_stages.recipe import OWN_STORE
@@ -73,6 +74,20 @@ class Correct(_Rows):
     rows: str | None = None  # a split of the store whose rows are as those where the students will be used
     class_prior: str = "uniform"  # shares of the classes where the students will be used: uniform, or as 0.5,0.3,0.2
     out: str | None = None  # the folder for the corrected students; by default the run's own, corrected
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prune(_Rows, Pruning):
+    """Arguments of prune."""
+
+    student: ModelConfig
+    training: StudentTraining = field(default_factory=StudentTraining)
+    name: str = "student"
+    teacher: dict[str, Any] | None = None  # not used; kept in config.yaml
+    labels: dict[str, Any] | None = None  # as teacher
+    from_: str = ""  # a finished run
+    store: str = OWN_STORE  # the store that the run was trained on; a finished run knows it
+    out: str | None = None  # the folder of the pruned students; by default runs/NAME-pruned-xxxxxxxx
 
 
 @dataclass(frozen=True)
@@ -204,6 +219,9 @@ COMMANDS = {
         flat=("training",),
     ),
     "evaluate": Command("judge a student, or the stored teacher, on one split of a store", ("model",)),
+    "prune": Command(
+        "delete the weights of a run's students that the loss needs least, and retrain the rest", ("from_",)
+    ),
     "correct": Command("correct a run's students for other shares of the classes", ("from_",)),
     "export": Command("write a student as ONNX and torch.export, checked on real rows", ("from_",)),
     "info": Command("say what a store is", ("store",)),

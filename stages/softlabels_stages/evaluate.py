@@ -7,6 +7,7 @@ softlabels evaluate weights.safetensors --config=mine.yaml  weights of the recip
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from softlabels.report.table import as_text, results_table
 from softlabels.store import Store, open_store
 from softlabels.student.metrics import Scores
 from softlabels.student.runlog import finite
+from softlabels.student.sweep import StudentTraining
 from softlabels_stages.arguments import Evaluate
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import PRINTED, command
@@ -32,14 +34,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = run_of(words)
     args = parse(with_store_of(run, words), Evaluate, stage="evaluate", doc=__doc__, positional=("model",), run=run)
     student = None if args.model is None else with_weights(args.student, args.model)
-    store, temperature = open_store(args.store, split=args.split), args.temperature
+    store, temperature, training = open_store(args.store, split=args.split), args.temperature, _own_training(args)
     if temperature is None and store.targets == ("",) and store.encoding.target != "values":
-        temperature = _own_temperature(args)  # where there are several targets, each has its own
+        # where there are several targets, each has its own
+        temperature = training.of(training.variants[0], 0).loss_at(1.0).temperature
     found = judge(
         args.store,
         student,
         split=args.split,
-        training=args.training,
+        training=training,
         temperature=temperature,
         transfer_set=args.transfer_set,
         missing=args.missing,
@@ -79,11 +82,11 @@ def _more(scores: Scores, store: Store) -> str:
     return "\n".join(lines)
 
 
-def _own_temperature(args: Evaluate) -> float:
-    """The last T of the setting that the student's folder is named after; else of the recipe's first."""
+def _own_training(args: Evaluate) -> StudentTraining:
+    """The setting that the student's folder is named after; else all of the recipe's, of which the first counts."""
     training, folder = args.training, Path(args.model or "").name
-    own = [variant for variant in training.variants if folder in {variant.folder(seed) for seed in training.seeds}]
-    return training.of((own or training.variants)[0], 0).loss_at(1.0).temperature
+    own = [each.values for each in training.variants if folder in {each.folder(seed) for seed in training.seeds}]
+    return dataclasses.replace(training, **own[0]) if own else training
 
 
 if __name__ == "__main__":

@@ -175,7 +175,7 @@ def _line(found: Exported, split: str) -> str:
     sizes = ", ".join(str(size) for size in SIZES[:-1])
     return (
         f"{found.path}: {found.bytes:,} bytes{opset}; against the student on {found.rows:,} rows of {split}, in batches of "
-        f"{sizes} and {SIZES[-1]}: largest difference {found.difference:.1e} of the largest logit"
+        f"{sizes} and {SIZES[-1]}: largest difference {found.difference:.1e} of the largest output"
         f"{'' if found.agreement is None else f', same class on {found.agreement:.2%}'}"
     )
 

@@ -101,6 +101,11 @@ def _rows(facts: dict[str, Any]) -> str:
     return f" of {'up to ' if facts['ragged'] else ''}{facts['positions']:,} positions{salted}"
 
 
+def _place(facts: dict[str, Any]) -> str:
+    """What each distribution, or vector, is of."""
+    return "row" if facts["positions"] is None else "position"
+
+
 def _encoding(encoding: dict[str, Any]) -> str:
     kept = ""
     if encoding["kind"] == "topk":
@@ -123,7 +128,10 @@ def _text(path: str, facts: dict[str, Any]) -> str:
     ]  # fmt: skip
     if facts["sealed"]:
         lines += [
-            ("size", f"{facts['bytes']:,} bytes, {facts['bytes_per_position']:.1f} a position"),
+            (
+                "size",
+                f"{facts['bytes']:,} bytes, {facts['bytes_per_position']:.1f} a {_place(facts)}",
+            ),
             *([("fidelity", _lost(facts))] if "encoding" in facts else []),
             ("digest", facts["digest"]),
             ("content", facts["content_digest"]),

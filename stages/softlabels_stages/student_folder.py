@@ -47,7 +47,7 @@ def with_weights(student: ModelConfig | None, path: str) -> ModelConfig:
     if not weights.is_file():
         raise WeightsError(
             f"there is no student {path}{'' if weights == Path(path) else f', which lacks {WEIGHTS}'}",
-            remedy="give the folder of a student in a run, or a safetensors file of weights",
+            remedy="give the folder of a student in a run, or a safetensors file of weights; a store is named with --store",
         )
     if student is None:
         raise ConfigError("the recipe has no section student", remedy="give --config=RECIPE with the student's class")

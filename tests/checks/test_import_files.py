@@ -12,7 +12,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from softlabels.jobs.outputs import read_outputs
+from softlabels.jobs.outputs import OutputFile
+from softlabels.jobs.reading import Reading
 from softlabels.store import open_store
 from softlabels.transfer import TransferSetConfig, load_transfer_set
 from tests.checks.recipes import write_recipe
@@ -275,7 +276,7 @@ def test_npy_and_npz_are_told_by_what_they_hold(rng: np.random.Generator, work: 
     Path("z.npy").rename("other.npz")
     Path("z.npz").rename("other.npy")
     for path in ("other.npz", "other.npy"):
-        assert np.array_equal(read_outputs(path).first.logits[:, 0], z)
+        assert np.array_equal(OutputFile(Path(path), Reading()).read().first.logits[:, 0], z)
 
 
 @pytest.mark.parametrize("at", [0, 2])
@@ -329,7 +330,7 @@ def test_a_label_beyond_every_class(rng: np.random.Generator, work: Path, capsys
     labels = np.array([0, 1, 2**64 - 1], np.uint64)
     np.savez("f.npz", logits=rng.normal(size=(3, 2)), labels=labels, inputs=np.arange(3)[:, None])
     assert main("f.npz", "s/train") == 2
-    assert "label 18446744073709551615 in f.npz" in capsys.readouterr().err
+    assert "label 18446744073709551615 in row 2 of f.npz" in capsys.readouterr().err
 
 
 def test_equal_rows_that_were_computed_in_half(

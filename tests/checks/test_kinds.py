@@ -247,13 +247,13 @@ def test_a_store_of_probabilities(rng: np.random.Generator, work: Path) -> None:
 
 
 def test_values_are_measured_in_the_unit_of_all_rows(rng: np.random.Generator) -> None:
-    """Not in that of a batch, which may be a row whose value is near 0 by chance."""
+    """Not in that of a batch, which may be a row whose value is near 0 by chance; nor in that of an output that is rounding."""
     z, found = (
-        rng.normal(size=(R, 1, 2)) * np.array([1.0, 1e3]),
-        nothing_seen(ValuesEncoding(), 2, precision="float32", lines=[]),
+        rng.normal(size=(R, 1, 3)) * np.array([1.0, 1e3, 1e-9]),
+        nothing_seen(ValuesEncoding(), 3, precision="float32", lines=[]),
     )
-    z[R - 1] = [[1e-4, 3e2]]
-    live = torch.tensor(z + 1e-6 * rng.normal(size=z.shape) * np.array([1.0, 1e3]), dtype=torch.float32)
+    z[R - 1] = [[1e-4, 3e2, 0]]
+    live = torch.tensor(z + 1e-6 * rng.normal(size=z.shape) * np.array([1.0, 1e3, 1]), dtype=torch.float32)
     columns = ValuesEncoding().encode(torch.tensor(z))[0]
     for start in range(R):
         part = {name: values[start : start + 1] for name, values in columns.items()}

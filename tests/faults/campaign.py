@@ -60,6 +60,7 @@ class Trial:
         run: given how many and a seed, with everything as it is: must show no failures.
         control: given a seed, with the defence taken away: must show failures.
         control_what: the defence that was taken away.
+        slow: whether `make test` leaves the control to `make slow` and the campaign.
     """
 
     promise: int
@@ -69,6 +70,7 @@ class Trial:
     run: Callable[[int, int], Outcome]
     control: Callable[[int], Outcome]
     control_what: str
+    slow: bool = False
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,9 @@ def test_the_promise_holds(name: str, rng: np.random.Generator) -> None:
     assert shown.failures == ()
 
 
-@each
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * trial.slow) for name, trial in TRIALS.items()]
+)
 def test_without_the_defence_it_does_not(name: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     """One harm seen is enough here; `make faults` counts how many of a control's attacks do harm."""
     monkeypatch.setenv(FIRST, "1")

@@ -135,5 +135,6 @@ TRIALS = (
         run=partial(apart, killed_commands),
         control=partial(apart, killed_naive_commands),
         control_what=NAIVE,
+        slow=True,
     ),
 )

@@ -160,5 +160,6 @@ TRIALS = (
         run=partial(apart, errors_at_each_call),
         control=partial(apart, errors_unheeded),
         control_what="an fsync that fails is ignored",
+        slow=True,
     ),
 )

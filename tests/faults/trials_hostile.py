@@ -272,5 +272,6 @@ TRIALS = (
         run=partial(apart, hostile_stores),
         control=partial(apart, trusted_stores),
         control_what="specifications and records are not checked",
+        slow=True,
     ),
 )

@@ -115,5 +115,6 @@ TRIALS = (
         run=partial(apart, killed_at_each_call),
         control=partial(apart, naive_killed_at_each_call),
         control_what=NAIVE,
+        slow=True,
     ),
 )

@@ -220,5 +220,6 @@ TRIALS = (
         run=partial(apart, links),
         control=partial(apart, followed_links),
         control_what="links are followed",
+        slow=True,
     ),
 )

@@ -25,9 +25,10 @@ TRIALS = (
         promise=7,
         what="a fuzzer's store (values, records, text, framing, names) under every command, in 512 MB and 60 s",
         count=3000,
-        quick=14,
+        quick=6,
         run=partial(apart, hostile_stores),
         control=partial(apart, printed_as_it_is),
         control_what="names are printed as they stand in the store",
+        slow=True,
     ),
 )

@@ -4,6 +4,7 @@ their own; and what is refused before training.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from softlabels.models import ModelConfig, build_model
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.student.learner import Student
 from softlabels.student.sweep import StudentTraining
+from softlabels_stages import evaluate
 from tests.jobs.targets import Case, Taught, made, plain_training, rows_of, weights_of, write
 from tests.jobs.test_targets import BATCH, EPOCHS, LR, SGD, bits, stopped
 
@@ -119,7 +121,7 @@ def test_a_student_of_one_tensor_meets_the_target_that_is_named(tmp_path: Path, 
             go(tmp_path / "none", store, training(targets=targets), model)
 
 
-def test_stopped_resumed_cut_and_side_by_side(tmp_path: Path, store: Path) -> None:
+def test_stopped_resumed_cut_and_side_by_side(tmp_path: Path, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = {"box": {"loss": "huber", "weight": 2, "alpha": "linear:1:0.5"}}
     settings = training(targets=own, seeds=(0, 1), validation=0.2, baseline=True, temperature=(1.0, 4.0))
     whole = go(tmp_path / "whole", store, settings)
@@ -127,6 +129,9 @@ def test_stopped_resumed_cut_and_side_by_side(tmp_path: Path, store: Path) -> No
     again = stopped(tmp_path / "stopped", lambda out, watch: go(out, store, settings, watch=watch))
     assert bits(again.path) == bits(whole.path)
     assert again.results == whole.results
+    capsys.readouterr()
+    assert evaluate.main([str(whole.path / "distilled-T=4-seed0"), "--trust", "--json"]) == 0  # at its own temperature
+    assert [*json.loads(capsys.readouterr().out)["targets"]["class"]["kl"]] == ["1", "4"]
     alone = go(tmp_path / "alone", store, training(targets=own, seeds=(1,), validation=0.2, temperature=4.0))
     assert bits(alone.path)[0] in bits(whole.path)
     cut = go(tmp_path / "cut", store, training(targets=own, validation=0.2, temperature=4.0, micro_batch=7))

@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from softlabels.errors import ConfigError, Interrupted
+from softlabels.jobs.splits import Split, training_batches
+from softlabels.jobs.students import student_config
 from softlabels.jobs.train import Run, train
 from softlabels.jobs.watch import Watch
 from softlabels.jobs.write_store import write_store
@@ -22,7 +24,19 @@ from softlabels.objects import ObjectSpec
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.student.learner import Student
 from softlabels.student.sweep import StudentTraining
-from tests.jobs.targets import FEATURES, SIZES, Case, Taught, made, plain_training, rows_of, weights_of, write
+from softlabels.transfer import TransferRows
+from tests.jobs.targets import (
+    FEATURES,
+    POSITIONS,
+    SIZES,
+    Case,
+    Taught,
+    made,
+    plain_training,
+    rows_of,
+    weights_of,
+    write,
+)
 
 LR, EPOCHS, BATCH = 0.5, 2, 32
 SGD = ObjectSpec("torch.optim.SGD", {"lr": LR})
@@ -176,6 +190,27 @@ def test_classes_of_positions_have_weights_and_positions_are_sampled(tmp_path: P
     other = write(tmp_path / "tags store", flags)
     with pytest.raises(ConfigError, match=r"training.positions is given, and rows of .* have no positions"):
         taught(tmp_path / "tags", flags, other, training(of_flags, positions=3))
+
+
+def test_labels_of_positions_that_do_not_count_weigh_nothing(tmp_path: Path) -> None:
+    """Where the transfer set labels all positions and the store counts some."""
+    case, how = ONE["anchors"]
+    data, store, settings = (
+        made(case, "train"),
+        write(tmp_path / "store", case),
+        training(how, class_weights="balanced"),
+    )
+    assert data.mask is not None
+    given = np.where(data.mask == 0, 3, data.labels[""])
+    rows = TransferRows(
+        "mine", "train", None, "", data.inputs, data.keys, given, None, ObjectSpec("none"),
+        positions=POSITIONS, mask=np.ones_like(data.mask),
+    )  # fmt: skip
+    split = Split(rows_of(store), rows)
+    batches, _ = training_batches({"train": split}, settings)
+    found = student_config(settings, settings.variants[0], 0, split, batches, None).class_weights
+    counts = np.bincount(data.labels[""].ravel() + 1, minlength=5)[1:]
+    assert found == pytest.approx(counts.sum() / (4 * counts))
 
 
 @pytest.mark.parametrize("loss", ["bce", "mse"])

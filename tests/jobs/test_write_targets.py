@@ -69,6 +69,7 @@ def test_rows_of_different_length(tmp_path: Path, detector: dict[str, Any]) -> N
         return [row[:length] for row, length in zip(values, lengths, strict=True)]
 
     lists = {name: {key: cut(each) for key, each in detector[name].items()} for name in ("logits", "labels")}
+    lists["logits"]["class"] = np.array(lists["logits"]["class"], object)  # as `datasets` gives columns of them
     ragged = write_store(tmp_path / "a" / "train", **detector | lists | {"mask": None}, layout="arrow", positions=P)
     fixed = write_store(tmp_path / "b" / "train", **detector, layout="arrow")
     padded = write_store(tmp_path / "z" / "train", **detector | lists | {"mask": None}, positions=P)
@@ -87,9 +88,11 @@ def test_flags_and_vectors_without_positions(tmp_path: Path, rng: np.random.Gene
     flags[flags < 0] = np.nan
     store = write_store(tmp_path / "a" / "train", z, keys=KEYS, labels=flags, kind="sigmoid", classes=["x", "y", "z"])
     assert (store.targets, store.encoding.kind, store.class_names) == (("",), "sigmoid", ("x", "y", "z"))
+    with pytest.raises(errors.LabelError, match=r"label 0\.5 in row 0, class 0 of memory is no whole number"):
+        write_store(tmp_path / "b" / "train", z, keys=KEYS, labels=np.full((ROWS, 3), 0.5), kind="sigmoid")
     np.testing.assert_allclose(store.probabilities(range(ROWS), temperature=1.0), 1 / (1 + np.exp(-z)), atol=1e-3)
     np.testing.assert_array_equal(store.column("label"), np.where(np.isnan(flags), -1, flags))
-    values = write_store(tmp_path / "b" / "train", z[:, :1], keys=KEYS, kind="values")
+    values = write_store(tmp_path / "b" / "train", z[:, 0], keys=KEYS, kind="values")
     np.testing.assert_allclose(values.values(range(ROWS)), z[:, :1], atol=1e-6)
     assert "label" not in values.columns
     one = write_store(tmp_path / "c" / "train", z, keys=KEYS, labels=rng.integers(0, 3, ROWS), kind="softmax")
@@ -136,12 +139,12 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "other positions": (
         changed(mask=None, positions=5),
         errors.UserError,
-        r"class: logits .* 6 positions in 40 rows, and 5 in 40",
+        r"class: logits has the axes \(40, 6, 2, 3\), and 5 positions a row are said; give",
     ),
     "targets with different positions": (
         in_target("logits", "box", lambda z: z[:, :4]),
         errors.UserError,
-        r"box: logits of shape .* have 4 positions",
+        r"box: logits has the axes \(40, 4, 2, 4\), and 6 positions a row are said; give",
     ),
     "targets with different rows": (
         in_target("logits", "box", lambda z: z[:30]),
@@ -213,6 +216,27 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
         lambda given: given | {"labels": given["labels"]["class"]},
         errors.UserError,
         "labels are of no name",
+    ),
+    "flattened": (
+        in_target("logits", "class", lambda z: z[:, :, 0].reshape(ROWS, -1)),
+        errors.ConfigError,
+        r"and 6 positions a row are said; .*reshape\(40, 6, 3\)",
+    ),
+    "lists that are not alike": (
+        in_target("logits", "class", lambda z: [[[0.0] * (1 + n % 2)] * P for n in range(ROWS)]),
+        errors.UserError,
+        r"class: logits: no array \(.*inhomogeneous.*; give an array, or lists that are alike",
+    ),
+    "a mask of lists": (
+        lambda given: given | {"mask": [[1] * (1 + n % P) for n in range(ROWS)]},
+        errors.UserError,
+        "the mask: no array",
+    ),
+    "a name twice": (changed(classes={"class": ["a", "b", "a"]}), errors.UserError, "class names repeat in classes"),
+    "a number of classes": (
+        changed(classes={"class": 3}),
+        errors.UserError,
+        "classes=3; list the names of all classes",
     ),
     "names of classes": (
         changed(classes={"box": ["x"]}),

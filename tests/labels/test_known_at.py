@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from softlabels.labels.encoding import DenseEncoding, Encoding, SigmoidEncoding,
 from softlabels.labels.soft import SoftLabels
 
 N, M, C = 4, 2, 6
+MEANS = ("tempered", "geometric", "arithmetic")
 ENCODINGS = [
     DenseEncoding(known_at=2.0),
     TopkEncoding(k=3, tail="uniform", known_at=2.0),
@@ -49,7 +51,12 @@ def test_they_are_served_there_and_refused_elsewhere(rng: np.random.Generator, e
     ):
         with pytest.raises(ConfigError, match=words):
             wrong()
-    encoding.check_mean("tempered", C, 1)
+    encoding.check_mean("tempered", C, 1)  # who alone has a weight
+    alone = replace(soft, weights=torch.tensor([0.0, 1.0])).__getattribute__(ask.__name__)
+    torch.testing.assert_close(alone(2.0, "tempered"), soft.member(1).__getattribute__(ask.__name__)(2.0))
+    means = (encoding.probabilities(columns, C, None, temperature=2.0, mean=mean, weights=[0.0, 1.0]) for mean in MEANS)
+    tempered, others = next(means), [*means]
+    np.testing.assert_allclose(others, [tempered] * len(others))
     assert encoding.near_1 == 2.0
     assert free.known_at is None
     assert encoding.decoding()["known_at"] == 2.0

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from softlabels.errors import ConfigError
+from softlabels.models.build import answer_of
 from softlabels.models.cnn import ConvNet
 from softlabels.models.mlp import MLP
 
@@ -55,7 +56,7 @@ def test_images_with_and_without_a_channel_axis_are_the_same() -> None:
         (
             MLP(64, [], 2),
             torch.zeros(3, 8, 8, dtype=torch.uint8),
-            "MLP takes float32 inputs, not uint8; .*transfer.scale",
+            "MLP takes float32 inputs, not uint8; .*transfer.vector or scale",
         ),
         (ConvNet([4], 2), torch.zeros(3, 8, 8, dtype=torch.int64), "ConvNet takes float32 inputs, not int64"),
         (MLP(64, [], 2).double(), torch.zeros(3, 64), "takes float64 inputs, not float32"),
@@ -67,6 +68,11 @@ def test_images_with_and_without_a_channel_axis_are_the_same() -> None:
 def test_inputs_that_do_not_fit_are_refused(model: nn.Module, inputs: torch.Tensor, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         model(inputs)
+
+
+def test_a_model_of_yours_that_takes_no_float64_is_told_what_gives_float32() -> None:
+    with pytest.raises(ConfigError, match=r"yours cannot take inputs of torch.float64 .*transfer.vector gives float32"):
+        answer_of(nn.Linear(6, 2), torch.zeros(2, 6, dtype=torch.float64), who="yours", section="student")
 
 
 @pytest.mark.parametrize(

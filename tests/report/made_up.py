@@ -22,7 +22,7 @@ def scores(
         two = [{name: float(rng.random()) for name in ("mse", "rmse", "r2", "cosine")} for _ in range(2)]
         return {"rows": 500, "labelled": 500 * labels, **(two[0] if labels else {}), "teacher": two[1]}
     kl = {f"{t:g}": float(rng.uniform(0.01, 0.2)) for t in temperatures}
-    found: dict[str, Any] = {"rows": 500, "labelled": 500, "agreement": float(rng.uniform(0.9, 1)), "kl": kl}
+    found: dict[str, Any] = {"rows": 500, "labelled": 500 * labels, "agreement": float(rng.uniform(0.9, 1)), "kl": kl}
     if labels and target == "sigmoid":
         measured = {name: float(rng.random()) for name in ("nll", "ece", "map")}
         found |= {"flags": 1500, "f1": {"micro": float(rng.random()), "macro": float(rng.random())}, **measured}

@@ -73,7 +73,7 @@ def test_each_finding_is_a_line(rng: np.random.Generator) -> None:
     }
     assert findings(found) == [
         "500 of 500 test rows are train rows too (equal content keys)",
-        "the student hard answers one class for every row (no), with 2 of 2 seeds",
+        "the student hard always answers one class (no), with 2 of 2 seeds",
         "teacher 1: Net makes 13 errors on these rows, the ensemble 16: --members=1 trains from it alone; compare them on "
         "other rows",
     ]
@@ -91,6 +91,9 @@ def test_errors_say_of_how_many_labelled_rows_they_are(rng: np.random.Generator)
     said = comparison_text(found)
     assert "600 rows, 200 of them with a hard label: errors, NLL, ECE and Brier are over these;" in said
     assert "validation errors are of 40 rows with a hard label" in said
+    of_positions = comparison_text(found | {"rows": 60, "counted": "positions"})
+    assert "60 rows with 600 positions, 200 of them with a hard label" in of_positions
+    assert "validation errors are of 40 positions with a hard label" in of_positions
 
 
 def test_the_best_student_is_that_of_the_validation_rows(rng: np.random.Generator) -> None:

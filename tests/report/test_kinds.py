@@ -63,6 +63,17 @@ def test_one_setting_is_compared_by_the_main_measure(rng: np.random.Generator, t
     assert said[target] in text
 
 
+def test_a_student_that_is_worse_than_a_mean_is_named(rng: np.random.Generator) -> None:
+    found = made_up.results(rng, target="values")
+    assert "farther" not in comparison_text(found)
+    for scores in found["students"][1]["scores"]:
+        scores["teacher"]["r2"] = -3.0
+    assert (
+        "the student distilled is farther from the teacher's values than their mean is (R2 -3): train"
+        in comparison_text(found)
+    )
+
+
 def test_the_columns_of_each_kind(rng: np.random.Generator) -> None:
     titles = {target: comparison_table(made_up.results(rng, target=target)).titles for target in ("values", "sigmoid")}
     assert titles["values"] == (
@@ -106,6 +117,9 @@ def test_what_was_not_measured_is_left_out(rng: np.random.Generator, target: str
     assert ("MSE to teacher, standard" in text) == values_alone
     assert ("its teacher: " in text) == ("labels" not in change)
     assert ("no standard error" in text) == ("seeds" in change)
+    assert ("500 rows, none of them with a hard label;" in text) == ("labels" in change)
+    card = of_kind(found, ValuesEncoding() if target == "values" else SigmoidEncoding())
+    assert ("Its confidence is as good as" in card) == (target == "sigmoid" and "labels" not in change)
 
 
 def test_a_member_that_beats_its_ensemble_is_named(rng: np.random.Generator) -> None:

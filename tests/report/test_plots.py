@@ -90,7 +90,7 @@ def test_errors_to_choose_by_are_those_of_the_validation_rows(
     rng: np.random.Generator, tmp_path: Path, drawn: list[Any]
 ) -> None:
     """Seen to fail: the only panel of errors showed the test split, by which nothing may be chosen."""
-    found = made_up.results(rng, swept=SWEEPS["temperature"])
+    found = made_up.results(rng, swept=SWEEPS["temperature"]) | {"rows": 50, "counted": "positions"}
     for student in found["students"]:
         student["validation"] = [{"errors": int(rng.integers(5, 40)), "labelled": 60} for _ in student["scores"]]
     plots.sweep_png(found, tmp_path / "sweep.png")
@@ -100,7 +100,7 @@ def test_errors_to_choose_by_are_those_of_the_validation_rows(
         "errors, validation: choose by these",
         "errors, test: not to choose by",
     ]
-    assert chosen.get_ylabel() == "rows of 60 with a hard label"
+    assert chosen.get_ylabel() == "positions of 60 with a hard label"
     for axes, of in ((chosen, "validation"), (judged, "scores")):
         expected = [np.mean([s["errors"] for s in student[of]]) for student in found["students"][1:]]
         points = [y for container in axes.containers for y in container.lines[0].get_ydata()]

@@ -103,7 +103,11 @@ def test_every_kind_of_file_gives_the_same_labels(kind: str, layout: str, work: 
             "logits in outputs.npz is int64 of shape (4, 5); give an array of shape",
         ),
         ({"logits": np.ones((4, 5)), "labels": np.array([0, 1, 2, 9])}, [], "row 3 has the hard label 9, outside"),
-        ({"logits": np.ones((4, 5)), "labels": np.zeros(3, int)}, [], "labels in outputs.npz has (3,) for 4 rows"),
+        (
+            {"logits": np.ones((4, 5)), "labels": np.zeros(3, int)},
+            [],
+            "labels have the shape (3,), not (4,); give one a row",
+        ),
         ({"logits": np.ones((4, 5))}, ["--classes=a,b"], "the outputs have 5 classes and there are 2 class names"),
         ({"logits": np.ones((4, 5))}, ["--weights=1,2"], "(rows, classes) = (4, 5), and there are 2 members"),
         ({"other": np.ones((4, 5)), "more": np.ones(4)}, [], "outputs.npz has other, more, inputs, no logits or"),

@@ -90,7 +90,8 @@ def test_lists_of_different_length(layout: str, work: Path, rng: np.random.Gener
     lengths = rng.integers(1, P + 1, R)
     z = [rng.normal(size=(n, C)) for n in lengths]
     labels = [rng.integers(-1, C, n) for n in lengths]
-    table = {"logits": [row.tolist() for row in z], "label": [row.tolist() for row in labels], "id": np.arange(R)}
+    given = [[None if label < 0 else label for label in row.tolist()] for row in labels]
+    table = {"logits": [row.tolist() for row in z], "label": given, "id": np.arange(R)}
     pq.write_table(pa.table(table), "f.parquet")
     assert main("f.parquet", "s", "--key=id", f"--layout={layout}") == 0
     store = open_store("s")
@@ -129,9 +130,14 @@ def test_one_value_of_a_row(work: Path, rng: np.random.Generator) -> None:
     assert main("f.npz", "s", "--target=values") == 0
     np.testing.assert_array_equal(open_store("s").column("label")[:, 0], values.astype(np.float32))
     np.testing.assert_array_equal(open_store("s").values(range(R))[:, 0], values.astype(np.float32))
-    pq.write_table(pa.table({"values": values, "id": np.arange(R)}), "f.parquet")
+    labels = [None if row % 3 else value for row, value in enumerate(values)]  # a null is none, not -1
+    pq.write_table(pa.table({"values": values, "id": np.arange(R), "label": labels}), "f.parquet")
     assert main("f.parquet", "t", "--target=values", "--key=id") == 0
-    np.testing.assert_array_equal(open_store("t").column("values")[:, 0, 0], values.astype(np.float32))
+    store = open_store("t")
+    np.testing.assert_array_equal(store.column("values")[:, 0, 0], values.astype(np.float32))
+    np.testing.assert_array_equal(
+        store.column("label")[:, 0], np.where(np.arange(R) % 3, np.nan, values.astype(np.float32))
+    )
 
 
 def test_rows_that_are_text_and_columns_that_are_not_read(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,6 +150,9 @@ def test_rows_that_are_text_and_columns_that_are_not_read(work: Path, capsys: py
     pq.write_table(pa.table({**table, "inputs": [["a", "dog"], ["cat"]]}), "f.parquet")
     assert main("f.parquet", "t") == 2
     assert "or ids of the rows in place of inputs (--key=NAME)" in capsys.readouterr().err
+    pq.write_table(pa.table({**table, "labels": [["x"], []]}), "f.parquet")
+    assert main("f.parquet", "t", "--target=sigmoid", "--kind=probabilities") == 2
+    assert "rows that are alike; a label of a sigmoid is 0 or 1 for each class" in capsys.readouterr().err
     np.savez("f.npz", logits=-np.eye(2), keys=np.arange(2))
     assert main("f.npz", "t", "--key=keys") == 0
 
@@ -231,6 +240,8 @@ KEYS = {"keys": np.arange(R * 16, dtype=np.uint8).reshape(R, 16)}
         ({"logits": OF, "mask": np.tri(R, P, -1)}, ["--positions=6"], "the mask is float64 (40, 6)"),
         ({"logits": OF, "mask": np.tri(R, P, -1, int)}, [], "row 0: none of its positions counts: the mask is 0 throughout"),
         ({"logits": OF, "mask": np.ones((R, 5), int)}, [], "has the axes (40, 6, 5), and 5 positions a row are said"),
+        ({"logits": OF, "mask": np.ones(R, int)}, [], "the mask in f.npz has the shape (40,); give 0 or 1 of each position of"),
+        ({"logits": OF, "lengths": np.full(R, 2**64 - 1, np.uint64)}, [], "row 0 of f.npz has 18446744073709551615 positions"),
         ({"logits": OF, "lengths": np.arange(R)}, [], "row 0 of f.npz has 0 positions (lengths), and a row has 1 to 6"),
         ({"logits": OF, "lengths": np.full(R, 7)}, [], "row 0 of f.npz has 7 positions (lengths), and a row has 1 to 6"),
         ({"logits": OF[:, 0], "lengths": np.ones(R, int)}, [], "has the axes (40, 5), and 5 positions a row are said"),
@@ -240,6 +251,8 @@ KEYS = {"keys": np.arange(R * 16, dtype=np.uint8).reshape(R, 16)}
          "row 0 has the hard label 2 of class 0, which is neither 0 nor 1"),
         ({"probabilities": np.full((R, C), 1.5)}, ["--target=sigmoid"], "row 0, member 0 gives class 0 1.5, which is no prob"),
         ({"probabilities": np.full((R, P, C), 0.1)}, ["--positions=6"], "row 0, position 0, member 0 is no distribution"),
+        ({"values": np.ones((R, C))}, [], "values in f.npz are to be stored as a softmax; say --target=values, or --kind=l"),
+        ({"logits": np.zeros((R, C)), "labels": np.full((R, C), 0.5)}, ["--target=sigmoid"], "label 0.5 in row 0, class 0 of"),
         ({"values": np.full((R, C), np.nan)}, ["--target=values"], "values are NaN (row 0, member 0)"),
         ({"values": np.ones((R, C))}, ["--target=values", "--kind=probabilities"], "and values in f.npz are values; leave"),
         ({"values": np.ones((R, C))}, ["--target=values", "--floor=0.01"], "--floor=0.01, and values in f.npz are values"),
@@ -249,6 +262,7 @@ KEYS = {"keys": np.arange(R * 16, dtype=np.uint8).reshape(R, 16)}
          "4), and 6 positions a row are said"),
         ({"class": OF, "boxes": OF}, [*BOTH, "--positions=6"], "no outputs of the target box (box.probabilities, box.logits, "
          "box.values, box); call its array box.logits"),
+        ({"class": OF, "box": np.zeros((R, P, 3, 4))}, [*BOTH, "--positions=6"], "different members: {'class': 1, 'box': 3}"),
         ({"class": OF, "box": OF[1:]}, [*BOTH, "--positions=6"], "have different rows: {'class': 40, 'box': 39}"),
         ({"class": OF, "box": OF}, [*BOTH, "--column=box"], "--column is given beside --targets"),
         ({"class": OF, "box": OF}, [*BOTH, "--classes=a"], "--classes is given beside --targets"),

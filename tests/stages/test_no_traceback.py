@@ -260,6 +260,7 @@ WANTS = {
     "train-student": ["--config={}", f"{MINE} --store={{}}", f"{MINE} --store=store --student.weights={{}}"],
     "evaluate": ["{}", "--store={}", "--config=recipe.yaml --store=store {}", "--store=store --split={}"],
     "correct": ["{}", "run --rows={}", "run --class_prior={}"],
+    "prune": ["{}", "run --store={}", "run --keep={}"],
     "export": ["{}", "run --store={}", "run --split={}"],
     "info": ["{}", "store --split={}"],
     "verify": ["{}", "store --sample={}", "store --against_teacher={}"],
@@ -361,7 +362,7 @@ def test_few_open_files_are_enough(there: Path) -> None:
     assert (code, "Traceback" in text) == (0, False), text
 
 
-@pytest.mark.parametrize("mebibytes", [300, 1500])
+@pytest.mark.parametrize("mebibytes", [300, pytest.param(1500, marks=pytest.mark.slow)])
 def test_too_little_memory_is_one_line(there: Path, mebibytes: int) -> None:
     code, text = process(*TRAIN[:3], "--epochs=1", limits={resource.RLIMIT_AS: mebibytes << 20})
     assert "Traceback" not in text, text

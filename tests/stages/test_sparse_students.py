@@ -130,10 +130,10 @@ LABELS = {"encoding": "topk", "k": 8, "rank": 16, "rows_per_shard": 64, "rows_pe
     ("labels", "pack"),
     [
         ({"layout": "zarr"}, True),
-        ({"layout": "arrow"}, True),
+        pytest.param({"layout": "arrow"}, True, marks=pytest.mark.slow),
         ({"layout": "arrow"}, False),  # ragged
-        ({"layout": "zarr", "compression": "zstd", "inputs": "embed"}, False),
-        ({"k": 296, "tail": "uniform"}, True),  # k = C
+        pytest.param({"layout": "zarr", "compression": "zstd", "inputs": "embed"}, False, marks=pytest.mark.slow),
+        pytest.param({"k": 296, "tail": "uniform"}, True, marks=pytest.mark.slow),  # k = C
     ],
     ids=str,
 )
@@ -145,7 +145,7 @@ def test_language_models(work: Path, labels: dict[str, Any], pack: bool) -> None
     assert_is(reported(), *live(recipe), off=5e-3)
 
 
-@pytest.mark.parametrize("layout", ["zarr", "arrow"])
+@pytest.mark.parametrize("layout", [pytest.param("zarr", marks=pytest.mark.slow), "arrow"])
 def test_language_models_by_way_of_a_dense_store_and_the_other_layout(work: Path, layout: str) -> None:
     recipe = language_models(labels={"rows_per_shard": 64, "rows_per_chunk": 16, "layout": layout})
     assert teacher_logits.main(["--config=recipe.yaml", "dense"]) == 0
@@ -155,7 +155,9 @@ def test_language_models_by_way_of_a_dense_store_and_the_other_layout(work: Path
     assert_is(reported("converted"), *live(recipe), off=5e-3)
 
 
-@pytest.mark.parametrize(("layout", "loss"), [("zarr", "forward_kl"), ("arrow", "js")])
+@pytest.mark.parametrize(
+    ("layout", "loss"), [("zarr", "forward_kl"), pytest.param("arrow", "js", marks=pytest.mark.slow)]
+)
 def test_a_teacher_has_nothing_to_learn_from_its_own_labels(work: Path, layout: str, loss: str) -> None:
     """The loss that is trained, by way of the fused product, is 0 of the teacher itself and not of another model."""
     recipe = language_models(labels=LABELS | {"layout": layout})
@@ -315,11 +317,18 @@ LARGE: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"classes": 70_000}, {"k": 16, "tail": "lowrank", "rank": 7, "inputs": "embed", **ZARR}),
     ({"classes": 140_000}, {"k": 260, "tail": "lowrank", "rank": 7, **ARROW}),
 ]
+CLASSIFIERS = [
+    *((t, each | (ARROW if number % 2 else ZARR)) for number, (t, each) in enumerate(SMALL)),
+    *(
+        pytest.param(t, each | (ZARR if number % 2 else ARROW), marks=pytest.mark.slow)
+        for number, (t, each) in enumerate(SMALL)
+    ),
+    LARGE[0],
+    pytest.param(*LARGE[1], marks=pytest.mark.slow),
+]
 
 
-@pytest.mark.parametrize(
-    ("teacher", "labels"), [(t, each | layout) for t, each in SMALL for layout in (ZARR, ARROW)] + LARGE, ids=str
-)
+@pytest.mark.parametrize(("teacher", "labels"), CLASSIFIERS, ids=str)
 def test_classifiers(work: Path, teacher: dict[str, Any], labels: dict[str, Any]) -> None:
     recipe = classifiers(teacher, labels)
     assert teacher_logits.main(["--config=recipe.yaml", "store"]) == 0

@@ -521,6 +521,12 @@ def test_a_loss_that_validation_rows_cannot_serve_is_refused_before_training(
     assert not Path("out").exists()
     assert run(*words, "--alpha=linear:1:0", "--baseline=false") == 2  # nothing would tell one epoch from another
     assert "ConfigError: no validation row has a hard label and soft_weight is 0 at the end" in capsys.readouterr().err
+    assert run(*words) == 2  # of the baseline
+    assert (
+        "nothing to judge epochs by; hold out more rows, or none (validation), or let baseline=false"
+        in capsys.readouterr().err
+    )
+    assert not Path("out").exists()
 
 
 def test_splits_of_two_teachers_are_refused(

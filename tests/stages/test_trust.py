@@ -63,7 +63,7 @@ def state(work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No run was made here; evil.py stands in the working folder, where the class paths of a recipe are looked for."""
     monkeypatch.setenv("SOFTLABELS_STATE", str(work / "state"))
     (work / "evil.py").write_text(PAYLOAD)
-    (work / "points.csv").write_text("x\n" + "1\n" * 40)
+    (work / "points.csv").write_text("x,label\n" + "1,0\n" * 40)
     return work / "state"
 
 
@@ -148,6 +148,7 @@ def test_the_attacks_are_real(embedded: str, command: str) -> None:
     assert run(*command.split(), "--trust=false") == 2
 
 
+LABELLED = {"transfer_set.label": "label", "teacher_training.validation": 0}
 TO_TRAIN = teacher(MLP["class_path"], "new.safetensors", inputs=1, hidden=[], classes=2)
 
 
@@ -158,8 +159,9 @@ TO_TRAIN = teacher(MLP["class_path"], "new.safetensors", inputs=1, hidden=[], cl
         ("train-student --store=embedded", {"training.scheduler": evil("Scheduler")}),
         ("train-student --store=reference", {"transfer_set.factory": evil("rows"), "transfer_set.source": None}),
         ("train-student --store=reference", {"transfer_set.prepare": evil("prepare")}),
-        ("train-teacher", {"teacher": teacher("evil.Net", "new.safetensors"), "teacher_training": {"validation": 0}}),
-        ("train-teacher", {"teacher": TO_TRAIN, "teacher_training": {"validation": 0, "augment": evil("augment")}}),
+        ("train-student --store=reference", {"transfer_set.pseudo_data": {"factory": evil("more")}}),
+        ("train-teacher", LABELLED | {"teacher": teacher("evil.Net", "new.safetensors")}),
+        ("train-teacher", LABELLED | {"teacher": TO_TRAIN, "teacher_training.augment": evil("augment")}),
         ("teacher-logits --store=new", {"teacher": teacher("evil.Net")}),
         ("verify embedded --against_teacher=run/config.yaml", {"teacher": teacher("evil.Net")}),
         (

@@ -219,21 +219,28 @@ def test_labels_of_another_kind_or_that_cannot_be_true(tmp_path: Path, rng: np.r
 
     refuse(
         LabelError,
-        r"row 3 of mine has the hard label 7 at position 2 \(1 labels are",
+        r"row 3 of mine \(target class\) has the hard label 7 at position 2 \(1 labels are",
         with_label("class", (3, 2), 7),
         store,
     )
-    refuse(LabelError, "row 5 of mine has the flag 3 of class 1 at position 4", with_label("tag", (5, 4, 1), 3), store)
+    refuse(
+        LabelError,
+        r"row 5 of mine \(target tag\) has the flag 3 of class 1 at position 4",
+        with_label("tag", (5, 4, 1), 3),
+        store,
+    )
     box = np.where(np.isnan(good["box"]), 0, good["box"]).astype(np.float32)
     box[8, 1, 2] = np.nan
     half = rows_for(data, named={**good, "box": box})
     refuse(
         LabelError,
-        r"row 8 of mine has the hard label \[.*nan.*\] at position 1, but a vector is finite, or NaN",
+        r"row 8 of mine \(target box\) has the hard label \[.*nan.*\] at position 1, but a vector is finite, or NaN",
         half,
         store,
     )
-    refuse(LabelError, "row 9 of mine has the hard label .*inf", with_label("box", (9, 0), np.inf), store)
+    refuse(
+        LabelError, r"row 9 of mine \(target box\) has the hard label .*inf", with_label("box", (9, 0), np.inf), store
+    )
     refuse(
         ClassMismatch, r"mine has hard labels of boxes, and .* holds class, tag, box", with_name(data, "boxes"), store
     )
@@ -249,7 +256,7 @@ def test_labels_of_another_kind_or_that_cannot_be_true(tmp_path: Path, rng: np.r
     )
     turned = np.where(good["class"] >= 0, (good["class"] + 1) % 7, -1)
     other = rows_for(data, named={**good, "class": turned})
-    refuse(OtherLabels, "calls class 1 what .* calls class 0", other, store)
+    refuse(OtherLabels, r"mine \(target class\) calls class 1 what .* calls class 0", other, store)
 
 
 def with_name(data: Sample, name: str) -> TransferRows:

@@ -13,6 +13,7 @@ from softlabels.labels.encoding import SigmoidEncoding, ValuesEncoding
 from softlabels.labels.soft import SoftLabels
 from softlabels.stream.batch import Batch
 from softlabels.student.losses import distillation_loss
+from tests.student import batches
 
 Array = np.ndarray
 OF_FLAGS, OF_VALUES = ("bce",), ("mse", "huber", "cosine")
@@ -41,7 +42,7 @@ class Rows:
 
     @property
     def batch(self) -> Batch:
-        return Batch.plain(torch.tensor(self.z).float(), self.hard, self.soft, np.arange(len(self.z)))
+        return batches.plain(torch.tensor(self.z).float(), self.hard, self.soft, np.arange(len(self.z)))
 
     def at(self, rows: slice) -> Rows:
         return Rows(self.kind, self.z[rows], self.v[rows], self.labels[rows], self.share)

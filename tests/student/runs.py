@@ -30,6 +30,7 @@ from softlabels.stream.batch import Batch
 from softlabels.student.config import TrainingConfig
 from softlabels.student.learner import Student
 from softlabels.student.trainer import Trainer, TrainingResult
+from tests.student import batches
 
 REPOSITORY = Path(__file__).parents[2]
 ROWS, INPUTS, CLASSES, MEMBERS = 150, 12, 5, 2
@@ -55,7 +56,7 @@ class MemoryBatches:
 def take(batch: Batch, rows: np.ndarray) -> Batch:
     index = torch.from_numpy(rows)
     soft = None if batch.soft is None else batch.soft[index]
-    return Batch.plain(batch.inputs[index], batch.labels[index], soft, batch.rows[rows])
+    return batches.plain(batch.inputs[index], batch.labels[index], soft, batch.rows[rows])
 
 
 def examples(seed: int = 0, rows: int = ROWS, unlabelled: int = 4) -> Batch:
@@ -71,7 +72,7 @@ def examples(seed: int = 0, rows: int = ROWS, unlabelled: int = 4) -> Batch:
     soft = SoftLabels.dense(
         torch.tensor(z - shift[..., None]).half(), torch.tensor(shift).float(), torch.full((MEMBERS,), 1 / MEMBERS)
     )
-    return Batch.plain(torch.tensor(inputs), torch.tensor(labels), soft, np.arange(rows))
+    return batches.plain(torch.tensor(inputs), torch.tensor(labels), soft, np.arange(rows))
 
 
 def net() -> nn.Module:

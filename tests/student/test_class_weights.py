@@ -18,6 +18,7 @@ from softlabels.student.learner import Student
 from softlabels.student.loss_spec import LossSpec
 from softlabels.student.losses import distillation_loss, require_loss
 from softlabels.student.trainer import Trainer
+from tests.student import batches
 from tests.student import loss_reference as reference
 from tests.student.loss_reference import PER_ROW
 
@@ -112,9 +113,8 @@ class Fixed:
     steps_per_epoch, order_digest = 1, "x"
 
     def __init__(self, inputs: torch.Tensor, labels: torch.Tensor) -> None:
-        from softlabels.stream.batch import Batch
 
-        self.batch = Batch.plain(inputs, labels, None, np.arange(len(labels)))
+        self.batch = batches.plain(inputs, labels, None, np.arange(len(labels)))
 
     def epoch(self, epoch: int, start: int = 0) -> object:
         return iter([self.batch][start:])

@@ -399,3 +399,7 @@ def test_what_does_not_fit_is_refused_by_name(rng: np.random.Generator) -> None:
     for label in (7, -2):
         with pytest.raises(LabelError, match=f"hard label {label} lies outside the student's 7 classes"):
             hard_only(student, torch.tensor([*labels[:-1].tolist(), label]))
+    with pytest.raises(
+        LabelError, match=r"hard label 310 lies .* 1 classes .*; one output has no classes: say .*label_as: values"
+    ):
+        hard_only(student[:, :1], torch.full((len(labels),), 310))

@@ -23,9 +23,9 @@ from softlabels.student.fused import linear_distillation_loss
 from softlabels.student.learner import Student
 from softlabels.student.loss_spec import LossSpec
 from softlabels.student.losses import distillation_loss
-from softlabels.student.outputs import batch_loss, outputs_of
+from softlabels.student.outputs import batch_loss
 from softlabels.student.trainer import Trainer
-from tests.student import runs
+from tests.student import batches, runs
 from tests.student.kind_reference import OTHERS, Rows, distance, draw, gradient, probabilities, reference, sigmoid
 
 BOTH = {"hard_weight": 0.3, "soft_weight": 1.7}
@@ -140,7 +140,7 @@ def test_positions_of_rows_are_flattened_and_those_that_are_masked_play_no_part(
     """Of a model with an output matrix and of one without."""
     rows, mask = draw(rng, loss), torch.tensor(rng.random((4, 3)) < 0.6)
     mask[:, 0] = True
-    batch = Batch.plain(torch.randn(4, 3, 6), rows.hard.unflatten(0, (4, 3)), rows.soft, np.arange(4), mask, 5)
+    batch = batches.plain(torch.randn(4, 3, 6), rows.hard.unflatten(0, (4, 3)), rows.soft, np.arange(4), mask, 5)
     head, spec = nn.Linear(6, 5), LossSpec(2.0 if loss == "bce" else 1.0, **BOTH, loss=loss)
     kept = mask.flatten()
     z = head(batch.inputs).flatten(0, 1)[kept]
@@ -148,7 +148,7 @@ def test_positions_of_rows_are_flattened_and_those_that_are_masked_play_no_part(
     want = distillation_loss(z, rows.soft[kept], rows.hard[kept], **options)  # type: ignore[arg-type]
     expected = torch.autograd.grad(want, list(head.parameters()))
     for model in (head, WithMatrix(head)):
-        got = batch_loss(outputs_of(model, batch), batch, spec)
+        got = batch_loss(batches.outputs_of(model, batch), batch, spec)
         assert got.item() == pytest.approx(want.item(), rel=1e-5)
         for own, other in zip(torch.autograd.grad(got, list(head.parameters())), expected, strict=True):
             torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-6)

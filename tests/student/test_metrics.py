@@ -16,9 +16,9 @@ from softlabels.errors import ConfigError
 from softlabels.labels.encoding import TopkEncoding
 from softlabels.labels.ensemble import log_probs
 from softlabels.labels.soft import SoftLabels
-from softlabels.stream.batch import Batch
 from softlabels.student.evaluate import Asked, evaluate_student, evaluate_teacher
 from softlabels.student.metrics import Metrics, top_class
+from tests.student import batches
 
 CLASSES = 6
 
@@ -141,7 +141,7 @@ class Fixed:
         for at in range(start * 128, len(self.rows.labels), 128):
             part = slice(at, at + 128)
             rows = Rows(self.rows.logits[part], self.rows.labels[part], self.rows.teacher[part])
-            yield Batch.plain(
+            yield batches.plain(
                 rows.logits, rows.labels, rows.soft if self.with_soft else None, np.arange(len(rows.labels))
             )
 

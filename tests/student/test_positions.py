@@ -21,9 +21,10 @@ from softlabels.student.learner import Learner, Student
 from softlabels.student.loss_spec import LossSpec
 from softlabels.student.losses import LOSSES, soft_sum
 from softlabels.student.metrics import FEW, Metrics
-from softlabels.student.outputs import batch_loss, blocks, outputs_of
+from softlabels.student.outputs import batch_loss, blocks
 from softlabels.student.seeding import torch_rng
 from softlabels.student.trainer import Trainer
+from tests.student import batches
 from tests.student.loss_reference import soft_labels
 from tests.student.sparse_samples import Sparse
 
@@ -63,7 +64,7 @@ def token_batch(rng: np.random.Generator, kind: str = "lowrank") -> Batch:
     else:
         soft = Sparse(rng, kind, positions=count, classes=CLASSES, always=True).soft
     inputs = torch.tensor(np.stack([tokens, document], axis=1), dtype=torch.int32)
-    return Batch.plain(inputs, torch.tensor(labels), soft, np.arange(ROWS), torch.tensor(mask), CLASSES)
+    return batches.plain(inputs, torch.tensor(labels), soft, np.arange(ROWS), torch.tensor(mask), CLASSES)
 
 
 class Rows:
@@ -80,7 +81,7 @@ class Rows:
 
 def loss_of(net: nn.Module, batch: Batch, **options: Any) -> Tensor:
     given = {"loss": "forward_kl", "temperature": 2.0, "hard_weight": 0.4, "soft_weight": 0.6} | options
-    return batch_loss(outputs_of(net, batch), batch, LossSpec(**given))
+    return batch_loss(batches.outputs_of(net, batch), batch, LossSpec(**given))
 
 
 def gradients(net: nn.Module, loss: Tensor) -> list[Tensor]:
@@ -212,7 +213,7 @@ def test_labels_are_dropped_by_row(rng: np.random.Generator) -> None:
     torch.manual_seed(0)
     assert np.isfinite(loss)
     kept = torch.where(torch.from_numpy(labelled)[:, None], batch.labels, -1)
-    own = Batch.plain(batch.inputs, kept, None, batch.rows, batch.mask, CLASSES)
+    own = batches.plain(batch.inputs, kept, None, batch.rows, batch.mask, CLASSES)
     want = functional.cross_entropy(net(batch.inputs).flatten(0, 1)[:, :CLASSES], kept.flatten(), ignore_index=-1)
     got = loss_of(net, own, hard_weight=1.0, soft_weight=0.0)
     assert got.item() == pytest.approx(want.item(), rel=1e-5)
@@ -263,7 +264,7 @@ def test_models_that_do_not_fit(rng: np.random.Generator) -> None:
         with pytest.raises(ClassMismatch, match="10 outputs, and there are 11 classes"):
             loss_of(Net(outputs=10, whole=whole), batch)
         with pytest.raises(ClassMismatch, match="10 outputs, and there are 11 classes"):
-            list(blocks(outputs_of(Net(outputs=10, whole=whole), batch), batch))
+            list(blocks(batches.outputs_of(Net(outputs=10, whole=whole), batch), batch))
     with pytest.raises(ClassMismatch, match=r"24 rows of 6 positions has shape \(24, 3\)"):
         loss_of(nn.Sequential(nn.Flatten(), _Floats(), nn.Linear(2 * LENGTH, 3)), batch)
 
@@ -279,7 +280,7 @@ def test_a_loss_over_the_whole_batch_takes_all_positions_at_once(rng: np.random.
     got = loss_of(net, batch, loss="dist")
     want = loss_of(_same(net, Net(whole=True)), batch, loss="dist")
     assert got.item() == pytest.approx(want.item(), rel=1e-6)
-    assert len(list(blocks(outputs_of(net, batch), batch, whole=True))) == 1
+    assert len(list(blocks(batches.outputs_of(net, batch), batch, whole=True))) == 1
 
 
 @pytest.mark.parametrize(

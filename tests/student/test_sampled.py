@@ -20,8 +20,9 @@ from softlabels.student.config import TrainingConfig
 from softlabels.student.heads import resolved
 from softlabels.student.learner import Learner, Student
 from softlabels.student.loss_spec import LossSpec
-from softlabels.student.outputs import batch_loss, outputs_of
+from softlabels.student.outputs import batch_loss
 from softlabels.student.sampled import PositionSample, position_sample, sampled_positions
+from tests.student import batches
 from tests.student.loss_reference import soft_labels
 
 ROWS, P, C, F = 9, 40, 4, 3
@@ -85,7 +86,7 @@ def batch_of(rng: np.random.Generator, mask: np.ndarray) -> Batch:
     labels = np.where(mask, rng.integers(-1, C, mask.shape), -1)
     soft = soft_labels(rng.normal(0, 2, (mask.size, 2, C)))
     inputs = torch.tensor(rng.normal(size=(*mask.shape, F))).float()
-    return Batch.plain(inputs, torch.tensor(labels), soft, np.arange(len(mask)), torch.tensor(mask))
+    return batches.plain(inputs, torch.tensor(labels), soft, np.arange(len(mask)), torch.tensor(mask))
 
 
 def learner(**changes: Any) -> Learner:
@@ -109,8 +110,8 @@ def test_a_step_is_that_of_the_positions_it_takes(
     for step in range(3):
         taken = sampled_positions(mask, sample, batch.labels.numpy(), seed=3, step=step)
         labels = batch.labels.masked_fill(~torch.tensor(taken), -1)
-        small = Batch.plain(batch.inputs, labels, batch.soft, batch.rows, torch.tensor(taken))
-        want = batch_loss(outputs_of(one.model.eval(), small), small, LossSpec(4.0, 0.4, 0.6))
+        small = batches.plain(batch.inputs, labels, batch.soft, batch.rows, torch.tensor(taken))
+        want = batch_loss(batches.outputs_of(one.model.eval(), small), small, LossSpec(4.0, 0.4, 0.6))
         assert one.step(batch, batch, step) == pytest.approx(want.item(), rel=1e-5)
     assert 0 < one.standing.labelled[""] <= 3 * int((batch.labels >= 0).sum())
 
@@ -119,7 +120,7 @@ def test_labels_that_may_not_be_used_do_not_say_what_is_background(rng: np.rando
     batch, labelled = batch_of(rng, mask), np.arange(ROWS) % 2 > 0
     config = TrainingConfig(alpha=0.6, device="cpu", seed=3, positions={"background": 4, "class": 2})
     labels = batch.labels.masked_fill(~torch.tensor(labelled)[:, None], -1)
-    hidden = Batch.plain(batch.inputs, labels, batch.soft, batch.rows, batch.mask)
+    hidden = batches.plain(batch.inputs, labels, batch.soft, batch.rows, batch.mask)
     assert begun(config, labelled).step(batch, batch, 0) == begun(config).step(hidden, hidden, 0)
 
 
@@ -175,6 +176,6 @@ def test_what_cannot_be_meant(given: Any, message: str) -> None:
 
 
 def test_rows_without_positions(rng: np.random.Generator) -> None:
-    batch = Batch.plain(torch.zeros(2, F), torch.zeros(2).long(), None, np.arange(2))
+    batch = batches.plain(torch.zeros(2, F), torch.zeros(2).long(), None, np.arange(2))
     with pytest.raises(ConfigError, match=r"training.positions is given, and rows have no positions"):
         learner(positions=3, alpha=0.0).step(batch, batch, 0)

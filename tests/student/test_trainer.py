@@ -37,6 +37,7 @@ from softlabels.student.losses import distillation_loss
 from softlabels.student.metrics import Metrics
 from softlabels.student.trainer import Trainer
 from softlabels.system.local import LocalFolder
+from tests.student import batches
 from tests.student.runs import CLASSES, COSINE, INPUTS, MemoryBatches, examples, net, run, take, trainer
 
 ADAM = ObjectSpec("torch.optim.AdamW", {"lr": 0.01})
@@ -126,7 +127,7 @@ def test_hard_labels_alone_need_no_store_and_look_at_no_soft_labels(tmp_path: Pa
             return self
 
     data = examples()
-    plain = MemoryBatches(Batch.plain(data.inputs, data.labels, None, data.rows), 32)
+    plain = MemoryBatches(batches.plain(data.inputs, data.labels, None, data.rows), 32)
     options = {"alpha": 0.0, "validation": plain, "epochs": 8, "optimizer": ADAM}
     without = run(tmp_path / "without", train=plain, **options)
     assert "kl" not in without.scores
@@ -136,16 +137,16 @@ def test_hard_labels_alone_need_no_store_and_look_at_no_soft_labels(tmp_path: Pa
     class Carrying(MemoryBatches):
         def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
             for batch in super().epoch(epoch, start):
-                yield Batch.plain(batch.inputs, batch.labels, Untouchable(*(torch.zeros(0),) * 3), batch.rows)
+                yield batches.plain(batch.inputs, batch.labels, Untouchable(*(torch.zeros(0),) * 3), batch.rows)
 
-    carried = Carrying(Batch.plain(data.inputs, data.labels, None, data.rows), 32)
+    carried = Carrying(batches.plain(data.inputs, data.labels, None, data.rows), 32)
     with_store = run(tmp_path / "with", train=carried, **options)
     assert with_store.weights.read_bytes() == without.weights.read_bytes()
 
 
 def test_a_soft_loss_without_a_store_is_refused(tmp_path: Path) -> None:
     data = examples()
-    plain = MemoryBatches(Batch.plain(data.inputs, data.labels, None, data.rows), 32)
+    plain = MemoryBatches(batches.plain(data.inputs, data.labels, None, data.rows), 32)
     with pytest.raises(ConfigError, match=r"needs soft labels.*store"):
         run(tmp_path, train=plain)
 

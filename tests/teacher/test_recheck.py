@@ -109,7 +109,9 @@ def test_the_teacher_sees_no_more_rows_at_once_than_the_recipe_says(
         with pytest.raises(Interrupted):
             label_rows(rows, ensemble, writer, should_stop=lambda: len(shards) > 5, progress=shards.append)
         plain, sizes = Ensemble.answers, []
-        monkeypatch.setattr(Ensemble, "answers", lambda self, given: sizes.append(len(given)) or plain(self, given))
+        monkeypatch.setattr(
+            Ensemble, "answers", lambda self, given, fold=None: sizes.append(len(given)) or plain(self, given, fold)
+        )
         ensemble.batch_size = 5
         check_committed(writer, rows, ensemble)
         assert sum(sizes) == 64

@@ -51,6 +51,7 @@ def test_lists_of_text_count_with_their_number_and_lengths() -> None:
         array = pa.array(rows, pa.list_(kind))
         np.testing.assert_array_equal(keys_of(array), expected)
         np.testing.assert_array_equal(keys_of(array.slice(1)), expected[1:])
+    np.testing.assert_array_equal(array_keys(rows), expected)
     alike = [["a", "é"], ["aé", ""]]
     np.testing.assert_array_equal(array_keys(np.array(alike)), keys_of(pa.array(alike)))
 

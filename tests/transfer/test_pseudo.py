@@ -59,7 +59,7 @@ def config(file: Path, **changes: Any) -> TransferSetConfig:
         "splits": {"train": "train[:15]", "test": "train[15:]"},
         "prepare": ObjectSpec(f"{__name__}.numbers_only"),
         "label": {"yes": "label", "price": {"column": "price", "as": "values"}},
-        "pseudo_data": PseudoDataConfig(rows=40, nominal=("tree",)),
+        "pseudo_data": PseudoDataConfig(rows=40, probability=0.5, nominal=("tree",)),
     }
     return TransferSetConfig(**settings | changes)
 
@@ -73,8 +73,8 @@ def test_pseudo_rows_follow_the_own_and_have_no_label(file: Path) -> None:
     assert np.isnan(rows.hard["price"][15:]).all()
     assert len(np.unique(rows.keys, axis=0)) > 50
     [note] = rows.notes
-    words = "munge: passes 3, probability 0.5, spread 1, seed 0; 0 of them equal a row of the source"
-    assert note == f"15 rows of the source, 45 pseudo rows ({words})"
+    assert rows.pseudo == "45 pseudo rows (munge: passes 3, probability 0.5, spread 1, seed 0)"
+    assert note == f"15 rows of the source, {rows.pseudo}; 0 of them equal a row of the source"
     assert load_transfer_set(config(file), "test").inputs.shape == (5, 7)
 
 
@@ -111,7 +111,7 @@ def test_they_are_made_once_and_again_where_rows_or_settings_change(
     assert keys() == first
     assert keys(prepare=ObjectSpec(f"{__name__}.other")) == first  # prepared anew, of the same pseudo rows
     assert len(calls) == 1
-    other = keys(pseudo_data=PseudoDataConfig(passes=3, nominal=("tree",), seed=1))
+    other = keys(pseudo_data=PseudoDataConfig(passes=3, probability=0.5, nominal=("tree",), seed=1))
     assert other != first
     table = pq.read_table(file)
     table = table.set_column(0, table.schema.field(0), pa.array(table.column(0).to_numpy() + np.float32(1)))

@@ -70,7 +70,7 @@ def are_probabilities(values: NDArray[np.floating], *, rounding: float = 0.0) ->
     return found
 
 
-def rows_of_positions(found: Looks, mask: NDArray[np.generic], target: Target = "softmax") -> NDArray[np.uint8]:
+def rows_of_positions(found: Looks, mask: NDArray[np.generic], target: Target) -> NDArray[np.uint8]:
     """`looks` (R, M) of rows, of those of their positions (R, P, M) that count (`mask` (R, P)): what all of them show; of a
     sigmoid also `LOW` and `HIGH`, where one of them does. A row of which none counts shows nothing; of a sigmoid it is no
     exception.

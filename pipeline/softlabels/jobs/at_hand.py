@@ -1,5 +1,5 @@
-"""Outputs and hard labels of rows that are at hand in memory, as arrays or as lists of ragged rows: which axis is which, one
-row's length against another's. Nothing is guessed: three axes are rows, members and classes unless positions are said.
+"""Outputs of rows that are at hand in memory, as arrays or as lists of ragged rows: which axis is which, one row's length
+against another's. Nothing is guessed: three axes are rows, members and classes unless positions are said.
 
 R rows, P positions (the most, of ragged rows), M members, C classes or numbers of a vector.
 """
@@ -8,20 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from softlabels.errors import LabelError, LogitsError, UserError
-from softlabels.jobs.plain_labels import hard_labels
-from softlabels.labels import NO_LABEL
+from softlabels.checks.axes import by_position
+from softlabels.errors import LogitsError, UserError
 from softlabels.labels.targets import Target
 from softlabels.store.spec import MAX_POSITIONS
 
 MANY = 32  # members that nobody named
-_WHERE = "memory"  # in messages, where an import names its file
 _POSITIONS = "give positions=N (or a mask) where that axis is positions, such as anchors or frames"
 
 
@@ -76,7 +73,7 @@ def _ragged(lengths: Mapping[str, NDArray[np.int64]], mask: Any, most: int | Non
     if (named := lengths_of(mask, most)) is not None:
         others.append(("the mask", named))
     for name, found in others:
-        _same_lengths(count, found, first, name)
+        require_same_lengths(count, found, first, name)
     most = int(count.max()) if most is None else most
     if count.max() > most:
         row = int(count.argmax())
@@ -89,7 +86,7 @@ def _ragged(lengths: Mapping[str, NDArray[np.int64]], mask: Any, most: int | Non
 
 def _mask(mask: Any, rows: int, most: int | None) -> NDArray[np.uint8]:
     """Which positions (R, P) count; all, where nobody says so. Raises `UserError`."""
-    given = np.ones((rows, most or 1), np.uint8) if mask is None else np.asarray(mask)
+    given = np.ones((rows, most or 1), np.uint8) if mask is None else array_of(mask, "the mask")
     fits = given.ndim == 2 and len(given) == rows and most in (None, given.shape[-1])
     if given.dtype.kind not in "bui" or not fits:
         raise UserError(
@@ -112,7 +109,8 @@ def _checked(mask: NDArray[Any]) -> NDArray[np.uint8]:
     return mask.astype(np.uint8)
 
 
-def _same_lengths(one: NDArray[np.int64], other: NDArray[np.int64], first: str, name: str) -> None:
+def require_same_lengths(one: NDArray[np.int64], other: NDArray[np.int64], first: str, name: str) -> None:
+    """Raise `UserError` where rows have other numbers of positions in `first` than in `name`."""
     if len(one) != len(other):
         raise UserError(f"{len(one)} rows in {first or 'logits'}, {len(other)} in {name}", remedy="give the same rows")
     wrong = np.flatnonzero(one != other)
@@ -124,11 +122,26 @@ def _same_lengths(one: NDArray[np.int64], other: NDArray[np.int64], first: str, 
         )
 
 
-def lengths_of(values: Any, most: int | None = None) -> NDArray[np.int64] | None:
-    """How many positions each row of a list has (R,); None of arrays, and of lists whose rows are alike and have `most`, where
-    that is said.
+def array_of(values: Any, what: str) -> NDArray[Any]:
+    """`values` as an array. Raises `UserError` where they are none, such as lists of different length, or tensors with a
+    gradient.
     """
-    if not isinstance(values, list | tuple) or not values:
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{what}: no array ({error})",
+            remedy="give an array, or lists that are alike (of rows of different length a list of arrays, as the logits are)",
+        ) from error
+
+
+def lengths_of(values: Any, most: int | None = None) -> NDArray[np.int64] | None:
+    """How many positions each row of a list, or array of arrays, has (R,); None of other arrays, and of lists whose rows are
+    alike and have `most`, where that is said.
+    """
+    if isinstance(values, np.ndarray) and values.dtype.kind == "O" and values.ndim == 1:
+        values = values.tolist()
+    if not isinstance(values, list | tuple) or not values or isinstance(values[0], str):
         return None
     try:
         found = np.array([len(row) for row in values], np.int64)
@@ -141,7 +154,7 @@ def padded(rows: Sequence[Any], most: int, fill: np.generic = np.False_) -> NDAr
     """Rows of different length as one array (R, P, ...), `fill` beyond each (of texts an empty one), in the dtype that holds
     all of it.
     """
-    parts = [np.asarray(row) for row in rows]
+    parts = [array_of(row, f"the values of row {number}") for number, row in enumerate(rows)]
     are_texts = any(part.dtype.kind in "OU" for part in parts)
     fill = np.str_("") if are_texts else fill
     kind = np.dtype(object) if are_texts else np.result_type(fill.dtype, *{part.dtype for part in parts})
@@ -156,24 +169,34 @@ def padded(rows: Sequence[Any], most: int, fill: np.generic = np.False_) -> NDAr
     return out
 
 
-def outputs_of(name: str, given: Any, where: Positions | None) -> NDArray[np.floating]:
-    """(R, [P,] M, C) of a target's outputs. Raises `LogitsError` for another dtype or other axes."""
-    one = f"{name}: " if name else ""
+def outputs_of(name: str, given: Any, where: Positions | None, kind: Target) -> NDArray[np.floating]:
+    """(R, [P,] M, C) of a target's outputs, a single number without an axis too. Raises `LogitsError` for another dtype, and
+    `ConfigError` for other axes.
+    """
+    what = f"{name}: logits" if name else "logits"
     ragged = where is not None and lengths_of(given, where.most) is not None
-    values = padded(given, where.most) if ragged and where is not None else np.asarray(given)
-    lead = 1 if where is None else 2
-    if values.dtype.kind != "f" or not values.size or values.ndim - lead not in (1, 2):
+    values = padded(given, where.most) if ragged and where is not None else array_of(given, what)
+    if where is None and values.ndim == 1 and kind != "softmax":
+        values = values[:, None]
+    if values.dtype.kind != "f" or not values.size or (where is None and values.ndim not in (2, 3)):
         axes = "rows" if where is None else "rows, positions"
-        remedy = f"give floats of shape ({axes}, classes) or ({axes}, members, classes)"
-        more = f"; {_POSITIONS}" if where is None and values.ndim == 4 else ""
-        raise LogitsError(f"{one}logits are {values.dtype} of shape {values.shape}", remedy=remedy + more)
-    if where is not None and values.shape[:2] != where.mask.shape:
-        raise UserError(
-            f"{one}logits of shape {values.shape} have {values.shape[1]} positions in {len(values)} rows, and "
-            f"{where.most} in {len(where.mask)} are said",
-            remedy="give all targets, and the mask, the same positions",
+        more = (
+            {1: "; one number is an axis, too: [:, None]", 4: f"; {_POSITIONS}"}
+            if where is None and values.dtype.kind == "f"
+            else {}
         )
-    return values[..., None, :] if values.ndim - lead == 1 else values
+        raise LogitsError(
+            f"{what} are {values.dtype} of shape {values.shape}",
+            remedy=f"give floats of shape ({axes}, classes) or ({axes}, members, classes)" + more.get(values.ndim, ""),
+        )
+    if where is None:
+        return values[:, None] if values.ndim == 2 else values
+    found = by_position(values, where.most, None, name=what, one=kind != "softmax")
+    if len(found) != len(where.mask):
+        raise UserError(
+            f"{what} are of {len(found)} rows, and the mask of {len(where.mask)}", remedy="give the same rows"
+        )
+    return np.asarray(found)
 
 
 def refuse_positions(
@@ -198,65 +221,3 @@ def refuse_positions(
             f"{one}logits of shape {shape} are {shape[0]} rows of {shape[1]} members and {shape[2]} classes",
             remedy=f"{positions}; where they are members, {who}",
         )
-
-
-def labels_of(
-    name: str, given: Any, shape: tuple[int, ...], where: Positions | None, kind: Target, classes: Sequence[str] | None,
-    *, source: str | Path = _WHERE,
-) -> NDArray[Any] | None:  # fmt: skip
-    """Hard labels of a target's outputs of this `shape` (R, [P,] M, C), as `softlabels.store.hard_labels` says; None where a
-    kind that needs none has none.
-
-    Raises:
-        UserError, LabelError: another shape or length, no whole number, neither 0 nor 1, a name that no class has.
-    """
-    lead, one = shape[:-2], f"{name}: " if name else ""
-    if given is None:
-        return np.full(lead, NO_LABEL) if kind == "softmax" else None
-    if kind == "softmax" and where is None:
-        return hard_labels(np.asarray(given), lead[0], source, classes)
-    named = None if where is None else lengths_of(given, where.most)
-    if where is not None and named is not None:
-        _same_lengths(
-            np.full(len(named), where.most) if where.lengths is None else where.lengths, named, name, "labels"
-        )
-    none: np.generic = np.float32(np.nan) if kind == "values" else np.int8(NO_LABEL)
-    found = np.asarray(given) if named is None or where is None else padded(given, where.most, none)
-    expected = lead if kind == "softmax" else (*lead, shape[-1])
-    if found.shape == lead and shape[-1] == 1 and kind != "softmax":  # one number a row needs no axis
-        found = found.reshape(expected)
-    if found.shape != expected:
-        raise UserError(
-            f"{one}labels have the shape {found.shape}, not {expected}", remedy="give one a row (and position)"
-        )
-    if kind == "values":
-        return _vectors(one, found)
-    if kind == "softmax" and found.dtype.kind in "OU":
-        flat = hard_labels(found.reshape(-1), found.size, source, classes)
-        assert flat is not None
-        return flat.reshape(lead)
-    return _whole(one, found, np.dtype(np.int64 if kind == "softmax" else np.int8))
-
-
-def _vectors(one: str, labels: NDArray[Any]) -> NDArray[np.float32]:
-    """Real numbers. Raises `LabelError`."""
-    if labels.dtype.kind not in "biuf":
-        raise LabelError(f"{one}labels are {labels.dtype}", remedy="give real numbers, NaN throughout for none")
-    with np.errstate(over="ignore"):  # infinite, which is refused with its row
-        return labels.astype(np.float32)
-
-
-def _whole(one: str, labels: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Whole numbers; NaN is none. Raises `LabelError`."""
-    numbers = np.where(np.isnan(labels), NO_LABEL, labels) if labels.dtype.kind == "f" else labels
-    limits = np.iinfo(dtype)
-    if labels.dtype.kind not in "biuf":
-        raise LabelError(f"{one}labels are {labels.dtype}", remedy="give whole numbers, -1 for none")
-    wrong = np.argwhere((numbers != np.trunc(numbers)) | (numbers < limits.min) | (numbers > limits.max))
-    if wrong.size:
-        at = tuple(wrong[0].tolist())
-        raise LabelError(
-            f"{one}label {labels[at]} in row {at[0]}{f', position {at[1]}' * (len(at) > 1)} is no whole number of a class",
-            remedy="give whole numbers, -1 or NaN for none",
-        )
-    return numbers.astype(dtype)

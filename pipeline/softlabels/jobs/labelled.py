@@ -103,9 +103,10 @@ class Labelled(Stores[TransferRows]):
         return self.encodings[name].target == "softmax"
 
     def about(self, split: str) -> About:
-        """Source and licences."""
+        """Source, with the rows that were made of it, and licences."""
         licences = {"teacher_licence": self.teacher.licence, "transfer_licence": self.labels.licence}
-        return About(source=without_folders(self.first.source), **licences)
+        parts = [without_folders(self.first.source), self.rows[split].pseudo]
+        return About(source="; ".join(filter(None, parts)), **licences)
 
     def pilot(self, target: str) -> Iterable[Tensor]:
         """A sample of the first split."""
@@ -178,5 +179,6 @@ class Labelled(Stores[TransferRows]):
 
 def _size(target: TargetSpec) -> str:
     """How many classes or values a target has."""
-    count, what = target.label_space.classes, "values" if target.encoding.target == "values" else "classes"
-    return f"{target.name}{': ' * bool(target.name)}{count} {what}"
+    count, is_values = target.label_space.classes, target.encoding.target == "values"
+    one, many = ("value", "values") if is_values else ("class", "classes")
+    return f"{target.name}{': ' * bool(target.name)}{count} {one if count == 1 else many}"

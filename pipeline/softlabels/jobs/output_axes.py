@@ -44,22 +44,33 @@ def with_axes(
         where = positions_of(given, mask, how.positions)
         assert where is not None  # of lists
         found = {name: _padded(values, where, name, path) for name, values in given.items()}
-        return {
-            name: _ordered(values, name, how, kinds[name], where.most, path) for name, values in found.items()
-        }, where
+        shaped = {name: _ordered(values, name, how, kinds[name], where.most, path) for name, values in found.items()}
+        _require_alike(shaped, path)
+        return shaped, where
     plain = {name: np.asarray(values) for name, values in given.items()}
+    if mask is not None and np.ndim(mask) != 2:
+        raise UserError(
+            f"the mask in {path} has the shape {np.shape(mask)}", remedy="give 0 or 1 of each position of each row"
+        )
     most = how.positions or (None if mask is None else np.shape(mask)[-1])
     if most is None and lengths is not None:
         most = max(values.shape[1] if values.ndim > 1 else 1 for values in plain.values())
     shaped = {name: _ordered(values, name, how, kinds[name], most, path) for name, values in plain.items()}
-    rows = {name: len(values) for name, values in shaped.items()}
-    if len({*rows.values()}) > 1:
-        raise UserError(f"targets in {path} have different rows: {rows}", remedy="give all targets of the same rows")
+    _require_alike(shaped, path)
     if most is None:
         return shaped, None
     if lengths is None:
         return shaped, positions_of(shaped, mask, most)
     return shaped, _of_lengths(np.asarray(lengths), most, len(next(iter(shaped.values()))), path)
+
+
+def _require_alike(shaped: Shaped, path: Path) -> None:
+    for what, axis in (("rows", 0), ("members", -2)):
+        found = {name: values.shape[axis] for name, values in shaped.items()}
+        if len({*found.values()}) > 1:
+            raise UserError(
+                f"targets in {path} have different {what}: {found}", remedy=f"give all targets of the same {what}"
+            )
 
 
 def _padded(values: Values, where: Positions, name: str, path: Path) -> NDArray[np.floating]:
@@ -94,13 +105,13 @@ def _of_lengths(lengths: NDArray[np.generic], most: int, rows: int, path: Path) 
         raise UserError(
             f"the lengths in {path} are {lengths.dtype} {lengths.shape}", remedy=f"give {rows} whole numbers, one a row"
         )
-    count = lengths.astype(np.int64)
-    wrong = np.flatnonzero((count < 1) | (count > most))
+    wrong = np.flatnonzero((lengths < 1) | (lengths > most))  # type: ignore[operator]  # whole numbers
     if wrong.size:
         raise UserError(
-            f"row {wrong[0]} of {path} has {count[wrong[0]]} positions (lengths), and a row has 1 to {most}",
+            f"row {wrong[0]} of {path} has {lengths[wrong[0]]} positions (lengths), and a row has 1 to {most}",
             remedy="mend the length, or raise --positions",
         )
+    count = lengths.astype(np.int64)
     return Positions(most, count, (np.arange(most) < count[:, None]).astype(np.uint8))
 
 

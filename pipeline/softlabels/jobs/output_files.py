@@ -26,7 +26,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from softlabels.errors import StorageError, UserError
-from softlabels.labels import NO_LABEL
 
 Values = NDArray[Any] | list[NDArray[Any]]  # of rows that are alike, or of rows of different length
 Arrays = dict[str, Values]
@@ -86,7 +85,7 @@ def _columns(
     kinds = dict(zip(table.column_names, table.schema.types, strict=True))
     for name, kind in kinds.items():
         if name in labels:
-            found[name] = _array(_without_gaps(table.column(name)), name)
+            found[name] = _array(table.column(name), name, gaps=True)
         elif name in words or _is_list(kind):
             found[name] = _array(table.column(name), name)
     groups = {word: columns for word, columns in _numbered(table).items() if word in words}
@@ -108,15 +107,14 @@ def _numbers(column: pa.ChunkedArray, name: str) -> NDArray[Any]:
     return _even(column.combine_chunks(), name)
 
 
-def _without_gaps(labels: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column of labels with "none" in the place of nulls: an empty text, or -1."""
+def _without_gaps(labels: pa.Array) -> pa.Array:
+    """Labels with "none" in the place of nulls: an empty text, or NaN, which is none of every kind."""
     if pa.types.is_dictionary(labels.type):
         labels = labels.cast(labels.type.value_type)
     kind = labels.type
-    if pa.types.is_integer(kind) and labels.null_count:
-        labels = labels.cast(pa.int64())  # unsigned ones hold no -1
-    if _is_number(kind):
-        return labels.fill_null(NO_LABEL)
+    if labels.null_count and (_is_number(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
+        number = labels.cast(pa.int8()) if pa.types.is_boolean(kind) else labels
+        return number.cast(pa.float64(), safe=False).fill_null(np.nan)
     return labels.fill_null("") if pa.types.is_string(kind) or pa.types.is_large_string(kind) else labels
 
 
@@ -143,18 +141,18 @@ def _is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
-def _array(column: pa.ChunkedArray, name: str) -> Values:
+def _array(column: pa.ChunkedArray, name: str, *, gaps: bool = False) -> Values:
     """A column of numbers, texts or of (nested) lists of numbers as an array; as one a row where the outer lists are of
-    different length.
+    different length. `gaps`: nulls are labels that are none.
     """
     array = column.combine_chunks()
     if not _is_list(array.type) or array.null_count or len(pc.unique(pc.list_value_length(array))) == 1:
-        return _even(array, name)
+        return _even(array, name, gaps=gaps)
     lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False)
-    return np.split(_even(array.flatten(), name), np.cumsum(lengths)[:-1])
+    return np.split(_even(array.flatten(), name, gaps=gaps), np.cumsum(lengths)[:-1])
 
 
-def _even(leaf: pa.Array, name: str) -> NDArray[Any]:
+def _even(leaf: pa.Array, name: str, *, gaps: bool = False) -> NDArray[Any]:
     """The same of lists that are alike."""
     shape = [len(leaf)]
     while _is_list(leaf.type):
@@ -165,6 +163,7 @@ def _even(leaf: pa.Array, name: str) -> NDArray[Any]:
             )
         shape.append(lengths[0])
         leaf = leaf.flatten()
+    leaf = _without_gaps(leaf) if gaps else leaf
     if leaf.null_count:
         raise ValueError(f"column {name} has nulls")
     return np.asarray(leaf.to_numpy(zero_copy_only=False)).reshape(shape)

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.checks.axes import POSITIONS
-from softlabels.errors import UserError, some
+from softlabels.errors import ConfigError, UserError, some
 from softlabels.jobs.as_logits import Made, as_logits
-from softlabels.jobs.at_hand import Positions, labels_of, refuse_positions
+from softlabels.jobs.at_hand import Positions, refuse_positions
 from softlabels.jobs.output_axes import LENGTHS, MASK, says_positions, with_axes
 from softlabels.jobs.output_files import BY_CLASS, LABELS, Arrays, read_arrays
-from softlabels.jobs.plain_labels import checked_keys, hard_labels, of_length
-from softlabels.jobs.reading import AS_IT_IS, Reading
+from softlabels.jobs.plain_labels import checked_keys, labels_of, of_length
+from softlabels.jobs.reading import Reading
 from softlabels.jobs.store_outputs import Given
 
 WEIGHTS = "give --weights, one a member"
@@ -61,8 +61,8 @@ class Outputs:
         return len(self.first.logits)
 
 
-def read_outputs(path: str | Path, how: Reading = AS_IT_IS) -> Outputs:
-    """A file of teacher outputs.
+class OutputFile:
+    """A file of teacher outputs, whose arrays are at hand.
 
     Args:
         path: `.npy` holding one array; `.npz` with an array `logits`, `probabilities` or `values`, and optionally `inputs`,
@@ -72,13 +72,7 @@ def read_outputs(path: str | Path, how: Reading = AS_IT_IS) -> Outputs:
 
     Raises:
         UserError: another kind of file, names or shapes. ConfigError: axes of which nobody says which is which.
-        LogitsError: probabilities that are none, or logits that seem to be probabilities.
     """
-    return OutputFile(Path(path), how).read()
-
-
-class OutputFile:
-    """A file of outputs whose arrays are at hand, and are looked at next. Raises as `read_outputs`."""
 
     def __init__(self, path: Path, how: Reading) -> None:
         self.path, self.how, self.wanted = path, how, how.wanted
@@ -104,7 +98,9 @@ class OutputFile:
         return self.how.key is not None or "keys" in self.arrays or "inputs" in self.arrays
 
     def read(self, mask: NDArray[np.uint8] | None = None) -> Outputs:
-        """What it holds; `mask` (R, P) of the rows that it is of, where the file has none. Raises as `read_outputs`."""
+        """What it holds; `mask` (R, P) of the rows that it is of, where the file has none. Raises `LogitsError` for
+        probabilities that are none, and logits that seem to be probabilities.
+        """
         path, how, where = self.path, self.how, self.positions
         if where is not None and mask is not None and not self.has_mask and mask.shape == where.mask.shape:
             where = replace(where, mask=mask)
@@ -131,19 +127,20 @@ class OutputFile:
             refuse_positions(
                 called, values, labels, kind, named=self.how.weights is not None, positions=POSITIONS, who=WEIGHTS
             )
-        mask = None if where is None else where.mask
-        by_name = array.rpartition(".")[2] in PROBABILITIES
+        mask, word = None if where is None else where.mask, array.rpartition(".")[2]
+        if word == "values" and kind != "values" and self.how.kind == "auto":
+            says = f"--targets.{target}.kind=values" if target else "--target=values"
+            raise ConfigError(f"{called} are to be stored as a {kind}", remedy=f"say {says}, or --kind=logits")
+        by_name = word in PROBABILITIES
         return as_logits(values, kind, self.how.kind, self.how.floor, mask, named=by_name, name=called)
 
     def _hard(self, target: str, logits: NDArray[np.floating], where: Positions | None) -> NDArray[Any] | None:
-        """Hard labels of a target, as `softlabels.store.hard_labels` says; None where the file has none."""
+        """Hard labels of a target, as `softlabels.labels.hard` says; None where the file has none."""
         name = next((name for name in _label_names([target]) if name in self.arrays), None)
         if name is None:
             return None
         kind, classes = self.wanted[target].kind, self.wanted[target].classes
         given = self.arrays[name] if where is not None else self._plain(name)
-        if where is None and kind == "softmax":
-            return hard_labels(np.asarray(given), len(logits), self.path, classes)
         return labels_of(target, given, logits.shape, where, kind, classes, source=self.path)
 
     def _said(self) -> list[str]:
@@ -157,7 +154,8 @@ class OutputFile:
         """An array of rows that are alike; None where there is none."""
         found = self.arrays.get(name)
         if isinstance(found, list):
-            instead = ", or ids of the rows in place of inputs (--key=NAME)" if name == "inputs" else ""
+            instead = "; a label of a sigmoid is 0 or 1 for each class" if name in _label_names(self.wanted) else ""
+            instead = ", or ids of the rows in place of inputs (--key=NAME)" if name == "inputs" else instead
             raise UserError(
                 f"the lists of {name} in {self.path} are not all equally long",
                 remedy=f"give rows that are alike{instead}",

@@ -78,6 +78,3 @@ def _settings(name: str, entry: Any) -> Any:
         return entry
     require_keys(entry, KEYS, f"--targets.{name}", "every output is kept (topk: softlabels encode)")
     return {key: value for key, value in entry.items() if key != "column"}
-
-
-AS_IT_IS = Reading()

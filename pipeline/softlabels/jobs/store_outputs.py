@@ -40,7 +40,7 @@ _HASHED_ROWS = 1024  # at once
 @dataclass(frozen=True)
 class Given:
     """Outputs of one target: `logits` (R, [P,] M, C); `values`, which they were made of; hard `labels` as
-    `softlabels.store.hard_labels` says, None where it has none.
+    `softlabels.labels.hard` says, None where it has none.
     """
 
     logits: NDArray[np.floating]

@@ -29,9 +29,9 @@ from softlabels.transfer import TransferRows
 Labels = NDArray[Any]
 
 
-def student_heads(training: StudentTraining, variant: Variant, split: Split, *, seed: int = 0) -> dict[str, Head]:
+def student_heads(training: StudentTraining, variant: Variant, split: Split) -> dict[str, Head]:
     """How a student of a variant meets each target of a split; the hard student those that have hard labels."""
-    return heads_of(_resolved(training, variant, seed, split))
+    return heads_of(_resolved(training, variant, 0, split))
 
 
 def _resolved(training: StudentTraining, variant: Variant, seed: int, train: Split) -> TrainingConfig:
@@ -78,6 +78,8 @@ def _class_weights(
     used = np.empty(0, np.int64)
     if given == "balanced" and kind == "softmax":
         used = hard_labels(train)[batches.rows]
+        if used.ndim == 2:
+            used[~_counted(train, batches)] = NONE[kind]
         if labelled is not None:
             used[~labelled[batches.rows]] = NONE[kind]
     return resolved_weights(given, used, train.store.classes, kind)
@@ -88,11 +90,16 @@ def hard_labels(split: Split) -> Labels:
     return np.asarray(split.rows.hard[""])
 
 
-def labelled_targets(split: Split) -> list[str]:
-    """Names of the targets that students are taught of which some row has a hard label; tokens are their own."""
+def labelled_targets(split: Split, rows: NDArray[np.int64] | None = None) -> list[str]:
+    """Names of the targets that students are taught of which some row (of these numbers; of all) has a hard label; tokens are
+    their own.
+    """
     if split.store.spec.of_tokens:
         return [name for name, kind in split.kinds.items() if kind == "softmax"]
-    return [name for name, kind in split.kinds.items() if are_labelled(hard_labels(split.only(name)), kind).any()]
+    labels = (hard_labels(one) if rows is None else hard_labels(one)[rows] for one in split.each.values())
+    return [
+        name for (name, kind), own in zip(split.kinds.items(), labels, strict=True) if are_labelled(own, kind).any()
+    ]
 
 
 def require_losses(student: Student, splits: Mapping[str, Split], train: Loader, validation: Loader | None) -> None:
@@ -125,15 +132,19 @@ def _require_loss(
         if config.has_temperature:
             weights = SoftColumns.of(split.store, split.weights, split.members).weights
             split.store.encoding.check_mean(config.mean, split.store.classes, int((weights > 0).sum()))
+    held_out = splits.get("validation", splits["train"])
+    if not config.is_soft and not labelled_targets(splits["train"], train.rows):
+        raise nothing_to_learn("training")
+    by_labels = config.loss_at(1.0).soft_weight == 0
+    if by_labels and validation is not None and not labelled_targets(held_out, validation.rows):
+        raise nothing_to_learn("validation", " at the end" if config.is_soft else "")
     if not config.is_soft:
-        if not labelled_targets(splits["train"]):
-            raise nothing_to_learn("training")
         return
     label_free = 0
     if LOSSES[config.loss].needs_label:
         label_free = _label_free(splits["train"], train, labelled)
         if validation is not None:  # with every label that they have
-            label_free += _label_free(splits.get("validation", splits["train"]), validation, None)
+            label_free += _label_free(held_out, validation, None)
     require_loss(
         config.loss_at(0.0),
         label_free_rows=label_free,
@@ -148,16 +159,19 @@ def _require_loss(
 
 def _label_free(split: Split, batches: Loader, labelled: NDArray[np.bool_] | None) -> int:
     """How many rows of the batches have no label that may be used, at some position that counts."""
-    store, rows = split.store, split.rows
-    without: NDArray[np.bool_] = np.zeros(len(rows.keys), np.bool_)
-    if not store.spec.of_tokens:  # whose labels are their own next tokens
-        without = np.asarray(hard_labels(split) < 0)
+    without: NDArray[np.bool_] = np.zeros(len(batches.rows), np.bool_)
+    if not split.store.spec.of_tokens:  # whose labels are their own next tokens
+        without = np.asarray(hard_labels(split)[batches.rows] < 0)
     if without.ndim == 2:
-        mask = rows.mask if isinstance(rows, TransferRows) and rows.ragged else None
-        if mask is None:
-            mask = np.zeros(without.shape, np.uint8)
-            mask[batches.rows] = store.gather("position_mask", store.find(np.asarray(rows.keys)[batches.rows]))
-        without = np.asarray((without & (mask > 0)).any(axis=1))
+        without = np.asarray((without & _counted(split, batches)).any(axis=1))
     if labelled is not None:
-        without = np.logical_or(without, ~labelled)
-    return int(without[batches.rows].sum())
+        without = np.logical_or(without, ~labelled[batches.rows])
+    return int(without.sum())
+
+
+def _counted(split: Split, batches: Loader) -> NDArray[np.bool_]:
+    """Which positions (n, P) of the n rows of batches count: as the rows say, or the store where they do not."""
+    store, rows = split.store, split.rows
+    if isinstance(rows, TransferRows) and rows.ragged and rows.mask is not None:
+        return np.asarray(rows.mask[batches.rows] > 0)
+    return np.asarray(store.gather("position_mask", store.find(np.asarray(rows.keys)[batches.rows]))) > 0

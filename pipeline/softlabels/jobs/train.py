@@ -163,7 +163,7 @@ def _begin(
     train, validation = training_batches(splits, training)
     held_out_batches(splits, training)  # now, and not when all students are trained
     variants = _variants(training, splits["train"], watch)
-    labels = {split: _label_digests(each) for split, each in splits.items()}  # in no content key
+    labels = {split: label_digests(each) for split, each in splits.items()}  # in no content key
     facts = {"student": plain(student), "stores": digests(splits), "labels": labels}
     identity = facts | {
         "training": deciding(plain(given)),
@@ -244,7 +244,7 @@ def _students(
     ]
 
 
-def _label_digests(split: Split) -> str | dict[str, str]:
+def label_digests(split: Split) -> str | dict[str, str]:
     """Of the hard labels of each target that students are taught."""
     found = {name: blake3_hex(np.ascontiguousarray(each.rows.hard[""])) for name, each in split.each.items()}
     return found[""] if {*found} == {""} else found

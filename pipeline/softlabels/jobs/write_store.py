@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from softlabels.checks.probabilities import REMEDIES, looks, require_logits
 from softlabels.errors import ClassMismatch, ConfigError, LogitsError, UserError, some
-from softlabels.jobs.at_hand import Positions, by_target, labels_of, outputs_of, positions_of, refuse_positions
-from softlabels.jobs.plain_labels import checked_keys, of_length
+from softlabels.jobs.at_hand import Positions, array_of, by_target, outputs_of, positions_of, refuse_positions
+from softlabels.jobs.plain_labels import MEMORY, checked_keys, labels_of, of_length
 from softlabels.jobs.store_outputs import Given, Whole, split_of, store_outputs
 from softlabels.jobs.watch import Watch
 from softlabels.labels.encoding import DenseEncoding, Encoding, SigmoidEncoding, ValuesEncoding
@@ -28,7 +28,6 @@ from softlabels.store.spec import About, MemberSpec, TeacherSpec
 from softlabels.transfer.keys import array_keys
 
 Outputs = ArrayLike | Sequence[ArrayLike]  # an array, or rows of different length
-_WHERE = "memory"  # in messages, where an import names its file
 _ENCODINGS: dict[str, Encoding] = {"softmax": DenseEncoding(), "sigmoid": SigmoidEncoding(), "values": ValuesEncoding()}
 _log = logging.getLogger(__name__)
 
@@ -81,7 +80,7 @@ def write_store(
     """
     split, targets = split_of(path, split), _targets(logits, labels, kind, classes)
     rows, named = _count(targets), not isinstance(teacher, str)
-    kept = of_length(None if inputs is None else np.asarray(inputs), rows, _WHERE, "inputs")
+    kept = of_length(None if inputs is None else array_of(inputs, "inputs"), rows, MEMORY, "inputs")
     where = positions_of({name: one.logits for name, one in targets.items()}, mask, positions)
     found = {name: _given(name, one, where, named=named, are_logits=are_logits) for name, one in targets.items()}
     own = _keys(keys, kept, rows)
@@ -96,7 +95,7 @@ def write_store(
         preprocessing=None if kept is None else prepared_by("", {}, kept),
     )  # fmt: skip
     whole, watch = Whole(own, kept, found, None if where is None else where.mask), Watch(say=partial(_warn, path))
-    store_outputs(path, spec, whole, about=About(source="arrays"), where=_WHERE, watch=watch)
+    store_outputs(path, spec, whole, about=About(source="arrays"), where=MEMORY, watch=watch)
     return open_store(path)
 
 
@@ -120,7 +119,7 @@ def _targets(logits: Any, labels: Any, kind: Any, classes: Any) -> dict[str, _On
 
 def _given(name: str, one: _One, where: Positions | None, *, named: bool, are_logits: bool) -> Given:
     """The outputs (R, [P,] M, C) of a target and its hard labels. Raises `LogitsError` for probabilities, and `UserError`."""
-    values = outputs_of(name, one.logits, where)
+    values = outputs_of(name, one.logits, where, one.kind)
     if where is None:
         refuse_positions(name, values, one.labels, one.kind, named=named)
     if not are_logits and one.kind in REMEDIES:
@@ -133,6 +132,8 @@ def _given(name: str, one: _One, where: Positions | None, *, named: bool, are_lo
 def _space(name: str, one: _One, given: Given) -> int | Sequence[str]:
     """The classes' names, or their number. Raises `ClassMismatch` where there are others."""
     count = given.logits.shape[-1]
+    if isinstance(one.classes, str | int):
+        raise UserError(f"classes={one.classes!r}", remedy="list the names of all classes, in order")
     if one.classes is not None and len(one.classes) != count:
         raise ClassMismatch(
             f"{name}{': ' * bool(name)}the logits have {count} classes and there are {len(one.classes)} names",
@@ -143,7 +144,12 @@ def _space(name: str, one: _One, given: Given) -> int | Sequence[str]:
 
 def _count(targets: Mapping[str, _One]) -> int:
     """R. Raises `UserError` where targets have different rows."""
-    counts = {name: len(one.logits) if np.iterable(one.logits) else 0 for name, one in targets.items()}  # type: ignore[arg-type]  # what has rows has a length
+    counts: dict[str, int] = {}
+    for name, one in targets.items():
+        try:
+            counts[name] = len(one.logits)
+        except TypeError:  # a number, a generator
+            counts[name] = 0
     if not all(counts.values()):
         shapes = [np.shape(one.logits) for one in targets.values()]
         raise LogitsError(f"logits of shape {some(shapes)} hold no rows", remedy="give floats, one a row and class")
@@ -173,6 +179,8 @@ def _keys(keys: ArrayLike | None, kept: NDArray[np.generic] | None, rows: int) -
     """Which row is which. Raises `UserError` where nobody says so."""
     if kept is None and keys is None:
         raise UserError("nobody says which rows these are", remedy="give inputs, or keys (array_keys makes them)")
-    found = checked_keys(array_keys(kept) if keys is None and kept is not None else np.asarray(keys), rows, _WHERE)
+    found = checked_keys(
+        array_keys(kept) if keys is None and kept is not None else array_of(keys, "keys"), rows, MEMORY
+    )
     assert found is not None
     return found

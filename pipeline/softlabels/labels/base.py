@@ -282,7 +282,8 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         """
         require_target(self.target, "log-probabilities", "softmax")
         self.check_temperature(temperature)
-        tempered = mean == "tempered" and np.size(weights) > 1  # of one member all means are its own distribution
+        # of one member all means are its own distribution
+        tempered = mean == "tempered" and np.count_nonzero(weights) > 1
         inner, outer = (1.0, temperature) if tempered else (temperature, 1.0)
         return log_probs(self.member_logits(columns, classes, basis, inner), outer, mean, weights)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import torch
@@ -94,6 +95,22 @@ class Members(ABC):
             "logit_standardization needs every class's logit, and the labels keep the largest (encoding: topk)",
             remedy="train without it, or from a dense store",
         )
+
+
+@dataclass(frozen=True)
+class OneTensor(Members):
+    """Numbers (N, M, C) that are kept as they are; see `OneColumn`."""
+
+    numbers: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(N, M, C)."""
+        return self.numbers.shape  # type: ignore[return-value]  # of three axes
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The same with the numbers changed."""
+        return replace(self, numbers=change(self.numbers))
 
 
 def existing(mean_logits: Tensor) -> Tensor:

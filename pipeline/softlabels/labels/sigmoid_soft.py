@@ -5,7 +5,6 @@ N positions, M members, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,27 +13,18 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from softlabels.labels.bernoulli import no_common_outcome
-from softlabels.labels.members import Members, weighted
+from softlabels.labels.members import OneTensor, weighted
 from softlabels.labels.targets import Target
 
 
 @dataclass(frozen=True)
-class SigmoidMembers(Members):
+class SigmoidMembers(OneTensor):
     """Each class's logit of M members (N, M, C), as stored; -inf and +inf for probabilities of 0 and 1."""
-
-    logits: Tensor
 
     target: ClassVar[Target] = "sigmoid"
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return self.logits.shape  # type: ignore[return-value]  # of three axes
-
-    def each(self, change: Callable[[Tensor], Tensor]) -> SigmoidMembers:
-        return SigmoidMembers(change(self.logits))
-
     def averaged_logits(self, weights: Tensor, temperature: float, mean: str) -> Tensor:
-        z = self.logits.float()
+        z = self.numbers.float()
         if self.shape[1] == 1:
             return z[:, 0] / temperature
         if mean == "geometric":

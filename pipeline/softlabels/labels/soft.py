@@ -94,7 +94,7 @@ class SoftLabels:
         require_target(self.target, "log-probabilities", "softmax")
         tail = self.members.left_out
         members = int((self.weights > 0).sum()) if tail and mean == "geometric" else 1  # counted on the device
-        self._check(temperature, mean, tail, members)
+        mean = self._check(temperature, mean, tail, members)
         return self.members.averaged(self.weights, temperature, mean, labels)
 
     def logits(self, temperature: float, mean: str = "arithmetic") -> Tensor:
@@ -109,7 +109,7 @@ class SoftLabels:
             NoPossibleClass: the geometric mean of members one of which gives a class probability 0 and another 1.
         """
         require_target(self.target, "logits of one class each", "sigmoid")
-        self._check(temperature, mean, None, 1)
+        mean = self._check(temperature, mean, None, 1)
         return self.members.averaged_logits(self.weights, temperature, mean)
 
     def values(self) -> Tensor:
@@ -117,12 +117,16 @@ class SoftLabels:
         require_target(self.target, "values", "values")
         return self.members.mean_values(self.weights)
 
-    def _check(self, temperature: float, mean: str, tail: str | None, members: int) -> None:
+    def _check(self, temperature: float, mean: str, tail: str | None, members: int) -> str:
+        """The mean to take, once it and the temperature may be asked for."""
         check_temperature(temperature)
         check_known(temperature, self.known_at)
         check_mean(mean, self.reduce, tail=tail, members=members)
-        if mean == "tempered" and self.stored_members > 1:
+        if mean != "tempered" or self.known_at is None:
+            return mean
+        if int((self.weights > 0).sum()) > 1:
             check_known(1.0, self.known_at)  # of which it is the mean
+        return "arithmetic"  # the same of one member, and at T = 1
 
     def stored(self, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
         """Of sparse labels of one member: ids (N, K) int64 and log-probabilities (N, K) of the stored classes, and the

@@ -59,7 +59,8 @@ def _target(name: str, entry: object) -> TargetSettings:
     try:
         found = msgspec.convert(dict(entry), TargetSettings)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {error}", remedy="mend it there") from None
+        said, _, at = str(error).partition(" - at `$")
+        raise ConfigError(f"{where}{at[:-1]}: {said}", remedy="mend it there; a list is written [a,b]") from None
     require_distinct(found.classes, where)
     return found
 

@@ -5,7 +5,6 @@ N positions, M members, D values.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 from typing import ClassVar
@@ -13,26 +12,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from softlabels.labels.members import Members
+from softlabels.labels.members import OneTensor
 from softlabels.labels.targets import Target
 
 
 @dataclass(frozen=True)
-class ValuesMembers(Members):
+class ValuesMembers(OneTensor):
     """The values of M members (N, M, D), as stored."""
-
-    values: Tensor
 
     target: ClassVar[Target] = "values"
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return self.values.shape  # type: ignore[return-value]  # of three axes
-
-    def each(self, change: Callable[[Tensor], Tensor]) -> ValuesMembers:
-        return ValuesMembers(change(self.values))
-
     def mean_values(self, weights: Tensor) -> Tensor:
         # Values are finite: one of weight 0 adds 0. A member at a time is several times faster than all in one array.
-        parts = (self.values[:, number].float() * weight for number, weight in enumerate(weights.unbind()))
-        return reduce(torch.add, parts) if len(weights) > 1 else self.values[:, 0].float()
+        parts = (self.numbers[:, number].float() * weight for number, weight in enumerate(weights.unbind()))
+        return reduce(torch.add, parts) if len(weights) > 1 else self.numbers[:, 0].float()

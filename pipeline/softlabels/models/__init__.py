@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from softlabels.models.hf import ImageClassifier as ImageClassifier
     from softlabels.models.hf import SequenceClassifier as SequenceClassifier
     from softlabels.models.mlp import MLP as MLP
+    from softlabels.models.narrow import narrowed as narrowed
     from softlabels.models.weights import load_weights as load_weights
     from softlabels.models.weights import save_weights as save_weights
     from softlabels.models.weights import weights_digest as weights_digest

@@ -73,7 +73,8 @@ def answer_of(model: nn.Module, inputs: Tensor, *, who: str, section: str, train
     except (RuntimeError, IndexError, ValueError) as error:  # where shapes, dtypes or token ids do not fit
         raise ConfigError(
             f"{who} cannot take inputs of {inputs.dtype} and shape {list(inputs.shape)}{' in training' * training}: {error}",
-            remedy=f"change {section}.init_args, or transfer_set.prepare",
+            remedy=f"change {section}.init_args, or transfer_set.prepare"
+            + "; softlabels.transfer.vector gives float32" * (inputs.dtype == torch.float64),
         ) from error
     finally:
         model.train(before)

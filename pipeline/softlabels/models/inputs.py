@@ -13,5 +13,5 @@ def check_dtype(inputs: Tensor, *, expected: torch.dtype, model: str) -> None:
     if inputs.dtype != expected:
         raise ConfigError(
             f"{model} takes {str(expected).removeprefix('torch.')} inputs, not {str(inputs.dtype).removeprefix('torch.')}",
-            remedy="set prepare to a function that gives them, such as softlabels.transfer.scale",
+            remedy="set prepare to a function that gives them, such as softlabels.transfer.vector or scale",
         )

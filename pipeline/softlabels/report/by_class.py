@@ -24,7 +24,7 @@ def has_classes(runs: Sequence[Scores]) -> bool:
 
 
 def class_table(runs: Sequence[Scores], names: Names) -> Table:
-    """A line a class: labelled rows, how often it is predicted, recall and F1; of many classes the worst."""
+    """A line a class: how often it is the label, how often it is predicted, recall and F1; of many classes the worst."""
     first = runs[0]["classes"]
     labelled = first["labelled"]
     scores = {c: means for c in range(len(labelled)) if (means := _means(runs, c)) is not None}
@@ -34,7 +34,7 @@ def class_table(runs: Sequence[Scores], names: Names) -> Table:
         recall, f1 = scores[c]
         said = spread([run["classes"]["predicted"][c] for run in runs]).mean
         lines.append((class_name(c, names), f"{labelled[c]:,}", _count(said), f"{recall:.3f}", f"{f1:.3f}"))
-    return Table(("class", "labelled rows", "predicted", "recall", "F1"), tuple(lines))
+    return Table(("class", "labelled", "predicted", "recall", "F1"), tuple(lines))
 
 
 def confusion_table(runs: Sequence[Scores], names: Names) -> Table | None:
@@ -53,7 +53,7 @@ def confusion_table(runs: Sequence[Scores], names: Names) -> Table | None:
 def class_lines(runs: Sequence[Scores], names: Names) -> list[str]:
     """Macro averages, the area under the curve of two classes, and the most frequent mistakes."""
     recall, f1 = (spread([run["macro"][name] for run in runs]).mean for name in ("recall", "f1"))
-    line = f"macro average over the classes with labelled rows: recall {recall:.3f}, F1 {f1:.3f}"
+    line = f"macro average over the classes with a label: recall {recall:.3f}, F1 {f1:.3f}"
     if all("auc" in run for run in runs):
         line += f"; area under the ROC curve {spread([run['auc'] for run in runs]).mean:.4f}"
     wrong: Counter[tuple[int, int]] = Counter()
@@ -63,7 +63,7 @@ def class_lines(runs: Sequence[Scores], names: Names) -> list[str]:
         f"{class_name(label, names)} as {class_name(said, names)} {_count(count / len(runs))}"
         for (label, said), count in sorted(wrong.items(), key=lambda item: (-item[1], item[0]))[:PAIRS]
     ]
-    return [line, *([f"most frequent mistakes (rows): {', '.join(worst)}"] if worst else [])]
+    return [line, *([f"most frequent mistakes: {', '.join(worst)}"] if worst else [])]
 
 
 def class_name(number: int, names: Names) -> str:

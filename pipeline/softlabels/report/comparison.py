@@ -10,7 +10,8 @@ Made from the mapping that `results.json` holds, and from nothing else, so that 
 
 Of several targets there is `targets`, see `views`. `counted` says what is scored where it is neither rows nor tokens.
 `shared_rows` and `split_rows` (see `softlabels.checks.leaks`) and `class_names` may be there too, and `target`, the kind of
-the labels where they are no distributions; `measures` says what is shown of each kind, and by what students are compared.
+the labels where they are no distributions; `measures` says what is shown of each kind, and by what students are compared. Of
+pruned students there is `pruned`, see there.
 Scores stand one a seed (one in all for a teacher judged once), with the names of `metrics.jsonl`; where there were validation
 rows, a student has `validation`, its scores on them. A sweep has several distilled students; `swept` names what differs
 between them. A temperature or alpha that follows a schedule is its text.
@@ -95,12 +96,15 @@ def compared_by(results: Results, of: str = "scores") -> Measure:
 
 def best_student(results: Results) -> Student:
     """The distilled student of the setting with the fewest validation errors; the first where they were not counted. Of several
-    targets by the first.
+    targets by the first; of pruned students among those of which least is left.
     """
     if "targets" in results:
         chosen = best_student(first_view(results))["label"]
         return next(student for student in results["students"] if student["label"] == chosen)
-    return min(distilled_students(results) or results["students"], key=lambda student: sum(_costs(results, student)))
+    students = distilled_students(results) or results["students"]
+    least = min(student.get("left", 1.0) for student in students)
+    standing = [student for student in students if student.get("left", 1.0) == least]
+    return min(standing, key=lambda student: sum(_costs(results, student)))
 
 
 def best_seed(results: Results, student: Student) -> int:
@@ -131,6 +135,8 @@ def statements(results: Results) -> list[str]:
 
 def _statements(results: Results) -> list[str]:
     distilled = distilled_students(results)
+    if "pruned" in results:
+        return _statements_of_pruned(results)
     if len(distilled) > 1:
         return _statements_of_sweep(results)
     lines, by = [], compared_by(results)
@@ -166,15 +172,29 @@ def _statements_of_sweep(results: Results) -> list[str]:
         {scores.get("labelled") or 0 for student in distilled for scores in student.get("validation", ())} - {0}
     )
     if held_out and not by.is_about_teacher:
-        counts = " or ".join(f"{rows:,}" for rows in held_out)
-        lines.append(
-            f"validation {by.title} {'are' if by.title == 'errors' else 'is'} of {counts} rows with a hard label"
-        )
+        counts, verb = " or ".join(f"{rows:,}" for rows in held_out), "are" if by.title == "errors" else "is"
+        lines.append(f"validation {by.title} {verb} of {counts} {judged(results)[1]} with a hard label")
     if swept:
         lines.append(
             f"the best of {len(distilled)} settings on this split is chosen with the rows that judge it: choose by the "
             f"validation {by.title}, or judge the choice on other rows"
         )
+    return lines
+
+
+def _statements_of_pruned(results: Results) -> list[str]:
+    """What deleting cost each kind of student, and how far those of either kind are apart where as much is left."""
+    by, whole, lines = compared_by(results), dict[str, Student](), []
+    hard = {student["left"]: student for student in results["students"] if student["kind"] == "hard"}
+    for student in results["students"]:
+        begun = whole.setdefault(student["label"].rpartition(", ")[0], student)
+        cost = _more(by, student["scores"], begun["scores"])
+        if cost and student is not begun:
+            lines.append(f"{student['label']} - whole: {_difference(cost, by)}")
+        if student["kind"] == "distilled" and student["left"] in hard:
+            pair = [hard[student["left"]]["scores"], student["scores"]]
+            ahead = _more(by, *(reversed(pair) if by.is_higher_better else pair))
+            lines += [f"{student['label']}: {by.ahead}: {_difference(ahead, by)}"] if ahead else []
     return lines
 
 
@@ -187,7 +207,8 @@ def _title(results: Results) -> str:
         (scores.get("labelled", count) for student in results["students"] for scores in student["scores"]), count
     )
     if labelled != count:
-        rows += f", {labelled:,} of them with a hard label: {shown(results).of_labels} are over these"
+        over = f"{labelled:,} of them with a hard label: {shown(results).of_labels} are over these"
+        rows += f", {over if labelled else 'none of them with a hard label'}"
     return one_line(f"Held-out split {results['split']!r}, {rows}; students: {spread_over}.")
 
 

@@ -128,7 +128,7 @@ def _label(axes: Any, key: Measure, wide: bool, unit: str) -> None:
     of = "; dots: epochs kept" if key is _HELD_OUT else "" if key in (_TRAIN, _RATE) else " on validation rows"
     axes.set_title(key.title + of, loc="left")
     scale = " (log scale)" if wide and key in _LOSSES else ""
-    axes.set_ylabel((unit if key in _LOSSES else "rows" if key.path[-1] == "errors" else key.title) + scale)
+    axes.set_ylabel((unit if key in _LOSSES else key.title) + scale)
     if scale:
         log_y(axes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 
 from softlabels.checks.leaks import leak_lines
 from softlabels.report.by_class import class_name
@@ -17,11 +18,12 @@ def findings(results: Results) -> list[str]:
     models["the teacher"] = teacher["ensemble"]
     models |= {f"the student {student['label']}": student["scores"] for student in results["students"]}
     lines += [line for name, runs in models.items() if (line := _one_class(name, runs, names))]
+    lines += [line for student in results["students"] if (line := _far_off(student["label"], student["scores"]))]
     return lines + list(_better_members(results))
 
 
 def _one_class(name: str, runs: Sequence[Scores], names: Sequence[str] | None) -> str:
-    """Where a model gives one class for every row, though there are several."""
+    """Where a model always gives one class, though there are several."""
     found = []
     for run in runs:
         predicted = run.get("classes", {}).get("predicted", ())
@@ -31,7 +33,18 @@ def _one_class(name: str, runs: Sequence[Scores], names: Sequence[str] | None) -
     if not found:
         return ""
     of = "" if len(runs) == 1 else f", with {len(found)} of {len(runs)} seeds"
-    return f"{name} answers one class for every row ({', '.join(dict.fromkeys(found))}){of}"
+    return f"{name} always answers one class ({', '.join(dict.fromkeys(found))}){of}"
+
+
+def _far_off(label: str, runs: Sequence[Scores]) -> str:
+    """Where a student of values has learnt less than their mean, as of numbers far from those that networks begin with."""
+    found = [r2 for run in runs if (r2 := run.get("teacher", {}).get("r2")) is not None]
+    if not found or fmean(found) >= 0:
+        return ""
+    return (
+        f"the student {label} is farther from the teacher's values than their mean is (R2 {fmean(found):.3g}): "
+        "train for longer, or scale values to sizes around 1"
+    )
 
 
 def _better_members(results: Results) -> Iterator[str]:

@@ -26,6 +26,7 @@ from softlabels.report.comparison import (
 )
 from softlabels.report.measures import Results, shown
 from softlabels.report.model_loading import Shape, loading
+from softlabels.report.pruned import remains
 from softlabels.report.spread import spread
 from softlabels.report.table import as_markdown
 from softlabels.report.views import views
@@ -87,12 +88,13 @@ def model_card(
         _front_matter(results, recipe, first),
         f"# {escaped(name)}: students of {escaped(first.spec.teacher.name)}",
         _what(results, recipe, first, parameters, prepare),
+        *(["## What remains\n\n" + remains(results)] if "pruned" in results else []),
         "## Training\n\n" + _training(results, recipe, stores),
         "## Results\n\n" + comparison_body(results).rstrip() + "\n\n" + _judged(results, recipe, stores),
         *(f"![{escaped(picture)}]({picture})" for picture in pictures),
         *([f"## By class\n\n{_by_class(results)}"] if _by_class(results) else []),
         "## How to load\n\n" + loading(results, recipe, folders, prepare, inputs),
-        "## Files\n\n" + _files(pictures, folders),
+        "## Files\n\n" + _files(pictures, folders, is_pruned="pruned" in results),
         "## Limits\n\n" + _limits(results, first),
     ]
     return "\n\n".join(parts) + "\n"
@@ -255,7 +257,7 @@ def _by_class(results: Results) -> str:
     )
 
 
-def _files(pictures: Sequence[str], folders: Sequence[str]) -> str:
+def _files(pictures: Sequence[str], folders: Sequence[str], *, is_pruned: bool) -> str:
     shown = ", ".join(f"`{name}`" for name in folders[:_SHOWN]) + (", ..." if len(folders) > _SHOWN else "")
     lines = [
         "- `config.yaml`: the recipe that repeats the run. It names classes, and a class is code: of a run that was made "
@@ -263,6 +265,7 @@ def _files(pictures: Sequence[str], folders: Sequence[str]) -> str:
         "- `run.json`: settings and store digests that tell the run from others",
         "- `results.json`, `results.md`: every score of every student",
         *([f"- {', '.join(f'`{picture}`' for picture in pictures)}: the same as pictures"] if pictures else []),
+        *(["- `rounds`: a training run a round, and the masks that it trained under"] if is_pruned else []),
         "- `checkpoint.pt`: only to go on with training; leave it out when you hand the run on",
         f"- a folder a student ({shown}):",
         "  - `weights.safetensors`: its weights, data without code",
@@ -279,7 +282,8 @@ def _limits(results: Results, first: Manifest) -> str:
     if distilled_students(results):
         near = "; ".join(_near(results))
         lines = [f"- A student learns its teacher's mistakes too. {near}; nothing was measured on other data"]
-    if any(shown(view).has_temperature for view in views(results).values()):
+    scores = (run for view in views(results).values() for student in view["students"] for run in student["scores"])
+    if any("nll" in run for run in scores):
         lines.append("- Its confidence is as good as ECE and NLL above say, on rows like these and nowhere else")
     if count > 1:
         lines.append(

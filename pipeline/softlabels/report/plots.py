@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from softlabels.report.comparison import Student, compared_by, distilled_students, hard_student
+from softlabels.report.comparison import Student, compared_by, distilled_students, hard_student, judged
 from softlabels.report.figure import HARD, far_apart, figure_in, legend_below, line_style, log_y, plain_text
 from softlabels.report.measures import Measure, Results, Scores, shown
 from softlabels.report.spread import Spread, spread
@@ -130,25 +130,22 @@ def _panels(results: Results) -> list[_Panel]:
     what = by.title
     chosen_by = bool(held_out) and len(by.found(held_out)) == len(held_out)
     if chosen_by:
-        panels.append(_Panel(f"{what}, validation: choose by these", _unit(by, held_out), by, "validation"))
-    judged = [scores for student in results["students"] for scores in student["scores"]]
-    if len(by.found(judged)) == len(judged):
+        panels.append(_Panel(f"{what}, validation: choose by these", _unit(results, by, held_out), by, "validation"))
+    scores = [each for student in results["students"] for each in student["scores"]]
+    if len(by.found(scores)) == len(scores):
         marked = f"{what}, {split}: not to choose by" if chosen_by else f"{what}, {split}"
-        panels.append(_Panel(plain_text(marked), _unit(by, judged), by))
+        panels.append(_Panel(plain_text(marked), _unit(results, by, scores), by))
     if near.path[0] == "kl":
         return [*panels, _Panel("KL(teacher || student) at T=1", "nats", near)]
     return panels if by == near else [*panels, _Panel(near.title, near.title, near)]
 
 
-def _unit(by: Measure, runs: Sequence[Scores]) -> str:
-    """What the numbers of a measure are."""
-    return _rows(runs) if by.path == ("errors",) else by.title
-
-
-def _rows(runs: Sequence[Scores]) -> str:
-    """Of how many rows errors are."""
-    counts = sorted({scores["labelled"] for scores in runs if "labelled" in scores})
-    return f"rows of {counts[-1]:,} with a hard label" if counts else "rows"
+def _unit(results: Results, by: Measure, runs: Sequence[Scores]) -> str:
+    """What the numbers of a measure are; of errors of how many they are."""
+    if by.path != ("errors",):
+        return by.title
+    what, counts = judged(results)[1], sorted({scores["labelled"] for scores in runs if "labelled" in scores})
+    return f"{what} of {counts[-1]:,} with a hard label" if counts else what
 
 
 def _draw_references(axes: Any, results: Results, panel: _Panel) -> dict[str, Any]:

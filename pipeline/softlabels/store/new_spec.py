@@ -170,6 +170,8 @@ def _teacher(teacher: TeacherSpec | str, members: int) -> TeacherSpec:
 
 def _label_space(classes: int | Sequence[str], vocabulary: str | None) -> LabelSpace:
     names = None if isinstance(classes, int) else tuple(classes)
+    if names is not None and len({*names}) < len(names):
+        raise UserError("class names repeat in classes", remedy="give every class a name of its own")
     count = classes if isinstance(classes, int) else len(classes)
     return LabelSpace(classes=count, names=names, vocabulary=vocabulary or UNSET)
 

@@ -118,7 +118,7 @@ class Store(Stored):
         member_weights: (M,) float64, summing to 1. reduce: "none", or how M = 1 was made of all.
         digest, content_digest: its identity, and what its labels say whatever the layout.
         rows_per_chunk, chunks: chunk c holds rows c * rows_per_chunk and on.
-        columns: `content_key` uint8 (16,), `label` (`softlabels.store.hard_labels`); `position_mask` (P,) of rows of positions,
+        columns: `content_key` uint8 (16,), `label` (`softlabels.labels.hard`); `position_mask` (P,) of rows of positions,
             of tokens `document` (P,); dense `logits` float16 ([P,] M, C) and `shift` float32 ([P,] M), or what another encoding
             says; and `input` where inputs are embedded. What ragged rows do not hold is filled up, with mask and document 0.
     """

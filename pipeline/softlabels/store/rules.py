@@ -32,7 +32,7 @@ def check_spec(
     """
     remedy = RESTORE
     if error is not DamagedManifest:
-        remedy = "change the recipe's `labels` section, or what the store is made from"
+        remedy = "change the settings (of a recipe: labels), or what the store is made from"
     try:  # classes built in Python are not checked by msgspec until they are decoded
         data = encode_json(spec)
         spec = decode_json(data, Spec, "the specification")

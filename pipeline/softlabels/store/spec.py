@@ -27,6 +27,7 @@ BLOCK_ROWS = 16  # rows that share one hash of the content digest; chunks hold w
 MAX_CHUNK_BYTES = 1 << 31
 MAX_POSITIONS = 1 << 20
 MAX_COLUMNS = 512
+MOST_FOLDS = 1 << 16
 
 Count = Annotated[int, Meta(ge=1, le=1 << 40)]
 Natural = Annotated[int, Meta(ge=0, le=1 << 62)]
@@ -159,7 +160,7 @@ class Spec(Record, kw_only=True, frozen=True):
     cut: Cut
     columns: Annotated[tuple[Column, ...], Meta(min_length=2, max_length=MAX_COLUMNS)]
     parents: Annotated[tuple[Parent, ...], Meta(min_length=1, max_length=1 << 12)] | UnsetType = UNSET
-    folds: Annotated[int, Meta(ge=2, le=1 << 16)] | UnsetType = UNSET
+    folds: Annotated[int, Meta(ge=2, le=MOST_FOLDS)] | UnsetType = UNSET
     views: Literal[1] | UnsetType = UNSET
 
     def __post_init__(self) -> None:

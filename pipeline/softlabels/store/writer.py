@@ -222,7 +222,7 @@ class StoreWriter:
 
         Args:
             keys: (R, 16) content keys.
-            labels: hard labels as `softlabels.store.hard_labels` says: (R, [P]) int64 of distributions, -1 for none (of tokens
+            labels: hard labels as `softlabels.labels.hard` says: (R, [P]) int64 of distributions, -1 for none (of tokens
                 (R,): always). None, or no entry, of a target without a column of them.
             logits: (R, [P,] M, C) raw outputs of every member, float16 to float64; reduced here where the spec says so.
             mask: (R, P) of rows of positions, see `softlabels.store.positions`; where it is 0, outputs do not matter.

@@ -25,7 +25,7 @@ class TargetBatch:
     """One target of B examples.
 
     Attributes:
-        labels: hard labels, as `softlabels.student.hard_labels` says for the target's kind: classes are int64, -1 = none, (B,),
+        labels: hard labels, as `softlabels.labels.hard` says for the target's kind: classes are int64, -1 = none, (B,),
             of rows of positions (B, P); of tokens each position's next token.
         soft: the teacher's outputs of N positions, or None without a store.
         classes: C where outputs beyond pad a vocabulary, as those of tokens may; else None.
@@ -51,19 +51,6 @@ class Batch:
     targets: Mapping[str, TargetBatch]
     rows: NDArray[np.int64]
     mask: Tensor | None = None
-
-    @classmethod
-    def plain(
-        cls,
-        inputs: Tensor,
-        labels: Tensor,
-        soft: SoftLabels | None,
-        rows: NDArray[np.int64],
-        mask: Tensor | None = None,
-        classes: int | None = None,
-    ) -> Batch:
-        """A batch of one target without a name."""
-        return cls(inputs, {"": TargetBatch(labels, soft, classes)}, rows, mask)
 
     def only(self, name: str) -> Batch:
         """The same with one target, which then has no name. Raises `SeveralTargets` where there is none of this name."""

@@ -42,7 +42,7 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
     in the transfer rows. Of rows of positions `label` is (P,), of tokens each position's next token, and beside it stands
     `mask` (P,) bool, the positions that count. Dense labels are `logits` ([P,] M, C) float16 and `shift` ([P,] M) float32;
     sparse ones what `softlabels.labels.topk` says, unsigned integers seen as signed ones. Of other kinds of targets labels are
-    what `softlabels.store.hard_labels` says, and there are `logits` ([P,] M, C) or `values` ([P,] M, D). Where targets have
+    what `softlabels.labels.hard` says, and there are `logits` ([P,] M, C) or `values` ([P,] M, D). Where targets have
     names, their columns begin with them: `box.label`, `box.values`.
 
     The default collate function of `DataLoader` stacks them, and `soft_labels` makes `SoftLabels` of the result. Works in

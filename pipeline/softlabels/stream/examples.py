@@ -244,9 +244,10 @@ def _target(
         return TargetRows(own.encoding.target, rows.hard[name] if name else rows.labels, soft, keeps_label=keeps_label)
     labels = rows.hard[name] if store is None else own_labels(rows, store)
     kind = kind_of(labels, rows.positions) if store is None else store.encoding.target
-    check_labels(labels, items, kind, classes=None if store is None else store.classes, name=rows.name)
+    of = f"{rows.name} (target {name})" if name else rows.name
+    check_labels(labels, items, kind, classes=None if store is None else store.classes, name=of)
     if store is not None and kind == "softmax":
-        check_label_map(labels, items, found, store, name=rows.name)
+        check_label_map(labels, items, found, store, name=of)
     return TargetRows(kind, labels, soft, keeps_label=keeps_label)
 
 

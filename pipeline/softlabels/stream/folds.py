@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from softlabels.errors import ConfigError
 from softlabels.stream.order import mix
 
-MOST_FOLDS = 1 << 16
 _FOLD = np.uint64(4)  # sets this hash apart from those of student/split.py
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from softlabels.labels.sigmoid_encode import bernoulli_kl
 from softlabels.labels.soft import SoftLabels
 from softlabels.student.calibration import add_to_bins, calibration_error, empty_bins
 
@@ -79,7 +80,7 @@ class FlagMetrics:
             return
         self._compared += len(z)
         same = ((z > 0) == (soft.logits(1.0, self._mean) > 0)).double().mean(dim=-1)
-        kls = [_kl(soft.logits(t, self._mean).double(), logits_at(t)).sum(dim=-1) for t in self._temperatures]
+        kls = [bernoulli_kl(soft.logits(t, self._mean).double(), logits_at(t)).sum(dim=-1) for t in self._temperatures]
         self._soft += torch.stack([same, *kls]).sum(dim=1).cpu()
 
     def _add_flags(self, z: Tensor, labels: Tensor) -> None:
@@ -125,14 +126,3 @@ def average_precision(scores: Tensor, flags: Tensor) -> float:
     found, said = hits[ends], (ends.nonzero()[:, 0] + 1).double()
     gained = torch.diff(found, prepend=torch.zeros_like(found[:1]))
     return float((gained * found / said).sum() / hits[-1])
-
-
-def _kl(u: Tensor, x: Tensor) -> Tensor:
-    """KL of the Bernoullis of logits u and x, of each class."""
-    return _of_outcome(u, x) + _of_outcome(-u, -x)
-
-
-def _of_outcome(u: Tensor, x: Tensor) -> Tensor:
-    """p (log p - log q) of p = sigma(u), q = sigma(x); 0 * log 0 = 0."""
-    p = u.sigmoid()
-    return (p * (logsigmoid(u) - logsigmoid(x))).masked_fill(p == 0, 0.0)

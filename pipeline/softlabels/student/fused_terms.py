@@ -27,7 +27,7 @@ from softlabels.student.losses import LOSSES, checked_args, weighted_sum
 
 @dataclass(frozen=True)
 class Part:
-    """What is known of a block's n positions: the teacher's labels, and hard labels (n, ...), see `hard_labels`."""
+    """What is known of a block's n positions: the teacher's labels, and hard labels (n, ...), see `labels.hard`."""
 
     soft: SoftLabels | None
     labels: Tensor

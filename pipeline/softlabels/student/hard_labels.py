@@ -44,6 +44,8 @@ def check_labels(labels: Tensor, outputs: int, target: Target = "softmax") -> No
     """
     if target == "softmax":
         remedy = "mend the transfer set's labels, or give the student the right number of classes"
+        if outputs == 1:
+            remedy = "one output has no classes: say transfer_set.label_as: values, or flags of 0 and 1"
         outside = f"hard label {{}} lies outside the student's {outputs} classes (-1 means none)"
         _refuse(labels, (labels < NO_LABEL) | (labels >= outputs), outside, remedy)
         return

@@ -30,6 +30,7 @@ from softlabels.student.average import WeightAverage
 from softlabels.student.config import TrainingConfig
 from softlabels.student.heads import Head, heads_of, naming_target
 from softlabels.student.loss_spec import LossSpec
+from softlabels.student.masks import Masks
 from softlabels.student.metrics import Scores
 from softlabels.student.optimizer import build_optimizer, build_scheduler, limit_norms
 from softlabels.student.outputs import StudentOutputs, answers_of, batch_loss, naming_row, require_student_logits
@@ -44,9 +45,15 @@ Augment = Callable[[Tensor], Tensor]
 
 def nothing_to_learn(which: str, when: str = "") -> ConfigError:
     """The error for rows without labels of either kind; `which` rows, and `when` soft labels have no weight."""
+    remedy = "raise alpha (or soft_weight) and give a store, or use rows with labels"
+    if which == "validation":
+        remedy = (
+            "hold out more rows, or none (validation), or let baseline=false leave out the student of hard labels alone"
+        )
     return ConfigError(
-        f"no {which} row has a hard label and soft_weight is 0{when}: there is nothing to learn from",
-        remedy="raise alpha (or soft_weight) and give a store, or use rows with labels",
+        f"no {which} row has a hard label and soft_weight is 0{when}: there is nothing to "
+        f"{'judge epochs by' if which == 'validation' else 'learn from'}",
+        remedy=remedy,
     )
 
 
@@ -61,6 +68,7 @@ class Student:
         config: how it is trained.
         labelled: (R,) bool, the rows whose hard label it may use; None for all that have one.
         rng: the state of torch's generators that it goes on with.
+        masks: of a pruned model the weights that are left; a checkpoint's replace them.
     """
 
     name: str
@@ -68,6 +76,7 @@ class Student:
     config: TrainingConfig
     labelled: NDArray[np.bool_] | None
     rng: list[Tensor]
+    masks: Masks | None = None
 
     @classmethod
     def begin(
@@ -77,11 +86,12 @@ class Student:
         make: Callable[[], nn.Module],
         *,
         labelled: NDArray[np.bool_] | None = None,
+        masks: Masks | None = None,
     ) -> Student:
         """Build the model with the config's seed, whatever was drawn before."""
         seed_everything(config.seed)
         model = make()
-        return cls(name, model, config, labelled, torch_rng())
+        return cls(name, model, config, labelled, torch_rng(), masks)
 
 
 @dataclass
@@ -121,7 +131,9 @@ class Learner:
 
     def __init__(self, student: Student, *, device: torch.device, total_steps: int, augment: Augment | None) -> None:
         self.name, self.config = student.name, student.config
-        self.model = student.model.to(device)
+        self.model, self._masks = student.model.to(device), student.masks
+        if self._masks is not None:
+            self._masks.apply(self.model)
         self.standing = Standing()
         self.heads = heads_of(student.config)
         self._own = OwnBatches(self.name, self.config, self.heads, labelled=student.labelled, device=device)
@@ -262,6 +274,7 @@ class Learner:
             "average": None if self._average is None else self._average.state(),
             "rng": self._rng,
             "standing": dict(vars(self.standing)),
+            **({} if self._masks is None else {"masks": self._masks.state()}),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -273,6 +286,8 @@ class Learner:
         self._scaler.load_state_dict(state["scaler"])
         if self._average is not None:
             self._average.load(state["average"])
+        if self._masks is not None:
+            self._masks.load(state["masks"])
         self._rng = state["rng"]
         self.standing = Standing(**state["standing"])
 
@@ -315,6 +330,8 @@ class Learner:
 
     def _update(self) -> None:
         """From gradients to weights."""
+        if self._masks is not None:
+            self._masks.apply_to_gradients(self.model)
         if self.config.clip_norm is not None:
             self._scaler.unscale_(self._optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
@@ -323,6 +340,8 @@ class Learner:
         self._optimizer.zero_grad()  # now, so that the next learner's gradients take this memory, still in the cache
         if self._scheduler is not None:
             self._scheduler.step()
+        if self._masks is not None:
+            self._masks.apply(self.model)
         if self.config.max_norm is not None:
             limit_norms(self.model, self.config.max_norm)
         if self._average is not None:

@@ -92,7 +92,7 @@ def distillation_loss(
     Args:
         student: (B, C) raw logits z, or vectors (B, D), any float dtype.
         soft: the teacher's labels of the same rows; None where `soft_weight` is 0, and not looked at there.
-        labels: hard labels as `hard_labels` says: of classes (B,) int64, -1 for none.
+        labels: hard labels as `softlabels.labels.hard` says: of classes (B,) int64, -1 for none.
         temperature: T > 0 of the soft term; the hard term is taken at T = 1. Losses of values have none.
         hard_weight, soft_weight: finite, >= 0; a term of weight 0 is not computed.
         loss, loss_args: a name of `LOSSES`, and its arguments where they are not the defaults.

@@ -70,24 +70,15 @@ class StudentOutputs:
             return logits if self.bias is None else logits + self.bias[:classes]
 
 
-def outputs_of(model: nn.Module, batch: Batch, dtype: torch.dtype = torch.float32) -> StudentOutputs:
-    """What `model` says of a batch, which it may change; products with its output matrix are taken in `dtype`.
-
-    Raises:
-        ClassMismatch: outputs that are not (B, ...), or of rows of tokens (B, P, ...).
-    """
-    [found] = answers_of(model, batch, {"": ""}, dtype).values()
-    return found
-
-
 def answers_of(
     model: nn.Module, batch: Batch, outputs: Mapping[str, str], dtype: torch.dtype = torch.float32
 ) -> dict[str, StudentOutputs]:
-    """The same of several targets by name: what the model says of each, by the output that `outputs` names for it; "" is a
-    tensor alone.
+    """What `model` says of each target of a batch, which it may change, by the output that `outputs` names for it; "" is a
+    tensor alone. Products with its output matrix are taken in `dtype`.
 
     Raises:
-        ClassMismatch: also an output that the model lacks, or one tensor for several targets.
+        ClassMismatch: outputs that are not (B, ...), or of rows of positions (B, P, ...); an output that the model lacks, or
+            one tensor for several targets.
     """
     matrix, inputs = output_matrix(model), batch.inputs.clone()  # other students get the same batch
     if matrix is None:

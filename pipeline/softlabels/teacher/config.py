@@ -13,7 +13,7 @@ from softlabels.labels.settings import EncodingSettings
 from softlabels.labels.target_settings import require_defaults, target_settings
 from softlabels.models.config import ModelConfig
 from softlabels.objects import canonical
-from softlabels.stream.folds import MOST_FOLDS
+from softlabels.store.spec import MOST_FOLDS
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from softlabels.labels.targets import Target
 
 # Measured, as shares of what is allowed (docs/runs.md): rounding 0.39 at most together and 0.77 of a single logit; dropout 4.4,
 # two classes swapped 5.7, logits times 1.02 in float32 18, in float16 2.9, times 1.1 in bfloat16 1.5, a lower tail 1.2.
+LEAST = 1e-3  # of the largest unit of an output of values
 _SMALL = 0.1  # logits that are small because large terms cancel are rounded as those terms are
 _MASS = 1e-2  # a tail's mass; what its encoding loses beside
 
@@ -146,9 +147,10 @@ class ValuesDeviation:
 
     @property
     def unit(self) -> NDArray[np.float64]:
-        """(D,); 1 of an output that is 0 throughout."""
-        found = np.sqrt(self.live / max(self.distributions, 1))
-        return np.where(found > 0, found, 1.0)  # NaN too, which differs by infinity
+        """(D,), at least a thousandth of the largest: smaller ones may be the rounding of others. 1 where all are 0."""
+        found = np.nan_to_num(np.sqrt(self.live / max(self.distributions, 1)))  # NaN differs by infinity
+        found = np.maximum(found, LEAST * found.max(initial=0.0))
+        return np.where(found > 0, found, 1.0)
 
     @property
     def together(self) -> NDArray[np.float64]:

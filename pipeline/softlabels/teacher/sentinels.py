@@ -26,6 +26,7 @@ from softlabels.errors import ClassMismatch, ConfigError, TeacherError, some
 from softlabels.labels.ensemble import largest_class, normalised_weights
 from softlabels.labels.targets import titled
 from softlabels.models.alone import EVALUATION, PADDING, TRAINED_WITH, apart, largest, lengths, takes_shorter, unpadded
+from softlabels.teacher.deviation import LEAST
 from softlabels.teacher.encode import looks_among, require_storable
 from softlabels.teacher.ensemble import Answers, Ensemble
 from softlabels.teacher.expected import Expected
@@ -181,14 +182,15 @@ class _Sentinels:
     def require_same_in_batches(self, whole: Answers, parts: Answers) -> None:
         """Raise `TeacherError` where the two cuts give a row other outputs."""
         for name, outputs in whole.items():
-            found = self._dependence(name)
+            found, unit = self._dependence(name), self._unit(name, outputs)
             for places in self._blocks(outputs):
-                self._compare(found, places, self._logits(outputs, places), self._logits(parts[name], places))
+                self._compare(found, unit, places, self._logits(outputs, places), self._logits(parts[name], places))
             self._require_none(name, found, len(self.rows), "in batches of another size", self._remedy)
 
     def require_same_alone(self, whole: Answers) -> None:
         """Raise `TeacherError` where a row alone, without padding if the models can take it so, gets other outputs."""
         found = {name: self._dependence(name) for name in whole}
+        units = {name: self._unit(name, outputs) for name, outputs in whole.items()}
         shorter = self.padded and takes_shorter(self.ensemble.models)
         asked = range(0, len(self.rows), 1 if self.padded or self.counts.shape[1] > 1 else _NOT_ALONE)
         for number in asked:
@@ -205,7 +207,7 @@ class _Sentinels:
             for name, outputs in whole.items():
                 for places in self._blocks(outputs, [number]):
                     one, other = self._logits(outputs, places), self._logits(alone[name], places - first)
-                    self._compare(found[name], places, one, other)
+                    self._compare(found[name], units[name], places, one, other)
         where, remedy = "alone than in a batch", self._remedy
         if shorter:
             where = "alone, without padding, than in a batch"
@@ -219,16 +221,29 @@ class _Sentinels:
 
     def _dependence(self, name: str) -> Dependence:
         """Of values, which have a unit, the tolerance is relative to the largest alone."""
-        is_value = self.ensemble.expected.targets[name].target == "values"
-        return Dependence(len(self.ensemble.models), self.ensemble.spec.precision, least=0.0 if is_value else 1.0)
+        least = 0.0 if self._are_values(name) else 1.0
+        return Dependence(len(self.ensemble.models), self.ensemble.spec.precision, least=least)
+
+    def _are_values(self, name: str) -> bool:
+        return self.ensemble.expected.targets[name].target == "values"
+
+    def _unit(self, name: str, whole: Outputs) -> Tensor | None:
+        """Of values the largest of each output (C,): pixels do not hide a share. What is below a thousandth of the others may
+        be their rounding. Of logits none.
+        """
+        if not self._are_values(name):
+            return None
+        blocks = [self._logits(whole, places).abs().amax(dim=(0, 1)) for places in self._blocks(whole)]
+        largest = torch.stack(blocks).amax(dim=0)
+        return largest.clamp_min(max(float(largest.max()) * LEAST, torch.finfo(largest.dtype).tiny))
 
     def _require_none(self, name: str, found: Dependence, asked: int, where: str, remedy: str) -> None:
         """Raise `TeacherError` for a member that gave other outputs for a target."""
-        what = "values" if self.ensemble.expected.targets[name].target == "values" else "logits"
+        what, of = ("values", " of its output's largest") if self._are_values(name) else ("logits", "")
         for member, count, most in found.found():
             raise TeacherError(
                 f"{titled(name)}{self.ensemble.who(member)} gives {count} of {asked} rows other {what} {where}: they differ by "
-                f"up to {most:.3g}",
+                f"up to {most:.3g}{of}",
                 remedy=remedy,
             )
 
@@ -245,7 +260,11 @@ class _Sentinels:
         """Logits (n, M, C)."""
         return outputs.logits(torch.from_numpy(places).to(outputs.device))
 
-    def _compare(self, found: Dependence, places: NDArray[np.int64], one: Tensor, other: Tensor) -> None:
+    def _compare(
+        self, found: Dependence, unit: Tensor | None, places: NDArray[np.int64], one: Tensor, other: Tensor
+    ) -> None:
+        if unit is not None:
+            one, other = one / unit, other / unit
         found.add(places // self.counts.shape[1], apart(one, other).numpy(), largest(one).numpy())
 
 

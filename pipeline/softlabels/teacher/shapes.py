@@ -48,7 +48,7 @@ def of_target(name: str) -> str:
 
 def _flat(output: object, name: str, expected: Expected, lead: tuple[int, ...], who: str) -> Tensor:
     """A model's outputs (N, V) for a target. Raises `LogitsError`."""
-    if isinstance(output, Tensor) and output.is_floating_point() and output.shape[:-1] == lead:
+    if isinstance(output, Tensor) and output.is_floating_point() and output.shape[:-1] == lead and output.numel():
         return output.flatten(0, -2)
     what, axes = "logits", "(batch, classes)" if len(lead) == 1 else "(batch, positions, classes)"
     if expected.targets[name].target == "values":
@@ -58,7 +58,7 @@ def _flat(output: object, name: str, expected: Expected, lead: tuple[int, ...], 
     of = f" of {lead[1]} positions" if len(lead) > 1 else ""
     raise LogitsError(
         f"{who} gives {_shown(output)}{of_target(name)} for a batch of {lead[0]} rows{of}",
-        remedy=f"a teacher's forward returns float {what} of shape {axes}{_hint(output, lead)}",
+        remedy=f"a teacher's forward returns float {what} of shape {axes}{_hint(output, name, lead)}",
     )
 
 
@@ -69,10 +69,10 @@ def _shown(output: object) -> str:
     return f"a mapping of {some(output)}" if isinstance(output, Mapping) else type(output).__name__
 
 
-def _hint(output: object, lead: tuple[int, ...]) -> str:
+def _hint(output: object, name: str, lead: tuple[int, ...]) -> str:
     """What else a remedy says of an output whose rows are (`lead`) these."""
     if isinstance(output, Mapping):
-        return "; a mapping is for targets that have names (labels.targets)"
+        return "" if name else "; a mapping is for targets that have names (labels.targets)"
     if isinstance(output, Tensor) and output.shape == lead:
         return "; one number is an axis, too: outputs.unsqueeze(-1)"
     if not isinstance(output, Tensor) or len(lead) < 2 or output.shape[:1] != lead[:1]:

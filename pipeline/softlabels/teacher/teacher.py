@@ -28,7 +28,7 @@ class Batch:
     Attributes:
         blocks: of each target, by its name ("" of one without), the distributions in order, a block at a time: where they
             stand, and logits (n, M, C) on the teacher's device. Those of a target whose columns are given are left out.
-        columns: what the store holds of the rows themselves (B, ...), by name: content_key, label (`hard_labels`);
+        columns: what the store holds of the rows themselves (B, ...), by name: content_key, label (`softlabels.labels.hard`);
             position_mask of rows of positions, of tokens document; input where the store keeps it; and what is encoded already.
         classes: (N,) int64 hard labels or next tokens, -1 for none, of the targets that are distributions over classes.
         mask: (N,) bool, which distributions count; None for all.

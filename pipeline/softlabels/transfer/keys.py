@@ -97,17 +97,21 @@ def array_keys(*columns: npt.ArrayLike) -> Bytes:
     Raises:
         TransferSetError: an array of anything else.
     """
-    return content_keys([_at_hand(np.asarray(column)) for column in columns])
+    return content_keys([_at_hand(column) for column in columns])
 
 
-def _at_hand(values: Array) -> Decoded:
-    """A column of numbers, or of text (R,) or lists of as many texts (R, n)."""
+def _at_hand(column: npt.ArrayLike) -> Decoded:
+    """A column of numbers, or of text (R,) or lists of texts."""
+    rows = column if isinstance(column, list) and all(isinstance(row, list) for row in column) else []
+    if rows and all(isinstance(text, str) for row in rows for text in row):
+        return Decoded(rows)
+    values = np.asarray(column)
     if values.dtype.kind in "biuf":
         return Decoded(values)
     if values.ndim not in (1, 2) or not all(isinstance(value, str) for value in values.flat):
         raise TransferSetError(
             f"inputs of {values.dtype} {list(values.shape)} have no content keys",
-            remedy="give arrays of numbers, or of text (rows,) or (rows, texts)",
+            remedy="give arrays of numbers, or of text (rows,) or (rows, texts), or lists of lists of text",
         )
     return Decoded(values.tolist())
 

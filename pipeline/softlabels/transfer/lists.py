@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from softlabels.errors import TransferSetError
-from softlabels.transfer.decode import Places, is_list, storage
+from softlabels.transfer.decode import Places, is_list, is_text, storage
 
+IN_TEXT = "; lists in text, as of a CSV, are none: write Parquet or JSON lines"  # of a remedy
 Ints = npt.NDArray[np.int64]
 
 
@@ -46,7 +47,8 @@ def items_of(array: pa.Array, *, name: str, rows: Places, unit: str, wanted: str
         return (lengths := np.full(len(array), -1)), array[:0], Inside(rows, lengths, unit)
     if not is_list(array.type):
         raise TransferSetError(
-            f"label column {name!r} has type {array.type}, and its rows are to be {wanted}", remedy="name a list column"
+            f"label column {name!r} has type {array.type}, and its rows are to be {wanted}",
+            remedy="name a list column" + IN_TEXT * is_text(array.type),
         )
     lengths = pc.fill_null(pc.list_value_length(array), -1).to_numpy(zero_copy_only=False).astype(np.int64)
     return lengths, storage(array.flatten()), Inside(rows, lengths, unit)

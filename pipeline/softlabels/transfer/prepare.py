@@ -44,10 +44,15 @@ def stack(rows: Sequence[Row]) -> Array:
             remedy="set prepare to a function that fills them",
         )
     if types & {tuple, str, bytes, list}:
-        found = "several input columns" if tuple in types else "text or bytes"
+        found = "several input columns" if tuple in types else "text" if str in types else "bytes"
+        remedies = {
+            "several input columns": "softlabels.transfer.vector joins columns of numbers; or write a function",
+            "text": "softlabels.transfer.tokenize makes tokens of it; or write a function",
+            "bytes": "softlabels.transfer.audio decodes audio; or write a function; images are decoded where the column's "
+            "feature (datasets.Image) says so",
+        }
         raise TransferSetError(
-            f"stack takes one column of numbers, not {found}",
-            remedy="set prepare: softlabels.transfer.vector joins columns of numbers; or write a function",
+            f"stack takes one column of numbers, not {found}", remedy=f"set prepare: {remedies[found]}"
         )
     arrays = cast("Sequence[Array]", rows)
     kinds = {(array.dtype, array.shape) for array in arrays} if np.ndarray in types else set()

@@ -34,11 +34,12 @@ RULE = 1  # changes whenever the same rows and settings give other pseudo rows
 
 
 class _Made(NamedTuple):
-    """Pseudo rows: columns by name, what they depend on, and words."""
+    """Pseudo rows: columns by name, what they depend on, how they were made; how many are `known`, equal to an own row."""
 
     columns: Mapping[str, pa.Array | pa.ChunkedArray]
     identity: str
-    words: str
+    how: str
+    known: int | None = None
 
 
 def with_pseudo_rows(config: TransferSetConfig, split: str, source: Source, root: Path) -> Source:
@@ -60,11 +61,14 @@ def with_pseudo_rows(config: TransferSetConfig, split: str, source: Source, root
     factory = asked.factory
     made = _by_munge(config, asked, source, root) if factory is None else _by_function(config, factory, source)
     pseudo = _in_types_of(source.data, made.columns)
+    said = f"{len(pseudo):,} pseudo rows ({made.how})"
+    known = "" if made.known is None else f"; {made.known:,} of them equal a row of the source"
     return replace(
         source,
         data=concatenate_datasets([source.data, pseudo]).with_format("arrow"),
         identity=blake3(f"{source.identity}\0{made.identity}".encode()).hexdigest(),
-        notes=(*source.notes, f"{source.rows:,} rows of the source, {len(pseudo):,} pseudo rows ({made.words})"),
+        notes=(*source.notes, f"{source.rows:,} rows of the source, {said}{known}"),
+        pseudo=said,
     )
 
 
@@ -129,11 +133,8 @@ def _by_munge(config: TransferSetConfig, asked: PseudoDataConfig, source: Source
     about = {"transfer_set": config.name or config.origin, "split": f"{asked.split}, pseudo rows"}
     entry = cached(root, identity, write, about=about, is_current=lambda arrays: True, fits=fits)
     columns = found.restored(np.asarray(entry.arrays["reals"]), np.asarray(entry.arrays["codes"]))
-    words = (
-        f"munge: passes {passes}, probability {asked.probability:g}, spread {asked.spread:g}, seed {asked.seed}; "
-        f"{entry.facts['known']:,} of them equal a row of the source"
-    )
-    return _Made(columns, blake3(repr(identity).encode()).hexdigest(), words)
+    how = f"munge: passes {passes}, probability {asked.probability:g}, spread {asked.spread:g}, seed {asked.seed}"
+    return _Made(columns, blake3(repr(identity).encode()).hexdigest(), how, entry.facts["known"])
 
 
 def _attributes(config: TransferSetConfig, asked: PseudoDataConfig, source: Source) -> Attributes:

@@ -29,7 +29,7 @@ class PseudoDataConfig:
 
     rows: int | None = None
     passes: int | None = None
-    probability: float = 0.5
+    probability: float = 0.2
     spread: float = 1.0
     nominal: tuple[str, ...] = ()
     seed: int = 0

@@ -48,7 +48,7 @@ def count_positions(rule: RowPositions, table: pa.Table, labels: Mapping[str, In
     if wrong.size:
         raise TransferSetError(
             f"row {start + wrong[0]} has {counts[wrong[0]]} positions ({said}), and {_RULE} allows 1 to {rule.most}",
-            remedy="raise most, or cut or filter such rows",
+            remedy="filter such rows" if counts[wrong[0]] < 1 else "raise most, or cut or filter such rows",
         )
     counts = counts.astype(np.int64)
     for name, lengths in labels.items():
@@ -57,7 +57,8 @@ def count_positions(rule: RowPositions, table: pa.Table, labels: Mapping[str, In
             row = int(wrong[0])
             raise TransferSetError(
                 f"row {start + row} has {lengths[row]} labels in column {name!r} and {counts[row]} positions ({said})",
-                remedy="give a label for each position of the row, null or -1 where it has none",
+                remedy="give a label for each position of the row, null or -1 where it has none"
+                + f"; where rows have as many positions as labels, say positions: {{most: {rule.most}}}" * rule.fixed,
             )
     return counts
 

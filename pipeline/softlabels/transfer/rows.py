@@ -63,6 +63,7 @@ class TransferRows:
         positions: P, the positions of a row; None where rows have none, and of rows of tokens.
         ragged: whether a row may have fewer.
         mask: (R, P) uint8, 1 where a row has the position; None where rows have none.
+        pseudo: which rows were made, and how (`transfer_set.pseudo_data`); "" where all are the source's.
     """
 
     name: str
@@ -83,6 +84,7 @@ class TransferRows:
     positions: int | None = None
     ragged: bool = False
     mask: npt.NDArray[np.uint8] | None = None
+    pseudo: str = ""
 
     @property
     def hard(self) -> Mapping[str, Array]:
@@ -142,6 +144,7 @@ def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | No
         sequence=None if tokens is None else tokens.info,
         key_rule=key_rule,
         notes=tuple(_notes(source, entry.facts)),
+        pseudo=source.pseudo,
         key=config.key,
         names_of={name: names for name, names in source.class_names.items() if name},
         **reader.of_rows(entry.arrays, len(keys)),

@@ -60,7 +60,7 @@ def waveform(data: Row, *, rate: int, most: int | None = None) -> Samples:
     if not isinstance(data, bytes):
         raise TransferSetError(
             f"audio is the bytes of a file, not {type(data).__name__}",
-            remedy="name one column of audio files in inputs",
+            remedy="name one column of audio files in inputs, and let transfer_set.missing refuse rows without one",
         )
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:

@@ -43,6 +43,7 @@ class Source:
         images: the columns of files that hold images; other files, such as audio, reach the prepare function as bytes.
         text_by: of text files what a row is: line, paragraph or document.
         notes: what is worth a line: rows that are in no split, rows that were made.
+        pseudo: which rows were made, and how; "" where all are the source's.
     """
 
     data: Dataset
@@ -51,6 +52,7 @@ class Source:
     images: frozenset[str] = frozenset()
     text_by: str | None = None
     notes: tuple[str, ...] = ()
+    pseudo: str = ""
 
     @property
     def rows(self) -> int:

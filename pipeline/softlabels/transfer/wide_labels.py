@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 
 from softlabels.errors import LabelError, TransferSetError
 from softlabels.labels import NO_LABEL
-from softlabels.transfer.decode import Places, is_list, storage
+from softlabels.transfer.decode import Places, is_list, is_text, storage
 from softlabels.transfer.hard_labels import hard_labels
 from softlabels.transfer.label_config import LISTED
-from softlabels.transfer.lists import items_of
+from softlabels.transfer.lists import IN_TEXT, items_of
 
 Flags = npt.NDArray[np.int8]
 _MOST = float(np.finfo(np.float32).max)
@@ -116,20 +116,23 @@ def _numbers(
     lengths, items = np.ones(len(array), np.int64), array
     if is_list(array.type) or pa.types.is_null(array.type):
         lengths, items, _ = items_of(array, name=name, rows=rows, unit="value", wanted="lists of numbers")
-    wrong = np.flatnonzero((lengths >= 0) & (lengths != width))
-    if wrong.size:
-        row = int(wrong[0])
-        raise LabelError(
-            f"row {rows[row]} of column {name!r} holds {lengths[row]} numbers, and a label is {width}",
-            remedy="give every row as many, or null where it has none",
-        )
     kind = items.type
     if pa.types.is_boolean(kind):
         items = items.cast(pa.int8())
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
         raise TransferSetError(
             f"label column {name!r} holds {kind}, and these labels are numbers",
-            remedy="name a column of numbers or of lists of numbers, or say as: class or set",
+            remedy="name a column of numbers or of lists of numbers, or say as: class or set"
+            + IN_TEXT * is_text(kind)
+            + "; where a row has a label for each of its positions, say transfer_set.positions" * is_list(kind),
+        )
+    wrong = np.flatnonzero((lengths >= 0) & (lengths != width))
+    if wrong.size:
+        row = int(wrong[0])
+        raise LabelError(
+            f"row {rows[row]} of column {name!r} holds {lengths[row]} numbers, and a label is {width}",
+            remedy="give every row as many, or null where it has none; lists of classes are as: set, and lists of a label a "
+            "position need transfer_set.positions",
         )
     is_there = items.is_valid().to_numpy(zero_copy_only=False)
     found = np.zeros(len(items))

@@ -1,0 +1,65 @@
+"""Prune the students of a run: delete the weights that the loss needs least, retrain the rest from the stored labels, repeat.
+
+Every round deletes by saliency, h u^2 / 2 with the second derivative h of the run's own loss over rows of the store (Optimal
+Brain Damage; LeCun, Denker, Solla 1989), or by magnitude, and retrains as the run's recipe says. --structure=unit removes
+whole hidden units of linear layers and convolutions one behind the other: the network is smaller, and so are its exports. The
+run folder holds a folder a student, which can be evaluated and exported like those of the run, config.yaml, results.json,
+results.md, and the rounds. The same command goes on where it was stopped.
+
+softlabels prune runs/mnist-xxxxxxxx --keep=0.4                      60% of the weights deleted, in 4 rounds
+softlabels prune runs/mnist-xxxxxxxx --keep=0.2 --structure=unit     a network of a fifth of the size
+softlabels prune runs/mnist-xxxxxxxx --rule=magnitude --retrain=hard the controls
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from softlabels.errors import ConfigError
+from softlabels.jobs.prune import prune
+from softlabels.jobs.run_files import RECIPE
+from softlabels.jobs.watch import Watch
+from softlabels.objects import plain
+from softlabels.report.comparison import comparison_text
+from softlabels.report.pruned import rises
+from softlabels.report.table import as_text
+from softlabels.student.pruning import Pruning
+from softlabels_stages.arguments import Prune
+from softlabels_stages.recipe import asks_help, parse, recipe_of, texts
+from softlabels_stages.run import command, say, should_stop, suggested, warn
+from softlabels_stages.student_folder import record_own, with_store_of
+
+
+@command(resumable=True)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Delete, retrain, judge, print."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    named = texts(words, Prune, positional=("from_",)).get("from_", "")
+    run = None if asks_help(words) else Path(named)
+    if run is not None and not (run / RECIPE).is_file():
+        raise ConfigError(f"{named or 'nothing'} is no run", remedy="name the folder of a finished train-student run")
+    args = parse(with_store_of(run, words), Prune, stage="prune", doc=__doc__, positional=("from_",), run=run)
+    found = prune(
+        args.from_,
+        args.student,
+        args.store,
+        args.training,
+        Pruning(**{name: getattr(args, name) for name in plain(Pruning())}),
+        transfer_set=args.transfer_set,
+        missing=args.missing,
+        name=args.name,
+        out=args.out,
+        recipe=recipe_of(args),
+        begun=record_own,
+        watch=Watch(say, warn, should_stop),
+    )
+    print(f"\n{comparison_text(found.results)}\n\n{as_text(rises(found.results))}\n")
+    students = sorted(folder.name for folder in found.path.glob("*-seed*"))
+    print(f"pruned: {found.path}; try next: {suggested('export', found.path / students[0])}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
