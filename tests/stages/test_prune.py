@@ -107,6 +107,7 @@ def test_its_results_and_its_card_say_what_remains(capsys: pytest.CaptureFixture
     card = Path("pruned/README.md").read_text()
     assert "69 of 173 parameters (39.9%)" in card
     assert "| head.weight |" in card
+    assert "In 2 rounds of 2 epochs; deleted first: those without which the training loss would rise least" in card
     assert Path("pruned/pruned.png").stat().st_size > 1000
     assert evaluate.main(["pruned/distilled-seed0"]) == 0
     capsys.readouterr()

@@ -189,4 +189,5 @@ def _results(setup: Setup, lines: Sequence[Settled], masked: Models | Mapping[st
     for student, share in zip(results["students"], kept, strict=True):
         student["left"] = share
     rounds = [dict(each.facts) for each in lines[1:]]
-    return results | {"pruned": {**plain(setup.how), "rounds": rounds, "parameters": last}}
+    pruned = {**plain(setup.how), "epochs": setup.training.epochs, "rounds": rounds, "parameters": last}
+    return results | {"order": setup.batches.order, "pruned": pruned}
