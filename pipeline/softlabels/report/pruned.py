@@ -46,8 +46,8 @@ def remains(results: Results) -> str:
     ]
     lines = [
         f"- {left:,} of {total:,} parameters ({left / total:.1%}): {_WHAT[pruned['structure']]}",
-        f"- In {len(pruned['rounds'])} rounds of {pruned['epochs']} epochs; deleted first: {_RULE[pruned['rule']]}; retrained with "
-        f"{_LABELS[pruned['retrain']]}",
+        f"- In {len(pruned['rounds'])} rounds of {pruned['epochs']} epochs; deleted first: {_RULE[pruned['rule']]}; "
+        f"retrained with {_LABELS[pruned['retrain']]}",
     ]
     tables = [Table(("tensor", "left", "of", "share"), tuple(rows)), rises(results)]
     return "\n".join(lines) + "\n\n" + "\n".join(as_markdown(table) for table in tables).rstrip()
