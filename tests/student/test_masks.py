@@ -23,7 +23,19 @@ from tests.student.runs import EVERYTHING, MemoryBatches, examples, net
 OPTIMIZERS = {
     "adam": ObjectSpec("torch.optim.AdamW", {"lr": 0.01, "weight_decay": 0.1}),
     "momentum": ObjectSpec("torch.optim.SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
+    "restless": ObjectSpec(f"{__name__}.Restless", {"lr": 0.01}),
 }
+
+
+class Restless(torch.optim.SGD):
+    """Moves weights without a gradient too."""
+
+    def step(self, closure: Any = None) -> Any:
+        super().step(closure)
+        with torch.no_grad():
+            for group in self.param_groups:
+                for weight in group["params"]:
+                    weight += 0.01
 
 
 def half(model: nn.Module) -> Masks:
