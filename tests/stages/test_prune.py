@@ -20,8 +20,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from softlabels.jobs import prune_round
+from softlabels.jobs.prune_round import Setup
 from softlabels.models import ModelConfig, build_model
+from softlabels.stream import Loader
 from softlabels.student.checkpoint import NAME as CHECKPOINT
+from softlabels.student.learner import Student
+from softlabels.student.masks import prunable
+from softlabels.student.saliency import Saliency
 from softlabels_stages import evaluate, export, prune, train_student
 from tests.stages import toy
 
@@ -92,6 +98,23 @@ def test_single_weights_go_and_stay_gone(capsys: pytest.CaptureFixture[str]) -> 
         "layers.0.weight": (14, 6),
         "head.weight": (5, 14),
     }
+
+
+@pytest.mark.parametrize("structure", ["weight", "unit"])
+def test_what_is_deleted_never_comes_back(structure: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the scores say of it: those of dead units are no larger than those of deleted ones."""
+
+    def at_random(setup: Setup, student: Student, sample: Loader) -> Saliency:
+        names = {name: torch.rand(weight.shape, generator=draw) for name, weight in prunable(student.model).items()}
+        return Saliency(names, [torch.rand(chain.units, generator=draw) for chain in setup.chains])
+
+    draw = torch.Generator()
+    monkeypatch.setattr(prune_round, "_scores", at_random)
+    words = ["--keep=0.4", "--rounds=2", "--epochs=1", f"--structure={structure}"]
+    assert prune.main(["out", *words, f"--out=random-{structure}"]) == 0
+    for student in STUDENTS:
+        first, second = (load_file(f"random-{structure}/rounds/{n}/{student}/masks.safetensors") for n in (1, 2))
+        assert all(not second[name][~mask].any() for name, mask in first.items())
 
 
 def test_its_results_and_its_card_say_what_remains(capsys: pytest.CaptureFixture[str]) -> None:
