@@ -160,7 +160,7 @@ def test_types_that_the_recipe_does_not_name_are_refused(
     skops().dump(Strange().fit(*rows), "own.skops")
     assert member(Path("own.skops"), f"{__name__}.Strange").classes == 4  # its package is named
     for name in ("sklearn.utils._testing.check_output", "sklearn.datasets.clear_data_home"):
-        Path("call.skops").write_bytes(calling(name, skops.io.dumps(forest.set_params(verbose=1))))
+        Path("call.skops").write_bytes(calling(name, skops().dumps(forest.set_params(verbose=1))))
         with pytest.raises(WeightsError, match=rf"call.skops holds what is no type of .* names: {name}"):
             member(Path("call.skops"), n_estimators=2)
     Path("pickle.skops").write_bytes(pickle.dumps(Runs()))
