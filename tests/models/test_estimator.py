@@ -199,6 +199,9 @@ def test_what_is_refused(rows: tuple[np.ndarray, np.ndarray], tmp_path: Path) ->
         ConfigError, match=r"gives no probabilities .*CalibratedClassifierCV: {estimator: {class_path: sklearn"
     ):
         build_member(ModelConfig("sklearn.svm.LinearSVC"))
+    for name in ("preprocessing.StandardScaler", "cluster.KMeans"):
+        with pytest.raises(ConfigError, match=f"sklearn.{name} is neither a classifier nor a regressor"):
+            build_member(ModelConfig(f"sklearn.{name}"))
     skops.io.dump(RandomForestClassifier(2).fit(flat, labels), tmp_path / "g.skops")
     with pytest.raises(ConfigError, match=r"cannot take rows of float32 and 5 numbers: X has 5 features"):
         member(tmp_path / "g.skops")(torch.zeros(3, 5))
