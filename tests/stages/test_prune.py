@@ -31,8 +31,8 @@ from softlabels.student.saliency import Saliency
 from softlabels_stages import evaluate, export, prune, train_student
 from tests.stages import toy
 
-STUDENTS = [f"{kind}-seed{seed}" for kind in ("hard", "distilled") for seed in (0, 1)]
-SMALL = ("--keep=0.4", "--rounds=2", "--epochs=3")
+STUDENTS = ["hard-seed0", "distilled-seed0"]
+SMALL = ("--keep=0.4", "--rounds=2", "--epochs=2")
 NET = {"inputs": 6, "hidden": [14], "classes": 5}
 TOTAL = 6 * 14 + 14 + 14 * 5 + 5
 KILL = """
@@ -45,7 +45,7 @@ save, calls = trainer.save_checkpoint, []
 def counted(*args):
     save(*args)
     calls.append(args)
-    if len(calls) == 7:  # 4 a round: after epoch 2 of round 2
+    if len(calls) == 5:  # 3 a round: after epoch 1 of round 2
         os.kill(os.getpid(), signal.SIGKILL)
 
 trainer.save_checkpoint = counted
@@ -55,13 +55,13 @@ prune.main(sys.argv[1:])
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of all tests here: a store, a finished run of four students of 14 hidden units, and `pruned`."""
+    """The folder of all tests here: a store, a finished run of two students of 14 hidden units, and `pruned`."""
     folder = tmp_path_factory.mktemp("prune")
     with chdir(folder):
         toy.write_store(folder / "store")
         net = {"class_path": "softlabels.models.MLP", "init_args": NET | {"dropout": 0.1}}
         toy.write_recipe(Path("recipe.yaml"), student=net)
-        words = ["--config=recipe.yaml", "--store=store", "--out=out", "--epochs=6", "--seeds=0,1"]
+        words = ["--config=recipe.yaml", "--store=store", "--out=out", "--epochs=3", "--seeds=0"]
         assert train_student.main(words) == 0
         assert prune.main(["out", *SMALL, "--out=pruned"]) == 0
         yield folder
@@ -130,6 +130,7 @@ def test_its_results_and_its_card_say_what_remains(capsys: pytest.CaptureFixture
     card = Path("pruned/README.md").read_text()
     assert "69 of 173 parameters (39.9%)" in card
     assert "| head.weight |" in card
+    assert "In 2 rounds of 2 epochs; deleted first: those without which the training loss would rise least" in card
     assert Path("pruned/pruned.png").stat().st_size > 1000
     assert evaluate.main(["pruned/distilled-seed0"]) == 0
     capsys.readouterr()
@@ -153,7 +154,7 @@ def test_units_go_and_the_network_is_smaller(capsys: pytest.CaptureFixture[str])
             for width, file in files.items()
         )
         torch.testing.assert_close(smaller(rows), whole(rows), rtol=1e-5, atol=1e-6)
-    assert evaluate.main(["small/distilled-seed1"]) == 0
+    assert evaluate.main(["small/distilled-seed0"]) == 0
     capsys.readouterr()
 
 
