@@ -19,7 +19,7 @@ STORE_IS_THERE := $(wildcard $(STORE)/manifest.json $(STORE)/zarr.json $(STORE)/
 # Tests start hundreds of processes: compile each file once, whatever the caller's environment says.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help mnist ag-news lm speech speech-take speech-frames train-student teacher-logits train-teacher install dev lint format types test slow faults docs check clean detect clone diffuse graph graph-inductive chunker letter forest prune
+.PHONY: help mnist ag-news lm speech speech-take speech-frames train-student teacher-logits train-teacher install dev lint format types test slow faults docs check clean detect clone diffuse graph graph-inductive chunker letter forest prune edge
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -87,6 +87,10 @@ prune: install ## Optimal Brain Damage: 5,000 digits of MNIST, from the hub or S
 	$(SOFTLABELS) prune runs/prune-mlp --keep=0.4 --rounds=2 --epochs=5 --saliency_rows=200 --out=runs/prune-mlp-saliency
 	$(SOFTLABELS) prune runs/prune-mlp --keep=0.9999 --rounds=2 --epochs=5 --saliency_rows=20 --out=runs/prune-mlp-whole
 
+edge: .venv/export ## ONNX of the digits' student in 32 and in eight bits, measured beside its teacher
+	$(MAKE) train-student ARGS="--out=runs/digits"
+	$(SOFTLABELS) export runs/digits/distilled-seed0 --formats=onnx,int8 --latency --against_teacher=digits $(ARGS)
+
 letter: .venv/tables ## one network for an ensemble, by pseudo-data, from the folder SOURCE: a quarter of an hour of one core
 	$(MAKE) train-student CONFIG=letter ARGS="--out=runs/letter"
 	$(MAKE) train-student CONFIG=letter_p2 ARGS="--out=runs/letter_p2"
@@ -124,9 +128,13 @@ dev: .venv/dev ## set up .venv with what tests and checks take as well
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[report,tables]'
 	@touch $@
 
+.venv/export: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[report,export]'
+	@touch $@
+
 .venv/dev: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@ .venv/hf .venv/audio .venv/tables
+	@touch $@ .venv/hf .venv/audio .venv/tables .venv/export
 
 lint: dev ## ruff: mistakes, import order, layout
 	$(BIN)/ruff check .
