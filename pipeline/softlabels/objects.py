@@ -229,7 +229,8 @@ def require_extra(package: str, *, extra: str) -> Any:
         if error.name != package.partition(".")[0]:
             raise
         raise MissingExtra(
-            f"this needs the package {package}, which is not installed", remedy=f"pip install 'softlabels[{extra}]'"
+            f"this needs the package {package}, which is not installed",
+            remedy=f"{sys.executable} -m pip install 'softlabels[{extra}]'",
         ) from None
 
 

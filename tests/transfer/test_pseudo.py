@@ -213,7 +213,7 @@ def test_without_scikit_learn_it_says_which_extra(file: Path, monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(MissingExtra, match="sklearn") as caught:
         load_transfer_set(config(file), "train")
-    assert caught.value.remedy == "pip install 'softlabels[tables]'"
+    assert caught.value.remedy == f"{sys.executable} -m pip install 'softlabels[tables]'"
 
 
 @pytest.mark.parametrize(
