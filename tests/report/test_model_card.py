@@ -63,7 +63,10 @@ def manifest() -> Manifest:
     return open_store(GOLDEN).manifest
 
 
-def card(rng: np.random.Generator, manifest: Manifest, **changes: Any) -> str:
+PREPARE = ObjectSpec("my.own.prepare", {"divisor": 255})
+
+
+def card(rng: np.random.Generator, manifest: Manifest, prepare: ObjectSpec = PREPARE, **changes: Any) -> str:
     results = made_up.results(rng, **changes)
     for student in results["students"]:
         for scores in student["scores"]:
@@ -71,7 +74,7 @@ def card(rng: np.random.Generator, manifest: Manifest, **changes: Any) -> str:
     folders = ["distilled-seed0", "hard-seed0"]
     stores = {"train": manifest, "test": manifest}
     return model_card(
-        results, RECIPE, stores=stores, parameters=12345, prepare=ObjectSpec("my.own.prepare", {"divisor": 255}),
+        results, RECIPE, stores=stores, parameters=12345, prepare=prepare,
         folders=folders, pictures=["sweep.png", "curves.png"],
     )  # fmt: skip
 
@@ -92,6 +95,7 @@ def test_the_hub_reads_the_card(rng: np.random.Generator, manifest: Manifest, na
 
 
 def test_the_card_says_what_was_done(rng: np.random.Generator, manifest: Manifest) -> None:
+    assert "- Takes inputs as those that its labels came with\n" in card(rng, manifest, ObjectSpec(""))
     head, page = front_matter(card(rng, manifest))
     assert head["datasets"] == ["ylecun/mnist"]
     assert {entry["name"] for entry in head["model-index"]} == {"hard", "distilled"}

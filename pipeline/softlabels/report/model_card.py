@@ -139,7 +139,9 @@ def _what(results: Results, recipe: Recipe, first: Manifest, parameters: int, pr
         for member in spec.teacher.members[:_SHOWN]
     ]
     more = len(spec.teacher.members) - _SHOWN
-    inputs = f"prepared by {code(prepare.class_path)} with {code(without_folders(prepare.init_args))}"
+    inputs = "as those that its labels came with"  # of arrays, of which nothing says how they were made
+    if prepare.class_path:
+        inputs = f"prepared by {code(prepare.class_path)} with {code(without_folders(prepare.init_args))}"
     count = len(spec.teacher.members)
     return "\n".join(
         [
