@@ -182,7 +182,7 @@ def _line(found: Exported, split: str) -> str:
 def _try_next(found: Exported, rows: Tensor, *, one: bool) -> str:
     """One line of Python that runs the file on a row of zeros; `one`: there is one output."""
     shape, dtype, path = [1, *rows.shape[1:]], str(rows.dtype).removeprefix("torch."), json.dumps(str(found.path))
-    if found.form == "onnx":
+    if found.form in (ONNX, INT8):
         code = (
             f"import numpy, onnxruntime; session = onnxruntime.InferenceSession({path}); "
             f'print(session.run(None, {{"inputs": numpy.zeros({shape}, "{dtype}")}}){"[0]" * one})'

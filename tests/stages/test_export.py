@@ -126,15 +126,16 @@ def test_eight_bits_beside_student_and_teacher(run: Path, store: Path, capsys: p
     member = {"class_path": "softlabels.models.MLP", "init_args": {"inputs": toy.FEATURES, "hidden": [9], "classes": 5}}
     save_weights(build_model(ModelConfig(**member)), Path("teacher.safetensors"))
     toy.write_recipe(Path("teacher.yaml"), teacher={"members": [member | {"weights": "teacher.safetensors"}]})
-    words = ["run", "--formats=onnx,int8", "--latency", "--against_teacher=teacher.yaml", "--rows=100"]
+    words = ["run", "--formats=int8,onnx", "--latency", "--against_teacher=teacher.yaml", "--rows=100"]
     assert export.main(words) == 0
     said = capsys.readouterr().out
     assert "ranges of activations from 100 rows of train" in said
+    assert 'InferenceSession("run/distilled-seed0/student.int8.onnx")' in said
     lines = {tuple(line.split()[:2]): line.split() for line in said.splitlines() if line}
     names = [
         line.split()[0] for line in said.splitlines() if re.match(r"(teacher|student|onnx|int8)\s+[\d.,]+\s", line)
     ]
-    assert names == ["teacher", "student", "int8", "teacher", "onnx", "int8"]
+    assert names == ["teacher", "student", "int8", "teacher", "int8", "onnx"]
     folder = run / "distilled-seed0"
     for form, name in (("onnx", "student.onnx"), ("int8", "student.int8.onnx")):
         assert ((form, f"{(folder / name).stat().st_size:,}")) in lines
