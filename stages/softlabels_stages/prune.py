@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     named = texts(words, Prune, positional=("from_",)).get("from_", "")
     run = None if asks_help(words) else Path(named)
     if run is not None and not (run / RECIPE).is_file():
-        raise ConfigError(f"{named or 'nothing'} is no run", remedy="name the folder of a finished train-student run")
+        what = f"{named} is no run" if named else "no run is named"
+        raise ConfigError(what, remedy="name the folder of a finished train-student run")
     args = parse(with_store_of(run, words), Prune, stage="prune", doc=__doc__, positional=("from_",), run=run)
     found = prune(
         args.from_,

@@ -98,6 +98,7 @@ def test_help_needs_no_run(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["--from=nowhere"], "ConfigError: nowhere is no run"),
         (["nowhere"], "ConfigError: nowhere is no run"),
+        ([], "ConfigError: no run is named; name the folder"),
         (["out", "--class_prior=much"], "ConfigError: class_prior is 'much'; give uniform"),
         (["out", "--rows=elsewhere"], "ConfigError: the store has no split 'elsewhere'; its splits are test, train"),
         (["out", "--rows=test"], "0 of 5 classes have less than 0.1 of their share in the transfer set"),

@@ -198,6 +198,7 @@ def test_a_damaged_round_is_named(capsys: pytest.CaptureFixture[str], name: str)
     ("words", "message"),
     [
         (["nothing"], "nothing is no run"),
+        ([], "no run is named; name the folder"),
         (["out", "--keep=1.5"], "keep must lie between 0 and 1"),
         (["out", "--keep=0.05", "--out=a"], "19 of them are biases and the like"),
         (["out", "--keep=0.02", "--structure=unit", "--out=b"], "17 of them are left with one unit a layer"),
