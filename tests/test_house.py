@@ -218,6 +218,8 @@ def test_help_is_that_of_the_stage_itself(stage: str, capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit):
         importlib.import_module(f"softlabels_stages.{stage.replace('-', '_')}").main(["--help"])
     assert capsys.readouterr().out == said
+    bare = re.findall(r"^  (--\S+)\n(?=  --|\n)", said, re.MULTILINE)  # options of which nothing is said
+    assert not [option for option in bare if "name=" not in option]
 
 
 def test_the_names_that_light_modules_repeat() -> None:

@@ -41,7 +41,9 @@ def field_help(cls: type) -> dict[str, str]:
         found |= field_help(base)
     for name, text in re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", inspect.cleandoc(cls.__doc__ or ""), re.MULTILINE):
         found[name] = " ".join(text.split())
-    for name, text in re.findall(r"^    (\w+): .*?  # (.+)$", inspect.getsource(cls), re.MULTILINE):
+    # The comment may stand on a later line of the field: where the line is too long, ruff puts the default on its own.
+    beside = r"^    (\w+): [^#\n]*(?:\n    [ )][^#\n]*)*  # (.+)$"
+    for name, text in re.findall(beside, inspect.getsource(cls), re.MULTILINE):
         found[name] = text.strip()
     return found
 

@@ -85,13 +85,14 @@ def flatten(cls: type, mapping: object, *, where: str, prefix: str = "") -> dict
         if inner is None or (value is None and type(None) in typing.get_args(hints[name])):
             given[prefix + name] = value
         else:
-            given |= flatten(inner, value, where=f"{where}.{name}", prefix=f"{prefix}{name}.")
+            below = flatten(inner, value, where=f"{where}.{name}", prefix=f"{prefix}{name}.")
+            given |= below or {prefix + name: {}}  # an empty section is one: all of it stays as it is by default
     return given
 
 
 def check(known: Mapping[str, Key], given: Mapping[str, object], *, where: str) -> dict[str, object]:
     """The given values in the types of their keys. Raises ConfigError naming key, value and type where one differs."""
-    # A name that is no key is a section that is null.
+    # A name that is no key is a section that is null or empty.
     return {name: _right(known[name], value, where) if name in known else value for name, value in given.items()}
 
 
@@ -147,7 +148,7 @@ def build(cls: type[T], given: Mapping[str, object], *, where: str, prefix: str 
     for field in fields(cls):  # type: ignore[arg-type]  # T is a dataclass: typeshed has no public name for the bound
         name, hint = prefix + field.name, hints[field.name]
         inner, default = _nested(hint), _default(field, base)
-        if inner is not None and any(key.startswith(f"{name}.") for key in given):
+        if inner is not None and (given.get(name) == {} or any(key.startswith(f"{name}.") for key in given)):
             start = default if is_dataclass(default) else None
             changes[field.name] = build(inner, given, where=where, prefix=f"{name}.", base=start)
         elif name in given:

@@ -73,6 +73,13 @@ class Command:
     json: bool = False  # print JSON
 
 
+@dataclass(frozen=True)
+class Optional:
+    """A section that may be left out."""
+
+    training: Training | None = None
+
+
 RECIPE = {
     "name": "mine",
     "student": {"class_path": "a.B", "init_args": {"hidden": [64, 64], "rate": 0.5}},
@@ -215,6 +222,10 @@ def test_numbers_with_exponents_are_numbers(tmp_path: Path) -> None:
 
 def test_typed_is_the_same_check_for_a_plain_mapping() -> None:
     assert typed(Training, {"temperature": 3, "seeds": [1]}, where="x") == Training(temperature=3.0, seeds=(1,))
+    assert typed(Optional, {"training": {}}, where="x") == Optional(Training())  # empty is not left out
+    assert typed(Optional, {"training": None}, where="x") == typed(Optional, {}, where="x") == Optional(None)
+    with pytest.raises(ConfigError, match=r"x: student\.class_path is missing"):
+        typed(Command, {"student": {}}, where="x")
     with pytest.raises(ConfigError, match=r"x: temperature is 'hot', expected number; the default is 4\.0"):
         typed(Training, {"temperature": "hot"}, where="x")
 

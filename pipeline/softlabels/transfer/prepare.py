@@ -46,9 +46,9 @@ def stack(rows: Sequence[Row]) -> Array:
     if types & {tuple, str, bytes, list}:
         found = "several input columns" if tuple in types else "text" if str in types else "bytes"
         remedies = {
-            "several input columns": "softlabels.transfer.vector joins columns of numbers; or write a function",
-            "text": "softlabels.transfer.tokenize makes tokens of it; or write a function",
-            "bytes": "softlabels.transfer.audio decodes audio; or write a function; images are decoded where the column's "
+            "several input columns": "{class_path: softlabels.transfer.vector} joins columns of numbers; or write a function",
+            "text": "{class_path: softlabels.transfer.tokenize} makes tokens of it; or write a function",
+            "bytes": "{class_path: softlabels.transfer.audio} decodes audio; or write a function; images are decoded where the column's "
             "feature (datasets.Image) says so",
         }
         raise TransferSetError(
