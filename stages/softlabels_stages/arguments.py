@@ -191,6 +191,25 @@ class Import(Reading):
 
 
 @dataclass(frozen=True)
+class Push:
+    """Arguments of push."""
+
+    store: str = ""  # a sealed store, or a folder of them
+    url: str = ""  # where it goes: s3://BUCKET/FOLDER, gs://, az://, file:// or a folder
+    read_back: bool = True  # read what was sent or was there, and compare it; false compares sizes alone
+
+
+@dataclass(frozen=True)
+class Pull:
+    """Arguments of pull."""
+
+    url: str = ""  # where it lies: s3://BUCKET/FOLDER, gs://, az://, http://, https://, file:// or a folder
+    store: str = ""  # where it goes
+    split: str | None = None  # one of several splits; by default all
+    digest: str | None = None  # what its digest must be, as info prints it; else nothing is fetched
+
+
+@dataclass(frozen=True)
 class Cache:
     """Arguments of cache."""
 
@@ -229,6 +248,8 @@ COMMANDS = {
     "repair": Command("set damaged shards aside, so that the command that made the store makes them again", ("store",)),
     "convert": Command("copy a store into the other layout", ("from_", "store")),
     "encode": Command("encode a dense store's labels as topk, without a teacher", ("from_", "store")),
+    "push": Command("push a store to an object store; what is there already is not sent again", ("store", "url")),
+    "pull": Command("pull a store from an object store or a web server, and verify it", ("url", "store")),
     "cache": Command("say where prepared rows are kept and how large they are, or delete them"),
     "import": Command("make a store from logits or probabilities that something else produced", ("from_", "store")),
 }
