@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from os import PathLike
 
 from softlabels.errors import (
@@ -184,7 +184,7 @@ def _require_own(there: Depot, splits: Mapping[str, object]) -> None:
 
 def _splits_there(there: Depot, split: str | None) -> dict[str, Depot]:
     """The splits at a place by name, or the one store that it is itself."""
-    if holds_store(there):
+    with suppress(FileNotFoundError):
         named = read_json(there, PLAN, Plan).spec.transfer_set.split
         if split not in (None, named):
             raise StorePathError(f"{there} is the split {named}, not {split}", remedy="leave --split out")

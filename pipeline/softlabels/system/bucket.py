@@ -73,6 +73,7 @@ class Bucket:
         if not self.lists:
             raise StorageError(f"{self} lists nothing: a web server does not", remedy="name the split: --split=train")
         lead, below, count = len(self.inside) + bool(self.inside), self._key(name), 0
+        within = f"{below}/" * bool(below)
         with self._asked("list", name):
             for page in obstore.list(self.client, below or None, chunk_size=1000):
                 count += len(page)
@@ -81,6 +82,8 @@ class Bucket:
                         f"the listing of {self.at(name)} has not ended after {MOST_LISTED:,} objects",
                         remedy="give the address of one store",
                     )
+                if any(not found["path"].startswith(within) for found in page):
+                    raise StorageError(f"{self.root} lists keys that it was not asked for", remedy=_AGAIN + _KEPT)
                 yield from ((found["path"][lead:], found["size"]) for found in page)
 
     def names(self, name: str = "") -> list[str]:
@@ -210,10 +213,10 @@ class _Object:
 
 def _reason(error: Exception) -> tuple[str, str]:
     """Why a place refused, and what to do. Addresses and bodies stay out: a signed address is a password."""
-    text, kind = str(error), type(error).__name__
+    text, kind = str(error).partition("Debug source")[0], type(error).__name__
     status, code = re.search(r"status code: (\d{3})", text), re.search(r"<Code>(\w{1,60})</Code>", text)
     answer = " ".join(found[1] for found in (status, code) if found)
-    if "169.254." in text or "metadata.google" in text or "credential" in text.lower():
+    if "169.254." in text or "metadata.google" in text:  # where machines of a cloud are given theirs
         return "no credentials are found", _RENEW + _KEPT
     denied = kind in ("PermissionDeniedError", "UnauthenticatedError") or (status and status[1] in ("401", "403"))
     if denied or (code and _REFUSED.search(code[1])):
@@ -222,7 +225,8 @@ def _reason(error: Exception) -> tuple[str, str]:
         return "the server gives no parts of files", "pull the whole store"
     if isinstance(error, ValueError):
         return "its name cannot be a key of an object", "give another address"
+    if code and code[1] == "NoSuchBucket":
+        return "there is no such bucket", "check the address, or create the bucket"
     if answer:
         return f"the server answered {answer}", _AGAIN + _KEPT
-    timeout = "timed out" in text or "timeout" in text.partition("Debug source")[0].replace("retry_timeout", "")
-    return "the server did not answer in time" if timeout else "no answer, or a broken one", _AGAIN + _KEPT
+    return "no answer in time, or a broken one", _AGAIN + _KEPT

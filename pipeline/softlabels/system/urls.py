@@ -15,6 +15,7 @@ from softlabels.system.depots import Depot, LocalDepot
 SCHEMES = ("s3", "gs", "az", "http", "https", "file")
 _HELP = f"give a folder, or an address that begins with one of {', '.join(f'{name}://' for name in SCHEMES)}"
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+RETRIES = {"max_retries": 5}
 # A request may take as long as it moves: a file of many gigabytes is one.
 _PATIENCE = {"connect_timeout": "10s", "read_timeout": "120s", "timeout": "24 hours"}
 
@@ -69,7 +70,7 @@ def _inside(path: str, text: str) -> str:
 def _client(scheme: str, host: str) -> Any:
     store = require_extra("obstore.store", extra="remote")
     plain = scheme == "http" or any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS)
-    options: dict[str, Any] = {"client_options": {**_PATIENCE, "allow_http": plain}, "retry_config": {"max_retries": 5}}
+    options: dict[str, Any] = {"client_options": {**_PATIENCE, "allow_http": plain}, "retry_config": RETRIES}
     if scheme == "s3":  # the server compares what it gets with this hash
         return store.S3Store(host, checksum_algorithm="SHA256", **options)
     if scheme == "gs":
