@@ -294,7 +294,6 @@ def test_without_obstore(monkeypatch: pytest.MonkeyPatch) -> None:
         urls.depot_of("s3://bucket/x")
 
 
-@pytest.mark.parametrize("name", ["..", ".", "../../out", "/etc", "a\\b", ".git", "x\x1b[2J", "", "n" * 300, "c:"])
 def test_a_server_that_is_not_there(s3: str, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StorageError, match="cannot list s3://nowhere/x: there is no such bucket; check the address"):
         push(made, "s3://nowhere/x")
@@ -304,6 +303,7 @@ def test_a_server_that_is_not_there(s3: str, made: Path, monkeypatch: pytest.Mon
         push(made, s3)
 
 
+@pytest.mark.parametrize("name", ["..", ".", "../../out", "/etc", "a\\b", ".git", "x\x1b[2J", "", "n" * 300, "c:"])
 def test_names_of_splits_that_lead_elsewhere(name: str, made: Path, tmp_path: Path) -> None:
     source = shutil.copytree(made, tmp_path / "source")
     root = json.loads((source / "zarr.json").read_bytes()) if (source / "zarr.json").exists() else {"attributes": {}}
