@@ -11,7 +11,7 @@ import skops.io
 
 from softlabels import open_store
 from softlabels.stream.folds import fold_of
-from softlabels_stages import encode, teacher_logits, train_student, train_teacher, verify
+from softlabels_stages import encode, info, teacher_logits, train_student, train_teacher, verify
 from tests.stages import toy
 
 FOLDS = 3
@@ -91,6 +91,13 @@ def test_from_training_to_students(capsys: pytest.CaptureFixture[str], monkeypat
     capsys.readouterr()
     assert verify.main(["store", "--against_teacher=recipe.yaml"]) == 0
     assert "train: 160 rows against the live teacher: largest deviation" in capsys.readouterr().out
+
+    assert info.main(["store/train"]) == 0
+    assert "teacher, 2 members, float32, out of 3 folds" in capsys.readouterr().out
+    assert (
+        "float32, 2 members, each row labelled by those of 3 folds that did not see it:"
+        in Path("store/train/README.md").read_text()
+    )
 
     assert encode.main(["store", "sparse", "--k=2", "--tail=uniform"]) == 0
     sparse = open_store("sparse", split="train")

@@ -104,4 +104,7 @@ def test_widths_are_alike_for_all_students(rng: np.random.Generator) -> None:
     ]
     width = widths(model, chains, scores, 0.6)
     assert width == [2, 6]
-    assert [units.tolist() for units in best_units(scores[1], width)] == [[False] * 4 + [True] * 2, [True] * 6]
+    whole = [torch.ones(6, dtype=torch.bool)] * 2
+    assert [units.tolist() for units in best_units(scores[1], width, whole)] == [[False] * 4 + [True] * 2, [True] * 6]
+    gone = torch.tensor([False, True, True, True, True, True])  # a dead unit scores no more than a deleted one
+    assert best_units([torch.zeros(6)], [5], [gone])[0].tolist() == gone.tolist()
