@@ -6,6 +6,7 @@ Names are loaded when they are first used, so that reading a store imports no to
     label, encode      a teacher (`Ensemble`) over a transfer set into stores; a dense store's labels as topk
     train, judge       students from stores, and scores of a student or of the stored teacher
     write_store        a store of logits that are at hand as arrays
+    push, pull         a store to an object store and back
     StoreWriter        fill a store shard by shard; store_spec says what it will hold,
                        array_keys gives its rows' keys
     load_transfer_set  the transfer set's rows, hashed and prepared; TransferSetConfig says which
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from softlabels.jobs.encode import encode
     from softlabels.jobs.judge import judge
     from softlabels.jobs.label import label
+    from softlabels.jobs.share import pull, push
     from softlabels.jobs.train import train
     from softlabels.jobs.write_store import write_store
     from softlabels.labels.soft import SoftLabels
@@ -90,6 +92,8 @@ __all__ = [
     "label",
     "load_transfer_set",
     "open_store",
+    "pull",
+    "push",
     "store_spec",
     "train",
     "write_store",

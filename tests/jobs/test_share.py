@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import re
 import shutil
 import threading
@@ -12,6 +13,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import obstore
 import pytest
 
@@ -29,6 +31,7 @@ from softlabels.errors import (
 )
 from softlabels.jobs.share import pull, push
 from softlabels.jobs.watch import Watch
+from softlabels.jobs.write_store import write_store
 from softlabels.store import open_store
 from softlabels.store.carry import Carrying
 from softlabels.store.records import Manifest
@@ -38,6 +41,7 @@ from softlabels.system import bucket, urls
 from softlabels.system.bucket import Bucket
 from softlabels.system.depots import PART, Depot, LocalDepot
 from softlabels.system.urls import depot_of
+from softlabels_stages.__main__ import main
 from tests.jobs.seaweed import SECRET, free_ports
 from tests.stages import toy
 from tests.system.memory import MemoryDepot
@@ -496,3 +500,49 @@ def test_a_listing_without_end(
         pull("s3://bucket/x", tmp_path / "copy")
     with pytest.raises(StorePathError, match="holds other files"):
         push(made / "train", "s3://bucket/x")
+
+
+def test_the_commands(made: Path, s3: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["push", str(made), s3]) == 0
+    assert f"pushed: {s3}" in capfd.readouterr().out
+    assert main(["pull", s3, str(tmp_path / "copy"), "--split=test"]) == 0
+    assert "every byte is as it was sealed" in capfd.readouterr().out
+    assert main(["pull", s3, str(tmp_path / "copy"), "--split=valid"]) == 2
+    assert "UnsealedStore: s3://tests/test_the_commands/valid holds no store" in capfd.readouterr().err
+    for words in (["push", str(made)], ["pull", s3], ["push", str(tmp_path / "none"), s3]):
+        assert main(words) == 2
+    assert main(["push", str(made), f"{s3}?token=topsecret"]) == 2
+    assert "topsecret" not in capfd.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["push", "pull"])
+def test_killed_twenty_times(command: str, s3: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    """SIGKILL at random moments, until the command has come to its end and been killed twenty times."""
+    logits = rng.normal(size=(20_000, 1, 100)).astype(np.float32)
+    inputs = np.arange(len(logits), dtype=np.int32)[:, None]
+    write_store(tmp_path / "store", logits, inputs=inputs, split="train", rows_per_shard=512)
+    digest, turn, killed, begun, done = open_store(tmp_path / "store").digest, 0, 0, 0, 0
+    if command == "pull":
+        push(tmp_path / "store", s3)
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["softlabels_stages.push", "softlabels_stages.pull", "obstore"])
+    while killed < 20 or not done:
+        words = [str(tmp_path / "store"), f"{s3}/{turn}"] if command == "push" else [s3, str(tmp_path / f"copy{turn}")]
+        child = processes.Process(target=main, args=([command, *words],))
+        child.start()
+        child.join(rng.uniform(0.02, 0.6) if killed < 20 else 200)
+        if child.exitcode is None:
+            child.kill()
+            child.join()
+            place = there(f"{s3}/{turn}") if command == "push" else LocalDepot(tmp_path / f"copy{turn}")
+            begun += place.exists("plan.json") and not place.exists("manifest.json")
+            killed += 1
+            continue
+        assert child.exitcode == 0
+        if command == "push":
+            pull(f"{s3}/{turn}", tmp_path / f"copy{turn}")
+        assert open_store(tmp_path / f"copy{turn}").digest == digest
+        assert files(tmp_path / f"copy{turn}") == files(tmp_path / "store")
+        turn, done = turn + 1, done + 1
+    assert begun >= 5
