@@ -130,6 +130,9 @@ def works(path: Path, kind: str, base: Path) -> dict[str, Callable[[], int]]:
         "convert": run("convert", path, f"{out}-copy"),
         "encode": run("encode", path, f"{out}-sparse", "--k=2", "--tail=uniform"),
         "repair": run("repair", path),
+        "push": run("push", path, f"{out}-there"),
+        "pull": run("pull", path, f"{out}-pulled"),
+        "pull into it": run("pull", base / kind / "train", path),
         "convert into it": run("convert", base / kind / "train", path, layout),
         "train": run("train-student", f"--store={path}", recipe, f"--out={out}-run"),
     }

@@ -281,6 +281,11 @@ def test_credentials_in_an_address_are_refused_and_not_repeated(address: str, ma
         ("http://host/%2e%2e/x", "has steps that lead elsewhere"),
         ("s3:///x", "names no bucket or server"),
         ("http://[::1/x", "this is no address"),
+        ("s3://\udcff/x", "names no bucket or server"),
+        ("s3://bucket:9000/x", "names no bucket or server"),
+        ("https://a b/x", "names no bucket or server"),
+        ("https://host:port/x", "names no bucket or server"),
+        ("az://b/\udcff", "steps that lead elsewhere"),
         ("file://machine/x", "names a machine"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from os import PathLike
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -36,7 +37,6 @@ def depot_of(address: str | PathLike[str] | Depot) -> Depot:
     try:
         parts = urlsplit(text)
         user = parts.username or parts.password
-        port = parts.port
     except ValueError:
         raise ConfigError("this is no address", remedy=_HELP) from None
     if user or parts.query or parts.fragment:
@@ -53,10 +53,14 @@ def depot_of(address: str | PathLike[str] | Depot) -> Depot:
             raise ConfigError(f"{one_line(text)} names a machine", remedy="write file:///folder/of/this/machine")
         return LocalDepot(path)
     inside = _inside(path, text)
-    if not parts.hostname:
-        raise ConfigError(f"{one_line(text)} names no bucket or server", remedy=f"write {scheme}://NAME/FOLDER")
-    host = parts.netloc if scheme in ("http", "https") else parts.netloc.partition(":")[0] if port else parts.netloc
-    return Bucket(_client(scheme, host), f"{scheme}://{host}", inside, lists=scheme not in ("http", "https"))
+    if not re.fullmatch(
+        r"[\w.-]{1,255}" if "http" not in scheme else r"([\w.-]+|\[[\w:.]+\])(:\d+)?", parts.netloc, re.ASCII
+    ):
+        raise ConfigError(
+            f"{one_line(text)} names no bucket or server that can be", remedy=f"write {scheme}://NAME/FOLDER"
+        )
+    client = _client(scheme, parts.netloc)
+    return Bucket(client, f"{scheme}://{parts.netloc}", inside, lists=scheme not in ("http", "https"))
 
 
 def _inside(path: str, text: str) -> str:
