@@ -65,8 +65,8 @@ def require_members(store: Store, what: str) -> None:
     for each in store.spec.targets:
         if each.encoding.is_reduced:
             raise MeanUnavailable(
-                f"{titled(each.name)}{store.folder} keeps the {each.encoding.reduce} mean of its members, not their outputs, and "
-                f"cannot be {what}",
+                f"{titled(each.name)}{store.folder} keeps the {each.encoding.reduce} mean of its members, not their outputs, "
+                f"and cannot be {what}",
                 remedy="give stores that keep every member (reduce: none)",
             )
 

@@ -81,8 +81,8 @@ def concatenated(stores: Sequence[Store], rename: Mapping[str, str], repeated: R
         if repeated == "error" and (found >= 0).any():
             row = int((found >= 0).argmax())
             raise RepeatedRow(
-                f"{int((found >= 0).sum()):,} rows of {store.folder}, the first of them row {row}, have content keys of rows of a "
-                "store before it",
+                f"{int((found >= 0).sum()):,} rows of {store.folder}, the first of them row {row}, have content keys of rows "
+                "of a store before it",
                 remedy=_DISTINCT,
             )
         rows.append(np.flatnonzero(found < 0))

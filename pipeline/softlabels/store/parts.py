@@ -166,28 +166,23 @@ class Beside:
         having = [part for part in self.parts if name in part.store.columns]
         for part, own in zip(having[1:], labels[1:], strict=True):
             both, apart = joined(known, own, kind)
-            if kind == "softmax" and not target.encoding.keeps_all and not self.spec.of_tokens:
+            all_or_none = kind == "softmax" and not target.encoding.keeps_all and not self.spec.of_tokens
+            if all_or_none:
                 apart |= (known != own).reshape(len(own), -1).any(axis=1)
             if apart.any():
-                self._refuse_labels(target.name, part, start + int(apart.argmax()), name)
+                at = int(apart.argmax())
+                why = ", and topk labels keep the logit of a hard label that all stores know" if all_or_none else ""
+                raise OtherLabels(
+                    f"{titled(target.name)}row {part.rows[start + at]} of {part.store.folder} has the hard label "
+                    f"{_short(own[at])}, and a store before it {_short(known[at])} for the same content key{why}",
+                    remedy="label all stores from one transfer set, or leave the row out with `softlabels select`",
+                )
             known = both
         return known
 
-    def _refuse_labels(self, target: str, part: Picked, row: int, name: str) -> None:
-        """Raise `OtherLabels` of a row."""
-        first = next(each for each in self.parts if name in each.store.columns)
-        there, here = (each.read(row, row + 1, [name])[name][0] for each in (first, part))
-        places = [f"row {int(each.rows[row])} of {each.store.folder}" for each in (first, part)]
-        why = "" if self.spec.only(target).encoding.keeps_all else " (of topk labels each must know it, or none)"
-        raise OtherLabels(
-            f"{titled(target)}{places[0]} and {places[1]} have one content key, and the hard labels {_short(there)} and "
-            f"{_short(here)}{why}",
-            remedy="label both stores from one transfer set, or leave the row out with `softlabels select`",
-        )
-
     def require_same_rows(self, step: int) -> None:
-        """Raise `SpecMismatch` or `OtherLabels` where rows of one key differ in the positions that count, in their fold or their
-        hard labels. They are read `step` at a time.
+        """Raise `SpecMismatch` or `OtherLabels` where rows of one key differ in the positions that count, in their fold or hard
+        labels. They are read `step` at a time.
         """
         alike = [name for name in SAME if name in self.parts[0].store.columns]
         labels = [column.name for column in self.spec.columns if bare(column.name) == LABEL]
@@ -201,9 +196,9 @@ class Beside:
                     if apart.any():
                         row, one = start + int(apart.argmax()), self.parts[0]
                         raise SpecMismatch(
-                            f"row {int(one.rows[row])} of {one.store.folder} and row {int(part.rows[row])} of "
-                            f"{part.store.folder} have one key and another {name}",
-                            remedy="label both stores from one transfer set",
+                            f"row {one.rows[row]} of {one.store.folder} and row {part.rows[row]} of {part.store.folder} have "
+                            f"one content key, and {name} differs",
+                            remedy="label all stores from one transfer set",
                         )
 
 
