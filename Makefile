@@ -19,7 +19,7 @@ STORE_IS_THERE := $(wildcard $(STORE)/manifest.json $(STORE)/zarr.json $(STORE)/
 # Tests start hundreds of processes: compile each file once, whatever the caller's environment says.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help mnist ag-news lm speech speech-take speech-frames train-student teacher-logits train-teacher install dev lint format types test slow faults docs check clean detect clone diffuse graph graph-inductive chunker letter prune
+.PHONY: help mnist ag-news lm speech speech-take speech-frames train-student teacher-logits train-teacher install dev lint format types test slow faults docs check clean detect clone diffuse graph graph-inductive chunker letter forest prune
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -54,6 +54,14 @@ speech-take: .venv/audio ## the same, judged by other takes of the same speakers
 speech-frames: .venv/audio ## the same as speech, frame by frame, with its teachers
 	$(SOFTLABELS) train-teacher --config=speech $(FROM)
 	$(MAKE) train-student CONFIG=speech_frames FROM=$(if $(SOURCE),--transfer_set.factory.init_args.source=$(SOURCE))
+
+forest: .venv/tables ## digits with wrong labels, by forests that did not see them, and by those that did: two minutes of one core
+	$(MAKE) train-student CONFIG=forest ARGS="--out=runs/forest"
+	$(SOFTLABELS) teacher-logits --config=forest --store=stores/forest_inside --teacher.folds=null
+	$(SOFTLABELS) train-student --config=forest --store=stores/forest_inside --temperature=2 --baseline=false --out=runs/forest_inside
+	$(SOFTLABELS) train-student --config=forest --store=stores/forest --members=2 --baseline=false --out=runs/near
+	$(SOFTLABELS) train-student --config=forest --store=stores/forest_inside --members=2 --baseline=false --out=runs/near_inside
+	$(BIN)/python -m benchmarks.forest runs/forest runs/forest_inside runs/near runs/near_inside
 
 detect: install ## blood cells in images, a class and a box each, from the hub or SOURCE: about five minutes of one core
 	$(MAKE) train-student CONFIG=detect

@@ -47,6 +47,7 @@ SHIPPED = {
     "softlabels.transfer.tokenize": "softlabels.transfer.text.tokenize",
     "softlabels.transfer.vector": "softlabels.transfer.prepare.vector",
     "softlabels.transfer.vision.process": "softlabels.transfer.vision.process",
+    "softlabels.transfer.wrong_labels": "softlabels.recipes.wrong_labels.wrong_labels",
 }
 # torch's own optimizers and schedules of numbers, which anybody's recipe may name: they run nothing but torch.
 OF_TORCH = frozenset(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import joblib
 import numpy as np
@@ -44,6 +46,23 @@ class Runs:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (Path("it-ran"),)
+
+
+def calling(name: str, data: bytes) -> bytes:
+    """A skops file in which the attribute `extra` is what a function says when it is called."""
+    module, _, function = name.rpartition(".")
+    call = {"__module__": module, "__class__": function, "__loader__": "ConstructorFromReduceNode"}
+    arguments = {"__module__": "builtins", "__class__": "tuple", "__loader__": "TupleNode", "content": []}
+    out = io.BytesIO()
+    with ZipFile(io.BytesIO(data)) as old, ZipFile(out, "w") as new:
+        for file in old.namelist():
+            found = old.read(file)
+            if file == "schema.json":
+                schema = json.loads(found)
+                schema["content"]["content"]["extra"] = call | {"content": arguments}
+                found = json.dumps(schema).encode()
+            new.writestr(file, found)
+    return out.getvalue()
 
 
 @pytest.fixture
@@ -130,11 +149,15 @@ def test_types_that_the_recipe_does_not_name_are_refused(
     forest.extra = Strange()
     skops.io.dump(forest, "strange.skops")
     with pytest.raises(
-        WeightsError, match=r"strange.skops holds types of packages that the recipe does not name: tests\."
+        WeightsError, match=r"strange.skops holds what is no type of the packages that the recipe names: tests\."
     ):
         member(Path("strange.skops"), n_estimators=2)
     skops.io.dump(Strange().fit(*rows), "own.skops")
     assert member(Path("own.skops"), f"{__name__}.Strange").classes == 4  # its package is named
+    for name in ("sklearn.utils._testing.check_output", "sklearn.datasets.clear_data_home"):
+        Path("call.skops").write_bytes(calling(name, skops.io.dumps(forest.set_params(verbose=1))))
+        with pytest.raises(WeightsError, match=rf"call.skops holds what is no type of .* names: {name}"):
+            member(Path("call.skops"), n_estimators=2)
     Path("pickle.skops").write_bytes(pickle.dumps(Runs()))
     with pytest.raises(WeightsError, match=r"pickle.skops is no whole skops file"):
         member(Path("pickle.skops"))

@@ -20,13 +20,19 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from softlabels.jobs import prune_round
+from softlabels.jobs.prune_round import Setup
 from softlabels.models import ModelConfig, build_model
+from softlabels.stream import Loader
 from softlabels.student.checkpoint import NAME as CHECKPOINT
+from softlabels.student.learner import Student
+from softlabels.student.masks import prunable
+from softlabels.student.saliency import Saliency
 from softlabels_stages import evaluate, export, prune, train_student
 from tests.stages import toy
 
-STUDENTS = [f"{kind}-seed{seed}" for kind in ("hard", "distilled") for seed in (0, 1)]
-SMALL = ("--keep=0.4", "--rounds=2", "--epochs=3")
+STUDENTS = ["hard-seed0", "distilled-seed0"]
+SMALL = ("--keep=0.4", "--rounds=2", "--epochs=2")
 NET = {"inputs": 6, "hidden": [14], "classes": 5}
 TOTAL = 6 * 14 + 14 + 14 * 5 + 5
 KILL = """
@@ -39,7 +45,7 @@ save, calls = trainer.save_checkpoint, []
 def counted(*args):
     save(*args)
     calls.append(args)
-    if len(calls) == 7:  # 4 a round: after epoch 2 of round 2
+    if len(calls) == 5:  # 3 a round: after epoch 1 of round 2
         os.kill(os.getpid(), signal.SIGKILL)
 
 trainer.save_checkpoint = counted
@@ -49,13 +55,13 @@ prune.main(sys.argv[1:])
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of all tests here: a store, a finished run of four students of 14 hidden units, and `pruned`."""
+    """The folder of all tests here: a store, a finished run of two students of 14 hidden units, and `pruned`."""
     folder = tmp_path_factory.mktemp("prune")
     with chdir(folder):
         toy.write_store(folder / "store")
         net = {"class_path": "softlabels.models.MLP", "init_args": NET | {"dropout": 0.1}}
         toy.write_recipe(Path("recipe.yaml"), student=net)
-        words = ["--config=recipe.yaml", "--store=store", "--out=out", "--epochs=6", "--seeds=0,1"]
+        words = ["--config=recipe.yaml", "--store=store", "--out=out", "--epochs=3", "--seeds=0"]
         assert train_student.main(words) == 0
         assert prune.main(["out", *SMALL, "--out=pruned"]) == 0
         yield folder
@@ -94,6 +100,23 @@ def test_single_weights_go_and_stay_gone(capsys: pytest.CaptureFixture[str]) -> 
     }
 
 
+@pytest.mark.parametrize("structure", ["weight", "unit"])
+def test_what_is_deleted_never_comes_back(structure: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the scores say of it: those of dead units are no larger than those of deleted ones."""
+
+    def at_random(setup: Setup, student: Student, sample: Loader) -> Saliency:
+        names = {name: torch.rand(weight.shape, generator=draw) for name, weight in prunable(student.model).items()}
+        return Saliency(names, [torch.rand(chain.units, generator=draw) for chain in setup.chains])
+
+    draw = torch.Generator()
+    monkeypatch.setattr(prune_round, "_scores", at_random)
+    words = ["--keep=0.4", "--rounds=2", "--epochs=1", f"--structure={structure}"]
+    assert prune.main(["out", *words, f"--out=random-{structure}"]) == 0
+    for student in STUDENTS:
+        first, second = (load_file(f"random-{structure}/rounds/{n}/{student}/masks.safetensors") for n in (1, 2))
+        assert all(not second[name][~mask].any() for name, mask in first.items())
+
+
 def test_its_results_and_its_card_say_what_remains(capsys: pytest.CaptureFixture[str]) -> None:
     found, before = results("pruned"), results("out")["students"]
     assert [student["left"] for student in found["students"]] == pytest.approx([1, 109 / 173, 69 / 173] * 2)
@@ -107,6 +130,7 @@ def test_its_results_and_its_card_say_what_remains(capsys: pytest.CaptureFixture
     card = Path("pruned/README.md").read_text()
     assert "69 of 173 parameters (39.9%)" in card
     assert "| head.weight |" in card
+    assert "In 2 rounds of 2 epochs; deleted first: those without which the training loss would rise least" in card
     assert Path("pruned/pruned.png").stat().st_size > 1000
     assert evaluate.main(["pruned/distilled-seed0"]) == 0
     capsys.readouterr()
@@ -130,7 +154,7 @@ def test_units_go_and_the_network_is_smaller(capsys: pytest.CaptureFixture[str])
             for width, file in files.items()
         )
         torch.testing.assert_close(smaller(rows), whole(rows), rtol=1e-5, atol=1e-6)
-    assert evaluate.main(["small/distilled-seed1"]) == 0
+    assert evaluate.main(["small/distilled-seed0"]) == 0
     capsys.readouterr()
 
 

@@ -205,7 +205,12 @@ def test_an_unknown_stage_is_one_line(capsys: pytest.CaptureFixture[str]) -> Non
 
 @pytest.mark.parametrize(
     "command",
-    [["-m", "softlabels_stages"], ["-c", "from softlabels_stages.__main__ import main; raise SystemExit(main())"]],
+    [
+        ["-m", "softlabels_stages"],
+        pytest.param(
+            ["-c", "from softlabels_stages.__main__ import main; raise SystemExit(main())"], marks=pytest.mark.slow
+        ),
+    ],
 )
 def test_a_recipe_may_name_classes_of_the_current_folder(work: Path, command: list[str]) -> None:
     (work / "mine.py").write_text("print('imported')")

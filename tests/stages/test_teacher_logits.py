@@ -160,7 +160,7 @@ def test_sigterm_finishes_the_shard_and_says_how_to_go_on(work: Path) -> None:
     assert digests("store") == digests("other")
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", [LAYOUTS[0], *(pytest.param(each, marks=pytest.mark.slow) for each in LAYOUTS[1:])])
 def test_a_full_disk_keeps_the_store_resumable(layout: str, work: Path, softlabels: Softlabels) -> None:
     """A file size limit stands for the disk; the file that exceeds it is a shard's."""
     recipe = {"labels": {"layout": layout, "inputs": "embed", "rows_per_shard": 96, "rows_per_chunk": 96}}

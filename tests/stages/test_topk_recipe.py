@@ -70,7 +70,7 @@ def live(recipe: dict[str, Any], split: str) -> tuple[Any, np.ndarray]:
     return alignment(rows.inputs), logits.numpy()
 
 
-@pytest.mark.parametrize("layout", ["zarr", "arrow"])
+@pytest.mark.parametrize("layout", [pytest.param("zarr", marks=pytest.mark.slow), "arrow"])
 def test_a_language_model_is_labelled_at_every_position(
     layout: str, work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,10 +151,12 @@ def test_going_on_never_finds_a_basis_anew(work: Path, monkeypatch: pytest.Monke
     ("change", "message"),
     [
         ({"rank": 5}, "(labels.rank: 12 here, 5 in this run)"),
-        ({"fine": 5}, "labels.fine: 4 here, 5 in this run"),
-        ({"k": 9}, "labels.k: 8 here, 9 in this run"),
+        pytest.param({"fine": 5}, "labels.fine: 4 here, 5 in this run", marks=pytest.mark.slow),
+        pytest.param({"k": 9}, "labels.k: 8 here, 9 in this run", marks=pytest.mark.slow),
         ({"tail": "uniform"}, 'labels.tail: "lowrank" here, "uniform" in this run'),
-        ({"min_temperature": 0.5}, "labels.min_temperature: 1.0 here, 0.5 in this run"),
+        pytest.param(
+            {"min_temperature": 0.5}, "labels.min_temperature: 1.0 here, 0.5 in this run", marks=pytest.mark.slow
+        ),
         ({"encoding": "dense"}, '(labels.encoding, kind: "topk" here, "dense" in this run'),
     ],
 )

@@ -60,9 +60,9 @@ def assert_decodes(store: Store, plain: dict[str, np.ndarray]) -> None:
 @pytest.mark.parametrize(
     ("classes", "k", "tail", "nodes"),
     [
-        (65_536, 300, "uniform", 2),
+        pytest.param(65_536, 300, "uniform", 2, marks=pytest.mark.slow),
         (140_000, 64, "uniform", 6),
-        (1 << 20, 300, "bucket", 3),
+        pytest.param(1 << 20, 300, "bucket", 3, marks=pytest.mark.slow),
         ((1 << 20) + 1, 9, "renormalised", 0),
     ],
 )

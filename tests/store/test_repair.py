@@ -142,7 +142,7 @@ def test_a_store_whose_shards_are_all_damaged_keeps_plan_and_basis(store: tuple[
 
 
 @kinds
-@pytest.mark.parametrize("how", ["cut", "changed", "gone"])
+@pytest.mark.parametrize("how", [pytest.param("cut", marks=pytest.mark.slow), "changed", "gone"])
 def test_what_follows_from_the_rest_is_written_again(store: tuple[Path, Sample], kind: str, how: str) -> None:
     """Each file that a plain reader needs, and ours: verify names it, repair puts it back."""
     path, _ = store

@@ -23,7 +23,19 @@ from tests.student.runs import EVERYTHING, MemoryBatches, examples, net
 OPTIMIZERS = {
     "adam": ObjectSpec("torch.optim.AdamW", {"lr": 0.01, "weight_decay": 0.1}),
     "momentum": ObjectSpec("torch.optim.SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
+    "restless": ObjectSpec(f"{__name__}.Restless", {"lr": 0.01}),
 }
+
+
+class Restless(torch.optim.SGD):
+    """Moves weights without a gradient too."""
+
+    def step(self, closure: Any = None) -> Any:
+        super().step(closure)
+        with torch.no_grad():
+            for group in self.param_groups:
+                for weight in group["params"]:
+                    weight += 0.01
 
 
 def half(model: nn.Module) -> Masks:
@@ -92,4 +104,7 @@ def test_widths_are_alike_for_all_students(rng: np.random.Generator) -> None:
     ]
     width = widths(model, chains, scores, 0.6)
     assert width == [2, 6]
-    assert [units.tolist() for units in best_units(scores[1], width)] == [[False] * 4 + [True] * 2, [True] * 6]
+    whole = [torch.ones(6, dtype=torch.bool)] * 2
+    assert [units.tolist() for units in best_units(scores[1], width, whole)] == [[False] * 4 + [True] * 2, [True] * 6]
+    gone = torch.tensor([False, True, True, True, True, True])  # a dead unit scores no more than a deleted one
+    assert best_units([torch.zeros(6)], [5], [gone])[0].tolist() == gone.tolist()

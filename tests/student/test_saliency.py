@@ -22,6 +22,7 @@ from softlabels.student.learner import Student
 from softlabels.student.loss_spec import LossSpec
 from softlabels.student.saliency import Saliency, saliency
 from softlabels.student.units import chains_of
+from tests.student.batches import plain as batch_of
 
 ROWS, FEATURES, CLASSES = 24, 4, 3
 T = 3.0
@@ -50,7 +51,7 @@ class Fixed:
         for at in range(0, len(self.inputs), 10):
             part = slice(at, at + 10)
             soft = labels_of(self.teacher[part])
-            yield Batch.plain(self.inputs[part], self.labels[part], soft, np.arange(len(self.inputs))[part])
+            yield batch_of(self.inputs[part], self.labels[part], soft, np.arange(len(self.inputs))[part])
 
 
 @pytest.fixture
@@ -138,7 +139,7 @@ def test_rows_of_positions_are_the_same_rows(rows: Fixed) -> None:
             teacher = torch.cat([self.teacher.view(-1, 2, CLASSES), torch.zeros(ROWS // 2, 1, CLASSES)], 1)
             mask = torch.tensor([[True, True, False]]).expand(ROWS // 2, 3)
             soft = labels_of(teacher.view(-1, CLASSES))
-            yield Batch.plain(inputs, labels, soft, np.arange(ROWS // 2), mask)
+            yield batch_of(inputs, labels, soft, np.arange(ROWS // 2), mask)
 
     paired = saliency(student(model, settings), Paired(rows.inputs, rows.teacher, rows.labels), device=CPU)
     torch.testing.assert_close(paired.weights["weight"], alone.weights["weight"], rtol=1e-5, atol=1e-10)
@@ -193,7 +194,7 @@ def test_drawn_columns_have_the_right_mean(rng: np.random.Generator) -> None:
     spec = LossSpec(2.0, hard_weight=0.5, soft_weight=1.0)
     logits = torch.from_numpy(rng.normal(size=(1, 70))).float().repeat(4000, 1)
     soft = labels_of(logits)
-    batch = Batch.plain(logits, torch.zeros(4000, dtype=torch.int64), soft, np.arange(4000))
+    batch = batch_of(logits, torch.zeros(4000, dtype=torch.int64), soft, np.arange(4000))
     columns = row_columns(logits, batch, spec, torch.Generator().manual_seed(0))
     mean = columns.flatten(0, 1).T @ columns.flatten(0, 1) / 4000
     expected = sum(

@@ -120,11 +120,12 @@ def _begin(
         "stores": digests(splits),
         "labels": {split: label_digests(each) for split, each in splits.items()},
     }
-    of_run = {**identity, "training": deciding(plain(given)), "missing": missing}
+    rows = {"transfer_set": transfer_set and plain(transfer_set), "missing": missing}
+    of_run = {**identity, **rows, "training": deciding(plain(given))}
     chains: list[Chain] = []
     if how.structure == "unit":
-        rows = next(iter(all_batches(splits["train"], 16).epoch(0))).inputs
-        chains = chains_of(begun[origins[0].name], rows)
+        some = next(iter(all_batches(splits["train"], 16).epoch(0))).inputs
+        chains = chains_of(begun[origins[0].name], some)
     require_share(begun[origins[0].name], chains, how.keep)
     place = LocalFolder(RunFolder.place(out, name=f"{name}-pruned", identity=of_run))
     setup = Setup(student, splits, training, how, origins, train, validation, identity, chains, place)
@@ -188,4 +189,5 @@ def _results(setup: Setup, lines: Sequence[Settled], masked: Models | Mapping[st
     for student, share in zip(results["students"], kept, strict=True):
         student["left"] = share
     rounds = [dict(each.facts) for each in lines[1:]]
-    return results | {"pruned": {**plain(setup.how), "rounds": rounds, "parameters": last}}
+    pruned = {**plain(setup.how), "epochs": setup.training.epochs, "rounds": rounds, "parameters": last}
+    return results | {"order": setup.batches.order, "pruned": pruned}

@@ -184,7 +184,8 @@ def _delete(setup: Setup, number: int, before: Mapping[str, Path]) -> None:
     sample, home, share = setup.sample(), setup.home(number), setup.how.share(number)
     students = {each.name: setup.begin(each, before[each.name]) for each in setup.origins}
     found = {name: _scores(setup, student, sample) for name, student in students.items()}
-    masks = _masks(setup, students, found, share)
+    was = _deleted(setup, setup.home(number - 1))[1] if number > 1 else {}
+    masks = _masks(setup, students, found, share, was)
     facts = {}
     for origin in setup.origins:
         name = origin.name
@@ -207,19 +208,25 @@ def _scores(setup: Setup, student: Student, sample: Loader) -> Saliency:
 
 
 def _masks(
-    setup: Setup, students: Mapping[str, Student], found: Mapping[str, Saliency], share: float
+    setup: Setup,
+    students: Mapping[str, Student],
+    found: Mapping[str, Saliency],
+    share: float,
+    before: Mapping[str, Masks],
 ) -> dict[str, Masks]:
-    """What is left of each student. Weights that are 0 already were deleted: their scores are 0, and nothing's is less."""
+    """What is left of each student, of what the masks `before` have left."""
     model = next(iter(students.values())).model
+    was = {name: before.get(name, Masks.whole(student.model)) for name, student in students.items()}
     if not setup.chains:
         count = count_of(model) - round(share * count_of(model))
-        return {
-            name: least_weights(found[name].weights, Masks.whole(student.model), count)
-            for name, student in students.items()
-        }
+        return {name: least_weights(found[name].weights, was[name], count) for name in students}
     width = widths(model, setup.chains, [each.units for each in found.values()], share)
     return {
-        name: units_masks(student.model, setup.chains, best_units(found[name].units, width))
+        name: units_masks(
+            student.model,
+            setup.chains,
+            best_units(found[name].units, width, left_units(setup.chains, was[name])),
+        )
         for name, student in students.items()
     }
 

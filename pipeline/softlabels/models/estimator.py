@@ -87,9 +87,9 @@ def build_member(config: ModelConfig, *, floor: float | str | None = None) -> nn
     Raises:
         ConfigError, WeightsError: as `build_model`; a file that holds something else than such an estimator.
     """
-    target, packages = import_object(config.class_path), set[str]()
+    packages = {path.partition(".")[0] for path in [config.class_path, *_paths(config.init_args)]}
+    target = import_object(config.class_path)
     if isinstance(target, type) and hasattr(target, "fit") and not issubclass(target, nn.Module):
-        packages = {path.partition(".")[0] for path in [config.class_path, *_paths(config.init_args)]}
         config = replace(config, init_args=_nested(config.init_args))
     model: Any = made(config)
     if isinstance(model, nn.Module) or not hasattr(model, "fit"):

@@ -4,6 +4,7 @@ and runs whatever it names, so both are opened only where the user's own recipe 
 
 from __future__ import annotations
 
+import importlib
 import io
 from collections.abc import Collection
 from pathlib import Path
@@ -38,11 +39,9 @@ def read_estimator(path: Path, packages: Collection[str]) -> tuple[Any, str]:
     skops = require_extra("skops.io", extra=_EXTRA)
     try:
         doubtful = skops.get_untrusted_types(data=data)
-        known = {"sklearn", *packages}
-        strange = [name for name in doubtful if name.partition(".")[0] not in known]
-        if strange:
+        if strange := [name for name in doubtful if not _is_known(name, {"sklearn", *packages})]:
             raise WeightsError(
-                f"{path} holds types of packages that the recipe does not name: {some(strange)}",
+                f"{path} holds what is no type of the packages that the recipe names: {some(strange)}",
                 remedy="read what they are; of a file that you trust, fit the estimator again with `softlabels train-teacher`",
             )
         return skops.loads(data, trusted=doubtful), blake3_hex(data)
@@ -52,6 +51,18 @@ def read_estimator(path: Path, packages: Collection[str]) -> tuple[Any, str]:
         raise WeightsError(
             f"{path} is no whole skops file: {type(error).__name__}: {error}", remedy="save or fetch it again"
         ) from error
+
+
+def _is_known(name: str, packages: Collection[str]) -> bool:
+    """Whether it is a type that one of these packages defines, or a score of scikit-learn. A function of a package could be
+    called by a file with any arguments, and a module has names of others, such as those of subprocess.
+    """
+    module, _, own = name.rpartition(".")
+    if module.partition(".")[0] not in packages:
+        return False
+    found = getattr(importlib.import_module(module), own)
+    home = str(getattr(found, "__module__", ""))
+    return home.partition(".")[0] in packages if isinstance(found, type) else home.startswith("sklearn.metrics.")
 
 
 def write_estimator(fitted: Any, path: Path) -> None:

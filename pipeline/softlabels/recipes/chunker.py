@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from softlabels.errors import ConfigError
 
 
-class Recurrent(nn.Module):
+class _Recurrent(nn.Module):
     """Elman's network: a unit is the tanh of what symbol and units before it give."""
 
     def __init__(self, symbols: int, hidden: int) -> None:
@@ -48,7 +48,7 @@ class Automatizer(nn.Module):
 
     def __init__(self, symbols: int, hidden: int, answers: int, state: int) -> None:
         super().__init__()
-        self.units = Recurrent(symbols, hidden)
+        self.units = _Recurrent(symbols, hidden)
         self.next = nn.Linear(hidden, symbols)
         self.answer = nn.Linear(hidden, answers)
         self.state = nn.Linear(hidden, state)
@@ -77,7 +77,7 @@ class Chunker(nn.Module):
     def __init__(self, symbols: int, hidden: int, answers: int, state: int, foreseen: float = 0.5) -> None:
         super().__init__()
         self.foreseen = foreseen
-        self.units = Recurrent(symbols, hidden)
+        self.units = _Recurrent(symbols, hidden)
         self.next = nn.Linear(hidden, symbols)
         self.symbols = nn.Embedding(symbols, state)
         self.cell = nn.RNNCell(state, state)

@@ -25,7 +25,7 @@ _WHAT = {
     "unit": "the others went with hidden units that were removed, and the network is smaller",
 }
 _RULE = {
-    "saliency": "those whose loss would raise the training loss least, h u^2 / 2 (LeCun, Denker, Solla 1989)",
+    "saliency": "those without which the training loss would rise least, h u^2 / 2 (LeCun, Denker, Solla 1989)",
     "magnitude": "the smallest",
 }
 _LABELS = {
@@ -46,7 +46,7 @@ def remains(results: Results) -> str:
     ]
     lines = [
         f"- {left:,} of {total:,} parameters ({left / total:.1%}): {_WHAT[pruned['structure']]}",
-        f"- In {len(pruned['rounds'])} rounds; deleted first: {_RULE[pruned['rule']]}; retrained with "
+        f"- In {len(pruned['rounds'])} rounds of {pruned['epochs']} epochs; deleted first: {_RULE[pruned['rule']]}; retrained with "
         f"{_LABELS[pruned['retrain']]}",
     ]
     tables = [Table(("tensor", "left", "of", "share"), tuple(rows)), rises(results)]

@@ -70,12 +70,12 @@ def widths(model: nn.Module, chains: Sequence[Chain], scores: Sequence[Sequence[
     return left
 
 
-def best_units(scores: Sequence[Tensor], width: Sequence[int]) -> list[Tensor]:
-    """Which units (U,) bool of each chain are left: the `width` with the largest scores."""
+def best_units(scores: Sequence[Tensor], width: Sequence[int], before: Sequence[Tensor]) -> list[Tensor]:
+    """Which units (U,) bool of each chain are left: of those that were before, the `width` with the largest scores."""
     found = []
-    for each, count in zip(scores, width, strict=True):
+    for each, count, was in zip(scores, width, before, strict=True):
         left = torch.zeros(len(each), dtype=torch.bool)
-        left[each.double().cpu().argsort(descending=True, stable=True)[:count]] = True
+        left[each.double().cpu().masked_fill(~was, -1.0).argsort(descending=True, stable=True)[:count]] = True
         found.append(left)
     return found
 
