@@ -156,7 +156,7 @@ def _made(
     names = _names(list(map(str, folders)), [[*splits] for splits in each], only)
     if one_split and len(names) > 1:
         raise ConfigError(
-            f"rows are chosen of {len(names)} splits ({some(names)})", remedy=f"choose one: splits={names[0]}"
+            f"rows are chosen of {len(names)} splits ({some(names)})", remedy=f"choose one: --splits={names[0]}"
         )
     opened = {name: [open_store(splits[name]) for splits in each] for name in names}
     plans = {name: plan(found) for name, found in opened.items()}
@@ -199,10 +199,10 @@ def _say(name: str, stores: Sequence[Store], manifest: Manifest, watch: Watch) -
     watch.say(f"{name}: {what}, content digest {manifest.content_digest}{'; ' * bool(left)}{left}")
 
 
-def _rows(store: Store, rows: str | ArrayLike | None) -> Ints:
+def _rows(store: Store, rows: str | ArrayLike | None) -> Ints | range:
     """Numbers of a store's rows. Raises `UserError` for what is none, or named twice."""
     if rows is None:
-        return np.arange(store.rows, dtype=np.int64)
+        return range(store.rows)
     found = _parsed(rows, store.rows) if isinstance(rows, str) else _numbers(store, np.asarray(rows))
     wrong = found[(found < 0) | (found >= store.rows)]
     if len(wrong) or not len(found):
@@ -246,5 +246,6 @@ def _parsed(text: str, rows: int) -> Ints:
         if one is not None:
             parts.append(np.array([min(one, 1 << 62)]))
         else:
-            parts.append(np.arange(rows)[slice(start, stop, step)])
+            chosen = range(rows)[slice(start, stop, step)]
+            parts.append(np.arange(chosen.start, chosen.stop, chosen.step))
     return np.concatenate(parts).astype(np.int64)

@@ -74,7 +74,7 @@ def concatenated(stores: Sequence[Store], rename: Mapping[str, str], repeated: R
             first, other, "concatenated", teacher=True, remedy="give stores of one teacher, whose labels are kept alike"
         )
     orders, keys = _orders(stores, rename), [keys_of(store) for store in stores]
-    rows = [np.arange(first.rows, dtype=np.int64)]
+    rows: list[Ints | range] = [range(first.rows)]
     seen = keys[0]
     for store, own in zip(others, keys[1:], strict=True):
         found = KeyIndex(seen).find(own)
@@ -85,14 +85,15 @@ def concatenated(stores: Sequence[Store], rename: Mapping[str, str], repeated: R
                 "of a store before it",
                 remedy=_DISTINCT,
             )
-        rows.append(np.flatnonzero(found < 0))
-        seen = np.concatenate([seen, own[rows[-1]]])
+        new = np.flatnonzero(found < 0)
+        rows.append(new)
+        seen = np.concatenate([seen, own[new]])
     parts = tuple(Picked(s, r, orders=o) for s, r, o in zip(stores, rows, orders, strict=True))
     spec = _spec(stores, rows[0], seen, "concatenated", first.spec.teacher)
     return _derived(stores, spec, Behind(spec, parts), "concatenated")
 
 
-def selected(store: Store, rows: Ints, members: Sequence[int] | None, targets: Sequence[str] | None) -> Derived:
+def selected(store: Store, rows: Ints | range, members: Sequence[int] | None, targets: Sequence[str] | None) -> Derived:
     """Some rows, members and targets of a store. See `jobs.combine.select`."""
     names = store.targets if targets is None else tuple(targets)
     for wrong in sorted({*names} - {*store.targets}):
@@ -102,7 +103,9 @@ def selected(store: Store, rows: Ints, members: Sequence[int] | None, targets: S
         require_members(store, "taken apart")
         _require_some(members, len(teacher.members), "member", f"{store.folder}")
         teacher = msgspec.structs.replace(teacher, members=tuple(teacher.members[n] for n in members))
-    spec = _spec([store], rows, keys_of(store)[rows], "selected", teacher, targets=names)
+    keys = keys_of(store)
+    keys = keys if isinstance(rows, range) else keys[rows]
+    spec = _spec([store], rows, keys, "selected", teacher, targets=names)
     return _derived([store], spec, Picked(store, rows, members), "selected")
 
 
@@ -215,7 +218,7 @@ def _require_some(numbers: Sequence[int], count: int, what: str, where: str) -> 
 
 def _spec(
     stores: Sequence[Store],
-    rows: Ints,
+    rows: Ints | range,
     keys: Keys,
     how: How,
     teacher: TeacherSpec,
@@ -245,7 +248,7 @@ def _spec(
     return check_spec(msgspec.structs.replace(made, cut=_cut(made, largest)), error=UserError)
 
 
-def _preprocessing(stores: Sequence[Store], rows: Ints) -> Preprocessing:
+def _preprocessing(stores: Sequence[Store], rows: Ints | range) -> Preprocessing:
     """That of the first store, with the digest of its first rows where these are the first; nothing where teachers saw other
     inputs, unless the store keeps inputs, or tokens.
     """

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import msgspec
-import numpy as np
 
 from softlabels.errors import DamagedStore, UserError
 from softlabels.store.derived import Derived, fill
@@ -46,7 +45,7 @@ def convert(
             remedy="keep the layout arrow",
         )
     spec: Spec = msgspec.structs.replace(store.spec, layout=layout, compression=compression)
-    made = Derived(spec, Picked(store, np.arange(store.rows)), store.manifest.about, store.basis)
+    made = Derived(spec, Picked(store, range(store.rows)), store.manifest.about, store.basis)
     manifest = fill(target, made, progress=progress, should_stop=should_stop)
     if manifest.content_digest != store.content_digest:
         raise DamagedStore(f"{target} does not hold the content of {source}", remedy="delete it and convert again")

@@ -46,7 +46,7 @@ class Derived:
         found: dict[int, list[tuple[Picked, int]]] = defaultdict(list)
         for part, begin in placed:
             firsts = np.arange(part.store.spec.shards) * part.store.spec.cut.rows_per_shard
-            where = (begin + np.argsort(part.rows)[firsts]) // self.spec.cut.rows_per_shard
+            where = (begin + part.at(firsts)) // self.spec.cut.rows_per_shard
             for shard, new in enumerate(where.tolist()):
                 found[new].append((part, shard))
         said = [part.store.manifest.lost for part, _ in placed]
@@ -71,7 +71,8 @@ def choice_of(how: str, rows: Rows) -> str:
     """Words that tell apart what the specification does not: which rows of the sources, and their classes in which order."""
     hasher = blake3()
     for part, _ in rows.placed:
-        hasher.update(np.ascontiguousarray(part.rows, "<i8").tobytes())
+        rows = np.arange(len(part)) if isinstance(part.rows, range) else part.rows
+        hasher.update(np.ascontiguousarray(rows, "<i8").view(np.uint8).data)
         for name, order in sorted(part.orders.items()):
             hasher.update(name.encode() + np.ascontiguousarray(order, "<i8").tobytes())
     return f"{how}: choice of rows and classes {hasher.hexdigest()[:16]}"

@@ -45,12 +45,13 @@ class Picked:
     """Rows of a store by their numbers, in any order.
 
     Attributes:
+        rows: their numbers; a range, which takes no memory, for all of them as they stand.
         members: numbers of the members that are kept; None for all.
         orders: of targets whose classes stand in another order, for each class the number that it has in `store`.
     """
 
     store: Store
-    rows: Ints
+    rows: Ints | range
     members: Sequence[int] | None = None
     orders: Mapping[str, Ints] = field(default_factory=dict)
 
@@ -63,7 +64,13 @@ class Picked:
     def is_whole(self) -> bool:
         """Whether each row of the store, with all its members, is here once."""
         every = self.members is None or sorted(self.members) == [*range(len(self.store.spec.teacher.members))]
+        if isinstance(self.rows, range):
+            return every
         return every and len(self.rows) == self.store.rows and bool((np.bincount(self.rows) == 1).all())
+
+    def at(self, rows: Ints) -> Ints:
+        """Where rows of the store stand here; of a part that is whole."""
+        return rows if isinstance(self.rows, range) else np.argsort(self.rows)[rows]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -71,7 +78,8 @@ class Picked:
     def read(self, start: int, stop: int, columns: Collection[str]) -> Block:
         """See `Rows`; without columns that the store lacks."""
         kinds = self.store.columns
-        block = gather(self.store, [name for name in kinds if name in columns], self.rows[start:stop])
+        rows = np.asarray(self.rows[start:stop], np.int64)
+        block = gather(self.store, [name for name in kinds if name in columns], rows)
         for name in block if self.members is not None else ():
             if MEMBER in kinds[name].axes:
                 block[name] = block[name].take(self.members, axis=1 + kinds[name].axes.index(MEMBER))
