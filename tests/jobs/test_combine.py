@@ -406,6 +406,18 @@ def test_other_positions_of_one_key(tmp_path: MemoryPath, rng: np.random.Generat
         merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
 
 
+def test_ragged_rows_beside_padded_ones(tmp_path: MemoryPath, rng: np.random.Generator) -> None:
+    data = sample(rng, 40, "frames-arrow", members=2)
+    made(tmp_path / "ragged", of_members(data, 0), "frames-arrow")
+    made(tmp_path / "padded", of_members(replace(data, ragged=False), 1), "frames-zarr")
+    merge([tmp_path / "ragged", tmp_path / "padded"], tmp_path / "out")
+    assert_holds(open_store(tmp_path / "out"), data)
+    merge([tmp_path / "padded", tmp_path / "ragged"], tmp_path / "reversed")
+    assert open_store(tmp_path / "reversed").layout == "zarr"
+    assert_holds(open_store(tmp_path / "reversed"), of_members(replace(data, ragged=False), 1, 0))
+    assert verify(tmp_path / "out") == verify(tmp_path / "reversed") == []
+
+
 def test_classes_without_names_in_another_order(tmp_path: MemoryPath, rng: np.random.Generator) -> None:
     y, x = rng.integers(0, 4, 300), np.arange(300).reshape(300, 1)
     z = (4 * np.eye(4)[y] + rng.normal(size=(300, 4)))[:, None]

@@ -20,14 +20,25 @@ from softlabels.errors import ConfigError, RepeatedRow, UnlabelledRows, UserErro
 from softlabels.store.alike import class_orders, require_alike, require_members
 from softlabels.store.derived import Derived, choice_of
 from softlabels.store.digest import keys_digest
-from softlabels.store.findings import Own, keys_of, stored_agreement
+from softlabels.store.findings import Own, ask, keys_of, stored_agreement
 from softlabels.store.gather import Ints
 from softlabels.store.key_index import KeyIndex
 from softlabels.store.new_spec import SAMPLE_ROWS
 from softlabels.store.parts import Behind, Beside, Picked, Rows
 from softlabels.store.reader import Store
 from softlabels.store.rules import check_spec, labelled, spec_columns
-from softlabels.store.spec import MAX_CHUNK_BYTES, About, Cut, How, MemberSpec, Parent, Preprocessing, Spec, TeacherSpec
+from softlabels.store.spec import (
+    MAX_CHUNK_BYTES,
+    MOST_TEXT,
+    About,
+    Cut,
+    How,
+    MemberSpec,
+    Parent,
+    Preprocessing,
+    Spec,
+    TeacherSpec,
+)
 
 Keys = NDArray[np.uint8]
 Repeated = Literal["error", "first"]
@@ -62,6 +73,7 @@ def merged(
     parts = tuple(Picked(s, r, orders=o) for s, r, o in zip(stores, rows, orders, strict=True))
     beside = Beside(spec, parts)
     beside.require_same_rows(spec.cut.rows_per_chunk)
+    _require_sound(stores, [every for every, _ in keys])
     _require_order(first, keys[0][0], others, [every for every, _ in keys[1:]], orders[1:])
     return _derived(stores, spec, beside, "merged")
 
@@ -88,6 +100,7 @@ def concatenated(stores: Sequence[Store], rename: Mapping[str, str], repeated: R
         new = np.flatnonzero(found < 0)
         rows.append(new)
         seen = np.concatenate([seen, own[new]])
+    _require_sound(stores, keys)
     parts = tuple(Picked(s, r, orders=o) for s, r, o in zip(stores, rows, orders, strict=True))
     spec = _spec(stores, rows[0], seen, "concatenated", first.spec.teacher)
     return _derived(stores, spec, Behind(spec, parts), "concatenated")
@@ -112,11 +125,11 @@ def selected(store: Store, rows: Ints | range, members: Sequence[int] | None, ta
 def _derived(stores: Sequence[Store], spec: Spec, rows: Rows, how: How) -> Derived:
     """With the basis that the tails of the first store have, and licences and all."""
     abouts, choice = [store.manifest.about for store in stores], choice_of(how, rows)
-    about = About(
-        source=choice,
-        teacher_licence="; ".join(dict.fromkeys(each.teacher_licence for each in abouts if each.teacher_licence)),
-        transfer_licence="; ".join(dict.fromkeys(each.transfer_licence for each in abouts if each.transfer_licence)),
+    licences = (
+        "; ".join(dict.fromkeys(filter(None, (getattr(each, name) for each in abouts))))[:MOST_TEXT]
+        for name in ("teacher_licence", "transfer_licence")
     )
+    about = About(source=choice, teacher_licence=next(licences), transfer_licence=next(licences))
     return Derived(spec, rows, about, stores[0].basis if spec.basis_shape is not None else None, choice)
 
 
@@ -148,8 +161,9 @@ def _teachers(stores: Sequence[Store], weights: Sequence[float] | None) -> Teach
         for member in teacher.members:
             weight = member.weight if weights is None else weights[number] * (member.weight / total)
             members.append(msgspec.structs.replace(member, weight=float(weight)))
+    name = " + ".join(dict.fromkeys(teacher.name for teacher in teachers))
     return TeacherSpec(
-        name=" + ".join(dict.fromkeys(teacher.name for teacher in teachers)),
+        name=name if len(name) <= MOST_TEXT else f"{len(teachers)} teachers",
         precision=max((teacher.precision for teacher in teachers), key=tolerance),
         members=tuple(members),
         floor=teachers[0].floor,
@@ -188,6 +202,13 @@ def _met(stores: Sequence[Store], keys: Sequence[tuple[Keys, Ints]], missing: Mi
                     remedy="say missing=skip to keep the rows that all stores have",
                 )
     return [rows[there], *(each[there] for each in found)]
+
+
+def _require_sound(stores: Sequence[Store], keys: Sequence[Keys]) -> None:
+    """Raise what `softlabels.checks` finds in a store: sealed ones of earlier versions were not asked."""
+    for store, own in zip(stores, keys, strict=True):
+        for error in ask(store, own):
+            raise error
 
 
 def _require_order(

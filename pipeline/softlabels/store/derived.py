@@ -71,8 +71,8 @@ def choice_of(how: str, rows: Rows) -> str:
     """Words that tell apart what the specification does not: which rows of the sources, and their classes in which order."""
     hasher = blake3()
     for part, _ in rows.placed:
-        rows = np.arange(len(part)) if isinstance(part.rows, range) else part.rows
-        hasher.update(np.ascontiguousarray(rows, "<i8").view(np.uint8).data)
+        numbers = np.arange(len(part)) if isinstance(part.rows, range) else part.rows
+        hasher.update(np.ascontiguousarray(numbers, "<i8").view(np.uint8).data)
         for name, order in sorted(part.orders.items()):
             hasher.update(name.encode() + np.ascontiguousarray(order, "<i8").tobytes())
     return f"{how}: choice of rows and classes {hasher.hexdigest()[:16]}"

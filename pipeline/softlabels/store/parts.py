@@ -80,9 +80,10 @@ class Picked:
         kinds = self.store.columns
         rows = np.asarray(self.rows[start:stop], np.int64)
         block = gather(self.store, [name for name in kinds if name in columns], rows)
-        for name in block if self.members is not None else ():
-            if MEMBER in kinds[name].axes:
-                block[name] = block[name].take(self.members, axis=1 + kinds[name].axes.index(MEMBER))
+        members = None if self.members is None else np.asarray(self.members)
+        for name in block:
+            if members is not None and MEMBER in kinds[name].axes:
+                block[name] = block[name].take(members, axis=1 + kinds[name].axes.index(MEMBER))
         for target, order in self.orders.items():
             block |= self._in_order(target, order, block)
         return block
