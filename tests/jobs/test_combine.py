@@ -16,8 +16,9 @@ from msgspec.structs import replace as with_fields
 from softlabels import StoreWriter, array_keys, concat, errors, merge, open_store, select, store_spec
 from softlabels.jobs.watch import Watch
 from softlabels.labels.encoding import DenseEncoding, Encoding, TopkEncoding, ValuesEncoding
-from softlabels.labels.lost import LostTable
+from softlabels.labels.lost import Lost, LostTable
 from softlabels.store import Store
+from softlabels.store.new_spec import prepared_by
 from softlabels.store.spec import MemberSpec, Parent, TeacherSpec
 from softlabels.store.verify import verify
 from tests.store.places import MemoryPath
@@ -166,6 +167,8 @@ def test_rows_behind_each_other(kind: str, tmp_path: MemoryPath, rng: np.random.
         parts = [store.record(shard).lost[target] for store in (first, second) for shard in range(store.spec.shards)]
         assert done.lost[target] == LostTable.of(parts)
         assert all(each.fidelity or each.errors for each in before)
+        here = [open_store(tmp_path / "out").record(shard).lost[target] for shard in (0, 1)]
+        assert here == [Lost.total(parts[:2]), parts[2]]  # the second store's shards begin in rows 25 and 57
     made(tmp_path / "c", data[20:30], kind)
     with pytest.raises(errors.RepeatedRow, match=r"10 rows of .*c, the first of them row 0, have content keys of rows"):
         concat([tmp_path / "a", tmp_path / "b", tmp_path / "c"], tmp_path / "more")
@@ -416,6 +419,25 @@ def test_ragged_rows_beside_padded_ones(tmp_path: MemoryPath, rng: np.random.Gen
     assert open_store(tmp_path / "reversed").layout == "zarr"
     assert_holds(open_store(tmp_path / "reversed"), of_members(replace(data, ragged=False), 1, 0))
     assert verify(tmp_path / "out") == verify(tmp_path / "reversed") == []
+
+
+def test_what_inputs_are_said_to_be(tmp_path: MemoryPath, rng: np.random.Generator) -> None:
+    data = sample(rng, 80)
+    for name, function, embed in (("a", "one", True), ("b", "two", True), ("c", "one", False), ("d", "two", False)):
+        changed = data.changed({"a": 1.0, "b": 0.5, "c": 0.75, "d": 0.25}[name])
+        spec = with_fields(make_spec(changed, embed=embed), preprocessing=prepared_by(function, {}, data.inputs))
+        write_store(tmp_path / name, changed, spec)
+
+    def said(*names: str) -> tuple[str, bool]:
+        done = merge([tmp_path / name for name in names], tmp_path / "".join(names))["train"].spec
+        return done.preprocessing.function, done.preprocessing.sample != ""
+
+    assert (said("a", "b"), said("c", "d"), said("c", "a")) == (("one", True), ("", False), ("one", True))
+    kept = [
+        select(tmp_path / "a", tmp_path / rows, rows=rows)["train"].spec.preprocessing.sample
+        for rows in (":64", ":63", "1:")
+    ]
+    assert kept == [prepared_by("one", {}, data.inputs).sample, "", ""]
 
 
 def test_classes_without_names_in_another_order(tmp_path: MemoryPath, rng: np.random.Generator) -> None:
