@@ -65,7 +65,7 @@ class Picked:
         """Whether each row of the store, with all its members, is here once."""
         every = self.members is None or sorted(self.members) == [*range(len(self.store.spec.teacher.members))]
         if isinstance(self.rows, range):
-            return every
+            return every and self.rows == range(self.store.rows)
         return every and len(self.rows) == self.store.rows and bool((np.bincount(self.rows) == 1).all())
 
     def at(self, rows: Ints) -> Ints:
