@@ -2,8 +2,8 @@
 
     python -m benchmarks.forest OUT_OF_FOLD IN_SAMPLE [...]
 
-Of each pair of runs a line a kind of student: errors of the held-out rows over the seeds; and how far labels out of fold are ahead,
-paired over them. Hard labels are those of the first run.
+Of each pair of runs a line a kind of student: errors of the held-out rows over the seeds; and how far labels out of fold are
+ahead, paired over them. Hard labels are those of the first run.
 """
 
 from __future__ import annotations

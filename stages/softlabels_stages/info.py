@@ -75,6 +75,7 @@ def describe(path: Folder) -> dict[str, Any]:
         "bytes": manifest.bytes if manifest else None,
         "bytes_per_position": manifest.bytes_per_position if manifest else None,
         "teacher": msgspec.to_builtins(spec.teacher),
+        "folds": None if spec.folds is msgspec.UNSET else spec.folds,
         "transfer_set": msgspec.to_builtins(spec.transfer_set),
         "preprocessing": msgspec.to_builtins(spec.preprocessing),
         "parents": [] if spec.parents is msgspec.UNSET else msgspec.to_builtins(spec.parents),
@@ -102,6 +103,10 @@ def _rows(facts: dict[str, Any]) -> str:
     return f" of {'up to ' if facts['ragged'] else ''}{facts['positions']:,} positions{salted}"
 
 
+def _folds(facts: dict[str, Any]) -> str:
+    return f", out of {facts['folds']} folds" if facts["folds"] else ""
+
+
 def _place(facts: dict[str, Any]) -> str:
     """What each distribution, or vector, is of."""
     return "row" if facts["positions"] is None else "position"
@@ -122,7 +127,7 @@ def _text(path: str, facts: dict[str, Any]) -> str:
     state = "sealed" if facts["sealed"] else f"UNFINISHED, {facts['shards_done']} of {facts['shards']} shards"
     lines = [
         ("store", f"{path} ({state})"),
-        ("teacher", f"{teacher['name']}, {members}, {teacher['precision'] or 'precision not stated'}"),
+        ("teacher", f"{teacher['name']}, {members}, {teacher['precision'] or 'precision not stated'}{_folds(facts)}"),
         ("transfer set", f"{transfer_set['name']}, split {transfer_set['split']}, {rows}{_rows(facts)}"),
         *([("made of", some(f"{each['how']} {each['digest'][:16]}" for each in facts["parents"]))] if facts["parents"] else []),
         *_kept(facts),

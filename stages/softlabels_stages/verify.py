@@ -158,8 +158,8 @@ def _recheck(split: str, path: Folder, recipe: TeacherLogits, args: Verify) -> i
             "the transfer set again",
             file=sys.stderr,
         )
-    if not wrong:
-        check_sentinels(ensemble, rows.inputs, mask=rows.mask, padded=is_padded(rows.prepare.class_path))
+    for asked in () if wrong else ensemble.asked(rows):
+        check_sentinels(asked, rows.inputs, mask=rows.mask, padded=is_padded(rows.prepare.class_path))
     return int(bool(wrong))
 
 

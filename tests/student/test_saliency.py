@@ -214,4 +214,7 @@ def test_a_loss_over_batches_has_none(rows: Fixed) -> None:
     settings = {"loss": "dist", "hard_weight": 0.0, "soft_weight": 1.0}
     with pytest.raises(ConfigError, match=r"dist correlates over a batch.*--rule=magnitude"):
         saliency(student(nn.Linear(FEATURES, CLASSES), settings), rows, device=CPU)
+    settings = {"loss": "forward_kl", "hard_weight": 0.0, "soft_weight": 1.0, "logit_standardization": True}
+    with pytest.raises(ConfigError, match=r"not taken through logit_standardization; use --rule=magnitude"):
+        saliency(student(nn.Linear(FEATURES, CLASSES), settings), rows, device=CPU)
     assert Saliency().units == []

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from softlabels.errors import ConfigError
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.narrow import narrowed
-from softlabels.student.units import Chain, chains_of, units_masks, without_units
+from softlabels.student.units import Chain, chains_of, require_smaller, units_masks, without_units
 
 
 class Convolutions(nn.Module):
@@ -59,6 +59,18 @@ class Twice(nn.Module):
         return self.out(torch.relu(self.again(torch.relu(self.again(hidden)))))
 
 
+class Sized(nn.Module):
+    """Its code has a scale a unit, which no layer owns; the weight of its last layer is made of two others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.into, self.scale, self.inner = nn.Linear(64, 8), nn.Parameter(torch.rand(8)), nn.Linear(8, 4)
+        self.out = nn.utils.parametrizations.weight_norm(nn.Linear(4, 3))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.out(self.inner(torch.relu(self.into(rows.flatten(1))) * self.scale))
+
+
 CHAINS = [Chain("first", ("norm",), "second", 4, 1), Chain("second", (), "wide", 6, 4), Chain("wide", (), "head", 7, 1)]
 
 
@@ -95,6 +107,18 @@ def test_without_deleted_units_the_network_says_the_same() -> None:
 
     with pytest.raises(ConfigError, match="without the deleted units Convolutions says something else"):
         without_units(config, build_model(config), CHAINS, left, rows)  # whose units were not deleted
+
+
+def test_a_model_that_has_no_smaller_one_is_refused() -> None:
+    config, rows = ModelConfig(f"{__name__}.Sized"), torch.rand(3, 8, 8)
+    model = build_model(config)
+    chains = chains_of(model, rows)
+    assert [chain.layer for chain in chains] == ["into"]
+    with pytest.raises(ConfigError, match=r"without the deleted units Sized cannot run: .*; use --structure=weight"):
+        require_smaller(config, model, chains, rows)
+    whole = build_model(ModelConfig(f"{__name__}.Convolutions"))
+    require_smaller(ModelConfig(f"{__name__}.Convolutions"), whole, CHAINS, rows)
+    assert all((weight != 0).all() for name, weight in whole.named_parameters() if name.endswith("weight"))
 
 
 @pytest.mark.parametrize("sizes", [{"nothing": [1, 2]}, {"first": [1]}, {"norm": [0]}, {"head": [7, True, 3]}])

@@ -65,7 +65,8 @@ def config(file: Path, **changes: Any) -> TransferSetConfig:
 
 
 def test_pseudo_rows_follow_the_own_and_have_no_label(file: Path) -> None:
-    rows, own = (load_transfer_set(config(file, **each), "train") for each in ({}, {"pseudo_data": None}))
+    none = {"pseudo_data": PseudoDataConfig(rows=0)}
+    rows, own = (load_transfer_set(config(file, **each), "train") for each in ({}, none))
     assert rows.inputs.shape == (15 + 3 * 15, 7)  # whole passes, at least 40 rows
     for mine, theirs in ((rows.inputs, own.inputs), (rows.keys, own.keys), (rows.hard["yes"], own.hard["yes"])):
         np.testing.assert_array_equal(mine[:15], theirs)
@@ -212,6 +213,7 @@ def test_without_scikit_learn_it_says_which_extra(file: Path, monkeypatch: pytes
         ({}, "gives neither of rows and passes"),
         ({"rows": 1, "passes": 1}, "gives both of rows and passes"),
         ({"passes": 0}, "passes is 0"),
+        ({"rows": -1}, "rows is -1"),
         ({"rows": 5, "probability": 0}, "probability is 0"),
         ({"rows": 5, "spread": float("inf")}, "spread is inf"),
         ({"rows": 5, "seed": -1}, "seed is -1"),

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from softlabels.errors import ExportError
 from softlabels.jobs.judge import judge_beside_teacher
 from softlabels.jobs.splits import Split
+from softlabels.models.estimator import Estimator
 from softlabels.report.table import Table, results_table
 from softlabels.student.export import as_onnx
 from softlabels.student.latency import SIZES, Timed, milliseconds
@@ -29,20 +30,26 @@ def score_tables(models: Mapping[str, nn.Module], split: Split, training: Studen
 
 def in_turn(models: Sequence[nn.Module], rows: Tensor) -> tuple[Timed, int, str]:
     """The members of a teacher, one after the other, each in ONNX Runtime on one thread where it can be written so: as they are
-    timed, their bytes, and what a table adds to their name.
+    timed, their bytes (of an estimator of scikit-learn those of its file), and what a table adds to their name.
     """
     runs: list[nn.Module] = []
-    size, note = 0, ""
+    size, others = 0, set[str]()
     for model in models:
+        if isinstance(model, Estimator):
+            others.add("scikit-learn")
+            size += model.file_size
+            runs.append(model)
+            continue
         try:
             data = as_onnx(model, rows)
         except ExportError:
-            note = " (PyTorch)"
+            others.add("PyTorch")
             size += sum(tensor.numel() * tensor.itemsize for tensor in model.state_dict().values())
             runs.append(model)
         else:
             size += len(data)
             runs.append(OnnxModel(data, named=True, threads=1))
+    note = f" ({', '.join(sorted(others))})" if others else ""
     return (lambda batch: [run(batch) for run in runs], rows), size, note
 
 

@@ -32,7 +32,7 @@ from softlabels.student.pruning import Pruning
 from softlabels.student.saliency import saliency
 from softlabels.student.sweep import HARD, StudentTraining
 from softlabels.student.trainer import WEIGHTS
-from softlabels.student.units import Chain, chains_of, without_units
+from softlabels.student.units import Chain, chains_of, require_smaller, without_units
 from softlabels.system.local import LocalFolder
 from softlabels.transfer import TransferSetConfig
 
@@ -126,6 +126,7 @@ def _begin(
     if how.structure == "unit":
         some = next(iter(all_batches(splits["train"], 16).epoch(0))).inputs
         chains = chains_of(begun[origins[0].name], some)
+        require_smaller(student, begun[origins[0].name], chains, some)
     require_share(begun[origins[0].name], chains, how.keep)
     place = LocalFolder(RunFolder.place(out, name=f"{name}-pruned", identity=of_run))
     setup = Setup(student, splits, training, how, origins, train, validation, identity, chains, place)

@@ -193,8 +193,8 @@ def _delete(setup: Setup, number: int, before: Mapping[str, Path]) -> None:
         whole = setup.loss(student, sample)[0]
         cut = setup.loss(setup.begin(origin, before[name], own), sample)[0]
         left = parameters_left(setup, student.model, own)[""]
-        rise = {"expected": _expected(setup, found[name], own), "measured": cut - whole}
-        facts[name] = {"left": left, "loss": whole, **({} if setup.how.rule == "magnitude" else rise)}
+        expected = {"expected": _expected(setup, found[name], own)} if setup.how.rule == "saliency" else {}
+        facts[name] = {"left": left, "loss": whole, **expected, "measured": cut - whole}
         home.within(name).make()
         home.within(name).put(MASKS, safetensors.torch.save(own.state()))
     home.put(FACTS, json.dumps({"share": share, "students": facts}, indent=1).encode())

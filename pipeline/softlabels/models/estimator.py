@@ -37,15 +37,15 @@ class Estimator(nn.Module):
 
     Attributes:
         fitted: the estimator itself.
-        file_digest: blake3 of its file, "" where it is of none; it is the digest of its weights.
+        file_digest: blake3 of its file, "" where it is of none; it is the digest of its weights. file_size: its bytes.
         target: softmax of a classifier, values of a regressor.
         classes: C of a classifier: as many as it was fitted for.
         floor: f, where probabilities p become f + (1 - C f) p.
     """
 
-    def __init__(self, fitted: Any, *, digest: str = "", floor: float | str | None = None) -> None:
+    def __init__(self, fitted: Any, *, digest: str = "", size: int = 0, floor: float | str | None = None) -> None:
         super().__init__()
-        self.fitted, self.file_digest = _in_one_thread(fitted), digest
+        self.fitted, self.file_digest, self.file_size = _in_one_thread(fitted), digest, size
         self.target = "values" if _is_regressor(fitted) else "softmax"
         self.head = f"{type(fitted).__name__} is a {'regressor' if self.target == 'values' else 'classifier'}"
         self.columns = _columns(fitted) if digest and self.target == "softmax" else None
@@ -94,6 +94,11 @@ def build_member(config: ModelConfig, *, floor: float | str | None = None) -> nn
     model: Any = made(config)
     if isinstance(model, nn.Module) or not hasattr(model, "fit"):
         return ready(model, config)
+    if not (_is_classifier(model) or _is_regressor(model)):
+        raise ConfigError(
+            f"{config.class_path} is neither a classifier nor a regressor",
+            remedy="name one, or a sklearn.pipeline.Pipeline that ends with one",
+        )
     if _is_classifier(model) and not hasattr(model, "predict_proba"):
         raise ConfigError(
             f"{config.class_path} gives no probabilities (predict_proba)",
@@ -103,13 +108,14 @@ def build_member(config: ModelConfig, *, floor: float | str | None = None) -> nn
     if config.weights is None:
         return Estimator(model)
     packages |= {type(model).__module__.partition(".")[0]}
-    found, digest = read_estimator(Path(config.weights), packages)
+    path = Path(config.weights)
+    found, digest = read_estimator(path, packages)
     if type(found) is not type(model):
         raise WeightsError(
             f"{config.weights} holds a {type(found).__name__}, and {config.class_path} is a {type(model).__name__}",
             remedy="name the class that was fitted",
         )
-    return Estimator(found, digest=digest, floor=floor)
+    return Estimator(found, digest=digest, size=path.stat().st_size, floor=floor)
 
 
 def fit(model: Estimator, inputs: NDArray[np.generic], labels: NDArray[np.generic], *, classes: int, seed: int) -> None:

@@ -11,6 +11,7 @@ Made from the mapping of `results.json`, and from nothing else::
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from softlabels.report.comparison import compared_by
 from softlabels.report.figure import HARD, figure_in, legend_below, line_style
@@ -28,6 +29,7 @@ _RULE = {
     "saliency": "those without which the training loss would rise least, h u^2 / 2 (LeCun, Denker, Solla 1989)",
     "magnitude": "the smallest",
 }
+_RISES = ("expected", "measured")
 _LABELS = {
     "own": "the labels that each student was trained with",
     "hard": "hard labels",
@@ -46,27 +48,28 @@ def remains(results: Results) -> str:
     ]
     lines = [
         f"- {left:,} of {total:,} parameters ({left / total:.1%}): {_WHAT[pruned['structure']]}",
-        f"- In {len(pruned['rounds'])} rounds of {pruned['epochs']} epochs; deleted first: {_RULE[pruned['rule']]}; retrained with "
-        f"{_LABELS[pruned['retrain']]}",
+        f"- In {len(pruned['rounds'])} rounds of {pruned['epochs']} epochs; deleted first: {_RULE[pruned['rule']]}; "
+        f"retrained with {_LABELS[pruned['retrain']]}",
     ]
     tables = [Table(("tensor", "left", "of", "share"), tuple(rows)), rises(results)]
     return "\n".join(lines) + "\n\n" + "\n".join(as_markdown(table) for table in tables).rstrip()
 
 
 def rises(results: Results) -> Table:
-    """A line a round: the share that is left, and by how much deleting raised the loss before anything was retrained: as the
-    saliencies say, and as it was measured; means over students.
+    """A line a round and kind of student: the share that is left, and by how much deleting raised the loss before anything was
+    retrained: as the saliencies say, and as it was measured; means over seeds.
     """
     lines = []
     for number, each in enumerate(results["pruned"]["rounds"], start=1):
-        found = list(each["students"].values())
-        left, total = found[0]["left"]
-        cells = [
-            f"{spread([one[name] for one in found]).mean:.4f}" if name in found[0] else ""
-            for name in ("expected", "measured")
-        ]
-        lines.append((str(number), f"{left / total:.1%}", *cells))
-    return Table(("round", "left", "rise of the loss, expected", "measured"), tuple(lines))
+        kinds: dict[str, list[Any]] = {}
+        for name, found in each["students"].items():
+            kinds.setdefault(name.rpartition("-seed")[0], []).append(found)
+        for kind, runs in kinds.items():
+            left, total = runs[0]["left"]
+            means = [spread([run[name] for run in runs]).mean if name in runs[0] else None for name in _RISES]
+            cells = ["" if mean is None else f"{mean:.4f}" for mean in means]
+            lines.append((str(number), kind, f"{left / total:.1%}", *cells))
+    return Table(("round", "student", "left", "rise of the loss, expected", "measured"), tuple(lines))
 
 
 def pruned_png(results: Results, path: Path) -> None:

@@ -115,6 +115,11 @@ def licences(manifest: Manifest) -> str:
     return f"teacher: {about.teacher_licence or 'not stated'}; data: {about.transfer_licence or 'not stated'}"
 
 
+def _folds(spec: Spec) -> str:
+    """Who labelled the rows, where folds did."""
+    return "" if spec.folds is UNSET else f", each row labelled by those of {spec.folds} folds that did not see it"
+
+
 def _what(manifest: Manifest, *, rows: bool = True) -> str:
     spec = manifest.spec
     members = "\n".join(
@@ -123,7 +128,7 @@ def _what(manifest: Manifest, *, rows: bool = True) -> str:
     )
     lines = [
         f"- Teacher: **{escaped(spec.teacher.name)}** in {escaped(spec.teacher.precision)}, {len(spec.teacher.members)} "
-        f"member{'s' * (len(spec.teacher.members) > 1)}:\n{members}",
+        f"member{'s' * (len(spec.teacher.members) > 1)}{_folds(spec)}:\n{members}",
         f"- Transfer set: **{escaped(spec.transfer_set.name)}**"
         + (f", revision {code(spec.transfer_set.revision)}" if spec.transfer_set.revision else "")
         + (f", split {escaped(spec.transfer_set.split)}, {spec.rows:,} rows" if rows else ""),

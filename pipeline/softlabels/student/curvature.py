@@ -41,12 +41,17 @@ def row_columns(outputs: Tensor, batch: Batch, spec: LossSpec, draw: torch.Gener
         draw: where random columns come from.
 
     Raises:
-        ConfigError: a loss over batches, or one without a known factor for so many classes.
+        ConfigError: a loss over batches, of standardised logits, or one without a known factor for so many classes.
     """
     if LOSSES[spec.loss].whole_batch and spec.soft_weight > 0:
         raise ConfigError(
             f"the loss {spec.loss} correlates over a batch, and no position has a second derivative of its own",
             remedy="use --rule=magnitude, or a loss that is a sum over rows, such as forward_kl",
+        )
+    if spec.logit_standardization and spec.soft_weight > 0:  # whose gradient is written out, once
+        raise ConfigError(
+            "second derivatives are not taken through logit_standardization",
+            remedy="use --rule=magnitude, or retrain with logit_standardization=false",
         )
     rows, classes = len(outputs), outputs.shape[-1]
     flat, labels = outputs.detach().reshape(-1, classes), labels_of(batch)
@@ -94,11 +99,11 @@ def factor_of(matrices: Tensor) -> Tensor:
 def _drawn_classes(outputs: Tensor, labels: Tensor, spec: LossSpec, draw: torch.Generator) -> Tensor:
     """(K, N, C) columns of the Fisher information: independent and of mean 0, so those of both terms are added."""
     is_known = spec.target == "softmax" and (spec.soft_weight == 0 or spec.loss in _FISHER)
-    if not is_known or spec.class_weights is not None or spec.logit_standardization:
+    if not is_known or spec.class_weights is not None:
         raise ConfigError(
             f"{outputs.shape[1]} outputs are too many for the second derivatives of this loss ({spec.loss}), which are taken "
             f"of up to {MOST}",
-            remedy=f"use --rule=magnitude, or loss={' or '.join(_FISHER)} without class_weights and logit_standardization",
+            remedy=f"use --rule=magnitude, or loss={' or '.join(_FISHER)} without class_weights",
         )
     hard = spec.hard_weight * is_labelled(labels, "softmax").to(outputs)
     terms = [(hard, 1.0), (torch.full_like(hard, spec.soft_weight), spec.temperature)]

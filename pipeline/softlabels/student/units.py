@@ -9,6 +9,7 @@ U units, B rows, K columns.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -75,6 +76,7 @@ def chains_of(model: nn.Module, inputs: Tensor) -> list[Chain]:
         for name, module in modules.items()
         if isinstance(module, LAYERS)
         and getattr(module, "groups", 1) == 1
+        and "weight" in module._parameters  # not made of others, as by weight_norm
         and all(owners.count(id(weight)) == 1 for weight in module.parameters())
     }
     found = [chain for name in layers if (chain := _chain(model, layers, name, inputs)) is not None]
@@ -135,15 +137,25 @@ def without_units(
     return small, built
 
 
+def require_smaller(student: ModelConfig, model: nn.Module, chains: Sequence[Chain], rows: Tensor) -> None:
+    """Raise ConfigError where the model (`student` made it) cannot be had with a unit less in each chain of several."""
+    masked = copy.deepcopy(model)
+    left = [torch.arange(chain.units) >= min(1, chain.units - 1) for chain in chains]
+    units_masks(masked, chains, left).apply(masked)
+    without_units(student, masked, chains, left, rows)
+
+
 def _require_same(model: nn.Module, small: nn.Module, rows: Tensor) -> None:
+    how = f"without the deleted units {type(model).__name__}"
+    remedy = "use --structure=weight: some of the model's code reads single units, or counts them"
     with torch.no_grad():
-        pairs = zip(_tensors(model.eval()(rows.clone())), _tensors(small.eval()(rows.clone())), strict=True)
+        try:
+            pairs = zip(_tensors(model.eval()(rows.clone())), _tensors(small.eval()(rows.clone())), strict=True)
+        except RuntimeError as error:
+            raise ConfigError(f"{how} cannot run: {error}", remedy=remedy) from error
         apart = max(float((one - other).abs().max() / one.abs().max().clamp(min=1e-30)) for one, other in pairs)
     if not apart <= _CLOSE:
-        raise ConfigError(
-            f"without the deleted units {type(model).__name__} says something else: by {apart:.2g} of its largest output",
-            remedy="use --structure=weight: some of the model's code reads single units",
-        )
+        raise ConfigError(f"{how} says something else: by {apart:.2g} of its largest output", remedy=remedy)
 
 
 @dataclass

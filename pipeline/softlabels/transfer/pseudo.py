@@ -56,7 +56,7 @@ def with_pseudo_rows(config: TransferSetConfig, split: str, source: Source, root
         MissingExtra: scikit-learn is not installed.
     """
     asked = config.pseudo_data
-    if asked is None or asked.split != split:
+    if asked is None or asked.split != split or asked.rows == 0:
         return source
     factory = asked.factory
     made = _by_munge(config, asked, source, root) if factory is None else _by_function(config, factory, source)

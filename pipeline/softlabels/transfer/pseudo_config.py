@@ -16,7 +16,7 @@ class PseudoDataConfig:
     """Rows that follow a split's own: made of these by MUNGE (`softlabels.transfer.munge`), or by a function.
 
     Attributes:
-        rows: how many at least; MUNGE makes whole passes, each as many as the split has rows.
+        rows: how many at least, 0 for none; MUNGE makes whole passes, each as many as the split has rows.
         passes: or how many passes.
         probability: with which an attribute of a row and of its nearest neighbour is changed; p of the paper.
         spread: the deviation of what is drawn is the distance of both values divided by this; s of the paper.
@@ -50,9 +50,10 @@ class PseudoDataConfig:
                 f"{_SECTION} gives {'neither' if self.rows is None else 'both'} of rows and passes",
                 remedy="give rows (at least so many) or passes, or a factory",
             )
-        for name in {"rows", "passes"}.intersection(given):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{_SECTION}.{name} is {getattr(self, name)}", remedy="give 1 or more")
+        if self.rows is not None and self.rows < 0:
+            raise ConfigError(f"{_SECTION}.rows is {self.rows}", remedy="give a whole number >= 0")
+        if self.passes is not None and self.passes < 1:
+            raise ConfigError(f"{_SECTION}.passes is {self.passes}", remedy="give 1 or more")
         if not 0 < self.probability <= 1:
             raise ConfigError(
                 f"{_SECTION}.probability is {self.probability}", remedy="give a number above 0, at most 1"
