@@ -84,7 +84,7 @@ prune: install ## Optimal Brain Damage: 5,000 digits of MNIST, from the hub or S
 	$(SOFTLABELS) prune runs/prune --keep=0.16 --epochs=5 --rule=magnitude --out=runs/prune-magnitude
 	$(SOFTLABELS) prune runs/prune --keep=0.9996 --epochs=5 --out=runs/prune-whole
 
-letter: .venv/tables ## letters in two classes, by pseudo-data that an ensemble labels, from the folder SOURCE
+letter: .venv/tables ## one network for an ensemble, by pseudo-data, from the folder SOURCE: a quarter of an hour of one core
 	$(MAKE) train-student CONFIG=letter ARGS="--out=runs/letter"
 	$(MAKE) train-student CONFIG=letter_p2 ARGS="--out=runs/letter_p2"
 	$(BIN)/python -m benchmarks.letter runs/letter runs/letter_p2

@@ -174,6 +174,42 @@ class Encode(EncodingSettings):
 
 
 @dataclass(frozen=True)
+class Merge:
+    """Arguments of merge."""
+
+    stores: tuple[str, ...] = ()  # stores of teachers over the same rows: each one split, or a folder of splits
+    out: str = ""  # where the new store goes
+    weights: tuple[float, ...] | None = None  # one a store, which its members share; by default each member's own
+    rename: dict[str, str] = field(default_factory=dict)  # classes of later stores: their name, and that in the first
+    missing: Missing = "error"  # rows that some store lacks: error, or skip to leave them out
+    repeated: Literal["error", "first"] = "error"  # rows whose key an earlier row has: error, or keep the first
+    splits: tuple[str, ...] | None = None  # which splits; by default all
+
+
+@dataclass(frozen=True)
+class Concat:
+    """Arguments of concat."""
+
+    stores: tuple[str, ...] = ()  # stores of one teacher: each one split, or a folder of splits
+    out: str = ""  # where the new store goes
+    rename: dict[str, str] = field(default_factory=dict)  # classes of later stores: their name, and that in the first
+    repeated: Literal["error", "first"] = "error"  # rows that an earlier store has: error, or keep the first
+    splits: tuple[str, ...] | None = None  # which splits; by default all
+
+
+@dataclass(frozen=True)
+class Select:
+    """Arguments of select."""
+
+    store: str = ""  # a store, or a folder of stores
+    out: str = ""  # where the new store goes
+    rows: str | None = None  # of one split: numbers and ranges, such as 0:1000,1500 or ::2; by default all
+    members: tuple[int, ...] | None = None  # which members, by number; by default all
+    targets: tuple[str, ...] | None = None  # which targets, by name; by default all
+    splits: tuple[str, ...] | None = None  # which splits; by default all
+
+
+@dataclass(frozen=True)
 class Import(Reading):
     """Arguments of import."""
 
@@ -250,6 +286,9 @@ COMMANDS = {
     "encode": Command("encode a dense store's labels as topk, without a teacher", ("from_", "store")),
     "push": Command("push a store to an object store; what is there already is not sent again", ("store", "url")),
     "pull": Command("pull a store from an object store or a web server, and verify it", ("url", "store")),
+    "merge": Command("make the teachers of several stores the members of one", ("stores",)),
+    "concat": Command("put the rows of several stores of one teacher behind each other", ("stores",)),
+    "select": Command("take some rows, members, targets or splits out of a store", ("store",)),
     "cache": Command("say where prepared rows are kept and how large they are, or delete them"),
     "import": Command("make a store from logits or probabilities that something else produced", ("from_", "store")),
 }

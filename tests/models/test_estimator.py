@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -12,7 +13,6 @@ from zipfile import ZipFile
 import joblib
 import numpy as np
 import pytest
-import skops.io
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.ensemble import RandomForestClassifier
@@ -28,6 +28,11 @@ from softlabels.store.digest import blake3_hex
 
 CLASSES = 5
 FOREST = "sklearn.ensemble.RandomForestClassifier"
+
+
+def skops() -> Any:
+    """Its import takes seconds, and every process that runs tests reads this file."""
+    return import_module("skops.io")
 
 
 class Strange(ClassifierMixin, BaseEstimator):
@@ -110,7 +115,7 @@ def test_logits_are_those_of_the_estimator(suffix: str, rows: tuple[np.ndarray, 
 def test_a_file_of_somebody_s_own_needs_nothing_of_ours(rows: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
     inputs, labels = rows
     fitted = KNeighborsClassifier(3).fit(inputs.reshape(60, 6), labels)
-    skops.io.dump(fitted, tmp_path / "own.skops")
+    skops().dump(fitted, tmp_path / "own.skops")
     found = member(tmp_path / "own.skops", "sklearn.neighbors.KNeighborsClassifier")
     assert found.classes == 4  # as many as its labels show
     assert (found(torch.from_numpy(inputs)).argmax(1).numpy() == fitted.predict(inputs.reshape(60, 6))).all()
@@ -147,15 +152,15 @@ def test_types_that_the_recipe_does_not_name_are_refused(
     monkeypatch.chdir(tmp_path)
     forest = RandomForestClassifier(2).fit(rows[0].reshape(60, 6), rows[1])
     forest.extra = Strange()
-    skops.io.dump(forest, "strange.skops")
+    skops().dump(forest, "strange.skops")
     with pytest.raises(
         WeightsError, match=r"strange.skops holds what is no type of the packages that the recipe names: tests\."
     ):
         member(Path("strange.skops"), n_estimators=2)
-    skops.io.dump(Strange().fit(*rows), "own.skops")
+    skops().dump(Strange().fit(*rows), "own.skops")
     assert member(Path("own.skops"), f"{__name__}.Strange").classes == 4  # its package is named
     for name in ("sklearn.utils._testing.check_output", "sklearn.datasets.clear_data_home"):
-        Path("call.skops").write_bytes(calling(name, skops.io.dumps(forest.set_params(verbose=1))))
+        Path("call.skops").write_bytes(calling(name, skops().dumps(forest.set_params(verbose=1))))
         with pytest.raises(WeightsError, match=rf"call.skops holds what is no type of .* names: {name}"):
             member(Path("call.skops"), n_estimators=2)
     Path("pickle.skops").write_bytes(pickle.dumps(Runs()))
@@ -192,7 +197,7 @@ def test_what_is_refused(rows: tuple[np.ndarray, np.ndarray], tmp_path: Path) ->
     ]:
         out = io.BytesIO()
         joblib.dump(fitted, out)
-        (tmp_path / name).write_bytes(skops.io.dumps(fitted) if name.endswith("skops") else out.getvalue())
+        (tmp_path / name).write_bytes(skops().dumps(fitted) if name.endswith("skops") else out.getvalue())
         with pytest.raises(WeightsError, match=said):
             member(tmp_path / name, class_path)
     with pytest.raises(
@@ -202,7 +207,7 @@ def test_what_is_refused(rows: tuple[np.ndarray, np.ndarray], tmp_path: Path) ->
     for name in ("preprocessing.StandardScaler", "cluster.KMeans"):
         with pytest.raises(ConfigError, match=f"sklearn.{name} is neither a classifier nor a regressor"):
             build_member(ModelConfig(f"sklearn.{name}"))
-    skops.io.dump(RandomForestClassifier(2).fit(flat, labels), tmp_path / "g.skops")
+    skops().dump(RandomForestClassifier(2).fit(flat, labels), tmp_path / "g.skops")
     with pytest.raises(ConfigError, match=r"cannot take rows of float32 and 5 numbers: X has 5 features"):
         member(tmp_path / "g.skops")(torch.zeros(3, 5))
     with pytest.raises(ConfigError, match=r"teacher.floor=0.3 of 4 classes; give laplace:N"):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import skops.io
 
 from softlabels import open_store
 from softlabels_stages import teacher_logits, train_teacher, verify
@@ -31,6 +31,11 @@ NET = {
 TRAINING = {"epochs": 1, "batch_size": 32, "threads": 1, "device": "cpu", "validation": 0.25, "seed": 4}
 
 
+def skops() -> Any:
+    """Its import takes seconds, and every process that runs tests reads this file."""
+    return import_module("skops.io")
+
+
 def lacking(split: str) -> dict[str, np.ndarray]:
     """The toy's points; no training row is of the last class, and every fifth has no label."""
     found = toy.points(split)
@@ -49,7 +54,7 @@ def numbers(split: str) -> dict[str, np.ndarray]:
 def write(factory: str, *members: dict[str, Any], **changes: Any) -> None:
     teacher = {"members": list(members), "floor": changes.pop("floor", None), "batch_size": 32}
     transfer = toy.recipe()["transfer_set"] | {"factory": {"class_path": f"{__name__}.{factory}"}}
-    transfer |= changes.pop("transfer", {})
+    transfer |= {"splits": {split: split for split in ("train", "test")}} | changes.pop("transfer", {})
     toy.write_recipe(Path("recipe.yaml"), teacher=teacher, teacher_training=TRAINING, transfer_set=transfer, **changes)
 
 
@@ -57,7 +62,7 @@ def test_a_forest_and_a_net_teach_together(capsys: pytest.CaptureFixture[str]) -
     write("lacking", FOREST, NEAR, NET, floor="0.01")
     assert train_teacher.main(["--config=recipe.yaml"]) == 0
     assert "teacher sklearn.neighbors.KNeighborsClassifier: near.skops, " in capsys.readouterr().out
-    forest = skops.io.load("forest.skops", trusted=["sklearn.tree._tree.Tree"])
+    forest = skops().load("forest.skops", trusted=["sklearn.tree._tree.Tree"])
     assert (forest.classes_.tolist(), forest.random_state) == ([0, 1, 2, 3], 4)
     assert forest.estimators_[0].tree_.n_node_samples[0] < 0.75 * 0.8 * toy.ROWS["train"]
     words = ["--config=recipe.yaml", "--store=store"]
@@ -73,7 +78,7 @@ def test_a_forest_and_a_net_teach_together(capsys: pytest.CaptureFixture[str]) -
     assert verify.main(["store", "--against_teacher=recipe.yaml"]) == 0
     assert "80 rows against the live teacher: largest deviation" in capsys.readouterr().out
     assert teacher_logits.main(words) == 0  # it is sealed
-    Path("forest.skops").write_bytes(skops.io.dumps(forest.set_params(verbose=0)))
+    Path("forest.skops").write_bytes(skops().dumps(forest.set_params(verbose=0)))
     assert verify.main(["store", "--against_teacher=recipe.yaml"]) == 2
     assert "OtherWeights" in capsys.readouterr().err
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import skops.io
 
 from softlabels import open_store
 from softlabels.stream.folds import fold_of
@@ -29,6 +29,11 @@ TRAINING = {"epochs": 1, "batch_size": 32, "threads": 1, "device": "cpu", "valid
 RECIPE = "--config=recipe.yaml"
 
 
+def skops() -> Any:
+    """Its import takes seconds, and every process that runs tests reads this file."""
+    return import_module("skops.io")
+
+
 def clean(split: str) -> dict[str, np.ndarray]:
     """The toy's points, some of them twice."""
     found = toy.points(split)
@@ -48,6 +53,7 @@ def noisy(split: str) -> dict[str, np.ndarray]:
 def write(*members: dict[str, Any], folds: int | None = FOLDS, **changes: Any) -> None:
     teacher = {"members": list(members), "folds": folds, "batch_size": 32, "floor": "0.01"}
     transfer = toy.recipe()["transfer_set"] | {"factory": {"class_path": f"{__name__}.noisy"}}
+    transfer["splits"] = {split: split for split in ("train", "test")}
     changes = {"teacher": teacher, "teacher_training": TRAINING, "transfer_set": transfer} | changes
     toy.write_recipe(Path("recipe.yaml"), **changes)
 
@@ -84,7 +90,7 @@ def test_from_training_to_students(capsys: pytest.CaptureFixture[str], monkeypat
     stored = store.column("logits")[:, 0].astype(np.float64)
     for number in range(FOLDS):  # what the file of each fold says, read with nothing of ours
         file = f"near.fold{number}of{FOLDS}.skops"
-        fitted = skops.io.load(file, trusted=skops.io.get_untrusted_types(file=file))
+        fitted = skops().load(file, trusted=skops().get_untrusted_types(file=file))
         assert fitted.n_samples_fit_ == (fold != number).sum()
         log = np.log(0.01 + 0.95 * fitted.predict_proba(inputs[fold == number]))
         assert np.abs(stored[fold == number] - (log - log.max(1, keepdims=True))).max() < 4e-3

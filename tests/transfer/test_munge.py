@@ -95,6 +95,12 @@ def test_names_alone_have_neighbours_by_their_number_of_differences() -> None:
     assert nearest(np.empty((4, 0)), codes).tolist() == [2, 2, 0, 0]
 
 
+def test_the_first_of_very_many_that_are_as_near(rng: np.random.Generator) -> None:
+    codes = rng.permutation(np.stack(np.meshgrid(*[range(4)] * 4), -1).reshape(-1, 4))  # twelve differ in one name
+    differ = (codes[:, None] != codes).sum(-1)
+    assert nearest(np.empty((256, 0)), codes).tolist() == (differ == 1).argmax(1).tolist()
+
+
 def test_rows_that_are_all_alike_have_no_neighbour() -> None:
     with pytest.raises(TransferSetError, match="5 rows have one and the same input, so none has a neighbour"):
         nearest(np.ones((5, 2)), np.zeros((5, 1), np.int64))

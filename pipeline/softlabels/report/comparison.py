@@ -185,17 +185,22 @@ def _statements_of_sweep(results: Results) -> list[str]:
 def _statements_of_pruned(results: Results) -> list[str]:
     """What deleting cost each kind of student, and how far those of either kind are apart where as much is left."""
     by, whole, lines = compared_by(results), dict[str, Student](), []
-    hard = {student["left"]: student for student in results["students"] if student["kind"] == "hard"}
+    hard = {_end(student): student for student in results["students"] if student["kind"] == "hard"}
     for student in results["students"]:
         begun = whole.setdefault(student["label"].rpartition(", ")[0], student)
         cost = _more(by, student["scores"], begun["scores"])
         if cost and student is not begun:
             lines.append(f"{student['label']} - whole: {_difference(cost, by)}")
-        if student["kind"] == "distilled" and student["left"] in hard:
-            pair = [hard[student["left"]]["scores"], student["scores"]]
+        if student["kind"] == "distilled" and _end(student) in hard:
+            pair = [hard[_end(student)]["scores"], student["scores"]]
             ahead = _more(by, *(reversed(pair) if by.is_higher_better else pair))
             lines += [f"{student['label']}: {by.ahead}: {_difference(ahead, by)}"] if ahead else []
     return lines
+
+
+def _end(student: Student) -> str:
+    """What the name of a pruned student says of how much is left."""
+    return str(student["label"]).rpartition(", ")[2]
 
 
 def _title(results: Results) -> str:

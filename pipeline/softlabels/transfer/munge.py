@@ -9,7 +9,7 @@ in place, so that a row may change several times in a pass. All passes begin wit
 real attributes, each scaled to [0, 1], and Hamming over nominal ones, added under the root. Neighbours are found once, among
 the distinct rows. Neighbour: `pseudo` makes attributes of a transfer set's columns, and columns of what comes out.
 
-R rows, A real attributes, N nominal ones, K passes, U distinct rows, Q candidates.
+R rows, A real attributes, N nominal ones, K passes, U distinct rows, P of them, Q candidates.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ Reals = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
 _BYTES = 1 << 28  # of the passes that are made side by side
-_CANDIDATES = 9  # looked at again for a neighbour; one of them is the row itself
+_CANDIDATES = 9  # looked at first for a neighbour; one of them is the row itself
+_AT_ONCE = 1 << 22  # candidates of several rows
 
 
 def munge(
@@ -92,31 +93,51 @@ def nearest(reals: Reals, codes: Codes) -> Codes:
         TransferSetError: fewer than two distinct rows. MissingExtra: scikit-learn is not installed.
     """
     found = require_extra("sklearn.neighbors", extra="tables")
-    points_RD = _points(reals, codes)
-    _, first, back = np.unique(points_RD, axis=0, return_index=True, return_inverse=True)
+    low, high = reals.min(axis=0), reals.max(axis=0)
+    scaled = (reals - low) / np.where(high > low, high - low, 1)  # what is constant is no distance
+    _, first, back = np.unique(np.hstack([scaled, codes]), axis=0, return_index=True, return_inverse=True)
     if len(first) < 2:
         raise TransferSetError(
             f"{len(reals):,} rows have one and the same input, so none has a neighbour",
             remedy="give at least two distinct rows, or a factory that makes pseudo rows",
         )
-    points_UD = points_RD[first]
-    search = found.NearestNeighbors(n_neighbors=min(_CANDIDATES, len(first))).fit(points_UD)
-    candidates_UQ = search.kneighbors(points_UD, return_distance=False)
-    # Once more, attribute after attribute: what the search sums, and how it breaks ties, differs between machines.
-    distances_UQ = np.zeros(candidates_UQ.shape)
-    for column in points_UD.T:
-        distances_UQ += (column[:, None] - column[candidates_UQ]) ** 2
-    distances_UQ[candidates_UQ == np.arange(len(first))[:, None]] = np.inf  # the row itself
-    rows_UQ = first[candidates_UQ]
-    rows_UQ[distances_UQ > distances_UQ.min(axis=1, keepdims=True)] = len(reals)
-    neighbours: Codes = rows_UQ.min(axis=1)[back.reshape(-1)]
+    attributes = scaled[first], codes[first]
+    points_UD = _points(*attributes)
+    search = found.NearestNeighbors().fit(points_UD)
+    nearest_U, unsure, count = np.empty(len(first), np.int64), np.arange(len(first)), _CANDIDATES
+    while unsure.size:
+        count = min(count, len(first))
+        more = []
+        for part in np.array_split(unsure, -(-unsure.size * count // _AT_ONCE)):
+            candidates = search.kneighbors(points_UD[part], count, return_distance=False)
+            nearest_U[part], is_unsure = _first_of(*attributes, first, part, candidates)
+            more.append(part[is_unsure])
+        unsure, count = np.concatenate(more) if count < len(first) else unsure[:0], 4 * count
+    neighbours: Codes = nearest_U[back.reshape(-1)]
     return neighbours
 
 
-def _points(reals: Reals, codes: Codes) -> Reals:
-    """(R, D) points whose Euclidean distance is the rows': a nominal attribute has an axis a value, and each is 1/sqrt(2)."""
-    low, high = reals.min(axis=0), reals.max(axis=0)
-    axes = [(reals - low) / np.where(high > low, high - low, 1)]  # what is constant is no distance
-    for column in codes.T:
-        axes.append((column[:, None] == np.unique(column)) * np.sqrt(0.5))
-    return np.hstack(axes)
+def _first_of(
+    scaled: Reals, codes: Codes, first: Codes, part: Codes, candidates: Codes
+) -> tuple[Codes, NDArray[np.bool_]]:
+    """The nearest of the candidates (P, Q) for each of the distinct rows `part` (P,), that with the first number in `first`
+    (U,); and where all are as near, so that others may be too. The distinct rows are `scaled` (U, A), `codes` (U, N).
+
+    They are measured once more, attribute after attribute: what the search sums, and how it breaks ties, differs between
+    machines.
+    """
+    distances = np.zeros(candidates.shape)
+    for real in scaled.T:
+        distances += (real[part][:, None] - real[candidates]) ** 2
+    for name in codes.T:
+        distances += name[part][:, None] != name[candidates]
+    own = candidates == part[:, None]
+    is_nearest = distances <= np.where(own, np.inf, distances).min(axis=1, keepdims=True)
+    rows = np.where(is_nearest & ~own, first[candidates], np.iinfo(np.int64).max)
+    return rows.min(axis=1), is_nearest.all(axis=1)
+
+
+def _points(scaled: Reals, codes: Codes) -> Reals:
+    """(U, D) points whose Euclidean distance is the rows': a nominal attribute has an axis a value, and each is 1/sqrt(2)."""
+    axes = [(name[:, None] == np.unique(name)) * np.sqrt(0.5) for name in codes.T]
+    return np.hstack([scaled, *axes])
