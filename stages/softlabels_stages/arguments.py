@@ -242,7 +242,24 @@ class Pull:
     url: str = ""  # where it lies: s3://BUCKET/FOLDER, gs://, az://, http://, https://, file:// or a folder
     store: str = ""  # where it goes
     split: str | None = None  # one of several splits; by default all
+    rows: str | None = None  # of one split, such as 0:1000,1500: a store of these alone
     digest: str | None = None  # what its digest must be, as info prints it; else nothing is fetched
+
+
+@dataclass(frozen=True)
+class List:
+    """Arguments of list."""
+
+    url: str = (
+        ""  # where stores lie, in folders of folders: s3://BUCKET/FOLDER, gs://, az://, http(s)://, file:// or a folder
+    )
+    teacher_digest: str | None = (
+        None  # only those of a teacher with these weights: eight digits or more of a member's digest
+    )
+    data: str | None = (
+        None  # only those of this transfer set: its name, or eight digits or more of its content keys' digest
+    )
+    json: bool = False  # print a JSON object a line
 
 
 @dataclass(frozen=True)
@@ -289,6 +306,7 @@ COMMANDS = {
     "merge": Command("make the teachers of several stores the members of one", ("stores",)),
     "concat": Command("put the rows of several stores of one teacher behind each other", ("stores",)),
     "select": Command("take some rows, members, targets or splits out of a store", ("store",)),
+    "list": Command("say which stores lie at an address, and whether a pass is done already", ("url",)),
     "cache": Command("say where prepared rows are kept and how large they are, or delete them"),
     "import": Command("make a store from logits or probabilities that something else produced", ("from_", "store")),
 }

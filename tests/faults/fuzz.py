@@ -136,6 +136,7 @@ def works(path: Path, kind: str, base: Path) -> dict[str, Callable[[], int]]:
         ),
         "concat": run("concat", path, _sound(base, kind), "--repeated=first", f"--out={out}-both"),
         "repair": run("repair", path),
+        "list": run("list", path),
         "push": run("push", path, f"{out}-there"),
         "pull": run("pull", path, f"{out}-pulled"),
         "pull into it": run("pull", base / kind / "train", path),

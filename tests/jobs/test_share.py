@@ -510,6 +510,8 @@ def test_a_listing_without_end(
 def test_the_commands(made: Path, s3: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["push", str(made), s3]) == 0
     assert f"pushed: {s3}" in capfd.readouterr().out
+    assert main(["list", s3]) == 0
+    assert f"{s3}/test: imaginary (2 members), points, test, 80 rows, dense, zarr" in capfd.readouterr().out
     assert main(["pull", s3, str(tmp_path / "copy"), "--split=test"]) == 0
     assert "every byte is as it was sealed" in capfd.readouterr().out
     assert main(["pull", s3, str(tmp_path / "copy"), "--split=valid"]) == 2
@@ -551,3 +553,33 @@ def test_killed_twenty_times(command: str, s3: str, tmp_path: Path, rng: np.rand
         assert files(tmp_path / f"copy{turn}") == files(tmp_path / "store")
         turn, done = turn + 1, done + 1
     assert begun >= 5
+
+
+def test_some_rows(made: Path, s3: str, tmp_path: Path, web: Callable[..., str]) -> None:
+    push(made / "train", s3)
+    whole = open_store(made / "train")
+    asked: list[str] = []
+
+    class Counting(Bucket):
+        def part(self, name: str, start: int, length: int) -> bytes:
+            asked.append(name)
+            return super().part(name, start, length)
+
+    place = there(s3)
+    counting = Counting(place.client, place.root, place.inside)
+    found = pull(counting, tmp_path / "few", rows="100:120,3", digest=whole.digest)["train"]
+    few = open_store(tmp_path / "few")
+    assert few.digest == found.digest
+    assert found.spec.parents[0].digest == whole.digest  # type: ignore[index,union-attr]
+    rows = [*range(100, 120), 3]
+    for name in whole.columns:
+        assert few.column(name).tobytes() == whole.column(name)[rows].tobytes()
+    assert not [name for name in asked if name.startswith("logits/c.2.")]
+    with pytest.raises(SpecMismatch):
+        pull(s3, tmp_path / "few", rows="100:121,3")
+    with pytest.raises(SpecMismatch, match="nothing was fetched"):
+        pull(s3, tmp_path / "other", rows="0:1", digest="a" * 64)
+    with pytest.raises(ConfigError, match="name one: --split=train"):
+        pull(made, tmp_path / "other", rows="0:1")
+    with pytest.raises(StorageError, match="the server gives no parts of files; pull the whole store"):
+        pull(web(made / "train"), tmp_path / "other", rows="0:1")

@@ -221,7 +221,7 @@ def test_broken_files_of_a_store(
     (there / name).write_bytes(broken)
     for words in (
         ["info", "store"], ["verify", "store"], ["convert", "store", "copy"], ["encode", "store", "topk"],
-        ["evaluate", "--store=store", "--split=train"], ["push", "store", "there"],
+        ["evaluate", "--store=store", "--split=train"], ["push", "store", "there"], ["list", "store"],
         ["pull", "store", "pulled"], ["repair", "store"],
     ):  # fmt: skip
         tried(capsysbinary, words)
@@ -270,6 +270,7 @@ WANTS = {
     "encode": ["{} copy", "store {}"],
     "push": ["{} there", "store {}"],
     "pull": ["{} copy", "store {}", "store new --split={}", "store/train new --digest={}"],
+    "list": ["{}", "store --teacher_digest={}", "store --data={}"],
     "cache": ["{}", "--clear={}"],
     "import": [
         "--from={} --store=new --split=train", "--from=noise --store={} --split=train",

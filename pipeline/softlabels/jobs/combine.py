@@ -120,7 +120,7 @@ def select(
         )
 
     def chosen(each: Sequence[Store]) -> Derived:
-        return selected(each[0], _rows(each[0], rows), members, targets)
+        return selected(each[0], chosen_rows(each[0], rows), members, targets)
 
     return _made([store], out, splits, chosen, watch, one_split=rows is not None)
 
@@ -199,7 +199,7 @@ def _say(name: str, stores: Sequence[Store], manifest: Manifest, watch: Watch) -
     watch.say(f"{name}: {what}, content digest {manifest.content_digest}{'; ' * bool(left)}{left}")
 
 
-def _rows(store: Store, rows: str | ArrayLike | None) -> Ints | range:
+def chosen_rows(store: Store, rows: str | ArrayLike | None) -> Ints | range:
     """Numbers of a store's rows. Raises `UserError` for what is none, or named twice."""
     if rows is None:
         return range(store.rows)

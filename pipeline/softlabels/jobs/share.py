@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from os import PathLike
 
+from tqdm import tqdm
+
 from softlabels.errors import (
     ConfigError,
     DamagedStore,
@@ -17,13 +19,16 @@ from softlabels.errors import (
     one_line,
     some,
 )
+from softlabels.jobs.combine import chosen_rows
 from softlabels.jobs.moved import Moved
 from softlabels.jobs.watch import LOGGED, Watch, counted
 from softlabels.store.carry import MAX_CARD_BYTES, Carrying
+from softlabels.store.combine import selected
 from softlabels.store.commit import sweep
+from softlabels.store.derived import fill
 from softlabels.store.json_files import read_json, read_small_file
 from softlabels.store.paths import CARD, LOCK, MANIFEST, PLAN, STAGING
-from softlabels.store.reader import holds_store, open_store, store_splits
+from softlabels.store.reader import Store, holds_store, open_store, store_splits
 from softlabels.store.records import Manifest
 from softlabels.store.root import FOR_READERS, listed_splits, require_apart, require_root, write_root
 from softlabels.store.spec import Plan
@@ -83,6 +88,7 @@ def pull(
     store: str | PathLike[str],
     *,
     split: str | None = None,
+    rows: str | None = None,
     digest: str | None = None,
     watch: Watch = LOGGED,
 ) -> dict[str, Manifest]:
@@ -90,7 +96,10 @@ def pull(
 
     Args:
         address: where it lies, as docs/sharing.md says. store: where it goes.
-        split: one of several. digest: what the store's digest must be; else nothing is fetched.
+        split: one of several.
+        rows: of one split, such as "0:1000,1500": a store of these alone, whose parent is the one that is there. Only their
+            chunks are fetched, and all content keys.
+        digest: what the store's digest must be; else nothing is fetched.
         watch: who is told, and may stop it.
 
     Returns:
@@ -107,7 +116,9 @@ def pull(
         raise ConfigError(f"--digest={one_line(digest)} is no digest", remedy="give the 64 digits that info prints")
     if isinstance(there, LocalDepot):
         require_apart(there, root)
-    splits = _splits_there(there, split)
+    splits = splits_there(there, split)
+    if rows is not None and len(splits) > 1:
+        raise ConfigError(f"rows are chosen of the splits {some(splits)}", remedy="name one: --split=train")
     single = list(splits.values()) == [there]
     if digest is not None and len(splits) > 1:
         raise ConfigError(f"one digest, and the splits {some(splits)}", remedy="name the one that it is of: --split")
@@ -116,7 +127,7 @@ def pull(
     found = {}
     for name, source in splits.items():
         target = root if single else root.within(name)
-        found[name] = _fetched(name, source, target, digest, watch)
+        found[name] = _fetched(name, source, target, rows, digest, watch)
     if not single:
         write_root(root)
     return found
@@ -129,11 +140,7 @@ def _carried(
     with Moved(split, watch.say) as moved:
         carrying = Carrying(source, target, progress=moved.add, should_stop=watch.should_stop, **how)
         manifest, moved.total = carrying.manifest, carrying.manifest.bytes
-        if digest is not None and manifest.digest != digest:
-            raise SpecMismatch(
-                f"the store at {source} has the digest {manifest.digest}, not {digest}",
-                remedy="ask whoever made it which one is right; nothing was fetched",
-            )
+        _require_digest(source, manifest, digest)
         carrying.require_target()
         with _alone(target) if isinstance(target, LocalDepot) else nullcontext():
             carrying.run()
@@ -141,12 +148,17 @@ def _carried(
     return manifest
 
 
-def _fetched(split: str, source: Depot, target: LocalDepot, digest: str | None, watch: Watch) -> Manifest:
-    """Pull one store, and verify it."""
+def _fetched(
+    split: str, source: Depot, target: LocalDepot, rows: str | None, digest: str | None, watch: Watch
+) -> Manifest:
+    """Pull one store, or some of its rows, and verify what arrived."""
     if not source.exists(MANIFEST):
         what = "is unfinished: it has a plan and no manifest" if source.exists(PLAN) else "holds no store"
         raise UnsealedStore(f"{source} {what}", remedy="run the `softlabels push` to there again, or wait for its end")
-    manifest = _carried(split, source, target, watch, digest=digest)
+    if rows is None:
+        manifest = _carried(split, source, target, watch, digest=digest)
+    else:
+        manifest = _picked(split, source, target, rows, digest, watch)
     problems = verify(target)
     if problems:
         raise DamagedStore(
@@ -155,6 +167,25 @@ def _fetched(split: str, source: Depot, target: LocalDepot, digest: str | None, 
         )
     watch.say(f"{split}: every byte is as it was sealed")
     return manifest
+
+
+def _picked(split: str, source: Depot, target: LocalDepot, rows: str, digest: str | None, watch: Watch) -> Manifest:
+    """A store of some rows of one that stays where it is."""
+    store = Store(source)
+    _require_digest(source, store.manifest, digest)
+    made = selected(store, chosen_rows(store, rows), None, None)
+    with tqdm(total=made.spec.shards, desc=split, unit="shard", disable=None) as bar:
+        manifest = fill(target, made, progress=bar.update, should_stop=watch.should_stop)
+    watch.say(f"{split}: {made.spec.rows:,} of {store.rows:,} rows of {store.digest}, digest {manifest.digest}")
+    return manifest
+
+
+def _require_digest(source: Depot, manifest: Manifest, digest: str | None) -> None:
+    if digest is not None and manifest.digest != digest:
+        raise SpecMismatch(
+            f"the store at {source} has the digest {manifest.digest}, not {digest}",
+            remedy="ask whoever made it which one is right; nothing was fetched",
+        )
 
 
 @contextmanager
@@ -182,7 +213,7 @@ def _require_own(there: Depot, splits: Mapping[str, object]) -> None:
         )
 
 
-def _splits_there(there: Depot, split: str | None) -> dict[str, Depot]:
+def splits_there(there: Depot, split: str | None) -> dict[str, Depot]:
     """The splits at a place by name, or the one store that it is itself."""
     with suppress(FileNotFoundError):
         named = read_json(there, PLAN, Plan).spec.transfer_set.split
