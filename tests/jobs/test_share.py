@@ -294,6 +294,20 @@ def test_addresses_that_are_none(address: str, what: str) -> None:
         depot_of(address)
 
 
+def test_clouds_without_their_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "key.json").write_text('{"secret": "topsecret"}')
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
+    for name in ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    for address in ("az://box/x", "gs://bucket/x"):
+        with pytest.raises(ConfigError, match="needs variables in the environment") as caught:
+            depot_of(address)
+        assert "topsecret" not in str(caught.value)
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "team")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "dG9wc2VjcmV0")
+    assert repr(depot_of("az://box/x")) == "Bucket(root='az://box', inside='x', lists=True, prepares=False)"
+
+
 def test_without_obstore(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(package: str) -> object:
         raise ModuleNotFoundError(f"No module named {package}", name="obstore")

@@ -10,7 +10,7 @@ import errno
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from softlabels.errors import SoftLabelsError, StorageError
@@ -35,7 +35,7 @@ _REFUSED = re.compile(r"Expired|Token|Signature|AccessKey|AccessDenied|Authentic
 class Bucket:
     """See `softlabels.system.depots.Depot`: the keys below `inside`, of a place that messages call `root`."""
 
-    client: Client
+    client: Client = field(repr=False)  # nobody knows what it would show
     root: str
     inside: str = ""
     lists: bool = True  # a web server does not

@@ -72,13 +72,19 @@ def _inside(path: str, text: str) -> str:
 
 
 def _client(scheme: str, host: str) -> Any:
-    store = require_extra("obstore.store", extra="remote")
+    obstore, store = require_extra("obstore", extra="remote"), require_extra("obstore.store", extra="remote")
     plain = scheme == "http" or any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS)
     options: dict[str, Any] = {"client_options": {**_PATIENCE, "allow_http": plain}, "retry_config": RETRIES}
-    if scheme == "s3":  # the server compares what it gets with this hash
-        return store.S3Store(host, checksum_algorithm="SHA256", **options)
-    if scheme == "gs":
-        return store.GCSStore(host, **options)
-    if scheme == "az":
-        return store.AzureStore(host, **options)
-    return store.HTTPStore.from_url(f"{scheme}://{host}/", **options)
+    try:
+        if scheme == "s3":  # the server compares what it gets with this hash
+            return store.S3Store(host, checksum_algorithm="SHA256", **options)
+        if scheme == "gs":
+            return store.GCSStore(host, **options)
+        if scheme == "az":
+            return store.AzureStore(host, **options)
+        return store.HTTPStore.from_url(f"{scheme}://{host}/", **options)
+    except (obstore.exceptions.BaseError, ValueError, OSError):  # what it says may repeat a variable
+        raise ConfigError(
+            f"{scheme}:// needs variables in the environment that are missing or cannot be read",
+            remedy="set those that docs/sharing.md lists",
+        ) from None
