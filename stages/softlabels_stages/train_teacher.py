@@ -51,6 +51,7 @@ from softlabels.student.split import labelled_rows, validation_rows
 from softlabels.student.trainer import Trainer
 from softlabels.student.trial import require_trainable
 from softlabels.teacher.config import MemberConfig, TeacherConfig
+from softlabels.teacher.seen import record_seen
 from softlabels.transfer import TransferRows
 from softlabels_stages.run import say, should_stop, stage, warn
 from softlabels_stages.teacher_arguments import TeacherTraining, TrainTeacher
@@ -77,7 +78,10 @@ def main(args: TrainTeacher) -> int:
     for lesson in missing:
         print(f"{lesson.who}: training {lesson.member.class_path}", flush=True)
         config = dataclasses.replace(training, seed=training.seed + lesson.number)
-        _train(lesson.member, rows, has_label & lesson.sees(rows.keys), config)
+        seen = has_label & lesson.sees(rows.keys)
+        if lesson.fold is not None:
+            record_seen(Path(str(lesson.member.weights)), rows.keys[seen])
+        _train(lesson.member, rows, seen, config)
     return 0
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from importlib import import_module  # skops takes a second, in each worker
 from pathlib import Path
 
 import numpy as np
-import skops.io
 import torch
 from sklearn.ensemble import RandomForestClassifier
 from torch import nn
@@ -18,7 +18,7 @@ from softlabels.models.estimator import build_member
 def test_a_forest_is_timed_as_it_is(rng: np.random.Generator, tmp_path: Path) -> None:
     rows = rng.normal(size=(30, 4)).astype(np.float32)
     file = tmp_path / "forest.skops"
-    skops.io.dump(RandomForestClassifier(3).fit(rows, np.arange(30) % 2), file)
+    import_module("skops.io").dump(RandomForestClassifier(3).fit(rows, np.arange(30) % 2), file)
     forest = build_member(ModelConfig("sklearn.ensemble.RandomForestClassifier", {}, str(file)))
     (run, batch), size, note = in_turn([forest], torch.from_numpy(rows))
     assert (size, note) == (file.stat().st_size, " (scikit-learn)")

@@ -112,6 +112,22 @@ def test_logits_are_those_of_the_estimator(suffix: str, rows: tuple[np.ndarray, 
     assert lifted.zeros is None
 
 
+def test_the_same_estimator_has_the_same_file(
+    rows: tuple[np.ndarray, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever it was written, and wherever its objects were in memory."""
+    files, clutter = [], []
+    for year in (2001, 2002):
+        monkeypatch.setattr("zipfile.time.localtime", lambda *now, year=year: (year, 1, 1, 0, 0, 0))
+        blank = build_member(ModelConfig(FOREST, {"n_estimators": 3}))
+        assert isinstance(blank, Estimator)
+        fit(blank, *rows, classes=CLASSES, seed=3)
+        clutter.append(blank)
+        write_estimator(blank.fitted, tmp_path / f"{year}.skops")
+        files.append((tmp_path / f"{year}.skops").read_bytes())
+    assert files[0] == files[1]
+
+
 def test_a_file_of_somebody_s_own_needs_nothing_of_ours(rows: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
     inputs, labels = rows
     fitted = KNeighborsClassifier(3).fit(inputs.reshape(60, 6), labels)

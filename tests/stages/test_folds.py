@@ -141,3 +141,23 @@ def test_what_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     write(NEAREST, folds=3)  # files of other folds are not taken for these
     assert teacher_logits.main([RECIPE, "--store=store"]) == 2
     assert "there is no file near.fold0of3.skops; train it with" in capsys.readouterr().err
+
+
+def test_weights_that_saw_the_rows_of_their_fold_are_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(NEAREST, folds=2)
+    assert train_teacher.main([RECIPE]) == 0
+    words = [RECIPE, "--store=store"]
+    monkeypatch.setenv("SALT", "a" * 32)  # with it each row has another key, and another fold
+    assert teacher_logits.main([*words, "--transfer_set.key_salt=env:SALT"]) == 2
+    assert "near.fold0of2.skops saw none of these training rows" in capsys.readouterr().err
+    for name in ("near.fold0of2.skops", "near.fold0of2.skops.rows.npy"):
+        Path(name).write_bytes(Path(name.replace("fold0", "fold1")).read_bytes())
+    assert teacher_logits.main(words) == 2
+    said = capsys.readouterr().err
+    assert "WeightsError: near.fold0of2.skops saw " in said
+    assert "rows of fold 0; delete the weights of all folds" in said
+    Path("near.fold0of2.skops.rows.npy").write_bytes(b"no keys")
+    assert teacher_logits.main(words) == 2
+    assert "near.fold0of2.skops.rows.npy holds no keys of rows" in capsys.readouterr().err

@@ -76,4 +76,4 @@ def test_the_other_task_differs_in_its_letters_and_its_members() -> None:
 
 def test_letters_that_a_source_does_not_name(letters: Path) -> None:
     with pytest.raises(TransferSetError, match="has no letter 'o' in label"):
-        letter_rows("train", source=str(letters), positive="o")
+        letter_rows(split="train", source=str(letters), positive="o")

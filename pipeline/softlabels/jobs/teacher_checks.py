@@ -10,6 +10,7 @@ from softlabels.models.alone import is_padded
 from softlabels.teacher.assign import names_of, require_width
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.teacher.expected import hard_of, mask_of
+from softlabels.teacher.seen import require_unseen
 from softlabels.teacher.sentinels import check_sentinels, token_classes
 from softlabels.transfer import TransferRows
 from softlabels.transfer.sequences import require_known_tokens
@@ -19,9 +20,13 @@ def checked_classes(rows: TransferRows, teacher: Ensemble) -> dict[str, int]:
     """C of each target, of a teacher whose outputs do not depend on its batches. Of rows that folds label the members of each
     fold are asked.
 
-    Raises `TeacherError`, `LogitsError`, `ClassMismatch`; `LabelError` of a token that has no output.
+    Raises `TeacherError`, `LogitsError`, `ClassMismatch`; `LabelError` of a token that has no output; `WeightsError` of a fold
+    whose members saw its rows.
     """
     _require_counted(rows)
+    for fold, each in enumerate(teacher.asked(rows)):
+        for file in each.files:
+            require_unseen(file, rows.keys, fold, len(teacher.of_fold))
     found, *_ = [_checked(rows, asked) for asked in teacher.asked(rows)]
     return found
 

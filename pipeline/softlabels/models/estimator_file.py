@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import importlib
 import io
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile, ZipInfo
 
 from softlabels.errors import WeightsError, some
 from softlabels.objects import require_extra
@@ -18,6 +20,8 @@ from softlabels.system.local import LocalFolder
 
 SUFFIXES = (".skops", ".joblib")
 _EXTRA = "tables"
+_SCHEMA = "schema.json"  # of a skops file: all objects but arrays
+_NUMBER = re.compile(r'(?<="__id__": )\d+|(?<=")\d+(?=\.np[yz]")')
 
 
 def read_estimator(path: Path, packages: Collection[str]) -> tuple[Any, str]:
@@ -73,10 +77,30 @@ def write_estimator(fitted: Any, path: Path) -> None:
         require_extra("joblib", extra=_EXTRA).dump(fitted, out)
         data = out.getvalue()
     else:
-        data = require_extra("skops.io", extra=_EXTRA).dumps(fitted)
+        data = _canonical(require_extra("skops.io", extra=_EXTRA).dumps(fitted))
     folder = LocalFolder(path.parent)
     folder.make()
     folder.put(path.name, data)
+
+
+def _canonical(data: bytes) -> bytes:
+    """A skops file whose bytes do not show when it was written, and where in memory its objects were: so the same estimator,
+    fitted again, has the same digest. Its arrays are files named by numbers, which objects have too.
+    """
+    numbers: dict[str, str] = {}
+
+    def renumbered(found: re.Match[str]) -> str:
+        return numbers.setdefault(found[0], str(len(numbers)))
+
+    out = io.BytesIO()
+    with ZipFile(io.BytesIO(data)) as old, ZipFile(out, "w") as new:
+        schema = _NUMBER.sub(renumbered, old.read(_SCHEMA).decode())
+        files = {
+            _NUMBER.sub(renumbered, f'"{name}"')[1:-1]: old.read(name) for name in old.namelist() if name != _SCHEMA
+        }
+        for name, found in sorted((files | {_SCHEMA: schema.encode()}).items()):
+            new.writestr(ZipInfo(name), found)
+    return out.getvalue()
 
 
 def require_kind(path: Path) -> None:

@@ -21,7 +21,7 @@ FEATURES = (
 )  # fmt: skip
 
 
-def letter_rows(split: str, *, source: str, positive: str) -> Dataset:
+def letter_rows(*, split: str, source: str, positive: str) -> Dataset:
     """The sixteen numbers of each letter as they are, and `label`: 1 where it is one of `positive`, else 0.
 
     Args:

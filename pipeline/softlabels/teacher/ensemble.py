@@ -54,6 +54,7 @@ class Ensemble:
         unused: names of outputs that members gave and no target has.
         of_fold: of each fold of the training rows the same members, trained without its rows.
         titled: what messages put behind the name of a member.
+        files: of a fold, the weights of its members, where they are of files.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Ensemble:
         self.models = [model.to(device).eval().requires_grad_(False) for model in models]
         self.expected = Expected()
         self.unused: set[str] = set()
-        self.titled = titled
+        self.titled, self.files = titled, tuple[Path, ...]()
         self.of_fold = tuple(
             Ensemble(each, spec, device, batch_size=batch_size, titled=f", fold {fold}")
             for fold, each in enumerate(of_fold)
@@ -276,6 +277,8 @@ def load_ensemble(config: TeacherConfig, *, train: str = "softlabels train-teach
     spec = TeacherSpec(name=config.name, precision=config.precision, members=members, floor=floor)
     found = Ensemble(models, spec, resolve_device(config.device), batch_size=config.batch_size, of_fold=of_fold)
     found.licence = config.licence
+    for fold, each in enumerate(found.of_fold):
+        each.files = tuple(Path(str(one.of_fold(fold, config.folds or 0).weights)) for one in config.members)
     return found
 
 
