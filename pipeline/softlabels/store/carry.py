@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import islice
+from functools import cached_property
 
 from blake3 import blake3
 
@@ -25,6 +25,7 @@ from softlabels.errors import (
     SpecMismatch,
     StorageError,
     StorePathError,
+    one_line,
     some,
 )
 from softlabels.store.basis import read_basis
@@ -83,7 +84,6 @@ class Carrying:
         self.manifest, self.spec = self.store.manifest, self.store.spec
         self.plan = read_json(source, PLAN, Plan)
         self._progress, self._should_stop = progress, should_stop
-        self._known = known_names(self.spec, range(self.spec.shards))
         self._have: dict[str, int] = {}
         self._staged, self._lock = f"{STAGING}/{uuid.uuid4().hex}", threading.Lock()
         self._error: BaseException | None = None  # of the shard that failed first: the others end after their next part
@@ -113,8 +113,6 @@ class Carrying:
     def require_target(self) -> None:
         """Look at what the target holds."""
         theirs, manifest = self._standing(PLAN), self._standing(MANIFEST)
-        self._have = dict(self._found())
-        others = sorted(self._have.keys() - self._known)
         if theirs is not None and theirs != pretty_json(self.plan):
             standing = decode_json(theirs, Plan, str(self.target.at(PLAN)))
             found = differences(plain_json(standing), plain_json(self.plan))
@@ -127,16 +125,24 @@ class Carrying:
                 f"{self.target} holds a store of the same plan with other labels, or a damaged manifest",
                 remedy="give another place; `softlabels verify` and `repair` say which it is",
             )
-        if others or (theirs is None and self._have.keys() - {BASIS_FILE}):
-            raise StorePathError(
-                f"{self.target} holds other files ({some(others or sorted(self._have))})",
-                remedy="give an empty place, or the one where this store is",
-            )
+        self._have = {}
+        for name, size in self._found():
+            if name not in self._known or (theirs is None and name != BASIS_FILE):
+                raise StorePathError(
+                    f"{self.target} holds other files ({one_line(name)})",
+                    remedy="give an empty place, or the one where this store is",
+                )
+            self._have[name] = size
+
+    @cached_property
+    def _known(self) -> set[str]:
+        """The names of the store's files; a hostile plan has millions, so they are made only where there is one to compare."""
+        return known_names(self.spec, range(self.spec.shards))
 
     def _found(self) -> Iterator[tuple[str, int]]:
-        """Names and bytes at the target, no more than a store may have."""
-        own = (name for name in self.target.sizes() if not (self.target.prepares and name[0].startswith(_ASIDE)))
-        yield from islice(own, len(self._known) + 64)
+        """Names and bytes at the target."""
+        aside = _ASIDE if self.target.prepares else ()
+        return (each for each in self.target.sizes() if not each[0].startswith(aside))
 
     def _standing(self, name: str) -> bytes | None:
         try:
