@@ -78,11 +78,14 @@ diffuse: install ## one-step students of diffusion samplers, and progressive hal
 	$(MAKE) train-student CONFIG=diffuse ARGS="--out=runs/diffuse"
 	$(BIN)/python -m benchmarks.diffuse --run=runs/diffuse --halve=runs/halved
 
-prune: install ## Optimal Brain Damage: 5,000 digits of MNIST, from the hub or SOURCE: ten minutes of one core
+prune: install ## Optimal Brain Damage: 5,000 digits of MNIST, from the hub or SOURCE: fifteen minutes of one core
 	$(MAKE) train-student CONFIG=prune ARGS="--out=runs/prune"
 	$(SOFTLABELS) prune runs/prune --keep=0.16 --epochs=5 --out=runs/prune-saliency
 	$(SOFTLABELS) prune runs/prune --keep=0.16 --epochs=5 --rule=magnitude --out=runs/prune-magnitude
 	$(SOFTLABELS) prune runs/prune --keep=0.9996 --epochs=5 --out=runs/prune-whole
+	$(MAKE) train-student CONFIG=prune ARGS="--student.class_path=softlabels.models.MLP --student.init_args.inputs=784 --student.init_args.hidden=[100,100] --student.init_args.classes=10 --optimizer.init_args.lr=3e-3 --scheduler.init_args.max_lr=3e-3 --out=runs/prune-mlp"
+	$(SOFTLABELS) prune runs/prune-mlp --keep=0.4 --rounds=2 --epochs=5 --saliency_rows=200 --out=runs/prune-mlp-saliency
+	$(SOFTLABELS) prune runs/prune-mlp --keep=0.9999 --rounds=2 --epochs=5 --saliency_rows=20 --out=runs/prune-mlp-whole
 
 letter: .venv/tables ## one network for an ensemble, by pseudo-data, from the folder SOURCE: a quarter of an hour of one core
 	$(MAKE) train-student CONFIG=letter ARGS="--out=runs/letter"

@@ -89,6 +89,7 @@ def test_logits_are_those_of_the_estimator(suffix: str, rows: tuple[np.ndarray, 
     blank = build_member(ModelConfig(FOREST, {"n_estimators": 9, "n_jobs": 2}))
     assert isinstance(blank, Estimator)
     fit(blank, inputs, labels, classes=CLASSES, seed=3)
+    assert blank.fitted.n_jobs == 2
     write_estimator(blank.fitted, tmp_path / f"forest.{suffix}")
     same = RandomForestClassifier(9, random_state=3).fit(inputs.reshape(60, 6), labels)
     votes = np.zeros((60, CLASSES))

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Array2D, ClassLabel, Dataset, Features, Value
 
-from softlabels.errors import ConfigError, MissingExtra, TransferSetError
+from softlabels.errors import ConfigError, DiskFull, MissingExtra, TransferSetError
 from softlabels.objects import ObjectSpec
 from softlabels.transfer import TransferRows, TransferSetConfig, load_transfer_set, pseudo
 from softlabels.transfer.prepare import Row
@@ -176,6 +176,10 @@ IMAGE = pa.array([{"bytes": b"", "path": None}] * 4, pa.struct({"bytes": pa.bina
         ([[1], [2], [3, 4], [5]], "input column 'x' holds arrays of several shapes, and MUNGE"),
         (["a", "b", "a", "c"], "input column 'x' holds text, and MUNGE"),
         ([True, False, True, True], "input column 'x' holds false and true, and MUNGE"),
+        (
+            [1, 2, 2**53 + 1, 4],
+            "input column 'x' holds whole numbers beyond 9,007,199,254,740,992, as ids are, and MUNGE",
+        ),
         (IMAGE, "input column 'x' holds images or other files, and MUNGE"),
         ([3, 3, 3, 3], "4 rows have one and the same input, so none has a neighbour"),
     ],
@@ -193,6 +197,11 @@ def test_rows_that_are_all_known_are_no_pseudo_rows(tmp_path: Path) -> None:
     settings = TransferSetConfig(source=str(file), inputs=("x",), pseudo_data=asked)
     with pytest.raises(TransferSetError, match="MUNGE gives 8 rows, and each equals a row of the source"):
         load_transfer_set(settings, "train")
+
+
+def test_more_than_the_disk_holds_is_refused_before_it_is_made(file: Path) -> None:
+    with pytest.raises(DiskFull, match=r"^1,000,000,000,005 pseudo rows take [\d,]+ bytes in .*, and [\d,]+ are free"):
+        load_transfer_set(config(file, pseudo_data=PseudoDataConfig(rows=10**12, nominal=("tree",))), "train")
 
 
 def test_what_is_nominal_is_an_input(file: Path) -> None:

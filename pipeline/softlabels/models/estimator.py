@@ -45,7 +45,8 @@ class Estimator(nn.Module):
 
     def __init__(self, fitted: Any, *, digest: str = "", size: int = 0, floor: float | str | None = None) -> None:
         super().__init__()
-        self.fitted, self.file_digest, self.file_size = _in_one_thread(fitted), digest, size
+        self.fitted = _in_one_thread(fitted) if digest else fitted  # it may be fitted in several
+        self.file_digest, self.file_size = digest, size
         self.target = "values" if _is_regressor(fitted) else "softmax"
         self.head = f"{type(fitted).__name__} is a {'regressor' if self.target == 'values' else 'classifier'}"
         self.columns = _columns(fitted) if digest and self.target == "softmax" else None

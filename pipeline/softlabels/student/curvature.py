@@ -5,7 +5,7 @@ dkd) are taken for 0.
 Of a row with up to 64 outputs (positions times classes) every column of F is taken. Of more, K random columns F e, the signs e
 of all positions drawn at once, whose squares have the right mean. Of more than 64 classes H is not made: it is the Fisher
 information of softmax, whose columns are sqrt(w) (one-hot of a drawn class - p), for the losses that have it (Martens 2020,
-arXiv 1412.1193, section 9).
+arXiv 1412.1193).
 
 B rows, P positions (1 where rows have none), C classes, N = B * P, K columns.
 """

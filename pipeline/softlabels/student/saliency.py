@@ -65,7 +65,7 @@ def saliency(student: Student, batches: Batches, chains: Sequence[Chain] = (), *
     found.units = [torch.zeros(chain.units, dtype=torch.float64, device=device) for chain in chains]
     for gradients in _of_all(student, model, list(batches.epoch(0)), device):  # (B, K, ...) by name
         for name, gradient in gradients.items():
-            found.weights[name] += gradient.double().square().sum((0, 1))
+            found.weights[name] += gradient.square().sum((0, 1)).double()
         for number, chain in enumerate(chains):
             along = chain.along(gradients[chain.weight] * weights[chain.weight].detach())  # (B, K, units)
             found.units[number] += along.double().square().sum((0, 1)) / 2

@@ -20,6 +20,7 @@ from softlabels.transfer.decode import Array, Decoded
 from softlabels.transfer.munge import Codes, Reals
 from softlabels.transfer.source import arrow_column
 
+_MOST = 1 << 53  # up to it float64 has all whole numbers
 _OTHERWISE = "or make rows by a function, transfer_set.pseudo_data.factory"
 
 
@@ -117,6 +118,10 @@ def column_of(name: str, decoded: Decoded, *, nominal: bool) -> Column:
     if values.dtype.kind not in "iuf":
         what = "text" if values.dtype.kind == "U" else "false and true"
         raise _refused(name, f"holds {what}", "name it in transfer_set.pseudo_data.nominal,")
+    if values.dtype.kind != "f" and max(abs(int(values.min())), abs(int(values.max()))) > _MOST:
+        raise _refused(
+            name, f"holds whole numbers beyond {_MOST:,}, as ids are", "name it nominal, leave it out of inputs,"
+        )
     return Column(name, values, None)
 
 

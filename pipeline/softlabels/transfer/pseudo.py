@@ -18,8 +18,9 @@ import pyarrow as pa
 from blake3 import blake3
 from datasets import Dataset, DatasetInfo, concatenate_datasets
 
-from softlabels.errors import TransferSetError
+from softlabels.errors import DiskFull, TransferSetError
 from softlabels.objects import ObjectSpec, build, require_extra
+from softlabels.system.local import LocalFolder
 from softlabels.transfer.attributes import Attributes, column_of
 from softlabels.transfer.cache import Entry, FileRecord, NpyFile, cached
 from softlabels.transfer.columns import column_at, path_of
@@ -162,10 +163,19 @@ def _attributes(config: TransferSetConfig, asked: PseudoDataConfig, source: Sour
 def _write(
     folder: Path, found: Attributes, asked: PseudoDataConfig, passes: int
 ) -> tuple[list[FileRecord], dict[str, Any]]:
-    """Make the rows and write their attributes; `known` of them equal an own row. Raises `TransferSetError` where all do."""
+    """Make the rows and write their attributes; `known` of them equal an own row.
+
+    Raises `TransferSetError` where all do, `DiskFull` before any is made.
+    """
     reals, codes = found.reals, found.codes
     settings: dict[str, Any] = {"probability": asked.probability, "spread": asked.spread, "seed": asked.seed}
     known, own = 0, _joined(reals, codes)
+    need, free = passes * (reals.nbytes + codes.nbytes), LocalFolder(folder).room()
+    if need > free:
+        raise DiskFull(
+            f"{passes * len(own):,} pseudo rows take {need:,} bytes in {folder.parent}, and {free:,} are free",
+            remedy="ask for fewer (transfer_set.pseudo_data), or set SOFTLABELS_CACHE to a folder elsewhere",
+        )
     with (
         NpyFile(folder / "reals.npy", rows=passes * len(own)) as of_reals,
         NpyFile(folder / "codes.npy", rows=passes * len(own)) as of_codes,
