@@ -10,7 +10,6 @@ softlabels export weights.safetensors --config=mine.yaml --store=stores/mine --o
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -37,7 +36,7 @@ from softlabels.system.local import LocalFolder
 from softlabels.transfer import TransferSetConfig
 from softlabels_stages.arguments import Export, arguments_of
 from softlabels_stages.recipe import parse
-from softlabels_stages.run import PRINTED, command
+from softlabels_stages.run import PRINTED, command, suggested_python
 from softlabels_stages.student_folder import home_of, run_of, student_word, with_store_of, with_weights
 
 if TYPE_CHECKING:
@@ -190,7 +189,7 @@ def _try_next(found: Exported, rows: Tensor, *, one: bool) -> str:
         )
     else:
         code = f"import torch; print(torch.export.load({path}).module()(torch.zeros({shape}, dtype=torch.{dtype})))"
-    return f"python -c {shlex.quote(code)}"
+    return suggested_python(code)
 
 
 if __name__ == "__main__":

@@ -67,6 +67,12 @@ def suggested(*words: object) -> str:
     return shlex.join([program, *map(str, words)])
 
 
+def suggested_python(code: str) -> str:
+    """A line of Python as this user types it into a shell: for the environment that runs now, active or not."""
+    is_active = Path(shutil.which("python") or "").parent == Path(sys.executable).parent
+    return shlex.join(["python" if is_active else os.path.relpath(sys.executable), "-c", code])
+
+
 def command(*, resumable: bool = False, settings: str = "labels.") -> Callable[[Main], Main]:
     """Turn a stage's `main(argv) -> exit code` into a command. `settings` stands before the names of the settings of labels
     in messages, as `recipe_keys.in_recipe` says.

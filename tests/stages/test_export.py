@@ -50,7 +50,7 @@ def test_a_student_of_a_run_is_exported_and_the_last_line_runs(run: Path, capsys
     assert written == {"distilled-seed0/student.onnx", "distilled-seed0/student.pt2"}
 
     command = shlex.split(last.partition("try next: ")[2])
-    done = subprocess.run([sys.executable, *command[1:]], capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("[") == 2
 

@@ -48,8 +48,8 @@ def stack(rows: Sequence[Row]) -> Array:
         remedies = {
             "several input columns": "{class_path: softlabels.transfer.vector} joins columns of numbers; or write a function",
             "text": "{class_path: softlabels.transfer.tokenize} makes tokens of it; or write a function",
-            "bytes": "{class_path: softlabels.transfer.audio} decodes audio; or write a function; images are decoded where the column's "
-            "feature (datasets.Image) says so",
+            "bytes": "{class_path: softlabels.transfer.audio} decodes audio; or write a function; images are decoded where the "
+            "column's feature (datasets.Image) says so",
         }
         raise TransferSetError(
             f"stack takes one column of numbers, not {found}", remedy=f"set prepare: {remedies[found]}"
