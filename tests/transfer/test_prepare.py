@@ -48,7 +48,10 @@ def test_vector_joins_columns_in_order(rng: np.random.Generator) -> None:
         ([np.zeros(2), np.zeros(2, np.int8)], "different shapes"),
         (["a", "b"], "not text"),
         ([(np.int64(1), np.int64(2))], "not several input columns"),
-        ([b"RIFF"], r"not bytes; set prepare: \{class_path: softlabels\.transfer\.audio\} decodes .*; images are decoded where"),
+        (
+            [b"RIFF"],
+            r"not bytes; set prepare: \{class_path: softlabels\.transfer\.audio\} decodes .*; images are decoded where",
+        ),
     ],
 )
 def test_stack_refuses_what_makes_no_array(rows: list[object], words: str) -> None:
