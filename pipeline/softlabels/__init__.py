@@ -5,7 +5,10 @@ Names are loaded when they are first used, so that reading a store imports no to
     open_store         a sealed store (`Store`): columns, rows by content key, distributions at any temperature
     label, encode      a teacher (`Ensemble`) over a transfer set into stores; a dense store's labels as topk
     train, judge       students from stores, and scores of a student or of the stored teacher
+    merge, concat      stores made of stores: teachers as members, rows behind each other, some of a store;
+    select             docs/sharing.md
     write_store        a store of logits that are at hand as arrays
+    push, pull         a store to an object store and back
     StoreWriter        fill a store shard by shard; store_spec says what it will hold,
                        array_keys gives its rows' keys
     load_transfer_set  the transfer set's rows, hashed and prepared; TransferSetConfig says which
@@ -40,9 +43,11 @@ from softlabels.errors import (
 from softlabels.lazy import exports
 
 if TYPE_CHECKING:
+    from softlabels.jobs.combine import concat, merge, select
     from softlabels.jobs.encode import encode
     from softlabels.jobs.judge import judge
     from softlabels.jobs.label import label
+    from softlabels.jobs.share import pull, push
     from softlabels.jobs.train import train
     from softlabels.jobs.write_store import write_store
     from softlabels.labels.soft import SoftLabels
@@ -83,13 +88,18 @@ __all__ = [
     "UnsealedStore",
     "UserError",
     "array_keys",
+    "concat",
     "distillation_loss",
     "encode",
     "errors",
     "judge",
     "label",
     "load_transfer_set",
+    "merge",
     "open_store",
+    "pull",
+    "push",
+    "select",
     "store_spec",
     "train",
     "write_store",

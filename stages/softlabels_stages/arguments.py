@@ -174,6 +174,42 @@ class Encode(EncodingSettings):
 
 
 @dataclass(frozen=True)
+class Merge:
+    """Arguments of merge."""
+
+    stores: tuple[str, ...] = ()  # stores of teachers over the same rows: each one split, or a folder of splits
+    out: str = ""  # where the new store goes
+    weights: tuple[float, ...] | None = None  # one a store, which its members share; by default each member's own
+    rename: dict[str, str] = field(default_factory=dict)  # classes of later stores: their name, and that in the first
+    missing: Missing = "error"  # rows that some store lacks: error, or skip to leave them out
+    repeated: Literal["error", "first"] = "error"  # rows whose key an earlier row has: error, or keep the first
+    splits: tuple[str, ...] | None = None  # which splits; by default all
+
+
+@dataclass(frozen=True)
+class Concat:
+    """Arguments of concat."""
+
+    stores: tuple[str, ...] = ()  # stores of one teacher: each one split, or a folder of splits
+    out: str = ""  # where the new store goes
+    rename: dict[str, str] = field(default_factory=dict)  # classes of later stores: their name, and that in the first
+    repeated: Literal["error", "first"] = "error"  # rows that an earlier store has: error, or keep the first
+    splits: tuple[str, ...] | None = None  # which splits; by default all
+
+
+@dataclass(frozen=True)
+class Select:
+    """Arguments of select."""
+
+    store: str = ""  # a store, or a folder of stores
+    out: str = ""  # where the new store goes
+    rows: str | None = None  # of one split: numbers and ranges, such as 0:1000,1500 or ::2; by default all
+    members: tuple[int, ...] | None = None  # which members, by number; by default all
+    targets: tuple[str, ...] | None = None  # which targets, by name; by default all
+    splits: tuple[str, ...] | None = None  # which splits; by default all
+
+
+@dataclass(frozen=True)
 class Import(Reading):
     """Arguments of import."""
 
@@ -188,6 +224,42 @@ class Import(Reading):
     inputs: Literal["reference", "embed"] = "reference"  # embed keeps the inputs in the store
     teacher_licence: str = ""  # for the card
     licence: str = ""  # of the transfer set, for the card
+
+
+@dataclass(frozen=True)
+class Push:
+    """Arguments of push."""
+
+    store: str = ""  # a sealed store, or a folder of them
+    url: str = ""  # where it goes: s3://BUCKET/FOLDER, gs://, az://, file:// or a folder
+    read_back: bool = True  # read what was sent or was there, and compare it; false compares sizes alone
+
+
+@dataclass(frozen=True)
+class Pull:
+    """Arguments of pull."""
+
+    url: str = ""  # where it lies: s3://BUCKET/FOLDER, gs://, az://, http://, https://, file:// or a folder
+    store: str = ""  # where it goes
+    split: str | None = None  # one of several splits; by default all
+    rows: str | None = None  # of one split, such as 0:1000,1500: a store of these alone
+    digest: str | None = None  # what its digest must be, as info prints it; else nothing is fetched
+
+
+@dataclass(frozen=True)
+class List:
+    """Arguments of list."""
+
+    url: str = (
+        ""  # where stores lie, in folders of folders: s3://BUCKET/FOLDER, gs://, az://, http(s)://, file:// or a folder
+    )
+    teacher_digest: str | None = (
+        None  # only those of a teacher with these weights: eight digits or more of a member's digest
+    )
+    data: str | None = (
+        None  # only those of this transfer set: its name, or eight digits or more of its content keys' digest
+    )
+    json: bool = False  # print a JSON object a line
 
 
 @dataclass(frozen=True)
@@ -229,6 +301,12 @@ COMMANDS = {
     "repair": Command("set damaged shards aside, so that the command that made the store makes them again", ("store",)),
     "convert": Command("copy a store into the other layout", ("from_", "store")),
     "encode": Command("encode a dense store's labels as topk, without a teacher", ("from_", "store")),
+    "push": Command("push a store to an object store; what is there already is not sent again", ("store", "url")),
+    "pull": Command("pull a store from an object store or a web server, and verify it", ("url", "store")),
+    "merge": Command("make the teachers of several stores the members of one", ("stores",)),
+    "concat": Command("put the rows of several stores of one teacher behind each other", ("stores",)),
+    "select": Command("take some rows, members, targets or splits out of a store", ("store",)),
+    "list": Command("say which stores lie at an address, and whether a pass is done already", ("url",)),
     "cache": Command("say where prepared rows are kept and how large they are, or delete them"),
     "import": Command("make a store from logits or probabilities that something else produced", ("from_", "store")),
 }

@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING
 
-from softlabels_stages.schema import Key, is_mapping, shown, type_name
+from softlabels_stages.schema import Key, is_list, is_mapping, shown, type_name
 
 WIDTH = 110
 
@@ -21,7 +21,8 @@ def help_text(
     keys: Mapping[str, Key], *, stage: str, doc: str, sections: Sequence[str], positional: Sequence[str]
 ) -> str:
     """The help of one command: `keys` by flag name, those of a recipe's sections grouped under the section."""
-    words = "".join(f"[{name.rstrip('_').upper()}] " for name in positional)
+    lists = {key.name for key in keys.values() if is_list(key.hint)}
+    words = "".join(f"[{name.rstrip('_').upper()}{' ...' * (name in lists)}] " for name in positional)
     lines = [f"usage: softlabels {stage} {words}[--KEY=VALUE ...]", "", inspect.cleandoc(doc)]
     groups: dict[str, list[str]] = {"options": []}
     for flag, key in sorted(keys.items(), key=lambda entry: entry[1].name not in positional):  # those first

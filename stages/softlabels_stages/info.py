@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from softlabels.errors import ConfigError, one_line
+from softlabels.errors import ConfigError, one_line, some
 from softlabels.jobs.watch import counted
 from softlabels.labels.fidelity import by_temperature, nats
 from softlabels.store import open_store, store_splits
@@ -78,6 +78,7 @@ def describe(path: Folder) -> dict[str, Any]:
         "folds": None if spec.folds is msgspec.UNSET else spec.folds,
         "transfer_set": msgspec.to_builtins(spec.transfer_set),
         "preprocessing": msgspec.to_builtins(spec.preprocessing),
+        "parents": [] if spec.parents is msgspec.UNSET else msgspec.to_builtins(spec.parents),
     }
 
 
@@ -128,6 +129,7 @@ def _text(path: str, facts: dict[str, Any]) -> str:
         ("store", f"{path} ({state})"),
         ("teacher", f"{teacher['name']}, {members}, {teacher['precision'] or 'precision not stated'}{_folds(facts)}"),
         ("transfer set", f"{transfer_set['name']}, split {transfer_set['split']}, {rows}{_rows(facts)}"),
+        *([("made of", some(f"{each['how']} {each['digest'][:16]}" for each in facts["parents"]))] if facts["parents"] else []),
         *_kept(facts),
         ("layout", f"{facts['layout']}, compression {facts['compression']}, {counted(facts['shards'], 'shard')}"),
     ]  # fmt: skip
@@ -161,8 +163,10 @@ def _lost(facts: dict[str, Any]) -> str:
     """What storing a target lost."""
     if errors := facts.get("errors"):
         return f"error {errors['rmse']:.1e}, at most {errors['largest']:.1e}"
-    fidelity = by_temperature(facts["fidelity"] or {})
-    return "mean KL " + ", ".join(f"{nats(f['kl_mean'], 1)} at T={t}" for t, f in fidelity) if fidelity else ""
+    if facts["fidelity"] is None:  # of an unfinished store
+        return ""
+    fidelity = by_temperature(facts["fidelity"])
+    return "mean KL " + ", ".join(f"{nats(f['kl_mean'], 1)} at T={t}" for t, f in fidelity) if fidelity else "unknown"
 
 
 if __name__ == "__main__":

@@ -234,13 +234,16 @@ def _flags(
     words: Sequence[str], known: Mapping[str, Key], flat: Sequence[str], positional: Sequence[str]
 ) -> Iterator[tuple[str, str]]:
     """The (name, text) pairs of a command line: `--key=text`, `--key text`, `--switch`, and words without a flag."""
-    places, rest = list(positional), list(words)
+    places, rest, listed = list(positional), list(words), []
     while rest:
         word = rest.pop(0)
         if not word.startswith("--"):
             if not places:
                 raise ConfigError(f"unexpected argument {word!r}", remedy="options are written --key=value; see --help")
-            yield places.pop(0), word
+            if schema.is_list(known[places[0]].hint):  # which takes all words that are left
+                listed.append(word)
+            else:
+                yield places.pop(0), word
             continue
         flag, equals, text = word[2:].partition("=")
         name, key = _resolve(flag, known, flat)
@@ -251,6 +254,8 @@ def _flags(
                 raise ConfigError(f"--{flag} has no value", remedy=f"write --{flag}=<{schema.type_name(key.hint)}>")
             text = rest.pop(0)
         yield name, text
+    if listed:
+        yield places[0], json.dumps(listed, ensure_ascii=False)
 
 
 def _resolve(flag: str, known: Mapping[str, Key], flat: Sequence[str]) -> tuple[str, Key]:

@@ -67,6 +67,7 @@ def prepare(base: Path, kinds: Sequence[str]) -> None:
     for kind in {*kinds} & {*ALL}:
         data = sample(np.random.default_rng(forge.SEED), forge.ROWS, kind)
         write_store(base / kind / "train", data, make_spec(data, kind))
+        write_store(base / "other" / kind / "train", data.changed(0.5), make_spec(data, kind))
     training = {"temperature": 4, "epochs": 1, "seeds": [0], "batch_size": 16, "validation": 0.3, "device": "cpu"}
     student = {"class_path": "tests.faults.fuzz.Linear", "init_args": {"inputs": 6, "classes": 7}}
     (base / "recipe.yaml").write_text(yaml.safe_dump({"name": "fuzzed", "student": student, "training": training}))
@@ -129,7 +130,16 @@ def works(path: Path, kind: str, base: Path) -> dict[str, Callable[[], int]]:
         "evaluate": run("evaluate", f"--store={path}", recipe, "--split=train"),
         "convert": run("convert", path, f"{out}-copy"),
         "encode": run("encode", path, f"{out}-sparse", "--k=2", "--tail=uniform"),
+        "select": run("select", path, "--rows=::2", f"--out={out}-some"),
+        "merge": run(
+            "merge", base / "other" / kind / "train", path, "--missing=skip", "--repeated=first", f"--out={out}-merged"
+        ),
+        "concat": run("concat", path, _sound(base, kind), "--repeated=first", f"--out={out}-both"),
         "repair": run("repair", path),
+        "list": run("list", path),
+        "push": run("push", path, f"{out}-there"),
+        "pull": run("pull", path, f"{out}-pulled"),
+        "pull into it": run("pull", base / kind / "train", path),
         "convert into it": run("convert", base / kind / "train", path, layout),
         "train": run("train-student", f"--store={path}", recipe, f"--out={out}-run"),
     }

@@ -48,12 +48,13 @@ def _commands() -> dict[str, tuple[tuple[str, ...], ...]]:
             ("info", "store"), ("verify", "store"), ("repair", "store"), ("convert", "store", "copy"),
             ("encode", "store", "sparse", "--k=2", "--tail=uniform"), ("evaluate", "--store=store", recipe),
             ("train-student", "--store=store", recipe, "--out=new"), ("teacher-logits", "store", teacher),
-            ("convert", "whole", "store", "--layout=zarr"),
+            ("convert", "whole", "store", "--layout=zarr"), ("push", "store", "there"), ("pull", "store", "pulled"),
+            ("pull", "whole", "store"), ("push", "whole", "store"),
         ),
         "begun": (
             ("info", "begun"), ("verify", "begun"), ("repair", "begun"), ("teacher-logits", "begun", teacher),
             ("convert", "whole", "begun", "--layout=zarr"), ("import", "outputs.npz", "begun/train"),
-            ("encode", "whole", "begun", "--k=2", "--tail=uniform"),
+            ("pull", "whole", "begun"), ("push", "whole", "begun"), ("encode", "whole", "begun", "--k=2", "--tail=uniform"),
         ),
         "run": (
             ("train-student", "--store=whole", recipe, "--out=run"), ("evaluate", "run/distilled-seed0", "--trust"),

@@ -221,7 +221,8 @@ def test_broken_files_of_a_store(
     (there / name).write_bytes(broken)
     for words in (
         ["info", "store"], ["verify", "store"], ["convert", "store", "copy"], ["encode", "store", "topk"],
-        ["evaluate", "--store=store", "--split=train"], ["repair", "store"],
+        ["evaluate", "--store=store", "--split=train"], ["push", "store", "there"], ["list", "store"],
+        ["pull", "store", "pulled"], ["repair", "store"],
     ):  # fmt: skip
         tried(capsysbinary, words)
 
@@ -267,6 +268,9 @@ WANTS = {
     "repair": ["{}"],
     "convert": ["{} copy", "{} {}"],
     "encode": ["{} copy", "store {}"],
+    "push": ["{} there", "store {}"],
+    "pull": ["{} copy", "store {}", "store new --split={}", "store/train new --digest={}"],
+    "list": ["{}", "store --teacher_digest={}", "store --data={}"],
     "cache": ["{}", "--clear={}"],
     "import": [
         "--from={} --store=new --split=train", "--from=noise --store={} --split=train",
@@ -332,6 +336,8 @@ def test_paths_that_are_not_utf8(
         ["verify", f"{odd}/store"],
         ["convert", f"{odd}/store", f"{odd}/copy"],
         ["encode", f"{odd}/store", f"{odd}/topk", "--k=2", "--tail=uniform"],
+        ["push", f"{odd}/store", f"{odd}/there"],
+        ["pull", f"{odd}/there", f"{odd}/back"],
         ["repair", f"{odd}/store"],
         ["teacher-logits", f"--config={odd}/recipe.yaml", f"--store={odd}/new"],
         ["correct", f"{odd}/run", f"--out={odd}/corrected"],

@@ -149,6 +149,22 @@ class MemoryFolder:
         return f"{self.inside}/{name}".strip("/")
 
 
+class MemoryDepot(MemoryFolder):
+    """See `softlabels.system.depots.Depot`."""
+
+    prepares = False
+
+    def sizes(self) -> Iterator[tuple[str, int]]:
+        yield from ((name, self.size(name)) for name in self.list())
+
+    def opened(self, name: str) -> tuple[int, Iterator[bytes]]:
+        data = self.read(name)
+        return len(data), iter([data[:9], data[9:]])
+
+    def fill(self, name: str, pieces: Iterable[bytes], size: int, *, staged: str) -> None:
+        self.put(name, b"".join(pieces))
+
+
 class _File:
     def __init__(self, data: bytes) -> None:
         self._data, self.size = data, len(data)

@@ -50,7 +50,7 @@ def test_vector_joins_columns_in_order(rng: np.random.Generator) -> None:
         ([(np.int64(1), np.int64(2))], "not several input columns"),
         (
             [b"RIFF"],
-            r"not bytes; set prepare: \{class_path: softlabels\.transfer\.audio\} decodes .*; images are decoded",
+            r"not bytes; set prepare: \{class_path: softlabels\.transfer\.audio\} decodes .*; images are decoded where",
         ),
     ],
 )

@@ -330,6 +330,10 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         """Columns of outputs (..., M, C), of which nothing is rounded away, as `gaps` takes them; where it `keeps_all`."""
         raise NotImplementedError(self.kind)
 
+    def reordered(self, columns: Columns, order: NDArray[np.int64], classes: int) -> Columns:
+        """The same columns (..., M, ...) where class i is what was class `order[i]`; exact, but for tails with a basis."""
+        raise NotImplementedError(self.kind)
+
     # Words.
 
     @abstractmethod

@@ -90,6 +90,9 @@ class DenseEncoding(EncodingBase, frozen=True, kw_only=True, tag="dense"):
         peak = outputs.max(axis=-1, keepdims=True)
         return {"logits": outputs - peak, "shift": peak[..., 0]}
 
+    def reordered(self, columns: Columns, order: NDArray[np.int64], classes: int) -> Columns:
+        return {**columns, "logits": columns["logits"][..., order]}
+
     def words(self, classes: int, basis_file: str) -> str:
         return "dense, logits minus their maximum as float16 and the maximum as float32"
 

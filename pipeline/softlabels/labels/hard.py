@@ -52,3 +52,18 @@ def are_wrong(labels: Labels, kind: Target, classes: int | None) -> Flags:
         return np.asarray(np.isinf(labels).any(axis=-1) | (missing.any(axis=-1) & ~missing.all(axis=-1)))
     most = 2 if kind == "sigmoid" else classes
     return np.asarray((labels < NO_LABEL) | (False if most is None else labels >= most))  # type: ignore[operator]  # integers
+
+
+def reordered(labels: Labels, kind: Target, order: NDArray[np.int64]) -> Labels:
+    """The same labels where class i (or number i of a vector) is what was `order[i]`."""
+    if kind != "softmax":
+        return np.asarray(labels[..., order])
+    new = np.append(np.argsort(order), NO_LABEL)  # the last is found by -1
+    return np.asarray(new[labels].astype(labels.dtype))
+
+
+def joined(one: Labels, other: Labels, kind: Target) -> tuple[Labels, Flags]:
+    """The labels of the same rows (R, ...), each known where either knows it; and which rows (R,) both know otherwise."""
+    missing, also = (np.isnan(each) if kind == "values" else each < 0 for each in (one, other))  # type: ignore[operator]  # integers
+    apart = ~missing & ~also & (one != other)
+    return np.where(missing, other, one), np.asarray(apart.reshape(len(apart), -1).any(axis=1))

@@ -37,6 +37,9 @@ class OneColumn(EncodingBase, frozen=True, kw_only=True):
     def exact(self, outputs: NDArray[np.floating]) -> Columns:
         return {self.column: outputs}
 
+    def reordered(self, columns: Columns, order: NDArray[np.int64], classes: int) -> Columns:
+        return {self.column: columns[self.column][..., order]}
+
     def code(self, layout: str, path: str, classes: int, *, positions: bool) -> str:
         axes = f"{'positions, ' * positions}members, {'values' if self.axis == 'value' else 'classes'}"
         return column_code(layout, path, self.column, axes, self.dtype)

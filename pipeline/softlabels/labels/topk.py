@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.labels.base import Columns, Encoded, Gap
-from softlabels.labels.class_ids import PAGE, pages
+from softlabels.labels.class_ids import PAGE, narrow, pages, widen
 from softlabels.labels.compare import topk_gap
 from softlabels.labels.fidelity import MASS_OFF, Fidelity
 from softlabels.labels.tail_mass import check_beta
@@ -91,6 +91,12 @@ class TopkEncoding(TopkFields, frozen=True, kw_only=True, tag="topk"):
     def gaps(self, one: Columns, other: Columns, classes: int) -> list[Gap]:
         first, second = (stored_log_probs(side, self, classes, self.near_1) for side in (one, other))
         return [topk_gap(one, other, first, second, classes), topk_gap(other, one, second, first, classes)]
+
+    def reordered(self, columns: Columns, order: NDArray[np.int64], classes: int) -> Columns:
+        ids = np.argsort(order)[widen(columns, classes)]
+        ascending = np.argsort(ids, axis=-1)
+        logit = np.take_along_axis(columns["top_logit"], ascending, axis=-1)
+        return {**columns, **narrow(np.take_along_axis(ids, ascending, axis=-1), classes), "top_logit": logit}
 
     def words(self, classes: int, basis_file: str) -> str:
         tail = tail_words(self, classes, basis_file)

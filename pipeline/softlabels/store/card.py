@@ -19,7 +19,7 @@ from softlabels.store.columns import stored_name
 from softlabels.store.markdown import code, escaped, yaml_lines
 from softlabels.store.paths import BASIS_FILE
 from softlabels.store.records import Manifest
-from softlabels.store.spec import Spec, TargetSpec
+from softlabels.store.spec import Parent, Spec, TargetSpec
 
 FRONT_MATTER = "---\ntags: [soft-labels, knowledge-distillation]"  # how every card begins
 
@@ -82,6 +82,8 @@ def _lost(target: TargetSpec, lost: LostTable) -> str:
         line = "unknown" if lost.errors is None else f"{lost.errors.rmse:.2e} | {lost.errors.largest:.2e}"
         table = f"| root of the mean squared error | largest error |\n| --- | --- |\n| {line} |"
         return f"{what}\n\n{'It was not measured.' if lost.errors is None else table}"
+    if not lost.fidelity:
+        return f"{title}hat storing lost, against the exact logits, is unknown."
     step = target.encoding.measured_share(target.label_space.classes)
     kind, same = "distributions", "the top class is"
     if target.encoding.target == "sigmoid":
@@ -131,6 +133,7 @@ def _what(manifest: Manifest, *, rows: bool = True) -> str:
         + (f", revision {code(spec.transfer_set.revision)}" if spec.transfer_set.revision else "")
         + (f", split {escaped(spec.transfer_set.split)}, {spec.rows:,} rows" if rows else ""),
         f"- Licences: {escaped(licences(manifest))}",
+        *([] if spec.parents is UNSET else [f"- Made of stores: {_parents(spec.parents)}"]),
         *(f"- {_space(target)}" for target in spec.targets),
         f"- Inputs: {'embedded, as prepared' if spec.inputs == 'embed' else 'not here: rows are found by content key'}"
         f" (prepared by {code(spec.preprocessing.function)})",
@@ -148,6 +151,12 @@ def _what(manifest: Manifest, *, rows: bool = True) -> str:
     last = f"{size} bytes a position; layout {spec.layout}"
     kept = [f"{f'of {each.name}: ' * bool(each.name)}{_encoding(each)}" for each in spec.targets]
     return "\n".join([*lines, f"- Encoding: {'; '.join(kept)}, {last}"])
+
+
+def _parents(parents: Sequence[Parent], shown: int = 8) -> str:
+    """How a store was made of others, and the digests of these."""
+    each = [f"{parent.how} `{parent.digest[:16]}`" for parent in parents]
+    return ", ".join(each[:shown]) + (f" and {len(each) - shown} more" if len(each) > shown else "")
 
 
 def _space(target: TargetSpec) -> str:

@@ -7,11 +7,12 @@ from collections.abc import Callable
 import msgspec
 
 from softlabels.errors import DamagedStore, UserError
+from softlabels.store.derived import Derived, fill
+from softlabels.store.parts import Picked
 from softlabels.store.reader import open_store
 from softlabels.store.records import Manifest
 from softlabels.store.root import require_apart
 from softlabels.store.spec import Spec
-from softlabels.store.writer import StoreWriter, require_room
 from softlabels.system.places import Place, folder_of
 
 
@@ -44,19 +45,8 @@ def convert(
             remedy="keep the layout arrow",
         )
     spec: Spec = msgspec.structs.replace(store.spec, layout=layout, compression=compression)
-    per_shard = spec.cut.rows_per_shard // spec.cut.rows_per_chunk
-    with StoreWriter(target, spec, basis=store.basis, about=store.manifest.about) as writer:
-        require_room([writer])
-        for shard in writer.pending:
-            if should_stop():
-                raise writer.stopped()
-            with writer.shard(shard) as out:
-                for chunk in range(shard * per_shard, shard * per_shard + spec.shard_chunks(shard)):
-                    arrays = {name: store.read_chunk(name, chunk) for name in store.columns}
-                    out.add(arrays, len(arrays["content_key"]))
-                out.commit(store.record(shard).lost)
-            progress(1)
-        manifest = writer.seal(checked=True)
+    made = Derived(spec, Picked(store, range(store.rows)), store.manifest.about, store.basis)
+    manifest = fill(target, made, progress=progress, should_stop=should_stop)
     if manifest.content_digest != store.content_digest:
         raise DamagedStore(f"{target} does not hold the content of {source}", remedy="delete it and convert again")
     return manifest

@@ -17,10 +17,10 @@ from softlabels.store.reader import holds_store, store_folders, store_splits
 from softlabels.store.records import Manifest
 from softlabels.store.shared import shared
 from softlabels.store.spec import FORMAT
-from softlabels.system.files import Folder
+from softlabels.system.files import Files, Folder
 
 _log = logging.getLogger(__name__)
-_FOR_READERS = ("zarr.json", "dataset_dict.json")
+FOR_READERS = ("zarr.json", "dataset_dict.json")
 
 
 def require_apart(source: Folder, target: Folder) -> None:
@@ -52,7 +52,7 @@ def root_strangers(root: Folder, splits: tuple[str, ...] = ()) -> list[str]:
     """What lies in `root` and is none of these splits, no store, and nothing that describes them."""
     entries, kinds = set(root.names()), {folder.name for folder in root.folders()}
     stores = {name for name in entries if name in splits or (name in kinds and holds_store(root.within(name)))}
-    return sorted(entries - stores - ({CARD, *_FOR_READERS} if stores else set()))
+    return sorted(entries - stores - ({CARD, *FOR_READERS} if stores else set()))
 
 
 def is_split_folder(store: Folder, split: str) -> bool:
@@ -66,21 +66,14 @@ def write_root(root: Folder) -> None:
     for name, data in described.items():
         if bytes_at(root, name) != data:  # a sealed folder on a read-only disk is left alone
             root.put(name, data)
-    for name in _FOR_READERS:
+    for name in FOR_READERS:
         if name not in described:  # of a layout that no split has any more
             root.remove(name)
 
 
 def lost_splits(root: Folder) -> list[DamagedStore]:
     """An error for each split that the files at `root` for other readers list, and that holds no store any more."""
-    listed: set[str] = set()
-    for name in _FOR_READERS:
-        try:
-            found = msgspec.json.decode(read_small_file(root, name))
-            named = found["splits"] if name == "dataset_dict.json" else found["attributes"]["softlabels"]["splits"]
-            listed |= {split for split in named if isinstance(split, str)}
-        except (OSError, DamagedManifest, msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError):
-            continue  # it is not there, or says nothing: `outdated` reports what is damaged
+    listed = listed_splits(root)
     remedy = (
         "the command that made it makes it again, or get its folder again from whoever made the store; if it was taken away on "
         "purpose, delete zarr.json or dataset_dict.json there and run `softlabels repair`"
@@ -89,11 +82,24 @@ def lost_splits(root: Folder) -> list[DamagedStore]:
     return [DamagedStore(f"{root}: split {split} is gone, though it was sealed", remedy=remedy) for split in lost]
 
 
+def listed_splits(root: Files) -> set[str]:
+    """The splits that the files at `root` for other readers list: names that somebody else may have chosen."""
+    listed: set[str] = set()
+    for name in FOR_READERS:
+        try:
+            found = msgspec.json.decode(read_small_file(root, name))
+            named = found["splits"] if name == "dataset_dict.json" else found["attributes"]["softlabels"]["splits"]
+            listed |= {split for split in named if isinstance(split, str)}
+        except (OSError, DamagedManifest, msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError):
+            continue  # it is not there, or says nothing: `outdated` reports what is damaged
+    return listed
+
+
 def is_described(root: Folder) -> bool:
     """Whether anything at `root` describes the splits below it, if only a card of ours: else they are stores that happen to lie
     together.
     """
-    return _is_own_card(root) or any(root.exists(name) for name in _FOR_READERS)
+    return _is_own_card(root) or any(root.exists(name) for name in FOR_READERS)
 
 
 def _is_own_card(root: Folder) -> bool:
@@ -103,7 +109,7 @@ def _is_own_card(root: Folder) -> bool:
 def outdated(root: Folder) -> list[str]:
     """The files at `root` for other readers that do not describe the sealed splits below it, or are gone."""
     described = _described(root) if is_described(root) else {}
-    return [name for name in _FOR_READERS if bytes_at(root, name) != described.get(name)]
+    return [name for name in FOR_READERS if bytes_at(root, name) != described.get(name)]
 
 
 def _described(root: Folder, *, count: bool = False) -> dict[str, bytes]:
@@ -126,6 +132,6 @@ def _described(root: Folder, *, count: bool = False) -> dict[str, bytes]:
 
 def close_root(root: Folder) -> None:
     """Take back what opens the folder for other readers, while a split of it is unfinished."""
-    for name in _FOR_READERS:
+    for name in FOR_READERS:
         root.remove(name)
-    root.settle(_FOR_READERS[:1])
+    root.settle(FOR_READERS[:1])

@@ -28,11 +28,12 @@ MAX_CHUNK_BYTES = 1 << 31
 MAX_POSITIONS = 1 << 20
 MAX_COLUMNS = 512
 MOST_FOLDS = 1 << 16
+MOST_TEXT = 4096  # characters
 
 Count = Annotated[int, Meta(ge=1, le=1 << 40)]
 Natural = Annotated[int, Meta(ge=0, le=1 << 62)]
 Hex = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-Text = Annotated[str, Meta(max_length=4096)]
+Text = Annotated[str, Meta(max_length=MOST_TEXT)]
 TargetName = Annotated[str, Meta(pattern=rf"^{NAME}\Z")]
 How = Literal["merged", "concatenated", "selected", "extended", "re-encoded", "imported"]
 

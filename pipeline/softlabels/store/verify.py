@@ -114,13 +114,18 @@ def require_files(store: Store) -> None:
             open_sized(store.folder, name, payload)
 
 
-def strangers(store: Files, spec: Spec, shards: Iterable[int]) -> Iterator[Problem]:
-    """Files and links that a store of these shards does not have."""
+def known_names(spec: Spec, shards: Iterable[int]) -> set[str]:
+    """The names of all files of a store of these shards."""
     layout, shards = layout_of(spec), tuple(shards)
     known = {layout.path(column, shard) for column in spec.columns for shard in shards}
     known |= {record_name(shard) for shard in shards}
     known |= {*layout.metadata(spec, "", FORMAT), MANIFEST, PLAN, CARD}
-    known |= set() if spec.basis_shape is None else {BASIS_FILE}
+    return known | (set() if spec.basis_shape is None else {BASIS_FILE})
+
+
+def strangers(store: Files, spec: Spec, shards: Iterable[int]) -> Iterator[Problem]:
+    """Files and links that a store of these shards does not have."""
+    known = known_names(spec, shards)
     for found in store.list():
         if found not in known and not found.startswith((f"{STAGING}/", f"{SET_ASIDE}/")):
             yield Problem(

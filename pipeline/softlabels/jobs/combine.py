@@ -1,0 +1,251 @@
+"""`merge`, `concat` and `select`: stores made of stores, without a teacher. What is stored is copied, rows meet by content
+key, and the same call resumes where it stopped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from tqdm import tqdm
+
+from softlabels.errors import ConfigError, UnlabelledRows, UserError, some
+from softlabels.jobs.watch import LOGGED, Watch, counted
+from softlabels.store import Store, open_store, store_splits
+from softlabels.store.columns import KEY_BYTES
+from softlabels.store.combine import Missing, Repeated, concatenated, merged, selected
+from softlabels.store.derived import Derived, fill
+from softlabels.store.gather import Ints
+from softlabels.store.records import Manifest
+from softlabels.store.root import require_apart, require_root, write_root
+from softlabels.system.places import Place, folder_of
+
+_RANGE = re.compile(r"(\d*):(\d*)(?::(\d+))?|(\d+)")
+_NOBODY: Mapping[str, str] = {}
+
+
+def merge(
+    stores: Sequence[Place],
+    out: Place,
+    *,
+    weights: Sequence[float] | None = None,
+    rename: Mapping[str, str] = _NOBODY,
+    missing: Missing = "error",
+    repeated: Repeated = "error",
+    splits: Sequence[str] | None = None,
+    watch: Watch = LOGGED,
+) -> dict[str, Manifest]:
+    """Make the teachers of several stores the members of one: `merge(["stores/a", "stores/b"], "stores/ab", weights=[2, 1])`.
+
+    Rows meet by content key and stand in the order of the first store; classes with names meet by name. Hard labels are known
+    where any store knows them; inputs, split and names are those of the first store.
+
+    Args:
+        stores: two or more, each one split, or each a folder of the same splits. out: where the new store goes.
+        weights: one number a store, which its members share as they did; by default each member keeps its own.
+        rename: names of classes in the later stores, and what the first store calls these.
+        missing: rows that some store lacks: "error", or "skip" to leave them out.
+        repeated: rows whose content key stands in an earlier row of their store: "error", or keep the "first".
+        splits: which; by default all. watch: is told what is done, and asked whether to stop.
+
+    Returns:
+        The manifest of each split's store.
+
+    Raises:
+        SpecMismatch: targets, encodings, positions or kinds of keys differ; rows of one key have other positions; `out` was
+            begun otherwise. ClassMismatch: other classes. MeanUnavailable: a store keeps a mean of its members. OtherLabels:
+            rows of one key with other hard labels. UnlabelledRows, RepeatedRow: see above. ConfigError: weights or names that
+            do not fit. StorePathError: `out` is one of the stores, or holds something else.
+        Interrupted: `watch` asked to stop. DiskFull, StorageError, DamagedStore: of the disk.
+    """
+    _require_several(stores, "merged")
+    return _made(stores, out, splits, lambda each: merged(each, weights, rename, missing, repeated), watch)
+
+
+def concat(
+    stores: Sequence[Place],
+    out: Place,
+    *,
+    rename: Mapping[str, str] = _NOBODY,
+    repeated: Repeated = "error",
+    splits: Sequence[str] | None = None,
+    watch: Watch = LOGGED,
+) -> dict[str, Manifest]:
+    """Put the rows of several stores of one teacher behind each other: `concat(["stores/may", "stores/june"], "stores/both")`.
+
+    Args:
+        repeated: rows that a store before theirs has: "error", or keep the "first". The others: as `merge` says.
+
+    Returns:
+        The manifest of each split's store.
+
+    Raises:
+        SpecMismatch: another teacher, or inputs that are prepared otherwise; the others as `merge` says.
+    """
+    _require_several(stores, "concatenated")
+    return _made(stores, out, splits, lambda each: concatenated(each, rename, repeated), watch)
+
+
+def select(
+    store: Place,
+    out: Place,
+    *,
+    rows: str | ArrayLike | None = None,
+    members: Sequence[int] | None = None,
+    targets: Sequence[str] | None = None,
+    splits: Sequence[str] | None = None,
+    watch: Watch = LOGGED,
+) -> dict[str, Manifest]:
+    """Take some rows, members, targets and splits out of a store: `select("stores/lm", "stores/small", rows=":1000",
+    splits=["train"])`.
+
+    Args:
+        store: one split, or a folder of splits. out: where the new store goes.
+        rows: of one split, in the order in which they are wanted: their numbers, or content keys (n, 16) uint8, or text such as
+            "0:1000,1500", "::2". By default all.
+        members: their numbers, in order. targets: names of targets. splits: names of splits.
+
+    Returns:
+        The manifest of each split's store.
+
+    Raises:
+        UserError, SeveralTargets, UnlabelledRows: rows, members or targets that there are not. ConfigError: nothing is chosen.
+            MeanUnavailable: members of a store that keeps their mean. The others as `merge` says.
+    """
+    if rows is None and members is None and targets is None and splits is None:
+        raise ConfigError(
+            "nothing is selected", remedy="choose rows, members, targets or splits; `softlabels convert` copies a store"
+        )
+
+    def chosen(each: Sequence[Store]) -> Derived:
+        return selected(each[0], chosen_rows(each[0], rows), members, targets)
+
+    return _made([store], out, splits, chosen, watch, one_split=rows is not None)
+
+
+def _require_several(stores: Sequence[Place], how: str) -> None:
+    if isinstance(stores, str) or len(stores) < 2:
+        raise ConfigError(f"one store cannot be {how}", remedy="name two stores or more")
+
+
+def _made(
+    stores: Sequence[Place],
+    out: Place,
+    only: Sequence[str] | None,
+    plan: Callable[[Sequence[Store]], Derived],
+    watch: Watch,
+    *,
+    one_split: bool = False,
+) -> dict[str, Manifest]:
+    """Every split, once all are planned: what does not fit is refused before anything is written."""
+    target, folders = folder_of(out), [folder_of(each) for each in stores]
+    for folder in folders:
+        require_apart(folder, target)
+    each = [store_splits(folder) for folder in folders]
+    alone = [list(splits.values()) == [folder] for splits, folder in zip(each, folders, strict=True)]
+    if any(alone) and not all(alone):
+        raise ConfigError(
+            f"{folders[alone.index(True)]} is one split, and {folders[alone.index(False)]} a folder of splits",
+            remedy="give stores of one split each, or folders of splits",
+        )
+    single = all(alone)
+    if single:
+        each = [{next(iter(each[0])): next(iter(splits.values()))} for splits in each]
+    names = _names(list(map(str, folders)), [[*splits] for splits in each], only)
+    if one_split and len(names) > 1:
+        raise ConfigError(
+            f"rows are chosen of {len(names)} splits ({some(names)})", remedy=f"choose one: --splits={names[0]}"
+        )
+    opened = {name: [open_store(splits[name]) for splits in each] for name in names}
+    plans = {name: plan(found) for name, found in opened.items()}
+    if not single:
+        require_root(target, tuple(names))
+    done = {}
+    for name, made in plans.items():
+        with tqdm(total=made.spec.shards, desc=name, unit="shard", disable=None) as bar:
+            place = target if single else target.within(name)
+            done[name] = fill(place, made, progress=bar.update, should_stop=watch.should_stop)
+        _say(name, opened[name], done[name], watch)
+    if not single:
+        write_root(target)
+    return done
+
+
+def _names(folders: Sequence[str], each: Sequence[Sequence[str]], only: Sequence[str] | None) -> list[str]:
+    """The splits that are made. Raises `ConfigError` where not all stores have them."""
+    for folder, names in zip(folders, each, strict=True):
+        wanted = only if only is not None else each[0]
+        lacking = [name for name in wanted if name not in names]
+        more = [] if only is not None else [name for name in names if name not in wanted]
+        if lacking or more or not wanted:
+            raise ConfigError(
+                f"{folder} has the splits {some(names)}, and these are wanted: {some(wanted) or 'none'}",
+                remedy="choose splits that all stores have (--splits)",
+            )
+    return [*dict.fromkeys(each[0] if only is None else only)]
+
+
+def _say(name: str, stores: Sequence[Store], manifest: Manifest, watch: Watch) -> None:
+    """What was made, and which rows were left out."""
+    spec = manifest.spec
+    left = "; ".join(
+        f"{count:,} of {store.rows:,} rows of {store.folder} left out"
+        for store in stores
+        if (count := store.rows - spec.rows) > 0 and len(stores) > 1
+    )
+    what = f"{counted(spec.rows, 'row')}, {counted(len(spec.teacher.members), 'member')}, {manifest.bytes:,} bytes"
+    watch.say(f"{name}: {what}, content digest {manifest.content_digest}{'; ' * bool(left)}{left}")
+
+
+def chosen_rows(store: Store, rows: str | ArrayLike | None) -> Ints | range:
+    """Numbers of a store's rows. Raises `UserError` for what is none, or named twice."""
+    if rows is None:
+        return range(store.rows)
+    found = _parsed(rows, store.rows) if isinstance(rows, str) else _numbers(store, np.asarray(rows))
+    wrong = found[(found < 0) | (found >= store.rows)]
+    if len(wrong) or not len(found):
+        raise UserError(
+            f"{store.folder} has the rows 0 to {store.rows - 1}, and {some(wrong) or 'none'} asked for",
+            remedy="name rows of it",
+        )
+    counts = np.bincount(found)
+    if (counts > 1).any():
+        raise UserError(f"row {some(np.flatnonzero(counts > 1))} is named twice", remedy="name each row once")
+    return found
+
+
+def _numbers(store: Store, rows: NDArray[np.generic]) -> Ints:
+    """Of an array of numbers, or of content keys."""
+    if rows.dtype == np.uint8 and rows.ndim == 2 and rows.shape[1] == KEY_BYTES:
+        found = store.find(rows.astype(np.uint8, copy=False))
+        if (found < 0).any():
+            raise UnlabelledRows(
+                f"{store.folder} holds no row of {int((found < 0).sum()):,} of {len(found):,} content keys",
+                remedy="give keys of its rows",
+            )
+        return found
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
+        raise UserError(
+            f"rows are {rows.dtype} {rows.shape}", remedy="give numbers of rows, or content keys (n, 16) uint8"
+        )
+    return rows.astype(np.int64)
+
+
+def _parsed(text: str, rows: int) -> Ints:
+    """Of text such as `0:1000,1500` or `::2`."""
+    parts = []
+    for part in text.split(","):
+        found = _RANGE.fullmatch(part.strip())
+        if found is None or found[3] == "0" or len(part) > 60:
+            raise ConfigError(
+                f"rows are {text[:60]!r}", remedy='write numbers and ranges, as in "0:1000,1500" or "::2"'
+            )
+        start, stop, step, one = (None if each in (None, "") else int(each) for each in found.groups())
+        if one is not None:
+            parts.append(np.array([min(one, 1 << 62)]))
+        else:
+            chosen = range(rows)[slice(start, stop, step)]
+            parts.append(np.arange(chosen.start, chosen.stop, chosen.step))
+    return np.concatenate(parts).astype(np.int64)

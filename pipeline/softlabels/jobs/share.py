@@ -1,0 +1,240 @@
+"""`push` and `pull`: a store, or a folder of stores, to a place far away and from there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from os import PathLike
+
+from tqdm import tqdm
+
+from softlabels.errors import (
+    ConfigError,
+    DamagedStore,
+    RunExists,
+    SpecMismatch,
+    StorePathError,
+    UnsealedStore,
+    one_line,
+    some,
+)
+from softlabels.jobs.combine import chosen_rows
+from softlabels.jobs.moved import Moved
+from softlabels.jobs.watch import LOGGED, Watch, counted
+from softlabels.store.carry import MAX_CARD_BYTES, Carrying
+from softlabels.store.combine import selected
+from softlabels.store.commit import sweep
+from softlabels.store.derived import fill
+from softlabels.store.json_files import read_json, read_small_file
+from softlabels.store.paths import CARD, LOCK, MANIFEST, PLAN, STAGING
+from softlabels.store.reader import Store, holds_store, open_store, store_splits
+from softlabels.store.records import Manifest
+from softlabels.store.root import FOR_READERS, listed_splits, require_apart, require_root, write_root
+from softlabels.store.spec import Plan
+from softlabels.store.verify import verify
+from softlabels.system.bucket import Bucket
+from softlabels.system.depots import Depot, LocalDepot
+from softlabels.system.urls import depot_of
+
+Address = str | PathLike[str] | Depot
+_MOST_SPLITS = 1000
+_ROOT_FILES = (CARD, *FOR_READERS)  # of a folder of stores
+
+
+def push(
+    store: str | PathLike[str], address: Address, *, read_back: bool = True, watch: Watch = LOGGED
+) -> dict[str, Manifest]:
+    """Push a sealed store, or a folder of them; what is there already is not sent again.
+
+    Args:
+        store: where it lies on this machine.
+        address: where it goes, as docs/sharing.md says: an empty place, or the same store.
+        read_back: read what was sent and what was there, and compare it; else sizes are compared.
+        watch: who is told, and may stop it.
+
+    Returns:
+        The manifest of each split.
+
+    Raises:
+        StorePathError, SpecMismatch: the place holds something else. UnsealedStore: the store is unfinished.
+        DamagedStore: it is damaged; the file was not sent.
+        StorageError: the place refused, also because credentials expired. Interrupted: asked to stop. Pushing again goes on.
+    """
+    here, there = LocalDepot(store), depot_of(address)
+    if isinstance(there, Bucket) and not there.lists:
+        raise ConfigError(f"{there} is a web server, to which nothing is pushed", remedy="it is for pull only")
+    names = store_splits(here)
+    single = list(names.values()) == [here]
+    splits = {split: here if single else here.within(split) for split in names}
+    if isinstance(there, LocalDepot):
+        require_apart(here, there)
+    if not single:
+        _require_own(there, splits)
+    for folder in splits.values():  # before anything is sent
+        open_store(folder)
+    found = {}
+    for split, folder in splits.items():
+        target = there if single else there.within(split)
+        found[split] = _carried(split, folder, target, watch, read_back=read_back, trusted=not read_back)
+    for name in () if single else _ROOT_FILES:
+        if here.exists(name):
+            there.put(name, read_small_file(here, name, MAX_CARD_BYTES))
+    return found
+
+
+def pull(
+    address: Address,
+    store: str | PathLike[str],
+    *,
+    split: str | None = None,
+    rows: str | None = None,
+    digest: str | None = None,
+    watch: Watch = LOGGED,
+) -> dict[str, Manifest]:
+    """Pull a sealed store, or a folder of them, and verify every byte; what is there already is not fetched again.
+
+    Args:
+        address: where it lies, as docs/sharing.md says. store: where it goes.
+        split: one of several.
+        rows: of one split, such as "0:1000,1500": a store of these alone, whose parent is the one that is there. Only their
+            chunks are fetched, and all content keys.
+        digest: what the store's digest must be; else nothing is fetched.
+        watch: who is told, and may stop it.
+
+    Returns:
+        The manifest of each split.
+
+    Raises:
+        StorePathError, UnsealedStore: no store is there, or one that is not pushed to its end.
+        SpecMismatch: it has another digest, or `store` holds something else.
+        DamagedStore: what is there is not what was sealed.
+        StorageError: the place refused. Interrupted: asked to stop. Pulling again goes on.
+    """
+    there, root = depot_of(address), LocalDepot(store)
+    if digest is not None and not re.fullmatch("[0-9a-f]{64}", digest):
+        raise ConfigError(f"--digest={one_line(digest)} is no digest", remedy="give the 64 digits that info prints")
+    if isinstance(there, LocalDepot):
+        require_apart(there, root)
+    splits = splits_there(there, split)
+    if rows is not None and len(splits) > 1:
+        raise ConfigError(f"rows are chosen of the splits {some(splits)}", remedy="name one: --split=train")
+    single = list(splits.values()) == [there]
+    if digest is not None and len(splits) > 1:
+        raise ConfigError(f"one digest, and the splits {some(splits)}", remedy="name the one that it is of: --split")
+    if not single:
+        require_root(root, tuple(splits))
+    found = {}
+    for name, source in splits.items():
+        target = root if single else root.within(name)
+        found[name] = _fetched(name, source, target, rows, digest, watch)
+    if not single:
+        write_root(root)
+    return found
+
+
+def _carried(
+    split: str, source: Depot, target: Depot, watch: Watch, *, digest: str | None = None, **how: bool
+) -> Manifest:
+    """Carry one store, and say so."""
+    with Moved(split, watch.say) as moved:
+        carrying = Carrying(source, target, progress=moved.add, should_stop=watch.should_stop, **how)
+        manifest, moved.total = carrying.manifest, carrying.manifest.bytes
+        _require_digest(source, manifest, digest)
+        carrying.require_target()
+        with _alone(target) if isinstance(target, LocalDepot) else nullcontext():
+            carrying.run()
+    watch.say(f"{split}: {moved.line}, digest {manifest.digest}")
+    return manifest
+
+
+def _fetched(
+    split: str, source: Depot, target: LocalDepot, rows: str | None, digest: str | None, watch: Watch
+) -> Manifest:
+    """Pull one store, or some of its rows, and verify what arrived."""
+    if not source.exists(MANIFEST):
+        what = "is unfinished: it has a plan and no manifest" if source.exists(PLAN) else "holds no store"
+        raise UnsealedStore(f"{source} {what}", remedy="run the `softlabels push` to there again, or wait for its end")
+    if rows is None:
+        manifest = _carried(split, source, target, watch, digest=digest)
+    else:
+        manifest = _picked(split, source, target, rows, digest, watch)
+    problems = verify(target)
+    if problems:
+        raise DamagedStore(
+            f"{target} is as it was pushed, and wrong in {counted(len(problems), 'place')}: {problems[0].where}",
+            remedy="tell whoever made the store",
+        )
+    watch.say(f"{split}: every byte is as it was sealed")
+    return manifest
+
+
+def _picked(split: str, source: Depot, target: LocalDepot, rows: str, digest: str | None, watch: Watch) -> Manifest:
+    """A store of some rows of one that stays where it is."""
+    store = Store(source)
+    _require_digest(source, store.manifest, digest)
+    made = selected(store, chosen_rows(store, rows), None, None)
+    with tqdm(total=made.spec.shards, desc=split, unit="shard", disable=None) as bar:
+        manifest = fill(target, made, progress=bar.update, should_stop=watch.should_stop)
+    watch.say(f"{split}: {made.spec.rows:,} of {store.rows:,} rows of {store.digest}, digest {manifest.digest}")
+    return manifest
+
+
+def _require_digest(source: Depot, manifest: Manifest, digest: str | None) -> None:
+    if digest is not None and manifest.digest != digest:
+        raise SpecMismatch(
+            f"the store at {source} has the digest {manifest.digest}, not {digest}",
+            remedy="ask whoever made it which one is right; nothing was fetched",
+        )
+
+
+@contextmanager
+def _alone(target: LocalDepot) -> Iterator[None]:
+    """Keep writers out, and leave no staging behind."""
+    presence = target.enter(LOCK)
+    try:
+        if not presence.alone():
+            raise RunExists(f"another process writes to {target}", remedy="wait until it has ended, or stop it")
+        sweep(target)
+        yield
+        target.clear(STAGING)
+    finally:
+        presence.close()
+
+
+def _require_own(there: Depot, splits: Mapping[str, object]) -> None:
+    """Raise `StorePathError` where a place holds what is none of these splits' nor describes them."""
+    own = (*_ROOT_FILES, *splits)
+    other = next((name for name, _ in there.sizes() if name.partition("/")[0] not in own), None)
+    if other is not None:
+        raise StorePathError(
+            f"{there} holds other files ({one_line(other)})",
+            remedy="give an empty place, or push split by split to folders of their own",
+        )
+
+
+def splits_there(there: Depot, split: str | None) -> dict[str, Depot]:
+    """The splits at a place by name, or the one store that it is itself."""
+    with suppress(FileNotFoundError):
+        named = read_json(there, PLAN, Plan).spec.transfer_set.split
+        if split not in (None, named):
+            raise StorePathError(f"{there} is the split {named}, not {split}", remedy="leave --split out")
+        return {_safe(there, named): there}
+    if split is not None:
+        return {split: there.within(_safe(there, split))}
+    names = sorted(listed_splits(there)) or sorted(found.name for found in there.folders() if holds_store(found))
+    if not names:
+        raise StorePathError(f"{there} holds no store", remedy="check the address; a push names it in its last line")
+    if len(names) > _MOST_SPLITS:
+        raise StorePathError(f"{there} lists {len(names):,} splits", remedy="name one: --split=train")
+    return {name: there.within(_safe(there, name)) for name in names}
+
+
+def _safe(there: Depot, name: str) -> str:
+    """A name that somebody else may have chosen, and that is to be a folder here."""
+    if not name or name.startswith(".") or not name.isprintable() or {*name} & {*"/\\:"} or len(name.encode()) > 200:
+        raise StorePathError(
+            f"{there} has a split called {one_line(ascii(name))}, which is no name of a folder",
+            remedy="name another split (--split=train), and tell whoever made the store",
+        )
+    return name

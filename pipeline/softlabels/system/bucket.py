@@ -1,0 +1,232 @@
+"""A folder of an object store (S3, Google Cloud Storage, Azure), or of a web server that is read only, by obstore.
+
+Credentials are taken from the environment by obstore, and stay there: what it says of an error, which may repeat a signed
+address, is never shown. Of it are taken the status and the code that the server gave.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+from softlabels.errors import SoftLabelsError, StorageError
+from softlabels.system.depots import PART
+
+if TYPE_CHECKING:
+    from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
+
+    Client = AzureStore | GCSStore | HTTPStore | S3Store
+
+MOST_LISTED = 1 << 22  # objects
+_MOST_PARTS = 9000  # of an upload; S3 takes 10,000
+_RENEW = (
+    "check the credentials in the environment, renew them where they have expired, and run the same command again; "
+)
+_AGAIN = "check the address and the network, and run the same command again; "
+_KEPT = "what was carried is kept"
+_REFUSED = re.compile(r"Expired|Token|Signature|AccessKey|AccessDenied|Authentication|Authorization|Forbidden")
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """See `softlabels.system.depots.Depot`: the keys below `inside`, of a place that messages call `root`."""
+
+    client: Client = field(repr=False)  # nobody knows what it would show
+    root: str
+    inside: str = ""
+    lists: bool = True  # a web server does not
+    prepares: bool = False
+
+    def __str__(self) -> str:
+        return self.at()
+
+    @property
+    def name(self) -> str:
+        return self.inside.rpartition("/")[2]
+
+    def at(self, name: str = "") -> str:
+        return "/".join(filter(None, (self.root, self._key(name))))
+
+    def within(self, name: str) -> Self:
+        return type(self)(self.client, self.root, self._key(name), self.lists)
+
+    followed = within
+
+    def above(self) -> Self:
+        return type(self)(self.client, self.root, self.inside.rpartition("/")[0], self.lists)
+
+    def overlaps(self, other: object) -> bool:
+        if not isinstance(other, Bucket) or other.root != self.root:
+            return False
+        here, there = f"{self.inside}/", f"{other.inside}/"
+        return here.startswith(there) or there.startswith(here)
+
+    # Reading
+
+    def sizes(self, name: str = "") -> Iterator[tuple[str, int]]:
+        import obstore
+
+        if not self.lists:
+            raise StorageError(f"{self} lists nothing: a web server does not", remedy="name the split: --split=train")
+        lead, below, count = len(self.inside) + bool(self.inside), self._key(name), 0
+        within = f"{below}/" * bool(below)
+        with self._asked("list", name):
+            for page in obstore.list(self.client, below or None, chunk_size=1000):
+                count += len(page)
+                if count > MOST_LISTED:
+                    raise StorageError(
+                        f"the listing of {self.at(name)} has not ended after {MOST_LISTED:,} objects",
+                        remedy="give the address of one store",
+                    )
+                if any(not found["path"].startswith(within) for found in page):
+                    raise StorageError(f"{self.root} lists keys that it was not asked for", remedy=_AGAIN + _KEPT)
+                yield from ((found["path"][lead:], found["size"]) for found in page)
+
+    def names(self, name: str = "") -> list[str]:
+        lead = len(name) + bool(name)
+        return sorted({found[lead:].partition("/")[0] for found in self.list(name)})
+
+    def folders(self, name: str = "") -> list[Self]:
+        lead = f"{name}/" if name else ""
+        below = {found[len(lead) :].partition("/")[::2] for found in self.list(name)}
+        return [self.within(lead + first) for first in sorted({first for first, rest in below if rest})]
+
+    def list(self, name: str = "") -> Iterator[str]:
+        return (found for found, _ in self.sizes(name))
+
+    def is_folder(self, name: str = "") -> bool:
+        return self.lists and any(True for _ in self.list(name))
+
+    def exists(self, name: str = "") -> bool:
+        try:
+            return bool(name) and self.size(name) >= 0
+        except FileNotFoundError:
+            return self.is_folder(name)
+
+    def size(self, name: str) -> int:
+        import obstore
+
+        with self._asked("look at", name):
+            return obstore.head(self.client, self._key(name))["size"]
+
+    def opened(self, name: str) -> tuple[int, Iterator[bytes]]:
+        import obstore
+
+        with self._asked("read", name):
+            found = obstore.get(self.client, self._key(name))
+
+        def pieces() -> Iterator[bytes]:
+            with self._asked("read", name):
+                yield from map(bytes, found.stream(min_chunk_size=PART))
+
+        return found.meta["size"], pieces()
+
+    def read(self, name: str, limit: int | None = None) -> bytes:
+        size, pieces = self.opened(name)
+        data = bytearray()
+        for piece in () if limit is not None and size > limit else pieces:  # it may hold more than it says
+            data += piece
+            if limit is not None and len(data) > limit:
+                break
+        if limit is not None and max(size, len(data)) > limit:
+            raise StorageError(f"{self.at(name)} is larger than {limit} bytes", remedy="find out what it is")
+        return bytes(data)
+
+    def file(self, name: str) -> _Object:
+        return _Object(self, name, self.size(name))
+
+    def most_files(self) -> int:
+        return 64
+
+    def part(self, name: str, start: int, length: int) -> bytes:
+        """Some bytes of a file; fewer where it ends."""
+        import obstore
+
+        with self._asked("read", name):
+            return bytes(obstore.get_range(self.client, self._key(name), start=start, length=length))
+
+    # Writing
+
+    def room(self) -> None:
+        return None
+
+    def create(self, name: str, data: bytes, *, staged: str = "") -> bool:
+        import obstore
+
+        with self._asked("create", name):
+            try:
+                obstore.put(self.client, self._key(name), data, mode="create", use_multipart=False)
+            except obstore.exceptions.AlreadyExistsError:
+                return False
+        return True
+
+    def put(self, name: str, data: bytes, *, staged: str | None = None) -> None:
+        self.fill(name, [data], len(data))
+
+    def fill(self, name: str, pieces: Iterable[bytes], size: int, *, staged: str = "") -> None:
+        import obstore
+
+        with self._asked("write", name):
+            if size <= PART:
+                obstore.put(self.client, self._key(name), b"".join(pieces), use_multipart=False)
+            else:
+                part = max(PART, -(-size // _MOST_PARTS))
+                obstore.put(self.client, self._key(name), iter(pieces), chunk_size=part, max_concurrency=4)
+
+    def _key(self, name: str) -> str:
+        return "/".join(filter(None, (self.inside, name)))
+
+    @contextmanager
+    def _asked(self, action: str, name: str) -> Iterator[None]:
+        """What obstore raises, as errors of ours; none of them holds the text that it came with."""
+        import obstore
+
+        try:
+            yield
+        except (SoftLabelsError, obstore.exceptions.AlreadyExistsError):
+            raise
+        except FileNotFoundError:
+            raise FileNotFoundError(errno.ENOENT, "there is no such object", self.at(name)) from None
+        except (obstore.exceptions.BaseError, OSError, ValueError) as error:
+            why, remedy = _reason(error)
+            raise StorageError(f"cannot {action} {self.at(name)}: {why}", remedy=remedy) from None
+
+
+@dataclass(frozen=True)
+class _Object:
+    """See `softlabels.system.files.File`: a part of it is a request."""
+
+    bucket: Bucket
+    name: str
+    size: int
+
+    def read_into(self, start: int, out: memoryview) -> int:
+        length = min(len(out), self.size - start)
+        data = self.bucket.part(self.name, start, length) if length > 0 else b""
+        out[: len(data)] = data
+        return len(data)
+
+
+def _reason(error: Exception) -> tuple[str, str]:
+    """Why a place refused, and what to do. Addresses and bodies stay out: a signed address is a password."""
+    text, kind = str(error).partition("Debug source")[0], type(error).__name__
+    status, code = re.search(r"status code: (\d{3})", text), re.search(r"<Code>(\w{1,60})</Code>", text)
+    answer = " ".join(found[1] for found in (status, code) if found)
+    if "169.254." in text or "metadata.google" in text:  # where machines of a cloud are given theirs
+        return "no credentials are found", _RENEW + _KEPT
+    denied = kind in ("PermissionDeniedError", "UnauthenticatedError") or (status and status[1] in ("401", "403"))
+    if denied or (code and _REFUSED.search(code[1])):
+        return f"it refuses the credentials ({answer or kind})", _RENEW + _KEPT
+    if kind == "NotSupportedError":
+        return "the server gives no parts of files", "pull the whole store"
+    if isinstance(error, ValueError):
+        return "its name cannot be a key of an object", "give another address"
+    if code and code[1] == "NoSuchBucket":
+        return "there is no such bucket", "check the address, or create the bucket"
+    if answer:
+        return f"the server answered {answer}", _AGAIN + _KEPT
+    return "no answer in time, or a broken one", _AGAIN + _KEPT

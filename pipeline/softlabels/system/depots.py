@@ -1,0 +1,86 @@
+"""The port to a place that whole stores are carried to and from, beside `Files`; and a folder of a disk as one."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import ClassVar, Protocol, Self
+
+from softlabels.system.files import Files
+from softlabels.system.local import LocalFolder
+
+PART = 1 << 23  # bytes that are held at once of a file
+
+
+class Depot(Files, Protocol):
+    """Files to read, and what carrying needs beside. A name appears with its whole content, or not at all. `prepares`: where
+    `staged` says, which then is no part of what it holds.
+    """
+
+    @property
+    def prepares(self) -> bool: ...
+
+    def sizes(self) -> Iterator[tuple[str, int]]:
+        """Everything below, by its name in this one, with its bytes. Raises `StorageError` where the listing does not end."""
+
+    def opened(self, name: str) -> tuple[int, Iterator[bytes]]:
+        """The bytes of a file and, piece by piece, its content, which may be another one. Raises `FileNotFoundError`."""
+
+    def create(self, name: str, data: bytes, *, staged: str) -> bool:
+        """As `Folder.create`."""
+
+    def put(self, name: str, data: bytes, *, staged: str | None = None) -> None:
+        """As `Folder.put`."""
+
+    def room(self) -> int | None:
+        """As `Folder.room`."""
+
+    def fill(self, name: str, pieces: Iterable[bytes], size: int, *, staged: str) -> None:
+        """Write a file of `size` bytes, replacing what stood there. What `pieces` raises is passed on, and nothing is written.
+        `staged`: a folder in which a place may prepare it.
+        """
+
+
+class LocalDepot(LocalFolder):
+    """See `Depot`."""
+
+    prepares: ClassVar[bool] = True
+
+    def within(self, name: str) -> Self:
+        return type(self)(self.root, f"{self.inside}/{name}".lstrip("/"))
+
+    def above(self) -> Self:
+        found = super().above()
+        return type(self)(found.root, found.inside)
+
+    def followed(self, name: str) -> Self:
+        return type(self)(self.at(name))
+
+    def folders(self, name: str = "") -> list[Self]:  # type: ignore[override]  # lists are what they hold
+        return [type(self)(found.root, found.inside) for found in super().folders(name)]
+
+    def sizes(self) -> Iterator[tuple[str, int]]:
+        for name in self.list():
+            yield name, self.size(name)
+
+    def opened(self, name: str) -> tuple[int, Iterator[bytes]]:
+        file = self.file(name)
+
+        def pieces() -> Iterator[bytes]:
+            part, at = memoryview(bytearray(PART)), 0
+            while got := file.read_into(at, part):
+                yield bytes(part[:got])
+                at += got
+
+        return file.size, pieces()
+
+    def fill(self, name: str, pieces: Iterable[bytes], size: int, *, staged: str) -> None:
+        written = f"{staged}/{uuid.uuid4().hex}.file"
+        try:
+            with self.filled(written) as out:
+                for piece in pieces:
+                    out.write(piece)
+            self.place({written: name})
+            self.settle([name])
+        finally:
+            self.clear(written)

@@ -1,0 +1,90 @@
+"""Where users say that a store lies far away: an address as the place that stands for it."""
+
+from __future__ import annotations
+
+import os
+import re
+from os import PathLike
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from softlabels.errors import ConfigError, one_line
+from softlabels.objects import require_extra
+from softlabels.system.bucket import Bucket
+from softlabels.system.depots import Depot, LocalDepot
+
+SCHEMES = ("s3", "gs", "az", "http", "https", "file")
+_HELP = f"give a folder, or an address that begins with one of {', '.join(f'{name}://' for name in SCHEMES)}"
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+RETRIES = {"max_retries": 5}
+# A request may take as long as it moves: a file of many gigabytes is one.
+_PATIENCE = {"connect_timeout": "10s", "read_timeout": "120s", "timeout": "24 hours"}
+
+
+def depot_of(address: str | PathLike[str] | Depot) -> Depot:
+    """An address or a path as a place; a place as it is.
+
+    Raises:
+        ConfigError: no address that is known, or one that holds a password, which is not repeated.
+        MissingExtra: obstore is not installed.
+    """
+    if not isinstance(address, (str, PathLike)):
+        return address
+    text = os.fspath(address)
+    scheme, found, rest = text.partition("://")
+    if not found:
+        return LocalDepot(text)
+    try:
+        parts = urlsplit(text)
+        user = parts.username or parts.password
+    except ValueError:
+        raise ConfigError("this is no address", remedy=_HELP) from None
+    if user or parts.query or parts.fragment:
+        raise ConfigError(
+            f"an address of {one_line(scheme)}:// that holds a password, a signature or a query",
+            remedy="leave them out: credentials are taken from the environment (docs/sharing.md)",
+        )
+    if scheme not in SCHEMES:
+        more = "hf:// is not a place for whole stores yet; " * (scheme == "hf")
+        raise ConfigError(f"{one_line(scheme)}:// is no place that is known", remedy=more + _HELP)
+    path = unquote(parts.path) if scheme in ("http", "https", "file") else rest.partition("/")[2]
+    if scheme == "file":
+        if parts.netloc not in ("", "localhost"):
+            raise ConfigError(f"{one_line(text)} names a machine", remedy="write file:///folder/of/this/machine")
+        return LocalDepot(path)
+    inside = _inside(path, text)
+    if not re.fullmatch(
+        r"[\w.-]{1,255}" if "http" not in scheme else r"([\w.-]+|\[[\w:.]+\])(:\d+)?", parts.netloc, re.ASCII
+    ):
+        raise ConfigError(
+            f"{one_line(text)} names no bucket or server that can be", remedy=f"write {scheme}://NAME/FOLDER"
+        )
+    client = _client(scheme, parts.netloc)
+    return Bucket(client, f"{scheme}://{parts.netloc}", inside, lists=scheme not in ("http", "https"))
+
+
+def _inside(path: str, text: str) -> str:
+    """The folder of an address. Raises `ConfigError` for one that leads elsewhere than it says."""
+    steps = [step for step in path.split("/") if step]
+    if any(step in (".", "..") or not step.isprintable() for step in steps):
+        raise ConfigError(f"{one_line(text)} has steps that lead elsewhere, or cannot be seen", remedy="write it out")
+    return "/".join(steps)
+
+
+def _client(scheme: str, host: str) -> Any:
+    obstore, store = require_extra("obstore", extra="remote"), require_extra("obstore.store", extra="remote")
+    plain = scheme == "http" or any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS)
+    options: dict[str, Any] = {"client_options": {**_PATIENCE, "allow_http": plain}, "retry_config": RETRIES}
+    try:
+        if scheme == "s3":  # the server compares what it gets with this hash
+            return store.S3Store(host, checksum_algorithm="SHA256", **options)
+        if scheme == "gs":
+            return store.GCSStore(host, **options)
+        if scheme == "az":
+            return store.AzureStore(host, **options)
+        return store.HTTPStore.from_url(f"{scheme}://{host}/", **options)
+    except (obstore.exceptions.BaseError, ValueError, OSError):  # what it says may repeat a variable
+        raise ConfigError(
+            f"{scheme}:// needs variables in the environment that are missing or cannot be read",
+            remedy="set those that docs/sharing.md lists",
+        ) from None

@@ -1,0 +1,131 @@
+"""merge, concat and select as commands, killed too; and students of a merged store."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from softlabels import ModelConfig, StudentTraining, open_store, train
+from softlabels.jobs.splits import open_splits, training_batches
+from softlabels.store.verify import verify
+from softlabels_stages import concat, info, merge, select
+from tests.stages import toy
+from tests.stages.kills import digests
+
+
+@pytest.fixture
+def embedded(work: Path) -> Path:
+    """The toy store with its inputs."""
+    return toy.write_store(work / "embedded", embed=True)
+
+
+def test_a_store_taken_apart_and_merged(embedded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for member in (0, 1):
+        assert select.main(["embedded", f"--members={member}", f"--out=m{member}"]) == 0
+    for split in ("train", "test"):  # in another order of rows
+        rows = {"train": "::2,1::2", "test": "79,::3,1:79:3,2::3"}[split]
+        assert select.main([f"m1/{split}", f"--rows={rows}", f"--out=other/{split}"]) == 0
+    assert merge.main(["m0", "other", "--out=out", "--weights=1,3"]) == 0
+    said = capsys.readouterr().out
+    assert "sealed: out (look: " in said
+    merged = {split: open_store(f"out/{split}") for split in ("train", "test")}
+    for split, store in merged.items():
+        assert store.content_digest == open_store(embedded / split).content_digest
+        assert verify(f"out/{split}") == []
+        np.testing.assert_array_equal(store.member_weights, [0.25, 0.75])
+    assert info.main(["out"]) == 0
+    shown = capsys.readouterr().out
+    assert f"made of       merged {open_store('m0/train').digest[:16]}, merged " in shown
+    assert "fidelity      unknown" in shown
+    assert select.main(["out", "--splits=test", "--rows=:40", "--out=a"]) == 0
+    assert select.main(["out", "--splits=test", "--rows=40:", "--out=b"]) == 0
+    assert concat.main(["a", "b", "--out=both"]) == 0
+    assert open_store("both/test").content_digest == merged["test"].content_digest
+
+
+REFUSED = [
+    (merge, "", "stores and a target are needed; write softlabels merge A B --out=STORE"),
+    (merge, "store --out=c", "one store cannot be merged; name two stores or more"),
+    (merge, "store store --out=store", "lie in each other; give a target beside the source"),
+    (merge, "store none --out=c", "none does not exist"),
+    (merge, "store store --weights=1,2 --out=c", "hold the same labels; name each store once"),
+    (merge, "store store/test --out=c", "store/test is one split, and store a folder of splits"),
+    (concat, "store --out=", "stores and a target are needed"),
+    (concat, "store store --out=c", "80 rows of store/test, the first of them row 0, have content keys"),
+    (select, "store", "a target is needed; write softlabels select STORE --out=STORE"),
+    (select, "store --out=c", "nothing is selected; choose rows, members, targets or splits"),
+    (select, "store --rows=1 --out=c", "rows are chosen of 2 splits (test, train); choose one: --splits=test"),
+    (select, "store --splits=train,dev --out=c", "store has the splits test, train, and these are wanted: train, dev"),
+]
+
+
+def test_what_is_refused(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command, words, said in REFUSED:
+        assert command.main(words.split()) == 2
+        assert said in capsys.readouterr().err
+        assert not Path("c").exists()
+
+
+@pytest.mark.slow
+def test_students_of_a_merged_store(embedded: Path) -> None:
+    """They see the batches, and end with the weights, of students of the store that one pass of all members made."""
+    for member in (0, 1):
+        select.main(["embedded", f"--members={member}", f"--out=m{member}"])
+    merge.main(["m0", "m1", "--out=out"])
+    training = StudentTraining(epochs=2, batch_size=32, temperature=(2.0,), seeds=(1,), threads=1, device="cpu")
+    batches, weights = [], []
+    for path in ("embedded", "out"):
+        loader, _ = training_batches(open_splits(path, None), training)
+        batches.append([(batch.rows, batch.inputs) for batch in loader.epoch(0)])
+        network = {"inputs": toy.FEATURES, "hidden": [8], "classes": toy.CLASSES}
+        run = train(ModelConfig("softlabels.models.MLP", network), path, training, out=f"run-{path}")
+        weights.append(torch.cat([w.flatten() for w in _weights(run.path)]))
+    for (rows, inputs), (own, theirs) in zip(*batches, strict=True):
+        assert torch.equal(torch.as_tensor(rows), torch.as_tensor(own))
+        assert torch.equal(torch.as_tensor(inputs), torch.as_tensor(theirs))
+    assert (weights[0] - weights[1]).abs().max() <= 1e-6
+
+
+def _weights(run: Path) -> list[torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return [w for path in sorted(Path(run).rglob("*.safetensors")) for _, w in sorted(load_file(path).items())]
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment(embedded: Path) -> None:
+    for member in (0, 1):
+        select.main(["embedded", f"--members={member}", f"--out=m{member}"])
+    words = ["m0", "m1", "--out=out"]
+    assert merge.main([*words[:2], "--out=whole"]) == 0
+    processes, kills = multiprocessing.get_context("forkserver"), 0
+    processes.set_forkserver_preload(["softlabels_stages.merge"])
+    while kills < 20:
+        child = processes.Process(target=_merge, args=(words,))
+        child.start()
+        child.join(random.uniform(0.02, 0.3))
+        if child.exitcode == 0:
+            assert digests("out") == digests("whole")
+            shutil.rmtree("out")
+            continue
+        child.kill()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
+        kills += 1
+    assert merge.main(words) == 0
+    assert digests("out") == digests("whole")
+
+
+def _merge(words: list[str]) -> None:
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    os._exit(merge.main(words))
