@@ -269,7 +269,7 @@ def test_weights_that_are_none(fault: str, work: Path, capsys: pytest.CaptureFix
         message = "layer.weight"
     else:
         Path("member-0.safetensors").unlink()
-        message = "softlabels train-teacher --config=recipe.yaml`, or name the safetensors file"
+        message = "softlabels train-teacher --config=recipe.yaml`, or name the file"
     assert teacher_logits.main(["--config=recipe.yaml", "--store=store"]) == 2
     err = capsys.readouterr().err
     assert err.startswith("WeightsError: ")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import torch
 from softlabels.errors import ClassMismatch, ConfigError, LogitsError, NanLogits, TeacherError, WeightsError
 from softlabels.models import build_model
 from softlabels.teacher.config import TeacherConfig
-from softlabels.teacher.ensemble import load_ensemble
+from softlabels.teacher.ensemble import _no_tf32, load_ensemble
 from softlabels.teacher.sentinels import check_sentinels
 from softlabels.transfer import TransferRows
 from tests.teacher.conftest import CLASSES, FEATURES, Teachers
@@ -96,6 +98,17 @@ def test_inputs_that_the_models_cannot_take(rows: TransferRows, teacher: Teacher
     ensemble = load_ensemble(teacher("Linear", features=7))
     with pytest.raises(ConfigError, match=r"cannot take inputs of float32 and shape \[16, 6\]: mat1"):
         check_sentinels(ensemble, rows.inputs)
+
+
+def test_tf32_stays_off_while_a_thread_is_inside() -> None:
+    """Seen to fail: the first one out put the settings back, and the last one those that it had found."""
+    kinds: Any = (torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
+    before = [kind.fp32_precision for kind in kinds]
+    with ExitStack() as outer:
+        with _no_tf32:
+            outer.enter_context(_no_tf32)
+        assert [kind.fp32_precision for kind in kinds] == ["ieee", "ieee"] != before
+    assert [kind.fp32_precision for kind in kinds] == before
 
 
 def test_float32_is_not_rounded_to_tf32(rows: TransferRows, teacher: Teachers) -> None:

@@ -5,6 +5,7 @@ B batch, P positions of a row, M members, C classes (or numbers of a vector), V 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -210,7 +211,7 @@ class Ensemble:
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:
         """The precision that the store records."""
-        with arithmetic(self.device, self.spec.precision), _no_tf32():
+        with arithmetic(self.device, self.spec.precision), _no_tf32:
             yield
 
     def _member(self, number: int, batch: Tensor) -> dict[str, _Part]:
@@ -328,16 +329,36 @@ def _members(
     return tuple(MemberSpec(model=name, weights=digest, weight=weight) for name, digest, weight in found)
 
 
-@contextmanager
-def _no_tf32() -> Iterator[None]:
-    """Convolutions and recurrent layers in the float32 that is recorded: on CUDA torch rounds them to 10 bits by default."""
-    cudnn: Any = torch.backends.cudnn  # its parts are made at run time
-    kinds = (cudnn.conv, cudnn.rnn)
-    before = [kind.fp32_precision for kind in kinds]
-    try:
-        for kind in kinds:
-            kind.fp32_precision = "ieee"
-        yield
-    finally:
-        for kind, value in zip(kinds, before, strict=True):
+class _NoTF32:
+    """Convolutions and recurrent layers in the float32 that is recorded: on CUDA torch rounds them to 10 bits by default. The
+    settings are those of the process, and a thread makes logits while the next batch is computed: the first one in sets them,
+    the last one out puts them back.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._before = threading.Lock(), 0, [""]
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._before = [kind.fp32_precision for kind in self._kinds()]
+                self._set(["ieee"] * len(self._before))
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._set(self._before)
+
+    @staticmethod
+    def _kinds() -> tuple[Any, ...]:
+        cudnn: Any = torch.backends.cudnn  # its parts are made at run time
+        return cudnn.conv, cudnn.rnn
+
+    def _set(self, values: Sequence[str]) -> None:
+        for kind, value in zip(self._kinds(), values, strict=True):
             kind.fp32_precision = value
+
+
+_no_tf32 = _NoTF32()
