@@ -60,9 +60,9 @@ class Evaluate(_Rows):
     json: bool = False  # print one JSON object instead of a table
 
 
-@dataclass(frozen=True)
-class Correct(_Rows):
-    """Arguments of correct."""
+@dataclass(frozen=True, kw_only=True)
+class _OfRun(_Rows):
+    """What is done to the students of a finished run."""
 
     student: ModelConfig
     training: StudentTraining = field(default_factory=StudentTraining)
@@ -71,22 +71,21 @@ class Correct(_Rows):
     labels: dict[str, Any] | None = None  # as teacher
     from_: str = ""  # a finished run
     store: str = OWN_STORE  # the store that the run was trained on; a finished run knows it
+
+
+@dataclass(frozen=True)
+class Correct(_OfRun):
+    """Arguments of correct."""
+
     rows: str | None = None  # a split of the store whose rows are as those where the students will be used
     class_prior: str = "uniform"  # shares of the classes where the students will be used: uniform, or as 0.5,0.3,0.2
     out: str | None = None  # the folder for the corrected students; by default the run's own, corrected
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prune(_Rows, Pruning):
+class Prune(_OfRun, Pruning):
     """Arguments of prune."""
 
-    student: ModelConfig
-    training: StudentTraining = field(default_factory=StudentTraining)
-    name: str = "student"
-    teacher: dict[str, Any] | None = None  # not used; kept in config.yaml
-    labels: dict[str, Any] | None = None  # as teacher
-    from_: str = ""  # a finished run
-    store: str = OWN_STORE  # the store that the run was trained on; a finished run knows it
     out: str | None = None  # the folder of the pruned students; by default runs/NAME-pruned-xxxxxxxx
 
 

@@ -20,14 +20,7 @@ def main(args: Concat) -> int:
     """Concatenate every split."""
     if not args.stores or not args.out:
         raise ConfigError("stores and a target are needed", remedy="write softlabels concat A B --out=STORE")
-    concat(
-        args.stores,
-        args.out,
-        rename=args.rename,
-        repeated=args.repeated,
-        splits=args.splits,
-        watch=Watch(say, warn, should_stop),
-    )
+    concat(**vars(args), watch=Watch(say, warn, should_stop))
     say(f"sealed: {args.out} (look: {suggested('info', args.out)})")
     return 0
 

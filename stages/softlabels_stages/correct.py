@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from softlabels.checks.leaks import leaks
 from softlabels.errors import ConfigError
 from softlabels.jobs.judge import Judged, digests, judge_run
-from softlabels.jobs.run_files import RECIPE
 from softlabels.jobs.run_folder import RunFolder
 from softlabels.jobs.splits import Split, all_batches, open_splits, training_batches
 from softlabels.models import ModelConfig, build_model, save_weights, weights_digest
@@ -37,9 +36,9 @@ from softlabels.student.sweep import HARD, Variant
 from softlabels.student.trainer import WEIGHTS
 from softlabels.system.local import LocalFolder
 from softlabels_stages.arguments import Correct
-from softlabels_stages.recipe import asks_help, parse, recipe_of, texts
+from softlabels_stages.recipe import parse, recipe_of
 from softlabels_stages.run import PRINTED, command, suggested
-from softlabels_stages.student_folder import record_own, with_store_of
+from softlabels_stages.student_folder import finished_run, record_own, with_store_of
 
 FOLDER = "corrected"
 SHOWN = 30  # classes
@@ -50,11 +49,7 @@ _BIASED = "softlabels.models.Biased"
 def main(argv: Sequence[str] | None = None) -> int:
     """Find the bias, write the corrected students, judge them beside the others."""
     words = list(sys.argv[1:] if argv is None else argv)
-    named = texts(words, Correct, positional=("from_",)).get("from_", "")
-    run = None if asks_help(words) else Path(named)
-    if run is not None and not (run / RECIPE).is_file():
-        what = f"{named} is no run" if named else "no run is named"
-        raise ConfigError(what, remedy="name the folder of a finished train-student run")
+    run = finished_run(words, Correct)
     args = parse(with_store_of(run, words), Correct, stage="correct", doc=__doc__, positional=("from_",), run=run)
     if args.student.class_path == _BIASED:
         raise ConfigError(

@@ -20,16 +20,7 @@ def main(args: Merge) -> int:
     """Merge every split."""
     if not args.stores or not args.out:
         raise ConfigError("stores and a target are needed", remedy="write softlabels merge A B --out=STORE")
-    merge(
-        args.stores,
-        args.out,
-        weights=args.weights,
-        rename=args.rename,
-        missing=args.missing,
-        repeated=args.repeated,
-        splits=args.splits,
-        watch=Watch(say, warn, should_stop),
-    )
+    merge(**vars(args), watch=Watch(say, warn, should_stop))
     say(f"sealed: {args.out} (look: {suggested('info', args.out)})")
     return 0
 

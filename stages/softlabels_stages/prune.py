@@ -15,11 +15,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from softlabels.errors import ConfigError
 from softlabels.jobs.prune import prune
-from softlabels.jobs.run_files import RECIPE
 from softlabels.jobs.watch import Watch
 from softlabels.objects import plain
 from softlabels.report.comparison import comparison_text
@@ -27,20 +24,16 @@ from softlabels.report.pruned import rises
 from softlabels.report.table import as_text
 from softlabels.student.pruning import Pruning
 from softlabels_stages.arguments import Prune
-from softlabels_stages.recipe import asks_help, parse, recipe_of, texts
+from softlabels_stages.recipe import parse, recipe_of
 from softlabels_stages.run import command, say, should_stop, suggested, warn
-from softlabels_stages.student_folder import record_own, with_store_of
+from softlabels_stages.student_folder import finished_run, record_own, with_store_of
 
 
 @command(resumable=True)
 def main(argv: Sequence[str] | None = None) -> int:
     """Delete, retrain, judge, print."""
     words = list(sys.argv[1:] if argv is None else argv)
-    named = texts(words, Prune, positional=("from_",)).get("from_", "")
-    run = None if asks_help(words) else Path(named)
-    if run is not None and not (run / RECIPE).is_file():
-        what = f"{named} is no run" if named else "no run is named"
-        raise ConfigError(what, remedy="name the folder of a finished train-student run")
+    run = finished_run(words, Prune)
     args = parse(with_store_of(run, words), Prune, stage="prune", doc=__doc__, positional=("from_",), run=run)
     found = prune(
         args.from_,

@@ -19,15 +19,7 @@ def main(args: Select) -> int:
     """Select from every split."""
     if not args.out:
         raise ConfigError("a target is needed", remedy="write softlabels select STORE --out=STORE, and what is wanted")
-    select(
-        args.store,
-        args.out,
-        rows=args.rows,
-        members=args.members,
-        targets=args.targets,
-        splits=args.splits,
-        watch=Watch(say, warn, should_stop),
-    )
+    select(**vars(args), watch=Watch(say, warn, should_stop))
     say(f"sealed: {args.out} (look: {suggested('info', args.out)})")
     return 0
 

@@ -15,7 +15,7 @@ from softlabels.names import renamed
 from softlabels.objects import is_guarded
 from softlabels.student.trainer import WEIGHTS
 from softlabels.system.local import LocalFolder
-from softlabels_stages.recipe import sections_of
+from softlabels_stages.recipe import asks_help, sections_of, texts
 from softlabels_stages.trust import record
 
 
@@ -24,6 +24,17 @@ def run_of(words: Sequence[str]) -> Path | None:
     models = [Path(word.removeprefix("--model=").removeprefix("--from=")) for word in words]
     runs = [(model if model.name else model.absolute()).parent for model in models]  # "." lies in a folder too
     return next((run for run in runs if (run / RECIPE).is_file()), None)
+
+
+def finished_run(words: Sequence[str], cls: type) -> Path | None:
+    """The run that a command line names; None where help is asked for. Raises ConfigError where it names none."""
+    named = texts(words, cls, positional=("from_",)).get("from_", "")
+    if asks_help(words):
+        return None
+    if not (Path(named) / RECIPE).is_file():
+        what = f"{named} is no run" if named else "no run is named"
+        raise ConfigError(what, remedy="name the folder of a finished train-student run")
+    return Path(named)
 
 
 def with_store_of(run: Path | None, words: Sequence[str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,7 @@ NEAR = {
     "init_args": {"n_neighbors": 5},
     "weights": "near.skops",
 }
-NET = {
-    "class_path": "softlabels.models.MLP",
-    "init_args": {"inputs": toy.FEATURES, "hidden": [8], "classes": toy.CLASSES},
-    "weights": "net.safetensors",
-}
 TRAINING = {"epochs": 1, "batch_size": 32, "threads": 1, "device": "cpu", "validation": 0.25, "seed": 4}
-
-
-def skops() -> Any:
-    """Its import takes seconds, and every process that runs tests reads this file."""
-    return import_module("skops.io")
 
 
 def lacking(split: str) -> dict[str, np.ndarray]:
@@ -59,10 +48,10 @@ def write(factory: str, *members: dict[str, Any], **changes: Any) -> None:
 
 
 def test_a_forest_and_a_net_teach_together(capsys: pytest.CaptureFixture[str]) -> None:
-    write("lacking", FOREST, NEAR, NET, floor="0.01")
+    write("lacking", FOREST, NEAR, toy.NET, floor="0.01")
     assert train_teacher.main(["--config=recipe.yaml"]) == 0
     assert "teacher sklearn.neighbors.KNeighborsClassifier: near.skops, " in capsys.readouterr().out
-    forest = skops().load("forest.skops", trusted=["sklearn.tree._tree.Tree"])
+    forest = toy.skops().load("forest.skops", trusted=["sklearn.tree._tree.Tree"])
     assert (forest.classes_.tolist(), forest.random_state) == ([0, 1, 2, 3], 4)
     assert forest.estimators_[0].tree_.n_node_samples[0] < 0.75 * 0.8 * toy.ROWS["train"]
     words = ["--config=recipe.yaml", "--store=store"]
@@ -78,7 +67,7 @@ def test_a_forest_and_a_net_teach_together(capsys: pytest.CaptureFixture[str]) -
     assert verify.main(["store", "--against_teacher=recipe.yaml"]) == 0
     assert "80 rows against the live teacher: largest deviation" in capsys.readouterr().out
     assert teacher_logits.main(words) == 0  # it is sealed
-    Path("forest.skops").write_bytes(skops().dumps(forest.set_params(verbose=0)))
+    Path("forest.skops").write_bytes(toy.skops().dumps(forest.set_params(verbose=0)))
     assert verify.main(["store", "--against_teacher=recipe.yaml"]) == 2
     assert "OtherWeights" in capsys.readouterr().err
 
@@ -120,7 +109,7 @@ def test_a_regressor_s_values(capsys: pytest.CaptureFixture[str]) -> None:
             FOREST | {"class_path": "sklearn.linear_model.Ridge", "init_args": {}},
             "is a regressor, and the hard labels of",
         ),
-        ({"floor": "0.01"}, NET, "ConfigError: teacher.floor=0.01, and no member gives probabilities"),
+        ({"floor": "0.01"}, toy.NET, "ConfigError: teacher.floor=0.01, and no member gives probabilities"),
     ],
 )
 def test_what_is_refused(

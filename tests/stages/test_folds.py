@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,8 @@ NEAREST = {
     "init_args": {"n_neighbors": 1},
     "weights": "near.skops",
 }
-NET = {
-    "class_path": "softlabels.models.MLP",
-    "init_args": {"inputs": toy.FEATURES, "hidden": [8], "classes": toy.CLASSES},
-    "weights": "net.safetensors",
-}
 TRAINING = {"epochs": 1, "batch_size": 32, "threads": 1, "device": "cpu", "validation": 0}
 RECIPE = "--config=recipe.yaml"
-
-
-def skops() -> Any:
-    """Its import takes seconds, and every process that runs tests reads this file."""
-    return import_module("skops.io")
 
 
 def clean(split: str) -> dict[str, np.ndarray]:
@@ -66,7 +55,7 @@ def right(store: Path | str) -> float:
 
 def test_from_training_to_students(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     labels = {"inputs": "embed", "rows_per_shard": 64, "rows_per_chunk": 32}
-    write(NEAREST, NET, labels=labels)
+    write(NEAREST, toy.NET, labels=labels)
     assert train_teacher.main([RECIPE]) == 0
     said = capsys.readouterr().out
     assert "teacher 0, without fold 2 of 3: training sklearn.neighbors.KNeighborsClassifier" in said
@@ -90,7 +79,7 @@ def test_from_training_to_students(capsys: pytest.CaptureFixture[str], monkeypat
     stored = store.column("logits")[:, 0].astype(np.float64)
     for number in range(FOLDS):  # what the file of each fold says, read with nothing of ours
         file = f"near.fold{number}of{FOLDS}.skops"
-        fitted = skops().load(file, trusted=skops().get_untrusted_types(file=file))
+        fitted = toy.skops().load(file, trusted=toy.skops().get_untrusted_types(file=file))
         assert fitted.n_samples_fit_ == (fold != number).sum()
         log = np.log(0.01 + 0.95 * fitted.predict_proba(inputs[fold == number]))
         assert np.abs(stored[fold == number] - (log - log.max(1, keepdims=True))).max() < 4e-3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,11 @@ from softlabels_stages.schema import typed
 CLASSES, MEMBERS, FEATURES = 5, 2, 6
 TEACHER = "imaginary"
 ROWS = {"train": 160, "validation": 40, "test": 80}
+NET = {
+    "class_path": "softlabels.models.MLP",
+    "init_args": {"inputs": FEATURES, "hidden": [8], "classes": CLASSES},
+    "weights": "net.safetensors",
+}
 NAMES = [f"kind {number}" for number in range(CLASSES)]
 
 
@@ -120,3 +126,8 @@ def write_store(
                 )
             writer.seal()
     return root
+
+
+def skops() -> Any:
+    """Its import takes seconds, and every process that runs tests reads the files that use it."""
+    return import_module("skops.io")
