@@ -9,6 +9,7 @@ Names are loaded when they are first used, so that reading a store imports no to
     select             docs/sharing.md
     write_store        a store of logits that are at hand as arrays
     push, pull         a store to an object store and back
+    sign               vouch for a store; open_store, train, judge, prune and pull check who did
     StoreWriter        fill a store shard by shard; store_spec says what it will hold,
                        array_keys gives its rows' keys
     load_transfer_set  the transfer set's rows, hashed and prepared; TransferSetConfig says which
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from softlabels.jobs.judge import judge
     from softlabels.jobs.label import label
     from softlabels.jobs.share import pull, push
+    from softlabels.jobs.sign import sign
     from softlabels.jobs.train import train
     from softlabels.jobs.write_store import write_store
     from softlabels.labels.soft import SoftLabels
@@ -100,6 +102,7 @@ __all__ = [
     "pull",
     "push",
     "select",
+    "sign",
     "store_spec",
     "train",
     "write_store",

@@ -34,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Delete, retrain, judge, print."""
     words = list(sys.argv[1:] if argv is None else argv)
     run = finished_run(words, Prune)
-    args = parse(with_store_of(run, words), Prune, stage="prune", doc=__doc__, positional=("from_",), run=run)
+    args = parse(
+        with_store_of(run, words), Prune, stage="prune", doc=__doc__, positional=("from_",), flat=("pinned",), run=run
+    )
     found = prune(
         args.from_,
         args.student,
@@ -43,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Pruning(**{name: getattr(args, name) for name in plain(Pruning())}),
         transfer_set=args.transfer_set,
         missing=args.missing,
+        pinned=args.pinned,
         name=args.name,
         out=args.out,
         recipe=recipe_of(args),
