@@ -50,27 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Find the bias, write the corrected students, judge them beside the others."""
     words = list(sys.argv[1:] if argv is None else argv)
     run = finished_run(words, Correct)
-    args = parse(
-        with_store_of(run, words),
-        Correct,
-        stage="correct",
-        doc=__doc__,
-        positional=("from_",),
-        flat=("pinned",),
-        run=run,
-    )
+    args = parse(with_store_of(run, words), Correct, stage="correct", doc=__doc__, positional=("from_",), run=run)
     if args.student.class_path == _BIASED:
         raise ConfigError(
             f"the students in {run} were corrected already, and a second correction would be added to the first",
             remedy="name the run that they were corrected from",
         )
+    training, pinned = args.training, args.pinned
     splits = open_splits(
-        args.store,
-        args.transfer_set,
-        missing=args.missing,
-        training=args.training,
-        pinned=args.pinned,
-        watch=PRINTED,
+        args.store, args.transfer_set, missing=args.missing, training=training, pinned=pinned, watch=PRINTED
     )
     if any(split.store.positions is not None or split.kinds != {"": "softmax"} for split in splits.values()):
         what = "labels rows of tokens"

@@ -32,15 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Judge and print."""
     words = [student_word(word) for word in (sys.argv[1:] if argv is None else argv)]
     run = run_of(words)
-    args = parse(
-        with_store_of(run, words),
-        Evaluate,
-        stage="evaluate",
-        doc=__doc__,
-        positional=("model",),
-        flat=("pinned",),
-        run=run,
-    )
+    args = parse(with_store_of(run, words), Evaluate, stage="evaluate", doc=__doc__, positional=("model",), run=run)
     student = None if args.model is None else with_weights(args.student, args.model)
     store, temperature, training = open_store(args.store, split=args.split), args.temperature, _own_training(args)
     if temperature is None and store.targets == ("",) and store.encoding.target != "values":

@@ -50,9 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Trace, check, write."""
     words = [student_word(word) for word in (sys.argv[1:] if argv is None else argv)]
     run = run_of(words)
-    args = parse(
-        with_store_of(run, words), Export, stage="export", doc=__doc__, positional=("from_",), flat=("pinned",), run=run
-    )
+    args = parse(with_store_of(run, words), Export, stage="export", doc=__doc__, positional=("from_",), run=run)
     if not args.from_:
         raise ConfigError("no student is named", remedy="write softlabels export RUN/STUDENT")
     student = with_weights(args.student, args.from_)

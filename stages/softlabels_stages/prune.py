@@ -34,9 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Delete, retrain, judge, print."""
     words = list(sys.argv[1:] if argv is None else argv)
     run = finished_run(words, Prune)
-    args = parse(
-        with_store_of(run, words), Prune, stage="prune", doc=__doc__, positional=("from_",), flat=("pinned",), run=run
-    )
+    args = parse(with_store_of(run, words), Prune, stage="prune", doc=__doc__, positional=("from_",), run=run)
     found = prune(
         args.from_,
         args.student,

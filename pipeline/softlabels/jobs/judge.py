@@ -103,15 +103,8 @@ def judge(
     device = resolve_device(settings.device)
     if student is None:
         [found] = open_pinned(store, [split], pinned).values()
-        own: Rows = StoredRows(found)  # the next tokens of token rows are known only where the store holds its inputs
-        if found.spec.of_tokens and "input" in found.columns:
-            own = EmbeddedRows(found)
-        elif found.spec.of_tokens:
-            watch.warn(
-                f"{found.path} holds no tokens (inputs: reference): without the next one no errors, NLL, ECE and Brier"
-            )
         warn_of_findings(split, found, watch)
-        [stored] = with_members({split: Split(found, own)}, settings).values()
+        [stored] = with_members({split: Split(found, _own_rows(found, watch))}, settings).values()
         asked = {name: _asked(settings, kind, temperature) for name, kind in _kinds(stored, temperature).items()}
         ensemble, members = evaluate_teacher(all_batches(stored, settings.batch_size), asked, device=device)
         if len(members) < 2:
@@ -128,6 +121,17 @@ def judge(
     asked = {name: _asked(settings, kinds[name], temperature, head) for name, head in heads.items()}
     model = build_model(student).to(device)
     return {"student": evaluate_student(model, all_batches(splits[split], settings.batch_size), asked, device=device)}
+
+
+def _own_rows(store: Store, watch: Watch) -> Rows:
+    """The rows of a store; the next tokens of token rows are known only where it holds its inputs."""
+    if store.spec.of_tokens and "input" in store.columns:
+        return EmbeddedRows(store)
+    if store.spec.of_tokens:
+        watch.warn(
+            f"{store.path} holds no tokens (inputs: reference): without the next one no errors, NLL, ECE and Brier"
+        )
+    return StoredRows(store)
 
 
 def judge_beside_teacher(models: Mapping[str, nn.Module], split: Split, training: StudentTraining) -> dict[str, Scores]:
