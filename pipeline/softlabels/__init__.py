@@ -7,6 +7,7 @@ Names are loaded when they are first used, so that reading a store imports no to
     train, judge       students from stores, and scores of a student or of the stored teacher
     merge, concat      stores made of stores: teachers as members, rows behind each other, some of a store;
     select             docs/sharing.md
+    diff               how far two stores are apart
     write_store        a store of logits that are at hand as arrays
     push, pull         a store to an object store and back
     sign               vouch for a store; open_store, train, judge, prune and pull check who did
@@ -45,6 +46,7 @@ from softlabels.lazy import exports
 
 if TYPE_CHECKING:
     from softlabels.jobs.combine import concat, merge, select
+    from softlabels.jobs.diff import diff
     from softlabels.jobs.encode import encode
     from softlabels.jobs.judge import judge
     from softlabels.jobs.label import label
@@ -91,6 +93,7 @@ __all__ = [
     "UserError",
     "array_keys",
     "concat",
+    "diff",
     "distillation_loss",
     "encode",
     "errors",

@@ -201,6 +201,19 @@ class Concat:
 
 
 @dataclass(frozen=True)
+class Diff:
+    """Arguments of diff."""
+
+    a: str = ""  # a store, or a folder of stores
+    b: str = ""  # another
+    temperatures: tuple[float, ...] | None = None  # by default 1,2,4, or the one at which labels are known
+    most: int = 10  # how many rows are shown that moved, or that only one has
+    rename: dict[str, str] = field(default_factory=dict)  # classes of B: their name, and that in A
+    splits: tuple[str, ...] | None = None  # which splits; by default all
+    json: bool = False  # print JSON: one object for one split, else an object by split
+
+
+@dataclass(frozen=True)
 class Select:
     """Arguments of select."""
 
@@ -320,6 +333,7 @@ COMMANDS = {
     "merge": Command("make the teachers of several stores the members of one", ("stores",)),
     "concat": Command("put the rows of several stores of one teacher behind each other", ("stores",)),
     "select": Command("take some rows, members, targets or splits out of a store", ("store",)),
+    "diff": Command("say how far two stores are apart: fields, rows, hard labels, distributions", ("a", "b")),
     "list": Command("say which stores lie at an address, and whether a pass is done already", ("url",)),
     "cache": Command("say where prepared rows are kept and how large they are, or delete them"),
     "import": Command("make a store from logits or probabilities that something else produced", ("from_", "store")),
