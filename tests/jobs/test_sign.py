@@ -119,7 +119,7 @@ def test_the_fingerprint_is_that_of_ssh_keygen(tmp_path: Path) -> None:
 
 
 def test_every_bit_counts(store: Path, team: tuple[str, str], rng: np.random.Generator) -> None:
-    """Of the file of signatures a third of the bits; of all others some."""
+    """Of the file of signatures every seventh bit; of all others some."""
     folder, tried, key = LocalFolder(store / "train"), 0, public_key(team[1])
     manifest = open_store(folder).manifest
     for path in sorted(
@@ -127,7 +127,7 @@ def test_every_bit_counts(store: Path, team: tuple[str, str], rng: np.random.Gen
     ):
         data = path.read_bytes()
         bits = (
-            range(0, 8 * len(data), 3) if path.name == "signatures.json" else rng.integers(0, 8 * len(data), 2).tolist()
+            range(0, 8 * len(data), 7) if path.name == "signatures.json" else rng.integers(0, 8 * len(data), 2).tolist()
         )
         for bit in bits:
             changed = bytearray(data)
@@ -144,7 +144,7 @@ def test_every_bit_counts(store: Path, team: tuple[str, str], rng: np.random.Gen
             assert refused, (path.name, bit)
             tried += 1
         path.write_bytes(data)
-    assert tried > 600
+    assert tried > 250
     use(folder, team[1])
 
 

@@ -79,6 +79,7 @@ def apart(
         for side in sides.values():
             side.add(one, two, at, keys[0])
         progress(len(at))
+        del one, two  # before the next are read
     said = [renamed(plain_json(store.spec)) for store in stores]
     return StoreDiff(
         specification=tuple(differences(*said)),
@@ -92,7 +93,7 @@ def apart(
 
 
 def _blocks(first: Store, other: Store, rows: Ints) -> Iterator[Ints]:
-    """The rows (n, 2) in the order of the first store, a chunk of it at a time; fewer where those of the other are so large that
+    """The rows (n, 2) in the order of the first store, a chunk of it at a time; fewer where rows of the other are so large that
     they would take more memory than a chunk does.
     """
     largest = max(store.rows_per_chunk * store.spec.row_bytes for store in (first, other))

@@ -22,7 +22,7 @@ from softlabels.store.gather import Block, Ints
 from softlabels.store.reader import Store
 
 MASK = "position_mask"
-_DECODED = 1 << 26  # bytes of decoded labels that are looked at together
+_DECODED = 1 << 24  # bytes of decoded labels that are looked at together
 
 
 class Line(NamedTuple):
