@@ -460,6 +460,12 @@ def test_it_resumes_to_the_same_bytes(one: Callable[..., Store], tmp_path: Memor
         merge(stores, tmp_path / "out", watch=Watch(should_stop=lambda: next(asked)))
     with pytest.raises(errors.SpecMismatch, match=r"begun with another specification .*parents\[0\].digest"):
         merge(stores[::-1], tmp_path / "out")
+    from_arrays(tmp_path / "two" / "train", np.concatenate([logits_of(0), logits_of(1)], axis=1), inputs=X)
+    asked = iter([False, True])
+    with pytest.raises(errors.Interrupted):
+        select(tmp_path / "two", tmp_path / "one", members=[0], watch=Watch(should_stop=lambda: next(asked)))
+    with pytest.raises(errors.SpecMismatch, match="begun from other values"):  # though both are called alike
+        select(tmp_path / "two", tmp_path / "one", members=[1])
     assert merge(stores, tmp_path / "out")["train"].digest == whole.digest
     assert merge(stores, tmp_path / "out")["train"].digest == whole.digest  # and leaves a finished store as it is
 

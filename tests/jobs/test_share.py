@@ -7,6 +7,8 @@ import json
 import multiprocessing
 import re
 import shutil
+import signal
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -503,26 +505,101 @@ def test_sizes_that_lie(
     assert not (tmp_path / "copy" / "manifest.json").exists()
 
 
-def test_a_listing_without_end(
-    web: Callable[..., str], made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def endless(request: Web) -> bool:
+@pytest.fixture
+def lying_s3(web: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts what answers like this in the place of the S3 server."""
+
+    def serve(lie: Callable[[Web], bool]) -> None:
+        for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(key, SECRET)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", web(tmp_path, lie))
+
+    return serve
+
+
+def listing(*keys: str, size: int = 1, more: str = "") -> Callable[[Web], bool]:
+    def lie(request: Web) -> bool:
         if "list-type" not in request.path:
             return False
-        keys = "".join(f"<Contents><Key>x/{n}/plan.jso</Key><Size>1</Size>{STAMP}</Contents>" for n in range(1000))
-        more = "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>"
-        text = f"<ListBucketResult>{keys}{more}</ListBucketResult>".encode()
+        listed = "".join(f"<Contents><Key>{key}</Key><Size>{size}</Size>{STAMP}</Contents>" for key in keys)
+        text = f"<ListBucketResult>{listed}{more}</ListBucketResult>".encode()
         return answer(request, text, len(text))
 
-    address = web(tmp_path, endless)
-    for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(key, SECRET)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+    return lie
+
+
+def test_a_listing_without_end(
+    lying_s3: Callable[..., None], made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>"
+    lying_s3(listing(*(f"x/{n}/plan.jso" for n in range(1000)), more=more))
     monkeypatch.setattr(bucket, "MOST_LISTED", 5000)
     with pytest.raises(StorageError, match="has not ended after 5,000 objects"):
         pull("s3://bucket/x", tmp_path / "copy")
     with pytest.raises(StorePathError, match="holds other files"):
         push(made / "train", "s3://bucket/x")
+
+
+@pytest.mark.parametrize(
+    ("key", "what"),
+    [
+        ("y/secret", "lists keys that it was not asked for"),
+        ("x/../y", "cannot list s3://bucket/x: a key there is no path"),
+        ("x//y", "a key there is no path"),
+        ("x/\x7f", "a key there is no path"),
+    ],
+)
+def test_keys_that_no_store_has(key: str, what: str, lying_s3: Callable[..., None], tmp_path: Path) -> None:
+    lying_s3(listing(key))
+    with pytest.raises(StorageError, match=what):
+        pull("s3://bucket/x", tmp_path / "copy")
+
+
+def test_what_a_console_makes_of_a_folder_is_no_file(lying_s3: Callable[..., None]) -> None:
+    lying_s3(listing("x/", "x/train/", size=0))
+    assert [*there("s3://bucket/x").sizes()] == []
+
+
+def test_more_bytes_than_were_asked_for(web: Callable[..., str], tmp_path: Path) -> None:
+    def generous(request: Web) -> bool:
+        if request.command == "HEAD":
+            return answer(request, b"", 100)
+        request.send_response(206)
+        for name, said in {"Content-Range": "bytes 0-9/100", "Content-Length": "20", "ETag": "e"}.items():
+            request.send_header(name, said)
+        request.end_headers()
+        request.wfile.write(bytes(20))
+        return True
+
+    with pytest.raises(StorageError, match=r"cannot read http://\S+/x: 20 bytes came where 10 were asked for"):
+        depot_of(web(tmp_path, generous)).file("x").read_into(0, memoryview(bytearray(10)))
+
+
+def test_a_signal_is_heard_while_a_server_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard, seen = threading.Event(), list[bool]()
+    monkeypatch.setattr(urls, "RETRIES", {"max_retries": 0})
+
+    def answer_late(server: socket.socket) -> None:
+        with server.accept()[0]:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+            seen.append(heard.wait(5))
+
+    def stop(number: int, frame: object) -> None:
+        heard.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            place = depot_of(f"http://127.0.0.1:{server.getsockname()[1]}")
+            thread = threading.Thread(target=answer_late, args=(server,))
+            thread.start()
+            with pytest.raises(KeyboardInterrupt):
+                place.size("x")
+            thread.join()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert seen == [True]
 
 
 def test_the_commands(made: Path, s3: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
