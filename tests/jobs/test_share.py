@@ -264,11 +264,13 @@ def test_credentials_that_expire_in_mid_push_lose_nothing(
         "https://host/x?X-Amz-Signature=topsecret",
         "az://box/x?sig=topsecret",
         "s3://b/x#topsecret",
+        "s3://AKIA:topsecret/bucket",
     ],
 )
 def test_credentials_in_an_address_are_refused_and_not_repeated(address: str, made: Path) -> None:
-    for act in (partial(push, made, address), partial(pull, address, "copy")):
-        with pytest.raises(ConfigError, match="credentials are taken from the environment") as caught:
+    swapped = (partial(push, address, made), partial(pull, made, address), partial(open_store, address))
+    for act in (partial(push, made, address), partial(pull, address, "copy"), *swapped):
+        with pytest.raises(ConfigError) as caught:
             act()
         assert "topsecret" not in str(caught.value)
         assert "AKIA" not in str(caught.value)
@@ -289,6 +291,7 @@ def test_credentials_in_an_address_are_refused_and_not_repeated(address: str, ma
         ("https://host:port/x", "names no bucket or server"),
         ("az://b/\udcff", "steps that lead elsewhere"),
         ("file://machine/x", "names a machine"),
+        ("s3:/bucket/x", r"an address \(s3:\) stands where a folder is needed"),
     ],
 )
 def test_addresses_that_are_none(address: str, what: str) -> None:
