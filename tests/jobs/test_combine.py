@@ -173,7 +173,9 @@ def test_rows_behind_each_other(kind: str, tmp_path: MemoryPath, rng: np.random.
     made(tmp_path / "c", data[20:30], kind)
     with pytest.raises(errors.RepeatedRow, match=r"10 rows of .*c, the first of them row 0, have content keys of rows"):
         concat([tmp_path / "a", tmp_path / "b", tmp_path / "c"], tmp_path / "more")
-    concat([tmp_path / "a", tmp_path / "c"], tmp_path / "more", repeated="first")
+    said = list[str]()
+    concat([tmp_path / "a", tmp_path / "c"], tmp_path / "more", repeated="first", watch=Watch(say=said.append))
+    assert said[0].endswith("; 5 of 10 rows of memory:/c left out")
     assert_holds(open_store(tmp_path / "more"), data[:30])
 
 
@@ -439,6 +441,11 @@ def test_what_inputs_are_said_to_be(tmp_path: MemoryPath, rng: np.random.Generat
         for rows in (":64", ":63", "1:")
     ]
     assert kept == [prepared_by("one", {}, data.inputs).sample, "", ""]
+    for name, part in (("30", data[:30]), ("50", data[30:])):  # the digest of 30 rows is none of the first 64 of 80
+        spec = with_fields(make_spec(part), preprocessing=prepared_by("one", {}, part.inputs))
+        write_store(tmp_path / name, part, spec)
+    done = concat([tmp_path / "30", tmp_path / "50"], tmp_path / "80")["train"]
+    assert (done.spec.rows, done.spec.preprocessing.sample) == (80, "")
 
 
 def test_classes_without_names_in_another_order(tmp_path: MemoryPath, rng: np.random.Generator) -> None:

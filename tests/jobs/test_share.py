@@ -95,7 +95,9 @@ def test_to_s3_and_back(store: Path, s3: str, tmp_path: Path) -> None:
     assert "carried, digest" in said(push, store, s3)
     listed = set(there(s3).list())
     assert listed == {name for name in files(store) if "staging" not in name and "set_aside" not in name}
+    there(s3).put("README.md", b"edited by people")
     assert "0 bytes carried" in said(push, store, s3)
+    assert there(s3).read("README.md") == b"edited by people"
     found = pull(s3, tmp_path / "copy")
     assert {split: open_store(store / split).digest for split in ("train", "test")} == {
         split: manifest.digest for split, manifest in found.items()

@@ -79,7 +79,7 @@ def push(
         target = there if single else there.within(split)
         found[split] = _carried(split, folder, target, watch, read_back=read_back, trusted=not read_back)
     for name in () if single else _ROOT_FILES:
-        if here.exists(name):
+        if here.exists(name) and not (name == CARD and there.exists(name)):  # people may have added to it
             there.put(name, read_small_file(here, name, MAX_CARD_BYTES))
     return found
 
