@@ -186,6 +186,18 @@ def test_killed_in_the_middle_on_s3_and_on_a_disk(made: Path, s3: str, tmp_path:
     assert files(tmp_path / "copy") == files(made / "test")
 
 
+def test_a_push_that_begins_while_another_does(made: Path) -> None:
+    class Raced(MemoryDepot):
+        def sizes(self) -> Iterator[tuple[str, int]]:
+            if not self.exists("plan.json"):
+                self.put("plan.json", (made / "train" / "plan.json").read_bytes())  # of the other one
+            return super().sizes()
+
+    place = Raced("there")
+    push(made / "train", place)
+    assert sorted(place.list()) == sorted(files(made / "train"))
+
+
 def test_asked_to_stop_it_goes_on_later(made: Path, tmp_path: Path) -> None:
     asked = iter(range(1000))
     watch = Watch(lambda line: None, lambda line: None, lambda: next(asked) > 5)

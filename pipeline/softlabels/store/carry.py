@@ -127,12 +127,18 @@ class Carrying:
             )
         self._have = {}
         for name, size in self._found():
-            if name not in self._known or (theirs is None and name != BASIS_FILE):
-                raise StorePathError(
-                    f"{self.target} holds other files ({one_line(name)})",
-                    remedy="give an empty place, or the one where this store is",
-                )
+            if name not in self._known:
+                raise self._holds_other(name)
             self._have[name] = size
+        if theirs is None and PLAN not in self._have:  # else another writer has begun meanwhile
+            for name in self._have.keys() - {BASIS_FILE}:
+                raise self._holds_other(name)
+
+    def _holds_other(self, name: str) -> StorePathError:
+        return StorePathError(
+            f"{self.target} holds other files ({one_line(name)})",
+            remedy="give an empty place, or the one where this store is",
+        )
 
     @cached_property
     def _known(self) -> set[str]:
