@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -46,6 +47,7 @@ from softlabels.system.urls import depot_of
 from softlabels_stages.__main__ import main
 from tests.jobs.seaweed import SECRET, free_ports
 from tests.stages import toy
+from tests.system.liar import Liar
 from tests.system.memory import MemoryDepot
 
 STAMP = "<LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>e</ETag>"
@@ -543,6 +545,41 @@ def listing(*keys: str, size: int = 1, more: str = "") -> Callable[[Web], bool]:
         return answer(request, text, len(text))
 
     return lie
+
+
+@pytest.mark.parametrize("turns", [8, pytest.param(300, marks=pytest.mark.slow)])
+def test_a_place_that_lies(turns: int, tmp_path: Path, rng: np.random.Generator) -> None:
+    """What arrives is right, or no store is there, and an honest place then gives what is missing."""
+    source, ended = tmp_path / "source" / "train", set[str]()
+    write_store(source, rng.normal(size=(20, 1, 3)), inputs=np.arange(20)[:, None], rows_per_shard=16)
+    for turn in range(turns):
+        rows, copy = ("3:18" if turn % 4 == 3 else None), tmp_path / str(turn)
+        try:
+            pull(Liar.of(source, rng, 0.05), copy, rows=rows)
+            ended.add("right")
+        except SoftLabelsError as error:
+            assert not (copy / "manifest.json").exists()
+            ended.add(type(error).__name__)
+        found = pull(source, copy, rows=rows)["train"]
+        assert rows is not None or found.digest == open_store(source).digest
+    assert len(ended) > 1
+    assert len([*tmp_path.iterdir()]) == turns + 1
+
+
+def test_a_plan_that_changes_while_it_is_read(made: Path, tmp_path: Path) -> None:
+    asked = iter(range(100))
+
+    class Changing(LocalDepot):
+        def read(self, name: str, limit: int | None = None) -> bytes:
+            data = super().read(name, limit)
+            late = name == "plan.json" and next(asked) > 1
+            return data.replace(b'"source": "', b'"source": "other') if late else data
+
+    copy = tmp_path / "copy"
+    with suppress(SoftLabelsError):
+        pull(Changing(made / "train"), copy)
+    pull(made / "train", copy)
+    assert files(copy) == files(made / "train")
 
 
 def test_a_listing_without_end(

@@ -37,7 +37,6 @@ from softlabels.store.json_files import (
     decode_json,
     plain_json,
     pretty_json,
-    read_json,
     read_small_file,
 )
 from softlabels.store.layouts import layout_of
@@ -82,7 +81,9 @@ class Carrying:
         self._read_back, self._trusted = read_back, trusted
         self.store = Store(source, check="never")
         self.manifest, self.spec = self.store.manifest, self.store.spec
-        self.plan = read_json(source, PLAN, Plan)
+        self.plan = Plan(
+            format=self.manifest.format, spec=self.spec, about=self.manifest.about
+        )  # which the seal covers
         self._progress, self._should_stop = progress, should_stop
         self._have: dict[str, int] = {}
         self._staged, self._lock = f"{STAGING}/{uuid.uuid4().hex}", threading.Lock()
