@@ -1,10 +1,10 @@
 """A fuzzer of what strangers hand over: `python -m tests.faults.fuzz [--cases 1000] [--cpu 3600] [--seed N] [--kinds arrow]`.
 
-A case is the copy of a sound store, run or cache, changed by one of the tools of `forge` with its digests made to fit, and some
-commands over it, each of which must end with one of the exit codes 0, 2, 3, 4, 74, 75 within little memory and time, print nothing
-that a terminal obeys, run nothing, and open nothing but the store, its own outputs and what Python loads (`watch`). A folder
-beside it, to which links and hard links lead, must stay as it was. Distributions that are read without an error sum to 1, and
-values are finite.
+A case is the copy of a sound store, run or cache, changed by one of the tools of `forge` with its digests made to fit, and
+some commands over it, each of which must end with one of the exit codes 0, 2, 3, 4, 74, 75 within little memory and time,
+print nothing that a terminal obeys, run nothing, and open nothing but the store, its own outputs and what Python loads
+(`watch`). A folder beside it, to which links and hard links lead, must stay as it was. Distributions that are read without an
+error sum to 1, and values are finite.
 """
 
 from __future__ import annotations

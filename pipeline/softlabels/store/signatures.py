@@ -10,7 +10,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from softlabels.errors import NotSigned, some
+from softlabels.errors import ConfigError, NotSigned, some
 from softlabels.store.json_files import decode_json, encode_json, pretty_json, read_small_file
 from softlabels.store.paths import SIGNATURES
 from softlabels.store.records import Manifest
@@ -51,9 +51,14 @@ def read_signatures(store: Files) -> tuple[Signature, ...]:
 
 
 def joined(first: tuple[Signature, ...], more: tuple[Signature, ...] = ()) -> bytes:
-    """A file of all these signatures; of a key that has two, the one in `more`."""
+    """A file of all these signatures; of a key that has two, that in `more`. Raises `ConfigError` where they are too many."""
     found = {each.key: each for each in (*first, *more)}
-    return pretty_json(Signatures(signatures=tuple(found[key] for key in sorted(found))[:MOST]))
+    if len(found) > MOST:
+        raise ConfigError(
+            f"a store has at most {MOST} signatures, and these are {len(found)}",
+            remedy=f"take those that nobody needs out of {SIGNATURES}",
+        )
+    return pretty_json(Signatures(signatures=tuple(found[key] for key in sorted(found))))
 
 
 def sign(store: Folder, manifest: Manifest, key: PrivateKey) -> None:
