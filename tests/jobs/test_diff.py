@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from softlabels import StoreWriter, array_keys, diff, errors, open_store, select, store_spec, write_store
+from softlabels.labels.divergence import softmax_apart
 from softlabels.labels.encoding import DenseEncoding, Encoding, SigmoidEncoding, TopkEncoding, ValuesEncoding
 from softlabels.store import Store, apart_target
 from softlabels.store.apart import StoreDiff, met
@@ -221,6 +222,8 @@ def test_classes_meet_by_name(encoding: Encoding, tmp_path: MemoryPath, rng: np.
     if encoding.target == "values":
         assert each.errors is not None
         assert each.errors.largest == 0
+        assert each.equal
+        assert not only(diff(one.folder, of(tmp_path / "near", z + 1, encoding).folder, most=0)).targets[""].equal
     else:
         assert [line.agreement for line in each.lines] == [1, 1, 1]
         assert max(line.forward_max or 0 for line in each.lines) < 1e-12
@@ -244,6 +247,12 @@ def test_dense_against_topk_and_what_one_holds_for_impossible(tmp_path: MemoryPa
 
 def topk_reference_rows(z: np.ndarray) -> np.ndarray:
     return np.stack([topk_reference.log_softmax(row[0]) for row in z])
+
+
+def test_what_underflows_is_still_possible() -> None:
+    one, other = np.array([[0.0, -800.0, -np.inf]]), np.array([[0.0, -np.inf, -np.inf]])
+    found = softmax_apart(one, other)
+    assert (found.forward[0], found.backward[0]) == (np.inf, 0.0)
 
 
 def test_labels_that_are_known_at_one_temperature(tmp_path: MemoryPath, rng: np.random.Generator) -> None:

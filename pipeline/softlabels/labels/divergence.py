@@ -69,9 +69,10 @@ def values_apart(one: Floats, other: Floats) -> Apart:
 
 
 def _kl(log_p: Floats, log_q: Floats) -> Floats:
-    """p (log p - log q), 0 where p is."""
-    with np.errstate(invalid="ignore"):  # -inf - -inf, where p is 0
-        return np.where(np.isneginf(log_p), 0.0, np.exp(log_p) * (log_p - log_q))
+    """p (log p - log q): 0 where p is 0, else infinite where q is."""
+    with np.errstate(invalid="ignore"):  # -inf - -inf, and 0 times inf
+        terms = np.where(np.isneginf(log_q), np.inf, np.exp(log_p) * (log_p - log_q))
+    return np.where(np.isneginf(log_p), 0.0, terms)
 
 
 def _by_class(same: NDArray[np.bool_], forward: Floats, backward: Floats) -> Floats:

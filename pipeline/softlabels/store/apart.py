@@ -132,8 +132,8 @@ def _sides(
         kinds = one.encoding.target, two.encoding.target
         if kinds[0] != kinds[1]:
             left_out[name] = f"its kind is {kinds[0]} in {first.folder} and {kinds[1]} in {other.folder}"
-        elif (one.positions is None) != (two.positions is None):
-            left_out[name] = "only one of the stores has rows of positions"
+        elif (one.positions is None, one.spec.of_tokens) != (two.positions is None, two.spec.of_tokens):
+            left_out[name] = "only one of the stores has rows of positions, or of tokens"
         else:
             where = f"{titled(name)}{first.folder}", f"{titled(name)}{other.folder}"
             order = class_order(one.spec.label_space, two.spec.label_space, rename, where)

@@ -91,9 +91,10 @@ class TargetDiff:
     @property
     def equal(self) -> bool:
         """Whether nothing differs."""
-        return not (self.moved or self.other_labels or self.labels_of_one or self.counted_by_one) and all(
-            line.agreement == 1 and line.forward_max == line.backward_max == 0 for line in self.lines
-        )
+        if self.other_labels or self.labels_of_one or self.counted_by_one:
+            return False
+        same = all(line.agreement == 1 and line.forward_max == line.backward_max == 0 for line in self.lines)
+        return same and (self.errors is None or self.errors.largest == 0)
 
 
 @dataclass
