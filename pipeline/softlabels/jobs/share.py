@@ -20,8 +20,10 @@ from softlabels.errors import (
     some,
 )
 from softlabels.jobs.combine import chosen_rows
+from softlabels.jobs.hub_page import publish, require_names
 from softlabels.jobs.moved import Moved
 from softlabels.jobs.watch import LOGGED, Watch, counted
+from softlabels.store.card import store_card
 from softlabels.store.carry import MAX_CARD_BYTES, Carrying
 from softlabels.store.combine import selected
 from softlabels.store.commit import sweep
@@ -35,6 +37,7 @@ from softlabels.store.spec import Plan
 from softlabels.store.verify import verify
 from softlabels.system.bucket import Bucket
 from softlabels.system.depots import Depot, LocalDepot
+from softlabels.system.hub import Hub
 from softlabels.system.urls import depot_of
 
 Address = str | PathLike[str] | Depot
@@ -62,21 +65,46 @@ def push(
         StorageError: the place refused, also because credentials expired. Interrupted: asked to stop. Pushing again goes on.
     """
     here, there = LocalDepot(store), depot_of(address)
+    if isinstance(there, Hub):
+        return _published(here, there, read_back, watch)
+    return _pushed(here, there, read_back, watch)
+
+
+def _published(here: LocalDepot, there: Hub, read_back: bool, watch: Watch) -> dict[str, Manifest]:
+    """Push to a repository of the Hub: everything becomes visible at once."""
+    splits = _splits_here(here)
+    require_names(there, splits)
+    with there.repository.sending() as made:
+        if made:
+            watch.say(f"{there}: a new private repository")
+        found = _pushed(here, there, read_back, watch)
+        watch.say(f"{there}: commit {publish(here, there, splits)}")
+    return found
+
+
+def _splits_here(here: LocalDepot) -> dict[str, LocalDepot]:
+    """The stores to push, by split; each is opened before anything is sent."""
+    names = store_splits(here)
+    splits = {split: here if [*names.values()] == [here] else here.within(split) for split in names}
+    for folder in splits.values():
+        open_store(folder)
+    return splits
+
+
+def _pushed(here: LocalDepot, there: Depot, read_back: bool, watch: Watch) -> dict[str, Manifest]:
     if isinstance(there, Bucket) and not there.lists:
         raise ConfigError(f"{there} is a web server, to which nothing is pushed", remedy="it is for pull only")
-    names = store_splits(here)
-    single = list(names.values()) == [here]
-    splits = {split: here if single else here.within(split) for split in names}
     if isinstance(there, LocalDepot):
         require_apart(here, there)
+    splits = _splits_here(here)
+    single = list(splits.values()) == [here]
     if not single:
         _require_own(there, splits)
-    for folder in splits.values():  # before anything is sent
-        open_store(folder)
     found = {}
     for split, folder in splits.items():
         target = there if single else there.within(split)
-        found[split] = _carried(split, folder, target, watch, read_back=read_back, trusted=not read_back)
+        back = read_back and not isinstance(there, Hub)  # which is compared once it is published
+        found[split] = _carried(split, folder, target, watch, read_back=back, trusted=not read_back)
     for name in () if single else _ROOT_FILES:
         if here.exists(name):
             there.put(name, read_small_file(here, name, MAX_CARD_BYTES))
@@ -165,6 +193,8 @@ def _fetched(
             f"{target} is as it was pushed, and wrong in {counted(len(problems), 'place')}: {problems[0].where}",
             remedy="tell whoever made the store",
         )
+    if not target.exists(CARD):  # as from the Hub, whose page is another one
+        target.put(CARD, store_card(manifest).encode())
     watch.say(f"{split}: every byte is as it was sealed")
     return manifest
 

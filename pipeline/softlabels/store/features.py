@@ -46,7 +46,7 @@ def in_front_matter(found: Mapping[str, Feature]) -> list[Feature]:
 
 
 def nameable(found: Feature) -> Feature:
-    """The same without the names of classes where two have one, which `datasets` refuses, or where they are too much to show."""
+    """The same without the names of classes where two have one name, which `datasets` refuses, or where they are too long."""
     if found["_type"] == "List":
         return found | {"feature": nameable(found["feature"])}
     names = found.get("names", [])

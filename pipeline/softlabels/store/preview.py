@@ -1,5 +1,5 @@
-"""The first rows of a store as Parquet, which the Hub's viewer, DuckDB and polars open whatever the layout: key, hard label, the
-most probable classes.
+"""The first rows of a store as Parquet, which the Hub's viewer, DuckDB and polars open whatever its layout: key, hard label,
+the most probable classes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def preview(store: Store) -> bytes:
     told = {"huggingface": json.dumps({"info": {"features": features}})}
     out = pa.BufferOutputStream()
     pq.write_table(pa.table(found, schema.with_metadata(told)), out)
-    return out.getvalue().to_pybytes()
+    return bytes(out.getvalue())
 
 
 def rows_shown(spec: Spec) -> int:
@@ -62,11 +62,13 @@ def what_it_holds(spec: Spec) -> str:
     at = sorted({target.encoding.near_1 for target in spec.targets if target.encoding.target != "values"})
     said = ["the content key"] + ["the hard label"] * any(LABEL in _features(spec.only(t.name)) for t in spec.targets)
     if at:
-        said.append(f"the {TOP} most probable classes with the ensemble's probabilities at T={at[0]:g}")
+        said.append(
+            f"the {TOP} most probable classes with the ensemble's probabilities at T={', '.join(map('{:g}'.format, at))}"
+        )
     if "values" in kinds:
         said.append("the ensemble's mean values")
     shown = "" if spec.positions is None else f", of at most {POSITIONS} positions that count"
-    return f"The preview holds the first {rows_shown(spec)} rows of each split: {', '.join(said)}{shown}."
+    return f"The files in `preview` hold the first {rows_shown(spec)} rows of each split as Parquet: {', '.join(said)}{shown}."
 
 
 def _features(spec: Spec) -> dict[str, Feature]:

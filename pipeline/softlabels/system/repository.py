@@ -158,14 +158,8 @@ class Repository:
         """
         if re.fullmatch("[0-9a-f]{40}", self.revision or ""):
             raise StorageError(f"{self} is a commit, to which nothing is added", remedy="name a branch, or none")
-        log = logging.getLogger("huggingface_hub")
-        level = log.level
-        log.setLevel(logging.ERROR)  # its warnings repeat signed addresses
-        try:
-            with tempfile.TemporaryDirectory(prefix="softlabels-") as self._spool:
-                yield self._made()
-        finally:
-            log.setLevel(level)
+        with _quiet(), tempfile.TemporaryDirectory(prefix="softlabels-") as self._spool:
+            yield self._made()
 
     def _made(self) -> bool:
         from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
@@ -254,6 +248,28 @@ class Repository:
                 remedy="look whether a .gitignore there keeps these files out, and run the same command again",
             )
         return commit
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """While huggingface_hub says nothing: its warnings repeat signed addresses, and its bars stand in the way of ours."""
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]  # as above
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    log = logging.getLogger("huggingface_hub")
+    level, shows = log.level, not are_progress_bars_disabled()
+    try:
+        log.setLevel(logging.ERROR)
+        if shows:
+            disable_progress_bars()
+        yield
+    finally:
+        log.setLevel(level)
+        if shows:
+            enable_progress_bars()
 
 
 @contextmanager

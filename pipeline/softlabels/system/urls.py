@@ -72,6 +72,7 @@ def _hub(text: str) -> Hub:
     kind, team, name, folder = [*address.split("/", 3), "", "", ""][:4]
     plain = all(re.fullmatch(r"[\w-][\w.-]{0,95}", each, re.ASCII) for each in (team, name))
     inside = _inside(folder, text)
+    plain &= re.fullmatch(r"[\w. /-]*", inside, re.ASCII) is not None  # the page repeats it
     if kind != "datasets" or not plain or (at and not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", revision, re.ASCII)):
         raise ConfigError(
             f"{one_line(text)} names no dataset repository",
