@@ -17,9 +17,9 @@ from softlabels.system.hub import PREVIEW, Hub
 from softlabels.system.repository import PAGE
 
 
-def require_names(there: Hub, splits: Mapping[str, object]) -> None:
+def require_names(here: LocalDepot, there: Hub, splits: Mapping[str, LocalDepot]) -> None:
     """Raise `ConfigError` for a split whose folder is where previews lie."""
-    if PREVIEW in splits and not there.inside:
+    if not there.inside and splits.get(PREVIEW, here) != here:
         raise ConfigError(
             f"a split called {PREVIEW} cannot lie at the root of {there}, where the previews are",
             remedy=f"push to a folder of it: {there}/FOLDER",

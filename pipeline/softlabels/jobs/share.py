@@ -63,40 +63,32 @@ def push(
         StorePathError, SpecMismatch: the place holds something else. UnsealedStore: the store is unfinished.
         DamagedStore: it is damaged; the file was not sent.
         StorageError: the place refused, also because credentials expired. Interrupted: asked to stop. Pushing again goes on.
+            On the Hub nothing is visible before the end.
     """
     here, there = LocalDepot(store), depot_of(address)
-    if isinstance(there, Hub):
-        return _published(here, there, read_back, watch)
-    return _pushed(here, there, read_back, watch)
-
-
-def _published(here: LocalDepot, there: Hub, read_back: bool, watch: Watch) -> dict[str, Manifest]:
-    """Push to a repository of the Hub: everything becomes visible at once."""
-    splits = _splits_here(here)
-    require_names(there, splits)
-    with there.repository.sending() as made:
-        if made:
-            watch.say(f"{there}: a new private repository")
-        found = _pushed(here, there, read_back, watch)
-        watch.say(f"{there}: commit {publish(here, there, splits)}")
-    return found
-
-
-def _splits_here(here: LocalDepot) -> dict[str, LocalDepot]:
-    """The stores to push, by split; each is opened before anything is sent."""
-    names = store_splits(here)
-    splits = {split: here if [*names.values()] == [here] else here.within(split) for split in names}
-    for folder in splits.values():
-        open_store(folder)
-    return splits
-
-
-def _pushed(here: LocalDepot, there: Depot, read_back: bool, watch: Watch) -> dict[str, Manifest]:
     if isinstance(there, Bucket) and not there.lists:
         raise ConfigError(f"{there} is a web server, to which nothing is pushed", remedy="it is for pull only")
     if isinstance(there, LocalDepot):
         require_apart(here, there)
-    splits = _splits_here(here)
+    names = store_splits(here)
+    splits = {split: here if list(names.values()) == [here] else here.within(split) for split in names}
+    for folder in splits.values():  # before anything is sent
+        open_store(folder)
+    if not isinstance(there, Hub):
+        return _pushed(here, there, splits, read_back, watch)
+    require_names(here, there, splits)
+    with there.repository.sending() as made:
+        if made:
+            watch.say(f"{there}: a new private repository")
+        found = _pushed(here, there, splits, read_back, watch)
+        watch.say(f"{there}: commit {publish(here, there, splits)}")
+    return found
+
+
+def _pushed(
+    here: LocalDepot, there: Depot, splits: Mapping[str, LocalDepot], read_back: bool, watch: Watch
+) -> dict[str, Manifest]:
+    """Push the stores at `here`, each to its place."""
     single = list(splits.values()) == [here]
     if not single:
         _require_own(there, splits)

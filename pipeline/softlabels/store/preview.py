@@ -124,5 +124,5 @@ def _value(dtype: str) -> Feature:
 def _type(found: Feature) -> pa.DataType:
     """As which Arrow keeps it."""
     if found["_type"] == "List":
-        return pa.list_(_type(found["feature"]))
+        return pa.list_(_type(found["feature"]), found.get("length", -1))
     return pa.int64() if found["_type"] == "ClassLabel" else pa.type_for_alias(found["dtype"])
