@@ -22,13 +22,7 @@ _FRONT = re.compile(r"\A---[ \t]*\r?\n(.*?)^---[ \t]*$\r?\n?", re.DOTALL | re.MU
 
 
 def page(
-    standing: str,
-    card: str,
-    manifests: Mapping[str, Manifest],
-    *,
-    repository: str,
-    folder: str = "",
-    single: bool = False,
+    standing: str, card: str, manifests: Mapping[str, Manifest], *, repository: str, folder: str, single: bool
 ) -> str:
     """The page after a push.
 
@@ -44,10 +38,11 @@ def page(
     ours, body = _parts(card, "the store's card")
     described = _described(manifests, config, folder, single)
     front = {name: value for name, value in ours.items() if name not in described} | fields
-    front["tags"] = list(dict.fromkeys([*_listed(fields.get("tags")), *_listed(ours.get("tags"))]))
+    tags = _listed(fields.get("tags"))
+    front["tags"] = tags + [each for each in _listed(ours.get("tags")) if each not in tags]
     for name, entries in described.items():
-        standing_there = [each for each in _listed(fields.get(name)) if isinstance(each, dict)]
-        front[name] = [*{each.get("config_name", "default"): each for each in [*standing_there, *entries]}.values()]
+        known = [each for each in _listed(fields.get(name)) if isinstance(each, dict)]
+        front[name] = [*{str(each.get("config_name", "default")): each for each in known + entries}.values()]
     text = yaml.safe_dump(front, sort_keys=False, allow_unicode=False, width=10_000)
     section = _section(body, next(iter(manifests.values())).spec, config, repository, folder)
     return f"---\n{text}---\n\n{_joined(written, section, config)}"

@@ -36,8 +36,9 @@ MOST_LISTED = 1 << 20  # files
 MOST_SENT = 25_000  # files of a commit
 _BATCH_FILES, _BATCH_BYTES = 64, 1 << 27  # that are asked for, and uploaded, at once
 _TIMEOUT = 120.0  # seconds that a part of a file may take
+_SEND, _COMMIT = "send to", "commit to"
 _LOGIN = "log in (hf auth login) or set HF_TOKEN, "
-_AGAIN = "run the same command again; what was sent is kept"
+_AGAIN = "run the same command again"
 _CLIENTS = {"huggingface_hub", "hf_xet", "httpx", "httpx2", "requests"}
 
 
@@ -221,7 +222,7 @@ class Repository:
     def _upload(self, batch: list[_Sent]) -> None:
         """Upload the contents that the Hub keeps apart; what it has already, it does not take again."""
         if batch:
-            with _asked("send to", str(self)):
+            with _asked(_SEND, str(self)):
                 operations = [each.operation for each in batch]
                 self.api.preupload_lfs_files(self.name, operations, repo_type="dataset", revision=self.revision)
         for each in batch:
@@ -235,7 +236,7 @@ class Repository:
             SpecMismatch: somebody else committed since it was read. StorageError: the Hub refused, or lists something else.
         """
         self._upload(self._taken())
-        with _asked("commit to", str(self)):
+        with _asked(_COMMIT, str(self)):
             commit = self.api.create_commit(
                 self.name, [each.operation for each in self.sent.values()], commit_message=message,
                 repo_type="dataset", revision=self.revision, parent_commit=self.head,
@@ -247,6 +248,9 @@ class Repository:
                 f"{self} lists something else than what was sent to it ({some(wrong)})",
                 remedy="look whether a .gitignore there keeps these files out, and run the same command again",
             )
+        self.sent = {}
+        for known in ("head", "tree"):  # of the state before
+            self.__dict__.pop(known, None)
         return commit
 
 
@@ -283,10 +287,11 @@ def _asked(action: str, where: str) -> Iterator[None]:
         of_client = type(error).__module__.partition(".")[0] in _CLIENTS
         if not (of_client or isinstance(error, (OSError, ValueError, RuntimeError))):
             raise
-        raise _refusal(error, f"cannot {action} {one_line(where, None)}") from None
+        kept = "; what was sent is kept" * (action in (_SEND, _COMMIT))
+        raise _refusal(error, f"cannot {action} {one_line(where, None)}", _AGAIN + kept) from None
 
 
-def _refusal(error: BaseException, what: str) -> SoftLabelsError:
+def _refusal(error: BaseException, what: str, again: str) -> SoftLabelsError:
     """Why the Hub refused, and what to do."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -297,28 +302,28 @@ def _refusal(error: BaseException, what: str) -> SoftLabelsError:
         return StorageError(f"{what}: HF_HUB_OFFLINE is set", remedy="unset it")
     if isinstance(error, GatedRepoError):
         return StorageError(
-            f"{what}: access to it is granted one by one", remedy=f"ask for it on its page; {_LOGIN}and {_AGAIN}"
+            f"{what}: access to it is granted one by one", remedy=f"ask for it on its page; {_LOGIN}and {again}"
         )
     if isinstance(error, RevisionNotFoundError):
         return StorageError(f"{what}: there is no such revision", remedy="name a branch, tag or commit that is there")
     if isinstance(error, RepositoryNotFoundError) or status == 401:
         return StorageError(
             f"{what}: there is no such repository, or not for this token ({status})",
-            remedy=f"check the address; where it is private, {_LOGIN}and {_AGAIN}",
+            remedy=f"check the address; where it is private, {_LOGIN}and {again}",
         )
     if status == 403:
         return StorageError(
-            f"{what}: the token may not do that (403)", remedy=f"take one that may write, {_LOGIN}and {_AGAIN}"
+            f"{what}: the token may not do that (403)", remedy=f"take one that may write, {_LOGIN}and {again}"
         )
     if status in (409, 412):
         return SpecMismatch(
             f"{what}: somebody else committed to it since this command began ({status})",
-            remedy=f"look at what they did, and {_AGAIN}",
+            remedy=f"look at what they did, and {again}",
         )
     if status == 429:
-        return StorageError(f"{what}: too many requests (429)", remedy=f"wait some minutes, and {_AGAIN}")
+        return StorageError(f"{what}: too many requests (429)", remedy=f"wait some minutes, and {again}")
     if status is not None:
-        return StorageError(f"{what}: the Hub answered {status}", remedy=f"check the address, and {_AGAIN}")
+        return StorageError(f"{what}: the Hub answered {status}", remedy=f"check the address, and {again}")
     return StorageError(
-        f"{what}: no answer, or a broken one ({type(error).__name__})", remedy=f"check the network, and {_AGAIN}"
+        f"{what}: no answer, or a broken one ({type(error).__name__})", remedy=f"check the network, and {again}"
     )
