@@ -38,6 +38,7 @@ from softlabels.store.verify import verify
 from softlabels.system.bucket import Bucket
 from softlabels.system.depots import Depot, LocalDepot
 from softlabels.system.hub import Hub
+from softlabels.system.places import local_path
 from softlabels.system.urls import depot_of
 
 Address = str | PathLike[str] | Depot
@@ -65,7 +66,7 @@ def push(
         StorageError: the place refused, also because credentials expired. Interrupted: asked to stop. Pushing again goes on.
             On the Hub nothing is visible before the end.
     """
-    here, there = LocalDepot(store), depot_of(address)
+    here, there = LocalDepot(local_path(store)), depot_of(address)
     if isinstance(there, Bucket) and not there.lists:
         raise ConfigError(f"{there} is a web server, to which nothing is pushed", remedy="it is for pull only")
     if isinstance(there, LocalDepot):
@@ -98,7 +99,7 @@ def _pushed(
         back = read_back and not isinstance(there, Hub)  # which is compared once it is published
         found[split] = _carried(split, folder, target, watch, read_back=back, trusted=not read_back)
     for name in () if single else _ROOT_FILES:
-        if here.exists(name):
+        if here.exists(name) and not (name == CARD and there.exists(name)):  # people may have added to it
             there.put(name, read_small_file(here, name, MAX_CARD_BYTES))
     return found
 
@@ -131,7 +132,7 @@ def pull(
         DamagedStore: what is there is not what was sealed.
         StorageError: the place refused. Interrupted: asked to stop. Pulling again goes on.
     """
-    there, root = depot_of(address), LocalDepot(store)
+    there, root = depot_of(address), LocalDepot(local_path(store))
     if digest is not None and not re.fullmatch("[0-9a-f]{64}", digest):
         raise ConfigError(f"--digest={one_line(digest)} is no digest", remedy="give the 64 digits that info prints")
     if isinstance(there, LocalDepot):

@@ -13,6 +13,7 @@ from softlabels.objects import require_extra
 from softlabels.system.bucket import Bucket
 from softlabels.system.depots import Depot, LocalDepot
 from softlabels.system.hub import PREVIEW, Hub
+from softlabels.system.places import local_path
 from softlabels.system.repository import PAGE, Repository
 
 SCHEMES = ("s3", "gs", "az", "http", "https", "hf", "file")
@@ -35,7 +36,7 @@ def depot_of(address: str | PathLike[str] | Depot) -> Depot:
     text = os.fspath(address)
     scheme, found, rest = text.partition("://")
     if not found:
-        return LocalDepot(text)
+        return LocalDepot(local_path(text))
     try:
         parts = urlsplit(text)
         user = parts.username or parts.password
@@ -55,13 +56,14 @@ def depot_of(address: str | PathLike[str] | Depot) -> Depot:
         if parts.netloc not in ("", "localhost"):
             raise ConfigError(f"{one_line(text)} names a machine", remedy="write file:///folder/of/this/machine")
         return LocalDepot(path)
-    inside = _inside(path, text)
     if not re.fullmatch(
         r"[\w.-]{1,255}" if "http" not in scheme else r"([\w.-]+|\[[\w:.]+\])(:\d+)?", parts.netloc, re.ASCII
     ):
-        raise ConfigError(
-            f"{one_line(text)} names no bucket or server that can be", remedy=f"write {scheme}://NAME/FOLDER"
+        raise ConfigError(  # what stands there may be a password
+            f"an address of {scheme}:// that names no bucket or server that can be",
+            remedy=f"write {scheme}://NAME/FOLDER",
         )
+    inside = _inside(path, text)
     client = _client(scheme, parts.netloc)
     return Bucket(client, f"{scheme}://{parts.netloc}", inside, lists=scheme not in ("http", "https"))
 
@@ -74,8 +76,8 @@ def _hub(text: str) -> Hub:
     inside = _inside(folder, text)
     plain &= re.fullmatch(r"[\w. /-]*", inside, re.ASCII) is not None  # the page repeats it
     if kind != "datasets" or not plain or (at and not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", revision, re.ASCII)):
-        raise ConfigError(
-            f"{one_line(text)} names no dataset repository",
+        raise ConfigError(  # what stands there may be a token
+            "an address of hf:// that names no dataset repository",
             remedy="write hf://datasets/TEAM/NAME, hf://datasets/TEAM/NAME/FOLDER or hf://datasets/TEAM/NAME@REVISION",
         )
     if inside.partition("/")[0] in (PREVIEW, PAGE, ".git", ".gitattributes"):
