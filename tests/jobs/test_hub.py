@@ -233,6 +233,8 @@ def test_a_repository_that_is_not_for_everybody(
     push(made / "zarr", AT)
     with pytest.raises(StorageError, match="there is no such revision; name a branch, tag or commit"):
         pull(f"{AT}@nothing", tmp_path / "copy")
+    with pytest.raises(StorageError, match="no repository can be called so; check the address"):
+        pull("hf://datasets/team/a--b", tmp_path / "copy")
     with pytest.raises(StorageError, match="is a commit, to which nothing is added; name a branch"):
         push(made / "zarr", f"{AT}@{'1' * 40}")
     monkeypatch.delenv("HF_TOKEN")
@@ -256,6 +258,19 @@ def test_a_repository_that_is_not_for_everybody(
 def test_addresses_that_are_none(address: str) -> None:
     with pytest.raises(ConfigError):
         depot_of(address)
+
+
+@pytest.mark.parametrize("name", ["../out", "/etc/x", "x\x1b[2J", "a\\b", "..", "n" * 300])
+def test_names_in_a_repository_that_lead_elsewhere(name: str, made: Path, hub: FakeHub, tmp_path: Path) -> None:
+    files_of = {
+        f"{name}/{each}": (made / "zarr" / "test" / each).read_bytes() for each in ("plan.json", "manifest.json")
+    }
+    hub.repos["team/name"] = Repo(commits=[files_of])
+    for split in (None, name):
+        with pytest.raises(StorePathError, match=r"no name of a folder|holds no store") as caught:
+            pull(AT, tmp_path / "copy", split=split)
+        assert "\x1b" not in str(caught.value)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_page_that_cannot_be_read(made: Path, hub: FakeHub) -> None:

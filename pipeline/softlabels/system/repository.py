@@ -300,6 +300,8 @@ def _refusal(error: BaseException, what: str, again: str) -> SoftLabelsError:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if type(error).__name__ == "OfflineModeIsEnabled":
         return StorageError(f"{what}: HF_HUB_OFFLINE is set", remedy="unset it")
+    if type(error).__name__ == "HFValidationError":
+        return StorageError(f"{what}: no repository can be called so", remedy="check the address")
     if isinstance(error, GatedRepoError):
         return StorageError(
             f"{what}: access to it is granted one by one", remedy=f"ask for it on its page; {_LOGIN}and {again}"
