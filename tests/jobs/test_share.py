@@ -296,7 +296,7 @@ def test_credentials_in_an_address_are_refused_and_not_repeated(address: str, ma
     ("address", "what"),
     [
         ("ftp://host/x", "ftp:// is no place that is known"),
-        ("hf://team/name", "hf:// is not a place for whole stores yet"),
+        ("hf://team/name", "hf:// that names no dataset repository; write hf://datasets/TEAM/NAME"),
         ("s3://bucket/../x", "has steps that lead elsewhere"),
         ("http://host/%2e%2e/x", "has steps that lead elsewhere"),
         ("s3:///x", "names no bucket or server"),
