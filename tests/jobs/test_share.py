@@ -237,7 +237,7 @@ def test_the_wrong_digest_fetches_nothing(made: Path, tmp_path: Path) -> None:
         pull(made / "train", tmp_path / "copy", digest="a" * 64)
     with pytest.raises(ConfigError, match="name the one that it is of: --split"):
         pull(made, tmp_path / "copy", digest="a" * 64)
-    with pytest.raises(ConfigError, match="--digest=abc is no digest"):
+    with pytest.raises(ConfigError, match="digest=abc is no digest"):
         pull(made, tmp_path / "copy", digest="abc")
     assert not (tmp_path / "copy").exists()
 
