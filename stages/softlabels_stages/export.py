@@ -116,7 +116,9 @@ def _teacher(args: Export, words: Sequence[str], split: str, store: Store) -> tu
     if any(member.weights for member in store.spec.teacher.members):
         require_weights(store, ensemble)
     else:
-        warn(f"{store.path} does not name its teacher's weights: whether they are those of {args.against_teacher} is not known")
+        warn(
+            f"{store.path} does not name its teacher's weights: whether they are those of {args.against_teacher} is not known"
+        )
     rows = load_rows(recipe.transfer_set, split, PRINTED).inputs[: max(SIZES)]
     return ensemble.models, torch.from_numpy(np.array(rows))
 
