@@ -3,11 +3,11 @@
 Each member of `teacher.members` is trained as `teacher_training` says, with its number added to the seed, on the training
 split of the transfer set; the weights go to the member's `weights`. Where hard labels are of several targets, a member gives a
 mapping of outputs by name. With `teacher.folds` there is one more a fold, trained alike (with the same seed) but without the
-rows of the fold, so that each row is labelled by a model that never saw it. Estimators of scikit-learn are fitted: of
-`teacher_training` they take seed, validation and hard_label_fraction. A member whose file exists, or whose class loads a whole
-checkpoint of its own, is left as it is. Language models learn the next tokens of their rows. Before them the tokenizer that
-the transfer set names is trained, as the section `tokenizer` says, where it is not there. Who has a trained teacher needs this
-stage only once, or never.
+rows of the fold, so that each row is labelled by a model that never saw it. Estimators of scikit-learn are fitted, on all
+rows, since no epoch is chosen: of `teacher_training` they take seed and hard_label_fraction. A member whose file exists, or
+whose class loads a whole checkpoint of its own, is left as it is. Language models learn the next tokens of their rows. Before
+them the tokenizer that the transfer set names is trained, as the section `tokenizer` says, where it is not there. Who has a
+trained teacher needs this stage only once, or never.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from softlabels.errors import ClassMismatch, ConfigError
 from softlabels.jobs.fit_estimator import fit_estimator
 from softlabels.jobs.splits import load_rows
-from softlabels.jobs.watch import TimeLeft, Watch
+from softlabels.jobs.watch import TimeLeft, Watch, counted
 from softlabels.labels.hard import are_labelled, kind_of
 from softlabels.models import build_model, save_weights
 from softlabels.models.build import answer_of, untrained
@@ -165,9 +165,9 @@ def _train(member: MemberConfig, rows: TransferRows, seen: np.ndarray, config: T
     model = dataclasses.replace(member.model, weights=None)
     untaught = build_member(model)
     if isinstance(untaught, Estimator):
-        used = is_used & labelled_rows(rows.keys, config.hard_label_fraction, config.seed)
-        scores = fit_estimator(untaught, rows, used, weights, seed=config.seed, judged=is_held_out)
-        print(f"teacher {member.class_path}: {weights}{_said(scores, rows)}", flush=True)
+        used = seen & labelled_rows(rows.keys, config.hard_label_fraction, config.seed)
+        count = fit_estimator(untaught, rows, used, weights, seed=config.seed)
+        print(f"teacher {member.class_path}: {weights}, fitted on {counted(count, 'row')}", flush=True)
         return
     require_trainable(
         untaught,
