@@ -51,7 +51,7 @@ from softlabels.student.split import labelled_rows, validation_rows
 from softlabels.student.trainer import Trainer
 from softlabels.student.trial import require_trainable
 from softlabels.teacher.config import MemberConfig, TeacherConfig
-from softlabels.teacher.seen import record_seen
+from softlabels.teacher.seen import record_seen, repeats_line
 from softlabels.transfer import TransferRows
 from softlabels_stages.run import say, should_stop, stage, warn
 from softlabels_stages.teacher_arguments import TeacherTraining, TrainTeacher
@@ -75,6 +75,8 @@ def main(args: TrainTeacher) -> int:
         print(f"{without:,} of {len(has_label):,} training rows have no hard label and are left out", flush=True)
     if args.teacher.folds is not None:
         require_folds(rows.keys[has_label], args.teacher.folds)
+        if line := repeats_line(rows, args.teacher.folds, has_label):
+            warn(line)
     for lesson in missing:
         print(f"{lesson.who}: training {lesson.member.class_path}", flush=True)
         config = dataclasses.replace(training, seed=training.seed + lesson.number)
