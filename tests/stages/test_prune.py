@@ -193,7 +193,9 @@ def test_what_was_pruned_before_is_not_whole_and_stays_gone(capsys: pytest.Captu
     assert "distilled, 20.2% left - as begun:" in said
     assert "whole" not in said
     assert "\nname: toy-pruned\n" in f"\n{Path('twice/config.yaml').read_text()}"
-    assert [student["left"] for student in results("twice")["students"]] == pytest.approx([69 / 173, 49 / 173, 35 / 173] * 2)
+    assert [student["left"] for student in results("twice")["students"]] == pytest.approx(
+        [69 / 173, 49 / 173, 35 / 173] * 2
+    )
     for student in STUDENTS:
         first = load_file(f"pruned/rounds/2/{student}/masks.safetensors")
         second = load_file(f"twice/rounds/1/{student}/masks.safetensors")
