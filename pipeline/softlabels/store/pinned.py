@@ -18,7 +18,7 @@ class Pinned:
     """What a recipe says of it (section `pinned`).
 
     Attributes:
-        signed_by: who must have signed every split: the file of a public key, PEM or OpenSSH's, or the line of the latter itself.
+        signed_by: who must have signed every split: the file of a public key, PEM or OpenSSH's, or the line of the latter.
         digest: the digest of every split, by its name, as `softlabels info` prints it.
     """
 
