@@ -40,7 +40,7 @@ class TrainStudent(_Rows):
 
     student: ModelConfig  # class of the student, a torch.nn.Module that gives one logit a class
     training: StudentTraining = field(default_factory=StudentTraining)
-    name: str = "student"
+    name: str = "student"  # of the run: its folder is runs/NAME-xxxxxxxx, its store by default stores/NAME
     teacher: dict[str, Any] | None = None  # not used, nothing is imported for it; kept in config.yaml
     teacher_training: dict[str, Any] | None = None  # as teacher
     labels: dict[str, Any] | None = None  # as teacher
@@ -68,7 +68,7 @@ class _OfRun(_Rows):
 
     student: ModelConfig
     training: StudentTraining = field(default_factory=StudentTraining)
-    name: str = "student"
+    name: str = "student"  # of the run
     teacher: dict[str, Any] | None = None  # not used; kept in config.yaml
     labels: dict[str, Any] | None = None  # as teacher
     from_: str = ""  # a finished run
@@ -247,7 +247,7 @@ class Push:
     """Arguments of push."""
 
     store: str = ""  # a sealed store, or a folder of them
-    url: str = ""  # where it goes: s3://BUCKET/FOLDER, gs://, az://, file:// or a folder
+    url: str = ""  # where it goes: s3://BUCKET/FOLDER, gs://, az://, hf://datasets/TEAM/NAME, file:// or a folder
     read_back: bool = True  # read what was sent or was there, and compare it; false compares sizes alone
 
 
@@ -255,7 +255,9 @@ class Push:
 class Pull:
     """Arguments of pull."""
 
-    url: str = ""  # where it lies: s3://BUCKET/FOLDER, gs://, az://, http://, https://, file:// or a folder
+    url: str = (
+        ""  # where it lies: s3://BUCKET/FOLDER, gs://, az://, hf://datasets/TEAM/NAME, http(s)://, file:// or a folder
+    )
     store: str = ""  # where it goes
     split: str | None = None  # one of several splits; by default all
     rows: str | None = None  # of one split, such as 0:1000,1500: a store of these alone
@@ -276,7 +278,7 @@ class List:
     """Arguments of list."""
 
     url: str = (
-        ""  # where stores lie, in folders of folders: s3://BUCKET/FOLDER, gs://, az://, http(s)://, file:// or a folder
+        ""  # where stores lie, in folders of folders: s3://BUCKET/FOLDER, gs://, az://, hf://, http(s):// or a folder
     )
     teacher_digest: str | None = (
         None  # only those of a teacher with these weights: eight digits or more of a member's digest

@@ -1,4 +1,5 @@
-"""Pull a sealed store, or a folder of them, from an object store (s3://, gs://, az://), a web server or another folder.
+"""Pull a sealed store, or a folder of them, from an object store (s3://, gs://, az://), the Hugging Face Hub
+(hf://datasets/TEAM/NAME), a web server or another folder.
 
 Only what is missing is fetched, and every byte is verified; a store with damaged or missing shards is made whole. The same
 command goes on where it was stopped. --rows makes a store of some rows, and fetches no more than they need. With --digest or

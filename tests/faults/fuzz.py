@@ -185,9 +185,10 @@ def load(path: Path) -> int:
 def pull_from_liar(path: Path, out: Path) -> int:
     """Pull it from a place that lies besides: what arrives is the store, or nothing."""
     liar = Liar.of(path, np.random.default_rng(len([*path.rglob("*")])), 0.02)
-    for found in pull(liar, out).values():
-        if found.digest != open_store(path).digest:
-            raise Harm("another store was pulled")
+    with contextlib.suppress(SoftLabelsError):
+        for found in pull(liar, out).values():
+            if found.digest != open_store(path).digest:
+                raise Harm("another store was pulled")
     return 0
 
 

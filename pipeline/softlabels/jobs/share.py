@@ -18,8 +18,10 @@ from softlabels.errors import (
     some,
 )
 from softlabels.jobs.combine import chosen_rows
+from softlabels.jobs.hub_page import publish, require_names
 from softlabels.jobs.moved import Moved
 from softlabels.jobs.watch import LOGGED, Watch, counted
+from softlabels.store.card import store_card
 from softlabels.store.carry import MAX_CARD_BYTES, Carrying
 from softlabels.store.combine import selected
 from softlabels.store.commit import sweep
@@ -34,6 +36,7 @@ from softlabels.store.spec import Plan
 from softlabels.store.verify import verify
 from softlabels.system.bucket import Bucket
 from softlabels.system.depots import Depot, LocalDepot
+from softlabels.system.hub import Hub
 from softlabels.system.places import local_path
 from softlabels.system.urls import depot_of
 
@@ -60,23 +63,40 @@ def push(
         StorePathError, SpecMismatch: the place holds something else. UnsealedStore: the store is unfinished.
         DamagedStore: it is damaged; the file was not sent.
         StorageError: the place refused, also because credentials expired. Interrupted: asked to stop. Pushing again goes on.
+            On the Hub nothing is visible before the end.
     """
     here, there = LocalDepot(local_path(store)), depot_of(address)
     if isinstance(there, Bucket) and not there.lists:
         raise ConfigError(f"{there} is a web server, to which nothing is pushed", remedy="it is for pull only")
-    names = store_splits(here)
-    single = list(names.values()) == [here]
-    splits = {split: here if single else here.within(split) for split in names}
     if isinstance(there, LocalDepot):
         require_apart(here, there)
-    if not single:
-        _require_own(there, splits)
+    names = store_splits(here)
+    splits = {split: here if list(names.values()) == [here] else here.within(split) for split in names}
     for folder in splits.values():  # before anything is sent
         open_store(folder)
+    if not isinstance(there, Hub):
+        return _pushed(here, there, splits, read_back, watch)
+    require_names(here, there, splits)
+    with there.repository.sending() as made:
+        if made:
+            watch.say(f"{there}: a new private repository")
+        found = _pushed(here, there, splits, read_back, watch)
+        watch.say(f"{there}: commit {publish(here, there, splits)}")
+    return found
+
+
+def _pushed(
+    here: LocalDepot, there: Depot, splits: Mapping[str, LocalDepot], read_back: bool, watch: Watch
+) -> dict[str, Manifest]:
+    """Push the stores at `here`, each to its place."""
+    single = list(splits.values()) == [here]
+    if not single:
+        _require_own(there, splits)
     found = {}
     for split, folder in splits.items():
         target = there if single else there.within(split)
-        found[split] = _carried(split, folder, target, watch, read_back=read_back, trusted=not read_back)
+        back = read_back and not isinstance(there, Hub)  # which is compared once it is published
+        found[split] = _carried(split, folder, target, watch, read_back=back, trusted=not read_back)
     for name in () if single else _ROOT_FILES:
         if here.exists(name) and not (name == CARD and there.exists(name)):  # people may have added to it
             there.put(name, read_small_file(here, name, MAX_CARD_BYTES))
@@ -166,6 +186,8 @@ def _fetched(split: str, source: Depot, target: LocalDepot, rows: str | None, pi
             f"{target} is as it was pushed, and wrong in {counted(len(problems), 'place')}: {problems[0].where}",
             remedy="tell whoever made the store",
         )
+    if not target.exists(CARD):  # as from the Hub, whose page is another one
+        target.put(CARD, store_card(manifest).encode())
     watch.say(f"{split}: every byte is as it was sealed")
     return manifest
 

@@ -108,7 +108,7 @@ def train(
         rows, own = {split: each.rows for split, each in splits.items()}, splits["train"].store
         names = own.class_names if own.targets == ("",) else None
         shared = say_how_splits_relate(rows, names, watch, tokens=own.spec.of_tokens)
-        _say_how_labels_are_read(sweep.batches, own, watch)
+        say_how_labels_are_read(sweep.batches, own, watch)
     given = {"name": name, "transfer_set": transfer_set, "pinned": pinned, "student": student, "training": training}
     said = recipe or {section: plain(value) for section, value in given.items() if value is not None}
     folder.keep_recipe(said)
@@ -193,13 +193,21 @@ def _begin(
     return _Sweep(training, splits, variants, students, train, trainer, folder)
 
 
-def _say_how_labels_are_read(batches: Loader, store: Store, watch: Watch) -> None:
-    """Say it where the store's rows stand in another order than those of the transfer set, which makes reading slow."""
+def say_how_labels_are_read(batches: Loader, store: Store, watch: Watch) -> None:
+    """Say it where labels do not stand in the store as the rows do in the transfer set, which makes reading slow."""
     times = batches.times_read()
-    if times > 1:
+    if times <= 1:
+        return
+    often = f"every epoch reads about {times:.1f} times its labels; to read them once,"
+    if repeats := batches.repeats():
         watch.say(
-            f"the rows of {store.path} stand in another order than those of the transfer set: every epoch reads about "
-            f"{times:.1f} times its labels; to read them once, label the transfer set as it is ordered now"
+            f"{repeats:,} of {len(batches.rows):,} rows to train on repeat the key of an earlier one and have its labels, "
+            f"wherever these stand in {store.path}: {often} label each row once"
+        )
+    else:
+        watch.say(
+            f"the rows of {store.path} stand in another order than those of the transfer set: {often} label the transfer set "
+            "as it is ordered now"
         )
 
 
