@@ -17,7 +17,7 @@ from softlabels.errors import one_line
 from softlabels.jobs.judge import judge
 from softlabels.report.by_class import class_lines, class_table, confusion_table, has_classes
 from softlabels.report.table import as_text, results_table
-from softlabels.store import Store, open_store
+from softlabels.store import Store
 from softlabels.student.metrics import Scores
 from softlabels.student.runlog import finite
 from softlabels.student.sweep import StudentTraining
@@ -34,12 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = run_of(words)
     args = parse(with_store_of(run, words), Evaluate, stage="evaluate", doc=__doc__, positional=("model",), run=run)
     student = None if args.model is None else with_weights(args.student, args.model)
-    store, temperature, training = open_store(args.store, split=args.split), args.temperature, _own_training(args)
+    store = args.source.open(only=args.split, missing=args.missing)[args.split]
+    temperature, training = args.temperature, _own_training(args)
     if temperature is None and store.targets == ("",) and store.encoding.target != "values":
         # where there are several targets, each has its own
         temperature = training.of(training.variants[0], 0).loss_at(1.0).temperature
     found = judge(
-        args.store,
+        args.source,
         student,
         split=args.split,
         training=training,

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from softlabels.errors import ConfigError
 from softlabels.jobs.edge import in_turn, latency_table, score_tables
+from softlabels.jobs.judge import digest_of
 from softlabels.jobs.splits import Split, all_batches, load_rows, open_splits
 from softlabels.jobs.student_fit import fitted
 from softlabels.jobs.students import student_heads
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.weights import weights_digest
 from softlabels.report.table import as_text
-from softlabels.store import store_splits
 from softlabels.store.markdown import without_folders
 from softlabels.student.export import LOGITS, SIZES, Exported, compared, export_student
 from softlabels.student.heads import Head
@@ -54,9 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.from_:
         raise ConfigError("no student is named", remedy="write softlabels export RUN/STUDENT")
     student = with_weights(args.student, args.from_)
-    there = list(store_splits(args.store))
+    there = args.source.splits()
     name = args.split or next((name for name in ("test", "validation") if name in there), there[0])
-    splits = open_splits(args.store, args.transfer_set, only=name, missing=args.missing, watch=PRINTED)
+    splits = open_splits(args.source, args.transfer_set, only=name, missing=args.missing, watch=PRINTED)
     training, splits = fitted(student, splits, args.training)
     [split] = splits.values()
     heads = student_heads(training, training.variants[0], split)
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _calibration(args: Export, there: Sequence[str], checked: str) -> Tensor:
     """Prepared inputs that int8 takes its ranges from: of the training rows, where the store has them."""
     name = "train" if "train" in there else checked
-    [split] = open_splits(args.store, args.transfer_set, only=name, missing=args.missing, watch=PRINTED).values()
+    [split] = open_splits(args.source, args.transfer_set, only=name, missing=args.missing, watch=PRINTED).values()
     rows = next(iter(all_batches(split, args.rows, seed=0).epoch(0))).inputs
     print(f"int8: ranges of activations from {len(rows):,} rows of {name}")
     return rows
@@ -165,7 +165,7 @@ def _facts(student: ModelConfig, split: Split, rows: Tensor, heads: Mapping[str,
         "softlabels.student": {"class_path": student.class_path, "init_args": without_folders(student.init_args)},
         "softlabels.teacher": spec.teacher.name,
         "softlabels.transfer_set": spec.transfer_set.name,
-        "softlabels.store": {"split": spec.transfer_set.split, "digest": split.store.digest},
+        "softlabels.store": {"split": spec.transfer_set.split, "digest": digest_of(split.store)},
     }
 
 

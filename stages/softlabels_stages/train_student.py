@@ -17,9 +17,9 @@ from softlabels.report.comparison import best_seed, best_student, comparison_tex
 from softlabels.report.views import views
 from softlabels.student.sweep import HARD
 from softlabels_stages.arguments import TrainStudent
-from softlabels_stages.recipe import recipe_of
+from softlabels_stages.recipe import recipe_of, store_flag
 from softlabels_stages.run import say, should_stop, stage, suggested, warn
-from softlabels_stages.student_folder import record_own
+from softlabels_stages.student_folder import options_of, record_own
 
 
 @stage("train-student", resumable=True)
@@ -28,7 +28,7 @@ def main(args: TrainStudent) -> int:
     recipe = recipe_of(args)
     run = train(
         args.student,
-        args.store,
+        args.source,
         args.training,
         transfer_set=args.transfer_set,
         missing=args.missing,
@@ -39,7 +39,8 @@ def main(args: TrainStudent) -> int:
         watch=Watch(say, warn, should_stop),
     )
     print(f"\n{comparison_text(run.results)}\n")
-    print(f"store {args.store}, run {run.path}; try next: {_next(args, run)}")
+    named = f"store{'s' * (len(args.store) > 1)} {', '.join(args.store)}"
+    print(f"{named}, run {run.path}; try next: {_next(args, run)}")
     return 0
 
 
@@ -54,7 +55,7 @@ def _next(args: TrainStudent, run: Run) -> str:
     recipe, swept = f"--config={run.path / RECIPE}", "--temperature=1,2,4,8,20"
     if all(view.get("target") == "values" for view in views(run.results).values()):
         swept = "--alpha=0.5,0.9"  # values have no temperature
-    return suggested("train-student", recipe, f"--store={args.store}", swept)
+    return suggested("train-student", recipe, store_flag(args.store), *options_of(args.source.options), swept)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from softlabels.errors import ConfigError
+from softlabels.jobs.sources import Labels, Source
 from softlabels.jobs.splits import (
     Rows,
     Split,
@@ -29,7 +29,7 @@ from softlabels.jobs.watch import LOGGED, Watch
 from softlabels.labels.targets import Target
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.device import resolve_device
-from softlabels.store import Store, open_store
+from softlabels.store import Store
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.stream.join import Missing
 from softlabels.stream.stored_rows import StoredRows
@@ -64,7 +64,7 @@ class Judged:
 
 
 def judge(
-    store: str | Path,
+    store: Labels,
     student: ModelConfig | None = None,
     *,
     split: str = "test",
@@ -82,7 +82,7 @@ def judge(
         judge("stores/digits", ModelConfig("softlabels.models.MLP", sizes, weights="mlp.safetensors"))["student"]["nll"]
 
     Args:
-        store: a folder of splits, or one of them.
+        store: a folder of splits, or one of them; or a list of such, see `train`.
         student: whom to judge; None for the stored teacher, which needs no transfer set.
         split: the split's name.
         training: which members of the teacher count, by which mean, and on which device; by default as `StudentTraining` says.
@@ -99,7 +99,7 @@ def judge(
     settings = StudentTraining() if training is None else training
     device = resolve_device(settings.device)
     if student is None:
-        found = open_store(store, split=split)
+        found = Source.of(store).open(only=split, missing=missing)[split]
         own: Rows = StoredRows(found)  # the next tokens of token rows are known only where the store holds its inputs
         if found.spec.of_tokens and "input" in found.columns:
             own = EmbeddedRows(found)
@@ -230,9 +230,15 @@ def _kinds(split: Split, temperature: float | None) -> dict[str, Target]:
     return split.kinds
 
 
-def digests(splits: Mapping[str, Split]) -> dict[str, str]:
-    """The digest of each split's store."""
-    return {name: split.store.digest for name, split in splits.items()}
+def digests(splits: Mapping[str, Split]) -> dict[str, str | list[str]]:
+    """The digest of each split's store; those of all where several are read as one."""
+    return {name: digest_of(split.store) for name, split in splits.items()}
+
+
+def digest_of(store: Store) -> str | list[str]:
+    """Of one split."""
+    found = store.manifest.digests
+    return found[0] if len(found) == 1 else [*found]
 
 
 def member_names(store: Store, chosen: Sequence[int] | None) -> list[str]:
