@@ -301,6 +301,9 @@ COMMANDS = {
     "teacher-logits": Command(
         "run the teacher over the transfer set and store its logits", ("store",), home="teacher_arguments"
     ),
+    "extend": Command(
+        "label the rows of a transfer set that a store lacks, into a new store", ("store",), home="teacher_arguments"
+    ),
     "train-student": Command(
         "train students from the store, distilled and with hard labels, and compare them",
         ("store",),
