@@ -11,10 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from softlabels import ModelConfig, StudentTraining, open_store, train
-from softlabels.jobs.splits import open_splits, training_batches
+from softlabels import open_store
 from softlabels.store.verify import verify
 from softlabels_stages import concat, info, merge, select
 from tests.stages import toy
@@ -72,32 +70,6 @@ def test_what_is_refused(store: Path, capsys: pytest.CaptureFixture[str]) -> Non
         assert command.main(words.split()) == 2
         assert said in capsys.readouterr().err
         assert not Path("c").exists()
-
-
-@pytest.mark.slow
-def test_students_of_a_merged_store(embedded: Path) -> None:
-    """They see the batches, and end with the weights, of students of the store that one pass of all members made."""
-    for member in (0, 1):
-        select.main(["embedded", f"--members={member}", f"--out=m{member}"])
-    merge.main(["m0", "m1", "--out=out"])
-    training = StudentTraining(epochs=2, batch_size=32, temperature=(2.0,), seeds=(1,), threads=1, device="cpu")
-    batches, weights = [], []
-    for path in ("embedded", "out"):
-        loader, _ = training_batches(open_splits(path, None), training)
-        batches.append([(batch.rows, batch.inputs) for batch in loader.epoch(0)])
-        network = {"inputs": toy.FEATURES, "hidden": [8], "classes": toy.CLASSES}
-        run = train(ModelConfig("softlabels.models.MLP", network), path, training, out=f"run-{path}")
-        weights.append(torch.cat([w.flatten() for w in _weights(run.path)]))
-    for (rows, inputs), (own, theirs) in zip(*batches, strict=True):
-        assert torch.equal(torch.as_tensor(rows), torch.as_tensor(own))
-        assert torch.equal(torch.as_tensor(inputs), torch.as_tensor(theirs))
-    assert (weights[0] - weights[1]).abs().max() <= 1e-6
-
-
-def _weights(run: Path) -> list[torch.Tensor]:
-    from safetensors.torch import load_file
-
-    return [w for path in sorted(Path(run).rglob("*.safetensors")) for _, w in sorted(load_file(path).items())]
 
 
 @pytest.mark.slow

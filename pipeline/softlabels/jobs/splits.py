@@ -23,6 +23,7 @@ from softlabels.store import Store
 from softlabels.store.differences import differences
 from softlabels.store.digest import keys_digest
 from softlabels.store.findings import Own, ask, keys_of, stored_agreement
+from softlabels.store.joined import Joined
 from softlabels.store.json_files import plain_json
 from softlabels.store.new_spec import prepared_by
 from softlabels.stream import EmbeddedRows, Loader
@@ -122,6 +123,10 @@ def open_splits(
     for name, split in splits.items() if missing == "skip" else ():
         left_out = all_batches(split, 1).left_out
         watch.warn(f"{name}: {left_out:,} of {len(split.rows.keys):,} rows have no soft labels and are left out")
+        for one in split.store.stores if isinstance(split.store, Joined) else ():
+            watch.warn(
+                f"{name}: {one.rows - split.store.rows:,} of {one.rows:,} rows of {one.path} are not in all stores"
+            )
     return splits if training is None else with_members(splits, training)
 
 
