@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             save_weights(model, WEIGHTS, folder=opened.folder.within(variant.folder(seed)))
     if opened.results is None:
         shared = leaks({name: split.rows.keys for name, split in splits.items()})
-        results = judge_run(args.training, splits, judged, shared) | of_several(args.source)
+        results = judge_run(args.training, splits, judged, shared) | of_several(args.source, args.missing)
         opened.finish(results, store=args.source.said)
     print(f"\n{comparison_text(opened.results or {})}\n")
     print(

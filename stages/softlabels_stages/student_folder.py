@@ -57,7 +57,8 @@ def with_store_of(run: Path | None, words: Sequence[str]) -> list[str]:
 
 def options_of(several: Mapping[str, Any]) -> list[str]:
     """The flags that say how several stores are read as one, as the files of a run keep it."""
-    return [f"--{name}={json.dumps(several[name])}" for name in ("rename", "repeated") if name in several]
+    said = {name: several[name] for name in ("rename", "repeated", "missing") if name in several}
+    return [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in said.items()]
 
 
 def with_weights(student: ModelConfig | None, path: str) -> ModelConfig:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 
 from softlabels.jobs.run_files import RECIPE
+from softlabels.jobs.sources import SEVERAL, of_several
 from softlabels.jobs.train import Run, train
 from softlabels.jobs.watch import Watch
 from softlabels.report.comparison import best_seed, best_student, comparison_text
@@ -55,7 +56,17 @@ def _next(args: TrainStudent, run: Run) -> str:
     recipe, swept = f"--config={run.path / RECIPE}", "--temperature=1,2,4,8,20"
     if all(view.get("target") == "values" for view in views(run.results).values()):
         swept = "--alpha=0.5,0.9"  # values have no temperature
-    return suggested("train-student", recipe, store_flag(args.store), *options_of(args.source.options), swept)
+    return suggested(
+        "train-student",
+        recipe,
+        store_flag(args.store),
+        *options_of(of_several(args.source, args.missing).get(SEVERAL, {})),
+        swept,
+    )
+
+
+def _several(args: TrainStudent) -> list[str]:
+    return options_of(of_several(args.source, args.missing).get(SEVERAL, {}))
 
 
 if __name__ == "__main__":

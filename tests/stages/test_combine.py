@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import random
@@ -10,11 +11,13 @@ import signal
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+import yaml
 
 from softlabels import open_store
 from softlabels.store.verify import verify
-from softlabels_stages import concat, info, merge, select
+from softlabels_stages import concat, evaluate, export, info, merge, select, train_student
 from tests.stages import toy
 from tests.stages.kills import digests
 
@@ -47,6 +50,39 @@ def test_a_store_taken_apart_and_merged(embedded: Path, capsys: pytest.CaptureFi
     assert select.main(["out", "--splits=test", "--rows=40:", "--out=b"]) == 0
     assert concat.main(["a", "b", "--out=both"]) == 0
     assert open_store("both/test").content_digest == merged["test"].content_digest
+
+
+@pytest.mark.slow
+def test_students_of_a_list_of_stores(embedded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Named in a recipe; and what the run knows of them is enough for whoever goes on with it."""
+    for member in (0, 1):
+        select.main([f"embedded/{'train'}", f"--members={member}", f"--out=m,{member}/train", f"--rows={member}:"])
+    stores, training = [f"m,{member}" for member in (0, 1)], {"epochs": 1, "batch_size": 32, "seeds": [0], "threads": 1}
+    sections = {"name": "toy", "student": toy.recipe()["student"], "training": training | {"device": "cpu"}}
+    Path("mine.yaml").write_text(yaml.safe_dump(sections | {"store": stores}))
+    assert train_student.main(["--config=mine.yaml", "--out=run"]) == 2
+    assert "lacks 1 of the 160 rows of m,0/train, and has 0 others; say missing=skip" in capsys.readouterr().err
+    assert train_student.main(["--config=mine.yaml", "--missing=skip", "--out=run"]) == 0
+    said = capsys.readouterr()
+    assert "train: 1 of 160 rows of m,0/train are not in all stores" in said.err
+    assert """'--store=["m,0", "m,1"]' --missing=skip""" in said.out
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["store"] == stores
+    assert evaluate.main(["run/distilled-seed0", "--split=train", "--json"]) == 0
+    assert export.main(["run/distilled-seed0", "--formats=onnx"]) == 0
+    digests = [open_store(f"{each}/train").digest for each in stores]
+    [facts] = [
+        p.value for p in onnx.load("run/distilled-seed0/student.onnx").metadata_props if p.key == "softlabels.store"
+    ]
+    assert json.loads(facts) == {"split": "train", "digest": digests}
+    assert train_student.main(["--config=run/config.yaml", "--missing=skip", "--out=run"]) == 0
+    assert train_student.main(["m,1", "m,0", "--config=mine.yaml", "--missing=skip", "--out=run"]) == 2
+    assert "RunExists: run holds another run: stores.train[0]: " in capsys.readouterr().err
+    found = json.loads(Path("run/results.json").read_text())
+    assert (found["store"], found["digests"], found["several"]) == (stores, {"train": digests}, {"missing": "skip"})
+    for wrong in (["m,0", 3], [], {"a": 1}):
+        Path("run/results.json").write_text(json.dumps(found | {"store": wrong}))
+        assert evaluate.main(["run/distilled-seed0", "--split=train"]) == 2
+        assert "DamagedRun: run/results.json does not name the run's store" in capsys.readouterr().err
 
 
 REFUSED = [

@@ -92,7 +92,7 @@ def prune(
     for each, model in models.items():
         save_weights(model, WEIGHTS, folder=folder.folder.within(each))
     lines = [_whole(setup), *settled[:-1], dataclasses.replace(settled[-1], models=models)]
-    results = _results(setup, lines, settled[-1].models) | of_several(source)
+    results = _results(setup, lines, settled[-1].models) | of_several(source, missing)
     write_card(folder.folder, results | {"store": source.said}, said, setup.splits, models, watch)
     return Run(folder.path, folder.finish(results, store=source.said))
 

@@ -75,7 +75,7 @@ class Source:
         """
         if len(self.places) == 1:
             [place] = self.places
-            return {name: open_store(place, split=name) for name in ([only] if only else store_splits(place))}
+            return {name: open_store(place, split=name) for name in (store_splits(place) if only is None else [only])}
         splits, _ = _same_splits(self.places, None if only is None else [only])
         return {
             name: Joined(merged([*map(open_store, folders)], None, self.rename, missing, self.repeated))
@@ -83,12 +83,21 @@ class Source:
         }
 
 
-SEVERAL = "several"  # the options in the files of a run
+SEVERAL = "several"  # what files of a run say of how several stores were read as one
 
 
-def of_several(source: Source) -> dict[str, Any]:
-    """What the files of a run say of its source, beside its name and digests; nothing but of several stores."""
-    return {SEVERAL: source.options} if source.options else {}
+def of_several(source: Source, missing: Missing = "error") -> dict[str, Any]:
+    """What the files of a run say of its source, beside its name and digests; nothing of one store."""
+    said = source.options | ({"missing": missing} if missing != "error" and len(source.places) > 1 else {})
+    return {SEVERAL: said} if said else {}
+
+
+def store_of_run(results: Mapping[str, Any], split: str) -> Store:
+    """The store, or several as one, of a split that a finished run was trained on."""
+    said = dict(results.get(SEVERAL, {}))
+    missing: Missing = said.pop("missing", "error")
+    places = results["store"] if isinstance(results["store"], list) else [results["store"]]
+    return Source(tuple(places), **said).open(only=split, missing=missing)[split]
 
 
 Labels = Place | Sequence[Place] | Source  # what users name as a source

@@ -137,7 +137,8 @@ class _Sweep(NamedTuple):
             models = [student.model for student in students[at]]
             judged.append(Judged(variant, models, scores[at]))
         trained = self.batches.by_chunks() if self.trainer.is_of_before else self.batches
-        results = judge_run(self.training, splits, judged, shared) | {"order": trained.order} | of_several(source)
+        results = judge_run(self.training, splits, judged, shared) | {"order": trained.order}
+        results |= of_several(source, splits["train"].missing)
         names, run = in_order(each.name for each in students), self.folder.folder
         card = model_card(
             results | {"store": source.said},
