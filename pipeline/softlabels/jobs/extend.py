@@ -178,7 +178,6 @@ def _with_rows_of(ours: Spec, theirs: Spec, at: Ints) -> Spec:
     same_first = len(at) >= SAMPLE_ROWS and np.array_equal(at[:SAMPLE_ROWS], np.arange(SAMPLE_ROWS))
     sample = theirs.preprocessing.sample if same_first else ours.preprocessing.sample
     preprocessing = msgspec.structs.replace(theirs.preprocessing, sample=sample)
-    cut = msgspec.structs.replace(ours.cut, teacher_batch=theirs.cut.teacher_batch)
     return msgspec.structs.replace(
-        theirs, transfer_set=transfer, preprocessing=preprocessing, cut=cut, parents=ours.parents
+        theirs, transfer_set=transfer, preprocessing=preprocessing, cut=ours.cut, parents=ours.parents
     )
