@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = run_of(words)
     args = parse(with_store_of(run, words), Evaluate, stage="evaluate", doc=__doc__, positional=("model",), run=run)
     student = None if args.model is None else with_weights(args.student, args.model)
-    store = args.source.open(only=args.split, missing=args.missing)[args.split]
+    store = args.source.open(only=args.split, missing=args.missing, pinned=args.pinned)[args.split]
     temperature, training = args.temperature, _own_training(args)
     if temperature is None and store.targets == ("",) and store.encoding.target != "values":
         # where there are several targets, each has its own
@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         temperature=temperature,
         transfer_set=args.transfer_set,
         missing=args.missing,
+        pinned=args.pinned,
         watch=PRINTED,
     )
     lines = [(args.model if args.model and name == "student" else name, scores) for name, scores in found.items()]

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from softlabels.errors import ConfigError, UnlabelledRows, UserError, some
-from softlabels.jobs.sources import same_splits
+from softlabels.jobs.sources import paired_splits
 from softlabels.jobs.watch import LOGGED, Watch, counted
 from softlabels.store import Store, open_store
 from softlabels.store.columns import KEY_BYTES
@@ -141,16 +141,17 @@ def _made(
     one_split: bool = False,
 ) -> dict[str, Manifest]:
     """Every split, once all are planned: what does not fit is refused before anything is written."""
-    target = folder_of(out)
-    for each in stores:
-        require_apart(folder_of(each), target)
-    splits, single = same_splits(stores, only, remedy="choose splits that all stores have (--splits)")
+    target, folders = folder_of(out), [folder_of(each) for each in stores]
+    for folder in folders:
+        require_apart(folder, target)
+    splits = paired_splits(folders, only)
+    single = [*splits.values()] == [folders]
     if one_split and len(splits) > 1:
         raise ConfigError(
             f"rows are chosen of {len(splits)} splits ({some(splits)})",
             remedy=f"choose one: --splits={next(iter(splits))}",
         )
-    opened = {name: [*map(open_store, folders)] for name, folders in splits.items()}
+    opened = {name: [*map(open_store, found)] for name, found in splits.items()}
     plans = {name: plan(found) for name, found in opened.items()}
     if not single:
         require_root(target, tuple(splits))
@@ -159,19 +160,19 @@ def _made(
         with tqdm(total=made.spec.shards, desc=name, unit="shard", disable=None) as bar:
             place = target if single else target.within(name)
             done[name] = fill(place, made, progress=bar.update, should_stop=watch.should_stop)
-        _say(name, opened[name], done[name], watch)
+        _say(name, made, done[name], watch)
     if not single:
         write_root(target)
     return done
 
 
-def _say(name: str, stores: Sequence[Store], manifest: Manifest, watch: Watch) -> None:
-    """What was made, and which rows were left out."""
-    spec = manifest.spec
+def _say(name: str, made: Derived, manifest: Manifest, watch: Watch) -> None:
+    """What was made, and which rows were left out, of several stores."""
+    spec, parts = manifest.spec, [part for part, _ in made.rows.placed]
     left = "; ".join(
-        f"{count:,} of {store.rows:,} rows of {store.folder} left out"
-        for store in stores
-        if (count := store.rows - spec.rows) > 0 and len(stores) > 1
+        f"{count:,} of {part.store.rows:,} rows of {part.store.folder} left out"
+        for part in parts
+        if (count := part.store.rows - len(part)) and len(parts) > 1
     )
     what = f"{counted(spec.rows, 'row')}, {counted(len(spec.teacher.members), 'member')}, {manifest.bytes:,} bytes"
     watch.say(f"{name}: {what}, content digest {manifest.content_digest}{'; ' * bool(left)}{left}")

@@ -13,6 +13,7 @@ from softlabels.errors import ConfigError, some
 from softlabels.store import Store, open_store, store_splits
 from softlabels.store.combine import Missing, Repeated, merged
 from softlabels.store.joined import Joined
+from softlabels.store.pinned import Pinned
 from softlabels.system.files import Folder
 from softlabels.system.places import Place, folder_of
 
@@ -62,25 +63,48 @@ class Source:
 
     def splits(self) -> list[str]:
         """Names of its splits. Raises as `open` does."""
-        return list(store_splits(self.places[0]) if len(self.places) == 1 else _same_splits(self.places)[0])
+        return list(
+            store_splits(self.places[0]) if len(self.places) == 1 else paired_splits(self.places, None, remedy=_REMEDY)
+        )
 
-    def open(self, *, only: str | None = None, missing: Missing = "error") -> dict[str, Store]:
+    def open(
+        self, *, only: str | None = None, missing: Missing = "error", pinned: Pinned | None = None
+    ) -> dict[str, Store]:
         """The sealed stores of its splits by name, of several stores each as one; `only` opens that one alone.
 
         Args:
             missing: rows that one of several stores lacks: "error", or "skip" to leave them out.
+            pinned: what each split of each store must be, before a value of it is used.
 
         Raises:
             StorePathError, UnsealedStore, DamagedManifest: as `open_store`. Of several stores what `merge` raises.
+            SpecMismatch, NotSigned: another store than the one that is pinned. ConfigError: digests are pinned of several.
         """
+        chosen = None if only is None else [only]
         if len(self.places) == 1:
             [place] = self.places
-            return {name: open_store(place, split=name) for name in (store_splits(place) if only is None else [only])}
-        splits, _ = _same_splits(self.places, None if only is None else [only])
+            found = {name: [open_store(place, split=name)] for name in chosen or store_splits(place)}
+        else:
+            paired = paired_splits(self.places, chosen, remedy=_REMEDY)
+            found = {name: [*map(open_store, folders)] for name, folders in paired.items()}
+        if pinned is not None:
+            self._require(found, pinned)
         return {
-            name: Joined(merged([*map(open_store, folders)], None, self.rename, missing, self.repeated))
-            for name, folders in splits.items()
+            name: stores[0] if len(stores) == 1 else Joined(merged(stores, None, self.rename, missing, self.repeated))
+            for name, stores in found.items()
         }
+
+    def _require(self, found: Mapping[str, Sequence[Store]], pinned: Pinned) -> None:
+        if len(self.places) == 1:
+            pinned.require_splits(self.splits())
+        elif pinned.digest:
+            raise ConfigError(
+                f"pinned.digest names one store a split, and {len(self.places)} stores are read as one",
+                remedy="pin the key that signed them all (pinned.signed_by), or `merge` them and pin the result",
+            )
+        for name, stores in found.items():
+            for store in stores:
+                pinned.require(store.folder, store.manifest, name)
 
 
 SEVERAL = "several"  # what files of a run say of how several stores were read as one
@@ -103,19 +127,20 @@ def store_of_run(results: Mapping[str, Any], split: str) -> Store:
 Labels = Place | Sequence[Place] | Source  # what users name as a source
 
 
-def _same_splits(places: Sequence[Place], only: Sequence[str] | None = None) -> tuple[dict[str, list[Folder]], bool]:
-    return same_splits(
-        places, only, remedy="name stores of the same splits; `softlabels select --splits` takes some out"
-    )
+_REMEDY = "name stores of the same splits; `softlabels select --splits` takes some out"
 
 
-def same_splits(
-    places: Sequence[Place], only: Sequence[str] | None, *, remedy: str
-) -> tuple[dict[str, list[Folder]], bool]:
-    """The folders of several stores by split, `only` some or all, and whether each store is one split.
+def paired_splits(
+    places: Sequence[Place],
+    only: Sequence[str] | None,
+    *,
+    remedy: str = "choose splits that all stores have (--splits)",
+) -> dict[str, list[Folder]]:
+    """The folders of each split in all stores, in their order; of stores that are one split each they themselves.
 
     Raises:
-        ConfigError: some are one split and some are folders of splits; or not all have the splits, which the `remedy` is for.
+        ConfigError: one is a split and another a folder of splits; they have other splits, or lack one of `only`, which the
+            `remedy` is for.
     """
     folders = [folder_of(each) for each in places]
     each = [store_splits(folder) for folder in folders]
@@ -133,4 +158,4 @@ def same_splits(
             raise ConfigError(
                 f"{folder} has the splits {some(splits)}, and these are wanted: {some(wanted) or 'none'}", remedy=remedy
             )
-    return {name: [splits[name] for splits in each] for name in wanted}, all(alone)
+    return {name: [splits[name] for splits in each] for name in wanted}
