@@ -49,7 +49,7 @@ def _looked_at(spec: Spec, each: int = 1) -> NDArray[np.int64]:
 
 def _where(stored: Stored) -> str:
     """What messages call it."""
-    return f"{stored.folder}{f', target {stored.name}' * bool(stored.name)}"
+    return f"{stored.where}{f', target {stored.name}' * bool(stored.name)}"
 
 
 def _soft(stored: Stored, chunk: int) -> Columns:
