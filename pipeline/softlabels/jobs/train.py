@@ -201,10 +201,10 @@ def _begin(
 
 def say_how_labels_are_read(batches: Loader, store: Store, watch: Watch) -> None:
     """Say it where labels do not stand in the store as the rows do in the transfer set, which makes reading slow."""
-    for one, often in store.scattered() if isinstance(store, Joined) else ():
+    for one, each in store.scattered() if isinstance(store, Joined) else ():
         watch.say(
             f"the rows of {one.path} stand in quite another order than those of the first store: every epoch reads about "
-            f"{often:.1f} times its labels; to read them once, make one store of all (`softlabels merge`)"
+            f"{each:.1f} times its labels; to read them once, make one store of all (`softlabels merge`)"
         )
     times = batches.times_read()
     if times <= 1:
