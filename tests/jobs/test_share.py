@@ -238,7 +238,7 @@ def test_the_wrong_digest_fetches_nothing(made: Path, tmp_path: Path) -> None:
         pull(made / "train", tmp_path / "copy", digest="a" * 64)
     with pytest.raises(ConfigError, match="name the one that it is of: --split"):
         pull(made, tmp_path / "copy", digest="a" * 64)
-    with pytest.raises(ConfigError, match="--digest=abc is no digest"):
+    with pytest.raises(ConfigError, match="digest=abc is no digest"):
         pull(made, tmp_path / "copy", digest="abc")
     assert not (tmp_path / "copy").exists()
 
@@ -297,7 +297,7 @@ def test_credentials_in_an_address_are_refused_and_not_repeated(address: str, ma
     ("address", "what"),
     [
         ("ftp://host/x", "ftp:// is no place that is known"),
-        ("hf://team/name", "hf:// is not a place for whole stores yet"),
+        ("hf://team/name", "hf:// that names no dataset repository; write hf://datasets/TEAM/NAME"),
         ("s3://bucket/../x", "has steps that lead elsewhere"),
         ("http://host/%2e%2e/x", "has steps that lead elsewhere"),
         ("s3:///x", "names no bucket or server"),
@@ -746,7 +746,7 @@ def test_some_rows(made: Path, s3: str, tmp_path: Path, web: Callable[..., str])
     assert not [name for name in asked if name.startswith("logits/c.2.")]
     with pytest.raises(SpecMismatch):
         pull(s3, tmp_path / "few", rows="100:121,3")
-    with pytest.raises(SpecMismatch, match="nothing was fetched"):
+    with pytest.raises(SpecMismatch, match="nothing of it was used"):
         pull(s3, tmp_path / "other", rows="0:1", digest="a" * 64)
     with pytest.raises(ConfigError, match="name one: --split=train"):
         pull(made, tmp_path / "other", rows="0:1")

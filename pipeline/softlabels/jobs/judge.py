@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from softlabels.errors import ConfigError
+from softlabels.jobs.sources import Labels, Source
 from softlabels.jobs.splits import (
     Rows,
     Split,
@@ -29,7 +29,8 @@ from softlabels.jobs.watch import LOGGED, Watch
 from softlabels.labels.targets import Target
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.device import resolve_device
-from softlabels.store import Store, open_store
+from softlabels.store import Store
+from softlabels.store.pinned import Pinned
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.stream.join import Missing
 from softlabels.stream.stored_rows import StoredRows
@@ -64,7 +65,7 @@ class Judged:
 
 
 def judge(
-    store: str | Path,
+    store: Labels,
     student: ModelConfig | None = None,
     *,
     split: str = "test",
@@ -72,6 +73,7 @@ def judge(
     temperature: float | None = None,
     transfer_set: TransferSetConfig | None = None,
     missing: Missing = "error",
+    pinned: Pinned | None = None,
     watch: Watch = LOGGED,
 ) -> dict[str, Scores]:
     """Scores on one split of a store: of a student with its weights, or of the stored teacher and its members.
@@ -82,12 +84,12 @@ def judge(
         judge("stores/digits", ModelConfig("softlabels.models.MLP", sizes, weights="mlp.safetensors"))["student"]["nll"]
 
     Args:
-        store: a folder of splits, or one of them.
+        store: a folder of splits, or one of them; or a list of such, see `train`.
         student: whom to judge; None for the stored teacher, which needs no transfer set.
         split: the split's name.
         training: which members of the teacher count, by which mean, and on which device; by default as `StudentTraining` says.
         temperature: T of the second KL (the first is at 1), by default 4; labels of kind values have neither.
-        transfer_set, missing: see `train`.
+        transfer_set, missing, pinned: see `train`.
         watch: is told what is found.
 
     Returns:
@@ -99,23 +101,18 @@ def judge(
     settings = StudentTraining() if training is None else training
     device = resolve_device(settings.device)
     if student is None:
-        found = open_store(store, split=split)
-        own: Rows = StoredRows(found)  # the next tokens of token rows are known only where the store holds its inputs
-        if found.spec.of_tokens and "input" in found.columns:
-            own = EmbeddedRows(found)
-        elif found.spec.of_tokens:
-            watch.warn(
-                f"{found.path} holds no tokens (inputs: reference): without the next one no errors, NLL, ECE and Brier"
-            )
+        found = Source.of(store).open(only=split, missing=missing, pinned=pinned)[split]
         warn_of_findings(split, found, watch)
-        [stored] = with_members({split: Split(found, own)}, settings).values()
+        [stored] = with_members({split: Split(found, _own_rows(found, watch))}, settings).values()
         asked = {name: _asked(settings, kind, temperature) for name, kind in _kinds(stored, temperature).items()}
         ensemble, members = evaluate_teacher(all_batches(stored, settings.batch_size), asked, device=device)
         if len(members) < 2:
             return {"teacher": ensemble}
         named = zip(member_names(found, settings.members), members, strict=True)
         return {**{f"teacher {name}": scores for name, scores in named}, "ensemble": ensemble}
-    splits = open_splits(store, transfer_set, only=split, missing=missing, training=settings, watch=watch)
+    splits = open_splits(
+        store, transfer_set, only=split, missing=missing, training=settings, pinned=pinned, watch=watch
+    )
     settings, splits = fitted(student, splits, settings)
     say_what_labels_are(splits, replace(watch, say=watch.warn))
     kinds = _kinds(splits[split], temperature)
@@ -123,6 +120,17 @@ def judge(
     asked = {name: _asked(settings, kinds[name], temperature, head) for name, head in heads.items()}
     model = build_model(student).to(device)
     return {"student": evaluate_student(model, all_batches(splits[split], settings.batch_size), asked, device=device)}
+
+
+def _own_rows(store: Store, watch: Watch) -> Rows:
+    """The rows of a store; the next tokens of token rows are known only where it holds its inputs."""
+    if store.spec.of_tokens and "input" in store.columns:
+        return EmbeddedRows(store)
+    if store.spec.of_tokens:
+        watch.warn(
+            f"{store.path} holds no tokens (inputs: reference): without the next one no errors, NLL, ECE and Brier"
+        )
+    return StoredRows(store)
 
 
 def judge_beside_teacher(models: Mapping[str, nn.Module], split: Split, training: StudentTraining) -> dict[str, Scores]:
@@ -230,9 +238,15 @@ def _kinds(split: Split, temperature: float | None) -> dict[str, Target]:
     return split.kinds
 
 
-def digests(splits: Mapping[str, Split]) -> dict[str, str]:
-    """The digest of each split's store."""
-    return {name: split.store.digest for name, split in splits.items()}
+def digests(splits: Mapping[str, Split]) -> dict[str, str | list[str]]:
+    """The digest of each split's store; those of all where several are read as one."""
+    return {name: digest_of(split.store) for name, split in splits.items()}
+
+
+def digest_of(store: Store) -> str | list[str]:
+    """Of one split."""
+    found = store.manifest.digests
+    return found[0] if len(found) == 1 else [*found]
 
 
 def member_names(store: Store, chosen: Sequence[int] | None) -> list[str]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from softlabels.checks.contradictions import repeats
 from softlabels.checks.rounding import tolerance
 from softlabels.errors import ConfigError, RepeatedRow, UnlabelledRows, UserError, some
-from softlabels.store.alike import class_orders, require_alike, require_members
+from softlabels.store.alike import class_orders, require_alike, require_members, require_renamed
 from softlabels.store.derived import Derived, choice_of
 from softlabels.store.digest import keys_digest
 from softlabels.store.findings import Own, ask, keys_of, stored_agreement
@@ -135,14 +135,8 @@ def _derived(stores: Sequence[Store], spec: Spec, rows: Rows, how: How) -> Deriv
 
 
 def _orders(stores: Sequence[Store], rename: Mapping[str, str]) -> list[dict[str, Ints]]:
-    """Raises `ConfigError` for a name that no store but the first has."""
     first, *others = stores
-    known = {name for store in others for each in store.spec.targets for name in each.label_space.names or ()}
-    if strangers := sorted(rename.keys() - known):
-        raise ConfigError(
-            f"no store but the first has a class called {some(map(repr, strangers))}",
-            remedy="map names of the later stores to those of the first (--rename.THEIRS=OURS)",
-        )
+    require_renamed(others, rename)
     return [{}, *(class_orders(first, other, rename) for other in others)]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,6 +21,7 @@ MAX_JSON_BYTES = 1 << 25  # plan and manifest; a specification and 138 bytes a s
 MAX_RECORD_BYTES = 1 << 27  # a commit record; about 71 bytes a block and 120 a chunk of a column
 T = TypeVar("T")
 _making = threading.Lock()
+_decoders: dict[type, msgspec.json.Decoder[Any]] = {}
 
 
 def encode_json(record: msgspec.Struct | dict[str, Any]) -> bytes:
@@ -47,13 +47,10 @@ def _decode(data: bytes, kind: type[T]) -> T:
     with (
         _making
     ):  # msgspec looks at a class when it is first asked for it, and two threads that begin that together crash
-        decoder = _decoder(kind)
-    return decoder.decode(data)
-
-
-@cache
-def _decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
-    return msgspec.json.Decoder(kind)
+        if kind not in _decoders:
+            _decoders[kind] = msgspec.json.Decoder(kind)
+    found: T = _decoders[kind].decode(data)
+    return found
 
 
 class _Version(msgspec.Struct):
