@@ -91,7 +91,7 @@ edge: .venv/export ## ONNX of the digits' student in 32 and in eight bits, measu
 	$(MAKE) train-student ARGS="--out=runs/digits"
 	$(SOFTLABELS) export runs/digits/distilled-seed0 --formats=onnx,int8 --latency --against_teacher=digits $(ARGS)
 
-letter: .venv/tables ## one network for an ensemble, by pseudo-data, from the folder SOURCE: a quarter of an hour of one core
+letter: .venv/tables ## one network for an ensemble, by pseudo-data, from the folder SOURCE: under twenty minutes of one core
 	$(MAKE) train-student CONFIG=letter ARGS="--out=runs/letter"
 	$(SOFTLABELS) train-student --config=letter --store=stores/letter --loss=logit_mse --epochs=100 --out=runs/letter-logits
 	$(MAKE) train-student CONFIG=letter_p2 ARGS="--out=runs/letter_p2"
