@@ -18,7 +18,7 @@ from softlabels.jobs.judge import judge
 from softlabels.jobs.run_files import RESULTS, read_results
 from softlabels.report.by_class import class_lines, class_table, confusion_table, has_classes
 from softlabels.report.table import as_text, results_table
-from softlabels.store import Store, open_store
+from softlabels.store import Store
 from softlabels.student.metrics import Scores
 from softlabels.student.runlog import finite
 from softlabels.student.sweep import HARD, StudentTraining
@@ -36,13 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = run_of(words)
     args = parse(with_store_of(run, words), Evaluate, stage="evaluate", doc=__doc__, positional=("model",), run=run)
     student = None if args.model is None else with_weights(args.student, args.model)
-    store, temperature = open_store(args.store, split=args.split), args.temperature
-    training = _own_training(args, run, store)
+    store = args.source.open(only=args.split, missing=args.missing, pinned=args.pinned)[args.split]
+    temperature, training = args.temperature, _own_training(args, run, store)
     if temperature is None and store.targets == ("",) and store.encoding.target != "values":
         # where there are several targets, each has its own
         temperature = training.of(training.variants[0], 0).loss_at(1.0).temperature
     found = judge(
-        args.store,
+        args.source,
         student,
         split=args.split,
         training=training,

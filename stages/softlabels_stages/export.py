@@ -20,13 +20,14 @@ from torch import Tensor, nn
 
 from softlabels.errors import ConfigError
 from softlabels.jobs.edge import in_turn, latency_table, score_tables
+from softlabels.jobs.judge import digest_of
 from softlabels.jobs.splits import Split, all_batches, load_rows, open_splits
 from softlabels.jobs.student_fit import fitted
 from softlabels.jobs.students import student_heads
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.weights import weights_digest
 from softlabels.report.table import as_text
-from softlabels.store import Store, store_splits
+from softlabels.store import Store
 from softlabels.store.markdown import without_folders
 from softlabels.student.export import LOGITS, SIZES, Exported, compared, export_student
 from softlabels.student.heads import Head
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.from_:
         raise ConfigError("no student is named", remedy="write softlabels export RUN/STUDENT")
     student = with_weights(args.student, args.from_)
-    there = list(store_splits(args.store))
+    there = args.source.splits()
     name = args.split or next((name for name in ("test", "validation") if name in there), there[0])
     splits = _open(args, name)
     training, splits = fitted(student, splits, args.training)
@@ -91,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _open(args: Export, name: str) -> dict[str, Split]:
     """A split of the store, with its rows."""
     return open_splits(
-        args.store, args.transfer_set, only=name, missing=args.missing, pinned=args.pinned, watch=PRINTED
+        args.source, args.transfer_set, only=name, missing=args.missing, pinned=args.pinned, watch=PRINTED
     )
 
 
@@ -180,7 +181,7 @@ def _facts(student: ModelConfig, split: Split, rows: Tensor, heads: Mapping[str,
         "softlabels.student": {"class_path": student.class_path, "init_args": without_folders(student.init_args)},
         "softlabels.teacher": spec.teacher.name,
         "softlabels.transfer_set": spec.transfer_set.name,
-        "softlabels.store": {"split": spec.transfer_set.split, "digest": split.store.digest},
+        "softlabels.store": {"split": spec.transfer_set.split, "digest": digest_of(split.store)},
     }
 
 

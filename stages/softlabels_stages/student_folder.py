@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ from typing import Any
 from softlabels.errors import ConfigError, DamagedRun, SoftLabelsError, WeightsError
 from softlabels.jobs.run_files import RECIPE, RESULTS, RUN, read_object
 from softlabels.jobs.run_folder import RunFolder
+from softlabels.jobs.sources import SEVERAL
 from softlabels.models import ModelConfig
 from softlabels.names import renamed
 from softlabels.objects import is_guarded
 from softlabels.student.trainer import WEIGHTS
 from softlabels.system.local import LocalFolder
-from softlabels_stages.recipe import asks_help, sections_of, texts
+from softlabels_stages.recipe import asks_help, sections_of, store_flag, texts
 from softlabels_stages.trust import record
 
 
@@ -48,10 +50,21 @@ def with_store_of(run: Path | None, words: Sequence[str]) -> list[str]:
     _require_finished(run)
     if not (run / RESULTS).is_file():
         return list(words)
-    store = read_object(LocalFolder(run), RESULTS, remedy := "name the store: --store=STORE").get("store")
-    if not (store and isinstance(store, str)):
+    found = read_object(LocalFolder(run), RESULTS, remedy := "name the store: --store=STORE")
+    store, several = found.get("store"), found.get(SEVERAL, {})
+    stores = [store] if isinstance(store, str) else store
+    if not (isinstance(stores, list) and all(isinstance(each, str) and each for each in stores) and stores):
         raise DamagedRun(f"{run / RESULTS} does not name the run's store", remedy=remedy)
-    return [f"--store={store}", *words]
+    if not isinstance(several, dict):
+        raise DamagedRun(f"{run / RESULTS} does not say how the run's stores were read as one", remedy=remedy)
+    own = [word for word in options_of(several) if not any(given.startswith(word.partition("=")[0]) for given in words)]
+    return [store_flag(stores), *own, *words]
+
+
+def options_of(several: Mapping[str, Any]) -> list[str]:
+    """The flags that say how several stores are read as one, as the files of a run keep it."""
+    said = {name: several[name] for name in ("rename", "repeated", "missing") if name in several}
+    return [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in said.items()]
 
 
 def with_weights(student: ModelConfig | None, path: str) -> ModelConfig:

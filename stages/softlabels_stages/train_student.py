@@ -11,15 +11,16 @@ from __future__ import annotations
 import sys
 
 from softlabels.jobs.run_files import RECIPE
+from softlabels.jobs.sources import SEVERAL, of_several
 from softlabels.jobs.train import Run, train
 from softlabels.jobs.watch import Watch
 from softlabels.report.comparison import best_seed, best_student, comparison_text
 from softlabels.report.views import views
 from softlabels.student.sweep import HARD
 from softlabels_stages.arguments import TrainStudent
-from softlabels_stages.recipe import recipe_of
+from softlabels_stages.recipe import recipe_of, store_flag
 from softlabels_stages.run import say, should_stop, stage, suggested, warn
-from softlabels_stages.student_folder import record_own
+from softlabels_stages.student_folder import options_of, record_own
 
 
 @stage("train-student", resumable=True)
@@ -33,7 +34,7 @@ def main(args: TrainStudent) -> int:
 
     run = train(
         args.student,
-        args.store,
+        args.source,
         args.training,
         transfer_set=args.transfer_set,
         missing=args.missing,
@@ -47,7 +48,8 @@ def main(args: TrainStudent) -> int:
     # What splits share was said before training; where a finished run is shown again it is said here.
     lines = [line for line in comparison_text(run.results).splitlines() if line not in told]
     print("", *lines, "", sep="\n")
-    print(f"store {args.store}, run {run.path}; try next: {_next(args, run)}")
+    named = f"store{'s' * (len(args.store) > 1)} {', '.join(args.store)}"
+    print(f"{named}, run {run.path}; try next: {_next(args, run)}")
     return 0
 
 
@@ -62,7 +64,17 @@ def _next(args: TrainStudent, run: Run) -> str:
     recipe, swept = f"--config={run.path / RECIPE}", "--temperature=1,2,4,8,20"
     if all(view.get("target") == "values" for view in views(run.results).values()):
         swept = "--alpha=0.5,0.9"  # values have no temperature
-    return suggested("train-student", recipe, f"--store={args.store}", swept)
+    return suggested(
+        "train-student",
+        recipe,
+        store_flag(args.store),
+        *options_of(of_several(args.source, args.missing).get(SEVERAL, {})),
+        swept,
+    )
+
+
+def _several(args: TrainStudent) -> list[str]:
+    return options_of(of_several(args.source, args.missing).get(SEVERAL, {}))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from softlabels.jobs.prune_again import pruned_before
 from softlabels.jobs.prune_card import write_card
 from softlabels.jobs.prune_round import Origin, Settled, Setup, left_units, parameters_left, train_round, weights_of
 from softlabels.jobs.run_folder import RunFolder
+from softlabels.jobs.sources import Labels, Source, of_several
 from softlabels.jobs.splits import all_batches, open_splits, training_batches
 from softlabels.jobs.student_fit import fitted
 from softlabels.jobs.train import Run, label_digests
@@ -45,7 +46,7 @@ Models = dict[str, nn.Module]  # by the names of the students' folders
 def prune(
     run: str | Path,
     student: ModelConfig,
-    store: str | Path,
+    store: Labels,
     training: StudentTraining | None = None,
     how: Pruning | None = None,
     *,
@@ -79,8 +80,9 @@ def prune(
             what was pruned weight by weight.
         RunExists: `out` holds another run. Interrupted: `watch` asked to stop. DiskFull, StorageError, DamagedStore.
     """
+    source = Source.of(store)
     setup, folder = _begin(
-        Path(run), student, store, training, how or Pruning(), transfer_set, missing, pinned, name, out, watch
+        Path(run), student, source, training, how or Pruning(), transfer_set, missing, pinned, name, out, watch
     )
     if folder.results is not None:
         return Run(folder.path, folder.results)
@@ -95,15 +97,15 @@ def prune(
     for each, model in models.items():
         save_weights(model, WEIGHTS, folder=folder.folder.within(each))
     lines = [_whole(setup), *settled[:-1], dataclasses.replace(settled[-1], models=models)]
-    results = _results(setup, lines, settled[-1].models)
-    write_card(folder.folder, results | {"store": str(store)}, said, setup.splits, models, watch)
-    return Run(folder.path, folder.finish(results, store=str(store)))
+    results = _results(setup, lines, settled[-1].models) | of_several(source, missing)
+    write_card(folder.folder, results | {"store": source.said}, said, setup.splits, models, watch)
+    return Run(folder.path, folder.finish(results, store=source.said))
 
 
 def _begin(
     run: Path,
     student: ModelConfig,
-    store: str | Path,
+    source: Source,
     training: StudentTraining | None,
     how: Pruning,
     transfer_set: TransferSetConfig | None,
@@ -115,7 +117,7 @@ def _begin(
 ) -> tuple[Setup, RunFolder]:
     given = training or StudentTraining()
     given = dataclasses.replace(given, epochs=how.epochs or given.epochs)
-    splits = open_splits(store, transfer_set, missing=missing, training=given, pinned=pinned, watch=watch)
+    splits = open_splits(source, transfer_set, missing=missing, training=given, pinned=pinned, watch=watch)
     training, splits = fitted(student, splits, given)
     origins, (train, validation) = _origins(run, training), training_batches(splits, training)
     begun = {each.name: build_model(dataclasses.replace(student, weights=str(each.weights))) for each in origins}
@@ -126,7 +128,7 @@ def _begin(
         "stores": digests(splits),
         "labels": {split: label_digests(each) for split, each in splits.items()},
     }
-    rows = {"transfer_set": transfer_set and plain(transfer_set), "missing": missing}
+    rows = {"transfer_set": transfer_set and plain(transfer_set), "missing": missing} | of_several(source)
     of_run = {**identity, **rows, "training": deciding(plain(given))}
     chains: list[Chain] = []
     if how.structure == "unit":

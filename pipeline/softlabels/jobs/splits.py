@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,14 +14,16 @@ import numpy as np
 from softlabels.checks.leaks import leak_lines, leaks
 from softlabels.checks.unseen import unseen_lines
 from softlabels.errors import ClassMismatch, ConfigError, OtherLabels, SpecMismatch, one_line, some
+from softlabels.jobs.sources import Labels, Source
 from softlabels.jobs.watch import LOGGED, Watch
 from softlabels.labels.targets import Target
 from softlabels.names import renamed
 from softlabels.objects import ObjectSpec
-from softlabels.store import Store, open_store, store_splits
+from softlabels.store import Store
 from softlabels.store.differences import differences
 from softlabels.store.digest import keys_digest
 from softlabels.store.findings import Own, ask, keys_of, stored_agreement
+from softlabels.store.joined import Joined
 from softlabels.store.json_files import plain_json
 from softlabels.store.new_spec import prepared_by
 from softlabels.store.pinned import Pinned
@@ -101,7 +102,7 @@ class Split:
 
 
 def open_splits(
-    path: str | Path,
+    labels: Labels,
     transfer_set: TransferSetConfig | None,
     *,
     only: str | None = None,
@@ -110,33 +111,26 @@ def open_splits(
     pinned: Pinned | None = None,
     watch: Watch = LOGGED,
 ) -> dict[str, Split]:
-    """The sealed splits at `path` (a root, or the folder of one split) by name; `only` opens that one alone. With what is
-    learnt of them where a `training` says it.
+    """The sealed splits of `labels` (a root, or the folder of one split; or several such) by name; `only` opens that one alone.
+    With what is learnt of them where a `training` says it.
 
     With `missing` = "skip" rows that a store does not label are left out, and a warning says how many.
 
     Raises ConfigError without a transfer set where one is needed, ClassMismatch where its class names are not the
-    store's, SpecMismatch and NotSigned where splits are not those that are `pinned`, and what `open_store` and
+    store's, SpecMismatch and NotSigned where splits are not those that are `pinned`, and what `Source.open` and
     `load_transfer_set` raise.
     """
-    names = [only] if only else list(store_splits(path))
-    stores = open_pinned(path, names, pinned)
+    stores = Source.of(labels).open(only=only, missing=missing, pinned=pinned)
     _require_one_teacher(stores)
     splits = {name: Split(store, _rows(store, transfer_set, name, watch), missing) for name, store in stores.items()}
     for name, split in splits.items() if missing == "skip" else ():
         left_out = all_batches(split, 1).left_out
         watch.warn(f"{name}: {left_out:,} of {len(split.rows.keys):,} rows have no soft labels and are left out")
+        for one in split.store.stores if isinstance(split.store, Joined) else ():
+            watch.warn(
+                f"{name}: {one.rows - split.store.rows:,} of {one.rows:,} rows of {one.path} are not in all stores"
+            )
     return splits if training is None else with_members(splits, training)
-
-
-def open_pinned(path: str | Path, names: Sequence[str], pinned: Pinned | None) -> dict[str, Store]:
-    """Some splits of a store, each the one that is pinned."""
-    stores = {name: open_store(path, split=name) for name in names}
-    if pinned is not None:
-        pinned.require_splits(store_splits(path))
-        for name, store in stores.items():
-            pinned.require(store.folder, store.manifest, name)
-    return stores
 
 
 def with_members(splits: Mapping[str, Split], training: StudentTraining) -> dict[str, Split]:

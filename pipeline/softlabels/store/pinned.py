@@ -15,10 +15,15 @@ from softlabels.system.keys import public_key
 
 @dataclass(frozen=True)
 class Pinned:
-    """What a recipe says of it (section `pinned`)."""
+    """What a recipe says of it (section `pinned`).
 
-    signed_by: str | None = None  # who must have signed every split: file of a public key, PEM or OpenSSH's, or its line
-    digest: dict[str, str] = field(default_factory=dict)  # of every split by its name, as info prints it
+    Attributes:
+        signed_by: who must have signed every split: the file of a public key, PEM or OpenSSH's, or the line of the latter.
+        digest: the digest of every split, by its name, as `softlabels info` prints it.
+    """
+
+    signed_by: str | None = None
+    digest: dict[str, str] = field(default_factory=dict)
 
     def require_splits(self, splits: Collection[str]) -> None:
         """Raise `SpecMismatch` where these are other splits than those whose digests are pinned."""
