@@ -55,7 +55,7 @@ class TrainStudent(_Rows):
 
     student: ModelConfig  # class of the student, a torch.nn.Module that gives one logit a class
     training: StudentTraining = field(default_factory=StudentTraining)
-    name: str = "student"
+    name: str = "student"  # of the run: its folder is runs/NAME-xxxxxxxx, its store by default stores/NAME
     teacher: dict[str, Any] | None = None  # not used, nothing is imported for it; kept in config.yaml
     teacher_training: dict[str, Any] | None = None  # as teacher
     labels: dict[str, Any] | None = None  # as teacher
@@ -85,7 +85,7 @@ class _OfRun(_Rows):
 
     student: ModelConfig
     training: StudentTraining = field(default_factory=StudentTraining)
-    name: str = "student"
+    name: str = "student"  # of the run
     teacher: dict[str, Any] | None = None  # not used; kept in config.yaml
     labels: dict[str, Any] | None = None  # as teacher
     from_: str = ""  # a finished run

@@ -27,6 +27,7 @@ from softlabels.jobs.students import student_heads
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.weights import weights_digest
 from softlabels.report.table import as_text
+from softlabels.store import Store
 from softlabels.store.markdown import without_folders
 from softlabels.student.export import LOGITS, SIZES, Exported, compared, export_student
 from softlabels.student.heads import Head
@@ -36,7 +37,7 @@ from softlabels.system.local import LocalFolder
 from softlabels.transfer import TransferSetConfig
 from softlabels_stages.arguments import Export, arguments_of
 from softlabels_stages.recipe import parse
-from softlabels_stages.run import PRINTED, command, suggested_python
+from softlabels_stages.run import PRINTED, command, suggested_python, warn
 from softlabels_stages.student_folder import home_of, run_of, student_word, with_store_of, with_weights
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     classes = [head.output or LOGITS for name, head in heads.items() if split.kinds[name] == "softmax"]
     classes += [LOGITS] * (len(heads) == 1 and bool(classes))  # of one tensor, whatever its target is called
     files = [form for form in args.formats if form != HF]
-    teacher = _teacher(args, words, name)
+    teacher = _teacher(args, words, name, split.store)
     ranges = _calibration(args, there, name) if INT8 in files else None
     exported = export_student(model, rows, folder, formats=files, facts=facts, classes=classes, calibration=ranges)
     for found in exported:
@@ -104,8 +105,8 @@ def _calibration(args: Export, there: Sequence[str], checked: str) -> Tensor:
     return rows
 
 
-def _teacher(args: Export, words: Sequence[str], split: str) -> tuple[Sequence[nn.Module], Tensor] | None:
-    """The models of the teacher that is timed, and prepared inputs of it."""
+def _teacher(args: Export, words: Sequence[str], split: str, store: Store) -> tuple[Sequence[nn.Module], Tensor] | None:
+    """The models of the teacher that is timed, and prepared inputs of it. Raises OtherWeights where the store is another's."""
     if args.latency and not {ONNX, INT8} & {*args.formats}:
         raise ConfigError("--latency is of ONNX files", remedy="give --formats=onnx, or --formats=onnx,int8")
     if args.against_teacher is None:
@@ -113,13 +114,21 @@ def _teacher(args: Export, words: Sequence[str], split: str) -> tuple[Sequence[n
     if not args.latency:
         raise ConfigError(f"--against_teacher={args.against_teacher} is there to be timed", remedy="add --latency")
     from softlabels.teacher.ensemble import load_ensemble
+    from softlabels.teacher.recheck import require_weights
 
     trust = [word for word in words if word.partition("=")[0] == "--trust"]
     recipe: TeacherLogits = parse(
         [f"--config={args.against_teacher}", *trust], arguments_of("teacher-logits"), stage="teacher-logits", doc=None
     )
+    ensemble = load_ensemble(recipe.teacher)
+    if any(member.weights for member in store.spec.teacher.members):
+        require_weights(store, ensemble)
+    else:
+        warn(
+            f"{store.path} does not name its teacher's weights: whether they are those of {args.against_teacher} is not known"
+        )
     rows = load_rows(recipe.transfer_set, split, PRINTED).inputs[: max(SIZES)]
-    return load_ensemble(recipe.teacher).models, torch.from_numpy(np.array(rows))
+    return ensemble.models, torch.from_numpy(np.array(rows))
 
 
 def _say_scores(model: nn.Module, exported: Sequence[Exported], split: Split, training: StudentTraining) -> None:

@@ -26,7 +26,12 @@ from softlabels_stages.student_folder import options_of, record_own
 @stage("train-student", resumable=True)
 def main(args: TrainStudent) -> int:
     """Train, judge, print."""
-    recipe = recipe_of(args)
+    recipe, told = recipe_of(args), set[str]()
+
+    def tell(line: str) -> None:
+        told.add(line)
+        say(line)
+
     run = train(
         args.student,
         args.source,
@@ -38,9 +43,11 @@ def main(args: TrainStudent) -> int:
         out=args.out,
         recipe=recipe,
         begun=lambda folder: record_own(folder, recipe),
-        watch=Watch(say, warn, should_stop),
+        watch=Watch(tell, warn, should_stop),
     )
-    print(f"\n{comparison_text(run.results)}\n")
+    # What splits share was said before training; where a finished run is shown again it is said here.
+    lines = [line for line in comparison_text(run.results).splitlines() if line not in told]
+    print("", *lines, "", sep="\n")
     named = f"store{'s' * (len(args.store) > 1)} {', '.join(args.store)}"
     print(f"{named}, run {run.path}; try next: {_next(args, run)}")
     return 0

@@ -336,18 +336,19 @@ def _chosen(train: Split, training: StudentTraining) -> np.ndarray:
     """Numbers of the training rows that a run uses. Raises ConfigError when there are none."""
     is_chosen = chosen_rows(train.rows.keys, training.row_fraction, training.seed)
     if training.only_classes is not None:
-        if train.kinds != {"": "softmax"} or train.store.positions is not None:
+        if [*train.kinds.values()] != ["softmax"] or train.store.positions is not None:
             raise ConfigError(
                 f"only_classes picks rows by their class, and those of {train.store.path} have no single one",
                 remedy="drop only_classes",
             )
-        strangers = [number for number in training.only_classes if not 0 <= number < train.store.classes]
+        [one] = train.each.values()
+        strangers = [number for number in training.only_classes if not 0 <= number < one.store.classes]
         if strangers:
             raise ConfigError(
-                f"only_classes names {', '.join(map(str, strangers))}, and the store has {train.store.classes} classes",
-                remedy=f"give numbers from 0 to {train.store.classes - 1}",
+                f"only_classes names {', '.join(map(str, strangers))}, and the store has {one.store.classes} classes",
+                remedy=f"give numbers from 0 to {one.store.classes - 1}",
             )
-        is_chosen &= np.isin(train.rows.labels, training.only_classes)
+        is_chosen &= np.isin(one.rows.hard[""], training.only_classes)
     if not is_chosen.any():
         raise ConfigError(
             f"only_classes={training.only_classes}, row_fraction={training.row_fraction} leave no training row",

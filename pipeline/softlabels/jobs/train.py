@@ -112,7 +112,7 @@ def train(
         rows, own = {split: each.rows for split, each in splits.items()}, splits["train"].store
         names = own.class_names if own.targets == ("",) else None
         shared = say_how_splits_relate(rows, names, watch, tokens=own.spec.of_tokens)
-        _say_how_labels_are_read(sweep.batches, own, watch)
+        say_how_labels_are_read(sweep.batches, own, watch)
     given = {"name": name, "transfer_set": transfer_set, "pinned": pinned, "student": student, "training": training}
     said = recipe or {section: plain(value) for section, value in given.items() if value is not None}
     folder.keep_recipe(said)
@@ -199,18 +199,26 @@ def _begin(
     return _Sweep(training, splits, variants, students, train, trainer, folder)
 
 
-def _say_how_labels_are_read(batches: Loader, store: Store, watch: Watch) -> None:
-    """Say it where the store's rows stand in another order than those of the transfer set, which makes reading slow."""
-    for one, often in store.scattered() if isinstance(store, Joined) else ():
+def say_how_labels_are_read(batches: Loader, store: Store, watch: Watch) -> None:
+    """Say it where labels do not stand in the store as the rows do in the transfer set, which makes reading slow."""
+    for one, each in store.scattered() if isinstance(store, Joined) else ():
         watch.say(
             f"the rows of {one.path} stand in quite another order than those of the first store: every epoch reads about "
-            f"{often:.1f} times its labels; to read them once, make one store of all (`softlabels merge`)"
+            f"{each:.1f} times its labels; to read them once, make one store of all (`softlabels merge`)"
         )
     times = batches.times_read()
-    if times > 1:
+    if times <= 1:
+        return
+    often = f"every epoch reads about {times:.1f} times its labels; to read them once,"
+    if repeats := batches.repeats():
         watch.say(
-            f"the rows of {store.path} stand in another order than those of the transfer set: every epoch reads about "
-            f"{times:.1f} times its labels; to read them once, label the transfer set as it is ordered now"
+            f"{repeats:,} of {len(batches.rows):,} rows to train on repeat the key of an earlier one and have its labels, "
+            f"wherever these stand in {store.path}: {often} label each row once"
+        )
+    else:
+        watch.say(
+            f"the rows of {store.path} stand in another order than those of the transfer set: {often} label the transfer set "
+            "as it is ordered now"
         )
 
 
