@@ -34,10 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = run_of(words)
     args = parse(with_store_of(run, words), Evaluate, stage="evaluate", doc=__doc__, positional=("model",), run=run)
     student = None if args.model is None else with_weights(args.student, args.model)
-    store, temperature, training = open_store(args.store, split=args.split), args.temperature, _own_training(args)
+    temperature, training = args.temperature, _own_training(args)
+    store = open_store(args.store, split=args.split, tail_bound=training.tail_bound)
     if temperature is None and store.targets == ("",) and store.encoding.target != "values":
         # where there are several targets, each has its own
-        temperature = training.of(training.variants[0], 0).loss_at(1.0).temperature
+        own = training.of(training.variants[0], 0).loss_at(1.0).temperature
+        temperature = store.encoding.nearest(own)
     found = judge(
         args.store,
         student,

@@ -117,7 +117,10 @@ def open_splits(
     store's, and what `open_store` and `load_transfer_set` raise.
     """
     names = [only] if only else list(store_splits(path))
-    stores = {name: open_store(path, split=name) for name in names}
+    bound = training is not None and training.tail_bound
+    stores = {name: open_store(path, split=name, tail_bound=bound) for name in names}
+    for line in {store.bound for store in stores.values() if store.bound}:
+        watch.warn(f"tail_bound: {line}")
     _require_one_teacher(stores)
     splits = {name: Split(store, _rows(store, transfer_set, name, watch), missing) for name, store in stores.items()}
     for name, split in splits.items() if missing == "skip" else ():

@@ -250,10 +250,27 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         """Down to which the labels are known, 0 for any."""
         return 0.0
 
+    def nearest(self, temperature: float) -> float:
+        """The temperature next to this one at which they are known."""
+        return max(temperature, self.lowest_temperature) if self.known_at is UNSET else self.known_at
+
     @property
     def near_1(self) -> float:
         """The temperature next to 1 at which they are known."""
-        return max(1.0, self.lowest_temperature) if self.known_at is UNSET else self.known_at
+        return self.nearest(1.0)
+
+    def bounded(self) -> Self:
+        """The same, which gives a bound where it is known at one temperature alone, and is as it was at that one.
+
+        Raises:
+            ConfigError: known at one temperature, and of such a kind that nothing is known of others.
+        """
+        if self.known_at is UNSET:
+            return self
+        raise ConfigError(
+            f"{self.kind} labels that are known at temperature {self.known_at:g} alone say nothing of others, not even a bound",
+            remedy=f"leave out tail_bound, and take temperature {self.known_at:g}",
+        )
 
     def check_temperature(self, temperature: float) -> None:
         """Raise `ConfigError` where `temperature` is impossible, one that the labels are not known at, or where they have

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import msgspec
 import numpy as np
+from msgspec import UNSET
 from numpy.typing import NDArray
 
 from softlabels.labels.base import Columns, Encoded, Gap
@@ -73,6 +74,14 @@ class TopkEncoding(TopkFields, frozen=True, kw_only=True, tag="topk"):
     def check_temperature(self, temperature: float) -> None:
         super().check_temperature(temperature)
         check_beta(self, temperature)
+
+    def bounded(self) -> Self:
+        """See `EncodingBase.bounded`. Where the mass of the tail is known at one temperature T alone (`one_temperature`), the
+        straight line from it to beta = 0 lies above g, which is convex: above T the tail has at most the mass that follows.
+        """
+        if self.known_at is not UNSET and self.tail != "renormalised" and self.nodes == 2:
+            return msgspec.structs.replace(self, known_at=UNSET)
+        return super().bounded()
 
     def member_logits(
         self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, temperature: float

@@ -8,9 +8,11 @@ is first touched, chunks and the basis of the tails when they are asked for. R r
 from __future__ import annotations
 
 import shlex
+from copy import copy
 from functools import cached_property
 from typing import Literal, Self
 
+import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -36,13 +38,14 @@ from softlabels.system.places import Place, folder_of
 Check = Literal["first", "always", "never"]
 
 
-def open_store(path: Place, *, split: str | None = None, check: Check = "first") -> Store:
+def open_store(path: Place, *, split: str | None = None, check: Check = "first", tail_bound: bool = False) -> Store:
     """Open a sealed store.
 
     Args:
         path: the folder of one split, or a root of several with `split`.
         check: check each chunk's digest the first time it is read, always, or never. Values are checked the first time, or
             always.
+        tail_bound: give labels that are known at one temperature alone at higher ones too, see `Store.bounded`.
 
     Raises:
         StorePathError: no store there, or a root of several splits and none chosen.
@@ -56,7 +59,8 @@ def open_store(path: Place, *, split: str | None = None, check: Check = "first")
         )
     if split is not None and split not in splits:
         raise StorePathError(f"{root} has no split {split!r}", remedy=f"choose one of {', '.join(splits)}")
-    return Store(splits[split] if split else next(iter(splits.values())), check=check)
+    store = Store(splits[split] if split else next(iter(splits.values())), check=check)
+    return store.bounded() if tail_bound else store
 
 
 def store_splits(path: Place) -> dict[str, Folder]:
@@ -144,6 +148,27 @@ class Store(Stored):
         view = super().only(name)
         view.manifest = self.manifest.only(name)
         return view
+
+    def bounded(self) -> Self:
+        """The same store, whose topk labels that are known at one temperature T alone are given above T too: with the ratios of
+        the stored classes, and a tail whose mass is an upper bound of the teacher's (`bound` says so). At T nothing changes.
+
+        Raises:
+            ConfigError: labels known at one temperature that give no bound.
+        """
+        view = copy(self)
+        targets = tuple(msgspec.structs.replace(each, encoding=each.encoding.bounded()) for each in self.spec.targets)
+        view.spec = self.spec.with_targets(targets)
+        return view
+
+    @property
+    def bound(self) -> str:
+        """In a line what is a bound of the labels as this store gives them; "" where nothing is."""
+        known = {each.name: each.encoding.only_at for each in self._whole.targets}
+        names = [(each.name or self.name, each.encoding.only_at) for each in self.spec.targets]
+        at = {known[name] for name, now in names if now != known[name]}
+        words = " and ".join(f"T={t:g}" for t in sorted(filter(None, at)))
+        return f"labels known at {words} alone: at higher T the mass of their tail is an upper bound" if at else ""
 
     @property
     def classes(self) -> int:
