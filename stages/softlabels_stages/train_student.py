@@ -15,6 +15,7 @@ from softlabels.jobs.train import Run, train
 from softlabels.jobs.watch import Watch
 from softlabels.report.comparison import best_seed, best_student, comparison_text
 from softlabels.report.views import views
+from softlabels.store import open_store
 from softlabels.student.sweep import HARD
 from softlabels_stages.arguments import TrainStudent
 from softlabels_stages.recipe import recipe_of
@@ -52,9 +53,15 @@ def _next(args: TrainStudent, run: Run) -> str:
         variant = next(variant for variant in (*args.training.variants, HARD) if variant.label == best["label"])
         return suggested("export", run.path / variant.folder(args.training.seeds[best_seed(run.results, best)]))
     recipe, swept = f"--config={run.path / RECIPE}", "--temperature=1,2,4,8,20"
-    if all(view.get("target") == "values" for view in views(run.results).values()):
+    if all(view.get("target") == "values" for view in views(run.results).values()) or not _knows_others(args):
         swept = "--alpha=0.5,0.9"  # values have no temperature
     return suggested("train-student", recipe, f"--store={args.store}", swept)
+
+
+def _knows_others(args: TrainStudent) -> bool:
+    """Whether the store's labels are known at other temperatures than one."""
+    stored = open_store(args.store, split="train").spec.targets
+    return args.training.tail_bound or all(each.encoding.only_at is None for each in stored)
 
 
 if __name__ == "__main__":

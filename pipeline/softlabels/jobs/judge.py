@@ -86,8 +86,8 @@ def judge(
         student: whom to judge; None for the stored teacher, which needs no transfer set.
         split: the split's name.
         training: which members of the teacher count, by which mean, and on which device; by default as `StudentTraining` says.
-        temperature: T of the second KL (the first is at 1), by default 4; where labels are not known there, both are next to it.
-            Labels of kind values have neither.
+        temperature: T of the second KL (the first is at 1), by default 4; where labels are not known there, the next to it
+            that is. Labels of kind values have neither.
         transfer_set, missing: see `train`.
         watch: is told what is found.
 
@@ -217,10 +217,10 @@ def _student_results(
 
 
 def _asked_of_run(first: Head, heads: Sequence[Head], train: Split) -> Asked:
-    """What is asked of a target that distilled students meet by these heads: KLs at each temperature that one was taught at, and
-    at 1, or next to it.
-    """
-    temperatures = sorted({train.store.only(first.name).encoding.near_1, *(head.config.loss_at(1.0).temperature for head in heads)})
+    """What is asked of a target that distilled students meet by these heads: KLs at 1, or next to it, and where each learnt."""
+    temperatures = sorted(
+        {train.store.only(first.name).encoding.near_1, *(head.config.loss_at(1.0).temperature for head in heads)}
+    )
     return Asked(temperatures, first.config.mean, first.target, first.output)
 
 

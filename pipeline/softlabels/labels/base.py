@@ -304,6 +304,17 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         inner, outer = (1.0, temperature) if tempered else (temperature, 1.0)
         return log_probs(self.member_logits(columns, classes, basis, inner), outer, mean, weights)
 
+    def largest_log_probs(
+        self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, *, temperature: float, mean: str,
+        weights: ArrayLike, k: int,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:  # fmt: skip
+        """Ids and log-probabilities (n, k) of the `k` most probable classes of columns (n, M, ...), the most probable first."""
+        log_p = self.log_probs(columns, classes, basis, temperature=temperature, mean=mean, weights=weights)
+        ids = np.argpartition(-log_p, k - 1, axis=-1)[:, :k].astype(np.int64)
+        found = np.take_along_axis(log_p, ids, axis=-1)
+        order = np.lexsort((ids, -found), axis=-1)
+        return np.take_along_axis(ids, order, axis=-1), np.take_along_axis(found, order, axis=-1)
+
     def probabilities(
         self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, *, temperature: float, mean: str,
         weights: ArrayLike,
@@ -350,6 +361,10 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     def reordered(self, columns: Columns, order: NDArray[np.int64], classes: int) -> Columns:
         """The same columns (..., M, ...) where class i is what was class `order[i]`; exact, but for tails with a basis."""
         raise NotImplementedError(self.kind)
+
+    def kept(self, classes: int) -> int:
+        """Of how many classes the logits are kept."""
+        return classes
 
     # Words.
 

@@ -63,8 +63,8 @@ def comparison_body(results: Results) -> str:
 def comparison_table(results: Results) -> Table:
     """A line for each of the teacher's members, the ensemble, and each student.
 
-    One distilled student: KL at 1 (or next to it, where the teacher is not known there) and at its temperature. Several: there and at each one's own temperature, and how
-    far each is ahead of the hard student. Vectors have no KL.
+    One distilled student: KL at 1 (or next to it, where the teacher is not known there) and at its temperature. Several: there
+    and at each one's own temperature, and how far each is ahead of the hard student. Vectors have no KL.
     """
     lines = _lines(results)
     sweep = len(distilled_students(results)) > 1

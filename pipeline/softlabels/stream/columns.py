@@ -105,5 +105,5 @@ class SoftColumns:
         device = next(iter(own.values())).device
         basis = None if self.basis is None else self.basis.to(device)
         members = self.encoding.members(own, self.classes, basis)
-        own = self.encoding
-        return SoftLabels(members, self.weights.to(device), own.reduce, own.only_at, own.near_1)
+        known = self.encoding
+        return SoftLabels(members, self.weights.to(device), known.reduce, known.only_at, known.near_1)

@@ -120,14 +120,12 @@ class Metrics:
     """Adds up predictions, a batch at a time.
 
     Args:
-        temperatures: T of the KLs; 1, or where the teacher is not known at it the temperature next to it, is always one of them.
+        temperatures: T of the KLs; 1, or the temperature next to it at which the teacher is known, is always one of them.
         mean: how the teacher's members are averaged, see `softlabels.labels.ensemble`.
         by_class: count class by class too.
     """
 
-    def __init__(
-        self, temperatures: Sequence[float] = (), mean: str = "arithmetic", *, by_class: bool = False
-    ) -> None:
+    def __init__(self, temperatures: Sequence[float] = (), mean: str = "arithmetic", *, by_class: bool = False) -> None:
         self._temperatures = temperatures
         self._mean, self._wants_classes = mean, by_class
         self._by_class: ByClass | None = None
@@ -167,7 +165,13 @@ class Metrics:
         return scores if self._by_class is None else cast(Scores, {**scores, **self._by_class.result()})
 
     def _add(
-        self, log_probs_at: LogProbsAt, labels: Tensor, soft: SoftLabels | None, own: Tensor | None = None, *, at: float = 1.0
+        self,
+        log_probs_at: LogProbsAt,
+        labels: Tensor,
+        soft: SoftLabels | None,
+        own: Tensor | None = None,
+        *,
+        at: float = 1.0,
     ) -> None:
         """Add log-probabilities (B, C) at each T. Hard labels are held against those `at` 1, or what is next to it of a teacher
         that is not known there; `own` are the ones, where they are others.
@@ -190,7 +194,9 @@ class Metrics:
             columns, measured = [(predicted == top_class(teacher)).double()], sorted({near, *self._temperatures})
             for t in measured:
                 log_q = log_p if t == at else log_probs_at(t)
-                columns.append(_kl((teacher if t == near else soft.log_probs(t, self._mean)).to(log_p.dtype), log_q).double())
+                columns.append(
+                    _kl((teacher if t == near else soft.log_probs(t, self._mean)).to(log_p.dtype), log_q).double()
+                )
             agreed, *kls = torch.stack(columns).sum(dim=1).cpu().tolist()
             self._agreed += agreed
             self._kl = {t: self._kl.get(t, 0.0) + kl for t, kl in zip(measured, kls, strict=True)}
