@@ -1,4 +1,4 @@
-"""What `export_labels` writes of a store: named arrays of some rows, and lines on what is not among them. `AllRows` is everything,
+"""What `export_labels` writes of a store: named arrays of some rows, and lines on what is not among them. `AllRows` is all,
 with names that import knows; `TokenRows` the k largest log-probabilities of tokens at one temperature.
 
 R rows, P positions of a row, M members, C classes, L tokens of a row.
@@ -124,8 +124,8 @@ class TokenRows(Rows):
             )
         at = self.temperature(store)
         self.said = [
-            f"the file has no tail: what the {self.kept(store)} largest leave of 1 is not in it, nor the content keys, which "
-            "follow from the tokens",
+            f"the file holds the {self.kept(store)} largest of each position; of all others it has what these leave of 1, and that "
+            "at one temperature",
             f"log-probabilities at T={at:g}, which the file does not say: tell its readers",
         ]
 

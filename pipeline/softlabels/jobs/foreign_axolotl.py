@@ -112,7 +112,7 @@ class Axolotl:
         if len(ids) != len(lists):
             raise misaligned(f"{len(lists)} lists of log-probabilities and {len(ids)} of ids")
         numbers = _converted(lists, list[list[float] | None])
-        return [_pairs(own, values or []) for own, values in zip(ids, numbers, strict=True)]
+        return [[] if values is None else _pairs(own, values) for own, values in zip(ids, numbers, strict=True)]
 
 
 def _entry(entry: _Entry | float) -> tuple[int, float]:

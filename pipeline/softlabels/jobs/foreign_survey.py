@@ -4,6 +4,7 @@ them. R rows that are stored, P positions of a row.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,8 +22,7 @@ from softlabels.transfer.keys import content_keys
 
 Broken = Literal["error", "skip"]
 _SHIFTS = (0, -1, 1)
-_ENOUGH = 32  # positions from which on the tokens say how lists are aligned
-_CLEARLY = 0.1  # by how much another alignment must fit better
+_CLEARLY = 3.0  # by how many roots of the positions another alignment must fit better: chance reaches about one
 _WHOLE = 1e-4  # what probabilities leave of 1 that were scaled to sum to 1, at most
 _FIRST = 64  # rows whose inputs are kept
 
@@ -130,8 +130,8 @@ class Survey:
             raise TransferSetError(
                 f"{source.path} has no row that can be stored: {what}", remedy="give a file with labels"
             )
-        better = max(_SHIFTS, key=self.rate)
-        if self.asked[0] >= _ENOUGH and self.rate(better) > self.rate(0) + _CLEARLY:
+        better = max(_SHIFTS, key=lambda shift: self.hits[shift])
+        if self.hits[better] - self.hits[0] > _CLEARLY * math.sqrt(self.asked[0]):
             raise AlignmentError(
                 f"{source.path}: the token behind a position is among its entries in {self.rate(0):.1%} of the positions, the "
                 f"token {'before that' if better < 0 else 'after that'} in {self.rate(better):.1%}: the lists are off by one",
