@@ -135,6 +135,7 @@ def works(path: Path, kind: str, base: Path) -> dict[str, Callable[[], int]]:
             "merge", base / "other" / kind / "train", path, "--missing=skip", "--repeated=first", f"--out={out}-merged"
         ),
         "concat": run("concat", path, _sound(base, kind), "--repeated=first", f"--out={out}-both"),
+        "export-labels": run("export-labels", path, f"{out}-labels.parquet", "--k=2"),
         "repair": run("repair", path),
         "list": run("list", path),
         "push": run("push", path, f"{out}-there"),

@@ -16,7 +16,9 @@ import pyarrow.parquet as pq
 import yaml
 
 CLASSES = 300
-Said = list[tuple[list[int], dict[int, dict[int, float]]]]  # of each row its tokens, and of positions log-probabilities by id
+Said = list[
+    tuple[list[int], dict[int, dict[int, float]]]
+]  # of each row its tokens, and of positions log-probabilities by id
 
 
 def write_tokenizer(folder: Path) -> str:
@@ -33,7 +35,9 @@ def write_tokenizer(folder: Path) -> str:
     return str(folder)
 
 
-def teacher(rng: np.random.Generator, lengths: tuple[int, ...], scale: float = 3.0) -> list[tuple[list[int], np.ndarray]]:
+def teacher(
+    rng: np.random.Generator, lengths: tuple[int, ...], scale: float = 3.0
+) -> list[tuple[list[int], np.ndarray]]:
     """Rows of tokens that a teacher wrote, with its logits (L, C): token p + 1 is drawn from those at p."""
     rows = []
     for length in lengths:
@@ -81,19 +85,29 @@ def write_sglang(path: Path, rows: list[tuple[list[int], np.ndarray]], k: int) -
         for log_p, token in zip(log_softmax(z), tokens[1:], strict=False):
             own.append([float(log_p[token]), token, "w"])
             top.append([[float(log_p[number]), number, None] for number in largest(log_p, k)])
-        meta = {"prompt_tokens": len(tokens), "input_token_logprobs": own, "input_top_logprobs": top, "cached_tokens": 0}
+        meta = {
+            "prompt_tokens": len(tokens),
+            "input_token_logprobs": own,
+            "input_top_logprobs": top,
+            "cached_tokens": 0,
+        }
         answers.append({"text": "", "meta_info": meta})
     lines = [answers[:2], *answers[2:]]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def axolotl_rows(rows: list[tuple[list[int], np.ndarray]], k: int, form: int, temperature: float = 1.0) -> list[dict[str, Any]]:
+def axolotl_rows(
+    rows: list[tuple[list[int], np.ndarray]], k: int, form: int, temperature: float = 1.0
+) -> list[dict[str, Any]]:
     """Rows of form 1 or 2 of which a list stands at each token but the first, the distribution of that token ("own")."""
     made = []
     for tokens, z in rows:
         kept = [(log_p, largest(log_p, k)) for log_p in log_softmax(z / temperature)[:-1]]
         numbers = [[float(log_p[number]) for number in ids] for log_p, ids in kept]
-        row: dict[str, Any] = {"messages": [{"role": "user", "content": " ".join(f"w{t}" for t in tokens)}], "logprobs": numbers}
+        row: dict[str, Any] = {
+            "messages": [{"role": "user", "content": " ".join(f"w{t}" for t in tokens)}],
+            "logprobs": numbers,
+        }
         if form == 1:
             row["logprobs"] = [
                 [{"logprob": value, "token": f"token_id:{number}"} for value, number in zip(values, ids, strict=True)]
@@ -219,7 +233,12 @@ def packed(folder: Path, out: Path) -> None:
     """The rows of a capture as one packed row, whose segments are numbered from 1."""
     rows = pq.read_table(folder / "data_0.parquet").to_pylist()
     blank = {name: [0] * len(rows[0][name][0]) for name in ("compressed_logprobs", "bytepacked_indices")}
-    whole: dict[str, list[Any]] = {"input_ids": [], "compressed_logprobs": [], "bytepacked_indices": [], "attention_mask": []}
+    whole: dict[str, list[Any]] = {
+        "input_ids": [],
+        "compressed_logprobs": [],
+        "bytepacked_indices": [],
+        "attention_mask": [],
+    }
     for number, row in enumerate(rows, 1):
         whole["input_ids"] += row["input_ids"]
         whole["attention_mask"] += [number] * len(row["input_ids"])

@@ -39,7 +39,8 @@ def test_a_round_trip_by_axolotl(lm: tuple[Path, str], tmp_path: Path, capsys: p
     store, tokenizer = lm
     assert stage.main([str(store), f"--to={tmp_path / 'kd.parquet'}", "--to_format=axolotl"]) == 0
     said = capsys.readouterr().out
-    assert "holds the 6 largest of each position" in said and "log-probabilities at T=1, which the file does not say" in said
+    assert "holds the 6 largest of each position" in said
+    assert "log-probabilities at T=1, which the file does not say" in said
     row = pq.read_table(tmp_path / "kd.parquet").to_pylist()[0]
     lengths = {name: len(row[name]) for name in row}
     assert set(lengths.values()) == {9}
@@ -89,7 +90,13 @@ def test_a_round_trip_of_all_outputs(
     write_store(tmp_path / "one/train", outputs, inputs=inputs, labels=labels, mask=mask, kind=kinds)
     file = tmp_path / f"all.{ending}"
     assert export_labels(tmp_path / "one", file, to_format=ending) == []  # type: ignore[arg-type]  # one of them
-    words = ["--targets.kind.kind=softmax", "--targets.box.kind=values", "--members=2", "--positions=3", "--inputs=embed"]
+    words = [
+        "--targets.kind.kind=softmax",
+        "--targets.box.kind=values",
+        "--members=2",
+        "--positions=3",
+        "--inputs=embed",
+    ]
     assert imports([str(file), str(tmp_path / "back/train"), *words]) == 0
     one, other = open_store(tmp_path / "one"), open_store(tmp_path / "back")
     for name in ("content_key", "input", "position_mask", "kind.label", "box.values", "kind.shift"):

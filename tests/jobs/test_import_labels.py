@@ -80,7 +80,8 @@ def test_distillkit_as_its_own_code_wrote_it(name: str, off: float, tmp_path: Pa
     folder = CAPTURES / name
     said, own = files.said_by_distillkit(folder), np.load(folder / "decoded.npz")
     config = read_compression(folder)
-    for number, (row, (tokens, by_position)) in enumerate(zip(pq.read_table(folder / "data_0.parquet").to_pylist(), said, strict=True)):
+    written = pq.read_table(folder / "data_0.parquet").to_pylist()
+    for number, (row, (tokens, by_position)) in enumerate(zip(written, said, strict=True)):
         assert own[f"tokens{number}"].tolist() == tokens
         ours = decoded(np.array(row["compressed_logprobs"], np.uint8), config)
         for place, entries in by_position.items():
@@ -94,7 +95,8 @@ def test_distillkit_as_its_own_code_wrote_it(name: str, off: float, tmp_path: Pa
     assert verify(tmp_path / "lm/train") == []
     store = open_store(tmp_path / "lm")
     assert store.encoding.only_at == 1.0
-    assert not store.manifest.fidelity and not store.manifest.lost[""].fidelity  # unknown, not zero
+    assert not store.manifest.fidelity
+    assert not store.manifest.lost[""].fidelity
 
 
 def test_packed_rows_are_their_segments(tmp_path: Path, imported: Import) -> None:
@@ -119,12 +121,14 @@ def test_without_its_settings_a_capture_is_refused(tmp_path: Path, imported: Imp
         (tmp_path / "compression_config.yaml").write_text(yaml.safe_dump(wrong))
         with pytest.raises(ConfigError, match=match):
             imported(alone, "distillkit")
-    (tmp_path / "compression_config.yaml").write_text("[" * 2000)
+    (tmp_path / "compression_config.yaml").write_text("[" * 1000)
     with pytest.raises(ConfigError, match="cannot be used"):
         imported(alone, "distillkit")
     settings = yaml.safe_load((CAPTURES / "poly/compression_config.yaml").read_text())
     (tmp_path / "compression_config.yaml").write_text(yaml.safe_dump(settings | {"k": 25, "exact_k": 9}))
-    with pytest.raises(AlignmentError, match=r"row 0: ids of \(8, 27\) and numbers of \(8, 48\) bytes, and .* says 29 and 52"):
+    with pytest.raises(
+        AlignmentError, match=r"row 0: ids of \(8, 27\) and numbers of \(8, 48\) bytes, and .* says 29 and 52"
+    ):
         imported(alone, "distillkit")
 
 
@@ -188,7 +192,7 @@ def test_a_temperature_that_was_applied(tmp_path: Path, imported: Import, rng: n
     assert "it serves T=2 alone, from the 12 largest of 300 tokens; above it tail_bound=true" in "\n".join(done.report)
     store, bounded = (open_store(tmp_path / "lm", tail_bound=each) for each in (False, True))
     for temperature in (1.0, 4.0):
-        with pytest.raises(ConfigError, match="known at temperature 2 alone.*tail_bound=true"):
+        with pytest.raises(ConfigError, match=r"known at temperature 2 alone.*tail_bound=true"):
             store.log_probs([0], temperature=temperature)
     with pytest.raises(ConfigError, match="from 2 up, not at 1"):
         bounded.log_probs([0], temperature=1.0)
@@ -236,7 +240,9 @@ def test_the_report_counts_what_is_left_out(tmp_path: Path, imported: Import, rn
     records[2]["logprobs"][0] = [0.5] * K  # mass above 1
     records[3]["logprobs"] = [None] * 7
     files.write_lines(path, records)
-    with pytest.raises(ClassIdOverflow, match=r"kd\.jsonl, row 1: an id of position 3 is 300, and the tokenizer has 300 tokens"):
+    with pytest.raises(
+        ClassIdOverflow, match=r"kd\.jsonl, row 1: an id of position 3 is 300, and the tokenizer has 300"
+    ):
         imported(path, "axolotl", aligned="own")
     assert not (tmp_path / "lm").exists()
     lines = imported(path, "axolotl", aligned="own", broken="skip").report
@@ -262,7 +268,7 @@ NESTED = json.loads("[" * 400 + "]" * 400)
         (lambda row: row["target_token_ids"][2].__setitem__(0, -1), ClassIdOverflow, "position 2 is -1"),
         (lambda row: row["target_token_ids"][2].__setitem__(0, -7), ClassIdOverflow, "position 2 is -7"),
         (lambda row: row["target_token_ids"][2].__setitem__(0, 1 << 70), UserError, "64 bits|is not as its form says"),
-        (lambda row: row["target_token_ids"][2].__setitem__(0, row["target_token_ids"][2][1]), LogitsError, "names a token twice"),
+        (lambda row: row["target_token_ids"][2].__setitem__(0, row["target_token_ids"][2][1]), LogitsError, "token twice"),
         (lambda row: row["target_token_ids"][2].pop(), AlignmentError, "11 ids and 12 numbers"),
         (lambda row: row["target_token_ids"].pop(), AlignmentError, "8 lists of log-probabilities and 7 of ids"),
         (lambda row: row["logprobs"][2].__setitem__(0, 3.0), LogitsError, "these are no log-probabilities"),
@@ -332,9 +338,9 @@ def test_files_that_are_none(tmp_path: Path, imported: Import, tokenizer: str) -
         imported(CAPTURES / "poly", "distillkit", tokenizer="")
     with pytest.raises(ConfigError, match=r"24 entries, and k is 25; give --k from 1 to 24"):
         imported(CAPTURES / "poly", "distillkit", k=25)
+    meta = {"prompt_tokens": 9, "input_token_logprobs": [[None, 1, None]], "input_top_logprobs": [None]}
+    files.write_lines(tmp_path / "late.jsonl", [{"meta_info": meta}])
     with pytest.raises(AlignmentError, match="with logprob_start_len=0"):
-        meta = {"prompt_tokens": 9, "input_token_logprobs": [[None, 1, None]], "input_top_logprobs": [None]}
-        files.write_lines(tmp_path / "late.jsonl", [{"meta_info": meta}])
         imported(tmp_path / "late.jsonl", "sglang")
 
 

@@ -124,8 +124,8 @@ class TokenRows(Rows):
             )
         at = self.temperature(store)
         self.said = [
-            f"the file holds the {self.kept(store)} largest of each position; of all others it has what these leave of 1, and that "
-            "at one temperature",
+            f"the file holds the {self.kept(store)} largest of each position; of all others it has what these leave of 1, and "
+            "that at one temperature",
             f"log-probabilities at T={at:g}, which the file does not say: tell its readers",
         ]
 

@@ -126,7 +126,7 @@ def import_labels(
         require_same_maker(writer.folder, made_of, remedy="give the file that began it")
         kept = kept_about(writer.folder, words_about)
         require_room([writer])
-        _write(writer, _kept_rows(source, found), found, watch)
+        _write(writer, encoding, _kept_rows(source, found), found, watch)
         manifest = writer.seal(checked=True)
     for line in (*kept, *report, *writer.said):
         watch.say(line)
@@ -235,7 +235,9 @@ def _kept_rows(source: Source, found: Survey) -> Iterator[ForeignRow]:
         )
 
 
-def _write(writer: StoreWriter, rows: Iterator[ForeignRow], found: Survey, watch: Watch) -> None:
+def _write(
+    writer: StoreWriter, encoding: TopkEncoding, rows: Iterator[ForeignRow], found: Survey, watch: Watch
+) -> None:
     """Write the shards that are missing; the rows of others are passed over."""
     spec, pending = writer.spec, {*writer.pending}
     for shard in tqdm(range(spec.shards), desc="import", unit="shard", disable=None):
@@ -249,15 +251,14 @@ def _write(writer: StoreWriter, rows: Iterator[ForeignRow], found: Survey, watch
         with writer.shard(shard) as out:
             for start in range(numbers.start, numbers.stop, spec.cut.rows_per_chunk):
                 stop = min(start + spec.cut.rows_per_chunk, numbers.stop)
-                out.add(_chunk(spec, found.keys[start:stop], rows), stop - start)
+                out.add(_chunk(spec, encoding, found.keys[start:stop], rows), stop - start)
             out.commit(Lost())
     deque(rows, maxlen=0)  # which compares them with the first reading
 
 
-def _chunk(spec: Spec, keys: list[bytes], rows: Iterator[ForeignRow]) -> Arrays:
+def _chunk(spec: Spec, encoding: TopkEncoding, keys: list[bytes], rows: Iterator[ForeignRow]) -> Arrays:
     """The columns of as many of the next rows."""
-    encoding, classes, positions = spec.encoding, spec.label_space.classes, spec.positions or 1
-    assert isinstance(encoding, TopkEncoding)
+    classes, positions = spec.label_space.classes, spec.positions or 1
     inputs = np.zeros((len(keys), 2, positions + 1), np.int32)
     soft = {
         name: np.broadcast_to(

@@ -19,6 +19,7 @@ from softlabels.jobs.splits import (
     all_batches,
     held_out_batches,
     open_splits,
+    say_bound,
     say_what_labels_are,
     warn_of_findings,
     with_members,
@@ -100,23 +101,12 @@ def judge(
     settings = StudentTraining() if training is None else training
     device = resolve_device(settings.device)
     if student is None:
-        found = open_store(store, split=split, tail_bound=settings.tail_bound)
-        own: Rows = StoredRows(found)  # the next tokens of token rows are known only where the store holds its inputs
-        if found.spec.of_tokens and "input" in found.columns:
-            own = EmbeddedRows(found)
-        elif found.spec.of_tokens:
-            watch.warn(
-                f"{found.path} holds no tokens (inputs: reference): without the next one no errors, NLL, ECE and Brier"
-            )
-        warn_of_findings(split, found, watch)
-        if found.bound:
-            watch.warn(f"tail_bound: {found.bound}")
-        [stored] = with_members({split: Split(found, own)}, settings).values()
+        stored = _stored(store, split, settings, watch)
         asked = {name: _asked(settings, stored, name, temperature) for name in _kinds(stored, temperature)}
         ensemble, members = evaluate_teacher(all_batches(stored, settings.batch_size), asked, device=device)
         if len(members) < 2:
             return {"teacher": ensemble}
-        named = zip(member_names(found, settings.members), members, strict=True)
+        named = zip(member_names(stored.store, settings.members), members, strict=True)
         return {**{f"teacher {name}": scores for name, scores in named}, "ensemble": ensemble}
     splits = open_splits(store, transfer_set, only=split, missing=missing, training=settings, watch=watch)
     settings, splits = fitted(student, splits, settings)
@@ -126,6 +116,21 @@ def judge(
     asked = {name: _asked(settings, splits[split], name, temperature, head) for name, head in heads.items()}
     model = build_model(student).to(device)
     return {"student": evaluate_student(model, all_batches(splits[split], settings.batch_size), asked, device=device)}
+
+
+def _stored(store: str | Path, name: str, training: StudentTraining, watch: Watch) -> Split:
+    """A split whose stored teacher is judged: without a transfer set."""
+    found = open_store(store, split=name, tail_bound=training.tail_bound)
+    own: Rows = StoredRows(found)  # the next tokens of token rows are known only where the store holds its inputs
+    if found.spec.of_tokens and "input" in found.columns:
+        own = EmbeddedRows(found)
+    elif found.spec.of_tokens:
+        watch.warn(
+            f"{found.path} holds no tokens (inputs: reference): without the next one no errors, NLL, ECE and Brier"
+        )
+    warn_of_findings(name, found, watch)
+    say_bound([found], watch)
+    return with_members({name: Split(found, own)}, training)[name]
 
 
 def judge_beside_teacher(models: Mapping[str, nn.Module], split: Split, training: StudentTraining) -> dict[str, Scores]:

@@ -5,7 +5,7 @@ Rows come from the transfer set that the recipe names, or, where the store embed
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -119,14 +119,19 @@ def open_splits(
     names = [only] if only else list(store_splits(path))
     bound = training is not None and training.tail_bound
     stores = {name: open_store(path, split=name, tail_bound=bound) for name in names}
-    for line in {store.bound for store in stores.values() if store.bound}:
-        watch.warn(f"tail_bound: {line}")
+    say_bound(stores.values(), watch)
     _require_one_teacher(stores)
     splits = {name: Split(store, _rows(store, transfer_set, name, watch), missing) for name, store in stores.items()}
     for name, split in splits.items() if missing == "skip" else ():
         left_out = all_batches(split, 1).left_out
         watch.warn(f"{name}: {left_out:,} of {len(split.rows.keys):,} rows have no soft labels and are left out")
     return splits if training is None else with_members(splits, training)
+
+
+def say_bound(stores: Iterable[Store], watch: Watch) -> None:
+    """Warn once where labels are a bound."""
+    for line in {store.bound for store in stores if store.bound}:
+        watch.warn(f"tail_bound: {line}")
 
 
 def with_members(splits: Mapping[str, Split], training: StudentTraining) -> dict[str, Split]:
