@@ -226,7 +226,7 @@ class Import(Reading):
     from_format: Literal["distillkit", "axolotl", "vllm", "sglang"] | None = (
         None  # top-k log-probabilities of tokens as these write them (docs/translate.md); the flags below are theirs
     )
-    tokenizer: str = ""  # the teacher's: a folder or hub id
+    teacher_tokenizer: str = ""  # whose tokens the ids are: a folder or hub id
     revision: str | None = None  # of a tokenizer of the hub
     known_at: float | None = None  # the temperature that was applied already; of DistillKit 1 by default
     k: int | None = None  # how many of a position are stored; by default as many as every position has

@@ -48,7 +48,7 @@ def test_a_round_trip_by_axolotl(lm: tuple[Path, str], tmp_path: Path, capsys: p
     assert row["labels"][0] == -100
     words = [
         f"--from={tmp_path / 'kd.parquet'}", f"--store={tmp_path / 'back/train'}", "--from_format=axolotl", "--known_at=1",
-        f"--tokenizer={tokenizer}", "--teacher_name=theirs",
+        f"--teacher_tokenizer={tokenizer}", "--teacher_name=theirs",
     ]  # fmt: skip
     assert imports(words) == 0
     assert "4 of 4 rows, 37 positions with labels" in capsys.readouterr().out
@@ -62,6 +62,8 @@ def test_a_round_trip_by_axolotl(lm: tuple[Path, str], tmp_path: Path, capsys: p
     capsys.readouterr()
     assert imports([*words, "--floor=0.1"]) == 2
     assert "--floor means nothing for files of axolotl" in capsys.readouterr().err
+    assert imports([*words[:2], "--known_at=1"]) == 2
+    assert "--known_at means nothing without --from_format" in capsys.readouterr().err
 
 
 def test_a_round_trip_by_distillkit(tmp_path: Path, lm: tuple[Path, str]) -> None:

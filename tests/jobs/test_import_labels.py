@@ -334,7 +334,7 @@ def test_files_that_are_none(tmp_path: Path, imported: Import, tokenizer: str) -
         broken.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
         with pytest.raises(UserError):  # whichever it is
             imported(broken, "distillkit")
-    with pytest.raises(ConfigError, match="name the teacher's with --tokenizer"):
+    with pytest.raises(ConfigError, match="name the teacher's with --teacher_tokenizer"):
         imported(CAPTURES / "poly", "distillkit", tokenizer="")
     with pytest.raises(ConfigError, match=r"24 entries, and k is 25; give --k from 1 to 24"):
         imported(CAPTURES / "poly", "distillkit", k=25)

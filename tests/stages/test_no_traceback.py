@@ -279,8 +279,8 @@ WANTS = {
     "import": [
         "--from={} --store=new --split=train", "--from=noise --store={} --split=train",
         "--from=empty --store=new --split=train --column={}",
-        "--from={} --from_format=distillkit --known_at=1 --tokenizer=teacher --store=new --split=train",
-        "--from={} --from_format=axolotl --known_at=1 --tokenizer={} --store=new --split=train",
+        "--from={} --from_format=distillkit --known_at=1 --teacher_tokenizer=teacher --store=new --split=train",
+        "--from={} --from_format=axolotl --known_at=1 --teacher_tokenizer={} --store=new --split=train",
     ],
 }  # fmt: skip
 

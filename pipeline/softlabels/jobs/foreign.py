@@ -151,7 +151,7 @@ def entries_of(lists: Sequence[Sequence[tuple[int, float]]]) -> tuple[Ints, Floa
 
 
 def _out_of_range(what: str, classes: int) -> Unfit:
-    remedy = "name the tokenizer of the teacher with --tokenizer; rows with outputs that no token has can be left out"
+    remedy = "name the tokenizer of the teacher with --teacher_tokenizer; rows with outputs that no token has can be left out"
     return Unfit(ClassIdOverflow, "ids out of range", f"{what}, and the tokenizer has {classes} tokens", remedy)
 
 

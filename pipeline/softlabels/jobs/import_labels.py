@@ -167,7 +167,7 @@ def _vocabulary(foreign: Foreign) -> Any:
     if not foreign.tokenizer:
         raise ConfigError(
             "ids mean nothing without the tokenizer whose tokens they are",
-            remedy="name the teacher's with --tokenizer=FOLDER (or a hub id)",
+            remedy="name the teacher's with --teacher_tokenizer=FOLDER (or a hub id)",
         )
     digest = tokenizer_digest(foreign.tokenizer, foreign.revision)
     return vocabulary_of(foreign.tokenizer, foreign.revision, digest)
