@@ -9,8 +9,10 @@ Names are loaded when they are first used, so that reading a store imports no to
     select             docs/sharing.md
     import_labels,     top-k log-probabilities of other tools as a store, and a store's labels for them;
     export_labels      docs/translate.md
+    diff               how far two stores are apart
     write_store        a store of logits that are at hand as arrays
     push, pull         a store to an object store and back
+    sign               vouch for a store; open_store, train, judge, prune and pull check who did
     StoreWriter        fill a store shard by shard; store_spec says what it will hold,
                        array_keys gives its rows' keys
     load_transfer_set  the transfer set's rows, hashed and prepared; TransferSetConfig says which
@@ -46,12 +48,14 @@ from softlabels.lazy import exports
 
 if TYPE_CHECKING:
     from softlabels.jobs.combine import concat, merge, select
+    from softlabels.jobs.diff import diff
     from softlabels.jobs.encode import encode
     from softlabels.jobs.export_labels import export_labels
     from softlabels.jobs.import_labels import Foreign, import_labels
     from softlabels.jobs.judge import judge
     from softlabels.jobs.label import label
     from softlabels.jobs.share import pull, push
+    from softlabels.jobs.sign import sign
     from softlabels.jobs.train import train
     from softlabels.jobs.write_store import write_store
     from softlabels.labels.soft import SoftLabels
@@ -94,6 +98,7 @@ __all__ = [
     "UserError",
     "array_keys",
     "concat",
+    "diff",
     "distillation_loss",
     "encode",
     "errors",
@@ -107,6 +112,7 @@ __all__ = [
     "pull",
     "push",
     "select",
+    "sign",
     "store_spec",
     "train",
     "write_store",

@@ -14,6 +14,7 @@ from softlabels.errors import ConfigError
 from softlabels.jobs.reading import Reading
 from softlabels.labels.settings import EncodingSettings
 from softlabels.models.config import ModelConfig
+from softlabels.store.pinned import Pinned
 from softlabels.student.pruning import Pruning
 from softlabels.student.sweep import StudentTraining
 from softlabels.transfer.config import TransferSetConfig
@@ -30,6 +31,7 @@ class _Rows:
 
     transfer_set: TransferSetConfig | None = None
     missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
+    pinned: Pinned | None = None
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,8 @@ class Verify:
     against_teacher: str | None = None  # a recipe (file or built-in name) whose teacher is run over some of the rows
     trust: bool = False  # run code that the recipe names, though it is of a run that was not made here: read it first
     teacher_rows: int = 256  # how many rows of each split the live teacher sees, at least
+    digest: str | None = None  # what its digest must be, of one split
+    signed_by: str | None = None  # who must have signed each split: the file of a public key, PEM or OpenSSH's
 
 
 @dataclass(frozen=True)
@@ -194,6 +198,19 @@ class Concat:
     rename: dict[str, str] = field(default_factory=dict)  # classes of later stores: their name, and that in the first
     repeated: Literal["error", "first"] = "error"  # rows that an earlier store has: error, or keep the first
     splits: tuple[str, ...] | None = None  # which splits; by default all
+
+
+@dataclass(frozen=True)
+class Diff:
+    """Arguments of diff."""
+
+    a: str = ""  # a store, or a folder of stores
+    b: str = ""  # another
+    temperatures: tuple[float, ...] | None = None  # by default 1,2,4, or the one at which labels are known
+    most: int = 10  # how many rows are shown that moved, or that only one has
+    rename: dict[str, str] = field(default_factory=dict)  # classes of B: their name, and that in A
+    splits: tuple[str, ...] | None = None  # which splits; by default all
+    json: bool = False  # print JSON: one object for one split, else an object by split
 
 
 @dataclass(frozen=True)
@@ -257,7 +274,7 @@ class Push:
     """Arguments of push."""
 
     store: str = ""  # a sealed store, or a folder of them
-    url: str = ""  # where it goes: s3://BUCKET/FOLDER, gs://, az://, file:// or a folder
+    url: str = ""  # where it goes: s3://BUCKET/FOLDER, gs://, az://, hf://datasets/TEAM/NAME, file:// or a folder
     read_back: bool = True  # read what was sent or was there, and compare it; false compares sizes alone
 
 
@@ -265,11 +282,22 @@ class Push:
 class Pull:
     """Arguments of pull."""
 
-    url: str = ""  # where it lies: s3://BUCKET/FOLDER, gs://, az://, http://, https://, file:// or a folder
+    url: str = (
+        ""  # where it lies: s3://BUCKET/FOLDER, gs://, az://, hf://datasets/TEAM/NAME, http(s)://, file:// or a folder
+    )
     store: str = ""  # where it goes
     split: str | None = None  # one of several splits; by default all
     rows: str | None = None  # of one split, such as 0:1000,1500: a store of these alone
     digest: str | None = None  # what its digest must be, as info prints it; else nothing is fetched
+    signed_by: str | None = None  # who must have signed it: the file of a public key; else nothing is fetched
+
+
+@dataclass(frozen=True)
+class Sign:
+    """Arguments of sign."""
+
+    store: str = ""  # a sealed store, or a folder of them
+    key: str = ""  # the file of a private key, Ed25519 or ECDSA P-256
 
 
 @dataclass(frozen=True)
@@ -277,7 +305,7 @@ class List:
     """Arguments of list."""
 
     url: str = (
-        ""  # where stores lie, in folders of folders: s3://BUCKET/FOLDER, gs://, az://, http(s)://, file:// or a folder
+        ""  # where stores lie, in folders of folders: s3://BUCKET/FOLDER, gs://, az://, hf://, http(s):// or a folder
     )
     teacher_digest: str | None = (
         None  # only those of a teacher with these weights: eight digits or more of a member's digest
@@ -318,7 +346,8 @@ COMMANDS = {
     ),
     "evaluate": Command("judge a student, or the stored teacher, on one split of a store", ("model",)),
     "prune": Command(
-        "delete the weights of a run's students that the loss needs least, and retrain the rest", ("from_",)
+        "delete the weights of a run's students that the loss needs least, and retrain the rest",
+        ("from_",),
     ),
     "correct": Command("correct a run's students for other shares of the classes", ("from_",)),
     "export": Command("write a student as ONNX and torch.export, checked on real rows", ("from_",)),
@@ -329,9 +358,11 @@ COMMANDS = {
     "encode": Command("encode a dense store's labels as topk, without a teacher", ("from_", "store")),
     "push": Command("push a store to an object store; what is there already is not sent again", ("store", "url")),
     "pull": Command("pull a store from an object store or a web server, and verify it", ("url", "store")),
+    "sign": Command("sign a store, so that others can check who vouches for it", ("store",)),
     "merge": Command("make the teachers of several stores the members of one", ("stores",)),
     "concat": Command("put the rows of several stores of one teacher behind each other", ("stores",)),
     "select": Command("take some rows, members, targets or splits out of a store", ("store",)),
+    "diff": Command("say how far two stores are apart: fields, rows, hard labels, distributions", ("a", "b")),
     "list": Command("say which stores lie at an address, and whether a pass is done already", ("url",)),
     "cache": Command("say where prepared rows are kept and how large they are, or delete them"),
     "import": Command("make a store from logits or probabilities that something else produced", ("from_", "store")),

@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         temperature=temperature,
         transfer_set=args.transfer_set,
         missing=args.missing,
+        pinned=args.pinned,
         watch=PRINTED,
     )
     lines = [(args.model if args.model and name == "student" else name, scores) for name, scores in found.items()]

@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     student = with_weights(args.student, args.from_)
     there = list(store_splits(args.store))
     name = args.split or next((name for name in ("test", "validation") if name in there), there[0])
-    splits = open_splits(args.store, args.transfer_set, only=name, missing=args.missing, watch=PRINTED)
+    splits = _open(args, name)
     training, splits = fitted(student, splits, args.training)
     [split] = splits.values()
     heads = student_heads(training, training.variants[0], split)
@@ -88,10 +88,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _open(args: Export, name: str) -> dict[str, Split]:
+    """A split of the store, with its rows."""
+    return open_splits(
+        args.store, args.transfer_set, only=name, missing=args.missing, pinned=args.pinned, watch=PRINTED
+    )
+
+
 def _calibration(args: Export, there: Sequence[str], checked: str) -> Tensor:
     """Prepared inputs that int8 takes its ranges from: of the training rows, where the store has them."""
     name = "train" if "train" in there else checked
-    [split] = open_splits(args.store, args.transfer_set, only=name, missing=args.missing, watch=PRINTED).values()
+    [split] = _open(args, name).values()
     rows = next(iter(all_batches(split, args.rows, seed=0).epoch(0))).inputs
     print(f"int8: ranges of activations from {len(rows):,} rows of {name}")
     return rows

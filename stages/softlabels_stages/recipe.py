@@ -44,7 +44,17 @@ from softlabels_stages.schema import Key
 from softlabels_stages.trust import guard, is_of_run
 
 T = TypeVar("T")
-SECTIONS = ("name", "transfer_set", "tokenizer", "teacher", "teacher_training", "labels", "student", "training")
+SECTIONS = (
+    "name",
+    "transfer_set",
+    "tokenizer",
+    "teacher",
+    "teacher_training",
+    "labels",
+    "student",
+    "training",
+    "pinned",
+)
 EXAMPLE = "digits"
 OWN_STORE = "stores/NAME"
 _DEEPEST, _LARGEST = 100, 1_000_000  # of a recipe

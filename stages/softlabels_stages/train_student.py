@@ -33,6 +33,7 @@ def main(args: TrainStudent) -> int:
         args.training,
         transfer_set=args.transfer_set,
         missing=args.missing,
+        pinned=args.pinned,
         name=args.name,
         out=args.out,
         recipe=recipe,

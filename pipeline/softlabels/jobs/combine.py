@@ -20,6 +20,7 @@ from softlabels.store.derived import Derived, fill
 from softlabels.store.gather import Ints
 from softlabels.store.records import Manifest
 from softlabels.store.root import require_apart, require_root, write_root
+from softlabels.system.files import Folder
 from softlabels.system.places import Place, folder_of
 
 _RANGE = re.compile(r"(\d*):(\d*)(?::(\d+))?|(\d+)")
@@ -143,22 +144,13 @@ def _made(
     target, folders = folder_of(out), [folder_of(each) for each in stores]
     for folder in folders:
         require_apart(folder, target)
-    each = [store_splits(folder) for folder in folders]
-    alone = [list(splits.values()) == [folder] for splits, folder in zip(each, folders, strict=True)]
-    if any(alone) and not all(alone):
-        raise ConfigError(
-            f"{folders[alone.index(True)]} is one split, and {folders[alone.index(False)]} a folder of splits",
-            remedy="give stores of one split each, or folders of splits",
-        )
-    single = all(alone)
-    if single:
-        each = [{next(iter(each[0])): next(iter(splits.values()))} for splits in each]
-    names = _names(list(map(str, folders)), [[*splits] for splits in each], only)
+    pairs = paired_splits(folders, only)
+    names, single = [*pairs], [*pairs.values()] == [folders]
     if one_split and len(names) > 1:
         raise ConfigError(
             f"rows are chosen of {len(names)} splits ({some(names)})", remedy=f"choose one: --splits={names[0]}"
         )
-    opened = {name: [open_store(splits[name]) for splits in each] for name in names}
+    opened = {name: [open_store(folder) for folder in found] for name, found in pairs.items()}
     plans = {name: plan(found) for name, found in opened.items()}
     if not single:
         require_root(target, tuple(names))
@@ -167,10 +159,30 @@ def _made(
         with tqdm(total=made.spec.shards, desc=name, unit="shard", disable=None) as bar:
             place = target if single else target.within(name)
             done[name] = fill(place, made, progress=bar.update, should_stop=watch.should_stop)
-        _say(name, opened[name], done[name], watch)
+        _say(name, made, done[name], watch)
     if not single:
         write_root(target)
     return done
+
+
+def paired_splits(stores: Sequence[Place], only: Sequence[str] | None) -> dict[str, list[Folder]]:
+    """The folders of each split in all stores, in their order; of stores that are one split each they themselves.
+
+    Raises:
+        ConfigError: one is a split and another a folder of splits; they have other splits, or lack one of `only`.
+    """
+    folders = [folder_of(each) for each in stores]
+    each = [store_splits(folder) for folder in folders]
+    alone = [list(splits.values()) == [folder] for splits, folder in zip(each, folders, strict=True)]
+    if any(alone) and not all(alone):
+        raise ConfigError(
+            f"{folders[alone.index(True)]} is one split, and {folders[alone.index(False)]} a folder of splits",
+            remedy="give stores of one split each, or folders of splits",
+        )
+    if all(alone):
+        each = [{next(iter(each[0])): next(iter(splits.values()))} for splits in each]
+    names = _names(list(map(str, folders)), [[*splits] for splits in each], only)
+    return {name: [splits[name] for splits in each] for name in names}
 
 
 def _names(folders: Sequence[str], each: Sequence[Sequence[str]], only: Sequence[str] | None) -> list[str]:
@@ -187,13 +199,13 @@ def _names(folders: Sequence[str], each: Sequence[Sequence[str]], only: Sequence
     return [*dict.fromkeys(each[0] if only is None else only)]
 
 
-def _say(name: str, stores: Sequence[Store], manifest: Manifest, watch: Watch) -> None:
-    """What was made, and which rows were left out."""
-    spec = manifest.spec
+def _say(name: str, made: Derived, manifest: Manifest, watch: Watch) -> None:
+    """What was made, and which rows were left out, of several stores."""
+    spec, parts = manifest.spec, [part for part, _ in made.rows.placed]
     left = "; ".join(
-        f"{count:,} of {store.rows:,} rows of {store.folder} left out"
-        for store in stores
-        if (count := store.rows - spec.rows) > 0 and len(stores) > 1
+        f"{count:,} of {part.store.rows:,} rows of {part.store.folder} left out"
+        for part in parts
+        if (count := part.store.rows - len(part)) and len(parts) > 1
     )
     what = f"{counted(spec.rows, 'row')}, {counted(len(spec.teacher.members), 'member')}, {manifest.bytes:,} bytes"
     watch.say(f"{name}: {what}, content digest {manifest.content_digest}{'; ' * bool(left)}{left}")

@@ -18,8 +18,8 @@ from softlabels.jobs.splits import (
     Split,
     all_batches,
     held_out_batches,
+    open_pinned,
     open_splits,
-    say_bound,
     say_what_labels_are,
     warn_of_findings,
     with_members,
@@ -30,7 +30,8 @@ from softlabels.jobs.watch import LOGGED, Watch
 from softlabels.labels.targets import Target
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.device import resolve_device
-from softlabels.store import Store, open_store
+from softlabels.store import Store
+from softlabels.store.pinned import Pinned
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.stream.join import Missing
 from softlabels.stream.stored_rows import StoredRows
@@ -73,6 +74,7 @@ def judge(
     temperature: float | None = None,
     transfer_set: TransferSetConfig | None = None,
     missing: Missing = "error",
+    pinned: Pinned | None = None,
     watch: Watch = LOGGED,
 ) -> dict[str, Scores]:
     """Scores on one split of a store: of a student with its weights, or of the stored teacher and its members.
@@ -89,7 +91,7 @@ def judge(
         training: which members of the teacher count, by which mean, and on which device; by default as `StudentTraining` says.
         temperature: T of the second KL (the first is at 1), by default 4; where labels are not known there, the next to it
             that is. Labels of kind values have neither.
-        transfer_set, missing: see `train`.
+        transfer_set, missing, pinned: see `train`.
         watch: is told what is found.
 
     Returns:
@@ -101,14 +103,18 @@ def judge(
     settings = StudentTraining() if training is None else training
     device = resolve_device(settings.device)
     if student is None:
-        stored = _stored(store, split, settings, watch)
+        [found] = open_pinned(store, [split], pinned, settings, watch).values()
+        warn_of_findings(split, found, watch)
+        [stored] = with_members({split: Split(found, _own_rows(found, watch))}, settings).values()
         asked = {name: _asked(settings, stored, name, temperature) for name in _kinds(stored, temperature)}
         ensemble, members = evaluate_teacher(all_batches(stored, settings.batch_size), asked, device=device)
         if len(members) < 2:
             return {"teacher": ensemble}
-        named = zip(member_names(stored.store, settings.members), members, strict=True)
+        named = zip(member_names(found, settings.members), members, strict=True)
         return {**{f"teacher {name}": scores for name, scores in named}, "ensemble": ensemble}
-    splits = open_splits(store, transfer_set, only=split, missing=missing, training=settings, watch=watch)
+    splits = open_splits(
+        store, transfer_set, only=split, missing=missing, training=settings, pinned=pinned, watch=watch
+    )
     settings, splits = fitted(student, splits, settings)
     say_what_labels_are(splits, replace(watch, say=watch.warn))
     _ = _kinds(splits[split], temperature)
@@ -118,19 +124,15 @@ def judge(
     return {"student": evaluate_student(model, all_batches(splits[split], settings.batch_size), asked, device=device)}
 
 
-def _stored(store: str | Path, name: str, training: StudentTraining, watch: Watch) -> Split:
-    """A split whose stored teacher is judged: without a transfer set."""
-    found = open_store(store, split=name, tail_bound=training.tail_bound)
-    own: Rows = StoredRows(found)  # the next tokens of token rows are known only where the store holds its inputs
-    if found.spec.of_tokens and "input" in found.columns:
-        own = EmbeddedRows(found)
-    elif found.spec.of_tokens:
+def _own_rows(store: Store, watch: Watch) -> Rows:
+    """The rows of a store; the next tokens of token rows are known only where it holds its inputs."""
+    if store.spec.of_tokens and "input" in store.columns:
+        return EmbeddedRows(store)
+    if store.spec.of_tokens:
         watch.warn(
-            f"{found.path} holds no tokens (inputs: reference): without the next one no errors, NLL, ECE and Brier"
+            f"{store.path} holds no tokens (inputs: reference): without the next one no errors, NLL, ECE and Brier"
         )
-    warn_of_findings(name, found, watch)
-    say_bound([found], watch)
-    return with_members({name: Split(found, own)}, training)[name]
+    return StoredRows(store)
 
 
 def judge_beside_teacher(models: Mapping[str, nn.Module], split: Split, training: StudentTraining) -> dict[str, Scores]:

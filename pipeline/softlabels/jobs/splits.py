@@ -5,7 +5,7 @@ Rows come from the transfer set that the recipe names, or, where the store embed
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from softlabels.store.digest import keys_digest
 from softlabels.store.findings import Own, ask, keys_of, stored_agreement
 from softlabels.store.json_files import plain_json
 from softlabels.store.new_spec import prepared_by
+from softlabels.store.pinned import Pinned
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.stream.columns import SoftColumns
 from softlabels.stream.hard_labels import own_labels
@@ -106,6 +107,7 @@ def open_splits(
     only: str | None = None,
     missing: Missing = "error",
     training: StudentTraining | None = None,
+    pinned: Pinned | None = None,
     watch: Watch = LOGGED,
 ) -> dict[str, Split]:
     """The sealed splits at `path` (a root, or the folder of one split) by name; `only` opens that one alone. With what is
@@ -114,12 +116,11 @@ def open_splits(
     With `missing` = "skip" rows that a store does not label are left out, and a warning says how many.
 
     Raises ConfigError without a transfer set where one is needed, ClassMismatch where its class names are not the
-    store's, and what `open_store` and `load_transfer_set` raise.
+    store's, SpecMismatch and NotSigned where splits are not those that are `pinned`, and what `open_store` and
+    `load_transfer_set` raise.
     """
     names = [only] if only else list(store_splits(path))
-    bound = training is not None and training.tail_bound
-    stores = {name: open_store(path, split=name, tail_bound=bound) for name in names}
-    say_bound(stores.values(), watch)
+    stores = open_pinned(path, names, pinned, training, watch)
     _require_one_teacher(stores)
     splits = {name: Split(store, _rows(store, transfer_set, name, watch), missing) for name, store in stores.items()}
     for name, split in splits.items() if missing == "skip" else ():
@@ -128,10 +129,20 @@ def open_splits(
     return splits if training is None else with_members(splits, training)
 
 
-def say_bound(stores: Iterable[Store], watch: Watch) -> None:
-    """Warn once where labels are a bound."""
-    for line in {store.bound for store in stores if store.bound}:
-        watch.warn(f"tail_bound: {line}")
+def open_pinned(
+    path: str | Path, names: Sequence[str], pinned: Pinned | None, training: StudentTraining | None, watch: Watch
+) -> dict[str, Store]:
+    """Some splits of a store, each the one that is pinned; where a `training` takes bounds, that is said."""
+    stores = {name: open_store(path, split=name) for name in names}
+    if pinned is not None:
+        pinned.require_splits(store_splits(path))
+        for name, store in stores.items():
+            pinned.require(store.folder, store.manifest, name)
+    if training is not None and training.tail_bound:
+        stores = {name: store.bounded() for name, store in stores.items()}
+        for line in sorted({store.bound for store in stores.values() if store.bound}):
+            watch.warn(f"tail_bound: {line}")
+    return stores
 
 
 def with_members(splits: Mapping[str, Split], training: StudentTraining) -> dict[str, Split]:

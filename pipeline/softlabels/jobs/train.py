@@ -32,6 +32,7 @@ from softlabels.report.measures import Results
 from softlabels.report.model_card import model_card
 from softlabels.store import Store
 from softlabels.store.digest import blake3_hex
+from softlabels.store.pinned import Pinned
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.stream.join import Missing
 from softlabels.student.config import deciding
@@ -62,6 +63,7 @@ def train(
     *,
     transfer_set: TransferSetConfig | None = None,
     missing: Missing = "error",
+    pinned: Pinned | None = None,
     name: str = "student",
     out: str | Path | None = None,
     recipe: Mapping[str, Any] | None = None,
@@ -85,6 +87,7 @@ def train(
         training: how they are trained, and which; by default as `StudentTraining` says.
         transfer_set: where the students' inputs come from; a store that embeds its inputs needs none.
         missing: rows that the store does not label: "error", or "skip" to leave them out with a warning.
+        pinned: which digest each split must have, and who must have signed it.
         name: of the run. out: its folder; by default runs/NAME-xxxxxxxx, another one for other settings.
         recipe: what its config.yaml says, which repeats the run; by default these arguments.
         begun: is given the folder once all that may be wrong was asked, before anything is trained.
@@ -92,10 +95,11 @@ def train(
 
     Raises:
         ConfigError, ClassMismatch, LogitsError, UnlabelledRows: settings, student and stores that do not fit together.
+        SpecMismatch, NotSigned: splits that are not those that are pinned.
         RunExists: `out` holds another run. Interrupted: `watch` asked to stop. DiskFull, StorageError, DamagedStore.
     """
     training = StudentTraining() if training is None else training
-    splits = open_splits(store, transfer_set, missing=missing, training=training, watch=watch)
+    splits = open_splits(store, transfer_set, missing=missing, training=training, pinned=pinned, watch=watch)
     sweep = _begin(student, training, splits, transfer_set, missing, name, out, watch)
     splits = sweep.splits
     folder, shared = sweep.folder, {}
@@ -105,7 +109,7 @@ def train(
         names = own.class_names if own.targets == ("",) else None
         shared = say_how_splits_relate(rows, names, watch, tokens=own.spec.of_tokens)
         _say_how_labels_are_read(sweep.batches, own, watch)
-    given = {"name": name, "transfer_set": transfer_set, "student": student, "training": training}
+    given = {"name": name, "transfer_set": transfer_set, "pinned": pinned, "student": student, "training": training}
     said = recipe or {section: plain(value) for section, value in given.items() if value is not None}
     folder.keep_recipe(said)
     begun(folder)

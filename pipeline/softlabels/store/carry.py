@@ -37,14 +37,14 @@ from softlabels.store.json_files import (
     decode_json,
     plain_json,
     pretty_json,
-    read_json,
     read_small_file,
 )
 from softlabels.store.layouts import layout_of
-from softlabels.store.paths import BASIS_FILE, CARD, MANIFEST, PLAN, SET_ASIDE, STAGING, record_name
+from softlabels.store.paths import BASIS_FILE, CARD, MANIFEST, PLAN, SET_ASIDE, SIGNATURES, STAGING, record_name
 from softlabels.store.reader import Store
 from softlabels.store.records import Commit, FileRecord
 from softlabels.store.seal import check_record
+from softlabels.store.signatures import joined, read_signatures
 from softlabels.store.spec import Plan
 from softlabels.store.verify import known_names
 from softlabels.system.depots import Depot
@@ -82,7 +82,9 @@ class Carrying:
         self._read_back, self._trusted = read_back, trusted
         self.store = Store(source, check="never")
         self.manifest, self.spec = self.store.manifest, self.store.spec
-        self.plan = read_json(source, PLAN, Plan)
+        self.plan = Plan(
+            format=self.manifest.format, spec=self.spec, about=self.manifest.about
+        )  # which the seal covers
         self._progress, self._should_stop = progress, should_stop
         self._have: dict[str, int] = {}
         self._staged, self._lock = f"{STAGING}/{uuid.uuid4().hex}", threading.Lock()
@@ -127,12 +129,18 @@ class Carrying:
             )
         self._have = {}
         for name, size in self._found():
-            if name not in self._known or (theirs is None and name != BASIS_FILE):
-                raise StorePathError(
-                    f"{self.target} holds other files ({one_line(name)})",
-                    remedy="give an empty place, or the one where this store is",
-                )
+            if name not in self._known:
+                raise self._holds_other(name)
             self._have[name] = size
+        if theirs is None and PLAN not in self._have:  # else another writer has begun meanwhile
+            for name in self._have.keys() - {BASIS_FILE}:
+                raise self._holds_other(name)
+
+    def _holds_other(self, name: str) -> StorePathError:
+        return StorePathError(
+            f"{self.target} holds other files ({one_line(name)})",
+            remedy="give an empty place, or the one where this store is",
+        )
 
     @cached_property
     def _known(self) -> set[str]:
@@ -297,6 +305,8 @@ class Carrying:
         if CARD not in self._have:  # people may have added to it
             with suppress(FileNotFoundError):
                 self._small(CARD, read_small_file(self.source, CARD, MAX_CARD_BYTES))
+        if own := read_signatures(self.source):  # others may have signed what is there
+            self._small(SIGNATURES, joined(read_signatures(self.target), own))
         self._create(MANIFEST, pretty_json(self.manifest))
         found = dict(self._found())
         wrong = [name for name, size in self._have.items() if found.get(name) != size]

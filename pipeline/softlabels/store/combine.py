@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from softlabels.checks.contradictions import repeats
 from softlabels.checks.rounding import tolerance
 from softlabels.errors import ConfigError, RepeatedRow, UnlabelledRows, UserError, some
-from softlabels.store.alike import class_orders, require_alike, require_members
+from softlabels.store.alike import class_orders, require_alike, require_members, require_renamed
 from softlabels.store.derived import Derived, choice_of
 from softlabels.store.digest import keys_digest
 from softlabels.store.findings import Own, ask, keys_of, stored_agreement
@@ -134,14 +134,8 @@ def _derived(stores: Sequence[Store], spec: Spec, rows: Rows, how: How) -> Deriv
 
 
 def _orders(stores: Sequence[Store], rename: Mapping[str, str]) -> list[dict[str, Ints]]:
-    """Raises `ConfigError` for a name that no store but the first has."""
     first, *others = stores
-    known = {name for store in others for each in store.spec.targets for name in each.label_space.names or ()}
-    if strangers := sorted(rename.keys() - known):
-        raise ConfigError(
-            f"no store but the first has a class called {some(map(repr, strangers))}",
-            remedy="map names of the later stores to those of the first (--rename.THEIRS=OURS)",
-        )
+    require_renamed(others, rename)
     return [{}, *(class_orders(first, other, rename) for other in others)]
 
 
@@ -262,23 +256,23 @@ def _spec(
         spec.with_targets(kept),
         teacher=teacher,
         transfer_set=transfer,
-        preprocessing=_preprocessing(stores, rows),
+        preprocessing=_preprocessing(stores, rows, len(keys)),
         parents=tuple(Parent(digest=store.digest, how=how) for store in stores),
     )
     made = msgspec.structs.replace(made, columns=spec_columns(made, inputs, own))
     return check_spec(msgspec.structs.replace(made, cut=_cut(made, largest)), error=UserError)
 
 
-def _preprocessing(stores: Sequence[Store], rows: Ints | range) -> Preprocessing:
-    """That of the first store, with the digest of its first rows where these are the first; nothing where teachers saw other
-    inputs, unless the store keeps inputs, or tokens.
+def _preprocessing(stores: Sequence[Store], rows: Ints | range, count: int) -> Preprocessing:
+    """That of the first store, with the digest of its first rows where these are the first of all `count`; nothing where
+    teachers saw other inputs, unless the store keeps inputs, or tokens.
     """
     spec = stores[0].spec
     sees = [msgspec.structs.replace(store.spec.preprocessing, sample="") for store in stores]
     if any(each != sees[0] for each in sees) and spec.inputs != "embed" and not spec.of_tokens:
         return Preprocessing(function="")
-    count = min(SAMPLE_ROWS, stores[0].rows)
-    return spec.preprocessing if np.array_equal(rows[:count], np.arange(count)) else sees[0]
+    first = np.arange(min(SAMPLE_ROWS, max(count, stores[0].rows)))
+    return spec.preprocessing if np.array_equal(rows[:SAMPLE_ROWS], first) else sees[0]
 
 
 def _cut(made: Spec, largest: Spec) -> Cut:

@@ -29,6 +29,7 @@ from softlabels.store.gather import Stored, gather, read_rows
 from softlabels.store.json_files import RELABEL, RESTORE, decode_json, read_json, read_small_file
 from softlabels.store.key_index import KeyIndex
 from softlabels.store.paths import MANIFEST, PLAN, SET_ASIDE, record_name
+from softlabels.store.pinned import require_pinned
 from softlabels.store.records import Commit, Manifest, Payload
 from softlabels.store.seal import check_manifest, check_record
 from softlabels.store.spec import Plan
@@ -38,18 +39,29 @@ from softlabels.system.places import Place, folder_of
 Check = Literal["first", "always", "never"]
 
 
-def open_store(path: Place, *, split: str | None = None, check: Check = "first", tail_bound: bool = False) -> Store:
+def open_store(
+    path: Place,
+    *,
+    split: str | None = None,
+    check: Check = "first",
+    digest: str | None = None,
+    signed_by: str | None = None,
+    tail_bound: bool = False,
+) -> Store:
     """Open a sealed store.
 
     Args:
         path: the folder of one split, or a root of several with `split`.
         check: check each chunk's digest the first time it is read, always, or never. Values are checked the first time, or
             always.
+        digest: what its digest must be.
+        signed_by: who must have signed it: the file of a public key, PEM or OpenSSH's, or the line of the latter itself.
         tail_bound: give labels that are known at one temperature alone at higher ones too, see `Store.bounded`.
 
     Raises:
         StorePathError: no store there, or a root of several splits and none chosen.
         UnsealedStore: it is not finished. DamagedManifest: it does not agree with itself.
+        SpecMismatch, NotSigned: another digest; no valid signature of that key.
     """
     root = folder_of(path)
     splits = store_splits(root)
@@ -59,7 +71,11 @@ def open_store(path: Place, *, split: str | None = None, check: Check = "first",
         )
     if split is not None and split not in splits:
         raise StorePathError(f"{root} has no split {split!r}", remedy=f"choose one of {', '.join(splits)}")
+    pinned = {"digest": digest, "signed_by": signed_by}
+    if check == "never" and any(pinned.values()):
+        raise UserError("check=never reads values that no digest vouches for", remedy="choose first or always")
     store = Store(splits[split] if split else next(iter(splits.values())), check=check)
+    require_pinned(store.folder, store.manifest, **pinned)
     return store.bounded() if tail_bound else store
 
 
