@@ -336,12 +336,24 @@ def test_files_that_are_none(tmp_path: Path, imported: Import, tokenizer: str) -
             imported(broken, "distillkit")
     with pytest.raises(ConfigError, match="name the teacher's with --teacher_tokenizer"):
         imported(CAPTURES / "poly", "distillkit", tokenizer="")
-    with pytest.raises(ConfigError, match=r"24 entries, and k is 25; give --k from 1 to 24"):
+    with pytest.raises(LogitsError, match=r"row 0: position 0 has 24 entries, and k is 25; give a smaller --k"):
         imported(CAPTURES / "poly", "distillkit", k=25)
     meta = {"prompt_tokens": 9, "input_token_logprobs": [[None, 1, None]], "input_top_logprobs": [None]}
     files.write_lines(tmp_path / "late.jsonl", [{"meta_info": meta}])
     with pytest.raises(AlignmentError, match="with logprob_start_len=0"):
         imported(tmp_path / "late.jsonl", "sglang")
+
+
+def test_positions_of_fewer_entries(tmp_path: Path, imported: Import, rng: np.random.Generator) -> None:
+    path, records = tmp_path / "kd.jsonl", files.axolotl_rows(files.teacher(rng, (9, 12)), K, 2)
+    records[1]["logprobs"][5], records[1]["target_token_ids"][5] = [-1.0, -2.0], [4, 5]
+    files.write_lines(path, records)
+    report = imported(path, "axolotl", aligned="own").report
+    assert open_store(tmp_path / "lm").encoding.kept(CLASSES) == 2
+    assert any(line.startswith("positions have 2 to 12 entries: the 2 largest are stored") for line in report)
+    report = imported(path, "axolotl", "most/train", aligned="own", k=K, broken="skip").report
+    assert "1 row left out: positions of fewer entries" in report
+    assert open_store(tmp_path / "most").encoding.kept(CLASSES) == K
 
 
 def test_a_stopped_import_resumes(

@@ -98,13 +98,17 @@ class ForeignRow:
                 "logits (logprobs_mode=raw_logits) leave out what the other tokens have: ask for log-probabilities",
             )  # fmt: skip
 
-    def largest(self, k: int) -> tuple[Ints, Floats]:
-        """Ids and log-probabilities (n, K) of the `k` largest of each of the n positions that count. Raises `Unfit`."""
-        ids, log_p = self.ids[self.counts], self.log_p[self.counts]
-        if self.entries[self.counts].min(initial=k) < k:
-            place = int(np.flatnonzero(self.counts)[self.entries[self.counts].argmin()])
+    def require_entries(self, k: int) -> None:
+        """Raise `Unfit` where a position that counts has fewer than `k`."""
+        few = self.counts & (self.entries < k)
+        if few.any():
+            place = int(few.argmax())
             what = f"position {place} has {int(self.entries[place])} entries, and k is {k}"
-            raise Unfit(LogitsError, "positions of fewer entries", what, "give a smaller k, or leave such rows out")
+            raise Unfit(LogitsError, "positions of fewer entries", what, "give a smaller --k, or --broken=skip")
+
+    def largest(self, k: int) -> tuple[Ints, Floats]:
+        """Ids and log-probabilities (n, K) of the `k` largest of each of the n positions that count."""
+        ids, log_p = self.ids[self.counts], self.log_p[self.counts]
         order = np.lexsort((ids, -log_p), axis=-1)[:, :k]
         return np.take_along_axis(ids, order, axis=-1), np.take_along_axis(log_p, order, axis=-1)
 

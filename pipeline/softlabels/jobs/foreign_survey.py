@@ -50,10 +50,10 @@ class Survey:
 
     Attributes:
         classes: C. kept: whether the n-th row of the file is stored. keys: of those that are.
-        longest, shortest: tokens of a row. fewest: entries of a position. positions: that are labelled, of `of`.
+        longest, shortest: tokens of a row. fewest, many: entries of a position. positions: that are labelled, of `of`.
         gaps: rows of which nothing is said. repeats: rows whose tokens an earlier row has. broken: rows by the rule they break.
         hits: how often the tokens at position + 1 + shift are among the entries. mass, most, least: left of 1 by the entries,
-            the sum and the extremes. own: positions whose own next token has a log-probability.
+            the sum and the extremes.
         values: the digest of what is stored. first: inputs of the first rows.
     """
 
@@ -63,6 +63,7 @@ class Survey:
     longest: int = 0
     shortest: int = 1 << 62
     fewest: int = 1 << 62
+    many: int = 0
     positions: int = 0
     of: int = 0
     gaps: int = 0
@@ -73,7 +74,6 @@ class Survey:
     mass: float = 0.0
     most: float = -np.inf
     least: float = np.inf
-    own: int = 0
     first: list[NDArray[np.int32]] = field(default_factory=list)
     values: Values = field(default_factory=Values)
 
@@ -92,10 +92,10 @@ class Survey:
         self.keys.append(key)
         tokens = len(row.tokens)
         self.longest, self.shortest = max(self.longest, tokens), min(self.shortest, tokens)
-        self.fewest = min(self.fewest, int(row.entries[row.counts].min()))
+        entries = row.entries[row.counts]
+        self.fewest, self.many = min(self.fewest, int(entries.min())), max(self.many, int(entries.max()))
         self.positions += int(row.counts.sum())
         self.of += len(row.counts)
-        self.own += int(np.isfinite(row.own).sum())
         self._add_mass(row)
         self._add_hits(row)
         self.values.add(row)
@@ -165,6 +165,11 @@ class Survey:
             if not self.broken["ids out of range"]
             else "ids out of range: in rows that are left out"
         )
+        if k < self.many:
+            yield (
+                f"positions have {self.fewest:,} to {self.many:,} entries: the {k:,} largest are stored; a larger --k with "
+                "--broken=skip leaves rows of fewer out"
+            )
         off = f"(the tokens before and after: {self.rate(-1):.1%}, {self.rate(1):.1%})"
         yield f"alignment: the next token is among the entries of {self.rate(0):.1%} of the positions {off}"
         yield (
@@ -178,14 +183,17 @@ class Survey:
         yield "what storing and sampling lost is unknown: the teacher's own logits are not in the file"
 
 
-def survey(source: Source, classes: int, broken: Broken) -> Survey:
-    """Read the whole file once. Raises the error of the first row that breaks a rule, unless such are to be skipped."""
+def survey(source: Source, classes: int, k: int, broken: Broken) -> Survey:
+    """Read the whole file once; each position that counts must have `k` entries. Raises the error of the first row that breaks
+    a rule, unless such are to be skipped.
+    """
     found = Survey(classes)
     for row in source.rows():
         unfit = row if isinstance(row, Unfit) else None
         if not isinstance(row, Unfit):
             try:
                 row.require_fit(classes, source.slack)
+                row.require_entries(k)
                 found.add(row)
             except Unfit as wrong:
                 unfit = wrong

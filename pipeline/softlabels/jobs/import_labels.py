@@ -110,9 +110,12 @@ def import_labels(
     split = split_of(store, split)
     source, words = _source(Path(path), from_format, foreign), _vocabulary(foreign)
     known_at = _known_at(from_format, foreign)
-    found = survey(source, words.size, foreign.broken)
+    if foreign.k is not None and foreign.k < 1:
+        raise ConfigError(f"k is {foreign.k}", remedy="give --k from 1 up, or leave it out")
+    found = survey(source, words.size, foreign.k or 1, foreign.broken)
     found.require_rows(source)
-    k = _kept(source, found, foreign)
+    k = foreign.k or found.fewest
+    found.require_tail(source, k, foreign.tail)
     encoding = known_encoding(k, known_at, foreign.tail)
     spec = _spec(found, encoding, words.digest(), split, teacher, precision, name or Path(path).stem, layout)
     report = (*found.lines(k=k, known_at=known_at, told=foreign.known_at is not None, tail=foreign.tail),)
@@ -182,18 +185,6 @@ def _known_at(form: Format, foreign: Foreign) -> float:
         f"files of {form} do not say at which temperature their log-probabilities were taken",
         remedy="say it: --known_at=1 where none was applied (vLLM's prompt_logprobs; SGLang's default)",
     )
-
-
-def _kept(source: Source, found: Survey, foreign: Foreign) -> int:
-    """K."""
-    k = found.fewest if foreign.k is None else foreign.k
-    if not 1 <= k <= found.fewest:
-        raise ConfigError(
-            f"{source.path} has positions of {found.fewest} entries, and k is {k}",
-            remedy=f"give --k from 1 to {found.fewest}, or leave it out",
-        )
-    found.require_tail(source, k, foreign.tail)
-    return k
 
 
 def _spec(
