@@ -363,14 +363,16 @@ def test_a_stopped_import_resumes(
     monkeypatch.setattr(new_spec, "CHUNKS_PER_SHARD", 1)
     rows, path = files.teacher(rng, (4,) * 40), tmp_path / "answers.jsonl"
     files.write_sglang(path, rows, 3)
-    asked: list[int] = []
 
     def run(store: str, watch: Watch) -> Translated:
         said = Foreign(tokenizer=tokenizer, known_at=1.0)
         return import_labels(path, tmp_path / store, from_format="sglang", foreign=said, watch=watch)
 
+    with pytest.raises(Interrupted, match=r"stopped while .*answers\.jsonl was read"):
+        run("lm/train", Watch(should_stop=lambda: True))
+    commits = tmp_path / "lm/train/commits"
     with pytest.raises(Interrupted, match="with 1 of 3 shards left"):
-        run("lm/train", Watch(should_stop=lambda: len(asked) == 2 or asked.append(1) is not None))
+        run("lm/train", Watch(should_stop=lambda: len([*commits.glob("*.json")]) == 2))
     resumed, whole = run("lm/train", Watch()), run("whole/train", Watch())
     assert resumed.manifest.digest == whole.manifest.digest
     assert resumed.report == whole.report
@@ -385,6 +387,8 @@ def test_a_file_that_changes_is_noticed(tmp_path: Path, tokenizer: str, rng: np.
     files.write_sglang(path, rows, 3)
 
     def change() -> bool:
+        if not (tmp_path / "lm").exists():
+            return False  # it is read for the first time
         files.write_sglang(path, [(tokens, z * 0.9) for tokens, z in rows], 3)
         return False
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,7 +14,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from softlabels.errors import AlignmentError, LogitsError, TransferSetError
+from softlabels.errors import AlignmentError, Interrupted, LogitsError, TransferSetError
 from softlabels.jobs.foreign import ForeignRow, Source, Unfit
 from softlabels.jobs.watch import counted
 from softlabels.transfer.decode import Decoded
@@ -183,12 +183,14 @@ class Survey:
         yield "what storing and sampling lost is unknown: the teacher's own logits are not in the file"
 
 
-def survey(source: Source, classes: int, k: int, broken: Broken) -> Survey:
+def survey(source: Source, classes: int, k: int, broken: Broken, should_stop: Callable[[], bool]) -> Survey:
     """Read the whole file once; each position that counts must have `k` entries. Raises the error of the first row that breaks
-    a rule, unless such are to be skipped.
+    a rule, unless such are to be skipped; `Interrupted` where `should_stop` says so.
     """
     found = Survey(classes)
     for row in source.rows():
+        if should_stop():
+            raise Interrupted(f"stopped while {source.path} was read", remedy="run the same command again")
         unfit = row if isinstance(row, Unfit) else None
         if not isinstance(row, Unfit):
             try:

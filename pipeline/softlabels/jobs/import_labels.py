@@ -25,6 +25,7 @@ from softlabels.jobs.foreign_survey import Broken, Survey, Values, survey
 from softlabels.jobs.store_outputs import split_of
 from softlabels.jobs.watch import LOGGED, Watch
 from softlabels.labels import NO_LABEL
+from softlabels.labels.ensemble import check_temperature
 from softlabels.labels.lost import Lost
 from softlabels.labels.topk import TopkEncoding
 from softlabels.labels.topk_known import KnownTail, known_columns, known_encoding
@@ -112,7 +113,7 @@ def import_labels(
     known_at = _known_at(from_format, foreign)
     if foreign.k is not None and foreign.k < 1:
         raise ConfigError(f"k is {foreign.k}", remedy="give --k from 1 up, or leave it out")
-    found = survey(source, words.size, foreign.k or 1, foreign.broken)
+    found = survey(source, words.size, foreign.k or 1, foreign.broken, watch.should_stop)
     found.require_rows(source)
     k = foreign.k or found.fewest
     found.require_tail(source, k, foreign.tail)
@@ -140,9 +141,8 @@ def import_labels(
 
 def _source(path: Path, form: Format, foreign: Foreign) -> Source:
     if form == "axolotl":
-        return Axolotl(
-            path, column=foreign.column or "logprobs", aligned=foreign.aligned, tokenized=_chat(foreign)
-        )  # fmt: skip
+        column = foreign.column or "logprobs"
+        return Axolotl(path, column=column, aligned=foreign.aligned, tokenized=_chat(foreign))
     made: dict[Format, Callable[[Path], Source]] = {"distillkit": DistillKit, "vllm": Vllm, "sglang": Sglang}
     if form not in made:
         raise ConfigError(f"no format is called {form!r}", remedy=f"choose one of {', '.join(FORMATS)}")
@@ -178,6 +178,7 @@ def _vocabulary(foreign: Foreign) -> Any:
 
 def _known_at(form: Format, foreign: Foreign) -> float:
     if foreign.known_at is not None:
+        check_temperature(foreign.known_at)
         return foreign.known_at
     if form == "distillkit":
         return 1.0
