@@ -4,6 +4,7 @@ Names are loaded when they are first used, so that reading a store imports no to
 
     open_store         a sealed store (`Store`): columns, rows by content key, distributions at any temperature
     label, encode      a teacher (`Ensemble`) over a transfer set into stores; a dense store's labels as topk
+    extend             more rows, of which the teacher is asked about the new ones alone
     train, judge       students from stores, and scores of a student or of the stored teacher
     merge, concat      stores made of stores: teachers as members, rows behind each other, some of a store;
     select             docs/sharing.md
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from softlabels.jobs.diff import diff
     from softlabels.jobs.encode import encode
     from softlabels.jobs.export_labels import export_labels
+    from softlabels.jobs.extend import extend
     from softlabels.jobs.import_labels import Foreign, import_labels
     from softlabels.jobs.judge import judge
     from softlabels.jobs.label import label
@@ -103,6 +105,7 @@ __all__ = [
     "encode",
     "errors",
     "export_labels",
+    "extend",
     "import_labels",
     "judge",
     "label",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from softlabels.errors import ConfigError
 from softlabels.jobs.reading import Reading
@@ -20,8 +20,13 @@ from softlabels.student.sweep import StudentTraining
 from softlabels.transfer.config import TransferSetConfig
 from softlabels_stages.recipe import OWN_STORE
 
+if TYPE_CHECKING:
+    from softlabels.jobs.sources import Source
+
 FORMATS = ("onnx", "torch", "int8", "hf")  # of exported students
 Missing = Literal["error", "skip"]
+Repeated = Literal["error", "first"]
+Stores = tuple[str, ...]
 Precision = Literal["float32", "float16", "bfloat16"]
 
 
@@ -31,7 +36,17 @@ class _Rows:
 
     transfer_set: TransferSetConfig | None = None
     missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
+    repeated: Repeated = "error"  # of several stores, rows whose key an earlier row has: error, or keep the first
+    rename: dict[str, str] = field(default_factory=dict)  # of several stores, as in merge
     pinned: Pinned | None = None
+
+    @property
+    def source(self) -> Source:
+        """Where the soft labels come from."""
+        from softlabels.jobs.sources import Source  # which help does not need
+
+        places: tuple[str, ...] = self.store  # type: ignore[attr-defined]  # each command says what it is of
+        return Source(places, self.rename, self.repeated)
 
 
 @dataclass(frozen=True)
@@ -40,12 +55,12 @@ class TrainStudent(_Rows):
 
     student: ModelConfig  # class of the student, a torch.nn.Module that gives one logit a class
     training: StudentTraining = field(default_factory=StudentTraining)
-    name: str = "student"
+    name: str = "student"  # of the run: its folder is runs/NAME-xxxxxxxx, its store by default stores/NAME
     teacher: dict[str, Any] | None = None  # not used, nothing is imported for it; kept in config.yaml
     teacher_training: dict[str, Any] | None = None  # as teacher
     labels: dict[str, Any] | None = None  # as teacher
     tokenizer: dict[str, Any] | None = None  # as teacher
-    store: str = OWN_STORE  # the store: a folder of splits (train, validation, test), or one of them
+    store: Stores = (OWN_STORE,)  # a folder of splits (train, validation, test), or one of them; several: one ensemble
     out: str | None = None  # the run folder; by default runs/NAME-xxxxxxxx, another one for other settings
 
 
@@ -56,7 +71,9 @@ class Evaluate(_Rows):
     student: ModelConfig | None = None
     training: StudentTraining = field(default_factory=StudentTraining)
     model: str | None = None  # a student's folder in a run, or a safetensors file; without it, the stored teacher
-    store: str = OWN_STORE  # a folder of splits, or one of them; a finished run's student brings its own
+    store: Stores = (
+        OWN_STORE,
+    )  # a folder of splits, or one of them, or several; a finished run's student brings its own
     split: str = "test"  # which split to judge on
     temperature: float | None = None  # of the second KL (the first is at 1); by default that of training
     json: bool = False  # print one JSON object instead of a table
@@ -68,11 +85,11 @@ class _OfRun(_Rows):
 
     student: ModelConfig
     training: StudentTraining = field(default_factory=StudentTraining)
-    name: str = "student"
+    name: str = "student"  # of the run
     teacher: dict[str, Any] | None = None  # not used; kept in config.yaml
     labels: dict[str, Any] | None = None  # as teacher
     from_: str = ""  # a finished run
-    store: str = OWN_STORE  # the store that the run was trained on; a finished run knows it
+    store: Stores = (OWN_STORE,)  # the store, or stores, that the run was trained on; a finished run knows them
 
 
 @dataclass(frozen=True)
@@ -98,7 +115,7 @@ class Export(_Rows):
     student: ModelConfig | None = None
     training: StudentTraining = field(default_factory=StudentTraining)  # its targets: which output meets which
     from_: str = ""  # a student's folder in a run, a run with one distilled student, or a safetensors file
-    store: str = OWN_STORE  # where the rows to check with come from; a finished run's student brings its own
+    store: Stores = (OWN_STORE,)  # where the rows to check with come from; a finished run's student brings its own
     split: str | None = None  # which split of it; by default test, else validation, else the first
     formats: tuple[str, ...] = (
         "onnx",
@@ -185,7 +202,7 @@ class Merge:
     weights: tuple[float, ...] | None = None  # one a store, which its members share; by default each member's own
     rename: dict[str, str] = field(default_factory=dict)  # classes of later stores: their name, and that in the first
     missing: Missing = "error"  # rows that some store lacks: error, or skip to leave them out
-    repeated: Literal["error", "first"] = "error"  # rows whose key an earlier row has: error, or keep the first
+    repeated: Repeated = "error"  # rows whose key an earlier row has: error, or keep the first
     splits: tuple[str, ...] | None = None  # which splits; by default all
 
 
@@ -196,7 +213,7 @@ class Concat:
     stores: tuple[str, ...] = ()  # stores of one teacher: each one split, or a folder of splits
     out: str = ""  # where the new store goes
     rename: dict[str, str] = field(default_factory=dict)  # classes of later stores: their name, and that in the first
-    repeated: Literal["error", "first"] = "error"  # rows that an earlier store has: error, or keep the first
+    repeated: Repeated = "error"  # rows that an earlier store has: error, or keep the first
     splits: tuple[str, ...] | None = None  # which splits; by default all
 
 
@@ -338,6 +355,9 @@ COMMANDS = {
     ),
     "teacher-logits": Command(
         "run the teacher over the transfer set and store its logits", ("store",), home="teacher_arguments"
+    ),
+    "extend": Command(
+        "label the rows of a transfer set that a store lacks, into a new store", ("store",), home="teacher_arguments"
     ),
     "train-student": Command(
         "train students from the store, distilled and with hard labels, and compare them",

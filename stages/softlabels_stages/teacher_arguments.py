@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from softlabels.objects import ObjectSpec
 from softlabels.recipes.tokenizer_config import TokenizerConfig
@@ -41,3 +42,17 @@ class TeacherLogits:
     transfer_set: TransferSetConfig
     labels: LabelsConfig = field(default_factory=LabelsConfig)
     store: str = OWN_STORE  # where the stores go, a folder a split
+
+
+@dataclass(frozen=True)
+class Extend:
+    """Arguments of extend."""
+
+    teacher: TeacherConfig
+    transfer_set: TransferSetConfig
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
+    store: str = ""  # the store that lacks rows: a folder of splits, or one of them
+    out: str = ""  # where the new store goes
+    missing: Literal["error", "skip"] = (
+        "error"  # rows of the store that the transfer set lacks: error, or skip to leave out
+    )

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from softlabels.jobs.label import label
 from softlabels.jobs.watch import Watch
 from softlabels.teacher.ensemble import load_ensemble
-from softlabels_stages.recipe import parse, texts
+from softlabels_stages.recipe import parse, store_flag, texts
 from softlabels_stages.run import command, say, should_stop, suggested, warn
 from softlabels_stages.teacher_arguments import TeacherLogits
 
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe = () if config is None else (f"--config={config}",)  # of a command about the same recipe
     teacher = load_ensemble(args.teacher, train=suggested("train-teacher", *recipe))
     label(args.transfer_set, teacher, args.labels, args.store, watch=Watch(say, warn, should_stop))
-    train = suggested("train-student", *recipe, f"--store={args.store}")
+    train = suggested("train-student", *recipe, store_flag([args.store]))
     print(f"sealed: {args.store} (look: {suggested('info', args.store)}; train: {train})")
     return 0
 

@@ -29,7 +29,7 @@ import torch
 import yaml
 
 from softlabels import EmbeddedRows, SoftLabelDataset, errors, open_store
-from softlabels.errors import SoftLabelsError
+from softlabels.errors import DamagedStore, SoftLabelsError
 from softlabels.jobs.share import pull
 from softlabels_stages import output
 from softlabels_stages.__main__ import main as command
@@ -84,8 +84,9 @@ def prepare(base: Path, kinds: Sequence[str]) -> None:
         path = base / "warm" / kind / "train"
         shutil.copytree(_sound(base, kind), path)
         for name, work in works(path, kind, base).items():
-            code, said = _quietly(work)
-            assert code in (0, 2, 4), (kind, name, code, said)
+            with contextlib.suppress(DamagedStore):  # of the place that lies
+                code, said = _quietly(work)
+                assert code in (0, 2, 4), (kind, name, code, said)
 
 
 def _sound(base: Path, kind: str) -> Path:
@@ -185,9 +186,10 @@ def load(path: Path) -> int:
 def pull_from_liar(path: Path, out: Path) -> int:
     """Pull it from a place that lies besides: what arrives is the store, or nothing."""
     liar = Liar.of(path, np.random.default_rng(len([*path.rglob("*")])), 0.02)
-    for found in pull(liar, out).values():
-        if found.digest != open_store(path).digest:
-            raise Harm("another store was pulled")
+    with contextlib.suppress(SoftLabelsError):
+        for found in pull(liar, out).values():
+            if found.digest != open_store(path).digest:
+                raise Harm("another store was pulled")
     return 0
 
 

@@ -12,15 +12,15 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from softlabels.errors import ConfigError, UnlabelledRows, UserError, some
+from softlabels.jobs.sources import paired_splits
 from softlabels.jobs.watch import LOGGED, Watch, counted
-from softlabels.store import Store, open_store, store_splits
+from softlabels.store import Store, open_store
 from softlabels.store.columns import KEY_BYTES
 from softlabels.store.combine import Missing, Repeated, concatenated, merged, selected
 from softlabels.store.derived import Derived, fill
 from softlabels.store.gather import Ints
 from softlabels.store.records import Manifest
 from softlabels.store.root import require_apart, require_root, write_root
-from softlabels.system.files import Folder
 from softlabels.system.places import Place, folder_of
 
 _RANGE = re.compile(r"(\d*):(\d*)(?::(\d+))?|(\d+)")
@@ -144,16 +144,17 @@ def _made(
     target, folders = folder_of(out), [folder_of(each) for each in stores]
     for folder in folders:
         require_apart(folder, target)
-    pairs = paired_splits(folders, only)
-    names, single = [*pairs], [*pairs.values()] == [folders]
-    if one_split and len(names) > 1:
+    splits = paired_splits(folders, only)
+    single = [*splits.values()] == [folders]
+    if one_split and len(splits) > 1:
         raise ConfigError(
-            f"rows are chosen of {len(names)} splits ({some(names)})", remedy=f"choose one: --splits={names[0]}"
+            f"rows are chosen of {len(splits)} splits ({some(splits)})",
+            remedy=f"choose one: --splits={next(iter(splits))}",
         )
-    opened = {name: [open_store(folder) for folder in found] for name, found in pairs.items()}
+    opened = {name: [*map(open_store, found)] for name, found in splits.items()}
     plans = {name: plan(found) for name, found in opened.items()}
     if not single:
-        require_root(target, tuple(names))
+        require_root(target, tuple(splits))
     done = {}
     for name, made in plans.items():
         with tqdm(total=made.spec.shards, desc=name, unit="shard", disable=None) as bar:
@@ -163,40 +164,6 @@ def _made(
     if not single:
         write_root(target)
     return done
-
-
-def paired_splits(stores: Sequence[Place], only: Sequence[str] | None) -> dict[str, list[Folder]]:
-    """The folders of each split in all stores, in their order; of stores that are one split each they themselves.
-
-    Raises:
-        ConfigError: one is a split and another a folder of splits; they have other splits, or lack one of `only`.
-    """
-    folders = [folder_of(each) for each in stores]
-    each = [store_splits(folder) for folder in folders]
-    alone = [list(splits.values()) == [folder] for splits, folder in zip(each, folders, strict=True)]
-    if any(alone) and not all(alone):
-        raise ConfigError(
-            f"{folders[alone.index(True)]} is one split, and {folders[alone.index(False)]} a folder of splits",
-            remedy="give stores of one split each, or folders of splits",
-        )
-    if all(alone):
-        each = [{next(iter(each[0])): next(iter(splits.values()))} for splits in each]
-    names = _names(list(map(str, folders)), [[*splits] for splits in each], only)
-    return {name: [splits[name] for splits in each] for name in names}
-
-
-def _names(folders: Sequence[str], each: Sequence[Sequence[str]], only: Sequence[str] | None) -> list[str]:
-    """The splits that are made. Raises `ConfigError` where not all stores have them."""
-    for folder, names in zip(folders, each, strict=True):
-        wanted = only if only is not None else each[0]
-        lacking = [name for name in wanted if name not in names]
-        more = [] if only is not None else [name for name in names if name not in wanted]
-        if lacking or more or not wanted:
-            raise ConfigError(
-                f"{folder} has the splits {some(names)}, and these are wanted: {some(wanted) or 'none'}",
-                remedy="choose splits that all stores have (--splits)",
-            )
-    return [*dict.fromkeys(each[0] if only is None else only)]
 
 
 def _say(name: str, made: Derived, manifest: Manifest, watch: Watch) -> None:

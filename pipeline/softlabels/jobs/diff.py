@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from tqdm import tqdm
 
 from softlabels.errors import ConfigError
-from softlabels.jobs.combine import paired_splits
+from softlabels.jobs.sources import paired_splits
 from softlabels.store import open_store
 from softlabels.store.apart import StoreDiff, apart
 from softlabels.system.places import Place

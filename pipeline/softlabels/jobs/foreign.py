@@ -121,7 +121,7 @@ class ForeignRow:
         return np.stack([self.tokens, documents]).astype(np.int32)
 
 
-class Source(Protocol):
+class ForeignFile(Protocol):
     """A foreign file, or a folder of them.
 
     Attributes:

@@ -48,7 +48,7 @@ class Axolotl:
         self.path, self._column, self._aligned, self._tokenized = path, column, aligned, tokenized
 
     def rows(self) -> Iterator[ForeignRow | Unfit]:
-        """See `Source`."""
+        """See `ForeignFile`."""
         for record in self._records():
             try:
                 yield record if isinstance(record, Unfit) else self._row(record)

@@ -111,7 +111,7 @@ class DistillKit:
         self._folder = folder
 
     def rows(self) -> Iterator[ForeignRow | Unfit]:
-        """See `Source`."""
+        """See `ForeignFile`."""
         for batch in batches(self.path, ("input_ids", "attention_mask", *_COMPRESSED, *_RAW)):
             for number in range(batch.num_rows):
                 try:
@@ -151,6 +151,13 @@ class DistillKit:
             )
         config = self.compression or read_compression(self._folder)
         packed, numbers = (lists_of(batch, name, number) for name in reversed(_COMPRESSED))
+        if len(packed) == len(numbers) == 0:
+            return np.zeros((0, config.k), np.int64), np.zeros((0, config.k))
+        if (
+            max(packed.max(initial=0), numbers.max(initial=0)) > 255
+            or min(packed.min(initial=0), numbers.min(initial=0)) < 0
+        ):
+            raise misaligned("a byte is no number from 0 to 255")
         wanted = (-(-config.k * config.id_bits // 8), config.number_bytes)
         if packed.shape[1:] != wanted[:1] or numbers.shape[1:] != wanted[1:] or len(packed) != len(numbers):
             raise misaligned(

@@ -47,7 +47,7 @@ class Vllm:
         self.path = path
 
     def rows(self) -> Iterator[ForeignRow | Unfit]:
-        """See `Source`."""
+        """See `ForeignFile`."""
         for record in json_records(self.path, _Response):
             for one in [record] if isinstance(record, Unfit) or record.choices is None else record.choices:
                 yield one if isinstance(one, Unfit) else _row(_vllm, one)
@@ -97,7 +97,7 @@ class Sglang:
         self.path = path
 
     def rows(self) -> Iterator[ForeignRow | Unfit]:
-        """See `Source`. A batch of prompts is answered by a list."""
+        """See `ForeignFile`. A batch of prompts is answered by a list."""
         either: Any = list[_Answer] | _Answer
         for record in json_records(self.path, either):
             for one in record if isinstance(record, list) else [record]:

@@ -15,7 +15,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from softlabels.errors import AlignmentError, Interrupted, LogitsError, TransferSetError
-from softlabels.jobs.foreign import ForeignRow, Source, Unfit
+from softlabels.jobs.foreign import ForeignFile, ForeignRow, Unfit
 from softlabels.jobs.watch import counted
 from softlabels.transfer.decode import Decoded
 from softlabels.transfer.keys import content_keys
@@ -123,7 +123,7 @@ class Survey:
         """The share of the positions whose token at position + 1 + shift is among the entries."""
         return self.hits[shift] / max(1, self.asked[shift])
 
-    def require_rows(self, source: Source) -> None:
+    def require_rows(self, source: ForeignFile) -> None:
         """Raise where nothing is left, or where the tokens say that the lists are those of their neighbours."""
         if not self.keys:
             what = "; ".join(self._left_out()) or "it is empty"
@@ -138,7 +138,7 @@ class Survey:
                 remedy="give the lists with the tokens that they belong to (of axolotl: --aligned=own or next)",
             )
 
-    def require_tail(self, source: Source, k: int, tail: str) -> None:
+    def require_tail(self, source: ForeignFile, k: int, tail: str) -> None:
         """Raise `LogitsError` where what is left of 1 cannot be a tail that is asked for."""
         if tail == "uniform" and k < self.classes and self.most < _WHOLE:
             raise LogitsError(
@@ -183,7 +183,7 @@ class Survey:
         yield "what storing and sampling lost is unknown: the teacher's own logits are not in the file"
 
 
-def survey(source: Source, classes: int, k: int, broken: Broken, should_stop: Callable[[], bool]) -> Survey:
+def survey(source: ForeignFile, classes: int, k: int, broken: Broken, should_stop: Callable[[], bool]) -> Survey:
     """Read the whole file once; each position that counts must have `k` entries. Raises the error of the first row that breaks
     a rule, unless such are to be skipped; `Interrupted` where `should_stop` says so.
     """

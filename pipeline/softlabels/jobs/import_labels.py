@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from softlabels.errors import ConfigError, UserError
-from softlabels.jobs.foreign import ForeignRow, Source
+from softlabels.jobs.foreign import ForeignFile, ForeignRow
 from softlabels.jobs.foreign_axolotl import Aligned, Axolotl
 from softlabels.jobs.foreign_distillkit import DistillKit
 from softlabels.jobs.foreign_served import Sglang, Vllm
@@ -139,11 +139,11 @@ def import_labels(
     return Translated(manifest, report)
 
 
-def _source(path: Path, form: Format, foreign: Foreign) -> Source:
+def _source(path: Path, form: Format, foreign: Foreign) -> ForeignFile:
     if form == "axolotl":
         column = foreign.column or "logprobs"
         return Axolotl(path, column=column, aligned=foreign.aligned, tokenized=_chat(foreign))
-    made: dict[Format, Callable[[Path], Source]] = {"distillkit": DistillKit, "vllm": Vllm, "sglang": Sglang}
+    made: dict[Format, Callable[[Path], ForeignFile]] = {"distillkit": DistillKit, "vllm": Vllm, "sglang": Sglang}
     if form not in made:
         raise ConfigError(f"no format is called {form!r}", remedy=f"choose one of {', '.join(FORMATS)}")
     return made[form](path)
@@ -214,7 +214,7 @@ def _padded(inputs: NDArray[np.int32], length: int) -> NDArray[np.int32]:
     return np.pad(inputs, ((0, 0), (0, length - inputs.shape[1])))
 
 
-def _kept_rows(source: Source, found: Survey) -> Iterator[ForeignRow]:
+def _kept_rows(source: ForeignFile, found: Survey) -> Iterator[ForeignRow]:
     """The rows that are stored, in order. Raises `UserError` at their end where they are not those of the first reading."""
     again, kept = Values(), iter(found.kept)
     for row in source.rows():

@@ -6,19 +6,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from softlabels.errors import ConfigError
+from softlabels.jobs.sources import Labels, Source
 from softlabels.jobs.splits import (
     Rows,
     Split,
     all_batches,
+    as_asked,
     held_out_batches,
-    open_pinned,
     open_splits,
     say_what_labels_are,
     warn_of_findings,
@@ -66,7 +66,7 @@ class Judged:
 
 
 def judge(
-    store: str | Path,
+    store: Labels,
     student: ModelConfig | None = None,
     *,
     split: str = "test",
@@ -85,7 +85,7 @@ def judge(
         judge("stores/digits", ModelConfig("softlabels.models.MLP", sizes, weights="mlp.safetensors"))["student"]["nll"]
 
     Args:
-        store: a folder of splits, or one of them.
+        store: a folder of splits, or one of them; or a list of such, see `train`.
         student: whom to judge; None for the stored teacher, which needs no transfer set.
         split: the split's name.
         training: which members of the teacher count, by which mean, and on which device; by default as `StudentTraining` says.
@@ -103,7 +103,7 @@ def judge(
     settings = StudentTraining() if training is None else training
     device = resolve_device(settings.device)
     if student is None:
-        [found] = open_pinned(store, [split], pinned, settings, watch).values()
+        found = as_asked(Source.of(store).open(only=split, missing=missing, pinned=pinned), settings, watch)[split]
         warn_of_findings(split, found, watch)
         [stored] = with_members({split: Split(found, _own_rows(found, watch))}, settings).values()
         asked = {name: _asked(settings, stored, name, temperature) for name in _kinds(stored, temperature)}
@@ -247,9 +247,15 @@ def _kinds(split: Split, temperature: float | None) -> dict[str, Target]:
     return split.kinds
 
 
-def digests(splits: Mapping[str, Split]) -> dict[str, str]:
-    """The digest of each split's store."""
-    return {name: split.store.digest for name, split in splits.items()}
+def digests(splits: Mapping[str, Split]) -> dict[str, str | list[str]]:
+    """The digest of each split's store; those of all where several are read as one."""
+    return {name: digest_of(split.store) for name, split in splits.items()}
+
+
+def digest_of(store: Store) -> str | list[str]:
+    """Of one split."""
+    found = store.manifest.digests
+    return found[0] if len(found) == 1 else [*found]
 
 
 def member_names(store: Store, chosen: Sequence[int] | None) -> list[str]:

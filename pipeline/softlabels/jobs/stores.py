@@ -78,6 +78,10 @@ class Stores(Protocol[Rows]):
         basis: Basis = find_basis(self.pilot(name), rank)
         return basis
 
+    def asked(self, split: str) -> Teacher[Rows]:
+        """Who labels a split."""
+        return self.teacher
+
     def open(self, split: str, spec: Spec, basis: Basis | None) -> StoreWriter:
         """Begin a split's store, or go on with it."""
         environment = self.teacher.environment()
@@ -112,7 +116,7 @@ class Stores(Protocol[Rows]):
                         self.watch.say(f"{split}: first shard at {rate:,.0f} rows/s, {left}")
 
             rows, should_stop = self.rows[split], self.watch.should_stop
-            manifest = label_rows(rows, self.teacher, writer, should_stop=should_stop, progress=progress)
+            manifest = label_rows(rows, self.asked(split), writer, should_stop=should_stop, progress=progress)
         for line in writer.said:
             self.watch.say(f"{split}: {line}")
         self.say_what_was_made(split, manifest)

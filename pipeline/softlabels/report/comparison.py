@@ -192,7 +192,7 @@ def _statements_of_pruned(results: Results) -> list[str]:
         begun = whole.setdefault(student["label"].rpartition(", ")[0], student)
         cost = _more(by, student["scores"], begun["scores"])
         if cost and student is not begun:
-            lines.append(f"{student['label']} - whole: {_difference(cost, by)}")
+            lines.append(f"{student['label']} - {_end(begun)}: {_difference(cost, by)}")
         if student["kind"] == "distilled" and _end(student) in hard:
             pair = [hard[_end(student)]["scores"], student["scores"]]
             ahead = _more(by, *(reversed(pair) if by.is_higher_better else pair))

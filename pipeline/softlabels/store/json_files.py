@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,6 +21,7 @@ RELABEL = (
 MAX_JSON_BYTES = 1 << 25  # plan and manifest; a specification and 138 bytes a shard
 MAX_RECORD_BYTES = 1 << 27  # a commit record; about 71 bytes a block and 120 a chunk of a column
 T = TypeVar("T")
+_making = threading.Lock()
 
 
 def encode_json(record: msgspec.Struct | dict[str, Any]) -> bytes:
@@ -34,10 +37,23 @@ def pretty_json(record: msgspec.Struct | dict[str, Any]) -> bytes:
 def decode_json(data: bytes, kind: type[T], where: str) -> T:
     """Strict JSON into `kind`; `DamagedManifest` naming file and field otherwise, `LaterFormat` for a later format."""
     try:
-        return msgspec.json.decode(data, type=kind)
+        return _decode(data, kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         _refuse_later_format(data, where)
         raise DamagedManifest(f"{where} does not fit the format: {error}", remedy=RESTORE) from error
+
+
+def _decode(data: bytes, kind: type[T]) -> T:
+    with (
+        _making
+    ):  # msgspec looks at a class when it is first asked for it, and two threads that begin that together crash
+        decoder = _decoder(kind)
+    return decoder.decode(data)
+
+
+@cache
+def _decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
+    return msgspec.json.Decoder(kind)
 
 
 class _Version(msgspec.Struct):
@@ -46,7 +62,7 @@ class _Version(msgspec.Struct):
 
 def _refuse_later_format(data: bytes, where: str) -> None:
     try:
-        version = msgspec.json.decode(data, type=_Version).format
+        version = _decode(data, _Version).format
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return
     if version > FORMAT:

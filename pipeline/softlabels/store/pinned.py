@@ -17,8 +17,9 @@ from softlabels.system.keys import public_key
 class Pinned:
     """What a recipe says of it (section `pinned`).
 
-    signed_by: who must have signed every split: the file of a public key, PEM or OpenSSH's, or the line of the latter itself.
-    digest: the digest of every split, by its name, as `softlabels info` prints it.
+    Attributes:
+        signed_by: who must have signed every split: the file of a public key, PEM or OpenSSH's, or the line of the latter.
+        digest: the digest of every split, by its name, as `softlabels info` prints it.
     """
 
     signed_by: str | None = None

@@ -148,16 +148,20 @@ class Store(Stored):
             raise UserError(f"check={check!r}", remedy="choose first, always or never")
         self.folder, self.path = folder, folder.at()
         self.check = check
-        self.manifest = _read_manifest(folder)
-        self.spec = self._whole = spec = self.manifest.spec
+        self._describe(_read_manifest(folder))
+        self._records: dict[int, Commit] = {}
+        self._reader = ChunkReader(folder, self.spec)
+        self._checked: set[tuple[str, int]] = set()
+
+    def _describe(self, manifest: Manifest) -> None:
+        """Take over what a manifest says."""
+        self.manifest = manifest
+        self.spec = self._whole = spec = manifest.spec
         self.rows, self.layout, self.positions = spec.rows, spec.layout, spec.positions
-        self.digest, self.content_digest = self.manifest.digest, self.manifest.content_digest
+        self.digest, self.content_digest = manifest.digest, manifest.content_digest
         self.rows_per_chunk = spec.cut.rows_per_chunk
         self.chunks = -(-self.rows // self.rows_per_chunk)
-        self._records: dict[int, Commit] = {}
-        self._reader = ChunkReader(folder, spec)
-        self.columns = self._reader.columns
-        self._checked: set[tuple[str, int]] = set()
+        self.columns = {column.name: column for column in spec.columns}
 
     def only(self, name: str) -> Self:
         """One target as a store of its own; `Stored.only` says more."""
