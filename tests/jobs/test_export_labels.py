@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from softlabels import open_store, write_store
-from softlabels.errors import ConfigError, StorageError
+from softlabels.errors import ConfigError, StorageError, TransferSetError
 from softlabels.jobs.export_labels import export_labels
 from softlabels.jobs.import_labels import Foreign, import_labels
 from softlabels.labels.topk import TopkEncoding
@@ -120,6 +120,9 @@ def test_what_a_format_cannot_hold(tmp_path: Path, lm: tuple[Path, str], rng: np
     with pytest.raises(ConfigError, match=r"k is 7, and .* keeps 6 classes; give --k from 1 to 6"):
         export_labels(lm[0], tmp_path / "x.parquet", to_format="axolotl", k=7)
     assert [each.name for each in tmp_path.iterdir()] == ["dense"]  # nothing half written
+    golden = Path(__file__).parent.parent / "store/golden/v2-ragged-arrow"  # whose inputs somebody else prepared
+    with pytest.raises(TransferSetError, match=r"token rows are integers \(rows, 2, tokens\)"):
+        export_labels(golden, tmp_path / "x.parquet", to_format="axolotl", k=2)
     export_labels(lm[0], tmp_path / "x.parquet", to_format="parquet")
     with pytest.raises(StorageError, match="is there already"):
         export_labels(lm[0], tmp_path / "x.parquet", to_format="parquet")

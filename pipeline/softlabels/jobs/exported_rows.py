@@ -16,6 +16,7 @@ from softlabels.errors import ConfigError
 from softlabels.labels.ensemble import check_temperature
 from softlabels.store import Store
 from softlabels.store.columns import LABEL, stored_name
+from softlabels.transfer.alignment import alignment
 
 _BLOCK = 1 << 22  # probabilities at once
 Arrays = dict[str, NDArray[Any]]
@@ -132,7 +133,8 @@ class TokenRows(Rows):
     def columns(self, rows: NDArray[np.int64]) -> Arrays:
         """See `Rows`; arrays of one array a row."""
         ids, log_p = self.largest(self.store, rows)
-        inputs, mask = self.store.gather("input", rows), self.store.gather("position_mask", rows) != 0
+        inputs = self.store.gather("input", rows)
+        mask = alignment(inputs).mask > 0  # which refuses inputs that are no rows of tokens
         written: list[dict[str, Any]] = []
         for row, (tokens, documents) in enumerate(inputs):
             length = int((documents > 0).sum())
