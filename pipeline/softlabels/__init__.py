@@ -8,6 +8,8 @@ Names are loaded when they are first used, so that reading a store imports no to
     train, judge       students from stores, and scores of a student or of the stored teacher
     merge, concat      stores made of stores: teachers as members, rows behind each other, some of a store;
     select             docs/sharing.md
+    import_labels,     top-k log-probabilities of other tools as a store, and a store's labels for them;
+    export_labels      docs/translate.md
     diff               how far two stores are apart
     write_store        a store of logits that are at hand as arrays
     push, pull         a store to an object store and back
@@ -49,7 +51,9 @@ if TYPE_CHECKING:
     from softlabels.jobs.combine import concat, merge, select
     from softlabels.jobs.diff import diff
     from softlabels.jobs.encode import encode
+    from softlabels.jobs.export_labels import export_labels
     from softlabels.jobs.extend import extend
+    from softlabels.jobs.import_labels import Foreign, import_labels
     from softlabels.jobs.judge import judge
     from softlabels.jobs.label import label
     from softlabels.jobs.share import pull, push
@@ -75,6 +79,7 @@ __all__ = [
     "DamagedStore",
     "EmbeddedRows",
     "Ensemble",
+    "Foreign",
     "LabelsConfig",
     "Loader",
     "LogitsError",
@@ -99,7 +104,9 @@ __all__ = [
     "distillation_loss",
     "encode",
     "errors",
+    "export_labels",
     "extend",
+    "import_labels",
     "judge",
     "label",
     "load_transfer_set",

@@ -38,9 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     student = None if args.model is None else with_weights(args.student, args.model)
     store = args.source.open(only=args.split, missing=args.missing, pinned=args.pinned)[args.split]
     temperature, training = args.temperature, _own_training(args, run, store)
+    store = store.bounded() if training.tail_bound else store
     if temperature is None and store.targets == ("",) and store.encoding.target != "values":
         # where there are several targets, each has its own
-        temperature = training.of(training.variants[0], 0).loss_at(1.0).temperature
+        own = training.of(training.variants[0], 0).loss_at(1.0).temperature
+        temperature = store.encoding.nearest(own)
     found = judge(
         args.source,
         student,

@@ -147,6 +147,7 @@ def works(path: Path, kind: str, base: Path) -> dict[str, Callable[[], int]]:
         ),
         "concat": run("concat", path, _sound(base, kind), "--repeated=first", f"--out={out}-both"),
         "diff": run("diff", base / "other" / kind / "train", path),
+        "export-labels": run("export-labels", path, f"{out}-labels.parquet", "--k=2"),
         "repair": run("repair", path),
         "list": run("list", path),
         "push": run("push", path, f"{out}-there"),

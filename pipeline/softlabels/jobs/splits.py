@@ -120,7 +120,7 @@ def open_splits(
     store's, SpecMismatch and NotSigned where splits are not those that are `pinned`, and what `Source.open` and
     `load_transfer_set` raise.
     """
-    stores = Source.of(labels).open(only=only, missing=missing, pinned=pinned)
+    stores = as_asked(Source.of(labels).open(only=only, missing=missing, pinned=pinned), training, watch)
     _require_one_teacher(stores)
     splits = {name: Split(store, _rows(store, transfer_set, name, watch), missing) for name, store in stores.items()}
     for name, split in splits.items() if missing == "skip" else ():
@@ -131,6 +131,16 @@ def open_splits(
                 f"{name}: {one.rows - split.store.rows:,} of {one.rows:,} rows of {one.path} are not in all stores"
             )
     return splits if training is None else with_members(splits, training)
+
+
+def as_asked(stores: dict[str, Store], training: StudentTraining | None, watch: Watch) -> dict[str, Store]:
+    """The stores as a `training` takes them: where it takes bounds, that is said. Raises as `Store.bounded`."""
+    if training is None or not training.tail_bound:
+        return stores
+    bounded = {name: store.bounded() for name, store in stores.items()}
+    for line in sorted({store.bound for store in bounded.values() if store.bound}):
+        watch.warn(f"tail_bound: {line}")
+    return bounded
 
 
 def with_members(splits: Mapping[str, Split], training: StudentTraining) -> dict[str, Split]:
