@@ -48,6 +48,7 @@ from softlabels.student.trial import require_trainable
 from softlabels.transfer import TransferSetConfig
 
 CARD = "README.md"
+_SECTIONS = ("name", "transfer_set", "pinned", "student", "training")  # of a recipe
 
 
 class Run(NamedTuple):
@@ -84,8 +85,7 @@ def train(
         student: the class of the students, which gives one logit a class (or number a value): (B, C), of rows of positions
             (B, P, C); of several targets a mapping of such by name.
         store: a folder of splits with a split train, or that split; or a list of such, of different teachers over the same
-            rows, which are read as one ensemble, as `merge` would write it; or a `Source`, which also says how such are read, and
-            which digest and signature each must have (`softlabels.jobs.sources`).
+            rows, read as one ensemble as `merge` would write it; or a `Source`, which says how, and whom they must be of.
         training: how they are trained, and which; by default as `StudentTraining` says.
         transfer_set: where the students' inputs come from; a store that embeds its inputs needs none.
         missing: rows that the store, or one of several, does not label: "error", or "skip" to leave them out with a warning.
@@ -111,17 +111,12 @@ def train(
         names = own.class_names if own.targets == ("",) else None
         shared = say_how_splits_relate(rows, names, watch, tokens=own.spec.of_tokens)
         say_how_labels_are_read(sweep.batches, own, watch)
-    given = {
-        "name": name,
-        "transfer_set": transfer_set,
-        "pinned": source.pinned,
-        "student": student,
-        "training": training,
-    }
-    said = recipe or {section: plain(value) for section, value in given.items() if value is not None}
-    folder.keep_recipe(said)
+    if recipe is None:
+        given = (name, transfer_set, source.pinned, student, training)
+        recipe = {key: plain(each) for key, each in zip(_SECTIONS, given, strict=True) if each is not None}
+    folder.keep_recipe(recipe)
     begun(folder)
-    return Run(folder.path, folder.results or sweep.finish(shared, said, source, watch))
+    return Run(folder.path, folder.results or sweep.finish(shared, recipe, source, watch))
 
 
 class _Sweep(NamedTuple):
