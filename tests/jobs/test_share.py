@@ -708,6 +708,7 @@ def test_killed_twenty_times(command: str, s3: str, tmp_path: Path, rng: np.rand
         turn += 1
 
 
+@pytest.mark.slow
 def test_killed_three_times(tmp_path: Path, rng: np.random.Generator) -> None:
     """The same from folder to folder, in forks of this process."""
     source, copy, killed = tmp_path / "store" / "train", tmp_path / "copy", 0
