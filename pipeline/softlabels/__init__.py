@@ -4,6 +4,7 @@ Names are loaded when they are first used, so that reading a store imports no to
 
     open_store         a sealed store (`Store`): columns, rows by content key, distributions at any temperature
     label, encode      a teacher (`Ensemble`) over a transfer set into stores; a dense store's labels as topk
+    label_shards       some `Shards` of it, for a worker among several; seal
     train, judge       students from stores, and scores of a student or of the stored teacher
     merge, concat      stores made of stores: teachers as members, rows behind each other, some of a store;
     select             docs/sharing.md
@@ -46,7 +47,8 @@ if TYPE_CHECKING:
     from softlabels.jobs.combine import concat, merge, select
     from softlabels.jobs.encode import encode
     from softlabels.jobs.judge import judge
-    from softlabels.jobs.label import label
+    from softlabels.jobs.label import label, label_shards, seal
+    from softlabels.jobs.shards import Shards
     from softlabels.jobs.share import pull, push
     from softlabels.jobs.train import train
     from softlabels.jobs.write_store import write_store
@@ -74,6 +76,7 @@ __all__ = [
     "LogitsError",
     "ModelConfig",
     "Resumable",
+    "Shards",
     "SoftLabelDataset",
     "SoftLabels",
     "SoftLabelsError",
@@ -94,11 +97,13 @@ __all__ = [
     "errors",
     "judge",
     "label",
+    "label_shards",
     "load_transfer_set",
     "merge",
     "open_store",
     "pull",
     "push",
+    "seal",
     "select",
     "store_spec",
     "train",

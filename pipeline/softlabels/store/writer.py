@@ -43,7 +43,8 @@ from softlabels.system.places import Place, folder_of
 
 class StoreWriter:
     """Write one store (one split). `basis` (1 + r, C) float16 is the prior and basis that the encoding's tails need; a store
-    that holds shards has it already. `settings` is what messages put before the name of a setting, as `require_same_plan` says.
+    that holds shards has it already. `presence` is the mark of a live writer where the caller has made it already; it is closed
+    with the writer.
 
     ::
 
@@ -69,6 +70,7 @@ class StoreWriter:
         basis: Basis | None = None,
         about: About | None = None,
         environment: Mapping[str, str] | None = None,
+        presence: Presence | None = None,
     ) -> None:
         self.spec = spec = check_spec(spec, error=errors.UserError)
         if basis is not None:
@@ -79,15 +81,17 @@ class StoreWriter:
         self.plan = plan_of(spec, about)
         self.said: tuple[str, ...] = ()
         self.environment = {**environment_here(), **(environment or {})}
-        _require_store_path(self.folder)
-        self._presence: Presence | None = None
+        require_store_path(self.folder)
+        self._presence = presence
         self.sealed = self.folder.exists(MANIFEST)
         self._taken = set(range(spec.shards)) if self.sealed else set()
+        self.beaten: list[int] = []  # shards that another writer recorded while this one wrote them
         if self.sealed:
+            self.close()
             self._require_same(read_json(self.folder, PLAN, Plan))
             require_files(open_store(self.folder))
             return
-        self._presence = self.folder.enter(LOCK)
+        self._presence = presence or self.folder.enter(LOCK)
         try:
             self._begin(self._presence, basis)
         except BaseException:
@@ -112,7 +116,11 @@ class StoreWriter:
         if alone:
             sweep(self.folder)
             presence.share()
-        if self.folder.exists(MANIFEST):  # sealed by another writer, meanwhile
+        self._look_for_seal()
+
+    def _look_for_seal(self) -> None:
+        """Whether another writer has sealed it meanwhile."""
+        if not self.sealed and self.folder.exists(MANIFEST):
             self.sealed = True
             self._leave_staging()
 
@@ -204,6 +212,7 @@ class StoreWriter:
             yield out
         if out.committed:
             self._taken.add(shard)
+            self.beaten += [] if out.won else [shard]
 
     def write_logits(
         self,
@@ -301,6 +310,7 @@ class StoreWriter:
             SpecMismatch: the content keys are not those that the specification was made for.
             ContradictingOutputs, OtherClassOrder: see `softlabels.checks`; the store stays unsealed.
         """
+        self._look_for_seal()
         if self.sealed:
             return read_json(self.folder, MANIFEST, Manifest)
         if self.pending:
@@ -344,7 +354,8 @@ def require_room(writers: Iterable[StoreWriter]) -> int | None:
     return free
 
 
-def _require_store_path(store: Folder) -> None:
+def require_store_path(store: Folder) -> None:
+    """Raise `StorePathError` where something else lies there."""
     if store.exists() and not store.is_folder():
         raise errors.StorePathError(f"{store} is a file; a store is a folder", remedy="give another path")
     strangers = [name for name in store.names() if name not in (STAGING, COMMITS, BASIS_FOLDER)]

@@ -67,6 +67,11 @@ def wait_for_lock(handle: int, how: int, path: Path, *, progress: Callable[[], o
     raise Stalled(f"{names} has held {path} for {patience():g} s", remedy=AGAIN)
 
 
+def this_process() -> str:
+    """The process that asks, in words, with its machine."""
+    return f"process {os.getpid()} on {platform.node()}"
+
+
 def process(pid: int) -> str:
     """A process in words, with its state where the system tells it: process 123 (python, stopped)."""
     try:

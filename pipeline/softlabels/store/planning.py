@@ -1,0 +1,40 @@
+"""One worker makes a store's plan, where that takes a teacher (the basis of the tails); the others wait for it and read it.
+
+Neighbours: `basis.resumable_basis` says whether one is there already, `writer` writes it.
+"""
+
+from __future__ import annotations
+
+from softlabels.store.basis import drop_basis
+from softlabels.store.claims import PLANNING, Claims
+from softlabels.store.commit import is_bound
+from softlabels.store.paths import BASIS_FILE, CLAIMS, LOCK, PLAN
+from softlabels.store.writer import require_store_path
+from softlabels.system.files import Folder, Presence
+
+
+def begin_plan(store: Folder, claims: Claims) -> Presence | None:
+    """The mark of a live writer, for the one who is to make the plan and then opens a `StoreWriter` with it. None while another
+    worker is at it. What is left of a start that committed nothing is removed.
+
+    Raises:
+        StorePathError: the folder holds something else.
+    """
+    require_store_path(store)
+    presence = store.enter(LOCK)
+    try:
+        alone = presence.alone()
+        if alone:
+            store.clear(CLAIMS)  # of the dead
+            if not is_bound(store):
+                store.remove(PLAN)
+                drop_basis(store, keep=None)
+        presence.share()
+        is_planned = store.exists(PLAN) and store.exists(BASIS_FILE)
+        if (alone or not is_planned) and claims.take(PLANNING):
+            return presence
+    except BaseException:
+        presence.close()
+        raise
+    presence.close()
+    return None
