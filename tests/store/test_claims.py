@@ -12,11 +12,13 @@ import pytest
 
 from softlabels.errors import StrangePath
 from softlabels.store import StoreWriter, claims, open_store, shard_writer
-from softlabels.store.claims import SEALING, Claims
-from softlabels.store.paths import CLAIMS, record_name
+from softlabels.store.claims import SEALING, Claims, is_alone
+from softlabels.store.paths import CLAIMS, LOCK, record_name
 from softlabels.store.records import Manifest
 from softlabels.store.verify import verify
+from softlabels.system.patience import this_machine
 from softlabels.system.places import folder_of
+from softlabels.system.presence import Lock
 from tests.store.places import AnyPath
 from tests.store.samples import fill, make_spec, sample, write_store
 
@@ -214,4 +216,32 @@ def test_a_worker_that_comes_too_late_ends_well(
         monkeypatch.setattr(shard_writer, "commit", late)
         fill(writer, data, [0])
         assert (writer.beaten, [writer.seal()]) == ([0], sealed)
+    assert verify(path) == []
+
+
+@pytest.mark.on_disk("locks")
+def test_where_locks_end_at_each_machine_claims_tell_that_others_live(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker of another machine, which its own lock says is alone, leaves what is staged, and the plan."""
+    data = sample(rng, 70, "zarr")
+    spec, path = make_spec(data, "zarr"), tmp_path / "store"
+    monkeypatch.setattr(Lock, "alone", lambda self: True)
+    with StoreWriter(path, spec) as writer, worker(path) as mine:
+        assert next(mine.shards(writer.pending)) == 0
+        commit, (name, boot) = shard_writer.commit, this_machine()  # type: ignore[attr-defined]
+
+        def late(*arguments: object) -> bool:
+            monkeypatch.setattr(shard_writer, "commit", commit)
+            for machine, alone in (((name, "other"), True), (("other", boot), True), (("other", "other"), False)):
+                monkeypatch.setattr(claims, "this_machine", lambda machine=machine: machine)
+                assert is_alone(writer.folder, writer.folder.enter(LOCK)) is alone
+            with StoreWriter(path, spec) as other:
+                fill(other, data)
+                other.seal()
+            return bool(commit(*arguments))
+
+        monkeypatch.setattr(shard_writer, "commit", late)
+        fill(writer, data, [0])
+        assert writer.beaten == [0]
     assert verify(path) == []

@@ -16,10 +16,10 @@ from contextlib import suppress
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from softlabels.errors import one_line
+from softlabels.errors import StorageError, StrangePath, one_line
 from softlabels.store.paths import CLAIMS, STAGING, record_name
-from softlabels.system.files import Folder
-from softlabels.system.patience import this_process
+from softlabels.system.files import Folder, Presence
+from softlabels.system.patience import this_machine, this_process
 
 LAPSE = 600.0
 PLANNING, SEALING = "plan", "seal"  # what is claimed beside shards
@@ -49,7 +49,7 @@ class Claims:
         self, store: Folder, *, lapse: float = LAPSE, say: Callable[[str], object] = lambda line: None
     ) -> None:
         self._store, self._lapse, self._say = store, lapse, say
-        self._who = f"{this_process()}\n{uuid.uuid4().hex}"
+        self._who = "\n".join([this_process(), *this_machine(), uuid.uuid4().hex])
         self._held: dict[str, str] = {}  # the file, by what is claimed
         self._seen: dict[str, _Seen] = {}  # of others, by file
         self._beats, self._last_beat = 0, time.monotonic()
@@ -165,6 +165,19 @@ class Claims:
             since = now if seen is None or seen.data != data else seen.since
             seen = self._seen[name] = _Seen(data, since, now)
         return now - seen.since >= self._lapse
+
+
+def is_alone(store: Folder, presence: Presence) -> bool:
+    """`Presence.alone`, and no other machine claims anything: the locks of some network file systems end at each machine."""
+    return presence.alone() and not any(_is_elsewhere(store, f"{CLAIMS}/{name}") for name in store.names(CLAIMS))
+
+
+def _is_elsewhere(store: Folder, name: str) -> bool:
+    """Whether a claim is of another machine: neither its name nor the start of its kernel is ours."""
+    with suppress(FileNotFoundError, StorageError, StrangePath):
+        lines = store.read(name, _MOST).decode(errors="replace").split("\n")
+        return len(lines) > 3 and lines[1] != this_machine()[0] and lines[2] != this_machine()[1]
+    return False
 
 
 def _file(what: str, turn: int) -> str:

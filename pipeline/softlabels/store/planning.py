@@ -6,7 +6,7 @@ Neighbours: `basis.resumable_basis` says whether one is there already, `writer` 
 from __future__ import annotations
 
 from softlabels.store.basis import drop_basis
-from softlabels.store.claims import PLANNING, Claims
+from softlabels.store.claims import PLANNING, Claims, is_alone
 from softlabels.store.commit import is_bound
 from softlabels.store.paths import BASIS_FILE, CLAIMS, LOCK, PLAN
 from softlabels.store.writer import require_store_path
@@ -23,7 +23,7 @@ def begin_plan(store: Folder, claims: Claims) -> Presence | None:
     require_store_path(store)
     presence = store.enter(LOCK)
     try:
-        alone = presence.alone()
+        alone = is_alone(store, presence)
         if alone:
             store.clear(CLAIMS)  # of the dead
             if not is_bound(store):

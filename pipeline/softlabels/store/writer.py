@@ -22,6 +22,7 @@ from softlabels.labels.lost import Lost
 from softlabels.store.arrays import by_target, encode_logits, row_arrays
 from softlabels.store.basis import Basis, drop_basis, put_basis, read_basis, require_basis
 from softlabels.store.card import store_card
+from softlabels.store.claims import is_alone
 from softlabels.store.columns import LABEL, stored_name
 from softlabels.store.commit import create, is_bound, place, recorded_shards, replace, sweep
 from softlabels.store.digest import blake3_hex
@@ -100,7 +101,7 @@ class StoreWriter:
 
     def _begin(self, presence: Presence, basis: Basis | None) -> None:
         """Write the plan or compare it, finish what dead writers left, and let other writers in."""
-        alone = presence.alone()
+        alone = is_alone(self.folder, presence)
         if not alone:
             presence.share()  # before anything is staged, so that it cannot be swept
         if alone and not is_bound(self.folder):  # a start that committed nothing binds nobody
@@ -336,7 +337,7 @@ class StoreWriter:
 
     def _leave_staging(self) -> None:
         """Remove the staging folder, unless another writer is still alive in it."""
-        if self._presence is not None and self._presence.alone():
+        if self._presence is not None and is_alone(self.folder, self._presence):
             self.folder.clear(STAGING)
         self.close()
 
