@@ -57,6 +57,7 @@ def test_a_test_draws_the_same_whatever_runs_before_it(tmp_path: Path, fixed: li
     assert drawn(tmp_path, "--deselect=test_drawing.py::test_first") == fixed
 
 
+@pytest.mark.slow
 def test_fresh_numbers_are_printed_and_come_again(
     tmp_path: Path, fixed: list[object], capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,6 +30,7 @@ import yaml
 
 from softlabels import EmbeddedRows, SoftLabelDataset, errors, open_store
 from softlabels.errors import SoftLabelsError
+from softlabels.jobs.share import pull
 from softlabels_stages import output
 from softlabels_stages.__main__ import main as command
 from tests.faults import forge, forge_run
@@ -39,6 +40,7 @@ from tests.faults.watch import limit_itself, watched
 from tests.faults.writers import Acknowledge, Child
 from tests.stages import toy
 from tests.store.samples import ALL, make_spec, sample, write_store
+from tests.system.liar import Liar
 
 COMMANDS = 4  # of a case
 DEAR = ("train", "export")  # which are run less often
@@ -139,6 +141,7 @@ def works(path: Path, kind: str, base: Path) -> dict[str, Callable[[], int]]:
         "list": run("list", path),
         "push": run("push", path, f"{out}-there"),
         "pull": run("pull", path, f"{out}-pulled"),
+        "pull from a liar": partial(pull_from_liar, path, path.parent / "lied"),
         "pull into it": run("pull", base / kind / "train", path),
         "convert into it": run("convert", base / kind / "train", path, layout),
         "train": run("train-student", f"--store={path}", recipe, f"--out={out}-run"),
@@ -174,6 +177,15 @@ def load(path: Path) -> int:
             total = data.soft_labels(batch).log_probs(4.0).double().exp().sum(-1)
             if not (total - 1).abs().max() < 1e-4:
                 raise Harm("a distribution on the device does not sum to 1")
+    return 0
+
+
+def pull_from_liar(path: Path, out: Path) -> int:
+    """Pull it from a place that lies besides: what arrives is the store, or nothing."""
+    liar = Liar.of(path, np.random.default_rng(len([*path.rglob("*")])), 0.02)
+    for found in pull(liar, out).values():
+        if found.digest != open_store(path).digest:
+            raise Harm("another store was pulled")
     return 0
 
 

@@ -123,6 +123,7 @@ TRIALS = (
         run=partial(apart, clock_moved),
         control=partial(apart, clock_moved_and_believed),
         control_what=BY_AGE,
+        slow=True,
     ),
     Trial(
         promise=13,
@@ -132,5 +133,6 @@ TRIALS = (
         run=partial(apart, files_moved),
         control=partial(apart, files_moved_and_believed),
         control_what=BY_AGE,
+        slow=True,
     ),
 )

@@ -365,6 +365,6 @@ TRIALS = (
     Trial(
         14, "repair killed at a rename or a flush", 300, 10,
         lambda count, seed: apart(killed_repairs, count, seed),
-        lambda seed: apart(killed_careless_repairs, seed), "the manifest set aside first",
+        lambda seed: apart(killed_careless_repairs, seed), "the manifest set aside first", slow=True,
     ),
 )  # fmt: skip

@@ -142,6 +142,7 @@ TRIALS = (
         run=partial(apart, size_limits),
         control=partial(apart, size_limits_unheeded),
         control_what=UNHEEDED,
+        slow=True,
     ),
     Trial(
         promise=3,
@@ -151,6 +152,7 @@ TRIALS = (
         run=partial(apart, no_room_at_each_call),
         control=partial(apart, no_room_unheeded),
         control_what=UNHEEDED,
+        slow=True,
     ),
     Trial(
         promise=4,

@@ -98,5 +98,6 @@ TRIALS = (
         run=partial(apart, broken_off),
         control=partial(apart, broken_off_and_remembered),
         control_what="the digest covers write ids and machines",
+        slow=True,
     ),
 )

@@ -7,8 +7,11 @@ import json
 import multiprocessing
 import re
 import shutil
+import signal
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -44,6 +47,7 @@ from softlabels.system.urls import depot_of
 from softlabels_stages.__main__ import main
 from tests.jobs.seaweed import SECRET, free_ports
 from tests.stages import toy
+from tests.system.liar import Liar
 from tests.system.memory import MemoryDepot
 
 STAMP = "<LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>e</ETag>"
@@ -93,7 +97,9 @@ def test_to_s3_and_back(store: Path, s3: str, tmp_path: Path) -> None:
     assert "carried, digest" in said(push, store, s3)
     listed = set(there(s3).list())
     assert listed == {name for name in files(store) if "staging" not in name and "set_aside" not in name}
+    there(s3).put("README.md", b"edited by people")
     assert "0 bytes carried" in said(push, store, s3)
+    assert there(s3).read("README.md") == b"edited by people"
     found = pull(s3, tmp_path / "copy")
     assert {split: open_store(store / split).digest for split in ("train", "test")} == {
         split: manifest.digest for split, manifest in found.items()
@@ -182,6 +188,18 @@ def test_killed_in_the_middle_on_s3_and_on_a_disk(made: Path, s3: str, tmp_path:
     assert files(tmp_path / "copy") == files(made / "test")
 
 
+def test_a_push_that_begins_while_another_does(made: Path) -> None:
+    class Raced(MemoryDepot):
+        def sizes(self) -> Iterator[tuple[str, int]]:
+            if not self.exists("plan.json"):
+                self.put("plan.json", (made / "train" / "plan.json").read_bytes())  # of the other one
+            return super().sizes()
+
+    place = Raced("there")
+    push(made / "train", place)
+    assert sorted(place.list()) == sorted(files(made / "train"))
+
+
 def test_asked_to_stop_it_goes_on_later(made: Path, tmp_path: Path) -> None:
     asked = iter(range(1000))
     watch = Watch(lambda line: None, lambda line: None, lambda: next(asked) > 5)
@@ -262,11 +280,13 @@ def test_credentials_that_expire_in_mid_push_lose_nothing(
         "https://host/x?X-Amz-Signature=topsecret",
         "az://box/x?sig=topsecret",
         "s3://b/x#topsecret",
+        "s3://AKIA:topsecret/bucket",
     ],
 )
 def test_credentials_in_an_address_are_refused_and_not_repeated(address: str, made: Path) -> None:
-    for act in (partial(push, made, address), partial(pull, address, "copy")):
-        with pytest.raises(ConfigError, match="credentials are taken from the environment") as caught:
+    swapped = (partial(push, address, made), partial(pull, made, address), partial(open_store, address))
+    for act in (partial(push, made, address), partial(pull, address, "copy"), *swapped):
+        with pytest.raises(ConfigError) as caught:
             act()
         assert "topsecret" not in str(caught.value)
         assert "AKIA" not in str(caught.value)
@@ -287,6 +307,7 @@ def test_credentials_in_an_address_are_refused_and_not_repeated(address: str, ma
         ("https://host:port/x", "names no bucket or server"),
         ("az://b/\udcff", "steps that lead elsewhere"),
         ("file://machine/x", "names a machine"),
+        ("s3:/bucket/x", r"an address \(s3:\) stands where a folder is needed"),
     ],
 )
 def test_addresses_that_are_none(address: str, what: str) -> None:
@@ -503,26 +524,136 @@ def test_sizes_that_lie(
     assert not (tmp_path / "copy" / "manifest.json").exists()
 
 
-def test_a_listing_without_end(
-    web: Callable[..., str], made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def endless(request: Web) -> bool:
+@pytest.fixture
+def lying_s3(web: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts what answers like this in the place of the S3 server."""
+
+    def serve(lie: Callable[[Web], bool]) -> None:
+        for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(key, SECRET)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", web(tmp_path, lie))
+
+    return serve
+
+
+def listing(*keys: str, size: int = 1, more: str = "") -> Callable[[Web], bool]:
+    def lie(request: Web) -> bool:
         if "list-type" not in request.path:
             return False
-        keys = "".join(f"<Contents><Key>x/{n}/plan.jso</Key><Size>1</Size>{STAMP}</Contents>" for n in range(1000))
-        more = "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>"
-        text = f"<ListBucketResult>{keys}{more}</ListBucketResult>".encode()
+        listed = "".join(f"<Contents><Key>{key}</Key><Size>{size}</Size>{STAMP}</Contents>" for key in keys)
+        text = f"<ListBucketResult>{listed}{more}</ListBucketResult>".encode()
         return answer(request, text, len(text))
 
-    address = web(tmp_path, endless)
-    for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(key, SECRET)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+    return lie
+
+
+@pytest.mark.parametrize("turns", [8, pytest.param(300, marks=pytest.mark.slow)])
+def test_a_place_that_lies(turns: int, tmp_path: Path, rng: np.random.Generator) -> None:
+    """What arrives is right, or no store is there, and an honest place then gives what is missing."""
+    source, ended = tmp_path / "source" / "train", set[str]()
+    write_store(source, rng.normal(size=(20, 1, 3)), inputs=np.arange(20)[:, None], rows_per_shard=16)
+    for turn in range(turns):
+        rows, copy = ("3:18" if turn % 4 == 3 else None), tmp_path / str(turn)
+        try:
+            pull(Liar.of(source, rng, 0.05), copy, rows=rows)
+            ended.add("right")
+        except SoftLabelsError as error:
+            assert not (copy / "manifest.json").exists()
+            ended.add(type(error).__name__)
+        found = pull(source, copy, rows=rows)["train"]
+        assert rows is not None or found.digest == open_store(source).digest
+    assert len(ended) > 1
+    assert len([*tmp_path.iterdir()]) == turns + 1
+
+
+def test_a_plan_that_changes_while_it_is_read(made: Path, tmp_path: Path) -> None:
+    asked = iter(range(100))
+
+    class Changing(LocalDepot):
+        def read(self, name: str, limit: int | None = None) -> bytes:
+            data = super().read(name, limit)
+            late = name == "plan.json" and next(asked) > 1
+            return data.replace(b'"source": "', b'"source": "other') if late else data
+
+    copy = tmp_path / "copy"
+    with suppress(SoftLabelsError):
+        pull(Changing(made / "train"), copy)
+    pull(made / "train", copy)
+    assert files(copy) == files(made / "train")
+
+
+def test_a_listing_without_end(
+    lying_s3: Callable[..., None], made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>"
+    lying_s3(listing(*(f"x/{n}/plan.jso" for n in range(1000)), more=more))
     monkeypatch.setattr(bucket, "MOST_LISTED", 5000)
     with pytest.raises(StorageError, match="has not ended after 5,000 objects"):
         pull("s3://bucket/x", tmp_path / "copy")
     with pytest.raises(StorePathError, match="holds other files"):
         push(made / "train", "s3://bucket/x")
+
+
+@pytest.mark.parametrize(
+    ("key", "what"),
+    [
+        ("y/secret", "lists keys that it was not asked for"),
+        ("x/../y", "cannot list s3://bucket/x: a key there is no path"),
+        ("x//y", "a key there is no path"),
+        ("x/\x7f", "a key there is no path"),
+    ],
+)
+def test_keys_that_no_store_has(key: str, what: str, lying_s3: Callable[..., None], tmp_path: Path) -> None:
+    lying_s3(listing(key))
+    with pytest.raises(StorageError, match=what):
+        pull("s3://bucket/x", tmp_path / "copy")
+
+
+def test_what_a_console_makes_of_a_folder_is_no_file(lying_s3: Callable[..., None]) -> None:
+    lying_s3(listing("x/", "x/train/", size=0))
+    assert [*there("s3://bucket/x").sizes()] == []
+
+
+def test_more_bytes_than_were_asked_for(web: Callable[..., str], tmp_path: Path) -> None:
+    def generous(request: Web) -> bool:
+        if request.command == "HEAD":
+            return answer(request, b"", 100)
+        request.send_response(206)
+        for name, said in {"Content-Range": "bytes 0-9/100", "Content-Length": "20", "ETag": "e"}.items():
+            request.send_header(name, said)
+        request.end_headers()
+        request.wfile.write(bytes(20))
+        return True
+
+    with pytest.raises(StorageError, match=r"cannot read http://\S+/x: 20 bytes came where 10 were asked for"):
+        depot_of(web(tmp_path, generous)).file("x").read_into(0, memoryview(bytearray(10)))
+
+
+def test_a_signal_is_heard_while_a_server_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard, seen = threading.Event(), list[bool]()
+    monkeypatch.setattr(urls, "RETRIES", {"max_retries": 0})
+
+    def answer_late(server: socket.socket) -> None:
+        with server.accept()[0]:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+            seen.append(heard.wait(5))
+
+    def stop(number: int, frame: object) -> None:
+        heard.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            place = depot_of(f"http://127.0.0.1:{server.getsockname()[1]}")
+            thread = threading.Thread(target=answer_late, args=(server,))
+            thread.start()
+            with pytest.raises(KeyboardInterrupt):
+                place.size("x")
+            thread.join()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert seen == [True]
 
 
 def test_the_commands(made: Path, s3: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -72,6 +72,7 @@ def test_labels_are_those_of_texts_as_the_model_knows_them(
         np.testing.assert_allclose(np.exp(found[: len(ids) - 1]), np.exp(expected), atol=2e-3)
 
 
+@pytest.mark.slow
 def test_a_store_that_was_begun_without_goes_on_and_teaches_without(
     work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -323,8 +323,7 @@ CLASSIFIERS = [
         pytest.param(t, each | (ZARR if number % 2 else ARROW), marks=pytest.mark.slow)
         for number, (t, each) in enumerate(SMALL)
     ),
-    LARGE[0],
-    pytest.param(*LARGE[1], marks=pytest.mark.slow),
+    *(pytest.param(*each, marks=pytest.mark.slow) for each in LARGE),
 ]
 
 

@@ -58,6 +58,7 @@ def teachers(recipe: str) -> str:
     return f"--teacher.members={json.dumps(members)}"
 
 
+@pytest.mark.slow
 def test_from_sounds_to_students_of_clips_and_of_frames(small: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     clips = ["--config=speech", "--transfer_set.source=./sounds", *small]
     quick = ["--epochs=8", "--batch_size=32", "--seeds=0,1"]

@@ -219,6 +219,7 @@ def test_bpe_is_lossless_and_begins_with_its_special_token(tokenizer: Path) -> N
     assert all(len(letter) == 1 for letter in alphabet)
 
 
+@pytest.mark.slow
 def test_bpe_is_the_same_in_every_process(source: Path, tmp_path: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom softlabels.recipes.tokenizer import *\n"

@@ -167,7 +167,7 @@ def _made(
         with tqdm(total=made.spec.shards, desc=name, unit="shard", disable=None) as bar:
             place = target if single else target.within(name)
             done[name] = fill(place, made, progress=bar.update, should_stop=watch.should_stop)
-        _say(name, opened[name], done[name], watch)
+        _say(name, made, done[name], watch)
     if not single:
         write_root(target)
     return done
@@ -187,13 +187,13 @@ def _names(folders: Sequence[str], each: Sequence[Sequence[str]], only: Sequence
     return [*dict.fromkeys(each[0] if only is None else only)]
 
 
-def _say(name: str, stores: Sequence[Store], manifest: Manifest, watch: Watch) -> None:
-    """What was made, and which rows were left out."""
-    spec = manifest.spec
+def _say(name: str, made: Derived, manifest: Manifest, watch: Watch) -> None:
+    """What was made, and which rows were left out, of several stores."""
+    spec, parts = manifest.spec, [part for part, _ in made.rows.placed]
     left = "; ".join(
-        f"{count:,} of {store.rows:,} rows of {store.folder} left out"
-        for store in stores
-        if (count := store.rows - spec.rows) > 0 and len(stores) > 1
+        f"{count:,} of {part.store.rows:,} rows of {part.store.folder} left out"
+        for part in parts
+        if (count := part.store.rows - len(part)) and len(parts) > 1
     )
     what = f"{counted(spec.rows, 'row')}, {counted(len(spec.teacher.members), 'member')}, {manifest.bytes:,} bytes"
     watch.say(f"{name}: {what}, content digest {manifest.content_digest}{'; ' * bool(left)}{left}")

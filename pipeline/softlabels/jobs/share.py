@@ -35,6 +35,7 @@ from softlabels.store.spec import Plan
 from softlabels.store.verify import verify
 from softlabels.system.bucket import Bucket
 from softlabels.system.depots import Depot, LocalDepot
+from softlabels.system.places import local_path
 from softlabels.system.urls import depot_of
 
 Address = str | PathLike[str] | Depot
@@ -61,7 +62,7 @@ def push(
         DamagedStore: it is damaged; the file was not sent.
         StorageError: the place refused, also because credentials expired. Interrupted: asked to stop. Pushing again goes on.
     """
-    here, there = LocalDepot(store), depot_of(address)
+    here, there = LocalDepot(local_path(store)), depot_of(address)
     if isinstance(there, Bucket) and not there.lists:
         raise ConfigError(f"{there} is a web server, to which nothing is pushed", remedy="it is for pull only")
     names = store_splits(here)
@@ -78,7 +79,7 @@ def push(
         target = there if single else there.within(split)
         found[split] = _carried(split, folder, target, watch, read_back=read_back, trusted=not read_back)
     for name in () if single else _ROOT_FILES:
-        if here.exists(name):
+        if here.exists(name) and not (name == CARD and there.exists(name)):  # people may have added to it
             there.put(name, read_small_file(here, name, MAX_CARD_BYTES))
     return found
 
@@ -111,7 +112,7 @@ def pull(
         DamagedStore: what is there is not what was sealed.
         StorageError: the place refused. Interrupted: asked to stop. Pulling again goes on.
     """
-    there, root = depot_of(address), LocalDepot(store)
+    there, root = depot_of(address), LocalDepot(local_path(store))
     if digest is not None and not re.fullmatch("[0-9a-f]{64}", digest):
         raise ConfigError(f"--digest={one_line(digest)} is no digest", remedy="give the 64 digits that info prints")
     if isinstance(there, LocalDepot):

@@ -37,7 +37,6 @@ from softlabels.store.json_files import (
     decode_json,
     plain_json,
     pretty_json,
-    read_json,
     read_small_file,
 )
 from softlabels.store.layouts import layout_of
@@ -82,7 +81,9 @@ class Carrying:
         self._read_back, self._trusted = read_back, trusted
         self.store = Store(source, check="never")
         self.manifest, self.spec = self.store.manifest, self.store.spec
-        self.plan = read_json(source, PLAN, Plan)
+        self.plan = Plan(
+            format=self.manifest.format, spec=self.spec, about=self.manifest.about
+        )  # which the seal covers
         self._progress, self._should_stop = progress, should_stop
         self._have: dict[str, int] = {}
         self._staged, self._lock = f"{STAGING}/{uuid.uuid4().hex}", threading.Lock()
@@ -127,12 +128,18 @@ class Carrying:
             )
         self._have = {}
         for name, size in self._found():
-            if name not in self._known or (theirs is None and name != BASIS_FILE):
-                raise StorePathError(
-                    f"{self.target} holds other files ({one_line(name)})",
-                    remedy="give an empty place, or the one where this store is",
-                )
+            if name not in self._known:
+                raise self._holds_other(name)
             self._have[name] = size
+        if theirs is None and PLAN not in self._have:  # else another writer has begun meanwhile
+            for name in self._have.keys() - {BASIS_FILE}:
+                raise self._holds_other(name)
+
+    def _holds_other(self, name: str) -> StorePathError:
+        return StorePathError(
+            f"{self.target} holds other files ({one_line(name)})",
+            remedy="give an empty place, or the one where this store is",
+        )
 
     @cached_property
     def _known(self) -> set[str]:

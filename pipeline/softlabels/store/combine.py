@@ -262,23 +262,23 @@ def _spec(
         spec.with_targets(kept),
         teacher=teacher,
         transfer_set=transfer,
-        preprocessing=_preprocessing(stores, rows),
+        preprocessing=_preprocessing(stores, rows, len(keys)),
         parents=tuple(Parent(digest=store.digest, how=how) for store in stores),
     )
     made = msgspec.structs.replace(made, columns=spec_columns(made, inputs, own))
     return check_spec(msgspec.structs.replace(made, cut=_cut(made, largest)), error=UserError)
 
 
-def _preprocessing(stores: Sequence[Store], rows: Ints | range) -> Preprocessing:
-    """That of the first store, with the digest of its first rows where these are the first; nothing where teachers saw other
-    inputs, unless the store keeps inputs, or tokens.
+def _preprocessing(stores: Sequence[Store], rows: Ints | range, count: int) -> Preprocessing:
+    """That of the first store, with the digest of its first rows where these are the first of all `count`; nothing where
+    teachers saw other inputs, unless the store keeps inputs, or tokens.
     """
     spec = stores[0].spec
     sees = [msgspec.structs.replace(store.spec.preprocessing, sample="") for store in stores]
     if any(each != sees[0] for each in sees) and spec.inputs != "embed" and not spec.of_tokens:
         return Preprocessing(function="")
-    count = min(SAMPLE_ROWS, stores[0].rows)
-    return spec.preprocessing if np.array_equal(rows[:count], np.arange(count)) else sees[0]
+    first = np.arange(min(SAMPLE_ROWS, max(count, stores[0].rows)))
+    return spec.preprocessing if np.array_equal(rows[:SAMPLE_ROWS], first) else sees[0]
 
 
 def _cut(made: Spec, largest: Spec) -> Cut:

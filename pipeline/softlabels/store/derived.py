@@ -68,11 +68,15 @@ class Derived:
 
 
 def choice_of(how: str, rows: Rows) -> str:
-    """Words that tell apart what the specification does not: which rows of the sources, and their classes in which order."""
+    """Words that tell apart what the specification does not: which rows and members of the sources (two members may be called
+    alike), and their classes in which order.
+    """
     hasher = blake3()
     for part, _ in rows.placed:
         numbers = np.arange(len(part)) if isinstance(part.rows, range) else part.rows
         hasher.update(np.ascontiguousarray(numbers, "<i8").view(np.uint8).data)
+        if part.members is not None:
+            hasher.update(f"members {[*part.members]}".encode())
         for name, order in sorted(part.orders.items()):
             hasher.update(name.encode() + np.ascontiguousarray(order, "<i8").tobytes())
     return f"{how}: choice of rows and classes {hasher.hexdigest()[:16]}"

@@ -57,6 +57,13 @@ def _soft(stored: Stored, chunk: int) -> Columns:
     return {name: stored.read_chunk(name, chunk) for name in stored.spec.soft_columns}
 
 
+def _parts(columns: Columns) -> Iterator[Columns]:
+    """A chunk in parts, since outputs take more bytes than what is stored of them."""
+    rows = len(next(iter(columns.values())))
+    step = -(-rows // 8)
+    return ({name: values[start : start + step] for name, values in columns.items()} for start in range(0, rows, step))
+
+
 def _largest(stored: Stored, chunk: int) -> NDArray[np.int64]:
     """The class of the largest mean probability of each row (n,) or position (n, P) of a chunk."""
     spec, columns = stored.spec, _soft(stored, chunk)
@@ -169,8 +176,15 @@ def _require_logits(stored: Stored) -> None:
     ask = partial(require_logits, target=target, total=spec.rows, who=_where(stored), remedy=RELABELLED[target])
     parts = []
     for chunk in _looked_at(spec).tolist():
-        mask = None if spec.positions is None else stored.read_chunk("position_mask", chunk)
-        found = looks(spec.encoding.outputs(_soft(stored, chunk)), target, mask, rounding=HALF)
+        columns = _soft(stored, chunk)
+        if spec.positions is not None:
+            columns["position_mask"] = stored.read_chunk("position_mask", chunk)
+        found = np.concatenate(
+            [
+                looks(spec.encoding.outputs(part), target, part.get("position_mask"), rounding=HALF)
+                for part in _parts(columns)
+            ]
+        )
         if target == "softmax":
             ask(found, first_row=chunk * spec.cut.rows_per_chunk)
         else:

@@ -11,10 +11,11 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from softlabels.errors import SoftLabelsError, StorageError
 from softlabels.system.depots import PART
+from softlabels.system.patience import interruptible
 
 if TYPE_CHECKING:
     from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
@@ -68,6 +69,7 @@ class Bucket:
     # Reading
 
     def sizes(self, name: str = "") -> Iterator[tuple[str, int]]:
+        """See `Depot`; without empty objects, which consoles make of folders: no file of a store is empty."""
         import obstore
 
         if not self.lists:
@@ -75,16 +77,17 @@ class Bucket:
         lead, below, count = len(self.inside) + bool(self.inside), self._key(name), 0
         within = f"{below}/" * bool(below)
         with self._asked("list", name):
-            for page in obstore.list(self.client, below or None, chunk_size=1000):
+            for page in _each(obstore.list(self.client, below or None, chunk_size=1000)):
                 count += len(page)
                 if count > MOST_LISTED:
                     raise StorageError(
                         f"the listing of {self.at(name)} has not ended after {MOST_LISTED:,} objects",
                         remedy="give the address of one store",
                     )
-                if any(not found["path"].startswith(within) for found in page):
+                files = [(found["path"], found["size"]) for found in page if found["size"]]
+                if any(not path.startswith(within) for path, _ in files):
                     raise StorageError(f"{self.root} lists keys that it was not asked for", remedy=_AGAIN + _KEPT)
-                yield from ((found["path"][lead:], found["size"]) for found in page)
+                yield from ((path[lead:], size) for path, size in files)
 
     def names(self, name: str = "") -> list[str]:
         lead = len(name) + bool(name)
@@ -111,17 +114,17 @@ class Bucket:
         import obstore
 
         with self._asked("look at", name):
-            return obstore.head(self.client, self._key(name))["size"]
+            return interruptible(obstore.head, self.client, self._key(name))["size"]
 
     def opened(self, name: str) -> tuple[int, Iterator[bytes]]:
         import obstore
 
         with self._asked("read", name):
-            found = obstore.get(self.client, self._key(name))
+            found = interruptible(obstore.get, self.client, self._key(name))
 
         def pieces() -> Iterator[bytes]:
             with self._asked("read", name):
-                yield from map(bytes, found.stream(min_chunk_size=PART))
+                yield from map(bytes, _each(found.stream(min_chunk_size=PART)))
 
         return found.meta["size"], pieces()
 
@@ -147,7 +150,12 @@ class Bucket:
         import obstore
 
         with self._asked("read", name):
-            return bytes(obstore.get_range(self.client, self._key(name), start=start, length=length))
+            data = bytes(interruptible(obstore.get_range, self.client, self._key(name), start=start, length=length))
+        if len(data) > length:
+            raise StorageError(
+                f"cannot read {self.at(name)}: {len(data)} bytes came where {length} were asked for", remedy=_AGAIN
+            )
+        return data
 
     # Writing
 
@@ -159,7 +167,7 @@ class Bucket:
 
         with self._asked("create", name):
             try:
-                obstore.put(self.client, self._key(name), data, mode="create", use_multipart=False)
+                interruptible(obstore.put, self.client, self._key(name), data, mode="create", use_multipart=False)
             except obstore.exceptions.AlreadyExistsError:
                 return False
         return True
@@ -172,10 +180,12 @@ class Bucket:
 
         with self._asked("write", name):
             if size <= PART:
-                obstore.put(self.client, self._key(name), b"".join(pieces), use_multipart=False)
+                interruptible(obstore.put, self.client, self._key(name), b"".join(pieces), use_multipart=False)
             else:
                 part = max(PART, -(-size // _MOST_PARTS))
-                obstore.put(self.client, self._key(name), iter(pieces), chunk_size=part, max_concurrency=4)
+                interruptible(
+                    obstore.put, self.client, self._key(name), iter(pieces), chunk_size=part, max_concurrency=4
+                )
 
     def _key(self, name: str) -> str:
         return "/".join(filter(None, (self.inside, name)))
@@ -211,6 +221,11 @@ class _Object:
         return len(data)
 
 
+def _each(found: Any) -> Iterator[Any]:
+    """What an iterator of obstore gives."""
+    return iter(lambda: interruptible(next, found, None), None)
+
+
 def _reason(error: Exception) -> tuple[str, str]:
     """Why a place refused, and what to do. Addresses and bodies stay out: a signed address is a password."""
     text, kind = str(error).partition("Debug source")[0], type(error).__name__
@@ -221,6 +236,11 @@ def _reason(error: Exception) -> tuple[str, str]:
     denied = kind in ("PermissionDeniedError", "UnauthenticatedError") or (status and status[1] in ("401", "403"))
     if denied or (code and _REFUSED.search(code[1])):
         return f"it refuses the credentials ({answer or kind})", _RENEW + _KEPT
+    if kind == "InvalidPathError":
+        return (
+            "a key there is no path (an empty step, `..`, or a character that is not seen)",
+            "give the address of one store",
+        )
     if kind == "NotSupportedError":
         return "the server gives no parts of files", "pull the whole store"
     if isinstance(error, ValueError):

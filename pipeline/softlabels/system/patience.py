@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from softlabels.errors import ConfigError, Stalled
 
@@ -99,6 +99,24 @@ def _holders(handle: int) -> list[int]:
         return []
     found = [line.split() for line in lines if "->" not in line]  # an arrow marks those that wait
     return [int(words[4]) for words in found if words[5].rpartition(":")[2] == str(os.fstat(handle).st_ino)]
+
+
+def interruptible(act: Callable[..., T], *args: Any, **more: Any) -> T:
+    """What `act` gives or raises. In the main thread signals are heard meanwhile, also where it waits outside Python: it runs
+    in a thread of its own, which is left alone where a signal ends the waiting.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return act(*args, **more)
+    outcome: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(act(*args, **more))
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name="softlabels-request", daemon=True).start()
+    return outcome.result()
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from softlabels.errors import ConfigError, one_line
 from softlabels.objects import require_extra
 from softlabels.system.bucket import Bucket
 from softlabels.system.depots import Depot, LocalDepot
+from softlabels.system.places import local_path
 
 SCHEMES = ("s3", "gs", "az", "http", "https", "file")
 _HELP = f"give a folder, or an address that begins with one of {', '.join(f'{name}://' for name in SCHEMES)}"
@@ -33,7 +34,7 @@ def depot_of(address: str | PathLike[str] | Depot) -> Depot:
     text = os.fspath(address)
     scheme, found, rest = text.partition("://")
     if not found:
-        return LocalDepot(text)
+        return LocalDepot(local_path(text))
     try:
         parts = urlsplit(text)
         user = parts.username or parts.password
@@ -52,13 +53,14 @@ def depot_of(address: str | PathLike[str] | Depot) -> Depot:
         if parts.netloc not in ("", "localhost"):
             raise ConfigError(f"{one_line(text)} names a machine", remedy="write file:///folder/of/this/machine")
         return LocalDepot(path)
-    inside = _inside(path, text)
     if not re.fullmatch(
         r"[\w.-]{1,255}" if "http" not in scheme else r"([\w.-]+|\[[\w:.]+\])(:\d+)?", parts.netloc, re.ASCII
     ):
-        raise ConfigError(
-            f"{one_line(text)} names no bucket or server that can be", remedy=f"write {scheme}://NAME/FOLDER"
+        raise ConfigError(  # what stands there may be a password
+            f"an address of {scheme}:// that names no bucket or server that can be",
+            remedy=f"write {scheme}://NAME/FOLDER",
         )
+    inside = _inside(path, text)
     client = _client(scheme, parts.netloc)
     return Bucket(client, f"{scheme}://{parts.netloc}", inside, lists=scheme not in ("http", "https"))
 
