@@ -49,7 +49,10 @@ def run(request: dict[str, Any]) -> int:
     os.kill(victim.pid, signal.SIGCONT)
     ended.append(victim.end())
     words = "\n".join(path.read_text() for path in said)
-    assert [each.code for each in ended] in ([0, 0, 0], [0, 0, 0 if stops else -signal.SIGKILL]), words
+    codes, last = [each.code for each in ended], [path.read_text().splitlines()[-1:] for path in said]
+    assert codes in ([0, 0, 0], [0, 0, 0 if stops else -signal.SIGKILL]), (
+        f"exit codes {codes} (one stopped: {stops}): {last}"
+    )
     _require_once(Counter(shard for each in ended for shard in each.acknowledged), words)
     assert _digests(store) == _digests(whole), "another digest"
     return 0
