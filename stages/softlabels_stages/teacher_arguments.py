@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from softlabels.objects import ObjectSpec
 from softlabels.recipes.tokenizer_config import TokenizerConfig
@@ -47,3 +48,7 @@ class TeacherLogits:
         LAPSE  # seconds after which another worker that does not get on counts as dead, and its shard is done anew
     )
     seal: bool = False  # run no teacher: seal the stores, all of whose shards are there
+    engine: Literal["ray"] | None = None  # ray: a Ray cluster runs the workers
+    address: str | None = None  # of the Ray cluster; by default $RAY_ADDRESS, else one is started on this machine
+    workers: int | None = None  # most workers on it; by default as many as it can hold
+    gpus: float | None = None  # that each of them takes; by default 1 where the cluster has some

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from softlabels.errors import ConfigError
 from softlabels.jobs.label import label, seal
@@ -30,10 +31,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = texts(argv, TeacherLogits, positional=("store",)).get("config")
     recipe = () if config is None else (f"--config={config}",)  # of a command about the same recipe
     watch, splits = Watch(say, warn, should_stop), tuple(args.transfer_set.splits)
-    if args.seal and args.shards:
-        raise ConfigError("--seal and --shards exclude each other", remedy="give one: --seal makes no shards")
+    if len(given := [name for name in ("seal", "shards", "engine") if getattr(args, name)]) > 1:
+        raise ConfigError(f"--{given[0]} and --{given[1]} exclude each other", remedy="give one")
     if args.seal:
         made = seal(args.store, splits, watch=watch)
+    elif args.engine == "ray":
+        from softlabels.jobs.on_ray import Pass, label_on_ray
+
+        what = Pass(args.transfer_set, args.teacher, args.labels, args.store, str(Path.cwd()))
+        made = label_on_ray(what, address=args.address, workers=args.workers, gpus=args.gpus, watch=watch)
     else:
         shards = Shards.of(args.shards, lapse=args.lapse)
         teacher = load_ensemble(args.teacher, train=suggested("train-teacher", *recipe))

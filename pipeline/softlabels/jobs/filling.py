@@ -5,7 +5,7 @@ that others are at, and seals what is whole. A worker that is alone never waits.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any, Protocol
 
@@ -36,15 +36,15 @@ class Job(Protocol):
 
 
 class Filling:
-    """A worker at the stores of a job, which are open. `run` it once."""
+    """A worker at the stores of a job, which are open. `run` does its share; `sizes` says how many shards each split has."""
 
     def __init__(
         self, job: Job, writers: Mapping[str, StoreWriter], claims: Mapping[str, Claims], shards: Shards
     ) -> None:
         self._job, self._watch = job, job.watch
         self._writers, self._claims, self._shards = writers, claims, shards
-        self._sizes = {split: writer.spec.shards for split, writer in writers.items()}
-        self._own = shards.own(self._sizes)
+        self.sizes = {split: writer.spec.shards for split, writer in writers.items()}
+        self._own = shards.own(self.sizes)
         self._made: dict[str, Manifest] = {}
         self._has_waited = False
 
@@ -58,7 +58,7 @@ class Filling:
     def _is_done(self, split: str) -> bool:
         """Label what is free of a split, and seal it where it is whole; whether nothing of it is left to this worker."""
         writer, claims = self._writers[split], self._claims[split]
-        self._label(split)
+        self.label(split, range(self.sizes[split]) if self._own is None else self._own[split])
         if missing := writer.pending:
             done = self._own is not None and not self._own[split] & set(missing)
             if done:
@@ -73,11 +73,11 @@ class Filling:
         self._job.say_what_was_made(split, self._made[split])
         return True
 
-    def _label(self, split: str) -> None:
-        """What is free, with a bar on a terminal, and one line after the first shard."""
-        writer, claims, own = self._writers[split], self._claims[split], self._own
-        wanted = writer.pending if own is None else sorted(own[split] & set(writer.pending))
-        shards = claims.shards(wanted, regardless=own is not None)
+    def label(self, split: str, these: Iterable[int]) -> None:
+        """Those of these shards that are free, with a bar on a terminal, and one line after the first."""
+        writer, claims = self._writers[split], self._claims[split]
+        wanted = sorted({*these} & {*writer.pending})
+        shards = claims.shards(wanted, regardless=self._own is not None)
         first = next(shards, None)
         if first is None:
             return
@@ -124,9 +124,9 @@ class Filling:
         time.sleep(min(_POLL, self._shards.lapse / 10))
 
     def _say_missing(self, split: str, missing: list[int]) -> None:
-        parts = self._shards.parts_of(self._sizes, split, missing)
+        parts = self._shards.parts_of(self.sizes, split, missing)
         of = f", of parts {some(parts)}" if parts else ""
         self._watch.say(
-            f"{split}: these shards are done; {len(missing)} of {self._sizes[split]} are missing ({some(missing)}{of}), and "
+            f"{split}: these shards are done; {len(missing)} of {self.sizes[split]} are missing ({some(missing)}{of}), and "
             "who writes the last of them seals the store"
         )

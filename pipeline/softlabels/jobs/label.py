@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from softlabels.errors import UnsealedStore, UserError
+from softlabels.jobs.filling import Filling
 from softlabels.jobs.labelled import Labelled, say_store
 from softlabels.jobs.shards import ALL, Shards
 from softlabels.jobs.splits import load_rows
@@ -64,6 +66,22 @@ def label(
         SpecMismatch and its kinds, OtherLabels: the store was begun with other rows, weights or settings.
         Interrupted: `watch` asked to stop; the same call goes on. DiskFull, StorageError: of the disk.
     """
+    with at_work(transfer_set, teacher, labels, store, shards, watch) as worker:
+        found = worker.run()
+    write_root(folder_of(store))
+    return found
+
+
+@contextmanager
+def at_work(
+    transfer_set: TransferSetConfig | TransferRows | Sequence[TransferRows],
+    teacher: Ensemble,
+    labels: LabelsConfig,
+    store: Place,
+    shards: Shards,
+    watch: Watch,
+) -> Iterator[Filling]:
+    """A worker of `label`, its stores open."""
     root, encodings = folder_of(store), labels.encodings(len(teacher.models))
     kinds = {name: encoding.target for name, encoding in encodings.items()}
     rows = {split: assigned(each, kinds, labels.names) for split, each in _rows_of(transfer_set, root, watch).items()}
@@ -75,9 +93,7 @@ def label(
         encoding.check(1 if encoding.is_reduced else len(teacher.models), min(each[name] for each in classes.values()))
     folders = {split: root.within(split) for split in rows}
     with Labelled(rows, folders, classes, teacher, encodings, watch, labels).opened(shards) as worker:
-        found = worker.run()
-    write_root(root)
-    return found
+        yield worker
 
 
 def label_shards(

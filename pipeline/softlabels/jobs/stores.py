@@ -22,7 +22,7 @@ from softlabels.store.claims import PLANNING, Claims
 from softlabels.store.commit import is_bound
 from softlabels.store.json_files import read_json
 from softlabels.store.paths import MANIFEST, PLAN
-from softlabels.store.planning import begin_plan
+from softlabels.store.planning import begin_plan, give_up_plan
 from softlabels.store.records import Manifest
 from softlabels.store.same_plan import require_same_plan
 from softlabels.store.spec import About, Plan, Spec, plan_of
@@ -98,16 +98,20 @@ class Stores(Protocol[Rows]):
         basis: Basis = find_basis(_Beating(self.pilot(name), beat), rank)
         return basis
 
-    def _planned(self, claims: Claims) -> tuple[Basis | None, Presence | None]:
-        """The basis, and the mark of a live writer where this worker is the one that found it: the others wait for it."""
-        first, has_waited = next(iter(self.folders.values())), False
+    def _planned(self, claims: Claims) -> tuple[Basis | None, dict[str, Spec], Presence | None]:
+        """The basis, the specifications, and the mark of a live writer where this worker is the one that found the basis: the
+        others wait for it.
+        """
+        first, has_waited, standing = next(iter(self.folders.values())), False, None
         while self._tails is not None and (standing := self._standing_basis()) is None:
+            made = [folder for folder in (first, first.above()) if not folder.exists()]
             presence = begin_plan(first, claims)
             if presence is not None:
                 try:
-                    return self._found_basis(claims.beat), presence
+                    basis = self._found_basis(claims.beat)
+                    return basis, self._specs(basis), presence
                 except BaseException:
-                    presence.close()
+                    give_up_plan(first, claims, presence, made)
                     raise
             if not has_waited:
                 self.watch.say(f"waiting for the plan of {first}, which another worker makes")
@@ -115,7 +119,10 @@ class Stores(Protocol[Rows]):
             if self.watch.should_stop():
                 raise Interrupted(f"stopped before {first} was planned", remedy="run the same command again to go on")
             time.sleep(PAUSE)
-        return (None, None) if self._tails is None else (standing, None)
+        return standing, self._specs(standing), None
+
+    def _specs(self, basis: Basis | None) -> dict[str, Spec]:
+        return {split: self.spec(split, basis) for split in self.rows}
 
     def open(self, split: str, spec: Spec, basis: Basis | None, presence: Presence | None = None) -> StoreWriter:
         """Begin a split's store, or go on with it."""
@@ -142,10 +149,9 @@ class Stores(Protocol[Rows]):
                 for split, folder in self.folders.items()
             }
             first, writers = next(iter(self.rows)), {}
-            basis, presence = self._planned(claims[first])
+            basis, specs, presence = self._planned(claims[first])
             if presence is not None:
                 stack.callback(presence.close)
-            specs = {split: self.spec(split, basis) for split in self.rows}
             for split, spec in specs.items():
                 mark = presence if split == first else None
                 writers[split] = stack.enter_context(self.open(split, spec, basis, mark))

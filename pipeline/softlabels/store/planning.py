@@ -5,10 +5,12 @@ Neighbours: `basis.resumable_basis` says whether one is there already, `writer` 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from softlabels.store.basis import drop_basis
 from softlabels.store.claims import PLANNING, Claims, is_alone
 from softlabels.store.commit import is_bound
-from softlabels.store.paths import BASIS_FILE, CLAIMS, LOCK, PLAN
+from softlabels.store.paths import BASIS_FILE, CLAIMS, LOCK, PLAN, STAGING
 from softlabels.store.writer import require_store_path
 from softlabels.system.files import Folder, Presence
 
@@ -38,3 +40,16 @@ def begin_plan(store: Folder, claims: Claims) -> Presence | None:
         raise
     presence.close()
     return None
+
+
+def give_up_plan(store: Folder, claims: Claims, presence: Presence, made: Sequence[Folder]) -> None:
+    """End what `begin_plan` began, without a plan. Of the folders that were `made` for it those go in which nothing is."""
+    claims.release(PLANNING)
+    try:
+        if is_alone(store, presence):
+            store.clear(STAGING)
+            for folder in made:
+                if not folder.names():
+                    folder.above().clear(folder.name)
+    finally:
+        presence.close()

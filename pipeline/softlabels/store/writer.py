@@ -177,6 +177,13 @@ class StoreWriter:
         """The shards without a commit record, in order."""
         return [] if self.sealed else sorted(set(range(self.spec.shards)) - recorded_shards(self.folder))
 
+    @property
+    def placed(self) -> list[int]:
+        """The shards that were in place when the store was opened, or that this writer wrote: the files of a shard that another
+        writer has just recorded may still be on their way.
+        """
+        return sorted(self._taken)
+
     def record(self, shard: int) -> Commit:
         """The commit record of a shard, checked against the plan (its paths are used for placing files)."""
         name = record_name(shard)
