@@ -14,7 +14,7 @@ from softlabels_stages import teacher_logits
 from tests.stages.kills import digests
 from tests.stages.test_teacher_logits import TOPK, write_recipe
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray's own
 RECIPE = "--config=recipe.yaml"
 
 

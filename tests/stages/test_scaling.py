@@ -70,6 +70,8 @@ def test_parts_are_done_one_by_one_and_what_is_whole_is_sealed_without_the_teach
         (["--shards=2"], "--shards=2; give i/n"),
         (["--lapse=0"], "lapse is 0; give a number of seconds above 0"),
         (["--seal", "--shards=1/2"], "--seal and --shards exclude each other; give one"),
+        (["--engine=ray", "--shards=1/2"], "--shards and --engine exclude each other; give one"),
+        (["--engine=spark"], "engine"),
         (["--seal"], "store/test is no store that was begun; run teacher-logits first"),
     ],
 )
@@ -79,6 +81,16 @@ def test_what_makes_no_sense_is_refused_before_the_teacher_is_loaded(
     write_recipe(Path("recipe.yaml"), model="Linear", labels=CUT)
     Path("member-0.safetensors").unlink()
     assert teacher_logits.main([RECIPE, "--store=store", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_an_engine_that_is_not_installed_is_named(
+    work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    write_recipe(Path("recipe.yaml"), model="Linear", labels=CUT)
+    assert teacher_logits.main([RECIPE, "--store=store", "--engine=ray"]) == 2
+    said = 'ConfigError: --engine=ray needs Ray; pip install "softlabels[ray]"'
     assert said in capsys.readouterr().err
 
 
