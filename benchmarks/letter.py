@@ -46,7 +46,7 @@ def errors(run: Path) -> dict[str, list[float]]:
         found.setdefault(name, []).extend(map(rmse, scores))
     found["ensemble"] = [rmse(each) for each in results["teacher"]["ensemble"]]
     for student in results["students"]:
-        found[f"student, {student['label']}"] = [rmse(each) for each in student["scores"]]
+        found[f"student, {student['settings']['loss']}"] = [rmse(each) for each in student["scores"]]
     return found
 
 

@@ -5,11 +5,16 @@ Names are loaded when they are first used, so that reading a store imports no to
     open_store         a sealed store (`Store`): columns, rows by content key, distributions at any temperature
     label, encode      a teacher (`Ensemble`) over a transfer set into stores; a dense store's labels as topk
     label_shards       some `Shards` of it, for a worker among several; seal
+    extend             more rows, of which the teacher is asked about the new ones alone
     train, judge       students from stores, and scores of a student or of the stored teacher
     merge, concat      stores made of stores: teachers as members, rows behind each other, some of a store;
     select             docs/sharing.md
+    import_labels,     top-k log-probabilities of other tools as a store, and a store's labels for them;
+    export_labels      docs/translate.md
+    diff               how far two stores are apart
     write_store        a store of logits that are at hand as arrays
     push, pull         a store to an object store and back
+    sign               vouch for a store; open_store, train, judge, prune and pull check who did
     StoreWriter        fill a store shard by shard; store_spec says what it will hold,
                        array_keys gives its rows' keys
     load_transfer_set  the transfer set's rows, hashed and prepared; TransferSetConfig says which
@@ -45,11 +50,16 @@ from softlabels.lazy import exports
 
 if TYPE_CHECKING:
     from softlabels.jobs.combine import concat, merge, select
+    from softlabels.jobs.diff import diff
     from softlabels.jobs.encode import encode
+    from softlabels.jobs.export_labels import export_labels
+    from softlabels.jobs.extend import extend
+    from softlabels.jobs.import_labels import Foreign, import_labels
     from softlabels.jobs.judge import judge
     from softlabels.jobs.label import label, label_shards, seal
     from softlabels.jobs.shards import Shards
     from softlabels.jobs.share import pull, push
+    from softlabels.jobs.sign import sign
     from softlabels.jobs.train import train
     from softlabels.jobs.write_store import write_store
     from softlabels.labels.soft import SoftLabels
@@ -71,6 +81,7 @@ __all__ = [
     "DamagedStore",
     "EmbeddedRows",
     "Ensemble",
+    "Foreign",
     "LabelsConfig",
     "Loader",
     "LogitsError",
@@ -92,9 +103,13 @@ __all__ = [
     "UserError",
     "array_keys",
     "concat",
+    "diff",
     "distillation_loss",
     "encode",
     "errors",
+    "export_labels",
+    "extend",
+    "import_labels",
     "judge",
     "label",
     "label_shards",
@@ -105,6 +120,7 @@ __all__ = [
     "push",
     "seal",
     "select",
+    "sign",
     "store_spec",
     "train",
     "write_store",

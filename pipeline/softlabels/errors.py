@@ -46,7 +46,8 @@ print the two as one line and exit with the class's `exit_code`::
     │   ├── DamagedManifest         plan, commit record or manifest
     │   ├── DamagedBasis            the prior and basis of the stored tails
     │   ├── MissingShard            a shard's file is gone
-    │   └── DamagedShard            a shard's bytes differ from its commit record
+    │   ├── DamagedShard            a shard's bytes differ from its commit record
+    │   └── NotSigned               the key that was named has not signed it
     ├── StorageError              exit 74: the system refused to read or write
     │   └── OutOfResources          memory, threads or open files that the system does not give
     ├── Unexpected                exit 1: a mistake of this software
@@ -330,6 +331,10 @@ class MissingShard(DamagedStore):
 
 class DamagedShard(DamagedStore):
     """A shard's bytes differ from its commit record."""
+
+
+class NotSigned(DamagedStore):
+    """No valid signature of the key that was named is of this store."""
 
 
 class StorageError(SoftLabelsError):

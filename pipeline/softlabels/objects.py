@@ -28,7 +28,7 @@ class ObjectSpec:
     """The dotted path of a class or function, and the keyword arguments to call it with."""
 
     class_path: str
-    init_args: dict[str, Any] = field(default_factory=dict)
+    init_args: dict[str, Any] = field(default_factory=dict)  # its keyword arguments
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_path", canonical(self.class_path))

@@ -8,19 +8,25 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from softlabels.errors import ConfigError
 from softlabels.jobs.reading import Reading
 from softlabels.labels.settings import EncodingSettings
 from softlabels.models.config import ModelConfig
+from softlabels.store.pinned import Pinned
 from softlabels.student.pruning import Pruning
 from softlabels.student.sweep import StudentTraining
 from softlabels.transfer.config import TransferSetConfig
 from softlabels_stages.recipe import OWN_STORE
 
+if TYPE_CHECKING:
+    from softlabels.jobs.sources import Source
+
 FORMATS = ("onnx", "torch", "int8", "hf")  # of exported students
 Missing = Literal["error", "skip"]
+Repeated = Literal["error", "first"]
+Stores = tuple[str, ...]
 Precision = Literal["float32", "float16", "bfloat16"]
 
 
@@ -30,6 +36,17 @@ class _Rows:
 
     transfer_set: TransferSetConfig | None = None
     missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
+    repeated: Repeated = "error"  # of several stores, rows whose key an earlier row has: error, or keep the first
+    rename: dict[str, str] = field(default_factory=dict)  # of several stores, as in merge
+    pinned: Pinned | None = None
+
+    @property
+    def source(self) -> Source:
+        """Where the soft labels come from."""
+        from softlabels.jobs.sources import Source  # which help does not need
+
+        places: tuple[str, ...] = self.store  # type: ignore[attr-defined]  # each command says what it is of
+        return Source(places, self.rename, self.repeated)
 
 
 @dataclass(frozen=True)
@@ -38,12 +55,12 @@ class TrainStudent(_Rows):
 
     student: ModelConfig  # class of the student, a torch.nn.Module that gives one logit a class
     training: StudentTraining = field(default_factory=StudentTraining)
-    name: str = "student"
+    name: str = "student"  # of the run: its folder is runs/NAME-xxxxxxxx, its store by default stores/NAME
     teacher: dict[str, Any] | None = None  # not used, nothing is imported for it; kept in config.yaml
     teacher_training: dict[str, Any] | None = None  # as teacher
     labels: dict[str, Any] | None = None  # as teacher
     tokenizer: dict[str, Any] | None = None  # as teacher
-    store: str = OWN_STORE  # the store: a folder of splits (train, validation, test), or one of them
+    store: Stores = (OWN_STORE,)  # a folder of splits (train, validation, test), or one of them; several: one ensemble
     out: str | None = None  # the run folder; by default runs/NAME-xxxxxxxx, another one for other settings
 
 
@@ -54,7 +71,9 @@ class Evaluate(_Rows):
     student: ModelConfig | None = None
     training: StudentTraining = field(default_factory=StudentTraining)
     model: str | None = None  # a student's folder in a run, or a safetensors file; without it, the stored teacher
-    store: str = OWN_STORE  # a folder of splits, or one of them; a finished run's student brings its own
+    store: Stores = (
+        OWN_STORE,
+    )  # a folder of splits, or one of them, or several; a finished run's student brings its own
     split: str = "test"  # which split to judge on
     temperature: float | None = None  # of the second KL (the first is at 1); by default that of training
     json: bool = False  # print one JSON object instead of a table
@@ -66,11 +85,11 @@ class _OfRun(_Rows):
 
     student: ModelConfig
     training: StudentTraining = field(default_factory=StudentTraining)
-    name: str = "student"
+    name: str = "student"  # of the run
     teacher: dict[str, Any] | None = None  # not used; kept in config.yaml
     labels: dict[str, Any] | None = None  # as teacher
     from_: str = ""  # a finished run
-    store: str = OWN_STORE  # the store that the run was trained on; a finished run knows it
+    store: Stores = (OWN_STORE,)  # the store, or stores, that the run was trained on; a finished run knows them
 
 
 @dataclass(frozen=True)
@@ -96,7 +115,7 @@ class Export(_Rows):
     student: ModelConfig | None = None
     training: StudentTraining = field(default_factory=StudentTraining)  # its targets: which output meets which
     from_: str = ""  # a student's folder in a run, a run with one distilled student, or a safetensors file
-    store: str = OWN_STORE  # where the rows to check with come from; a finished run's student brings its own
+    store: Stores = (OWN_STORE,)  # where the rows to check with come from; a finished run's student brings its own
     split: str | None = None  # which split of it; by default test, else validation, else the first
     formats: tuple[str, ...] = (
         "onnx",
@@ -137,6 +156,8 @@ class Verify:
     against_teacher: str | None = None  # a recipe (file or built-in name) whose teacher is run over some of the rows
     trust: bool = False  # run code that the recipe names, though it is of a run that was not made here: read it first
     teacher_rows: int = 256  # how many rows of each split the live teacher sees, at least
+    digest: str | None = None  # what its digest must be, of one split
+    signed_by: str | None = None  # who must have signed each split: the file of a public key, PEM or OpenSSH's
 
 
 @dataclass(frozen=True)
@@ -181,7 +202,7 @@ class Merge:
     weights: tuple[float, ...] | None = None  # one a store, which its members share; by default each member's own
     rename: dict[str, str] = field(default_factory=dict)  # classes of later stores: their name, and that in the first
     missing: Missing = "error"  # rows that some store lacks: error, or skip to leave them out
-    repeated: Literal["error", "first"] = "error"  # rows whose key an earlier row has: error, or keep the first
+    repeated: Repeated = "error"  # rows whose key an earlier row has: error, or keep the first
     splits: tuple[str, ...] | None = None  # which splits; by default all
 
 
@@ -192,8 +213,21 @@ class Concat:
     stores: tuple[str, ...] = ()  # stores of one teacher: each one split, or a folder of splits
     out: str = ""  # where the new store goes
     rename: dict[str, str] = field(default_factory=dict)  # classes of later stores: their name, and that in the first
-    repeated: Literal["error", "first"] = "error"  # rows that an earlier store has: error, or keep the first
+    repeated: Repeated = "error"  # rows that an earlier store has: error, or keep the first
     splits: tuple[str, ...] | None = None  # which splits; by default all
+
+
+@dataclass(frozen=True)
+class Diff:
+    """Arguments of diff."""
+
+    a: str = ""  # a store, or a folder of stores
+    b: str = ""  # another
+    temperatures: tuple[float, ...] | None = None  # by default 1,2,4, or the one at which labels are known
+    most: int = 10  # how many rows are shown that moved, or that only one has
+    rename: dict[str, str] = field(default_factory=dict)  # classes of B: their name, and that in A
+    splits: tuple[str, ...] | None = None  # which splits; by default all
+    json: bool = False  # print JSON: one object for one split, else an object by split
 
 
 @dataclass(frozen=True)
@@ -223,6 +257,33 @@ class Import(Reading):
     inputs: Literal["reference", "embed"] = "reference"  # embed keeps the inputs in the store
     teacher_licence: str = ""  # for the card
     licence: str = ""  # of the transfer set, for the card
+    from_format: Literal["distillkit", "axolotl", "vllm", "sglang"] | None = (
+        None  # top-k log-probabilities of tokens as these write them (docs/translate.md); the flags below are theirs
+    )
+    teacher_tokenizer: str = ""  # whose tokens the ids are: a folder or hub id
+    revision: str | None = None  # of a tokenizer of the hub
+    known_at: float | None = None  # the temperature that was applied already; of DistillKit 1 by default
+    k: int | None = None  # how many of a position are stored; by default as many as every position has
+    tail: Literal["uniform", "renormalised"] = (
+        "uniform"  # uniform: the rest shares what the entries leave of 1; renormalised: they were scaled to sum to 1
+    )
+    aligned: Literal["own", "next"] = "next"  # of axolotl: a list is the distribution of its own token, or of the next
+    broken: Literal["error", "skip"] = "error"  # rows that break a rule: error, or skip to leave them out with a count
+
+
+@dataclass(frozen=True)
+class ExportLabels:
+    """Arguments of export-labels."""
+
+    store: str = ""  # a store of one split, or a folder of them with --split
+    to: str = ""  # the file: .parquet, of npz .npz
+    to_format: Literal["axolotl", "distillkit-raw", "parquet", "npz"] = (
+        "parquet"  # docs/translate.md says what each holds
+    )
+    split: str | None = None  # which split
+    temperature: float | None = None  # of log-probabilities; by default 1, or that at which the labels are known
+    k: int | None = None  # how many of a position; by default as many as are stored
+    mean: Literal["arithmetic", "geometric", "tempered"] = "arithmetic"  # of an ensemble's members
 
 
 @dataclass(frozen=True)
@@ -230,7 +291,7 @@ class Push:
     """Arguments of push."""
 
     store: str = ""  # a sealed store, or a folder of them
-    url: str = ""  # where it goes: s3://BUCKET/FOLDER, gs://, az://, file:// or a folder
+    url: str = ""  # where it goes: s3://BUCKET/FOLDER, gs://, az://, hf://datasets/TEAM/NAME, file:// or a folder
     read_back: bool = True  # read what was sent or was there, and compare it; false compares sizes alone
 
 
@@ -238,11 +299,22 @@ class Push:
 class Pull:
     """Arguments of pull."""
 
-    url: str = ""  # where it lies: s3://BUCKET/FOLDER, gs://, az://, http://, https://, file:// or a folder
+    url: str = (
+        ""  # where it lies: s3://BUCKET/FOLDER, gs://, az://, hf://datasets/TEAM/NAME, http(s)://, file:// or a folder
+    )
     store: str = ""  # where it goes
     split: str | None = None  # one of several splits; by default all
     rows: str | None = None  # of one split, such as 0:1000,1500: a store of these alone
     digest: str | None = None  # what its digest must be, as info prints it; else nothing is fetched
+    signed_by: str | None = None  # who must have signed it: the file of a public key; else nothing is fetched
+
+
+@dataclass(frozen=True)
+class Sign:
+    """Arguments of sign."""
+
+    store: str = ""  # a sealed store, or a folder of them
+    key: str = ""  # the file of a private key, Ed25519 or ECDSA P-256
 
 
 @dataclass(frozen=True)
@@ -250,7 +322,7 @@ class List:
     """Arguments of list."""
 
     url: str = (
-        ""  # where stores lie, in folders of folders: s3://BUCKET/FOLDER, gs://, az://, http(s)://, file:// or a folder
+        ""  # where stores lie, in folders of folders: s3://BUCKET/FOLDER, gs://, az://, hf://, http(s):// or a folder
     )
     teacher_digest: str | None = (
         None  # only those of a teacher with these weights: eight digits or more of a member's digest
@@ -284,6 +356,9 @@ COMMANDS = {
     "teacher-logits": Command(
         "run the teacher over the transfer set and store its logits", ("store",), home="teacher_arguments"
     ),
+    "extend": Command(
+        "label the rows of a transfer set that a store lacks, into a new store", ("store",), home="teacher_arguments"
+    ),
     "train-student": Command(
         "train students from the store, distilled and with hard labels, and compare them",
         ("store",),
@@ -291,7 +366,8 @@ COMMANDS = {
     ),
     "evaluate": Command("judge a student, or the stored teacher, on one split of a store", ("model",)),
     "prune": Command(
-        "delete the weights of a run's students that the loss needs least, and retrain the rest", ("from_",)
+        "delete the weights of a run's students that the loss needs least, and retrain the rest",
+        ("from_",),
     ),
     "correct": Command("correct a run's students for other shares of the classes", ("from_",)),
     "export": Command("write a student as ONNX and torch.export, checked on real rows", ("from_",)),
@@ -302,12 +378,15 @@ COMMANDS = {
     "encode": Command("encode a dense store's labels as topk, without a teacher", ("from_", "store")),
     "push": Command("push a store to an object store; what is there already is not sent again", ("store", "url")),
     "pull": Command("pull a store from an object store or a web server, and verify it", ("url", "store")),
+    "sign": Command("sign a store, so that others can check who vouches for it", ("store",)),
     "merge": Command("make the teachers of several stores the members of one", ("stores",)),
     "concat": Command("put the rows of several stores of one teacher behind each other", ("stores",)),
     "select": Command("take some rows, members, targets or splits out of a store", ("store",)),
+    "diff": Command("say how far two stores are apart: fields, rows, hard labels, distributions", ("a", "b")),
     "list": Command("say which stores lie at an address, and whether a pass is done already", ("url",)),
     "cache": Command("say where prepared rows are kept and how large they are, or delete them"),
     "import": Command("make a store from logits or probabilities that something else produced", ("from_", "store")),
+    "export-labels": Command("write a store's labels in a format of others", ("store", "to")),
 }
 
 

@@ -24,6 +24,7 @@ from softlabels.checks.leaks import leaks
 from softlabels.errors import ConfigError
 from softlabels.jobs.judge import Judged, digests, judge_run
 from softlabels.jobs.run_folder import RunFolder
+from softlabels.jobs.sources import of_several
 from softlabels.jobs.splits import Split, all_batches, open_splits, training_batches
 from softlabels.models import ModelConfig, build_model, save_weights, weights_digest
 from softlabels.models.device import resolve_device
@@ -56,13 +57,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"the students in {run} were corrected already, and a second correction would be added to the first",
             remedy="name the run that they were corrected from",
         )
-    splits = open_splits(args.store, args.transfer_set, missing=args.missing, training=args.training, watch=PRINTED)
+    training, pinned = args.training, args.pinned
+    splits = open_splits(
+        args.source, args.transfer_set, missing=args.missing, training=training, pinned=pinned, watch=PRINTED
+    )
     if any(split.store.positions is not None or split.kinds != {"": "softmax"} for split in splits.values()):
         what = "labels rows of tokens"
         if not all(split.store.spec.of_tokens for split in splits.values()):
             what = "holds positions, values, flags or several targets"
         raise ConfigError(
-            f"{args.store} {what}, and shares of classes are those of whole rows",
+            f"{', '.join(args.store)} {what}, and shares of classes are those of whole rows",
             remedy="correct students of classifiers only",
         )
     shares = class_shares(training_batches(splits, args.training)[0], mean=args.training.mean)
@@ -80,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{group.label} {seed}": weights_digest(model) for group in judged for seed, model in _by_seed(args, group)
     }
     identity = {"rows": args.rows, "class_prior": args.class_prior, "weights": digest, "stores": digests(splits)}
+    identity |= of_several(args.source)
     opened = RunFolder.open(place, name=args.name, identity=identity)
     recipe = recipe_of(args) | {"student": plain(_biased(args.student, len(shares)))}
     opened.keep_recipe(recipe)
@@ -89,7 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             save_weights(model, WEIGHTS, folder=opened.folder.within(variant.folder(seed)))
     if opened.results is None:
         shared = leaks({name: split.rows.keys for name, split in splits.items()})
-        opened.finish(judge_run(args.training, splits, judged, shared), store=args.store)
+        results = judge_run(args.training, splits, judged, shared) | of_several(args.source, args.missing)
+        opened.finish(results, store=args.source.said)
     print(f"\n{comparison_text(opened.results or {})}\n")
     print(
         f"corrected: {folder}; try next: {suggested('evaluate', folder / variants[-1].folder(args.training.seeds[0]))}"

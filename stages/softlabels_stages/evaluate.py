@@ -15,12 +15,14 @@ from pathlib import Path
 
 from softlabels.errors import one_line
 from softlabels.jobs.judge import judge
+from softlabels.jobs.run_files import RESULTS, read_results
 from softlabels.report.by_class import class_lines, class_table, confusion_table, has_classes
 from softlabels.report.table import as_text, results_table
-from softlabels.store import Store, open_store
+from softlabels.store import Store
 from softlabels.student.metrics import Scores
 from softlabels.student.runlog import finite
-from softlabels.student.sweep import StudentTraining
+from softlabels.student.sweep import HARD, StudentTraining
+from softlabels.system.local import LocalFolder
 from softlabels_stages.arguments import Evaluate
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import PRINTED, command
@@ -34,18 +36,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = run_of(words)
     args = parse(with_store_of(run, words), Evaluate, stage="evaluate", doc=__doc__, positional=("model",), run=run)
     student = None if args.model is None else with_weights(args.student, args.model)
-    store, temperature, training = open_store(args.store, split=args.split), args.temperature, _own_training(args)
+    store = args.source.open(only=args.split, missing=args.missing, pinned=args.pinned)[args.split]
+    temperature, training = args.temperature, _own_training(args, run, store)
+    store = store.bounded() if training.tail_bound else store
     if temperature is None and store.targets == ("",) and store.encoding.target != "values":
         # where there are several targets, each has its own
-        temperature = training.of(training.variants[0], 0).loss_at(1.0).temperature
+        own = training.of(training.variants[0], 0).loss_at(1.0).temperature
+        temperature = store.encoding.nearest(own)
     found = judge(
-        args.store,
+        args.source,
         student,
         split=args.split,
         training=training,
         temperature=temperature,
         transfer_set=args.transfer_set,
         missing=args.missing,
+        pinned=args.pinned,
         watch=PRINTED,
     )
     lines = [(args.model if args.model and name == "student" else name, scores) for name, scores in found.items()]
@@ -82,11 +88,20 @@ def _more(scores: Scores, store: Store) -> str:
     return "\n".join(lines)
 
 
-def _own_training(args: Evaluate) -> StudentTraining:
-    """The setting that the student's folder is named after; else all of the recipe's, of which the first counts."""
+def _own_training(args: Evaluate, run: Path | None, store: Store) -> StudentTraining:
+    """The setting that the student's folder is named after; else all of the recipe's, of which the first counts. Of the hard
+    student of a `run` without the targets that it did not learn, which had no hard label.
+    """
     training, folder = args.training, Path(args.model or "").name
     own = [each.values for each in training.variants if folder in {each.folder(seed) for seed in training.seeds}]
-    return dataclasses.replace(training, **own[0]) if own else training
+    if own:
+        return dataclasses.replace(training, **own[0])
+    if run is None or not (run / RESULTS).is_file() or folder not in map(HARD.folder, training.seeds):
+        return training
+    hard = [each for each in read_results(LocalFolder(run))["students"] if each["kind"] == HARD.kind]
+    learnt = hard[0]["scores"][0].get("targets", store.targets) if hard else store.targets
+    others = [name for name in store.targets if name not in learnt]
+    return dataclasses.replace(training, targets=training.targets | {name: {"weight": 0.0} for name in others})
 
 
 if __name__ == "__main__":

@@ -20,13 +20,14 @@ from torch import Tensor, nn
 
 from softlabels.errors import ConfigError
 from softlabels.jobs.edge import in_turn, latency_table, score_tables
+from softlabels.jobs.judge import digest_of
 from softlabels.jobs.splits import Split, all_batches, load_rows, open_splits
 from softlabels.jobs.student_fit import fitted
 from softlabels.jobs.students import student_heads
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.weights import weights_digest
 from softlabels.report.table import as_text
-from softlabels.store import store_splits
+from softlabels.store import Store
 from softlabels.store.markdown import without_folders
 from softlabels.student.export import LOGITS, SIZES, Exported, compared, export_student
 from softlabels.student.heads import Head
@@ -36,7 +37,7 @@ from softlabels.system.local import LocalFolder
 from softlabels.transfer import TransferSetConfig
 from softlabels_stages.arguments import Export, arguments_of
 from softlabels_stages.recipe import parse
-from softlabels_stages.run import PRINTED, command, suggested_python
+from softlabels_stages.run import PRINTED, command, suggested_python, warn
 from softlabels_stages.student_folder import home_of, run_of, student_word, with_store_of, with_weights
 
 if TYPE_CHECKING:
@@ -54,9 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.from_:
         raise ConfigError("no student is named", remedy="write softlabels export RUN/STUDENT")
     student = with_weights(args.student, args.from_)
-    there = list(store_splits(args.store))
+    there = args.source.splits()
     name = args.split or next((name for name in ("test", "validation") if name in there), there[0])
-    splits = open_splits(args.store, args.transfer_set, only=name, missing=args.missing, watch=PRINTED)
+    splits = _open(args, name)
     training, splits = fitted(student, splits, args.training)
     [split] = splits.values()
     heads = student_heads(training, training.variants[0], split)
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     classes = [head.output or LOGITS for name, head in heads.items() if split.kinds[name] == "softmax"]
     classes += [LOGITS] * (len(heads) == 1 and bool(classes))  # of one tensor, whatever its target is called
     files = [form for form in args.formats if form != HF]
-    teacher = _teacher(args, words, name)
+    teacher = _teacher(args, words, name, split.store)
     ranges = _calibration(args, there, name) if INT8 in files else None
     exported = export_student(model, rows, folder, formats=files, facts=facts, classes=classes, calibration=ranges)
     for found in exported:
@@ -88,17 +89,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _open(args: Export, name: str) -> dict[str, Split]:
+    """A split of the store, with its rows."""
+    return open_splits(
+        args.source, args.transfer_set, only=name, missing=args.missing, pinned=args.pinned, watch=PRINTED
+    )
+
+
 def _calibration(args: Export, there: Sequence[str], checked: str) -> Tensor:
     """Prepared inputs that int8 takes its ranges from: of the training rows, where the store has them."""
     name = "train" if "train" in there else checked
-    [split] = open_splits(args.store, args.transfer_set, only=name, missing=args.missing, watch=PRINTED).values()
+    [split] = _open(args, name).values()
     rows = next(iter(all_batches(split, args.rows, seed=0).epoch(0))).inputs
     print(f"int8: ranges of activations from {len(rows):,} rows of {name}")
     return rows
 
 
-def _teacher(args: Export, words: Sequence[str], split: str) -> tuple[Sequence[nn.Module], Tensor] | None:
-    """The models of the teacher that is timed, and prepared inputs of it."""
+def _teacher(args: Export, words: Sequence[str], split: str, store: Store) -> tuple[Sequence[nn.Module], Tensor] | None:
+    """The models of the teacher that is timed, and prepared inputs of it. Raises OtherWeights where the store is another's."""
     if args.latency and not {ONNX, INT8} & {*args.formats}:
         raise ConfigError("--latency is of ONNX files", remedy="give --formats=onnx, or --formats=onnx,int8")
     if args.against_teacher is None:
@@ -106,13 +114,21 @@ def _teacher(args: Export, words: Sequence[str], split: str) -> tuple[Sequence[n
     if not args.latency:
         raise ConfigError(f"--against_teacher={args.against_teacher} is there to be timed", remedy="add --latency")
     from softlabels.teacher.ensemble import load_ensemble
+    from softlabels.teacher.recheck import require_weights
 
     trust = [word for word in words if word.partition("=")[0] == "--trust"]
     recipe: TeacherLogits = parse(
         [f"--config={args.against_teacher}", *trust], arguments_of("teacher-logits"), stage="teacher-logits", doc=None
     )
+    ensemble = load_ensemble(recipe.teacher)
+    if any(member.weights for member in store.spec.teacher.members):
+        require_weights(store, ensemble)
+    else:
+        warn(
+            f"{store.path} does not name its teacher's weights: whether they are those of {args.against_teacher} is not known"
+        )
     rows = load_rows(recipe.transfer_set, split, PRINTED).inputs[: max(SIZES)]
-    return load_ensemble(recipe.teacher).models, torch.from_numpy(np.array(rows))
+    return ensemble.models, torch.from_numpy(np.array(rows))
 
 
 def _say_scores(model: nn.Module, exported: Sequence[Exported], split: Split, training: StudentTraining) -> None:
@@ -165,7 +181,7 @@ def _facts(student: ModelConfig, split: Split, rows: Tensor, heads: Mapping[str,
         "softlabels.student": {"class_path": student.class_path, "init_args": without_folders(student.init_args)},
         "softlabels.teacher": spec.teacher.name,
         "softlabels.transfer_set": spec.transfer_set.name,
-        "softlabels.store": {"split": spec.transfer_set.split, "digest": split.store.digest},
+        "softlabels.store": {"split": spec.transfer_set.split, "digest": digest_of(split.store)},
     }
 
 

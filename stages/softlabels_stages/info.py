@@ -18,6 +18,7 @@ from softlabels.store.json_files import read_json
 from softlabels.store.paths import MANIFEST, PLAN
 from softlabels.store.records import Manifest
 from softlabels.store.shared import Shared, shared
+from softlabels.store.signatures import read_signatures
 from softlabels.store.spec import Plan, Spec
 from softlabels.system.files import Folder
 from softlabels_stages.arguments import Info
@@ -72,6 +73,7 @@ def describe(path: Folder) -> dict[str, Any]:
         "shards_done": len(recorded_shards(path)),
         "digest": manifest.digest if manifest else None,
         "content_digest": manifest.content_digest if manifest else None,
+        "signed_by": [each.key for each in read_signatures(path)],  # or so it says
         "bytes": manifest.bytes if manifest else None,
         "bytes_per_position": manifest.bytes_per_position if manifest else None,
         "teacher": msgspec.to_builtins(spec.teacher),
@@ -118,6 +120,7 @@ def _encoding(encoding: dict[str, Any]) -> str:
         kept = f", k {encoding['k']}, tail {encoding['tail']}"
         kept += f" of rank {encoding['rank']}, {encoding['fine']} of 8 bits" if encoding["rank"] else ""
         kept += f", {encoding['nodes']} nodes, T >= {1 / encoding['beta_max']:g}" if encoding["nodes"] else ""
+    kept += f", known at T={encoding['known_at']:g} alone" if "known_at" in encoding else ""
     return f"{encoding['kind']}{kept}, reduce {encoding['reduce']}, inputs {encoding['inputs']}"
 
 
@@ -142,6 +145,11 @@ def _text(path: str, facts: dict[str, Any]) -> str:
             *([("fidelity", _lost(facts))] if "encoding" in facts else []),
             ("digest", facts["digest"]),
             ("content", facts["content_digest"]),
+            *(
+                [("signed", f"{some(facts['signed_by'])} (not checked: verify --signed_by)")]
+                if facts["signed_by"]
+                else []
+            ),
         ]
     return "\n".join(f"{name:<13} {one_line(text, None)}" for name, text in lines)
 

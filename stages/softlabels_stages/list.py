@@ -11,7 +11,7 @@ import json
 import sys
 from typing import Any
 
-from softlabels.errors import ConfigError, SoftLabelsError, StorePathError, one_line
+from softlabels.errors import ConfigError, SoftLabelsError, StorePathError, one_line, some
 from softlabels.jobs.listing import LEAST, Found, stores_at
 from softlabels.jobs.watch import counted
 from softlabels_stages.arguments import List
@@ -56,6 +56,7 @@ def facts(found: Found) -> dict[str, Any]:
         "layout": spec.layout,
         "bytes": None if manifest is None else manifest.bytes,
         "digest": None if manifest is None else manifest.digest,
+        "signed_by": found.signed_by,  # or so it says
         "weights": [member.weights for member in spec.teacher.members],
         "content_keys": spec.transfer_set.content_keys,
     }
@@ -65,9 +66,10 @@ def line(found: Found) -> str:
     """A store in a line."""
     of = facts(found)
     state = "UNFINISHED" if of["digest"] is None else f"{of['bytes']:,} bytes, digest {of['digest']}"
+    signed = f", signed (not checked) by {some(of['signed_by'])}" if of["signed_by"] else ""
     text = (
         f"{of['where']}: {of['teacher']} ({counted(of['members'], 'member')}), {of['transfer_set']}, {of['split']}, "
-        f"{counted(of['rows'], 'row')}, {of['encoding']}, {of['layout']}, {state}"
+        f"{counted(of['rows'], 'row')}, {of['encoding']}, {of['layout']}, {state}{signed}"
     )
     return one_line(text, None)
 

@@ -38,11 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = prune(
         args.from_,
         args.student,
-        args.store,
+        args.source,
         args.training,
         Pruning(**{name: getattr(args, name) for name in plain(Pruning())}),
         transfer_set=args.transfer_set,
         missing=args.missing,
+        pinned=args.pinned,
         name=args.name,
         out=args.out,
         recipe=recipe_of(args),

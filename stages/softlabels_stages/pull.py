@@ -1,8 +1,10 @@
-"""Pull a sealed store, or a folder of them, from an object store (s3://, gs://, az://), a web server or another folder.
+"""Pull a sealed store, or a folder of them, from an object store (s3://, gs://, az://), the Hugging Face Hub
+(hf://datasets/TEAM/NAME), a web server or another folder.
 
 Only what is missing is fetched, and every byte is verified; a store with damaged or missing shards is made whole. The same
-command goes on where it was stopped. --rows makes a store of some rows, and fetches no more than they need. With --digest
-nothing is fetched of a store that has another one. Credentials are taken from the environment: docs/sharing.md.
+command goes on where it was stopped. --rows makes a store of some rows, and fetches no more than they need. With --digest or
+--signed_by nothing is fetched of another store, or of one that somebody else signed. Credentials are taken from the
+environment: docs/sharing.md.
 """
 
 from __future__ import annotations
@@ -22,7 +24,15 @@ def main(args: Pull) -> int:
     if not args.url or not args.store:
         raise ConfigError("an address and a folder are needed", remedy="write softlabels pull s3://BUCKET/FOLDER STORE")
     watch = Watch(say, warn, should_stop)
-    pull(args.url, args.store, split=args.split, rows=args.rows, digest=args.digest, watch=watch)
+    pull(
+        args.url,
+        args.store,
+        split=args.split,
+        rows=args.rows,
+        digest=args.digest,
+        signed_by=args.signed_by,
+        watch=watch,
+    )
     say(f"pulled: {args.store} (look: {suggested('info', args.store)})")
     return 0
 

@@ -12,11 +12,11 @@ A stage declares what it needs as a frozen dataclass and calls `parse`::
 
     arguments = parse(argv, TrainStudent, stage="train-student", doc=__doc__, flat=("training",))
 
-A field whose name is in SECTIONS is read from the recipe (one YAML file, `--config FILE`) and then from flags; any other field
-is a flag only. A command without a section has no `--config`. Without `--config` nothing of any recipe is taken: a setting is
-as its flag says, or at the default that `--help` shows. OWN_STORE is stores/ and the recipe's name. Bool flags
-may stand alone (`--json`); lists may be written `1,2,4`; one entry of a mapping is set by its own key
-(`--student.init_args.hidden=[32]`). Everything that is wrong is one ConfigError in one line.
+A field whose name is in SECTIONS is read from the recipe (one YAML file, `--config FILE`) and then from flags, and so are those
+in OF_STORES of a command that reads stores; any other field is a flag only. A command without a section has no `--config`.
+Without `--config` nothing of any recipe is taken: a setting is as its flag says, or at its default in `--help`. OWN_STORE
+is stores/ and the recipe's name. Bool flags may stand alone (`--json`); lists may be written `1,2,4`; one entry of a mapping is
+set by its own key (`--student.init_args.hidden=[32]`). Everything that is wrong is one ConfigError in one line.
 
 YAML is loaded safely, a key that stands twice is refused. What a dataclass says about its fields is the help: lines
 `name: text` in its docstring, or comments beside the fields.
@@ -44,7 +44,18 @@ from softlabels_stages.schema import Key
 from softlabels_stages.trust import guard, is_of_run
 
 T = TypeVar("T")
-SECTIONS = ("name", "transfer_set", "tokenizer", "teacher", "teacher_training", "labels", "student", "training")
+SECTIONS = (
+    "name",
+    "transfer_set",
+    "tokenizer",
+    "teacher",
+    "teacher_training",
+    "labels",
+    "student",
+    "training",
+    "pinned",
+)
+OF_STORES = ("store", "repeated", "rename")  # what a recipe may say of the stores that students learn from
 EXAMPLE = "digits"
 OWN_STORE = "stores/NAME"
 _DEEPEST, _LARGEST = 100, 1_000_000  # of a recipe
@@ -85,7 +96,7 @@ def parse(
         recipe = sections_of(data, where)
         if source is not None and not is_of_run(source, run):
             beside.use(source, recipe)
-        own = {name: recipe[name] for name in dict.fromkeys(key.partition(".")[0] for key in known) if name in recipe}
+        own = _own_of(recipe, known)
         given = schema.check(known, schema.flatten(cls, own, where=where), where=where)
     given |= schema.check(known, _merge(given, flags, known), where="command line")
     for name in (given.get("name"), (recipe or {}).get("name")):
@@ -93,13 +104,23 @@ def parse(
     if recipe is None and all(given.get(name) or known[name].default for name in positional):  # else the stage says so
         _require(cls, known, given, stage=stage)
     elif recipe is not None and _needs_store(known, given):
-        given["store"] = OWN_STORE.replace("NAME", str(recipe.get("name") or Path(str(where)).stem))
+        place = OWN_STORE.replace("NAME", str(recipe.get("name") or Path(str(where)).stem))
+        given["store"] = place if known["store"].default == OWN_STORE else (place,)
     return schema.build(cls, given, where=where or stage)
 
 
+def _own_of(recipe: Mapping[str, Any], known: Mapping[str, Key]) -> dict[str, Any]:
+    """What a recipe says for a command with these keys; which stores, of commands that read some."""
+    reads = "store" in known and known["store"].default == (OWN_STORE,)
+    names = dict.fromkeys(key.partition(".")[0] for key in known)
+    own = {name: recipe[name] for name in names if name in recipe and (reads or name not in OF_STORES)}
+    return own | ({"store": [own["store"]]} if isinstance(own.get("store"), str) else {})
+
+
 def recipe_of(arguments: object) -> dict[str, Any]:
-    """The sections of a recipe as a command's arguments have them, but for those that are None."""
-    sections = {name: getattr(arguments, name, None) for name in SECTIONS}
+    """The sections of a recipe as a command's arguments have them, but for those that are None; and its stores, of several."""
+    several = OF_STORES if len(getattr(arguments, "store", ())) > 1 else ()
+    sections = {name: getattr(arguments, name, None) for name in (*SECTIONS, *several)}
     return {name: plain(value) for name, value in sections.items() if value is not None}
 
 
@@ -155,7 +176,8 @@ def _require(cls: type, known: Mapping[str, Key], given: Mapping[str, object], *
 
 def _needs_store(known: Mapping[str, Key], given: Mapping[str, object]) -> bool:
     """Whether the store is to be the recipe's own."""
-    return "store" in known and known["store"].default == OWN_STORE and given.get("store", OWN_STORE) == OWN_STORE
+    default = known["store"].default if "store" in known else None
+    return default in (OWN_STORE, (OWN_STORE,)) and given.get("store", default) == default
 
 
 def _known(cls: type) -> dict[str, Key]:
@@ -197,9 +219,10 @@ def sections_of(data: bytes, config: str) -> dict[str, Any]:
         raise ConfigError(
             f"{config} holds {type(recipe).__name__}, expected sections", remedy=f"known: {', '.join(SECTIONS)}"
         )
+    known = (*SECTIONS, *OF_STORES)
     for name, value in recipe.items():
-        if name not in SECTIONS:
-            raise schema.unknown_key(f"{config}: unknown section {name!r} (value {value!r})", str(name), SECTIONS)
+        if name not in known:
+            raise schema.unknown_key(f"{config}: unknown section {name!r} (value {value!r})", str(name), known)
     return recipe
 
 
@@ -295,6 +318,12 @@ def _merge(given: Mapping[str, object], flags: Mapping[str, str], known: Mapping
     return found
 
 
+def store_flag(stores: Sequence[str]) -> str:
+    """The flag that names these stores, as `_list` reads it."""
+    plainly = all(each == each.strip() and "," not in each and not each.startswith("[") for each in stores)
+    return f"--store={','.join(stores) if plainly else json.dumps([*stores], ensure_ascii=False)}"
+
+
 def _is_other(path: str, given: object) -> bool:
     """Whether a class path names another object than the one that is given; an object may have several names."""
     return not isinstance(given, str) or canonical(path) != canonical(given)
@@ -302,7 +331,7 @@ def _is_other(path: str, given: object) -> bool:
 
 def _list(text: str, hint: object) -> str:
     """A list as YAML, whether it was written so or as `1,2,4`."""
-    if text.lstrip().startswith(("[", "null")) or text in schema.choices(hint):
+    if text.lstrip().startswith("[") or text.strip() == "null" or text in schema.choices(hint):
         return text
     items = [item.strip() for item in text.split(",")]
     return json.dumps(items, ensure_ascii=False) if schema.holds_texts(hint) else f"[{text}]"

@@ -2,9 +2,9 @@
 
 `command` wraps a stage's `main`; `stage` parses its arguments too. They know nothing of what a stage does; the tree of errors
 is `softlabels.errors`.
-Exit codes: 0 done, 2 the user's error, 3 a damaged store, 74 an I/O error, 75 stopped but resumable, 130 Ctrl-C in a
-command that has nothing to resume, 141 nobody reads its output any more, as in `| head`; what no rule foresaw is
-`unexpected`'s business: an error of a user's own code keeps its traceback.
+Exit codes: 0 done, 2 the user's error, 3 a damaged store, 4 stores that differ (`diff`), 74 an I/O error, 75 stopped but
+resumable, 130 Ctrl-C in a command that has nothing to resume, 141 nobody reads its output any more, as in `| head`; what no
+rule foresaw is `unexpected`'s business: an error of a user's own code keeps its traceback.
 """
 
 from __future__ import annotations

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from softlabels.errors import ConfigError, DamagedRun, SoftLabelsError, WeightsError
-from softlabels.jobs.run_files import RECIPE, RESULTS, read_object
+from softlabels.jobs.run_files import RECIPE, RESULTS, RUN, read_object
 from softlabels.jobs.run_folder import RunFolder
+from softlabels.jobs.sources import SEVERAL
 from softlabels.models import ModelConfig
 from softlabels.names import renamed
 from softlabels.objects import is_guarded
 from softlabels.student.trainer import WEIGHTS
 from softlabels.system.local import LocalFolder
-from softlabels_stages.recipe import asks_help, sections_of, texts
+from softlabels_stages.recipe import asks_help, sections_of, store_flag, texts
 from softlabels_stages.trust import record
 
 
@@ -32,20 +34,37 @@ def finished_run(words: Sequence[str], cls: type) -> Path | None:
     if asks_help(words):
         return None
     if not (Path(named) / RECIPE).is_file():
+        _require_finished(Path(named))
         what = f"{named} is no run" if named else "no run is named"
         raise ConfigError(what, remedy="name the folder of a finished train-student run")
     return Path(named)
 
 
 def with_store_of(run: Path | None, words: Sequence[str]) -> list[str]:
-    """The command line with the store of a finished run, unless one is named. Raises DamagedRun where the run names none."""
+    """The command line with the store of a finished run, unless one is named. Raises DamagedRun where the run names none,
+    ConfigError where it is not finished.
+    """
     is_named = any(word == "--store" or word.startswith("--store=") for word in words)
-    if run is None or is_named or not (run / RESULTS).is_file():
+    if run is None or is_named:
         return list(words)
-    store = read_object(LocalFolder(run), RESULTS, remedy := "name the store: --store=STORE").get("store")
-    if not (store and isinstance(store, str)):
+    _require_finished(run)
+    if not (run / RESULTS).is_file():
+        return list(words)
+    found = read_object(LocalFolder(run), RESULTS, remedy := "name the store: --store=STORE")
+    store, several = found.get("store"), found.get(SEVERAL, {})
+    stores = [store] if isinstance(store, str) else store
+    if not (isinstance(stores, list) and all(isinstance(each, str) and each for each in stores) and stores):
         raise DamagedRun(f"{run / RESULTS} does not name the run's store", remedy=remedy)
-    return [f"--store={store}", *words]
+    if not isinstance(several, dict):
+        raise DamagedRun(f"{run / RESULTS} does not say how the run's stores were read as one", remedy=remedy)
+    own = [word for word in options_of(several) if not any(given.startswith(word.partition("=")[0]) for given in words)]
+    return [store_flag(stores), *own, *words]
+
+
+def options_of(several: Mapping[str, Any]) -> list[str]:
+    """The flags that say how several stores are read as one, as the files of a run keep it."""
+    said = {name: several[name] for name in ("rename", "repeated", "missing") if name in several}
+    return [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in said.items()]
 
 
 def with_weights(student: ModelConfig | None, path: str) -> ModelConfig:
@@ -84,6 +103,8 @@ def only_student(path: str) -> str:
     """
     run = Path(path)
     if not (run / RECIPE).is_file():
+        for home in {run, run.parent} if not (run / WEIGHTS).is_file() else ():
+            _require_finished(home)
         return path
     students = sorted(weights.parent for weights in run.glob(f"*/{WEIGHTS}"))
     distilled = [student for student in students if student.name.startswith("distilled")]
@@ -96,6 +117,14 @@ def only_student(path: str) -> str:
         f"{path} holds {len(students)} students: {', '.join(student.name for student in students)}",
         remedy=f"name one, as {distilled[0] if distilled else students[0]}",
     )
+
+
+def _require_finished(run: Path) -> None:
+    """Raise ConfigError where a folder holds a run that is not finished."""
+    if (run / RUN).is_file() and not (run / RESULTS).is_file():
+        raise ConfigError(
+            f"the run {run} is not finished", remedy="give the command that began it again, and it goes on"
+        )
 
 
 def record_own(run: RunFolder, recipe: Mapping[str, Any]) -> None:

@@ -52,3 +52,17 @@ class TeacherLogits:
     address: str | None = None  # of the Ray cluster; by default $RAY_ADDRESS, else one is started on this machine
     workers: int | None = None  # most workers on it; by default as many as it can hold
     gpus: float | None = None  # that each of them takes; by default 1 where the cluster has some
+
+
+@dataclass(frozen=True)
+class Extend:
+    """Arguments of extend."""
+
+    teacher: TeacherConfig
+    transfer_set: TransferSetConfig
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
+    store: str = ""  # the store that lacks rows: a folder of splits, or one of them
+    out: str = ""  # where the new store goes
+    missing: Literal["error", "skip"] = (
+        "error"  # rows of the store that the transfer set lacks: error, or skip to leave out
+    )

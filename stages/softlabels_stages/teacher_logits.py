@@ -19,7 +19,7 @@ from softlabels.jobs.label import label, seal
 from softlabels.jobs.shards import Shards
 from softlabels.jobs.watch import Watch
 from softlabels.teacher.ensemble import load_ensemble
-from softlabels_stages.recipe import parse, texts
+from softlabels_stages.recipe import parse, store_flag, texts
 from softlabels_stages.run import command, say, should_stop, suggested, warn
 from softlabels_stages.teacher_arguments import TeacherLogits
 
@@ -45,10 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         teacher = load_ensemble(args.teacher, train=suggested("train-teacher", *recipe))
         made = label(args.transfer_set, teacher, args.labels, args.store, shards=shards, watch=watch)
     if len(made) < len(splits):
-        own = suggested("teacher-logits", *recipe, f"--store={args.store}", "--seal")
+        own = suggested("teacher-logits", *recipe, store_flag([args.store]), "--seal")
         print(f"not sealed yet: {args.store} (the other parts are missing; the last one seals, or: {own})")
         return 0
-    train = suggested("train-student", *recipe, f"--store={args.store}")
+    train = suggested("train-student", *recipe, store_flag([args.store]))
     print(f"sealed: {args.store} (look: {suggested('info', args.store)}; train: {train})")
     return 0
 

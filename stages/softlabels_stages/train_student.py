@@ -11,35 +11,45 @@ from __future__ import annotations
 import sys
 
 from softlabels.jobs.run_files import RECIPE
+from softlabels.jobs.sources import SEVERAL, of_several
 from softlabels.jobs.train import Run, train
 from softlabels.jobs.watch import Watch
 from softlabels.report.comparison import best_seed, best_student, comparison_text
 from softlabels.report.views import views
 from softlabels.student.sweep import HARD
 from softlabels_stages.arguments import TrainStudent
-from softlabels_stages.recipe import recipe_of
+from softlabels_stages.recipe import recipe_of, store_flag
 from softlabels_stages.run import say, should_stop, stage, suggested, warn
-from softlabels_stages.student_folder import record_own
+from softlabels_stages.student_folder import options_of, record_own
 
 
 @stage("train-student", resumable=True)
 def main(args: TrainStudent) -> int:
     """Train, judge, print."""
-    recipe = recipe_of(args)
+    recipe, told = recipe_of(args), set[str]()
+
+    def tell(line: str) -> None:
+        told.add(line)
+        say(line)
+
     run = train(
         args.student,
-        args.store,
+        args.source,
         args.training,
         transfer_set=args.transfer_set,
         missing=args.missing,
+        pinned=args.pinned,
         name=args.name,
         out=args.out,
         recipe=recipe,
         begun=lambda folder: record_own(folder, recipe),
-        watch=Watch(say, warn, should_stop),
+        watch=Watch(tell, warn, should_stop),
     )
-    print(f"\n{comparison_text(run.results)}\n")
-    print(f"store {args.store}, run {run.path}; try next: {_next(args, run)}")
+    # What splits share was said before training; where a finished run is shown again it is said here.
+    lines = [line for line in comparison_text(run.results).splitlines() if line not in told]
+    print("", *lines, "", sep="\n")
+    named = f"store{'s' * (len(args.store) > 1)} {', '.join(args.store)}"
+    print(f"{named}, run {run.path}; try next: {_next(args, run)}")
     return 0
 
 
@@ -52,9 +62,27 @@ def _next(args: TrainStudent, run: Run) -> str:
         variant = next(variant for variant in (*args.training.variants, HARD) if variant.label == best["label"])
         return suggested("export", run.path / variant.folder(args.training.seeds[best_seed(run.results, best)]))
     recipe, swept = f"--config={run.path / RECIPE}", "--temperature=1,2,4,8,20"
-    if all(view.get("target") == "values" for view in views(run.results).values()):
+    if all(view.get("target") == "values" for view in views(run.results).values()) or not _knows_others(args):
         swept = "--alpha=0.5,0.9"  # values have no temperature
-    return suggested("train-student", recipe, f"--store={args.store}", swept)
+    return suggested(
+        "train-student",
+        recipe,
+        store_flag(args.store),
+        *options_of(of_several(args.source, args.missing).get(SEVERAL, {})),
+        swept,
+    )
+
+
+def _several(args: TrainStudent) -> list[str]:
+    return options_of(of_several(args.source, args.missing).get(SEVERAL, {}))
+
+
+def _knows_others(args: TrainStudent) -> bool:
+    """Whether the store's labels are known at other temperatures than one."""
+    if args.training.tail_bound:
+        return True
+    store = args.source.open(only="train", missing=args.missing, pinned=args.pinned)["train"]
+    return all(each.encoding.only_at is None for each in store.spec.targets)
 
 
 if __name__ == "__main__":

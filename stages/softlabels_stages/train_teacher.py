@@ -3,11 +3,11 @@
 Each member of `teacher.members` is trained as `teacher_training` says, with its number added to the seed, on the training
 split of the transfer set; the weights go to the member's `weights`. Where hard labels are of several targets, a member gives a
 mapping of outputs by name. With `teacher.folds` there is one more a fold, trained alike (with the same seed) but without the
-rows of the fold, so that each row is labelled by a model that never saw it. Estimators of scikit-learn are fitted: of
-`teacher_training` they take seed, validation and hard_label_fraction. A member whose file exists, or whose class loads a whole
-checkpoint of its own, is left as it is. Language models learn the next tokens of their rows. Before them the tokenizer that
-the transfer set names is trained, as the section `tokenizer` says, where it is not there. Who has a trained teacher needs this
-stage only once, or never.
+rows of the fold, so that each row is labelled by a model that never saw it. Estimators of scikit-learn are fitted, on all
+rows, since no epoch is chosen: of `teacher_training` they take seed and hard_label_fraction. A member whose file exists, or
+whose class loads a whole checkpoint of its own, is left as it is. Language models learn the next tokens of their rows. Before
+them the tokenizer that the transfer set names is trained, as the section `tokenizer` says, where it is not there. Who has a
+trained teacher needs this stage only once, or never.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from softlabels.errors import ClassMismatch, ConfigError
 from softlabels.jobs.fit_estimator import fit_estimator
 from softlabels.jobs.splits import load_rows
-from softlabels.jobs.watch import TimeLeft, Watch
+from softlabels.jobs.watch import TimeLeft, Watch, counted
 from softlabels.labels.hard import are_labelled, kind_of
 from softlabels.models import build_model, save_weights
 from softlabels.models.build import answer_of, untrained
@@ -51,7 +51,7 @@ from softlabels.student.split import labelled_rows, validation_rows
 from softlabels.student.trainer import Trainer
 from softlabels.student.trial import require_trainable
 from softlabels.teacher.config import MemberConfig, TeacherConfig
-from softlabels.teacher.seen import record_seen
+from softlabels.teacher.seen import record_seen, repeats_line
 from softlabels.transfer import TransferRows
 from softlabels_stages.run import say, should_stop, stage, warn
 from softlabels_stages.teacher_arguments import TeacherTraining, TrainTeacher
@@ -75,6 +75,8 @@ def main(args: TrainTeacher) -> int:
         print(f"{without:,} of {len(has_label):,} training rows have no hard label and are left out", flush=True)
     if args.teacher.folds is not None:
         require_folds(rows.keys[has_label], args.teacher.folds)
+        if line := repeats_line(rows, args.teacher.folds, has_label):
+            warn(line)
     for lesson in missing:
         print(f"{lesson.who}: training {lesson.member.class_path}", flush=True)
         config = dataclasses.replace(training, seed=training.seed + lesson.number)
@@ -165,9 +167,9 @@ def _train(member: MemberConfig, rows: TransferRows, seen: np.ndarray, config: T
     model = dataclasses.replace(member.model, weights=None)
     untaught = build_member(model)
     if isinstance(untaught, Estimator):
-        used = is_used & labelled_rows(rows.keys, config.hard_label_fraction, config.seed)
-        scores = fit_estimator(untaught, rows, used, weights, seed=config.seed, judged=is_held_out)
-        print(f"teacher {member.class_path}: {weights}{_said(scores, rows)}", flush=True)
+        used = seen & labelled_rows(rows.keys, config.hard_label_fraction, config.seed)
+        count = fit_estimator(untaught, rows, used, weights, seed=config.seed)
+        print(f"teacher {member.class_path}: {weights}, fitted on {counted(count, 'row')}", flush=True)
         return
     require_trainable(
         untaught,

@@ -4,6 +4,7 @@ As it stands, every byte of every split is read. --quick reads no labels: commit
 plan, manifest, and the files for other readers. --sample=n/t is the quick check and every byte of part n of t of the shards,
 so that t runs, with n from 1 to t, read everything once: --sample=1/30 today, --sample=2/30 tomorrow.
 
+With --signed_by a store that this key has not signed is wrong too, and with --digest one that has another digest.
 With --against_teacher some rows also go through the recipe's live teacher, and the largest deviation is reported.
 Files of others beside the splits are named, and are no fault. `softlabels repair` mends what can be mended.
 """
@@ -16,15 +17,17 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from softlabels.errors import ConfigError, DamagedStore, UnsealedStore, one_line
+from softlabels.errors import ConfigError, DamagedStore, SpecMismatch, UnsealedStore, one_line, some
 from softlabels.jobs.watch import counted
 from softlabels.labels.targets import titled
 from softlabels.store import Store, open_store, store_splits
 from softlabels.store.findings import ask, keys_of, stored_agreement
 from softlabels.store.paths import SET_ASIDE
+from softlabels.store.pinned import Pinned, require_digest
 from softlabels.store.root import lost_splits, outdated, root_strangers
 from softlabels.store.verify import verify
 from softlabels.system.files import Folder
+from softlabels.system.keys import public_key
 from softlabels.system.places import folder_of
 from softlabels_stages.arguments import Verify, arguments_of
 from softlabels_stages.recipe import parse
@@ -47,9 +50,10 @@ def main(args: Verify) -> int:
         words = [f"--config={args.against_teacher}", f"--trust={args.trust}"]
         recipe = parse(words, arguments_of("teacher-logits"), stage="teacher-logits", doc=None)
     faults, unfinished, root, splits = 0, 0, folder_of(args.store), store_splits(args.store)
+    pinned = _pinned(args, list(splits))
     for split, path in splits.items():
         try:
-            wrong = _verify(split, path, part)
+            wrong = _verify(split, path, part, pinned)
         except UnsealedStore as error:  # what is wrong with one split is no reason to leave out the others
             print(f"{split}: {type(error).__name__}: {error}", file=sys.stderr)
             unfinished += 1
@@ -84,6 +88,17 @@ def _verify_root(root: Folder, *, whole: bool) -> int:
     return len(lost) + len(stale)
 
 
+def _pinned(args: Verify, splits: list[str]) -> Pinned:
+    """What the splits must be."""
+    if args.digest is not None:
+        require_digest(args.digest)
+        if len(splits) > 1:
+            raise ConfigError(f"one digest, and the splits {some(splits)}", remedy="name the folder of one split")
+    if args.signed_by is not None:
+        public_key(args.signed_by)
+    return Pinned(args.signed_by, {} if args.digest is None else {splits[0]: args.digest})
+
+
 def _part(args: Verify) -> tuple[int, int] | None:
     """Which part of how many is read; part 0 of 1 is nothing, None everything."""
     if args.sample is None:
@@ -94,11 +109,12 @@ def _part(args: Verify) -> tuple[int, int] | None:
     return int(given[1]), int(given[2])
 
 
-def _verify(split: str, path: Folder, part: tuple[int, int] | None) -> int:
+def _verify(split: str, path: Folder, part: tuple[int, int] | None, pinned: Pinned) -> int:
     """Say what is wrong with a split, and of which shards every byte was read; how many problems there are."""
     try:
         store = open_store(path)
-    except DamagedStore as error:
+        pinned.require(path, store.manifest, split)
+    except (DamagedStore, SpecMismatch) as error:
         print(f"{split}: {error}", file=sys.stderr)
         return 1
     every = range(store.spec.shards)
@@ -112,6 +128,8 @@ def _verify(split: str, path: Folder, part: tuple[int, int] | None) -> int:
         f"{split}: {counted(store.rows, 'row')}, {counted(len(every), 'shard')} (every byte read: {read}), "
         f"{counted(len(problems), 'problem')}, digest {store.digest}"
     )
+    if pinned.signed_by is not None and not problems:
+        print(f"{split}: signed by {public_key(pinned.signed_by).fingerprint}")
     if not problems:
         if path.is_folder(SET_ASIDE):
             print(

@@ -196,7 +196,7 @@ def _other(value: Any, rng: Rng) -> Any:
 
 def texts(path: Path, kind: str, outside: Path, rng: Rng) -> str:
     """Bytes of a JSON file; of those that only plain readers need, too."""
-    readers = ("zarr.json", "state.json", "dataset_info.json", "README.md")
+    readers = ("zarr.json", "state.json", "dataset_info.json", "signatures.json", "README.md")
     name = str(rng.choice(["plan.json", "manifest.json", "commits/00000.json", *readers]))
     text = bytearray((path / name).read_bytes() if (path / name).exists() else b"{}")
     for _ in range(int(rng.integers(1, 6))):

@@ -1,10 +1,10 @@
 """A fuzzer of what strangers hand over: `python -m tests.faults.fuzz [--cases 1000] [--cpu 3600] [--seed N] [--kinds arrow]`.
 
-A case is the copy of a sound store, run or cache, changed by one of the tools of `forge` with its digests made to fit, and some
-commands over it, each of which must end with one of the exit codes 0, 2, 3, 74, 75 within little memory and time, print nothing
-that a terminal obeys, run nothing, and open nothing but the store, its own outputs and what Python loads (`watch`). A folder
-beside it, to which links and hard links lead, must stay as it was. Distributions that are read without an error sum to 1, and
-values are finite.
+A case is the copy of a sound store, run or cache, changed by one of the tools of `forge` with its digests made to fit, and
+some commands over it, each of which must end with one of the exit codes 0, 2, 3, 4, 74, 75 within little memory and time,
+print nothing that a terminal obeys, run nothing, and open nothing but the store, its own outputs and what Python loads
+(`watch`). A folder beside it, to which links and hard links lead, must stay as it was. Distributions that are read without an
+error sum to 1, and values are finite.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import torch
 import yaml
 
 from softlabels import EmbeddedRows, SoftLabelDataset, errors, open_store
-from softlabels.errors import SoftLabelsError
+from softlabels.errors import DamagedStore, SoftLabelsError
 from softlabels.jobs.share import pull
 from softlabels_stages import output
 from softlabels_stages.__main__ import main as command
@@ -84,8 +84,9 @@ def prepare(base: Path, kinds: Sequence[str]) -> None:
         path = base / "warm" / kind / "train"
         shutil.copytree(_sound(base, kind), path)
         for name, work in works(path, kind, base).items():
-            code, said = _quietly(work)
-            assert code in (0, 2), (kind, name, code, said)
+            with contextlib.suppress(DamagedStore):  # of the place that lies
+                code, said = _quietly(work)
+                assert code in (0, 2, 4), (kind, name, code, said)
 
 
 def _sound(base: Path, kind: str) -> Path:
@@ -136,7 +137,17 @@ def works(path: Path, kind: str, base: Path) -> dict[str, Callable[[], int]]:
         "merge": run(
             "merge", base / "other" / kind / "train", path, "--missing=skip", "--repeated=first", f"--out={out}-merged"
         ),
+        "evaluate a list": run(
+            "evaluate",
+            f"--store={base / 'other' / kind / 'train'},{path}",
+            "--missing=skip",
+            "--repeated=first",
+            recipe,
+            "--split=train",
+        ),
         "concat": run("concat", path, _sound(base, kind), "--repeated=first", f"--out={out}-both"),
+        "diff": run("diff", base / "other" / kind / "train", path),
+        "export-labels": run("export-labels", path, f"{out}-labels.parquet", "--k=2"),
         "repair": run("repair", path),
         "list": run("list", path),
         "push": run("push", path, f"{out}-there"),
@@ -183,9 +194,10 @@ def load(path: Path) -> int:
 def pull_from_liar(path: Path, out: Path) -> int:
     """Pull it from a place that lies besides: what arrives is the store, or nothing."""
     liar = Liar.of(path, np.random.default_rng(len([*path.rglob("*")])), 0.02)
-    for found in pull(liar, out).values():
-        if found.digest != open_store(path).digest:
-            raise Harm("another store was pulled")
+    with contextlib.suppress(SoftLabelsError):
+        for found in pull(liar, out).values():
+            if found.digest != open_store(path).digest:
+                raise Harm("another store was pulled")
     return 0
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from softlabels.errors import SoftLabelsError
 
 MEMORY, SECONDS, LARGEST_FILE = 512 << 20, 60, 256 << 20
-CODES = (0, 2, 3, 74, 75)
+CODES = (0, 2, 3, 4, 74, 75)
 RUNS = {
     "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "os.startfile", "subprocess.Popen",
     "pickle.find_class", "ctypes.dlopen", "socket.connect", "socket.bind", "socket.getaddrinfo", "socket.sendto", "os.putenv",

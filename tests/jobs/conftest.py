@@ -1,4 +1,4 @@
-"""The S3 server that the tests of one process share."""
+"""The servers that tests push to: S3, one a process, and the stand-in for the Hub, one a test."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from softlabels.system.urls import depot_of
+from tests.jobs import hub as fake
 from tests.jobs.seaweed import Server, running
 
 
@@ -23,3 +24,14 @@ def s3(s3_server: Server, request: pytest.FixtureRequest, monkeypatch: pytest.Mo
         monkeypatch.setenv(name, value)
     depot_of("s3://tests").put("here", b"so that the bucket is there")
     return f"s3://tests/{request.node.name}"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[fake.FakeHub]:
+    """A Hub of the test's own, with a token in the environment."""
+    with fake.running() as found:
+        monkeypatch.setenv("HF_ENDPOINT", found.endpoint)
+        monkeypatch.setenv("HF_TOKEN", fake.TOKEN)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        yield found

@@ -5,7 +5,7 @@ they carry, resume and refuse.
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 from msgspec.structs import replace as with_fields
 
 from softlabels import StoreWriter, array_keys, concat, errors, merge, open_store, select, store_spec
+from softlabels.jobs.sources import Source
 from softlabels.jobs.watch import Watch
 from softlabels.labels.encoding import DenseEncoding, Encoding, TopkEncoding, ValuesEncoding
 from softlabels.labels.lost import Lost, LostTable
@@ -100,6 +101,17 @@ def one(tmp_path: MemoryPath) -> Callable[..., Store]:
     return write
 
 
+def require_listed(places: Sequence[Any], out: MemoryPath, *, missing: Any = "error", **options: Any) -> None:
+    """Raise `AssertionError` unless the stores, read as one, say what the merged store in `out` says."""
+    merged, [joined] = open_store(out), Source(tuple(places), **options).open(missing=missing).values()
+    assert (joined.columns, joined.spec, joined.manifest.lost) == (merged.columns, merged.spec, merged.manifest.lost)
+    assert (joined.basis is None) == (merged.basis is None)
+    at = np.random.default_rng(0).permutation(merged.rows)
+    for name in merged.columns:
+        np.testing.assert_array_equal(joined.column(name), merged.column(name))
+        np.testing.assert_array_equal(joined.gather(name, at), merged.gather(name, at))
+
+
 def logits_of(member: int) -> np.ndarray:
     return np.random.default_rng(member).normal(size=(60, 1, 4))
 
@@ -114,6 +126,7 @@ def test_members_in_any_order_of_rows_and_with_gaps(kind: str, tmp_path: MemoryP
     both = np.intersect1d(rows[1], rows[2])
     found = open_store(tmp_path / "out")
     assert_holds(found, data[both])
+    require_listed([tmp_path / str(member) for member in range(3)], tmp_path / "out", missing="skip")
     assert verify(tmp_path / "out") == []
     assert [m.weight for m in found.spec.teacher.members] == [2, 1, 3]
     assert found.spec.parents == tuple(
@@ -199,6 +212,14 @@ def test_a_selection(kind: str, tmp_path: MemoryPath, rng: np.random.Generator) 
         assert_holds(open_store(tmp_path / "tag"), replace(data, several={"tag": data.several["tag"]}, basis=None))
 
 
+def test_few_rows_take_few_bytes(tmp_path: MemoryPath, rng: np.random.Generator) -> None:
+    data = sample(rng, 100)
+    made(tmp_path / "a", data, "zarr", rows_per_shard=192, rows_per_chunk=96)
+    few = select(tmp_path / "a", tmp_path / "few", rows="3:20")["train"]
+    assert (few.spec.cut.rows_per_shard, few.spec.cut.rows_per_chunk) == (32, 32)
+    assert_holds(open_store(tmp_path / "few"), data[3:20])
+
+
 def test_splits_and_ranges_of_rows(one: Callable[..., Store], tmp_path: MemoryPath) -> None:
     keys = one("a").column("content_key")
     select(tmp_path / "a", tmp_path / "copy", splits=["train"])
@@ -244,6 +265,7 @@ def test_classes_meet_by_name(one: Callable[..., Store], tmp_path: MemoryPath, r
     renamed = {"b": "bee", "a": "ant", "c": "cat"}
     from_arrays(tmp_path / "c" / "train", z, inputs=X, classes=["c", "b", "a", "dog"])
     merge([tmp_path / "a", tmp_path / "c"], tmp_path / "mapped", rename=renamed)
+    require_listed([tmp_path / "a", tmp_path / "c"], tmp_path / "mapped", rename=renamed)
     both = open_store(tmp_path / "mapped").column("logits")[:, 1]
     np.testing.assert_array_equal(both, open_store(tmp_path / "c").column("logits")[:, 0][:, [2, 1, 0, 3]])
     with pytest.raises(errors.SpecMismatch, match="begun from other values"):
@@ -274,6 +296,7 @@ def test_classes_of_other_kinds_meet_by_name(kind: str, tmp_path: MemoryPath, rn
         relabelled = replace(data, labels=np.where(data.labels >= 0, back[data.labels], -1))
         write_store(tmp_path / "c", relabelled, with_fields(spec, one_label_space=with_fields(space, names=names)))  # type: ignore[type-var]
         merge([tmp_path / "a", tmp_path / "c"], tmp_path / "out")
+        require_listed([tmp_path / "a", tmp_path / "c"], tmp_path / "out")
         found, stored = open_store(tmp_path / "out"), open_store(tmp_path / "c")
         assert verify(tmp_path / "out") == []
         for temperature in (1.0, 3.0):

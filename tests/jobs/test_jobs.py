@@ -28,14 +28,17 @@ from softlabels import (
 )
 from softlabels import label as label_job
 from softlabels.jobs import splits
+from softlabels.jobs.train import say_how_labels_are_read
 from softlabels.jobs.watch import Watch
 from softlabels.models import build_model, save_weights
 from softlabels.objects import ObjectSpec
 from softlabels.store import StoreWriter
 from softlabels.store.new_spec import store_spec
 from softlabels.store.verify import verify
+from softlabels.stream import Loader
 from softlabels_stages import teacher_logits
 from tests.stages import toy
+from tests.stream.samples import rows_of, write_store
 
 ROWS = TransferSetConfig(
     name="points",
@@ -231,3 +234,20 @@ def test_a_store_in_another_row_order_teaches_the_same_and_a_line_says_what_it_c
     )
     # 256 of 1,094 rows a window, which lie in about 74 of 76 chunks.
     assert 4 < float(line.partition("about ")[2].partition(" times")[0]) < 6
+
+
+@pytest.mark.parametrize("rest", [range(299, 99, -1), range(100, 300)], ids=["another order", "the same"])
+def test_rows_that_repeat_are_no_other_order(
+    rest: range, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    """Seen to fail: of the rows of a store itself it said that they stand in another order than those of the transfer set."""
+    monkeypatch.setattr("softlabels.stream.loader.READ_ROWS", 1)
+    numbers = np.concatenate([np.arange(300), rng.integers(0, 300, 300)])
+    store, lines = write_store(tmp_path / "repeats", numbers), list[str]()
+    rows = rows_of(np.concatenate([np.arange(100), [*rest], numbers[300:]]))
+    batches = Loader(rows, store, batch_size=8, seed=0, block=4, window=2)
+    say_how_labels_are_read(batches, store, Watch(say=lines.append))
+    [line] = lines
+    repeat = "300 of 600 rows to train on repeat the key of an earlier one and have its labels, wherever these stand"
+    assert line.startswith("the rows of" if rest.step < 0 else repeat)
+    assert "times its labels; to read them once, label" in line

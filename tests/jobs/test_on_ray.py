@@ -27,6 +27,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SOFTLABELS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # 15 by default: beside other tests they would get no time
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     options = {"object_store_memory": 150_000_000}
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **options})
@@ -36,9 +37,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     made.shutdown()
 
 
-def test_a_node_that_is_lost_in_the_middle_changes_no_digest(
-    cluster: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_node_that_is_lost_in_the_middle_changes_no_digest(cluster: Any, capsys: pytest.CaptureFixture[str]) -> None:
     labels = TOPK | {"rows_per_shard": 16}
     write_recipe(Path("recipe.yaml"), model="Linear", labels=labels)
     assert teacher_logits.main([RECIPE, "--store=whole"]) == 0
@@ -48,7 +47,7 @@ def test_a_node_that_is_lost_in_the_middle_changes_no_digest(
             time.sleep(0.01)
         cluster.remove_node(cluster.lost, allow_graceful=False)
 
-    losing = threading.Thread(target=lose)
+    losing = threading.Thread(target=lose, daemon=True)
     losing.start()
     words = [RECIPE, "--store=store", "--engine=ray", f"--address={cluster.address}", "--workers=2"]
     assert teacher_logits.main(words) == 0

@@ -5,6 +5,7 @@ their own; and what is refused before training.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 
 from softlabels.errors import ClassMismatch, ConfigError
 from softlabels.jobs.judge import judge
+from softlabels.jobs.splits import open_splits, training_batches
 from softlabels.jobs.train import Run, train
 from softlabels.jobs.watch import Watch
 from softlabels.labels.encoding import DenseEncoding, ValuesEncoding
@@ -140,7 +142,7 @@ def test_stopped_resumed_cut_and_side_by_side(tmp_path: Path, store: Path, capsy
         torch.testing.assert_close(tensor, wanted, rtol=2e-4, atol=2e-5)
 
 
-def test_a_student_without_soft_labels_is_the_baseline(tmp_path: Path) -> None:
+def test_a_student_without_soft_labels_is_the_baseline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """And not trained twice; of the targets it learns those that have hard labels."""
     rows = {split: made(CLASSIFIER, split) for split in ("train", "test")}
     for each in rows.values():
@@ -152,11 +154,16 @@ def test_a_student_without_soft_labels_is_the_baseline(tmp_path: Path) -> None:
     assert "alpha=0 (soft_weight=0) learns from hard labels alone: that student is trained once, as hard" in said
     assert [student["kind"] for student in none.results["students"]] == ["hard"]
     assert [*none.results["targets"]] == ["class"]
+    capsys.readouterr()
+    assert evaluate.main([str(none.path / "hard-seed0"), "--trust", "--json"]) == 0
+    assert [*json.loads(capsys.readouterr().out)["targets"]] == ["class"]
     card = (none.path / "README.md").read_text()
     assert "teacher's mistakes" not in card
     swept = go(tmp_path / "swept", store, training(alpha=(0.0, 1.0), baseline=True), model)
     assert [student["label"] for student in swept.results["students"]] == ["hard", "distilled, alpha=1"]
     assert [*swept.results["targets"]] == ["class", "embedding"]
+    assert evaluate.main([str(swept.path / "hard-seed0"), "--trust", "--json"]) == 0
+    assert [*json.loads(capsys.readouterr().out)["targets"]] == ["class"]
     assert bits(swept.path)[1] == bits(none.path)[0]
 
 
@@ -166,6 +173,16 @@ def test_rows_of_one_distribution_with_an_embedding(tmp_path: Path) -> None:
     settings = training(loss="huber")
     run = go(tmp_path / "run", store, settings, model)
     check(run, store, settings, {"class": Taught("forward_kl"), "embedding": Taught("huber")}, model)
+
+
+def test_rows_are_chosen_by_the_one_class_that_is_taught(tmp_path: Path) -> None:
+    [train] = open_splits(write(tmp_path / "store", CLASSIFIER), None, only="train").values()
+    settings = training(only_classes=(1, 3))
+    with pytest.raises(ConfigError, match=r"only_classes picks rows by their class, .* have no single one"):
+        training_batches({"train": train}, settings)
+    chosen, _ = training_batches({"train": replace(train, targets=("class",))}, settings)
+    expected = np.flatnonzero(np.isin(made(CLASSIFIER, "train").labels["class"], (1, 3)))
+    assert np.array_equal(chosen.rows, expected)
 
 
 def test_a_target_of_which_the_store_keeps_the_mean_alone(tmp_path: Path) -> None:
@@ -218,6 +235,6 @@ def test_targets_of_a_store_that_has_none_by_name(tmp_path: Path) -> None:
         ConfigError, match="the loss logit_mse is for labels of kind softmax, and these are of kind values"
     ):
         go(tmp_path / "run", store, training(loss="logit_mse"), net)
-    assert np.isfinite(
-        go(tmp_path / "run", store, training(loss="mse"), net).results["students"][0]["scores"][0]["mse"]
-    )
+    run, named = go(tmp_path / "run", store, training(), net), go(tmp_path / "named", store, training(loss="mse"), net)
+    assert bits(run.path) == bits(named.path)  # the loss of values, where none is named
+    assert run.results["students"][0]["settings"]["loss"] == "mse"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import random
@@ -14,7 +15,6 @@ import torch
 
 from softlabels.store import open_store, store_splits
 from softlabels.store.verify import verify
-from softlabels_stages import teacher_logits
 
 
 def digests(root: Path | str) -> dict[str, str]:
@@ -22,7 +22,9 @@ def digests(root: Path | str) -> dict[str, str]:
     return {split: open_store(path).digest for split, path in store_splits(root).items()}
 
 
-def survives_kills(words: list[str], unbroken: str, *, kills: int, finish: Callable[[], int]) -> None:
+def survives_kills(
+    words: list[str], unbroken: str, *, kills: int, finish: Callable[[], int], stage: str = "teacher_logits"
+) -> None:
     """Start the stage with `words` (which write to ./store), SIGKILL it at random moments `kills` times, `finish`: committed
     shards are never written twice, and the store is `unbroken`'s.
     """
@@ -30,7 +32,7 @@ def survives_kills(words: list[str], unbroken: str, *, kills: int, finish: Calla
     processes.set_forkserver_preload(["tests.stages.kills", "softlabels.models.causal_lm", "transformers"])
     killed, committed = 0, dict[Path, int]()
     while killed < kills:
-        child = processes.Process(target=_child, args=(words,))
+        child = processes.Process(target=_child, args=(stage, words))
         child.start()
         child.join(random.uniform(0.05, 0.6))
         if child.exitcode == 0:  # it was quicker than the kill: begin anew
@@ -51,9 +53,9 @@ def survives_kills(words: list[str], unbroken: str, *, kills: int, finish: Calla
     assert all(not verify(path) for path in store_splits("store").values())
 
 
-def _child(words: list[str]) -> None:
+def _child(stage: str, words: list[str]) -> None:
     torch.set_num_threads(1)
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
-    os._exit(teacher_logits.main(words))
+    os._exit(importlib.import_module(f"softlabels_stages.{stage}").main(words))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import random
@@ -10,13 +11,13 @@ import signal
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
-import torch
+import yaml
 
-from softlabels import ModelConfig, StudentTraining, open_store, train
-from softlabels.jobs.splits import open_splits, training_batches
+from softlabels import open_store
 from softlabels.store.verify import verify
-from softlabels_stages import concat, info, merge, select
+from softlabels_stages import concat, evaluate, export, info, merge, select, train_student
 from tests.stages import toy
 from tests.stages.kills import digests
 
@@ -51,6 +52,39 @@ def test_a_store_taken_apart_and_merged(embedded: Path, capsys: pytest.CaptureFi
     assert open_store("both/test").content_digest == merged["test"].content_digest
 
 
+@pytest.mark.slow
+def test_students_of_a_list_of_stores(embedded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Named in a recipe; and what the run knows of them is enough for whoever goes on with it."""
+    for member in (0, 1):
+        select.main([f"embedded/{'train'}", f"--members={member}", f"--out=m,{member}/train", f"--rows={member}:"])
+    stores, training = [f"m,{member}" for member in (0, 1)], {"epochs": 1, "batch_size": 32, "seeds": [0], "threads": 1}
+    sections = {"name": "toy", "student": toy.recipe()["student"], "training": training | {"device": "cpu"}}
+    Path("mine.yaml").write_text(yaml.safe_dump(sections | {"store": stores}))
+    assert train_student.main(["--config=mine.yaml", "--out=run"]) == 2
+    assert "lacks 1 of the 160 rows of m,0/train, and has 0 others; say missing=skip" in capsys.readouterr().err
+    assert train_student.main(["--config=mine.yaml", "--missing=skip", "--out=run"]) == 0
+    said = capsys.readouterr()
+    assert "train: 1 of 160 rows of m,0/train are not in all stores" in said.err
+    assert """'--store=["m,0", "m,1"]' --missing=skip""" in said.out
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["store"] == stores
+    assert evaluate.main(["run/distilled-seed0", "--split=train", "--json"]) == 0
+    assert export.main(["run/distilled-seed0", "--formats=onnx"]) == 0
+    digests = [open_store(f"{each}/train").digest for each in stores]
+    [facts] = [
+        p.value for p in onnx.load("run/distilled-seed0/student.onnx").metadata_props if p.key == "softlabels.store"
+    ]
+    assert json.loads(facts) == {"split": "train", "digest": digests}
+    assert train_student.main(["--config=run/config.yaml", "--missing=skip", "--out=run"]) == 0
+    assert train_student.main(["m,1", "m,0", "--config=mine.yaml", "--missing=skip", "--out=run"]) == 2
+    assert "RunExists: run holds another run: stores.train[0]: " in capsys.readouterr().err
+    found = json.loads(Path("run/results.json").read_text())
+    assert (found["store"], found["digests"], found["several"]) == (stores, {"train": digests}, {"missing": "skip"})
+    for wrong in (["m,0", 3], [], {"a": 1}):
+        Path("run/results.json").write_text(json.dumps(found | {"store": wrong}))
+        assert evaluate.main(["run/distilled-seed0", "--split=train"]) == 2
+        assert "DamagedRun: run/results.json does not name the run's store" in capsys.readouterr().err
+
+
 REFUSED = [
     (merge, "", "stores and a target are needed; write softlabels merge A B --out=STORE"),
     (merge, "store --out=c", "one store cannot be merged; name two stores or more"),
@@ -72,32 +106,6 @@ def test_what_is_refused(store: Path, capsys: pytest.CaptureFixture[str]) -> Non
         assert command.main(words.split()) == 2
         assert said in capsys.readouterr().err
         assert not Path("c").exists()
-
-
-@pytest.mark.slow
-def test_students_of_a_merged_store(embedded: Path) -> None:
-    """They see the batches, and end with the weights, of students of the store that one pass of all members made."""
-    for member in (0, 1):
-        select.main(["embedded", f"--members={member}", f"--out=m{member}"])
-    merge.main(["m0", "m1", "--out=out"])
-    training = StudentTraining(epochs=2, batch_size=32, temperature=(2.0,), seeds=(1,), threads=1, device="cpu")
-    batches, weights = [], []
-    for path in ("embedded", "out"):
-        loader, _ = training_batches(open_splits(path, None), training)
-        batches.append([(batch.rows, batch.inputs) for batch in loader.epoch(0)])
-        network = {"inputs": toy.FEATURES, "hidden": [8], "classes": toy.CLASSES}
-        run = train(ModelConfig("softlabels.models.MLP", network), path, training, out=f"run-{path}")
-        weights.append(torch.cat([w.flatten() for w in _weights(run.path)]))
-    for (rows, inputs), (own, theirs) in zip(*batches, strict=True):
-        assert torch.equal(torch.as_tensor(rows), torch.as_tensor(own))
-        assert torch.equal(torch.as_tensor(inputs), torch.as_tensor(theirs))
-    assert (weights[0] - weights[1]).abs().max() <= 1e-6
-
-
-def _weights(run: Path) -> list[torch.Tensor]:
-    from safetensors.torch import load_file
-
-    return [w for path in sorted(Path(run).rglob("*.safetensors")) for _, w in sorted(load_file(path).items())]
 
 
 @pytest.mark.slow

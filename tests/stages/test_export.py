@@ -128,7 +128,8 @@ def test_eight_bits_beside_student_and_teacher(run: Path, store: Path, capsys: p
     toy.write_recipe(Path("teacher.yaml"), teacher={"members": [member | {"weights": "teacher.safetensors"}]})
     words = ["run", "--formats=int8,onnx", "--latency", "--against_teacher=teacher.yaml", "--rows=100"]
     assert export.main(words) == 0
-    said = capsys.readouterr().out
+    said, warned = capsys.readouterr()
+    assert "store/test does not name its teacher's weights: whether they are those of teacher.yaml" in warned
     assert "ranges of activations from 100 rows of train" in said
     assert 'InferenceSession("run/distilled-seed0/student.int8.onnx")' in said
     lines = {tuple(line.split()[:2]): line.split() for line in said.splitlines() if line}
@@ -143,6 +144,18 @@ def test_eight_bits_beside_student_and_teacher(run: Path, store: Path, capsys: p
         [logits] = onnxruntime.InferenceSession(folder / name).run(None, {"inputs": rows["x"]})
         wrong = (logits.argmax(-1) != rows["label"]).sum()
         assert (("student" if form == "onnx" else form), str(wrong)) in lines
+
+
+def test_another_teacher_is_not_timed_in_the_place_of_the_store_s(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_weights(build_model(ModelConfig(**{**toy.NET, "weights": None})), Path("net.safetensors"))
+    toy.write_recipe(Path("teacher.yaml"), teacher={"members": [toy.NET] * 2})
+    toy.write_store(Path("named"), splits=("test",), weights="ab" * 32)
+    words = ["run", "--store=named", "--formats=onnx", "--latency", "--against_teacher=teacher.yaml"]
+    assert export.main(words) == 2
+    assert "OtherWeights: the teacher's weights (" in capsys.readouterr().err
+    assert not [*run.glob("*/student.*")]
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
-from softlabels import open_store
+from softlabels import TransferSetConfig, load_transfer_set, open_store
 from softlabels.stream.folds import fold_of
 from softlabels_stages import encode, info, teacher_logits, train_student, train_teacher, verify
+from softlabels_stages.schema import typed
 from tests.stages import toy
 
 FOLDS = 3
@@ -27,7 +29,7 @@ def clean(split: str) -> dict[str, np.ndarray]:
     """The toy's points, some of them twice."""
     found = toy.points(split)
     found["x"][::10], found["label"][::10] = found["x"][3::10], found["label"][3::10]
-    return found
+    return found | {"number": np.arange(len(found["x"]))}
 
 
 def noisy(split: str) -> dict[str, np.ndarray]:
@@ -130,6 +132,22 @@ def test_what_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     write(NEAREST, folds=3)  # files of other folds are not taken for these
     assert teacher_logits.main([RECIPE, "--store=store"]) == 2
     assert "there is no file near.fold0of3.skops; train it with" in capsys.readouterr().err
+
+
+def test_rows_of_one_content_in_two_folds_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """Their keys are ids, which say nothing of what is in them."""
+    write(NEAREST, folds=2)
+    ids = [RECIPE, "--transfer_set.key=number"]
+    assert train_teacher.main(ids) == 0
+    said = capsys.readouterr().err
+    recipe = yaml.safe_load(Path("recipe.yaml").read_text())["transfer_set"] | {"key": "number"}
+    fold = fold_of(load_transfer_set(typed(TransferSetConfig, recipe, where="test"), "train").keys, 2)
+    apart = 2 * int((fold[::10] != fold[3::10]).sum())
+    line = f"{apart} of 160 training rows have the content of a row of another fold, and another number, which is their key"
+    assert apart
+    assert line in said
+    assert teacher_logits.main([*ids, "--store=store"]) == 0
+    assert line in capsys.readouterr().err
 
 
 def test_weights_that_saw_the_rows_of_their_fold_are_refused(

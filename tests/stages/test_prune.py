@@ -170,18 +170,36 @@ def test_hard_labels_and_magnitude_are_the_controls() -> None:
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_kill_in_mid_round_resumes_to_the_same_bits() -> None:
+def test_a_kill_in_mid_round_resumes_to_the_same_bits(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["out", *SMALL, "--out=killed"]
     command = [sys.executable, "-c", KILL, *words]
     killed = subprocess.run(command, env=os.environ, capture_output=True, timeout=200, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert Path("killed/rounds/2/checkpoint.pt").exists()
     assert not Path("killed/results.json").exists()
+    for again, named in ((evaluate, "killed/hard-seed0"), (export, "killed"), (prune, "killed")):
+        assert again.main([named]) == 2
+        assert "ConfigError: the run killed is not finished; give the command that began it" in capsys.readouterr().err
     assert prune.main(words) == 0
     for student in STUDENTS:
         one, other = (Path(folder, student, "weights.safetensors").read_bytes() for folder in ("pruned", "killed"))
         assert one == other
     assert results("killed")["students"] == results("pruned")["students"]
+
+
+def test_what_was_pruned_before_is_not_whole_and_stays_gone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert prune.main(["pruned", "--keep=0.2", "--rounds=2", "--epochs=1", "--out=twice"]) == 0
+    said = capsys.readouterr().out
+    assert "distilled, 20.2% left - as begun:" in said
+    assert "whole" not in said
+    assert "\nname: toy-pruned\n" in f"\n{Path('twice/config.yaml').read_text()}"
+    assert [student["left"] for student in results("twice")["students"]] == pytest.approx(
+        [69 / 173, 49 / 173, 35 / 173] * 2
+    )
+    for student in STUDENTS:
+        first = load_file(f"pruned/rounds/2/{student}/masks.safetensors")
+        second = load_file(f"twice/rounds/1/{student}/masks.safetensors")
+        assert all(not second[name][~mask].any() for name, mask in first.items())
 
 
 @pytest.mark.parametrize("name", ["round.json", "hard-seed0/masks.safetensors"])
@@ -203,6 +221,14 @@ def test_a_damaged_round_is_named(capsys: pytest.CaptureFixture[str], name: str)
         (["out", "--keep=0.05", "--out=a"], "19 of them are biases and the like"),
         (["out", "--keep=0.02", "--structure=unit", "--out=b"], "17 of them are left with one unit a layer"),
         (["out", "--training.loss=dist", "--out=c"], "--rule=magnitude"),
+        (
+            ["pruned", "--keep=0.5"],
+            "keep=0.5, and 39.9% of the parameters of pruned are left: what is deleted does not",
+        ),
+        (
+            ["pruned", "--keep=0.2", "--structure=unit"],
+            "pruned was pruned weight by weight, and its units are not whole",
+        ),
     ],
 )
 def test_what_cannot_be_had_is_refused(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:

@@ -19,7 +19,7 @@ from softlabels_stages.arguments import Evaluate, TrainStudent
 from softlabels_stages.correct import Correct
 from softlabels_stages.export import Export
 from softlabels_stages.help import field_help
-from softlabels_stages.recipe import OWN_STORE, built_in, load, parse
+from softlabels_stages.recipe import OWN_STORE, built_in, load, parse, store_flag
 from softlabels_stages.schema import typed
 from softlabels_stages.teacher_arguments import TeacherLogits
 from softlabels_stages.train_teacher import TrainTeacher
@@ -311,6 +311,27 @@ def test_the_store_is_by_default_that_of_the_recipes_name(tmp_path: Path) -> Non
         (tmp_path / "other.yaml").write_text(text)
         assert parse([f"--config={tmp_path}/other.yaml"], WithStore, stage="x", doc="").store == name
         assert parse([f"--config={tmp_path}/other.yaml", "--store=s"], WithStore, stage="x", doc="").store == "s"
+
+
+def test_stores_are_one_or_several(tmp_path: Path) -> None:
+    recipe, student = tmp_path / "mine.yaml", "student: {class_path: softlabels.models.MLP}\n"
+
+    def stores(text: str, *words: str) -> tuple[str, ...]:
+        recipe.write_text(student + text)
+        found = parse([f"--config={recipe}", *words], TrainStudent, stage="x", doc="", positional=("store",))
+        assert parse([f"--config={recipe}", store_flag(found.store)], Evaluate, stage="x", doc="").store == found.store
+        return found.store
+
+    assert stores("") == ("stores/mine",)
+    assert stores("store: a\n") == ("a",)
+    assert stores("store: [a, 'b,c']\n") == ("a", "b,c")
+    assert stores("store: [a, b]\n", "--store=c,d") == ("c", "d")
+    assert stores("store: [a, b]\n", "c,d", "e") == ("c,d", "e")
+    recipe.write_text("store: [a, b]\nrepeated: first\nrename: {x: y}\n" + student)
+    source = parse([f"--config={recipe}"], TrainStudent, stage="x", doc="").source
+    assert (source.said, source.options) == (["a", "b"], {"rename": {"x": "y"}, "repeated": "first"})
+    recipe.write_text("store: [a, b]\nname: other\n")
+    assert parse([f"--config={recipe}"], WithStore, stage="x", doc="").store == "stores/other"
 
 
 @dataclass(frozen=True)

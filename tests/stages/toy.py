@@ -92,13 +92,16 @@ def write_store(
     impossible: bool = False,
     transfer_set: dict[str, Any] | None = None,
     function: str = "softlabels.transfer.vector",
+    weights: str = "",
 ) -> Path:
-    """A store of the imaginary teacher, one folder a split; `impossible`: to its first member, every row's last class."""
+    """A store of the imaginary teacher, one folder a split; `impossible`: to its first member, every row's last class;
+    `weights`: the digest of its members'.
+    """
     config = typed(TransferSetConfig, transfer_set or recipe()["transfer_set"], where="toy")
     for split in splits:
         rows = load_transfer_set(config, split, cache=root.parent / "cache")
         inputs = np.array(rows.inputs)
-        members = tuple(MemberSpec(model=f"imaginary.Member{number}") for number in range(MEMBERS))
+        members = tuple(MemberSpec(model=f"imaginary.Member{number}", weights=weights) for number in range(MEMBERS))
         spec = Spec(
             teacher=TeacherSpec(name=TEACHER, precision="float32", members=members),
             transfer_set=TransferSpec(

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import pickle
 import resource
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from softlabels.errors import ConfigError, MeanUnavailable, StorePathError, UnsealedStore, UserError
 from softlabels.store import StoreWriter, open_store, store_splits
 from softlabels.store.chunks import ChunkReader
+from softlabels.store.json_files import decode_json, encode_json
 from softlabels.system.places import folder_of
+from tests.faults.writers import Child
 from tests.labels.dense_reference import dense_columns
 from tests.store.places import in_memory
 from tests.store.samples import KINDS, Sample, fill, make_spec, sample, write_store
@@ -124,6 +129,25 @@ def test_threads_share_a_store(
 
 
 @pytest.mark.on_disk("another process sees no memory of this one")
+def test_threads_that_read_a_first_record_together() -> None:
+    """Seen to end in a segmentation fault of msgspec where each decodes by itself."""
+
+    def read_together(kind: type, data: bytes) -> None:
+        together = threading.Barrier(4)
+        with ThreadPoolExecutor(4) as pool:
+            for found in [pool.submit(lambda: (together.wait(), decode_json(data, kind, "here"))) for _ in range(4)]:
+                found.result()
+
+    def work(acknowledge: object) -> None:
+        sys.setswitchinterval(1e-6)
+        for _ in range(100):
+            inner = msgspec.defstruct("Inner", [(f"field{n}", int) for n in range(20)])
+            kind = msgspec.defstruct("Outer", [("inner", inner), ("count", "int")])
+            read_together(kind, encode_json(kind(inner(*range(20)), 3)))
+
+    assert Child(work).go().end().code == 0
+
+
 def test_a_reader_can_be_sent_to_another_process(tmp_path: Path, rng: np.random.Generator) -> None:
     data = sample(rng, 40)
     store = write_store(tmp_path / "store", data, make_spec(data))

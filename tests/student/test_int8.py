@@ -74,7 +74,20 @@ def test_a_student_of_several_outputs(rng: np.random.Generator, tmp_path: Path) 
     assert session.get_modelmeta().custom_metadata_map["a"] == "b"
 
 
-def test_what_cannot_be_quantized_says_so() -> None:
+class Masked(nn.Linear):
+    """The last class is impossible."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        found = super().forward(inputs)
+        return torch.cat([found[:, :-1], torch.full_like(found[:, -1:], -torch.inf)], dim=1)
+
+
+def test_what_cannot_be_quantized_says_so(tmp_path: Path) -> None:
+    with pytest.raises(
+        ExportError, match=r"some of the student's logits are infinite, and a number of eight bits has a range"
+    ):
+        export_student(Masked(3, 4), torch.zeros(2, 3), tmp_path, formats=["onnx", "int8"], facts={})
+    assert not [*tmp_path.iterdir()]
     with pytest.raises(ExportError, match=r"ONNX Runtime cannot quantize the student: .+; leave int8 out"):
         int8_bytes(b"no model", torch.zeros(1, 3))
 

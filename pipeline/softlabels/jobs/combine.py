@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from softlabels.errors import ConfigError, UnlabelledRows, UserError, some
+from softlabels.jobs.sources import paired_splits
 from softlabels.jobs.watch import LOGGED, Watch, counted
-from softlabels.store import Store, open_store, store_splits
+from softlabels.store import Store, open_store
 from softlabels.store.columns import KEY_BYTES
 from softlabels.store.combine import Missing, Repeated, concatenated, merged, selected
 from softlabels.store.derived import Derived, fill
@@ -143,25 +144,17 @@ def _made(
     target, folders = folder_of(out), [folder_of(each) for each in stores]
     for folder in folders:
         require_apart(folder, target)
-    each = [store_splits(folder) for folder in folders]
-    alone = [list(splits.values()) == [folder] for splits, folder in zip(each, folders, strict=True)]
-    if any(alone) and not all(alone):
+    splits = paired_splits(folders, only)
+    single = [*splits.values()] == [folders]
+    if one_split and len(splits) > 1:
         raise ConfigError(
-            f"{folders[alone.index(True)]} is one split, and {folders[alone.index(False)]} a folder of splits",
-            remedy="give stores of one split each, or folders of splits",
+            f"rows are chosen of {len(splits)} splits ({some(splits)})",
+            remedy=f"choose one: --splits={next(iter(splits))}",
         )
-    single = all(alone)
-    if single:
-        each = [{next(iter(each[0])): next(iter(splits.values()))} for splits in each]
-    names = _names(list(map(str, folders)), [[*splits] for splits in each], only)
-    if one_split and len(names) > 1:
-        raise ConfigError(
-            f"rows are chosen of {len(names)} splits ({some(names)})", remedy=f"choose one: --splits={names[0]}"
-        )
-    opened = {name: [open_store(splits[name]) for splits in each] for name in names}
+    opened = {name: [*map(open_store, found)] for name, found in splits.items()}
     plans = {name: plan(found) for name, found in opened.items()}
     if not single:
-        require_root(target, tuple(names))
+        require_root(target, tuple(splits))
     done = {}
     for name, made in plans.items():
         with tqdm(total=made.spec.shards, desc=name, unit="shard", disable=None) as bar:
@@ -171,20 +164,6 @@ def _made(
     if not single:
         write_root(target)
     return done
-
-
-def _names(folders: Sequence[str], each: Sequence[Sequence[str]], only: Sequence[str] | None) -> list[str]:
-    """The splits that are made. Raises `ConfigError` where not all stores have them."""
-    for folder, names in zip(folders, each, strict=True):
-        wanted = only if only is not None else each[0]
-        lacking = [name for name in wanted if name not in names]
-        more = [] if only is not None else [name for name in names if name not in wanted]
-        if lacking or more or not wanted:
-            raise ConfigError(
-                f"{folder} has the splits {some(names)}, and these are wanted: {some(wanted) or 'none'}",
-                remedy="choose splits that all stores have (--splits)",
-            )
-    return [*dict.fromkeys(each[0] if only is None else only)]
 
 
 def _say(name: str, made: Derived, manifest: Manifest, watch: Watch) -> None:

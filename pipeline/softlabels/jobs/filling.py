@@ -28,8 +28,10 @@ class Job(Protocol):
     """What a worker needs of `softlabels.jobs.stores.Stores`."""
 
     rows: Mapping[str, Any]
-    teacher: Teacher[Any]
     watch: Watch
+
+    def asked(self, split: str) -> Teacher[Any]:
+        """As there."""
 
     def say_what_was_made(self, split: str, manifest: Manifest) -> None:
         """As there."""
@@ -100,7 +102,7 @@ class Filling:
 
             rows, should_stop = self._job.rows[split], self._watch.should_stop
             every = chain([first], shards)
-            label_each(rows, self._job.teacher, writer, every, should_stop=should_stop, progress=progress)
+            label_each(rows, self._job.asked(split), writer, every, should_stop=should_stop, progress=progress)
         if writer.beaten:
             which = f"{counted(len(writer.beaten), 'shard')} ({some(writer.beaten)})"
             self._watch.say(f"{split}: {which} another worker had recorded first: computed twice, stored once")

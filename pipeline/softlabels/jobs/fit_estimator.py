@@ -12,25 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.errors import ConfigError
-from softlabels.models.estimator import Estimator, fit, flat
+from softlabels.models.estimator import Estimator, fit
 from softlabels.models.estimator_file import require_kind, write_estimator
-from softlabels.student.metrics import Scores
 from softlabels.transfer import TransferRows
 
 
-def fit_estimator(
-    model: Estimator,
-    rows: TransferRows,
-    used: NDArray[np.bool_],
-    weights: Path,
-    *,
-    seed: int,
-    judged: NDArray[np.bool_],
-) -> Scores:
-    """Fit it on those of the rows `used` (R,) that have a hard label, and write it to `weights`.
-
-    Returns:
-        Its accuracy, or of values mse, on those of the rows `judged` (R,) that have one; nothing where there are none.
+def fit_estimator(model: Estimator, rows: TransferRows, used: NDArray[np.bool_], weights: Path, *, seed: int) -> int:
+    """Fit it on those of the rows `used` (R,) that have a hard label, write it to `weights`, and return how many there were.
 
     Raises:
         ConfigError: rows of positions or tokens, labels of several targets or of another kind, or none. WeightsError: `weights`
@@ -46,13 +34,7 @@ def fit_estimator(
     classes = len(rows.class_names or ()) or 1 + int(labels.max(initial=0))
     fit(model, np.asarray(rows.inputs[chosen]), labels[chosen], classes=classes, seed=seed)
     write_estimator(model.fitted, weights)
-    others = np.flatnonzero(judged & known)
-    if not len(others):
-        return {}
-    found, own = np.asarray(model.fitted.predict(flat(np.asarray(rows.inputs[others])))), labels[others]
-    if model.target == "softmax":
-        return {"accuracy": float((found == own).mean())}
-    return {"mse": float(np.square(found.reshape(own.shape) - own).mean())}
+    return len(chosen)
 
 
 def _labels(model: Estimator, rows: TransferRows) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:

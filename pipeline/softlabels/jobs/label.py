@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TypedDict
 
 from softlabels.errors import UnsealedStore, UserError
 from softlabels.jobs.filling import Filling
@@ -13,13 +14,13 @@ from softlabels.jobs.splits import load_rows
 from softlabels.jobs.stores import is_begun
 from softlabels.jobs.teacher_checks import checked_classes
 from softlabels.jobs.watch import LOGGED, Watch
+from softlabels.labels.encoding import Encoding
 from softlabels.store.json_files import read_json
 from softlabels.store.paths import PLAN
 from softlabels.store.records import Manifest
 from softlabels.store.root import require_root, write_root
-from softlabels.store.spec import Plan
+from softlabels.store.spec import Plan, Spec
 from softlabels.store.writer import StoreWriter
-from softlabels.system.files import Folder
 from softlabels.system.places import Place, folder_of
 from softlabels.teacher.assign import assigned
 from softlabels.teacher.config import LabelsConfig
@@ -27,9 +28,11 @@ from softlabels.teacher.ensemble import Ensemble
 from softlabels.transfer import TransferRows, TransferSetConfig
 from softlabels.transfer.sequences import as_stored
 
+Rows = TransferSetConfig | TransferRows | Sequence[TransferRows]  # of the splits that are labelled
+
 
 def label(
-    transfer_set: TransferSetConfig | TransferRows | Sequence[TransferRows],
+    transfer_set: Rows,
     teacher: Ensemble,
     labels: LabelsConfig,
     store: Place,
@@ -74,30 +77,45 @@ def label(
 
 @contextmanager
 def at_work(
-    transfer_set: TransferSetConfig | TransferRows | Sequence[TransferRows],
-    teacher: Ensemble,
-    labels: LabelsConfig,
-    store: Place,
-    shards: Shards,
-    watch: Watch,
+    transfer_set: Rows, teacher: Ensemble, labels: LabelsConfig, store: Place, shards: Shards, watch: Watch
 ) -> Iterator[Filling]:
     """A worker of `label`, its stores open."""
-    root, encodings = folder_of(store), labels.encodings(len(teacher.models))
+    root = folder_of(store)
+    splits = list(transfer_set.splits) if isinstance(transfer_set, TransferSetConfig) else [*_by_split(transfer_set)]
+    require_root(root, tuple(splits))
+    begun = next(filter(is_begun, map(root.within, splits)), None)
+    rows = rows_of(transfer_set, None if begun is None else read_json(begun, PLAN, Plan).spec, watch)
+    folders = {split: root.within(split) for split in rows}
+    with Labelled(folders=folders, watch=watch, **asked_of(teacher, rows, labels)).opened(shards) as worker:
+        yield worker
+
+
+class Asked(TypedDict):
+    """What a teacher is asked, and of which rows: see `Labelled`."""
+
+    rows: dict[str, TransferRows]
+    classes: dict[str, dict[str, int]]
+    teacher: Ensemble
+    encodings: dict[str, Encoding]
+    labels: LabelsConfig
+
+
+def asked_of(teacher: Ensemble, given: Mapping[str, TransferRows], labels: LabelsConfig) -> Asked:
+    """The same, once a few rows of each split have shown that the teacher can be asked. Raises as `label` does."""
+    encodings = labels.encodings(len(teacher.models))
     kinds = {name: encoding.target for name, encoding in encodings.items()}
-    rows = {split: assigned(each, kinds, labels.names) for split, each in _rows_of(transfer_set, root, watch).items()}
+    rows = {split: assigned(each, kinds, labels.names) for split, each in given.items()}
     _require_alike(rows)
     first = next(iter(rows.values()))
     teacher.expect(first.sequence, positions=first.positions, targets=encodings)
     classes = {split: checked_classes(each, teacher) for split, each in rows.items()}
     for name, encoding in encodings.items():
         encoding.check(1 if encoding.is_reduced else len(teacher.models), min(each[name] for each in classes.values()))
-    folders = {split: root.within(split) for split in rows}
-    with Labelled(rows, folders, classes, teacher, encodings, watch, labels).opened(shards) as worker:
-        yield worker
+    return Asked(rows=rows, classes=classes, teacher=teacher, encodings=encodings, labels=labels)
 
 
 def label_shards(
-    transfer_set: TransferSetConfig | TransferRows | Sequence[TransferRows],
+    transfer_set: Rows,
     teacher: Ensemble,
     labels: LabelsConfig,
     store: Place,
@@ -148,19 +166,18 @@ def _require_alike(rows: Mapping[str, TransferRows]) -> None:
         raise UserError(f"the rows of the splits have other positions ({said})", remedy="prepare them alike")
 
 
-def _rows_of(
-    given: TransferSetConfig | TransferRows | Sequence[TransferRows], root: Folder, watch: Watch
-) -> dict[str, TransferRows]:
-    """The rows of each split. Those of tokens begin as those of the splits below `root` that are begun already."""
+def rows_of(given: Rows, like: Spec | None, watch: Watch) -> dict[str, TransferRows]:
+    """The rows of each split. Those of tokens begin as those that a store with the specification `like` labels."""
     if not isinstance(given, TransferSetConfig):
-        every = [given] if isinstance(given, TransferRows) else given
-        splits = {rows.split: rows for rows in every}
-        if not splits or len(splits) < len(every):
-            said = ", ".join(rows.split for rows in every) or "none"
-            raise UserError(f"the splits to label are {said}", remedy="give the rows of one or more, each split once")
-        require_root(root, tuple(splits))
-        return splits
-    require_root(root, tuple(given.splits))
-    begun = next(filter(is_begun, map(root.within, given.splits)), None)
-    config = given if begun is None else as_stored(given, read_json(begun, PLAN, Plan).spec.preprocessing)
+        return _by_split(given)
+    config = given if like is None else as_stored(given, like.preprocessing)
     return {split: load_rows(config, split, watch) for split in config.splits}
+
+
+def _by_split(given: TransferRows | Sequence[TransferRows]) -> dict[str, TransferRows]:
+    every = [given] if isinstance(given, TransferRows) else given
+    splits = {rows.split: rows for rows in every}
+    if not splits or len(splits) < len(every):
+        said = ", ".join(rows.split for rows in every) or "none"
+        raise UserError(f"the splits to label are {said}", remedy="give the rows of one or more, each split once")
+    return splits

@@ -31,6 +31,7 @@ from softlabels.teacher.ensemble import Ensemble
 from softlabels.teacher.expected import hard_of
 from softlabels.teacher.pilot import Pilot, pilot_mask, pilot_rows
 from softlabels.teacher.resume import check_committed, explained
+from softlabels.teacher.seen import repeats_line
 from softlabels.transfer import TransferRows
 
 SHOWN = 4.0  # the highest temperature of the table that is said; the store's card has them all
@@ -143,6 +144,9 @@ class Labelled(Stores[TransferRows]):
             )
         for line in self.teacher.said:
             watch.warn(line)
+        for rows_of in self.rows.values():
+            if (folds := self.teacher.folds(rows_of)) and (line := repeats_line(rows_of, folds)):
+                watch.warn(line)
         say_how_splits_relate(self.rows, None, watch, tokens=True)
         for target in spec.targets if first.sequence is None else ():
             for line in self._unseen(target):

@@ -11,6 +11,7 @@ from softlabels.store.json_files import read_json
 from softlabels.store.paths import MANIFEST, PLAN, SET_ASIDE
 from softlabels.store.records import Manifest
 from softlabels.store.seal import check_manifest
+from softlabels.store.signatures import read_signatures
 from softlabels.store.spec import Plan, Spec
 from softlabels.system.bucket import Bucket
 from softlabels.system.depots import Depot
@@ -21,11 +22,12 @@ LEAST = 8  # digits of a digest
 
 @dataclass(frozen=True)
 class Found:
-    """A store: where, what it is, and its manifest; None while it is unfinished."""
+    """A store: where, what it is, and its manifest; None while it is unfinished. `signed_by`: who signed it, or so it says."""
 
     where: str
     spec: Spec
     manifest: Manifest | None
+    signed_by: tuple[str, ...] = ()
 
     def is_of(self, teacher: str | None, data: str | None) -> bool:
         """Whether a member of its teacher has weights of this digest, and it is of this transfer set; by the first digits."""
@@ -73,4 +75,4 @@ def _look(store: Depot) -> Found:
     check_manifest(manifest, str(store.at(MANIFEST)))
     if manifest.spec != plan.spec:
         raise DamagedManifest(f"{store.at(MANIFEST)} and {PLAN} do not agree", remedy="verify it")
-    return Found(one_line(store, None), manifest.spec, manifest)
+    return Found(one_line(store, None), manifest.spec, manifest, tuple(each.key for each in read_signatures(store)))

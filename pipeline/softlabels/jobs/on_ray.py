@@ -4,6 +4,7 @@ one, and their number follows the cluster's size. All nodes need the same enviro
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -126,6 +127,7 @@ def _cluster(address: str | None) -> Iterator[Any]:
             f"there is no Ray cluster at {address}", remedy="give its address, or leave it out"
         ) from error
     ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield ray
     finally:

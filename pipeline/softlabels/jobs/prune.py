@@ -16,15 +16,18 @@ from torch import nn
 
 from softlabels.errors import ConfigError
 from softlabels.jobs.judge import Judged, digests, judge_run
+from softlabels.jobs.prune_again import pruned_before
 from softlabels.jobs.prune_card import write_card
 from softlabels.jobs.prune_round import Origin, Settled, Setup, left_units, parameters_left, train_round, weights_of
 from softlabels.jobs.run_folder import RunFolder
+from softlabels.jobs.sources import Labels, Source, of_several
 from softlabels.jobs.splits import all_batches, open_splits, training_batches
 from softlabels.jobs.student_fit import fitted
 from softlabels.jobs.train import Run, label_digests
 from softlabels.jobs.watch import LOGGED, Watch
 from softlabels.models import ModelConfig, build_model, save_weights, weights_digest
 from softlabels.objects import plain
+from softlabels.store.pinned import Pinned
 from softlabels.stream.join import Missing
 from softlabels.student.config import deciding
 from softlabels.student.deletion import require_share
@@ -36,18 +39,20 @@ from softlabels.student.units import Chain, chains_of, require_smaller, without_
 from softlabels.system.local import LocalFolder
 from softlabels.transfer import TransferSetConfig
 
+_PRUNED = "-pruned"
 Models = dict[str, nn.Module]  # by the names of the students' folders
 
 
 def prune(
     run: str | Path,
     student: ModelConfig,
-    store: str | Path,
+    store: Labels,
     training: StudentTraining | None = None,
     how: Pruning | None = None,
     *,
     transfer_set: TransferSetConfig | None = None,
     missing: Missing = "error",
+    pinned: Pinned | None = None,
     name: str = "student",
     out: str | Path | None = None,
     recipe: Mapping[str, Any] | None = None,
@@ -63,7 +68,7 @@ def prune(
 
     Args:
         run: the folder of a finished run.
-        student, store, training, transfer_set, missing: those that it was made with, see `train`.
+        student, store, training, transfer_set, missing, pinned: those that it was made with, see `train`.
         how: what is deleted, and how the rest is retrained.
         name: of the run. out: the new one's folder; by default runs/NAME-pruned-xxxxxxxx.
         recipe: what its config.yaml says; by default these arguments.
@@ -71,45 +76,48 @@ def prune(
         watch: is told what is done, and asked whether to stop.
 
     Raises:
-        ConfigError: no trained students; a share that cannot be had; a loss without saliencies; no units to remove.
+        ConfigError: no trained students; a share that cannot be had; a loss without saliencies; no units to remove, or units of
+            what was pruned weight by weight.
         RunExists: `out` holds another run. Interrupted: `watch` asked to stop. DiskFull, StorageError, DamagedStore.
     """
+    source = Source.of(store)
     setup, folder = _begin(
-        Path(run), student, store, training, how or Pruning(), transfer_set, missing, name, out, watch
+        Path(run), student, source, training, how or Pruning(), transfer_set, missing, pinned, name, out, watch
     )
     if folder.results is not None:
         return Run(folder.path, folder.results)
     rounds = range(1, setup.how.rounds + 1)
     settled = [train_round(setup, number, weights_of(setup, number - 1), watch) for number in rounds]
     made, models = _final(setup, settled[-1])
-    sections = {"name": name, "transfer_set": transfer_set, "training": setup.training}
+    sections = {"name": name, "transfer_set": transfer_set, "pinned": pinned, "training": setup.training}
     said = dict(recipe or {key: plain(value) for key, value in sections.items() if value is not None})
-    said |= {"name": f"{name}-pruned", "student": plain(made)}
+    said |= {"name": _named(name), "student": plain(made)}
     folder.keep_recipe(said)
     begun(folder, said)
     for each, model in models.items():
         save_weights(model, WEIGHTS, folder=folder.folder.within(each))
     lines = [_whole(setup), *settled[:-1], dataclasses.replace(settled[-1], models=models)]
-    results = _results(setup, lines, settled[-1].models)
-    write_card(folder.folder, results | {"store": str(store)}, said, setup.splits, models, watch)
-    return Run(folder.path, folder.finish(results, store=str(store)))
+    results = _results(setup, lines, settled[-1].models) | of_several(source, missing)
+    write_card(folder.folder, results | {"store": source.said}, said, setup.splits, models, watch)
+    return Run(folder.path, folder.finish(results, store=source.said))
 
 
 def _begin(
     run: Path,
     student: ModelConfig,
-    store: str | Path,
+    source: Source,
     training: StudentTraining | None,
     how: Pruning,
     transfer_set: TransferSetConfig | None,
     missing: Missing,
+    pinned: Pinned | None,
     name: str,
     out: str | Path | None,
     watch: Watch,
 ) -> tuple[Setup, RunFolder]:
     given = training or StudentTraining()
     given = dataclasses.replace(given, epochs=how.epochs or given.epochs)
-    splits = open_splits(store, transfer_set, missing=missing, training=given, watch=watch)
+    splits = open_splits(source, transfer_set, missing=missing, training=given, pinned=pinned, watch=watch)
     training, splits = fitted(student, splits, given)
     origins, (train, validation) = _origins(run, training), training_batches(splits, training)
     begun = {each.name: build_model(dataclasses.replace(student, weights=str(each.weights))) for each in origins}
@@ -120,7 +128,7 @@ def _begin(
         "stores": digests(splits),
         "labels": {split: label_digests(each) for split, each in splits.items()},
     }
-    rows = {"transfer_set": transfer_set and plain(transfer_set), "missing": missing}
+    rows = {"transfer_set": transfer_set and plain(transfer_set), "missing": missing} | of_several(source)
     of_run = {**identity, **rows, "training": deciding(plain(given))}
     chains: list[Chain] = []
     if how.structure == "unit":
@@ -128,13 +136,19 @@ def _begin(
         chains = chains_of(begun[origins[0].name], some)
         require_smaller(student, begun[origins[0].name], chains, some)
     require_share(begun[origins[0].name], chains, how.keep)
-    place = LocalFolder(RunFolder.place(out, name=f"{name}-pruned", identity=of_run))
-    setup = Setup(student, splits, training, how, origins, train, validation, identity, chains, place)
+    before = pruned_before(run, [*begun], begun[origins[0].name], how)
+    place = LocalFolder(RunFolder.place(out, name=_named(name), identity=of_run))
+    setup = Setup(student, splits, training, how, origins, train, validation, identity, chains, place, before)
     if how.rule == "saliency" and not place.exists():
         two = all_batches(splits["train"], 2, train.rows[:2])
         for origin in {each.variant.kind: each for each in origins}.values():  # a loss may have no saliencies
             saliency(setup.begin(origin, origin.weights), two, device=setup.device)
-    return setup, RunFolder.open(place, name=f"{name}-pruned", identity=of_run, order=train.order)
+    return setup, RunFolder.open(place, name=_named(name), identity=of_run, order=train.order)
+
+
+def _named(name: str) -> str:
+    """The name of a pruned run: once pruned, or again."""
+    return f"{name.removesuffix(_PRUNED)}{_PRUNED}"
 
 
 def _origins(run: Path, training: StudentTraining) -> list[Origin]:
@@ -174,8 +188,8 @@ def _results(setup: Setup, lines: Sequence[Settled], masked: Models | Mapping[st
     first = setup.origins[0].name
     last = parameters_left(setup, masked[first], lines[-1].masks[first])
     left = [each.facts["students"][first]["left"] for each in lines[1:]]
-    shares = [1.0, *(count / total for count, total in left)]
-    notes = [", whole", *(f", {100 * share:.3g}% left" for share in shares[1:])]
+    shares = [setup.before.left if setup.before else 1.0, *(count / total for count, total in left)]
+    notes = [", as begun" if setup.before else ", whole", *(f", {100 * share:.3g}% left" for share in shares[1:])]
     if len({*notes}) < len(notes):  # rounds that delete next to nothing
         notes[1:] = [f"{note} after round {number}" for number, note in enumerate(notes[1:], start=1)]
     judged, kept = [], []

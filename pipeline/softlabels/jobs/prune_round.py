@@ -15,10 +15,10 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from softlabels.errors import DamagedRun
+from softlabels.jobs.prune_again import Before
 from softlabels.jobs.run_files import read_object
 from softlabels.jobs.splits import Split, all_batches
 from softlabels.jobs.students import require_losses, student_config
@@ -29,7 +29,7 @@ from softlabels.stream import Loader
 from softlabels.student.config import TrainingConfig
 from softlabels.student.deletion import best_units, count_of, least_weights, magnitudes, widths
 from softlabels.student.learner import Learner, Student
-from softlabels.student.masks import Masks
+from softlabels.student.masks import FILE, Masks, read_masks
 from softlabels.student.metrics import Scores
 from softlabels.student.pruning import Pruning
 from softlabels.student.saliency import Saliency, saliency
@@ -41,7 +41,7 @@ from softlabels.student.units import Chain, sizes_of, units_masks
 from softlabels.student.validation import validate
 from softlabels.system.local import LocalFolder
 
-FACTS, MASKS = "round.json", "masks.safetensors"
+FACTS = "round.json"
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ class Setup:
         identity: JSON values that tell this run from others.
         chains: the hidden units that may go; none where single weights do.
         folder: the run's.
+        before: what was pruned already of the students that it begins with; None where they are whole.
     """
 
     student: ModelConfig
@@ -89,6 +90,7 @@ class Setup:
     identity: Mapping[str, object]
     chains: Sequence[Chain]
     folder: LocalFolder
+    before: Before | None = None
 
     @property
     def device(self) -> torch.device:
@@ -181,10 +183,11 @@ def parameters_left(setup: Setup, model: nn.Module, masks: Masks) -> dict[str, l
 
 def _delete(setup: Setup, number: int, before: Mapping[str, Path]) -> None:
     """Choose what goes, and write it down."""
-    sample, home, share = setup.sample(), setup.home(number), setup.how.share(number)
+    sample, home, before_it = setup.sample(), setup.home(number), setup.before or Before({}, 1.0)
+    share = setup.how.share(number, before_it.left)
     students = {each.name: setup.begin(each, before[each.name]) for each in setup.origins}
     found = {name: _scores(setup, student, sample) for name, student in students.items()}
-    was = _deleted(setup, setup.home(number - 1))[1] if number > 1 else {}
+    was = _deleted(setup, setup.home(number - 1))[1] if number > 1 else before_it.masks
     masks = _masks(setup, students, found, share, was)
     facts = {}
     for origin in setup.origins:
@@ -196,7 +199,7 @@ def _delete(setup: Setup, number: int, before: Mapping[str, Path]) -> None:
         expected = {"expected": _expected(setup, found[name], own)} if setup.how.rule == "saliency" else {}
         facts[name] = {"left": left, "loss": whole, **expected, "measured": cut - whole}
         home.within(name).make()
-        home.within(name).put(MASKS, safetensors.torch.save(own.state()))
+        home.within(name).put(FILE, safetensors.torch.save(own.state()))
     home.put(FACTS, json.dumps({"share": share, "students": facts}, indent=1).encode())
 
 
@@ -244,16 +247,13 @@ def _expected(setup: Setup, found: Saliency, masks: Masks) -> float:
 def _deleted(setup: Setup, home: LocalFolder) -> tuple[dict[str, Any], dict[str, Masks]]:
     """What a round wrote down, and its masks. Raises DamagedRun where that is not what a round writes."""
     remedy = f"delete {setup.folder} and prune again"
-    facts, masks = read_object(home, FACTS, remedy), {}
-    wanted = {name: mask.shape for name, mask in Masks.whole(build_model(setup.student)).left.items()}
+    facts, masks, model = read_object(home, FACTS, remedy), {}, build_model(setup.student)
     try:
         for origin in setup.origins:
             left, total = facts["students"][origin.name]["left"]
-            tensors = safetensors.torch.load(home.within(origin.name).read(MASKS))
-            fits = {name: mask.shape for name, mask in tensors.items() if mask.dtype == torch.bool} == wanted
-            if not (fits and 0 < left <= total):
-                raise ValueError(f"the masks of {origin.name} do not fit the student")
-            masks[origin.name] = Masks(tensors)
-    except (LookupError, TypeError, ValueError, SafetensorError) as error:
+            masks[origin.name] = read_masks(home.within(origin.name), model)
+            if not 0 < left <= total:
+                raise ValueError(f"{left} of {total} parameters are left")
+    except (LookupError, TypeError, ValueError) as error:
         raise DamagedRun(f"{home.at()} lacks what a round of pruning is made of: {error}", remedy=remedy) from None
     return facts, masks

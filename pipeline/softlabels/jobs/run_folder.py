@@ -91,7 +91,7 @@ class RunFolder:
         if not self.folder.exists(RECIPE):
             self.folder.put(RECIPE, yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True).encode())
 
-    def finish(self, results: Mapping[str, Any], *, store: str) -> dict[str, Any]:
+    def finish(self, results: Mapping[str, Any], *, store: str | list[str]) -> dict[str, Any]:
         """What results.json holds now: write results.md, then results.json, whose presence says that the run is finished."""
         self.results = {"store": store, **cast(dict[str, Any], finite(results))}
         self.folder.put(PAGE, comparison_markdown(self.results, title=self.path.name).encode())

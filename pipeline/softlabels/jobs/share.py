@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from os import PathLike
@@ -13,21 +12,23 @@ from softlabels.errors import (
     ConfigError,
     DamagedStore,
     RunExists,
-    SpecMismatch,
     StorePathError,
     UnsealedStore,
     one_line,
     some,
 )
 from softlabels.jobs.combine import chosen_rows
+from softlabels.jobs.hub_page import publish, require_names
 from softlabels.jobs.moved import Moved
 from softlabels.jobs.watch import LOGGED, Watch, counted
+from softlabels.store.card import store_card
 from softlabels.store.carry import MAX_CARD_BYTES, Carrying
 from softlabels.store.combine import selected
 from softlabels.store.commit import sweep
 from softlabels.store.derived import fill
 from softlabels.store.json_files import read_json, read_small_file
 from softlabels.store.paths import CARD, LOCK, MANIFEST, PLAN, STAGING
+from softlabels.store.pinned import Pinned, require_digest
 from softlabels.store.reader import Store, holds_store, open_store, store_splits
 from softlabels.store.records import Manifest
 from softlabels.store.root import FOR_READERS, listed_splits, require_apart, require_root, write_root
@@ -35,6 +36,7 @@ from softlabels.store.spec import Plan
 from softlabels.store.verify import verify
 from softlabels.system.bucket import Bucket
 from softlabels.system.depots import Depot, LocalDepot
+from softlabels.system.hub import Hub
 from softlabels.system.places import local_path
 from softlabels.system.urls import depot_of
 
@@ -61,23 +63,40 @@ def push(
         StorePathError, SpecMismatch: the place holds something else. UnsealedStore: the store is unfinished.
         DamagedStore: it is damaged; the file was not sent.
         StorageError: the place refused, also because credentials expired. Interrupted: asked to stop. Pushing again goes on.
+            On the Hub nothing is visible before the end.
     """
     here, there = LocalDepot(local_path(store)), depot_of(address)
     if isinstance(there, Bucket) and not there.lists:
         raise ConfigError(f"{there} is a web server, to which nothing is pushed", remedy="it is for pull only")
-    names = store_splits(here)
-    single = list(names.values()) == [here]
-    splits = {split: here if single else here.within(split) for split in names}
     if isinstance(there, LocalDepot):
         require_apart(here, there)
-    if not single:
-        _require_own(there, splits)
+    names = store_splits(here)
+    splits = {split: here if list(names.values()) == [here] else here.within(split) for split in names}
     for folder in splits.values():  # before anything is sent
         open_store(folder)
+    if not isinstance(there, Hub):
+        return _pushed(here, there, splits, read_back, watch)
+    require_names(here, there, splits)
+    with there.repository.sending() as made:
+        if made:
+            watch.say(f"{there}: a new private repository")
+        found = _pushed(here, there, splits, read_back, watch)
+        watch.say(f"{there}: commit {publish(here, there, splits)}")
+    return found
+
+
+def _pushed(
+    here: LocalDepot, there: Depot, splits: Mapping[str, LocalDepot], read_back: bool, watch: Watch
+) -> dict[str, Manifest]:
+    """Push the stores at `here`, each to its place."""
+    single = list(splits.values()) == [here]
+    if not single:
+        _require_own(there, splits)
     found = {}
     for split, folder in splits.items():
         target = there if single else there.within(split)
-        found[split] = _carried(split, folder, target, watch, read_back=read_back, trusted=not read_back)
+        back = read_back and not isinstance(there, Hub)  # which is compared once it is published
+        found[split] = _carried(split, folder, target, watch, read_back=back, trusted=not read_back)
     for name in () if single else _ROOT_FILES:
         if here.exists(name) and not (name == CARD and there.exists(name)):  # people may have added to it
             there.put(name, read_small_file(here, name, MAX_CARD_BYTES))
@@ -91,6 +110,7 @@ def pull(
     split: str | None = None,
     rows: str | None = None,
     digest: str | None = None,
+    signed_by: str | None = None,
     watch: Watch = LOGGED,
 ) -> dict[str, Manifest]:
     """Pull a sealed store, or a folder of them, and verify every byte; what is there already is not fetched again.
@@ -101,6 +121,7 @@ def pull(
         rows: of one split, such as "0:1000,1500": a store of these alone, whose parent is the one that is there. Only their
             chunks are fetched, and all content keys.
         digest: what the store's digest must be; else nothing is fetched.
+        signed_by: who must have signed each split, as `open_store` says; else nothing of it is fetched.
         watch: who is told, and may stop it.
 
     Returns:
@@ -108,13 +129,13 @@ def pull(
 
     Raises:
         StorePathError, UnsealedStore: no store is there, or one that is not pushed to its end.
-        SpecMismatch: it has another digest, or `store` holds something else.
+        SpecMismatch: it has another digest, or `store` holds something else. NotSigned: that key has not signed it.
         DamagedStore: what is there is not what was sealed.
         StorageError: the place refused. Interrupted: asked to stop. Pulling again goes on.
     """
     there, root = depot_of(address), LocalDepot(local_path(store))
-    if digest is not None and not re.fullmatch("[0-9a-f]{64}", digest):
-        raise ConfigError(f"--digest={one_line(digest)} is no digest", remedy="give the 64 digits that info prints")
+    if digest is not None:
+        require_digest(digest)
     if isinstance(there, LocalDepot):
         require_apart(there, root)
     splits = splits_there(there, split)
@@ -125,23 +146,24 @@ def pull(
         raise ConfigError(f"one digest, and the splits {some(splits)}", remedy="name the one that it is of: --split")
     if not single:
         require_root(root, tuple(splits))
-    found = {}
+    found, pinned = {}, Pinned(signed_by, {} if digest is None else dict.fromkeys(splits, digest))
     for name, source in splits.items():
         target = root if single else root.within(name)
-        found[name] = _fetched(name, source, target, rows, digest, watch)
+        found[name] = _fetched(name, source, target, rows, pinned, watch)
     if not single:
         write_root(root)
     return found
 
 
 def _carried(
-    split: str, source: Depot, target: Depot, watch: Watch, *, digest: str | None = None, **how: bool
+    split: str, source: Depot, target: Depot, watch: Watch, *, pinned: Pinned | None = None, **how: bool
 ) -> Manifest:
     """Carry one store, and say so."""
     with Moved(split, watch.say) as moved:
         carrying = Carrying(source, target, progress=moved.add, should_stop=watch.should_stop, **how)
         manifest, moved.total = carrying.manifest, carrying.manifest.bytes
-        _require_digest(source, manifest, digest)
+        if pinned is not None:
+            pinned.require(source, manifest, split)
         carrying.require_target()
         with _alone(target) if isinstance(target, LocalDepot) else nullcontext():
             carrying.run()
@@ -149,44 +171,36 @@ def _carried(
     return manifest
 
 
-def _fetched(
-    split: str, source: Depot, target: LocalDepot, rows: str | None, digest: str | None, watch: Watch
-) -> Manifest:
+def _fetched(split: str, source: Depot, target: LocalDepot, rows: str | None, pinned: Pinned, watch: Watch) -> Manifest:
     """Pull one store, or some of its rows, and verify what arrived."""
     if not source.exists(MANIFEST):
         what = "is unfinished: it has a plan and no manifest" if source.exists(PLAN) else "holds no store"
         raise UnsealedStore(f"{source} {what}", remedy="run the `softlabels push` to there again, or wait for its end")
     if rows is None:
-        manifest = _carried(split, source, target, watch, digest=digest)
+        manifest = _carried(split, source, target, watch, pinned=pinned)
     else:
-        manifest = _picked(split, source, target, rows, digest, watch)
+        manifest = _picked(split, source, target, rows, pinned, watch)
     problems = verify(target)
     if problems:
         raise DamagedStore(
             f"{target} is as it was pushed, and wrong in {counted(len(problems), 'place')}: {problems[0].where}",
             remedy="tell whoever made the store",
         )
+    if not target.exists(CARD):  # as from the Hub, whose page is another one
+        target.put(CARD, store_card(manifest).encode())
     watch.say(f"{split}: every byte is as it was sealed")
     return manifest
 
 
-def _picked(split: str, source: Depot, target: LocalDepot, rows: str, digest: str | None, watch: Watch) -> Manifest:
+def _picked(split: str, source: Depot, target: LocalDepot, rows: str, pinned: Pinned, watch: Watch) -> Manifest:
     """A store of some rows of one that stays where it is."""
     store = Store(source)
-    _require_digest(source, store.manifest, digest)
+    pinned.require(source, store.manifest, split)
     made = selected(store, chosen_rows(store, rows), None, None)
     with tqdm(total=made.spec.shards, desc=split, unit="shard", disable=None) as bar:
         manifest = fill(target, made, progress=bar.update, should_stop=watch.should_stop)
     watch.say(f"{split}: {made.spec.rows:,} of {store.rows:,} rows of {store.digest}, digest {manifest.digest}")
     return manifest
-
-
-def _require_digest(source: Depot, manifest: Manifest, digest: str | None) -> None:
-    if digest is not None and manifest.digest != digest:
-        raise SpecMismatch(
-            f"the store at {source} has the digest {manifest.digest}, not {digest}",
-            remedy="ask whoever made it which one is right; nothing was fetched",
-        )
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,16 +14,19 @@ import numpy as np
 from softlabels.checks.leaks import leak_lines, leaks
 from softlabels.checks.unseen import unseen_lines
 from softlabels.errors import ClassMismatch, ConfigError, OtherLabels, SpecMismatch, one_line, some
+from softlabels.jobs.sources import Labels, Source
 from softlabels.jobs.watch import LOGGED, Watch
 from softlabels.labels.targets import Target
 from softlabels.names import renamed
 from softlabels.objects import ObjectSpec
-from softlabels.store import Store, open_store, store_splits
+from softlabels.store import Store
 from softlabels.store.differences import differences
 from softlabels.store.digest import keys_digest
 from softlabels.store.findings import Own, ask, keys_of, stored_agreement
+from softlabels.store.joined import Joined
 from softlabels.store.json_files import plain_json
 from softlabels.store.new_spec import prepared_by
+from softlabels.store.pinned import Pinned
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.stream.columns import SoftColumns
 from softlabels.stream.hard_labels import own_labels
@@ -100,30 +102,45 @@ class Split:
 
 
 def open_splits(
-    path: str | Path,
+    labels: Labels,
     transfer_set: TransferSetConfig | None,
     *,
     only: str | None = None,
     missing: Missing = "error",
     training: StudentTraining | None = None,
+    pinned: Pinned | None = None,
     watch: Watch = LOGGED,
 ) -> dict[str, Split]:
-    """The sealed splits at `path` (a root, or the folder of one split) by name; `only` opens that one alone. With what is
-    learnt of them where a `training` says it.
+    """The sealed splits of `labels` (a root, or the folder of one split; or several such) by name; `only` opens that one alone.
+    With what is learnt of them where a `training` says it.
 
     With `missing` = "skip" rows that a store does not label are left out, and a warning says how many.
 
     Raises ConfigError without a transfer set where one is needed, ClassMismatch where its class names are not the
-    store's, and what `open_store` and `load_transfer_set` raise.
+    store's, SpecMismatch and NotSigned where splits are not those that are `pinned`, and what `Source.open` and
+    `load_transfer_set` raise.
     """
-    names = [only] if only else list(store_splits(path))
-    stores = {name: open_store(path, split=name) for name in names}
+    stores = as_asked(Source.of(labels).open(only=only, missing=missing, pinned=pinned), training, watch)
     _require_one_teacher(stores)
     splits = {name: Split(store, _rows(store, transfer_set, name, watch), missing) for name, store in stores.items()}
     for name, split in splits.items() if missing == "skip" else ():
         left_out = all_batches(split, 1).left_out
         watch.warn(f"{name}: {left_out:,} of {len(split.rows.keys):,} rows have no soft labels and are left out")
+        for one in split.store.stores if isinstance(split.store, Joined) else ():
+            watch.warn(
+                f"{name}: {one.rows - split.store.rows:,} of {one.rows:,} rows of {one.path} are not in all stores"
+            )
     return splits if training is None else with_members(splits, training)
+
+
+def as_asked(stores: dict[str, Store], training: StudentTraining | None, watch: Watch) -> dict[str, Store]:
+    """The stores as a `training` takes them: where it takes bounds, that is said. Raises as `Store.bounded`."""
+    if training is None or not training.tail_bound:
+        return stores
+    bounded = {name: store.bounded() for name, store in stores.items()}
+    for line in sorted({store.bound for store in bounded.values() if store.bound}):
+        watch.warn(f"tail_bound: {line}")
+    return bounded
 
 
 def with_members(splits: Mapping[str, Split], training: StudentTraining) -> dict[str, Split]:
@@ -329,18 +346,19 @@ def _chosen(train: Split, training: StudentTraining) -> np.ndarray:
     """Numbers of the training rows that a run uses. Raises ConfigError when there are none."""
     is_chosen = chosen_rows(train.rows.keys, training.row_fraction, training.seed)
     if training.only_classes is not None:
-        if train.kinds != {"": "softmax"} or train.store.positions is not None:
+        if [*train.kinds.values()] != ["softmax"] or train.store.positions is not None:
             raise ConfigError(
                 f"only_classes picks rows by their class, and those of {train.store.path} have no single one",
                 remedy="drop only_classes",
             )
-        strangers = [number for number in training.only_classes if not 0 <= number < train.store.classes]
+        [one] = train.each.values()
+        strangers = [number for number in training.only_classes if not 0 <= number < one.store.classes]
         if strangers:
             raise ConfigError(
-                f"only_classes names {', '.join(map(str, strangers))}, and the store has {train.store.classes} classes",
-                remedy=f"give numbers from 0 to {train.store.classes - 1}",
+                f"only_classes names {', '.join(map(str, strangers))}, and the store has {one.store.classes} classes",
+                remedy=f"give numbers from 0 to {one.store.classes - 1}",
             )
-        is_chosen &= np.isin(train.rows.labels, training.only_classes)
+        is_chosen &= np.isin(one.rows.hard[""], training.only_classes)
     if not is_chosen.any():
         raise ConfigError(
             f"only_classes={training.only_classes}, row_fraction={training.row_fraction} leave no training row",

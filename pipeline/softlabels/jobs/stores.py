@@ -69,7 +69,7 @@ class Stores(Protocol[Rows]):
         """The prior and basis of the tails, one for all splits: that of a store that is begun, else found now. None where the
         tails have none. Raises `SpecMismatch` where a store that is begun has other tails.
         """
-        standing = self._standing_basis()
+        standing = self.standing_basis()
         return self._found_basis() if standing is None else standing
 
     @property
@@ -78,7 +78,8 @@ class Stores(Protocol[Rows]):
         ranks = {name: rank for name, each in self.encodings.items() if (rank := each.basis_rank) is not None}
         return next(iter(ranks.items()), None)
 
-    def _standing_basis(self) -> Basis | None:
+    def standing_basis(self) -> Basis | None:
+        """That of a store that is begun."""
         if self._tails is None:
             return None
         name, rank = self._tails
@@ -103,7 +104,7 @@ class Stores(Protocol[Rows]):
         others wait for it.
         """
         first, has_waited, standing = next(iter(self.folders.values())), False, None
-        while self._tails is not None and (standing := self._standing_basis()) is None:
+        while self._tails is not None and (standing := self.standing_basis()) is None:
             made = [folder for folder in (first, first.above()) if not folder.exists()]
             presence = begin_plan(first, claims)
             if presence is not None:
@@ -123,6 +124,10 @@ class Stores(Protocol[Rows]):
 
     def _specs(self, basis: Basis | None) -> dict[str, Spec]:
         return {split: self.spec(split, basis) for split in self.rows}
+
+    def asked(self, split: str) -> Teacher[Rows]:
+        """Who labels a split."""
+        return self.teacher
 
     def open(self, split: str, spec: Spec, basis: Basis | None, presence: Presence | None = None) -> StoreWriter:
         """Begin a split's store, or go on with it."""

@@ -19,7 +19,7 @@ from softlabels.models.alone import is_padded
 from softlabels.models.build import answer_of
 from softlabels.models.classes import require_head, require_vocabulary
 from softlabels.stream.positions import stored_sequence
-from softlabels.student.heads import Head, heads_of, naming_target, resolved
+from softlabels.student.heads import USUAL, Head, heads_of, naming_target, resolved
 from softlabels.student.outputs import by_target, require_student_logits
 from softlabels.student.sweep import StudentTraining
 from softlabels.student.target_config import target_configs
@@ -34,7 +34,8 @@ def fitted(
     student: ModelConfig, splits: Mapping[str, Split], training: StudentTraining
 ) -> tuple[StudentTraining, dict[str, Split]]:
     """The splits with the targets that the student is taught, and the training with those that it is not left out by name: a
-    student that gives one tensor meets the one that `training.targets` names.
+    student that gives one tensor meets the one that `training.targets` names. Of one target without a name that is no softmax
+    the loss is the usual one of its kind, unless another than the usual one of distributions is named.
 
     Raises:
         ClassMismatch: unless each of the student's outputs has one number for each of its target's classes, or values, for a
@@ -50,6 +51,8 @@ def fitted(
     )
     if isinstance(answer, Tensor):
         training = _one_named(first, training)
+    if {*first.kinds} == {""} and training.loss == USUAL["softmax"]:
+        training = dataclasses.replace(training, loss=USUAL[first.kinds[""]])
     heads = heads_of(resolved(training.of(training.variants[0], training.seeds[0]), first.kinds))
     taught = {name: replace(split, targets=tuple(heads)) for name, split in splits.items()}
     for split in taught.values():

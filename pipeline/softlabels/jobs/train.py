@@ -12,6 +12,7 @@ from softlabels.jobs.judge import Judged, digests, judge_run
 from softlabels.jobs.possible import require_possible
 from softlabels.jobs.run_folder import RunFolder
 from softlabels.jobs.run_report import draw, in_order
+from softlabels.jobs.sources import SEVERAL, Labels, Source, of_several
 from softlabels.jobs.splits import (
     Split,
     all_batches,
@@ -32,6 +33,8 @@ from softlabels.report.measures import Results
 from softlabels.report.model_card import model_card
 from softlabels.store import Store
 from softlabels.store.digest import blake3_hex
+from softlabels.store.joined import Joined
+from softlabels.store.pinned import Pinned
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.stream.join import Missing
 from softlabels.student.config import deciding
@@ -57,11 +60,12 @@ class Run(NamedTuple):
 
 def train(
     student: ModelConfig,
-    store: str | Path,
+    store: Labels,
     training: StudentTraining | None = None,
     *,
     transfer_set: TransferSetConfig | None = None,
     missing: Missing = "error",
+    pinned: Pinned | None = None,
     name: str = "student",
     out: str | Path | None = None,
     recipe: Mapping[str, Any] | None = None,
@@ -81,10 +85,12 @@ def train(
     Args:
         student: the class of the students, which gives one logit a class (or number a value): (B, C), of rows of positions
             (B, P, C); of several targets a mapping of such by name.
-        store: a folder of splits with a split train, or that split.
+        store: a folder of splits with a split train, or that split; or a list of such, of different teachers over the same
+            rows, which are read as one ensemble, as `merge` would write it (`Source` says more of them).
         training: how they are trained, and which; by default as `StudentTraining` says.
         transfer_set: where the students' inputs come from; a store that embeds its inputs needs none.
-        missing: rows that the store does not label: "error", or "skip" to leave them out with a warning.
+        missing: rows that the store, or one of several, does not label: "error", or "skip" to leave them out with a warning.
+        pinned: which digest each split must have, and who must have signed it.
         name: of the run. out: its folder; by default runs/NAME-xxxxxxxx, another one for other settings.
         recipe: what its config.yaml says, which repeats the run; by default these arguments.
         begun: is given the folder once all that may be wrong was asked, before anything is trained.
@@ -92,11 +98,13 @@ def train(
 
     Raises:
         ConfigError, ClassMismatch, LogitsError, UnlabelledRows: settings, student and stores that do not fit together.
+        SpecMismatch, NotSigned: splits that are not those that are pinned.
         RunExists: `out` holds another run. Interrupted: `watch` asked to stop. DiskFull, StorageError, DamagedStore.
     """
     training = StudentTraining() if training is None else training
-    splits = open_splits(store, transfer_set, missing=missing, training=training, watch=watch)
-    sweep = _begin(student, training, splits, transfer_set, missing, name, out, watch)
+    source = Source.of(store)
+    splits = open_splits(source, transfer_set, missing=missing, training=training, pinned=pinned, watch=watch)
+    sweep = _begin(student, training, splits, transfer_set, {"missing": missing} | of_several(source), name, out, watch)
     splits = sweep.splits
     folder, shared = sweep.folder, {}
     if folder.results is None:
@@ -104,12 +112,12 @@ def train(
         rows, own = {split: each.rows for split, each in splits.items()}, splits["train"].store
         names = own.class_names if own.targets == ("",) else None
         shared = say_how_splits_relate(rows, names, watch, tokens=own.spec.of_tokens)
-        _say_how_labels_are_read(sweep.batches, own, watch)
-    given = {"name": name, "transfer_set": transfer_set, "student": student, "training": training}
+        say_how_labels_are_read(sweep.batches, own, watch)
+    given = {"name": name, "transfer_set": transfer_set, "pinned": pinned, "student": student, "training": training}
     said = recipe or {section: plain(value) for section, value in given.items() if value is not None}
     folder.keep_recipe(said)
     begun(folder)
-    return Run(folder.path, folder.results or sweep.finish(shared, said, str(store), watch))
+    return Run(folder.path, folder.results or sweep.finish(shared, said, source, watch))
 
 
 class _Sweep(NamedTuple):
@@ -123,7 +131,7 @@ class _Sweep(NamedTuple):
     trainer: Trainer
     folder: RunFolder
 
-    def finish(self, shared: Mapping[str, int], recipe: Mapping[str, Any], store: str, watch: Watch) -> Results:
+    def finish(self, shared: Mapping[str, int], recipe: Mapping[str, Any], source: Source, watch: Watch) -> Results:
         """Train, judge, and write what the run's folder says of it."""
         students, splits = self.students, self.splits
         scores = _train(self.trainer, students, self.training.epochs, watch)
@@ -134,9 +142,10 @@ class _Sweep(NamedTuple):
             judged.append(Judged(variant, models, scores[at]))
         trained = self.batches.by_chunks() if self.trainer.is_of_before else self.batches
         results = judge_run(self.training, splits, judged, shared) | {"order": trained.order}
+        results |= of_several(source, splits["train"].missing)
         names, run = in_order(each.name for each in students), self.folder.folder
         card = model_card(
-            results | {"store": store},
+            results | {"store": source.said},
             recipe,
             stores={split: each.store.manifest for split, each in splits.items()},
             parameters=sum(parameter.numel() for parameter in students[0].model.parameters()),
@@ -146,7 +155,7 @@ class _Sweep(NamedTuple):
             inputs=splits["train"].input_shape,
         )
         run.put(CARD, card.encode())
-        return self.folder.finish(results, store=store)
+        return self.folder.finish(results, store=source.said)
 
 
 def _begin(
@@ -154,7 +163,7 @@ def _begin(
     training: StudentTraining,
     splits: dict[str, Split],
     transfer_set: TransferSetConfig | None,
-    missing: Missing,
+    which: Mapping[str, Any],
     name: str,
     out: str | Path | None,
     watch: Watch,
@@ -168,7 +177,7 @@ def _begin(
     identity = facts | {
         "training": deciding(plain(given)),
         "transfer_set": transfer_set and as_before("transfer_set", plain(transfer_set)),
-        "missing": missing,
+        **which,
         **_prepared(transfer_set, splits),
         **_begun_from(student),
     }
@@ -181,6 +190,7 @@ def _begin(
         require_possible(students, splits.get("validation", splits["train"]), validation.rows)
     chosen = {"members": training.members, "weights": training.weights}
     facts |= {setting: list(value) for setting, value in chosen.items() if value is not None}
+    facts |= {setting: value for setting, value in which.items() if setting == SEVERAL}
     before = (train.by_chunks(), None if validation is None else validation.by_chunks())
     trainer = Trainer(students, train, validation, path, facts, before=before)
     folder = RunFolder.open(
@@ -189,13 +199,26 @@ def _begin(
     return _Sweep(training, splits, variants, students, train, trainer, folder)
 
 
-def _say_how_labels_are_read(batches: Loader, store: Store, watch: Watch) -> None:
-    """Say it where the store's rows stand in another order than those of the transfer set, which makes reading slow."""
-    times = batches.times_read()
-    if times > 1:
+def say_how_labels_are_read(batches: Loader, store: Store, watch: Watch) -> None:
+    """Say it where labels do not stand in the store as the rows do in the transfer set, which makes reading slow."""
+    for one, each in store.scattered() if isinstance(store, Joined) else ():
         watch.say(
-            f"the rows of {store.path} stand in another order than those of the transfer set: every epoch reads about "
-            f"{times:.1f} times its labels; to read them once, label the transfer set as it is ordered now"
+            f"the rows of {one.path} stand in quite another order than those of the first store: every epoch reads about "
+            f"{each:.1f} times its labels; to read them once, make one store of all (`softlabels merge`)"
+        )
+    times = batches.times_read()
+    if times <= 1:
+        return
+    often = f"every epoch reads about {times:.1f} times its labels; to read them once,"
+    if repeats := batches.repeats():
+        watch.say(
+            f"{repeats:,} of {len(batches.rows):,} rows to train on repeat the key of an earlier one and have its labels, "
+            f"wherever these stand in {store.path}: {often} label each row once"
+        )
+    else:
+        watch.say(
+            f"the rows of {store.path} stand in another order than those of the transfer set: {often} label the transfer set "
+            "as it is ordered now"
         )
 
 

@@ -43,6 +43,11 @@ def are_labelled(labels: Labels, kind: Target) -> Flags:
     return np.asarray(known if kind == "softmax" else known.any(axis=-1))
 
 
+def are_missing(labels: Labels, kind: Target) -> Flags:
+    """Which entries of labels are none."""
+    return np.asarray(np.isnan(labels) if kind == "values" else labels < 0)  # type: ignore[operator]  # integers
+
+
 def are_wrong(labels: Labels, kind: Target, classes: int | None) -> Flags:
     """Which of labels (R, ...) cannot be true, of vectors (R, [P]): no class (of `classes`, where that is known) and not -1, no
     flag, infinite or NaN in a part.
@@ -64,6 +69,6 @@ def reordered(labels: Labels, kind: Target, order: NDArray[np.int64]) -> Labels:
 
 def joined(one: Labels, other: Labels, kind: Target) -> tuple[Labels, Flags]:
     """The labels of the same rows (R, ...), each known where either knows it; and which rows (R,) both know otherwise."""
-    missing, also = (np.isnan(each) if kind == "values" else each < 0 for each in (one, other))  # type: ignore[operator]  # integers
+    missing, also = are_missing(one, kind), are_missing(other, kind)
     apart = ~missing & ~also & (one != other)
     return np.where(missing, other, one), np.asarray(apart.reshape(len(apart), -1).any(axis=1))

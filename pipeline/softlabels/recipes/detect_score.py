@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from softlabels.errors import ConfigError, SoftLabelsError, UnlabelledRows
 from softlabels.jobs.run_files import RECIPE, RESULTS, read_object
+from softlabels.jobs.sources import store_of_run
 from softlabels.models.weights import load_weights
 from softlabels.recipes.detect_ap import average_precisions
 from softlabels.recipes.detect_grid import Floats, Objects, centres, from_cells
@@ -29,7 +30,7 @@ from softlabels.recipes.detect_model import Detector
 from softlabels.recipes.detect_rows import CLASSES, images_and_objects
 from softlabels.report.spread import paired_difference, spread
 from softlabels.report.table import Table, as_text
-from softlabels.store import Store, open_store
+from softlabels.store import Store
 from softlabels.student.trainer import WEIGHTS
 from softlabels.system.local import LocalFolder
 from softlabels.transfer import array_keys
@@ -103,7 +104,7 @@ def scores(run: Path, split: str) -> tuple[Sequence[str], dict[str, list[Precisi
     student, factory = recipe["student"], (recipe.get("transfer_set") or {}).get("factory")
     if student["class_path"] != DETECTOR or factory is None:
         raise ConfigError(f"{run} holds {student['class_path']}", remedy=f"name a run of a {DETECTOR} from images")
-    store = open_store(results["store"], split=split)
+    store = store_of_run(results, split)
     judge = judge_of(factory["init_args"], recipe["transfer_set"]["splits"].get(split, split))
     *members, teacher = judge.of_store(store)
     found = {f"teacher {number}": [each] for number, each in enumerate(members)} | {"ensemble": [teacher]}

@@ -176,12 +176,13 @@ def _training(results: Results, recipe: Recipe, stores: Mapping[str, Manifest]) 
     training = recipe.get("training") or {}
     transfer_set = next(iter(stores.values())).spec.transfer_set
     revision = f", revision {code(transfer_set.revision)}" if transfer_set.revision else ""
-    store = code(without_folders(results.get("store", "")))
+    named = results.get("store", "")
+    stores_said = " + ".join(code(without_folders(one)) for one in (named if isinstance(named, list) else [named]))
     given = {said: training[key] for key, (said, default) in _TRAINING.items() if training.get(key, default) != default}
     lines = [
-        f"- Transfer set: **{escaped(transfer_set.name)}**{revision}; soft labels from the store {store}:",
+        f"- Transfer set: **{escaped(transfer_set.name)}**{revision}; soft labels from the store {stores_said}:",
         *(
-            f"  - {escaped(split)}: {manifest.spec.rows:,} rows, digest `{manifest.digest}`"
+            f"  - {escaped(split)}: {manifest.spec.rows:,} rows, digest {_digests(manifest)}"
             for split, manifest in stores.items()
         ),
         *(f"- {escaped(student['label'])}: {_settings(student)}" for student in results["students"][:_SHOWN]),
@@ -192,6 +193,10 @@ def _training(results: Results, recipe: Recipe, stores: Mapping[str, Manifest]) 
         "- Everything, to repeat it: `config.yaml`",
     ]
     return "\n".join(lines)
+
+
+def _digests(manifest: Manifest) -> str:
+    return " + ".join(f"`{digest}`" for digest in manifest.digests)
 
 
 def _order(order: Mapping[str, Any] | None) -> str:

@@ -7,7 +7,7 @@ C classes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,7 +83,7 @@ def class_orders(first: Store, other: Store, rename: Mapping[str, str]) -> dict[
     for each in first.spec.targets:
         ours, theirs = each.label_space, other.spec.only(each.name).label_space
         where = f"{titled(each.name)}{first.folder}", f"{titled(each.name)}{other.folder}"
-        order = _order(ours, theirs, rename, where)
+        order = class_order(ours, theirs, rename, where)
         if order is not None:
             found[each.name] = order
             if each.encoding.basis_rank is not None:
@@ -94,8 +94,18 @@ def class_orders(first: Store, other: Store, rename: Mapping[str, str]) -> dict[
     return found
 
 
-def _order(ours: LabelSpace, theirs: LabelSpace, rename: Mapping[str, str], where: tuple[str, str]) -> Ints | None:
-    """None where the classes stand in one order."""
+def require_renamed(others: Sequence[Store], rename: Mapping[str, str]) -> None:
+    """Raise `ConfigError` for a name in `rename` that no store but the first has."""
+    known = {name for store in others for each in store.spec.targets for name in each.label_space.names or ()}
+    if strangers := sorted(rename.keys() - known):
+        raise ConfigError(
+            f"no store but the first has a class called {some(map(repr, strangers))}",
+            remedy="map names of the later stores to those of the first (--rename.THEIRS=OURS)",
+        )
+
+
+def class_order(ours: LabelSpace, theirs: LabelSpace, rename: Mapping[str, str], where: tuple[str, str]) -> Ints | None:
+    """The same of one target, whose stores messages call `where`; None where the classes stand in one order."""
     if ours.vocabulary != theirs.vocabulary:
         raise OtherTokenizer(
             f"the tokens of {where[0]} and {where[1]} are those of different vocabularies",

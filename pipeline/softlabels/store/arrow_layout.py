@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from softlabels.store.columns import LABEL, Column, bare
-from softlabels.store.hard_labels import needs_label
+from softlabels.store.columns import Column
+from softlabels.store.features import features, fixed_axes
 from softlabels.store.json_files import pretty_json
 from softlabels.store.layout import Array, Places, chunk_rows
 from softlabels.store.positions import kept, padded
@@ -80,7 +80,7 @@ class ArrowLayout:
             "_data_files": files, "_fingerprint": digest[:16], "_format_columns": None, "_format_kwargs": {},
             "_format_type": None, "_output_all_columns": False, "_split": spec.transfer_set.split,
         }  # fmt: skip
-        info = {"features": {column.name: _feature(spec, column) for column in spec.columns}}
+        info = {"features": features(spec)}
         return {"dataset_info.json": pretty_json(info), "state.json": pretty_json(state)}
 
     def root_metadata(self, splits: tuple[str, ...], version: Version) -> dict[str, bytes]:
@@ -163,14 +163,9 @@ def _schema(spec: Spec) -> pa.Schema:
     return pa.schema([(column.name, _arrow_type(spec, column)) for column in spec.columns])
 
 
-def _fixed(spec: Spec, column: Column) -> tuple[int, ...]:
-    """The axes of a row that are the same in every row."""
-    return column.shape[1:] if spec.ragged and column.by_position else column.shape
-
-
 def _arrow_type(spec: Spec, column: Column) -> pa.DataType:
     kind = pa.from_numpy_dtype(np.dtype(column.dtype))
-    for size in reversed(_fixed(spec, column)):
+    for size in reversed(fixed_axes(spec, column)):
         kind = pa.list_(kind, size)
     return pa.list_(kind) if spec.ragged and column.by_position else kind
 
@@ -182,7 +177,7 @@ def _to_arrow(spec: Spec, column: Column, chunk: dict[str, NDArray[np.generic]])
     if ragged:
         values = kept(values, chunk["positions"])  # type: ignore[arg-type]  # int32 by the column
     array = pa.array(values.reshape(-1), type=pa.from_numpy_dtype(np.dtype(column.dtype)))
-    for size in reversed(_fixed(spec, column)):
+    for size in reversed(fixed_axes(spec, column)):
         array = pa.FixedSizeListArray.from_arrays(array, size)
     return pa.ListArray.from_arrays(pa.array(_offsets(chunk["positions"])), array) if ragged else array
 
@@ -242,15 +237,3 @@ def _is_compressed(metadata: pa.Buffer) -> bool:
 
     header = field(target(0), 2)
     return header != 0 and field(target(header), 3) != 0
-
-
-def _feature(spec: Spec, column: Column) -> dict[str, object]:
-    """The column's entry in Hugging Face `Features`."""
-    owner = spec.owner(column.name)
-    names = None if owner is None or bare(column.name) != LABEL or not needs_label(owner) else owner.label_space.names
-    feature: dict[str, object] = {"dtype": column.dtype, "_type": "Value"}
-    if names is not None:
-        feature = {"names": list(names), "_type": "ClassLabel"}
-    for size in reversed(_fixed(spec, column)):
-        feature = {"feature": feature, "length": size, "_type": "List"}
-    return {"feature": feature, "_type": "List"} if spec.ragged and column.by_position else feature

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import quote
 
 from msgspec import UNSET
@@ -16,6 +17,7 @@ from softlabels.errors import one_line
 from softlabels.labels.fidelity import Fidelity, by_temperature, nats
 from softlabels.labels.lost import LostTable
 from softlabels.store.columns import stored_name
+from softlabels.store.features import Feature, features, in_front_matter
 from softlabels.store.markdown import code, escaped, yaml_lines
 from softlabels.store.paths import BASIS_FILE
 from softlabels.store.records import Manifest
@@ -97,10 +99,19 @@ def _lost(target: TargetSpec, lost: LostTable) -> str:
 
 def _front_matter(manifest: Manifest, files: dict[str, str]) -> str:
     """For the hub; paths are not shortened."""
-    spec, data = manifest.spec, [{"split": split, "path": pattern} for split, pattern in files.items()]
+    spec = manifest.spec
     fields: dict[str, object] = {"pretty_name": one_line(f"{spec.teacher.name} on {spec.transfer_set.name}")}
-    fields |= licence_fields(manifest) | ({"configs": [{"config_name": "default", "data_files": data}]} if data else {})
+    fields |= licence_fields(manifest) | (as_dataset("default", files, features(spec)) if files else {})
     return "\n".join([FRONT_MATTER, *yaml_lines(fields), "---"])
+
+
+def as_dataset(config: str, files: Mapping[str, str], found: Mapping[str, Feature]) -> dict[str, list[Any]]:
+    """What the front matter says of files, a pattern a split, with these columns: from it `datasets` has the classes' names."""
+    data = [{"split": split, "path": pattern} for split, pattern in files.items()]
+    return {
+        "configs": [{"config_name": config, "data_files": data}],
+        "dataset_info": [{"config_name": config, "features": in_front_matter(found)}],
+    }
 
 
 def licence_fields(manifest: Manifest) -> dict[str, object]:

@@ -40,10 +40,11 @@ from softlabels.store.json_files import (
     read_small_file,
 )
 from softlabels.store.layouts import layout_of
-from softlabels.store.paths import BASIS_FILE, CARD, MANIFEST, PLAN, SET_ASIDE, STAGING, record_name
+from softlabels.store.paths import BASIS_FILE, CARD, MANIFEST, PLAN, SET_ASIDE, SIGNATURES, STAGING, record_name
 from softlabels.store.reader import Store
 from softlabels.store.records import Commit, FileRecord
 from softlabels.store.seal import check_record
+from softlabels.store.signatures import joined, read_signatures
 from softlabels.store.spec import Plan
 from softlabels.store.verify import known_names
 from softlabels.system.depots import Depot
@@ -304,6 +305,8 @@ class Carrying:
         if CARD not in self._have:  # people may have added to it
             with suppress(FileNotFoundError):
                 self._small(CARD, read_small_file(self.source, CARD, MAX_CARD_BYTES))
+        if own := read_signatures(self.source):  # others may have signed what is there
+            self._small(SIGNATURES, joined(read_signatures(self.target), own))
         self._create(MANIFEST, pretty_json(self.manifest))
         found = dict(self._found())
         wrong = [name for name, size in self._have.items() if found.get(name) != size]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from softlabels.checks.contradictions import repeats
 from softlabels.checks.rounding import tolerance
 from softlabels.errors import ConfigError, RepeatedRow, UnlabelledRows, UserError, some
-from softlabels.store.alike import class_orders, require_alike, require_members
+from softlabels.store.alike import class_orders, require_alike, require_members, require_renamed
 from softlabels.store.derived import Derived, choice_of
 from softlabels.store.digest import keys_digest
 from softlabels.store.findings import Own, ask, keys_of, stored_agreement
@@ -28,6 +28,7 @@ from softlabels.store.parts import Behind, Beside, Picked, Rows
 from softlabels.store.reader import Store
 from softlabels.store.rules import check_spec, labelled, spec_columns
 from softlabels.store.spec import (
+    BLOCK_ROWS,
     MAX_CHUNK_BYTES,
     MOST_TEXT,
     About,
@@ -134,14 +135,8 @@ def _derived(stores: Sequence[Store], spec: Spec, rows: Rows, how: How) -> Deriv
 
 
 def _orders(stores: Sequence[Store], rename: Mapping[str, str]) -> list[dict[str, Ints]]:
-    """Raises `ConfigError` for a name that no store but the first has."""
     first, *others = stores
-    known = {name for store in others for each in store.spec.targets for name in each.label_space.names or ()}
-    if strangers := sorted(rename.keys() - known):
-        raise ConfigError(
-            f"no store but the first has a class called {some(map(repr, strangers))}",
-            remedy="map names of the later stores to those of the first (--rename.THEIRS=OURS)",
-        )
+    require_renamed(others, rename)
     return [{}, *(class_orders(first, other, rename) for other in others)]
 
 
@@ -282,8 +277,12 @@ def _preprocessing(stores: Sequence[Store], rows: Ints | range, count: int) -> P
 
 
 def _cut(made: Spec, largest: Spec) -> Cut:
-    """As the largest store is cut, so that its chunks are read once; smaller where members make chunks too large."""
+    """As the largest store is cut, so that its chunks are read once; smaller where members make chunks too large, and where
+    the rows do not fill one: Zarr fills it up.
+    """
     shard, chunk = largest.cut.rows_per_shard, largest.cut.rows_per_chunk
+    if made.rows < chunk:
+        shard = chunk = -(-made.rows // BLOCK_ROWS) * BLOCK_ROWS
     while chunk * max(column.row_bytes for column in made.columns) > MAX_CHUNK_BYTES and chunk % 32 == 0:
         chunk //= 2
     return Cut(rows_per_shard=shard, rows_per_chunk=chunk)

@@ -49,7 +49,7 @@ def _looked_at(spec: Spec, each: int = 1) -> NDArray[np.int64]:
 
 def _where(stored: Stored) -> str:
     """What messages call it."""
-    return f"{stored.folder}{f', target {stored.name}' * bool(stored.name)}"
+    return f"{stored.where}{f', target {stored.name}' * bool(stored.name)}"
 
 
 def _soft(stored: Stored, chunk: int) -> Columns:
@@ -176,7 +176,7 @@ def _require_logits(stored: Stored) -> None:
     ask = partial(require_logits, target=target, total=spec.rows, who=_where(stored), remedy=RELABELLED[target])
     parts = []
     for chunk in _looked_at(spec).tolist():
-        columns = _soft(stored, chunk)
+        columns = dict(_soft(stored, chunk))
         if spec.positions is not None:
             columns["position_mask"] = stored.read_chunk("position_mask", chunk)
         found = np.concatenate(

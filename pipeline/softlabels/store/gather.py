@@ -58,6 +58,11 @@ class Stored:
     rows_per_chunk: int
 
     @property
+    def where(self) -> str:
+        """What messages call it."""
+        return str(self.folder)
+
+    @property
     def targets(self) -> tuple[str, ...]:
         """The names of the targets; "" is the one of a store that has no names for them."""
         return tuple(target.name for target in self.spec.targets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,6 +20,8 @@ RELABEL = (
 MAX_JSON_BYTES = 1 << 25  # plan and manifest; a specification and 138 bytes a shard
 MAX_RECORD_BYTES = 1 << 27  # a commit record; about 71 bytes a block and 120 a chunk of a column
 T = TypeVar("T")
+_making = threading.Lock()
+_decoders: dict[type[Any], msgspec.json.Decoder[Any]] = {}
 
 
 def encode_json(record: msgspec.Struct | dict[str, Any]) -> bytes:
@@ -34,10 +37,17 @@ def pretty_json(record: msgspec.Struct | dict[str, Any]) -> bytes:
 def decode_json(data: bytes, kind: type[T], where: str) -> T:
     """Strict JSON into `kind`; `DamagedManifest` naming file and field otherwise, `LaterFormat` for a later format."""
     try:
-        return msgspec.json.decode(data, type=kind)
+        return _decode(data, kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         _refuse_later_format(data, where)
         raise DamagedManifest(f"{where} does not fit the format: {error}", remedy=RESTORE) from error
+
+
+def _decode(data: bytes, kind: type[T]) -> T:
+    with _making:  # msgspec looks at a class when it is first asked for it; two threads that begin that together crash
+        decoder = _decoders.get(kind) or _decoders.setdefault(kind, msgspec.json.Decoder(kind))
+    found: T = decoder.decode(data)
+    return found
 
 
 class _Version(msgspec.Struct):
@@ -46,7 +56,7 @@ class _Version(msgspec.Struct):
 
 def _refuse_later_format(data: bytes, where: str) -> None:
     try:
-        version = msgspec.json.decode(data, type=_Version).format
+        version = _decode(data, _Version).format
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return
     if version > FORMAT:

@@ -14,6 +14,7 @@ from typing import Any
 from softlabels.errors import one_line
 from softlabels.system.places import lies_here
 
+_BEYOND = re.compile("[^ -~]")
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~$#!&])")
 
 
@@ -29,8 +30,14 @@ def code(text: object) -> str:
 
 
 def yaml_lines(fields: Mapping[str, object]) -> list[str]:
-    """Lines of YAML's front matter, each value in JSON and ASCII, which YAML reads alike; texts went through `one_line`."""
-    return [f"{name}: {json.dumps(value)}" for name, value in fields.items()]
+    """Lines of YAML's front matter, each value as JSON has it, in ASCII: YAML knows no pairs of surrogates."""
+    return [
+        f"{name}: {_BEYOND.sub(_yaml_escape, json.dumps(value, ensure_ascii=False))}" for name, value in fields.items()
+    ]
+
+
+def _yaml_escape(found: re.Match[str]) -> str:
+    return f"\\U{ord(found[0]):08x}"
 
 
 def without_folders(value: Any) -> Any:

@@ -7,6 +7,7 @@ positions of a row, M members, C classes.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -17,7 +18,7 @@ from softlabels.errors import OtherLabels, SpecMismatch
 from softlabels.labels.hard import joined, no_labels
 from softlabels.labels.hard import reordered as labels_in_order
 from softlabels.labels.targets import titled
-from softlabels.store.columns import LABEL, bare, is_soft, stored_name
+from softlabels.store.columns import LABEL, Column, bare, is_soft, stored_name
 from softlabels.store.gather import Block, Ints, gather
 from softlabels.store.reader import Store
 from softlabels.store.spec import Spec
@@ -77,16 +78,19 @@ class Picked:
 
     def read(self, start: int, stop: int, columns: Collection[str]) -> Block:
         """See `Rows`; without columns that the store lacks."""
-        kinds = self.store.columns
+        kinds, needed = self.store.columns, {*columns}
+        for target in self.orders:  # classes are put in order in all columns of a target at once
+            soft = {stored_name(target, name) for name in self.store.spec.only(target).soft_columns}
+            needed |= soft if needed & soft else set()
         rows = np.asarray(self.rows[start:stop], np.int64)
-        block = gather(self.store, [name for name in kinds if name in columns], rows)
+        block = gather(self.store, [name for name in kinds if name in needed], rows)
         members = None if self.members is None else np.asarray(self.members)
         for name in block:
             if members is not None and MEMBER in kinds[name].axes:
                 block[name] = block[name].take(members, axis=1 + kinds[name].axes.index(MEMBER))
         for target, order in self.orders.items():
             block |= self._in_order(target, order, block)
-        return block
+        return {name: values for name, values in block.items() if name in columns}
 
     def _in_order(self, target: str, order: Ints, block: Block) -> Block:
         """What stands in the order of the classes, in their new order."""
@@ -155,17 +159,23 @@ class Beside:
     def read(self, start: int, stop: int, columns: Collection[str]) -> Block:
         """See `Rows`. Raises `OtherLabels` where two stores know other hard labels of a row."""
         names = [name for name in columns if is_soft(name) or bare(name) == LABEL]
-        blocks = [part.read(start, stop, names if part is not self.parts[0] else columns) for part in self.parts]
-        kinds, found = {column.name: column for column in self.spec.columns}, Block()
-        for name in columns:
-            arrays = [block.pop(name) for block in blocks if name in block]
-            if bare(name) == LABEL and len(arrays) > 1:
-                found[name] = self._joined(name, arrays, start)
-            elif is_soft(name):
-                found[name] = np.concatenate(arrays, axis=1 + kinds[name].axes.index(MEMBER))
-            else:
-                found[name] = arrays[0]
-        return found
+        found = {c.name: np.empty((stop - start, *c.shape), c.numpy_dtype) for c in self._soft if c.name in columns}
+        labels, first = defaultdict[str, list[np.ndarray]](list), 0
+        for part in self.parts:  # one at a time, each straight to its place
+            block = part.read(start, stop, names if part is not self.parts[0] else columns)
+            last = first + len(part.store.spec.teacher.members)
+            for column in self._soft:
+                if column.name in block:
+                    axis = 1 + column.axes.index(MEMBER)
+                    found[column.name][(slice(None),) * axis + (slice(first, last),)] = block.pop(column.name)
+            for name in [*block]:
+                labels[name].append(block.pop(name)) if bare(name) == LABEL else found.setdefault(name, block.pop(name))
+            first = last
+        return found | {name: self._joined(name, arrays, start) for name, arrays in labels.items()}
+
+    @property
+    def _soft(self) -> list[Column]:
+        return [column for column in self.spec.columns if is_soft(column.name)]
 
     def _joined(self, name: str, labels: Sequence[np.ndarray], start: int) -> np.ndarray:
         """The hard labels of a target, of the stores that have some."""

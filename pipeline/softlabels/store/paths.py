@@ -5,6 +5,7 @@ from __future__ import annotations
 PLAN = "plan.json"
 MANIFEST = "manifest.json"
 CARD = "README.md"
+SIGNATURES = "signatures.json"  # of those who vouch for it: may be there, and no digest covers it
 COMMITS = "commits"
 BASIS_FOLDER = "tail_basis"
 BASIS_FILE = f"{BASIS_FOLDER}/c.0.0"

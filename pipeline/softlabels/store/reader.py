@@ -8,9 +8,11 @@ is first touched, chunks and the basis of the tails when they are asked for. R r
 from __future__ import annotations
 
 import shlex
+from copy import copy
 from functools import cached_property
 from typing import Literal, Self
 
+import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -27,6 +29,7 @@ from softlabels.store.gather import Stored, gather, read_rows
 from softlabels.store.json_files import RELABEL, RESTORE, decode_json, read_json, read_small_file
 from softlabels.store.key_index import KeyIndex
 from softlabels.store.paths import MANIFEST, PLAN, SET_ASIDE, record_name
+from softlabels.store.pinned import require_pinned
 from softlabels.store.records import Commit, Manifest, Payload
 from softlabels.store.seal import check_manifest, check_record
 from softlabels.store.spec import Plan
@@ -36,17 +39,29 @@ from softlabels.system.places import Place, folder_of
 Check = Literal["first", "always", "never"]
 
 
-def open_store(path: Place, *, split: str | None = None, check: Check = "first") -> Store:
+def open_store(
+    path: Place,
+    *,
+    split: str | None = None,
+    check: Check = "first",
+    digest: str | None = None,
+    signed_by: str | None = None,
+    tail_bound: bool = False,
+) -> Store:
     """Open a sealed store.
 
     Args:
         path: the folder of one split, or a root of several with `split`.
         check: check each chunk's digest the first time it is read, always, or never. Values are checked the first time, or
             always.
+        digest: what its digest must be.
+        signed_by: who must have signed it: the file of a public key, PEM or OpenSSH's, or the line of the latter itself.
+        tail_bound: give labels that are known at one temperature alone at higher ones too, see `Store.bounded`.
 
     Raises:
         StorePathError: no store there, or a root of several splits and none chosen.
         UnsealedStore: it is not finished. DamagedManifest: it does not agree with itself.
+        SpecMismatch, NotSigned: another digest; no valid signature of that key.
     """
     root = folder_of(path)
     splits = store_splits(root)
@@ -56,7 +71,12 @@ def open_store(path: Place, *, split: str | None = None, check: Check = "first")
         )
     if split is not None and split not in splits:
         raise StorePathError(f"{root} has no split {split!r}", remedy=f"choose one of {', '.join(splits)}")
-    return Store(splits[split] if split else next(iter(splits.values())), check=check)
+    pinned = {"digest": digest, "signed_by": signed_by}
+    if check == "never" and any(pinned.values()):
+        raise UserError("check=never reads values that no digest vouches for", remedy="choose first or always")
+    store = Store(splits[split] if split else next(iter(splits.values())), check=check)
+    require_pinned(store.folder, store.manifest, **pinned)
+    return store.bounded() if tail_bound else store
 
 
 def store_splits(path: Place) -> dict[str, Folder]:
@@ -128,22 +148,47 @@ class Store(Stored):
             raise UserError(f"check={check!r}", remedy="choose first, always or never")
         self.folder, self.path = folder, folder.at()
         self.check = check
-        self.manifest = _read_manifest(folder)
-        self.spec = self._whole = spec = self.manifest.spec
+        self._describe(_read_manifest(folder))
+        self._records: dict[int, Commit] = {}
+        self._reader = ChunkReader(folder, self.spec)
+        self._checked: set[tuple[str, int]] = set()
+
+    def _describe(self, manifest: Manifest) -> None:
+        """Take over what a manifest says."""
+        self.manifest = manifest
+        self.spec = self._whole = spec = manifest.spec
         self.rows, self.layout, self.positions = spec.rows, spec.layout, spec.positions
-        self.digest, self.content_digest = self.manifest.digest, self.manifest.content_digest
+        self.digest, self.content_digest = manifest.digest, manifest.content_digest
         self.rows_per_chunk = spec.cut.rows_per_chunk
         self.chunks = -(-self.rows // self.rows_per_chunk)
-        self._records: dict[int, Commit] = {}
-        self._reader = ChunkReader(folder, spec)
-        self.columns = self._reader.columns
-        self._checked: set[tuple[str, int]] = set()
+        self.columns = {column.name: column for column in spec.columns}
 
     def only(self, name: str) -> Self:
         """One target as a store of its own; `Stored.only` says more."""
         view = super().only(name)
         view.manifest = self.manifest.only(name)
         return view
+
+    def bounded(self) -> Self:
+        """The same store, whose topk labels that are known at one temperature T alone are given above T too: with the ratios of
+        the stored classes, and a tail whose mass is an upper bound of the teacher's (`bound` says so). At T nothing changes.
+
+        Raises:
+            ConfigError: labels known at one temperature that give no bound.
+        """
+        view = copy(self)
+        targets = tuple(msgspec.structs.replace(each, encoding=each.encoding.bounded()) for each in self.spec.targets)
+        view.spec = self.spec.with_targets(targets)
+        return view
+
+    @property
+    def bound(self) -> str:
+        """In a line what is a bound of the labels as this store gives them; "" where nothing is."""
+        known = {each.name: each.encoding.only_at for each in self._whole.targets}
+        names = [(each.name or self.name, each.encoding.only_at) for each in self.spec.targets]
+        at = {known[name] for name, now in names if now != known[name]}
+        words = " and ".join(f"T={t:g}" for t in sorted(filter(None, at)))
+        return f"labels known at {words} alone: at higher T the mass of their tail is an upper bound" if at else ""
 
     @property
     def classes(self) -> int:

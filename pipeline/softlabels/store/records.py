@@ -83,6 +83,11 @@ class Manifest(Record, kw_only=True, frozen=True):
         """What storing lost, by the target's name."""
         return {"": LostTable(fidelity=self.fidelity)} if self.targets is UNSET else self.targets
 
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Of the sealed stores whose labels these are: its own, or those that are read as one and were never written."""
+        return (self.digest,) if self.seal or self.spec.parents is UNSET else tuple(p.digest for p in self.spec.parents)
+
     def only(self, name: str) -> Manifest:
         """The same of one target, as `Spec.only`, with its table as `fidelity`."""
         spec = self.spec.only(name)

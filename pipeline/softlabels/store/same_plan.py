@@ -30,11 +30,12 @@ _REMEDIES: dict[type[errors.UserError], str] = {
     errors.SpecMismatch: "go on with the settings that began it",
 }
 
+_BEGUN = "was begun with another specification"
 _FOLLOWS = ("columns", "encoding.basis", "cut.rows_per_")  # from other fields, where the columns differ
 
 
-def require_same_plan(ours: Plan, theirs: Plan, where: str) -> None:
-    """Compare this run's plan with the one that stands in the store `where`.
+def require_same_plan(ours: Plan, theirs: Plan, where: str, *, how: str = _BEGUN, instead: str = "store path") -> None:
+    """Compare this run's plan with the one that stands in the store `where`; `how` and `instead` are words of the message.
 
     Raises:
         OtherTokenizer, OtherRows, OtherLabels, OtherMemberOrder, OtherWeights, OtherPreprocessing: where that is what differs
@@ -57,7 +58,7 @@ def require_same_plan(ours: Plan, theirs: Plan, where: str) -> None:
         kind = _kind(this, that, [leaf.path for leaf in found])
         if any(leaf.path.startswith("columns") for leaf in found):
             found = [leaf for leaf in found if not _of_target(leaf.path).startswith(_FOLLOWS)] or _by_name(found)
-        raise mismatch(kind, where, found, ours.spec)
+        raise mismatch(kind, f"{where} {how}", found, ours.spec, instead=instead)
 
 
 def _encodings(spec: dict[str, Any]) -> list[dict[str, Any]]:
@@ -90,14 +91,13 @@ def _of_target(path: str) -> str:
     return re.sub(r"^targets\[\d+\]\.", "", path)
 
 
-def mismatch(kind: type[errors.UserError], where: str, found: Sequence[Difference], ours: Spec) -> errors.UserError:
+def mismatch(
+    kind: type[errors.UserError], what: str, found: Sequence[Difference], ours: Spec, *, instead: str = "store path"
+) -> errors.UserError:
     """The error for a store that was begun with another specification: its text names the fields that differ, and it carries
     them as `differences`, with this run's specification as `spec`.
     """
-    error = kind(
-        f"{where} was begun with another specification ({said(found)})",
-        remedy=f"{_REMEDIES[kind]}, or give another store path",
-    )
+    error = kind(f"{what} ({said(found)})", remedy=f"{_REMEDIES[kind]}, or give another {instead}")
     error.differences, error.spec = tuple(found), ours
     return error
 

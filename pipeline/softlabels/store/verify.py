@@ -18,11 +18,12 @@ from softlabels.store.columns import Column
 from softlabels.store.digest import block_hashes, content_columns
 from softlabels.store.json_files import RELABEL, RESTORE, pretty_json, read_json, read_small_file
 from softlabels.store.layouts import layout_of
-from softlabels.store.paths import BASIS_FILE, CARD, MANIFEST, PLAN, SET_ASIDE, STAGING, record_name
+from softlabels.store.paths import BASIS_FILE, CARD, MANIFEST, PLAN, SET_ASIDE, SIGNATURES, STAGING, record_name
 from softlabels.store.positions import check_positions
 from softlabels.store.reader import Store, open_store
 from softlabels.store.records import Commit, Payload
 from softlabels.store.seal import make_manifest
+from softlabels.store.signatures import joined, read_signatures
 from softlabels.store.spec import FORMAT, Plan, Spec
 from softlabels.system.files import File, Files
 from softlabels.system.places import Place
@@ -77,6 +78,7 @@ def verify(
     problems = [
         *strangers(store.folder, store.spec, every),
         *_metadata(store),
+        *_signatures(store.folder),
         *basis_problems(store.folder, store.spec),
     ]
     records: list[Commit] = []
@@ -119,7 +121,7 @@ def known_names(spec: Spec, shards: Iterable[int]) -> set[str]:
     layout, shards = layout_of(spec), tuple(shards)
     known = {layout.path(column, shard) for column in spec.columns for shard in shards}
     known |= {record_name(shard) for shard in shards}
-    known |= {*layout.metadata(spec, "", FORMAT), MANIFEST, PLAN, CARD}
+    known |= {*layout.metadata(spec, "", FORMAT), MANIFEST, PLAN, CARD, SIGNATURES}
     return known | (set() if spec.basis_shape is None else {BASIS_FILE})
 
 
@@ -147,6 +149,19 @@ def _metadata(store: Store) -> Iterator[Problem]:
             same = False
         if not same:
             yield Problem(name, what, RESEAL)
+
+
+def _signatures(store: Files) -> Iterator[Problem]:
+    """Whether the file of signatures holds some; whose they are, and whether they are valid, is another question."""
+    try:
+        found = read_signatures(store)
+        sound = not found or read_small_file(store, SIGNATURES) == joined(found)
+    except DamagedManifest:
+        sound = False
+    if not sound:
+        yield Problem(
+            SIGNATURES, STRANGER, "delete it (`softlabels repair` sets it aside), and have the store signed again"
+        )
 
 
 def shard_problems(store: Files, spec: Spec, payload: Payload, *, read_all: bool = True) -> Iterator[Problem]:

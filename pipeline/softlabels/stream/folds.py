@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from softlabels.errors import ConfigError
 from softlabels.stream.order import mix
+from softlabels.transfer.keys import array_keys
 
+_BLOCK = 4096  # rows whose inputs are hashed at a time
 _FOLD = np.uint64(4)  # sets this hash apart from those of student/split.py
 
 
@@ -42,3 +44,15 @@ def require_folds(keys: NDArray[np.uint8], folds: int) -> None:
         f"teacher.folds={folds}: of {distinct} distinct training rows with a hard label fold {empty[0]} has none",
         remedy="give fewer folds",
     )
+
+
+def across_folds(keys: NDArray[np.uint8], inputs: NDArray[np.generic], folds: int) -> int:
+    """How many rows have prepared inputs (R, ...) that a row of another fold has too, as rows of other ids (R, 16) may have."""
+    starts = range(0, len(inputs), _BLOCK)
+    contents = np.concatenate([array_keys(np.asarray(inputs[start : start + _BLOCK])) for start in starts])
+    _, content = np.unique(contents, axis=0, return_inverse=True)
+    content, fold = content.reshape(-1), fold_of(keys, folds).astype(np.int64)
+    least, most = np.full(len(keys), folds), np.full(len(keys), -1)
+    np.minimum.at(least, content, fold)
+    np.maximum.at(most, content, fold)
+    return int((least < most)[content].sum())

@@ -165,6 +165,15 @@ class Loader:
         often, least = (times_wanted(epoch, each // size, at_once) for each in (labelled_by, in_order))
         return often if often > ANOTHER_ORDER * least else 1.0
 
+    def repeats(self) -> int:
+        """How many rows have the labels of an earlier row, whose key they have; 0 where those of the others do not stand in the
+        order of these rows.
+        """
+        labelled_by = self._examples.labelled_by[np.argsort(self.rows)]
+        _, firsts = np.unique(labelled_by, return_index=True)
+        in_order = bool((np.diff(labelled_by[np.sort(firsts)]) > 0).all())
+        return (len(labelled_by) - len(firsts)) * in_order
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Batches from `start` to the end of an epoch: the same on every call. Close it, or drop it, to stop early.
 

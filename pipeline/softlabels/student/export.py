@@ -95,6 +95,8 @@ def export_student(
         expected = _in_batches(_of_model(model), rows)
         if not all(bool(torch.isfinite(each).any()) for each in expected.values()):
             raise ExportError("the student's logits are not finite", remedy="train it again: there is nothing to check")
+        if "int8" in formats and not all(bool(torch.isfinite(each).all()) for each in expected.values()):
+            raise _unbounded("some of the student's logits are infinite")
         folder = local_folder(folder)
         made: list[tuple[bytes, Exported]] = []
         for form, data, opset, again in _files(
@@ -228,7 +230,16 @@ def _compare_one(form: str, found: Tensor, expected: Tensor) -> tuple[float, flo
     return difference, (found.argmax(-1) == expected.argmax(-1)).double().mean().item()
 
 
+def _unbounded(what: str) -> ExportError:
+    return ExportError(
+        f"{what}, and a number of eight bits has a range with finite ends; no file was written",
+        remedy="leave int8 out of --formats, or mask classes behind the network, where whoever runs the file does it",
+    )
+
+
 def _differs(form: str, how: str) -> ExportError:
+    if form == "int8":
+        return _unbounded(f"the int8 export {how}")
     return ExportError(
         f"the {form} export is not the student: it {how}; no file was written",
         remedy="look for random numbers, state or branches in its forward, or give the other format",

@@ -8,8 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
+
+from softlabels.system.local import LocalFolder
+
+FILE = "masks.safetensors"
 
 
 class Masks:
@@ -66,3 +72,15 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
         for name, weight in model.named_parameters()
         if weight.requires_grad and weight.ndim >= 2 and weight.is_floating_point()
     }
+
+
+def read_masks(home: LocalFolder, model: nn.Module) -> Masks:
+    """The masks in a folder. Raises ValueError where they are not of such a model, OSError."""
+    wanted = {name: mask.shape for name, mask in Masks.whole(model).left.items()}
+    try:
+        tensors = safetensors.torch.load(home.read(FILE))
+    except SafetensorError as error:
+        raise ValueError(str(error)) from None
+    if {name: mask.shape for name, mask in tensors.items() if mask.dtype == torch.bool} != wanted:
+        raise ValueError(f"the masks of {home.at().name} do not fit the student")
+    return Masks(tensors)

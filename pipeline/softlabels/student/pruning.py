@@ -39,6 +39,6 @@ class Pruning:
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, not {value}", remedy=f"give {name} >= 1")
 
-    def share(self, number: int) -> float:
-        """What is left after round `number`, from 1."""
-        return float(self.keep ** (number / self.rounds))
+    def share(self, number: int, begun: float = 1.0) -> float:
+        """What is left after round `number`, from 1, where a share `begun` was left before."""
+        return float(begun * (self.keep / begun) ** (number / self.rounds))

@@ -31,7 +31,8 @@ class StudentTraining(LoopConfig):
         hard_weight: weight of the hard labels' term, a number or a schedule; given together with soft_weight, without alpha.
         soft_weight: weight of the soft term.
         loss: the soft term, or a list: forward_kl, reverse_kl, js, soft_ce, logit_mse, dkd, nkd, dist; of flags (sigmoid) bce,
-            of values mse, huber, cosine. The hard student of values takes the first.
+            of values mse, huber, cosine; bce and mse also where forward_kl stands here. The hard student of values takes the
+            first.
         seeds: a student of each kind for every seed, which decides its first weights, dropout, and with hard_label_fraction
             the rows that keep their label.
         seed: decides, with the rows' keys, their order, and which are held out; alike for all students.

@@ -12,9 +12,11 @@ from softlabels.errors import ConfigError, one_line
 from softlabels.objects import require_extra
 from softlabels.system.bucket import Bucket
 from softlabels.system.depots import Depot, LocalDepot
+from softlabels.system.hub import PREVIEW, Hub
 from softlabels.system.places import local_path
+from softlabels.system.repository import PAGE, Repository
 
-SCHEMES = ("s3", "gs", "az", "http", "https", "file")
+SCHEMES = ("s3", "gs", "az", "http", "https", "hf", "file")
 _HELP = f"give a folder, or an address that begins with one of {', '.join(f'{name}://' for name in SCHEMES)}"
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 RETRIES = {"max_retries": 5}
@@ -46,8 +48,9 @@ def depot_of(address: str | PathLike[str] | Depot) -> Depot:
             remedy="leave them out: credentials are taken from the environment (docs/sharing.md)",
         )
     if scheme not in SCHEMES:
-        more = "hf:// is not a place for whole stores yet; " * (scheme == "hf")
-        raise ConfigError(f"{one_line(scheme)}:// is no place that is known", remedy=more + _HELP)
+        raise ConfigError(f"{one_line(scheme)}:// is no place that is known", remedy=_HELP)
+    if scheme == "hf":
+        return _hub(text)
     path = unquote(parts.path) if scheme in ("http", "https", "file") else rest.partition("/")[2]
     if scheme == "file":
         if parts.netloc not in ("", "localhost"):
@@ -63,6 +66,23 @@ def depot_of(address: str | PathLike[str] | Depot) -> Depot:
     inside = _inside(path, text)
     client = _client(scheme, parts.netloc)
     return Bucket(client, f"{scheme}://{parts.netloc}", inside, lists=scheme not in ("http", "https"))
+
+
+def _hub(text: str) -> Hub:
+    """The repository of an address, or a folder in it."""
+    address, at, revision = text.removeprefix("hf://").partition("@")
+    kind, team, name, folder = [*address.split("/", 3), "", "", ""][:4]
+    plain = all(re.fullmatch(r"[\w-][\w.-]{0,95}", each, re.ASCII) for each in (team, name))
+    inside = _inside(folder, text)
+    plain &= re.fullmatch(r"[\w. /-]*", inside, re.ASCII) is not None  # the page repeats it
+    if kind != "datasets" or not plain or (at and not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", revision, re.ASCII)):
+        raise ConfigError(  # what stands there may be a token
+            "an address of hf:// that names no dataset repository",
+            remedy="write hf://datasets/TEAM/NAME, hf://datasets/TEAM/NAME/FOLDER or hf://datasets/TEAM/NAME@REVISION",
+        )
+    if inside.partition("/")[0] in (PREVIEW, PAGE, ".git", ".gitattributes"):
+        raise ConfigError(f"{one_line(text)} is where the repository's page lies", remedy="give another folder")
+    return Hub(Repository(f"{team}/{name}", revision or None, inside), inside)
 
 
 def _inside(path: str, text: str) -> str:

@@ -196,13 +196,19 @@ class Ensemble:
 
     def batch(self, rows: TransferRows, start: int, stop: int, *, embed: bool) -> Batch:
         """As `Teacher.batch`."""
-        inputs, at = np.array(rows.inputs[start:stop]), slice(start, stop)
+        return self.batch_of(rows, slice(start, stop), range(start, stop), embed=embed)
+
+    def batch_of(
+        self, rows: TransferRows, at: slice | NDArray[np.int64], numbers: Sequence[int], *, embed: bool
+    ) -> Batch:
+        """The same of the rows `at`, whose `numbers` these are."""
+        inputs = np.array(rows.inputs[at])
         found, fold = self.expected.count(rows, at, inputs), self.fold_of(rows, at)
         columns = {"content_key": rows.keys[at], **found.columns} | ({"input": inputs} if embed else {})
         columns |= {} if fold is None else {"fold": fold}
         blocks = {name: outputs.blocks() for name, outputs in self.answers(inputs, fold).items()}
         classes = {name: labels.reshape(-1) for name, labels in found.classes.items()}
-        return Batch(blocks, columns, classes, found.flat, partial(self.expected.place, range(start, stop)))
+        return Batch(blocks, columns, classes, found.flat, partial(self.expected.place, numbers))
 
     def who(self, number: int) -> str:
         """How messages call a member."""

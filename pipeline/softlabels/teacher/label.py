@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -152,39 +152,55 @@ def _write(
 ) -> None:
     if before is not None:
         before.result()  # where one failed, none is written after it
-    spec, lost, looks = writer.spec, [], []
+    spec, lost, looks = writer.spec, list[Mapping[str, Lost]](), _Looks(writer.spec, shard)
+    unknown: set[str] = set()
     with writer.shard(shard) as out:
         for batch, encoded in _taken(waiting, over):
             found = encode(encoders, batch) if encoded is None else encoded
-            out.add(row_arrays(spec, batch.columns, found.columns), len(batch.columns["content_key"]))
+            arrays = row_arrays(spec, batch.columns, found.columns) if len(batch) else {}
             lost.append(found.lost)
-            looks.append(_of_rows(spec, found.looks, batch))
-        _require_logits(spec, shard, looks)
-        out.commit(
-            {each.name: Lost.total(part[each.name] for part in lost if each.name in part) for each in spec.targets}
-        )
+            if batch.kept is not None:
+                arrays = batch.kept.among(arrays)
+                lost.append(batch.kept.lost)
+                unknown.update(batch.kept.unknown)
+            out.add(arrays, len(arrays["content_key"]))
+            looks.add(found.looks, batch)
+        looks.require_logits()
+        total = {each.name: Lost.total(part[each.name] for part in lost if each.name in part) for each in spec.targets}
+        out.commit(total | dict.fromkeys(unknown, Lost()))
 
 
-_Looks = Mapping[str, NDArray[np.uint8]]  # (N, M) of distributions or (R, M) of rows, by target
+class _Looks:
+    """What shows of the outputs of a shard's rows, by target: see `softlabels.checks.probabilities`."""
 
+    def __init__(self, spec: Spec, shard: int) -> None:
+        self._spec, self._first = spec, spec.shard_rows(shard).start
+        self._found: dict[str, list[NDArray[np.uint8]]] = {}
+        self._rows, self._numbers = 0, list[NDArray[np.int64]]()
 
-def _of_rows(spec: Spec, looks: _Looks, batch: Batch) -> _Looks:
-    """What shows of the rows of a batch, of what shows of its distributions."""
-    if batch.mask is None:
-        return looks
-    mask = batch.columns["position_mask"]
-    return {
-        each.name: rows_of_positions(looks[each.name].reshape(*mask.shape, -1), mask, each.encoding.target)
-        for each in spec.targets
-        if each.name in looks
-    }
+    def add(self, found: Mapping[str, NDArray[np.uint8]], batch: Batch) -> None:
+        """What shows of the distributions (N, M) of the next batch."""
+        every = len(batch) if batch.kept is None else len(batch.kept.at)
+        places = np.arange(every) if batch.kept is None else np.flatnonzero(~batch.kept.at)
+        self._numbers.append(self._first + self._rows + places)
+        self._rows += every
+        for each in self._spec.targets:
+            if each.name in found:
+                looks = found[each.name]
+                if batch.mask is not None:
+                    mask = batch.columns["position_mask"]
+                    looks = rows_of_positions(looks.reshape(*mask.shape, -1), mask, each.encoding.target)
+                self._found.setdefault(each.name, []).append(looks)
 
-
-def _require_logits(spec: Spec, shard: int, looks: Sequence[_Looks]) -> None:
-    """Raise `LogitsError` where what shows of a shard's rows is that of probabilities."""
-    first = spec.shard_rows(shard).start
-    for each in spec.targets:
-        if each.name in looks[0]:
-            found = np.concatenate([part[each.name] for part in looks])
-            who = f"target {each.name}" if each.name else ""
-            require_logits(found, target=each.encoding.target, total=spec.rows, first_row=first, who=who)
+    def require_logits(self) -> None:
+        """Raise `LogitsError` where what shows is that of probabilities."""
+        for each in self._spec.targets:
+            if each.name in self._found:
+                who = f"target {each.name}" if each.name else ""
+                require_logits(
+                    np.concatenate(self._found[each.name]),
+                    target=each.encoding.target,
+                    total=self._spec.rows,
+                    numbers=np.concatenate(self._numbers),
+                    who=who,
+                )

@@ -41,7 +41,7 @@ def compare_with_teacher(store: Store, rows: TransferRows, ensemble: Ensemble, *
         UnlabelledRows: the transfer set lacks its rows.
         LogitsError: the teacher's outputs are no logits. ConfigError: it has no output for a target.
     """
-    _require_weights(store, ensemble)
+    require_weights(store, ensemble)
     _require_positions(store, rows)
     ensemble.expect(rows.sequence, positions=rows.positions, targets=encodings_of(store.spec))
     require_ensemble_logits(ensemble, rows.inputs, rows.mask)
@@ -87,7 +87,8 @@ def _stored(store: Store, at: NDArray[np.int64]) -> Columns:
     return {name: store.gather(name, at) for name in compared(store.spec)}
 
 
-def _require_weights(store: Store, ensemble: Ensemble) -> None:
+def require_weights(store: Store, ensemble: Ensemble) -> None:
+    """Raise `OtherWeights` or `OtherMemberOrder` where a teacher is not the one that the store names."""
     ours = [member.weights for member in ensemble.spec.members]
     theirs = [member.weights for member in store.spec.teacher.members]
     if ours != theirs and sorted(ours) == sorted(theirs):

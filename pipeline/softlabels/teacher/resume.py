@@ -6,21 +6,23 @@ that differ the plan knows only that they do. Neighbour: `recheck` compares a se
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 
 import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.checks.dependence import spread
-from softlabels.errors import MissingShard, OtherLabels, OtherLogits, OtherOrder, OtherRows
+from softlabels.errors import MissingShard, OtherLabels, OtherLogits, OtherOrder, OtherPreprocessing, OtherRows
+from softlabels.labels.fidelity import Fidelity, FidelitySums
 from softlabels.labels.targets import titled
 from softlabels.store.columns import LABEL, stored_name
 from softlabels.store.commit import recorded_shards
-from softlabels.store.gather import RecordedChunks, gather, read_rows
+from softlabels.store.gather import Ints, RecordedChunks, Stored, gather, read_rows
 from softlabels.store.json_files import read_json
 from softlabels.store.key_index import KeyIndex
 from softlabels.store.paths import PLAN, record_name
+from softlabels.store.reader import Store
 from softlabels.store.records import Commit
 from softlabels.store.seal import check_record
 from softlabels.store.spec import Plan
@@ -45,15 +47,34 @@ def check_committed(writer: StoreWriter, rows: TransferRows, ensemble: Ensemble)
     records = [] if writer.sealed else [writer.record(shard) for shard in writer.placed]
     if not records:
         return
-    payloads = {record.payload.shard: record.payload for record in records}
-    with closing(RecordedChunks(writer.folder, writer.spec, payloads)) as source:
-        kinds = {target.name: target.encoding.target for target in writer.spec.targets}
-        hard = {} if writer.spec.of_tokens else hard_of(rows, kinds)
+    spec, payloads = writer.spec, {record.payload.shard: record.payload for record in records}
+    with closing(RecordedChunks(writer.folder, spec, payloads)) as source:
         for shard in payloads:
-            _check_labels(writer, source, shard, hard)
-            if rows.positions is not None:
-                _check_mask(writer, source, shard, mask_of(rows))
-        _check_sentinels(writer, source, records, rows, ensemble)
+            span = np.asarray(spec.shard_rows(shard), np.int64)
+            _check_rows(source, span, rows, span, f"rows of shard {shard} of {writer.folder}")
+        lines = {each.name: [s for record in records for s in record.lost[each.name].fidelity] for each in spec.targets}
+        numbers = np.concatenate([np.asarray(spec.shard_rows(shard), np.int64) for shard in payloads])
+        _check_sentinels(source, numbers, rows, numbers, lines, ensemble)
+
+
+def check_labelled(store: Store, rows: TransferRows, at: NDArray[np.int64], ensemble: Ensemble) -> None:
+    """The same of a sealed store whose rows `at` (R,) are those of this run, -1 where it has none.
+
+    Raises:
+        OtherPreprocessing: inputs that the store holds are not those of this run. The others: as `check_committed` says.
+    """
+    own = np.flatnonzero(at >= 0)
+    for start in range(0, len(own), store.rows_per_chunk):
+        part = own[start : start + store.rows_per_chunk]
+        _check_rows(store, at[part], rows, part, f"rows of {store.folder}")
+    lines = {name: table.fidelity.values() for name, table in store.manifest.lost.items()}
+    chosen = own[spread(len(own), sentinel_count(ensemble.expected))]
+    if "input" in store.columns and store.gather("input", at[chosen]).tobytes() != rows.inputs[chosen].tobytes():
+        raise OtherPreprocessing(
+            f"{store.folder} holds other inputs of the same rows than {rows.prepare.class_path} makes now",
+            remedy="prepare the inputs as they were, or give another store",
+        )
+    _check_sentinels(store, at[chosen], rows, chosen, lines, ensemble)
 
 
 def explained(error: OtherRows, store: Files, keys: NDArray[np.uint8]) -> OtherRows | OtherOrder:
@@ -95,56 +116,65 @@ def _explained(error: OtherRows, store: Files, keys: NDArray[np.uint8]) -> Other
     return error
 
 
-def _check_labels(
-    writer: StoreWriter, source: RecordedChunks, shard: int, hard: Mapping[str, NDArray[np.generic]]
-) -> None:
-    """Of each target the hard labels (R, ...) that this run gives its rows."""
-    span = writer.spec.shard_rows(shard)
-    for name, labels in hard.items():
-        stored, own = read_rows(source, stored_name(name, LABEL), span.start, span.stop), labels[span.start : span.stop]
-        same = (stored == own) | ((stored != stored) & (own != own))  # NaN is none, on both sides
-        wrong = np.flatnonzero(~same.reshape(len(own), -1).all(axis=1))
+def _check_rows(source: Stored, at: Ints, rows: TransferRows, own: Ints, what: str) -> None:
+    """Compare the hard labels and positions of the rows `at` of a store with those of this run's rows `own`."""
+    if not source.spec.of_tokens:
+        kinds = {target.name: target.encoding.target for target in source.spec.targets}
+        for name, labels in hard_of(rows, kinds).items():
+            _check_labels(
+                name, gather(source, [column := stored_name(name, LABEL)], at)[column], at, labels[own], own, what
+            )
+    if rows.positions is not None:
+        stored = gather(source, ["position_mask"], at)["position_mask"]
+        wrong = np.flatnonzero((stored != mask_of(rows)[own]).any(axis=1))
         if wrong.size:
-            row = int(wrong[0])
-            at = (row, *(() if own.ndim == 1 else np.argwhere(~same[row])[0].tolist()))
-            place = "" if own.ndim == 1 else f" at {', '.join(map(str, at[1:]))}"
             raise OtherLabels(
-                f"{titled(name)}{wrong.size} of the {len(span)} rows of shard {shard} of {writer.folder} have another hard "
-                f"label than this run gives them: row {span.start + row} has {stored[at]}{place} there, {own[at]} here",
-                remedy="give the labels that began it (transfer_set.label, classes), or give another store path",
+                f"{wrong.size} of the {len(at)} {what} have other positions that count than this run gives them, row "
+                f"{at[wrong[0]]} first",
+                remedy="give the positions that began it (transfer_set.positions), or give another store path",
             )
 
 
-def _check_mask(writer: StoreWriter, source: RecordedChunks, shard: int, mask: NDArray[np.uint8]) -> None:
-    """Of rows of positions the mask (R, P) that this run has."""
-    span = writer.spec.shard_rows(shard)
-    stored = read_rows(source, "position_mask", span.start, span.stop)
-    wrong = np.flatnonzero((stored != mask[span.start : span.stop]).any(axis=1))
+def _check_labels(
+    name: str, stored: NDArray[np.generic], at: Ints, labels: NDArray[np.generic], own: Ints, what: str
+) -> None:
+    """Of a target the hard labels (n, ...) that this run gives its rows."""
+    same = (stored == labels) | ((stored != stored) & (labels != labels))  # NaN is none, on both sides
+    wrong = np.flatnonzero(~same.reshape(len(at), -1).all(axis=1))
     if wrong.size:
+        row = int(wrong[0])
+        place = (row, *(() if labels.ndim == 1 else np.argwhere(~same[row])[0].tolist()))
+        where = "" if labels.ndim == 1 else f" at {', '.join(map(str, place[1:]))}"
+        here = "here" if at[row] == own[row] else f"here, in row {own[row]}"
         raise OtherLabels(
-            f"{wrong.size} of the {len(span)} rows of shard {shard} of {writer.folder} have other positions that count than "
-            f"this run gives them, row {span.start + wrong[0]} first",
-            remedy="give the positions that began it (transfer_set.positions), or give another store path",
+            f"{titled(name)}{wrong.size} of the {len(at)} {what} have another hard label than this run gives them: row "
+            f"{at[row]} has {stored[place]}{where} there, {labels[place]} {here}",
+            remedy="give the labels that began it (transfer_set.label, classes), or give another store path",
         )
 
 
 def _check_sentinels(
-    writer: StoreWriter, source: RecordedChunks, records: Sequence[Commit], rows: TransferRows, ensemble: Ensemble
+    source: Stored,
+    at: Ints,
+    rows: TransferRows,
+    own: Ints,
+    lines: Mapping[str, Iterable[Fidelity | FidelitySums]],
+    ensemble: Ensemble,
 ) -> None:
-    spec = writer.spec
-    numbers = np.concatenate([np.asarray(spec.shard_rows(record.payload.shard), np.int64) for record in records])
-    at = numbers[spread(len(numbers), sentinel_count(ensemble.expected))]
-    columns = gather(source, compared(spec), at)
-    names = [target.name for target in spec.targets]
-    lines = {name: [sums for record in records for sums in record.lost[name].fidelity] for name in names}
-    found, inputs = deviations(spec, lines), np.array(rows.inputs[at])
-    counted, fold = ensemble.expected.count(rows, at, inputs), ensemble.fold_of(rows, at)
+    """Ask the teacher again about some of the rows `at` of a store, this run's rows `own`; `lines` are what the store states of
+    its fidelity.
+    """
+    chosen = spread(len(at), sentinel_count(ensemble.expected))
+    at, own = at[chosen], own[chosen]
+    columns, found = gather(source, compared(source.spec), at), deviations(source.spec, lines)
+    inputs = np.array(rows.inputs[own])
+    counted, fold = ensemble.expected.count(rows, own, inputs), ensemble.fold_of(rows, own)
     compare_batch(ensemble, inputs, counted, columns, found, fold)
     for name, deviation in found.items():
         if not deviation.sound:
             what = "values" if deviation.target == "values" else "logits"
             raise OtherLogits(
-                f"{titled(name)}the teacher gives {len(at)} rows of {writer.folder} {what} that differ from those that it "
+                f"{titled(name)}the teacher gives {len(at)} rows of {source.folder} {what} that differ from those that it "
                 f"holds, though its weights are the same: {deviation.line}",
                 remedy="go on with the code and the versions of packages that began it, or give another store path",
             )

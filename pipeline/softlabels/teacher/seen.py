@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from softlabels.errors import WeightsError
 from softlabels.store.key_index import KeyIndex
-from softlabels.stream.folds import fold_of
+from softlabels.stream.folds import across_folds, fold_of
 from softlabels.system.durable import system_errors
 from softlabels.system.local import LocalFolder
+from softlabels.transfer import TransferRows
 
 
 def record_seen(weights: Path, keys: NDArray[np.uint8]) -> None:
@@ -56,6 +57,20 @@ def require_unseen(weights: Path, keys: NDArray[np.uint8], fold: int, folds: int
     else:
         what = "saw none of these training rows: they are others, or transfer_set makes their keys otherwise now"
     raise WeightsError(f"{weights} {what}", remedy="delete the weights of all folds, and train them on these rows")
+
+
+def repeats_line(rows: TransferRows, folds: int, among: NDArray[np.bool_] | None = None) -> str:
+    """A line where rows, all or those `among` (R,) them, have the content of a row of another fold and other ids; else ""."""
+    if rows.key == "content":
+        return ""
+    at = np.arange(len(rows.keys)) if among is None else np.flatnonzero(among)
+    count = across_folds(rows.keys[at], rows.inputs[at], folds)
+    if not count:
+        return ""
+    return (
+        f"{count:,} of {len(at):,} training rows have the content of a row of another fold, and another {rows.key}, which is "
+        "their key: models that saw the one label the other; leave transfer_set.key out, or keep one row of each content"
+    )
 
 
 def _beside(weights: Path) -> Path:

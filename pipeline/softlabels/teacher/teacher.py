@@ -6,7 +6,7 @@ B rows of a batch, N their distributions (rows, or rows x positions, row behind 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -22,6 +22,32 @@ Rows = TypeVar("Rows", contravariant=True)
 
 
 @dataclass(frozen=True, eq=False)
+class Kept:
+    """Rows that stand among those of a batch and are copied as they are stored.
+
+    Attributes:
+        at: (B,) bool, their places among all rows of both.
+        columns: what the store holds of them, by name.
+        lost: what encoding them lost, by target, in this part of the shard.
+        unknown: targets of which nobody knows that, and so of the shard neither.
+    """
+
+    at: NDArray[np.bool_]
+    columns: Mapping[str, NDArray[np.generic]]
+    lost: Mapping[str, Lost]
+    unknown: Collection[str]
+
+    def among(self, others: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+        """All rows in order; `others` are those of the batch, if it has any."""
+        if self.at.all():
+            return dict(self.columns)
+        if not self.at.any():
+            return dict(others)
+        order = np.argsort(np.concatenate([np.flatnonzero(self.at), np.flatnonzero(~self.at)]))
+        return {name: np.concatenate([self.columns[name], values])[order] for name, values in others.items()}
+
+
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Some rows, and what the teacher says of them.
 
@@ -34,6 +60,7 @@ class Batch:
         mask: (N,) bool, which distributions count; None for all.
         place: how a distribution is called in an error, from its number.
         lost: what encoding lost of the targets that are encoded already, in this part of the shard.
+        kept: other rows that stand among these.
     """
 
     blocks: Mapping[str, Iterable[tuple[slice, Tensor]]]
@@ -42,6 +69,10 @@ class Batch:
     mask: NDArray[np.bool_] | None
     place: Callable[[int], str]
     lost: Mapping[str, Lost] = field(default_factory=dict)
+    kept: Kept | None = None
+
+    def __len__(self) -> int:
+        return len(self.columns["content_key"])
 
 
 class Teacher(Protocol[Rows]):

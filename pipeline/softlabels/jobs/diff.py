@@ -1,0 +1,53 @@
+"""`diff`: how far two stores, or two folders of splits, are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tqdm import tqdm
+
+from softlabels.errors import ConfigError
+from softlabels.jobs.sources import paired_splits
+from softlabels.store import open_store
+from softlabels.store.apart import StoreDiff, apart
+from softlabels.system.places import Place
+
+_NOBODY: Mapping[str, str] = {}
+
+
+def diff(
+    a: Place,
+    b: Place,
+    *,
+    temperatures: Sequence[float] | None = None,
+    most: int = 10,
+    rename: Mapping[str, str] = _NOBODY,
+    splits: Sequence[str] | None = None,
+) -> dict[str, StoreDiff]:
+    """Compare two sealed stores: `diff("stores/may", "stores/june")["train"].targets[""].lines`.
+
+    Rows meet by content key, whatever their order; classes with names meet by name. Compared is what the members say together:
+    their arithmetic mean, of a store that keeps a geometric one that.
+
+    Args:
+        a, b: two stores of one split, or two folders of the same splits.
+        temperatures: at which distributions are compared; by default 1, 2 and 4, or the one at which labels are known. Rows
+            and classes are ordered by the first.
+        most: how many rows are named that moved, or that only one has.
+        rename: names of classes in B, and what A calls these. splits: which; by default all.
+
+    Returns:
+        What differs in each split.
+
+    Raises:
+        ClassMismatch, OtherTokenizer: other classes. ConfigError: a temperature that labels do not know; other splits.
+        StorePathError, UnsealedStore: no sealed store. DamagedStore: a chunk is damaged.
+    """
+    if most < 0:
+        raise ConfigError(f"most is {most}", remedy="give 0 or more")
+    found = {}
+    for split, (one, other) in paired_splits([a, b], splits).items():
+        stores = open_store(one), open_store(other)
+        with tqdm(total=stores[0].rows, desc=split, unit="row", disable=None) as bar:
+            found[split] = apart(*stores, temperatures=temperatures, most=most, rename=rename, progress=bar.update)
+    return found

@@ -1,0 +1,33 @@
+"""`sign`: somebody vouches for a store, or for every split of a folder of stores."""
+
+from __future__ import annotations
+
+from softlabels.jobs.watch import LOGGED, Watch
+from softlabels.store import open_store, store_splits
+from softlabels.store.signatures import sign as sign_store
+from softlabels.system.keys import private_key
+from softlabels.system.places import Place, folder_of
+
+
+def sign(store: Place, key: str, *, watch: Watch = LOGGED) -> dict[str, str]:
+    """Sign the manifest of a sealed store, or of each split of a folder: `sign("stores/digits", "team.pem")`.
+
+    Signatures of other keys stay. A key that signed a store signs it once.
+
+    Args:
+        store: where it lies. key: the file of a private key, Ed25519 or ECDSA P-256; the passphrase of an encrypted one stands
+            in $SOFTLABELS_KEY_PASSPHRASE. watch: is told what is signed.
+
+    Returns:
+        The digest of each split.
+
+    Raises:
+        ConfigError: no such key. UnsealedStore, StorePathError: nothing to sign. DamagedManifest: it disagrees with itself.
+        MissingExtra: the package cryptography is not installed.
+    """
+    own, splits = private_key(key), store_splits(folder_of(store))
+    opened = {split: open_store(folder) for split, folder in splits.items()}  # before any is signed
+    for split, found in opened.items():
+        sign_store(splits[split], found.manifest, own)
+        watch.say(f"{split}: digest {found.digest} signed by {own.public.fingerprint}")
+    return {split: found.digest for split, found in opened.items()}
