@@ -135,7 +135,7 @@ def report(
     lines = [
         "# Workers on one store", "",
         f"`python -m benchmarks.workers`: {options.shards} shards of {options.batches * BATCH:,} rows ({rows:,} rows of "
-        f"{options.classes:,} classes), medians of {options.rounds} rounds, the smallest and largest in brackets. One teacher "
+        f"{options.classes:,} classes), rounds: {options.rounds} (medians, the smallest and largest in brackets). One teacher "
         f"computes on this machine's cores; the other one waits {options.seconds:g} s for each batch, which simulates a device "
         "or a server of its own for each worker.", "",
         "| teacher | workers | seconds | faster than one |", "| --- | ---: | ---: | ---: |",
