@@ -140,9 +140,11 @@ def _unwrapped() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        found: BaseException | None = error
-        while found is not None and not isinstance(found, SoftLabelsError):
+        found: Any = error
+        while hasattr(found, "cause") or not isinstance(found, SoftLabelsError):  # Ray's are of both kinds
             found = getattr(found, "cause", None) or found.__cause__
-        if found is None or found is error:
+            if found is None:
+                raise
+        if found is error:
             raise
         raise found from error

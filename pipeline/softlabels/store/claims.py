@@ -53,7 +53,6 @@ class Claims:
         self._held: dict[str, str] = {}  # the file, by what is claimed
         self._seen: dict[str, _Seen] = {}  # of others, by file
         self._beats, self._last_beat = 0, time.monotonic()
-        self.taken_over = 0  # claims of others that had lapsed
 
     def __enter__(self) -> Self:
         return self
@@ -102,7 +101,6 @@ class Claims:
             return False
         self._held[what] = name
         if lapsed and not regardless:
-            self.taken_over += 1
             title = f"shard {what}" if what.isdigit() else what
             self._say(
                 f"{title}: the claim of {self.holder(what, turn)} has not changed for {self._lapse:g} s; taken over"
