@@ -148,7 +148,7 @@ faults: dev ## the fault campaign in full, as root on Linux; writes the table of
 
 ray: dev ## the tests of --engine=ray, in an environment of their own, which takes 370 MB
 	$(PYTHON) -m venv .venv/ray
-	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > "$$(.venv/ray/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/beside.pth"
+	printf '%s\n' $(CURDIR)/pipeline $(CURDIR)/stages "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" > "$$(.venv/ray/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
 	.venv/ray/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'ray[data]>=2.50'
 	.venv/ray/bin/python -m pytest -n 0 tests/jobs/test_on_ray.py $(ARGS)
 
