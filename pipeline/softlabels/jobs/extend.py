@@ -17,6 +17,7 @@ from softlabels.store import Store, StoreWriter, open_store, store_splits
 from softlabels.store.basis import Basis
 from softlabels.store.findings import keys_of
 from softlabels.store.gather import Ints
+from softlabels.store.key_index import met
 from softlabels.store.new_spec import SAMPLE_ROWS
 from softlabels.store.records import Manifest
 from softlabels.store.root import require_apart, require_root, write_root
@@ -26,7 +27,7 @@ from softlabels.system.files import Presence
 from softlabels.system.places import Place, folder_of
 from softlabels.teacher.config import LabelsConfig
 from softlabels.teacher.ensemble import Ensemble
-from softlabels.teacher.extending import Extending, rows_in
+from softlabels.teacher.extending import Extending
 from softlabels.teacher.resume import check_labelled
 from softlabels.teacher.teacher import Teacher
 from softlabels.transfer import TransferRows, TransferSetConfig
@@ -158,9 +159,9 @@ def _chosen(given: Rows, parents: Mapping[str, Store], missing: Literal["error",
 
 def _met(store: Store, rows: TransferRows, missing: Literal["error", "skip"]) -> Ints:
     """(R,) the store's row for each of these, -1 where it has none."""
-    keys, own = keys_of(store), np.asarray(rows.keys)
-    at = rows_in(keys, own)
-    lost = np.setdiff1d(np.arange(store.rows), at)
+    pairs, (lost, _) = met(keys_of(store), np.asarray(rows.keys))
+    at = np.full(len(rows.keys), -1, np.int64)
+    at[pairs[:, 1]] = pairs[:, 0]
     if len(lost) == store.rows or (len(lost) and missing == "error"):
         raise OtherRows(
             f"{rows.name} lacks {len(lost):,} of the {store.rows:,} rows of {store.folder}, row {lost[0]} first",
