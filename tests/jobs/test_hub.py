@@ -79,7 +79,8 @@ def test_to_the_hub_and_back(made: Path, layout: str, hub: FakeHub, tmp_path: Pa
 
 def test_a_single_store_in_a_folder_of_a_repository_that_people_use(made: Path, hub: FakeHub, tmp_path: Path) -> None:
     head = "license: mit\ntags: [{a: [b]}]\nconfigs:\n- config_name: other\n  data_files: x.csv\ndate: 2026-01-01"
-    page = f"---\n{head}\n---\n# Ours\n\nWords.\n"
+    head += "\nlanguage: [en, no]\nat: 12:30"  # of which YAML 1.1 makes False and 750
+    page = f"\ufeff\n---\n{head}\n---\n# Ours\n\nWords.\n"
     hub.repos["team/name"] = repo = Repo(
         commits=[{"README.md": page.encode(), "x.csv": b"a\n1\n", "deep/notes.txt": b"mine"}]
     )
@@ -95,6 +96,7 @@ def test_a_single_store_in_a_folder_of_a_repository_that_people_use(made: Path, 
     names = ["other", "points", "deep--er"]
     assert [each["config_name"] for each in fields["configs"]] == names
     assert (fields["license"], str(fields["date"])) == ("mit", "2026-01-01")
+    assert (fields["language"], fields["at"]) == (["en", "no"], "12:30")
     assert body.startswith("\n# Ours\n\nWords.\n")
     assert body.count("softlabels pull hf://datasets/team/name/points STORE") == 1
     repo.commits.append(repo.files | {"README.md": (text + "\nMore words.\n").encode()})
