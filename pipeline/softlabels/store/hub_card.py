@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import quote
 
 import yaml
@@ -25,7 +25,7 @@ _TAG = "tag:yaml.org,2002:"
 class _Loader(yaml.SafeLoader):
     """As the Hub reads it, by YAML 1.2: `no` is a language, and 12:30 and 010 are texts."""
 
-    yaml_implicit_resolvers: ClassVar = {
+    yaml_implicit_resolvers = {  # noqa: RUF012
         first: [(tag, rule) for tag, rule in known if tag.removeprefix(_TAG) not in ("bool", "int", "float")]
         for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
