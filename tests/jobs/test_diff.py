@@ -344,6 +344,18 @@ def test_command(
     a, b = str(root / "a" / "rows"), str(root / "b" / "rows")
     assert main(["diff", a, a]) == 0
     assert "train: nothing differs, in 40 rows" in capsys.readouterr().out
+    moved = np.where(x == 7, np.float32(-7), x)  # inputs, which stand outside the content digest
+    for split, at in (("train", slice(None)), ("test", slice(20))):
+        write_store(
+            root / "c" / "rows" / split,
+            z[at],
+            inputs=moved[at],
+            keys=array_keys(x[at]),
+            labels=labels[at],
+            classes=NAMES,
+        )
+    assert main(["diff", a, str(root / "c" / "rows"), "--splits=train"]) == 4
+    assert "1 row (A / B: 7 / 7) with other inputs" in capsys.readouterr().out
     assert main(["diff", a, b, "--temperatures=1,8", "--most=2", "--splits=train"]) == 4
     out = capsys.readouterr().out
     for line in (

@@ -22,6 +22,7 @@ from softlabels.store.records import Manifest
 from softlabels.store.root import require_apart, require_root, write_root
 from softlabels.store.same_plan import require_same_plan
 from softlabels.store.spec import Parent, Spec, plan_of
+from softlabels.system.files import Presence
 from softlabels.system.places import Place, folder_of
 from softlabels.teacher.config import LabelsConfig
 from softlabels.teacher.ensemble import Ensemble
@@ -115,7 +116,7 @@ class Extended(Labelled):
         parent = self.parents.get(split)
         return self.teacher if parent is None else Extending(self.teacher, parent, self.at[split])
 
-    def basis(self) -> Basis | None:
+    def standing_basis(self) -> Basis | None:
         """That of the parents."""
         return next(iter(self.parents.values())).basis
 
@@ -127,9 +128,9 @@ class Extended(Labelled):
         parents = (Parent(digest=parent.digest, how="extended"),)
         return msgspec.structs.replace(super().spec(split, parent.basis), parents=parents)
 
-    def open(self, split: str, spec: Spec, basis: Basis | None) -> StoreWriter:
+    def open(self, split: str, spec: Spec, basis: Basis | None, presence: Presence | None = None) -> StoreWriter:
         """With the parent's basis."""
-        return super().open(split, spec, self.parents[split].basis if split in self.parents else basis)
+        return super().open(split, spec, self.parents[split].basis if split in self.parents else basis, presence)
 
     def announce(self, writers: Mapping[str, StoreWriter], free: int | None) -> None:
         """Also how many rows are new."""

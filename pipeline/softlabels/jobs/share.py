@@ -52,7 +52,7 @@ def push(
 
     Args:
         store: where it lies on this machine.
-        address: where it goes, as docs/sharing.md says: an empty place, or the same store.
+        address: where it goes, as docs/places.md says: an empty place, or the same store.
         read_back: read what was sent and what was there, and compare it; else sizes are compared.
         watch: who is told, and may stop it.
 
@@ -116,7 +116,7 @@ def pull(
     """Pull a sealed store, or a folder of them, and verify every byte; what is there already is not fetched again.
 
     Args:
-        address: where it lies, as docs/sharing.md says. store: where it goes.
+        address: where it lies, as docs/places.md says. store: where it goes.
         split: one of several.
         rows: of one split, such as "0:1000,1500": a store of these alone, whose parent is the one that is there. Only their
             chunks are fetched, and all content keys.

@@ -38,7 +38,8 @@ class StoreDiff:
         specification: every field in which they differ: its path, and its value in A and in B.
         rows: how many rows both have. only: how many only A has, and only B; `only_rows` the first of them.
         targets: by name. left_out: targets that cannot be compared, and why.
-        same_content: whether the content digests are the same, so that all that is stored is, bit by bit.
+        same_content: whether the content digests are the same, so that all that is stored is, bit by bit, but for inputs.
+        other_inputs: how many rows of both hold other inputs, where both hold some; `other_input_rows` the first in A and B.
     """
 
     specification: tuple[Difference, ...]
@@ -48,12 +49,14 @@ class StoreDiff:
     targets: Mapping[str, TargetDiff]
     left_out: Mapping[str, str]
     same_content: bool
+    other_inputs: int
+    other_input_rows: tuple[tuple[int, int], ...]
 
     @property
     def equal(self) -> bool:
         """Whether nothing differs."""
         same = self.same_content and not self.specification and not self.left_out and self.only == (0, 0)
-        return same and all(each.equal for each in self.targets.values())
+        return same and not self.other_inputs and all(each.equal for each in self.targets.values())
 
 
 def apart(
@@ -71,13 +74,18 @@ def apart(
     rows, alone = met(*keys)
     sides, left_out = _sides(first, other, temperatures, rename, most)
     wanted = {name for side in sides.values() for name in side.columns}
+    wanted |= {"input"} if "input" in {*first.columns} & {*other.columns} else set()
     columns = [[name for name in store.columns if name in wanted] for store in stores]
-    for at in _blocks(first, other, rows) if sides else ():
+    moved: list[tuple[int, int]] = []
+    for at in _blocks(first, other, rows) if wanted else ():
         one, two = (
             gather(store, names, at[:, n]) for n, (store, names) in enumerate(zip(stores, columns, strict=True))
         )
         for side in sides.values():
             side.add(one, two, at, keys[0])
+        if "input" in wanted:
+            pairs = zip(one["input"], two["input"], at.tolist(), strict=True)
+            moved += [(a, b) for before, now, (a, b) in pairs if before.tobytes() != now.tobytes()]
         progress(len(at))
         del one, two  # before the next are read
     said = [renamed(plain_json(store.spec)) for store in stores]
@@ -89,6 +97,8 @@ def apart(
         targets={name: side.result() for name, side in sides.items()},
         left_out=left_out,
         same_content=first.content_digest == other.content_digest,
+        other_inputs=len(moved),
+        other_input_rows=tuple(moved[:most]),
     )
 
 
