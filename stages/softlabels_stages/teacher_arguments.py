@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from softlabels.objects import ObjectSpec
 from softlabels.recipes.tokenizer_config import TokenizerConfig
