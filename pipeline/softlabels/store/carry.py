@@ -44,7 +44,7 @@ from softlabels.store.paths import BASIS_FILE, CARD, MANIFEST, PLAN, SET_ASIDE, 
 from softlabels.store.reader import Store
 from softlabels.store.records import Commit, FileRecord
 from softlabels.store.seal import check_record
-from softlabels.store.signatures import joined, read_signatures
+from softlabels.store.signatures import read_signatures, signatures_file
 from softlabels.store.spec import Plan
 from softlabels.store.verify import known_names
 from softlabels.system.depots import Depot
@@ -306,7 +306,7 @@ class Carrying:
             with suppress(FileNotFoundError):
                 self._small(CARD, read_small_file(self.source, CARD, MAX_CARD_BYTES))
         if own := read_signatures(self.source):  # others may have signed what is there
-            self._small(SIGNATURES, joined(read_signatures(self.target), own))
+            self._small(SIGNATURES, signatures_file(read_signatures(self.target), own))
         self._create(MANIFEST, pretty_json(self.manifest))
         found = dict(self._found())
         wrong = [name for name, size in self._have.items() if found.get(name) != size]
