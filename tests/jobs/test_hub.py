@@ -356,7 +356,6 @@ class Killing:
     ("command", "turns"),
     [
         ("push", [4]),
-        ("pull", [12]),
         pytest.param("push", [*range(1, 17), 3, 7, 11, 15], marks=pytest.mark.slow),
         pytest.param("pull", range(4, 24), marks=pytest.mark.slow),
     ],
