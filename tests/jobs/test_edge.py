@@ -6,6 +6,7 @@ from importlib import import_module  # skops takes a second, in each worker
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from sklearn.ensemble import RandomForestClassifier
 from torch import nn
