@@ -258,7 +258,17 @@ def test_it_travels(store: Path, team: tuple[str, str], tmp_path: Path) -> None:
     sign(tmp_path / "copy", keys(tmp_path, "third")[0])
     push(tmp_path / "copy" / "train", place.within("train"))
     pull(place, store)  # ours stay, theirs are added
-    assert len(json.loads((store / "train" / "signatures.json").read_bytes())["signatures"]) == 3
+    entry = store / "train" / "signatures.json"
+    assert len(json.loads(entry.read_bytes())["signatures"]) == 3
+    entry.write_text("[")
+    with pytest.raises(DamagedManifest):  # before `test` is signed
+        sign(store, keys(tmp_path, "fourth")[0])
+    assert len(json.loads((store / "test" / "signatures.json").read_bytes())["signatures"]) == 2
+    with pytest.raises(DamagedManifest, match=r"signatures\.json does not fit"):
+        push(store / "train", empty := MemoryDepot())
+    assert not [*empty.list()]
+    pull(place, store)  # which mends it
+    use(store / "train", team[1])
 
 
 def test_some_rows_are_checked_while_they_are_pulled(store: Path, team: tuple[str, str], tmp_path: Path) -> None:
