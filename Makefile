@@ -91,7 +91,7 @@ edge: .venv/export ## ONNX of the digits' student in 32 and in eight bits, measu
 	$(MAKE) train-student ARGS="--out=runs/digits"
 	$(SOFTLABELS) export runs/digits/distilled-seed0 --formats=onnx,int8 --latency --against_teacher=digits $(ARGS)
 
-letter: .venv/tables ## one network for an ensemble, by pseudo-data, from the folder SOURCE: a quarter of an hour of one core
+letter: .venv/tables ## one network for an ensemble, by pseudo-data, from the folder SOURCE: under twenty minutes of one core
 	$(MAKE) train-student CONFIG=letter ARGS="--out=runs/letter"
 	$(SOFTLABELS) train-student --config=letter --store=stores/letter --loss=logit_mse --epochs=100 --out=runs/letter-logits
 	$(MAKE) train-student CONFIG=letter_p2 ARGS="--out=runs/letter_p2"
@@ -145,6 +145,12 @@ slow: dev ## the tests marked slow: the same trials, many more times, with new r
 
 faults: dev ## the fault campaign in full, as root on Linux; writes the table of docs/reliability.md
 	$(BIN)/python -m tests.faults --output docs/reliability.md $(ARGS)
+
+ray: dev ## the tests of --engine=ray, in an environment of their own, which takes 370 MB
+	$(PYTHON) -m venv .venv/ray
+	printf '%s\n' $(CURDIR)/pipeline $(CURDIR)/stages "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" > "$$(.venv/ray/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
+	.venv/ray/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'ray[data]>=2.50'
+	.venv/ray/bin/python -m pytest -n 0 tests/jobs/test_on_ray.py $(ARGS)
 
 docs: dev ## the code blocks of README and docs, run, and their links
 	$(BIN)/python -m pytest tests/docs

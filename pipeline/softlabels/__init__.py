@@ -4,10 +4,13 @@ Names are loaded when they are first used, so that reading a store imports no to
 
     open_store         a sealed store (`Store`): columns, rows by content key, distributions at any temperature
     label, encode      a teacher (`Ensemble`) over a transfer set into stores; a dense store's labels as topk
+    label_shards       some `Shards` of it, for a worker among several; seal
     extend             more rows, of which the teacher is asked about the new ones alone
     train, judge       students from stores, and scores of a student or of the stored teacher
     merge, concat      stores made of stores: teachers as members, rows behind each other, some of a store;
     select             docs/sharing.md
+    import_labels,     top-k log-probabilities of other tools as a store, and a store's labels for them;
+    export_labels      docs/translate.md
     diff               how far two stores are apart
     write_store        a store of logits that are at hand as arrays
     push, pull         a store to an object store and back
@@ -49,9 +52,12 @@ if TYPE_CHECKING:
     from softlabels.jobs.combine import concat, merge, select
     from softlabels.jobs.diff import diff
     from softlabels.jobs.encode import encode
+    from softlabels.jobs.export_labels import export_labels
     from softlabels.jobs.extend import extend
+    from softlabels.jobs.import_labels import Foreign, import_labels
     from softlabels.jobs.judge import judge
-    from softlabels.jobs.label import label
+    from softlabels.jobs.label import label, label_shards, seal
+    from softlabels.jobs.shards import Shards
     from softlabels.jobs.share import pull, push
     from softlabels.jobs.sign import sign
     from softlabels.jobs.train import train
@@ -75,11 +81,13 @@ __all__ = [
     "DamagedStore",
     "EmbeddedRows",
     "Ensemble",
+    "Foreign",
     "LabelsConfig",
     "Loader",
     "LogitsError",
     "ModelConfig",
     "Resumable",
+    "Shards",
     "SoftLabelDataset",
     "SoftLabels",
     "SoftLabelsError",
@@ -99,14 +107,18 @@ __all__ = [
     "distillation_loss",
     "encode",
     "errors",
+    "export_labels",
     "extend",
+    "import_labels",
     "judge",
     "label",
+    "label_shards",
     "load_transfer_set",
     "merge",
     "open_store",
     "pull",
     "push",
+    "seal",
     "select",
     "sign",
     "store_spec",

@@ -104,6 +104,7 @@ _LATER: dict[str, dict[str, Any]] = {
         "block": None,
         "targets": {},
         "positions": None,
+        "tail_bound": False,
     },
     "transfer_set": {
         "missing": "refuse",

@@ -46,7 +46,7 @@ class _Rows:
         from softlabels.jobs.sources import Source  # which help does not need
 
         places: tuple[str, ...] = self.store  # type: ignore[attr-defined]  # each command says what it is of
-        return Source(places, self.rename, self.repeated)
+        return Source(places, self.rename, self.repeated, self.pinned)
 
 
 @dataclass(frozen=True)
@@ -257,6 +257,33 @@ class Import(Reading):
     inputs: Literal["reference", "embed"] = "reference"  # embed keeps the inputs in the store
     teacher_licence: str = ""  # for the card
     licence: str = ""  # of the transfer set, for the card
+    from_format: Literal["distillkit", "axolotl", "vllm", "sglang"] | None = (
+        None  # top-k log-probabilities of tokens as these write them (docs/translate.md); the flags below are theirs
+    )
+    teacher_tokenizer: str = ""  # whose tokens the ids are: a folder or hub id
+    revision: str | None = None  # of a tokenizer of the hub
+    known_at: float | None = None  # the temperature that was applied already; of DistillKit 1 by default
+    k: int | None = None  # how many of a position are stored; by default as many as every position has
+    tail: Literal["uniform", "renormalised"] = (
+        "uniform"  # uniform: the rest shares what the entries leave of 1; renormalised: they were scaled to sum to 1
+    )
+    aligned: Literal["own", "next"] = "next"  # of axolotl: a list is the distribution of its own token, or of the next
+    broken: Literal["error", "skip"] = "error"  # rows that break a rule: error, or skip to leave them out with a count
+
+
+@dataclass(frozen=True)
+class ExportLabels:
+    """Arguments of export-labels."""
+
+    store: str = ""  # a store of one split, or a folder of them with --split
+    to: str = ""  # the file: .parquet, of npz .npz
+    to_format: Literal["axolotl", "distillkit-raw", "parquet", "npz"] = (
+        "parquet"  # docs/translate.md says what each holds
+    )
+    split: str | None = None  # which split
+    temperature: float | None = None  # of log-probabilities; by default 1, or that at which the labels are known
+    k: int | None = None  # how many of a position; by default as many as are stored
+    mean: Literal["arithmetic", "geometric", "tempered"] = "arithmetic"  # of an ensemble's members
 
 
 @dataclass(frozen=True)
@@ -359,6 +386,7 @@ COMMANDS = {
     "list": Command("say which stores lie at an address, and whether a pass is done already", ("url",)),
     "cache": Command("say where prepared rows are kept and how large they are, or delete them"),
     "import": Command("make a store from logits or probabilities that something else produced", ("from_", "store")),
+    "export-labels": Command("write a store's labels in a format of others", ("store", "to")),
 }
 
 

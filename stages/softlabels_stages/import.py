@@ -13,6 +13,11 @@ Outputs are logits or probabilities of one distribution over the classes, of eac
 numbers (--target=values). Rows of positions need --positions=N, a mask, lengths, or lists of different length (Parquet).
 Several targets are arrays NAME.logits, NAME.probabilities or NAME.values, and --targets.NAME.kind says what each is.
 
+With --from_format the file is one of DistillKit's, axolotl's, vLLM's or SGLang's, top-k log-probabilities of tokens
+(docs/translate.md)::
+
+    softlabels import --from=capture/ --from_format=distillkit --teacher_tokenizer=./teacher --store=stores/lm/train
+
 A recipe's labels.layout, inputs, licence, kind, dtype and targets hold here too, where no flag says otherwise.
 """
 
@@ -38,6 +43,7 @@ from softlabels.transfer import TransferRows
 from softlabels.transfer.identity import shown_name
 from softlabels.transfer.salt import read_salt
 from softlabels_stages.arguments import Import
+from softlabels_stages.foreign import require_format, translated
 from softlabels_stages.recipe import load, parse, texts
 from softlabels_stages.run import command, say, should_stop, suggested, warn
 
@@ -58,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             "a file of outputs and a store are needed", remedy="write softlabels import --from=FILE --store=STORE"
         )
     known = () if args.transfer_set is None else args.transfer_set.splits
+    if args.from_format is not None:
+        return translated(args)
+    require_format(args)
     split = split_of(args.store, args.split, others=known, setting="--split")
     file = OutputFile(Path(args.from_), _reading(args))
     rows = None if file.says_rows else _set_of(args, split)

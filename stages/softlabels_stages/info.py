@@ -120,6 +120,7 @@ def _encoding(encoding: dict[str, Any]) -> str:
         kept = f", k {encoding['k']}, tail {encoding['tail']}"
         kept += f" of rank {encoding['rank']}, {encoding['fine']} of 8 bits" if encoding["rank"] else ""
         kept += f", {encoding['nodes']} nodes, T >= {1 / encoding['beta_max']:g}" if encoding["nodes"] else ""
+    kept += f", known at T={encoding['known_at']:g} alone" if "known_at" in encoding else ""
     return f"{encoding['kind']}{kept}, reduce {encoding['reduce']}, inputs {encoding['inputs']}"
 
 

@@ -38,7 +38,6 @@ def main(args: TrainStudent) -> int:
         args.training,
         transfer_set=args.transfer_set,
         missing=args.missing,
-        pinned=args.pinned,
         name=args.name,
         out=args.out,
         recipe=recipe,
@@ -62,7 +61,7 @@ def _next(args: TrainStudent, run: Run) -> str:
         variant = next(variant for variant in (*args.training.variants, HARD) if variant.label == best["label"])
         return suggested("export", run.path / variant.folder(args.training.seeds[best_seed(run.results, best)]))
     recipe, swept = f"--config={run.path / RECIPE}", "--temperature=1,2,4,8,20"
-    if all(view.get("target") == "values" for view in views(run.results).values()):
+    if all(view.get("target") == "values" for view in views(run.results).values()) or not _knows_others(args):
         swept = "--alpha=0.5,0.9"  # values have no temperature
     return suggested(
         "train-student",
@@ -73,8 +72,12 @@ def _next(args: TrainStudent, run: Run) -> str:
     )
 
 
-def _several(args: TrainStudent) -> list[str]:
-    return options_of(of_several(args.source, args.missing).get(SEVERAL, {}))
+def _knows_others(args: TrainStudent) -> bool:
+    """Whether the store's labels are known at other temperatures than one."""
+    if args.training.tail_bound:
+        return True
+    store = args.source.open(only="train", missing=args.missing)["train"]
+    return all(each.encoding.only_at is None for each in store.spec.targets)
 
 
 if __name__ == "__main__":

@@ -137,8 +137,17 @@ def works(path: Path, kind: str, base: Path) -> dict[str, Callable[[], int]]:
         "merge": run(
             "merge", base / "other" / kind / "train", path, "--missing=skip", "--repeated=first", f"--out={out}-merged"
         ),
+        "evaluate a list": run(
+            "evaluate",
+            f"--store={base / 'other' / kind / 'train'},{path}",
+            "--missing=skip",
+            "--repeated=first",
+            recipe,
+            "--split=train",
+        ),
         "concat": run("concat", path, _sound(base, kind), "--repeated=first", f"--out={out}-both"),
         "diff": run("diff", base / "other" / kind / "train", path),
+        "export-labels": run("export-labels", path, f"{out}-labels.parquet", "--k=2"),
         "repair": run("repair", path),
         "list": run("list", path),
         "push": run("push", path, f"{out}-there"),

@@ -212,6 +212,14 @@ def test_a_selection(kind: str, tmp_path: MemoryPath, rng: np.random.Generator) 
         assert_holds(open_store(tmp_path / "tag"), replace(data, several={"tag": data.several["tag"]}, basis=None))
 
 
+def test_few_rows_take_few_bytes(tmp_path: MemoryPath, rng: np.random.Generator) -> None:
+    data = sample(rng, 100)
+    made(tmp_path / "a", data, "zarr", rows_per_shard=192, rows_per_chunk=96)
+    few = select(tmp_path / "a", tmp_path / "few", rows="3:20")["train"]
+    assert (few.spec.cut.rows_per_shard, few.spec.cut.rows_per_chunk) == (32, 32)
+    assert_holds(open_store(tmp_path / "few"), data[3:20])
+
+
 def test_splits_and_ranges_of_rows(one: Callable[..., Store], tmp_path: MemoryPath) -> None:
     keys = one("a").column("content_key")
     select(tmp_path / "a", tmp_path / "copy", splits=["train"])

@@ -17,7 +17,8 @@ from softlabels import StoreWriter, array_keys, diff, errors, open_store, select
 from softlabels.labels.divergence import softmax_apart
 from softlabels.labels.encoding import DenseEncoding, Encoding, SigmoidEncoding, TopkEncoding, ValuesEncoding
 from softlabels.store import Store, apart_target
-from softlabels.store.apart import StoreDiff, met
+from softlabels.store.apart import StoreDiff
+from softlabels.store.key_index import met
 from softlabels_stages.__main__ import main
 from tests.labels import topk_reference
 from tests.labels.test_topk import tail_shape

@@ -278,9 +278,12 @@ WANTS = {
     "pull": ["{} copy", "store {}", "store new --split={}", "store/train new --digest={}", "store new --signed_by={}"],
     "list": ["{}", "store --teacher_digest={}", "store --data={}"],
     "cache": ["{}", "--clear={}"],
+    "export-labels": ["{} out.parquet", "store/test {}", "store out.parquet --split={}"],
     "import": [
         "--from={} --store=new --split=train", "--from=noise --store={} --split=train",
         "--from=empty --store=new --split=train --column={}",
+        "--from={} --from_format=distillkit --known_at=1 --teacher_tokenizer=teacher --store=new --split=train",
+        "--from={} --from_format=axolotl --known_at=1 --teacher_tokenizer={} --store=new --split=train",
     ],
 }  # fmt: skip
 

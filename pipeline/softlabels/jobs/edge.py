@@ -24,7 +24,8 @@ def score_tables(models: Mapping[str, nn.Module], split: Split, training: Studen
     found, tables = judge_beside_teacher(models, split, training), {}
     for name, kind in split.kinds.items():
         lines = [(title, [scores["targets"][name] if name else scores]) for title, scores in found.items()]
-        tables[name] = results_table(lines, temperatures=[1.0], target=kind)
+        near = split.store.only(name).encoding.near_1
+        tables[name] = results_table(lines, temperatures=[near], target=kind)
     return tables
 
 

@@ -17,6 +17,7 @@ from softlabels.jobs.splits import (
     Rows,
     Split,
     all_batches,
+    as_asked,
     held_out_batches,
     open_splits,
     say_what_labels_are,
@@ -30,7 +31,6 @@ from softlabels.labels.targets import Target
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.device import resolve_device
 from softlabels.store import Store
-from softlabels.store.pinned import Pinned
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.stream.join import Missing
 from softlabels.stream.stored_rows import StoredRows
@@ -73,7 +73,6 @@ def judge(
     temperature: float | None = None,
     transfer_set: TransferSetConfig | None = None,
     missing: Missing = "error",
-    pinned: Pinned | None = None,
     watch: Watch = LOGGED,
 ) -> dict[str, Scores]:
     """Scores on one split of a store: of a student with its weights, or of the stored teacher and its members.
@@ -84,12 +83,13 @@ def judge(
         judge("stores/digits", ModelConfig("softlabels.models.MLP", sizes, weights="mlp.safetensors"))["student"]["nll"]
 
     Args:
-        store: a folder of splits, or one of them; or a list of such, see `train`.
+        store: a folder of splits, or one of them; or a list of such, or a `Source`: see `train`.
         student: whom to judge; None for the stored teacher, which needs no transfer set.
         split: the split's name.
         training: which members of the teacher count, by which mean, and on which device; by default as `StudentTraining` says.
-        temperature: T of the second KL (the first is at 1), by default 4; labels of kind values have neither.
-        transfer_set, missing, pinned: see `train`.
+        temperature: T of the second KL (the first is at 1), by default 4; where labels are not known there, the next to it
+            that is. Labels of kind values have neither.
+        transfer_set, missing: see `train`.
         watch: is told what is found.
 
     Returns:
@@ -101,23 +101,21 @@ def judge(
     settings = StudentTraining() if training is None else training
     device = resolve_device(settings.device)
     if student is None:
-        found = Source.of(store).open(only=split, missing=missing, pinned=pinned)[split]
+        found = as_asked(Source.of(store).open(only=split, missing=missing), settings, watch)[split]
         warn_of_findings(split, found, watch)
         [stored] = with_members({split: Split(found, _own_rows(found, watch))}, settings).values()
-        asked = {name: _asked(settings, kind, temperature) for name, kind in _kinds(stored, temperature).items()}
+        asked = {name: _asked(settings, stored, name, temperature) for name in _kinds(stored, temperature)}
         ensemble, members = evaluate_teacher(all_batches(stored, settings.batch_size), asked, device=device)
         if len(members) < 2:
             return {"teacher": ensemble}
         named = zip(member_names(found, settings.members), members, strict=True)
         return {**{f"teacher {name}": scores for name, scores in named}, "ensemble": ensemble}
-    splits = open_splits(
-        store, transfer_set, only=split, missing=missing, training=settings, pinned=pinned, watch=watch
-    )
+    splits = open_splits(store, transfer_set, only=split, missing=missing, training=settings, watch=watch)
     settings, splits = fitted(student, splits, settings)
     say_what_labels_are(splits, replace(watch, say=watch.warn))
-    kinds = _kinds(splits[split], temperature)
+    _ = _kinds(splits[split], temperature)
     heads = student_heads(settings, settings.variants[0], splits[split])
-    asked = {name: _asked(settings, kinds[name], temperature, head) for name, head in heads.items()}
+    asked = {name: _asked(settings, splits[split], name, temperature, head) for name, head in heads.items()}
     model = build_model(student).to(device)
     return {"student": evaluate_student(model, all_batches(splits[split], settings.batch_size), asked, device=device)}
 
@@ -136,7 +134,7 @@ def _own_rows(store: Store, watch: Watch) -> Rows:
 def judge_beside_teacher(models: Mapping[str, nn.Module], split: Split, training: StudentTraining) -> dict[str, Scores]:
     """Scores on a split of its stored teacher, "teacher", and of models on the CPU that answer as the recipe's student does."""
     heads, device = student_heads(training, training.variants[0], split), torch.device("cpu")
-    asked = {name: _asked(training, split.kinds[name], None, head) for name, head in heads.items()}
+    asked = {name: _asked(training, split, name, None, head) for name, head in heads.items()}
     batches = all_batches(split, training.batch_size)
     teacher, _ = evaluate_teacher(batches, asked, device=device)
     return {"teacher": teacher} | {
@@ -144,12 +142,17 @@ def judge_beside_teacher(models: Mapping[str, nn.Module], split: Split, training
     }
 
 
-def _asked(training: StudentTraining, kind: Target, temperature: float | None, head: Head | None = None) -> Asked:
+def _asked(
+    training: StudentTraining, split: Split, name: str, temperature: float | None, head: Head | None = None
+) -> Asked:
     """What is asked of a target: by the mean and the temperature that are its own, where a student meets it by a `head`."""
-    if head is None:
-        return Asked([DEFAULT_TEMPERATURE if temperature is None else temperature], training.mean, kind)
+    kind = split.kinds[name]
     if temperature is None:
-        temperature = head.config.loss_at(1.0).temperature if head.name else DEFAULT_TEMPERATURE
+        temperature = split.store.only(name).encoding.nearest(DEFAULT_TEMPERATURE)
+        if head is not None and head.name:
+            temperature = head.config.loss_at(1.0).temperature
+    if head is None:
+        return Asked([temperature], training.mean, kind)
     return Asked([temperature], head.config.mean, kind, head.output)
 
 
@@ -163,7 +166,7 @@ def judge_run(
     distilled = [heads[each.variant.label] for each in students if each.variant.kind == "distilled"]
     first = student_heads(training, training.variants[0], train)
     taught = {name: head for name, head in first.items() if any(name in own for own in heads.values())}
-    asked = {name: _asked_of_run(head, [own[name] for own in distilled]) for name, head in taught.items()}
+    asked = {name: _asked_of_run(head, [own[name] for own in distilled], train) for name, head in taught.items()}
     split, batches = held_out_batches(splits, training)
     store = train.store
     ensemble, members = evaluate_teacher(batches, asked, device=device)
@@ -216,9 +219,11 @@ def _student_results(
     return found
 
 
-def _asked_of_run(first: Head, heads: Sequence[Head]) -> Asked:
-    """What is asked of a target that distilled students meet by these heads: KLs at each temperature that one was taught at."""
-    temperatures = sorted({1.0, *(head.config.loss_at(1.0).temperature for head in heads)})
+def _asked_of_run(first: Head, heads: Sequence[Head], train: Split) -> Asked:
+    """What is asked of a target that distilled students meet by these heads: KLs at 1, or next to it, and where each learnt."""
+    temperatures = sorted(
+        {train.store.only(first.name).encoding.near_1, *(head.config.loss_at(1.0).temperature for head in heads)}
+    )
     return Asked(temperatures, first.config.mean, first.target, first.output)
 
 

@@ -250,10 +250,27 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         """Down to which the labels are known, 0 for any."""
         return 0.0
 
+    def nearest(self, temperature: float) -> float:
+        """The temperature next to this one at which they are known."""
+        return max(temperature, self.lowest_temperature) if self.known_at is UNSET else self.known_at
+
     @property
     def near_1(self) -> float:
         """The temperature next to 1 at which they are known."""
-        return max(1.0, self.lowest_temperature) if self.known_at is UNSET else self.known_at
+        return self.nearest(1.0)
+
+    def bounded(self) -> Self:
+        """The same, which gives a bound where it is known at one temperature alone, and is as it was at that one.
+
+        Raises:
+            ConfigError: known at one temperature, and of such a kind that nothing is known of others.
+        """
+        if self.known_at is UNSET:
+            return self
+        raise ConfigError(
+            f"{self.kind} labels that are known at temperature {self.known_at:g} alone say nothing of others, not even a bound",
+            remedy=f"leave out tail_bound, and take temperature {self.known_at:g}",
+        )
 
     def check_temperature(self, temperature: float) -> None:
         """Raise `ConfigError` where `temperature` is impossible, one that the labels are not known at, or where they have
@@ -286,6 +303,17 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         tempered = mean == "tempered" and np.count_nonzero(weights) > 1
         inner, outer = (1.0, temperature) if tempered else (temperature, 1.0)
         return log_probs(self.member_logits(columns, classes, basis, inner), outer, mean, weights)
+
+    def largest_log_probs(
+        self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, *, temperature: float, mean: str,
+        weights: ArrayLike, k: int,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:  # fmt: skip
+        """Ids and log-probabilities (n, k) of the `k` most probable classes of columns (n, M, ...), the most probable first."""
+        log_p = self.log_probs(columns, classes, basis, temperature=temperature, mean=mean, weights=weights)
+        ids = np.argpartition(-log_p, k - 1, axis=-1)[:, :k].astype(np.int64)
+        found = np.take_along_axis(log_p, ids, axis=-1)
+        order = np.lexsort((ids, -found), axis=-1)
+        return np.take_along_axis(ids, order, axis=-1), np.take_along_axis(found, order, axis=-1)
 
     def probabilities(
         self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, *, temperature: float, mean: str,
@@ -333,6 +361,10 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     def reordered(self, columns: Columns, order: NDArray[np.int64], classes: int) -> Columns:
         """The same columns (..., M, ...) where class i is what was class `order[i]`; exact, but for tails with a basis."""
         raise NotImplementedError(self.kind)
+
+    def kept(self, classes: int) -> int:
+        """Of how many classes the logits are kept."""
+        return classes
 
     # Words.
 

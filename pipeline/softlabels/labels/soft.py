@@ -29,12 +29,14 @@ class SoftLabels:
         reduce: "none", or "geometric" where the one stored member is the members' mean logits, "arithmetic" where it is their
             mean values.
         known_at: the one temperature at which they are known, None for any.
+        near_1: the temperature next to 1 at which they are known.
     """
 
     members: Members
     weights: Tensor
     reduce: str = "none"
     known_at: float | None = None
+    near_1: float = 1.0
 
     @staticmethod
     def dense(logits: Tensor, shift: Tensor, weights: Tensor, reduce: str = "none") -> SoftLabels:

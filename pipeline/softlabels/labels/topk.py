@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
+from msgspec import UNSET
+from numpy.typing import ArrayLike, NDArray
 
 from softlabels.labels.base import Columns, Encoded, Gap
 from softlabels.labels.class_ids import PAGE, narrow, pages, widen
@@ -74,10 +75,36 @@ class TopkEncoding(TopkFields, frozen=True, kw_only=True, tag="topk"):
         super().check_temperature(temperature)
         check_beta(self, temperature)
 
+    def bounded(self) -> Self:
+        """See `EncodingBase.bounded`. Where the mass of the tail is known at one temperature T alone (`one_temperature`), the
+        straight line from it to beta = 0 lies above g, which is convex: above T the tail has at most the mass that follows.
+        """
+        if self.known_at is not UNSET and self.tail != "renormalised" and self.nodes == 2:
+            return msgspec.structs.replace(self, known_at=UNSET)
+        return super().bounded()
+
     def member_logits(
         self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, temperature: float
     ) -> NDArray[np.float64]:
         return topk_log_probs(columns, self, classes, basis, temperature)
+
+    def kept(self, classes: int) -> int:
+        return self.k
+
+    def largest_log_probs(
+        self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, *, temperature: float, mean: str,
+        weights: ArrayLike, k: int,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:  # fmt: skip
+        """See `EncodingBase.largest_log_probs`; of one member without a look at the classes of its tail."""
+        if columns["top_logit"].shape[1] != 1 or k > self.k:
+            return super().largest_log_probs(
+                columns, classes, basis, temperature=temperature, mean=mean, weights=weights, k=k
+            )
+        self.check_temperature(temperature)
+        ids, log_p, _ = stored_log_probs(columns, self, classes, temperature)
+        ids, log_p = ids[:, 0], log_p[:, 0]
+        order = np.lexsort((ids, -log_p), axis=-1)[:, :k]
+        return np.take_along_axis(ids, order, axis=-1), np.take_along_axis(log_p, order, axis=-1)
 
     def members(self, columns: Mapping[str, Tensor], classes: int, basis: Tensor | None = None) -> TopkMembers:
         from softlabels.labels.topk_soft import TopkMembers

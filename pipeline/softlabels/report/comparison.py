@@ -63,19 +63,21 @@ def comparison_body(results: Results) -> str:
 def comparison_table(results: Results) -> Table:
     """A line for each of the teacher's members, the ensemble, and each student.
 
-    One distilled student: KL at 1 and at its temperature. Several: KL at 1 and at each one's own temperature, and how
-    far each is ahead of the hard student. Vectors have no KL.
+    One distilled student: KL at 1 (or next to it, where the teacher is not known there) and at its temperature. Several: there
+    and at each one's own temperature, and how far each is ahead of the hard student. Vectors have no KL.
     """
     lines = _lines(results)
     sweep = len(distilled_students(results)) > 1
-    temperatures = [] if sweep else results["temperatures"]
+    temperatures = results["temperatures"]
+    near = 1.0 if 1.0 in temperatures or not temperatures else temperatures[0]
+    temperatures = [near] if sweep else temperatures
     table = results_table(lines, temperatures=temperatures, target=results.get("target", "softmax"))
     if not sweep:
         return table
     students, by = results["students"], compared_by(results)
     before = [""] * (len(lines) - len(students))
     own = {
-        ("KL at own T", "KL at T=1"): [_own_kl(student) for student in students],
+        ("KL at own T", kl_at(near).title): [_own_kl(student) for student in students],
         (f"validation {by.title}", by.title): [_on_validation(student, by) for student in students],
         (f"{by.ahead} (SE)", by.title): [_ahead(results, student) for student in students],
     }

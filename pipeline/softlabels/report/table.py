@@ -48,10 +48,10 @@ def results_table(
     lines: Sequence[tuple[str, Sequence[Scores]]], *, temperatures: Sequence[float], target: Target = "softmax"
 ) -> Table:
     """Names with the scores of each of their runs (one a seed) on a target of this kind; where it has temperatures, a column
-    of KL for each.
+    of KL for each, and for 1 where none is given.
     """
     shown = SHOWN[target]
-    columns = [*shown.columns, *(kl_at(t) for t in sorted({1.0, *temperatures}) if shown.has_temperature)]
+    columns = [*shown.columns, *(kl_at(t) for t in sorted({*temperatures} or {1.0}) if shown.has_temperature)]
     titles = ("", *(measure.title for measure in columns))
     return Table(titles, tuple((name, *(cell(runs, measure) for measure in columns)) for name, runs in lines))
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from msgspec import UNSET
-from numpy.typing import NDArray
 
 from softlabels.labels.base import EncodingBase
 from softlabels.labels.fidelity import TEMPERATURES
@@ -25,6 +24,7 @@ from softlabels.store.differences import Difference, differences
 from softlabels.store.findings import keys_of
 from softlabels.store.gather import Ints, gather
 from softlabels.store.json_files import plain_json
+from softlabels.store.key_index import met
 from softlabels.store.reader import Store
 
 DEFAULT_TEMPERATURES = TEMPERATURES[:3]  # of those at which fidelity is measured
@@ -110,23 +110,6 @@ def _blocks(first: Store, other: Store, rows: Ints) -> Iterator[Ints]:
     step = max(1, min(first.rows_per_chunk, largest // other.spec.row_bytes))
     for part in np.split(rows, np.flatnonzero(np.diff(rows[:, 0] // first.rows_per_chunk)) + 1):
         yield from (part[start : start + step] for start in range(0, len(part), step))
-
-
-def met(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> tuple[Ints, tuple[Ints, Ints]]:
-    """Of content keys (R, 16) of two stores the rows (n, 2) of one key, in the order of the first, and those that only one has.
-    Of a key that stands in several rows the first meets the first, the second the second.
-    """
-    words = np.ascontiguousarray(np.concatenate([one, other])).view(np.uint64).reshape(-1, 2)
-    order = np.lexsort((words[:, 1], words[:, 0]))  # stable: of one key those of the first store in front
-    ours, new = order < len(one), np.append(True, (words[order[1:]] != words[order[:-1]]).any(axis=1))
-    group = np.cumsum(new) - 1
-    count, size = (np.bincount(group, each).astype(np.int64)[group] for each in (ours, None))
-    rank = np.arange(len(order)) - np.flatnonzero(new)[group]
-    paired = np.where(ours, rank < size - count, rank - count < count)
-    at = np.flatnonzero(paired & ours)
-    pairs = np.stack([order[at], order[at + count[at]] - len(one)], axis=-1)
-    alone = np.sort(order[~paired & ours]), np.sort(order[~paired & ~ours]) - len(one)
-    return pairs[np.argsort(pairs[:, 0])], alone
 
 
 def _sides(

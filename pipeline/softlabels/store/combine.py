@@ -28,6 +28,7 @@ from softlabels.store.parts import Behind, Beside, Picked, Rows
 from softlabels.store.reader import Store
 from softlabels.store.rules import check_spec, labelled, spec_columns
 from softlabels.store.spec import (
+    BLOCK_ROWS,
     MAX_CHUNK_BYTES,
     MOST_TEXT,
     About,
@@ -276,8 +277,12 @@ def _preprocessing(stores: Sequence[Store], rows: Ints | range, count: int) -> P
 
 
 def _cut(made: Spec, largest: Spec) -> Cut:
-    """As the largest store is cut, so that its chunks are read once; smaller where members make chunks too large."""
+    """As the largest store is cut, so that its chunks are read once; smaller where members make chunks too large, and where
+    the rows do not fill one: Zarr fills it up.
+    """
     shard, chunk = largest.cut.rows_per_shard, largest.cut.rows_per_chunk
+    if made.rows < chunk:
+        shard = chunk = -(-made.rows // BLOCK_ROWS) * BLOCK_ROWS
     while chunk * max(column.row_bytes for column in made.columns) > MAX_CHUNK_BYTES and chunk % 32 == 0:
         chunk //= 2
     return Cut(rows_per_shard=shard, rows_per_chunk=chunk)

@@ -8,9 +8,11 @@ is first touched, chunks and the basis of the tails when they are asked for. R r
 from __future__ import annotations
 
 import shlex
+from copy import copy
 from functools import cached_property
 from typing import Literal, Self
 
+import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -44,6 +46,7 @@ def open_store(
     check: Check = "first",
     digest: str | None = None,
     signed_by: str | None = None,
+    tail_bound: bool = False,
 ) -> Store:
     """Open a sealed store.
 
@@ -53,6 +56,7 @@ def open_store(
             always.
         digest: what its digest must be.
         signed_by: who must have signed it: the file of a public key, PEM or OpenSSH's, or the line of the latter itself.
+        tail_bound: give labels that are known at one temperature alone at higher ones too, see `Store.bounded`.
 
     Raises:
         StorePathError: no store there, or a root of several splits and none chosen.
@@ -72,7 +76,7 @@ def open_store(
         raise UserError("check=never reads values that no digest vouches for", remedy="choose first or always")
     store = Store(splits[split] if split else next(iter(splits.values())), check=check)
     require_pinned(store.folder, store.manifest, **pinned)
-    return store
+    return store.bounded() if tail_bound else store
 
 
 def store_splits(path: Place) -> dict[str, Folder]:
@@ -164,6 +168,27 @@ class Store(Stored):
         view = super().only(name)
         view.manifest = self.manifest.only(name)
         return view
+
+    def bounded(self) -> Self:
+        """The same store, whose topk labels that are known at one temperature T alone are given above T too: with the ratios of
+        the stored classes, and a tail whose mass is an upper bound of the teacher's (`bound` says so). At T nothing changes.
+
+        Raises:
+            ConfigError: labels known at one temperature that give no bound.
+        """
+        view = copy(self)
+        targets = tuple(msgspec.structs.replace(each, encoding=each.encoding.bounded()) for each in self.spec.targets)
+        view.spec = self.spec.with_targets(targets)
+        return view
+
+    @property
+    def bound(self) -> str:
+        """In a line what is a bound of the labels as this store gives them; "" where nothing is."""
+        known = {each.name: each.encoding.only_at for each in self._whole.targets}
+        names = [(each.name or self.name, each.encoding.only_at) for each in self.spec.targets]
+        at = {known[name] for name, now in names if now != known[name]}
+        words = " and ".join(f"T={t:g}" for t in sorted(filter(None, at)))
+        return f"labels known at {words} alone: at higher T the mass of their tail is an upper bound" if at else ""
 
     @property
     def classes(self) -> int:

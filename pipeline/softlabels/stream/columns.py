@@ -105,4 +105,5 @@ class SoftColumns:
         device = next(iter(own.values())).device
         basis = None if self.basis is None else self.basis.to(device)
         members = self.encoding.members(own, self.classes, basis)
-        return SoftLabels(members, self.weights.to(device), self.encoding.reduce, self.encoding.only_at)
+        known = self.encoding
+        return SoftLabels(members, self.weights.to(device), known.reduce, known.only_at, known.near_1)

@@ -17,7 +17,7 @@ from softlabels.labels.ensemble import MEANS, check_temperature
 from softlabels.names import as_before
 from softlabels.objects import ObjectSpec
 from softlabels.student.class_weights import ClassWeights, check_class_weights
-from softlabels.student.loss_spec import WITHOUT_T, LossSpec, require_meaning, target_of
+from softlabels.student.loss_spec import AT_1, WITHOUT_T, LossSpec, require_meaning, target_of
 from softlabels.student.sampled import position_sample
 from softlabels.student.schedule import Setting, ends, value_at
 from softlabels.student.target_config import target_configs
@@ -33,6 +33,8 @@ class LoopConfig:
     Attributes:
         mean: how an ensemble's members are averaged: arithmetic, geometric or tempered.
         logit_standardization: bring the logits of teacher and student to mean 0 and deviation 1 in the soft term.
+        tail_bound: take labels that are known at one temperature alone at higher ones too: what their tails weigh is then an
+            upper bound (docs/translate.md).
         loss_args: arguments of the soft term, by name, where it has any; docs/losses.md lists them.
         epochs: passes over the training rows.
         batch_size: rows a step.
@@ -66,6 +68,7 @@ class LoopConfig:
 
     mean: str = "arithmetic"
     logit_standardization: bool = False
+    tail_bound: bool = False
     loss_args: dict[str, float] = field(default_factory=dict)
     epochs: int = 10
     batch_size: int = 128
@@ -211,11 +214,11 @@ def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def require_temperatures(encoding: Encoding, config: TrainingConfig) -> None:
     """Raise `ConfigError` where labels of this encoding do not know a temperature that a student is trained or judged at:
-    T = 1, and both ends of its own setting; nothing of a student that has none.
+    that next to 1, and both ends of its own setting; nothing of a student that has none.
     """
     if not config.has_temperature:
         return
-    for temperature in (1.0, *ends(config.temperature, name="temperature")):
+    for temperature in (1.0 if config.loss in AT_1 else encoding.near_1, *ends(config.temperature, name="temperature")):
         encoding.check_temperature(temperature)
 
 

@@ -23,7 +23,7 @@ class Asked:
     """What is asked of a target.
 
     Attributes:
-        temperatures: T of the KLs; 1 is always among them.
+        temperatures: T of the KLs; 1, or the temperature next to it at which the teacher is known, is always one of them.
         mean: how the teacher's members are averaged.
         target: its kind.
         output: the student's output that meets it, "" of a student that gives one tensor.

@@ -29,19 +29,20 @@ class FlagMetrics:
     """Adds up predictions, a batch at a time.
 
     Args:
-        temperatures: T of the KLs; 1 is always among them.
+        temperatures: T of the KLs; 1, or the temperature next to it at which the teacher is known, is always one of them.
         mean: how the teacher's members are averaged, see `softlabels.labels.bernoulli`.
     """
 
     def __init__(self, temperatures: Sequence[float], mean: str) -> None:
-        self._temperatures, self._mean = sorted({1.0, *temperatures}), mean
+        self._temperatures, self._mean = temperatures, mean
         self._rows = self._labelled = self._compared = 0
         self._nll = 0.0
         self._bins = empty_bins()
         self._counts: Tensor | None = None  # (3, C): flags of 1, classes said of which the flag is known, both
         self._kept: list[tuple[Tensor, Tensor]] = []  # logits float32 and flags int8, (B, C), while they are few enough
         self._room = KEPT
-        self._soft = torch.zeros(1 + len(self._temperatures), dtype=torch.float64)  # agreement, kl at each T
+        self._agreed = 0.0
+        self._kl: dict[float, float] = {}  # by T
 
     def update(self, logits: Tensor, labels: Tensor, soft: SoftLabels | None) -> None:
         """Add a model's raw logits (B, C), any float dtype; flags (B, C) of 0, 1 or -1; the teacher, if any."""
@@ -53,7 +54,7 @@ class FlagMetrics:
         said, mean = (
             (soft, self._mean) if member is None else (soft.member(member), "geometric")
         )  # of one all are alike
-        self._add(lambda t: said.logits(t, mean).double(), labels, soft)
+        self._add(lambda t: said.logits(t, mean).double(), labels, soft, at=said.near_1)
 
     def result(self) -> dict[str, Any]:
         """The scores of everything added so far."""
@@ -67,21 +68,25 @@ class FlagMetrics:
                 **self._of_classes(),
             }
         if self._compared:
-            agreed, *kls = (self._soft / self._compared).tolist()
-            scores["agreement"] = agreed
-            scores["kl"] = {f"{t:g}": kl for t, kl in zip(self._temperatures, kls, strict=True)}
+            scores["agreement"] = self._agreed / self._compared
+            scores["kl"] = {f"{t:g}": kl / self._compared for t, kl in self._kl.items()}
         return scores
 
-    def _add(self, logits_at: Callable[[float], Tensor], labels: Tensor, soft: SoftLabels | None) -> None:
-        z = logits_at(1.0)
+    def _add(
+        self, logits_at: Callable[[float], Tensor], labels: Tensor, soft: SoftLabels | None, *, at: float = 1.0
+    ) -> None:
+        z = logits_at(at)
         self._rows += len(z)
         self._add_flags(z, labels)
         if soft is None:
             return
         self._compared += len(z)
-        same = ((z > 0) == (soft.logits(1.0, self._mean) > 0)).double().mean(dim=-1)
-        kls = [bernoulli_kl(soft.logits(t, self._mean).double(), logits_at(t)).sum(dim=-1) for t in self._temperatures]
-        self._soft += torch.stack([same, *kls]).sum(dim=1).cpu()
+        same = ((z > 0) == (soft.logits(soft.near_1, self._mean) > 0)).double().mean(dim=-1)
+        measured = sorted({soft.near_1, *self._temperatures})
+        columns = [bernoulli_kl(soft.logits(t, self._mean).double(), logits_at(t)).sum(dim=-1) for t in measured]
+        agreed, *kls = torch.stack([same, *columns]).sum(dim=1).cpu().tolist()
+        self._agreed += agreed
+        self._kl = {t: self._kl.get(t, 0.0) + kl for t, kl in zip(measured, kls, strict=True)}
 
     def _add_flags(self, z: Tensor, labels: Tensor) -> None:
         known, true, said = labels >= 0, labels == 1, z > 0

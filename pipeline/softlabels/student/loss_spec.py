@@ -24,6 +24,7 @@ LOSS_NAMES: Mapping[Target, tuple[str, ...]] = {
     "sigmoid": ("bce",),
     "values": ("mse", "huber", "cosine"),
 }  # those of `losses.LOSSES`, which needs torch
+AT_1 = ("nkd",)  # whose formula has the teacher's probabilities at T = 1
 WITHOUT_T = 1.0  # the temperature of a loss of values, which have none
 
 

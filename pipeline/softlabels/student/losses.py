@@ -187,7 +187,7 @@ def soft_sum(student: Tensor, soft: SoftLabels | None, labels: Tensor | None, sp
         _check_labelled(loss, labels, student)
     if soft.tail is not None:
         require_sparse(spec, soft.tail)
-    weights = None if spec.class_weights is None else soft.log_probs(1.0, spec.mean).exp() @ spec.class_weights
+    weights = None if spec.class_weights is None else soft.log_probs(soft.near_1, spec.mean).exp() @ spec.class_weights
     student = _single(student)
     if soft.tail in OUTCOMES and soft.stored_members == 1 and loss in COARSE:
         student, soft = outcomes(student, soft, spec.temperature)

@@ -120,20 +120,19 @@ class Metrics:
     """Adds up predictions, a batch at a time.
 
     Args:
-        temperatures: T of the KLs; 1 is always among them.
+        temperatures: T of the KLs; 1, or the temperature next to it at which the teacher is known, is always one of them.
         mean: how the teacher's members are averaged, see `softlabels.labels.ensemble`.
         by_class: count class by class too.
     """
 
-    def __init__(
-        self, temperatures: Sequence[float] = (1.0,), mean: str = "arithmetic", *, by_class: bool = False
-    ) -> None:
-        self._temperatures = sorted({1.0, *temperatures})
+    def __init__(self, temperatures: Sequence[float] = (), mean: str = "arithmetic", *, by_class: bool = False) -> None:
+        self._temperatures = temperatures
         self._mean, self._wants_classes = mean, by_class
         self._by_class: ByClass | None = None
         self._rows = self._compared = 0
         self._hard = torch.zeros(3, dtype=torch.float64)  # errors, nll, brier
-        self._soft = torch.zeros(1 + len(self._temperatures), dtype=torch.float64)  # agreement, kl at each T
+        self._agreed = 0.0
+        self._kl: dict[float, float] = {}  # by T
         self._bins = empty_bins()
 
     def update(self, logits: Tensor, labels: Tensor, soft: SoftLabels | None) -> None:
@@ -147,8 +146,9 @@ class Metrics:
         """
         # All means of one member are alike. Of sparse labels a hard label's own probability follows from its own stored logit.
         said, mean = (soft, self._mean) if member is None else (soft.member(member), "geometric")
-        of_label = None if said.tail is None else _wide(said.log_probs(1.0, mean, labels))
-        self._add(lambda t: _wide(said.log_probs(t, mean)), labels, soft, of_label)
+        at = said.near_1
+        of_label = None if said.tail is None else _wide(said.log_probs(at, mean, labels))
+        self._add(lambda t: _wide(said.log_probs(t, mean)), labels, soft, of_label, at=at)
 
     def result(self) -> Scores:
         """The scores of everything added so far."""
@@ -160,16 +160,23 @@ class Metrics:
             scores["nll"], scores["ece"] = nll / labelled, calibration_error(self._bins)
             scores["brier"] = brier / labelled
         if self._compared:
-            agreed, *kls = (self._soft / self._compared).tolist()
-            scores["agreement"] = agreed
-            scores["kl"] = {f"{t:g}": kl for t, kl in zip(self._temperatures, kls, strict=True)}
+            scores["agreement"] = self._agreed / self._compared
+            scores["kl"] = {f"{t:g}": kl / self._compared for t, kl in self._kl.items()}
         return scores if self._by_class is None else cast(Scores, {**scores, **self._by_class.result()})
 
     def _add(
-        self, log_probs_at: LogProbsAt, labels: Tensor, soft: SoftLabels | None, own: Tensor | None = None
+        self,
+        log_probs_at: LogProbsAt,
+        labels: Tensor,
+        soft: SoftLabels | None,
+        own: Tensor | None = None,
+        *,
+        at: float = 1.0,
     ) -> None:
-        """Add log-probabilities (B, C) at each T; `own` are those at T = 1 that hard labels are held against, where others."""
-        log_p = log_probs_at(1.0)
+        """Add log-probabilities (B, C) at each T. Hard labels are held against those `at` 1, or what is next to it of a teacher
+        that is not known there; `own` are the ones, where they are others.
+        """
+        log_p = log_probs_at(at)
         predicted = top_class(log_p)
         self._rows += len(log_p)
         if self._wants_classes and log_p.shape[1] <= MOST:
@@ -183,12 +190,16 @@ class Metrics:
             self._add_hard(own[has_label], own_predicted[has_label], labels[has_label])
         if soft is not None:
             self._compared += len(log_p)
-            teacher = soft.log_probs(1.0, self._mean)
-            columns = [(predicted == top_class(teacher)).double()]
-            for t in self._temperatures:
-                pair = (teacher, log_p) if t == 1 else (soft.log_probs(t, self._mean), log_probs_at(t))
-                columns.append(_kl(pair[0].to(log_p.dtype), pair[1]).double())
-            self._soft += torch.stack(columns).sum(dim=1).cpu()
+            teacher, near = soft.log_probs(soft.near_1, self._mean), soft.near_1
+            columns, measured = [(predicted == top_class(teacher)).double()], sorted({near, *self._temperatures})
+            for t in measured:
+                log_q = log_p if t == at else log_probs_at(t)
+                columns.append(
+                    _kl((teacher if t == near else soft.log_probs(t, self._mean)).to(log_p.dtype), log_q).double()
+                )
+            agreed, *kls = torch.stack(columns).sum(dim=1).cpu().tolist()
+            self._agreed += agreed
+            self._kl = {t: self._kl.get(t, 0.0) + kl for t, kl in zip(measured, kls, strict=True)}
 
     def _add_hard(self, log_p: Tensor, predicted: Tensor, labels: Tensor) -> None:
         p, of_label = log_p.exp(), labels[:, None]

@@ -159,10 +159,10 @@ def naming_row(batch: Batch, mean: str) -> Iterator[None]:
             one, none = batch.soft[at : at + 1], no_common_class
             try:
                 if one.target == "softmax":
-                    one.log_probs(1.0, mean)
+                    one.log_probs(one.near_1, mean)
                 else:
                     none = no_common_outcome
-                    one.logits(1.0, mean)
+                    one.logits(one.near_1, mean)
             except NoPossibleClass:
                 raise none(f"row {batch.rows[at * len(batch) // len(batch.soft)]}") from None
         raise
