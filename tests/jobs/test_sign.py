@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -431,6 +433,20 @@ def test_at_most_so_many() -> None:
     assert len(json.loads(joined((), tuple(each[:64])))["signatures"]) == 64
     with pytest.raises(ConfigError, match=r"at most 64 signatures, and these are 65"):
         joined((each[0],), tuple(each[1:]))
+
+
+def test_killed_while_it_signs(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, public = keys(tmp_path, "one")
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalFolder, "place", lambda *given: os.kill(os.getpid(), signal.SIGKILL))
+        child = multiprocessing.get_context("fork").Process(target=sign, args=(store, own))
+        child.start()
+        child.join(100)
+    assert child.exitcode == -signal.SIGKILL
+    assert verify(store / "test") == []
+    sign(store, own)
+    assert [*(store / "test").glob("staging")] == [*(store / "test").glob(".*")] == []
+    use(store / "test", public)
 
 
 def test_signing_reads_no_labels(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
