@@ -22,7 +22,7 @@ from softlabels.jobs.sources import Source
 from softlabels.jobs.splits import open_splits
 from softlabels.store.pinned import Pinned
 from softlabels.store.repair import repair
-from softlabels.store.signatures import Signature, joined, require_signed
+from softlabels.store.signatures import Signature, require_signed, signatures_file
 from softlabels.store.verify import verify
 from softlabels.system.keys import PASSPHRASE, private_key, public_key
 from softlabels.system.local import LocalFolder
@@ -430,9 +430,9 @@ def test_a_recipe_that_pins(
 
 def test_at_most_so_many() -> None:
     each = [Signature(key=f"SHA256:{n:043}", signature="00" * 64) for n in range(65)]
-    assert len(json.loads(joined((), tuple(each[:64])))["signatures"]) == 64
+    assert len(json.loads(signatures_file((), tuple(each[:64])))["signatures"]) == 64
     with pytest.raises(ConfigError, match=r"at most 64 signatures, and these are 65"):
-        joined((each[0],), tuple(each[1:]))
+        signatures_file((each[0],), tuple(each[1:]))
 
 
 def test_killed_while_it_signs(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ def read_signatures(store: Files) -> tuple[Signature, ...]:
     return decode_json(data, Signatures, str(store.at(SIGNATURES))).signatures
 
 
-def joined(first: tuple[Signature, ...], more: tuple[Signature, ...] = ()) -> bytes:
+def signatures_file(first: tuple[Signature, ...], more: tuple[Signature, ...] = ()) -> bytes:
     """A file of all these signatures; of a key that has two, that in `more`. Raises `ConfigError` where they are too many."""
     found = {each.key: each for each in (*first, *more)}
     if len(found) > MOST:
@@ -68,7 +68,7 @@ def sign(store: Folder, manifest: Manifest, key: PrivateKey) -> None:
         standing = read_signatures(store)
         if not _is_signed(standing, manifest, key.public):
             made = Signature(key=key.public.fingerprint, signature=key.sign(statement(manifest)).hex())
-            replace(store, SIGNATURES, joined(standing, (made,)))
+            replace(store, SIGNATURES, signatures_file(standing, (made,)))
 
 
 def require_signed(store: Files, manifest: Manifest, key: PublicKey) -> None:
