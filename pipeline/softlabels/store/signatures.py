@@ -85,7 +85,8 @@ def require_signed(store: Files, manifest: Manifest, key: PublicKey) -> None:
         what = f"{store} is not signed by {key.fingerprint}, but, so it says, by {some(names)}"
     else:
         what = f"{store} is not signed"
-    raise NotSigned(what, remedy="use nothing of it; get the store again from whoever should have signed it")
+    check = "check the key; where it is right, " if names else ""
+    raise NotSigned(what, remedy=f"{check}use nothing of it; get the store again from whoever should have signed it")
 
 
 def _is_signed(found: tuple[Signature, ...], manifest: Manifest, key: PublicKey) -> bool:
