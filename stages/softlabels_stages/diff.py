@@ -100,7 +100,8 @@ def _target(each: TargetDiff) -> Iterator[str]:
         yield f"  classes that moved most, of {len(each.classes):,}:"
         rows = [(c.name, f"{c.positions:,}", f"{c.agreement:.4f}", nats(c.forward)) for c in worst[:_CLASSES]]
         yield from _table(Table(("", "count", "same", apart), tuple(rows)))
-        yield "  rows that moved most (A / B):"
+        last = "a number and its value" if each.errors is not None else "a class and its probability"
+        yield f"  rows that moved most, in A / in B; at the end {last}, in A -> in B:"
         yield from (f"    {_moved(one, apart)}" for one in each.moved)
 
 
