@@ -49,7 +49,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("layout", ["arrow", "zarr"])
+@pytest.mark.parametrize("layout", [pytest.param("arrow", marks=pytest.mark.slow), "zarr"])
 def test_to_the_hub_and_back(made: Path, layout: str, hub: FakeHub, tmp_path: Path) -> None:
     store = shutil.copytree(made / layout, tmp_path / "store")
     (store / "train" / "staging").mkdir(exist_ok=True)

@@ -36,6 +36,7 @@ from softlabels.store.verify import verify
 from softlabels.system.bucket import Bucket
 from softlabels.system.depots import Depot, LocalDepot
 from softlabels.system.hub import Hub
+from softlabels.system.keys import public_key
 from softlabels.system.places import local_path
 from softlabels.system.urls import depot_of
 
@@ -184,8 +185,15 @@ def _fetched(split: str, source: Depot, target: LocalDepot, rows: str | None, pi
     if not target.exists(CARD):  # as from the Hub, whose page is another one
         with alone(target):
             replace(target, CARD, store_card(manifest).encode())
-    watch.say(f"{split}: every byte is as it was sealed")
+    watch.say(f"{split}: every byte is as it was sealed{_by(pinned, rows)}")
     return manifest
+
+
+def _by(pinned: Pinned, rows: str | None) -> str:
+    if pinned.signed_by is None:
+        return ""
+    said = f"as {public_key(pinned.signed_by).fingerprint} signed it"
+    return f", and {said}" if rows is None else f"; of the whole {said}"
 
 
 def _picked(split: str, source: Depot, target: LocalDepot, rows: str, pinned: Pinned, watch: Watch) -> Manifest:

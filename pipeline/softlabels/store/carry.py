@@ -44,7 +44,7 @@ from softlabels.store.paths import BASIS_FILE, CARD, MANIFEST, PLAN, SET_ASIDE, 
 from softlabels.store.reader import Store
 from softlabels.store.records import Commit, FileRecord
 from softlabels.store.seal import check_record
-from softlabels.store.signatures import Signature, joined, read_signatures
+from softlabels.store.signatures import Signature, read_signatures, signatures_file
 from softlabels.store.spec import Plan
 from softlabels.store.verify import known_names
 from softlabels.system.depots import Depot
@@ -310,7 +310,7 @@ class Carrying:
             standing: tuple[Signature, ...] = ()
             with suppress(DamagedManifest):  # which this mends
                 standing = read_signatures(self.target)  # others may have signed what is there
-            self._small(SIGNATURES, joined(standing, self._signatures))
+            self._small(SIGNATURES, signatures_file(standing, self._signatures))
         self._create(MANIFEST, pretty_json(self.manifest))
         found = dict(self._found())
         wrong = [name for name, size in self._have.items() if found.get(name) != size]
