@@ -33,8 +33,7 @@ def main(args: Diff) -> int:
     """Compare them."""
     if not args.a or not args.b:
         raise ConfigError("two stores are needed", remedy="write softlabels diff A B")
-    asked = {"temperatures": args.temperatures, "most": args.most, "rename": args.rename, "splits": args.splits}
-    found = diff(args.a, args.b, **asked)  # type: ignore[arg-type]  # each as it is called
+    found = diff(args.a, args.b, temperatures=args.temperatures, most=args.most, rename=args.rename, splits=args.splits)
     if args.json:
         described = {split: facts(each) for split, each in found.items()}
         print(json.dumps(next(iter(described.values())) if len(described) == 1 else described, indent=1))

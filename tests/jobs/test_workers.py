@@ -45,6 +45,7 @@ TOPK = replace(DENSE, encoding="topk", k=2, rank=2)
 SHARDS = {"train": 5, "test": 3}
 BOTH = pytest.mark.parametrize("labels", [DENSE, TOPK], ids=["dense", "topk"])
 Rows = list[TransferRows]
+ELSEWHERE = b"process 1 on another\nanother\nanother start\nid\n0\n"
 
 
 @pytest.fixture
@@ -122,6 +123,19 @@ def test_a_shard_whose_worker_stands_still_is_taken_over_and_stored_once(rows: R
     assert "train: 1 shard (0) another worker had recorded first: computed twice, stored once" in slow
     assert all(verify(f"store/{split}") == [] for split in SHARDS)
     assert [path for split in SHARDS for path in Path("store", split).glob("staging/**")] == []
+
+
+def test_a_worker_that_seals_claims_no_shard(rows: Rows, store: MemoryFolder) -> None:
+    """Who sees the sealed store then, on another machine, is alone, and removes what is staged."""
+    found, seal_of = list[list[str]](), StoreWriter.seal
+
+    def sealing(self: StoreWriter) -> object:
+        found.append(self.folder.names(CLAIMS))
+        return seal_of(self)
+
+    with mock.patch.object(StoreWriter, "seal", sealing):
+        label(rows, ensemble(), DENSE, store)
+    assert found == [["seal-0"]] * 2
 
 
 def test_a_worker_that_waits_can_be_stopped(rows: Rows, store: MemoryFolder) -> None:
@@ -299,6 +313,22 @@ def test_a_place_that_cannot_tell_who_is_alone(rows: Rows, labels: LabelsConfig)
     taken = [line.partition(":")[2] for line in lines if line.endswith("taken over")]
     words = "the claim of a dead one has not changed for 0.2 s; taken over"
     assert taken == [f" plan: {words}"] * (labels is TOPK) + [f" shard 2: {words}"]
+
+
+@BOTH
+def test_what_a_worker_of_another_machine_left_before_its_first_shard_was_done(
+    rows: Rows, labels: LabelsConfig, store: MemoryFolder
+) -> None:
+    """It was killed, and starts again elsewhere: its plan is used, and its claim lapses."""
+    full = errors.DiskFull("full", remedy="make room")
+    with mock.patch.object(Filling, "run", side_effect=full), pytest.raises(errors.DiskFull):
+        label(rows, ensemble(), labels, store)
+    store.put(f"train/{CLAIMS}/0-0", ELSEWHERE)
+    assert store.exists("train/plan.json")
+    lines: list[str] = []
+    watch = Watch(say=lines.append, should_stop=lambda: "waiting for the plan" in lines[-1])
+    label(rows, ensemble(), labels, store, shards=Shards(lapse=0.2), watch=watch)
+    assert digests(store) == whole(labels)
 
 
 def test_encode_shares_its_shards_too(rows: Rows, store: MemoryFolder) -> None:

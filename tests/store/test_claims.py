@@ -93,6 +93,24 @@ def test_a_claim_that_does_not_change_lapses_and_one_worker_takes_it_over(tmp_pa
     assert next(slow.shards([7]), None) is None
 
 
+@pytest.mark.parametrize("done", [True, False])
+def test_a_worker_that_took_over_leaves_no_claim_of_the_dead(tmp_path: AnyPath, clock: Clock, done: bool) -> None:
+    """Neither of those before: who comes next waits for none of them again, and finds none of another machine."""
+    assert next(worker(tmp_path).shards([0])) == 0
+    for each in (worker(tmp_path), worker(tmp_path)):  # the first of them dies, too
+        assert [*each.shards([0])] == []
+        clock.now += LAPSE
+        assert [*each.shards([0])] == [0]
+    assert len(folder_of(tmp_path).names(CLAIMS)) == 3
+    if done:
+        record(tmp_path, 0)
+        each.release_recorded()
+    else:
+        each.__exit__(None, None, None)
+    assert folder_of(tmp_path).names(CLAIMS) == []
+    assert [*worker(tmp_path).shards([0])] == ([] if done else [0])
+
+
 def test_a_worker_that_was_not_looking_looks_before_it_decides(tmp_path: AnyPath, clock: Clock) -> None:
     busy, away = worker(tmp_path), worker(tmp_path)
     assert next(busy.shards([0])) == 0
@@ -145,8 +163,9 @@ def test_a_shard_that_was_recorded_while_it_was_claimed_is_left(
 
 def test_names_of_strangers_are_no_claims(tmp_path: AnyPath) -> None:
     folder = folder_of(tmp_path)
-    for name in ("0", "0-x", "-", f"0-{'9' * 40}", "1-²"):
+    for name in ("0", "0-x", "-", f"0-{'9' * 40}", "1-²", "²-0", "\x1b[31m-0", "٣-0"):
         folder.put(f"{CLAIMS}/{name}", b"\x1b[31m")
+    assert worker(tmp_path).others() == {}
     assert next(worker(tmp_path).shards([0, 1])) == 0
     folder.put(f"{CLAIMS}/1-0", b"\x1b[31m\n")
     assert worker(tmp_path).others()["1"] == r"\x1b[31m"

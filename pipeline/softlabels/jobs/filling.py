@@ -103,6 +103,7 @@ class Filling:
             rows, should_stop = self._job.rows[split], self._watch.should_stop
             every = chain([first], shards)
             label_each(rows, self._job.asked(split), writer, every, should_stop=should_stop, progress=progress)
+        claims.release_recorded()
         if writer.beaten:
             which = f"{counted(len(writer.beaten), 'shard')} ({some(writer.beaten)})"
             self._watch.say(f"{split}: {which} another worker had recorded first: computed twice, stored once")

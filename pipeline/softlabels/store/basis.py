@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from softlabels.errors import DamagedBasis, DamagedManifest, SpecMismatch, UserError
 from softlabels.labels.topk_fields import MAX_BASIS_BYTES, check_basis
+from softlabels.store.claims import is_claimed_elsewhere
 from softlabels.store.commit import create, is_bound
 from softlabels.store.differences import Difference
 from softlabels.store.digest import blake3_hex
@@ -104,9 +105,9 @@ def drop_basis(store: Folder, *, keep: Basis | None) -> None:
 
 
 def resumable_basis(path: Place, *, rank: int | None = None) -> Basis | None:
-    """The basis that a store at `path` is bound to: it is sealed, or holds committed shards, or another writer is at work in
-    it. None where there is no such store, its tails have no basis, or its start binds nobody: a new one may be computed. None
-    too where an unfinished store has lost it, or `repair` set it aside: what is computed must be the same, or the plan
+    """The basis that a store at `path` is bound to: it is sealed, or holds committed shards, or another writer may be at work
+    in it. None where there is no such store, its tails have no basis, or its start binds nobody: a new one may be computed.
+    None too where an unfinished store has lost it, or `repair` set it aside: what is computed must be the same, or the plan
     refuses it.
 
     Raises:
@@ -120,7 +121,7 @@ def resumable_basis(path: Place, *, rank: int | None = None) -> Basis | None:
         return None
     spec = check_spec(plan.spec, version=plan.format)
     sealed = store.exists(MANIFEST)
-    bound = sealed or is_bound(store) or store.busy(LOCK)
+    bound = sealed or is_bound(store) or store.busy(LOCK) or is_claimed_elsewhere(store)
     lost = not sealed and not store.exists(BASIS_FILE)
     basis = read_basis(store, spec) if bound and not lost else None
     if basis is not None and rank is not None and len(basis) != 1 + rank:

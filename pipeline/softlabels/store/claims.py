@@ -9,6 +9,7 @@ several workers one gets it. So no clock but one's own is read. Claims are swept
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -18,13 +19,14 @@ from typing import NamedTuple, Self
 
 from softlabels.errors import StorageError, StrangePath, one_line
 from softlabels.store.paths import CLAIMS, STAGING, record_name
-from softlabels.system.files import Folder, Presence
+from softlabels.system.files import Files, Folder, Presence
 from softlabels.system.patience import this_machine, this_process
 
 LAPSE = 600.0
 PLANNING, SEALING = "plan", "seal"  # what is claimed beside shards
 _BEATS, _LOOKS = 10, 20  # a claim changes so often in the time of a lapse, and is looked at at most so often
 _MOST = 1024  # bytes of a claim
+_NAME = re.compile(rf"(\d{{1,9}}|{PLANNING}|{SEALING})-(\d{{1,9}})", re.ASCII)
 
 
 class _Seen(NamedTuple):
@@ -50,7 +52,7 @@ class Claims:
     ) -> None:
         self._store, self._lapse, self._say = store, lapse, say
         self._who = "\n".join([this_process(), *this_machine(), uuid.uuid4().hex])
-        self._held: dict[str, str] = {}  # the file, by what is claimed
+        self._held: dict[str, list[str]] = {}  # by what is claimed its files: of whom it was taken over, last its own
         self._seen: dict[str, _Seen] = {}  # of others, by file
         self._beats, self._last_beat = 0, time.monotonic()
 
@@ -73,8 +75,7 @@ class Claims:
             yield shard
 
     def _next(self, left: list[int], regardless: bool) -> int | None:
-        for what in [what for what in self._held if what.isdigit() and self._is_recorded(int(what))]:
-            self.release(what)
+        self.release_recorded()
         standing = self._standing()
         for shard in tuple(left):
             if not self._is_recorded(shard) and not self._take(str(shard), standing, regardless):
@@ -89,17 +90,18 @@ class Claims:
         """Claim one thing; False where a live worker has."""
         return self._take(what, self._standing(), regardless=False)
 
-    def _take(self, what: str, standing: dict[str, int], regardless: bool) -> bool:
+    def _take(self, what: str, standing: dict[str, list[int]], regardless: bool) -> bool:
         if what in self._held:
             return True
-        turn = standing.get(what, -1)
+        turns = standing.get(what, [])
+        turn = turns[-1] if turns else -1
         lapsed = turn >= 0 and (regardless or self._has_lapsed(_file(what, turn)))
         if turn >= 0 and not lapsed:
             return False
         name = _file(what, turn + 1)
         if not self._store.create(name, self._data(), staged=_staged(), durable=False):
             return False
-        self._held[what] = name
+        self._held[what] = [*(_file(what, earlier) for earlier in turns), name]
         if lapsed and not regardless:
             title = f"shard {what}" if what.isdigit() else what
             self._say(
@@ -108,10 +110,14 @@ class Claims:
         return True
 
     def release(self, what: str) -> None:
-        """Claim it no longer."""
-        name = self._held.pop(what, None)
-        if name is not None:
+        """Claim it no longer, nor let the dead do so from whom it was taken over."""
+        for name in self._held.pop(what, []):
             self._store.clear(name)
+
+    def release_recorded(self) -> None:
+        """Claim no shard that is done."""
+        for what in [what for what in self._held if what.isdigit() and self._is_recorded(int(what))]:
+            self.release(what)
 
     def beat(self) -> None:
         """Say that this worker gets on: to be called often, does something seldom."""
@@ -119,14 +125,14 @@ class Claims:
         if now - self._last_beat < self._lapse / _BEATS:
             return
         self._last_beat, self._beats = now, self._beats + 1
-        for name in self._held.values():
+        for *_, name in self._held.values():
             self._store.put(name, self._data(), staged=_staged(), durable=False)
 
     def others(self) -> dict[str, str]:
         """Who is at what that is not recorded, of the other workers that are not known to be dead."""
         return {
             what: self.holder(what, turn)
-            for what, turn in self._standing().items()
+            for what, (*_, turn) in self._standing().items()
             if what not in self._held and not (what.isdigit() and self._is_recorded(int(what)))
             if not self._has_lapsed(_file(what, turn))
         }
@@ -142,14 +148,15 @@ class Claims:
     def _is_recorded(self, shard: int) -> bool:
         return self._store.exists(record_name(shard))
 
-    def _standing(self) -> dict[str, int]:
-        """The latest turn of everything that is claimed."""
-        found: dict[str, int] = {}
+    def _standing(self) -> dict[str, list[int]]:
+        """The turns of everything that is claimed, in order; the last one counts."""
+        found: dict[str, list[int]] = {}
         for name in self._store.names(CLAIMS):
-            what, _, turn = name.rpartition("-")
-            if turn.isascii() and turn.isdigit() and len(turn) < 10:
-                found[what] = max(int(turn), found.get(what, 0))
-        latest = {_file(what, turn) for what, turn in found.items()}
+            if given := _NAME.fullmatch(name):
+                found.setdefault(given[1], []).append(int(given[2]))
+        for turns in found.values():
+            turns.sort()
+        latest = {_file(what, turns[-1]) for what, turns in found.items()}
         self._seen = {name: seen for name, seen in self._seen.items() if name in latest}
         return found
 
@@ -167,10 +174,15 @@ class Claims:
 
 def is_alone(store: Folder, presence: Presence) -> bool:
     """`Presence.alone`, and no other machine claims anything: the locks of some network file systems end at each machine."""
-    return presence.alone() and not any(_is_elsewhere(store, f"{CLAIMS}/{name}") for name in store.names(CLAIMS))
+    return presence.alone() and not is_claimed_elsewhere(store)
 
 
-def _is_elsewhere(store: Folder, name: str) -> bool:
+def is_claimed_elsewhere(store: Files) -> bool:
+    """Whether another machine claims anything; its worker may be dead."""
+    return any(_is_elsewhere(store, f"{CLAIMS}/{name}") for name in store.names(CLAIMS))
+
+
+def _is_elsewhere(store: Files, name: str) -> bool:
     """Whether a claim is of another machine: neither its name nor the start of its kernel is ours."""
     with suppress(FileNotFoundError, StorageError, StrangePath):
         lines = store.read(name, _MOST).decode(errors="replace").split("\n")
