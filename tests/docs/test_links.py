@@ -12,6 +12,7 @@ from tests.docs.test_code_blocks import PAGES, ROOT
 
 CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.M | re.S)
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)[^)]*\)")
+PART = re.compile(r"\]\((?!https?:)([^)#\s]*)#([^)\s]+)\)")
 
 
 def links(page: Path) -> list[Path]:
@@ -28,6 +29,19 @@ def test_links_are_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_name_files_that_are_there(page: Path) -> None:
     assert [str(path.relative_to(ROOT)) for path in links(page) if not path.exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_parts_that_links_name_are_there(page: Path) -> None:
+    for name, part in PART.findall(CODE.sub("", page.read_text())):
+        target = page.parent / name if name else page
+        assert target.suffix != ".md" or part in headings(target), f"{name}#{part}"
+
+
+def headings(page: Path) -> set[str]:
+    """What links call them: lower case, without marks, with hyphens for blanks."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in re.findall(r"^#+ (.+)$", text, re.M)}
 
 
 def test_every_page_is_found_from_the_readme() -> None:
