@@ -12,17 +12,14 @@ import sys
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
 from softlabels.recipes import tokenizer
 from softlabels.recipes.tokenizer_config import LEAST_TOKENS
-from softlabels.stream import join
 from softlabels.student import export
 from softlabels.student.loss_spec import LOSS_NAMES
 from softlabels.student.losses import LOSSES
-from softlabels_stages import arguments
 from softlabels_stages.__main__ import main
 from softlabels_stages.arguments import COMMANDS, FORMATS
 
@@ -225,7 +222,6 @@ def test_help_is_that_of_the_stage_itself(stage: str, capsys: pytest.CaptureFixt
 def test_the_names_that_light_modules_repeat() -> None:
     assert tuple(LOSSES) == tuple(name for names in LOSS_NAMES.values() for name in names)
     assert {*FORMATS} == {*export.FILES, "hf"}
-    assert get_args(arguments.Missing) == get_args(join.Missing)
     assert {"wordpiece": len(tokenizer.SPECIAL) + 1, "bpe": 257} == LEAST_TOKENS
 
 

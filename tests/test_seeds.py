@@ -53,6 +53,7 @@ def fixed(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
     return drawn(tmp_path_factory.mktemp("fixed"))
 
 
+@pytest.mark.slow
 def test_a_test_draws_the_same_whatever_runs_before_it(tmp_path: Path, fixed: list[object]) -> None:
     assert drawn(tmp_path, "--deselect=test_drawing.py::test_first") == fixed
 

@@ -56,6 +56,7 @@ COMPLAINTS = {  # line -> what mypy says of it
 SETTINGS = "[mypy]\nstrict = true\n[mypy-torch.*,datasets.*,zarr.*,pyarrow.*]\nfollow_imports = skip\n"
 
 
+@pytest.mark.slow
 def test_mypy_sees_the_types_in_a_users_file(tmp_path: Path) -> None:
     """It finds the package where Python does: no path is told."""
     for name, text in {"right.py": RIGHT, "wrong.py": WRONG, "mypy.ini": SETTINGS}.items():

@@ -8,7 +8,7 @@ Names are loaded when they are first used, so that reading a store imports no to
     extend             more rows, of which the teacher is asked about the new ones alone
     train, judge       students from stores, and scores of a student or of the stored teacher
     merge, concat      stores made of stores: teachers as members, rows behind each other, some of a store;
-    select             docs/sharing.md
+    select             docs/combining.md
     import_labels,     top-k log-probabilities of other tools as a store, and a store's labels for them;
     export_labels      docs/translate.md
     diff               how far two stores are apart

@@ -14,6 +14,7 @@ from softlabels.errors import ConfigError
 from softlabels.jobs.reading import Reading
 from softlabels.labels.settings import EncodingSettings
 from softlabels.models.config import ModelConfig
+from softlabels.store.key_index import Missing, Repeated
 from softlabels.store.pinned import Pinned
 from softlabels.student.pruning import Pruning
 from softlabels.student.sweep import StudentTraining
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from softlabels.jobs.sources import Source
 
 FORMATS = ("onnx", "torch", "int8", "hf")  # of exported students
-Missing = Literal["error", "skip"]
-Repeated = Literal["error", "first"]
 Stores = tuple[str, ...]
 Precision = Literal["float32", "float16", "bfloat16"]
 

@@ -33,8 +33,7 @@ def main(args: Diff) -> int:
     """Compare them."""
     if not args.a or not args.b:
         raise ConfigError("two stores are needed", remedy="write softlabels diff A B")
-    asked = {"temperatures": args.temperatures, "most": args.most, "rename": args.rename, "splits": args.splits}
-    found = diff(args.a, args.b, **asked)  # type: ignore[arg-type]  # each as it is called
+    found = diff(args.a, args.b, temperatures=args.temperatures, most=args.most, rename=args.rename, splits=args.splits)
     if args.json:
         described = {split: facts(each) for split, each in found.items()}
         print(json.dumps(next(iter(described.values())) if len(described) == 1 else described, indent=1))
@@ -101,7 +100,8 @@ def _target(each: TargetDiff) -> Iterator[str]:
         yield f"  classes that moved most, of {len(each.classes):,}:"
         rows = [(c.name, f"{c.positions:,}", f"{c.agreement:.4f}", nats(c.forward)) for c in worst[:_CLASSES]]
         yield from _table(Table(("", "count", "same", apart), tuple(rows)))
-        yield "  rows that moved most (A / B):"
+        last = "a number and its value" if each.errors is not None else "a class and its probability"
+        yield f"  rows that moved most, in A / in B; at the end {last}, in A -> in B:"
         yield from (f"    {_moved(one, apart)}" for one in each.moved)
 
 

@@ -140,7 +140,7 @@ def _text(path: str, facts: dict[str, Any]) -> str:
         lines += [
             (
                 "size",
-                f"{facts['bytes']:,} bytes, {facts['bytes_per_position']:.1f} a {_place(facts)}",
+                f"{facts['bytes']:,} bytes; labels {facts['bytes_per_position']:.1f} bytes a {_place(facts)}",
             ),
             *([("fidelity", _lost(facts))] if "encoding" in facts else []),
             ("digest", facts["digest"]),

@@ -290,8 +290,9 @@ def _resolve(flag: str, known: Mapping[str, Key], flat: Sequence[str]) -> tuple[
         for above in schema.parents(name):
             if above in known and schema.is_mapping(known[above].hint):
                 return name, known[above]
-    flags = [f"--{_flag(name, flat)}" for name in known]
-    raise schema.unknown_key(f"unknown option --{flag}", f"--{flag}", flags)
+    flags, asked = [f"--{_flag(name, flat)}" for name in known], f"--{_flag(written, flat)}"
+    below = [each for each in flags if each.startswith(f"{asked}.")]  # of a section, its keys
+    raise schema.unknown_key(f"unknown option --{flag}", asked, below or flags)
 
 
 def _flag(name: str, flat: Sequence[str]) -> str:

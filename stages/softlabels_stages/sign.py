@@ -1,8 +1,9 @@
 """Sign a store, or every split of a folder of stores: softlabels sign STORE --key=KEY.pem.
 
-Who has the public key can check that the store is as it was signed: verify --signed_by=PUB.pem, and the same of pull and
-train-student. A key is Ed25519 or ECDSA P-256, as openssl makes it: openssl genpkey -algorithm ed25519 -out KEY.pem.
-The passphrase of an encrypted one is taken from $SOFTLABELS_KEY_PASSPHRASE. No labels are read: verify the store first.
+Who has the public key can check that the store is as it was signed: verify and pull --signed_by=PUB.pem, train-student
+--pinned.signed_by=PUB.pem. A key is Ed25519 or ECDSA P-256, as openssl makes it:
+openssl genpkey -algorithm ed25519 -out KEY.pem. The passphrase of an encrypted one is taken from
+$SOFTLABELS_KEY_PASSPHRASE. No labels are read: verify the store first.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import Literal
 from softlabels.objects import ObjectSpec
 from softlabels.recipes.tokenizer_config import TokenizerConfig
 from softlabels.store.claims import LAPSE
+from softlabels.store.key_index import Missing
 from softlabels.student.config import TrainingConfig
 from softlabels.teacher.config import LabelsConfig, TeacherConfig
 from softlabels.transfer.config import TransferSetConfig
@@ -63,6 +64,4 @@ class Extend:
     labels: LabelsConfig = field(default_factory=LabelsConfig)
     store: str = ""  # the store that lacks rows: a folder of splits, or one of them
     out: str = ""  # where the new store goes
-    missing: Literal["error", "skip"] = (
-        "error"  # rows of the store that the transfer set lacks: error, or skip to leave out
-    )
+    missing: Missing = "error"  # rows of the store that the transfer set lacks: error, or skip to leave them out

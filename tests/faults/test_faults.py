@@ -80,6 +80,7 @@ def test_a_control_counts_its_harm_alone() -> None:
         repeated(1, 7, refused_elsewhere, failing=(Harm,))
 
 
+@pytest.mark.slow
 def test_only_moved_clocks_make_a_sweep_by_age_do_harm(rng: np.random.Generator) -> None:
     assert apart(unmoved_and_believed, seed_of(rng)) == Outcome(3)
 

@@ -503,7 +503,7 @@ def test_it_resumes_to_the_same_bytes(one: Callable[..., Store], tmp_path: Memor
 
 def test_three_chunks_in_memory(tmp_path_factory: pytest.TempPathFactory, rng: np.random.Generator) -> None:
     """Of stores of 12 chunks. Seen to fail where whole columns are read, and where a check looks at a whole chunk's outputs."""
-    classes, disk = 1 << 13, tmp_path_factory.mktemp("disk")
+    classes, disk = 1 << 12, tmp_path_factory.mktemp("disk")
     data = replace(sample(rng, 192, members=2), labels=np.full(192, -1), classes=classes)
     data = replace(data, logits=rng.normal(size=(192, 2, classes)).astype(np.float32))
     for number in (0, 1):

@@ -362,6 +362,7 @@ def test_command(
         "train: 40 rows in both, 0 in A alone, 0 in B alone",
         "T = 8",
         "1 row (A / B: 8 / 8) with another hard label",
+        "moved most, in A / in B; at the end a class and its probability, in A -> in B:",
         "row 3 / 3, key ",
         "dog 0.9",
     ):

@@ -6,6 +6,7 @@ from importlib import import_module  # skops takes a second, in each worker
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from sklearn.ensemble import RandomForestClassifier
 from torch import nn
@@ -15,6 +16,7 @@ from softlabels.models.config import ModelConfig
 from softlabels.models.estimator import build_member
 
 
+@pytest.mark.slow
 def test_a_forest_is_timed_as_it_is(rng: np.random.Generator, tmp_path: Path) -> None:
     rows = rng.normal(size=(30, 4)).astype(np.float32)
     file = tmp_path / "forest.skops"

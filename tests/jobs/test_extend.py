@@ -18,7 +18,7 @@ from softlabels.transfer import TransferRows
 from tests.jobs.test_label_targets import CASES, Case, R, rows_of, settings, stopping, teacher
 from tests.stages.kills import digests
 
-QUICK = ("frames", "anchors-topk", "ragged detector")
+QUICK = ("anchors-topk", "ragged detector")
 PLAIN = Case({"": 5}, {"inputs": "embed"}, members=2)
 
 

@@ -49,7 +49,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("layout", ["arrow", "zarr"])
+@pytest.mark.parametrize("layout", [pytest.param("arrow", marks=pytest.mark.slow), "zarr"])
 def test_to_the_hub_and_back(made: Path, layout: str, hub: FakeHub, tmp_path: Path) -> None:
     store = shutil.copytree(made / layout, tmp_path / "store")
     (store / "train" / "staging").mkdir(exist_ok=True)
@@ -149,6 +149,9 @@ def test_a_repository_that_holds_something_else(made: Path, hub: FakeHub, tmp_pa
     shutil.copytree(made / "zarr" / "train", tmp_path / "store" / "preview")
     with pytest.raises(ConfigError, match="a split called preview cannot lie at the root"):
         push(tmp_path / "store", AT)
+    for folder in ("default", "a--b", "a-/b"):  # as the page calls the root, and a/b
+        with pytest.raises(ConfigError, match="would have the name of another store on the page"):
+            push(made / "zarr" / "train", f"{AT}/{folder}")
 
 
 def test_somebody_else_commits_meanwhile(made: Path, hub: FakeHub, tmp_path: Path) -> None:

@@ -128,9 +128,9 @@ def test_what_is_refused_as_merge_refuses_it(tmp_path: Path, rng: np.random.Gene
 
 def test_a_run_knows_all_its_stores(tmp_path: Path, rng: np.random.Generator) -> None:
     places, _ = three(tmp_path, rng, rows=60)
-    said: list[str] = []
+    said, training = list[str](), replace(TRAINING, epochs=1, baseline=False)
     given: dict[str, Any] = {"missing": "skip", "out": tmp_path / "run", "watch": Watch(said.append, said.append)}
-    run = train(MLP, places, replace(TRAINING, epochs=1), **given)
+    run = train(MLP, places, training, **given)
     own = [open_store(place).digest for place in places]
     assert any("train: 12 of 60 rows of" in line and "are not in all" in line for line in said)
     assert run.results["store"] == places
@@ -139,10 +139,10 @@ def test_a_run_knows_all_its_stores(tmp_path: Path, rng: np.random.Generator) ->
     card = (run.path / "README.md").read_text()
     assert f"digest {' + '.join(f'`{digest}`' for digest in own)}" in card
     with pytest.raises(errors.RunExists, match=r"holds another run: .*stores.train\[1\]: "):
-        train(MLP, [places[0], places[2], places[1]], replace(TRAINING, epochs=1), **given)
+        train(MLP, [places[0], places[2], places[1]], training, **given)
     with pytest.raises(errors.RunExists, match="holds another run: several"):
-        train(MLP, Source(tuple(places), repeated="first"), replace(TRAINING, epochs=1), **given)
-    assert train(MLP, places, replace(TRAINING, epochs=1), **given).results == run.results
+        train(MLP, Source(tuple(places), repeated="first"), training, **given)
+    assert train(MLP, places, training, **given).results == run.results
     assert list(judge(places, split="train", missing="skip")) == [
         "teacher 0: one", "teacher 1: one", "teacher 2: one", "ensemble"
     ]  # fmt: skip

@@ -548,7 +548,7 @@ def listing(*keys: str, size: int = 1, more: str = "") -> Callable[[Web], bool]:
     return lie
 
 
-@pytest.mark.parametrize("turns", [8, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("turns", [4, pytest.param(300, marks=pytest.mark.slow)])
 def test_a_place_that_lies(turns: int, tmp_path: Path, rng: np.random.Generator) -> None:
     """What arrives is right, or no store is there, and an honest place then gives what is missing."""
     source, ended = tmp_path / "source" / "train", set[str]()
@@ -708,6 +708,7 @@ def test_killed_twenty_times(command: str, s3: str, tmp_path: Path, rng: np.rand
         turn += 1
 
 
+@pytest.mark.slow
 def test_killed_three_times(tmp_path: Path, rng: np.random.Generator) -> None:
     """The same from folder to folder, in forks of this process."""
     source, copy, killed = tmp_path / "store" / "train", tmp_path / "copy", 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,9 +20,10 @@ from softlabels import errors, open_store, pull, push, select, sign, write_store
 from softlabels.errors import ConfigError, DamagedManifest, DamagedStore, NotSigned, SpecMismatch, UserError
 from softlabels.jobs.sources import Source
 from softlabels.jobs.splits import open_splits
+from softlabels.jobs.watch import Watch
 from softlabels.store.pinned import Pinned
 from softlabels.store.repair import repair
-from softlabels.store.signatures import Signature, joined, require_signed
+from softlabels.store.signatures import Signature, require_signed, signatures_file
 from softlabels.store.verify import verify
 from softlabels.system.keys import PASSPHRASE, private_key, public_key
 from softlabels.system.local import LocalFolder
@@ -151,7 +154,7 @@ def test_every_bit_counts(store: Path, team: tuple[str, str], rng: np.random.Gen
 
 def test_others_are_refused(store: Path, made: Path, team: tuple[str, str], tmp_path: Path) -> None:
     _, other = keys(tmp_path, "other")
-    with pytest.raises(NotSigned, match=r"is not signed by SHA256:.*, but, so it says, by SHA256:"):
+    with pytest.raises(NotSigned, match=r"is not signed by SHA256:.*, but, so it says, by SHA256:.*; check the key"):
         open_store(store / "train", signed_by=other)
     entry = store / "train" / "signatures.json"
     entry.write_text(entry.read_text().replace(public_key(team[1]).fingerprint, public_key(other).fingerprint))
@@ -253,17 +256,32 @@ def test_it_travels(store: Path, team: tuple[str, str], tmp_path: Path) -> None:
     with pytest.raises(NotSigned):
         pull(place, tmp_path / "none", signed_by=stranger)
     assert not (tmp_path / "none" / "train").exists()
-    pull(place, tmp_path / "copy", split="train", signed_by=other)
+    said: list[str] = []
+    pull(place, tmp_path / "copy", split="train", signed_by=other, watch=Watch(said.append))
+    assert said[-1] == f"train: every byte is as it was sealed, and as {public_key(other).fingerprint} signed it"
     for key in (other, team[1]):
         use(tmp_path / "copy" / "train", key)
     sign(tmp_path / "copy", keys(tmp_path, "third")[0])
     push(tmp_path / "copy" / "train", place.within("train"))
     pull(place, store)  # ours stay, theirs are added
-    assert len(json.loads((store / "train" / "signatures.json").read_bytes())["signatures"]) == 3
+    entry = store / "train" / "signatures.json"
+    assert len(json.loads(entry.read_bytes())["signatures"]) == 3
+    entry.write_text("[")
+    with pytest.raises(DamagedManifest):  # before `test` is signed
+        sign(store, keys(tmp_path, "fourth")[0])
+    assert len(json.loads((store / "test" / "signatures.json").read_bytes())["signatures"]) == 2
+    with pytest.raises(DamagedManifest, match=r"signatures\.json does not fit"):
+        push(store / "train", empty := MemoryDepot())
+    assert not [*empty.list()]
+    pull(place, store)  # which mends it
+    use(store / "train", team[1])
 
 
 def test_some_rows_are_checked_while_they_are_pulled(store: Path, team: tuple[str, str], tmp_path: Path) -> None:
-    pull(store / "train", tmp_path / "few", rows="3,35", signed_by=team[1])
+    said: list[str] = []
+    pull(store / "train", tmp_path / "few", rows="3,35", signed_by=team[1], watch=Watch(said.append))
+    signer = public_key(team[1]).fingerprint
+    assert said[-1] == f"train: every byte is as it was sealed; of the whole as {signer} signed it"
     few = open_store(tmp_path / "few")
     assert few.spec.parents[0].digest == open_store(store / "train").digest
     with pytest.raises(NotSigned, match="is not signed"):  # a new store, which nobody signed: its parent is only a word
@@ -360,6 +378,7 @@ def test_commands(
     assert main(["info", str(store / "train")]) == 0
     assert f"{mark}" in (said := capsys.readouterr().out)
     assert "(not checked: verify --signed_by)" in said
+    assert "bytes; labels 20.0 bytes a row" in said
     assert main(["list", str(store), "--json"]) == 0
     assert {*json.loads(capsys.readouterr().out.splitlines()[0])["signed_by"]} == {
         mark,
@@ -418,9 +437,23 @@ def test_a_recipe_that_pins(
 
 def test_at_most_so_many() -> None:
     each = [Signature(key=f"SHA256:{n:043}", signature="00" * 64) for n in range(65)]
-    assert len(json.loads(joined((), tuple(each[:64])))["signatures"]) == 64
+    assert len(json.loads(signatures_file((), tuple(each[:64])))["signatures"]) == 64
     with pytest.raises(ConfigError, match=r"at most 64 signatures, and these are 65"):
-        joined((each[0],), tuple(each[1:]))
+        signatures_file((each[0],), tuple(each[1:]))
+
+
+def test_killed_while_it_signs(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, public = keys(tmp_path, "one")
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalFolder, "place", lambda *given: os.kill(os.getpid(), signal.SIGKILL))
+        child = multiprocessing.get_context("fork").Process(target=sign, args=(store, own))
+        child.start()
+        child.join(100)
+    assert child.exitcode == -signal.SIGKILL
+    assert verify(store / "test") == []
+    sign(store, own)
+    assert [*(store / "test").glob("staging")] == [*(store / "test").glob(".*")] == []
+    use(store / "test", public)
 
 
 def test_signing_reads_no_labels(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

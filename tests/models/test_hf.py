@@ -389,6 +389,7 @@ def test_without_the_extra_an_error_names_it(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_transformers_is_imported_where_it_is_used_only() -> None:
     modules = (
         "softlabels.models.hf, softlabels.models.hf_folder, softlabels.transfer.text, softlabels_stages.train_student"

@@ -79,6 +79,7 @@ def recipe() -> dict[str, Any]:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_detector_from_hard_labels_to_an_exported_student(capsys: pytest.CaptureFixture[str]) -> None:
     Path("recipe.yaml").write_text(yaml.safe_dump(recipe(), sort_keys=False))
     assert train_teacher.main(["--config=recipe.yaml"]) == 0

@@ -372,6 +372,7 @@ def test_without_a_home_it_says_what_to_set(
     assert tilde.startswith("ConfigError: ")
 
 
+@pytest.mark.slow
 def test_few_open_files_are_enough(there: Path) -> None:
     code, text = process(*TRAIN[:3], "--epochs=1", "--seeds=0", limits={resource.RLIMIT_NOFILE: 64})
     assert (code, "Traceback" in text) == (0, False), text

@@ -162,6 +162,7 @@ def test_a_default_keeps_its_arguments_until_the_class_changes(tmp_path: Path) -
     [
         (["--temprature=3"], "unknown option --temprature; did you mean --temperature?"),
         (["--student.foo=3"], "unknown option --student.foo; did you mean --student.init_args?"),
+        (["--training.optimizer={}"], "unknown option --training.optimizer; did you mean --optimizer.init_args?"),
         (["--temperature=abc"], "command line: training.temperature is 'abc', expected number; the default is 4.0"),
         (["--temperature=null"], "command line: training.temperature is 'null', expected number; the default is 4.0"),
         (

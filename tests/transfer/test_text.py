@@ -222,6 +222,7 @@ def test_a_tokenizer_of_no_texts_is_refused(functions: Path, tmp_path: Path) -> 
         TokenizerConfig(vocab_size=5)
 
 
+@pytest.mark.slow
 def test_the_same_texts_give_the_same_tokenizer_in_every_process(data: Path, tmp_path: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom softlabels.recipes.tokenizer import *\n"

@@ -16,9 +16,10 @@ from softlabels.jobs.sources import paired_splits
 from softlabels.jobs.watch import LOGGED, Watch, counted
 from softlabels.store import Store, open_store
 from softlabels.store.columns import KEY_BYTES
-from softlabels.store.combine import Missing, Repeated, concatenated, merged, selected
+from softlabels.store.combine import concatenated, merged, selected
 from softlabels.store.derived import Derived, fill
 from softlabels.store.gather import Ints
+from softlabels.store.key_index import Missing, Repeated
 from softlabels.store.records import Manifest
 from softlabels.store.root import require_apart, require_root, write_root
 from softlabels.system.places import Place, folder_of

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import msgspec
 import numpy as np
@@ -17,7 +16,7 @@ from softlabels.store import Store, StoreWriter, open_store, store_splits
 from softlabels.store.basis import Basis
 from softlabels.store.findings import keys_of
 from softlabels.store.gather import Ints
-from softlabels.store.key_index import met
+from softlabels.store.key_index import Missing, met
 from softlabels.store.new_spec import SAMPLE_ROWS
 from softlabels.store.records import Manifest
 from softlabels.store.root import require_apart, require_root, write_root
@@ -41,7 +40,7 @@ def extend(
     labels: LabelsConfig,
     out: Place,
     *,
-    missing: Literal["error", "skip"] = "error",
+    missing: Missing = "error",
     watch: Watch = LOGGED,
 ) -> dict[str, Manifest]:
     """Label the rows of a transfer set that a store lacks: `extend("stores/may", rows, teacher, labels, "stores/june")`.
@@ -141,7 +140,7 @@ class Extended(Labelled):
             self.watch.say(f"{split}: {known:,} of {counted(len(at), 'row')} are copied from {parent.folder}")
 
 
-def _chosen(given: Rows, parents: Mapping[str, Store], missing: Literal["error", "skip"], *, single: bool) -> Rows:
+def _chosen(given: Rows, parents: Mapping[str, Store], missing: Missing, *, single: bool) -> Rows:
     """The splits that are made: all of the transfer set; of a store of one split that one."""
     names = list(given.splits) if isinstance(given, TransferSetConfig) else [*rows_of(given, None, LOGGED)]
     lacking = [name for name in parents if name not in names]
@@ -157,7 +156,7 @@ def _chosen(given: Rows, parents: Mapping[str, Store], missing: Literal["error",
     return [rows for name, rows in rows_of(given, None, LOGGED).items() if name in parents]
 
 
-def _met(store: Store, rows: TransferRows, missing: Literal["error", "skip"]) -> Ints:
+def _met(store: Store, rows: TransferRows, missing: Missing) -> Ints:
     """(R,) the store's row for each of these, -1 where it has none."""
     pairs, (lost, _) = met(keys_of(store), np.asarray(rows.keys))
     at = np.full(len(rows.keys), -1, np.int64)

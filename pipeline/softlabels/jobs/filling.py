@@ -129,7 +129,8 @@ class Filling:
     def _say_missing(self, split: str, missing: list[int], own: set[int]) -> None:
         parts = self._shards.parts_of(self.sizes, split, missing)
         of = f", of parts {some(parts)}" if parts else ""
+        done = "these shards are done" if own else "this part has none of its shards"
         self._watch.say(
-            f"{split}: {'these shards are done' if own else 'this part has none of its shards'}; {len(missing)} of {self.sizes[split]} are missing ({some(missing)}{of}), and "
+            f"{split}: {done}; {len(missing)} of {self.sizes[split]} are missing ({some(missing)}{of}), and "
             "who writes the last of them seals the store"
         )

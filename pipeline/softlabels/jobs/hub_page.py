@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from softlabels.errors import ConfigError
@@ -18,7 +19,12 @@ from softlabels.system.repository import PAGE
 
 
 def require_names(here: LocalDepot, there: Hub, splits: Mapping[str, LocalDepot]) -> None:
-    """Raise `ConfigError` for a split whose folder is where previews lie."""
+    """Raise `ConfigError` for a split whose folder is where previews lie, and for a folder that the page calls as another."""
+    if there.inside == "default" or re.search("--|-/|/-", there.inside):
+        raise ConfigError(
+            f"{there} would have the name of another store on the page, which calls a/b a--b, and the root default",
+            remedy="give the folder another name",
+        )
     if not there.inside and splits.get(PREVIEW, here) != here:
         raise ConfigError(
             f"a split called {PREVIEW} cannot lie at the root of {there}, where the previews are",

@@ -31,8 +31,8 @@ from softlabels.labels.targets import Target
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.device import resolve_device
 from softlabels.store import Store
+from softlabels.store.key_index import Missing
 from softlabels.stream import EmbeddedRows, Loader
-from softlabels.stream.join import Missing
 from softlabels.stream.stored_rows import StoredRows
 from softlabels.student.config import DEFAULT_TEMPERATURE
 from softlabels.student.evaluate import Asked, evaluate_student, evaluate_teacher

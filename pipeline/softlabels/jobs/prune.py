@@ -27,7 +27,7 @@ from softlabels.jobs.train import Run, label_digests
 from softlabels.jobs.watch import LOGGED, Watch
 from softlabels.models import ModelConfig, build_model, save_weights, weights_digest
 from softlabels.objects import plain
-from softlabels.stream.join import Missing
+from softlabels.store.key_index import Missing
 from softlabels.student.config import deciding
 from softlabels.student.deletion import require_share
 from softlabels.student.pruning import Pruning

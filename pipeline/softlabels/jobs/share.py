@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from os import PathLike
 
 from tqdm import tqdm
@@ -11,7 +11,6 @@ from tqdm import tqdm
 from softlabels.errors import (
     ConfigError,
     DamagedStore,
-    RunExists,
     StorePathError,
     UnsealedStore,
     one_line,
@@ -24,10 +23,10 @@ from softlabels.jobs.watch import LOGGED, Watch, counted
 from softlabels.store.card import store_card
 from softlabels.store.carry import MAX_CARD_BYTES, Carrying
 from softlabels.store.combine import selected
-from softlabels.store.commit import sweep
+from softlabels.store.commit import alone, replace
 from softlabels.store.derived import fill
 from softlabels.store.json_files import read_json, read_small_file
-from softlabels.store.paths import CARD, LOCK, MANIFEST, PLAN, STAGING
+from softlabels.store.paths import CARD, MANIFEST, PLAN
 from softlabels.store.pinned import Pinned
 from softlabels.store.reader import Store, holds_store, open_store, store_splits
 from softlabels.store.records import Manifest
@@ -37,6 +36,7 @@ from softlabels.store.verify import verify
 from softlabels.system.bucket import Bucket
 from softlabels.system.depots import Depot, LocalDepot
 from softlabels.system.hub import Hub
+from softlabels.system.keys import public_key
 from softlabels.system.places import local_path
 from softlabels.system.urls import depot_of
 
@@ -161,7 +161,7 @@ def _carried(
         if pinned is not None:
             pinned.require(source, manifest, split)
         carrying.require_target()
-        with _alone(target) if isinstance(target, LocalDepot) else nullcontext():
+        with alone(target) if isinstance(target, LocalDepot) else nullcontext():
             carrying.run()
     watch.say(f"{split}: {moved.line}, digest {manifest.digest}")
     return manifest
@@ -183,9 +183,17 @@ def _fetched(split: str, source: Depot, target: LocalDepot, rows: str | None, pi
             remedy="tell whoever made the store",
         )
     if not target.exists(CARD):  # as from the Hub, whose page is another one
-        target.put(CARD, store_card(manifest).encode())
-    watch.say(f"{split}: every byte is as it was sealed")
+        with alone(target):
+            replace(target, CARD, store_card(manifest).encode())
+    watch.say(f"{split}: every byte is as it was sealed{_by(pinned, rows)}")
     return manifest
+
+
+def _by(pinned: Pinned, rows: str | None) -> str:
+    if pinned.signed_by is None:
+        return ""
+    said = f"as {public_key(pinned.signed_by).fingerprint} signed it"
+    return f", and {said}" if rows is None else f"; of the whole {said}"
 
 
 def _picked(split: str, source: Depot, target: LocalDepot, rows: str, pinned: Pinned, watch: Watch) -> Manifest:
@@ -197,20 +205,6 @@ def _picked(split: str, source: Depot, target: LocalDepot, rows: str, pinned: Pi
         manifest = fill(target, made, progress=bar.update, should_stop=watch.should_stop)
     watch.say(f"{split}: {made.spec.rows:,} of {store.rows:,} rows of {store.digest}, digest {manifest.digest}")
     return manifest
-
-
-@contextmanager
-def _alone(target: LocalDepot) -> Iterator[None]:
-    """Keep writers out, and leave no staging behind."""
-    presence = target.enter(LOCK)
-    try:
-        if not presence.alone():
-            raise RunExists(f"another process writes to {target}", remedy="wait until it has ended, or stop it")
-        sweep(target)
-        yield
-        target.clear(STAGING)
-    finally:
-        presence.close()
 
 
 def _require_own(there: Depot, splits: Mapping[str, object]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from softlabels.jobs.watch import LOGGED, Watch
 from softlabels.store import open_store, store_splits
+from softlabels.store.signatures import read_signatures
 from softlabels.store.signatures import sign as sign_store
 from softlabels.system.keys import private_key
 from softlabels.system.places import Place, folder_of
@@ -26,7 +27,9 @@ def sign(store: Place, key: str, *, watch: Watch = LOGGED) -> dict[str, str]:
         MissingExtra: the package cryptography is not installed.
     """
     own, splits = private_key(key), store_splits(folder_of(store))
-    opened = {split: open_store(folder) for split, folder in splits.items()}  # before any is signed
+    opened = {split: open_store(folder) for split, folder in splits.items()}
+    for folder in splits.values():  # before any is signed
+        read_signatures(folder)
     for split, found in opened.items():
         sign_store(splits[split], found.manifest, own)
         watch.say(f"{split}: digest {found.digest} signed by {own.public.fingerprint}")

@@ -11,8 +11,9 @@ from typing import Any
 
 from softlabels.errors import ConfigError, some
 from softlabels.store import Store, open_store, store_splits
-from softlabels.store.combine import Missing, Repeated, merged
+from softlabels.store.combine import merged
 from softlabels.store.joined import Joined
+from softlabels.store.key_index import Missing, Repeated
 from softlabels.store.pinned import Pinned
 from softlabels.system.files import Folder
 from softlabels.system.places import Place, folder_of

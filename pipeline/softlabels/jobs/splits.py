@@ -25,11 +25,11 @@ from softlabels.store.digest import keys_digest
 from softlabels.store.findings import Own, ask, keys_of, stored_agreement
 from softlabels.store.joined import Joined
 from softlabels.store.json_files import plain_json
+from softlabels.store.key_index import Missing
 from softlabels.store.new_spec import prepared_by
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.stream.columns import SoftColumns
 from softlabels.stream.hard_labels import own_labels
-from softlabels.stream.join import Missing
 from softlabels.stream.stored_rows import StoredRows
 from softlabels.student.heads import naming_target
 from softlabels.student.split import chosen_rows, validation_rows

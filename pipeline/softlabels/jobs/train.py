@@ -34,8 +34,8 @@ from softlabels.report.model_card import model_card
 from softlabels.store import Store
 from softlabels.store.digest import blake3_hex
 from softlabels.store.joined import Joined
+from softlabels.store.key_index import Missing
 from softlabels.stream import EmbeddedRows, Loader
-from softlabels.stream.join import Missing
 from softlabels.student.config import deciding
 from softlabels.student.learner import Student
 from softlabels.student.memory import keep_freed_memory

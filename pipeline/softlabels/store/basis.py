@@ -106,8 +106,8 @@ def drop_basis(store: Folder, *, keep: Basis | None) -> None:
 
 def resumable_basis(path: Place, *, rank: int | None = None) -> Basis | None:
     """The basis that a store at `path` is bound to: it is sealed, or holds committed shards, or another writer may be at work
-    in it. None where there is no such store, its tails have no basis, or its start binds nobody: a new one may be found. None
-    too where an unfinished store has lost it, or `repair` set it aside: what is computed must be the same, or the plan
+    in it. None where there is no such store, its tails have no basis, or its start binds nobody: a new one may be computed.
+    None too where an unfinished store has lost it, or `repair` set it aside: what is computed must be the same, or the plan
     refuses it.
 
     Raises:

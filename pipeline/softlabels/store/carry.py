@@ -44,7 +44,7 @@ from softlabels.store.paths import BASIS_FILE, CARD, MANIFEST, PLAN, SET_ASIDE, 
 from softlabels.store.reader import Store
 from softlabels.store.records import Commit, FileRecord
 from softlabels.store.seal import check_record
-from softlabels.store.signatures import joined, read_signatures
+from softlabels.store.signatures import Signature, read_signatures, signatures_file
 from softlabels.store.spec import Plan
 from softlabels.store.verify import known_names
 from softlabels.system.depots import Depot
@@ -85,6 +85,7 @@ class Carrying:
         self.plan = Plan(
             format=self.manifest.format, spec=self.spec, about=self.manifest.about
         )  # which the seal covers
+        self._signatures = read_signatures(source)  # before anything is sent
         self._progress, self._should_stop = progress, should_stop
         self._have: dict[str, int] = {}
         self._staged, self._lock = f"{STAGING}/{uuid.uuid4().hex}", threading.Lock()
@@ -305,8 +306,11 @@ class Carrying:
         if CARD not in self._have:  # people may have added to it
             with suppress(FileNotFoundError):
                 self._small(CARD, read_small_file(self.source, CARD, MAX_CARD_BYTES))
-        if own := read_signatures(self.source):  # others may have signed what is there
-            self._small(SIGNATURES, joined(read_signatures(self.target), own))
+        if self._signatures:
+            standing: tuple[Signature, ...] = ()
+            with suppress(DamagedManifest):  # which this mends
+                standing = read_signatures(self.target)  # others may have signed what is there
+            self._small(SIGNATURES, signatures_file(standing, self._signatures))
         self._create(MANIFEST, pretty_json(self.manifest))
         found = dict(self._found())
         wrong = [name for name, size in self._have.items() if found.get(name) != size]

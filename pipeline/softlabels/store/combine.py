@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import msgspec
 import numpy as np
@@ -22,7 +21,7 @@ from softlabels.store.derived import Derived, choice_of
 from softlabels.store.digest import keys_digest
 from softlabels.store.findings import Own, ask, keys_of, stored_agreement
 from softlabels.store.gather import Ints
-from softlabels.store.key_index import KeyIndex
+from softlabels.store.key_index import KeyIndex, Missing, Repeated
 from softlabels.store.new_spec import SAMPLE_ROWS
 from softlabels.store.parts import Behind, Beside, Picked, Rows
 from softlabels.store.reader import Store
@@ -42,8 +41,6 @@ from softlabels.store.spec import (
 )
 
 Keys = NDArray[np.uint8]
-Repeated = Literal["error", "first"]
-Missing = Literal["error", "skip"]
 _DISTINCT = "say repeated=first to keep the first row of each key"
 
 

@@ -13,10 +13,10 @@ Staging is swept only by a writer that is known to be alone.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 
-from softlabels.errors import DamagedManifest, DamagedShard, MissingShard, StorageError, StrangePath
+from softlabels.errors import DamagedManifest, DamagedShard, MissingShard, RunExists, StorageError, StrangePath
 from softlabels.store.json_files import pretty_json, read_json
 from softlabels.store.paths import COMMITS, LOCK, SET_ASIDE, STAGING, record_name, staged
 from softlabels.store.records import Commit
@@ -126,3 +126,17 @@ def sweep(store: Folder) -> None:
     """Remove what is staged and nobody will commit. Only for a writer that is alone, after all records are placed."""
     for name in set(store.names(STAGING)) - {LOCK.rpartition("/")[2]}:
         store.clear(f"{STAGING}/{name}")
+
+
+@contextmanager
+def alone(store: Folder) -> Iterator[None]:
+    """Keep writers out, and leave no staging behind."""
+    presence = store.enter(LOCK)
+    try:
+        if not presence.alone():
+            raise RunExists(f"another process writes to {store}", remedy="wait until it has ended, or stop it")
+        sweep(store)
+        yield
+        store.clear(STAGING)
+    finally:
+        presence.close()

@@ -17,6 +17,7 @@ from softlabels.store.features import features
 from softlabels.store.preview import preview_features, what_it_holds
 from softlabels.store.records import Manifest
 from softlabels.store.spec import Spec
+from softlabels.system.hub import PREVIEW
 
 _FRONT = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)^---[ \t]*$\r?\n?", re.DOTALL | re.MULTILINE)
 _TAG = "tag:yaml.org,2002:"
@@ -68,7 +69,7 @@ def page(
 
 def preview_path(folder: str, split: str) -> str:
     """Where the preview of a split lies in its repository."""
-    return "/".join(filter(None, ("preview", folder, f"{split}.parquet")))
+    return "/".join(filter(None, (PREVIEW, folder, f"{split}.parquet")))
 
 
 def _described(manifests: Mapping[str, Manifest], config: str, folder: str, single: bool) -> dict[str, list[Any]]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+Missing = Literal["error", "skip"]  # what is done where keys are not there: rows without them are left out
+Repeated = Literal["error", "first"]  # and where a key stands in several rows: the first is kept
 
 
 class KeyIndex:

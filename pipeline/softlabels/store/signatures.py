@@ -11,6 +11,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from softlabels.errors import ConfigError, NotSigned, some
+from softlabels.store.commit import alone, replace
 from softlabels.store.json_files import decode_json, encode_json, pretty_json, read_small_file
 from softlabels.store.paths import SIGNATURES
 from softlabels.store.records import Manifest
@@ -50,7 +51,7 @@ def read_signatures(store: Files) -> tuple[Signature, ...]:
     return decode_json(data, Signatures, str(store.at(SIGNATURES))).signatures
 
 
-def joined(first: tuple[Signature, ...], more: tuple[Signature, ...] = ()) -> bytes:
+def signatures_file(first: tuple[Signature, ...], more: tuple[Signature, ...] = ()) -> bytes:
     """A file of all these signatures; of a key that has two, that in `more`. Raises `ConfigError` where they are too many."""
     found = {each.key: each for each in (*first, *more)}
     if len(found) > MOST:
@@ -63,10 +64,11 @@ def joined(first: tuple[Signature, ...], more: tuple[Signature, ...] = ()) -> by
 
 def sign(store: Folder, manifest: Manifest, key: PrivateKey) -> None:
     """Put a signature beside the manifest, unless a valid one of this key is there."""
-    standing = read_signatures(store)
-    if not _is_signed(standing, manifest, key.public):
-        made = key.sign(statement(manifest)).hex()
-        store.put(SIGNATURES, joined(standing, (Signature(key=key.public.fingerprint, signature=made),)))
+    with alone(store):  # others may sign too
+        standing = read_signatures(store)
+        if not _is_signed(standing, manifest, key.public):
+            made = Signature(key=key.public.fingerprint, signature=key.sign(statement(manifest)).hex())
+            replace(store, SIGNATURES, signatures_file(standing, (made,)))
 
 
 def require_signed(store: Files, manifest: Manifest, key: PublicKey) -> None:
@@ -83,7 +85,8 @@ def require_signed(store: Files, manifest: Manifest, key: PublicKey) -> None:
         what = f"{store} is not signed by {key.fingerprint}, but, so it says, by {some(names)}"
     else:
         what = f"{store} is not signed"
-    raise NotSigned(what, remedy="use nothing of it; get the store again from whoever should have signed it")
+    check = "check the key; where it is right, " if names else ""
+    raise NotSigned(what, remedy=f"{check}use nothing of it; get the store again from whoever should have signed it")
 
 
 def _is_signed(found: tuple[Signature, ...], manifest: Manifest, key: PublicKey) -> bool:

@@ -23,7 +23,7 @@ from softlabels.store.positions import check_positions
 from softlabels.store.reader import Store, open_store
 from softlabels.store.records import Commit, Payload
 from softlabels.store.seal import make_manifest
-from softlabels.store.signatures import joined, read_signatures
+from softlabels.store.signatures import read_signatures, signatures_file
 from softlabels.store.spec import FORMAT, Plan, Spec
 from softlabels.system.files import File, Files
 from softlabels.system.places import Place
@@ -155,7 +155,7 @@ def _signatures(store: Files) -> Iterator[Problem]:
     """Whether the file of signatures holds some; whose they are, and whether they are valid, is another question."""
     try:
         found = read_signatures(store)
-        sound = not found or read_small_file(store, SIGNATURES) == joined(found)
+        sound = not found or read_small_file(store, SIGNATURES) == signatures_file(found)
     except DamagedManifest:
         sound = False
     if not sound:

@@ -22,9 +22,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from softlabels.errors import ConfigError, SeveralTargets, Stalled, some
 from softlabels.labels.soft import SoftLabels
+from softlabels.store.key_index import Missing
 from softlabels.stream.chunk_cache import cached
 from softlabels.stream.examples import join_examples
-from softlabels.stream.join import Ints, Missing
+from softlabels.stream.join import Ints
 from softlabels.stream.prefetch import prefetch
 from softlabels.stream.stored_rows import EmbeddedRows
 from softlabels.stream.travel import packed, unpacked

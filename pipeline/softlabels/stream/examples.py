@@ -22,9 +22,10 @@ from softlabels.labels.hard import DTYPES, NONE, kind_of
 from softlabels.labels.targets import Target
 from softlabels.store.columns import LABEL, stored_name
 from softlabels.store.gather import Array, Block, ChunkSource, gather
+from softlabels.store.key_index import Missing
 from softlabels.stream.columns import SoftColumns
 from softlabels.stream.hard_labels import check_labels, own_labels, require_names
-from softlabels.stream.join import Ints, Missing, find_labels
+from softlabels.stream.join import Ints, find_labels
 from softlabels.stream.label_map import check_label_map
 from softlabels.stream.positions import Positions, TokenPositions, check_positions, require_positions
 from softlabels.stream.stored_rows import EmbeddedRows, StoredRows

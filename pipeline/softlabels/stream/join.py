@@ -10,19 +10,19 @@ Shape letters: R rows of the transfer set, N selected items.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.errors import ConfigError, UnlabelledRows
+from softlabels.store.key_index import Missing
 from softlabels.transfer.keys import SALTED_RULE
 
 if TYPE_CHECKING:
     from softlabels.store import Store
 
 Ints = NDArray[np.int64]
-Missing = Literal["error", "skip"]
 
 
 _SALTED = (

@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 from softlabels.errors import ConfigError
 from softlabels.store.columns import LABEL, stored_name
 from softlabels.store.gather import Block
+from softlabels.store.key_index import Missing
 from softlabels.stream.batch import Batch, TargetBatch
 from softlabels.stream.chunk_cache import cached
 from softlabels.stream.examples import Examples, join_examples
-from softlabels.stream.join import Ints, Missing
+from softlabels.stream.join import Ints
 from softlabels.stream.order import (
     MOST_ROWS,
     Epoch,

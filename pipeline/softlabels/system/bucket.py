@@ -11,10 +11,11 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from softlabels.errors import SoftLabelsError, StorageError
-from softlabels.system.depots import PART
+from softlabels.system.depots import PART, Parts
 from softlabels.system.patience import interruptible
 
 if TYPE_CHECKING:
@@ -139,8 +140,8 @@ class Bucket:
             raise StorageError(f"{self.at(name)} is larger than {limit} bytes", remedy="find out what it is")
         return bytes(data)
 
-    def file(self, name: str) -> _Object:
-        return _Object(self, name, self.size(name))
+    def file(self, name: str) -> Parts:
+        return Parts(partial(self.part, name), self.size(name))
 
     def most_files(self) -> int:
         return 64
@@ -204,21 +205,6 @@ class Bucket:
         except (obstore.exceptions.BaseError, OSError, ValueError) as error:
             why, remedy = _reason(error)
             raise StorageError(f"cannot {action} {self.at(name)}: {why}", remedy=remedy) from None
-
-
-@dataclass(frozen=True)
-class _Object:
-    """See `softlabels.system.files.File`: a part of it is a request."""
-
-    bucket: Bucket
-    name: str
-    size: int
-
-    def read_into(self, start: int, out: memoryview) -> int:
-        length = min(len(out), self.size - start)
-        data = self.bucket.part(self.name, start, length) if length > 0 else b""
-        out[: len(data)] = data
-        return len(data)
 
 
 def _each(found: Any) -> Iterator[Any]:

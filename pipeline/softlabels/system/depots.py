@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import ClassVar, Protocol, Self
 
 from softlabels.system.files import Files
@@ -39,6 +40,20 @@ class Depot(Files, Protocol):
         """Write a file of `size` bytes, replacing what stood there. What `pieces` raises is passed on, and nothing is written.
         `staged`: a folder in which a place may prepare it.
         """
+
+
+@dataclass(frozen=True)
+class Parts:
+    """See `softlabels.system.files.File`: `part(start, length)` is a request."""
+
+    part: Callable[[int, int], bytes]
+    size: int
+
+    def read_into(self, start: int, out: memoryview) -> int:
+        length = min(len(out), self.size - start)
+        data = self.part(start, length) if length > 0 else b""
+        out[: len(data)] = data
+        return len(data)
 
 
 class LocalDepot(LocalFolder):

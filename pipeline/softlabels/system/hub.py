@@ -9,10 +9,11 @@ import errno
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from softlabels.errors import StorageError
-from softlabels.system.depots import PART
+from softlabels.system.depots import PART, Parts
 from softlabels.system.repository import PAGE, Repository
 
 if TYPE_CHECKING:
@@ -95,8 +96,8 @@ class Hub:
         size, path = self.size(name), self._path(name)
         return size, (self.repository.part(path, start, min(PART, size - start)) for start in range(0, size, PART))
 
-    def file(self, name: str) -> _File:
-        return _File(self.repository, self._path(name), self.size(name))
+    def file(self, name: str) -> Parts:
+        return Parts(partial(self.repository.part, self._path(name)), self.size(name))
 
     def most_files(self) -> int:
         return 64
@@ -122,21 +123,6 @@ class Hub:
     def _stored(self, name: str) -> RepoFile | None:
         path = self._path(name)
         return None if _is_of_page(path) else self.repository.tree.get(path)
-
-
-@dataclass(frozen=True)
-class _File:
-    """See `softlabels.system.files.File`: a part of it is a request."""
-
-    repository: Repository
-    path: str
-    size: int
-
-    def read_into(self, start: int, out: memoryview) -> int:
-        length = min(len(out), self.size - start)
-        data = self.repository.part(self.path, start, length) if length > 0 else b""
-        out[: len(data)] = data
-        return len(data)
 
 
 def _is_of_page(path: str) -> bool:
