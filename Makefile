@@ -146,6 +146,12 @@ slow: dev ## the tests marked slow: the same trials, many more times, with new r
 faults: dev ## the fault campaign in full, as root on Linux; writes the table of docs/reliability.md
 	$(BIN)/python -m tests.faults --output docs/reliability.md $(ARGS)
 
+ray: dev ## the tests of --engine=ray, in an environment of their own, which takes 370 MB
+	$(PYTHON) -m venv .venv/ray
+	printf '%s\n' $(CURDIR)/pipeline $(CURDIR)/stages "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" > "$$(.venv/ray/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
+	.venv/ray/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'ray[data]>=2.50'
+	.venv/ray/bin/python -m pytest -n 0 tests/jobs/test_on_ray.py $(ARGS)
+
 docs: dev ## the code blocks of README and docs, run, and their links
 	$(BIN)/python -m pytest tests/docs
 

@@ -4,6 +4,7 @@ Names are loaded when they are first used, so that reading a store imports no to
 
     open_store         a sealed store (`Store`): columns, rows by content key, distributions at any temperature
     label, encode      a teacher (`Ensemble`) over a transfer set into stores; a dense store's labels as topk
+    label_shards       some `Shards` of it, for a worker among several; seal
     extend             more rows, of which the teacher is asked about the new ones alone
     train, judge       students from stores, and scores of a student or of the stored teacher
     merge, concat      stores made of stores: teachers as members, rows behind each other, some of a store;
@@ -55,7 +56,8 @@ if TYPE_CHECKING:
     from softlabels.jobs.extend import extend
     from softlabels.jobs.import_labels import Foreign, import_labels
     from softlabels.jobs.judge import judge
-    from softlabels.jobs.label import label
+    from softlabels.jobs.label import label, label_shards, seal
+    from softlabels.jobs.shards import Shards
     from softlabels.jobs.share import pull, push
     from softlabels.jobs.sign import sign
     from softlabels.jobs.train import train
@@ -85,6 +87,7 @@ __all__ = [
     "LogitsError",
     "ModelConfig",
     "Resumable",
+    "Shards",
     "SoftLabelDataset",
     "SoftLabels",
     "SoftLabelsError",
@@ -109,11 +112,13 @@ __all__ = [
     "import_labels",
     "judge",
     "label",
+    "label_shards",
     "load_transfer_set",
     "merge",
     "open_store",
     "pull",
     "push",
+    "seal",
     "select",
     "sign",
     "store_spec",

@@ -46,7 +46,7 @@ class _Rows:
         from softlabels.jobs.sources import Source  # which help does not need
 
         places: tuple[str, ...] = self.store  # type: ignore[attr-defined]  # each command says what it is of
-        return Source(places, self.rename, self.repeated)
+        return Source(places, self.rename, self.repeated, self.pinned)
 
 
 @dataclass(frozen=True)

@@ -57,10 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"the students in {run} were corrected already, and a second correction would be added to the first",
             remedy="name the run that they were corrected from",
         )
-    training, pinned = args.training, args.pinned
-    splits = open_splits(
-        args.source, args.transfer_set, missing=args.missing, training=training, pinned=pinned, watch=PRINTED
-    )
+    splits = open_splits(args.source, args.transfer_set, missing=args.missing, training=args.training, watch=PRINTED)
     if any(split.store.positions is not None or split.kinds != {"": "softmax"} for split in splits.values()):
         what = "labels rows of tokens"
         if not all(split.store.spec.of_tokens for split in splits.values()):

@@ -69,6 +69,9 @@ def lines(found: StoreDiff) -> Iterator[str]:
     for name, count, rows in zip("AB", found.only, found.only_rows, strict=True):
         if rows:
             yield f"  in {name} alone: row {_first(rows, count)}"
+    if found.other_inputs:
+        rows_of = [f"{a} / {b}" for a, b in found.other_input_rows]
+        yield f"  {counted(found.other_inputs, 'row')} (A / B: {_first(rows_of, found.other_inputs)}) with other inputs"
     for name, why in found.left_out.items():
         yield f"target {name or 'without a name'} is not compared: {one_line(why, None)}"
     for name, each in found.targets.items():

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = run_of(words)
     args = parse(with_store_of(run, words), Evaluate, stage="evaluate", doc=__doc__, positional=("model",), run=run)
     student = None if args.model is None else with_weights(args.student, args.model)
-    store = args.source.open(only=args.split, missing=args.missing, pinned=args.pinned)[args.split]
+    store = args.source.open(only=args.split, missing=args.missing)[args.split]
     temperature, training = args.temperature, _own_training(args, run, store)
     store = store.bounded() if training.tail_bound else store
     if temperature is None and store.targets == ("",) and store.encoding.target != "values":
@@ -51,7 +51,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         temperature=temperature,
         transfer_set=args.transfer_set,
         missing=args.missing,
-        pinned=args.pinned,
         watch=PRINTED,
     )
     lines = [(args.model if args.model and name == "student" else name, scores) for name, scores in found.items()]

@@ -91,9 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _open(args: Export, name: str) -> dict[str, Split]:
     """A split of the store, with its rows."""
-    return open_splits(
-        args.source, args.transfer_set, only=name, missing=args.missing, pinned=args.pinned, watch=PRINTED
-    )
+    return open_splits(args.source, args.transfer_set, only=name, missing=args.missing, watch=PRINTED)
 
 
 def _calibration(args: Export, there: Sequence[str], checked: str) -> Tensor:

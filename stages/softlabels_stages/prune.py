@@ -43,7 +43,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         Pruning(**{name: getattr(args, name) for name in plain(Pruning())}),
         transfer_set=args.transfer_set,
         missing=args.missing,
-        pinned=args.pinned,
         name=args.name,
         out=args.out,
         recipe=recipe_of(args),

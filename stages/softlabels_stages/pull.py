@@ -4,7 +4,7 @@
 Only what is missing is fetched, and every byte is verified; a store with damaged or missing shards is made whole. The same
 command goes on where it was stopped. --rows makes a store of some rows, and fetches no more than they need. With --digest or
 --signed_by nothing is fetched of another store, or of one that somebody else signed. Credentials are taken from the
-environment: docs/sharing.md.
+environment: docs/places.md.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 (hf://datasets/TEAM/NAME) or another folder.
 
 Only what is missing is sent, the manifest last; staging and what `repair` set aside never are. The same command goes on where
-it was stopped. A place that holds something else is refused. Credentials are taken from the environment: docs/sharing.md.
+it was stopped. A place that holds something else is refused. Credentials are taken from the environment: docs/places.md.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from typing import Literal
 
 from softlabels.objects import ObjectSpec
 from softlabels.recipes.tokenizer_config import TokenizerConfig
+from softlabels.store.claims import LAPSE
 from softlabels.student.config import TrainingConfig
 from softlabels.teacher.config import LabelsConfig, TeacherConfig
 from softlabels.transfer.config import TransferSetConfig
@@ -42,6 +43,15 @@ class TeacherLogits:
     transfer_set: TransferSetConfig
     labels: LabelsConfig = field(default_factory=LabelsConfig)
     store: str = OWN_STORE  # where the stores go, a folder a split
+    shards: str | None = None  # i/n: of n workers that do a part each, part i; by default workers share by claims
+    lapse: float = (
+        LAPSE  # seconds after which another worker that does not get on counts as dead, and its shard is done anew
+    )
+    seal: bool = False  # run no teacher: seal the stores, all of whose shards are there
+    engine: Literal["ray"] | None = None  # ray: a Ray cluster runs the workers
+    address: str | None = None  # of the Ray cluster; by default $RAY_ADDRESS, else one is started on this machine
+    workers: int | None = None  # most workers on it; by default as many as it can hold
+    gpus: float | None = None  # that each of them takes; by default 1 where the cluster has some
 
 
 @dataclass(frozen=True)

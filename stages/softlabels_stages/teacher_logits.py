@@ -3,14 +3,20 @@
 The same command goes on where it was stopped, however it was stopped; a store that was begun with another recipe is
 refused. When it is done, neither the teacher nor its weights are needed again. With labels.encoding=topk the k largest
 logits and the tail are kept, which serve any temperature from labels.min_temperature up.
+
+Workers on any machines that run this command on one store share its shards: each claims one after the other, and takes over
+those of a worker that has not got on for --lapse seconds. With --shards=i/n each does its own part and waits for nobody.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from softlabels.jobs.label import label
+from softlabels.errors import ConfigError
+from softlabels.jobs.label import label, seal
+from softlabels.jobs.shards import Shards
 from softlabels.jobs.watch import Watch
 from softlabels.teacher.ensemble import load_ensemble
 from softlabels_stages.recipe import parse, store_flag, texts
@@ -24,8 +30,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv, TeacherLogits, stage="teacher-logits", doc=__doc__, positional=("store",))
     config = texts(argv, TeacherLogits, positional=("store",)).get("config")
     recipe = () if config is None else (f"--config={config}",)  # of a command about the same recipe
-    teacher = load_ensemble(args.teacher, train=suggested("train-teacher", *recipe))
-    label(args.transfer_set, teacher, args.labels, args.store, watch=Watch(say, warn, should_stop))
+    watch, splits = Watch(say, warn, should_stop), tuple(args.transfer_set.splits)
+    if len(given := [name for name in ("seal", "shards", "engine") if getattr(args, name)]) > 1:
+        raise ConfigError(f"--{given[0]} and --{given[1]} exclude each other", remedy="give one")
+    if args.seal:
+        made = seal(args.store, splits, watch=watch)
+    elif args.engine == "ray":
+        from softlabels.jobs.on_ray import Pass, label_on_ray
+
+        what = Pass(args.transfer_set, args.teacher, args.labels, args.store, str(Path.cwd()))
+        made = label_on_ray(what, address=args.address, workers=args.workers, gpus=args.gpus, watch=watch)
+    else:
+        shards = Shards.of(args.shards, lapse=args.lapse)
+        teacher = load_ensemble(args.teacher, train=suggested("train-teacher", *recipe))
+        made = label(args.transfer_set, teacher, args.labels, args.store, shards=shards, watch=watch)
+    if len(made) < len(splits):
+        own = suggested("teacher-logits", *recipe, store_flag([args.store]), "--seal")
+        print(f"not sealed yet: {args.store} (the other parts are missing; the last one seals, or: {own})")
+        return 0
     train = suggested("train-student", *recipe, store_flag([args.store]))
     print(f"sealed: {args.store} (look: {suggested('info', args.store)}; train: {train})")
     return 0

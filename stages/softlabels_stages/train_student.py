@@ -38,7 +38,6 @@ def main(args: TrainStudent) -> int:
         args.training,
         transfer_set=args.transfer_set,
         missing=args.missing,
-        pinned=args.pinned,
         name=args.name,
         out=args.out,
         recipe=recipe,
@@ -73,15 +72,11 @@ def _next(args: TrainStudent, run: Run) -> str:
     )
 
 
-def _several(args: TrainStudent) -> list[str]:
-    return options_of(of_several(args.source, args.missing).get(SEVERAL, {}))
-
-
 def _knows_others(args: TrainStudent) -> bool:
     """Whether the store's labels are known at other temperatures than one."""
     if args.training.tail_bound:
         return True
-    store = args.source.open(only="train", missing=args.missing, pinned=args.pinned)["train"]
+    store = args.source.open(only="train", missing=args.missing)["train"]
     return all(each.encoding.only_at is None for each in store.spec.targets)
 
 

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from softlabels.errors import ConfigError, DamagedStore, SpecMismatch, UnsealedStore, one_line, some
+from softlabels.errors import ConfigError, DamagedStore, SpecMismatch, UnsealedStore, one_line
 from softlabels.jobs.watch import counted
 from softlabels.labels.targets import titled
 from softlabels.store import Store, open_store, store_splits
 from softlabels.store.findings import ask, keys_of, stored_agreement
 from softlabels.store.paths import SET_ASIDE
-from softlabels.store.pinned import Pinned, require_digest
+from softlabels.store.pinned import Pinned
 from softlabels.store.root import lost_splits, outdated, root_strangers
 from softlabels.store.verify import verify
 from softlabels.system.files import Folder
@@ -50,7 +50,7 @@ def main(args: Verify) -> int:
         words = [f"--config={args.against_teacher}", f"--trust={args.trust}"]
         recipe = parse(words, arguments_of("teacher-logits"), stage="teacher-logits", doc=None)
     faults, unfinished, root, splits = 0, 0, folder_of(args.store), store_splits(args.store)
-    pinned = _pinned(args, list(splits))
+    pinned = Pinned.told(args.digest, args.signed_by, splits, remedy="name the folder of one split")
     for split, path in splits.items():
         try:
             wrong = _verify(split, path, part, pinned)
@@ -86,17 +86,6 @@ def _verify_root(root: Folder, *, whole: bool) -> int:
         what = "does not list these splits" if root.exists(name) else "is gone, and plain readers need it"
         print(f"{root}: {name} {what}; `softlabels repair` writes it again", file=sys.stderr)
     return len(lost) + len(stale)
-
-
-def _pinned(args: Verify, splits: list[str]) -> Pinned:
-    """What the splits must be."""
-    if args.digest is not None:
-        require_digest(args.digest)
-        if len(splits) > 1:
-            raise ConfigError(f"one digest, and the splits {some(splits)}", remedy="name the folder of one split")
-    if args.signed_by is not None:
-        public_key(args.signed_by)
-    return Pinned(args.signed_by, {} if args.digest is None else {splits[0]: args.digest})
 
 
 def _part(args: Verify) -> tuple[int, int] | None:

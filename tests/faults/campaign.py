@@ -34,6 +34,7 @@ PROMISES = {
     12: "stuck worker",
     13: "clock",
     14: "verify and repair",
+    15: "shared work",
 }
 FIRST = "TESTS_FIRST_FAILURE"  # in the environment: the first failure is enough
 

@@ -17,7 +17,8 @@ from softlabels import StoreWriter, array_keys, diff, errors, open_store, select
 from softlabels.labels.divergence import softmax_apart
 from softlabels.labels.encoding import DenseEncoding, Encoding, SigmoidEncoding, TopkEncoding, ValuesEncoding
 from softlabels.store import Store, apart_target
-from softlabels.store.apart import StoreDiff, met
+from softlabels.store.apart import StoreDiff
+from softlabels.store.key_index import met
 from softlabels_stages.__main__ import main
 from tests.labels import topk_reference
 from tests.labels.test_topk import tail_shape
@@ -343,6 +344,18 @@ def test_command(
     a, b = str(root / "a" / "rows"), str(root / "b" / "rows")
     assert main(["diff", a, a]) == 0
     assert "train: nothing differs, in 40 rows" in capsys.readouterr().out
+    moved = np.where(x == 7, np.float32(-7), x)  # inputs, which stand outside the content digest
+    for split, at in (("train", slice(None)), ("test", slice(20))):
+        write_store(
+            root / "c" / "rows" / split,
+            z[at],
+            inputs=moved[at],
+            keys=array_keys(x[at]),
+            labels=labels[at],
+            classes=NAMES,
+        )
+    assert main(["diff", a, str(root / "c" / "rows"), "--splits=train"]) == 4
+    assert "1 row (A / B: 7 / 7) with other inputs" in capsys.readouterr().out
     assert main(["diff", a, b, "--temperatures=1,8", "--most=2", "--splits=train"]) == 4
     out = capsys.readouterr().out
     for line in (

@@ -14,7 +14,6 @@ from softlabels.jobs.watch import Watch
 from softlabels.objects import ObjectSpec
 from softlabels.store.spec import Parent
 from softlabels.store.verify import verify
-from softlabels.teacher.extending import rows_in
 from softlabels.transfer import TransferRows
 from tests.jobs.test_label_targets import CASES, Case, R, rows_of, settings, stopping, teacher
 from tests.stages.kills import digests
@@ -137,10 +136,6 @@ def test_one_split_of_several(tmp_path: Path, rng: np.random.Generator) -> None:
 
 
 def test_a_key_that_repeats_meets_each_of_its_rows_once(tmp_path: Path, rng: np.random.Generator) -> None:
-    a, b, c, d = np.random.default_rng(0).integers(0, 256, (4, 16)).astype(np.uint8)
-    np.testing.assert_array_equal(
-        rows_in(np.stack([a, b, a]), np.stack([d, a, a, b, a, c, b])), [-1, 0, 2, 1, -1, -1, -1]
-    )
     rows = part(rows_of(PLAIN, rng), np.r_[:20, 3, 3])
     rows.labels[[20, 21]] = -1
     label(part(rows, np.r_[:21]), teacher(PLAIN), settings(PLAIN), tmp_path / "old")

@@ -7,12 +7,14 @@ import os
 import re
 import shutil
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
 import yaml
+from huggingface_hub.hf_api import RepoFolder
 
 from softlabels.errors import ConfigError, SoftLabelsError, SpecMismatch, StorageError, StorePathError, UnsealedStore
 from softlabels.jobs.listing import Found, stores_at
@@ -24,7 +26,7 @@ from softlabels.system import repository
 from softlabels.system.depots import PART
 from softlabels.system.urls import depot_of
 from softlabels_stages.__main__ import main
-from tests.jobs.hub import TOKEN, FakeHub, Repo
+from tests.jobs.hub import TOKEN, FakeHub, Repo, _Handler
 from tests.jobs.test_share import files, said
 
 # huggingface_hub sends files in a way that its own client calls old.
@@ -79,7 +81,8 @@ def test_to_the_hub_and_back(made: Path, layout: str, hub: FakeHub, tmp_path: Pa
 
 def test_a_single_store_in_a_folder_of_a_repository_that_people_use(made: Path, hub: FakeHub, tmp_path: Path) -> None:
     head = "license: mit\ntags: [{a: [b]}]\nconfigs:\n- config_name: other\n  data_files: x.csv\ndate: 2026-01-01"
-    page = f"---\n{head}\n---\n# Ours\n\nWords.\n"
+    head += "\nlanguage: [en, no]\nat: 12:30"  # of which YAML 1.1 makes False and 750
+    page = f"\ufeff\n---\n{head}\n---\n# Ours\n\nWords.\n"
     hub.repos["team/name"] = repo = Repo(
         commits=[{"README.md": page.encode(), "x.csv": b"a\n1\n", "deep/notes.txt": b"mine"}]
     )
@@ -95,6 +98,7 @@ def test_a_single_store_in_a_folder_of_a_repository_that_people_use(made: Path, 
     names = ["other", "points", "deep--er"]
     assert [each["config_name"] for each in fields["configs"]] == names
     assert (fields["license"], str(fields["date"])) == ("mit", "2026-01-01")
+    assert (fields["language"], fields["at"]) == (["en", "no"], "12:30")
     assert body.startswith("\n# Ours\n\nWords.\n")
     assert body.count("softlabels pull hf://datasets/team/name/points STORE") == 1
     repo.commits.append(repo.files | {"README.md": (text + "\nMore words.\n").encode()})
@@ -225,6 +229,38 @@ def test_a_token_that_expires_in_mid_push_loses_nothing(
     every += "".join(path.read_bytes().decode("latin-1") for path in (tmp_path / "copy").rglob("*") if path.is_file())
     every += "".join(data.decode("latin-1") for data in hub.repos["team/name"].files.values())
     assert TOKEN not in every
+
+
+def test_a_hub_that_does_not_end(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listing of folders; an answer to a request for a part. One that breaks off is asked for again."""
+    hub.repos["team/name"] = Repo(commits=[{"x": bytes(PART)}])
+    sent, whole = [0], _Handler.resolve
+
+    def resolve(self: _Handler, *given: object) -> None:
+        if sent[0]:
+            whole(self, *given)  # type: ignore[arg-type]
+            return
+        self.send_response(206)
+        self.send_header("Content-Length", str(8 * PART))
+        self.end_headers()
+        with suppress(OSError):
+            while sent[0] < length:
+                sent[0] += self.wfile.write(bytes(1 << 16))
+        self.close_connection = True
+
+    monkeypatch.setattr(_Handler, "resolve", resolve)
+    length = 8 * PART
+    with pytest.raises(StorageError, match="the server gives no parts of files"):
+        depot_of(AT).read("x")
+    assert sent[0] < length
+    sent, length = [0], PART // 2
+    assert depot_of(AT).read("x") == bytes(PART)
+    place = depot_of(AT)
+    monkeypatch.setattr(repository, "MOST_LISTED", 100)
+    folders = (RepoFolder(path=f"f{number}", oid="1" * 40) for number in range(1000))
+    monkeypatch.setattr(place.repository.api, "list_repo_tree", lambda *given, **options: folders)  # type: ignore[union-attr]
+    with pytest.raises(StorageError, match="has not ended after 100 files and folders"):
+        place.exists("x")
 
 
 def test_a_repository_that_is_not_for_everybody(

@@ -184,11 +184,11 @@ def test_what_is_pinned_is_asked_of_each_store(tmp_path: Path, rng: np.random.Ge
     own, public = keys(tmp_path, "team")
     for place in places[:2]:
         sign(place, own)
-    signed, every = Pinned(signed_by=public), Source.of(places)
-    assert list(Source.of(places[:2]).open(missing="skip", pinned=signed)) == ["train"]
+    signed = Pinned(signed_by=public)
+    assert list(Source(tuple(places[:2]), pinned=signed).open(missing="skip")) == ["train"]
     with pytest.raises(errors.NotSigned, match="2/train"):
-        every.open(missing="skip", pinned=signed)
+        Source(tuple(places), pinned=signed).open(missing="skip")
     with pytest.raises(
         errors.ConfigError, match=r"pinned\.digest names one store a split, and 3 stores are read as one; pin"
     ):
-        every.open(pinned=Pinned(digest={"train": open_store(places[0]).digest}))
+        Source(tuple(places), pinned=Pinned(digest={"train": open_store(places[0]).digest})).open()

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from softlabels import errors, open_store, pull, push, select, sign, write_store
 from softlabels.errors import ConfigError, DamagedManifest, DamagedStore, NotSigned, SpecMismatch, UserError
+from softlabels.jobs.sources import Source
 from softlabels.jobs.splits import open_splits
 from softlabels.store.pinned import Pinned
 from softlabels.store.repair import repair
@@ -81,7 +82,7 @@ def use(store: Place, public: str) -> None:
 def test_a_valid_signature(store: Path, team: tuple[str, str]) -> None:
     use(store / "train", team[1])
     open_store(store, split="test", signed_by=team[1], digest=open_store(store / "test").digest)
-    assert set(open_splits(store, None, pinned=Pinned(team[1]))) == {"train", "test"}
+    assert set(open_splits(Source((store,), pinned=Pinned(team[1])), None)) == {"train", "test"}
     line = Path(team[1]).read_text()
     key = serialization.load_pem_public_key(line.encode())
     use(
@@ -222,23 +223,23 @@ def test_a_split_in_the_place_of_another(store: Path, team: tuple[str, str]) -> 
     shutil.rmtree(store / "test")
     shutil.copytree(store / "train", store / "test")
     with pytest.raises(SpecMismatch, match="where the split test belongs, and what is signed is the split train"):
-        open_splits(store, None, pinned=Pinned(team[1]))
+        open_splits(Source((store,), pinned=Pinned(team[1])), None)
     assert main(["verify", str(store), f"--signed_by={team[1]}"]) == 3
 
 
 def test_pinned_digests_are_of_every_split(store: Path) -> None:
     pinned = {split: open_store(store / split).digest for split in ("train", "test")}
-    assert len(open_splits(store, None, pinned=Pinned(digest=pinned))) == 2
-    open_splits(store, None, only="test", pinned=Pinned(digest=pinned))
+    assert len(open_splits(Source((store,), pinned=Pinned(digest=pinned)), None)) == 2
+    open_splits(Source((store,), pinned=Pinned(digest=pinned)), None, only="test")
     for wrong, what in (
         (pinned | {"test": "0" * 64}, "has the digest"),
         ({"train": pinned["train"]}, "no digest is pinned for the split test"),
         (pinned | {"extra": "0" * 64}, "the store has no split extra"),
     ):
         with pytest.raises(SpecMismatch, match=what):
-            open_splits(store, None, pinned=Pinned(digest=wrong))
+            open_splits(Source((store,), pinned=Pinned(digest=wrong)), None)
     with pytest.raises(ConfigError, match="is no digest"):
-        open_splits(store, None, pinned=Pinned(digest=pinned | {"test": "new"}))
+        open_splits(Source((store,), pinned=Pinned(digest=pinned | {"test": "new"})), None)
     with pytest.raises(UserError, match="reads values that no digest vouches for"):
         open_store(store / "train", check="never", digest=pinned["train"])
 

@@ -26,6 +26,9 @@ def test_words_and_what_they_mean(monkeypatch: pytest.MonkeyPatch) -> None:
         "cuda",
         "cuda:1",
     ]
+    for rank, device in (("0", "cuda:0"), ("1", "cuda:1"), ("3", "cuda:1")):  # as torchrun says
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        assert (str(resolve_device("auto")), str(resolve_device("cuda"))) == (device, "cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert str(resolve_device("auto")) == "cpu"
 

@@ -12,7 +12,9 @@ from datasets import Features
 
 from softlabels.labels import NO_LABEL
 from softlabels.store import open_store
+from softlabels.store.carry import MAX_CARD_BYTES
 from softlabels.store.features import MOST_NAMES, features, in_front_matter, nameable
+from softlabels.store.markdown import yaml_lines
 from softlabels.store.preview import POSITIONS, TOP, preview, preview_features, rows_shown, what_it_holds
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -55,3 +57,7 @@ def test_names_that_no_card_can_hold() -> None:
         found = {"feature": {"names": names, "_type": "ClassLabel"}, "length": 3, "_type": "List"}
         assert nameable(found)["feature"] == {"dtype": "int64", "_type": "Value"}
         assert in_front_matter({"label": found}) == [{"name": "label", "list": "int64", "length": 3}]
+    for targets, names in ((1, 1 << 16), (8, 4000)):  # of few letters, and of many that take ten each
+        each = [f"{number:x}" if targets == 1 else chr(0x4E00 + number) * 6 for number in range(names)]
+        written = in_front_matter({str(n): {"names": each, "_type": "ClassLabel"} for n in range(targets)})
+        assert len("".join(yaml_lines({"features": written}))) < MAX_CARD_BYTES

@@ -100,14 +100,14 @@ class MemoryFolder:
     def most_files(self) -> int:
         return 128
 
-    def create(self, name: str, data: bytes, *, staged: str) -> bool:
+    def create(self, name: str, data: bytes, *, staged: str, durable: bool = True) -> bool:
         with self._shared.changed:
             free = self._key(name) not in self._shared.files
             if free:
                 self.put(name, data)
         return free
 
-    def put(self, name: str, data: bytes, *, staged: str | None = None) -> None:
+    def put(self, name: str, data: bytes, *, staged: str | None = None, durable: bool = True) -> None:
         with self._shared.changed:
             self._shared.files[self._key(name)] = data
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -19,8 +20,8 @@ from softlabels.store import open_store
 from softlabels.store.shard_writer import ShardWriter
 from softlabels.system.local import LocalFolder
 from softlabels.teacher.ensemble import load_ensemble
-from softlabels.teacher.label import label_rows
-from softlabels.teacher.resume import explained
+from softlabels.teacher.label import label_each, label_rows
+from softlabels.teacher.resume import check_committed, explained
 from softlabels.teacher.teacher import teacher_batches
 from softlabels.transfer import TransferRows
 from tests.teacher.conftest import ROWS, Teachers, writer_for
@@ -155,3 +156,18 @@ def test_a_record_that_is_cut_is_named_where_rows_are_others(
     path.write_text(json.dumps(record))
     with pytest.raises(DamagedManifest, match=r"00000.json does not describe shard 0"):
         explained(OtherRows("other rows", remedy="give these"), LocalFolder(tmp_path / "store"), rows.keys[::-1].copy())
+
+
+def test_a_shard_that_another_worker_has_just_recorded_is_not_compared(
+    tmp_path: Path, rows: TransferRows, teacher: Teachers
+) -> None:
+    """Its files are still on their way to their names."""
+    ensemble = load_ensemble(teacher("Linear", "Linear"))
+    with writer_for(tmp_path / "store", rows, ensemble) as writer:
+        with mock.patch("softlabels.store.commit.place"), writer_for(tmp_path / "store", rows, ensemble) as quick:
+            label_each(rows, ensemble, quick, [0])
+        assert writer.pending == [1, 2, 3]
+        check_committed(writer, rows, ensemble)
+        other = replace(rows, keys=rows.keys[::-1].copy())
+        error = OtherRows("other rows", remedy="give those")
+        assert explained(error, writer.folder, other.keys) is error

@@ -17,15 +17,17 @@ from softlabels.store import Store, StoreWriter, open_store, store_splits
 from softlabels.store.basis import Basis
 from softlabels.store.findings import keys_of
 from softlabels.store.gather import Ints
+from softlabels.store.key_index import met
 from softlabels.store.new_spec import SAMPLE_ROWS
 from softlabels.store.records import Manifest
 from softlabels.store.root import require_apart, require_root, write_root
 from softlabels.store.same_plan import require_same_plan
 from softlabels.store.spec import Parent, Spec, plan_of
+from softlabels.system.files import Presence
 from softlabels.system.places import Place, folder_of
 from softlabels.teacher.config import LabelsConfig
 from softlabels.teacher.ensemble import Ensemble
-from softlabels.teacher.extending import Extending, rows_in
+from softlabels.teacher.extending import Extending
 from softlabels.teacher.resume import check_labelled
 from softlabels.teacher.teacher import Teacher
 from softlabels.transfer import TransferRows, TransferSetConfig
@@ -115,7 +117,7 @@ class Extended(Labelled):
         parent = self.parents.get(split)
         return self.teacher if parent is None else Extending(self.teacher, parent, self.at[split])
 
-    def basis(self) -> Basis | None:
+    def standing_basis(self) -> Basis | None:
         """That of the parents."""
         return next(iter(self.parents.values())).basis
 
@@ -127,9 +129,9 @@ class Extended(Labelled):
         parents = (Parent(digest=parent.digest, how="extended"),)
         return msgspec.structs.replace(super().spec(split, parent.basis), parents=parents)
 
-    def open(self, split: str, spec: Spec, basis: Basis | None) -> StoreWriter:
+    def open(self, split: str, spec: Spec, basis: Basis | None, presence: Presence | None = None) -> StoreWriter:
         """With the parent's basis."""
-        return super().open(split, spec, self.parents[split].basis if split in self.parents else basis)
+        return super().open(split, spec, self.parents[split].basis if split in self.parents else basis, presence)
 
     def announce(self, writers: Mapping[str, StoreWriter], free: int | None) -> None:
         """Also how many rows are new."""
@@ -157,9 +159,9 @@ def _chosen(given: Rows, parents: Mapping[str, Store], missing: Literal["error",
 
 def _met(store: Store, rows: TransferRows, missing: Literal["error", "skip"]) -> Ints:
     """(R,) the store's row for each of these, -1 where it has none."""
-    keys, own = keys_of(store), np.asarray(rows.keys)
-    at = rows_in(keys, own)
-    lost = np.setdiff1d(np.arange(store.rows), at)
+    pairs, (lost, _) = met(keys_of(store), np.asarray(rows.keys))
+    at = np.full(len(rows.keys), -1, np.int64)
+    at[pairs[:, 1]] = pairs[:, 0]
     if len(lost) == store.rows or (len(lost) and missing == "error"):
         raise OtherRows(
             f"{rows.name} lacks {len(lost):,} of the {store.rows:,} rows of {store.folder}, row {lost[0]} first",

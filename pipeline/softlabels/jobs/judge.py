@@ -31,7 +31,6 @@ from softlabels.labels.targets import Target
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.device import resolve_device
 from softlabels.store import Store
-from softlabels.store.pinned import Pinned
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.stream.join import Missing
 from softlabels.stream.stored_rows import StoredRows
@@ -74,7 +73,6 @@ def judge(
     temperature: float | None = None,
     transfer_set: TransferSetConfig | None = None,
     missing: Missing = "error",
-    pinned: Pinned | None = None,
     watch: Watch = LOGGED,
 ) -> dict[str, Scores]:
     """Scores on one split of a store: of a student with its weights, or of the stored teacher and its members.
@@ -85,13 +83,13 @@ def judge(
         judge("stores/digits", ModelConfig("softlabels.models.MLP", sizes, weights="mlp.safetensors"))["student"]["nll"]
 
     Args:
-        store: a folder of splits, or one of them; or a list of such, see `train`.
+        store: a folder of splits, or one of them; or a list of such, or a `Source`: see `train`.
         student: whom to judge; None for the stored teacher, which needs no transfer set.
         split: the split's name.
         training: which members of the teacher count, by which mean, and on which device; by default as `StudentTraining` says.
         temperature: T of the second KL (the first is at 1), by default 4; where labels are not known there, the next to it
             that is. Labels of kind values have neither.
-        transfer_set, missing, pinned: see `train`.
+        transfer_set, missing: see `train`.
         watch: is told what is found.
 
     Returns:
@@ -103,7 +101,7 @@ def judge(
     settings = StudentTraining() if training is None else training
     device = resolve_device(settings.device)
     if student is None:
-        found = as_asked(Source.of(store).open(only=split, missing=missing, pinned=pinned), settings, watch)[split]
+        found = as_asked(Source.of(store).open(only=split, missing=missing), settings, watch)[split]
         warn_of_findings(split, found, watch)
         [stored] = with_members({split: Split(found, _own_rows(found, watch))}, settings).values()
         asked = {name: _asked(settings, stored, name, temperature) for name in _kinds(stored, temperature)}
@@ -112,9 +110,7 @@ def judge(
             return {"teacher": ensemble}
         named = zip(member_names(found, settings.members), members, strict=True)
         return {**{f"teacher {name}": scores for name, scores in named}, "ensemble": ensemble}
-    splits = open_splits(
-        store, transfer_set, only=split, missing=missing, training=settings, pinned=pinned, watch=watch
-    )
+    splits = open_splits(store, transfer_set, only=split, missing=missing, training=settings, watch=watch)
     settings, splits = fitted(student, splits, settings)
     say_what_labels_are(splits, replace(watch, say=watch.warn))
     _ = _kinds(splits[split], temperature)

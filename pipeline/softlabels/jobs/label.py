@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TypedDict
 
-from softlabels.errors import UserError
-from softlabels.jobs.labelled import Labelled
+from softlabels.errors import UnsealedStore, UserError
+from softlabels.jobs.filling import Filling
+from softlabels.jobs.labelled import Labelled, say_store
+from softlabels.jobs.shards import ALL, Shards
 from softlabels.jobs.splits import load_rows
 from softlabels.jobs.stores import is_begun
 from softlabels.jobs.teacher_checks import checked_classes
@@ -17,6 +20,7 @@ from softlabels.store.paths import PLAN
 from softlabels.store.records import Manifest
 from softlabels.store.root import require_root, write_root
 from softlabels.store.spec import Plan, Spec
+from softlabels.store.writer import StoreWriter
 from softlabels.system.places import Place, folder_of
 from softlabels.teacher.assign import assigned
 from softlabels.teacher.config import LabelsConfig
@@ -33,6 +37,7 @@ def label(
     labels: LabelsConfig,
     store: Place,
     *,
+    shards: Shards = ALL,
     watch: Watch = LOGGED,
 ) -> dict[str, Manifest]:
     """Run a teacher over the splits of a transfer set and store its logits, one store a split: STORE/train, ... .
@@ -43,6 +48,7 @@ def label(
         label(rows, Ensemble.of([model]), LabelsConfig(inputs="embed"), "stores/digits")["train"].digest
 
     The same call goes on where it was stopped, however it was stopped. When it is done, the teacher is not needed again.
+    Several workers that make the same call on one store share its shards (docs/scaling.md).
 
     Args:
         transfer_set: what it is; or its prepared rows, inputs (R, ...), of one split or of several.
@@ -50,10 +56,12 @@ def label(
             (B, L - 1, V); or, of several targets, a mapping of such by name.
         labels: how the stores are written: encoding, layout, cut.
         store: the folder for the stores; a new one, or one that the same call began.
+        shards: which of them this worker does; by default all that no other live worker is at.
         watch: is told what is done, and asked whether to stop.
 
     Returns:
-        The manifest of each split's store: digest, fidelity, specification.
+        The manifest of each split's store: digest, fidelity, specification. Of a worker with shards of its own only those that
+        are whole.
 
     Raises:
         TeacherError, LogitsError, ClassMismatch: the teacher's outputs for a row depend on its batch, are no logits, or are of
@@ -61,15 +69,25 @@ def label(
         SpecMismatch and its kinds, OtherLabels: the store was begun with other rows, weights or settings.
         Interrupted: `watch` asked to stop; the same call goes on. DiskFull, StorageError: of the disk.
     """
+    with at_work(transfer_set, teacher, labels, store, shards, watch) as worker:
+        found = worker.run()
+    write_root(folder_of(store))
+    return found
+
+
+@contextmanager
+def at_work(
+    transfer_set: Rows, teacher: Ensemble, labels: LabelsConfig, store: Place, shards: Shards, watch: Watch
+) -> Iterator[Filling]:
+    """A worker of `label`, its stores open."""
     root = folder_of(store)
     splits = list(transfer_set.splits) if isinstance(transfer_set, TransferSetConfig) else [*_by_split(transfer_set)]
     require_root(root, tuple(splits))
     begun = next(filter(is_begun, map(root.within, splits)), None)
     rows = rows_of(transfer_set, None if begun is None else read_json(begun, PLAN, Plan).spec, watch)
     folders = {split: root.within(split) for split in rows}
-    found = Labelled(folders=folders, watch=watch, **asked_of(teacher, rows, labels)).fill()
-    write_root(root)
-    return found
+    with Labelled(folders=folders, watch=watch, **asked_of(teacher, rows, labels)).opened(shards) as worker:
+        yield worker
 
 
 class Asked(TypedDict):
@@ -94,6 +112,50 @@ def asked_of(teacher: Ensemble, given: Mapping[str, TransferRows], labels: Label
     for name, encoding in encodings.items():
         encoding.check(1 if encoding.is_reduced else len(teacher.models), min(each[name] for each in classes.values()))
     return Asked(rows=rows, classes=classes, teacher=teacher, encodings=encodings, labels=labels)
+
+
+def label_shards(
+    transfer_set: Rows,
+    teacher: Ensemble,
+    labels: LabelsConfig,
+    store: Place,
+    shards: Mapping[str, Iterable[int]],
+    *,
+    watch: Watch = LOGGED,
+) -> dict[str, Manifest]:
+    """`label` for a worker of an engine that hands out the work: `{"train": [0, 3]}` are the shards that it does, but for those
+    that are written already. It minds no other worker; who writes the last shard of a split seals it.
+    """
+    return label(transfer_set, teacher, labels, store, shards=Shards(named=shards), watch=watch)
+
+
+def seal(store: Place, splits: Sequence[str] = (), *, watch: Watch = LOGGED) -> dict[str, Manifest]:
+    """Seal the stores of these splits (by default of all that were begun) below `store`, whose shards are all there; no teacher
+    is needed. Returns their manifests.
+
+    Raises:
+        UnsealedStore: shards of a split are missing; the others are sealed.
+        UserError: a split was not begun.
+    """
+    root, found, unsealed = folder_of(store), dict[str, Manifest](), list[UnsealedStore]()
+    begun = [folder.name for folder in root.folders() if folder.exists(PLAN)]
+    for split in splits or begun or ("train",):
+        if split not in begun:
+            raise UserError(f"{root.within(split)} is no store that was begun", remedy="run teacher-logits first")
+        plan = read_json(root.within(split), PLAN, Plan)
+        with StoreWriter(root.within(split), plan.spec, about=plan.about) as writer:
+            try:
+                found[split] = writer.seal()
+            except UnsealedStore as error:
+                unsealed.append(error)
+                continue
+        for line in writer.said:
+            watch.say(f"{split}: {line}")
+        say_store(split, found[split], watch.say)
+    write_root(root)
+    if unsealed:
+        raise unsealed[0]
+    return found
 
 
 def _require_alike(rows: Mapping[str, TransferRows]) -> None:

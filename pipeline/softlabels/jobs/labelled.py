@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from softlabels.store.records import Manifest
 from softlabels.store.same_plan import kept_about
 from softlabels.store.spec import About, Spec, TargetSpec
 from softlabels.store.writer import StoreWriter
-from softlabels.system.files import Folder
+from softlabels.system.files import Folder, Presence
 from softlabels.teacher.assign import names_of
 from softlabels.teacher.config import LabelsConfig
 from softlabels.teacher.ensemble import Ensemble
@@ -118,10 +118,10 @@ class Labelled(Stores[TransferRows]):
         self.watch.say(f"pilot: {size} of {first.split}, for the shape of the tails")
         return Pilot(first, self.teacher, self.encodings[target], target)
 
-    def open(self, split: str, spec: Spec, basis: Basis | None) -> StoreWriter:
+    def open(self, split: str, spec: Spec, basis: Basis | None, presence: Presence | None = None) -> StoreWriter:
         """With the row that tells the transfer set from that of the store."""
         try:
-            return super().open(split, spec, basis)
+            return super().open(split, spec, basis, presence)
         except OtherRows as error:
             raise explained(error, self.folders[split], self.rows[split].keys) from error
 
@@ -169,16 +169,20 @@ class Labelled(Stores[TransferRows]):
         return unseen_lines(labels, target.label_space.names)
 
     def say_what_was_made(self, split: str, manifest: Manifest) -> None:
-        """Rows, bytes and digest of a store, and what encoding its labels lost, a line a temperature."""
-        say = self.watch.say
-        say(f"{split}: {counted(manifest.spec.rows, 'row')}, {manifest.bytes:,} bytes, digest {manifest.digest[:16]}")
-        for target in manifest.spec.targets:
-            encoding, fidelity, one = target.encoding, manifest.lost[target.name].fidelity, titled(target.name)
-            if not encoding.keeps_all:
-                table = as_text(fidelity_table(fidelity, up_to=SHOWN))
-                say(f"{one}{manifest.bytes_per_position:.1f} bytes a position; KL(exact || stored) in nats:\n{table}")
-            if warning := encoding.warning(fidelity):
-                say(f"{split}: {one}{warning}")
+        """As `say_store`."""
+        say_store(split, manifest, self.watch.say)
+
+
+def say_store(split: str, manifest: Manifest, say: Callable[[str], object]) -> None:
+    """Say rows, bytes and digest of a store, and what encoding its labels lost, a line a temperature."""
+    say(f"{split}: {counted(manifest.spec.rows, 'row')}, {manifest.bytes:,} bytes, digest {manifest.digest[:16]}")
+    for target in manifest.spec.targets:
+        encoding, fidelity, one = target.encoding, manifest.lost[target.name].fidelity, titled(target.name)
+        if not encoding.keeps_all:
+            table = as_text(fidelity_table(fidelity, up_to=SHOWN))
+            say(f"{one}{manifest.bytes_per_position:.1f} bytes a position; KL(exact || stored) in nats:\n{table}")
+        if warning := encoding.warning(fidelity):
+            say(f"{split}: {one}{warning}")
 
 
 def _size(target: TargetSpec) -> str:

@@ -27,7 +27,6 @@ from softlabels.jobs.train import Run, label_digests
 from softlabels.jobs.watch import LOGGED, Watch
 from softlabels.models import ModelConfig, build_model, save_weights, weights_digest
 from softlabels.objects import plain
-from softlabels.store.pinned import Pinned
 from softlabels.stream.join import Missing
 from softlabels.student.config import deciding
 from softlabels.student.deletion import require_share
@@ -52,7 +51,6 @@ def prune(
     *,
     transfer_set: TransferSetConfig | None = None,
     missing: Missing = "error",
-    pinned: Pinned | None = None,
     name: str = "student",
     out: str | Path | None = None,
     recipe: Mapping[str, Any] | None = None,
@@ -68,7 +66,7 @@ def prune(
 
     Args:
         run: the folder of a finished run.
-        student, store, training, transfer_set, missing, pinned: those that it was made with, see `train`.
+        student, store, training, transfer_set, missing: those that it was made with, see `train`.
         how: what is deleted, and how the rest is retrained.
         name: of the run. out: the new one's folder; by default runs/NAME-pruned-xxxxxxxx.
         recipe: what its config.yaml says; by default these arguments.
@@ -82,14 +80,14 @@ def prune(
     """
     source = Source.of(store)
     setup, folder = _begin(
-        Path(run), student, source, training, how or Pruning(), transfer_set, missing, pinned, name, out, watch
+        Path(run), student, source, training, how or Pruning(), transfer_set, missing, name, out, watch
     )
     if folder.results is not None:
         return Run(folder.path, folder.results)
     rounds = range(1, setup.how.rounds + 1)
     settled = [train_round(setup, number, weights_of(setup, number - 1), watch) for number in rounds]
     made, models = _final(setup, settled[-1])
-    sections = {"name": name, "transfer_set": transfer_set, "pinned": pinned, "training": setup.training}
+    sections = {"name": name, "transfer_set": transfer_set, "pinned": source.pinned, "training": setup.training}
     said = dict(recipe or {key: plain(value) for key, value in sections.items() if value is not None})
     said |= {"name": _named(name), "student": plain(made)}
     folder.keep_recipe(said)
@@ -110,14 +108,13 @@ def _begin(
     how: Pruning,
     transfer_set: TransferSetConfig | None,
     missing: Missing,
-    pinned: Pinned | None,
     name: str,
     out: str | Path | None,
     watch: Watch,
 ) -> tuple[Setup, RunFolder]:
     given = training or StudentTraining()
     given = dataclasses.replace(given, epochs=how.epochs or given.epochs)
-    splits = open_splits(source, transfer_set, missing=missing, training=given, pinned=pinned, watch=watch)
+    splits = open_splits(source, transfer_set, missing=missing, training=given, watch=watch)
     training, splits = fitted(student, splits, given)
     origins, (train, validation) = _origins(run, training), training_batches(splits, training)
     begun = {each.name: build_model(dataclasses.replace(student, weights=str(each.weights))) for each in origins}

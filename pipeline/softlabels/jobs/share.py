@@ -28,7 +28,7 @@ from softlabels.store.commit import sweep
 from softlabels.store.derived import fill
 from softlabels.store.json_files import read_json, read_small_file
 from softlabels.store.paths import CARD, LOCK, MANIFEST, PLAN, STAGING
-from softlabels.store.pinned import Pinned, require_digest
+from softlabels.store.pinned import Pinned
 from softlabels.store.reader import Store, holds_store, open_store, store_splits
 from softlabels.store.records import Manifest
 from softlabels.store.root import FOR_READERS, listed_splits, require_apart, require_root, write_root
@@ -52,7 +52,7 @@ def push(
 
     Args:
         store: where it lies on this machine.
-        address: where it goes, as docs/sharing.md says: an empty place, or the same store.
+        address: where it goes, as docs/places.md says: an empty place, or the same store.
         read_back: read what was sent and what was there, and compare it; else sizes are compared.
         watch: who is told, and may stop it.
 
@@ -116,7 +116,7 @@ def pull(
     """Pull a sealed store, or a folder of them, and verify every byte; what is there already is not fetched again.
 
     Args:
-        address: where it lies, as docs/sharing.md says. store: where it goes.
+        address: where it lies, as docs/places.md says. store: where it goes.
         split: one of several.
         rows: of one split, such as "0:1000,1500": a store of these alone, whose parent is the one that is there. Only their
             chunks are fetched, and all content keys.
@@ -134,19 +134,15 @@ def pull(
         StorageError: the place refused. Interrupted: asked to stop. Pulling again goes on.
     """
     there, root = depot_of(address), LocalDepot(local_path(store))
-    if digest is not None:
-        require_digest(digest)
     if isinstance(there, LocalDepot):
         require_apart(there, root)
     splits = splits_there(there, split)
     if rows is not None and len(splits) > 1:
         raise ConfigError(f"rows are chosen of the splits {some(splits)}", remedy="name one: --split=train")
-    single = list(splits.values()) == [there]
-    if digest is not None and len(splits) > 1:
-        raise ConfigError(f"one digest, and the splits {some(splits)}", remedy="name the one that it is of: --split")
+    pinned = Pinned.told(digest, signed_by, splits, remedy="name the one that it is of: --split")
+    single, found = list(splits.values()) == [there], {}
     if not single:
         require_root(root, tuple(splits))
-    found, pinned = {}, Pinned(signed_by, {} if digest is None else dict.fromkeys(splits, digest))
     for name, source in splits.items():
         target = root if single else root.within(name)
         found[name] = _fetched(name, source, target, rows, pinned, watch)

@@ -27,11 +27,13 @@ class Source:
             this order; rows and inputs are those of the first.
         rename: names of classes in the later stores, and what the first store calls these.
         repeated: rows of several stores whose key stands in an earlier row of their store: "error", or keep the "first".
+        pinned: which digest each split must have, and who must have signed it, before a value of it is used.
     """
 
     places: tuple[Place, ...]
     rename: Mapping[str, str] = field(default_factory=dict)
     repeated: Repeated = "error"
+    pinned: Pinned | None = None
 
     def __post_init__(self) -> None:
         if not self.places or not all(map(str, self.places)):
@@ -67,14 +69,11 @@ class Source:
             store_splits(self.places[0]) if len(self.places) == 1 else paired_splits(self.places, None, remedy=_REMEDY)
         )
 
-    def open(
-        self, *, only: str | None = None, missing: Missing = "error", pinned: Pinned | None = None
-    ) -> dict[str, Store]:
+    def open(self, *, only: str | None = None, missing: Missing = "error") -> dict[str, Store]:
         """The sealed stores of its splits by name, of several stores each as one; `only` opens that one alone.
 
         Args:
             missing: rows that one of several stores lacks: "error", or "skip" to leave them out.
-            pinned: what each split of each store must be, before a value of it is used.
 
         Raises:
             StorePathError, UnsealedStore, DamagedManifest: as `open_store`. Of several stores what `merge` raises.
@@ -87,8 +86,8 @@ class Source:
         else:
             paired = paired_splits(self.places, chosen, remedy=_REMEDY)
             found = {name: [*map(open_store, folders)] for name, folders in paired.items()}
-        if pinned is not None:
-            self._require(found, pinned)
+        if self.pinned is not None:
+            self._require(found, self.pinned)
         return {
             name: stores[0] if len(stores) == 1 else Joined(merged(stores, None, self.rename, missing, self.repeated))
             for name, stores in found.items()

@@ -26,7 +26,6 @@ from softlabels.store.findings import Own, ask, keys_of, stored_agreement
 from softlabels.store.joined import Joined
 from softlabels.store.json_files import plain_json
 from softlabels.store.new_spec import prepared_by
-from softlabels.store.pinned import Pinned
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.stream.columns import SoftColumns
 from softlabels.stream.hard_labels import own_labels
@@ -108,7 +107,6 @@ def open_splits(
     only: str | None = None,
     missing: Missing = "error",
     training: StudentTraining | None = None,
-    pinned: Pinned | None = None,
     watch: Watch = LOGGED,
 ) -> dict[str, Split]:
     """The sealed splits of `labels` (a root, or the folder of one split; or several such) by name; `only` opens that one alone.
@@ -117,10 +115,9 @@ def open_splits(
     With `missing` = "skip" rows that a store does not label are left out, and a warning says how many.
 
     Raises ConfigError without a transfer set where one is needed, ClassMismatch where its class names are not the
-    store's, SpecMismatch and NotSigned where splits are not those that are `pinned`, and what `Source.open` and
-    `load_transfer_set` raise.
+    store's, and what `Source.open` and `load_transfer_set` raise.
     """
-    stores = as_asked(Source.of(labels).open(only=only, missing=missing, pinned=pinned), training, watch)
+    stores = as_asked(Source.of(labels).open(only=only, missing=missing), training, watch)
     _require_one_teacher(stores)
     splits = {name: Split(store, _rows(store, transfer_set, name, watch), missing) for name, store in stores.items()}
     for name, split in splits.items() if missing == "skip" else ():

@@ -34,7 +34,6 @@ from softlabels.report.model_card import model_card
 from softlabels.store import Store
 from softlabels.store.digest import blake3_hex
 from softlabels.store.joined import Joined
-from softlabels.store.pinned import Pinned
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.stream.join import Missing
 from softlabels.student.config import deciding
@@ -49,6 +48,7 @@ from softlabels.student.trial import require_trainable
 from softlabels.transfer import TransferSetConfig
 
 CARD = "README.md"
+_SECTIONS = ("name", "transfer_set", "pinned", "student", "training")  # of a recipe
 
 
 class Run(NamedTuple):
@@ -65,7 +65,6 @@ def train(
     *,
     transfer_set: TransferSetConfig | None = None,
     missing: Missing = "error",
-    pinned: Pinned | None = None,
     name: str = "student",
     out: str | Path | None = None,
     recipe: Mapping[str, Any] | None = None,
@@ -86,11 +85,10 @@ def train(
         student: the class of the students, which gives one logit a class (or number a value): (B, C), of rows of positions
             (B, P, C); of several targets a mapping of such by name.
         store: a folder of splits with a split train, or that split; or a list of such, of different teachers over the same
-            rows, which are read as one ensemble, as `merge` would write it (`Source` says more of them).
+            rows, read as one ensemble as `merge` would write it; or a `Source`, which says how, and whom they must be of.
         training: how they are trained, and which; by default as `StudentTraining` says.
         transfer_set: where the students' inputs come from; a store that embeds its inputs needs none.
         missing: rows that the store, or one of several, does not label: "error", or "skip" to leave them out with a warning.
-        pinned: which digest each split must have, and who must have signed it.
         name: of the run. out: its folder; by default runs/NAME-xxxxxxxx, another one for other settings.
         recipe: what its config.yaml says, which repeats the run; by default these arguments.
         begun: is given the folder once all that may be wrong was asked, before anything is trained.
@@ -103,7 +101,7 @@ def train(
     """
     training = StudentTraining() if training is None else training
     source = Source.of(store)
-    splits = open_splits(source, transfer_set, missing=missing, training=training, pinned=pinned, watch=watch)
+    splits = open_splits(source, transfer_set, missing=missing, training=training, watch=watch)
     sweep = _begin(student, training, splits, transfer_set, {"missing": missing} | of_several(source), name, out, watch)
     splits = sweep.splits
     folder, shared = sweep.folder, {}
@@ -113,11 +111,12 @@ def train(
         names = own.class_names if own.targets == ("",) else None
         shared = say_how_splits_relate(rows, names, watch, tokens=own.spec.of_tokens)
         say_how_labels_are_read(sweep.batches, own, watch)
-    given = {"name": name, "transfer_set": transfer_set, "pinned": pinned, "student": student, "training": training}
-    said = recipe or {section: plain(value) for section, value in given.items() if value is not None}
-    folder.keep_recipe(said)
+    if recipe is None:
+        given = (name, transfer_set, source.pinned, student, training)
+        recipe = {key: plain(each) for key, each in zip(_SECTIONS, given, strict=True) if each is not None}
+    folder.keep_recipe(recipe)
     begun(folder)
-    return Run(folder.path, folder.results or sweep.finish(shared, said, source, watch))
+    return Run(folder.path, folder.results or sweep.finish(shared, recipe, source, watch))
 
 
 class _Sweep(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 
 import torch
@@ -13,8 +14,13 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device that `auto` (cuda where there is one), `cpu`, `cuda` or `cuda:N` means here, else `ConfigError`."""
+    """The device that `auto` (cuda where there is one), `cpu`, `cuda` or `cuda:N` means here, else `ConfigError`. In a process
+    that torchrun started, `auto` is the GPU of its `$LOCAL_RANK`.
+    """
     if name == "auto":
+        rank = os.environ.get("LOCAL_RANK", "")
+        if rank.isdecimal() and torch.cuda.is_available():
+            return torch.device("cuda", int(rank) % torch.cuda.device_count())
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
         raise ConfigError(f"device is {name!r}", remedy="choose auto, cpu, cuda or cuda:N")

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from msgspec import UNSET
-from numpy.typing import NDArray
 
 from softlabels.labels.base import EncodingBase
 from softlabels.labels.fidelity import TEMPERATURES
@@ -25,6 +24,7 @@ from softlabels.store.differences import Difference, differences
 from softlabels.store.findings import keys_of
 from softlabels.store.gather import Ints, gather
 from softlabels.store.json_files import plain_json
+from softlabels.store.key_index import met
 from softlabels.store.reader import Store
 
 DEFAULT_TEMPERATURES = TEMPERATURES[:3]  # of those at which fidelity is measured
@@ -38,7 +38,8 @@ class StoreDiff:
         specification: every field in which they differ: its path, and its value in A and in B.
         rows: how many rows both have. only: how many only A has, and only B; `only_rows` the first of them.
         targets: by name. left_out: targets that cannot be compared, and why.
-        same_content: whether the content digests are the same, so that all that is stored is, bit by bit.
+        same_content: whether the content digests are the same, so that all that is stored is, bit by bit, but for inputs.
+        other_inputs: how many rows of both hold other inputs, where both hold some; `other_input_rows` the first in A and B.
     """
 
     specification: tuple[Difference, ...]
@@ -48,12 +49,14 @@ class StoreDiff:
     targets: Mapping[str, TargetDiff]
     left_out: Mapping[str, str]
     same_content: bool
+    other_inputs: int
+    other_input_rows: tuple[tuple[int, int], ...]
 
     @property
     def equal(self) -> bool:
         """Whether nothing differs."""
         same = self.same_content and not self.specification and not self.left_out and self.only == (0, 0)
-        return same and all(each.equal for each in self.targets.values())
+        return same and not self.other_inputs and all(each.equal for each in self.targets.values())
 
 
 def apart(
@@ -71,13 +74,18 @@ def apart(
     rows, alone = met(*keys)
     sides, left_out = _sides(first, other, temperatures, rename, most)
     wanted = {name for side in sides.values() for name in side.columns}
+    wanted |= {"input"} if "input" in {*first.columns} & {*other.columns} else set()
     columns = [[name for name in store.columns if name in wanted] for store in stores]
-    for at in _blocks(first, other, rows) if sides else ():
+    moved: list[tuple[int, int]] = []
+    for at in _blocks(first, other, rows) if wanted else ():
         one, two = (
             gather(store, names, at[:, n]) for n, (store, names) in enumerate(zip(stores, columns, strict=True))
         )
         for side in sides.values():
             side.add(one, two, at, keys[0])
+        if "input" in wanted:
+            pairs = zip(one["input"], two["input"], at.tolist(), strict=True)
+            moved += [(a, b) for before, now, (a, b) in pairs if before.tobytes() != now.tobytes()]
         progress(len(at))
         del one, two  # before the next are read
     said = [renamed(plain_json(store.spec)) for store in stores]
@@ -89,6 +97,8 @@ def apart(
         targets={name: side.result() for name, side in sides.items()},
         left_out=left_out,
         same_content=first.content_digest == other.content_digest,
+        other_inputs=len(moved),
+        other_input_rows=tuple(moved[:most]),
     )
 
 
@@ -100,23 +110,6 @@ def _blocks(first: Store, other: Store, rows: Ints) -> Iterator[Ints]:
     step = max(1, min(first.rows_per_chunk, largest // other.spec.row_bytes))
     for part in np.split(rows, np.flatnonzero(np.diff(rows[:, 0] // first.rows_per_chunk)) + 1):
         yield from (part[start : start + step] for start in range(0, len(part), step))
-
-
-def met(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> tuple[Ints, tuple[Ints, Ints]]:
-    """Of content keys (R, 16) of two stores the rows (n, 2) of one key, in the order of the first, and those that only one has.
-    Of a key that stands in several rows the first meets the first, the second the second.
-    """
-    words = np.ascontiguousarray(np.concatenate([one, other])).view(np.uint64).reshape(-1, 2)
-    order = np.lexsort((words[:, 1], words[:, 0]))  # stable: of one key those of the first store in front
-    ours, new = order < len(one), np.append(True, (words[order[1:]] != words[order[:-1]]).any(axis=1))
-    group = np.cumsum(new) - 1
-    count, size = (np.bincount(group, each).astype(np.int64)[group] for each in (ours, None))
-    rank = np.arange(len(order)) - np.flatnonzero(new)[group]
-    paired = np.where(ours, rank < size - count, rank - count < count)
-    at = np.flatnonzero(paired & ours)
-    pairs = np.stack([order[at], order[at + count[at]] - len(one)], axis=-1)
-    alone = np.sort(order[~paired & ours]), np.sort(order[~paired & ~ours]) - len(one)
-    return pairs[np.argsort(pairs[:, 0])], alone
 
 
 def _sides(

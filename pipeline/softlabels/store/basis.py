@@ -124,5 +124,10 @@ def resumable_basis(path: Place, *, rank: int | None = None) -> Basis | None:
     lost = not sealed and not store.exists(BASIS_FILE)
     basis = read_basis(store, spec) if bound and not lost else None
     if basis is not None and rank is not None and len(basis) != 1 + rank:
-        raise mismatch(SpecMismatch, str(store), [Difference("encoding.rank", len(basis) - 1, rank)], spec)
+        raise mismatch(
+            SpecMismatch,
+            f"{store} was begun with another specification",
+            [Difference("encoding.rank", len(basis) - 1, rank)],
+            spec,
+        )
     return basis

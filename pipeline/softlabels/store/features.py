@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from softlabels.store.hard_labels import needs_label
 from softlabels.store.spec import Spec
 
 Feature = dict[str, Any]
-MOST_NAMES = 1 << 18  # letters of all classes, beyond which a card does without them
+MOST_NAMES = 1 << 18  # letters of all classes, as a card has them, beyond which it does without
 
 
 def features(spec: Spec) -> dict[str, Feature]:
@@ -42,16 +43,24 @@ def fixed_axes(spec: Spec, column: Column) -> tuple[int, ...]:
 
 def in_front_matter(found: Mapping[str, Feature]) -> list[Feature]:
     """The same as `dataset_info: features:` of a card."""
-    return [{"name": name, **_keys(nameable(each))} for name, each in found.items()]
+    share = MOST_NAMES // max(1, sum(_letters(each) > 0 for each in found.values()))
+    return [{"name": name, **_keys(nameable(each, share))} for name, each in found.items()]
 
 
-def nameable(found: Feature) -> Feature:
+def nameable(found: Feature, most: int = MOST_NAMES) -> Feature:
     """The same without the names of classes where two have one name, which `datasets` refuses, or where they are too long."""
     if found["_type"] == "List":
-        return found | {"feature": nameable(found["feature"])}
+        return found | {"feature": nameable(found["feature"], most)}
     names = found.get("names", [])
-    plain = len({*names}) < len(names) or sum(map(len, names)) > MOST_NAMES
+    plain = len({*names}) < len(names) or _letters(found) > most
     return {"dtype": "int64", "_type": "Value"} if plain else found
+
+
+def _letters(found: Feature) -> int:
+    """How many the names of its classes take, with their numbers."""
+    if found["_type"] == "List":
+        return _letters(found["feature"])
+    return sum(len(json.dumps(name)) + 8 for name in found.get("names", []))
 
 
 def _keys(found: Feature) -> Feature:

@@ -19,7 +19,25 @@ from softlabels.store.records import Manifest
 from softlabels.store.spec import Spec
 from softlabels.system.plain_yaml import plain_yaml
 
-_FRONT = re.compile(r"\A---[ \t]*\r?\n(.*?)^---[ \t]*$\r?\n?", re.DOTALL | re.MULTILINE)
+_FRONT = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)^---[ \t]*$\r?\n?", re.DOTALL | re.MULTILINE)
+_TAG = "tag:yaml.org,2002:"
+
+
+class _Loader(yaml.SafeLoader):
+    """As the Hub reads it, by YAML 1.2: `no` is a language, and 12:30 and 010 are texts."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, rule) for tag, rule in known if tag.removeprefix(_TAG) not in ("bool", "int", "float")]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+for _kind, _rule, _first in (
+    ("bool", "true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", "[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*|(?=[eE])))([eE][-+]?[0-9]+)?", "-+.0123456789"),
+):
+    _Loader.add_implicit_resolver(f"{_TAG}{_kind}", re.compile(rf"(?:{_rule})\Z"), [*_first])
 
 
 def page(
@@ -100,7 +118,7 @@ def _parts(text: str, what: str) -> tuple[dict[str, Any], str]:
     if found is None:
         return {}, text
     try:
-        fields = plain_yaml(found[1]) or {}
+        fields = plain_yaml(found[1], _Loader) or {}
         if not isinstance(fields, dict):
             raise ValueError
     except ValueError:

@@ -1,9 +1,11 @@
-"""From content keys to rows: a sorted index over a store's keys."""
+"""From content keys to rows: a sorted index over a store's keys, and which rows of two stores are the same."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
 
 
 class KeyIndex:
@@ -15,7 +17,7 @@ class KeyIndex:
         self._rows = np.argsort(high, kind="stable")  # equal keys stay in row order
         self._high, self._low = high[self._rows], low[self._rows]
 
-    def find(self, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
+    def find(self, keys: NDArray[np.uint8]) -> Ints:
         """(Q, 16) -> (Q,) row of each key, -1 where there is none."""
         high, low = _words(keys)
         found = np.full(len(high), -1, np.int64)
@@ -29,6 +31,23 @@ class KeyIndex:
             open_ = open_[~hit]
             at[open_] += 1
         return found
+
+
+def met(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> tuple[Ints, tuple[Ints, Ints]]:
+    """Of content keys (R, 16) of two stores the rows (n, 2) of one key, in the order of the first, and those that only one has.
+    Of a key that stands in several rows the first meets the first, the second the second.
+    """
+    words = np.ascontiguousarray(np.concatenate([one, other])).view(np.uint64).reshape(-1, 2)
+    order = np.lexsort((words[:, 1], words[:, 0]))  # stable: of one key those of the first store in front
+    ours, new = order < len(one), np.append(True, (words[order[1:]] != words[order[:-1]]).any(axis=1))
+    group = np.cumsum(new) - 1
+    count, size = (np.bincount(group, each).astype(np.int64)[group] for each in (ours, None))
+    rank = np.arange(len(order)) - np.flatnonzero(new)[group]
+    paired = np.where(ours, rank < size - count, rank - count < count)
+    at = np.flatnonzero(paired & ours)
+    pairs = np.stack([order[at], order[at + count[at]] - len(one)], axis=-1)
+    alone = np.sort(order[~paired & ours]), np.sort(order[~paired & ~ours]) - len(one)
+    return pairs[np.argsort(pairs[:, 0])], alone
 
 
 def _words(keys: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:

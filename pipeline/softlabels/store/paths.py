@@ -13,6 +13,7 @@ STAGING = "staging"
 SET_ASIDE = "set_aside"
 FOLDERS = (COMMITS, STAGING, SET_ASIDE, BASIS_FOLDER)  # that may be there whatever the layout
 LOCK = f"{STAGING}/lock"
+CLAIMS = f"{STAGING}/claims"
 
 
 def record_name(shard: int) -> str:

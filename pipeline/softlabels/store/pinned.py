@@ -25,6 +25,17 @@ class Pinned:
     signed_by: str | None = None
     digest: dict[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def told(cls, digest: str | None, signed_by: str | None, splits: Collection[str], *, remedy: str) -> Pinned:
+        """What a command line says of these splits. Raises `ConfigError`: one digest of several, or none, or no key."""
+        if digest is not None:
+            _require_digest(digest)
+            if len(splits) > 1:
+                raise ConfigError(f"one digest, and the splits {some(splits)}", remedy=remedy)
+        if signed_by is not None:
+            public_key(signed_by)
+        return cls(signed_by, {} if digest is None else dict.fromkeys(splits, digest))
+
     def require_splits(self, splits: Collection[str]) -> None:
         """Raise `SpecMismatch` where these are other splits than those whose digests are pinned."""
         gone, more = sorted({*self.digest} - {*splits}), sorted({*splits} - {*self.digest})
@@ -43,7 +54,7 @@ class Pinned:
             )
 
 
-def require_digest(digest: str) -> None:
+def _require_digest(digest: str) -> None:
     """Raise `ConfigError` unless a text is a digest."""
     if not re.fullmatch("[0-9a-f]{64}", digest):
         raise ConfigError(f"digest={one_line(digest)} is no digest", remedy="give the 64 digits that info prints")
@@ -59,7 +70,7 @@ def require_pinned(
         ConfigError: what was asked for is no digest, or no public key. MissingExtra: to check a signature.
     """
     if digest is not None:
-        require_digest(digest)
+        _require_digest(digest)
         if manifest.digest != digest:
             raise SpecMismatch(
                 f"the store at {store} has the digest {manifest.digest}, not {digest}",

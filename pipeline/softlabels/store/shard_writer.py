@@ -53,7 +53,7 @@ class ShardWriter:
         self._sinks: dict[str, _Digested] = {}
         self._left: list[Arrays] = []  # less than a chunk, `_held` rows of it
         self._rows, self._held, self._blocks, self._keys = 0, 0, list[str](), blake3()
-        self.committed = False
+        self.committed = self.won = False
         self._chunks: dict[str, list[Chunk]] = {column.name: [] for column in spec.columns}
         try:
             for number, name in enumerate(sorted(set(self._path.values()))):
@@ -135,9 +135,9 @@ class ShardWriter:
         )
         self._sinks = {}  # from here on `commit` says what becomes of the staged files
         record = record_of(self._spec, self._write_id, payload, by_name, self._environment)
-        won = commit(self._folder, record)
+        self.won = commit(self._folder, record)
         self.committed = True
-        return won
+        return self.won
 
 
 class _Digested:

@@ -22,6 +22,7 @@ from softlabels.labels.lost import Lost
 from softlabels.store.arrays import by_target, encode_logits, row_arrays
 from softlabels.store.basis import Basis, drop_basis, put_basis, read_basis, require_basis
 from softlabels.store.card import store_card
+from softlabels.store.claims import is_alone
 from softlabels.store.columns import LABEL, stored_name
 from softlabels.store.commit import create, is_bound, place, recorded_shards, replace, sweep
 from softlabels.store.digest import blake3_hex
@@ -43,7 +44,8 @@ from softlabels.system.places import Place, folder_of
 
 class StoreWriter:
     """Write one store (one split). `basis` (1 + r, C) float16 is the prior and basis that the encoding's tails need; a store
-    that holds shards has it already. `settings` is what messages put before the name of a setting, as `require_same_plan` says.
+    that holds shards has it already. `presence` is the mark of a live writer where the caller has made it already; it is closed
+    with the writer.
 
     ::
 
@@ -69,6 +71,7 @@ class StoreWriter:
         basis: Basis | None = None,
         about: About | None = None,
         environment: Mapping[str, str] | None = None,
+        presence: Presence | None = None,
     ) -> None:
         self.spec = spec = check_spec(spec, error=errors.UserError)
         if basis is not None:
@@ -79,15 +82,17 @@ class StoreWriter:
         self.plan = plan_of(spec, about)
         self.said: tuple[str, ...] = ()
         self.environment = {**environment_here(), **(environment or {})}
-        _require_store_path(self.folder)
-        self._presence: Presence | None = None
+        require_store_path(self.folder)
+        self._presence = presence
         self.sealed = self.folder.exists(MANIFEST)
         self._taken = set(range(spec.shards)) if self.sealed else set()
+        self.beaten: list[int] = []  # shards that another writer recorded while this one wrote them
         if self.sealed:
+            self.close()
             self._require_same(read_json(self.folder, PLAN, Plan))
             require_files(open_store(self.folder))
             return
-        self._presence = self.folder.enter(LOCK)
+        self._presence = presence or self.folder.enter(LOCK)
         try:
             self._begin(self._presence, basis)
         except BaseException:
@@ -96,7 +101,7 @@ class StoreWriter:
 
     def _begin(self, presence: Presence, basis: Basis | None) -> None:
         """Write the plan or compare it, finish what dead writers left, and let other writers in."""
-        alone = presence.alone()
+        alone = is_alone(self.folder, presence)
         if not alone:
             presence.share()  # before anything is staged, so that it cannot be swept
         if alone and not is_bound(self.folder):  # a start that committed nothing binds nobody
@@ -112,7 +117,11 @@ class StoreWriter:
         if alone:
             sweep(self.folder)
             presence.share()
-        if self.folder.exists(MANIFEST):  # sealed by another writer, meanwhile
+        self._look_for_seal()
+
+    def _look_for_seal(self) -> None:
+        """Whether another writer has sealed it meanwhile."""
+        if not self.sealed and self.folder.exists(MANIFEST):
             self.sealed = True
             self._leave_staging()
 
@@ -168,6 +177,13 @@ class StoreWriter:
         """The shards without a commit record, in order."""
         return [] if self.sealed else sorted(set(range(self.spec.shards)) - recorded_shards(self.folder))
 
+    @property
+    def placed(self) -> list[int]:
+        """The shards that were in place when the store was opened, or that this writer wrote: the files of a shard that another
+        writer has just recorded may still be on their way.
+        """
+        return sorted(self._taken)
+
     def record(self, shard: int) -> Commit:
         """The commit record of a shard, checked against the plan (its paths are used for placing files)."""
         name = record_name(shard)
@@ -204,6 +220,7 @@ class StoreWriter:
             yield out
         if out.committed:
             self._taken.add(shard)
+            self.beaten += [] if out.won else [shard]
 
     def write_logits(
         self,
@@ -301,6 +318,7 @@ class StoreWriter:
             SpecMismatch: the content keys are not those that the specification was made for.
             ContradictingOutputs, OtherClassOrder: see `softlabels.checks`; the store stays unsealed.
         """
+        self._look_for_seal()
         if self.sealed:
             return read_json(self.folder, MANIFEST, Manifest)
         if self.pending:
@@ -326,7 +344,7 @@ class StoreWriter:
 
     def _leave_staging(self) -> None:
         """Remove the staging folder, unless another writer is still alive in it."""
-        if self._presence is not None and self._presence.alone():
+        if self._presence is not None and is_alone(self.folder, self._presence):
             self.folder.clear(STAGING)
         self.close()
 
@@ -344,7 +362,8 @@ def require_room(writers: Iterable[StoreWriter]) -> int | None:
     return free
 
 
-def _require_store_path(store: Folder) -> None:
+def require_store_path(store: Folder) -> None:
+    """Raise `StorePathError` where something else lies there."""
     if store.exists() and not store.is_folder():
         raise errors.StorePathError(f"{store} is a file; a store is a folder", remedy="give another path")
     strangers = [name for name in store.names() if name not in (STAGING, COMMITS, BASIS_FOLDER)]

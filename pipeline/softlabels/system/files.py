@@ -99,13 +99,13 @@ class Files(Protocol):
 class Folder(Files, Protocol):
     """What a commit needs. A name appears with its whole content, or not at all."""
 
-    def create(self, name: str, data: bytes, *, staged: str) -> bool:
-        """Write a file unless its name is taken; True where it was free: of several writers one wins. Durable. `staged` is the
-        name under which a place may prepare it.
+    def create(self, name: str, data: bytes, *, staged: str, durable: bool = True) -> bool:
+        """Write a file unless its name is taken; True where it was free: of several writers one wins. `staged` is the name
+        under which a place may prepare it. Not `durable`: a power cut may take it.
         """
 
-    def put(self, name: str, data: bytes, *, staged: str | None = None) -> None:
-        """Write a file, replacing what stood there. Durable."""
+    def put(self, name: str, data: bytes, *, staged: str | None = None, durable: bool = True) -> None:
+        """Write a file, replacing what stood there. `durable` as above."""
 
     def filled(self, name: str) -> AbstractContextManager[Sink]:
         """A new file to be filled piece by piece, where nobody looks until it is placed: it is durable when the block ends."""

@@ -6,6 +6,7 @@ At its root the page (README.md), its preview and .gitattributes are the reposit
 from __future__ import annotations
 
 import errno
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
@@ -52,10 +53,8 @@ class Hub:
         return False  # no other kind of place lies in it, and from one repository to another nothing is carried
 
     def sizes(self) -> Iterator[tuple[str, int]]:
-        lead = f"{self.inside}/".lstrip("/")
-        found = {path: each.size for path, each in self.repository.tree.items() if not _is_of_page(path)}
-        found |= {path: each.size for path, each in self.repository.sent.items()}
-        yield from ((path.removeprefix(lead), size) for path, size in sorted(found.items()) if path.startswith(lead))
+        tree, sent = self.repository.tree, self.repository.sent
+        yield from ((name, (sent.get(path) or tree[path]).size) for name in self.list() for path in (self._path(name),))
 
     def names(self, name: str = "") -> list[str]:
         lead = len(name) + bool(name)
@@ -67,8 +66,12 @@ class Hub:
         return [self.within(lead + first) for first in sorted({first for first, rest in below if rest})]
 
     def list(self, name: str = "") -> Iterator[str]:
-        lead = f"{name}/".lstrip("/")
-        return (found for found, _ in self.sizes() if found.startswith(lead))
+        lead, inside, paths = f"{self._path(name)}/".lstrip("/"), len(self._path("x")) - 1, self.repository.paths
+        for at in range(bisect_left(paths, lead), len(paths)):
+            if not paths[at].startswith(lead):
+                return
+            if paths[at] in self.repository.sent or not _is_of_page(paths[at]):
+                yield paths[at][inside:]
 
     def is_folder(self, name: str = "") -> bool:
         return any(True for _ in self.list(name))

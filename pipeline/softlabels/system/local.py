@@ -219,20 +219,21 @@ class LocalFolder:
         parent.sync()
 
     @contextmanager
-    def filled(self, name: str) -> Iterator[LocalSink]:
+    def filled(self, name: str, *, durable: bool = True) -> Iterator[LocalSink]:
         """A new file to be filled, flushed when the block ends. Not atomic: the name may exist only where nobody looks."""
         self.make(name.rpartition("/")[0])
         with system_errors("write", self.at(name)):
             handle = self.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             try:
                 yield LocalSink(handle, self.at(name))
-                os.fsync(handle)
+                if durable:
+                    os.fsync(handle)
             finally:
                 os.close(handle)
 
-    def write(self, name: str, data: bytes | memoryview) -> None:
+    def write(self, name: str, data: bytes | memoryview, *, durable: bool = True) -> None:
         """The same in one piece."""
-        with self.filled(name) as out:
+        with self.filled(name, durable=durable) as out:
             out.write(data)
 
     def append(self, name: str, data: bytes) -> None:
@@ -242,15 +243,14 @@ class LocalFolder:
             with os.fdopen(handle, "ab") as file:
                 file.write(data)
 
-    def create(self, name: str, data: bytes, *, staged: str) -> bool:
-        """Write a file, by way of `staged`, unless its name is taken; True when it was free. Atomic and durable: the name
-        appears with its whole content, and of several processes one wins.
-        """
+    def create(self, name: str, data: bytes, *, staged: str, durable: bool = True) -> bool:
+        """Write a file, by way of `staged`, unless its name is taken; True when it was free. Of several processes one wins."""
         self.make(name.rpartition("/")[0])
         try:
-            self.write(staged, data)
+            self.write(staged, data, durable=durable)
             won = self._link(staged, name)
-            self.settle([name])
+            if durable:
+                self.settle([name])
         finally:
             self.clear(staged)
         return won
@@ -277,15 +277,16 @@ class LocalFolder:
         finally:
             lock.close()
 
-    def put(self, name: str, data: bytes, *, staged: str | None = None) -> None:
-        """Write a file atomically and durably by way of the temporary name `staged`, by default one beside it."""
+    def put(self, name: str, data: bytes, *, staged: str | None = None, durable: bool = True) -> None:
+        """Write a file atomically by way of the temporary name `staged`, by default one beside it."""
         folder, _, last = name.rpartition("/")
         staged = staged or f"{folder}/.{last}.{uuid.uuid4().hex}".lstrip("/")
         self.make(folder)
         try:
-            self.write(staged, data)
+            self.write(staged, data, durable=durable)
             self.place({staged: name})
-            self.settle([name])
+            if durable:
+                self.settle([name])
         finally:
             self.clear(staged)
 

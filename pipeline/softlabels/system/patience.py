@@ -67,6 +67,20 @@ def wait_for_lock(handle: int, how: int, path: Path, *, progress: Callable[[], o
     raise Stalled(f"{names} has held {path} for {patience():g} s", remedy=AGAIN)
 
 
+def this_process() -> str:
+    """The process that asks, in words, with its machine."""
+    return f"process {os.getpid()} on {platform.node()}"
+
+
+def this_machine() -> tuple[str, str]:
+    """Its name, and what tells one start of its kernel from all others, where the system says it."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        boot = ""
+    return platform.node(), boot
+
+
 def process(pid: int) -> str:
     """A process in words, with its state where the system tells it: process 123 (python, stopped)."""
     try:

@@ -35,6 +35,7 @@ PAGE = "README.md"
 MOST_LISTED = 1 << 20  # files
 MOST_SENT = 25_000  # files of a commit
 _BATCH_FILES, _BATCH_BYTES = 64, 1 << 27  # that are asked for, and uploaded, at once
+_TRIES = 3  # for an answer that breaks off
 _TIMEOUT = 120.0  # seconds that a part of a file may take
 _SEND, _COMMIT = "send to", "commit to"
 _LOGIN = "log in (hf auth login) or set HF_TOKEN, "
@@ -98,6 +99,11 @@ class Repository:
         """The files that lie `below` at the head, by path."""
         return self._listed(self.head, self.below)
 
+    @cached_property
+    def paths(self) -> list[str]:
+        """Those of all files that lie there, or are being sent, in order."""
+        return sorted({*self.tree, *self.sent})
+
     def _listed(self, commit: str, below: str) -> dict[str, RepoFile]:
         from huggingface_hub.errors import EntryNotFoundError
         from huggingface_hub.hf_api import RepoFile
@@ -105,14 +111,15 @@ class Repository:
         found: dict[str, RepoFile] = {}
         with _asked("list", self.at(below)):
             try:
-                for each in self.api.list_repo_tree(
+                listing = self.api.list_repo_tree(
                     self.name, below or None, recursive=True, revision=commit, repo_type="dataset"
-                ):
+                )
+                for count, each in enumerate(listing):  # folders too
                     if isinstance(each, RepoFile):
                         found[each.path] = each
-                    if len(found) > MOST_LISTED:
+                    if count >= MOST_LISTED:
                         raise StorageError(
-                            f"the listing of {self.at(below)} has not ended after {MOST_LISTED:,} files",
+                            f"the listing of {self.at(below)} has not ended after {MOST_LISTED:,} files and folders",
                             remedy="give the address of one store",
                         )
             except EntryNotFoundError:
@@ -122,22 +129,20 @@ class Repository:
     def part(self, path: str, start: int, length: int) -> bytes:
         """Some bytes of a file; fewer where it ends."""
         from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import (  # type: ignore[attr-defined]  # documented, and not in an __all__
-            build_hf_headers,
-            hf_raise_for_status,
-            http_backoff,
-        )
 
         url = hf_hub_url(self.name, path, repo_type="dataset", revision=self.head, endpoint=self.api.endpoint)
-        wanted = {"Range": f"bytes={start}-{start + length - 1}", "Accept-Encoding": "identity"}
         with _asked("read", self.at(path)):
-            answer = http_backoff("GET", url, headers={**build_hf_headers(), **wanted}, timeout=_TIMEOUT)
-            hf_raise_for_status(answer)
-            if len(answer.content) > length:
+            for left in reversed(range(_TRIES)):
+                data, error = _body(url, start, length)
+                if error is None or not left:
+                    break
+            if error is not None:
+                raise error
+            if len(data) > length:
                 raise StorageError(
                     f"{self.at(path)}: the server gives no parts of files", remedy="find out who answers"
                 )
-        return bytes(answer.content)
+        return data
 
     def page(self, limit: int) -> str:
         """What its page says; "" where there is none. Raises `StorageError` for a page of more than `limit` bytes."""
@@ -205,6 +210,7 @@ class Repository:
         sent = _Sent(operation, size, sha256.hexdigest(), git.hexdigest(), spooled)
         with self._lock:
             self.sent[path] = sent
+            self.__dict__.pop("paths", None)
             if len(self.sent) > MOST_SENT:
                 raise StorageError(
                     f"{self} takes {MOST_SENT:,} files in a commit, and this store has more",
@@ -249,9 +255,31 @@ class Repository:
                 remedy="look whether a .gitignore there keeps these files out, and run the same command again",
             )
         self.sent = {}
-        for known in ("head", "tree"):  # of the state before
+        for known in ("head", "tree", "paths"):  # of the state before
             self.__dict__.pop(known, None)
         return commit
+
+
+def _body(url: str, start: int, length: int) -> tuple[bytes, Exception | None]:
+    """Some bytes at an address, no more than one beyond what is asked for and what came with it; and what broke them off."""
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]  # documented, and not in an __all__
+        build_hf_headers,
+        hf_raise_for_status,
+        http_stream_backoff,
+    )
+
+    wanted = {"Range": f"bytes={start}-{start + length - 1}", "Accept-Encoding": "identity"}
+    data = bytearray()
+    with http_stream_backoff("GET", url, headers={**build_hf_headers(), **wanted}, timeout=_TIMEOUT) as answer:
+        hf_raise_for_status(answer)
+        try:
+            for piece in answer.iter_bytes():
+                data += piece
+                if len(data) > length:
+                    break
+        except Exception as error:  # which the other's loop would take for its own
+            return b"", error
+    return bytes(data), None
 
 
 @contextmanager

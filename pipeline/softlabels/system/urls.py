@@ -45,7 +45,7 @@ def depot_of(address: str | PathLike[str] | Depot) -> Depot:
     if user or parts.query or parts.fragment:
         raise ConfigError(
             f"an address of {one_line(scheme)}:// that holds a password, a signature or a query",
-            remedy="leave them out: credentials are taken from the environment (docs/sharing.md)",
+            remedy="leave them out: credentials are taken from the environment (docs/places.md)",
         )
     if scheme not in SCHEMES:
         raise ConfigError(f"{one_line(scheme)}:// is no place that is known", remedy=_HELP)
@@ -108,5 +108,5 @@ def _client(scheme: str, host: str) -> Any:
     except (obstore.exceptions.BaseError, ValueError, OSError):  # what it says may repeat a variable
         raise ConfigError(
             f"{scheme}:// needs variables in the environment that are missing or cannot be read",
-            remedy="set those that docs/sharing.md lists",
+            remedy="set those that docs/places.md lists",
         ) from None

@@ -16,29 +16,11 @@ from numpy.typing import NDArray
 
 from softlabels.labels.lost import Lost
 from softlabels.store.gather import Ints, gather
-from softlabels.store.key_index import KeyIndex
 from softlabels.store.reader import Store
 from softlabels.store.spec import Spec, TeacherSpec
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.teacher.teacher import Batch, Kept
 from softlabels.transfer.rows import TransferRows
-
-
-def rows_in(store: NDArray[np.uint8], keys: NDArray[np.uint8]) -> Ints:
-    """(R,) for each key (R, 16) its row in a store with these keys, -1 where it has none. Where a key repeats, its second row
-    is the second one of the store: no row of the store is found twice.
-    """
-    index = KeyIndex(store)
-    return KeyIndex(_numbered(index.find(store))).find(_numbered(index.find(keys)))
-
-
-def _numbered(firsts: Ints) -> NDArray[np.uint8]:
-    """(n, 16) of rows that are known by the first of their key, that number and how many rows of the key come before."""
-    order = np.argsort(firsts, kind="stable")
-    begins = np.flatnonzero(np.diff(firsts[order], prepend=np.iinfo(np.int64).min))
-    before = np.empty_like(order)
-    before[order] = np.arange(len(firsts)) - np.repeat(begins, np.diff(begins, append=len(firsts)))
-    return np.ascontiguousarray(np.stack([firsts, before], axis=1)).view(np.uint8)
 
 
 class Extending:

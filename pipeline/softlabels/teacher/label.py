@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -45,9 +45,24 @@ def label_rows(
     should_stop: Callable[[], bool] = lambda: False,
     progress: Callable[[int], object] = lambda rows: None,
 ) -> Manifest:
-    """Compute every pending shard of the writer's store and seal it.
+    """Compute every pending shard of the writer's store and seal it. Arguments and errors as of `label_each`."""
+    label_each(rows, teacher, writer, writer.pending, should_stop=should_stop, progress=progress)
+    return writer.seal()
+
+
+def label_each(
+    rows: Rows,
+    teacher: Teacher[Rows],
+    writer: StoreWriter,
+    shards: Iterable[int],
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+    progress: Callable[[int], object] = lambda rows: None,
+) -> None:
+    """Compute these shards, which are pending, and commit them.
 
     Args:
+        shards: each is asked for when the teacher is done with the one before it.
         should_stop: asked before every batch; when true the shard being computed is given up, those before it are finished.
         progress: called with the number of rows after every batch.
 
@@ -60,7 +75,7 @@ def label_rows(
     waiting, stops = _Waiting(_MOST), False
     last: Future[None] | None = None
     with background("softlabels-write") as pool:
-        for shard in writer.pending:
+        for shard in shards:
             over, whole = threading.Event(), False
             try:
                 last = pool.submit(_write, writer, shard, encoders, waiting, over, last)
@@ -88,7 +103,6 @@ def label_rows(
                 result_of(last, _WAITS)
     if stops:
         raise writer.stopped()
-    return writer.seal()
 
 
 def encoders_of(writer: StoreWriter, teacher: Teacher[Any]) -> dict[str, Encoder]:

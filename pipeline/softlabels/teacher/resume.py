@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.checks.dependence import spread
-from softlabels.errors import OtherLabels, OtherLogits, OtherOrder, OtherPreprocessing, OtherRows
+from softlabels.errors import MissingShard, OtherLabels, OtherLogits, OtherOrder, OtherPreprocessing, OtherRows
 from softlabels.labels.fidelity import Fidelity, FidelitySums
 from softlabels.labels.targets import titled
 from softlabels.store.columns import LABEL, stored_name
@@ -44,8 +44,7 @@ def check_committed(writer: StoreWriter, rows: TransferRows, ensemble: Ensemble)
         OtherLogits: the teacher does not give the stored logits.
         MissingShard, DamagedShard: what is read of them is gone or damaged.
     """
-    committed = set() if writer.sealed else set(range(writer.spec.shards)) - set(writer.pending)
-    records = [writer.record(shard) for shard in sorted(committed)]
+    records = [] if writer.sealed else [writer.record(shard) for shard in writer.placed]
     if not records:
         return
     spec, payloads = writer.spec, {record.payload.shard: record.payload for record in records}
@@ -80,8 +79,16 @@ def check_labelled(store: Store, rows: TransferRows, at: NDArray[np.int64], ense
 
 def explained(error: OtherRows, store: Files, keys: NDArray[np.uint8]) -> OtherRows | OtherOrder:
     """The error, with what the keys (R, 16) of this run's rows and those of the committed shards say more: which row is gone,
-    or that the rows only stand in another order.
+    or that the rows only stand in another order. Nothing more where files are missing, which another writer may be about to
+    place.
     """
+    try:
+        return _explained(error, store, keys)
+    except MissingShard:
+        return error
+
+
+def _explained(error: OtherRows, store: Files, keys: NDArray[np.uint8]) -> OtherRows | OtherOrder:
     spec = read_json(store, PLAN, Plan).spec
     index = KeyIndex(keys)
     payloads = {}

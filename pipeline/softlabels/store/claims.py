@@ -1,0 +1,186 @@
+"""Which worker is at which shard of a store, so that workers who fill it together share its shards.
+
+A claim decides nothing, the commit record does: where a claim is wrong about who is alive, a shard is computed twice and the
+first record wins. A claim is a file in staging, `claims/<what>-<turn>`, whose name only one worker can give. It says who that
+is, and holds a beat, a count that rises while the worker gets on. Who finds another's claim remembers when, on its own
+monotonic clock, it last saw it change. Unchanged for `lapse` seconds it has lapsed, and the next turn may be claimed; of
+several workers one gets it. So no clock but one's own is read. Claims are swept with staging by a writer that is alone.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from softlabels.errors import StorageError, StrangePath, one_line
+from softlabels.store.paths import CLAIMS, STAGING, record_name
+from softlabels.system.files import Folder, Presence
+from softlabels.system.patience import this_machine, this_process
+
+LAPSE = 600.0
+PLANNING, SEALING = "plan", "seal"  # what is claimed beside shards
+_BEATS, _LOOKS = 10, 20  # a claim changes so often in the time of a lapse, and is looked at at most so often
+_MOST = 1024  # bytes of a claim
+
+
+class _Seen(NamedTuple):
+    """What a claim held, since when, and when that was last looked at."""
+
+    data: bytes
+    since: float
+    looked: float
+
+
+class Claims:
+    """The claims of one worker on the shards of one store.
+
+    ::
+
+        with Claims(folder) as claims:
+            for shard in claims.shards(writer.pending):
+                ...  # compute it, calling claims.beat(), and commit it
+    """
+
+    def __init__(
+        self, store: Folder, *, lapse: float = LAPSE, say: Callable[[str], object] = lambda line: None
+    ) -> None:
+        self._store, self._lapse, self._say = store, lapse, say
+        self._who = "\n".join([this_process(), *this_machine(), uuid.uuid4().hex])
+        self._held: dict[str, str] = {}  # the file, by what is claimed
+        self._seen: dict[str, _Seen] = {}  # of others, by file
+        self._beats, self._last_beat = 0, time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """A worker that ends in order leaves no claim."""
+        for what in tuple(self._held):
+            self.release(what)
+
+    def shards(self, wanted: Iterable[int], *, regardless: bool = False) -> Iterator[int]:
+        """One after the other of these shards, claimed: the first that has no record and that no live worker is at when it is
+        asked for. `regardless` of other workers, where somebody else sees to it that each has its own.
+        """
+        left = sorted(wanted)
+        while (shard := self._next(left, regardless)) is not None:
+            yield shard
+
+    def _next(self, left: list[int], regardless: bool) -> int | None:
+        for what in [what for what in self._held if what.isdigit() and self._is_recorded(int(what))]:
+            self.release(what)
+        standing = self._standing()
+        for shard in tuple(left):
+            if not self._is_recorded(shard) and not self._take(str(shard), standing, regardless):
+                continue  # another worker's; it may lapse
+            left.remove(shard)
+            if not self._is_recorded(shard):  # once more: its worker may have ended since
+                return shard
+            self.release(str(shard))
+        return None
+
+    def take(self, what: str) -> bool:
+        """Claim one thing; False where a live worker has."""
+        return self._take(what, self._standing(), regardless=False)
+
+    def _take(self, what: str, standing: dict[str, int], regardless: bool) -> bool:
+        if what in self._held:
+            return True
+        turn = standing.get(what, -1)
+        lapsed = turn >= 0 and (regardless or self._has_lapsed(_file(what, turn)))
+        if turn >= 0 and not lapsed:
+            return False
+        name = _file(what, turn + 1)
+        if not self._store.create(name, self._data(), staged=_staged(), durable=False):
+            return False
+        self._held[what] = name
+        if lapsed and not regardless:
+            title = f"shard {what}" if what.isdigit() else what
+            self._say(
+                f"{title}: the claim of {self.holder(what, turn)} has not changed for {self._lapse:g} s; taken over"
+            )
+        return True
+
+    def release(self, what: str) -> None:
+        """Claim it no longer."""
+        name = self._held.pop(what, None)
+        if name is not None:
+            self._store.clear(name)
+
+    def beat(self) -> None:
+        """Say that this worker gets on: to be called often, does something seldom."""
+        now = time.monotonic()
+        if now - self._last_beat < self._lapse / _BEATS:
+            return
+        self._last_beat, self._beats = now, self._beats + 1
+        for name in self._held.values():
+            self._store.put(name, self._data(), staged=_staged(), durable=False)
+
+    def others(self) -> dict[str, str]:
+        """Who is at what that is not recorded, of the other workers that are not known to be dead."""
+        return {
+            what: self.holder(what, turn)
+            for what, turn in self._standing().items()
+            if what not in self._held and not (what.isdigit() and self._is_recorded(int(what)))
+            if not self._has_lapsed(_file(what, turn))
+        }
+
+    def holder(self, what: str, turn: int) -> str:
+        """Who claimed it, in words."""
+        seen = self._seen.get(_file(what, turn))
+        return one_line((seen.data if seen else b"").decode(errors="replace").partition("\n")[0]) or "another worker"
+
+    def _data(self) -> bytes:
+        return f"{self._who}\n{self._beats}\n".encode()
+
+    def _is_recorded(self, shard: int) -> bool:
+        return self._store.exists(record_name(shard))
+
+    def _standing(self) -> dict[str, int]:
+        """The latest turn of everything that is claimed."""
+        found: dict[str, int] = {}
+        for name in self._store.names(CLAIMS):
+            what, _, turn = name.rpartition("-")
+            if turn.isascii() and turn.isdigit() and len(turn) < 10:
+                found[what] = max(int(turn), found.get(what, 0))
+        latest = {_file(what, turn) for what, turn in found.items()}
+        self._seen = {name: seen for name, seen in self._seen.items() if name in latest}
+        return found
+
+    def _has_lapsed(self, name: str) -> bool:
+        """Whether a claim, which is looked at now and then, has not changed for too long."""
+        now, seen = time.monotonic(), self._seen.get(name)
+        if seen is None or now - seen.looked >= self._lapse / _LOOKS or now - seen.since >= self._lapse:
+            data = b""
+            with suppress(FileNotFoundError):  # released at this moment
+                data = self._store.read(name, _MOST)
+            since = now if seen is None or seen.data != data else seen.since
+            seen = self._seen[name] = _Seen(data, since, now)
+        return now - seen.since >= self._lapse
+
+
+def is_alone(store: Folder, presence: Presence) -> bool:
+    """`Presence.alone`, and no other machine claims anything: the locks of some network file systems end at each machine."""
+    return presence.alone() and not any(_is_elsewhere(store, f"{CLAIMS}/{name}") for name in store.names(CLAIMS))
+
+
+def _is_elsewhere(store: Folder, name: str) -> bool:
+    """Whether a claim is of another machine: neither its name nor the start of its kernel is ours."""
+    with suppress(FileNotFoundError, StorageError, StrangePath):
+        lines = store.read(name, _MOST).decode(errors="replace").split("\n")
+        return len(lines) > 3 and lines[1] != this_machine()[0] and lines[2] != this_machine()[1]
+    return False
+
+
+def _file(what: str, turn: int) -> str:
+    return f"{CLAIMS}/{what}-{turn}"
+
+
+def _staged() -> str:
+    return f"{STAGING}/{uuid.uuid4().hex}.file"
