@@ -10,8 +10,11 @@ _DEEPEST = 20
 
 
 def plain_yaml(text: str | bytes, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
-    """What it says to a safe loader. Raises `ValueError`: it is none, it has aliases, of which a few make values without end, it is deep, which
-    takes time without end, or a tag stands at what it does not fit.
+    """What it says to a safe loader.
+
+    Raises:
+        ValueError: it is none, it has aliases, of which a few make values without end, it is deep, which takes time without
+            end, or a tag stands at what it does not fit.
     """
     depth = 0
     try:
