@@ -278,7 +278,7 @@ def _flags(
             text = rest.pop(0)
         yield name, text
     if listed:
-        yield places[0], json.dumps(listed, ensure_ascii=False)
+        yield places[0], _texts(listed)
 
 
 def _resolve(flag: str, known: Mapping[str, Key], flat: Sequence[str]) -> tuple[str, Key]:
@@ -322,7 +322,7 @@ def _merge(given: Mapping[str, object], flags: Mapping[str, str], known: Mapping
 def store_flag(stores: Sequence[str]) -> str:
     """The flag that names these stores, as `_list` reads it."""
     plainly = all(each == each.strip() and "," not in each and not each.startswith("[") for each in stores)
-    return f"--store={','.join(stores) if plainly else json.dumps([*stores], ensure_ascii=False)}"
+    return f"--store={','.join(stores) if plainly else _texts(stores)}"
 
 
 def _is_other(path: str, given: object) -> bool:
@@ -335,7 +335,12 @@ def _list(text: str, hint: object) -> str:
     if text.lstrip().startswith("[") or text.strip() == "null" or text in schema.choices(hint):
         return text
     items = [item.strip() for item in text.split(",")]
-    return json.dumps(items, ensure_ascii=False) if schema.holds_texts(hint) else f"[{text}]"
+    return _texts(items) if schema.holds_texts(hint) else f"[{text}]"
+
+
+def _texts(items: Sequence[str]) -> str:
+    """These as a list in YAML, also paths that are no text."""
+    return json.dumps([*items], ensure_ascii=False).encode(errors="backslashreplace").decode()
 
 
 def _with_entry(mapping: Mapping[str, object], path: Sequence[str], text: str) -> dict[str, object]:

@@ -148,6 +148,7 @@ def test_threads_that_read_a_first_record_together() -> None:
     assert Child(work).go().end().code == 0
 
 
+@pytest.mark.on_disk("another process sees no memory of this one")
 def test_a_reader_can_be_sent_to_another_process(tmp_path: Path, rng: np.random.Generator) -> None:
     data = sample(rng, 40)
     store = write_store(tmp_path / "store", data, make_spec(data))

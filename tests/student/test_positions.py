@@ -287,7 +287,7 @@ def test_a_loss_over_the_whole_batch_takes_all_positions_at_once(rng: np.random.
     ("beta_max", "temperature", "refused"),
     [
         (1.0, 1.0, None), (1.0, 2.0, None), (1.0, 0.9, "0.9"), (1.0, "linear:4:0.5", "0.5"), (1.0, "cosine:0.7:2", "0.7"),
-        (2.0, 0.5, None), (0.5, 4.0, "at 1"),
+        (2.0, 0.5, None), (0.5, 4.0, None), (0.5, 1.0, "at 1"),
     ],
 )  # fmt: skip
 def test_temperatures_that_the_labels_do_not_know(beta_max: float, temperature: Any, refused: str | None) -> None:
