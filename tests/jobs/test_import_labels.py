@@ -376,6 +376,13 @@ def test_files_that_are_none(tmp_path: Path, imported: Import, tokenizer: str) -
         broken.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
         with pytest.raises(UserError):  # whichever it is
             imported(broken, "distillkit")
+    many = pa.DictionaryArray.from_arrays(
+        np.zeros((1 << 24) + 1, np.int8), pa.array([7])
+    )  # the same number in a few bytes
+    bomb = {"input_ids": pa.ListArray.from_arrays([0, len(many)], many), "token_ids": [[[1]]], "top_values": [[[-1.0]]]}
+    pq.write_table(pa.table(bomb), broken)
+    with pytest.raises(UserError, match=r"bytes, and its column input_ids 16,777,217 numbers; give a file"):
+        imported(broken, "distillkit")
     with pytest.raises(ConfigError, match="name the teacher's with --teacher_tokenizer"):
         imported(CAPTURES / "poly", "distillkit", tokenizer="")
     with pytest.raises(LogitsError, match=r"row 0: position 0 has 24 entries, and k is 25; give a smaller --k"):

@@ -4,6 +4,7 @@ could run code is read; sizes have limits before memory is taken.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from softlabels.errors import StorageError, UserError
 from softlabels.foreign.rows import Ints, Unfit, misaligned
 
 BATCH_ROWS = 16
+_FEW, _VALUES_A_BYTE = 1 << 24, 4  # numbers of a column that any file may have; and for each of its bytes
 LONGEST = 1 << 28  # bytes of a line of JSON, or of a file that is not in lines
 _BROKEN = (pa.ArrowException, ValueError, EOFError, MemoryError, OverflowError)
 T = TypeVar("T")
@@ -52,7 +54,23 @@ def batches(path: Path, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
     for file in files_of(path, ".parquet"):
         with _readable(file), pq.ParquetFile(file) as table:
             names = [name for name in columns if name in table.schema_arrow.names]
+            _require_size(file, table.metadata, names)
             yield from table.iter_batches(BATCH_ROWS, columns=names or None)
+
+
+def _require_size(file: Path, metadata: pq.FileMetaData, names: list[str]) -> None:
+    """Raise `UserError` where a column holds far more numbers than the file has room for: repeated, they take a few bytes."""
+    held: Counter[str] = Counter()
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            held[column.path_in_schema.partition(".")[0]] += column.num_values
+    size = file.stat().st_size
+    for name in names:
+        if held[name] > max(_FEW, _VALUES_A_BYTE * size):
+            raise UserError(
+                f"{file} has {size:,} bytes, and its column {name} {held[name]:,} numbers",
+                remedy="give a file of labels",
+            )
 
 
 @contextmanager
