@@ -79,7 +79,7 @@ def _more(scores: Scores, store: Store) -> str:
     """Of how many labelled rows errors are counted, and what they are class by class."""
     what = "rows" if store.positions is None else "tokens" if store.spec.of_tokens else "positions"
     names = store.class_names
-    lines = [f"\n{scores['rows']:,} {what}, {scores['labelled']:,} of them with a hard label"]
+    lines = [f"\n{scores['rows']:,} {what}, {scores['labelled']:,} of them with a hard label", *store.cautions]
     if has_classes([scores]):
         tables = [class_table([scores], names), confusion_table([scores], names)]
         lines += [f"{as_text(table)}\n" for table in tables if table is not None]

@@ -23,6 +23,8 @@ from softlabels_stages.recipe import parse, store_flag, texts
 from softlabels_stages.run import command, say, should_stop, suggested, warn
 from softlabels_stages.teacher_arguments import TeacherLogits
 
+_OF_RAY = ("address", "workers", "gpus")
+
 
 @command(resumable=True)
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     watch, splits = Watch(say, warn, should_stop), tuple(args.transfer_set.splits)
     if len(given := [name for name in ("seal", "shards", "engine") if getattr(args, name)]) > 1:
         raise ConfigError(f"--{given[0]} and --{given[1]} exclude each other", remedy="give one")
+    if args.engine is None and (given := [name for name in _OF_RAY if getattr(args, name) is not None]):
+        raise ConfigError(f"--{given[0]} without --engine=ray", remedy="give both, or neither")
     if args.seal:
         made = seal(args.store, splits, watch=watch)
     elif args.engine == "ray":

@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 
 from softlabels.jobs.run_files import RECIPE
-from softlabels.jobs.sources import SEVERAL, of_several
 from softlabels.jobs.train import Run, train
 from softlabels.jobs.watch import Watch
 from softlabels.report.comparison import best_seed, best_student, comparison_text
@@ -67,7 +66,7 @@ def _next(args: TrainStudent, run: Run) -> str:
         "train-student",
         recipe,
         store_flag(args.store),
-        *options_of(of_several(args.source, args.missing).get(SEVERAL, {})),
+        *options_of(args.source.several(args.missing)),
         swept,
     )
 

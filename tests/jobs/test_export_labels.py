@@ -71,6 +71,9 @@ def test_a_round_trip_by_distillkit(tmp_path: Path, lm: tuple[Path, str]) -> Non
     said = Foreign(tokenizer=lm[1])
     import_labels(capture, tmp_path / "lm/train", from_format="distillkit", foreign=said)
     export_labels(tmp_path / "lm", tmp_path / "raw.parquet", to_format="distillkit-raw", k=9)
+    with pytest.raises(ConfigError, match="do not say at which temperature"):  # raw numbers are those of anybody
+        import_labels(tmp_path / "raw.parquet", tmp_path / "back/train", from_format="distillkit", foreign=said)
+    said = Foreign(tokenizer=lm[1], known_at=1.0)
     import_labels(tmp_path / "raw.parquet", tmp_path / "back/train", from_format="distillkit", foreign=said)
     one, other = open_store(tmp_path / "lm"), open_store(tmp_path / "back")
     assert np.array_equal(one.column("content_key"), other.column("content_key"))
@@ -78,6 +81,20 @@ def test_a_round_trip_by_distillkit(tmp_path: Path, lm: tuple[Path, str]) -> Non
     ids = np.argsort(-p, axis=-1)[:, :9]
     np.testing.assert_allclose(*(np.take_along_axis(each, ids, -1) for each in (p, q)), atol=1e-3)
     np.testing.assert_allclose(q.sum(-1), 1)
+
+
+def test_rows_that_are_labelled_in_part_stay_whole(tmp_path: Path, lm: tuple[Path, str]) -> None:
+    export_labels(lm[0], tmp_path / "raw.parquet", to_format="distillkit-raw")
+    row = pq.read_table(tmp_path / "raw.parquet").to_pylist()[0]
+    mask = open_store(lm[0]).column("position_mask")
+    labelled = [label >= 0 for label in row["labels"]]  # as DistillKit's trainer masks positions
+    assert labelled == [*(mask[0, : len(labelled) - 1] > 0), False]
+    assert set(row["attention_mask"]) == {1}  # the teacher saw all of it
+    said = Foreign(tokenizer=lm[1], known_at=1.0)
+    import_labels(tmp_path / "raw.parquet", tmp_path / "back/train", from_format="distillkit", foreign=said)
+    one, other = open_store(lm[0]), open_store(tmp_path / "back")
+    for name in ("content_key", "position_mask", "document", "input", "top_class", "top_logit"):
+        assert np.array_equal(one.column(name), other.column(name)), name
 
 
 @pytest.mark.parametrize("ending", ["parquet", "npz"])

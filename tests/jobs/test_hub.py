@@ -266,6 +266,25 @@ def test_a_hub_that_does_not_end(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) 
         place.exists("x")
 
 
+@pytest.mark.parametrize("kind", ["tree", "revision"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"{", 1, [1], {"error": "x"}, [{"type": "file"}], [{"type": "file", "path": "x", "oid": "1", "size": "y"}],
+        [{"type": "file", "path": 1, "oid": "1", "size": -1}],
+    ],
+)  # fmt: skip
+def test_answers_that_are_none(kind: str, answer: object, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.repos["team/name"], of_repo = Repo(), _Handler.of_repo
+
+    def respond(self: _Handler, repo: Repo, name: str, rest: str, body: bytes) -> None:
+        self.answer(200, answer) if rest.startswith(kind) else of_repo(self, repo, name, rest, body)
+
+    monkeypatch.setattr(_Handler, "of_repo", respond)
+    with pytest.raises(StorageError, match=r"^cannot (list|read) hf://datasets/team/name: no answer, or a broken one"):
+        depot_of(AT).exists("x")
+
+
 def test_a_repository_that_is_not_for_everybody(
     made: Path, hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,7 +332,7 @@ def test_names_in_a_repository_that_lead_elsewhere(name: str, made: Path, hub: F
 
 
 def test_a_page_that_cannot_be_read(made: Path, hub: FakeHub) -> None:
-    for bomb in ("a: &a [1]\nb: *a", "[", "- a", "a: " + "[" * 5000):
+    for bomb in ("a: &a [1]\nb: *a", 'a: !!int ""', "[", "- a", "a: " + "[" * 5000):
         hub.repos["team/name"] = Repo(commits=[{"README.md": f"---\n{bomb}\n---\n".encode()}])
         with pytest.raises(StorageError, match="the front matter of the page of team/name cannot be read; mend or"):
             push(made / "zarr" / "test", AT)
@@ -359,7 +378,6 @@ class Killing:
     ("command", "turns"),
     [
         ("push", [4]),
-        ("pull", [12]),
         pytest.param("push", [*range(1, 17), 3, 7, 11, 15], marks=pytest.mark.slow),
         pytest.param("pull", range(4, 24), marks=pytest.mark.slow),
     ],

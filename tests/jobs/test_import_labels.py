@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from softlabels.errors import (
     TransferSetError,
     UserError,
 )
-from softlabels.jobs.foreign_distillkit import decoded, read_compression
+from softlabels.foreign.distillkit import decoded, read_compression
 from softlabels.jobs.import_labels import Foreign, Format, Translated, import_labels
 from softlabels.jobs.watch import Watch
 from softlabels.store import new_spec
@@ -117,13 +118,23 @@ def test_without_its_settings_a_capture_is_refused(tmp_path: Path, imported: Imp
         ({"d": 300, "k": 24, "exact_k": 8, "residual_bins": [], "format_version": 2}, "format_version"),
         ({"d": 1 << 40, "k": 24, "exact_k": 8, "residual_bins": []}, "d"),
         (["a"], "array"),
+        ('d: !!int ""', "no plain YAML"),
+        ("d: !!bool x", "no plain YAML"),
+        ("d: !!timestamp x", "no plain YAML"),
+        ("d: !!python/object/apply:os.system [ls]", "no plain YAML"),
+        ("a: &a {b: c}\nd: {<<: [*a, *a]}", "has aliases"),  # a few of which make values without end
     ):
-        (tmp_path / "compression_config.yaml").write_text(yaml.safe_dump(wrong))
+        (tmp_path / "compression_config.yaml").write_text(wrong if isinstance(wrong, str) else yaml.safe_dump(wrong))
         with pytest.raises(ConfigError, match=match):
             imported(alone, "distillkit")
     (tmp_path / "compression_config.yaml").write_text("[" * 1000)
     with pytest.raises(ConfigError, match="cannot be used"):
         imported(alone, "distillkit")
+    (tmp_path / "compression_config.yaml").unlink()
+    os.mkfifo(tmp_path / "compression_config.yaml")  # which nobody waits for
+    with pytest.raises(ConfigError, match="is missing"):
+        imported(alone, "distillkit")
+    (tmp_path / "compression_config.yaml").unlink()
     settings = yaml.safe_load((CAPTURES / "poly/compression_config.yaml").read_text())
     (tmp_path / "compression_config.yaml").write_text(yaml.safe_dump(settings | {"k": 25, "exact_k": 9}))
     with pytest.raises(
@@ -166,6 +177,37 @@ def test_axolotl(version: int, ids: str, tmp_path: Path, imported: Import, rng: 
     compare(tmp_path / "lm/train", said)
     with pytest.raises(AlignmentError, match=r"off by one; give the lists .* --aligned=own or next"):
         imported(path, "axolotl", "other/train", aligned="next")
+
+
+def test_entries_that_axolotl_filled_in_are_none(tmp_path: Path, imported: Import, rng: np.random.Generator) -> None:
+    tokens, z = files.teacher(rng, (9,))[0]
+    ids = [files.largest(each, K) for each in z]
+    row: dict[str, Any] = {"input_ids": tokens, "target_token_ids": ids, "target_mask": [[1] * K for _ in tokens]}
+    row["target_logprobs"] = [each[some].tolist() for each, some in zip(files.log_softmax(z), ids, strict=True)]
+    for name, filled in (("target_token_ids", 0), ("target_logprobs", -1e9), ("target_mask", 0)):
+        row[name][3][-2:] = [filled] * 2  # as its collator fills short lists up
+    files.write_lines(tmp_path / "kd.jsonl", [row])
+    imported(tmp_path / "kd.jsonl", "axolotl")
+    store = open_store(tmp_path / "lm")
+    assert store.encoding.kept(CLASSES) == K - 2
+    assert sorted(store.column("top_class")[0, 3, 0]) == sorted(ids[3][: K - 2])
+
+
+def test_the_own_token_of_vllm_is_none_of_the_largest(tmp_path: Path, imported: Import) -> None:
+    def entry(logprob: float, rank: int | None) -> dict[str, Any]:
+        return {"logprob": logprob, "rank": rank}
+
+    largest = {"5": entry(-0.2, 1), "6": entry(-2.0, 2)}
+    for number, rank in enumerate((3, None, 9)):  # earlier versions gave it the next rank, or none
+        row = {"prompt_token_ids": [1, 5, 7], "prompt_logprobs": [None, largest, {"7": entry(-9.0, rank), **largest}]}
+        files.write_lines(tmp_path / "answers.jsonl", [row])
+        done = imported(tmp_path / "answers.jsonl", "vllm", f"{number}/train")
+        assert open_store(tmp_path / f"{number}").column("top_class")[0, 1, 0].tolist() == [5, 6]
+        assert not any(line.startswith("positions have") for line in done.report)
+    row = {"prompt_token_ids": [1, 7], "prompt_logprobs": [None, {"7": entry(-9.0, 30)}]}  # prompt_logprobs=0
+    files.write_lines(tmp_path / "answers.jsonl", [row])
+    with pytest.raises(LogitsError, match="position 0 has 0 entries"):
+        imported(tmp_path / "answers.jsonl", "vllm", "none/train")
 
 
 def test_axolotl_labels_a_part_of_a_row(tmp_path: Path, imported: Import, rng: np.random.Generator) -> None:

@@ -109,6 +109,8 @@ def test_a_bound_is_asked_for_by_name(
     shown = capsys.readouterr()
     assert line in shown.err
     assert "KL at T=4" in shown.out
+    others = "the teacher is not known at T=1: its NLL, ECE and Brier are those of T=2"
+    assert all(f"\n{each}\n" in shown.out for each in (line.removeprefix("tail_bound: "), others))
     student = [
         "--student.class_path=softlabels.models.MLP",
         '--student.init_args={"inputs": 4, "hidden": [8], "classes": 6}',
@@ -119,6 +121,8 @@ def test_a_bound_is_asked_for_by_name(
     shown = capsys.readouterr()
     assert shown.err.count(line) == 1
     assert "KL at T=2  KL at T=4" in shown.out
+    for page in (shown.out, *((tmp_path / "stage" / name).read_text() for name in ("results.md", "README.md"))):
+        assert all(each in page for each in (line.removeprefix("tail_bound: "), others))
     with pytest.raises(ConfigError, match="from 2 up, not at 1"):
         judge(store, training=StudentTraining(tail_bound=True), temperature=1.0)
     with pytest.raises(ConfigError, match="say nothing of others, not even a bound"):

@@ -17,7 +17,15 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from softlabels import errors, open_store, pull, push, select, sign, write_store
-from softlabels.errors import ConfigError, DamagedManifest, DamagedStore, NotSigned, SpecMismatch, UserError
+from softlabels.errors import (
+    ConfigError,
+    DamagedManifest,
+    DamagedStore,
+    NotSigned,
+    SpecMismatch,
+    StorageError,
+    UserError,
+)
 from softlabels.jobs.sources import Source
 from softlabels.jobs.splits import open_splits
 from softlabels.jobs.watch import Watch
@@ -343,6 +351,17 @@ def test_keys_that_are_refused(
         (tmp_path / "junk").write_bytes(data)
         with pytest.raises(ConfigError, match=what):
             public_key(str(tmp_path / "junk"))
+    for text in ("ssh-ed25519 \udc80", "ssh-ed25519 AAAA"):
+        with pytest.raises(ConfigError, match="the key holds no public key"):
+            public_key(text)
+    (tmp_path / "junk").write_text(2 * Path(team[1]).read_text())
+    with pytest.raises(ConfigError, match="holds more than one key or line"):  # of which one would be trusted
+        public_key(str(tmp_path / "junk"))
+    (tmp_path / "junk").write_text("ssh-ed25519 AA\nssh-ed25519 AA\n")
+    with pytest.raises(ConfigError, match="holds more than one key or line"):
+        public_key(str(tmp_path / "junk"))
+    with pytest.raises(StorageError, match="cannot read"):
+        public_key("x" * 5000)
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path / "nowhere", tmp_path):
         with pytest.raises(ConfigError, match="there is no file"):

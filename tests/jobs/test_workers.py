@@ -170,6 +170,21 @@ def test_each_part_is_done_by_one_and_the_last_seals(rows: Rows, labels: LabelsC
     assert digests(store) == whole(labels)
 
 
+def test_more_parts_than_shards(rows: Rows, store: MemoryFolder) -> None:
+    lines: list[str] = []
+    for number in (9, 1, *range(2, 9)):
+        part = Shards.of(f"{number}/9")
+        label(rows, ensemble(), DENSE, store, shards=part, watch=Watch(say=lines.append))
+    said = [line.partition("; ")[0] for line in lines if " are missing (" in line]
+    assert said[:4] == [
+        "train: this part has none of its shards",
+        "test: this part has none of its shards",
+        "train: these shards are done",
+        "test: this part has none of its shards",
+    ]
+    assert digests(store) == whole(DENSE)
+
+
 def test_a_part_minds_no_claim_of_its_predecessor(rows: Rows, store: MemoryFolder) -> None:
     """As of a job's task that is given again while others live."""
     with alive(store.within("train")):

@@ -47,10 +47,13 @@ def test_they_are_served_there_and_refused_elsewhere(rng: np.random.Generator, e
         lambda: ask(2.0, "tempered"),  # of which the mean at T = 1 is part
         lambda: encoding.probabilities(columns, C, None, temperature=1.0, **known),
         lambda: encoding.check_temperature(1.0),
-        lambda: encoding.check_mean("tempered", C, M),
     ):
         with pytest.raises(ConfigError, match=words):
             wrong()
+    with pytest.raises(
+        ConfigError, match="tempered mean is that of temperature 1, and the labels are known at 2 alone"
+    ):
+        encoding.check_mean("tempered", C, M)
     encoding.check_mean("tempered", C, 1)  # who alone has a weight
     alone = replace(soft, weights=torch.tensor([0.0, 1.0])).__getattribute__(ask.__name__)
     torch.testing.assert_close(alone(2.0, "tempered"), soft.member(1).__getattribute__(ask.__name__)(2.0))

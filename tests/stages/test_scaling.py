@@ -72,6 +72,10 @@ def test_parts_are_done_one_by_one_and_what_is_whole_is_sealed_without_the_teach
         (["--seal", "--shards=1/2"], "--seal and --shards exclude each other; give one"),
         (["--engine=ray", "--shards=1/2"], "--shards and --engine exclude each other; give one"),
         (["--engine=spark"], "engine"),
+        (["--workers=4"], "--workers without --engine=ray; give both, or neither"),
+        (["--gpus=0", "--shards=1/2"], "--gpus without --engine=ray; give both, or neither"),
+        (["--engine=ray", "--workers=0"], "workers=0, gpus=None; give at least 1 worker, and 0 GPUs or more"),
+        (["--engine=ray", "--gpus=-1"], "workers=None, gpus=-1.0; give at least 1 worker"),
         (["--seal"], "store/test is no store that was begun; run teacher-logits first"),
     ],
 )

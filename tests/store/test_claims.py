@@ -111,6 +111,19 @@ def test_a_worker_that_took_over_leaves_no_claim_of_the_dead(tmp_path: AnyPath, 
     assert [*worker(tmp_path).shards([0])] == ([] if done else [0])
 
 
+def test_a_lapse_that_is_shorter_than_a_batch_is_told_once(tmp_path: AnyPath, clock: Clock) -> None:
+    lines: list[str] = []
+    slow = worker(tmp_path, lines)
+    clock.now += 2 * LAPSE  # it loads a teacher
+    assert next(slow.shards([0])) == 0
+    for seconds, said in ((0.9, 0), (1.5, 1), (2.0, 1)):
+        clock.now += seconds * LAPSE
+        slow.beat()
+        assert len(lines) == said
+    words = "a batch took 150 s, and after 100 s without one other workers count this one as dead: if it did not stand still"
+    assert lines == [f"{words}, give all of them a longer lapse"]
+
+
 def test_a_worker_that_was_not_looking_looks_before_it_decides(tmp_path: AnyPath, clock: Clock) -> None:
     busy, away = worker(tmp_path), worker(tmp_path)
     assert next(busy.shards([0])) == 0

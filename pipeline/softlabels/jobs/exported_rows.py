@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.errors import ConfigError
+from softlabels.foreign import axolotl, distillkit
 from softlabels.labels.ensemble import check_temperature
 from softlabels.store import Store
 from softlabels.store.columns import LABEL, stored_name
 from softlabels.transfer.alignment import alignment
 
 _BLOCK = 1 << 22  # probabilities at once
+_WRITTEN = {"axolotl": axolotl.written, "distillkit-raw": distillkit.written}
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -146,31 +148,9 @@ class TokenRows(Rows):
         written: list[dict[str, Any]] = []
         for row, (tokens, documents) in enumerate(inputs):
             length = int((documents > 0).sum())
-            make = self._axolotl if self._form == "axolotl" else self._distillkit
-            written.append(make(tokens[:length], documents[:length], ids[row], log_p[row], mask[row]))
+            kept = slice(max(length - 1, 0))
+            written.append(_WRITTEN[self._form](tokens[:length], ids[row, kept], log_p[row, kept], mask[row, kept]))
         return {name: _ragged([each[name] for each in written]) for name in written[0]}
-
-    def _axolotl(self, tokens: Any, documents: Any, ids: Any, log_p: Any, mask: Any) -> dict[str, Any]:
-        """A list a token; those that say nothing, the last among them, are masked."""
-        length, kept = len(tokens), ids.shape[-1]
-        counts = np.append(mask[: length - 1], False)
-        at = np.flatnonzero(counts)
-        target_ids, target_log_p = np.zeros((length, kept), ids.dtype), np.zeros((length, kept), log_p.dtype)
-        target_ids[at], target_log_p[at] = ids[at], log_p[at]
-        labels = np.where(np.r_[False, counts[:-1]], tokens, -100)
-        return {
-            "input_ids": tokens, "attention_mask": np.ones(length, np.int8), "labels": labels,
-            "target_token_ids": target_ids, "target_logprobs": target_log_p,
-            "target_mask": np.repeat(counts[:, None], kept, axis=1).astype(np.int8),
-        }  # fmt: skip
-
-    def _distillkit(self, tokens: Any, documents: Any, ids: Any, log_p: Any, mask: Any) -> dict[str, Any]:
-        """A list a token but the last; documents are the segments of a packed row."""
-        positions = len(tokens) - 1
-        return {
-            "input_ids": tokens.astype(np.uint64), "attention_mask": documents.astype(np.int32),
-            "token_ids": ids[:positions].astype(np.int64), "top_values": log_p[:positions],
-        }  # fmt: skip
 
 
 def _ragged(values: list[NDArray[Any]]) -> NDArray[Any]:

@@ -62,10 +62,10 @@ class Filling:
         writer, claims = self._writers[split], self._claims[split]
         self.label(split, range(self.sizes[split]) if self._own is None else self._own[split])
         if missing := writer.pending:
-            done = self._own is not None and not self._own[split] & set(missing)
-            if done:
-                self._say_missing(split, missing)
-            return done
+            if self._own is None or self._own[split] & set(missing):
+                return False
+            self._say_missing(split, missing, self._own[split])
+            return True
         if not (writer.folder.exists(MANIFEST) or claims.take(SEALING)):
             return False
         self._made[split] = writer.seal()
@@ -126,10 +126,11 @@ class Filling:
             self._has_waited = True
         time.sleep(min(_POLL, self._shards.lapse / 10))
 
-    def _say_missing(self, split: str, missing: list[int]) -> None:
+    def _say_missing(self, split: str, missing: list[int], own: set[int]) -> None:
         parts = self._shards.parts_of(self.sizes, split, missing)
         of = f", of parts {some(parts)}" if parts else ""
+        done = "these shards are done" if own else "this part has none of its shards"
         self._watch.say(
-            f"{split}: these shards are done; {len(missing)} of {self.sizes[split]} are missing ({some(missing)}{of}), and "
+            f"{split}: {done}; {len(missing)} of {self.sizes[split]} are missing ({some(missing)}{of}), and "
             "who writes the last of them seals the store"
         )

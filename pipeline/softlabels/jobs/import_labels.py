@@ -1,5 +1,5 @@
 """`import_labels`: a store from a foreign file of top-k log-probabilities of tokens. The file is read twice, a few rows at a
-time: once to ask and to count (`foreign_survey`), once to write. The same call resumes where it stopped.
+time: once to ask and to count (`import_survey`), once to write. The same call resumes where it stopped.
 
 R rows, L tokens of a row, P = L - 1 positions, K stored tokens.
 """
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from softlabels.errors import ConfigError, UserError
-from softlabels.jobs.foreign import ForeignFile, ForeignRow
-from softlabels.jobs.foreign_axolotl import Aligned, Axolotl
-from softlabels.jobs.foreign_distillkit import DistillKit
-from softlabels.jobs.foreign_served import Sglang, Vllm
-from softlabels.jobs.foreign_survey import Broken, Survey, Values, survey
+from softlabels.foreign.axolotl import Aligned, Axolotl
+from softlabels.foreign.distillkit import DistillKit
+from softlabels.foreign.rows import ForeignFile, ForeignRow
+from softlabels.foreign.served import Sglang, Vllm
+from softlabels.jobs.import_survey import Broken, Survey, Values, survey
 from softlabels.jobs.store_outputs import split_of
 from softlabels.jobs.watch import LOGGED, Watch
 from softlabels.labels import NO_LABEL
@@ -61,10 +61,10 @@ class Foreign:
     Attributes:
         tokenizer: the teacher's, a folder or hub id: the classes are its tokens.
         revision: of a tokenizer of the hub.
-        known_at: the temperature at which the log-probabilities were taken. Of DistillKit's own capture it is 1.
+        known_at: the temperature at which the log-probabilities were taken. Of DistillKit's compressed captures it is 1.
         k: how many of a position are stored, the largest; by default as many as every position has.
         tail: "uniform": the others share what the entries leave of 1; "renormalised": the entries were scaled to sum to 1.
-        column: of axolotl, where the lists stand. aligned: what they are, see `foreign_axolotl`.
+        column: of axolotl, where the lists stand. aligned: what they are, see `foreign.axolotl`.
         broken: rows that break a rule: "error", or "skip" to leave them out and count them.
     """
 
@@ -110,7 +110,7 @@ def import_labels(
     """
     split = split_of(store, split)
     source, words = _source(Path(path), from_format, foreign), _vocabulary(foreign)
-    known_at = _known_at(from_format, foreign)
+    known_at = _known_at(source, from_format, foreign)
     if foreign.k is not None and foreign.k < 1:
         raise ConfigError(f"k is {foreign.k}", remedy="give --k from 1 up, or leave it out")
     found = survey(source, words.size, foreign.k or 1, foreign.broken, watch.should_stop)
@@ -176,12 +176,12 @@ def _vocabulary(foreign: Foreign) -> Any:
     return vocabulary_of(foreign.tokenizer, foreign.revision, digest)
 
 
-def _known_at(form: Format, foreign: Foreign) -> float:
+def _known_at(source: ForeignFile, form: Format, foreign: Foreign) -> float:
     if foreign.known_at is not None:
         check_temperature(foreign.known_at)
         return foreign.known_at
-    if form == "distillkit":
-        return 1.0
+    if source.known_at is not None:
+        return source.known_at
     raise ConfigError(
         f"files of {form} do not say at which temperature their log-probabilities were taken",
         remedy="say it: --known_at=1 where none was applied (vLLM's prompt_logprobs; SGLang's default)",

@@ -231,7 +231,8 @@ def _about(store: Store, asked: Asked) -> dict[str, Any]:
     """What results say of a target."""
     names = None if store.class_names is None else list(store.class_names)
     kind = {} if asked.target == "softmax" else {"target": asked.target}
-    return {"class_names": names, "temperatures": list(asked.temperatures), **kind}
+    cautions = {"cautions": store.cautions} if store.cautions else {}
+    return {"class_names": names, "temperatures": list(asked.temperatures), **kind, **cautions}
 
 
 def _kinds(split: Split, temperature: float | None) -> dict[str, Target]:

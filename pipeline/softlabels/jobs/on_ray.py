@@ -55,9 +55,11 @@ def label_on_ray(
         The manifest of each split's store.
 
     Raises:
-        ConfigError: Ray is not installed, or there is no such cluster. Interrupted: `watch` asked to stop.
-        And as `label`, whatever an actor raises.
+        ConfigError: Ray is not installed, or there is no such cluster; or no worker is to run.
+        Interrupted: `watch` asked to stop. And as `label`, whatever an actor raises.
     """
+    if (workers is not None and workers < 1) or (gpus is not None and not gpus >= 0):
+        raise ConfigError(f"workers={workers}, gpus={gpus}", remedy="give at least 1 worker, and 0 GPUs or more")
     with _cluster(address) as ray, _unwrapped():
         needs = {"num_cpus": 1, "num_gpus": min(1, ray.cluster_resources().get("GPU", 0)) if gpus is None else gpus}
         sizes = ray.get(ray.remote(_begin).options(max_retries=-1, **needs).remote(what))

@@ -58,6 +58,10 @@ class Source:
         own = {"rename": dict(self.rename)} if self.rename else {}
         return own | ({"repeated": self.repeated} if self.repeated != "error" else {})
 
+    def several(self, missing: Missing) -> dict[str, Any]:
+        """The same with what is done with rows that one of several stores lacks."""
+        return self.options | ({"missing": missing} if missing != "error" and len(self.places) > 1 else {})
+
     @property
     def said(self) -> str | list[str]:
         """As files of a run name it: a path, or a list of paths."""
@@ -112,7 +116,7 @@ SEVERAL = "several"  # what files of a run say of how several stores were read a
 
 def of_several(source: Source, missing: Missing = "error") -> dict[str, Any]:
     """What the files of a run say of its source, beside its name and digests; nothing of one store."""
-    said = source.options | ({"missing": missing} if missing != "error" and len(source.places) > 1 else {})
+    said = source.several(missing)
     return {SEVERAL: said} if said else {}
 
 

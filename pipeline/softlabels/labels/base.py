@@ -284,8 +284,11 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         labels cannot give of so many members that have a weight above 0.
         """
         check_mean(mean, self.reduce, tail=self.tail_of(classes), members=members)
-        if mean == "tempered" and members > 1:
-            check_known(1.0, self.only_at)  # of which it is the mean
+        if mean == "tempered" and members > 1 and self.only_at not in (None, 1.0):
+            raise ConfigError(
+                f"the tempered mean is that of temperature 1, and the labels are known at {self.only_at:g} alone",
+                remedy="take the arithmetic or the geometric mean",
+            )
 
     def log_probs(
         self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, *, temperature: float, mean: str,

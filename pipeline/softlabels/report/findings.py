@@ -11,9 +11,12 @@ from softlabels.report.measures import Results, Scores, shown
 
 
 def findings(results: Results) -> list[str]:
-    """Of a run: rows that splits share, models that always answer one class, members that beat their ensemble."""
+    """Of a run: what its labels are not known at, rows that splits share, models that always answer one class, members that
+    beat their ensemble.
+    """
     teacher, names = results["teacher"], results.get("class_names")
-    lines = leak_lines(results.get("shared_rows", {}), results.get("split_rows", {}))
+    lines = [*results.get("cautions", ())]
+    lines += leak_lines(results.get("shared_rows", {}), results.get("split_rows", {}))
     models = {f"teacher {name}": runs for name, runs in teacher["members"].items() if len(teacher["members"]) > 1}
     models["the teacher"] = teacher["ensemble"]
     models |= {f"the student {student['label']}": student["scores"] for student in results["students"]}

@@ -76,7 +76,7 @@ def apart(
     wanted = {name for side in sides.values() for name in side.columns}
     wanted |= {"input"} if "input" in {*first.columns} & {*other.columns} else set()
     columns = [[name for name in store.columns if name in wanted] for store in stores]
-    moved: list[tuple[int, int]] = []
+    moved, shown = 0, list[tuple[int, int]]()
     for at in _blocks(first, other, rows) if wanted else ():
         one, two = (
             gather(store, names, at[:, n]) for n, (store, names) in enumerate(zip(stores, columns, strict=True))
@@ -84,8 +84,12 @@ def apart(
         for side in sides.values():
             side.add(one, two, at, keys[0])
         if "input" in wanted:
-            pairs = zip(one["input"], two["input"], at.tolist(), strict=True)
-            moved += [(a, b) for before, now, (a, b) in pairs if before.tobytes() != now.tobytes()]
+            unlike = [
+                (a, b)
+                for before, now, (a, b) in zip(one["input"], two["input"], at.tolist(), strict=True)
+                if before.tobytes() != now.tobytes()
+            ]
+            moved, shown = moved + len(unlike), (shown + unlike)[:most]
         progress(len(at))
         del one, two  # before the next are read
     said = [renamed(plain_json(store.spec)) for store in stores]
@@ -97,8 +101,8 @@ def apart(
         targets={name: side.result() for name, side in sides.items()},
         left_out=left_out,
         same_content=first.content_digest == other.content_digest,
-        other_inputs=len(moved),
-        other_input_rows=tuple(moved[:most]),
+        other_inputs=moved,
+        other_input_rows=tuple(shown),
     )
 
 

@@ -54,7 +54,7 @@ class Claims:
         self._who = "\n".join([this_process(), *this_machine(), uuid.uuid4().hex])
         self._held: dict[str, list[str]] = {}  # by what is claimed its files: of whom it was taken over, last its own
         self._seen: dict[str, _Seen] = {}  # of others, by file
-        self._beats, self._last_beat = 0, time.monotonic()
+        self._beats, self._last_beat, self._is_slow = 0, time.monotonic(), False
 
     def __enter__(self) -> Self:
         return self
@@ -101,6 +101,8 @@ class Claims:
         name = _file(what, turn + 1)
         if not self._store.create(name, self._data(), staged=_staged(), durable=False):
             return False
+        if not self._held:
+            self._last_beat = time.monotonic()
         self._held[what] = [*(_file(what, earlier) for earlier in turns), name]
         if lapsed and not regardless:
             title = f"shard {what}" if what.isdigit() else what
@@ -122,8 +124,14 @@ class Claims:
     def beat(self) -> None:
         """Say that this worker gets on: to be called often, does something seldom."""
         now = time.monotonic()
-        if now - self._last_beat < self._lapse / _BEATS:
+        if (since := now - self._last_beat) < self._lapse / _BEATS:
             return
+        if since >= self._lapse and not self._is_slow:
+            self._is_slow = True
+            self._say(
+                f"a batch took {since:,.3g} s, and after {self._lapse:g} s without one other workers count this one as dead: "
+                "if it did not stand still, give all of them a longer lapse"
+            )
         self._last_beat, self._beats = now, self._beats + 1
         for *_, name in self._held.values():
             self._store.put(name, self._data(), staged=_staged(), durable=False)

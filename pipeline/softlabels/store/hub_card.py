@@ -18,6 +18,7 @@ from softlabels.store.preview import preview_features, what_it_holds
 from softlabels.store.records import Manifest
 from softlabels.store.spec import Spec
 from softlabels.system.hub import PREVIEW
+from softlabels.system.plain_yaml import plain_yaml
 
 _FRONT = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)^---[ \t]*$\r?\n?", re.DOTALL | re.MULTILINE)
 _TAG = "tag:yaml.org,2002:"
@@ -118,23 +119,12 @@ def _parts(text: str, what: str) -> tuple[dict[str, Any], str]:
     if found is None:
         return {}, text
     try:
-        _require_plain(found[1])
-        fields = yaml.load(found[1], _Loader) or {}  # noqa: S506  # a SafeLoader
+        fields = plain_yaml(found[1], _Loader) or {}
         if not isinstance(fields, dict):
-            raise yaml.YAMLError
-    except (yaml.YAMLError, RecursionError, ValueError):
+            raise ValueError
+    except ValueError:
         raise StorageError(f"the front matter of {what} cannot be read", remedy="mend or remove it") from None
     return fields, text[found.end() :]
-
-
-def _require_plain(text: str) -> None:
-    """Raise `YAMLError` for aliases, a few of which make values without end, and for depth, which takes time without end."""
-    depth = 0
-    for token in yaml.scan(text, Loader=yaml.SafeLoader):
-        depth += isinstance(token, (yaml.FlowSequenceStartToken, yaml.FlowMappingStartToken))
-        depth -= isinstance(token, (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken))
-        if depth > 20 or isinstance(token, yaml.AliasToken):
-            raise yaml.YAMLError
 
 
 def _listed(value: object) -> list[Any]:

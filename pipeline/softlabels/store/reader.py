@@ -191,6 +191,14 @@ class Store(Stored):
         return f"labels known at {words} alone: at higher T the mass of their tail is an upper bound" if at else ""
 
     @property
+    def cautions(self) -> list[str]:
+        """What they should know who read scores against these labels, a line each."""
+        lines, at = [self.bound] if self.bound else [], self.encoding.near_1
+        if at != 1 and self.encoding.target != "values":
+            lines.append(f"the teacher is not known at T=1: its NLL, ECE and Brier are those of T={at:g}")
+        return lines
+
+    @property
     def classes(self) -> int:
         """C, or the numbers of a vector."""
         return self.spec.label_space.classes

@@ -59,12 +59,14 @@ def public_key(key: str) -> PublicKey:
     Raises:
         ConfigError: there is none, or it is of another kind; above all where it is a private one. MissingExtra.
     """
-    data, where = (key.encode(), "the key") if key.startswith(_LINES) else _read(key)
+    data, where = (key.encode(errors="replace"), "the key") if key.startswith(_LINES) else _read(key)
     if b"PRIVATE KEY" in data:
         raise ConfigError(
             f"{where} is a private key, and a public one is asked for",
             remedy="give the public one (openssl pkey -in KEY -pubout), and keep this one to yourself",
         )
+    if data.count(b"-----BEGIN") > 1 or (b"-----BEGIN" not in data and b"\n" in data.strip()):
+        raise ConfigError(f"{where} holds more than one key or line", remedy="give a file for each")
     own = _part("hazmat.primitives.serialization")
     load = own.load_pem_public_key if data.lstrip().startswith(b"-----BEGIN") else own.load_ssh_public_key
     try:
@@ -134,10 +136,11 @@ def _read(path: str) -> tuple[bytes, str]:
     """A key's file, and what messages call it."""
     if "-----BEGIN" in path or "PRIVATE KEY" in path:
         raise ConfigError("a key stands in the place of the name of its file", remedy="give the name of a file")
-    if not Path(path).is_file():
-        raise ConfigError(f"there is no file {path}, where a key is looked for", remedy="give the file of a key")
-    with system_errors("read", Path(path)), Path(path).open("rb") as file:
-        data = file.read(_MOST_BYTES + 1)
+    with system_errors("read", Path(path)):
+        if not Path(path).is_file():
+            raise ConfigError(f"there is no file {path}, where a key is looked for", remedy="give the file of a key")
+        with Path(path).open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
     if len(data) > _MOST_BYTES:
         raise ConfigError(f"{path} is larger than any key", remedy=_KINDS)
     return data, path

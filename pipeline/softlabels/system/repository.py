@@ -40,7 +40,6 @@ _TIMEOUT = 120.0  # seconds that a part of a file may take
 _SEND, _COMMIT = "send to", "commit to"
 _LOGIN = "log in (hf auth login) or set HF_TOKEN, "
 _AGAIN = "run the same command again"
-_CLIENTS = {"huggingface_hub", "hf_xet", "httpx", "httpx2", "requests"}
 
 
 @dataclass(frozen=True)
@@ -116,6 +115,8 @@ class Repository:
                 )
                 for count, each in enumerate(listing):  # folders too
                     if isinstance(each, RepoFile):
+                        if type(each.size) is not int or each.size < 0 or type(each.path) is not str:
+                            raise TypeError
                         found[each.path] = each
                     if count >= MOST_LISTED:
                         raise StorageError(
@@ -309,12 +310,9 @@ def _asked(action: str, where: str) -> Iterator[None]:
     """What huggingface_hub and its clients raise, as errors of ours; none of them holds the text that it came with."""
     try:
         yield
-    except SoftLabelsError:
+    except (SoftLabelsError, MemoryError, ImportError):
         raise
-    except Exception as error:
-        of_client = type(error).__module__.partition(".")[0] in _CLIENTS
-        if not (of_client or isinstance(error, (OSError, ValueError, RuntimeError))):
-            raise
+    except Exception as error:  # of an answer that is none, any
         kept = "; what was sent is kept" * (action in (_SEND, _COMMIT))
         raise _refusal(error, f"cannot {action} {one_line(where, None)}", _AGAIN + kept) from None
 

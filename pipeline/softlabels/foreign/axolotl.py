@@ -18,13 +18,31 @@ from typing import Any, Literal
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from softlabels.errors import LogitsError, UserError
-from softlabels.jobs.foreign import ForeignRow, Ints, Unfit, entries_of, misaligned, whole_numbers
-from softlabels.jobs.foreign_tables import batches, files_of, json_records
+from softlabels.foreign.rows import ForeignRow, Ints, Unfit, entries_of, misaligned, whole_numbers
+from softlabels.foreign.tables import batches, files_of, json_records
 
 Aligned = Literal["own", "next"]
 _PREPARED = ("input_ids", "target_token_ids", "target_logprobs", "target_mask")
+
+
+def written(
+    tokens: NDArray[Any], ids: NDArray[Any], log_p: NDArray[Any], counts: NDArray[np.bool_]
+) -> dict[str, NDArray[Any]]:
+    """The columns of a prepared row of tokens (L,) and of its positions (P, K), of which (P,) count: a list a token; those
+    that say nothing, the last among them, are masked.
+    """
+    shape, at = (len(tokens), ids.shape[-1]), np.flatnonzero(counts)
+    target_ids, target_log_p, mask = np.zeros(shape, ids.dtype), np.zeros(shape, log_p.dtype), np.zeros(shape, np.int8)
+    target_ids[at], target_log_p[at], mask[at] = ids[at], log_p[at], 1
+    labels = np.full_like(tokens, -100)
+    labels[at + 1] = tokens[at + 1]
+    return {
+        "input_ids": tokens, "attention_mask": np.ones(len(tokens), np.int8), "labels": labels,
+        "target_token_ids": target_ids, "target_logprobs": target_log_p, "target_mask": mask,
+    }  # fmt: skip
 
 
 class _Entry(msgspec.Struct):
@@ -42,7 +60,7 @@ class Axolotl:
         tokenized: messages to ids.
     """
 
-    slack = 1e-3
+    slack, known_at = 1e-3, None
 
     def __init__(self, path: Path, *, column: str, aligned: Aligned, tokenized: Callable[[Any], list[int]]) -> None:
         self.path, self._column, self._aligned, self._tokenized = path, column, aligned, tokenized
@@ -80,7 +98,7 @@ class Axolotl:
                     f"{len(tokens)} tokens, {len(ids)} lists of ids, {len(log_p)} of numbers, {len(mask)} masks"
                 )
             at = [place for place in range(len(tokens) - 1) if any(mask[place])]
-            pairs = [_pairs(ids[place], log_p[place]) for place in at]
+            pairs = [_unmasked(ids[place], log_p[place], mask[place]) for place in at]
         else:
             given = self._given(record)
             if len(given) > len(tokens):
@@ -127,6 +145,14 @@ def _pairs(ids: list[int], values: list[float]) -> list[tuple[int, float]]:
     if len(ids) != len(values):
         raise misaligned(f"a position has {len(ids)} ids and {len(values)} numbers")
     return [*zip(ids, values, strict=True)]
+
+
+def _unmasked(ids: list[int], values: list[float], mask: list[int]) -> list[tuple[int, float]]:
+    """As its collator fills short lists up: with masked entries."""
+    pairs = _pairs(ids, values)
+    if len(mask) != len(pairs):
+        raise misaligned(f"a position has {len(pairs)} entries and a mask of {len(mask)}")
+    return [pair for pair, counts in zip(pairs, mask, strict=True) if counts]
 
 
 def _lists(given: Any, kind: type) -> list[list[Any]]:

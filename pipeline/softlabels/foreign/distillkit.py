@@ -1,9 +1,10 @@
 """DistillKit's Parquet files (arcee-ai/DistillKit 1.0.0, read as of commit a61c2e7): compressed log-probabilities, whose
 settings lie in `compression_config.yaml` beside them, or raw ones (`token_ids`, `top_values`).
 
-List p of a row is the distribution of token p + 1. A packed row (`attention_mask` holds segment numbers from 1) becomes one row
-a segment, since the teacher saw each alone. Decoding is in float64: a position is `exact_k` numbers, then the coefficients of a
-polynomial for the rest, then its residuals in bins of few bits, each with a scale; with `delta_encoding` all are differences.
+List p of a row is the distribution of token p + 1, and counts where `labels`, if there are any, are not negative at p: so its
+trainer masks them. A packed row (`attention_mask` holds segment numbers from 1) becomes one row a segment, since the teacher
+saw each alone. Decoding is in float64: a position is `exact_k` numbers, then the coefficients of a polynomial for the rest,
+then its residuals in bins of few bits, each with a scale; with `delta_encoding` all are differences.
 
 L tokens of a row, P positions, B bytes of a position, K = k numbers.
 """
@@ -13,19 +14,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
 import pyarrow as pa
-import yaml
 from msgspec import Meta
 from numpy.typing import NDArray
 
 from softlabels.errors import ConfigError
-from softlabels.jobs.foreign import Floats, ForeignRow, Ints, Unfit, misaligned
-from softlabels.jobs.foreign_tables import batches, lists_of, numbers_of
+from softlabels.foreign.rows import Floats, ForeignRow, Ints, Unfit, misaligned
+from softlabels.foreign.tables import batches, columns_of, lists_of, numbers_of
 from softlabels.labels.topk_fields import MAX_CLASSES
+from softlabels.system.plain_yaml import plain_yaml
 
 CONFIG = "compression_config.yaml"
 _MOST_BYTES = 1 << 16  # of a config
@@ -72,10 +73,25 @@ class Compression(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_on
         return self.exact_k * _width(self.exact_dtype) + terms * _width(self.term_dtype) + sum(bins)
 
 
+def written(
+    tokens: NDArray[Any], ids: NDArray[Any], log_p: NDArray[Any], counts: NDArray[np.bool_]
+) -> dict[str, NDArray[Any]]:
+    """The columns of a raw row of tokens (L,) and of its positions (P, K), of which (P,) count. One segment, since the teacher
+    saw the row as a whole.
+    """
+    return {
+        "input_ids": tokens.astype(np.uint64), "attention_mask": np.ones(len(tokens), np.int32),
+        "labels": np.where([*counts, False], tokens, -100).astype(np.int64),
+        "token_ids": ids.astype(np.int64), "top_values": log_p,
+    }  # fmt: skip
+
+
 def read_compression(folder: Path) -> Compression:
     """The settings beside a file. Raises `ConfigError` where they are missing, are none, or contradict each other."""
     path = folder / CONFIG
     try:
+        if not path.is_file():  # a pipe is waited for without end
+            raise FileNotFoundError
         with path.open("rb") as file:
             data = file.read(_MOST_BYTES + 1)
     except OSError:
@@ -86,13 +102,13 @@ def read_compression(folder: Path) -> Compression:
     try:
         if len(data) > _MOST_BYTES:
             raise ValueError(f"it is larger than {_MOST_BYTES} bytes")
-        found = msgspec.convert(yaml.safe_load(data), Compression)
+        found = msgspec.convert(plain_yaml(data), Compression)
         bins = sum(each.num_elements for each in found.residual_bins)
         if not (found.exact_k <= found.k <= found.d and bins <= found.k - found.exact_k):
             raise ValueError(
                 f"k={found.k}, exact_k={found.exact_k}, d={found.d} and {bins} elements of bins do not fit"
             )
-    except (ValueError, yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(
             f"{path} cannot be used: {error}", remedy="put the file there that the capture wrote"
         ) from error
@@ -110,9 +126,14 @@ class DistillKit:
         self.compression = read_compression(folder) if (folder / CONFIG).exists() else None
         self._folder = folder
 
+    @property
+    def known_at(self) -> float | None:
+        """Its own capture takes them at 1 and compresses them; raw ones are those of anybody."""
+        return None if {*_RAW} <= columns_of(self.path) else 1.0
+
     def rows(self) -> Iterator[ForeignRow | Unfit]:
         """See `ForeignFile`."""
-        for batch in batches(self.path, ("input_ids", "attention_mask", *_COMPRESSED, *_RAW)):
+        for batch in batches(self.path, ("input_ids", "attention_mask", "labels", *_COMPRESSED, *_RAW)):
             for number in range(batch.num_rows):
                 try:
                     yield from self._segments(batch, number)
@@ -135,12 +156,14 @@ class DistillKit:
         segment = numbers_of(batch, "attention_mask", number) if "attention_mask" in names else np.ones_like(tokens)
         if len(segment) != len(tokens):
             raise misaligned(f"{len(tokens)} tokens and an attention_mask of {len(segment)}")
+        labels = numbers_of(batch, "labels", number) if "labels" in names else np.zeros_like(tokens)
+        if len(labels) < len(ids):
+            raise misaligned(f"{len(ids)} lists of log-probabilities and {len(labels)} labels")
         cuts = [0, *(np.flatnonzero(np.diff(segment)) + 1).tolist(), len(tokens)]
         for start, stop in pairwise(cuts):
             if stop > start and segment[start] > 0:  # 0 is padding
-                inside = slice(start, max(stop - 1, start))
-                at = np.arange(stop - start - 1)
-                yield ForeignRow.of(tokens[start:stop], at, ids[inside], log_p[inside])
+                at = np.flatnonzero(labels[start : stop - 1] >= 0)
+                yield ForeignRow.of(tokens[start:stop], at, ids[start + at], log_p[start + at])
 
     def _decoded(self, batch: pa.RecordBatch, number: int) -> tuple[Ints, Floats]:
         """Of compressed columns."""

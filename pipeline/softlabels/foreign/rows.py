@@ -1,5 +1,6 @@
 """What a foreign file of top-k log-probabilities says of a row of tokens, and what is asked of it before it is believed. The
-formats (`foreign_distillkit`, `foreign_served`, `foreign_axolotl`) give `ForeignRow`s, `import_labels` makes a store of them.
+formats (`distillkit`, `axolotl`, `served`) give `ForeignRow`s, of which `jobs` makes a store; `written` of a format takes what
+a store says of a row.
 
 L tokens of a row, P = L - 1 positions, W entries of a position, K of them that are stored.
 """
@@ -130,6 +131,11 @@ class ForeignFile(Protocol):
 
     path: Path
     slack: float
+
+    @property
+    def known_at(self) -> float | None:
+        """The temperature of its log-probabilities, None where the format leaves it open."""
+        ...
 
     def rows(self) -> Iterator[ForeignRow | Unfit]:
         """The rows in order, each time anew, with little of the file in memory; in the place of one that breaks a rule what is

@@ -5,6 +5,7 @@ could run code is read; sizes have limits before memory is taken.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from softlabels.errors import StorageError, UserError
-from softlabels.jobs.foreign import Ints, Unfit, misaligned
+from softlabels.foreign.rows import Ints, Unfit, misaligned
 
 BATCH_ROWS = 16
 LONGEST = 1 << 28  # bytes of a line of JSON, or of a file that is not in lines
@@ -35,6 +36,13 @@ def files_of(path: Path, *suffixes: str) -> list[Path]:
     raise UserError(f"{path} {what}", remedy=f"give a file that ends in {ends}, or a folder of such (no pickles)")
 
 
+def columns_of(path: Path) -> set[str]:
+    """The names of the columns of a Parquet file, of a folder those of the first. Raises as `batches` does."""
+    file = files_of(path, ".parquet")[0]
+    with _readable(file), pq.ParquetFile(file) as table:
+        return {*table.schema_arrow.names}
+
+
 def batches(path: Path, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
     """The batches of a Parquet file, or of all in a folder, with those of the columns that it has, all at once the same.
 
@@ -42,14 +50,19 @@ def batches(path: Path, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
         UserError: no such file, or a broken one. StorageError: the system does not read it.
     """
     for file in files_of(path, ".parquet"):
-        try:
-            with pq.ParquetFile(file) as table:
-                names = [name for name in columns if name in table.schema_arrow.names]
-                yield from table.iter_batches(BATCH_ROWS, columns=names or None)
-        except _BROKEN as error:
-            raise UserError(f"{file} cannot be read: {error}", remedy="give the file as it was written") from error
-        except OSError as error:
-            raise StorageError(f"cannot read {file}: {error}", remedy="check the path and permissions") from error
+        with _readable(file), pq.ParquetFile(file) as table:
+            names = [name for name in columns if name in table.schema_arrow.names]
+            yield from table.iter_batches(BATCH_ROWS, columns=names or None)
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except _BROKEN as error:
+        raise UserError(f"{file} cannot be read: {error}", remedy="give the file as it was written") from error
+    except OSError as error:
+        raise StorageError(f"cannot read {file}: {error}", remedy="check the path and permissions") from error
 
 
 def numbers_of(batch: pa.RecordBatch, name: str, row: int) -> Ints:

@@ -15,7 +15,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from softlabels.errors import AlignmentError, Interrupted, LogitsError, TransferSetError
-from softlabels.jobs.foreign import ForeignFile, ForeignRow, Unfit
+from softlabels.foreign.rows import ForeignFile, ForeignRow, Unfit
 from softlabels.jobs.watch import counted
 from softlabels.transfer.decode import Decoded
 from softlabels.transfer.keys import content_keys

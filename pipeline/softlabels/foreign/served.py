@@ -16,8 +16,8 @@ import msgspec
 import numpy as np
 
 from softlabels.errors import AlignmentError, LogitsError
-from softlabels.jobs.foreign import ForeignRow, Unfit, entries_of, misaligned, whole_numbers
-from softlabels.jobs.foreign_tables import json_records
+from softlabels.foreign.rows import ForeignRow, Unfit, entries_of, misaligned, whole_numbers
+from softlabels.foreign.tables import json_records
 
 _SLACK = 1e-3  # of float32 that was written as text
 
@@ -41,7 +41,7 @@ class _Response(_Prompt):
 class Vllm:
     """JSON of vLLM's: responses of completions, or records with `prompt_token_ids` and `prompt_logprobs`."""
 
-    slack = _SLACK
+    slack, known_at = _SLACK, None
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -61,7 +61,7 @@ def _vllm(prompt: _Prompt) -> ForeignRow:
     tokens, given = whole_numbers(prompt.prompt_token_ids), prompt.prompt_logprobs
     _require_first(given, len(tokens))
     at, own = [place for place in range(len(given) - 1) if given[place + 1]], []
-    kept = []
+    kept, k = [], min((len(given[place + 1] or ()) for place in at), default=0)
     for place in at:
         entries = given[place + 1] or {}
         mine = entries.get(int(tokens[place + 1]))
@@ -71,8 +71,9 @@ def _vllm(prompt: _Prompt) -> ForeignRow:
                 AlignmentError, "positions without the prompt's token", what, "give prompt_token_ids of this response"
             )
         own.append(mine.logprob)
-        # the prompt's own token beyond the k largest has a rank of its own
-        kept.append([(number, each.logprob) for number, each in entries.items() if (each.rank or 1) <= len(entries)])
+        # the prompt's own token may be none of the k largest, and stands beside them with a rank of its own, or without one
+        beyond = (mine.rank or len(entries)) > k
+        kept.append([(number, each.logprob) for number, each in entries.items() if each is not mine or not beyond])
     return ForeignRow.of(tokens, np.array(at, np.int64), *entries_of(kept), np.array(own, np.float64))
 
 
@@ -91,7 +92,7 @@ class _Answer(msgspec.Struct):
 class Sglang:
     """JSON of SGLang's: responses of `/generate` with `return_logprob`, `top_logprobs_num` and `logprob_start_len: 0`."""
 
-    slack = _SLACK
+    slack, known_at = _SLACK, None
 
     def __init__(self, path: Path) -> None:
         self.path = path
