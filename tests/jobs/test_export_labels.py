@@ -129,6 +129,11 @@ def test_what_a_format_cannot_hold(tmp_path: Path, lm: tuple[Path, str], rng: np
         ({"to_format": "axolotl"}, "labels no tokens, and axolotl is rows of tokens; export it as parquet or npz"),
         ({"to_format": "pickle"}, "no format is called 'pickle'; choose one of axolotl"),
         ({"to_format": "npz"}, r"does not end in \.npz"),
+        (
+            {"to_format": "parquet", "temperature": 2.0},
+            "temperature and k are of log-probabilities; .* all outputs of all members .*; leave them out",
+        ),
+        ({"to_format": "parquet", "k": 2}, "temperature and k are of log-probabilities"),
     ):
         with pytest.raises(ConfigError, match=match):
             export_labels(tmp_path / "dense", tmp_path / "x.parquet", **words)

@@ -85,6 +85,14 @@ class AllRows(Rows):
     ids and log-probabilities of the ensemble's most probable classes, and what these leave of 1.
     """
 
+    def __init__(self, store: Store, temperature: float | None, k: int | None, mean: str) -> None:
+        super().__init__(store, temperature, k, mean)
+        if (temperature, k) != (None, None) and all(store.only(name).encoding.keeps_all for name in store.targets):
+            raise ConfigError(
+                f"temperature and k are of log-probabilities; of {store.path} all outputs of all members are written",
+                remedy="leave them out: softmax(logits / T) is right at any T",
+            )
+
     def columns(self, rows: NDArray[np.int64]) -> Arrays:
         """See `Rows`."""
         store = self.store
