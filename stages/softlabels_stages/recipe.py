@@ -25,6 +25,7 @@ YAML is loaded safely, a key that stands twice is refused. What a dataclass says
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
@@ -278,7 +279,7 @@ def _flags(
             text = rest.pop(0)
         yield name, text
     if listed:
-        yield places[0], _texts(listed)
+        yield places[0], _quoted(listed)
 
 
 def _resolve(flag: str, known: Mapping[str, Key], flat: Sequence[str]) -> tuple[str, Key]:
@@ -322,7 +323,7 @@ def _merge(given: Mapping[str, object], flags: Mapping[str, str], known: Mapping
 def store_flag(stores: Sequence[str]) -> str:
     """The flag that names these stores, as `_list` reads it."""
     plainly = all(each == each.strip() and "," not in each and not each.startswith("[") for each in stores)
-    return f"--store={','.join(stores) if plainly else _texts(stores)}"
+    return f"--store={','.join(stores) if plainly else _quoted(stores)}"
 
 
 def _is_other(path: str, given: object) -> bool:
@@ -335,12 +336,12 @@ def _list(text: str, hint: object) -> str:
     if text.lstrip().startswith("[") or text.strip() == "null" or text in schema.choices(hint):
         return text
     items = [item.strip() for item in text.split(",")]
-    return _texts(items) if schema.holds_texts(hint) else f"[{text}]"
+    return _quoted(items) if schema.holds_quoted(hint) else f"[{text}]"
 
 
-def _texts(items: Sequence[str]) -> str:
-    """These as a list in YAML, also paths that are no text."""
-    return json.dumps([*items], ensure_ascii=False).encode(errors="backslashreplace").decode()
+def _quoted(texts: Sequence[str]) -> str:
+    """A list as YAML of ASCII, so that names that are no text (bytes of paths) and what YAML takes for unprintable pass."""
+    return re.sub(r"[^\x20-\x7e]", lambda one: f"\\U{ord(one[0]):08x}", json.dumps([*texts], ensure_ascii=False))
 
 
 def _with_entry(mapping: Mapping[str, object], path: Sequence[str], text: str) -> dict[str, object]:
