@@ -336,7 +336,7 @@ def _list(text: str, hint: object) -> str:
     if text.lstrip().startswith("[") or text.strip() == "null" or text in schema.choices(hint):
         return text
     items = [item.strip() for item in text.split(",")]
-    return _quoted(items) if schema.holds_quoted(hint) else f"[{text}]"
+    return _quoted(items) if schema.holds_texts(hint) else f"[{text}]"
 
 
 def _quoted(texts: Sequence[str]) -> str:
