@@ -21,6 +21,7 @@ def rows(page: str, title: str) -> list[str]:
     return [line for line in section.splitlines() if line.startswith("| ")][2:]
 
 
+@pytest.mark.slow
 def test_it_runs_on_made_up_logits(tmp_path: Path) -> None:
     any_temperature.main(
         ["--quick", "--positions=16", f"--output={tmp_path / 'page.md'}", f"--plot={tmp_path / 'plot.png'}"]
@@ -56,6 +57,7 @@ def test_what_others_keep_is_right_at_one_temperature(
     assert close.all() if temperature == 1 else not close.all()
 
 
+@pytest.mark.slow
 def test_sampled_tails_are_unbiased_and_the_page_has_every_way(tmp_path: Path) -> None:
     z = logits.below_peak(torch.tensor(np.random.default_rng(0).normal(size=(1, 12)), dtype=torch.float32) * 2).repeat(
         40_000, 1

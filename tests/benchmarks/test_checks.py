@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks import checks
 
 
+@pytest.mark.slow
 def test_it_runs_on_few_rows(tmp_path: Path) -> None:
     out = tmp_path / "page.md"
     sizes = ["--rows=600", "--labelled=512", "--classes=10", "--hidden=8", "--rounds=1"]

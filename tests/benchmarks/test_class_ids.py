@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks import class_ids
 
 
+@pytest.mark.slow
 def test_it_runs_on_few_positions(tmp_path: Path) -> None:
     out = tmp_path / "page.md"
     class_ids.main(

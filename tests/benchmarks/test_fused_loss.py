@@ -11,6 +11,7 @@ from benchmarks import fused_loss
 from benchmarks.fused_loss import Size, own_memory
 
 
+@pytest.mark.slow
 def test_it_runs_on_a_small_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     in_a_process_of_its_own = fused_loss.memory
 

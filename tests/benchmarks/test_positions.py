@@ -9,6 +9,7 @@ import pytest
 from benchmarks import positions
 
 
+@pytest.mark.slow
 def test_it_runs_on_few_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(positions, "keep_freed_memory", lambda: None)  # which is for the life of the process
     positions.main(["--rows=16", "--read=48", "--rounds=0", f"--output={tmp_path / 'page.md'}"])

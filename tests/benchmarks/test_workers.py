@@ -10,6 +10,7 @@ from benchmarks import workers
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_it_runs_on_few_rows(tmp_path: Path) -> None:
     out = tmp_path / "page.md"
     sizes = ["--shards=4", "--batches=1", "--classes=10", "--hidden=8", "--seconds=0.01", "--rounds=1"]

@@ -92,5 +92,6 @@ TRIALS = (
         run=partial(apart, races),
         control=partial(apart, lawless_races),
         control_what="a record may replace another",
+        slow=True,
     ),
 )

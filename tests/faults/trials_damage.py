@@ -363,7 +363,7 @@ TRIALS = (
         lambda seed: repeated(20, seed, partial(mended, mend=False)), "only the manifest taken away",
     ),
     Trial(
-        14, "repair killed at a rename or a flush", 300, 10,
+        14, "repair killed at a rename or a flush", 300, 5,
         lambda count, seed: apart(killed_repairs, count, seed),
         lambda seed: apart(killed_careless_repairs, seed), "the manifest set aside first", slow=True,
     ),

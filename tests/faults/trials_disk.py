@@ -133,12 +133,13 @@ TRIALS = (
         run=partial(apart, small_disks, mounts=True),
         control=partial(apart, small_disks_unheeded, mounts=True),
         control_what=UNHEEDED,
+        slow=True,
     ),
     Trial(
         promise=3,
         what="a random limit on the size of a file",
         count=60,
-        quick=4,
+        quick=3,
         run=partial(apart, size_limits),
         control=partial(apart, size_limits_unheeded),
         control_what=UNHEEDED,
@@ -148,7 +149,7 @@ TRIALS = (
         promise=3,
         what="ENOSPC at every write, fsync, link, rename and mkdir",
         count=1000,  # all of them
-        quick=6,
+        quick=4,
         run=partial(apart, no_room_at_each_call),
         control=partial(apart, no_room_unheeded),
         control_what=UNHEEDED,
@@ -158,7 +159,7 @@ TRIALS = (
         promise=4,
         what="EIO at every write, fsync, link, rename and mkdir",
         count=1000,  # all of them
-        quick=6,
+        quick=4,
         run=partial(apart, errors_at_each_call),
         control=partial(apart, errors_unheeded),
         control_what="an fsync that fails is ignored",

@@ -154,6 +154,7 @@ TRIALS = (
         run=partial(apart, cut_with_log_flushed, mounts=True),
         control=partial(apart, unflushed_cut_with_log_flushed, mounts=True),
         control_what=NO_FLUSH,
+        slow=True,
     ),
     Trial(
         promise=2,
@@ -163,6 +164,7 @@ TRIALS = (
         run=partial(apart, cut_with_log_lost, mounts=True),
         control=partial(apart, unflushed_cut_with_log_lost, mounts=True),
         control_what=NO_FLUSH,
+        slow=True,
     ),
     Trial(
         promise=2,
@@ -172,5 +174,6 @@ TRIALS = (
         run=partial(apart, cut_while_replacing, mounts=True),
         control=partial(apart, unflushed_cut_while_replacing, mounts=True),
         control_what=NO_FLUSH,
+        slow=True,
     ),
 )

@@ -35,7 +35,16 @@ PYTHONS = tuple({
     os.path.realpath(path)
     for path in (*sys.path[1:], sys.prefix, sys.base_prefix, *sysconfig.get_paths().values(), Path(__file__).parents[2])
 })  # fmt: skip
-SYSTEMS = ("/proc/self/", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/sys/", "/dev/urandom", "/etc/localtime")
+SYSTEMS = (
+    "/proc/self/",
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/sys/",
+    "/dev/urandom",
+    "/etc/localtime",
+    "/proc/sys/kernel/random/boot_id",
+)
 
 _watching: list[tuple[tuple[str, ...], list[str]]] = []  # the folders of the work that is watched, and what was seen
 

@@ -107,6 +107,7 @@ def test_a_store_that_was_begun_without_goes_on_and_teaches_without(
     assert verify("new/train") == []
 
 
+@pytest.mark.slow
 def test_a_token_more_than_outputs_may_exist_and_must_not_occur(
     work: Path, texts: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

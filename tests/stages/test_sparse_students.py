@@ -129,7 +129,7 @@ LABELS = {"encoding": "topk", "k": 8, "rank": 16, "rows_per_shard": 64, "rows_pe
 @pytest.mark.parametrize(
     ("labels", "pack"),
     [
-        ({"layout": "zarr"}, True),
+        pytest.param({"layout": "zarr"}, True, marks=pytest.mark.slow),
         pytest.param({"layout": "arrow"}, True, marks=pytest.mark.slow),
         ({"layout": "arrow"}, False),  # ragged
         pytest.param({"layout": "zarr", "compression": "zstd", "inputs": "embed"}, False, marks=pytest.mark.slow),
@@ -213,7 +213,11 @@ def too_few_outputs(recipe: dict[str, Any]) -> None:
     ("change", "message"),
     [
         (other_tokenizer, "OtherTokenizer: the tokenizer of texts has .* tokens with the vocabulary digest"),
-        (shifted_vocabulary, "OtherTokenizer: the tokenizer of texts has .* tokens with the vocabulary digest"),
+        pytest.param(
+            shifted_vocabulary,
+            "OtherTokenizer: the tokenizer of texts has .* tokens with the vocabulary digest",
+            marks=pytest.mark.slow,
+        ),
         (another_length, "AlignmentError: rows of texts have 11 positions, those of store/test 15"),
         (low_temperature, r"ConfigError: .* at temperatures from 1 up, not .*0\.5"),
         (loss_of_all_logits, "ConfigError: the loss logit_mse cannot be had from labels with encoding topk"),

@@ -50,8 +50,9 @@ def test_the_comparison_notices_another_run(tmp_path: Path, unbroken: Path) -> N
         assert_same_run(tmp_path / "run", unbroken)
 
 
-def test_killed_before_every_flush_and_rename(tmp_path: Path, server: Server, unbroken: Path) -> None:
-    for call in range(1, 1000):
+@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_killed_before_every_flush_and_rename(step: int, tmp_path: Path, server: Server, unbroken: Path) -> None:
+    for call in range(1, 1000, step):
         folder = tmp_path / f"run{call}"
         status = server.run(folder=str(folder), epochs=2, die_at=call)
         if status == 0:
