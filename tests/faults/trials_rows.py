@@ -326,7 +326,7 @@ def _forgetful(self: StoreWriter, shard: int) -> Any:
 
 NO_MEMORY = {
     "softlabels.store.writer.StoreWriter.shard": _forgetful,
-    "softlabels.system.local.LocalFolder.create": lambda self, name, data, *, staged: self.put(name, data) is None,
+    "softlabels.system.local.LocalFolder.create": lambda self, name, data, **how: self.put(name, data) is None,
 }
 TRIALS = (
     *(mistake.trial(mistake.resumed, "in the middle of a store") for mistake in RESUMED),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, suppress
 from os import PathLike
 
 from tqdm import tqdm
@@ -23,7 +23,7 @@ from softlabels.jobs.watch import LOGGED, Watch, counted
 from softlabels.store.card import store_card
 from softlabels.store.carry import MAX_CARD_BYTES, Carrying
 from softlabels.store.combine import selected
-from softlabels.store.commit import alone, replace
+from softlabels.store.commit import alone, replace, sweep
 from softlabels.store.derived import fill
 from softlabels.store.json_files import read_json, read_small_file
 from softlabels.store.paths import CARD, MANIFEST, PLAN
@@ -161,7 +161,10 @@ def _carried(
         if pinned is not None:
             pinned.require(source, manifest, split)
         carrying.require_target()
-        with alone(target) if isinstance(target, LocalDepot) else nullcontext():
+        with ExitStack() as stack:
+            if isinstance(target, LocalDepot):
+                stack.enter_context(alone(target))
+                sweep(target)  # what a kill left takes room
             carrying.run()
     watch.say(f"{split}: {moved.line}, digest {manifest.digest}")
     return manifest

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 
 from softlabels.errors import DamagedManifest, DamagedShard, MissingShard, RunExists, StorageError, StrangePath
 from softlabels.store.json_files import pretty_json, read_json
-from softlabels.store.paths import COMMITS, LOCK, SET_ASIDE, STAGING, record_name, staged
+from softlabels.store.paths import COMMITS, LOCK, MANIFEST, SET_ASIDE, STAGING, record_name, staged
 from softlabels.store.records import Commit
 from softlabels.system.files import Files, Folder
 
@@ -130,13 +130,13 @@ def sweep(store: Folder) -> None:
 
 @contextmanager
 def alone(store: Folder) -> Iterator[None]:
-    """Keep writers out, and leave no staging behind."""
+    """Keep writers out; a sealed store is left without staging. Raises `RunExists` where there is one."""
     presence = store.enter(LOCK)
     try:
         if not presence.alone():
             raise RunExists(f"another process writes to {store}", remedy="wait until it has ended, or stop it")
-        sweep(store)
         yield
-        store.clear(STAGING)
+        if store.exists(MANIFEST):
+            store.clear(STAGING)
     finally:
         presence.close()

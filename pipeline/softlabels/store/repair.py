@@ -15,16 +15,15 @@ where no reader looks; none is deleted. In this order, so that every moment is s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import msgspec
 
-from softlabels.errors import DamagedManifest, DamagedStore, LaterFormat, RunExists, StorageError, StorePathError
-from softlabels.store.commit import place, replace
+from softlabels.errors import DamagedManifest, DamagedStore, LaterFormat, StorageError, StorePathError
+from softlabels.store.commit import alone, place, replace
 from softlabels.store.json_files import RELABEL, bytes_at, pretty_json, read_json, read_small_file
 from softlabels.store.layouts import layout_of
-from softlabels.store.paths import BASIS_FILE, CARD, FOLDERS, LOCK, MANIFEST, PLAN, SET_ASIDE, STAGING, record_name
+from softlabels.store.paths import BASIS_FILE, CARD, FOLDERS, MANIFEST, PLAN, SET_ASIDE, record_name
 from softlabels.store.records import Commit, Manifest
 from softlabels.store.rules import check_spec
 from softlabels.store.seal import check_manifest, check_record, was_sealed
@@ -73,7 +72,7 @@ def repair(path: Place, *, progress: Progress = lambda shards: None) -> Repaired
     """
     store = folder_of(path)
     _refuse_links(store, _plan_and_manifest(store)[0].spec)
-    with _alone(store):
+    with alone(store):
         plan, manifest = _plan_and_manifest(store)  # again: a writer may have sealed it meanwhile
         _refuse_links(store, plan.spec)
         before, sealed_before, aside = named_digest(store), was_sealed(store, plan.spec), _new_aside(store)
@@ -130,20 +129,6 @@ def _refuse_links(store: Files, spec: Spec) -> None:
     """Before anything is touched: what lies behind such a link would not even be set aside."""
     for name in (*FOLDERS, *(column.name for column in spec.columns)):
         store.is_folder(name)
-
-
-@contextmanager
-def _alone(store: Folder) -> Iterator[None]:
-    """Keep writers out. Raises `RunExists` where there is one."""
-    presence = store.enter(LOCK)
-    try:
-        if not presence.alone():
-            raise RunExists(f"another process writes to {store}", remedy="wait until it has ended, or stop it")
-        yield
-        if store.exists(MANIFEST):
-            store.clear(STAGING)
-    finally:
-        presence.close()
 
 
 def _new_aside(store: Files) -> str:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from softlabels.errors import SoftLabelsError, StorageError
-from softlabels.system.depots import PART, Parts
+from softlabels.system.depots import PART, Parts, Remote
 from softlabels.system.patience import interruptible
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _REFUSED = re.compile(r"Expired|Token|Signature|AccessKey|AccessDenied|Authentic
 
 
 @dataclass(frozen=True)
-class Bucket:
+class Bucket(Remote):
     """See `softlabels.system.depots.Depot`: the keys below `inside`, of a place that messages call `root`."""
 
     client: Client = field(repr=False)  # nobody knows what it would show
@@ -42,13 +42,6 @@ class Bucket:
     inside: str = ""
     lists: bool = True  # a web server does not
     prepares: bool = False
-
-    def __str__(self) -> str:
-        return self.at()
-
-    @property
-    def name(self) -> str:
-        return self.inside.rpartition("/")[2]
 
     def at(self, name: str = "") -> str:
         return "/".join(filter(None, (self.root, self._key(name))))
@@ -90,20 +83,11 @@ class Bucket:
                     raise StorageError(f"{self.root} lists keys that it was not asked for", remedy=_AGAIN + _KEPT)
                 yield from ((path[lead:], size) for path, size in files)
 
-    def names(self, name: str = "") -> list[str]:
-        lead = len(name) + bool(name)
-        return sorted({found[lead:].partition("/")[0] for found in self.list(name)})
-
-    def folders(self, name: str = "") -> list[Self]:
-        lead = f"{name}/" if name else ""
-        below = {found[len(lead) :].partition("/")[::2] for found in self.list(name)}
-        return [self.within(lead + first) for first in sorted({first for first, rest in below if rest})]
-
     def list(self, name: str = "") -> Iterator[str]:
         return (found for found, _ in self.sizes(name))
 
     def is_folder(self, name: str = "") -> bool:
-        return self.lists and any(True for _ in self.list(name))
+        return self.lists and super().is_folder(name)
 
     def exists(self, name: str = "") -> bool:
         try:
@@ -143,9 +127,6 @@ class Bucket:
     def file(self, name: str) -> Parts:
         return Parts(partial(self.part, name), self.size(name))
 
-    def most_files(self) -> int:
-        return 64
-
     def part(self, name: str, start: int, length: int) -> bytes:
         """Some bytes of a file; fewer where it ends."""
         import obstore
@@ -160,9 +141,6 @@ class Bucket:
 
     # Writing
 
-    def room(self) -> None:
-        return None
-
     def create(self, name: str, data: bytes, *, staged: str = "") -> bool:
         import obstore
 
@@ -172,9 +150,6 @@ class Bucket:
             except obstore.exceptions.AlreadyExistsError:
                 return False
         return True
-
-    def put(self, name: str, data: bytes, *, staged: str | None = None) -> None:
-        self.fill(name, [data], len(data))
 
     def fill(self, name: str, pieces: Iterable[bytes], size: int, *, staged: str = "") -> None:
         import obstore
@@ -187,9 +162,6 @@ class Bucket:
                 interruptible(
                     obstore.put, self.client, self._key(name), iter(pieces), chunk_size=part, max_concurrency=4
                 )
-
-    def _key(self, name: str) -> str:
-        return "/".join(filter(None, (self.inside, name)))
 
     @contextmanager
     def _asked(self, action: str, name: str) -> Iterator[None]:

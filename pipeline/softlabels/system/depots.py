@@ -42,6 +42,43 @@ class Depot(Files, Protocol):
         """
 
 
+class Remote(Depot, Protocol):
+    """A depot that knows whole names alone, those that begin with `inside`: folders are what names begin with."""
+
+    inside: str
+
+    def __str__(self) -> str:
+        return str(self.at())
+
+    @property
+    def name(self) -> str:
+        return self.inside.rpartition("/")[2]
+
+    def names(self, name: str = "") -> list[str]:
+        lead = len(name) + bool(name)
+        return sorted({found[lead:].partition("/")[0] for found in self.list(name)})
+
+    def folders(self, name: str = "") -> list[Self]:
+        lead = f"{name}/" if name else ""
+        below = {found[len(lead) :].partition("/")[::2] for found in self.list(name)}
+        return [self.within(lead + first) for first in sorted({first for first, rest in below if rest})]
+
+    def is_folder(self, name: str = "") -> bool:
+        return any(True for _ in self.list(name))
+
+    def most_files(self) -> int:
+        return 64
+
+    def room(self) -> None:
+        return None
+
+    def put(self, name: str, data: bytes, *, staged: str | None = None) -> None:
+        self.fill(name, [data], len(data), staged="")
+
+    def _key(self, name: str) -> str:
+        return "/".join(filter(None, (self.inside, name)))
+
+
 @dataclass(frozen=True)
 class Parts:
     """See `softlabels.system.files.File`: `part(start, length)` is a request."""

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from softlabels.errors import StorageError
-from softlabels.system.depots import PART, Parts
+from softlabels.system.depots import PART, Parts, Remote
 from softlabels.system.repository import PAGE, Repository
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ PREVIEW = "preview"
 
 
 @dataclass(frozen=True)
-class Hub:
+class Hub(Remote):
     """See `softlabels.system.depots.Depot`: the paths below `inside` of a repository. What is being sent is listed, and is
     read only once it is published.
     """
@@ -32,18 +32,11 @@ class Hub:
     inside: str = ""
     prepares: bool = False
 
-    def __str__(self) -> str:
-        return self.at()
-
-    @property
-    def name(self) -> str:
-        return self.inside.rpartition("/")[2]
-
     def at(self, name: str = "") -> str:
-        return self.repository.at(self._path(name))
+        return self.repository.at(self._key(name))
 
     def within(self, name: str) -> Self:
-        return type(self)(self.repository, self._path(name))
+        return type(self)(self.repository, self._key(name))
 
     followed = within
 
@@ -55,27 +48,15 @@ class Hub:
 
     def sizes(self) -> Iterator[tuple[str, int]]:
         tree, sent = self.repository.tree, self.repository.sent
-        yield from ((name, (sent.get(path) or tree[path]).size) for name in self.list() for path in (self._path(name),))
-
-    def names(self, name: str = "") -> list[str]:
-        lead = len(name) + bool(name)
-        return sorted({found[lead:].partition("/")[0] for found in self.list(name)})
-
-    def folders(self, name: str = "") -> list[Self]:
-        lead = f"{name}/".lstrip("/")
-        below = {found.removeprefix(lead).partition("/")[::2] for found in self.list(name)}
-        return [self.within(lead + first) for first in sorted({first for first, rest in below if rest})]
+        yield from ((name, (sent.get(path) or tree[path]).size) for name in self.list() for path in (self._key(name),))
 
     def list(self, name: str = "") -> Iterator[str]:
-        lead, inside, paths = f"{self._path(name)}/".lstrip("/"), len(self._path("x")) - 1, self.repository.paths
+        lead, inside, paths = f"{self._key(name)}/".lstrip("/"), len(self._key("x")) - 1, self.repository.paths
         for at in range(bisect_left(paths, lead), len(paths)):
             if not paths[at].startswith(lead):
                 return
             if paths[at] in self.repository.sent or not _is_of_page(paths[at]):
                 yield paths[at][inside:]
-
-    def is_folder(self, name: str = "") -> bool:
-        return any(True for _ in self.list(name))
 
     def exists(self, name: str = "") -> bool:
         return self._stored(name) is not None or self.is_folder(name)
@@ -93,35 +74,23 @@ class Hub:
         return b"".join(pieces)
 
     def opened(self, name: str) -> tuple[int, Iterator[bytes]]:
-        size, path = self.size(name), self._path(name)
+        size, path = self.size(name), self._key(name)
         return size, (self.repository.part(path, start, min(PART, size - start)) for start in range(0, size, PART))
 
     def file(self, name: str) -> Parts:
-        return Parts(partial(self.repository.part, self._path(name)), self.size(name))
-
-    def most_files(self) -> int:
-        return 64
-
-    def room(self) -> None:
-        return None
+        return Parts(partial(self.repository.part, self._key(name)), self.size(name))
 
     def create(self, name: str, data: bytes, *, staged: str = "") -> bool:
-        if self._stored(name) is not None or self._path(name) in self.repository.sent:
+        if self._stored(name) is not None or self._key(name) in self.repository.sent:
             return False
         self.put(name, data)
         return True
 
-    def put(self, name: str, data: bytes, *, staged: str | None = None) -> None:
-        self.fill(name, [data], len(data))
-
     def fill(self, name: str, pieces: Iterable[bytes], size: int, *, staged: str = "") -> None:
-        self.repository.fill(self._path(name), pieces, size)
-
-    def _path(self, name: str) -> str:
-        return "/".join(filter(None, (self.inside, name)))
+        self.repository.fill(self._key(name), pieces, size)
 
     def _stored(self, name: str) -> RepoFile | None:
-        path = self._path(name)
+        path = self._key(name)
         return None if _is_of_page(path) else self.repository.tree.get(path)
 
 
