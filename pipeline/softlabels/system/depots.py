@@ -98,19 +98,6 @@ class LocalDepot(LocalFolder):
 
     prepares: ClassVar[bool] = True
 
-    def within(self, name: str) -> Self:
-        return type(self)(self.root, f"{self.inside}/{name}".lstrip("/"))
-
-    def above(self) -> Self:
-        found = super().above()
-        return type(self)(found.root, found.inside)
-
-    def followed(self, name: str) -> Self:
-        return type(self)(self.at(name))
-
-    def folders(self, name: str = "") -> list[Self]:  # type: ignore[override]  # lists are what they hold
-        return [type(self)(found.root, found.inside) for found in super().folders(name)]
-
     def sizes(self) -> Iterator[tuple[str, int]]:
         for name in self.list():
             yield name, self.size(name)
