@@ -27,7 +27,6 @@ from softlabels.jobs.splits import (
 from softlabels.jobs.student_fit import fitted
 from softlabels.jobs.students import student_heads
 from softlabels.jobs.watch import LOGGED, Watch
-from softlabels.labels.targets import Target
 from softlabels.models import ModelConfig, build_model
 from softlabels.models.device import resolve_device
 from softlabels.store import Store
@@ -104,7 +103,8 @@ def judge(
         found = as_asked(Source.of(store).open(only=split, missing=missing), settings, watch)[split]
         warn_of_findings(split, found, watch)
         [stored] = with_members({split: Split(found, _own_rows(found, watch))}, settings).values()
-        asked = {name: _asked(settings, stored, name, temperature) for name in _kinds(stored, temperature)}
+        _require_meaning(stored, temperature)
+        asked = {name: _asked(settings, stored, name, temperature) for name in stored.kinds}
         ensemble, members = evaluate_teacher(all_batches(stored, settings.batch_size), asked, device=device)
         if len(members) < 2:
             return {"teacher": ensemble}
@@ -113,7 +113,7 @@ def judge(
     splits = open_splits(store, transfer_set, only=split, missing=missing, training=settings, watch=watch)
     settings, splits = fitted(student, splits, settings)
     say_what_labels_are(splits, replace(watch, say=watch.warn))
-    _ = _kinds(splits[split], temperature)
+    _require_meaning(splits[split], temperature)
     heads = student_heads(settings, settings.variants[0], splits[split])
     asked = {name: _asked(settings, splits[split], name, temperature, head) for name, head in heads.items()}
     model = build_model(student).to(device)
@@ -235,13 +235,12 @@ def _about(store: Store, asked: Asked) -> dict[str, Any]:
     return {"class_names": names, "temperatures": list(asked.temperatures), **kind, **cautions}
 
 
-def _kinds(split: Split, temperature: float | None) -> dict[str, Target]:
-    """The kinds of a split's targets. Raises ConfigError where they have no temperature and one is given."""
+def _require_meaning(split: Split, temperature: float | None) -> None:
+    """Raise ConfigError where a temperature is given and the split's targets have none."""
     if temperature is not None and {*split.kinds.values()} == {"values"}:
         raise ConfigError(
             f"{split.store.path} holds values, which have no temperature to judge at", remedy="drop the temperature"
         )
-    return split.kinds
 
 
 def digests(splits: Mapping[str, Split]) -> dict[str, str | list[str]]:
