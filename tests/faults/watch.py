@@ -109,7 +109,8 @@ def _watch(event: str, args: tuple[Any, ...]) -> None:
     if not _watching:
         return
     allowed, found = _watching[-1]
-    if event in RUNS and args != (None,):  # ctypes.dlopen of nothing is the process itself
+    # ctypes.dlopen of nothing is the process itself; torch asks for NVIDIA's library by name whether there is a GPU.
+    if event in RUNS and args not in ((None,), ("libnvidia-ml.so.1",)):
         found.append(f"{event} {args!r:.200}")
     elif event in CHANGES:
         found.extend(f"{event} {path}" for path in _paths(args[:2]) if not _inside(path, allowed))
