@@ -40,6 +40,7 @@ from softlabels.stream.order import (
     order_digest_by_chunks,
     times_wanted,
 )
+from softlabels.stream.parts import Part
 from softlabels.stream.prefetch import prefetch
 from softlabels.stream.stored_rows import EmbeddedRows, StoredRows
 
@@ -77,6 +78,8 @@ class Loader:
         members: numbers of the members to take, whose `weights` those are; by default all.
         labelled: (R,) bool, the rows whose hard label may be used; that of the others becomes none.
         targets: names of the store's targets that batches carry; by default all.
+        part: which rows of every batch this process is given, where several share them; all by default. Batches, their order
+            and `order_digest` are those of one process, of which `Batch.first` and `Batch.size` say the place.
 
     Attributes:
         steps_per_epoch: batches in an epoch.
@@ -105,6 +108,7 @@ class Loader:
         members: Sequence[int] | None = None,
         labelled: NDArray[np.bool_] | None = None,
         targets: Collection[str] | None = None,
+        part: Part | None = None,
     ) -> None:
         for name, value in (("batch_size", batch_size), ("window", window), ("block", block)):
             if value is not None and value < 1:
@@ -119,7 +123,7 @@ class Loader:
         self._keys = rows.keys[examples.items]
         self.rows = examples.items
         self.left_out = (len(rows.keys) if selection is None else len(selection)) - len(examples)
-        self.batch_size = batch_size
+        self.batch_size, self.part = batch_size, part or Part()
         self.steps_per_epoch = -(-len(examples) // batch_size)
         block = block or default_block(_row_bytes(examples, rows, self._store))
         self._blocks, self._span = examples.items // block, default_span(block, len(examples), window)
@@ -189,18 +193,22 @@ class Loader:
         return self._batches(self._epoch(epoch), start)
 
     def _batches(self, epoch: Epoch, start: int) -> Iterator[Batch]:
-        with closing(prefetch(_blocks(self._examples, epoch, start))) as blocks:
-            for block in blocks:
-                for first in range(0, len(block["row"]), self.batch_size):
-                    yield self._batch({name: values[first : first + self.batch_size] for name, values in block.items()})
+        with closing(prefetch(_blocks(self._examples, epoch, start, self.part))) as blocks:
+            for block, sizes in blocks:
+                at = 0
+                for size in sizes:
+                    rows = self.part.rows(size)
+                    end = at + rows.stop - rows.start
+                    yield self._batch({name: values[at:end] for name, values in block.items()}, rows.start, size)
+                    at = end
 
-    def _batch(self, block: Block) -> Batch:
+    def _batch(self, block: Block, first: int, size: int) -> Batch:
         tensors = {name: torch.from_numpy(block[name]) for name in block if name != "row"}
         targets = {}
         for name, target in self._examples.targets.items():
             soft = None if target.soft is None else target.soft.soft_labels(tensors)
             targets[name] = TargetBatch(tensors[stored_name(name, LABEL)], soft, target.classes)
-        return Batch(tensors["input"], targets, block["row"], tensors.get("mask"))
+        return Batch(tensors["input"], targets, block["row"], tensors.get("mask"), first, size)
 
 
 def _row_bytes(examples: Examples, rows: TransferRows | EmbeddedRows | StoredRows, store: Store | None) -> int:
@@ -217,18 +225,37 @@ def _windows_at_once(examples: Examples, epoch: Epoch) -> int:
     return max(1, rows * epoch.windows // int(epoch.bounds[-1]))
 
 
-def _blocks(examples: Examples, epoch: Epoch, start: int) -> Iterator[Block]:
-    """The examples from batch `start` on, some windows or a part of one at a time; all but the last hold whole batches."""
-    position, rest = start * epoch.batch_size, None
-    part = max(1, INPUT_BYTES // (max(1, examples.mapped_bytes) * epoch.batch_size)) * epoch.batch_size
+def _blocks(examples: Examples, epoch: Epoch, start: int, part: Part) -> Iterator[tuple[Block, list[int]]]:
+    """What `part` is given of the batches from `start` on, some windows or a piece of one at a time; with each block the sizes
+    of its whole batches.
+    """
+    total, size = int(epoch.bounds[-1]), epoch.batch_size
+    position, done, rest = start * size, start, None
+    step = max(
+        1, INPUT_BYTES // (max(1, examples.mapped_bytes) * -(-size // part.world))
+    )  # batches; of all parts the same
     at_once = _windows_at_once(examples, epoch)
     with ThreadPoolExecutor(READERS, thread_name_prefix="softlabels-read") as pool:
         for number in range(epoch.window_at(position), epoch.windows, at_once):
             numbers = epoch.several(number, at_once)[max(0, position - int(epoch.bounds[number])) :]
+            end = int(epoch.bounds[min(number + at_once, epoch.windows)])
+            places = np.arange(end - len(numbers), end)
+            if part.world > 1:
+                numbers = numbers[_ranks(places, part, size, total) == part.rank]
             block = examples.take(numbers, lead=rest, pool=pool)
-            count = len(block["row"])
-            whole = count if number + at_once >= epoch.windows else count - count % epoch.batch_size
-            rest = {name: values[whole:] for name, values in block.items()}
-            for first in range(0, whole, part):
-                last = min(first + part, whole)
-                yield examples.with_inputs({name: values[first:last] for name, values in block.items()})
+            ready = end // size if end < total else -(-total // size)
+            at = 0
+            for first in range(done, ready, step):
+                sizes = [min(size, total - batch * size) for batch in range(first, min(first + step, ready))]
+                last = at + sum(map(part.count, sizes))
+                yield examples.with_inputs({name: values[at:last] for name, values in block.items()}), sizes
+                at = last
+            done, rest = ready, {name: values[at:] for name, values in block.items()}
+
+
+def _ranks(places: Ints, part: Part, size: int, total: int) -> Ints:
+    """Which rank is given the item at each place of an epoch's sequence of `total`, in batches of `size`."""
+    ranks = part.ranks(size)[places % size]
+    last = places >= total - total % size
+    ranks[last] = part.ranks(total % size)[places[last] % size]
+    return ranks
