@@ -28,6 +28,7 @@ from softlabels.store.key_index import Missing
 from softlabels.stream.batch import Batch, TargetBatch
 from softlabels.stream.chunk_cache import cached
 from softlabels.stream.examples import Examples, join_examples
+from softlabels.stream.exchange import Exchange, Share
 from softlabels.stream.join import Ints
 from softlabels.stream.order import (
     MOST_ROWS,
@@ -130,7 +131,8 @@ class Loader:
         self.order: dict[str, Any] = {"by": "keys", "block": block}
         self.order_digest = order_digest(keys=self._keys, blocks=self._blocks, facts=self._facts | {"block": block})
         if shuffle and block % self.rows_per_chunk:  # the next window wants the rest of this one's chunks
-            self._examples = cached(examples, 2 * window * self.rows_per_chunk * examples.stored_bytes)
+            chunks = -(-2 * window // self.part.world)
+            self._examples = cached(examples, chunks * self.rows_per_chunk * examples.stored_bytes)
 
     @property
     def rows_per_chunk(self) -> int:
@@ -193,7 +195,8 @@ class Loader:
         return self._batches(self._epoch(epoch), start)
 
     def _batches(self, epoch: Epoch, start: int) -> Iterator[Batch]:
-        with closing(prefetch(_blocks(self._examples, epoch, start, self.part))) as blocks:
+        source = _blocks(self._examples, epoch, start, self.part)
+        with closing(prefetch(source, together=self.part.world > 1)) as blocks:
             for block, sizes in blocks:
                 at = 0
                 for size in sizes:
@@ -235,14 +238,17 @@ def _blocks(examples: Examples, epoch: Epoch, start: int, part: Part) -> Iterato
         1, INPUT_BYTES // (max(1, examples.mapped_bytes) * -(-size // part.world))
     )  # batches; of all parts the same
     at_once = _windows_at_once(examples, epoch)
+    exchange = Exchange(part) if part.world > 1 else None
     with ThreadPoolExecutor(READERS, thread_name_prefix="softlabels-read") as pool:
         for number in range(epoch.window_at(position), epoch.windows, at_once):
             numbers = epoch.several(number, at_once)[max(0, position - int(epoch.bounds[number])) :]
             end = int(epoch.bounds[min(number + at_once, epoch.windows)])
-            places = np.arange(end - len(numbers), end)
-            if part.world > 1:
-                numbers = numbers[_ranks(places, part, size, total) == part.rank]
-            block = examples.take(numbers, lead=rest, pool=pool)
+            share = (
+                None
+                if exchange is None
+                else Share(exchange, _ranks(np.arange(end - len(numbers), end), part, size, total))
+            )
+            block = examples.take(numbers, lead=rest, pool=pool, share=share)
             ready = end // size if end < total else -(-total // size)
             at = 0
             for first in range(done, ready, step):
