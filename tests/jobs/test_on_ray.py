@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Iterator
@@ -78,6 +77,9 @@ def test_a_node_that_is_lost_in_the_middle_changes_no_digest(cluster: Any, capsy
 def test_what_an_actor_raises_is_raised_as_itself(cluster: Any, capsys: pytest.CaptureFixture[str]) -> None:
     given = toy.recipe()["transfer_set"] | {"factory": {"class_path": "tests.jobs.test_on_ray.spoilt"}}
     write_recipe(Path("recipe.yaml"), model="Linear", transfer_set=given)
+    said = []
     for more in ([], ["--engine=ray", f"--address={cluster.address}"]):
         assert teacher_logits.main([RECIPE, f"--store=store-{len(more)}", *more]) == 2
-        assert re.fullmatch(r"LogitsOverflow: .* \(row 151, member 0\); .*", capsys.readouterr().err.splitlines()[-1])
+        said.append(capsys.readouterr().err.splitlines()[-1])
+    assert said[0].startswith("LogitsOverflow: ")
+    assert said[1] == said[0]

@@ -129,17 +129,18 @@ def test_a_shard_whose_worker_stands_still_is_taken_over_and_stored_once(rows: R
     assert [path for split in SHARDS for path in Path("store", split).glob("staging/**")] == []
 
 
-def test_a_worker_that_seals_claims_no_shard(rows: Rows, store: MemoryFolder) -> None:
+def test_a_worker_that_seals_claims_no_shard_and_beats(rows: Rows, store: MemoryFolder) -> None:
     """Who sees the sealed store then, on another machine, is alone, and removes what is staged."""
-    found, seal_of = list[list[str]](), StoreWriter.seal
+    found, beats, seal_of = list[list[str]](), list[str](), StoreWriter.seal
 
-    def sealing(self: StoreWriter) -> object:
+    def sealing(self: StoreWriter, *, beat: Callable[[], object]) -> object:
         found.append(self.folder.names(CLAIMS))
-        return seal_of(self)
+        return seal_of(self, beat=lambda: (beat(), beats.append(self.folder.name)))
 
     with mock.patch.object(StoreWriter, "seal", sealing):
         label(rows, ensemble(), DENSE, store)
     assert found == [["seal-0"]] * 2
+    assert min(map(beats.count, SHARDS)) > 2 * min(SHARDS.values())  # a record each, chunks, and the placing
 
 
 def test_a_worker_that_waits_can_be_stopped(rows: Rows, store: MemoryFolder) -> None:

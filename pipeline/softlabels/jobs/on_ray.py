@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tqdm import tqdm
@@ -27,13 +27,16 @@ from softlabels.transfer import TransferSetConfig
 
 @dataclass(frozen=True)
 class Pass:
-    """What every actor needs to know of a pass; `folder` is where relative paths begin."""
+    """What every actor needs to know of a pass; `folder` is where relative paths begin, and of `shards` the engine names one
+    after the other.
+    """
 
     transfer_set: TransferSetConfig
     teacher: TeacherConfig
     labels: LabelsConfig
     store: str
     folder: str
+    shards: Shards = field(default_factory=lambda: Shards(named={}))
 
 
 def label_on_ray(
@@ -117,7 +120,7 @@ class _Labeller:
 def _at_work(what: Pass) -> Iterator[Any]:
     os.chdir(what.folder)
     teacher = load_ensemble(what.teacher)
-    with at_work(what.transfer_set, teacher, what.labels, what.store, Shards(named={}), LOGGED) as worker:
+    with at_work(what.transfer_set, teacher, what.labels, what.store, what.shards, LOGGED) as worker:
         yield worker
 
 
@@ -157,6 +160,8 @@ def _unwrapped() -> Iterator[None]:
             found = getattr(found, "cause", None) or found.__cause__
             if found is None:
                 raise
+        if found.remedy:
+            found.args = (f"{found.what}; {found.remedy}",)  # without what Ray Data puts behind it
         if found is error:
             raise
         raise found from error
