@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
@@ -107,7 +109,9 @@ class StandIn:
         if self.kind == "sglang":
             assert body["return_logprob"]
             assert body["logprob_start_len"] == 0
-            top = [sorted(((lp, t, None) for t, (lp, rank) in each.items() if rank <= k), reverse=True) for each in given]
+            top = [
+                sorted(((lp, t, None) for t, (lp, rank) in each.items() if rank <= k), reverse=True) for each in given
+            ]
             meta = {
                 "prompt_tokens": len(tokens), "input_token_logprobs": [(None, tokens[0], None), *own],
                 "input_top_logprobs": [None, *top], "completion_tokens": 1,
@@ -131,12 +135,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None: ...  # noqa: A002  # as the base class calls it
 
+    def parse_request(self) -> bool:
+        """As a proxy too, which is asked for whole addresses."""
+        is_whole = super().parse_request()
+        self.path = urlsplit(self.path).path
+        return is_whole
+
     def do_GET(self) -> None:
         known: dict[str, Any] = {
             "/v1/models": {"object": "list", "data": [{"id": self.stand_in.name, "max_model_len": self.stand_in.context}]},
         }  # fmt: skip
         if self.stand_in.version:
-            known[{"vllm": "/version", "sglang": "/server_info"}[self.stand_in.kind]] = {"version": self.stand_in.version}
+            known[{"vllm": "/version", "sglang": "/server_info"}[self.stand_in.kind]] = {
+                "version": self.stand_in.version
+            }
         if self.allowed():
             self.send(200 if self.path in known else 404, known.get(self.path, {"detail": "Not Found"}))
 
@@ -225,7 +237,7 @@ def _drip(handler: _Handler, body: dict[str, Any]) -> None:
 def _neighbour(handler: _Handler, body: dict[str, Any]) -> None:
     """The answer of another prompt of the same length."""
     name = "input_ids" if handler.stand_in.kind == "sglang" else "prompt"
-    handler.send(*handler.stand_in.answer(handler.path, {**body, name: [*body[name][:-1], (body[name][-1] + 1) % 30]}))
+    handler.send(*handler.stand_in.answer(handler.path, {**body, name: [(token + 1) % 30 for token in body[name]]}))
 
 
 def edited(change: Callable[[list[Any]], Any]) -> Callable[[_Handler, dict[str, Any]], None]:
@@ -305,13 +317,15 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def running(stand_in: StandIn, port: int = 0) -> Iterator[StandIn]:
+def running(stand_in: StandIn, port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[StandIn]:
     """The server, on a port of its own, while the block runs."""
     handler = type("Handler", (_Handler,), {"stand_in": stand_in})
     server = _Server(("127.0.0.1", port), handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
-    stand_in.url = f"http://127.0.0.1:{server.server_address[1]}"
+    stand_in.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{server.server_address[1]}"
     try:
         yield stand_in
     finally:

@@ -9,6 +9,7 @@ and giving up closes their connections. Neighbours: `foreign.dialects` says what
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import re
@@ -243,7 +244,9 @@ class WebServer:
 
     def _hidden(self, text: str) -> str:
         """A server's words on one line, without the key."""
-        return one_line(text if self._key is None else text.replace(self._key, "(key)"))
+        for key in () if self._key is None else (self._key, json.dumps(self._key)[1:-1]):
+            text = text.replace(key, "(key)")
+        return one_line(text)
 
     def _transport(self, error: Exception) -> Exception:
         """A connection's error: what is no use to try again is the user's."""
