@@ -7,23 +7,23 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
-from softlabels import LabelsConfig, label
 from softlabels.errors import ConfigError, MissingExtra, WeightsError
 from softlabels.models import CausalLM, ModelConfig, SequenceClassifier, build_model, weights_digest
 from softlabels.models.spread import is_spread, placed
 from softlabels.models.weights import require_savable
-from softlabels.objects import ObjectSpec
 from softlabels.teacher.config import MemberConfig, TeacherConfig
 from softlabels.teacher.ensemble import Ensemble, load_ensemble
-from softlabels.transfer import TransferRows
+from softlabels_stages import teacher_logits
 from tests.models.hf_samples import CLASSES, DISTILBERT, GPT2, checkpoint
 from tests.models.test_hf import TEXT, TEXT_CLASS, no_bars, scaled, tokens
+from tests.stages.kills import digests
 
 __all__ = ["no_bars"]
 SPREAD = {
@@ -40,9 +40,15 @@ def folder(tmp_path: Path) -> str:
     return str(scaled(checkpoint(tmp_path / "model", DISTILBERT, auto=TEXT)))
 
 
-def teacher(folder: str, precision: Literal["float32", "bfloat16"] = "float32", **places: Any) -> Ensemble:
+def noise(split: str) -> dict[str, np.ndarray]:
+    """The factory of a transfer set of random tokens."""
+    rows = tokens(np.random.default_rng(7), 60, 13).numpy()
+    return {"x": rows, "label": np.arange(len(rows)) % CLASSES}
+
+
+def teacher(folder: str, **places: Any) -> Ensemble:
     member = MemberConfig(TEXT_CLASS, {"model": folder, **places})
-    return load_ensemble(TeacherConfig(members=(member,), device="cpu", batch_size=16, precision=precision))
+    return load_ensemble(TeacherConfig(members=(member,), device="cpu", batch_size=16))
 
 
 @pytest.mark.parametrize(
@@ -50,22 +56,32 @@ def teacher(folder: str, precision: Literal["float32", "bfloat16"] = "float32", 
     [({"device_map": SPREAD}, "float32"), ({"device_map": "auto", "max_memory": {"cpu": "15KB"}}, "bfloat16")],
 )
 def test_a_spread_teacher_fills_the_plain_ones_store(
-    places: Any, precision: Literal["float32", "bfloat16"], folder: str, tmp_path: Path, rng: np.random.Generator
+    places: Any, precision: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = TransferRows(
-        name="noise", split="train", revision=None, source="", inputs=tokens(rng, 60, 13).numpy(),
-        keys=rng.integers(0, 256, (60, 16), dtype=np.uint8), labels=np.full(60, -1), class_names=None,
-        prepare=ObjectSpec("none"),
-    )  # fmt: skip
-    plain, spread = teacher(folder, precision), teacher(folder, precision, **places)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SOFTLABELS_CACHE", str(tmp_path / "cache"))
+    factory = {"class_path": "tests.models.test_spread.noise"}
+    for name, more in (("plain", {}), ("spread", places)):
+        member = {"class_path": TEXT_CLASS, "init_args": {"model": folder, **more}}
+        recipe = {
+            "teacher": {"members": [member], "device": "cpu", "batch_size": 16, "precision": precision},
+            "transfer_set": {"name": "noise", "factory": factory, "inputs": ["x"], "splits": {"train": "train"}},
+            "labels": {"rows_per_shard": 32, "rows_per_chunk": 16},
+        }
+        Path(f"{name}.yaml").write_text(yaml.safe_dump(recipe))
+        assert teacher_logits.main([f"--config={name}.yaml", f"--store={name}"]) == 0
+    assert digests("spread") == digests("plain")
+    Path("plain/train/manifest.json").unlink()  # begun by one, ended by the other
+    assert teacher_logits.main(["--config=spread.yaml", "--store=plain"]) == 0
+
+
+def test_a_spread_teacher_is_the_plain_one(folder: str) -> None:
+    plain, spread = teacher(folder), teacher(folder, device_map=SPREAD)
     assert is_spread(spread.models[0])
     assert {parameter.device.type for parameter in spread.models[0].parameters()} == {"cpu", "meta"}
     assert spread.models[0].network._hf_hook.io_same_device  # outputs come to where the inputs are
     assert spread.spec == plain.spec  # with the digest of the weights
-    labels = LabelsConfig(rows_per_shard=32, rows_per_chunk=16)
-    made = [label([rows], each, labels, tmp_path / name) for each, name in ((plain, "plain"), (spread, "spread"))]
-    assert made[0]["train"].digest == made[1]["train"].digest
-    assert spread.logits(rows.inputs[:16]).std() > 0.05
+    assert spread.logits(noise("train")["x"][:16]).std() > 0.05
 
 
 def test_a_spread_language_model(tmp_path: Path, rng: np.random.Generator) -> None:
