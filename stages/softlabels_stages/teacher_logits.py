@@ -42,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif args.engine == "ray":
         from softlabels.jobs.on_ray import Pass, label_on_ray
 
-        what = Pass(args.transfer_set, args.teacher, args.labels, args.store, str(Path.cwd()))
+        named = Shards(named={}, lapse=args.lapse)
+        what = Pass(args.transfer_set, args.teacher, args.labels, args.store, str(Path.cwd()), named)
         made = label_on_ray(what, address=args.address, workers=args.workers, gpus=args.gpus, watch=watch)
     else:
         shards = Shards.of(args.shards, lapse=args.lapse)
