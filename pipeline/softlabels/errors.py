@@ -54,6 +54,7 @@ print the two as one line and exit with the class's `exit_code`::
     └── Resumable                 exit 75: stopped, nothing lost, the same command goes on
         ├── DiskFull                no room for what is left to write
         ├── Stalled                 a process or thread that is waited for has not come to an end in time
+        ├── RankLost                one of the processes that train together has ended, or has not come
         └── Interrupted             SIGTERM or SIGINT
 """
 
@@ -146,6 +147,7 @@ class SoftLabelsError(Exception):
     remedy: str
     differences: tuple[Any, ...] = ()  # of a store that was begun otherwise: `softlabels.store.differences.Difference`
     spec: Any = None  # this run's specification, from which they are
+    is_said: bool = False  # whether another of several processes says it
 
     if TYPE_CHECKING:  # whoever raises one gives a remedy
 
@@ -365,6 +367,10 @@ class DiskFull(Resumable):
 
 class Stalled(Resumable):
     """A process or a thread that is waited for has not come to an end in time."""
+
+
+class RankLost(Resumable):
+    """One of the processes that train together has ended, or has not come."""
 
 
 class Interrupted(Resumable):
