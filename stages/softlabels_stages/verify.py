@@ -112,9 +112,9 @@ def _verify(split: str, path: Folder, part: tuple[int, int] | None, pinned: Pinn
         problems = verify(path, shards=shards, progress=bar.update)
     for problem in problems:
         print(f"{split}: {problem}", file=sys.stderr)
-    read = "all" if part is None else f"{len(shards)} of them, one in {part[1]}" if shards else "none"
+    read = "every byte read" if part is None else f"every byte of {len(shards)} of them" if shards else "no labels read"
     print(
-        f"{split}: {counted(store.rows, 'row')}, {counted(len(every), 'shard')} (every byte read: {read}), "
+        f"{split}: {counted(store.rows, 'row')}, {counted(len(every), 'shard')} ({read}), "
         f"{counted(len(problems), 'problem')}, digest {store.digest}"
     )
     if pinned.signed_by is not None and not problems:

@@ -337,6 +337,7 @@ def test_a_page_that_cannot_be_read(made: Path, hub: FakeHub) -> None:
         with pytest.raises(StorageError, match="the front matter of the page of team/name cannot be read; mend or"):
             push(made / "zarr" / "test", AT)
         assert len(hub.repos["team/name"].commits) == 1
+        assert not hub.uploads()
 
 
 def test_large_files_go_by_a_copy_that_is_gone_afterwards(

@@ -166,18 +166,18 @@ def test_verify_of_a_part_says_which_shards_it_read(store: Path, capsys: pytest.
     flip(store / "train" / "logits" / "c.1.0.0")
     assert verify.main([str(store), "--quick"]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert "train: 160 rows, 3 shards (every byte read: none), 0 problems, digest " in said[1]
+    assert "train: 160 rows, 3 shards (no labels read), 0 problems, digest " in said[1]
     assert said[-1] == f"{store}: all that can be seen without reading labels is as it was sealed"
     codes = [verify.main([str(store / "train"), f"--sample={n}/2"]) for n in (1, 2)]
     said = capsys.readouterr().out.splitlines()
     assert codes == [0, 3]
-    assert "(every byte read: 2 of them, one in 2), 0 problems" in said[0]
+    assert "(every byte of 2 of them), 0 problems" in said[0]
     assert said[1].endswith("every byte of these shards is as it was sealed")
-    assert "(every byte read: 1 of them, one in 2), 1 problem," in said[2]
+    assert "(every byte of 1 of them), 1 problem," in said[2]
     (store / "test" / "shift" / "c.0.0").unlink()
     assert verify.main([str(store), "--sample=3/30"]) == 3  # presence and sizes are those of all shards
     said = capsys.readouterr().out.splitlines()
-    assert "test: 80 rows, 2 shards (every byte read: none), 1 problem," in said[0]
+    assert "test: 80 rows, 2 shards (no labels read), 1 problem," in said[0]
 
 
 @pytest.mark.parametrize("words", ["0/3", "4/3", "x", "1/0", "1"])

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from softlabels.errors import ConfigError
 from softlabels.store.card import root_card, store_card
 from softlabels.store.carry import MAX_CARD_BYTES
-from softlabels.store.hub_card import page, preview_path
+from softlabels.store.hub_card import page, preview_path, require_front_matter
 from softlabels.store.json_files import read_small_file
 from softlabels.store.paths import CARD
 from softlabels.store.preview import preview
@@ -30,6 +30,11 @@ def require_names(here: LocalDepot, there: Hub, splits: Mapping[str, LocalDepot]
             f"a split called {PREVIEW} cannot lie at the root of {there}, where the previews are",
             remedy=f"push to a folder of it: {there}/FOLDER",
         )
+
+
+def require_page(there: Hub) -> None:
+    """Raise `StorageError` for a page that could not be kept."""
+    require_front_matter(there.repository.page(MAX_CARD_BYTES), there.repository.name)
 
 
 def publish(here: LocalDepot, there: Hub, splits: Mapping[str, LocalDepot]) -> str:

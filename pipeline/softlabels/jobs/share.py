@@ -17,7 +17,7 @@ from softlabels.errors import (
     some,
 )
 from softlabels.jobs.combine import chosen_rows
-from softlabels.jobs.hub_page import publish, require_names
+from softlabels.jobs.hub_page import publish, require_names, require_page
 from softlabels.jobs.moved import Moved
 from softlabels.jobs.watch import LOGGED, Watch, counted
 from softlabels.store.card import store_card
@@ -80,6 +80,7 @@ def push(
     with there.repository.sending() as made:
         if made:
             watch.say(f"{there}: a new private repository")
+        require_page(there)  # before anything is sent
         found = _pushed(here, there, splits, read_back, watch)
         watch.say(f"{there}: commit {publish(here, there, splits)}")
     return found

@@ -68,6 +68,11 @@ def page(
     return f"---\n{text}---\n\n{_joined(written, section, config)}"
 
 
+def require_front_matter(standing: str, repository: str) -> None:
+    """Raise `StorageError` for a page with front matter that cannot be read."""
+    _parts(standing, f"the page of {repository}")
+
+
 def preview_path(folder: str, split: str) -> str:
     """Where the preview of a split lies in its repository."""
     return "/".join(filter(None, (PREVIEW, folder, f"{split}.parquet")))
