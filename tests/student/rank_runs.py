@@ -2,9 +2,9 @@
 
 A request is a JSON object: `world`, `folder`, `what` (a name of `RUNS`), `changes` (fields of the config), `stop` (null, or the
 step before which rank `at` is told to stop), `kill` (null, or [rank, step]: that rank is killed before its step), `other`
-(null, or fields that rank `at` has otherwise), `at`. Each rank writes what it says of itself into `rank<r>.json` in the folder `told`
-beside the run's: the error that it ended with, or digests of its weights and of the rows of its steps. The answer to a request
-is the exit status of the first process that failed, or 0.
+(null, or fields that rank `at` has otherwise), `at`. Each rank writes what it says of itself into `rank<r>.json` in the folder
+`told` beside the run's: the error that it ended with, or digests of its weights and the rows of its steps. The answer to a
+request is the exit status of the first process that failed, or 0.
 """
 
 from __future__ import annotations

@@ -43,7 +43,12 @@ _log = logging.getLogger(__name__)
 
 
 def save_checkpoint(
-    folder: LocalFolder, state: Mapping[str, Any], identity: Mapping[str, object], *, ranks: Ranks = ALONE
+    folder: LocalFolder,
+    state: Mapping[str, Any],
+    identity: Mapping[str, object],
+    *,
+    ranks: Ranks = ALONE,
+    sharing: Ranks = ALONE,
 ) -> None:
     """Replace the checkpoint of the run in `folder`, atomically and durably.
 
@@ -51,7 +56,7 @@ def save_checkpoint(
         folder: the run folder.
         state: plain values and tensors, on rank 0.
         identity: JSON values that tell this run from others.
-        ranks: who trains: the random generators of all are saved.
+        ranks: who trains: the random generators of all are saved. sharing: those that share a batch.
 
     Raises:
         DiskFull, StorageError: the old checkpoint is still there.
@@ -62,7 +67,7 @@ def save_checkpoint(
     whole = {
         "format": FORMAT,
         "identity": json.dumps(identity),
-        "environment": _environment(ranks),
+        "environment": _environment(sharing),
         "state": dict(state),
         "rng": drawn[0],
         **({"ranks": drawn[1:]} if drawn[1:] else {}),
@@ -84,7 +89,11 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: LocalFolder, identity: Mapping[str, object], *others: Mapping[str, object], ranks: Ranks = ALONE
+    folder: LocalFolder,
+    identity: Mapping[str, object],
+    *others: Mapping[str, object],
+    ranks: Ranks = ALONE,
+    sharing: Ranks = ALONE,
 ) -> tuple[dict[str, Any], int] | None:
     """The state that the run in `folder` was saved with, after putting the random generators back; None where nothing was, and
     where what was saved is the start, before its first step, of a run with another identity: it binds nobody.
@@ -92,7 +101,8 @@ def load_checkpoint(
     Args:
         identity: of the run as it would be begun.
         others: as which an earlier version may have begun it.
-        ranks: who trains: rank 0 reads it. Where it was saved by another number of them, each but rank 0 draws anew.
+        ranks, sharing: who trains: rank 0 reads it. Where it was saved by another number of them, each but rank 0 draws other
+            random numbers from here on.
 
     Returns:
         The state, and as which of these the run was begun: 0 for `identity`.
@@ -121,7 +131,7 @@ def load_checkpoint(
             f"the run in {folder} was begun with other settings: {said}",
             remedy=f"give the same settings to go on; to begin anew, delete {folder} or name another run folder",
         )
-    changed = [leaf.said("before", "now") for leaf in differences(whole["environment"], _environment(ranks))]
+    changed = [leaf.said("before", "now") for leaf in differences(whole["environment"], _environment(sharing))]
     if changed and ranks.rank == 0:
         _log.warning("%s goes on in another environment, and its last bits may differ: %s", folder, "; ".join(changed))
     drawn = [whole["rng"], *whole.get("ranks", [])]
@@ -148,8 +158,8 @@ def _whole(folder: LocalFolder) -> dict[str, Any] | None:
         ) from error
 
 
-def _environment(ranks: Ranks) -> dict[str, object]:
-    return environment() | ({"processes": ranks.world} if ranks.world > 1 else {})
+def _environment(sharing: Ranks) -> dict[str, object]:
+    return environment() | ({"processes": sharing.world} if sharing.world > 1 else {})
 
 
 def environment() -> dict[str, object]:
