@@ -1,10 +1,13 @@
 """Small training runs of several processes, which gloo joins, for the tests of ranks; `Server` in `runs` serves them.
 
-A request is a JSON object: `world`, `folder`, `what` (a name of `RUNS`), `changes` (fields of the config), `stop` (null, or the
-step before which rank `at` is told to stop), `kill` (null, or [rank, step]: that rank is killed before its step), `other`
-(null, or fields that rank `at` has otherwise), `at`. Each rank writes what it says of itself into `rank<r>.json` in the folder
-`told` beside the run's: the error that it ended with, or digests of its weights and the rows of its steps. The answer to a
-request is the exit status of the first process that failed, or 0.
+A request is a JSON object: `world`, `folder`, `what` (a name of `RUNS`), `changes` (fields of the config), `at` (a rank),
+`stop` (null, or the number, from 0, of the question to which rank `at` answers that it should stop), `other` (null, or fields
+that it has otherwise), `kill` (null, or [rank, step]: that rank is killed before its step); and, where they are given, `fail`
+and `hang` (as `kill`: an error, or a sleep), `missing` (ranks that do not come), `patience`, `by_students`.
+
+Each rank writes what it says of itself into `rank<r>.json` in the folder `told` beside the run's: the error that it ended with,
+or digests of its weights, and the rows of its steps. The answer to a request is the exit status of the first process that
+failed, or 0.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 import traceback
 from collections.abc import Iterator
 from datetime import timedelta
@@ -24,8 +28,10 @@ import torch.distributed as dist
 from blake3 import blake3
 from torch import Tensor, nn
 
-from softlabels.errors import SoftLabelsError
+from softlabels.errors import ConfigError, SoftLabelsError
+from softlabels.labels.sigmoid_soft import SigmoidMembers
 from softlabels.labels.soft import SoftLabels
+from softlabels.labels.values_soft import ValuesMembers
 from softlabels.stream.batch import Batch
 from softlabels.stream.parts import Part
 from softlabels.student.config import TrainingConfig
@@ -101,26 +107,52 @@ def mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(INPUTS, 16), nn.ReLU(), nn.Linear(16, CLASSES))
 
 
+def of_kind(kind: str, seed: int, rows: int) -> Batch:
+    """Rows with flags, or with vectors; some have none of their own."""
+    rng = np.random.default_rng(seed)
+    inputs = torch.tensor(rng.normal(size=(rows, INPUTS)), dtype=torch.float32)
+    z, weights = torch.tensor(rng.normal(0, 2, (rows, 2, CLASSES)), dtype=torch.float32), torch.full((2,), 0.5)
+    if kind == "flags":
+        flags = torch.tensor(rng.integers(-1, 2, (rows, CLASSES)), dtype=torch.int8)
+        return batches.plain(inputs, flags, SoftLabels(SigmoidMembers(z), weights, "none"), np.arange(rows))
+    vectors = torch.tensor(rng.normal(size=(rows, CLASSES)), dtype=torch.float32)
+    vectors[::4] = torch.nan
+    return batches.plain(inputs, vectors, SoftLabels(ValuesMembers(z), weights, "none"), np.arange(rows))
+
+
 SWEEP: dict[str, dict[str, Any]] = {"a": {}, "b": {"temperature": 2.0, "alpha": 0.5}, "c": {"loss": "js"}}
 RUNS: dict[str, Any] = {
-    "mlp": (mlp, {"": {}}, False),
-    "tokens": (Language, {"": {"positions": 3}}, True),
-    "sweep": (mlp, SWEEP, False),
-    "all": (net, {"": {"ema": 0.9, "clip_norm": 1.0, "max_norm": 2.0, "micro_batch": 5}}, False),
+    "mlp": (mlp, {"": {}}),
+    "tokens": (Language, {"": {"positions": 3}}),
+    "sweep": (mlp, SWEEP),
+    "all": (net, {"": {"ema": 0.9, "clip_norm": 1.0, "max_norm": 2.0, "micro_batch": 3}}),
+    "flags": (mlp, {"": {"loss": "bce"}}),
+    "values": (mlp, {"": {"loss": "huber"}}),
 }
+
+
+def batches_of(what: str) -> tuple[Any, Any]:
+    """Those to train on and those to judge by, whole."""
+    if what == "tokens":
+        return TokenBatches(tokens(), 16), TokenBatches(tokens(), 16)
+    if what in ("flags", "values"):
+        return MemoryBatches(of_kind(what, 0, 150), 16), MemoryBatches(of_kind(what, 1, 51), 25, seed=None)
+    return MemoryBatches(examples(), 16), MemoryBatches(examples(1, 51), 25, seed=None)
 
 
 def trainer(request: dict[str, Any], ranks: Ranks) -> Trainer:
     """A trainer of this rank."""
-    make, students, is_tokens = RUNS[request["what"]]
+    make, students = RUNS[request["what"]]
     settings: dict[str, Any] = {"epochs": 3, "batch_size": 16, "threads": 1, "device": "cpu"} | request["changes"]
     if request["other"] and ranks.rank == request["at"]:
         settings |= request["other"]
-    train: Any = TokenBatches(tokens(), 16) if is_tokens else MemoryBatches(examples(), 16)
-    held_out: Any = TokenBatches(tokens(), 16) if is_tokens else MemoryBatches(examples(1, 50), 25, seed=None)
     begun = [Student.begin(name, TrainingConfig(**settings | own), make) for name, own in students.items()]
-    parts = [Parts(each, ranks.part) for each in (train, held_out)]
-    return Trainer(begun, parts[0], parts[1], Path(request["folder"]), {"store": "abc"}, ranks=ranks)
+    train, held_out = batches_of(request["what"])
+    by_students = request.get("by_students", False)
+    if not by_students:
+        train, held_out = Parts(train, ranks.part), Parts(held_out, ranks.part)
+    folder = Path(request["folder"])
+    return Trainer(begun, train, held_out, folder, {"store": "abc"}, ranks=ranks, by_students=by_students)
 
 
 def watched(request: dict[str, Any], ranks: Ranks, rows: list[str]) -> None:
@@ -130,6 +162,10 @@ def watched(request: dict[str, Any], ranks: Ranks, rows: list[str]) -> None:
     def step(self: Learner, batch: Batch, moved: Batch, number: int) -> float:
         if request["kill"] == [ranks.rank, number]:
             os.kill(os.getpid(), signal.SIGKILL)
+        if request.get("fail") == [ranks.rank, number]:
+            raise ConfigError("rows of this rank", remedy="change them")
+        if request.get("hang") == [ranks.rank, number]:
+            time.sleep(3)
         loss = plain(self, batch, moved, number)
         rows.append(f"{number} {self.name} {loss.hex()} {batch.first} {batch.size} {batch.rows.tolist()}")
         return loss
@@ -176,13 +212,13 @@ def child(request: dict[str, Any]) -> int:
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60))
     os.environ |= {
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True",
-        "WORLD_SIZE": str(world), "SOFTLABELS_PATIENCE": "60",
+        "WORLD_SIZE": str(world), "SOFTLABELS_PATIENCE": request.get("patience", "60"),
     }  # fmt: skip
     pids = []
     for rank in range(world - request.get("missing", 0)):
         pids.append(os.fork())
         if pids[-1] == 0:
-            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)} | request.get("environment", {})
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             os._exit(run(request))
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
     return next((code for code in codes if code), 0)

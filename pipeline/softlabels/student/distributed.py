@@ -16,7 +16,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
@@ -33,7 +33,7 @@ from softlabels.system.patience import patience
 
 AGAIN = "run the same command again to go on"
 FAILED = "softlabels/failed"  # on the board: who has failed first, and why
-GRACE = 2.0  # seconds in which a rank that has failed says why
+GRACE, PAUSE = 0.5, 0.05  # seconds in which a rank that has failed says why, and between two looks
 T = TypeVar("T")
 
 
@@ -159,13 +159,11 @@ class Distributed:
             return RankLost(
                 what, remedy=f"end what hangs, and {AGAIN}; what is slow needs a larger SOFTLABELS_PATIENCE"
             )
-        try:
-            self._board.wait([FAILED], timedelta(seconds=GRACE))
-            rank, _, said = self._board.get(FAILED).decode(errors="replace").partition(" ")
-            return RankLost(f"rank {rank} of {self.world} has failed: {said}", remedy=AGAIN)
-        except RuntimeError:
+        rank, _, said = self._on_board().partition(" ")
+        what = f"rank {rank} of {self.world} has failed: {said}"
+        if not rank:
             what = f"one of the {self.world} processes has ended without a word: killed, or its machine is gone"
-            return RankLost(what, remedy=AGAIN)
+        return RankLost(what, remedy=AGAIN)
 
     def fail(self, error: BaseException) -> None:
         """End this rank's part in the run. What another one says already is not said again."""
@@ -178,6 +176,15 @@ class Distributed:
         rank, _, said = first.partition(" ")
         if isinstance(error, SoftLabelsError) and rank != str(self.rank):
             error.is_said = said == own or isinstance(error, RankLost)
+
+    def _on_board(self) -> str:
+        """Who has failed first, and why; empty where nobody says so."""
+        with suppress(RuntimeError):  # the board is gone with rank 0
+            for _ in range(int(GRACE / PAUSE)):
+                if self._board.check([FAILED]):
+                    return str(self._board.get(FAILED).decode(errors="replace"))
+                time.sleep(PAUSE)
+        return ""
 
     def _heard(self, act: Callable[[], T]) -> T:
         try:
