@@ -6,6 +6,7 @@ More worlds and more kills: the tests marked slow, and tests/faults/trials_ranks
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from softlabels.student.ranks import ALONE
 from tests.student.runs import Server, net, server
 
 REQUEST: dict[str, Any] = {"what": "mlp", "changes": {}, "stop": None, "kill": None, "other": None, "at": 1}
-BOTH = {"epochs": 2}
+BOTH, KILLED = {"epochs": 2}, 128 + signal.SIGKILL
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +127,7 @@ def test_a_run_that_was_stopped_or_killed_goes_on_to_the_same_bits(tmp_path: Pat
         == ["Interrupted: stopped in epoch 1 of 2, after step 4; run the same command again to go on"] * 3
     )
     assert len(said(folder, 3)) == 1
-    assert run(ranks, folder, 3, what="all", kill=[2, 12]) == 75
+    assert run(ranks, folder, 3, what="all", kill=[2, 12]) == KILLED
     assert all("RankLost" in error and "without a word" in error for error in errors(folder, 2))
     assert run(ranks, folder, 3, what="all") == 0
     assert_same(unbroken, folder)
@@ -225,6 +226,6 @@ def test_divided_students_end_with_the_bits_of_one_process(tmp_path: Path, ranks
     one, folder = tmp_path / "one" / "run", tmp_path / "two" / "run"
     assert run(ranks, one, 1, what="sweep") == 0
     assert run(ranks, folder, 2, what="sweep", by_students=True, stop=1) == 75
-    assert run(ranks, folder, 2, what="sweep", by_students=True, kill=[1, 18]) == 75
+    assert run(ranks, folder, 2, what="sweep", by_students=True, kill=[1, 18]) == KILLED
     assert run(ranks, folder, 2, what="sweep", by_students=True) == 0
     assert_same(one, folder)

@@ -111,25 +111,21 @@ def train(
     splits = open_splits(source, transfer_set, missing=missing, training=training, watch=watch)
     which = {"missing": missing} | of_several(source)
     sweep = _begin(student, training, splits, transfer_set, which, name, out, watch, ranks)
-    splits = sweep.splits
-    folder, shared = sweep.folder, {}
+    folder = sweep.folder
     is_finished = ranks.broadcast(folder is not None and folder.results is not None)
     if folder is None:
         if not is_finished:
             sweep.trainer.run(watch.should_stop)
         return Run(sweep.path, {})
-    if folder.results is None:
-        say_what_labels_are(splits, watch)
-        rows, own = {split: each.rows for split, each in splits.items()}, splits["train"].store
-        names = own.class_names if own.targets == ("",) else None
-        shared = say_how_splits_relate(rows, names, watch, tokens=own.spec.of_tokens)
-        say_how_labels_are_read(sweep.batches, own, watch)
-    if recipe is None:
-        given = (name, transfer_set, source.pinned, student, training)
-        recipe = {key: plain(each) for key, each in zip(_SECTIONS, given, strict=True) if each is not None}
+    shared = {} if is_finished else _say_of_rows(sweep.splits, sweep.batches, watch)
+    recipe = recipe or _recipe(name, transfer_set, source.pinned, student, training)
     folder.keep_recipe(recipe)
     begun(folder)
     return Run(folder.path, folder.results or sweep.finish(shared, recipe, source, watch))
+
+
+def _recipe(*given: Any) -> dict[str, Any]:
+    return {key: plain(each) for key, each in zip(_SECTIONS, given, strict=True) if each is not None}
 
 
 class _Sweep(NamedTuple):
@@ -221,6 +217,16 @@ def _begin(
 
 def _nothing(line: str) -> None:
     """Of all but one process no line is shown."""
+
+
+def _say_of_rows(splits: Mapping[str, Split], batches: Loader, watch: Watch) -> dict[str, int]:
+    """Say what is known of rows and labels before anything is trained; which rows splits share."""
+    say_what_labels_are(splits, watch)
+    rows, own = {split: each.rows for split, each in splits.items()}, splits["train"].store
+    names = own.class_names if own.targets == ("",) else None
+    shared = say_how_splits_relate(rows, names, watch, tokens=own.spec.of_tokens)
+    say_how_labels_are_read(batches, own, watch)
+    return shared
 
 
 def say_how_labels_are_read(batches: Loader, store: Store, watch: Watch) -> None:

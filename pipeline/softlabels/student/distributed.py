@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import threading
 import time
 import warnings
@@ -55,7 +56,8 @@ def ranks_here() -> Iterator[Ranks]:
     if processes_here() < 2:
         yield ALONE
         return
-    ranks = _join()
+    with _ended_by_signals():
+        ranks = _join()
     try:
         yield ranks
     except BaseException as error:
@@ -65,6 +67,22 @@ def ranks_here() -> Iterator[Ranks]:
             raise
         raise found from error
     dist.destroy_process_group()
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGINT end the process at once: it waits for others outside Python, where no handler is heard, and there
+    is nothing yet that could be lost.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _join() -> Distributed:
