@@ -2,8 +2,8 @@
 they divide the students.
 
 Each process has one thread and calls `Trainer.run`; the clock runs from the moment that all are ready until the last one is
-done, without their start. Small students are a sweep of eight with 2,410 weights each, the large one is alone and has 1.9 million.
-More processes than cores can gain nothing: what 4 of them cost on two cores is what travels and waits.
+done, without their start. Small students are a sweep of eight with 2,410 weights each, the large one is alone and has 1.9
+million. More processes than cores can gain nothing: what 4 of them cost on two cores is what travels and waits.
 
     python -m benchmarks.ranks --output benchmarks/results/ranks.md
 """

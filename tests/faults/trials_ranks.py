@@ -1,4 +1,4 @@
-"""Promise 16: processes that train together and of which one is killed at a random step or moment end typed and without a hang,
+"""Promise 17: processes that train together and of which one is killed at a random step or moment end typed and without a hang,
 and the same command goes on to the weights, metrics and checkpoint of a run that was never killed, bit for bit.
 """
 
@@ -67,7 +67,7 @@ def control(seed: int) -> Outcome:
 
 TRIALS = (
     Trial(
-        promise=16,
+        promise=17,
         what="two or three processes that train together, one of them killed",
         count=50,
         quick=5,

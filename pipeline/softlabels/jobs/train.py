@@ -109,8 +109,9 @@ def train(
     watch = watch if ranks.rank == 0 else dataclasses.replace(watch, say=_nothing, warn=_nothing)
     source = Source.of(store)
     splits = open_splits(source, transfer_set, missing=missing, training=training, watch=watch)
-    which = {"missing": missing} | of_several(source)
-    sweep = _begin(student, training, splits, transfer_set, which, name, out, watch, ranks)
+    sweep = _begin(
+        student, training, splits, transfer_set, {"missing": missing} | of_several(source), name, out, watch, ranks
+    )
     folder = sweep.folder
     is_finished = ranks.broadcast(folder is not None and folder.results is not None)
     if folder is None:

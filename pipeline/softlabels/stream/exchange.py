@@ -79,8 +79,8 @@ class Share:
         lead: Block | None = None,
         pool: Executor | None = None,
     ) -> Block:
-        """Some columns of the rows that this process is given, of `rows` (B,): (L + G, ...), as `store.gather.gather` gives them.
-        Meanwhile up to three times as many lie in memory: those given, those sent, and those read or come.
+        """Some columns of those of `rows` (B,) that this process is given: (L + G, ...), as `store.gather.gather` gives them.
+        Meanwhile up to three times as many lie in memory: those given, those sent, and those that were read or came.
 
         Raises:
             SpecMismatch: another process sends other rows than this one waits for.
@@ -96,7 +96,8 @@ class Share:
         block: Block = {name: np.empty((first + len(self.own), *c.shape), c.numpy_dtype) for name, c in kinds.items()}
         places = [first + np.flatnonzero(readers[self.own] == rank) for rank in range(part.world)]
         _put(block, places[part.rank], parts[part.rank])
-        sent: list[Buffer] = [b"".join(each if rank != part.rank else []) for rank, each in enumerate(parts)]  # type: ignore[arg-type]  # arrays
+        parts[part.rank] = []
+        sent = [b"".join(column.data for column in each) for each in parts]
         del values, parts
         for rank, message in enumerate(part.exchange(sent)):
             if rank != part.rank:

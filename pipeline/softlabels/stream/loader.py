@@ -73,14 +73,17 @@ class Loader:
             Beside keys, seed and epoch nothing but this decides the order: not the store's content, row order or chunks.
         window: blocks whose rows are mixed with each other. In memory are up to three windows of what stores hold (or three
             times `READ_BYTES` where those are smaller), where chunks do not fit into blocks as many chunks as two windows
-            have blocks, and of inputs that are mapped from a file three times `INPUT_BYTES`, or three batches.
+            have blocks, and of inputs that are mapped from a file three times `INPUT_BYTES`, or three batches. Of a `part`
+            each process holds its part of that, and of what it reads at once up to three times its part.
         missing: "error", or "skip" to leave out rows that the store does not label (`left_out` counts them).
         weights: (M,) member weights; by default those of the store.
         members: numbers of the members to take, whose `weights` those are; by default all.
         labelled: (R,) bool, the rows whose hard label may be used; that of the others becomes none.
         targets: names of the store's targets that batches carry; by default all.
         part: which rows of every batch this process is given, where several share them; all by default. Batches, their order
-            and `order_digest` are those of one process, of which `Batch.first` and `Batch.size` say the place.
+            and `order_digest` are those of one process; `Batch.first` and `Batch.size` say where a part stands. Each process
+            reads its part of the chunks, and they exchange rows in the background. So all must have the same data and
+            arguments, begin an epoch at the same batch, and leave it at the same one.
 
     Attributes:
         steps_per_epoch: batches in an epoch.
@@ -131,7 +134,7 @@ class Loader:
         self.order: dict[str, Any] = {"by": "keys", "block": block}
         self.order_digest = order_digest(keys=self._keys, blocks=self._blocks, facts=self._facts | {"block": block})
         if shuffle and block % self.rows_per_chunk:  # the next window wants the rest of this one's chunks
-            chunks = -(-2 * window // self.part.world)
+            chunks = -(-2 * window // self.part.world) + (self.part.world > 1)  # turns are uneven by one
             self._examples = cached(examples, chunks * self.rows_per_chunk * examples.stored_bytes)
 
     @property
@@ -234,20 +237,17 @@ def _blocks(examples: Examples, epoch: Epoch, start: int, part: Part) -> Iterato
     """
     total, size = int(epoch.bounds[-1]), epoch.batch_size
     position, done, rest = start * size, start, None
-    step = max(
-        1, INPUT_BYTES // (max(1, examples.mapped_bytes) * -(-size // part.world))
-    )  # batches; of all parts the same
+    most = -(-size // part.world)  # rows of a batch that a process is given
+    step = max(1, INPUT_BYTES // (max(1, examples.mapped_bytes) * most))  # batches at a time, in every process as many
     at_once = _windows_at_once(examples, epoch)
     exchange = Exchange(part) if part.world > 1 else None
     with ThreadPoolExecutor(READERS, thread_name_prefix="softlabels-read") as pool:
         for number in range(epoch.window_at(position), epoch.windows, at_once):
             numbers = epoch.several(number, at_once)[max(0, position - int(epoch.bounds[number])) :]
             end = int(epoch.bounds[min(number + at_once, epoch.windows)])
-            share = (
-                None
-                if exchange is None
-                else Share(exchange, _ranks(np.arange(end - len(numbers), end), part, size, total))
-            )
+            share = None
+            if exchange is not None:
+                share = Share(exchange, part.ranks(end - len(numbers), end, size=size, total=total))
             block = examples.take(numbers, lead=rest, pool=pool, share=share)
             ready = end // size if end < total else -(-total // size)
             at = 0
@@ -257,11 +257,3 @@ def _blocks(examples: Examples, epoch: Epoch, start: int, part: Part) -> Iterato
                 yield examples.with_inputs({name: values[at:last] for name, values in block.items()}), sizes
                 at = last
             done, rest = ready, {name: values[at:] for name, values in block.items()}
-
-
-def _ranks(places: Ints, part: Part, size: int, total: int) -> Ints:
-    """Which rank is given the item at each place of an epoch's sequence of `total`, in batches of `size`."""
-    ranks = part.ranks(size)[places % size]
-    last = places >= total - total % size
-    ranks[last] = part.ranks(total % size)[places[last] % size]
-    return ranks

@@ -1,9 +1,7 @@
 """Which rows of every batch one of several processes is given: as many as each other one, within one row.
 
 Batches are those of one process, so what a student learns does not depend on how many there are. `loader.py` gives a process
-its part of each; what it needs of others' chunks they send it, see `exchange.py`.
-
-W processes (`world`), B rows of a whole batch.
+its part of each; what lies in chunks that others read they send it, see `exchange.py`. W processes (`world`).
 """
 
 from __future__ import annotations
@@ -30,10 +28,10 @@ class Part:
 
     Attributes:
         rank, world: it is number `rank`, from 0, of `world` processes.
-        exchange: sends a message to each process and gives those of all, both W in their order, the own one unchanged. Messages
-            may be empty; their sizes are known on both sides, if the two have the same data. A loader's background thread calls
-            it, equally often and in the same order on every process. So two loaders that are iterated at the same time need an
-            exchange each. Raises where a process is gone, rather than wait for it.
+        exchange: sends a message to each process, and gives the one that each sent to this; both are W in the order of ranks,
+            the own one is looked at by nobody, and some are empty. A loader's background thread calls it, equally often and in
+            the same order in every process; so loaders that are iterated at the same time need an exchange each. It raises
+            where a process is gone, rather than wait for it.
 
     Raises:
         ConfigError: there is no such rank.
@@ -51,14 +49,23 @@ class Part:
             )
 
     def rows(self, count: int) -> slice:
-        """Those of a batch of `count` rows; none where there are more processes than rows and it is not its turn."""
+        """Those of a batch of `count` rows; of fewer rows than processes some are given none."""
         return slice(count * self.rank // self.world, count * (self.rank + 1) // self.world)
 
     def count(self, count: int) -> int:
         """How many of a batch of `count` rows."""
         return count * (self.rank + 1) // self.world - count * self.rank // self.world
 
-    def ranks(self, count: int) -> Ints:
-        """(count,) the rank that is given each row of a batch of `count` rows."""
+    def ranks(self, start: int, stop: int, *, size: int, total: int) -> Ints:
+        """(stop - start,) the rank that is given each row from `start` to `stop` of a sequence of `total` rows, in batches of
+        `size` and a last one of what remains.
+        """
+        places = np.arange(start, stop)
+        ranks, last = self._of_batch(size)[places % size], places >= total - total % size
+        ranks[last] = self._of_batch(total % size)[places[last] % size]
+        return ranks
+
+    def _of_batch(self, count: int) -> Ints:
+        """(count,) the rank that is given each row of a batch."""
         cuts = np.arange(self.world + 1) * count // self.world
         return np.repeat(np.arange(self.world), np.diff(cuts))
