@@ -115,9 +115,7 @@ def train(
     folder = sweep.folder
     is_finished = ranks.broadcast(folder is not None and folder.results is not None)
     if folder is None:
-        if not is_finished:
-            sweep.trainer.run(watch.should_stop)
-        return Run(sweep.path, {})
+        return sweep.train_along(is_finished, watch)
     shared = {} if is_finished else _say_of_rows(sweep.splits, sweep.batches, watch)
     recipe = recipe or _recipe(name, transfer_set, source.pinned, student, training)
     folder.keep_recipe(recipe)
@@ -140,6 +138,12 @@ class _Sweep(NamedTuple):
     trainer: Trainer
     path: Path
     folder: RunFolder | None  # None of a rank that writes nothing
+
+    def train_along(self, is_finished: bool, watch: Watch) -> Run:
+        """What a rank does that writes nothing."""
+        if not is_finished:
+            self.trainer.run(watch.should_stop)
+        return Run(self.path, {})
 
     def finish(self, shared: Mapping[str, int], recipe: Mapping[str, Any], source: Source, watch: Watch) -> Results:
         """Train, judge, and write what the run's folder says of it."""
