@@ -80,7 +80,9 @@ def test_what_is_wrong_is_said_once(stored: Path, ranks: Server) -> None:
     ]
     assert run(ranks, stored, WORDS, words_of={"1": ["--loss=js"]}) == 2
     [error] = [err for _, err in said(stored) if err]
-    assert error.startswith("SpecMismatch: rank 1 of 2 would train something else than rank 0: training.distilled-seed0.loss: ")
+    assert error.startswith(
+        "SpecMismatch: rank 1 of 2 would train something else than rank 0: training.distilled-seed0.loss: "
+    )
     assert run(ranks, stored, WORDS, words_of={"1": ["--config=nowhere"]}) == 2
     assert [err.partition(":")[0] for _, err in said(stored)] == ["", "ConfigError"]
     assert run(ranks, stored, [*WORDS, "--processes=3"]) == 2
