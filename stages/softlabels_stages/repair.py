@@ -31,7 +31,7 @@ from softlabels_stages.run import stage
 def main(args: Repair) -> int:
     """Repair every split; the exit code is that of the first that cannot be repaired."""
     codes, unfinished = [], False
-    folders = store_folders(args.store)
+    folders = store_folders(folder_of(args.store))
     for folder in folders:
         try:
             with tqdm(desc=f"repair {folder}", unit="shard", disable=None) as bar:

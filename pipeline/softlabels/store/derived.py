@@ -22,7 +22,7 @@ from softlabels.store.records import Manifest
 from softlabels.store.same_plan import require_same_maker
 from softlabels.store.spec import About, Spec
 from softlabels.store.writer import StoreWriter, require_room
-from softlabels.system.places import Place
+from softlabels.system.places import Target
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def choice_of(how: str, rows: Rows) -> str:
 
 
 def fill(
-    target: Place,
+    target: Target,
     made: Derived,
     *,
     progress: Callable[[int], object] = lambda shards: None,

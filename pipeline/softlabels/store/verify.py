@@ -188,6 +188,8 @@ def _file(store: Files, spec: Spec, payload: Payload, name: str, columns: list[C
     """What is wrong with one file of a shard, read where its columns are given: which chunks, or the file around them, or its
     own index. Raises `DamagedStore`, `StorageError`.
     """
+    if columns is not None:
+        store.ahead({name: [(0, 1)]})
     file, whole = open_sized(store, name, payload), payload.files[name]
     if columns is None:
         return []

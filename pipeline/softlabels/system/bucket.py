@@ -14,15 +14,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from softlabels.errors import SoftLabelsError, StorageError
-from softlabels.system.depots import PART, Parts, Remote
+from softlabels.errors import Replaced, SoftLabelsError, StorageError
+from softlabels.system.depots import PART, Parts, Remote, Version
 from softlabels.system.patience import interruptible
 
 if TYPE_CHECKING:
+    from obstore import GetOptions, ObjectMeta
     from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
 
     Client = AzureStore | GCSStore | HTTPStore | S3Store
 
+ELSEWHERE = "127.0.0.1:0"  # a proxy that is not there, behind which all other servers lie
 MOST_LISTED = 1 << 22  # objects
 _MOST_PARTS = 9000  # of an upload; S3 takes 10,000
 _RENEW = (
@@ -44,15 +46,18 @@ class Bucket(Remote):
     prepares: bool = False
 
     def at(self, name: str = "") -> str:
-        return "/".join(filter(None, (self.root, self._key(name))))
+        return "/".join(filter(None, (self.root, self.key(name))))
 
     def within(self, name: str) -> Self:
-        return type(self)(self.client, self.root, self._key(name), self.lists)
+        return type(self)(self.client, self.root, self.key(name), self.lists)
 
     followed = within
 
     def above(self) -> Self:
         return type(self)(self.client, self.root, self.inside.rpartition("/")[0], self.lists)
+
+    def top(self) -> Self:
+        return type(self)(self.client, self.root, "", self.lists)
 
     def overlaps(self, other: object) -> bool:
         if not isinstance(other, Bucket) or other.root != self.root:
@@ -68,7 +73,7 @@ class Bucket(Remote):
 
         if not self.lists:
             raise StorageError(f"{self} lists nothing: a web server does not", remedy="name the split: --split=train")
-        lead, below, count = len(self.inside) + bool(self.inside), self._key(name), 0
+        lead, below, count = len(self.inside) + bool(self.inside), self.key(name), 0
         within = f"{below}/" * bool(below)
         with self._asked("list", name):
             for page in _each(obstore.list(self.client, below or None, chunk_size=1000)):
@@ -99,13 +104,13 @@ class Bucket(Remote):
         import obstore
 
         with self._asked("look at", name):
-            return interruptible(obstore.head, self.client, self._key(name))["size"]
+            return interruptible(obstore.head, self.client, self.key(name))["size"]
 
     def opened(self, name: str) -> tuple[int, Iterator[bytes]]:
         import obstore
 
         with self._asked("read", name):
-            found = interruptible(obstore.get, self.client, self._key(name))
+            found = interruptible(obstore.get, self.client, self.key(name))
 
         def pieces() -> Iterator[bytes]:
             with self._asked("read", name):
@@ -132,12 +137,44 @@ class Bucket(Remote):
         import obstore
 
         with self._asked("read", name):
-            data = bytes(interruptible(obstore.get_range, self.client, self._key(name), start=start, length=length))
+            data = bytes(interruptible(obstore.get_range, self.client, self.key(name), start=start, length=length))
         if len(data) > length:
             raise StorageError(
                 f"cannot read {self.at(name)}: {len(data)} bytes came where {length} were asked for", remedy=_AGAIN
             )
         return data
+
+    def stat(self, name: str) -> Version:
+        import obstore
+
+        with self._asked("look at", name):
+            return _version(interruptible(obstore.head, self.client, self.key(name)))
+
+    def fetch(self, name: str, start: int, length: int, known: Version | None) -> tuple[memoryview, Version]:
+        import obstore
+
+        wanted: GetOptions = {"range": (start, start + length)}
+        if known is not None and known.tag.startswith('"'):  # a weak one never matches
+            wanted["if_match"] = known.tag
+        with self._asked("read", name):
+            try:
+                found = obstore.get(self.client, self.key(name), options=wanted)
+                return memoryview(found.bytes()), _version(found.meta)
+            except obstore.exceptions.PreconditionError:
+                raise Replaced.of(self.at(name)) from None
+
+    def entries(self, name: str) -> dict[str, bool]:
+        import obstore
+
+        below = self.key(name)
+        with self._asked("list", name):
+            found = interruptible(obstore.list_with_delimiter, self.client, below or None)
+            names = [(each, True) for each in found["common_prefixes"]]
+            names += [(each["path"], False) for each in found["objects"] if each["size"]]
+            lead = f"{below}/" if below else ""
+            if any(not each.startswith(lead) or "/" in each[len(lead) :] for each, _ in names):
+                raise StorageError(f"{self.root} lists keys that it was not asked for", remedy=_AGAIN + _KEPT)
+        return {each[len(lead) :]: folder for each, folder in names}
 
     # Writing
 
@@ -146,7 +183,7 @@ class Bucket(Remote):
 
         with self._asked("create", name):
             try:
-                interruptible(obstore.put, self.client, self._key(name), data, mode="create", use_multipart=False)
+                interruptible(obstore.put, self.client, self.key(name), data, mode="create", use_multipart=False)
             except obstore.exceptions.AlreadyExistsError:
                 return False
         return True
@@ -156,11 +193,11 @@ class Bucket(Remote):
 
         with self._asked("write", name):
             if size <= PART:
-                interruptible(obstore.put, self.client, self._key(name), b"".join(pieces), use_multipart=False)
+                interruptible(obstore.put, self.client, self.key(name), b"".join(pieces), use_multipart=False)
             else:
                 part = max(PART, -(-size // _MOST_PARTS))
                 interruptible(
-                    obstore.put, self.client, self._key(name), iter(pieces), chunk_size=part, max_concurrency=4
+                    obstore.put, self.client, self.key(name), iter(pieces), chunk_size=part, max_concurrency=4
                 )
 
     @contextmanager
@@ -179,6 +216,11 @@ class Bucket(Remote):
             raise StorageError(f"cannot {action} {self.at(name)}: {why}", remedy=remedy) from None
 
 
+def _version(meta: ObjectMeta) -> Version:
+    """By its ETag; a server without has the time of the last change, or nothing."""
+    return Version(meta["size"], meta["e_tag"] or f"of {meta['last_modified']:%Y-%m-%d %H:%M:%S}")
+
+
 def _each(found: Any) -> Iterator[Any]:
     """What an iterator of obstore gives."""
     return iter(lambda: interruptible(next, found, None), None)
@@ -189,6 +231,8 @@ def _reason(error: Exception) -> tuple[str, str]:
     text, kind = str(error).partition("Debug source")[0], type(error).__name__
     status, code = re.search(r"status code: (\d{3})", text), re.search(r"<Code>(\w{1,60})</Code>", text)
     answer = " ".join(found[1] for found in (status, code) if found)
+    if f"{ELSEWHERE}," in text or (status and status[1].startswith("3")):
+        return "the server sends on to another one, or to a file", "give the address of the server that has the store"
     if "169.254." in text or "metadata.google" in text:  # where machines of a cloud are given theirs
         return "no credentials are found", _RENEW + _KEPT
     denied = kind in ("PermissionDeniedError", "UnauthenticatedError") or (status and status[1] in ("401", "403"))

@@ -13,11 +13,11 @@ import errno
 import os
 import resource
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from softlabels.errors import StorageError, StrangePath, refused
 from softlabels.system.durable import system_errors
@@ -34,6 +34,9 @@ class LocalFiles:
     Every method raises `StrangePath` where a name in front of the last one is a link, and `StorageError` or `DiskFull` where
     the system refuses.
     """
+
+    near: ClassVar[bool] = True
+    lists: ClassVar[bool] = True
 
     def __init__(self, root: str | PathLike[str], inside: str = "") -> None:
         self.root, self.inside = Path(root), inside
@@ -138,6 +141,9 @@ class LocalFiles:
             raise refused(
                 f"cannot open {self.at(name)}: {error.strerror}", error, else_="check the disk and permissions"
             ) from error
+
+    def ahead(self, parts: Mapping[str, Sequence[tuple[int, int]]]) -> None:
+        pass
 
     def most_files(self) -> int:
         return max(1, min(128, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8))
