@@ -55,8 +55,8 @@ def open_store(
     """Open a sealed store.
 
     Args:
-        path: the folder of one split, or a root of several with `split`; or an address, such as s3://BUCKET/FOLDER, where the store
-            is read in its place (docs/places.md).
+        path: the folder of one split, or a root of several with `split`; or an address, such as s3://BUCKET/FOLDER, where the
+            store is read in its place (docs/places.md).
         check: check each chunk's digest the first time it is read, always, or never. Values are checked the first time, or
             always.
         digest: what its digest must be.

@@ -147,7 +147,7 @@ class Bucket(Remote):
     def stat(self, name: str) -> Version:
         import obstore
 
-        with self._asked("look at", name):
+        with self._asked("look at", name, carries=False):
             return _version(interruptible(obstore.head, self.client, self.key(name)))
 
     def fetch(self, name: str, start: int, length: int, known: Version | None) -> tuple[memoryview, Version]:
@@ -156,24 +156,30 @@ class Bucket(Remote):
         wanted: GetOptions = {"range": (start, start + length)}
         if known is not None and known.tag.startswith('"'):  # a weak one never matches
             wanted["if_match"] = known.tag
-        with self._asked("read", name):
+        with self._asked("read", name, carries=False):
             try:
                 found = obstore.get(self.client, self.key(name), options=wanted)
                 return memoryview(found.bytes()), _version(found.meta)
             except obstore.exceptions.PreconditionError:
                 raise Replaced.of(self.at(name)) from None
+            except obstore.exceptions.GenericError as error:
+                if not _ends_before(error):
+                    raise
+        return memoryview(b""), self.stat(name)
 
     def entries(self, name: str) -> dict[str, bool]:
         import obstore
 
         below = self.key(name)
-        with self._asked("list", name):
+        with self._asked("list", name, carries=False):
             found = interruptible(obstore.list_with_delimiter, self.client, below or None)
             names = [(each, True) for each in found["common_prefixes"]]
             names += [(each["path"], False) for each in found["objects"] if each["size"]]
             lead = f"{below}/" if below else ""
             if any(not each.startswith(lead) or "/" in each[len(lead) :] for each, _ in names):
-                raise StorageError(f"{self.root} lists keys that it was not asked for", remedy=_AGAIN + _KEPT)
+                raise StorageError(
+                    f"{self.root} lists keys that it was not asked for", remedy=_AGAIN.removesuffix("; ")
+                )
         return {each[len(lead) :]: folder for each, folder in names}
 
     # Writing
@@ -201,7 +207,7 @@ class Bucket(Remote):
                 )
 
     @contextmanager
-    def _asked(self, action: str, name: str) -> Iterator[None]:
+    def _asked(self, action: str, name: str, *, carries: bool = True) -> Iterator[None]:
         """What obstore raises, as errors of ours; none of them holds the text that it came with."""
         import obstore
 
@@ -213,6 +219,7 @@ class Bucket(Remote):
             raise FileNotFoundError(errno.ENOENT, "there is no such object", self.at(name)) from None
         except (obstore.exceptions.BaseError, OSError, ValueError) as error:
             why, remedy = _reason(error)
+            remedy = remedy if carries else remedy.removesuffix(f"; {_KEPT}")
             raise StorageError(f"cannot {action} {self.at(name)}: {why}", remedy=remedy) from None
 
 
@@ -226,12 +233,18 @@ def _each(found: Any) -> Iterator[Any]:
     return iter(lambda: interruptible(next, found, None), None)
 
 
+def _ends_before(error: Exception) -> bool:
+    """Whether a file has no such byte."""
+    return "status code: 416" in str(error).partition("Debug source")[0]
+
+
 def _reason(error: Exception) -> tuple[str, str]:
     """Why a place refused, and what to do. Addresses and bodies stay out: a signed address is a password."""
-    text, kind = str(error).partition("Debug source")[0], type(error).__name__
+    text, _, source = str(error).partition("Debug source")
+    kind = type(error).__name__
     status, code = re.search(r"status code: (\d{3})", text), re.search(r"<Code>(\w{1,60})</Code>", text)
     answer = " ".join(found[1] for found in (status, code) if found)
-    if f"{ELSEWHERE}," in text or (status and status[1].startswith("3")):
+    if f"{ELSEWHERE}," in source or (status and status[1].startswith("3")):
         return "the server sends on to another one, or to a file", "give the address of the server that has the store"
     if "169.254." in text or "metadata.google" in text:  # where machines of a cloud are given theirs
         return "no credentials are found", _RENEW + _KEPT

@@ -184,31 +184,17 @@ class _Seen:
             known = self._versions.get(key)
             if known is not None and start >= known.size:
                 return memoryview(b"")
-            try:
-                data, version = self._root.fetch(key, start, end - start, known)
-            except Replaced:
-                raise
-            except StorageError:
-                if known is not None or not self._ends_before(key, start):
-                    raise
-                continue
+            data, version = self._root.fetch(key, start, end - start, known)
             self._pin(key, version)
-            if len(data) == min(end, version.size) - start:
+            wanted = max(0, min(end, version.size) - start)
+            if len(data) == wanted:
                 return data
             if left:
                 time.sleep(0.1 * 2 ** (_TRIES - left))
-        wanted = min(end, version.size) - start
         raise StorageError(
             f"cannot read {self._root.at(key)}: {len(data):,} bytes came where {wanted:,} were asked for",
             remedy="run the same command again; where that stays so, find out who answers",
         )
-
-    def _ends_before(self, key: str, start: int) -> bool:
-        """Whether a file has no such byte, which servers answer with an error."""
-        with suppress(StorageError):
-            self._pin(key, self._root.stat(key))
-            return start >= self._versions[key].size
-        return False
 
     def _pin(self, key: str, version: Version) -> None:
         if self._versions.setdefault(key, version) != version:

@@ -303,6 +303,8 @@ def _body(url: str, start: int, length: int) -> tuple[bytes, int, Exception | No
     wanted = {"Range": f"bytes={start}-{start + length - 1}", "Accept-Encoding": "identity"}
     data = bytearray()
     with http_stream_backoff("GET", url, headers={**build_hf_headers(), **wanted}, timeout=_TIMEOUT) as answer:
+        if answer.status_code == 416:  # it has no such byte
+            return b"", int(answer.headers.get("Content-Range", "").removeprefix("bytes */")), None
         hf_raise_for_status(answer)
         try:
             for piece in answer.iter_bytes():
