@@ -16,8 +16,9 @@ def local_path(path: str | PathLike[str]) -> str:
     text = os.fspath(path)
     if address := re.match(r"([a-z][a-z0-9+.-]+):/", text, re.IGNORECASE):
         raise ConfigError(
-            f"an address ({one_line(address[1])}:) stands where a folder of this machine is needed",
-            remedy="addresses are read, not written: write to a folder, and then `softlabels push FOLDER ADDRESS`",
+            f"an address ({one_line(address[1])}:) stands where a folder is needed",
+            remedy="stores are read at addresses (s3://BUCKET/FOLDER), and written to folders: `softlabels push FOLDER ADDRESS` carries "
+            "one there",
         )
     return text
 
