@@ -1,6 +1,6 @@
 """The peer of `far_reading.py`, for an environment of its own: windows of random chunks of a Zarr array on S3, by s3fs and zarr.
 
-    python benchmarks/far_peer.py ENDPOINT KEY SECRET BUCKET/STORE/logits ROWS_PER_CHUNK WINDOW STEP_SECONDS
+python benchmarks/far_peer.py ENDPOINT KEY SECRET BUCKET/STORE/logits ROWS_PER_CHUNK WINDOW STEP_SECONDS
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ def main() -> None:
 
     def read() -> None:
         for first in range(0, len(chunks), window):
-            rows = np.concatenate([np.arange(c * chunk, (c + 1) * chunk) for c in np.sort(chunks[first : first + window])])
+            rows = np.concatenate(
+                [np.arange(c * chunk, (c + 1) * chunk) for c in np.sort(chunks[first : first + window])]
+            )
             queue.put(array.oindex[rows])
         queue.put(None)
 

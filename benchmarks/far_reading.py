@@ -82,7 +82,9 @@ def main() -> None:
                     network.reset()
                     with reached(network.endpoint):
                         found = read()
-                    counted = Measured(found.first, found.took, found.cpu, found.batches, network.asked.value, network.came.value)
+                    counted = Measured(
+                        found.first, found.took, found.cpu, found.batches, network.asked.value, network.came.value
+                    )
                     lines.append(counted.line(f"{name}, {latency * 1e3:.0f} ms"))
     publish(page(lines, options), options.output)
 
@@ -135,7 +137,10 @@ def reached(endpoint: str) -> Iterator[None]:
 
 def page(lines: list[str], options: argparse.Namespace) -> str:
     """The results with what they were taken on."""
-    head = ("| reader, latency | first batch, ms | waiting a step of 5 ms, ms | CPU ms | requests | MB |", "|---|---|---|---|---|---|")
+    head = (
+        "| reader, latency | first batch, ms | waiting a step of 5 ms, ms | CPU ms | requests | MB |",
+        "|---|---|---|---|---|---|",
+    )
     return "\n".join(
         [
             "# Reading a store where it lies\n",

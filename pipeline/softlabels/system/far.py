@@ -116,9 +116,9 @@ class FarFiles:
 
     def ahead(self, parts: Mapping[str, Sequence[Range]]) -> None:
         keys = {self._place.key(name): ranges for name, ranges in parts.items()}
-        self._seen.parts.want(
-            [(key, *each) for key, ranges in keys.items() for each in self._seen.requests(key, ranges)]
-        )
+        wanted = [(key, *each) for key, ranges in keys.items() for each in ranges]
+        requests = [(key, *each) for key, ranges in keys.items() for each in self._seen.requests(key, ranges)]
+        self._seen.parts.want(requests, beside=wanted)
 
     def most_files(self) -> int:
         return 1 << 16  # none is held open
@@ -173,7 +173,7 @@ class _Seen:
         `StorageError`.
         """
         found = self.parts.find(key, start, end)
-        first, part = found or self.parts.want([(key, start, max(end, start + ahead))])[0]
+        first, part = found or (start, self.parts.want([(key, start, max(end, start + ahead))])[0])
         return self._result(key, part)[start - first : end - first]
 
     def _result(self, key: str, part: Future[memoryview]) -> memoryview:

@@ -10,7 +10,7 @@ import os
 import threading
 from bisect import bisect_right, insort
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from softlabels.errors import ConfigError
 
 Range = tuple[int, int]  # the first byte, and the one behind the last
+Part = tuple[str, int, int]  # a file, and a range of it
 Fetch = Callable[[str, int, int], memoryview]  # of a name: from, to
 
 THREADS = 16  # requests at once
@@ -45,22 +46,24 @@ class Fetched:
 
     def __init__(self, fetch: Fetch) -> None:
         self._fetch, self._lock, self._process = fetch, threading.Lock(), os.getpid()
-        self._parts: OrderedDict[tuple[str, int, int], Future[memoryview]] = OrderedDict()  # by age
+        self._parts: OrderedDict[Part, Future[memoryview]] = OrderedDict()  # by age
+        self._held: set[Part] = set()
         self._of: dict[str, list[Range]] = {}  # the same, in order of their starts
         self._bytes = 0
 
     def find(self, name: str, start: int, end: int) -> tuple[int, Future[memoryview]] | None:
         """Where a part begins that has these bytes, and that part; it may be on its way."""
         with self._lock:
-            return self._find(name, start, end)
+            part = self._find(name, start, end)
+            return None if part is None else (part[1], self._parts[part])
 
-    def _find(self, name: str, start: int, end: int) -> tuple[int, Future[memoryview]] | None:
+    def _find(self, name: str, start: int, end: int) -> Part | None:
         own = self._of.get(name, [])
         at = bisect_right(own, (start, 1 << 63)) - 1
         for first, last in (own[at], own[0]) if at >= 0 else ():  # a whole file begins at 0
             if first <= start and end <= last:
                 self._parts.move_to_end((name, first, last))
-                return first, self._parts[name, first, last]
+                return name, first, last
         return None
 
     def coming(self, name: str) -> Future[memoryview] | None:
@@ -68,25 +71,23 @@ class Fetched:
         with self._lock:
             return next((self._parts[name, *each] for each in self._of.get(name, ())), None)
 
-    def want(self, ranges: Iterable[tuple[str, int, int]]) -> list[tuple[int, Future[memoryview]]]:
-        """Begin to fetch what is not there of these; all of it is kept until more is wanted. Gives what `find` does.
-
-        Raises:
-            ConfigError: in a forked process.
+    def want(self, parts: Sequence[Part], beside: Iterable[Part] = ()) -> list[Future[memoryview]]:
+        """Begin to fetch those parts that are not there. They, and what is there of those `beside` them, are kept until others
+        are wanted. Raises `ConfigError` in a forked process.
         """
-        found = []
-        for number, (name, start, end) in enumerate(ranges):
-            if not number:
-                self._let_go()
-            future: Future[memoryview] = Future()
-            with self._lock:
-                if (there := self._find(name, start, end)) is None:
-                    self._require_own_process()
-                    self._parts[name, start, end] = future
-                    insort(self._of.setdefault(name, []), (start, end))
-            found.append(there or (start, future))
-            if there is None:
-                _begin(self._run, future, name, start, end)
+        with self._lock:
+            new = {each for each in parts if each not in self._parts}
+            if new:
+                self._require_own_process()
+                self._held = {found for each in beside if (found := self._find(*each)) is not None} | {*parts}
+            for name, start, end in sorted(new):
+                self._parts[name, start, end] = Future()
+                insort(self._of.setdefault(name, []), (start, end))
+            found = [self._parts[each] for each in parts]
+        for part, future in zip(parts, found, strict=True):
+            if part in new:
+                _begin(self._run, future, *part)
+        self._let_go()
         return found
 
     def _require_own_process(self) -> None:
@@ -108,10 +109,11 @@ class Fetched:
             future.set_result(data)
 
     def _let_go(self) -> None:
-        """Forget the oldest that have come, as far as there are too many."""
+        """Forget the oldest that have come and nobody waits for, as far as there are too many."""
         while self._bytes > MOST_KEPT:
             with self._lock:
-                oldest = next((each for each, future in self._parts.items() if future.done()), None)
+                free = (each for each, future in self._parts.items() if future.done() and each not in self._held)
+                oldest = next(free, None)
             if oldest is None or not self._drop(*oldest):
                 return
 

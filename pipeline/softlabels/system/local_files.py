@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import resource
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from softlabels.errors import StorageError, StrangePath, refused
 from softlabels.system.durable import system_errors
 from softlabels.system.handles import LocalFile
 
+_SNAPSHOT = re.compile(r"/datasets--([\w.-]+--[\w.-]+)/snapshots/", re.ASCII)  # of huggingface_hub's cache
 _STEP = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe must not hold us up
 
@@ -225,9 +227,12 @@ class LocalFiles:
                 raise
 
     def _linked(self, name: str) -> StrangePath:
+        remedy = "put the file or folder itself there, or delete the link"
+        if cached := _SNAPSHOT.search(str(self.at(name))):  # a tree of links to what lies beside it
+            team, _, own = cached[1].partition("--")
+            remedy = f"the Hub's cache holds links; `softlabels pull hf://datasets/{team}/{own} STORE` makes a store of files"
         return StrangePath(
-            f"{self.at(name)} is a link, and nothing below {self.root} is reached through one",
-            remedy="put the file or folder itself there, or delete the link",
+            f"{self.at(name)} is a link, and nothing below {self.root} is reached through one", remedy=remedy
         )
 
     def _not_plain(self, name: str) -> StrangePath:
