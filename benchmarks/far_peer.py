@@ -1,4 +1,4 @@
-"""The peer of `far_reading.py`, for an environment of its own: windows of random chunks of a Zarr array on S3, by s3fs and zarr.
+"""The peer of `far_reading.py`, for an environment of its own: windows of random chunks of an array on S3, by s3fs and zarr.
 
 python benchmarks/far_peer.py ENDPOINT KEY SECRET BUCKET/STORE/logits ROWS_PER_CHUNK WINDOW STEP_SECONDS
 """
@@ -31,7 +31,7 @@ def main() -> None:
             rows = np.concatenate(
                 [np.arange(c * chunk, (c + 1) * chunk) for c in np.sort(chunks[first : first + window])]
             )
-            queue.put(array.oindex[rows])
+            queue.put(np.asarray(array.oindex[rows]))
         queue.put(None)
 
     threading.Thread(target=read, daemon=True).start()

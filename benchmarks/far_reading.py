@@ -1,8 +1,9 @@
 """What it costs to read a store where it lies: S3 on loopback, without and with latency, beside the same store on a disk.
 
-Each reader gives one shuffled pass over dense labels of 1,000 classes, in batches of 512 rows with a pause of 5 ms after each in
-the place of a training step. The server is SeaweedFS behind a relay that holds each request back and counts (`slow_network.py`).
-With --peer_python, an interpreter that has s3fs and zarr, these read the same Zarr arrays in windows of as many random chunks.
+Each reader gives one shuffled pass over dense labels of 1,000 classes, in batches of 512 rows with a pause of 5 ms after each
+in the place of a training step. The server is SeaweedFS behind a relay that holds each request back and counts
+(`slow_network.py`). With --peer_python, an interpreter that has s3fs and zarr, these read the same Zarr array in windows of as
+many random chunks.
 
     python -m benchmarks.far_reading --peer_python=ENV/bin/python --output benchmarks/results/far_reading.md
 """
@@ -28,7 +29,7 @@ from benchmarks.slow_network import Relay, relay
 from softlabels.jobs.share import push
 from softlabels.store import open_store
 from softlabels.stream import Loader
-from softlabels.stream.loader import Batch
+from softlabels.stream.batch import Batch
 from softlabels.system.urls import depot_of
 from softlabels.transfer import TransferRows
 from tests.jobs.seaweed import SECRET, running
@@ -120,7 +121,9 @@ def theirs(network: Relay, python: Path) -> Measured:
     """The same of s3fs and zarr."""
     words = [network.endpoint, "tester", SECRET, "bench/zarr/logits", CHUNK, WINDOW, STEP]
     script = Path(__file__).with_name("far_peer.py")
-    done = subprocess.run([python, script, *map(str, words)], check=True, capture_output=True, text=True)
+    done = subprocess.run(  # noqa: S603  # the user's own interpreter
+        [python, script, *map(str, words)], check=True, capture_output=True, text=True
+    )
     return Measured(**json.loads(done.stdout))
 
 
@@ -144,9 +147,9 @@ def page(lines: list[str], options: argparse.Namespace) -> str:
     return "\n".join(
         [
             "# Reading a store where it lies\n",
-            f"One shuffled pass over {options.rows:,} rows of {options.classes:,} classes in batches of {BATCH}, with a pause of 5 ms",
-            "after each. CPU, requests and bytes are those of 1,000 rows; waiting is what a step took beyond its 5 ms (sleeping itself",
-            "takes some). Server, relay and reader share the processors.\n",
+            f"One shuffled pass over {options.rows:,} rows of {options.classes:,} classes in batches of {BATCH}, with a pause",
+            "of 5 ms after each. CPU, requests and bytes are those of 1,000 rows, with opening the store and joining its keys;",
+            "waiting is what a step took beyond its 5 ms. Server, relay and reader share the processors.\n",
             *head,
             *lines,
             "",

@@ -37,6 +37,7 @@ from tests.jobs.ranges import RangeHandler
 from tests.jobs.seaweed import SECRET, Server
 from tests.stages import toy
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*content=:DeprecationWarning")  # huggingface_hub's way with httpx
 FAULTS = ("refuse", "500", "503", "404", "403", "302", "slow", "truncate", "stall", "less", "flip", "swap")
 GOLDEN = Path(__file__).parent.parent / "store" / "golden"
 
@@ -73,7 +74,7 @@ def contents(store: Store) -> dict[str, np.ndarray]:
 
 def same(store: Store, other: Store) -> bool:
     ours, theirs = contents(store), contents(other)
-    return ours.keys() == theirs.keys() and all(np.array_equal(ours[name], theirs[name]) for name in ours)
+    return ours.keys() == theirs.keys() and all(ours[name].tobytes() == theirs[name].tobytes() for name in ours)
 
 
 def test_on_s3_it_is_the_store_that_it_is_here(made: Path, s3: str, lying: Faulty) -> None:
@@ -120,7 +121,7 @@ def test_commands_take_an_address(made: Path, s3: str, tmp_path: Path, capsys: p
     assert said[0] == said[1]
     assert main(["verify", s3, "--quick"]) == 0
     assert main(["convert", f"--from={s3}", f"--store={tmp_path / 'copy'}"]) == 0
-    assert main(["diff", s3, str(tmp_path / "copy")]) == 0
+    assert main(["diff", s3, str(made)]) == 0
     assert main(["select", s3, f"--out={tmp_path / 'few'}", "--rows=0:5", "--splits=train"]) == 0
     assert main(["encode", f"--from={s3}", f"--store={tmp_path / 'topk'}", "--k=2", "--tail=uniform"]) == 0
     assert open_store(tmp_path / "copy" / "train").content_digest == open_store(made / "train").content_digest
@@ -182,23 +183,23 @@ def trial(made: Path, address: str, proxy: Faulty, numbers: np.random.Generator)
     def meddle(method: str, path: str) -> str | None:
         return str(numbers.choice(kinds)) if numbers.random() < often else None
 
-    proxy.meddle = meddle
+    proxy.meddle, error = meddle, None
     try:
-        found = open_store(f"{address}/train")
-        values = contents(found)
-    except SoftLabelsError as error:
+        values = contents(open_store(f"{address}/train"))
+    except SoftLabelsError as found:
+        error = found
+    if error is not None:
         assert re.search(rf"{address}\S*|shard \d+", str(error)), error
         assert error.remedy
         assert SECRET not in str(error)
         return type(error).__name__
-    here = open_store(made / "train")
-    assert all(np.array_equal(values[name], here.column(name)) for name in values)
+    here = contents(open_store(made / "train"))
+    assert all(values[name].tobytes() == here[name].tobytes() for name in here)
     return "right"
 
 
 def test_faults_give_right_rows_or_errors(made: Path, s3: str, lying: Faulty, rng: np.random.Generator) -> None:
-    outcomes = [trial(made, s3, lying, rng) for _ in range(6)]
-    assert outcomes
+    assert {trial(made, s3, lying, rng) for _ in range(6)}
 
 
 @pytest.mark.slow

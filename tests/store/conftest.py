@@ -35,7 +35,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     values = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
     kinds = {values.get(name, "zarr") for name in ("kind", "target", "store", "target_store")}
     where = values.get("tmp_path")
-    here = {"memory": kinds <= {*IN_MEMORY}, "far": kinds == {"zarr"} and item.module.__name__.endswith(READ_FAR[:2]), "s3": False}.get(str(where), True)
+    far = kinds == {"zarr"} and item.module.__name__.endswith(READ_FAR[:2])
+    here = {"memory": kinds <= {*IN_MEMORY}, "far": far, "s3": False}.get(str(where), True)
     if not here or kinds & {*MORE}:
         item.add_marker(pytest.mark.slow)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from softlabels.errors import Replaced, StorageError
+from softlabels.errors import ConfigError, Replaced, StorageError
 from softlabels.system import far, kept
 from softlabels.system.depots import Version
 from softlabels.system.far import FarFiles
@@ -159,6 +160,35 @@ def test_an_error_is_not_kept(place: Counting) -> None:
     with pytest.raises(StorageError, match="503"):
         files.read("small")
     assert files.read("small") == place.folder.read("small")
+
+
+def test_processes_share_what_was_read(
+    place: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    folder, whole = tmp_path / "cache", place.folder.read("large")
+    place.folder.put("plan.json", b"{}")
+    monkeypatch.setenv("SOFTLABELS_READ_CACHE", f"{folder}:0.002")  # 2 MB
+    for asked in (1, 1):  # the second is as another process
+        assert read(FarFiles(place), "large", 2 * MIB, 65536) == whole[2 * MIB : 2 * MIB + 65536]
+        assert len(place.asked) == asked
+    [kept] = folder.iterdir()
+    kept.write_bytes(kept.read_bytes()[:-1] + b"x")  # damaged: it is asked for again
+    assert read(FarFiles(place), "large", 2 * MIB, 65536) == whole[2 * MIB : 2 * MIB + 65536]
+    assert len(place.asked) == 2
+    assert FarFiles(place).read("plan.json") == FarFiles(place).read("plan.json") == b"{}"
+    assert len(place.asked) == 4  # its place says each time what a store is
+    for start in range(MIB, 5 * MIB, 262144):
+        read(FarFiles(place), "large", start, 262144)
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 2e6 * 17 / 16
+    place.folder.put("large", rng.bytes(5 * MIB))
+    assert read(FarFiles(place), "large", 4 * MIB, 9) == place.folder.read("large")[4 * MIB : 4 * MIB + 9]
+
+
+@pytest.mark.parametrize("given", ["cache:10", "/cache", "/cache:", "/cache:-1", "/cache:nan", "/cache:inf"])
+def test_a_cache_that_is_none(given: str, place: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOFTLABELS_READ_CACHE", given)
+    with pytest.raises(ConfigError, match="give an absolute folder and gigabytes, such as /scratch/labels:200"):
+        FarFiles(place)
 
 
 def test_threads_want_the_same(place: Counting) -> None:

@@ -126,9 +126,9 @@ def known_names(spec: Spec, shards: Iterable[int]) -> set[str]:
 
 
 def strangers(store: Files, spec: Spec, shards: Iterable[int]) -> Iterator[Problem]:
-    """Files and links that a store of these shards does not have."""
+    """Files and links that a store of these shards does not have; a place that lists nothing names none."""
     known = known_names(spec, shards)
-    for found in store.list():
+    for found in store.list() if store.lists else ():
         if found not in known and not found.startswith((f"{STAGING}/", f"{SET_ASIDE}/")):
             yield Problem(
                 found, STRANGER, "delete it, or find out who put it there (`softlabels repair` sets it aside)"

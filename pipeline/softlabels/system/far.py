@@ -16,6 +16,7 @@ from softlabels.errors import Replaced, StorageError
 from softlabels.system.depots import Remote, Version
 from softlabels.system.kept import Fetched, Range, joined
 from softlabels.system.patience import interruptible, result_of
+from softlabels.system.read_cache import read_cache
 
 SMALL = 1 << 20  # bytes of a file that is fetched whole, whatever of it is wanted
 AHEAD = 1 << 22  # bytes that are fetched at once of a file that is read from its beginning on
@@ -147,7 +148,7 @@ class _Seen:
 
     def __init__(self, place: Remote, versions: Mapping[str, Version] | None = None) -> None:
         self._root, self._versions = place.top(), dict(versions or {})
-        self.parts = Fetched(self._fetch)
+        self.parts, self._cache = Fetched(self._fetch), read_cache()
         self.entries: dict[str, Mapping[str, bool]] = {}  # of folders, by key
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -180,6 +181,17 @@ class _Seen:
         return result_of(part, f"{self._root.at(key)} has not come")
 
     def _fetch(self, key: str, start: int, end: int) -> memoryview:
+        if self._cache is None or key.endswith(".json"):
+            return self._asked(key, start, end)
+        if key not in self._versions:
+            self._pin(key, self._root.stat(key))
+        part = f"{self._root.at(key)} {self._versions[key]} {start}-{end}"
+        found = self._cache.get(part)
+        if found is None:
+            self._cache.put(part, found := self._asked(key, start, end))
+        return found
+
+    def _asked(self, key: str, start: int, end: int) -> memoryview:
         for left in reversed(range(_TRIES)):
             known = self._versions.get(key)
             if known is not None and start >= known.size:

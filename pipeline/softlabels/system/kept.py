@@ -1,6 +1,6 @@
 """Parts of files far away: fetched by a few threads, neighbours in one request, and the last of them kept in memory.
 
-A part is wanted (`Parts.want`) before it is read, with all others that are wanted at the same time. What is kept is what was
+A part is wanted (`Fetched.want`) before it is read, with all others that are wanted at the same time. What is kept is what was
 wanted last, and up to `MOST_KEPT` bytes of what was wanted before.
 """
 
@@ -76,17 +76,16 @@ class Fetched:
         are wanted. Raises `ConfigError` in a forked process.
         """
         with self._lock:
-            new = {each for each in parts if each not in self._parts}
+            new = {each: Future[memoryview]() for each in parts if each not in self._parts}
             if new:
                 self._require_own_process()
-                self._held = {found for each in beside if (found := self._find(*each)) is not None} | {*parts}
-            for name, start, end in sorted(new):
-                self._parts[name, start, end] = Future()
+                self._held = {part for each in beside if (part := self._find(*each)) is not None} | {*parts}
+            self._parts |= new
+            for name, start, end in new:
                 insort(self._of.setdefault(name, []), (start, end))
             found = [self._parts[each] for each in parts]
-        for part, future in zip(parts, found, strict=True):
-            if part in new:
-                _begin(self._run, future, *part)
+        for part, future in new.items():
+            _begin(self._run, future, *part)
         self._let_go()
         return found
 
