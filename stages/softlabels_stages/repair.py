@@ -17,8 +17,8 @@ import sys
 from tqdm import tqdm
 
 from softlabels.errors import SoftLabelsError
+from softlabels.store.listed import store_folders
 from softlabels.store.paths import MANIFEST
-from softlabels.store.reader import store_folders
 from softlabels.store.repair import Repaired, repair
 from softlabels.store.root import close_root, is_described, lost_splits, outdated, write_root
 from softlabels.system.files import Folder

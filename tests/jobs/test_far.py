@@ -294,7 +294,7 @@ def test_a_loader_gives_the_same_batches(embedded: Path, s3: str, lying: Faulty)
 def test_students_of_a_store_far_away_are_the_same(embedded: Path, s3: str, tmp_path: Path) -> None:
     push(embedded, s3)
     flags = ["--epochs=1", "--seeds=0", "--threads=1", "--student.class_path=softlabels.models.MLP"]
-    flags += ["--student.init_args={inputs: 2, hidden: [4], classes: 5}"]
+    flags += ["--student.init_args={inputs: 6, hidden: [4], classes: 5}"]
     for name, store in (("here", str(embedded)), ("there", s3)):
         assert main(["train-student", store, f"--out={tmp_path / name}", *flags]) == 0
         assert main(["evaluate", str(next((tmp_path / name).glob("distilled*")))]) == 0  # its run knows the address

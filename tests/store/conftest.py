@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from softlabels.store import Store, open_store, reader
+from softlabels.store import Store, listed, open_store, reader
 from softlabels.system.urls import depot_of
 from tests.jobs.conftest import s3_server  # noqa: F401  # a fixture
 from tests.store.far import FarPath, S3Path, files_of
@@ -59,7 +59,8 @@ def far_folder(where: str, request: pytest.FixtureRequest) -> MemoryPath:
 @pytest.fixture(scope="session", autouse=True)
 def _readers_go_far() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reader, "files_of", files_of)
+        for module in (reader, listed):
+            patch.setattr(module, "files_of", files_of)
         yield
 
 

@@ -26,10 +26,10 @@ from softlabels.store.combine import selected
 from softlabels.store.commit import alone, replace, sweep
 from softlabels.store.derived import fill
 from softlabels.store.json_files import read_json, read_small_file
-from softlabels.store.listed import FOR_READERS, listed_splits, safe_name
+from softlabels.store.listed import FOR_READERS, holds_store, listed_splits, safe_name, store_splits
 from softlabels.store.paths import CARD, MANIFEST, PLAN
 from softlabels.store.pinned import Pinned
-from softlabels.store.reader import Store, holds_store, open_store, store_splits
+from softlabels.store.reader import Store, open_store
 from softlabels.store.records import Manifest
 from softlabels.store.root import require_apart, require_root, write_root
 from softlabels.store.spec import Plan

@@ -8,11 +8,10 @@ is first touched, chunks and the basis of the tails when they are asked for. R r
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from copy import copy
 from functools import cached_property
-from os import PathLike
-from typing import Literal, Self, TypeVar, overload
+from typing import Literal, Self
 
 import msgspec
 import numpy as np
@@ -30,7 +29,7 @@ from softlabels.store.digest import blake3_hex, payload_digest
 from softlabels.store.gather import Stored, gather, read_rows
 from softlabels.store.json_files import RELABEL, RESTORE, decode_json, read_json, read_small_file
 from softlabels.store.key_index import KeyIndex
-from softlabels.store.listed import listed_splits, safe_name
+from softlabels.store.listed import store_splits
 from softlabels.store.paths import MANIFEST, PLAN, SET_ASIDE, record_name
 from softlabels.store.pinned import require_pinned
 from softlabels.store.records import Commit, Manifest, Payload
@@ -40,7 +39,6 @@ from softlabels.system.files import Files
 from softlabels.system.places import Place, files_of
 
 Check = Literal["first", "always", "never"]
-F = TypeVar("F", bound=Files)
 
 
 def open_store(
@@ -82,57 +80,6 @@ def open_store(
     store = Store(splits[split] if split else next(iter(splits.values())), check=check)
     require_pinned(store.folder, store.manifest, **pinned)
     return store.bounded() if tail_bound else store
-
-
-@overload
-def store_splits(path: F) -> dict[str, F]: ...
-@overload
-def store_splits(path: str | PathLike[str]) -> dict[str, Files]: ...
-def store_splits(path: Place) -> Mapping[str, Files]:
-    """The splits below a root by name, or the one split that `path` itself is. Raises `StorePathError` where there is none."""
-    root = files_of(path)
-    folders = store_folders(root)
-    if folders == [root]:
-        named: Plan | Manifest = (
-            read_json(root, PLAN, Plan) if root.exists(PLAN) else read_json(root, MANIFEST, Manifest)
-        )
-        return {_seen(root, named.spec.transfer_set.split): root}
-    return {folder.name: folder for folder in folders}
-
-
-def _seen(root: Files, split: str) -> str:
-    """The name of a split, which every command repeats. Raises `StorePathError` where it holds what no terminal shows."""
-    if not split.isprintable():
-        raise StorePathError(f"a split in {root} is called {split!r}", remedy="give its folder another name")
-    return split
-
-
-def store_folders(root: F) -> list[F]:
-    """The folders at `root` that are stores, sealed or not, whole or damaged: itself, or those right below it.
-
-    Raises:
-        StorePathError: there is none. StrangePath: a link right below `root` leads to one.
-    """
-    if root.exists() and not root.is_folder():
-        raise StorePathError(f"{root} is a file; a store is a folder", remedy="give the path of a store")
-    if holds_store(root):
-        return [root]
-    if root.lists:
-        inner = [name for name in root.names() if root.followed(name).is_folder() and holds_store(root.followed(name))]
-        found = [root.within(_seen(root, name)) for name in inner if root.is_folder(name)]
-    else:
-        found = [root.within(safe_name(root, name)) for name in sorted(listed_splits(root))]
-    if not found:
-        raise StorePathError(
-            f"{root} holds no store" if root.exists() else f"{root} does not exist",
-            remedy="give the path of a store, or make one with `softlabels teacher-logits`, `import`, `encode` or `convert`",
-        )
-    return found
-
-
-def holds_store(folder: Files) -> bool:
-    """Whether a folder holds what makes it a store, be it unfinished or damaged."""
-    return folder.exists(PLAN) or folder.exists(MANIFEST)
 
 
 class Store(Stored):

@@ -10,9 +10,8 @@ from softlabels.errors import DamagedStore, StorePathError, one_line, some
 from softlabels.store.card import FRONT_MATTER, root_card
 from softlabels.store.json_files import bytes_at, read_json
 from softlabels.store.layouts import layout_of
-from softlabels.store.listed import FOR_READERS, listed_splits
+from softlabels.store.listed import FOR_READERS, holds_store, listed_splits, store_folders, store_splits
 from softlabels.store.paths import CARD, MANIFEST
-from softlabels.store.reader import holds_store, store_folders, store_splits
 from softlabels.store.records import Manifest
 from softlabels.store.shared import shared
 from softlabels.store.spec import FORMAT

@@ -11,8 +11,9 @@ from softlabels.system.local import LocalFolder
 from softlabels.system.paths import local_path
 from softlabels.system.urls import is_address, remote_of
 
-Target = str | PathLike[str] | Folder  # where a store is written
-Place = str | PathLike[str] | Files  # and where one is read
+Named = str | PathLike[str]  # as users write it
+Target = Named | Folder  # where a store is written
+Place = Named | Files  # and where one is read
 
 
 def folder_of(place: Target) -> Folder:
