@@ -19,7 +19,7 @@ STORE_IS_THERE := $(wildcard $(STORE)/manifest.json $(STORE)/zarr.json $(STORE)/
 # Tests start hundreds of processes: compile each file once, whatever the caller's environment says.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help mnist ag-news lm speech speech-take speech-frames train-student teacher-logits train-teacher install dev lint format types test slow faults docs check clean detect clone diffuse graph graph-inductive chunker letter forest prune edge
+.PHONY: help mnist ag-news lm speech speech-take speech-frames train-student teacher-logits train-teacher install dev lint format types test slow faults ray docs check clean detect clone diffuse graph graph-inductive chunker letter forest prune edge
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -146,11 +146,11 @@ slow: dev ## the tests marked slow: the same trials, many more times, with new r
 faults: dev ## the fault campaign in full, as root on Linux; writes the table of docs/reliability.md
 	$(BIN)/python -m tests.faults --output docs/reliability.md $(ARGS)
 
-ray: dev ## the tests of --engine=ray, in an environment of their own, which takes 370 MB
+ray: dev ## the tests of --engine=ray, in an environment of their own, which takes 280 MB; as root on Linux also with a network cut
 	$(PYTHON) -m venv .venv/ray
 	printf '%s\n' $(CURDIR)/pipeline $(CURDIR)/stages "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" > "$$(.venv/ray/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
 	.venv/ray/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'ray[data]>=2.50'
-	.venv/ray/bin/python -m pytest -n 0 tests/jobs/test_on_ray.py $(ARGS)
+	.venv/ray/bin/python -m pytest -n 0 tests/jobs/test_on_ray.py tests/jobs/test_ray_cut_off.py $(ARGS)
 
 docs: dev ## the code blocks of README and docs, run, and their links
 	$(BIN)/python -m pytest tests/docs

@@ -41,8 +41,8 @@ LATENCIES = (0.0, 0.02)
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds to the first batch, of the rest, and of the processor; batches, and what went over the network: requests until rows
-    and labels had met (`opening`), and since.
+    """Seconds to the first batch, of the rest, and of the processor; batches, and what went over the network: requests until
+    rows and labels had met (`opening`), and since.
     """
 
     first: float
@@ -151,9 +151,9 @@ def page(lines: list[str], options: argparse.Namespace) -> str:
         [
             "# Reading a store where it lies\n",
             f"One shuffled pass over {options.rows:,} rows of {options.classes:,} classes in batches of {BATCH}, with a pause",
-            "of 5 ms after each. CPU, requests and bytes are those of 1,000 rows; the requests that open the store, read its keys",
-            "and hard labels, and join rows to them, are counted before, in all. Waiting is what a step took beyond its 5 ms.",
-            "Server, relay and reader share the processors.\n",
+            "of 5 ms after each. CPU, requests and bytes are those of 1,000 rows; the requests that open the store, read its",
+            "keys and hard labels, and join rows to them, are counted before, in all. Waiting is what a step took beyond its",
+            "5 ms. Server, relay and reader share the processors.\n",
             *head,
             *lines,
             "",

@@ -26,7 +26,7 @@ from softlabels_stages.arguments import COMMANDS, FORMATS
 ROOT = Path(__file__).parent.parent
 ROOMS = (
     "errors", "lazy", "names", "objects", "system", "labels", "checks", "store", "transfer", "stream", "models",
-    "teacher", "student", "report", "foreign", "jobs", "recipes",
+    "foreign", "teacher", "student", "report", "jobs", "recipes",
 )  # fmt: skip
 FORBIDDEN = {("stream", "teacher"), ("student", "teacher"), ("report", "teacher"), ("report", "student")}
 HOMES = ("pipeline/softlabels", "stages/softlabels_stages")

@@ -55,6 +55,7 @@ print the two as one line and exit with the class's `exit_code`::
     └── Resumable                 exit 75: stopped, nothing lost, the same command goes on
         ├── DiskFull                no room for what is left to write
         ├── Stalled                 a process or thread that is waited for has not come to an end in time
+        ├── NoAnswer                a server that gives no usable answer, however often it is asked
         └── Interrupted             SIGTERM or SIGINT
 """
 
@@ -378,6 +379,10 @@ class DiskFull(Resumable):
 
 class Stalled(Resumable):
     """A process or a thread that is waited for has not come to an end in time."""
+
+
+class NoAnswer(Resumable):
+    """A server that a teacher is asked of gives no usable answer, however often it is asked."""
 
 
 class Interrupted(Resumable):

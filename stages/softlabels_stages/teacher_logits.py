@@ -18,7 +18,7 @@ from softlabels.errors import ConfigError
 from softlabels.jobs.label import label, seal
 from softlabels.jobs.shards import Shards
 from softlabels.jobs.watch import Watch
-from softlabels.teacher.ensemble import load_ensemble
+from softlabels.teacher.served import load_teacher
 from softlabels_stages.recipe import parse, store_flag, texts
 from softlabels_stages.run import command, say, should_stop, suggested, warn
 from softlabels_stages.teacher_arguments import TeacherLogits
@@ -42,11 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif args.engine == "ray":
         from softlabels.jobs.on_ray import Pass, label_on_ray
 
-        what = Pass(args.transfer_set, args.teacher, args.labels, args.store, str(Path.cwd()))
+        named = Shards(named={}, lapse=args.lapse)
+        what = Pass(args.transfer_set, args.teacher, args.labels, args.store, str(Path.cwd()), named)
         made = label_on_ray(what, address=args.address, workers=args.workers, gpus=args.gpus, watch=watch)
     else:
         shards = Shards.of(args.shards, lapse=args.lapse)
-        teacher = load_ensemble(args.teacher, train=suggested("train-teacher", *recipe))
+        teacher = load_teacher(args.teacher, train=suggested("train-teacher", *recipe))
         made = label(args.transfer_set, teacher, args.labels, args.store, shards=shards, watch=watch)
     if len(made) < len(splits):
         own = suggested("teacher-logits", *recipe, store_flag([args.store]), "--seal")

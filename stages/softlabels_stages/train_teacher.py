@@ -50,7 +50,7 @@ from softlabels.student.outputs import by_target
 from softlabels.student.split import labelled_rows, validation_rows
 from softlabels.student.trainer import Trainer
 from softlabels.student.trial import require_trainable
-from softlabels.teacher.config import MemberConfig, TeacherConfig
+from softlabels.teacher.config import SERVED, MemberConfig, TeacherConfig
 from softlabels.teacher.seen import record_seen, repeats_line
 from softlabels.transfer import TransferRows
 from softlabels_stages.run import say, should_stop, stage, warn
@@ -131,7 +131,11 @@ def _labelled(rows: TransferRows) -> np.ndarray:
 
 
 def _is_trained(member: MemberConfig) -> bool:
-    """Whether the member's weights are there: in their file, or, where it names none, in a checkpoint that its class loads."""
+    """Whether the member's weights are there: in their file, or, where it names none, in a checkpoint that its class loads; or
+    behind a server.
+    """
+    if member.class_path == SERVED:
+        return True
     if member.weights is not None:
         return Path(member.weights).exists()
     return untrained(build_member(member.model)) == ()

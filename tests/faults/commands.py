@@ -3,7 +3,7 @@
 A request names what is done (`do`), where (`folder`), and, of a command, its arguments (`words`), at which of its events it
 gets a SIGTERM (`at`: one or two numbers, or none) and whether it is `deaf` to it. Its events are the teacher's batches, the
 student's steps, the chunks that `encode` reads, and every flush. What is said on stderr goes to said.txt. `training` says
-what `train` does, `workers` what `workers` does.
+what `train` does, `workers` what `workers` does, `asked` what `asked` does.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from softlabels.student.learner import Learner
 from softlabels.system.local import LocalFolder
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.transfer.cache import cached
-from tests.faults import training, workers
+from tests.faults import asked, training, workers
 from tests.faults.recipes import recipe
 from tests.student.runs import serve
 
@@ -226,6 +226,8 @@ def child(request: dict[str, Any]) -> int:
             return training.run(request)
         if request["do"] == "workers":
             return workers.run(request)
+        if request["do"] == "asked":
+            return asked.run(request)
         return SCENARIOS[request["do"]](request["seed"]) or 0
     except SoftLabelsError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from softlabels_stages import teacher_logits
+from tests.stages import toy
 from tests.stages.kills import digests
 from tests.stages.test_teacher_logits import TOPK, write_recipe
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray's own
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]  # Ray's own
 RECIPE = "--config=recipe.yaml"
 
 
@@ -35,6 +36,14 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     made.add_node(num_cpus=1, **options)
     yield made
     made.shutdown()
+
+
+def spoilt(split: str) -> dict[str, Any]:
+    """The factory of a transfer set, a row of which no check of the teacher asks about."""
+    rows = toy.points(split)
+    if split == "train":
+        rows["x"][151] = 3e38
+    return rows
 
 
 def test_a_node_that_is_lost_in_the_middle_changes_no_digest(cluster: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,3 +72,14 @@ def test_a_node_that_is_lost_in_the_middle_changes_no_digest(cluster: Any, capsy
         "SpecMismatch: store/test was begun with another specification (labels.rows_per_shard"
         in capsys.readouterr().err
     )
+
+
+def test_what_an_actor_raises_is_raised_as_itself(cluster: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    given = toy.recipe()["transfer_set"] | {"factory": {"class_path": "tests.jobs.test_on_ray.spoilt"}}
+    write_recipe(Path("recipe.yaml"), model="Linear", transfer_set=given)
+    said = []
+    for more in ([], ["--engine=ray", f"--address={cluster.address}"]):
+        assert teacher_logits.main([RECIPE, f"--store=store-{len(more)}", *more]) == 2
+        said.append(capsys.readouterr().err.splitlines()[-1])
+    assert said[0].startswith("LogitsOverflow: ")
+    assert said[1] == said[0]

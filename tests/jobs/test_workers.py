@@ -26,15 +26,19 @@ from softlabels import (
     open_store,
     seal,
 )
+from softlabels.jobs import on_ray
 from softlabels.jobs.filling import Filling
 from softlabels.jobs.stores import Stores
 from softlabels.jobs.watch import Watch
+from softlabels.store.commit import recorded_shards
 from softlabels.store.paths import CLAIMS, LOCK
 from softlabels.store.shard_writer import ShardWriter
 from softlabels.store.verify import verify
 from softlabels.store.writer import StoreWriter
 from softlabels.system.files import Folder, Presence
+from softlabels.system.local import local_folder
 from softlabels.system.places import Place
+from softlabels.teacher.config import MemberConfig, TeacherConfig
 from softlabels.transfer import TransferRows
 from tests.jobs.test_jobs import ROWS, models, work
 from tests.system.memory import MemoryFolder
@@ -125,17 +129,18 @@ def test_a_shard_whose_worker_stands_still_is_taken_over_and_stored_once(rows: R
     assert [path for split in SHARDS for path in Path("store", split).glob("staging/**")] == []
 
 
-def test_a_worker_that_seals_claims_no_shard(rows: Rows, store: MemoryFolder) -> None:
+def test_a_worker_that_seals_claims_no_shard_and_beats(rows: Rows, store: MemoryFolder) -> None:
     """Who sees the sealed store then, on another machine, is alone, and removes what is staged."""
-    found, seal_of = list[list[str]](), StoreWriter.seal
+    found, beats, seal_of = list[list[str]](), list[str](), StoreWriter.seal
 
-    def sealing(self: StoreWriter) -> object:
+    def sealing(self: StoreWriter, *, beat: Callable[[], object]) -> object:
         found.append(self.folder.names(CLAIMS))
-        return seal_of(self)
+        return seal_of(self, beat=lambda: (beat(), beats.append(self.folder.name)))
 
     with mock.patch.object(StoreWriter, "seal", sealing):
         label(rows, ensemble(), DENSE, store)
     assert found == [["seal-0"]] * 2
+    assert min(map(beats.count, SHARDS)) > 2 * min(SHARDS.values())  # a record each, chunks, and the placing
 
 
 def test_a_worker_that_waits_can_be_stopped(rows: Rows, store: MemoryFolder) -> None:
@@ -359,3 +364,13 @@ def test_encode_shares_its_shards_too(rows: Rows, store: MemoryFolder) -> None:
     with written() as found:
         encode(store.within("dense"), store.within("topk"), TOPK, watch=Watch(should_stop=at_batch(0, other)))
     assert sorted(found) == [("test", 0), ("train", 0)]
+
+
+def test_an_actor_of_an_engine_is_a_live_writer_until_it_ends(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else who comes next is alone, and sweeps what this one stages."""
+    monkeypatch.setattr(on_ray, "load_ensemble", lambda config: ensemble())
+    teacher = TeacherConfig(members=(MemberConfig("softlabels.models.MLP"),))
+    actor = on_ray._Labeller(on_ray.Pass(ROWS, teacher, DENSE, "store", str(work)))
+    assert local_folder(work / "store/train").busy(LOCK)
+    actor({"split": ["train"], "shard": [3]})
+    assert recorded_shards(local_folder(work / "store/train")) == {3}

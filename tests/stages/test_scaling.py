@@ -75,6 +75,7 @@ def test_parts_are_done_one_by_one_and_what_is_whole_is_sealed_without_the_teach
         (["--workers=4"], "--workers without --engine=ray; give both, or neither"),
         (["--gpus=0", "--shards=1/2"], "--gpus without --engine=ray; give both, or neither"),
         (["--engine=ray", "--workers=0"], "workers=0, gpus=None; give at least 1 worker, and 0 GPUs or more"),
+        (["--engine=ray", "--lapse=0"], "lapse is 0; give a number of seconds above 0"),
         (["--engine=ray", "--gpus=-1"], "workers=None, gpus=-1.0; give at least 1 worker"),
         (["--seal"], "store/test is no store that was begun; run teacher-logits first"),
     ],

@@ -120,7 +120,7 @@ def test_a_lapse_that_is_shorter_than_a_batch_is_told_once(tmp_path: AnyPath, cl
         clock.now += seconds * LAPSE
         slow.beat()
         assert len(lines) == said
-    words = "a batch took 150 s, and after 100 s without one other workers count this one as dead: if it did not stand still"
+    words = "one step took 150 s, and after 100 s without one other workers count this one as dead: if it did not stand still"
     assert lines == [f"{words}, give all of them a longer lapse"]
 
 

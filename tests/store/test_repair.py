@@ -31,7 +31,7 @@ from softlabels.store import StoreWriter, open_store
 from softlabels.store import repair as repairing
 from softlabels.store.basis import resumable_basis
 from softlabels.store.layouts import layout_of
-from softlabels.store.paths import BASIS_FILE
+from softlabels.store.paths import BASIS_FILE, CLAIMS
 from softlabels.store.repair import Repaired, named_digest, repair
 from softlabels.store.spec import FORMAT
 from softlabels.store.verify import verify
@@ -370,6 +370,10 @@ def test_an_unfinished_store(tmp_path: Path, rng: np.random.Generator, kind: str
         with pytest.raises(RunExists, match=r"another process writes to .*; wait until it has ended, or stop it"):
             repair(path)
         record = writer.record(2)
+    folder_of(path).put(f"{CLAIMS}/1-0", b"process 1 on another\nanother\nanother start\nid\n0\n")
+    with pytest.raises(RunExists, match=r"process 1 on another claims shards of .*; if it has died, remove .*claims"):
+        repair(path)  # locks may not tell of another machine
+    folder_of(path).clear(CLAIMS)
     staged = path / "staging" / record.write_id
     staged.mkdir()
     for number, name in enumerate(sorted(record.payload.files)):  # as if it had died before it placed them

@@ -48,6 +48,23 @@ def test_it_runs_at_most_two_values_ahead() -> None:
     values.close()
 
 
+@pytest.mark.parametrize("used", [1, 4])
+def test_values_that_are_made_together_are_made_in_equal_number(used: int) -> None:
+    """By a producer that is two values ahead when the consumer leaves, and by one that is not."""
+    for head_start in (0.0, 0.05):
+        made: list[int] = []
+        values = prefetch((made.append(i) or i for i in range(100)), together=True)  # type: ignore[func-returns-value]
+        for _ in range(used):
+            next(values)
+        time.sleep(head_start)
+        values.close()
+        assert len(made) == used + 2
+        assert not alive()
+    ending = prefetch(iter(range(3)), together=True)
+    assert next(ending) == 0
+    ending.close()
+
+
 def test_an_error_reaches_the_consumer_after_the_values_before_it() -> None:
     error = DamagedShard("shard 3 differs", remedy="verify")
 

@@ -75,6 +75,15 @@ def test_the_rule(mask: np.ndarray, rng: np.random.Generator, seed: int, step: i
         assert np.array_equal(found & ~foreground, rest)
 
 
+def test_a_part_of_a_batch_takes_what_the_whole_takes_of_it(mask: np.ndarray) -> None:
+    whole = sampled_positions(mask, PositionSample(4), None, seed=3, step=2)
+    parts = [
+        sampled_positions(mask[at], PositionSample(4), None, seed=3, step=2, first=at.start)
+        for at in (slice(0, 2), slice(2, 5), slice(5, ROWS))
+    ]
+    assert np.array_equal(np.concatenate(parts), whole)
+
+
 def test_every_position_has_its_turn(mask: np.ndarray) -> None:
     times = sum(sampled_positions(mask, PositionSample(5), None, seed=1, step=step) for step in range(400))
     assert (times[~mask] == 0).all()

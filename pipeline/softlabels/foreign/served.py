@@ -19,7 +19,7 @@ from softlabels.errors import AlignmentError, LogitsError
 from softlabels.foreign.rows import ForeignRow, Unfit, entries_of, misaligned, whole_numbers
 from softlabels.foreign.tables import json_records
 
-_SLACK = 1e-3  # of float32 that was written as text
+SLACK = 1e-3  # of float32 that was written as text
 
 
 class _Entry(msgspec.Struct):
@@ -27,39 +27,42 @@ class _Entry(msgspec.Struct):
     rank: int | None = None
 
 
-class _Prompt(msgspec.Struct):
+class VllmPrompt(msgspec.Struct):
     """A choice of vLLM's server, or a `RequestOutput` of its engine."""
 
     prompt_token_ids: list[int] | None = None
     prompt_logprobs: list[dict[int, _Entry] | None] | None = None
 
 
-class _Response(_Prompt):
-    choices: list[_Prompt] | None = None
+class VllmResponse(VllmPrompt):
+    """A response of completions."""
+
+    choices: list[VllmPrompt] | None = None
 
 
 class Vllm:
     """JSON of vLLM's: responses of completions, or records with `prompt_token_ids` and `prompt_logprobs`."""
 
-    slack, known_at = _SLACK, None
+    slack, known_at = SLACK, None
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def rows(self) -> Iterator[ForeignRow | Unfit]:
         """See `ForeignFile`."""
-        for record in json_records(self.path, _Response):
+        for record in json_records(self.path, VllmResponse):
             for one in [record] if isinstance(record, Unfit) or record.choices is None else record.choices:
-                yield one if isinstance(one, Unfit) else _row(_vllm, one)
+                yield one if isinstance(one, Unfit) else _row(vllm_row, one)
 
 
-def _vllm(prompt: _Prompt) -> ForeignRow:
+def vllm_row(prompt: VllmPrompt) -> ForeignRow:
+    """What is said of a prompt. Raises `Unfit`."""
     if prompt.prompt_token_ids is None or prompt.prompt_logprobs is None:
-        raise _lacks(
+        raise lacks(
             "prompt_token_ids" if prompt.prompt_token_ids is None else "prompt_logprobs", "return_token_ids=true"
         )
     tokens, given = whole_numbers(prompt.prompt_token_ids), prompt.prompt_logprobs
-    _require_first(given, len(tokens))
+    require_first(given, len(tokens))
     at, own = [place for place in range(len(given) - 1) if given[place + 1]], []
     kept, k = [], min((len(given[place + 1] or ()) for place in at), default=0)
     for place in at:
@@ -83,7 +86,7 @@ class _Meta(msgspec.Struct):
     prompt_tokens: int | None = None
 
 
-class _Answer(msgspec.Struct):
+class SglangAnswer(msgspec.Struct):
     """A response of `/generate`."""
 
     meta_info: _Meta
@@ -92,28 +95,30 @@ class _Answer(msgspec.Struct):
 class Sglang:
     """JSON of SGLang's: responses of `/generate` with `return_logprob`, `top_logprobs_num` and `logprob_start_len: 0`."""
 
-    slack, known_at = _SLACK, None
+    slack, known_at = SLACK, None
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def rows(self) -> Iterator[ForeignRow | Unfit]:
         """See `ForeignFile`. A batch of prompts is answered by a list."""
-        either: Any = list[_Answer] | _Answer
+        either: Any = list[SglangAnswer] | SglangAnswer
         for record in json_records(self.path, either):
             for one in record if isinstance(record, list) else [record]:
-                yield one if isinstance(one, Unfit) else _row(_sglang, one.meta_info)
+                yield one if isinstance(one, Unfit) else _row(sglang_row, one)
 
 
-def _sglang(meta: _Meta) -> ForeignRow:
+def sglang_row(answer: SglangAnswer) -> ForeignRow:
+    """What is said of a prompt. Raises `Unfit`."""
+    meta = answer.meta_info
     if meta.input_token_logprobs is None or meta.input_top_logprobs is None:
         missing = "input_token_logprobs" if meta.input_token_logprobs is None else "input_top_logprobs"
-        raise _lacks(missing, "return_logprob=true, top_logprobs_num=K and logprob_start_len=0 (and no flat arrays)")
+        raise lacks(missing, "return_logprob=true, top_logprobs_num=K and logprob_start_len=0 (and no flat arrays)")
     tokens, given = whole_numbers(number for _, number, _ in meta.input_token_logprobs), meta.input_top_logprobs
     if meta.prompt_tokens not in (None, len(tokens)):
         what = f"the prompt has {meta.prompt_tokens} tokens, and {len(tokens)} of them have log-probabilities"
         raise Unfit(AlignmentError, "prompts without their beginning", what, "ask with logprob_start_len=0")
-    _require_first(given, len(tokens))
+    require_first(given, len(tokens))
     at = [place for place in range(len(given) - 1) if given[place + 1]]
     own = [meta.input_token_logprobs[place + 1][0] for place in at]
     kept = [[(number, log_p) for log_p, number, _ in given[place + 1] or ()] for place in at]
@@ -129,7 +134,8 @@ def _row(made: Any, of: object) -> ForeignRow | Unfit:
     return found
 
 
-def _require_first(given: Sequence[object], tokens: int) -> None:
+def require_first(given: Sequence[object], tokens: int) -> None:
+    """Raise `Unfit` unless there is an entry for each token, and null for the first."""
     if len(given) != tokens:
         raise misaligned(f"{tokens} tokens and {len(given)} entries")
     if given and given[0]:
@@ -137,5 +143,6 @@ def _require_first(given: Sequence[object], tokens: int) -> None:
         raise Unfit(AlignmentError, "first entries that are not null", what, "give the list as the server gave it")
 
 
-def _lacks(name: str, how: str) -> Unfit:
+def lacks(name: str, how: str) -> Unfit:
+    """For a record without a field that the request must ask for."""
     return Unfit(LogitsError, f"records without {name}", f"a record has no {name}", f"ask the server with {how}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -78,7 +79,8 @@ def extend(
     folders = {split: root if single else root.within(split) for split in rows}
     if not single:
         require_root(root, tuple(rows))
-    made = Extended(folders=folders, watch=watch, parents=parents, at=at, **asked_of(teacher, rows, labels))
+    asked: dict[str, Any] = {**asked_of(teacher, rows, labels)}
+    made = Extended(folders=folders, watch=watch, parents=parents, at=at, **asked)
     made.require_alike()
     done = made.fill()
     if not single:
@@ -90,6 +92,7 @@ def extend(
 class Extended(Labelled):
     """Stores of what an ensemble says of rows some of which the `parents` of the splits hold: `at` their rows, -1 elsewhere."""
 
+    teacher: Ensemble
     parents: Mapping[str, Store]
     at: Mapping[str, Ints]
 

@@ -68,7 +68,7 @@ class Filling:
             return True
         if not (writer.folder.exists(MANIFEST) or claims.take(SEALING)):
             return False
-        self._made[split] = writer.seal()
+        self._made[split] = writer.seal(beat=claims.beat)
         claims.release(SEALING)
         for line in writer.said:
             self._watch.say(f"{split}: {line}")

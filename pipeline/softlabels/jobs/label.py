@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TypedDict
 
 from softlabels.errors import UnsealedStore, UserError
 from softlabels.jobs.filling import Filling
 from softlabels.jobs.labelled import Labelled, say_store
+from softlabels.jobs.served import meet_server, served_encoding
 from softlabels.jobs.shards import ALL, Shards
 from softlabels.jobs.splits import load_rows
 from softlabels.jobs.stores import is_begun
@@ -25,6 +26,7 @@ from softlabels.system.places import Target, folder_of
 from softlabels.teacher.assign import assigned
 from softlabels.teacher.config import LabelsConfig
 from softlabels.teacher.ensemble import Ensemble
+from softlabels.teacher.served import Served
 from softlabels.transfer import TransferRows, TransferSetConfig
 from softlabels.transfer.sequences import as_stored
 
@@ -33,7 +35,7 @@ Rows = TransferSetConfig | TransferRows | Sequence[TransferRows]  # of the split
 
 def label(
     transfer_set: Rows,
-    teacher: Ensemble,
+    teacher: Ensemble | Served,
     labels: LabelsConfig,
     store: Target,
     *,
@@ -53,7 +55,7 @@ def label(
     Args:
         transfer_set: what it is; or its prepared rows, inputs (R, ...), of one split or of several.
         teacher: models that take a batch of inputs (B, ...) and give logits (B, C), of rows of positions (B, P, C), of L tokens
-            (B, L - 1, V); or, of several targets, a mapping of such by name.
+            (B, L - 1, V); or, of several targets, a mapping of such by name. Or one that a server holds (docs/served.md).
         labels: how the stores are written: encoding, layout, cut.
         store: the folder for the stores; a new one, or one that the same call began.
         shards: which of them this worker does; by default all that no other live worker is at.
@@ -77,7 +79,7 @@ def label(
 
 @contextmanager
 def at_work(
-    transfer_set: Rows, teacher: Ensemble, labels: LabelsConfig, store: Target, shards: Shards, watch: Watch
+    transfer_set: Rows, teacher: Ensemble | Served, labels: LabelsConfig, store: Target, shards: Shards, watch: Watch
 ) -> Iterator[Filling]:
     """A worker of `label`, its stores open."""
     root = folder_of(store)
@@ -86,8 +88,11 @@ def at_work(
     begun = next(filter(is_begun, map(root.within, splits)), None)
     rows = rows_of(transfer_set, None if begun is None else read_json(begun, PLAN, Plan).spec, watch)
     folders = {split: root.within(split) for split in rows}
-    with Labelled(folders=folders, watch=watch, **asked_of(teacher, rows, labels)).opened(shards) as worker:
-        yield worker
+    with ExitStack() as stack:
+        if isinstance(teacher, Served):
+            stack.enter_context(teacher.at_work(watch.should_stop))
+        job = Labelled(folders=folders, watch=watch, **asked_of(teacher, rows, labels))
+        yield stack.enter_context(job.opened(shards))
 
 
 class Asked(TypedDict):
@@ -95,13 +100,15 @@ class Asked(TypedDict):
 
     rows: dict[str, TransferRows]
     classes: dict[str, dict[str, int]]
-    teacher: Ensemble
+    teacher: Ensemble | Served
     encodings: dict[str, Encoding]
     labels: LabelsConfig
 
 
-def asked_of(teacher: Ensemble, given: Mapping[str, TransferRows], labels: LabelsConfig) -> Asked:
+def asked_of(teacher: Ensemble | Served, given: Mapping[str, TransferRows], labels: LabelsConfig) -> Asked:
     """The same, once a few rows of each split have shown that the teacher can be asked. Raises as `label` does."""
+    if isinstance(teacher, Served):
+        return _asked_of_server(teacher, given, labels)
     encodings = labels.encodings(len(teacher.models))
     kinds = {name: encoding.target for name, encoding in encodings.items()}
     rows = {split: assigned(each, kinds, labels.names) for split, each in given.items()}
@@ -114,9 +121,17 @@ def asked_of(teacher: Ensemble, given: Mapping[str, TransferRows], labels: Label
     return Asked(rows=rows, classes=classes, teacher=teacher, encodings=encodings, labels=labels)
 
 
+def _asked_of_server(teacher: Served, given: Mapping[str, TransferRows], labels: LabelsConfig) -> Asked:
+    encoding = served_encoding(labels)
+    _require_alike(given)
+    count = meet_server(teacher, given, encoding)
+    classes = {split: {"": count} for split in given}
+    return Asked(rows={**given}, classes=classes, teacher=teacher, encodings={"": encoding}, labels=labels)
+
+
 def label_shards(
     transfer_set: Rows,
-    teacher: Ensemble,
+    teacher: Ensemble | Served,
     labels: LabelsConfig,
     store: Target,
     shards: Mapping[str, Iterable[int]],

@@ -1,4 +1,4 @@
-"""`Labelled`: the stores of what an ensemble says of prepared rows, a split each."""
+"""`Labelled`: the stores of what a teacher says of prepared rows, a split each."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import UNSET
 from torch import Tensor
 
 from softlabels.checks.unseen import unseen_lines
 from softlabels.errors import OtherRows, one_line, some
+from softlabels.jobs.served import compare_served
 from softlabels.jobs.splits import say_how_splits_relate
 from softlabels.jobs.stores import Stores
 from softlabels.jobs.watch import Watch, counted
@@ -32,6 +34,7 @@ from softlabels.teacher.expected import hard_of
 from softlabels.teacher.pilot import Pilot, pilot_mask, pilot_rows
 from softlabels.teacher.resume import check_committed, explained
 from softlabels.teacher.seen import repeats_line
+from softlabels.teacher.served import Served
 from softlabels.transfer import TransferRows
 
 SHOWN = 4.0  # the highest temperature of the table that is said; the store's card has them all
@@ -39,12 +42,12 @@ SHOWN = 4.0  # the highest temperature of the table that is said; the store's ca
 
 @dataclass(frozen=True)
 class Labelled(Stores[TransferRows]):
-    """Stores of what an ensemble says of prepared rows."""
+    """Stores of what a teacher says of prepared rows."""
 
     rows: Mapping[str, TransferRows]
     folders: Mapping[str, Folder]
     classes: Mapping[str, Mapping[str, int]]
-    teacher: Ensemble
+    teacher: Ensemble | Served
     encodings: Mapping[str, Encoding]
     watch: Watch
     labels: LabelsConfig
@@ -107,7 +110,8 @@ class Labelled(Stores[TransferRows]):
         """Source, with the rows that were made of it, and licences."""
         licences = {"teacher_licence": self.teacher.licence, "transfer_licence": self.labels.licence}
         parts = [without_folders(self.first.source), self.rows[split].pseudo]
-        return About(source="; ".join(filter(None, parts)), **licences)
+        kept = (tuple(self.teacher.kept[split].tolist()) if isinstance(self.teacher, Served) else ()) or UNSET
+        return About(source="; ".join(filter(None, parts)), sentinels=kept, **licences)
 
     def pilot(self, target: str) -> Iterable[Tensor]:
         """A sample of the first split."""
@@ -116,6 +120,7 @@ class Labelled(Stores[TransferRows]):
         if self.teacher.expected.positions is not None:
             size += f" ({int(pilot_mask(first, chosen).sum()):,} positions)"
         self.watch.say(f"pilot: {size} of {first.split}, for the shape of the tails")
+        assert isinstance(self.teacher, Ensemble)  # tails of served teachers have no basis
         return Pilot(first, self.teacher, self.encodings[target], target)
 
     def open(self, split: str, spec: Spec, basis: Basis | None, presence: Presence | None = None) -> StoreWriter:
@@ -129,7 +134,10 @@ class Labelled(Stores[TransferRows]):
         """Hard labels and sentinel rows of the shards that are there."""
         for line in kept_about(writer.folder, self.about(split)):
             self.watch.say(line)
-        check_committed(writer, self.rows[split], self.teacher)
+        if isinstance(self.teacher, Served):
+            compare_served(writer, self.rows[split], self.teacher)
+        else:
+            check_committed(writer, self.rows[split], self.teacher)
 
     def announce(self, writers: Mapping[str, StoreWriter], free: int | None) -> None:
         """Teacher, rows, how splits relate, bytes."""
@@ -138,6 +146,8 @@ class Labelled(Stores[TransferRows]):
         rows = ", ".join(f"{split} {len(each.keys):,}" for split, each in self.rows.items())
         sizes = ", ".join(map(_size, spec.targets))
         watch.say(f"{spec.teacher.name}: {members} in {spec.teacher.precision}, {sizes}; {first.name}: {rows} rows")
+        if isinstance(self.teacher, Served):
+            watch.say(self.teacher.words)
         if self.teacher.unused:
             watch.say(
                 f"the teacher also gives {some(sorted(self.teacher.unused))}, which no target of labels.targets stores"

@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tqdm import tqdm
@@ -27,13 +27,16 @@ from softlabels.transfer import TransferSetConfig
 
 @dataclass(frozen=True)
 class Pass:
-    """What every actor needs to know of a pass; `folder` is where relative paths begin."""
+    """What every actor needs to know of a pass; `folder` is where relative paths begin, and of `shards` the engine names one
+    after the other.
+    """
 
     transfer_set: TransferSetConfig
     teacher: TeacherConfig
     labels: LabelsConfig
     store: str
     folder: str
+    shards: Shards = field(default_factory=lambda: Shards(named={}))
 
 
 def label_on_ray(
@@ -73,13 +76,19 @@ def label_on_ray(
             most = min(workers or len(pending), len(pending))
             watch.say(f"ray: {counted(len(pending), 'shard')} for up to {counted(most, 'worker')}")
             shards = ray.data.from_items(pending, override_num_blocks=len(pending))
-            done = shards.map_batches(
-                _Labeller, fn_constructor_args=(what,), batch_size=1, concurrency=(1, most), **needs
-            )
+            pool = ray.data.ActorPoolStrategy(min_size=1, max_size=most, initial_size=min(most, _room(ray, needs)))
+            done = shards.map_batches(_Labeller, fn_constructor_args=(what,), batch_size=1, compute=pool, **needs)
             for _ in tqdm(done.iter_rows(), total=len(pending), desc="ray", unit="shard", disable=None):
                 if watch.should_stop():
                     raise Interrupted(f"stopped before {root} was whole", remedy="run the same command again to go on")
     return seal(what.store, tuple(sizes), watch=watch)
+
+
+def _room(ray: Any, needs: dict[str, float]) -> int:
+    """How many actors the cluster can hold as it is, and at least 1: they start at once, more as it grows."""
+    there = ray.cluster_resources()
+    kinds = {"num_cpus": "CPU", "num_gpus": "GPU"}
+    return max(1, min(int(there.get(kinds[name], 0) // need) for name, need in needs.items() if need))
 
 
 def _begin(what: Pass) -> dict[str, int]:
@@ -96,7 +105,10 @@ class _Labeller:
     """An actor: it holds the teacher, and open stores."""
 
     def __init__(self, what: Pass) -> None:
-        self._worker = ExitStack().enter_context(_at_work(what))
+        self._open = (
+            ExitStack()
+        )  # as long as the actor: who opens them next would be alone, and sweep what this one stages
+        self._worker = self._open.enter_context(_at_work(what))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         for split, shard in zip(batch["split"], batch["shard"], strict=True):
@@ -108,7 +120,7 @@ class _Labeller:
 def _at_work(what: Pass) -> Iterator[Any]:
     os.chdir(what.folder)
     teacher = load_ensemble(what.teacher)
-    with at_work(what.transfer_set, teacher, what.labels, what.store, Shards(named={}), LOGGED) as worker:
+    with at_work(what.transfer_set, teacher, what.labels, what.store, what.shards, LOGGED) as worker:
         yield worker
 
 
@@ -128,7 +140,8 @@ def _cluster(address: str | None) -> Iterator[Any]:
         raise ConfigError(
             f"there is no Ray cluster at {address}", remedy="give its address, or leave it out"
         ) from error
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars, context.raise_original_map_exception = False, True
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield ray
@@ -147,6 +160,8 @@ def _unwrapped() -> Iterator[None]:
             found = getattr(found, "cause", None) or found.__cause__
             if found is None:
                 raise
+        if found.remedy:
+            found.args = (f"{found.what}; {found.remedy}",)  # without what Ray Data puts behind it
         if found is error:
             raise
         raise found from error

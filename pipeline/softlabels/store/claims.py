@@ -129,7 +129,7 @@ class Claims:
         if since >= self._lapse and not self._is_slow:
             self._is_slow = True
             self._say(
-                f"a batch took {since:,.3g} s, and after {self._lapse:g} s without one other workers count this one as dead: "
+                f"one step took {since:,.3g} s, and after {self._lapse:g} s without one other workers count this one as dead: "
                 "if it did not stand still, give all of them a longer lapse"
             )
         self._last_beat, self._beats = now, self._beats + 1
@@ -187,15 +187,16 @@ def is_alone(store: Folder, presence: Presence) -> bool:
 
 def is_claimed_elsewhere(store: Files) -> bool:
     """Whether another machine claims anything; its worker may be dead."""
-    return any(_is_elsewhere(store, f"{CLAIMS}/{name}") for name in store.names(CLAIMS))
+    return any(claimants_elsewhere(store))
 
 
-def _is_elsewhere(store: Files, name: str) -> bool:
-    """Whether a claim is of another machine: neither its name nor the start of its kernel is ours."""
-    with suppress(FileNotFoundError, StorageError, StrangePath):
-        lines = store.read(name, _MOST).decode(errors="replace").split("\n")
-        return len(lines) > 3 and lines[1] != this_machine()[0] and lines[2] != this_machine()[1]
-    return False
+def claimants_elsewhere(store: Files) -> Iterator[str]:
+    """Who claims anything on another machine, in words: neither its name nor the start of its kernel is ours."""
+    for name in store.names(CLAIMS):
+        with suppress(FileNotFoundError, StorageError, StrangePath):
+            lines = store.read(f"{CLAIMS}/{name}", _MOST).decode(errors="replace").split("\n")
+            if len(lines) > 3 and lines[1] != this_machine()[0] and lines[2] != this_machine()[1]:
+                yield one_line(lines[0]) or "another worker"
 
 
 def _file(what: str, turn: int) -> str:

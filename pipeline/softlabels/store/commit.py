@@ -17,8 +17,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from softlabels.errors import DamagedManifest, DamagedShard, MissingShard, RunExists, StorageError, StrangePath
+from softlabels.store.claims import claimants_elsewhere
 from softlabels.store.json_files import pretty_json, read_json
-from softlabels.store.paths import COMMITS, LOCK, MANIFEST, SET_ASIDE, STAGING, record_name, staged
+from softlabels.store.paths import CLAIMS, COMMITS, LOCK, MANIFEST, SET_ASIDE, STAGING, record_name, staged
 from softlabels.store.records import Commit
 from softlabels.system.files import Files, Folder
 
@@ -130,11 +131,18 @@ def sweep(store: Folder) -> None:
 
 @contextmanager
 def alone(store: Folder) -> Iterator[None]:
-    """Keep writers out; a sealed store is left without staging. Raises `RunExists` where there is one."""
+    """Keep writers out; a sealed store is left without staging. Raises `RunExists` where there is one; on another machine, of
+    which locks may not tell, only an unfinished store has any.
+    """
     presence = store.enter(LOCK)
     try:
         if not presence.alone():
             raise RunExists(f"another process writes to {store}", remedy="wait until it has ended, or stop it")
+        if not store.exists(MANIFEST) and (who := next(claimants_elsewhere(store), None)):
+            raise RunExists(
+                f"{who} claims shards of {store}",
+                remedy=f"wait until it has ended, or stop it; if it has died, remove {store.at(CLAIMS)}",
+            )
         yield
         if store.exists(MANIFEST):
             store.clear(STAGING)

@@ -91,15 +91,23 @@ class Own:
         return self._rows[found] - start, self._labels[found]
 
 
-def check_written(store: Files, spec: Spec, records: Sequence[Commit], *, checked: bool = False) -> tuple[str, ...]:
-    """Check the committed shards of a store that is about to be sealed, and return what there is to say of their labels.
+def check_written(
+    store: Files,
+    spec: Spec,
+    records: Sequence[Commit],
+    *,
+    checked: bool = False,
+    beat: Callable[[], object] = lambda: None,
+) -> tuple[str, ...]:
+    """Check the committed shards of a store that is about to be sealed, and return what there is to say of their labels. `beat`
+    is called often meanwhile.
 
     Raises:
         SpecMismatch: the content keys are not those of the specification.
         ContradictingOutputs, OtherClassOrder: unless the labels were `checked` before.
     """
     payloads = {record.payload.shard: record.payload for record in records}
-    with closing(RecordedChunks(store, spec, payloads)) as stored:
+    with closing(RecordedChunks(store, spec, payloads, beat=beat)) as stored:
         keys = keys_of(stored)
         if keys_digest(keys) != spec.transfer_set.content_keys:
             raise SpecMismatch(

@@ -10,7 +10,7 @@ Shape letters: B rows asked for, L rows of the lead, R rows of the store.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from copy import copy
 from typing import Any, Protocol, Self
@@ -100,10 +100,14 @@ class Stored:
 
 
 class RecordedChunks(Stored):
-    """The committed shards of a store that need not be sealed, by their payloads. See `Stored`."""
+    """The committed shards of a store that need not be sealed, by their payloads. See `Stored`. `beat` is called before each
+    chunk that is read.
+    """
 
-    def __init__(self, store: Files, spec: Spec, payloads: Mapping[int, Payload]) -> None:
-        self.folder, self.spec, self._payloads = store, spec, payloads
+    def __init__(
+        self, store: Files, spec: Spec, payloads: Mapping[int, Payload], *, beat: Callable[[], object] = lambda: None
+    ) -> None:
+        self.folder, self.spec, self._payloads, self._beat = store, spec, payloads, beat
         self._reader = ChunkReader(store, spec)
         self.columns, self.rows_per_chunk = self._reader.columns, spec.cut.rows_per_chunk
 
@@ -113,6 +117,7 @@ class RecordedChunks(Stored):
 
     def read_chunk(self, column: str, chunk: int) -> Array:
         """See `ChunkSource`."""
+        self._beat()
         shard, number = divmod(chunk, self.spec.cut.rows_per_shard // self.rows_per_chunk)
         return self._reader.read(self._payloads[shard], self.columns[column], number)
 

@@ -138,7 +138,7 @@ def kept_about(store: Files, about: About) -> list[str]:
         f"{store} keeps the {name.replace('_', ' ')} that it was begun with ({there!r}, not {here!r}); "
         "for another one, make the store anew in another path"
         for name in About.__struct_fields__
-        if (there := getattr(standing, name)) != (here := getattr(about, name))
+        if name != "sentinels" and (there := getattr(standing, name)) != (here := getattr(about, name))
     ]
 
 

@@ -313,11 +313,14 @@ class Spec(Record, kw_only=True, frozen=True):
 
 
 class About(Record, kw_only=True, frozen=True):
-    """For people; outside the digests."""
+    """For people, and of a served teacher `sentinels`, by which its model is known again: the log-probabilities that it gave
+    tokens of some rows. Outside the digests.
+    """
 
     source: Text = ""
     teacher_licence: Text = ""
     transfer_licence: Text = ""
+    sentinels: Annotated[tuple[float, ...], Meta(min_length=1, max_length=1 << 12)] | UnsetType = UNSET
 
 
 class Plan(Record, kw_only=True, frozen=True):

@@ -7,7 +7,7 @@ sequence row, M members, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -40,6 +40,8 @@ from softlabels.store.spec import About, Plan, Spec, plan_of
 from softlabels.store.verify import require_files
 from softlabels.system.files import Folder, Presence
 from softlabels.system.places import Target, folder_of
+
+_PLACED = 256  # records whose files are put in place between two beats
 
 
 class StoreWriter:
@@ -308,10 +310,10 @@ class StoreWriter:
             out.add(arrays, len(self.spec.shard_rows(shard)))
             out.commit(by_target(self.spec, fidelity, "fidelity"))
 
-    def seal(self, *, checked: bool = False) -> Manifest:
+    def seal(self, *, checked: bool = False, beat: Callable[[], object] = lambda: None) -> Manifest:
         """Check that every shard is there and write card, metadata for other readers, and last the manifest. `said` then holds
         what there is to say of the labels. `checked`: they were, as those of a sealed store that is copied, and are not
-        refused; neither are those of a store that was sealed before it was repaired.
+        refused; neither are those of a store that was sealed before it was repaired. `beat` is called often meanwhile.
 
         Raises:
             UnsealedStore: shards are missing.
@@ -325,15 +327,18 @@ class StoreWriter:
             raise errors.UnsealedStore(
                 f"{self.path} still lacks shards {some(self.pending)}", remedy="write them, then seal"
             )
-        shards = range(self.spec.shards)
-        records = [self.record(shard) for shard in shards]
-        commits = tuple(blake3_hex(read_small_file(self.folder, record_name(shard))) for shard in shards)
-        self._place(records)
-        self.said = check_written(
-            self.folder, self.spec, records, checked=checked or was_sealed(self.folder, self.spec)
-        )
+        records, commits = list[Commit](), list[str]()
+        for shard in range(self.spec.shards):
+            beat()
+            records.append(self.record(shard))
+            commits.append(blake3_hex(read_small_file(self.folder, record_name(shard))))
+        for first in range(0, len(records), _PLACED):
+            beat()
+            self._place(records[first : first + _PLACED])
+        checked = checked or was_sealed(self.folder, self.spec)
+        self.said = check_written(self.folder, self.spec, records, checked=checked, beat=beat)
         read_basis(self.folder, self.spec)
-        manifest = make_manifest(self.plan, records, commits)
+        manifest = make_manifest(self.plan, records, tuple(commits))
         for name, data in self.layout.metadata(self.spec, manifest.digest, manifest.format).items():
             replace(self.folder, name, data)
         replace(self.folder, CARD, store_card(manifest, self.said).encode())

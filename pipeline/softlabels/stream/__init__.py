@@ -9,12 +9,14 @@ from __future__ import annotations
 from softlabels.stream.batch import Batch
 from softlabels.stream.dataset import SoftLabelDataset, watched
 from softlabels.stream.loader import Loader
+from softlabels.stream.parts import Part
 from softlabels.stream.stored_rows import EmbeddedRows
 
 __all__ = [
     "Batch",
     "EmbeddedRows",
     "Loader",
+    "Part",
     "SoftLabelDataset",
     "watched",
 ]

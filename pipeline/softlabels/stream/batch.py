@@ -45,12 +45,16 @@ class Batch:
         targets: what is known of each target, by its name; "" is that of one without a name.
         rows: (B,) int64, the row of each example in the transfer rows.
         mask: (B, P) bool, the positions that count, of all targets alike; None where rows have none.
+        first: the place of the first example in the whole batch, of which these are a part: of a process, or a slice.
+        whole: how many rows that has; None where these are all.
     """
 
     inputs: Tensor
     targets: Mapping[str, TargetBatch]
     rows: NDArray[np.int64]
     mask: Tensor | None = None
+    first: int = 0
+    whole: int | None = None
 
     def only(self, name: str) -> Batch:
         """The same with one target, which then has no name. Raises `SeveralTargets` where there is none of this name."""
@@ -85,6 +89,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def size(self) -> int:
+        """How many rows the whole batch has."""
+        return len(self) if self.whole is None else self.whole
+
     def __getitem__(self, part: slice) -> Batch:
         """Some of the rows, one behind the other."""
         start, stop, _ = part.indices(len(self))
@@ -95,7 +104,8 @@ class Batch:
             return replace(target, labels=target.labels[start:stop], soft=soft)
 
         mask = None if self.mask is None else self.mask[start:stop]
-        return Batch(self.inputs[start:stop], self._each(cut), self.rows[start:stop], mask)
+        rows, first = self.rows[start:stop], self.first + start
+        return Batch(self.inputs[start:stop], self._each(cut), rows, mask, first, self.size)
 
     @property
     def positions(self) -> int:
@@ -110,7 +120,7 @@ class Batch:
             return replace(target, labels=target.labels.to(device), soft=soft)
 
         mask = None if self.mask is None else self.mask.to(device)
-        return Batch(self.inputs.to(device), self._each(moved), self.rows, mask)
+        return replace(self, inputs=self.inputs.to(device), targets=self._each(moved), mask=mask)
 
     def _each(self, change: Callable[[TargetBatch], TargetBatch]) -> dict[str, TargetBatch]:
         return {name: change(target) for name, target in self.targets.items()}

@@ -9,7 +9,7 @@ Shape letters: R rows of the transfer set, N selected items, B rows asked for, P
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from softlabels.store.columns import LABEL, stored_name
 from softlabels.store.gather import Array, Block, ChunkSource, gather
 from softlabels.store.key_index import Missing
 from softlabels.stream.columns import SoftColumns
+from softlabels.stream.exchange import Share
 from softlabels.stream.hard_labels import check_labels, own_labels, require_names
 from softlabels.stream.join import Ints, find_labels
 from softlabels.stream.label_map import check_label_map
@@ -96,9 +97,11 @@ class Examples:
         sources = (self.own, self.own_columns), (self.reader, self.columns)
         return sum(source.columns[name].row_bytes for source, names in sources if source is not None for name in names)
 
-    def take(self, numbers: Ints, *, lead: Block | None = None, pool: Executor | None = None) -> Block:
+    def take(
+        self, numbers: Ints, *, lead: Block | None = None, pool: Executor | None = None, share: Share | None = None
+    ) -> Block:
         """What is kept in memory or in stores of the examples `numbers` (B,), in that order, behind those of `lead`; `pool`
-        reads chunks side by side.
+        reads chunks side by side. Of a `share`: of those among them that this process is given.
 
         Returns arrays of one length by name: "row", "label", with a store its columns of soft labels (and of positions), and
         "input" where a store holds the inputs; `with_inputs` adds what is missing.
@@ -106,20 +109,20 @@ class Examples:
         Raises:
             DamagedShard: what was stored is not what was committed, or what the format forbids.
         """
-        items, at = self.items[numbers], self.labelled_by[numbers]
+        read = gather if share is None else share.gather
+        items = self.items[numbers if share is None else numbers[share.own]]
         block: Block = {"row": _behind(lead, "row", items)}
         if self.own is not None and self.own_columns:
-            block |= gather(self.own, self.own_columns, items, lead=lead, pool=pool)
+            block |= read(self.own, self.own_columns, self.items[numbers], lead=lead, pool=pool)
         for name, target in self.targets.items():
             if target.labels is not None:
                 column, dtype = stored_name(name, LABEL), DTYPES[target.kind]
                 block[column] = _behind(lead, column, target.labels[items].astype(dtype, copy=False))
         if self.reader is not None and self.columns:
-            block |= gather(self.reader, self.columns, at, lead=lead, pool=pool)
-        if len(numbers):
-            new = {name: values[-len(numbers) :] for name, values in block.items()}
-            self._hide_labels(new, items)
-            self._forget_other_labels(new, at)
+            block |= read(self.reader, self.columns, self.labelled_by[numbers], lead=lead, pool=pool)
+        new = {name: values[len(values) - len(items) :] for name, values in block.items()}
+        self._hide_labels(new, items)
+        self._forget_other_labels(new, self.labelled_by[numbers], read)
         return block
 
     def _hide_labels(self, block: Block, items: Ints) -> None:
@@ -130,12 +133,12 @@ class Examples:
             if (column := stored_name(name, LABEL)) in block:
                 block[column][~self.labelled[items]] = NONE[target.kind]
 
-    def _forget_other_labels(self, block: Block, at: Ints) -> None:
+    def _forget_other_labels(self, block: Block, at: Ints, read: Callable[..., Block]) -> None:
         """Make the stored logit of a hard label unknown where the row (or position) has another label than the store knew."""
         for name, target in self.targets.items():
             if target.keeps_label and self.reader is not None:
                 column = stored_name(name, LABEL)
-                own, stored = block[column], gather(self.reader, (column,), at)[column]
+                own, stored = block[column], read(self.reader, (column,), at)[column]
                 block[stored_name(name, "label_logit")][(own >= 0) & (stored != own)] = np.nan
 
     def with_inputs(self, block: Block) -> Block:

@@ -28,6 +28,7 @@ from softlabels.store.key_index import Missing
 from softlabels.stream.batch import Batch, TargetBatch
 from softlabels.stream.chunk_cache import cached
 from softlabels.stream.examples import Examples, join_examples
+from softlabels.stream.exchange import Exchange, Share
 from softlabels.stream.join import Ints
 from softlabels.stream.order import (
     MOST_ROWS,
@@ -40,6 +41,7 @@ from softlabels.stream.order import (
     order_digest_by_chunks,
     times_wanted,
 )
+from softlabels.stream.parts import Part
 from softlabels.stream.prefetch import prefetch
 from softlabels.stream.stored_rows import EmbeddedRows, StoredRows
 
@@ -71,12 +73,17 @@ class Loader:
             Beside keys, seed and epoch nothing but this decides the order: not the store's content, row order or chunks.
         window: blocks whose rows are mixed with each other. In memory are up to three windows of what stores hold (or three
             times `READ_BYTES` where those are smaller), where chunks do not fit into blocks as many chunks as two windows
-            have blocks, and of inputs that are mapped from a file three times `INPUT_BYTES`, or three batches.
+            have blocks, and of inputs that are mapped from a file three times `INPUT_BYTES`, or three batches. Of a `part`
+            each process holds its part of that, and of what it reads at once up to three times its part.
         missing: "error", or "skip" to leave out rows that the store does not label (`left_out` counts them).
         weights: (M,) member weights; by default those of the store.
         members: numbers of the members to take, whose `weights` those are; by default all.
         labelled: (R,) bool, the rows whose hard label may be used; that of the others becomes none.
         targets: names of the store's targets that batches carry; by default all.
+        part: which rows of every batch this process is given, where several share them; all by default. Batches, their order
+            and `order_digest` are those of one process; `Batch.first` and `Batch.size` say where a part stands. Each process
+            reads its part of the chunks, and they exchange rows in the background. So all must have the same data and
+            arguments, begin an epoch at the same batch, and leave it at the same one.
 
     Attributes:
         steps_per_epoch: batches in an epoch.
@@ -105,6 +112,7 @@ class Loader:
         members: Sequence[int] | None = None,
         labelled: NDArray[np.bool_] | None = None,
         targets: Collection[str] | None = None,
+        part: Part | None = None,
     ) -> None:
         for name, value in (("batch_size", batch_size), ("window", window), ("block", block)):
             if value is not None and value < 1:
@@ -119,14 +127,15 @@ class Loader:
         self._keys = rows.keys[examples.items]
         self.rows = examples.items
         self.left_out = (len(rows.keys) if selection is None else len(selection)) - len(examples)
-        self.batch_size = batch_size
+        self.batch_size, self.part = batch_size, part or Part()
         self.steps_per_epoch = -(-len(examples) // batch_size)
         block = block or default_block(_row_bytes(examples, rows, self._store))
         self._blocks, self._span = examples.items // block, default_span(block, len(examples), window)
         self.order: dict[str, Any] = {"by": "keys", "block": block}
         self.order_digest = order_digest(keys=self._keys, blocks=self._blocks, facts=self._facts | {"block": block})
         if shuffle and block % self.rows_per_chunk:  # the next window wants the rest of this one's chunks
-            self._examples = cached(examples, 2 * window * self.rows_per_chunk * examples.stored_bytes)
+            chunks = -(-2 * window // self.part.world) + (self.part.world > 1)  # turns are uneven by one
+            self._examples = cached(examples, chunks * self.rows_per_chunk * examples.stored_bytes)
 
     @property
     def rows_per_chunk(self) -> int:
@@ -189,18 +198,23 @@ class Loader:
         return self._batches(self._epoch(epoch), start)
 
     def _batches(self, epoch: Epoch, start: int) -> Iterator[Batch]:
-        with closing(prefetch(_blocks(self._examples, epoch, start))) as blocks:
-            for block in blocks:
-                for first in range(0, len(block["row"]), self.batch_size):
-                    yield self._batch({name: values[first : first + self.batch_size] for name, values in block.items()})
+        source = _blocks(self._examples, epoch, start, self.part)
+        with closing(prefetch(source, together=self.part.world > 1)) as blocks:
+            for block, sizes in blocks:
+                at = 0
+                for size in sizes:
+                    rows = self.part.rows(size)
+                    end = at + rows.stop - rows.start
+                    yield self._batch({name: values[at:end] for name, values in block.items()}, rows.start, size)
+                    at = end
 
-    def _batch(self, block: Block) -> Batch:
+    def _batch(self, block: Block, first: int, size: int) -> Batch:
         tensors = {name: torch.from_numpy(block[name]) for name in block if name != "row"}
         targets = {}
         for name, target in self._examples.targets.items():
             soft = None if target.soft is None else target.soft.soft_labels(tensors)
             targets[name] = TargetBatch(tensors[stored_name(name, LABEL)], soft, target.classes)
-        return Batch(tensors["input"], targets, block["row"], tensors.get("mask"))
+        return Batch(tensors["input"], targets, block["row"], tensors.get("mask"), first, size)
 
 
 def _row_bytes(examples: Examples, rows: TransferRows | EmbeddedRows | StoredRows, store: Store | None) -> int:
@@ -217,18 +231,29 @@ def _windows_at_once(examples: Examples, epoch: Epoch) -> int:
     return max(1, rows * epoch.windows // int(epoch.bounds[-1]))
 
 
-def _blocks(examples: Examples, epoch: Epoch, start: int) -> Iterator[Block]:
-    """The examples from batch `start` on, some windows or a part of one at a time; all but the last hold whole batches."""
-    position, rest = start * epoch.batch_size, None
-    part = max(1, INPUT_BYTES // (max(1, examples.mapped_bytes) * epoch.batch_size)) * epoch.batch_size
+def _blocks(examples: Examples, epoch: Epoch, start: int, part: Part) -> Iterator[tuple[Block, list[int]]]:
+    """What `part` is given of the batches from `start` on, some windows or a piece of one at a time; with each block the sizes
+    of its whole batches.
+    """
+    total, size = int(epoch.bounds[-1]), epoch.batch_size
+    position, done, rest = start * size, start, None
+    most = -(-size // part.world)  # rows of a batch that a process is given
+    step = max(1, INPUT_BYTES // (max(1, examples.mapped_bytes) * most))  # batches at a time, in every process as many
     at_once = _windows_at_once(examples, epoch)
+    exchange = Exchange(part) if part.world > 1 else None
     with ThreadPoolExecutor(READERS, thread_name_prefix="softlabels-read") as pool:
         for number in range(epoch.window_at(position), epoch.windows, at_once):
             numbers = epoch.several(number, at_once)[max(0, position - int(epoch.bounds[number])) :]
-            block = examples.take(numbers, lead=rest, pool=pool)
-            count = len(block["row"])
-            whole = count if number + at_once >= epoch.windows else count - count % epoch.batch_size
-            rest = {name: values[whole:] for name, values in block.items()}
-            for first in range(0, whole, part):
-                last = min(first + part, whole)
-                yield examples.with_inputs({name: values[first:last] for name, values in block.items()})
+            end = int(epoch.bounds[min(number + at_once, epoch.windows)])
+            share = None
+            if exchange is not None:
+                share = Share(exchange, part.ranks(end - len(numbers), end, size=size, total=total))
+            block = examples.take(numbers, lead=rest, pool=pool, share=share)
+            ready = end // size if end < total else -(-total // size)
+            at = 0
+            for first in range(done, ready, step):
+                sizes = [min(size, total - batch * size) for batch in range(first, min(first + step, ready))]
+                last = at + sum(map(part.count, sizes))
+                yield examples.with_inputs({name: values[at:last] for name, values in block.items()}), sizes
+                at = last
+            done, rest = ready, {name: values[at:] for name, values in block.items()}

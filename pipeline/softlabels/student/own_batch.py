@@ -108,7 +108,7 @@ class OwnBatches:
                 "training.positions is given, and rows have no positions", remedy="drop training.positions"
             )
         labels = None if self._background is None else self._own_labels(self._heads[self._background], batch).numpy()
-        return sampled_positions(batch.mask.numpy(), sample, labels, seed=self._seed, step=step)
+        return sampled_positions(batch.mask.numpy(), sample, labels, seed=self._seed, step=step, first=batch.first)
 
     def _target_of_background(self) -> str | None:
         """The target whose hard labels say what is background, where that is asked."""

@@ -2,8 +2,9 @@
 
 The rule. In step s (from 0) of a student with seed q, the position p of the b-th row of the batch has the number b P + p; the
 sampled ones of a row are those that count and whose SplitMix64 output, of the stream that begins at mix(mix(q) ^ s), is among
-the n smallest of the row. So they follow from step and seed alone, whatever the cut into micro-batches, and a resumed run takes
-the same. Where only the background is sampled, the positions that have another hard label are all taken, and n of the others.
+the n smallest of the row. So they follow from step and seed alone, whatever the cut into micro-batches and into the parts of
+several processes, and a resumed run takes the same. Where only the background is sampled, the positions that have another hard
+label are all taken, and n of the others.
 
 The loss is the mean over the positions that are taken. Epochs are judged on all positions. No torch at import.
 
@@ -77,10 +78,16 @@ def _count(given: Any, where: str) -> int | float:
 
 
 def sampled_positions(
-    mask: NDArray[np.bool_], sample: PositionSample, labels: NDArray[np.int64] | None, *, seed: int, step: int
+    mask: NDArray[np.bool_],
+    sample: PositionSample,
+    labels: NDArray[np.int64] | None,
+    *,
+    seed: int,
+    step: int,
+    first: int = 0,
 ) -> NDArray[np.bool_]:
     """Which positions (B, P) a step takes, of those that count (`mask`); `labels` (B, P) are the classes that say what is
-    background, where that is asked.
+    background, where that is asked; `first` is the place of the first row in the whole batch.
     """
     from softlabels.stream.order import mix, splitmix64  # of a room with torch, which settings do without
 
@@ -94,7 +101,8 @@ def sampled_positions(
     if isinstance(sample.count, float):
         wanted = np.ceil(counts * sample.count - 1e-9).astype(np.int64)
     key = int(mix(mix(np.array([seed], np.uint64)) ^ np.uint64(step))[0])
-    ranks = splitmix64(key, np.arange(mask.size, dtype=np.uint64)).reshape(mask.shape)
+    numbers = np.arange(mask.size, dtype=np.uint64) + np.uint64(first * mask.shape[1])
+    ranks = splitmix64(key, numbers).reshape(mask.shape)
     order = np.argsort(np.where(drawn, ranks, _LAST), axis=1, kind="stable")  # what is not drawn from stands last
     place = np.empty_like(order)
     np.put_along_axis(place, order, np.arange(mask.shape[1])[None], axis=1)

@@ -15,6 +15,8 @@ from softlabels.models.config import ModelConfig
 from softlabels.objects import canonical
 from softlabels.store.spec import MOST_FOLDS
 
+SERVED = "softlabels.teacher.served.Served"  # the class path of a teacher that a server holds
+
 
 @dataclass(frozen=True)
 class MemberConfig:
@@ -61,10 +63,12 @@ class TeacherConfig:
         name: how the teacher is named in the store.
         members: its models, a list of {class_path, init_args, weights, weight}; each takes a batch of prepared inputs
             (B, ...) and gives logits (B, C), of rows of positions (B, P, C), of L tokens (B, L - 1, vocabulary); of several
-            targets (labels.targets) a mapping of such by name.
+            targets (labels.targets) a mapping of such by name. Or one softlabels.teacher.served.Served, a model that a server
+            holds (docs/served.md).
         licence: of the weights, for the store's card.
         precision: the arithmetic of the forward pass.
-        batch_size: rows the teacher sees at once; part of the specification, since it decides the last bits.
+        batch_size: rows the teacher sees at once; part of the specification, since it decides the last bits. Of a served one
+            rows that are asked for before any is stored.
         device: cuda, cpu, or auto (cuda where there is one).
         floor: of estimators of scikit-learn, the least probability that they give a class: a number, or laplace:N for a forest
             of N trees; by default none, and a class without a vote is impossible.

@@ -29,7 +29,7 @@ from softlabels.models.weights import weights_digest
 from softlabels.objects import canonical
 from softlabels.store.spec import MemberSpec, Spec, TeacherSpec
 from softlabels.stream.folds import fold_of
-from softlabels.teacher.config import TeacherConfig
+from softlabels.teacher.config import SERVED, TeacherConfig
 from softlabels.teacher.expected import Expected, softmax
 from softlabels.teacher.folded import folded_digest, out_of_fold
 from softlabels.teacher.outputs import Outputs, Product, joined
@@ -276,8 +276,13 @@ def load_ensemble(config: TeacherConfig, *, train: str = "softlabels train-teach
 
     Raises:
         WeightsError: a member without weights, neither of a file nor of its own, or weights that do not fit.
-        ConfigError: a class that cannot be built.
+        ConfigError: a class that cannot be built, or a served teacher.
     """
+    if any(member.class_path == SERVED for member in config.members):
+        raise ConfigError(
+            f"the teacher is {SERVED}, and this runs the teacher's models itself",
+            remedy="ask served teachers by softlabels teacher-logits, without --engine",
+        )
     models, *of_fold = (_models(config, fold, train) for fold in (None, *range(config.folds or 0)))
     names, weights = zip(*((member.class_path, member.weight) for member in config.members), strict=True)
     members, floor = _members(names, weights, models, of_fold), _floor(config, models)

@@ -1,0 +1,291 @@
+"""A teacher behind a server: `class_path: softlabels.teacher.served.Served`. Its labels are the k largest log-probabilities of
+each position, at temperature 1, and the mass of all others. docs/served.md.
+
+What it is: the model's name, the kind and version of the server, and what it says of a few sentinel rows, which the store keeps
+and which is compared, within a tolerance, at each start and before each shard is committed: a server tells no digest of its
+weights, and the same weights give other last digits in other company. Neighbours: `foreign.dialects`, `system.web`,
+`answered`.
+
+B rows of a batch, P positions of a row, L its tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from softlabels.checks.dependence import spread
+from softlabels.errors import ConfigError, OtherLogits, TeacherError, UserError, one_line, some
+from softlabels.foreign.dialects import DIALECTS, INFO_BYTES, Kind, Models, Version, decoded
+from softlabels.foreign.rows import Unfit
+from softlabels.labels.encoding import TopkEncoding
+from softlabels.labels.lost import Lost
+from softlabels.objects import ObjectSpec, build
+from softlabels.store.spec import MemberSpec, Spec, TeacherSpec
+from softlabels.system.web import Ask, Limits, WebServer
+from softlabels.teacher.answered import NOTHING_SAID, Answered, blank_columns, likeness, read_answer
+from softlabels.teacher.config import SERVED, TeacherConfig
+from softlabels.teacher.ensemble import Ensemble, load_ensemble
+from softlabels.teacher.expected import Expected
+from softlabels.teacher.teacher import Batch
+from softlabels.transfer.alignment import alignment
+from softlabels.transfer.rows import TransferRows
+from softlabels.transfer.sequences import SequenceInfo
+
+SENTINELS, FEW = 8, 2  # rows that are asked again at a start, and of these before a shard is committed
+_MOST = 20  # times the tolerance that one of them may differ by
+Floats = NDArray[np.float64]
+
+
+class Served:
+    """A model that a server holds, as a teacher of rows of tokens.
+
+    Args:
+        url: of the server, such as http://localhost:8000.
+        model: the name under which it is served.
+        server: vllm, sglang, or openai for another one with `echo`, `logprobs` and `return_tokens_as_token_ids`.
+        key_env: name of the environment variable that holds its key, where it wants one.
+        dtype: what the server computes in, for the store: see its --dtype.
+        concurrency: requests in flight at a time. requests_per_second: at most; by default no limit.
+        connect_timeout, read_timeout, timeout: seconds for connecting, for a pause in an answer, for a request in all.
+        tries: how often a request is made; waits between them double from a second on, and are as long as the server asks.
+        tolerance: by how much log-probabilities of sentinel tokens may differ on average, in nats; one by 20 times that.
+
+    Attributes:
+        spec, device, weights: as of every `Teacher`; the spec once the server was met.
+        batch_size: 0, since the server cuts its batches.
+        kept: by split, the log-probabilities of the sentinels' tokens that the store was begun with.
+    """
+
+    def __init__(
+        self, url: str, model: str, server: Kind = "vllm", *, key_env: str | None = None,
+        dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16", concurrency: int = 32,
+        requests_per_second: float | None = None, connect_timeout: float = 10.0, read_timeout: float = 120.0,
+        timeout: float = 600.0, tries: int = 8, tolerance: float = 0.05,
+    ) -> None:  # fmt: skip
+        if server not in DIALECTS:
+            raise ConfigError(f"server is {server!r}", remedy=f"choose one of {', '.join(DIALECTS)}")
+        if dtype not in ("bfloat16", "float16", "float32"):
+            raise ConfigError(f"dtype is {dtype!r}", remedy="choose one of bfloat16, float16, float32")
+        numbers = {
+            "concurrency": concurrency, "connect_timeout": connect_timeout, "read_timeout": read_timeout,
+            "timeout": timeout, "tries": tries, "tolerance": tolerance,
+            "requests_per_second": 1 if requests_per_second is None else requests_per_second,
+        }  # fmt: skip
+        for name, value in numbers.items():
+            whole = name in ("concurrency", "tries")
+            if not isinstance(value, int if whole else int | float) or not 0 < value < 1e6:
+                kind = "whole number" if whole else "number"
+                raise ConfigError(f"{name} is {value!r}", remedy=f"give a {kind} above 0")
+        limits = Limits(
+            concurrency, requests_per_second, connect_timeout, read_timeout, timeout, tries, longest=max(120.0, timeout)
+        )
+        self.web, self.limits = WebServer(url, key_env=key_env, limits=limits), limits
+        self.model, self.dialect, self.dtype, self.tolerance = model, DIALECTS[server], dtype, tolerance
+        self.name, self.licence, self.rows_at_once, self.batch_size = model, "", 256, 0
+        self.device, self.expected = torch.device("cpu"), Expected()
+        self.unused, self.said = frozenset[str](), tuple[str, ...]()
+        self.kept: dict[str, Floats] = {}
+        self.spec = TeacherSpec(name=model, precision=dtype, members=(MemberSpec(model=model),))
+        self._end = -1  # of the shard that is asked for
+
+    @contextmanager
+    def at_work(self, should_stop: Callable[[], bool]) -> Iterator[None]:
+        """While it is asked: what is being asked is given up where `should_stop` says so; connections close at the end."""
+        self.web.should_stop = should_stop
+        try:
+            yield
+        finally:
+            self.web.close()
+
+    @property
+    def weights(self) -> None:
+        """One member."""
+
+    @property
+    def words(self) -> str:
+        """Who is asked, how, in a line."""
+        limits = self.limits
+        rate = f", {limits.rate:g} a second" if limits.rate else ""
+        return (
+            f"asked: {self.spec.members[0].model} at {self.web.url}, up to {limits.in_flight} requests at a time{rate}; its "
+            f"labels are the {self._encoding.k} largest and the others' mass, known at T=1 alone"
+        )
+
+    def environment(self) -> dict[str, str]:
+        """Nothing of this machine decides its numbers."""
+        return {"torch": str(torch.__version__)}
+
+    def folds(self, rows: TransferRows) -> None:
+        """No members that were trained without a row."""
+
+    def meet(self, sequence: SequenceInfo, encoding: TopkEncoding, longest: int) -> None:
+        """Ask who the server is; it will be asked for prompts of at most `longest` tokens.
+
+        Raises:
+            ConfigError: it has no such model, or one of less context. NoAnswer: it gives no answer.
+        """
+        read = partial(decoded, kind=Models)
+        (models,) = self.web.ask([Ask("/v1/models", None, INFO_BYTES, read)])
+        found = models.find(self.model, self.web.url)
+        if found.max_model_len is not None and longest + 1 > found.max_model_len:
+            raise ConfigError(
+                f"rows have up to {longest} tokens, and {self.model} takes {found.max_model_len}, of which one is generated",
+                remedy=f"give transfer_set.sequences.length={found.max_model_len - 1}, or start the server with a longer "
+                "context",
+            )
+        kind = f"{self.dialect.title} {self._version()}".strip()
+        member = MemberSpec(model=f"{one_line(self.model)} ({kind})")
+        self.spec = TeacherSpec(name=self.name, precision=self.dtype, members=(member,))
+        self.expected = Expected({"": encoding}, sequence)
+
+    def _version(self) -> str:
+        """The server's version, "" where it does not say it."""
+        for path in self.dialect.version:
+            try:
+                (found,) = self.web.ask([Ask(path, None, INFO_BYTES, partial(decoded, kind=Version))])
+            except ConfigError:
+                continue
+            return one_line(found.version, 80)
+        return ""
+
+    def cut(self, rows: TransferRows, spec: Spec, shard: int) -> list[tuple[int, int]]:
+        """As many rows at once as the recipe says."""
+        del rows
+        span = spec.shard_rows(shard)
+        self._end = span.stop
+        starts = range(span.start, span.stop, self.rows_at_once)
+        return [(start, min(start + self.rows_at_once, span.stop)) for start in starts]
+
+    def batch(self, rows: TransferRows, start: int, stop: int, *, embed: bool) -> Batch:
+        """As `Teacher.batch`: its labels are encoded already."""
+        numbers = np.arange(start, stop)
+        inputs = np.array(rows.inputs[start:stop])
+        counted = self.expected.count(rows, slice(start, stop), inputs)
+        answers = self._asked(rows, numbers)
+        if stop == self._end and rows.split in self.kept:
+            self.require_like(rows, self.kept[rows.split], FEW, "that the store was begun with")
+        soft = blank_columns(self._encoding, self._sequence, len(inputs))
+        for number, answer in enumerate(answers):
+            for name, values in answer.columns.items():
+                soft[name][number, answer.at] = values
+        columns = {"content_key": rows.keys[start:stop], **counted.columns, **soft} | (
+            {"input": inputs} if embed else {}
+        )
+        place = partial(self.expected.place, range(start, stop))
+        return Batch({}, columns, {}, counted.flat, place, {"": Lost()})
+
+    def ask_sentinels(self, rows: TransferRows) -> Floats:
+        """The log-probabilities of the sentinels' tokens, once their rows, asked together and one by one, have given the same
+        within the tolerance. Raises `TeacherError`.
+        """
+        together = self._own(rows, SENTINELS)
+        alone = np.concatenate(
+            [self._own(rows, SENTINELS, [number]) for number in range(min(SENTINELS, len(rows.keys)))]
+        )
+        mean, most = likeness(together, alone)
+        if self._differs(mean, most):
+            raise TeacherError(
+                f"{self.spec.members[0].model} gives rows of {rows.split} other log-probabilities when they are asked together "
+                f"than alone: the next tokens' differ by {mean:.3g} on average, {most:.3g} at most (tolerance "
+                f"{self.tolerance:g})",
+                remedy="look into the server (its --dtype, the dtype of its cache), or give a larger tolerance",
+            )
+        return together
+
+    def require_like(self, rows: TransferRows, kept: Floats, count: int, whose: str) -> None:
+        """Ask `count` of the sentinels again. Raises `OtherLogits` where they are not what was `kept`, those of `whose`."""
+        self.require_same(rows, kept, self._own(rows, count), whose)
+
+    def require_same(self, rows: TransferRows, kept: Floats, found: Floats, whose: str) -> None:
+        """The same of what was `found` now, which may be the first of them."""
+        mean, most = likeness(kept[: len(found)], found)
+        if len(found) > len(kept) or self._differs(mean, most):
+            raise OtherLogits(
+                f"{self.spec.members[0].model} at {self.web.url} is another model than the one {whose}, by the same name: the "
+                f"next tokens of sentinel rows of {rows.split} have log-probabilities that differ by {mean:.3g} on average, "
+                f"{most:.3g} at most (tolerance {self.tolerance:g})",
+                remedy="serve the model that began it, with its dtype and quantization, or give another store path",
+            )
+
+    def _differs(self, mean: float, most: float) -> bool:
+        return not (mean <= self.tolerance and most <= _MOST * self.tolerance)
+
+    def _own(self, rows: TransferRows, count: int, which: Sequence[int] | None = None) -> Floats:
+        """The log-probabilities of tokens of the first `count` sentinels, or of `which` of them."""
+        numbers = spread(len(rows.keys), SENTINELS)[:count]
+        answers = self._asked(rows, numbers if which is None else numbers[[*which]])
+        return np.concatenate([answer.sample for answer in answers])
+
+    def _asked(self, rows: TransferRows, numbers: NDArray[np.int64]) -> list[Answered]:
+        """The answers for these rows; of one without a position that counts nothing is asked. Raises as `read_answer`, naming
+        the row, and as `WebServer.ask`.
+        """
+        asks, k, found = [], self._encoding.k, [NOTHING_SAID] * len(numbers)
+        inputs = np.asarray(rows.inputs[numbers], np.int64)
+        places = np.flatnonzero(alignment(inputs).mask.any(axis=1)).tolist()
+        for place in places:
+            prompt, documents = inputs[place]
+            tokens = prompt[documents > 0]
+            read = partial(self._read, f"row {numbers[place]} of {rows.split}", tokens, documents)
+            most = self.dialect.most(len(tokens), k)
+            asks.append(Ask(self.dialect.path, self.dialect.body(tokens.tolist(), k, self.model), most, read))
+        for place, answer in zip(places, self.web.ask(asks), strict=True):
+            found[place] = answer
+        return found
+
+    def _read(self, where: str, tokens: NDArray[np.int64], documents: NDArray[np.int64], body: bytes) -> Answered:
+        try:
+            row = self.dialect.row(body)
+            return read_answer(row, tokens, documents, self._encoding, self._sequence.classes, self.dialect.echoed)
+        except Unfit as unfit:
+            raise self._error(where, unfit) from None
+
+    def _error(self, where: str, unfit: Unfit) -> UserError:
+        remedy = unfit.remedy
+        if unfit.reason == "positions of fewer entries":
+            remedy = f"give a smaller labels.k, or {self.dialect.raise_k}"
+        return unfit.kind(f"{self.web.url}, {where}: {unfit.what}", remedy=remedy)
+
+    @property
+    def _encoding(self) -> TopkEncoding:
+        encoding: Any = self.expected.targets[""]
+        return encoding  # type: ignore[no-any-return]  # `meet` was given one
+
+    @property
+    def _sequence(self) -> SequenceInfo:
+        assert self.expected.sequence is not None
+        return self.expected.sequence
+
+
+def load_teacher(config: TeacherConfig, *, train: str = "softlabels train-teacher") -> Ensemble | Served:
+    """A recipe's teacher: models that run here, or one that a server holds, of which nothing is asked yet.
+
+    Raises:
+        ConfigError: settings that do not go together. The others: as `load_ensemble` and `Served`.
+    """
+    if not any(member.class_path == SERVED for member in config.members):
+        return load_ensemble(config, train=train)
+    if len(config.members) > 1:
+        raise ConfigError(
+            f"teacher.members has {len(config.members)} members, and a served teacher is alone",
+            remedy="label by each into a store of its own, and merge them: softlabels merge A B --out=C",
+        )
+    (member,), plain = config.members, TeacherConfig(config.members)
+    given = [
+        f"teacher.{name}" for name in ("precision", "floor", "folds") if getattr(config, name) != getattr(plain, name)
+    ]
+    given += ["weights"] * (member.weights is not None) + ["weight"] * (member.weight != 1)
+    if given:
+        raise ConfigError(
+            f"{some(given)} of a served teacher", remedy="leave it out; what the server computes in is init_args.dtype"
+        )
+    found: Served = build(ObjectSpec(SERVED, member.init_args))
+    found.name, found.licence, found.rows_at_once = config.name, config.licence, config.batch_size
+    return found
