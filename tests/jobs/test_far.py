@@ -300,3 +300,24 @@ def test_students_of_a_store_far_away_are_the_same(embedded: Path, s3: str, tmp_
         assert main(["evaluate", str(next((tmp_path / name).glob("distilled*")))]) == 0  # its run knows the address
     here, there = (next((tmp_path / name).glob("distilled*/*.safetensors")).read_bytes() for name in ("here", "there"))
     assert here == there
+
+
+def test_what_lies_in_a_folder_is_asked_for_folder_by_folder(s3: str, proxy: Faulty) -> None:
+    place = depot_of(s3)
+    for name in (
+        "a",
+        "a-b/x",
+        "a0/x",
+        "b/c/d",
+        "b/e",
+        "train/p",
+        "train-2/p",
+        "train0",
+        *(f"many/{n}" for n in range(30)),
+    ):
+        place.put(name, b"x")
+    proxy.asked.clear()
+    found = place.entries("")  # type: ignore[union-attr]
+    folders = {"a-b", "a0", "b", "many", "train", "train-2"}
+    assert found == {each: each in folders for each in ("a", "a-b", "a0", "b", "many", "train", "train-2", "train0")}
+    assert len(proxy.asked) <= len(folders) + 2

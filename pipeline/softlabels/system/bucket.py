@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
 from softlabels.errors import Replaced, SoftLabelsError, StorageError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 ELSEWHERE = "127.0.0.1:0"  # a proxy that is not there, behind which all other servers lie
 MOST_LISTED = 1 << 22  # objects
+MOST_ENTRIES = 1 << 16  # of a folder
 _MOST_PARTS = 9000  # of an upload; S3 takes 10,000
 _RENEW = (
     "check the credentials in the environment, renew them where they have expired, and run the same command again; "
@@ -159,7 +161,8 @@ class Bucket(Remote):
         with self._asked("read", name, carries=False):
             try:
                 found = obstore.get(self.client, self.key(name), options=wanted)
-                return memoryview(found.bytes()), _version(found.meta)
+                pieces = _each(found.stream(min_chunk_size=length))  # two at most: an answer may go on without end
+                return memoryview(b"".join(islice(pieces, 2))), _version(found.meta)
             except obstore.exceptions.PreconditionError:
                 raise Replaced.of(self.at(name)) from None
             except obstore.exceptions.GenericError as error:
@@ -170,17 +173,25 @@ class Bucket(Remote):
     def entries(self, name: str) -> dict[str, bool]:
         import obstore
 
-        below = self.key(name)
+        below, found = self.key(name), dict[str, bool]()
+        lead = f"{below}/" if below else ""
+        after = lead
         with self._asked("list", name, carries=False):
-            found = interruptible(obstore.list_with_delimiter, self.client, below or None)
-            names = [(each, True) for each in found["common_prefixes"]]
-            names += [(each["path"], False) for each in found["objects"] if each["size"]]
-            lead = f"{below}/" if below else ""
-            if any(not each.startswith(lead) or "/" in each[len(lead) :] for each, _ in names):
-                raise StorageError(
-                    f"{self.root} lists keys that it was not asked for", remedy=_AGAIN.removesuffix("; ")
-                )
-        return {each[len(lead) :]: folder for each, folder in names}
+            while page := interruptible(next, obstore.list(self.client, below or None, offset=after), None):
+                for each in page:
+                    path: str = each["path"]
+                    first, is_folder, _ = path[len(lead) :].partition("/")
+                    again = first in found and (found[first] or not is_folder)
+                    if not path.startswith(lead) or again or len(found) > MOST_ENTRIES:
+                        raise StorageError(
+                            f"{self.at(name)} lists keys that it was not asked for, or more than {MOST_ENTRIES:,}",
+                            remedy="give the address of one store, and check who answers there",
+                        )
+                    found[first] = bool(is_folder)
+                    after = f"{lead}{first}/\U0010ffff" if is_folder else path
+                    if is_folder:  # go on behind it
+                        break
+        return found
 
     # Writing
 

@@ -130,19 +130,23 @@ class Fetched:
 _tasks: SimpleQueue[tuple[Callable[..., object], tuple[Any, ...]]] = SimpleQueue()
 _threads: list[threading.Thread] = []
 _starting = threading.Lock()
+_IDLE = "waits for requests of softlabels"
 
 
 def _begin(act: Callable[..., object], *args: Any) -> None:
     """Have a thread do this. They are left alone where the process ends: a request may take minutes."""
     with _starting:
         if len(_threads) < THREADS:
-            _threads.append(threading.Thread(target=_work, name=f"softlabels-request-{len(_threads)}", daemon=True))
+            _threads.append(threading.Thread(target=_work, name=_IDLE, daemon=True))
             _threads[-1].start()
     _tasks.put((act, args))
 
 
 def _work() -> None:
+    own = threading.current_thread()
     while True:
         act, args = _tasks.get()
+        own.name = "softlabels-request"  # as who waits for it calls it
         act(*args)
+        own.name = _IDLE
         del act, args  # lest they live while this waits

@@ -22,9 +22,9 @@ _HELP = f"give a folder, or an address that begins with one of {', '.join(f'{nam
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "AWS_PROXY_URL", "PROXY_URL")
 _CLOUDS = {
-    "s3": ("AWS_", ".amazonaws.com,.amazonaws.com.cn"),
-    "gs": ("GOOGLE_", ".googleapis.com"),
-    "az": ("AZURE_", ".windows.net,.microsoftonline.com,.azure.com"),
+    "s3": (("AWS_",), ".amazonaws.com,.amazonaws.com.cn"),
+    "gs": (("GOOGLE_",), ".googleapis.com"),
+    "az": (("AZUR", "IDENTITY_", "MSI_"), ".windows.net,.microsoftonline.com,.azure.com"),
 }
 RETRIES = {"max_retries": 5}
 # A request may take as long as it moves: a file of many gigabytes is one.
@@ -143,9 +143,10 @@ def _only_there(scheme: str, host: str | None) -> dict[str, str]:
             urlsplit(value).hostname or "" for name, value in os.environ.items() if _names_server(name, value, prefix)
         ]
         role = scheme != "s3" or "AWS_ACCESS_KEY_ID" not in os.environ  # of the machine: its credentials are fetched
+        hosts += ["127.0.0.1"] * any(name.startswith(prefix) and "EMULATOR" in name for name in os.environ)
         hosts += [cloud] * (role or not hosts) + ["169.254.0.0/16", "metadata.google.internal"] * role
     return {"proxy_url": f"http://{ELSEWHERE}", "proxy_excludes": ",".join(hosts)}
 
 
-def _names_server(name: str, value: str, prefix: str) -> bool:
+def _names_server(name: str, value: str, prefix: tuple[str, ...]) -> bool:
     return name.startswith(prefix) and value.startswith(("http://", "https://"))
