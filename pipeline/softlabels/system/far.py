@@ -26,6 +26,8 @@ _TRIES = 3  # for an answer that breaks off, or is too short
 class FarFiles:
     """See `softlabels.system.files.Files`. A folder is what names begin with."""
 
+    near: ClassVar[bool] = False
+
     def __init__(self, place: Remote, seen: _Seen | None = None) -> None:
         self._place, self._seen = place, seen or _Seen(place)
 
@@ -40,8 +42,6 @@ class FarFiles:
 
     def __hash__(self) -> int:
         return hash(str(self))
-
-    near: ClassVar[bool] = False
 
     @property
     def lists(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from os import PathLike
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -139,14 +140,15 @@ def _only_there(scheme: str, host: str | None) -> dict[str, str]:
     hosts = [host or ""]
     if scheme in _CLOUDS:
         prefix, cloud = _CLOUDS[scheme]
-        hosts = [
-            urlsplit(value).hostname or "" for name, value in os.environ.items() if _names_server(name, value, prefix)
-        ]
+        hosts = [*filter(None, (_server(value) for name, value in os.environ.items() if name.startswith(prefix)))]
         role = scheme != "s3" or "AWS_ACCESS_KEY_ID" not in os.environ  # of the machine: its credentials are fetched
         hosts += ["127.0.0.1"] * any(name.startswith(prefix) and "EMULATOR" in name for name in os.environ)
         hosts += [cloud] * (role or not hosts) + ["169.254.0.0/16", "metadata.google.internal"] * role
     return {"proxy_url": f"http://{ELSEWHERE}", "proxy_excludes": ",".join(hosts)}
 
 
-def _names_server(name: str, value: str, prefix: tuple[str, ...]) -> bool:
-    return name.startswith(prefix) and value.startswith(("http://", "https://"))
+def _server(text: str) -> str | None:
+    """The host of an http address; None for other texts."""
+    with suppress(ValueError):
+        return urlsplit(text).hostname if text.startswith(("http://", "https://")) else None
+    return None
