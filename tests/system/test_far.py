@@ -119,9 +119,14 @@ def test_another_version_is_never_other_rows(place: Counting, rng: np.random.Gen
     read(files, "large", 2 * MIB, 100)
     again = FarFiles(place)
     place.folder.put("large", rng.bytes(5 * MIB))
-    with pytest.raises(Replaced, match="large was replaced while the store was read; run the same command again"):
+    with pytest.raises(
+        Replaced, match="large was replaced, or deleted, while the store was read; run the same command again"
+    ):
         read(files, "large", 4 * MIB, 100)
     assert read(again, "large", 4 * MIB, 100) == place.folder.read("large")[4 * MIB : 4 * MIB + 100]
+    place.folder.remove("large")
+    with pytest.raises(Replaced, match="large was replaced, or deleted, while"):
+        read(files, "large", 3 * MIB, 100)
     versions = files.__reduce__()[1][1].__reduce__()[1][1]  # go along to another process
     assert versions["large"].size == 5 * MIB
 

@@ -196,7 +196,12 @@ class _Seen:
             known = self._versions.get(key)
             if known is not None and start >= known.size:
                 return memoryview(b"")
-            data, version = self._root.fetch(key, start, end - start, known)
+            try:
+                data, version = self._root.fetch(key, start, end - start, known)
+            except FileNotFoundError:
+                if known is None:
+                    raise
+                raise Replaced.of(self._root.at(key)) from None  # it was there
             self._pin(key, version)
             wanted = max(0, min(end, version.size) - start)
             if len(data) == wanted:
