@@ -49,12 +49,14 @@ print the two as one line and exit with the class's `exit_code`::
     │   ├── DamagedShard            a shard's bytes differ from its commit record
     │   └── NotSigned               the key that was named has not signed it
     ├── StorageError              exit 74: the system refused to read or write
+    │   ├── Replaced                a file far away became another one, or none, while it was read
     │   └── OutOfResources          memory, threads or open files that the system does not give
     ├── Unexpected                exit 1: a mistake of this software
     └── Resumable                 exit 75: stopped, nothing lost, the same command goes on
         ├── DiskFull                no room for what is left to write
         ├── Stalled                 a process or thread that is waited for has not come to an end in time
         ├── NoAnswer                a server that gives no usable answer, however often it is asked
+        ├── RankLost                one of the processes that train together has ended, or has not come
         └── Interrupted             SIGTERM or SIGINT
 """
 
@@ -147,6 +149,7 @@ class SoftLabelsError(Exception):
     remedy: str
     differences: tuple[Any, ...] = ()  # of a store that was begun otherwise: `softlabels.store.differences.Difference`
     spec: Any = None  # this run's specification, from which they are
+    is_said: bool = False  # whether another of several processes says it
 
     if TYPE_CHECKING:  # whoever raises one gives a remedy
 
@@ -344,6 +347,18 @@ class StorageError(SoftLabelsError):
     exit_code = 74
 
 
+class Replaced(StorageError):
+    """A file far away became another one, or none, while it was read."""
+
+    @classmethod
+    def of(cls, where: object) -> Replaced:
+        """That of a file."""
+        return cls(
+            f"{where} was replaced, or deleted, while the store was read",
+            remedy="run the same command again, it reads what is there now; a sealed store never changes: ask who wrote",
+        )
+
+
 class OutOfResources(StorageError):
     """Memory, threads or open files that the system does not give."""
 
@@ -370,6 +385,10 @@ class Stalled(Resumable):
 
 class NoAnswer(Resumable):
     """A server that a teacher is asked of gives no usable answer, however often it is asked."""
+
+
+class RankLost(Resumable):
+    """One of the processes that train together has ended, or has not come."""
 
 
 class Interrupted(Resumable):
