@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             write(Path(folder) / kind, kind, rows)
             for world in WORLDS:
                 out = Path(folder) / f"{kind}-{world}.pt"
-                mp.spawn(_process, (world, str(Path(folder) / kind), options.rounds, str(out)), nprocs=world)  # type: ignore[no-untyped-call]
+                mp.spawn(_process, (world, str(Path(folder) / kind), options.rounds, str(out)), nprocs=world)  # type: ignore[attr-defined,no-untyped-call]
                 lines += table(kind, world, rows, torch.load(out))
     publish(report(lines, options), options.output)
 
@@ -147,7 +147,7 @@ def exchanged(messages: Sequence[Buffer], rank: int, group: Any) -> list[Buffer]
     given = torch.frombuffer(bytearray().join(sent) or bytearray(1), dtype=torch.uint8)[: int(sizes.sum())]
     found = torch.empty(int(theirs.sum()), dtype=torch.uint8)
     dist.all_to_all_single(found, given, theirs.tolist(), sizes.tolist(), group=group)
-    return [memoryview(each.numpy()) for each in torch.split(found, theirs.tolist())]
+    return [each.numpy().data for each in torch.split(found, theirs.tolist())]
 
 
 def _count_bytes() -> list[int]:

@@ -56,6 +56,7 @@ print the two as one line and exit with the class's `exit_code`::
         ├── DiskFull                no room for what is left to write
         ├── Stalled                 a process or thread that is waited for has not come to an end in time
         ├── NoAnswer                a server that gives no usable answer, however often it is asked
+        ├── RankLost                one of the processes that train together has ended, or has not come
         └── Interrupted             SIGTERM or SIGINT
 """
 
@@ -148,6 +149,7 @@ class SoftLabelsError(Exception):
     remedy: str
     differences: tuple[Any, ...] = ()  # of a store that was begun otherwise: `softlabels.store.differences.Difference`
     spec: Any = None  # this run's specification, from which they are
+    is_said: bool = False  # whether another of several processes says it
 
     if TYPE_CHECKING:  # whoever raises one gives a remedy
 
@@ -383,6 +385,10 @@ class Stalled(Resumable):
 
 class NoAnswer(Resumable):
     """A server that a teacher is asked of gives no usable answer, however often it is asked."""
+
+
+class RankLost(Resumable):
+    """One of the processes that train together has ended, or has not come."""
 
 
 class Interrupted(Resumable):

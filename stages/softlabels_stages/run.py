@@ -113,17 +113,20 @@ def command(*, resumable: bool = False, settings: str = "labels.") -> Callable[[
     return wrap
 
 
-def stage(name: str, *, resumable: bool = False, settings: str = "labels.") -> Callable[[Callable[[Any], int]], Main]:
-    """A `command` whose words are parsed as `COMMANDS` says; its `main` takes the arguments."""
+def stage(
+    name: str, *, resumable: bool = False, settings: str = "labels.", takes_words: bool = False
+) -> Callable[[Callable[..., int]], Main]:
+    """A `command` whose words are parsed as `COMMANDS` says; its `main` takes the arguments, and the words where it says so."""
 
-    def wrap(main: Callable[[Any], int]) -> Main:
+    def wrap(main: Callable[..., int]) -> Main:
         @command(resumable=resumable, settings=settings)
         def run(argv: Sequence[str] | None = None) -> int:
             doc, (_, positional, flat, _) = sys.modules[main.__module__].__doc__, COMMANDS[name]
             args: Any = parse(argv, arguments_of(name), stage=name, doc=doc, positional=positional, flat=flat)
             if positional[:1] == ("store",) and not args.store:
                 raise ConfigError("no store is named", remedy=f"write softlabels {name} STORE")
-            return main(args)
+            words = [*(sys.argv[1:] if argv is None else argv)]
+            return main(args, words) if takes_words else main(args)
 
         return run
 
@@ -131,7 +134,8 @@ def stage(name: str, *, resumable: bool = False, settings: str = "labels.") -> C
 
 
 def _report(error: SoftLabelsError) -> int:
-    print(f"{type(error).__name__}: {one_line(error, None)}{beside.hint(str(error))}", file=sys.stderr, flush=True)
+    if not error.is_said:  # by another of several processes
+        print(f"{type(error).__name__}: {one_line(error, None)}{beside.hint(str(error))}", file=sys.stderr, flush=True)
     return error.exit_code
 
 
@@ -156,4 +160,5 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
         os.write(2, f"\nInterrupted: second {name}; run the same command again to go on\n".encode())
         os._exit(Interrupted.exit_code)
     _stop.set()
-    os.write(2, f"\n{name}: stopping cleanly; a second one stops at once\n".encode())
+    if os.environ.get("RANK", "0") == "0":  # of several processes one says it
+        os.write(2, f"\n{name}: stopping cleanly; a second one stops at once\n".encode())

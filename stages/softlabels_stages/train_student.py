@@ -4,27 +4,40 @@ One student of each kind is trained for every seed, and for every value where te
 them side by side over one pass of the rows. The best epoch is chosen on validation rows, and when all are trained the test
 split is looked at once. The run folder holds a folder a student, config.yaml (a recipe that repeats the run), results.json
 and results.md. The same command goes on where it was stopped, and shows a finished run again.
+
+With --processes=N, or started by torchrun, N processes train together: they divide the rows of each batch, or the students.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from softlabels.jobs.run_files import RECIPE
 from softlabels.jobs.train import Run, train
 from softlabels.jobs.watch import Watch
 from softlabels.report.comparison import best_seed, best_student, comparison_text
 from softlabels.report.views import views
+from softlabels.student.distributed import processes_here, ranks_here
+from softlabels.student.ranks import Ranks
 from softlabels.student.sweep import HARD
 from softlabels_stages.arguments import TrainStudent
+from softlabels_stages.processes import is_launcher, launch
 from softlabels_stages.recipe import recipe_of, store_flag
 from softlabels_stages.run import say, should_stop, stage, suggested, warn
 from softlabels_stages.student_folder import options_of, record_own
 
 
-@stage("train-student", resumable=True)
-def main(args: TrainStudent) -> int:
+@stage("train-student", resumable=True, takes_words=True)
+def main(args: TrainStudent, words: Sequence[str]) -> int:
     """Train, judge, print."""
+    if is_launcher(args.processes, processes_here()):
+        return launch("train_student", words, args.processes)
+    with ranks_here() as ranks:
+        return _run(args, ranks)
+
+
+def _run(args: TrainStudent, ranks: Ranks) -> int:
     recipe, told = recipe_of(args), set[str]()
 
     def tell(line: str) -> None:
@@ -42,7 +55,10 @@ def main(args: TrainStudent) -> int:
         recipe=recipe,
         begun=lambda folder: record_own(folder, recipe),
         watch=Watch(tell, warn, should_stop),
+        ranks=ranks,
     )
+    if ranks.rank > 0:
+        return 0
     # What splits share was said before training; where a finished run is shown again it is said here.
     lines = [line for line in comparison_text(run.results).splitlines() if line not in told]
     print("", *lines, "", sep="\n")

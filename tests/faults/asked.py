@@ -64,11 +64,10 @@ def _table(seed: int) -> Any:
     return model
 
 
-def _asked(server: StandIn) -> Served:
-    teacher = Served(
-        server.url, "tiny", server.kind, concurrency=6, read_timeout=0.4, timeout=0.8, tries=8, dtype="float32"
-    )  # type: ignore[call-overload]
-    teacher.web.limits = replace(teacher.web.limits, backoff=0.001)
+def _asked(server: StandIn, *, brief: bool = False) -> Served:
+    teacher = Served(server.url, "tiny", server.kind, concurrency=6, tries=8, dtype="float32")  # type: ignore[call-overload]
+    seconds = {"read": 0.4, "whole": 0.8} if brief else {"read": 30.0, "whole": 40.0}
+    teacher.web.limits = replace(teacher.web.limits, backoff=0.001, **seconds)
     teacher.rows_at_once = 8
     return teacher
 
@@ -90,11 +89,11 @@ def _faulty(
 
     with running(server):
         server.fault = fault
-        error = _in_time(server, rows, store)
+        error = _in_time(_asked(server, brief=True), rows, store)
         server.fault, server.model = lambda number, tokens: "", model
         if error is not None:
             assert isinstance(error, SoftLabelsError), repr(error)
-            error = _in_time(server, rows, store)
+            error = _in_time(_asked(server), rows, store)
             assert error is None, f"it does not go on: {error!r}"
         _require_right(server, rows, store)
 
@@ -108,13 +107,13 @@ def _require_right(server: StandIn, rows: TransferRows, store: Path) -> None:
         raise Harm(f"labels that are not the model's: {server.kind}")
 
 
-def _in_time(server: StandIn, rows: TransferRows, store: Path) -> BaseException | None:
+def _in_time(teacher: Served, rows: TransferRows, store: Path) -> BaseException | None:
     """What labelling raises, if anything. Raises `AssertionError` where it hangs."""
     found: list[BaseException] = []
 
     def work() -> None:
         try:
-            label(rows, _asked(server), TOPK, store)
+            label(rows, teacher, TOPK, store)
         except BaseException as error:
             found.append(error)
 

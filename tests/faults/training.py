@@ -132,7 +132,7 @@ def recorded(folder: Path, kill_at: int) -> Any:
 
 def forgetful(self: Learner, state: dict[str, Any]) -> None:
     """`Learner.load` without the random numbers."""
-    _load(self, state | {"rng": self._rng})
+    _load(self, state | {"rng": self.rng})
 
 
 _load = Learner.load

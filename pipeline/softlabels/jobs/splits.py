@@ -30,6 +30,7 @@ from softlabels.store.new_spec import prepared_by
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.stream.columns import SoftColumns
 from softlabels.stream.hard_labels import own_labels
+from softlabels.stream.parts import Part
 from softlabels.stream.stored_rows import StoredRows
 from softlabels.student.heads import naming_target
 from softlabels.student.split import chosen_rows, validation_rows
@@ -283,8 +284,12 @@ def _facts(store: Store) -> dict[str, Any]:
     return {name: spec[name] for name in ("teacher", "label_space")} | {"reduce": spec["encoding"]["reduce"]}
 
 
-def training_batches(splits: Mapping[str, Split], training: StudentTraining) -> tuple[Loader, Loader | None]:
-    """What to train on, and what to judge epochs on: the validation split, or rows cut from the training rows."""
+def training_batches(
+    splits: Mapping[str, Split], training: StudentTraining, part: Part | None = None
+) -> tuple[Loader, Loader | None]:
+    """What to train on, and what to judge epochs on: the validation split, or rows cut from the training rows; `part` of each
+    batch.
+    """
     if "train" not in splits:
         raise ConfigError(
             f"the store has no split 'train', only {', '.join(splits)}", remedy="give a store that has one"
@@ -293,13 +298,13 @@ def training_batches(splits: Mapping[str, Split], training: StudentTraining) -> 
     chosen = _chosen(train, training)
     share = 0.0 if "validation" in splits else training.validation
     is_held_out = validation_rows(train.rows.keys[chosen], share, training.seed)
-    shuffled: dict[str, Any] = {"seed": training.seed, "block": training.block}
+    shuffled: dict[str, Any] = {"seed": training.seed, "block": training.block, "part": part}
     train_batches = all_batches(train, training.batch_size, chosen[~is_held_out], **shuffled)
     if "validation" in splits:
-        return train_batches, all_batches(splits["validation"], training.batch_size)
+        return train_batches, all_batches(splits["validation"], training.batch_size, part=part)
     if not is_held_out.any():
         return train_batches, None
-    return train_batches, all_batches(train, training.batch_size, selection=chosen[is_held_out])
+    return train_batches, all_batches(train, training.batch_size, selection=chosen[is_held_out], part=part)
 
 
 def held_out_batches(splits: Mapping[str, Split], training: StudentTraining) -> tuple[str, Loader]:
@@ -322,8 +327,9 @@ def all_batches(
     *,
     seed: int | None = None,
     block: int | None = None,
+    part: Part | None = None,
 ) -> Loader:
-    """The rows of a split with every hard label that they have: as they stand, or shuffled by a `seed`."""
+    """The rows of a split with all hard labels that they have: as they stand, or shuffled by a `seed`; `part` of each batch."""
     return Loader(
         split.rows,
         split.store,
@@ -336,6 +342,7 @@ def all_batches(
         members=split.members,
         weights=split.weights,
         targets=split.targets,
+        part=part,
     )
 
 

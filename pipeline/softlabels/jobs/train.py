@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,9 +38,11 @@ from softlabels.store.joined import Joined
 from softlabels.store.key_index import Missing
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.student.config import deciding
+from softlabels.student.divided import are_students_divided, of_batch_norm, require_divisible
 from softlabels.student.learner import Student
 from softlabels.student.memory import keep_freed_memory
 from softlabels.student.metrics import Scores
+from softlabels.student.ranks import ALONE, Ranks
 from softlabels.student.seeding import seed_everything
 from softlabels.student.split import labelled_rows
 from softlabels.student.sweep import HARD, StudentTraining, Variant
@@ -70,6 +73,7 @@ def train(
     recipe: Mapping[str, Any] | None = None,
     begun: Callable[[RunFolder], object] = lambda folder: None,
     watch: Watch = LOGGED,
+    ranks: Ranks = ALONE,
 ) -> Run:
     """Train students from the stores of a transfer set's splits, distilled and with hard labels only, and judge them once.
 
@@ -93,6 +97,8 @@ def train(
         recipe: what its config.yaml says, which repeats the run; by default these arguments.
         begun: is given the folder once all that may be wrong was asked, before anything is trained.
         watch: is told what is done, and asked whether to stop.
+        ranks: the processes that make this call together (`softlabels.student.distributed.ranks_here`). Rank 0 writes, is told,
+            judges and gets the results; on the others they are empty.
 
     Raises:
         ConfigError, ClassMismatch, LogitsError, UnlabelledRows: settings, student and stores that do not fit together.
@@ -100,23 +106,25 @@ def train(
         RunExists: `out` holds another run. Interrupted: `watch` asked to stop. DiskFull, StorageError, DamagedStore.
     """
     training = StudentTraining() if training is None else training
+    watch = watch if ranks.rank == 0 else dataclasses.replace(watch, say=_nothing, warn=_nothing)
     source = Source.of(store)
     splits = open_splits(source, transfer_set, missing=missing, training=training, watch=watch)
-    sweep = _begin(student, training, splits, transfer_set, {"missing": missing} | of_several(source), name, out, watch)
-    splits = sweep.splits
-    folder, shared = sweep.folder, {}
-    if folder.results is None:
-        say_what_labels_are(splits, watch)
-        rows, own = {split: each.rows for split, each in splits.items()}, splits["train"].store
-        names = own.class_names if own.targets == ("",) else None
-        shared = say_how_splits_relate(rows, names, watch, tokens=own.spec.of_tokens)
-        say_how_labels_are_read(sweep.batches, own, watch)
-    if recipe is None:
-        given = (name, transfer_set, source.pinned, student, training)
-        recipe = {key: plain(each) for key, each in zip(_SECTIONS, given, strict=True) if each is not None}
+    sweep = _begin(
+        student, training, splits, transfer_set, {"missing": missing} | of_several(source), name, out, watch, ranks
+    )
+    folder = sweep.folder
+    is_finished = ranks.broadcast(folder is not None and folder.results is not None)
+    if folder is None:
+        return sweep.train_along(is_finished, watch)
+    shared = {} if is_finished else _say_of_rows(sweep.splits, sweep.batches, watch)
+    recipe = recipe or _recipe(name, transfer_set, source.pinned, student, training)
     folder.keep_recipe(recipe)
     begun(folder)
     return Run(folder.path, folder.results or sweep.finish(shared, recipe, source, watch))
+
+
+def _recipe(*given: Any) -> dict[str, Any]:
+    return {key: plain(each) for key, each in zip(_SECTIONS, given, strict=True) if each is not None}
 
 
 class _Sweep(NamedTuple):
@@ -128,10 +136,18 @@ class _Sweep(NamedTuple):
     students: Sequence[Student]
     batches: Loader
     trainer: Trainer
-    folder: RunFolder
+    path: Path
+    folder: RunFolder | None  # None of a rank that writes nothing
+
+    def train_along(self, is_finished: bool, watch: Watch) -> Run:
+        """What a rank does that writes nothing."""
+        if not is_finished:
+            self.trainer.run(watch.should_stop)
+        return Run(self.path, {})
 
     def finish(self, shared: Mapping[str, int], recipe: Mapping[str, Any], source: Source, watch: Watch) -> Results:
         """Train, judge, and write what the run's folder says of it."""
+        assert self.folder is not None
         students, splits = self.students, self.splits
         scores = _train(self.trainer, students, self.training.epochs, watch)
         judged, count = [], len(self.training.seeds)  # the seeds of a variant stand together
@@ -166,11 +182,13 @@ def _begin(
     name: str,
     out: str | Path | None,
     watch: Watch,
+    ranks: Ranks,
 ) -> _Sweep:
     given, (training, splits) = training, fitted(student, splits, training)
-    train, validation = training_batches(splits, training)
     held_out_batches(splits, training)  # now, and not when all students are trained
     variants = _variants(training, splits["train"], watch)
+    by_students = are_students_divided(training.divide, len(variants) * len(training.seeds), ranks.world)
+    train, validation = training_batches(splits, training, ALONE.part if by_students else ranks.part)
     labels = {split: label_digests(each) for split, each in splits.items()}  # in no content key
     facts = {"student": plain(student), "stores": digests(splits), "labels": labels}
     identity = facts | {
@@ -187,15 +205,33 @@ def _begin(
     require_possible(students, splits["train"], train.rows)
     if validation is not None:
         require_possible(students, splits.get("validation", splits["train"]), validation.rows)
+    if ranks.world > 1 and not by_students:
+        require_divisible(students, rows=len(train.rows), batch_size=training.batch_size, world=ranks.world)
+        if line := of_batch_norm(students, training.batch_size, ranks.world):
+            watch.warn(line)
     chosen = {"members": training.members, "weights": training.weights}
     facts |= {setting: list(value) for setting, value in chosen.items() if value is not None}
     facts |= {setting: value for setting, value in which.items() if setting == SEVERAL}
     before = (train.by_chunks(), None if validation is None else validation.by_chunks())
-    trainer = Trainer(students, train, validation, path, facts, before=before)
-    folder = RunFolder.open(
-        out, name=name, identity=identity, order=train.order
-    )  # after what may be wrong with the settings
-    return _Sweep(training, splits, variants, students, train, trainer, folder)
+    trainer = Trainer(students, train, validation, path, facts, before=before, ranks=ranks, by_students=by_students)
+    folder = None
+    if ranks.rank == 0:  # after what may be wrong with the settings
+        folder = RunFolder.open(out, name=name, identity=identity, order=train.order)
+    return _Sweep(training, splits, variants, students, train, trainer, path, folder)
+
+
+def _nothing(line: str) -> None:
+    """Of all but one process no line is shown."""
+
+
+def _say_of_rows(splits: Mapping[str, Split], batches: Loader, watch: Watch) -> dict[str, int]:
+    """Say what is known of rows and labels before anything is trained; which rows splits share."""
+    say_what_labels_are(splits, watch)
+    rows, own = {split: each.rows for split, each in splits.items()}, splits["train"].store
+    names = own.class_names if own.targets == ("",) else None
+    shared = say_how_splits_relate(rows, names, watch, tokens=own.spec.of_tokens)
+    say_how_labels_are_read(batches, own, watch)
+    return shared
 
 
 def say_how_labels_are_read(batches: Loader, store: Store, watch: Watch) -> None:

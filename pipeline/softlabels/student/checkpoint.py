@@ -3,7 +3,7 @@
 It holds every learner (model, optimizer, schedules, moving average, random numbers, kept weights, lines of the log), the place
 in the run, and the run's identity, all written together: a kill at any moment leaves the whole old file or the whole new one.
 A resume ends with the same bits on a CPU where the environment that is recorded with it is the same; else a warning says first
-what differs.
+what differs. Of several processes rank 0 writes and reads it for all; the number of processes is no part of a run's identity.
 Only a run reads its own checkpoint; weights that leave the run are safetensors (`softlabels.models`).
 """
 
@@ -27,7 +27,8 @@ from softlabels import __version__
 from softlabels.errors import DamagedStore, DiskFull, SpecMismatch, StorageError
 from softlabels.names import renamed
 from softlabels.store.differences import differences
-from softlabels.student.seeding import rng_state, set_rng_state
+from softlabels.student.ranks import ALONE, Ranks
+from softlabels.student.seeding import rng_of_rank, rng_state, set_rng_state
 from softlabels.system.durable import system_errors
 from softlabels.system.local import LocalFolder
 
@@ -41,23 +42,35 @@ _MEANING = {
 _log = logging.getLogger(__name__)
 
 
-def save_checkpoint(folder: LocalFolder, state: Mapping[str, Any], identity: Mapping[str, object]) -> None:
+def save_checkpoint(
+    folder: LocalFolder,
+    state: Mapping[str, Any],
+    identity: Mapping[str, object],
+    *,
+    ranks: Ranks = ALONE,
+    sharing: Ranks = ALONE,
+) -> None:
     """Replace the checkpoint of the run in `folder`, atomically and durably.
 
     Args:
         folder: the run folder.
-        state: plain values and tensors.
+        state: plain values and tensors, on rank 0.
         identity: JSON values that tell this run from others.
+        ranks: who trains: the random generators of all are saved. sharing: those that share a batch.
 
     Raises:
         DiskFull, StorageError: the old checkpoint is still there.
     """
+    drawn = ranks.gather(rng_state())
+    if ranks.rank > 0:
+        return
     whole = {
         "format": FORMAT,
         "identity": json.dumps(identity),
-        "environment": environment(),
+        "environment": _environment(sharing),
         "state": dict(state),
-        "rng": rng_state(),
+        "rng": drawn[0],
+        **({"ranks": drawn[1:]} if drawn[1:] else {}),
     }
     staged = NAME + ".partial"
     folder.remove(staged)  # of a run that was killed
@@ -76,7 +89,11 @@ def save_checkpoint(folder: LocalFolder, state: Mapping[str, Any], identity: Map
 
 
 def load_checkpoint(
-    folder: LocalFolder, identity: Mapping[str, object], *others: Mapping[str, object]
+    folder: LocalFolder,
+    identity: Mapping[str, object],
+    *others: Mapping[str, object],
+    ranks: Ranks = ALONE,
+    sharing: Ranks = ALONE,
 ) -> tuple[dict[str, Any], int] | None:
     """The state that the run in `folder` was saved with, after putting the random generators back; None where nothing was, and
     where what was saved is the start, before its first step, of a run with another identity: it binds nobody.
@@ -84,6 +101,8 @@ def load_checkpoint(
     Args:
         identity: of the run as it would be begun.
         others: as which an earlier version may have begun it.
+        ranks, sharing: who trains: rank 0 reads it. Where it was saved by another number of them, each but rank 0 draws other
+            random numbers from here on.
 
     Returns:
         The state, and as which of these the run was begun: 0 for `identity`.
@@ -92,23 +111,13 @@ def load_checkpoint(
         SpecMismatch: the run was begun with another identity, naming each field that differs, or by another version.
         DamagedStore: the file cannot be read.
     """
-    path = folder.at(NAME)
-    if not folder.exists(NAME):
+    whole = ranks.broadcast(_whole(folder) if ranks.rank == 0 else None)
+    if whole is None:
         return None
-    with system_errors("read", path):
-        handle = folder.open(NAME)
-    try:
-        with os.fdopen(handle, "rb") as file:
-            whole = torch.load(file, map_location="cpu", weights_only=True)
-        found, begun = whole["format"], json.loads(whole["identity"])
-    except (RuntimeError, OSError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        raise DamagedStore(
-            f"{path} is no checkpoint that can be read ({type(error).__name__})",
-            remedy=f"delete {folder} and train again",
-        ) from error
+    found, begun = whole["format"], json.loads(whole["identity"])
     if found != FORMAT:
         raise SpecMismatch(
-            f"{path} has format {found}, this version of softlabels reads {FORMAT}",
+            f"{folder.at(NAME)} has format {found}, this version of softlabels reads {FORMAT}",
             remedy="finish the run with the version that began it, or begin a new run folder",
         )
     ours: list[Any] = [json.loads(json.dumps(each)) for each in (identity, *others)]
@@ -122,11 +131,35 @@ def load_checkpoint(
             f"the run in {folder} was begun with other settings: {said}",
             remedy=f"give the same settings to go on; to begin anew, delete {folder} or name another run folder",
         )
-    changed = [leaf.said("before", "now") for leaf in differences(whole["environment"], environment())]
-    if changed:
+    changed = [leaf.said("before", "now") for leaf in differences(whole["environment"], _environment(sharing))]
+    if changed and ranks.rank == 0:
         _log.warning("%s goes on in another environment, and its last bits may differ: %s", folder, "; ".join(changed))
-    set_rng_state(whole["rng"])
+    drawn = [whole["rng"], *whole.get("ranks", [])]
+    set_rng_state(drawn[ranks.rank] if len(drawn) == ranks.world else rng_of_rank(drawn[0], ranks.rank))
     return whole["state"], number
+
+
+def _whole(folder: LocalFolder) -> dict[str, Any] | None:
+    """What the file holds; None where there is none."""
+    path = folder.at(NAME)
+    if not folder.exists(NAME):
+        return None
+    with system_errors("read", path):
+        handle = folder.open(NAME)
+    try:
+        with os.fdopen(handle, "rb") as file:
+            whole: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        _ = whole["format"], json.loads(whole["identity"])
+        return whole
+    except (RuntimeError, OSError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        raise DamagedStore(
+            f"{path} is no checkpoint that can be read ({type(error).__name__})",
+            remedy=f"delete {folder} and train again",
+        ) from error
+
+
+def _environment(sharing: Ranks) -> dict[str, object]:
+    return environment() | ({"processes": sharing.world} if sharing.world > 1 else {})
 
 
 def environment() -> dict[str, object]:

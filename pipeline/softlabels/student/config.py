@@ -208,8 +208,14 @@ class TrainingConfig(LoopConfig):
 
 
 def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings, by name, that decide what is trained: not how often it is saved."""
-    return {name: value for name, value in as_before("training", settings).items() if name != "checkpoint_every"}
+    """The settings, by name, that decide what is trained: not how often it is saved, nor what
+    processes divide.
+    """
+    return {
+        name: value
+        for name, value in as_before("training", settings).items()
+        if name not in ("checkpoint_every", "divide")
+    }
 
 
 def require_temperatures(encoding: Encoding, config: TrainingConfig) -> None:

@@ -19,19 +19,22 @@ from torch.nn.functional import logsigmoid
 from softlabels.labels.sigmoid_encode import bernoulli_kl
 from softlabels.labels.soft import SoftLabels
 from softlabels.student.calibration import add_to_bins, calibration_error, empty_bins
+from softlabels.student.merging import Merging
 
 KEPT = (
     1 << 26
 )  # flags whose logits are kept, at 5 bytes each, to be put in order; beyond there is no mean average precision
 
 
-class FlagMetrics:
+class FlagMetrics(Merging):
     """Adds up predictions, a batch at a time.
 
     Args:
         temperatures: T of the KLs; 1, or the temperature next to it at which the teacher is known, is always one of them.
         mean: how the teacher's members are averaged, see `softlabels.labels.bernoulli`.
     """
+
+    SUMS = ("_rows", "_labelled", "_compared", "_nll", "_bins", "_counts", "_kept", "_agreed", "_kl")
 
     def __init__(self, temperatures: Sequence[float], mean: str) -> None:
         self._temperatures, self._mean = temperatures, mean
@@ -71,6 +74,17 @@ class FlagMetrics:
             scores["agreement"] = self._agreed / self._compared
             scores["kl"] = {f"{t:g}": kl / self._compared for t, kl in self._kl.items()}
         return scores
+
+    def sums(self) -> dict[str, Any]:
+        """See `Merging`."""
+        return {**super().sums(), "used": KEPT - self._room}
+
+    def merge(self, sums: dict[str, Any]) -> None:
+        """See `Merging`."""
+        super().merge({name: each for name, each in sums.items() if name != "used"})
+        self._room -= sums["used"]
+        if self._room < 0:
+            self._kept.clear()
 
     def _add(
         self, logits_at: Callable[[float], Tensor], labels: Tensor, soft: SoftLabels | None, *, at: float = 1.0

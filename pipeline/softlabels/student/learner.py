@@ -4,7 +4,8 @@ A `Trainer` takes one or several through the same batches. Each learner has rand
 with the weights that it would have alone; only a model that draws from Python's or numpy's generators shares those. Reading
 batches, checkpoints and folders are the trainer's business.
 
-Its loss is the weighted sum over the targets that it is taught, each looked at by itself (`heads`).
+Its loss is the weighted sum over the targets that it is taught, each looked at by itself (`heads`). Of several processes
+(`ranks`) each is given a part of every batch, and gives its share of the batch's loss and gradient.
 
 B batch, P positions of a row, R rows of the transfer set. Where a row is one example, it is one position.
 """
@@ -15,6 +16,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +37,9 @@ from softlabels.student.metrics import Scores
 from softlabels.student.optimizer import build_optimizer, build_scheduler, limit_norms
 from softlabels.student.outputs import StudentOutputs, answers_of, batch_loss, naming_row, require_student_logits
 from softlabels.student.own_batch import OwnBatches
-from softlabels.student.seeding import seed_everything, set_torch_rng, torch_rng
+from softlabels.student.ranks import ALONE, Ranks
+from softlabels.student.seeding import seed_everything, set_torch_rng, torch_rng, torch_rng_of_rank
+from softlabels.student.step_loss import StepLoss
 
 if TYPE_CHECKING:
     from softlabels.stream.batch import Batch
@@ -123,13 +127,24 @@ class Standing:
 
 
 class Learner:
-    """A student while it is trained on `device` for `total_steps` steps.
+    """A student while it is trained on `device` for `total_steps` steps, by this process or by all of `ranks`.
+
+    Attributes:
+        rng: the state of its random numbers, on each rank others.
 
     Raises:
         ConfigError: an optimizer or schedule that cannot be had, or weights of classes that nobody has counted yet.
     """
 
-    def __init__(self, student: Student, *, device: torch.device, total_steps: int, augment: Augment | None) -> None:
+    def __init__(
+        self,
+        student: Student,
+        *,
+        device: torch.device,
+        total_steps: int,
+        augment: Augment | None,
+        ranks: Ranks = ALONE,
+    ) -> None:
         self.name, self.config = student.name, student.config
         self.model, self._masks = student.model.to(device), student.masks
         if self._masks is not None:
@@ -137,7 +152,7 @@ class Learner:
         self.standing = Standing()
         self.heads = heads_of(student.config)
         self._own = OwnBatches(self.name, self.config, self.heads, labelled=student.labelled, device=device)
-        self._rng = student.rng
+        self._ranks, self.rng = ranks, torch_rng_of_rank(student.rng, ranks.rank)
         self._asked: set[str] = set()  # targets whose outputs were seen to be logits
         self._device, self._total_steps, self._augment = device, total_steps, augment
         config = student.config
@@ -147,6 +162,7 @@ class Learner:
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
         self._class_weights = {name: self._weights_of(head) for name, head in self.heads.items()}
         self._average = None if config.ema is None else WeightAverage(self.model, config.ema)
+        self._step = ranks.wrap(StepLoss(self.model, self._loss))
 
     @property
     def judged(self) -> nn.Module:
@@ -170,19 +186,21 @@ class Learner:
         }
 
     def step(self, batch: Batch, moved: Batch, step: int) -> float:
-        """One optimizer step with this learner's own random numbers, and the batch's loss.
+        """One optimizer step with this learner's own random numbers, and the whole batch's loss.
 
         Args:
-            batch: B rows on the CPU.
+            batch: B rows on the CPU; of several ranks the part of this one.
             moved: the same on the device.
             step: steps done before.
 
         Raises:
             LogitsError: the loss is NaN or infinite; the model gives probabilities; a row's members have no geometric mean.
         """
-        set_torch_rng(self._rng)
+        set_torch_rng(self.rng)
         specs = self.loss_at(self.share(step))
-        own, positions, labelled = self._own.of(batch, moved, specs, step=step)
+        own, positions, with_label = self._own.of(batch, moved, specs, step=step)
+        positions, seen, *counts = map(int, self._ranks.sum([positions, batch.positions, *with_label.values()]))
+        labelled = dict(zip(with_label, counts, strict=True))
         for name, count in labelled.items():
             self.standing.labelled[name] = self.standing.labelled.get(name, 0) + count
         if self._augment is not None:
@@ -191,19 +209,17 @@ class Learner:
         total = torch.zeros((), device=self._device)
         size = self.config.micro_batch or len(batch)
         for start in range(0, len(batch), size):
-            loss = self._loss(batch, own[start : start + size], specs, positions=positions, labelled=labelled)
-            if not loss.requires_grad:
-                raise ConfigError(
-                    f"the model {self.name}".rstrip() + " cannot learn: its outputs carry no gradient",
-                    remedy="let them depend on parameters that are not frozen, without detach or torch.no_grad",
-                )
-            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            is_last = start + size >= len(batch)
+            with nullcontext() if is_last else self._ranks.apart(self._step):
+                loss = self._step(batch, own[start : start + size], specs, positions=positions, labelled=labelled)
+                self._require_gradient(loss)
+                self._scaler.scale(loss).backward()
             total += loss.detach()
-        value = total.item()
+        [value] = self._ranks.sum([total.item()])
         self.check_finite("training", value, step)
         self._update()
-        self.standing.loss_sum += value * batch.positions
-        self._rng = torch_rng()
+        self.standing.loss_sum += value * seen
+        self.rng = torch_rng()
         return value
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, StudentOutputs]:
@@ -272,7 +288,7 @@ class Learner:
             "scheduler": None if self._scheduler is None else self._scheduler.state_dict(),
             "scaler": self._scaler.state_dict(),
             "average": None if self._average is None else self._average.state(),
-            "rng": self._rng,
+            "rng": self.rng,
             "standing": dict(vars(self.standing)),
             **({} if self._masks is None else {"masks": self._masks.state()}),
         }
@@ -288,7 +304,7 @@ class Learner:
             self._average.load(state["average"])
         if self._masks is not None:
             self._masks.load(state["masks"])
-        self._rng = state["rng"]
+        self.rng = state["rng"]
         self.standing = Standing(**state["standing"])
 
     def _weights_of(self, head: Head) -> Tensor | None:
@@ -302,10 +318,17 @@ class Learner:
         return None if weights is None else torch.tensor(weights, dtype=torch.float32, device=self._device)
 
     def _loss(
-        self, batch: Batch, part: Batch, specs: Mapping[str, LossSpec], *, positions: int, labelled: Mapping[str, int]
+        self,
+        model: nn.Module,
+        batch: Batch,
+        part: Batch,
+        specs: Mapping[str, LossSpec],
+        *,
+        positions: int,
+        labelled: Mapping[str, int],
     ) -> Tensor:
         """The share of some rows in the loss of a batch in which `positions` count, `labelled` of them with a label."""
-        answers, terms = self.predict(self.model, part), []
+        answers, terms = self.predict(model, part), []
         for name, head in self.heads.items():
             outputs, spec = answers[name], specs[name]
             self._require_logits(head, outputs)
@@ -313,6 +336,13 @@ class Learner:
                 loss = batch_loss(outputs, part.only(name), spec, positions=positions, labelled=labelled[name])
             terms.append(loss if head.weight == 1 else loss * head.weight)
         return functools.reduce(torch.add, terms)
+
+    def _require_gradient(self, loss: Tensor) -> None:
+        if not loss.requires_grad:
+            raise ConfigError(
+                f"the model {self.name}".rstrip() + " cannot learn: its outputs carry no gradient",
+                remedy="let them depend on parameters that are not frozen, without detach or torch.no_grad",
+            )
 
     def _require_logits(self, head: Head, outputs: StudentOutputs) -> None:
         if head.name not in self._asked and outputs.matrix is None and head.target == "softmax":
@@ -344,5 +374,6 @@ class Learner:
             self._masks.apply(self.model)
         if self.config.max_norm is not None:
             limit_norms(self.model, self.config.max_norm)
+        self._ranks.share(self.model.buffers())  # batch statistics are those of each rank's rows; rank 0's are kept
         if self._average is not None:
             self._average.update(self.model)

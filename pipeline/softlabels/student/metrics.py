@@ -23,6 +23,7 @@ from softlabels.labels.targets import Target
 from softlabels.student.by_class import MOST, ByClass
 from softlabels.student.calibration import add_to_bins, calibration_error, empty_bins
 from softlabels.student.flag_metrics import FlagMetrics
+from softlabels.student.merging import Merging
 from softlabels.student.value_metrics import ValueMetrics
 
 if TYPE_CHECKING:
@@ -101,6 +102,12 @@ class Accumulator(Protocol):
     def result(self) -> Scores:
         """The scores of everything added so far."""
 
+    def sums(self) -> dict[str, Any]:
+        """What they are made of; see `Merging`."""
+
+    def merge(self, sums: dict[str, Any]) -> None:
+        """Add what another process has added up."""
+
 
 def together(found: Mapping[str, Scores]) -> Scores:
     """The scores of several targets as those of one model; of one without a name its own."""
@@ -116,14 +123,16 @@ def metrics_of(target: Target, temperatures: Sequence[float], mean: str, *, by_c
     return cast(Accumulator, FlagMetrics(temperatures, mean) if target == "sigmoid" else ValueMetrics())
 
 
-class Metrics:
-    """Adds up predictions, a batch at a time.
+class Metrics(Merging):
+    """Adds up predictions, a batch at a time. Of those that count class by class the counts are not merged.
 
     Args:
         temperatures: T of the KLs; 1, or the temperature next to it at which the teacher is known, is always one of them.
         mean: how the teacher's members are averaged, see `softlabels.labels.ensemble`.
         by_class: count class by class too.
     """
+
+    SUMS = ("_rows", "_compared", "_hard", "_agreed", "_kl", "_bins")
 
     def __init__(self, temperatures: Sequence[float] = (), mean: str = "arithmetic", *, by_class: bool = False) -> None:
         self._temperatures = temperatures

@@ -49,6 +49,16 @@ class RunLog:
             self._events.close()
 
 
+class Unwritten:
+    """The log of a process that writes none."""
+
+    def add(self, entry: Mapping[str, object], step: int | None = None) -> None:
+        """Write nothing."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
 def _events(folder: LocalFolder, step: int) -> SummaryWriter | None:
     """TensorBoard's writer; None, and a warning, where the path is not UTF-8, which it cannot take."""
     events = folder.at(EVENTS)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from blake3 import blake3
 from torch import Tensor
 
 from softlabels.models.device import warm_up
@@ -80,3 +81,30 @@ def set_torch_rng(state: list[Tensor]) -> None:
     torch.set_rng_state(state[0])
     if len(state) == 1 + torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state[1:])
+
+
+def rng_of_rank(state: dict[str, Any], rank: int) -> dict[str, Any]:
+    """What one of several processes draws from, where process 0 draws from `state`: other numbers, which follow from both."""
+    if rank == 0:
+        return state
+    seed = _seed_of_rank(state["torch"], rank)
+    name, words, position, has_gauss, cached = np.random.RandomState(seed % 2**32).get_state(legacy=True)
+    return {
+        "python": random.Random(seed).getstate(),  # noqa: S311  # nothing secret
+        "numpy": (name, np.asarray(words).tolist(), int(position), int(has_gauss), float(cached)),
+        "torch": torch_rng_of_rank(state["torch"], rank),
+    }
+
+
+def torch_rng_of_rank(state: list[Tensor], rank: int) -> list[Tensor]:
+    """The same of torch's generators alone."""
+    if rank == 0:
+        return state
+    seed = _seed_of_rank(state, rank)
+    devices = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    return [torch.Generator(device).manual_seed(seed).get_state() for device in devices]
+
+
+def _seed_of_rank(state: list[Tensor], rank: int) -> int:
+    drawn = blake3(state[0].numpy().tobytes() + rank.to_bytes(4, "little")).digest(length=8)
+    return int.from_bytes(drawn, "little") >> 1

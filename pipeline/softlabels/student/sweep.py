@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from itertools import product
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from softlabels.errors import ConfigError
 from softlabels.student.config import DEFAULT_ALPHA, DEFAULT_TEMPERATURE, LoopConfig, TrainingConfig
@@ -41,6 +41,8 @@ class StudentTraining(LoopConfig):
         baseline: train the same student with hard labels only as well, on the same rows in the same order.
         row_fraction: share of the training rows that are used at all.
         only_classes: use only the training rows whose hard label is one of these numbers.
+        divide: what several processes divide: batches (the rows of each), students (each process trains some of them on whole
+            batches), or auto (students where there are as many as processes, or more). docs/scaling.md says what each costs.
     """
 
     temperature: Setting | tuple[Setting, ...] = DEFAULT_TEMPERATURE
@@ -55,6 +57,7 @@ class StudentTraining(LoopConfig):
     baseline: bool = True
     row_fraction: float = 1.0
     only_classes: tuple[int, ...] | None = None
+    divide: Literal["auto", "batches", "students"] = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,7 +2,8 @@
 
 One student or many are taken through the same batches side by side (`learner`): a batch is read once for all of them. It
 trains students from soft labels and teachers from hard ones; which loss, optimizer and schedule says each student's config.
-It does not know where batches come from (`softlabels.stream`) nor what the models are (`softlabels.models`).
+It does not know where batches come from (`softlabels.stream`) nor what the models are (`softlabels.models`). Several processes
+may train together (`ranks`): they take every step together, and rank 0 alone touches the folder.
 
 A run folder holds `checkpoint.pt` and, in a folder a student, when the run has ended: `weights.safetensors` (the best
 epoch's by validation loss, or the last one's), `metrics.jsonl`, `tensorboard/`.
@@ -11,31 +12,36 @@ epoch's by validation loss, or the last one's), `metrics.jsonl`, `tensorboard/`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
 from tqdm import tqdm
 
-from softlabels.errors import ConfigError, DamagedRun, Interrupted, RunExists
+from softlabels.errors import DamagedRun, Interrupted, RunExists
 from softlabels.models import save_weights
 from softlabels.models.device import resolve_device, warm_up
 from softlabels.student import checkpoint, runlog
 from softlabels.student.checkpoint import load_checkpoint, save_checkpoint
-from softlabels.student.config import TrainingConfig, deciding
 from softlabels.student.heads import Head
 from softlabels.student.learner import Augment, Learner, Student
 from softlabels.student.loss_spec import LossSpec
 from softlabels.student.metrics import Batches, Scores
-from softlabels.student.runlog import RunLog
-from softlabels.student.seeding import deterministic
+from softlabels.student.ranks import ALONE, Ranks, require_same
+from softlabels.student.run_identity import facts_of, orders_of, settings_of, shared_config
+from softlabels.student.runlog import RunLog, Unwritten
+from softlabels.student.seeding import deterministic, rng_of_rank, rng_state, set_rng_state, torch_rng_of_rank
 from softlabels.student.validation import validate
 from softlabels.system.local import LocalFolder, local_folder
 
+if TYPE_CHECKING:
+    from softlabels.stream.batch import Batch
+
 WEIGHTS = "weights.safetensors"
-SHARED = ("epochs", "batch_size", "block", "validation", "checkpoint_every", "device", "threads")
+ASKED_EVERY = 16  # steps after which ranks that divide the students ask whether to stop
 
 
 @dataclass(frozen=True)
@@ -86,12 +92,15 @@ class Trainer:
             with another identity or config is refused.
         augment: changes a batch's inputs before each training step; draws from torch's generators.
         before: `train` and `validation` in the order of an earlier version: a run that it began goes on in that order.
+        ranks: the processes that train together; the batches given are this one's part of each.
+        by_students: they divide the students, and the batches given are whole; see `divided`.
 
     Attributes:
         is_of_before: whether it does so; known once `run` has begun.
 
     Raises:
         ConfigError: an optimizer, schedule or device that cannot be had; students that cannot share a pass.
+        SpecMismatch: another rank would train something else.
     """
 
     def __init__(
@@ -104,17 +113,22 @@ class Trainer:
         augment: Augment | None = None,
         *,
         before: tuple[Batches, Batches | None] | None = None,
+        ranks: Ranks = ALONE,
+        by_students: bool = False,
     ) -> None:
         self._train, self._validation, self._folder = train, validation, local_folder(folder)
         self._before, self.is_of_before = before, False
-        self._config = _shared_config(students)
+        self._ranks, self._sharing = ranks, ALONE if by_students else ranks  # all; those that share a batch
+        self._config = shared_config(students)
         self._device = resolve_device(self._config.device)
         self._total_steps = self._config.epochs * train.steps_per_epoch
+        self._identity = {"training": settings_of(students), "order": orders_of(train, validation), **identity}
+        require_same(ranks, self._identity | facts_of(students) if ranks.world > 1 else {})
         self._learners = [
-            Learner(student, device=self._device, total_steps=self._total_steps, augment=augment)
+            Learner(student, device=self._device, total_steps=self._total_steps, augment=augment, ranks=self._sharing)
             for student in students
         ]
-        self._identity = {"training": _settings(students), "order": _orders(train, validation), **identity}
+        self._own = self._learners[ranks.rank :: ranks.world] if by_students else self._learners
         self._progress = Progress()
 
     def run(
@@ -135,27 +149,44 @@ class Trainer:
             Interrupted: `should_stop` was true; the same call goes on from there.
             LogitsError: a loss is NaN or infinite; names student and step.
             SpecMismatch, RunExists: the folder holds another run, or files that no run wrote, or is in use.
+            RankLost: another rank has ended; what was saved is gone on with.
             DiskFull, StorageError: nothing that was saved is lost.
         """
-        self._folder.make()
-        with self._folder.only_process(), deterministic(self._device, self._config.threads):
+        with self._alone_in_folder(), deterministic(self._device, self._config.threads):
             warm_up()
             self._begin()
-            if all(self._is_ended(learner) for learner in self._learners):
+            if self._ranks.broadcast(self._is_first and all(self._is_ended(learner) for learner in self._learners)):
                 for learner in self._learners:
                     learner.load_kept()
                 return [self._result(learner) for learner in self._learners]
             with ExitStack() as stack:
-                logs = [
-                    stack.enter_context(closing(RunLog(self._home(each), each.standing.lines, self._progress.step)))
-                    for each in self._learners
-                ]
+                logs = [stack.enter_context(closing(self._log(each))) for each in self._learners]
                 self._train_epochs(logs, should_stop, on_epoch)
                 for learner, log in zip(self._learners, logs, strict=True):
                     learner.load_kept()
-                    save_weights(learner.model, WEIGHTS, folder=self._home(learner))
+                    if self._is_first:
+                        save_weights(learner.model, WEIGHTS, folder=self._home(learner))
                     log.add(self._last_line(learner))
         return [self._result(learner) for learner in self._learners]
+
+    @property
+    def _is_first(self) -> bool:
+        """Whether this is rank 0, which alone reads and writes the folder."""
+        return self._ranks.rank == 0
+
+    @contextmanager
+    def _alone_in_folder(self) -> Iterator[None]:
+        if not self._is_first:
+            yield
+            return
+        self._folder.make()
+        with self._folder.only_process():
+            yield
+
+    def _log(self, learner: Learner) -> RunLog | Unwritten:
+        if not self._is_first:
+            return Unwritten()
+        return RunLog(self._home(learner), learner.standing.lines, self._progress.step)
 
     def _home(self, learner: Learner) -> LocalFolder:
         return self._folder.within(learner.name)
@@ -166,7 +197,9 @@ class Trainer:
     def _begin(self) -> None:
         """Load the checkpoint; where there is none that binds this run, save the first one."""
         if not self._restore():
-            homes = {self._home(learner) for learner in self._learners}
+            if not self._is_first:
+                set_rng_state(rng_of_rank(rng_state(), self._ranks.rank))
+            homes = {self._home(learner) for learner in self._learners if self._is_first}
             foreign = [home.at(name) for home in homes for name in (runlog.NAME, WEIGHTS) if home.exists(name)]
             if foreign and not self._folder.exists(checkpoint.NAME):
                 raise RunExists(
@@ -175,15 +208,15 @@ class Trainer:
                     remedy="choose another run folder",
                 )
             self._save()
-        for learner in self._learners:
+        for learner in self._learners if self._is_first else ():
             self._home(learner).make()
 
     def _restore(self) -> bool:
         """Go back to the checkpoint; False where there is none that binds this run."""
         try:
             orders = [(self._train, self._validation), *([self._before] if self._before else [])]
-            identities = [self._identity | {"order": _orders(*each)} for each in orders]
-            found = load_checkpoint(self._folder, *identities)
+            identities = [self._identity | {"order": orders_of(*each)} for each in orders]
+            found = load_checkpoint(self._folder, *identities, ranks=self._ranks, sharing=self._sharing)
             if found is None:
                 return False
             state, number = found
@@ -192,6 +225,7 @@ class Trainer:
             self._progress = Progress(**state["progress"])
             for learner, saved in zip(self._learners, state["learners"], strict=True):
                 learner.load(saved)
+            self._load_drawn(state.get("drawn", []))
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
             raise DamagedRun(
                 f"{self._folder.at(checkpoint.NAME)} does not fit these students: {' '.join(str(error).split())[:300]}",
@@ -201,10 +235,14 @@ class Trainer:
         return True
 
     def _train_epochs(
-        self, logs: Sequence[RunLog], should_stop: Callable[[], bool], on_epoch: Callable[[int, float], object]
+        self,
+        logs: Sequence[RunLog | Unwritten],
+        should_stop: Callable[[], bool],
+        on_epoch: Callable[[int, float], object],
     ) -> None:
         progress = self._progress
-        with tqdm(total=self._total_steps, initial=progress.step, unit="step", desc="train", disable=None) as bar:
+        silent = None if self._is_first else True  # None: where nobody sees it
+        with tqdm(total=self._total_steps, initial=progress.step, unit="step", desc="train", disable=silent) as bar:
             while progress.epoch < self._config.epochs:
                 started, rows_before = time.perf_counter(), progress.rows
                 self._train_epoch(bar, should_stop)
@@ -215,33 +253,39 @@ class Trainer:
     def _train_epoch(self, bar: tqdm[Any], should_stop: Callable[[], bool]) -> None:
         progress = self._progress
         for batch in self._train.epoch(progress.epoch, progress.batch):
-            if should_stop():
+            is_stopping, positions = self._agreed(should_stop, batch)
+            if is_stopping:
+                self._collect([])
                 self._save()
                 raise Interrupted(
                     f"stopped in epoch {progress.epoch + 1} of {self._config.epochs}, after step {progress.step}",
                     remedy="run the same command again to go on",
                 )
             moved = batch.to(self._device)
-            losses = [learner.step(batch, moved, progress.step) for learner in self._learners]
-            progress.rows += len(batch)
-            progress.positions += batch.positions
+            losses = [learner.step(batch, moved, progress.step) for learner in self._own]
+            progress.rows += batch.size
+            progress.positions += positions
             progress.batch += 1
             progress.step += 1
             bar.set_postfix(epoch=progress.epoch + 1, loss=f"{losses[0]:.4g}", refresh=False)
             bar.update()
 
-    def _finish_epoch(self, logs: Sequence[RunLog], times: Mapping[str, float]) -> None:
+    def _finish_epoch(self, logs: Sequence[RunLog | Unwritten], times: Mapping[str, float]) -> None:
         progress = self._progress
-        train_losses = [learner.standing.loss_sum / max(progress.positions, 1) for learner in self._learners]
-        for learner in self._learners:
+        train_losses = [learner.standing.loss_sum / max(progress.positions, 1) for learner in self._own]
+        for learner in self._own:
             learner.check_trained()
         progress.epoch += 1
         progress.batch, progress.rows, progress.positions = 0, 0, 0
-        held_out = [None] * len(self._learners)
+        held_out = [None] * len(self._own)
         if self._validation is not None:
-            held_out = validate(self._learners, self._validation, self._device, step=progress.step)  # type: ignore[assignment]
-        for learner, log, train_loss, found in zip(self._learners, logs, train_losses, held_out, strict=True):
+            held_out = validate(  # type: ignore[assignment]
+                self._own, self._validation, self._device, step=progress.step, ranks=self._sharing
+            )
+        for learner, found in zip(self._own, held_out, strict=True):
             learner.finish_epoch(progress.epoch, found)
+        told = self._collect([*zip(train_losses, held_out, strict=True)])
+        for learner, log, (train_loss, found) in zip(self._learners, logs, told, strict=True) if self._is_first else ():
             line = self._line(learner, train_loss, found)
             log.add(line | {"times": times}, progress.step)
         if progress.epoch % self._config.checkpoint_every == 0 or progress.epoch == self._config.epochs:
@@ -271,43 +315,50 @@ class Trainer:
         weights = self._home(learner).at(WEIGHTS)
         return TrainingResult(kept_epoch, standing.kept_validation, standing.scores, progress.step, weights)
 
+    def _agreed(self, should_stop: Callable[[], bool], batch: Batch) -> tuple[bool, int]:
+        """Whether a rank is to stop, which all do then, and how many positions count in the whole batch. Ranks that have no
+        step in common ask each other now and then.
+        """
+        if self._sharing is not self._ranks:
+            is_asked = self._progress.step % ASKED_EVERY == 0
+            return is_asked and self._ranks.sum([should_stop()])[0] > 0, batch.positions
+        is_stopping, positions = self._ranks.sum([should_stop(), batch.positions])
+        return is_stopping > 0, int(positions)
+
+    def _collect(self, told: list[Any]) -> list[Any]:
+        """What is `told` of each learner of this rank, of all; where ranks divide the students rank 0 takes over what those of
+        the others have come to.
+        """
+        if self._sharing is self._ranks:
+            return told
+        every = self._ranks.gather([told, [learner.state() for learner in self._own]])
+        for rank, (_, states) in enumerate(every):
+            for learner, state in zip(self._learners[rank :: len(every)], states, strict=True) if rank else ():
+                lines = learner.standing.lines  # which rank 0 alone writes
+                learner.load(state)
+                learner.standing.lines = lines
+        return [
+            every[number % len(every)][0][number // len(every)]
+            for number in range(len(self._learners))
+            if every and told
+        ]
+
     def _save(self) -> None:
-        state = {"progress": vars(self._progress), "learners": [learner.state() for learner in self._learners]}
-        save_checkpoint(self._folder, state, self._identity)
+        state: dict[str, Any] = {"progress": vars(self._progress)}
+        state["learners"] = [learner.state() for learner in self._learners]
+        if self._sharing.world > 1:
+            state["drawn"] = self._sharing.gather([learner.rng for learner in self._learners])
+        save_checkpoint(self._folder, state, self._identity, ranks=self._ranks, sharing=self._sharing)
+
+    def _load_drawn(self, drawn: Sequence[Sequence[list[Tensor]]]) -> None:
+        """Give each learner the random numbers of this rank: as they were `drawn` by as many ranks, else new ones."""
+        rank = self._sharing.rank
+        for number, learner in enumerate(self._learners):
+            is_known = len(drawn) == self._sharing.world > 1
+            learner.rng = drawn[rank][number] if is_known else torch_rng_of_rank(learner.rng, rank)
 
 
 def _moving(spec: LossSpec, head: Head) -> dict[str, float]:
     """What a target's schedules have come to."""
     names = ("temperature", "hard_weight", "soft_weight")
     return {name: getattr(spec, name) for name in names if name != "temperature" or head.config.has_temperature}
-
-
-def _orders(train: Batches, validation: Batches | None) -> dict[str, str | None]:
-    return {"train": train.order_digest, "validation": validation.order_digest if validation else None}
-
-
-def _shared_config(students: Sequence[Student]) -> TrainingConfig:
-    """The config of all students, as far as they share one pass. Raises ConfigError where they cannot."""
-    first, names = students[0].config, [student.name for student in students]
-    if len(set(names)) < len(names):
-        raise ConfigError(
-            f"two students would share a folder: {max(names, key=names.count)}", remedy="give values that differ more"
-        )
-    for student in students[1:]:
-        for name in SHARED:
-            if getattr(student.config, name) != getattr(first, name):
-                raise ConfigError(
-                    f"students trained side by side differ in {name}: {getattr(first, name)} and "
-                    f"{getattr(student.config, name)}",
-                    remedy="train them in runs of their own",
-                )
-    return first
-
-
-def _settings(students: Sequence[Student]) -> dict[str, Any]:
-    """Every student's config as JSON holds it, by name; of a single student without a name its own."""
-    found = {}
-    for student in students:
-        given = asdict(student.config)  # a subclass may have fields that are not about this run
-        found[student.name] = deciding({field.name: given[field.name] for field in fields(TrainingConfig)})
-    return found.get("", found) if len(found) == 1 else found

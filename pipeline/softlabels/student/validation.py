@@ -1,4 +1,8 @@
-"""The loss that is trained, and the scores, on held-out rows, for every learner in one pass over them."""
+"""The loss that is trained, and the scores, on held-out rows, for every learner in one pass over them.
+
+Several processes take a part of each batch, and rank 0 makes loss and scores of the sums of all: to the rounding of a sum in
+float64 they are those of one process, and the same ones on every rank.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +20,17 @@ from softlabels.student.heads import naming_target
 from softlabels.student.learner import Learner
 from softlabels.student.loss_spec import LossSpec
 from softlabels.student.losses import LOSSES, hard_sum, soft_sum
+from softlabels.student.merging import Merging
 from softlabels.student.metrics import Batches, Scores, metrics_of, together
 from softlabels.student.outputs import StudentOutputs, blocks, naming_row
+from softlabels.student.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from softlabels.stream.batch import Batch
 
 
 def validate(
-    learners: Sequence[Learner], batches: Batches, device: torch.device, *, step: int
+    learners: Sequence[Learner], batches: Batches, device: torch.device, *, step: int, ranks: Ranks = ALONE
 ) -> list[tuple[float, Scores]]:
     """The validation loss and the scores of each learner. Of several targets the loss is the weighted sum of theirs, and
     `targets` among the scores has those of each, with its own loss as `validation_loss`.
@@ -41,13 +47,20 @@ def validate(
     ]
     with torch.no_grad():  # not inference_mode: a model that caches tensors could not train with them afterwards
         for batch in batches.epoch(0):
+            if not len(batch):  # the last one may be too short for all ranks
+                continue
             moved = batch.to(device)
             for learner, own in zip(learners, tallies, strict=True):
                 answers = learner.predict(learner.judged.eval(), moved)
                 for name, tally in own.items():
                     with naming_target(name), naming_row(batch.only(name), tally.spec.mean):
                         tally.add(answers[name], moved.only(name))
-    return [_result(learner, own, step) for learner, own in zip(learners, tallies, strict=True)]
+    for other in ranks.gather([{name: tally.sums() for name, tally in own.items()} for own in tallies])[1:]:
+        for own, sums in zip(tallies, other, strict=True):
+            for name, tally in own.items():
+                tally.merge(sums[name])
+    found = [_result(learner, own, step) for learner, own in zip(learners, tallies, strict=True) if ranks.rank == 0]
+    return [(loss, scores) for loss, scores in ranks.broadcast(found)]
 
 
 def _result(learner: Learner, tallies: Mapping[str, _Tally], step: int) -> tuple[float, Scores]:
@@ -62,8 +75,10 @@ def _result(learner: Learner, tallies: Mapping[str, _Tally], step: int) -> tuple
     return total, together(own)
 
 
-class _Tally:
+class _Tally(Merging):
     """The sums of one target of a learner's."""
+
+    SUMS = ("_metrics", "_soft", "_hard")
 
     def __init__(self, learner: Learner, name: str, spec: LossSpec) -> None:
         self.spec = spec

@@ -13,10 +13,13 @@ import torch
 from torch import Tensor
 
 from softlabels.labels.soft import SoftLabels
+from softlabels.student.merging import Merging
 
 
-class ValueMetrics:
+class ValueMetrics(Merging):
     """Adds up predictions, a batch at a time."""
+
+    SUMS = ("_rows", "_hard", "_soft")
 
     def __init__(self) -> None:
         self._rows = 0
@@ -40,12 +43,14 @@ class ValueMetrics:
         return scores | {"teacher": self._soft.result()} if self._soft.rows else scores
 
 
-class Distances:
+class Distances(Merging):
     """Sums in float64 of how far vectors are from those that are wanted.
 
     The spread about the mean, which R2 divides by, is put together of batches' own (Chan, Golub, LeVeque 1979), and never as a
     difference of two sums of squares.
     """
+
+    SUMS = ("rows", "_directed", "_cosine", "_sums")
 
     def __init__(self) -> None:
         self.rows = 0
@@ -67,6 +72,13 @@ class Distances:
         product = lengths * said.norm(dim=-1)
         self._cosine += torch.where(product > 0, (said * wanted).sum(dim=-1) / product, 0.0).sum().item()
         self._directed += int((lengths > 0).sum())
+
+    def merge(self, sums: dict[str, Any]) -> None:
+        """See `Merging`."""
+        own, other = self._sums, sums["_sums"]
+        both = None if own is None or other is None else _together(own, self.rows, other, sums["rows"])
+        super().merge(sums)
+        self._sums = self._sums if both is None else both
 
     def result(self) -> dict[str, float]:
         """mse, rmse, r2 and cosine, as `metrics.Scores` says."""

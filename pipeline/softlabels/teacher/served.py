@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from softlabels.checks.dependence import spread
-from softlabels.errors import ConfigError, OtherLogits, TeacherError, UserError, one_line, some
+from softlabels.errors import ClassIdOverflow, ConfigError, OtherLogits, TeacherError, UserError, one_line, some
 from softlabels.foreign.dialects import DIALECTS, INFO_BYTES, Kind, Models, Version, decoded
 from softlabels.foreign.rows import Unfit
 from softlabels.labels.encoding import TopkEncoding
@@ -251,6 +251,9 @@ class Served:
         remedy = unfit.remedy
         if unfit.reason == "positions of fewer entries":
             remedy = f"give a smaller labels.k, or {self.dialect.raise_k}"
+        if unfit.kind is ClassIdOverflow:
+            remedy = "name the served model's own tokenizer in transfer_set.sequences; outputs that no token has are among the "
+            remedy += "largest less often with a smaller labels.k"
         return unfit.kind(f"{self.web.url}, {where}: {unfit.what}", remedy=remedy)
 
     @property

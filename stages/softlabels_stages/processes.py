@@ -1,0 +1,72 @@
+"""Several processes of one command on this machine, started together by torch's own launcher, as torchrun does.
+
+They share the machine's cores: each gets its share as `$OMP_NUM_THREADS`, where that is not set. A signal to this process is
+handed on to all, which stop at the same step. When one fails the others are ended, and none is started anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from softlabels.errors import ConfigError, Interrupted, RankLost
+
+AGAIN = "run the same command again to go on"
+
+
+def launch(module: str, words: Sequence[str], count: int) -> int:
+    """Run `python -m softlabels_stages.MODULE WORDS` `count` times together; the exit code is that of what failed.
+
+    Raises:
+        RankLost: a signal ended a process.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // count)))
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # each process says itself what was wrong
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        run_id=f"softlabels-{os.getpid()}",
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1",
+        max_restarts=0,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", f"softlabels_stages.{module}", *words)
+    except SignalException:
+        return Interrupted.exit_code
+    except ChildFailedError as error:
+        codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+        if (
+            code := next((code for code in codes.values() if code > 0 and code != RankLost.exit_code), None)
+        ) is not None:
+            return code
+        for rank, code in codes.items():
+            if code < 0:
+                name = signal.Signals(-code).name
+                raise RankLost(f"process {rank} of {count} was ended by {name}", remedy=AGAIN) from None
+        return RankLost.exit_code
+    return 0
+
+
+def is_launcher(asked: int, here: int) -> bool:
+    """Whether this process is to start others: `asked` of them, and `here` are together already.
+
+    Raises:
+        ConfigError: both, and not the same.
+    """
+    if asked < 1:
+        raise ConfigError(f"processes is {asked}", remedy="give a whole number >= 1")
+    if here > 1 and asked not in (1, here):
+        raise ConfigError(
+            f"--processes={asked}, and {here} processes were started together", remedy="leave --processes to torchrun"
+        )
+    return asked > 1 and here == 1
