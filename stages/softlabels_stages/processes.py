@@ -57,16 +57,11 @@ def launch(module: str, words: Sequence[str], count: int) -> int:
     return 0
 
 
-def is_launcher(asked: int, here: int) -> bool:
-    """Whether this process is to start others: `asked` of them, and `here` are together already.
-
-    Raises:
-        ConfigError: both, and not the same.
-    """
+def require_processes(asked: int, here: int) -> None:
+    """Raise ConfigError where a command that asks for so many processes runs as other ones than these."""
     if asked < 1:
         raise ConfigError(f"processes is {asked}", remedy="give a whole number >= 1")
-    if here > 1 and asked not in (1, here):
+    if asked not in (1, here):
         raise ConfigError(
             f"--processes={asked}, and {here} processes were started together", remedy="leave --processes to torchrun"
         )
-    return asked > 1 and here == 1

@@ -3,7 +3,10 @@
 A request is a JSON object: `world`, `folder`, `what` (a name of `RUNS`), `changes` (fields of the config), `at` (a rank),
 `stop` (null, or the number, from 0, of the question to which rank `at` answers that it should stop), `other` (null, or fields
 that it has otherwise), `kill` (null, or [rank, step]: that rank is killed before its step); and, where they are given, `fail`
-and `hang` (as `kill`: an error, or a sleep), `missing` (ranks that do not come), `patience`, `by_students`.
+and `hang` (as `kill`: an error, or a sleep), `moment` ([rank, seconds]: that rank is killed so long after its start), `missing`
+(ranks that do not come), `patience`, `by_students`, `forgets` (ranks do not draw on from where they were). With `words` a rank
+runs the command train-student in the folder, with `words_of` its own, and writes what it prints into `rank<r>.out` and
+`rank<r>.err`.
 
 Each rank writes what it says of itself into `rank<r>.json` in the folder `told` beside the run's: the error that it ended with,
 or digests of its weights, and the rows of its steps. The answer to a request is the exit status of the first process that
@@ -13,11 +16,13 @@ failed, or 0.
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -42,6 +47,7 @@ from softlabels.student.trainer import Trainer
 from tests.student import batches
 from tests.student.runs import CLASSES, INPUTS, MemoryBatches, examples, net, serve
 
+AFTER = 5.0  # seconds
 WIDTH, POSITIONS, OUTPUTS, VOCABULARY = 6, 5, 13, 11
 
 
@@ -170,11 +176,30 @@ def watched(request: dict[str, Any], ranks: Ranks, rows: list[str]) -> None:
         rows.append(f"{number} {self.name} {loss.hex()} {batch.first} {batch.size} {batch.rows.tolist()}")
         return loss
 
+    if request.get("forgets"):
+        Trainer._load_drawn = lambda self, drawn: None  # type: ignore[method-assign]
     Learner.step = step  # type: ignore[method-assign]
+
+
+def command(request: dict[str, Any]) -> int:
+    """What one rank does of a command."""
+    from softlabels_stages import train_student
+
+    rank = os.environ.get("RANK", "0")
+    os.chdir(request["folder"])
+    with (
+        Path(f"rank{rank}.out").open("w") as out,
+        Path(f"rank{rank}.err").open("w") as err,
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        return train_student.main([*request["words"], *request.get("words_of", {}).get(rank, [])])
 
 
 def run(request: dict[str, Any]) -> int:
     """What one rank does."""
+    if "words" in request:
+        return command(request)
     told = Path(request["folder"]).parent / "told"
     told.mkdir(parents=True, exist_ok=True)
     rows: list[str] = []
@@ -209,19 +234,42 @@ def child(request: dict[str, Any]) -> int:
     world = request["world"]
     if world == 1:
         return run(request)
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60))
-    os.environ |= {
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True",
-        "WORLD_SIZE": str(world), "SOFTLABELS_PATIENCE": request.get("patience", "60"),
-    }  # fmt: skip
-    pids = []
+    pids, (read, write) = [], os.pipe()  # no thread runs yet: a child of a process with threads may hang
     for rank in range(world - request.get("missing", 0)):
         pids.append(os.fork())
         if pids[-1] == 0:
-            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            os.environ |= {
+                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": os.read(read, 5).decode(), "WORLD_SIZE": str(world),
+                "RANK": str(rank), "LOCAL_RANK": str(rank), "TORCHELASTIC_USE_AGENT_STORE": "True",
+                "SOFTLABELS_PATIENCE": request.get("patience", "60"),
+            }  # fmt: skip
             os._exit(run(request))
-    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
-    return next((code for code in codes if code), 0)
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60))
+    os.write(write, f"{store.port:05}".encode() * len(pids))
+    if "moment" in request:
+        rank, seconds = request["moment"]
+        time.sleep(seconds)
+        os.kill(pids[rank], signal.SIGKILL)  # a zombie at the worst
+    return outcome(pids)
+
+
+def outcome(pids: list[int]) -> int:
+    """The exit status of the first rank that fails, or 0; the others are ended some time after it, as torchrun does."""
+    left, first, until = set(pids), 0, math.inf
+    while left:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid:
+            left.discard(pid)
+            code = os.waitstatus_to_exitcode(status)
+            if code and not first:
+                first, until = code, time.monotonic() + AFTER
+        elif time.monotonic() > until:
+            for each in left:
+                os.kill(each, signal.SIGKILL)
+            until = math.inf
+        else:
+            time.sleep(0.005)
+    return first if first >= 0 else 128 - first
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from softlabels.errors import ConfigError, RankLost, SoftLabelsError
+from softlabels.models.device import resolve_device
 from softlabels.stream.parts import Buffer, Part
 from softlabels.student.ranks import ALONE, Ranks
 from softlabels.system.patience import patience
@@ -45,19 +46,23 @@ def processes_here() -> int:
 
 
 @contextmanager
-def ranks_here() -> Iterator[Ranks]:
+def ranks_here(device: str = "auto") -> Iterator[Ranks]:
     """The ranks of the processes that were started together with this one; `ALONE` where there is no other.
 
     An error that leaves the block ends the run on all of them. It is `is_said` where another rank says the same.
 
+    Args:
+        device: on which students are trained, as `models.device.resolve_device` takes it.
+
     Raises:
+        ConfigError: processes that would share a GPU.
         RankLost: not all have come, or one has gone.
     """
     if processes_here() < 2:
         yield ALONE
         return
     with _ended_by_signals():
-        ranks = _join()
+        ranks = _join(_backend(device))
     try:
         yield ranks
     except BaseException as error:
@@ -85,12 +90,22 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _join() -> Distributed:
+def _backend(device: str) -> str:
+    """How numbers travel, once this process has its GPU."""
+    found, here = resolve_device(device), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if found.type == "cpu":
+        return "gloo"
+    if here > (torch.cuda.device_count() if device == "auto" else 1):
+        raise ConfigError(
+            f"{here} processes on this machine would share GPUs: device is {device}, and there are {torch.cuda.device_count()}",
+            remedy="start one process a GPU with device=auto, or give device=cpu",
+        )
+    torch.cuda.set_device(found)
+    return "cpu:gloo,cuda:nccl"
+
+
+def _join(backend: str) -> Distributed:
     limit, world = timedelta(seconds=patience()), processes_here()
-    backend = "gloo"
-    if torch.cuda.is_available():
-        backend = "cpu:gloo,cuda:nccl"
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     try:
         board, rank, world = next(rendezvous("env://", timeout=limit))
         dist.init_process_group(backend, store=board, rank=rank, world_size=world, timeout=limit)
