@@ -6,7 +6,9 @@ computes on this machine's cores, of which workers can use no more than there ar
 simulates a device or a server a worker, which no core of this machine limits. The cost of claims is the time that a worker
 spends in them, of the time that its shards take; it is measured with one worker, in the same run.
 
-    python -m benchmarks.workers --output benchmarks/results/workers.md
+    python -m benchmarks.workers --output benchmarks/results/workers.md    about ten minutes of two cores that nobody else uses
+
+docs/scaling.md quotes the first table, and what claims cost.
 """
 
 from __future__ import annotations

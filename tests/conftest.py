@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 
@@ -9,7 +10,9 @@ os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", HF_HUB_OFFLINE="1", 
 
 import random
 import secrets
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -19,6 +22,10 @@ import torch
 torch.set_num_threads(1)
 
 FIXED = "0"
+MEMORY = Path("/dev/shm")  # where there is much room, tests write there, and no flush waits for a disk
+ROOM = 8 << 30  # bytes: several times what all tests write
+if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,6 +42,17 @@ def pytest_configure(config: pytest.Config) -> None:
         suppress_health_check=[by_time, hypothesis.HealthCheck.function_scoped_fixture],
     )  # fmt: skip
     hypothesis.settings.load_profile("tests")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Modules and tests are there to the end: no search for garbage goes through them, now, later, or in a fork."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -71,4 +89,4 @@ def _seeded(request: pytest.FixtureRequest, rng_of: Callable[[str], np.random.Ge
     seed = int(rng_of(f"global {request.node.nodeid}").integers(1 << 32))
     random.seed(seed)
     np.random.seed(seed)
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # `torch.manual_seed` formats the stack for each device that is not there

@@ -5,6 +5,7 @@ file.
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import re
 import subprocess
@@ -33,6 +34,11 @@ HOMES = ("pipeline/softlabels", "stages/softlabels_stages")
 ORDERED = {"pyproject.toml", "pipeline", "stages", "tests", "data", "Makefile", "README.md"}
 BESIDE = {"docs", "benchmarks", "examples", ".ci", "constraints.txt", "LICENSE"}
 FILES = sorted(path.relative_to(ROOT) for home in HOMES for path in (ROOT / home).rglob("*.py"))
+
+
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse((ROOT / path).read_text())
 
 
 def imported(tree: ast.Module, package: str) -> Iterator[str]:
@@ -68,7 +74,7 @@ def test_imports_point_one_way(path: Path) -> None:
     if room == "__init__":
         return  # the package hands names of every room on, lazily; the fresh interpreters below watch it
     package = ".".join(path.parts[1:-1])
-    names = imported(ast.parse((ROOT / path).read_text()), package)
+    names = imported(parsed(path), package)
     assert [f"{name}: {why}" for name in names if (why := offence(room, name))] == []
 
 
@@ -89,9 +95,8 @@ DISK = {"torch", "os", "pathlib", "fcntl", "shutil", "io", "tempfile", "mmap", "
 STORE = [path for path in FILES if path.parts[2] == "store"]
 
 
-def disk(source: str) -> list[str]:
+def disk(tree: ast.Module) -> list[str]:
     """What of a disk a module imports or opens, or of torch."""
-    tree = ast.parse(source)
     modules = [name for name in imported(tree, "softlabels.store") if name in DISK or name.partition(".")[0] in DISK]
     calls = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
     return modules + [call.id for call in calls if isinstance(call, ast.Name) and call.id in ("open", "Path")]
@@ -99,21 +104,20 @@ def disk(source: str) -> list[str]:
 
 @pytest.mark.parametrize("path", STORE, ids=str)
 def test_the_store_knows_no_disk(path: Path) -> None:
-    assert disk((ROOT / path).read_text()) == []
+    assert disk(parsed(path)) == []
 
 
 def test_the_test_of_disks_can_fail() -> None:
-    assert disk("import os.path\ndef f():\n    with open('x') as file:\n        from pathlib import Path\n") == [
-        "os.path", "pathlib", "pathlib.Path", "open",
-    ]  # fmt: skip
-    assert disk("from softlabels.system.files import Folder\nfolder.open('x')\nimport ostrich\n") == []
+    source = "import os.path\ndef f():\n    with open('x') as file:\n        from pathlib import Path\n"
+    assert disk(ast.parse(source)) == ["os.path", "pathlib", "pathlib.Path", "open"]
+    assert disk(ast.parse("from softlabels.system.files import Folder\nfolder.open('x')\nimport ostrich\n")) == []
 
 
-def circle(files: dict[str, str]) -> list[str]:
-    """Modules of one room that import each other in a circle, by the text of each; none where there is no circle. What is
+def circle(files: dict[str, ast.Module]) -> list[str]:
+    """Modules of one room that import each other in a circle, by the code of each; none where there is no circle. What is
     imported inside a function or for types only counts too.
     """
-    imports = {name: {*imported(ast.parse(text), name.rpartition(".")[0])} - {name} for name, text in files.items()}
+    imports = {name: {*imported(tree, name.rpartition(".")[0])} - {name} for name, tree in files.items()}
     try:
         TopologicalSorter({name: found & files.keys() for name, found in imports.items()}).prepare()
     except CycleError as error:
@@ -124,43 +128,56 @@ def circle(files: dict[str, str]) -> list[str]:
 @pytest.mark.parametrize("room", sorted({path.parent for path in FILES}), ids=str)
 def test_no_circles_inside_a_room(room: Path) -> None:
     names = {path: ".".join(path.with_suffix("").parts[1:]) for path in FILES if path.parent == room}
-    found = circle({name.removesuffix(".__init__"): (ROOT / path).read_text() for path, name in names.items()})
+    found = circle({name.removesuffix(".__init__"): parsed(path) for path, name in names.items()})
     assert found == [], " imports ".join(found)
 
 
 def test_the_test_of_circles_can_fail() -> None:
-    files = {
-        "room": "from room import a\n",
-        "room.a": "import os\ndef f():\n    from room.b import x\n",
-        "room.b": "if TYPE_CHECKING:\n    from room import c\n",
-        "room.c": "from room.d import y\n",
-        "room.d": "",
-    }
-    assert circle(files) == ["room", "room.a", "room.b", "room"]
-    longer = circle(files | {"room.b": "from room.c import z\n", "room.d": "import room.a\n"})
-    assert {*longer} == {"room.a", "room.b", "room.c", "room.d"}
-    assert circle(files | {"room.b": "from room.c import z\n"}) == []
+    def found(**changed: str) -> list[str]:
+        files = {
+            "room": "from room import a\n",
+            "room.a": "import os\ndef f():\n    from room.b import x\n",
+            "room.b": "if TYPE_CHECKING:\n    from room import c\n",
+            "room.c": "from room.d import y\n",
+            "room.d": "",
+        }
+        files |= {f"room.{name}": text for name, text in changed.items()}
+        return circle({name: ast.parse(text) for name, text in files.items()})
+
+    assert found() == ["room", "room.a", "room.b", "room"]
+    assert {*found(b="from room.c import z\n", d="import room.a\n")} == {"room.a", "room.b", "room.c", "room.d"}
+    assert found(b="from room.c import z\n") == []
 
 
 @pytest.mark.parametrize(
-    ("modules", "absent"),
-    [
-        ("softlabels", "torch"),
-        ("softlabels.labels", "torch"),
-        ("softlabels.checks.order, softlabels.checks.contradictions", "torch"),
-        ("softlabels.store", "torch"),
-        ("softlabels.jobs.write_store", "torch"),
-        ("softlabels.student.config, softlabels.student.loss_spec", "torch"),
-        ("softlabels_stages.__main__, softlabels_stages.info", "torch"),
-        ("softlabels_stages.__main__, softlabels_stages.verify", "softlabels.teacher"),
-        ("softlabels.student, softlabels.student.trainer", "softlabels.teacher"),
-        ("softlabels.stream, softlabels.stream.loader", "softlabels.teacher"),
-        ("softlabels_stages.train_student, softlabels_stages.evaluate", "softlabels.teacher"),
-    ],
+    ("absent", "modules"),
+    {
+        "torch": [
+            "softlabels",
+            "softlabels.labels",
+            "softlabels.checks.order",
+            "softlabels.checks.contradictions",
+            "softlabels.store",
+            "softlabels.jobs.write_store",
+            "softlabels.student.config",
+            "softlabels.student.loss_spec",
+            "softlabels_stages.__main__",
+            "softlabels_stages.info",
+        ],
+        "softlabels.teacher": [
+            "softlabels_stages.verify",
+            "softlabels.stream",
+            "softlabels.stream.loader",
+            "softlabels.student",
+            "softlabels.student.trainer",
+            "softlabels_stages.train_student",
+            "softlabels_stages.evaluate",
+        ],
+    }.items(),
 )
-def test_what_a_module_leaves_alone(modules: str, absent: str) -> None:
-    code = f"import sys, {modules}\nassert {absent!r} not in sys.modules, '{absent} was imported'"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+def test_what_modules_leave_alone(absent: str, modules: list[str]) -> None:
+    code = "".join(f"import {name}\nassert {absent!r} not in sys.modules, {name!r}\n" for name in modules)
+    done = subprocess.run([sys.executable, "-c", f"import sys\n{code}"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -182,7 +199,7 @@ def asks_kind(tree: ast.Module) -> list[int]:
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.parts[2] != "labels"], ids=str)
 def test_only_labels_know_which_kind_an_encoding_is(path: Path) -> None:
-    assert asks_kind(ast.parse((ROOT / path).read_text())) == []
+    assert asks_kind(parsed(path)) == []
 
 
 def test_the_test_of_kinds_can_fail() -> None:
@@ -227,9 +244,8 @@ def test_the_names_that_light_modules_repeat() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_a_file_is_one_room(path: Path) -> None:
-    text = (ROOT / path).read_text()
-    tree = ast.parse(text)
-    assert text.count("\n") <= 400
+    tree = parsed(path)
+    assert (ROOT / path).read_text().count("\n") <= 400
     assert ast.get_docstring(tree), "a module says what it is"
     functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
     assert [node.name for node in functions if (node.end_lineno or 0) - node.lineno >= 60] == []

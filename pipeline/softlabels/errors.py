@@ -49,6 +49,7 @@ print the two as one line and exit with the class's `exit_code`::
     │   ├── DamagedShard            a shard's bytes differ from its commit record
     │   └── NotSigned               the key that was named has not signed it
     ├── StorageError              exit 74: the system refused to read or write
+    │   ├── Replaced                a file far away became another one, or none, while it was read
     │   └── OutOfResources          memory, threads or open files that the system does not give
     ├── Unexpected                exit 1: a mistake of this software
     └── Resumable                 exit 75: stopped, nothing lost, the same command goes on
@@ -344,6 +345,18 @@ class StorageError(SoftLabelsError):
     """The system refused to read or write."""
 
     exit_code = 74
+
+
+class Replaced(StorageError):
+    """A file far away became another one, or none, while it was read."""
+
+    @classmethod
+    def of(cls, where: object) -> Replaced:
+        """That of a file."""
+        return cls(
+            f"{where} was replaced, or deleted, while the store was read",
+            remedy="run the same command again, it reads what is there now; a sealed store never changes: ask who wrote",
+        )
 
 
 class OutOfResources(StorageError):

@@ -59,7 +59,7 @@ class TrainStudent(_Rows):
     teacher_training: dict[str, Any] | None = None  # as teacher
     labels: dict[str, Any] | None = None  # as teacher
     tokenizer: dict[str, Any] | None = None  # as teacher
-    store: Stores = (OWN_STORE,)  # a folder of splits (train, validation, test), or one of them; several: one ensemble
+    store: Stores = (OWN_STORE,)  # a folder of splits, one of them, or an address; several: one ensemble
     out: str | None = None  # the run folder; by default runs/NAME-xxxxxxxx, another one for other settings
     processes: int = 1  # that train together on this machine; on several start them by torchrun
 
@@ -73,7 +73,7 @@ class Evaluate(_Rows):
     model: str | None = None  # a student's folder in a run, or a safetensors file; without it, the stored teacher
     store: Stores = (
         OWN_STORE,
-    )  # a folder of splits, or one of them, or several; a finished run's student brings its own
+    )  # a folder of splits, one of them, an address, or several; a finished run's student brings its own
     split: str = "test"  # which split to judge on
     temperature: float | None = None  # of the second KL (the first is at 1); by default that of training
     json: bool = False  # print one JSON object instead of a table
@@ -141,7 +141,7 @@ class Export(_Rows):
 class Info:
     """Arguments of info."""
 
-    store: str = ""  # a store, or a folder of stores
+    store: str = ""  # a store, a folder of stores, or the address of one
     split: str | None = None  # one split of a folder of stores
     json: bool = False  # print JSON: one object for one split, else an object by split
 
@@ -150,7 +150,7 @@ class Info:
 class Verify:
     """Arguments of verify."""
 
-    store: str = ""  # a store, or a folder of stores
+    store: str = ""  # a store, a folder of stores, or the address of one
     quick: bool = False  # read no labels: only what can be seen without
     sample: str | None = None  # n/t: read every byte of part n of t of the shards, and of the others what --quick does
     against_teacher: str | None = None  # a recipe (file or built-in name) whose teacher is run over some of the rows

@@ -10,7 +10,7 @@ from softlabels.errors import ConfigError
 from softlabels.store import open_store, store_splits
 from softlabels.store.convert import convert
 from softlabels.store.root import require_apart, require_root, write_root
-from softlabels.system.places import folder_of
+from softlabels.system.places import files_of, folder_of
 from softlabels_stages.arguments import Convert
 from softlabels_stages.run import should_stop, stage, suggested
 
@@ -22,10 +22,11 @@ def main(args: Convert) -> int:
         raise ConfigError(
             "a store and a target are needed", remedy="write softlabels convert --from=STORE --store=COPY"
         )
-    splits, target = store_splits(args.from_), folder_of(args.store)
-    single = list(splits.values()) == [folder_of(args.from_)]
+    source, target = files_of(args.from_), folder_of(args.store)
+    splits = store_splits(source)
+    single = list(splits.values()) == [source]
     if not single:
-        require_apart(folder_of(args.from_), target)
+        require_apart(source, target)
         require_root(target, tuple(splits))
     for split, path in splits.items():
         store = open_store(path)

@@ -20,7 +20,7 @@ from softlabels.store.records import Manifest
 from softlabels.store.shared import Shared, shared
 from softlabels.store.signatures import read_signatures
 from softlabels.store.spec import Plan, Spec
-from softlabels.system.files import Folder
+from softlabels.system.files import Files
 from softlabels_stages.arguments import Info
 from softlabels_stages.run import stage
 
@@ -44,9 +44,13 @@ def main(args: Info) -> int:
     return 0
 
 
-def _shared(folders: Mapping[str, Folder], described: dict[str, dict[str, Any]]) -> Shared:
+def _shared(folders: Mapping[str, Files], described: dict[str, dict[str, Any]]) -> Shared:
     """The rows that the sealed splits share or repeat, told apart by content key; each split's own go into its facts."""
-    found = shared({split: folder for split, folder in folders.items() if described[split]["sealed"]})
+    sealed = {split: folder for split, folder in folders.items() if described[split]["sealed"]}
+    near = all(folder.near for folder in sealed.values())
+    found = (
+        shared(sealed) if near else Shared(unknown="rows that splits share are not counted: the store lies far away")
+    )
     for split, facts in described.items():
         of = {
             name.partition(" in ")[2]: rows for name, rows in found.found.items() if name.partition(" in ")[0] == split
@@ -55,7 +59,7 @@ def _shared(folders: Mapping[str, Folder], described: dict[str, dict[str, Any]])
     return found
 
 
-def describe(path: Folder) -> dict[str, Any]:
+def describe(path: Files) -> dict[str, Any]:
     """What `--json` prints of one store, sealed or not; sealed ones are opened and so checked against themselves."""
     sealed = path.exists(MANIFEST)
     manifest: Manifest | None = open_store(path).manifest if sealed else None
@@ -70,7 +74,7 @@ def describe(path: Folder) -> dict[str, Any]:
         "compression": spec.compression,
         "sealed": sealed,
         "shards": spec.shards,
-        "shards_done": len(recorded_shards(path)),
+        "shards_done": spec.shards if sealed and not path.near else len(recorded_shards(path)),
         "digest": manifest.digest if manifest else None,
         "content_digest": manifest.content_digest if manifest else None,
         "signed_by": [each.key for each in read_signatures(path)],  # or so it says

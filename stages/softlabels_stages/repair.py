@@ -17,8 +17,8 @@ import sys
 from tqdm import tqdm
 
 from softlabels.errors import SoftLabelsError
+from softlabels.store.listed import store_folders
 from softlabels.store.paths import MANIFEST
-from softlabels.store.reader import store_folders
 from softlabels.store.repair import Repaired, repair
 from softlabels.store.root import close_root, is_described, lost_splits, outdated, write_root
 from softlabels.system.files import Folder
@@ -31,7 +31,7 @@ from softlabels_stages.run import stage
 def main(args: Repair) -> int:
     """Repair every split; the exit code is that of the first that cannot be repaired."""
     codes, unfinished = [], False
-    folders = store_folders(args.store)
+    folders = store_folders(folder_of(args.store))
     for folder in folders:
         try:
             with tqdm(desc=f"repair {folder}", unit="shard", disable=None) as bar:

@@ -45,7 +45,9 @@ class TeacherLogits:
     labels: LabelsConfig = field(default_factory=LabelsConfig)
     store: str = OWN_STORE  # where the stores go, a folder a split
     shards: str | None = None  # i/n: of n workers that do a part each, part i; by default workers share by claims
-    lapse: float = LAPSE  # seconds after which another worker that does not get on counts as dead; with shards or engine in plan and seal
+    lapse: float = (
+        LAPSE  # seconds without progress after which a worker counts as dead (shards, engine: at plan and seal only)
+    )
     seal: bool = False  # run no teacher: seal the stores, all of whose shards are there
     engine: Literal["ray"] | None = None  # ray: a Ray cluster runs the workers
     address: str | None = None  # of the Ray cluster; by default $RAY_ADDRESS, else one is started on this machine

@@ -26,9 +26,9 @@ from softlabels.store.paths import SET_ASIDE
 from softlabels.store.pinned import Pinned
 from softlabels.store.root import lost_splits, outdated, root_strangers
 from softlabels.store.verify import verify
-from softlabels.system.files import Folder
+from softlabels.system.files import Files
 from softlabels.system.keys import public_key
-from softlabels.system.places import folder_of
+from softlabels.system.places import files_of
 from softlabels_stages.arguments import Verify, arguments_of
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import PRINTED, stage, suggested
@@ -49,7 +49,8 @@ def main(args: Verify) -> int:
     if args.against_teacher is not None:  # before every byte is read
         words = [f"--config={args.against_teacher}", f"--trust={args.trust}"]
         recipe = parse(words, arguments_of("teacher-logits"), stage="teacher-logits", doc=None)
-    faults, unfinished, root, splits = 0, 0, folder_of(args.store), store_splits(args.store)
+    faults, unfinished, root = 0, 0, files_of(args.store)
+    splits = store_splits(root)
     pinned = Pinned.told(args.digest, args.signed_by, splits, remedy="name the folder of one split")
     for split, path in splits.items():
         try:
@@ -72,7 +73,7 @@ def main(args: Verify) -> int:
     return DamagedStore.exit_code if faults else UnsealedStore.exit_code if unfinished else 0
 
 
-def _verify_root(root: Folder, *, whole: bool) -> int:
+def _verify_root(root: Files, *, whole: bool) -> int:
     """Say what is wrong above the splits, of which `whole` says that they are sealed and sound; how many problems there are.
     Files of others there are no problem: they are named.
     """
@@ -98,7 +99,7 @@ def _part(args: Verify) -> tuple[int, int] | None:
     return int(given[1]), int(given[2])
 
 
-def _verify(split: str, path: Folder, part: tuple[int, int] | None, pinned: Pinned) -> int:
+def _verify(split: str, path: Files, part: tuple[int, int] | None, pinned: Pinned) -> int:
     """Say what is wrong with a split, and of which shards every byte was read; how many problems there are."""
     try:
         store = open_store(path)
@@ -139,7 +140,7 @@ def _say_what_labels_are(split: str, store: Store) -> None:
             print(f"{split}: {f'{name}: ' * bool(name)}{found.line}")
 
 
-def _recheck(split: str, path: Folder, recipe: TeacherLogits, args: Verify) -> int:
+def _recheck(split: str, path: Files, recipe: TeacherLogits, args: Verify) -> int:
     """Compare with the live teacher; 1 when it deviates by more than rounding explains.
 
     Raises `TeacherError` where it does not, and what both say of a row depends on its batch or its padding.

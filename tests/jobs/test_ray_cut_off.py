@@ -25,7 +25,7 @@ from tests.stages.kills import digests
 from tests.stages.test_teacher_logits import TOPK, write_recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-HEAD, OTHER, LINK = "softlabels-head", "softlabels-cut", "veth0"
+HEAD, OTHER, LINK = f"softlabels-{os.getpid()}-head", f"softlabels-{os.getpid()}-cut", "veth0"
 ADDRESS = {HEAD: "10.203.17.1", OTHER: "10.203.17.2"}  # nobody else sees them
 SOON = {
     "RAY_health_check_initial_delay_ms": "1000",

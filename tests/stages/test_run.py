@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import subprocess
@@ -78,6 +79,14 @@ def test_output_that_nobody_reads_any_more_ends_it_silently() -> None:
     done = subprocess.run(asked, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (BROKEN_PIPE, "")
+
+
+def test_only_the_import_of_a_stage_goes_without_the_search_for_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "softlabels_stages.info", raising=False)
+    left_out = gc.get_freeze_count()
+    assert main(["info", "nowhere"]) == 2
+    assert gc.get_freeze_count() > left_out
+    assert gc.isenabled()
 
 
 def test_a_mistake_of_ours_is_one_line_that_says_so(

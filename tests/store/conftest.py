@@ -1,40 +1,67 @@
 """The store's battery runs on both folders: each test with a `tmp_path` (or a `case`) once on the disk and once in memory, but
 for those marked `on_disk`, which need what only a disk has. `make test` tries three kinds of stores in memory, `make slow` the
-others, and more layouts of what format 3 added.
+others, and more layouts of what format 3 added. Those that read run twice more: as a place far away (one kind in `make test`),
+and, in `make slow`, on a real S3 server.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from softlabels.store import Store, open_store
+from softlabels.store import Store, listed, open_store, reader
+from softlabels.system.urls import depot_of
+from tests.jobs.conftest import s3_server  # noqa: F401  # a fixture
+from tests.store.far import FarPath, S3Path, files_of
 from tests.store.places import AnyPath, MemoryPath, copy
 from tests.store.samples import Sample, make_spec, sample, write_store
 
+READ_FAR = ("test_reader", "test_round_trip", "test_hostile_values", "test_targets")
 IN_MEMORY = ("zarr", "arrow", "topk-zarr")
 MORE = ("sigmoid-arrow", "values-zarr", "anchors-zarr", "anchors-arrow", "several-zstd", "several-arrow")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "tmp_path" in metafunc.fixturenames and metafunc.definition.get_closest_marker("on_disk") is None:
-        metafunc.parametrize("tmp_path", ["local", "memory"], indirect=True)
+        far = ["far", "s3"] if metafunc.module.__name__.rpartition(".")[2] in READ_FAR else []
+        metafunc.parametrize("tmp_path", ["local", "memory", *far], indirect=True)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     values = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
     kinds = {values.get(name, "zarr") for name in ("kind", "target", "store", "target_store")}
-    if (values.get("tmp_path") == "memory" and not kinds <= {*IN_MEMORY}) or kinds & {*MORE}:
+    where = values.get("tmp_path")
+    far = kinds == {"zarr"} and item.module.__name__.endswith(READ_FAR[:2])
+    here = {"memory": kinds <= {*IN_MEMORY}, "far": far, "s3": False}.get(str(where), True)
+    if not here or kinds & {*MORE}:
         item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture
 def tmp_path(request: pytest.FixtureRequest, tmp_path: Path) -> AnyPath:
-    """A folder of the test's own, on the disk or in memory."""
-    return MemoryPath() if getattr(request, "param", "local") == "memory" else tmp_path
+    """A folder of the test's own, on the disk, in memory or far away."""
+    where = getattr(request, "param", "local")
+    return tmp_path if where == "local" else far_folder(where, request)
+
+
+def far_folder(where: str, request: pytest.FixtureRequest) -> MemoryPath:
+    """A folder in memory, whatever readers take it for."""
+    if where == "s3":
+        os.environ.update(request.getfixturevalue("s3_server").environment)
+        depot_of("s3://tests").put("here", b"so that the bucket is there")
+    return {"memory": MemoryPath, "far": FarPath, "s3": S3Path}[where]()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _readers_go_far() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (reader, listed):
+            patch.setattr(module, "files_of", files_of)
+        yield
 
 
 @pytest.fixture(scope="session")

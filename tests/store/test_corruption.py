@@ -31,8 +31,8 @@ from tests.faults.damage import (
     write_bytes,
     write_manifest,
 )
-from tests.store.conftest import IN_MEMORY
-from tests.store.places import AnyPath, MemoryPath, in_memory
+from tests.store.conftest import IN_MEMORY, far_folder
+from tests.store.places import AnyPath, in_memory
 from tests.store.samples import KINDS, SPARSE, require_sound
 
 
@@ -44,6 +44,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         for kind in KINDS + SPARSE:
             slow = [] if kind in IN_MEMORY else [pytest.mark.slow]
             cases.append(pytest.param(("memory", kind), id=f"memory-{kind}", marks=slow))
+            far = [] if kind == "topk-zarr" else [pytest.mark.slow]
+            cases.append(pytest.param(("far", kind), id=f"far-{kind}", marks=far))
+            cases.append(pytest.param(("s3", kind), id=f"s3-{kind}", marks=pytest.mark.slow))
     metafunc.parametrize("case", cases, indirect=True, scope="module")
 
 
@@ -54,7 +57,9 @@ def case(
     rng_of: Callable[[str], np.random.Generator],
 ) -> Case:
     where, kind = request.param
-    return Case.make(rng_of(kind), MemoryPath() if where == "memory" else tmp_path_factory.mktemp(kind), kind)
+    return Case.make(
+        rng_of(kind), tmp_path_factory.mktemp(kind) if where == "local" else far_folder(where, request), kind
+    )
 
 
 def read_all(path: AnyPath) -> None:

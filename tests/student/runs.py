@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import gc
 import json
 import os
 import signal
@@ -201,6 +202,7 @@ def server(module: str) -> Server:
 
 def serve(child: Callable[[dict[str, Any]], int]) -> None:
     import_module("torch._dynamo")  # a second that torch.optim would take at the first step of each child
+    gc.freeze()  # what is there stays: no child goes through it for garbage, and so copies it
     while line := sys.stdin.readline():
         pid = os.fork()
         if pid == 0:

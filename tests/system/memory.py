@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -30,6 +30,8 @@ class MemoryFolder:
         folder = MemoryFolder()
         write_store(folder.within("train"), logits, inputs=inputs)
     """
+
+    near = lists = True
 
     def __init__(self, inside: str = "", shared: _Shared | None = None) -> None:
         self.inside, self._shared = inside, shared or _Shared()
@@ -96,6 +98,9 @@ class MemoryFolder:
 
     def file(self, name: str) -> _File:
         return _File(self.read(name))
+
+    def ahead(self, parts: Mapping[str, Sequence[tuple[int, int]]]) -> None:
+        """All is at hand."""
 
     def most_files(self) -> int:
         return 128

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 import numpy as np
 
-from softlabels.errors import ConfigError, LogitsError, NanLogits, one_line
+from softlabels.errors import AlignmentError, ConfigError, LogitsError, NanLogits, one_line
 from softlabels.foreign.rows import ForeignRow, Unfit, entries_of, misaligned, whole_numbers
 from softlabels.foreign.served import SglangAnswer, VllmResponse, lacks, require_first, sglang_row, vllm_row
 from softlabels.system.web import Unusable
@@ -151,6 +151,17 @@ def _read_openai(body: bytes) -> ForeignRow:
     tokens = whole_numbers(map(_id, found.tokens))
     require_first(given, len(tokens))
     at = [place for place in range(len(tokens) - 1) if given[place + 1]]
+    for place in at:
+        if found.tokens[place + 1] not in (given[place + 1] or {}):
+            what = (
+                f"position {place} lacks {one_line(found.tokens[place + 1], 40)}, the prompt's next, beside the largest"
+            )
+            raise Unfit(
+                AlignmentError,
+                "positions without the prompt's token",
+                what,
+                "ask a server that gives it always, as vLLM does",
+            )
     own = [found.token_logprobs[place + 1] for place in at]
     kept = [[(_id(name), log_p) for name, log_p in (given[place + 1] or {}).items()] for place in at]
     known = np.array([np.nan if each is None else each for each in own], np.float64)

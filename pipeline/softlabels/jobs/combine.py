@@ -22,7 +22,7 @@ from softlabels.store.gather import Ints
 from softlabels.store.key_index import Missing, Repeated
 from softlabels.store.records import Manifest
 from softlabels.store.root import require_apart, require_root, write_root
-from softlabels.system.places import Place, folder_of
+from softlabels.system.places import Place, Target, files_of, folder_of
 
 _RANGE = re.compile(r"(\d*):(\d*)(?::(\d+))?|(\d+)")
 _NOBODY: Mapping[str, str] = {}
@@ -30,7 +30,7 @@ _NOBODY: Mapping[str, str] = {}
 
 def merge(
     stores: Sequence[Place],
-    out: Place,
+    out: Target,
     *,
     weights: Sequence[float] | None = None,
     rename: Mapping[str, str] = _NOBODY,
@@ -68,7 +68,7 @@ def merge(
 
 def concat(
     stores: Sequence[Place],
-    out: Place,
+    out: Target,
     *,
     rename: Mapping[str, str] = _NOBODY,
     repeated: Repeated = "error",
@@ -92,7 +92,7 @@ def concat(
 
 def select(
     store: Place,
-    out: Place,
+    out: Target,
     *,
     rows: str | ArrayLike | None = None,
     members: Sequence[int] | None = None,
@@ -134,7 +134,7 @@ def _require_several(stores: Sequence[Place], how: str) -> None:
 
 def _made(
     stores: Sequence[Place],
-    out: Place,
+    out: Target,
     only: Sequence[str] | None,
     plan: Callable[[Sequence[Store]], Derived],
     watch: Watch,
@@ -142,7 +142,7 @@ def _made(
     one_split: bool = False,
 ) -> dict[str, Manifest]:
     """Every split, once all are planned: what does not fit is refused before anything is written."""
-    target, folders = folder_of(out), [folder_of(each) for each in stores]
+    target, folders = folder_of(out), [files_of(each) for each in stores]
     for folder in folders:
         require_apart(folder, target)
     splits = paired_splits(folders, only)

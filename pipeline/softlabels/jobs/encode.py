@@ -32,13 +32,13 @@ from softlabels.store.root import require_apart, require_root, write_root
 from softlabels.store.same_plan import require_same_maker
 from softlabels.store.spec import About, Spec
 from softlabels.system.files import Folder
-from softlabels.system.places import Place, folder_of
+from softlabels.system.places import Place, Target, files_of, folder_of
 from softlabels.teacher.reencode import DensePilot, DenseTeacher
 
 
 def encode(
     dense: Place,
-    store: Place,
+    store: Target,
     settings: EncodingSettings,
     *,
     target: str | None = None,
@@ -67,9 +67,10 @@ def encode(
         StorePathError: the folders lie in each other, or `store` holds something else. SpecMismatch: it was begun otherwise.
         Interrupted: `watch` asked to stop. DiskFull, StorageError, DamagedStore: of the disk.
     """
-    root, splits = folder_of(store), store_splits(dense)
-    single = list(splits.values()) == [folder_of(dense)]
-    require_apart(folder_of(dense), root)
+    root, source = folder_of(store), files_of(dense)
+    splits = store_splits(source)
+    single = list(splits.values()) == [source]
+    require_apart(source, root)
     if not single:
         require_root(root, tuple(splits))
     stores = {split: open_store(path) for split, path in splits.items()}

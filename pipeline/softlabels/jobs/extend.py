@@ -24,7 +24,7 @@ from softlabels.store.root import require_apart, require_root, write_root
 from softlabels.store.same_plan import require_same_plan
 from softlabels.store.spec import Parent, Spec, plan_of
 from softlabels.system.files import Presence
-from softlabels.system.places import Place, folder_of
+from softlabels.system.places import Place, Target, files_of, folder_of
 from softlabels.teacher.config import LabelsConfig
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.teacher.extending import Extending
@@ -39,7 +39,7 @@ def extend(
     transfer_set: Rows,
     teacher: Ensemble,
     labels: LabelsConfig,
-    out: Place,
+    out: Target,
     *,
     missing: Missing = "error",
     watch: Watch = LOGGED,
@@ -66,7 +66,7 @@ def extend(
             OtherLogits: the teacher says something else of its rows now; OtherRows: the transfer set lacks some.
         The others as `label` says.
     """
-    source, root = folder_of(store), folder_of(out)
+    source, root = files_of(store), folder_of(out)
     require_apart(source, root)
     parents = {name: open_store(folder) for name, folder in store_splits(source).items()}
     single = [each.folder for each in parents.values()] == [source]

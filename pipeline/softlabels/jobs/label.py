@@ -22,7 +22,7 @@ from softlabels.store.records import Manifest
 from softlabels.store.root import require_root, write_root
 from softlabels.store.spec import Plan, Spec
 from softlabels.store.writer import StoreWriter
-from softlabels.system.places import Place, folder_of
+from softlabels.system.places import Target, folder_of
 from softlabels.teacher.assign import assigned
 from softlabels.teacher.config import LabelsConfig
 from softlabels.teacher.ensemble import Ensemble
@@ -37,7 +37,7 @@ def label(
     transfer_set: Rows,
     teacher: Ensemble | Served,
     labels: LabelsConfig,
-    store: Place,
+    store: Target,
     *,
     shards: Shards = ALL,
     watch: Watch = LOGGED,
@@ -79,7 +79,7 @@ def label(
 
 @contextmanager
 def at_work(
-    transfer_set: Rows, teacher: Ensemble | Served, labels: LabelsConfig, store: Place, shards: Shards, watch: Watch
+    transfer_set: Rows, teacher: Ensemble | Served, labels: LabelsConfig, store: Target, shards: Shards, watch: Watch
 ) -> Iterator[Filling]:
     """A worker of `label`, its stores open."""
     root = folder_of(store)
@@ -133,7 +133,7 @@ def label_shards(
     transfer_set: Rows,
     teacher: Ensemble | Served,
     labels: LabelsConfig,
-    store: Place,
+    store: Target,
     shards: Mapping[str, Iterable[int]],
     *,
     watch: Watch = LOGGED,
@@ -144,7 +144,7 @@ def label_shards(
     return label(transfer_set, teacher, labels, store, shards=Shards(named=shards), watch=watch)
 
 
-def seal(store: Place, splits: Sequence[str] = (), *, watch: Watch = LOGGED) -> dict[str, Manifest]:
+def seal(store: Target, splits: Sequence[str] = (), *, watch: Watch = LOGGED) -> dict[str, Manifest]:
     """Seal the stores of these splits (by default of all that were begun) below `store`, whose shards are all there; no teacher
     is needed. Returns their manifests.
 

@@ -188,7 +188,9 @@ def say_store(split: str, manifest: Manifest, say: Callable[[str], object]) -> N
     say(f"{split}: {counted(manifest.spec.rows, 'row')}, {manifest.bytes:,} bytes, digest {manifest.digest[:16]}")
     for target in manifest.spec.targets:
         encoding, fidelity, one = target.encoding, manifest.lost[target.name].fidelity, titled(target.name)
-        if not encoding.keeps_all:
+        if not encoding.keeps_all and not fidelity:
+            say(f"{one}{manifest.bytes_per_position:.1f} bytes a position; what storing lost is unknown")
+        elif not encoding.keeps_all:
             table = as_text(fidelity_table(fidelity, up_to=SHOWN))
             say(f"{one}{manifest.bytes_per_position:.1f} bytes a position; KL(exact || stored) in nats:\n{table}")
         if warning := encoding.warning(fidelity):

@@ -105,9 +105,8 @@ class _Labeller:
     """An actor: it holds the teacher, and open stores."""
 
     def __init__(self, what: Pass) -> None:
-        self._open = (
-            ExitStack()
-        )  # as long as the actor: who opens them next would be alone, and sweep what this one stages
+        # The stores stay open as long as the actor lives: who opens them else is alone, and sweeps what this one stages.
+        self._open = ExitStack()
         self._worker = self._open.enter_context(_at_work(what))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:

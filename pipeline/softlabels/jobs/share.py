@@ -26,18 +26,19 @@ from softlabels.store.combine import selected
 from softlabels.store.commit import alone, replace, sweep
 from softlabels.store.derived import fill
 from softlabels.store.json_files import read_json, read_small_file
+from softlabels.store.listed import FOR_READERS, holds_store, listed_splits, safe_name, store_splits
 from softlabels.store.paths import CARD, MANIFEST, PLAN
 from softlabels.store.pinned import Pinned
-from softlabels.store.reader import Store, holds_store, open_store, store_splits
+from softlabels.store.reader import Store, open_store
 from softlabels.store.records import Manifest
-from softlabels.store.root import FOR_READERS, listed_splits, require_apart, require_root, write_root
+from softlabels.store.root import require_apart, require_root, write_root
 from softlabels.store.spec import Plan
 from softlabels.store.verify import verify
 from softlabels.system.bucket import Bucket
 from softlabels.system.depots import Depot, LocalDepot
 from softlabels.system.hub import Hub
 from softlabels.system.keys import public_key
-from softlabels.system.places import local_path
+from softlabels.system.paths import local_path
 from softlabels.system.urls import depot_of
 
 Address = str | PathLike[str] | Depot
@@ -228,22 +229,12 @@ def splits_there(there: Depot, split: str | None) -> dict[str, Depot]:
         named = read_json(there, PLAN, Plan).spec.transfer_set.split
         if split not in (None, named):
             raise StorePathError(f"{there} is the split {named}, not {split}", remedy="leave --split out")
-        return {_safe(there, named): there}
+        return {safe_name(there, named): there}
     if split is not None:
-        return {split: there.within(_safe(there, split))}
+        return {split: there.within(safe_name(there, split))}
     names = sorted(listed_splits(there)) or sorted(found.name for found in there.folders() if holds_store(found))
     if not names:
         raise StorePathError(f"{there} holds no store", remedy="check the address; a push names it in its last line")
     if len(names) > _MOST_SPLITS:
         raise StorePathError(f"{there} lists {len(names):,} splits", remedy="name one: --split=train")
-    return {name: there.within(_safe(there, name)) for name in names}
-
-
-def _safe(there: Depot, name: str) -> str:
-    """A name that somebody else may have chosen, and that is to be a folder here."""
-    if not name or name.startswith(".") or not name.isprintable() or {*name} & {*"/\\:"} or len(name.encode()) > 200:
-        raise StorePathError(
-            f"{there} has a split called {one_line(ascii(name))}, which is no name of a folder",
-            remedy="name another split (--split=train), and tell whoever made the store",
-        )
-    return name
+    return {name: there.within(safe_name(there, name)) for name in names}

@@ -7,10 +7,10 @@ from softlabels.store import open_store, store_splits
 from softlabels.store.signatures import read_signatures
 from softlabels.store.signatures import sign as sign_store
 from softlabels.system.keys import private_key
-from softlabels.system.places import Place, folder_of
+from softlabels.system.places import Target, folder_of
 
 
-def sign(store: Place, key: str, *, watch: Watch = LOGGED) -> dict[str, str]:
+def sign(store: Target, key: str, *, watch: Watch = LOGGED) -> dict[str, str]:
     """Sign the manifest of a sealed store, or of each split of a folder: `sign("stores/digits", "team.pem")`.
 
     Signatures of other keys stay. A key that signed a store signs it once.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from os import PathLike
 from typing import Any
 
@@ -15,8 +16,8 @@ from softlabels.store.combine import merged
 from softlabels.store.joined import Joined
 from softlabels.store.key_index import Missing, Repeated
 from softlabels.store.pinned import Pinned
-from softlabels.system.files import Folder
-from softlabels.system.places import Place, folder_of
+from softlabels.system.files import Files
+from softlabels.system.places import Place, files_of
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,10 @@ class Source:
             return given
         return cls((given,) if isinstance(given, str | PathLike) or not isinstance(given, Iterable) else tuple(given))
 
+    @cached_property
+    def _files(self) -> tuple[Files, ...]:
+        return tuple(map(files_of, self.places))
+
     @property
     def options(self) -> dict[str, Any]:
         """What is said of several stores, but for defaults."""
@@ -71,7 +76,7 @@ class Source:
     def splits(self) -> list[str]:
         """Names of its splits. Raises as `open` does."""
         return list(
-            store_splits(self.places[0]) if len(self.places) == 1 else paired_splits(self.places, None, remedy=_REMEDY)
+            store_splits(self._files[0]) if len(self.places) == 1 else paired_splits(self._files, None, remedy=_REMEDY)
         )
 
     def open(self, *, only: str | None = None, missing: Missing = "error") -> dict[str, Store]:
@@ -86,10 +91,10 @@ class Source:
         """
         chosen = None if only is None else [only]
         if len(self.places) == 1:
-            [place] = self.places
+            [place] = self._files
             found = {name: [open_store(place, split=name)] for name in chosen or store_splits(place)}
         else:
-            paired = paired_splits(self.places, chosen, remedy=_REMEDY)
+            paired = paired_splits(self._files, chosen, remedy=_REMEDY)
             found = {name: [*map(open_store, folders)] for name, folders in paired.items()}
         if self.pinned is not None:
             self._require(found, self.pinned)
@@ -139,14 +144,14 @@ def paired_splits(
     only: Sequence[str] | None,
     *,
     remedy: str = "choose splits that all stores have (--splits)",
-) -> dict[str, list[Folder]]:
+) -> dict[str, list[Files]]:
     """The folders of each split in all stores, in their order; of stores that are one split each they themselves.
 
     Raises:
         ConfigError: one is a split and another a folder of splits; they have other splits, or lack one of `only`, which the
             `remedy` is for.
     """
-    folders = [folder_of(each) for each in places]
+    folders = [files_of(each) for each in places]
     each = [store_splits(folder) for folder in folders]
     alone = [list(splits.values()) == [folder] for splits, folder in zip(each, folders, strict=True)]
     if any(alone) and not all(alone):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from softlabels.errors import ConfigError
 from softlabels.models.config import ModelConfig
+from softlabels.models.spread import is_spread
 from softlabels.models.weights import load_weights
 from softlabels.objects import call_with
 
@@ -45,6 +46,11 @@ def ready(model: object, config: ModelConfig) -> nn.Module:
             f"{config.class_path} made a {type(model).__name__}, no torch.nn.Module", remedy="name a model class"
         )
     if config.weights is not None:
+        if is_spread(model):
+            raise ConfigError(
+                f"{config.class_path} has a device_map, and weights: {config.weights}, which are for a model on one device",
+                remedy="put them into the checkpoint that init_args.model names (softlabels export --formats=hf)",
+            )
         load_weights(model, Path(config.weights))
         for name in OWN_FACTS:  # they were those of what the class itself had loaded
             if hasattr(model, name):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from softlabels.errors import ConfigError
 from softlabels.models.hf import HuggingFaceModel
+from softlabels.models.spread import is_spread
 
 _PROBE_TOKENS = 4
 _LARGE = 1000.0  # far beyond where an architecture that caps its logits caps them
@@ -28,7 +29,7 @@ class CausalLM(HuggingFaceModel):
     Args:
         model: folder or hub id of a checkpoint; None builds the architecture from `config`, untrained.
         config: keys of the model's config.json: all that matter with `model_type` where `model` is None, else those to change.
-        revision: branch, tag or commit on the hub.
+        revision: branch, tag or commit on the hub. device_map, max_memory: see there.
 
     Attributes:
         network: the transformers model.
@@ -43,9 +44,15 @@ class CausalLM(HuggingFaceModel):
     _labelled, _reads_tokens = False, True
 
     def __init__(
-        self, model: str | None = None, *, config: Mapping[str, Any] | None = None, revision: str | None = None
+        self,
+        model: str | None = None,
+        *,
+        config: Mapping[str, Any] | None = None,
+        revision: str | None = None,
+        device_map: str | Mapping[str, Any] | None = None,
+        max_memory: Mapping[Any, Any] | None = None,
     ) -> None:
-        super().__init__(model, config=config, revision=revision)
+        super().__init__(model, config=config, revision=revision, device_map=device_map, max_memory=max_memory)
         self.vocabulary = None if self.words is None else self.words.digest()
         self._is_product: bool | None = None
 
@@ -68,11 +75,11 @@ class CausalLM(HuggingFaceModel):
     def output_matrix(self) -> tuple[Tensor, Tensor | None] | None:
         """The weight (V, d) and bias (V,) that make logits of `hidden`; the parameters themselves.
 
-        None where the architecture does more than that product, such as capping or scaling its logits: then only `forward`
-        gives them. That is tried out once.
+        None where the architecture does more than that product, such as capping or scaling its logits, or is spread over
+        devices: then only `forward` gives them. That is tried out once.
         """
         if self._is_product is None:
-            self._is_product = self._try_product()
+            self._is_product = not is_spread(self) and self._try_product()
         if not self._is_product:
             return None
         head = self.network.get_output_embeddings()

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from softlabels.errors import ConfigError
 from softlabels.labels.targets import Target
 from softlabels.models.hf_facts import head_of, numbered_names
-from softlabels.models.hf_network import PAD_REMEDY, new_network, pretrained_network
+from softlabels.models.hf_network import PAD_REMEDY, new_network, places_of, pretrained_network
 from softlabels.models.inputs import check_dtype
+from softlabels.models.spread import is_spread
 from softlabels.transfer.pretrained import matching, one_line, pretrained_folder
 from softlabels.transfer.text import FILES, tokenizer_digest
 from softlabels.transfer.vocabulary import Vocabulary, vocabulary_of
@@ -42,6 +43,9 @@ class HuggingFaceModel(nn.Module):
         classes: C, of a model that has a head of classes: by default those of the checkpoint; of another number the head is new
             and untrained.
         revision: branch, tag or commit on the hub.
+        device_map: of a checkpoint that fits no single device, where its layers go, as `from_pretrained` takes it: auto, or
+            {module: device}, a device being a GPU's number, cpu or disk. For teachers. max_memory: of auto, the most that a
+            device holds: {0: 20GiB, cpu: 60GiB}.
 
     Attributes:
         network: the transformers model.
@@ -70,15 +74,18 @@ class HuggingFaceModel(nn.Module):
         config: Mapping[str, Any] | None = None,
         classes: int | None = None,
         revision: str | None = None,
+        device_map: str | Mapping[str, Any] | None = None,
+        max_memory: Mapping[Any, Any] | None = None,
     ) -> None:
         super().__init__()
         options, self.words = dict(config or {}), None
+        places = places_of(device_map, max_memory, model)
         if model is None:
             self.network = new_network(self._auto, options, classes, labelled=self._labelled)
             self.untrained = tuple(self.state_dict())
         else:
             self.network, missing = pretrained_network(
-                self._auto, model, options, classes, revision, labelled=self._labelled
+                self._auto, model, options, classes, revision, labelled=self._labelled, places=places
             )
             self.untrained = tuple(f"network.{name}" for name in sorted(missing))
             if self.untrained and (model, self.untrained) not in _said:
@@ -94,6 +101,15 @@ class HuggingFaceModel(nn.Module):
         placeholders = any(re.fullmatch(r"LABEL_\d+", name) for name in names)
         self.class_names = None if placeholders else names or None
         self._takes = frozenset(inspect.signature(self.network.forward).parameters)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """What moves or casts all tensors. Raises `ConfigError` where a device_map has spread them."""
+        if is_spread(self):
+            raise ConfigError(
+                f"{type(self).__name__} is spread over devices by its device_map, and cannot be moved to one",
+                remedy="only teacher-logits takes it so: leave device_map out of what is trained, judged or exported",
+            )
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     @contextmanager
     def _plain_errors(self, inputs: Tensor) -> Iterator[None]:

@@ -6,7 +6,7 @@ What it takes and gives as a model of ours is `hf`'s business.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import nn
 
 from softlabels.errors import ConfigError, SoftLabelsError, WeightsError, some
 from softlabels.models.hf_facts import SOFTMAX, head_of, read_json, require_plain_weights, require_whole
+from softlabels.objects import require_extra
 from softlabels.transfer.pretrained import matching, one_line, pretrained_folder, quiet
 
 WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
@@ -50,9 +51,17 @@ def new_network(auto: str, options: Options, classes: int | None, *, labelled: b
 
 
 def pretrained_network(
-    auto: str, name: str, options: Options, classes: int | None, revision: str | None, *, labelled: bool = True
+    auto: str,
+    name: str,
+    options: Options,
+    classes: int | None,
+    revision: str | None,
+    *,
+    labelled: bool = True,
+    places: Options | None = None,
 ) -> tuple[nn.Module, set[str]]:
     """The model of a folder or hub id in float32, and the names of its tensors that the checkpoint gives no values for.
+    `places`: see `places_of`.
 
     Raises:
         ConfigError: no such folder or hub id, unknown keys, an architecture that cannot be built.
@@ -86,11 +95,28 @@ def pretrained_network(
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # they are looked at below
             output_loading_info=True,
+            **(places or {}),
         )
     missing, mismatched = set(found["missing_keys"]), {key: shapes for key, *shapes in found["mismatched_keys"]}
     require_whole(name, network, missing | set(mismatched), found["unexpected_keys"])
     _require_fit(name, network, missing, mismatched, own=own, wanted=config.num_labels)
     return network.float().train(), missing | set(mismatched)
+
+
+def places_of(device_map: object, max_memory: Any, model: str | None) -> Options:
+    """Where the layers of a checkpoint go, as `from_pretrained` takes it. Raises `ConfigError`, `MissingExtra`."""
+    if device_map is None and max_memory is None:
+        return {}
+    if device_map is None or model is None:
+        raise ConfigError(
+            "device_map spreads a checkpoint, and no model is named"
+            if model is None
+            else "max_memory without device_map",
+            remedy="give both, or neither",
+        )
+    require_extra("accelerate", extra="hf")
+    given = dict(device_map) if isinstance(device_map, Mapping) else device_map
+    return {"device_map": given} | ({} if max_memory is None else {"max_memory": dict(max_memory)})
 
 
 def _require_safetensors(folder: Path, name: str) -> None:
@@ -171,7 +197,7 @@ def _building(what: str) -> Iterator[Any]:
         except SoftLabelsError:
             raise
         except Exception as error:  # transformers and its architectures promise no class of errors
-            others = "correct model, config and classes; code that stands in a checkpoint is not run"
+            others = "correct model, config, classes and device_map; code that stands in a checkpoint is not run"
             raise ConfigError(
                 f"transformers cannot build {what}: {one_line(error)}",
                 remedy=PAD_REMEDY if "adding_idx" in str(error) else others,

@@ -19,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from softlabels.errors import WeightsError, some
+from softlabels.models.spread import is_elsewhere, values_of
 from softlabels.system.durable import system_errors
 from softlabels.system.local import LocalFolder
 
@@ -98,10 +99,10 @@ def weights_digest(model: nn.Module) -> str:
     if own := getattr(model, "file_digest", ""):  # an estimator
         return str(own)
     hasher = blake3()
-    for name, tensor in sorted(_tensors(model).items()):
+    for name, tensor in sorted(_tensors(model, spread=True).items()):
         line = json.dumps([name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)])
         hasher.update(f"{line}\n".encode())
-        hasher.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        hasher.update(values_of(model, name, tensor).cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return hasher.hexdigest()
 
 
@@ -139,14 +140,15 @@ def _other_lead(found: Collection[str], wanted: Collection[str]) -> tuple[str, s
     return None
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name, detached; not copied."""
+def _tensors(model: nn.Module, *, spread: bool = False) -> dict[str, Tensor]:
+    """Parameters and buffers by name, detached; not copied. Where the model may be `spread`, see there, without values."""
     state = model.state_dict()
     others = [name for name, value in state.items() if not isinstance(value, Tensor)]
     odd = [
         f"{name} ({str(value.layout).removeprefix('torch.')}{', quantized' * value.is_quantized}{', meta' * value.is_meta})"
         for name, value in state.items()
         if isinstance(value, Tensor) and (value.layout != torch.strided or value.is_quantized or value.is_meta)
+        if not (spread and value.is_meta and is_elsewhere(model, name))
     ]
     if odd:
         raise WeightsError(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from softlabels.lazy import exports
 
 if TYPE_CHECKING:
-    from softlabels.store.reader import Store, open_store, store_splits
+    from softlabels.store.listed import store_splits
+    from softlabels.store.reader import Store, open_store
     from softlabels.store.writer import StoreWriter
 
 __all__ = ["Store", "StoreWriter", "open_store", "store_splits"]

@@ -24,7 +24,7 @@ from softlabels.store.rules import check_spec
 from softlabels.store.same_plan import mismatch
 from softlabels.store.spec import Plan, Spec
 from softlabels.system.files import Files, Folder
-from softlabels.system.places import Place, folder_of
+from softlabels.system.places import Target, folder_of
 
 Basis = NDArray[np.float16]
 _REMEDY = "get this file again from whoever made the store (all splits hold the same), or run `softlabels repair`"
@@ -104,7 +104,7 @@ def drop_basis(store: Folder, *, keep: Basis | None) -> None:
         store.settle([BASIS_FILE])
 
 
-def resumable_basis(path: Place, *, rank: int | None = None) -> Basis | None:
+def resumable_basis(path: Target, *, rank: int | None = None) -> Basis | None:
     """The basis that a store at `path` is bound to: it is sealed, or holds committed shards, or another writer may be at work
     in it. None where there is no such store, its tails have no basis, or its start binds nobody: a new one may be computed.
     None too where an unfinished store has lost it, or `repair` set it aside: what is computed must be the same, or the plan

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,24 @@ class ChunkReader:
         self.rows_per_chunk = spec.cut.rows_per_chunk
         self._open: OrderedDict[str, File] = OrderedDict()
         self._lock, self._most = threading.Lock(), store.most_files()
+
+    def ahead(self, parts: Iterable[tuple[Payload, Column, int]]) -> None:
+        """Which chunks of shards are read next, see `Files.ahead`."""
+        ranges: dict[str, list[tuple[int, int]]] = {}
+        for payload, column, chunk in parts:
+            for each in self._read_with(column):
+                place = payload.chunks[each.name][chunk]
+                end = place.offset + place.size
+                ranges.setdefault(self.layout.path(each, payload.shard), []).append((place.offset, end))
+        self.folder.ahead(ranges)
+
+    def _read_with(self, column: Column) -> Iterator[Column]:
+        """A column, and those without which a chunk of it cannot be read."""
+        yield column
+        if self.spec.ragged and column.by_position:
+            yield self.columns["positions"]
+        if (name := beside(self.spec, column.name)) is not None:
+            yield self.columns[name]
 
     def read(self, payload: Payload, column: Column, chunk: int, *, check: bool = True, values: bool = True) -> Array:
         """Chunk number `chunk` of the shard that `payload` describes: (rows of the chunk, ...). `check` its digest, and whether
@@ -85,6 +104,7 @@ class ChunkReader:
 
     def _bytes(self, name: str, payload: Payload, offset: int, size: int) -> NDArray[np.uint8]:
         """`size` bytes at `offset` of a shard file."""
+        self.folder.ahead({name: [(offset, offset + size)]})
         file = self._file(name, payload)
         data = np.empty(size, np.uint8)  # no more than the file holds: its size is that of the record
         got = file.read_into(offset, data.data)
@@ -119,12 +139,13 @@ def open_sized(store: Files, name: str, payload: Payload) -> File:
     shard = payload.shard
     try:
         file = store.file(name)
+        size = file.size
     except FileNotFoundError as error:
         raise MissingShard(f"shard {shard} is missing: {store.at(name)} is gone", remedy=RELABEL) from error
     except StrangePath as error:
         raise DamagedShard(f"shard {shard}: {error.what}", remedy=error.remedy) from error
-    if file.size != payload.files[name].size:
-        what = f"has {file.size} bytes, not the recorded {payload.files[name].size}"
+    if size != payload.files[name].size:
+        what = f"has {size} bytes, not the recorded {payload.files[name].size}"
         raise _damaged(store, name, shard, what)
     return file
 

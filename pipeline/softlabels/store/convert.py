@@ -13,12 +13,12 @@ from softlabels.store.reader import open_store
 from softlabels.store.records import Manifest
 from softlabels.store.root import require_apart
 from softlabels.store.spec import Spec
-from softlabels.system.places import Place, folder_of
+from softlabels.system.places import Place, Target, files_of, folder_of
 
 
 def convert(
     source: Place,
-    target: Place,
+    target: Target,
     *,
     layout: str,
     compression: str = "none",
@@ -37,8 +37,9 @@ def convert(
         SpecMismatch, StorePathError: `target` holds something else, or lies inside the source, or around it.
         Interrupted: `should_stop` said so; calling again goes on. DiskFull: before the first shard, where possible.
     """
-    require_apart(folder_of(source), folder_of(target))
-    store = open_store(source)
+    opened = files_of(source)
+    require_apart(opened, folder_of(target))
+    store = open_store(opened)
     if store.spec.ragged and layout != "arrow":
         raise UserError(
             f"the rows of {source} are ragged (each has its own number of positions), and Zarr holds regular arrays",

@@ -17,12 +17,14 @@ from blake3 import blake3
 
 from softlabels.labels.lost import Lost
 from softlabels.store.basis import Basis
-from softlabels.store.parts import Picked, Rows
+from softlabels.store.parts import Picked, Rows, ahead
 from softlabels.store.records import Manifest
 from softlabels.store.same_plan import require_same_maker
 from softlabels.store.spec import About, Spec
 from softlabels.store.writer import StoreWriter, require_room
-from softlabels.system.places import Place
+from softlabels.system.places import Target
+
+AT_ONCE = 16  # chunks whose rows are wanted of sources at once
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def choice_of(how: str, rows: Rows) -> str:
 
 
 def fill(
-    target: Place,
+    target: Target,
     made: Derived,
     *,
     progress: Callable[[int], object] = lambda shards: None,
@@ -110,7 +112,9 @@ def fill(
                 raise writer.stopped()
             with writer.shard(shard) as out:
                 rows = spec.shard_rows(shard)
-                for start in range(rows.start, rows.stop, step):
+                for number, start in enumerate(range(rows.start, rows.stop, step)):
+                    if number % AT_ONCE == 0:
+                        ahead(made.rows, [range(start, min(start + AT_ONCE * step, rows.stop))], names)
                     stop = min(start + step, rows.stop)
                     out.add(made.rows.read(start, stop, names), stop - start)
                 out.commit(made.lost(shard))

@@ -10,7 +10,7 @@ Shape letters: B rows asked for, L rows of the lead, R rows of the store.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from copy import copy
 from typing import Any, Protocol, Self
@@ -27,6 +27,7 @@ from softlabels.system.files import Files
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
 Block = dict[str, Array]  # arrays of one length, by name
+AT_ONCE = 512  # chunks of a column that are wanted at once
 
 
 class ChunkSource(Protocol):
@@ -39,6 +40,9 @@ class ChunkSource(Protocol):
 
     columns: dict[str, Column]
     rows_per_chunk: int
+
+    def ahead(self, columns: Sequence[str], chunks: Sequence[int]) -> None:
+        """Which chunks are read next; a place far away fetches them together."""
 
     def read_chunk(self, column: str, chunk: int) -> Array:
         """All rows of one chunk, checked."""
@@ -56,6 +60,7 @@ class Stored:
     spec: Spec
     columns: dict[str, Column]
     rows_per_chunk: int
+    _reader: ChunkReader
 
     @property
     def where(self) -> str:
@@ -77,6 +82,18 @@ class Stored:
         view.columns = {column.name: self.columns[stored_name(name, column.name)] for column in view.spec.columns}
         return view
 
+    def ahead(self, columns: Sequence[str], chunks: Sequence[int]) -> None:
+        """See `ChunkSource`."""
+        in_shard = self.spec.cut.rows_per_shard // self.rows_per_chunk
+        placed = [divmod(chunk, in_shard) for chunk in chunks]
+        payloads = self.payloads({shard for shard, _ in placed})
+        kinds = [self.columns[name] for name in columns]
+        self._reader.ahead((payloads[shard], kind, number) for kind in kinds for shard, number in placed)
+
+    def payloads(self, shards: Collection[int]) -> Mapping[int, Payload]:
+        """What the commit records say of some shards."""
+        raise NotImplementedError
+
     def read_chunk(self, column: str, chunk: int) -> Array:
         """See `ChunkSource`. Raises `MissingShard`, `DamagedShard`."""
         raise NotImplementedError
@@ -94,6 +111,10 @@ class RecordedChunks(Stored):
         self._reader = ChunkReader(store, spec)
         self.columns, self.rows_per_chunk = self._reader.columns, spec.cut.rows_per_chunk
 
+    def payloads(self, shards: Collection[int]) -> Mapping[int, Payload]:
+        """See `Stored`."""
+        return self._payloads
+
     def read_chunk(self, column: str, chunk: int) -> Array:
         """See `ChunkSource`."""
         self._beat()
@@ -107,8 +128,12 @@ class RecordedChunks(Stored):
 
 def read_rows(source: ChunkSource, name: str, start: int, stop: int) -> Array:
     """Rows `start` to `stop` of a column; each is the first of a chunk, or the end of the store."""
-    size = source.rows_per_chunk
-    return np.concatenate([source.read_chunk(name, chunk) for chunk in range(start // size, -(-stop // size))])
+    chunks, found = range(start // source.rows_per_chunk, -(-stop // source.rows_per_chunk)), []
+    for first in range(0, len(chunks), AT_ONCE):
+        part = chunks[first : first + AT_ONCE]
+        source.ahead((name,), part)
+        found += [source.read_chunk(name, chunk) for chunk in part]
+    return np.concatenate(found)
 
 
 def gather(
@@ -126,6 +151,7 @@ def gather(
     distinct = bool((np.diff(ascending) > 0).all())
     chunks = ascending // source.rows_per_chunk
     starts = np.flatnonzero(np.diff(chunks, prepend=-1))
+    source.ahead(columns, chunks[starts].tolist())
 
     def put(start: int, end: int) -> None:
         chunk = int(chunks[start])

@@ -16,6 +16,7 @@ from softlabels.labels.lost import LostTable
 from softlabels.store.basis import Basis
 from softlabels.store.derived import Derived
 from softlabels.store.digest import store_digest
+from softlabels.store.parts import ahead
 from softlabels.store.reader import Store
 from softlabels.store.records import Commit, Manifest, is_by_target
 from softlabels.store.spec import plan_of
@@ -40,6 +41,13 @@ class Joined(Store):
     def where(self) -> str:
         """See `Stored`."""
         return str(self.path)
+
+    def ahead(self, columns: Sequence[str], chunks: Sequence[int]) -> None:
+        """See `ChunkSource`: of each store the chunks that hold these rows."""
+        size, names = self.rows_per_chunk, [self.columns[column].name for column in columns]
+        if chunks:
+            rows = [range(chunk * size, min((chunk + 1) * size, self.rows)) for chunk in chunks]
+            ahead(self._made.rows, rows, names)
 
     def read_chunk(self, column: str, chunk: int) -> NDArray[np.generic]:
         """See `Store.read_chunk`: of each store the chunks that hold these rows are read, one at a time."""

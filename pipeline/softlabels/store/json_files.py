@@ -80,6 +80,7 @@ def read_json(store: Files, name: str, kind: type[T]) -> T:
 
 def read_small_file(store: Files, name: str, limit: int = MAX_RECORD_BYTES) -> bytes:
     """The bytes of a plain file of at most `limit`, reached without a link; `FileNotFoundError` where there is none."""
+    store.ahead({name: [(0, 1)]})
     try:
         if store.size(name) > limit:
             raise DamagedManifest(f"{store.at(name)} is larger than {limit} bytes", remedy=RESTORE)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from softlabels.errors import one_line
-from softlabels.system.places import lies_here
+from softlabels.system.paths import lies_here
 
 _BEYOND = re.compile("[^ -~]")
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~$#!&])")

@@ -41,6 +41,16 @@ class Rows(Protocol):
         """Some columns of rows `start` to `stop`, as the new store holds them."""
 
 
+def ahead(rows: Rows, wanted: Sequence[range], columns: Collection[str]) -> None:
+    """Tell the stores which of these rows are read next, see `softlabels.store.gather.ChunkSource.ahead`."""
+    for part, begin in rows.placed:
+        own = [
+            np.asarray(part.rows[max(each.start - begin, 0) : max(each.stop - begin, 0)], np.int64) for each in wanted
+        ]
+        chunks = np.unique(np.concatenate(own) // part.store.rows_per_chunk)
+        part.store.ahead([name for name in part.store.columns if name in columns], chunks.tolist())
+
+
 @dataclass(frozen=True)
 class Picked:
     """Rows of a store by their numbers, in any order.

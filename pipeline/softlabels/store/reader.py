@@ -8,6 +8,7 @@ is first touched, chunks and the basis of the tails when they are asked for. R r
 from __future__ import annotations
 
 import shlex
+from collections.abc import Collection
 from copy import copy
 from functools import cached_property
 from typing import Literal, Self
@@ -28,13 +29,14 @@ from softlabels.store.digest import blake3_hex, payload_digest
 from softlabels.store.gather import Stored, gather, read_rows
 from softlabels.store.json_files import RELABEL, RESTORE, decode_json, read_json, read_small_file
 from softlabels.store.key_index import KeyIndex
+from softlabels.store.listed import store_splits
 from softlabels.store.paths import MANIFEST, PLAN, SET_ASIDE, record_name
 from softlabels.store.pinned import require_pinned
 from softlabels.store.records import Commit, Manifest, Payload
 from softlabels.store.seal import check_manifest, check_record
 from softlabels.store.spec import Plan
-from softlabels.system.files import Files, Folder
-from softlabels.system.places import Place, folder_of
+from softlabels.system.files import Files
+from softlabels.system.places import Place, files_of
 
 Check = Literal["first", "always", "never"]
 
@@ -51,7 +53,8 @@ def open_store(
     """Open a sealed store.
 
     Args:
-        path: the folder of one split, or a root of several with `split`.
+        path: the folder of one split, or a root of several with `split`; or an address, such as s3://BUCKET/FOLDER, where the
+            store is read in its place (docs/places.md).
         check: check each chunk's digest the first time it is read, always, or never. Values are checked the first time, or
             always.
         digest: what its digest must be.
@@ -63,7 +66,7 @@ def open_store(
         UnsealedStore: it is not finished. DamagedManifest: it does not agree with itself.
         SpecMismatch, NotSigned: another digest; no valid signature of that key.
     """
-    root = folder_of(path)
+    root = files_of(path)
     splits = store_splits(root)
     if split is None and len(splits) > 1:
         raise StorePathError(
@@ -77,50 +80,6 @@ def open_store(
     store = Store(splits[split] if split else next(iter(splits.values())), check=check)
     require_pinned(store.folder, store.manifest, **pinned)
     return store.bounded() if tail_bound else store
-
-
-def store_splits(path: Place) -> dict[str, Folder]:
-    """The splits below a root by name, or the one split that `path` itself is. Raises `StorePathError` where there is none."""
-    root, folders = folder_of(path), store_folders(path)
-    if folders == [root]:
-        named: Plan | Manifest = (
-            read_json(root, PLAN, Plan) if root.exists(PLAN) else read_json(root, MANIFEST, Manifest)
-        )
-        return {_seen(root, named.spec.transfer_set.split): root}
-    return {folder.name: folder for folder in folders}
-
-
-def _seen(root: Folder, split: str) -> str:
-    """The name of a split, which every command repeats. Raises `StorePathError` where it holds what no terminal shows."""
-    if not split.isprintable():
-        raise StorePathError(f"a split in {root} is called {split!r}", remedy="give its folder another name")
-    return split
-
-
-def store_folders(path: Place) -> list[Folder]:
-    """The folders at `path` that are stores, sealed or not, whole or damaged: itself, or those right below it.
-
-    Raises:
-        StorePathError: there is none. StrangePath: a link right below `path` leads to one.
-    """
-    root = folder_of(path)
-    if root.exists() and not root.is_folder():
-        raise StorePathError(f"{root} is a file; a store is a folder", remedy="give the path of a store")
-    if holds_store(root):
-        return [root]
-    inner = [name for name in root.names() if root.followed(name).is_folder() and holds_store(root.followed(name))]
-    found = [root.within(_seen(root, name)) for name in inner if root.is_folder(name)]
-    if not found:
-        raise StorePathError(
-            f"{root} holds no store" if root.exists() else f"{root} does not exist",
-            remedy="give the path of a store, or make one with `softlabels teacher-logits`, `import`, `encode` or `convert`",
-        )
-    return found
-
-
-def holds_store(folder: Files) -> bool:
-    """Whether a folder holds what makes it a store, be it unfinished or damaged."""
-    return folder.exists(PLAN) or folder.exists(MANIFEST)
 
 
 class Store(Stored):
@@ -266,6 +225,12 @@ class Store(Stored):
             self._records[shard] = record
         return self._records[shard]
 
+    def payloads(self, shards: Collection[int]) -> dict[int, Payload]:
+        """Of some shards what `payload` says; their records are asked for together."""
+        new = [shard for shard in shards if shard not in self._records]
+        self.folder.ahead({record_name(shard): [(0, 1)] for shard in new})
+        return {shard: self.payload(shard) for shard in shards}
+
     def read_chunk(self, column: str, chunk: int) -> NDArray[np.generic]:
         """One chunk of a column: (rows of the chunk, ...).
 
@@ -375,8 +340,9 @@ def _read_manifest(store: Files) -> Manifest:
         if store.exists(SET_ASIDE):
             state = f"is under repair (what was damaged lies in {SET_ASIDE})"
         again = "run the command that began it again (teacher-logits, import, encode or convert)"
+        counted = f"{done} of {plan.spec.shards} shards are committed and " if store.lists else ""
         raise UnsealedStore(
-            f"{store} {state}: {done} of {plan.spec.shards} shards are committed and it has no {MANIFEST}",
+            f"{store} {state}: {counted}it has no {MANIFEST}",
             remedy=f"{again}; it goes on from there"
             if done < plan.spec.shards
             else f"all that it lacks is sealing: `softlabels repair {shlex.quote(str(store))}` does that, or {again}",

@@ -31,7 +31,7 @@ from softlabels.store.spec import FORMAT, Plan, Spec
 from softlabels.store.verify import RESEAL, STRANGER, Problem, basis_problems, shard_problems, strangers, verify
 from softlabels.store.writer import StoreWriter
 from softlabels.system.files import Files, Folder
-from softlabels.system.places import Place, folder_of
+from softlabels.system.places import Target, folder_of
 
 Progress = Callable[[int], object]
 
@@ -56,7 +56,7 @@ class Repaired:
     digest: str | None
 
 
-def repair(path: Place, *, progress: Progress = lambda shards: None) -> Repaired:
+def repair(path: Target, *, progress: Progress = lambda shards: None) -> Repaired:
     """Repair one store, sealed or not. It is sealed again where nothing is to be made.
 
     Args:

@@ -6,24 +6,21 @@ from __future__ import annotations
 
 import logging
 
-import msgspec
-
-from softlabels.errors import DamagedManifest, DamagedStore, StorePathError, one_line, some
+from softlabels.errors import DamagedStore, StorePathError, one_line, some
 from softlabels.store.card import FRONT_MATTER, root_card
-from softlabels.store.json_files import bytes_at, read_json, read_small_file
+from softlabels.store.json_files import bytes_at, read_json
 from softlabels.store.layouts import layout_of
+from softlabels.store.listed import FOR_READERS, holds_store, listed_splits, store_folders, store_splits
 from softlabels.store.paths import CARD, MANIFEST
-from softlabels.store.reader import holds_store, store_folders, store_splits
 from softlabels.store.records import Manifest
 from softlabels.store.shared import shared
 from softlabels.store.spec import FORMAT
 from softlabels.system.files import Files, Folder
 
 _log = logging.getLogger(__name__)
-FOR_READERS = ("zarr.json", "dataset_dict.json")
 
 
-def require_apart(source: Folder, target: Folder) -> None:
+def require_apart(source: Files, target: Folder) -> None:
     """Raise `StorePathError` where one of two folders lies in the other, or is the other."""
     if source.overlaps(target):
         raise StorePathError(f"{target} and {source} lie in each other", remedy="give a target beside the source")
@@ -48,7 +45,7 @@ def require_root(root: Folder, splits: tuple[str, ...]) -> None:
         _log.warning("%s: warning: %s is not part of the store", root, one_line(name))
 
 
-def root_strangers(root: Folder, splits: tuple[str, ...] = ()) -> list[str]:
+def root_strangers(root: Files, splits: tuple[str, ...] = ()) -> list[str]:
     """What lies in `root` and is none of these splits, no store, and nothing that describes them."""
     entries, kinds = set(root.names()), {folder.name for folder in root.folders()}
     stores = {name for name in entries if name in splits or (name in kinds and holds_store(root.within(name)))}
@@ -71,7 +68,7 @@ def write_root(root: Folder) -> None:
             root.remove(name)
 
 
-def lost_splits(root: Folder) -> list[DamagedStore]:
+def lost_splits(root: Files) -> list[DamagedStore]:
     """An error for each split that the files at `root` for other readers list, and that holds no store any more."""
     listed = listed_splits(root)
     remedy = (
@@ -82,37 +79,24 @@ def lost_splits(root: Folder) -> list[DamagedStore]:
     return [DamagedStore(f"{root}: split {split} is gone, though it was sealed", remedy=remedy) for split in lost]
 
 
-def listed_splits(root: Files) -> set[str]:
-    """The splits that the files at `root` for other readers list: names that somebody else may have chosen."""
-    listed: set[str] = set()
-    for name in FOR_READERS:
-        try:
-            found = msgspec.json.decode(read_small_file(root, name))
-            named = found["splits"] if name == "dataset_dict.json" else found["attributes"]["softlabels"]["splits"]
-            listed |= {split for split in named if isinstance(split, str)}
-        except (OSError, DamagedManifest, msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError):
-            continue  # it is not there, or says nothing: `outdated` reports what is damaged
-    return listed
-
-
-def is_described(root: Folder) -> bool:
+def is_described(root: Files) -> bool:
     """Whether anything at `root` describes the splits below it, if only a card of ours: else they are stores that happen to lie
     together.
     """
     return _is_own_card(root) or any(root.exists(name) for name in FOR_READERS)
 
 
-def _is_own_card(root: Folder) -> bool:
+def _is_own_card(root: Files) -> bool:
     return (bytes_at(root, CARD) or b"").startswith(FRONT_MATTER.encode())
 
 
-def outdated(root: Folder) -> list[str]:
+def outdated(root: Files) -> list[str]:
     """The files at `root` for other readers that do not describe the sealed splits below it, or are gone."""
     described = _described(root) if is_described(root) else {}
     return [name for name in FOR_READERS if bytes_at(root, name) != described.get(name)]
 
 
-def _described(root: Folder, *, count: bool = False) -> dict[str, bytes]:
+def _described(root: Files, *, count: bool = False) -> dict[str, bytes]:
     """What the files at `root` should hold, by name; `count`: with the rows that splits share on the card."""
     manifests = {
         split: read_json(folder, MANIFEST, Manifest)

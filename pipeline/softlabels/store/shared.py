@@ -10,7 +10,7 @@ import numpy as np
 from softlabels.checks.leaks import leak_lines, leaks
 from softlabels.errors import SoftLabelsError
 from softlabels.store.reader import open_store
-from softlabels.system.files import Folder
+from softlabels.system.files import Files
 
 MOST = 10_000_000  # rows of all splits whose keys are read: 160 MB
 
@@ -35,7 +35,7 @@ class Shared:
         return [self.unknown] if self.unknown else leak_lines(self.found, self.rows)
 
 
-def shared(folders: Mapping[str, Folder]) -> Shared:
+def shared(folders: Mapping[str, Files]) -> Shared:
     """Of the sealed stores of each split."""
     try:
         stores = {split: open_store(folder) for split, folder in folders.items()}

@@ -126,9 +126,9 @@ def known_names(spec: Spec, shards: Iterable[int]) -> set[str]:
 
 
 def strangers(store: Files, spec: Spec, shards: Iterable[int]) -> Iterator[Problem]:
-    """Files and links that a store of these shards does not have."""
+    """Files and links that a store of these shards does not have; a place that lists nothing names none."""
     known = known_names(spec, shards)
-    for found in store.list():
+    for found in store.list() if store.lists else ():
         if found not in known and not found.startswith((f"{STAGING}/", f"{SET_ASIDE}/")):
             yield Problem(
                 found, STRANGER, "delete it, or find out who put it there (`softlabels repair` sets it aside)"
@@ -188,6 +188,8 @@ def _file(store: Files, spec: Spec, payload: Payload, name: str, columns: list[C
     """What is wrong with one file of a shard, read where its columns are given: which chunks, or the file around them, or its
     own index. Raises `DamagedStore`, `StorageError`.
     """
+    if columns is not None:
+        store.ahead({name: [(0, 1)]})
     file, whole = open_sized(store, name, payload), payload.files[name]
     if columns is None:
         return []

@@ -39,7 +39,7 @@ from softlabels.store.shard_writer import ShardWriter, environment_here
 from softlabels.store.spec import About, Plan, Spec, plan_of
 from softlabels.store.verify import require_files
 from softlabels.system.files import Folder, Presence
-from softlabels.system.places import Place, folder_of
+from softlabels.system.places import Target, folder_of
 
 _PLACED = 256  # records whose files are put in place between two beats
 
@@ -67,7 +67,7 @@ class StoreWriter:
 
     def __init__(
         self,
-        path: Place,
+        path: Target,
         spec: Spec,
         *,
         basis: Basis | None = None,

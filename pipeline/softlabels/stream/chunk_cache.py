@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +35,12 @@ class ChunkCache:
         self._bytes = 0
         self._chunks: OrderedDict[tuple[str, int], Array] = OrderedDict()
         self._lock = threading.Lock()
+
+    def ahead(self, columns: Sequence[str], chunks: Sequence[int]) -> None:
+        """Those that are not in memory are read next."""
+        with self._lock:
+            missing = [chunk for chunk in chunks if any((name, chunk) not in self._chunks for name in columns)]
+        self._reader.ahead(columns, missing)
 
     def read_chunk(self, column: str, chunk: int) -> Array:
         """The chunk as the store reads it."""

@@ -198,12 +198,12 @@ class Loader:
         return self._batches(self._epoch(epoch), start)
 
     def _batches(self, epoch: Epoch, start: int) -> Iterator[Batch]:
-        source = _blocks(self._examples, epoch, start, self.part)
+        source, usual = _blocks(self._examples, epoch, start, self.part), self.part.rows(self.batch_size)
         with closing(prefetch(source, together=self.part.world > 1)) as blocks:
             for block, sizes in blocks:
                 at = 0
                 for size in sizes:
-                    rows = self.part.rows(size)
+                    rows = usual if size == self.batch_size else self.part.rows(size)
                     end = at + rows.stop - rows.start
                     yield self._batch({name: values[at:end] for name, values in block.items()}, rows.start, size)
                     at = end
@@ -252,8 +252,9 @@ def _blocks(examples: Examples, epoch: Epoch, start: int, part: Part) -> Iterato
             ready = end // size if end < total else -(-total // size)
             at = 0
             for first in range(done, ready, step):
-                sizes = [min(size, total - batch * size) for batch in range(first, min(first + step, ready))]
-                last = at + sum(map(part.count, sizes))
+                sizes = [size] * (min(step, ready - first) - 1)
+                sizes.append(min(size, total - (first + len(sizes)) * size))
+                last = at + part.count(size) * (len(sizes) - 1) + part.count(sizes[-1])
                 yield examples.with_inputs({name: values[at:last] for name, values in block.items()}), sizes
                 at = last
             done, rest = ready, {name: values[at:] for name, values in block.items()}

@@ -12,18 +12,22 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
-from softlabels.errors import SoftLabelsError, StorageError
-from softlabels.system.depots import PART, Parts, Remote
+from softlabels.errors import Replaced, SoftLabelsError, StorageError
+from softlabels.system.depots import PART, Parts, Remote, Version
 from softlabels.system.patience import interruptible
 
 if TYPE_CHECKING:
+    from obstore import GetOptions, ObjectMeta
     from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
 
     Client = AzureStore | GCSStore | HTTPStore | S3Store
 
+ELSEWHERE = "127.0.0.1:0"  # a proxy that is not there, behind which all other servers lie
 MOST_LISTED = 1 << 22  # objects
+MOST_ENTRIES = 1 << 16  # of a folder
 _MOST_PARTS = 9000  # of an upload; S3 takes 10,000
 _RENEW = (
     "check the credentials in the environment, renew them where they have expired, and run the same command again; "
@@ -44,15 +48,18 @@ class Bucket(Remote):
     prepares: bool = False
 
     def at(self, name: str = "") -> str:
-        return "/".join(filter(None, (self.root, self._key(name))))
+        return "/".join(filter(None, (self.root, self.key(name))))
 
     def within(self, name: str) -> Self:
-        return type(self)(self.client, self.root, self._key(name), self.lists)
+        return type(self)(self.client, self.root, self.key(name), self.lists)
 
     followed = within
 
     def above(self) -> Self:
         return type(self)(self.client, self.root, self.inside.rpartition("/")[0], self.lists)
+
+    def top(self) -> Self:
+        return type(self)(self.client, self.root, "", self.lists)
 
     def overlaps(self, other: object) -> bool:
         if not isinstance(other, Bucket) or other.root != self.root:
@@ -68,7 +75,7 @@ class Bucket(Remote):
 
         if not self.lists:
             raise StorageError(f"{self} lists nothing: a web server does not", remedy="name the split: --split=train")
-        lead, below, count = len(self.inside) + bool(self.inside), self._key(name), 0
+        lead, below, count = len(self.inside) + bool(self.inside), self.key(name), 0
         within = f"{below}/" * bool(below)
         with self._asked("list", name):
             for page in _each(obstore.list(self.client, below or None, chunk_size=1000)):
@@ -99,13 +106,13 @@ class Bucket(Remote):
         import obstore
 
         with self._asked("look at", name):
-            return interruptible(obstore.head, self.client, self._key(name))["size"]
+            return interruptible(obstore.head, self.client, self.key(name))["size"]
 
     def opened(self, name: str) -> tuple[int, Iterator[bytes]]:
         import obstore
 
         with self._asked("read", name):
-            found = interruptible(obstore.get, self.client, self._key(name))
+            found = interruptible(obstore.get, self.client, self.key(name))
 
         def pieces() -> Iterator[bytes]:
             with self._asked("read", name):
@@ -132,12 +139,59 @@ class Bucket(Remote):
         import obstore
 
         with self._asked("read", name):
-            data = bytes(interruptible(obstore.get_range, self.client, self._key(name), start=start, length=length))
+            data = bytes(interruptible(obstore.get_range, self.client, self.key(name), start=start, length=length))
         if len(data) > length:
             raise StorageError(
                 f"cannot read {self.at(name)}: {len(data)} bytes came where {length} were asked for", remedy=_AGAIN
             )
         return data
+
+    def stat(self, name: str) -> Version:
+        import obstore
+
+        with self._asked("look at", name, carries=False):
+            return _version(interruptible(obstore.head, self.client, self.key(name)))
+
+    def fetch(self, name: str, start: int, length: int, known: Version | None) -> tuple[memoryview, Version]:
+        import obstore
+
+        wanted: GetOptions = {"range": (start, start + length)}
+        if known is not None and known.tag.startswith('"'):  # a weak one never matches
+            wanted["if_match"] = known.tag
+        with self._asked("read", name, carries=False):
+            try:
+                found = obstore.get(self.client, self.key(name), options=wanted)
+                pieces = _each(found.stream(min_chunk_size=length))  # two at most: an answer may go on without end
+                return memoryview(b"".join(islice(pieces, 2))), _version(found.meta)
+            except obstore.exceptions.PreconditionError:
+                raise Replaced.of(self.at(name)) from None
+            except obstore.exceptions.GenericError as error:
+                if not _ends_before(error):
+                    raise
+        return memoryview(b""), self.stat(name)
+
+    def entries(self, name: str) -> dict[str, bool]:
+        import obstore
+
+        below, found = self.key(name), dict[str, bool]()
+        lead = f"{below}/" if below else ""
+        after = lead
+        with self._asked("list", name, carries=False):
+            while page := interruptible(next, obstore.list(self.client, below or None, offset=after), None):
+                for each in page:
+                    path: str = each["path"]
+                    first, is_folder, _ = path[len(lead) :].partition("/")
+                    again = first in found and (found[first] or not is_folder)
+                    if not path.startswith(lead) or again or len(found) > MOST_ENTRIES:
+                        raise StorageError(
+                            f"{self.at(name)} lists keys that it was not asked for, or more than {MOST_ENTRIES:,}",
+                            remedy="give the address of one store, and check who answers there",
+                        )
+                    found[first] = bool(is_folder)
+                    after = f"{lead}{first}/\U0010ffff" if is_folder else path
+                    if is_folder:  # go on behind it
+                        break
+        return found
 
     # Writing
 
@@ -146,7 +200,7 @@ class Bucket(Remote):
 
         with self._asked("create", name):
             try:
-                interruptible(obstore.put, self.client, self._key(name), data, mode="create", use_multipart=False)
+                interruptible(obstore.put, self.client, self.key(name), data, mode="create", use_multipart=False)
             except obstore.exceptions.AlreadyExistsError:
                 return False
         return True
@@ -156,15 +210,15 @@ class Bucket(Remote):
 
         with self._asked("write", name):
             if size <= PART:
-                interruptible(obstore.put, self.client, self._key(name), b"".join(pieces), use_multipart=False)
+                interruptible(obstore.put, self.client, self.key(name), b"".join(pieces), use_multipart=False)
             else:
                 part = max(PART, -(-size // _MOST_PARTS))
                 interruptible(
-                    obstore.put, self.client, self._key(name), iter(pieces), chunk_size=part, max_concurrency=4
+                    obstore.put, self.client, self.key(name), iter(pieces), chunk_size=part, max_concurrency=4
                 )
 
     @contextmanager
-    def _asked(self, action: str, name: str) -> Iterator[None]:
+    def _asked(self, action: str, name: str, *, carries: bool = True) -> Iterator[None]:
         """What obstore raises, as errors of ours; none of them holds the text that it came with."""
         import obstore
 
@@ -176,7 +230,13 @@ class Bucket(Remote):
             raise FileNotFoundError(errno.ENOENT, "there is no such object", self.at(name)) from None
         except (obstore.exceptions.BaseError, OSError, ValueError) as error:
             why, remedy = _reason(error)
+            remedy = remedy if carries else remedy.removesuffix(f"; {_KEPT}")
             raise StorageError(f"cannot {action} {self.at(name)}: {why}", remedy=remedy) from None
+
+
+def _version(meta: ObjectMeta) -> Version:
+    """By its ETag; a server without has the time of the last change, or nothing."""
+    return Version(meta["size"], meta["e_tag"] or f"of {meta['last_modified']:%Y-%m-%d %H:%M:%S}")
 
 
 def _each(found: Any) -> Iterator[Any]:
@@ -184,11 +244,19 @@ def _each(found: Any) -> Iterator[Any]:
     return iter(lambda: interruptible(next, found, None), None)
 
 
+def _ends_before(error: Exception) -> bool:
+    """Whether a file has no such byte."""
+    return "status code: 416" in str(error).partition("Debug source")[0]
+
+
 def _reason(error: Exception) -> tuple[str, str]:
     """Why a place refused, and what to do. Addresses and bodies stay out: a signed address is a password."""
-    text, kind = str(error).partition("Debug source")[0], type(error).__name__
+    text, _, source = str(error).partition("Debug source")
+    kind = type(error).__name__
     status, code = re.search(r"status code: (\d{3})", text), re.search(r"<Code>(\w{1,60})</Code>", text)
     answer = " ".join(found[1] for found in (status, code) if found)
+    if f"{ELSEWHERE}," in source or (status and status[1].startswith("3")):
+        return "the server sends on to another one, or to a file", "give the address of the server that has the store"
     if "169.254." in text or "metadata.google" in text:  # where machines of a cloud are given theirs
         return "no credentials are found", _RENEW + _KEPT
     denied = kind in ("PermissionDeniedError", "UnauthenticatedError") or (status and status[1] in ("401", "403"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, Self
 
@@ -42,10 +42,39 @@ class Depot(Files, Protocol):
         """
 
 
+@dataclass(frozen=True)
+class Version:
+    """Which content a name has: its size, and what tells it from others of that size ("" where a server says nothing)."""
+
+    size: int
+    tag: str = ""
+
+
 class Remote(Depot, Protocol):
     """A depot that knows whole names alone, those that begin with `inside`: folders are what names begin with."""
 
     inside: str
+
+    @property
+    def near(self) -> bool:
+        return False
+
+    @property
+    def lists(self) -> bool: ...
+
+    def top(self) -> Self:
+        """All of it."""
+
+    def stat(self, name: str) -> Version:
+        """Which content a file has now. Raises `FileNotFoundError`."""
+
+    def fetch(self, name: str, start: int, length: int, known: Version | None) -> tuple[memoryview, Version]:
+        """Some bytes of a file, in one request, and which content they are of; fewer where it ends. Where a version is `known`,
+        another one may be refused. Raises `FileNotFoundError`, `Replaced`.
+        """
+
+    def entries(self, name: str) -> dict[str, bool]:
+        """What stands in a folder, without what stands in folders of it; whether it is a folder."""
 
     def __str__(self) -> str:
         return str(self.at())
@@ -66,6 +95,9 @@ class Remote(Depot, Protocol):
     def is_folder(self, name: str = "") -> bool:
         return any(True for _ in self.list(name))
 
+    def ahead(self, parts: Mapping[str, Sequence[tuple[int, int]]]) -> None:
+        return  # `softlabels.system.far` fetches parts together
+
     def most_files(self) -> int:
         return 64
 
@@ -75,7 +107,8 @@ class Remote(Depot, Protocol):
     def put(self, name: str, data: bytes, *, staged: str | None = None) -> None:
         self.fill(name, [data], len(data), staged="")
 
-    def _key(self, name: str) -> str:
+    def key(self, name: str) -> str:
+        """A name in all of it."""
         return "/".join(filter(None, (self.inside, name)))
 
 

@@ -8,7 +8,7 @@ plain file, `DiskFull`, `OutOfResources` or `StorageError` where the place refus
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol, Self
 
@@ -48,6 +48,14 @@ class Presence(Protocol):
 
 class Files(Protocol):
     """Files to read. `str()` of it is what messages call it."""
+
+    @property
+    def near(self) -> bool:
+        """Whether what is read there costs next to nothing."""
+
+    @property
+    def lists(self) -> bool:
+        """Whether it can say what lies in it. Where not, a name is asked for, and there are none to list."""
 
     @property
     def name(self) -> str:
@@ -91,6 +99,11 @@ class Files(Protocol):
 
     def file(self, name: str) -> File:
         """Open a plain file once, to read parts of it. Raises `FileNotFoundError`."""
+
+    def ahead(self, parts: Mapping[str, Sequence[tuple[int, int]]]) -> None:
+        """Which parts of files, from where to where, are read next: a place far away fetches neighbours in one request, and all
+        at the same time; a disk has nothing to do. What is wrong is raised when they are read.
+        """
 
     def most_files(self) -> int:
         """How many files of this place may be open at once."""

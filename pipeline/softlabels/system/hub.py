@@ -10,10 +10,10 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from softlabels.errors import StorageError
-from softlabels.system.depots import PART, Parts, Remote
+from softlabels.system.depots import PART, Parts, Remote, Version
 from softlabels.system.repository import PAGE, Repository
 
 if TYPE_CHECKING:
@@ -31,27 +31,31 @@ class Hub(Remote):
     repository: Repository = field(repr=False)
     inside: str = ""
     prepares: bool = False
+    lists: ClassVar[bool] = True
 
     def at(self, name: str = "") -> str:
-        return self.repository.at(self._key(name))
+        return self.repository.at(self.key(name))
 
     def within(self, name: str) -> Self:
-        return type(self)(self.repository, self._key(name))
+        return type(self)(self.repository, self.key(name))
 
     followed = within
 
     def above(self) -> Self:
         return type(self)(self.repository, self.inside.rpartition("/")[0])
 
+    def top(self) -> Self:
+        return type(self)(self.repository)
+
     def overlaps(self, other: object) -> bool:
         return False  # no other kind of place lies in it, and from one repository to another nothing is carried
 
     def sizes(self) -> Iterator[tuple[str, int]]:
         tree, sent = self.repository.tree, self.repository.sent
-        yield from ((name, (sent.get(path) or tree[path]).size) for name in self.list() for path in (self._key(name),))
+        yield from ((name, (sent.get(path) or tree[path]).size) for name in self.list() for path in (self.key(name),))
 
     def list(self, name: str = "") -> Iterator[str]:
-        lead, inside, paths = f"{self._key(name)}/".lstrip("/"), len(self._key("x")) - 1, self.repository.paths
+        lead, inside, paths = f"{self.key(name)}/".lstrip("/"), len(self.key("x")) - 1, self.repository.paths
         for at in range(bisect_left(paths, lead), len(paths)):
             if not paths[at].startswith(lead):
                 return
@@ -74,23 +78,43 @@ class Hub(Remote):
         return b"".join(pieces)
 
     def opened(self, name: str) -> tuple[int, Iterator[bytes]]:
-        size, path = self.size(name), self._key(name)
+        size, path = self.size(name), self.key(name)
         return size, (self.repository.part(path, start, min(PART, size - start)) for start in range(0, size, PART))
 
     def file(self, name: str) -> Parts:
-        return Parts(partial(self.repository.part, self._key(name)), self.size(name))
+        return Parts(partial(self.repository.part, self.key(name)), self.size(name))
+
+    def stat(self, name: str) -> Version:
+        path = self.key(name)
+        found = None if _is_of_page(path) else self.repository.info(path)
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, "there is no such file", self.at(name))
+        return Version(found.size)
+
+    def fetch(self, name: str, start: int, length: int, known: Version | None) -> tuple[memoryview, Version]:
+        path = self.key(name)
+        if _is_of_page(path):
+            raise FileNotFoundError(errno.ENOENT, "there is no such file", self.at(name))
+        data, size = self.repository.fetch(path, start, length)  # of one commit, which nobody changes
+        return memoryview(data), Version(size) if size else known or self.stat(name)
+
+    def entries(self, name: str) -> dict[str, bool]:
+        lead, found = f"{self.key(name)}/".lstrip("/"), self.repository.entries(self.key(name))
+        return {
+            path[len(lead) :]: folder for path, folder in found.items() if not _is_of_page(path) and path != PREVIEW
+        }
 
     def create(self, name: str, data: bytes, *, staged: str = "") -> bool:
-        if self._stored(name) is not None or self._key(name) in self.repository.sent:
+        if self._stored(name) is not None or self.key(name) in self.repository.sent:
             return False
         self.put(name, data)
         return True
 
     def fill(self, name: str, pieces: Iterable[bytes], size: int, *, staged: str = "") -> None:
-        self.repository.fill(self._key(name), pieces, size)
+        self.repository.fill(self.key(name), pieces, size)
 
     def _stored(self, name: str) -> RepoFile | None:
-        path = self._key(name)
+        path = self.key(name)
         return None if _is_of_page(path) else self.repository.tree.get(path)
 
 

@@ -11,18 +11,20 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import resource
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from softlabels.errors import StorageError, StrangePath, refused
 from softlabels.system.durable import system_errors
 from softlabels.system.handles import LocalFile
 
+_SNAPSHOT = re.compile(r"/datasets--([\w.-]+--[\w.-]+)/snapshots/", re.ASCII)  # of huggingface_hub's cache
 _STEP = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe must not hold us up
 
@@ -34,6 +36,9 @@ class LocalFiles:
     Every method raises `StrangePath` where a name in front of the last one is a link, and `StorageError` or `DiskFull` where
     the system refuses.
     """
+
+    near: ClassVar[bool] = True
+    lists: ClassVar[bool] = True
 
     def __init__(self, root: str | PathLike[str], inside: str = "") -> None:
         self.root, self.inside = Path(root), inside
@@ -139,6 +144,9 @@ class LocalFiles:
                 f"cannot open {self.at(name)}: {error.strerror}", error, else_="check the disk and permissions"
             ) from error
 
+    def ahead(self, parts: Mapping[str, Sequence[tuple[int, int]]]) -> None:
+        pass
+
     def most_files(self) -> int:
         return max(1, min(128, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8))
 
@@ -219,9 +227,12 @@ class LocalFiles:
                 raise
 
     def _linked(self, name: str) -> StrangePath:
+        remedy = "put the file or folder itself there, or delete the link"
+        if cached := _SNAPSHOT.search(str(self.at(name))):  # a tree of links to what lies beside it
+            team, _, own = cached[1].partition("--")
+            remedy = f"the Hub's cache holds links; `softlabels pull hf://datasets/{team}/{own} STORE` makes a store of files"
         return StrangePath(
-            f"{self.at(name)} is a link, and nothing below {self.root} is reached through one",
-            remedy="put the file or folder itself there, or delete the link",
+            f"{self.at(name)} is a link, and nothing below {self.root} is reached through one", remedy=remedy
         )
 
     def _not_plain(self, name: str) -> StrangePath:

@@ -1,36 +1,36 @@
-"""Where users say that a store lies, as the folder that stands for it; and whether a text names a place of this machine."""
+"""The one door to where stores lie: what users name, as the files that are read there or the folder that is written."""
 
 from __future__ import annotations
 
 import os
-import re
 from os import PathLike
 
-from softlabels.errors import ConfigError, one_line
-from softlabels.system.files import Folder
+from softlabels.system.far import FarFiles
+from softlabels.system.files import Files, Folder
 from softlabels.system.local import LocalFolder
+from softlabels.system.paths import local_path
+from softlabels.system.urls import is_address, remote_of
 
-Place = str | PathLike[str] | Folder
+Named = str | PathLike[str]  # as users write it
+Target = Named | Folder  # where a store is written
+Place = Named | Files  # and where one is read
 
 
-def folder_of(place: Place) -> Folder:
+def folder_of(place: Target) -> Folder:
     """A path that the user names, as the root of what is below it; a folder as it is. Raises `ConfigError` for an address."""
     return LocalFolder(local_path(place)) if isinstance(place, (str, PathLike)) else place
 
 
-def local_path(path: str | PathLike[str]) -> str:
-    """The text of a path. Raises `ConfigError` for an address, also one with a slash too few; it may hold a password, which is
-    not repeated.
+def files_of(place: Place) -> Files:
+    """A path or an address that the user names, to be read; files as they are.
+
+    Raises:
+        ConfigError: no address that is known. MissingExtra: obstore is not installed.
     """
-    text = os.fspath(path)
-    if address := re.match(r"([a-z][a-z0-9+.-]+):/", text, re.IGNORECASE):
-        raise ConfigError(
-            f"an address ({one_line(address[1])}:) stands where a folder is needed",
-            remedy="`softlabels pull ADDRESS STORE` and `push STORE ADDRESS` know addresses, such as s3://BUCKET/FOLDER",
-        )
-    return text
-
-
-def lies_here(text: str) -> bool:
-    """Whether a text is the absolute path of something on this machine."""
-    return text.startswith("/") and os.path.exists(text)  # noqa: PTH110  # pathlib's raises where it is too long
+    if not isinstance(place, (str, PathLike)):
+        return place
+    text = os.fspath(place)
+    if not is_address(text):
+        return LocalFolder(local_path(text))
+    found = remote_of(text, reads=True)
+    return found if isinstance(found, LocalFolder) else FarFiles(found)

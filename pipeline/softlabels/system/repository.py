@@ -10,6 +10,7 @@ status are shown, since the texts repeat addresses, which may be signed.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -22,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from softlabels.errors import DiskFull, SoftLabelsError, SpecMismatch, StorageError, one_line, some
 from softlabels.system.depots import PART
@@ -75,6 +76,9 @@ class Repository:
         self._waiting: list[_Sent] = []
         self._lock, self._spool = threading.Lock(), ""
 
+    def __reduce__(self) -> tuple[Any, ...]:  # for reading: what is being sent stays here
+        return type(self), (self.name, self.revision, self.below), {"head": self.head}
+
     def __str__(self) -> str:
         return self.at("")
 
@@ -104,37 +108,48 @@ class Repository:
         return sorted({*self.tree, *self.sent})
 
     def _listed(self, commit: str, below: str) -> dict[str, RepoFile]:
+        return {each.path: each for each, folder in self._tree(commit, below) if not folder}
+
+    def _tree(self, commit: str, below: str, *, recursive: bool = True) -> Iterator[tuple[Any, bool]]:
+        """Files and folders below a folder; whether each is a folder."""
         from huggingface_hub.errors import EntryNotFoundError
         from huggingface_hub.hf_api import RepoFile
 
-        found: dict[str, RepoFile] = {}
         with _asked("list", self.at(below)):
             try:
                 listing = self.api.list_repo_tree(
-                    self.name, below or None, recursive=True, revision=commit, repo_type="dataset"
+                    self.name, below or None, recursive=recursive, revision=commit, repo_type="dataset"
                 )
-                for count, each in enumerate(listing):  # folders too
-                    if isinstance(each, RepoFile):
-                        if type(each.size) is not int or each.size < 0 or type(each.path) is not str:
-                            raise TypeError
-                        found[each.path] = each
+                each: Any
+                for count, each in enumerate(listing):
+                    is_file = isinstance(each, RepoFile)
+                    if type(each.path) is not str or (is_file and (type(each.size) is not int or each.size < 0)):
+                        raise TypeError
                     if count >= MOST_LISTED:
                         raise StorageError(
                             f"the listing of {self.at(below)} has not ended after {MOST_LISTED:,} files and folders",
                             remedy="give the address of one store",
                         )
+                    yield each, not is_file
             except EntryNotFoundError:
-                return {}
-        return found
+                return
 
     def part(self, path: str, start: int, length: int) -> bytes:
         """Some bytes of a file; fewer where it ends."""
+        return self.fetch(path, start, length)[0]
+
+    def fetch(self, path: str, start: int, length: int) -> tuple[bytes, int]:
+        """The same, and how many bytes the file has; 0 where the server does not say. Raises `FileNotFoundError`."""
         from huggingface_hub import hf_hub_url
+        from huggingface_hub.errors import EntryNotFoundError
 
         url = hf_hub_url(self.name, path, repo_type="dataset", revision=self.head, endpoint=self.api.endpoint)
         with _asked("read", self.at(path)):
             for left in reversed(range(_TRIES)):
-                data, error = _body(url, start, length)
+                try:
+                    data, size, error = _body(url, start, length)
+                except EntryNotFoundError:
+                    data, size, error = b"", -1, None
                 if error is None or not left:
                     break
             if error is not None:
@@ -143,7 +158,21 @@ class Repository:
                 raise StorageError(
                     f"{self.at(path)}: the server gives no parts of files", remedy="find out who answers"
                 )
-        return data
+        if size < 0:
+            raise FileNotFoundError(errno.ENOENT, "there is no such file", self.at(path))
+        return data, size
+
+    def info(self, path: str) -> RepoFile | None:
+        """What the Hub says of a file; None where there is none."""
+        from huggingface_hub.hf_api import RepoFile
+
+        with _asked("look at", self.at(path)):
+            found = self.api.get_paths_info(self.name, [path], revision=self.head, repo_type="dataset")
+        return next((each for each in found if isinstance(each, RepoFile)), None)
+
+    def entries(self, below: str) -> dict[str, bool]:
+        """What stands in a folder, by its path; whether it is a folder."""
+        return {each.path: folder for each, folder in self._tree(self.head, below, recursive=False)}
 
     def page(self, limit: int) -> str:
         """What its page says; "" where there is none. Raises `StorageError` for a page of more than `limit` bytes."""
@@ -261,8 +290,10 @@ class Repository:
         return commit
 
 
-def _body(url: str, start: int, length: int) -> tuple[bytes, Exception | None]:
-    """Some bytes at an address, no more than one beyond what is asked for and what came with it; and what broke them off."""
+def _body(url: str, start: int, length: int) -> tuple[bytes, int, Exception | None]:
+    """Some bytes at an address, no more than one beyond what is asked for and what came with it; how many there are in all, 0
+    where that is not said; and what broke them off.
+    """
     from huggingface_hub.utils import (  # type: ignore[attr-defined]  # documented, and not in an __all__
         build_hf_headers,
         hf_raise_for_status,
@@ -272,6 +303,8 @@ def _body(url: str, start: int, length: int) -> tuple[bytes, Exception | None]:
     wanted = {"Range": f"bytes={start}-{start + length - 1}", "Accept-Encoding": "identity"}
     data = bytearray()
     with http_stream_backoff("GET", url, headers={**build_hf_headers(), **wanted}, timeout=_TIMEOUT) as answer:
+        if answer.status_code == 416:  # it has no such byte
+            return b"", int(answer.headers.get("Content-Range", "").removeprefix("bytes */")), None
         hf_raise_for_status(answer)
         try:
             for piece in answer.iter_bytes():
@@ -279,8 +312,9 @@ def _body(url: str, start: int, length: int) -> tuple[bytes, Exception | None]:
                 if len(data) > length:
                     break
         except Exception as error:  # which the other's loop would take for its own
-            return b"", error
-    return bytes(data), None
+            return b"", 0, error
+        said = re.fullmatch(r"bytes \d+-\d+/(\d+)", answer.headers.get("Content-Range", ""))
+    return bytes(data), int(said[1]) if said else 0, None
 
 
 @contextmanager

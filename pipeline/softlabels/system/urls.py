@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
+from contextlib import suppress
 from os import PathLike
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from softlabels.errors import ConfigError, one_line
 from softlabels.objects import require_extra
-from softlabels.system.bucket import Bucket
+from softlabels.system.bucket import ELSEWHERE, Bucket
 from softlabels.system.depots import Depot, LocalDepot
 from softlabels.system.hub import PREVIEW, Hub
-from softlabels.system.places import local_path
+from softlabels.system.paths import local_path
 from softlabels.system.repository import PAGE, Repository
 
 SCHEMES = ("s3", "gs", "az", "http", "https", "hf", "file")
 _HELP = f"give a folder, or an address that begins with one of {', '.join(f'{name}://' for name in SCHEMES)}"
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "AWS_PROXY_URL", "PROXY_URL")
+_CLOUDS = {
+    "s3": (("AWS_",), ".amazonaws.com,.amazonaws.com.cn"),
+    "gs": (("GOOGLE_",), ".googleapis.com"),
+    "az": (("AZUR", "IDENTITY_", "MSI_"), ".windows.net,.microsoftonline.com,.azure.com"),
+}
 RETRIES = {"max_retries": 5}
 # A request may take as long as it moves: a file of many gigabytes is one.
 _PATIENCE = {"connect_timeout": "10s", "read_timeout": "120s", "timeout": "24 hours"}
+_READS = {"connect_timeout": "10s", "read_timeout": "30s", "timeout": "5 minutes"}  # of some megabytes
 
 
 def depot_of(address: str | PathLike[str] | Depot) -> Depot:
@@ -34,9 +43,17 @@ def depot_of(address: str | PathLike[str] | Depot) -> Depot:
     if not isinstance(address, (str, PathLike)):
         return address
     text = os.fspath(address)
-    scheme, found, rest = text.partition("://")
-    if not found:
-        return LocalDepot(local_path(text))
+    return remote_of(text) if is_address(text) else LocalDepot(local_path(text))
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is an address, and no path."""
+    return "://" in text
+
+
+def remote_of(text: str, *, reads: bool = False) -> Bucket | Hub | LocalDepot:
+    """An address as a place; `reads`: parts of files are read there, and nothing is written. Raises as `depot_of`."""
+    scheme, _, rest = text.partition("://")
     try:
         parts = urlsplit(text)
         user = parts.username or parts.password
@@ -64,7 +81,7 @@ def depot_of(address: str | PathLike[str] | Depot) -> Depot:
             remedy=f"write {scheme}://NAME/FOLDER",
         )
     inside = _inside(path, text)
-    client = _client(scheme, parts.netloc)
+    client = _client(scheme, parts.netloc, _READS if reads else _PATIENCE)
     return Bucket(client, f"{scheme}://{parts.netloc}", inside, lists=scheme not in ("http", "https"))
 
 
@@ -93,10 +110,11 @@ def _inside(path: str, text: str) -> str:
     return "/".join(steps)
 
 
-def _client(scheme: str, host: str) -> Any:
+def _client(scheme: str, host: str, patience: Mapping[str, str]) -> Any:
     obstore, store = require_extra("obstore", extra="remote"), require_extra("obstore.store", extra="remote")
     plain = scheme == "http" or any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS)
-    options: dict[str, Any] = {"client_options": {**_PATIENCE, "allow_http": plain}, "retry_config": RETRIES}
+    only = _only_there(scheme, urlsplit(f"//{host}").hostname)
+    options: dict[str, Any] = {"client_options": {**patience, **only, "allow_http": plain}, "retry_config": RETRIES}
     try:
         if scheme == "s3":  # the server compares what it gets with this hash
             return store.S3Store(host, checksum_algorithm="SHA256", **options)
@@ -110,3 +128,27 @@ def _client(scheme: str, host: str) -> Any:
             f"{scheme}:// needs variables in the environment that are missing or cannot be read",
             remedy="set those that docs/places.md lists",
         ) from None
+
+
+def _only_there(scheme: str, host: str | None) -> dict[str, str]:
+    """Options of a client that reaches this server, the cloud's own and those that variables name, and no other: obstore
+    follows redirects and cannot be told not to, so everything else lies behind a proxy that is not there. Where the user has a
+    proxy, that says where requests may go.
+    """
+    if any(os.environ.get(name) or os.environ.get(name.lower()) for name in _PROXIES):
+        return {}
+    hosts = [host or ""]
+    if scheme in _CLOUDS:
+        prefix, cloud = _CLOUDS[scheme]
+        hosts = [*filter(None, (_server(value) for name, value in os.environ.items() if name.startswith(prefix)))]
+        role = scheme != "s3" or "AWS_ACCESS_KEY_ID" not in os.environ  # of the machine: its credentials are fetched
+        hosts += ["127.0.0.1"] * any(name.startswith(prefix) and "EMULATOR" in name for name in os.environ)
+        hosts += [cloud] * (role or not hosts) + ["169.254.0.0/16", "metadata.google.internal"] * role
+    return {"proxy_url": f"http://{ELSEWHERE}", "proxy_excludes": ",".join(hosts)}
+
+
+def _server(text: str) -> str | None:
+    """The host of an http address; None for other texts."""
+    with suppress(ValueError):
+        return urlsplit(text).hostname if text.startswith(("http://", "https://")) else None
+    return None

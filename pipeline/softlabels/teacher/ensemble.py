@@ -25,6 +25,7 @@ from softlabels.models.classes import require_class_names, require_head, require
 from softlabels.models.device import arithmetic, resolve_device, warm_up
 from softlabels.models.estimator import FLAG, Estimator, build_member
 from softlabels.models.product import output_matrix
+from softlabels.models.spread import placed
 from softlabels.models.weights import weights_digest
 from softlabels.objects import canonical
 from softlabels.store.spec import MemberSpec, Spec, TeacherSpec
@@ -73,7 +74,7 @@ class Ensemble:
         self.weights: NDArray[np.float64] = np.array([member.weight for member in spec.members])
         self.batch_size, self.licence = batch_size, ""
         self.device = device
-        self.models = [model.to(device).eval().requires_grad_(False) for model in models]
+        self.models = [placed(model, device).eval().requires_grad_(False) for model in models]
         self.expected = Expected()
         self.unused: set[str] = set()
         self.titled, self.files = titled, tuple[Path, ...]()

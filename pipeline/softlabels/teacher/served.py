@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from softlabels.checks.dependence import spread
-from softlabels.errors import ConfigError, OtherLogits, TeacherError, UserError, one_line, some
+from softlabels.errors import ClassIdOverflow, ConfigError, OtherLogits, TeacherError, UserError, one_line, some
 from softlabels.foreign.dialects import DIALECTS, INFO_BYTES, Kind, Models, Version, decoded
 from softlabels.foreign.rows import Unfit
 from softlabels.labels.encoding import TopkEncoding
@@ -39,6 +39,7 @@ from softlabels.transfer.rows import TransferRows
 from softlabels.transfer.sequences import SequenceInfo
 
 SENTINELS, FEW = 8, 2  # rows that are asked again at a start, and of these before a shard is committed
+_LOOKED_AT = 1024  # rows among which they are chosen
 _MOST = 20  # times the tolerance that one of them may differ by
 Floats = NDArray[np.float64]
 
@@ -186,9 +187,8 @@ class Served:
         within the tolerance. Raises `TeacherError`.
         """
         together = self._own(rows, SENTINELS)
-        alone = np.concatenate(
-            [self._own(rows, SENTINELS, [number]) for number in range(min(SENTINELS, len(rows.keys)))]
-        )
+        each = range(min(SENTINELS, len(rows.keys)))
+        alone = np.concatenate([self._own(rows, SENTINELS, [number]) for number in each])
         mean, most = likeness(together, alone)
         if self._differs(mean, most):
             raise TeacherError(
@@ -219,7 +219,7 @@ class Served:
 
     def _own(self, rows: TransferRows, count: int, which: Sequence[int] | None = None) -> Floats:
         """The log-probabilities of tokens of the first `count` sentinels, or of `which` of them."""
-        numbers = spread(len(rows.keys), SENTINELS)[:count]
+        numbers = sentinels_of(rows)[:count]
         answers = self._asked(rows, numbers if which is None else numbers[[*which]])
         return np.concatenate([answer.sample for answer in answers])
 
@@ -251,6 +251,9 @@ class Served:
         remedy = unfit.remedy
         if unfit.reason == "positions of fewer entries":
             remedy = f"give a smaller labels.k, or {self.dialect.raise_k}"
+        if unfit.kind is ClassIdOverflow:
+            remedy = "name the served model's own tokenizer in transfer_set.sequences; outputs that no token has are among the "
+            remedy += "largest less often with a smaller labels.k"
         return unfit.kind(f"{self.web.url}, {where}: {unfit.what}", remedy=remedy)
 
     @property
@@ -262,6 +265,13 @@ class Served:
     def _sequence(self) -> SequenceInfo:
         assert self.expected.sequence is not None
         return self.expected.sequence
+
+
+def sentinels_of(rows: TransferRows) -> NDArray[np.int64]:
+    """The numbers of the sentinels: of up to `_LOOKED_AT` rows, spread evenly, those of the most positions that count."""
+    some = spread(len(rows.keys), _LOOKED_AT)
+    counts = alignment(np.asarray(rows.inputs[some], np.int64)).mask.sum(axis=1, dtype=np.int64)
+    return some[np.argsort(-counts, kind="stable")[:SENTINELS]]
 
 
 def load_teacher(config: TeacherConfig, *, train: str = "softlabels train-teacher") -> Ensemble | Served:
@@ -279,7 +289,9 @@ def load_teacher(config: TeacherConfig, *, train: str = "softlabels train-teache
         )
     (member,), plain = config.members, TeacherConfig(config.members)
     given = [
-        f"teacher.{name}" for name in ("precision", "floor", "folds") if getattr(config, name) != getattr(plain, name)
+        f"teacher.{name}"
+        for name in ("precision", "device", "floor", "folds")
+        if getattr(config, name) != getattr(plain, name)
     ]
     given += ["weights"] * (member.weights is not None) + ["weight"] * (member.weight != 1)
     if given:

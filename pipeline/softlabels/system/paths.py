@@ -1,0 +1,28 @@
+"""Paths of this machine, as users write them."""
+
+from __future__ import annotations
+
+import os
+import re
+from os import PathLike
+
+from softlabels.errors import ConfigError, one_line
+
+
+def local_path(path: str | PathLike[str]) -> str:
+    """The text of a path. Raises `ConfigError` for an address, also one with a slash too few; it may hold a password, which is
+    not repeated.
+    """
+    text = os.fspath(path)
+    if address := re.match(r"([a-z][a-z0-9+.-]+):/", text, re.IGNORECASE):
+        raise ConfigError(
+            f"an address ({one_line(address[1])}:) stands where a folder is needed",
+            remedy="stores are read at addresses (s3://BUCKET/FOLDER) and written to folders; `softlabels push FOLDER ADDRESS` "
+            "carries one there",
+        )
+    return text
+
+
+def lies_here(text: str) -> bool:
+    """Whether a text is the absolute path of something on this machine."""
+    return text.startswith("/") and os.path.exists(text)  # noqa: PTH110  # pathlib's raises where it is too long
