@@ -21,6 +21,7 @@ from softlabels.teacher.served import Served
 from softlabels.transfer import TransferRows
 
 _OWN = ("encoding", "k", "tail")
+_BLOCK = 1024
 
 
 def served_encoding(labels: LabelsConfig) -> TopkEncoding:
@@ -53,11 +54,18 @@ def meet_server(teacher: Served, rows: Mapping[str, TransferRows], encoding: Top
         )
     classes = first.sequence.classes
     encoding.check(1, classes)
-    longest = max(int((np.asarray(each.inputs[:, 1], np.int64) > 0).sum(axis=1).max()) for each in rows.values())
-    teacher.meet(first.sequence, encoding, longest)
+    teacher.meet(first.sequence, encoding, max(map(_longest, rows.values())))
     for split, each in rows.items():
         teacher.kept[split] = teacher.ask_sentinels(each)
     return classes
+
+
+def _longest(rows: TransferRows) -> int:
+    """The most tokens of a row, looked for a block of rows at a time."""
+    blocks = (
+        np.asarray(rows.inputs[start : start + _BLOCK, 1], np.int64) for start in range(0, len(rows.keys), _BLOCK)
+    )
+    return max(int((block > 0).sum(axis=1).max()) for block in blocks)
 
 
 def compare_served(writer: StoreWriter, rows: TransferRows, teacher: Served) -> None:
