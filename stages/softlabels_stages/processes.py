@@ -27,7 +27,7 @@ def launch(module: str, words: Sequence[str], count: int) -> int:
     Raises:
         RankLost: a signal ended a process.
     """
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, and not in its list of names
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
