@@ -14,7 +14,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from tempfile import TemporaryDirectory
 
 from softlabels.errors import ConfigError, Interrupted, RankLost
 
@@ -28,43 +29,50 @@ def launch(module: str, words: Sequence[str], count: int) -> int:
         RankLost: a signal ended a process.
     """
     from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, and not in its list of names
-    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // count)))
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // count)))
     for _, name in socket.if_nameindex():
         if name in ("lo", "lo0"):  # else the processes listen where the machine's name leads
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # each process says itself what was wrong
     # Its port is free, and the rendezvous takes the store over.
     board = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, multi_tenant=True)
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=count,
-        run_id=f"softlabels-{os.getpid()}",
-        rdzv_backend="static",
-        rdzv_endpoint=f"127.0.0.1:{board.port}",
-        rdzv_configs={"rank": 0},
-        local_addr="127.0.0.1",
-        max_restarts=0,
-    )
     try:
-        elastic_launch(config, sys.executable)("-m", f"softlabels_stages.{module}", *words)
+        with TemporaryDirectory(prefix="softlabels-") as folder:  # where torch makes folders, and leaves them
+            config = LaunchConfig(
+                min_nodes=1,
+                max_nodes=1,
+                nproc_per_node=count,
+                run_id=f"softlabels-{os.getpid()}",
+                rdzv_backend="static",
+                rdzv_endpoint=f"127.0.0.1:{board.port}",
+                rdzv_configs={"rank": 0},
+                local_addr="127.0.0.1",
+                max_restarts=0,
+                logs_specs=DefaultLogsSpecs(log_dir=folder),
+            )
+            elastic_launch(config, sys.executable)("-m", f"softlabels_stages.{module}", *words)
     except SignalException:
         return Interrupted.exit_code
     except ChildFailedError as error:
-        codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
-        for code in codes.values():
-            if code > 0 and code != RankLost.exit_code:
-                return code
-        for rank, code in codes.items():
-            if code < 0:
-                name = signal.Signals(-code).name
-                raise RankLost(f"process {rank} of {count} was ended by {name}", remedy=AGAIN) from None
-        return RankLost.exit_code
+        return _code_of({rank: failure.exitcode for rank, failure in error.failures.items()}, count)
     return 0
+
+
+def _code_of(codes: Mapping[int, int], count: int) -> int:
+    """The exit code where some of `count` processes failed, by rank: that of what none of the others caused."""
+    for code in codes.values():
+        if code > 0 and code != RankLost.exit_code:
+            return code
+    for rank, code in codes.items():
+        if code < 0:
+            name = signal.Signals(-code).name
+            raise RankLost(f"process {rank} of {count} was ended by {name}", remedy=AGAIN) from None
+    return RankLost.exit_code
 
 
 def require_processes(asked: int, here: int) -> None:
