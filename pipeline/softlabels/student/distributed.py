@@ -145,7 +145,7 @@ class Distributed:
 
     def gather(self, value: Any) -> list[Any]:
         """See `Ranks`."""
-        packed = _pack(value)
+        packed = b"" if self.rank == 0 else _pack(value)
         found = self._heard(lambda: self._to_each([packed] + [b""] * (self.world - 1), None))
         return [value] + [_unpack(each) for each in found[1:]] if self.rank == 0 else []
 
