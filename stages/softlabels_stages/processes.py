@@ -2,7 +2,9 @@
 
 They share the machine's cores: each gets its share as `$OMP_NUM_THREADS`, where that is not set. The first SIGTERM or SIGINT to
 this process is handed on to all, which stop at the same step. When one fails the others are waited for a while, since they say
-what they know of it, and none is started anew. When this process ends, however it does, the system ends those that are left.
+what they know of it, and none is started anew. When this process ends, however it does, Linux ends those that are left.
+
+They meet at a store of torch's on this machine, whose port takes everybody: nothing that it holds is unpickled.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import ctypes
 import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -37,7 +40,8 @@ def launch(module: str, words: Sequence[str], count: int) -> int:
     cores = str(max(1, len(os.sched_getaffinity(0)) // count))
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(board.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
     world = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), LAUNCHER: str(os.getpid())}
-    common = {"OMP_NUM_THREADS": cores} | os.environ | place | world
+    own_machine = {"GLOO_SOCKET_IFNAME": name for _, name in socket.if_nameindex() if name in ("lo", "lo0")}
+    common = {"OMP_NUM_THREADS": cores} | own_machine | os.environ | place | world
     command = [sys.executable, "-m", f"softlabels_stages.{module}", *words]
     with ExitStack() as stack:
         processes = []
@@ -80,8 +84,8 @@ def _ended(processes: Sequence[subprocess.Popen[bytes]]) -> dict[int, int]:
 
 
 def end_with_launcher() -> None:
-    """Let the system kill this process when the one that launched it, if any, has ended: what was saved is gone on with."""
-    if launcher := os.environ.get(LAUNCHER):
+    """Let Linux kill this process when the one that launched it, if any, has ended: what was saved is gone on with."""
+    if (launcher := os.environ.get(LAUNCHER)) and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != int(launcher):  # it has ended already
             os.kill(os.getpid(), signal.SIGKILL)

@@ -24,6 +24,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from softlabels.student.distributed import ranks_here
 from softlabels.student.learner import Learner, Student
 from softlabels.student.ranks import Ranks
 from softlabels.student.trainer import Trainer
+from softlabels_stages import train_student
 from tests.student import batches
 from tests.student.runs import CLASSES, INPUTS, MemoryBatches, examples, net, serve
 
@@ -213,8 +215,6 @@ def watched(request: dict[str, Any], ranks: Ranks, rows: list[str]) -> None:
 
 def command(request: dict[str, Any]) -> int:
     """What one rank does of a command."""
-    from softlabels_stages import train_student
-
     rank = os.environ.get("RANK", "0")
     os.chdir(request["folder"])
     with (
@@ -306,4 +306,5 @@ def outcome(pids: list[int]) -> int:
 
 
 if __name__ == "__main__":
+    import_module("matplotlib.figure")  # seconds that the command would take in each child
     serve(child)
