@@ -40,7 +40,8 @@ def launch(module: str, words: Sequence[str], count: int) -> int:
     cores = str(max(1, len(os.sched_getaffinity(0)) // count))
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(board.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
     world = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), LAUNCHER: str(os.getpid())}
-    own_machine = {"GLOO_SOCKET_IFNAME": name for _, name in socket.if_nameindex() if name in ("lo", "lo0")}
+    loopback = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
+    own_machine = {"GLOO_SOCKET_IFNAME": loopback[0]} if loopback else {}
     common = {"OMP_NUM_THREADS": cores} | own_machine | os.environ | place | world
     command = [sys.executable, "-m", f"softlabels_stages.{module}", *words]
     with ExitStack() as stack:
