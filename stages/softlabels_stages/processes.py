@@ -40,16 +40,15 @@ def launch(module: str, words: Sequence[str], count: int) -> int:
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(board.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
     world = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), LAUNCHER: str(os.getpid())}
-    loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), "")
-    common = (
-        {"OMP_NUM_THREADS": str(max(1, cores // count)), "GLOO_SOCKET_IFNAME": loopback} | os.environ | place | world
-    )
+    loopback = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
+    own = {"OMP_NUM_THREADS": str(max(1, cores // count))} | ({"GLOO_SOCKET_IFNAME": loopback[0]} if loopback else {})
+    common = own | os.environ | place | world
     command = [sys.executable, "-m", f"softlabels_stages.{module}", *words]
     with ExitStack() as stack:
         processes = []
         for rank in range(count):
-            own = common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            started = subprocess.Popen(command, env=own, start_new_session=True)  # noqa: S603  # our own command
+            environment = common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            started = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603  # our own command
             processes.append(stack.enter_context(started))
             stack.callback(started.kill)  # before it is waited for; nothing where it has ended
         codes = _ended(processes)

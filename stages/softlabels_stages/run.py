@@ -16,6 +16,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -35,7 +36,11 @@ from softlabels_stages.unexpected import foreseen, lack
 BROKEN_PIPE = 128 + signal.SIGPIPE
 LAUNCHER = "SOFTLABELS_LAUNCHER"  # in the environment of processes that a command has started together: its process id
 
+_TOGETHER = (
+    1.0  # seconds within which several signals are one: a scheduler sends them to all, and torchrun hands its own on
+)
 _stop = threading.Event()
+_stopped_at = 0.0
 
 
 Main = Callable[..., int]  # a stage: arguments (default: this process's) in, exit code out
@@ -156,10 +161,14 @@ def _signals_as_flag() -> Iterator[None]:
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
     # os.write and os._exit: print and exit handlers may be in the middle of the same thing in the interrupted frame.
+    global _stopped_at
     name = signal.Signals(number).name
+    if _stop.is_set() and "RANK" in os.environ and time.monotonic() < _stopped_at + _TOGETHER:
+        return
     if _stop.is_set():
         os.write(2, f"\nInterrupted: second {name}; run the same command again to go on\n".encode())
         os._exit(Interrupted.exit_code)
     _stop.set()
+    _stopped_at = time.monotonic()
     if os.environ.get("RANK", "0") == "0" and LAUNCHER not in os.environ:  # of several processes one says it
         os.write(2, f"\n{name}: stopping cleanly; a second one stops at once\n".encode())

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from softlabels import errors
+from softlabels_stages import run
 from softlabels_stages.__main__ import main
 from softlabels_stages.arguments import COMMANDS
 from softlabels_stages.run import BROKEN_PIPE, command
@@ -192,6 +194,19 @@ def test_the_second_signal_stops_at_once() -> None:
     out, err = loop.communicate(timeout=200)
     assert (loop.returncode, out) == (75, "")
     assert "run the same command again" in err
+
+
+def test_of_processes_together_several_signals_at_once_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(run, "_stop", threading.Event())
+    ended = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    for _ in range(3):
+        run._on_signal(signal.SIGTERM, None)
+    assert ended == []
+    monkeypatch.setattr(run, "_stopped_at", run._stopped_at - 60)
+    run._on_signal(signal.SIGTERM, None)
+    assert ended == [75]
 
 
 def test_help_lists_every_stage_and_each_is_a_module(capsys: pytest.CaptureFixture[str]) -> None:
