@@ -258,7 +258,7 @@ def edited(change: Callable[[list[Any]], Any]) -> Callable[[_Handler, dict[str, 
     return act
 
 
-def _each(entry: Any, change: Callable[[float], float]) -> None:
+def _each(entry: Any, change: Callable[[float], Any]) -> None:
     """Change the log-probabilities of a position."""
     if isinstance(entry, dict):
         for name, value in entry.items():
@@ -284,6 +284,7 @@ def _shift(entries_: list[Any]) -> None:
 TRANSIENT: dict[str, Callable[[_Handler, dict[str, Any]], None]] = {  # what another try mends
     "429": lambda handler, body: handler.send(429, {"error": "rate limit"}, Retry_After="0"),
     "500": lambda handler, body: handler.send(500, {"error": "EngineDeadError"}),
+    "520": lambda handler, body: handler.send(520, {"error": "of what is before it"}),
     "503": lambda handler, body: handler.send(503, b"<html>starting</html>", "text/html"),
     "reset": lambda handler, body: handler.reset(),
     "cut off": _cut_off,
@@ -304,6 +305,8 @@ WRONG: dict[str, Callable[[_Handler, dict[str, Any]], None]] = {  # what must be
     "mass": edited(lambda lists: _each(lists[1], lambda lp: -0.1)),
     "redirect": lambda handler, body: handler.send(307, {}, Location="http://elsewhere.invalid/v1/completions"),
     "400": lambda handler, body: handler.send(400, {"error": {"message": "no such sampling"}}),
+    "texts": edited(lambda lists: _each(lists[1], str)),
+    "compressed": lambda handler, body: handler.send(200, b"no gzip", Content_Encoding="gzip"),
     "huge": lambda handler, body: handler.send(200, b" " * (1 << 22)),
 }
 FAULTS = TRANSIENT | WRONG

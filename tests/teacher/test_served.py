@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import ssl
 import sys
 from collections.abc import Iterator
@@ -28,12 +30,14 @@ from softlabels.errors import (
     TeacherError,
     UserError,
 )
+from softlabels.foreign.dialects import DIALECTS
+from softlabels.foreign.rows import Unfit
 from softlabels.jobs.watch import Watch
 from softlabels.store.json_files import read_json
 from softlabels.store.paths import PLAN
 from softlabels.store.spec import Plan
 from softlabels.system.local import LocalFolder
-from softlabels.system.web import Limits
+from softlabels.system.web import Limits, Unusable, WebServer
 from softlabels.teacher.config import SERVED, MemberConfig, TeacherConfig
 from softlabels.teacher.ensemble import load_ensemble
 from softlabels.teacher.served import Served, load_teacher, sentinels_of
@@ -153,6 +157,7 @@ def test_wrong_answers_are_refused(kind: str, tmp_path: Path, model: Model, rows
         "few": "a smaller labels.k", "nothing": "has no distribution", "one less": "tokens and", "NaN": "NaN or infinite",
         "above 0": "of position 0 sum to|does not go with", "mass": "of position 0 sum to|does not go with",
         "redirect": "redirect to http://elsewhere.invalid", "400": "no such sampling", "huge": "more than",
+        "texts": "Expected `float.*got `str`", "compressed": "answers compressed",
     }  # fmt: skip
     with running(StandIn(model, kind)) as server:
         for name in WRONG:
@@ -340,9 +345,17 @@ def test_settings_that_do_not_fit(tmp_path: Path, rows: TransferRows, server: St
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=said):
             asked(server, **wrong)
-    for url in ("localhost:8000", "ftp://host", "http://host/?key=1", "http://[", "http://host:port"):
+    for url in (
+        "localhost:8000", "ftp://host", "http://host/?key=1", "http://[", "http://host:port", "http://host\n", " http://host",
+        "http://host#", "http://host?", "http://host/\a", "http://" + "a" * 70_000,
+    ):  # fmt: skip
         with pytest.raises(ConfigError, match="url is no address of a server"):
             Served(url, "tiny")
+    for given in ({"url": 8000}, {"model": 7}, {"key_env": 1234}):
+        with pytest.raises(ConfigError, match=f"{next(iter(given))} is no text; write it in quotes"):
+            Served(**{"url": "http://host", "model": "tiny"} | given)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"server is \['vllm'\]"):
+        Served("http://host", "tiny", ["vllm"])  # type: ignore[arg-type]
     assert Served("http://host:1/v1/", "tiny").web.url == "http://host:1"
 
 
@@ -386,6 +399,39 @@ def test_a_rate_and_a_signal(server: StandIn, rows: TransferRows, tmp_path: Path
         label(rows, asked(server, read_timeout=60, timeout=60), TOPK, tmp_path / "stopped", watch=stops)
 
 
+def test_a_wait_that_the_server_asks_for_is_heeded_by_those_that_wait_for_their_turn() -> None:
+    import time
+
+    web = WebServer("http://host", limits=Limits(rate=50))
+
+    async def trial() -> None:
+        began: list[float] = []
+
+        async def one() -> None:
+            await web._turn()
+            began.append(time.monotonic())
+
+        asked = [asyncio.create_task(one()) for _ in range(3)]
+        await asyncio.sleep(0)
+        web._free_at = until = time.monotonic() + 0.2
+        await asyncio.gather(*asked)
+        assert [at >= until for at in began] == [False, True, True]
+
+    asyncio.run(trial())
+
+
+def test_answers_that_cannot_be_read() -> None:
+    read = DIALECTS["openai"].row
+    with pytest.raises(Unusable):
+        read(b'{"choices": [{"text": "x = [NaN, 1]", "logpr')  # the text of a row, of an answer that is cut off
+    with pytest.raises(Unfit, match="Number out of range"):
+        read(b'{"choices": [{"logprobs": {"tokens": [], "token_logprobs": [-1e400, ' + b"9" * 5000 + b"]}}]}")
+    own, top = [[None, 1, None], [-1.0, 2, None]], [None, [[-1.0, 2, None], [None, 3, None]]]
+    answer = {"meta_info": {"prompt_tokens": 2, "input_token_logprobs": own, "input_top_logprobs": top}}
+    with pytest.raises(Unfit, match="of position 0 is NaN, or null"):
+        DIALECTS["sglang"].row(json.dumps(answer).encode()).require_fit(5, 0.0)
+
+
 def test_proxies_are_those_of_the_environment(
     server: StandIn, rows: TransferRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -396,6 +442,19 @@ def test_proxies_are_those_of_the_environment(
     far.web.url = "http://teacher.invalid"
     label(rows, far, TOPK, tmp_path)
     assert server.asked
+    monkeypatch.setenv("HTTPS_PROXY", server.url)
+    far.web.url = "https://teacher.invalid"
+    with pytest.raises(NoAnswer, match="in 3 tries: proxy error: 501"):
+        label(rows, far, TOPK, tmp_path)
+    for name, value in {"ALL_PROXY": "socks5://me:s3cret@h", "HTTP_PROXY": "http://me:s3/cret@h"}.items():
+        monkeypatch.setenv(name, value)
+        with pytest.raises(ConfigError, match=r"a proxy \(.*\) of the environment is of no use") as told:
+            label(rows, asked(server), TOPK, tmp_path)
+        assert "s3" not in str(told.value)
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "nowhere.pem"))
+    with pytest.raises(ConfigError, match="SSL_CERT_FILE or SSL_CERT_DIR of the environment is of no use"):
+        label(rows, asked(server), TOPK, tmp_path)
 
 
 def test_certificates(

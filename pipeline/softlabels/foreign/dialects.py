@@ -9,6 +9,7 @@ Requests ask for temperature 1 and one generated token, which is thrown away. Ne
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -88,13 +89,23 @@ class Version(msgspec.Struct):
 
 
 def decoded(body: bytes, kind: type[T]) -> T:
-    """An answer of this shape. Raises `Unfit` for NaN, which JSON cannot say, and `Unusable` for what is cut off or no JSON."""
+    """An answer of this shape. Raises `Unusable` for what is cut off or no JSON, `Unfit` for JSON of another shape and for NaN,
+    which JSON cannot say.
+    """
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        if re.search(rb"[\[:,]\s*-?(NaN|Infinity)", body):
-            raise Unfit(NanLogits, "NaN", "a number of the answer is NaN or infinite", "look into the server") from None
-        raise Unusable(f"the answer of {len(body):,} bytes cannot be read: {error}") from None
+        said = f"the answer of {len(body):,} bytes cannot be read: {error}"
+    never: list[str] = []
+    try:
+        json.loads(body, parse_constant=never.append, parse_int=float)
+    except (ValueError, RecursionError):
+        raise Unusable(said) from None
+    if never:
+        raise Unfit(NanLogits, "NaN", "a number of the answer is NaN or infinite", "look into the server")
+    raise Unfit(
+        LogitsError, "answers of another shape", said, "see that the server is of the kind that is given (server)"
+    )
 
 
 def about_itself(body: bytes, kind: type[T]) -> T:

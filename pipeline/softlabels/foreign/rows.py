@@ -73,7 +73,7 @@ class ForeignRow:
             raise _out_of_range(f"token {int(wrong.argmax())} is {token}", classes)
         if np.isnan(self.log_p).any():
             place = int(np.isnan(self.log_p).any(axis=1).argmax())
-            what = f"a log-probability of position {place} is NaN"
+            what = f"a log-probability of position {place} is NaN, or null"
             raise Unfit(
                 NanLogits, "NaN among the log-probabilities", what, "leave the row out, or ask the teacher again"
             )

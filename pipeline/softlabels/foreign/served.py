@@ -82,7 +82,7 @@ def vllm_row(prompt: VllmPrompt) -> ForeignRow:
 
 class _Meta(msgspec.Struct):
     input_token_logprobs: list[tuple[float | None, int, str | None]] | None = None
-    input_top_logprobs: list[list[tuple[float, int, str | None]] | None] | None = None
+    input_top_logprobs: list[list[tuple[float | None, int, str | None]] | None] | None = None
     prompt_tokens: int | None = None
 
 
@@ -121,7 +121,10 @@ def sglang_row(answer: SglangAnswer) -> ForeignRow:
     require_first(given, len(tokens))
     at = [place for place in range(len(given) - 1) if given[place + 1]]
     own = [meta.input_token_logprobs[place + 1][0] for place in at]
-    kept = [[(number, log_p) for log_p, number, _ in given[place + 1] or ()] for place in at]
+    # null is what its JSON has for NaN and for -inf
+    kept = [
+        [(number, np.nan if log_p is None else log_p) for log_p, number, _ in given[place + 1] or ()] for place in at
+    ]
     known = np.array([np.nan if each is None else each for each in own], np.float64)
     return ForeignRow.of(tokens, np.array(at, np.int64), *entries_of(kept), known)
 

@@ -29,7 +29,7 @@ from softlabels.objects import require_extra
 
 T = TypeVar("T")
 _GLANCE = 0.1  # seconds between two looks whether to stop
-_AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})  # what may go well the next time
+_AGAIN = frozenset({408, 409, 425, 429, *range(500, 600)})  # what may go well the next time
 _ERROR_BYTES = 1 << 16  # of the answer that says what is wrong
 _RESUME = "see that the server runs, and run the same command again: finished shards are kept"
 
@@ -95,9 +95,14 @@ class WebServer:
     def __init__(self, url: str, *, key_env: str | None = None, limits: Limits | None = None) -> None:
         self.url, self.limits = _checked(url), limits or Limits()
         self._web: Any = require_extra("httpx2", extra="served")
+        try:
+            self._web.URL(self.url)
+        except self._web.InvalidURL:
+            raise _no_address() from None
         self._key = None if key_env is None else _key(key_env)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Any = None
+        self._next = asyncio.Lock()  # of requests that wait for their turn, whoever began to wait first
         self._free_at = 0.0  # when the next request may begin: the rate, and waits that the server asked for
         self.should_stop: Callable[[], bool] = lambda: False
 
@@ -121,7 +126,7 @@ class WebServer:
 
     def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
         if self._loop is None:
-            self._loop = asyncio.new_event_loop()
+            self._loop, self._next = asyncio.new_event_loop(), asyncio.Lock()
             threading.Thread(target=_run, args=(self._loop,), name="softlabels-web", daemon=True).start()
         future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
@@ -175,18 +180,16 @@ class WebServer:
         raise NoAnswer(f"{self.url}{ask.path} gives no answer{asked}: {failed.what}", remedy=_RESUME)
 
     async def _turn(self) -> None:
-        """Wait for this request's turn."""
-        now = time.monotonic()
-        begin = max(now, self._free_at)
-        self._free_at = begin + (1 / self.limits.rate if self.limits.rate else 0.0)
-        await asyncio.sleep(begin - now)
+        """Wait for this request's turn, which a server's answer to another one may put off."""
+        async with self._next:
+            while (left := self._free_at - time.monotonic()) > 0:
+                await asyncio.sleep(left)
+            if self.limits.rate:
+                self._free_at = time.monotonic() + 1 / self.limits.rate
 
     async def _once(self, ask: Ask) -> bytes:
-        web, limits = self._web, self.limits
         if self._client is None:
-            timeout = web.Timeout(limits.read, connect=limits.connect, pool=limits.whole)
-            pool = web.Limits(max_connections=limits.in_flight, max_keepalive_connections=limits.in_flight)
-            self._client = web.AsyncClient(timeout=timeout, limits=pool, follow_redirects=False)
+            self._client = self._opened()
         headers = {"Accept": "application/json", "Accept-Encoding": "identity", "Content-Type": "application/json"}
         if self._key is not None:
             headers["Authorization"] = f"Bearer {self._key}"
@@ -199,20 +202,42 @@ class WebServer:
                 if kind != "application/json":
                     raise _Failed(f"the answer is {one_line(kind) or 'of no type'}, no application/json")
                 return await self._body(answer, ask)
-        except web.TransportError as error:
+        except self._web.TransportError as error:
             raise self._transport(error) from None
 
+    def _opened(self) -> Any:
+        """A client. Raises `ConfigError`, which repeats nothing of a proxy, for its address may hold a password."""
+        web, limits = self._web, self.limits
+        timeout = web.Timeout(limits.read, connect=limits.connect, pool=limits.whole)
+        pool = web.Limits(max_connections=limits.in_flight, max_keepalive_connections=limits.in_flight)
+        try:
+            return web.AsyncClient(timeout=timeout, limits=pool, follow_redirects=False)
+        except (OSError, ImportError, ValueError, web.InvalidURL) as error:
+            what = (
+                "SSL_CERT_FILE or SSL_CERT_DIR"
+                if isinstance(error, OSError)
+                else "a proxy (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY)"
+            )
+            raise ConfigError(
+                f"{self.url} cannot be asked: {what} of the environment is of no use ({type(error).__name__})",
+                remedy="name a file that is there, a proxy of http:// or https://, or unset it",
+            ) from None
+
     async def _body(self, answer: Any, ask: Ask) -> bytes:
-        parts, size = [], 0
-        async for part in answer.aiter_bytes():
-            parts.append(part)
-            size += len(part)
-            if size > ask.most:
+        if answer.headers.get("content-encoding", "identity").strip().lower() != "identity":
+            raise ConfigError(
+                f"{self.url}{ask.path} answers compressed, which was not asked for",
+                remedy="tell the server, or what is before it, to compress nothing",
+            )
+        found = bytearray()
+        async for part in answer.aiter_raw():
+            found += part
+            if len(found) > ask.most:
                 raise ConfigError(
                     f"{self.url}{ask.path} answers with more than {ask.most:,} bytes, which no such answer has",
                     remedy="give the address of the server itself (url), and the kind that it is (server)",
                 )
-        return b"".join(parts)
+        return bytes(found)
 
     async def _refused(self, ask: Ask, answer: Any) -> None:
         """Raise what a status other than 200 means."""
@@ -224,7 +249,7 @@ class WebServer:
                 f"{where}, a redirect to {target or 'nowhere'}, which is not followed: the key would go with it",
                 remedy="give the address that it leads to as url, if you trust it",
             )
-        async for part in answer.aiter_bytes():
+        async for part in answer.aiter_raw():
             said = (said + part)[:_ERROR_BYTES]
             if len(said) == _ERROR_BYTES:
                 break
@@ -256,7 +281,8 @@ class WebServer:
                 f"the certificate of {self.url} is not trusted: {words}",
                 remedy="name the file of the authority that signed it in the environment: SSL_CERT_FILE=ca.pem",
             )
-        if isinstance(error, self._web.UnsupportedProtocol | self._web.LocalProtocolError | self._web.ProxyError):
+        refused = isinstance(error, self._web.ProxyError) and not words.startswith("5")
+        if refused or isinstance(error, self._web.UnsupportedProtocol | self._web.LocalProtocolError):
             return ConfigError(
                 f"{self.url} cannot be asked: {words}", remedy="check url and the proxies in the environment"
             )
@@ -279,9 +305,13 @@ def _checked(url: str) -> str:
         host = secret = parts = None
     if secret:
         raise ConfigError("url holds a password", remedy="leave it out; a key is named by key_env")
-    if parts is None or parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
-        raise ConfigError("url is no address of a server", remedy="give http://host:port or https://host")
+    if parts is None or parts.scheme not in ("http", "https") or not host or re.search(r"[?#\s]", url):
+        raise _no_address()
     return url.rstrip("/").removesuffix("/v1")
+
+
+def _no_address() -> ConfigError:
+    return ConfigError("url is no address of a server", remedy="give http://host:port or https://host")
 
 
 def _key(name: str) -> str:

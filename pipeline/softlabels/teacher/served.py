@@ -79,7 +79,10 @@ class Served:
         requests_per_second: float | None = None, connect_timeout: float = 10.0, read_timeout: float = 120.0,
         timeout: float = 600.0, tries: int = 8, tolerance: float = 0.05,
     ) -> None:  # fmt: skip
-        if server not in DIALECTS:
+        for name, text in {"url": url, "model": model, "key_env": key_env or ""}.items():
+            if not isinstance(text, str):  # not repeated: it may be the key itself
+                raise ConfigError(f"{name} is no text", remedy="write it in quotes")
+        if server not in [*DIALECTS]:
             raise ConfigError(f"server is {server!r}", remedy=f"choose one of {', '.join(DIALECTS)}")
         if dtype not in ("bfloat16", "float16", "float32"):
             raise ConfigError(f"dtype is {dtype!r}", remedy="choose one of bfloat16, float16, float32")
