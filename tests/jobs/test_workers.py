@@ -151,7 +151,7 @@ def test_a_worker_that_waits_can_be_stopped(rows: Rows, store: MemoryFolder) -> 
         with pytest.raises(errors.Interrupted, match="stopped with 1 of 5 shards left in memory:/train; run the same"):
             label(rows, ensemble(), DENSE, store, watch=watch)
         assert store.names(f"train/{CLAIMS}") == ["0-0"]
-        assert any(line.startswith("waiting for what other workers are at: train 0 (process ") for line in lines)
+        assert any(line.startswith("waiting for shards of other workers: train 0 (process ") for line in lines)
 
     with written() as found:
         label(rows, ensemble(), DENSE, store, watch=Watch(should_stop=at_batch(0, other)))
@@ -167,10 +167,10 @@ def test_each_part_is_done_by_one_and_the_last_seals(rows: Rows, labels: LabelsC
             made = label(rows, ensemble(), labels, store, shards=part, watch=Watch(say=lines.append))
             assert sorted(made) == (["test", "train"] if number == 3 else [])
     assert sorted(found) == everything()
-    assert [line.partition(", and")[0] for line in lines if "missing" in line][:3] == [
-        "train: these shards are done; 3 of 5 are missing (0, 2, 3, of parts 1/3, 3/3)",
-        "test: these shards are done; 2 of 3 are missing (0, 1, of parts 1/3, 3/3)",
-        "train: these shards are done; 1 of 5 are missing (2, of parts 3/3)",
+    assert [line.partition("; the")[0] for line in lines if "missing" in line][:3] == [
+        "train: this part is done; of 5 shards 3 are missing (0, 2, 3, of parts 1/3, 3/3)",
+        "test: this part is done; of 3 shards 2 are missing (0, 1, of parts 1/3, 3/3)",
+        "train: this part is done; of 5 shards 1 is missing (2, of parts 3/3)",
     ]
     assert digests(store) == whole(labels)
 
@@ -180,12 +180,12 @@ def test_more_parts_than_shards(rows: Rows, store: MemoryFolder) -> None:
     for number in (9, 1, *range(2, 9)):
         part = Shards.of(f"{number}/9")
         label(rows, ensemble(), DENSE, store, shards=part, watch=Watch(say=lines.append))
-    said = [line.partition("; ")[0] for line in lines if " are missing (" in line]
+    said = [line.partition("; ")[0] for line in lines if " missing (" in line]
     assert said[:4] == [
-        "train: this part has none of its shards",
-        "test: this part has none of its shards",
-        "train: these shards are done",
-        "test: this part has none of its shards",
+        "train: this part has no shards",
+        "test: this part has no shards",
+        "train: this part is done",
+        "test: this part has no shards",
     ]
     assert digests(store) == whole(DENSE)
 
@@ -224,7 +224,7 @@ def test_what_is_whole_is_sealed_without_a_teacher(rows: Rows, store: MemoryFold
         seal(store, ("train", "test"))
     assert open_store(store, split="train").digest == whole(DENSE)["train"]
     for where, splits in ((store, ("dev",)), (MemoryFolder(), ())):
-        with pytest.raises(errors.UserError, match="is no store that was begun; run teacher-logits first"):
+        with pytest.raises(errors.UserError, match=r"there is no store at .*; run teacher-logits first"):
             seal(where, splits)
 
 
@@ -359,7 +359,7 @@ def test_encode_shares_its_shards_too(rows: Rows, store: MemoryFolder) -> None:
     def other() -> None:
         with pytest.raises(errors.Interrupted):
             encode(store.within("dense"), store.within("topk"), TOPK, watch=watch)
-        assert any("at: test 0 (process " in line for line in lines)
+        assert any("workers: test 0 (process " in line for line in lines)
 
     with written() as found:
         encode(store.within("dense"), store.within("topk"), TOPK, watch=Watch(should_stop=at_batch(0, other)))

@@ -241,7 +241,7 @@ def test_students_are_divided_where_there_are_as_many_as_processes() -> None:
     assert [are_students_divided("auto", count, 2) for count in (1, 2, 3)] == [False, True, True]
     assert not are_students_divided("batches", 8, 2)
     assert not are_students_divided("students", 8, 1)
-    with pytest.raises(ConfigError, match="there are 1 students for 2 processes"):
+    with pytest.raises(ConfigError, match="students=1, processes=2; start at most 1 of them"):
         are_students_divided("students", 1, 2)
 
 

@@ -278,7 +278,7 @@ def test_keys_are_neither_stored_nor_shown(
     server.key = "s3cret-value"
     with pytest.raises(ConfigError, match="answers 401"):
         label(rows, asked(server), TOPK, tmp_path)
-    with pytest.raises(ConfigError, match="key_env names no variable") as told:
+    with pytest.raises(ConfigError, match="the environment variable that key_env names is not set") as told:
         asked(server, key_env="s3cret-value")
     assert "s3cret" not in str(told.value)
     monkeypatch.setenv("OWN_KEY", "s3cret-value\n")

@@ -122,15 +122,15 @@ class Filling:
             said = (
                 f"{split} {some(found)} ({', '.join(sorted({*found.values()}))})" for split, found in others.items()
             )
-            self._watch.say(f"waiting for what other workers are at: {'; '.join(said)}")
+            self._watch.say(f"waiting for shards of other workers: {'; '.join(said)}")
             self._has_waited = True
         time.sleep(min(_POLL, self._shards.lapse / 10))
 
     def _say_missing(self, split: str, missing: list[int], own: set[int]) -> None:
         parts = self._shards.parts_of(self.sizes, split, missing)
         of = f", of parts {some(parts)}" if parts else ""
-        done = "these shards are done" if own else "this part has none of its shards"
+        done = "this part is done" if own else "this part has no shards"
         self._watch.say(
-            f"{split}: {done}; {len(missing)} of {self.sizes[split]} are missing ({some(missing)}{of}), and "
-            "who writes the last of them seals the store"
+            f"{split}: {done}; of {self.sizes[split]} shards {len(missing)} {'is' if len(missing) == 1 else 'are'} missing "
+            f"({some(missing)}{of}); the worker that writes the last one seals the store"
         )

@@ -150,7 +150,7 @@ def seal(store: Target, splits: Sequence[str] = (), *, watch: Watch = LOGGED) ->
     begun = [folder.name for folder in root.folders() if folder.exists(PLAN)]
     for split in splits or begun or ("train",):
         if split not in begun:
-            raise UserError(f"{root.within(split)} is no store that was begun", remedy="run teacher-logits first")
+            raise UserError(f"there is no store at {root.within(split)}", remedy="run teacher-logits first")
         plan = read_json(root.within(split), PLAN, Plan)
         with StoreWriter(root.within(split), plan.spec, about=plan.about) as writer:
             try:

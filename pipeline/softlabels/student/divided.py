@@ -27,8 +27,8 @@ def are_students_divided(divide: Divide, students: int, world: int) -> bool:
         return False
     if divide == "students" and students < world:
         raise ConfigError(
-            f"training.divide=students, and there are {students} students for {world} processes",
-            remedy=f"start {students} processes or fewer, or give training.divide=batches",
+            f"training.divide=students, and students={students}, processes={world}",
+            remedy=f"start at most {students} of them, or give training.divide=batches",
         )
     return students >= world
 

@@ -319,8 +319,8 @@ def _key(name: str) -> str:
     key = os.environ.get(name, "")
     if not key:  # the name is not repeated: it may be the key itself
         raise ConfigError(
-            "key_env names no variable of the environment",
-            remedy="set the variable to the key; give its name as key_env",
+            "the environment variable that key_env names is not set",
+            remedy="set it to the server's key, or leave key_env out where the server wants none",
         )
     if not key.isascii() or not key.isprintable() or key != key.strip():
         what = "the variable that key_env names holds no key: blanks at an end, or other characters than ASCII's"
