@@ -52,7 +52,7 @@ def check_known(temperature: float, known_at: float | None) -> None:
         raise ConfigError(
             f"the labels are known at temperature {known_at:g} alone, not at {temperature:g}: they were made of probabilities "
             "that were taken at it",
-            remedy=f"ask for temperature {known_at:g}; of topk labels tail_bound=true gives a bound at higher ones",
+            remedy=f"give temperature={known_at:g}; of topk labels tail_bound=true gives a bound at higher ones",
         )
 
 

@@ -85,7 +85,8 @@ class TopkFields(EncodingBase, frozen=True, kw_only=True):
     def misfits(self, members: int, classes: int | None) -> Iterator[Misfit]:
         yield from super().misfits(members, classes)
         tail, fix = self.tail, "change the encoding"
-        fewer = f"give at most {classes}; so few classes are as well kept dense"
+        dense = "; so few classes are as well kept dense" if self.known_at is UNSET else ""
+        fewer = f"give at most {classes}{dense}"
         yield self.k > (classes or self.k), f"k is {self.k}, and there are {classes} classes", fewer
         nodes = f"a tail {tail!r} cannot have {self.nodes} nodes: 0 for renormalised, else 2 or more"
         yield (self.nodes == 0) != (tail == "renormalised") or self.nodes == 1, nodes, fix
