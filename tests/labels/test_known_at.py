@@ -40,7 +40,7 @@ def test_they_are_served_there_and_refused_elsewhere(rng: np.random.Generator, e
     assert torch.isfinite(ask(2.0)[:, 0]).any()
     assert encoding.probabilities(columns, C, None, temperature=2.0, **known).shape == (N, C)
     encoding.check_temperature(2.0)
-    words = "known at temperature 2 alone, not at 1: they were made of probabilities.*ask for temperature 2"
+    words = "known at temperature 2 alone, not at 1: they were made of probabilities.*give temperature=2"
     for wrong in (
         lambda: ask(1.0),
         lambda: soft[:2].member(1).to("cpu").__getattribute__(ask.__name__)(1.0),
