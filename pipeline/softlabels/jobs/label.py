@@ -122,7 +122,7 @@ def asked_of(teacher: Ensemble | Served, given: Mapping[str, TransferRows], labe
 
 
 def _asked_of_server(teacher: Served, given: Mapping[str, TransferRows], labels: LabelsConfig) -> Asked:
-    encoding = served_encoding(labels)
+    encoding = served_encoding(labels, logits=teacher.head is not None)
     _require_alike(given)
     count = meet_server(teacher, given, encoding)
     classes = {split: {"": count} for split in given}

@@ -120,7 +120,6 @@ class Labelled(Stores[TransferRows]):
         if self.teacher.expected.positions is not None:
             size += f" ({int(pilot_mask(first, chosen).sum()):,} positions)"
         self.watch.say(f"pilot: {size} of {first.split}, for the shape of the tails")
-        assert isinstance(self.teacher, Ensemble)  # tails of served teachers have no basis
         return Pilot(first, self.teacher, self.encodings[target], target)
 
     def open(self, split: str, spec: Spec, basis: Basis | None, presence: Presence | None = None) -> StoreWriter:

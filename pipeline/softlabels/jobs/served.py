@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from softlabels.errors import ConfigError
-from softlabels.labels.encoding import TopkEncoding
+from softlabels.labels.encoding import Encoding
 from softlabels.labels.settings import EncodingSettings
 from softlabels.labels.topk_known import known_encoding
 from softlabels.store.json_files import read_json
@@ -19,13 +19,21 @@ from softlabels.store.writer import StoreWriter
 from softlabels.teacher.config import LabelsConfig
 from softlabels.teacher.served import Served
 from softlabels.transfer import TransferRows
+from softlabels.transfer.sequences import require_known_tokens
 
 _OWN = ("encoding", "k", "tail")
 _BLOCK = 1024
 
 
-def served_encoding(labels: LabelsConfig) -> TopkEncoding:
-    """How its labels are kept. Raises `ConfigError` for settings of others."""
+def served_encoding(labels: LabelsConfig, *, logits: bool) -> Encoding:
+    """How its labels are kept; `logits` says that it gives these, as models do. Raises `ConfigError` for settings of others."""
+    if logits:
+        if labels.targets is not None or labels.kind != "softmax":
+            raise ConfigError(
+                f"labels.{'kind' if labels.targets is None else 'targets'} is given, and a served teacher gives next tokens",
+                remedy="leave it out",
+            )
+        return labels.encodings(1)[""]
     given = [
         field.name
         for field in fields(EncodingSettings)
@@ -44,7 +52,7 @@ def served_encoding(labels: LabelsConfig) -> TopkEncoding:
     return msgspec.structs.replace(known_encoding(labels.k, 1.0), inputs=labels.inputs)
 
 
-def meet_server(teacher: Served, rows: Mapping[str, TransferRows], encoding: TopkEncoding) -> int:
+def meet_server(teacher: Served, rows: Mapping[str, TransferRows], encoding: Encoding) -> int:
     """C, once the server has said who it is and what it says of a few rows of each split. Raises as `Served` does."""
     first = next(iter(rows.values()))
     if first.sequence is None:
@@ -53,6 +61,10 @@ def meet_server(teacher: Served, rows: Mapping[str, TransferRows], encoding: Top
             remedy="prepare them with transfer_set.sequences: {tokenizer: ..., length: ...}, the teacher's own tokenizer",
         )
     classes = first.sequence.classes
+    if teacher.head is not None:
+        classes = min(classes, teacher.head.classes)
+        for each in rows.values():
+            require_known_tokens(each.name, each.inputs, first.sequence, classes)
     encoding.check(1, classes)
     teacher.meet(first.sequence, encoding, max(map(_longest, rows.values())))
     for split, each in rows.items():
