@@ -15,10 +15,20 @@ from msgspec import UNSET
 from safetensors.torch import save_file
 
 from softlabels import LabelsConfig, label, open_store
-from softlabels.errors import ConfigError, LabelError, LogitsError, SoftLabelsError, TeacherError, WeightsError
+from softlabels.errors import (
+    ConfigError,
+    LabelError,
+    LogitsError,
+    OtherWeights,
+    SoftLabelsError,
+    TeacherError,
+    WeightsError,
+)
 from softlabels.foreign.hidden import WHOLE
 from softlabels.jobs.watch import Watch
 from softlabels.models.product import read_matrix
+from softlabels.models.weights import weights_digest
+from softlabels.teacher import outputs
 from softlabels.teacher.served import Served
 from softlabels.transfer import TransferRows
 from softlabels.transfer.alignment import alignment
@@ -27,7 +37,7 @@ from tests.teacher.sequences import TOKENS, exact, token_rows
 from tests.teacher.stand_in import StandIn, running
 from tests.teacher.test_served import asked, at_victim
 
-ROWS, OUTPUTS = 36, 40  # three outputs are padding
+ROWS, OUTPUTS = 24, 40  # three outputs are padding
 DENSE = LabelsConfig(rows_per_shard=16, rows_per_chunk=16)
 TOPK = replace(DENSE, encoding="topk", k=5, rank=14, nodes=6)
 
@@ -84,14 +94,22 @@ def teacher_of(server: StandIn, head: Path, **changes: Any) -> Served:
 
 @pytest.mark.parametrize("labels", [DENSE, replace(TOPK, layout="arrow")], ids=["dense", "topk"])
 def test_labels_are_the_models_own_at_any_temperature(
-    labels: LabelsConfig, tmp_path: Path, network: Network, rows: TransferRows, server: StandIn, head: Path
+    labels: LabelsConfig,
+    tmp_path: Path,
+    network: Network,
+    rows: TransferRows,
+    server: StandIn,
+    head: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    lines: list[str] = []
-    made = label(rows, teacher_of(server, head), labels, tmp_path / "store", watch=Watch(lines.append, lines.append))
+    monkeypatch.setattr(outputs, "BLOCK_BYTES", 4 * OUTPUTS * 7)  # blocks end inside of rows
+    lines, teacher = list[str](), teacher_of(server, head)
+    teacher.rows_at_once = 1 if labels.encoding == "dense" else 10  # one row has no position
+    made = label(rows, teacher, labels, tmp_path / "store", watch=Watch(lines.append, lines.append))
     store, where = open_store(tmp_path / "store", split="train"), alignment(rows.inputs)
     assert store.manifest.spec.label_space.classes == TOKENS
     assert store.manifest.spec.encoding.known_at is UNSET
-    assert store.manifest.spec.teacher.members[0].weights == teacher_of(server, head).head.digest  # type: ignore[union-attr]
+    assert store.manifest.spec.teacher.members[0].weights == read_digest(head, None, None)
     assert any("logits are its hidden states times the output matrix" in line for line in lines)
     at = np.argwhere(where.mask == 1)
     z = np.stack([network(row[0][row[1] > 0].tolist())[1][place, :TOKENS] for row, place in _each(rows, at)])
@@ -180,6 +198,9 @@ def test_another_matrix_is_another_teacher(
         label(rows, teacher_of(server, path, output_weight="a", output_bias="bias"), DENSE, tmp_path / "store")
     server.model = lambda tokens: exact(model(tokens) + bias.numpy(), 1.0)
     label(rows, teacher_of(server, path, output_weight="a", output_bias="bias"), DENSE, tmp_path / "store")
+    save_file({"a": network.matrix + 1e-5, "bias": bias}, tmp_path / "near.safetensors")
+    with pytest.raises(OtherWeights, match="give the weights that began it"):
+        label(rows, teacher_of(server, tmp_path / "near.safetensors", output_bias="bias"), DENSE, tmp_path / "store")
     for given, said in (
         ({}, r"has 2 matrices \(matrices: a, b\)"),
         ({"output_weight": "c"}, "has no matrix 'c'"),
@@ -192,9 +213,7 @@ def test_another_matrix_is_another_teacher(
     assert len({*digests}) == 3
 
 
-def read_digest(path: Path, weight: str, bias: str | None) -> str:
-    from softlabels.models.weights import weights_digest
-
+def read_digest(path: Path, weight: str | None, bias: str | None) -> str:
     return weights_digest(read_matrix(path, weight, bias))
 
 

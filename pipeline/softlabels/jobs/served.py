@@ -45,7 +45,8 @@ def served_encoding(labels: LabelsConfig, *, logits: bool) -> Encoding:
         what = f"labels.{given[0]} is given" if given else f"labels.encoding is {labels.encoding}"
         raise ConfigError(
             f"{what}, and a served teacher gives the k largest log-probabilities at temperature 1 alone",
-            remedy="say labels: {encoding: topk, k: ...}, and nothing else of how they are kept",
+            remedy="say labels: {encoding: topk, k: ...}, and nothing else of how they are kept; or name the model's "
+            "output_matrix, and have SGLang give hidden states",
         )
     if not 1 <= labels.k <= 1 << 16:
         raise ConfigError(f"labels.k is {labels.k}", remedy="give a number from 1 up to what the server gives")

@@ -84,13 +84,14 @@ class Head:
             TeacherError: after the last block, where they are not what the server says.
         """
         said = [states for states in given if states is not None]
-        hidden = np.zeros((total, self.width), np.float32)
-        hidden[at] = np.concatenate([states.hidden for states in said] or [hidden[:0]])
-        apart = []
+        hidden, apart = np.zeros((total, self.width), np.float32), []
+        if said:
+            hidden[at] = np.concatenate([states.hidden for states in said])
         for block, logits in self._logits(hidden):
+            if said:
+                mine = slice(*np.searchsorted(at, [block.start, block.stop]))
+                apart.append(_apart(logits[torch.from_numpy(at[mine] - block.start).to(logits.device), 0], said, mine))
             yield block, logits[..., :classes].contiguous()
-            mine = slice(*np.searchsorted(at, [block.start, block.stop]))
-            apart.append(_apart(logits[torch.from_numpy(at[mine] - block.start).to(logits.device), 0], said, mine))
         if said:
             whole, row = np.concatenate(apart), np.repeat(np.arange(len(said)), [len(states.ids) for states in said])
             _require_each(whole, row, [where(number) for number, one in enumerate(given) if one is not None], tolerance)
