@@ -108,6 +108,11 @@ def test_any_number_of_processes_ends_with_the_weights_of_one(
         assert rows_of(folder, world) == rows_of(one, 1)
 
 
+def test_all_ranks_have_the_statistics_of_the_first(tmp_path: Path, ranks: Server) -> None:
+    assert run(ranks, tmp_path / "run", 3, what="remembering", changes={"epochs": 1}) == 0
+    assert len({str(told(tmp_path / "run", rank)["weights"]) for rank in range(3)}) == 1
+
+
 def rows_of(folder: Path, world: int) -> dict[str, list[int]]:
     """The rows of each step and student, those of the parts behind each other in their order."""
     found: dict[str, list[tuple[int, list[int]]]] = {}
