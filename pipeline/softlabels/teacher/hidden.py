@@ -27,7 +27,7 @@ from softlabels.teacher.outputs import Outputs, Product
 
 CHECKED = 8  # of the largest log-probabilities are asked for, beside the next token's
 _ROW, _MOST = 4, 20  # times the tolerance that a row may differ by on average, and one log-probability
-_REMEDY = (
+OTHER_MATRIX = (
     "give the output matrix of the served model, with its bias (output_weight, output_bias); a model that scales or caps its "
     f"logits, as Gemma does, or gives states from before its last norm cannot be asked so: leave output_matrix out; {WHOLE}"
 )
@@ -71,7 +71,7 @@ class Head:
         width = None if row.hidden is None else row.hidden.shape[-1]
         if width != self.width:
             what = f"hidden states have {width} numbers, and the output matrix takes {self.width}"
-            raise Unfit(TeacherError, "states of another width", what, _REMEDY)
+            raise Unfit(TeacherError, "states of another width", what, OTHER_MATRIX)
 
     def blocks(
         self, given: Sequence[States | None], at: NDArray[np.int64], total: int, classes: int, where: Callable[[int], str],
@@ -129,5 +129,5 @@ def _require(apart: NDArray[np.float64], where: str, mean: float, tolerance: flo
         raise TeacherError(
             f"{where}: hidden states times the output matrix give other log-probabilities than the server says: they differ by "
             f"{found:.3g} on average, {most:.3g} at most (allowed: {mean:.3g} and {_MOST * tolerance:.3g})",
-            remedy=_REMEDY,
+            remedy=OTHER_MATRIX,
         )

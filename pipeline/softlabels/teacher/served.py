@@ -44,7 +44,7 @@ from softlabels.teacher.answered import NOTHING_SAID, Answered, blank_columns, l
 from softlabels.teacher.config import SERVED, TeacherConfig
 from softlabels.teacher.ensemble import Ensemble, load_ensemble
 from softlabels.teacher.expected import Expected
-from softlabels.teacher.hidden import CHECKED, Head
+from softlabels.teacher.hidden import CHECKED, OTHER_MATRIX, Head
 from softlabels.teacher.teacher import Batch
 from softlabels.transfer.alignment import alignment
 from softlabels.transfer.rows import TransferRows
@@ -307,6 +307,8 @@ class Served:
         if unfit.kind is ClassIdOverflow:
             remedy = "name the served model's own tokenizer in transfer_set.sequences; outputs that no token has are among the "
             remedy += "largest less often with a smaller labels.k"
+        if self.head is not None and unfit.reason in ("ids out of range", "positions of fewer entries"):
+            remedy = OTHER_MATRIX
         return unfit.kind(f"{self.web.url}, {where}: {unfit.what}", remedy=remedy)
 
     @property
