@@ -208,7 +208,7 @@ class ClassIdOverflow(UserError):
 
 
 class TeacherError(UserError):
-    """The teacher's outputs for a row depend on the batch that the row stands in."""
+    """The outputs for a row depend on the batch that the row stands in; or what a server says contradicts itself."""
 
 
 class MeanUnavailable(UserError):

@@ -58,6 +58,7 @@ class StandIn:
 
     def __init__(self, model: Model, kind: str = "vllm", *, context: int = 64, most: int = 20) -> None:
         self.model, self.kind, self.context, self.most = model, kind, context, most
+        self.hidden: Model | None = None  # tokens (L,) to hidden states (L, d), of a server that gives them
         self.name, self.version = "tiny", VERSIONS[kind]
         self.fault: Callable[[int, tuple[int, ...]], str] = lambda number, tokens: ""
         self.asked: list[tuple[int, ...]] = []
@@ -89,6 +90,11 @@ class StandIn:
         if body[k] > self.most:
             words = f"Requested prompt logprobs of {body[k]}, which is greater than max allowed: {self.most}"
             return 400, {"error": {"message": words, "type": "BadRequestError", "code": 400}}
+        if body.get("return_hidden_states") and self.hidden is None:
+            words = (
+                "The server is not configured to return the hidden states. Please set `--enable-return-hidden-states`."
+            )
+            return 400, {"error": {"message": words, "code": 400}}
         if len(tokens) + 1 > self.context:
             return 400, {"error": {"message": f"maximum context length is {self.context} tokens", "code": 400}}
         return 200, self.answered(tokens, body[k], body)
@@ -116,6 +122,8 @@ class StandIn:
                 "prompt_tokens": len(tokens), "input_token_logprobs": [(None, tokens[0], None), *own],
                 "input_top_logprobs": [None, *top], "completion_tokens": 1,
             }  # fmt: skip
+            if body.get("return_hidden_states") and self.hidden is not None:
+                meta["hidden_states"] = [self.hidden(tokens).tolist()]
             return {"text": " the", "output_ids": [5], "meta_info": meta}
         assert body["echo"]
         last = entries(log_p[-1], k, int(np.argmax(log_p[-1])))

@@ -12,13 +12,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
 
 from softlabels.errors import AlignmentError, ConfigError, LogitsError, NanLogits, one_line
+from softlabels.foreign.hidden import STATE_BYTES, sglang_states
 from softlabels.foreign.rows import ForeignRow, Unfit, entries_of, misaligned, whole_numbers
 from softlabels.foreign.served import SglangAnswer, VllmResponse, lacks, require_first, sglang_row, vllm_row
 from softlabels.system.web import Unusable
@@ -56,9 +57,9 @@ class Dialect:
         """The request as JSON."""
         return msgspec.json.encode(self.request(tokens, k, model))
 
-    def most(self, tokens: int, k: int) -> int:
-        """The most bytes that an answer has."""
-        return _REST + tokens * (k + 2) * _ENTRY
+    def most(self, tokens: int, k: int, width: int = 0) -> int:
+        """The most bytes that an answer has, with hidden states of so many numbers."""
+        return _REST + tokens * ((k + 2) * _ENTRY + width * STATE_BYTES)
 
 
 class _Model(msgspec.Struct):
@@ -138,6 +139,14 @@ def _read_sglang(body: bytes) -> ForeignRow:
     return sglang_row(decoded(body, SglangAnswer))
 
 
+def _ask_sglang_states(tokens: Sequence[int], k: int, model: str) -> dict[str, Any]:
+    return _ask_sglang(tokens, k, model) | {"return_hidden_states": True}
+
+
+def _read_sglang_states(body: bytes) -> ForeignRow:
+    return sglang_states(decoded(body, SglangAnswer), body)
+
+
 def _ask_openai(tokens: Sequence[int], k: int, model: str) -> dict[str, Any]:
     own = {"echo": True, "logprobs": k, "return_tokens_as_token_ids": True}
     return {"model": model, "prompt": tokens, "max_tokens": 1, **_SAMPLING, **own}
@@ -204,4 +213,7 @@ DIALECTS: dict[Kind, Dialect] = {
     ),
     "sglang": Dialect("SGLang", "/generate", _ask_sglang, _read_sglang, ("/server_info", "/get_server_info")),
     "openai": Dialect("OpenAI-compatible", "/v1/completions", _ask_openai, _read_openai, echoed=1),
+}
+WITH_STATES: dict[Kind, Dialect] = {  # those that are asked for hidden states too
+    "sglang": replace(DIALECTS["sglang"], request=_ask_sglang_states, row=_read_sglang_states)
 }

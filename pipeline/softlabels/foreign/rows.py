@@ -37,6 +37,7 @@ class ForeignRow:
     Attributes:
         tokens: (L,). ids, log_p: (P, W), see `NOTHING`. counts: (P,) bool, the positions of which anything is said.
         own: (P,) log-probability of the next token, NaN where the file does not say it.
+        hidden: (P, d) float32 states of which logits are made, where a server was asked for them.
     """
 
     tokens: Ints
@@ -44,6 +45,7 @@ class ForeignRow:
     log_p: Floats
     counts: NDArray[np.bool_]
     own: Floats
+    hidden: NDArray[np.float32] | None = None
 
     @staticmethod
     def of(tokens: Ints, at: Ints, ids: Ints, log_p: Floats, own: Floats | None = None) -> ForeignRow:

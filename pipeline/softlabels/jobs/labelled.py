@@ -114,6 +114,15 @@ class Labelled(Stores[TransferRows], Generic[T]):
             transfer_licence=self.labels.licence,
         )
 
+    def pilot(self, target: str) -> Iterable[Tensor]:
+        """A sample of the first split."""
+        first, chosen = self.first, pilot_rows(self.first)
+        size = counted(len(chosen), "row")
+        if self.teacher.expected.positions is not None:
+            size += f" ({int(pilot_mask(first, chosen).sum()):,} positions)"
+        self.watch.say(f"pilot: {size} of {first.split}, for the shape of the tails")
+        return Pilot(first, self.teacher, self.encodings[target], target)
+
     def open(self, split: str, spec: Spec, basis: Basis | None, presence: Presence | None = None) -> StoreWriter:
         """With the row that tells the transfer set from that of the store."""
         try:
@@ -171,15 +180,6 @@ class Labelled(Stores[TransferRows], Generic[T]):
 @dataclass(frozen=True)
 class ByEnsemble(Labelled[Ensemble]):
     """Stores of what models that run here say."""
-
-    def pilot(self, target: str) -> Iterable[Tensor]:
-        """A sample of the first split."""
-        first, chosen = self.first, pilot_rows(self.first)
-        size = counted(len(chosen), "row")
-        if self.teacher.expected.positions is not None:
-            size += f" ({int(pilot_mask(first, chosen).sum()):,} positions)"
-        self.watch.say(f"pilot: {size} of {first.split}, for the shape of the tails")
-        return Pilot(first, self.teacher, self.encodings[target], target)
 
     def compare(self, split: str, writer: StoreWriter) -> None:
         """Hard labels and sentinel rows of the shards that are there too."""

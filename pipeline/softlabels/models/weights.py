@@ -11,6 +11,7 @@ import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from blake3 import blake3
@@ -176,6 +177,14 @@ def _first_names(tensors: dict[str, Tensor]) -> dict[str, str]:
 
 def _read(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file, on the CPU."""
+    with opened(path) as file:
+        names = file.keys()
+        return {name: file.get_tensor(name) for name in names}
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A safetensors file, whose tensors are read one by one. Raises `WeightsError`, `StorageError`."""
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
         raise WeightsError(f"weights file {path}: there is {found}", remedy="name a safetensors file")
@@ -185,8 +194,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             _in_utf8(path) as named,
             safe_open(named, framework="pt", device="cpu") as file,
         ):
-            names = file.keys()
-            return {name: file.get_tensor(name) for name in names}
+            yield file
     except SafetensorError as error:
         if _is_pickle(path):
             raise WeightsError(f"{path} is a pickle, which can run code when it is opened", remedy=_CONVERT) from None

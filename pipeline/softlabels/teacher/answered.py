@@ -17,6 +17,7 @@ from softlabels.labels.base import Columns
 from softlabels.labels.encoding import TopkEncoding
 from softlabels.labels.topk_known import known_columns
 from softlabels.store.arrays import Arrays
+from softlabels.teacher.hidden import States
 from softlabels.transfer.sequences import SequenceInfo
 
 SAMPLED = 32  # tokens of a sentinel row that are kept
@@ -26,22 +27,24 @@ Ints = NDArray[np.int64]
 @dataclass(frozen=True, eq=False)
 class Answered:
     """Labels of a row: the columns (n, 1, ...) of its positions `at` (n,) that count, and the log-probabilities of the tokens
-    behind up to `SAMPLED` of them, spread evenly.
+    behind up to `SAMPLED` of them, spread evenly. Where the server was asked for `states`, these, and no columns.
     """
 
     at: Ints
     columns: Columns
     sample: NDArray[np.float64]
+    states: States | None = None
 
 
 NOTHING_SAID = Answered(np.empty(0, np.int64), {}, np.empty(0))  # of a row without a position that counts
 
 
 def read_answer(
-    row: ForeignRow, tokens: Ints, documents: Ints, encoding: TopkEncoding, classes: int, echoed: int
+    row: ForeignRow, tokens: Ints, documents: Ints, encoding: TopkEncoding | int, classes: int, echoed: int
 ) -> Answered:
     """The labels that an answer has of the row that was asked: its `tokens` (L,), among those of the padded row, whose
-    `documents` say which positions count. The answer may have `echoed` tokens more. Raises `Unfit`.
+    `documents` say which positions count; in the place of an encoding the number of entries that the states of an answer are
+    held against. The answer may have `echoed` tokens more. Raises `Unfit`.
     """
     extra = len(row.tokens) - len(tokens)
     if not 0 <= extra <= echoed or not np.array_equal(row.tokens[: len(tokens)], tokens):
@@ -61,11 +64,16 @@ def read_answer(
         raise Unfit(AlignmentError, "positions without distribution", what, "look into the server")
     row = replace(row, counts=said)
     row.require_fit(classes, SLACK)
-    row.require_entries(encoding.k)
-    ids, log_p = row.largest(encoding.k)
+    k = encoding if isinstance(encoding, int) else encoding.k
+    row.require_entries(k)
+    ids, log_p = row.largest(k)
     own = row.own[at]
     _require_own(own, tokens[at + 1], ids, log_p, at)
     chosen = np.unique(np.linspace(0, max(0, len(at) - 1), min(SAMPLED, len(at))).round().astype(np.int64))
+    if isinstance(encoding, int):
+        assert row.hidden is not None  # it was asked for
+        ids, log_p = np.c_[tokens[at + 1], ids], np.c_[own, log_p]
+        return Answered(at, {}, own[chosen], States(row.hidden[at], ids, log_p))
     return Answered(at, known_columns(encoding, classes, ids, log_p, own), own[chosen])
 
 

@@ -191,6 +191,15 @@ class Ensemble:
         classes = widths[0] if sequence is None else min(sequence.classes, *widths)
         return Outputs(tuple(members), classes, self._arithmetic)
 
+    def blocks(self, rows: TransferRows, at: NDArray[np.int64], target: str) -> Iterator[tuple[slice, Tensor]]:
+        """Logits (n, M, C) of a target of the rows `at`, as `Outputs.blocks`."""
+        return self.answers(np.array(rows.inputs[at]), self.fold_of(rows, at))[target].blocks()
+
+    @property
+    def rows_at_once(self) -> int:
+        """As many as it sees at once."""
+        return self.batch_size
+
     def cut(self, rows: TransferRows, spec: Spec, shard: int) -> list[tuple[int, int]]:
         """As the specification says."""
         return teacher_batches(spec, shard)

@@ -21,6 +21,7 @@ from softlabels.labels.encoding import Encoding
 from softlabels.teacher.encode import require_storable
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.teacher.expected import mask_of
+from softlabels.teacher.served import Served
 from softlabels.transfer.alignment import alignment
 from softlabels.transfer.rows import TransferRows
 
@@ -58,20 +59,20 @@ class Pilot:
     """
 
     rows: TransferRows
-    ensemble: Ensemble
+    ensemble: Ensemble | Served
     encoding: Encoding
     target: str = ""
 
     def __iter__(self) -> Iterator[Tensor]:
-        chosen, size = pilot_rows(self.rows), self.ensemble.batch_size
+        chosen, size, weights = pilot_rows(self.rows), self.ensemble.rows_at_once, self.ensemble.weights
+        assert weights is not None  # a teacher that gives no logits has no pilot
         for start in range(0, len(chosen), size):
             batch = chosen[start : start + size]
             counts = pilot_mask(self.rows, batch).reshape(-1)
-            fold = self.ensemble.fold_of(self.rows, batch)
-            for at, block in self.ensemble.answers(np.array(self.rows.inputs[batch]), fold)[self.target].blocks():
+            for at, block in self.ensemble.blocks(self.rows, batch, self.target):
                 kept = block[torch.from_numpy(counts[at]).to(block.device)]
                 if len(kept):
                     numbers = (at.start + np.flatnonzero(counts[at])).tolist()
                     place = partial(self.ensemble.place, batch.tolist(), numbers)
-                    require_storable(kept, self.ensemble.weights, encoding=self.encoding, place=place)
-                    yield reduced(kept, self.ensemble.weights) if self.encoding.is_reduced else kept
+                    require_storable(kept, weights, encoding=self.encoding, place=place)
+                    yield reduced(kept, weights) if self.encoding.is_reduced else kept

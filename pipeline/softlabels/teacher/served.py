@@ -1,5 +1,6 @@
 """A teacher behind a server: `class_path: softlabels.teacher.served.Served`. Its labels are the k largest log-probabilities of
-each position, at temperature 1, and the mass of all others. docs/served.md.
+each position, at temperature 1, and the mass of all others; with an output matrix, and a server that gives hidden states, the
+logits are known, and so labels of any temperature (`hidden`). docs/served.md.
 
 What it is: the model's name, the kind and version of the server, and what it says of a few sentinel rows, which the store keeps
 and which is compared, within a tolerance, at each start and before each shard is committed: a server tells no digest of its
@@ -19,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from softlabels.checks.dependence import spread
 from softlabels.errors import (
@@ -31,9 +33,9 @@ from softlabels.errors import (
     one_line,
     some,
 )
-from softlabels.foreign.dialects import DIALECTS, INFO_BYTES, Kind, Models, Version, about_itself
+from softlabels.foreign.dialects import DIALECTS, INFO_BYTES, WITH_STATES, Dialect, Kind, Models, Version, about_itself
 from softlabels.foreign.rows import Unfit
-from softlabels.labels.encoding import TopkEncoding
+from softlabels.labels.encoding import Encoding, TopkEncoding
 from softlabels.labels.lost import Lost
 from softlabels.objects import ObjectSpec, build
 from softlabels.store.spec import MemberSpec, Spec, TeacherSpec
@@ -42,6 +44,7 @@ from softlabels.teacher.answered import NOTHING_SAID, Answered, blank_columns, l
 from softlabels.teacher.config import SERVED, TeacherConfig
 from softlabels.teacher.ensemble import Ensemble, load_ensemble
 from softlabels.teacher.expected import Expected
+from softlabels.teacher.hidden import CHECKED, OTHER_MATRIX, Head
 from softlabels.teacher.teacher import Batch
 from softlabels.transfer.alignment import alignment
 from softlabels.transfer.rows import TransferRows
@@ -66,6 +69,9 @@ class Served:
         connect_timeout, read_timeout, timeout: seconds for connecting, for a pause in an answer, for a request in all.
         tries: how often a request is made; waits between them double from a second on, and are as long as the server asks.
         tolerance: by how much log-probabilities of sentinel tokens may differ on average, in nats; one by 20 times that.
+        output_matrix: a safetensors file with the model's output matrix, to ask for hidden states (sglang) and keep labels of
+            any temperature. output_weight: its name in the file, where there are several matrices. output_bias: that of the
+            bias, where the model has one.
 
     Attributes:
         spec, device, weights: as of every `Teacher`; the spec once the server was met.
@@ -77,7 +83,8 @@ class Served:
         self, url: str, model: str, server: Kind = "vllm", *, key_env: str | None = None,
         dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16", concurrency: int = 32,
         requests_per_second: float | None = None, connect_timeout: float = 10.0, read_timeout: float = 120.0,
-        timeout: float = 600.0, tries: int = 8, tolerance: float = 0.05,
+        timeout: float = 600.0, tries: int = 8, tolerance: float = 0.05, output_matrix: str | None = None,
+        output_weight: str | None = None, output_bias: str | None = None,
     ) -> None:  # fmt: skip
         for name, text in {"url": url, "model": model, "key_env": key_env or ""}.items():
             if not isinstance(text, str):  # not repeated: it may be the key itself
@@ -100,9 +107,11 @@ class Served:
             concurrency, requests_per_second, connect_timeout, read_timeout, timeout, tries, longest=max(120.0, timeout)
         )
         self.web = WebServer(url, key_env=key_env, limits=limits)
-        self.model, self.dialect, self.dtype, self.tolerance = model, DIALECTS[server], dtype, tolerance
+        self.model, self.dtype, self.tolerance = model, dtype, tolerance
+        self.dialect, self.head = _asked_for(server, output_matrix, output_weight, output_bias)
         self.name, self.licence, self.rows_at_once, self.batch_size = model, "", 256, 0
-        self.device, self.expected = torch.device("cpu"), Expected()
+        self.device = torch.device("cpu") if self.head is None else self.head.device
+        self.expected = Expected()
         self.unused, self.said = frozenset[str](), tuple[str, ...]()
         self.kept: dict[str, Floats] = {}
         self.spec = TeacherSpec(name=model, precision=dtype, members=(MemberSpec(model=model),))
@@ -119,18 +128,20 @@ class Served:
             self.web.close()
 
     @property
-    def weights(self) -> None:
-        """One member."""
+    def weights(self) -> NDArray[np.float64] | None:
+        """One member, which gives logits where its head is known."""
+        return None if self.head is None else np.ones(1)
 
     @property
     def words(self) -> str:
         """Who is asked, how, in a line."""
         limits = self.web.limits
         rate = f", {limits.rate:g} a second" if limits.rate else ""
-        return (
-            f"asked: {self.spec.members[0].model} at {self.web.url}, up to {limits.in_flight} requests at a time{rate}; its "
-            f"labels are the {self._encoding.k} largest and the others' mass, known at T=1 alone"
-        )
+        labels = f"labels are the {self._k} largest and the others' mass, known at T=1 alone"
+        if self.head is not None:
+            labels = "logits are its hidden states times the output matrix"
+        who = f"{self.spec.members[0].model} at {self.web.url}"
+        return f"asked: {who}, up to {limits.in_flight} requests at a time{rate}; its {labels}"
 
     def environment(self) -> dict[str, str]:
         """Nothing of this machine decides its numbers."""
@@ -139,7 +150,7 @@ class Served:
     def folds(self, rows: TransferRows) -> None:
         """No members that were trained without a row."""
 
-    def meet(self, sequence: SequenceInfo, encoding: TopkEncoding, longest: int) -> None:
+    def meet(self, sequence: SequenceInfo, encoding: Encoding, longest: int) -> None:
         """Ask who the server is; it will be asked for prompts of at most `longest` tokens.
 
         Raises:
@@ -155,7 +166,9 @@ class Served:
                 "context",
             )
         kind = f"{self.dialect.title} {self._version()}".strip()
-        member = MemberSpec(model=f"{one_line(self.model)} ({kind})")
+        member = MemberSpec(
+            model=f"{one_line(self.model)} ({kind})", weights="" if self.head is None else self.head.digest
+        )
         self.spec = TeacherSpec(name=self.name, precision=self.dtype, members=(member,))
         self.expected = Expected({"": encoding}, sequence)
         self._sentinels.clear()
@@ -187,15 +200,35 @@ class Served:
         answers = self._asked(rows, numbers)
         if stop == self._end and rows.split in self.kept:
             self.require_like(rows, self.kept[rows.split], FEW, "that the store was begun with")
+        columns = {"content_key": rows.keys[start:stop], **counted.columns} | ({"input": inputs} if embed else {})
+        place = partial(self.expected.place, range(start, stop))
+        if self.head is not None:
+            classes = {name: labels.reshape(-1) for name, labels in counted.classes.items()}
+            return Batch({"": self._blocks(rows, numbers, answers)}, columns, classes, counted.flat, place)
         soft = blank_columns(self._encoding, self._sequence, len(inputs))
         for number, answer in enumerate(answers):
             for name, values in answer.columns.items():
                 soft[name][number, answer.at] = values
-        columns = {"content_key": rows.keys[start:stop], **counted.columns, **soft} | (
-            {"input": inputs} if embed else {}
-        )
-        place = partial(self.expected.place, range(start, stop))
-        return Batch({}, columns, {}, counted.flat, place, {"": Lost()})
+        return Batch({}, columns | soft, {}, counted.flat, place, {"": Lost()})
+
+    def blocks(self, rows: TransferRows, at: NDArray[np.int64], target: str) -> Iterator[tuple[slice, Tensor]]:
+        """Logits (n, 1, C) of the rows `at`, of a teacher whose head is known, as `Outputs.blocks`."""
+        del target  # it has one
+        return self._blocks(rows, at, self._asked(rows, at))
+
+    def _blocks(
+        self, rows: TransferRows, numbers: NDArray[np.int64], answers: Sequence[Answered]
+    ) -> Iterator[tuple[slice, Tensor]]:
+        assert self.head is not None  # who has none gives columns
+        positions = self._sequence.positions
+        at = np.concatenate([positions * number + answer.at for number, answer in enumerate(answers)])
+        classes, states = min(self._sequence.classes, self.head.classes), [answer.states for answer in answers]
+        where = [f"{self.web.url}, row {number} of {rows.split}" for number in numbers]
+        return self.head.blocks(states, at, positions * len(answers), classes, where.__getitem__, self.tolerance)
+
+    def place(self, rows: Sequence[int], numbers: Sequence[int], at: int) -> str:
+        """As `Ensemble.place`."""
+        return self.expected.place(rows, numbers[at])
 
     def ask_sentinels(self, rows: TransferRows) -> Floats:
         """The log-probabilities of the sentinels' tokens, once their rows, asked together and one by one, have given the same
@@ -238,20 +271,23 @@ class Served:
             self._sentinels[rows.split] = sentinels_of(rows)
         numbers = self._sentinels[rows.split][:count]
         answers = self._asked(rows, numbers if which is None else numbers[[*which]])
+        if self.head is not None and which is None:
+            where = f"{self.web.url}, sentinel rows of {rows.split}"
+            self.head.require([answer.states for answer in answers], where, self.tolerance)
         return np.concatenate([answer.sample for answer in answers])
 
     def _asked(self, rows: TransferRows, numbers: NDArray[np.int64]) -> list[Answered]:
         """The answers for these rows; of one without a position that counts nothing is asked. Raises as `read_answer`, naming
         the row, and as `WebServer.ask`.
         """
-        asks, k, found = [], self._encoding.k, [NOTHING_SAID] * len(numbers)
+        asks, k, found = [], self._k, [NOTHING_SAID] * len(numbers)
         inputs = np.asarray(rows.inputs[numbers], np.int64)
         places = np.flatnonzero(alignment(inputs).mask.any(axis=1)).tolist()
         for place in places:
             prompt, documents = inputs[place]
             tokens = prompt[documents > 0]
             read = partial(self._read, f"row {numbers[place]} of {rows.split}", tokens, documents)
-            most = self.dialect.most(len(tokens), k)
+            most = self.dialect.most(len(tokens), k, 0 if self.head is None else self.head.width)
             asks.append(Ask(self.dialect.path, self.dialect.body(tokens.tolist(), k, self.model), most, read))
         for place, answer in zip(places, self.web.ask(asks), strict=True):
             found[place] = answer
@@ -260,7 +296,10 @@ class Served:
     def _read(self, where: str, tokens: NDArray[np.int64], documents: NDArray[np.int64], body: bytes) -> Answered:
         try:
             row = self.dialect.row(body)
-            return read_answer(row, tokens, documents, self._encoding, self._sequence.classes, self.dialect.echoed)
+            if self.head is None:
+                return read_answer(row, tokens, documents, self._encoding, self._sequence.classes, self.dialect.echoed)
+            self.head.require_width(row)
+            return read_answer(row, tokens, documents, self._k, self.head.classes, self.dialect.echoed)
         except Unfit as unfit:
             raise self._error(where, unfit) from None
 
@@ -271,12 +310,19 @@ class Served:
         if unfit.kind is ClassIdOverflow:
             remedy = "name the served model's own tokenizer in transfer_set.sequences; outputs that no token has are among the "
             remedy += "largest less often with a smaller labels.k"
+        if self.head is not None and unfit.reason in ("ids out of range", "positions of fewer entries"):
+            remedy = OTHER_MATRIX
         return unfit.kind(f"{self.web.url}, {where}: {unfit.what}", remedy=remedy)
 
     @property
     def _encoding(self) -> TopkEncoding:
         encoding: Any = self.expected.targets[""]
         return encoding  # type: ignore[no-any-return]  # `meet` was given one
+
+    @property
+    def _k(self) -> int:
+        """How many of the largest log-probabilities are asked for."""
+        return self._encoding.k if self.head is None else min(CHECKED, self.head.classes)
 
     @property
     def _sequence(self) -> SequenceInfo:
@@ -289,6 +335,25 @@ def sentinels_of(rows: TransferRows) -> NDArray[np.int64]:
     some = spread(len(rows.keys), _LOOKED_AT)
     counts = alignment(np.asarray(rows.inputs[some], np.int64)).mask.sum(axis=1, dtype=np.int64)
     return some[np.argsort(-counts, kind="stable")[:SENTINELS]]
+
+
+def _asked_for(server: Kind, path: str | None, weight: str | None, bias: str | None) -> tuple[Dialect, Head | None]:
+    """How a server is asked, for hidden states too where there is a matrix to multiply them with. Raises `ConfigError`,
+    `WeightsError`.
+    """
+    if path is None:
+        if weight or bias:
+            raise ConfigError(
+                f"{'output_weight' if weight else 'output_bias'} is given without a file",
+                remedy="name the safetensors file that has it as output_matrix",
+            )
+        return DIALECTS[server], None
+    if server not in WITH_STATES:
+        raise ConfigError(
+            f"output_matrix is given, and answers of {DIALECTS[server].title} servers have no hidden states",
+            remedy="serve the model by SGLang with --enable-return-hidden-states (server: sglang), or leave it out",
+        )
+    return WITH_STATES[server], Head(path, weight, bias)
 
 
 def load_teacher(config: TeacherConfig, *, train: str = "softlabels train-teacher") -> Ensemble | Served:
