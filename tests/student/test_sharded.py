@@ -72,6 +72,16 @@ def test_pieces_end_with_the_weights_of_one_process(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_pieces_in_less_precision_come_near_one_process(tmp_path: Path, ranks: Server, precision: str) -> None:
+    one, folder = tmp_path / "one" / "run", tmp_path / "some" / "run"
+    assert run(ranks, one, 1, what="blocks", changes={"precision": precision, "clip_norm": 0.5}) == 0
+    assert run(ranks, folder, 2, what="blocks", changes={"precision": precision, "clip_norm": 0.5} | SHARD) == 0
+    for line, other in zip(lines(one), lines(folder), strict=True):
+        assert line.get("validation_loss") == pytest.approx(other.get("validation_loss"), abs=2e-3)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["mlp", "blocks"])
 def test_a_run_goes_on_however_its_student_is_held(tmp_path: Path, ranks: Server, what: str) -> None:
     one, folder = tmp_path / "one" / "run", tmp_path / "some" / "run"
