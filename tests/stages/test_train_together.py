@@ -75,6 +75,17 @@ def test_two_processes_make_one_run(stored: Path, ranks: Server, capsys: pytest.
     assert said(stored)[1] == ("", "")
 
 
+@pytest.mark.slow
+def test_students_in_pieces_make_the_same_run(stored: Path, ranks: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train_student.main([*WORDS, "--out=one"]) == 0
+    assert run(ranks, stored, [*WORDS, "--shard=true", "--out=two"]) == 0
+    assert_near("one", "two")
+    assert files_of("one") == files_of("two")
+    out, shown = said(stored)[0][0], capsys.readouterr().out
+    assert [line for line in out.splitlines() if " left" not in line][-6:-1] == shown.splitlines()[-6:-1]
+    assert said(stored)[1] == ("", "")
+
+
 def test_what_is_wrong_is_said_once(stored: Path, ranks: Server) -> None:
     assert run(ranks, stored, [word.replace("size=32", "size=1") for word in WORDS]) == 2
     assert sorted(err for _, err in said(stored)) == [

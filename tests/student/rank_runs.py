@@ -45,6 +45,7 @@ from softlabels.student.config import TrainingConfig
 from softlabels.student.distributed import ranks_here
 from softlabels.student.learner import Learner, Student
 from softlabels.student.ranks import Ranks
+from softlabels.student.sharded import local
 from softlabels.student.trainer import Trainer
 from softlabels_stages import train_student
 from tests.student import batches
@@ -112,6 +113,31 @@ class Language(nn.Module):
         return self.head.weight, self.head.bias
 
 
+class Blocks(nn.Module):
+    """A small transformer with hidden states and an output matrix that is its embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(OUTPUTS, WIDTH)
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(WIDTH, 2, 12, dropout=0.0, batch_first=True, bias=False) for _ in range(3)
+        )
+        self.head = nn.Linear(WIDTH, OUTPUTS)
+        self.head.weight, self.unused = self.embed.weight, nn.Linear(2, 2)  # on a third rank nothing of it
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        raise AssertionError("the fused loss is lost")
+
+    def hidden(self, inputs: Tensor) -> Tensor:
+        found = self.embed(inputs)
+        for block in self.blocks:
+            found = block(found)
+        return found
+
+    def output_matrix(self) -> tuple[Tensor, Tensor]:
+        return self.head.weight, self.head.bias
+
+
 class Remembering(nn.Module):
     """A student with batch statistics, and a buffer of its last rows, of which each rank has another number."""
 
@@ -159,6 +185,7 @@ SWEEP: dict[str, dict[str, Any]] = {"a": {}, "b": {"temperature": 2.0, "alpha": 
 RUNS: dict[str, Any] = {
     "mlp": (mlp, {"": {}}),
     "tokens": (Language, {"": {"positions": 3}}),
+    "blocks": (Blocks, {"": {"positions": 3}}),
     "reentrant": (Reentrant, {"": {}}),
     "remembering": (Remembering, {"": {}}),
     "sweep": (mlp, SWEEP),
@@ -170,7 +197,7 @@ RUNS: dict[str, Any] = {
 
 def batches_of(what: str) -> tuple[Any, Any]:
     """Those to train on and those to judge by, whole."""
-    if what == "tokens":
+    if what in ("tokens", "blocks"):
         return TokenBatches(tokens(), 16), TokenBatches(tokens(), 16)
     if what in ("flags", "values"):
         return MemoryBatches(of_kind(what, 0, 150), 16), MemoryBatches(of_kind(what, 1, 51), 25, seed=None)
@@ -249,8 +276,12 @@ def run(request: dict[str, Any]) -> int:
                 asked += 1
                 return ranks.rank == request["at"] and asked - 1 == request["stop"]
 
+            held = [local(each) for learner in made._learners for each in learner.model.parameters()]
+            found["bytes"] = sum(each.nbytes for each in held)
+            del held
             made.run(should_stop)
-            states = [learner.model.state_dict() for learner in made._learners]
+            has = ranks.rank == 0 or not made._config.shard
+            states = [learner.model.state_dict() for learner in made._learners if has]
             found["weights"] = [blake3(b"".join(t.numpy().tobytes() for t in s.values())).hexdigest() for s in states]
     except SoftLabelsError as error:
         found |= {"error": f"{type(error).__name__}: {error}", "is_said": error.is_said}
@@ -307,4 +338,5 @@ def outcome(pids: list[int]) -> int:
 
 if __name__ == "__main__":
     import_module("matplotlib.figure")  # seconds that the command would take in each child
+    import_module("torch.distributed.fsdp")
     serve(child)

@@ -160,7 +160,7 @@ def judge_run(
     training: StudentTraining, splits: Mapping[str, Split], students: Sequence[Judged], shared: Mapping[str, int]
 ) -> dict[str, Any]:
     """The results of a run; `softlabels.report.comparison` says what they hold. `shared`: see `say_how_splits_relate`."""
-    device = resolve_device(training.device)
+    device = torch.device("cpu") if training.shard else resolve_device(training.device)  # which may not hold a student
     train = splits["train"]
     heads = {each.variant.label: student_heads(training, each.variant, train) for each in students}
     distilled = [heads[each.variant.label] for each in students if each.variant.kind == "distilled"]

@@ -188,7 +188,9 @@ def _begin(
     given, (training, splits) = training, fitted(student, splits, training)
     held_out_batches(splits, training)  # now, and not when all students are trained
     variants = _variants(training, training_split(splits), watch)
-    by_students = are_students_divided(training.divide, len(variants) * len(training.seeds), ranks.world)
+    by_students = are_students_divided(
+        training.divide, len(variants) * len(training.seeds), ranks.world, shard=training.shard
+    )
     train, validation = training_batches(splits, training, ALONE.part if by_students else ranks.part)
     labels = {split: label_digests(each) for split, each in splits.items()}  # in no content key
     facts = {"student": plain(student), "stores": digests(splits), "labels": labels}

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from softlabels.student.sharded import local
+
 
 class WeightAverage:
     """average <- d * average + (1 - d) * weights after every step, with d = min(decay, (1 + n) / (10 + n)) after n steps,
@@ -33,7 +35,8 @@ class WeightAverage:
         decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
         self._steps += 1
         mine, new = self.model.state_dict(), model.state_dict()
-        torch._foreach_lerp_([mine[name] for name in self._averaged], [new[name] for name in self._averaged], 1 - decay)
+        ours, theirs = ([local(of[name]) for name in self._averaged] for of in (mine, new))
+        torch._foreach_lerp_(ours, theirs, 1 - decay)
         for name in self._copied:
             mine[name].copy_(new[name])
 

@@ -49,6 +49,7 @@ def save_checkpoint(
     *,
     ranks: Ranks = ALONE,
     sharing: Ranks = ALONE,
+    sharded: bool = False,
 ) -> None:
     """Replace the checkpoint of the run in `folder`, atomically and durably.
 
@@ -56,7 +57,8 @@ def save_checkpoint(
         folder: the run folder.
         state: plain values and tensors, on rank 0.
         identity: JSON values that tell this run from others.
-        ranks: who trains: the random generators of all are saved. sharing: those that share a batch.
+        ranks: who trains: the random generators of all are saved. sharing: those that share a batch. sharded: whether they hold
+            pieces of the students.
 
     Raises:
         DiskFull, StorageError: the old checkpoint is still there.
@@ -67,7 +69,7 @@ def save_checkpoint(
     whole = {
         "format": FORMAT,
         "identity": json.dumps(identity),
-        "environment": _environment(sharing),
+        "environment": _environment(sharing, sharded),
         "state": dict(state),
         "rng": drawn[0],
         **({"ranks": drawn[1:]} if drawn[1:] else {}),
@@ -94,6 +96,7 @@ def load_checkpoint(
     *others: Mapping[str, object],
     ranks: Ranks = ALONE,
     sharing: Ranks = ALONE,
+    sharded: bool = False,
 ) -> tuple[dict[str, Any], int] | None:
     """The state that the run in `folder` was saved with, after putting the random generators back; None where nothing was, and
     where what was saved is the start, before its first step, of a run with another identity: it binds nobody.
@@ -101,8 +104,8 @@ def load_checkpoint(
     Args:
         identity: of the run as it would be begun.
         others: as which an earlier version may have begun it.
-        ranks, sharing: who trains: rank 0 reads it. Where it was saved by another number of them, each but rank 0 draws other
-            random numbers from here on.
+        ranks, sharing, sharded: who trains: rank 0 reads it. Where it was saved by another number of them, each but rank 0
+            draws other random numbers from here on.
 
     Returns:
         The state, and as which of these the run was begun: 0 for `identity`.
@@ -131,7 +134,7 @@ def load_checkpoint(
             f"the run in {folder} was begun with other settings: {said}",
             remedy=f"give the same settings to go on; to begin anew, delete {folder} or name another run folder",
         )
-    changed = [leaf.said("before", "now") for leaf in differences(whole["environment"], _environment(sharing))]
+    changed = [leaf.said("before", "now") for leaf in differences(whole["environment"], _environment(sharing, sharded))]
     if changed and ranks.rank == 0:
         _log.warning("%s goes on in another environment, and its last bits may differ: %s", folder, "; ".join(changed))
     drawn = [whole["rng"], *whole.get("ranks", [])]
@@ -158,8 +161,9 @@ def _whole(folder: LocalFolder) -> dict[str, Any] | None:
         ) from error
 
 
-def _environment(sharing: Ranks) -> dict[str, object]:
-    return environment() | ({"processes": sharing.world} if sharing.world > 1 else {})
+def _environment(sharing: Ranks, sharded: bool) -> dict[str, object]:
+    together = {"processes": sharing.world} | ({"sharded": True} if sharded else {})
+    return environment() | (together if sharing.world > 1 else {})
 
 
 def environment() -> dict[str, object]:

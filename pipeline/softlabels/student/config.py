@@ -62,6 +62,8 @@ class LoopConfig:
             of those without a label). docs/training.md says which.
         hard_label_fraction: share of the training rows whose hard label is used.
         checkpoint_every: epochs between checkpoints.
+        shard: several processes hold a piece each of the student, its gradients and its optimizer, for one that fits no single
+            device; one process alone holds all. docs/scaling.md says what it takes.
         device: auto (cuda where there is one, else cpu), cpu, cuda or cuda:N.
         threads: CPU threads; torch's own choice when not given.
     """
@@ -87,6 +89,7 @@ class LoopConfig:
     positions: int | float | dict[str, Any] | None = None
     hard_label_fraction: float = 1.0
     checkpoint_every: int = 1
+    shard: bool = False
     device: str = "auto"
     threads: int | None = None
 
@@ -209,12 +212,12 @@ class TrainingConfig(LoopConfig):
 
 def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings, by name, that decide what is trained: not how often it is saved, nor what
-    processes divide.
+    processes divide or hold.
     """
     return {
         name: value
         for name, value in as_before("training", settings).items()
-        if name not in ("checkpoint_every", "divide")
+        if name not in ("checkpoint_every", "divide", "shard")
     }
 
 

@@ -1,7 +1,8 @@
 """Ranks that torch.distributed joins: processes that torchrun, or `softlabels train-student --processes=N`, has started.
 
-Gradients are added up by DistributedDataParallel: on a CPU by gloo, on GPUs by nccl; all else by gloo. They are summed and not
-averaged, since each rank's loss is divided by the counts of the whole batch already.
+Gradients are added up by DistributedDataParallel, or where ranks hold pieces of a student by FSDP2 (`sharded`): on a CPU by
+gloo, on GPUs by nccl; all else by gloo. They are summed and not averaged, since each rank's loss is divided by the counts of
+the whole batch already.
 
 A rank that fails writes why on a board that all see, and ends; the others notice it in what they wait for, and end with
 `RankLost`. One that hangs is waited for as `system.patience` says. Nothing is started anew here: what was saved is gone on with
@@ -17,7 +18,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from itertools import count
 from typing import Any, TypeVar, cast
@@ -33,6 +34,7 @@ from softlabels.errors import ConfigError, RankLost, SoftLabelsError
 from softlabels.models.device import resolve_device
 from softlabels.stream.parts import Buffer, Part
 from softlabels.student.ranks import ALONE, Ranks
+from softlabels.student.sharded import Sharded
 from softlabels.system.patience import patience
 
 AGAIN = "run the same command again to go on"
@@ -182,8 +184,10 @@ class Distributed:
             if self.rank > 0:
                 each.copy_(part.clone().view(each.dtype).view(each.shape))
 
-    def wrap(self, step: nn.Module) -> nn.Module:
+    def wrap(self, step: nn.Module, *, shard: bool) -> nn.Module:
         """See `Ranks`."""
+        if shard:
+            return Sharded(step, "cuda" if "nccl" in dist.get_backend_config() else "cpu", self.world)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch 2.13 has two names for it, earlier ones this alone
             wrapped = DistributedDataParallel(_Steady(step), broadcast_buffers=False, find_unused_parameters=True)
@@ -194,6 +198,8 @@ class Distributed:
 
     def apart(self, step: nn.Module) -> AbstractContextManager[None]:
         """See `Ranks`."""
+        if isinstance(step, Sharded):  # whose gradients would be kept whole
+            return nullcontext()
         return cast(AbstractContextManager[None], cast(DistributedDataParallel, step).no_sync())
 
     def lost(self, error: Exception) -> RankLost:

@@ -17,14 +17,20 @@ from softlabels.student.losses import LOSSES
 from softlabels.student.sweep import Divide
 
 
-def are_students_divided(divide: Divide, students: int, world: int) -> bool:
-    """Whether `world` processes divide the students, and not the rows; `auto`: where there are as many students or more.
+def are_students_divided(divide: Divide, students: int, world: int, *, shard: bool = False) -> bool:
+    """Whether `world` processes divide the students, and not the rows; `auto`: where there are as many students or more, and
+    none is held in pieces (`shard`).
 
     Raises:
-        ConfigError: fewer students than processes are to be divided.
+        ConfigError: fewer students than processes are to be divided, or such as are held in pieces.
     """
-    if world == 1 or divide == "batches":
+    if world == 1 or divide == "batches" or (shard and divide == "auto"):
         return False
+    if shard:
+        raise ConfigError(
+            "training.divide=students, and with training.shard each process holds a piece of every student",
+            remedy="give training.divide=batches, or training.shard=false",
+        )
     if divide == "students" and students < world:
         raise ConfigError(
             f"training.divide=students, and students={students}, processes={world}",

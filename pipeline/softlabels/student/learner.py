@@ -17,7 +17,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +39,9 @@ from softlabels.student.outputs import StudentOutputs, answers_of, batch_loss, n
 from softlabels.student.own_batch import OwnBatches
 from softlabels.student.ranks import ALONE, Ranks
 from softlabels.student.seeding import seed_everything, set_torch_rng, torch_rng, torch_rng_of_rank
-from softlabels.student.step_loss import StepLoss
+from softlabels.student.sharded import filled, pieces_of, require_alike, taken_from, whole
+from softlabels.student.standing import Standing
+from softlabels.student.step import Step, cuts
 
 if TYPE_CHECKING:
     from softlabels.stream.batch import Batch
@@ -98,34 +100,6 @@ class Student:
         return cls(name, model, config, labelled, torch_rng(), masks)
 
 
-@dataclass
-class Standing:
-    """What a learner has come to.
-
-    Attributes:
-        loss_sum: sum over the positions of the unfinished epoch of their batch's loss.
-        labelled: positions with a hard label seen since the run began, by target.
-        kept_epoch: the epoch (from 1) whose weights are kept, the best so far by validation loss or (keep: last) the last; 0
-            before the first, and without validation.
-        kept_validation: its validation loss.
-        scores: its validation scores.
-        kept_weights: the weights after it, on the CPU; None where they are the last ones.
-        lines: the lines of `metrics.jsonl`.
-    """
-
-    loss_sum: float = 0.0
-    labelled: dict[str, int] = field(default_factory=dict)
-    kept_epoch: int = 0
-    kept_validation: float | None = None
-    scores: Scores = field(default_factory=Scores)
-    kept_weights: dict[str, Tensor] | None = None
-    lines: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        if isinstance(self.labelled, int):  # of a run that an earlier version began
-            self.labelled = {"": self.labelled}
-
-
 class Learner:
     """A student while it is trained on `device` for `total_steps` steps, by this process or by all of `ranks`.
 
@@ -146,7 +120,13 @@ class Learner:
         ranks: Ranks = ALONE,
     ) -> None:
         self.name, self.config = student.name, student.config
-        self.model, self._masks = student.model.to(device), student.masks
+        self.is_sharded, self._whole = student.config.shard and ranks.world > 1, student.model
+        self._masks = student.masks
+        if self._masks is not None and self.is_sharded:
+            raise ConfigError(
+                "training.shard: masks of a pruned student are not cut", remedy="give training.shard=false"
+            )
+        self.model = taken_from(self._whole) if self.is_sharded else student.model.to(device)
         if self._masks is not None:
             self._masks.apply(self.model)
         self.standing = Standing()
@@ -156,13 +136,18 @@ class Learner:
         self._asked: set[str] = set()  # targets whose outputs were seen to be logits
         self._device, self._total_steps, self._augment = device, total_steps, augment
         config = student.config
+        if self.is_sharded:
+            require_alike(functools.partial(build_optimizer, config.optimizer))
+        self._average = None if config.ema is None else WeightAverage(self.model, config.ema)
+        self._step = ranks.wrap(Step(self.model), shard=self.is_sharded)
+        self._judged = self._step if self.is_sharded and self._average is None else Step(self.judged)
+        if self.is_sharded and self._average is not None:
+            self._judged = ranks.wrap(self._judged, shard=True)
         self._optimizer = build_optimizer(config.optimizer, self.model.parameters())
         self._optimizer.zero_grad()
         self._scheduler = build_scheduler(config.scheduler, self._optimizer, total_steps)
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
         self._class_weights = {name: self._weights_of(head) for name, head in self.heads.items()}
-        self._average = None if config.ema is None else WeightAverage(self.model, config.ema)
-        self._step = ranks.wrap(StepLoss(self.model, self._loss))
         self._kept = {*self.model.state_dict()}
 
     @property
@@ -208,11 +193,11 @@ class Learner:
             own = dataclasses.replace(own, inputs=self._augment(own.inputs.clone()))
         self.model.train()
         total = torch.zeros((), device=self._device)
-        size = self.config.micro_batch or len(batch)
-        for start in range(0, len(batch), size):
-            is_last = start + size >= len(batch)
-            with nullcontext() if is_last else self._ranks.apart(self._step):
-                loss = self._step(batch, own[start : start + size], specs, positions=positions, labelled=labelled)
+        loss_of = functools.partial(self._loss, batch=batch, specs=specs, positions=positions, labelled=labelled)
+        parts = cuts(len(batch), self.config.micro_batch or batch.size, size=batch.size, world=self._ranks.world)
+        for part in parts:
+            with nullcontext() if part is parts[-1] else self._ranks.apart(self._step):
+                loss = self._step(functools.partial(loss_of, part=own[part]))
                 self._require_gradient(loss)
                 self._scaler.scale(loss).backward()
             total += loss.detach()
@@ -241,6 +226,11 @@ class Learner:
                     remedy="choose a batch_size (or micro_batch) that leaves more, in a new run folder",
                 ) from error
 
+    def judge(self, act: Callable[[nn.Module], None]) -> None:
+        """Let `act` ask the model whose weights are judged; where ranks hold pieces of it, all of them do at once."""
+        self.judged.eval()
+        self._judged(act)
+
     def check_finite(self, which: str, loss: float, step: int) -> None:
         """Raise LogitsError unless the loss is a finite number."""
         if not math.isfinite(loss):
@@ -268,22 +258,30 @@ class Learner:
         if is_best or self.config.keep == "last":
             standing.kept_epoch, standing.kept_validation, standing.scores = epoch, loss, scores
         if is_best and self.config.keep == "best":
-            standing.kept_weights = {name: t.detach().cpu().clone() for name, t in self.judged.state_dict().items()}
+            weights = self._to_first(self.judged.state_dict())
+            standing.kept_weights = {name: t.detach().cpu().clone() for name, t in weights.items()}
 
     def load_kept(self) -> None:
-        """Put the weights that are kept into the model.
+        """Put the weights that are kept into the model. Where ranks hold pieces of it, it is whole again, on rank 0's CPU.
 
         Raises:
             LogitsError: they are not finite: after the last step no loss would show it.
         """
-        self.model.load_state_dict(self.standing.kept_weights or self.judged.state_dict())
+        kept = self.standing.kept_weights
+        kept = self._to_first(self.judged.state_dict()) if kept is None else kept
+        if self.is_sharded and self._ranks.rank > 0:
+            return
+        if self.is_sharded:
+            self.model = filled(self._whole, kept)
+        else:
+            self.model.load_state_dict(kept)
         for name, weight in self.model.named_parameters():
             if weight.requires_grad and not bool(torch.isfinite(weight).all()):
                 raise self._diverged(name, "is not finite after the last step")
 
     def state(self) -> dict[str, Any]:
         """All of it, as plain values and tensors that `load` takes."""
-        return {
+        found = {
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "scheduler": None if self._scheduler is None else self._scheduler.state_dict(),
@@ -293,9 +291,14 @@ class Learner:
             "standing": dict(vars(self.standing)),
             **({} if self._masks is None else {"masks": self._masks.state()}),
         }
+        return self._to_first(found)
 
     def load(self, state: dict[str, Any]) -> None:
         """Go back to where `state` was taken."""
+        if self.is_sharded:
+            average = None if self._average is None else self._average.model
+            keep = self._ranks.rank == 0
+            state = pieces_of(state, self.model, self._optimizer, average, keep=keep)
         self.model.load_state_dict(state["model"])
         if self._scheduler is not None:
             self._scheduler.load_state_dict(state["scheduler"])
@@ -307,6 +310,10 @@ class Learner:
             self._masks.load(state["masks"])
         self.rng = state["rng"]
         self.standing = Standing(**state["standing"])
+
+    def _to_first(self, found: dict[str, Any]) -> dict[str, Any]:
+        """The same with whole tensors, which rank 0 alone gets, where ranks hold pieces."""
+        return whole(found, keep=self._ranks.rank == 0) if self.is_sharded else found
 
     def _weights_of(self, head: Head) -> Tensor | None:
         """(C,) of a target's classes, where they have weights."""
@@ -321,10 +328,10 @@ class Learner:
     def _loss(
         self,
         model: nn.Module,
+        *,
         batch: Batch,
         part: Batch,
         specs: Mapping[str, LossSpec],
-        *,
         positions: int,
         labelled: Mapping[str, int],
     ) -> Tensor:

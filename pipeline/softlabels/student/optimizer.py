@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from softlabels.errors import ConfigError
 from softlabels.objects import ObjectSpec, build
+from softlabels.student.sharded import local
 
 TOTAL_STEPS = "total_steps"
 T = TypeVar("T")
@@ -58,8 +59,9 @@ def limit_norms(model: nn.Module, limit: float) -> None:
     1207.0580): the rows of weight matrices and the filters of convolutions; biases are left alone.
     """
     for weight in model.parameters():
-        if weight.ndim >= 2:
-            torch.renorm(weight, 2, 0, limit, out=weight)
+        own = local(weight)  # cut between units
+        if weight.ndim >= 2 and len(own):
+            torch.renorm(own, 2, 0, limit, out=own)
 
 
 def _build(kind: type[T], spec: ObjectSpec, *args: object) -> T:

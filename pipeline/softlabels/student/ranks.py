@@ -46,8 +46,10 @@ class Ranks(Protocol):
     def share(self, tensors: Iterable[Tensor]) -> None:
         """Write rank 0's tensors into those of the others."""
 
-    def wrap(self, step: nn.Module) -> nn.Module:
-        """A module that does as `step`, whose backward pass adds up the gradients of all ranks."""
+    def wrap(self, step: nn.Module, *, shard: bool) -> nn.Module:
+        """A module that does as `step`, whose backward pass adds up the gradients of all ranks; `shard`: each rank then holds a
+        piece of its weights.
+        """
 
     def apart(self, step: nn.Module) -> AbstractContextManager[None]:
         """A block in which gradients of a wrapped step are kept, to be added up with those of a later backward pass."""
@@ -73,7 +75,7 @@ class Alone:
     def share(self, tensors: Iterable[Tensor]) -> None:
         """There is nobody to share with."""
 
-    def wrap(self, step: nn.Module) -> nn.Module:
+    def wrap(self, step: nn.Module, *, shard: bool) -> nn.Module:
         """The step itself."""
         return step
 

@@ -17,13 +17,20 @@ from softlabels.student.config import TrainingConfig, deciding
 from softlabels.student.learner import Student
 from softlabels.student.metrics import Batches
 
-SHARED = ("epochs", "batch_size", "block", "validation", "checkpoint_every", "device", "threads")
+SHARED = ("epochs", "batch_size", "block", "validation", "checkpoint_every", "shard", "device", "threads")
 
 
 def facts_of(students: Sequence[Student]) -> dict[str, Any]:
-    """What ranks must have in common beside the identity of the run: the weights that they begin with, and versions."""
+    """What ranks must have in common beside the identity of the run: the weights that they begin with, how these are held, and
+    versions.
+    """
     parameters = {student.name: weights_digest(student.model) for student in students}
-    return {"parameters": parameters, "softlabels": __version__, "torch": str(torch.__version__)}
+    return {
+        "parameters": parameters,
+        "shard": students[0].config.shard,
+        "softlabels": __version__,
+        "torch": str(torch.__version__),
+    }
 
 
 def orders_of(train: Batches, validation: Batches | None) -> dict[str, str | None]:

@@ -84,7 +84,8 @@ class Trainer:
     A student ends with the weights that it would have had alone.
 
     Args:
-        students: made by `Student.begin`. Their models are moved to the device, and hold the kept weights when `run` returns.
+        students: made by `Student.begin`. Their models are moved to the device, and hold the kept weights when `run` returns;
+            where ranks hold pieces of them, on rank 0's CPU.
         train: what to train on; its batches carry soft labels where a config gives them a weight.
         validation: what to judge epochs on; None keeps the last epoch.
         folder: the run folder; created where it is missing.
@@ -120,6 +121,7 @@ class Trainer:
         self._before, self.is_of_before = before, False
         self._ranks, self._sharing = ranks, ALONE if by_students else ranks  # all; those that share a batch
         self._config = shared_config(students)
+        self._who: Any = {"ranks": ranks, "sharing": self._sharing, "sharded": self._config.shard}
         self._device = resolve_device(self._config.device)
         self._total_steps = self._config.epochs * train.steps_per_epoch
         self._identity = {"training": settings_of(students), "order": orders_of(train, validation), **identity}
@@ -216,7 +218,7 @@ class Trainer:
         try:
             orders = [(self._train, self._validation), *([self._before] if self._before else [])]
             identities = [self._identity | {"order": orders_of(*each)} for each in orders]
-            found = load_checkpoint(self._folder, *identities, ranks=self._ranks, sharing=self._sharing)
+            found = load_checkpoint(self._folder, *identities, **self._who)
             if found is None:
                 return False
             state, number = found
@@ -348,7 +350,7 @@ class Trainer:
         state["learners"] = [learner.state() for learner in self._learners]
         if self._sharing.world > 1:
             state["drawn"] = self._sharing.gather([learner.rng for learner in self._learners])
-        save_checkpoint(self._folder, state, self._identity, ranks=self._ranks, sharing=self._sharing)
+        save_checkpoint(self._folder, state, self._identity, **self._who)
 
     def _load_drawn(self, drawn: Sequence[Sequence[list[Tensor]]]) -> None:
         """Give each learner the random numbers of this rank: as they were `drawn` by as many ranks, else new ones."""

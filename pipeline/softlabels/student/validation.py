@@ -8,13 +8,15 @@ every rank.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from softlabels.errors import ConfigError
 from softlabels.labels.soft import SoftLabels
 from softlabels.student.fused_terms import Part, block_term
 from softlabels.student.heads import naming_target
@@ -46,22 +48,38 @@ def validate(
     tallies = [
         {name: _Tally(learner, name, spec) for name, spec in learner.loss_at(1.0).items()} for learner in learners
     ]
+    last: Batch | None = None
     with torch.no_grad():  # not inference_mode: a model that caches tensors could not train with them afterwards
         for batch in batches.epoch(0):
-            if not len(batch):  # the last one may be too short for all ranks
-                continue
             moved = batch.to(device)
+            last = moved if len(batch) else last
             for learner, own in zip(learners, tallies, strict=True):
-                answers = learner.predict(learner.judged.eval(), moved)
-                for name, tally in own.items():
-                    with naming_target(name), naming_row(batch.only(name), tally.spec.mean):
-                        tally.add(answers[name], moved.only(name))
+                if len(batch):
+                    learner.judge(functools.partial(_add, learner=learner, tallies=own, batch=batch, moved=moved))
+                elif learner.is_sharded:  # the others compute with this rank's piece
+                    learner.judge(functools.partial(_ask_again, learner=learner, batch=last))
     for other in ranks.gather([{name: tally.sums() for name, tally in own.items()} for own in tallies])[1:]:
         for own, sums in zip(tallies, other, strict=True):
             for name, tally in own.items():
                 tally.merge(sums[name])
     found = [_result(learner, own, step) for learner, own in zip(learners, tallies, strict=True) if ranks.rank == 0]
     return [(loss, scores) for loss, scores in ranks.broadcast(found)]
+
+
+def _add(model: nn.Module, *, learner: Learner, tallies: Mapping[str, _Tally], batch: Batch, moved: Batch) -> None:
+    answers = learner.predict(model, moved)
+    for name, tally in tallies.items():
+        with naming_target(name), naming_row(batch.only(name), tally.spec.mean):
+            tally.add(answers[name], moved.only(name))
+
+
+def _ask_again(model: nn.Module, *, learner: Learner, batch: Batch | None) -> None:
+    """What a rank does that has no row of a batch, the last one being too short for all."""
+    if batch is None:
+        raise ConfigError(
+            "training.shard: there are fewer validation rows than processes", remedy="hold out more rows, or none"
+        )
+    learner.predict(model, batch)
 
 
 def _result(learner: Learner, tallies: Mapping[str, _Tally], step: int) -> tuple[float, Scores]:
