@@ -16,8 +16,9 @@ import pytest
 from softlabels.store import Store, listed, open_store, reader
 from softlabels.system.urls import depot_of
 from tests.jobs.conftest import s3_server  # noqa: F401  # a fixture
+from tests.store.bucket import as_path, objects, on_server
 from tests.store.far import FarPath, S3Path, files_of
-from tests.store.places import AnyPath, MemoryPath, copy
+from tests.store.places import AnyPath, FolderPath, MemoryPath, copy
 from tests.store.samples import Sample, make_spec, sample, write_store
 
 READ_FAR = ("test_reader", "test_round_trip", "test_hostile_values", "test_targets")
@@ -28,7 +29,7 @@ MORE = ("sigmoid-arrow", "values-zarr", "anchors-zarr", "anchors-arrow", "severa
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "tmp_path" in metafunc.fixturenames and metafunc.definition.get_closest_marker("on_disk") is None:
         far = ["far", "s3"] if metafunc.module.__name__.rpartition(".")[2] in READ_FAR else []
-        metafunc.parametrize("tmp_path", ["local", "memory", *far], indirect=True)
+        metafunc.parametrize("tmp_path", ["local", "memory", "objects", "bucket", *far], indirect=True)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -36,7 +37,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     kinds = {values.get(name, "zarr") for name in ("kind", "target", "store", "target_store")}
     where = values.get("tmp_path")
     far = kinds == {"zarr"} and item.module.__name__.endswith(READ_FAR[:2])
-    here = {"memory": kinds <= {*IN_MEMORY}, "far": far, "s3": False}.get(str(where), True)
+    here = {"memory": kinds <= {*IN_MEMORY}, "far": far, "s3": False, "objects": far, "bucket": False}.get(str(where), True)
     if not here or kinds & {*MORE}:
         item.add_marker(pytest.mark.slow)
 
@@ -48,11 +49,13 @@ def tmp_path(request: pytest.FixtureRequest, tmp_path: Path) -> AnyPath:
     return tmp_path if where == "local" else far_folder(where, request)
 
 
-def far_folder(where: str, request: pytest.FixtureRequest) -> MemoryPath:
+def far_folder(where: str, request: pytest.FixtureRequest) -> FolderPath:
     """A folder in memory, whatever readers take it for."""
-    if where == "s3":
+    if where in ("s3", "bucket"):
         os.environ.update(request.getfixturevalue("s3_server").environment)
         depot_of("s3://tests").put("here", b"so that the bucket is there")
+    if where in ("objects", "bucket"):
+        return as_path(objects() if where == "objects" else on_server())
     return {"memory": MemoryPath, "far": FarPath, "s3": S3Path}[where]()
 
 
