@@ -1,5 +1,5 @@
-"""Workers of a teacher stage that write to an address, killed at random: `python -m tests.jobs.killed ADDRESS KILLS SEED`, in an
-empty folder, where credentials stand in the environment. A process that has loaded torch and asked no server forks them.
+"""Workers of a teacher stage that write to an address, killed at random: `python -m tests.jobs.killed ADDRESS KILLS SEED`, in
+an empty folder, where credentials stand in the environment. A process that has loaded torch and asked no server forks them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 
 from softlabels import Ensemble, Shards, label, load_transfer_set
 from softlabels.jobs.watch import Watch
+from softlabels.transfer import TransferRows
 from tests.jobs.test_jobs import ROWS, models
 from tests.jobs.test_workers import DENSE, SHARDS
 
@@ -49,7 +50,7 @@ def _has_ended(pid: int) -> bool:
     return found == pid
 
 
-def _started(address: str, rows: list[object]) -> int:
+def _started(address: str, rows: list[TransferRows]) -> int:
     if pid := os.fork():
         return pid
     code = 1
@@ -57,7 +58,7 @@ def _started(address: str, rows: list[object]) -> int:
         torch.set_num_threads(1)
         teacher = Ensemble.of(models(), name="two", device="cpu", batch_size=16)
         watch = Watch(say=lambda line: None, should_stop=lambda: bool(time.sleep(PAUSE)))
-        label(rows, teacher, DENSE, address, shards=Shards(lapse=LAPSE), watch=watch)  # type: ignore[arg-type]
+        label(rows, teacher, DENSE, address, shards=Shards(lapse=LAPSE), watch=watch)
         code = 0
     except BaseException:
         traceback.print_exc()

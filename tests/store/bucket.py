@@ -33,7 +33,7 @@ class BucketPath(FolderPath, BucketFolder):
 def objects() -> BucketFolder:
     """A new place in memory."""
     client: Any = MemoryStore()
-    return BucketFolder(client, "objects:/", once=client)
+    return BucketFolder(client, "objects:", once=client)
 
 
 def on_server() -> BucketFolder:

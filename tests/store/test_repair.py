@@ -401,7 +401,7 @@ def test_what_does_not_belong_is_set_aside_and_the_store_stays_sealed(store: tup
     path, data = store
     manifest = (path / "manifest.json").stat().st_ino
     (path / "commits" / "00099.json").write_bytes(b"x")
-    (path / "evil").write_bytes(b"") if in_memory(path) else (path / "evil").symlink_to("/etc")
+    (path / "evil").write_bytes(b"x") if in_memory(path) else (path / "evil").symlink_to("/etc")
     assert {problem.file for problem in verify(path)} == {"commits/00099.json", "evil"}
     found = repair(path)
     evil = aside_of(path, found) / "evil"

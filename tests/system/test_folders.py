@@ -33,7 +33,9 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         for name, value in request.getfixturevalue("s3_server").environment.items():
             monkeypatch.setenv(name, value)
         return on_server()
-    return {"memory": MemoryFolder, "objects": objects}.get(request.param, lambda: LocalFolder(tmp_path / "root" / "folder"))()
+    return {"memory": MemoryFolder, "objects": objects}.get(
+        request.param, lambda: LocalFolder(tmp_path / "root" / "folder")
+    )()
 
 
 class Polite(dict[str, bytes]):

@@ -191,13 +191,13 @@ def is_claimed_elsewhere(store: Folder) -> bool:
 
 
 def claimants_elsewhere(store: Folder) -> Iterator[str]:
-    """Who claims anything, in words, of whom locks do not tell: on another machine, of which neither name nor start of the kernel
-    is ours; anywhere, where a place knows of nobody.
+    """Who claims anything, in words, of whom no lock tells: on another machine, by its name and the start of its kernel;
+    anywhere, where a place knows of nobody.
     """
     for name in store.names(CLAIMS):
         with suppress(FileNotFoundError, StorageError, StrangePath):
             lines = store.read(f"{CLAIMS}/{name}", _MOST).decode(errors="replace").split("\n")
-            elsewhere = not store.sees_writers or this_machine()[0] != lines[1] and this_machine()[1] != lines[2]
+            elsewhere = not store.sees_writers or (this_machine()[0] != lines[1] and this_machine()[1] != lines[2])
             if len(lines) > 3 and elsewhere:
                 yield one_line(lines[0]) or "another worker"
 

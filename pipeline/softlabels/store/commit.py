@@ -144,7 +144,7 @@ def alone(store: Folder) -> Iterator[None]:
     """
     presence = store.enter(LOCK)
     try:
-        if store.sees_writers and not presence.alone():
+        if not presence.alone() and store.sees_writers:
             raise RunExists(f"another process writes to {store}", remedy="wait until it has ended, or stop it")
         if not store.exists(MANIFEST) and (who := next(claimants_elsewhere(store), None)):
             raise RunExists(

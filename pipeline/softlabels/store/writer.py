@@ -344,7 +344,9 @@ class StoreWriter:
         for name, data in self.layout.metadata(self.spec, manifest.digest, manifest.format).items():
             replace(self.folder, name, data)
         replace(self.folder, CARD, store_card(manifest, self.said).encode())
-        if not create(self.folder, MANIFEST, pretty_json(manifest)):  # another worker was quicker, from the same records
+        if not create(
+            self.folder, MANIFEST, pretty_json(manifest)
+        ):  # another worker was quicker, from the same records
             manifest = read_json(self.folder, MANIFEST, Manifest)
         self.sealed = True
         self._leave_staging()

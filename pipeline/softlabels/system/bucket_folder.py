@@ -1,4 +1,4 @@
-"""A folder of an object store, to write: what the commit protocol asks of a place, of a server that may answer late or not at all.
+"""A folder of an object store, to write: what a commit asks of a place, by a server that may answer late or not at all.
 
 Nobody there knows who is alive (`sees_writers`), so that claims say who is at work, and what is staged goes once the store is
 sealed. What decides is `create`: a put that a server refuses where the name is taken. Some accept it and overwrite, so that of
@@ -62,20 +62,21 @@ class BucketFolder(Bucket):
         """Where an answer was lost, and the next one says that the name is taken, what stands there says by whom."""
         import obstore
 
-        for turn in range(len(_PAUSES) + 1):
-            try:
-                with self._asked("create", name):
+        pauses, was_lost = iter(_PAUSES), False
+        while True:
+            with self._asked("create", name):
+                try:
                     put = (self.once, self.key(name), data)
                     interruptible(obstore.put, *put, mode="create", use_multipart=False)
-            except obstore.exceptions.AlreadyExistsError:
-                return turn > 0 and self._holds(name, data)
-            except StorageError:
-                if turn == len(_PAUSES):
-                    raise
-                time.sleep(_PAUSES[turn])
-            else:
-                break
-        return True
+                    return True
+                except obstore.exceptions.AlreadyExistsError:
+                    return was_lost and self._holds(name, data)
+                except obstore.exceptions.GenericError:
+                    pause = next(pauses, None)
+                    if pause is None:
+                        raise
+            was_lost = True
+            time.sleep(pause)
 
     def _holds(self, name: str, data: bytes) -> bool:
         with suppress(FileNotFoundError):

@@ -114,8 +114,8 @@ class Folder(Files, Protocol):
 
     @property
     def sees_writers(self) -> bool:
-        """Whether `enter` and `busy` know of live writers. Where not, none is ever alone, and one whose staged files are removed
-        goes on.
+        """Whether `enter` and `busy` know of live writers. Where not, none is ever alone, and staged files may be removed under
+        a live one.
         """
 
     def create(self, name: str, data: bytes, *, staged: str, durable: bool = True) -> bool:
