@@ -61,7 +61,7 @@ class TrainStudent(_Rows):
     tokenizer: dict[str, Any] | None = None  # as teacher
     store: Stores = (OWN_STORE,)  # a folder of splits, one of them, or an address; several: one ensemble
     out: str | None = None  # the run folder; by default runs/NAME-xxxxxxxx, another one for other settings
-    processes: int = 1  # that train together on this machine; on several start them by torchrun
+    processes: int = 1  # how many train together on this machine; on several machines start them by torchrun
 
 
 @dataclass(frozen=True)

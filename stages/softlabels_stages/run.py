@@ -33,6 +33,7 @@ from softlabels_stages.recipe_keys import in_recipe
 from softlabels_stages.unexpected import foreseen, lack
 
 BROKEN_PIPE = 128 + signal.SIGPIPE
+LAUNCHER = "SOFTLABELS_LAUNCHER"  # in the environment of processes that a command has started together: its process id
 
 _stop = threading.Event()
 
@@ -160,5 +161,5 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
         os.write(2, f"\nInterrupted: second {name}; run the same command again to go on\n".encode())
         os._exit(Interrupted.exit_code)
     _stop.set()
-    if os.environ.get("RANK", "0") == "0":  # of several processes one says it
+    if os.environ.get("RANK", "0") == "0" and LAUNCHER not in os.environ:  # of several processes one says it
         os.write(2, f"\n{name}: stopping cleanly; a second one stops at once\n".encode())

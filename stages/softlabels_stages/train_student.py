@@ -22,7 +22,7 @@ from softlabels.student.distributed import processes_here, ranks_here
 from softlabels.student.ranks import Ranks
 from softlabels.student.sweep import HARD
 from softlabels_stages.arguments import TrainStudent
-from softlabels_stages.processes import launch, require_processes
+from softlabels_stages.processes import end_with_launcher, launch, require_processes
 from softlabels_stages.recipe import recipe_of, store_flag
 from softlabels_stages.run import say, should_stop, stage, suggested, warn
 from softlabels_stages.student_folder import options_of, record_own
@@ -33,6 +33,7 @@ def main(args: TrainStudent, words: Sequence[str]) -> int:
     """Train, judge, print."""
     if args.processes > 1 and processes_here() == 1:
         return launch("train_student", words, args.processes)
+    end_with_launcher()
     with ranks_here(args.training.device) as ranks:
         require_processes(args.processes, ranks.world)
         return _run(args, ranks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from tests.faults.__main__ import write_between
 from tests.faults.apart import apart
-from tests.faults.campaign import FIRST, Harm, Outcome, Result, Trial, all_trials, judge, repeated, table
+from tests.faults.campaign import FIRST, PROMISES, Harm, Outcome, Result, Trial, all_trials, judge, repeated, table
 from tests.faults.trials_clock import unmoved_and_believed
 
 TRIALS = {f"{trial.promise} {trial.what}": trial for trial in all_trials()}
@@ -93,3 +94,10 @@ def test_the_table_goes_between_its_marks(tmp_path: Path) -> None:
     write_between(page, "| another |")
     assert page.read_text().count("| another |") == 1
     assert "| a table |" not in page.read_text()
+
+
+def test_the_page_numbers_the_promises_of_the_campaign() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text()
+    numbers = [int(number) for number in re.findall(r"^(\d+)\. \*\*", page, re.MULTILINE)]
+    assert numbers == [*range(1, len(numbers) + 1)]
+    assert {*PROMISES} <= {*numbers}

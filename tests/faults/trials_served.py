@@ -51,7 +51,7 @@ TRIALS = (
     Trial(
         promise=16,
         what="SIGKILL while rows are asked for; the next run asks for none of a finished shard",
-        count=50,
+        count=30,
         quick=1,
         run=killed,
         control=begun_anew,

@@ -24,6 +24,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ from softlabels.student.distributed import ranks_here
 from softlabels.student.learner import Learner, Student
 from softlabels.student.ranks import Ranks
 from softlabels.student.trainer import Trainer
+from softlabels_stages import train_student
 from tests.student import batches
 from tests.student.runs import CLASSES, INPUTS, MemoryBatches, examples, net, serve
 
@@ -109,6 +111,20 @@ class Language(nn.Module):
         return self.head.weight, self.head.bias
 
 
+class Remembering(nn.Module):
+    """A student with batch statistics, and a buffer of its last rows, of which each rank has another number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("last", torch.zeros(0, CLASSES), persistent=False)
+        self.body = nn.Sequential(nn.Linear(INPUTS, CLASSES), nn.BatchNorm1d(CLASSES))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        found: Tensor = self.body(inputs)
+        self.last = found.detach()
+        return found
+
+
 def mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(INPUTS, 16), nn.ReLU(), nn.Linear(16, CLASSES))
 
@@ -130,6 +146,7 @@ SWEEP: dict[str, dict[str, Any]] = {"a": {}, "b": {"temperature": 2.0, "alpha": 
 RUNS: dict[str, Any] = {
     "mlp": (mlp, {"": {}}),
     "tokens": (Language, {"": {"positions": 3}}),
+    "remembering": (Remembering, {"": {}}),
     "sweep": (mlp, SWEEP),
     "all": (net, {"": {"ema": 0.9, "clip_norm": 1.0, "max_norm": 2.0, "micro_batch": 3}}),
     "flags": (mlp, {"": {"loss": "bce"}}),
@@ -143,7 +160,8 @@ def batches_of(what: str) -> tuple[Any, Any]:
         return TokenBatches(tokens(), 16), TokenBatches(tokens(), 16)
     if what in ("flags", "values"):
         return MemoryBatches(of_kind(what, 0, 150), 16), MemoryBatches(of_kind(what, 1, 51), 25, seed=None)
-    return MemoryBatches(examples(), 16), MemoryBatches(examples(1, 51), 25, seed=None)
+    rows = 55 if what == "remembering" else 150  # of the last step too one rank has another number
+    return MemoryBatches(examples(0, rows), 16), MemoryBatches(examples(1, 51), 25, seed=None)
 
 
 def trainer(request: dict[str, Any], ranks: Ranks) -> Trainer:
@@ -183,8 +201,6 @@ def watched(request: dict[str, Any], ranks: Ranks, rows: list[str]) -> None:
 
 def command(request: dict[str, Any]) -> int:
     """What one rank does of a command."""
-    from softlabels_stages import train_student
-
     rank = os.environ.get("RANK", "0")
     os.chdir(request["folder"])
     with (
@@ -273,4 +289,5 @@ def outcome(pids: list[int]) -> int:
 
 
 if __name__ == "__main__":
+    import_module("matplotlib.figure")  # seconds that the command would take in each child
     serve(child)

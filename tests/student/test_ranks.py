@@ -103,9 +103,14 @@ def test_any_number_of_processes_ends_with_the_weights_of_one(
         assert_near(one, folder)
         assert len({str(told(folder, rank)["weights"]) for rank in range(world)}) == 1
         for line, other in zip(lines(one), lines(folder), strict=True):
-            assert line.get("validation_loss") == pytest.approx(other.get("validation_loss"), abs=1e-6)
+            assert line.get("validation_loss") == pytest.approx(other.get("validation_loss"), rel=1e-6)
             assert line.keys() == other.keys()
         assert rows_of(folder, world) == rows_of(one, 1)
+
+
+def test_all_ranks_have_the_statistics_of_the_first(tmp_path: Path, ranks: Server) -> None:
+    assert run(ranks, tmp_path / "run", 3, what="remembering", changes={"epochs": 1}) == 0
+    assert len({str(told(tmp_path / "run", rank)["weights"]) for rank in range(3)}) == 1
 
 
 def rows_of(folder: Path, world: int) -> dict[str, list[int]]:

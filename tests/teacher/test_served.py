@@ -351,7 +351,7 @@ def test_a_recipes_teacher(server: StandIn) -> None:
     teacher = load_teacher(TeacherConfig((member,), name="mine", licence="MIT", batch_size=12))
     assert isinstance(teacher, Served)
     assert (teacher.name, teacher.licence, teacher.rows_at_once) == ("mine", "MIT", 12)
-    assert teacher.limits == Limits(in_flight=4, longest=600.0)
+    assert teacher.web.limits == Limits(in_flight=4, longest=600.0)
     for config, said in (
         (TeacherConfig((member, member)), "a served teacher is alone"),
         (TeacherConfig((member,), folds=2), "teacher.folds of a served teacher"),

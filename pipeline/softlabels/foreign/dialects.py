@@ -84,7 +84,7 @@ class Models(msgspec.Struct):
 class Version(msgspec.Struct):
     """`/version`, `/server_info`."""
 
-    version: str
+    version: str = ""
 
 
 def decoded(body: bytes, kind: type[T]) -> T:
@@ -95,6 +95,14 @@ def decoded(body: bytes, kind: type[T]) -> T:
         if re.search(rb"[\[:,]\s*-?(NaN|Infinity)", body):
             raise Unfit(NanLogits, "NaN", "a number of the answer is NaN or infinite", "look into the server") from None
         raise Unusable(f"the answer of {len(body):,} bytes cannot be read: {error}") from None
+
+
+def about_itself(body: bytes, kind: type[T]) -> T:
+    """What a server says of itself. Raises `Unusable`."""
+    try:
+        return decoded(body, kind)
+    except Unfit as unfit:
+        raise Unusable(unfit.what) from None
 
 
 def _ask_vllm(tokens: Sequence[int], k: int, model: str) -> dict[str, Any]:

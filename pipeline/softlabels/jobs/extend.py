@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import msgspec
 import numpy as np
 
 from softlabels.errors import ConfigError, OtherRows, some
 from softlabels.jobs.label import Rows, asked_of, rows_of
-from softlabels.jobs.labelled import Labelled
+from softlabels.jobs.labelled import ByEnsemble
 from softlabels.jobs.watch import LOGGED, Watch, counted
 from softlabels.store import Store, StoreWriter, open_store, store_splits
 from softlabels.store.basis import Basis
@@ -79,8 +78,7 @@ def extend(
     folders = {split: root if single else root.within(split) for split in rows}
     if not single:
         require_root(root, tuple(rows))
-    asked: dict[str, Any] = {**asked_of(teacher, rows, labels)}
-    made = Extended(folders=folders, watch=watch, parents=parents, at=at, **asked)
+    made = Extended(folders=folders, watch=watch, parents=parents, at=at, **asked_of(teacher, rows, labels))
     made.require_alike()
     done = made.fill()
     if not single:
@@ -89,10 +87,9 @@ def extend(
 
 
 @dataclass(frozen=True)
-class Extended(Labelled):
+class Extended(ByEnsemble):
     """Stores of what an ensemble says of rows some of which the `parents` of the splits hold: `at` their rows, -1 elsewhere."""
 
-    teacher: Ensemble
     parents: Mapping[str, Store]
     at: Mapping[str, Ints]
 

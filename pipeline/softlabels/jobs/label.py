@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from softlabels.errors import UnsealedStore, UserError
 from softlabels.jobs.filling import Filling
-from softlabels.jobs.labelled import Labelled, say_store
-from softlabels.jobs.served import meet_server, served_encoding
+from softlabels.jobs.labelled import ByEnsemble, Labelled, say_store
+from softlabels.jobs.served import by_server
 from softlabels.jobs.shards import ALL, Shards
 from softlabels.jobs.splits import load_rows
 from softlabels.jobs.stores import is_begun
@@ -89,26 +89,28 @@ def at_work(
     rows = rows_of(transfer_set, None if begun is None else read_json(begun, PLAN, Plan).spec, watch)
     folders = {split: root.within(split) for split in rows}
     with ExitStack() as stack:
+        job: Labelled[Any]
         if isinstance(teacher, Served):
+            _require_alike(rows)
             stack.enter_context(teacher.at_work(watch.should_stop))
-        job = Labelled(folders=folders, watch=watch, **asked_of(teacher, rows, labels))
+            job = by_server(teacher, rows, labels, folders, watch)
+        else:
+            job = ByEnsemble(folders=folders, watch=watch, **asked_of(teacher, rows, labels))
         yield stack.enter_context(job.opened(shards))
 
 
 class Asked(TypedDict):
-    """What a teacher is asked, and of which rows: see `Labelled`."""
+    """What an ensemble is asked, and of which rows: see `Labelled`."""
 
     rows: dict[str, TransferRows]
     classes: dict[str, dict[str, int]]
-    teacher: Ensemble | Served
+    teacher: Ensemble
     encodings: dict[str, Encoding]
     labels: LabelsConfig
 
 
-def asked_of(teacher: Ensemble | Served, given: Mapping[str, TransferRows], labels: LabelsConfig) -> Asked:
+def asked_of(teacher: Ensemble, given: Mapping[str, TransferRows], labels: LabelsConfig) -> Asked:
     """The same, once a few rows of each split have shown that the teacher can be asked. Raises as `label` does."""
-    if isinstance(teacher, Served):
-        return _asked_of_server(teacher, given, labels)
     encodings = labels.encodings(len(teacher.models))
     kinds = {name: encoding.target for name, encoding in encodings.items()}
     rows = {split: assigned(each, kinds, labels.names) for split, each in given.items()}
@@ -119,14 +121,6 @@ def asked_of(teacher: Ensemble | Served, given: Mapping[str, TransferRows], labe
     for name, encoding in encodings.items():
         encoding.check(1 if encoding.is_reduced else len(teacher.models), min(each[name] for each in classes.values()))
     return Asked(rows=rows, classes=classes, teacher=teacher, encodings=encodings, labels=labels)
-
-
-def _asked_of_server(teacher: Served, given: Mapping[str, TransferRows], labels: LabelsConfig) -> Asked:
-    encoding = served_encoding(labels)
-    _require_alike(given)
-    count = meet_server(teacher, given, encoding)
-    classes = {split: {"": count} for split in given}
-    return Asked(rows={**given}, classes=classes, teacher=teacher, encodings={"": encoding}, labels=labels)
 
 
 def label_shards(

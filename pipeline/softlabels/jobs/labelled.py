@@ -1,18 +1,16 @@
-"""`Labelled`: the stores of what a teacher says of prepared rows, a split each."""
+"""`Labelled`: the stores of what a teacher says of prepared rows, a split each; `ByEnsemble` runs the teacher here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
-from msgspec import UNSET
 from torch import Tensor
 
 from softlabels.checks.unseen import unseen_lines
 from softlabels.errors import OtherRows, one_line, some
-from softlabels.jobs.served import compare_served
 from softlabels.jobs.splits import say_how_splits_relate
 from softlabels.jobs.stores import Stores
 from softlabels.jobs.watch import Watch, counted
@@ -37,17 +35,18 @@ from softlabels.teacher.seen import repeats_line
 from softlabels.teacher.served import Served
 from softlabels.transfer import TransferRows
 
+T = TypeVar("T", bound=Ensemble | Served)
 SHOWN = 4.0  # the highest temperature of the table that is said; the store's card has them all
 
 
 @dataclass(frozen=True)
-class Labelled(Stores[TransferRows]):
+class Labelled(Stores[TransferRows], Generic[T]):
     """Stores of what a teacher says of prepared rows."""
 
     rows: Mapping[str, TransferRows]
     folders: Mapping[str, Folder]
     classes: Mapping[str, Mapping[str, int]]
-    teacher: Ensemble | Served
+    teacher: T
     encodings: Mapping[str, Encoding]
     watch: Watch
     labels: LabelsConfig
@@ -108,20 +107,12 @@ class Labelled(Stores[TransferRows]):
 
     def about(self, split: str) -> About:
         """Source, with the rows that were made of it, and licences."""
-        licences = {"teacher_licence": self.teacher.licence, "transfer_licence": self.labels.licence}
         parts = [without_folders(self.first.source), self.rows[split].pseudo]
-        kept = (tuple(self.teacher.kept[split].tolist()) if isinstance(self.teacher, Served) else ()) or UNSET
-        return About(source="; ".join(filter(None, parts)), sentinels=kept, **licences)
-
-    def pilot(self, target: str) -> Iterable[Tensor]:
-        """A sample of the first split."""
-        first, chosen = self.first, pilot_rows(self.first)
-        size = counted(len(chosen), "row")
-        if self.teacher.expected.positions is not None:
-            size += f" ({int(pilot_mask(first, chosen).sum()):,} positions)"
-        self.watch.say(f"pilot: {size} of {first.split}, for the shape of the tails")
-        assert isinstance(self.teacher, Ensemble)  # tails of served teachers have no basis
-        return Pilot(first, self.teacher, self.encodings[target], target)
+        return About(
+            source="; ".join(filter(None, parts)),
+            teacher_licence=self.teacher.licence,
+            transfer_licence=self.labels.licence,
+        )
 
     def open(self, split: str, spec: Spec, basis: Basis | None, presence: Presence | None = None) -> StoreWriter:
         """With the row that tells the transfer set from that of the store."""
@@ -131,13 +122,9 @@ class Labelled(Stores[TransferRows]):
             raise explained(error, self.folders[split], self.rows[split].keys) from error
 
     def compare(self, split: str, writer: StoreWriter) -> None:
-        """Hard labels and sentinel rows of the shards that are there."""
+        """Say what the store keeps of an earlier `about`."""
         for line in kept_about(writer.folder, self.about(split)):
             self.watch.say(line)
-        if isinstance(self.teacher, Served):
-            compare_served(writer, self.rows[split], self.teacher)
-        else:
-            check_committed(writer, self.rows[split], self.teacher)
 
     def announce(self, writers: Mapping[str, StoreWriter], free: int | None) -> None:
         """Teacher, rows, how splits relate, bytes."""
@@ -146,8 +133,6 @@ class Labelled(Stores[TransferRows]):
         rows = ", ".join(f"{split} {len(each.keys):,}" for split, each in self.rows.items())
         sizes = ", ".join(map(_size, spec.targets))
         watch.say(f"{spec.teacher.name}: {members} in {spec.teacher.precision}, {sizes}; {first.name}: {rows} rows")
-        if isinstance(self.teacher, Served):
-            watch.say(self.teacher.words)
         if self.teacher.unused:
             watch.say(
                 f"the teacher also gives {some(sorted(self.teacher.unused))}, which no target of labels.targets stores"
@@ -181,6 +166,25 @@ class Labelled(Stores[TransferRows]):
     def say_what_was_made(self, split: str, manifest: Manifest) -> None:
         """As `say_store`."""
         say_store(split, manifest, self.watch.say)
+
+
+@dataclass(frozen=True)
+class ByEnsemble(Labelled[Ensemble]):
+    """Stores of what models that run here say."""
+
+    def pilot(self, target: str) -> Iterable[Tensor]:
+        """A sample of the first split."""
+        first, chosen = self.first, pilot_rows(self.first)
+        size = counted(len(chosen), "row")
+        if self.teacher.expected.positions is not None:
+            size += f" ({int(pilot_mask(first, chosen).sum()):,} positions)"
+        self.watch.say(f"pilot: {size} of {first.split}, for the shape of the tails")
+        return Pilot(first, self.teacher, self.encodings[target], target)
+
+    def compare(self, split: str, writer: StoreWriter) -> None:
+        """Hard labels and sentinel rows of the shards that are there too."""
+        super().compare(split, writer)
+        check_committed(writer, self.rows[split], self.teacher)
 
 
 def say_store(split: str, manifest: Manifest, say: Callable[[str], object]) -> None:

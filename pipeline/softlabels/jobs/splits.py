@@ -284,17 +284,22 @@ def _facts(store: Store) -> dict[str, Any]:
     return {name: spec[name] for name in ("teacher", "label_space")} | {"reduce": spec["encoding"]["reduce"]}
 
 
+def training_split(splits: Mapping[str, Split]) -> Split:
+    """The one that is trained on. Raises ConfigError where there is none."""
+    if "train" not in splits:
+        raise ConfigError(
+            f"the store has no split 'train', only {', '.join(splits)}", remedy="give a store that has one"
+        )
+    return splits["train"]
+
+
 def training_batches(
     splits: Mapping[str, Split], training: StudentTraining, part: Part | None = None
 ) -> tuple[Loader, Loader | None]:
     """What to train on, and what to judge epochs on: the validation split, or rows cut from the training rows; `part` of each
     batch.
     """
-    if "train" not in splits:
-        raise ConfigError(
-            f"the store has no split 'train', only {', '.join(splits)}", remedy="give a store that has one"
-        )
-    train = splits["train"]
+    train = training_split(splits)
     chosen = _chosen(train, training)
     share = 0.0 if "validation" in splits else training.validation
     is_held_out = validation_rows(train.rows.keys[chosen], share, training.seed)

@@ -22,6 +22,7 @@ from softlabels.jobs.splits import (
     say_how_splits_relate,
     say_what_labels_are,
     training_batches,
+    training_split,
 )
 from softlabels.jobs.student_fit import fitted
 from softlabels.jobs.students import labelled_targets, require_losses, student_config, student_heads
@@ -186,7 +187,7 @@ def _begin(
 ) -> _Sweep:
     given, (training, splits) = training, fitted(student, splits, training)
     held_out_batches(splits, training)  # now, and not when all students are trained
-    variants = _variants(training, splits["train"], watch)
+    variants = _variants(training, training_split(splits), watch)
     by_students = are_students_divided(training.divide, len(variants) * len(training.seeds), ranks.world)
     train, validation = training_batches(splits, training, ALONE.part if by_students else ranks.part)
     labels = {split: label_digests(each) for split, each in splits.items()}  # in no content key

@@ -7,7 +7,6 @@ whole batches, as one process would, and no gradient travels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -15,8 +14,7 @@ from softlabels.errors import ConfigError
 from softlabels.student.heads import heads_of
 from softlabels.student.learner import Student
 from softlabels.student.losses import LOSSES
-
-Divide = Literal["auto", "batches", "students"]
+from softlabels.student.sweep import Divide
 
 
 def are_students_divided(divide: Divide, students: int, world: int) -> bool:

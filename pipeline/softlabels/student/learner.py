@@ -163,6 +163,7 @@ class Learner:
         self._class_weights = {name: self._weights_of(head) for name, head in self.heads.items()}
         self._average = None if config.ema is None else WeightAverage(self.model, config.ema)
         self._step = ranks.wrap(StepLoss(self.model, self._loss))
+        self._kept = {*self.model.state_dict()}
 
     @property
     def judged(self) -> nn.Module:
@@ -374,6 +375,7 @@ class Learner:
             self._masks.apply(self.model)
         if self.config.max_norm is not None:
             limit_norms(self.model, self.config.max_norm)
-        self._ranks.share(self.model.buffers())  # batch statistics are those of each rank's rows; rank 0's are kept
+        # Batch statistics are those of each rank's rows; rank 0's are kept. What no state holds may have their shape.
+        self._ranks.share(each for name, each in self.model.named_buffers() if name in self._kept)
         if self._average is not None:
             self._average.update(self.model)

@@ -15,6 +15,7 @@ from softlabels.student.loss_spec import target_of
 from softlabels.student.schedule import Setting
 from softlabels.student.target_config import WEIGHTS
 
+Divide = Literal["auto", "batches", "students"]
 AXES = ("temperature", "alpha", "loss")
 T = TypeVar("T")
 
@@ -57,7 +58,7 @@ class StudentTraining(LoopConfig):
     baseline: bool = True
     row_fraction: float = 1.0
     only_classes: tuple[int, ...] | None = None
-    divide: Literal["auto", "batches", "students"] = "auto"
+    divide: Divide = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()

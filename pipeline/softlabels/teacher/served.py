@@ -21,8 +21,17 @@ import torch
 from numpy.typing import NDArray
 
 from softlabels.checks.dependence import spread
-from softlabels.errors import ClassIdOverflow, ConfigError, OtherLogits, TeacherError, UserError, one_line, some
-from softlabels.foreign.dialects import DIALECTS, INFO_BYTES, Kind, Models, Version, decoded
+from softlabels.errors import (
+    ClassIdOverflow,
+    ConfigError,
+    NoAnswer,
+    OtherLogits,
+    TeacherError,
+    UserError,
+    one_line,
+    some,
+)
+from softlabels.foreign.dialects import DIALECTS, INFO_BYTES, Kind, Models, Version, about_itself
 from softlabels.foreign.rows import Unfit
 from softlabels.labels.encoding import TopkEncoding
 from softlabels.labels.lost import Lost
@@ -39,7 +48,7 @@ from softlabels.transfer.rows import TransferRows
 from softlabels.transfer.sequences import SequenceInfo
 
 SENTINELS, FEW = 8, 2  # rows that are asked again at a start, and of these before a shard is committed
-_LOOKED_AT = 1024  # rows among which they are chosen
+_LOOKED_AT = 256  # rows among which they are chosen
 _MOST = 20  # times the tolerance that one of them may differ by
 Floats = NDArray[np.float64]
 
@@ -87,13 +96,14 @@ class Served:
         limits = Limits(
             concurrency, requests_per_second, connect_timeout, read_timeout, timeout, tries, longest=max(120.0, timeout)
         )
-        self.web, self.limits = WebServer(url, key_env=key_env, limits=limits), limits
+        self.web = WebServer(url, key_env=key_env, limits=limits)
         self.model, self.dialect, self.dtype, self.tolerance = model, DIALECTS[server], dtype, tolerance
         self.name, self.licence, self.rows_at_once, self.batch_size = model, "", 256, 0
         self.device, self.expected = torch.device("cpu"), Expected()
         self.unused, self.said = frozenset[str](), tuple[str, ...]()
         self.kept: dict[str, Floats] = {}
         self.spec = TeacherSpec(name=model, precision=dtype, members=(MemberSpec(model=model),))
+        self._sentinels: dict[str, NDArray[np.int64]] = {}  # by split
         self._end = -1  # of the shard that is asked for
 
     @contextmanager
@@ -112,7 +122,7 @@ class Served:
     @property
     def words(self) -> str:
         """Who is asked, how, in a line."""
-        limits = self.limits
+        limits = self.web.limits
         rate = f", {limits.rate:g} a second" if limits.rate else ""
         return (
             f"asked: {self.spec.members[0].model} at {self.web.url}, up to {limits.in_flight} requests at a time{rate}; its "
@@ -132,7 +142,7 @@ class Served:
         Raises:
             ConfigError: it has no such model, or one of less context. NoAnswer: it gives no answer.
         """
-        read = partial(decoded, kind=Models)
+        read = partial(about_itself, kind=Models)
         (models,) = self.web.ask([Ask("/v1/models", None, INFO_BYTES, read)])
         found = models.find(self.model, self.web.url)
         if found.max_model_len is not None and longest + 1 > found.max_model_len:
@@ -145,13 +155,15 @@ class Served:
         member = MemberSpec(model=f"{one_line(self.model)} ({kind})")
         self.spec = TeacherSpec(name=self.name, precision=self.dtype, members=(member,))
         self.expected = Expected({"": encoding}, sequence)
+        self._sentinels.clear()
+        self.kept.clear()
 
     def _version(self) -> str:
         """The server's version, "" where it does not say it."""
         for path in self.dialect.version:
             try:
-                (found,) = self.web.ask([Ask(path, None, INFO_BYTES, partial(decoded, kind=Version))])
-            except ConfigError:
+                (found,) = self.web.ask([Ask(path, None, INFO_BYTES, partial(about_itself, kind=Version))])
+            except (ConfigError, NoAnswer):  # it has no such path, or what is before it answers otherwise
                 continue
             return one_line(found.version, 80)
         return ""
@@ -219,7 +231,9 @@ class Served:
 
     def _own(self, rows: TransferRows, count: int, which: Sequence[int] | None = None) -> Floats:
         """The log-probabilities of tokens of the first `count` sentinels, or of `which` of them."""
-        numbers = sentinels_of(rows)[:count]
+        if rows.split not in self._sentinels:
+            self._sentinels[rows.split] = sentinels_of(rows)
+        numbers = self._sentinels[rows.split][:count]
         answers = self._asked(rows, numbers if which is None else numbers[[*which]])
         return np.concatenate([answer.sample for answer in answers])
 
