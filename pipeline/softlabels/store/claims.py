@@ -197,8 +197,8 @@ def claimants_elsewhere(store: Folder) -> Iterator[str]:
     for name in store.names(CLAIMS):
         with suppress(FileNotFoundError, StorageError, StrangePath):
             lines = store.read(f"{CLAIMS}/{name}", _MOST).decode(errors="replace").split("\n")
-            elsewhere = not store.sees_writers or (this_machine()[0] != lines[1] and this_machine()[1] != lines[2])
-            if len(lines) > 3 and elsewhere:
+            elsewhere = len(lines) > 3 and lines[1] != this_machine()[0] and lines[2] != this_machine()[1]
+            if elsewhere or not store.sees_writers:
                 yield one_line(lines[0]) or "another worker"
 
 
