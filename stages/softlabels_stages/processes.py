@@ -21,9 +21,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from softlabels.errors import ConfigError, Interrupted, RankLost
+from softlabels.student.distributed import AGAIN
 from softlabels_stages.run import LAUNCHER, should_stop
 
-AGAIN = "run the same command again to go on"
 GRACE, PAUSE = 30.0, 0.05  # seconds: for those that are left once one has failed; between two looks
 PR_SET_PDEATHSIG = 1  # of Linux
 
@@ -37,11 +37,13 @@ def launch(module: str, words: Sequence[str], count: int) -> int:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]  # seconds to import
 
     board = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    cores = str(max(1, len(os.sched_getaffinity(0)) // count))
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(board.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
     world = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), LAUNCHER: str(os.getpid())}
-    own_machine = {"GLOO_SOCKET_IFNAME": name for _, name in socket.if_nameindex() if name in ("lo", "lo0")}
-    common = {"OMP_NUM_THREADS": cores} | own_machine | os.environ | place | world
+    loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), "")
+    common = (
+        {"OMP_NUM_THREADS": str(max(1, cores // count)), "GLOO_SOCKET_IFNAME": loopback} | os.environ | place | world
+    )
     command = [sys.executable, "-m", f"softlabels_stages.{module}", *words]
     with ExitStack() as stack:
         processes = []

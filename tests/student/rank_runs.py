@@ -4,9 +4,9 @@ A request is a JSON object: `world`, `folder`, `what` (a name of `RUNS`), `chang
 `stop` (null, or the number, from 0, of the question to which rank `at` answers that it should stop), `other` (null, or fields
 that it has otherwise), `kill` (null, or [rank, step]: that rank is killed before its step); and, where they are given, `fail`
 and `hang` (as `kill`: an error, or a sleep), `moment` ([rank, seconds]: that rank is killed so long after its start), `missing`
-(ranks that do not come), `patience`, `by_students`, `forgets` (ranks do not draw on from where they were). With `words` a rank
-runs the command train-student in the folder, with `words_of` its own, and writes what it prints into `rank<r>.out` and
-`rank<r>.err`.
+(ranks that do not come), `patience`, `by_students`, `before` (how often all have met and left before), `forgets` (ranks do not
+draw on from where they were). With `words` a rank runs the command train-student in the folder, with `words_of` its own, and
+writes what it prints into `rank<r>.out` and `rank<r>.err`.
 
 Each rank writes what it says of itself into `rank<r>.json` in the folder `told` beside the run's: the error that it ended with,
 or digests of its weights, and the rows of its steps. The answer to a request is the exit status of the first process that
@@ -33,6 +33,7 @@ import torch
 import torch.distributed as dist
 from blake3 import blake3
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from softlabels.errors import ConfigError, SoftLabelsError
 from softlabels.labels.sigmoid_soft import SigmoidMembers
@@ -125,6 +126,18 @@ class Remembering(nn.Module):
         return found
 
 
+class Reentrant(nn.Module):
+    """A student whose activations are computed again in a backward pass within the backward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(INPUTS, CLASSES), nn.Linear(CLASSES, CLASSES)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        found: Tensor = checkpoint(self.last, self.first(inputs), use_reentrant=True)
+        return found
+
+
 def mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(INPUTS, 16), nn.ReLU(), nn.Linear(16, CLASSES))
 
@@ -146,6 +159,7 @@ SWEEP: dict[str, dict[str, Any]] = {"a": {}, "b": {"temperature": 2.0, "alpha": 
 RUNS: dict[str, Any] = {
     "mlp": (mlp, {"": {}}),
     "tokens": (Language, {"": {"positions": 3}}),
+    "reentrant": (Reentrant, {"": {}}),
     "remembering": (Remembering, {"": {}}),
     "sweep": (mlp, SWEEP),
     "all": (net, {"": {"ema": 0.9, "clip_norm": 1.0, "max_norm": 2.0, "micro_batch": 3}}),
@@ -223,6 +237,9 @@ def run(request: dict[str, Any]) -> int:
     code = 0
     rank = int(os.environ.get("RANK", "0"))
     try:
+        for _ in range(request.get("before", 0)):
+            with ranks_here():
+                pass
         with ranks_here() as ranks:
             watched(request, ranks, rows)
             made, asked = trainer(request, ranks), 0

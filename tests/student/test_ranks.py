@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 
 from softlabels.errors import ConfigError
@@ -167,6 +168,12 @@ def test_an_error_of_one_rank_ends_all_and_is_said_once(tmp_path: Path, ranks: S
     assert said(folder, 2) == [1]
 
 
+def test_a_model_whose_gradients_ddp_cannot_add_up_is_refused(tmp_path: Path, ranks: Server) -> None:
+    assert run(ranks, tmp_path / "run", 2, what="reentrant") == 2
+    assert all("ConfigError" in error and "use_reentrant=False" in error for error in errors(tmp_path / "run", 2))
+    assert len(said(tmp_path / "run", 2)) == 1
+
+
 def test_a_rank_that_does_not_come_is_waited_for_so_long(tmp_path: Path, ranks: Server) -> None:
     folder = tmp_path / "run"
     assert run(ranks, folder, 2, missing=1, patience="1") == 75
@@ -179,6 +186,17 @@ def test_a_rank_that_hangs_is_waited_for_so_long(tmp_path: Path, ranks: Server) 
     assert errors(folder, 1)[0].startswith(
         "RankLost: another of the 2 processes has not answered for 1 s; end what hangs"
     )
+
+
+def test_processes_may_meet_again_and_are_told_of_a_group_of_their_own(
+    tmp_path: Path, ranks: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(ranks, tmp_path / "run", 2, changes={"epochs": 1}, before=2, patience="5") == 0
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(ConfigError, match="this process is in a process group already"), ranks_here("cpu"):
+        pass
 
 
 def test_one_process_is_alone() -> None:

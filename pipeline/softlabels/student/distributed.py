@@ -19,11 +19,13 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
+from itertools import count
 from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
@@ -37,6 +39,7 @@ AGAIN = "run the same command again to go on"
 FAILED = "softlabels/failed"  # on the board: who has failed first, and why
 GRACE, PAUSE = 0.5, 0.05  # seconds in which a rank that has failed says why, and between two looks
 T = TypeVar("T")
+_TIMES = count()  # this process has met the others: as often as each of them
 
 
 def processes_here() -> int:
@@ -66,7 +69,9 @@ def ranks_here(device: str = "auto") -> Iterator[Ranks]:
     try:
         yield ranks
     except BaseException as error:
-        found = ranks.lost(error) if isinstance(error, RuntimeError) and _is_of_network(error) else error
+        found = _unlike_ddp(error)
+        if isinstance(error, RuntimeError) and _is_of_network(error):
+            found = ranks.lost(error)
         ranks.fail(found)
         if found is error:
             raise
@@ -106,8 +111,14 @@ def _backend(device: str) -> str:
 
 def _join(backend: str) -> Distributed:
     limit, world = timedelta(seconds=patience()), processes_here()
+    if dist.is_initialized():
+        raise ConfigError(
+            "this process is in a process group already",
+            remedy="leave it before (torch.distributed.destroy_process_group), or begin ranks_here first",
+        )
     try:
-        board, rank, world = next(rendezvous("env://", timeout=limit))
+        met, rank, world = next(rendezvous("env://", timeout=limit))
+        board = PrefixStore(f"softlabels/{next(_TIMES)}", met)  # nothing on it is of an earlier meeting
         dist.init_process_group(backend, store=board, rank=rank, world_size=world, timeout=limit)
         return Distributed(rank, world, board, dist.new_group(backend="gloo", timeout=limit))
     except ValueError as error:
@@ -145,7 +156,7 @@ class Distributed:
 
     def gather(self, value: Any) -> list[Any]:
         """See `Ranks`."""
-        packed = _pack(value)
+        packed = b"" if self.rank == 0 else _pack(value)
         found = self._heard(lambda: self._to_each([packed] + [b""] * (self.world - 1), None))
         return [value] + [_unpack(each) for each in found[1:]] if self.rank == 0 else []
 
@@ -272,6 +283,17 @@ class _Steady(nn.Module):
 def _summed(bucket: Any) -> torch.futures.Future[Tensor]:
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     return work.get_future().then(lambda done: done.value()[0])  # type: ignore[no-any-return]
+
+
+def _unlike_ddp(error: BaseException) -> BaseException:
+    """What a user is told of a model that cannot be divided; other errors are what they are."""
+    if not (isinstance(error, RuntimeError) and "mark a variable ready only once" in str(error)):
+        return error
+    return ConfigError(
+        "a parameter has its gradient in several backward passes of a step, as by activation checkpointing with "
+        "use_reentrant=True, which processes that divide batches cannot add up",
+        remedy="give use_reentrant=False, start one process, or, of a sweep, give training.divide=students",
+    )
 
 
 def _is_of_network(error: RuntimeError) -> bool:

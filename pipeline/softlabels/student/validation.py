@@ -1,7 +1,8 @@
 """The loss that is trained, and the scores, on held-out rows, for every learner in one pass over them.
 
-Several processes take a part of each batch, and rank 0 makes loss and scores of the sums of all: to the rounding of a sum in
-float64 they are those of one process, and the same ones on every rank.
+Several processes take a part of each batch, and rank 0 makes loss and scores of the sums of all, in float64. They are those of
+one process to the rounding of the model's own outputs, which depends on how many rows it is given at once, and the same ones on
+every rank.
 """
 
 from __future__ import annotations
