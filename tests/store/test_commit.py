@@ -75,9 +75,8 @@ def test_names_appear_only_after_their_content_is_flushed(
             later = next(n for n, e in enumerate(log.events) if n > at and e[0] in ("acknowledged", "sealed"))
             assert log.flushed(source, at), f"{source} was not flushed before it became {target}"
             assert log.flushed(folder, later, at), f"{folder} was not flushed after {target} appeared"
-        if event == "link" and not target.endswith(
-            "manifest.json"
-        ):  # the record: its shard's files lie flushed in staging, before; the record is flushed before any rename
+        # The record: its shard's files lie flushed in staging, before; the record is flushed before any rename.
+        if event == "link" and not target.endswith("manifest.json"):
             staged = Path(source).parent
             assert log.flushed(staged, at), "the staging folder was not flushed"
             first = next(n for n, e in enumerate(log.events) if n > at and e[0] in ("rename", "acknowledged"))

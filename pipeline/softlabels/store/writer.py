@@ -344,9 +344,8 @@ class StoreWriter:
         for name, data in self.layout.metadata(self.spec, manifest.digest, manifest.format).items():
             replace(self.folder, name, data)
         replace(self.folder, CARD, store_card(manifest, self.said).encode())
-        if not create(
-            self.folder, MANIFEST, pretty_json(manifest)
-        ):  # another worker was quicker, from the same records
+        is_first = create(self.folder, MANIFEST, pretty_json(manifest))
+        if not is_first:  # another worker was quicker, from the same records
             manifest = read_json(self.folder, MANIFEST, Manifest)
         self.sealed = True
         self._leave_staging()
