@@ -54,7 +54,7 @@ class _Handler(BaseHTTPRequestHandler):
         with suppress(BrokenPipeError, ConnectionResetError):
             self.answer(self.proxy.meddle(*asked[:2]))
 
-    do_GET = do_HEAD = do_PUT = handle_one  # noqa: N815
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_one  # noqa: N815
 
     def answer(self, fault: str | None) -> None:
         if fault == "refuse":
@@ -74,6 +74,12 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "slow":
             time.sleep(0.05)
         status, headers, body = self.asked_there()
+        if fault == "lost":  # it is done, and nobody hears of it
+            self.close_connection = True
+            return
+        if fault == "lie" and status == 412:
+            status, body = 200, b""
+            headers |= {"Content-Length": "0", "ETag": '"it"'}
         if fault == "flip" and body:
             body = body[:-1] + bytes([body[-1] ^ 1])
         if fault == "less" and len(body) > 1:  # and says so, as if that were what was asked for

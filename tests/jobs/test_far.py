@@ -21,10 +21,8 @@ from softlabels.jobs.share import push
 from softlabels.jobs.sign import sign
 from softlabels.store import Store, open_store, store_splits
 from softlabels.store.convert import convert
-from softlabels.store.repair import repair
 from softlabels.store.root import write_root
 from softlabels.store.verify import verify
-from softlabels.store.writer import StoreWriter
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.system import urls
 from softlabels.system.local import LocalFolder
@@ -133,14 +131,12 @@ def test_stores_are_made_of_one_far_away(made: Path, s3: str, tmp_path: Path) ->
     assert open_store(tmp_path / "copy" / "train").content_digest == open_store(made / "train").content_digest
 
 
-def test_nothing_is_written_to_an_address(made: Path, tmp_path: Path) -> None:
-    there, spec = "s3://tests/new", open_store(made / "train").spec
+def test_what_commands_make_of_stores_goes_to_folders(made: Path, tmp_path: Path) -> None:
+    there = "s3://tests/new"
     writes: tuple[Callable[[], object], ...] = (
-        partial(StoreWriter, there, spec),
         partial(convert, made / "train", there, layout="arrow"),
         partial(select, made, there, rows="0:5", splits=["train"]),
         partial(merge, [made, made], there),
-        partial(repair, there),
     )
     for write in writes:
         with pytest.raises(

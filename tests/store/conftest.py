@@ -1,7 +1,8 @@
 """The store's battery runs on both folders: each test with a `tmp_path` (or a `case`) once on the disk and once in memory, but
 for those marked `on_disk`, which need what only a disk has. `make test` tries three kinds of stores in memory, `make slow` the
 others, and more layouts of what format 3 added. Those that read run twice more: as a place far away (one kind in `make test`),
-and, in `make slow`, on a real S3 server.
+and, in `make slow`, on a real S3 server. Those that write run as objects in obstore's memory (some in `make test`), and on that
+server.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import pytest
 from softlabels.store import Store, listed, open_store, reader
 from softlabels.system.urls import depot_of
 from tests.jobs.conftest import s3_server  # noqa: F401  # a fixture
+from tests.store.bucket import as_path, objects, on_server
 from tests.store.far import FarPath, S3Path, files_of
-from tests.store.places import AnyPath, MemoryPath, copy
+from tests.store.places import AnyPath, FolderPath, MemoryPath, copy
 from tests.store.samples import Sample, make_spec, sample, write_store
 
 READ_FAR = ("test_reader", "test_round_trip", "test_hostile_values", "test_targets")
+WRITTEN_FAR = ("test_claims", "test_writer", "test_repair", "test_round_trip")
 IN_MEMORY = ("zarr", "arrow", "topk-zarr")
 MORE = ("sigmoid-arrow", "values-zarr", "anchors-zarr", "anchors-arrow", "several-zstd", "several-arrow")
 
@@ -28,7 +31,8 @@ MORE = ("sigmoid-arrow", "values-zarr", "anchors-zarr", "anchors-arrow", "severa
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "tmp_path" in metafunc.fixturenames and metafunc.definition.get_closest_marker("on_disk") is None:
         far = ["far", "s3"] if metafunc.module.__name__.rpartition(".")[2] in READ_FAR else []
-        metafunc.parametrize("tmp_path", ["local", "memory", *far], indirect=True)
+        objects = ["objects", "bucket"] if metafunc.module.__name__.rpartition(".")[2] in WRITTEN_FAR else []
+        metafunc.parametrize("tmp_path", ["local", "memory", *objects, *far], indirect=True)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -36,7 +40,10 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     kinds = {values.get(name, "zarr") for name in ("kind", "target", "store", "target_store")}
     where = values.get("tmp_path")
     far = kinds == {"zarr"} and item.module.__name__.endswith(READ_FAR[:2])
-    here = {"memory": kinds <= {*IN_MEMORY}, "far": far, "s3": False}.get(str(where), True)
+    written = kinds == {"zarr"} and item.module.__name__.endswith(WRITTEN_FAR[0])
+    here = {"memory": kinds <= {*IN_MEMORY}, "far": far, "s3": False, "objects": written, "bucket": False}.get(
+        str(where), True
+    )
     if not here or kinds & {*MORE}:
         item.add_marker(pytest.mark.slow)
 
@@ -48,11 +55,13 @@ def tmp_path(request: pytest.FixtureRequest, tmp_path: Path) -> AnyPath:
     return tmp_path if where == "local" else far_folder(where, request)
 
 
-def far_folder(where: str, request: pytest.FixtureRequest) -> MemoryPath:
+def far_folder(where: str, request: pytest.FixtureRequest) -> FolderPath:
     """A folder in memory, whatever readers take it for."""
-    if where == "s3":
+    if where in ("s3", "bucket"):
         os.environ.update(request.getfixturevalue("s3_server").environment)
         depot_of("s3://tests").put("here", b"so that the bucket is there")
+    if where in ("objects", "bucket"):
+        return as_path(objects() if where == "objects" else on_server())
     return {"memory": MemoryPath, "far": FarPath, "s3": S3Path}[where]()
 
 

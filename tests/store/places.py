@@ -9,39 +9,35 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
+from typing import Any
 
 from tests.system.memory import MemoryFolder
 
 
-class MemoryPath(MemoryFolder):
-    """`MemoryFolder` with what tests ask of a `Path`. What nothing but a disk can do is not there."""
+class FolderPath:
+    """What tests ask of a `Path`, of a folder that is no path of a disk. What nothing but a disk can do is not there."""
 
-    def __str__(self) -> str:
-        return f"memory:/{self.inside}"
+    inside: str
 
-    def __truediv__(self, name: str) -> MemoryPath:
-        return self.within(name)
+    def __truediv__(self, name: str) -> Any:
+        return self.within(name)  # type: ignore[attr-defined]
 
-    def at(self, name: str = "") -> MemoryPath:
-        """So that `Store.path` is one."""
-        return self / name
-
-    def with_name(self, name: str) -> MemoryPath:
-        return self.above() / name
+    def with_name(self, name: str) -> Any:
+        return self.parent / name
 
     @property
-    def parent(self) -> MemoryPath:
-        return self.above()
+    def parent(self) -> Any:
+        return self.above()  # type: ignore[attr-defined]
 
     @property
     def parts(self) -> tuple[str, ...]:
         return PurePosixPath(self.inside).parts
 
     def read_bytes(self) -> bytes:
-        return self.read("")
+        return self.read("")  # type: ignore[attr-defined,no-any-return]
 
     def write_bytes(self, data: bytes) -> None:
-        self.put("", bytes(data))
+        self.put("", bytes(data))  # type: ignore[attr-defined]
 
     def read_text(self) -> str:
         return self.read_bytes().decode()
@@ -51,49 +47,63 @@ class MemoryPath(MemoryFolder):
 
     def unlink(self) -> None:
         assert self.is_file()
-        self.remove("")
+        self.remove("")  # type: ignore[attr-defined]
 
     def mkdir(self, **_: bool) -> None:
         """A folder is there once a file is in it."""
 
-    def rename(self, target: MemoryPath) -> None:
-        for name in [*self.list(), *([""] if self.is_file() else [])]:
-            target.put(name, self.read(name))
-            self.remove(name)
+    def rename(self, target: Any) -> None:
+        for name in [*self.list(), *([""] if self.is_file() else [])]:  # type: ignore[attr-defined]
+            target.put(name, self.read(name))  # type: ignore[attr-defined]
+            self.remove(name)  # type: ignore[attr-defined]
 
     def is_file(self) -> bool:
-        return self.inside in self._shared.files
+        return self.exists() and not self.is_folder()  # type: ignore[attr-defined,no-any-return]
 
     def is_dir(self) -> bool:
-        return self.is_folder()
+        return self.is_folder()  # type: ignore[attr-defined,no-any-return]
 
     def is_symlink(self) -> bool:
         return False
+
+    def iterdir(self) -> Iterator[Any]:
+        return (self / name for name in self.names())  # type: ignore[attr-defined]
+
+    def rglob(self, pattern: str) -> Iterator[Any]:
+        """Files only."""
+        return (self / name for name in self.list() if fnmatchcase(name.rpartition("/")[2], pattern))  # type: ignore[attr-defined]
+
+    def glob(self, pattern: str) -> Iterator[Any]:
+        return (self / name for name in self.list() if PurePosixPath(name).match(pattern))  # type: ignore[attr-defined]
+
+    def relative_to(self, other: FolderPath) -> PurePosixPath:
+        return PurePosixPath("/", self.inside).relative_to(PurePosixPath("/", other.inside))
+
+
+class MemoryPath(FolderPath, MemoryFolder):
+    """`MemoryFolder` as a path."""
+
+    def __str__(self) -> str:
+        return f"memory:/{self.inside}"
+
+    def at(self, name: str = "") -> Any:
+        """So that `Store.path` is one."""
+        return self / name
+
+    def is_file(self) -> bool:
+        return self.inside in self._shared.files
 
     def stat(self) -> SimpleNamespace:
         """Size, and a number that another content has not."""
         data = self.read_bytes()
         return SimpleNamespace(st_size=len(data), st_ino=id(data))
 
-    def iterdir(self) -> Iterator[MemoryPath]:
-        return (self / name for name in self.names())
 
-    def rglob(self, pattern: str) -> Iterator[MemoryPath]:
-        """Files only."""
-        return (self / name for name in self.list() if fnmatchcase(name.rpartition("/")[2], pattern))
-
-    def glob(self, pattern: str) -> Iterator[MemoryPath]:
-        return (self / name for name in self.list() if PurePosixPath(name).match(pattern))
-
-    def relative_to(self, other: MemoryPath) -> PurePosixPath:
-        return PurePosixPath("/", self.inside).relative_to(PurePosixPath("/", other.inside))
-
-
-AnyPath = Path | MemoryPath
+AnyPath = Path | FolderPath
 
 
 def in_memory(path: AnyPath) -> bool:
-    return isinstance(path, MemoryPath)
+    return isinstance(path, FolderPath)
 
 
 def copy(source: AnyPath, target: AnyPath) -> AnyPath:
@@ -122,7 +132,7 @@ def remove_folder(path: AnyPath) -> None:
     if isinstance(path, Path):
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.clear("")
+        path.clear("")  # type: ignore[attr-defined]
 
 
 def lock_left(path: AnyPath) -> dict[str, bytes]:

@@ -367,8 +367,9 @@ def test_an_unfinished_store(tmp_path: Path, rng: np.random.Generator, kind: str
     path = tmp_path / "store"
     with StoreWriter(path, spec, basis=data.basis) as writer:
         fill(writer, data, [0, 2])
-        with pytest.raises(RunExists, match=r"another process writes to .*; wait until it has ended, or stop it"):
-            repair(path)
+        if writer.folder.sees_writers:
+            with pytest.raises(RunExists, match=r"another process writes to .*; wait until it has ended, or stop it"):
+                repair(path)
         record = writer.record(2)
     folder_of(path).put(f"{CLAIMS}/1-0", b"process 1 on another\nanother\nanother start\nid\n0\n")
     with pytest.raises(RunExists, match=r"process 1 on another claims shards of .*; if it has died, remove .*claims"):
@@ -401,7 +402,7 @@ def test_what_does_not_belong_is_set_aside_and_the_store_stays_sealed(store: tup
     path, data = store
     manifest = (path / "manifest.json").stat().st_ino
     (path / "commits" / "00099.json").write_bytes(b"x")
-    (path / "evil").write_bytes(b"") if in_memory(path) else (path / "evil").symlink_to("/etc")
+    (path / "evil").write_bytes(b"x") if in_memory(path) else (path / "evil").symlink_to("/etc")
     assert {problem.file for problem in verify(path)} == {"commits/00099.json", "evil"}
     found = repair(path)
     evil = aside_of(path, found) / "evil"

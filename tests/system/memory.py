@@ -31,7 +31,7 @@ class MemoryFolder:
         write_store(folder.within("train"), logits, inputs=inputs)
     """
 
-    near = lists = True
+    near = lists = sees_writers = True
 
     def __init__(self, inside: str = "", shared: _Shared | None = None) -> None:
         self.inside, self._shared = inside, shared or _Shared()

@@ -17,17 +17,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from softlabels.errors import RunExists, Stalled, StorageError, StrangePath
+from softlabels.errors import Replaced, RunExists, Stalled, StorageError, StrangePath
 from softlabels.system.files import Folder
 from softlabels.system.local import LocalFolder
+from tests.jobs.conftest import s3_server  # noqa: F401  # a fixture
+from tests.store.bucket import objects, on_server
 from tests.system.memory import MemoryFolder
 
 LOCK = "staging/lock"
 
 
-@pytest.fixture(params=["local", "memory"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
-    return MemoryFolder() if request.param == "memory" else LocalFolder(tmp_path / "root" / "folder")
+@pytest.fixture(params=["local", "memory", "objects", pytest.param("s3", marks=pytest.mark.slow)])
+def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
+    if request.param == "s3":
+        for name, value in request.getfixturevalue("s3_server").environment.items():
+            monkeypatch.setenv(name, value)
+        return on_server()
+    return {"memory": MemoryFolder, "objects": objects}.get(
+        request.param, lambda: LocalFolder(tmp_path / "root" / "folder")
+    )()
 
 
 class Polite(dict[str, bytes]):
@@ -244,6 +252,10 @@ def test_a_file_that_is_open_stays_what_it_was(folder: Folder, how: str) -> None
         "place": lambda: folder.place({"b": "a"}),
     }[how]()
     out = bytearray(10)
+    if not folder.near:  # or says so
+        with pytest.raises(Replaced, match="a was replaced, or deleted, while"):
+            file.read_into(0, memoryview(out))
+        return
     assert (file.size, file.read_into(0, memoryview(out)), bytes(out)) == (6, 6, b"before" + bytes(4))
 
 
@@ -263,6 +275,10 @@ def test_threads_share_a_file(folder: Folder, often: None) -> None:
 # Live writers
 
 
+SEEING = pytest.mark.parametrize("folder", ["local", "memory"], indirect=True)
+
+
+@SEEING
 def test_one_writer_alone_or_several(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOFTLABELS_PATIENCE", "0.05")
     assert not folder.busy(LOCK)
@@ -287,6 +303,7 @@ def test_one_writer_alone_or_several(folder: Folder, monkeypatch: pytest.MonkeyP
     assert not folder.busy(LOCK)
 
 
+@SEEING
 def test_who_comes_later_waits_for_the_one_that_is_alone(folder: Folder) -> None:
     first, order = folder.enter(LOCK), list[str]()
     assert first.alone()
@@ -308,6 +325,7 @@ def test_who_comes_later_waits_for_the_one_that_is_alone(folder: Folder) -> None
     first.close()
 
 
+@SEEING
 def test_of_many_one_is_alone(folder: Folder, often: None) -> None:
     inside: list[int] = []
 

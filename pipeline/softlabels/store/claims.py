@@ -19,7 +19,7 @@ from typing import NamedTuple, Self
 
 from softlabels.errors import StorageError, StrangePath, one_line
 from softlabels.store.paths import CLAIMS, STAGING, record_name
-from softlabels.system.files import Files, Folder, Presence
+from softlabels.system.files import Folder, Presence
 from softlabels.system.patience import this_machine, this_process
 
 LAPSE = 600.0
@@ -185,17 +185,20 @@ def is_alone(store: Folder, presence: Presence) -> bool:
     return presence.alone() and not is_claimed_elsewhere(store)
 
 
-def is_claimed_elsewhere(store: Files) -> bool:
+def is_claimed_elsewhere(store: Folder) -> bool:
     """Whether another machine claims anything; its worker may be dead."""
     return any(claimants_elsewhere(store))
 
 
-def claimants_elsewhere(store: Files) -> Iterator[str]:
-    """Who claims anything on another machine, in words: neither its name nor the start of its kernel is ours."""
+def claimants_elsewhere(store: Folder) -> Iterator[str]:
+    """Who claims anything, in words, of whom no lock tells: on another machine, by its name and the start of its kernel;
+    anywhere, where a place knows of nobody.
+    """
     for name in store.names(CLAIMS):
         with suppress(FileNotFoundError, StorageError, StrangePath):
             lines = store.read(f"{CLAIMS}/{name}", _MOST).decode(errors="replace").split("\n")
-            if len(lines) > 3 and lines[1] != this_machine()[0] and lines[2] != this_machine()[1]:
+            elsewhere = len(lines) > 3 and lines[1] != this_machine()[0] and lines[2] != this_machine()[1]
+            if elsewhere or not store.sees_writers:
                 yield one_line(lines[0]) or "another worker"
 
 

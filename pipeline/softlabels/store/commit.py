@@ -17,11 +17,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from softlabels.errors import DamagedManifest, DamagedShard, MissingShard, RunExists, StorageError, StrangePath
-from softlabels.store.claims import claimants_elsewhere
+from softlabels.store.claims import claimants_elsewhere, is_alone
 from softlabels.store.json_files import pretty_json, read_json
 from softlabels.store.paths import CLAIMS, COMMITS, LOCK, MANIFEST, SET_ASIDE, STAGING, record_name, staged
 from softlabels.store.records import Commit
-from softlabels.system.files import Files, Folder
+from softlabels.system.files import Files, Folder, Presence
 
 _AGAIN = "run `softlabels repair`, then the same command again"
 
@@ -57,9 +57,9 @@ def commit(store: Folder, record: Commit) -> bool:
     try:
         won = create(store, name, pretty_json(record))
     except BaseException:
-        # Where the record may have got its name, the staged files stay: it is for the next run to see.
+        # Where the record may have got its name, or will yet, the staged files stay: it is for the next run to see.
         with suppress(StorageError, StrangePath):
-            if not store.exists(name):
+            if store.sees_writers and not store.exists(name):
                 discard(store, record.write_id)
         raise
     if not won:
@@ -123,6 +123,14 @@ def discard(store: Folder, write_id: str) -> None:
     store.clear(f"{STAGING}/{write_id}")
 
 
+def leave_staging(store: Folder, presence: Presence) -> None:
+    """Remove the staging folder of a sealed store, unless a writer is still alive in it: where that cannot be told, all that
+    lies there is of writes that the manifest excludes.
+    """
+    if is_alone(store, presence) if store.sees_writers else store.names(STAGING):
+        store.clear(STAGING)
+
+
 def sweep(store: Folder) -> None:
     """Remove what is staged and nobody will commit. Only for a writer that is alone, after all records are placed."""
     for name in set(store.names(STAGING)) - {LOCK.rpartition("/")[2]}:
@@ -131,12 +139,12 @@ def sweep(store: Folder) -> None:
 
 @contextmanager
 def alone(store: Folder) -> Iterator[None]:
-    """Keep writers out; a sealed store is left without staging. Raises `RunExists` where there is one; on another machine, of
-    which locks may not tell, only an unfinished store has any.
+    """Keep writers out; a sealed store is left without staging. Raises `RunExists` where there is one; of which no lock tells,
+    only an unfinished store has any.
     """
     presence = store.enter(LOCK)
     try:
-        if not presence.alone():
+        if not presence.alone() and store.sees_writers:
             raise RunExists(f"another process writes to {store}", remedy="wait until it has ended, or stop it")
         if not store.exists(MANIFEST) and (who := next(claimants_elsewhere(store), None)):
             raise RunExists(

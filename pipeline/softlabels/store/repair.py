@@ -70,7 +70,7 @@ def repair(path: Target, *, progress: Progress = lambda shards: None) -> Repaire
         ContradictingOutputs, OtherClassOrder: the labels of a store that was never sealed, see `softlabels.checks`.
         StorageError: the system refused to read or write.
     """
-    store = folder_of(path)
+    store = folder_of(path, far=True)
     _refuse_links(store, _plan_and_manifest(store)[0].spec)
     with alone(store):
         plan, manifest = _plan_and_manifest(store)  # again: a writer may have sealed it meanwhile

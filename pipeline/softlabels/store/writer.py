@@ -24,7 +24,7 @@ from softlabels.store.basis import Basis, drop_basis, put_basis, read_basis, req
 from softlabels.store.card import store_card
 from softlabels.store.claims import is_alone
 from softlabels.store.columns import LABEL, stored_name
-from softlabels.store.commit import create, is_bound, place, recorded_shards, replace, sweep
+from softlabels.store.commit import create, is_bound, leave_staging, place, recorded_shards, replace, sweep
 from softlabels.store.digest import blake3_hex
 from softlabels.store.findings import check_written
 from softlabels.store.json_files import pretty_json, read_json, read_small_file
@@ -78,7 +78,7 @@ class StoreWriter:
         self.spec = spec = check_spec(spec, error=errors.UserError)
         if basis is not None:
             require_basis(spec, basis)
-        self.folder = folder_of(path)
+        self.folder = folder_of(path, far=True)
         self.path = self.folder.at()
         self.layout = layout_of(spec)
         self.plan = plan_of(spec, about)
@@ -93,6 +93,8 @@ class StoreWriter:
             self.close()
             self._require_same(read_json(self.folder, PLAN, Plan))
             require_files(open_store(self.folder))
+            if not self.folder.sees_writers and self.folder.names(STAGING):  # of a writer that died after the seal
+                self.folder.clear(STAGING)
             return
         self._presence = presence or self.folder.enter(LOCK)
         try:
@@ -342,15 +344,17 @@ class StoreWriter:
         for name, data in self.layout.metadata(self.spec, manifest.digest, manifest.format).items():
             replace(self.folder, name, data)
         replace(self.folder, CARD, store_card(manifest, self.said).encode())
-        replace(self.folder, MANIFEST, pretty_json(manifest))
+        is_first = create(self.folder, MANIFEST, pretty_json(manifest))
+        if not is_first:  # another worker was quicker, from the same records
+            manifest = read_json(self.folder, MANIFEST, Manifest)
         self.sealed = True
         self._leave_staging()
         return manifest
 
     def _leave_staging(self) -> None:
-        """Remove the staging folder, unless another writer is still alive in it."""
-        if self._presence is not None and is_alone(self.folder, self._presence):
-            self.folder.clear(STAGING)
+        """Remove what is staged and a manifest excludes."""
+        if self._presence is not None:
+            leave_staging(self.folder, self._presence)
         self.close()
 
 

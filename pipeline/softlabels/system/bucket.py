@@ -10,10 +10,10 @@ import errno
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from softlabels.errors import Replaced, SoftLabelsError, StorageError
 from softlabels.system.depots import PART, Parts, Remote, Version
@@ -41,30 +41,31 @@ _REFUSED = re.compile(r"Expired|Token|Signature|AccessKey|AccessDenied|Authentic
 class Bucket(Remote):
     """See `softlabels.system.depots.Depot`: the keys below `inside`, of a place that messages call `root`."""
 
-    client: Client = field(repr=False)  # nobody knows what it would show
+    client: Client = field(repr=False, compare=False)  # nobody knows what it would show
     root: str
     inside: str = ""
     lists: bool = True  # a web server does not
     prepares: bool = False
+    most_entries: ClassVar[int] = MOST_ENTRIES
 
     def at(self, name: str = "") -> str:
         return "/".join(filter(None, (self.root, self.key(name))))
 
     def within(self, name: str) -> Self:
-        return type(self)(self.client, self.root, self.key(name), self.lists)
+        return replace(self, inside=self.key(name))
 
     followed = within
 
     def above(self) -> Self:
-        return type(self)(self.client, self.root, self.inside.rpartition("/")[0], self.lists)
+        return replace(self, inside=self.inside.rpartition("/")[0])
 
     def top(self) -> Self:
-        return type(self)(self.client, self.root, "", self.lists)
+        return replace(self, inside="")
 
     def overlaps(self, other: object) -> bool:
         if not isinstance(other, Bucket) or other.root != self.root:
             return False
-        here, there = f"{self.inside}/", f"{other.inside}/"
+        here, there = f"{self.inside}/".lstrip("/"), f"{other.inside}/".lstrip("/")
         return here.startswith(there) or there.startswith(here)
 
     # Reading
@@ -177,20 +178,21 @@ class Bucket(Remote):
         lead = f"{below}/" if below else ""
         after = lead
         with self._asked("list", name, carries=False):
-            while page := interruptible(next, obstore.list(self.client, below or None, offset=after), None):
+            while page := interruptible(
+                next, obstore.list(self.client, below or None, offset=after, chunk_size=1000), None
+            ):
+                before = dict(found)
                 for each in page:
                     path: str = each["path"]
                     first, is_folder, _ = path[len(lead) :].partition("/")
-                    again = first in found and (found[first] or not is_folder)
-                    if not path.startswith(lead) or again or len(found) > MOST_ENTRIES:
+                    again = first in before and (before[first] or not is_folder)
+                    if not path.startswith(lead) or again or len(found) > self.most_entries:
                         raise StorageError(
-                            f"{self.at(name)} lists keys that it was not asked for, or more than {MOST_ENTRIES:,}",
+                            f"{self.at(name)} lists keys that it was not asked for, or more than {self.most_entries:,}",
                             remedy="give the address of one store, and check who answers there",
                         )
-                    found[first] = bool(is_folder)
-                    after = f"{lead}{first}/\U0010ffff" if is_folder else path
-                    if is_folder:  # go on behind it
-                        break
+                    found[first] = found.get(first, False) or bool(is_folder)
+                after = f"{lead}{first}/\U0010ffff" if is_folder else path  # go on behind a folder
         return found
 
     # Writing

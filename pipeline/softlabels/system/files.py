@@ -112,6 +112,12 @@ class Files(Protocol):
 class Folder(Files, Protocol):
     """What a commit needs. A name appears with its whole content, or not at all."""
 
+    @property
+    def sees_writers(self) -> bool:
+        """Whether `enter` and `busy` know of live writers. Where not, none is ever alone, and staged files may be removed under
+        a live one.
+        """
+
     def create(self, name: str, data: bytes, *, staged: str, durable: bool = True) -> bool:
         """Write a file unless its name is taken; True where it was free: of several writers one wins. `staged` is the name
         under which a place may prepare it. Not `durable`: a power cut may take it.

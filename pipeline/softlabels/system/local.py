@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
+from typing import ClassVar
 
 from softlabels.errors import RunExists, StrangePath
 from softlabels.system.durable import make_folder, system_errors
@@ -42,6 +43,8 @@ class LocalFolder(LocalFiles):
         run.put("run.json", b"{}")
         run.within("distilled-seed0").make()
     """
+
+    sees_writers: ClassVar[bool] = True
 
     def make(self, name: str = "") -> None:
         """Create a folder and those above it, each made durable in its own parent."""

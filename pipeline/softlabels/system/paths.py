@@ -17,8 +17,8 @@ def local_path(path: str | PathLike[str]) -> str:
     if address := re.match(r"([a-z][a-z0-9+.-]+):/", text, re.IGNORECASE):
         raise ConfigError(
             f"an address ({one_line(address[1])}:) stands where a folder is needed",
-            remedy="stores are read at addresses (s3://BUCKET/FOLDER) and written to folders; `softlabels push FOLDER ADDRESS` "
-            "carries one there",
+            remedy="stores are read at addresses (s3://BUCKET/FOLDER), and teacher-logits writes there; all else is written to "
+            "folders; `softlabels push FOLDER ADDRESS` carries one there",
         )
     return text
 

@@ -13,8 +13,10 @@ from urllib.parse import unquote, urlsplit
 from softlabels.errors import ConfigError, one_line
 from softlabels.objects import require_extra
 from softlabels.system.bucket import ELSEWHERE, Bucket
+from softlabels.system.bucket_folder import BucketFolder
 from softlabels.system.depots import Depot, LocalDepot
 from softlabels.system.hub import PREVIEW, Hub
+from softlabels.system.local import LocalFolder
 from softlabels.system.paths import local_path
 from softlabels.system.repository import PAGE, Repository
 
@@ -85,6 +87,22 @@ def remote_of(text: str, *, reads: bool = False) -> Bucket | Hub | LocalDepot:
     return Bucket(client, f"{scheme}://{parts.netloc}", inside, lists=scheme not in ("http", "https"))
 
 
+def written_at(text: str) -> BucketFolder | LocalFolder:
+    """An address as a folder of an object store, to be written piece by piece. Raises as `depot_of`."""
+    found = remote_of(text)
+    if not isinstance(found, Bucket):
+        if isinstance(found, LocalFolder):
+            return LocalFolder(found.at())
+    elif found.lists:
+        scheme, _, host = found.root.partition("://")
+        once = _client(scheme, host, _READS, retries={"max_retries": 0})
+        return BucketFolder(found.client, found.root, found.inside, once=once)
+    raise ConfigError(
+        f"{one_line(text)} is no place where a store can be filled shard by shard",
+        remedy="give a folder or an object store (s3://, gs://, az://); `softlabels push` carries a finished store to the Hub",
+    )
+
+
 def _hub(text: str) -> Hub:
     """The repository of an address, or a folder in it."""
     address, at, revision = text.removeprefix("hf://").partition("@")
@@ -110,11 +128,12 @@ def _inside(path: str, text: str) -> str:
     return "/".join(steps)
 
 
-def _client(scheme: str, host: str, patience: Mapping[str, str]) -> Any:
+def _client(scheme: str, host: str, patience: Mapping[str, str], retries: Mapping[str, int] | None = None) -> Any:
     obstore, store = require_extra("obstore", extra="remote"), require_extra("obstore.store", extra="remote")
     plain = scheme == "http" or any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS)
     only = _only_there(scheme, urlsplit(f"//{host}").hostname)
-    options: dict[str, Any] = {"client_options": {**patience, **only, "allow_http": plain}, "retry_config": RETRIES}
+    options: dict[str, Any] = {"client_options": {**patience, **only, "allow_http": plain}}
+    options["retry_config"] = RETRIES if retries is None else retries
     try:
         if scheme == "s3":  # the server compares what it gets with this hash
             return store.S3Store(host, checksum_algorithm="SHA256", **options)

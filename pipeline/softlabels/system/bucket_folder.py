@@ -1,0 +1,185 @@
+"""A folder of an object store, to write: what a commit asks of a place, by a server that may answer late or not at all.
+
+Nobody there knows who is alive (`sees_writers`), so that claims say who is at work, and what is staged goes once the store is
+sealed. What decides is `create`: a put that a server refuses where the name is taken. Some accept it and overwrite, so that of
+two writers both would win: `enter` tries that first.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from softlabels.errors import Replaced, StorageError
+from softlabels.system.bucket import MOST_LISTED, Bucket
+from softlabels.system.depots import PART, Parts
+from softlabels.system.patience import interruptible
+
+if TYPE_CHECKING:
+    from obstore import WritableFile
+
+    from softlabels.system.bucket import Client
+
+MOST_COPIED = 5 * 1000**3  # bytes of an object that S3 copies in one request
+_PAUSES = (0.1, 0.4, 1.6, 6.4)  # seconds before a name is asked for again
+
+
+@dataclass(frozen=True)
+class BucketFolder(Bucket):
+    """See `softlabels.system.files.Folder`. `once` is the client again, one that sends each request once."""
+
+    once: Client | None = field(default=None, repr=False, compare=False)
+    sees_writers: ClassVar[bool] = False
+    most_entries: ClassVar[int] = MOST_LISTED
+
+    def exists(self, name: str = "") -> bool:
+        if self.key(name):
+            with suppress(FileNotFoundError):
+                return self.size(name) >= 0
+        return self.is_folder(name)
+
+    def names(self, name: str = "") -> list[str]:
+        return sorted(self.entries(name))
+
+    def file(self, name: str) -> Parts:
+        """Of the content that it has now: once another one stands there, reading raises `Replaced`."""
+        known = self.stat(name)
+
+        def part(start: int, length: int) -> bytes:
+            with suppress(FileNotFoundError):
+                data, found = self.fetch(name, start, length, known)
+                if found == known:
+                    return bytes(data)
+            raise Replaced.of(self.at(name))
+
+        return Parts(part, known.size)
+
+    def create(self, name: str, data: bytes, *, staged: str = "", durable: bool = True) -> bool:
+        """Where an answer was lost, and the next one says that the name is taken, what stands there says by whom."""
+        import obstore
+
+        pauses, was_lost = iter(_PAUSES), False
+        while True:
+            with self._asked("create", name):
+                try:
+                    put = (self.once, self.key(name), data)
+                    interruptible(obstore.put, *put, mode="create", use_multipart=False)
+                    return True
+                except obstore.exceptions.AlreadyExistsError:
+                    return was_lost and self._holds(name, data)
+                except obstore.exceptions.GenericError:
+                    pause = next(pauses, None)
+                    if pause is None:
+                        raise
+            was_lost = True
+            time.sleep(pause)
+
+    def _holds(self, name: str, data: bytes) -> bool:
+        with suppress(FileNotFoundError):
+            return self.size(name) == len(data) and self.read(name) == data
+        return False
+
+    def put(self, name: str, data: bytes, *, staged: str | None = None, durable: bool = True) -> None:
+        self.fill(name, [data], len(data))
+
+    @contextmanager
+    def filled(self, name: str) -> Iterator[_Sink]:
+        """Sent in parts where it is large. An upload that is given up shows nothing; S3 keeps its parts until a rule of the
+        bucket removes them.
+        """
+        import obstore
+
+        with self._asked("write", name):
+            writer = obstore.open_writer(self.client, self.key(name), buffer_size=PART, max_concurrency=2)
+        yield _Sink(self, name, writer)
+        with self._asked("write", name):
+            interruptible(writer.close)
+
+    def place(self, staged: Mapping[str, str]) -> None:
+        """Copied by the server, as far as it does that, then removed."""
+        import obstore
+
+        for name, target in staged.items():
+            with suppress(FileNotFoundError):
+                size, key = self.size(name), self.key(target)
+                if size > MOST_COPIED:
+                    self.fill(target, self.opened(name)[1], size)
+                else:
+                    with self._asked("copy", name):
+                        interruptible(obstore.copy, self.client, self.key(name), key)
+                self.remove(name)
+
+    def settle(self, names: Iterable[str]) -> None:
+        """Whatever a server has confirmed, is durable."""
+
+    def remove(self, name: str) -> None:
+        import obstore
+
+        with suppress(FileNotFoundError), self._asked("remove", name):
+            interruptible(obstore.delete, self.client, self.key(name))
+
+    def clear(self, name: str) -> None:
+        with suppress(StorageError):
+            for found in [name, *self.list(name)]:
+                self.remove(found)
+
+    def enter(self, lock: str) -> _Unseen:
+        """Raises `StorageError` for a server that overwrites names that are taken."""
+        name = f"{lock.rpartition('/')[0]}/{uuid.uuid4().hex}.probe".lstrip("/")
+        try:
+            first, second = self.create(name, b"first"), self.create(name, b"second")
+            if not first or second or self.read(name, 9) != b"first":
+                raise StorageError(
+                    f"{self} overwrites names that are taken, so that of two workers both would win",
+                    remedy="use a server that honours If-None-Match, or write to a folder",
+                )
+        finally:
+            self.clear(name)
+        return _Unseen()
+
+    def busy(self, lock: str) -> bool:
+        return False
+
+    def block(self) -> int:
+        return 1
+
+    @contextmanager
+    def _asked(self, action: str, name: str, *, carries: bool = False) -> Iterator[None]:
+        try:
+            with super()._asked(action, name, carries=False):
+                yield
+        except FileNotFoundError:
+            if action in ("create", "list", "write"):
+                raise StorageError(
+                    f"there is no bucket at {self.root}", remedy="check the address, or create the bucket"
+                ) from None
+            raise
+
+
+class _Sink:
+    """See `softlabels.system.files.Sink`."""
+
+    def __init__(self, folder: BucketFolder, name: str, writer: WritableFile) -> None:
+        self._folder, self._name, self._writer = folder, name, writer
+
+    def write(self, data: bytes | memoryview) -> None:
+        with self._folder._asked("write", self._name):
+            if len(data):
+                interruptible(self._writer.write, memoryview(data).cast("B"))
+
+
+class _Unseen:
+    """See `softlabels.system.files.Presence`: nobody can tell."""
+
+    def alone(self) -> bool:
+        return False
+
+    def share(self) -> None:
+        return
+
+    def close(self) -> None:
+        return
