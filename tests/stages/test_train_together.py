@@ -68,6 +68,7 @@ def test_two_processes_make_one_run(stored: Path, ranks: Server, capsys: pytest.
     assert files_of("one") == files_of("two")
     (out, _), silent = said(stored)
     assert silent == ("", "")
+    assert "2 processes, each with its part of every batch\n" in out
     shown = capsys.readouterr().out
     assert [line for line in out.splitlines() if " left" not in line][-6:-1] == shown.splitlines()[-6:-1]
     assert run(ranks, stored, [*WORDS, "--out=two"]) == 0  # shown again

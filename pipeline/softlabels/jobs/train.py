@@ -191,6 +191,9 @@ def _begin(
     by_students = are_students_divided(
         training.divide, len(variants) * len(training.seeds), ranks.world, shard=training.shard
     )
+    if ranks.world > 1:
+        each = "some of the students" if by_students else "its part of every batch"
+        watch.say(f"{ranks.world} processes, each with {each}")
     train, validation = training_batches(splits, training, ALONE.part if by_students else ranks.part)
     labels = {split: label_digests(each) for split, each in splits.items()}  # in no content key
     facts = {"student": plain(student), "stores": digests(splits), "labels": labels}
