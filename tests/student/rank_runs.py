@@ -318,7 +318,9 @@ def child(request: dict[str, Any]) -> int:
 
 
 def outcome(pids: list[int]) -> int:
-    """The exit status of the first rank that fails, or 0; the others are ended some time after it, as torchrun does."""
+    """The exit status of the first rank that fails, or 0, and of one that a signal ended before others; those that are left are
+    ended some time after it, as torchrun does.
+    """
     left, first, until = set(pids), 0, math.inf
     while left:
         pid, status = os.waitpid(-1, os.WNOHANG)
@@ -326,7 +328,9 @@ def outcome(pids: list[int]) -> int:
             left.discard(pid)
             code = os.waitstatus_to_exitcode(status)
             if code and not first:
-                first, until = code, time.monotonic() + AFTER
+                until = time.monotonic() + AFTER
+            if code and (not first or (code < 0 and until < math.inf)):  # two may have ended since the last look
+                first = code
         elif time.monotonic() > until:
             for each in left:
                 os.kill(each, signal.SIGKILL)

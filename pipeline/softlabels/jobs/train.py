@@ -192,8 +192,8 @@ def _begin(
         training.divide, len(variants) * len(training.seeds), ranks.world, shard=training.shard
     )
     if ranks.world > 1:
-        each = "some of the students" if by_students else "its part of every batch"
-        watch.say(f"{ranks.world} processes, each with {each}")
+        share = "some of the students" if by_students else "its part of every batch"
+        watch.say(f"{ranks.world} processes, each with {share}")
     train, validation = training_batches(splits, training, ALONE.part if by_students else ranks.part)
     labels = {split: label_digests(each) for split, each in splits.items()}  # in no content key
     facts = {"student": plain(student), "stores": digests(splits), "labels": labels}

@@ -11,6 +11,7 @@ by the next run.
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import signal
@@ -122,7 +123,10 @@ def _join(backend: str) -> Distributed:
         met, rank, world = next(rendezvous("env://", timeout=limit))
         board = PrefixStore(f"softlabels/{next(_TIMES)}", met)  # nothing on it is of an earlier meeting
         dist.init_process_group(backend, store=board, rank=rank, world_size=world, timeout=limit)
-        return Distributed(rank, world, board, dist.new_group(backend="gloo", timeout=limit))
+        group = dist.new_group(backend="gloo", timeout=limit)
+        for each in (dist.group.WORLD, group):
+            _keep_for_ever(each)
+        return Distributed(rank, world, board, group)
     except ValueError as error:
         raise ConfigError(
             f"the environment of this process does not say how to meet the others: {error}",
@@ -133,6 +137,13 @@ def _join(backend: str) -> Distributed:
             f"the {world} processes have not all met within {limit.total_seconds():g} s ({_first_line(error)})",
             remedy=f"start all {world}, and {AGAIN}; where some are slow to start, give a larger SOFTLABELS_PATIENCE",
         ) from error
+
+
+def _keep_for_ever(group: object) -> None:
+    """Never let a group be taken apart. Its destructor waits for gloo's threads while it holds Python's lock, for which such a
+    thread may wait to let go of its last tensor: then neither ends (seen in torch 2.13, where a DDP module went last).
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
 
 
 class Distributed:
