@@ -40,7 +40,16 @@ class BucketFolder(Bucket):
         if self.key(name):
             with suppress(FileNotFoundError):
                 return self.size(name) >= 0
-        return self.is_folder(name)
+        return super().is_folder(name)
+
+    def is_folder(self, name: str = "") -> bool:
+        """The place itself is one unless an object has its name: whether anything lies in it changes while others write."""
+        if name or not self.key(""):
+            return super().is_folder(name)
+        try:
+            return self.size("") < 0
+        except FileNotFoundError:
+            return True
 
     def names(self, name: str = "") -> list[str]:
         return sorted(self.entries(name))
