@@ -1,14 +1,26 @@
-"""The servers that tests push to: S3, one a process, and the stand-in for the Hub, one a test."""
+"""What tests push, and the servers that they push to: S3, one a process, and the stand-in for the Hub, one a test."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from softlabels.store.root import write_root
+from softlabels.system.local import LocalFolder
 from softlabels.system.urls import depot_of
 from tests.jobs import hub as fake
 from tests.jobs.seaweed import Server, running
+from tests.stages import toy
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two splits."""
+    root = toy.write_store(tmp_path_factory.mktemp("made") / "store")
+    write_root(LocalFolder(root))
+    return root
 
 
 @pytest.fixture(scope="session")

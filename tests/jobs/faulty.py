@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from tests.loopback import serving
 
 STALL = 3.0  # seconds, longer than the client in a test waits
 
@@ -28,16 +30,11 @@ class Faulty:
 def running(endpoint: str) -> Iterator[Faulty]:
     host, _, port = endpoint.removeprefix("http://").partition(":")
     proxy = Faulty((host, int(port)))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"proxy": proxy}))
-    server.daemon_threads = True
-    proxy.endpoint = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
-        yield proxy
-    finally:
-        proxy.ended.set()
-        server.shutdown()
-        server.server_close()
+    with serving(type("Handler", (_Handler,), {"proxy": proxy})) as proxy.endpoint:
+        try:
+            yield proxy
+        finally:
+            proxy.ended.set()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -6,10 +6,8 @@ import multiprocessing
 import pickle
 import re
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +19,9 @@ from softlabels.jobs.share import push
 from softlabels.jobs.sign import sign
 from softlabels.store import Store, open_store, store_splits
 from softlabels.store.convert import convert
-from softlabels.store.root import write_root
 from softlabels.store.verify import verify
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.system import urls
-from softlabels.system.local import LocalFolder
 from softlabels.system.urls import depot_of
 from softlabels_stages.__main__ import main
 from tests.jobs import faulty
@@ -33,19 +29,12 @@ from tests.jobs import hub as fake
 from tests.jobs.faulty import Faulty
 from tests.jobs.ranges import RangeHandler
 from tests.jobs.seaweed import SECRET, Server
+from tests.loopback import serving
 from tests.stages import toy
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*content=:DeprecationWarning")  # huggingface_hub's way with httpx
 FAULTS = ("refuse", "500", "503", "404", "403", "302", "slow", "truncate", "stall", "less", "flip", "swap")
 GOLDEN = Path(__file__).parent.parent / "store" / "golden"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of two splits."""
-    root = toy.write_store(tmp_path_factory.mktemp("made") / "store")
-    write_root(LocalFolder(root))
-    return root
 
 
 @pytest.fixture
@@ -210,21 +199,14 @@ def test_many_faults(made: Path, s3: str, lying: Faulty, rng: np.random.Generato
     assert {"right", "StorageError"} < {*outcomes}
 
 
-def test_a_web_server_that_serves_parts(made: Path) -> None:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(RangeHandler, directory=str(made)))
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
-        address = f"http://127.0.0.1:{server.server_port}"
+def test_a_web_server_that_serves_parts(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(partial(RangeHandler, directory=str(made))) as address:
         assert [*store_splits(address)] == ["test", "train"]  # by the files that name them
         assert same(open_store(address, split="train"), open_store(made / "train"))
         assert verify(f"{address}/train") == []
-        RangeHandler.whole = True
+        monkeypatch.setattr(RangeHandler, "whole", True)
         with pytest.raises(StorageError, match="the server gives no parts of files; pull the whole store"):
             open_store(f"{address}/train")
-    finally:
-        RangeHandler.whole = False
-        server.shutdown()
-        server.server_close()
 
 
 def test_on_the_hub(made: Path, hub: fake.FakeHub) -> None:

@@ -11,9 +11,9 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,6 @@ from softlabels.jobs.write_store import write_store
 from softlabels.store import open_store
 from softlabels.store.carry import Carrying
 from softlabels.store.records import Manifest
-from softlabels.store.root import write_root
 from softlabels.store.verify import verify
 from softlabels.system import bucket, urls
 from softlabels.system.bucket import Bucket
@@ -47,20 +46,12 @@ from softlabels.system.urls import depot_of
 from softlabels_stages.__main__ import main
 from tests.faults.writers import Child
 from tests.jobs.seaweed import SECRET, free_ports
-from tests.stages import toy
+from tests.loopback import serving
 from tests.system.liar import Liar
 from tests.system.memory import MemoryDepot
 
 STAMP = "<LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>e</ETag>"
 GOLDEN = Path(__file__).parent.parent / "store" / "golden"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of two splits."""
-    root = toy.write_store(tmp_path_factory.mktemp("made") / "store")
-    write_root(LocalDepot(root))
-    return root
 
 
 @pytest.fixture
@@ -468,18 +459,14 @@ class Web(SimpleHTTPRequestHandler):
 @pytest.fixture
 def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
     """Serves a folder; what a handler `lie` answers itself, it does not."""
-    servers = []
+    servers = ExitStack()
 
     def serve(folder: Path, lie: Callable[[Web], bool] = lambda self: False) -> str:
         handler = type("Handler", (Web,), {"lie": staticmethod(lie)})
-        servers.append(server := ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder))))
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        return f"http://127.0.0.1:{server.server_port}"
+        return servers.enter_context(serving(partial(handler, directory=str(folder))))
 
-    yield serve
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    with servers:
+        yield serve
 
 
 def test_from_a_web_server(made: Path, web: Callable[..., str], tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -205,9 +205,6 @@ def test_threads_want_the_same(place: Counting) -> None:
             if read(files, "large", start, 3000) != whole[start : start + 3000]:
                 wrong.append(start)
 
-    threads = [threading.Thread(target=look, args=(seed,)) for seed in range(6)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(look, range(6)))  # raises what one of them raised
     assert wrong == []

@@ -12,12 +12,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 import torch
+
+from tests.loopback import serving
 
 Model = Callable[[Sequence[int]], np.ndarray]  # tokens (L,) to log-probabilities (L, V) of each's next
 VERSIONS = {"vllm": "0.11.2", "sglang": "0.5.6", "openai": ""}
@@ -320,26 +322,9 @@ WRONG: dict[str, Callable[[_Handler, dict[str, Any]], None]] = {  # what must be
 FAULTS = TRANSIENT | WRONG
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads, allow_reuse_address = True, True
-    request_queue_size = 128
-
-    def handle_error(self, request: Any, client_address: Any) -> None: ...  # who asks may be gone
-
-
 @contextmanager
 def running(stand_in: StandIn, port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[StandIn]:
     """The server, on a port of its own, while the block runs."""
     handler = type("Handler", (_Handler,), {"stand_in": stand_in})
-    server = _Server(("127.0.0.1", port), handler)
-    if tls is not None:
-        server.socket = tls.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    stand_in.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{server.server_address[1]}"
-    try:
+    with serving(handler, port=port, tls=tls) as stand_in.url:
         yield stand_in
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -175,7 +175,7 @@ class Distributed:
 
     def broadcast(self, value: Any) -> Any:
         """See `Ranks`."""
-        packed = _bytes(_pack(value)) if self.rank == 0 else torch.empty(0, dtype=torch.uint8)
+        packed = _bytes(bytearray(_pack(value) if self.rank == 0 else b""))
         size = torch.tensor([len(packed)])
         self._heard(lambda: dist.broadcast(size, 0))
         packed = packed if self.rank == 0 else torch.empty(int(size), dtype=torch.uint8)
@@ -262,7 +262,7 @@ class Distributed:
         sizes = torch.tensor([memoryview(each).nbytes for each in sent])
         theirs = torch.empty_like(sizes)
         self._finish(dist.all_to_all_single(theirs, sizes, group=group, async_op=True))
-        found, given = torch.empty(int(theirs.sum()), dtype=torch.uint8), _bytes(b"".join(sent))
+        found, given = torch.empty(int(theirs.sum()), dtype=torch.uint8), _bytes(bytearray().join(sent))
         self._finish(dist.all_to_all_single(found, given, theirs.tolist(), sizes.tolist(), group=group, async_op=True))
         whole, ends = memoryview(found.numpy()), theirs.cumsum(0).tolist()  # type: ignore[arg-type]  # an array has a buffer
         parts = [whole[end - size : end] for end, size in zip(ends, theirs.tolist(), strict=True)]
@@ -322,8 +322,8 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
 
 
-def _bytes(data: bytes) -> Tensor:
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
+def _bytes(data: bytearray) -> Tensor:
+    return torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
 
 
 def _pack(value: Any) -> bytes:

@@ -26,7 +26,7 @@ from softlabels.models.weights import weights_digest
 from softlabels.teacher.outputs import Outputs, Product
 
 CHECKED = 8  # of the largest log-probabilities are asked for, beside the next token's
-_ROW, _MOST = 4, 20  # times the tolerance that a row may differ by on average, and one log-probability
+ROW, MOST = 4, 20  # times the tolerance that a row may differ by on average, and one log-probability
 OTHER_MATRIX = (
     "give the output matrix of the served model, with its bias (output_weight, output_bias); a model that scales or caps its "
     f"logits, as Gemma does, or gives states from before its last norm cannot be asked so: leave output_matrix out; {WHOLE}"
@@ -119,15 +119,15 @@ def _apart(logits: Tensor, said: Sequence[States], at: slice) -> NDArray[np.floa
 
 def _require_each(apart: NDArray[np.float64], row: NDArray[np.int64], names: Sequence[str], tolerance: float) -> None:
     for number, name in enumerate(names):
-        _require(apart[row == number], name, _ROW * tolerance, tolerance)
+        _require(apart[row == number], name, ROW * tolerance, tolerance)
 
 
 def _require(apart: NDArray[np.float64], where: str, mean: float, tolerance: float) -> None:
-    """Raise `TeacherError` unless log-probabilities differ by at most `mean` on average, none by `_MOST` tolerances."""
+    """Raise `TeacherError` unless log-probabilities differ by at most `mean` on average, none by `MOST` tolerances."""
     found, most = float(apart.mean()), float(apart.max())
-    if not (found <= mean and most <= _MOST * tolerance):
+    if not (found <= mean and most <= MOST * tolerance):
         raise TeacherError(
             f"{where}: hidden states times the output matrix give other log-probabilities than the server says: they differ by "
-            f"{found:.3g} on average, {most:.3g} at most (allowed: {mean:.3g} and {_MOST * tolerance:.3g})",
+            f"{found:.3g} on average, {most:.3g} at most (allowed: {mean:.3g} and {MOST * tolerance:.3g})",
             remedy=OTHER_MATRIX,
         )

@@ -44,7 +44,7 @@ from softlabels.teacher.answered import NOTHING_SAID, Answered, blank_columns, l
 from softlabels.teacher.config import SERVED, TeacherConfig
 from softlabels.teacher.ensemble import Ensemble, load_ensemble
 from softlabels.teacher.expected import Expected
-from softlabels.teacher.hidden import CHECKED, OTHER_MATRIX, Head
+from softlabels.teacher.hidden import CHECKED, MOST, OTHER_MATRIX, Head
 from softlabels.teacher.teacher import Batch
 from softlabels.transfer.alignment import alignment
 from softlabels.transfer.rows import TransferRows
@@ -52,7 +52,6 @@ from softlabels.transfer.sequences import SequenceInfo
 
 SENTINELS, FEW = 8, 2  # rows that are asked again at a start, and of these before a shard is committed
 _LOOKED_AT = 256  # rows among which they are chosen
-_MOST = 20  # times the tolerance that one of them may differ by
 Floats = NDArray[np.float64]
 
 
@@ -263,7 +262,7 @@ class Served:
             )
 
     def _differs(self, mean: float, most: float) -> bool:
-        return not (mean <= self.tolerance and most <= _MOST * self.tolerance)
+        return not (mean <= self.tolerance and most <= MOST * self.tolerance)
 
     def _own(self, rows: TransferRows, count: int, which: Sequence[int] | None = None) -> Floats:
         """The log-probabilities of tokens of the first `count` sentinels, or of `which` of them."""
