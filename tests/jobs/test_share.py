@@ -535,7 +535,7 @@ def listing(*keys: str, size: int = 1, more: str = "") -> Callable[[Web], bool]:
     return lie
 
 
-@pytest.mark.parametrize("turns", [4, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("turns", [16, pytest.param(300, marks=pytest.mark.slow)])
 def test_a_place_that_lies(turns: int, tmp_path: Path, rng: np.random.Generator) -> None:
     """What arrives is right, or no store is there, and an honest place then gives what is missing."""
     source, ended = tmp_path / "source" / "train", set[str]()
