@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import obstore
 import pytest
 
 from softlabels import open_store
@@ -184,16 +185,22 @@ def test_where_no_store_can_be_filled(address: str) -> None:
     with pytest.raises(
         ConfigError, match="no place where a store can be filled shard by shard; give a folder or an obj"
     ):
-        folder_of(address, far=True)
+        folder_of(address)
 
 
 def test_what_is_too_large_to_be_copied_goes_through_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, copied = objects(), []
-    monkeypatch.setattr("obstore.copy", lambda *names: copied.append(names))
-    monkeypatch.setattr(bucket_folder, "MOST_COPIED", 10)
-    folder.put("staging/0", b"eleven bytes")
+    def refused(*names: object) -> None:
+        raise obstore.exceptions.GenericError("status code: 400 <Code>InvalidRequest</Code>")
+
+    folder = objects()
+    monkeypatch.setattr("obstore.copy", refused)
+    folder.put("staging/0", b"twelve bytes")
+    with pytest.raises(StorageError, match="cannot copy objects:/staging/0: the server answered 400 InvalidRequest"):
+        folder.place({"staging/0": "logits"})
+    assert (folder.exists("logits"), folder.exists("staging/0")) == (False, True)
+    monkeypatch.setattr(bucket_folder, "MOST_COPIED", 11)
     folder.place({"staging/0": "logits"})
-    assert (folder.read("logits"), folder.exists("staging/0"), copied) == (b"eleven bytes", False, [])
+    assert (folder.read("logits"), folder.exists("staging/0")) == (b"twelve bytes", False)
 
 
 def test_a_large_file_is_sent_in_parts(s3: str, rng: np.random.Generator) -> None:

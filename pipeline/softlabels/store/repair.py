@@ -31,7 +31,7 @@ from softlabels.store.spec import FORMAT, Plan, Spec
 from softlabels.store.verify import RESEAL, STRANGER, Problem, basis_problems, shard_problems, strangers, verify
 from softlabels.store.writer import StoreWriter
 from softlabels.system.files import Files, Folder
-from softlabels.system.places import Target, folder_of
+from softlabels.system.places import Target, folder_of, reading
 
 Progress = Callable[[int], object]
 
@@ -70,7 +70,7 @@ def repair(path: Target, *, progress: Progress = lambda shards: None) -> Repaire
         ContradictingOutputs, OtherClassOrder: the labels of a store that was never sealed, see `softlabels.checks`.
         StorageError: the system refused to read or write.
     """
-    store = folder_of(path, far=True)
+    store = folder_of(path)
     _refuse_links(store, _plan_and_manifest(store)[0].spec)
     with alone(store):
         plan, manifest = _plan_and_manifest(store)  # again: a writer may have sealed it meanwhile
@@ -161,7 +161,8 @@ def _problems(store: Folder, spec: Spec, manifest: Manifest | None, progress: Pr
         DamagedStore: rows that are not those of the plan: no shard is to blame.
         StorageError: the system refused to read a file, which need not be damaged.
     """
-    for problem in _by_records(store, spec, progress) if manifest is None else verify(store, progress=progress):
+    found = _by_records(store, spec, progress) if manifest is None else verify(reading(store), progress=progress)
+    for problem in found:
         if problem.file == PLAN:
             raise DamagedStore(f"{store.at(PLAN)}: {problem.what}", remedy="label the transfer set into another folder")
         if problem.unread:
