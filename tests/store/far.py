@@ -67,6 +67,29 @@ class FarMemory(Remote):
         return self.folder.list(name)
 
 
+class Counting(FarMemory):
+    """It notes each request, and changes its answers as a test says."""
+
+    def __init__(
+        self, folder: FarPath, asked: list[tuple[str, int, int]] | None = None, lies: dict | None = None
+    ) -> None:
+        super().__init__(folder)
+        self.asked: list[tuple[str, int, int]] = [] if asked is None else asked
+        self.lies: dict = {} if lies is None else lies
+
+    def within(self, name: str) -> Counting:
+        return Counting(self.folder.within(name), self.asked, self.lies)
+
+    def top(self) -> Counting:
+        return Counting(FarPath("", self.folder._shared), self.asked, self.lies)
+
+    def fetch(self, name: str, start: int, length: int, known: Version | None) -> tuple[memoryview, Version]:
+        self.asked.append((name, start, length))
+        data, version = super().fetch(name, start, length, known)
+        lie = self.lies.pop(name, None) if "once" in self.lies else self.lies.get(name)
+        return lie(data, version) if lie else (data, version)
+
+
 @dataclass(frozen=True)
 class Mirror(Bucket):
     """Objects that are called as what they were in memory."""

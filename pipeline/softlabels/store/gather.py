@@ -84,6 +84,8 @@ class Stored:
 
     def ahead(self, columns: Sequence[str], chunks: Sequence[int]) -> None:
         """See `ChunkSource`."""
+        if self.folder.near:
+            return
         in_shard = self.spec.cut.rows_per_shard // self.rows_per_chunk
         placed = [divmod(chunk, in_shard) for chunk in chunks]
         payloads = self.payloads({shard for shard, _ in placed})

@@ -231,6 +231,21 @@ def _windows_at_once(examples: Examples, epoch: Epoch) -> int:
     return max(1, rows * epoch.windows // int(epoch.bounds[-1]))
 
 
+def _ask(examples: Examples, epoch: Epoch, number: int, asked: int, at_once: int, exchange: Exchange | None) -> int:
+    """Before windows from `number` on are read, `at_once` together, say that they are, and as many behind them; up to `asked`
+    that was said before. Returns up to which window it is said now.
+
+    Windows 2n and 2n + 1 share what lies side by side, so they are said together and come in half as many requests; but not the
+    first one, for which the student waits, and not where processes deal out the chunks of each.
+    """
+    paired = at_once == 1 and exchange is None
+    while asked < min(number + 2 * at_once, epoch.windows):
+        step = 2 - asked % 2 if paired and asked > number else at_once
+        asked = min(asked + step, epoch.windows)
+        examples.ahead(epoch.several(number, asked - number), exchange=exchange)
+    return asked
+
+
 def _blocks(examples: Examples, epoch: Epoch, start: int, part: Part) -> Iterator[tuple[Block, list[int]]]:
     """What `part` is given of the batches from `start` on, some windows or a piece of one at a time; with each block the sizes
     of its whole batches.
@@ -241,8 +256,10 @@ def _blocks(examples: Examples, epoch: Epoch, start: int, part: Part) -> Iterato
     step = max(1, INPUT_BYTES // (max(1, examples.mapped_bytes) * most))  # batches at a time, in every process as many
     at_once = _windows_at_once(examples, epoch)
     exchange = Exchange(part) if part.world > 1 else None
+    asked = epoch.window_at(position)
     with ThreadPoolExecutor(READERS, thread_name_prefix="softlabels-read") as pool:
         for number in range(epoch.window_at(position), epoch.windows, at_once):
+            asked = _ask(examples, epoch, number, asked, at_once, exchange)
             numbers = epoch.several(number, at_once)[max(0, position - int(epoch.bounds[number])) :]
             end = int(epoch.bounds[min(number + at_once, epoch.windows)])
             share = None
