@@ -36,12 +36,12 @@ def test_chunks_beyond_65536_are_told_apart(make_store) -> None:
         columns, rows_per_chunk = store.columns, CHUNK
 
         def ahead(self, columns, chunks) -> None:
-            assert sorted(chunks) == [1, 65536, 65538]
+            assert sorted(chunks) == [1, 65537, 65538]
 
         def read_chunk(self, column: str, chunk: int) -> np.ndarray:
             return store.read_chunk(column, chunk % 65536)
 
-    rows = np.array([CHUNK, 65536 * CHUNK + 3, 65538 * CHUNK, CHUNK + 1, 65536 * CHUNK])
+    rows = np.array([CHUNK, 65537 * CHUNK + 3, 65538 * CHUNK, CHUNK + 1, 65537 * CHUNK])
     wanted = store.column("shift")[rows % (65536 * CHUNK)]
     assert np.array_equal(gather(Far(), ("shift",), rows)["shift"], wanted)
 
