@@ -44,6 +44,7 @@ from softlabels.stream.order import (
 from softlabels.stream.parts import Part
 from softlabels.stream.prefetch import prefetch
 from softlabels.stream.stored_rows import EmbeddedRows, StoredRows
+from softlabels.system.buffers import Buffers
 
 if TYPE_CHECKING:
     from softlabels.store import Store
@@ -57,6 +58,7 @@ READ_BYTES, READ_ROWS = (
     1 << 14,
 )  # small windows are read several at a time, as far as they are no more than this
 ANOTHER_ORDER = 1.5  # times as many chunks as of rows in order are wanted: then they stand in another one
+KEPT_BYTES = 2 * READ_BYTES  # of the memory of windows that nobody holds any more, for the next ones
 READERS = 2  # threads that read and check chunks; on two cores a third brought nothing
 
 
@@ -75,6 +77,7 @@ class Loader:
             times `READ_BYTES` where those are smaller), where chunks do not fit into blocks as many chunks as two windows
             have blocks, and of inputs that are mapped from a file three times `INPUT_BYTES`, or three batches. Of a `part`
             each process holds its part of that, and of what it reads at once up to three times its part.
+            `KEPT_BYTES` of these are kept for the next epoch.
         missing: "error", or "skip" to leave out rows that the store does not label (`left_out` counts them).
         weights: (M,) member weights; by default those of the store.
         members: numbers of the members to take, whose `weights` those are; by default all.
@@ -127,7 +130,7 @@ class Loader:
         self._keys = rows.keys[examples.items]
         self.rows = examples.items
         self.left_out = (len(rows.keys) if selection is None else len(selection)) - len(examples)
-        self.batch_size, self.part = batch_size, part or Part()
+        self.batch_size, self.part, self._memory = batch_size, part or Part(), Buffers(KEPT_BYTES)
         self.steps_per_epoch = -(-len(examples) // batch_size)
         block = block or default_block(_row_bytes(examples, rows, self._store))
         self._blocks, self._span = examples.items // block, default_span(block, len(examples), window)
@@ -198,7 +201,7 @@ class Loader:
         return self._batches(self._epoch(epoch), start)
 
     def _batches(self, epoch: Epoch, start: int) -> Iterator[Batch]:
-        source, usual = _blocks(self._examples, epoch, start, self.part), self.part.rows(self.batch_size)
+        source, usual = _blocks(self._examples, epoch, start, self.part, self._memory), self.part.rows(self.batch_size)
         with closing(prefetch(source, together=self.part.world > 1)) as blocks:
             for block, sizes in blocks:
                 at = 0
@@ -246,9 +249,11 @@ def _ask(examples: Examples, epoch: Epoch, number: int, asked: int, at_once: int
     return asked
 
 
-def _blocks(examples: Examples, epoch: Epoch, start: int, part: Part) -> Iterator[tuple[Block, list[int]]]:
-    """What `part` is given of the batches from `start` on, some windows or a piece of one at a time; with each block the sizes
-    of its whole batches.
+def _blocks(
+    examples: Examples, epoch: Epoch, start: int, part: Part, memory: Buffers
+) -> Iterator[tuple[Block, list[int]]]:
+    """What `part` is given of the batches from `start` on, some windows or a piece of one at a time, in `memory`; with each
+    block the sizes of its whole batches.
     """
     total, size = int(epoch.bounds[-1]), epoch.batch_size
     position, done, rest = start * size, start, None
@@ -265,7 +270,7 @@ def _blocks(examples: Examples, epoch: Epoch, start: int, part: Part) -> Iterato
             share = None
             if exchange is not None:
                 share = Share(exchange, part.ranks(end - len(numbers), end, size=size, total=total))
-            block = examples.take(numbers, lead=rest, pool=pool, share=share)
+            block = examples.take(numbers, lead=rest, pool=pool, share=share, memory=memory)
             ready = end // size if end < total else -(-total // size)
             at = 0
             for first in range(done, ready, step):
