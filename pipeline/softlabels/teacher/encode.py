@@ -89,7 +89,8 @@ def _placed(batch: Batch, where: str, first: int, number: int) -> str:
 
 
 def _joined(parts: Iterable[NDArray[Any]]) -> NDArray[Any]:
-    return np.concatenate([*parts])
+    first, *others = parts
+    return np.concatenate([first, *others]) if others else first
 
 
 def looks_among(logits: Tensor, target: Target) -> NDArray[np.uint8]:
