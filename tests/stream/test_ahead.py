@@ -14,7 +14,7 @@ from softlabels.stream.examples import join_examples
 from softlabels.stream.label_map import LABEL_CHUNKS
 from softlabels.system import far, kept
 from softlabels.system.far import FarFiles
-from tests.store.far import Counting, FarPath
+from tests.store.far import Counting, away
 from tests.stream.samples import CHUNK, rows_of, write_store
 
 LAYOUTS = ("zarr", "arrow")
@@ -26,15 +26,6 @@ def tight(monkeypatch: pytest.MonkeyPatch) -> None:
     """No file is small, and nothing comes with its neighbours but what touches them, as where chunks have a megabyte."""
     monkeypatch.setattr(far, "SMALL", 64)
     monkeypatch.setattr(kept, "GAP", 48)
-
-
-def away(folder: Path) -> Counting:
-    """A store of a folder as a place that counts."""
-    place = FarPath()
-    for path in folder.rglob("*"):
-        if path.is_file():
-            place.put(path.relative_to(folder).as_posix(), path.read_bytes())
-    return Counting(place)
 
 
 def chunks_asked(place: Counting, store: Store, column: str) -> list[int]:

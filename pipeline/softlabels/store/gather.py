@@ -131,12 +131,14 @@ class RecordedChunks(Stored):
         self._reader.close()
 
 
-def read_rows(source: ChunkSource, name: str, start: int, stop: int) -> Array:
-    """Rows `start` to `stop` of a column; each is the first of a chunk, or the end of the store."""
+def read_rows(source: ChunkSource, name: str, start: int, stop: int, beside: Sequence[str] = ()) -> Array:
+    """Rows `start` to `stop` of a column; each is the first of a chunk, or the end of the store. The columns `beside` it are
+    read after it.
+    """
     chunks, found = range(start // source.rows_per_chunk, -(-stop // source.rows_per_chunk)), []
     for first in range(0, len(chunks), AT_ONCE):
         part = chunks[first : first + AT_ONCE]
-        source.ahead((name,), part)
+        source.ahead((name, *beside), part)
         found += [source.read_chunk(name, chunk) for chunk in part]
     return np.concatenate(found)
 
