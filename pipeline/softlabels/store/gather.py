@@ -135,12 +135,15 @@ def read_rows(source: ChunkSource, name: str, start: int, stop: int, beside: Seq
     """Rows `start` to `stop` of a column; each is the first of a chunk, or the end of the store. The columns `beside` it are
     read after it.
     """
-    chunks, found = range(start // source.rows_per_chunk, -(-stop // source.rows_per_chunk)), []
+    kind, size = source.columns[name], source.rows_per_chunk
+    chunks, found = range(start // size, -(-stop // size)), np.empty((stop - start, *kind.shape), kind.numpy_dtype)
     for first in range(0, len(chunks), AT_ONCE):
         part = chunks[first : first + AT_ONCE]
         source.ahead((name, *beside), part)
-        found += [source.read_chunk(name, chunk) for chunk in part]
-    return np.concatenate(found)
+        for chunk in part:
+            values = source.read_chunk(name, chunk)
+            found[chunk * size - start :][: len(values)] = values
+    return found
 
 
 def gather(
