@@ -49,7 +49,8 @@ def noise(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArra
         ids: NDArray[np.int64] = np.add.accumulate(rng.integers(1, VOCABULARY // KEPT, shape), axis=-1)
         return ids
     logits: NDArray[np.float32] = rng.standard_normal(shape, np.float32)
-    return np.subtract(logits, logits.max(axis=-1, keepdims=True))  # the largest is 0, as in a store
+    logits -= logits.max(axis=-1, keepdims=True)  # the largest is 0, as in a store
+    return logits
 
 
 def read(folder: Path) -> Columns:
