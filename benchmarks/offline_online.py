@@ -67,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     warm_up()
     rows, ensemble = made_up(options.rows), teacher(MEMBERS)
+    online(made_up(BATCH), ensemble, SMALL, 1, 1)  # the first backward pass of a process takes a second
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="softlabels-benchmark-") as folder:
         for hidden in (STUDENT, SMALL):
@@ -91,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "# What training from stored labels saves over a teacher in the loop",
         "",
         f"`python -m benchmarks.offline_online --rows {options.rows} --epochs {options.epochs}`: a teacher of {MEMBERS} "
-        f"networks {named(TEACHER)}, {options.rows:,} made-up rows, {options.epochs} epochs in batches of {BATCH}, Adam, one "
+        f"networks {named(TEACHER)}, {options.rows:,} made-up rows, epochs: {options.epochs}, in batches of {BATCH}, Adam, one "
         f"thread, T = {TEMPERATURE:g}. Seconds of the processor. Online, each on its own, is one student's time by their "
         "number. More epochs favour stored labels further: the teacher stage is paid once, and online again in every epoch.",
         "",

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.page import machine, publish
 from benchmarks.peers import environments
 from benchmarks.peers.columns import make
@@ -118,7 +120,8 @@ def options_of(doc: str, argv: Sequence[str] | None, **sizes: int) -> argparse.N
 
 
 def session(folder: str, options: argparse.Namespace) -> Session:
-    """Of the peers that were chosen."""
+    """Of the peers that were chosen; each uses one thread for arithmetic, as the page's line on the machine says."""
+    torch.set_num_threads(1)
     return Session(Path(folder), [peer for peer in PEERS if peer.name in options.peers])
 
 

@@ -18,6 +18,9 @@ from torch import Tensor
 
 Batch = Mapping[str, Tensor]
 BUFFER = 8192  # rows that shuffle buffers hold, and windows of chunks: 16 MB of dense labels
+CACHE_BYTES = (
+    1 << 23
+)  # of readers that keep chunks: a quarter of the rows of `make bench`, as data sets are larger than caches
 BATCH = CHUNK = 512  # rows of a batch, and of a chunk in formats that have such
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ def sample(columns: Columns, row: int) -> dict[str, Any]:
 
 def write(folder: Path, columns: Columns) -> None:
     """By one worker, as the others write."""
+    os.environ["DATA_OPTIMIZER_CACHE_FOLDER"] = str(folder.parent / "cache")  # else a folder that all writers share
     litdata.optimize(
         fn=partial(sample, columns), inputs=list(range(len(columns["row"]))), output_dir=str(folder), num_workers=1,
         chunk_bytes="64MB", verbose=False,
@@ -32,8 +34,8 @@ def write(folder: Path, columns: Columns) -> None:
 class Reader:
     """`StreamingDataLoader` over a shuffled `StreamingDataset`."""
 
-    def __init__(self, folder: Path, batch: int, workers: int, window: str) -> None:
-        data = litdata.StreamingDataset(str(folder), shuffle=True, seed=0, item_shuffle_window=window)
+    def __init__(self, folder: Path, batch: int, workers: int, **window: str) -> None:
+        data = litdata.StreamingDataset(str(folder), shuffle=True, seed=0, **window)
         self._loader: Any = litdata.StreamingDataLoader(data, batch_size=batch, num_workers=workers)
 
     def epoch(self, number: int, state: Any = None) -> Iterator[Batch]:
@@ -48,10 +50,8 @@ class Reader:
 
 
 WAYS = {
-    "StreamingDataLoader": Way(
-        partial(Reader, window="auto"), "chunks of 64 MB, and windows of 256 rows in each", in_dataloader=True
-    ),
-    "the same, item_shuffle_window=full": Way(
-        partial(Reader, window="full"), "chunks of 64 MB, and the rows in each", in_dataloader=True
+    "StreamingDataLoader": Way(Reader, "chunks of 64 MB, and windows of 256 rows in each", in_dataloader=True),
+    "the same, chunks decoded as a whole": Way(
+        partial(Reader, item_shuffle_window="full", batch_decode="all"), "chunks of 64 MB, and the rows in each", True
     ),
 }

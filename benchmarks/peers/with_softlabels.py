@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.peers.columns import CLASSES, KEPT, VOCABULARY, Columns, shapes
 from benchmarks.peers.loops import InDataLoader
-from benchmarks.peers.reader import Batch, Way
+from benchmarks.peers.reader import CACHE_BYTES, Batch, Way
 from softlabels.labels.encoding import DenseEncoding, TopkEncoding
 from softlabels.labels.lost import Lost
 from softlabels.labels.soft import SoftLabels
@@ -98,7 +98,7 @@ def stored(soft: SoftLabels | None) -> dict[str, Tensor]:
 def in_dataloader(folder: Path, batch: int, workers: int) -> InDataLoader:
     """Our data set of rows behind torch's shuffled `DataLoader`."""
     store = open_store(folder / "store")
-    data = SoftLabelDataset(rows_of(folder, store.column("label")), store)
+    data = SoftLabelDataset(rows_of(folder, store.column("label")), store, cache_bytes=CACHE_BYTES)
     return InDataLoader(lambda: DataLoader(data, batch, shuffle=True, num_workers=workers))
 
 

@@ -1,4 +1,4 @@
-"""tensorstore: the Zarr arrays that zarr-python's peer writes too, with as much cache as our data set has by default."""
+"""tensorstore: the Zarr arrays that zarr-python's peer writes too, behind a cache."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.peers.columns import Columns, blocks
-from benchmarks.peers.reader import BUFFER, CHUNK, Batch, Indexed, Way
+from benchmarks.peers.reader import BUFFER, CACHE_BYTES, CHUNK, Batch, Indexed, Way
 
 PACKAGES = ("tensorstore",)
-CACHE_BYTES = 1 << 28
 
 
 def array(folder: Path, name: str, context: Any, **create: Any) -> Any:
