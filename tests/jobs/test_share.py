@@ -318,7 +318,7 @@ def test_clouds_without_their_variables(monkeypatch: pytest.MonkeyPatch, tmp_pat
         assert "topsecret" not in str(caught.value)
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "team")
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "dG9wc2VjcmV0")
-    assert repr(depot_of("az://box/x")) == "Bucket(root='az://box', inside='x', lists=True, prepares=False)"
+    assert repr(depot_of("az://box/x")) == "Bucket(root='az://box', inside='x', prepares=False)"
 
 
 def test_without_obstore(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,6 @@ from softlabels.store.records import Manifest
 from softlabels.store.root import require_apart, require_root, write_root
 from softlabels.store.spec import Plan
 from softlabels.store.verify import verify
-from softlabels.system.bucket import Bucket
 from softlabels.system.depots import Depot, LocalDepot
 from softlabels.system.hub import Hub
 from softlabels.system.keys import public_key
@@ -66,7 +65,7 @@ def push(
             On the Hub nothing is visible before the end.
     """
     here, there = LocalDepot(store), depot_of(address)
-    if isinstance(there, Bucket) and not there.lists:
+    if not there.lists:
         raise ConfigError(f"{there} is a web server, to which nothing is pushed", remedy="it is for pull only")
     if isinstance(there, LocalDepot):
         require_apart(here, there)

@@ -108,6 +108,15 @@ def interruptible(act: Callable[..., T], *args: Any, **more: Any) -> T:
     """
     if threading.current_thread() is not threading.main_thread():
         return act(*args, **more)
+    return _begun(act, *args, **more).result()
+
+
+def in_time(act: Callable[..., T], *args: Any, what: str) -> T:
+    """The same in any thread. Raises `Stalled`, saying `what`, where it takes too long; it is left alone then."""
+    return result_of(_begun(act, *args), what)
+
+
+def _begun(act: Callable[..., T], *args: Any, **more: Any) -> Future[T]:
     outcome: Future[T] = Future()
 
     def run() -> None:
@@ -117,7 +126,7 @@ def interruptible(act: Callable[..., T], *args: Any, **more: Any) -> T:
             outcome.set_exception(error)
 
     threading.Thread(target=run, name="softlabels-request", daemon=True).start()
-    return outcome.result()
+    return outcome
 
 
 def at_once(act: Callable[[U], T], each: Iterable[U], *, most: int = 16) -> list[T]:
