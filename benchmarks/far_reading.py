@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.far_students import Step, alone, mlp, paused, resnet
-from benchmarks.loader import BATCH, CHUNK, write
+from benchmarks.noise import BATCH, CHUNK, write
 from benchmarks.page import machine, publish
 from benchmarks.slow_network import Relay, relay
 from softlabels.jobs.share import push
