@@ -131,13 +131,15 @@ class RecordedChunks(Stored):
         self._reader.close()
 
 
-def read_rows(source: ChunkSource, name: str, start: int, stop: int) -> Array:
-    """Rows `start` to `stop` of a column; each is the first of a chunk, or the end of the store."""
+def read_rows(source: ChunkSource, name: str, start: int, stop: int, beside: Sequence[str] = ()) -> Array:
+    """Rows `start` to `stop` of a column; each is the first of a chunk, or the end of the store. The columns `beside` it are
+    read after it.
+    """
     kind, size = source.columns[name], source.rows_per_chunk
     chunks, found = range(start // size, -(-stop // size)), np.empty((stop - start, *kind.shape), kind.numpy_dtype)
     for first in range(0, len(chunks), AT_ONCE):
         part = chunks[first : first + AT_ONCE]
-        source.ahead((name,), part)
+        source.ahead((name, *beside), part)
         for chunk in part:
             values = source.read_chunk(name, chunk)
             found[chunk * size - start :][: len(values)] = values

@@ -24,7 +24,7 @@ from softlabels.store.columns import LABEL, stored_name
 from softlabels.store.gather import Array, Block, ChunkSource, gather
 from softlabels.store.key_index import Missing
 from softlabels.stream.columns import SoftColumns
-from softlabels.stream.exchange import Share
+from softlabels.stream.exchange import Exchange, Share
 from softlabels.stream.hard_labels import check_labels, own_labels, require_names
 from softlabels.stream.join import Ints, find_labels
 from softlabels.stream.label_map import check_label_map
@@ -97,6 +97,17 @@ class Examples:
         """Bytes of one row that `take` reads of stores."""
         sources = (self.own, self.own_columns), (self.reader, self.columns)
         return sum(source.columns[name].row_bytes for source, names in sources if source is not None for name in names)
+
+    def ahead(self, numbers: Ints, *, exchange: Exchange | None = None) -> None:
+        """Say which examples are taken next: of an `exchange` those whose chunks this process is to read."""
+        wanted = (self.own, self.own_columns, self.items), (self.reader, self.columns, self.labelled_by)
+        for source, columns, rows in wanted:
+            if source is None or not columns:
+                continue
+            chunks = np.unique(rows[numbers] // source.rows_per_chunk)
+            if exchange is not None:
+                chunks = chunks[exchange.readers(source, chunks) == exchange.part.rank]
+            source.ahead(columns, chunks.tolist())
 
     def take(
         self,

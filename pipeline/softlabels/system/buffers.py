@@ -27,6 +27,9 @@ class Buffers:
         self._most, self._free = most, {size: deque[NDArray[np.uint8]]() for size in sizes}
         self._held: dict[int, weakref.ref[NDArray[np.uint8]]] = {}
 
+    def __reduce__(self) -> tuple[object, ...]:  # another process has memory of its own
+        return type(self), (self._most,)
+
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """An array filled with anything. Its memory is used again once neither it nor a view of it is left."""
         size = math.prod(shape) * np.dtype(dtype).itemsize
