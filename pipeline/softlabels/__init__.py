@@ -19,8 +19,9 @@ Names are loaded when they are first used, so that reading a store imports no to
                        array_keys gives its rows' keys
     load_transfer_set  the transfer set's rows, hashed and prepared; TransferSetConfig says which
     EmbeddedRows       the rows of a store that holds its inputs itself
-    Loader             batches (`Batch`) of inputs, hard labels and SoftLabels; SoftLabelDataset is the same for torch's
-                       DataLoader
+    Loader             batches (`Batch`) of inputs, hard labels and SoftLabels
+    SoftLabelBatches   the same for torch's DataLoader, cut by worker and by process (its `Part`); SoftLabelDataset is
+                       rows by number: docs/loops.md
     SoftLabels         stored outputs in torch: log-probabilities at a temperature, by three means
     distillation_loss  the loss on them
     errors             every error; those that users catch are here too, below `SoftLabelsError`
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
     from softlabels.models.config import ModelConfig
     from softlabels.store import Store, StoreWriter, open_store
     from softlabels.store.new_spec import store_spec
-    from softlabels.stream import Batch, EmbeddedRows, Loader, SoftLabelDataset
+    from softlabels.stream import Batch, EmbeddedRows, Loader, Part, SoftLabelBatches, SoftLabelDataset
     from softlabels.student.losses import distillation_loss
     from softlabels.student.sweep import StudentTraining
     from softlabels.teacher.config import LabelsConfig
@@ -86,8 +87,10 @@ __all__ = [
     "Loader",
     "LogitsError",
     "ModelConfig",
+    "Part",
     "Resumable",
     "Shards",
+    "SoftLabelBatches",
     "SoftLabelDataset",
     "SoftLabels",
     "SoftLabelsError",

@@ -299,7 +299,7 @@ def test_credentials_in_an_address_are_refused_and_not_repeated(address: str, ma
         ("https://host:port/x", "names no bucket or server"),
         ("az://b/\udcff", "steps that lead elsewhere"),
         ("file://machine/x", "names a machine"),
-        ("s3:/bucket/x", r"an address \(s3:\) stands where a folder is needed"),
+        ("s3:/bucket/x", r"an address \(s3:\) stands where a path of this machine is needed"),
     ],
 )
 def test_addresses_that_are_none(address: str, what: str) -> None:

@@ -1,12 +1,13 @@
 """Which row when: the order of an epoch, rows joined to their labels, and the loader that reads both.
 
-`loader` is what a trainer iterates, `dataset` the same rows for other training loops; `order` and `join` say which rows
-and which labels, `examples` reads them, `prefetch` reads ahead. Nothing here knows a teacher.
+`loader` is what a trainer iterates, `batches` and `dataset` the same rows for other training loops; `order` and `join` say
+which rows and which labels, `examples` reads them, `prefetch` reads ahead. Nothing here knows a teacher.
 """
 
 from __future__ import annotations
 
 from softlabels.stream.batch import Batch
+from softlabels.stream.batches import SoftLabelBatches
 from softlabels.stream.dataset import SoftLabelDataset, watched
 from softlabels.stream.loader import Loader
 from softlabels.stream.parts import Part
@@ -17,6 +18,7 @@ __all__ = [
     "EmbeddedRows",
     "Loader",
     "Part",
+    "SoftLabelBatches",
     "SoftLabelDataset",
     "watched",
 ]

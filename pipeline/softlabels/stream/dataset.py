@@ -1,7 +1,7 @@
-"""The same examples as a map-style torch dataset, for training loops that bring their own sampler and `DataLoader`.
+"""The same examples as a map-style torch dataset, for training loops that want rows by number and bring their own `DataLoader`.
 
-Random rows cost a whole chunk each unless the chunk is in the cache: where the labels are larger than `cache_bytes`,
-the windows of `loader.py` are the fast way.
+Random rows cost a whole chunk each unless the chunk is in the cache, so they are shuffled by `windows`. Where a loop takes
+batches as they come, those of `batches.py` are faster.
 
 Shape letters: R rows of the transfer set, P positions, M members, C classes.
 """
@@ -15,20 +15,23 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from softlabels.errors import ConfigError, SeveralTargets, Stalled, some
+from softlabels.errors import Stalled
 from softlabels.labels.soft import SoftLabels
 from softlabels.store.key_index import Missing
 from softlabels.stream.chunk_cache import cached
+from softlabels.stream.collate import Rows, soft_labels_of, tensors_of
 from softlabels.stream.examples import join_examples
 from softlabels.stream.join import Ints
+from softlabels.stream.loader import row_bytes
+from softlabels.stream.order import Order, default_block, default_span, order_digest
 from softlabels.stream.prefetch import prefetch
 from softlabels.stream.stored_rows import EmbeddedRows
 from softlabels.stream.travel import packed, unpacked
+from softlabels.stream.windows import Windows
 from softlabels.system.patience import AGAIN, patience, process
 
 if TYPE_CHECKING:
@@ -46,8 +49,15 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
     what `softlabels.labels.hard` says, and there are `logits` ([P,] M, C) or `values` ([P,] M, D). Where targets have
     names, their columns begin with them: `box.label`, `box.values`.
 
-    The default collate function of `DataLoader` stacks them, and `soft_labels` makes `SoftLabels` of the result. Works in
-    worker processes, forked or spawned.
+    `DataLoader` makes batches of them, tensors by the same names with an axis of rows before the others, and `soft_labels`
+    makes `SoftLabels` of a batch. Shuffle them by `windows`, not by `shuffle=True`, which reads a chunk for every row once
+    the labels are larger than `cache_bytes`::
+
+        data = SoftLabelDataset(rows, store)
+        for batch in DataLoader(data, batch_size=512, sampler=data.windows(seed=0)):
+            soft = data.soft_labels(batch)
+
+    Works in worker processes, forked or spawned; each of them reads all chunks. `SoftLabelBatches` divides them.
 
     Args:
         cache_bytes: decoded chunks kept in memory, by each worker process for itself.
@@ -75,6 +85,10 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
             targets=targets,
         )  # fmt: skip
         self._examples = cached(examples, cache_bytes)
+        self._keys = rows.keys
+        self._block = default_block(
+            row_bytes(examples, rows, store or (rows.store if isinstance(rows, EmbeddedRows) else None))
+        )
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -82,16 +96,25 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         return self.__getitems__([index])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Tensor]]:
-        """What `DataLoader` calls for a batch: each chunk is read once for all of them."""
+    def __getitems__(self, indices: Sequence[int]) -> Rows:
+        """What `DataLoader` calls for a batch: each chunk is read once for all of them, and they are stacked already."""
         numbers = np.asarray(indices, np.int64)
         if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(self):
             raise IndexError(f"examples are numbered 0 to {len(self) - 1}")
-        block = self._examples.with_inputs(self._examples.take(numbers))
-        for target in self._examples.targets.values():
-            block = block if target.soft is None else target.soft.stackable(block)
-        tensors = {name: torch.from_numpy(values) for name, values in block.items()}
-        return [{name: values[i] for name, values in tensors.items()} for i in range(len(numbers))]
+        return Rows(tensors_of(self._examples, self._examples.with_inputs(self._examples.take(numbers))))
+
+    def windows(self, *, seed: int, block: int | None = None, window: int = 16) -> Windows:
+        """A sampler that shuffles as a `Loader` does: blocks of rows, and the rows of `window` blocks at a time with each
+        other, by keys, seed and epoch. `cache_bytes` should hold the chunks of two windows.
+
+        Args:
+            seed, block, window: as in `loader.Loader`.
+        """
+        items, block = self._examples.items, block or self._block
+        blocks, facts = items // block, {"window": window, "seed": seed, "block": block}
+        digest = order_digest(keys=self._keys[items], blocks=blocks, facts=facts)
+        span = default_span(block, len(items), window)
+        return Windows(Order(blocks, digest=digest, window=window, batch_size=1, span=span), len(items))
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_examples": packed(self._examples)}
@@ -103,15 +126,7 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
         """The soft labels of a collated batch, with the member weights of this dataset, of rows of positions one a position and
         row after row. `target`: which, where the store has several by name.
         """
-        targets = self._examples.targets
-        if target not in targets:
-            raise SeveralTargets(
-                f"this dataset has no target {target!r}", remedy=f"name one of {some(map(repr, targets))}"
-            )
-        soft = targets[target].soft
-        if soft is None:
-            raise ConfigError("this dataset has no store, so it holds no soft labels", remedy="give it a store")
-        return soft.soft_labels(batch)
+        return soft_labels_of(self._examples, batch, target)
 
 
 def watched(batches: DataLoader[Any]) -> Iterator[Any]:

@@ -2,7 +2,7 @@
 
 `order.py` says which example stands where, `examples.py` reads them; the loader reads a window of blocks in a
 background thread while the batches of the window before are in use. Its place is two integers, epoch and batch:
-`epoch(e, start=k)` goes on where another run stopped. For other training loops there is `dataset.py`.
+`epoch(e, start=k)` goes on where another run stopped. For other training loops there are `batches.py` and `dataset.py`.
 
 Shape letters: B batch, P positions of a row of tokens, R rows of the transfer set, M members, C classes; N = B * P positions of
 a batch, row after row (B where rows have no positions).
@@ -10,8 +10,7 @@ a batch, row after row (B where rows have no positions).
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import cached_property
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from softlabels.errors import ConfigError
 from softlabels.store.columns import LABEL, stored_name
@@ -27,6 +27,7 @@ from softlabels.store.gather import Block
 from softlabels.store.key_index import Missing
 from softlabels.stream.batch import Batch, TargetBatch
 from softlabels.stream.chunk_cache import cached
+from softlabels.stream.collate import tensors_of
 from softlabels.stream.examples import Examples, join_examples
 from softlabels.stream.exchange import Exchange, Share
 from softlabels.stream.join import Ints
@@ -44,6 +45,9 @@ from softlabels.stream.order import (
 from softlabels.stream.parts import Part
 from softlabels.stream.prefetch import prefetch
 from softlabels.stream.stored_rows import EmbeddedRows, StoredRows
+from softlabels.stream.stretch import Stretch
+from softlabels.stream.travel import packed, unpacked
+from softlabels.system.buffers import Buffers
 
 if TYPE_CHECKING:
     from softlabels.store import Store
@@ -57,6 +61,7 @@ READ_BYTES, READ_ROWS = (
     1 << 14,
 )  # small windows are read several at a time, as far as they are no more than this
 ANOTHER_ORDER = 1.5  # times as many chunks as of rows in order are wanted: then they stand in another one
+KEPT_BYTES = 2 * READ_BYTES  # of the memory of windows that nobody holds any more, for the next ones
 READERS = 2  # threads that read and check chunks; on two cores a third brought nothing
 
 
@@ -75,6 +80,7 @@ class Loader:
             times `READ_BYTES` where those are smaller), where chunks do not fit into blocks as many chunks as two windows
             have blocks, and of inputs that are mapped from a file three times `INPUT_BYTES`, or three batches. Of a `part`
             each process holds its part of that, and of what it reads at once up to three times its part.
+            `KEPT_BYTES` of these are kept for the next epoch.
         missing: "error", or "skip" to leave out rows that the store does not label (`left_out` counts them).
         weights: (M,) member weights; by default those of the store.
         members: numbers of the members to take, whose `weights` those are; by default all.
@@ -127,15 +133,27 @@ class Loader:
         self._keys = rows.keys[examples.items]
         self.rows = examples.items
         self.left_out = (len(rows.keys) if selection is None else len(selection)) - len(examples)
-        self.batch_size, self.part = batch_size, part or Part()
+        self.batch_size, self.part, self._memory = batch_size, part or Part(), Buffers(KEPT_BYTES)
         self.steps_per_epoch = -(-len(examples) // batch_size)
-        block = block or default_block(_row_bytes(examples, rows, self._store))
+        block = block or default_block(row_bytes(examples, rows, self._store))
         self._blocks, self._span = examples.items // block, default_span(block, len(examples), window)
         self.order: dict[str, Any] = {"by": "keys", "block": block}
         self.order_digest = order_digest(keys=self._keys, blocks=self._blocks, facts=self._facts | {"block": block})
         if shuffle and block % self.rows_per_chunk:  # the next window wants the rest of this one's chunks
             chunks = -(-2 * window // self.part.world) + (self.part.world > 1)  # turns are uneven by one
             self._examples = cached(examples, chunks * self.rows_per_chunk * examples.stored_bytes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        examples = {name: packed(self.__dict__[name]) for name in ("_examples", "_joined")}
+        return {name: value for name, value in self.__dict__.items() if name != "_order"} | examples
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state | {name: unpacked(state[name]) for name in ("_examples", "_joined")}
+
+    @property
+    def examples(self) -> Examples:
+        """What it reads, in the order of `rows`."""
+        return self._joined
 
     @property
     def rows_per_chunk(self) -> int:
@@ -144,8 +162,8 @@ class Loader:
 
     def by_chunks(self) -> Loader:
         """The same rows in the order of earlier versions, which went by the store's content and chunks: for runs begun so."""
-        other = copy.copy(self)
-        other.__dict__.pop("_order", None)
+        other = object.__new__(Loader)
+        other.__dict__ |= {name: value for name, value in self.__dict__.items() if name != "_order"}
         other._examples, other._span = self._joined, 1
         other._blocks = self._joined.labelled_by // self.rows_per_chunk
         other.order = {"by": "chunks"}
@@ -197,16 +215,20 @@ class Loader:
             )
         return self._batches(self._epoch(epoch), start)
 
+    def columns(self, epoch: int, stretch: Stretch, start: int = 0) -> Generator[dict[str, Tensor]]:
+        """The batches of a stretch of an epoch, from its own batch `start` on, as tensors by the names of their columns. Of all
+        processes this one alone reads it. Raises as `epoch`.
+        """
+        if start * stretch.size < stretch.stop - stretch.start:
+            own = self._epoch(epoch).stretch(stretch.start, stretch.stop, batch_size=stretch.size)
+            with closing(_cut(self._examples, own, start, Part(), self._memory)) as blocks:
+                for block, _, _ in blocks:
+                    yield tensors_of(self._examples, block)
+
     def _batches(self, epoch: Epoch, start: int) -> Iterator[Batch]:
-        source, usual = _blocks(self._examples, epoch, start, self.part), self.part.rows(self.batch_size)
-        with closing(prefetch(source, together=self.part.world > 1)) as blocks:
-            for block, sizes in blocks:
-                at = 0
-                for size in sizes:
-                    rows = usual if size == self.batch_size else self.part.rows(size)
-                    end = at + rows.stop - rows.start
-                    yield self._batch({name: values[at:end] for name, values in block.items()}, rows.start, size)
-                    at = end
+        with closing(_cut(self._examples, epoch, start, self.part, self._memory)) as blocks:
+            for block, first, size in blocks:
+                yield self._batch(block, first, size)
 
     def _batch(self, block: Block, first: int, size: int) -> Batch:
         tensors = {name: torch.from_numpy(block[name]) for name in block if name != "row"}
@@ -217,7 +239,7 @@ class Loader:
         return Batch(tensors["input"], targets, block["row"], tensors.get("mask"), first, size)
 
 
-def _row_bytes(examples: Examples, rows: TransferRows | EmbeddedRows | StoredRows, store: Store | None) -> int:
+def row_bytes(examples: Examples, rows: TransferRows | EmbeddedRows | StoredRows, store: Store | None) -> int:
     """Bytes of a row's distributions in float16, by positions and classes alone, and of its input."""
     kept = examples.own if examples.inputs is None else None
     inputs = examples.mapped_bytes if kept is None else kept.columns["input"].row_bytes
@@ -226,14 +248,46 @@ def _row_bytes(examples: Examples, rows: TransferRows | EmbeddedRows | StoredRow
     return inputs + (0 if rows.sequence is None else 2 * rows.sequence.positions * rows.sequence.classes)
 
 
+def _cut(
+    examples: Examples, epoch: Epoch, start: int, part: Part, memory: Buffers
+) -> Generator[tuple[Block, int, int]]:
+    """What `part` is given of each batch from `start` on, where that begins in the batch, and how many rows this has."""
+    source, usual = _blocks(examples, epoch, start, part, memory), part.rows(epoch.batch_size)
+    with closing(prefetch(source, together=part.world > 1)) as blocks:
+        for block, sizes in blocks:
+            at = 0
+            for size in sizes:
+                rows = usual if size == epoch.batch_size else part.rows(size)
+                end = at + rows.stop - rows.start
+                yield {name: values[at:end] for name, values in block.items()}, rows.start, size
+                at = end
+
+
 def _windows_at_once(examples: Examples, epoch: Epoch) -> int:
     rows = min(READ_ROWS, READ_BYTES // max(1, examples.stored_bytes))
     return max(1, rows * epoch.windows // int(epoch.bounds[-1]))
 
 
-def _blocks(examples: Examples, epoch: Epoch, start: int, part: Part) -> Iterator[tuple[Block, list[int]]]:
-    """What `part` is given of the batches from `start` on, some windows or a piece of one at a time; with each block the sizes
-    of its whole batches.
+def _ask(examples: Examples, epoch: Epoch, number: int, asked: int, at_once: int, exchange: Exchange | None) -> int:
+    """Before windows from `number` on are read, `at_once` together, say that they are, and as many behind them; up to `asked`
+    that was said before. Returns up to which window it is said now.
+
+    Windows 2n and 2n + 1 share what lies side by side, so they are said together and come in half as many requests; but not the
+    first one, for which the student waits, and not where processes deal out the chunks of each.
+    """
+    paired = at_once == 1 and exchange is None
+    while asked < min(number + 2 * at_once, epoch.windows):
+        step = 2 - asked % 2 if paired and asked > number else at_once
+        asked = min(asked + step, epoch.windows)
+        examples.ahead(epoch.several(number, asked - number), exchange=exchange)
+    return asked
+
+
+def _blocks(
+    examples: Examples, epoch: Epoch, start: int, part: Part, memory: Buffers
+) -> Iterator[tuple[Block, list[int]]]:
+    """What `part` is given of the batches from `start` on, some windows or a piece of one at a time, in `memory`; with each
+    block the sizes of its whole batches.
     """
     total, size = int(epoch.bounds[-1]), epoch.batch_size
     position, done, rest = start * size, start, None
@@ -241,14 +295,16 @@ def _blocks(examples: Examples, epoch: Epoch, start: int, part: Part) -> Iterato
     step = max(1, INPUT_BYTES // (max(1, examples.mapped_bytes) * most))  # batches at a time, in every process as many
     at_once = _windows_at_once(examples, epoch)
     exchange = Exchange(part) if part.world > 1 else None
+    asked = epoch.window_at(position)
     with ThreadPoolExecutor(READERS, thread_name_prefix="softlabels-read") as pool:
         for number in range(epoch.window_at(position), epoch.windows, at_once):
+            asked = _ask(examples, epoch, number, asked, at_once, exchange)
             numbers = epoch.several(number, at_once)[max(0, position - int(epoch.bounds[number])) :]
             end = int(epoch.bounds[min(number + at_once, epoch.windows)])
             share = None
             if exchange is not None:
                 share = Share(exchange, part.ranks(end - len(numbers), end, size=size, total=total))
-            block = examples.take(numbers, lead=rest, pool=pool, share=share)
+            block = examples.take(numbers, lead=rest, pool=pool, share=share, memory=memory)
             ready = end // size if end < total else -(-total // size)
             at = 0
             for first in range(done, ready, step):

@@ -117,6 +117,17 @@ class Epoch:
         """The items of up to `count` windows from `first` on."""
         return np.concatenate([self.window(number) for number in range(first, min(first + count, self.windows))])
 
+    def stretch(self, start: int, stop: int, *, batch_size: int) -> Epoch:
+        """The positions `start:stop` of the sequence, at least one, as an epoch of their own, in batches of another size."""
+        first, end = self.window_at(start), self.window_at(stop - 1) + 1
+        whole, bounds = self.window, self.bounds
+
+        def window(number: int) -> Ints:
+            before = int(bounds[first + number])
+            return whole(first + number)[max(0, start - before) : stop - before]
+
+        return Epoch(batch_size, np.clip(bounds[first : end + 1], start, stop) - start, window)
+
 
 class Order:
     """How N items are visited, epoch after epoch.

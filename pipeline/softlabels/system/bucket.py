@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 ELSEWHERE = "127.0.0.1:0"  # a proxy that is not there, behind which all other servers lie
 MOST_LISTED = 1 << 22  # objects
 MOST_ENTRIES = 1 << 16  # of a folder
+_PAGE = 1000  # objects that are listed at once
 _MOST_PARTS = 9000  # of an upload; S3 takes 10,000
 _RENEW = (
     "check the credentials in the environment, renew them where they have expired, and run the same command again; "
@@ -79,7 +80,7 @@ class Bucket(Remote):
         lead, below, count = len(self.inside) + bool(self.inside), self.key(name), 0
         within = f"{below}/" * bool(below)
         with self._asked("list", name):
-            pages = obstore.list(self.client, below or None, chunk_size=1000)
+            pages = obstore.list(self.client, below or None, chunk_size=_PAGE)
             for page in _in_time(pages, f"the listing of {self.at(name)} has not ended", whole=True):
                 count += len(page)
                 if count > MOST_LISTED:
@@ -184,9 +185,9 @@ class Bucket(Remote):
 
         def pages() -> Iterator[Any]:
             if not self._skips:
-                yield from obstore.list(self.client, below or None, chunk_size=1000)
+                yield from obstore.list(self.client, below or None, chunk_size=_PAGE)
             while self._skips and (
-                page := next(obstore.list(self.client, below or None, offset=after, chunk_size=1000), None)
+                page := next(obstore.list(self.client, below or None, offset=after, chunk_size=_PAGE), None)
             ):
                 yield page
 
@@ -203,6 +204,8 @@ class Bucket(Remote):
                             remedy="give the address of one store, and check who answers there",
                         )
                     found[first] = found.get(first, False) or bool(is_folder)
+                if len(page) < _PAGE:
+                    break  # it was the last one
                 after = f"{lead}{first}/\U0010ffff" if is_folder else path  # go on behind a folder
         return found
 

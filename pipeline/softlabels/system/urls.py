@@ -18,7 +18,6 @@ from softlabels.system.bucket_folder import BucketFolder
 from softlabels.system.depots import Depot, LocalDepot
 from softlabels.system.hub import PREVIEW, Hub
 from softlabels.system.local import LocalFolder
-from softlabels.system.paths import local_path
 from softlabels.system.repository import PAGE, Repository
 from softlabels.system.web_folder import WebFolder
 
@@ -51,7 +50,7 @@ def depot_of(address: str | PathLike[str] | Depot) -> Depot:
     if not isinstance(address, (str, PathLike)):
         return address
     text = os.fspath(address)
-    return remote_of(text) if is_address(text) else LocalDepot(local_path(text))
+    return remote_of(text) if is_address(text) else LocalDepot(text)
 
 
 def is_address(text: str) -> bool:

@@ -1,0 +1,142 @@
+"""The loader's batches for training loops that bring their own `DataLoader`: whole windows, divided by worker and by process.
+
+`dataset.py` gives single rows by number, in whatever order; this is the faster way. `stretch.py` says which rows a worker
+gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from softlabels.errors import ConfigError, SpecMismatch
+from softlabels.labels.soft import SoftLabels
+from softlabels.stream.collate import Columns, soft_labels_of
+from softlabels.stream.loader import Loader
+from softlabels.stream.parts import Part
+from softlabels.stream.stretch import Stretch
+
+
+class SoftLabelBatches(IterableDataset[dict[str, Tensor]]):
+    """The batches of a `Loader` for `DataLoader`, as dicts of tensors by the names that `SoftLabelDataset` lists.
+
+    They are batches already, which `batch_size=None` says::
+
+        batches = SoftLabelBatches(Loader(rows, store, batch_size=512, seed=0))
+        for epoch in range(10):
+            batches.set_epoch(epoch)
+            for batch in DataLoader(batches, batch_size=None, num_workers=2):
+                soft = batches.soft_labels(batch)
+
+    A pass gives every row once, whatever the number of workers and processes: each gives a stretch of its own of the epoch's
+    sequence, so that none reads the others' chunks, and nothing is agreed upon. `batch_size` rows are those of all processes
+    together, each of which makes as many steps. Without workers, or with one, and in one process the batches are those of
+    `Loader.epoch`. With n workers batch b comes from worker b % n; worker 0 begins at the epoch's first row, and the next one
+    where it ends. Of several processes rank 0 begins there, and the next rank where its last worker ends. So the order depends
+    on both numbers, and on nothing else. Memory is that of the loader, in each worker.
+
+    `state_dict` says where a pass stands, to the batch, and `load_state_dict` goes on there: in this process where it has no
+    workers, else in torchdata's `StatefulDataLoader`, which asks the workers.
+
+    Args:
+        loader: of all rows; its own `part` is for several processes that exchange rows, which workers cannot.
+        part: `Part(rank, world)` where each process has batches of its own; `Part()`, all, where one reads for the others, as
+            accelerate does. It must be given where torch.distributed joins several processes.
+
+    Raises:
+        ConfigError: a loader of a part, no `part` among several processes, or batches that do not give each process a row.
+    """
+
+    def __init__(self, loader: Loader, *, part: Part | None = None) -> None:
+        if loader.part.world > 1:
+            raise ConfigError(
+                "the loader gives a part of its batches", remedy="make it without `part`, which SoftLabelBatches takes"
+            )
+        self.loader, self._part = loader, part
+        self._stretch()  # refuses here what it would refuse in a worker
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]  # that workers which are kept hear of the next
+        self._place = 0, 0  # epoch and batch that come next
+        self._loaded: Mapping[str, Any] | None = (
+            None  # the place at which the next pass begins, if not at its first batch
+        )
+
+    def __len__(self) -> int:
+        """Batches of an epoch, in this process."""
+        return self._stretch().steps
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch the next pass gives: 0 at first, and without workers the next one after a pass to the end. With workers
+        each pass is the same epoch unless this says another. A place that was loaded is kept if it is one of this epoch.
+        """
+        self._epoch.fill_(epoch)
+        if self._loaded is None or self._loaded["epoch"] != epoch:
+            self._loaded, self._place = None, (epoch, 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers and texts: the epoch and batch that come next, and what they depend on."""
+        epoch, batch = self._place
+        return {"epoch": epoch, "batch": batch, **self._facts()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The next pass goes on there.
+
+        Raises:
+            SpecMismatch: when it begins, of another order, or another number of processes or workers.
+        """
+        self._loaded, self._place = dict(state), (state["epoch"], state["batch"])
+        if get_worker_info() is None:
+            self._epoch.fill_(state["epoch"])
+
+    def soft_labels(self, batch: Mapping[str, Tensor], target: str = "") -> SoftLabels:
+        """As `SoftLabelDataset.soft_labels`."""
+        return soft_labels_of(self.loader.examples, batch, target)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        self._place, batch = (int(self._epoch), 0), 0
+        if self._loaded is not None:
+            if differences := [
+                f"{name} {self._loaded[name]}, not {value}"
+                for name, value in self._facts().items()
+                if self._loaded[name] != value
+            ]:
+                raise SpecMismatch(
+                    f"the state is of other batches than these: {', '.join(differences)}",
+                    remedy="resume with the rows, store, settings, processes and workers that it was saved with",
+                )
+            batch = self._loaded["batch"]
+            self._place, self._loaded = (self._loaded["epoch"], batch), None
+        return self._pass(self._stretch(), *self._place)
+
+    def _pass(self, stretch: Stretch, epoch: int, batch: int) -> Iterator[dict[str, Tensor]]:
+        with closing(self.loader.columns(epoch, stretch, start=stretch.first(batch))) as batches:
+            for own, tensors in enumerate(batches, stretch.first(batch) + 1):
+                self._place = epoch, stretch.number(own)
+                yield Columns(tensors)
+        if get_worker_info() is None:
+            self.set_epoch(epoch + 1)
+
+    def _facts(self) -> dict[str, Any]:
+        stretch = self._stretch()
+        return {"order": self.loader.order_digest, "processes": stretch.part.world, "workers": stretch.workers}
+
+    def _stretch(self) -> Stretch:
+        part, worker = self._part, get_worker_info()
+        if part is None:
+            part = Part()
+            if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+                raise ConfigError(
+                    f"torch.distributed joins {dist.get_world_size()} processes, and nothing says which rows are this one's",
+                    remedy="give part=Part(dist.get_rank(), dist.get_world_size()), or part=Part() where one reads for all",
+                )
+        number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        return Stretch(len(self.loader.rows), self.loader.batch_size, part, number, workers)
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._stretch()  # a spawned worker knows nothing of torch.distributed
+        return self.__dict__
