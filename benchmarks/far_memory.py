@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.far_reading import WINDOW, reached
-from benchmarks.loader import BATCH, write
+from benchmarks.noise import BATCH, write
 from benchmarks.page import machine, publish
 from benchmarks.slow_network import relay
 from softlabels.jobs.share import push
