@@ -10,6 +10,7 @@ of computing, or below 0 of sleeping; a line of JSON says what it took.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -122,13 +123,12 @@ def tensorstore(endpoint: str, store: str, chunk: int, window: int, folder: Path
 
 def mosaic(endpoint: str, store: str, chunk: int, window: int, folder: Path) -> Callable[[], Iterator[Any]]:
     """MosaicML streaming, which fetches whole shards into a folder and shuffles their rows."""
-    from streaming import StreamingDataset  # type: ignore[import-not-found,unused-ignore]
-
+    made: Any = _streaming().StreamingDataset
     os.environ["S3_ENDPOINT_URL"] = endpoint
 
     def opened() -> Iterator[Any]:
         shutil.rmtree(folder, ignore_errors=True)
-        data = StreamingDataset(remote=f"s3://{store}", local=str(folder), shuffle=True, batch_size=chunk)
+        data = made(remote=f"s3://{store}", local=str(folder), shuffle=True, batch_size=chunk)
         rows: list[Any] = []
         for row in data:
             rows.append(row["logits"])
@@ -139,13 +139,17 @@ def mosaic(endpoint: str, store: str, chunk: int, window: int, folder: Path) -> 
     return opened
 
 
+def _streaming() -> Any:
+    """The package, with a stand-in for torchvision."""
+    sys.path.append(str(Path(__file__).parents[1]))
+    return importlib.import_module("benchmarks.peers.with_streaming")
+
+
 def write(folder: Path) -> None:
     """A data set of MosaicML streaming in `folder`/mds."""
-    from streaming import MDSWriter  # type: ignore[import-not-found,unused-ignore]
-
     labels = np.load(folder / "labels.npy", mmap_mode="r")
     columns = {"logits": f"ndarray:float16:{','.join(map(str, labels.shape[1:]))}"}
-    with MDSWriter(out=str(folder / "mds"), columns=columns) as out:
+    with _streaming().MDSWriter(out=str(folder / "mds"), columns=columns) as out:
         for row in labels:
             out.write({"logits": np.asarray(row)})
 
