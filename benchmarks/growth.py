@@ -147,9 +147,9 @@ def report(lines: list[str], versions: list[str], rounds: int) -> str:
         [
             "# What a store costs to open and to use as it grows",
             "",
-            f"Dense labels of two classes, zarr, page cache warm; least of {rounds}, in which the versions take turns. CPU seconds",
-            "of a process of its own once all is imported, and MiB by which the peak of its memory rises meanwhile. The store is",
-            "opened before the clock starts where all keys are found, or every chunk is read; keys that are asked for lie in memory.",
+            "Dense labels of two classes, zarr, page cache warm. CPU seconds of a process of its own once all is imported, and",
+            f"MiB by which the peak of its memory rises meanwhile: least of {rounds}, in which versions take turns. Where all",
+            "keys are found, or every chunk is read, the store is open before; keys that are asked for lie in memory.",
             "",
             machine("numpy", "torch", "blake3", "msgspec"),
             "",
