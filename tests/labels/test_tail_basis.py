@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from softlabels.errors import ConfigError, LogitsError
-from softlabels.labels import tail_basis
-from softlabels.labels.tail_basis import TailBasis, coefficient_columns, find_basis
-from softlabels.labels.topk_fields import IMPOSSIBLE, check_basis
+from softlabels.labels import tail_basis, tail_fit
+from softlabels.labels.stored import IMPOSSIBLE
+from softlabels.labels.tail_basis import coefficient_columns, find_basis
+from softlabels.labels.tail_fit import TailBasis
+from softlabels.labels.topk_fields import check_basis
 from softlabels.labels.topk_reference import coefficients, topk_log_probs
 from tests.labels.test_topk import encoding_of
 
@@ -134,7 +136,7 @@ def test_coefficients_are_those_of_least_squares_over_the_tail(rng: np.random.Ge
     for n in range(20):
         rest = np.setdiff1d(np.arange(C), ids[n])
         terms = np.vstack([np.ones(len(rest)), wide[1:, rest]]).T
-        ridged = np.vstack([terms, np.sqrt(tail_basis._RIDGE) * np.eye(1 + RANK)[1:]])
+        ridged = np.vstack([terms, np.sqrt(tail_fit._RIDGE) * np.eye(1 + RANK)[1:]])
         target = np.append(z[n, rest] - wide[0, rest], np.zeros(RANK))
         expected = np.linalg.lstsq(ridged, target, rcond=None)[0][1:]
         np.testing.assert_allclose(found[n], expected, rtol=1e-4, atol=1e-5)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from softlabels.errors import ConfigError
 from softlabels.labels.class_ids import narrow, widen
 from softlabels.labels.encoding import Tail, TopkEncoding
+from softlabels.labels.stored import IMPOSSIBLE
 from softlabels.labels.tail_mass import check_beta, curve_weights, nodes
-from softlabels.labels.topk_fields import IMPOSSIBLE, check_basis
+from softlabels.labels.topk_fields import check_basis
 from softlabels.labels.topk_reference import coefficients, stored_log_probs, topk_log_probs
 from tests.labels import topk_reference as reference
 from tests.labels.columns import check_columns

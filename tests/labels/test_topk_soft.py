@@ -15,7 +15,7 @@ from softlabels.labels.class_ids import narrow, widen
 from softlabels.labels.encoding import Tail, TopkEncoding
 from softlabels.labels.ensemble import MEANS, log_probs
 from softlabels.labels.soft import SoftLabels
-from softlabels.labels.topk_fields import IMPOSSIBLE
+from softlabels.labels.stored import IMPOSSIBLE
 from softlabels.labels.topk_reference import topk_log_probs
 from softlabels.labels.topk_soft import TopkMembers
 from tests.labels import topk_reference as reference

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from softlabels.errors import ClassMismatch, ConfigError, LabelError
 from softlabels.labels.soft import SoftLabels
-from softlabels.labels.topk_fields import IMPOSSIBLE
+from softlabels.labels.stored import IMPOSSIBLE
 from softlabels.student import fused, fused_terms
 from softlabels.student.fused import linear_distillation_loss
 from softlabels.student.loss_spec import LOSS_NAMES, LossSpec

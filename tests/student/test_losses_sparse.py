@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from softlabels.errors import ConfigError, LogitsError
-from softlabels.labels.topk_fields import IMPOSSIBLE
+from softlabels.labels.stored import IMPOSSIBLE
 from softlabels.student.loss_spec import LOSS_NAMES, LossSpec
 from softlabels.student.losses import require_loss, soft_sum
 from tests.student.loss_reference import DEFAULTS, cross_entropy, kl, row_term, soft_gradient, soft_only, softmax

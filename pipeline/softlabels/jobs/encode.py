@@ -19,7 +19,7 @@ from softlabels.labels.encoding import Encoding
 from softlabels.labels.fidelity import Fidelity, by_temperature, nats, table
 from softlabels.labels.lost import Lost
 from softlabels.labels.settings import EncodingSettings
-from softlabels.labels.tail_basis import TailBasis
+from softlabels.labels.tail_fit import TailBasis
 from softlabels.labels.targets import titled
 from softlabels.models.device import resolve_device, warm_up
 from softlabels.report.table import as_text, fidelity_table

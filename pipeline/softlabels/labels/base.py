@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from softlabels.labels.blocks import Block
     from softlabels.labels.members import Members
-    from softlabels.labels.tail_basis import TailBasis
+    from softlabels.labels.tail_fit import TailBasis
 
 Reduce = Literal["none", "geometric", "arithmetic"]
 Inputs = Literal["reference", "embed"]
@@ -210,7 +210,7 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             LabelError: a label that is no class. ConfigError: see `check`.
         """
         from softlabels.labels.blocks import blocks
-        from softlabels.labels.tail_basis import TailBasis
+        from softlabels.labels.tail_fit import TailBasis
 
         shared = basis if basis is None or isinstance(basis, TailBasis) else TailBasis(basis)
         cut = blocks(logits, weights, mask, place, block_bytes, self.check_outputs)

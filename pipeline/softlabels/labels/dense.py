@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from softlabels.labels.blocks import Block
     from softlabels.labels.dense_soft import DenseMembers
-    from softlabels.labels.tail_basis import TailBasis
+    from softlabels.labels.tail_fit import TailBasis
 
 
 class DenseEncoding(EncodingBase, frozen=True, kw_only=True, tag="dense"):

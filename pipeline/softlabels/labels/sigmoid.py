@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from softlabels.labels.blocks import Block
     from softlabels.labels.sigmoid_soft import SigmoidMembers
-    from softlabels.labels.tail_basis import TailBasis
+    from softlabels.labels.tail_fit import TailBasis
 
 
 class SigmoidEncoding(OneColumn, frozen=True, kw_only=True, tag="sigmoid"):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 Values = NDArray[Any]
 BLOCK = 1 << 20  # numbers that are looked at in one go: they stay in the cache, and whatever is made of them is small
+IMPOSSIBLE = -65504.0  # the prior of a class that no position of a sample allows: float16's lowest finite number
 _NEG_INF = 0xFC00  # the bits of float16's -inf; those of NaN with a sign lie above
 _FEW = 32  # classes up to which a maximum a class is faster than one a distribution
 

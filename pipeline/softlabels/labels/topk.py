@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from softlabels.labels.blocks import Block
-    from softlabels.labels.tail_basis import TailBasis
+    from softlabels.labels.tail_fit import TailBasis
     from softlabels.labels.topk_soft import TopkMembers
 
 

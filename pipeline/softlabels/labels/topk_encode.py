@@ -22,7 +22,8 @@ from softlabels.labels.blocks import Block
 from softlabels.labels.class_ids import narrow
 from softlabels.labels.fidelity import FidelitySums
 from softlabels.labels.lost import Lost
-from softlabels.labels.tail_basis import TailBasis, coefficient_columns
+from softlabels.labels.tail_basis import coefficient_columns
+from softlabels.labels.tail_fit import TailBasis
 from softlabels.labels.tail_mass import CURVE_STEPS, nodes
 from softlabels.labels.topk_fields import TopkFields
 from softlabels.labels.topk_soft import TopkMembers

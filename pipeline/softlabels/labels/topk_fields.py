@@ -22,7 +22,6 @@ from softlabels.labels.stored import Values, require, require_below_peak
 Tail = Literal["lowrank", "prior", "uniform", "bucket", "renormalised"]
 FINE = 127  # steps of a scale with 8 bits
 COARSE = 7  # with 4 bits in two's complement, two a byte
-IMPOSSIBLE = -65504.0  # the prior of a class that no position of a sample allows: float16's lowest finite number
 MAX_CLASSES = 1 << 23
 MAX_BASIS_BYTES = 1 << 31
 _PAGES = "page counts do not fit"

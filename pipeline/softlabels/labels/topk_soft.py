@@ -21,8 +21,9 @@ from torch import Tensor
 from softlabels.labels.aligned import aligned_product
 from softlabels.labels.class_ids import PAGE, pages
 from softlabels.labels.members import Members, existing
+from softlabels.labels.stored import IMPOSSIBLE
 from softlabels.labels.tail_mass import CURVE_STEPS, check_beta, curve_weights
-from softlabels.labels.topk_fields import COARSE, FINE, IMPOSSIBLE, TopkFields
+from softlabels.labels.topk_fields import COARSE, FINE, TopkFields
 
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32}  # torch cannot index the former
 

@@ -20,7 +20,7 @@ from softlabels.labels.base import Columns
 from softlabels.labels.blocks import block_of
 from softlabels.labels.encoding import Encoding
 from softlabels.labels.lost import Lost
-from softlabels.labels.tail_basis import TailBasis
+from softlabels.labels.tail_fit import TailBasis
 from softlabels.labels.targets import Target
 from softlabels.store.columns import stored_name
 from softlabels.teacher.teacher import Batch

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from softlabels.checks.probabilities import require_logits, rows_of_positions
 from softlabels.labels.lost import Lost
-from softlabels.labels.tail_basis import TailBasis
+from softlabels.labels.tail_fit import TailBasis
 from softlabels.store.arrays import row_arrays
 from softlabels.store.basis import read_basis
 from softlabels.store.records import Manifest
